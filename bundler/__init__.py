@@ -1,0 +1,1 @@
+"""Source files -> tree -> bundle -> files again. It knows files and digests, never tasks or images."""

@@ -1,0 +1,57 @@
+"""What a bundle may take, so that a run that was started in `$HOME` stops at once and says what is so large."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import Any
+
+from flyte_build.errors import BudgetExceeded
+
+
+@dataclass(frozen=True, kw_only=True)
+class Budget:
+    """A number of files, their bytes in all, and the seconds that a walk over them may last."""
+
+    files: int = 200_000
+    bytes: int = 4 << 30
+    seconds: float = 120.0
+
+
+class Meter:
+    """Counts a walk against a budget. The walk adds file sizes to `size`, and tells each folder that it has finished."""
+
+    def __init__(self, budget: Budget) -> None:
+        self._budget = budget
+        self._began = time.monotonic()
+        self._files = 0
+        self._folders: dict[str, tuple[int, int]] = {}
+        self._before = 0
+        self.size = 0
+
+    def enter(self, folder: str, names: dict[str, Any]) -> None:
+        """Count a folder's names, and the bytes added to `size` since the last one. Raises `BudgetExceeded`."""
+        self._files += len(names)
+        self._folders[folder] = (len(names), self.size - self._before)
+        self._before = self.size
+        seconds = time.monotonic() - self._began
+        if self._files > self._budget.files:
+            raise self._exceeded(f"more than {self._budget.files:,} files")
+        if self.size > self._budget.bytes:
+            raise self._exceeded(f"more than {self._budget.bytes / (1 << 30):.1f} GiB")
+        if seconds > self._budget.seconds:
+            raise self._exceeded(f"walking over them took more than {self._budget.seconds:.0f} seconds")
+
+    def _exceeded(self, what: str) -> BudgetExceeded:
+        totals: dict[str, tuple[int, int]] = {}
+        for folder, (files, size) in self._folders.items():
+            top = "/".join(folder.split("/")[:2]).rstrip("/") or "(the root itself)"
+            before = totals.get(top, (0, 0))
+            totals[top] = (before[0] + files, before[1] + size)
+        worst = sorted(totals.items(), key=lambda item: (-item[1][1], -item[1][0]))[:10]
+        listed = "".join(f"\n  /{name}/    # {files:,} names, {size / 1e6:,.1f} MB" for name, (files, size) in worst)
+        return BudgetExceeded(
+            f"There is too much below the root for a bundle: {what}",
+            why="Is the root meant? `--root-dir` sets it, and `--copy-style loaded_modules` takes only what is imported.",
+            hint=f"The largest so far, as lines for `.flyteignore`:{listed}",
+        )

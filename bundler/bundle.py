@@ -1,0 +1,118 @@
+"""Bundles: a tree as an OCI image, that can be extracted, appended to an image, or mounted as a volume.
+
+The manifest and the config are those of the OCI image-spec 1.1 (manifest.md, config.md). The first layer holds the
+tree's own document at `opt/flyte/code.tree`; the others are packs, rooted at `opt/flyte/code/`. The platform in the
+config is fixed: a bundle holds no machine code of its own.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from flyte_build.cas.blobs import Batch, BlobReader
+from flyte_build.cas.digest import Digest
+from flyte_build.errors import ExtractionRefused
+
+from . import tar
+from .packs import write_layer
+from .tree import Tree
+
+TREE = b"opt/flyte/code.tree"
+ANNOTATION = "dev.flyte.tree"
+MANIFEST = "application/vnd.oci.image.manifest.v1+json"
+_CONFIG = "application/vnd.oci.image.config.v1+json"
+_LAYER = "application/vnd.oci.image.layer.v1.tar+zstd"
+_DOCUMENT_LIMIT = 256 << 20
+
+
+@dataclass(frozen=True)
+class Layer:
+    """A layer's blob, its size in bytes, and the digest of the tar inside (OCI's diff_id)."""
+
+    digest: Digest
+    size: int
+    diff_id: Digest
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """One copy of a tree: its manifest, its config, the layer with the tree's document, and the packs."""
+
+    manifest: Digest
+    config: Digest
+    tree: Digest
+    document: Layer
+    packs: tuple[Layer, ...]
+
+    def blobs(self) -> tuple[Digest, ...]:
+        """All blobs that make up this copy, the manifest first."""
+        return (self.manifest, self.config, self.document.digest, *(pack.digest for pack in self.packs))
+
+
+def write(tree: Tree, packs: list[Layer], batch: Batch) -> Bundle:
+    """Write the bundle of `tree`, whose packs are there (or in the batch) already."""
+    document = Layer(*write_layer(_document(tree), batch))
+    layers = [document, *packs]
+    config = _json(
+        {
+            "architecture": "amd64",
+            "os": "linux",
+            "created": "1970-01-01T00:00:00Z",
+            "config": {},
+            "rootfs": {"type": "layers", "diff_ids": [layer.diff_id for layer in layers]},
+        }
+    )
+    manifest = _json(
+        {
+            "schemaVersion": 2,
+            "mediaType": MANIFEST,
+            "config": {"mediaType": _CONFIG, "digest": Digest.of(config), "size": len(config)},
+            "layers": [{"mediaType": _LAYER, "digest": layer.digest, "size": layer.size} for layer in layers],
+            "annotations": {ANNOTATION: tree.digest},
+        }
+    )
+    return Bundle(batch.add(manifest), batch.add(config), tree.digest, document, tuple(packs))
+
+
+def read(manifest: Digest, blobs: BlobReader) -> Bundle:
+    """The bundle of that manifest. Raises `BlobMissing`, `BlobCorrupt`, or `ExtractionRefused` for what is no bundle."""
+    try:
+        outer = json.loads(blobs.read(manifest))
+        config = Digest.parse(outer["config"]["digest"])
+        diff_ids = json.loads(blobs.read(config))["rootfs"]["diff_ids"]
+        layers = [
+            Layer(Digest.parse(layer["digest"]), int(layer["size"]), Digest.parse(diff_id))
+            for layer, diff_id in zip(outer["layers"], diff_ids, strict=True)
+        ]
+        return Bundle(manifest, config, Digest.parse(outer["annotations"][ANNOTATION]), layers[0], tuple(layers[1:]))
+    except (ValueError, KeyError, TypeError, IndexError, RecursionError) as error:
+        raise ExtractionRefused(f"{manifest} is no bundle", why=f"Its manifest is malformed ({error!r}).") from None
+
+
+def read_tree(bundle: Bundle, blobs: BlobReader) -> Tree:
+    """The tree that a bundle carries, verified against the digest that it claims."""
+    import zstandard
+
+    data = blobs.read(bundle.document.digest)
+    with zstandard.ZstdDecompressor().stream_reader(data) as stream:
+        reader = tar.Reader(io.BufferedReader(stream))  # type: ignore[arg-type]  # A RawIOBase in all but its declaration.
+        member = reader.next()
+        if member is None or member.name != TREE or member.size > _DOCUMENT_LIMIT:
+            raise ExtractionRefused(f"{bundle.manifest} is no bundle", why="Its first layer does not hold a tree.")
+        tree = Tree.decode(reader.skim(member.size, None))
+    if tree.digest != bundle.tree:
+        raise ExtractionRefused(f"{bundle.manifest} is not the bundle of {bundle.tree}", why="The tree inside is another.")
+    return tree
+
+
+def _document(tree: Tree) -> Iterator[bytes]:
+    yield tar.header(tar.Member(TREE, len(tree.document)))
+    yield tree.document
+    yield tar.padding(len(tree.document))
+
+
+def _json(document: object) -> bytes:
+    return json.dumps(document, sort_keys=True, separators=(",", ":")).encode()

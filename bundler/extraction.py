@@ -1,0 +1,255 @@
+"""Extraction: a bundle's bytes as files again, trusting nothing but the tree's digest.
+
+The tree is verified first, and says every path, size and digest; an archive's member that is not exactly as the tree
+says, once, is refused. Files are written into a fresh folder next to the final one, links last, so nothing is written
+through a link; then the folder gets its marker and is renamed. There is no sync for each file: an extraction can be made
+again, and is, when the machine was started anew since, or when the marker shows that someone has changed it.
+
+    <cache>/extractions/<hex of the tree>/code/       the tree, read-only
+    <cache>/extractions/<hex of the tree>/bytecode/   compiled modules of just this tree
+    <cache>/extractions/<hex of the tree>/complete    the marker (JSON)
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import os
+import time
+from typing import BinaryIO
+
+from flyte_build.cas.blobs import Blobs
+from flyte_build.cas.cache import Cache
+from flyte_build.cas.digest import Digest
+from flyte_build.cas.faults import storing
+from flyte_build.cas.gc import remove_tree
+from flyte_build.cas.lease import locked
+from flyte_build.errors import ExtractionRefused
+
+from . import tar
+from .budget import Budget
+from .bundle import Bundle, Layer, read_tree
+from .packs import CODE
+from .tree import Entry, Tree
+
+_SEALED_FILES = 2_000  # A larger tree's marker seals its folders alone: what was added, removed or renamed shows.
+_SAME_BOOT = 300.0  # Seconds by which the clock may have been set without an extraction being made again.
+_WINDOW = 8 << 20  # Bytes of zstd window that a pack may ask for (RFC 8878, 3.1.1.1.2 recommends to allow 8 MiB).
+_PARALLEL = 4 << 20  # Bytes from which a second thread pays.
+
+
+def find(cache: Cache, tree: Digest) -> str | None:
+    """The folder of an extraction that is complete and as it was made, or None."""
+    folder = cache.extraction(tree)
+    try:
+        with open(f"{folder}/complete", "rb") as file:
+            marker = json.loads(file.read())
+        sealed = [[path, *_state(f"{folder}/code/{path}")] for path, *_ in marker["sealed"]]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return folder if sealed == marker["sealed"] and abs(_boot() - marker["boot"]) < _SAME_BOOT else None
+
+
+def extract(cache: Cache, bundle: Bundle, budget: Budget = Budget()) -> str:
+    """Extract a bundle and return its folder; one that is there and intact is used.
+
+    Raises `BlobCorrupt`, `BlobMissing` or `ExtractionRefused`; then nothing is left at the final place.
+    """
+    final = cache.extraction(bundle.tree)
+    os.makedirs(cache.extractions, exist_ok=True)
+    with locked(f"{cache.folder}/extract.lock", exclusive=True):  # So that twenty commands extract it once.
+        if find(cache, bundle.tree):
+            return final
+        tree = read_tree(bundle, cache.blobs)
+        _check(tree, budget)
+        temporary = f"{cache.extractions}/.extracting-{os.urandom(8).hex()}"
+        try:
+            with storing("extract a bundle"):
+                _Extraction(cache.blobs, bundle, tree, f"{temporary}/code").run()
+                os.mkdir(f"{temporary}/bytecode")
+                _mark(temporary, tree)
+            remove_tree(final)
+            with storing("extract a bundle"):
+                os.rename(temporary, final)
+        except BaseException:
+            remove_tree(temporary)
+            raise
+    return final
+
+
+def damage(folder: str, tree: Tree) -> str:
+    """What is wrong with an extraction (compared with its tree, every byte), or "" if nothing is."""
+    expected = {entry.name: entry for entry in tree.entries}
+    for here, folders, files in os.walk(f"{folder}/code"):
+        for name in files + [name for name in folders if os.path.islink(f"{here}/{name}")]:
+            path = os.path.relpath(f"{here}/{name}", f"{folder}/code")
+            entry = expected.pop(path, None)
+            if entry is None:
+                return f"{path} was added"
+            if not _matches(f"{here}/{name}", entry):
+                return f"{path} was changed"
+    return f"{min(expected)} is missing" if expected else ""
+
+
+def _matches(path: str, entry: Entry) -> bool:
+    if os.path.islink(path) or entry.kind == "l":
+        return os.path.islink(path) and entry.kind == "l" and os.fsencode(os.readlink(path)) == entry.content
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest().encode() == entry.content
+
+
+def _check(tree: Tree, budget: Budget) -> None:
+    size = sum(entry.size for entry in tree.entries)
+    if len(tree.entries) > budget.files or size > budget.bytes:
+        raise ExtractionRefused(
+            "A bundle is too large to be extracted",
+            why=f"It holds {len(tree.entries):,} files of {size:,} bytes; {budget.files:,} of {budget.bytes:,} are allowed.",
+        )
+
+
+class _Extraction:
+    """One extraction, into a folder that does not exist yet."""
+
+    def __init__(self, blobs: Blobs, bundle: Bundle, tree: Tree, folder: str) -> None:
+        self._blobs, self._bundle, self._folder = blobs, bundle, os.fsencode(folder)
+        self._tree = tree
+        self._left = {CODE + entry.path: entry for entry in tree.entries}
+
+    def run(self) -> None:
+        os.makedirs(self._folder)
+        self._folders = sorted({parent for entry in self._tree.entries for parent in _parents(entry.path)})
+        for folder in self._folders:
+            os.mkdir(self._folder + b"/" + folder)
+        packs = self._bundle.packs
+        if len(packs) > 1 and sum(pack.size for pack in packs) > _PARALLEL:
+            from concurrent.futures import ThreadPoolExecutor
+
+            with ThreadPoolExecutor(2) as pool:
+                for _ in pool.map(self._pack, packs):
+                    pass
+        else:
+            for pack in packs:
+                self._pack(pack)
+        if any(entry.kind != "l" for entry in self._left.values()) or len(self._left) != self._links():
+            raise _refused(self._bundle, f"{next(iter(self._left.values())).name!r} is missing from it")
+        for entry in self._left.values():
+            os.symlink(entry.content, self._folder + b"/" + entry.path)
+        for folder in [*self._folders, b""]:
+            os.chmod(self._folder + b"/" + folder, 0o555)
+
+    def _links(self) -> int:
+        return sum(entry.kind == "l" for entry in self._tree.entries)
+
+    def _pack(self, pack: Layer) -> None:
+        import zstandard
+
+        with self._blobs.open(pack.digest) as raw:
+            verified = _Verified(raw)
+            stream = zstandard.ZstdDecompressor(max_window_size=_WINDOW).stream_reader(verified, read_across_frames=False)
+            try:
+                reader = tar.Reader(io.BufferedReader(stream, 1 << 20))  # type: ignore[arg-type]  # A RawIOBase in all but its declaration.
+                while member := reader.next():
+                    self._member(reader, member)
+            except (zstandard.ZstdError, ExtractionRefused) as error:
+                if verified.digest() != pack.digest:
+                    raise self._blobs.condemn(pack.digest, "its bytes have another digest") from error
+                if isinstance(error, ExtractionRefused):
+                    raise
+                raise _refused(self._bundle, f"a pack is not compressed as it should be ({error})") from error
+            if verified.digest() != pack.digest:
+                raise self._blobs.condemn(pack.digest, "its bytes have another digest")
+
+    def _member(self, reader: tar.Reader, member: tar.Member) -> None:
+        entry = self._left.get(member.name)
+        link = member.target is not None
+        if entry is None or (entry.kind == "l") != link or (entry.kind == "x") != member.executable:
+            raise _refused(self._bundle, f"the member {member.name[:200]!r} is not in its tree, or is there twice")
+        if link:
+            if member.target != entry.content:
+                raise _refused(self._bundle, f"the link {entry.name!r} leads elsewhere than its tree says")
+            return  # Made at the end, from the tree.
+        if member.size != entry.size:
+            raise _refused(self._bundle, f"{entry.name!r} is not of the size that its tree says")
+        del self._left[member.name]
+        mode = 0o555 if member.executable else 0o444
+        file = os.open(self._folder + b"/" + entry.path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, mode)
+        try:
+            if entry.size <= 1 << 20:
+                data = reader.skim(entry.size, None)
+                digest = hashlib.sha256(data).hexdigest()
+                os.write(file, data)
+            else:
+                with _Writer(file) as writer:
+                    reader.skim(entry.size, writer)
+                    digest = writer.sha256.hexdigest()
+        finally:
+            os.close(file)
+        if digest.encode() != entry.content:
+            raise _refused(self._bundle, f"{entry.name!r} has other bytes than its tree says")
+
+
+class _Verified(io.RawIOBase):
+    """Hashes what is read through it."""
+
+    def __init__(self, raw: BinaryIO) -> None:
+        self._raw, self._sha256 = raw, hashlib.sha256()
+
+    def read(self, size: int = -1) -> bytes:
+        data = self._raw.read(size)
+        self._sha256.update(data)
+        return data
+
+    def digest(self) -> Digest:
+        """The digest of the whole, read to its end."""
+        while self.read(1 << 20):
+            pass
+        return Digest.from_hash(self._sha256)
+
+
+class _Writer:
+    """Hashes what is written through it."""
+
+    def __init__(self, file: int) -> None:
+        self._file, self.sha256 = file, hashlib.sha256()
+
+    def __enter__(self) -> "_Writer":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        return
+
+    def write(self, data: bytes) -> int:
+        self.sha256.update(data)
+        view = memoryview(data)
+        while view:
+            view = view[os.write(self._file, view) :]
+        return len(data)
+
+
+def _parents(path: bytes) -> list[bytes]:
+    parts = path.split(b"/")
+    return [b"/".join(parts[:count]) for count in range(1, len(parts))]
+
+
+def _mark(folder: str, tree: Tree) -> None:
+    paths = {os.fsdecode(parent) for entry in tree.entries for parent in _parents(entry.path)} | {""}
+    if len(tree.entries) <= _SEALED_FILES:
+        paths.update(entry.name for entry in tree.entries)
+    sealed = [[path, *_state(f"{folder}/code/{path}")] for path in sorted(paths)]
+    with open(f"{folder}/complete", "w", encoding="ascii") as file:
+        json.dump({"boot": _boot(), "sealed": sealed}, file)
+
+
+def _state(path: str) -> list[int]:
+    found = os.lstat(path)
+    return [found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns]
+
+
+def _boot() -> float:
+    """When this machine was started, in seconds since the epoch."""
+    return time.time() - time.clock_gettime(getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC))
+
+
+def _refused(bundle: Bundle, why: str) -> ExtractionRefused:
+    return ExtractionRefused(f"The bundle {bundle.manifest.short} was refused", why=why, hint="Do not use the place that it came from.")

@@ -1,0 +1,126 @@
+"""Deterministic tar, written and read by hand: GNU format (the GNU tar manual, "Basic Tar Format").
+
+One way to write each member: no owner, no time, mode 0644 or 0755, long names as `@LongLink` members before their own.
+Reading accepts only what writing makes.
+"""
+
+from __future__ import annotations
+
+from typing import BinaryIO, NamedTuple, Protocol
+
+from flyte_build.errors import ExtractionRefused
+
+BLOCK = 512
+END = b"\0" * (2 * BLOCK)
+_OCTAL_LIMIT = 8**11  # Sizes from here on are written in base 256.
+_TAIL = b"ustar  \0".ljust(BLOCK - 257, b"\0")
+
+
+class Writable(Protocol):
+    """Where extracted bytes go."""
+
+    def write(self, data: bytes, /) -> int:
+        """Take `data`."""
+
+
+class Member(NamedTuple):
+    """A file (`executable` or not) of `size` bytes, or a link to `target`."""
+
+    name: bytes
+    size: int
+    executable: bool = False
+    target: bytes | None = None
+
+
+def header(member: Member) -> bytes:
+    """The blocks that stand before a member's bytes."""
+    blocks = b""
+    if len(member.name) > 100:
+        blocks += _long(b"L", member.name)
+    if member.target is None:
+        return blocks + _block(member.name, b"0000755" if member.executable else b"0000644", member.size, b"0", b"")
+    if len(member.target) > 100:
+        blocks += _long(b"K", member.target)
+    return blocks + _block(member.name, b"0000777", 0, b"2", member.target)
+
+
+def padding(size: int) -> bytes:
+    """The zeros that stand after a member of `size` bytes."""
+    return b"\0" * (-size % BLOCK)
+
+
+def padded(size: int) -> int:
+    """What a file of `size` bytes takes in an archive, apart from a long name."""
+    return BLOCK + size + -size % BLOCK
+
+
+def _long(kind: bytes, text: bytes) -> bytes:
+    return _block(b"././@LongLink", b"0000000", len(text) + 1, kind, b"") + text + b"\0" + padding(len(text) + 1)
+
+
+def _block(name: bytes, mode: bytes, size: int, kind: bytes, target: bytes) -> bytes:
+    octal = b"%011o\0" % size if size < _OCTAL_LIMIT else b"\x80" + size.to_bytes(11, "big")
+    before = name[:100].ljust(100, b"\0") + mode + b"\x000000000\x000000000\0" + octal + b"00000000000\0"
+    after = kind + target[:100].ljust(100, b"\0") + _TAIL
+    return before + b"%06o\0 " % (sum(before) + 256 + sum(after)) + after
+
+
+class Reader:
+    """Walks over an archive that may be hostile, one member after another; raises `ExtractionRefused` at any surprise."""
+
+    def __init__(self, stream: BinaryIO) -> None:
+        self._stream = stream
+
+    def next(self) -> Member | None:
+        """The next member, or None at the end, which must be two blocks of zeros with nothing after them."""
+        long: dict[bytes, bytes] = {}
+        while True:
+            block = self._take(BLOCK)
+            if block == END[:BLOCK]:
+                if long or self._take(BLOCK) != END[:BLOCK] or self._stream.read(1):
+                    raise _refused("it does not end where it should")
+                return None
+            kind, size = block[156:157], _size(block[124:136])
+            if kind in (b"L", b"K") and kind not in long and size <= 4097:
+                text = self._take(size + -size % BLOCK)
+                if block != _block(b"././@LongLink", b"0000000", size, kind, b"") or text[size - 1 :].strip(b"\0"):
+                    raise _refused("a long name is malformed")
+                long[kind] = text[: size - 1]
+                continue
+            name = long.get(b"L", block[:100].rstrip(b"\0"))
+            target = long.get(b"K", block[157:257].rstrip(b"\0")) if kind == b"2" else None
+            member = Member(name, size, block[100:107] == b"0000755", target)
+            if header(member)[-BLOCK:] != block:
+                raise _refused(f"the member {name[:200]!r} is of a kind or form that a bundle never has")
+            return member
+
+    def skim(self, size: int, into: Writable | None, chunk: int = 1 << 20) -> bytes:
+        """A member's bytes: written to `into` piece by piece, or returned when there is no `into`. Takes the padding too."""
+        if into is None:
+            data = self._take(size)
+        else:
+            data, left = b"", size
+            while left:
+                piece = self._take(min(left, chunk))
+                into.write(piece)
+                left -= len(piece)
+        if self._take(-size % BLOCK).strip(b"\0"):
+            raise _refused("there are bytes between its members")
+        return data
+
+    def _take(self, size: int) -> bytes:
+        data = self._stream.read(size)
+        if len(data) != size:
+            raise _refused("it ends too early")
+        return data
+
+
+def _size(field: bytes) -> int:
+    try:
+        return int.from_bytes(field[1:], "big") if field[0] == 0x80 else int(field[:11], 8)
+    except ValueError:
+        raise _refused("a size is no number") from None
+
+
+def _refused(why: str) -> ExtractionRefused:
+    return ExtractionRefused("An archive was refused", why=why, hint="Do not use the place that it came from.")

@@ -1,0 +1,123 @@
+"""Trees: what a set of files is, apart from where and when it is.
+
+A tree's document is `flyte-tree 1\\n`, then a line for each entry, sorted by the bytes of the path:
+
+    <kind><length of path>:<path><size>:<content>\\n
+
+The kind is `f` (file), `x` (executable file) or `l` (link). Content is the 64 hex digits of a file's sha256, or the
+`size` bytes of a link's target. Paths are the file system's bytes, relative, with `/`. Folders, owners, times and other
+mode bits are no part of it. The document's digest is the identity of the code.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator
+from typing import NamedTuple
+
+from flyte_build.cas.digest import Digest
+from flyte_build.errors import ExtractionRefused
+
+_MAGIC = b"flyte-tree 1\n"
+
+
+class Entry(NamedTuple):
+    """One file or link: `content` is a file's sha256 in hex, or a link's target; `size` is in bytes."""
+
+    path: bytes
+    kind: str
+    size: int
+    content: bytes
+
+    @property
+    def name(self) -> str:
+        """The path as text, with what is not UTF-8 as lone surrogates (PEP 383)."""
+        return os.fsdecode(self.path)
+
+
+class Tree:
+    """A sorted list of entries. `digest` is its identity."""
+
+    def __init__(self, entries: Iterable[Entry]) -> None:
+        self.entries = sorted(entries)
+        self.document = _MAGIC + b"".join(
+            [b"%b%d:%b%d:%b\n" % (kind.encode(), len(path), path, size, content) for path, kind, size, content in self.entries]
+        )
+        self.digest = Digest.of(self.document)
+
+    @classmethod
+    def decode(cls, document: bytes) -> "Tree":
+        """Read a document that may be hostile. Raises `ExtractionRefused` unless it is the one way to write a safe tree."""
+        try:
+            tree = cls(_parse(document))
+        except (ValueError, IndexError, UnicodeDecodeError):
+            raise _refused("it is malformed") from None
+        if tree.document != document:
+            raise _refused("it is not sorted, or not written in the one possible way")
+        tree._check()
+        return tree
+
+    def _check(self) -> None:
+        previous = b""
+        files: set[bytes] = set()
+        for path, kind, _, content in self.entries:
+            parts = path.split(b"/")
+            if path == previous or b"\0" in path or not {b"", b".", b".."}.isdisjoint(parts):
+                raise _refused(f"it holds the path {os.fsdecode(path)!r}")
+            if kind == "l" and (b"\0" in content or not stays_inside(path, content)):
+                raise _refused(f"the link {os.fsdecode(path)!r} leads out of it")
+            previous = path
+            files.add(path)
+        for path in files:
+            while b"/" in path:
+                path = path.rpartition(b"/")[0]
+                if path in files:
+                    raise _refused(f"{os.fsdecode(path)!r} is a folder and no folder")
+
+    def difference(self, old: "Tree") -> dict[str, list[str]]:
+        """The paths that were `added`, `removed` and `changed` since `old`, each list sorted."""
+        before, now = {entry.path: entry for entry in old.entries}, {entry.path: entry for entry in self.entries}
+        return {
+            "added": [os.fsdecode(path) for path in sorted(now.keys() - before.keys())],
+            "removed": [os.fsdecode(path) for path in sorted(before.keys() - now.keys())],
+            "changed": [os.fsdecode(path) for path in sorted(now) if path in before and now[path] != before[path]],
+        }
+
+
+def stays_inside(path: bytes, target: bytes) -> bool:
+    """Whether a link at `path` (relative to a root) to `target` stays below that root, as far as text can tell."""
+    if target.startswith(b"/"):
+        return False
+    depth = path.count(b"/")
+    for part in target.split(b"/"):
+        depth += -1 if part == b".." else 0 if part in (b"", b".") else 1
+        if depth < 0:
+            return False
+    return True
+
+
+def _parse(document: bytes) -> Iterator[Entry]:
+    if not document.startswith(_MAGIC):
+        raise ValueError
+    at, end = len(_MAGIC), len(document)
+    while at < end:
+        kind = chr(document[at])
+        colon = document.index(b":", at, at + 12)
+        start, stop = colon + 1, colon + 1 + int(document[at + 1 : colon])
+        path = document[start:stop]
+        colon = document.index(b":", stop, stop + 21)
+        size = int(document[stop:colon])
+        at = colon + 1 + (size if kind == "l" else 64)
+        content = document[colon + 1 : at]
+        if kind not in "fxl" or not path or size < 0 or document[at] != 10 or (kind != "l" and not _is_hex(content)):
+            raise ValueError
+        yield Entry(path, kind, size, content)
+        at += 1
+
+
+def _is_hex(content: bytes) -> bool:
+    return len(content) == 64 and not content.strip(b"0123456789abcdef")
+
+
+def _refused(why: str) -> ExtractionRefused:
+    return ExtractionRefused("A bundle's tree was refused", why=why, hint="Do not use the place that it came from.")

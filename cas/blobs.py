@@ -1,0 +1,211 @@
+"""Blobs: bytes in a folder, each named by its digest (OCI image-layout, "Blobs").
+
+A blob becomes visible only when all of its bytes are durable: written to a temporary file in the same folder, synced,
+renamed. Whoever writes holds the cache's shared lock, so a temporary file found without one is litter.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterator
+from types import TracebackType
+from typing import BinaryIO, Protocol
+
+from flyte_build.errors import BlobCorrupt, BlobMissing
+
+from .counters import Counters
+from .digest import Digest
+from .faults import storing
+
+TEMPORARY = ".writing-"
+
+
+class BlobReader(Protocol):
+    """Where blobs can be read."""
+
+    def has(self, digest: Digest) -> bool:
+        """Whether a blob of that name is there; its bytes are not looked at."""
+
+    def read(self, digest: Digest) -> bytes:
+        """All bytes, verified. Raises `BlobMissing`, or `BlobCorrupt` after moving the blob to quarantine."""
+
+    def open(self, digest: Digest) -> BinaryIO:
+        """A stream of the bytes as they stand: who reads it verifies it. Raises `BlobMissing`."""
+
+
+class Blobs:
+    """The blobs in `folder`; bad ones are moved to `quarantine`."""
+
+    def __init__(self, folder: str, quarantine: str, counters: Counters) -> None:
+        self.folder, self._quarantine, self._counters = folder, quarantine, counters
+
+    def path(self, digest: Digest) -> str:
+        """Where the blob of that name is, or would be."""
+        return f"{self.folder}/{digest.hex}"
+
+    def has(self, digest: Digest) -> bool:
+        """Whether a blob of that name is there; its bytes are not looked at."""
+        return os.path.exists(self.path(digest))
+
+    def open(self, digest: Digest) -> BinaryIO:
+        """A stream of the bytes as they stand: who reads it verifies it. Raises `BlobMissing`."""
+        try:
+            return open(self.path(digest), "rb", buffering=0)
+        except FileNotFoundError:
+            raise _missing(digest) from None
+
+    def read(self, digest: Digest) -> bytes:
+        """All bytes, verified. Raises `BlobMissing`, or `BlobCorrupt` after moving the blob to quarantine."""
+        with storing("read a blob"), self.open(digest) as stream:
+            data = stream.read()
+        self._counters.add(bytes_hashed=len(data))
+        if Digest.of(data) != digest:
+            raise self.condemn(digest, f"its {len(data)} bytes have another digest")
+        return data
+
+    def verify(self, digest: Digest) -> bool:
+        """Whether the bytes are what the name says, in constant memory; if not, the blob goes to quarantine."""
+        with storing("read a blob"), self.open(digest) as stream:
+            actual = Digest.from_hash(hashlib.file_digest(stream, "sha256"))
+        if actual != digest:
+            self.condemn(digest, "its bytes have another digest")
+        return actual == digest
+
+    def condemn(self, digest: Digest, what: str) -> BlobCorrupt:
+        """Move a bad blob to quarantine, and give the error to raise. Safe when another process did so first."""
+        with storing("move a bad blob to quarantine"):
+            os.makedirs(self._quarantine, exist_ok=True)
+            try:
+                os.replace(self.path(digest), f"{self._quarantine}/{digest.hex}")
+            except FileNotFoundError:
+                return BlobCorrupt(f"Blob {digest} was corrupt", why=what, hint="It is in quarantine already.")
+        return BlobCorrupt(f"Blob {digest} is corrupt", why=what, hint=f"It was moved to {self._quarantine}.")
+
+    def put(self, data: bytes) -> Digest:
+        """Store one blob durably; a blob that is there already is not written again."""
+        with self.batch() as batch:
+            return batch.add(data)
+
+    def batch(self) -> "Batch":
+        """A batch of blobs that become visible together; see `Batch`."""
+        return Batch(self, self._counters)
+
+    def names(self) -> Iterator[tuple[Digest, int]]:
+        """Every blob with its size in bytes, in no order; what has no blob's name is passed over."""
+        with storing("list the blobs"), os.scandir(self.folder) as entries:
+            for entry in entries:
+                if len(entry.name) == 64 and not entry.name.startswith("."):
+                    yield Digest("sha256:" + entry.name), entry.stat(follow_symlinks=False).st_size
+
+    def litter(self) -> Iterator[str]:
+        """The paths of temporary files; the caller must know that nobody is writing."""
+        with storing("list the blobs"), os.scandir(self.folder) as entries:
+            yield from (entry.path for entry in entries if entry.name.startswith(TEMPORARY))
+
+    def delete(self, digest: Digest) -> None:
+        """Remove a blob; one that is gone already is fine."""
+        with storing("delete a blob"):
+            try:
+                os.unlink(self.path(digest))
+            except FileNotFoundError:
+                return
+
+
+class Batch:
+    """Blobs written together: each is synced as it is added (from any thread), all are named when the body ends.
+
+    If the body raises, none of them is named and the temporary files are removed.
+    """
+
+    def __init__(self, blobs: Blobs, counters: Counters) -> None:
+        self._blobs, self._counters = blobs, counters
+        self._written: dict[str, Digest] = {}
+
+    def __enter__(self) -> "Batch":
+        return self
+
+    def add(self, data: bytes) -> Digest:
+        """Write `data`, unless it is here already, and return its digest."""
+        self._counters.add(bytes_hashed=len(data))
+        digest = Digest.of(data)
+        if not self._blobs.has(digest):
+            with BlobWriter(self) as writer:
+                writer.write(data)
+                writer.finish(digest)
+        return digest
+
+    def writer(self) -> "BlobWriter":
+        """For bytes that come in pieces: memory does not grow with the blob."""
+        return BlobWriter(self)
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        if kind is not None:
+            for path in self._written:
+                _unlink(path)
+        elif self._written:
+            with storing("name a blob"):
+                for path, digest in self._written.items():
+                    os.rename(path, self._blobs.path(digest))
+                sync_folder(self._blobs.folder)
+
+
+class BlobWriter:
+    """One blob of a batch, written piece by piece; without `finish` it leaves nothing behind."""
+
+    def __init__(self, batch: Batch) -> None:
+        self._batch = batch
+        self._path = f"{batch._blobs.folder}/{TEMPORARY}{os.urandom(8).hex()}"
+        with storing("write a blob"):
+            self._file = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o444)
+        self._sha256 = hashlib.sha256()
+        self.size = 0
+
+    def __enter__(self) -> "BlobWriter":
+        return self
+
+    def write(self, data: bytes | memoryview) -> int:
+        """Append all of `data`; returns its length."""
+        self._sha256.update(data)
+        view = memoryview(data)
+        with storing("write a blob"):
+            while view:
+                view = view[os.write(self._file, view) :]
+        self.size += len(data)
+        return len(data)
+
+    def finish(self, digest: Digest | None = None) -> Digest:
+        """Sync what was written and hand it to the batch; `digest` is what the caller has computed already."""
+        if digest is None:
+            self._batch._counters.add(bytes_hashed=self.size)
+            digest = Digest.from_hash(self._sha256)
+        with storing("write a blob"):
+            os.fsync(self._file)
+        self._batch._written[self._path] = digest
+        self._batch._counters.add(blobs_written=1, bytes_written=self.size)
+        return digest
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        os.close(self._file)
+        if self._path not in self._batch._written:
+            _unlink(self._path)
+
+
+def sync_folder(path: str) -> None:
+    """Make the names in a folder durable."""
+    folder = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
+def _unlink(path: str) -> None:
+    try:
+        os.unlink(path)
+    except OSError:  # What cannot be removed now is litter, which gc collects.
+        return
+
+
+def _missing(digest: Digest) -> BlobMissing:
+    return BlobMissing(f"Blob {digest} is not in the store", hint="Run the command again: it will be made again.")

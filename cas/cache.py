@@ -1,0 +1,130 @@
+"""The cache on this machine: blobs, records, stat index, extractions, leases, in one folder. Deleting it costs time only.
+
+Format 1, below the folder (docs/formats.md):
+
+    v1/oci-layout, v1/index.json, v1/blobs/sha256/<hex>    a valid OCI image layout
+    v1/cache.sqlite                                        records, labels, traces, stat index
+    v1/extractions/<hex of a tree>/                        trees, extracted
+    v1/leases/  v1/lock  v1/quarantine/
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import cached_property
+
+from flyte_build.errors import StoreFormatUnknown
+
+from . import records, statindex
+from .blobs import Blobs
+from .counters import Counters
+from .database import open_database
+from .digest import Digest
+from .faults import storing
+from .lease import Lease, held, locked
+
+FORMAT = 1
+
+
+class Cache:
+    """An open cache. `said` is told, in a sentence, of damage that was found and repaired."""
+
+    def __init__(self, folder: str, counters: Counters, said: Callable[[str], None]) -> None:
+        self.root = folder
+        self.folder = f"{folder}/v{FORMAT}"
+        self.said = said
+        if not os.path.exists(f"{self.folder}/oci-layout"):
+            self._create()
+        self._leases = f"{self.folder}/leases"
+        self.extractions = f"{self.folder}/extractions"
+        self.blobs = Blobs(f"{self.folder}/blobs/sha256", f"{self.folder}/quarantine", counters)
+        database = open_database(f"{self.folder}/cache.sqlite", FORMAT, records.SCHEMA + statindex.SCHEMA, self._damaged)
+        self.database = database
+        self.records = records.Records(database)
+        self.index = statindex.StatIndex(database)
+
+    @cached_property
+    def secret(self) -> bytes:
+        """Random bytes that never leave this cache, for keyed hashes."""
+        path = f"{self.folder}/secret"
+        with storing("keep the cache's secret"):
+            if not os.path.exists(path):
+                temporary = f"{path}.{os.urandom(4).hex()}"
+                with open(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
+                    file.write(os.urandom(32))
+                try:
+                    os.link(temporary, path)
+                except FileExistsError:
+                    pass  # Another process was first, and its secret counts.
+                os.unlink(temporary)
+            with open(path, "rb") as file:
+                return file.read()
+
+    def _create(self) -> None:
+        with storing("make the cache's folder"):
+            os.makedirs(self.root, exist_ok=True)
+            for name in os.listdir(self.root):
+                if name[:1] == "v" and name[1:].isdigit() and int(name[1:]) > FORMAT:
+                    raise StoreFormatUnknown(
+                        f"{self.root} was written by a newer version of flyte-build",
+                        why=f"It holds format {name[1:]}; this version knows {FORMAT}.",
+                        hint="Upgrade flyte-build, or set FLYTE_HOME to another folder.",
+                    )
+            for name in ("blobs/sha256", "extractions", "leases"):
+                os.makedirs(f"{self.folder}/{name}", exist_ok=True)
+            if not os.path.exists(f"{self.folder}/index.json"):
+                self._write("index.json", {"schemaVersion": 2, "manifests": []})
+            self._write("oci-layout", {"imageLayoutVersion": "1.0.0"})  # Last: it says that the rest is there.
+
+    def _write(self, name: str, document: object) -> None:
+        temporary = f"{self.folder}/{name}.{os.urandom(4).hex()}"
+        with open(temporary, "w", encoding="utf-8") as file:
+            json.dump(document, file)
+        os.replace(temporary, f"{self.folder}/{name}")
+
+    def _damaged(self, aside: str) -> None:
+        self.said(f"The cache's database was damaged; it was moved to {aside} and begun anew. Nothing but time is lost.")
+
+    @contextmanager
+    def preparing(self) -> Iterator[None]:
+        """Hold this around looking up, making, recording and leasing: nothing is collected meanwhile."""
+        with locked(f"{self.folder}/lock", exclusive=False):
+            yield
+
+    @contextmanager
+    def collecting(self) -> Iterator[None]:
+        """Hold this, for a short time, around deleting: nobody is preparing meanwhile."""
+        with locked(f"{self.folder}/lock", exclusive=True):
+            yield
+
+    def lease(self, digests: list[Digest]) -> Lease:
+        """Keep `digests` while a run uses them."""
+        return Lease(self._leases, digests)
+
+    def leased(self) -> set[Digest]:
+        """What is kept by leases now."""
+        return set(held(self._leases))
+
+    def extraction(self, tree: Digest) -> str:
+        """The folder where the tree of that digest is extracted, or would be."""
+        return f"{self.extractions}/{tree.hex}"
+
+    def publish_index(self) -> None:
+        """Write `index.json` (image-spec, image-layout.md): the last bundle of each project, by name."""
+        manifests = []
+        for label, record in self.records.labelled("bundle"):
+            manifest, tree = record.refs[0], record.artifact
+            name = label.rsplit("/", 1)[-1].replace(" ", "-") or "bundle"
+            manifests.append(
+                {
+                    "mediaType": "application/vnd.oci.image.manifest.v1+json",
+                    "digest": manifest,
+                    "size": os.path.getsize(self.blobs.path(manifest)),
+                    "annotations": {"org.opencontainers.image.ref.name": f"{name}-{tree.short}"},
+                }
+            )
+        with storing("write the index"), locked(f"{self.folder}/index.lock", exclusive=True):
+            self._write("index.json", {"schemaVersion": 2, "manifests": manifests})

@@ -1,0 +1,91 @@
+"""SQLite databases that many processes share.
+
+The journal is a write-ahead log, except on a network file system, where its shared memory does not work and SQLite's
+rollback journal is used (sqlite.org/wal.html, "Overview"). The schema's version is `PRAGMA user_version`.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import time
+from collections.abc import Callable
+
+from flyte_build.errors import StoreError, StoreFormatUnknown, StoreUnavailable
+
+from .faults import storing
+
+_NETWORK = frozenset({"nfs", "nfs4", "cifs", "smb3", "smbfs", "afs", "afpfs", "9p", "lustre", "gpfs", "fuse.sshfs", "ceph"})
+_WAIT = 30.0  # Seconds to wait for another process's transaction.
+
+
+def open_database(path: str, version: int, schema: str, on_damage: Callable[[str], None]) -> sqlite3.Connection:
+    """Open the database at `path`, made with `schema` if it is new.
+
+    A damaged database is moved aside (its new place is told to `on_damage`) and begun anew. Raises
+    `StoreFormatUnknown` when its version is newer than `version`, `StoreUnavailable` when it cannot be used at all.
+    """
+    try:
+        return _open(path, version, schema)
+    except sqlite3.DatabaseError as error:
+        if isinstance(error, sqlite3.OperationalError) and "malformed" not in str(error):
+            raise _unavailable(path, error) from error
+    aside = f"{path}.damaged-{time.time_ns()}"
+    with storing("move a damaged database aside"):
+        for suffix in ("-wal", "-shm", ""):
+            if os.path.exists(path + suffix):
+                os.replace(path + suffix, aside + suffix)
+    on_damage(aside)
+    try:
+        return _open(path, version, schema)
+    except sqlite3.DatabaseError as error:
+        raise _unavailable(path, error) from error
+
+
+def _open(path: str, version: int, schema: str) -> sqlite3.Connection:
+    database = sqlite3.connect(path, timeout=_WAIT, isolation_level=None, check_same_thread=False)
+    try:
+        (found,) = database.execute("PRAGMA user_version").fetchone()
+        if found > version:
+            raise StoreFormatUnknown(
+                f"{path} was written by a newer version of flyte-build",
+                why=f"Its format is {found}; this version knows {version}.",
+                hint="Upgrade flyte-build, or set FLYTE_HOME to another folder.",
+            )
+        if found == 0:
+            _create(database, path, version, schema)
+        database.execute("PRAGMA synchronous=NORMAL")
+    except BaseException:
+        database.close()
+        raise
+    return database
+
+
+def _create(database: sqlite3.Connection, path: str, version: int, schema: str) -> None:
+    journal = "DELETE" if _on_network(path) else "WAL"
+    deadline = time.monotonic() + _WAIT
+    while True:  # SQLite answers "busy" at once, timeout or not, while another process changes the journal's mode.
+        try:
+            database.execute(f"PRAGMA journal_mode={journal}")
+            break
+        except sqlite3.OperationalError as error:
+            if "locked" not in str(error) or time.monotonic() > deadline:
+                raise
+            time.sleep(0.01)
+    database.executescript(f"BEGIN IMMEDIATE; {schema} PRAGMA user_version={version}; COMMIT;")
+
+
+def _on_network(path: str) -> bool:
+    import psutil
+
+    real = os.path.realpath(path)
+    mounts = [mount for mount in psutil.disk_partitions(all=True) if real.startswith(mount.mountpoint.rstrip("/") + "/")]
+    return bool(mounts) and max(mounts, key=lambda mount: len(mount.mountpoint)).fstype in _NETWORK
+
+
+def _unavailable(path: str, error: sqlite3.Error) -> StoreError:
+    return StoreUnavailable(
+        f"Could not use the database {path}",
+        why=str(error),
+        hint="Check that the disk is not full and that the folder is yours; FLYTE_HOME chooses another one.",
+    )

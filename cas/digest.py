@@ -1,0 +1,67 @@
+"""Digests and keys: the only identities there are.
+
+A digest is written as OCI writes it (image-spec, descriptor.md, "Digests"): `sha256:` and 64 lower-case hex digits.
+"""
+
+from __future__ import annotations
+
+import hashlib
+
+from flyte_build.errors import StoreError
+
+_PREFIX = "sha256:"
+_HEX = frozenset("0123456789abcdef")
+
+
+class _Sha256(str):
+    __slots__ = ()
+
+    @classmethod
+    def parse(cls, text: str) -> "_Sha256":
+        """Take `text` as it stands, or raise `StoreError` when it is not `sha256:` and 64 hex digits."""
+        digits = text[len(_PREFIX) :]
+        if not text.startswith(_PREFIX) or len(digits) != 64 or not _HEX.issuperset(digits):
+            raise StoreError(f"{text[:100]!r} is not a digest", why="A digest is `sha256:` and 64 hex digits.")
+        return cls(text)
+
+    @classmethod
+    def of(cls, data: bytes | bytearray | memoryview) -> "_Sha256":
+        """The sha256 of `data`."""
+        return cls(_PREFIX + hashlib.sha256(data).hexdigest())
+
+    @property
+    def hex(self) -> str:
+        """The 64 hex digits alone."""
+        return self[len(_PREFIX) :]
+
+    @property
+    def short(self) -> str:
+        """The first 12 hex digits, for people."""
+        return self[len(_PREFIX) : len(_PREFIX) + 12]
+
+
+class Digest(_Sha256):
+    """The sha256 of some bytes."""
+
+    __slots__ = ()
+
+    @classmethod
+    def parse(cls, text: str) -> "Digest":
+        """Take `text` as it stands, or raise `StoreError` when it is not `sha256:` and 64 hex digits."""
+        return cls(super().parse(text))
+
+    @classmethod
+    def of(cls, data: bytes | bytearray | memoryview) -> "Digest":
+        """The digest of `data`."""
+        return cls(super().of(data))
+
+    @classmethod
+    def from_hash(cls, sha256: "hashlib._Hash") -> "Digest":
+        """The digest of what a running `hashlib.sha256()` has seen."""
+        return cls(_PREFIX + sha256.hexdigest())
+
+
+class Key(_Sha256):
+    """The digest of a node's inputs; names a record, never a blob."""
+
+    __slots__ = ()

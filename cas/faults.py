@@ -1,0 +1,41 @@
+"""Turns what the operating system refuses into errors that say what to do."""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from flyte_build.errors import StoreUnavailable
+
+_HINTS = {
+    errno.ENOSPC: "The disk is full. Free some space, or run `flyte cache gc --keep 0s`; nothing that was stored is lost.",
+    errno.EDQUOT: "Your disk quota is used up. Free some space, or run `flyte cache gc --keep 0s`.",
+    errno.EIO: "The disk reports an error. Check it, or set FLYTE_HOME to a folder on another one.",
+    errno.EROFS: "The file system is read-only. Set FLYTE_HOME to a folder that can be written.",
+    errno.EACCES: "The folder belongs to someone else. Set FLYTE_HOME to a folder of your own.",
+    errno.EPERM: "The folder is protected. Set FLYTE_HOME to a folder of your own.",
+    errno.ENOTDIR: "A file stands where a folder should be. Set FLYTE_HOME to another folder.",
+    errno.EMFILE: "Too many files are open. Raise the limit with `ulimit -n`.",
+    errno.ENFILE: "The machine has too many files open. Try again later.",
+    errno.EFBIG: "The file is larger than this process may write (`ulimit -f`).",
+}
+
+
+@contextmanager
+def storing(what: str) -> Iterator[None]:
+    """Raise `StoreUnavailable` for an `OSError` of the body; `what` names the work, as in "write a blob"."""
+    try:
+        yield
+    except OSError as error:
+        raise unavailable(what, error) from error
+
+
+def unavailable(what: str, error: OSError) -> StoreUnavailable:
+    """The error to raise for `error`, met while doing `what`."""
+    where = f": {error.filename}" if error.filename else ""
+    return StoreUnavailable(
+        f"Could not {what}",
+        why=f"{error.strerror or error}{where}",
+        hint=_HINTS.get(error.errno or 0, "Run the command again; FLYTE_HOME chooses another folder for the store."),
+    )

@@ -1,0 +1,75 @@
+"""Leases: what is in use now and must not be collected.
+
+A lease is a locked file (flock) that lists digests. The lock ends with its owner, however the owner ends and whatever
+process takes its pid, so a lease can be neither forgotten nor stolen. (On a network file system, flock is emulated
+with byte-range locks: flock(2), "NFS details".)
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+
+from .digest import Digest
+from .faults import storing
+
+
+class Lease:
+    """Keeps `digests` from being collected until `release`, or until this process ends."""
+
+    def __init__(self, folder: str, digests: Iterable[Digest]) -> None:
+        self._path = f"{folder}/{os.urandom(8).hex()}.lease"
+        with storing("write a lease"):
+            # Written under another name, so that nobody meets a lease that is not locked yet.
+            new = self._path + ".new"
+            self._file = os.open(new, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+            fcntl.flock(self._file, fcntl.LOCK_EX)
+            os.write(self._file, json.dumps(list(digests)).encode())
+            os.rename(new, self._path)
+
+    def release(self) -> None:
+        """End the lease."""
+        with storing("end a lease"):
+            os.unlink(self._path)
+            os.close(self._file)
+
+
+def held(folder: str) -> Iterator[Digest]:
+    """The digests of all leases that are held; those of dead owners are removed on the way."""
+    with storing("read the leases"), os.scandir(folder) as entries:
+        for entry in entries:
+            try:
+                file = os.open(entry.path, os.O_RDONLY | os.O_CLOEXEC)
+            except FileNotFoundError:
+                continue
+            try:
+                if lockable(file):
+                    os.unlink(entry.path)
+                elif entry.name.endswith(".lease"):
+                    yield from (Digest(digest) for digest in json.loads(os.read(file, 1 << 24)))
+            finally:
+                os.close(file)
+
+
+def lockable(file: int) -> bool:
+    """Whether nobody holds the open `file`'s lock; this process then holds it until it closes the file."""
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+@contextmanager
+def locked(path: str, exclusive: bool) -> Iterator[None]:
+    """Hold the lock of the file at `path` (made if need be) while the body runs; waits for it."""
+    with storing("lock the store"):
+        file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX if exclusive else fcntl.LOCK_SH)
+        yield
+    finally:
+        os.close(file)

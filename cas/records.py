@@ -1,0 +1,147 @@
+"""Records: "this key produced this artifact", with the inputs that made up the key, so that a miss can be explained."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from .digest import Digest, Key
+
+SCHEMA = """
+CREATE TABLE IF NOT EXISTS records(
+  key TEXT PRIMARY KEY, kind TEXT NOT NULL, artifact TEXT NOT NULL, refs TEXT NOT NULL, inputs TEXT NOT NULL,
+  used INTEGER NOT NULL) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS labels(label TEXT PRIMARY KEY, key TEXT NOT NULL, used INTEGER NOT NULL) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS traces(
+  base TEXT NOT NULL, key TEXT NOT NULL, seen TEXT NOT NULL, used INTEGER NOT NULL, PRIMARY KEY(base, key)) WITHOUT ROWID;
+"""
+_FRESH = 3600  # Seconds within which a second use of a record is not written down: a warm command writes nothing.
+
+
+@dataclass(frozen=True)
+class Record:
+    """What a key produced.
+
+    `artifact` is the digest that identifies it; `refs` are the digests that must stay for it to be usable (blobs, and
+    trees by their identity); `inputs` are JSON values, for people.
+    """
+
+    key: Key
+    kind: str
+    artifact: Digest
+    refs: tuple[Digest, ...]
+    inputs: Mapping[str, Any]
+
+
+class Records:
+    """The records of one cache, in its database. Times are whole seconds since the epoch."""
+
+    def __init__(self, database: sqlite3.Connection) -> None:
+        self._database = database
+
+    def find(self, key: Key) -> Record | None:
+        """The record of `key`, marked as used now."""
+        row = self._database.execute(
+            "SELECT key, kind, artifact, refs, inputs, used FROM records WHERE key=?", (key,)
+        ).fetchone()
+        if row is None:
+            return None
+        now = int(time.time())
+        if not now - _FRESH < row[5] <= now:
+            self._database.execute("UPDATE records SET used=? WHERE key=?", (now, key))
+        return _record(row)
+
+    def add(self, record: Record) -> None:
+        """Write a record, in the place of one for the same key. All that it refers to must be durable already."""
+        self._database.execute(
+            "INSERT OR REPLACE INTO records VALUES(?,?,?,?,?,?)",
+            (
+                record.key,
+                record.kind,
+                record.artifact,
+                json.dumps(record.refs),
+                json.dumps(record.inputs, sort_keys=True),
+                int(time.time()),
+            ),
+        )
+
+    def remove(self, key: Key) -> None:
+        """Forget a record; blobs are not touched."""
+        self._database.execute("DELETE FROM records WHERE key=?", (key,))
+
+    def remove_unused(self, limit: int) -> None:
+        """Forget the records that were last used at `limit` or before, and the labels and traces that named them."""
+        self._database.execute("DELETE FROM records WHERE used<=?", (limit,))
+        self._database.execute("DELETE FROM labels WHERE key NOT IN (SELECT key FROM records)")
+        self._database.execute("DELETE FROM traces WHERE key NOT IN (SELECT key FROM records)")
+
+    def needed(self, limit: int) -> set[Digest]:
+        """What the records used after `limit` refer to."""
+        rows = self._database.execute("SELECT refs FROM records WHERE used>?", (limit,))
+        return {Digest(ref) for (refs,) in rows for ref in json.loads(refs)}
+
+    def needing(self, digest: Digest) -> list[Record]:
+        """The records that cannot be used without `digest`."""
+        rows = self._database.execute(
+            "SELECT key, kind, artifact, refs, inputs FROM records WHERE instr(refs, ?) > 0", (digest,)
+        )
+        return [_record(row) for row in rows]
+
+    def count(self) -> int:
+        """How many records there are."""
+        (count,) = self._database.execute("SELECT count(*) FROM records").fetchone()
+        return int(count)
+
+    def version(self) -> int:
+        """A number that changes when another process writes (sqlite.org/pragma.html, "data_version")."""
+        (version,) = self._database.execute("PRAGMA data_version").fetchone()
+        return int(version)
+
+    def last(self, label: str) -> Record | None:
+        """The record that was the outcome of the last resolve under `label`, if it is still kept."""
+        row = self._database.execute(
+            "SELECT key, kind, artifact, refs, inputs FROM records WHERE key=(SELECT key FROM labels WHERE label=?)",
+            (label,),
+        ).fetchone()
+        return _record(row) if row else None
+
+    def set_last(self, label: str, key: Key) -> None:
+        """Remember `key` as the outcome of the last resolve under `label`; writes nothing when it is so already."""
+        row = self._database.execute("SELECT key FROM labels WHERE label=?", (label,)).fetchone()
+        if row is None or row[0] != key:
+            self._database.execute("INSERT OR REPLACE INTO labels VALUES(?,?,?)", (label, key, int(time.time())))
+
+    def labelled(self, kind: str) -> list[tuple[str, Record]]:
+        """Every label whose last outcome is a record of `kind`, with that record."""
+        rows = self._database.execute(
+            "SELECT label, records.key, kind, artifact, refs, inputs FROM labels JOIN records ON labels.key=records.key"
+            " WHERE kind=? ORDER BY label",
+            (kind,),
+        )
+        return [(row[0], _record(row[1:])) for row in rows]
+
+    def traces(self, base: Key, limit: int) -> list[tuple[Key, Any]]:
+        """What was seen while each of the last `limit` artifacts of `base` was made (JSON), newest first, by record key."""
+        rows = self._database.execute(
+            "SELECT key, seen FROM traces WHERE base=? ORDER BY used DESC LIMIT ?", (base, limit)
+        )
+        return [(Key(key), json.loads(seen)) for key, seen in rows]
+
+    def add_trace(self, base: Key, key: Key, seen: Any, limit: int) -> None:
+        """Remember what was seen; the oldest of a base's traces beyond `limit` are dropped."""
+        # Nanoseconds, so that two traces of one second keep their order.
+        self._database.execute("INSERT OR REPLACE INTO traces VALUES(?,?,?,?)", (base, key, json.dumps(seen), time.time_ns()))
+        self._database.execute(
+            "DELETE FROM traces WHERE base=? AND key NOT IN"
+            " (SELECT key FROM traces WHERE base=? ORDER BY used DESC LIMIT ?)",
+            (base, base, limit),
+        )
+
+
+def _record(row: tuple[Any, ...]) -> Record:
+    key, kind, artifact, refs, inputs = row[:5]
+    return Record(Key(key), kind, Digest(artifact), tuple(Digest(ref) for ref in json.loads(refs)), json.loads(inputs))

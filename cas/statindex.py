@@ -1,0 +1,117 @@
+"""The stat index: which content a path had when it was last read, so that unchanged files are not read again.
+
+It is private to this machine and only ever saves work: an entry counts when the file's size, times, inode and mode are
+what they were, and when those times lie so far before the reading began that a later change must show in them (the
+"racily clean" entries of git's index: git, Documentation/technical/racy-git.txt).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import marshal
+import os
+import sqlite3
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+import xxhash
+
+from flyte_build.errors import FileUnstable
+
+from .counters import Counters
+from .digest import Digest
+
+SCHEMA = "CREATE TABLE IF NOT EXISTS stat(scope TEXT PRIMARY KEY, data BLOB NOT NULL) WITHOUT ROWID;"
+
+Row = tuple[int, ...]  # mode, size in bytes, mtime and ctime in ns, inode
+UNTRUSTED: Row = ()  # Equal to no file's row: the file is read again.
+
+_CHUNK = 1 << 20
+_ATTEMPTS = 5
+_TICK = 20_000_000  # ns: kernels stamp files with a clock that advances every 1 to 10 ms.
+_SECOND = 1_000_000_000
+_WRITER = f"{sys.implementation.cache_tag}.{marshal.version}".encode()
+
+
+class StatIndex:
+    """One value for each scope (a folder and how it was looked at), kept in the cache's database."""
+
+    def __init__(self, database: sqlite3.Connection) -> None:
+        self._database = database
+
+    def load(self, scope: str) -> tuple[Any, bytes]:
+        """What was saved for `scope`, and its checksum; (None, b"") also when it is damaged or another Python wrote it."""
+        found = self._database.execute("SELECT data FROM stat WHERE scope=?", (scope,)).fetchone()
+        if found is None:
+            return None, b""
+        checksum, data = found[0][:16], found[0][16:]
+        return (marshal.loads(data), checksum) if checksum == fingerprint(data) else (None, b"")
+
+    def save(self, scope: str, value: Any) -> bytes:
+        """Keep `value` (numbers, text, bytes, tuples, lists, dicts) for `scope`; returns its checksum."""
+        data = marshal.dumps(value)
+        checksum = fingerprint(data)
+        self._database.execute("INSERT OR REPLACE INTO stat VALUES(?,?)", (scope, checksum + data))
+        return checksum
+
+    def scopes(self) -> list[str]:
+        """Every scope there is."""
+        return [scope for (scope,) in self._database.execute("SELECT scope FROM stat")]
+
+    def forget(self, scope: str) -> None:
+        """Drop what is known of `scope`."""
+        self._database.execute("DELETE FROM stat WHERE scope=?", (scope,))
+
+
+def fingerprint(data: bytes) -> bytes:
+    """xxh3-128 of something that never leaves this machine and this Python."""
+    return xxhash.xxh3_128_digest(_WRITER + data)
+
+
+def row(stat: os.stat_result) -> Row:
+    """What identifies a state of a file."""
+    return (stat.st_mode, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino)
+
+
+def trusted(state: Row, began: int) -> Row:
+    """`state` if a change after `began` (ns since the epoch) would show in it, else `UNTRUSTED`."""
+    _, _, mtime, ctime, _ = state
+    coarse = mtime % _SECOND == 0 and ctime % _SECOND == 0  # A file system that keeps whole seconds, or two.
+    return state if max(mtime, ctime) < began - (2 * _SECOND if coarse else _TICK) else UNTRUSTED
+
+
+def hash_file(
+    path: str, counters: Counters, keep: int = 0, watch: Callable[[bytes], None] | None = None
+) -> tuple[Row, Digest, bytes | None]:
+    """Read a regular file: its state (trusted or not), its digest, and its bytes if there are at most `keep` of them.
+
+    `watch` is shown every piece that is read. A file that changes while it is read is read again; one that will not
+    hold still raises `FileUnstable`.
+    """
+    for _ in range(_ATTEMPTS):
+        file = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+        try:
+            began = time.time_ns()
+            before = os.fstat(file)
+            sha256, size, data = hashlib.sha256(), 0, b""
+            while piece := os.read(file, min(before.st_size - size, _CHUNK) + 1):
+                sha256.update(piece)
+                size += len(piece)
+                if watch:
+                    watch(piece)
+                data = piece if size == len(piece) else b"" if size > keep else data + piece
+                if size == before.st_size and size < _CHUNK:
+                    break  # The state that is compared below shows whether it has grown.
+            counters.add(files_read=1, bytes_hashed=size)
+            state = row(before)
+            if state == row(os.fstat(file)) and size == before.st_size:
+                return trusted(state, began), Digest.from_hash(sha256), data if size <= keep else None
+        finally:
+            os.close(file)
+    raise FileUnstable(
+        f"{path} kept changing while it was read",
+        why=f"{_ATTEMPTS} readings each saw another state.",
+        hint="Stop what writes it, or exclude it in `.flyteignore`.",
+    )

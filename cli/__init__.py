@@ -1,0 +1,1 @@
+"""The `flyte` command: parse, call, render. No logic of its own."""

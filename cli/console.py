@@ -1,0 +1,160 @@
+"""What the terminal shows: progress and notes on standard error, results on standard output."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any, Literal
+
+import click
+
+from flyte_build.attempts import Listener
+from flyte_build.graph import Node, Outcome
+
+if TYPE_CHECKING:
+    from flyte_build.runner.spawn import Worker
+
+Format = Literal["table", "table-simple", "json", "json-raw"]
+_SHOWN = 4000  # Characters of a value on a terminal.
+
+
+class Console(Listener):
+    """Prints for a person, or one JSON document for a machine; then everything else goes to standard error."""
+
+    def __init__(self, format: Format, *, verbose: int = 0, progress: bool = True, color: bool = True, spare: "Worker | None" = None) -> None:
+        self.json = format in ("json", "json-raw")
+        self.spare = spare
+        self._raw, self._plain, self._verbose = format == "json-raw", format == "table-simple", verbose
+        terminal = sys.stderr.isatty()
+        self._color = terminal and color and not os.environ.get("NO_COLOR")
+        self._live = terminal and progress and os.environ.get("TERM") != "dumb"
+        self._line = False
+        self._cached: list[str] = []
+
+    def take_spare(self) -> "Worker | None":
+        """The worker that was started early; whoever takes it sends it away."""
+        spare, self.spare = self.spare, None
+        return spare
+
+    def style(self, text: str, **style: Any) -> str:
+        """`text` in a style, where colours are wanted."""
+        return click.style(text, **style) if self._color else text
+
+    def note(self, text: str) -> None:
+        """A line on standard error."""
+        self._clear()
+        print(text, file=sys.stderr, flush=True)
+
+    def said(self, sentence: str) -> None:
+        """Something that the user should know."""
+        self.note(f"{self.style('note:', fg='yellow')} {sentence}")
+
+    def begun(self, node: Node, why: str) -> None:
+        """A node is about to be made."""
+        if node.kind != "pack":
+            self._status(f"preparing {node.kind} ({why}) ...")
+
+    def progress(self, done: int, total: int) -> None:
+        """So many of so many files were read."""
+        if total > 2000:
+            self._status(f"reading files: {done:,} of {total:,}")
+
+    def resolved(self, outcome: Outcome) -> None:
+        """A node was found or made."""
+        node = outcome.node
+        if outcome.state == "cached":
+            self._cached.append(node.kind)
+            if self._verbose:
+                self.note(f"{self.style('cached', fg='green'):8} {node.kind:10} {node.name}  {outcome.key}")
+            return
+        word = "would be made" if outcome.state == "missing" else "made"
+        packs = sum(child.state == "made" for child in outcome.children)
+        extra = f", {packs} of {len(outcome.children)} packs" if outcome.children else ""
+        seconds = f"  {outcome.seconds:.2f} s" if outcome.seconds >= 0.005 else ""
+        self.note(f"{self.style(word, fg='cyan'):8} {node.kind} ({outcome.why}{extra}){seconds}")
+
+    def started(self, name: str, url: str) -> None:
+        """The run has begun."""
+        if self._cached and not self._verbose:
+            self.note(f"{self.style('cached', fg='green')}   {', '.join(self._cached)}")
+        self.note(f"{self.style('run', bold=True)}      {name}  {url}")
+
+    def output(self, stream: int, data: bytes) -> None:
+        """The task wrote something: it passes through as it is."""
+        self._clear()
+        target = 2 if self.json else stream
+        view = memoryview(data)
+        while view:
+            try:
+                view = view[os.write(target, view) :]
+            except BrokenPipeError:
+                return  # Nobody reads any more; the log has it.
+
+    def document(self, value: Any) -> None:
+        """The one JSON document."""
+        self._clear()
+        print(json.dumps(value, indent=None if self._raw else 2, ensure_ascii=True, allow_nan=False), flush=True)
+
+    def result(self, outputs: Mapping[str, Any], more: str) -> None:
+        """A run's outputs: one alone as it is, several by name. `more` is the command that shows a long one whole."""
+        self._clear()
+        for name, value in outputs.items():
+            text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+            if sys.stdout.isatty() and len(text) > _SHOWN:
+                text = f"{text[:_SHOWN]}...\n({len(text):,} characters; `{more}` shows all of it)"
+            data = (text if len(outputs) == 1 else f"{name}: {text}").encode("utf-8", "backslashreplace")
+            sys.stdout.flush()
+            sys.stdout.buffer.write(data + b"\n")
+            sys.stdout.buffer.flush()
+
+    def table(self, columns: Iterable[str], rows: Iterable[Iterable[str]]) -> None:
+        """A table on standard output."""
+        self._clear()
+        if self._plain or not sys.stdout.isatty():
+            for row in rows:
+                print("\t".join(row))
+            return
+        from rich.console import Console as Rich
+        from rich.table import Table
+        from rich.text import Text
+
+        table = Table(box=None, pad_edge=False)
+        for column in columns:
+            table.add_column(column, overflow="fold")
+        for row in rows:
+            table.add_row(*(Text(cell) for cell in row))
+        Rich(no_color=not self._color).print(table)
+
+    def print(self, text: str) -> None:
+        """Lines on standard output."""
+        self._clear()
+        sys.stdout.buffer.write(text.encode("utf-8", "backslashreplace") + b"\n")
+
+    def _status(self, text: str) -> None:
+        if self._live:
+            self._line = True
+            width = os.get_terminal_size(2).columns - 1
+            sys.stderr.write(f"\r\x1b[2K{text[:width]}")
+            sys.stderr.flush()
+
+    def _clear(self) -> None:
+        if self._line:
+            self._line = False
+            sys.stderr.write("\r\x1b[2K")
+            sys.stderr.flush()
+
+
+def node_json(outcome: Outcome) -> dict[str, Any]:
+    """A node as scripts see it."""
+    return {
+        "kind": outcome.node.kind,
+        "name": outcome.node.name,
+        "state": outcome.state,
+        "from": {"cached": "local", "made": "made"}.get(outcome.state),
+        "digest": outcome.artifact,
+        "key": outcome.key,
+        "why": outcome.why,
+        "seconds": round(outcome.seconds, 6),
+    }

@@ -1,0 +1,154 @@
+"""The command group. Commands are loaded when they are used; help lists them without loading any."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from flyte_build import __version__
+from flyte_build.errors import FlyteError, StoreUnavailable
+
+from .console import Console, Format
+
+if TYPE_CHECKING:
+    from flyte_build.runner.spawn import Worker
+
+_COMMANDS = {
+    "bundle": ("bundle", "What a file's code bundle holds."),
+    "cache": ("cache", "The cache on this machine: why, stats, verify, gc."),
+    "get": ("get", "Runs and their logs."),
+    "run": ("run", "Run a task from a Python file."),
+}
+
+
+class Commands(click.Group):
+    """Loads a command when it is asked for."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """The commands' names."""
+        return list(_COMMANDS)
+
+    def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
+        """The command of that name, imported now."""
+        if name not in _COMMANDS:
+            return None
+        import importlib
+
+        command = getattr(importlib.import_module(f".{_COMMANDS[name][0]}", __package__), name)
+        assert isinstance(command, click.Command)
+        return command
+
+    def resolve_command(self, ctx: click.Context, args: list[str]) -> tuple[str | None, click.Command | None, list[str]]:
+        """The command that the arguments name; an unknown one is told the nearest."""
+        if args and args[0] not in _COMMANDS and not args[0].startswith("-"):
+            from difflib import get_close_matches
+
+            near = get_close_matches(args[0], _COMMANDS, 1)
+            ctx.fail(f"There is no command {args[0]!r}." + (f" Did you mean {near[0]!r}?" if near else ""))
+        return super().resolve_command(ctx, args)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """List the commands with their one-line help."""
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, text) for name, (_, text) in _COMMANDS.items()])
+
+
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="flyte", message="%(prog)s %(version)s (flyte-build)")
+@click.option("-v", "--verbose", count=True, help="Say more: each node, and its key.")
+@click.option("-of", "--output-format", type=click.Choice(["table", "table-simple", "json", "json-raw"]), default="table", help="How to print.")
+@click.option("--no-progress", is_flag=True, help="No progress while something takes long.")
+@click.option("--no-color", is_flag=True, help="No colours (NO_COLOR does the same).")
+@click.pass_context
+def flyte(ctx: click.Context, verbose: int, output_format: Format, no_progress: bool, no_color: bool) -> None:
+    """Run Python tasks like a build: what is prepared is content-addressed, and prepared once."""
+    ctx.obj = Console(output_format, verbose=verbose, progress=not no_progress, color=not no_color, spare=ctx.obj)
+
+
+def run_command(args: list[str], spare: "Worker | None") -> int:
+    """Run the command line `args`, and return the exit code; every error is printed, none is raised."""
+    if sys.platform == "win32":
+        print("flyte-build does not run on Windows; it does in WSL.", file=sys.stderr)
+        return 3
+    ctx = None
+    json = any(arg in ("json", "json-raw") for arg in args[:6])
+    try:
+        with flyte.make_context("flyte", list(args), obj=spare) as ctx:
+            _refuse_twin()
+            flyte.invoke(ctx)
+        return 0
+    except click.exceptions.Exit as error:
+        return error.exit_code
+    except (click.Abort, KeyboardInterrupt):
+        return _print_error(json, "Interrupted", "Interrupted", "", "What was prepared stays cached.", 130)
+    except click.ClickException as error:
+        usage = error.ctx.get_usage() if isinstance(error, click.UsageError) and error.ctx else ""
+        return _print_error(json, "UsageError", error.format_message(), usage, "", 2)
+    except FlyteError as error:
+        return _print_error(json, type(error).__name__, error.what, error.why, error.hint, error.exit_code)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        return 1
+    except Exception as error:
+        known = _known(error)
+        if known is None:
+            raise
+        return _print_error(json, type(known).__name__, known.what, known.why, known.hint, known.exit_code)
+    except BaseException as error:
+        from flyte_build.attempts import Stopped
+
+        if not isinstance(error, Stopped):
+            raise
+        return _print_error(json, "Aborted", "Stopped by SIGTERM", "", "What was prepared stays cached.", 5)
+    finally:
+        console = ctx.obj if ctx is not None else None
+        _send_away(console.spare if isinstance(console, Console) else spare)
+
+
+def _known(error: Exception) -> FlyteError | None:
+    """The error to show for what the machine refuses outside of the store's own code."""
+    from sqlite3 import Error
+
+    if isinstance(error, Error):
+        return StoreUnavailable("The store's database cannot be used", why=str(error), hint="Is the disk full, or the folder not yours?")
+    if isinstance(error, OSError):
+        from flyte_build.cas.faults import unavailable
+
+        return unavailable("go on", error)
+    return None
+
+
+def _send_away(spare: Any) -> None:
+    if spare is not None:
+        from flyte_build.runner.spawn import dismiss
+
+        dismiss(spare)
+
+
+def _refuse_twin() -> None:
+    """The other distribution that is called `flyte` would shadow ours in every user's file."""
+    import flyte_build
+
+    twin = f"{os.path.dirname(os.path.dirname(flyte_build.__file__))}/flyte/__init__.py"
+    if os.path.exists(twin):
+        raise click.UsageError(
+            f"Another distribution of the name `flyte` is installed beside flyte-build ({twin}): `import flyte` would be that one.\n"
+            "Uninstall it: `pip uninstall flyte`, or install flyte-build into an environment of its own."
+        )
+
+
+def _print_error(json: bool, kind: str, what: str, why: str, hint: str, code: int) -> int:
+    if json:
+        import json as encoder
+
+        print(encoder.dumps({"error": {"type": kind, "message": what, "why": why, "hint": hint, "exit_code": code}}))
+        return code
+    color = sys.stderr.isatty() and not os.environ.get("NO_COLOR")
+    head = click.style("error:", fg="red", bold=True) if color else "error:"
+    lines = [f"{head} {what}"]
+    lines += ["  " + line for part in (why, hint) if part for line in part.splitlines()]
+    print("\n".join(lines), file=sys.stderr)
+    return code

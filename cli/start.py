@@ -1,0 +1,29 @@
+"""Where the `flyte` command begins: the worker is started first, while everything else is still to be imported."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+_NO_WORKER = frozenset(("--help", "-h", "--local", "--version"))
+
+
+def main() -> None:
+    """Run the command line and end the process with its exit code."""
+    spare = None
+    if "run" in sys.argv[1:4] and _NO_WORKER.isdisjoint(sys.argv) and sys.platform != "win32":
+        from flyte_build.runner.spawn import start_worker
+
+        spare = start_worker()
+    try:
+        from .main import run_command
+
+        code = run_command(sys.argv[1:], spare)
+    except KeyboardInterrupt:
+        code = 130
+    try:
+        sys.stdout.flush()
+        sys.stderr.flush()
+    except OSError:
+        code = code or 1
+    os._exit(code)  # Taking the interpreter apart would take longer than many a command.

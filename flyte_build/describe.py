@@ -1,0 +1,131 @@
+"""What discovery found: the tasks of a module, the files that it needs, and what the finding depended on."""
+
+from __future__ import annotations
+
+import os
+import stat
+import sys
+from collections.abc import Sequence
+from types import ModuleType
+from typing import Any
+
+from flyte_build.bundler import secrets
+from flyte_build.bundler.imports import reachable
+from flyte_build.cas.counters import Counters
+from flyte_build.cas.statindex import hash_file, row, trusted
+
+from .discover import below, loaded_files
+from .environment import TaskEnvironment
+from .interface import interface_of
+from .observe import Watch
+from .task import Task
+from .watched import candidates, distributions, names_in, presence
+
+
+def describe(module: ModuleType, root: str, file: str, roots: Sequence[str], watch: Watch, began: int) -> dict[str, Any]:
+    """Discovery's document, and what was seen while it was made, as JSON values.
+
+    `began` is when the import began, in ns: a file that was changed since makes the result volatile.
+    """
+    loaded = loaded_files()
+    modules = sorted(path for name in loaded if (path := below(root, name)))
+    modules = sorted({*modules, *reachable(root, roots, modules, watch.look_up)})
+    read = sorted(path for name in watch.files if os.path.isfile(name) and (path := below(root, name)) and path not in modules)
+    environments = _environments(module)
+    document = {
+        "module": module.__name__,
+        "file": file,
+        "roots": list(roots),
+        "modules": modules,
+        "read": [path for path in read if not secrets.by_name(path)],
+        "withheld": [path for path in read if secrets.by_name(path)],
+        "include": sorted({include for environment in environments for include in _includes(environment, root)}),
+        "tasks": {name: describe_task(task) for name, task in vars(module).items() if isinstance(task, Task)},
+        "environments": {name: value.name for name, value in vars(module).items() if isinstance(value, TaskEnvironment)},
+    }
+    counters = Counters()
+    return {
+        "document": document,
+        "seen": _seen(root, loaded, modules, watch, counters, began),
+        "volatile": watch.volatile,
+        "counters": counters.snapshot(),
+    }
+
+
+def _environments(module: ModuleType) -> list[TaskEnvironment]:
+    declared = [value for value in vars(module).values() if isinstance(value, TaskEnvironment)]
+    declared += [value.environment for value in vars(module).values() if isinstance(value, Task)]
+    return list({id(each): each for environment in declared for each in environment.reachable()}.values())
+
+
+def _includes(environment: TaskEnvironment, root: str) -> list[tuple[str, str]]:
+    folder = os.path.relpath(os.path.dirname(os.path.realpath(environment.declared_in)), root)
+    return [("" if folder == "." else folder, pattern) for pattern in environment.include]
+
+
+def describe_task(task: Task[..., Any]) -> dict[str, Any]:
+    """All that running a task needs to know of it, as a JSON value."""
+    environment, options = task.environment, task.options
+    timeout = options.timeout
+    seconds = timeout.seconds() if hasattr(timeout, "seconds") and callable(timeout.seconds) else timeout
+    retries = options.retries
+    backoff = getattr(retries, "backoff", None)
+    unused = [
+        name
+        for name, value in {
+            "cache": (options.cache if options.cache is not None else environment.cache) not in ("disable", "disabled", None),
+            "resources": options.resources or environment.resources,
+            "secrets": options.secrets or environment.secrets,
+            "reusable": options.reusable or environment.reusable,
+            "interruptible": environment.interruptible,
+            "queue": environment.queue,
+            "service_account": environment.service_account,
+            "pod_template": environment.pod_template,
+            "plugin_config": environment.plugin_config,
+            **options.others,
+        }.items()
+        if value
+    ]
+    return {
+        "name": task.name,
+        "environment": environment.name,
+        "function": task.func.__name__,
+        "short_name": task.short_name,
+        "async": task.is_async,
+        "interface": interface_of(task.func).document(),
+        "env_vars": {**(environment.env_vars or {}), **(options.env_vars or {})},
+        "retries": retries if isinstance(retries, int) else retries.count,
+        "backoff": [backoff.seconds(attempt) for attempt in range(2, retries.count + 2)] if backoff and not isinstance(retries, int) else [],
+        "timeout": seconds.total_seconds() if hasattr(seconds, "total_seconds") else seconds,
+        "image": environment.image if isinstance(environment.image, str | None) else "declared",
+        "unused": sorted(unused),
+    }
+
+
+def _seen(root: str, loaded: set[str], modules: list[str], watch: Watch, counters: Counters, began: int) -> dict[str, Any]:
+    files = {}
+    for path in sorted(loaded | watch.files | {f"{root}/{name}" for name in modules}):
+        try:
+            found = os.stat(path)
+            if stat.S_ISREG(found.st_mode):
+                _, digest, _ = hash_file(os.path.realpath(path), counters)
+                state = row(found)
+                files[path] = [list(trusted(state, began)), digest.hex]
+                if max(state[2], state[3]) >= began:
+                    watch.volatile.append(f"reads {os.path.relpath(path, root)}, which was changed meanwhile")
+            elif not stat.S_ISDIR(found.st_mode):
+                continue
+        except OSError:
+            files[path] = [[], ""]
+    return {
+        "files": files,
+        "lookups": {folder: [[], *_named(folder, names)] for folder, names in sorted(watch.lookups.items())},
+        "folders": {folder: names_in(folder) for folder in sorted(watch.folders)},
+        "stats": {path: presence(path) for path in sorted(watch.stats)},
+        "environment": sorted(watch.environment),
+        "distributions": {folder: [[], distributions(folder)] for folder in sys.path if os.path.isdir(folder)},
+    }
+
+
+def _named(folder: str, names: set[str]) -> tuple[list[str], list[str]]:
+    return sorted(names), candidates(folder, names)

@@ -1,0 +1,90 @@
+"""Discovery's child process: imports a user's file under watch, and describes the tasks in it.
+
+It reads a request (JSON) from standard input, and writes an answer (JSON) to the file descriptor that the request names;
+whatever the import prints goes to standard error. Only values that JSON can hold cross the border.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+import traceback
+from typing import Any
+
+from .importing import is_installed, is_stdlib, use_folder
+from .observe import Watch
+
+
+def main() -> None:
+    """Answer one request, and leave without running what the import has registered for the end."""
+    request = json.loads(sys.stdin.readline())
+    answer = os.fdopen(os.dup(1), "w", encoding="ascii")
+    os.dup2(2, 1)
+    sys.dont_write_bytecode = True
+    try:
+        document = _discover(request)
+    except BaseException as error:  # Anything: `sys.exit` and Ctrl-C in the file included.
+        document = {"error": _described(error, request["root"])}
+    with answer:
+        json.dump(document, answer)
+    sys.stderr.flush()
+    os._exit(0)
+
+
+def _discover(request: dict[str, Any]) -> dict[str, Any]:
+    root, file, name = request["root"], request["file"], request["module"]
+    front = [os.path.join(root, folder) if folder else root for folder in request["roots"]]
+    sys.path[:] = [*front, *(entry for entry in sys.path if entry not in front), *request["last"]]
+    sys.argv = [f"{root}/{file}"]
+    import flyte_build  # The face, under both of its names, before anybody watches.
+
+    sys.modules["flyte"] = flyte_build
+    flyte_build.install_alias()
+    use_folder(root, None)
+    watch = Watch(root)
+    began = time.time_ns()
+    with watch.watching():
+        import importlib
+
+        module = importlib.import_module(name)
+    from .describe import describe
+
+    return describe(module, root, file, request["roots"], watch, began)
+
+
+def loaded_files() -> set[str]:
+    """The absolute paths of all modules' files, but for the standard library's and what is built in."""
+    found = set()
+    for module in list(sys.modules.values()):
+        spec = getattr(module, "__spec__", None)
+        origin = getattr(spec, "origin", None) or getattr(module, "__file__", None)
+        if isinstance(origin, str) and os.path.isabs(origin) and not is_stdlib(origin) and os.path.isfile(origin):
+            found.add(origin)
+    return found
+
+
+def below(root: str, path: str) -> str | None:
+    """A path relative to the root, or None when it is not the project's own."""
+    return os.path.relpath(path, root) if path.startswith(root + "/") and not is_installed(path) else None
+
+
+def _described(error: BaseException, root: str) -> dict[str, Any]:
+    frames = traceback.extract_tb(error.__traceback__)
+    own = [frame for frame in frames if frame.filename.startswith(root + "/")]
+    if isinstance(error, SyntaxError) and error.filename and error.filename.startswith(root + "/"):
+        place = f"{os.path.relpath(error.filename, root)}:{error.lineno}"
+    else:
+        place = f"{os.path.relpath(own[-1].filename, root)}:{own[-1].lineno}" if own else ""
+    trace = "".join(traceback.format_list(own)) + "".join(traceback.format_exception_only(error))
+    return {
+        "type": type(error).__name__,
+        "message": str(error),
+        "place": place,
+        "traceback": trace,
+        "module": getattr(error, "name", None) or "" if isinstance(error, ImportError) else "",
+        "what": getattr(error, "what", ""),
+        "why": getattr(error, "why", ""),
+        "hint": getattr(error, "hint", ""),
+    }

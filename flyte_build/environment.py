@@ -1,0 +1,118 @@
+"""`TaskEnvironment`: what a group of tasks shares."""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, overload
+
+from .errors import DeclarationError
+from .task import Options, Task
+
+if TYPE_CHECKING:
+    from .image import Image
+    from .resources import Resources, ReusePolicy, Secret
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+_NAME = re.compile(r"[a-z0-9]+([_-][a-z0-9]+)*\Z")
+
+
+@dataclass(eq=False)
+class TaskEnvironment:
+    """An image, resources and settings for the tasks that are declared with its `task` decorator.
+
+    `include` names files, folders and globs, relative to the declaring file, that its tasks need at run time.
+    Raises `DeclarationError` for a name that is not made of lower-case words, digits, `-` and `_`.
+    """
+
+    name: str
+    image: "str | Image | None" = "auto"
+    resources: "Resources | None" = None
+    env_vars: Mapping[str, str] | None = None
+    secrets: "str | Secret | Sequence[str | Secret] | None" = None
+    cache: Any = "disable"
+    reusable: "ReusePolicy | None" = None
+    depends_on: "list[TaskEnvironment]" = field(default_factory=list)
+    include: Sequence[str] = ()
+    description: str | None = None
+    interruptible: bool = False
+    queue: str | None = None
+    service_account: str | None = None
+    pod_template: Any = None
+    plugin_config: Any = None
+    tasks: "dict[str, Task[..., Any]]" = field(default_factory=dict, init=False, repr=False)
+    declared_in: str = field(default="", init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.name, str) or not _NAME.match(self.name):
+            raise DeclarationError(
+                f"TaskEnvironment(name={self.name!r}) is no name",
+                why="A name is made of lower-case letters and digits, with single `-` or `_` between them.",
+                hint="Write something like `my_env` or `train-gpu`.",
+            )
+        self.depends_on = list(self.depends_on)
+        self.declared_in = _declaring_file()
+
+    @overload
+    def task(self, function: Callable[P, R], /) -> Task[P, R]: ...
+    @overload
+    def task(self, **options: Any) -> Callable[[Callable[P, R]], Task[P, R]]: ...
+    def task(self, function: Callable[P, R] | None = None, /, **options: Any) -> Any:
+        """Make a function a task of this environment: `@env.task`, or `@env.task(retries=3, ...)`."""
+        declared = Options.of(options)
+
+        def declare(function: Callable[P, R]) -> Task[P, R]:
+            task = Task(function, self, declared)
+            self.tasks[task.name] = task
+            return task
+
+        return declare if function is None else declare(function)
+
+    def add_dependency(self, *environments: "TaskEnvironment") -> None:
+        """Say that this environment's tasks call those of `environments`."""
+        for environment in environments:
+            if environment is self:
+                raise DeclarationError(f"The environment {self.name} cannot depend on itself")
+            if environment not in self.depends_on:
+                self.depends_on.append(environment)
+
+    def clone_with(self, name: str, **settings: Any) -> "TaskEnvironment":
+        """A new environment with the same settings but for those that are given; it has no tasks yet."""
+        own = {
+            field.name: getattr(self, field.name) for field in self.__dataclass_fields__.values() if field.init and field.name != "name"
+        }
+        unknown = sorted(settings.keys() - own.keys())
+        if unknown:
+            raise DeclarationError(f"An environment has no setting {unknown[0]!r}", hint=f"There are: {', '.join(sorted(own))}.")
+        return TaskEnvironment(name, **{**own, **settings})
+
+    @classmethod
+    def from_task(cls, name: str, *tasks: "Task[..., Any]") -> "TaskEnvironment":
+        """An environment of tasks that other environments declared."""
+        environment = cls(name, depends_on=list({id(task.environment): task.environment for task in tasks}.values()))
+        environment.tasks.update({task.name: task for task in tasks})
+        return environment
+
+    def reachable(self) -> "Iterator[TaskEnvironment]":
+        """This environment and all that it depends on, each once; a cycle is no problem."""
+        seen: dict[int, TaskEnvironment] = {}
+        waiting = [self]
+        while waiting:
+            environment = waiting.pop()
+            if id(environment) not in seen:
+                seen[id(environment)] = environment
+                waiting += environment.depends_on
+        yield from seen.values()
+
+
+def _declaring_file() -> str:
+    frame = sys._getframe(1)
+    here = os.path.dirname(__file__)
+    while frame.f_back and (os.path.dirname(frame.f_code.co_filename) == here or frame.f_code.co_filename == "<string>"):
+        frame = frame.f_back
+    return frame.f_code.co_filename

@@ -1,0 +1,263 @@
+"""The generic graph: nodes with keys, resolved from memory or made. It knows no product and does no I/O of its own.
+
+A node's inputs hold the artifacts' digests of the nodes that it needs, never their keys: when something is made again
+and comes out the same, what depends on it stays cached ("early cutoff": Mokhov, Mitchell, Peyton Jones, "Build Systems
+à la Carte", 2018). A node whose inputs are known only after it was made (a "depfile") overrides `look_up`.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Mapping
+from typing import TYPE_CHECKING, Any, Protocol
+
+from flyte_build.cas.digest import Digest, Key
+from flyte_build.cas.encoding import Value, key
+from flyte_build.cas.records import Record
+
+if TYPE_CHECKING:
+    from concurrent.futures import Future
+
+FIRST_TIME = "first time"
+
+
+class Memory(Protocol):
+    """Where records are remembered."""
+
+    def find(self, key: Key) -> Record | None:
+        """The record of `key`, if there is one."""
+
+    def last(self, label: str) -> Record | None:
+        """The record of the last resolve under `label`."""
+
+    def add(self, record: Record) -> None:
+        """Remember a record."""
+
+    def set_last(self, label: str, key: Key) -> None:
+        """Remember what the last resolve under `label` came to."""
+
+
+class Found:
+    """What looking a node up came to: its inputs and key (if they can be known yet), and its record or why there is none."""
+
+    def __init__(self, inputs: Mapping[str, Value], record: Record | None, why: str = "") -> None:
+        self.inputs, self.record, self.why = inputs, record, why
+
+
+class Made:
+    """What making a node came to: its artifact, the digests that it needs to stay, and its inputs if only now known."""
+
+    def __init__(self, artifact: Digest, refs: tuple[Digest, ...], inputs: Mapping[str, Value] | None = None) -> None:
+        self.artifact, self.refs, self.inputs = artifact, refs, inputs
+
+
+class Outcome:
+    """How a node was resolved: `state` is `cached`, `made` or `missing`; `seconds` are its own."""
+
+    def __init__(
+        self, node: "Node", state: str, record: Record | None, key: Key | None, why: str, seconds: float, children: "list[Outcome]"
+    ) -> None:
+        self.node, self.state, self.record, self.key, self.why = node, state, record, key, why
+        self.seconds, self.children = seconds, children
+
+    @property
+    def artifact(self) -> Digest | None:
+        """The artifact's digest, unless it is missing."""
+        return self.record.artifact if self.record else None
+
+
+Outcomes = Mapping["Node", Outcome]
+
+
+class Node:
+    """One thing that can be made. Subclasses give `inputs` and `make`, and may give better `usable` and `explain`."""
+
+    kind: str
+    format = 1
+    recorded = True  # Whether a record may be written; what cannot be relied on is made each time.
+
+    def __init__(self, name: str, label: str, needs: "tuple[Node, ...]" = ()) -> None:
+        self.name, self.label, self.needs = name, label, needs
+
+    def inputs(self, outcomes: Outcomes) -> Mapping[str, Value]:
+        """What decides the artifact; all of `needs` are resolved."""
+        raise NotImplementedError(f"{type(self).__name__} has no inputs")
+
+    def make(self, outcomes: Outcomes, resolve: "Resolve") -> Made:
+        """Make the artifact; called from any thread. `resolve` is for nodes that are known only now."""
+        raise NotImplementedError(f"{type(self).__name__} cannot be made")
+
+    def usable(self, record: Record) -> bool:
+        """Whether what a record refers to is still there."""
+        return True
+
+    def explain(self, inputs: Mapping[str, Value], last: Record) -> str:
+        """What changed since the last resolve."""
+        return difference(last.inputs, inputs)
+
+    def look_up(self, memory: Memory, outcomes: Outcomes) -> Found:
+        """The record for the inputs as they are now, or why there is none."""
+        inputs = self.inputs(outcomes)
+        record = memory.find(key(self.kind, self.format, inputs))
+        if record and self.usable(record):
+            return Found(inputs, record)
+        if record:
+            return Found(inputs, None, "what was made is not in the store any more")
+        last = memory.last(self.label)
+        return Found(inputs, None, self.explain(inputs, last) if last else FIRST_TIME)
+
+
+Resolve = Callable[[Iterable[Node]], Outcomes]
+
+
+class Resolver:
+    """Resolves nodes against a memory.
+
+    With `remake` no record is used; with `dry` nothing is made that costs (a node is `missing` then, and so is what needs
+    it) and nothing is remembered. `watch` is told each outcome as it comes, `begun` each node that is about to be made.
+    """
+
+    def __init__(
+        self,
+        memory: Memory,
+        *,
+        remake: bool = False,
+        dry: bool = False,
+        jobs: int = 2,
+        watch: Callable[[Outcome], None] = lambda outcome: None,
+        begun: Callable[[Node, str], None] = lambda node, why: None,
+    ) -> None:
+        self._memory, self._remake, self._dry, self._jobs = memory, remake, dry, jobs
+        self._watch, self._begun = watch, begun
+        self._children: dict[Node, list[Outcome]] = {}
+        self.outcomes: dict[Node, Outcome] = {}
+
+    def resolve(self, goals: Iterable[Node]) -> Outcomes:
+        """Resolve `goals` and all that they need; independent nodes at the same time. An error of a node is raised."""
+        from graphlib import TopologicalSorter
+
+        sorter: TopologicalSorter[Node] = TopologicalSorter()
+        waiting = [node for node in goals if node not in self.outcomes]
+        while waiting:
+            node = waiting.pop()
+            needs = [need for need in node.needs if need not in self.outcomes]
+            sorter.add(node, *needs)
+            waiting += needs
+        sorter.prepare()
+        making: dict[Future[Made], tuple[Node, Found, float]] = {}
+        pool = None
+        try:
+            while sorter.is_active():
+                missed = [found for node in sorter.get_ready() if (found := self._settle(node, sorter.done))]
+                if len(missed) == 1 and not making:
+                    node, found = missed[0]
+                    began = time.perf_counter()
+                    self._finish(node, found, node.make(self.outcomes, self._nested(node)), began)
+                    sorter.done(node)
+                    continue
+                if missed and pool is None:
+                    from concurrent.futures import ThreadPoolExecutor
+
+                    pool = ThreadPoolExecutor(self._jobs)
+                for node, found in missed:
+                    assert pool is not None
+                    making[pool.submit(node.make, self.outcomes, self._nested(node))] = (node, found, time.perf_counter())
+                if making:
+                    from concurrent.futures import FIRST_COMPLETED, wait
+
+                    for future in wait(making, return_when=FIRST_COMPLETED).done:
+                        node, found, began = making.pop(future)
+                        self._finish(node, found, future.result(), began)
+                        sorter.done(node)
+        finally:
+            if pool is not None:
+                pool.shutdown(cancel_futures=True)
+        return self.outcomes
+
+    def _nested(self, parent: Node) -> "Resolve":
+        def resolve(goals: Iterable[Node]) -> Outcomes:
+            nested = Resolver(self._memory, remake=self._remake, jobs=self._jobs)
+            outcomes = nested.resolve(goals)
+            self._children.setdefault(parent, []).extend(outcomes.values())
+            return outcomes
+
+        return resolve
+
+    def _settle(self, node: Node, done: Callable[[Node], None]) -> tuple[Node, Found] | None:
+        """Settle a node without making it; gives back what must be made."""
+        began = time.perf_counter()
+        if any(self.outcomes[need].state == "missing" for need in node.needs):
+            needs = ", ".join(need.kind for need in node.needs if self.outcomes[need].state == "missing")
+            self._add(Outcome(node, "missing", None, None, f"{needs} must be made first", 0.0, []))
+            done(node)
+            return None
+        found = node.look_up(self._memory, self.outcomes)
+        if found.record and not self._remake:
+            seconds = time.perf_counter() - began
+            if not self._dry:
+                self._memory.set_last(node.label, found.record.key)
+            self._add(Outcome(node, "cached", found.record, found.record.key, "", seconds, []))
+            done(node)
+            return None
+        if found.record:
+            found.why = "asked to be made anew"
+        if self._dry and not isinstance(node, Cheap):
+            self._add(Outcome(node, "missing", None, key(node.kind, node.format, found.inputs), found.why, time.perf_counter() - began, []))
+            done(node)
+            return None
+        self._begun(node, found.why)
+        return node, found
+
+    def _finish(self, node: Node, found: Found, made: Made, began: float) -> None:
+        inputs = made.inputs if made.inputs is not None else found.inputs
+        record = Record(key(node.kind, node.format, inputs), node.kind, made.artifact, made.refs, {**inputs})
+        children = self._children.pop(node, [])
+        if not self._dry and node.recorded:
+            self._memory.add(record)
+            self._memory.set_last(node.label, record.key)
+        seconds = time.perf_counter() - began - sum(child.seconds for child in children)
+        self._add(Outcome(node, "missing" if self._dry else "made", record, record.key, found.why, max(seconds, 0.0), children))
+
+    def _add(self, outcome: Outcome) -> None:
+        self.outcomes[outcome.node] = outcome
+        self._watch(outcome)
+
+
+class Cheap(Node):
+    """A node that is made even in a dry resolve, since nothing can be said without it."""
+
+
+def difference(old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
+    """What differs between two sets of inputs, for people: names, and values where they are short."""
+    parts = []
+    for name in sorted(old.keys() | new.keys()):
+        before, now = old.get(name), new.get(name)
+        if before == now or (isinstance(now, tuple) and list(now) == before):
+            continue
+        if isinstance(before, Mapping) and isinstance(now, Mapping):
+            parts.append(f"{name}: {changes(before, now)}")
+        elif isinstance(now, Digest) or len(str(before)) + len(str(now)) > 100:
+            parts.append(f"{name} changed")
+        else:
+            parts.append(f"{name}: {before} -> {now}")
+    return "; ".join(parts) or "nothing that is recorded changed"
+
+
+def changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
+    """Which entries of a mapping were changed, added and removed."""
+    listed = {
+        "changed": sorted(name for name in now if name in before and now[name] != before[name]),
+        "added": sorted(now.keys() - before.keys()),
+        "removed": sorted(before.keys() - now.keys()),
+    }
+    return counted(listed)
+
+
+def counted(listed: Mapping[str, list[str]], what: str = "") -> str:
+    """`2 files changed: a.py, lib/b.py; 1 added: c.py`, at most five names of each."""
+    parts = []
+    for how, names in listed.items():
+        if names:
+            noun = what and not parts and f" {what}{'s' if len(names) > 1 else ''}"
+            parts.append(f"{len(names)}{noun or ''} {how}: {', '.join(names[:5])}{', ...' if len(names) > 5 else ''}")
+    return "; ".join(parts)

@@ -1,0 +1,37 @@
+"""The built-in example of `flyte run hello`, so that the first command needs no file."""
+
+from __future__ import annotations
+
+import os
+
+_EXAMPLE = '''import flyte
+
+env = flyte.TaskEnvironment(name="hello")
+
+
+@env.task
+def hello(name: str = "World") -> str:
+    """Greet somebody.
+
+    Args:
+        name: Who is greeted.
+    """
+    return f"Hello, {name}!"
+'''
+
+
+def write_example(folder: str) -> str:
+    """Write the example below `folder`, unless it is there, and return its path."""
+    path = f"{folder}/example/hello.py"
+    try:
+        with open(path, encoding="utf-8") as file:
+            if file.read() == _EXAMPLE:
+                return path
+    except OSError:
+        pass
+    os.makedirs(os.path.dirname(path), exist_ok=True)
+    temporary = f"{path}.{os.getpid()}"
+    with open(temporary, "w", encoding="utf-8") as file:
+        file.write(_EXAMPLE)
+    os.replace(temporary, path)
+    return path

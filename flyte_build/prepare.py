@@ -1,0 +1,287 @@
+"""The nodes of this product, wired together: discovery, tree, packs, bundle; and where the bundle is extracted."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any, Literal
+
+from flyte_build.bundler import extraction
+from flyte_build.bundler.scan import Progress, Scan, Scanner
+from flyte_build.bundler.tree import Tree
+from flyte_build.cas.cache import Cache
+from flyte_build.cas.counters import Counters
+from flyte_build.cas.digest import Digest
+from flyte_build.cas.encoding import Value
+from flyte_build.cas.records import Record
+from flyte_build.errors import BlobCorrupt, BlobMissing, StoreError, UsageError
+
+from .discovery import Discovery, Project
+from .graph import Cheap, Made, Node, Outcome, Outcomes, Resolve, Resolver, counted
+
+CopyStyle = Literal["loaded_modules", "all", "none"]
+COPY_STYLES: tuple[CopyStyle, ...] = ("loaded_modules", "all", "none")
+
+
+def locate(file: str, root_dir: str | None) -> Project:
+    """The project that a file belongs to. Raises `UsageError`.
+
+    The root is `root_dir` if given, else the current folder; a file outside of that takes the nearest folder above it
+    that holds `pyproject.toml`, `.git` or `flyte.toml`, else its own.
+    """
+    path = os.path.realpath(file)
+    if not os.path.isfile(path):
+        what = "is a folder" if os.path.isdir(path) else "does not exist"
+        raise UsageError(f"The file {file} {what}", hint="Give the Python file that holds the task: `flyte run FILE TASK`.")
+    if not path.endswith(".py"):
+        raise UsageError(f"{file} is no Python file", hint="Give the Python file that holds the task: `flyte run FILE TASK`.")
+    root = os.path.realpath(root_dir or os.getcwd())
+    if not os.path.isdir(root):
+        raise UsageError(f"The root {root_dir} is no folder", hint="`--root-dir` takes the folder that holds all of the project's code.")
+    if not path.startswith(root.rstrip("/") + "/"):
+        if root_dir:
+            raise UsageError(f"{file} is not below the root {root_dir}", hint="Leave out `--root-dir`, or give a folder above the file.")
+        root = next(filter(_is_root, _above(path)), os.path.dirname(path))
+    return Project(root, os.path.relpath(path, root))
+
+
+def _above(path: str) -> Iterator[str]:
+    while path != "/":
+        path = os.path.dirname(path)
+        yield path
+
+
+def _is_root(folder: str) -> bool:
+    return any(os.path.exists(f"{folder}/{mark}") for mark in ("pyproject.toml", ".git", "flyte.toml"))
+
+
+class TreeNode(Cheap):
+    """The tree of a project in one copy style. Once resolved, `scans` hold what was seen."""
+
+    kind = "tree"
+
+    def __init__(
+        self,
+        project: Project,
+        discovery: Discovery | None,
+        copy_style: CopyStyle,
+        scanner: Callable[[], Scanner],
+        previous: Callable[[], Tree | None],
+    ) -> None:
+        label = f"tree:{project.root}/{project.file} {copy_style}"
+        super().__init__(copy_style, label, (discovery,) if discovery else ())
+        self._project, self._discovery, self._copy_style = project, discovery, copy_style
+        self._scanner, self._previous = scanner, previous
+        self._tree: Tree | None = None
+        self.scans: list[Scan] = []
+
+    def inputs(self, outcomes: Outcomes) -> Mapping[str, Value]:
+        """The tree's own digest: files are what a tree is made of, and are compared by the scan."""
+        return {"style": self._copy_style, "tree": self._digest()}
+
+    def _digest(self) -> Digest:
+        scanner = self._scanner()
+        if self._copy_style == "all":
+            self.scans = [scanner.scan_all()]
+        if wanted := self._wanted():
+            self.scans.append(scanner.scan_files(wanted))
+        return scanner.remembered(*self.scans) or scanner.remember(self.tree().digest, *self.scans)
+
+    def _wanted(self) -> list[str]:
+        """The files that go in by name: what was imported, read and included, unless the scan has it already."""
+        if self._discovery is None or self._copy_style == "none":
+            return []
+        document = self._discovery.document
+        paths = {*document["modules"], *document["read"], *included(self._project.root, document["include"])}
+        return sorted(path for path in paths if not any(scan.holds(path) for scan in self.scans))
+
+    def tree(self) -> Tree:
+        """The tree itself."""
+        if self._tree is None:
+            self._tree = Tree({entry for scan in self.scans for entry in scan.entries()})
+        return self._tree
+
+    def make(self, outcomes: Outcomes, resolve: Resolve) -> Made:
+        """Nothing is left to do: knowing the files is having the tree."""
+        return Made(self.tree().digest, ())
+
+    def explain(self, inputs: Mapping[str, Value], last: Record) -> str:
+        """Which files changed since the last resolve."""
+        previous = self._previous()
+        if previous is None:
+            return "files changed"
+        return counted({how: paths for how, paths in self.tree().difference(previous).items()}, "file") or "nothing changed"
+
+
+class PackNode(Node):
+    """One pack of a tree: a part of its entries as a layer."""
+
+    kind = "pack"
+
+    def __init__(self, part: Tree, at: int, label: str, write: "Callable[[Tree], Any]", blobs_has: Callable[[Digest], bool]) -> None:
+        super().__init__(f"pack {at}", f"{label} {at}")
+        self._part, self._write, self._has = part, write, blobs_has
+
+    def inputs(self, outcomes: Outcomes) -> Mapping[str, Value]:
+        """The part of the tree, by digest."""
+        return {"entries": self._part.digest}
+
+    def usable(self, record: Record) -> bool:
+        """Whether the layer is there."""
+        return self._has(record.refs[0])
+
+    def explain(self, inputs: Mapping[str, Value], last: Record) -> str:
+        """Packs are parts of a tree, which explains itself."""
+        return "its files changed"
+
+    def make(self, outcomes: Outcomes, resolve: Resolve) -> Made:
+        """Write the layer; the artifact is the tar's digest, which does not depend on compression."""
+        digest, _, diff_id = self._write(self._part)
+        return Made(diff_id, (digest,))
+
+
+class BundleNode(Node):
+    """A tree as a bundle in the store. The artifact is the manifest's digest; the tree's is the identity."""
+
+    kind = "bundle"
+
+    def __init__(self, tree: TreeNode, cache: Cache, counters: Counters, root: str) -> None:
+        super().__init__(tree.name, "bundle" + tree.label.removeprefix("tree"), (tree,))
+        self._tree, self._cache, self._counters, self._root = tree, cache, counters, root
+
+    def inputs(self, outcomes: Outcomes) -> Mapping[str, Value]:
+        """The tree, by digest."""
+        return {"tree": outcomes[self._tree].artifact}
+
+    def usable(self, record: Record) -> bool:
+        """Whether all blobs are there (the last of the references is the tree's identity, which is no blob)."""
+        return all(map(self._cache.blobs.has, record.refs[:-1]))
+
+    def explain(self, inputs: Mapping[str, Value], last: Record) -> str:
+        """What its tree says."""
+        return "the tree changed"
+
+    def make(self, outcomes: Outcomes, resolve: Resolve) -> Made:
+        """Write the packs that are not there yet, then the manifest."""
+        from flyte_build.bundler import bundle, packs
+        from flyte_build.bundler.scan import Contents
+
+        tree = self._tree.tree()
+        contents = self._tree.scans[0].contents if self._tree.scans else Contents()  # One scanner's scans share theirs.
+        packer = packs.Packer(self._root, contents, self._counters)
+
+        def write(part: Tree) -> tuple[Digest, int, Digest]:
+            with self._cache.blobs.batch() as batch:
+                return packer.pack(part.entries, batch)
+
+        nodes = [PackNode(Tree(part), at, self.label, write, self._cache.blobs.has) for at, part in enumerate(packs.cut(tree.entries))]
+        outcomes = resolve(nodes)
+        layers = []
+        for node in nodes:
+            record = outcomes[node].record
+            assert record is not None
+            layers.append(bundle.Layer(record.refs[0], os.path.getsize(self._cache.blobs.path(record.refs[0])), record.artifact))
+        with self._cache.blobs.batch() as batch:
+            made = bundle.write(tree, layers, batch)
+        return Made(made.manifest, (*made.blobs(), tree.digest))
+
+
+class Preparation:
+    """Everything that one FILE needs, as a graph over one cache; nodes are resolved in the order in which they are asked for.
+
+    `said` is told sentences for the user, `watch` and `begun` what happens to nodes, `progress` how far reading is.
+    """
+
+    def __init__(
+        self,
+        project: Project,
+        copy_style: CopyStyle,
+        cache: Cache,
+        counters: Counters,
+        *,
+        remake: bool = False,
+        dry: bool = False,
+        said: Callable[[str], None] = lambda sentence: None,
+        watch: Callable[[Outcome], None] = lambda outcome: None,
+        begun: Callable[[Node, str], None] = lambda node, why: None,
+        progress: Progress = lambda done, total: None,
+        allowed: Callable[[], frozenset[str]] = frozenset,
+    ) -> None:
+        self.project, self.cache, self._said = project, cache, said
+        self._resolver = Resolver(cache.records, remake=remake, dry=dry, watch=watch, begun=begun)
+        self.discovery = Discovery(project, cache, counters, said)
+
+        def scanner() -> Scanner:
+            return Scanner(project.root, cache.index, counters, allowed=allowed, progress=progress)
+
+        self.tree = TreeNode(project, self.discovery, copy_style, scanner, self._previous_tree)
+        self.bundle = BundleNode(self.tree, cache, counters, project.root)
+
+    @property
+    def outcomes(self) -> list[Outcome]:
+        """What was resolved so far, packs and other children included, in order."""
+        return [each for outcome in self._resolver.outcomes.values() for each in (*outcome.children, outcome)]
+
+    def discover(self) -> Discovery:
+        """Resolve discovery alone."""
+        self._resolver.resolve([self.discovery])
+        for path in self.discovery.document["withheld"]:
+            self._said(f"{path} was read while {self.project.file} was imported, and is not in the bundle: it may hold secrets.")
+        return self.discovery
+
+    def resolve(self) -> Mapping[Node, Outcome]:
+        """Resolve all; the bundle is in the store then."""
+        return self._resolver.resolve([self.bundle])
+
+    def extracted(self) -> str:
+        """The folder in which the tree is extracted; a bundle whose blobs turn out to be bad is made again, once."""
+        from flyte_build.bundler import bundle
+
+        tree = self._resolver.outcomes[self.tree].artifact
+        assert tree is not None
+        if found := extraction.find(self.cache, tree):
+            return found
+        for again in (True, False):
+            manifest = self._resolver.outcomes[self.bundle].artifact
+            assert manifest is not None
+            try:
+                return extraction.extract(self.cache, bundle.read(manifest, self.cache.blobs))
+            except (BlobCorrupt, BlobMissing) as error:
+                if not again:
+                    raise
+                self._said(f"{error.what}; it is made again.")
+                del self._resolver.outcomes[self.bundle]
+                self.resolve()
+        raise StoreError("The bundle cannot be extracted")
+
+    def _previous_tree(self) -> Tree | None:
+        from flyte_build.bundler import bundle
+
+        record = self.cache.records.last(self.bundle.label)
+        try:
+            return bundle.read_tree(bundle.read(record.artifact, self.cache.blobs), self.cache.blobs) if record else None
+        except StoreError:
+            return None
+
+
+def included(root: str, patterns: Iterable[tuple[str, str]]) -> Iterator[str]:
+    """The files (relative to `root`) that `include` patterns name: files, folders with all in them, and globs.
+
+    Each pattern comes with the folder (relative) that it is relative to. Raises `UsageError` for what is not there.
+    """
+    for folder, pattern in patterns:
+        import glob
+
+        base = os.path.normpath(os.path.join(root, folder, pattern))
+        found = sorted(glob.glob(base, recursive=True, include_hidden=True)) if glob.has_magic(pattern) else [base]
+        if not (base + "/").startswith(root + "/"):
+            raise UsageError(f"include={pattern!r} leads out of the project", hint="Name files below the project's root.")
+        if not os.path.lexists(base) and not glob.has_magic(pattern):
+            raise UsageError(f"include={pattern!r} names nothing", why=f"There is no {base}.", hint="It is relative to the file that declares it.")
+        for path in found:
+            if os.path.isdir(path) and not os.path.islink(path):
+                for here, folders, files in os.walk(path):
+                    folders[:] = sorted(name for name in folders if name not in ("__pycache__", ".git", "node_modules"))
+                    yield from (os.path.relpath(f"{here}/{name}", root) for name in sorted(files))
+            else:
+                yield os.path.relpath(path, root)

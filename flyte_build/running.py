@@ -1,0 +1,104 @@
+"""Running: from a file and a task's name to a result. The only place that picks concrete stores and engines."""
+
+from __future__ import annotations
+
+import signal
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from types import FrameType
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from flyte_build.errors import UsageError
+
+from .attempts import Finished, Listener, Settings, Stopped, Stores, carry_out
+from .config import allowed_secrets
+from .discovery import Discovery, Project
+from .prepare import Preparation
+
+if TYPE_CHECKING:
+    from flyte_build.runner.spawn import Worker
+
+    from .task import Task
+
+
+class Runner:
+    """Prepares and runs the tasks of one file."""
+
+    def __init__(
+        self, project: Project, settings: Settings, stores: Stores, listener: Listener, *, dry: bool = False, spare: "Callable[[], Worker | None]" = lambda: None
+    ) -> None:
+        if settings.copy_style == "none" and not settings.version:
+            raise UsageError(
+                "`--copy-style none` needs a `--version`",
+                why="Without the code nothing tells one version from another.",
+                hint="Add `--version v1`, or leave out `--copy-style none`.",
+            )
+        self.project, self.settings, self.stores, self.listener = project, settings, stores, listener
+        self._spare = spare
+        self.preparation = Preparation(
+            project,
+            settings.copy_style,
+            stores.cache,
+            stores.counters,
+            remake=settings.remake,
+            dry=dry,
+            said=listener.said,
+            watch=listener.resolved,
+            begun=listener.begun,
+            progress=listener.progress,
+            allowed=lambda: allowed_secrets(project.root),
+        )
+
+    def discover(self) -> Discovery:
+        """The tasks of the file."""
+        with self.stores.cache.preparing():
+            return self.preparation.discover()
+
+    def run(self, variable: str, inputs: Mapping[str, Any]) -> Finished:
+        """Prepare and run the task under `variable` with wire inputs; the run is in the history from its start to its end."""
+        cache, began = self.stores.cache, time.monotonic()
+        task = self.preparation.discovery.task(variable)
+        with cache.preparing():
+            self.preparation.resolve()
+            code = self.preparation.extracted()
+            tree = self.preparation.resolve()[self.preparation.tree].artifact
+            assert tree is not None
+            lease = cache.lease([tree])
+        try:
+            from flyte_build.runner.process import ProcessEngine
+
+            engine = ProcessEngine(self.listener.output, self._spare())
+            try:
+                settings = self.settings if self.settings.version else replace(self.settings, version=tree.short)
+                return carry_out(engine, task, self.project, variable, inputs, settings, self.stores, self.listener, code=code, began=began)
+            finally:
+                engine.close()
+        finally:
+            lease.release()
+
+
+def run_here(
+    load: Callable[[], "Task[..., Any]"],
+    described: Mapping[str, Any],
+    project: Project,
+    variable: str,
+    inputs: Mapping[str, Any],
+    settings: Settings,
+    stores: Stores,
+    listener: Listener,
+) -> Finished:
+    """Run the task that `load` gives in this process, from the working tree; nothing is prepared."""
+    from flyte_build.runner.local import LocalEngine
+
+    began = time.monotonic()
+    return carry_out(LocalEngine(load), described, project, variable, inputs, settings, stores, listener, code="", began=began)
+
+
+def handle_termination() -> None:
+    """From now on SIGTERM raises `Stopped` in the main thread."""
+
+    def stop(number: int, frame: FrameType | None) -> NoReturn:
+        raise Stopped
+
+    signal.signal(signal.SIGTERM, stop)

@@ -1,0 +1,104 @@
+"""Values as people write them on a command line: dates, durations, booleans, JSON by name of a file."""
+
+from __future__ import annotations
+
+import json
+import re
+from datetime import datetime, timedelta
+from typing import Any
+
+_TRUE, _FALSE = frozenset(("true", "yes", "on", "1", "t", "y")), frozenset(("false", "no", "off", "0", "f", "n"))
+_ISO = re.compile(
+    r"([+-])?P(?:(?P<weeks>\d+(?:[.,]\d+)?)W)?(?:(?P<days>\d+(?:[.,]\d+)?)D)?"
+    r"(?:T(?:(?P<hours>\d+(?:[.,]\d+)?)H)?(?:(?P<minutes>\d+(?:[.,]\d+)?)M)?(?:(?P<seconds>\d+(?:[.,]\d+)?)S)?)?\Z",
+    re.I,
+)
+_CLOCK = re.compile(r"([+-])?(?:(?P<hours>\d+):)?(?P<minutes>\d+):(?P<seconds>\d\d(?:\.\d+)?)\Z")
+_WORDS = re.compile(r"\s*([+-]?\d+(?:\.\d+)?)\s*([a-zµ]+)\s*,?")
+_UNITS = {
+    unit: name
+    for name, units in {
+        "weeks": "w week weeks",
+        "days": "d day days",
+        "hours": "h hr hrs hour hours",
+        "minutes": "m min mins minute minutes",
+        "seconds": "s sec secs second seconds",
+        "milliseconds": "ms millisecond milliseconds",
+        "microseconds": "us µs microsecond microseconds",
+    }.items()
+    for unit in units.split()
+}
+_RELATIVE = re.compile(r"(now|today)\s*(?:([+-])\s*(.+))?\Z", re.I)
+
+
+def parse_bool(text: str) -> bool:
+    """`true`, `yes`, `on`, `1`, ... in any case. Raises `ValueError`."""
+    word = text.strip().lower()
+    if word not in _TRUE and word not in _FALSE:
+        raise ValueError(text)
+    return word in _TRUE
+
+
+def parse_timedelta(text: str) -> timedelta:
+    """ISO 8601 (`PT1H30M`, with weeks, days and fractions), `1:24` (minutes), `1:02:03`, `90s`, `2 days 3h`, seconds.
+
+    Raises `ValueError`, also for years and months, whose length depends on the date.
+    """
+    text = text.strip()
+    match = _ISO.match(text) if text[-1:].upper() not in ("P", "T") else None
+    if match := match or _CLOCK.match(text):
+        amounts = {name: float(amount.replace(",", ".")) for name, amount in match.groupdict().items() if amount}
+        return timedelta(**amounts) * (-1 if match[1] == "-" else 1)
+    try:
+        return timedelta(seconds=float(text))
+    except ValueError:
+        pass
+    total, at = timedelta(0), 0
+    while at < len(text):
+        word = _WORDS.match(text, at)
+        if not word or word[2].lower() not in _UNITS:
+            raise ValueError(text)
+        total += timedelta(**{_UNITS[word[2].lower()]: float(word[1])})
+        at = word.end()
+    if not at:
+        raise ValueError(text)
+    return total
+
+
+def parse_datetime(text: str) -> datetime:
+    """ISO 8601 (a date alone is its midnight; naive stays naive), `now`, `today`, `now - P1D`, `today + 2 days`.
+
+    `now` has the local time zone, `today` is the local midnight. Raises `ValueError`.
+    """
+    match = _RELATIVE.match(text.strip())
+    if match is None:
+        return datetime.fromisoformat(text.strip())
+    moment = datetime.now().astimezone()
+    if match[1].lower() == "today":
+        moment = datetime(moment.year, moment.month, moment.day).astimezone()
+    if match[2]:
+        distance = parse_timedelta(match[3])
+        moment += distance if match[2] == "+" else -distance
+    return moment
+
+
+def read_json(text: str) -> Any:
+    """JSON text, `@FILE`, or the path of a .json, .yaml, .yml or .toml file. Raises `ValueError` or `OSError`."""
+    path = text.removeprefix("@")
+    suffix = path.rpartition(".")[2].lower()
+    if not text.startswith("@") and (suffix not in ("json", "yaml", "yml", "toml") or "\n" in text or text[:1] in "[{\""):
+        return json.loads(text)
+    with open(path, encoding="utf-8") as file:
+        data = file.read()
+    if suffix == "toml":
+        import tomllib
+
+        return tomllib.loads(data)
+    if suffix in ("yaml", "yml"):
+        import yaml
+
+        try:
+            return yaml.safe_load(data)
+        except yaml.YAMLError as error:
+            raise ValueError(f"{path}: {error}") from None
+    return json.loads(data)

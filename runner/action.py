@@ -1,0 +1,70 @@
+"""An action: one call of a task, as a folder that a worker can read.
+
+    <run>/action.json   what to run (below)      <run>/result.json   what came of it, written once
+    <run>/log           what it printed          <run>/work/         its working folder
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True, kw_only=True)
+class Action:
+    """`code` is the folder of the extracted bundle ("" without one), `roots` the import roots in it, in order.
+
+    `root` is the working tree, which must not be imported from; `inputs` are wire; `env` are added to the environment;
+    `timeout` is in seconds. `attempt` counts from 1.
+    """
+
+    id: str
+    run: str
+    folder: str
+    task: str
+    module: str
+    variable: str
+    inputs: Mapping[str, Any]
+    root: str
+    roots: tuple[str, ...] = ("",)
+    last: tuple[str, ...] = ()
+    code: str = ""
+    env: Mapping[str, str] = field(default_factory=dict)
+    timeout: float | None = None
+    attempt: int = 1
+    project: str = "default"
+    domain: str = "development"
+    version: str = ""
+
+    def write(self) -> None:
+        """Put the action into its folder, for a worker. Values of environment variables stay out of every file."""
+        os.makedirs(f"{self.folder}/work", exist_ok=True)
+        document = {**asdict(self), "env": sorted(self.env)}
+        with open(f"{self.folder}/action.json", "w", encoding="utf-8") as file:
+            json.dump(document, file)
+        try:
+            os.unlink(f"{self.folder}/result.json")
+        except FileNotFoundError:
+            pass
+
+    def result(self) -> dict[str, Any] | None:
+        """What the worker wrote, or None when it has not finished (or died while writing)."""
+        try:
+            with open(f"{self.folder}/result.json", encoding="utf-8") as file:
+                result: dict[str, Any] = json.load(file)
+                return result
+        except (OSError, ValueError):
+            return None
+
+
+def write_result(folder: str, result: Mapping[str, Any]) -> None:
+    """Commit a result, once and whole."""
+    temporary = f"{folder}/result.json.new"
+    with open(temporary, "w", encoding="utf-8") as file:
+        json.dump(result, file, allow_nan=False)
+        file.flush()
+        os.fsync(file.fileno())
+    os.rename(temporary, f"{folder}/result.json")

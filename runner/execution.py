@@ -1,0 +1,113 @@
+"""Running a task's function: the same in a worker and in the calling process."""
+
+from __future__ import annotations
+
+import contextvars
+import importlib
+import os
+import sys
+import traceback
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from flyte_build import calling
+from flyte_build.interface import interface_of
+from flyte_build.task import Task
+from flyte_build.types import Mismatch
+
+
+class InProcess:
+    """Where a task calls a task: for now the function itself runs, in the same process."""
+
+    def call(self, task: Task[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Call the function; for an async task the result is its coroutine."""
+        return task.func(*args, **kwargs)
+
+
+def load_task(module: str, variable: str) -> Task[..., Any]:
+    """The task that stands under `variable` in a module, which is imported. Raises what the import raises."""
+    task = getattr(importlib.import_module(module), variable, None)
+    if not isinstance(task, Task):
+        raise LookupError(f"There is no task {variable!r} in {module} any more: importing it here gave something else.")
+    return task
+
+
+def execute(load: Callable[[], Task[..., Any]], inputs: Mapping[str, Any], below: str) -> dict[str, Any]:
+    """Run the task that `load` gives, and describe what came of it.
+
+    That is `{"phase": "succeeded", "outputs"}` or `{"phase": "failed", "error"}`. `inputs` are wire; `below` is the folder
+    of the user's code, to which tracebacks are cut. Only Ctrl-C is raised.
+    """
+    try:
+        return {"phase": "succeeded", "outputs": call(load(), dict(inputs))}
+    except Mismatch as mismatch:
+        message = f"the task returned {mismatch.given!r:.200} where its annotation says {mismatch.expected}"
+        return _failed("RuntimeDataValidationError", message, "")
+    except SystemExit as error:
+        return _failed("SystemExit", f"the task called sys.exit({error.code!r})", _traceback(error, below))
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # Whatever a task raises is its result.
+        return _failed(type(error).__name__, str(error), _traceback(error, below))
+
+
+def call(task: Task[..., Any], inputs: dict[str, Any]) -> dict[str, Any]:
+    """Call a task's function with wire inputs, in a context where calls of tasks are child calls; gives wire outputs."""
+    interface = interface_of(task.func)
+    context = contextvars.copy_context()
+    context.run(calling.set_caller, InProcess())
+    result = context.run(_call, task, interface.load_inputs(inputs))
+    return interface.dump_outputs(result)
+
+
+def _call(task: Task[..., Any], arguments: dict[str, Any]) -> Any:
+    if not task.is_async:
+        return task.func(**arguments)
+    import asyncio
+
+    return asyncio.run(task.func(**arguments))
+
+
+def _failed(kind: str, message: str, trace: str) -> dict[str, Any]:
+    return {"phase": "failed", "error": {"type": kind, "message": message, "kind": "user", "traceback": trace}}
+
+
+def _traceback(error: BaseException, below: str) -> str:
+    """The traceback from the first frame of the user's own on; paths in a bundle are shown as the project's."""
+    described = traceback.TracebackException.from_exception(error, limit=None)
+    for one in _chain(described):
+        own = [at for at, frame in enumerate(one.stack) if frame.filename.startswith(below + "/")]
+        one.stack[:] = one.stack[own[0] :] if own else one.stack[-3:]
+    try:
+        lines = list(described.format())
+    except RecursionError:
+        lines = list(described.format_exception_only())
+    if len(lines) > 400:
+        lines = [*lines[:200], "  ...\n", *lines[-200:]]
+    return "".join(lines).replace(below + "/", "")
+
+
+def _chain(described: traceback.TracebackException) -> list[traceback.TracebackException]:
+    found, waiting = [], [described]
+    while waiting and len(found) < 100:
+        one = waiting.pop()
+        found.append(one)
+        waiting += [other for other in (one.__cause__, one.__context__) if other is not None]
+    return found
+
+
+def finish(code: int) -> None:
+    """End this process as the interpreter would, without the time that taking its modules apart takes."""
+    import atexit
+
+    threading = sys.modules.get("threading")
+    try:
+        if threading is not None:
+            threading._shutdown()  # type: ignore[attr-defined]  # What the interpreter itself calls at its end.
+        atexit._run_exitfuncs()
+        for stream in (sys.stdout, sys.stderr):
+            if stream is not None:
+                stream.flush()
+    except (OSError, ValueError):
+        pass  # The task closed its streams; its result is written already.
+    os._exit(code)

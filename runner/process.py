@@ -1,0 +1,156 @@
+"""The `process` engine: each attempt in a Python process of its own, which ends with the command that started it."""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import signal
+import time
+
+from flyte_build.errors import RuntimeSystemError
+
+from .action import Action
+from .engine import Event, Sink
+from .spawn import Worker, dismiss, start_worker
+
+_GRACE = 5.0  # Seconds between asking a task to end and making it end.
+_DRAIN = 1.0  # Seconds to read on after a worker has ended, if something else holds its output open.
+_CHUNK = 1 << 16
+
+
+class ProcessEngine:
+    """Runs attempts in workers; `spare` is one that was started early. `sink` gets the output as it comes."""
+
+    name = "process"
+    acts_on = frozenset(("retries", "timeout", "env_vars"))
+
+    def __init__(self, sink: Sink, spare: Worker | None = None) -> None:
+        self._sink, self._spare = sink, spare
+        self._workers: dict[tuple[str, int], tuple[Action, Worker]] = {}
+
+    def submit(self, action: Action) -> None:
+        """Begin an attempt; one that was begun already (same action, same attempt) is not begun twice."""
+        if (action.id, action.attempt) in self._workers:
+            return
+        worker, self._spare = self._spare or start_worker(), None
+        action.write()
+        worker.log = os.open(f"{action.folder}/log", os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+        order = {"folder": action.folder, "env": dict(action.env)}
+        try:
+            os.write(worker.control, json.dumps(order).encode() + b"\n")
+        except BrokenPipeError:
+            raise RuntimeSystemError("The worker could not be started", why=self._last_words(worker)) from None
+        self._workers[action.id, action.attempt] = (action, worker)
+
+    def wait(self, action: Action, seconds: float | None) -> Event | None:
+        """Wait until the attempt has ended, or for some seconds; None means that it goes on."""
+        _, worker = self._workers[action.id, action.attempt]
+        deadline = None if seconds is None else time.monotonic() + seconds
+        while worker.output:
+            left = None if deadline is None else max(0.0, deadline - time.monotonic())
+            if worker.asked is not None:
+                left = min(_GRACE / 10, left if left is not None else _GRACE)
+            if not self._read(worker, left if left is not None else 0.5):
+                if worker.asked is not None and time.monotonic() - worker.asked > _GRACE:
+                    self.cancel(action, at_once=True)
+                if self._ended(worker):  # Something that it has started still holds its output open.
+                    break
+                if deadline is not None and time.monotonic() >= deadline:
+                    return None
+        status = self._reap(worker)
+        del self._workers[action.id, action.attempt]
+        return _event(status, cancelled=worker.asked is not None)
+
+    def cancel(self, action: Action, at_once: bool) -> None:
+        """Ask the attempt to end (`at_once`: make it), with all that it has started."""
+        found = self._workers.get((action.id, action.attempt))
+        if found is None:
+            return
+        worker = found[1]
+        if worker.asked is None:
+            worker.asked = time.monotonic()
+        everything = _descendants(worker.pid)
+        number = signal.SIGKILL if at_once else signal.SIGTERM
+        _kill(worker.pid, number)
+        for pid in everything:
+            try:
+                os.kill(pid, number)
+            except ProcessLookupError:
+                continue
+
+    def running(self) -> list[Action]:
+        """The attempts that have not ended."""
+        return [action for action, _ in self._workers.values()]
+
+    def close(self) -> None:
+        """Send away what is left."""
+        if self._spare is not None:
+            dismiss(self._spare)
+            self._spare = None
+        for action, worker in list(self._workers.values()):
+            self.cancel(action, at_once=True)
+            self._reap(worker)
+        self._workers.clear()
+
+    def _read(self, worker: Worker, seconds: float) -> bool:
+        """Pass on what the worker wrote; whether there was anything, the end of a stream included."""
+        ready, _, _ = select.select(list(worker.output), [], [], seconds)
+        for descriptor in ready:
+            data = os.read(descriptor, _CHUNK)
+            if data:
+                os.write(worker.log, data)
+                self._sink(worker.output[descriptor], data)
+            else:
+                os.close(descriptor)
+                del worker.output[descriptor]
+        return bool(ready)
+
+    def _ended(self, worker: Worker) -> bool:
+        return os.waitid(os.P_PID, worker.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
+
+    def _reap(self, worker: Worker) -> int:
+        """Wait for the worker itself, then end what it left behind, and read what is left to read."""
+        os.waitid(os.P_PID, worker.pid, os.WEXITED | os.WNOWAIT)
+        _kill(worker.pid, signal.SIGKILL)  # Its group, while its pid is still its own.
+        _, status = os.waitpid(worker.pid, 0)
+        deadline = time.monotonic() + _DRAIN
+        while worker.output and time.monotonic() < deadline:
+            self._read(worker, 0.05)
+        for descriptor in (*worker.output, worker.control, worker.log):
+            os.close(descriptor)
+        return os.waitstatus_to_exitcode(status)
+
+    def _last_words(self, worker: Worker) -> str:
+        words = b""
+        for descriptor in worker.output:
+            while data := os.read(descriptor, _CHUNK):
+                words += data
+        return words[-2000:].decode(errors="replace")
+
+
+def _event(code: int, cancelled: bool) -> Event:
+    if cancelled:
+        return Event("cancelled", code)
+    if code == -signal.SIGKILL or code == 137:
+        return Event("failed", 137, "it was killed (SIGKILL), most likely because the machine ran out of memory")
+    if code < 0:
+        return Event("failed", 128 - code, f"it ended with signal {-code} ({signal.strsignal(-code)})")
+    return Event("succeeded" if code == 0 else "failed", code, "" if code == 0 else f"its process ended with exit code {code}")
+
+
+def _kill(group: int, number: int) -> None:
+    try:
+        os.killpg(group, number)
+    except (ProcessLookupError, PermissionError):  # It has ended; macOS says EPERM of a group of zombies.
+        return
+
+
+def _descendants(pid: int) -> list[int]:
+    """The processes that a worker has started, also those that left its group."""
+    import psutil
+
+    try:
+        return [child.pid for child in psutil.Process(pid).children(recursive=True)]
+    except psutil.NoSuchProcess:
+        return []

@@ -1,0 +1,100 @@
+"""The worker: a process that waits for one action, runs it, writes its result, and ends.
+
+It is started early, while the command still decides, and reads the action's folder from a pipe: a line of JSON with the
+folder and the environment variables that the action adds. The end of that pipe means that whoever started it is gone:
+before the line the worker just ends, after it the whole process group is killed. Pure Python, few modules.
+"""
+
+from __future__ import annotations
+
+import _thread
+import json
+import os
+import select
+import signal
+import sys
+from typing import Any
+
+from .spawn import CONTROL
+
+# Imported one after another while there is nothing to do yet: what an async task needs, in the order of its imports.
+_AHEAD = "selectors socket ssl contextvars heapq logging concurrent.futures threading asyncio.events asyncio.tasks asyncio".split()
+
+
+def main() -> None:
+    """Wait for an action and run it."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # The terminal's Ctrl-C is the command's to handle.
+    from flyte_build import install_alias
+    from flyte_build.importing import Guard, use_folder
+    from flyte_build.runner.action import write_result
+    from flyte_build.runner.execution import execute, finish, load_task
+
+    install_alias()
+    for name in _AHEAD:
+        if select.select([CONTROL], [], [], 0)[0]:
+            break
+        __import__(name)
+    line = os.fdopen(os.dup(CONTROL), "rb", closefd=True).readline()
+    if not line.endswith(b"\n"):
+        os._exit(0)
+    _thread.start_new_thread(_watch, ())
+    signal.signal(signal.SIGTERM, _terminate)
+    order = json.loads(line)
+    with open(f"{order['folder']}/action.json", encoding="utf-8") as file:
+        action: dict[str, Any] = json.load(file)
+    os.environ.update(order["env"])
+    os.environ["FLYTE_RUN"] = action["run"]
+    root, code = action["root"], f"{action['code']}/code"
+    project = [entry for entry in sys.path if (os.path.realpath(entry) + "/").startswith(root + "/") and "site-packages" not in entry]
+    sys.path[:] = [entry for entry in sys.path if entry not in project]
+    roots = [f"{code}/{folder}" if folder else code for folder in action["roots"]]
+    sys.path[:] = [*roots, *sys.path, *(f"{code}/{os.path.relpath(folder, root)}" for folder in action["last"])]
+    use_folder(code, f"{action['code']}/bytecode")
+    own = [f"{root}/{folder}" if folder else root for folder in action["roots"]]
+    guard = Guard(root, [*own, *project], _hint)
+    places = [at for at, finder in enumerate(sys.meta_path) if getattr(finder, "__name__", "") == "PathFinder"]
+    sys.meta_path.insert(places[-1] + 1 if places else len(sys.meta_path), guard)  # type: ignore[arg-type]  # A finder by its methods.
+    sys.argv = [action["module"]]
+    _enter(f"{order['folder']}/work", code)
+    result = execute(lambda: load_task(action["module"], action["variable"]), action["inputs"], code)
+    _hint_at_files(result, root)
+    write_result(order["folder"], result)
+    finish(0 if result["phase"] == "succeeded" else 1)
+
+
+def _enter(folder: str, code: str) -> None:
+    """Make a working folder with the bundle's top-level entries linked in, and enter it."""
+    os.makedirs(folder, exist_ok=True)
+    for name in os.listdir(code):
+        if not os.path.lexists(f"{folder}/{name}"):
+            os.symlink(f"{code}/{name}", f"{folder}/{name}")
+    os.chdir(folder)
+
+
+def _hint(name: str) -> str:
+    return (
+        f"It is in the project, but nothing imports it in a way that can be seen. "
+        f'Add it to the environment: TaskEnvironment(..., include=["{name.replace(".", "/")}.py"]), or use `--copy-style all`.'
+    )
+
+
+def _hint_at_files(result: dict[str, Any], root: str) -> None:
+    """Say what to do when a file was not found that the project has."""
+    error = result.get("error")
+    if error and error["type"] == "FileNotFoundError":
+        name = error["message"].rpartition(": ")[2].strip("'\"")
+        if name and not os.path.isabs(name) and os.path.exists(f"{root}/{name}"):
+            error["hint"] = (
+                f'{name} is in the project, but not in the bundle. Add it to the environment: TaskEnvironment(..., include=["{name}"]), '
+                "or use `--copy-style all`."
+            )
+
+
+def _watch() -> None:
+    while os.read(CONTROL, 1):
+        pass
+    os.killpg(0, signal.SIGKILL)
+
+
+def _terminate(number: int, frame: Any) -> None:
+    raise SystemExit(128 + number)  # So that the task's `finally` blocks run.

@@ -1,0 +1,16 @@
+"""Maps the parts, which are folders at the top, to packages below `flyte_build`; the list of packages is computed."""
+
+from pathlib import Path
+
+from setuptools import setup
+
+PARTS = ("cas", "bundler", "images", "runner", "cli")
+folders = {"flyte_build": "flyte_build", **{f"flyte_build.{part}": part for part in PARTS}}
+packages = dict(folders)
+for name, folder in folders.items():
+    for marker in Path(folder).rglob("__init__.py"):
+        inner = marker.parent.relative_to(folder).parts
+        if not any((Path(folder) / inner[0]).is_symlink() for _ in inner[:1]):
+            packages[".".join((name, *inner))] = str(marker.parent)
+
+setup(packages=sorted(packages), package_dir={**packages, "": "."}, py_modules=["flyte"], package_data={"flyte_build": ["py.typed"]})
