@@ -98,7 +98,7 @@ def read_tree(bundle: Bundle, blobs: BlobReader) -> Tree:
 
     data = blobs.read(bundle.document.digest)
     with zstandard.ZstdDecompressor().stream_reader(data) as stream:
-        reader = tar.Reader(io.BufferedReader(stream))  # type: ignore[arg-type]  # A RawIOBase in all but its declaration.
+        reader = tar.Reader(io.BufferedReader(stream))
         member = reader.next()
         if member is None or member.name != TREE or member.size > _DOCUMENT_LIMIT:
             raise ExtractionRefused(f"{bundle.manifest} is no bundle", why="Its first layer does not hold a tree.")

@@ -25,11 +25,12 @@ from flyte_build.cas.digest import Digest
 from flyte_build.cas.faults import storing
 from flyte_build.cas.gc import remove_tree
 from flyte_build.cas.lease import locked
-from flyte_build.errors import ExtractionRefused
+from flyte_build.cas.verification import Bad
+from flyte_build.errors import ExtractionRefused, StoreError
 
 from . import tar
 from .budget import Budget
-from .bundle import Bundle, Layer, read_tree
+from .bundle import Bundle, Layer, read, read_tree
 from .packs import CODE
 from .tree import Entry, Tree
 
@@ -76,6 +77,26 @@ def extract(cache: Cache, bundle: Bundle, budget: Budget = Budget()) -> str:
             remove_tree(temporary)
             raise
     return final
+
+
+def verify(cache: Cache) -> tuple[int, list[Bad]]:
+    """Compare every extraction with its bundle; a bad one is removed, and made again when it is needed."""
+    bundles = {record.refs[-1]: record.artifact for _, record in cache.records.labelled("bundle")}
+    bad = []
+    names = [name for name in sorted(os.listdir(cache.extractions)) if not name.startswith(".")]
+    for name in names:
+        tree = Digest("sha256:" + name)
+        folder = cache.extraction(tree)
+        try:
+            what = damage(folder, read_tree(read(bundles[tree], cache.blobs), cache.blobs)) if tree in bundles else ""
+        except StoreError as error:
+            what = error.what
+        if what or (tree in bundles and find(cache, tree) is None):
+            remove_tree(folder)
+            bad.append(
+                Bad(tree, f"extracted files: {what or 'changed since they were extracted'}; they are extracted again when needed", True)
+            )
+    return len(names), bad
 
 
 def damage(folder: str, tree: Tree) -> str:
@@ -146,9 +167,9 @@ class _Extraction:
 
         with self._blobs.open(pack.digest) as raw:
             verified = _Verified(raw)
-            stream = zstandard.ZstdDecompressor(max_window_size=_WINDOW).stream_reader(verified, read_across_frames=False)
+            stream = zstandard.ZstdDecompressor(max_window_size=_WINDOW).stream_reader(verified)  # type: ignore[arg-type]  # It only reads.
             try:
-                reader = tar.Reader(io.BufferedReader(stream, 1 << 20))  # type: ignore[arg-type]  # A RawIOBase in all but its declaration.
+                reader = tar.Reader(io.BufferedReader(stream, 1 << 20))
                 while member := reader.next():
                     self._member(reader, member)
             except (zstandard.ZstdError, ExtractionRefused) as error:

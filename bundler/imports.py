@@ -6,6 +6,8 @@ import ast
 import os
 from collections.abc import Callable, Iterator, Sequence
 
+_OURS = ("flyte", "flyte_build")  # These come with the worker, not with the bundle.
+
 
 def reachable(root: str, roots: Sequence[str], start: Sequence[str], look_up: Callable[[str, str], None]) -> set[str]:
     """The files (relative to `root`) that `start`'s modules import, at any depth of nesting, and what these import.
@@ -19,6 +21,8 @@ def reachable(root: str, roots: Sequence[str], start: Sequence[str], look_up: Ca
     while waiting:
         path = waiting.pop()
         for name in _imported(root, roots, path):
+            if name.partition(".")[0] in _OURS:
+                continue
             for file in _files(root, roots, name, look_up):
                 found.add(file)
                 if file not in seen:

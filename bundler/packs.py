@@ -8,15 +8,14 @@ them changes no identity.
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 
 import xxhash
 
 from flyte_build.cas.blobs import Batch
+from flyte_build.cas.counters import Counters
 from flyte_build.cas.digest import Digest
 from flyte_build.cas.statindex import hash_file
-from flyte_build.cas.counters import Counters
 from flyte_build.errors import FileUnstable
 
 from . import tar

@@ -126,8 +126,8 @@ class Scanner:
         Raises `SecretRefused`, `BudgetExceeded`, `FileUnstable`, or `ScanError` for what cannot be in a bundle.
         """
         scope = f"tree:{self._root}"
-        found, state = self._index.load(scope)
-        before: dict[str, Folder] = found or {}
+        remembered, checksum = self._index.load(scope)
+        before: dict[str, Folder] = remembered or {}
         folders: dict[str, Folder] = {}
         pending: list[tuple[str, str]] = []
         meter = Meter(self._budget)
@@ -191,9 +191,9 @@ class Scanner:
         self._counters.add(files_stated=stated)
         self._hash(folders, pending)
         if not unchanged:
-            state = self._index.save(scope, folders)
+            checksum = self._index.save(scope, folders)
         self._refuse_secrets(folders)
-        return Scan(self._root, folders, unchanged, state, self._contents)
+        return Scan(self._root, folders, unchanged, checksum, self._contents)
 
     def scan_files(self, paths: Iterable[str]) -> Scan:
         """Just the files of these relative paths, and the links that lead to them; paths that are gone are left out."""
@@ -202,7 +202,7 @@ class Scanner:
         folders: dict[str, Folder] = {}
         pending: list[tuple[str, str]] = []
         count = 0
-        for path in sorted({part for path in paths for part in resolve_links(self._root, path)}):
+        for path in sorted({part for wanted in paths for part in resolve_links(self._root, wanted)}):
             head, slash, name = path.rpartition("/")
             folder = head + slash
             old = before.get(folder, {}).get(name)

@@ -16,7 +16,9 @@ _KEY = re.compile(
     rb"(?:[A-Za-z-]+: [^\n]{0,200}(?:\\[rn]|\s)+)*[A-Za-z0-9+/=]{40}"
 )
 _SERVICE_ACCOUNT = re.compile(rb'"type"\s*:\s*"service_account"')
-_INDEX_TOKEN = re.compile(rb"(?m)^\s*(?://[^\s:]+:)?_(?:authToken|auth|password)\s*=\s*[^\s$]{8}|^\s*(?:extra-)?index-url\s*=\s*https?://[^/\s$]+:[^/\s$]+@")
+_INDEX_TOKEN = re.compile(
+    rb"(?m)^\s*(?://[^\s:]+:)?_(?:authToken|auth|password)\s*=\s*[^\s$]{8}|^\s*(?:extra-)?index-url\s*=\s*https?://[^/\s$]+:[^/\s$]+@"
+)
 _OVERLAP = 4096
 
 

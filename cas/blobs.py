@@ -67,7 +67,10 @@ class Blobs:
     def verify(self, digest: Digest) -> bool:
         """Whether the bytes are what the name says, in constant memory; if not, the blob goes to quarantine."""
         with storing("read a blob"), self.open(digest) as stream:
-            actual = Digest.from_hash(hashlib.file_digest(stream, "sha256"))
+            sha256 = hashlib.sha256()
+            while piece := stream.read(1 << 20):
+                sha256.update(piece)
+        actual = Digest.from_hash(sha256)
         if actual != digest:
             self.condemn(digest, "its bytes have another digest")
         return actual == digest

@@ -108,6 +108,13 @@ class Cache:
         """What is kept by leases now."""
         return set(held(self._leases))
 
+    def statistics(self) -> dict[str, str | int]:
+        """The cache's folder; how many blobs, their bytes, records and leases; and environments, none of which are made yet."""
+        sizes = [size for _, size in self.blobs.names()]
+        leases = sum(name.endswith(".lease") for name in os.listdir(self._leases))
+        records = self.records.count()
+        return {"path": self.folder, "blobs": len(sizes), "bytes": sum(sizes), "records": records, "leases": leases, "environments": 0}
+
     def extraction(self, tree: Digest) -> str:
         """The folder where the tree of that digest is extracted, or would be."""
         return f"{self.extractions}/{tree.hex}"

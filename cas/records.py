@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sqlite3
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -45,9 +45,7 @@ class Records:
 
     def find(self, key: Key) -> Record | None:
         """The record of `key`, marked as used now."""
-        row = self._database.execute(
-            "SELECT key, kind, artifact, refs, inputs, used FROM records WHERE key=?", (key,)
-        ).fetchone()
+        row = self._database.execute("SELECT key, kind, artifact, refs, inputs, used FROM records WHERE key=?", (key,)).fetchone()
         if row is None:
             return None
         now = int(time.time())
@@ -86,10 +84,14 @@ class Records:
 
     def needing(self, digest: Digest) -> list[Record]:
         """The records that cannot be used without `digest`."""
-        rows = self._database.execute(
-            "SELECT key, kind, artifact, refs, inputs FROM records WHERE instr(refs, ?) > 0", (digest,)
-        )
+        rows = self._database.execute("SELECT key, kind, artifact, refs, inputs FROM records WHERE instr(refs, ?) > 0", (digest,))
         return [_record(row) for row in rows]
+
+    def incomplete(self, has: Callable[[Digest], bool]) -> list[Record]:
+        """The records that refer to a blob that is not there (a bundle's last reference is its tree's identity, no blob)."""
+        rows = self._database.execute("SELECT key, kind, artifact, refs, inputs FROM records").fetchall()
+        records = [_record(row) for row in rows]
+        return [each for each in records if not all(map(has, each.refs[:-1] if each.kind == "bundle" else each.refs))]
 
     def count(self) -> int:
         """How many records there are."""
@@ -126,9 +128,7 @@ class Records:
 
     def traces(self, base: Key, limit: int) -> list[tuple[Key, Any]]:
         """What was seen while each of the last `limit` artifacts of `base` was made (JSON), newest first, by record key."""
-        rows = self._database.execute(
-            "SELECT key, seen FROM traces WHERE base=? ORDER BY used DESC LIMIT ?", (base, limit)
-        )
+        rows = self._database.execute("SELECT key, seen FROM traces WHERE base=? ORDER BY used DESC LIMIT ?", (base, limit))
         return [(Key(key), json.loads(seen)) for key, seen in rows]
 
     def add_trace(self, base: Key, key: Key, seen: Any, limit: int) -> None:
@@ -136,8 +136,7 @@ class Records:
         # Nanoseconds, so that two traces of one second keep their order.
         self._database.execute("INSERT OR REPLACE INTO traces VALUES(?,?,?,?)", (base, key, json.dumps(seen), time.time_ns()))
         self._database.execute(
-            "DELETE FROM traces WHERE base=? AND key NOT IN"
-            " (SELECT key FROM traces WHERE base=? ORDER BY used DESC LIMIT ?)",
+            "DELETE FROM traces WHERE base=? AND key NOT IN (SELECT key FROM traces WHERE base=? ORDER BY used DESC LIMIT ?)",
             (base, base, limit),
         )
 

@@ -23,7 +23,9 @@ _SHOWN = 4000  # Characters of a value on a terminal.
 class Console(Listener):
     """Prints for a person, or one JSON document for a machine; then everything else goes to standard error."""
 
-    def __init__(self, format: Format, *, verbose: int = 0, progress: bool = True, color: bool = True, spare: "Worker | None" = None) -> None:
+    def __init__(
+        self, format: Format, *, verbose: int = 0, progress: bool = True, color: bool = True, spare: "Worker | None" = None
+    ) -> None:
         self.json = format in ("json", "json-raw")
         self.spare = spare
         self._raw, self._plain, self._verbose = format == "json-raw", format == "table-simple", verbose

@@ -45,12 +45,10 @@ def _options(parameter: Parameter) -> list[click.Parameter]:
     is_bool = "bool" in (parameter.type.name, *(member.name for member in getattr(parameter.type, "members", ())))
     default = f"default: {parameter.default_text}" if not parameter.required else "required"
     text = f"{parameter.doc} [{default}]" if parameter.doc else f"[{default}]"
-    flag = {"is_flag": False, "flag_value": "true"} if is_bool else {}
-    option = click.Option(
-        [f"input_{parameter.name}", *names], multiple=True, metavar=f"<{parameter.type}>", help=text, type=click.UNPROCESSED, **flag
-    )
+    declared, metavar = [f"input_{parameter.name}", *names], f"<{parameter.type}>"
     if not is_bool:
-        return [option]
+        return [click.Option(declared, multiple=True, metavar=metavar, help=text, type=click.UNPROCESSED)]
+    option = click.Option(declared, multiple=True, metavar=metavar, help=text, type=click.UNPROCESSED, is_flag=False, flag_value="true")
     no = [f"--no-{name.removeprefix('--')}" for name in names]
     return [option, _No([f"no_{parameter.name}", *no], target=f"input_{parameter.name}")]
 

@@ -59,7 +59,9 @@ class Commands(click.Group):
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="flyte", message="%(prog)s %(version)s (flyte-build)")
 @click.option("-v", "--verbose", count=True, help="Say more: each node, and its key.")
-@click.option("-of", "--output-format", type=click.Choice(["table", "table-simple", "json", "json-raw"]), default="table", help="How to print.")
+@click.option(
+    "-of", "--output-format", type=click.Choice(["table", "table-simple", "json", "json-raw"]), default="table", help="How to print."
+)
 @click.option("--no-progress", is_flag=True, help="No progress while something takes long.")
 @click.option("--no-color", is_flag=True, help="No colours (NO_COLOR does the same).")
 @click.pass_context

@@ -60,9 +60,13 @@ def run(
     """
     handle_termination()
     if version and not _TAG.match(version):
-        raise UsageError(f"--version {version!r} is no version", why="It has at most 128 letters, digits, `_`, `.` and `-`.", hint="For example: v1.0.0")
+        raise UsageError(
+            f"--version {version!r} is no version", why="It has at most 128 letters, digits, `_`, `.` and `-`.", hint="For example: v1.0.0"
+        )
     if name and not _NAME.match(name):
-        raise UsageError(f"--name {name!r} is no name", why="It has at most 100 letters, digits, `_`, `.` and `-`.", hint="For example: nightly-1")
+        raise UsageError(
+            f"--name {name!r} is no name", why="It has at most 100 letters, digits, `_`, `.` and `-`.", hint="For example: nightly-1"
+        )
     settings = Settings(
         project=project,
         domain=domain,

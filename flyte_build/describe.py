@@ -14,20 +14,20 @@ from flyte_build.bundler.imports import reachable
 from flyte_build.cas.counters import Counters
 from flyte_build.cas.statindex import hash_file, row, trusted
 
-from .discover import below, loaded_files
+from .discover import below
 from .environment import TaskEnvironment
 from .interface import interface_of
 from .observe import Watch
+from .resources import RetryStrategy, Timeout
 from .task import Task
 from .watched import candidates, distributions, names_in, presence
 
 
-def describe(module: ModuleType, root: str, file: str, roots: Sequence[str], watch: Watch, began: int) -> dict[str, Any]:
+def describe(module: ModuleType, loaded: set[str], root: str, file: str, roots: Sequence[str], watch: Watch, began: int) -> dict[str, Any]:
     """Discovery's document, and what was seen while it was made, as JSON values.
 
-    `began` is when the import began, in ns: a file that was changed since makes the result volatile.
+    `loaded` are the files of all modules, `began` is when the import began, in ns: a file that was changed since makes the result volatile.
     """
-    loaded = loaded_files()
     modules = sorted(path for name in loaded if (path := below(root, name)))
     modules = sorted({*modules, *reachable(root, roots, modules, watch.look_up)})
     read = sorted(path for name in watch.files if os.path.isfile(name) and (path := below(root, name)) and path not in modules)
@@ -66,10 +66,8 @@ def _includes(environment: TaskEnvironment, root: str) -> list[tuple[str, str]]:
 def describe_task(task: Task[..., Any]) -> dict[str, Any]:
     """All that running a task needs to know of it, as a JSON value."""
     environment, options = task.environment, task.options
-    timeout = options.timeout
-    seconds = timeout.seconds() if hasattr(timeout, "seconds") and callable(timeout.seconds) else timeout
-    retries = options.retries
-    backoff = getattr(retries, "backoff", None)
+    limit = options.timeout if isinstance(options.timeout, Timeout) else Timeout(options.timeout)
+    retries = options.retries if isinstance(options.retries, RetryStrategy) else RetryStrategy(options.retries)
     unused = [
         name
         for name, value in {
@@ -94,9 +92,9 @@ def describe_task(task: Task[..., Any]) -> dict[str, Any]:
         "async": task.is_async,
         "interface": interface_of(task.func).document(),
         "env_vars": {**(environment.env_vars or {}), **(options.env_vars or {})},
-        "retries": retries if isinstance(retries, int) else retries.count,
-        "backoff": [backoff.seconds(attempt) for attempt in range(2, retries.count + 2)] if backoff and not isinstance(retries, int) else [],
-        "timeout": seconds.total_seconds() if hasattr(seconds, "total_seconds") else seconds,
+        "retries": retries.count,
+        "backoff": [retries.backoff.seconds(attempt) for attempt in range(2, retries.count + 2)] if retries.backoff else [],
+        "timeout": limit.seconds(),
         "image": environment.image if isinstance(environment.image, str | None) else "declared",
         "unused": sorted(unused),
     }

@@ -49,9 +49,10 @@ def _discover(request: dict[str, Any]) -> dict[str, Any]:
         import importlib
 
         module = importlib.import_module(name)
+    loaded = loaded_files()
     from .describe import describe
 
-    return describe(module, root, file, request["roots"], watch, began)
+    return describe(module, loaded, root, file, request["roots"], watch, began)
 
 
 def loaded_files() -> set[str]:

@@ -176,7 +176,7 @@ class _Check:
         state, digest, _ = hash_file(os.path.realpath(path), self._counters)
         if digest.hex == known[1] and state:
             known[0], self.refreshed = list(state), True
-        return digest.hex != known[1]
+        return bool(digest.hex != known[1])
 
     def _folder_changed(self, folder: str, known: list[Any]) -> bool:
         """Whether a folder may hold other names than when its state was taken."""
@@ -246,4 +246,3 @@ def _variable(cache: Cache, name: str) -> str | None:
 def _keyed(cache: Cache, value: str) -> str:
     """A hash that only this cache can make, so that it gives nothing away about the value."""
     return hashlib.blake2b(value.encode("utf-8", "surrogateescape"), key=cache.secret, digest_size=16).hexdigest()
-

@@ -62,16 +62,16 @@ class TaskEnvironment:
     def task(self, function: Callable[P, R], /) -> Task[P, R]: ...
     @overload
     def task(self, **options: Any) -> Callable[[Callable[P, R]], Task[P, R]]: ...
-    def task(self, function: Callable[P, R] | None = None, /, **options: Any) -> Any:
+    def task(self, *function: Callable[..., Any], **options: Any) -> Any:
         """Make a function a task of this environment: `@env.task`, or `@env.task(retries=3, ...)`."""
         declared = Options.of(options)
 
-        def declare(function: Callable[P, R]) -> Task[P, R]:
-            task = Task(function, self, declared)
+        def declare(function: Callable[..., Any]) -> Task[..., Any]:
+            task: Task[..., Any] = Task(function, self, declared)
             self.tasks[task.name] = task
             return task
 
-        return declare if function is None else declare(function)
+        return declare(*function) if function else declare
 
     def add_dependency(self, *environments: "TaskEnvironment") -> None:
         """Say that this environment's tasks call those of `environments`."""
@@ -83,9 +83,7 @@ class TaskEnvironment:
 
     def clone_with(self, name: str, **settings: Any) -> "TaskEnvironment":
         """A new environment with the same settings but for those that are given; it has no tasks yet."""
-        own = {
-            field.name: getattr(self, field.name) for field in self.__dataclass_fields__.values() if field.init and field.name != "name"
-        }
+        own = {field.name: getattr(self, field.name) for field in self.__dataclass_fields__.values() if field.init and field.name != "name"}
         unknown = sorted(settings.keys() - own.keys())
         if unknown:
             raise DeclarationError(f"An environment has no setting {unknown[0]!r}", hint=f"There are: {', '.join(sorted(own))}.")

@@ -148,7 +148,7 @@ class Resolver:
         pool = None
         try:
             while sorter.is_active():
-                missed = [found for node in sorter.get_ready() if (found := self._settle(node, sorter.done))]
+                missed = [miss for node in sorter.get_ready() if (miss := self._settle(node, sorter.done))]
                 if len(missed) == 1 and not making:
                     node, found = missed[0]
                     began = time.perf_counter()
@@ -255,9 +255,9 @@ def changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
 
 def counted(listed: Mapping[str, list[str]], what: str = "") -> str:
     """`2 files changed: a.py, lib/b.py; 1 added: c.py`, at most five names of each."""
-    parts = []
+    parts: list[str] = []
     for how, names in listed.items():
         if names:
-            noun = what and not parts and f" {what}{'s' if len(names) > 1 else ''}"
-            parts.append(f"{len(names)}{noun or ''} {how}: {', '.join(names[:5])}{', ...' if len(names) > 5 else ''}")
+            noun = f" {what}{'s' if len(names) > 1 else ''}" if what and not parts else ""
+            parts.append(f"{len(names)}{noun} {how}: {', '.join(names[:5])}{', ...' if len(names) > 5 else ''}")
     return "; ".join(parts)

@@ -84,7 +84,7 @@ class Guard:
 
     def find_spec(self, name: str, path: Sequence[str] | None, target: ModuleType | None = None) -> ModuleSpec | None:
         """What the finders after this one find, unless it is in the working tree; raises `ModuleNotFoundError` then."""
-        after = sys.meta_path[sys.meta_path.index(self) + 1 :]  # type: ignore[arg-type]  # It is there.
+        after = sys.meta_path[sys.meta_path.index(self) + 1 :]
         spec = next((spec for finder in after if (spec := finder.find_spec(name, path, target))), None)
         if spec is None and path is None:
             spec = PathFinder.find_spec(name, self._removed)

@@ -72,7 +72,12 @@ class Interface:
         """This interface as a JSON value."""
         inputs = []
         for parameter in self.inputs:
-            entry = {"name": parameter.name, "type": parameter.type.document(), "doc": parameter.doc, "default_text": parameter.default_text}
+            entry = {
+                "name": parameter.name,
+                "type": parameter.type.document(),
+                "doc": parameter.doc,
+                "default_text": parameter.default_text,
+            }
             inputs.append(entry if parameter.default is _NO_DEFAULT else {**entry, "default": parameter.default})
         return {"inputs": inputs, "outputs": [[name, type.document()] for name, type in self.outputs], "doc": self.doc}
 
@@ -90,7 +95,7 @@ class Interface:
         names = [parameter.name for parameter in self.inputs]
         if len(args) > len(names):
             raise InputError(f"{len(args)} inputs were given", why=f"The task takes {len(names)}: {', '.join(names)}.")
-        given = dict(zip(names, args))
+        given = dict(zip(names, args, strict=False))
         for name in kwargs:
             if name not in names or name in given:
                 raise InputError(
@@ -120,7 +125,7 @@ class Interface:
         values = () if not self.outputs and result is None else result
         if not isinstance(values, tuple) or len(values) != len(self.outputs):
             raise Mismatch(f"a tuple of {len(self.outputs)}" if self.outputs else "None", result)
-        return {name: type.dump(value) for (name, type), value in zip(self.outputs, values)}
+        return {name: type.dump(value) for (name, type), value in zip(self.outputs, values, strict=True)}
 
     def load_outputs(self, wire: dict[str, Wire]) -> tuple[Any, ...]:
         """The objects that outputs stand for, in order."""

@@ -20,7 +20,9 @@ from .importing import is_installed, is_stdlib
 _PROCESSES = frozenset(("subprocess.Popen", "os.system", "os.posix_spawn", "os.exec", "os.fork", "os.forkpty", "pty.spawn"))
 _NETWORK = frozenset(("socket.connect", "socket.getaddrinfo", "socket.gethostbyname", "socket.sendto", "urllib.Request"))
 _SOCKETS = frozenset(("socket.__new__", "socket.bind"))
-_CLOCKS = frozenset("time time_ns localtime gmtime ctime now utcnow today urandom getrandbits random uuid1 uuid4".split())
+_CLOCKS = frozenset(
+    ["time", "time_ns", "localtime", "gmtime", "ctime", "now", "utcnow", "today", "urandom", "getrandbits", "random", "uuid1", "uuid4"]
+)
 _CLOCK_OWNERS = ("time", "datetime", "date", "posix", "Random", "_random", "uuid")
 _UNSTABLE = ("/proc/", "/sys/", "/dev/")
 _SHELL = frozenset(("_", "SHLVL", "OLDPWD"))  # A shell changes these with every command.
@@ -44,7 +46,7 @@ class Watch:
         """Watch the body. Once in the life of a process."""
         watch = self
 
-        class Environ(type(os.environ)):  # type: ignore[misc]  # The class is private, and made to be a mapping.
+        class Environ(type(os.environ)):  # type: ignore[misc]  # A class without a public name.
             def __getitem__(self, name: str) -> str:
                 watch._variable(name)
                 return str(super().__getitem__(name))
@@ -58,7 +60,7 @@ class Watch:
         sys.addaudithook(self._audit)
         sys.meta_path.insert(0, self)
         stat, lstat, access = os.stat, os.lstat, os.access
-        os.stat, os.lstat, os.access = self._stating(stat), self._stating(lstat), self._stating(access)  # type: ignore[assignment]
+        os.stat, os.lstat, os.access = self._stating(stat), self._stating(lstat), self._stating(access)
         self._on = True
         sys.setprofile(self._profile)
         try:

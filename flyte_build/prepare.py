@@ -110,7 +110,7 @@ class TreeNode(Cheap):
         previous = self._previous()
         if previous is None:
             return "files changed"
-        return counted({how: paths for how, paths in self.tree().difference(previous).items()}, "file") or "nothing changed"
+        return counted(self.tree().difference(previous), "file") or "nothing changed"
 
 
 class PackNode(Node):
@@ -277,7 +277,9 @@ def included(root: str, patterns: Iterable[tuple[str, str]]) -> Iterator[str]:
         if not (base + "/").startswith(root + "/"):
             raise UsageError(f"include={pattern!r} leads out of the project", hint="Name files below the project's root.")
         if not os.path.lexists(base) and not glob.has_magic(pattern):
-            raise UsageError(f"include={pattern!r} names nothing", why=f"There is no {base}.", hint="It is relative to the file that declares it.")
+            raise UsageError(
+                f"include={pattern!r} names nothing", why=f"There is no {base}.", hint="It is relative to the file that declares it."
+            )
         for path in found:
             if os.path.isdir(path) and not os.path.islink(path):
                 for here, folders, files in os.walk(path):

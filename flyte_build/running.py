@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import time
 from collections.abc import Callable, Mapping
@@ -9,14 +10,16 @@ from dataclasses import replace
 from types import FrameType
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from flyte_build.cas.digest import Digest
 from flyte_build.errors import UsageError
 
 from .attempts import Finished, Listener, Settings, Stopped, Stores, carry_out
 from .config import allowed_secrets
 from .discovery import Discovery, Project
-from .prepare import Preparation
+from .prepare import Preparation, TreeNode
 
 if TYPE_CHECKING:
+    from flyte_build.bundler.tree import Entry
     from flyte_build.runner.spawn import Worker
 
     from .task import Task
@@ -26,7 +29,14 @@ class Runner:
     """Prepares and runs the tasks of one file."""
 
     def __init__(
-        self, project: Project, settings: Settings, stores: Stores, listener: Listener, *, dry: bool = False, spare: "Callable[[], Worker | None]" = lambda: None
+        self,
+        project: Project,
+        settings: Settings,
+        stores: Stores,
+        listener: Listener,
+        *,
+        dry: bool = False,
+        spare: "Callable[[], Worker | None]" = lambda: None,
     ) -> None:
         if settings.copy_style == "none" and not settings.version:
             raise UsageError(
@@ -55,6 +65,30 @@ class Runner:
         with self.stores.cache.preparing():
             return self.preparation.discover()
 
+    def list_bundle(self) -> dict[str, Any]:
+        """What the bundle holds and what is kept out, as JSON values; the caller holds the cache. Makes the bundle."""
+        from flyte_build.bundler import packs
+
+        self.preparation.discover()
+        outcomes = self.preparation.resolve()
+        node = self.preparation.tree
+        tree, record = node.tree(), outcomes[self.preparation.bundle].record
+        assert record is not None
+        blobs = self.stores.cache.blobs
+        layers = record.refs[3:-1]
+        return {
+            "digest": tree.digest,
+            "files": [
+                {"path": _text(entry.path), "size": entry.size, "digest": _content(entry), "executable": entry.kind == "x"}
+                for entry in tree.entries
+            ],
+            "packs": [
+                {"digest": layer, "size": os.path.getsize(blobs.path(layer)), "files": len(part)}
+                for layer, part in zip(layers, packs.cut(tree.entries), strict=True)
+            ],
+            "excluded": [{"path": path, "rule": rule} for scan in node.scans for path, rule in scan.excluded() if not _forced(node, path)],
+        }
+
     def run(self, variable: str, inputs: Mapping[str, Any]) -> Finished:
         """Prepare and run the task under `variable` with wire inputs; the run is in the history from its start to its end."""
         cache, began = self.stores.cache, time.monotonic()
@@ -76,6 +110,19 @@ class Runner:
                 engine.close()
         finally:
             lease.release()
+
+
+def _text(path: bytes) -> str:
+    return path.decode("utf-8", "backslashreplace")
+
+
+def _content(entry: "Entry") -> str:
+    return Digest.of(entry.content) if entry.kind == "l" else f"sha256:{entry.content.decode()}"
+
+
+def _forced(node: TreeNode, path: str) -> bool:
+    """Whether a path that a rule keeps out is in the tree all the same, since it was imported."""
+    return any(scan.holds(path) for scan in node.scans)
 
 
 def run_here(

@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, Literal
 
+from .attempts import Finished, Listener, Settings, Stores
+from .discovery import Project
 from .errors import (
     ActionAbortedError,
     BaseRuntimeError,
@@ -18,9 +20,7 @@ from .errors import (
     TaskTimeoutError,
     UsageError,
 )
-from .attempts import Finished, Listener, Settings, Stores
 from .interface import Interface, interface_of
-from .discovery import Project
 from .prepare import locate
 from .running import Runner, run_here
 from .task import Task
@@ -133,7 +133,7 @@ class Outputs(tuple[Any, ...]):
     @property
     def named_outputs(self) -> dict[str, Any]:
         """The outputs by name."""
-        return dict(zip(self._names, self))
+        return dict(zip(self._names, self, strict=True))
 
     def to_dict(self) -> dict[str, Any]:
         """The outputs by name."""
@@ -162,7 +162,9 @@ class RunContext:
         listener = Listener()
         file, variable = task.func.__code__.co_filename, _variable(task)
         if not os.path.isfile(file) and mode != "local":
-            raise UsageError(f"The task {task.name} is in no file", why="Only a file can be bundled.", hint='Use `flyte.with_runcontext(mode="local")`.')
+            raise UsageError(
+                f"The task {task.name} is in no file", why="Only a file can be bundled.", hint='Use `flyte.with_runcontext(mode="local")`.'
+            )
         if mode == "local":
             from .describe import describe_task
 

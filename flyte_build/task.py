@@ -13,15 +13,32 @@ from .errors import DeclarationError
 
 if TYPE_CHECKING:
     from .environment import TaskEnvironment
-    from .resources import Cache, Resources, ReusePolicy, RetryStrategy, Secret, Timeout
+    from .resources import Cache, Resources, RetryStrategy, ReusePolicy, Secret, Timeout
 
 P = ParamSpec("P")
 R = TypeVar("R")
 
 # What may be said of a task, apart from its function: what `@env.task` and `.override` take.
 OPTIONS = frozenset(
-    "short_name cache retries timeout docs report interruptible max_inline_io_bytes queue triggers links entrypoint"
-    " resources reusable env_vars secrets pod_template".split()
+    [
+        "short_name",
+        "cache",
+        "retries",
+        "timeout",
+        "docs",
+        "report",
+        "interruptible",
+        "max_inline_io_bytes",
+        "queue",
+        "triggers",
+        "links",
+        "entrypoint",
+        "resources",
+        "reusable",
+        "env_vars",
+        "secrets",
+        "pod_template",
+    ]
 )
 
 
@@ -94,7 +111,8 @@ class Task(Generic[P, R]):
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
         """Call the task: inside a run through the place where child actions begin, else the function itself."""
-        return calling.call(self, args, kwargs)
+        result: R = calling.call(self, args, kwargs)
+        return result
 
     def aio(self, *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, Any]:
         """Call the task as a coroutine, whichever kind of function it is."""

@@ -86,7 +86,7 @@ def read_json(text: str) -> Any:
     """JSON text, `@FILE`, or the path of a .json, .yaml, .yml or .toml file. Raises `ValueError` or `OSError`."""
     path = text.removeprefix("@")
     suffix = path.rpartition(".")[2].lower()
-    if not text.startswith("@") and (suffix not in ("json", "yaml", "yml", "toml") or "\n" in text or text[:1] in "[{\""):
+    if not text.startswith("@") and (suffix not in ("json", "yaml", "yml", "toml") or "\n" in text or text[:1] in '[{"'):
         return json.loads(text)
     with open(path, encoding="utf-8") as file:
         data = file.read()

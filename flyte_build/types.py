@@ -135,7 +135,10 @@ class DictOf(Type):
     def check(self, value: Any, default: Wire = _ABSENT) -> Wire:
         if not isinstance(value, dict):
             raise Mismatch(self.name, value)
-        return {_key_text(_step(f" key {name!r}", self.key.parse, name)): _step(f"[{name!r}]", self.value.check, item) for name, item in value.items()}
+        return {
+            _key_text(_step(f" key {name!r}", self.key.parse, name)): _step(f"[{name!r}]", self.value.check, item)
+            for name, item in value.items()
+        }
 
     def load(self, wire: Wire) -> Any:
         return {self.key.load(self.key.parse(name)): self.value.load(item) for name, item in wire.items()}
@@ -143,7 +146,10 @@ class DictOf(Type):
     def dump(self, value: Any) -> Wire:
         if not isinstance(value, dict):
             raise Mismatch(self.name, value)
-        return {_key_text(_step(f" key {name!r}", self.key.dump, name)): _step(f"[{name!r}]", self.value.dump, item) for name, item in value.items()}
+        return {
+            _key_text(_step(f" key {name!r}", self.key.dump, name)): _step(f"[{name!r}]", self.value.dump, item)
+            for name, item in value.items()
+        }
 
 
 class Field:
@@ -340,9 +346,7 @@ _SCALARS: dict[str, _Scalar] = {
     "int": _Scalar(int, (int,), int, "3"),
     "float": _Scalar((float, int), (float, int), _parse_float, "0.5", load=float, dump=_dump_float),
     "str": _Scalar(str, (str,), str, "text"),
-    "datetime": _Scalar(
-        datetime, (), _parse_datetime, "2026-01-31T12:00:00Z", load=datetime.fromisoformat, dump=datetime.isoformat
-    ),
+    "datetime": _Scalar(datetime, (), _parse_datetime, "2026-01-31T12:00:00Z", load=datetime.fromisoformat, dump=datetime.isoformat),
     "date": _Scalar(date, (), _parse_date, "2026-01-31", load=date.fromisoformat, dump=date.isoformat),
     "timedelta": _Scalar(timedelta, (), _parse_timedelta, "90s", load=_load_timedelta, dump=dump_timedelta),
 }
@@ -350,7 +354,16 @@ _SCALARS: dict[str, _Scalar] = {
 
 def scalar(annotation: Any) -> Type | None:
     """The scalar type of a class, or None."""
-    classes = {"None": type(None), "bool": bool, "int": int, "float": float, "str": str, "datetime": datetime, "date": date, "timedelta": timedelta}
+    classes = {
+        "None": type(None),
+        "bool": bool,
+        "int": int,
+        "float": float,
+        "str": str,
+        "datetime": datetime,
+        "date": date,
+        "timedelta": timedelta,
+    }
     return next((Type(name) for name, cls in classes.items() if annotation is cls), None)
 
 
@@ -398,5 +411,3 @@ def _key_text(wire: Wire) -> str:
 
 def _raise(text: str) -> Any:
     raise ValueError(text)
-
-

@@ -1,7 +1,7 @@
 """An action: one call of a task, as a folder that a worker can read.
 
-    <run>/action.json   what to run (below)      <run>/result.json   what came of it, written once
-    <run>/log           what it printed          <run>/work/         its working folder
+<run>/action.json   what to run (below)      <run>/result.json   what came of it, written once
+<run>/log           what it printed          <run>/work/         its working folder
 """
 
 from __future__ import annotations

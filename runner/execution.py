@@ -88,7 +88,8 @@ def _traceback(error: BaseException, below: str) -> str:
 
 
 def _chain(described: traceback.TracebackException) -> list[traceback.TracebackException]:
-    found, waiting = [], [described]
+    found: list[traceback.TracebackException] = []
+    waiting = [described]
     while waiting and len(found) < 100:
         one = waiting.pop()
         found.append(one)
@@ -103,7 +104,7 @@ def finish(code: int) -> None:
     threading = sys.modules.get("threading")
     try:
         if threading is not None:
-            threading._shutdown()  # type: ignore[attr-defined]  # What the interpreter itself calls at its end.
+            threading._shutdown()  # What the interpreter itself calls at its end.
         atexit._run_exitfuncs()
         for stream in (sys.stdout, sys.stderr):
             if stream is not None:

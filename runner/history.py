@@ -7,11 +7,12 @@ whose lock nobody holds, was orphaned, and whoever finds it says so in the histo
 from __future__ import annotations
 
 import fcntl
+import json
 import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from flyte_build.cas.database import open_database
 from flyte_build.cas.faults import storing
@@ -122,6 +123,15 @@ class History:
             raise NotFound(f"There is no run {name!r}", hint=f"Did you mean {near[0]!r}?" if near else "`flyte get run` lists them.")
         return RunRow(*row)
 
+    def result(self, name: str) -> dict[str, Any]:
+        """What the run's worker wrote as its result (`phase`, `outputs` or `error`); empty if it wrote none."""
+        try:
+            with open(f"{self.run_folder(name)}/result.json", encoding="utf-8") as file:
+                result: dict[str, Any] = json.load(file)
+                return {key: value for key, value in result.items() if key != "phase"}
+        except (OSError, ValueError):
+            return {}
+
     def list(self, limit: int) -> "list[RunRow]":
         """The newest runs, newest first."""
         rows = self._database.execute("SELECT * FROM runs ORDER BY started DESC, rowid DESC LIMIT ?", (limit,))
@@ -136,5 +146,3 @@ def _new_name() -> str:
         number, digit = divmod(number, len(_ALPHABET))
         digits = _ALPHABET[digit] + digits
     return "r" + digits
-
-

@@ -18,7 +18,19 @@ from typing import Any
 from .spawn import CONTROL
 
 # Imported one after another while there is nothing to do yet: what an async task needs, in the order of its imports.
-_AHEAD = "selectors socket ssl contextvars heapq logging concurrent.futures threading asyncio.events asyncio.tasks asyncio".split()
+_AHEAD = [
+    "selectors",
+    "socket",
+    "ssl",
+    "contextvars",
+    "heapq",
+    "logging",
+    "concurrent.futures",
+    "threading",
+    "asyncio.events",
+    "asyncio.tasks",
+    "asyncio",
+]
 
 
 def main() -> None:
@@ -53,7 +65,7 @@ def main() -> None:
     own = [f"{root}/{folder}" if folder else root for folder in action["roots"]]
     guard = Guard(root, [*own, *project], _hint)
     places = [at for at, finder in enumerate(sys.meta_path) if getattr(finder, "__name__", "") == "PathFinder"]
-    sys.meta_path.insert(places[-1] + 1 if places else len(sys.meta_path), guard)  # type: ignore[arg-type]  # A finder by its methods.
+    sys.meta_path.insert(places[-1] + 1 if places else len(sys.meta_path), guard)
     sys.argv = [action["module"]]
     _enter(f"{order['folder']}/work", code)
     result = execute(lambda: load_task(action["module"], action["variable"]), action["inputs"], code)

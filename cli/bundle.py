@@ -1,0 +1,79 @@
+"""`flyte bundle`."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import click
+
+from flyte_build.attempts import Settings, Stores
+from flyte_build.errors import UsageError
+from flyte_build.prepare import COPY_STYLES, CopyStyle, locate
+from flyte_build.running import Runner
+
+from .console import Console
+
+_LARGEST = 10
+
+
+@click.group()
+def bundle() -> None:
+    """What a file's code bundle holds."""
+
+
+@bundle.command("ls")
+@click.option("--copy-style", type=click.Choice(COPY_STYLES), default="loaded_modules", help="What of the project goes into the bundle.")
+@click.option("--root-dir", help="The project's root; the current folder if none is given.")
+@click.option("--why", metavar="PATH", help="Say why this file is in the bundle, or which line keeps it out.")
+@click.argument("file", metavar="FILE")
+@click.pass_obj
+def ls(console: Console, copy_style: CopyStyle, root_dir: str | None, why: str | None, file: str) -> None:
+    """List what the bundle of FILE holds, what is kept out, and by which rule. Fails wherever `flyte run` would."""
+    stores = Stores(console)
+    runner = Runner(locate(file, root_dir), Settings(copy_style=copy_style, version="-"), stores, console)
+    with stores.cache.preparing():
+        listing = runner.list_bundle()
+    root = runner.project.root
+    if why is not None:
+        path = os.path.relpath(os.path.realpath(why), root) if os.path.exists(why) else os.path.normpath(why)
+        _explain(console, path, listing, runner)
+        return
+    if console.json:
+        console.document(listing)
+        return
+    files = listing["files"]
+    for entry in files:
+        mark = " (executable)" if entry["executable"] else ""
+        console.print(f"{entry['size']:>12,}  {entry['path']}{mark}")
+    for entry in listing["excluded"]:
+        console.print(f"{'excluded':>12}  {entry['path']}  ({entry['rule']})")
+    total = sum(entry["size"] for entry in files)
+    console.print(f"{len(files):,} files, {total:,} bytes; tree {listing['digest']}")
+    if len(files) > _LARGEST:
+        largest = sorted(files, key=lambda entry: -entry["size"])[:_LARGEST]
+        console.print("largest: " + ", ".join(f"{entry['path']} ({entry['size'] / 1e6:.1f} MB)" for entry in largest))
+
+
+def _explain(console: Console, path: str, listing: dict[str, Any], runner: Runner) -> None:
+    entry = next((entry for entry in listing["files"] if entry["path"] == path), None)
+    rule = next(
+        (each for each in listing["excluded"] if path == each["path"] or (path + "/").startswith(each["path"].rstrip("/") + "/")), None
+    )
+    document = runner.preparation.discovery.document
+    if entry is not None:
+        reasons = {
+            "it is imported": path in document["modules"],
+            "it was read while the file was imported": path in document["read"],
+            "no rule keeps it out": not listing["excluded"] or rule is None,
+        }
+        why = next(reason for reason, holds in reasons.items() if holds or reason.startswith("no rule"))
+        console.print(f"{path} is in the bundle: {why}" + (f", although a rule would keep it out ({rule['rule']})" if rule else "") + ".")
+    elif rule is not None:
+        console.print(f"{path} is not in the bundle: {rule['path']} is kept out by {rule['rule']}.")
+    elif not os.path.lexists(f"{runner.project.root}/{path}"):
+        raise UsageError(f"There is no {path} below {runner.project.root}")
+    else:
+        console.print(
+            f'{path} is not in the bundle: nothing imports it. Add include=["{path}"] to the environment, or use `--copy-style all`.'
+        )
