@@ -14,9 +14,7 @@ from __future__ import annotations
 
 import hashlib
 import io
-import json
 import os
-import time
 from typing import BinaryIO
 
 from flyte_build.cas.blobs import Blobs
@@ -31,25 +29,12 @@ from flyte_build.errors import ExtractionRefused, StoreError
 from . import tar
 from .budget import Budget
 from .bundle import Bundle, Layer, read, read_tree
+from .marker import find, mark, parents
 from .packs import CODE
 from .tree import Entry, Tree
 
-_SEALED_FILES = 2_000  # A larger tree's marker seals its folders alone: what was added, removed or renamed shows.
-_SAME_BOOT = 300.0  # Seconds by which the clock may have been set without an extraction being made again.
 _WINDOW = 8 << 20  # Bytes of zstd window that a pack may ask for (RFC 8878, 3.1.1.1.2 recommends to allow 8 MiB).
 _PARALLEL = 4 << 20  # Bytes from which a second thread pays.
-
-
-def find(cache: Cache, tree: Digest) -> str | None:
-    """The folder of an extraction that is complete and as it was made, or None."""
-    folder = cache.extraction(tree)
-    try:
-        with open(f"{folder}/complete", "rb") as file:
-            marker = json.loads(file.read())
-        sealed = [[path, *_state(f"{folder}/code/{path}")] for path, *_ in marker["sealed"]]
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
-    return folder if sealed == marker["sealed"] and abs(_boot() - marker["boot"]) < _SAME_BOOT else None
 
 
 def extract(cache: Cache, bundle: Bundle, budget: Budget = Budget()) -> str:
@@ -69,7 +54,7 @@ def extract(cache: Cache, bundle: Bundle, budget: Budget = Budget()) -> str:
             with storing("extract a bundle"):
                 _Extraction(cache.blobs, bundle, tree, f"{temporary}/code").run()
                 os.mkdir(f"{temporary}/bytecode")
-                _mark(temporary, tree)
+                mark(temporary, tree)
             remove_tree(final)
             with storing("extract a bundle"):
                 os.rename(temporary, final)
@@ -139,7 +124,7 @@ class _Extraction:
 
     def run(self) -> None:
         os.makedirs(self._folder)
-        self._folders = sorted({parent for entry in self._tree.entries for parent in _parents(entry.path)})
+        self._folders = sorted({parent for entry in self._tree.entries for parent in parents(entry.path)})
         for folder in self._folders:
             os.mkdir(self._folder + b"/" + folder)
         packs = self._bundle.packs
@@ -246,30 +231,6 @@ class _Writer:
         while view:
             view = view[os.write(self._file, view) :]
         return len(data)
-
-
-def _parents(path: bytes) -> list[bytes]:
-    parts = path.split(b"/")
-    return [b"/".join(parts[:count]) for count in range(1, len(parts))]
-
-
-def _mark(folder: str, tree: Tree) -> None:
-    paths = {os.fsdecode(parent) for entry in tree.entries for parent in _parents(entry.path)} | {""}
-    if len(tree.entries) <= _SEALED_FILES:
-        paths.update(entry.name for entry in tree.entries)
-    sealed = [[path, *_state(f"{folder}/code/{path}")] for path in sorted(paths)]
-    with open(f"{folder}/complete", "w", encoding="ascii") as file:
-        json.dump({"boot": _boot(), "sealed": sealed}, file)
-
-
-def _state(path: str) -> list[int]:
-    found = os.lstat(path)
-    return [found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns]
-
-
-def _boot() -> float:
-    """When this machine was started, in seconds since the epoch."""
-    return time.time() - time.clock_gettime(getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC))
 
 
 def _refused(bundle: Bundle, why: str) -> ExtractionRefused:

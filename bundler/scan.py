@@ -18,12 +18,11 @@ from flyte_build.cas.digest import Digest
 from flyte_build.cas.statindex import StatIndex, fingerprint, hash_file, row
 from flyte_build.errors import FileUnstable, ScanError, SecretRefused
 
-from . import secrets
 from .budget import Budget, Meter
-from .tree import Entry, stays_inside
 
 if TYPE_CHECKING:
     from .ignore import Rules
+    from .tree import Entry
 
 # What is remembered of a name in a folder, as values that the stat index takes:
 #   ("f", state, sha256 in hex, size, executable, secret)   ("l", state, target)   ("d",)   ("i", is a folder, rule)
@@ -83,8 +82,10 @@ class Scan:
         known = self.folders.get(head + slash, {}).get(name)
         return known is not None and known[0] in ("f", "l")
 
-    def entries(self) -> list[Entry]:
+    def entries(self) -> "list[Entry]":
         """The entries of the tree that these files make."""
+        from .tree import Entry
+
         return [
             Entry(os.fsencode(path), "x" if known[4] else "f", known[3], known[2].encode())
             if known[0] == "f"
@@ -271,6 +272,8 @@ class Scanner:
         return self._rules[folder]
 
     def _link(self, path: str, state: tuple[int, ...]) -> Known:
+        from .tree import stays_inside
+
         target = os.readlink(f"{self._root}/{path}")
         root, real = os.path.realpath(self._root), os.path.realpath(f"{self._root}/{path}")
         if not (real + "/").startswith(root + "/"):
@@ -284,6 +287,10 @@ class Scanner:
         return ("l", state, target)
 
     def _hash(self, folders: dict[str, Folder], pending: list[tuple[str, str]]) -> None:
+        if not pending:
+            return
+        from . import secrets
+
         contents = self._contents
         for done, (folder, name) in enumerate(pending):
             if not done % 256:

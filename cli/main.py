@@ -11,8 +11,6 @@ import click
 from flyte_build import __version__
 from flyte_build.errors import FlyteError, StoreUnavailable
 
-from .console import Console, Format
-
 if TYPE_CHECKING:
     from flyte_build.runner.spawn import Worker
 
@@ -65,8 +63,10 @@ class Commands(click.Group):
 @click.option("--no-progress", is_flag=True, help="No progress while something takes long.")
 @click.option("--no-color", is_flag=True, help="No colours (NO_COLOR does the same).")
 @click.pass_context
-def flyte(ctx: click.Context, verbose: int, output_format: Format, no_progress: bool, no_color: bool) -> None:
+def flyte(ctx: click.Context, verbose: int, output_format: Any, no_progress: bool, no_color: bool) -> None:
     """Run Python tasks like a build: what is prepared is content-addressed, and prepared once."""
+    from .console import Console
+
     ctx.obj = Console(output_format, verbose=verbose, progress=not no_progress, color=not no_color, spare=ctx.obj)
 
 
@@ -106,8 +106,7 @@ def run_command(args: list[str], spare: "Worker | None") -> int:
             raise
         return _print_error(json, "Aborted", "Stopped by SIGTERM", "", "What was prepared stays cached.", 5)
     finally:
-        console = ctx.obj if ctx is not None else None
-        _send_away(console.spare if isinstance(console, Console) else spare)
+        _send_away(ctx.obj.spare if ctx is not None and hasattr(ctx.obj, "spare") else spare)
 
 
 def _known(error: Exception) -> FlyteError | None:

@@ -90,7 +90,7 @@ def describe_task(task: Task[..., Any]) -> dict[str, Any]:
         "function": task.func.__name__,
         "short_name": task.short_name,
         "async": task.is_async,
-        "interface": interface_of(task.func).document(),
+        "interface": interface_of(task.func, docs=True).document(),
         "env_vars": {**(environment.env_vars or {}), **(options.env_vars or {})},
         "retries": retries.count,
         "backoff": [retries.backoff.seconds(attempt) for attempt in range(2, retries.count + 2)] if retries.backoff else [],

@@ -132,20 +132,23 @@ class Interface:
         return tuple(type.load(wire[name]) for name, type in self.outputs)
 
 
-def interface_of(function: Callable[..., Any]) -> Interface:
-    """The interface that a function's signature, annotations and docstring describe. Raises `DeclarationError`."""
+def interface_of(function: Callable[..., Any], docs: bool = False) -> Interface:
+    """The interface that a function's signature and annotations describe, with its docstring's texts if `docs` are wanted.
+
+    Raises `DeclarationError`.
+    """
     try:
         hints = typing.get_type_hints(function, include_extras=True)
     except Exception as error:
         raise DeclarationError(f"The annotations of {function.__qualname__} cannot be evaluated", why=str(error)) from error
-    summary, docs = _docstring(function)
+    summary, texts = _docstring(function) if docs else ("", {})
     inputs = []
     for name, parameter in inspect.signature(function).parameters.items():
         type = type_of(hints.get(name, Any))
         if parameter.default is parameter.empty:
-            inputs.append(Parameter(name, type, doc=docs.get(name, "")))
+            inputs.append(Parameter(name, type, doc=texts.get(name, "")))
         else:
-            inputs.append(Parameter(name, type, *_default(type, parameter.default), doc=docs.get(name, "")))
+            inputs.append(Parameter(name, type, *_default(type, parameter.default), doc=texts.get(name, "")))
     return Interface(inputs, _outputs(hints), summary)
 
 
@@ -204,10 +207,8 @@ def _docstring(function: Callable[..., Any]) -> tuple[str, dict[str, str]]:
     text = inspect.getdoc(function)
     if not text:
         return "", {}
-    try:
-        import docstring_parser
-    except ImportError:  # In an image that holds the worker alone, where nobody asks for help.
-        return text, {}
+    import docstring_parser
+
     parsed = docstring_parser.parse(text)
     summary = "\n\n".join(part for part in (parsed.short_description, parsed.long_description) if part)
     return summary, {param.arg_name: param.description or "" for param in parsed.params}

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-from flyte_build.bundler import extraction
+from flyte_build.bundler.marker import find
 from flyte_build.bundler.scan import Progress, Scan, Scanner
-from flyte_build.bundler.tree import Tree
 from flyte_build.cas.cache import Cache
 from flyte_build.cas.counters import Counters
 from flyte_build.cas.digest import Digest
@@ -18,6 +17,9 @@ from flyte_build.errors import BlobCorrupt, BlobMissing, StoreError, UsageError
 
 from .discovery import Discovery, Project
 from .graph import Cheap, Made, Node, Outcome, Outcomes, Resolve, Resolver, counted
+
+if TYPE_CHECKING:
+    from flyte_build.bundler.tree import Tree
 
 CopyStyle = Literal["loaded_modules", "all", "none"]
 COPY_STYLES: tuple[CopyStyle, ...] = ("loaded_modules", "all", "none")
@@ -66,13 +68,13 @@ class TreeNode(Cheap):
         discovery: Discovery | None,
         copy_style: CopyStyle,
         scanner: Callable[[], Scanner],
-        previous: Callable[[], Tree | None],
+        previous: "Callable[[], Tree | None]",
     ) -> None:
         label = f"tree:{project.root}/{project.file} {copy_style}"
         super().__init__(copy_style, label, (discovery,) if discovery else ())
         self._project, self._discovery, self._copy_style = project, discovery, copy_style
         self._scanner, self._previous = scanner, previous
-        self._tree: Tree | None = None
+        self._tree: "Tree | None" = None
         self.scans: list[Scan] = []
 
     def inputs(self, outcomes: Outcomes) -> Mapping[str, Value]:
@@ -95,8 +97,10 @@ class TreeNode(Cheap):
         paths = {*document["modules"], *document["read"], *included(self._project.root, document["include"])}
         return sorted(path for path in paths if not any(scan.holds(path) for scan in self.scans))
 
-    def tree(self) -> Tree:
+    def tree(self) -> "Tree":
         """The tree itself."""
+        from flyte_build.bundler.tree import Tree
+
         if self._tree is None:
             self._tree = Tree({entry for scan in self.scans for entry in scan.entries()})
         return self._tree
@@ -118,7 +122,7 @@ class PackNode(Node):
 
     kind = "pack"
 
-    def __init__(self, part: Tree, at: int, label: str, write: "Callable[[Tree], Any]", blobs_has: Callable[[Digest], bool]) -> None:
+    def __init__(self, part: "Tree", at: int, label: str, write: "Callable[[Tree], Any]", blobs_has: Callable[[Digest], bool]) -> None:
         super().__init__(f"pack {at}", f"{label} {at}")
         self._part, self._write, self._has = part, write, blobs_has
 
@@ -165,12 +169,13 @@ class BundleNode(Node):
         """Write the packs that are not there yet, then the manifest."""
         from flyte_build.bundler import bundle, packs
         from flyte_build.bundler.scan import Contents
+        from flyte_build.bundler.tree import Tree
 
         tree = self._tree.tree()
         contents = self._tree.scans[0].contents if self._tree.scans else Contents()  # One scanner's scans share theirs.
         packer = packs.Packer(self._root, contents, self._counters)
 
-        def write(part: Tree) -> tuple[Digest, int, Digest]:
+        def write(part: "Tree") -> tuple[Digest, int, Digest]:
             with self._cache.blobs.batch() as batch:
                 return packer.pack(part.entries, batch)
 
@@ -235,12 +240,12 @@ class Preparation:
 
     def extracted(self) -> str:
         """The folder in which the tree is extracted; a bundle whose blobs turn out to be bad is made again, once."""
-        from flyte_build.bundler import bundle
-
         tree = self._resolver.outcomes[self.tree].artifact
         assert tree is not None
-        if found := extraction.find(self.cache, tree):
+        if found := find(self.cache, tree):
             return found
+        from flyte_build.bundler import bundle, extraction
+
         for again in (True, False):
             manifest = self._resolver.outcomes[self.bundle].artifact
             assert manifest is not None
@@ -254,7 +259,7 @@ class Preparation:
                 self.resolve()
         raise StoreError("The bundle cannot be extracted")
 
-    def _previous_tree(self) -> Tree | None:
+    def _previous_tree(self) -> "Tree | None":
         from flyte_build.bundler import bundle
 
         record = self.cache.records.last(self.bundle.label)

@@ -1,0 +1,59 @@
+"""The marker of an extraction: it says that all is there, and shows when someone has changed it since.
+
+It holds the state (inode, size, times) of every folder, and of every file where there are not too many, and when the
+machine was started: files that were never synced do not outlive a crash of the machine.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from typing import TYPE_CHECKING
+
+from flyte_build.cas.cache import Cache
+from flyte_build.cas.digest import Digest
+
+if TYPE_CHECKING:
+    from .tree import Tree
+
+_SEALED_FILES = 2_000  # A larger tree's marker seals its folders alone: what was added, removed or renamed shows.
+_SAME_BOOT = 300.0  # Seconds by which the clock may have been set without an extraction being made again.
+
+
+def find(cache: Cache, tree: Digest) -> str | None:
+    """The folder of an extraction that is complete and as it was made, or None."""
+    folder = cache.extraction(tree)
+    try:
+        with open(f"{folder}/complete", "rb") as file:
+            marker = json.loads(file.read())
+        sealed = [[path, *_state(f"{folder}/code/{path}")] for path, *_ in marker["sealed"]]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return folder if sealed == marker["sealed"] and abs(_boot() - marker["boot"]) < _SAME_BOOT else None
+
+
+def mark(folder: str, tree: Tree) -> None:
+    """Write the marker of a new extraction in `folder`; all else in it is as it shall stay."""
+    paths = {os.fsdecode(parent) for entry in tree.entries for parent in parents(entry.path)} | {""}
+    if len(tree.entries) <= _SEALED_FILES:
+        paths.update(entry.name for entry in tree.entries)
+    sealed = [[path, *_state(f"{folder}/code/{path}")] for path in sorted(paths)]
+    with open(f"{folder}/complete", "w", encoding="ascii") as file:
+        json.dump({"boot": _boot(), "sealed": sealed}, file)
+
+
+def _state(path: str) -> list[int]:
+    found = os.lstat(path)
+    return [found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns]
+
+
+def _boot() -> float:
+    """When this machine was started, in seconds since the epoch."""
+    return time.time() - time.clock_gettime(getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC))
+
+
+def parents(path: bytes) -> list[bytes]:
+    """The folders that a path is in, outermost first."""
+    parts = path.split(b"/")
+    return [b"/".join(parts[:count]) for count in range(1, len(parts))]
