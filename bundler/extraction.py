@@ -66,17 +66,18 @@ def extract(cache: Cache, bundle: Bundle, budget: Budget = Budget()) -> str:
 
 def verify(cache: Cache) -> tuple[int, list[Bad]]:
     """Compare every extraction with its bundle; a bad one is removed, and made again when it is needed."""
-    bundles = {record.refs[-1]: record.artifact for _, record in cache.records.labelled("bundle")}
+    bundles = {record.refs[-1]: record.artifact for record in cache.records.of_kind("bundle")}
     bad = []
     names = [name for name in sorted(os.listdir(cache.extractions)) if not name.startswith(".")]
     for name in names:
         tree = Digest("sha256:" + name)
         folder = cache.extraction(tree)
         try:
-            what = damage(folder, read_tree(read(bundles[tree], cache.blobs), cache.blobs)) if tree in bundles else ""
+            known = tree in bundles
+            what = damage(folder, read_tree(read(bundles[tree], cache.blobs), cache.blobs)) if known else "no bundle of them is known"
         except StoreError as error:
             what = error.what
-        if what or (tree in bundles and find(cache, tree) is None):
+        if what or find(cache, tree) is None:
             remove_tree(folder)
             bad.append(
                 Bad(tree, f"extracted files: {what or 'changed since they were extracted'}; they are extracted again when needed", True)
@@ -181,17 +182,14 @@ class _Extraction:
         mode = 0o555 if member.executable else 0o444
         file = os.open(self._folder + b"/" + entry.path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, mode)
         try:
+            writer = _Writer(file)
             if entry.size <= 1 << 20:
-                data = reader.skim(entry.size, None)
-                digest = hashlib.sha256(data).hexdigest()
-                os.write(file, data)
+                writer.write(reader.skim(entry.size, None))
             else:
-                with _Writer(file) as writer:
-                    reader.skim(entry.size, writer)
-                    digest = writer.sha256.hexdigest()
+                reader.skim(entry.size, writer)
         finally:
             os.close(file)
-        if digest.encode() != entry.content:
+        if writer.sha256.hexdigest().encode() != entry.content:
             raise _refused(self._bundle, f"{entry.name!r} has other bytes than its tree says")
 
 
@@ -218,12 +216,6 @@ class _Writer:
 
     def __init__(self, file: int) -> None:
         self._file, self.sha256 = file, hashlib.sha256()
-
-    def __enter__(self) -> "_Writer":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        return
 
     def write(self, data: bytes) -> int:
         self.sha256.update(data)

@@ -84,16 +84,15 @@ class Packer:
         if data is not None:
             yield data
             return
-        pieces: list[bytes] = []
         path = f"{self._root}/{entry.name}"
         if entry.size <= _CHUNK:
             try:
-                _, digest, _ = hash_file(path, self._counters, 0, pieces.append)
+                found = hash_file(path, self._counters, _CHUNK)
             except OSError:
                 raise _changed(entry) from None
-            if digest.hex.encode() != entry.content:
+            if found.data is None or found.digest.hex.encode() != entry.content:
                 raise _changed(entry)
-            yield b"".join(pieces)
+            yield found.data
         else:
             yield from self._stream(entry, path)
 

@@ -298,7 +298,7 @@ class Scanner:
             path = folder + name
             watch = secrets.ContentWatch(path)
             try:
-                state, digest, data = hash_file(f"{self._root}/{path}", self._counters, contents.room(), watch.feed)
+                found = hash_file(f"{self._root}/{path}", self._counters, contents.room(), watch.feed)
             except FileNotFoundError:
                 del folders[folder][name]
                 continue
@@ -306,11 +306,11 @@ class Scanner:
                 raise
             except OSError as error:
                 raise _unreadable(path, error) from error
-            if data is not None:
-                contents.keep(path, data)
-            found = os.lstat(f"{self._root}/{path}") if not state else None
-            mode, size = (state[0], state[1]) if found is None else (found.st_mode, found.st_size)
-            folders[folder][name] = ("f", state, digest.hex, size, bool(mode & 0o100), secrets.by_name(path) or watch.found)
+            if found.data is not None:
+                contents.keep(path, found.data)
+            mode, size = found.state[:2]
+            secret = secrets.by_name(path) or watch.found
+            folders[folder][name] = ("f", found.trusted, found.digest.hex, size, bool(mode & 0o100), secret)
 
     def _refuse_secrets(self, folders: dict[str, Folder]) -> None:
         found = [

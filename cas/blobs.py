@@ -15,7 +15,7 @@ from typing import BinaryIO, Protocol
 from flyte_build.errors import BlobCorrupt, BlobMissing
 
 from .counters import Counters
-from .digest import Digest
+from .digest import Digest, is_hex
 from .faults import storing
 
 TEMPORARY = ".writing-"
@@ -98,7 +98,7 @@ class Blobs:
         """Every blob with its size in bytes, in no order; what has no blob's name is passed over."""
         with storing("list the blobs"), os.scandir(self.folder) as entries:
             for entry in entries:
-                if len(entry.name) == 64 and not entry.name.startswith("."):
+                if is_hex(entry.name):
                     yield Digest("sha256:" + entry.name), entry.stat(follow_symlinks=False).st_size
 
     def litter(self) -> Iterator[str]:

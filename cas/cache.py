@@ -123,7 +123,9 @@ class Cache:
         """Write `index.json` (image-spec, image-layout.md): the last bundle of each project, by name."""
         manifests = []
         for label, record in self.records.labelled("bundle"):
-            manifest, tree = record.refs[0], record.artifact
+            manifest, tree = record.refs[0], record.refs[-1]
+            if not self.blobs.has(manifest):
+                continue
             name = label.rsplit("/", 1)[-1].replace(" ", "-") or "bundle"
             manifests.append(
                 {

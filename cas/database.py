@@ -9,35 +9,60 @@ from __future__ import annotations
 import os
 import sqlite3
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Any
 
 from flyte_build.errors import StoreError, StoreFormatUnknown, StoreUnavailable
 
 from .faults import storing
 
 _NETWORK = frozenset({"nfs", "nfs4", "cifs", "smb3", "smbfs", "afs", "afpfs", "9p", "lustre", "gpfs", "fuse.sshfs", "ceph"})
+_DAMAGED = ".is-damaged"  # A mark beside a database in which damage was met.
 _WAIT = 30.0  # Seconds to wait for another process's transaction.
 
 
-def open_database(path: str, version: int, schema: str, on_damage: Callable[[str], None]) -> sqlite3.Connection:
+class Database:
+    """An open database. Whatever SQLite cannot do is raised as `StoreUnavailable`; damage is repaired by the next open."""
+
+    def __init__(self, connection: sqlite3.Connection, path: str) -> None:
+        self._connection, self._path = connection, path
+
+    def execute(self, statement: str, values: Sequence[Any] = ()) -> list[Any]:
+        """Run one statement, in a transaction of its own, and give all of its rows."""
+        try:
+            return self._connection.execute(statement, values).fetchall()
+        except sqlite3.Error as error:
+            if _is_damage(error):
+                with open(self._path + _DAMAGED, "w"):
+                    pass
+            raise _unavailable(self._path, error) from error
+
+    def one(self, statement: str, values: Sequence[Any] = ()) -> Any:
+        """Run one statement and give its first row, or None."""
+        rows = self.execute(statement, values)
+        return rows[0] if rows else None
+
+
+def open_database(path: str, version: int, schema: str, on_damage: Callable[[str], None]) -> Database:
     """Open the database at `path`, made with `schema` if it is new.
 
     A damaged database is moved aside (its new place is told to `on_damage`) and begun anew. Raises
     `StoreFormatUnknown` when its version is newer than `version`, `StoreUnavailable` when it cannot be used at all.
     """
     try:
-        return _open(path, version, schema)
+        if not os.path.exists(path + _DAMAGED):
+            return Database(_open(path, version, schema), path)
     except sqlite3.DatabaseError as error:
-        if isinstance(error, sqlite3.OperationalError) and "malformed" not in str(error):
+        if not _is_damage(error):
             raise _unavailable(path, error) from error
     aside = f"{path}.damaged-{time.time_ns()}"
     with storing("move a damaged database aside"):
-        for suffix in ("-wal", "-shm", ""):
+        for suffix in ("-wal", "-shm", "", _DAMAGED):
             if os.path.exists(path + suffix):
                 os.replace(path + suffix, aside + suffix)
     on_damage(aside)
     try:
-        return _open(path, version, schema)
+        return Database(_open(path, version, schema), path)
     except sqlite3.DatabaseError as error:
         raise _unavailable(path, error) from error
 
@@ -83,9 +108,15 @@ def _on_network(path: str) -> bool:
     return bool(mounts) and max(mounts, key=lambda mount: len(mount.mountpoint)).fstype in _NETWORK
 
 
+def _is_damage(error: sqlite3.Error) -> bool:
+    return "malformed" in str(error) or "not a database" in str(error)
+
+
 def _unavailable(path: str, error: sqlite3.Error) -> StoreError:
     return StoreUnavailable(
         f"Could not use the database {path}",
         why=str(error),
-        hint="Check that the disk is not full and that the folder is yours; FLYTE_HOME chooses another one.",
+        hint="It is damaged: run the command again, and it is begun anew."
+        if _is_damage(error)
+        else "Check that the disk is not full and that the folder is yours; FLYTE_HOME chooses another one.",
     )

@@ -13,14 +13,18 @@ _PREFIX = "sha256:"
 _HEX = frozenset("0123456789abcdef")
 
 
+def is_hex(digits: str) -> bool:
+    """Whether these are the digits of a sha256."""
+    return len(digits) == 64 and _HEX.issuperset(digits)
+
+
 class _Sha256(str):
     __slots__ = ()
 
     @classmethod
     def parse(cls, text: str) -> "_Sha256":
         """Take `text` as it stands, or raise `StoreError` when it is not `sha256:` and 64 hex digits."""
-        digits = text[len(_PREFIX) :]
-        if not text.startswith(_PREFIX) or len(digits) != 64 or not _HEX.issuperset(digits):
+        if not text.startswith(_PREFIX) or not is_hex(text[len(_PREFIX) :]):
             raise StoreError(f"{text[:100]!r} is not a digest", why="A digest is `sha256:` and 64 hex digits.")
         return cls(text)
 

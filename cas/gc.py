@@ -96,7 +96,8 @@ def _litter(cache: Cache, dry_run: bool) -> Iterator[Removed]:
     for path in list(cache.blobs.litter()):
         size = os.path.getsize(path)
         if not dry_run:
-            os.unlink(path)
+            with storing("remove what a writer left"):
+                os.unlink(path)
         yield Removed(os.path.basename(path), size, "left by a writer that ended early")
 
 

@@ -47,11 +47,18 @@ def held(folder: str) -> Iterator[Digest]:
                 continue
             try:
                 if lockable(file):
-                    os.unlink(entry.path)
+                    _unlink(entry.path)
                 elif entry.name.endswith(".lease"):
                     yield from (Digest(digest) for digest in json.loads(os.read(file, 1 << 24)))
             finally:
                 os.close(file)
+
+
+def _unlink(path: str) -> None:
+    try:
+        os.unlink(path)
+    except FileNotFoundError:  # Its owner released it, or gave it its name, in between.
+        return
 
 
 def lockable(file: int) -> bool:

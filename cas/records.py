@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-import sqlite3
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from .database import Database
 from .digest import Digest, Key
 
 SCHEMA = """
@@ -40,12 +40,12 @@ class Record:
 class Records:
     """The records of one cache, in its database. Times are whole seconds since the epoch."""
 
-    def __init__(self, database: sqlite3.Connection) -> None:
+    def __init__(self, database: Database) -> None:
         self._database = database
 
     def find(self, key: Key) -> Record | None:
         """The record of `key`, marked as used now."""
-        row = self._database.execute("SELECT key, kind, artifact, refs, inputs, used FROM records WHERE key=?", (key,)).fetchone()
+        row = self._database.one("SELECT key, kind, artifact, refs, inputs, used FROM records WHERE key=?", (key,))
         if row is None:
             return None
         now = int(time.time())
@@ -89,33 +89,39 @@ class Records:
 
     def incomplete(self, has: Callable[[Digest], bool]) -> list[Record]:
         """The records that refer to a blob that is not there (a bundle's last reference is its tree's identity, no blob)."""
-        rows = self._database.execute("SELECT key, kind, artifact, refs, inputs FROM records").fetchall()
+        rows = self._database.execute("SELECT key, kind, artifact, refs, inputs FROM records")
         records = [_record(row) for row in rows]
         return [each for each in records if not all(map(has, each.refs[:-1] if each.kind == "bundle" else each.refs))]
 
     def count(self) -> int:
         """How many records there are."""
-        (count,) = self._database.execute("SELECT count(*) FROM records").fetchone()
+        (count,) = self._database.one("SELECT count(*) FROM records")
         return int(count)
 
     def version(self) -> int:
         """A number that changes when another process writes (sqlite.org/pragma.html, "data_version")."""
-        (version,) = self._database.execute("PRAGMA data_version").fetchone()
+        (version,) = self._database.one("PRAGMA data_version")
         return int(version)
 
     def last(self, label: str) -> Record | None:
         """The record that was the outcome of the last resolve under `label`, if it is still kept."""
-        row = self._database.execute(
+        row = self._database.one(
             "SELECT key, kind, artifact, refs, inputs FROM records WHERE key=(SELECT key FROM labels WHERE label=?)",
             (label,),
-        ).fetchone()
+        )
         return _record(row) if row else None
 
     def set_last(self, label: str, key: Key) -> None:
         """Remember `key` as the outcome of the last resolve under `label`; writes nothing when it is so already."""
-        row = self._database.execute("SELECT key FROM labels WHERE label=?", (label,)).fetchone()
+        row = self._database.one("SELECT key FROM labels WHERE label=?", (label,))
         if row is None or row[0] != key:
             self._database.execute("INSERT OR REPLACE INTO labels VALUES(?,?,?)", (label, key, int(time.time())))
+
+    def of_kind(self, kind: str) -> list[Record]:
+        """Every record of `kind`."""
+        return [
+            _record(row) for row in self._database.execute("SELECT key, kind, artifact, refs, inputs FROM records WHERE kind=?", (kind,))
+        ]
 
     def labelled(self, kind: str) -> list[tuple[str, Record]]:
         """Every label whose last outcome is a record of `kind`, with that record."""

@@ -10,17 +10,17 @@ from __future__ import annotations
 import hashlib
 import marshal
 import os
-import sqlite3
 import sys
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import xxhash
 
 from flyte_build.errors import FileUnstable
 
 from .counters import Counters
+from .database import Database
 from .digest import Digest
 
 SCHEMA = "CREATE TABLE IF NOT EXISTS stat(scope TEXT PRIMARY KEY, data BLOB NOT NULL) WITHOUT ROWID;"
@@ -38,12 +38,12 @@ _WRITER = f"{sys.implementation.cache_tag}.{marshal.version}".encode()
 class StatIndex:
     """One value for each scope (a folder and how it was looked at), kept in the cache's database."""
 
-    def __init__(self, database: sqlite3.Connection) -> None:
+    def __init__(self, database: Database) -> None:
         self._database = database
 
     def load(self, scope: str) -> tuple[Any, bytes]:
         """What was saved for `scope`, and its checksum; (None, b"") also when it is damaged or another Python wrote it."""
-        found = self._database.execute("SELECT data FROM stat WHERE scope=?", (scope,)).fetchone()
+        found = self._database.one("SELECT data FROM stat WHERE scope=?", (scope,))
         if found is None:
             return None, b""
         checksum, data = found[0][:16], found[0][16:]
@@ -82,10 +82,17 @@ def trusted(state: Row, began: int) -> Row:
     return state if max(mtime, ctime) < began - (2 * _SECOND if coarse else _TICK) else UNTRUSTED
 
 
-def hash_file(
-    path: str, counters: Counters, keep: int = 0, watch: Callable[[bytes], None] | None = None
-) -> tuple[Row, Digest, bytes | None]:
-    """Read a regular file: its state (trusted or not), its digest, and its bytes if there are at most `keep` of them.
+class Reading(NamedTuple):
+    """What reading a file came to: its state, that state if it can be trusted from now on, its digest, its bytes if kept."""
+
+    state: Row
+    trusted: Row
+    digest: Digest
+    data: bytes | None
+
+
+def hash_file(path: str, counters: Counters, keep: int = 0, watch: Callable[[bytes], None] | None = None) -> Reading:
+    """Read a regular file; its bytes are kept if there are at most `keep` of them.
 
     `watch` is shown every piece that is read. A file that changes while it is read is read again; one that will not
     hold still raises `FileUnstable`.
@@ -107,7 +114,7 @@ def hash_file(
             counters.add(files_read=1, bytes_hashed=size)
             state = row(before)
             if state == row(os.fstat(file)) and size == before.st_size:
-                return trusted(state, began), Digest.from_hash(sha256), data if size <= keep else None
+                return Reading(state, trusted(state, began), Digest.from_hash(sha256), data if size <= keep else None)
         finally:
             os.close(file)
     raise FileUnstable(

@@ -65,9 +65,9 @@ def _explain(console: Console, path: str, listing: dict[str, Any], runner: Runne
         reasons = {
             "it is imported": path in document["modules"],
             "it was read while the file was imported": path in document["read"],
-            "no rule keeps it out": not listing["excluded"] or rule is None,
+            "`include` names it": runner.settings.copy_style == "loaded_modules",
         }
-        why = next(reason for reason, holds in reasons.items() if holds or reason.startswith("no rule"))
+        why = next((reason for reason, holds in reasons.items() if holds), "no rule keeps it out")
         console.print(f"{path} is in the bundle: {why}" + (f", although a rule would keep it out ({rule['rule']})" if rule else "") + ".")
     elif rule is not None:
         console.print(f"{path} is not in the bundle: {rule['path']} is kept out by {rule['rule']}.")

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Literal
 
 import click
@@ -99,14 +100,30 @@ class Console(Listener):
         self._clear()
         print(json.dumps(value, indent=None if self._raw else 2, ensure_ascii=True, allow_nan=False), flush=True)
 
-    def result(self, outputs: Mapping[str, Any], more: str) -> None:
-        """A run's outputs: one alone as it is, several by name. `more` is the command that shows a long one whole."""
+    @contextmanager
+    def only_document(self) -> Iterator[None]:
+        """What the body writes to standard output goes to standard error, if that shall hold one JSON document alone."""
+        if not self.json:
+            yield
+            return
+        sys.stdout.flush()
+        own = os.dup(1)
+        os.dup2(2, 1)
+        try:
+            yield
+        finally:
+            sys.stdout.flush()
+            os.dup2(own, 1)
+            os.close(own)
+
+    def result(self, outputs: Mapping[str, Any], more: str, named: bool = False) -> None:
+        """A run's outputs: one alone as it is (unless `named`), several by name. `more` is the command that shows a long one whole."""
         self._clear()
         for name, value in outputs.items():
             text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
             if sys.stdout.isatty() and len(text) > _SHOWN:
                 text = f"{text[:_SHOWN]}...\n({len(text):,} characters; `{more}` shows all of it)"
-            data = (text if len(outputs) == 1 else f"{name}: {text}").encode("utf-8", "backslashreplace")
+            data = (text if len(outputs) == 1 and not named else f"{name}: {text}").encode("utf-8", "backslashreplace")
             sys.stdout.flush()
             sys.stdout.buffer.write(data + b"\n")
             sys.stdout.buffer.flush()

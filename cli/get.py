@@ -34,9 +34,13 @@ def run(console: Console, limit: int, name: str | None) -> None:
         if console.json:
             console.document(document)
             return
-        for label, value in {**{key: value for key, value in document.items() if key != "actions"}, "why": row.why}.items():
-            if value not in (None, ""):
-                console.print(f"{label:8} {value}")
+        for label in ("name", "task", "phase", "started", "ended", "url"):
+            console.print(f"{label:8} {document[label] or '-'}")
+        if row.why:
+            console.print(f"{'why':8} {row.why}")
+        console.result(
+            {f"output {key}": value for key, value in result.get("outputs", {}).items()}, f"flyte -of json get run {name}", named=True
+        )
         return
     rows = history.list(limit)
     if console.json:

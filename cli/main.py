@@ -86,6 +86,9 @@ def run_command(args: list[str], spare: "Worker | None") -> int:
         return error.exit_code
     except (click.Abort, KeyboardInterrupt):
         return _print_error(json, "Interrupted", "Interrupted", "", "What was prepared stays cached.", 130)
+    except click.exceptions.NoArgsIsHelpError as error:
+        print(error.format_message(), file=sys.stderr)
+        return 2
     except click.ClickException as error:
         usage = error.ctx.get_usage() if isinstance(error, click.UsageError) and error.ctx else ""
         return _print_error(json, "UsageError", error.format_message(), usage, "", 2)

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from flyte_build.attempts import ENGINES, EXIT_CODES, EngineName, Settings, Stores
+from flyte_build.attempts import ENGINES, EXIT_CODES, EngineName, Finished, Settings, Stores
 from flyte_build.discovery import Discovery
 from flyte_build.errors import UsageError
 from flyte_build.interface import Interface
@@ -26,7 +26,7 @@ _TAG = re.compile(r"[\w][\w.-]{0,127}\Z", re.ASCII)  # OCI distribution-spec 1.1
 @click.option("-p", "--project", default="default", help="The project that the run belongs to.")
 @click.option("-d", "--domain", default="development", help="The domain that the run belongs to.")
 @click.option("--name", help="The run's name; made if none is given.")
-@click.option("--version", default="", help="The version that the task sees; the code's short digest if none is given.")
+@click.option("--version", default="", help="The version that the run is recorded under; the code's short digest if none is given.")
 @click.option("--copy-style", type=click.Choice(COPY_STYLES), default="loaded_modules", help="What of the project goes into the bundle.")
 @click.option("--root-dir", help="The project's root; the current folder if none is given.")
 @click.option("-e", "--env", multiple=True, metavar="K=V", help="An environment variable for the task.")
@@ -98,7 +98,8 @@ def run(
         here = runner.project
         front = [f"{here.root}/{folder}" if folder else here.root for folder in here.roots]
         sys.path[:] = [*front, *sys.path, *here.last]
-        finished = run_here(lambda: load_task(here.module, rest[0]), task, here, rest[0], inputs, settings, stores, console)
+        with console.only_document():
+            finished = run_here(lambda: load_task(here.module, rest[0]), task, here, rest[0], inputs, settings, stores, console)
     else:
         finished = runner.run(rest[0], inputs)
     if explain:
@@ -120,7 +121,7 @@ def run(
     elif finished.phase == "succeeded":
         console.result(finished.outputs, f"flyte -of json get run {finished.name}")
     else:
-        _print_failure(console, finished.task, finished.phase, finished.error or {}, finished.name)
+        _print_failure(console, finished, settings.engine == "local")
     if finished.phase != "succeeded":
         raise click.exceptions.Exit(EXIT_CODES[finished.phase])
 
@@ -146,11 +147,13 @@ def _list_tasks(console: Console, file: str, discovery: Discovery, asked: bool) 
     console.print("\n".join([*lines, "", f"`flyte run {file} TASK --help` shows a task's inputs."]))
 
 
-def _print_failure(console: Console, task: str, phase: str, error: dict[str, str] | Any, name: str) -> None:
-    if error.get("traceback"):
+def _print_failure(console: Console, finished: Finished, local: bool) -> None:
+    error = finished.error or {}
+    if local and error.get("traceback"):  # A worker has printed it.
         console.note(error["traceback"].rstrip())
-    head = console.style(f"{phase.replace('_', ' ')}:", fg="red", bold=True)
-    console.note(f"{head} {task}: {error.get('type', '')}: {error.get('message', '')}")
+    head = console.style(f"{finished.phase.replace('_', ' ')}:", fg="red", bold=True)
+    console.note(f"{head} {finished.task}: {error.get('type', '')}: {error.get('message', '')}")
     if error.get("hint"):
         console.note(f"  {error['hint']}")
-    console.note(f"  `flyte get logs {name}` shows what it printed.")
+    if not local:
+        console.note(f"  `flyte get logs {finished.name}` shows what it printed.")

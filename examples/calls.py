@@ -1,7 +1,7 @@
 """Tasks that call tasks, sync and async.
 
-    flyte run examples/calls.py report --words '["tree", "pack", "key"]'
-    flyte run examples/calls.py total --words '["tree", "pack", "key"]'
+flyte run examples/calls.py report --words '["tree", "pack", "key"]'
+flyte run examples/calls.py total --words '["tree", "pack", "key"]'
 """
 
 import asyncio

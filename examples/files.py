@@ -1,6 +1,6 @@
 """A task that reads files: `include` takes them into the bundle, and the working folder has them where they were.
 
-    flyte run examples/files.py count --word bundle
+flyte run examples/files.py count --word bundle
 """
 
 from pathlib import Path

@@ -1,12 +1,12 @@
 """Inputs and outputs of many types, and how each is written on the command line.
 
-    flyte run examples/inputs.py plan --help
-    flyte run examples/inputs.py plan --trip '{"city": "Oslo", "days": 2}' --start 2026-05-01T08:00:00Z
+flyte run examples/inputs.py plan --help
+flyte run examples/inputs.py plan --trip '{"city": "Oslo", "days": 2}' --start 2026-05-01T08:00:00Z
 """
 
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import NamedTuple, Optional
+from typing import NamedTuple
 
 import flyte
 
@@ -37,7 +37,7 @@ def plan(
     travel_time: timedelta = timedelta(hours=2),
     prices: dict[str, float] = {"bed": 80.0},  # noqa: B006  # A task's default is only read.
     guests: list[str] = [],  # noqa: B006
-    note: Optional[str] = None,
+    note: str | None = None,
     insured: bool = False,
 ) -> Plan:
     """Plan a trip.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -27,10 +28,11 @@ EXIT_CODES: dict[Phase, int] = {"succeeded": 0, "failed": 1, "aborted": 5, "time
 
 
 class Listener:
-    """Is told what happens; this one keeps it to itself."""
+    """Is told what happens; this one passes on what the user should know, and keeps the rest to itself."""
 
     def said(self, sentence: str) -> None:
         """Something that the user should know."""
+        print(f"note: {sentence}", file=sys.stderr)
 
     def begun(self, node: Node, why: str) -> None:
         """A node is about to be made."""
@@ -128,6 +130,7 @@ def carry_out(
                 task=task["name"],
                 module=project.module,
                 variable=variable,
+                file=project.file,
                 inputs=inputs,
                 root=project.root,
                 roots=tuple(project.roots),

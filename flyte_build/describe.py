@@ -12,7 +12,7 @@ from typing import Any
 from flyte_build.bundler import secrets
 from flyte_build.bundler.imports import reachable
 from flyte_build.cas.counters import Counters
-from flyte_build.cas.statindex import hash_file, row, trusted
+from flyte_build.cas.statindex import hash_file, trusted
 
 from .discover import below
 from .environment import TaskEnvironment
@@ -106,10 +106,9 @@ def _seen(root: str, loaded: set[str], modules: list[str], watch: Watch, counter
         try:
             found = os.stat(path)
             if stat.S_ISREG(found.st_mode):
-                _, digest, _ = hash_file(os.path.realpath(path), counters)
-                state = row(found)
-                files[path] = [list(trusted(state, began)), digest.hex]
-                if max(state[2], state[3]) >= began:
+                reading = hash_file(os.path.realpath(path), counters)
+                files[path] = [list(trusted(reading.state, began)), reading.digest.hex]
+                if max(reading.state[2], reading.state[3]) >= began:
                     watch.volatile.append(f"reads {os.path.relpath(path, root)}, which was changed meanwhile")
             elif not stat.S_ISDIR(found.st_mode):
                 continue

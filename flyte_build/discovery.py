@@ -57,9 +57,9 @@ class Discovery(Cheap):
 
     kind = "discovery"
 
-    def __init__(self, project: Project, cache: Cache, counters: Counters, said: Callable[[str], None]) -> None:
+    def __init__(self, project: Project, cache: Cache, counters: Counters, said: Callable[[str], None], dry: bool = False) -> None:
         super().__init__(project.file, f"discovery:{project.root}/{project.file}")
-        self._project, self._cache, self._counters, self._said = project, cache, counters, said
+        self._project, self._cache, self._counters, self._said, self._dry = project, cache, counters, said, dry
         self._base: Mapping[str, Value] = {
             "root": project.root,
             "file": project.file,
@@ -104,17 +104,18 @@ class Discovery(Cheap):
         self.recorded = not answer["volatile"]
         seen = answer["seen"]
         seen["environment"] = {name: _variable(self._cache, name) for name in seen["environment"]}
-        artifact = self._cache.blobs.put(json.dumps(self.document, sort_keys=True).encode())
+        document = json.dumps(self.document, sort_keys=True).encode()
+        artifact = Digest.of(document) if self._dry else self._cache.blobs.put(document)
         inputs: dict[str, Value] = {
             **self._base,
             "files": {path: digest for path, (_, digest) in seen["files"].items()},
             "environment": seen["environment"],
             "seen": Digest.of(json.dumps([seen[name] for name in ("lookups", "folders", "stats")], sort_keys=True).encode()),
         }
-        if self.recorded:
+        if self.recorded and not self._dry:
             base, own = key(self.kind, self.format, self._base), key(self.kind, self.format, inputs)
             self._cache.records.add_trace(base, own, seen, _KEPT)
-        return Made(artifact, (artifact,), inputs)
+        return Made(artifact, (artifact,), inputs, "" if self.recorded else "importing it is not repeatable")
 
     def task(self, name: str) -> dict[str, Any]:
         """What was found of the task that stands under the variable `name`. Raises `NoSuchTask`."""
@@ -173,10 +174,10 @@ class _Check:
             return False
         if not stat.S_ISREG(found.st_mode):
             return True
-        state, digest, _ = hash_file(os.path.realpath(path), self._counters)
-        if digest.hex == known[1] and state:
-            known[0], self.refreshed = list(state), True
-        return bool(digest.hex != known[1])
+        reading = hash_file(os.path.realpath(path), self._counters)
+        if reading.digest.hex == known[1] and reading.trusted:
+            known[0], self.refreshed = list(reading.trusted), True
+        return bool(reading.digest.hex != known[1])
 
     def _folder_changed(self, folder: str, known: list[Any]) -> bool:
         """Whether a folder may hold other names than when its state was taken."""

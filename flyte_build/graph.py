@@ -45,10 +45,10 @@ class Found:
 
 
 class Made:
-    """What making a node came to: its artifact, the digests that it needs to stay, and its inputs if only now known."""
+    """What making a node came to: its artifact, the digests that it needs to stay, and its inputs and reason if only now known."""
 
-    def __init__(self, artifact: Digest, refs: tuple[Digest, ...], inputs: Mapping[str, Value] | None = None) -> None:
-        self.artifact, self.refs, self.inputs = artifact, refs, inputs
+    def __init__(self, artifact: Digest, refs: tuple[Digest, ...], inputs: Mapping[str, Value] | None = None, why: str = "") -> None:
+        self.artifact, self.refs, self.inputs, self.why = artifact, refs, inputs, why
 
 
 class Outcome:
@@ -216,7 +216,7 @@ class Resolver:
             self._memory.add(record)
             self._memory.set_last(node.label, record.key)
         seconds = time.perf_counter() - began - sum(child.seconds for child in children)
-        self._add(Outcome(node, "missing" if self._dry else "made", record, record.key, found.why, max(seconds, 0.0), children))
+        self._add(Outcome(node, "missing" if self._dry else "made", record, record.key, made.why or found.why, max(seconds, 0.0), children))
 
     def _add(self, outcome: Outcome) -> None:
         self.outcomes[outcome.node] = outcome

@@ -75,7 +75,7 @@ _ZIP = f"{os.path.dirname(_STDLIB)}/python{sys.version_info[0]}{sys.version_info
 class Guard:
     """The last finder: refuses modules of the working tree, which are not what was prepared, and says what to do.
 
-    `tree` is the project's root, whose entries were taken from `sys.path`; `hint(name)` gives the advice. Finders that
+    `tree` is the project's root, whose entries were taken from `sys.path`; `hint(path)` gives the advice for a file or folder. Finders that
     editable installs have added come after this one, and are asked by it.
     """
 
@@ -93,8 +93,9 @@ class Guard:
         if spec is None:
             return None
         places = [spec.origin] if spec.has_location and spec.origin else list(spec.submodule_search_locations or ())
-        if any((os.path.realpath(place) + "/").startswith(self._tree + "/") and not is_installed(place) for place in places):
-            raise ModuleNotFoundError(f"No module named {name!r} in the bundle. {self._hint(name)}", name=name)
+        for place in map(os.path.realpath, places):
+            if (place + "/").startswith(self._tree + "/") and not is_installed(place):
+                raise ModuleNotFoundError(f"No module named {name!r} in the bundle. {self._hint(place)}", name=name)
         return spec
 
     def _relative(self, entry: str) -> str:

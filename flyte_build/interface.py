@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
+import json
 import types
 import typing
 from collections.abc import Callable
@@ -42,7 +43,9 @@ class Parameter:
     def missing(self) -> InputError:
         """The error to raise when no value was given."""
         return InputError(
-            f"The input {self.name!r} is missing", why=f"It is a {self.type} and has no default.", hint=f"Add, for example: {self.usage}"
+            f"The input {self.name!r} is missing",
+            why=f"Its type is {self.type}, and it has no default.",
+            hint=f"Add, for example: {self.usage}",
         )
 
     @property
@@ -185,9 +188,16 @@ def _record(cls: Any) -> Record:
 
 def _default(type: Type, value: Any) -> tuple[Wire, str]:
     try:
-        return type.dump(value), _shortened(value)
+        wire = type.dump(value)
+        return wire, _as_typed(wire)
     except Mismatch:
-        return (None, "None") if value is None else (_NO_DEFAULT, _shortened(value))
+        return (None, "null") if value is None else (_NO_DEFAULT, _shortened(value))
+
+
+def _as_typed(wire: Wire) -> str:
+    """Wire as one would type it on a command line."""
+    text = wire if isinstance(wire, str) and wire else json.dumps(wire, ensure_ascii=False)
+    return text if len(text) <= 120 else f"{text[:117]}..."
 
 
 def _outputs(hints: dict[str, Any]) -> list[tuple[str, Type]]:

@@ -96,6 +96,8 @@ class Watch:
             if isinstance(path, (str, bytes)) and reading and not (mode and set(mode) & set("wax")):
                 self._path(self.files, os.fsdecode(path))
         elif event in ("os.listdir", "os.scandir"):
+            if sys._getframe(1).f_code.co_filename.startswith("<frozen importlib"):
+                return  # A finder fills its cache: `lookups` hold what counts of that.
             self._path(self.folders, os.fsdecode(args[0] or ".") if not isinstance(args[0], int) else "/dev/")
         elif event in _PROCESSES:
             self._say(f"starts a process ({event})")

@@ -214,7 +214,7 @@ class Preparation:
     ) -> None:
         self.project, self.cache, self._said = project, cache, said
         self._resolver = Resolver(cache.records, remake=remake, dry=dry, watch=watch, begun=begun)
-        self.discovery = Discovery(project, cache, counters, said)
+        self.discovery = Discovery(project, cache, counters, said, dry)
 
         def scanner() -> Scanner:
             return Scanner(project.root, cache.index, counters, allowed=allowed, progress=progress)
@@ -236,7 +236,10 @@ class Preparation:
 
     def resolve(self) -> Mapping[Node, Outcome]:
         """Resolve all; the bundle is in the store then."""
-        return self._resolver.resolve([self.bundle])
+        outcomes = self._resolver.resolve([self.bundle])
+        if outcomes[self.bundle].state == "made":
+            self.cache.publish_index()
+        return outcomes
 
     def extracted(self) -> str:
         """The folder in which the tree is extracted; a bundle whose blobs turn out to be bad is made again, once."""

@@ -15,6 +15,8 @@ from flyte_build.interface import interface_of
 from flyte_build.task import Task
 from flyte_build.types import Mismatch
 
+_OURS = (os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + "/", "<frozen importlib")
+
 
 class InProcess:
     """Where a task calls a task: for now the function itself runs, in the same process."""
@@ -76,6 +78,7 @@ def _traceback(error: BaseException, below: str) -> str:
     """The traceback from the first frame of the user's own on; paths in a bundle are shown as the project's."""
     described = traceback.TracebackException.from_exception(error, limit=None)
     for one in _chain(described):
+        one.stack[:] = [frame for frame in one.stack if not frame.filename.startswith(_OURS)]
         own = [at for at, frame in enumerate(one.stack) if frame.filename.startswith(below + "/")]
         one.stack[:] = one.stack[own[0] :] if own else one.stack[-3:]
     try:

@@ -95,7 +95,7 @@ class History:
     def end_orphans(self) -> list[str]:
         """Say of every run whose command is gone that it failed; returns their names."""
         orphans = []
-        rows = self._database.execute("SELECT name FROM runs WHERE ended IS NULL").fetchall()
+        rows = self._database.execute("SELECT name FROM runs WHERE ended IS NULL")
         for (name,) in rows:
             if name in self._locks or not self._orphaned(name):
                 continue
@@ -115,7 +115,7 @@ class History:
 
     def get(self, name: str) -> RunRow:
         """The run of that name. Raises `NotFound`."""
-        row = self._database.execute("SELECT * FROM runs WHERE name=?", (name,)).fetchone()
+        row = self._database.one("SELECT * FROM runs WHERE name=?", (name,))
         if row is None:
             from difflib import get_close_matches
 

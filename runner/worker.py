@@ -63,13 +63,15 @@ def main() -> None:
     sys.path[:] = [*roots, *sys.path, *(f"{code}/{os.path.relpath(folder, root)}" for folder in action["last"])]
     use_folder(code, f"{action['code']}/bytecode")
     own = [f"{root}/{folder}" if folder else root for folder in action["roots"]]
-    guard = Guard(root, [*own, *project], _hint)
+    guard = Guard(root, [*own, *project], lambda path: _advice(action, path))
     places = [at for at, finder in enumerate(sys.meta_path) if getattr(finder, "__name__", "") == "PathFinder"]
     sys.meta_path.insert(places[-1] + 1 if places else len(sys.meta_path), guard)
     sys.argv = [action["module"]]
     _enter(f"{order['folder']}/work", code)
     result = execute(lambda: load_task(action["module"], action["variable"]), action["inputs"], code)
-    _hint_at_files(result, root)
+    _hint_at_files(result, action)
+    if result["phase"] == "failed" and result["error"]["traceback"]:
+        _print_traceback(result["error"]["traceback"])
     write_result(order["folder"], result)
     finish(0 if result["phase"] == "succeeded" else 1)
 
@@ -83,23 +85,29 @@ def _enter(folder: str, code: str) -> None:
     os.chdir(folder)
 
 
-def _hint(name: str) -> str:
-    return (
-        f"It is in the project, but nothing imports it in a way that can be seen. "
-        f'Add it to the environment: TaskEnvironment(..., include=["{name.replace(".", "/")}.py"]), or use `--copy-style all`.'
-    )
+def _print_traceback(text: str) -> None:
+    """As Python would: on standard error, and so in the log."""
+    try:
+        sys.stdout.flush()
+        sys.stderr.write(text)
+        sys.stderr.flush()
+    except (OSError, ValueError, AttributeError):  # The task has closed its streams.
+        return
 
 
-def _hint_at_files(result: dict[str, Any], root: str) -> None:
+def _hint_at_files(result: dict[str, Any], action: dict[str, Any]) -> None:
     """Say what to do when a file was not found that the project has."""
     error = result.get("error")
     if error and error["type"] == "FileNotFoundError":
         name = error["message"].rpartition(": ")[2].strip("'\"")
-        if name and not os.path.isabs(name) and os.path.exists(f"{root}/{name}"):
-            error["hint"] = (
-                f'{name} is in the project, but not in the bundle. Add it to the environment: TaskEnvironment(..., include=["{name}"]), '
-                "or use `--copy-style all`."
-            )
+        if name and not os.path.isabs(name) and os.path.exists(f"{action['root']}/{name}"):
+            error["hint"] = f"{name} is in the project, but not in the bundle. {_advice(action, f'{action["root"]}/{name}')}"
+
+
+def _advice(action: dict[str, Any], path: str) -> str:
+    """What to do about a file or folder of the project (absolute) that is not in the bundle."""
+    include = os.path.relpath(path, os.path.dirname(f"{action['root']}/{action['file']}"))
+    return f'Add it to the environment: TaskEnvironment(..., include=["{include}"]), or use `--copy-style all`.'
 
 
 def _watch() -> None:
