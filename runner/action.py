@@ -17,7 +17,8 @@ from typing import Any
 class Action:
     """`code` is the folder of the extracted bundle ("" without one), `roots` the import roots in it, in order.
 
-    `root` is the working tree, which must not be imported from, and `file` the task's file in it; `inputs` are wire; `env` are added to the environment;
+    `root` is the working tree, which must not be imported from, and `file` the task's file in it;
+    `inputs` are wire; `env` are added to the environment;
     `timeout` is in seconds. `attempt` counts from 1.
     """
 

@@ -100,8 +100,9 @@ def _hint_at_files(result: dict[str, Any], action: dict[str, Any]) -> None:
     error = result.get("error")
     if error and error["type"] == "FileNotFoundError":
         name = error["message"].rpartition(": ")[2].strip("'\"")
-        if name and not os.path.isabs(name) and os.path.exists(f"{action['root']}/{name}"):
-            error["hint"] = f"{name} is in the project, but not in the bundle. {_advice(action, f'{action["root"]}/{name}')}"
+        path = f"{action['root']}/{name}"
+        if name and not os.path.isabs(name) and os.path.exists(path):
+            error["hint"] = f"{name} is in the project, but not in the bundle. {_advice(action, path)}"
 
 
 def _advice(action: dict[str, Any], path: str) -> str:

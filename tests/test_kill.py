@@ -15,6 +15,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterable
+from pathlib import Path
 from types import FrameType
 from typing import Any
 
@@ -31,6 +32,7 @@ from flyte_build.cas.digest import Digest
 from flyte_build.cas.encoding import key
 from flyte_build.cas.records import Record
 from flyte_build.errors import BlobCorrupt
+from tests.conftest import close
 
 KILLS = 60  # For each scenario.
 SCENARIOS = ("begin", "put", "bundle", "extract", "collect", "quarantine", "damaged")
@@ -148,7 +150,7 @@ def before(scenario: str, cache_folder: str, root: str, generation: int) -> None
             os.chmod(path, 0o644)
             with open(path, "wb") as file:
                 file.write(b"is bad")
-        cache.database.close()
+        close(cache)
 
 
 WORK: dict[str, Callable[[Cache, str, int], object]] = {
@@ -233,8 +235,8 @@ def check(folder: str, said: Callable[[str], None]) -> None:
     for name in os.listdir(cache.extractions):
         assert name.startswith((".extracting-", ".doomed-")) or len(name) == 64, name
     assert cache.leased() == set()
-    assert cache.database.execute("PRAGMA quick_check").fetchone() == ("ok",)
-    cache.database.close()
+    assert cache.database.execute("PRAGMA quick_check")[0] == ("ok",)
+    close(cache)
 
 
 def main(scenario: str, folder: str, kills: int) -> None:
@@ -248,7 +250,7 @@ def main(scenario: str, folder: str, kills: int) -> None:
     os.makedirs(root)
     said: list[str] = []
     may_say = said.append if scenario == "damaged" else must_not_say
-    Cache(store, Counters(), must_not_say).database.close()
+    close(Cache(store, Counters(), must_not_say))
     generation = 0
 
     def once(deadly: int) -> tuple[int, int]:
@@ -257,7 +259,7 @@ def main(scenario: str, folder: str, kills: int) -> None:
         def work() -> None:
             cache = Cache(store, Counters(), may_say)
             WORK[scenario](cache, root, generation)
-            cache.database.close()
+            close(cache)
 
         return child(work, deadly)
 
@@ -276,9 +278,9 @@ def main(scenario: str, folder: str, kills: int) -> None:
             gc.collect(cache, 1000, False)
             assert not list(cache.blobs.litter()) and all(len(name) == 64 for name in os.listdir(cache.extractions))
             assert os.listdir(f"{cache.folder}/leases") == []
-            cache.database.close()
+            close(cache)
     cache = Cache(store, Counters(), may_say)
-    assert cache.database.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+    assert cache.database.execute("PRAGMA integrity_check")[0] == ("ok",)
     print(died, steps)
 
 
@@ -292,7 +294,12 @@ def test_everything_is_right_after_a_kill(scenario: str) -> None:
     """At every step: blobs are their digests' bytes, records are complete, extractions are whole, and work goes on."""
     folder = tempfile.mkdtemp(prefix="flyte-kill-")
     try:
-        done = subprocess.run([sys.executable, __file__, scenario, folder, str(KILLS)], capture_output=True, text=True)
+        done = subprocess.run(
+            [sys.executable, "-m", "tests.test_kill", scenario, folder, str(KILLS)],
+            capture_output=True,
+            text=True,
+            cwd=Path(__file__).parents[1],
+        )
         assert done.returncode == 0, done.stderr
         died, steps = map(int, done.stdout.split())
         assert died >= min(steps, KILLS) * 0.8 and died >= 15, done.stdout

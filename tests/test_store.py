@@ -348,7 +348,7 @@ def test_a_full_disk_never_breaks_records(tmp_path: Path) -> None:
             cache.index.save("scope", os.urandom(1 << 20))
         os.unlink(filler)
         assert record_blob(cache, "after", digest) == cache.records.find(key("test", 1, {"name": "after"}))
-        assert cache.database.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+        assert cache.database.execute("PRAGMA integrity_check")[0] == ("ok",)
 
 
 @as_root
