@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
-from typing import Any
 
 from flyte_build.errors import BudgetExceeded
 
@@ -19,25 +18,23 @@ class Budget:
 
 
 class Meter:
-    """Counts a walk against a budget. The walk adds file sizes to `size`, and tells each folder that it has finished."""
+    """Counts a walk against a budget."""
 
     def __init__(self, budget: Budget) -> None:
         self._budget = budget
         self._began = time.monotonic()
-        self._files = 0
+        self._files = self._size = 0
         self._folders: dict[str, tuple[int, int]] = {}
-        self._before = 0
-        self.size = 0
 
-    def enter(self, folder: str, names: dict[str, Any]) -> None:
-        """Count a folder's names, and the bytes added to `size` since the last one. Raises `BudgetExceeded`."""
-        self._files += len(names)
-        self._folders[folder] = (len(names), self.size - self._before)
-        self._before = self.size
+    def enter(self, folder: str, names: int, size: int) -> None:
+        """Count a folder's names, and the bytes of its files. Raises `BudgetExceeded`."""
+        self._files += names
+        self._size += size
+        self._folders[folder] = (names, size)
         seconds = time.monotonic() - self._began
         if self._files > self._budget.files:
             raise self._exceeded(f"more than {self._budget.files:,} files")
-        if self.size > self._budget.bytes:
+        if self._size > self._budget.bytes:
             raise self._exceeded(f"more than {self._budget.bytes / (1 << 30):.1f} GiB")
         if seconds > self._budget.seconds:
             raise self._exceeded(f"walking over them took more than {self._budget.seconds:.0f} seconds")

@@ -25,6 +25,7 @@ ANNOTATION = "dev.flyte.tree"
 MANIFEST = "application/vnd.oci.image.manifest.v1+json"
 _CONFIG = "application/vnd.oci.image.config.v1+json"
 _LAYER = "application/vnd.oci.image.layer.v1.tar+zstd"
+WINDOW = 8 << 20  # Bytes of zstd window that a layer may ask for (RFC 8878, 3.1.1.1.2 recommends to allow 8 MiB).
 _DOCUMENT_LIMIT = 256 << 20
 
 
@@ -88,7 +89,7 @@ def read(manifest: Digest, blobs: BlobReader) -> Bundle:
             for layer, diff_id in zip(outer["layers"], diff_ids, strict=True)
         ]
         return Bundle(manifest, config, Digest.parse(outer["annotations"][ANNOTATION]), layers[0], tuple(layers[1:]))
-    except (ValueError, KeyError, TypeError, IndexError, RecursionError) as error:
+    except (ValueError, KeyError, TypeError, IndexError, AttributeError, OverflowError, RecursionError) as error:
         raise ExtractionRefused(f"{manifest} is no bundle", why=f"Its manifest is malformed ({error!r}).") from None
 
 
@@ -97,12 +98,20 @@ def read_tree(bundle: Bundle, blobs: BlobReader) -> Tree:
     import zstandard
 
     data = blobs.read(bundle.document.digest)
-    with zstandard.ZstdDecompressor().stream_reader(data) as stream:
-        reader = tar.Reader(io.BufferedReader(stream))
-        member = reader.next()
-        if member is None or member.name != TREE or member.size > _DOCUMENT_LIMIT:
-            raise ExtractionRefused(f"{bundle.manifest} is no bundle", why="Its first layer does not hold a tree.")
-        tree = Tree.decode(reader.skim(member.size, None))
+    try:
+        with zstandard.ZstdDecompressor(max_window_size=WINDOW).stream_reader(data) as stream:
+            reader = tar.Reader(io.BufferedReader(stream))
+            member = reader.next()
+            if member is None or member.name != TREE or member.size > _DOCUMENT_LIMIT:
+                raise ExtractionRefused(f"{bundle.manifest} is no bundle", why="Its first layer does not hold a tree.")
+            document = reader.skim(member.size, None)
+            if reader.next() is not None:
+                raise ExtractionRefused(f"{bundle.manifest} is no bundle", why="Its first layer holds more than a tree.")
+    except zstandard.ZstdError as error:
+        raise ExtractionRefused(
+            f"{bundle.manifest} is no bundle", why=f"Its first layer is not compressed as it should be ({error})."
+        ) from None
+    tree = Tree.decode(document)
     if tree.digest != bundle.tree:
         raise ExtractionRefused(f"{bundle.manifest} is not the bundle of {bundle.tree}", why="The tree inside is another.")
     return tree

@@ -28,12 +28,11 @@ from flyte_build.errors import ExtractionRefused, StoreError
 
 from . import tar
 from .budget import Budget
-from .bundle import Bundle, Layer, read, read_tree
+from .bundle import WINDOW, Bundle, Layer, read, read_tree
 from .marker import find, mark, parents
 from .packs import CODE
 from .tree import Entry, Tree
 
-_WINDOW = 8 << 20  # Bytes of zstd window that a pack may ask for (RFC 8878, 3.1.1.1.2 recommends to allow 8 MiB).
 _PARALLEL = 4 << 20  # Bytes from which a second thread pays.
 
 
@@ -138,22 +137,20 @@ class _Extraction:
         else:
             for pack in packs:
                 self._pack(pack)
-        if any(entry.kind != "l" for entry in self._left.values()) or len(self._left) != self._links():
+        if self._left:
             raise _refused(self._bundle, f"{next(iter(self._left.values())).name!r} is missing from it")
-        for entry in self._left.values():
-            os.symlink(entry.content, self._folder + b"/" + entry.path)
+        for entry in self._tree.entries:
+            if entry.kind == "l":  # Last, so that nothing is written through one.
+                os.symlink(entry.content, self._folder + b"/" + entry.path)
         for folder in [*self._folders, b""]:
             os.chmod(self._folder + b"/" + folder, 0o555)
-
-    def _links(self) -> int:
-        return sum(entry.kind == "l" for entry in self._tree.entries)
 
     def _pack(self, pack: Layer) -> None:
         import zstandard
 
         with self._blobs.open(pack.digest) as raw:
             verified = _Verified(raw)
-            stream = zstandard.ZstdDecompressor(max_window_size=_WINDOW).stream_reader(verified)  # type: ignore[arg-type]  # It only reads.
+            stream = zstandard.ZstdDecompressor(max_window_size=WINDOW).stream_reader(verified)  # type: ignore[arg-type]  # It only reads.
             try:
                 reader = tar.Reader(io.BufferedReader(stream, 1 << 20))
                 while member := reader.next():
@@ -175,7 +172,8 @@ class _Extraction:
         if link:
             if member.target != entry.content:
                 raise _refused(self._bundle, f"the link {entry.name!r} leads elsewhere than its tree says")
-            return  # Made at the end, from the tree.
+            del self._left[member.name]
+            return
         if member.size != entry.size:
             raise _refused(self._bundle, f"{entry.name!r} is not of the size that its tree says")
         del self._left[member.name]

@@ -138,8 +138,8 @@ class Scanner:
             folder, trusted = stack.pop()
             old = before.get(folder, {})
             try:
-                with os.scandir(f"{self._root}/{folder}") as found:
-                    entries = list(found)
+                with os.scandir(f"{self._root}/{folder}") as names:
+                    entries = list(names)
             except FileNotFoundError:
                 unchanged = False
                 continue
@@ -148,6 +148,7 @@ class Scanner:
             rules = ("r", tuple([row(entry.stat()) for entry in entries if entry.name in _RULE_FILES and entry.is_file()]))
             trusted = trusted and old.get("") == rules
             now: Folder = {"": rules}
+            size = 0
             for entry in entries:
                 name = entry.name
                 known = old.get(name) if trusted else None
@@ -155,9 +156,15 @@ class Scanner:
                     is_folder = entry.is_dir(follow_symlinks=False)
                 elif known[0] == "f":
                     stated += 1
-                    if _state(entry) == known[1]:
+                    try:
+                        found = entry.stat(follow_symlinks=False)
+                    except FileNotFoundError:
+                        unchanged = False
+                        continue
+                    # Written out here, since this is done for every file each time.
+                    if (found.st_mode, found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino) == known[1]:
                         now[name] = known
-                        meter.size += known[3]
+                        size += known[3]
                         continue
                 elif known[0] == "l":
                     if _state(entry) == known[1]:
@@ -184,10 +191,10 @@ class Scanner:
                 elif state:
                     now[name] = ("f", (), "", state[1], False, "")
                     pending.append((folder, name))
-                meter.size += state[1] if state else 0
+                size += state[1] if state else 0
             unchanged = unchanged and len(now) == len(old)
             folders[folder] = now
-            meter.enter(folder, now)
+            meter.enter(folder, len(now), size)
         unchanged = unchanged and len(folders) == len(before)
         self._counters.add(files_stated=stated)
         self._hash(folders, pending)

@@ -74,6 +74,7 @@ class Reader:
     def next(self) -> Member | None:
         """The next member, or None at the end, which must be two blocks of zeros with nothing after them."""
         long: dict[bytes, bytes] = {}
+        blocks = b""
         while True:
             block = self._take(BLOCK)
             if block == END[:BLOCK]:
@@ -86,11 +87,12 @@ class Reader:
                 if block != _block(b"././@LongLink", b"0000000", size, kind, b"") or text[size - 1 :].strip(b"\0"):
                     raise _refused("a long name is malformed")
                 long[kind] = text[: size - 1]
+                blocks += block + text
                 continue
             name = long.get(b"L", block[:100].rstrip(b"\0"))
             target = long.get(b"K", block[157:257].rstrip(b"\0")) if kind == b"2" else None
             member = Member(name, size, block[100:107] == b"0000755", target)
-            if header(member)[-BLOCK:] != block:
+            if header(member) != blocks + block:
                 raise _refused(f"the member {name[:200]!r} is of a kind or form that a bundle never has")
             return member
 
@@ -117,9 +119,12 @@ class Reader:
 
 def _size(field: bytes) -> int:
     try:
-        return int.from_bytes(field[1:], "big") if field[0] == 0x80 else int(field[:11], 8)
+        size = int.from_bytes(field[1:], "big") if field[0] == 0x80 else int(field[:11], 8)
     except ValueError:
-        raise _refused("a size is no number") from None
+        size = -1
+    if size < 0:
+        raise _refused("a size is no number")
+    return size
 
 
 def _refused(why: str) -> ExtractionRefused:

@@ -68,6 +68,10 @@ class Tree:
                 raise _refused(f"the link {os.fsdecode(path)!r} leads out of it")
             previous = path
             files.add(path)
+        links = {entry.path for entry in self.entries if entry.kind == "l"}
+        for path, _, _, content in (entry for entry in self.entries if entry.kind == "l"):
+            if _climbs_from_link(path, content, links):
+                raise _refused(f"the link {os.fsdecode(path)!r} goes up from where another link leads")
         for path in files:
             while b"/" in path:
                 path = path.rpartition(b"/")[0]
@@ -94,6 +98,21 @@ def stays_inside(path: bytes, target: bytes) -> bool:
         if depth < 0:
             return False
     return True
+
+
+def _climbs_from_link(path: bytes, target: bytes, links: set[bytes]) -> bool:
+    """Whether `..` in a link's target comes after another link, so that text cannot tell where it leads (CVE-2025-4138)."""
+    at = path.split(b"/")[:-1]
+    through_link = False
+    for part in target.split(b"/"):
+        if part == b"..":
+            if through_link:
+                return True
+            at = at[:-1]
+        elif part not in (b"", b"."):
+            at = [*at, part]
+            through_link = through_link or b"/".join(at) in links
+    return False
 
 
 def _parse(document: bytes) -> Iterator[Entry]:

@@ -37,6 +37,10 @@ class Database:
                     pass
             raise _unavailable(self._path, error) from error
 
+    def close(self) -> None:
+        """Close the database; the process's end does so too."""
+        self._connection.close()
+
     def one(self, statement: str, values: Sequence[Any] = ()) -> Any:
         """Run one statement and give its first row, or None."""
         rows = self.execute(statement, values)

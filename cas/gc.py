@@ -137,6 +137,9 @@ def remove_tree(path: str) -> None:
             os.rename(path, doomed)
         except FileNotFoundError:
             return
+        if os.path.islink(doomed) or not os.path.isdir(doomed):
+            os.unlink(doomed)
+            return
         for folder, _, _ in os.walk(doomed):
             os.chmod(folder, 0o700)
         try:

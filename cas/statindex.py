@@ -46,7 +46,7 @@ class StatIndex:
         found = self._database.one("SELECT data FROM stat WHERE scope=?", (scope,))
         if found is None:
             return None, b""
-        checksum, data = found[0][:16], found[0][16:]
+        checksum, data = found[0][:16], memoryview(found[0])[16:]
         return (marshal.loads(data), checksum) if checksum == fingerprint(data) else (None, b"")
 
     def save(self, scope: str, value: Any) -> bytes:
@@ -65,9 +65,11 @@ class StatIndex:
         self._database.execute("DELETE FROM stat WHERE scope=?", (scope,))
 
 
-def fingerprint(data: bytes) -> bytes:
+def fingerprint(data: bytes | memoryview) -> bytes:
     """xxh3-128 of something that never leaves this machine and this Python."""
-    return xxhash.xxh3_128_digest(_WRITER + data)
+    checksum = xxhash.xxh3_128(_WRITER)
+    checksum.update(data)
+    return checksum.digest()
 
 
 def row(stat: os.stat_result) -> Row:

@@ -33,6 +33,9 @@ _AHEAD = [
 ]
 
 
+_terminated: list[int] = []  # The signal that has ended the task, if one has.
+
+
 def main() -> None:
     """Wait for an action and run it."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # The terminal's Ctrl-C is the command's to handle.
@@ -70,7 +73,7 @@ def main() -> None:
     _enter(f"{order['folder']}/work", code)
     result = execute(lambda: load_task(action["module"], action["variable"]), action["inputs"], code)
     _hint_at_files(result, action)
-    if result["phase"] == "failed" and result["error"]["traceback"]:
+    if result["phase"] == "failed" and result["error"]["traceback"] and not _terminated:
         _print_traceback(result["error"]["traceback"])
     write_result(order["folder"], result)
     finish(0 if result["phase"] == "succeeded" else 1)
@@ -114,8 +117,16 @@ def _advice(action: dict[str, Any], path: str) -> str:
 def _watch() -> None:
     while os.read(CONTROL, 1):
         pass
+    try:
+        import psutil
+
+        for child in psutil.Process().children(recursive=True):  # Also those that have left the group.
+            child.kill()
+    except Exception:  # Whatever happens here (an image without psutil, a child that is gone), the group ends.
+        os.killpg(0, signal.SIGKILL)
     os.killpg(0, signal.SIGKILL)
 
 
 def _terminate(number: int, frame: Any) -> None:
+    _terminated.append(number)
     raise SystemExit(128 + number)  # So that the task's `finally` blocks run.
