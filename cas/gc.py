@@ -50,7 +50,6 @@ def collect(cache: Cache, keep: float, dry_run: bool) -> Collection:
     A dry run finds the same things and touches nothing. Safe beside running tasks, writers and other collections.
     """
     removed: list[Removed] = []
-    # A record "used in the future" was written before the clock was set back: it counts as used now.
     limit = int(time.time() - keep)
     with cache.collecting():
         if not dry_run:

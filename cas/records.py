@@ -20,6 +20,7 @@ CREATE TABLE IF NOT EXISTS traces(
   base TEXT NOT NULL, key TEXT NOT NULL, seen TEXT NOT NULL, used INTEGER NOT NULL, PRIMARY KEY(base, key)) WITHOUT ROWID;
 """
 _FRESH = 3600  # Seconds within which a second use of a record is not written down: a warm command writes nothing.
+_USED_AFTER = "min(used, ?) > ?"  # A use "in the future" was written before the clock was set back: it counts as one now.
 
 
 @dataclass(frozen=True)
@@ -73,13 +74,13 @@ class Records:
 
     def remove_unused(self, limit: int) -> None:
         """Forget the records that were last used at `limit` or before, and the labels and traces that named them."""
-        self._database.execute("DELETE FROM records WHERE used<=?", (limit,))
+        self._database.execute(f"DELETE FROM records WHERE NOT {_USED_AFTER}", (int(time.time()), limit))
         self._database.execute("DELETE FROM labels WHERE key NOT IN (SELECT key FROM records)")
         self._database.execute("DELETE FROM traces WHERE key NOT IN (SELECT key FROM records)")
 
     def needed(self, limit: int) -> set[Digest]:
         """What the records used after `limit` refer to."""
-        rows = self._database.execute("SELECT refs FROM records WHERE used>?", (limit,))
+        rows = self._database.execute(f"SELECT refs FROM records WHERE {_USED_AFTER}", (int(time.time()), limit))
         return {Digest(ref) for (refs,) in rows for ref in json.loads(refs)}
 
     def needing(self, digest: Digest) -> list[Record]:

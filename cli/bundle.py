@@ -74,6 +74,6 @@ def _explain(console: Console, path: str, listing: dict[str, Any], runner: Runne
     elif not os.path.lexists(f"{runner.project.root}/{path}"):
         raise UsageError(f"There is no {path} below {runner.project.root}")
     else:
-        console.print(
-            f'{path} is not in the bundle: nothing imports it. Add include=["{path}"] to the environment, or use `--copy-style all`.'
-        )
+        include = os.path.relpath(path, os.path.dirname(runner.project.file))
+        remedy = f'Add include=["{include}"] to the environment, or use `--copy-style all`.'
+        console.print(f"{path} is not in the bundle: nothing imports it. {remedy}")

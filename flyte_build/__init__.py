@@ -55,7 +55,7 @@ _PLACES = {
 }
 _MODULES = ("errors",)
 
-__all__ = [*sorted(_PLACES), "errors", "version"]
+__all__ = sorted([*_PLACES, "errors", "version"])
 
 
 def version() -> str:

@@ -14,8 +14,8 @@ from flyte_build.bundler.imports import reachable
 from flyte_build.cas.counters import Counters
 from flyte_build.cas.statindex import hash_file, trusted
 
-from .discover import below
 from .environment import TaskEnvironment
+from .importing import below
 from .interface import interface_of
 from .observe import Watch
 from .resources import RetryStrategy, Timeout
@@ -101,6 +101,10 @@ def describe_task(task: Task[..., Any]) -> dict[str, Any]:
 
 
 def _seen(root: str, loaded: set[str], modules: list[str], watch: Watch, counters: Counters, began: int) -> dict[str, Any]:
+    for folder, names in list(watch.lookups.items()):
+        for name in names:
+            if os.path.isdir(f"{folder}/{name}"):  # Whether it is a package, or only a folder, decides too.
+                watch.look_up(f"{folder}/{name}", "__init__")
     files = {}
     for path in sorted(loaded | watch.files | {f"{root}/{name}" for name in modules}):
         try:

@@ -13,7 +13,7 @@ import time
 import traceback
 from typing import Any
 
-from .importing import is_installed, is_stdlib, use_folder
+from .importing import loaded_files, use_folder
 from .observe import Watch
 
 
@@ -53,22 +53,6 @@ def _discover(request: dict[str, Any]) -> dict[str, Any]:
     from .describe import describe
 
     return describe(module, loaded, root, file, request["roots"], watch, began)
-
-
-def loaded_files() -> set[str]:
-    """The absolute paths of all modules' files, but for the standard library's and what is built in."""
-    found = set()
-    for module in list(sys.modules.values()):
-        spec = getattr(module, "__spec__", None)
-        origin = getattr(spec, "origin", None) or getattr(module, "__file__", None)
-        if isinstance(origin, str) and os.path.isabs(origin) and not is_stdlib(origin) and os.path.isfile(origin):
-            found.add(origin)
-    return found
-
-
-def below(root: str, path: str) -> str | None:
-    """A path relative to the root, or None when it is not the project's own."""
-    return os.path.relpath(path, root) if path.startswith(root + "/") and not is_installed(path) else None
 
 
 def _described(error: BaseException, root: str) -> dict[str, Any]:

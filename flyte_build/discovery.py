@@ -22,7 +22,7 @@ from flyte_build.cas.counters import Counters
 from flyte_build.cas.digest import Digest
 from flyte_build.cas.encoding import Value, key
 from flyte_build.cas.statindex import hash_file, row, trusted
-from flyte_build.errors import FlyteError, ModuleLoadError, NoSuchTask
+from flyte_build.errors import BlobCorrupt, BlobMissing, FlyteError, ModuleLoadError, NoSuchTask
 
 from . import __version__
 from .graph import FIRST_TIME, Cheap, Found, Made, Memory, Outcomes, Resolve
@@ -49,6 +49,10 @@ class Project:
         parts = file.removesuffix(".py").split("/")
         base = 1 if self.roots[0] == "src" and parts[0] == "src" else 0
         dotted = all(part.isidentifier() for part in parts[base:])
+        if len(parts) > base + 1 and folder in self.roots and os.path.exists(f"{root}/{folder}/{parts[base]}.py"):
+            # jobs/jobs.py: a module `jobs` wins over a folder `jobs` that is no package, so the file is just `jobs`.
+            dotted = False
+            self.roots.insert(0, self.roots.pop(self.roots.index(folder)))
         self.module = ".".join(parts[base:]) if dotted else parts[-1]
 
 
@@ -82,8 +86,7 @@ class Discovery(Cheap):
             different = check.difference()
             if not different:
                 record = memory.find(found)
-                if record and self._cache.blobs.has(record.artifact):
-                    self.document = json.loads(self._cache.blobs.read(record.artifact))
+                if record and self._read(record.artifact):
                     if check.refreshed or at:
                         self._cache.records.add_trace(base, found, seen, _KEPT)
                     return Found(self._base, record)
@@ -91,6 +94,16 @@ class Discovery(Cheap):
             if not at:
                 why = different
         return Found(self._base, None, why)
+
+    def _read(self, artifact: Digest) -> bool:
+        try:
+            self.document = json.loads(self._cache.blobs.read(artifact))
+        except BlobCorrupt as error:
+            self._said(f"{error.what}; it is made again.")
+            return False
+        except BlobMissing:
+            return False
+        return True
 
     def make(self, outcomes: Outcomes, resolve: Resolve) -> Made:
         """Import the file in a child process. Raises `ModuleLoadError`."""

@@ -186,8 +186,8 @@ class Resolver:
     def _settle(self, node: Node, done: Callable[[Node], None]) -> tuple[Node, Found] | None:
         """Settle a node without making it; gives back what must be made."""
         began = time.perf_counter()
-        if any(self.outcomes[need].state == "missing" for need in node.needs):
-            needs = ", ".join(need.kind for need in node.needs if self.outcomes[need].state == "missing")
+        if any(self.outcomes[need].record is None for need in node.needs):
+            needs = ", ".join(need.kind for need in node.needs if self.outcomes[need].record is None)
             self._add(Outcome(node, "missing", None, None, f"{needs} must be made first", 0.0, []))
             done(node)
             return None

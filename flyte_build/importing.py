@@ -72,6 +72,22 @@ _STDLIB = os.path.realpath(os.path.dirname(os.__file__))
 _ZIP = f"{os.path.dirname(_STDLIB)}/python{sys.version_info[0]}{sys.version_info[1]}.zip"
 
 
+def loaded_files() -> set[str]:
+    """The absolute paths of all modules' files, but for the standard library's and what is built in."""
+    found = set()
+    for module in list(sys.modules.values()):
+        spec = getattr(module, "__spec__", None)
+        origin = getattr(spec, "origin", None) or getattr(module, "__file__", None)
+        if isinstance(origin, str) and os.path.isabs(origin) and not is_stdlib(origin) and os.path.isfile(origin):
+            found.add(origin)
+    return found
+
+
+def below(root: str, path: str) -> str | None:
+    """A path relative to the root, or None when it is not the project's own."""
+    return os.path.relpath(path, root) if path.startswith(root + "/") and not is_installed(path) else None
+
+
 class Guard:
     """The last finder: refuses modules of the working tree, which are not what was prepared, and says what to do.
 

@@ -84,8 +84,8 @@ class Watch:
             self.lookups.setdefault(folder, set()).add(name)
 
     def _variable(self, name: str) -> None:
-        if self._on and name not in _SHELL:
-            self.environment.add(name)
+        if self._on and isinstance(name, str | bytes):
+            self.environment.update({os.fsdecode(name)} - _SHELL)
 
     def _audit(self, event: str, args: tuple[Any, ...]) -> None:
         if not self._on:

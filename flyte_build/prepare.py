@@ -249,13 +249,14 @@ class Preparation:
             return found
         from flyte_build.bundler import bundle, extraction
 
-        for again in (True, False):
+        record = self._resolver.outcomes[self.bundle].record
+        for left in range(len(record.refs) if record else 1, -1, -1):  # Each turn finds one bad blob at least.
             manifest = self._resolver.outcomes[self.bundle].artifact
             assert manifest is not None
             try:
                 return extraction.extract(self.cache, bundle.read(manifest, self.cache.blobs))
             except (BlobCorrupt, BlobMissing) as error:
-                if not again:
+                if not left:
                     raise
                 self._said(f"{error.what}; it is made again.")
                 del self._resolver.outcomes[self.bundle]

@@ -102,9 +102,11 @@ def _hint_at_files(result: dict[str, Any], action: dict[str, Any]) -> None:
     """Say what to do when a file was not found that the project has."""
     error = result.get("error")
     if error and error["type"] == "FileNotFoundError":
+        from flyte_build.bundler.secrets import by_name
+
         name = error["message"].rpartition(": ")[2].strip("'\"")
         path = f"{action['root']}/{name}"
-        if name and not os.path.isabs(name) and os.path.exists(path):
+        if name and not os.path.isabs(name) and os.path.exists(path) and not by_name(name):
             error["hint"] = f"{name} is in the project, but not in the bundle. {_advice(action, path)}"
 
 

@@ -85,12 +85,6 @@ def entries_of(files: Files) -> list[Entry]:
     ]
 
 
-def close(cache: Cache) -> None:
-    """Close a cache's database, so that its file is whole."""
-    connection = getattr(cache.database, "_connection", cache.database)
-    connection.close()
-
-
 @contextmanager
 def opened(folder: str | Path, said: Callable[[str], None] | None = None, counters: Counters | None = None) -> Iterator[Cache]:
     """An open cache, closed at the end. Unless `said` is given, nothing may be said."""
@@ -102,7 +96,7 @@ def opened(folder: str | Path, said: Callable[[str], None] | None = None, counte
     try:
         yield cache
     finally:
-        close(cache)
+        cache.database.close()
 
 
 def scan(cache: Cache, root: str | Path, **options: object) -> tuple[Scan, Counters]:

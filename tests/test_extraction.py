@@ -585,12 +585,13 @@ print(os.stat(place).st_ino, extraction.damage(place, bundle.read_tree(made, cac
     assert os.listdir(cache.extractions) == [made.tree.hex]
 
 
-def test_an_extraction_of_an_unrecorded_bundle_is_left_alone_by_verify(cache: Cache) -> None:
-    """Without its bundle there is nothing to compare it with; junk in the folder is no extraction."""
+def test_an_extraction_that_nothing_is_known_of_is_removed_by_verify(cache: Cache) -> None:
+    """Without its bundle there is nothing to compare it with; one that is recorded under any label stays."""
     made = plain(cache, Tree(entries_of(FILES)), archive(FILES))
     extraction.extract(cache, made)
-    assert extraction.verify(cache) == (1, [])
+    assert [each.digest for each in extraction.verify(cache)[1]] == [made.tree] and os.listdir(cache.extractions) == []
     record_bundle(cache, made)
+    extraction.extract(cache, made)
     assert extraction.verify(cache) == (1, [])
 
 

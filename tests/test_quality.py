@@ -1,0 +1,78 @@
+"""The checks that are not about behaviour: types, style, layers, and what the wheel holds."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+BIN = os.path.dirname(sys.executable)
+
+
+@pytest.mark.parametrize(
+    "command",
+    [["mypy", "--no-incremental"], ["ruff", "check", "."], ["ruff", "format", "--check", "."], ["lint-imports", "--no-cache"]],
+    ids=["types", "lint", "format", "layers"],
+)
+def test_the_code_passes(command: list[str]) -> None:
+    """Strict types, a clean linter, one format, and imports that point downwards."""
+    done = subprocess.run([f"{BIN}/{command[0]}", *command[1:]], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_the_wheel_holds_exactly_the_packages(tmp_path: Path) -> None:
+    """Every module of the tree is in the wheel under `flyte_build`, once, and nothing else is."""
+    source = tmp_path / "source"
+    files = subprocess.run(["git", "ls-files", "-co", "--exclude-standard"], cwd=ROOT, capture_output=True, text=True, check=True).stdout.splitlines()
+    for name in files:
+        target = source / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if (ROOT / name).is_symlink():
+            target.symlink_to(os.readlink(ROOT / name))
+        elif (ROOT / name).is_file():
+            target.write_bytes((ROOT / name).read_bytes())
+    command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", str(tmp_path), str(source)]
+    subprocess.run(command, check=True, capture_output=True)
+    with zipfile.ZipFile(next(tmp_path.glob("*.whl"))) as wheel:
+        held = {name for name in wheel.namelist() if ".dist-info/" not in name}
+    parts = ("cas", "bundler", "images", "runner", "cli")
+    expected = {f"flyte_build/{name}" for name in files if name.startswith(parts) and name.endswith(".py")}
+    expected |= {name for name in files if name.startswith("flyte_build/") and name.endswith((".py", "py.typed"))}
+    assert held == expected | {"flyte.py"}
+
+
+@pytest.mark.parametrize(
+    ("code", "unwanted"),
+    [
+        ("import flyte", "typing dataclasses click sqlite3 asyncio"),
+        ("import flyte; flyte.TaskEnvironment", "click sqlite3 asyncio pathspec rich docker oras"),
+        ("import flyte_build.cas.digest", "click sqlite3 flyte_build.task"),
+        ("import flyte_build.runner.spawn", "typing dataclasses json subprocess"),
+        ("import flyte_build.runner.worker", "click sqlite3 rich pathspec zstandard xxhash docker oras"),
+        ("import flyte_build.cli.main", "sqlite3 rich asyncio pathspec zstandard docker oras flyte_build.attempts"),
+        ("import flyte_build.cli.run", "rich asyncio pathspec zstandard docker oras tomlkit subprocess flyte_build.bundler.packs"),
+    ],
+)
+def test_imports_stay_within_their_budget(code: str, unwanted: str) -> None:
+    """What is on the way of a warm command loads nothing that it does not use."""
+    check = f"{code}; import sys; print([name for name in {unwanted.split()!r} if name in sys.modules])"
+    assert subprocess.run([sys.executable, "-I", "-c", check], capture_output=True, text=True, check=True).stdout.strip() == "[]"
+
+
+def test_the_face_gives_every_name_and_no_other() -> None:
+    """`__all__` is sorted, complete, and every name in it can be had, under both names of the package."""
+    import flyte
+    import flyte_build
+    import flyte_build.errors
+
+    assert flyte is flyte_build
+    assert sorted(flyte_build.__all__) == flyte_build.__all__
+    assert all(getattr(flyte_build, name) is not None for name in flyte_build.__all__)
+    import flyte.errors
+
+    assert flyte.errors is flyte_build.errors
