@@ -20,7 +20,7 @@ from flyte_build.discovery import Project
 from flyte_build.prepare import CopyStyle, Preparation
 
 EDITS = int(os.environ.get("FLYTE_TEST_EDITS", "300"))
-MAIN = '''
+MAIN = """
 import json, os, csv
 import flyte
 import helper
@@ -42,7 +42,7 @@ def job(limit: int = LIMIT, plugins: str = PLUGINS, flag: bool = HAS_FLAG, optio
         part: int = part.VALUE, leaf: int = LEAF, mode: str = os.environ.get("EDIT_MODE", "none"), csv: str = getattr(csv, "MINE", "no")) -> str:
     import later
     return "done"
-'''
+"""
 
 
 def write(root: Path, path: str, text: str) -> None:
@@ -131,7 +131,9 @@ COUNTING: list[Callable[[Path, random.Random], object]] = [
     lambda root, rng: toggle(root, "flag", ""),
     lambda root, rng: toggle(root, f"extra/{rng.choice('xyz')}.cfg", str(rng.random())),
     lambda root, rng: toggle(root, f"data/{rng.choice('kl')}/{rng.choice('mn')}.dat", str(rng.random())),
-    lambda root, rng: write(root, ".gitignore", rng.choice(["*.log\n", "*.log\n*.dat\n", "*.log\nnotes.md\n", "*.log\npkg/\n", "!*.log\n"])),
+    lambda root, rng: write(
+        root, ".gitignore", rng.choice(["*.log\n", "*.log\n*.dat\n", "*.log\nnotes.md\n", "*.log\npkg/\n", "!*.log\n"])
+    ),
     lambda root, rng: toggle(root, ".flyteignore", rng.choice(["*.cfg\n", "data/\n"])),
     lambda root, rng: write(root, "notes.md", str(rng.random())),
     lambda root, rng: write(root, "main.py", MAIN + f"# {rng.randrange(99)}\n"),

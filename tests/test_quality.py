@@ -28,7 +28,9 @@ def test_the_code_passes(command: list[str]) -> None:
 def test_the_wheel_holds_exactly_the_packages(tmp_path: Path) -> None:
     """Every module of the tree is in the wheel under `flyte_build`, once, and nothing else is."""
     source = tmp_path / "source"
-    files = subprocess.run(["git", "ls-files", "-co", "--exclude-standard"], cwd=ROOT, capture_output=True, text=True, check=True).stdout.splitlines()
+    files = subprocess.run(
+        ["git", "ls-files", "-co", "--exclude-standard"], cwd=ROOT, capture_output=True, text=True, check=True
+    ).stdout.splitlines()
     for name in files:
         target = source / name
         target.parent.mkdir(parents=True, exist_ok=True)

@@ -153,7 +153,13 @@ class Shell:
 
     def __call__(self, *args: str, exit_code: int = 0, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
         done = subprocess.run(
-            [FLYTE, *args], cwd=self.project, env={**self.environment, **(env or {})}, capture_output=True, text=True, errors="replace", check=False
+            [FLYTE, *args],
+            cwd=self.project,
+            env={**self.environment, **(env or {})},
+            capture_output=True,
+            text=True,
+            errors="replace",
+            check=False,
         )
         assert done.returncode == exit_code, done.stdout + done.stderr
         assert "flyte_build" not in done.stderr, "a traceback of ours"
@@ -164,7 +170,13 @@ class Shell:
 
     def start(self, *args: str) -> subprocess.Popen[str]:
         return subprocess.Popen(
-            [FLYTE, *args], cwd=self.project, env=self.environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+            [FLYTE, *args],
+            cwd=self.project,
+            env=self.environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
         )
 
     def last_run(self) -> dict[str, Any]:
@@ -321,7 +333,19 @@ def test_a_task_may_close_its_output(flyte: Shell) -> None:
 def test_a_long_log_takes_bounded_memory_and_is_whole(flyte: Shell) -> None:
     """64 MB are passed through and kept; the command stays small."""
     command = subprocess.run(
-        ["/usr/bin/env", "bash", "-c", 'ulimit -v 1500000; exec "$@" >/dev/null', "-", FLYTE, "run", "tasks.py", "prints", "--size", "64000000"],
+        [
+            "/usr/bin/env",
+            "bash",
+            "-c",
+            'ulimit -v 1500000; exec "$@" >/dev/null',
+            "-",
+            FLYTE,
+            "run",
+            "tasks.py",
+            "prints",
+            "--size",
+            "64000000",
+        ],
         cwd=flyte.project,
         env=flyte.environment,
         capture_output=True,
@@ -533,7 +557,7 @@ def test_local_runs_in_the_commands_own_process(flyte: Shell) -> None:
 
 def test_a_script_prepares_and_runs(flyte: Shell) -> None:
     """`python my_example.py`, initialised and not, and the local mode."""
-    script = '''
+    script = """
 import flyte
 from dataclasses import dataclass
 @dataclass
@@ -553,9 +577,11 @@ if __name__ == "__main__":
         flyte.run(move, by="x", point=Point(1))
     except flyte.errors.InputError as error:
         print(error.what)
-'''
+"""
     (flyte.project / "script.py").write_text(script)
-    done = subprocess.run([sys.executable, "script.py"], cwd=flyte.project, env=flyte.environment, capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "script.py"], cwd=flyte.project, env=flyte.environment, capture_output=True, text=True, check=True
+    )
     assert done.stdout.splitlines() == [
         "Point(x=1)",
         "Result: Point(x=3) True succeeded True",
@@ -571,10 +597,26 @@ def test_projects_of_every_layout_run(flyte: Shell, tmp_path: Path, layout: str)
     task = "import flyte\n{imports}\nenv = flyte.TaskEnvironment(name='layout')\n@env.task\ndef job() -> str:\n    return {value}\n"
     root = flyte.project
     files = {
-        "src": {"src/app/__init__.py": "", "src/app/lib.py": "V = 'src'", "src/app/jobs.py": task.format(imports="from app.lib import V", value="V")},
-        "package": {"a/__init__.py": "", "a/b/__init__.py": "", "a/lib.py": "V = 'package'", "a/b/jobs.py": task.format(imports="from ..lib import V", value="V")},
-        "folder": {"jobs/sibling.py": "V = 'folder'", "jobs/jobs.py": task.format(imports="", value="__import__('sibling').V") + "import sibling\n"},
-        "outside": {"../other/pyproject.toml": "", "../other/lib.py": "V = 'outside'", "../other/x/jobs.py": task.format(imports="import lib", value="lib.V")},
+        "src": {
+            "src/app/__init__.py": "",
+            "src/app/lib.py": "V = 'src'",
+            "src/app/jobs.py": task.format(imports="from app.lib import V", value="V"),
+        },
+        "package": {
+            "a/__init__.py": "",
+            "a/b/__init__.py": "",
+            "a/lib.py": "V = 'package'",
+            "a/b/jobs.py": task.format(imports="from ..lib import V", value="V"),
+        },
+        "folder": {
+            "jobs/sibling.py": "V = 'folder'",
+            "jobs/jobs.py": task.format(imports="", value="__import__('sibling').V") + "import sibling\n",
+        },
+        "outside": {
+            "../other/pyproject.toml": "",
+            "../other/lib.py": "V = 'outside'",
+            "../other/x/jobs.py": task.format(imports="import lib", value="lib.V"),
+        },
     }[layout]
     for path, text in files.items():
         (root / path).parent.mkdir(parents=True, exist_ok=True)

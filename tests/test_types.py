@@ -37,7 +37,7 @@ LEAVES: list[tuple[Any, st.SearchStrategy[Any]]] = [
     (str, st.text()),
     (datetime, st.datetimes(timezones=ZONES)),
     (date, st.dates()),
-    (timedelta, st.timedeltas(min_value=timedelta(days=-10**6), max_value=timedelta(days=10**6))),
+    (timedelta, st.timedeltas(min_value=timedelta(days=-(10**6)), max_value=timedelta(days=10**6))),
     (Optional[int], st.none() | st.integers()),
     (Inner, st.builds(Inner, st.integers(), st.lists(st.text()))),
     (Outer, st.builds(Outer, st.builds(Inner, st.integers(), st.just([])), st.floats(allow_nan=False), st.none() | st.datetimes())),

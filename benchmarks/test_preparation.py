@@ -1,0 +1,189 @@
+"""Deciding, bundling and extracting a tree of 10,000 files, against what the system's own tools take."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from conftest import FLYTE, forget, make_tree, paired, report
+from pytest_benchmark.fixture import BenchmarkFixture
+
+from flyte_build.bundler import bundle, extraction
+from flyte_build.cas.cache import Cache
+from flyte_build.cas.counters import Counters
+from flyte_build.discovery import Project
+from flyte_build.prepare import Preparation
+
+
+def walk(root: str) -> int:
+    """The bare walk: every file's `stat`, and nothing else."""
+    count, waiting = 0, [root]
+    while waiting:
+        with os.scandir(waiting.pop()) as entries:
+            for entry in entries:
+                if entry.is_dir(follow_symlinks=False):
+                    waiting.append(entry.path)
+                else:
+                    entry.stat(follow_symlinks=False)
+                    count += 1
+    return count
+
+
+def prepare(root: Path, home: Path) -> Preparation:
+    """Discovery, tree and bundle, in this process."""
+    preparation = Preparation(Project(str(root), "hello.py"), "all", Cache(str(home / "cache"), Counters(), print), Counters())
+    preparation.discover()
+    preparation.resolve()
+    return preparation
+
+
+def node_seconds(root: Path, home: Path) -> float:
+    """What the nodes of one command took, extraction not counted in."""
+    done = subprocess.run(
+        [FLYTE, "-of", "json", "run", "--copy-style", "all", "hello.py", "hello"],
+        cwd=root,
+        env={**os.environ, "FLYTE_HOME": str(home)},
+        check=True,
+        capture_output=True,
+    )
+    return float(sum(node["seconds"] for node in json.loads(done.stdout)["prepared"]))
+
+
+def test_nothing_changed(benchmark: BenchmarkFixture, tree: Path, home: Path) -> None:
+    """Deciding that nothing needs preparing, against the bare walk and `git status`."""
+    import gc
+
+    prepare(tree, home)
+    gc.disable()  # As the command does.
+    benchmark.pedantic(lambda: prepare(tree, home), rounds=5, warmup_rounds=1)
+    seconds, base = paired(lambda: prepare(tree, home), lambda: walk(str(tree)), 15)
+    gc.enable()
+    benchmark.extra_info["ratio"] = seconds / base
+    report("no-op, to a bare walk", seconds / base, "at most 1.5", f"{seconds * 1e3:.0f} ms to {base * 1e3:.0f} ms")
+    for args in (["init", "-q"], ["add", "-A"], ["-c", "user.name=x", "-c", "user.email=x@x", "commit", "-qm", "x"]):
+        subprocess.run(["git", *args], cwd=tree, check=True)
+    try:
+        prepare(tree, home)
+        status = lambda: subprocess.run(["git", "status", "-s"], cwd=tree, check=True, stdout=subprocess.DEVNULL)  # noqa: E731  # Named for what it does.
+        seconds, base = paired(lambda: prepare(tree, home), status, 10)
+    finally:
+        shutil.rmtree(tree / ".git")
+    report("no-op, to git status", seconds / base, "at most 3", f"{seconds * 1e3:.0f} ms to {base * 1e3:.0f} ms")
+
+
+def test_first_bundle(benchmark: BenchmarkFixture, tree: Path, home: Path) -> None:
+    """Everything is new, against `tar | zstd -3`."""
+
+    def ours() -> None:
+        node_seconds(tree, home)
+
+    seconds = []
+
+    def fresh() -> None:
+        forget(home)
+        seconds.append(node_seconds(tree, home))
+
+    benchmark.pedantic(ours, setup=lambda: forget(home), rounds=2)
+    _, base = paired(fresh, lambda: subprocess.run("tar c . | zstd -3 -q > /dev/null", shell=True, cwd=tree, check=True), 5)
+    median = sorted(seconds)[len(seconds) // 2]
+    benchmark.extra_info["ratio"] = median / base
+    report("first bundle, to tar | zstd -3", median / base, "at most 1.5", f"{median * 1e3:.0f} ms to {base * 1e3:.0f} ms")
+
+
+def test_extraction(benchmark: BenchmarkFixture, tree: Path, home: Path, tmp_path: Path) -> None:
+    """Verified file by file, against `tar x` of the same."""
+    preparation = prepare(tree, home)
+    manifest = preparation.resolve()[preparation.bundle].artifact
+    assert manifest is not None
+    cache = preparation.cache
+    made = bundle.read(manifest, cache.blobs)
+    subprocess.run(f"tar c . | zstd -3 -q > {tmp_path}/tree.tzst", shell=True, cwd=tree, check=True)
+    count = iter(range(1000))
+
+    def ours() -> None:
+        folder = cache.extraction(made.tree)
+        if os.path.exists(folder):
+            os.rename(folder, f"{tmp_path}/ours-{next(count)}")
+        extraction.extract(cache, made)
+
+    def theirs() -> None:
+        target = tmp_path / f"theirs-{next(count)}"
+        target.mkdir()
+        subprocess.run(f"zstd -dc {tmp_path}/tree.tzst | tar x -C {target}", shell=True, check=True)
+
+    benchmark.pedantic(ours, rounds=1)
+    seconds, base = paired(ours, theirs, 5)
+    forget(tmp_path)
+    benchmark.extra_info["ratio"] = seconds / base
+    report("extraction, to zstd | tar x", seconds / base, "at most 2", f"{seconds * 1e3:.0f} ms to {base * 1e3:.0f} ms")
+
+
+def test_one_file_edited(benchmark: BenchmarkFixture, tree: Path, home: Path) -> None:
+    """One file of many, against the no-op."""
+    prepare(tree, home)
+    edited = tree / "pkg3/sub3/m63.py"
+    versions = iter(range(10_000))
+
+    def edit() -> None:
+        edited.write_text(f"# {next(versions)}\n" + edited.read_text())
+        prepare(tree, home)
+
+    benchmark.pedantic(edit, rounds=3, warmup_rounds=1)
+    seconds, base = paired(edit, lambda: prepare(tree, home), 9)
+    benchmark.extra_info["ratio"] = seconds / base
+    report("one file edited, to the no-op", seconds / base, "at most 2", f"{seconds * 1e3:.0f} ms to {base * 1e3:.0f} ms")
+
+
+@pytest.mark.skipif("FLYTE_PEER" not in os.environ, reason="FLYTE_PEER names no environment with the official SDK")
+def test_first_bundle_against_the_official_sdk(benchmark: BenchmarkFixture, tree: Path, home: Path, tmp_path: Path) -> None:
+    """The other bundler on the same tree, `copy_style=all`, its import not counted in."""
+    script = (
+        "import asyncio, pathlib, sys, tempfile, time\n"
+        "from flyte._code_bundle.bundle import build_code_bundle\n"
+        "began = time.perf_counter()\n"
+        "asyncio.run(build_code_bundle(from_dir=pathlib.Path(sys.argv[1]), dryrun=True, copy_style='all'))\n"
+        "print(time.perf_counter() - began)\n"
+    )
+    done = subprocess.run(
+        [f"{os.environ['FLYTE_PEER']}/bin/python", "-c", script, str(tree)], capture_output=True, text=True, cwd=tmp_path, check=False
+    )
+    if done.returncode:
+        pytest.skip(f"the official SDK's bundler did not run: {done.stderr[-300:]}")
+    theirs = float(done.stdout.splitlines()[-1])
+    seconds = benchmark.pedantic(lambda: node_seconds(tree, home), setup=lambda: forget(home), rounds=1)
+    report("official SDK's first bundle to ours", theirs / seconds, "at least 10", f"{theirs:.2f} s to {seconds:.2f} s")
+
+
+@pytest.mark.parametrize("files", [1_000, 10_000, 100_000])
+def test_growth(benchmark: BenchmarkFixture, tmp_path: Path, home: Path, files: int) -> None:
+    """No-op and first bundle grow with the number of files."""
+    make_tree(tmp_path / "tree", files)
+    first = node_seconds(tmp_path / "tree", home)
+    again = benchmark.pedantic(lambda: node_seconds(tmp_path / "tree", home), rounds=1)
+    report(f"{files:,} files: first to no-op", first / again, "linear", f"{first:.2f} s, {again * 1e3:.0f} ms")
+
+
+def test_memory_of_a_large_file(benchmark: BenchmarkFixture, tmp_path: Path, home: Path) -> None:
+    """A tree with a 500 MB file: the peak memory of the whole command."""
+    (tmp_path / "tree").mkdir()
+    make_tree(tmp_path / "tree", 100)
+    with open(tmp_path / "tree/large.bin", "wb") as file:
+        for _ in range(500):
+            file.write(os.urandom(1_000_000))
+    script = (
+        "import resource, subprocess, sys\n"
+        "subprocess.run(sys.argv[1:], check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)\n"
+        "print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)\n"
+    )
+    args = [sys.executable, "-c", script, FLYTE, "run", "--copy-style", "all", "hello.py", "hello"]
+    environment = {**os.environ, "FLYTE_HOME": str(home)}
+    done = benchmark.pedantic(
+        lambda: subprocess.run(args, cwd=tmp_path / "tree", env=environment, capture_output=True, text=True, check=True), rounds=1
+    )
+    megabytes = int(done.stdout) / 1024
+    report("peak memory, a 500 MB file", megabytes / 150, "at most 1 (150 MB)", f"{megabytes:.0f} MB")
