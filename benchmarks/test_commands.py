@@ -7,8 +7,9 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import FLYTE, HELLO, command, paired, report
 from pytest_benchmark.fixture import BenchmarkFixture
+
+from benchmarks.conftest import FLYTE, HELLO, command, paired, report
 
 
 @pytest.mark.parametrize(

@@ -10,9 +10,9 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import FLYTE, forget, make_tree, paired, report
 from pytest_benchmark.fixture import BenchmarkFixture
 
+from benchmarks.conftest import FLYTE, forget, make_tree, paired, report
 from flyte_build.bundler import bundle, extraction
 from flyte_build.cas.cache import Cache
 from flyte_build.cas.counters import Counters

@@ -98,6 +98,8 @@ def read_tree(bundle: Bundle, blobs: BlobReader) -> Tree:
     import zstandard
 
     data = blobs.read(bundle.document.digest)
+    if len(data) != bundle.document.size:
+        raise ExtractionRefused(f"{bundle.manifest} is no bundle", why="A layer is not of the size that it says.")
     try:
         with zstandard.ZstdDecompressor(max_window_size=WINDOW).stream_reader(data) as stream:
             reader = tar.Reader(io.BufferedReader(stream))

@@ -17,7 +17,7 @@ import io
 import os
 from typing import BinaryIO
 
-from flyte_build.cas.blobs import Blobs
+from flyte_build.cas.blobs import Blobs, write_all
 from flyte_build.cas.cache import Cache
 from flyte_build.cas.digest import Digest
 from flyte_build.cas.faults import storing
@@ -29,10 +29,12 @@ from flyte_build.errors import ExtractionRefused, StoreError
 from . import tar
 from .budget import Budget
 from .bundle import WINDOW, Bundle, Layer, read, read_tree
-from .marker import find, mark, parents
+from .marker import find, mark
 from .packs import CODE
-from .tree import Entry, Tree
+from .tree import Entry, Tree, folders
 
+_SMALL = 1 << 20  # Bytes of a file that is checked before any of it is written.
+_NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _PARALLEL = 4 << 20  # Bytes from which a second thread pays.
 
 
@@ -87,8 +89,8 @@ def verify(cache: Cache) -> tuple[int, list[Bad]]:
 def damage(folder: str, tree: Tree) -> str:
     """What is wrong with an extraction (compared with its tree, every byte), or "" if nothing is."""
     expected = {entry.name: entry for entry in tree.entries}
-    for here, folders, files in os.walk(f"{folder}/code"):
-        for name in files + [name for name in folders if os.path.islink(f"{here}/{name}")]:
+    for here, subfolders, files in os.walk(f"{folder}/code"):
+        for name in files + [name for name in subfolders if os.path.islink(f"{here}/{name}")]:
             path = os.path.relpath(f"{here}/{name}", f"{folder}/code")
             entry = expected.pop(path, None)
             if entry is None:
@@ -124,7 +126,7 @@ class _Extraction:
 
     def run(self) -> None:
         os.makedirs(self._folder)
-        self._folders = sorted({parent for entry in self._tree.entries for parent in parents(entry.path)})
+        self._folders = sorted(folders(entry.path for entry in self._tree.entries))
         for folder in self._folders:
             os.mkdir(self._folder + b"/" + folder)
         packs = self._bundle.packs
@@ -163,6 +165,8 @@ class _Extraction:
                 raise _refused(self._bundle, f"a pack is not compressed as it should be ({error})") from error
             if verified.digest() != pack.digest:
                 raise self._blobs.condemn(pack.digest, "its bytes have another digest")
+            if verified.size != pack.size:
+                raise _refused(self._bundle, "a pack is not of the size that its manifest says")
 
     def _member(self, reader: tar.Reader, member: tar.Member) -> None:
         entry = self._left.get(member.name)
@@ -177,29 +181,36 @@ class _Extraction:
         if member.size != entry.size:
             raise _refused(self._bundle, f"{entry.name!r} is not of the size that its tree says")
         del self._left[member.name]
+        small = reader.skim(entry.size, None) if entry.size <= _SMALL else None
+        if small is not None and hashlib.sha256(small).hexdigest().encode() != entry.content:
+            raise self._other_bytes(entry)
         mode = 0o555 if member.executable else 0o444
-        file = os.open(self._folder + b"/" + entry.path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, mode)
+        file = os.open(self._folder + b"/" + entry.path, _NEW, mode)
         try:
+            if small is not None:
+                write_all(file, small)
+                return
             writer = _Writer(file)
-            if entry.size <= 1 << 20:
-                writer.write(reader.skim(entry.size, None))
-            else:
-                reader.skim(entry.size, writer)
+            reader.skim(entry.size, writer)
+            if writer.sha256.hexdigest().encode() != entry.content:
+                raise self._other_bytes(entry)
         finally:
             os.close(file)
-        if writer.sha256.hexdigest().encode() != entry.content:
-            raise _refused(self._bundle, f"{entry.name!r} has other bytes than its tree says")
+
+    def _other_bytes(self, entry: Entry) -> ExtractionRefused:
+        return _refused(self._bundle, f"{entry.name!r} has other bytes than its tree says")
 
 
 class _Verified(io.RawIOBase):
     """Hashes what is read through it."""
 
     def __init__(self, raw: BinaryIO) -> None:
-        self._raw, self._sha256 = raw, hashlib.sha256()
+        self._raw, self._sha256, self.size = raw, hashlib.sha256(), 0
 
     def read(self, size: int = -1) -> bytes:
         data = self._raw.read(size)
         self._sha256.update(data)
+        self.size += len(data)
         return data
 
     def digest(self) -> Digest:
@@ -217,9 +228,7 @@ class _Writer:
 
     def write(self, data: bytes) -> int:
         self.sha256.update(data)
-        view = memoryview(data)
-        while view:
-            view = view[os.write(self._file, view) :]
+        write_all(self._file, data)
         return len(data)
 
 

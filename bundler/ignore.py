@@ -9,8 +9,10 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-import pathspec
+from pathspec.patterns.gitignore.spec import GitIgnoreSpecPattern
 
+_BUILT_IN_NAME = "built in"
+_FOLDER = "ps_d"  # The group that matches the end of a folder in pathspec's expressions.
 _BUILT_IN = """
 .git
 .hg
@@ -46,19 +48,44 @@ htmlcov/
 """
 
 
+class Pattern(NamedTuple):
+    """A line of an ignore file: where it stands, as it is written, and what it means."""
+
+    where: str
+    text: str
+    meaning: GitIgnoreSpecPattern
+
+    def matches(self, name: str, is_folder: bool) -> bool:
+        """Whether it decides for this very name. (What lies below an excluded folder is never asked for.)"""
+        expression = self.meaning.regex
+        if expression is None:
+            return False
+        match = expression.search(name)
+        if match is not None and match.groupdict().get(_FOLDER) is None:
+            return True
+        found = expression.finditer(name + "/") if is_folder else ()
+        return any(match.groupdict().get(_FOLDER) and match.end(_FOLDER) == len(name) + 1 for match in found)
+
+
 class RuleFile(NamedTuple):
     """The patterns of one ignore file in `folder` (relative to the root, "" or ending in "/")."""
 
     folder: str
-    source: str
-    spec: pathspec.GitIgnoreSpec
-    lines: list[tuple[int, str]]
+    patterns: tuple[Pattern, ...]
 
     @classmethod
     def parse(cls, folder: str, name: str, text: str) -> "RuleFile":
         """Read patterns; a line that is no pattern is passed over, as git does."""
-        lines = [(number, line) for number, line in enumerate(text.splitlines(), 1) if line]
-        return cls(folder, folder + name, pathspec.GitIgnoreSpec.from_lines(line for _, line in lines), lines)
+        patterns = []
+        for number, line in enumerate(text.split("\n"), 1):
+            try:
+                meaning = GitIgnoreSpecPattern(line.removesuffix("\r"))
+            except ValueError:
+                continue
+            if meaning.include is not None:
+                where = _BUILT_IN_NAME if name == _BUILT_IN_NAME else f"{folder}{name}:{number}"
+                patterns.append(Pattern(where, line, meaning))
+        return cls(folder, tuple(patterns))
 
 
 class Rules:
@@ -70,7 +97,7 @@ class Rules:
     @classmethod
     def built_in(cls) -> "Rules":
         """The rules that always apply first, so that any ignore file can overrule them."""
-        return cls((RuleFile.parse("", "built in", _BUILT_IN),))
+        return cls((RuleFile.parse("", _BUILT_IN_NAME, _BUILT_IN),))
 
     def within(self, files: list[RuleFile]) -> "Rules":
         """These rules and then those of `files`."""
@@ -78,11 +105,9 @@ class Rules:
 
     def excludes(self, path: str, is_folder: bool) -> str | None:
         """The rule (`file:line: pattern`) that keeps `path` out, or None when it is in."""
-        asked = path + "/" if is_folder else path
         for file in reversed(self._files):
-            result = file.spec.check_file(asked[len(file.folder) :])
-            if result.include is not None and result.index is not None:
-                number, pattern = file.lines[result.index]
-                where = file.source if file.source == "built in" else f"{file.source}:{number}"
-                return f"{where}: {pattern}" if result.include else None
+            name = path[len(file.folder) :]
+            for pattern in reversed(file.patterns):
+                if pattern.matches(name, is_folder):
+                    return f"{pattern.where}: {pattern.text}" if pattern.meaning.include else None
         return None

@@ -35,7 +35,9 @@ def find(cache: Cache, tree: Digest) -> str | None:
 
 def mark(folder: str, tree: Tree) -> None:
     """Write the marker of a new extraction in `folder`; all else in it is as it shall stay."""
-    paths = {os.fsdecode(parent) for entry in tree.entries for parent in parents(entry.path)} | {""}
+    from .tree import folders
+
+    paths = {os.fsdecode(path) for path in folders(entry.path for entry in tree.entries)} | {""}
     if len(tree.entries) <= _SEALED_FILES:
         paths.update(entry.name for entry in tree.entries)
     sealed = [[path, *_state(f"{folder}/code/{path}")] for path in sorted(paths)]
@@ -51,9 +53,3 @@ def _state(path: str) -> list[int]:
 def _boot() -> float:
     """When this machine was started, in seconds since the epoch."""
     return time.time() - time.clock_gettime(getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC))
-
-
-def parents(path: bytes) -> list[bytes]:
-    """The folders that a path is in, outermost first."""
-    parts = path.split(b"/")
-    return [b"/".join(parts[:count]) for count in range(1, len(parts))]

@@ -9,13 +9,14 @@ from __future__ import annotations
 import marshal
 import os
 import stat
+import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from flyte_build.cas.counters import Counters
 from flyte_build.cas.digest import Digest
-from flyte_build.cas.statindex import StatIndex, fingerprint, hash_file, row
+from flyte_build.cas.statindex import StatIndex, fingerprint, hash_file, row, trusted
 from flyte_build.errors import FileUnstable, ScanError, SecretRefused
 
 from .budget import Budget, Meter
@@ -135,7 +136,7 @@ class Scanner:
         unchanged, stated = True, 0
         stack = [("", True)]
         while stack:
-            folder, trusted = stack.pop()
+            folder, valid = stack.pop()
             old = before.get(folder, {})
             try:
                 with os.scandir(f"{self._root}/{folder}") as names:
@@ -145,15 +146,16 @@ class Scanner:
                 continue
             except OSError as error:
                 raise _unreadable(folder, error) from error
-            rules = ("r", tuple([row(entry.stat()) for entry in entries if entry.name in _RULE_FILES and entry.is_file()]))
-            trusted = trusted and old.get("") == rules
-            now: Folder = {"": rules}
+            began = time.time_ns()
+            rules = [_state(entry) for entry in entries if entry.name in _RULE_FILES and entry.is_file(follow_symlinks=False)]
+            valid = valid and old.get("") == ("r", tuple(rules))
+            now: Folder = {"": ("r", tuple([state and trusted(state, began) for state in rules]))}
             size = 0
             for entry in entries:
                 name = entry.name
-                known = old.get(name) if trusted else None
+                known = old.get(name) if valid else None
                 if known is None:
-                    is_folder = entry.is_dir(follow_symlinks=False)
+                    pass
                 elif known[0] == "f":
                     stated += 1
                     try:
@@ -166,23 +168,17 @@ class Scanner:
                         now[name] = known
                         size += known[3]
                         continue
-                elif known[0] == "l":
-                    if _state(entry) == known[1]:
-                        now[name] = known
-                        continue
-                else:
-                    is_folder = entry.is_dir(follow_symlinks=False)
-                    if is_folder == (known[0] == "d" or known[1]) and _venv(entry) == (known[-1] == _VENV_RULE):
-                        now[name] = known
-                        if known[0] == "d":
-                            stack.append((f"{folder}{name}/", trusted))
-                        continue
+                elif _still(entry, known):
+                    now[name] = known
+                    if known[0] == "d":
+                        stack.append((f"{folder}{name}/", valid))
+                    continue
                 unchanged = False
                 verdict = self._verdict(folder, entry)
                 if verdict is not None:
                     now[name] = verdict
                     if verdict[0] == "d":
-                        stack.append((f"{folder}{name}/", trusted))
+                        stack.append((f"{folder}{name}/", valid))
                     continue
                 stated += 1
                 previous, state = old.get(name), _state(entry)
@@ -272,8 +268,8 @@ class Scanner:
             files = []
             for name in _RULE_FILES:
                 path = f"{self._root}/{folder}{name}"
-                if os.path.isfile(path):
-                    with open(path, encoding="utf-8", errors="surrogateescape") as file:
+                if os.path.isfile(path) and not os.path.islink(path):
+                    with open(path, encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
                         files.append(RuleFile.parse(folder, name, file.read()))
             self._rules[folder] = rules.within(files)
         return self._rules[folder]
@@ -364,6 +360,16 @@ def _state(entry: os.DirEntry[str]) -> tuple[int, ...]:
 
 def _venv(entry: os.DirEntry[str]) -> bool:
     return entry.is_dir(follow_symlinks=False) and os.path.exists(f"{entry.path}/{_VENV_MARK}")
+
+
+def _still(entry: os.DirEntry[str], known: Known) -> bool:
+    """Whether a link, a folder or something excluded is still what is known of it."""
+    if known[0] == "l":
+        return bool(_state(entry) == known[1])
+    if entry.is_dir(follow_symlinks=False) != (known[0] == "d" or known[1]):
+        return False
+    was_venv: bool = known[-1] == _VENV_RULE
+    return (known[0] == "i" and not was_venv) or _venv(entry) == was_venv
 
 
 def _merged(before: dict[str, Folder], now: dict[str, Folder]) -> dict[str, Folder]:

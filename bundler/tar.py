@@ -11,6 +11,7 @@ from typing import BinaryIO, NamedTuple, Protocol
 from flyte_build.errors import ExtractionRefused
 
 BLOCK = 512
+_ZEROS = b"\0" * BLOCK
 END = b"\0" * (2 * BLOCK)
 _OCTAL_LIMIT = 8**11  # Sizes from here on are written in base 256.
 _TAIL = b"ustar  \0".ljust(BLOCK - 257, b"\0")
@@ -98,17 +99,20 @@ class Reader:
 
     def skim(self, size: int, into: Writable | None, chunk: int = 1 << 20) -> bytes:
         """A member's bytes: written to `into` piece by piece, or returned when there is no `into`. Takes the padding too."""
+        rest = -size % BLOCK
         if into is None:
-            data = self._take(size)
+            data = self._take(size + rest)
+            between = data[size:]
         else:
             data, left = b"", size
             while left:
                 piece = self._take(min(left, chunk))
                 into.write(piece)
                 left -= len(piece)
-        if self._take(-size % BLOCK).strip(b"\0"):
+            between = self._take(rest)
+        if between != _ZEROS[:rest]:
             raise _refused("there are bytes between its members")
-        return data
+        return data[:size]
 
     def _take(self, size: int) -> bytes:
         data = self._stream.read(size)

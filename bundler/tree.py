@@ -72,11 +72,8 @@ class Tree:
         for path, _, _, content in (entry for entry in self.entries if entry.kind == "l"):
             if _climbs_from_link(path, content, links):
                 raise _refused(f"the link {os.fsdecode(path)!r} goes up from where another link leads")
-        for path in files:
-            while b"/" in path:
-                path = path.rpartition(b"/")[0]
-                if path in files:
-                    raise _refused(f"{os.fsdecode(path)!r} is a folder and no folder")
+        if both := files & folders(files):
+            raise _refused(f"{os.fsdecode(min(both))!r} is a folder and no folder")
 
     def difference(self, old: "Tree") -> dict[str, list[str]]:
         """The paths that were `added`, `removed` and `changed` since `old`, each list sorted."""
@@ -113,6 +110,16 @@ def _climbs_from_link(path: bytes, target: bytes, links: set[bytes]) -> bool:
             at = [*at, part]
             through_link = through_link or b"/".join(at) in links
     return False
+
+
+def folders(paths: Iterable[bytes]) -> set[bytes]:
+    """All folders that these paths are in, at any depth, but for the root itself."""
+    found: set[bytes] = set()
+    above = {path.rpartition(b"/")[0] for path in paths} - {b""}
+    while above:
+        found |= above
+        above = {path.rpartition(b"/")[0] for path in above} - found - {b""}
+    return found
 
 
 def _parse(document: bytes) -> Iterator[Entry]:

@@ -170,10 +170,8 @@ class BlobWriter:
     def write(self, data: bytes | memoryview) -> int:
         """Append all of `data`; returns its length."""
         self._sha256.update(data)
-        view = memoryview(data)
         with storing("write a blob"):
-            while view:
-                view = view[os.write(self._file, view) :]
+            write_all(self._file, data)
         self.size += len(data)
         return len(data)
 
@@ -192,6 +190,13 @@ class BlobWriter:
         os.close(self._file)
         if self._path not in self._batch._written:
             _unlink(self._path)
+
+
+def write_all(file: int, data: bytes | memoryview) -> None:
+    """Write all of `data` to a file descriptor, in as many turns as it takes."""
+    written = os.write(file, data)
+    while written < len(data):
+        written += os.write(file, memoryview(data)[written:])
 
 
 def sync_folder(path: str) -> None:

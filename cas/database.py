@@ -30,7 +30,10 @@ class Database:
     def execute(self, statement: str, values: Sequence[Any] = ()) -> list[Any]:
         """Run one statement, in a transaction of its own, and give all of its rows."""
         try:
-            return self._connection.execute(statement, values).fetchall()
+            try:
+                return self._connection.execute(statement, values).fetchall()
+            except UnicodeEncodeError:  # Paths that are not UTF-8 (PEP 383), which SQLite's text cannot hold.
+                return self._connection.execute(statement, [_escaped(value) for value in values]).fetchall()
         except sqlite3.Error as error:
             if _is_damage(error):
                 with open(self._path + _DAMAGED, "w"):
@@ -110,6 +113,10 @@ def _on_network(path: str) -> bool:
     real = os.path.realpath(path)
     mounts = [mount for mount in psutil.disk_partitions(all=True) if real.startswith(mount.mountpoint.rstrip("/") + "/")]
     return bool(mounts) and max(mounts, key=lambda mount: len(mount.mountpoint)).fstype in _NETWORK
+
+
+def _escaped(value: Any) -> Any:
+    return value.encode("utf-8", "backslashreplace").decode() if isinstance(value, str) else value
 
 
 def _is_damage(error: sqlite3.Error) -> bool:

@@ -39,7 +39,8 @@ env = flyte.TaskEnvironment(name="edits", include=["extra/*.cfg"])
 
 @env.task
 def job(limit: int = LIMIT, plugins: str = PLUGINS, flag: bool = HAS_FLAG, optional: int = OPTIONAL, value: int = helper.VALUE,
-        part: int = part.VALUE, leaf: int = LEAF, mode: str = os.environ.get("EDIT_MODE", "none"), csv: str = getattr(csv, "MINE", "no")) -> str:
+        part: int = part.VALUE, leaf: int = LEAF,
+        mode: str = os.environ.get("EDIT_MODE", "none"), csv: str = getattr(csv, "MINE", "no")) -> str:
     import later
     return "done"
 """

@@ -26,7 +26,7 @@ class Inner:
 class Outer:
     inner: Inner
     ratio: float = 0.5
-    when: Optional[datetime] = None
+    when: datetime | None = None
 
 
 ZONES = st.none() | st.integers(-14 * 60, 14 * 60).map(lambda minutes: timezone(timedelta(minutes=minutes)))
