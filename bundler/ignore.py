@@ -7,6 +7,7 @@ and a user's global file are not read: a bundle is the same in every folder and 
 
 from __future__ import annotations
 
+import re
 from typing import NamedTuple
 
 from pathspec.patterns.gitignore.spec import GitIgnoreSpecPattern
@@ -72,6 +73,8 @@ class RuleFile(NamedTuple):
 
     folder: str
     patterns: tuple[Pattern, ...]
+    any_of_them: re.Pattern[str]
+    """Matches whatever any of the patterns may decide: most names are decided by none."""
 
     @classmethod
     def parse(cls, folder: str, name: str, text: str) -> "RuleFile":
@@ -85,7 +88,9 @@ class RuleFile(NamedTuple):
             if meaning.include is not None:
                 where = _BUILT_IN_NAME if name == _BUILT_IN_NAME else f"{folder}{name}:{number}"
                 patterns.append(Pattern(where, line, meaning))
-        return cls(folder, tuple(patterns))
+        expressions = [pattern.meaning.regex.pattern for pattern in patterns if pattern.meaning.regex is not None]
+        together = "|".join(f"(?:{expression.replace(f'(?P<{_FOLDER}>', '(?:')})" for expression in expressions)
+        return cls(folder, tuple(patterns), re.compile(together or r"(?!)"))
 
 
 class Rules:
@@ -107,6 +112,8 @@ class Rules:
         """The rule (`file:line: pattern`) that keeps `path` out, or None when it is in."""
         for file in reversed(self._files):
             name = path[len(file.folder) :]
+            if not file.any_of_them.search(name + "/" * is_folder):
+                continue
             for pattern in reversed(file.patterns):
                 if pattern.matches(name, is_folder):
                     return f"{pattern.where}: {pattern.text}" if pattern.meaning.include else None

@@ -40,20 +40,17 @@ _VENV_RULE = f"built in: a virtual environment (it holds {_VENV_MARK})"
 class Contents:
     """The bytes of small files that were just read, so that packing need not read them again; bounded in bytes."""
 
-    _FILE = 1 << 20
+    FILE = 1 << 20  # Bytes of the largest file that is kept.
 
     def __init__(self, limit: int = 64 << 20) -> None:
         self._left = limit
         self._data: dict[str, bytes] = {}
 
-    def room(self) -> int:
-        """How large a file may be to be kept."""
-        return min(self._FILE, self._left)
-
     def keep(self, path: str, data: bytes) -> None:
-        """Keep a file's bytes."""
-        self._left -= len(data)
-        self._data[path] = data
+        """Keep a file's bytes, if there is room."""
+        if len(data) <= self._left:
+            self._left -= len(data)
+            self._data[path] = data
 
     def take(self, path: str) -> bytes | None:
         """Give away a file's bytes, if they were kept."""
@@ -301,7 +298,7 @@ class Scanner:
             path = folder + name
             watch = secrets.ContentWatch(path)
             try:
-                found = hash_file(f"{self._root}/{path}", self._counters, contents.room(), watch.feed)
+                found = hash_file(f"{self._root}/{path}", self._counters, Contents.FILE, watch.feed)
             except FileNotFoundError:
                 del folders[folder][name]
                 continue

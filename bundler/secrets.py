@@ -4,12 +4,22 @@ from __future__ import annotations
 
 import re
 
-_NAMES = re.compile(
-    r"(^|/)(\.env[^/]*|\.?_?netrc|\.pypirc|\.git-credentials|\.pgpass|\.my\.cnf|\.htpasswd|credentials\.json"
-    r"|application_default_credentials\.json|[^/]*\.(p12|pfx|jks|keystore|ppk|kdbx)"
-    r"|\.aws/(.*/)?[^/]+|\.kube/(.*/)?[^/]+|\.docker/config\.json|\.azure/(.*/)?[^/]+|\.ssh/(.*/)?[^/]+|\.gnupg/(.*/)?[^/]+"
-    r"|\.config/gcloud/(.*/)?[^/]+)$"
+_NAMES = frozenset(
+    (
+        ".git-credentials",
+        ".htpasswd",
+        ".my.cnf",
+        ".netrc",
+        ".pgpass",
+        ".pypirc",
+        "_netrc",
+        "application_default_credentials.json",
+        "credentials.json",
+        "netrc",
+    )
 )
+_ENDINGS = (".p12", ".pfx", ".jks", ".keystore", ".ppk", ".kdbx")
+_FOLDERS = re.compile(r"(^|/)\.(aws/|kube/|azure/|ssh/|gnupg/|config/gcloud/|docker/config\.json$)")
 # A key, not the mere words: base64 follows, after a line break that may be written as an escape, and RFC 1421 headers.
 _KEY = re.compile(
     rb"-----BEGIN (?:[A-Z0-9]+ )*PRIVATE KEY(?: BLOCK)?-----(?:\\[rn]|\s)+"
@@ -24,7 +34,10 @@ _OVERLAP = 4096
 
 def by_name(path: str) -> str:
     """What kind of secret a file of this path (relative, with `/`) is, or ""."""
-    return "a file of this name holds credentials" if _NAMES.search(path) else ""
+    name = path.rpartition("/")[2]
+    if name.startswith(".env") or name in _NAMES or name.endswith(_ENDINGS) or _FOLDERS.search(path):
+        return "a file of this name holds credentials"
+    return ""
 
 
 def by_content(path: str, data: bytes) -> str:

@@ -26,7 +26,7 @@ FILES: Files = {
     "n" * 120 + ".py": b"long",
 }
 CODE = """
-import os, sys, zstandard, pathspec, psutil
+import os, sys, encodings.utf_8_sig, zstandard, pathspec, psutil
 from pathlib import Path
 from flyte_build.bundler import bundle, ignore, packs, secrets, tree
 from tests.conftest import make_bundle, opened
