@@ -65,6 +65,8 @@ class Scan:
     folders: dict[str, Folder]
     unchanged: bool
     state: bytes
+    before: dict[str, Folder]
+    state_before: bytes
     contents: Contents = field(default_factory=Contents)
 
     def files(self) -> Iterator[tuple[str, Known]]:
@@ -79,6 +81,18 @@ class Scan:
         head, slash, name = path.rpartition("/")
         known = self.folders.get(head + slash, {}).get(name)
         return known is not None and known[0] in ("f", "l")
+
+    def difference(self) -> dict[str, list[str]]:
+        """The paths that were `added`, `removed` and `changed` since the scan that is remembered."""
+        found: dict[str, list[str]] = {"added": [], "removed": [], "changed": []}
+        for folder in self.folders.keys() | self.before.keys():
+            now, old = (_contents(each.get(folder, {})) for each in (self.folders, self.before))
+            if now == old:
+                continue
+            found["added"] += [folder + name for name in now.keys() - old.keys()]
+            found["removed"] += [folder + name for name in old.keys() - now.keys()]
+            found["changed"] += [folder + name for name in now.keys() & old.keys() if now[name] != old[name]]
+        return found
 
     def entries(self) -> "list[Entry]":
         """The entries of the tree that these files make."""
@@ -125,7 +139,8 @@ class Scanner:
         Raises `SecretRefused`, `BudgetExceeded`, `FileUnstable`, or `ScanError` for what cannot be in a bundle.
         """
         scope = f"tree:{self._root}"
-        remembered, checksum = self._index.load(scope)
+        remembered, checksum_before = self._index.load(scope)
+        checksum = checksum_before
         before: dict[str, Folder] = remembered or {}
         folders: dict[str, Folder] = {}
         pending: list[tuple[str, str]] = []
@@ -194,7 +209,7 @@ class Scanner:
         if not unchanged:
             checksum = self._index.save(scope, folders)
         self._refuse_secrets(folders)
-        return Scan(self._root, folders, unchanged, checksum, self._contents)
+        return Scan(self._root, folders, unchanged, checksum, before, checksum_before, self._contents)
 
     def scan_files(self, paths: Iterable[str]) -> Scan:
         """Just the files of these relative paths, and the links that lead to them; paths that are gone are left out."""
@@ -228,12 +243,19 @@ class Scanner:
         if not unchanged:
             self._index.save(scope, _merged(before, folders))
         self._refuse_secrets(folders)
-        return Scan(self._root, folders, unchanged, fingerprint(marshal.dumps(folders, 2)), self._contents)
+        asked = {folder: {name: old for name in names if (old := before.get(folder, {}).get(name))} for folder, names in folders.items()}
+        states = [fingerprint(marshal.dumps(each, 2)) for each in (folders, asked)]
+        return Scan(self._root, folders, unchanged, states[0], asked, states[1], self._contents)
 
     def remembered(self, *scans: Scan) -> Digest | None:
         """The digest of the tree that these scans make, if it was told when they had found exactly the same."""
         known, _ = self._index.load(f"digest{len(scans)}:{self._root}")
         return Digest(known[1]) if known and known[0] == [scan.state for scan in scans] else None
+
+    def remembered_before(self, *scans: Scan) -> Digest | None:
+        """The digest that was told of the tree that these scans compared with."""
+        known, _ = self._index.load(f"digest{len(scans)}:{self._root}")
+        return Digest(known[1]) if known and known[0] == [scan.state_before for scan in scans] else None
 
     def remember(self, tree: Digest, *scans: Scan) -> Digest:
         """Remember the digest of the tree that these scans make."""
@@ -357,6 +379,11 @@ def _state(entry: os.DirEntry[str]) -> tuple[int, ...]:
 
 def _venv(entry: os.DirEntry[str]) -> bool:
     return entry.is_dir(follow_symlinks=False) and os.path.exists(f"{entry.path}/{_VENV_MARK}")
+
+
+def _contents(names: Folder) -> dict[str, Known]:
+    """What of a folder's names is in a tree."""
+    return {name: known[2:5:2] if known[0] == "f" else known[2:] for name, known in names.items() if known[0] in ("f", "l")}
 
 
 def _still(entry: os.DirEntry[str], known: Known) -> bool:

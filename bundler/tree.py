@@ -40,10 +40,15 @@ class Tree:
 
     def __init__(self, entries: Iterable[Entry]) -> None:
         self.entries = sorted(entries)
-        self.document = _MAGIC + b"".join(
-            [b"%b%d:%b%d:%b\n" % (kind.encode(), len(path), path, size, content) for path, kind, size, content in self.entries]
-        )
+        lines = [b"%b%d:%b%d:%b\n" % (kind.encode(), len(path), path, size, content) for path, kind, size, content in self.entries]
+        self.document = _MAGIC + b"".join(lines)
         self.digest = Digest.of(self.document)
+        self._lines = lines
+
+    def part_digests(self, parts: Iterable[Iterable[Entry]]) -> list[Digest]:
+        """What identifies each of these parts of the tree's entries: the digest of the tree that it would be alone."""
+        lines = {entry.path: line for entry, line in zip(self.entries, self._lines, strict=True)}
+        return [Digest.of(_MAGIC + b"".join([lines[entry.path] for entry in part])) for part in parts]
 
     @classmethod
     def decode(cls, document: bytes) -> "Tree":

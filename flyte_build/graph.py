@@ -38,10 +38,11 @@ class Memory(Protocol):
 
 
 class Found:
-    """What looking a node up came to: its inputs and key (if they can be known yet), and its record or why there is none."""
+    """What looking a node up came to: its inputs, its record or why there is none, and the seconds that it took."""
 
     def __init__(self, inputs: Mapping[str, Value], record: Record | None, why: str = "") -> None:
         self.inputs, self.record, self.why = inputs, record, why
+        self.seconds = 0.0
 
 
 class Made:
@@ -129,7 +130,7 @@ class Resolver:
     ) -> None:
         self._memory, self._remake, self._dry, self._jobs = memory, remake, dry, jobs
         self._watch, self._begun = watch, begun
-        self._children: dict[Node, list[Outcome]] = {}
+        self._children: dict[Node, _Children] = {}
         self.outcomes: dict[Node, Outcome] = {}
 
     def resolve(self, goals: Iterable[Node]) -> Outcomes:
@@ -144,15 +145,14 @@ class Resolver:
             sorter.add(node, *needs)
             waiting += needs
         sorter.prepare()
-        making: dict[Future[Made], tuple[Node, Found, float]] = {}
+        making: dict[Future[tuple[Made, float]], tuple[Node, Found]] = {}
         pool = None
         try:
             while sorter.is_active():
                 missed = [miss for node in sorter.get_ready() if (miss := self._settle(node, sorter.done))]
                 if len(missed) == 1 and not making:
                     node, found = missed[0]
-                    began = time.perf_counter()
-                    self._finish(node, found, node.make(self.outcomes, self._nested(node)), began)
+                    self._finish(node, found, *self._make(node))
                     sorter.done(node)
                     continue
                 if missed and pool is None:
@@ -161,24 +161,32 @@ class Resolver:
                     pool = ThreadPoolExecutor(self._jobs)
                 for node, found in missed:
                     assert pool is not None
-                    making[pool.submit(node.make, self.outcomes, self._nested(node))] = (node, found, time.perf_counter())
+                    making[pool.submit(self._make, node)] = (node, found)
                 if making:
                     from concurrent.futures import FIRST_COMPLETED, wait
 
                     for future in wait(making, return_when=FIRST_COMPLETED).done:
-                        node, found, began = making.pop(future)
-                        self._finish(node, found, future.result(), began)
+                        node, found = making.pop(future)
+                        self._finish(node, found, *future.result())
                         sorter.done(node)
         finally:
             if pool is not None:
                 pool.shutdown(cancel_futures=True)
         return self.outcomes
 
-    def _nested(self, parent: Node) -> "Resolve":
+    def _make(self, node: Node) -> tuple[Made, float]:
+        """Make a node, and say how long that took, apart from what it resolved on the way."""
+        began = time.perf_counter()
+        children = self._children[node] = _Children()
+        made = node.make(self.outcomes, self._nested(children))
+        return made, time.perf_counter() - began - children.seconds
+
+    def _nested(self, children: "_Children") -> "Resolve":
         def resolve(goals: Iterable[Node]) -> Outcomes:
-            nested = Resolver(self._memory, remake=self._remake, jobs=self._jobs)
-            outcomes = nested.resolve(goals)
-            self._children.setdefault(parent, []).extend(outcomes.values())
+            began = time.perf_counter()
+            outcomes = Resolver(self._memory, remake=self._remake, jobs=self._jobs).resolve(goals)
+            children.outcomes += outcomes.values()
+            children.seconds += time.perf_counter() - began
             return outcomes
 
         return resolve
@@ -206,21 +214,29 @@ class Resolver:
             done(node)
             return None
         self._begun(node, found.why)
+        found.seconds = time.perf_counter() - began
         return node, found
 
-    def _finish(self, node: Node, found: Found, made: Made, began: float) -> None:
+    def _finish(self, node: Node, found: Found, made: Made, seconds: float) -> None:
         inputs = made.inputs if made.inputs is not None else found.inputs
         record = Record(key(node.kind, node.format, inputs), node.kind, made.artifact, made.refs, {**inputs})
-        children = self._children.pop(node, [])
         if not self._dry and node.recorded:
             self._memory.add(record)
             self._memory.set_last(node.label, record.key)
-        seconds = time.perf_counter() - began - sum(child.seconds for child in children)
-        self._add(Outcome(node, "missing" if self._dry else "made", record, record.key, made.why or found.why, max(seconds, 0.0), children))
+        state, children = "missing" if self._dry else "made", self._children.pop(node).outcomes
+        self._add(Outcome(node, state, record, record.key, made.why or found.why, found.seconds + seconds, children))
 
     def _add(self, outcome: Outcome) -> None:
         self.outcomes[outcome.node] = outcome
         self._watch(outcome)
+
+
+class _Children:
+    """What a node resolved while it was made, and the seconds that this took."""
+
+    def __init__(self) -> None:
+        self.outcomes: list[Outcome] = []
+        self.seconds = 0.0
 
 
 class Cheap(Node):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
 from flyte_build.bundler.marker import find
@@ -19,7 +20,7 @@ from .discovery import Discovery, Project
 from .graph import Cheap, Made, Node, Outcome, Outcomes, Resolve, Resolver, counted
 
 if TYPE_CHECKING:
-    from flyte_build.bundler.tree import Tree
+    from flyte_build.bundler.tree import Entry, Tree
 
 CopyStyle = Literal["loaded_modules", "all", "none"]
 COPY_STYLES: tuple[CopyStyle, ...] = ("loaded_modules", "all", "none")
@@ -75,6 +76,7 @@ class TreeNode(Cheap):
         self._project, self._discovery, self._copy_style = project, discovery, copy_style
         self._scanner, self._previous = scanner, previous
         self._tree: "Tree | None" = None
+        self._before: Digest | None = None
         self.scans: list[Scan] = []
 
     def inputs(self, outcomes: Outcomes) -> Mapping[str, Value]:
@@ -87,6 +89,7 @@ class TreeNode(Cheap):
             self.scans = [scanner.scan_all()]
         if wanted := self._wanted():
             self.scans.append(scanner.scan_files(wanted))
+        self._before = scanner.remembered_before(*self.scans)
         return scanner.remembered(*self.scans) or scanner.remember(self.tree().digest, *self.scans)
 
     def _wanted(self) -> list[str]:
@@ -102,7 +105,7 @@ class TreeNode(Cheap):
         from flyte_build.bundler.tree import Tree
 
         if self._tree is None:
-            self._tree = Tree({entry for scan in self.scans for entry in scan.entries()})
+            self._tree = Tree([entry for scan in self.scans for entry in scan.entries()])  # No path is in two of them.
         return self._tree
 
     def make(self, outcomes: Outcomes, resolve: Resolve) -> Made:
@@ -111,6 +114,9 @@ class TreeNode(Cheap):
 
     def explain(self, inputs: Mapping[str, Value], last: Record) -> str:
         """Which files changed since the last resolve."""
+        seen = self._before == last.inputs["tree"] and [scan.difference() for scan in self.scans]
+        if seen:  # The scans compared with just that tree.
+            return counted({how: sorted(path for each in seen for path in each[how]) for how in seen[0]}, "file") or "nothing changed"
         previous = self._previous()
         if previous is None:
             return "files changed"
@@ -118,17 +124,17 @@ class TreeNode(Cheap):
 
 
 class PackNode(Node):
-    """One pack of a tree: a part of its entries as a layer."""
+    """One pack of a tree: a part of its entries, known by its digest, as a layer that `write` makes."""
 
     kind = "pack"
 
-    def __init__(self, part: "Tree", at: int, label: str, write: "Callable[[Tree], Any]", blobs_has: Callable[[Digest], bool]) -> None:
+    def __init__(self, at: int, label: str, part: Digest, write: Callable[[], Any], blobs_has: Callable[[Digest], bool]) -> None:
         super().__init__(f"pack {at}", f"{label} {at}")
         self._part, self._write, self._has = part, write, blobs_has
 
     def inputs(self, outcomes: Outcomes) -> Mapping[str, Value]:
         """The part of the tree, by digest."""
-        return {"entries": self._part.digest}
+        return {"entries": self._part}
 
     def usable(self, record: Record) -> bool:
         """Whether the layer is there."""
@@ -140,7 +146,7 @@ class PackNode(Node):
 
     def make(self, outcomes: Outcomes, resolve: Resolve) -> Made:
         """Write the layer; the artifact is the tar's digest, which does not depend on compression."""
-        digest, _, diff_id = self._write(self._part)
+        digest, _, diff_id = self._write()
         return Made(diff_id, (digest,))
 
 
@@ -169,17 +175,21 @@ class BundleNode(Node):
         """Write the packs that are not there yet, then the manifest."""
         from flyte_build.bundler import bundle, packs
         from flyte_build.bundler.scan import Contents
-        from flyte_build.bundler.tree import Tree
 
         tree = self._tree.tree()
         contents = self._tree.scans[0].contents if self._tree.scans else Contents()  # One scanner's scans share theirs.
         packer = packs.Packer(self._root, contents, self._counters)
 
-        def write(part: "Tree") -> tuple[Digest, int, Digest]:
+        def write(part: "list[Entry]") -> tuple[Digest, int, Digest]:
             with self._cache.blobs.batch() as batch:
-                return packer.pack(part.entries, batch)
+                return packer.pack(part, batch)
 
-        nodes = [PackNode(Tree(part), at, self.label, write, self._cache.blobs.has) for at, part in enumerate(packs.cut(tree.entries))]
+        has = self._cache.blobs.has
+        parts = packs.cut(tree.entries)
+        nodes = [
+            PackNode(at, self.label, digest, partial(write, part), has)
+            for at, (part, digest) in enumerate(zip(parts, tree.part_digests(parts), strict=True))
+        ]
         outcomes = resolve(nodes)
         layers = []
         for node in nodes:
