@@ -19,7 +19,7 @@ from flyte_build.cas.statindex import hash_file
 from flyte_build.errors import FileUnstable
 
 from . import tar
-from .scan import Contents
+from .snapshot import Contents
 from .tree import Entry
 
 LIMIT = 5 << 19  # 2.5 MiB, so that 32 packs of 2 MiB on average need no doubling.

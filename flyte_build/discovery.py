@@ -77,6 +77,10 @@ class Discovery(Cheap):
         }
         self.document: dict[str, Any] = {}
 
+    def inputs(self, outcomes: Outcomes) -> Mapping[str, Value]:
+        """What is known before the import: the file, and what runs it."""
+        return self._base
+
     def look_up(self, memory: Memory, outcomes: Outcomes) -> Found:
         """The result whose touched things are all as they were, or what is different from the newest one."""
         why = FIRST_TIME

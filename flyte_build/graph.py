@@ -8,6 +8,7 @@ and comes out the same, what depends on it stays cached ("early cutoff": Mokhov,
 from __future__ import annotations
 
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -70,7 +71,7 @@ class Outcome:
 Outcomes = Mapping["Node", Outcome]
 
 
-class Node:
+class Node(ABC):
     """One thing that can be made. Subclasses give `inputs` and `make`, and may give better `usable` and `explain`."""
 
     kind: str
@@ -80,13 +81,13 @@ class Node:
     def __init__(self, name: str, label: str, needs: "tuple[Node, ...]" = ()) -> None:
         self.name, self.label, self.needs = name, label, needs
 
+    @abstractmethod
     def inputs(self, outcomes: Outcomes) -> Mapping[str, Value]:
         """What decides the artifact; all of `needs` are resolved."""
-        raise NotImplementedError(f"{type(self).__name__} has no inputs")
 
+    @abstractmethod
     def make(self, outcomes: Outcomes, resolve: "Resolve") -> Made:
         """Make the artifact; called from any thread. `resolve` is for nodes that are known only now."""
-        raise NotImplementedError(f"{type(self).__name__} cannot be made")
 
     def usable(self, record: Record) -> bool:
         """Whether what a record refers to is still there."""

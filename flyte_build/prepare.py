@@ -8,7 +8,8 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
 from flyte_build.bundler.marker import find
-from flyte_build.bundler.scan import Progress, Scan, Scanner
+from flyte_build.bundler.scan import Progress, Scanner
+from flyte_build.bundler.snapshot import Scan
 from flyte_build.cas.cache import Cache
 from flyte_build.cas.counters import Counters
 from flyte_build.cas.digest import Digest
@@ -174,7 +175,7 @@ class BundleNode(Node):
     def make(self, outcomes: Outcomes, resolve: Resolve) -> Made:
         """Write the packs that are not there yet, then the manifest."""
         from flyte_build.bundler import bundle, packs
-        from flyte_build.bundler.scan import Contents
+        from flyte_build.bundler.snapshot import Contents
 
         tree = self._tree.tree()
         contents = self._tree.scans[0].contents if self._tree.scans else Contents()  # One scanner's scans share theirs.
