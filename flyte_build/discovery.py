@@ -162,7 +162,8 @@ class _Check:
 
         changed = [path for path, known in self._seen["files"].items() if self._file_changed(path, known)]
         if changed:
-            names = [os.path.basename(path) for path in changed]
+            ours = os.path.dirname(os.path.realpath(__file__)) + "/"
+            names = list(dict.fromkeys("flyte-build itself" if path.startswith(ours) else os.path.basename(path) for path in changed))
             return f"{', '.join(names[:5])} changed"
         for name, value in self._seen["environment"].items():
             if _variable(self._cache, name) != value:
