@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from flyte_build.cas.counters import Counters
 from flyte_build.cas.digest import Digest
 from flyte_build.cas.statindex import StatIndex, fingerprint, hash_file, row, trusted
-from flyte_build.errors import FileUnstable, ScanError, SecretRefused
+from flyte_build.errors import ScanError, SecretRefused
 
 from .budget import Budget, Meter
 from .snapshot import Contents, Folder, Known, Scan
@@ -165,13 +165,15 @@ class Scanner:
 
     def remembered(self, *scans: Scan) -> Digest | None:
         """The digest of the tree that these scans make, if it was told when they had found exactly the same."""
-        known, _ = self._index.load(f"digest{len(scans)}:{self._root}")
-        return Digest(known[1]) if known and known[0] == [scan.state for scan in scans] else None
+        return self._told([scan.state for scan in scans])
 
     def remembered_before(self, *scans: Scan) -> Digest | None:
         """The digest that was told of the tree that these scans compared with."""
-        known, _ = self._index.load(f"digest{len(scans)}:{self._root}")
-        return Digest(known[1]) if known and known[0] == [scan.state_before for scan in scans] else None
+        return self._told([scan.state_before for scan in scans])
+
+    def _told(self, states: list[bytes]) -> Digest | None:
+        known, _ = self._index.load(f"digest{len(states)}:{self._root}")
+        return Digest(known[1]) if known and known[0] == states else None
 
     def remember(self, tree: Digest, *scans: Scan) -> Digest:
         """Remember the digest of the tree that these scans make."""
@@ -240,8 +242,6 @@ class Scanner:
             except FileNotFoundError:
                 del folders[folder][name]
                 continue
-            except FileUnstable:
-                raise
             except OSError as error:
                 raise _unreadable(path, error) from error
             if found.data is not None:
@@ -287,10 +287,9 @@ def resolve_links(root: str, path: str) -> Iterator[str]:
 
 def _state(entry: os.DirEntry[str]) -> tuple[int, ...]:
     try:
-        found = entry.stat(follow_symlinks=False)
+        return row(entry.stat(follow_symlinks=False))
     except FileNotFoundError:
         return ()
-    return (found.st_mode, found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino)
 
 
 def _venv(entry: os.DirEntry[str]) -> bool:

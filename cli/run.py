@@ -11,6 +11,7 @@ import click
 from flyte_build.attempts import ENGINES, EXIT_CODES, EngineName, Finished, Settings, Stores
 from flyte_build.discovery import Discovery
 from flyte_build.errors import UsageError
+from flyte_build.importing import root_folders
 from flyte_build.interface import Interface
 from flyte_build.prepare import COPY_STYLES, CopyStyle, locate
 from flyte_build.running import Runner, handle_termination, run_here
@@ -96,8 +97,7 @@ def run(
         from flyte_build.runner.execution import load_task
 
         here = runner.project
-        front = [f"{here.root}/{folder}" if folder else here.root for folder in here.roots]
-        sys.path[:] = [*front, *sys.path, *here.last]
+        sys.path[:] = [*root_folders(here.root, here.roots), *sys.path, *here.last]
         with console.only_document():
             finished = run_here(lambda: load_task(here.module, rest[0]), task, here, rest[0], inputs, settings, stores, console)
     else:

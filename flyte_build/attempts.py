@@ -83,7 +83,7 @@ class Finished:
 
 
 class Stores:
-    """The cache and the history of this machine, opened when they are first needed."""
+    """The cache and the history of this machine, open; runs that had lost their command are ended on the way."""
 
     def __init__(self, listener: Listener, places: Places | None = None) -> None:
         self.places = places or Places.find()

@@ -13,7 +13,7 @@ import time
 import traceback
 from typing import Any
 
-from .importing import loaded_files, use_folder
+from .importing import loaded_files, root_folders, use_folder
 from .observe import Watch
 
 
@@ -35,7 +35,7 @@ def main() -> None:
 
 def _discover(request: dict[str, Any]) -> dict[str, Any]:
     root, file, name = request["root"], request["file"], request["module"]
-    front = [os.path.join(root, folder) if folder else root for folder in request["roots"]]
+    front = root_folders(root, request["roots"])
     sys.path[:] = [*front, *(entry for entry in sys.path if entry not in front), *request["last"]]
     sys.argv = [f"{root}/{file}"]
     import flyte_build  # The face, under both of its names, before anybody watches.

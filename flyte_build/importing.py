@@ -72,6 +72,11 @@ _STDLIB = os.path.realpath(os.path.dirname(os.__file__))
 _ZIP = f"{os.path.dirname(_STDLIB)}/python{sys.version_info[0]}{sys.version_info[1]}.zip"
 
 
+def root_folders(root: str, roots: Sequence[str]) -> list[str]:
+    """The absolute folders of a project's import roots, which are relative to its root ("" is the root itself)."""
+    return [f"{root}/{folder}" if folder else root for folder in roots]
+
+
 def loaded_files() -> set[str]:
     """The absolute paths of all modules' files, but for the standard library's and what is built in."""
     found = set()

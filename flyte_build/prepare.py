@@ -67,13 +67,13 @@ class TreeNode(Cheap):
     def __init__(
         self,
         project: Project,
-        discovery: Discovery | None,
+        discovery: Discovery,
         copy_style: CopyStyle,
         scanner: Callable[[], Scanner],
         previous: "Callable[[], Tree | None]",
     ) -> None:
         label = f"tree:{project.root}/{project.file} {copy_style}"
-        super().__init__(copy_style, label, (discovery,) if discovery else ())
+        super().__init__(copy_style, label, (discovery,))
         self._project, self._discovery, self._copy_style = project, discovery, copy_style
         self._scanner, self._previous = scanner, previous
         self._tree: "Tree | None" = None
@@ -90,16 +90,22 @@ class TreeNode(Cheap):
             self.scans = [scanner.scan_all()]
         if wanted := self._wanted():
             self.scans.append(scanner.scan_files(wanted))
+        if known := scanner.remembered(*self.scans):
+            return known
         self._before = scanner.remembered_before(*self.scans)
-        return scanner.remembered(*self.scans) or scanner.remember(self.tree().digest, *self.scans)
+        return scanner.remember(self.tree().digest, *self.scans)
+
+    def holds(self, path: str) -> bool:
+        """Whether a file or link of this path is among what the scans found."""
+        return any(scan.holds(path) for scan in self.scans)
 
     def _wanted(self) -> list[str]:
         """The files that go in by name: what was imported, read and included, unless the scan has it already."""
-        if self._discovery is None or self._copy_style == "none":
+        if self._copy_style == "none":
             return []
         document = self._discovery.document
         paths = {*document["modules"], *document["read"], *included(self._project.root, document["include"])}
-        return sorted(path for path in paths if not any(scan.holds(path) for scan in self.scans))
+        return sorted(path for path in paths if not self.holds(path))
 
     def tree(self) -> "Tree":
         """The tree itself."""

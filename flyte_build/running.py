@@ -16,7 +16,7 @@ from flyte_build.errors import UsageError
 from .attempts import Finished, Listener, Settings, Stopped, Stores, carry_out
 from .config import allowed_secrets
 from .discovery import Discovery, Project
-from .prepare import Preparation, TreeNode
+from .prepare import Preparation
 
 if TYPE_CHECKING:
     from flyte_build.bundler.tree import Entry
@@ -86,7 +86,7 @@ class Runner:
                 {"digest": layer, "size": os.path.getsize(blobs.path(layer)), "files": len(part)}
                 for layer, part in zip(layers, packs.cut(tree.entries), strict=True)
             ],
-            "excluded": [{"path": path, "rule": rule} for scan in node.scans for path, rule in scan.excluded() if not _forced(node, path)],
+            "excluded": [{"path": path, "rule": rule} for scan in node.scans for path, rule in scan.excluded() if not node.holds(path)],
         }
 
     def run(self, variable: str, inputs: Mapping[str, Any]) -> Finished:
@@ -118,11 +118,6 @@ def _text(path: bytes) -> str:
 
 def _content(entry: "Entry") -> str:
     return Digest.of(entry.content) if entry.kind == "l" else f"sha256:{entry.content.decode()}"
-
-
-def _forced(node: TreeNode, path: str) -> bool:
-    """Whether a path that a rule keeps out is in the tree all the same, since it was imported."""
-    return any(scan.holds(path) for scan in node.scans)
 
 
 def run_here(

@@ -12,7 +12,7 @@ from flyte_build.errors import RuntimeSystemError
 
 from .action import Action
 from .engine import Event, Sink
-from .spawn import Worker, dismiss, start_worker
+from .spawn import Worker, dismiss, signal_group, start_worker
 
 _GRACE = 5.0  # Seconds between asking a task to end and making it end.
 _DRAIN = 1.0  # Seconds to read on after a worker has ended, if something else holds its output open.
@@ -72,7 +72,7 @@ class ProcessEngine:
             worker.asked = time.monotonic()
         everything = _descendants(worker.pid)
         number = signal.SIGKILL if at_once else signal.SIGTERM
-        _kill(worker.pid, number)
+        signal_group(worker.pid, number)
         for pid in everything:
             try:
                 os.kill(pid, number)
@@ -112,7 +112,7 @@ class ProcessEngine:
     def _reap(self, worker: Worker) -> int:
         """Wait for the worker itself, then end what it left behind, and read what is left to read."""
         os.waitid(os.P_PID, worker.pid, os.WEXITED | os.WNOWAIT)
-        _kill(worker.pid, signal.SIGKILL)  # Its group, while its pid is still its own.
+        signal_group(worker.pid, signal.SIGKILL)  # Its group, while its pid is still its own.
         _, status = os.waitpid(worker.pid, 0)
         deadline = time.monotonic() + _DRAIN
         while worker.output and time.monotonic() < deadline:
@@ -137,13 +137,6 @@ def _event(code: int, cancelled: bool) -> Event:
     if code < 0:
         return Event("failed", 128 - code, f"it ended with signal {-code} ({signal.strsignal(-code)})")
     return Event("succeeded" if code == 0 else "failed", code, "" if code == 0 else f"its process ended with exit code {code}")
-
-
-def _kill(group: int, number: int) -> None:
-    try:
-        os.killpg(group, number)
-    except (ProcessLookupError, PermissionError):  # It has ended; macOS says EPERM of a group of zombies.
-        return
 
 
 def _descendants(pid: int) -> list[int]:

@@ -52,8 +52,13 @@ def dismiss(worker: Worker) -> None:
     os.close(worker.control)
     for descriptor in worker.output:
         os.close(descriptor)
-    try:
-        os.killpg(worker.pid, _KILL)
-    except (ProcessLookupError, PermissionError):  # It has ended; macOS says EPERM of a group of zombies.
-        pass
+    signal_group(worker.pid, _KILL)
     os.waitpid(worker.pid, 0)
+
+
+def signal_group(group: int, number: int) -> None:
+    """Send a signal to a process group; one that has ended is fine."""
+    try:
+        os.killpg(group, number)
+    except (ProcessLookupError, PermissionError):  # macOS says EPERM of a group of zombies.
+        return

@@ -40,7 +40,7 @@ def main() -> None:
     """Wait for an action and run it."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # The terminal's Ctrl-C is the command's to handle.
     from flyte_build import install_alias
-    from flyte_build.importing import Guard, use_folder
+    from flyte_build.importing import Guard, root_folders, use_folder
     from flyte_build.runner.action import write_result
     from flyte_build.runner.execution import execute, finish, load_task
 
@@ -62,11 +62,13 @@ def main() -> None:
     root, code = action["root"], f"{action['code']}/code"
     project = [entry for entry in sys.path if (os.path.realpath(entry) + "/").startswith(root + "/") and "site-packages" not in entry]
     sys.path[:] = [entry for entry in sys.path if entry not in project]
-    roots = [f"{code}/{folder}" if folder else code for folder in action["roots"]]
-    sys.path[:] = [*roots, *sys.path, *(f"{code}/{os.path.relpath(folder, root)}" for folder in action["last"])]
+    sys.path[:] = [
+        *root_folders(code, action["roots"]),
+        *sys.path,
+        *(f"{code}/{os.path.relpath(folder, root)}" for folder in action["last"]),
+    ]
     use_folder(code, f"{action['code']}/bytecode")
-    own = [f"{root}/{folder}" if folder else root for folder in action["roots"]]
-    guard = Guard(root, [*own, *project], lambda path: _advice(action, path))
+    guard = Guard(root, [*root_folders(root, action["roots"]), *project], lambda path: _advice(action, path))
     places = [at for at, finder in enumerate(sys.meta_path) if getattr(finder, "__name__", "") == "PathFinder"]
     sys.meta_path.insert(places[-1] + 1 if places else len(sys.meta_path), guard)
     sys.argv = [action["module"]]
@@ -124,9 +126,8 @@ def _watch() -> None:
 
         for child in psutil.Process().children(recursive=True):  # Also those that have left the group.
             child.kill()
-    except Exception:  # Whatever happens here (an image without psutil, a child that is gone), the group ends.
+    finally:  # Whatever happened (an image without psutil, a child that is gone), the group ends, this process with it.
         os.killpg(0, signal.SIGKILL)
-    os.killpg(0, signal.SIGKILL)
 
 
 def _terminate(number: int, frame: Any) -> None:
