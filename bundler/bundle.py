@@ -17,7 +17,7 @@ from flyte_build.cas.digest import Digest
 from flyte_build.errors import ExtractionRefused
 
 from . import tar
-from .packs import write_layer
+from .layer import Layer, write_layer
 from .tree import Tree
 
 TREE = b"opt/flyte/code.tree"
@@ -27,15 +27,6 @@ _CONFIG = "application/vnd.oci.image.config.v1+json"
 _LAYER = "application/vnd.oci.image.layer.v1.tar+zstd"
 WINDOW = 8 << 20  # Bytes of zstd window that a layer may ask for (RFC 8878, 3.1.1.1.2 recommends to allow 8 MiB).
 _DOCUMENT_LIMIT = 256 << 20
-
-
-@dataclass(frozen=True)
-class Layer:
-    """A layer's blob, its size in bytes, and the digest of the tar inside (OCI's diff_id)."""
-
-    digest: Digest
-    size: int
-    diff_id: Digest
 
 
 @dataclass(frozen=True)
@@ -55,7 +46,7 @@ class Bundle:
 
 def write(tree: Tree, packs: list[Layer], batch: Batch) -> Bundle:
     """Write the bundle of `tree`, whose packs are there (or in the batch) already."""
-    document = Layer(*write_layer(_document(tree), batch))
+    document = write_layer(_document(tree), batch)
     layers = [document, *packs]
     config = _json(
         {

@@ -28,7 +28,8 @@ from flyte_build.errors import ExtractionRefused, StoreError
 
 from . import tar
 from .budget import Budget
-from .bundle import WINDOW, Bundle, Layer, read, read_tree
+from .bundle import WINDOW, Bundle, read, read_tree
+from .layer import Layer
 from .marker import find, mark
 from .packs import CODE
 from .tree import Entry, Tree, folders

@@ -14,6 +14,7 @@ from pathspec.patterns.gitignore.spec import GitIgnoreSpecPattern
 
 _BUILT_IN_NAME = "built in"
 _FOLDER = "ps_d"  # The group that matches the end of a folder in pathspec's expressions.
+_ANYWHERE = "^(?:.+/)?"  # How its expressions begin for names at any depth.
 _BUILT_IN = """
 .git
 .hg
@@ -73,8 +74,9 @@ class RuleFile(NamedTuple):
 
     folder: str
     patterns: tuple[Pattern, ...]
-    any_of_them: re.Pattern[str]
-    """Matches whatever any of the patterns may decide: most names are decided by none."""
+    names: re.Pattern[str] | None
+    paths: re.Pattern[str] | None
+    """What any of the patterns may decide, by the name alone or by the path: most names are decided by none."""
 
     @classmethod
     def parse(cls, folder: str, name: str, text: str) -> "RuleFile":
@@ -88,9 +90,18 @@ class RuleFile(NamedTuple):
             if meaning.include is not None:
                 where = _BUILT_IN_NAME if name == _BUILT_IN_NAME else f"{folder}{name}:{number}"
                 patterns.append(Pattern(where, line, meaning))
-        expressions = [pattern.meaning.regex.pattern for pattern in patterns if pattern.meaning.regex is not None]
-        together = "|".join(f"(?:{expression.replace(f'(?P<{_FOLDER}>', '(?:')})" for expression in expressions)
-        return cls(folder, tuple(patterns), re.compile(together or r"(?!)"))
+        by_name: list[str] = []
+        by_path: list[str] = []
+        for pattern in patterns:
+            expression = pattern.meaning.regex.pattern.replace(f"(?P<{_FOLDER}>", "(?:") if pattern.meaning.regex else "(?!)"
+            anywhere = expression.startswith(_ANYWHERE) and "/" not in pattern.text.removeprefix("!").removeprefix("**/").rstrip("/ ")
+            (by_name if anywhere else by_path).append(expression.removeprefix(_ANYWHERE) if anywhere else expression)
+        return cls(folder, tuple(patterns), _any_of(by_name), _any_of(by_path))
+
+    def may_decide(self, path: str, name: str) -> bool:
+        """Whether a pattern may match `path` (relative to the root), which ends in `name`; a folder's have a "/" at the end."""
+        by_name = self.names is not None and self.names.match(name)
+        return bool(by_name or (self.paths is not None and self.paths.search(path[len(self.folder) :])))
 
 
 class Rules:
@@ -110,11 +121,16 @@ class Rules:
 
     def excludes(self, path: str, is_folder: bool) -> str | None:
         """The rule (`file:line: pattern`) that keeps `path` out, or None when it is in."""
+        whole = path + "/" if is_folder else path
+        last = whole[path.rfind("/") + 1 :]
         for file in reversed(self._files):
-            name = path[len(file.folder) :]
-            if not file.any_of_them.search(name + "/" * is_folder):
+            if not file.may_decide(whole, last):
                 continue
             for pattern in reversed(file.patterns):
-                if pattern.matches(name, is_folder):
+                if pattern.matches(path[len(file.folder) :], is_folder):
                     return f"{pattern.where}: {pattern.text}" if pattern.meaning.include else None
         return None
+
+
+def _any_of(expressions: list[str]) -> re.Pattern[str] | None:
+    return re.compile("|".join(f"(?:{expression})" for expression in expressions)) if expressions else None

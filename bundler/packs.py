@@ -8,53 +8,64 @@ them changes no identity.
 
 from __future__ import annotations
 
+import hashlib
+import os
+from bisect import bisect_left
 from collections.abc import Iterator, Sequence
+from itertools import accumulate
+from typing import NamedTuple
 
 import xxhash
 
 from flyte_build.cas.blobs import Batch
 from flyte_build.cas.counters import Counters
-from flyte_build.cas.digest import Digest
-from flyte_build.cas.statindex import hash_file
+from flyte_build.cas.statindex import Row, row
 from flyte_build.errors import FileUnstable
 
 from . import tar
+from .layer import Layer, write_layer
 from .snapshot import Contents
 from .tree import Entry
 
 LIMIT = 5 << 19  # 2.5 MiB, so that 32 packs of 2 MiB on average need no doubling.
 _LEAVES = 32
 _LARGE = 8
-_LEVEL = 1  # On source code, zstd's level 1 is faster than level 3, and not larger.
+_BITS = 60  # Of the hash, that decide.
 _CHUNK = 1 << 20
 CODE = b"opt/flyte/code/"
 
 
-def cut(entries: Sequence[Entry]) -> list[list[Entry]]:
-    """The packs of a tree's entries, each sorted by path; none is empty."""
-    large = sorted((entry for entry in entries if entry.size > LIMIT and entry.kind != "l"), key=lambda e: (-e.size, e.path))
-    small = sorted(
-        (xxhash.xxh3_128_intdigest(entry.path), tar.padded(entry.size), entry)
-        for entry in entries
-        if entry.size <= LIMIT or entry.kind == "l"
-    )
+def cut(files: Sequence[tuple[bytes, int]]) -> list[list[int]]:
+    """The packs of these files (path and size in bytes, sorted by path), as their positions in order; no pack is empty."""
+    large = sorted([(-size, path, at) for at, (path, size) in enumerate(files) if size > LIMIT])
+    hashes = [xxhash.xxh3_128_intdigest(path) >> 128 - _BITS for path, _ in files]
+    order = sorted([at for at, (_, size) in enumerate(files) if size <= LIMIT], key=hashes.__getitem__)
+    trie = _Trie(order, [hashes[at] for at in order], [0, *accumulate([tar.padded(files[at][1]) for at in order])])
     limit = LIMIT
-    while len(leaves := list(_leaves(small, 127, limit))) > _LEAVES:
+    while len(leaves := list(trie.leaves(limit, 0, len(order), 0, _BITS))) > _LEAVES:
         limit *= 2
-    packs = [sorted(entry for _, _, entry in leaf) for leaf in leaves]
-    packs += [[entry] for entry in large[:_LARGE]]
-    return packs + ([sorted(large[_LARGE:])] if large[_LARGE:] else [])
+    packs = [sorted(leaf) for leaf in leaves] + [[at] for _, _, at in large[:_LARGE]]
+    return packs + ([sorted([at for _, _, at in large[_LARGE:]])] if large[_LARGE:] else [])
 
 
-def _leaves(files: list[tuple[int, int, Entry]], bit: int, limit: int) -> Iterator[list[tuple[int, int, Entry]]]:
-    if not files:
-        return
-    if len(files) == 1 or bit < 0 or sum(size for _, size, _ in files) <= limit:
-        yield files
-        return
-    middle = next((at for at, file in enumerate(files) if file[0] >> bit & 1), len(files))
-    yield from _leaves(files[:middle], bit - 1, limit)
-    yield from _leaves(files[middle:], bit - 1, limit)
+class _Trie(NamedTuple):
+    """Files in the order of their hashes: their positions, the hashes, and the sums of all sizes before each."""
+
+    files: list[int]
+    hashes: list[int]
+    sums: list[int]
+
+    def leaves(self, limit: int, start: int, stop: int, prefix: int, bits: int) -> "Iterator[list[int]]":
+        """The leaves among files `start` to `stop`, whose hashes begin with `prefix` and differ in the last `bits`."""
+        if start == stop:
+            return
+        if self.sums[stop] - self.sums[start] <= limit or stop - start == 1 or not bits:
+            yield self.files[start:stop]
+            return
+        right = prefix | 1 << bits - 1
+        middle = bisect_left(self.hashes, right, start, stop)
+        yield from self.leaves(limit, start, middle, prefix, bits - 1)
+        yield from self.leaves(limit, middle, stop, right, bits - 1)
 
 
 class Packer:
@@ -63,8 +74,8 @@ class Packer:
     def __init__(self, root: str, contents: Contents, counters: Counters) -> None:
         self._root, self._contents, self._counters = root, contents, counters
 
-    def pack(self, entries: Sequence[Entry], batch: Batch) -> tuple[Digest, int, Digest]:
-        """Write one pack: its blob's digest and size in bytes, and the digest of the tar inside.
+    def pack(self, entries: Sequence[Entry], batch: Batch) -> Layer:
+        """Write one pack as a layer.
 
         Raises `FileUnstable` when a file is no longer what its entry says.
         """
@@ -85,20 +96,19 @@ class Packer:
             yield data
             return
         path = f"{self._root}/{entry.name}"
-        if entry.size <= _CHUNK:
-            try:
-                found = hash_file(path, self._counters, _CHUNK)
-            except OSError:
-                raise _changed(entry) from None
-            if found.data is None or found.digest.hex.encode() != entry.content:
-                raise _changed(entry)
-            yield found.data
-        else:
+        if entry.size > _CHUNK:
             yield from self._stream(entry, path)
+            return
+        try:
+            data, _ = read_whole(path, entry.size)
+        except OSError:
+            raise _changed(entry) from None
+        self._counters.add(files_read=1, bytes_hashed=len(data))
+        if hashlib.sha256(data).hexdigest().encode() != entry.content:
+            raise _changed(entry)
+        yield data
 
     def _stream(self, entry: Entry, path: str) -> Iterator[bytes]:
-        import hashlib
-
         sha256, size = hashlib.sha256(), 0
         try:
             with open(path, "rb", buffering=0) as file:
@@ -115,34 +125,13 @@ class Packer:
             raise _changed(entry)
 
 
-def write_layer(blocks: Iterator[bytes], batch: Batch) -> tuple[Digest, int, Digest]:
-    """Write a tar layer of these blocks, compressed: the blob's digest and size, and the digest of the tar."""
-    import hashlib
-
-    import zstandard
-
-    compress = zstandard.ZstdCompressor(level=_LEVEL, write_checksum=False, write_content_size=False).compressobj()
-    diff = hashlib.sha256()
-    with batch.writer() as writer:
-        for chunk in _chunks(blocks):
-            diff.update(chunk)
-            if data := compress.compress(chunk):
-                writer.write(data)
-        writer.write(compress.flush())
-        digest = writer.finish()
-        return digest, writer.size, Digest.from_hash(diff)
-
-
-def _chunks(blocks: Iterator[bytes]) -> Iterator[bytes]:
-    held: list[bytes] = []
-    size = 0
-    for block in blocks:
-        held.append(block)
-        size += len(block)
-        if size >= _CHUNK:
-            yield b"".join(held)
-            held, size = [], 0
-    yield b"".join([*held, tar.END])
+def read_whole(path: str | bytes, size: int) -> tuple[bytes, Row]:
+    """The bytes of a file of which `size` are expected (one more if it has grown), and its state then. Raises `OSError`."""
+    file = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+    try:
+        return os.read(file, size + 1), row(os.fstat(file))
+    finally:
+        os.close(file)
 
 
 def _changed(entry: Entry) -> FileUnstable:

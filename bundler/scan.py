@@ -1,7 +1,7 @@
 """Scanning: what is below a root, without reading again what has not changed.
 
-A scan remembers (in the stat index, for each root) every folder's files with their state and digest, and every verdict
-of the ignore rules. A name in a state that is remembered costs one `stat`; anything else is looked at anew.
+A scan remembers every folder (in the stat index, for each root): what a look at it gave, and what came of that. A folder that
+looks the same costs one `stat` for each name; in any other, what is not in a remembered state is looked at anew.
 """
 
 from __future__ import annotations
@@ -10,29 +10,33 @@ import marshal
 import os
 import stat
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
 
+from flyte_build.cas.blobs import Blobs
 from flyte_build.cas.counters import Counters
 from flyte_build.cas.digest import Digest
-from flyte_build.cas.statindex import StatIndex, fingerprint, hash_file, row, trusted
-from flyte_build.errors import ScanError, SecretRefused
+from flyte_build.cas.statindex import Row, StatIndex, hash_file, row, trusted
+from flyte_build.errors import ScanError
 
 from .budget import Budget, Meter
-from .snapshot import Contents, Folder, Known, Scan
+from .draft import Draft, Unread, pack
+from .listing import RULE_FILES, VENV, Listing, look, states
+from .snapshot import Contents, File, Folder, Scan
 
 if TYPE_CHECKING:
     from .ignore import Rules
 
 Progress = Callable[[int, int], None]
 
-_RULE_FILES = (".gitignore", ".flyteignore")
-_VENV_MARK = "pyvenv.cfg"
-_VENV_RULE = f"built in: a virtual environment (it holds {_VENV_MARK})"
+_VENV_RULE = "built in: a virtual environment (it holds pyvenv.cfg)"
 
 
 class Scanner:
-    """Scans below one root; a path in `allowed` (relative) may hold a secret."""
+    """Scans below one root; a path in `allowed` (relative) may hold a secret.
+
+    A large tree of which nothing is remembered is packed into `blobs` while it is read, if there are any.
+    """
 
     def __init__(
         self,
@@ -40,11 +44,12 @@ class Scanner:
         index: StatIndex,
         counters: Counters,
         *,
+        blobs: Blobs | None = None,
         budget: Budget = Budget(),
         allowed: Callable[[], frozenset[str]] = frozenset,
         progress: Progress = lambda done, total: None,
     ) -> None:
-        self._root, self._index, self._counters = root, index, counters
+        self._root, self._index, self._counters, self._blobs = root, index, counters, blobs
         self._budget, self._allowed, self._progress = budget, allowed, progress
         self._rules: dict[str, Rules] = {}
         self._contents = Contents()
@@ -55,113 +60,64 @@ class Scanner:
         Raises `SecretRefused`, `BudgetExceeded`, `FileUnstable`, or `ScanError` for what cannot be in a bundle.
         """
         scope = f"tree:{self._root}"
-        remembered, checksum_before = self._index.load(scope)
-        checksum = checksum_before
-        before: dict[str, Folder] = remembered or {}
-        folders: dict[str, Folder] = {}
-        pending: list[tuple[str, str]] = []
+        before = {folder: Folder(*known) for folder, known in self._index.load(scope).items()}
+        folders: dict[str, Folder | Draft] = {}
+        self._rules = {}
         meter = Meter(self._budget)
-        unchanged, stated = True, 0
-        stack = [("", True)]
-        while stack:
-            folder, valid = stack.pop()
-            old = before.get(folder, {})
+        waiting = [("", True)]
+        while waiting:
+            folder, valid = waiting.pop()
+            old, began = before.get(folder), time.time_ns()
             try:
-                with os.scandir(f"{self._root}/{folder}") as names:
-                    entries = list(names)
+                listing = look(f"{self._root}/{folder}", old.excluded if old and valid else ())
             except FileNotFoundError:
-                unchanged = False
                 continue
             except OSError as error:
                 raise _unreadable(folder, error) from error
-            began = time.time_ns()
-            rules = [_state(entry) for entry in entries if entry.name in _RULE_FILES and entry.is_file(follow_symlinks=False)]
-            valid = valid and old.get("") == ("r", tuple(rules))
-            now: Folder = {"": ("r", tuple([state and trusted(state, began) for state in rules]))}
-            size = 0
-            for entry in entries:
-                name = entry.name
-                known = old.get(name) if valid else None
-                if known is None:
-                    pass
-                elif known[0] == "f":
-                    stated += 1
-                    try:
-                        found = entry.stat(follow_symlinks=False)
-                    except FileNotFoundError:
-                        unchanged = False
-                        continue
-                    # Written out here, since this is done for every file each time.
-                    if (found.st_mode, found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino) == known[1]:
-                        now[name] = known
-                        size += known[3]
-                        continue
-                elif _still(entry, known):
-                    now[name] = known
-                    if known[0] == "d":
-                        stack.append((f"{folder}{name}/", valid))
-                    continue
-                unchanged = False
-                verdict = self._verdict(folder, entry)
-                if verdict is not None:
-                    now[name] = verdict
-                    if verdict[0] == "d":
-                        stack.append((f"{folder}{name}/", valid))
-                    continue
-                stated += 1
-                previous, state = old.get(name), _state(entry)
-                if previous and previous[0] == "f" and previous[1] == state:
-                    now[name] = previous
-                elif state:
-                    now[name] = ("f", (), "", state[1], False, "")
-                    pending.append((folder, name))
-                size += state[1] if state else 0
-            unchanged = unchanged and len(now) == len(old)
+            now: Folder | Draft
+            if old and valid and pack(listing) == old.look:
+                now = old
+            else:
+                now, valid = self._look_again(folder, listing, old, valid, began)
             folders[folder] = now
-            meter.enter(folder, len(now), size)
-        unchanged = unchanged and len(folders) == len(before)
-        self._counters.add(files_stated=stated)
-        self._hash(folders, pending)
-        if not unchanged:
-            checksum = self._index.save(scope, folders)
-        self._refuse_secrets(folders)
-        return Scan(self._root, folders, unchanged, checksum, before, checksum_before, self._contents)
+            meter.enter(folder, now.taken, now.size)
+            waiting += [(below, valid) for below in now.below]
+        self._counters.add(files_stated=sum([now.taken for now in folders.values()]))
+        drafts = [now for now in folders.values() if isinstance(now, Draft)]
+        self._read(drafts, all_new=not before)
+        found = {folder: now.folder() if isinstance(now, Draft) else now for folder, now in folders.items()}
+        changed = {draft.path: tuple(found[draft.path]) for draft in drafts if found[draft.path] != before.get(draft.path)}
+        self._index.save(scope, changed, before.keys() - found.keys())
+        self._refuse_secrets(found)
+        return Scan(self._root, found, before, self._contents)
 
     def scan_files(self, paths: Iterable[str]) -> Scan:
         """Just the files of these relative paths, and the links that lead to them; paths that are gone are left out."""
+        from . import links
+
         scope = f"files:{self._root}"
-        before: dict[str, Folder] = self._index.load(scope)[0] or {}
-        folders: dict[str, Folder] = {}
-        pending: list[tuple[str, str]] = []
-        count = 0
-        for path in sorted({part for wanted in paths for part in resolve_links(self._root, wanted)}):
-            head, slash, name = path.rpartition("/")
-            folder = head + slash
-            old = before.get(folder, {}).get(name)
+        remembered: dict[str, tuple[Row, File, str]] = self._index.load(scope)
+        now, before = _Drafts(), _Drafts()
+        for path in sorted({part for wanted in paths for part in links.resolve(self._root, wanted)}):
             try:
-                found = os.lstat(f"{self._root}/{path}")
+                state = row(os.lstat(f"{self._root}/{path}"))
             except FileNotFoundError:
                 continue
-            count += 1
-            if old and old[1] == row(found):
-                known = old
-            elif stat.S_ISLNK(found.st_mode):
-                known = self._link(path, row(found))
-            elif stat.S_ISREG(found.st_mode):
-                known = ("f", (), "", found.st_size, False, "")
-                pending.append((folder, name))
+            draft, name = now.at(path)
+            old = remembered.get(path)
+            if old:
+                before.at(path)[0].take(name, *old)
+            if old and old[0] == state:
+                draft.take(name, *old)
             else:
-                raise _special(path)
-            folders.setdefault(folder, {})[name] = known
-        self._counters.add(files_stated=count)
-        self._hash(folders, pending)
-        unchanged = all(before.get(folder, {}).get(name) == known for folder, names in folders.items() for name, known in names.items())
-        if not unchanged:
-            self._index.save(scope, _merged(before, folders))
-        self._refuse_secrets(folders)
-        asked = {folder: {name: old for name in names if (old := before.get(folder, {}).get(name))} for folder, names in folders.items()}
-        states = [fingerprint(marshal.dumps(each, 2)) for each in (folders, asked)]
-        return Scan(self._root, folders, unchanged, states[0], asked, states[1], self._contents)
+                self._take(draft, name, state, time.time_ns())
+        self._read(list(now.drafts.values()))
+        self._counters.add(files_stated=sum([draft.taken for draft in now.drafts.values()]))
+        known = [each for draft in now.drafts.values() for each in draft.known()]
+        self._index.save(scope, {path: each for path, each in known if each != remembered.get(path)})
+        found = now.folders()
+        self._refuse_secrets(found)
+        return Scan(self._root, found, before.folders(), self._contents)
 
     def remembered(self, *scans: Scan) -> Digest | None:
         """The digest of the tree that these scans make, if it was told when they had found exactly the same."""
@@ -172,29 +128,56 @@ class Scanner:
         return self._told([scan.state_before for scan in scans])
 
     def _told(self, states: list[bytes]) -> Digest | None:
-        known, _ = self._index.load(f"digest{len(states)}:{self._root}")
+        known = self._index.load(f"digest:{self._root}").get(str(len(states)))
         return Digest(known[1]) if known and known[0] == states else None
 
     def remember(self, tree: Digest, *scans: Scan) -> Digest:
         """Remember the digest of the tree that these scans make."""
-        self._index.save(f"digest{len(scans)}:{self._root}", ([scan.state for scan in scans], str(tree)))
+        self._index.save(f"digest:{self._root}", {str(len(scans)): ([scan.state for scan in scans], str(tree))})
         return tree
 
-    def _verdict(self, folder: str, entry: os.DirEntry[str]) -> Known | None:
-        """What is to be known of a name, or None for a regular file."""
-        path, is_folder = folder + entry.name, entry.is_dir(follow_symlinks=False)
-        rule = self._rules_of(folder).excludes(path, is_folder)
-        if rule is None and _venv(entry):
-            rule = _VENV_RULE
-        if rule is not None:
-            return ("i", is_folder, rule)
-        if is_folder:
-            return ("d",)
-        if entry.is_symlink():
-            return self._link(path, _state(entry))
-        if not entry.is_file(follow_symlinks=False):
-            raise _special(path)
-        return None
+    def _look_again(self, folder: str, listing: Listing, old: Folder | None, valid: bool, began: int) -> tuple[Draft, bool]:
+        """What a folder holds that does not look as before, and whether the old verdicts of the rules count below it."""
+        now, before = states(listing), states(marshal.loads(old.look)) if old else {}
+        files = old.unpacked() if old else {}
+        valid = valid and all(now.get(name) == before.get(name) for name in RULE_FILES)
+        draft, rules = Draft(folder, now), None
+        for tag, state in now.items():
+            name, slash, _ = tag.partition("/")
+            if old and valid and tag in before:
+                rule = old.excluded.get(name + slash)
+            else:
+                rules = rules or self._rules_of(folder)
+                rule = rules.excludes(folder + name, bool(slash)) or (_VENV_RULE if tag.endswith(VENV) else None)
+            if rule:
+                draft.excluded[name + slash] = rule
+                if name in RULE_FILES and state:
+                    draft.states[name] = trusted(state, began)
+            elif slash:
+                draft.below.append(f"{folder}{name}/")
+            else:
+                try:
+                    state = state or row(os.lstat(f"{self._root}/{folder}{name}"))
+                except FileNotFoundError:
+                    continue
+                file = files.get(os.fsencode(name)) if before.get(tag) == state else None
+                if file and (valid or file[0] != "l"):
+                    draft.take(name, state, file, old.secrets.get(name, "") if old else "")
+                else:
+                    self._take(draft, name, state, began)
+        return draft, valid
+
+    def _take(self, draft: Draft, name: str, state: Row, began: int) -> None:
+        """Look at a file or link of which nothing is known; files are read later."""
+        if stat.S_ISREG(state[0]):
+            draft.unread.append(Unread(draft, name, state))
+        elif stat.S_ISLNK(state[0]):
+            from . import links
+
+            target = links.target(self._root, draft.path + name)
+            draft.take(name, trusted(state, began), ("l", len(target), target))
+        else:
+            raise _special(draft.path + name)
 
     def _rules_of(self, folder: str) -> "Rules":
         if folder not in self._rules:
@@ -203,7 +186,7 @@ class Scanner:
             above = folder[:-1].rpartition("/")
             rules = self._rules_of(above[0] + above[1]) if folder else Rules.built_in()
             files = []
-            for name in _RULE_FILES:
+            for name in RULE_FILES:
                 path = f"{self._root}/{folder}{name}"
                 if os.path.isfile(path) and not os.path.islink(path):
                     with open(path, encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
@@ -211,106 +194,58 @@ class Scanner:
             self._rules[folder] = rules.within(files)
         return self._rules[folder]
 
-    def _link(self, path: str, state: tuple[int, ...]) -> Known:
-        from .tree import stays_inside
-
-        target = os.readlink(f"{self._root}/{path}")
-        root, real = os.path.realpath(self._root), os.path.realpath(f"{self._root}/{path}")
-        if not (real + "/").startswith(root + "/"):
-            raise ScanError(
-                f"The link {path} leads out of the project, to {target}",
-                why="A bundle holds what is below the root; the file would not be there when the task runs.",
-                hint=f"Copy the file into the project, or add `/{path}` to `.flyteignore`.",
-            )
-        if not stays_inside(os.fsencode(path), os.fsencode(target)):  # It comes back in: written so that it never leaves.
-            target = os.path.relpath(real, os.path.dirname(f"{root}/{path}"))
-        return ("l", state, target)
-
-    def _hash(self, folders: dict[str, Folder], pending: list[tuple[str, str]]) -> None:
-        if not pending:
+    def _read(self, drafts: list[Draft], all_new: bool = False) -> None:
+        """Read what must be read; `all_new` says that these are all folders, and nothing was remembered of any."""
+        unread = [each for draft in drafts for each in draft.unread]
+        if not unread:
             return
         from . import secrets
 
-        contents = self._contents
-        for done, (folder, name) in enumerate(pending):
+        if all_new and self._blobs:
+            from . import onepass
+
+            unread = onepass.read(self._root, drafts, self._blobs, self._contents, self._counters, self._progress)
+        for done, each in enumerate(unread):
             if not done % 256:
-                self._progress(done, len(pending))
-            path = folder + name
+                self._progress(done, len(unread))
+            path = each.path
             watch = secrets.ContentWatch(path)
             try:
                 found = hash_file(f"{self._root}/{path}", self._counters, Contents.FILE, watch.feed)
             except FileNotFoundError:
-                del folders[folder][name]
                 continue
             except OSError as error:
                 raise _unreadable(path, error) from error
             if found.data is not None:
-                contents.keep(path, found.data)
+                self._contents.keep(path, found.data)
             mode, size = found.state[:2]
-            secret = secrets.by_name(path) or watch.found
-            folders[folder][name] = ("f", found.trusted, found.digest.hex, size, bool(mode & 0o100), secret)
+            file = ("x" if mode & 0o100 else "f", size, found.digest.hex.encode())
+            each.draft.take(each.name, found.trusted, file, secrets.by_name(path) or watch.found)
+        for draft in drafts:
+            draft.unread.clear()
 
     def _refuse_secrets(self, folders: dict[str, Folder]) -> None:
-        found = [
-            (folder + name, known[5]) for folder, names in folders.items() for name, known in names.items() if known[0] == "f" and known[5]
-        ]
+        found = [(folder + name, why) for folder, known in folders.items() for name, why in known.secrets.items()]
         if found:
-            allowed = self._allowed()
-            found = sorted((path, why) for path, why in found if path not in allowed)
-        if found:
-            listed = "".join(f"\n  {path}: {why}" for path, why in found[:20]) + ("\n  ..." if len(found) > 20 else "")
-            raise SecretRefused(
-                f"{len(found)} {'file' if len(found) == 1 else 'files'} with secrets would have gone into the bundle:{listed}",
-                why="A bundle is kept in caches and registries, where everyone who reads them reads it.",
-                hint=f"Add `/{found[0][0]}` to `.flyteignore`; or, if it may be shared, allow it in flyte.toml:\n"
-                f'  bundle.allow_secrets = ["{found[0][0]}"]',
-            )
+            from . import secrets
+
+            secrets.refuse(found, self._allowed())
 
 
-def resolve_links(root: str, path: str) -> Iterator[str]:
-    """The relative paths that make `path` reachable below `root`: each link on the way, and where it ends."""
-    at, seen = path.split("/"), 0
-    done: list[str] = []
-    while at:
-        done.append(at.pop(0))
-        here = "/".join(done)
-        if os.path.islink(f"{root}/{here}") and seen < 40:
-            seen += 1
-            yield here
-            target = os.path.normpath(os.path.join(os.path.realpath(os.path.dirname(f"{root}/{here}")), os.readlink(f"{root}/{here}")))
-            inside = os.path.relpath(target, os.path.realpath(root))
-            if inside.startswith(".."):
-                return  # Reported when the link is looked at.
-            at, done = [part for part in inside.split("/") if part != "."] + at, []
-    yield "/".join(done)
+class _Drafts:
+    """Drafts of the folders that hold files which are asked for by name."""
 
+    def __init__(self) -> None:
+        self.drafts: dict[str, Draft] = {}
 
-def _state(entry: os.DirEntry[str]) -> tuple[int, ...]:
-    try:
-        return row(entry.stat(follow_symlinks=False))
-    except FileNotFoundError:
-        return ()
+    def at(self, path: str) -> tuple[Draft, str]:
+        """The draft of the folder that a file (by its path) is in, and the file's name."""
+        head, slash, name = path.rpartition("/")
+        return self.drafts.setdefault(head + slash, Draft(head + slash, {})), name
 
-
-def _venv(entry: os.DirEntry[str]) -> bool:
-    return entry.is_dir(follow_symlinks=False) and os.path.exists(f"{entry.path}/{_VENV_MARK}")
-
-
-def _still(entry: os.DirEntry[str], known: Known) -> bool:
-    """Whether a link, a folder or something excluded is still what is known of it."""
-    if known[0] == "l":
-        return bool(_state(entry) == known[1])
-    if entry.is_dir(follow_symlinks=False) != (known[0] == "d" or known[1]):
-        return False
-    was_venv: bool = known[-1] == _VENV_RULE
-    return (known[0] == "i" and not was_venv) or _venv(entry) == was_venv
-
-
-def _merged(before: dict[str, Folder], now: dict[str, Folder]) -> dict[str, Folder]:
-    merged = {folder: dict(names) for folder, names in before.items()} if len(before) < 10_000 else {}
-    for folder, names in now.items():
-        merged.setdefault(folder, {}).update(names)
-    return merged
+    def folders(self) -> dict[str, Folder]:
+        """All of them, summed up."""
+        return {folder: draft.folder() for folder, draft in self.drafts.items()}
 
 
 def _special(path: str) -> ScanError:

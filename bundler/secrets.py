@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Container
+
+from flyte_build.errors import SecretRefused
 
 _NAMES = frozenset(
     (
@@ -35,7 +38,8 @@ _OVERLAP = 4096
 def by_name(path: str) -> str:
     """What kind of secret a file of this path (relative, with `/`) is, or ""."""
     name = path.rpartition("/")[2]
-    if name.startswith(".env") or name in _NAMES or name.endswith(_ENDINGS) or _FOLDERS.search(path):
+    hidden = path.startswith(".") or "/." in path
+    if name in _NAMES or name.endswith(_ENDINGS) or (hidden and (name.startswith(".env") or _FOLDERS.search(path))):
         return "a file of this name holds credentials"
     return ""
 
@@ -64,3 +68,16 @@ class ContentWatch:
         if not self.found:
             self.found = by_content(self._path, self._tail + piece)
             self._tail = piece[-_OVERLAP:]
+
+
+def refuse(found: list[tuple[str, str]], allowed: Container[str]) -> None:
+    """Raise `SecretRefused` if any of the files (path, what kind of secret it is) is not allowed."""
+    found = sorted((path, why) for path, why in found if path not in allowed)
+    if found:
+        listed = "".join(f"\n  {path}: {why}" for path, why in found[:20]) + ("\n  ..." if len(found) > 20 else "")
+        raise SecretRefused(
+            f"{len(found)} {'file' if len(found) == 1 else 'files'} with secrets would have gone into the bundle:{listed}",
+            why="A bundle is kept in caches and registries, where everyone who reads them reads it.",
+            hint=f"Add `/{found[0][0]}` to `.flyteignore`; or, if it may be shared, allow it in flyte.toml:\n"
+            f'  bundle.allow_secrets = ["{found[0][0]}"]',
+        )

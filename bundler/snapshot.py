@@ -1,30 +1,57 @@
-"""What a scan has found: every folder's names with what is known of them, and the bytes that were read on the way."""
+"""What a scan remembers of a folder, and what a scan has found."""
 
 from __future__ import annotations
 
+import marshal
 import os
-from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, NamedTuple
+
+from flyte_build.cas.digest import Digest
+from flyte_build.cas.statindex import fingerprint
 
 if TYPE_CHECKING:
+    from .layer import Layer
     from .tree import Entry
 
-# What is remembered of a name in a folder, as values that the stat index takes:
-#   ("f", state, sha256 in hex, size, executable, secret)   ("l", state, target)   ("d",)   ("i", is a folder, rule)
-# and, under the empty name, ("r", states of the folder's ignore files).
-Known = tuple[Any, ...]
-Folder = dict[str, Known]
+# The kind (`f`, `x`, `l`), the size in bytes, and a file's sha256 in hex or a link's target. Names are the file system's bytes.
+File = tuple[str, int, bytes]
+
+
+class Folder(NamedTuple):
+    """What is remembered of a folder, in values that the stat index takes.
+
+    `look` is what a look at the folder gave, and `files` what is in the tree, both packed: a folder that looks the same is
+    taken as it is, and not unpacked. `below` are the folders (relative to the root, ending in "/") that the scan goes on
+    with; `taken` and `size` sum up the files. `excluded` says by which rule a name stays out (a folder's ends in "/").
+    """
+
+    look: bytes
+    below: tuple[str, ...]
+    taken: int
+    size: int
+    files: bytes
+    excluded: dict[str, str]
+    secrets: dict[str, str]
+
+    def unpacked(self) -> dict[bytes, File]:
+        """The files and links of the folder, by name."""
+        files: dict[bytes, File] = marshal.loads(self.files)
+        return files
 
 
 class Contents:
-    """The bytes of small files that were just read, so that packing need not read them again; bounded in bytes."""
+    """What was read on the way, so that packing need not read it again.
+
+    The bytes of small files, bounded in bytes, and layers that were written already, by the digest of the tree's part.
+    """
 
     FILE = 1 << 20  # Bytes of the largest file that is kept.
 
     def __init__(self, limit: int = 64 << 20) -> None:
         self._left = limit
         self._data: dict[str, bytes] = {}
+        self.layers: dict[Digest, Layer] = {}
 
     def keep(self, path: str, data: bytes) -> None:
         """Keep a file's bytes, if there is room."""
@@ -39,62 +66,61 @@ class Contents:
 
 @dataclass
 class Scan:
-    """What was found: folders by relative path ("" or ending in "/"), and whether all of it was as remembered."""
+    """What was found, and what is remembered of the time before: folders by relative path ("" or ending in "/")."""
 
     root: str
     folders: dict[str, Folder]
-    unchanged: bool
-    state: bytes
     before: dict[str, Folder]
-    state_before: bytes
     contents: Contents = field(default_factory=Contents)
 
-    def files(self) -> Iterator[tuple[str, Known]]:
-        """Every file and link with what is known of it, in no order."""
-        for folder, names in self.folders.items():
-            for name, known in names.items():
-                if known[0] == "f" or known[0] == "l":
-                    yield folder + name, known
+    @property
+    def unchanged(self) -> bool:
+        """Whether all of it is as remembered."""
+        return self.folders == self.before
+
+    @property
+    def state(self) -> bytes:
+        """A fingerprint of the files that were found."""
+        return _state(self.folders)
+
+    @property
+    def state_before(self) -> bytes:
+        """The fingerprint of the files that are remembered."""
+        return _state(self.before)
 
     def holds(self, path: str) -> bool:
         """Whether a file or link of this path is among what was found."""
         head, slash, name = path.rpartition("/")
-        known = self.folders.get(head + slash, {}).get(name)
-        return known is not None and known[0] in ("f", "l")
+        known = self.folders.get(head + slash)
+        return known is not None and os.fsencode(name) in known.unpacked()
 
     def difference(self) -> dict[str, list[str]]:
         """The paths that were `added`, `removed` and `changed` since the scan that is remembered."""
         found: dict[str, list[str]] = {"added": [], "removed": [], "changed": []}
         for folder in self.folders.keys() | self.before.keys():
-            now, old = (_contents(each.get(folder, {})) for each in (self.folders, self.before))
-            if now == old:
+            packed, packed_before = self.folders.get(folder), self.before.get(folder)
+            if packed and packed_before and packed.files == packed_before.files:
                 continue
-            found["added"] += [folder + name for name in now.keys() - old.keys()]
-            found["removed"] += [folder + name for name in old.keys() - now.keys()]
-            found["changed"] += [folder + name for name in now.keys() & old.keys() if now[name] != old[name]]
+            now, old = packed.unpacked() if packed else {}, packed_before.unpacked() if packed_before else {}
+            found["added"] += [folder + os.fsdecode(name) for name in now.keys() - old.keys()]
+            found["removed"] += [folder + os.fsdecode(name) for name in old.keys() - now.keys()]
+            found["changed"] += [folder + os.fsdecode(name) for name in now.keys() & old.keys() if now[name] != old[name]]
         return found
 
     def entries(self) -> "list[Entry]":
-        """The entries of the tree that these files make."""
+        """The entries of the tree that these files make, in no order."""
         from .tree import Entry
 
-        return [
-            Entry(os.fsencode(path), "x" if known[4] else "f", known[3], known[2].encode())
-            if known[0] == "f"
-            else Entry(os.fsencode(path), "l", len(os.fsencode(known[2])), os.fsencode(known[2]))
-            for path, known in self.files()
-        ]
+        entries = []
+        for folder, known in self.folders.items():
+            above = os.fsencode(folder)
+            entries += [Entry(above + name, *file) for name, file in known.unpacked().items()]
+        return entries
 
     def excluded(self) -> list[tuple[str, str]]:
         """Every path (folders end in "/") that a rule keeps out, with the rule, sorted by path."""
-        return sorted(
-            (folder + name + "/" * known[1], known[2])
-            for folder, names in self.folders.items()
-            for name, known in names.items()
-            if known[0] == "i"
-        )
+        return sorted((folder + name, rule) for folder, known in self.folders.items() for name, rule in known.excluded.items())
 
 
-def _contents(names: Folder) -> dict[str, Known]:
-    """What of a folder's names is in a tree."""
-    return {name: known[2:5:2] if known[0] == "f" else known[2:] for name, known in names.items() if known[0] in ("f", "l")}
+def _state(folders: dict[str, Folder]) -> bytes:
+    return fingerprint(b"".join([part for folder in sorted(folders) for part in (os.fsencode(folder), b"\0", folders[folder].files)]))

@@ -14,7 +14,10 @@ BLOCK = 512
 _ZEROS = b"\0" * BLOCK
 END = b"\0" * (2 * BLOCK)
 _OCTAL_LIMIT = 8**11  # Sizes from here on are written in base 256.
+_OWNERS = b"\x000000000\x000000000\0"
+_TIME = b"00000000000\0"
 _TAIL = b"ustar  \0".ljust(BLOCK - 257, b"\0")
+_SUM = sum(_OWNERS + b" " * 8 + _TIME + _TAIL)  # The checksum is taken as if it were blanks.
 
 
 class Writable(Protocol):
@@ -61,9 +64,19 @@ def _long(kind: bytes, text: bytes) -> bytes:
 
 def _block(name: bytes, mode: bytes, size: int, kind: bytes, target: bytes) -> bytes:
     octal = b"%011o\0" % size if size < _OCTAL_LIMIT else b"\x80" + size.to_bytes(11, "big")
-    before = name[:100].ljust(100, b"\0") + mode + b"\x000000000\x000000000\0" + octal + b"00000000000\0"
-    after = kind + target[:100].ljust(100, b"\0") + _TAIL
-    return before + b"%06o\0 " % (sum(before) + 256 + sum(after)) + after
+    name, target = name[:100], target[:100]
+    checksum = _SUM + sum(name) + sum(mode) + sum(octal) + sum(kind) + sum(target)  # Zeros add nothing.
+    return b"%b%b%b%b%b%06o\0 %b%b%b" % (
+        name.ljust(100, b"\0"),
+        mode,
+        _OWNERS,
+        octal,
+        _TIME,
+        checksum,
+        kind,
+        target.ljust(100, b"\0"),
+        _TAIL,
+    )
 
 
 class Reader:

@@ -13,12 +13,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator
+from operator import itemgetter
 from typing import NamedTuple
 
 from flyte_build.cas.digest import Digest
 from flyte_build.errors import ExtractionRefused
 
 _MAGIC = b"flyte-tree 1\n"
+_path = itemgetter(0)
 
 
 class Entry(NamedTuple):
@@ -39,16 +41,19 @@ class Tree:
     """A sorted list of entries. `digest` is its identity."""
 
     def __init__(self, entries: Iterable[Entry]) -> None:
-        self.entries = sorted(entries)
+        self.entries = sorted(entries, key=_path)
         lines = [b"%b%d:%b%d:%b\n" % (kind.encode(), len(path), path, size, content) for path, kind, size, content in self.entries]
         self.document = _MAGIC + b"".join(lines)
         self.digest = Digest.of(self.document)
         self._lines = lines
 
-    def part_digests(self, parts: Iterable[Iterable[Entry]]) -> list[Digest]:
-        """What identifies each of these parts of the tree's entries: the digest of the tree that it would be alone."""
-        lines = {entry.path: line for entry, line in zip(self.entries, self._lines, strict=True)}
-        return [Digest.of(_MAGIC + b"".join([lines[entry.path] for entry in part])) for part in parts]
+    def sizes(self) -> list[tuple[bytes, int]]:
+        """The path and size of each entry, in order."""
+        return [(path, size) for path, _, size, _ in self.entries]
+
+    def part_digest(self, positions: Iterable[int]) -> Digest:
+        """What identifies the entries at these positions (in order): the digest of the tree that they would be alone."""
+        return Digest.of(_MAGIC + b"".join([self._lines[at] for at in positions]))
 
     @classmethod
     def decode(cls, document: bytes) -> "Tree":

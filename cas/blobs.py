@@ -16,7 +16,7 @@ from flyte_build.errors import BlobCorrupt, BlobMissing
 
 from .counters import Counters
 from .digest import Digest, is_hex
-from .faults import storing
+from .faults import storing, unavailable
 
 TEMPORARY = ".writing-"
 
@@ -116,7 +116,7 @@ class Blobs:
 
 
 class Batch:
-    """Blobs written together: each is synced as it is added (from any thread), all are named when the body ends.
+    """Blobs written together (from any thread): each is synced while the next is written, all are named when the body ends.
 
     If the body raises, none of them is named and the temporary files are removed.
     """
@@ -124,6 +124,7 @@ class Batch:
     def __init__(self, blobs: Blobs, counters: Counters) -> None:
         self._blobs, self._counters = blobs, counters
         self._written: dict[str, Digest] = {}
+        self._syncs: list[_Sync] = []
 
     def __enter__(self) -> "Batch":
         return self
@@ -143,14 +144,25 @@ class Batch:
         return BlobWriter(self)
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        if kind is not None:
-            for path in self._written:
-                _unlink(path)
-        elif self._written:
+        errors = [error for sync in self._syncs if (error := sync.error())]
+        if kind is None and not errors:
             with storing("name a blob"):
                 for path, digest in self._written.items():
                     os.rename(path, self._blobs.path(digest))
-                sync_folder(self._blobs.folder)
+                if self._written:
+                    sync_folder(self._blobs.folder)
+            return
+        for path in self._written:
+            _unlink(path)
+        if kind is None:
+            raise unavailable("write a blob", errors[0])
+
+    def _take(self, file: int, path: str, digest: Digest) -> None:
+        """Sync a file that has been written, and close it, as soon as the one before is synced."""
+        self._written[path] = digest
+        if self._syncs:
+            self._syncs[-1].error()  # So that few files are open at a time.
+        self._syncs.append(_Sync(file))
 
 
 class BlobWriter:
@@ -176,20 +188,45 @@ class BlobWriter:
         return len(data)
 
     def finish(self, digest: Digest | None = None) -> Digest:
-        """Sync what was written and hand it to the batch; `digest` is what the caller has computed already."""
+        """Hand what was written to the batch, to be synced; `digest` is what the caller has computed already."""
         if digest is None:
             self._batch._counters.add(bytes_hashed=self.size)
             digest = Digest.from_hash(self._sha256)
-        with storing("write a blob"):
-            os.fsync(self._file)
-        self._batch._written[self._path] = digest
+        file, self._file = self._file, -1
+        self._batch._take(file, self._path, digest)
         self._batch._counters.add(blobs_written=1, bytes_written=self.size)
         return digest
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        os.close(self._file)
+        if self._file >= 0:
+            os.close(self._file)
         if self._path not in self._batch._written:
             _unlink(self._path)
+
+
+class _Sync:
+    """Makes a file durable while something else is done, and closes it."""
+
+    def __init__(self, file: int) -> None:
+        from threading import Thread
+
+        self._file = file
+        self._error: OSError | None = None
+        self._thread = Thread(target=self._run)
+        self._thread.start()
+
+    def _run(self) -> None:
+        try:
+            os.fsync(self._file)
+        except OSError as error:
+            self._error = error
+        finally:
+            os.close(self._file)
+
+    def error(self) -> OSError | None:
+        """What went wrong, if anything, once it is done."""
+        self._thread.join()
+        return self._error
 
 
 def write_all(file: int, data: bytes | memoryview) -> None:

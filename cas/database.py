@@ -9,7 +9,8 @@ from __future__ import annotations
 import os
 import sqlite3
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from flyte_build.errors import StoreError, StoreFormatUnknown, StoreUnavailable
@@ -29,11 +30,25 @@ class Database:
 
     def execute(self, statement: str, values: Sequence[Any] = ()) -> list[Any]:
         """Run one statement, in a transaction of its own, and give all of its rows."""
-        try:
+        with self._errors():
+            return self._connection.execute(statement, [_encodable(value) for value in values]).fetchall()
+
+    def execute_many(self, statement: str, rows: Sequence[Sequence[Any]]) -> None:
+        """Run one statement for each of `rows`, all in one transaction."""
+        if rows:
+            self.execute("BEGIN IMMEDIATE")
             try:
-                return self._connection.execute(statement, values).fetchall()
-            except UnicodeEncodeError:  # Paths that are not UTF-8 (PEP 383), which SQLite's text cannot hold.
-                return self._connection.execute(statement, [_escaped(value) for value in values]).fetchall()
+                with self._errors():
+                    self._connection.executemany(statement, [[_encodable(value) for value in row] for row in rows])
+            except BaseException:
+                self.execute("ROLLBACK")
+                raise
+            self.execute("COMMIT")
+
+    @contextmanager
+    def _errors(self) -> Iterator[None]:
+        try:
+            yield
         except sqlite3.Error as error:
             if _is_damage(error):
                 with open(self._path + _DAMAGED, "w"):
@@ -115,8 +130,9 @@ def _on_network(path: str) -> bool:
     return bool(mounts) and max(mounts, key=lambda mount: len(mount.mountpoint)).fstype in _NETWORK
 
 
-def _escaped(value: Any) -> Any:
-    return value.encode("utf-8", "backslashreplace").decode() if isinstance(value, str) else value
+def _encodable(value: Any) -> Any:
+    """Paths that are not UTF-8 (PEP 383), which SQLite's text cannot hold, with escapes in their place."""
+    return value.encode("utf-8", "backslashreplace").decode() if isinstance(value, str) and not value.isascii() else value
 
 
 def _is_damage(error: sqlite3.Error) -> bool:

@@ -12,7 +12,8 @@ import marshal
 import os
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
+from operator import attrgetter
 from typing import Any, NamedTuple
 
 import xxhash
@@ -23,7 +24,7 @@ from .counters import Counters
 from .database import Database
 from .digest import Digest
 
-SCHEMA = "CREATE TABLE IF NOT EXISTS stat(scope TEXT PRIMARY KEY, data BLOB NOT NULL) WITHOUT ROWID;"
+SCHEMA = "CREATE TABLE IF NOT EXISTS stat(scope TEXT NOT NULL, name BLOB NOT NULL, data BLOB NOT NULL, PRIMARY KEY(scope, name));"
 
 Row = tuple[int, ...]  # mode, size in bytes, mtime and ctime in ns, inode
 UNTRUSTED: Row = ()  # Equal to no file's row: the file is read again.
@@ -32,49 +33,45 @@ _CHUNK = 1 << 20
 _ATTEMPTS = 5
 _TICK = 20_000_000  # ns: kernels stamp files with a clock that advances every 1 to 10 ms.
 _SECOND = 1_000_000_000
-_WRITER = f"{sys.implementation.cache_tag}.{marshal.version}".encode()
+_WRITER = marshal.version << 16 | sys.version_info.major << 8 | sys.version_info.minor  # The seed of each fingerprint.
+_SUM = 16  # Bytes of a fingerprint.
 
 
 class StatIndex:
-    """One value for each scope (a folder and how it was looked at), kept in the cache's database."""
+    """Values by name in each scope (a folder and how it was looked at), kept in the cache's database."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    def load(self, scope: str) -> tuple[Any, bytes]:
-        """What was saved for `scope`, and its checksum; (None, b"") also when it is damaged or another Python wrote it."""
-        found = self._database.one("SELECT data FROM stat WHERE scope=?", (scope,))
-        if found is None:
-            return None, b""
-        checksum, data = found[0][:16], memoryview(found[0])[16:]
-        return (marshal.loads(data), checksum) if checksum == fingerprint(data) else (None, b"")
+    def load(self, scope: str) -> dict[str, Any]:
+        """What was saved in `scope`; without what is damaged, and what another Python wrote."""
+        rows = self._database.execute("SELECT name, data FROM stat WHERE scope=?", (scope,))
+        return {os.fsdecode(name): marshal.loads(data[_SUM:]) for name, data in rows if data[:_SUM] == fingerprint(data[_SUM:])}
 
-    def save(self, scope: str, value: Any) -> bytes:
-        """Keep `value` (numbers, text, bytes, tuples, lists, dicts) for `scope`; returns its checksum."""
-        data = marshal.dumps(value)
-        checksum = fingerprint(data)
-        self._database.execute("INSERT OR REPLACE INTO stat VALUES(?,?)", (scope, checksum + data))
-        return checksum
+    def save(self, scope: str, values: Mapping[str, Any], gone: Iterable[str] = ()) -> None:
+        """Keep `values` (numbers, text, bytes, tuples, lists, dicts) in `scope`, and drop the names that are `gone`."""
+        rows = [(scope, os.fsencode(name), marshal.dumps(value)) for name, value in values.items()]
+        self._database.execute_many(
+            "INSERT OR REPLACE INTO stat VALUES(?,?,?)", [(scope, name, fingerprint(data) + data) for scope, name, data in rows]
+        )
+        self._database.execute_many("DELETE FROM stat WHERE scope=? AND name=?", [(scope, os.fsencode(name)) for name in gone])
 
     def scopes(self) -> list[str]:
         """Every scope there is."""
-        return [scope for (scope,) in self._database.execute("SELECT scope FROM stat")]
+        return [scope for (scope,) in self._database.execute("SELECT DISTINCT scope FROM stat")]
 
     def forget(self, scope: str) -> None:
         """Drop what is known of `scope`."""
         self._database.execute("DELETE FROM stat WHERE scope=?", (scope,))
 
 
-def fingerprint(data: bytes | memoryview) -> bytes:
+def fingerprint(data: bytes) -> bytes:
     """xxh3-128 of something that never leaves this machine and this Python."""
-    checksum = xxhash.xxh3_128(_WRITER)
-    checksum.update(data)
-    return checksum.digest()
+    return xxhash.xxh3_128_digest(data, _WRITER)
 
 
-def row(stat: os.stat_result) -> Row:
-    """What identifies a state of a file."""
-    return (stat.st_mode, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino)
+row: Callable[[os.stat_result], Row] = attrgetter("st_mode", "st_size", "st_mtime_ns", "st_ctime_ns", "st_ino")
+"""What identifies a state of a file."""
 
 
 def trusted(state: Row, began: int) -> Row:

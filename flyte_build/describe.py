@@ -48,6 +48,7 @@ def describe(module: ModuleType, loaded: set[str], root: str, file: str, roots: 
         "document": document,
         "seen": _seen(root, loaded, modules, watch, counters, began),
         "volatile": watch.volatile,
+        "wrote": watch.wrote,
         "counters": counters.snapshot(),
     }
 

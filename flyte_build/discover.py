@@ -19,6 +19,7 @@ from .observe import Watch
 
 def main() -> None:
     """Answer one request, and leave without running what the import has registered for the end."""
+    started = time.perf_counter()
     request = json.loads(sys.stdin.readline())
     answer = os.fdopen(os.dup(1), "w", encoding="ascii")
     os.dup2(2, 1)
@@ -28,7 +29,7 @@ def main() -> None:
     except BaseException as error:  # Anything: `sys.exit` and Ctrl-C in the file included.
         document = {"error": _described(error, request["root"])}
     with answer:
-        json.dump(document, answer)
+        json.dump({**document, "seconds": time.perf_counter() - started}, answer)
     sys.stderr.flush()
     os._exit(0)
 

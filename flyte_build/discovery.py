@@ -57,11 +57,22 @@ class Project:
 
 
 class Discovery(Cheap):
-    """The tasks of a project's file. Once resolved, `document` holds what was found."""
+    """The tasks of a project's file. Once resolved, `document` holds what was found.
+
+    While the file is imported, `meanwhile` is called once; `disturbed` says that the import may have changed files.
+    """
 
     kind = "discovery"
 
-    def __init__(self, project: Project, cache: Cache, counters: Counters, said: Callable[[str], None], dry: bool = False) -> None:
+    def __init__(
+        self,
+        project: Project,
+        cache: Cache,
+        counters: Counters,
+        said: Callable[[str], None],
+        dry: bool = False,
+        meanwhile: Callable[[], None] = lambda: None,
+    ) -> None:
         super().__init__(project.file, f"discovery:{project.root}/{project.file}")
         self._project, self._cache, self._counters, self._said, self._dry = project, cache, counters, said, dry
         self._base: Mapping[str, Value] = {
@@ -75,6 +86,8 @@ class Discovery(Cheap):
             "flyte-build": __version__,
             "variables": {name: _keyed(cache, value) for name, value in os.environ.items() if name.startswith("PYTHON")},
         }
+        self._meanwhile = meanwhile
+        self.disturbed = False
         self.document: dict[str, Any] = {}
 
     def inputs(self, outcomes: Outcomes) -> Mapping[str, Value]:
@@ -111,7 +124,7 @@ class Discovery(Cheap):
 
     def make(self, outcomes: Outcomes, resolve: Resolve) -> Made:
         """Import the file in a child process. Raises `ModuleLoadError`."""
-        answer = _ask(self._project)
+        answer = _ask(self._project, self._meanwhile)
         if "error" in answer:
             raise _load_error(self._project.file, answer["error"])
         self.document = answer["document"]
@@ -119,6 +132,7 @@ class Discovery(Cheap):
         for what in answer["volatile"]:
             self._said(f"Importing {self._project.file} {what}, so it is imported anew each time.")
         self.recorded = not answer["volatile"]
+        self.disturbed = bool(answer["wrote"] or answer["volatile"])
         seen = answer["seen"]
         seen["environment"] = {name: _variable(self._cache, name) for name in seen["environment"]}
         document = json.dumps(self.document, sort_keys=True).encode()
@@ -132,7 +146,7 @@ class Discovery(Cheap):
         if self.recorded and not self._dry:
             base, own = key(self.kind, self.format, self._base), key(self.kind, self.format, inputs)
             self._cache.records.add_trace(base, own, seen, _KEPT)
-        return Made(artifact, (artifact,), inputs, "" if self.recorded else "importing it is not repeatable")
+        return Made(artifact, (artifact,), inputs, "" if self.recorded else "importing it is not repeatable", answer["seconds"])
 
     def task(self, name: str) -> dict[str, Any]:
         """What was found of the task that stands under the variable `name`. Raises `NoSuchTask`."""
@@ -213,7 +227,7 @@ class _Check:
         return True
 
 
-def _ask(project: Project) -> dict[str, Any]:
+def _ask(project: Project, meanwhile: Callable[[], None]) -> dict[str, Any]:
     import subprocess
 
     request = {"root": project.root, "file": project.file, "module": project.module, "roots": project.roots, "last": project.last}
@@ -223,7 +237,14 @@ def _ask(project: Project) -> dict[str, Any]:
         stdout=subprocess.PIPE,
     )
     try:
-        output, _ = child.communicate(json.dumps(request).encode() + b"\n")
+        assert child.stdin is not None
+        try:
+            child.stdin.write(json.dumps(request).encode() + b"\n")
+            child.stdin.flush()
+        except BrokenPipeError:
+            pass  # It has ended already, and its exit code is what there is to say.
+        meanwhile()
+        output, _ = child.communicate()
     except BaseException:
         child.kill()
         child.wait()

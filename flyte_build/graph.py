@@ -47,10 +47,20 @@ class Found:
 
 
 class Made:
-    """What making a node came to: its artifact, the digests that it needs to stay, and its inputs and reason if only now known."""
+    """What making a node came to: its artifact, the digests that it needs to stay, and its inputs and reason if only now known.
 
-    def __init__(self, artifact: Digest, refs: tuple[Digest, ...], inputs: Mapping[str, Value] | None = None, why: str = "") -> None:
-        self.artifact, self.refs, self.inputs, self.why = artifact, refs, inputs, why
+    `seconds` is what it took, where something else was done in the same time.
+    """
+
+    def __init__(
+        self,
+        artifact: Digest,
+        refs: tuple[Digest, ...],
+        inputs: Mapping[str, Value] | None = None,
+        why: str = "",
+        seconds: float | None = None,
+    ) -> None:
+        self.artifact, self.refs, self.inputs, self.why, self.seconds = artifact, refs, inputs, why, seconds
 
 
 class Outcome:
@@ -77,6 +87,7 @@ class Node(ABC):
     kind: str
     format = 1
     recorded = True  # Whether a record may be written; what cannot be relied on is made each time.
+    ahead = 0.0  # Seconds that went into it before it was looked up.
 
     def __init__(self, name: str, label: str, needs: "tuple[Node, ...]" = ()) -> None:
         self.name, self.label, self.needs = name, label, needs
@@ -180,7 +191,7 @@ class Resolver:
         began = time.perf_counter()
         children = self._children[node] = _Children()
         made = node.make(self.outcomes, self._nested(children))
-        return made, time.perf_counter() - began - children.seconds
+        return made, time.perf_counter() - began - children.seconds if made.seconds is None else made.seconds
 
     def _nested(self, children: "_Children") -> "Resolve":
         def resolve(goals: Iterable[Node]) -> Outcomes:
@@ -194,7 +205,7 @@ class Resolver:
 
     def _settle(self, node: Node, done: Callable[[Node], None]) -> tuple[Node, Found] | None:
         """Settle a node without making it; gives back what must be made."""
-        began = time.perf_counter()
+        began = time.perf_counter() - node.ahead
         if any(self.outcomes[need].record is None for need in node.needs):
             needs = ", ".join(need.kind for need in node.needs if self.outcomes[need].record is None)
             self._add(Outcome(node, "missing", None, None, f"{needs} must be made first", 0.0, []))

@@ -24,12 +24,16 @@ _CLOCKS = frozenset(
     ["time", "time_ns", "localtime", "gmtime", "ctime", "now", "utcnow", "today", "urandom", "getrandbits", "random", "uuid1", "uuid4"]
 )
 _CLOCK_OWNERS = ("time", "datetime", "date", "posix", "Random", "_random", "uuid")
+_CHANGES = frozenset(("os.link", "os.mkdir", "os.remove", "os.rename", "os.rmdir", "os.symlink", "os.truncate", "sqlite3.connect"))
 _UNSTABLE = ("/proc/", "/sys/", "/dev/")
 _SHELL = frozenset(("_", "SHLVL", "OLDPWD"))  # A shell changes these with every command.
 
 
 class Watch:
-    """What was seen. Paths are absolute; `lookups` has, for each folder, the names that were looked for in it."""
+    """What was seen. Paths are absolute; `lookups` has, for each folder, the names that were looked for in it.
+
+    `wrote` says that something below the root may have been changed.
+    """
 
     def __init__(self, root: str) -> None:
         self.root = root
@@ -39,6 +43,7 @@ class Watch:
         self.lookups: dict[str, set[str]] = {}
         self.environment: set[str] = set()
         self.volatile: list[str] = []
+        self.wrote = False
         self._on = False
 
     @contextmanager
@@ -95,6 +100,10 @@ class Watch:
             reading = not (flags & (os.O_WRONLY | os.O_RDWR)) if isinstance(flags, int) else True
             if isinstance(path, (str, bytes)) and reading and not (mode and set(mode) & set("wax")):
                 self._path(self.files, os.fsdecode(path))
+            elif isinstance(path, (str, bytes)) and os.path.abspath(os.fsdecode(path)).startswith(self.root + "/"):
+                self.wrote = True
+        elif event in _CHANGES:
+            self.wrote = True
         elif event in ("os.listdir", "os.scandir"):
             if sys._getframe(1).f_code.co_filename.startswith("<frozen importlib"):
                 return  # A finder fills its cache: `lookups` hold what counts of that.

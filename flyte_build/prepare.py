@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from flyte_build.bundler.marker import find
 from flyte_build.bundler.scan import Progress, Scanner
@@ -15,13 +16,14 @@ from flyte_build.cas.counters import Counters
 from flyte_build.cas.digest import Digest
 from flyte_build.cas.encoding import Value
 from flyte_build.cas.records import Record
-from flyte_build.errors import BlobCorrupt, BlobMissing, StoreError, UsageError
+from flyte_build.errors import BlobCorrupt, BlobMissing, FlyteError, StoreError, UsageError
 
 from .discovery import Discovery, Project
 from .graph import Cheap, Made, Node, Outcome, Outcomes, Resolve, Resolver, counted
 
 if TYPE_CHECKING:
-    from flyte_build.bundler.tree import Entry, Tree
+    from flyte_build.bundler.layer import Layer
+    from flyte_build.bundler.tree import Tree
 
 CopyStyle = Literal["loaded_modules", "all", "none"]
 COPY_STYLES: tuple[CopyStyle, ...] = ("loaded_modules", "all", "none")
@@ -69,13 +71,14 @@ class TreeNode(Cheap):
         project: Project,
         discovery: Discovery,
         copy_style: CopyStyle,
-        scanner: Callable[[], Scanner],
+        scanner: Scanner,
         previous: "Callable[[], Tree | None]",
     ) -> None:
         label = f"tree:{project.root}/{project.file} {copy_style}"
         super().__init__(copy_style, label, (discovery,))
         self._project, self._discovery, self._copy_style = project, discovery, copy_style
         self._scanner, self._previous = scanner, previous
+        self._scanned: Scan | None = None
         self._tree: "Tree | None" = None
         self._before: Digest | None = None
         self.scans: list[Scan] = []
@@ -84,10 +87,20 @@ class TreeNode(Cheap):
         """The tree's own digest: files are what a tree is made of, and are compared by the scan."""
         return {"style": self._copy_style, "tree": self._digest()}
 
-    def _digest(self) -> Digest:
-        scanner = self._scanner()
+    def scan_ahead(self) -> None:
+        """Scan before discovery is done, which decides nothing of what is below the root, but for what the import writes."""
         if self._copy_style == "all":
-            self.scans = [scanner.scan_all()]
+            began = time.perf_counter()
+            try:
+                self._scanned = self._scanner.scan_all()
+            except FlyteError:
+                return  # It will be raised again, when it is this node's turn.
+            self.ahead = time.perf_counter() - began
+
+    def _digest(self) -> Digest:
+        scanner = self._scanner
+        if self._copy_style == "all":
+            self.scans = [self._scanned if self._scanned and not self._discovery.disturbed else scanner.scan_all()]
         if wanted := self._wanted():
             self.scans.append(scanner.scan_files(wanted))
         if known := scanner.remembered(*self.scans):
@@ -135,7 +148,7 @@ class PackNode(Node):
 
     kind = "pack"
 
-    def __init__(self, at: int, label: str, part: Digest, write: Callable[[], Any], blobs_has: Callable[[Digest], bool]) -> None:
+    def __init__(self, at: int, label: str, part: Digest, write: "Callable[[], Layer]", blobs_has: Callable[[Digest], bool]) -> None:
         super().__init__(f"pack {at}", f"{label} {at}")
         self._part, self._write, self._has = part, write, blobs_has
 
@@ -153,8 +166,8 @@ class PackNode(Node):
 
     def make(self, outcomes: Outcomes, resolve: Resolve) -> Made:
         """Write the layer; the artifact is the tar's digest, which does not depend on compression."""
-        digest, _, diff_id = self._write()
-        return Made(diff_id, (digest,))
+        layer = self._write()
+        return Made(layer.diff_id, (layer.digest,))
 
 
 class BundleNode(Node):
@@ -181,28 +194,31 @@ class BundleNode(Node):
     def make(self, outcomes: Outcomes, resolve: Resolve) -> Made:
         """Write the packs that are not there yet, then the manifest."""
         from flyte_build.bundler import bundle, packs
+        from flyte_build.bundler.layer import Layer
         from flyte_build.bundler.snapshot import Contents
 
         tree = self._tree.tree()
         contents = self._tree.scans[0].contents if self._tree.scans else Contents()  # One scanner's scans share theirs.
         packer = packs.Packer(self._root, contents, self._counters)
+        blobs = self._cache.blobs
 
-        def write(part: "list[Entry]") -> tuple[Digest, int, Digest]:
-            with self._cache.blobs.batch() as batch:
-                return packer.pack(part, batch)
+        def write(part: Digest, positions: list[int]) -> Layer:
+            layer = contents.layers.get(part)
+            if layer is None or not blobs.has(layer.digest):
+                with blobs.batch() as batch:
+                    layer = packer.pack([tree.entries[at] for at in positions], batch)
+            return layer
 
-        has = self._cache.blobs.has
-        parts = packs.cut(tree.entries)
-        nodes = [
-            PackNode(at, self.label, digest, partial(write, part), has)
-            for at, (part, digest) in enumerate(zip(parts, tree.part_digests(parts), strict=True))
-        ]
+        nodes = []
+        for at, positions in enumerate(packs.cut(tree.sizes())):
+            part = tree.part_digest(positions)
+            nodes.append(PackNode(at, self.label, part, partial(write, part, positions), blobs.has))
         outcomes = resolve(nodes)
         layers = []
         for node in nodes:
             record = outcomes[node].record
             assert record is not None
-            layers.append(bundle.Layer(record.refs[0], os.path.getsize(self._cache.blobs.path(record.refs[0])), record.artifact))
+            layers.append(Layer(record.refs[0], os.path.getsize(blobs.path(record.refs[0])), record.artifact))
         with self._cache.blobs.batch() as batch:
             made = bundle.write(tree, layers, batch)
         return Made(made.manifest, (*made.blobs(), tree.digest))
@@ -231,11 +247,9 @@ class Preparation:
     ) -> None:
         self.project, self.cache, self._said = project, cache, said
         self._resolver = Resolver(cache.records, remake=remake, dry=dry, watch=watch, begun=begun)
-        self.discovery = Discovery(project, cache, counters, said, dry)
-
-        def scanner() -> Scanner:
-            return Scanner(project.root, cache.index, counters, allowed=allowed, progress=progress)
-
+        self.discovery = Discovery(project, cache, counters, said, dry, lambda: self.tree.scan_ahead())
+        blobs = None if dry else cache.blobs
+        scanner = Scanner(project.root, cache.index, counters, blobs=blobs, allowed=allowed, progress=progress)
         self.tree = TreeNode(project, self.discovery, copy_style, scanner, self._previous_tree)
         self.bundle = BundleNode(self.tree, cache, counters, project.root)
 

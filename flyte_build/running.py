@@ -84,7 +84,7 @@ class Runner:
             ],
             "packs": [
                 {"digest": layer, "size": os.path.getsize(blobs.path(layer)), "files": len(part)}
-                for layer, part in zip(layers, packs.cut(tree.entries), strict=True)
+                for layer, part in zip(layers, packs.cut(tree.sizes()), strict=True)
             ],
             "excluded": [{"path": path, "rule": rule} for scan in node.scans for path, rule in scan.excluded() if not node.holds(path)],
         }

@@ -16,7 +16,9 @@ import zstandard
 from hypothesis import HealthCheck, settings
 
 from flyte_build.bundler import bundle, packs, tar
-from flyte_build.bundler.scan import Scan, Scanner
+from flyte_build.bundler.layer import Layer
+from flyte_build.bundler.scan import Scanner
+from flyte_build.bundler.snapshot import Scan
 from flyte_build.bundler.tree import Entry, Tree
 from flyte_build.cas.cache import Cache
 from flyte_build.cas.counters import Counters
@@ -85,6 +87,11 @@ def entries_of(files: Files) -> list[Entry]:
     ]
 
 
+def same(one: Files, other: Files) -> bool:
+    """Whether these are the same paths, kinds, modes and contents."""
+    return set(entries_of(one)) == set(entries_of(other))
+
+
 @contextmanager
 def opened(folder: str | Path, said: Callable[[str], None] | None = None, counters: Counters | None = None) -> Iterator[Cache]:
     """An open cache, closed at the end. Unless `said` is given, nothing may be said."""
@@ -110,6 +117,11 @@ def tree_of(cache: Cache, root: str | Path, **options: object) -> Tree:
     return Tree(scan(cache, root, **options)[0].entries())
 
 
+def cut(tree: Tree) -> list[list[Entry]]:
+    """The entries of each pack of a tree."""
+    return [[tree.entries[at] for at in part] for part in packs.cut(tree.sizes())]
+
+
 def make_bundle(cache: Cache, root: str | Path, label: str = "bundle:project") -> bundle.Bundle:
     """Scan, pack and record a bundle as preparing does, under the cache's lock."""
     with cache.preparing():
@@ -117,7 +129,7 @@ def make_bundle(cache: Cache, root: str | Path, label: str = "bundle:project") -
         tree = Tree(found.entries())
         packer = packs.Packer(os.fspath(root), found.contents, counters)
         with cache.blobs.batch() as batch:
-            layers = [bundle.Layer(*packer.pack(part, batch)) for part in packs.cut(tree.entries)]
+            layers = [packer.pack(part, batch) for part in cut(tree)]
             made = bundle.write(tree, layers, batch)
         record_bundle(cache, made, label)
     return made
@@ -138,10 +150,10 @@ def record_blob(cache: Cache, name: str, *refs: Digest) -> Record:
     return record
 
 
-def layer(cache: Cache, data: bytes, compress: bool = True) -> bundle.Layer:
+def layer(cache: Cache, data: bytes, compress: bool = True) -> Layer:
     """A layer of exactly these bytes (a tar's, or anything)."""
     blob = zstandard.ZstdCompressor(level=1).compress(data) if compress else data
-    return bundle.Layer(cache.blobs.put(blob), len(blob), Digest.of(data))
+    return Layer(cache.blobs.put(blob), len(blob), Digest.of(data))
 
 
 def archive(files: Files) -> bytes:

@@ -14,6 +14,7 @@ import pytest
 
 from flyte_build.bundler import bundle, extraction, packs, tar
 from flyte_build.bundler.budget import Budget
+from flyte_build.bundler.layer import Layer
 from flyte_build.bundler.tree import Entry, Tree
 from flyte_build.cas.cache import Cache
 from flyte_build.cas.digest import Digest
@@ -339,6 +340,7 @@ def test_extraction_takes_bounded_memory(cache: Cache, tmp_path: Path) -> None:
 import resource, sys, zstandard
 resource.setrlimit(resource.RLIMIT_AS, (700 << 20,) * 2)
 from flyte_build.bundler import bundle, extraction, tar
+from flyte_build.bundler.layer import Layer
 from flyte_build.bundler.tree import Tree
 from flyte_build.cas.cache import Cache
 from flyte_build.cas.counters import Counters
@@ -349,7 +351,7 @@ cache = Cache(sys.argv[1], Counters(), print)
 def bomb(head):
     compress = zstandard.ZstdCompressor(level=1).compressobj()
     data = compress.compress(head) + b"".join(compress.compress(bytes(1 << 20)) for _ in range(2048)) + compress.flush()
-    return bundle.Layer(cache.blobs.put(data), len(data), Digest.of(b""))
+    return Layer(cache.blobs.put(data), len(data), Digest.of(b""))
 def refused(made):
     try: extraction.extract(cache, made); print("extracted")
     except ExtractionRefused: print("refused")
@@ -377,7 +379,7 @@ def test_a_window_beyond_what_writing_uses_is_refused(cache: Cache) -> None:
     stream = zstandard.ZstdCompressor(compression_params=parameters).compressobj()
     blob = stream.compress(data) + stream.flush()
     with cache.blobs.batch() as batch:
-        made = bundle.write(Tree(entries_of(FILES)), [bundle.Layer(batch.add(blob), len(blob), Digest.of(data))], batch)
+        made = bundle.write(Tree(entries_of(FILES)), [Layer(batch.add(blob), len(blob), Digest.of(data))], batch)
     refused(cache, made)
 
 

@@ -61,9 +61,9 @@ def prepare(cache: Cache, root: str) -> bundle.Bundle:
         tree = Tree(scan.entries())
         packer = packs.Packer(root, scan.contents, Counters())
         layers = []
-        for part in packs.cut(tree.entries):
+        for part in packs.cut(tree.sizes()):
             with cache.blobs.batch() as batch:
-                layers.append(bundle.Layer(*packer.pack(part, batch)))
+                layers.append(packer.pack([tree.entries[at] for at in part], batch))
         with cache.blobs.batch() as batch:
             made = bundle.write(tree, layers, batch)
         cache.records.add(Record(key("bundle", 1, {"tree": tree.digest}), "bundle", made.manifest, (*made.blobs(), tree.digest), {}))

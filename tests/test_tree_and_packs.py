@@ -30,11 +30,13 @@ from tests.conftest import (
     Link,
     archive,
     as_root,
+    cut,
     entries_of,
     make_bundle,
     opened,
     process,
     read_files,
+    same,
     temporary,
     tree_of,
     write_files,
@@ -75,11 +77,6 @@ trees = st.dictionaries(paths, contents, max_size=12).map(lambda files: {path: f
 
 def _above(path: bytes, files: dict[bytes, bytes]) -> bool:
     return any(other.startswith(path + b"/") for other in files)
-
-
-def same(one: Files, other: Files) -> bool:
-    """Whether these are the same paths, kinds, modes and contents."""
-    return set(entries_of(one)) == set(entries_of(other))
 
 
 # --- Trees
@@ -189,11 +186,11 @@ sizes = st.lists(st.sampled_from([0, 1, 5_000, 400_000, packs.LIMIT - 1, packs.L
 def test_packs_are_a_partition(chosen: list[int], random: Any) -> None:
     """Each entry is in one pack; packs are sorted, none is empty, and there are not too many; the order given does not matter."""
     entries = sized(*chosen)
-    cut = packs.cut(entries)
-    assert sorted(entry for pack in cut for entry in pack) == sorted(entries)
-    assert all(pack and pack == sorted(pack) for pack in cut) and len(cut) <= 41
+    found = cut(Tree(entries))
+    assert sorted(entry for pack in found for entry in pack) == sorted(entries)
+    assert all(pack and pack == sorted(pack) for pack in found) and len(found) <= 41
     random.shuffle(entries)
-    assert packs.cut(entries) == cut
+    assert cut(Tree(entries)) == found
 
 
 @given(sizes.filter(any), st.data())
@@ -208,7 +205,7 @@ def test_an_edit_that_keeps_the_size_remakes_one_pack(chosen: list[int], data: A
 
 def different(old: list[Entry], new: list[Entry]) -> set[tuple[Entry, ...]]:
     """The packs of `new` that are not among those of `old`."""
-    return {*map(tuple, packs.cut(new))} - {*map(tuple, packs.cut(old))}
+    return {*map(tuple, cut(Tree(new)))} - {*map(tuple, cut(Tree(old)))}
 
 
 @pytest.mark.parametrize("count", [100, 2_000, 10_000])
@@ -223,7 +220,7 @@ def test_a_new_file_remakes_few_packs(count: int) -> None:
 def test_links_and_empty_trees_are_cut_too() -> None:
     """No entries make no packs; a link takes part as a small file, whatever its target's length."""
     assert packs.cut([]) == []
-    assert len(packs.cut([Entry(b"a", "l", 3, b"b/c"), *sized(packs.LIMIT + 1)])) == 2
+    assert len(cut(Tree([Entry(b"a", "l", 3, b"b/c"), *sized(packs.LIMIT + 1)]))) == 2
 
 
 # --- Bundles
@@ -360,7 +357,7 @@ while True:
             for _ in range(200):
                 try:
                     with cache.blobs.batch() as batch:
-                        _, _, diff_id = packer.pack([entry], batch)
+                        diff_id = packer.pack([entry], batch).diff_id
                 except FileUnstable:
                     continue
                 assert diff_id == Digest.of(archive({"a.bin": data}))
