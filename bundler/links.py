@@ -7,11 +7,11 @@ from collections.abc import Iterator
 
 from flyte_build.errors import ScanError
 
-from .tree import stays_inside
-
 
 def target(root: str, path: str) -> bytes:
     """What a link at `path` (relative to `root`) is to say in a bundle. Raises `ScanError` when it leads out of the root."""
+    from .tree import stays_inside
+
     written = os.readlink(f"{root}/{path}")
     real_root, real = os.path.realpath(root), os.path.realpath(f"{root}/{path}")
     if not (real + "/").startswith(real_root + "/"):
