@@ -36,7 +36,7 @@ def plan(
     start: datetime,
     travel_time: timedelta = timedelta(hours=2),
     prices: dict[str, float] = {"bed": 80.0},  # noqa: B006  # A task's default is only read.
-    guests: list[str] = [],  # noqa: B006
+    guests: list[str] = [],  # noqa: B006  # The same.
     note: str | None = None,
     insured: bool = False,
 ) -> Plan:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import sys
 
-__version__ = "0.1.0"
+from ._version import __version__ as __version__
 
 TYPE_CHECKING = False  # As type checkers know it; `typing` itself is not worth its time here.
 if TYPE_CHECKING:

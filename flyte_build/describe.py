@@ -15,6 +15,7 @@ from flyte_build.cas.counters import Counters
 from flyte_build.cas.statindex import hash_file, trusted
 
 from .environment import TaskEnvironment
+from .errors import DeclarationError
 from .importing import below
 from .interface import interface_of
 from .observe import Watch
@@ -94,10 +95,21 @@ def describe_task(task: Task[..., Any]) -> dict[str, Any]:
         "env_vars": {**(environment.env_vars or {}), **(options.env_vars or {})},
         "retries": retries.count,
         "backoff": [retries.backoff.seconds(attempt) for attempt in range(2, retries.count + 2)] if retries.backoff else [],
-        "timeout": limit.seconds(),
+        "timeout": _seconds(limit, task.name),
         "image": environment.image if isinstance(environment.image, str | None) else "declared",
         "unused": sorted(unused),
     }
+
+
+def _seconds(limit: Timeout, task: str) -> float | None:
+    try:
+        return limit.seconds()
+    except (TypeError, ValueError):
+        raise DeclarationError(
+            f"The timeout of {task} is no duration",
+            why=f"It is {limit.max_runtime!r:.100}.",
+            hint="For example: timeout=timedelta(minutes=5), or a number of seconds.",
+        ) from None
 
 
 def _seen(root: str, loaded: set[str], modules: list[str], watch: Watch, counters: Counters, began: int) -> dict[str, Any]:

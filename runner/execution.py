@@ -10,7 +10,7 @@ import traceback
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from flyte_build import calling
+from flyte_build.calling import set_caller
 from flyte_build.interface import interface_of
 from flyte_build.task import Task
 from flyte_build.types import Mismatch
@@ -57,7 +57,7 @@ def call(task: Task[..., Any], inputs: dict[str, Any]) -> dict[str, Any]:
     """Call a task's function with wire inputs, in a context where calls of tasks are child calls; gives wire outputs."""
     interface = interface_of(task.func)
     context = contextvars.copy_context()
-    context.run(calling.set_caller, InProcess())
+    context.run(set_caller, InProcess())
     result = context.run(_call, task, interface.load_inputs(inputs))
     return interface.dump_outputs(result)
 
