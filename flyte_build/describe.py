@@ -16,7 +16,7 @@ from flyte_build.cas.statindex import hash_file, trusted
 
 from .environment import TaskEnvironment
 from .errors import DeclarationError
-from .importing import below
+from .importing import below, loaded_files
 from .interface import interface_of
 from .observe import Watch
 from .resources import RetryStrategy, Timeout
@@ -45,9 +45,11 @@ def describe(module: ModuleType, loaded: set[str], root: str, file: str, roots: 
         "environments": {name: value.name for name, value in vars(module).items() if isinstance(value, TaskEnvironment)},
     }
     counters = Counters()
+    ours = os.path.dirname(os.path.realpath(__file__)) + "/"
+    describing = {path for path in loaded_files() if path.startswith(ours)}
     return {
         "document": document,
-        "seen": _seen(root, loaded, modules, watch, counters, began),
+        "seen": _seen(root, loaded | describing, modules, watch, counters, began),
         "volatile": watch.volatile,
         "counters": counters.snapshot(),
     }
