@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from .errors import DeclarationError, InputError
-from .types import ABSENT, Mismatch, Type, Wire, from_document
+from .types import ABSENT, Mismatch, Type, Wire, from_document, shortened
 
 
 class Parameter:
@@ -42,7 +42,7 @@ class Parameter:
         except InputError:
             raise
         except Exception as error:
-            error.add_note(f"This happened while the input {self.name!r} was made of {_shortened(wire)}.")
+            error.add_note(f"This happened while the input {self.name!r} was made of {shortened(wire)}.")
             raise
 
     def missing(self) -> InputError:
@@ -62,7 +62,7 @@ class Parameter:
         try:
             return convert()
         except Mismatch as mismatch:
-            verdict = "is missing" if mismatch.given is ABSENT else f"cannot be {_shortened(mismatch.given)}"
+            verdict = "is missing" if mismatch.given is ABSENT else f"cannot be {shortened(mismatch.given)}"
             raise InputError(
                 f"The input {self.name + mismatch.where!r} {verdict}",
                 why=f"Expected: {mismatch.expected}." + (f" {mismatch.reasons}" if mismatch.reasons else ""),
@@ -186,7 +186,7 @@ def _default(type: Type, value: Any) -> tuple[Wire, str]:
         wire = type.check(type.dump(value))  # Nothing that could not be given as well: no pickles.
         return wire, _as_typed(wire)
     except Mismatch:
-        return ABSENT, _shortened(value)
+        return ABSENT, shortened(value)
 
 
 def _as_typed(wire: Wire) -> str:
@@ -219,11 +219,3 @@ def _docstring(function: Callable[..., Any]) -> tuple[str, dict[str, str]]:
     parsed = docstring_parser.parse(text)
     summary = "\n\n".join(part for part in (parsed.short_description, parsed.long_description) if part)
     return summary, {param.arg_name: param.description or "" for param in parsed.params}
-
-
-def _shortened(value: Any) -> str:
-    try:
-        text = repr(value)
-    except Exception:  # Whatever a class of the user's raises.
-        text = f"<{type(value).__name__}>"
-    return text if len(text) <= 120 else f"{text[:117]}..."

@@ -257,3 +257,11 @@ if __name__ == "__main__":
     project.write("script.py", CLASSES + task + "    return Trip(trip.city, trip.days + 1)\n" + main)
     assert project(sys.executable, "script.py").stdout == "True Trip(city='Oslo', days=2, tags=[])\n" * 2
     assert project.run("script.py", "longer", "--trip", '{"city": "a"}', "--mode", "SLOW") == {"o0": {"city": "a", "days": 2, "tags": []}}
+
+
+def test_an_output_that_does_not_fit_is_said_with_its_place(project: Project) -> None:
+    """Also one that cannot be carried to another process."""
+    project.write("wrong.py", "@env.task\ndef wrong() -> list[int]: return [1, 'x']\n@env.task\ndef lost() -> object: return lambda: 1\n")
+    said = project.refusal("wrong.py", "wrong", exit_code=1)
+    assert "RuntimeDataValidationError: the task returned 'x' at [1] where its annotation says int" in said
+    assert "It cannot be pickled: " in project.refusal("wrong.py", "lost", exit_code=1)

@@ -182,6 +182,15 @@ def step(where: str, convert: Callable[..., Wire], *values: Any) -> Wire:
         raise mismatch.below(where) from None
 
 
+def shortened(value: Any) -> str:
+    """A value for people."""
+    try:
+        text = repr(value)
+    except Exception:  # Whatever a class of the user's raises.
+        text = f"<{type(value).__name__}>"
+    return text if len(text) <= 120 else f"{text[:117]}..."
+
+
 def same(one: Any, other: Any) -> bool:
     """Whether two wire values are the same JSON: true is not 1, and 1 is not 1.0."""
     return one == other and json.dumps(one, sort_keys=True) == json.dumps(other, sort_keys=True)

@@ -8,7 +8,7 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-from . import ABSENT, Mismatch, Scalar, Type, Wire
+from . import ABSENT, Mismatch, Scalar, Type, Wire, shortened
 from .scalars import BITS
 
 _NAMED = re.compile(r"[^\W\d][\w.]*:[^\W\d][\w.]*\Z")
@@ -124,7 +124,7 @@ def _pickled(value: Any, expected: str) -> Wire:
     except Exception as error:  # Whatever the object's own methods raise.
         raise Mismatch(expected, value, reasons=f"It cannot be pickled: {error}") from None
     name = f"{type(value).__module__}.{type(value).__qualname__}"
-    return {"type": name, "text": f"{value!r:.200}", _PICKLE: b64encode(data).decode("ascii")}
+    return {"type": name, "text": shortened(value), _PICKLE: b64encode(data).decode("ascii")}
 
 
 def _unpickled(wire: Wire) -> Any:

@@ -71,7 +71,7 @@ class Int(Exact):
         if not isinstance(value, int) or isinstance(value, bool):
             raise Mismatch(self.name, value)
         if value.bit_length() > BITS:
-            raise Mismatch("int of at most 4,300 digits", "a larger one")
+            raise Mismatch("int of at most 4,300 digits", value)
         return int(value)
 
 

@@ -50,6 +50,7 @@ class Bytes(Scalar):
 
     details = "base64:..., or @FILE for what a file holds"
     sample = "base64:aGk="
+    is_key = False  # A text that names a file is no key.
     is_file = True
 
     def parse(self, text: str, default: Wire = ABSENT) -> Wire:
