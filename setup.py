@@ -1,5 +1,12 @@
-"""Maps the parts, which are folders at the top, to packages below `flyte_build`; the list of packages is computed."""
+"""Maps the parts, which are folders at the top, to packages below `flyte_build`; the list of packages is computed.
 
+What setuptools builds on the way goes to a folder that is gone afterwards: one that stays would put modules into the next
+wheel that are in the tree no more.
+"""
+
+import atexit
+import shutil
+import tempfile
 from pathlib import Path
 
 from setuptools import setup
@@ -13,4 +20,12 @@ for name, folder in folders.items():
         if not any((Path(folder) / inner[0]).is_symlink() for _ in inner[:1]):
             packages[".".join((name, *inner))] = str(marker.parent)
 
-setup(packages=sorted(packages), package_dir={**packages, "": "."}, py_modules=["flyte"], package_data={"flyte_build": ["py.typed"]})
+scratch = tempfile.mkdtemp(prefix="flyte-build-")
+atexit.register(shutil.rmtree, scratch, ignore_errors=True)
+setup(
+    packages=sorted(packages),
+    package_dir={**packages, "": "."},
+    py_modules=["flyte"],
+    package_data={"flyte_build": ["py.typed"]},
+    options={"build": {"build_base": scratch}, "egg_info": {"egg_base": scratch}},
+)

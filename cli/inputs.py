@@ -1,13 +1,14 @@
-"""A task's inputs as options of a command, made from its interface."""
+"""A task's inputs as options of a command, made from its interface, and from a file."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import click
 
+from flyte_build.errors import UsageError
 from flyte_build.interface import Interface, Parameter
-from flyte_build.types import ListOf
 
 
 class Inputs(click.Command):
@@ -15,42 +16,70 @@ class Inputs(click.Command):
 
     def __init__(self, name: str, interface: Interface) -> None:
         self._interface = interface
-        options: list[click.Parameter] = []
-        for parameter in interface.inputs:
-            options += _options(parameter)
-        super().__init__(name, params=options, help=interface.doc or None, context_settings={"help_option_names": ["-h", "--help"]})
+        taken = {spelling for parameter in interface.inputs for spelling in _spellings(parameter.name)}
+        options = [option for parameter in interface.inputs for option in _options(parameter, taken)]
+        help_names = [spelling for spelling in ("-h", "--help") if spelling not in taken]
+        super().__init__(name, params=options, help=interface.doc or None, context_settings={"help_option_names": help_names})
 
-    def parse_inputs(self, path: str, args: list[str]) -> dict[str, Any]:
-        """Wire of what the arguments say. Raises `InputError` or click's usage errors; `--help` is printed."""
+    def parse_inputs(self, path: str, args: list[str], file: str | None = None) -> dict[str, Any]:
+        """Wire of what the arguments say, and for the rest of what a file says (`-` is standard input).
+
+        Raises `UsageError`, `InputError`, or click's usage errors; `--help` is printed.
+        """
         with self.make_context(path, list(args)) as ctx:
-            given = {name: value for name, value in ctx.params.items() if value not in (None, ())}
+            given = {name.removeprefix("input_"): texts for name, texts in ctx.params.items() if texts}
+        values = _read(file) if file else {}
+        self._interface.refuse_unknown(values)
         wire = {}
         for parameter in self._interface.inputs:
-            texts = given.get(f"input_{parameter.name}")
-            if texts is None:
-                if parameter.required:
-                    raise parameter.missing()
-            elif isinstance(parameter.type, ListOf) and not (len(texts) == 1 and _is_whole(texts[0])):
-                item = Parameter(parameter.name, parameter.type.item)
-                wire[parameter.name] = [item.parse(text) for text in texts]
-            elif len(texts) > 1:
-                raise click.UsageError(f"--{parameter.name} was given {len(texts)} times; it is a {parameter.type}.")
-            else:
-                wire[parameter.name] = parameter.parse(texts[0])
+            if parameter.name in given:
+                wire[parameter.name] = parameter.parse(given[parameter.name])
+            elif parameter.name in values:
+                wire[parameter.name] = parameter.check(values[parameter.name])
+            elif parameter.required:
+                raise parameter.missing()
         return wire
 
 
-def _options(parameter: Parameter) -> list[click.Parameter]:
-    names = sorted({f"--{parameter.name}", f"--{parameter.name.replace('_', '-')}"})
-    is_bool = "bool" in (parameter.type.name, *(member.name for member in getattr(parameter.type, "members", ())))
-    default = f"default: {parameter.default_text}" if not parameter.required else "required"
-    text = f"{parameter.doc} [{default}]" if parameter.doc else f"[{default}]"
-    declared, metavar = [f"input_{parameter.name}", *names], f"<{parameter.type}>"
-    if not is_bool:
+def _read(file: str) -> Mapping[str, Any]:
+    import sys
+
+    from flyte_build.documents import read_file, read_text
+
+    try:
+        values = read_text(sys.stdin.read()) if file == "-" else read_file(file)
+    except OSError as error:
+        raise UsageError(
+            f"--inputs-file {file} cannot be read", why=f"{error.strerror}.", hint="Give a file, or `-` for standard input."
+        ) from None
+    except (ValueError, RecursionError) as error:
+        raise UsageError(
+            f"--inputs-file {file} cannot be understood", why=f"{error}", hint="It holds JSON, or YAML or TOML by its name."
+        ) from None
+    if not isinstance(values, dict):
+        raise UsageError(
+            f"--inputs-file {file} holds no inputs",
+            why="It must be an object with a value for each input.",
+            hint='For example: {"name": "World"}',
+        )
+    return values
+
+
+def _spellings(name: str) -> list[str]:
+    return sorted({f"--{name}", f"--{name.replace('_', '-')}"})
+
+
+def _options(parameter: Parameter, taken: set[str]) -> list[click.Parameter]:
+    spellings, type = _spellings(parameter.name), parameter.type
+    default = "required" if parameter.required else f"default: {parameter.default_text}"
+    notes = "; ".join(part for part in (type.details, default) if part)
+    text = f"{parameter.doc} [{notes}]" if parameter.doc else f"[{notes}]"
+    declared, metavar = [f"input_{parameter.name}", *spellings], f"<{type}>"
+    if not type.takes("bool"):
         return [click.Option(declared, multiple=True, metavar=metavar, help=text, type=click.UNPROCESSED)]
     option = click.Option(declared, multiple=True, metavar=metavar, help=text, type=click.UNPROCESSED, is_flag=False, flag_value="true")
-    no = [f"--no-{name.removeprefix('--')}" for name in names]
-    return [option, _No([f"no_{parameter.name}", *no], target=f"input_{parameter.name}")]
+    no = [spelling for name in spellings if (spelling := f"--no-{name.removeprefix('--')}") not in taken]
+    return [option, *([_No([f"no_{parameter.name}", *no], target=f"input_{parameter.name}")] if no else [])]
 
 
 class _No(click.Option):
@@ -63,8 +92,3 @@ class _No(click.Option):
     def _set(self, ctx: click.Context, parameter: click.Parameter, value: bool) -> None:
         if value:
             ctx.params[self._target] = (*(ctx.params.get(self._target) or ()), "false")
-
-
-def _is_whole(text: str) -> bool:
-    """Whether a text is a whole list (JSON, or a file with one), not an item."""
-    return text[:1] in "[@" or text.rpartition(".")[2].lower() in ("json", "yaml", "yml", "toml")

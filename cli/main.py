@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from flyte_build import __version__
+from flyte_build._version import __version__
 from flyte_build.errors import FlyteError, StoreUnavailable
 
 if TYPE_CHECKING:

@@ -31,6 +31,9 @@ _TAG = re.compile(r"[\w][\w.-]{0,127}\Z", re.ASCII)  # OCI distribution-spec 1.1
 @click.option("--copy-style", type=click.Choice(COPY_STYLES), default="loaded_modules", help="What of the project goes into the bundle.")
 @click.option("--root-dir", help="The project's root; the current folder if none is given.")
 @click.option("-e", "--env", multiple=True, metavar="K=V", help="An environment variable for the task.")
+@click.option(
+    "--inputs-file", metavar="FILE|-", help="Inputs by name, as JSON, YAML or TOML; `-` is standard input, with JSON. Options win."
+)
 @click.option("--engine", type=click.Choice(ENGINES), default="auto", help="What runs the task.")
 @click.option("--local", is_flag=True, help="Run in this process, from the working tree (for debuggers).")
 @click.option("--explain", is_flag=True, help="Show each node of the graph, and why it was made.")
@@ -47,6 +50,7 @@ def run(
     copy_style: CopyStyle,
     root_dir: str | None,
     env: tuple[str, ...],
+    inputs_file: str | None,
     engine: EngineName,
     local: bool,
     explain: bool,
@@ -90,7 +94,8 @@ def run(
         _list_tasks(console, file, discovery, asked=bool(rest))
         return
     task = discovery.task(rest[0])
-    inputs = Inputs(rest[0], Interface.from_document(task["interface"])).parse_inputs(f"flyte run {file} {rest[0]}", list(rest[1:]))
+    options = Inputs(rest[0], Interface.from_document(task["interface"]))
+    inputs = options.parse_inputs(f"flyte run {file} {rest[0]}", list(rest[1:]), inputs_file)
     if settings.engine == "local":
         import sys
 

@@ -2,11 +2,15 @@
 
 flyte run examples/inputs.py plan --help
 flyte run examples/inputs.py plan --trip '{"city": "Oslo", "days": 2}' --start 2026-05-01T08:00:00Z
+flyte run examples/inputs.py parcel --size small --colour green --price 9.90 --stops Oslo --stops 2 --letter @LICENSE
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import NamedTuple
+from decimal import ROUND_HALF_UP, Decimal
+from enum import Enum
+from typing import Literal, NamedTuple
 
 import flyte
 
@@ -36,7 +40,7 @@ def plan(
     start: datetime,
     travel_time: timedelta = timedelta(hours=2),
     prices: dict[str, float] = {"bed": 80.0},  # noqa: B006  # A task's default is only read.
-    guests: list[str] = [],  # noqa: B006
+    guests: list[str] = [],  # noqa: B006  # The same.
     note: str | None = None,
     insured: bool = False,
 ) -> Plan:
@@ -66,3 +70,43 @@ def divide(dividend: int, divisor: int) -> tuple[int, int]:
         divisor: By what; zero makes the task fail.
     """
     return divmod(dividend, divisor)
+
+
+class Colour(Enum):
+    """Given by name (`GREEN`) or by value (`green`)."""
+
+    GREEN = "green"
+    GREY = "grey"
+
+
+def full(price: Decimal) -> Decimal:
+    """No discount. `--discount inputs:half` names another function."""
+    return price
+
+
+def half(price: Decimal) -> Decimal:
+    """Half of the price, to the cent."""
+    return (price / 2).quantize(Decimal("0.01"), ROUND_HALF_UP)
+
+
+@env.task
+def parcel(
+    size: Literal["small", "large"],
+    colour: Colour,
+    price: Decimal,
+    stops: list[int | str] = [],  # noqa: B006  # The same.
+    letter: bytes = b"",
+    discount: Callable[[Decimal], Decimal] = full,
+) -> dict[str, Decimal | int | str]:
+    """Send a parcel.
+
+    Args:
+        size: How large it is.
+        colour: What it is wrapped in.
+        price: What sending it costs.
+        stops: Cities, or the hours to wait there.
+        letter: What lies in it.
+        discount: What makes of the price what is paid.
+    """
+    route = " > ".join(f"{stop} h" if isinstance(stop, int) else stop for stop in stops)
+    return {"what": f"a {size} {colour.value} parcel", "route": route, "letter": len(letter), "price": discount(price)}

@@ -7,8 +7,6 @@ from __future__ import annotations
 
 import sys
 
-__version__ = "0.1.0"
-
 TYPE_CHECKING = False  # As type checkers know it; `typing` itself is not worth its time here.
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -16,6 +14,7 @@ if TYPE_CHECKING:
     from types import ModuleType
     from typing import Any
 
+    from ._version import __version__ as __version__
     from .environment import TaskEnvironment as TaskEnvironment
     from .image import Image as Image
     from .resources import Backoff as Backoff
@@ -46,6 +45,7 @@ _PLACES = {
     "Task": "task",
     "TaskEnvironment": "environment",
     "Timeout": "resources",
+    "__version__": "_version",
     "current_domain": "sdk",
     "current_project": "sdk",
     "init": "sdk",
@@ -60,6 +60,8 @@ __all__ = sorted([*_PLACES, "errors", "version"])
 
 def version() -> str:
     """The version of flyte-build."""
+    from ._version import __version__
+
     return __version__
 
 

@@ -15,7 +15,8 @@ from flyte_build.cas.counters import Counters
 from flyte_build.cas.statindex import hash_file, trusted
 
 from .environment import TaskEnvironment
-from .importing import below
+from .errors import DeclarationError
+from .importing import below, loaded_files
 from .interface import interface_of
 from .observe import Watch
 from .resources import RetryStrategy, Timeout
@@ -44,9 +45,11 @@ def describe(module: ModuleType, loaded: set[str], root: str, file: str, roots: 
         "environments": {name: value.name for name, value in vars(module).items() if isinstance(value, TaskEnvironment)},
     }
     counters = Counters()
+    ours = os.path.dirname(os.path.realpath(__file__)) + "/"
+    describing = {path for path in loaded_files() if path.startswith(ours)}
     return {
         "document": document,
-        "seen": _seen(root, loaded, modules, watch, counters, began),
+        "seen": _seen(root, loaded | describing, modules, watch, counters, began),
         "volatile": watch.volatile,
         "wrote": watch.wrote,
         "counters": counters.snapshot(),
@@ -95,10 +98,21 @@ def describe_task(task: Task[..., Any]) -> dict[str, Any]:
         "env_vars": {**(environment.env_vars or {}), **(options.env_vars or {})},
         "retries": retries.count,
         "backoff": [retries.backoff.seconds(attempt) for attempt in range(2, retries.count + 2)] if retries.backoff else [],
-        "timeout": limit.seconds(),
+        "timeout": _seconds(limit, task.name),
         "image": environment.image if isinstance(environment.image, str | None) else "declared",
         "unused": sorted(unused),
     }
+
+
+def _seconds(limit: Timeout, task: str) -> float | None:
+    try:
+        return limit.seconds()
+    except (TypeError, ValueError):
+        raise DeclarationError(
+            f"The timeout of {task} is no duration",
+            why=f"It is {limit.max_runtime!r:.100}.",
+            hint="For example: timeout=timedelta(minutes=5), or a number of seconds.",
+        ) from None
 
 
 def _seen(root: str, loaded: set[str], modules: list[str], watch: Watch, counters: Counters, began: int) -> dict[str, Any]:

@@ -13,6 +13,7 @@ import time
 import traceback
 from typing import Any
 
+from .errors import FlyteError, PreparationError
 from .importing import loaded_files, root_folders, use_folder
 from .observe import Watch
 
@@ -53,7 +54,17 @@ def _discover(request: dict[str, Any]) -> dict[str, Any]:
     loaded = loaded_files()
     from .describe import describe
 
-    return describe(module, loaded, root, file, request["roots"], watch, began)
+    try:
+        return describe(module, loaded, root, file, request["roots"], watch, began)
+    except FlyteError:
+        raise
+    except Exception as error:
+        last = traceback.extract_tb(error.__traceback__)[-1]
+        raise PreparationError(
+            f"The tasks of {file} could not be described: {type(error).__name__}: {error}",
+            why=f"Importing it went well; this happened in {last.name} ({os.path.basename(last.filename)}:{last.lineno}).",
+            hint="That is a fault of flyte-build: please report it. An unusual value in the file may be the cause.",
+        ) from error
 
 
 def _described(error: BaseException, root: str) -> dict[str, Any]:

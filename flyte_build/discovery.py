@@ -24,7 +24,7 @@ from flyte_build.cas.encoding import Value, key
 from flyte_build.cas.statindex import hash_file, row, trusted
 from flyte_build.errors import BlobCorrupt, BlobMissing, FlyteError, ModuleLoadError, NoSuchTask
 
-from . import __version__
+from ._version import __version__
 from .graph import FIRST_TIME, Cheap, Found, Made, Memory, Outcomes, Resolve
 
 _KEPT = 16  # Results for one file.

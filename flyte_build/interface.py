@@ -2,24 +2,20 @@
 
 from __future__ import annotations
 
-import dataclasses
 import inspect
 import json
-import types
 import typing
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from .errors import DeclarationError, InputError
-from .types import AnyJson, DictOf, Field, ListOf, Mismatch, OneOf, Record, Type, Wire, from_document, scalar
-
-_NO_DEFAULT: Any = object()
+from .types import ABSENT, Mismatch, Type, Wire, from_document, shortened
 
 
 class Parameter:
-    """An input. `default` is wire, or `_NO_DEFAULT`; one that has no wire form is known only as text, in `default_text`."""
+    """An input. `default` is wire, or `ABSENT`; one that has no wire form is known only as text, in `default_text`."""
 
-    def __init__(self, name: str, type: Type, default: Wire = _NO_DEFAULT, default_text: str = "", doc: str = "") -> None:
+    def __init__(self, name: str, type: Type, default: Wire = ABSENT, default_text: str = "", doc: str = "") -> None:
         self.name, self.type, self.default, self.default_text, self.doc = name, type, default, default_text, doc
 
     @property
@@ -27,24 +23,33 @@ class Parameter:
         """Whether a value must be given."""
         return not self.default_text
 
-    def parse(self, text: str) -> Wire:
-        """Wire of a command line's text. Raises `InputError`."""
-        return self._converted(self.type.parse, text)
+    def parse(self, texts: Sequence[str]) -> Wire:
+        """Wire of a command line's option, given once or more. Raises `InputError`."""
+        return self._converted(lambda: self.type.parse_all(texts, self.default))
 
     def check(self, value: Any) -> Wire:
         """Wire of a JSON value. Raises `InputError`."""
-        default = () if self.default is _NO_DEFAULT else (self.default,)
-        return self._converted(lambda given: self.type.check(given, *default), value)
+        return self._converted(lambda: self.type.check(value, self.default))
 
     def dump(self, value: Any) -> Wire:
         """Wire of an object. Raises `InputError`."""
-        return self._converted(self.type.dump, value)
+        return self._converted(lambda: self.type.dump(value))
+
+    def load(self, wire: Wire) -> Any:
+        """The object that the function is called with. Raises `InputError`, and what the user's class raises."""
+        try:
+            return self._converted(lambda: self.type.load(wire))
+        except InputError:
+            raise
+        except Exception as error:
+            error.add_note(f"This happened while the input {self.name!r} was made of {shortened(wire)}.")
+            raise
 
     def missing(self) -> InputError:
         """The error to raise when no value was given."""
         return InputError(
             f"The input {self.name!r} is missing",
-            why=f"Its type is {self.type}, and it has no default.",
+            why=f"Its type is {self.type.described}, and it has no default.",
             hint=f"Add, for example: {self.usage}",
         )
 
@@ -53,16 +58,18 @@ class Parameter:
         """How a value is given on the command line."""
         return f"--{self.name} {self.type.example}"
 
-    def _converted(self, convert: Callable[[Any], Wire], value: Any) -> Wire:
+    def _converted(self, convert: Callable[[], Any]) -> Any:
         try:
-            return convert(value)
+            return convert()
         except Mismatch as mismatch:
-            where = f"{self.name}{mismatch.where}"
+            verdict = "is missing" if mismatch.given is ABSENT else f"cannot be {shortened(mismatch.given)}"
             raise InputError(
-                f"The input {where!r} cannot be {_shortened(mismatch.given)}",
+                f"The input {self.name + mismatch.where!r} {verdict}",
                 why=f"Expected: {mismatch.expected}." + (f" {mismatch.reasons}" if mismatch.reasons else ""),
                 hint=f"For example: {self.usage}",
             ) from None
+        except RecursionError:
+            raise InputError(f"The input {self.name!r} is nested too deeply", why=f"Its type is {self.type}.") from None
 
 
 class Interface:
@@ -77,18 +84,19 @@ class Interface:
         for parameter in self.inputs:
             entry = {
                 "name": parameter.name,
-                "type": parameter.type.document(),
+                "type": str(parameter.type),
+                "schema": parameter.type.document(),
                 "doc": parameter.doc,
                 "default_text": parameter.default_text,
             }
-            inputs.append(entry if parameter.default is _NO_DEFAULT else {**entry, "default": parameter.default})
+            inputs.append(entry if parameter.default is ABSENT else {**entry, "default": parameter.default})
         return {"inputs": inputs, "outputs": [[name, type.document()] for name, type in self.outputs], "doc": self.doc}
 
     @classmethod
     def from_document(cls, document: dict[str, Any]) -> "Interface":
         """The interface that `document` describes."""
         inputs = [
-            Parameter(entry["name"], from_document(entry["type"]), entry.get("default", _NO_DEFAULT), entry["default_text"], entry["doc"])
+            Parameter(entry["name"], from_document(entry["schema"]), entry.get("default", ABSENT), entry["default_text"], entry["doc"])
             for entry in document["inputs"]
         ]
         return cls(inputs, [(name, from_document(type)) for name, type in document["outputs"]], document["doc"])
@@ -99,16 +107,28 @@ class Interface:
         if len(args) > len(names):
             raise InputError(f"{len(args)} inputs were given", why=f"The task takes {len(names)}: {', '.join(names)}.")
         given = dict(zip(names, args, strict=False))
-        for name in kwargs:
-            if name not in names or name in given:
-                raise InputError(
-                    f"The input {name!r} " + ("was given twice" if name in given else "does not exist"),
-                    why=f"The task takes {', '.join(names) or 'no inputs'}.",
-                )
+        self.refuse_unknown(kwargs)
+        if twice := given.keys() & kwargs.keys():
+            raise InputError(f"The input {min(twice)!r} was given twice", why=f"The task takes {', '.join(names)}.")
         return self._complete({**given, **kwargs}, Parameter.dump)
+
+    def refuse_unknown(self, given: Iterable[str]) -> None:
+        """Raise `InputError` for a name that no input has."""
+        names = [parameter.name for parameter in self.inputs]
+        for name in given:
+            if name not in names:
+                from difflib import get_close_matches
+
+                near = get_close_matches(name, names, 1)
+                raise InputError(
+                    f"The input {name!r} does not exist",
+                    why=f"The task takes {', '.join(names) or 'no inputs'}.",
+                    hint=f"Did you mean {near[0]!r}?" if near else "",
+                )
 
     def check_inputs(self, values: dict[str, Any]) -> dict[str, Wire]:
         """Wire of JSON values by name. Raises `InputError`."""
+        self.refuse_unknown(values)
         return self._complete(values, Parameter.check)
 
     def _complete(self, given: dict[str, Any], convert: Callable[[Parameter, Any], Wire]) -> dict[str, Wire]:
@@ -118,8 +138,8 @@ class Interface:
         return {parameter.name: convert(parameter, given[parameter.name]) for parameter in self.inputs if parameter.name in given}
 
     def load_inputs(self, wire: dict[str, Wire]) -> dict[str, Any]:
-        """The objects that a task's function is called with."""
-        return {parameter.name: parameter.type.load(wire[parameter.name]) for parameter in self.inputs if parameter.name in wire}
+        """The objects that a task's function is called with. Raises `InputError`, and what a user's class raises."""
+        return {parameter.name: parameter.load(wire[parameter.name]) for parameter in self.inputs if parameter.name in wire}
 
     def dump_outputs(self, result: Any) -> dict[str, Wire]:
         """Wire of what a task's function returned. Raises `Mismatch`."""
@@ -140,58 +160,33 @@ def interface_of(function: Callable[..., Any], docs: bool = False) -> Interface:
 
     Raises `DeclarationError`.
     """
-    try:
-        hints = typing.get_type_hints(function, include_extras=True)
-    except Exception as error:
-        raise DeclarationError(f"The annotations of {function.__qualname__} cannot be evaluated", why=str(error)) from error
+    from .types.annotations import hints_of, type_of  # Only where tasks are at hand.
+
+    hints = hints_of(function)
     summary, texts = _docstring(function) if docs else ("", {})
     inputs = []
-    for name, parameter in inspect.signature(function).parameters.items():
-        type = type_of(hints.get(name, Any))
-        if parameter.default is parameter.empty:
-            inputs.append(Parameter(name, type, doc=texts.get(name, "")))
-        else:
-            inputs.append(Parameter(name, type, *_default(type, parameter.default), doc=texts.get(name, "")))
-    return Interface(inputs, _outputs(hints), summary)
-
-
-def type_of(annotation: Any) -> Type:
-    """The type of an annotation; what has none of ours is any JSON value."""
-    origin, args = typing.get_origin(annotation), typing.get_args(annotation)
-    if origin is typing.Annotated:
-        return type_of(args[0])
-    if origin is list or annotation is list:
-        return ListOf(type_of(args[0] if args else Any))
-    if origin is dict or annotation is dict:
-        key, value = args or (str, Any)
-        return DictOf(type_of(key), type_of(value))
-    if origin is typing.Union or origin is types.UnionType:
-        return OneOf([type_of(member) for member in args])
-    if isinstance(annotation, type) and dataclasses.is_dataclass(annotation):
-        return _record(annotation)
-    return scalar(type(None) if annotation is None else annotation) or AnyJson()
-
-
-def _record(cls: Any) -> Record:
-    hints = typing.get_type_hints(cls, include_extras=True)
-    fields = [
-        Field(
-            field.name,
-            type_of(hints[field.name]),
-            field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING,
-        )
-        for field in dataclasses.fields(cls)
-        if field.init
-    ]
-    return Record(cls.__name__, fields, cls)
+    try:
+        for name, parameter in inspect.signature(function).parameters.items():
+            type = type_of(hints.get(name, Any))
+            default, default_text = _default(type, parameter.default)
+            inputs.append(Parameter(name, type, default, default_text, texts.get(name, "")))
+        return Interface(inputs, [(name, type_of(hint)) for name, hint in _outputs(hints.get("return", Any))], summary)
+    except RecursionError:
+        raise DeclarationError(
+            f"The annotations of {function.__qualname__} have no end", hint="Give the type that holds itself a class."
+        ) from None
 
 
 def _default(type: Type, value: Any) -> tuple[Wire, str]:
+    if value is inspect.Parameter.empty:
+        return ABSENT, ""
+    if value is None:
+        return None, "null"
     try:
-        wire = type.dump(value)
+        wire = type.check(type.dump(value))  # Nothing that could not be given as well: no pickles.
         return wire, _as_typed(wire)
     except Mismatch:
-        return (None, "null") if value is None else (_NO_DEFAULT, _shortened(value))
+        return ABSENT, shortened(value)
 
 
 def _as_typed(wire: Wire) -> str:
@@ -200,17 +195,19 @@ def _as_typed(wire: Wire) -> str:
     return text if len(text) <= 120 else f"{text[:117]}..."
 
 
-def _outputs(hints: dict[str, Any]) -> list[tuple[str, Type]]:
-    returned = hints.get("return", Any)
+def _outputs(returned: Any) -> list[tuple[str, Any]]:
+    """The names of outputs, and their annotations."""
     if returned is None or returned is type(None):
         return []
     if isinstance(returned, type) and issubclass(returned, tuple) and hasattr(returned, "_fields"):
-        fields = typing.get_type_hints(returned)
-        return [(name, type_of(fields.get(name, Any))) for name in returned._fields]
+        from .types.annotations import hints_of
+
+        hints = hints_of(returned)
+        return [(name, hints.get(name, Any)) for name in returned._fields]
     args = typing.get_args(returned)
     if typing.get_origin(returned) is tuple and args and args[-1] is not Ellipsis:
-        return [(f"o{at}", type_of(arg)) for at, arg in enumerate(args)]
-    return [("o0", type_of(returned))]
+        return [(f"o{at}", arg) for at, arg in enumerate(args)]
+    return [("o0", returned)]
 
 
 def _docstring(function: Callable[..., Any]) -> tuple[str, dict[str, str]]:
@@ -222,8 +219,3 @@ def _docstring(function: Callable[..., Any]) -> tuple[str, dict[str, str]]:
     parsed = docstring_parser.parse(text)
     summary = "\n\n".join(part for part in (parsed.short_description, parsed.long_description) if part)
     return summary, {param.arg_name: param.description or "" for param in parsed.params}
-
-
-def _shortened(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 120 else f"{text[:117]}..."

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from functools import update_wrapper
 from typing import TYPE_CHECKING, Any, Generic, Literal, ParamSpec, TypeVar
 
-from . import calling
+from .calling import call, call_async
 from .errors import DeclarationError
 
 if TYPE_CHECKING:
@@ -111,12 +111,12 @@ class Task(Generic[P, R]):
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
         """Call the task: inside a run through the place where child actions begin, else the function itself."""
-        result: R = calling.call(self, args, kwargs)
+        result: R = call(self, args, kwargs)
         return result
 
     def aio(self, *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, Any]:
         """Call the task as a coroutine, whichever kind of function it is."""
-        return calling.call_async(self, args, kwargs)
+        return call_async(self, args, kwargs)
 
     def forward(self, *args: P.args, **kwargs: P.kwargs) -> R:
         """Call the function itself, whatever is going on."""

@@ -1,13 +1,10 @@
-"""Values as people write them on a command line: dates, durations, booleans, JSON by name of a file."""
+"""Moments and durations as people write them."""
 
 from __future__ import annotations
 
-import json
 import re
 from datetime import datetime, timedelta
-from typing import Any
 
-_TRUE, _FALSE = frozenset(("true", "yes", "on", "1", "t", "y")), frozenset(("false", "no", "off", "0", "f", "n"))
 _ISO = re.compile(
     r"([+-])?P(?:(?P<weeks>\d+(?:[.,]\d+)?)W)?(?:(?P<days>\d+(?:[.,]\d+)?)D)?"
     r"(?:T(?:(?P<hours>\d+(?:[.,]\d+)?)H)?(?:(?P<minutes>\d+(?:[.,]\d+)?)M)?(?:(?P<seconds>\d+(?:[.,]\d+)?)S)?)?\Z",
@@ -29,14 +26,6 @@ _UNITS = {
     for unit in units.split()
 }
 _RELATIVE = re.compile(r"(now|today)\s*(?:([+-])\s*(.+))?\Z", re.I)
-
-
-def parse_bool(text: str) -> bool:
-    """`true`, `yes`, `on`, `1`, ... in any case. Raises `ValueError`."""
-    word = text.strip().lower()
-    if word not in _TRUE and word not in _FALSE:
-        raise ValueError(text)
-    return word in _TRUE
 
 
 def parse_timedelta(text: str) -> timedelta:
@@ -80,25 +69,3 @@ def parse_datetime(text: str) -> datetime:
         distance = parse_timedelta(match[3])
         moment += distance if match[2] == "+" else -distance
     return moment
-
-
-def read_json(text: str) -> Any:
-    """JSON text, `@FILE`, or the path of a .json, .yaml, .yml or .toml file. Raises `ValueError` or `OSError`."""
-    path = text.removeprefix("@")
-    suffix = path.rpartition(".")[2].lower()
-    if not text.startswith("@") and (suffix not in ("json", "yaml", "yml", "toml") or "\n" in text or text[:1] in '[{"'):
-        return json.loads(text)
-    with open(path, encoding="utf-8") as file:
-        data = file.read()
-    if suffix == "toml":
-        import tomllib
-
-        return tomllib.loads(data)
-    if suffix in ("yaml", "yml"):
-        import yaml
-
-        try:
-            return yaml.safe_load(data)
-        except yaml.YAMLError as error:
-            raise ValueError(f"{path}: {error}") from None
-    return json.loads(data)

@@ -10,10 +10,10 @@ import traceback
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from flyte_build import calling
+from flyte_build.calling import set_caller
 from flyte_build.interface import interface_of
 from flyte_build.task import Task
-from flyte_build.types import Mismatch
+from flyte_build.types import Mismatch, shortened
 
 _OURS = (os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + "/", "<frozen importlib")
 
@@ -43,8 +43,9 @@ def execute(load: Callable[[], Task[..., Any]], inputs: Mapping[str, Any], below
     try:
         return {"phase": "succeeded", "outputs": call(load(), dict(inputs))}
     except Mismatch as mismatch:
-        message = f"the task returned {mismatch.given!r:.200} where its annotation says {mismatch.expected}"
-        return _failed("RuntimeDataValidationError", message, "")
+        at = f" at {mismatch.where.lstrip('. ')}" if mismatch.where else ""
+        message = f"the task returned {shortened(mismatch.given)}{at} where its annotation says {mismatch.expected}"
+        return _failed("RuntimeDataValidationError", f"{message}. {mismatch.reasons}" if mismatch.reasons else message, "")
     except SystemExit as error:
         return _failed("SystemExit", f"the task called sys.exit({error.code!r})", _traceback(error, below))
     except KeyboardInterrupt:
@@ -57,7 +58,7 @@ def call(task: Task[..., Any], inputs: dict[str, Any]) -> dict[str, Any]:
     """Call a task's function with wire inputs, in a context where calls of tasks are child calls; gives wire outputs."""
     interface = interface_of(task.func)
     context = contextvars.copy_context()
-    context.run(calling.set_caller, InProcess())
+    context.run(set_caller, InProcess())
     result = context.run(_call, task, interface.load_inputs(inputs))
     return interface.dump_outputs(result)
 

@@ -109,7 +109,7 @@ def opened(folder: str | Path, said: Callable[[str], None] | None = None, counte
 def scan(cache: Cache, root: str | Path, **options: object) -> tuple[Scan, Counters]:
     """A scan of all below `root`, and what it took."""
     counters = Counters()
-    return Scanner(os.fspath(root), cache.index, counters, **options).scan_all(), counters  # type: ignore[arg-type]
+    return Scanner(os.fspath(root), cache.index, counters, **options).scan_all(), counters  # type: ignore[arg-type]  # Each test gives its own.
 
 
 def tree_of(cache: Cache, root: str | Path, **options: object) -> Tree:
@@ -173,7 +173,7 @@ def member(item: tuple[bytes, bytes]) -> bytes:
 def process(code: str, *arguments: str, **options: object) -> "subprocess.Popen[str]":
     """Start Python code in another process; its output is to be read."""
     settings = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, **options}
-    return subprocess.Popen([sys.executable, "-c", code, *arguments], **settings)  # type: ignore[call-overload,no-any-return]
+    return subprocess.Popen([sys.executable, "-c", code, *arguments], **settings)  # type: ignore[call-overload,no-any-return]  # Options are the caller's.
 
 
 def run(code: str, *arguments: str, **options: object) -> str:

@@ -20,7 +20,7 @@ from flyte_build.bundler.tree import Entry, Tree
 from flyte_build.cas.digest import Digest
 from flyte_build.cas.encoding import encode, key
 from flyte_build.cli.main import flyte
-from flyte_build.interface import type_of
+from flyte_build.types.annotations import type_of
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")])
@@ -174,6 +174,7 @@ def test_the_wire_values_are_what_the_code_makes() -> None:
     """The table of wire values in `docs/formats.md`."""
     import json
     from datetime import UTC, date, datetime, timedelta
+    from decimal import Decimal
 
     values: list[tuple[Any, Any]] = [
         (float, float("inf")),
@@ -182,6 +183,11 @@ def test_the_wire_values_are_what_the_code_makes() -> None:
         (timedelta, timedelta(seconds=90)),
         (timedelta, timedelta(days=-1, microseconds=-500_000)),
         (dict[int, str], {1: "a"}),
+        (Decimal, Decimal("0.10")),
+        (bytes, b"hi"),
+        (set[int], {3, 1}),
+        (dict[tuple[int, int], str], {(1, 2): "a"}),
+        (date | str, "2026-01-31"),
     ]
     text = (ROOT / "docs" / "formats.md").read_text(encoding="utf-8")
     for annotation, value in values:

@@ -14,6 +14,7 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 FLYTE = os.path.join(os.path.dirname(sys.executable), "flyte")
 TRIP = ["--trip", '{"city": "Oslo", "days": 2}', "--start", "2026-05-01T08:00:00Z"]
+PARCEL = ["--size", "small", "--colour", "green", "--price", "9.90", "--letter", "base64:aGk="]
 WORDS = ["--words", '["tree", "pack", "key"]']
 
 
@@ -53,6 +54,10 @@ def commands(tmp_path: Path) -> Commands:
         (
             ["inputs.py", "plan", *TRIP, "--guests", "Ann", "--guests", "Bo", "--insured", "--travel-time", "90m", "--note", "hi"],
             {"summary": "Oslo for you and Ann and Bo: hi", "end": "2026-05-03T11:00:00+00:00", "cost": 534.0},
+        ),
+        (
+            ["inputs.py", "parcel", *PARCEL, "--stops", "Oslo", "--stops", "2", "--discount", "inputs:half"],
+            {"o0": {"what": "a small green parcel", "route": "Oslo > 2 h", "letter": 2, "price": "4.95"}},
         ),
         (["inputs.py", "divide", "--dividend", "17", "--divisor", "5"], {"o0": 3, "o1": 2}),
         (["script.py", "total", "--count", "4"], {"o0": 10}),

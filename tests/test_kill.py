@@ -242,9 +242,9 @@ def check(folder: str, said: Callable[[str], None]) -> None:
 def main(scenario: str, folder: str, kills: int) -> None:
     """Kill the scenario at `kills` of its steps, and check after each."""
     import psutil  # noqa: F401  # All that the children need is loaded once, here.
-    import zstandard  # noqa: F401
+    import zstandard  # noqa: F401  # The same.
 
-    from flyte_build.bundler import ignore, secrets  # noqa: F401
+    from flyte_build.bundler import ignore, secrets  # noqa: F401  # The same.
 
     store, root = f"{folder}/cache", f"{folder}/project"
     os.makedirs(root)

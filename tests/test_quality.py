@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
+INTERFACE = "from flyte_build.interface import interface_of\ndef task(x: str) -> str: ...\ninterface_of(task).dump_outputs('')"
 BIN = os.path.dirname(sys.executable)
 
 
@@ -26,7 +27,7 @@ def test_the_code_passes(command: list[str]) -> None:
 
 
 def test_the_wheel_holds_exactly_the_packages(tmp_path: Path) -> None:
-    """Every module of the tree is in the wheel under `flyte_build`, once, and nothing else is."""
+    """Every module of the tree is in the wheel under `flyte_build`, once, and nothing else is; the tree is left as it was."""
     source = tmp_path / "source"
     files = subprocess.run(
         ["git", "ls-files", "-co", "--exclude-standard"], cwd=ROOT, capture_output=True, text=True, check=True
@@ -38,8 +39,13 @@ def test_the_wheel_holds_exactly_the_packages(tmp_path: Path) -> None:
             target.symlink_to(os.readlink(ROOT / name))
         elif (ROOT / name).is_file():
             target.write_bytes((ROOT / name).read_bytes())
+    stale = source / "build" / "lib" / "flyte_build" / "gone.py"  # As an older build has left it.
+    stale.parent.mkdir(parents=True)
+    stale.touch()
+    before = sorted(source.rglob("*"))
     command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", str(tmp_path), str(source)]
     subprocess.run(command, check=True, capture_output=True)
+    assert sorted(source.rglob("*")) == before
     with zipfile.ZipFile(next(tmp_path.glob("*.whl"))) as wheel:
         held = {name for name in wheel.namelist() if ".dist-info/" not in name}
     parts = ("cas", "bundler", "images", "runner", "cli")
@@ -56,6 +62,8 @@ def test_the_wheel_holds_exactly_the_packages(tmp_path: Path) -> None:
         ("import flyte_build.cas.digest", "click sqlite3 flyte_build.task"),
         ("import flyte_build.runner.spawn", "typing dataclasses json subprocess"),
         ("import flyte_build.runner.worker", "click sqlite3 rich pathspec zstandard xxhash docker oras"),
+        (INTERFACE, "datetime decimal uuid pathlib base64 flyte_build.documents flyte_build.types.containers flyte_build.types.times"),
+        ("import flyte_build.interface", "flyte_build.types.annotations flyte_build.types.scalars"),
         ("import flyte_build.cli.main", "sqlite3 rich asyncio pathspec zstandard docker oras flyte_build.attempts"),
         ("import flyte_build.cli.run", "rich asyncio pathspec zstandard docker oras tomlkit subprocess flyte_build.bundler.packs"),
     ],

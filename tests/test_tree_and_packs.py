@@ -312,7 +312,7 @@ def test_a_pack_is_exactly_these_bytes(cache: Cache, project: Path) -> None:
 def test_a_pack_is_read_as_it_was_written(files: Files) -> None:
     """The reader of archives accepts what is written, and takes nothing else."""
     data = archive(files)
-    reader = tar.Reader(io.BufferedReader(io.BytesIO(data)))  # type: ignore[arg-type]
+    reader = tar.Reader(io.BufferedReader(io.BytesIO(data)))  # type: ignore[arg-type]  # It only reads.
     found: dict[bytes, bytes] = {}
     while each := reader.next():
         content = reader.skim(each.size, None) if each.target is None else Link(each.target)

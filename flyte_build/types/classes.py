@@ -1,0 +1,93 @@
+"""Which classes are records, and how objects of theirs are taken apart and made."""
+
+from __future__ import annotations
+
+import dataclasses
+import typing
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
+from typing import Any
+
+from . import Type, scalar
+from .annotations import Outer, hints_of, type_of
+from .objects import Object
+from .records import Field, Maker, Record
+
+
+def record_of(annotation: Any, outer: Outer) -> Record | None:
+    """The record of a dataclass, named tuple, typed dictionary or model (also of a generic one with arguments), or None."""
+    cls = typing.get_origin(annotation) or annotation
+    if not isinstance(cls, type):
+        return None
+    if dataclasses.is_dataclass(cls):
+        fields = [(f.name, f.default is f.default_factory is dataclasses.MISSING) for f in dataclasses.fields(cls) if f.init]
+        return _record(annotation, cls, fields, outer, Maker(_taker(cls, [name for name, _ in fields]), lambda values: cls(**values)))
+    if issubclass(cls, tuple) and hasattr(cls, "_fields"):
+        fields = [(name, name not in cls._field_defaults) for name in cls._fields]  # type: ignore[attr-defined]  # As named tuples have.
+        return _record(annotation, cls, fields, outer, Maker(_taker(cls, cls._fields), lambda values: cls(**values)))
+    if typing.is_typeddict(cls):
+        fields = [(name, _is_required(cls, name, hint)) for name, hint in hints_of(cls).items()]
+        names = frozenset(name for name, _ in fields)
+        return _record(annotation, cls, fields, outer, Maker(lambda value: value if _is_dict(value, names) else None, dict))
+    if all(hasattr(cls, name) for name in ("model_fields", "model_validate", "model_dump")):
+        return _model(cls, outer)
+    return None
+
+
+def _record(annotation: Any, cls: type, fields: Iterable[tuple[str, bool]], outer: Outer, maker: Maker) -> Record:
+    record, hints = Record(cls.__name__, maker), hints_of(cls)
+    bind = partial(_bound, dict(zip(getattr(cls, "__parameters__", ()), typing.get_args(annotation), strict=False)))
+    inside = [(annotation, record), *outer]
+    return record.complete([Field(name, type_of(bind(hints.get(name, Any)), inside), required) for name, required in fields])
+
+
+def _bound(arguments: dict[Any, Any], hint: Any) -> Any:
+    """A hint with a generic class's arguments in place of its type variables."""
+    if isinstance(hint, typing.TypeVar):
+        return arguments.get(hint, hint)
+    parameters = () if isinstance(hint, type) else getattr(hint, "__parameters__", ())
+    return hint[tuple(arguments.get(each, each) for each in parameters)] if parameters else hint
+
+
+def _taker(cls: type, names: Iterable[str]) -> Callable[[Any], dict[str, Any] | None]:
+    return lambda value: {name: getattr(value, name) for name in names} if type(value) is cls else None
+
+
+def _is_dict(value: Any, names: frozenset[str]) -> bool:
+    return isinstance(value, dict) and value.keys() <= names
+
+
+def _is_required(cls: Any, name: str, hint: Any) -> bool:
+    """Whether a typed dictionary needs a key; `__required_keys__` does not know what postponed annotations say."""
+    origin = typing.get_origin(hint)
+    return origin is typing.Required or (name in cls.__required_keys__ and origin is not typing.NotRequired)
+
+
+def _model(cls: Any, outer: Outer) -> Record:
+    """A model, known by its methods (those of pydantic 2). It makes and checks its objects itself; a field of a class that only the
+    model knows is JSON, as the model writes it."""
+    own: set[str] = set()
+
+    def take(value: Any) -> dict[str, Any] | None:
+        if type(value) is not cls:
+            return None
+        values = {name: getattr(value, name) for name in cls.model_fields}
+        return {**values, **value.model_dump(mode="json", include=own)} if own else values
+
+    def make(values: dict[str, Any]) -> Any:
+        return cls.model_validate({getattr(cls.model_fields[name], "alias", None) or name: value for name, value in values.items()})
+
+    record, fields = Record(cls.__name__, Maker(take, make)), []
+    for name, info in cls.model_fields.items():
+        known = type_of(info.annotation, [(cls, record), *outer])
+        if any(isinstance(each, Object) for each in _all(known)):
+            own.add(name)
+            known = scalar("any")
+        fields.append(Field(name, known, info.is_required()))
+    return record.complete(fields)
+
+
+def _all(type: Type) -> Iterator[Type]:
+    yield type
+    for inner in type.inner:
+        yield from _all(inner)

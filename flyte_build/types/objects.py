@@ -1,0 +1,152 @@
+"""Values of any other class: named as `module:attribute` on a command line, and pickled between tasks."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Sequence
+from typing import Any
+
+from . import ABSENT, Mismatch, Scalar, Type, Wire, shortened
+from .scalars import BITS
+
+_NAMED = re.compile(r"[^\W\d][\w.]*:[^\W\d][\w.]*\Z")
+_PICKLE = "$pickle"
+
+
+class Anything(Scalar):
+    """A value without a declared type: any JSON value as it is; other objects are pickled."""
+
+    is_key = False
+
+    @property
+    def sample(self) -> Wire:
+        """Some JSON."""
+        return [1, "a"]
+
+    def read(self, text: str) -> Wire:
+        """JSON, else the text itself."""
+        try:
+            value = json.loads(text, parse_constant=str)
+        except (ValueError, RecursionError):
+            return text
+        return self.check(value)
+
+    def check(self, value: Any, default: Wire = ABSENT) -> Wire:
+        """The value itself, but nothing that would be unpickled. Raises `Mismatch`."""
+        if _is_pickle(value):
+            raise Mismatch(f"a value without {_PICKLE!r}", value)
+        return value
+
+    def load(self, wire: Wire) -> Any:
+        """The value."""
+        return _unpickled(wire) if _is_pickle(wire) else wire
+
+    def dump(self, value: Any) -> Wire:
+        """The value if it is JSON's, else a pickle."""
+        return value if _is_json(value) and not _is_pickle(value) else _pickled(value, self.name)
+
+
+class Object(Type):
+    """A class of which nothing is known but its name; `cls` is there where the class is."""
+
+    def __init__(self, name: str, cls: Any = None) -> None:
+        super().__init__(name.rpartition(".")[2])
+        self._full, self._class = name, cls
+        self.details = "as MODULE:NAME"
+
+    @property
+    def sample(self) -> Wire:
+        """A name."""
+        return "my_module:name"
+
+    def document(self) -> Wire:
+        """`["object", name]`."""
+        return ["object", self._full]
+
+    def parse(self, text: str, default: Wire = ABSENT) -> Wire:
+        """The text, which names an object. Raises `Mismatch`."""
+        return self.check(text)
+
+    def check(self, value: Any, default: Wire = ABSENT) -> Wire:
+        """The text, which names an object; never a pickle. Raises `Mismatch`."""
+        if not isinstance(value, str) or not _NAMED.match(value):
+            raise Mismatch(self.described, value)
+        return value
+
+    def fits(self, value: Any) -> bool:
+        """Whether it is a name or a pickle."""
+        return _is_pickle(value) or super().fits(value)
+
+    def load(self, wire: Wire) -> Any:
+        """The named or pickled object. Raises `Mismatch` for one of another class, and what importing its module raises."""
+        value = _unpickled(wire) if _is_pickle(wire) else _named(wire)
+        if not self._takes(value):
+            raise Mismatch(self.name, value)
+        return value
+
+    def dump(self, value: Any) -> Wire:
+        """A pickle. Raises `Mismatch`."""
+        if not self._takes(value):
+            raise Mismatch(self.name, value)
+        return _pickled(value, self.name)
+
+    def _takes(self, value: Any) -> bool:
+        try:
+            return isinstance(value, self._class)
+        except TypeError:  # No class, or a protocol that cannot be asked.
+            return True
+
+
+def _is_json(value: Any) -> bool:
+    if isinstance(value, dict):
+        return type(value) is dict and all(type(key) is str and _is_json(item) for key, item in value.items())
+    if isinstance(value, list):
+        return type(value) is list and all(map(_is_json, value))
+    if type(value) is int:
+        return value.bit_length() <= BITS
+    return value is None or type(value) in (bool, str) or (type(value) is float and math.isfinite(value))
+
+
+def _is_pickle(wire: Wire) -> bool:
+    return isinstance(wire, dict) and _PICKLE in wire
+
+
+def _pickled(value: Any, expected: str) -> Wire:
+    import pickle
+    from base64 import b64encode
+
+    if getattr(type(value), "__module__", "") == "__main__":
+        raise Mismatch(expected, value, reasons="Its class is known in this process alone: define it in a module, or as a dataclass.")
+    try:
+        data = pickle.dumps(value, protocol=5)
+    except Exception as error:  # Whatever the object's own methods raise.
+        raise Mismatch(expected, value, reasons=f"It cannot be pickled: {error}") from None
+    name = f"{type(value).__module__}.{type(value).__qualname__}"
+    return {"type": name, "text": shortened(value), _PICKLE: b64encode(data).decode("ascii")}
+
+
+def _unpickled(wire: Wire) -> Any:
+    import pickle
+    from base64 import b64decode
+
+    return pickle.loads(b64decode(wire[_PICKLE]))
+
+
+def _named(text: str) -> Any:
+    from importlib import import_module
+
+    module, _, path = text.partition(":")
+    value: Any = import_module(module)
+    for name in path.split("."):
+        value = getattr(value, name)
+    return value
+
+
+TYPES: dict[str, Type] = {"any": Anything("any")}
+
+
+def read(document: Wire, outer: Sequence[Type]) -> Type:
+    """The type that a document describes."""
+    return Object(document[1])

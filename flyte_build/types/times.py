@@ -1,0 +1,90 @@
+"""`datetime`, `date` and `timedelta`; on the wire ISO 8601."""
+
+from __future__ import annotations
+
+from datetime import date, datetime, timedelta
+from typing import Any
+
+from flyte_build.texts import parse_datetime, parse_timedelta
+
+from . import ABSENT, Mismatch, Scalar, Type, Wire
+
+
+class DateTime(Scalar):
+    """A moment; one without an offset stays without."""
+
+    details = "as in 2026-01-31T12:00:00Z or 'now - 2 days'"
+    sample = "2026-01-31T12:00:00Z"
+
+    def read(self, text: str) -> Wire:
+        """ISO 8601, with the offset if there is one."""
+        return parse_datetime(text).isoformat()
+
+    def load(self, wire: Wire) -> Any:
+        """A `datetime`."""
+        return datetime.fromisoformat(wire)
+
+    def dump(self, value: Any) -> Wire:
+        """ISO 8601."""
+        if not isinstance(value, datetime):
+            raise Mismatch(self.name, value)
+        return value.isoformat()
+
+
+class Date(Scalar):
+    """A day."""
+
+    details = "as in 2026-01-31 or 'today + 2 days'"
+    sample = "2026-01-31"
+
+    def read(self, text: str) -> Wire:
+        """ISO 8601; of a moment the day."""
+        return parse_datetime(text).date().isoformat()
+
+    def load(self, wire: Wire) -> Any:
+        """A `date`."""
+        return date.fromisoformat(wire)
+
+    def dump(self, value: Any) -> Wire:
+        """ISO 8601."""
+        if not isinstance(value, date) or isinstance(value, datetime):
+            raise Mismatch(self.name, value)
+        return value.isoformat()
+
+
+class Duration(Scalar):
+    """A span of time; a number means seconds."""
+
+    details = "as in 90s, 1:24 or PT1H30M"
+    sample = "90s"
+
+    def read(self, text: str) -> Wire:
+        """ISO 8601, exact to the microsecond."""
+        return _iso(parse_timedelta(text))
+
+    def check(self, value: Any, default: Wire = ABSENT) -> Wire:
+        """ISO 8601, exact to the microsecond."""
+        if isinstance(value, int | float) and not isinstance(value, bool):
+            return self.parse(str(value))
+        return super().check(value)
+
+    def load(self, wire: Wire) -> Any:
+        """A `timedelta`."""
+        return parse_timedelta(wire)
+
+    def dump(self, value: Any) -> Wire:
+        """ISO 8601, exact to the microsecond."""
+        if not isinstance(value, timedelta):
+            raise Mismatch(self.name, value)
+        return _iso(value)
+
+
+def _iso(value: timedelta) -> str:
+    """Days and seconds, with one sign for the whole: `PT90S`, `-P1DT0.5S`."""
+    sign, value = ("-", -value) if value < timedelta(0) else ("", value)
+    seconds = f"{value.seconds}.{value.microseconds:06}".rstrip("0").rstrip(".") if value.microseconds else str(value.seconds)
+    days = f"{value.days}D" if value.days else ""
+    return f"{sign}P{days}T{seconds}S" if seconds != "0" or not days else f"{sign}P{days}"
+
+
+TYPES: dict[str, Type] = {"datetime": DateTime("datetime"), "date": Date("date"), "timedelta": Duration("timedelta")}

@@ -1,0 +1,267 @@
+"""Inputs as a user gives them to the installed command, and what is said of those that do not fit."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+FLYTE = os.path.join(os.path.dirname(sys.executable), "flyte")
+HEAD = "import flyte\nenv = flyte.TaskEnvironment(name='t')\n"
+
+
+class Project:
+    """A folder with files of tasks, in which commands are run."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def write(self, name: str, text: str) -> None:
+        """Make a file; one of tasks begins with what all of them need."""
+        (self.folder / name).write_text(HEAD + text if name.endswith(".py") else text, encoding="utf-8")
+
+    def __call__(self, *command: str, exit_code: int = 0, input: str = "") -> "subprocess.CompletedProcess[str]":
+        """What a command came to. No traceback of ours may be shown."""
+        done = subprocess.run(command, cwd=self.folder, capture_output=True, text=True, input=input, timeout=120)
+        assert done.returncode == exit_code, done.stdout + done.stderr
+        assert "Traceback" not in done.stderr
+        return done
+
+    def run(self, *arguments: str, input: str = "") -> Any:
+        """The outputs of `flyte run` with these arguments."""
+        return json.loads(self(FLYTE, "-of", "json", "run", *arguments, input=input).stdout)["outputs"]
+
+    def refusal(self, *arguments: str, exit_code: int = 2, input: str = "") -> str:
+        """What is said by a `flyte run` that does not run anything."""
+        return self(FLYTE, "run", *arguments, exit_code=exit_code, input=input).stderr
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Project:
+    """An empty project."""
+    return Project(tmp_path)
+
+
+def test_a_file_that_cannot_be_described_is_no_failed_import(project: Project) -> None:
+    """An object in it that breaks when it is looked at is not said to be an import that failed."""
+    project.write("odd.py", "class Odd:\n    @property\n    def __class__(self): raise RuntimeError('look away')\n\nodd = Odd()\n")
+    said = project.refusal("odd.py", "task", exit_code=3)
+    assert "error: The tasks of odd.py could not be described: RuntimeError: look away" in said
+    assert "Importing it went well" in said
+
+
+def test_a_timeout_that_is_no_duration_is_the_declarations_fault(project: Project) -> None:
+    """It is said of which task, and how a timeout is written."""
+    project.write("late.py", "@env.task(timeout='soon')\ndef late() -> None: ...\n")
+    assert "error: The timeout of t.late is no duration\n  It is 'soon'." in project.refusal("late.py", "late", exit_code=3)
+
+
+CLASSES = """
+import enum
+from dataclasses import dataclass, field
+from datetime import date, datetime, timedelta
+from decimal import Decimal
+from pathlib import Path
+from typing import Callable, Literal
+from uuid import UUID
+
+class Mode(enum.Enum):
+    FAST = "fast"
+    SLOW = "slow"
+
+@dataclass
+class Trip:
+    city: str
+    days: int = 1
+    tags: list[str] = field(default_factory=list)
+
+    def __post_init__(self):
+        if self.days < 1:
+            raise ValueError("too short")
+"""
+TASKS = (
+    CLASSES
+    + '''
+@env.task
+def go(
+    mode: Mode,
+    ids: list[int] | None = None,
+    size: Literal["s", "m"] = "m",
+    trip: Trip = Trip("Oslo", 3, ["cold"]),
+    day: date = date(2026, 1, 31),
+    price: Decimal = Decimal("1.10"),
+    data: bytes = b"",
+    pair: tuple[int, str] = (1, "a"),
+    dry_run: bool = False,
+) -> str:
+    """Go somewhere.
+
+    Args:
+        mode: How to go.
+    """
+    return repr((mode.name, ids, size, trip.city, trip.days, trip.tags, str(day), str(price), data, pair, dry_run))
+
+@env.task
+def first(value: int | date | Trip) -> str:
+    return repr(value)
+
+@env.task
+def apply(function: Callable[[int], int]) -> int:
+    return function(-3)
+
+@env.task
+def outputs() -> tuple[set[int], Mode, bytes, int | str, UUID]:
+    return {3, 1}, Mode.FAST, b"hi", "3", UUID(int=1)
+'''
+)
+GONE = ("FAST", None, "m", "Oslo", 3, ["cold"], "2026-01-31", "1.10", b"", (1, "a"), False)
+
+
+def gone(**changes: Any) -> dict[str, str]:
+    """The output of `go` with some of its inputs."""
+    names = ("mode", "ids", "size", "city", "days", "tags", "day", "price", "data", "pair", "dry_run")
+    return {"o0": repr(tuple({**dict(zip(names, GONE, strict=True)), **changes}.values()))}
+
+
+@pytest.fixture
+def tasks(project: Project) -> Project:
+    """A project with tasks that take many types, and files with inputs."""
+    project.write("tasks.py", TASKS)
+    project.write("in.json", '{"mode": "SLOW", "ids": [1], "trip": {"city": "Rom"}}')
+    project.write("in.toml", 'mode = "fast"\nday = 2026-05-01\npair = [2, "b"]\n')
+    project.write("trip.yaml", "city: Bern\ntags: [far]\n")
+    project.write("data.bin", "hi")
+    return project
+
+
+@pytest.mark.parametrize(
+    ("arguments", "changes"),
+    [
+        (["--mode", "FAST"], {}),
+        (["--mode", "slow", "--ids", "1", "--ids", "2"], {"mode": "SLOW", "ids": [1, 2]}),
+        (["--mode", "FAST", "--ids", "7", "--size", "s"], {"ids": [7], "size": "s"}),
+        (["--mode", "FAST", "--ids", "null", "--price", "0.30"], {"price": "0.30"}),
+        (["--mode", "FAST", "--trip", '{"city": "Rom"}'], {"city": "Rom"}),
+        (["--mode", "FAST", "--trip", "trip.yaml"], {"city": "Bern", "tags": ["far"]}),
+        (["--mode", "FAST", "--trip", "@trip.yaml", "--data", "@data.bin"], {"city": "Bern", "tags": ["far"], "data": b"hi"}),
+        (["--mode", "FAST", "--pair", "2", "--pair", "b", "--dry-run"], {"pair": (2, "b"), "dry_run": True}),
+        (["--mode", "FAST", "--dry_run", "yes", "--day", "2026-02-01T10:00"], {"dry_run": True, "day": "2026-02-01"}),
+        (["--mode", "FAST", "--dry-run", "true", "--data", "base64:aGk="], {"dry_run": True, "data": b"hi"}),
+    ],
+)
+def test_options_are_read_by_their_types(tasks: Project, arguments: list[str], changes: dict[str, Any]) -> None:
+    """As text, as JSON, as the name of a file, once or more; what is left out has its default."""
+    assert tasks.run("tasks.py", "go", *arguments) == gone(**changes)
+
+
+def test_a_file_gives_inputs_and_options_win(tasks: Project) -> None:
+    """JSON, TOML, or standard input; a record's fields that are left out come from the task's default."""
+    assert tasks.run("--inputs-file", "in.json", "tasks.py", "go") == gone(mode="SLOW", ids=[1], city="Rom")
+    assert tasks.run("--inputs-file", "in.toml", "tasks.py", "go", "--pair", '[3, "c"]') == gone(day="2026-05-01", pair=(3, "c"))
+    assert tasks.run("--inputs-file", "-", "tasks.py", "go", "--ids", "4", input='{"mode": "FAST", "ids": [1]}') == gone(ids=[4])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "input", "said"),
+    [
+        ([], "", ["The input 'mode' is missing", "Mode, one of FAST, SLOW", "--mode FAST"]),
+        (["--mode", "quick"], "", ["'mode' cannot be 'quick'", "Mode, one of FAST, SLOW", "--mode FAST"]),
+        (["--mode", "FAST", "--mode", "SLOW"], "", ["one Mode. It was given 2 times.", "--mode FAST"]),
+        (["--mode", "FAST", "--size", "l"], "", ["'size' cannot be 'l'", "Expected: s | m.", "--size s"]),
+        (["--mode", "FAST", "--ids", "1", "--ids", "x"], "", ["'ids[1]' cannot be 'x'", "Expected: int.", "--ids '[3, 3]'"]),
+        (["--mode", "FAST", "--trip", '{"days": "x"}'], "", ["'trip.days' cannot be 'x'", "Expected: int.", '--trip \'{"city": "text"}\'']),
+        (["--mode", "FAST", "--trip", '{"town": 1}'], "", ["'trip.town' cannot be 1", "Its fields are city, days, tags."]),
+        (["--mode", "FAST", "--trip", "@no.json"], "", ["'trip' cannot be '@no.json'", "no.json: No such file"]),
+        (["--mode", "FAST", "--data", "hi"], "", ["'data' cannot be 'hi'", "base64:", "--data base64:aGk="]),
+        (["--mode", "FAST", "--day", "soon"], "", ["'day' cannot be 'soon'", "date, as in 2026-01-31", "--day 2026-01-31"]),
+        (["--modes", "FAST"], "", ["No such option '--modes'", "--mode"]),
+        ([], '{"mod": "FAST"}', ["The input 'mod' does not exist", "Did you mean 'mode'?"]),
+        ([], '{"mode": 1}', ["'mode' cannot be 1", "--mode FAST"]),
+        ([], "[1]", ["--inputs-file - holds no inputs"]),
+        ([], "{", ["--inputs-file - cannot be understood"]),
+    ],
+)
+def test_a_refusal_names_the_input_its_type_its_value_and_an_example(
+    tasks: Project, arguments: list[str], input: str, said: list[str]
+) -> None:
+    """Nothing runs, and the exit code is 2."""
+    source = ["--inputs-file", "-"] if input else []
+    error = tasks.refusal(*source, "tasks.py", "go", *arguments, input=input)
+    assert [part for part in said if part not in error] == []
+
+
+def test_a_union_takes_the_first_member_that_fits(tasks: Project) -> None:
+    """Otherwise the error lists each member's reason."""
+    assert tasks.run("tasks.py", "first", "--value", "7") == {"o0": "7"}
+    assert tasks.run("tasks.py", "first", "--value", "2026-01-31") == {"o0": "datetime.date(2026, 1, 31)"}
+    assert tasks.run("tasks.py", "first", "--value", '{"city": "Rom"}') == {"o0": "Trip(city='Rom', days=1, tags=[])"}
+    error = tasks.refusal("tasks.py", "first", "--value", '{"city": 3}')
+    assert "Not Trip: city is missing." in tasks.refusal("tasks.py", "first", "--value", "{}")
+    assert "Expected: int | date | Trip. Not int. Not date. Not Trip: city is no str." in error
+
+
+def test_any_object_can_be_named_and_none_is_unpickled(tasks: Project) -> None:
+    """`MODULE:NAME` is looked up where the task runs."""
+    assert tasks.run("tasks.py", "apply", "--function", "operator:neg") == {"o0": 3}
+    assert "Expected: Callable, as MODULE:NAME." in tasks.refusal("tasks.py", "apply", "--function", '{"$pickle": "gAVLAS4="}')
+    failed = subprocess.run([FLYTE, "run", "tasks.py", "apply", "--function", "math:no"], cwd=tasks.folder, capture_output=True, text=True)
+    assert failed.returncode == 1
+    assert "This happened while the input 'function' was made of 'math:no'." in failed.stderr
+
+
+def test_what_a_class_refuses_is_the_tasks_failure(tasks: Project) -> None:
+    """The traceback is the class's own, and says of which input."""
+    failed = subprocess.run(
+        [FLYTE, "run", "tasks.py", "first", "--value", '{"city": "a", "days": 0}'], cwd=tasks.folder, capture_output=True, text=True
+    )
+    assert failed.returncode == 1
+    assert "ValueError: too short\nThis happened while the input 'value' was made of" in failed.stderr
+    assert "flyte_build" not in failed.stderr
+
+
+def test_outputs_are_shown_in_the_form_that_inputs_have(tasks: Project) -> None:
+    """Sorted sets, names of choices, base64; the output of one task can be the input of another."""
+    uuid = "00000000-0000-0000-0000-000000000001"
+    assert tasks.run("tasks.py", "outputs") == {"o0": [1, 3], "o1": "FAST", "o2": "base64:aGk=", "o3": "3", "o4": uuid}
+
+
+def test_help_shows_types_defaults_and_what_can_be_given(tasks: Project) -> None:
+    """Without importing the file, once it is known."""
+    text = " ".join(tasks(FLYTE, "run", "tasks.py", "go", "--help").stdout.split())
+    for part in (
+        "Go somewhere.",
+        "--mode <Mode> How to go. [one of FAST, SLOW; required]",
+        "--size <s | m> [default: m]",
+        "--ids <list[int] | None> [default: null]",
+        "{city: str, days: int (optional), tags: list[str] (optional)}",
+        "--dry-run, --dry_run <bool> [default: false]",
+        "--no-dry-run, --no-dry_run The same as `false`.",
+    ):
+        assert part in text
+
+
+def test_a_class_of_the_main_file_is_one_class_on_both_sides(project: Project) -> None:
+    """Run as a script, a file gives objects of its own class to the task and gets such objects back."""
+    task = "@env.task\ndef longer(trip: Trip, mode: Mode) -> Trip:\n    assert isinstance(trip, Trip) and mode is Mode.SLOW\n"
+    main = """
+if __name__ == "__main__":
+    for context in (flyte.with_runcontext(mode="remote"), flyte.with_runcontext(mode="local")):
+        trip = context.run(longer, Trip("Oslo"), mode=Mode.SLOW).outputs()[0]
+        print(type(trip) is Trip, trip)
+"""
+    project.write("script.py", CLASSES + task + "    return Trip(trip.city, trip.days + 1)\n" + main)
+    assert project(sys.executable, "script.py").stdout == "True Trip(city='Oslo', days=2, tags=[])\n" * 2
+    assert project.run("script.py", "longer", "--trip", '{"city": "a"}', "--mode", "SLOW") == {"o0": {"city": "a", "days": 2, "tags": []}}
+
+
+def test_an_output_that_does_not_fit_is_said_with_its_place(project: Project) -> None:
+    """Also one that cannot be carried to another process."""
+    project.write("wrong.py", "@env.task\ndef wrong() -> list[int]: return [1, 'x']\n@env.task\ndef lost() -> object: return lambda: 1\n")
+    said = project.refusal("wrong.py", "wrong", exit_code=1)
+    assert "RuntimeDataValidationError: the task returned 'x' at [1] where its annotation says int" in said
+    assert "It cannot be pickled: " in project.refusal("wrong.py", "lost", exit_code=1)
