@@ -14,6 +14,7 @@ from pathspec.patterns.gitignore.spec import GitIgnoreSpecPattern
 
 _BUILT_IN_NAME = "built in"
 _FOLDER = "ps_d"  # The group that matches the end of a folder in pathspec's expressions.
+_INSIDE = re.compile(r"(?<=[^/])/\*\*/$")  # To git, `a/**/` means the folders in `a`; to pathspec, `a` itself.
 _ANYWHERE = "^(?:.+/)?"  # How its expressions begin for names at any depth.
 _BUILT_IN = """
 .git
@@ -84,7 +85,7 @@ class RuleFile(NamedTuple):
         patterns = []
         for number, line in enumerate(text.split("\n"), 1):
             try:
-                meaning = GitIgnoreSpecPattern(line.removesuffix("\r"))
+                meaning = GitIgnoreSpecPattern(_INSIDE.sub("/**/*/", line.removesuffix("\r")))
             except ValueError:
                 continue
             if meaning.include is not None:

@@ -149,6 +149,7 @@ def repository() -> Any:
 @pytest.mark.skipif(shutil.which("git") is None, reason="needs git")
 @settings(max_examples=150)
 @given(ignored_trees)
+@example(({"a/a", "a/b/c"}, {"": ["a/**/"]}))
 @example(({"foo/a", "b"}, {"": ["*", "!foo/"]}))
 @example(({"foo/a", "foo/b"}, {"": ["foo/*", "!foo/a"]}))
 @example(({"a/b/c.py"}, {"": ["a/**", "!a/b/", "!a/b/c.py"]}))
