@@ -17,8 +17,12 @@ from typing import Any
 
 from .spawn import CONTROL
 
-# Imported one after another while there is nothing to do yet: what an async task needs, in the order of its imports.
+# Imported one after another while there is nothing to do yet: what every task's file needs, then what an async task does,
+# in the order of its imports.
 _AHEAD = [
+    "flyte_build.environment",
+    "flyte_build.types.annotations",
+    "flyte_build.types.scalars",
     "selectors",
     "socket",
     "ssl",
