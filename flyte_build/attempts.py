@@ -94,80 +94,94 @@ class Stores:
             listener.said(f"The run {name} had lost its command; it is marked as failed.")
 
 
-def carry_out(
-    engine: "Engine",
-    task: Mapping[str, Any],
-    project: Project,
-    variable: str,
-    inputs: Mapping[str, Any],
-    settings: Settings,
-    stores: Stores,
-    listener: Listener,
-    *,
-    code: str,
-    began: float,
-) -> Finished:
-    """Run the described `task` with wire inputs until it has succeeded or may not be tried again.
+@dataclass(frozen=True, kw_only=True)
+class Call:
+    """What is run and how: the described `task`, which stands under `variable` in the project's file, with wire inputs.
 
-    `code` is the folder of the extracted bundle ("" without one), `began` the monotonic time from which seconds count.
+    `code` is the folder of the extracted bundle ("" without one).
     """
+
+    task: Mapping[str, Any]
+    project: Project
+    variable: str
+    inputs: Mapping[str, Any]
+    settings: Settings
+    code: str = ""
+
+    def action(self, run: str, folder: str, attempt: int) -> Action:
+        """The action that a worker is given for one attempt."""
+        return Action(
+            id=f"{run}-a0",
+            run=run,
+            folder=folder,
+            task=self.task["name"],
+            module=self.project.module,
+            variable=self.variable,
+            file=self.project.file,
+            inputs=self.inputs,
+            root=self.project.root,
+            roots=tuple(self.project.roots),
+            last=tuple(self.project.last),
+            code=self.code,
+            env={**self.task["env_vars"], **self.settings.env},
+            timeout=self.task["timeout"],
+            attempt=attempt,
+            project=self.settings.project,
+            domain=self.settings.domain,
+            version=self.settings.version,
+        )
+
+
+@dataclass(frozen=True)
+class _Ending:
+    """What came of an attempt."""
+
+    phase: Phase
+    error: Mapping[str, str] | None = None
+    outputs: Mapping[str, Any] = field(default_factory=dict)
+
+
+def carry_out(call: Call, engine: "Engine", stores: Stores, listener: Listener, began: float) -> Finished:
+    """Run a task until it has succeeded or may not be tried again; `began` is the monotonic time from which seconds count."""
+    task, settings, history = call.task, call.settings, stores.history
     _say_unused(engine, task, listener)
-    name = stores.history.begin(task["name"], project.file, settings.project, settings.domain, settings.version, settings.name)
-    folder = stores.history.run_folder(name)
+    name = history.begin(task["name"], call.project.file, settings.project, settings.domain, settings.version, settings.name)
+    folder = history.run_folder(name)
     url = f"file://{folder}"
     listener.started(name, url)
-    attempt = 0
-    phase: Phase = "failed"
-    error: Mapping[str, str] | None = None
-    outputs: Mapping[str, Any] = {}
+    attempt, ending = 0, _Ending("failed")
     try:
         while True:
             attempt += 1
-            action = Action(
-                id=f"{name}-a0",
-                run=name,
-                folder=folder,
-                task=task["name"],
-                module=project.module,
-                variable=variable,
-                file=project.file,
-                inputs=inputs,
-                root=project.root,
-                roots=tuple(project.roots),
-                last=tuple(project.last),
-                code=code,
-                env={**task["env_vars"], **settings.env},
-                timeout=task["timeout"],
-                attempt=attempt,
-                project=settings.project,
-                domain=settings.domain,
-                version=settings.version,
-            )
-            engine.submit(action)
-            phase, error, outputs = _follow(engine, action)
-            if phase == "succeeded" or attempt > task["retries"]:
+            ending = _try(engine, call.action(name, folder, attempt))
+            if ending.phase == "succeeded" or attempt > task["retries"]:
                 break
-            wait = task["backoff"][attempt - 1] if task["backoff"] else 0.0
-            reason = error["message"] if error else phase
-            again = f"trying again in {wait:g} s" if wait else "trying again"
-            listener.said(f"Attempt {attempt} of {task['retries'] + 1} failed ({reason}); {again}.")
-            time.sleep(wait)
+            _wait_before_retry(task, attempt, ending, listener)
     except (KeyboardInterrupt, Stopped):
-        phase, error = "aborted", _error("ActionAbortedError", "it was interrupted")
+        ending = _Ending("aborted", _error("ActionAbortedError", "it was interrupted"))
         raise
     finally:
-        stores.history.end(name, phase, error["message"] if error else "", attempt)
-    return Finished(name, url, task["name"], phase, outputs, error, time.monotonic() - began)
+        history.end(name, ending.phase, ending.error["message"] if ending.error else "", attempt)
+    return Finished(name, url, task["name"], ending.phase, ending.outputs, ending.error, time.monotonic() - began)
 
 
-def _follow(engine: "Engine", action: Action) -> "tuple[Phase, Mapping[str, str] | None, Mapping[str, Any]]":
-    """Wait for one attempt, and stop it at its timeout or when a person or a signal asks for it."""
+def _wait_before_retry(task: Mapping[str, Any], attempt: int, ending: _Ending, listener: Listener) -> None:
+    wait = task["backoff"][attempt - 1] if task["backoff"] else 0.0
+    reason = ending.error["message"] if ending.error else ending.phase
+    again = f"trying again in {wait:g} s" if wait else "trying again"
+    listener.said(f"Attempt {attempt} of {task['retries'] + 1} failed ({reason}); {again}.")
+    time.sleep(wait)
+
+
+def _try(engine: "Engine", action: Action) -> _Ending:
+    """Make one attempt, and stop it at its timeout or when a person or a signal asks for it."""
+    engine.submit(action)
     try:
         event = engine.wait(action, action.timeout)
         if event is None:
             engine.cancel(action, at_once=False)
             engine.wait(action, None)
-            return "timed_out", _error("TaskTimeoutError", f"it ran longer than its timeout of {action.timeout:g} s"), {}
+            return _Ending("timed_out", _error("TaskTimeoutError", f"it ran longer than its timeout of {action.timeout:g} s"))
     except (KeyboardInterrupt, Stopped):
         _stop(engine, action)
         raise
@@ -183,17 +197,17 @@ def _stop(engine: "Engine", action: Action) -> None:
         engine.wait(action, None)
 
 
-def _outcome(action: Action, event: "Event") -> "tuple[Phase, Mapping[str, str] | None, Mapping[str, Any]]":
+def _outcome(action: Action, event: "Event") -> _Ending:
     result = action.result()
     if result is None:  # Whatever the engine says: without a result it has not succeeded.
         oom = event.exit_code == 137
         why = event.why or "its process ended without a result"
         if event.kind == "succeeded":
             why = "its process ended with exit code 0, but without a result (os._exit?)"
-        return "failed", _error("OOMError" if oom else "RuntimeUnknownError", why, "user" if oom else "system"), {}
+        return _Ending("failed", _error("OOMError" if oom else "RuntimeUnknownError", why, "user" if oom else "system"))
     if result["phase"] == "succeeded":
-        return "succeeded", None, result["outputs"]
-    return "failed", result["error"], {}
+        return _Ending("succeeded", outputs=result["outputs"])
+    return _Ending("failed", result["error"])
 
 
 def _error(kind: str, message: str, whose: str = "user") -> dict[str, str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -13,9 +14,10 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from flyte_build.cas.digest import Digest
 from flyte_build.errors import UsageError
 
-from .attempts import Finished, Listener, Settings, Stopped, Stores, carry_out
+from .attempts import Call, Finished, Listener, Settings, Stopped, Stores, carry_out
 from .config import allowed_secrets
 from .discovery import Discovery, Project
+from .importing import root_folders
 from .prepare import Preparation
 
 if TYPE_CHECKING:
@@ -90,22 +92,36 @@ class Runner:
         }
 
     def run(self, variable: str, inputs: Mapping[str, Any]) -> Finished:
-        """Prepare and run the task under `variable` with wire inputs; the run is in the history from its start to its end."""
+        """Run the task under `variable` with wire inputs; the run is in the history from its start to its end.
+
+        It is prepared and runs in a process of its own, unless the settings say `local`: then it runs here, from the working tree.
+        """
+        call = Call(
+            task=self.preparation.discovery.task(variable), project=self.project, variable=variable, inputs=inputs, settings=self.settings
+        )
+        if self.settings.engine == "local":
+            from flyte_build.runner.execution import load_task
+
+            here = self.project
+            sys.path[:] = [*root_folders(here.root, here.roots), *sys.path, *here.last]
+            return run_here(call, lambda: load_task(here.module, variable), self.stores, self.listener)
+        return self._run_prepared(call)
+
+    def _run_prepared(self, call: Call) -> Finished:
         cache, began = self.stores.cache, time.monotonic()
-        task = self.preparation.discovery.task(variable)
         with cache.preparing():
             self.preparation.resolve()
             code = self.preparation.extracted()
             tree = self.preparation.resolve()[self.preparation.tree].artifact
             assert tree is not None
             lease = cache.lease([tree])
+        settings = self.settings if self.settings.version else replace(self.settings, version=tree.short)
         try:
             from flyte_build.runner.process import ProcessEngine
 
             engine = ProcessEngine(self.listener.output, self._spare())
             try:
-                settings = self.settings if self.settings.version else replace(self.settings, version=tree.short)
-                return carry_out(engine, task, self.project, variable, inputs, settings, self.stores, self.listener, code=code, began=began)
+                return carry_out(replace(call, settings=settings, code=code), engine, self.stores, self.listener, began)
             finally:
                 engine.close()
         finally:
@@ -120,21 +136,11 @@ def _content(entry: "Entry") -> str:
     return Digest.of(entry.content) if entry.kind == "l" else f"sha256:{entry.content.decode()}"
 
 
-def run_here(
-    load: Callable[[], "Task[..., Any]"],
-    described: Mapping[str, Any],
-    project: Project,
-    variable: str,
-    inputs: Mapping[str, Any],
-    settings: Settings,
-    stores: Stores,
-    listener: Listener,
-) -> Finished:
+def run_here(call: Call, load: "Callable[[], Task[..., Any]]", stores: Stores, listener: Listener) -> Finished:
     """Run the task that `load` gives in this process, from the working tree; nothing is prepared."""
     from flyte_build.runner.local import LocalEngine
 
-    began = time.monotonic()
-    return carry_out(LocalEngine(load), described, project, variable, inputs, settings, stores, listener, code="", began=began)
+    return carry_out(call, LocalEngine(load), stores, listener, time.monotonic())
 
 
 def handle_termination() -> None:

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, Literal
 
-from .attempts import Finished, Listener, Settings, Stores
+from .attempts import Call, Finished, Listener, Settings, Stores
 from .discovery import Project
 from .errors import (
     ActionAbortedError,
@@ -169,9 +169,8 @@ class RunContext:
             from .describe import describe_task
 
             project = locate(file, None) if os.path.isfile(file) else Project(os.getcwd(), "<interactive>")
-            described = describe_task(task)
-            finished = run_here(lambda: task, described, project, variable, inputs, settings, Stores(listener), listener)
-            return Run(finished, interface)
+            call = Call(task=describe_task(task), project=project, variable=variable, inputs=inputs, settings=settings)
+            return Run(run_here(call, lambda: task, Stores(listener), listener), interface)
         runner = Runner(locate(file, None), settings, Stores(listener), listener)
         runner.discover()
         return Run(runner.run(variable, inputs), interface)
