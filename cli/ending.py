@@ -2,25 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import click
 
-from flyte_build.attempts import EXIT_CODES, Finished
+from flyte_build.attempts import EXIT_CODES, Finished, Stores
+from flyte_build.graph import Outcome
 from flyte_build.running import Runner
 
 from .console import Console, node_json
 
 
 def run_and_report(console: Console, runner: Runner, variable: str, inputs: Mapping[str, Any], explain: bool) -> None:
-    """Run the task under `variable`, print what came of it, and end the command with the exit code that says so."""
+    """Run the task under `variable`, and report how it ended."""
     with console.only_document():
         finished = runner.run(variable, inputs)
     outcomes = runner.preparation.outcomes
     if explain:
         for outcome in outcomes:
             console.note(f"  {outcome.state:7} {outcome.node.kind:10} {outcome.node.name}  {outcome.why or outcome.key}")
+    report(console, finished, runner.stores, outcomes, local=runner.settings.engine == "local")
+
+
+def report(console: Console, finished: Finished, stores: Stores, outcomes: Sequence[Outcome] = (), local: bool = False) -> None:
+    """Print what came of a run, and end the command with the exit code that says so."""
     if console.json:
         console.document(
             {
@@ -30,14 +36,14 @@ def run_and_report(console: Console, runner: Runner, variable: str, inputs: Mapp
                 "outputs": finished.outputs,
                 "error": finished.error,
                 "prepared": [node_json(outcome) for outcome in outcomes],
-                "counters": runner.stores.counters.snapshot(),
+                "counters": stores.counters.snapshot(),
                 "seconds": round(finished.seconds, 6),
             }
         )
     elif finished.phase == "succeeded":
-        console.result(finished.outputs, f"flyte -of json get run {finished.name}")
+        console.result(finished.outputs, f"flyte -of json get io {finished.name}")
     else:
-        _print_failure(console, finished, runner.settings.engine == "local")
+        _print_failure(console, finished, local)
     if finished.phase != "succeeded":
         raise click.exceptions.Exit(EXIT_CODES[finished.phase])
 

@@ -18,19 +18,18 @@ from flyte_build.running import Runner, handle_termination
 from .console import Console
 from .ending import run_and_report
 from .inputs import Inputs
+from .options import of_a_new_run, pairs
 
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}\Z")
 _TAG = re.compile(r"[\w][\w.-]{0,127}\Z", re.ASCII)  # OCI distribution-spec 1.1, "Pulling manifests".
 
 
 @click.command(context_settings={"ignore_unknown_options": False, "allow_interspersed_args": False, "help_option_names": ["-h", "--help"]})
 @click.option("-p", "--project", default="default", help="The project that the run belongs to.")
 @click.option("-d", "--domain", default="development", help="The domain that the run belongs to.")
-@click.option("--name", help="The run's name; made if none is given.")
+@of_a_new_run
 @click.option("--version", default="", help="The version that the run is recorded under; the code's short digest if none is given.")
 @click.option("--copy-style", type=click.Choice(COPY_STYLES), default="loaded_modules", help="What of the project goes into the bundle.")
 @click.option("--root-dir", help="The project's root; the current folder if none is given.")
-@click.option("-e", "--env", multiple=True, metavar="K=V", help="An environment variable for the task.")
 @click.option("--engine", type=click.Choice(ENGINES), default="auto", help="What runs the task.")
 @click.option("--local", is_flag=True, help="Run in this process, from the working tree (for debuggers).")
 @click.option("--explain", is_flag=True, help="Show each node of the graph, and why it was made.")
@@ -42,7 +41,8 @@ def run(console: Console, /, root_dir: str | None, explain: bool, file: str, res
     """Run TASK of the Python file FILE, in a process of its own, from a bundle of the code.
 
     Options of `run` stand before FILE, the task's inputs after TASK. `flyte run FILE --help` lists the tasks, and
-    `flyte run FILE TASK --help` a task's inputs. `flyte run hello` runs a built-in example.
+    `flyte run FILE TASK --help` a task's inputs. `flyte run hello` runs a built-in example,
+    and `flyte run python-script SCRIPT` a plain script.
     """
     handle_termination()
     settings, stores = _settings(**options), Stores(console)
@@ -51,6 +51,12 @@ def run(console: Console, /, root_dir: str | None, explain: bool, file: str, res
 
         file, root_dir = write_example(stores.places.cache), None
         rest = ("hello", *rest) if not rest or rest[0].startswith("-") else rest
+    if file == "python-script" and not os.path.exists(file):
+        from .script import python_script
+
+        with python_script.make_context("flyte run python-script", list(rest), obj=(console, stores, settings)) as ctx:
+            python_script.invoke(ctx)
+        return
     runner = Runner(locate(file, root_dir), settings, stores, console, spare=console.take_spare)
     discovery = runner.discover()
     if not rest or rest[0] in ("--help", "-h"):
@@ -70,6 +76,7 @@ def _settings(
     version: str,
     copy_style: CopyStyle,
     env: tuple[str, ...],
+    label: tuple[str, ...],
     engine: EngineName,
     local: bool,
     no_cache: bool,
@@ -79,27 +86,17 @@ def _settings(
         raise UsageError(
             f"--version {version!r} is no version", why="It has at most 128 letters, digits, `_`, `.` and `-`.", hint="For example: v1.0.0"
         )
-    if name and not _NAME.match(name):
-        raise UsageError(
-            f"--name {name!r} is no name", why="It has at most 100 letters, digits, `_`, `.` and `-`.", hint="For example: nightly-1"
-        )
     return Settings(
         project=project,
         domain=domain,
         name=name,
         version=version,
         copy_style=copy_style,
-        env=dict(map(_variable, env)),
+        env=pairs("--env", env, "MODE=fast"),
+        labels=pairs("--label", label, "team=blue"),
         engine="local" if local else engine,
         remake=no_cache,
     )
-
-
-def _variable(text: str) -> tuple[str, str]:
-    name, equals, value = text.partition("=")
-    if not equals or not name:
-        raise UsageError(f"--env {name or '=...'} has no value", why="It takes NAME=VALUE.", hint="For example: --env MODE=fast")
-    return name, value
 
 
 def _list_tasks(console: Console, file: str, discovery: Discovery, asked: bool) -> None:

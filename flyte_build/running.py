@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import sys
@@ -12,12 +13,14 @@ from types import FrameType
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from flyte_build.cas.digest import Digest
-from flyte_build.errors import UsageError
+from flyte_build.errors import InputError, UsageError
+from flyte_build.runner.engine import Stopped
 
-from .attempts import Call, Finished, Listener, Settings, Stopped, Stores, carry_out
+from .attempts import Call, Finished, Listener, Settings, Stores, carry_out
 from .config import allowed_secrets
 from .discovery import Discovery, Project
 from .importing import root_folders
+from .interface import Interface, Parameter
 from .prepare import Preparation
 
 if TYPE_CHECKING:
@@ -117,15 +120,21 @@ class Runner:
             lease = cache.lease([tree])
         settings = self.settings if self.settings.version else replace(self.settings, version=tree.short)
         try:
-            from flyte_build.runner.process import ProcessEngine
-
-            engine = ProcessEngine(self.listener.output, self._spare())
-            try:
-                return carry_out(replace(call, settings=settings, code=code), engine, self.stores, self.listener, began)
-            finally:
-                engine.close()
+            prepared = replace(call, settings=settings, code=code, tree=tree)
+            return run_in_worker(prepared, self.stores, self.listener, self._spare(), began)
         finally:
             lease.release()
+
+
+def run_in_worker(call: Call, stores: Stores, listener: Listener, spare: "Worker | None", began: float) -> Finished:
+    """Run a task whose code is at hand in a process of its own."""
+    from flyte_build.runner.process import ProcessEngine
+
+    engine = ProcessEngine(listener.output, spare)
+    try:
+        return carry_out(call, engine, stores, listener, began)
+    finally:
+        engine.close()
 
 
 def _text(path: bytes) -> str:
@@ -141,6 +150,45 @@ def run_here(call: Call, load: "Callable[[], Task[..., Any]]", stores: Stores, l
     from flyte_build.runner.local import LocalEngine
 
     return carry_out(call, LocalEngine(load), stores, listener, time.monotonic())
+
+
+def script_call(inputs: Mapping[str, Any], timeout: float | None, options: Mapping[str, Any], settings: Settings) -> Call:
+    """The call that runs a plain script: `inputs` are those of `script.script`, `timeout` is in seconds.
+
+    `options` (`image`, `packages`, `cpu`, `memory`, `gpu`) are kept with the run, and said to be not acted on. Raises `UsageError`.
+    """
+    from . import script
+    from .describe import describe_task
+    from .resources import Resources
+
+    path = inputs["path"]
+    if not os.path.isfile(path):
+        raise UsageError(f"There is no script {path}", hint="Give a Python file: `flyte run python-script SCRIPT`.")
+    project = Project(os.path.dirname(path), os.path.basename(path))
+    project.module = script.__name__
+    resources = {name: value for name, value in options.items() if name in ("cpu", "memory", "gpu")}
+    task = describe_task(script.script.override(timeout=timeout, resources=Resources(**resources) if resources else None))
+    task["image"] = options.get("image", "auto")
+    task["unused"] += ["packages"] if "packages" in options else []
+    return Call(task=task, project=project, variable="script", inputs=inputs, settings=settings, options=options)
+
+
+def with_recorded(interface: Interface, inputs: Mapping[str, Any]) -> Interface:
+    """The interface with the inputs of an earlier run as defaults. Raises `InputError` for one that does not fit any more."""
+    names = {parameter.name for parameter in interface.inputs}
+    for name in inputs.keys() - names:
+        raise InputError(f"The input {name!r} does not exist any more", why=f"The task takes {', '.join(sorted(names)) or 'no inputs'}.")
+    return Interface(
+        [_with_default(each, inputs[each.name]) if each.name in inputs else each for each in interface.inputs],
+        interface.outputs,
+        interface.doc,
+    )
+
+
+def _with_default(parameter: Parameter, recorded: Any) -> Parameter:
+    wire = parameter.check(recorded)
+    text = wire if isinstance(wire, str) and wire else json.dumps(wire, ensure_ascii=False)
+    return Parameter(parameter.name, parameter.type, wire, text, parameter.doc)
 
 
 def handle_termination() -> None:

@@ -81,6 +81,21 @@ def stubborn() -> None:
     while True:
         time.sleep(600)
 
+@env.task(timeout=0.3)
+def chatty() -> None:
+    while True:
+        os.write(1, b"x" * 99 + b"\\n")
+
+@env.task(timeout=0.3)
+def silent() -> None:
+    os.close(1)
+    os.close(2)
+    time.sleep(600)
+
+@env.task(retries=flyte.RetryStrategy(1, flyte.Backoff(600)))
+def patient() -> None:
+    raise RuntimeError("again")
+
 @env.task
 def leaves_child() -> int:
     subprocess.Popen(["sleep", "987654"])

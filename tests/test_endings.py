@@ -23,6 +23,8 @@ from tests.command import FLYTE, TASKS, Shell, wait_for_no_sleepers
         ("recurses", [], 1, "RecursionError", "recursion"),
         ("returns_wrong", [], 1, "RuntimeDataValidationError", "int"),
         ("slow", [], 6, "TaskTimeoutError", "0.3 s"),
+        ("chatty", [], 6, "TaskTimeoutError", "0.3 s"),
+        ("silent", [], 6, "TaskTimeoutError", "0.3 s"),
     ],
 )
 def test_a_task_that_does_not_succeed_says_why(flyte: Shell, task: str, args: list[str], exit_code: int, kind: str, text: str) -> None:
