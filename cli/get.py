@@ -64,7 +64,8 @@ def run(
     if console.json:
         console.document([_run(history, row) for row in rows])
     elif rows:
-        console.table(("NAME", "TASK", "PHASE", "STARTED", "SECONDS", "WHY"), (_cells(row.name, row) + [row.why] for row in rows))
+        cells = (_cells(row.name, row) + [row.why.partition("\n")[0].replace("\t", " ")] for row in rows)
+        console.table(("NAME", "TASK", "PHASE", "STARTED", "SECONDS", "WHY"), cells)
     else:
         console.note("There is no such run." if wanted != Filter() else "There are no runs yet. `flyte run hello` makes one.")
 

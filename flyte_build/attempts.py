@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import select
+import stat
 import sys
 import time
 from collections.abc import Mapping
@@ -19,6 +20,7 @@ from flyte_build.runner.history import History
 from flyte_build.runner.rows import Phase
 
 from .config import Places
+from .errors import FlyteError
 
 if TYPE_CHECKING:
     from flyte_build.cas.cache import Cache
@@ -61,10 +63,13 @@ class Listener:
 
 def pass_on(target: int, data: bytes, seconds: float) -> int:
     """Write what a descriptor takes without waiting for its reader by more than some seconds; gives how many bytes that is."""
+    kind = os.fstat(target).st_mode
+    has_reader = stat.S_ISFIFO(kind) or stat.S_ISSOCK(kind) or os.isatty(target)
+    piece = select.PIPE_BUF if has_reader else len(data)  # A pipe that takes anything takes so much: POSIX, write().
     taken = 0
     while taken < len(data) and select.select([], [target], [], 0.0 if taken else seconds)[1]:
         try:
-            taken += os.write(target, data[taken : taken + select.PIPE_BUF])  # So much a pipe takes at once: POSIX, write().
+            taken += os.write(target, data[taken : taken + piece])
         except BrokenPipeError:
             return len(data)  # Nobody reads any more; the log has it.
     return taken
@@ -190,7 +195,8 @@ def carry_out(call: Call, engine: "Engine", stores: Stores, listener: Listener, 
         if request is None:
             raise
     except Exception as error:
-        ending = _Ending("failed", _error(type(error).__name__, str(error), "system"))
+        what = error.what if isinstance(error, FlyteError) else str(error)
+        ending = _Ending("failed", _error(type(error).__name__, what, "system"))
         raise
     finally:
         history.end(name, ending.phase, ending.error, attempt)

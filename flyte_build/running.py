@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import sys
@@ -13,14 +12,13 @@ from types import FrameType
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from flyte_build.cas.digest import Digest
-from flyte_build.errors import InputError, UsageError
+from flyte_build.errors import UsageError
 from flyte_build.runner.engine import Stopped
 
 from .attempts import Call, Finished, Listener, Settings, Stores, carry_out
 from .config import allowed_secrets
 from .discovery import Discovery, Project
 from .importing import root_folders
-from .interface import Interface, Parameter
 from .prepare import Preparation
 
 if TYPE_CHECKING:
@@ -171,24 +169,6 @@ def script_call(inputs: Mapping[str, Any], timeout: float | None, options: Mappi
     task["image"] = options.get("image", "auto")
     task["unused"] += ["packages"] if "packages" in options else []
     return Call(task=task, project=project, variable="script", inputs=inputs, settings=settings, options=options)
-
-
-def with_recorded(interface: Interface, inputs: Mapping[str, Any]) -> Interface:
-    """The interface with the inputs of an earlier run as defaults. Raises `InputError` for one that does not fit any more."""
-    names = {parameter.name for parameter in interface.inputs}
-    for name in inputs.keys() - names:
-        raise InputError(f"The input {name!r} does not exist any more", why=f"The task takes {', '.join(sorted(names)) or 'no inputs'}.")
-    return Interface(
-        [_with_default(each, inputs[each.name]) if each.name in inputs else each for each in interface.inputs],
-        interface.outputs,
-        interface.doc,
-    )
-
-
-def _with_default(parameter: Parameter, recorded: Any) -> Parameter:
-    wire = parameter.check(recorded)
-    text = wire if isinstance(wire, str) and wire else json.dumps(wire, ensure_ascii=False)
-    return Parameter(parameter.name, parameter.type, wire, text, parameter.doc)
 
 
 def handle_termination() -> None:

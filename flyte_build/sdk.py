@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, Literal
@@ -14,8 +15,9 @@ from .discovery import Project
 from .errors import InitializationError, UsageError
 from .interface import interface_of
 from .prepare import locate
+from .recorded import Recorded
 from .remote import Run
-from .running import Runner, run_here
+from .running import Runner, run_here, run_in_worker, script_call
 from .task import Task
 
 Mode = Literal["local", "remote", "hybrid"]
@@ -64,11 +66,30 @@ class RunContext:
         self._mode, self._changes = mode, settings
 
     @blocking
-    def run(self, task: Task[..., Any], *args: Any, **kwargs: Any) -> Run:
+    def run(self, task: Task[..., Any], /, *args: Any, **kwargs: Any) -> Run:
         """Run `task` with these inputs and wait for it. Raises the task's error."""
-        run = self._run(task, args, kwargs)
-        run.raise_for_status()
-        return run
+        return _ended(self._run(task, args, kwargs))
+
+    @blocking
+    def rerun(self, run: str, /, **inputs: Any) -> Run:
+        """Run the task of an earlier run again: the same file as it is now, the inputs of then but for those that are given.
+
+        Inputs are JSON values here, as are the outputs of the run. Raises `NotFound`, `InputError`, and the task's error.
+        """
+        listener = Listener()
+        stores = Stores(listener)
+        stores.history.get(run)
+        recorded = Recorded(run, stores.history.action(run))
+        settings = replace(recorded.settings(), **self._changes)
+        if recorded.is_script:
+            call = script_call({**recorded.inputs, **inputs}, recorded.timeout, recorded.options, settings)
+            return _ended(Run(stores.places.data, run_in_worker(call, stores, listener, None, time.monotonic()).name))
+        runner = Runner(recorded.project(), settings, stores, listener)
+        task = runner.discover().task(recorded.variable)
+        changed = recorded.changed(task, inputs)
+        if sentence := recorded.forgotten(task, settings):
+            listener.said(sentence)
+        return _ended(Run(stores.places.data, runner.run(recorded.variable, changed).name))
 
     def _run(self, task: Task[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Run:
         if not isinstance(task, Task):
@@ -97,7 +118,12 @@ class RunContext:
         return Run(stores.places.data, finished.name, interface)
 
 
-def _run(task: Task[..., Any], *args: Any, **kwargs: Any) -> Run:
+def _ended(run: Run) -> Run:
+    run.raise_for_status()
+    return run
+
+
+def _run(task: Task[..., Any], /, *args: Any, **kwargs: Any) -> Run:
     """Run a task with these inputs and wait for it: prepared if `init` was called, else in this process."""
     return RunContext(None, {}).run(task, *args, **kwargs)
 

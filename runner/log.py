@@ -10,6 +10,7 @@ import os
 import time
 from bisect import bisect_right
 from collections.abc import Callable, Iterator
+from functools import cached_property
 
 from flyte_build.cas.blobs import write_all
 
@@ -54,10 +55,14 @@ class Log:
 
     def __init__(self, folder: str, attempt: int | None = None, more: Callable[[], bool] = lambda: False) -> None:
         self._file = open(f"{folder}/log", "rb")  # noqa: SIM115  # Open while it is read; the end of this object closes it.
-        self._times = _Times(f"{folder}/log.times")
+        self._folder = folder
         self._attempt, self._more = attempt, more
         if attempt is not None:
             self._file.seek(self._times.begin(attempt))
+
+    @cached_property
+    def _times(self) -> "_Times":
+        return _Times(f"{self._folder}/log.times")
 
     def skip_to_last(self, lines: int) -> None:
         """Leave out all but the last lines of what is there."""
@@ -122,6 +127,8 @@ class _Times:
     def _refresh(self) -> None:
         *lines, self._rest = (self._rest + self._file.read()).split(b"\n")
         for line in lines:
+            if line.count(b" ") != 2:  # Cut short by a full disk.
+                continue
             offset, seconds, attempt = line.split()
             self._offsets.append(int(offset))
             self._seconds.append(float(seconds))

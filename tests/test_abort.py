@@ -27,11 +27,11 @@ def test_a_run_is_aborted_from_another_terminal(flyte: Shell) -> None:
     assert run["phase"] == "aborted" and run["error"]["message"] == run["why"] and "not needed" in run["why"]
 
 
-@pytest.mark.parametrize("task", ["stubborn", "chatty_for_ever"])
+@pytest.mark.parametrize("task", ["stubborn", "endless"])
 def test_a_task_that_does_not_listen_is_ended_too(flyte: Shell, task: str) -> None:
-    """It ignores SIGTERM, or never stops writing."""
+    """It ignores SIGTERM, or never stops writing, while nobody reads."""
     with open(flyte.project / "tasks.py", "a") as file:
-        file.write('\n@env.task\ndef chatty_for_ever() -> None:\n    print("started")\n    while True:\n        print("x" * 99)\n')
+        file.write('\n@env.task\ndef endless() -> None:\n    print("started")\n    while True:\n        print("x" * 99)\n')
     command = started(flyte, "tasks.py", task)
     result = flyte.json("abort", "action", "one", "a0")
     assert result["run"] == "one" and result["phase"] == "aborted"

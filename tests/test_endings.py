@@ -5,11 +5,22 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+import time
 from pathlib import Path
 
 import pytest
 
 from tests.command import FLYTE, TASKS, Shell, wait_for_no_sleepers
+
+ENDLESS = """
+import flyte
+env = flyte.TaskEnvironment(name="t")
+@env.task
+def endless() -> None:
+    print("started")
+    while True:
+        print("x" * 99)
+"""
 
 
 @pytest.mark.parametrize(
@@ -65,6 +76,26 @@ def test_asking_twice_ends_a_task_that_does_not_listen(flyte: Shell) -> None:
     command.send_signal(signal.SIGINT)
     command.communicate(timeout=30)
     assert command.returncode == 130 and flyte.last_run()["phase"] == "aborted"
+
+
+def test_output_that_nobody_reads_holds_no_run_that_is_to_end(flyte: Shell) -> None:
+    """As on a paused terminal: the pipe is full when Ctrl-C comes."""
+    (flyte.project / "endless.py").write_text(ENDLESS)
+    command = flyte.start("run", "endless.py", "endless")
+    assert command.stdout and command.stdout.readline() == "started\n"
+    log = Path(flyte.last_run()["url"].removeprefix("file://")) / "log"
+    while log.stat().st_size < 1 << 16:
+        time.sleep(0.05)
+    command.send_signal(signal.SIGINT)
+    assert command.wait(30) == 130 and flyte.last_run()["phase"] == "aborted"
+    command.communicate()
+
+
+def test_a_slow_reader_gets_all_of_the_output(flyte: Shell) -> None:
+    """The task has ended long before it begins to read."""
+    shell = f"{FLYTE} run tasks.py prints --size 1000000 | (sleep 1; wc -c)"
+    done = subprocess.run(["bash", "-c", shell], cwd=flyte.project, env=flyte.environment, capture_output=True, text=True, check=True)
+    assert int(done.stdout) == 1_000_000 + len("1000000\n")
 
 
 def test_what_a_task_leaves_behind_is_ended(flyte: Shell) -> None:

@@ -192,7 +192,7 @@ def test_a_run_is_done_again(flyte: Shell) -> None:
     flyte("rerun", "here")
     assert "working tree" in flyte("get", "code", flyte.last_run()["name"], exit_code=4).stderr
     (flyte.project / "tasks.py").write_text(TASKS.replace("name: str", "who: str").replace("{name}", "{who}"))
-    assert "'name' does not exist any more" in flyte("rerun", "one", exit_code=2).stderr
+    assert "'name' of the run one does not exist any more" in flyte("rerun", "one", exit_code=2).stderr
     assert "no run 'nope'" in flyte("rerun", "nope", exit_code=4).stderr
     assert "has ended" not in flyte("rerun", "one", "--who", "x", exit_code=2).stderr
 

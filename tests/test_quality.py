@@ -57,6 +57,7 @@ def test_the_wheel_holds_exactly_the_packages(tmp_path: Path) -> None:
         ("import flyte_build.runner.spawn", "typing dataclasses json subprocess"),
         ("import flyte_build.runner.worker", "click sqlite3 rich pathspec zstandard xxhash docker oras"),
         ("import flyte_build.cli.main", "sqlite3 rich asyncio pathspec zstandard docker oras flyte_build.attempts"),
+        ("import flyte_build.cli.get", "rich asyncio pathspec zstandard docker oras flyte_build.prepare flyte_build.cas.cache"),
         ("import flyte_build.cli.run", "rich asyncio pathspec zstandard docker oras tomlkit subprocess flyte_build.bundler.packs"),
     ],
 )

@@ -195,3 +195,25 @@ def test_everything_that_waits_can_be_awaited(flyte: Shell) -> None:
         "ValueError",
     ]
     assert lines.count("moving") == 3
+
+
+def test_an_earlier_run_is_done_again(flyte: Shell) -> None:
+    """With other inputs as JSON values; one that does not exist is refused."""
+    code = """
+    flyte.init()
+    flyte.with_runcontext(name="one").run(move, Point(1))
+    print(flyte.with_runcontext(labels={"a": "b"}).rerun("one", by="PT7S").outputs()[1])
+    print(asyncio.run(flyte.with_runcontext(name="two").rerun.aio("one")).name, len(list(flyte.Run.listall(with_labels={"a": "b"}))))
+    for name, inputs in (("three", {}), ("one", {"other": 1}), ("one", {"point": 1})):
+        try:
+            flyte.with_runcontext().rerun(name, **inputs)
+        except flyte.errors.FlyteError as error:
+            print(error.what)
+    """
+    assert [line for line in python(flyte, code) if line != "moving"] == [
+        "PT7S",
+        "two 1",
+        "There is no run 'three'",
+        "The input 'other' does not exist",
+        "The input 'point' cannot be 1",
+    ]
