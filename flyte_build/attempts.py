@@ -231,9 +231,9 @@ def _try(engine: "Engine", action: Action) -> _Ending:
     """Make one attempt, and stop it at its timeout or when someone asks for it."""
     if request := asked(action.folder):
         return _aborted(request)
-    engine.submit(action)
     until = None if action.timeout is None else time.monotonic() + action.timeout
     try:
+        engine.submit(action)
         while True:
             left = LOOK if until is None else min(LOOK, until - time.monotonic())
             event = engine.wait(action, max(0.0, left))
@@ -252,6 +252,8 @@ def _try(engine: "Engine", action: Action) -> _Ending:
 
 def _stop(engine: "Engine", action: Action, patience: float | None = None) -> None:
     """End an attempt: ask it to, and make it after some seconds (None: the engine's own grace) or when asked again."""
+    if action not in engine.running():
+        return
     try:
         engine.cancel(action, at_once=False)
         if engine.wait(action, patience) is not None:

@@ -40,10 +40,11 @@ def test_a_task_that_does_not_listen_is_ended_too(flyte: Shell, task: str) -> No
 
 
 def test_a_local_run_is_aborted(flyte: Shell) -> None:
-    """It ends as by Ctrl-C, with the exit code of an abort; as JSON too."""
-    command = flyte.start("-of", "json", "run", "--local", "--name", "one", "tasks.py", "stubborn")
+    """It ends as by Ctrl-C, with what it has started, and the exit code of an abort; as JSON too."""
+    command = flyte.start("-of", "json", "run", "--local", "--name", "one", "tasks.py", "for_ever")
     assert command.stderr and any(line == "started\n" for line in command.stderr)
     flyte("abort", "run", "one")
+    wait_for_no_sleepers()
     output, _ = command.communicate(timeout=30)
     assert command.returncode == 5 and json.loads(output)["error"]["type"] == "ActionAbortedError"
 

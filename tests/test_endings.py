@@ -84,8 +84,9 @@ def test_output_that_nobody_reads_holds_no_run_that_is_to_end(flyte: Shell) -> N
     command = flyte.start("run", "endless.py", "endless")
     assert command.stdout and command.stdout.readline() == "started\n"
     log = Path(flyte.last_run()["url"].removeprefix("file://")) / "log"
-    while log.stat().st_size < 1 << 16:
-        time.sleep(0.05)
+    size = -1
+    while size != (size := log.stat().st_size):  # Until it grows no more.
+        time.sleep(0.5)
     command.send_signal(signal.SIGINT)
     assert command.wait(30) == 130 and flyte.last_run()["phase"] == "aborted"
     command.communicate()
