@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
-from flyte_build.attempts import Listener
-from flyte_build.graph import Node, Outcome
+from flyte_build.attempts import Listener, pass_on
 
 if TYPE_CHECKING:
+    from flyte_build.graph import Node, Outcome
     from flyte_build.runner.spawn import Worker
 
 Format = Literal["table", "table-simple", "json", "json-raw"]
@@ -84,16 +84,10 @@ class Console(Listener):
             self.note(f"{self.style('cached', fg='green')}   {', '.join(self._cached)}")
         self.note(f"{self.style('run', bold=True)}      {name}  {url}")
 
-    def output(self, stream: int, data: bytes) -> None:
+    def output(self, stream: int, data: bytes, seconds: float) -> int:
         """The task wrote something: it passes through as it is."""
         self._clear()
-        target = 2 if self.json else stream
-        view = memoryview(data)
-        while view:
-            try:
-                view = view[os.write(target, view) :]
-            except BrokenPipeError:
-                return  # Nobody reads any more; the log has it.
+        return pass_on(2 if self.json else stream, data, seconds)
 
     def document(self, value: Any) -> None:
         """The one JSON document."""

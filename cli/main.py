@@ -15,9 +15,11 @@ if TYPE_CHECKING:
     from flyte_build.runner.spawn import Worker
 
 _COMMANDS = {
+    "abort": ("abort", "End a run that is under way."),
     "bundle": ("bundle", "What a file's code bundle holds."),
     "cache": ("cache", "The cache on this machine: why, stats, verify, gc."),
-    "get": ("get", "Runs and their logs."),
+    "get": ("get", "Runs: their state, logs, inputs and outputs, code."),
+    "rerun": ("rerun", "Run the task of an earlier run again."),
     "run": ("run", "Run a task from a Python file."),
 }
 
@@ -103,7 +105,7 @@ def run_command(args: list[str], spare: "Worker | None") -> int:
             raise
         return _print_error(json, type(known).__name__, known.what, known.why, known.hint, known.exit_code)
     except BaseException as error:
-        from flyte_build.attempts import Stopped
+        from flyte_build.runner.engine import Stopped
 
         if not isinstance(error, Stopped):
             raise

@@ -20,6 +20,7 @@ from flyte_build.bundler.tree import Entry, Tree
 from flyte_build.cas.digest import Digest
 from flyte_build.cas.encoding import encode, key
 from flyte_build.cli.main import flyte
+from flyte_build.cli.script import python_script
 from flyte_build.types.annotations import type_of
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -45,6 +46,8 @@ def commands() -> Iterator[tuple[click.Command, str]]:
     while waiting:
         command, path = waiting.pop(0)
         yield command, path
+        if path == "flyte run":
+            waiting.insert(0, (python_script, "flyte run python-script"))
         if isinstance(command, click.Group):
             ctx = click.Context(command, info_name=path)
             inner = [(command.get_command(ctx, name), name) for name in sorted(command.list_commands(ctx))]
@@ -81,7 +84,7 @@ def _option(option: click.Option) -> str:
 
 
 def _default(option: click.Option) -> str:
-    if isinstance(option.type, click.Choice) or option.show_default is True:
+    if (isinstance(option.type, click.Choice) and not option.multiple) or option.show_default is True:
         return f"default: `{option.default}`"
     return ""
 
