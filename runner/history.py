@@ -14,6 +14,7 @@ from dataclasses import fields
 from typing import Any
 
 from flyte_build.cas.faults import storing
+from flyte_build.cas.folder import make_own
 from flyte_build.cas.lease import lockable
 from flyte_build.errors import NotFound, RunExists
 
@@ -37,8 +38,10 @@ class History:
 
     def __init__(self, folder: str, said: Callable[[str], None]) -> None:
         self.folder = f"{folder}/v{FORMAT}"
-        with storing("make the data folder"):
-            os.makedirs(f"{self.folder}/runs", exist_ok=True)
+        if not os.path.isdir(f"{self.folder}/runs"):
+            with storing("make the data folder"):
+                make_own(folder)
+                os.makedirs(f"{self.folder}/runs", exist_ok=True)
         self._database = open_tables(
             f"{self.folder}/history.sqlite",
             lambda aside: said(f"The history's database was damaged; it was moved to {aside}. The runs' folders are untouched."),
