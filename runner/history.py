@@ -20,7 +20,7 @@ from flyte_build.errors import NotFound, RunExists
 
 from .action import read_document, write_result
 from .rows import COLUMNS, Filter, Phase, RunRow
-from .tables import open_tables, transaction
+from .tables import open_tables
 
 FORMAT = 1
 _ALPHABET = "0123456789abcdefghijkmnpqrstuvwxyz"
@@ -76,7 +76,7 @@ class History:
         self._locks[name] = lock
         row = RunRow(name, task, file, project, domain, version, "running", "", 1, time.time(), None, os.getuid(), tree)
         values = [getattr(row, column.name) for column in fields(row)]
-        with transaction(self._database):
+        with self._database.transaction():
             self._database.execute(f"INSERT INTO runs({COLUMNS}) VALUES({', '.join('?' * len(values))})", values)
             for label in labels.items():
                 self._database.execute("INSERT INTO labels VALUES(?,?,?)", (name, *label))
