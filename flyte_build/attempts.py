@@ -17,7 +17,6 @@ from flyte_build.runner.aborting import LOOK, asked
 from flyte_build.runner.action import Action
 from flyte_build.runner.engine import Stopped
 from flyte_build.runner.history import History
-from flyte_build.runner.rows import Phase
 
 from .config import Places
 from .errors import FlyteError
@@ -26,6 +25,7 @@ if TYPE_CHECKING:
     from flyte_build.cas.cache import Cache
     from flyte_build.runner.aborting import Request
     from flyte_build.runner.engine import Engine, Event
+    from flyte_build.runner.rows import Phase
 
     from .discovery import Project
     from .graph import Node, Outcome
