@@ -5,8 +5,9 @@ from __future__ import annotations
 import click
 
 from flyte_build.attempts import Settings, Stores
+from flyte_build.config.settings import COPY_STYLES, CopyStyle
 from flyte_build.errors import UsageError
-from flyte_build.prepare import COPY_STYLES, CopyStyle, locate
+from flyte_build.prepare import locate
 from flyte_build.running import Runner
 
 from .console import Console, node_json
@@ -20,15 +21,17 @@ def cache() -> None:
 
 
 @cache.command("why")
-@click.option("--copy-style", type=click.Choice(COPY_STYLES), default="loaded_modules", help="What of the project goes into the bundle.")
+@click.option("--copy-style", type=click.Choice(COPY_STYLES), help="What of the project goes into the bundle (setting: run.copy_style).")
 @click.option("--root-dir", help="The project's root; the current folder if none is given.")
 @click.argument("file", metavar="FILE")
 @click.argument("task", metavar="[TASK]", required=False)
 @click.pass_obj
-def why(console: Console, copy_style: CopyStyle, root_dir: str | None, file: str, task: str | None) -> None:
+def why(console: Console, copy_style: CopyStyle | None, root_dir: str | None, file: str, task: str | None) -> None:
     """Say what `flyte run FILE` would prepare, and what changed since the last time. Prepares nothing."""
     stores = Stores(console)
-    runner = Runner(locate(file, root_dir), Settings(copy_style=copy_style, version="-"), stores, Quiet(console), dry=True)
+    project = locate(file, root_dir)
+    settings = Settings.configured(console.configuration(project.root), copy_style=copy_style, version="-")
+    runner = Runner(project, settings, stores, Quiet(console), dry=True)
     with stores.cache.preparing():
         runner.discover()
         if task is not None:

@@ -17,7 +17,7 @@ from .console import Console
 
 @click.group()
 def get() -> None:
-    """Runs and their logs."""
+    """Runs and their logs, and the configuration."""
 
 
 @get.command("run")
@@ -69,6 +69,15 @@ def logs(console: Console, name: str) -> None:
     except FileNotFoundError:
         raise NotFound(f"The run {name} has no log", why="It ran in the command's own process (`--local`), or did not start.") from None
     sys.stdout.buffer.flush()
+
+
+@get.command("config")
+@click.pass_obj
+def config(console: Console) -> None:
+    """Show each setting, its value, and where that comes from: the same as `flyte config`."""
+    from .config import show_settings
+
+    show_settings(console)
 
 
 def _run(folder: str, row: RunRow) -> dict[str, Any]:

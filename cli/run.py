@@ -8,12 +8,13 @@ from typing import Any
 
 import click
 
-from flyte_build.attempts import ENGINES, EXIT_CODES, EngineName, Finished, Settings, Stores
+from flyte_build.attempts import EXIT_CODES, Finished, Settings, Stores
+from flyte_build.config.settings import COPY_STYLES, ENGINES, CopyStyle, EngineName
 from flyte_build.discovery import Discovery
 from flyte_build.errors import UsageError
 from flyte_build.importing import root_folders
 from flyte_build.interface import Interface
-from flyte_build.prepare import COPY_STYLES, CopyStyle, locate
+from flyte_build.prepare import locate
 from flyte_build.running import Runner, handle_termination, run_here
 
 from .console import Console, node_json
@@ -24,17 +25,17 @@ _TAG = re.compile(r"[\w][\w.-]{0,127}\Z", re.ASCII)  # OCI distribution-spec 1.1
 
 
 @click.command(context_settings={"ignore_unknown_options": False, "allow_interspersed_args": False, "help_option_names": ["-h", "--help"]})
-@click.option("-p", "--project", default="default", help="The project that the run belongs to.")
-@click.option("-d", "--domain", default="development", help="The domain that the run belongs to.")
+@click.option("-p", "--project", help="The project that the run belongs to (setting: task.project).")
+@click.option("-d", "--domain", help="The domain that the run belongs to (setting: task.domain).")
 @click.option("--name", help="The run's name; made if none is given.")
 @click.option("--version", default="", help="The version that the run is recorded under; the code's short digest if none is given.")
-@click.option("--copy-style", type=click.Choice(COPY_STYLES), default="loaded_modules", help="What of the project goes into the bundle.")
+@click.option("--copy-style", type=click.Choice(COPY_STYLES), help="What of the project goes into the bundle (setting: run.copy_style).")
 @click.option("--root-dir", help="The project's root; the current folder if none is given.")
 @click.option("-e", "--env", multiple=True, metavar="K=V", help="An environment variable for the task.")
 @click.option(
     "--inputs-file", metavar="FILE|-", help="Inputs by name, as JSON, YAML or TOML; `-` is standard input, with JSON. Options win."
 )
-@click.option("--engine", type=click.Choice(ENGINES), default="auto", help="What runs the task.")
+@click.option("--engine", type=click.Choice(ENGINES), help="What runs the task (setting: run.engine).")
 @click.option("--local", is_flag=True, help="Run in this process, from the working tree (for debuggers).")
 @click.option("--explain", is_flag=True, help="Show each node of the graph, and why it was made.")
 @click.option("--no-cache", is_flag=True, help="Prepare everything anew.")
@@ -43,15 +44,15 @@ _TAG = re.compile(r"[\w][\w.-]{0,127}\Z", re.ASCII)  # OCI distribution-spec 1.1
 @click.pass_obj
 def run(
     console: Console,
-    project: str,
-    domain: str,
+    project: str | None,
+    domain: str | None,
     name: str | None,
     version: str,
-    copy_style: CopyStyle,
+    copy_style: CopyStyle | None,
     root_dir: str | None,
     env: tuple[str, ...],
     inputs_file: str | None,
-    engine: EngineName,
+    engine: EngineName | None,
     local: bool,
     explain: bool,
     no_cache: bool,
@@ -72,23 +73,27 @@ def run(
         raise UsageError(
             f"--name {name!r} is no name", why="It has at most 100 letters, digits, `_`, `.` and `-`.", hint="For example: nightly-1"
         )
-    settings = Settings(
-        project=project,
-        domain=domain,
-        name=name,
-        version=version,
-        copy_style=copy_style,
-        env=dict(map(_variable, env)),
-        engine="local" if local else engine,
-        remake=no_cache,
-    )
+    variables = dict(map(_variable, env))
     stores = Stores(console)
     if file == "hello" and not os.path.exists(file):
         from flyte_build.hello import write_example
 
         file, root_dir = write_example(stores.places.cache), None
         rest = ("hello", *rest) if not rest or rest[0].startswith("-") else rest
-    runner = Runner(locate(file, root_dir), settings, stores, console, spare=console.take_spare)
+    located = locate(file, root_dir)
+    config = console.configuration(located.root)
+    settings = Settings.configured(
+        config,
+        project=project,
+        domain=domain,
+        name=name,
+        version=version,
+        copy_style=copy_style,
+        env=variables,
+        engine="local" if local else engine,
+        remake=no_cache,
+    )
+    runner = Runner(located, settings, stores, console, spare=console.take_spare)
     discovery = runner.discover()
     if not rest or rest[0] in ("--help", "-h"):
         _list_tasks(console, file, discovery, asked=bool(rest))

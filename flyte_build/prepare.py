@@ -6,8 +6,9 @@ import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
+from flyte_build.bundler.budget import Budget
 from flyte_build.bundler.marker import find
 from flyte_build.bundler.scan import Progress, Scanner
 from flyte_build.bundler.snapshot import Scan
@@ -18,15 +19,13 @@ from flyte_build.cas.encoding import Value
 from flyte_build.cas.records import Record
 from flyte_build.errors import BlobCorrupt, BlobMissing, FlyteError, StoreError, UsageError
 
+from .config.settings import CopyStyle
 from .discovery import Discovery, Project
 from .graph import Cheap, Made, Node, Outcome, Outcomes, Resolve, Resolver, counted
 
 if TYPE_CHECKING:
     from flyte_build.bundler.layer import Layer
     from flyte_build.bundler.tree import Tree
-
-CopyStyle = Literal["loaded_modules", "all", "none"]
-COPY_STYLES: tuple[CopyStyle, ...] = ("loaded_modules", "all", "none")
 
 
 def locate(file: str, root_dir: str | None) -> Project:
@@ -243,13 +242,14 @@ class Preparation:
         watch: Callable[[Outcome], None] = lambda outcome: None,
         begun: Callable[[Node, str], None] = lambda node, why: None,
         progress: Progress = lambda done, total: None,
-        allowed: Callable[[], frozenset[str]] = frozenset,
+        allowed: frozenset[str] = frozenset(),
+        budget: Budget = Budget(),
     ) -> None:
-        self.project, self.cache, self._said = project, cache, said
+        self.project, self.cache, self._said, self._budget = project, cache, said, budget
         self._resolver = Resolver(cache.records, remake=remake, dry=dry, watch=watch, begun=begun)
         self.discovery = Discovery(project, cache, counters, said, dry, lambda: self.tree.scan_ahead())
         blobs = None if dry else cache.blobs
-        scanner = Scanner(project.root, cache.index, counters, blobs=blobs, allowed=allowed, progress=progress)
+        scanner = Scanner(project.root, cache.index, counters, blobs=blobs, budget=budget, allowed=allowed, progress=progress)
         self.tree = TreeNode(project, self.discovery, copy_style, scanner, self._previous_tree)
         self.bundle = BundleNode(self.tree, cache, counters, project.root)
 
@@ -285,7 +285,7 @@ class Preparation:
             manifest = self._resolver.outcomes[self.bundle].artifact
             assert manifest is not None
             try:
-                return extraction.extract(self.cache, bundle.read(manifest, self.cache.blobs))
+                return extraction.extract(self.cache, bundle.read(manifest, self.cache.blobs), self._budget)
             except (BlobCorrupt, BlobMissing) as error:
                 if not left:
                     raise

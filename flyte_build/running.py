@@ -14,7 +14,6 @@ from flyte_build.cas.digest import Digest
 from flyte_build.errors import UsageError
 
 from .attempts import Finished, Listener, Settings, Stopped, Stores, carry_out
-from .config import allowed_secrets
 from .discovery import Discovery, Project
 from .prepare import Preparation
 
@@ -57,7 +56,8 @@ class Runner:
             watch=listener.resolved,
             begun=listener.begun,
             progress=listener.progress,
-            allowed=lambda: allowed_secrets(project.root),
+            allowed=settings.allow_secrets,
+            budget=settings.budget,
         )
 
     def discover(self) -> Discovery:
