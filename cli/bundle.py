@@ -10,6 +10,7 @@ import click
 from flyte_build.attempts import Settings, Stores
 from flyte_build.config.settings import COPY_STYLES, CopyStyle
 from flyte_build.errors import UsageError
+from flyte_build.housekeeping import start_if_due
 from flyte_build.prepare import locate
 from flyte_build.running import Runner
 
@@ -33,7 +34,9 @@ def ls(console: Console, copy_style: CopyStyle | None, root_dir: str | None, why
     """List what the bundle of FILE holds, what is kept out, and by which rule. Fails wherever `flyte run` would."""
     stores = Stores(console)
     project = locate(file, root_dir)
-    settings = Settings.configured(console.configuration(project.root), copy_style=copy_style, version="-")
+    config = console.configuration(project.root)
+    settings = Settings.configured(config, copy_style=copy_style, version="-")
+    click.get_current_context().call_on_close(lambda: start_if_due(stores.cache, config))
     runner = Runner(project, settings, stores, console)
     with stores.cache.preparing():
         listing = runner.list_bundle()

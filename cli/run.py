@@ -12,6 +12,7 @@ from flyte_build.attempts import EXIT_CODES, Finished, Settings, Stores
 from flyte_build.config.settings import COPY_STYLES, ENGINES, CopyStyle, EngineName
 from flyte_build.discovery import Discovery
 from flyte_build.errors import UsageError
+from flyte_build.housekeeping import start_if_due
 from flyte_build.importing import root_folders
 from flyte_build.interface import Interface
 from flyte_build.prepare import locate
@@ -93,6 +94,7 @@ def run(
         engine="local" if local else engine,
         remake=no_cache,
     )
+    click.get_current_context().call_on_close(lambda: start_if_due(stores.cache, config))
     runner = Runner(located, settings, stores, console, spare=console.take_spare)
     discovery = runner.discover()
     if not rest or rest[0] in ("--help", "-h"):

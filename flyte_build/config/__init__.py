@@ -51,6 +51,18 @@ class Configuration:
         value: T = self._given[setting.key][0] if setting.key in self._given else setting.default
         return value
 
+    def override(self, options: Mapping[Setting[Any], str | None]) -> "Configuration":
+        """The same, but for the options of a command that are given. Raises `UsageError` for one that makes no sense."""
+        given = dict(self._given)
+        for setting, text in options.items():
+            if text is not None:
+                name = f"--{setting.key.partition('.')[2].replace('_', '-')}"
+                try:
+                    given[setting.key] = (setting.from_text(text), name)
+                except UsageError as error:
+                    raise placed(error, name) from None
+        return Configuration(given)
+
     def source(self, setting: Setting[Any]) -> str:
         """The file or the variable that gives a setting its value, or `default`."""
         return self._given[setting.key][1] if setting.key in self._given else "default"
