@@ -88,8 +88,8 @@ def collect(cache: Cache, keep: float, dry_run: bool, space: Space = Space(), se
     removed += _extractions(cache, marks, surplus, dry_run, deadline)  # First: a database on a full disk cannot even forget.
     if not dry_run:
         with cache.collecting():
-            cache.records.remove_unused(limit)
-            cache.records.remove_all(keys)
+            unused = cache.records.unused(limit, (use for use in cache.records.uses(limit) if use[0] not in keys))
+            cache.records.remove_all([*unused, *keys])
             marks = _Marks(cache, limit, set())  # What is recorded again from now on counts.
     kept = 0
     while time.monotonic() < deadline and (turn := list(islice(names, _TURN))):

@@ -74,11 +74,6 @@ class Records:
         """Forget a record; blobs are not touched."""
         self._database.execute("DELETE FROM records WHERE key=?", (key,))
 
-    def remove_unused(self, limit: int) -> None:
-        """Forget the records that were last used at `limit` or before, and the labels and traces that named them."""
-        self._database.execute(f"DELETE FROM records WHERE NOT {_USED_AFTER}", (int(time.time()), limit))
-        self._forget_names()
-
     def remove_all(self, keys: Iterable[Key]) -> None:
         """Forget these records, and the labels and traces that named them."""
         self._database.execute_many("DELETE FROM records WHERE key=?", [(key,) for key in keys])
@@ -93,6 +88,15 @@ class Records:
         now = int(time.time())
         rows = self._database.execute(f"SELECT key, used, refs FROM records WHERE {_USED_AFTER}", (now, limit))
         return [(Key(key), min(used, now), tuple(map(Digest, json.loads(refs)))) for key, used, refs in rows]
+
+    def unused(self, limit: int, staying: Iterable[Use]) -> list[Key]:
+        """The records last used at `limit` or before, but for those that refer only to what the `staying` ones do.
+
+        Removing such a one would free nothing: a pack's is used only when a bundle is made of it, and then saves that work.
+        """
+        needed = {ref for _, _, refs in staying for ref in refs}
+        rows = self._database.execute(f"SELECT key, refs FROM records WHERE NOT {_USED_AFTER}", (int(time.time()), limit))
+        return [Key(key) for key, refs in rows if not (found := json.loads(refs)) or not needed.issuperset(found)]
 
     def needing(self, digest: Digest) -> list[Record]:
         """The records that cannot be used without `digest`."""

@@ -14,7 +14,7 @@ from flyte_build.config.settings import COPY_STYLES, CopyStyle
 from flyte_build.prepare import locate
 from flyte_build.running import Runner
 
-from .console import Console, node_json
+from .console import Console, Quiet, node_json
 
 
 @click.group()
@@ -46,16 +46,6 @@ def why(console: Console, copy_style: CopyStyle | None, root_dir: str | None, fi
     for outcome in outcomes:
         state = console.style(f"{outcome.state:8}", fg="green" if outcome.state == "cached" else "cyan")
         console.print(f"{state} {outcome.node.kind:10} {outcome.node.name}" + (f"  ({outcome.why})" if outcome.why else ""))
-
-
-class Quiet(Console):
-    """Says what must be said, and nothing of nodes."""
-
-    def __init__(self, console: Console) -> None:
-        self.__dict__ = console.__dict__
-
-    def resolved(self, outcome: object) -> None:
-        """Nothing: the command prints all nodes itself."""
 
 
 @cache.command("stats")

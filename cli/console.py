@@ -178,6 +178,16 @@ class Console(Listener):
             sys.stderr.flush()
 
 
+class Quiet(Console):
+    """Says what must be said, and nothing of nodes."""
+
+    def __init__(self, console: Console) -> None:
+        self.__dict__ = console.__dict__
+
+    def resolved(self, outcome: object) -> None:
+        """Nothing: the command prints all nodes itself."""
+
+
 def node_json(outcome: Outcome) -> dict[str, Any]:
     """A node as scripts see it."""
     return {

@@ -20,6 +20,7 @@ _COMMANDS = {
     "config": ("config", "Show and change the configuration."),
     "create": ("create", "Make a configuration file."),
     "get": ("get", "Runs and their logs, and the configuration."),
+    "graph": ("graph", "Show the graph of what a file's tasks need."),
     "run": ("run", "Run a task from a Python file."),
 }
 

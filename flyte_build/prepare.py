@@ -190,15 +190,25 @@ class BundleNode(Node):
         """What its tree says."""
         return "the tree changed"
 
+    def packs(self, write: "Callable[[Digest, list[int]], Layer]") -> list[PackNode]:
+        """The packs of the tree; `write` makes one of a part's digest and the positions of its entries."""
+        from flyte_build.bundler.packs import cut
+
+        tree = self._tree.tree()
+        parts = [(tree.part_digest(positions), positions) for positions in cut(tree.sizes())]
+        has = self._cache.blobs.has
+        return [PackNode(at, self.label, part, partial(write, part, places), has) for at, (part, places) in enumerate(parts)]
+
     def make(self, outcomes: Outcomes, resolve: Resolve) -> Made:
         """Write the packs that are not there yet, then the manifest."""
-        from flyte_build.bundler import bundle, packs
+        from flyte_build.bundler import bundle
         from flyte_build.bundler.layer import Layer
+        from flyte_build.bundler.packs import Packer
         from flyte_build.bundler.snapshot import Contents
 
         tree = self._tree.tree()
         contents = self._tree.scans[0].contents if self._tree.scans else Contents()  # One scanner's scans share theirs.
-        packer = packs.Packer(self._root, contents, self._counters)
+        packer = Packer(self._root, contents, self._counters)
         blobs = self._cache.blobs
 
         def write(part: Digest, positions: list[int]) -> Layer:
@@ -208,10 +218,7 @@ class BundleNode(Node):
                     layer = packer.pack([tree.entries[at] for at in positions], batch)
             return layer
 
-        nodes = []
-        for at, positions in enumerate(packs.cut(tree.sizes())):
-            part = tree.part_digest(positions)
-            nodes.append(PackNode(at, self.label, part, partial(write, part, positions), blobs.has))
+        nodes = self.packs(write)
         outcomes = resolve(nodes)
         layers = []
         for node in nodes:
@@ -271,6 +278,27 @@ class Preparation:
         if outcomes[self.bundle].state == "made":
             self.cache.publish_index()
         return outcomes
+
+    def survey(self) -> list[Outcome]:
+        """Resolve all without making anything, also the packs of a bundle that is there; needed nodes come first."""
+        outcomes = self._resolver.resolve([self.bundle])
+        if outcomes[self.tree].artifact is not None:
+
+            def unwritten(part: Digest, positions: list[int]) -> "Layer":
+                raise AssertionError("A survey makes nothing")
+
+            packs = Resolver(self.cache.records, dry=True).resolve(self.bundle.packs(unwritten))
+            outcomes[self.bundle].children[:] = packs.values()
+        return self.outcomes
+
+    def size(self, outcome: Outcome) -> int | None:
+        """The bytes of an artifact: a tree's are its files, any other's its blobs; None for what is not there."""
+        if outcome.node is self.tree:
+            return None if outcome.artifact is None else sum(size for _, size in self.tree.tree().sizes())
+        if outcome.record is None or not outcome.node.usable(outcome.record):
+            return None
+        paths = map(self.cache.blobs.path, outcome.record.refs)
+        return sum(os.path.getsize(path) for path in paths if os.path.exists(path)) or None
 
     def extracted(self) -> str:
         """The folder in which the tree is extracted; a bundle whose blobs turn out to be bad is made again, once."""

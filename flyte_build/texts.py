@@ -89,3 +89,13 @@ def size_text(size: int) -> str:
             if size and size % base**power == 0:
                 return f"{size // base**power} {' kMGTP'[power] if not infix else ' KMGTP'[power]}{infix}B"
     return f"{size} B"
+
+
+def rounded_size(size: int) -> str:
+    """A size for people: `812 B`, `1.2 MB`."""
+    amount, unit = float(size), "B"
+    for larger in ("kB", "MB", "GB", "TB"):
+        if amount < 1000:
+            break
+        amount, unit = amount / 1000, larger
+    return f"{size} B" if unit == "B" else f"{amount:.1f} {unit}"

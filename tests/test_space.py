@@ -101,6 +101,14 @@ def test_what_a_later_record_needs_stays(cache: Cache, project: Path) -> None:
     assert removed(collection) == {digest["loose"]} and cache.records.count() == 2
 
 
+def test_an_old_record_goes_with_what_it_shares(cache: Cache) -> None:
+    """One that was kept only for a later record's things does not outlive them."""
+    digest = fill(cache, {"shared": 20})["shared"]
+    record = record_blob(cache, "recent", digest)
+    used(cache, record, DAY)
+    assert removed(gc.collect(cache, 14 * DAY, False, Space(max_size=10))) == {digest} and cache.records.count() == 0
+
+
 def test_an_extraction_counts_and_goes_with_its_bundle(cache: Cache, project: Path) -> None:
     """It is as recent as its bundle."""
     write_files(project, {"a.py": b"a" * 50_000})
