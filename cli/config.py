@@ -57,13 +57,13 @@ def get(console: Console, key: str) -> None:
 
 
 @config.command("set")
-@click.option("--user", "place", flag_value="user", default="user", help="In the user's file; so it is if nothing is said.")
+@click.option("--user", "place", flag_value="user", default="user", help="In the user's file (the default).")
 @click.option("--project", "place", flag_value="project", help="In the project's file, in the current folder.")
 @click.argument("key", shell_complete=_keys)
 @click.argument("value", shell_complete=_values)
 @click.pass_obj
 def set_(console: Console, place: str, key: str, value: str) -> None:
-    """Write a setting into a configuration file; all else in it stays as it is."""
+    """Write a setting into a configuration file. All else in it stays as it is."""
     from flyte_build.config.edit import set_value
     from flyte_build.config.files import is_flyte2
 
@@ -75,7 +75,10 @@ def set_(console: Console, place: str, key: str, value: str) -> None:
     if is_flyte2(path):
         raise UsageError(f"{path} is only read", why="It is a file of Flyte 2.", hint="`flyte config set` without `-c` writes one of ours.")
     set_value(path, setting, setting.toml(value))
-    console.note(f"{key} is set in {path}")
+    if console.json:
+        console.document({"key": key, "value": setting.toml(value), "file": path})
+    else:
+        console.note(f"{key} is set in {path}")
     held = console.configuration(_here())
     if held.source(setting) != path:
         console.said(f"What holds here is {_text(setting.kind.show(held[setting]))}, from {held.source(setting)}.")

@@ -13,7 +13,7 @@ def create() -> None:
 
 
 @create.command("config")
-@click.option("--user", "place", flag_value="user", default="user", help="The user's file; so it is if nothing is said.")
+@click.option("--user", "place", flag_value="user", default="user", help="The user's file (the default).")
 @click.option("--project", "place", flag_value="project", help="The project's file, flyte.toml in the current folder.")
 @click.pass_obj
 def config(console: Console, place: str) -> None:
@@ -24,4 +24,7 @@ def config(console: Console, place: str) -> None:
 
     path = console.config or writable_file(place)
     create(path)
-    console.note(f"{path} is written; every line in it is a comment so far")
+    if console.json:
+        console.document({"file": path})
+    else:
+        console.note(f"{path} is written; each setting in it is a comment so far")

@@ -179,6 +179,22 @@ def test_set_keeps_comments_and_order(flyte: Shell) -> None:
     assert [path.name for path in flyte.home.iterdir()] == ["config.toml"]
 
 
+def test_many_commands_set_at_once(flyte: Shell) -> None:
+    """None of what they write is lost."""
+    texts = {"task.project": "p", "task.domain": "d", "cache.keep": "1d", "cache.min_free": "2 GB", "run.copy_style": "all"}
+    started = [flyte.start("config", "set", key, text) for key, text in texts.items()]
+    assert [(each.communicate(), each.returncode)[1] for each in started] == [0] * len(texts)
+    assert {each["key"]: each["value"] for each in flyte.json("config") if each["from"] == str(flyte.home / "config.toml")} == {
+        **texts,
+        "cache.keep": "1 day",
+    }
+    assert flyte.json("config", "set", "cache.auto_gc", "no") == {
+        "key": "cache.auto_gc",
+        "value": False,
+        "file": str(flyte.home / "config.toml"),
+    }
+
+
 def test_set_mends_a_wrong_value(flyte: Shell) -> None:
     """The file need not make sense for that."""
     (flyte.project / "flyte.toml").write_text('cache.keep = "ever" # long\n')

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from flyte_build.errors import PreparationError, UsageError
@@ -23,17 +26,17 @@ def set_value(path: str, setting: Setting[Any], value: Any) -> None:
     path = os.path.realpath(path)  # A link stays one.
     names = (*prefix(path), *setting.key.split("."))
     try:
-        text = _read(path)
-        document: Any = tomlkit.parse(text)
-        table = document
-        for at, name in enumerate(names[:-1]):
-            if name not in table:
-                table[name] = tomlkit.table(is_super_table=at < len(names) - 2)
-            table = table[name]
-            if not isinstance(table, dict):
-                raise UsageError(f"{path}: {'.'.join(names[: at + 1])} is no table", hint=f"It must be one, to hold {setting.key}.")
-        table[names[-1]] = value
-        _write(path, tomlkit.dumps(document))
+        with _alone(os.path.dirname(path)):
+            document: Any = tomlkit.parse(_read(path))
+            table = document
+            for at, name in enumerate(names[:-1]):
+                if name not in table:
+                    table[name] = tomlkit.table(is_super_table=at < len(names) - 2)
+                table = table[name]
+                if not isinstance(table, dict):
+                    raise UsageError(f"{path}: {'.'.join(names[: at + 1])} is no table", hint=f"It must be one, to hold {setting.key}.")
+            table[names[-1]] = value
+            _write(path, tomlkit.dumps(document))
     except (TOMLKitError, UnicodeDecodeError) as error:
         raise UsageError(f"{path} is no valid TOML", why=str(error)) from None
     except OSError as error:
@@ -63,6 +66,18 @@ def create(path: str) -> None:
         raise _unwritable(path, error) from None
 
 
+@contextmanager
+def _alone(folder: str) -> Iterator[None]:
+    """Hold the lock of a folder, which is made if need be, so that of two commands that change a file none is lost."""
+    os.makedirs(folder, exist_ok=True)
+    opened = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(opened, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(opened)
+
+
 def _read(path: str) -> str:
     try:
         with open(path, encoding="utf-8", newline="") as file:
@@ -73,7 +88,6 @@ def _read(path: str) -> str:
 
 def _write(path: str, text: str) -> None:
     """Replace the file at once, so that nobody reads half of it; its mode stays."""
-    os.makedirs(os.path.dirname(path), exist_ok=True)
     temporary = f"{path}.{os.urandom(4).hex()}"
     try:
         with open(temporary, "x", encoding="utf-8", newline="") as file:
