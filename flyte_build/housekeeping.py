@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from flyte_build.cas.cache import Cache
+from flyte_build.errors import StoreError
 
 from .config import Configuration, settings
 
@@ -47,7 +48,7 @@ def start_if_due(cache: Cache, config: Configuration) -> None:
             cwd="/",
             start_new_session=True,
         )
-    except OSError:
+    except (OSError, StoreError):
         return
 
 

@@ -171,6 +171,15 @@ def test_a_dry_run_equals_the_real_one(chosen: list[tuple[str, set[int], float]]
             lease.release()
 
 
+def test_what_there_is_no_time_for_is_left_to_the_next(cache: Cache) -> None:
+    """It says that it is not complete; nothing is half done."""
+    digest = fill(cache, {"old": 20, "new": 0})
+    collection = gc.collect(cache, 14 * DAY, False, seconds=0)
+    assert collection.removed == [] and not collection.complete and collection.kept == 2
+    rest = gc.collect(cache, 14 * DAY, False)
+    assert removed(rest) == {digest["old"]} and rest.complete and cache.records.count() == 1
+
+
 def test_two_at_once_and_a_kill(tmp_path: Path) -> None:
     """Collections beside each other, one of which is killed: what is left is whole, and the next one finishes."""
     code = PREPARE + "from flyte_build.cas import gc\nprint('begun', flush=True)\n"
