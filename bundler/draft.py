@@ -56,8 +56,8 @@ class Draft:
                 look += (name, self.states[name])
             elif "/" in name or name in self.excluded:
                 look.append(name)
-        sizes = sum([size for _, size, _ in self.files.values()])
-        return Folder(pack(look), tuple(self.below), len(self.files), sizes, marshal.dumps(self.files, 2), self.excluded, self.secrets)
+        files = dict(sorted(self.files.items()))
+        return Folder(pack(look), tuple(self.below), len(files), self.size, marshal.dumps(files, 2), self.excluded, self.secrets)
 
 
 class Unread(NamedTuple):

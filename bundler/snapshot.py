@@ -5,6 +5,7 @@ from __future__ import annotations
 import marshal
 import os
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TYPE_CHECKING, NamedTuple
 
 from flyte_build.cas.digest import Digest
@@ -78,12 +79,12 @@ class Scan:
         """Whether all of it is as remembered."""
         return self.folders == self.before
 
-    @property
+    @cached_property
     def state(self) -> bytes:
         """A fingerprint of the files that were found."""
         return _state(self.folders)
 
-    @property
+    @cached_property
     def state_before(self) -> bytes:
         """The fingerprint of the files that are remembered."""
         return _state(self.before)
@@ -108,13 +109,13 @@ class Scan:
         return found
 
     def entries(self) -> "list[Entry]":
-        """The entries of the tree that these files make, in no order."""
+        """The entries of the tree that these files make, almost in order: folder by folder."""
         from .tree import Entry
 
         entries = []
-        for folder, known in self.folders.items():
+        for folder in sorted(self.folders):
             above = os.fsencode(folder)
-            entries += [Entry(above + name, *file) for name, file in known.unpacked().items()]
+            entries += [Entry(above + name, *file) for name, file in self.folders[folder].unpacked().items()]
         return entries
 
     def excluded(self) -> list[tuple[str, str]]:

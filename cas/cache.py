@@ -24,6 +24,7 @@ from .counters import Counters
 from .database import open_database
 from .digest import Digest
 from .faults import storing
+from .folder import make_own
 from .lease import Lease, held, locked
 
 FORMAT = 1
@@ -65,7 +66,7 @@ class Cache:
 
     def _create(self) -> None:
         with storing("make the cache's folder"):
-            os.makedirs(self.root, exist_ok=True)
+            make_own(self.root)
             for name in os.listdir(self.root):
                 if name[:1] == "v" and name[1:].isdigit() and int(name[1:]) > FORMAT:
                     raise StoreFormatUnknown(

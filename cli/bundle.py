@@ -75,6 +75,8 @@ def _explain(console: Console, path: str, listing: dict[str, Any], runner: Runne
         }
         why = next((reason for reason, holds in reasons.items() if holds), "no rule keeps it out")
         console.print(f"{path} is in the bundle: {why}" + (f", although a rule would keep it out ({rule['rule']})" if rule else "") + ".")
+    elif below := [entry for entry in listing["files"] if path == "." or entry["path"].startswith(path + "/")]:
+        console.print(f"{path} is a folder with {len(below):,} of the bundle's files.")
     elif rule is not None:
         console.print(f"{path} is not in the bundle: {rule['path']} is kept out by {rule['rule']}.")
     elif not os.path.lexists(f"{runner.project.root}/{path}"):
@@ -82,4 +84,5 @@ def _explain(console: Console, path: str, listing: dict[str, Any], runner: Runne
     else:
         include = os.path.relpath(path, os.path.dirname(runner.project.file))
         remedy = f'Add include=["{include}"] to the environment, or use `--copy-style all`.'
-        console.print(f"{path} is not in the bundle: nothing imports it. {remedy}")
+        everything = runner.settings.copy_style == "all"
+        console.print(f"{path} is not in the bundle: {'it holds no files.' if everything else 'nothing imports it. ' + remedy}")

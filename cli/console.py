@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
-from flyte_build.attempts import Listener
+from flyte_build.attempts import Listener, pass_on
 from flyte_build.config import Configuration
-from flyte_build.graph import Node, Outcome
 
 if TYPE_CHECKING:
+    from flyte_build.graph import Node, Outcome
     from flyte_build.runner.spawn import Worker
 
 Format = Literal["table", "table-simple", "json", "json-raw"]
@@ -97,16 +97,10 @@ class Console(Listener):
             self.note(f"{self.style('cached', fg='green')}   {', '.join(self._cached)}")
         self.note(f"{self.style('run', bold=True)}      {name}  {url}")
 
-    def output(self, stream: int, data: bytes) -> None:
+    def output(self, stream: int, data: bytes, seconds: float) -> int:
         """The task wrote something: it passes through as it is."""
         self._clear()
-        target = 2 if self.json else stream
-        view = memoryview(data)
-        while view:
-            try:
-                view = view[os.write(target, view) :]
-            except BrokenPipeError:
-                return  # Nobody reads any more; the log has it.
+        return pass_on(2 if self.json else stream, data, seconds)
 
     def document(self, value: Any) -> None:
         """The one JSON document."""
@@ -167,7 +161,7 @@ class Console(Listener):
     def _status(self, text: str) -> None:
         if self._live:
             self._line = True
-            width = os.get_terminal_size(2).columns - 1
+            width = (os.get_terminal_size(2).columns or 80) - 1  # A new terminal may not know its width yet.
             sys.stderr.write(f"\r\x1b[2K{text[:width]}")
             sys.stderr.flush()
 

@@ -1,74 +1,183 @@
-"""`flyte get`."""
+"""`flyte get`: runs, their actions, logs, inputs and outputs, and code."""
 
 from __future__ import annotations
 
+import os
 import sys
-from datetime import UTC, datetime
+from collections.abc import Mapping
 from typing import Any
 
 import click
 
 from flyte_build.attempts import Stores
 from flyte_build.errors import NotFound
-from flyte_build.runner.history import RunRow
+from flyte_build.runner.history import History
+from flyte_build.runner.rows import PHASES, ActionRow, Filter, Phase, RunRow, iso
 
 from .console import Console
+from .options import moment, pairs
 
 
 @click.group()
 def get() -> None:
-    """Runs and their logs, and the configuration."""
+    """Runs: their state, logs, inputs and outputs, and code; and the configuration."""
 
 
 @get.command("run")
 @click.option("--limit", type=click.IntRange(1), default=100, show_default=True, help="How many runs, newest first.")
+@click.option("--in-phase", multiple=True, type=click.Choice(PHASES), help="Only runs in this phase, or in one of these.")
+@click.option("--only-mine", is_flag=True, help="Only runs that you have begun.")
+@click.option("--task-name", metavar="ENV.TASK", help="Only runs of this task.")
+@click.option("--task-version", metavar="VERSION", help="Only runs of this version.")
+@click.option("--created-after", callback=moment, metavar="TIME", help="Only runs that began at this time or later.")
+@click.option("--created-before", callback=moment, metavar="TIME", help="Only runs that began before this time.")
+@click.option("--with-label", multiple=True, metavar="K=V", help="Only runs with this label, or with all of these.")
 @click.argument("name", required=False)
 @click.pass_obj
-def run(console: Console, limit: int, name: str | None) -> None:
+def run(
+    console: Console,
+    limit: int,
+    in_phase: tuple[Phase, ...],
+    only_mine: bool,
+    task_name: str | None,
+    task_version: str | None,
+    created_after: float | None,
+    created_before: float | None,
+    with_label: tuple[str, ...],
+    name: str | None,
+) -> None:
     """List the runs, newest first, or show one."""
+    wanted = Filter(
+        phases=in_phase,
+        task=task_name,
+        version=task_version,
+        user=os.getuid() if only_mine else None,
+        after=created_after,
+        before=created_before,
+        labels=pairs("--with-label", with_label, "team=blue"),
+    )
     history = Stores(console).history
     if name is not None:
-        row = history.get(name)
-        result = history.result(name)
-        document = {**_run(history.run_folder(name), row), "actions": [_action(row)], **result}
+        _show_run(console, history, history.get(name))
+        return
+    rows = history.list(limit, wanted)
+    if console.json:
+        console.document([_run(history, row) for row in rows])
+    elif rows:
+        cells = (_cells(row.name, row) + [row.why.partition("\n")[0].replace("\t", " ")] for row in rows)
+        console.table(("NAME", "TASK", "PHASE", "STARTED", "SECONDS", "WHY"), cells)
+    else:
+        console.note("There is no such run." if wanted != Filter() else "There are no runs yet. `flyte run hello` makes one.")
+
+
+def _show_run(console: Console, history: History, row: RunRow) -> None:
+    result, labels = history.result(row.name), history.labels(row.name)
+    document = {**_run(history, row), "file": row.file, "version": row.version, "labels": labels, "why": row.why}
+    if console.json:
+        console.document({**document, "actions": [_action(action) for action in row.actions()], **result})
+        return
+    for label in ("name", "task", "file", "version", "phase", "started", "ended", "url"):
+        console.print(f"{label:8} {document[label] or '-'}")
+    for key, value in labels.items():
+        console.print(f"{'label':8} {key}={value}")
+    if row.why:
+        console.print(f"{'why':8} {row.why}")
+    _print_values(console, "output", result.get("outputs", {}), f"flyte -of json get io {row.name}")
+
+
+@get.command("action")
+@click.argument("run", metavar="RUN")
+@click.argument("action", metavar="[ACTION]", required=False)
+@click.pass_obj
+def action(console: Console, run: str, action: str | None) -> None:
+    """List a run's actions, or show one."""
+    row = Stores(console).history.get(run)
+    if action is not None:
+        document = _action(row.action(action))
         if console.json:
             console.document(document)
             return
-        for label in ("name", "task", "phase", "started", "ended", "url"):
+        for label in ("name", "task", "parent", "phase", "attempts", "started", "ended"):
             console.print(f"{label:8} {document[label] or '-'}")
-        if row.why:
-            console.print(f"{'why':8} {row.why}")
-        console.result(
-            {f"output {key}": value for key, value in result.get("outputs", {}).items()}, f"flyte -of json get run {name}", named=True
-        )
         return
-    rows = history.list(limit)
     if console.json:
-        console.document([_run(history.run_folder(row.name), row) for row in rows])
-        return
-    console.table(
-        ("NAME", "TASK", "PHASE", "STARTED", "SECONDS", "WHY"),
-        (
-            (row.name, row.task, row.phase, _time(row.started) or "", f"{row.ended - row.started:.1f}" if row.ended else "", row.why)
-            for row in rows
-        ),
-    )
+        console.document([_action(each) for each in row.actions()])
+    else:
+        rows = (_cells(each.name, each) + [str(each.attempts)] for each in row.actions())
+        console.table(("NAME", "TASK", "PHASE", "STARTED", "SECONDS", "ATTEMPTS"), rows)
 
 
 @get.command("logs")
-@click.argument("name", metavar="RUN")
+@click.option("-l", "--lines", type=click.IntRange(0), help="Only the last lines of what is there.")
+@click.option("--show-ts", is_flag=True, help="Put the time before each line.")
+@click.option("--attempt", type=click.IntRange(1), help="Only what this attempt has printed.")
+@click.option("-f", "--follow", is_flag=True, help="Go on until the run has ended.")
+@click.argument("run", metavar="RUN")
+@click.argument("action", metavar="[ACTION]", required=False)
 @click.pass_obj
-def logs(console: Console, name: str) -> None:
+def logs(console: Console, lines: int | None, show_ts: bool, attempt: int | None, follow: bool, run: str, action: str | None) -> None:
     """Print what a run's task has printed, as it was."""
+    from flyte_build.remote import open_log
+
     history = Stores(console).history
-    history.get(name)
+    _check_action(history.get(run), action)
+    log = open_log(history, run, attempt, follow)
+    if lines is not None:
+        log.skip_to_last(lines)
+    output = sys.stdout.buffer
     try:
-        with open(f"{history.run_folder(name)}/log", "rb") as file:
-            while data := file.read(1 << 20):
-                sys.stdout.buffer.write(data)
-    except FileNotFoundError:
-        raise NotFound(f"The run {name} has no log", why="It ran in the command's own process (`--local`), or did not start.") from None
-    sys.stdout.buffer.flush()
+        for chunk in (b"%s %s\n" % (iso(at).encode(), line) for at, line in log.lines()) if show_ts else log.chunks():
+            output.write(chunk)
+            output.flush()
+    except KeyboardInterrupt:  # How one leaves a log that is followed.
+        raise click.exceptions.Exit(130) from None
+
+
+@get.command("io")
+@click.option("-i", "--inputs-only", is_flag=True, help="Only the inputs.")
+@click.option("-o", "--outputs-only", is_flag=True, help="Only the outputs.")
+@click.argument("run", metavar="RUN")
+@click.argument("action", metavar="[ACTION]", required=False)
+@click.pass_obj
+def io(console: Console, inputs_only: bool, outputs_only: bool, run: str, action: str | None) -> None:
+    """Show the inputs that a run was given, and its outputs."""
+    history = Stores(console).history
+    _check_action(history.get(run), action)
+    document = {}
+    if inputs_only or not outputs_only:
+        document["inputs"] = history.action(run)["inputs"]
+    if outputs_only or not inputs_only:
+        document["outputs"] = history.result(run).get("outputs", {})
+    if console.json:
+        console.document(document)
+        return
+    if not any(document.values()):
+        console.note(f"The run {run} has no {' and no '.join(document)}.")
+    for kind, values in document.items():
+        _print_values(console, kind.removesuffix("s"), values, f"flyte -of json get io {run}")
+
+
+@get.command("code")
+@click.option("-o", "--output", metavar="DIR", help="The folder to write to, empty or new; one named like the run if none is given.")
+@click.argument("run", metavar="RUN")
+@click.argument("action", metavar="[ACTION]", required=False)
+@click.pass_obj
+def code(console: Console, output: str | None, run: str, action: str | None) -> None:
+    """Write the files of a run's bundle into a folder."""
+    from flyte_build.cas.digest import Digest
+    from flyte_build.checkout import check_out
+
+    stores = Stores(console)
+    row = stores.history.get(run)
+    _check_action(row, action)
+    if not row.tree:
+        raise NotFound(f"The run {run} has no bundle", why="It ran from the working tree, as scripts and `--local` do.")
+    folder = output or run
+    number = check_out(stores.cache, Digest(row.tree), folder)
+    if console.json:
+        console.document({"run": run, "digest": row.tree, "folder": os.path.abspath(folder), "files": number})
+    else:
+        console.print(f"{number:,} {'file' if number == 1 else 'files'} written to {folder}; tree {row.tree}")
 
 
 @get.command("config")
@@ -80,29 +189,34 @@ def config(console: Console) -> None:
     show_settings(console)
 
 
-def _run(folder: str, row: RunRow) -> dict[str, Any]:
+def _check_action(row: RunRow, action: str | None) -> None:
+    if action is not None:
+        row.action(action)
+
+
+def _print_values(console: Console, kind: str, values: Mapping[str, Any], more: str) -> None:
+    console.result({f"{kind} {name}": value for name, value in values.items()}, more, named=True)
+
+
+def _cells(name: str, row: RunRow | ActionRow) -> list[str]:
+    return [name, row.task, row.phase, iso(row.started), f"{row.ended - row.started:.1f}" if row.ended else ""]
+
+
+def _run(history: History, row: RunRow) -> dict[str, Any]:
+    return {"name": row.name, "task": row.task, "phase": row.phase, **_times(row), "url": history.url(row.name)}
+
+
+def _action(row: ActionRow) -> dict[str, Any]:
     return {
         "name": row.name,
         "task": row.task,
-        "phase": row.phase,
-        "started": _time(row.started),
-        "ended": _time(row.ended),
-        "url": f"file://{folder}",
-    }
-
-
-def _action(row: RunRow) -> dict[str, Any]:
-    return {
-        "name": "a0",
-        "task": row.task,
-        "parent": None,
+        "parent": row.parent,
         "phase": row.phase,
         "attempts": row.attempts,
-        "cached": False,
-        "started": _time(row.started),
-        "ended": _time(row.ended),
+        "cached": row.cached,
+        **_times(row),
     }
 
 
-def _time(seconds: float | None) -> str | None:
-    return None if seconds is None else datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+def _times(row: RunRow | ActionRow) -> dict[str, str | None]:
+    return {"started": iso(row.started), "ended": None if row.ended is None else iso(row.ended)}

@@ -15,12 +15,14 @@ if TYPE_CHECKING:
     from flyte_build.runner.spawn import Worker
 
 _COMMANDS = {
+    "abort": ("abort", "End a run that is under way."),
     "bundle": ("bundle", "What a file's code bundle holds."),
     "cache": ("cache", "The cache on this machine: why, stats, verify, gc."),
     "config": ("config", "Show and change the configuration."),
     "create": ("create", "Make a configuration file."),
-    "get": ("get", "Runs and their logs, and the configuration."),
+    "get": ("get", "Runs: their state, logs, inputs and outputs, code; and the configuration."),
     "graph": ("graph", "Show the graph of what a file's tasks need."),
+    "rerun": ("rerun", "Run the task of an earlier run again."),
     "run": ("run", "Run a task from a Python file."),
 }
 
@@ -107,7 +109,7 @@ def run_command(args: list[str], spare: "Worker | None") -> int:
             raise
         return _print_error(json, type(known).__name__, known.what, known.why, known.hint, known.exit_code)
     except BaseException as error:
-        from flyte_build.attempts import Stopped
+        from flyte_build.runner.engine import Stopped
 
         if not isinstance(error, Stopped):
             raise

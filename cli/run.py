@@ -8,31 +8,31 @@ from typing import Any
 
 import click
 
-from flyte_build.attempts import EXIT_CODES, Finished, Settings, Stores
+from flyte_build.attempts import Settings, Stores
+from flyte_build.config import Configuration
 from flyte_build.config.settings import COPY_STYLES, ENGINES, CopyStyle, EngineName
 from flyte_build.discovery import Discovery
 from flyte_build.errors import UsageError
 from flyte_build.housekeeping import start_if_due
-from flyte_build.importing import root_folders
 from flyte_build.interface import Interface
 from flyte_build.prepare import locate
-from flyte_build.running import Runner, handle_termination, run_here
+from flyte_build.running import Runner, handle_termination
 
-from .console import Console, node_json
+from .console import Console
+from .ending import run_and_report
 from .inputs import Inputs
+from .options import of_a_new_run, pairs
 
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}\Z")
 _TAG = re.compile(r"[\w][\w.-]{0,127}\Z", re.ASCII)  # OCI distribution-spec 1.1, "Pulling manifests".
 
 
 @click.command(context_settings={"ignore_unknown_options": False, "allow_interspersed_args": False, "help_option_names": ["-h", "--help"]})
 @click.option("-p", "--project", help="The project that the run belongs to (setting: task.project).")
 @click.option("-d", "--domain", help="The domain that the run belongs to (setting: task.domain).")
-@click.option("--name", help="The run's name; made if none is given.")
+@of_a_new_run
 @click.option("--version", default="", help="The version that the run is recorded under; the code's short digest if none is given.")
 @click.option("--copy-style", type=click.Choice(COPY_STYLES), help="What of the project goes into the bundle (setting: run.copy_style).")
 @click.option("--root-dir", help="The project's root; the current folder if none is given.")
-@click.option("-e", "--env", multiple=True, metavar="K=V", help="An environment variable for the task.")
 @click.option(
     "--inputs-file", metavar="FILE|-", help="Inputs by name, as JSON, YAML or TOML; `-` is standard input, with JSON. Options win."
 )
@@ -44,105 +44,73 @@ _TAG = re.compile(r"[\w][\w.-]{0,127}\Z", re.ASCII)  # OCI distribution-spec 1.1
 @click.argument("rest", nargs=-1, type=click.UNPROCESSED, metavar="TASK [INPUTS]...")
 @click.pass_obj
 def run(
-    console: Console,
-    project: str | None,
-    domain: str | None,
-    name: str | None,
-    version: str,
-    copy_style: CopyStyle | None,
-    root_dir: str | None,
-    env: tuple[str, ...],
-    inputs_file: str | None,
-    engine: EngineName | None,
-    local: bool,
-    explain: bool,
-    no_cache: bool,
-    file: str,
-    rest: tuple[str, ...],
+    console: Console, /, root_dir: str | None, explain: bool, inputs_file: str | None, file: str, rest: tuple[str, ...], **options: Any
 ) -> None:
     """Run TASK of the Python file FILE, in a process of its own, from a bundle of the code.
 
     Options of `run` stand before FILE, the task's inputs after TASK. `flyte run FILE --help` lists the tasks, and
-    `flyte run FILE TASK --help` a task's inputs. `flyte run hello` runs a built-in example.
+    `flyte run FILE TASK --help` a task's inputs. `flyte run hello` runs a built-in example,
+    and `flyte run python-script SCRIPT` a plain script.
     """
     handle_termination()
-    if version and not _TAG.match(version):
-        raise UsageError(
-            f"--version {version!r} is no version", why="It has at most 128 letters, digits, `_`, `.` and `-`.", hint="For example: v1.0.0"
-        )
-    if name and not _NAME.match(name):
-        raise UsageError(
-            f"--name {name!r} is no name", why="It has at most 100 letters, digits, `_`, `.` and `-`.", hint="For example: nightly-1"
-        )
-    variables = dict(map(_variable, env))
     stores = Stores(console)
     if file == "hello" and not os.path.exists(file):
         from flyte_build.hello import write_example
 
         file, root_dir = write_example(stores.places.cache), None
         rest = ("hello", *rest) if not rest or rest[0].startswith("-") else rest
-    located = locate(file, root_dir)
-    config = console.configuration(located.root)
-    settings = Settings.configured(
+    project = None if file == "python-script" and not os.path.exists(file) else locate(file, root_dir)
+    config = console.configuration(project.root if project else os.path.realpath(os.getcwd()))
+    settings = _settings(config, **options)
+    if project is None:
+        from .script import python_script
+
+        with python_script.make_context("flyte run python-script", list(rest), obj=(console, stores, settings)) as ctx:
+            python_script.invoke(ctx)
+        return
+    click.get_current_context().call_on_close(lambda: start_if_due(stores.cache, config))
+    runner = Runner(project, settings, stores, console, spare=console.take_spare)
+    discovery = runner.discover()
+    if not rest or rest[0] in ("--help", "-h"):
+        _list_tasks(console, file, discovery, asked=bool(rest))
+        return
+    variable, *texts = rest
+    interface = Interface.from_document(discovery.task(variable)["interface"])
+    inputs = Inputs(variable, interface).parse_inputs(f"flyte run {file} {variable}", texts, inputs_file)
+    run_and_report(console, runner, variable, inputs, explain)
+
+
+def _settings(
+    config: Configuration,
+    *,
+    project: str | None,
+    domain: str | None,
+    name: str | None,
+    version: str,
+    copy_style: CopyStyle | None,
+    env: tuple[str, ...],
+    label: tuple[str, ...],
+    engine: EngineName | None,
+    local: bool,
+    no_cache: bool,
+) -> Settings:
+    """What the options and the configuration say. Raises `UsageError`."""
+    if version and not _TAG.match(version):
+        raise UsageError(
+            f"--version {version!r} is no version", why="It has at most 128 letters, digits, `_`, `.` and `-`.", hint="For example: v1.0.0"
+        )
+    return Settings.configured(
         config,
         project=project,
         domain=domain,
         name=name,
         version=version,
         copy_style=copy_style,
-        env=variables,
+        env=pairs("--env", env, "MODE=fast"),
+        labels=pairs("--label", label, "team=blue"),
         engine="local" if local else engine,
         remake=no_cache,
     )
-    click.get_current_context().call_on_close(lambda: start_if_due(stores.cache, config))
-    runner = Runner(located, settings, stores, console, spare=console.take_spare)
-    discovery = runner.discover()
-    if not rest or rest[0] in ("--help", "-h"):
-        _list_tasks(console, file, discovery, asked=bool(rest))
-        return
-    task = discovery.task(rest[0])
-    options = Inputs(rest[0], Interface.from_document(task["interface"]))
-    inputs = options.parse_inputs(f"flyte run {file} {rest[0]}", list(rest[1:]), inputs_file)
-    if settings.engine == "local":
-        import sys
-
-        from flyte_build.runner.execution import load_task
-
-        here = runner.project
-        sys.path[:] = [*root_folders(here.root, here.roots), *sys.path, *here.last]
-        with console.only_document():
-            finished = run_here(lambda: load_task(here.module, rest[0]), task, here, rest[0], inputs, settings, stores, console)
-    else:
-        finished = runner.run(rest[0], inputs)
-    if explain:
-        for outcome in runner.preparation.outcomes:
-            console.note(f"  {outcome.state:7} {outcome.node.kind:10} {outcome.node.name}  {outcome.why or outcome.key}")
-    if console.json:
-        console.document(
-            {
-                "run": finished.name,
-                "url": finished.url,
-                "phase": finished.phase,
-                "outputs": finished.outputs,
-                "error": finished.error,
-                "prepared": [node_json(outcome) for outcome in runner.preparation.outcomes],
-                "counters": stores.counters.snapshot(),
-                "seconds": round(finished.seconds, 6),
-            }
-        )
-    elif finished.phase == "succeeded":
-        console.result(finished.outputs, f"flyte -of json get run {finished.name}")
-    else:
-        _print_failure(console, finished, settings.engine == "local")
-    if finished.phase != "succeeded":
-        raise click.exceptions.Exit(EXIT_CODES[finished.phase])
-
-
-def _variable(text: str) -> tuple[str, str]:
-    name, equals, value = text.partition("=")
-    if not equals or not name:
-        raise UsageError(f"--env {name or '=...'} has no value", why="It takes NAME=VALUE.", hint="For example: --env MODE=fast")
-    return name, value
 
 
 def _list_tasks(console: Console, file: str, discovery: Discovery, asked: bool) -> None:
@@ -157,15 +125,3 @@ def _list_tasks(console: Console, file: str, discovery: Discovery, asked: bool) 
         summary = task["interface"]["doc"].partition("\n")[0]
         lines.append(f"  {name}({inputs})" + (f"  {summary}" if summary else ""))
     console.print("\n".join([*lines, "", f"`flyte run {file} TASK --help` shows a task's inputs."]))
-
-
-def _print_failure(console: Console, finished: Finished, local: bool) -> None:
-    error = finished.error or {}
-    if local and error.get("traceback"):  # A worker has printed it.
-        console.note(error["traceback"].rstrip())
-    head = console.style(f"{finished.phase.replace('_', ' ')}:", fg="red", bold=True)
-    console.note(f"{head} {finished.task}: {error.get('type', '')}: {error.get('message', '')}")
-    if error.get("hint"):
-        console.note(f"  {error['hint']}")
-    if not local:
-        console.note(f"  `flyte get logs {finished.name}` shows what it printed.")

@@ -6,6 +6,7 @@ import gc
 import os
 import sys
 
+_VERBS = ("run", "rerun", "get", "abort")  # The commands in whose line "run" can stand.
 _NO_WORKER = frozenset(("--help", "-h", "--local", "--version"))
 
 
@@ -13,7 +14,8 @@ def main() -> None:
     """Run the command line and end the process with its exit code."""
     gc.disable()  # A short life makes few cycles; looking for them would cost a tenth of a large scan.
     spare = None
-    if "run" in sys.argv[1:4] and _NO_WORKER.isdisjoint(sys.argv) and sys.platform != "win32":
+    verb = next((word for word in sys.argv[1:6] if word in _VERBS), "")
+    if verb.endswith("run") and _NO_WORKER.isdisjoint(sys.argv) and sys.platform != "win32":
         from flyte_build.runner.spawn import start_worker
 
         spare = start_worker()

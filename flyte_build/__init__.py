@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from ._version import __version__ as __version__
     from .environment import TaskEnvironment as TaskEnvironment
     from .image import Image as Image
+    from .remote import Run as Run
     from .resources import Backoff as Backoff
     from .resources import Cache as Cache
     from .resources import Resources as Resources
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
     from .resources import ReusePolicy as ReusePolicy
     from .resources import Secret as Secret
     from .resources import Timeout as Timeout
-    from .sdk import Run as Run
     from .sdk import current_domain as current_domain
     from .sdk import current_project as current_project
     from .sdk import init as init
@@ -40,7 +40,7 @@ _PLACES = {
     "Resources": "resources",
     "RetryStrategy": "resources",
     "ReusePolicy": "resources",
-    "Run": "sdk",
+    "Run": "remote",
     "Secret": "resources",
     "Task": "task",
     "TaskEnvironment": "environment",
@@ -53,9 +53,9 @@ _PLACES = {
     "run": "sdk",
     "with_runcontext": "sdk",
 }
-_MODULES = ("errors",)
+_MODULES = ("errors", "remote")
 
-__all__ = sorted([*_PLACES, "errors", "version"])
+__all__ = sorted([*_PLACES, *_MODULES, "version"])
 
 
 def version() -> str:

@@ -3,26 +3,36 @@
 from __future__ import annotations
 
 import os
+import select
+import stat
 import sys
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from flyte_build.bundler.budget import Budget
-from flyte_build.cas.cache import Cache
 from flyte_build.cas.counters import Counters
+from flyte_build.runner.aborting import LOOK, asked
 from flyte_build.runner.action import Action
-from flyte_build.runner.history import History, Phase
+from flyte_build.runner.engine import Stopped
+from flyte_build.runner.history import History
+from flyte_build.runner.rows import Phase
 
 from .config import Configuration, Places, settings
 from .config.settings import CopyStyle, EngineName
-from .discovery import Project
-from .graph import Node, Outcome
+from .errors import FlyteError
 
 if TYPE_CHECKING:
+    from flyte_build.cas.cache import Cache
+    from flyte_build.runner.aborting import Request
     from flyte_build.runner.engine import Engine, Event
 
+    from .discovery import Project
+    from .graph import Node, Outcome
+
+_PATIENCE = 1.0  # Seconds that a task has for ending when its run is aborted.
 EXIT_CODES: dict[Phase, int] = {"succeeded": 0, "failed": 1, "aborted": 5, "timed_out": 6}
 
 
@@ -45,13 +55,23 @@ class Listener:
     def started(self, name: str, url: str) -> None:
         """The run has begun."""
 
-    def output(self, stream: int, data: bytes) -> None:
-        """The task wrote to its standard output (1) or error (2)."""
-        os.write(stream, data)
+    def output(self, stream: int, data: bytes, seconds: float) -> int:
+        """The task wrote to its standard output (1) or error (2): how much of it was passed on, after at most some seconds."""
+        return pass_on(stream, data, seconds)
 
 
-class Stopped(BaseException):
-    """SIGTERM, as an exception, so that what is under way ends in order."""
+def pass_on(target: int, data: bytes, seconds: float) -> int:
+    """Write what a descriptor takes without waiting for its reader by more than some seconds; gives how many bytes that is."""
+    kind = os.fstat(target).st_mode
+    has_reader = stat.S_ISFIFO(kind) or stat.S_ISSOCK(kind) or os.isatty(target)
+    piece = select.PIPE_BUF if has_reader else len(data)  # A pipe that takes anything takes so much: POSIX, write().
+    taken = 0
+    while taken < len(data) and select.select([], [target], [], 0.0 if taken else seconds)[1]:
+        try:
+            taken += os.write(target, data[taken : taken + piece])
+        except BrokenPipeError:
+            return len(data)  # Nobody reads any more; the log has it.
+    return taken
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,6 +84,7 @@ class Settings:
     version: str = ""
     copy_style: CopyStyle
     env: Mapping[str, str] = field(default_factory=dict)
+    labels: Mapping[str, str] = field(default_factory=dict)
     engine: EngineName
     remake: bool = False
     allow_secrets: frozenset[str]
@@ -97,117 +118,181 @@ class Finished:
 
 
 class Stores:
-    """The cache and the history of this machine, open; runs that had lost their command are ended on the way."""
+    """The cache and the history of this machine; runs that had lost their command are ended on the way."""
 
     def __init__(self, listener: Listener, places: Places | None = None) -> None:
         self.places = places or Places.find()
         self.counters = Counters()
-        self.cache = Cache(self.places.cache, self.counters, listener.said)
+        self._listener = listener
         self.history = History(self.places.data, listener.said)
         for name in self.history.end_orphans():
             listener.said(f"The run {name} had lost its command; it is marked as failed.")
 
+    @cached_property
+    def cache(self) -> "Cache":
+        """The cache, opened when it is first used."""
+        from flyte_build.cas.cache import Cache
 
-def carry_out(
-    engine: "Engine",
-    task: Mapping[str, Any],
-    project: Project,
-    variable: str,
-    inputs: Mapping[str, Any],
-    settings: Settings,
-    stores: Stores,
-    listener: Listener,
-    *,
-    code: str,
-    began: float,
-) -> Finished:
-    """Run the described `task` with wire inputs until it has succeeded or may not be tried again.
+        return Cache(self.places.cache, self.counters, self._listener.said)
 
-    `code` is the folder of the extracted bundle ("" without one), `began` the monotonic time from which seconds count.
+
+@dataclass(frozen=True, kw_only=True)
+class Call:
+    """What is run and how: the described `task`, which stands under `variable` in the project's file, with wire inputs.
+
+    `code` is the folder of the extracted bundle and `tree` that bundle's tree ("" without one); `options` are what else was asked
+    for, and is not acted on.
     """
-    _say_unused(engine, task, listener)
-    name = stores.history.begin(task["name"], project.file, settings.project, settings.domain, settings.version, settings.name)
-    folder = stores.history.run_folder(name)
-    url = f"file://{folder}"
-    listener.started(name, url)
-    attempt = 0
-    phase: Phase = "failed"
+
+    task: Mapping[str, Any]
+    project: Project
+    variable: str
+    inputs: Mapping[str, Any]
+    settings: Settings
+    code: str = ""
+    tree: str = ""
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+    def action(self, run: str, folder: str, attempt: int) -> Action:
+        """The action that a worker is given for one attempt."""
+        return Action(
+            id=f"{run}-a0",
+            run=run,
+            folder=folder,
+            task=self.task["name"],
+            module=self.project.module,
+            variable=self.variable,
+            file=self.project.file,
+            inputs=self.inputs,
+            root=self.project.root,
+            roots=tuple(self.project.roots),
+            last=tuple(self.project.last),
+            code=self.code,
+            env={**self.task["env_vars"], **self.settings.env},
+            timeout=self.task["timeout"],
+            attempt=attempt,
+            project=self.settings.project,
+            domain=self.settings.domain,
+            version=self.settings.version,
+            copy_style=self.settings.copy_style,
+            options=self.options,
+        )
+
+
+@dataclass(frozen=True)
+class _Ending:
+    """What came of an attempt."""
+
+    phase: Phase
     error: Mapping[str, str] | None = None
-    outputs: Mapping[str, Any] = {}
+    outputs: Mapping[str, Any] = field(default_factory=dict)
+
+
+def carry_out(call: Call, engine: "Engine", stores: Stores, listener: Listener, began: float) -> Finished:
+    """Run a task until it has succeeded or may not be tried again; `began` is the monotonic time from which seconds count."""
+    history = stores.history
+    _say_unused(engine, call.task, listener)
+    name = _begin(call, history)
+    folder, url = history.run_folder(name), history.url(name)
+    listener.started(name, url)
+    attempt, ending = 0, _Ending("failed")
     try:
         while True:
             attempt += 1
-            action = Action(
-                id=f"{name}-a0",
-                run=name,
-                folder=folder,
-                task=task["name"],
-                module=project.module,
-                variable=variable,
-                file=project.file,
-                inputs=inputs,
-                root=project.root,
-                roots=tuple(project.roots),
-                last=tuple(project.last),
-                code=code,
-                env={**task["env_vars"], **settings.env},
-                timeout=task["timeout"],
-                attempt=attempt,
-                project=settings.project,
-                domain=settings.domain,
-                version=settings.version,
-            )
-            engine.submit(action)
-            phase, error, outputs = _follow(engine, action)
-            if phase == "succeeded" or attempt > task["retries"]:
+            ending = _try(engine, call.action(name, folder, attempt))
+            if ending.phase in ("succeeded", "aborted") or attempt > call.task["retries"]:
                 break
-            wait = task["backoff"][attempt - 1] if task["backoff"] else 0.0
-            reason = error["message"] if error else phase
-            again = f"trying again in {wait:g} s" if wait else "trying again"
-            listener.said(f"Attempt {attempt} of {task['retries'] + 1} failed ({reason}); {again}.")
-            time.sleep(wait)
+            _wait_before_retry(call.task, attempt, ending, folder, listener)
     except (KeyboardInterrupt, Stopped):
-        phase, error = "aborted", _error("ActionAbortedError", "it was interrupted")
+        request = asked(folder)
+        ending = _aborted(request)
+        if request is None:
+            raise
+    except Exception as error:
+        what = error.what if isinstance(error, FlyteError) else str(error)
+        ending = _Ending("failed", _error(type(error).__name__, what, "system"))
         raise
     finally:
-        stores.history.end(name, phase, error["message"] if error else "", attempt)
-    return Finished(name, url, task["name"], phase, outputs, error, time.monotonic() - began)
+        history.end(name, ending.phase, ending.error, attempt)
+    return Finished(name, url, call.task["name"], ending.phase, ending.outputs, ending.error, time.monotonic() - began)
 
 
-def _follow(engine: "Engine", action: Action) -> "tuple[Phase, Mapping[str, str] | None, Mapping[str, Any]]":
-    """Wait for one attempt, and stop it at its timeout or when a person or a signal asks for it."""
+def _begin(call: Call, history: History) -> str:
+    settings = call.settings
+    return history.begin(
+        settings.name,
+        task=call.task["name"],
+        file=call.project.file,
+        project=settings.project,
+        domain=settings.domain,
+        version=settings.version,
+        tree=call.tree,
+        labels=settings.labels,
+    )
+
+
+def _wait_before_retry(task: Mapping[str, Any], attempt: int, ending: _Ending, folder: str, listener: Listener) -> None:
+    wait = task["backoff"][attempt - 1] if task["backoff"] else 0.0
+    reason = ending.error["message"] if ending.error else ending.phase
+    again = f"trying again in {wait:g} s" if wait else "trying again"
+    listener.said(f"Attempt {attempt} of {task['retries'] + 1} failed ({reason}); {again}.")
+    until = time.monotonic() + wait
+    while (left := until - time.monotonic()) > 0 and not asked(folder):
+        time.sleep(min(LOOK, left))
+
+
+def _try(engine: "Engine", action: Action) -> _Ending:
+    """Make one attempt, and stop it at its timeout or when someone asks for it."""
+    if request := asked(action.folder):
+        return _aborted(request)
+    until = None if action.timeout is None else time.monotonic() + action.timeout
     try:
-        event = engine.wait(action, action.timeout)
-        if event is None:
-            engine.cancel(action, at_once=False)
-            engine.wait(action, None)
-            return "timed_out", _error("TaskTimeoutError", f"it ran longer than its timeout of {action.timeout:g} s"), {}
+        engine.submit(action)
+        while True:
+            left = LOOK if until is None else min(LOOK, until - time.monotonic())
+            event = engine.wait(action, max(0.0, left))
+            if event is not None:
+                return _outcome(action, event)
+            if request := asked(action.folder):
+                _stop(engine, action, _PATIENCE)
+                return _aborted(request)
+            if until is not None and time.monotonic() >= until:
+                _stop(engine, action)
+                return _Ending("timed_out", _error("TaskTimeoutError", f"it ran longer than its timeout of {action.timeout:g} s"))
     except (KeyboardInterrupt, Stopped):
         _stop(engine, action)
         raise
-    return _outcome(action, event)
 
 
-def _stop(engine: "Engine", action: Action) -> None:
+def _stop(engine: "Engine", action: Action, patience: float | None = None) -> None:
+    """End an attempt: ask it to, and make it after some seconds (None: the engine's own grace) or when asked again."""
+    if action not in engine.running():
+        return
     try:
         engine.cancel(action, at_once=False)
-        engine.wait(action, None)
-    except (KeyboardInterrupt, Stopped):  # Asked twice: no more patience.
-        engine.cancel(action, at_once=True)
-        engine.wait(action, None)
+        if engine.wait(action, patience) is not None:
+            return
+    except (KeyboardInterrupt, Stopped):
+        pass
+    engine.cancel(action, at_once=True)
+    engine.wait(action, None)
 
 
-def _outcome(action: Action, event: "Event") -> "tuple[Phase, Mapping[str, str] | None, Mapping[str, Any]]":
+def _aborted(request: "Request | None") -> _Ending:
+    return _Ending("aborted", _error("ActionAbortedError", str(request) if request else "it was interrupted"))
+
+
+def _outcome(action: Action, event: "Event") -> _Ending:
     result = action.result()
     if result is None:  # Whatever the engine says: without a result it has not succeeded.
         oom = event.exit_code == 137
         why = event.why or "its process ended without a result"
         if event.kind == "succeeded":
             why = "its process ended with exit code 0, but without a result (os._exit?)"
-        return "failed", _error("OOMError" if oom else "RuntimeUnknownError", why, "user" if oom else "system"), {}
+        return _Ending("failed", _error("OOMError" if oom else "RuntimeUnknownError", why, "user" if oom else "system"))
     if result["phase"] == "succeeded":
-        return "succeeded", None, result["outputs"]
-    return "failed", result["error"], {}
+        return _Ending("succeeded", outputs=result["outputs"])
+    return _Ending("failed", result["error"])
 
 
 def _error(kind: str, message: str, whose: str = "user") -> dict[str, str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -12,9 +13,11 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from flyte_build.cas.digest import Digest
 from flyte_build.errors import UsageError
+from flyte_build.runner.engine import Stopped
 
-from .attempts import Finished, Listener, Settings, Stopped, Stores, carry_out
+from .attempts import Call, Finished, Listener, Settings, Stores, carry_out
 from .discovery import Discovery, Project
+from .importing import root_folders
 from .prepare import Preparation
 
 if TYPE_CHECKING:
@@ -90,26 +93,46 @@ class Runner:
         }
 
     def run(self, variable: str, inputs: Mapping[str, Any]) -> Finished:
-        """Prepare and run the task under `variable` with wire inputs; the run is in the history from its start to its end."""
+        """Run the task under `variable` with wire inputs; the run is in the history from its start to its end.
+
+        It is prepared and runs in a process of its own, unless the settings say `local`: then it runs here, from the working tree.
+        """
+        call = Call(
+            task=self.preparation.discovery.task(variable), project=self.project, variable=variable, inputs=inputs, settings=self.settings
+        )
+        if self.settings.engine == "local":
+            from flyte_build.runner.execution import load_task
+
+            here = self.project
+            sys.path[:] = [*root_folders(here.root, here.roots), *sys.path, *here.last]
+            return run_here(call, lambda: load_task(here.module, variable), self.stores, self.listener)
+        return self._run_prepared(call)
+
+    def _run_prepared(self, call: Call) -> Finished:
         cache, began = self.stores.cache, time.monotonic()
-        task = self.preparation.discovery.task(variable)
         with cache.preparing():
             self.preparation.resolve()
             code = self.preparation.extracted()
             tree = self.preparation.resolve()[self.preparation.tree].artifact
             assert tree is not None
             lease = cache.lease([tree])
+        settings = self.settings if self.settings.version else replace(self.settings, version=tree.short)
         try:
-            from flyte_build.runner.process import ProcessEngine
-
-            engine = ProcessEngine(self.listener.output, self._spare())
-            try:
-                settings = self.settings if self.settings.version else replace(self.settings, version=tree.short)
-                return carry_out(engine, task, self.project, variable, inputs, settings, self.stores, self.listener, code=code, began=began)
-            finally:
-                engine.close()
+            prepared = replace(call, settings=settings, code=code, tree=tree)
+            return run_in_worker(prepared, self.stores, self.listener, self._spare(), began)
         finally:
             lease.release()
+
+
+def run_in_worker(call: Call, stores: Stores, listener: Listener, spare: "Worker | None", began: float) -> Finished:
+    """Run a task whose code is at hand in a process of its own."""
+    from flyte_build.runner.process import ProcessEngine
+
+    engine = ProcessEngine(listener.output, spare)
+    try:
+        return carry_out(call, engine, stores, listener, began)
+    finally:
+        engine.close()
 
 
 def _text(path: bytes) -> str:
@@ -120,21 +143,32 @@ def _content(entry: "Entry") -> str:
     return Digest.of(entry.content) if entry.kind == "l" else f"sha256:{entry.content.decode()}"
 
 
-def run_here(
-    load: Callable[[], "Task[..., Any]"],
-    described: Mapping[str, Any],
-    project: Project,
-    variable: str,
-    inputs: Mapping[str, Any],
-    settings: Settings,
-    stores: Stores,
-    listener: Listener,
-) -> Finished:
+def run_here(call: Call, load: "Callable[[], Task[..., Any]]", stores: Stores, listener: Listener) -> Finished:
     """Run the task that `load` gives in this process, from the working tree; nothing is prepared."""
     from flyte_build.runner.local import LocalEngine
 
-    began = time.monotonic()
-    return carry_out(LocalEngine(load), described, project, variable, inputs, settings, stores, listener, code="", began=began)
+    return carry_out(call, LocalEngine(load), stores, listener, time.monotonic())
+
+
+def script_call(inputs: Mapping[str, Any], timeout: float | None, options: Mapping[str, Any], settings: Settings) -> Call:
+    """The call that runs a plain script: `inputs` are those of `script.script`, `timeout` is in seconds.
+
+    `options` (`image`, `packages`, `cpu`, `memory`, `gpu`) are kept with the run, and said to be not acted on. Raises `UsageError`.
+    """
+    from . import script
+    from .describe import describe_task
+    from .resources import Resources
+
+    path = inputs["path"]
+    if not os.path.isfile(path):
+        raise UsageError(f"There is no script {path}", hint="Give a Python file: `flyte run python-script SCRIPT`.")
+    project = Project(os.path.dirname(path), os.path.basename(path))
+    project.module = script.__name__
+    resources = {name: value for name, value in options.items() if name in ("cpu", "memory", "gpu")}
+    task = describe_task(script.script.override(timeout=timeout, resources=Resources(**resources) if resources else None))
+    task["image"] = options.get("image", "auto")
+    task["unused"] += ["packages"] if "packages" in options else []
+    return Call(task=task, project=project, variable="script", inputs=inputs, settings=settings, options=options)
 
 
 def handle_termination() -> None:

@@ -4,30 +4,24 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, Literal
 
-from .attempts import Finished, Listener, Settings, Stores
+from .attempts import Call, Listener, Settings, Stores
+from .blocking import Blocking, blocking
 from .config import Configuration
 from .discovery import Project
-from .errors import (
-    ActionAbortedError,
-    BaseRuntimeError,
-    InitializationError,
-    OOMError,
-    RuntimeSystemError,
-    RuntimeUserError,
-    TaskTimeoutError,
-    UsageError,
-)
-from .interface import Interface, interface_of
+from .errors import InitializationError, UsageError
+from .interface import interface_of
 from .prepare import locate
-from .running import Runner, run_here
+from .recorded import Recorded
+from .remote import Run
+from .running import Runner, run_here, run_in_worker, script_call
 from .task import Task
 
 Mode = Literal["local", "remote", "hybrid"]
-_ERRORS = {"OOMError": OOMError, "TaskTimeoutError": TaskTimeoutError}
 _settings: Settings | None = None
 
 
@@ -73,92 +67,37 @@ def _initialised() -> Settings:
     return _settings
 
 
-class Run:
-    """A run that has ended. `print(run)` shows its result."""
-
-    def __init__(self, finished: Finished, interface: Interface) -> None:
-        self._finished, self._interface = finished, interface
-
-    @property
-    def name(self) -> str:
-        """The run's name."""
-        return self._finished.name
-
-    @property
-    def url(self) -> str:
-        """Where the run's own folder is, as a URL."""
-        return self._finished.url
-
-    @property
-    def phase(self) -> str:
-        """The phase in which it ended."""
-        return self._finished.phase
-
-    def done(self) -> bool:
-        """Whether it has ended: always."""
-        return True
-
-    def wait(self) -> None:
-        """Wait until it has ended."""
-
-    def outputs(self) -> "Outputs":
-        """What the task returned. Raises the run's error if it did not succeed."""
-        self.raise_for_status()
-        names = [name for name, _ in self._interface.outputs]
-        return Outputs(self._interface.load_outputs(dict(self._finished.outputs)), names)
-
-    def raise_for_status(self) -> None:
-        """Raise the error of a run that did not succeed; an exception that can be made again keeps its type's name."""
-        error = self._finished.error
-        if self.phase == "aborted":
-            raise ActionAbortedError(f"The run {self.name} was aborted")
-        if error is not None:
-            fallback = RuntimeUserError if error["kind"] == "user" else RuntimeSystemError
-            kind: type[BaseRuntimeError] = _ERRORS.get(error["type"], fallback)
-            raise kind(f"{self._finished.task}: {error['type']}: {error['message']}", code=error["type"], why=error["traceback"])
-
-    def __str__(self) -> str:
-        if self.phase != "succeeded":
-            error = self._finished.error
-            return f"{self.phase}: {error['type']}: {error['message']}" if error else self.phase
-        values = self.outputs()
-        return str(values[0]) if len(values) == 1 else str(values.to_dict()) if values else "None"
-
-    def __repr__(self) -> str:
-        return f"<run {self.name} {self.phase}>"
-
-
-class Outputs(tuple[Any, ...]):
-    """A run's outputs, in order and by name."""
-
-    def __new__(cls, values: tuple[Any, ...], names: list[str]) -> "Outputs":
-        outputs = super().__new__(cls, values)
-        outputs._names = names
-        return outputs
-
-    _names: list[str]
-
-    @property
-    def named_outputs(self) -> dict[str, Any]:
-        """The outputs by name."""
-        return dict(zip(self._names, self, strict=True))
-
-    def to_dict(self) -> dict[str, Any]:
-        """The outputs by name."""
-        return self.named_outputs
-
-
 class RunContext:
     """How the next run is to be done; see `with_runcontext`."""
 
     def __init__(self, mode: Mode | None, settings: Mapping[str, Any]) -> None:
         self._mode, self._changes = mode, settings
 
-    def run(self, task: Task[..., Any], *args: Any, **kwargs: Any) -> Run:
+    @blocking
+    def run(self, task: Task[..., Any], /, *args: Any, **kwargs: Any) -> Run:
         """Run `task` with these inputs and wait for it. Raises the task's error."""
-        run = self._run(task, args, kwargs)
-        run.raise_for_status()
-        return run
+        return _ended(self._run(task, args, kwargs))
+
+    @blocking
+    def rerun(self, run: str, /, **inputs: Any) -> Run:
+        """Run the task of an earlier run again: the same file as it is now, the inputs of then but for those that are given.
+
+        Inputs are JSON values here, as are the outputs of the run. Raises `NotFound`, `InputError`, and the task's error.
+        """
+        listener = Listener()
+        stores = Stores(listener)
+        stores.history.get(run)
+        recorded = Recorded(run, stores.history.action(run))
+        settings = replace(recorded.settings(_settings or _configured(None)), **self._changes)
+        if recorded.is_script:
+            call = script_call({**recorded.inputs, **inputs}, recorded.timeout, recorded.options, settings)
+            return _ended(Run(stores.places.data, run_in_worker(call, stores, listener, None, time.monotonic()).name))
+        runner = Runner(recorded.project(), settings, stores, listener)
+        task = runner.discover().task(recorded.variable)
+        changed = recorded.changed(task, inputs)
+        if sentence := recorded.forgotten(task, settings):
+            listener.said(sentence)
+        return _ended(Run(stores.places.data, runner.run(recorded.variable, changed).name))
 
     def _run(self, task: Task[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Run:
         if not isinstance(task, Task):
@@ -168,6 +107,7 @@ class RunContext:
         inputs = interface.dump_inputs(args, kwargs)
         settings = replace(_settings or _configured(None), **self._changes)
         listener = Listener()
+        stores = Stores(listener)
         file, variable = task.func.__code__.co_filename, _variable(task)
         if not os.path.isfile(file) and mode != "local":
             raise UsageError(
@@ -177,17 +117,26 @@ class RunContext:
             from .describe import describe_task
 
             project = locate(file, None) if os.path.isfile(file) else Project(os.getcwd(), "<interactive>")
-            described = describe_task(task)
-            finished = run_here(lambda: task, described, project, variable, inputs, settings, Stores(listener), listener)
-            return Run(finished, interface)
-        runner = Runner(locate(file, None), settings, Stores(listener), listener)
-        runner.discover()
-        return Run(runner.run(variable, inputs), interface)
+            call = Call(task=describe_task(task), project=project, variable=variable, inputs=inputs, settings=settings)
+            finished = run_here(call, lambda: task, stores, listener)
+        else:
+            runner = Runner(locate(file, None), settings, stores, listener)
+            runner.discover()
+            finished = runner.run(variable, inputs)
+        return Run(stores.places.data, finished.name, interface)
 
 
-def run(task: Task[..., Any], *args: Any, **kwargs: Any) -> Run:
+def _ended(run: Run) -> Run:
+    run.raise_for_status()
+    return run
+
+
+def _run(task: Task[..., Any], /, *args: Any, **kwargs: Any) -> Run:
     """Run a task with these inputs and wait for it: prepared if `init` was called, else in this process."""
     return RunContext(None, {}).run(task, *args, **kwargs)
+
+
+run = Blocking(_run)
 
 
 def with_runcontext(
@@ -199,10 +148,19 @@ def with_runcontext(
     project: str | None = None,
     domain: str | None = None,
     env_vars: Mapping[str, str] | None = None,
+    labels: Mapping[str, str] | None = None,
     **unused: Any,
 ) -> RunContext:
     """Say how the next run is to be done: `flyte.with_runcontext(mode="local").run(task, x=1)`."""
-    given = {"name": name, "version": version, "copy_style": copy_style, "project": project, "domain": domain, "env": env_vars}
+    given = {
+        "name": name,
+        "version": version,
+        "copy_style": copy_style,
+        "project": project,
+        "domain": domain,
+        "env": env_vars,
+        "labels": labels,
+    }
     return RunContext(mode, {key: value for key, value in given.items() if value is not None})
 
 

@@ -2,6 +2,7 @@
 
 <run>/action.json   what to run (below)      <run>/result.json   what came of it, written once
 <run>/log           what it printed          <run>/work/         its working folder
+<run>/abort         who asked it to end
 """
 
 from __future__ import annotations
@@ -19,7 +20,8 @@ class Action:
 
     `root` is the working tree, which must not be imported from, and `file` the task's file in it;
     `inputs` are wire; `env` are added to the environment;
-    `timeout` is in seconds. `attempt` counts from 1.
+    `timeout` is in seconds. `attempt` counts from 1. `copy_style` says how the bundle was made; `options`
+    are what else was asked for, and is not acted on.
     """
 
     id: str
@@ -40,6 +42,8 @@ class Action:
     project: str = "default"
     domain: str = "development"
     version: str = ""
+    copy_style: str = ""
+    options: Mapping[str, Any] = field(default_factory=dict)
 
     def write(self) -> None:
         """Put the action into its folder, for a worker. Values of environment variables stay out of every file."""
@@ -54,12 +58,17 @@ class Action:
 
     def result(self) -> dict[str, Any] | None:
         """What the worker wrote, or None when it has not finished (or died while writing)."""
-        try:
-            with open(f"{self.folder}/result.json", encoding="utf-8") as file:
-                result: dict[str, Any] = json.load(file)
-                return result
-        except (OSError, ValueError):
-            return None
+        return read_document(self.folder, "result")
+
+
+def read_document(folder: str, name: str) -> dict[str, Any] | None:
+    """The document `action` or `result` in a run's folder, or None if it is not there, whole."""
+    try:
+        with open(f"{folder}/{name}.json", encoding="utf-8") as file:
+            document: dict[str, Any] = json.load(file)
+            return document
+    except (OSError, ValueError):
+        return None
 
 
 def write_result(folder: str, result: Mapping[str, Any]) -> None:

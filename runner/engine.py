@@ -8,7 +8,8 @@ from typing import Literal, Protocol
 
 from .action import Action
 
-Sink = Callable[[int, bytes], None]  # A stream (1 or 2) and bytes that the task wrote to it.
+# Takes bytes that the task wrote to a stream (1 or 2), waits some seconds for a reader, and says how many it has passed on.
+Sink = Callable[[int, bytes, float], int]
 
 
 @dataclass(frozen=True)
@@ -18,6 +19,10 @@ class Event:
     kind: Literal["succeeded", "failed", "lost", "cancelled"]
     exit_code: int | None = None
     why: str = ""
+
+
+class Stopped(BaseException):
+    """SIGTERM, as an exception, so that what is under way ends in order."""
 
 
 class Engine(Protocol):

@@ -15,6 +15,8 @@ from flyte_build.interface import interface_of
 from flyte_build.task import Task
 from flyte_build.types import Mismatch, shortened
 
+from .engine import Stopped
+
 _OURS = (os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + "/", "<frozen importlib")
 
 
@@ -38,7 +40,7 @@ def execute(load: Callable[[], Task[..., Any]], inputs: Mapping[str, Any], below
     """Run the task that `load` gives, and describe what came of it.
 
     That is `{"phase": "succeeded", "outputs"}` or `{"phase": "failed", "error"}`. `inputs` are wire; `below` is the folder
-    of the user's code, to which tracebacks are cut. Only Ctrl-C is raised.
+    of the user's code, to which tracebacks are cut. Only Ctrl-C and `Stopped` are raised.
     """
     try:
         return {"phase": "succeeded", "outputs": call(load(), dict(inputs))}
@@ -48,7 +50,7 @@ def execute(load: Callable[[], Task[..., Any]], inputs: Mapping[str, Any], below
         return _failed("RuntimeDataValidationError", f"{message}. {mismatch.reasons}" if mismatch.reasons else message, "")
     except SystemExit as error:
         return _failed("SystemExit", f"the task called sys.exit({error.code!r})", _traceback(error, below))
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, Stopped):
         raise
     except BaseException as error:  # Whatever a task raises is its result.
         return _failed(type(error).__name__, str(error), _traceback(error, below))
@@ -68,7 +70,14 @@ def _call(task: Task[..., Any], arguments: dict[str, Any]) -> Any:
         return task.func(**arguments)
     import asyncio
 
-    return asyncio.run(task.func(**arguments))
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return asyncio.run(task.func(**arguments))
+    from concurrent.futures import ThreadPoolExecutor
+
+    with ThreadPoolExecutor(1) as pool:  # A loop runs in this thread already, as in a notebook.
+        return pool.submit(contextvars.copy_context().run, asyncio.run, task.func(**arguments)).result()
 
 
 def _failed(kind: str, message: str, trace: str) -> dict[str, Any]:
@@ -76,12 +85,14 @@ def _failed(kind: str, message: str, trace: str) -> dict[str, Any]:
 
 
 def _traceback(error: BaseException, below: str) -> str:
-    """The traceback from the first frame of the user's own on; paths in a bundle are shown as the project's."""
+    """The traceback from the user's first frame on, "" without any frame or note; paths in a bundle are shown as the project's."""
     described = traceback.TracebackException.from_exception(error, limit=None)
     for one in _chain(described):
         one.stack[:] = [frame for frame in one.stack if not frame.filename.startswith(_OURS)]
         own = [at for at, frame in enumerate(one.stack) if frame.filename.startswith(below + "/")]
         one.stack[:] = one.stack[own[0] :] if own else one.stack[-3:]
+    if not described.stack and not hasattr(error, "__notes__"):
+        return ""
     try:
         lines = list(described.format())
     except RecursionError:

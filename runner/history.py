@@ -7,45 +7,30 @@ whose lock nobody holds, was orphaned, and whoever finds it says so in the histo
 from __future__ import annotations
 
 import fcntl
-import json
 import os
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any, Literal
+from collections.abc import Callable, Mapping
+from dataclasses import fields
+from typing import Any
 
-from flyte_build.cas.database import open_database
 from flyte_build.cas.faults import storing
+from flyte_build.cas.folder import make_own
 from flyte_build.cas.lease import lockable
 from flyte_build.errors import NotFound, RunExists
 
+from .action import read_document, write_result
+from .rows import COLUMNS, Filter, Phase, RunRow
+from .tables import open_tables
+
 FORMAT = 1
-Phase = Literal["queued", "running", "succeeded", "failed", "aborted", "timed_out"]
-_SCHEMA = """
-CREATE TABLE IF NOT EXISTS runs(
-  name TEXT PRIMARY KEY, task TEXT NOT NULL, file TEXT NOT NULL, project TEXT NOT NULL, domain TEXT NOT NULL,
-  version TEXT NOT NULL, phase TEXT NOT NULL, why TEXT NOT NULL, attempts INTEGER NOT NULL, started REAL NOT NULL, ended REAL);
-CREATE INDEX IF NOT EXISTS runs_started ON runs(started);
-CREATE INDEX IF NOT EXISTS runs_open ON runs(phase) WHERE ended IS NULL;
-"""
 _ALPHABET = "0123456789abcdefghijkmnpqrstuvwxyz"
-
-
-@dataclass(frozen=True)
-class RunRow:
-    """A run as the history knows it. Times are seconds since the epoch."""
-
-    name: str
-    task: str
-    file: str
-    project: str
-    domain: str
-    version: str
-    phase: Phase
-    why: str
-    attempts: int
-    started: float
-    ended: float | None
+_LOOK = 0.1  # Seconds between two looks at a run that others carry out.
+_LOST = {
+    "type": "RuntimeSystemError",
+    "message": "lost: the command that ran it ended before it did",
+    "kind": "lost",
+    "traceback": "",
+}
 
 
 class History:
@@ -53,21 +38,31 @@ class History:
 
     def __init__(self, folder: str, said: Callable[[str], None]) -> None:
         self.folder = f"{folder}/v{FORMAT}"
-        with storing("make the data folder"):
-            os.makedirs(f"{self.folder}/runs", exist_ok=True)
-        self._database = open_database(
+        if not os.path.isdir(f"{self.folder}/runs"):
+            with storing("make the data folder"):
+                make_own(folder)
+                os.makedirs(f"{self.folder}/runs", exist_ok=True)
+        self._database = open_tables(
             f"{self.folder}/history.sqlite",
-            FORMAT,
-            _SCHEMA,
             lambda aside: said(f"The history's database was damaged; it was moved to {aside}. The runs' folders are untouched."),
         )
         self._locks: dict[str, int] = {}
+
+    def close(self) -> None:
+        """Close the database."""
+        self._database.close()
 
     def run_folder(self, name: str) -> str:
         """Where a run's action, log and result are."""
         return f"{self.folder}/runs/{name}"
 
-    def begin(self, task: str, file: str, project: str, domain: str, version: str, name: str | None) -> str:
+    def url(self, name: str) -> str:
+        """The same as a URL."""
+        return f"file://{self.run_folder(name)}"
+
+    def begin(
+        self, name: str | None, *, task: str, file: str, project: str, domain: str, version: str, tree: str, labels: Mapping[str, str]
+    ) -> str:
         """Begin a run; its name is made if none is given. Raises `RunExists`."""
         name = name or _new_name()
         folder = self.run_folder(name)
@@ -79,29 +74,40 @@ class History:
             lock = os.open(f"{folder}/lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
             fcntl.flock(lock, fcntl.LOCK_EX)
         self._locks[name] = lock
-        self._database.execute(
-            "INSERT INTO runs VALUES(?,?,?,?,?,?,'running','',1,?,NULL)", (name, task, file, project, domain, version, time.time())
-        )
+        row = RunRow(name, task, file, project, domain, version, "running", "", 1, time.time(), None, os.getuid(), tree)
+        values = [getattr(row, column.name) for column in fields(row)]
+        with self._database.transaction():
+            self._database.execute(f"INSERT INTO runs({COLUMNS}) VALUES({', '.join('?' * len(values))})", values)
+            for label in labels.items():
+                self._database.execute("INSERT INTO labels VALUES(?,?,?)", (name, *label))
         return name
 
-    def end(self, name: str, phase: Phase, why: str = "", attempts: int = 1) -> None:
-        """End a run, once: a run that has ended stays as it is."""
+    def end(self, name: str, phase: Phase, error: Mapping[str, str] | None = None, attempts: int = 1) -> None:
+        """End a run, once: a run that has ended stays as it is. The `error` stands in its result too, if there is one."""
         self._database.execute(
-            "UPDATE runs SET phase=?, why=?, attempts=?, ended=? WHERE name=? AND ended IS NULL", (phase, why, attempts, time.time(), name)
+            "UPDATE runs SET phase=?, why=?, attempts=?, ended=? WHERE name=? AND ended IS NULL",
+            (phase, error["message"] if error else "", attempts, time.time(), name),
         )
+        (ended,) = self._database.one("SELECT changes()")
+        if ended and error is not None and os.path.isdir(self.run_folder(name)):
+            with storing("write the run's result"):
+                write_result(self.run_folder(name), {"phase": phase, "error": error})
         if name in self._locks:
             os.close(self._locks.pop(name))
 
     def end_orphans(self) -> list[str]:
-        """Say of every run whose command is gone that it failed; returns their names."""
-        orphans = []
+        """End every run whose command is gone; returns the names of those that were lost."""
         rows = self._database.execute("SELECT name FROM runs WHERE ended IS NULL")
-        for (name,) in rows:
-            if name in self._locks or not self._orphaned(name):
-                continue
-            self.end(name, "failed", "lost: the command that ran it ended before it did")
-            orphans.append(name)
-        return orphans
+        return [name for (name,) in rows if self._end_orphan(name)]
+
+    def _end_orphan(self, name: str) -> bool:
+        """Whether a run that has not ended was lost; one whose task had succeeded already has succeeded."""
+        if name in self._locks or not self._orphaned(name):
+            return False
+        result = read_document(self.run_folder(name), "result")
+        lost = result is None or result["phase"] != "succeeded"
+        self.end(name, *("failed", _LOST) if lost else ("succeeded", None))
+        return lost
 
     def _orphaned(self, name: str) -> bool:
         try:
@@ -115,7 +121,7 @@ class History:
 
     def get(self, name: str) -> RunRow:
         """The run of that name. Raises `NotFound`."""
-        row = self._database.one("SELECT * FROM runs WHERE name=?", (name,))
+        row = self._database.one(f"SELECT {COLUMNS} FROM runs WHERE name=?", (name,))
         if row is None:
             from difflib import get_close_matches
 
@@ -123,19 +129,37 @@ class History:
             raise NotFound(f"There is no run {name!r}", hint=f"Did you mean {near[0]!r}?" if near else "`flyte get run` lists them.")
         return RunRow(*row)
 
-    def result(self, name: str) -> dict[str, Any]:
-        """What the run's worker wrote as its result (`phase`, `outputs` or `error`); empty if it wrote none."""
-        try:
-            with open(f"{self.run_folder(name)}/result.json", encoding="utf-8") as file:
-                result: dict[str, Any] = json.load(file)
-                return {key: value for key, value in result.items() if key != "phase"}
-        except (OSError, ValueError):
-            return {}
+    def going(self, name: str) -> bool:
+        """Whether a run has not ended yet; one whose command is gone ends here."""
+        row = self.get(name)
+        return row.ended is None and not self._end_orphan(name) and self.get(name).ended is None
 
-    def list(self, limit: int) -> "list[RunRow]":
-        """The newest runs, newest first."""
-        rows = self._database.execute("SELECT * FROM runs ORDER BY started DESC, rowid DESC LIMIT ?", (limit,))
-        return [RunRow(*row) for row in rows]
+    def wait(self, name: str, seconds: float | None = None) -> RunRow:
+        """Wait until a run has ended, or for some seconds. Raises `NotFound`."""
+        deadline = None if seconds is None else time.monotonic() + seconds
+        while self.going(name) and (deadline is None or time.monotonic() < deadline):
+            time.sleep(_LOOK)
+        return self.get(name)
+
+    def labels(self, name: str) -> dict[str, str]:
+        """A run's labels."""
+        return dict(self._database.execute("SELECT key, value FROM labels WHERE run=? ORDER BY key", (name,)))
+
+    def action(self, name: str) -> dict[str, Any]:
+        """The document of what was run. Raises `NotFound`."""
+        document = read_document(self.run_folder(name), "action")
+        if document is None:
+            raise NotFound(f"What the run {name} was given is not known", why="It ended before its task began, or its folder was removed.")
+        return document
+
+    def result(self, name: str) -> dict[str, Any]:
+        """What came of a run: `outputs` or an `error`; empty while there is neither."""
+        result = read_document(self.run_folder(name), "result") or {}
+        return {key: value for key, value in result.items() if key != "phase"}
+
+    def list(self, limit: int, wanted: Filter = Filter()) -> "list[RunRow]":
+        """The newest runs that are wanted, newest first."""
+        return [RunRow(*row) for row in self._database.execute(*wanted.query(limit))]
 
 
 def _new_name() -> str:

@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from flyte_build.task import Task
 
+from .aborting import LOOK, asked
 from .action import Action, write_result
 from .engine import Event
 from .execution import execute
+
+_TICK = 1.0  # Seconds by which the start of a process may be wrong: Linux counts from the boot, known to the second.
+_GRACE = 1.0  # Seconds between asking a process to end and making it end.
 
 
 class LocalEngine:
@@ -21,12 +29,17 @@ class LocalEngine:
 
     def __init__(self, load: Callable[[], Task[..., Any]]) -> None:
         self._load = load
+        self._running: list[Action] = []
+        self._began = 0.0
 
     def submit(self, action: Action) -> None:
-        """Run the attempt to its end."""
+        """Run the attempt to its end. Raises `KeyboardInterrupt` when the run is asked to end, as for Ctrl-C."""
         action.write()
         os.environ.update(action.env)
-        write_result(action.folder, execute(self._load, action.inputs, action.root))
+        self._running, self._began = [action], time.time()
+        with _interrupted_when_asked(action.folder):
+            write_result(action.folder, execute(self._load, action.inputs, action.root))
+        self._running = []
 
     def wait(self, action: Action, seconds: float | None) -> Event | None:
         """It has ended."""
@@ -34,8 +47,42 @@ class LocalEngine:
         return Event("succeeded" if result and result["phase"] == "succeeded" else "failed")
 
     def cancel(self, action: Action, at_once: bool) -> None:
-        """Whoever could ask for it is the process itself."""
+        """End the processes that were started since the attempt began; the task itself was interrupted."""
+        import psutil
+
+        children = []
+        for child in psutil.Process().children(recursive=True):
+            with suppress(psutil.NoSuchProcess):
+                if child.create_time() >= self._began - _TICK:
+                    child.kill() if at_once else child.terminate()
+                    children.append(child)
+        for child in psutil.wait_procs(children, _GRACE)[1]:
+            with suppress(psutil.NoSuchProcess):
+                child.kill()
 
     def running(self) -> list[Action]:
-        """None: what is submitted has ended."""
-        return []
+        """The attempt that was interrupted, if one was: what was not has ended."""
+        return self._running
+
+
+@contextmanager
+def _interrupted_when_asked(folder: str) -> Iterator[None]:
+    """Interrupt the body when the run in `folder` is asked to end; only a main thread can be interrupted."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    main, ended = threading.get_ident(), threading.Event()
+
+    def look() -> None:
+        while not ended.wait(LOOK):
+            if asked(folder):
+                signal.pthread_kill(main, signal.SIGINT)
+                return
+
+    watcher = threading.Thread(target=look, name="flyte-abort", daemon=True)
+    watcher.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        watcher.join()

@@ -12,9 +12,12 @@ from flyte_build.errors import RuntimeSystemError
 
 from .action import Action
 from .engine import Event, Sink
+from .log import LogWriter
 from .spawn import Worker, dismiss, signal_group, start_worker
 
 _GRACE = 5.0  # Seconds between asking a task to end and making it end.
+_TURN = 0.5  # Seconds after which it is looked whether a silent worker is still there.
+_NAP = 0.0002  # Seconds between the first looks at a worker that has closed its output; each is twice as long.
 _DRAIN = 1.0  # Seconds to read on after a worker has ended, if something else holds its output open.
 _CHUNK = 1 << 16
 
@@ -35,7 +38,7 @@ class ProcessEngine:
             return
         worker, self._spare = self._spare or start_worker(), None
         action.write()
-        worker.log = os.open(f"{action.folder}/log", os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+        worker.log = LogWriter(action.folder, action.attempt)
         order = {"folder": action.folder, "env": dict(action.env)}
         try:
             os.write(worker.control, json.dumps(order).encode() + b"\n")
@@ -47,17 +50,19 @@ class ProcessEngine:
         """Wait until the attempt has ended, or for some seconds; None means that it goes on."""
         _, worker = self._workers[action.id, action.attempt]
         deadline = None if seconds is None else time.monotonic() + seconds
-        while worker.output:
-            left = None if deadline is None else max(0.0, deadline - time.monotonic())
-            if worker.asked is not None:
-                left = min(_GRACE / 10, left if left is not None else _GRACE)
-            if not self._read(worker, left if left is not None else 0.5):
-                if worker.asked is not None and time.monotonic() - worker.asked > _GRACE:
-                    self.cancel(action, at_once=True)
-                if self._ended(worker):  # Something that it has started still holds its output open.
-                    break
-                if deadline is not None and time.monotonic() >= deadline:
-                    return None
+        nap = _NAP
+        while (goes_on := bool(worker.output) or not self._ended(worker)) or worker.held:
+            now = time.monotonic()
+            if goes_on and deadline is not None and now >= deadline:
+                return None
+            if worker.asked is not None and now - worker.asked > _GRACE:
+                self.cancel(action, at_once=True)
+            left = _TURN if deadline is None else min(_TURN, max(0.0, deadline - now))
+            if not worker.output and not worker.held:  # It has closed its streams; most often it is about to end.
+                time.sleep(min(nap, left))
+                nap = min(2 * nap, _TURN / 10)
+            elif not self._read(worker, left) and self._ended(worker):  # Something that it has started still holds its output open.
+                break
         status = self._reap(worker)
         del self._workers[action.id, action.attempt]
         return _event(status, cancelled=worker.asked is not None)
@@ -94,17 +99,33 @@ class ProcessEngine:
         self._workers.clear()
 
     def _read(self, worker: Worker, seconds: float) -> bool:
-        """Pass on what the worker wrote; whether there was anything, the end of a stream included."""
+        """Pass on what the worker wrote; whether there was anything, the end of a stream included.
+
+        While nobody takes it nothing more is read, so that the worker waits too. One that was asked to end waits for nobody.
+        """
+        if worker.held:
+            self._pass_on(worker, seconds)
+            return True
         ready, _, _ = select.select(list(worker.output), [], [], seconds)
         for descriptor in ready:
             data = os.read(descriptor, _CHUNK)
             if data:
-                os.write(worker.log, data)
-                self._sink(worker.output[descriptor], data)
+                if worker.log is not None:
+                    worker.log.write(data)
+                worker.held.append((worker.output[descriptor], data))
             else:
                 os.close(descriptor)
                 del worker.output[descriptor]
+        self._pass_on(worker, 0.0)
         return bool(ready)
+
+    def _pass_on(self, worker: Worker, seconds: float) -> None:
+        while worker.held:
+            stream, data = worker.held.pop(0)
+            taken = self._sink(stream, data, seconds)
+            if taken < len(data) and worker.asked is None:
+                worker.held.insert(0, (stream, data[taken:]))
+                return
 
     def _ended(self, worker: Worker) -> bool:
         return os.waitid(os.P_PID, worker.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
@@ -117,8 +138,10 @@ class ProcessEngine:
         deadline = time.monotonic() + _DRAIN
         while worker.output and time.monotonic() < deadline:
             self._read(worker, 0.05)
-        for descriptor in (*worker.output, worker.control, worker.log):
+        for descriptor in (*worker.output, worker.control):
             os.close(descriptor)
+        if worker.log is not None:
+            worker.log.close()
         return os.waitstatus_to_exitcode(status)
 
     def _last_words(self, worker: Worker) -> str:

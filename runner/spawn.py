@@ -5,6 +5,10 @@ from __future__ import annotations
 import os
 import sys
 
+TYPE_CHECKING = False  # As type checkers know it; `typing` itself is not worth its time here.
+if TYPE_CHECKING:
+    from .log import LogWriter
+
 CONTROL = 3  # The file descriptor on which a worker listens.
 _KILL = 9
 
@@ -12,12 +16,14 @@ _KILL = 9
 class Worker:
     """A worker's process, which leads a process group: its pid, its output (stream by descriptor), and its pipe.
 
-    `log` is the file that its output is written to; `asked` is the monotonic time at which it was asked to end.
+    `log` is what its output is written to, `held` what could not be passed on yet (stream and bytes); `asked` is the
+    monotonic time at which it was asked to end.
     """
 
     def __init__(self, pid: int, control: int, output: dict[int, int]) -> None:
         self.pid, self.control, self.output = pid, control, output
-        self.log = -1
+        self.log: LogWriter | None = None
+        self.held: list[tuple[int, bytes]] = []
         self.asked: float | None = None
 
 

@@ -17,8 +17,13 @@ from typing import Any
 
 from .spawn import CONTROL
 
-# Imported one after another while there is nothing to do yet: what an async task needs, in the order of its imports.
+# Imported one after another while there is nothing to do yet: what a bundle and every task's file need, then what an async
+# task does, in the order of its imports.
 _AHEAD = [
+    "flyte_build.importing",
+    "flyte_build.environment",
+    "flyte_build.types.annotations",
+    "flyte_build.types.scalars",
     "selectors",
     "socket",
     "ssl",
@@ -40,7 +45,6 @@ def main() -> None:
     """Wait for an action and run it."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # The terminal's Ctrl-C is the command's to handle.
     from flyte_build import install_alias
-    from flyte_build.importing import Guard, root_folders, use_folder
     from flyte_build.runner.action import write_result
     from flyte_build.runner.execution import execute, finish, load_task
 
@@ -59,7 +63,24 @@ def main() -> None:
         action: dict[str, Any] = json.load(file)
     os.environ.update(order["env"])
     os.environ["FLYTE_RUN"] = action["run"]
-    root, code = action["root"], f"{action['code']}/code"
+    code = f"{action['code']}/code" if action["code"] else ""
+    if code:
+        _use_bundle(action, code)
+    sys.argv = [action["module"]]
+    _enter(f"{order['folder']}/work", code)
+    result = execute(lambda: load_task(action["module"], action["variable"]), action["inputs"], code or action["root"])
+    _hint_at_files(result, action)
+    if result["phase"] == "failed" and result["error"]["traceback"] and not _terminated:
+        _print_traceback(result["error"]["traceback"])
+    write_result(order["folder"], result)
+    finish(0 if result["phase"] == "succeeded" else 1)
+
+
+def _use_bundle(action: dict[str, Any], code: str) -> None:
+    """Import the project's modules from the folder `code`, and nothing from its working tree."""
+    from flyte_build.importing import Guard, root_folders, use_folder
+
+    root = action["root"]
     project = [entry for entry in sys.path if (os.path.realpath(entry) + "/").startswith(root + "/") and "site-packages" not in entry]
     sys.path[:] = [entry for entry in sys.path if entry not in project]
     sys.path[:] = [
@@ -71,20 +92,12 @@ def main() -> None:
     guard = Guard(root, [*root_folders(root, action["roots"]), *project], lambda path: _advice(action, path))
     places = [at for at, finder in enumerate(sys.meta_path) if getattr(finder, "__name__", "") == "PathFinder"]
     sys.meta_path.insert(places[-1] + 1 if places else len(sys.meta_path), guard)
-    sys.argv = [action["module"]]
-    _enter(f"{order['folder']}/work", code)
-    result = execute(lambda: load_task(action["module"], action["variable"]), action["inputs"], code)
-    _hint_at_files(result, action)
-    if result["phase"] == "failed" and result["error"]["traceback"] and not _terminated:
-        _print_traceback(result["error"]["traceback"])
-    write_result(order["folder"], result)
-    finish(0 if result["phase"] == "succeeded" else 1)
 
 
 def _enter(folder: str, code: str) -> None:
-    """Make a working folder with the bundle's top-level entries linked in, and enter it."""
+    """Make a working folder with the bundle's top-level entries linked in, if there is a bundle, and enter it."""
     os.makedirs(folder, exist_ok=True)
-    for name in os.listdir(code):
+    for name in os.listdir(code) if code else ():
         if not os.path.lexists(f"{folder}/{name}"):
             os.symlink(f"{code}/{name}", f"{folder}/{name}")
     os.chdir(folder)

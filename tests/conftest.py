@@ -25,6 +25,7 @@ from flyte_build.cas.counters import Counters
 from flyte_build.cas.digest import Digest
 from flyte_build.cas.encoding import key
 from flyte_build.cas.records import Record
+from tests.command import TASKS, Shell
 
 settings.register_profile("flyte", deadline=None, suppress_health_check=list(HealthCheck), derandomize="CI" in os.environ, database=None)
 settings.load_profile("flyte")
@@ -249,3 +250,14 @@ def temporary() -> Iterator[Path]:
 def home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
     """No test meets the user's own store."""
     monkeypatch.setenv("FLYTE_HOME", str(tmp_path_factory.mktemp("home")))
+
+
+@pytest.fixture
+def flyte(tmp_path: Path) -> Iterator[Shell]:
+    """A project with a file of tasks."""
+    project = tmp_path / "project"
+    project.mkdir()
+    (project / "tasks.py").write_text(TASKS)
+    yield Shell(project, tmp_path / "home")
+    for folder, _, _ in os.walk(tmp_path / "home"):
+        os.chmod(folder, 0o700)

@@ -22,6 +22,7 @@ from flyte_build.bundler.tree import Entry, Tree
 from flyte_build.cas.digest import Digest
 from flyte_build.cas.encoding import encode, key
 from flyte_build.cli.main import flyte
+from flyte_build.cli.script import python_script
 from flyte_build.config.settings import SETTINGS
 from flyte_build.types.annotations import type_of
 
@@ -61,6 +62,8 @@ def commands() -> Iterator[tuple[click.Command, str]]:
     while waiting:
         command, path = waiting.pop(0)
         yield command, path
+        if path == "flyte run":
+            waiting.insert(0, (python_script, "flyte run python-script"))
         if isinstance(command, click.Group):
             ctx = click.Context(command, info_name=path)
             inner = [(command.get_command(ctx, name), name) for name in sorted(command.list_commands(ctx))]
@@ -97,7 +100,8 @@ def _option(option: click.Option) -> str:
 
 
 def _default(option: click.Option) -> str:
-    if option.default is not None and (isinstance(option.type, click.Choice) or option.show_default is True):
+    is_choice = isinstance(option.type, click.Choice) and not option.multiple and option.default is not None
+    if is_choice or option.show_default is True:
         return f"default: `{option.default}`"
     return ""
 

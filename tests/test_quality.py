@@ -65,6 +65,7 @@ def test_the_wheel_holds_exactly_the_packages(tmp_path: Path) -> None:
         (INTERFACE, "datetime decimal uuid pathlib base64 flyte_build.documents flyte_build.types.containers flyte_build.types.times"),
         ("import flyte_build.interface", "flyte_build.types.annotations flyte_build.types.scalars"),
         ("import flyte_build.cli.main", "sqlite3 rich asyncio pathspec zstandard docker oras flyte_build.attempts"),
+        ("import flyte_build.cli.get", "rich asyncio pathspec zstandard docker oras flyte_build.prepare flyte_build.cas.cache"),
         ("import flyte_build.cli.run", "rich asyncio pathspec zstandard docker oras tomlkit subprocess flyte_build.bundler.packs"),
     ],
 )

@@ -1,0 +1,47 @@
+"""`flyte abort`."""
+
+from __future__ import annotations
+
+import click
+
+from flyte_build.attempts import Stores
+from flyte_build.remote import abort as abort_run
+
+from .console import Console
+
+
+@click.group()
+def abort() -> None:
+    """End a run that is under way, from any terminal."""
+
+
+@abort.command("run")
+@click.option("--reason", default="", help="Why; it is shown where the run is, and kept in the history.")
+@click.argument("run", metavar="RUN")
+@click.pass_obj
+def run(console: Console, reason: str, run: str) -> None:
+    """End a run, with all that its task has started, and wait until it has ended."""
+    _abort(console, run, None, reason)
+
+
+@abort.command("action")
+@click.option("--reason", default="", help="Why; it is shown where the run is, and kept in the history.")
+@click.argument("run", metavar="RUN")
+@click.argument("action", metavar="ACTION")
+@click.pass_obj
+def action(console: Console, reason: str, run: str, action: str) -> None:
+    """End an action of a run. A run has one action, so this ends the run."""
+    _abort(console, run, action, reason)
+
+
+def _abort(console: Console, run: str, action: str | None, reason: str) -> None:
+    history = Stores(console).history
+    if action is not None:
+        history.get(run).action(action)
+    row = abort_run(history, run, reason)
+    if console.json:
+        console.document({"run": run, "phase": row.phase, "why": row.why})
+    elif row.phase == "aborted":
+        console.print(f"The run {run} was aborted.")
+    else:
+        console.print(f"The run {run} has {row.phase.replace('_', ' ')}, before it could be aborted.")

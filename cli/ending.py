@@ -1,0 +1,60 @@
+"""Running a task, and showing how it ended: the same for all commands that run one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import click
+
+from flyte_build.attempts import EXIT_CODES, Finished, Stores
+from flyte_build.graph import Outcome
+from flyte_build.running import Runner
+
+from .console import Console, node_json
+
+
+def run_and_report(console: Console, runner: Runner, variable: str, inputs: Mapping[str, Any], explain: bool) -> None:
+    """Run the task under `variable`, and report how it ended."""
+    with console.only_document():
+        finished = runner.run(variable, inputs)
+    outcomes = runner.preparation.outcomes
+    if explain:
+        for outcome in outcomes:
+            console.note(f"  {outcome.state:7} {outcome.node.kind:10} {outcome.node.name}  {outcome.why or outcome.key}")
+    report(console, finished, runner.stores, outcomes, local=runner.settings.engine == "local")
+
+
+def report(console: Console, finished: Finished, stores: Stores, outcomes: Sequence[Outcome] = (), local: bool = False) -> None:
+    """Print what came of a run, and end the command with the exit code that says so."""
+    if console.json:
+        console.document(
+            {
+                "run": finished.name,
+                "url": finished.url,
+                "phase": finished.phase,
+                "outputs": finished.outputs,
+                "error": finished.error,
+                "prepared": [node_json(outcome) for outcome in outcomes],
+                "counters": stores.counters.snapshot(),
+                "seconds": round(finished.seconds, 6),
+            }
+        )
+    elif finished.phase == "succeeded":
+        console.result(finished.outputs, f"flyte -of json get io {finished.name}")
+    else:
+        _print_failure(console, finished, local)
+    if finished.phase != "succeeded":
+        raise click.exceptions.Exit(EXIT_CODES[finished.phase])
+
+
+def _print_failure(console: Console, finished: Finished, local: bool) -> None:
+    error = finished.error or {}
+    if local and error.get("traceback"):  # A worker has printed it.
+        console.note(error["traceback"].rstrip())
+    head = console.style(f"{finished.phase.replace('_', ' ')}:", fg="red", bold=True)
+    console.note(f"{head} {finished.task}: {error.get('type', '')}: {error.get('message', '')}")
+    if error.get("hint"):
+        console.note(f"  {error['hint']}")
+    if not local:
+        console.note(f"  `flyte get logs {finished.name}` shows what it printed.")

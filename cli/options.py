@@ -1,0 +1,56 @@
+"""Options that more than one command takes, and what their texts mean."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable
+from typing import Any, TypeVar
+
+import click
+
+from flyte_build.errors import UsageError
+
+F = TypeVar("F", bound=Callable[..., Any])
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}\Z")
+
+
+def of_a_new_run(command: F) -> F:
+    """Add the options that every command takes which begins a run."""
+    follow = "Show what the task prints as it comes. It is shown in any case."
+    for option in (
+        click.option("-f", "--follow", is_flag=True, expose_value=False, help=follow),
+        click.option("--label", multiple=True, metavar="K=V", help="A label, to find the run by."),
+        click.option("-e", "--env", multiple=True, metavar="K=V", help="An environment variable for the task."),
+        click.option("--name", help="The run's name; made if none is given.", callback=_name),
+    ):
+        command = option(command)
+    return command
+
+
+def _name(ctx: click.Context, parameter: click.Parameter, name: str | None) -> str | None:
+    if name and not _NAME.match(name):
+        raise UsageError(
+            f"--name {name!r} is no name", why="It has at most 100 letters, digits, `_`, `.` and `-`.", hint="For example: nightly-1"
+        )
+    return name
+
+
+def pairs(option: str, texts: Iterable[str], example: str) -> dict[str, str]:
+    """What `NAME=VALUE` texts say. Raises `UsageError`; a value is in no message, since it may be a secret."""
+    found = {}
+    for text in texts:
+        name, equals, value = text.partition("=")
+        if not equals or not name:
+            raise UsageError(f"{option} {name or '=...'} has no value", why="It takes NAME=VALUE.", hint=f"For example: {option} {example}")
+        found[name] = value
+    return found
+
+
+def moment(ctx: click.Context, parameter: click.Parameter, text: str | None) -> float | None:
+    """An option's callback: the seconds since the epoch of ISO 8601, `now`, `today`, `now - P1D`; without an offset it is local time."""
+    from flyte_build.texts import parse_datetime
+
+    try:
+        return None if text is None else parse_datetime(text).timestamp()
+    except (ValueError, OverflowError):
+        raise click.BadParameter(f"{text!r} is no time. For example: 2026-05-01T08:00:00Z, 2026-05-01, today, 'now - P1D'.") from None

@@ -1,0 +1,58 @@
+"""`flyte rerun`."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import click
+
+from flyte_build.attempts import Settings, Stores
+from flyte_build.errors import UsageError
+from flyte_build.housekeeping import start_if_due
+from flyte_build.recorded import Recorded
+from flyte_build.running import Runner, handle_termination
+
+from .console import Console
+from .ending import run_and_report
+from .inputs import Inputs
+from .options import of_a_new_run, pairs
+
+
+@click.command(context_settings={"allow_interspersed_args": False})
+@of_a_new_run
+@click.argument("run", metavar="RUN")
+@click.argument("rest", nargs=-1, type=click.UNPROCESSED, metavar="[INPUTS]...")
+@click.pass_obj
+def rerun(console: Console, name: str | None, env: tuple[str, ...], label: tuple[str, ...], run: str, rest: tuple[str, ...]) -> None:
+    """Run the task of an earlier run again: the same file as it is now, with the inputs of then.
+
+    Options of `rerun` stand before RUN; inputs that shall be others than those of then stand after it. `flyte rerun RUN --help` shows
+    them. Environment variables that were given with `-e` are not kept, and must be given again.
+    """
+    handle_termination()
+    stores = Stores(console)
+    stores.history.get(run)
+    recorded = Recorded(run, stores.history.action(run))
+    variables, labels = pairs("--env", env, "MODE=fast"), pairs("--label", label, "team=blue")
+    config = console.configuration(recorded.root)
+    settings = replace(recorded.settings(Settings.configured(config)), name=name, env=variables, labels=labels)
+    if recorded.is_script:
+        _rerun_script(console, stores, settings, recorded, rest)
+        return
+    click.get_current_context().call_on_close(lambda: start_if_due(stores.cache, config))
+    runner = Runner(recorded.project(), settings, stores, console, spare=console.take_spare)
+    task = runner.discover().task(recorded.variable)
+    changed = Inputs(recorded.variable, recorded.interface(task)).parse_inputs(f"flyte rerun {run}", list(rest))
+    if sentence := recorded.forgotten(task, settings):
+        console.said(sentence)
+    run_and_report(console, runner, recorded.variable, {**recorded.inputs, **changed}, explain=False)
+
+
+def _rerun_script(console: Console, stores: Stores, settings: Settings, recorded: Recorded, rest: tuple[str, ...]) -> None:
+    from .script import run_script
+
+    if rest:
+        raise UsageError(
+            f"The run {recorded.run} is of a script, which has no inputs", hint="`flyte run python-script` takes other arguments."
+        )
+    run_script(console, stores, settings, recorded.inputs, recorded.timeout, recorded.options)

@@ -1,0 +1,85 @@
+"""An earlier run as something to run again: the same task of the same file, with the inputs of then as defaults."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from . import script
+from .attempts import Settings
+from .discovery import Project
+from .errors import InputError, NotFound
+from .interface import Interface, Parameter
+from .prepare import locate
+
+
+class Recorded:
+    """What the run of that name was given, by its `document` in the history. Raises `NotFound` if that does not say all."""
+
+    def __init__(self, run: str, document: Mapping[str, Any]) -> None:
+        if "copy_style" not in document:
+            raise NotFound(f"What the run {run} was given is not known in full", why="An older version of flyte-build recorded it.")
+        self.run = run
+        self.is_script = document["module"] == script.__name__
+        self.variable: str = document["variable"]
+        self.inputs: dict[str, Any] = document["inputs"]
+        self.timeout: float | None = document["timeout"]
+        self.options: dict[str, Any] = document["options"]
+        self.root: str = document["root"]
+        self._document = document
+
+    def settings(self, configured: Settings) -> Settings:
+        """The settings of then, and for what is not kept those that are `configured`."""
+        document = self._document
+        style = document["copy_style"]
+        return replace(
+            configured,
+            project=document["project"],
+            domain=document["domain"],
+            version=document["version"] if style == "none" else "",
+            copy_style=style,
+            engine="auto" if document["code"] else "local",
+        )
+
+    def project(self) -> Project:
+        """The project that the file belongs to. Raises `UsageError` if it is not there any more."""
+        return locate(f"{self.root}/{self._document['file']}", self.root)
+
+    def interface(self, task: Mapping[str, Any]) -> Interface:
+        """The interface of the task as it is described now, with the inputs of then as defaults.
+
+        Raises `InputError` for an input of then that does not fit any more.
+        """
+        now = Interface.from_document(task["interface"])
+        names = {parameter.name for parameter in now.inputs}
+        for name in self.inputs.keys() - names:
+            raise InputError(
+                f"The input {name!r} of the run {self.run} does not exist any more",
+                why=f"The task takes {', '.join(sorted(names)) or 'no inputs'}.",
+                hint="Use `flyte run` with inputs that the task takes.",
+            )
+        return Interface([self._with_default(parameter) for parameter in now.inputs], now.outputs, now.doc)
+
+    def _with_default(self, parameter: Parameter) -> Parameter:
+        if parameter.name not in self.inputs:
+            return parameter
+        wire = parameter.check(self.inputs[parameter.name])
+        text = wire if isinstance(wire, str) and wire else json.dumps(wire, ensure_ascii=False)
+        return Parameter(parameter.name, parameter.type, wire, text, parameter.doc)
+
+    def changed(self, task: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
+        """The inputs of then with some replaced by JSON values, as wire. Raises `InputError`."""
+        interface = self.interface(task)
+        names = [parameter.name for parameter in interface.inputs]
+        for name in given:
+            if name not in names:
+                raise InputError(f"The input {name!r} does not exist", why=f"The task takes {', '.join(names) or 'no inputs'}.")
+        return interface.check_inputs({**self.inputs, **given})
+
+    def forgotten(self, task: Mapping[str, Any], settings: Settings) -> str:
+        """A sentence about environment variables that the run was given and a new one is not; "" if there are none."""
+        names = sorted({*self._document["env"]} - {*task["env_vars"]} - {*settings.env})
+        given = f"The run {self.run} was given {', '.join(names)} with `-e`"
+        return f"{given}; values are not kept, so give them again if need be." if names else ""

@@ -1,0 +1,150 @@
+"""A run's log: what its task has written, as it came, and beside it when and in which attempt.
+
+<run>/log        the bytes of all attempts
+<run>/log.times  lines "offset seconds attempt": from this byte on, it came at this time (since the epoch)
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from bisect import bisect_right
+from collections.abc import Callable, Iterator
+from functools import cached_property
+
+from flyte_build.cas.blobs import write_all
+
+_GRAIN = 0.01  # Seconds within which one note of the time is enough.
+_CHUNK = 1 << 16
+_LOOK = 0.1  # Seconds between two looks for more.
+_APPEND = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
+
+
+class LogWriter:
+    """Appends what one attempt writes."""
+
+    def __init__(self, folder: str, attempt: int) -> None:
+        self._log = os.open(f"{folder}/log", _APPEND, 0o600)
+        self._times = os.open(f"{folder}/log.times", _APPEND, 0o600)
+        self._size, self._attempt = os.fstat(self._log).st_size, attempt
+        self._note(time.time())
+
+    def write(self, data: bytes) -> None:
+        """Append `data`."""
+        now = time.time()
+        if now - self._noted >= _GRAIN:
+            self._note(now)
+        write_all(self._log, data)
+        self._size += len(data)
+
+    def _note(self, now: float) -> None:
+        write_all(self._times, f"{self._size} {now:.3f} {self._attempt}\n".encode())
+        self._noted = now
+
+    def close(self) -> None:
+        """Close the files."""
+        os.close(self._log)
+        os.close(self._times)
+
+
+class Log:
+    """Reads the log in a run's folder: all of it, or one attempt's part. `more` says whether something may still come.
+
+    Raises `FileNotFoundError` if nothing was kept, and `LookupError` if there was no such attempt.
+    """
+
+    def __init__(self, folder: str, attempt: int | None = None, more: Callable[[], bool] = lambda: False) -> None:
+        self._file = open(f"{folder}/log", "rb")  # noqa: SIM115  # Open while it is read; the end of this object closes it.
+        self._folder = folder
+        self._attempt, self._more = attempt, more
+        if attempt is not None:
+            self._file.seek(self._times.begin(attempt))
+
+    @cached_property
+    def _times(self) -> "_Times":
+        return _Times(f"{self._folder}/log.times")
+
+    def skip_to_last(self, lines: int) -> None:
+        """Leave out all but the last lines of what is there."""
+        start, end = self._file.tell(), self._end()
+        at, left = end, lines
+        if end > start and self._read_at(end - 1, 1) == b"\n":
+            left += 1
+        while at > start:
+            size = min(_CHUNK, at - start)
+            at -= size
+            block = self._read_at(at, size)
+            if (found := block.count(b"\n")) < left:
+                left -= found
+                continue
+            position = size
+            for _ in range(left):
+                position = block.rindex(b"\n", 0, position)
+            at += position + 1
+            break
+        self._file.seek(at)
+
+    def chunks(self) -> Iterator[bytes]:
+        """The bytes that are there, and those that come."""
+        going = True
+        while going:
+            going = self._more()  # Before reading, so that nothing is missed.
+            end = self._end()
+            while (left := end - self._file.tell()) > 0:
+                yield self._file.read(min(_CHUNK, left))
+            if going:
+                time.sleep(_LOOK)
+
+    def lines(self) -> Iterator[tuple[float, bytes]]:
+        """Each line, with the time (seconds since the epoch) at which its beginning came."""
+        at, rest = self._file.tell(), b""
+        for chunk in self.chunks():
+            *whole, rest = (rest + chunk).split(b"\n")
+            for line in whole:
+                yield self._times.at(at), line
+                at += len(line) + 1
+        if rest:
+            yield self._times.at(at), rest
+
+    def _end(self) -> int:
+        size = os.fstat(self._file.fileno()).st_size
+        return size if self._attempt is None else min(size, self._times.end(self._attempt, size))
+
+    def _read_at(self, offset: int, size: int) -> bytes:
+        return os.pread(self._file.fileno(), size, offset)
+
+
+class _Times:
+    """What is noted of times and attempts; it grows while the run goes on."""
+
+    def __init__(self, path: str) -> None:
+        self._file = open(path, "rb")  # noqa: SIM115  # As above.
+        self._rest = b""
+        self._offsets: list[int] = []
+        self._seconds: list[float] = []
+        self._begins: dict[int, int] = {}
+
+    def _refresh(self) -> None:
+        *lines, self._rest = (self._rest + self._file.read()).split(b"\n")
+        for line in lines:
+            if line.count(b" ") != 2:  # Cut short by a full disk.
+                continue
+            offset, seconds, attempt = line.split()
+            self._offsets.append(int(offset))
+            self._seconds.append(float(seconds))
+            self._begins.setdefault(int(attempt), int(offset))
+
+    def at(self, offset: int) -> float:
+        """When the byte at `offset` came."""
+        self._refresh()
+        return self._seconds[bisect_right(self._offsets, offset) - 1]
+
+    def begin(self, attempt: int) -> int:
+        """Where an attempt's output begins. Raises `LookupError`."""
+        self._refresh()
+        return self._begins[attempt]
+
+    def end(self, attempt: int, size: int) -> int:
+        """Where it ends: at the next attempt's, or at the log's end."""
+        self._refresh()
+        return self._begins.get(attempt + 1, size)

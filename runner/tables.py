@@ -1,0 +1,45 @@
+"""The database of the history: its tables, and how those of an older version become these."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import cast
+
+from flyte_build.cas.database import Database, open_database
+
+VERSION = 2
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS runs(
+  name TEXT PRIMARY KEY, task TEXT NOT NULL, file TEXT NOT NULL, project TEXT NOT NULL, domain TEXT NOT NULL,
+  version TEXT NOT NULL, phase TEXT NOT NULL, why TEXT NOT NULL, attempts INTEGER NOT NULL, started REAL NOT NULL, ended REAL,
+  user INTEGER, tree TEXT NOT NULL DEFAULT '');
+CREATE INDEX IF NOT EXISTS runs_started ON runs(started);
+CREATE INDEX IF NOT EXISTS runs_open ON runs(phase) WHERE ended IS NULL;
+CREATE INDEX IF NOT EXISTS runs_phase ON runs(phase, started);
+CREATE INDEX IF NOT EXISTS runs_task ON runs(task, started);
+CREATE INDEX IF NOT EXISTS runs_version ON runs(version, started);
+CREATE TABLE IF NOT EXISTS labels(run TEXT NOT NULL, key TEXT NOT NULL, value TEXT NOT NULL, PRIMARY KEY(run, key)) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS labels_value ON labels(key, value);
+"""
+_SINCE_1 = ("ALTER TABLE runs ADD COLUMN user INTEGER", "ALTER TABLE runs ADD COLUMN tree TEXT NOT NULL DEFAULT ''")
+
+
+def open_tables(path: str, on_damage: Callable[[str], None]) -> Database:
+    """Open the database at `path`, made if it is new. Raises what `open_database` raises."""
+    database = open_database(path, VERSION, _SCHEMA, on_damage)
+    if _version(database) < VERSION:
+        _upgrade(database)
+    return database
+
+
+def _upgrade(database: Database) -> None:
+    """Bring the tables of an older version up to date; whoever is first does it."""
+    with database.transaction():
+        if _version(database) == 1:  # Nobody else has done it meanwhile.
+            for statement in (*_SINCE_1, *filter(str.strip, _SCHEMA.split(";"))):
+                database.execute(statement)
+            database.execute(f"PRAGMA user_version={VERSION}")
+
+
+def _version(database: Database) -> int:
+    return cast("int", database.one("PRAGMA user_version")[0])
