@@ -14,8 +14,7 @@ from click.shell_completion import ShellComplete
 
 from flyte_build.cli.main import flyte as command
 from flyte_build.config.settings import SETTINGS
-from tests.test_run import Shell
-from tests.test_run import flyte as flyte  # The fixture.
+from tests.command import Shell
 
 
 def value(flyte: Shell, key: str, *options: str, env: dict[str, str] | None = None) -> list[Any]:

@@ -6,8 +6,7 @@ import os
 import re
 from typing import Any
 
-from tests.test_run import Shell
-from tests.test_run import flyte as flyte  # The fixture.
+from tests.command import Shell
 
 
 def nodes(document: Any) -> dict[str, dict[str, Any]]:

@@ -25,10 +25,9 @@ from flyte_build.cas.eviction import evict
 from flyte_build.cas.gc import Space
 from flyte_build.cas.records import Use
 from flyte_build.cas.verification import verify_blobs
+from tests.command import Shell
 from tests.conftest import as_root, make_bundle, mounted, opened, process, record_blob, temporary, write_files
 from tests.test_gc import DAY, PREPARE, blobs, removed, used
-from tests.test_run import Shell
-from tests.test_run import flyte as flyte  # The fixture.
 
 DIGESTS = [Digest.of(b"%d" % n) for n in range(6)]
 uses = st.lists(st.tuples(st.integers(0, 4), st.sets(st.integers(0, 5), max_size=4)), max_size=8).map(
@@ -190,7 +189,8 @@ def test_two_at_once_and_a_kill(tmp_path: Path) -> None:
         for other in others:
             assert other.stdout is not None and other.stdout.readline() == "begun\n"
         while len(blobs(cache)) > 25:
-            fill(cache, {"more": 0})
+            with cache.preparing():
+                fill(cache, {"more": 0})
         for other in others:
             other.kill()
             other.communicate()
