@@ -12,22 +12,22 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from flyte_build.bundler.budget import Budget
 from flyte_build.cas.counters import Counters
 from flyte_build.runner.aborting import LOOK, asked
 from flyte_build.runner.action import Action
 from flyte_build.runner.engine import Stopped
 from flyte_build.runner.history import History
-from flyte_build.runner.rows import Phase
 
 from .config import Configuration, Places, settings
 from .config.settings import CopyStyle, EngineName
 from .errors import FlyteError
 
 if TYPE_CHECKING:
+    from flyte_build.bundler.budget import Budget
     from flyte_build.cas.cache import Cache
     from flyte_build.runner.aborting import Request
     from flyte_build.runner.engine import Engine, Event
+    from flyte_build.runner.rows import Phase
 
     from .discovery import Project
     from .graph import Node, Outcome
@@ -88,7 +88,7 @@ class Settings:
     engine: EngineName
     remake: bool = False
     allow_secrets: frozenset[str]
-    budget: Budget
+    budget: "Budget | None"
 
     @classmethod
     def configured(cls, config: Configuration, **given: Any) -> "Settings":
@@ -99,9 +99,18 @@ class Settings:
             "copy_style": config[settings.COPY_STYLE],
             "engine": config[settings.ENGINE],
             "allow_secrets": config[settings.ALLOW_SECRETS],
-            "budget": Budget(files=config[settings.MAX_FILES], bytes=config[settings.MAX_BYTES], seconds=config[settings.MAX_SCAN_TIME]),
+            "budget": _budget(config),
         }
         return cls(**{**values, **{name: value for name, value in given.items() if value is not None}})
+
+
+def _budget(config: Configuration) -> "Budget | None":
+    """What is configured, or None for the usual one: only a scan of everything loads that."""
+    if all(config.source(each) == "default" for each in (settings.MAX_FILES, settings.MAX_BYTES, settings.MAX_SCAN_TIME)):
+        return None
+    from flyte_build.bundler.budget import Budget
+
+    return Budget(files=config[settings.MAX_FILES], bytes=config[settings.MAX_BYTES], seconds=config[settings.MAX_SCAN_TIME])
 
 
 @dataclass(frozen=True)

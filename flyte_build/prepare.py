@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
 from typing import TYPE_CHECKING
 
-from flyte_build.bundler.budget import Budget
 from flyte_build.bundler.marker import find
 from flyte_build.bundler.scan import Progress, Scanner
 from flyte_build.bundler.snapshot import Scan
@@ -24,6 +23,7 @@ from .discovery import Discovery, Project
 from .graph import Cheap, Made, Node, Outcome, Outcomes, Resolve, Resolver, counted
 
 if TYPE_CHECKING:
+    from flyte_build.bundler.budget import Budget
     from flyte_build.bundler.layer import Layer
     from flyte_build.bundler.tree import Tree
 
@@ -250,7 +250,7 @@ class Preparation:
         begun: Callable[[Node, str], None] = lambda node, why: None,
         progress: Progress = lambda done, total: None,
         allowed: frozenset[str] = frozenset(),
-        budget: Budget = Budget(),
+        budget: "Budget | None" = None,
     ) -> None:
         self.project, self.cache, self._said, self._budget = project, cache, said, budget
         self._resolver = Resolver(cache.records, remake=remake, dry=dry, watch=watch, begun=begun)
@@ -307,13 +307,14 @@ class Preparation:
         if found := find(self.cache, tree):
             return found
         from flyte_build.bundler import bundle, extraction
+        from flyte_build.bundler.budget import Budget
 
         record = self._resolver.outcomes[self.bundle].record
         for left in range(len(record.refs) if record else 1, -1, -1):  # Each turn finds one bad blob at least.
             manifest = self._resolver.outcomes[self.bundle].artifact
             assert manifest is not None
             try:
-                return extraction.extract(self.cache, bundle.read(manifest, self.cache.blobs), self._budget)
+                return extraction.extract(self.cache, bundle.read(manifest, self.cache.blobs), self._budget or Budget())
             except (BlobCorrupt, BlobMissing) as error:
                 if not left:
                     raise

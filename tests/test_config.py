@@ -12,8 +12,9 @@ from typing import Any
 import pytest
 from click.shell_completion import ShellComplete
 
+from flyte_build.bundler.budget import Budget
 from flyte_build.cli.main import flyte as command
-from flyte_build.config.settings import SETTINGS
+from flyte_build.config.settings import MAX_BYTES, MAX_FILES, MAX_SCAN_TIME, SETTINGS
 from tests.command import Shell
 
 
@@ -285,6 +286,11 @@ def test_config_shows_everything(flyte: Shell) -> None:
     paths = {each["path"]: each["exists"] for each in flyte.json("config", "path")}
     assert paths[str(flyte.project / "flyte.toml")] and not paths[str(flyte.home / "config.toml")]
     assert flyte("config", "get", "cache.keep").stdout == "14 days\n"
+
+
+def test_the_usual_budget_is_the_default_of_the_settings() -> None:
+    """It is written down twice, so that a run need not load it."""
+    assert Budget() == Budget(files=MAX_FILES.default, bytes=MAX_BYTES.default, seconds=MAX_SCAN_TIME.default)
 
 
 def test_keys_and_values_are_completed() -> None:
