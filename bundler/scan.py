@@ -46,7 +46,7 @@ class Scanner:
         *,
         blobs: Blobs | None = None,
         budget: "Budget | None" = None,
-        allowed: Callable[[], frozenset[str]] = frozenset,
+        allowed: frozenset[str] = frozenset(),
         progress: Progress = lambda done, total: None,
     ) -> None:
         self._root, self._index, self._counters, self._blobs = root, index, counters, blobs
@@ -231,7 +231,7 @@ class Scanner:
         if found:
             from . import secrets
 
-            secrets.refuse(found, self._allowed())
+            secrets.refuse(found, self._allowed)
 
 
 class _Drafts:

@@ -5,7 +5,7 @@ Format 1, below the folder (docs/formats.md):
     v1/oci-layout, v1/index.json, v1/blobs/sha256/<hex>    a valid OCI image layout
     v1/cache.sqlite                                        records, labels, traces, stat index
     v1/extractions/<hex of a tree>/                        trees, extracted
-    v1/leases/  v1/lock  v1/quarantine/
+    v1/leases/  v1/lock  v1/quarantine/  v1/collected.json
 """
 
 from __future__ import annotations
@@ -125,14 +125,16 @@ class Cache:
         manifests = []
         for label, record in self.records.labelled("bundle"):
             manifest, tree = record.refs[0], record.refs[-1]
-            if not self.blobs.has(manifest):
+            try:
+                size = os.path.getsize(self.blobs.path(manifest))
+            except FileNotFoundError:
                 continue
             name = label.rsplit("/", 1)[-1].replace(" ", "-") or "bundle"
             manifests.append(
                 {
                     "mediaType": "application/vnd.oci.image.manifest.v1+json",
                     "digest": manifest,
-                    "size": os.path.getsize(self.blobs.path(manifest)),
+                    "size": size,
                     "annotations": {"org.opencontainers.image.ref.name": f"{name}-{tree.short}"},
                 }
             )
