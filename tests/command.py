@@ -12,7 +12,7 @@ from typing import Any
 
 import psutil
 
-_SESSION = "FLYTE_TEST_SESSION"
+_SESSION = "TEST_SESSION"
 os.environ[_SESSION] = os.urandom(8).hex()
 FLYTE = os.path.join(os.path.dirname(sys.executable), "flyte")
 TASKS = '''
