@@ -66,7 +66,7 @@ class Cache:
 
     def _create(self) -> None:
         with storing("make the cache's folder"):
-            make_own(self.root)
+            os.makedirs(self.root, exist_ok=True)
             for name in os.listdir(self.root):
                 if name[:1] == "v" and name[1:].isdigit() and int(name[1:]) > FORMAT:
                     raise StoreFormatUnknown(
@@ -74,6 +74,7 @@ class Cache:
                         why=f"It holds format {name[1:]}; this version knows {FORMAT}.",
                         hint="Upgrade flyte-build, or set FLYTE_HOME to another folder.",
                     )
+            make_own(self.root)
             for name in ("blobs/sha256", "extractions", "leases"):
                 os.makedirs(f"{self.folder}/{name}", exist_ok=True)
             if not os.path.exists(f"{self.folder}/index.json"):

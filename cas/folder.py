@@ -9,5 +9,5 @@ def make_own(folder: str) -> None:
     """Make a folder that git and bundles leave out: it holds a `.gitignore` for all that is in it. Raises `OSError`."""
     os.makedirs(folder, exist_ok=True)
     if not os.path.exists(f"{folder}/.gitignore"):
-        with open(f"{folder}/.gitignore", "w", encoding="ascii") as file:
-            file.write("*\n")
+        with open(f"{folder}/.gitignore", "wb") as file:
+            file.write(b"*\n")
