@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from flyte_build.attempts import EXIT_CODES, Finished, Stores
+from flyte_build.attempts import Finished, Stores
 from flyte_build.graph import Outcome
 from flyte_build.running import Runner
 
@@ -45,7 +45,7 @@ def report(console: Console, finished: Finished, stores: Stores, outcomes: Seque
     else:
         _print_failure(console, finished, local)
     if finished.phase != "succeeded":
-        raise click.exceptions.Exit(EXIT_CODES[finished.phase])
+        raise click.exceptions.Exit(finished.exit_code)
 
 
 def _print_failure(console: Console, finished: Finished, local: bool) -> None:

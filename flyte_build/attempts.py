@@ -20,7 +20,7 @@ from flyte_build.runner.history import History
 
 from .config import Configuration, Places, settings
 from .config.settings import CopyStyle, EngineName
-from .errors import FlyteError
+from .errors import FlyteError, InputError
 
 if TYPE_CHECKING:
     from flyte_build.bundler.budget import Budget
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from .graph import Node, Outcome
 
 _PATIENCE = 1.0  # Seconds that a task has for ending when its run is aborted.
-EXIT_CODES: dict[Phase, int] = {"succeeded": 0, "failed": 1, "aborted": 5, "timed_out": 6}
+_EXIT_CODES: dict[Phase, int] = {"succeeded": 0, "failed": 1, "aborted": 5, "timed_out": 6}
 
 
 class Listener:
@@ -125,6 +125,11 @@ class Finished:
     error: Mapping[str, str] | None
     seconds: float
 
+    @property
+    def exit_code(self) -> int:
+        """The exit code of the command: an input that its own class refuses is a wrong input, though only the run could tell."""
+        return InputError.exit_code if _wrong_input(self.error) else _EXIT_CODES[self.phase]
+
 
 class Stores:
     """The cache and the history of this machine; runs that had lost their command are ended on the way."""
@@ -209,7 +214,7 @@ def carry_out(call: Call, engine: "Engine", stores: Stores, listener: Listener, 
         while True:
             attempt += 1
             ending = _try(engine, call.action(name, folder, attempt))
-            if ending.phase in ("succeeded", "aborted") or attempt > call.task["retries"]:
+            if ending.phase in ("succeeded", "aborted") or _wrong_input(ending.error) or attempt > call.task["retries"]:
                 break
             _wait_before_retry(call.task, attempt, ending, folder, listener)
     except (KeyboardInterrupt, Stopped):
@@ -302,6 +307,10 @@ def _outcome(action: Action, event: "Event") -> _Ending:
     if result["phase"] == "succeeded":
         return _Ending("succeeded", outputs=result["outputs"])
     return _Ending("failed", result["error"])
+
+
+def _wrong_input(error: Mapping[str, str] | None) -> bool:
+    return error is not None and error["kind"] == "input"
 
 
 def _error(kind: str, message: str, whose: str = "user") -> dict[str, str]:

@@ -36,14 +36,18 @@ class Parameter:
         return self._converted(lambda: self.type.dump(value))
 
     def load(self, wire: Wire) -> Any:
-        """The object that the function is called with. Raises `InputError`, and what the user's class raises."""
+        """The object that the function is called with. Raises `InputError`, also from whatever the user's class raises."""
         try:
             return self._converted(lambda: self.type.load(wire))
         except InputError:
             raise
         except Exception as error:
-            error.add_note(f"This happened while the input {self.name!r} was made of {shortened(wire)}.")
-            raise
+            said = f"{type(error).__name__}: {error}".rstrip(".: ")
+            raise InputError(
+                f"The input {self.name!r} cannot be {shortened(wire)}",
+                why=f"Expected: {self.type.described}. Making it raised {said}.",
+                hint=f"For example: {self.usage}",
+            ) from error
 
     def missing(self) -> InputError:
         """The error to raise when no value was given."""
@@ -138,7 +142,7 @@ class Interface:
         return {parameter.name: convert(parameter, given[parameter.name]) for parameter in self.inputs if parameter.name in given}
 
     def load_inputs(self, wire: dict[str, Wire]) -> dict[str, Any]:
-        """The objects that a task's function is called with. Raises `InputError`, and what a user's class raises."""
+        """The objects that a task's function is called with. Raises `InputError`."""
         return {parameter.name: parameter.load(wire[parameter.name]) for parameter in self.inputs if parameter.name in wire}
 
     def dump_outputs(self, result: Any) -> dict[str, Wire]:

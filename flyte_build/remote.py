@@ -19,6 +19,7 @@ from .errors import (
     ActionAbortedError,
     BaseRuntimeError,
     FlyteError,
+    InputError,
     NotFound,
     OOMError,
     RuntimeSystemError,
@@ -162,6 +163,8 @@ class Run:
         row, error = self._row(), self._error()
         if row.phase == "aborted":
             raise ActionAbortedError(f"The run {self.name} was aborted", why=row.why)
+        if error is not None and error["kind"] == "input":
+            raise InputError(f"{row.task}: {error['message']}", why=error["traceback"], hint=error.get("hint", ""))
         if row.phase != "succeeded" and error is not None:
             fallback = RuntimeUserError if error["kind"] == "user" else RuntimeSystemError
             kind: type[BaseRuntimeError] = _ERRORS.get(error["type"], fallback)

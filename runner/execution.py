@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from flyte_build.calling import set_caller
+from flyte_build.errors import InputError
 from flyte_build.interface import interface_of
 from flyte_build.task import Task
 from flyte_build.types import Mismatch, shortened
@@ -18,6 +19,14 @@ from flyte_build.types import Mismatch, shortened
 from .engine import Stopped
 
 _OURS = (os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + "/", "<frozen importlib")
+
+
+class _Refused(Exception):
+    """An input does not fit: `error` says why. An `InputError` of the task's own is none."""
+
+    def __init__(self, error: InputError) -> None:
+        super().__init__(error)
+        self.error = error
 
 
 class InProcess:
@@ -48,6 +57,8 @@ def execute(load: Callable[[], Task[..., Any]], inputs: Mapping[str, Any], below
         at = f" at {mismatch.where.lstrip('. ')}" if mismatch.where else ""
         message = f"the task returned {shortened(mismatch.given)}{at} where its annotation says {mismatch.expected}"
         return _failed("RuntimeDataValidationError", f"{message}. {mismatch.reasons}" if mismatch.reasons else message, "")
+    except _Refused as refused:
+        return _wrong_input(refused.error, below)
     except SystemExit as error:
         return _failed("SystemExit", f"the task called sys.exit({error.code!r})", _traceback(error, below))
     except (KeyboardInterrupt, Stopped):
@@ -61,8 +72,11 @@ def call(task: Task[..., Any], inputs: dict[str, Any]) -> dict[str, Any]:
     interface = interface_of(task.func)
     context = contextvars.copy_context()
     context.run(set_caller, InProcess())
-    result = context.run(_call, task, interface.load_inputs(inputs))
-    return interface.dump_outputs(result)
+    try:
+        arguments = interface.load_inputs(inputs)
+    except InputError as error:
+        raise _Refused(error) from None
+    return interface.dump_outputs(context.run(_call, task, arguments))
 
 
 def _call(task: Task[..., Any], arguments: dict[str, Any]) -> Any:
@@ -82,6 +96,15 @@ def _call(task: Task[..., Any], arguments: dict[str, Any]) -> Any:
 
 def _failed(kind: str, message: str, trace: str) -> dict[str, Any]:
     return {"phase": "failed", "error": {"type": kind, "message": message, "kind": "user", "traceback": trace}}
+
+
+def _wrong_input(error: InputError, below: str) -> dict[str, Any]:
+    """The result where an input's own class has refused it; of its frames those are shown that lead through the user's code."""
+    cause = error.__cause__
+    frames = traceback.extract_tb(cause.__traceback__) if cause else ()
+    trace = _traceback(cause, below) if cause and any(frame.filename.startswith(below + "/") for frame in frames) else ""
+    described = {"type": "InputError", "message": f"{error.what}. {error.why}", "kind": "input", "traceback": trace}
+    return {"phase": "failed", "error": {**described, "hint": error.hint} if error.hint else described}
 
 
 def _traceback(error: BaseException, below: str) -> str:

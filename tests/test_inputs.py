@@ -84,8 +84,15 @@ class Trip:
         if self.days < 1:
             raise ValueError("too short")
 """
+MODEL = """
+from pydantic import BaseModel, Field
+
+class Fit(BaseModel):
+    size: int = Field(gt=0)
+"""
 TASKS = (
     CLASSES
+    + MODEL
     + '''
 @env.task
 def go(
@@ -109,6 +116,14 @@ def go(
 @env.task
 def first(value: int | date | Trip) -> str:
     return repr(value)
+
+@env.task(retries=2)
+def many(value: list[Trip]) -> int:
+    return len(value)
+
+@env.task
+def fit(value: Fit) -> int:
+    return value.size
 
 @env.task
 def apply(function: Callable[[int], int]) -> int:
@@ -209,19 +224,63 @@ def test_any_object_can_be_named_and_none_is_unpickled(tasks: Project) -> None:
     """`MODULE:NAME` is looked up where the task runs."""
     assert tasks.run("tasks.py", "apply", "--function", "operator:neg") == {"o0": 3}
     assert "Expected: Callable, as MODULE:NAME." in tasks.refusal("tasks.py", "apply", "--function", '{"$pickle": "gAVLAS4="}')
-    failed = subprocess.run([FLYTE, "run", "tasks.py", "apply", "--function", "math:no"], cwd=tasks.folder, capture_output=True, text=True)
-    assert failed.returncode == 1
-    assert "This happened while the input 'function' was made of 'math:no'." in failed.stderr
+    for name, why in (
+        ("math:no", "AttributeError: module 'math' has no"),
+        ("nowhere:no", "ModuleNotFoundError: No module named 'nowhere'"),
+    ):
+        said = tasks.refusal("tasks.py", "apply", "--function", name)
+        assert f"InputError: The input 'function' cannot be '{name}'. Expected: Callable, as MODULE:NAME. Making it raised {why}" in said
 
 
-def test_what_a_class_refuses_is_the_tasks_failure(tasks: Project) -> None:
-    """The traceback is the class's own, and says of which input."""
-    failed = subprocess.run(
-        [FLYTE, "run", "tasks.py", "first", "--value", '{"city": "a", "days": 0}'], cwd=tasks.folder, capture_output=True, text=True
-    )
-    assert failed.returncode == 1
-    assert "ValueError: too short\nThis happened while the input 'value' was made of" in failed.stderr
-    assert "flyte_build" not in failed.stderr
+@pytest.mark.parametrize("engine", ["process", "local"])
+@pytest.mark.parametrize(
+    ("task", "value", "why", "example"),
+    [
+        ("first", {"city": "a", "days": 0}, "Making it raised ValueError: too short.", "3"),
+        ("many", [{"city": "a", "days": 0}], "Making it raised ValueError: too short.", """'[{"city": "text"}, {"city": "text"}]'"""),
+        ("fit", {"size": 0}, "Input should be greater than 0", """'{"size": 3}'"""),
+    ],
+)
+def test_what_a_class_refuses_is_a_wrong_input(tasks: Project, engine: str, task: str, value: Any, why: str, example: str) -> None:
+    """Only the run can tell; it stays in the history, and is not tried again. The message has parameter, type, value and an example."""
+    command = [FLYTE, "-of", "json", "run", "--engine", engine, "tasks.py", task, "--value", json.dumps(value)]
+    done = subprocess.run(command, cwd=tasks.folder, capture_output=True, text=True)
+    assert done.returncode == 2, done.stderr
+    result = json.loads(done.stdout)
+    assert result["phase"] == "failed" and result["error"]["type"] == "InputError" and result["error"]["kind"] == "input"
+    message = result["error"]["message"]
+    types = {"first": "int | date | Trip", "many": "list[Trip]", "fit": "Fit"}
+    assert message.startswith(f"The input 'value' cannot be {value}. Expected: {types[task]}") and why in message
+    assert result["error"]["hint"] == f"For example: --value {example}"
+    recorded = json.loads(tasks(FLYTE, "-of", "json", "get", "run", result["run"]).stdout)
+    assert (recorded["phase"], recorded["actions"][0]["attempts"]) == ("failed", 1)
+    assert ("in __post_init__" in result["error"]["traceback"]) == (task != "fit")
+    assert "flyte_build" not in done.stderr and "pydantic/" not in done.stderr
+
+
+def test_an_input_error_of_the_tasks_own_is_its_failure(project: Project) -> None:
+    """Only an input of the run itself is the caller's mistake."""
+    project.write("own.py", "from flyte.errors import InputError\n@env.task\ndef own() -> None: raise InputError('mine')\n")
+    failed = subprocess.run([FLYTE, "run", "own.py", "own"], cwd=project.folder, capture_output=True, text=True)
+    assert failed.returncode == 1 and "failed: t.own: InputError: mine" in failed.stderr
+
+
+def test_a_class_that_refuses_an_input_in_the_worker_raises_an_input_error(project: Project) -> None:
+    """From Python the object was made already, and has changed since."""
+    main = """
+if __name__ == "__main__":
+    flyte.init()
+    trip = Trip("Oslo")
+    trip.days = 0
+    try:
+        flyte.run(days, trip)
+    except flyte.errors.InputError as error:
+        print(error.what, error.hint)
+"""
+    project.write("script.py", f"import flyte.errors\n{CLASSES}\n@env.task\ndef days(trip: Trip) -> int: return trip.days\n{main}")
+    done = subprocess.run([sys.executable, "script.py"], cwd=project.folder, capture_output=True, text=True)
+    assert done.stdout.startswith("t.days: The input 'trip' cannot be {'city': 'Oslo', 'days': 0, 'tags': []}. Expected: Trip"), done.stderr
+    assert done.stdout.endswith("""Making it raised ValueError: too short. For example: --trip '{"city": "text"}'\n""")
 
 
 def test_outputs_are_shown_in_the_form_that_inputs_have(tasks: Project) -> None:

@@ -48,9 +48,11 @@ class Choice(Type):
         raise Mismatch(self.described, value)
 
     def load(self, wire: Wire) -> Any:
-        """The object of an option, or its wire where there are no objects."""
-        at = next(at for at, option in enumerate(self._options) if same(option[0], wire))
-        return wire if self._objects is None else self._objects[at]
+        """The object of an option, or its wire where there are no objects. Raises `Mismatch` for one that is not there any more."""
+        for at, option in enumerate(self._options):
+            if same(option[0], wire):
+                return wire if self._objects is None else self._objects[at]
+        raise Mismatch(self.described, wire)
 
     def dump(self, value: Any) -> Wire:
         """The wire of an object."""
