@@ -12,13 +12,16 @@ from typing import TYPE_CHECKING, Any, Literal
 import click
 
 from flyte_build.attempts import Listener, pass_on
-from flyte_build.config import Configuration
+from flyte_build.config import Configuration, settings
+
+from .lines import Level, as_json
 
 if TYPE_CHECKING:
     from flyte_build.graph import Node, Outcome
     from flyte_build.runner.spawn import Worker
 
 Format = Literal["table", "table-simple", "json", "json-raw"]
+LogFormat = Literal["console", "json"]
 _SHOWN = 4000  # Characters of a value on a terminal.
 
 
@@ -34,16 +37,22 @@ class Console(Listener):
         color: bool = True,
         spare: "Worker | None" = None,
         config: str | None = None,
+        org: str | None = None,
+        log_format: LogFormat = "console",
     ) -> None:
         self.json = format in ("json", "json-raw")
         self.config = config
+        self._org = org
         self.spare = spare
         self._raw, self._plain, self._verbose = format == "json-raw", format == "table-simple", verbose
-        terminal = sys.stderr.isatty()
+        self._log_json = log_format == "json"
+        terminal = sys.stderr.isatty() and not self._log_json
         self._color = terminal and color and not os.environ.get("NO_COLOR")
         self._live = terminal and progress and os.environ.get("TERM") != "dumb"
         self._line = False
         self._cached: list[str] = []
+        if org is not None:
+            self.said("--org: accepted, but not acted on: task.org.")
 
     def take_spare(self) -> "Worker | None":
         """The worker that was started early; whoever takes it sends it away."""
@@ -52,20 +61,20 @@ class Console(Listener):
 
     def configuration(self, root: str) -> Configuration:
         """What is configured for the project at `root`: by the file that the command names, else by those that are found."""
-        return Configuration.load(root, self.said, self.config)
+        return Configuration.load(root, self.said, self.config).override({settings.ORG: self._org})
 
     def style(self, text: str, **style: Any) -> str:
         """`text` in a style, where colours are wanted."""
         return click.style(text, **style) if self._color else text
 
-    def note(self, text: str) -> None:
+    def note(self, text: str, level: Level = "info") -> None:
         """A line on standard error."""
         self._clear()
-        print(text, file=sys.stderr, flush=True)
+        print(as_json(level, text) if self._log_json else text, file=sys.stderr, flush=True)
 
     def said(self, sentence: str) -> None:
         """Something that the user should know."""
-        self.note(f"{self.style('note:', fg='yellow')} {sentence}")
+        self.note(sentence if self._log_json else f"{self.style('note:', fg='yellow')} {sentence}", "warning")
 
     def begun(self, node: Node, why: str) -> None:
         """A node is about to be made."""

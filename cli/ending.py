@@ -51,10 +51,10 @@ def report(console: Console, finished: Finished, stores: Stores, outcomes: Seque
 def _print_failure(console: Console, finished: Finished, local: bool) -> None:
     error = finished.error or {}
     if local and error.get("traceback"):  # A worker has printed it.
-        console.note(error["traceback"].rstrip())
+        console.note(error["traceback"].rstrip(), "error")
     head = console.style(f"{finished.phase.replace('_', ' ')}:", fg="red", bold=True)
-    console.note(f"{head} {finished.task}: {error.get('type', '')}: {error.get('message', '')}")
+    console.note(f"{head} {finished.task}: {error.get('type', '')}: {error.get('message', '')}", "error")
     if error.get("hint"):
-        console.note(f"  {error['hint']}")
+        console.note(f"  {error['hint']}", "error")
     if not local:
         console.note(f"  `flyte get logs {finished.name}` shows what it printed.")

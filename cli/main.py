@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -20,6 +21,7 @@ _COMMANDS = {
     "cache": ("cache", "The cache on this machine: why, stats, verify, gc."),
     "config": ("config", "Show and change the configuration."),
     "create": ("create", "Make a configuration file."),
+    "delete": ("delete", "Delete the cache on this machine."),
     "get": ("get", "Runs: their state, logs, inputs and outputs, code; and the configuration."),
     "graph": ("graph", "Show the graph of what a file's tasks need."),
     "rerun": ("rerun", "Run the task of an earlier run again."),
@@ -61,19 +63,26 @@ class Commands(click.Group):
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="flyte", message="%(prog)s %(version)s (flyte-build)")
+@click.option("-o", "--org", help="The organisation (setting: task.org). Kept, and not acted on.")
 @click.option("-c", "--config", metavar="FILE", help="Read the configuration from FILE, and from no other.")
 @click.option("-v", "--verbose", count=True, help="Say more: each node, and its key.")
 @click.option(
     "-of", "--output-format", type=click.Choice(["table", "table-simple", "json", "json-raw"]), default="table", help="How to print."
 )
+@click.option(
+    "--log-format",
+    type=click.Choice(["console", "json"]),
+    default="console",
+    help="How to write the log on standard error. What tasks print stays as it is.",
+)
 @click.option("--no-progress", is_flag=True, help="No progress while something takes long.")
 @click.option("--no-color", is_flag=True, help="No colours (NO_COLOR does the same).")
 @click.pass_context
-def flyte(ctx: click.Context, config: str | None, verbose: int, output_format: Any, no_progress: bool, no_color: bool) -> None:
+def flyte(ctx: click.Context, /, output_format: Any, no_progress: bool, no_color: bool, **given: Any) -> None:
     """Run Python tasks like a build: what is prepared is content-addressed, and prepared once."""
     from .console import Console
 
-    ctx.obj = Console(output_format, verbose=verbose, progress=not no_progress, color=not no_color, spare=ctx.obj, config=config)
+    ctx.obj = Console(output_format, progress=not no_progress, color=not no_color, spare=ctx.obj, **given)
 
 
 def run_command(args: list[str], spare: "Worker | None") -> int:
@@ -82,7 +91,6 @@ def run_command(args: list[str], spare: "Worker | None") -> int:
         print("flyte-build does not run on Windows; it does in WSL.", file=sys.stderr)
         return 3
     ctx = None
-    json = any(arg in ("json", "json-raw") for arg in args[:6])
     try:
         with flyte.make_context("flyte", list(args), obj=spare) as ctx:
             _refuse_twin()
@@ -91,15 +99,15 @@ def run_command(args: list[str], spare: "Worker | None") -> int:
     except click.exceptions.Exit as error:
         return error.exit_code
     except (click.Abort, KeyboardInterrupt):
-        return _print_error(json, "Interrupted", "Interrupted", "", "What was prepared stays cached.", 130)
+        return _print_error(args, "Interrupted", "Interrupted", "", "What was prepared stays cached.", 130)
     except click.exceptions.NoArgsIsHelpError as error:
         print(error.format_message(), file=sys.stderr)
         return 2
     except click.ClickException as error:
         usage = error.ctx.get_usage() if isinstance(error, click.UsageError) and error.ctx else ""
-        return _print_error(json, "UsageError", error.format_message(), usage, "", 2)
+        return _print_error(args, "UsageError", error.format_message(), usage, "", 2)
     except FlyteError as error:
-        return _print_error(json, type(error).__name__, error.what, error.why, error.hint, error.exit_code)
+        return _print_error(args, type(error).__name__, error.what, error.why, error.hint, error.exit_code)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         return 1
@@ -107,13 +115,13 @@ def run_command(args: list[str], spare: "Worker | None") -> int:
         known = _known(error)
         if known is None:
             raise
-        return _print_error(json, type(known).__name__, known.what, known.why, known.hint, known.exit_code)
+        return _print_error(args, type(known).__name__, known.what, known.why, known.hint, known.exit_code)
     except BaseException as error:
         from flyte_build.runner.engine import Stopped
 
         if not isinstance(error, Stopped):
             raise
-        return _print_error(json, "Aborted", "Stopped by SIGTERM", "", "What was prepared stays cached.", 5)
+        return _print_error(args, "Aborted", "Stopped by SIGTERM", "", "What was prepared stays cached.", 5)
     finally:
         _send_away(ctx.obj.spare if ctx is not None and hasattr(ctx.obj, "spare") else spare)
 
@@ -150,11 +158,22 @@ def _refuse_twin() -> None:
         )
 
 
-def _print_error(json: bool, kind: str, what: str, why: str, hint: str, code: int) -> int:
-    if json:
-        import json as encoder
+def _asks_for_json(args: list[str], *names: str) -> bool:
+    """Whether the arguments give one of these options a JSON format; also for what the parser has refused."""
+    words = [word for arg in args[:8] for word in arg.split("=", 1)]
+    return any(name in names and value in ("json", "json-raw") for name, value in pairwise(words))
 
-        print(encoder.dumps({"error": {"type": kind, "message": what, "why": why, "hint": hint, "exit_code": code}}))
+
+def _print_error(args: list[str], kind: str, what: str, why: str, hint: str, code: int) -> int:
+    if _asks_for_json(args, "-of", "--output-format", "--format"):
+        import json
+
+        print(json.dumps({"error": {"type": kind, "message": what, "why": why, "hint": hint, "exit_code": code}}))
+        return code
+    if _asks_for_json(args, "--log-format"):
+        from .lines import as_json
+
+        print(as_json("error", what, type=kind, why=why, hint=hint, exit_code=code), file=sys.stderr)
         return code
     color = sys.stderr.isatty() and not os.environ.get("NO_COLOR")
     head = click.style("error:", fg="red", bold=True) if color else "error:"

@@ -100,7 +100,7 @@ def _option(option: click.Option) -> str:
 
 
 def _default(option: click.Option) -> str:
-    is_choice = isinstance(option.type, click.Choice) and not option.multiple and option.default is not None
+    is_choice = isinstance(option.type, click.Choice) and not option.multiple and isinstance(option.default, str)
     if is_choice or option.show_default is True:
         return f"default: `{option.default}`"
     return ""

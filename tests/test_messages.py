@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
 from tests.command import Shell
@@ -50,6 +52,32 @@ def test_an_error_says_what_happened_and_what_to_do(flyte: Shell, args: list[str
     assert all(part in done.stderr for part in parts), done.stderr
     error = flyte.json(*args, exit_code=exit_code)["error"]
     assert error.keys() == {"type", "message", "why", "hint", "exit_code"} and error["exit_code"] == exit_code
+
+
+def test_the_log_can_be_json(flyte: Shell) -> None:
+    """Each line on standard error is an object; results, what tasks print and the one JSON document stay as they are."""
+    (flyte.project / "flyte.toml").write_text('task.org = "mine"\n')
+    done = flyte("--log-format", "json", "run", "tasks.py", "hello")
+    lines = [json.loads(line) for line in done.stderr.splitlines()]
+    assert done.stdout == "Hello, World!\n" and all({"time", "level", "message"} == line.keys() for line in lines)
+    assert any(line["level"] == "info" and line["message"].startswith("made tree (") for line in lines)
+    assert any(line["level"] == "warning" and "not acted on: task.org." in line["message"] for line in lines)
+    error = json.loads(flyte("--log-format=json", "run", "tasks.py", "ends", exit_code=2).stderr.splitlines()[-1])
+    assert (error["level"], error["type"], error["exit_code"]) == ("error", "InputError", 2)
+    assert "'code' is missing" in error["message"] and "--code 3" in error["hint"]
+    last, *_ = reversed(flyte("--log-format", "json", "run", "--local", "tasks.py", "ends", "--cod", "1", exit_code=2).stderr.splitlines())
+    assert json.loads(last)["type"] == "UsageError"
+    failed = flyte("--log-format", "json", "run", "--local", "tasks.py", "fails", exit_code=1)
+    assert any(json.loads(line)["message"].startswith("failed: t.fails: ValueError") for line in failed.stderr.splitlines())
+    both = flyte("-of", "json", "--log-format", "json", "run", "tasks.py", "hello")
+    assert json.loads(both.stdout)["phase"] == "succeeded" and all(map(json.loads, both.stderr.splitlines()))
+
+
+def test_an_organisation_is_kept_and_said_to_be_unused(flyte: Shell) -> None:
+    """Once, by any command; the setting has it."""
+    assert flyte("-o", "mine", "config", "get", "task.org").stdout == "mine\n"
+    for command in (["config"], ["get", "run"], ["run", "tasks.py", "hello"]):
+        assert flyte("--org", "mine", *command).stderr.count("not acted on: task.org.") == 1
 
 
 def test_help_is_made_from_the_tasks_signature_and_docstring(flyte: Shell) -> None:

@@ -89,6 +89,15 @@ def test_collecting_everything_leaves_a_store_that_works(flyte: Shell) -> None:
     assert flyte("run", "tasks.py", "hello").stdout == "Hello, World!\n"
 
 
+def test_deleting_the_local_cache_is_collecting_all_of_it(flyte: Shell) -> None:
+    """The runs stay, and the next one prepares anew."""
+    run = flyte.json("run", "tasks.py", "hello")["run"]
+    planned = flyte.json("cache", "gc", "--keep", "0s", "--dry-run")
+    assert flyte.json("delete", "local-cache") == planned and planned["removed"]
+    assert flyte.json("get", "io", run)["outputs"] == {"o0": "Hello, World!"}
+    assert set(states(flyte.json("run", "tasks.py", "hello")).values()) == {"made"}
+
+
 def test_collecting_beside_a_running_task_leaves_its_code(flyte: Shell) -> None:
     """The run holds a lease."""
     command = flyte.start("run", "tasks.py", "for_ever")
