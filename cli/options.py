@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, TypeVar
 
 import click
@@ -33,6 +33,18 @@ def _name(ctx: click.Context, parameter: click.Parameter, name: str | None) -> s
             f"--name {name!r} is no name", why="It has at most 100 letters, digits, `_`, `.` and `-`.", hint="For example: nightly-1"
         )
     return name
+
+
+def given_of(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Those of some options that are given."""
+    return {name: value for name, value in options.items() if value is not None and value is not False}
+
+
+def one_word(ctx: click.Context, parameter: click.Parameter, text: str | None) -> str | None:
+    """An option's callback: a name without spaces."""
+    if text is not None and text.split() != [text]:
+        raise click.BadParameter(f"{text!r} is no name. It is one word, as in {parameter.opts[-1]} default.")
+    return text
 
 
 def pairs(option: str, texts: Iterable[str], example: str) -> dict[str, str]:

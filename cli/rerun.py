@@ -55,4 +55,4 @@ def _rerun_script(console: Console, stores: Stores, settings: Settings, recorded
         raise UsageError(
             f"The run {recorded.run} is of a script, which has no inputs", hint="`flyte run python-script` takes other arguments."
         )
-    run_script(console, stores, settings, recorded.inputs, recorded.timeout, recorded.options)
+    run_script(console, stores, settings, recorded.inputs, recorded.timeout)

@@ -21,7 +21,7 @@ from flyte_build.running import Runner, handle_termination
 from .console import Console
 from .ending import run_and_report
 from .inputs import Inputs
-from .options import of_a_new_run, pairs
+from .options import given_of, of_a_new_run, one_word, pairs
 
 _TAG = re.compile(r"[\w][\w.-]{0,127}\Z", re.ASCII)  # OCI distribution-spec 1.1, "Pulling manifests".
 
@@ -40,6 +40,13 @@ _TAG = re.compile(r"[\w][\w.-]{0,127}\Z", re.ASCII)  # OCI distribution-spec 1.1
 @click.option("--local", is_flag=True, help="Run in this process, from the working tree (for debuggers).")
 @click.option("--explain", is_flag=True, help="Show each node of the graph, and why it was made.")
 @click.option("--no-cache", is_flag=True, help="Prepare everything anew.")
+@click.option("--overwrite-cache", is_flag=True, help="Keep the task's result in place of an earlier one. Kept, and not acted on yet.")
+@click.option("--queue", callback=one_word, help="The queue to wait in. Kept, and not acted on yet.")
+@click.option("--service-account", callback=one_word, help="The account that the task runs under. Kept, and not acted on yet.")
+@click.option("--max-action-concurrency", type=click.IntRange(1), help="How many actions may run at once. Kept, and not acted on yet.")
+@click.option(
+    "--raw-data-path", metavar="URL", type=click.Path(file_okay=False), help="Where to put large outputs. Kept, and not acted on yet."
+)
 @click.argument("file", metavar="FILE")
 @click.argument("rest", nargs=-1, type=click.UNPROCESSED, metavar="TASK [INPUTS]...")
 @click.pass_obj
@@ -93,6 +100,7 @@ def _settings(
     engine: EngineName | None,
     local: bool,
     no_cache: bool,
+    **others: Any,
 ) -> Settings:
     """What the options and the configuration say. Raises `UsageError`."""
     if version and not _TAG.match(version):
@@ -110,6 +118,7 @@ def _settings(
         labels=pairs("--label", label, "team=blue"),
         engine="local" if local else engine,
         remake=no_cache,
+        options=given_of(others),
     )
 
 

@@ -5,16 +5,19 @@ from __future__ import annotations
 import os
 import shlex
 import time
+from dataclasses import replace
 from typing import Any
 
 import click
 
 from flyte_build.attempts import Settings, Stores
 from flyte_build.errors import UsageError
+from flyte_build.resources import Resources
 from flyte_build.running import run_in_worker, script_call
 
 from .console import Console
 from .ending import report
+from .options import given_of
 
 
 @click.command("python-script")
@@ -40,15 +43,14 @@ def python_script(given: "tuple[Console, Stores, Settings]", /, extra_args: str,
             f"--extra-args {extra_args!r} cannot be split", why=f"{error}.", hint="For example: --extra-args '--n 3'"
         ) from None
     inputs = {"path": os.path.realpath(script), "arguments": arguments, "folder": os.getcwd()}
-    asked = {name: value for name, value in options.items() if value is not None}
-    run_script(console, stores, settings, inputs, None if timeout is None else _seconds(timeout), asked)
+    settings = replace(settings, options={**settings.options, **given_of(options)})
+    Resources(**{name: settings.options.get(name) for name in ("cpu", "memory", "gpu")})  # Refuses what makes no sense.
+    run_script(console, stores, settings, inputs, None if timeout is None else _seconds(timeout))
 
 
-def run_script(
-    console: Console, stores: Stores, settings: Settings, inputs: dict[str, Any], timeout: float | None, options: dict[str, Any]
-) -> None:
-    """Run a script and report how it ended; a script that was given before runs again by the same inputs and options."""
-    call = script_call(inputs, timeout, options, settings)
+def run_script(console: Console, stores: Stores, settings: Settings, inputs: dict[str, Any], timeout: float | None) -> None:
+    """Run a script and report how it ended; a script that was given before runs again by the same inputs and settings."""
+    call = script_call(inputs, timeout, settings)
     report(console, run_in_worker(call, stores, console, console.take_spare(), time.monotonic()), stores)
 
 

@@ -76,7 +76,10 @@ def pass_on(target: int, data: bytes, seconds: float) -> int:
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """How to run: what the configuration, the command's options and the caller's arguments say."""
+    """How to run: what the configuration, the command's options and the caller's arguments say.
+
+    `options` are what is asked for and not acted on, by name, as JSON values: it is kept with the run, and said.
+    """
 
     project: str
     domain: str
@@ -87,6 +90,7 @@ class Settings:
     labels: Mapping[str, str] = field(default_factory=dict)
     engine: EngineName
     remake: bool = False
+    options: Mapping[str, Any] = field(default_factory=dict)
     allow_secrets: frozenset[str]
     budget: "Budget | None"
 
@@ -154,8 +158,7 @@ class Stores:
 class Call:
     """What is run and how: the described `task`, which stands under `variable` in the project's file, with wire inputs.
 
-    `code` is the folder of the extracted bundle and `tree` that bundle's tree ("" without one); `options` are what else was asked
-    for, and is not acted on.
+    `code` is the folder of the extracted bundle and `tree` that bundle's tree ("" without one).
     """
 
     task: Mapping[str, Any]
@@ -165,7 +168,6 @@ class Call:
     settings: Settings
     code: str = ""
     tree: str = ""
-    options: Mapping[str, Any] = field(default_factory=dict)
 
     def action(self, run: str, folder: str, attempt: int) -> Action:
         """The action that a worker is given for one attempt."""
@@ -189,7 +191,7 @@ class Call:
             domain=self.settings.domain,
             version=self.settings.version,
             copy_style=self.settings.copy_style,
-            options=self.options,
+            options=self.settings.options,
         )
 
 
@@ -205,7 +207,7 @@ class _Ending:
 def carry_out(call: Call, engine: "Engine", stores: Stores, listener: Listener, began: float) -> Finished:
     """Run a task until it has succeeded or may not be tried again; `began` is the monotonic time from which seconds count."""
     history = stores.history
-    _say_unused(engine, call.task, listener)
+    _say_unused(engine, call, listener)
     name = _begin(call, history)
     folder, url = history.run_folder(name), history.url(name)
     listener.started(name, url)
@@ -317,8 +319,9 @@ def _error(kind: str, message: str, whose: str = "user") -> dict[str, str]:
     return {"type": kind, "message": message, "kind": whose, "traceback": ""}
 
 
-def _say_unused(engine: "Engine", task: Mapping[str, Any], listener: Listener) -> None:
-    unused = [name for name in task["unused"] if name not in engine.acts_on]
+def _say_unused(engine: "Engine", call: Call, listener: Listener) -> None:
+    task = call.task
+    unused = [name for name in sorted({*task["unused"], *call.settings.options}) if name not in engine.acts_on]
     if task["timeout"] and "timeout" not in engine.acts_on:
         unused.append("timeout")
     if unused:

@@ -26,7 +26,6 @@ class Recorded:
         self.variable: str = document["variable"]
         self.inputs: dict[str, Any] = document["inputs"]
         self.timeout: float | None = document["timeout"]
-        self.options: dict[str, Any] = document["options"]
         self.root: str = document["root"]
         self._document = document
 
@@ -41,6 +40,7 @@ class Recorded:
             version=document["version"] if style == "none" else "",
             copy_style=style,
             engine="auto" if document["code"] else "local",
+            options=document["options"],
         )
 
     def project(self) -> Project:

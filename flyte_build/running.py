@@ -150,25 +150,18 @@ def run_here(call: Call, load: "Callable[[], Task[..., Any]]", stores: Stores, l
     return carry_out(call, LocalEngine(load), stores, listener, time.monotonic())
 
 
-def script_call(inputs: Mapping[str, Any], timeout: float | None, options: Mapping[str, Any], settings: Settings) -> Call:
-    """The call that runs a plain script: `inputs` are those of `script.script`, `timeout` is in seconds.
-
-    `options` (`image`, `packages`, `cpu`, `memory`, `gpu`) are kept with the run, and said to be not acted on. Raises `UsageError`.
-    """
+def script_call(inputs: Mapping[str, Any], timeout: float | None, settings: Settings) -> Call:
+    """The call that runs a plain script: `inputs` are those of `script.script`, `timeout` is in seconds. Raises `UsageError`."""
     from . import script
     from .describe import describe_task
-    from .resources import Resources
 
     path = inputs["path"]
     if not os.path.isfile(path):
         raise UsageError(f"There is no script {path}", hint="Give a Python file: `flyte run python-script SCRIPT`.")
     project = Project(os.path.dirname(path), os.path.basename(path))
     project.module = script.__name__
-    resources = {name: value for name, value in options.items() if name in ("cpu", "memory", "gpu")}
-    task = describe_task(script.script.override(timeout=timeout, resources=Resources(**resources) if resources else None))
-    task["image"] = options.get("image", "auto")
-    task["unused"] += ["packages"] if "packages" in options else []
-    return Call(task=task, project=project, variable="script", inputs=inputs, settings=settings, options=options)
+    task = describe_task(script.script.override(timeout=timeout))
+    return Call(task=task, project=project, variable="script", inputs=inputs, settings=settings)
 
 
 def handle_termination() -> None:

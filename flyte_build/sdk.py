@@ -90,7 +90,7 @@ class RunContext:
         recorded = Recorded(run, stores.history.action(run))
         settings = replace(recorded.settings(_settings or _configured(None)), **self._changes)
         if recorded.is_script:
-            call = script_call({**recorded.inputs, **inputs}, recorded.timeout, recorded.options, settings)
+            call = script_call({**recorded.inputs, **inputs}, recorded.timeout, settings)
             return _ended(Run(stores.places.data, run_in_worker(call, stores, listener, None, time.monotonic()).name))
         runner = Runner(recorded.project(), settings, stores, listener)
         task = runner.discover().task(recorded.variable)

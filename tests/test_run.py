@@ -89,6 +89,32 @@ def test_collecting_everything_leaves_a_store_that_works(flyte: Shell) -> None:
     assert flyte("run", "tasks.py", "hello").stdout == "Hello, World!\n"
 
 
+def test_what_is_asked_for_and_not_acted_on_is_kept_and_said(flyte: Shell) -> None:
+    """Once, together with what the task asks for; a run that is done again asks for the same. What makes no sense is refused."""
+    (flyte.project / "queued.py").write_text(
+        "import flyte\nenv = flyte.TaskEnvironment(name='t', queue='mine', interruptible=True)\n@env.task\ndef one() -> int: return 1\n"
+    )
+    options = ["--queue", "q", "--service-account", "robot@place", "--max-action-concurrency", "3", "--raw-data-path", "s3://bucket/raw"]
+    said = "does not act on: interruptible, max_action_concurrency, overwrite_cache, queue, raw_data_path, service_account."
+    for command in (["run", "--name", "first", "--overwrite-cache", *options, "queued.py", "one"], ["rerun", "--name", "again", "first"]):
+        errors = flyte(*command).stderr
+        assert errors.count("does not act on") == 1 and said in errors
+    kept = [json.loads((flyte.home / f"data/v1/runs/{name}/action.json").read_text())["options"] for name in ("first", "again")]
+    assert (
+        kept[0]
+        == kept[1]
+        == {
+            "overwrite_cache": True,
+            "queue": "q",
+            "service_account": "robot@place",
+            "max_action_concurrency": 3,
+            "raw_data_path": "s3://bucket/raw",
+        }
+    )
+    for wrong in (["--queue", "a b"], ["--service-account", ""], ["--max-action-concurrency", "0"], ["--raw-data-path", "queued.py"]):
+        assert wrong[0] in flyte("run", *wrong, "queued.py", "one", exit_code=2).stderr
+
+
 def test_deleting_the_local_cache_is_collecting_all_of_it(flyte: Shell) -> None:
     """The runs stay, and the next one prepares anew."""
     run = flyte.json("run", "tasks.py", "hello")["run"]
