@@ -74,10 +74,15 @@ def _options(parameter: Parameter, taken: set[str]) -> list[click.Parameter]:
     default = "required" if parameter.required else f"default: {parameter.default_text}"
     notes = "; ".join(part for part in (type.details, default) if part)
     text = f"{parameter.doc} [{notes}]" if parameter.doc else f"[{notes}]"
-    declared, metavar = [f"input_{parameter.name}", *spellings], f"<{type}>"
+    declared = [f"input_{parameter.name}", *spellings]
+    settings: dict[str, Any] = {"multiple": True, "metavar": f"<{type}>", "help": text, "type": click.UNPROCESSED}
+
+    def words(ctx: click.Context, option: click.Parameter, incomplete: str) -> list[str]:
+        return [word for word in type.words if word.startswith(incomplete)]
+
     if not type.takes("bool"):
-        return [click.Option(declared, multiple=True, metavar=metavar, help=text, type=click.UNPROCESSED)]
-    option = click.Option(declared, multiple=True, metavar=metavar, help=text, type=click.UNPROCESSED, is_flag=False, flag_value="true")
+        return [click.Option(declared, **settings, shell_complete=words)]
+    option = click.Option(declared, **settings, shell_complete=words, is_flag=False, flag_value="true")
     no = [spelling for name in spellings if (spelling := f"--no-{name.removeprefix('--')}") not in taken]
     return [option, *([_No([f"no_{parameter.name}", *no], target=f"input_{parameter.name}")] if no else [])]
 

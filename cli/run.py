@@ -29,15 +29,18 @@ _TAG = re.compile(r"[\w][\w.-]{0,127}\Z", re.ASCII)  # OCI distribution-spec 1.1
 @of_a_new_run
 @click.option("--version", default="", help="The version that the run is recorded under; the code's short digest if none is given.")
 @click.option("--copy-style", type=click.Choice(COPY_STYLES), default="loaded_modules", help="What of the project goes into the bundle.")
-@click.option("--root-dir", help="The project's root; the current folder if none is given.")
+@click.option("--root-dir", type=click.Path(), help="The project's root; the current folder if none is given.")
 @click.option(
-    "--inputs-file", metavar="FILE|-", help="Inputs by name, as JSON, YAML or TOML; `-` is standard input, with JSON. Options win."
+    "--inputs-file",
+    metavar="FILE|-",
+    type=click.Path(),
+    help="Inputs by name, as JSON, YAML or TOML; `-` is standard input, with JSON. Options win.",
 )
 @click.option("--engine", type=click.Choice(ENGINES), default="auto", help="What runs the task.")
 @click.option("--local", is_flag=True, help="Run in this process, from the working tree (for debuggers).")
 @click.option("--explain", is_flag=True, help="Show each node of the graph, and why it was made.")
 @click.option("--no-cache", is_flag=True, help="Prepare everything anew.")
-@click.argument("file", metavar="FILE")
+@click.argument("file", metavar="FILE", type=click.Path())
 @click.argument("rest", nargs=-1, type=click.UNPROCESSED, metavar="TASK [INPUTS]...")
 @click.pass_obj
 def run(

@@ -37,6 +37,7 @@ def reference() -> str:
     ]
     for command, path in commands():
         parts.append(_section(command, path))
+    parts.append("## Completion\n\n" + " ".join((flyte.epilog or "").split()) + "\n")
     return "\n".join(parts)
 
 
