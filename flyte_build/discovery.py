@@ -27,6 +27,7 @@ from flyte_build.errors import BlobCorrupt, BlobMissing, FlyteError, ModuleLoadE
 from ._version import __version__
 from .graph import FIRST_TIME, Cheap, Found, Made, Memory, Outcomes, Resolve
 
+INTERACTIVE = "<interactive>"  # Stands for the file of a task that is in none.
 _KEPT = 16  # Results for one file.
 
 

@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from .attempts import Call, Listener, Settings, Stores
 from .blocking import Blocking, blocking
-from .discovery import Project
+from .discovery import INTERACTIVE, Project
 from .errors import InitializationError, UsageError
 from .interface import interface_of
 from .prepare import locate
@@ -101,14 +101,17 @@ class RunContext:
         listener = Listener()
         stores = Stores(listener)
         file, variable = task.func.__code__.co_filename, _variable(task)
-        if not os.path.isfile(file) and mode != "local":
+        in_file = os.path.isfile(file) and file.endswith(".py")
+        if not in_file and mode != "local":
             raise UsageError(
-                f"The task {task.name} is in no file", why="Only a file can be bundled.", hint='Use `flyte.with_runcontext(mode="local")`.'
+                f"The task {task.name} is in no Python file",
+                why="It was typed in, or its file's name does not end with .py, so there is nothing to bundle.",
+                hint='Run it in this process, `flyte.with_runcontext(mode="local").run(...)`, or put it into a file.',
             )
         if mode == "local":
             from .describe import describe_task
 
-            project = locate(file, None) if os.path.isfile(file) else Project(os.getcwd(), "<interactive>")
+            project = locate(file, None) if in_file else Project(os.getcwd(), INTERACTIVE)
             call = Call(task=describe_task(task), project=project, variable=variable, inputs=inputs, settings=settings)
             finished = run_here(call, lambda: task, stores, listener)
         else:

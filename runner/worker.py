@@ -69,7 +69,10 @@ def main() -> None:
     sys.argv = [action["module"]]
     _enter(f"{order['folder']}/work", code)
     result = execute(lambda: load_task(action["module"], action["variable"]), action["inputs"], code or action["root"])
-    _hint_at_files(result, action)
+    if result["phase"] == "failed" and code:
+        from .absent import hint
+
+        result["error"]["hint"] = hint(result["error"], action)
     if result["phase"] == "failed" and result["error"]["traceback"] and not _terminated:
         _print_traceback(result["error"]["traceback"])
     write_result(order["folder"], result)
@@ -80,6 +83,8 @@ def _use_bundle(action: dict[str, Any], code: str) -> None:
     """Import the project's modules from the folder `code`, and nothing from its working tree."""
     from flyte_build.importing import Guard, root_folders, use_folder
 
+    from .absent import advice
+
     root = action["root"]
     project = [entry for entry in sys.path if (os.path.realpath(entry) + "/").startswith(root + "/") and "site-packages" not in entry]
     sys.path[:] = [entry for entry in sys.path if entry not in project]
@@ -89,7 +94,7 @@ def _use_bundle(action: dict[str, Any], code: str) -> None:
         *(f"{code}/{os.path.relpath(folder, root)}" for folder in action["last"]),
     ]
     use_folder(code, f"{action['code']}/bytecode")
-    guard = Guard(root, [*root_folders(root, action["roots"]), *project], lambda path: _advice(action, path))
+    guard = Guard(root, [*root_folders(root, action["roots"]), *project], lambda path: advice(action, path))
     places = [at for at, finder in enumerate(sys.meta_path) if getattr(finder, "__name__", "") == "PathFinder"]
     sys.meta_path.insert(places[-1] + 1 if places else len(sys.meta_path), guard)
 
@@ -111,24 +116,6 @@ def _print_traceback(text: str) -> None:
         sys.stderr.flush()
     except (OSError, ValueError, AttributeError):  # The task has closed its streams.
         return
-
-
-def _hint_at_files(result: dict[str, Any], action: dict[str, Any]) -> None:
-    """Say what to do when a file was not found that the project has."""
-    error = result.get("error")
-    if error and error["type"] == "FileNotFoundError":
-        from flyte_build.bundler.secrets import by_name
-
-        name = error["message"].rpartition(": ")[2].strip("'\"")
-        path = f"{action['root']}/{name}"
-        if name and not os.path.isabs(name) and os.path.exists(path) and not by_name(name):
-            error["hint"] = f"{name} is in the project, but not in the bundle. {_advice(action, path)}"
-
-
-def _advice(action: dict[str, Any], path: str) -> str:
-    """What to do about a file or folder of the project (absolute) that is not in the bundle."""
-    include = os.path.relpath(path, os.path.dirname(f"{action['root']}/{action['file']}"))
-    return f'Add it to the environment: TaskEnvironment(..., include=["{include}"]), or use `--copy-style all`.'
 
 
 def _watch() -> None:

@@ -71,3 +71,16 @@ def test_local_runs_in_the_commands_own_process(flyte: Shell) -> None:
     assert flyte.last_run()["phase"] == "succeeded"
     result = flyte.json("run", "--local", "tasks.py", "prints", "--size", "100")
     assert result["outputs"] == {"o0": 100}
+
+
+def test_what_has_no_annotation_is_said(flyte: Shell) -> None:
+    """Once for each run, with the names; one that says `Any` means it."""
+    (flyte.project / "bare.py").write_text(
+        "import flyte\nfrom typing import Any\nenv = flyte.TaskEnvironment(name='bare')\n"
+        "@env.task\ndef adds(a, b: int, c: Any = 1):\n    return b\n"
+        "@env.task\ndef says(a: Any) -> Any:\n    return a\n"
+    )
+    text = "note: a, the result of bare.adds have no annotation"
+    for command in (["run"], ["run", "--local"]):
+        assert flyte(*command, "bare.py", "adds", "--a", "1", "--b", "2").stderr.count(text) == 1
+        assert "no annotation" not in flyte(*command, "bare.py", "says", "--a", "1").stderr
