@@ -8,7 +8,7 @@ import os
 import sys
 import traceback
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, NoReturn
 
 from flyte_build.calling import set_caller
 from flyte_build.interface import interface_of
@@ -17,6 +17,7 @@ from flyte_build.types import Mismatch, shortened
 
 from .engine import Stopped
 
+_LONGEST = 4_000  # Characters that are kept of a message, and of a part of a traceback.
 _OURS = (os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + "/", "<frozen importlib")
 
 
@@ -53,7 +54,16 @@ def execute(load: Callable[[], Task[..., Any]], inputs: Mapping[str, Any], below
     except (KeyboardInterrupt, Stopped):
         raise
     except BaseException as error:  # Whatever a task raises is its result.
-        return _failed(type(error).__name__, str(error), _traceback(error, below))
+        return failure(error, below)
+
+
+def failure(error: BaseException, below: str) -> dict[str, Any]:
+    """The description of a task that has raised `error`."""
+    try:
+        message = str(error)
+    except (Exception, SystemExit) as another:  # Whatever an exception's own `__str__` does.
+        message = f"its text cannot be had: {type(another).__name__}"
+    return _failed(type(error).__name__, message, _traceback(error, below))
 
 
 def call(task: Task[..., Any], inputs: dict[str, Any]) -> dict[str, Any]:
@@ -81,7 +91,11 @@ def _call(task: Task[..., Any], arguments: dict[str, Any]) -> Any:
 
 
 def _failed(kind: str, message: str, trace: str) -> dict[str, Any]:
-    return {"phase": "failed", "error": {"type": kind, "message": message, "kind": "user", "traceback": trace}}
+    return {"phase": "failed", "error": {"type": kind, "message": _cut(message), "kind": "user", "traceback": trace}}
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}... ({len(text):,} characters)"
 
 
 def _traceback(error: BaseException, below: str) -> str:
@@ -99,7 +113,7 @@ def _traceback(error: BaseException, below: str) -> str:
         lines = list(described.format_exception_only())
     if len(lines) > 400:
         lines = [*lines[:200], "  ...\n", *lines[-200:]]
-    return "".join(lines).replace(below + "/", "")
+    return "".join(_cut(line[:-1]) + "\n" for line in lines).replace(below + "/", "")
 
 
 def _chain(described: traceback.TracebackException) -> list[traceback.TracebackException]:
@@ -112,8 +126,8 @@ def _chain(described: traceback.TracebackException) -> list[traceback.TracebackE
     return found
 
 
-def finish(code: int) -> None:
-    """End this process as the interpreter would, without the time that taking its modules apart takes."""
+def finish(code: int, then: Callable[[], None] = lambda: None) -> NoReturn:
+    """End this process as the interpreter would, without the time that taking its modules apart takes; `then` is called last."""
     import atexit
 
     threading = sys.modules.get("threading")
@@ -126,4 +140,7 @@ def finish(code: int) -> None:
                 stream.flush()
     except (OSError, ValueError):
         pass  # The task closed its streams; its result is written already.
-    os._exit(code)
+    try:
+        then()
+    finally:
+        os._exit(code)

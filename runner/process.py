@@ -12,7 +12,7 @@ import time
 from flyte_build.errors import RuntimeSystemError
 
 from .action import Action
-from .engine import Event, Sink
+from .engine import NO_RESULT, Event, Sink
 from .log import LogWriter
 from .spawn import Worker, dismiss, follow_size, signal_group, start_worker
 
@@ -171,6 +171,8 @@ def _event(code: int, cancelled: bool) -> Event:
         return Event("failed", 137, "it was killed (SIGKILL), most likely because the machine ran out of memory")
     if code < 0:
         return Event("failed", 128 - code, f"it ended with signal {-code} ({signal.strsignal(-code)})")
+    if code == NO_RESULT:
+        return Event("failed", code, "its result could not be written: is the disk full, or the run's folder gone?")
     return Event("succeeded" if code == 0 else "failed", code, "" if code == 0 else f"its process ended with exit code {code}")
 
 
