@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from flyte_build.errors import UsageError
+from flyte_build.errors import InputError, UsageError
 from flyte_build.interface import Interface, Parameter
 
 
@@ -19,7 +19,9 @@ class Inputs(click.Command):
         taken = {spelling for parameter in interface.inputs for spelling in _spellings(parameter.name)}
         options = [option for parameter in interface.inputs for option in _options(parameter, taken)]
         help_names = [spelling for spelling in ("-h", "--help") if spelling not in taken]
-        super().__init__(name, params=options, help=interface.doc or None, context_settings={"help_option_names": help_names})
+        super().__init__(
+            name, params=options, help=interface.doc or None, context_settings={"help_option_names": help_names, "allow_extra_args": True}
+        )
 
     def parse_inputs(self, path: str, args: list[str], file: str | None = None) -> dict[str, Any]:
         """Wire of what the arguments say, and for the rest of what a file says (`-` is standard input).
@@ -27,6 +29,12 @@ class Inputs(click.Command):
         Raises `UsageError`, `InputError`, or click's usage errors; `--help` is printed.
         """
         with self.make_context(path, list(args)) as ctx:
+            if ctx.args:
+                raise InputError(
+                    f"{ctx.args[0]!r} is the value of no input",
+                    why="Inputs are options, each with its name.",
+                    hint=f"For example: {self._interface.inputs[0].usage}" if self._interface.inputs else "This task has none.",
+                )
             given = {name.removeprefix("input_"): texts for name, texts in ctx.params.items() if texts}
         values = _read(file) if file else {}
         self._interface.refuse_unknown(values)

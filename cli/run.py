@@ -67,8 +67,8 @@ def run(
         return
     runner = Runner(locate(file, root_dir), settings, stores, console, spare=console.take_spare)
     discovery = runner.discover()
-    if not rest or rest[0] in ("--help", "-h"):
-        _list_tasks(console, file, discovery, asked=bool(rest))
+    if not rest or rest[0].startswith("-"):
+        _list_tasks(console, file, discovery, asked=rest[:1] in (("--help",), ("-h",)))
         return
     variable, *texts = rest
     interface = Interface.from_document(discovery.task(variable)["interface"])

@@ -264,8 +264,8 @@ def _load_error(file: str, error: dict[str, str]) -> FlyteError:
     if error["what"]:
         place = f"{error['place']}: " if error["place"] else ""
         return ModuleLoadError(f"{place}{error['what']}", why=error["why"], hint=error["hint"])
-    if error["type"] == "SyntaxError":
-        return ModuleLoadError(f"{error['place']}: syntax error: {error['message']}", hint="Mend it, and run the command again.")
+    if error["type"] in ("SyntaxError", "IndentationError", "TabError"):
+        return ModuleLoadError(f"{error['place'] or file}: syntax error: {error['message']}", hint="Mend it, and run the command again.")
     hint = "Mend it, and run the command again."
     if error["module"]:
         hint = f"Install {error['module'].partition('.')[0]!r} into this Python, or check the name. The project's root is on `sys.path`."

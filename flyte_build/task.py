@@ -81,7 +81,7 @@ class Task(Generic[P, R]):
     """A function that an environment runs. Outside of a run, calling it just calls the function."""
 
     def __init__(self, function: Callable[P, R], environment: "TaskEnvironment", options: Options) -> None:
-        if not callable(function):
+        if not callable(function) or isinstance(function, type):
             raise DeclarationError(f"{function!r} is no function", hint="Write `@env.task` above a `def` or an `async def`.")
         for parameter in inspect.signature(function).parameters.values():
             if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):

@@ -12,12 +12,12 @@ from typing import Any, NoReturn
 
 from flyte_build.calling import set_caller
 from flyte_build.interface import interface_of
+from flyte_build.raised import cut, message_of
 from flyte_build.task import Task
 from flyte_build.types import Mismatch, shortened
 
 from .engine import Stopped
 
-_LONGEST = 4_000  # Characters that are kept of a message, and of a part of a traceback.
 _OURS = (os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + "/", "<frozen importlib")
 
 
@@ -50,7 +50,7 @@ def execute(load: Callable[[], Task[..., Any]], inputs: Mapping[str, Any], below
         message = f"the task returned {shortened(mismatch.given)}{at} where its annotation says {mismatch.expected}"
         return _failed("RuntimeDataValidationError", f"{message}. {mismatch.reasons}" if mismatch.reasons else message, "")
     except SystemExit as error:
-        return _failed("SystemExit", f"the task called sys.exit({error.code!r})", _traceback(error, below))
+        return _failed("SystemExit", f"the task called sys.exit({shortened(error.code)})", _traceback(error, below))
     except (KeyboardInterrupt, Stopped):
         raise
     except BaseException as error:  # Whatever a task raises is its result.
@@ -59,11 +59,7 @@ def execute(load: Callable[[], Task[..., Any]], inputs: Mapping[str, Any], below
 
 def failure(error: BaseException, below: str) -> dict[str, Any]:
     """The description of a task that has raised `error`."""
-    try:
-        message = str(error)
-    except (Exception, SystemExit) as another:  # Whatever an exception's own `__str__` does.
-        message = f"its text cannot be had: {type(another).__name__}"
-    return _failed(type(error).__name__, message, _traceback(error, below))
+    return _failed(type(error).__name__, message_of(error), _traceback(error, below))
 
 
 def call(task: Task[..., Any], inputs: dict[str, Any]) -> dict[str, Any]:
@@ -91,11 +87,7 @@ def _call(task: Task[..., Any], arguments: dict[str, Any]) -> Any:
 
 
 def _failed(kind: str, message: str, trace: str) -> dict[str, Any]:
-    return {"phase": "failed", "error": {"type": kind, "message": _cut(message), "kind": "user", "traceback": trace}}
-
-
-def _cut(text: str) -> str:
-    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}... ({len(text):,} characters)"
+    return {"phase": "failed", "error": {"type": kind, "message": message, "kind": "user", "traceback": trace}}
 
 
 def _traceback(error: BaseException, below: str) -> str:
@@ -113,7 +105,7 @@ def _traceback(error: BaseException, below: str) -> str:
         lines = list(described.format_exception_only())
     if len(lines) > 400:
         lines = [*lines[:200], "  ...\n", *lines[-200:]]
-    return "".join(_cut(line[:-1]) + "\n" for line in lines).replace(below + "/", "")
+    return "".join(cut(line[:-1]) + "\n" for line in lines).replace(below + "/", "")
 
 
 def _chain(described: traceback.TracebackException) -> list[traceback.TracebackException]:
