@@ -27,9 +27,10 @@ _settings: Settings | None = None
 def init(project: str = "default", domain: str = "development", **unused: Any) -> None:
     """From now on `flyte.run` prepares tasks and runs them in processes of their own, as `flyte run` does.
 
-    Arguments about a control plane are accepted and not used.
+    Arguments about a control plane are accepted, and said to be unused.
     """
     global _settings
+    _say_unused("flyte.init", unused)
     _settings = Settings(project=project, domain=domain)
 
 
@@ -40,7 +41,7 @@ def init_from_config(path: str | None = None, **unused: Any) -> None:
     """
     if path is not None and not os.path.exists(path):
         raise UsageError(f"There is no configuration file {path}", hint="Leave out the path: the defaults hold then.")
-    init()
+    init(**unused)
 
 
 def current_project() -> str:
@@ -156,7 +157,13 @@ def with_runcontext(
         "env": env_vars,
         "labels": labels,
     }
+    _say_unused("flyte.with_runcontext", unused)
     return RunContext(mode, {key: value for key, value in given.items() if value is not None})
+
+
+def _say_unused(function: str, given: Mapping[str, Any]) -> None:
+    if names := [name for name, value in given.items() if value is not None]:
+        Listener().said(f"{function} does not act on: {', '.join(names)}.")
 
 
 def _variable(task: Task[..., Any]) -> str:

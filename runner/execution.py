@@ -76,14 +76,22 @@ def _call(task: Task[..., Any], arguments: dict[str, Any]) -> Any:
         return task.func(**arguments)
     import asyncio
 
-    try:
-        asyncio.get_running_loop()
-    except RuntimeError:
+    if not _in_loop():
         return asyncio.run(task.func(**arguments))
     from concurrent.futures import ThreadPoolExecutor
 
     with ThreadPoolExecutor(1) as pool:  # A loop runs in this thread already, as in a notebook.
         return pool.submit(contextvars.copy_context().run, asyncio.run, task.func(**arguments)).result()
+
+
+def _in_loop() -> bool:
+    import asyncio
+
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return False
+    return True
 
 
 def _failed(kind: str, message: str, trace: str) -> dict[str, Any]:

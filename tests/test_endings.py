@@ -47,7 +47,10 @@ def test_a_task_that_does_not_succeed_says_why(flyte: Shell, task: str, args: li
 
 
 def test_a_traceback_shows_the_users_code_alone(flyte: Shell) -> None:
-    """It is printed once, is in the log, and names the project's path."""
+    """It is printed once, is in the log, and names the project's path; an async task's is no other."""
+    (flyte.project / "later.py").write_text(TASKS + "@env.task\nasync def fails_async() -> None:\n    raise ValueError\n")
+    done = flyte("run", "later.py", "fails_async", exit_code=1)
+    assert 'File "later.py", line' in done.stderr and "During handling" not in done.stderr
     done = flyte("run", "tasks.py", "fails", exit_code=1)
     assert done.stderr.count('File "tasks.py", line') == 1 and "before" in done.stdout
     log = flyte("get", "logs", flyte.last_run()["name"]).stdout
