@@ -12,7 +12,6 @@ from typing import Any, NoReturn
 
 from flyte_build.calling import set_caller
 from flyte_build.interface import interface_of
-from flyte_build.raised import cut, message_of
 from flyte_build.task import Task
 from flyte_build.types import Mismatch, shortened
 
@@ -59,6 +58,8 @@ def execute(load: Callable[[], Task[..., Any]], inputs: Mapping[str, Any], below
 
 def failure(error: BaseException, below: str) -> dict[str, Any]:
     """The description of a task that has raised `error`."""
+    from flyte_build.raised import message_of
+
     return _failed(type(error).__name__, message_of(error), _traceback(error, below))
 
 
@@ -100,6 +101,8 @@ def _failed(kind: str, message: str, trace: str) -> dict[str, Any]:
 
 def _traceback(error: BaseException, below: str) -> str:
     """The traceback from the user's first frame on, "" without any frame or note; paths in a bundle are shown as the project's."""
+    from flyte_build.raised import cut
+
     described = traceback.TracebackException.from_exception(error, limit=None)
     for one in _chain(described):
         one.stack[:] = [frame for frame in one.stack if not frame.filename.startswith(_OURS)]

@@ -94,8 +94,6 @@ def _use_bundle(action: dict[str, Any], code: str) -> None:
     """Import the project's modules from the folder `code`, and nothing from its working tree."""
     from flyte_build.importing import Guard, root_folders, use_folder
 
-    from .absent import advice
-
     root = action["root"]
     project = [entry for entry in sys.path if (os.path.realpath(entry) + "/").startswith(root + "/") and "site-packages" not in entry]
     sys.path[:] = [entry for entry in sys.path if entry not in project]
@@ -105,7 +103,7 @@ def _use_bundle(action: dict[str, Any], code: str) -> None:
         *(f"{code}/{os.path.relpath(folder, root)}" for folder in action["last"]),
     ]
     use_folder(code, f"{action['code']}/bytecode")
-    guard = Guard(root, [*root_folders(root, action["roots"]), *project], lambda path: advice(action, path))
+    guard = Guard(root, [*root_folders(root, action["roots"]), *project], lambda path: _advice(action, path))
     places = [at for at, finder in enumerate(sys.meta_path) if getattr(finder, "__name__", "") == "PathFinder"]
     sys.meta_path.insert(places[-1] + 1 if places else len(sys.meta_path), guard)
 
@@ -127,6 +125,12 @@ def _print(text: str) -> None:
         sys.stderr.flush()
     except (OSError, ValueError, AttributeError):  # The task has closed its streams.
         return
+
+
+def _advice(action: dict[str, Any], path: str) -> str:
+    from .absent import advice
+
+    return advice(action, path)
 
 
 def _watch() -> None:
