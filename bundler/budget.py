@@ -50,5 +50,6 @@ class Meter:
         return BudgetExceeded(
             f"There is too much below the root for a bundle: {what}",
             why="Is the root meant? `--root-dir` sets it, and `--copy-style loaded_modules` takes only what is imported.",
-            hint=f"The largest so far, as lines for `.flyteignore`:{listed}",
+            hint=f"The largest so far, as lines for `.flyteignore`:{listed}\n"
+            "The settings bundle.max_files, bundle.max_size and bundle.max_scan_time raise the limits.",
         )

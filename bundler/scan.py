@@ -19,12 +19,12 @@ from flyte_build.cas.digest import Digest
 from flyte_build.cas.statindex import Row, StatIndex, hash_file, row, trusted
 from flyte_build.errors import ScanError
 
-from .budget import Budget, Meter
 from .draft import Draft, Unread, pack
 from .listing import RULE_FILES, VENV, Listing, look, states
 from .snapshot import Contents, File, Folder, Scan
 
 if TYPE_CHECKING:
+    from .budget import Budget
     from .ignore import Rules
 
 Progress = Callable[[int, int], None]
@@ -45,8 +45,8 @@ class Scanner:
         counters: Counters,
         *,
         blobs: Blobs | None = None,
-        budget: Budget = Budget(),
-        allowed: Callable[[], frozenset[str]] = frozenset,
+        budget: "Budget | None" = None,
+        allowed: frozenset[str] = frozenset(),
         progress: Progress = lambda done, total: None,
     ) -> None:
         self._root, self._index, self._counters, self._blobs = root, index, counters, blobs
@@ -59,11 +59,13 @@ class Scanner:
 
         Raises `SecretRefused`, `BudgetExceeded`, `FileUnstable`, or `ScanError` for what cannot be in a bundle.
         """
+        from .budget import Budget, Meter
+
         scope = f"tree:{self._root}"
         before = {folder: Folder(*known) for folder, known in self._index.load(scope).items()}
         folders: dict[str, Folder | Draft] = {}
         self._rules = {}
-        meter = Meter(self._budget)
+        meter = Meter(self._budget or Budget())
         waiting = [("", True)]
         while waiting:
             folder, valid = waiting.pop()
@@ -229,7 +231,7 @@ class Scanner:
         if found:
             from . import secrets
 
-            secrets.refuse(found, self._allowed())
+            secrets.refuse(found, self._allowed)
 
 
 class _Drafts:

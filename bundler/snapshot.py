@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import marshal
 import os
-from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -65,14 +64,11 @@ class Contents:
         return self._data.pop(path, None)
 
 
-@dataclass
 class Scan:
     """What was found, and what is remembered of the time before: folders by relative path ("" or ending in "/")."""
 
-    root: str
-    folders: dict[str, Folder]
-    before: dict[str, Folder]
-    contents: Contents = field(default_factory=Contents)
+    def __init__(self, root: str, folders: dict[str, Folder], before: dict[str, Folder], contents: Contents) -> None:
+        self.root, self.folders, self.before, self.contents = root, folders, before, contents
 
     @property
     def unchanged(self) -> bool:

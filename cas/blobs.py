@@ -99,7 +99,11 @@ class Blobs:
         with storing("list the blobs"), os.scandir(self.folder) as entries:
             for entry in entries:
                 if is_hex(entry.name):
-                    yield Digest("sha256:" + entry.name), entry.stat(follow_symlinks=False).st_size
+                    try:
+                        size = entry.stat(follow_symlinks=False).st_size
+                    except FileNotFoundError:  # Another process collects.
+                        continue
+                    yield Digest("sha256:" + entry.name), size
 
     def litter(self) -> Iterator[str]:
         """The paths of temporary files; the caller must know that nobody is writing."""

@@ -5,7 +5,7 @@ Format 1, below the folder (docs/formats.md):
     v1/oci-layout, v1/index.json, v1/blobs/sha256/<hex>    a valid OCI image layout
     v1/cache.sqlite                                        records, labels, traces, stat index
     v1/extractions/<hex of a tree>/                        trees, extracted
-    v1/leases/  v1/lock  v1/quarantine/
+    v1/leases/  v1/lock  v1/quarantine/  v1/collected.json
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from .counters import Counters
 from .database import open_database
 from .digest import Digest
 from .faults import storing
+from .folder import make_own
 from .lease import Lease, held, locked
 
 FORMAT = 1
@@ -65,7 +66,7 @@ class Cache:
 
     def _create(self) -> None:
         with storing("make the cache's folder"):
-            os.makedirs(self.root, exist_ok=True)
+            make_own(self.root)
             for name in os.listdir(self.root):
                 if name[:1] == "v" and name[1:].isdigit() and int(name[1:]) > FORMAT:
                     raise StoreFormatUnknown(
@@ -124,14 +125,16 @@ class Cache:
         manifests = []
         for label, record in self.records.labelled("bundle"):
             manifest, tree = record.refs[0], record.refs[-1]
-            if not self.blobs.has(manifest):
+            try:
+                size = os.path.getsize(self.blobs.path(manifest))
+            except FileNotFoundError:
                 continue
             name = label.rsplit("/", 1)[-1].replace(" ", "-") or "bundle"
             manifests.append(
                 {
                     "mediaType": "application/vnd.oci.image.manifest.v1+json",
                     "digest": manifest,
-                    "size": os.path.getsize(self.blobs.path(manifest)),
+                    "size": size,
                     "annotations": {"org.opencontainers.image.ref.name": f"{name}-{tree.short}"},
                 }
             )

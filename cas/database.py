@@ -36,14 +36,20 @@ class Database:
     def execute_many(self, statement: str, rows: Sequence[Sequence[Any]]) -> None:
         """Run one statement for each of `rows`, all in one transaction."""
         if rows:
-            self.execute("BEGIN IMMEDIATE")
-            try:
-                with self._errors():
-                    self._connection.executemany(statement, [[_encodable(value) for value in row] for row in rows])
-            except BaseException:
+            with self.transaction(), self._errors():
+                self._connection.executemany(statement, [[_encodable(value) for value in row] for row in rows])
+
+    @contextmanager
+    def transaction(self) -> Iterator[None]:
+        """All statements of the body, or none."""
+        self.execute("BEGIN IMMEDIATE")
+        try:
+            yield
+        except BaseException:
+            if self._connection.in_transaction:  # A full disk has ended it already.
                 self.execute("ROLLBACK")
-                raise
-            self.execute("COMMIT")
+            raise
+        self.execute("COMMIT")
 
     @contextmanager
     def _errors(self) -> Iterator[None]:

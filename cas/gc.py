@@ -1,7 +1,8 @@
 """Garbage collection: mark what is reachable from the roots, sweep the rest.
 
-Roots are leases, and records used within the keep time. There is no grace by age: whoever writes holds the cache's
-shared lock, and deleting happens in short turns under the exclusive one, each with marks of its own moment.
+Roots are leases, and records used within the keep time; where space is short, the records that were used least recently
+are given up too. There is no grace by age: whoever writes holds the cache's shared lock, and deleting happens in short
+turns under the exclusive one, each with marks of its own moment.
 """
 
 from __future__ import annotations
@@ -13,13 +14,27 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice
 
-from flyte_build.errors import StoreUnavailable
-
 from .cache import Cache
-from .digest import Digest
+from .digest import Digest, Key
+from .eviction import evict
 from .faults import storing
+from .records import Use
 
+_MAKES_ROOM = "to make room: it was used least recently"
 _TURN = 2000  # Deletions under one exclusive lock: about a tenth of a second.
+
+
+@dataclass(frozen=True, kw_only=True)
+class Space:
+    """What the cache may take, in bytes: at most `max_size`, and less while the disk has not `min_free`.
+
+    For the sake of free space it is never made smaller than `min_size`: when something else fills the disk, giving up
+    the cache would not help.
+    """
+
+    max_size: int | None = None
+    min_free: int = 0
+    min_size: int = 0
 
 
 @dataclass(frozen=True)
@@ -33,10 +48,17 @@ class Removed:
 
 @dataclass(frozen=True)
 class Collection:
-    """What a collection removed, and how many blobs it kept."""
+    """What a collection removed, and how many blobs it kept.
+
+    `over` are the bytes by which the cache is still above its `max_size` (they are in use), `lacking` those that the disk
+    still misses to `min_free`; `complete` says whether there was time for all.
+    """
 
     removed: list[Removed]
     kept: int
+    over: int = 0
+    lacking: int = 0
+    complete: bool = True
 
     @property
     def bytes(self) -> int:
@@ -44,50 +66,76 @@ class Collection:
         return sum(item.size for item in self.removed)
 
 
-def collect(cache: Cache, keep: float, dry_run: bool) -> Collection:
+def collect(cache: Cache, keep: float, dry_run: bool, space: Space = Space(), seconds: float = float("inf")) -> Collection:
     """Remove what no lease and no record used within the last `keep` seconds needs; 0 removes all that has no root.
 
-    A dry run finds the same things and touches nothing. Safe beside running tasks, writers and other collections.
+    Records are given up beyond that until the cache fits into `space`. After `seconds` nothing more is begun. A dry run
+    finds the same things and touches nothing. Safe beside running tasks, writers and other collections.
     """
-    removed: list[Removed] = []
+    deadline = time.monotonic() + seconds
     limit = int(time.time() - keep)
+    is_short = space.max_size is not None or shutil.disk_usage(cache.folder).free < space.min_free
+    extracted = dict(_extracted(cache)) if is_short else {}
     with cache.collecting():
-        if not dry_run:
-            cache.records.remove_unused(limit)
-        marks = _Marks(cache, limit)
-        live = marks.now()
-        removed += _litter(cache, dry_run)
-        removed += _extractions(cache, live, dry_run)
+        given_up: list[Use] = []
+        over = lacking = 0
+        if is_short:
+            given_up, over, lacking = _make_room(cache, limit, space, extracted)
+        keys, surplus = {key for key, _, _ in given_up}, {ref for _, _, refs in given_up for ref in refs}
+        marks = _Marks(cache, limit, keys)
+        removed = list(_litter(cache, dry_run))
         names = iter(list(cache.blobs.names()))
+    removed += _extractions(cache, marks, surplus, dry_run, deadline)  # First: a database on a full disk cannot even forget.
+    if not dry_run:
+        with cache.collecting():
+            unused = cache.records.unused(limit, (use for use in cache.records.uses(limit) if use[0] not in keys))
+            cache.records.remove_all([*unused, *keys])
+            marks = _Marks(cache, limit, set())  # What is recorded again from now on counts.
     kept = 0
-    while turn := list(islice(names, _TURN)):
+    while time.monotonic() < deadline and (turn := list(islice(names, _TURN))):
         with cache.collecting():
             live = marks.now()
             for digest, size in turn:
                 if digest in live:
                     kept += 1
                     continue
-                removed.append(Removed(digest, size, "no lease or recent record needs it"))
+                removed.append(Removed(digest, size, _MAKES_ROOM if digest in surplus else "no lease or recent record needs it"))
                 if not dry_run:
                     cache.blobs.delete(digest)
+    unseen = len(list(names))
     if not dry_run:
         _forget_folders(cache)
         cache.publish_index()
-    return Collection(removed, kept)
+    return Collection(removed, kept + unseen, over, lacking, time.monotonic() < deadline)
+
+
+def _make_room(cache: Cache, limit: int, space: Space, extracted: dict[Digest, int]) -> tuple[list[Use], int, int]:
+    """The records to give up, the bytes that are too many even then, and those that the disk still lacks."""
+    sizes = {**dict(cache.blobs.names()), **extracted}
+    uses, pinned = cache.records.uses(limit), cache.leased()
+    needed = sum(sizes.get(ref, 0) for ref in pinned.union(*(refs for _, _, refs in uses)))
+    free = shutil.disk_usage(cache.folder).free + sum(sizes.values()) - needed
+    target = needed if space.max_size is None else min(needed, space.max_size)
+    if free < space.min_free:
+        target = min(target, max(needed - (space.min_free - free), space.min_size))
+    given_up, left = evict(uses, sizes, pinned, target)
+    over = 0 if space.max_size is None else max(0, left - space.max_size)
+    return given_up, over, max(0, space.min_free - (free + needed - left))
 
 
 class _Marks:
-    """What is live at this moment; records are read again only when another process has written some."""
+    """What is live at this moment, without the records that are `given_up`; read again only when another process has written."""
 
-    def __init__(self, cache: Cache, limit: int) -> None:
-        self._cache, self._limit = cache, limit
+    def __init__(self, cache: Cache, limit: int, given_up: set[Key]) -> None:
+        self._cache, self._limit, self._given_up = cache, limit, given_up
         self._version = -1
         self._recorded: set[Digest] = set()
 
     def now(self) -> set[Digest]:
         version = self._cache.records.version()
         if version != self._version:
-            self._version, self._recorded = version, self._cache.records.needed(self._limit)
+            uses = self._cache.records.uses(self._limit)
+            self._version, self._recorded = version, {ref for key, _, refs in uses if key not in self._given_up for ref in refs}
         return self._recorded.union(self._cache.leased())
 
 
@@ -100,18 +148,31 @@ def _litter(cache: Cache, dry_run: bool) -> Iterator[Removed]:
         yield Removed(os.path.basename(path), size, "left by a writer that ended early")
 
 
-def _extractions(cache: Cache, live: set[Digest], dry_run: bool) -> Iterator[Removed]:
+def _extractions(cache: Cache, marks: _Marks, surplus: set[Digest], dry_run: bool, deadline: float) -> Iterator[Removed]:
     with storing("list the extractions"):
         names = sorted(os.listdir(cache.extractions))
     for name in names:
         path = f"{cache.extractions}/{name}"
         unfinished = name.startswith(".")
-        if unfinished or Digest("sha256:" + name) not in live:
-            size = _size(path)
+        digest = Digest("sha256:" + name)
+        if time.monotonic() >= deadline:
+            return
+        with cache.collecting():
+            if digest in marks.now() or not os.path.lexists(path):
+                continue
             if not dry_run:
-                remove_tree(path)
-            why = "left by an extraction that ended early" if unfinished else "the tree extracted here is not needed"
-            yield Removed(name if unfinished else "sha256:" + name, size, why)
+                path = _doom(path)
+        size = _size(path)
+        if not dry_run:
+            _remove_doomed(path)  # It can take long, and nobody waits for it.
+        why = _MAKES_ROOM if digest in surplus else "the tree extracted here is not needed"
+        yield Removed(name, size, "left by an extraction that ended early") if unfinished else Removed(digest, size, why)
+
+
+def _extracted(cache: Cache) -> Iterator[tuple[Digest, int]]:
+    with storing("list the extractions"):
+        names = os.listdir(cache.extractions)
+    yield from ((Digest("sha256:" + name), _size(f"{cache.extractions}/{name}")) for name in names)
 
 
 def _forget_folders(cache: Cache) -> None:
@@ -122,7 +183,14 @@ def _forget_folders(cache: Cache) -> None:
 
 
 def _size(path: str) -> int:
-    return sum(os.lstat(os.path.join(folder, file)).st_size for folder, _, files in os.walk(path) for file in files)
+    size = 0
+    for folder, _, files in os.walk(path):
+        for file in files:
+            try:
+                size += os.lstat(os.path.join(folder, file)).st_size
+            except FileNotFoundError:  # Another process removes it.
+                continue
+    return size
 
 
 def remove_tree(path: str) -> None:
@@ -130,19 +198,31 @@ def remove_tree(path: str) -> None:
 
     It is renamed first, so that nobody meets half of it under its own name.
     """
+    _remove_doomed(_doom(path))
+
+
+def _doom(path: str) -> str:
+    """Take away the name of what is to be removed; its new path."""
     doomed = f"{os.path.dirname(path)}/.doomed-{os.urandom(8).hex()}"
     with storing("remove an extraction"):
         try:
             os.rename(path, doomed)
         except FileNotFoundError:
+            pass  # Somebody else has done so.
+    return doomed
+
+
+def _remove_doomed(doomed: str) -> None:
+    with storing("remove an extraction"):
+        if not os.path.lexists(doomed):
             return
         if os.path.islink(doomed) or not os.path.isdir(doomed):
             os.unlink(doomed)
             return
-        for folder, _, _ in os.walk(doomed):
-            os.chmod(folder, 0o700)
-        try:
-            shutil.rmtree(doomed)
-        except FileNotFoundError as error:  # Another process removes it too.
-            if os.path.exists(doomed):
-                raise StoreUnavailable(f"Could not remove {doomed}", why=str(error)) from error
+        while os.path.exists(doomed):
+            try:
+                for folder, _, _ in os.walk(doomed):
+                    os.chmod(folder, 0o700)
+                shutil.rmtree(doomed)
+            except FileNotFoundError:  # Another process removes it too.
+                continue

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,6 +19,8 @@ CREATE TABLE IF NOT EXISTS labels(label TEXT PRIMARY KEY, key TEXT NOT NULL, use
 CREATE TABLE IF NOT EXISTS traces(
   base TEXT NOT NULL, key TEXT NOT NULL, seen TEXT NOT NULL, used INTEGER NOT NULL, PRIMARY KEY(base, key)) WITHOUT ROWID;
 """
+Use = tuple[Key, int, tuple[Digest, ...]]
+"""A record as far as space matters: its key, when it was last used, and what it refers to."""
 _FRESH = 3600  # Seconds within which a second use of a record is not written down: a warm command writes nothing.
 _USED_AFTER = "min(used, ?) > ?"  # A use "in the future" was written before the clock was set back: it counts as one now.
 
@@ -72,16 +74,29 @@ class Records:
         """Forget a record; blobs are not touched."""
         self._database.execute("DELETE FROM records WHERE key=?", (key,))
 
-    def remove_unused(self, limit: int) -> None:
-        """Forget the records that were last used at `limit` or before, and the labels and traces that named them."""
-        self._database.execute(f"DELETE FROM records WHERE NOT {_USED_AFTER}", (int(time.time()), limit))
+    def remove_all(self, keys: Iterable[Key]) -> None:
+        """Forget these records, and the labels and traces that named them."""
+        self._database.execute_many("DELETE FROM records WHERE key=?", [(key,) for key in keys])
+        self._forget_names()
+
+    def _forget_names(self) -> None:
         self._database.execute("DELETE FROM labels WHERE key NOT IN (SELECT key FROM records)")
         self._database.execute("DELETE FROM traces WHERE key NOT IN (SELECT key FROM records)")
 
-    def needed(self, limit: int) -> set[Digest]:
-        """What the records used after `limit` refer to."""
-        rows = self._database.execute(f"SELECT refs FROM records WHERE {_USED_AFTER}", (int(time.time()), limit))
-        return {Digest(ref) for (refs,) in rows for ref in json.loads(refs)}
+    def uses(self, limit: int) -> list[Use]:
+        """The records used after `limit`."""
+        now = int(time.time())
+        rows = self._database.execute(f"SELECT key, used, refs FROM records WHERE {_USED_AFTER}", (now, limit))
+        return [(Key(key), min(used, now), tuple(map(Digest, json.loads(refs)))) for key, used, refs in rows]
+
+    def unused(self, limit: int, staying: Iterable[Use]) -> list[Key]:
+        """The records last used at `limit` or before, but for those that refer only to what the `staying` ones do.
+
+        Removing such a one would free nothing: a pack's is used only when a bundle is made of it, and then saves that work.
+        """
+        needed = {ref for _, _, refs in staying for ref in refs}
+        rows = self._database.execute(f"SELECT key, refs FROM records WHERE NOT {_USED_AFTER}", (int(time.time()), limit))
+        return [Key(key) for key, refs in rows if not (found := json.loads(refs)) or not needed.issuperset(found)]
 
     def needing(self, digest: Digest) -> list[Record]:
         """The records that cannot be used without `digest`."""

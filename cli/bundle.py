@@ -8,8 +8,10 @@ from typing import Any
 import click
 
 from flyte_build.attempts import Settings, Stores
+from flyte_build.config.settings import COPY_STYLES, CopyStyle
 from flyte_build.errors import UsageError
-from flyte_build.prepare import COPY_STYLES, CopyStyle, locate
+from flyte_build.housekeeping import start_if_due
+from flyte_build.prepare import locate
 from flyte_build.running import Runner
 
 from .console import Console
@@ -23,15 +25,19 @@ def bundle() -> None:
 
 
 @bundle.command("ls")
-@click.option("--copy-style", type=click.Choice(COPY_STYLES), default="loaded_modules", help="What of the project goes into the bundle.")
+@click.option("--copy-style", type=click.Choice(COPY_STYLES), help="What of the project goes into the bundle (setting: run.copy_style).")
 @click.option("--root-dir", type=click.Path(), help="The project's root; the current folder if none is given.")
 @click.option("--why", metavar="PATH", type=click.Path(), help="Say why this file is in the bundle, or which line keeps it out.")
 @click.argument("file", metavar="FILE", type=click.Path())
 @click.pass_obj
-def ls(console: Console, copy_style: CopyStyle, root_dir: str | None, why: str | None, file: str) -> None:
+def ls(console: Console, copy_style: CopyStyle | None, root_dir: str | None, why: str | None, file: str) -> None:
     """List what the bundle of FILE holds, what is kept out, and by which rule. Fails wherever `flyte run` would."""
     stores = Stores(console)
-    runner = Runner(locate(file, root_dir), Settings(copy_style=copy_style, version="-"), stores, console)
+    project = locate(file, root_dir)
+    config = console.configuration(project.root)
+    settings = Settings.configured(config, copy_style=copy_style, version="-")
+    click.get_current_context().call_on_close(lambda: start_if_due(stores.cache, config))
+    runner = Runner(project, settings, stores, console)
     with stores.cache.preparing():
         listing = runner.list_bundle()
     root = runner.project.root
@@ -69,6 +75,8 @@ def _explain(console: Console, path: str, listing: dict[str, Any], runner: Runne
         }
         why = next((reason for reason, holds in reasons.items() if holds), "no rule keeps it out")
         console.print(f"{path} is in the bundle: {why}" + (f", although a rule would keep it out ({rule['rule']})" if rule else "") + ".")
+    elif below := [entry for entry in listing["files"] if path == "." or entry["path"].startswith(path + "/")]:
+        console.print(f"{path} is a folder with {len(below):,} of the bundle's files.")
     elif rule is not None:
         console.print(f"{path} is not in the bundle: {rule['path']} is kept out by {rule['rule']}.")
     elif not os.path.lexists(f"{runner.project.root}/{path}"):
@@ -76,4 +84,5 @@ def _explain(console: Console, path: str, listing: dict[str, Any], runner: Runne
     else:
         include = os.path.relpath(path, os.path.dirname(runner.project.file))
         remedy = f'Add include=["{include}"] to the environment, or use `--copy-style all`.'
-        console.print(f"{path} is not in the bundle: nothing imports it. {remedy}")
+        everything = runner.settings.copy_style == "all"
+        console.print(f"{path} is not in the bundle: {'it holds no files.' if everything else 'nothing imports it. ' + remedy}")

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Mapping
+from typing import Any
+
 import click
 
 from flyte_build.attempts import Settings, Stores
-from flyte_build.errors import UsageError
-from flyte_build.prepare import COPY_STYLES, CopyStyle, locate
+from flyte_build.config import settings
+from flyte_build.config.settings import COPY_STYLES, CopyStyle
+from flyte_build.prepare import locate
 from flyte_build.running import Runner
 
-from .console import Console, node_json
-
-_KEEP = "14 days"
+from .console import Console, Quiet, node_json
 
 
 @click.group()
@@ -20,15 +23,17 @@ def cache() -> None:
 
 
 @cache.command("why")
-@click.option("--copy-style", type=click.Choice(COPY_STYLES), default="loaded_modules", help="What of the project goes into the bundle.")
+@click.option("--copy-style", type=click.Choice(COPY_STYLES), help="What of the project goes into the bundle (setting: run.copy_style).")
 @click.option("--root-dir", help="The project's root; the current folder if none is given.")
-@click.argument("file", metavar="FILE")
+@click.argument("file", metavar="FILE", type=click.Path())
 @click.argument("task", metavar="[TASK]", required=False)
 @click.pass_obj
-def why(console: Console, copy_style: CopyStyle, root_dir: str | None, file: str, task: str | None) -> None:
+def why(console: Console, copy_style: CopyStyle | None, root_dir: str | None, file: str, task: str | None) -> None:
     """Say what `flyte run FILE` would prepare, and what changed since the last time. Prepares nothing."""
     stores = Stores(console)
-    runner = Runner(locate(file, root_dir), Settings(copy_style=copy_style, version="-"), stores, Quiet(console), dry=True)
+    project = locate(file, root_dir)
+    chosen = Settings.configured(console.configuration(project.root), copy_style=copy_style, version="-")
+    runner = Runner(project, chosen, stores, Quiet(console), dry=True)
     with stores.cache.preparing():
         runner.discover()
         if task is not None:
@@ -43,28 +48,30 @@ def why(console: Console, copy_style: CopyStyle, root_dir: str | None, file: str
         console.print(f"{state} {outcome.node.kind:10} {outcome.node.name}" + (f"  ({outcome.why})" if outcome.why else ""))
 
 
-class Quiet(Console):
-    """Says what must be said, and nothing of nodes."""
-
-    def __init__(self, console: Console) -> None:
-        self.__dict__ = console.__dict__
-
-    def resolved(self, outcome: object) -> None:
-        """Nothing: the command prints all nodes itself."""
-
-
 @cache.command("stats")
 @click.pass_obj
 def stats(console: Console) -> None:
-    """Say where the cache is and what it holds."""
-    stores = Stores(console)
-    found = stores.cache.statistics()
+    """Say where the cache is, what it holds, and when it was last collected."""
+    from flyte_build.housekeeping import last
+
+    opened = Stores(console).cache
+    found, collected = opened.statistics(), last(opened)
     if console.json:
-        console.document(found)
-    else:
-        console.print(
-            "\n".join(f"{name:13} {value:,}" if isinstance(value, int) else f"{name:13} {value}" for name, value in found.items())
-        )
+        console.document({**found, "collected": collected})
+        return
+    for name, value in found.items():
+        console.print(f"{name:13} {value:,}" if isinstance(value, int) else f"{name:13} {value}")
+    console.print(f"{'collected':13} {_collected(collected)}")
+
+
+def _collected(last: Mapping[str, Any] | None) -> str:
+    if last is None:
+        return "not yet"
+    if last["error"]:
+        return f"{last['ended']}, without success: {last['error']}"
+    who = "by itself" if last["by"] == "itself" else "by `flyte cache gc`"
+    rest = "" if last["complete"] else "; there was no time for all"
+    return f"{last['ended']}, {who}: {last['removed']:,} things removed, {last['bytes']:,} bytes{rest}"
 
 
 @cache.command("verify")
@@ -91,22 +98,34 @@ def verify(console: Console) -> None:
 
 @cache.command("gc")
 @click.option("--dry-run", is_flag=True, help="Show what would be removed, and remove nothing.")
-@click.option("--keep", default=_KEEP, show_default=True, help="Keep what was used within this time; 0s removes all that has no root.")
+@click.option("--keep", metavar="TIME", help="Keep what was used within this time; 0s removes all that has no root (setting: cache.keep).")
+@click.option(
+    "--max-size", metavar="SIZE", help="Give up what was used least recently until the cache is no larger (setting: cache.max_size)."
+)
+@click.option("--min-free", metavar="SIZE", help="The same while the disk has less free space (settings: cache.min_free, cache.min_size).")
 @click.pass_obj
-def gc(console: Console, dry_run: bool, keep: str) -> None:
+def gc(console: Console, dry_run: bool, keep: str | None, max_size: str | None, min_free: str | None) -> None:
     """Remove what no running task and no recent use needs."""
     from flyte_build.cas.gc import collect
-    from flyte_build.texts import parse_timedelta
+    from flyte_build.housekeeping import note, space
 
-    try:
-        seconds = parse_timedelta(keep).total_seconds()
-    except (ValueError, OverflowError):
-        raise UsageError(f"--keep {keep!r} is no duration", hint="For example: --keep 14d, --keep P2W, --keep 0s") from None
-    if seconds < 0:
-        raise UsageError(f"--keep {keep!r} is negative", hint="0s removes all that has no root.")
-    collection = collect(Stores(console).cache, seconds, dry_run)
+    config = console.configuration(os.path.realpath(os.getcwd()))
+    config = config.override({settings.KEEP: keep, settings.MAX_SIZE: max_size, settings.MIN_FREE: min_free})
+    opened = Stores(console).cache
+    collection = collect(opened, config[settings.KEEP], dry_run, space(config))
+    if not dry_run:
+        note(opened, collection, "command")
+    if collection.over:
+        console.said(f"The cache is still {collection.over:,} bytes above its limit: running tasks need them.")
+    if collection.lacking:
+        console.said(
+            f"The disk has still {collection.lacking:,} bytes less free space than it should: something else fills it, "
+            "or what is left is kept for cache.min_size."
+        )
     if console.json:
-        console.document({"removed": [vars(item) for item in collection.removed], "bytes": collection.bytes, "kept": collection.kept})
+        removed = [vars(item) for item in collection.removed]
+        counts = {"bytes": collection.bytes, "kept": collection.kept, "over": collection.over, "lacking": collection.lacking}
+        console.document({"removed": removed, **counts})
         return
     for item in collection.removed[:20]:
         console.note(f"  {item.digest}  {item.size:,} bytes  {item.why}")

@@ -13,6 +13,7 @@ import click
 from click.shell_completion import CompletionItem, shell_complete
 
 from flyte_build.attempts import Listener, Settings, Stores
+from flyte_build.config import Configuration
 from flyte_build.errors import FlyteError
 from flyte_build.interface import Interface
 from flyte_build.prepare import locate
@@ -94,4 +95,6 @@ class _Runs(click.Group):
 
 
 def _discover(project: "Project") -> "Discovery":
-    return Runner(project, Settings(), Stores(Listener()), Listener()).discover()
+    listener = Listener()
+    settings = Settings.configured(Configuration.load(project.root, listener.said))
+    return Runner(project, settings, Stores(listener), listener).discover()

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import click
 
 from flyte_build.attempts import Listener, pass_on
+from flyte_build.config import Configuration
 
 if TYPE_CHECKING:
     from flyte_build.graph import Node, Outcome
@@ -25,9 +26,17 @@ class Console(Listener):
     """Prints for a person, or one JSON document for a machine; then everything else goes to standard error."""
 
     def __init__(
-        self, format: Format, *, verbose: int = 0, progress: bool = True, color: bool = True, spare: "Worker | None" = None
+        self,
+        format: Format,
+        *,
+        verbose: int = 0,
+        progress: bool = True,
+        color: bool = True,
+        spare: "Worker | None" = None,
+        config: str | None = None,
     ) -> None:
         self.json = format in ("json", "json-raw")
+        self.config = config
         self.spare = spare
         self._raw, self._plain, self._verbose = format == "json-raw", format == "table-simple", verbose
         terminal = sys.stderr.isatty()
@@ -40,6 +49,10 @@ class Console(Listener):
         """The worker that was started early; whoever takes it sends it away."""
         spare, self.spare = self.spare, None
         return spare
+
+    def configuration(self, root: str) -> Configuration:
+        """What is configured for the project at `root`: by the file that the command names, else by those that are found."""
+        return Configuration.load(root, self.said, self.config)
 
     def style(self, text: str, **style: Any) -> str:
         """`text` in a style, where colours are wanted."""
@@ -148,7 +161,7 @@ class Console(Listener):
     def _status(self, text: str) -> None:
         if self._live:
             self._line = True
-            width = os.get_terminal_size(2).columns - 1
+            width = (os.get_terminal_size(2).columns or 80) - 1  # A new terminal may not know its width yet.
             sys.stderr.write(f"\r\x1b[2K{text[:width]}")
             sys.stderr.flush()
 
@@ -157,6 +170,16 @@ class Console(Listener):
             self._line = False
             sys.stderr.write("\r\x1b[2K")
             sys.stderr.flush()
+
+
+class Quiet(Console):
+    """Says what must be said, and nothing of nodes."""
+
+    def __init__(self, console: Console) -> None:
+        self.__dict__ = console.__dict__
+
+    def resolved(self, outcome: object) -> None:
+        """Nothing: the command prints all nodes itself."""
 
 
 def node_json(outcome: Outcome) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from .options import moment, pairs, runs
 
 @click.group()
 def get() -> None:
-    """Runs: their state, logs, inputs and outputs, and code."""
+    """Runs: their state, logs, inputs and outputs, and code; and the configuration."""
 
 
 @get.command("run")
@@ -184,6 +184,15 @@ def code(console: Console, output: str | None, run: str, action: str | None) -> 
         console.document({"run": run, "digest": row.tree, "folder": os.path.abspath(folder), "files": number})
     else:
         console.print(f"{number:,} {'file' if number == 1 else 'files'} written to {folder}; tree {row.tree}")
+
+
+@get.command("config")
+@click.pass_obj
+def config(console: Console) -> None:
+    """Show each setting, its value, and where that comes from: the same as `flyte config`."""
+    from .config import show_settings
+
+    show_settings(console)
 
 
 def _check_action(row: RunRow, action: str | None) -> None:

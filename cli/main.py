@@ -20,7 +20,10 @@ _COMMANDS = {
     "abort": ("abort", "End a run that is under way."),
     "bundle": ("bundle", "What a file's code bundle holds."),
     "cache": ("cache", "The cache on this machine: why, stats, verify, gc."),
-    "get": ("get", "Runs: their state, logs, inputs and outputs, code."),
+    "config": ("config", "Show and change the configuration."),
+    "create": ("create", "Make a configuration file."),
+    "get": ("get", "Runs: their state, logs, inputs and outputs, code; and the configuration."),
+    "graph": ("graph", "Show the graph of what a file's tasks need."),
     "rerun": ("rerun", "Run the task of an earlier run again."),
     "run": ("run", "Run a task from a Python file."),
 }
@@ -71,6 +74,7 @@ _EPILOG = """Commands, options, tasks, inputs and runs are completed by the tab 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]}, epilog=_EPILOG)
 @click.version_option(__version__, prog_name="flyte", message="%(prog)s %(version)s (flyte-build)")
+@click.option("-c", "--config", metavar="FILE", help="Read the configuration from FILE, and from no other.")
 @click.option("-v", "--verbose", count=True, help="Say more: each node, and its key.")
 @click.option(
     "-of", "--output-format", type=click.Choice(["table", "table-simple", "json", "json-raw"]), default="table", help="How to print."
@@ -78,11 +82,11 @@ _EPILOG = """Commands, options, tasks, inputs and runs are completed by the tab 
 @click.option("--no-progress", is_flag=True, help="No progress while something takes long.")
 @click.option("--no-color", is_flag=True, help="No colours (NO_COLOR does the same).")
 @click.pass_context
-def flyte(ctx: click.Context, verbose: int, output_format: Any, no_progress: bool, no_color: bool) -> None:
+def flyte(ctx: click.Context, config: str | None, verbose: int, output_format: Any, no_progress: bool, no_color: bool) -> None:
     """Run Python tasks like a build: what is prepared is content-addressed, and prepared once."""
     from .console import Console
 
-    ctx.obj = Console(output_format, verbose=verbose, progress=not no_progress, color=not no_color, spare=ctx.obj)
+    ctx.obj = Console(output_format, verbose=verbose, progress=not no_progress, color=not no_color, spare=ctx.obj, config=config)
 
 
 def run_command(args: list[str], spare: "Worker | None") -> int:

@@ -8,6 +8,7 @@ import click
 
 from flyte_build.attempts import Settings, Stores
 from flyte_build.errors import UsageError
+from flyte_build.housekeeping import start_if_due
 from flyte_build.recorded import Recorded
 from flyte_build.running import Runner, handle_termination
 
@@ -33,10 +34,12 @@ def rerun(console: Console, name: str | None, env: tuple[str, ...], label: tuple
     stores.history.get(run)
     recorded = Recorded(run, stores.history.action(run))
     variables, labels = pairs("--env", env, "MODE=fast"), pairs("--label", label, "team=blue")
-    settings = replace(recorded.settings(), name=name, env=variables, labels=labels)
+    config = console.configuration(recorded.root)
+    settings = replace(recorded.settings(Settings.configured(config)), name=name, env=variables, labels=labels)
     if recorded.is_script:
         _rerun_script(console, stores, settings, recorded, rest)
         return
+    click.get_current_context().call_on_close(lambda: start_if_due(stores.cache, config))
     runner = Runner(recorded.project(), settings, stores, console, spare=console.take_spare)
     task = runner.discover().task(recorded.variable)
     changed = Inputs(recorded.variable, recorded.interface(task)).parse_inputs(f"flyte rerun {run}", list(rest))

@@ -8,11 +8,14 @@ from typing import Any
 
 import click
 
-from flyte_build.attempts import ENGINES, EngineName, Settings, Stores
+from flyte_build.attempts import Settings, Stores
+from flyte_build.config import Configuration
+from flyte_build.config.settings import COPY_STYLES, ENGINES, CopyStyle, EngineName
 from flyte_build.discovery import Discovery
 from flyte_build.errors import UsageError
+from flyte_build.housekeeping import start_if_due
 from flyte_build.interface import Interface
-from flyte_build.prepare import COPY_STYLES, CopyStyle, locate
+from flyte_build.prepare import locate
 from flyte_build.running import Runner, handle_termination
 
 from .console import Console
@@ -24,11 +27,11 @@ _TAG = re.compile(r"[\w][\w.-]{0,127}\Z", re.ASCII)  # OCI distribution-spec 1.1
 
 
 @click.command(context_settings={"ignore_unknown_options": False, "allow_interspersed_args": False, "help_option_names": ["-h", "--help"]})
-@click.option("-p", "--project", default="default", help="The project that the run belongs to.")
-@click.option("-d", "--domain", default="development", help="The domain that the run belongs to.")
+@click.option("-p", "--project", help="The project that the run belongs to (setting: task.project).")
+@click.option("-d", "--domain", help="The domain that the run belongs to (setting: task.domain).")
 @of_a_new_run
 @click.option("--version", default="", help="The version that the run is recorded under; the code's short digest if none is given.")
-@click.option("--copy-style", type=click.Choice(COPY_STYLES), default="loaded_modules", help="What of the project goes into the bundle.")
+@click.option("--copy-style", type=click.Choice(COPY_STYLES), help="What of the project goes into the bundle (setting: run.copy_style).")
 @click.option("--root-dir", type=click.Path(), help="The project's root; the current folder if none is given.")
 @click.option(
     "--inputs-file",
@@ -36,7 +39,7 @@ _TAG = re.compile(r"[\w][\w.-]{0,127}\Z", re.ASCII)  # OCI distribution-spec 1.1
     type=click.Path(),
     help="Inputs by name, as JSON, YAML or TOML; `-` is standard input, with JSON. Options win.",
 )
-@click.option("--engine", type=click.Choice(ENGINES), default="auto", help="What runs the task.")
+@click.option("--engine", type=click.Choice(ENGINES), help="What runs the task (setting: run.engine).")
 @click.option("--local", is_flag=True, help="Run in this process, from the working tree (for debuggers).")
 @click.option("--explain", is_flag=True, help="Show each node of the graph, and why it was made.")
 @click.option("--no-cache", is_flag=True, help="Prepare everything anew.")
@@ -53,19 +56,23 @@ def run(
     and `flyte run python-script SCRIPT` a plain script.
     """
     handle_termination()
-    settings, stores = _settings(**options), Stores(console)
+    stores = Stores(console)
     if file == "hello" and not os.path.exists(file):
         from flyte_build.hello import write_example
 
         file, root_dir = write_example(stores.places.cache), None
         rest = ("hello", *rest) if not rest or rest[0].startswith("-") else rest
-    if file == "python-script" and not os.path.exists(file):
+    project = None if file == "python-script" and not os.path.exists(file) else locate(file, root_dir)
+    config = console.configuration(project.root if project else os.path.realpath(os.getcwd()))
+    settings = _settings(config, **options)
+    if project is None:
         from .script import python_script
 
         with python_script.make_context("flyte run python-script", list(rest), obj=(console, stores, settings)) as ctx:
             python_script.invoke(ctx)
         return
-    runner = Runner(locate(file, root_dir), settings, stores, console, spare=console.take_spare)
+    click.get_current_context().call_on_close(lambda: start_if_due(stores.cache, config))
+    runner = Runner(project, settings, stores, console, spare=console.take_spare)
     discovery = runner.discover()
     if not rest or rest[0].startswith("-"):
         _list_tasks(console, file, discovery, asked=rest[:1] in (("--help",), ("-h",)))
@@ -77,24 +84,26 @@ def run(
 
 
 def _settings(
+    config: Configuration,
     *,
-    project: str,
-    domain: str,
+    project: str | None,
+    domain: str | None,
     name: str | None,
     version: str,
-    copy_style: CopyStyle,
+    copy_style: CopyStyle | None,
     env: tuple[str, ...],
     label: tuple[str, ...],
-    engine: EngineName,
+    engine: EngineName | None,
     local: bool,
     no_cache: bool,
 ) -> Settings:
-    """What the options say. Raises `UsageError`."""
+    """What the options and the configuration say. Raises `UsageError`."""
     if version and not _TAG.match(version):
         raise UsageError(
             f"--version {version!r} is no version", why="It has at most 128 letters, digits, `_`, `.` and `-`.", hint="For example: v1.0.0"
         )
-    return Settings(
+    return Settings.configured(
+        config,
         project=project,
         domain=domain,
         name=name,

@@ -10,29 +10,28 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from flyte_build.cas.counters import Counters
 from flyte_build.runner.aborting import LOOK, asked
 from flyte_build.runner.action import Action
 from flyte_build.runner.engine import Stopped
 from flyte_build.runner.history import History
-from flyte_build.runner.rows import Phase
 
-from .config import Places
+from .config import Configuration, Places, settings
+from .config.settings import CopyStyle, EngineName
 from .errors import FlyteError
 
 if TYPE_CHECKING:
+    from flyte_build.bundler.budget import Budget
     from flyte_build.cas.cache import Cache
     from flyte_build.runner.aborting import Request
     from flyte_build.runner.engine import Engine, Event
+    from flyte_build.runner.rows import Phase
 
     from .discovery import Project
     from .graph import Node, Outcome
-    from .prepare import CopyStyle
 
-EngineName = Literal["auto", "process", "local"]
-ENGINES: tuple[EngineName, ...] = ("auto", "process", "local")
 _PATIENCE = 1.0  # Seconds that a task has for ending when its run is aborted.
 EXIT_CODES: dict[Phase, int] = {"succeeded": 0, "failed": 1, "aborted": 5, "timed_out": 6}
 
@@ -77,17 +76,41 @@ def pass_on(target: int, data: bytes, seconds: float) -> int:
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """How to run: what the command's options and the caller's arguments say."""
+    """How to run: what the configuration, the command's options and the caller's arguments say."""
 
-    project: str = "default"
-    domain: str = "development"
+    project: str
+    domain: str
     name: str | None = None
     version: str = ""
-    copy_style: CopyStyle = "loaded_modules"
+    copy_style: CopyStyle
     env: Mapping[str, str] = field(default_factory=dict)
     labels: Mapping[str, str] = field(default_factory=dict)
-    engine: EngineName = "auto"
+    engine: EngineName
     remake: bool = False
+    allow_secrets: frozenset[str]
+    budget: "Budget | None"
+
+    @classmethod
+    def configured(cls, config: Configuration, **given: Any) -> "Settings":
+        """What is `given` (None: it is not), and for all else what the configuration says."""
+        values = {
+            "project": config[settings.PROJECT],
+            "domain": config[settings.DOMAIN],
+            "copy_style": config[settings.COPY_STYLE],
+            "engine": config[settings.ENGINE],
+            "allow_secrets": config[settings.ALLOW_SECRETS],
+            "budget": _budget(config),
+        }
+        return cls(**{**values, **{name: value for name, value in given.items() if value is not None}})
+
+
+def _budget(config: Configuration) -> "Budget | None":
+    """What is configured, or None for the usual one: only a scan of everything loads that."""
+    if all(config.source(each) == "default" for each in (settings.MAX_FILES, settings.MAX_BYTES, settings.MAX_SCAN_TIME)):
+        return None
+    from flyte_build.bundler.budget import Budget
+
+    return Budget(files=config[settings.MAX_FILES], bytes=config[settings.MAX_BYTES], seconds=config[settings.MAX_SCAN_TIME])
 
 
 @dataclass(frozen=True)

@@ -251,6 +251,17 @@ class _Children:
         self.seconds = 0.0
 
 
+def edges(outcomes: Iterable[Outcome]) -> list[tuple[Node, Node]]:
+    """Which of these nodes another one needs: pairs of the needed one and the other."""
+    found = []
+    for outcome in outcomes:
+        node = outcome.node
+        found += [(need, node) for need in node.needs]
+        for child in outcome.children:
+            found += [*((need, child.node) for need in node.needs), (child.node, node)]
+    return found
+
+
 class Cheap(Node):
     """A node that is made even in a dry resolve, since nothing can be said without it."""
 

@@ -6,7 +6,7 @@ import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from flyte_build.bundler.marker import find
 from flyte_build.bundler.scan import Progress, Scanner
@@ -18,15 +18,14 @@ from flyte_build.cas.encoding import Value
 from flyte_build.cas.records import Record
 from flyte_build.errors import BlobCorrupt, BlobMissing, FlyteError, StoreError, UsageError
 
+from .config.settings import CopyStyle
 from .discovery import Discovery, Project
 from .graph import Cheap, Made, Node, Outcome, Outcomes, Resolve, Resolver, counted
 
 if TYPE_CHECKING:
+    from flyte_build.bundler.budget import Budget
     from flyte_build.bundler.layer import Layer
     from flyte_build.bundler.tree import Tree
-
-CopyStyle = Literal["loaded_modules", "all", "none"]
-COPY_STYLES: tuple[CopyStyle, ...] = ("loaded_modules", "all", "none")
 
 
 def locate(file: str, root_dir: str | None) -> Project:
@@ -203,15 +202,25 @@ class BundleNode(Node):
         """What its tree says."""
         return "the tree changed"
 
+    def packs(self, write: "Callable[[Digest, list[int]], Layer]") -> list[PackNode]:
+        """The packs of the tree; `write` makes one of a part's digest and the positions of its entries."""
+        from flyte_build.bundler.packs import cut
+
+        tree = self._tree.tree()
+        parts = [(tree.part_digest(positions), positions) for positions in cut(tree.sizes())]
+        has = self._cache.blobs.has
+        return [PackNode(at, self.label, part, partial(write, part, places), has) for at, (part, places) in enumerate(parts)]
+
     def make(self, outcomes: Outcomes, resolve: Resolve) -> Made:
         """Write the packs that are not there yet, then the manifest."""
-        from flyte_build.bundler import bundle, packs
+        from flyte_build.bundler import bundle
         from flyte_build.bundler.layer import Layer
+        from flyte_build.bundler.packs import Packer
         from flyte_build.bundler.snapshot import Contents
 
         tree = self._tree.tree()
         contents = self._tree.scans[0].contents if self._tree.scans else Contents()  # One scanner's scans share theirs.
-        packer = packs.Packer(self._root, contents, self._counters)
+        packer = Packer(self._root, contents, self._counters)
         blobs = self._cache.blobs
 
         def write(part: Digest, positions: list[int]) -> Layer:
@@ -221,10 +230,7 @@ class BundleNode(Node):
                     layer = packer.pack([tree.entries[at] for at in positions], batch)
             return layer
 
-        nodes = []
-        for at, positions in enumerate(packs.cut(tree.sizes())):
-            part = tree.part_digest(positions)
-            nodes.append(PackNode(at, self.label, part, partial(write, part, positions), blobs.has))
+        nodes = self.packs(write)
         outcomes = resolve(nodes)
         layers = []
         for node in nodes:
@@ -255,13 +261,14 @@ class Preparation:
         watch: Callable[[Outcome], None] = lambda outcome: None,
         begun: Callable[[Node, str], None] = lambda node, why: None,
         progress: Progress = lambda done, total: None,
-        allowed: Callable[[], frozenset[str]] = frozenset,
+        allowed: frozenset[str] = frozenset(),
+        budget: "Budget | None" = None,
     ) -> None:
-        self.project, self.cache, self._said = project, cache, said
+        self.project, self.cache, self._said, self._budget = project, cache, said, budget
         self._resolver = Resolver(cache.records, remake=remake, dry=dry, watch=watch, begun=begun)
         self.discovery = Discovery(project, cache, counters, said, dry, lambda: self.tree.scan_ahead())
         blobs = None if dry else cache.blobs
-        scanner = Scanner(project.root, cache.index, counters, blobs=blobs, allowed=allowed, progress=progress)
+        scanner = Scanner(project.root, cache.index, counters, blobs=blobs, budget=budget, allowed=allowed, progress=progress)
         self.tree = TreeNode(project, self.discovery, copy_style, scanner, self._previous_tree)
         self.bundle = BundleNode(self.tree, cache, counters, project.root)
 
@@ -284,6 +291,27 @@ class Preparation:
             self.cache.publish_index()
         return outcomes
 
+    def survey(self) -> list[Outcome]:
+        """Resolve all without making anything, also the packs of a bundle that is there; needed nodes come first."""
+        outcomes = self._resolver.resolve([self.bundle])
+        if outcomes[self.tree].artifact is not None:
+
+            def unwritten(part: Digest, positions: list[int]) -> "Layer":
+                raise AssertionError("A survey makes nothing")
+
+            packs = Resolver(self.cache.records, dry=True).resolve(self.bundle.packs(unwritten))
+            outcomes[self.bundle].children[:] = packs.values()
+        return self.outcomes
+
+    def size(self, outcome: Outcome) -> int | None:
+        """The bytes of an artifact: a tree's are its files, any other's its blobs; None for what is not there."""
+        if outcome.node is self.tree:
+            return None if outcome.artifact is None else sum(size for _, size in self.tree.tree().sizes())
+        if outcome.record is None or not outcome.node.usable(outcome.record):
+            return None
+        paths = map(self.cache.blobs.path, outcome.record.refs)
+        return sum(os.path.getsize(path) for path in paths if os.path.exists(path)) or None
+
     def extracted(self) -> str:
         """The folder in which the tree is extracted; a bundle whose blobs turn out to be bad is made again, once."""
         tree = self._resolver.outcomes[self.tree].artifact
@@ -291,13 +319,14 @@ class Preparation:
         if found := find(self.cache, tree):
             return found
         from flyte_build.bundler import bundle, extraction
+        from flyte_build.bundler.budget import Budget
 
         record = self._resolver.outcomes[self.bundle].record
         for left in range(len(record.refs) if record else 1, -1, -1):  # Each turn finds one bad blob at least.
             manifest = self._resolver.outcomes[self.bundle].artifact
             assert manifest is not None
             try:
-                return extraction.extract(self.cache, bundle.read(manifest, self.cache.blobs))
+                return extraction.extract(self.cache, bundle.read(manifest, self.cache.blobs), self._budget or Budget())
             except (BlobCorrupt, BlobMissing) as error:
                 if not left:
                     raise

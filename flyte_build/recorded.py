@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from . import script
@@ -26,13 +27,15 @@ class Recorded:
         self.inputs: dict[str, Any] = document["inputs"]
         self.timeout: float | None = document["timeout"]
         self.options: dict[str, Any] = document["options"]
+        self.root: str = document["root"]
         self._document = document
 
-    def settings(self) -> Settings:
-        """The settings of then, without what only one run can have or what is not kept: name, environment variables, labels."""
+    def settings(self, configured: Settings) -> Settings:
+        """The settings of then, and for what is not kept those that are `configured`."""
         document = self._document
         style = document["copy_style"]
-        return Settings(
+        return replace(
+            configured,
             project=document["project"],
             domain=document["domain"],
             version=document["version"] if style == "none" else "",
@@ -42,12 +45,11 @@ class Recorded:
 
     def project(self) -> Project:
         """The project that the file belongs to. Raises `UsageError` if it is not there any more, and `NotFound` if there was none."""
-        root = self._document["root"]
         if self._document["file"] == INTERACTIVE:
             raise NotFound(
                 f"The task of the run {self.run} is in no Python file", why="It was typed in, or its file's name does not end with .py."
             )
-        return locate(f"{root}/{self._document['file']}", root)
+        return locate(f"{self.root}/{self._document['file']}", self.root)
 
     def interface(self, task: Mapping[str, Any]) -> Interface:
         """The interface of the task as it is described now, with the inputs of then as defaults.

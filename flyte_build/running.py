@@ -16,7 +16,6 @@ from flyte_build.errors import UsageError
 from flyte_build.runner.engine import Stopped
 
 from .attempts import Call, Finished, Listener, Settings, Stores, carry_out
-from .config import allowed_secrets
 from .discovery import Discovery, Project
 from .importing import root_folders
 from .prepare import Preparation
@@ -60,7 +59,8 @@ class Runner:
             watch=listener.resolved,
             begun=listener.begun,
             progress=listener.progress,
-            allowed=lambda: allowed_secrets(project.root),
+            allowed=settings.allow_secrets,
+            budget=settings.budget,
         )
 
     def discover(self) -> Discovery:

@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 from .attempts import Call, Listener, Settings, Stores
 from .blocking import Blocking, blocking
+from .config import Configuration
 from .discovery import INTERACTIVE, Project
 from .errors import InitializationError, UsageError
 from .interface import interface_of
@@ -24,24 +25,32 @@ Mode = Literal["local", "remote", "hybrid"]
 _settings: Settings | None = None
 
 
-def init(project: str = "default", domain: str = "development", **unused: Any) -> None:
+def init(project: str | None = None, domain: str | None = None, **unused: Any) -> None:
     """From now on `flyte.run` prepares tasks and runs them in processes of their own, as `flyte run` does.
 
-    Arguments about a control plane are accepted, and said to be unused.
+    What is not given is as configured. Arguments about a control plane are accepted, and said to be unused. Raises `UsageError` for a
+    configuration that makes no sense.
     """
     global _settings
     _say_unused("flyte.init", unused)
-    _settings = Settings(project=project, domain=domain)
+    _settings = _configured(None, project=project, domain=domain)
 
 
-def init_from_config(path: str | None = None, **unused: Any) -> None:
-    """The same, with a configuration file if there is one; without one the defaults hold.
+def init_from_config(path: str | None = None, project: str | None = None, domain: str | None = None, **unused: Any) -> None:
+    """The same; `path` is the one configuration file to read (ours, or a `config.yaml` of Flyte 2).
 
-    Raises `UsageError` when `path` is given and is not there.
+    Raises `UsageError` when it is not there.
     """
-    if path is not None and not os.path.exists(path):
-        raise UsageError(f"There is no configuration file {path}", hint="Leave out the path: the defaults hold then.")
-    init(**unused)
+    global _settings
+    _say_unused("flyte.init_from_config", unused)
+    _settings = _configured(path, project=project, domain=domain)
+
+
+def _configured(path: str | None, **given: str | None) -> Settings:
+    """What is given and configured for the project of the script that is running, or of the current folder."""
+    script = getattr(sys.modules["__main__"], "__file__", None) or ""
+    root = locate(script, None).root if script.endswith(".py") and os.path.isfile(script) else os.path.realpath(os.getcwd())
+    return Settings.configured(Configuration.load(root, Listener().said, path), **given)
 
 
 def current_project() -> str:
@@ -81,7 +90,7 @@ class RunContext:
         stores = Stores(listener)
         stores.history.get(run)
         recorded = Recorded(run, stores.history.action(run))
-        settings = replace(recorded.settings(), **self._changes)
+        settings = replace(recorded.settings(_settings or _configured(None)), **self._changes)
         if recorded.is_script:
             call = script_call({**recorded.inputs, **inputs}, recorded.timeout, recorded.options, settings)
             return _ended(Run(stores.places.data, run_in_worker(call, stores, listener, None, time.monotonic()).name))
@@ -98,7 +107,7 @@ class RunContext:
         mode = self._mode or ("remote" if _settings is not None else "local")
         interface = interface_of(task.func)
         inputs = interface.dump_inputs(args, kwargs)
-        settings = replace(_settings or Settings(), **self._changes)
+        settings = replace(_settings or _configured(None), **self._changes)
         listener = Listener()
         stores = Stores(listener)
         file, variable = task.func.__code__.co_filename, _variable(task)

@@ -1,4 +1,4 @@
-"""Moments and durations as people write them."""
+"""Moments, durations and sizes as people write them."""
 
 from __future__ import annotations
 
@@ -25,6 +25,7 @@ _UNITS = {
     }.items()
     for unit in units.split()
 }
+_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*(?:([kmgtp])(i?))?b?\Z", re.I)
 _RELATIVE = re.compile(r"(now|today)\s*(?:([+-])\s*(.+))?\Z", re.I)
 
 
@@ -69,3 +70,32 @@ def parse_datetime(text: str) -> datetime:
         distance = parse_timedelta(match[3])
         moment += distance if match[2] == "+" else -distance
     return moment
+
+
+def parse_size(text: str) -> int:
+    """Bytes: `20 GB` and `20G` are 20 * 1000**3, `4 GiB` and `4Gi` are 4 * 1024**3, a number alone is bytes. Raises `ValueError`."""
+    match = _SIZE.match(text.strip())
+    if match is None:
+        raise ValueError(text)
+    power = " kmgtp".index(match[2].lower()) if match[2] else 0
+    unit: int = (1024 if match[3] else 1000) ** power
+    return round(float(match[1]) * unit)
+
+
+def size_text(size: int) -> str:
+    """A size as `parse_size` takes it, in the largest unit that keeps it exact."""
+    for power in range(5, 0, -1):
+        for base, infix in ((1024, "i"), (1000, "")):
+            if size and size % base**power == 0:
+                return f"{size // base**power} {' kMGTP'[power] if not infix else ' KMGTP'[power]}{infix}B"
+    return f"{size} B"
+
+
+def rounded_size(size: int) -> str:
+    """A size for people: `812 B`, `1.2 MB`."""
+    amount, unit = float(size), "B"
+    for larger in ("kB", "MB", "GB", "TB"):
+        if amount < 1000:
+            break
+        amount, unit = amount / 1000, larger
+    return f"{size} B" if unit == "B" else f"{amount:.1f} {unit}"

@@ -10,16 +10,18 @@ import fcntl
 import os
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import fields
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from flyte_build.cas.faults import storing
+from flyte_build.cas.folder import make_own
 from flyte_build.cas.lease import lockable
 from flyte_build.errors import NotFound, RunExists
 
 from .action import read_document, write_result
-from .rows import COLUMNS, Filter, Phase, RunRow
-from .tables import open_tables, transaction
+from .tables import open_tables
+
+if TYPE_CHECKING:
+    from .rows import Filter, Phase, RunRow
 
 FORMAT = 1
 _ALPHABET = "0123456789abcdefghijkmnpqrstuvwxyz"
@@ -37,8 +39,10 @@ class History:
 
     def __init__(self, folder: str, said: Callable[[str], None]) -> None:
         self.folder = f"{folder}/v{FORMAT}"
-        with storing("make the data folder"):
-            os.makedirs(f"{self.folder}/runs", exist_ok=True)
+        if not os.path.isdir(f"{self.folder}/runs"):
+            with storing("make the data folder"):
+                make_own(folder)
+                os.makedirs(f"{self.folder}/runs", exist_ok=True)
         self._database = open_tables(
             f"{self.folder}/history.sqlite",
             lambda aside: said(f"The history's database was damaged; it was moved to {aside}. The runs' folders are untouched."),
@@ -71,10 +75,12 @@ class History:
             lock = os.open(f"{folder}/lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
             fcntl.flock(lock, fcntl.LOCK_EX)
         self._locks[name] = lock
-        row = RunRow(name, task, file, project, domain, version, "running", "", 1, time.time(), None, os.getuid(), tree)
-        values = [getattr(row, column.name) for column in fields(row)]
-        with transaction(self._database):
-            self._database.execute(f"INSERT INTO runs({COLUMNS}) VALUES({', '.join('?' * len(values))})", values)
+        with self._database.transaction():
+            self._database.execute(
+                "INSERT INTO runs(name, task, file, project, domain, version, phase, why, attempts, started, user, tree)"
+                " VALUES(?,?,?,?,?,?,'running','',1,?,?,?)",
+                (name, task, file, project, domain, version, time.time(), os.getuid(), tree),
+            )
             for label in labels.items():
                 self._database.execute("INSERT INTO labels VALUES(?,?,?)", (name, *label))
         return name
@@ -118,6 +124,8 @@ class History:
 
     def get(self, name: str) -> RunRow:
         """The run of that name. Raises `NotFound`."""
+        from .rows import COLUMNS, RunRow
+
         row = self._database.one(f"SELECT {COLUMNS} FROM runs WHERE name=?", (name,))
         if row is None:
             from difflib import get_close_matches
@@ -154,9 +162,11 @@ class History:
         result = read_document(self.run_folder(name), "result") or {}
         return {key: value for key, value in result.items() if key != "phase"}
 
-    def list(self, limit: int, wanted: Filter = Filter()) -> "list[RunRow]":
-        """The newest runs that are wanted, newest first."""
-        return [RunRow(*row) for row in self._database.execute(*wanted.query(limit))]
+    def list(self, limit: int, wanted: "Filter | None" = None) -> "list[RunRow]":
+        """The newest runs that are wanted (None: all are), newest first."""
+        from .rows import Filter, RunRow
+
+        return [RunRow(*row) for row in self._database.execute(*(wanted or Filter()).query(limit))]
 
 
 def _new_name() -> str:

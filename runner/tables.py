@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import cast
 
 from flyte_build.cas.database import Database, open_database
@@ -33,21 +32,9 @@ def open_tables(path: str, on_damage: Callable[[str], None]) -> Database:
     return database
 
 
-@contextmanager
-def transaction(database: Database) -> Iterator[None]:
-    """All statements of the body, or none."""
-    database.execute("BEGIN IMMEDIATE")
-    try:
-        yield
-    except BaseException:
-        database.execute("ROLLBACK")
-        raise
-    database.execute("COMMIT")
-
-
 def _upgrade(database: Database) -> None:
     """Bring the tables of an older version up to date; whoever is first does it."""
-    with transaction(database):
+    with database.transaction():
         if _version(database) == 1:  # Nobody else has done it meanwhile.
             for statement in (*_SINCE_1, *filter(str.strip, _SCHEMA.split(";"))):
                 database.execute(statement)

@@ -12,6 +12,8 @@ from typing import Any
 
 import psutil
 
+_SESSION = "TEST_SESSION"
+os.environ[_SESSION] = os.urandom(8).hex()
 FLYTE = os.path.join(os.path.dirname(sys.executable), "flyte")
 TASKS = '''
 import asyncio, os, subprocess, sys, time
@@ -201,9 +203,11 @@ def states(result: dict[str, Any]) -> dict[str, str]:
 
 
 def sleepers() -> list[int]:
+    """The sleeping processes that tasks of these tests have left behind; other test sessions may run beside this one."""
     found = []
-    for process in psutil.process_iter(["cmdline", "status"]):
-        if process.info["cmdline"] == ["sleep", "987654"] and process.info["status"] != psutil.STATUS_ZOMBIE:
+    for process in psutil.process_iter(["cmdline", "status", "environ"]):
+        ours = (process.info["environ"] or {}).get(_SESSION) == os.environ[_SESSION]
+        if ours and process.info["cmdline"] == ["sleep", "987654"] and process.info["status"] != psutil.STATUS_ZOMBIE:
             found.append(process.pid)
     return found
 

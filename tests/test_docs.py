@@ -1,10 +1,12 @@
 """The documentation is checked: links, the reference of the command line, the examples in it, and the README's commands.
 
-`python tests/test_docs.py` writes `docs/cli.md` anew from the commands themselves.
+`python tests/test_docs.py` writes `docs/cli.md` anew from the commands themselves, and the table of settings in
+`docs/configuration.md`.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
@@ -22,11 +24,14 @@ from flyte_build.cas.digest import Digest
 from flyte_build.cas.encoding import encode, key
 from flyte_build.cli.main import flyte
 from flyte_build.cli.script import python_script
+from flyte_build.config.settings import SETTINGS
 from flyte_build.types.annotations import type_of
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")])
 CLI = ROOT / "docs" / "cli.md"
+CONFIGURATION = ROOT / "docs" / "configuration.md"
+_TABLE = re.compile(r"(?<=<!-- settings -->\n).*?(?=<!-- end -->)", re.S)
 _BLOCK = re.compile(r"^```(\w*)[^\n]*\n(.*?)^```$", re.M | re.S)
 
 
@@ -40,6 +45,17 @@ def reference() -> str:
         parts.append(_section(command, path))
     parts.append("## Completion\n\n" + " ".join((flyte.epilog or "").split()) + "\n")
     return "\n".join(parts)
+
+
+def settings() -> str:
+    """The table of settings in `docs/configuration.md`."""
+    rows = [
+        (f"`{each.key}`", each.kind.expected, f"`{json.dumps(each.kind.show(each.default))}`", each.text)
+        for each in SETTINGS
+        if each.acted_on
+    ]
+    head = [("key", "value", "default", "meaning"), ("---",) * 4]
+    return "".join(f"| {' | '.join(row)} |\n" for row in head + rows)
 
 
 def commands() -> Iterator[tuple[click.Command, str]]:
@@ -86,7 +102,8 @@ def _option(option: click.Option) -> str:
 
 
 def _default(option: click.Option) -> str:
-    if (isinstance(option.type, click.Choice) and not option.multiple) or option.show_default is True:
+    is_choice = isinstance(option.type, click.Choice) and not option.multiple and option.default is not None
+    if is_choice or option.show_default is True:
         return f"default: `{option.default}`"
     return ""
 
@@ -118,6 +135,11 @@ def test_every_relative_link_resolves() -> None:
 def test_the_reference_is_what_the_commands_say() -> None:
     """`docs/cli.md` is up to date; `python tests/test_docs.py` writes it anew."""
     assert CLI.read_text(encoding="utf-8") == reference()
+
+
+def test_the_table_of_settings_is_what_the_code_says() -> None:
+    """`docs/configuration.md` is up to date."""
+    assert _TABLE.findall(CONFIGURATION.read_text(encoding="utf-8")) == [settings()]
 
 
 def test_every_command_and_option_is_documented() -> None:
@@ -206,7 +228,6 @@ def test_the_worked_encodings_are_what_the_code_makes() -> None:
 
 def test_the_wire_values_are_what_the_code_makes() -> None:
     """The table of wire values in `docs/formats.md`."""
-    import json
     from datetime import UTC, date, datetime, timedelta
     from decimal import Decimal
 
@@ -239,3 +260,4 @@ def test_the_ci_script_is_sound() -> None:
 
 if __name__ == "__main__":
     CLI.write_text(reference(), encoding="utf-8")
+    CONFIGURATION.write_text(_TABLE.sub(lambda match: settings(), CONFIGURATION.read_text(encoding="utf-8")), encoding="utf-8")

@@ -124,6 +124,18 @@ def test_a_dry_run_equals_the_real_one(chosen: list[tuple[str, set[int], float]]
             lease.release()
 
 
+def test_an_old_record_of_what_is_needed_anyway_is_kept(cache: Cache) -> None:
+    """It costs nothing, and saves making the thing again; it goes with what needs it."""
+    digest = cache.blobs.put(b"pack")
+    used(cache, record_blob(cache, "pack", digest), 20 * DAY)
+    recent = record_blob(cache, "bundle", digest, cache.blobs.put(b"more"))
+    gc.collect(cache, 14 * DAY, False)
+    assert cache.records.count() == 2
+    used(cache, recent, 20 * DAY)
+    gc.collect(cache, 14 * DAY, False)
+    assert cache.records.count() == 0 and blobs(cache) == set()
+
+
 def test_a_command_that_prepares_is_waited_for(tmp_path: Path) -> None:
     """While another process is between writing blobs and recording them, nothing is collected; afterwards its record counts."""
     code = PREPARE + (

@@ -85,7 +85,7 @@ def test_a_secret_stops_it_and_no_blob_holds_it(large: Path, tmp_path: Path) -> 
         prepare(tmp_path, large)
     with opened(tmp_path) as cache:
         before = {digest for digest, _ in cache.blobs.names()}
-        preparation = Preparation(Project(str(large), "flow.py"), "all", cache, Counters(), allowed=lambda: frozenset(["d2/notes.txt"]))
+        preparation = Preparation(Project(str(large), "flow.py"), "all", cache, Counters(), allowed=frozenset(["d2/notes.txt"]))
         with cache.preparing():
             preparation.discover()
             made = preparation.resolve()[preparation.bundle].record

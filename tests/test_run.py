@@ -158,6 +158,19 @@ def test_projects_of_every_layout_run(flyte: Shell, tmp_path: Path, layout: str)
     assert flyte("run", "--local", file, "job").stdout == f"{layout}\n"
 
 
+def test_the_store_is_in_no_bundle_wherever_it_is(flyte: Shell) -> None:
+    """Below the project's root it would change with each run, and nothing would ever be cached."""
+    inside = {"FLYTE_HOME": str(flyte.project / "store")}
+    flyte("run", "--copy-style", "all", "tasks.py", "hello", env=inside)
+    assert all(node["state"] == "cached" for node in flyte.json("run", "--copy-style", "all", "tasks.py", "hello", env=inside)["prepared"])
+    listed = flyte.json("bundle", "ls", "--copy-style", "all", "tasks.py", env=inside)
+    assert not [file for file in listed["files"] if file["path"].startswith("store/")]
+    why = ("bundle", "ls", "--copy-style", "all", "--why")
+    assert "store/cache/.gitignore:1: *" in flyte(*why, "store/cache/v1/oci-layout", "tasks.py", env=inside).stdout
+    assert "store is not in the bundle: it holds no files." in flyte(*why, "store", "tasks.py", env=inside).stdout
+    assert flyte(*why, ".", "tasks.py", env=inside).stdout == ". is a folder with 1 of the bundle's files.\n"
+
+
 def test_bundle_ls_agrees_with_run(flyte: Shell) -> None:
     """The same tree; what is out is named with the line that keeps it out; it fails wherever the run would."""
     (flyte.project / ".gitignore").write_text("*.log\n")

@@ -423,6 +423,22 @@ def test_a_cache_of_someone_else_is_said(tmp_path: Path) -> None:
             assert cache.blobs.read(digest) == b"data"
 
 
+@pytest.mark.skipif(not os.path.exists("/proc/self/mem"), reason="needs a file that cannot be read: /proc/self/mem")
+def test_a_disk_that_cannot_be_read_is_said(cache: Cache) -> None:
+    """EIO: an error of ours, and the blob is not taken for a damaged one; when the disk is well, it is read."""
+    digest = cache.blobs.put(b"data")
+    path = Path(cache.blobs.path(digest))
+    path.rename(path.parent / "aside")
+    path.symlink_to("/proc/self/mem")  # Reading its beginning is answered with EIO.
+    for read in (cache.blobs.read, cache.blobs.verify):
+        with pytest.raises(StoreUnavailable) as raised:
+            read(digest)
+        assert "The disk reports an error" in raised.value.hint
+    path.unlink()
+    (path.parent / "aside").rename(path)
+    assert cache.blobs.read(digest) == b"data"
+
+
 def test_a_file_where_the_cache_should_be_is_said(tmp_path: Path) -> None:
     """ENOTDIR is explained, with what to set."""
     (tmp_path / "file").write_text("")

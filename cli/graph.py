@@ -1,0 +1,78 @@
+"""`flyte graph`."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import click
+
+from flyte_build.attempts import Settings, Stores
+from flyte_build.config.settings import COPY_STYLES, CopyStyle
+from flyte_build.graph import Node, Outcome, edges
+from flyte_build.prepare import locate
+from flyte_build.running import Runner
+from flyte_build.texts import rounded_size
+
+from .console import Console, Quiet, node_json
+
+
+@click.command()
+@click.option("--format", type=click.Choice(["text", "mermaid", "json"]), default="text", help="How to print it.")
+@click.option("--copy-style", type=click.Choice(COPY_STYLES), help="What of the project goes into the bundle (setting: run.copy_style).")
+@click.option("--root-dir", help="The project's root; the current folder if none is given.")
+@click.argument("file", metavar="FILE", type=click.Path())
+@click.pass_obj
+def graph(
+    console: Console, format: Literal["text", "mermaid", "json"], copy_style: CopyStyle | None, root_dir: str | None, file: str
+) -> None:
+    """Show the nodes that the tasks of FILE need: cached or not, how large, and why. Prepares nothing."""
+    project = locate(file, root_dir)
+    stores = Stores(console)
+    settings = Settings.configured(console.configuration(project.root), copy_style=copy_style, version="-")
+    runner = Runner(project, settings, stores, Quiet(console), dry=True)
+    with stores.cache.preparing():
+        outcomes = runner.preparation.survey()
+        sizes = [runner.preparation.size(outcome) for outcome in outcomes]
+    pairs = edges(outcomes)
+    if console.json or format == "json":
+        nodes = [{"id": _id(outcome.node), **node_json(outcome), "size": size} for outcome, size in zip(outcomes, sizes, strict=True)]
+        console.document({"nodes": nodes, "edges": [[_id(one), _id(other)] for one, other in pairs]})
+    elif format == "mermaid":
+        console.print("\n".join(_mermaid(outcomes, sizes, pairs)))
+    else:
+        for outcome, size in zip(outcomes, sizes, strict=True):
+            needs = ", ".join(_id(one) for one, other in pairs if other is outcome.node)
+            console.print(_line(console, outcome, size, needs))
+
+
+def _id(node: Node) -> str:
+    """A name for a node that no other one has: there is one of each kind, but for packs, which are numbered."""
+    return node.name if node.kind == "pack" else node.kind
+
+
+def _line(console: Console, outcome: Outcome, size: int | None, needs: str) -> str:
+    node = outcome.node
+    state = console.style(f"{outcome.state:8}", fg="green" if outcome.state == "cached" else "cyan")
+    name = "" if node.kind == "pack" else node.name
+    amount = "-" if size is None else rounded_size(size)
+    parts = [f"{state} {_id(node):10} {amount:>9}", name, f"<- {needs}" if needs else "", f"({outcome.why})" if outcome.why else ""]
+    return "  ".join(part for part in parts if part)
+
+
+def _mermaid(outcomes: list[Outcome], sizes: list[int | None], pairs: list[tuple[Node, Node]]) -> list[str]:
+    """A flowchart as Mermaid writes it (mermaid.js.org, "Flowcharts"); quotes in texts are entities."""
+    numbers = {outcome.node: f"n{at}" for at, outcome in enumerate(outcomes)}
+    lines = ["flowchart LR"]
+    for outcome, size in zip(outcomes, sizes, strict=True):
+        node = outcome.node
+        name = [] if node.kind == "pack" else [node.name]
+        amount = [] if size is None else [rounded_size(size)]
+        texts = [_id(node), *name, ", ".join([outcome.state, *amount]), *([outcome.why] if outcome.why else [])]
+        text = "<br>".join(_escaped(text) for text in texts)
+        lines.append(f'    {numbers[node]}["{text}"]:::{outcome.state}')
+    lines += [f"    {numbers[one]} --> {numbers[other]}" for one, other in pairs]
+    return [*lines, "    classDef cached stroke:#2a2", "    classDef missing stroke:#c60,stroke-dasharray:4"]
+
+
+def _escaped(text: str) -> str:
+    return text.replace("#", "#35;").replace('"', "#quot;").replace("<", "#lt;").replace(">", "#gt;")

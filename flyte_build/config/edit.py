@@ -1,0 +1,107 @@
+"""Writing configuration files: one value, with all else as it stands; and a new file with a comment for every setting."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from flyte_build.errors import PreparationError, UsageError
+
+from .files import prefix
+from .settings import SETTINGS, Setting
+
+
+def set_value(path: str, setting: Setting[Any], value: Any) -> None:
+    """Write the TOML `value` into the file at `path`, which is made if need be; comments and order stay.
+
+    Raises `UsageError` if the file is no TOML or has something else in the place, `PreparationError` if it cannot be written.
+    """
+    import tomlkit
+    from tomlkit.exceptions import TOMLKitError
+
+    path = os.path.realpath(path)  # A link stays one.
+    names = (*prefix(path), *setting.key.split("."))
+    try:
+        with _alone(os.path.dirname(path)):
+            document: Any = tomlkit.parse(_read(path))
+            table = document
+            for at, name in enumerate(names[:-1]):
+                if name not in table:
+                    table[name] = tomlkit.table(is_super_table=at < len(names) - 2)
+                table = table[name]
+                if not isinstance(table, dict):
+                    raise UsageError(f"{path}: {'.'.join(names[: at + 1])} is no table", hint=f"It must be one, to hold {setting.key}.")
+            table[names[-1]] = value
+            _write(path, tomlkit.dumps(document))
+    except (TOMLKitError, UnicodeDecodeError) as error:
+        raise UsageError(f"{path} is no valid TOML", why=str(error)) from None
+    except OSError as error:
+        raise _unwritable(path, error) from None
+
+
+def create(path: str) -> None:
+    """Write a file that holds every setting, each with its default and commented out. Raises `UsageError` if one is there."""
+    lines = ["# Configuration of flyte-build; `flyte config` shows what holds, and where it comes from."]
+    section = ""
+    for setting in SETTINGS:
+        if not setting.acted_on or not setting.in_files:
+            continue
+        table, _, name = setting.key.partition(".")
+        if table != section:
+            section = table
+            lines += ["", f"[{section}]"]
+        # JSON of texts, numbers, booleans and lists is TOML too.
+        lines += [f"# {setting.text} Expected: {setting.kind.expected}.", f"# {name} = {json.dumps(setting.kind.show(setting.default))}"]
+    try:
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+        with open(path, "x", encoding="utf-8") as file:
+            file.write("\n".join(lines) + "\n")
+    except FileExistsError:
+        raise UsageError(f"{path} is there already", hint="`flyte config set` changes a value in it.") from None
+    except OSError as error:
+        raise _unwritable(path, error) from None
+
+
+@contextmanager
+def _alone(folder: str) -> Iterator[None]:
+    """Hold the lock of a folder, which is made if need be, so that of two commands that change a file none is lost."""
+    os.makedirs(folder, exist_ok=True)
+    opened = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(opened, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(opened)
+
+
+def _read(path: str) -> str:
+    try:
+        with open(path, encoding="utf-8", newline="") as file:
+            return file.read()
+    except FileNotFoundError:
+        return ""
+
+
+def _write(path: str, text: str) -> None:
+    """Replace the file at once, so that nobody reads half of it; its mode stays."""
+    temporary = f"{path}.{os.urandom(4).hex()}"
+    try:
+        with open(temporary, "x", encoding="utf-8", newline="") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        if os.path.exists(path):
+            os.chmod(temporary, os.stat(path).st_mode & 0o7777)
+        os.replace(temporary, path)
+    except BaseException:
+        if os.path.exists(temporary):
+            os.unlink(temporary)
+        raise
+
+
+def _unwritable(path: str, error: OSError) -> PreparationError:
+    return PreparationError(f"The configuration file {path} cannot be written", why=error.strerror or str(error))

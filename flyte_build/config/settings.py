@@ -1,0 +1,212 @@
+"""The table of settings: keys, types, defaults, descriptions. Files, variables, commands and documentation are read off it.
+
+A value has three forms: the text of a variable or a command line, the TOML value of a file, and what the program uses.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable
+from typing import Any, Generic, Literal, TypeVar
+
+from flyte_build.errors import UsageError
+
+CopyStyle = Literal["loaded_modules", "all", "none"]
+COPY_STYLES: tuple[CopyStyle, ...] = ("loaded_modules", "all", "none")
+EngineName = Literal["auto", "process", "local"]
+ENGINES: tuple[EngineName, ...] = ("auto", "process", "local")
+
+T = TypeVar("T")
+
+
+class Kind(Generic[T]):
+    """The values that a setting can have: `expected` says which, `example` is one in TOML.
+
+    `read` makes one from TOML and `parse` makes TOML of text (both raise `ValueError`); `show` gives the TOML of a value.
+    """
+
+    def __init__(
+        self,
+        expected: str,
+        example: str,
+        read: Callable[[Any], T],
+        *,
+        parse: Callable[[str], Any] = str,
+        show: Callable[[T], Any] = lambda value: value,
+        choices: tuple[str, ...] = (),
+    ) -> None:
+        self.expected, self.example, self.read, self.parse, self.show, self.choices = expected, example, read, parse, show, choices
+
+
+class Setting(Generic[T]):
+    """One setting. `acted_on` is false for what is accepted and kept only; `in_files` for what a variable alone can say."""
+
+    def __init__(self, key: str, kind: Kind[T], default: T, text: str, *, acted_on: bool = True, in_files: bool = True) -> None:
+        self.key, self.kind, self.default, self.text, self.acted_on, self.in_files = key, kind, default, text, acted_on, in_files
+
+    @property
+    def variable(self) -> str:
+        """The environment variable that sets it."""
+        return f"FLYTE_{self.key.replace('.', '_').upper()}"
+
+    def from_toml(self, value: Any) -> T:
+        """The value for what a file holds. Raises `UsageError`."""
+        try:
+            return self.kind.read(value)
+        except (ValueError, TypeError, OverflowError):
+            shown, example = json.dumps(value, default=str), f"{self.key} = {self.kind.example}"
+            raise UsageError(
+                f"{self.key} cannot be {shown}", why=f"Expected: {self.kind.expected}.", hint=f"For example: {example}"
+            ) from None
+
+    def from_text(self, text: str) -> T:
+        """The value for a text. Raises `UsageError`."""
+        return self.from_toml(self.toml(text))
+
+    def toml(self, text: str) -> Any:
+        """What a file would hold for a text; the text itself if it makes no sense."""
+        try:
+            return self.kind.parse(text)
+        except ValueError:
+            return text
+
+
+def _of(kind: type[T]) -> Callable[[Any], T]:
+    def read(value: Any) -> T:
+        if type(value) is not kind:
+            raise ValueError(value)
+        return value
+
+    return read
+
+
+def _count(value: Any) -> int:
+    if _of(int)(value) < 1:
+        raise ValueError(value)
+    return int(value)
+
+
+def _flag(text: str) -> bool:
+    words = {"true": True, "yes": True, "on": True, "1": True, "false": False, "no": False, "off": False, "0": False}
+    return words[text.lower()] if text.lower() in words else _of(bool)(text)
+
+
+def _list(text: str) -> Any:
+    return json.loads(text) if text.lstrip().startswith("[") else [part.strip() for part in text.split(",") if part.strip()]
+
+
+def _paths(value: Any) -> frozenset[str]:
+    return frozenset(_of(str)(path).lstrip("/") for path in _of(list)(value))
+
+
+def _duration(value: Any) -> float:
+    from flyte_build.texts import parse_timedelta
+
+    seconds = parse_timedelta(value).total_seconds() if isinstance(value, str) else value
+    if type(seconds) not in (int, float) or not 0 <= seconds < float("inf"):
+        raise ValueError(value)
+    return float(seconds)
+
+
+def _duration_text(seconds: float) -> str:
+    for name, unit in (("days", 86400), ("hours", 3600), ("minutes", 60)):
+        if seconds and seconds % unit == 0:
+            return f"{seconds / unit:g} {name if seconds != unit else name[:-1]}"
+    return f"{seconds:g} s"
+
+
+def _size(value: Any) -> int:
+    from flyte_build.texts import parse_size
+
+    size = parse_size(value) if isinstance(value, str) else _of(int)(value)
+    if size < 0:
+        raise ValueError(value)
+    return size
+
+
+def _size_text(size: int) -> str:
+    from flyte_build.texts import size_text
+
+    return size_text(size)
+
+
+def _choice(*names: T) -> Kind[T]:
+    def read(value: Any) -> T:
+        return names[names.index(value)]
+
+    texts = tuple(map(str, names))
+    return Kind(f"one of {', '.join(texts)}", json.dumps(texts[0]), read, choices=texts)
+
+
+TEXT: Kind[str] = Kind("text", '"name"', _of(str))
+FLAG: Kind[bool] = Kind("true or false", "true", _of(bool), parse=_flag, choices=("true", "false"))
+COUNT: Kind[int] = Kind("a whole number above 0", "1000", _count, parse=int)
+PATHS: Kind[frozenset[str]] = Kind("a list of paths", '["tests/fake.pem"]', _paths, parse=_list, show=sorted)
+DURATION: Kind[float] = Kind('a duration: "14 days", "PT1H30M", or seconds', '"14 days"', _duration, show=_duration_text)
+SIZE: Kind[int] = Kind('a size: "20 GB", "512 MiB", or bytes', '"20 GB"', _size, show=_size_text)
+LIMIT: Kind[int | None] = Kind(
+    'a size ("20 GB", "512 MiB", or bytes), or "none"',
+    '"20 GB"',
+    lambda value: None if value == "none" else _size(value),
+    show=lambda value: "none" if value is None else _size_text(value),
+)
+TABLE: Kind[dict[str, Any]] = Kind("a table", '{ name = "value" }', _of(dict), parse=json.loads)
+
+HOME = Setting("home", TEXT, "", "The folder below which everything is kept; the platform's folders if it is not set.", in_files=False)
+PROJECT = Setting("task.project", TEXT, "default", "The project that runs belong to (`--project`).")
+DOMAIN = Setting("task.domain", TEXT, "development", "The domain that runs belong to (`--domain`).")
+ORG = Setting("task.org", TEXT, "", "The organisation.", acted_on=False)
+COPY_STYLE = Setting(
+    "run.copy_style", _choice(*COPY_STYLES), "loaded_modules", "What of the project goes into the bundle (`--copy-style`)."
+)
+ENGINE = Setting("run.engine", _choice(*ENGINES), "auto", "What runs tasks (`--engine`).")
+ALLOW_SECRETS = Setting(
+    "bundle.allow_secrets", PATHS, frozenset(), "Files, by their paths below the root, that may be bundled although they look like secrets."
+)
+MAX_FILES = Setting("bundle.max_files", COUNT, 200_000, "How many files and folders a bundle may have.")
+MAX_BYTES = Setting("bundle.max_size", SIZE, 4 << 30, "How large the files of a bundle may be, all in all.")
+MAX_SCAN_TIME = Setting("bundle.max_scan_time", DURATION, 120.0, "How long looking for the files of a bundle may take.")
+KEEP = Setting("cache.keep", DURATION, 14 * 86400.0, "`flyte cache gc` keeps what was used within this time.")
+MAX_SIZE = Setting("cache.max_size", LIMIT, None, "How large `flyte cache gc` lets the cache be: what was used least recently goes first.")
+MIN_FREE = Setting("cache.min_free", SIZE, 10**9, "`flyte cache gc` makes the cache smaller while the disk has less free space than this.")
+MIN_SIZE = Setting("cache.min_size", SIZE, 10**9, "For the sake of free space, the cache is never made smaller than this.")
+AUTO_GC = Setting("cache.auto_gc", FLAG, True, "Whether the cache is collected by itself, at most once a day.")
+REGISTRY = Setting("image.registry", TEXT, "", "The registry of images.", acted_on=False)
+BUILDER = Setting("image.builder", TEXT, "", "What builds images.", acted_on=False)
+IMAGE_REFS = Setting("image.image_refs", TABLE, {}, "Names for images.", acted_on=False)
+PERSISTENCE = Setting("local.persistence", FLAG, True, "Whether local runs are remembered; they always are.", acted_on=False)
+
+SETTINGS: tuple[Setting[Any], ...] = (
+    *(HOME, PROJECT, DOMAIN, ORG, COPY_STYLE, ENGINE, ALLOW_SECRETS, MAX_FILES, MAX_BYTES, MAX_SCAN_TIME),
+    *(KEEP, MAX_SIZE, MIN_FREE, MIN_SIZE, AUTO_GC, REGISTRY, BUILDER, IMAGE_REFS, PERSISTENCE),
+)
+SECTIONS = frozenset(setting.key.partition(".")[0] for setting in SETTINGS if "." in setting.key)
+BY_KEY = {setting.key: setting for setting in SETTINGS}
+BY_VARIABLE = {setting.variable: setting for setting in SETTINGS}
+
+
+def nearest(name: str, known: Iterable[str], common: str = "") -> str:
+    """`Did you mean ...?`, or nothing if no known name is near; all begin with `common`, which does not count."""
+    from difflib import get_close_matches
+
+    near = get_close_matches(name.removeprefix(common), [each.removeprefix(common) for each in known], 1, 0.75)
+    return f"Did you mean {common}{near[0]}?" if near else ""
+
+
+def find_setting(key: str) -> Setting[Any]:
+    """The setting of that key. Raises `UsageError`, which names the nearest one."""
+    if key not in BY_KEY:
+        raise UsageError(f"There is no setting {key!r}", hint=nearest(key, (*BY_KEY, *SECTIONS)) or "`flyte config` lists them all.")
+    return BY_KEY[key]
+
+
+def placed(error: UsageError, where: str) -> UsageError:
+    """The same error, with the place where the mistake is."""
+    return UsageError(f"{where}: {error.what}", why=error.why, hint=error.hint)
+
+
+def unknown_variable(name: str, said: Callable[[str], None]) -> None:
+    """Say that a variable is no setting, if it looks as if it was meant to be one: others may have variables of such names."""
+    near = nearest(name, BY_VARIABLE, "FLYTE_")
+    if near or any(name.startswith(f"FLYTE_{section.upper()}_") for section in SECTIONS):
+        said(f"The variable {name} is no setting. {near or '`flyte config` lists them all.'}")

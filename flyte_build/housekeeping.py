@@ -1,0 +1,138 @@
+"""The cache collected by itself: at most daily, in a process of its own, after a command has answered.
+
+The file `collected.json` in the cache's folder changes when a collection begins, and says at its end what came of it.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from flyte_build.cas.cache import Cache
+from flyte_build.errors import StoreError
+
+from .config import Configuration, settings
+
+if TYPE_CHECKING:
+    from flyte_build.cas.gc import Collection, Space
+
+_EVERY = 86_400.0  # Seconds between two collections.
+_SMALL = 64 << 20  # Bytes of blobs below which a cache is left alone.
+_LASTS = 120.0  # Seconds after which a collection begins nothing more.
+
+
+def start_if_due(cache: Cache, config: Configuration) -> None:
+    """Start a collection that outlives this process, if the last one was a day ago; if not, this costs one `stat`.
+
+    A cache that is new or small is left alone. Nothing that goes wrong here is the command's concern.
+    """
+    try:
+        if not config[settings.AUTO_GC] or not _is_due(cache):
+            return
+        _begin(cache)
+        if _is_small(cache, config[settings.MAX_SIZE]):
+            return
+        import json
+        import subprocess
+        import sys
+
+        order = {"cache": cache.root, "keep": config[settings.KEEP], "space": vars(space(config))}
+        # Nothing of the terminal, of pipes or of the working folder is held, and no signal meant for the command arrives.
+        subprocess.Popen(
+            [sys.executable, "-P", "-c", "from flyte_build.housekeeping import main; main()", json.dumps(order)],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            cwd="/",
+            start_new_session=True,
+        )
+    except (OSError, StoreError):
+        return
+
+
+def space(config: Configuration) -> "Space":
+    """What the cache may take."""
+    from flyte_build.cas.gc import Space
+
+    return Space(max_size=config[settings.MAX_SIZE], min_free=config[settings.MIN_FREE], min_size=config[settings.MIN_SIZE])
+
+
+def main() -> None:
+    """Collect as the command's last argument says; unless another process is at it."""
+    import json
+    import sys
+
+    from flyte_build.cas.counters import Counters
+    from flyte_build.cas.gc import Space, collect
+    from flyte_build.cas.lease import lockable
+
+    os.nice(10)
+    order = json.loads(sys.argv[-1])
+    cache = Cache(order["cache"], Counters(), lambda sentence: None)
+    lock = os.open(f"{cache.folder}/housekeeping.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    if not lockable(lock):
+        return
+    try:
+        note(cache, collect(cache, order["keep"], False, Space(**order["space"]), _LASTS), "itself")
+    except Exception as error:  # `flyte cache stats` shows it; nobody else would.
+        _write(cache, {"by": "itself", "error": str(error)})
+
+
+def note(cache: Cache, collection: "Collection", by: str) -> None:
+    """Write down what a collection that was begun by `by` has come to; the next one is due in a day."""
+    _begin(cache)
+    counts = {"removed": len(collection.removed), "bytes": collection.bytes, "complete": collection.complete}
+    _write(cache, {"by": by, **counts, "error": None})
+
+
+def last(cache: Cache) -> Mapping[str, Any] | None:
+    """The last collection: when it ended, who began it, what it removed; None if there was none yet."""
+    import json
+
+    try:
+        with open(_path(cache), encoding="utf-8") as file:
+            found = json.load(file)
+    except (FileNotFoundError, ValueError):
+        return None
+    return found if isinstance(found, dict) else None
+
+
+def _path(cache: Cache) -> str:
+    return f"{cache.folder}/collected.json"
+
+
+def _is_due(cache: Cache) -> bool:
+    try:
+        began = os.stat(_path(cache)).st_mtime
+    except FileNotFoundError:
+        began = time.time()
+        _begin(cache)
+    return not 0 <= time.time() - began < _EVERY  # A beginning in the future was written before the clock was set back.
+
+
+def _is_small(cache: Cache, max_size: int | None) -> bool:
+    limit, size = _SMALL if max_size is None else min(_SMALL, max_size), 0
+    for _, each in cache.blobs.names():
+        size += each
+        if size > limit:
+            return False
+    return True
+
+
+def _begin(cache: Cache) -> None:
+    with open(_path(cache), "a"):
+        pass
+    os.utime(_path(cache))
+
+
+def _write(cache: Cache, document: Mapping[str, Any]) -> None:
+    import json
+    from datetime import UTC, datetime
+
+    ended = datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
+    temporary = f"{_path(cache)}.new"
+    with open(temporary, "w", encoding="utf-8") as file:
+        json.dump({"ended": ended, **document}, file)
+    os.replace(temporary, _path(cache))
