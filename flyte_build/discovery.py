@@ -82,7 +82,8 @@ class Discovery(Cheap):
             "roots": list(project.roots),
             "module": project.module,
             "python": sys.version,
-            "executable": sys.executable,
+            "executable": os.path.realpath(sys.executable),  # An environment has several names for its one interpreter.
+            "prefix": sys.prefix,
             "platform": sys.platform,
             "flyte-build": __version__,
             "variables": {name: _keyed(cache, value) for name, value in os.environ.items() if name.startswith("PYTHON")},
