@@ -79,7 +79,8 @@ def main() -> None:
     if result["phase"] == "failed" and code:
         from .absent import hint
 
-        result["error"]["hint"] = hint(result["error"], action)
+        if advice := hint(result["error"], action):
+            result["error"]["hint"] = advice
     if result["phase"] == "failed" and result["error"]["traceback"] and not _terminated:
         _print(result["error"]["traceback"])
     try:
