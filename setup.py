@@ -23,9 +23,9 @@ for name, folder in folders.items():
 scratch = tempfile.mkdtemp(prefix="flyte-build-")
 atexit.register(shutil.rmtree, scratch, ignore_errors=True)
 setup(
-    packages=sorted(packages),
-    package_dir={**packages, "": "."},
+    packages=[*sorted(packages), "flyte-stubs"],
+    package_dir={**packages, "flyte-stubs": "stubs", "": "."},
     py_modules=["flyte"],
-    package_data={"flyte_build": ["py.typed"]},
+    package_data={"flyte_build": ["py.typed"], "flyte-stubs": ["*.pyi"]},
     options={"build": {"build_base": scratch}, "egg_info": {"egg_base": scratch}},
 )

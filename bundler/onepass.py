@@ -150,11 +150,13 @@ class _Work:
     @contextmanager
     def helped(self, tickets: int) -> "Iterator[Callable[[], tuple[list[_Pack], dict[str, int]]]]":
         """Have a second process take tickets too; what is given waits for what came of it, which is nothing if it died."""
-        if sys.platform != "linux" or ("threading" in sys.modules and sys.modules["threading"].active_count() > 1):
-            yield lambda: ([], {})  # Forking is not safe everywhere, nor among threads.
-            return
         reading, writing = os.pipe()
-        child = os.fork()
+        child = _fork()
+        if child is None:
+            os.close(reading)
+            os.close(writing)
+            yield lambda: ([], {})
+            return
         if not child:
             try:
                 signal.signal(signal.SIGINT, signal.SIG_DFL)
@@ -179,6 +181,16 @@ class _Work:
             finally:
                 os.kill(child, signal.SIGKILL)  # It has answered; if it has not, nobody waits for it any more.
                 os.waitpid(child, 0)
+
+
+def _fork() -> int | None:
+    """`os.fork`, or None where that is not safe (among threads, and on macOS) or not to be had."""
+    if sys.platform != "linux" or ("threading" in sys.modules and sys.modules["threading"].active_count() > 1):
+        return None
+    try:
+        return os.fork()
+    except OSError:
+        return None
 
 
 @contextmanager

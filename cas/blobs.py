@@ -216,8 +216,12 @@ class _Sync:
 
         self._file = file
         self._error: OSError | None = None
-        self._thread = Thread(target=self._run)
-        self._thread.start()
+        self._thread: Thread | None = Thread(target=self._run)
+        try:
+            self._thread.start()
+        except RuntimeError:  # There may be no more threads: then not meanwhile, but now.
+            self._thread = None
+            self._run()
 
     def _run(self) -> None:
         try:
@@ -229,7 +233,8 @@ class _Sync:
 
     def error(self) -> OSError | None:
         """What went wrong, if anything, once it is done."""
-        self._thread.join()
+        if self._thread:
+            self._thread.join()
         return self._error
 
 

@@ -8,6 +8,7 @@ from flyte_build.attempts import Stores
 from flyte_build.remote import abort as abort_run
 
 from .console import Console
+from .options import runs_under_way
 
 
 @click.group()
@@ -17,7 +18,7 @@ def abort() -> None:
 
 @abort.command("run")
 @click.option("--reason", default="", help="Why; it is shown where the run is, and kept in the history.")
-@click.argument("run", metavar="RUN")
+@click.argument("run", metavar="RUN", shell_complete=runs_under_way)
 @click.pass_obj
 def run(console: Console, reason: str, run: str) -> None:
     """End a run, with all that its task has started, and wait until it has ended."""
@@ -26,7 +27,7 @@ def run(console: Console, reason: str, run: str) -> None:
 
 @abort.command("action")
 @click.option("--reason", default="", help="Why; it is shown where the run is, and kept in the history.")
-@click.argument("run", metavar="RUN")
+@click.argument("run", metavar="RUN", shell_complete=runs_under_way)
 @click.argument("action", metavar="ACTION")
 @click.pass_obj
 def action(console: Console, reason: str, run: str, action: str) -> None:

@@ -26,9 +26,9 @@ def bundle() -> None:
 
 @bundle.command("ls")
 @click.option("--copy-style", type=click.Choice(COPY_STYLES), help="What of the project goes into the bundle (setting: run.copy_style).")
-@click.option("--root-dir", help="The project's root; the current folder if none is given.")
-@click.option("--why", metavar="PATH", help="Say why this file is in the bundle, or which line keeps it out.")
-@click.argument("file", metavar="FILE")
+@click.option("--root-dir", type=click.Path(), help="The project's root; the current folder if none is given.")
+@click.option("--why", metavar="PATH", type=click.Path(), help="Say why this file is in the bundle, or which line keeps it out.")
+@click.argument("file", metavar="FILE", type=click.Path())
 @click.pass_obj
 def ls(console: Console, copy_style: CopyStyle | None, root_dir: str | None, why: str | None, file: str) -> None:
     """List what the bundle of FILE holds, what is kept out, and by which rule. Fails wherever `flyte run` would."""

@@ -25,7 +25,7 @@ def cache() -> None:
 @cache.command("why")
 @click.option("--copy-style", type=click.Choice(COPY_STYLES), help="What of the project goes into the bundle (setting: run.copy_style).")
 @click.option("--root-dir", help="The project's root; the current folder if none is given.")
-@click.argument("file", metavar="FILE")
+@click.argument("file", metavar="FILE", type=click.Path())
 @click.argument("task", metavar="[TASK]", required=False)
 @click.pass_obj
 def why(console: Console, copy_style: CopyStyle | None, root_dir: str | None, file: str, task: str | None) -> None:

@@ -15,7 +15,7 @@ from flyte_build.runner.history import History
 from flyte_build.runner.rows import PHASES, ActionRow, Filter, Phase, RunRow, iso
 
 from .console import Console
-from .options import moment, pairs
+from .options import moment, pairs, runs
 
 
 @click.group()
@@ -32,7 +32,7 @@ def get() -> None:
 @click.option("--created-after", callback=moment, metavar="TIME", help="Only runs that began at this time or later.")
 @click.option("--created-before", callback=moment, metavar="TIME", help="Only runs that began before this time.")
 @click.option("--with-label", multiple=True, metavar="K=V", help="Only runs with this label, or with all of these.")
-@click.argument("name", required=False)
+@click.argument("name", required=False, shell_complete=runs)
 @click.pass_obj
 def run(
     console: Console,
@@ -86,7 +86,7 @@ def _show_run(console: Console, history: History, row: RunRow) -> None:
 
 
 @get.command("action")
-@click.argument("run", metavar="RUN")
+@click.argument("run", metavar="RUN", shell_complete=runs)
 @click.argument("action", metavar="[ACTION]", required=False)
 @click.pass_obj
 def action(console: Console, run: str, action: str | None) -> None:
@@ -112,7 +112,7 @@ def action(console: Console, run: str, action: str | None) -> None:
 @click.option("--show-ts", is_flag=True, help="Put the time before each line.")
 @click.option("--attempt", type=click.IntRange(1), help="Only what this attempt has printed.")
 @click.option("-f", "--follow", is_flag=True, help="Go on until the run has ended.")
-@click.argument("run", metavar="RUN")
+@click.argument("run", metavar="RUN", shell_complete=runs)
 @click.argument("action", metavar="[ACTION]", required=False)
 @click.pass_obj
 def logs(console: Console, lines: int | None, show_ts: bool, attempt: int | None, follow: bool, run: str, action: str | None) -> None:
@@ -136,7 +136,7 @@ def logs(console: Console, lines: int | None, show_ts: bool, attempt: int | None
 @get.command("io")
 @click.option("-i", "--inputs-only", is_flag=True, help="Only the inputs.")
 @click.option("-o", "--outputs-only", is_flag=True, help="Only the outputs.")
-@click.argument("run", metavar="RUN")
+@click.argument("run", metavar="RUN", shell_complete=runs)
 @click.argument("action", metavar="[ACTION]", required=False)
 @click.pass_obj
 def io(console: Console, inputs_only: bool, outputs_only: bool, run: str, action: str | None) -> None:
@@ -158,8 +158,14 @@ def io(console: Console, inputs_only: bool, outputs_only: bool, run: str, action
 
 
 @get.command("code")
-@click.option("-o", "--output", metavar="DIR", help="The folder to write to, empty or new; one named like the run if none is given.")
-@click.argument("run", metavar="RUN")
+@click.option(
+    "-o",
+    "--output",
+    metavar="DIR",
+    type=click.Path(),
+    help="The folder to write to, empty or new; one named like the run if none is given.",
+)
+@click.argument("run", metavar="RUN", shell_complete=runs)
 @click.argument("action", metavar="[ACTION]", required=False)
 @click.pass_obj
 def code(console: Console, output: str | None, run: str, action: str | None) -> None:

@@ -20,7 +20,7 @@ from .console import Console, Quiet, node_json
 @click.option("--format", type=click.Choice(["text", "mermaid", "json"]), default="text", help="How to print it.")
 @click.option("--copy-style", type=click.Choice(COPY_STYLES), help="What of the project goes into the bundle (setting: run.copy_style).")
 @click.option("--root-dir", help="The project's root; the current folder if none is given.")
-@click.argument("file", metavar="FILE")
+@click.argument("file", metavar="FILE", type=click.Path())
 @click.pass_obj
 def graph(
     console: Console, format: Literal["text", "mermaid", "json"], copy_style: CopyStyle | None, root_dir: str | None, file: str

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from flyte_build.errors import UsageError
+from flyte_build.errors import InputError, UsageError
 from flyte_build.interface import Interface, Parameter
 
 
@@ -19,7 +19,9 @@ class Inputs(click.Command):
         taken = {spelling for parameter in interface.inputs for spelling in _spellings(parameter.name)}
         options = [option for parameter in interface.inputs for option in _options(parameter, taken)]
         help_names = [spelling for spelling in ("-h", "--help") if spelling not in taken]
-        super().__init__(name, params=options, help=interface.doc or None, context_settings={"help_option_names": help_names})
+        super().__init__(
+            name, params=options, help=interface.doc or None, context_settings={"help_option_names": help_names, "allow_extra_args": True}
+        )
 
     def parse_inputs(self, path: str, args: list[str], file: str | None = None) -> dict[str, Any]:
         """Wire of what the arguments say, and for the rest of what a file says (`-` is standard input).
@@ -27,6 +29,12 @@ class Inputs(click.Command):
         Raises `UsageError`, `InputError`, or click's usage errors; `--help` is printed.
         """
         with self.make_context(path, list(args)) as ctx:
+            if ctx.args:
+                raise InputError(
+                    f"{ctx.args[0]!r} is the value of no input",
+                    why="Inputs are options, each with its name.",
+                    hint=f"For example: {self._interface.inputs[0].usage}" if self._interface.inputs else "This task has none.",
+                )
             given = {name.removeprefix("input_"): texts for name, texts in ctx.params.items() if texts}
         values = _read(file) if file else {}
         self._interface.refuse_unknown(values)
@@ -74,10 +82,15 @@ def _options(parameter: Parameter, taken: set[str]) -> list[click.Parameter]:
     default = "required" if parameter.required else f"default: {parameter.default_text}"
     notes = "; ".join(part for part in (type.details, default) if part)
     text = f"{parameter.doc} [{notes}]" if parameter.doc else f"[{notes}]"
-    declared, metavar = [f"input_{parameter.name}", *spellings], f"<{type}>"
+    declared = [f"input_{parameter.name}", *spellings]
+    settings: dict[str, Any] = {"multiple": True, "metavar": f"<{type}>", "help": text, "type": click.UNPROCESSED}
+
+    def words(ctx: click.Context, option: click.Parameter, incomplete: str) -> list[str]:
+        return [word for word in type.words if word.startswith(incomplete)]
+
     if not type.takes("bool"):
-        return [click.Option(declared, multiple=True, metavar=metavar, help=text, type=click.UNPROCESSED)]
-    option = click.Option(declared, multiple=True, metavar=metavar, help=text, type=click.UNPROCESSED, is_flag=False, flag_value="true")
+        return [click.Option(declared, **settings, shell_complete=words)]
+    option = click.Option(declared, **settings, shell_complete=words, is_flag=False, flag_value="true")
     no = [spelling for name in spellings if (spelling := f"--no-{name.removeprefix('--')}") not in taken]
     return [option, *([_No([f"no_{parameter.name}", *no], target=f"input_{parameter.name}")] if no else [])]
 

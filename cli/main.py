@@ -13,6 +13,8 @@ from flyte_build._version import __version__
 from flyte_build.errors import FlyteError, StoreUnavailable
 
 if TYPE_CHECKING:
+    from click.shell_completion import CompletionItem
+
     from flyte_build.runner.spawn import Worker
 
 _COMMANDS = {
@@ -51,9 +53,16 @@ class Commands(click.Group):
         if args and args[0] not in _COMMANDS and not args[0].startswith("-"):
             from difflib import get_close_matches
 
-            near = get_close_matches(args[0], _COMMANDS, 1)
+            near = [f"run {args[0]}"] if args[0].endswith(".py") else get_close_matches(args[0], _COMMANDS, 1)
             ctx.fail(f"There is no command {args[0]!r}." + (f" Did you mean {near[0]!r}?" if near else ""))
         return super().resolve_command(ctx, args)
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> "list[CompletionItem]":
+        """The commands and options that begin so."""
+        from click.shell_completion import CompletionItem
+
+        found = [CompletionItem(name, help=text) for name, (_, text) in _COMMANDS.items() if name.startswith(incomplete)]
+        return found + click.Command.shell_complete(self, ctx, incomplete)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """List the commands with their one-line help."""
@@ -61,7 +70,11 @@ class Commands(click.Group):
             formatter.write_dl([(name, text) for name, (_, text) in _COMMANDS.items()])
 
 
-@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
+_EPILOG = """Commands, options, tasks, inputs and runs are completed by the tab key after `eval "$(_FLYTE_COMPLETE=bash_source flyte)"`
+(zsh_source, fish_source). Put that line into ~/.bashrc."""
+
+
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]}, epilog=_EPILOG)
 @click.version_option(__version__, prog_name="flyte", message="%(prog)s %(version)s (flyte-build)")
 @click.option("-o", "--org", help="The organisation (setting: task.org). Kept, and not acted on.")
 @click.option("-c", "--config", metavar="FILE", help="Read the configuration from FILE, and from no other.")

@@ -4,14 +4,20 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
 from flyte_build.errors import UsageError
 
+if TYPE_CHECKING:
+    from click.shell_completion import CompletionItem
+
+    from flyte_build.runner.rows import Phase
+
 F = TypeVar("F", bound=Callable[..., Any])
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}\Z")
+_OFFERED = 100  # So many runs, at most, are offered as completions.
 
 
 def of_a_new_run(command: F) -> F:
@@ -45,6 +51,26 @@ def one_word(ctx: click.Context, parameter: click.Parameter, text: str | None) -
     if text is not None and text.split() != [text]:
         raise click.BadParameter(f"{text!r} is no name. It is one word, as in {parameter.opts[-1]} default.")
     return text
+
+
+def runs(ctx: click.Context, parameter: click.Parameter, incomplete: str) -> "list[CompletionItem]":
+    """The completions of a run's name: the newest runs, each with its task and phase."""
+    return _completions(incomplete)
+
+
+def runs_under_way(ctx: click.Context, parameter: click.Parameter, incomplete: str) -> "list[CompletionItem]":
+    """The same of those that have not ended."""
+    return _completions(incomplete, "queued", "running")
+
+
+def _completions(incomplete: str, *phases: "Phase") -> "list[CompletionItem]":
+    from click.shell_completion import CompletionItem
+
+    from flyte_build.attempts import Listener, Stores
+    from flyte_build.runner.rows import Filter
+
+    rows = Stores(Listener()).history.list(_OFFERED, Filter(phases=phases))
+    return [CompletionItem(row.name, help=f"{row.task} {row.phase}") for row in rows if row.name.startswith(incomplete)]
 
 
 def pairs(option: str, texts: Iterable[str], example: str) -> dict[str, str]:

@@ -32,9 +32,12 @@ _TAG = re.compile(r"[\w][\w.-]{0,127}\Z", re.ASCII)  # OCI distribution-spec 1.1
 @of_a_new_run
 @click.option("--version", default="", help="The version that the run is recorded under; the code's short digest if none is given.")
 @click.option("--copy-style", type=click.Choice(COPY_STYLES), help="What of the project goes into the bundle (setting: run.copy_style).")
-@click.option("--root-dir", help="The project's root; the current folder if none is given.")
+@click.option("--root-dir", type=click.Path(), help="The project's root; the current folder if none is given.")
 @click.option(
-    "--inputs-file", metavar="FILE|-", help="Inputs by name, as JSON, YAML or TOML; `-` is standard input, with JSON. Options win."
+    "--inputs-file",
+    metavar="FILE|-",
+    type=click.Path(),
+    help="Inputs by name, as JSON, YAML or TOML; `-` is standard input, with JSON. Options win.",
 )
 @click.option("--engine", type=click.Choice(ENGINES), help="What runs the task (setting: run.engine).")
 @click.option("--local", is_flag=True, help="Run in this process, from the working tree (for debuggers).")
@@ -47,7 +50,7 @@ _TAG = re.compile(r"[\w][\w.-]{0,127}\Z", re.ASCII)  # OCI distribution-spec 1.1
 @click.option(
     "--raw-data-path", metavar="URL", type=click.Path(file_okay=False), help="Where to put large outputs. Kept, and not acted on yet."
 )
-@click.argument("file", metavar="FILE")
+@click.argument("file", metavar="FILE", type=click.Path())
 @click.argument("rest", nargs=-1, type=click.UNPROCESSED, metavar="TASK [INPUTS]...")
 @click.pass_obj
 def run(
@@ -78,8 +81,8 @@ def run(
     click.get_current_context().call_on_close(lambda: start_if_due(stores.cache, config))
     runner = Runner(project, settings, stores, console, spare=console.take_spare)
     discovery = runner.discover()
-    if not rest or rest[0] in ("--help", "-h"):
-        _list_tasks(console, file, discovery, asked=bool(rest))
+    if not rest or rest[0].startswith("-"):
+        _list_tasks(console, file, discovery, asked=rest[:1] in (("--help",), ("-h",)))
         return
     variable, *texts = rest
     interface = Interface.from_document(discovery.task(variable)["interface"])

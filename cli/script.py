@@ -28,7 +28,7 @@ from .options import given_of
 @click.option("--cpu", help="How many CPUs it needs. Kept, and not acted on yet.")
 @click.option("--memory", help="How much memory it needs, as 1Gi. Kept, and not acted on yet.")
 @click.option("--gpu", help="Which GPUs it needs, as 1 or A100:4. Kept, and not acted on yet.")
-@click.argument("script", metavar="SCRIPT")
+@click.argument("script", metavar="SCRIPT", type=click.Path())
 @click.pass_obj
 def python_script(given: "tuple[Console, Stores, Settings]", /, extra_args: str, timeout: str | None, script: str, **options: Any) -> None:
     """Run a plain Python script as a run, with a log, a phase and an exit code of its own.

@@ -6,6 +6,7 @@ import gc
 import os
 import sys
 
+COMPLETE = "_FLYTE_COMPLETE"  # Set by a shell's completion script, which this command prints.
 _VERBS = ("run", "rerun", "get", "abort")  # The commands in whose line "run" can stand.
 _NO_WORKER = frozenset(("--help", "-h", "--local", "--version"))
 
@@ -14,6 +15,10 @@ def main() -> None:
     """Run the command line and end the process with its exit code."""
     gc.disable()  # A short life makes few cycles; looking for them would cost a tenth of a large scan.
     spare = None
+    if COMPLETE in os.environ:
+        from .completion import complete
+
+        os._exit(_flushed(complete()))
     verb = next((word for word in sys.argv[1:6] if word in _VERBS), "")
     if verb.endswith("run") and _NO_WORKER.isdisjoint(sys.argv) and sys.platform != "win32":
         from flyte_build.runner.spawn import start_worker
@@ -25,9 +30,14 @@ def main() -> None:
         code = run_command(sys.argv[1:], spare)
     except KeyboardInterrupt:
         code = 130
+    os._exit(_flushed(code))  # Taking the interpreter apart would take longer than many a command.
+
+
+def _flushed(code: int) -> int:
+    """The exit code, once all that was printed is out."""
     try:
         sys.stdout.flush()
         sys.stderr.flush()
     except OSError:
-        code = code or 1
-    os._exit(code)  # Taking the interpreter apart would take longer than many a command.
+        return code or 1
+    return code

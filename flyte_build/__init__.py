@@ -55,7 +55,9 @@ _PLACES = {
 }
 _MODULES = ("errors", "remote")
 
-__all__ = sorted([*_PLACES, *_MODULES, "version"])
+_NAMES = sorted([*_PLACES, *_MODULES, "version"])
+if not TYPE_CHECKING:  # Type checkers read no computed list; they see the imports above.
+    __all__ = _NAMES
 
 
 def version() -> str:
@@ -78,7 +80,7 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return __all__
+    return _NAMES
 
 
 class _Alias:

@@ -207,7 +207,7 @@ class _Ending:
 def carry_out(call: Call, engine: "Engine", stores: Stores, listener: Listener, began: float) -> Finished:
     """Run a task until it has succeeded or may not be tried again; `began` is the monotonic time from which seconds count."""
     history = stores.history
-    _say_unused(engine, call, listener)
+    _say_what_differs(engine, call, listener)
     name = _begin(call, history)
     folder, url = history.run_folder(name), history.url(name)
     listener.started(name, url)
@@ -319,8 +319,12 @@ def _error(kind: str, message: str, whose: str = "user") -> dict[str, str]:
     return {"type": kind, "message": message, "kind": whose, "traceback": ""}
 
 
-def _say_unused(engine: "Engine", call: Call, listener: Listener) -> None:
+def _say_what_differs(engine: "Engine", call: Call, listener: Listener) -> None:
+    """Say once for a run where it is not what a reader of the declaration would expect."""
     task = call.task
+    if bare := task["unannotated"]:
+        verb = "have" if len(bare) > 1 else "has"
+        listener.said(f"{', '.join(bare)} of {task['name']} {verb} no annotation: what is no JSON value is pickled.")
     unused = [name for name in sorted({*task["unused"], *call.settings.options}) if name not in engine.acts_on]
     if task["timeout"] and "timeout" not in engine.acts_on:
         unused.append("timeout")

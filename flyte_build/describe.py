@@ -17,7 +17,7 @@ from flyte_build.cas.statindex import hash_file, trusted
 from .environment import TaskEnvironment
 from .errors import DeclarationError
 from .importing import below, loaded_files
-from .interface import interface_of
+from .interface import interface_of, unannotated
 from .observe import Watch
 from .resources import RetryStrategy, Timeout
 from .task import Task
@@ -101,6 +101,7 @@ def describe_task(task: Task[..., Any]) -> dict[str, Any]:
         "timeout": _seconds(limit, task.name),
         "image": environment.image if isinstance(environment.image, str | None) else "declared",
         "unused": sorted(unused),
+        "unannotated": unannotated(task.func),
     }
 
 

@@ -16,6 +16,7 @@ from typing import Any
 from .errors import FlyteError, PreparationError
 from .importing import loaded_files, root_folders, use_folder
 from .observe import Watch
+from .raised import cut, message_of
 
 
 def main() -> None:
@@ -51,6 +52,12 @@ def _discover(request: dict[str, Any]) -> dict[str, Any]:
         import importlib
 
         module = importlib.import_module(name)
+    if os.path.realpath(module.__file__ or "") != f"{root}/{file}":
+        raise PreparationError(
+            f"{file} cannot be imported: another module has its name",
+            why=f"There is a module {name!r} already, or one that comes first where modules are looked for.",
+            hint="Give the file another name.",
+        )
     loaded = loaded_files()
     from .describe import describe
 
@@ -74,10 +81,10 @@ def _described(error: BaseException, root: str) -> dict[str, Any]:
         place = f"{os.path.relpath(error.filename, root)}:{error.lineno}"
     else:
         place = f"{os.path.relpath(own[-1].filename, root)}:{own[-1].lineno}" if own else ""
-    trace = "".join(traceback.format_list(own)) + "".join(traceback.format_exception_only(error))
+    trace = "".join(map(cut, [*traceback.format_list(own), *traceback.format_exception_only(error)]))
     return {
         "type": type(error).__name__,
-        "message": str(error),
+        "message": message_of(error),
         "place": place,
         "traceback": trace,
         "module": getattr(error, "name", None) or "" if isinstance(error, ImportError) else "",

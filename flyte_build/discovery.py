@@ -27,6 +27,7 @@ from flyte_build.errors import BlobCorrupt, BlobMissing, FlyteError, ModuleLoadE
 from ._version import __version__
 from .graph import FIRST_TIME, Cheap, Found, Made, Memory, Outcomes, Resolve
 
+INTERACTIVE = "<interactive>"  # Stands for the file of a task that is in none.
 _KEPT = 16  # Results for one file.
 
 
@@ -81,7 +82,8 @@ class Discovery(Cheap):
             "roots": list(project.roots),
             "module": project.module,
             "python": sys.version,
-            "executable": sys.executable,
+            "executable": os.path.realpath(sys.executable),  # An environment has several names for its one interpreter.
+            "prefix": sys.prefix,
             "platform": sys.platform,
             "flyte-build": __version__,
             "variables": {name: _keyed(cache, value) for name, value in os.environ.items() if name.startswith("PYTHON")},
@@ -263,8 +265,8 @@ def _load_error(file: str, error: dict[str, str]) -> FlyteError:
     if error["what"]:
         place = f"{error['place']}: " if error["place"] else ""
         return ModuleLoadError(f"{place}{error['what']}", why=error["why"], hint=error["hint"])
-    if error["type"] == "SyntaxError":
-        return ModuleLoadError(f"{error['place']}: syntax error: {error['message']}", hint="Mend it, and run the command again.")
+    if error["type"] in ("SyntaxError", "IndentationError", "TabError"):
+        return ModuleLoadError(f"{error['place'] or file}: syntax error: {error['message']}", hint="Mend it, and run the command again.")
     hint = "Mend it, and run the command again."
     if error["module"]:
         hint = f"Install {error['module'].partition('.')[0]!r} into this Python, or check the name. The project's root is on `sys.path`."

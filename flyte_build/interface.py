@@ -181,6 +181,13 @@ def interface_of(function: Callable[..., Any], docs: bool = False) -> Interface:
         ) from None
 
 
+def unannotated(function: Callable[..., Any]) -> list[str]:
+    """What of a function has no annotation: its parameters by name, and "the result"."""
+    signature = inspect.signature(function)
+    found = [name for name, parameter in signature.parameters.items() if parameter.annotation is inspect.Parameter.empty]
+    return found + ["the result"] * (signature.return_annotation is inspect.Signature.empty)
+
+
 def _default(type: Type, value: Any) -> tuple[Wire, str]:
     if value is inspect.Parameter.empty:
         return ABSENT, ""

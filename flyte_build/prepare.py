@@ -37,7 +37,7 @@ def locate(file: str, root_dir: str | None) -> Project:
     path = os.path.realpath(file)
     if not os.path.isfile(path):
         what = "is a folder" if os.path.isdir(path) else "does not exist"
-        raise UsageError(f"The file {file} {what}", hint="Give the Python file that holds the task: `flyte run FILE TASK`.")
+        raise UsageError(f"The file {file} {what}", hint=_near(file) or "Give the Python file that holds the task: `flyte run FILE TASK`.")
     if not path.endswith(".py"):
         raise UsageError(f"{file} is no Python file", hint="Give the Python file that holds the task: `flyte run FILE TASK`.")
     root = os.path.realpath(root_dir or os.getcwd())
@@ -48,6 +48,18 @@ def locate(file: str, root_dir: str | None) -> Project:
             raise UsageError(f"{file} is not below the root {root_dir}", hint="Leave out `--root-dir`, or give a folder above the file.")
         root = next(filter(_is_root, _above(path)), os.path.dirname(path))
     return Project(root, os.path.relpath(path, root))
+
+
+def _near(file: str) -> str:
+    """The question whether another Python file in the same folder was meant."""
+    from difflib import get_close_matches
+
+    folder, name = os.path.split(file)
+    try:
+        near = get_close_matches(name, [each for each in os.listdir(folder or ".") if each.endswith(".py")], 1)
+    except OSError:
+        return ""
+    return f"Did you mean {os.path.join(folder, near[0])}?" if near else ""
 
 
 def _above(path: str) -> Iterator[str]:

@@ -9,7 +9,7 @@ from typing import Any
 
 from . import script
 from .attempts import Settings
-from .discovery import Project
+from .discovery import INTERACTIVE, Project
 from .errors import InputError, NotFound
 from .interface import Interface, Parameter
 from .prepare import locate
@@ -44,7 +44,11 @@ class Recorded:
         )
 
     def project(self) -> Project:
-        """The project that the file belongs to. Raises `UsageError` if it is not there any more."""
+        """The project that the file belongs to. Raises `UsageError` if it is not there any more, and `NotFound` if there was none."""
+        if self._document["file"] == INTERACTIVE:
+            raise NotFound(
+                f"The task of the run {self.run} is in no Python file", why="It was typed in, or its file's name does not end with .py."
+            )
         return locate(f"{self.root}/{self._document['file']}", self.root)
 
     def interface(self, task: Mapping[str, Any]) -> Interface:

@@ -12,7 +12,7 @@ from typing import Any, Literal
 from .attempts import Call, Listener, Settings, Stores
 from .blocking import Blocking, blocking
 from .config import Configuration
-from .discovery import Project
+from .discovery import INTERACTIVE, Project
 from .errors import InitializationError, UsageError
 from .interface import interface_of
 from .prepare import locate
@@ -28,10 +28,11 @@ _settings: Settings | None = None
 def init(project: str | None = None, domain: str | None = None, **unused: Any) -> None:
     """From now on `flyte.run` prepares tasks and runs them in processes of their own, as `flyte run` does.
 
-    What is not given is as configured. Arguments about a control plane are accepted and not used. Raises `UsageError` for a
+    What is not given is as configured. Arguments about a control plane are accepted, and said to be unused. Raises `UsageError` for a
     configuration that makes no sense.
     """
     global _settings
+    _say_unused("flyte.init", unused)
     _settings = _configured(None, project=project, domain=domain)
 
 
@@ -41,6 +42,7 @@ def init_from_config(path: str | None = None, project: str | None = None, domain
     Raises `UsageError` when it is not there.
     """
     global _settings
+    _say_unused("flyte.init_from_config", unused)
     _settings = _configured(path, project=project, domain=domain)
 
 
@@ -109,14 +111,17 @@ class RunContext:
         listener = Listener()
         stores = Stores(listener)
         file, variable = task.func.__code__.co_filename, _variable(task)
-        if not os.path.isfile(file) and mode != "local":
+        in_file = os.path.isfile(file) and file.endswith(".py")
+        if not in_file and mode != "local":
             raise UsageError(
-                f"The task {task.name} is in no file", why="Only a file can be bundled.", hint='Use `flyte.with_runcontext(mode="local")`.'
+                f"The task {task.name} is in no Python file",
+                why="It was typed in, or its file's name does not end with .py, so there is nothing to bundle.",
+                hint='Run it in this process, `flyte.with_runcontext(mode="local").run(...)`, or put it into a file.',
             )
         if mode == "local":
             from .describe import describe_task
 
-            project = locate(file, None) if os.path.isfile(file) else Project(os.getcwd(), "<interactive>")
+            project = locate(file, None) if in_file else Project(os.getcwd(), INTERACTIVE)
             call = Call(task=describe_task(task), project=project, variable=variable, inputs=inputs, settings=settings)
             finished = run_here(call, lambda: task, stores, listener)
         else:
@@ -161,7 +166,13 @@ def with_runcontext(
         "env": env_vars,
         "labels": labels,
     }
+    _say_unused("flyte.with_runcontext", unused)
     return RunContext(mode, {key: value for key, value in given.items() if value is not None})
+
+
+def _say_unused(function: str, given: Mapping[str, Any]) -> None:
+    if names := [name for name, value in given.items() if value is not None]:
+        Listener().said(f"{function} does not act on: {', '.join(names)}.")
 
 
 def _variable(task: Task[..., Any]) -> str:

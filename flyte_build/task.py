@@ -6,7 +6,7 @@ import inspect
 from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass, field, replace
 from functools import update_wrapper
-from typing import TYPE_CHECKING, Any, Generic, Literal, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Literal, ParamSpec, TypeVar, overload
 
 from .calling import call, call_async
 from .errors import DeclarationError
@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     from .resources import Cache, Resources, RetryStrategy, ReusePolicy, Secret, Timeout
 
 P = ParamSpec("P")
-R = TypeVar("R")
+R = TypeVar("R", covariant=True)
+T = TypeVar("T")
 
 # What may be said of a task, apart from its function: what `@env.task` and `.override` take.
 OPTIONS = frozenset(
@@ -80,7 +81,7 @@ class Task(Generic[P, R]):
     """A function that an environment runs. Outside of a run, calling it just calls the function."""
 
     def __init__(self, function: Callable[P, R], environment: "TaskEnvironment", options: Options) -> None:
-        if not callable(function):
+        if not callable(function) or isinstance(function, type):
             raise DeclarationError(f"{function!r} is no function", hint="Write `@env.task` above a `def` or an `async def`.")
         for parameter in inspect.signature(function).parameters.values():
             if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
@@ -114,7 +115,11 @@ class Task(Generic[P, R]):
         result: R = call(self, args, kwargs)
         return result
 
-    def aio(self, *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, Any]:
+    @overload
+    def aio(self: "Task[P, Coroutine[Any, Any, T]]", *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, T]: ...
+    @overload
+    def aio(self, *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, R]: ...
+    def aio(self, *args: Any, **kwargs: Any) -> Coroutine[Any, Any, Any]:
         """Call the task as a coroutine, whichever kind of function it is."""
         return call_async(self, args, kwargs)
 

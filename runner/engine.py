@@ -12,6 +12,9 @@ from .action import Action
 Sink = Callable[[int, bytes, float], int]
 
 
+NO_RESULT = 74  # A worker's exit code when it could not write its result (EX_IOERR of sysexits.h).
+
+
 @dataclass(frozen=True)
 class Event:
     """How an attempt ended. `lost` means that the place where it ran is gone, which says nothing about the task."""

@@ -8,7 +8,7 @@ import os
 import sys
 import traceback
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, NoReturn
 
 from flyte_build.calling import set_caller
 from flyte_build.errors import InputError
@@ -60,11 +60,18 @@ def execute(load: Callable[[], Task[..., Any]], inputs: Mapping[str, Any], below
     except _Refused as refused:
         return _wrong_input(refused.error, below)
     except SystemExit as error:
-        return _failed("SystemExit", f"the task called sys.exit({error.code!r})", _traceback(error, below))
+        return _failed("SystemExit", f"the task called sys.exit({shortened(error.code)})", _traceback(error, below))
     except (KeyboardInterrupt, Stopped):
         raise
     except BaseException as error:  # Whatever a task raises is its result.
-        return _failed(type(error).__name__, str(error), _traceback(error, below))
+        return failure(error, below)
+
+
+def failure(error: BaseException, below: str) -> dict[str, Any]:
+    """The description of a task that has raised `error`."""
+    from flyte_build.raised import message_of
+
+    return _failed(type(error).__name__, message_of(error), _traceback(error, below))
 
 
 def call(task: Task[..., Any], inputs: dict[str, Any]) -> dict[str, Any]:
@@ -84,14 +91,22 @@ def _call(task: Task[..., Any], arguments: dict[str, Any]) -> Any:
         return task.func(**arguments)
     import asyncio
 
-    try:
-        asyncio.get_running_loop()
-    except RuntimeError:
+    if not _in_loop():
         return asyncio.run(task.func(**arguments))
     from concurrent.futures import ThreadPoolExecutor
 
     with ThreadPoolExecutor(1) as pool:  # A loop runs in this thread already, as in a notebook.
         return pool.submit(contextvars.copy_context().run, asyncio.run, task.func(**arguments)).result()
+
+
+def _in_loop() -> bool:
+    import asyncio
+
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return False
+    return True
 
 
 def _failed(kind: str, message: str, trace: str) -> dict[str, Any]:
@@ -109,6 +124,8 @@ def _wrong_input(error: InputError, below: str) -> dict[str, Any]:
 
 def _traceback(error: BaseException, below: str) -> str:
     """The traceback from the user's first frame on, "" without any frame or note; paths in a bundle are shown as the project's."""
+    from flyte_build.raised import cut
+
     described = traceback.TracebackException.from_exception(error, limit=None)
     for one in _chain(described):
         one.stack[:] = [frame for frame in one.stack if not frame.filename.startswith(_OURS)]
@@ -122,7 +139,7 @@ def _traceback(error: BaseException, below: str) -> str:
         lines = list(described.format_exception_only())
     if len(lines) > 400:
         lines = [*lines[:200], "  ...\n", *lines[-200:]]
-    return "".join(lines).replace(below + "/", "")
+    return "".join(cut(line[:-1]) + "\n" for line in lines).replace(below + "/", "")
 
 
 def _chain(described: traceback.TracebackException) -> list[traceback.TracebackException]:
@@ -135,8 +152,8 @@ def _chain(described: traceback.TracebackException) -> list[traceback.TracebackE
     return found
 
 
-def finish(code: int) -> None:
-    """End this process as the interpreter would, without the time that taking its modules apart takes."""
+def finish(code: int, then: Callable[[], None] = lambda: None) -> NoReturn:
+    """End this process as the interpreter would, without the time that taking its modules apart takes; `then` is called last."""
     import atexit
 
     threading = sys.modules.get("threading")
@@ -149,4 +166,7 @@ def finish(code: int) -> None:
                 stream.flush()
     except (OSError, ValueError):
         pass  # The task closed its streams; its result is written already.
-    os._exit(code)
+    try:
+        then()
+    finally:
+        os._exit(code)

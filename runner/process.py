@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import select
@@ -11,9 +12,9 @@ import time
 from flyte_build.errors import RuntimeSystemError
 
 from .action import Action
-from .engine import Event, Sink
+from .engine import NO_RESULT, Event, Sink
 from .log import LogWriter
-from .spawn import Worker, dismiss, signal_group, start_worker
+from .spawn import Worker, dismiss, follow_size, signal_group, start_worker
 
 _GRACE = 5.0  # Seconds between asking a task to end and making it end.
 _TURN = 0.5  # Seconds after which it is looked whether a silent worker is still there.
@@ -49,6 +50,7 @@ class ProcessEngine:
     def wait(self, action: Action, seconds: float | None) -> Event | None:
         """Wait until the attempt has ended, or for some seconds; None means that it goes on."""
         _, worker = self._workers[action.id, action.attempt]
+        follow_size(worker)
         deadline = None if seconds is None else time.monotonic() + seconds
         nap = _NAP
         while (goes_on := bool(worker.output) or not self._ended(worker)) or worker.held:
@@ -108,7 +110,7 @@ class ProcessEngine:
             return True
         ready, _, _ = select.select(list(worker.output), [], [], seconds)
         for descriptor in ready:
-            data = os.read(descriptor, _CHUNK)
+            data = _read(descriptor)
             if data:
                 if worker.log is not None:
                     worker.log.write(data)
@@ -147,9 +149,19 @@ class ProcessEngine:
     def _last_words(self, worker: Worker) -> str:
         words = b""
         for descriptor in worker.output:
-            while data := os.read(descriptor, _CHUNK):
+            while data := _read(descriptor):
                 words += data
         return words[-2000:].decode(errors="replace")
+
+
+def _read(descriptor: int) -> bytes:
+    """What is there to read; nothing at the end."""
+    try:
+        return os.read(descriptor, _CHUNK)
+    except OSError as error:
+        if error.errno != errno.EIO:  # Linux says so of a terminal that nobody has open any more.
+            raise
+        return b""
 
 
 def _event(code: int, cancelled: bool) -> Event:
@@ -159,6 +171,8 @@ def _event(code: int, cancelled: bool) -> Event:
         return Event("failed", 137, "it was killed (SIGKILL), most likely because the machine ran out of memory")
     if code < 0:
         return Event("failed", 128 - code, f"it ended with signal {-code} ({signal.strsignal(-code)})")
+    if code == NO_RESULT:
+        return Event("failed", code, "its result could not be written: is the disk full, or the run's folder gone?")
     return Event("succeeded" if code == 0 else "failed", code, "" if code == 0 else f"its process ended with exit code {code}")
 
 

@@ -30,8 +30,7 @@ class Worker:
 def start_worker() -> Worker:
     """Start a worker that waits for an action. It costs little and may be started before it is known to be needed."""
     listen, control = os.pipe()
-    out_read, out = os.pipe()
-    err_read, err = os.pipe()
+    output, out, err = _streams()
     nothing = os.open(os.devnull, os.O_RDONLY)
     descriptors = [listen, out, err, nothing]
     while min(descriptors[:3]) <= CONTROL:  # Placing one must not overwrite another.
@@ -50,7 +49,44 @@ def start_worker() -> Worker:
     )
     for descriptor in descriptors:
         os.close(descriptor)
-    return Worker(pid, control, {out_read: 1, err_read: 2})
+    return Worker(pid, control, output)
+
+
+def _streams() -> tuple[dict[int, int], int, int]:
+    """What output is read from (stream by descriptor), and the two descriptors that a worker gets as its output and its errors.
+
+    What is a terminal here is one there, so that colours and progress bars are drawn. Where both are the same terminal they
+    are there too, which keeps their order.
+    """
+    if os.isatty(1) and os.isatty(2) and os.fstat(1).st_rdev == os.fstat(2).st_rdev:
+        both_read, both = _terminal(1)
+        return {both_read: 1}, both, os.dup(both)
+    (out_read, out), (err_read, err) = (_terminal(stream) if os.isatty(stream) else os.pipe() for stream in (1, 2))
+    return {out_read: 1, err_read: 2}, out, err
+
+
+def _terminal(like: int) -> tuple[int, int]:
+    """A pseudo-terminal of the size of that terminal, which passes on bytes as they are; a pipe where none can be had."""
+    import termios
+
+    try:
+        read, write = os.openpty()
+    except OSError:  # As in a container without /dev/pts.
+        return os.pipe()
+    modes = termios.tcgetattr(write)
+    modes[1] &= ~termios.OPOST  # No carriage returns are added: the log has what was written, and the real terminal adds its own.
+    termios.tcsetattr(write, termios.TCSANOW, modes)
+    termios.tcsetwinsize(write, termios.tcgetwinsize(like))
+    return read, write
+
+
+def follow_size(worker: Worker) -> None:
+    """Make the worker's terminals as large as the real ones are now."""
+    for descriptor, stream in worker.output.items():
+        if os.isatty(descriptor) and os.isatty(stream):
+            import termios
+
+            termios.tcsetwinsize(descriptor, termios.tcgetwinsize(stream))
 
 
 def dismiss(worker: Worker) -> None:

@@ -15,6 +15,7 @@ import signal
 import sys
 from typing import Any
 
+from .engine import NO_RESULT
 from .spawn import CONTROL
 
 # Imported one after another while there is nothing to do yet: what a bundle and every task's file need, then what an async
@@ -46,7 +47,7 @@ def main() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # The terminal's Ctrl-C is the command's to handle.
     from flyte_build import install_alias
     from flyte_build.runner.action import write_result
-    from flyte_build.runner.execution import execute, finish, load_task
+    from flyte_build.runner.execution import execute, failure, finish, load_task
 
     install_alias()
     for name in _AHEAD:
@@ -68,12 +69,26 @@ def main() -> None:
         _use_bundle(action, code)
     sys.argv = [action["module"]]
     _enter(f"{order['folder']}/work", code)
-    result = execute(lambda: load_task(action["module"], action["variable"]), action["inputs"], code or action["root"])
-    _hint_at_files(result, action)
+    own, below = os.getpid(), code or action["root"]
+    try:
+        result = execute(lambda: load_task(action["module"], action["variable"]), action["inputs"], below)
+    except KeyboardInterrupt as error:  # Nobody can interrupt this process: the task itself has raised it.
+        result = failure(error, below)
+    if os.getpid() != own:  # A child that the task has forked has returned from it too. It decides nothing.
+        finish(0)
+    if result["phase"] == "failed" and code:
+        from .absent import hint
+
+        if advice := hint(result["error"], action):
+            result["error"]["hint"] = advice
     if result["phase"] == "failed" and result["error"]["traceback"] and not _terminated:
-        _print_traceback(result["error"]["traceback"])
-    write_result(order["folder"], result)
-    finish(0 if result["phase"] == "succeeded" else 1)
+        _print(result["error"]["traceback"])
+    try:
+        write_result(order["folder"], result)
+    except OSError as error:
+        _print(f"The result could not be written: {error}\n")
+        finish(NO_RESULT)
+    finish(0 if result["phase"] == "succeeded" else 1, then=_end_children)
 
 
 def _use_bundle(action: dict[str, Any], code: str) -> None:
@@ -103,8 +118,8 @@ def _enter(folder: str, code: str) -> None:
     os.chdir(folder)
 
 
-def _print_traceback(text: str) -> None:
-    """As Python would: on standard error, and so in the log."""
+def _print(text: str) -> None:
+    """On standard error, where Python prints tracebacks, and so in the log."""
     try:
         sys.stdout.flush()
         sys.stderr.write(text)
@@ -113,34 +128,31 @@ def _print_traceback(text: str) -> None:
         return
 
 
-def _hint_at_files(result: dict[str, Any], action: dict[str, Any]) -> None:
-    """Say what to do when a file was not found that the project has."""
-    error = result.get("error")
-    if error and error["type"] == "FileNotFoundError":
-        from flyte_build.bundler.secrets import by_name
-
-        name = error["message"].rpartition(": ")[2].strip("'\"")
-        path = f"{action['root']}/{name}"
-        if name and not os.path.isabs(name) and os.path.exists(path) and not by_name(name):
-            error["hint"] = f"{name} is in the project, but not in the bundle. {_advice(action, path)}"
-
-
 def _advice(action: dict[str, Any], path: str) -> str:
-    """What to do about a file or folder of the project (absolute) that is not in the bundle."""
-    include = os.path.relpath(path, os.path.dirname(f"{action['root']}/{action['file']}"))
-    return f'Add it to the environment: TaskEnvironment(..., include=["{include}"]), or use `--copy-style all`.'
+    from .absent import advice
+
+    return advice(action, path)
 
 
 def _watch() -> None:
     while os.read(CONTROL, 1):
         pass
     try:
-        import psutil
-
-        for child in psutil.Process().children(recursive=True):  # Also those that have left the group.
-            child.kill()
+        _end_children()
     finally:  # Whatever happened (an image without psutil, a child that is gone), the group ends, this process with it.
         os.killpg(0, signal.SIGKILL)
+
+
+def _end_children() -> None:
+    """End all that this process has started, also what has left its group, which whoever reaps it ends."""
+    try:
+        os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+    except ChildProcessError:  # It has no children, as most: nothing needs to be imported.
+        return
+    import psutil
+
+    for child in psutil.Process().children(recursive=True):
+        child.kill()
 
 
 def _terminate(number: int, frame: Any) -> None:

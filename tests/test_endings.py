@@ -47,7 +47,10 @@ def test_a_task_that_does_not_succeed_says_why(flyte: Shell, task: str, args: li
 
 
 def test_a_traceback_shows_the_users_code_alone(flyte: Shell) -> None:
-    """It is printed once, is in the log, and names the project's path."""
+    """It is printed once, is in the log, and names the project's path; an async task's is no other."""
+    (flyte.project / "later.py").write_text(TASKS + "@env.task\nasync def fails_async() -> None:\n    raise ValueError\n")
+    done = flyte("run", "later.py", "fails_async", exit_code=1)
+    assert 'File "later.py", line' in done.stderr and "During handling" not in done.stderr
     done = flyte("run", "tasks.py", "fails", exit_code=1)
     assert done.stderr.count('File "tasks.py", line') == 1 and "before" in done.stdout
     log = flyte("get", "logs", flyte.last_run()["name"]).stdout
@@ -210,3 +213,68 @@ def test_a_stale_pyc_is_never_run(flyte: Shell) -> None:
         (flyte.project / "tasks.py").write_text(TASKS.replace('"Hello, {name}!"', f'"{value}, {{name}}!"', 1))
         os.utime(flyte.project / "tasks.py", (0, 0))
         assert flyte("run", "tasks.py", "hello").stdout == f"{value}, World!\n"
+
+
+READS = """
+import ctypes, importlib, importlib.resources, importlib.util, os, pathlib, runpy, sqlite3
+import flyte
+import pkg
+
+env = flyte.TaskEnvironment(name="reads")
+
+def wrapped() -> None:
+    try:
+        open("data.csv")
+    except OSError as error:
+        raise RuntimeError("no data") from error
+
+WAYS = {
+    "relative": lambda: open("data.csv"),
+    "pathlib": lambda: pathlib.Path("data.csv").read_text(),
+    "beside": lambda: (pathlib.Path(__file__).parent / "data.csv").read_text(),
+    "folder": lambda: os.listdir("tables"),
+    "library": lambda: ctypes.CDLL("./data.csv"),
+    "foreign": lambda: (_ for _ in ()).throw(OSError("Failed to open local file 'data.csv'. Detail: none")),
+    "wrapped": wrapped,
+    "resource": lambda: importlib.resources.files("pkg").joinpath("inner.csv").read_text(),
+    "module": lambda: importlib.import_module("plugin"),
+    "submodule": lambda: importlib.import_module("pkg.plugin"),
+    "script": lambda: runpy.run_path("plugin.py"),
+    "elsewhere": lambda: open("/no/such/data.csv"),
+    "nowhere": lambda: open("other.csv"),
+    "secret": lambda: open(".env"),
+}
+
+@env.task
+def read(way: str) -> None:
+    WAYS[way]()
+"""
+
+
+@pytest.mark.parametrize(
+    ("way", "missing"),
+    [
+        ("relative", "data.csv"),
+        ("pathlib", "data.csv"),
+        ("beside", "data.csv"),
+        ("folder", "tables"),
+        ("library", "data.csv"),
+        ("foreign", "data.csv"),
+        ("wrapped", "data.csv"),
+        ("resource", "pkg/inner.csv"),
+        ("module", "plugin.py"),
+        ("submodule", "pkg/plugin.py"),
+        ("script", "plugin.py"),
+        ("elsewhere", ""),
+        ("nowhere", ""),
+        ("secret", ""),
+    ],
+)
+def test_a_file_that_only_the_project_has_is_named_however_it_is_read(flyte: Shell, way: str, missing: str) -> None:
+    """The hint names it as `include` wants it; nothing is said of what the project has not, or must not give."""
+    for name in ("data.csv", "tables/one.csv", "pkg/__init__.py", "pkg/inner.csv", "pkg/plugin.py", "plugin.py", ".env"):
+        (flyte.project / name).parent.mkdir(exist_ok=True)
+        (flyte.project / name).write_text("")
+    (flyte.project / "reads.py").write_text(READS)
+    errors = flyte("run", "reads.py", "read", "--way", way, exit_code=1).stderr
+    assert f'include=["{missing}"]' in errors and "--copy-style all" in errors if missing else "include" not in errors

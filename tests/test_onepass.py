@@ -17,7 +17,7 @@ from flyte_build.cas.counters import Counters
 from flyte_build.discovery import Project
 from flyte_build.errors import FileUnstable, SecretRefused
 from flyte_build.prepare import Preparation
-from tests.conftest import Executable, Files, Link, opened, process, read_files, same, write_files
+from tests.conftest import Executable, Files, Link, as_root, opened, process, read_files, run, same, write_files
 
 KEY = b"-----BEGIN PRIVATE KEY-----\n" + b"A" * 64 + b"\n-----END PRIVATE KEY-----\n"
 
@@ -117,6 +117,31 @@ print(prepare(Path(sys.argv[2]), Path(sys.argv[1]))[0].manifest)
         env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])},
     )
     assert done.stdout.strip() == prepare(tmp_path / "other", large, warm=True)[0].manifest
+
+
+@as_root
+def test_it_works_where_no_process_and_no_thread_can_be_started(large: Path, tmp_path: Path) -> None:
+    """A limit on processes makes it slower, and nothing else."""
+    code = """
+import hashlib, os, psutil, resource, sys, threading, zstandard
+from flyte_build.bundler import budget, ignore, links, onepass, secrets  # All is loaded while it can be read.
+from flyte_build.bundler.scan import Scanner
+from flyte_build.bundler.tree import Tree
+from flyte_build.cas.cache import Cache
+from flyte_build.cas.counters import Counters
+os.setgid(65534)
+os.setuid(65534)
+resource.setrlimit(resource.RLIMIT_NPROC, (0, 0))
+cache = Cache(sys.argv[2], Counters(), print)
+scan = Scanner(sys.argv[1], cache.index, Counters(), blobs=cache.blobs).scan_all()
+print(Tree(scan.entries()).digest, len(scan.contents.layers))
+"""
+    for folder in (tmp_path, *tmp_path.parents[:-2]):
+        folder.chmod(folder.stat().st_mode | 0o055)
+    (tmp_path / "store").mkdir(mode=0o777)
+    (tmp_path / "store").chmod(0o777)
+    digest, layers = run(code, str(large), str(tmp_path / "store")).split()
+    assert digest == prepare(tmp_path / "other", large)[0].tree and int(layers) > 2
 
 
 def test_files_that_change_meanwhile_never_give_a_bundle_that_is_wrong(large: Path, tmp_path: Path) -> None:

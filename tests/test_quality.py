@@ -51,6 +51,7 @@ def test_the_wheel_holds_exactly_the_packages(tmp_path: Path) -> None:
     parts = ("cas", "bundler", "images", "runner", "cli")
     expected = {f"flyte_build/{name}" for name in files if name.startswith(parts) and name.endswith(".py")}
     expected |= {name for name in files if name.startswith("flyte_build/") and name.endswith((".py", "py.typed"))}
+    expected |= {f"flyte-{name}" for name in files if name.startswith("stubs/")}
     assert held == expected | {"flyte.py"}
 
 

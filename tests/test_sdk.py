@@ -217,3 +217,14 @@ def test_an_earlier_run_is_done_again(flyte: Shell) -> None:
         "The input 'other' does not exist",
         "The input 'point' cannot be 1",
     ]
+
+
+def test_what_is_not_acted_on_is_said(flyte: Shell) -> None:
+    """Arguments that are accepted for the sake of other engines are named, and those that have no value are not."""
+    code = f"{TASKS}\nflyte.init(endpoint='dns:///x', org=None)\nflyte.with_runcontext(mode='local', dry_run=True, queue=None)\n"
+    (flyte.project / "script.py").write_text(code)
+    done = subprocess.run([sys.executable, "script.py"], cwd=flyte.project, env=flyte.environment, capture_output=True, text=True)
+    assert done.stderr.splitlines() == [
+        "note: flyte.init does not act on: endpoint.",
+        "note: flyte.with_runcontext does not act on: dry_run.",
+    ]

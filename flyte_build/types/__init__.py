@@ -54,13 +54,14 @@ class Type(ABC):
     """One type. `details` say more of it than its `name`; `inner` are the types that it is made of.
 
     `is_key` types have text as wire (or a JSON scalar, whose text `parse` takes back): they name values in JSON objects.
-    `is_file` types have texts that name files.
+    `is_file` types have texts that name files. `words` are texts that a shell may offer, where a type has few.
     """
 
     details = ""
     inner: Sequence["Type"] = ()
     is_key = False
     is_file = False
+    words: Sequence[str] = ()
 
     def __init__(self, name: str) -> None:
         self.name = name

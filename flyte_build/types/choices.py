@@ -20,6 +20,7 @@ class Choice(Type):
         self._options, self._objects = options, objects
         self.is_key = all(isinstance(option[0], str) for option in options)
         texts = [_text(option[0]) for option in options]
+        self.words = texts
         self.details = f"one of {', '.join(texts)}" if name != " | ".join(texts) else ""
 
     @property

@@ -51,6 +51,8 @@ class Nothing(Exact):
 class Bool(Exact):
     """`true`, `yes`, `on`, `1`, ... in any case."""
 
+    words = ("true", "false")
+
     def read(self, text: str) -> Wire:
         """True or false."""
         word = text.strip().lower()

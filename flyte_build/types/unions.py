@@ -21,6 +21,7 @@ class Union(Type):
         super().__init__(" | ".join(map(str, members)))
         self.inner = members
         self.details = "; ".join(dict.fromkeys(member.details for member in members if member.details))
+        self.words = [word for member in members for word in member.words]
         self._order = self._beginning_with("None", range(len(members)))
         self._orders = {cls: self._beginning_with(cls.__name__, self._order) for cls in (int, float)}
 

@@ -1,0 +1,100 @@
+"""Completing command lines, with click's scripts for bash, zsh and fish.
+
+As completion sees it, `flyte run FILE` is a group whose commands are FILE's tasks, and `flyte rerun` one whose commands are
+the runs. A file whose discovery is recorded is not imported for it.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+import click
+from click.shell_completion import CompletionItem, shell_complete
+
+from flyte_build.attempts import Listener, Settings, Stores
+from flyte_build.config import Configuration
+from flyte_build.errors import FlyteError
+from flyte_build.interface import Interface
+from flyte_build.prepare import locate
+from flyte_build.recorded import Recorded
+from flyte_build.running import Runner
+
+from .inputs import Inputs
+from .main import Commands, flyte
+from .options import runs
+from .start import COMPLETE
+
+if TYPE_CHECKING:
+    from flyte_build.discovery import Discovery, Project
+
+
+def complete() -> int:
+    """Print what the script of a shell asks for, or that script itself, and return the exit code.
+
+    Nothing else is printed: what cannot be completed, because it is wrong for example, has no completions.
+    """
+    instruction = os.environ.pop(COMPLETE)
+    if instruction.endswith("_complete"):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
+    try:
+        return shell_complete(_Flyte("flyte", params=flyte.params), {}, "flyte", COMPLETE, instruction)
+    except (FlyteError, OSError, click.ClickException):
+        return 1
+
+
+class _Flyte(Commands):
+    """The `flyte` command."""
+
+    def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
+        """The command of that name."""
+        command = super().get_command(ctx, name)
+        if command is None or name not in ("run", "rerun"):
+            return command
+        group = _Tasks if name == "run" else _Runs
+        return group(name, params=[each for each in command.params if each.name not in ("run", "rest")])
+
+    def resolve_command(self, ctx: click.Context, args: list[str]) -> tuple[str | None, click.Command | None, list[str]]:
+        """The command that the arguments name."""
+        if args[:2] == ["run", "python-script"]:
+            from .script import python_script
+
+            return python_script.name, python_script, args[2:]
+        return super().resolve_command(ctx, args)
+
+
+class _Tasks(click.Group):
+    """`flyte run FILE`."""
+
+    _found: "Discovery | None" = None
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """The tasks of FILE."""
+        return list(self._discovery(ctx).document["tasks"])
+
+    def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
+        """A task, whose inputs are options."""
+        return Inputs(name, Interface.from_document(self._discovery(ctx).task(name)["interface"]))
+
+    def _discovery(self, ctx: click.Context) -> "Discovery":
+        self._found = self._found or _discover(locate(ctx.params["file"], ctx.params["root_dir"]))
+        return self._found
+
+
+class _Runs(click.Group):
+    """`flyte rerun`."""
+
+    def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
+        """The task of a run, whose inputs are options."""
+        recorded = Recorded(name, Stores(Listener()).history.action(name))
+        return Inputs(name, recorded.interface(_discover(recorded.project()).task(recorded.variable)))
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        """The runs, and options."""
+        return [*runs(ctx, self.params[0], incomplete), *click.Command.shell_complete(self, ctx, incomplete)]
+
+
+def _discover(project: "Project") -> "Discovery":
+    listener = Listener()
+    settings = Settings.configured(Configuration.load(project.root, listener.said))
+    return Runner(project, settings, Stores(listener), listener).discover()

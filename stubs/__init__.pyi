@@ -1,0 +1,6 @@
+"""What type checkers and editors see as `flyte`: the same as `flyte_build` (PEP 561, stub-only packages)."""
+
+from flyte_build import *
+
+from . import errors as errors
+from . import remote as remote
