@@ -33,10 +33,16 @@ def use_folder(root: str, bytecode: str | None) -> None:
             return super().get_data(_place(path, root, bytecode))
 
         def set_data(self, path: str, data: Any, *, _mode: int = 0o666) -> None:
-            if bytecode is not None:
-                place = _place(path, root, bytecode)
+            if bytecode is None:
+                return
+            place = _place(path, root, bytecode)
+            try:
                 os.makedirs(os.path.dirname(place), exist_ok=True)
                 super().set_data(place, data, _mode=0o644)
+                if os.path.getsize(place) != len(data):  # On a full disk Python takes a short write for a whole one.
+                    os.unlink(place)
+            except OSError:
+                return  # It will be compiled again.
 
     hook = FileFinder.path_hook((ExtensionFileLoader, EXTENSION_SUFFIXES), (Loader, SOURCE_SUFFIXES))
 

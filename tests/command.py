@@ -162,7 +162,8 @@ class Shell:
 
     @property
     def environment(self) -> dict[str, str]:
-        return {**os.environ, "FLYTE_HOME": str(self.home), "HOME": str(self.home)}
+        usual = {name: value for name, value in os.environ.items() if not name.startswith("FLYTE_TEST_")}
+        return {**usual, "FLYTE_HOME": str(self.home), "HOME": str(self.home)}
 
     def __call__(self, *args: str, exit_code: int = 0, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
         done = subprocess.run(
