@@ -16,8 +16,8 @@ from benchmarks.conftest import FLYTE, forget, make_tree, paired, report
 from flyte_build.bundler import bundle, extraction
 from flyte_build.cas.cache import Cache
 from flyte_build.cas.counters import Counters
-from flyte_build.discovery import Project
 from flyte_build.prepare import Preparation
+from flyte_build.project import Project
 
 
 def walk(root: str) -> int:

@@ -11,7 +11,7 @@ from flyte_build.attempts import Settings, Stores
 from flyte_build.config.settings import COPY_STYLES, CopyStyle
 from flyte_build.errors import UsageError
 from flyte_build.housekeeping import start_if_due
-from flyte_build.prepare import locate
+from flyte_build.project import locate
 from flyte_build.running import Runner
 
 from .console import Console

@@ -11,7 +11,7 @@ import click
 from flyte_build.attempts import Settings, Stores
 from flyte_build.config import settings
 from flyte_build.config.settings import COPY_STYLES, CopyStyle
-from flyte_build.prepare import locate
+from flyte_build.project import locate
 from flyte_build.running import Runner
 
 from .console import Console, Quiet, node_json

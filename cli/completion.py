@@ -16,29 +16,29 @@ from flyte_build.attempts import Listener, Settings, Stores
 from flyte_build.config import Configuration
 from flyte_build.errors import FlyteError
 from flyte_build.interface import Interface
-from flyte_build.prepare import locate
+from flyte_build.project import locate
 from flyte_build.recorded import Recorded
 from flyte_build.running import Runner
 
 from .inputs import Inputs
 from .main import Commands, flyte
 from .options import runs
-from .start import COMPLETE
 
 if TYPE_CHECKING:
-    from flyte_build.discovery import Discovery, Project
+    from flyte_build.discovery import Discovery
+    from flyte_build.project import Project
 
 
-def complete() -> int:
-    """Print what the script of a shell asks for, or that script itself, and return the exit code.
+def complete(variable: str) -> int:
+    """Print what the script of a shell asks for in an environment variable, or that script itself, and return the exit code.
 
     Nothing else is printed: what cannot be completed, because it is wrong for example, has no completions.
     """
-    instruction = os.environ.pop(COMPLETE)
+    instruction = os.environ.pop(variable)
     if instruction.endswith("_complete"):
         os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
     try:
-        return shell_complete(_Flyte("flyte", params=flyte.params), {}, "flyte", COMPLETE, instruction)
+        return shell_complete(_Flyte("flyte", params=flyte.params), {}, "flyte", variable, instruction)
     except (FlyteError, OSError, click.ClickException):
         return 1
 

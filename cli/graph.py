@@ -9,7 +9,7 @@ import click
 from flyte_build.attempts import Settings, Stores
 from flyte_build.config.settings import COPY_STYLES, CopyStyle
 from flyte_build.graph import Node, Outcome, edges
-from flyte_build.prepare import locate
+from flyte_build.project import locate
 from flyte_build.running import Runner
 from flyte_build.texts import rounded_size
 

@@ -15,7 +15,7 @@ from flyte_build.discovery import Discovery
 from flyte_build.errors import UsageError
 from flyte_build.housekeeping import start_if_due
 from flyte_build.interface import Interface
-from flyte_build.prepare import locate
+from flyte_build.project import locate
 from flyte_build.running import Runner, handle_termination
 
 from .console import Console

@@ -18,7 +18,7 @@ def main() -> None:
     if COMPLETE in os.environ:
         from .completion import complete
 
-        os._exit(_flushed(complete()))
+        os._exit(_flushed(complete(COMPLETE)))
     verb = next((word for word in sys.argv[1:6] if word in _VERBS), "")
     if verb.endswith("run") and _NO_WORKER.isdisjoint(sys.argv) and sys.platform != "win32":
         from flyte_build.runner.spawn import start_worker

@@ -26,35 +26,9 @@ from flyte_build.errors import BlobCorrupt, BlobMissing, FlyteError, ModuleLoadE
 
 from ._version import __version__
 from .graph import FIRST_TIME, Cheap, Found, Made, Memory, Outcomes, Resolve
+from .project import Project
 
-INTERACTIVE = "<interactive>"  # Stands for the file of a task that is in none.
 _KEPT = 16  # Results for one file.
-
-
-class Project:
-    """Where a file belongs: its `root` (absolute), the `file` and the import `roots` below it, and its `module` name.
-
-    `last` are folders (absolute) that come at the end of `sys.path`: a package's own folder must not shadow others.
-    """
-
-    def __init__(self, root: str, file: str) -> None:
-        self.root, self.file = root, file
-        folder = os.path.dirname(file)
-        self.roots = [""]
-        if os.path.isdir(f"{root}/src") and not os.path.exists(f"{root}/src/__init__.py"):
-            self.roots.insert(0, "src")
-        in_package = os.path.exists(f"{root}/{folder}/__init__.py")
-        if folder and folder not in self.roots and not in_package:
-            self.roots.append(folder)
-        self.last = [f"{root}/{folder}"] if folder and in_package else []
-        parts = file.removesuffix(".py").split("/")
-        base = 1 if self.roots[0] == "src" and parts[0] == "src" else 0
-        dotted = all(part.isidentifier() for part in parts[base:])
-        if len(parts) > base + 1 and folder in self.roots and os.path.exists(f"{root}/{folder}/{parts[base]}.py"):
-            # jobs/jobs.py: a module `jobs` wins over a folder `jobs` that is no package, so the file is just `jobs`.
-            dotted = False
-            self.roots.insert(0, self.roots.pop(self.roots.index(folder)))
-        self.module = ".".join(parts[base:]) if dotted else parts[-1]
 
 
 class Discovery(Cheap):

@@ -19,57 +19,14 @@ from flyte_build.cas.records import Record
 from flyte_build.errors import BlobCorrupt, BlobMissing, FlyteError, StoreError, UsageError
 
 from .config.settings import CopyStyle
-from .discovery import Discovery, Project
+from .discovery import Discovery
 from .graph import Cheap, Made, Node, Outcome, Outcomes, Resolve, Resolver, counted
+from .project import Project
 
 if TYPE_CHECKING:
     from flyte_build.bundler.budget import Budget
     from flyte_build.bundler.layer import Layer
     from flyte_build.bundler.tree import Tree
-
-
-def locate(file: str, root_dir: str | None) -> Project:
-    """The project that a file belongs to. Raises `UsageError`.
-
-    The root is `root_dir` if given, else the current folder; a file outside of that takes the nearest folder above it
-    that holds `pyproject.toml`, `.git` or `flyte.toml`, else its own.
-    """
-    path = os.path.realpath(file)
-    if not os.path.isfile(path):
-        what = "is a folder" if os.path.isdir(path) else "does not exist"
-        raise UsageError(f"The file {file} {what}", hint=_near(file) or "Give the Python file that holds the task: `flyte run FILE TASK`.")
-    if not path.endswith(".py"):
-        raise UsageError(f"{file} is no Python file", hint="Give the Python file that holds the task: `flyte run FILE TASK`.")
-    root = os.path.realpath(root_dir or os.getcwd())
-    if not os.path.isdir(root):
-        raise UsageError(f"The root {root_dir} is no folder", hint="`--root-dir` takes the folder that holds all of the project's code.")
-    if not path.startswith(root.rstrip("/") + "/"):
-        if root_dir:
-            raise UsageError(f"{file} is not below the root {root_dir}", hint="Leave out `--root-dir`, or give a folder above the file.")
-        root = next(filter(_is_root, _above(path)), os.path.dirname(path))
-    return Project(root, os.path.relpath(path, root))
-
-
-def _near(file: str) -> str:
-    """The question whether another Python file in the same folder was meant."""
-    from difflib import get_close_matches
-
-    folder, name = os.path.split(file)
-    try:
-        near = get_close_matches(name, [each for each in os.listdir(folder or ".") if each.endswith(".py")], 1)
-    except OSError:
-        return ""
-    return f"Did you mean {os.path.join(folder, near[0])}?" if near else ""
-
-
-def _above(path: str) -> Iterator[str]:
-    while path != "/":
-        path = os.path.dirname(path)
-        yield path
-
-
-def _is_root(folder: str) -> bool:
-    return any(os.path.exists(f"{folder}/{mark}") for mark in ("pyproject.toml", ".git", "flyte.toml"))
 
 
 class TreeNode(Cheap):

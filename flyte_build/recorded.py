@@ -7,12 +7,11 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from . import script
 from .attempts import Settings
-from .discovery import INTERACTIVE, Project
 from .errors import InputError, NotFound
 from .interface import Interface, Parameter
-from .prepare import locate
+from .project import INTERACTIVE, Project, locate
+from .script import __name__ as SCRIPT
 
 
 class Recorded:
@@ -22,7 +21,7 @@ class Recorded:
         if "copy_style" not in document:
             raise NotFound(f"What the run {run} was given is not known in full", why="An older version of flyte-build recorded it.")
         self.run = run
-        self.is_script = document["module"] == script.__name__
+        self.is_script = document["module"] == SCRIPT
         self.variable: str = document["variable"]
         self.inputs: dict[str, Any] = document["inputs"]
         self.timeout: float | None = document["timeout"]

@@ -16,9 +16,10 @@ from flyte_build.errors import UsageError
 from flyte_build.runner.engine import Stopped
 
 from .attempts import Call, Finished, Listener, Settings, Stores, carry_out
-from .discovery import Discovery, Project
+from .discovery import Discovery
 from .importing import root_folders
 from .prepare import Preparation
+from .project import Project
 
 if TYPE_CHECKING:
     from flyte_build.bundler.tree import Entry
@@ -152,15 +153,16 @@ def run_here(call: Call, load: "Callable[[], Task[..., Any]]", stores: Stores, l
 
 def script_call(inputs: Mapping[str, Any], timeout: float | None, settings: Settings) -> Call:
     """The call that runs a plain script: `inputs` are those of `script.script`, `timeout` is in seconds. Raises `UsageError`."""
-    from . import script
     from .describe import describe_task
+    from .script import __name__ as module
+    from .script import script
 
     path = inputs["path"]
     if not os.path.isfile(path):
         raise UsageError(f"There is no script {path}", hint="Give a Python file: `flyte run python-script SCRIPT`.")
     project = Project(os.path.dirname(path), os.path.basename(path))
-    project.module = script.__name__
-    task = describe_task(script.script.override(timeout=timeout))
+    project.module = module
+    task = describe_task(script.override(timeout=timeout))
     return Call(task=task, project=project, variable="script", inputs=inputs, settings=settings)
 
 

@@ -12,10 +12,9 @@ from typing import Any, Literal
 from .attempts import Call, Listener, Settings, Stores
 from .blocking import Blocking, blocking
 from .config import Configuration
-from .discovery import INTERACTIVE, Project
 from .errors import InitializationError, UsageError
 from .interface import interface_of
-from .prepare import locate
+from .project import INTERACTIVE, Project, locate
 from .recorded import Recorded
 from .remote import Run
 from .running import Runner, run_here, run_in_worker, script_call

@@ -16,8 +16,8 @@ import pytest
 
 from flyte_build.cas.cache import Cache
 from flyte_build.cas.counters import Counters
-from flyte_build.discovery import Project
 from flyte_build.prepare import CopyStyle, Preparation
+from flyte_build.project import Project
 
 EDITS = int(os.environ.get("FLYTE_TEST_EDITS", "300"))
 MAIN = """
