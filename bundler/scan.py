@@ -91,7 +91,7 @@ class Scanner:
         changed = {draft.path: tuple(found[draft.path]) for draft in drafts if found[draft.path] != before.get(draft.path)}
         self._index.save(scope, changed, before.keys() - found.keys())
         self._refuse_secrets(found)
-        return Scan(self._root, found, before, self._contents)
+        return Scan(found, before, self._contents)
 
     def scan_files(self, paths: Iterable[str]) -> Scan:
         """Just the files of these relative paths, and the links that lead to them; paths that are gone are left out."""
@@ -119,7 +119,7 @@ class Scanner:
         self._index.save(scope, {path: each for path, each in known if each != remembered.get(path)})
         found = now.folders()
         self._refuse_secrets(found)
-        return Scan(self._root, found, before.folders(), self._contents)
+        return Scan(found, before.folders(), self._contents)
 
     def remembered(self, *scans: Scan) -> Digest | None:
         """The digest of the tree that these scans make, if it was told when they had found exactly the same."""

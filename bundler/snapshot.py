@@ -67,8 +67,8 @@ class Contents:
 class Scan:
     """What was found, and what is remembered of the time before: folders by relative path ("" or ending in "/")."""
 
-    def __init__(self, root: str, folders: dict[str, Folder], before: dict[str, Folder], contents: Contents) -> None:
-        self.root, self.folders, self.before, self.contents = root, folders, before, contents
+    def __init__(self, folders: dict[str, Folder], before: dict[str, Folder], contents: Contents) -> None:
+        self.folders, self.before, self.contents = folders, before, contents
 
     @property
     def unchanged(self) -> bool:

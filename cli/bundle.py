@@ -8,13 +8,14 @@ from typing import Any
 import click
 
 from flyte_build.attempts import Settings, Stores
-from flyte_build.config.settings import COPY_STYLES, CopyStyle
+from flyte_build.config.settings import CopyStyle
 from flyte_build.errors import UsageError
 from flyte_build.housekeeping import start_if_due
 from flyte_build.project import locate
 from flyte_build.running import Runner
 
 from .console import Console
+from .options import of_a_bundle
 
 _LARGEST = 10
 
@@ -25,8 +26,7 @@ def bundle() -> None:
 
 
 @bundle.command("ls")
-@click.option("--copy-style", type=click.Choice(COPY_STYLES), help="What of the project goes into the bundle (setting: run.copy_style).")
-@click.option("--root-dir", type=click.Path(), help="The project's root; the current folder if none is given.")
+@of_a_bundle
 @click.option("--why", metavar="PATH", type=click.Path(), help="Say why this file is in the bundle, or which line keeps it out.")
 @click.argument("file", metavar="FILE", type=click.Path())
 @click.pass_obj

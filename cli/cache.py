@@ -10,11 +10,12 @@ import click
 
 from flyte_build.attempts import Settings, Stores
 from flyte_build.config import settings
-from flyte_build.config.settings import COPY_STYLES, CopyStyle
+from flyte_build.config.settings import CopyStyle
 from flyte_build.project import locate
 from flyte_build.running import Runner
 
 from .console import Console, Quiet, node_json
+from .options import of_a_bundle
 
 
 @click.group()
@@ -23,8 +24,7 @@ def cache() -> None:
 
 
 @cache.command("why")
-@click.option("--copy-style", type=click.Choice(COPY_STYLES), help="What of the project goes into the bundle (setting: run.copy_style).")
-@click.option("--root-dir", help="The project's root; the current folder if none is given.")
+@of_a_bundle
 @click.argument("file", metavar="FILE", type=click.Path())
 @click.argument("task", metavar="[TASK]", required=False)
 @click.pass_obj

@@ -86,7 +86,7 @@ class _Runs(click.Group):
 
     def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
         """The task of a run, whose inputs are options."""
-        recorded = Recorded(name, Stores(Listener()).history.action(name))
+        recorded = Recorded.find(name, Stores(Listener()).history)
         return Inputs(name, recorded.interface(_discover(recorded.project()).task(recorded.variable)))
 
     def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:

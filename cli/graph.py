@@ -7,19 +7,19 @@ from typing import Literal
 import click
 
 from flyte_build.attempts import Settings, Stores
-from flyte_build.config.settings import COPY_STYLES, CopyStyle
+from flyte_build.config.settings import CopyStyle
 from flyte_build.graph import Node, Outcome, edges
 from flyte_build.project import locate
 from flyte_build.running import Runner
 from flyte_build.texts import rounded_size
 
 from .console import Console, Quiet, node_json
+from .options import of_a_bundle
 
 
 @click.command()
 @click.option("--format", type=click.Choice(["text", "mermaid", "json"]), default="text", help="How to print it.")
-@click.option("--copy-style", type=click.Choice(COPY_STYLES), help="What of the project goes into the bundle (setting: run.copy_style).")
-@click.option("--root-dir", help="The project's root; the current folder if none is given.")
+@of_a_bundle
 @click.argument("file", metavar="FILE", type=click.Path())
 @click.pass_obj
 def graph(

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from flyte_build.config.settings import COPY_STYLES
 from flyte_build.errors import UsageError
 
 if TYPE_CHECKING:
@@ -28,6 +29,17 @@ def of_a_new_run(command: F) -> F:
         click.option("--label", multiple=True, metavar="K=V", help="A label, to find the run by."),
         click.option("-e", "--env", multiple=True, metavar="K=V", help="An environment variable for the task."),
         click.option("--name", help="The run's name; made if none is given.", callback=_name),
+    ):
+        command = option(command)
+    return command
+
+
+def of_a_bundle(command: F) -> F:
+    """Add the options that every command takes which looks at what a file needs: `copy_style` and `root_dir`."""
+    styles = "What of the project goes into the bundle (setting: run.copy_style)."
+    for option in (
+        click.option("--root-dir", type=click.Path(), help="The project's root; the current folder if none is given."),
+        click.option("--copy-style", type=click.Choice(COPY_STYLES), help=styles),
     ):
         command = option(command)
     return command

@@ -31,8 +31,7 @@ def rerun(console: Console, name: str | None, env: tuple[str, ...], label: tuple
     """
     handle_termination()
     stores = Stores(console)
-    stores.history.get(run)
-    recorded = Recorded(run, stores.history.action(run))
+    recorded = Recorded.find(run, stores.history)
     variables, labels = pairs("--env", env, "MODE=fast"), pairs("--label", label, "team=blue")
     config = console.configuration(recorded.root)
     settings = replace(recorded.settings(Settings.configured(config)), name=name, env=variables, labels=labels)

@@ -10,7 +10,7 @@ import click
 
 from flyte_build.attempts import Settings, Stores
 from flyte_build.config import Configuration
-from flyte_build.config.settings import COPY_STYLES, ENGINES, CopyStyle, EngineName
+from flyte_build.config.settings import ENGINES, CopyStyle, EngineName
 from flyte_build.discovery import Discovery
 from flyte_build.errors import UsageError
 from flyte_build.housekeeping import start_if_due
@@ -21,7 +21,7 @@ from flyte_build.running import Runner, handle_termination
 from .console import Console
 from .ending import run_and_report
 from .inputs import Inputs
-from .options import given_of, of_a_new_run, one_word, pairs
+from .options import given_of, of_a_bundle, of_a_new_run, one_word, pairs
 
 _TAG = re.compile(r"[\w][\w.-]{0,127}\Z", re.ASCII)  # OCI distribution-spec 1.1, "Pulling manifests".
 
@@ -31,8 +31,7 @@ _TAG = re.compile(r"[\w][\w.-]{0,127}\Z", re.ASCII)  # OCI distribution-spec 1.1
 @click.option("-d", "--domain", help="The domain that the run belongs to (setting: task.domain).")
 @of_a_new_run
 @click.option("--version", default="", help="The version that the run is recorded under; the code's short digest if none is given.")
-@click.option("--copy-style", type=click.Choice(COPY_STYLES), help="What of the project goes into the bundle (setting: run.copy_style).")
-@click.option("--root-dir", type=click.Path(), help="The project's root; the current folder if none is given.")
+@of_a_bundle
 @click.option(
     "--inputs-file",
     metavar="FILE|-",

@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
+from flyte_build.runner.history import History
+
 from .attempts import Settings
 from .errors import InputError, NotFound
 from .interface import Interface, Parameter
@@ -27,6 +29,12 @@ class Recorded:
         self.timeout: float | None = document["timeout"]
         self.root: str = document["root"]
         self._document = document
+
+    @classmethod
+    def find(cls, run: str, history: History) -> "Recorded":
+        """The run of that name. Raises `NotFound`."""
+        history.get(run)  # For a name that is wrong, it knows the nearest.
+        return cls(run, history.action(run))
 
     def settings(self, configured: Settings) -> Settings:
         """The settings of then, and for what is not kept those that are `configured`."""

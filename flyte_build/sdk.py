@@ -87,8 +87,7 @@ class RunContext:
         """
         listener = Listener()
         stores = Stores(listener)
-        stores.history.get(run)
-        recorded = Recorded(run, stores.history.action(run))
+        recorded = Recorded.find(run, stores.history)
         settings = replace(recorded.settings(_settings or _configured(None)), **self._changes)
         if recorded.is_script:
             call = script_call({**recorded.inputs, **inputs}, recorded.timeout, settings)
