@@ -191,11 +191,24 @@ class BlobWriter:
         self.size += len(data)
         return len(data)
 
+    def restart(self) -> None:
+        """Forget what was written, to begin anew."""
+        with storing("write a blob"):
+            os.ftruncate(self._file, 0)
+            os.lseek(self._file, 0, os.SEEK_SET)
+        self._sha256 = hashlib.sha256()
+        self.size = 0
+
+    @property
+    def digest(self) -> Digest:
+        """The digest of what was written so far."""
+        return Digest.from_hash(self._sha256)
+
     def finish(self, digest: Digest | None = None) -> Digest:
         """Hand what was written to the batch, to be synced; `digest` is what the caller has computed already."""
         if digest is None:
             self._batch._counters.add(bytes_hashed=self.size)
-            digest = Digest.from_hash(self._sha256)
+            digest = self.digest
         file, self._file = self._file, -1
         self._batch._take(file, self._path, digest)
         self._batch._counters.add(blobs_written=1, bytes_written=self.size)

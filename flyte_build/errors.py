@@ -89,6 +89,35 @@ class BlobCorrupt(StoreError):
     """A blob's bytes are not what its name says; it has been moved to quarantine."""
 
 
+# Registries.
+class ReferenceInvalid(UsageError):
+    """A text is no name of a repository, a tag or a version."""
+
+
+class RegistryError(PreparationError):
+    """A registry cannot, or will not, do what was asked."""
+
+
+class RegistryUnreachable(RegistryError):
+    """It does not answer, or only with errors that may pass."""
+
+
+class RegistryDenied(RegistryError):
+    """It wants other credentials."""
+
+
+class RegistryRefused(RegistryError):
+    """It will not do that: deleting, or writing, may be switched off."""
+
+
+class RegistryCorrupt(RegistryError):
+    """What it sent is not what was asked for by digest, or is not well-formed."""
+
+
+class DeploymentError(PreparationError):
+    """Something cannot be deployed as it is."""
+
+
 # Not found: exit code 4.
 class NotFound(FlyteError):
     """No such run, deployed task or version."""

@@ -1,0 +1,201 @@
+"""A repository on a registry, over HTTP (OCI distribution-spec 1.1)."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, BinaryIO
+from urllib.parse import urlencode, urljoin, urlsplit
+
+from urllib3.exceptions import HTTPError
+from urllib3.response import BaseHTTPResponse
+
+from flyte_build.cas.blobs import BlobWriter
+from flyte_build.cas.counters import Counters
+from flyte_build.cas.digest import Digest
+from flyte_build.errors import BlobMissing, RegistryCorrupt, RegistryRefused
+
+from .descriptor import MANIFESTS, Descriptor
+from .manifest import LIMIT, Manifest
+from .name import RepositoryName
+from .patience import Patience, Transient, transfer
+from .repository import Moved
+from .session import Session, failure
+
+_CHUNK = 1 << 20
+_ACCEPT = {"Accept": ", ".join(sorted(MANIFESTS))}
+_LOOK_UP = 5.0  # Seconds without any byte after which a look-up has failed.
+_OK, _FOUND = frozenset({200}), frozenset({200, 404})
+_PAGES = 10_000
+
+
+class RemoteRepository:
+    """One repository of a registry. Nothing is asked before the first use."""
+
+    def __init__(self, name: RepositoryName, counters: Counters, patience: Patience) -> None:
+        self.name, self._counters, self._patience = name, counters, patience
+        self._session = Session(name, counters)
+
+    def manifest(self, reference: Digest | str) -> Manifest | None:
+        """The manifest of a digest or under a tag, verified; None if it is not there."""
+        if isinstance(reference, Digest):
+            return transfer(lambda: self._manifest(reference, 60.0))
+        return self._patience.look_up(lambda: self._manifest(reference, min(_LOOK_UP, max(1.0, self._patience.left))))
+
+    def _manifest(self, reference: Digest | str, timeout: float) -> Manifest | None:
+        with self._ask("GET", f"manifests/{reference}", _FOUND, headers=_ACCEPT, timeout=timeout) as answer:
+            data = b"".join(self._pieces(answer, LIMIT))
+            if answer.status == 404:
+                return None
+            self._counters.add(bytes_received=len(data))
+            digest = Digest.of(data)
+            claimed = answer.headers.get("Docker-Content-Digest", digest)
+            expected = reference if isinstance(reference, Digest) else claimed
+            if not expected == claimed == digest:
+                raise RegistryCorrupt(f"{self.name} sent another manifest than {expected}", why=f"Its bytes have the digest {digest}.")
+            return Manifest.parse(data)
+
+    def put_manifest(self, manifest: Manifest, tag: str | None = None) -> None:
+        """Keep a manifest, under its digest and the tag. Raises `BlobMissing` if something that it names is not there."""
+        headers = {"Content-Type": manifest.media_type}
+
+        def put() -> None:
+            try:
+                self._ask(
+                    "PUT", f"manifests/{tag or manifest.digest}", frozenset({200, 201, 202}), headers=headers, body=manifest.data
+                ).drain_conn()
+            except RegistryRefused as error:
+                if any(code in error.why for code in ("MANIFEST_BLOB_UNKNOWN", "BLOB_UNKNOWN", "MANIFEST_UNKNOWN", " 404")):
+                    raise BlobMissing(f"{self.name} does not have all that a manifest names", why=error.why) from None
+                raise
+
+        transfer(put)
+
+    def has(self, blob: Descriptor) -> bool:
+        """Whether a blob is there."""
+
+        def ask() -> bool:
+            answer = self._ask("HEAD", f"blobs/{blob.digest}", _FOUND)
+            answer.drain_conn()
+            length = answer.headers.get("Content-Length")
+            return answer.status == 200 and (length is None or length == str(blob.size))
+
+        return transfer(ask)
+
+    def download(self, blob: Descriptor, writer: BlobWriter, moved: Moved) -> None:
+        """Write a blob's bytes, verified: `writer` holds all of them then, and is not finished. Raises `BlobMissing`."""
+        transfer(lambda: self._download(blob, writer, moved))
+        if (writer.size, writer.digest) != (blob.size, blob.digest):
+            raise RegistryCorrupt(
+                f"{self.name} sent other bytes than {blob.digest}", why=f"They are {writer.size:,} bytes with the digest {writer.digest}."
+            )
+
+    def _download(self, blob: Descriptor, writer: BlobWriter, moved: Moved) -> None:
+        """Write what is still missing: all, or from where the last attempt broke off (RFC 9110, 14.2)."""
+        headers = {"Range": f"bytes={writer.size}-"} if writer.size else {}
+        with self._ask("GET", f"blobs/{blob.digest}", frozenset({200, 206, 404, 416}), headers=headers) as answer:
+            if answer.status == 404:
+                raise BlobMissing(f"{self.name} does not have {blob.digest}")
+            if writer.size and (answer.status != 206 or not answer.headers.get("Content-Range", "").startswith(f"bytes {writer.size}-")):
+                moved(-writer.size)
+                writer.restart()
+                if answer.status != 200:
+                    raise Transient(f"{self.name} does not continue a download", why=f"It answered {answer.status}.")
+            for piece in self._pieces(answer, blob.size - writer.size):
+                writer.write(piece)
+                moved(len(piece))
+                self._counters.add(bytes_received=len(piece))
+        if writer.size < blob.size:
+            raise Transient(f"{self.name} sent too little of {blob.digest}", why=f"{writer.size:,} of {blob.size:,} bytes came.")
+
+    def _pieces(self, answer: BaseHTTPResponse, limit: int) -> Iterator[bytes]:
+        """The body of an answer, of at most `limit` bytes."""
+        try:
+            while piece := answer.read(_CHUNK):
+                limit -= len(piece)
+                if limit < 0:
+                    raise RegistryCorrupt(f"{self.name} sends more than it should", why="An answer does not end where it must.")
+                yield piece
+        except (HTTPError, OSError) as error:
+            raise failure(self.name, error) from error
+
+    def upload(self, blob: Descriptor, source: Callable[[], BinaryIO], moved: Moved, mount: RepositoryName | None = None) -> None:
+        """Keep a blob whose bytes `source` opens. It may be in `mount`, a repository of the same registry, already."""
+        transfer(lambda: self._upload(blob, source, moved, mount))
+
+    def _upload(self, blob: Descriptor, source: Callable[[], BinaryIO], moved: Moved, mount: RepositoryName | None) -> None:
+        query = f"?{urlencode({'mount': blob.digest, 'from': mount.path})}" if mount else ""
+        started = self._ask("POST", f"blobs/uploads/{query}", frozenset({201, 202}), headers={"Content-Length": "0"})
+        started.drain_conn()
+        if started.status == 201:  # It was mounted.
+            moved(blob.size)
+            return
+        place = urljoin(self._session.url("blobs/uploads/"), started.headers.get("Location", ""))
+        place += f"{'&' if urlsplit(place).query else '?'}{urlencode({'digest': blob.digest})}"
+        headers = {"Content-Type": "application/octet-stream", "Content-Length": str(blob.size)}
+        with source() as stream:
+            body = _Counted(stream, moved, self._counters)
+            try:
+                self._session.ask("PUT", place, frozenset({201, 204}), headers=headers, body=body).drain_conn()
+            except BaseException:
+                moved(-body.tell())
+                raise
+
+    def tags(self) -> list[str]:
+        """All tags, in no order."""
+        found: list[str] = []
+        url = self._session.url("tags/list?n=1000")
+        for _ in range(_PAGES):
+            page, following = transfer(lambda url=url: self._tags(url))  # type: ignore[misc]  # mypy cannot infer a lambda with a default.
+            found += page
+            if not following:
+                return found
+            url = following
+        raise RegistryCorrupt(f"{self.name} has no end of tags")
+
+    def _tags(self, url: str) -> tuple[list[str], str]:
+        with self._session.ask("GET", url, _FOUND) as answer:
+            data = b"".join(self._pieces(answer, 64 << 20))
+            if answer.status == 404:  # Nothing was ever kept there.
+                return [], ""
+            try:
+                tags = [str(tag) for tag in json.loads(data)["tags"] or ()]
+            except (ValueError, KeyError, TypeError, RecursionError) as error:
+                raise RegistryCorrupt(f"The tags of {self.name} are malformed", why=f"{error!r:.200}") from None
+            link = answer.headers.get("Link", "")  # RFC 8288; the only relation that the specification knows is "next".
+            following = link.partition("<")[2].partition(">")[0] if 'rel="next"' in link or "rel=next" in link else ""
+            return tags, urljoin(url, following) if following else ""
+
+    def delete_manifest(self, digest: Digest) -> None:
+        """Remove a manifest and all of its tags; one that is gone already is fine. Raises `RegistryRefused` where it may not be."""
+        allowed = frozenset({200, 202, 204, 404})
+        transfer(lambda: self._ask("DELETE", f"manifests/{digest}", allowed).drain_conn())
+
+    @contextmanager
+    def writing(self) -> Iterator[None]:
+        """Nothing is held: a registry collects by rules of its own, and what it lost is found out when a manifest is put."""
+        yield
+
+    def _ask(self, method: str, rest: str, allowed: frozenset[int], **options: Any) -> BaseHTTPResponse:
+        return self._session.ask(method, self._session.url(rest), allowed, **options)
+
+
+class _Counted:
+    """A file that is read to its end and says how much was read."""
+
+    def __init__(self, stream: BinaryIO, moved: Moved, counters: Counters) -> None:
+        self._stream, self._moved, self._counters = stream, moved, counters
+
+    def read(self, size: int = -1) -> bytes:
+        data = self._stream.read(size)
+        self._moved(len(data))
+        self._counters.add(bytes_sent=len(data))
+        return data
+
+    def tell(self) -> int:
+        return self._stream.tell()
+
+    def seek(self, position: int) -> int:
+        self._moved(position - self._stream.tell())
+        return self._stream.seek(position)

@@ -1,0 +1,139 @@
+"""Manifests and indexes: the documents that a registry keeps under digests and tags (OCI image-spec 1.1, manifest.md, image-index.md)."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from flyte_build.cas.digest import Digest
+from flyte_build.errors import RegistryCorrupt
+
+from .descriptor import EMPTY, INDEX, INDEXES, MANIFEST, MANIFESTS, Descriptor
+
+LIMIT = 4 << 20  # Bytes: what a registry must take at least (distribution-spec 1.1, "Pushing Manifests").
+EMPTY_CONFIG = b"{}"
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """A manifest's or an index's very bytes and its media type. Whatever is asked of it raises `RegistryCorrupt` if it is malformed."""
+
+    data: bytes
+    media_type: str
+
+    @classmethod
+    def of_layers(
+        cls, config: Descriptor, layers: Iterable[Descriptor], *, artifact_type: str = "", annotations: Mapping[str, str] = {}
+    ) -> "Manifest":
+        """The manifest of a config and layers; the same for the same, byte by byte."""
+        return cls._of(
+            MANIFEST, artifact_type, annotations, {"config": config.document(), "layers": [layer.document() for layer in layers]}
+        )
+
+    @classmethod
+    def of_manifests(cls, manifests: Iterable[Descriptor], *, artifact_type: str = "", annotations: Mapping[str, str] = {}) -> "Manifest":
+        """The index of some manifests."""
+        return cls._of(INDEX, artifact_type, annotations, {"manifests": [each.document() for each in manifests]})
+
+    @classmethod
+    def _of(cls, media_type: str, artifact_type: str, annotations: Mapping[str, str], parts: Mapping[str, Any]) -> "Manifest":
+        document: dict[str, Any] = {"schemaVersion": 2, "mediaType": media_type, **parts}
+        if artifact_type:
+            document["artifactType"] = artifact_type
+        if annotations:
+            document["annotations"] = dict(annotations)
+        return cls(json.dumps(document, sort_keys=True, separators=(",", ":")).encode(), media_type)
+
+    @classmethod
+    def parse(cls, data: bytes) -> "Manifest":
+        """The manifest of these bytes, of the media type that they say. Raises `RegistryCorrupt`."""
+        if len(data) > LIMIT:
+            raise RegistryCorrupt("A manifest is too large", why=f"It has {len(data):,} bytes; {LIMIT:,} are allowed.")
+        manifest = cls(data, "")
+        media_type = manifest.document.get("mediaType")
+        if media_type is None:  # OCI lets it be left out.
+            media_type = INDEX if "manifests" in manifest.document else MANIFEST
+        if media_type not in MANIFESTS:
+            raise RegistryCorrupt("A manifest is of an unknown kind", why=f"Its media type is {media_type!r:.200}.")
+        return cls(data, media_type)
+
+    @cached_property
+    def document(self) -> Mapping[str, Any]:
+        """The JSON object inside. Two names that are alike could be read in two ways, so they are refused."""
+        try:
+            document = json.loads(self.data.decode("utf-8"), object_pairs_hook=_unique)
+        except (ValueError, RecursionError) as error:
+            raise RegistryCorrupt("A manifest is malformed", why=f"{error!s:.200}.") from None
+        if not isinstance(document, dict):
+            raise RegistryCorrupt("A manifest is malformed", why="It is no JSON object.")
+        return document
+
+    @cached_property
+    def digest(self) -> Digest:
+        """The digest of the bytes."""
+        return Digest.of(self.data)
+
+    @property
+    def descriptor(self) -> Descriptor:
+        """What names it, in an index."""
+        return Descriptor(self.media_type, self.digest, len(self.data), self.artifact_type)
+
+    @property
+    def is_index(self) -> bool:
+        """Whether it names manifests, and no blobs."""
+        return self.media_type in INDEXES
+
+    @property
+    def artifact_type(self) -> str:
+        """What the artifact is, or ""."""
+        return str(self.document.get("artifactType") or "")
+
+    @property
+    def annotations(self) -> Mapping[str, str]:
+        """Texts by name."""
+        found = self.document.get("annotations") or {}
+        if not isinstance(found, dict) or not all(isinstance(text, str) for text in found.values()):
+            raise RegistryCorrupt("A manifest is malformed", why="Its annotations are no texts by name.")
+        return found
+
+    @cached_property
+    def config(self) -> Descriptor:
+        """The descriptor of the config."""
+        return Descriptor.parse(self.document.get("config"))
+
+    @cached_property
+    def layers(self) -> tuple[Descriptor, ...]:
+        """The descriptors of the layers, in order."""
+        return self._descriptors("layers")
+
+    @cached_property
+    def manifests(self) -> tuple[Descriptor, ...]:
+        """The descriptors of the manifests in an index, in order."""
+        return self._descriptors("manifests")
+
+    def blobs(self) -> tuple[Descriptor, ...]:
+        """The descriptors of all blobs that it names, each once; an index names none."""
+        if self.is_index:
+            return ()
+        return tuple({blob.digest: blob for blob in (self.config, *self.layers)}.values())
+
+    def _descriptors(self, name: str) -> tuple[Descriptor, ...]:
+        found = self.document.get(name)
+        if not isinstance(found, list):
+            raise RegistryCorrupt("A manifest is malformed", why=f"Its {name} are no list.")
+        return tuple(map(Descriptor.parse, found))
+
+
+def empty_config() -> Descriptor:
+    """The descriptor of the config that says nothing."""
+    return Descriptor(EMPTY, Digest.of(EMPTY_CONFIG), len(EMPTY_CONFIG))
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        raise ValueError("an object has two names that are alike")
+    return found

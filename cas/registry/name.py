@@ -1,0 +1,85 @@
+"""Names of repositories: `host/path`, `https://host/path`, `http://host/path`, and `oci:/folder` for an image layout."""
+
+from __future__ import annotations
+
+import os
+import re
+from dataclasses import dataclass
+
+from flyte_build.errors import ReferenceInvalid
+
+_PATH = re.compile(r"[a-z0-9]+(?:(?:[._]|__|-+)[a-z0-9]+)*(?:/[a-z0-9]+(?:(?:[._]|__|-+)[a-z0-9]+)*)*\Z")  # distribution-spec 1.1, "name".
+_HOST = re.compile(r"(?:\[[0-9a-fA-F:]+\]|[A-Za-z0-9](?:[A-Za-z0-9.-]*[A-Za-z0-9])?)(?::[0-9]{1,5})?\Z")
+_TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}\Z")
+_LOOPBACK = re.compile(r"(?:localhost|127(?:\.[0-9]{1,3}){3}|\[::1\])(?::[0-9]+)?\Z")
+_HINT = 'For example: "registry.example.com/team/cache", "localhost:5000/cache", or "oci:/srv/cache" for a folder.'
+
+
+@dataclass(frozen=True)
+class RepositoryName:
+    """Where a repository is: a `host` (with its port) and a `path` below it, or a `folder` on this machine (absolute).
+
+    `scheme` is "https", "http" (which must be asked for) or "", which means http for a loopback host and https for all others.
+    """
+
+    host: str = ""
+    path: str = ""
+    scheme: str = ""
+    folder: str = ""
+
+    @classmethod
+    def parse(cls, text: str) -> "RepositoryName":
+        """The repository of that name. Raises `ReferenceInvalid`; a password in the text is in no message."""
+        if text.startswith("oci:"):
+            folder = text.removeprefix("oci:").removeprefix("//")
+            if not folder:
+                raise ReferenceInvalid(f"{text!r} names no folder", hint=_HINT)
+            return cls(folder=os.path.abspath(os.path.expanduser(folder)))
+        scheme, separator, rest = text.rpartition("://")
+        host, _, path = rest.rstrip("/").partition("/")
+        if "@" in host:
+            raise ReferenceInvalid(
+                f"{redacted(text)!r} holds credentials",
+                why="They would be written to logs and records.",
+                hint="Use `flyte registry login HOST`.",
+            )
+        if (separator and scheme not in ("http", "https")) or not _HOST.match(host) or not (is_host(host) or separator):
+            raise ReferenceInvalid(f"{redacted(text)!r} names no registry", why="It begins with no host.", hint=_HINT)
+        if not _PATH.match(path):
+            raise ReferenceInvalid(
+                f"{redacted(text)!r} names no repository",
+                why=f"{path!r} is no path of lower-case letters, digits, `.`, `_`, `-`, `/`.",
+                hint=_HINT,
+            )
+        return cls(host=host, path=path, scheme=scheme)
+
+    @property
+    def is_loopback(self) -> bool:
+        """Whether the host is this machine."""
+        return bool(_LOOPBACK.match(self.host))
+
+    def __str__(self) -> str:
+        if self.folder:
+            return f"oci:{self.folder}"
+        return f"{self.host}/{self.path}"
+
+
+def is_host(text: str) -> bool:
+    """Whether the first part of a reference is a host, and no user's name on some registry (as docker decides it)."""
+    return "." in text or ":" in text or text == "localhost"
+
+
+def check_tag(tag: str, what: str) -> str:
+    """Give a tag back. Raises `ReferenceInvalid` for what is none; `what` is what it is made for."""
+    if not _TAG.match(tag):
+        raise ReferenceInvalid(
+            f"{what} {tag!r:.200} cannot be a tag",
+            why="A tag has at most 128 letters, digits, `_`, `.` and `-`.",
+            hint="Use a shorter, plainer name.",
+        )
+    return tag
+
+
+def redacted(text: str) -> str:
+    """The text without user names and passwords in URLs."""
+    return re.sub(r"(^|//)[^/@\s]*@", r"\1***@", text)

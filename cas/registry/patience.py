@@ -1,0 +1,74 @@
+"""How long to go on asking a registry that does not answer as it should."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, TypeVar
+
+from flyte_build.errors import RegistryUnreachable
+
+if TYPE_CHECKING:
+    from tenacity import RetryCallState
+
+T = TypeVar("T")
+_LOOK_UPS = 5.0  # Seconds by which failures may hold up all look-ups of a command.
+_TRANSFER = 60.0  # Seconds for which one transfer is tried again.
+_ATTEMPTS = 6
+
+
+class Transient(RegistryUnreachable):
+    """A failure that may pass; `after` are the seconds after which the registry wants to be asked again (RFC 9110, Retry-After)."""
+
+    def __init__(self, what: str, *, why: str = "", hint: str = "", after: float | None = None) -> None:
+        super().__init__(what, why=why, hint=hint)
+        self.after = after
+
+
+class Patience:
+    """What is left of a command's time for look-ups that fail; its repositories share one."""
+
+    def __init__(self, seconds: float = _LOOK_UPS) -> None:
+        self.left = seconds
+
+    def look_up(self, ask: Callable[[], T]) -> T:
+        """What `ask` gives, tried again while there is time. Raises `RegistryUnreachable` when that is used up."""
+        began = time.monotonic()
+        try:
+            return _persist(ask, self.left)
+        except RegistryUnreachable:
+            self.left = max(0.0, self.left - (time.monotonic() - began))
+            raise
+
+
+def transfer(move: Callable[[], T]) -> T:
+    """What `move` gives, tried again for a minute. Raises `RegistryUnreachable`."""
+    return _persist(move, _TRANSFER)
+
+
+def _persist(call: Callable[[], T], seconds: float) -> T:
+    try:
+        return call()
+    except Transient as error:  # Only now is it worth loading what tries again.
+        from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, stop_before_delay
+
+        first = error
+
+    def again() -> T:
+        nonlocal first
+        if first is not None:
+            error, first = first, None  # type: ignore[assignment]  # The first attempt has been made above.
+            raise error
+        return call()
+
+    stop = stop_after_attempt(_ATTEMPTS) | stop_before_delay(seconds)
+    return Retrying(retry=retry_if_exception_type(Transient), stop=stop, wait=_wait, reraise=True)(again)
+
+
+def _wait(state: RetryCallState) -> float:
+    from tenacity import wait_random_exponential
+
+    error = state.outcome.exception() if state.outcome else None
+    after = error.after if isinstance(error, Transient) else None
+    jittered: float = wait_random_exponential(multiplier=0.2, max=10)(state)
+    return jittered if after is None else after + jittered / 10
