@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from flyte_build.config import Configuration, settings
 from flyte_build.config.settings import COPY_STYLES
 from flyte_build.errors import UsageError
 
@@ -43,6 +45,25 @@ def of_a_bundle(command: F) -> F:
     ):
         command = option(command)
     return command
+
+
+def of_a_registry(command: F) -> F:
+    """Add the options that say which repositories are used: `registry`, `cache_read` and `cache_write`."""
+    for option in (
+        click.option("--cache-write", metavar="REPOSITORY", help="Where to publish what is made (setting: cache.write)."),
+        click.option(
+            "--cache-read", multiple=True, metavar="REPOSITORY", help="Where to look for what others have made (setting: cache.read)."
+        ),
+        click.option("--registry", metavar="REPOSITORY", help="The repository to read from and publish to (setting: registry)."),
+    ):
+        command = option(command)
+    return command
+
+
+def with_registries(config: Configuration, registry: str | None, cache_read: tuple[str, ...], cache_write: str | None) -> Configuration:
+    """The configuration with what `of_a_registry` was given. Raises `UsageError`."""
+    reads = json.dumps(cache_read) if cache_read else None
+    return config.override({settings.SHARED: registry, settings.CACHE_READ: reads, settings.CACHE_WRITE: cache_write})
 
 
 def _name(ctx: click.Context, parameter: click.Parameter, name: str | None) -> str | None:

@@ -19,6 +19,7 @@ from flyte_build.runner.engine import Stopped
 from flyte_build.runner.history import History
 
 from .config import Configuration, Places, settings
+from .config.registries import Registries
 from .config.settings import CopyStyle, EngineName
 from .errors import FlyteError, InputError
 
@@ -93,6 +94,7 @@ class Settings:
     options: Mapping[str, Any] = field(default_factory=dict)
     allow_secrets: frozenset[str]
     budget: "Budget | None"
+    registries: Registries
 
     @classmethod
     def configured(cls, config: Configuration, **given: Any) -> "Settings":
@@ -104,6 +106,7 @@ class Settings:
             "engine": config[settings.ENGINE],
             "allow_secrets": config[settings.ALLOW_SECRETS],
             "budget": _budget(config),
+            "registries": Registries.configured(config),
         }
         return cls(**{**values, **{name: value for name, value in given.items() if value is not None}})
 

@@ -58,6 +58,11 @@ class RepositoryName:
         """Whether the host is this machine."""
         return bool(_LOOPBACK.match(self.host))
 
+    @property
+    def text(self) -> str:
+        """What `parse` takes."""
+        return f"{self.scheme}://{self}" if self.scheme else str(self)
+
     def __str__(self) -> str:
         if self.folder:
             return f"oci:{self.folder}"

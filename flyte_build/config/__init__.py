@@ -56,11 +56,10 @@ class Configuration:
         given = dict(self._given)
         for setting, text in options.items():
             if text is not None:
-                name = f"--{setting.key.partition('.')[2].replace('_', '-')}"
                 try:
-                    given[setting.key] = (setting.from_text(text), name)
+                    given[setting.key] = (setting.from_text(text), setting.option)
                 except UsageError as error:
-                    raise placed(error, name) from None
+                    raise placed(error, setting.option) from None
         return Configuration(given)
 
     def source(self, setting: Setting[Any]) -> str:

@@ -7,9 +7,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable
-from typing import Any, Generic, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
 
 from flyte_build.errors import UsageError
+
+if TYPE_CHECKING:
+    from flyte_build.cas.registry.name import RepositoryName
 
 CopyStyle = Literal["loaded_modules", "all", "none"]
 COPY_STYLES: tuple[CopyStyle, ...] = ("loaded_modules", "all", "none")
@@ -41,8 +44,11 @@ class Kind(Generic[T]):
 class Setting(Generic[T]):
     """One setting. `acted_on` is false for what is accepted and kept only; `in_files` for what a variable alone can say."""
 
-    def __init__(self, key: str, kind: Kind[T], default: T, text: str, *, acted_on: bool = True, in_files: bool = True) -> None:
+    def __init__(
+        self, key: str, kind: Kind[T], default: T, text: str, *, acted_on: bool = True, in_files: bool = True, option: str = ""
+    ) -> None:
         self.key, self.kind, self.default, self.text, self.acted_on, self.in_files = key, kind, default, text, acted_on, in_files
+        self.option = option or f"--{key.partition('.')[2].replace('_', '-')}"
 
     @property
     def variable(self) -> str:
@@ -130,6 +136,16 @@ def _size_text(size: int) -> str:
     return size_text(size)
 
 
+def _repository(value: Any) -> "RepositoryName | None":
+    from flyte_build.cas.registry.name import RepositoryName
+
+    return RepositoryName.parse(value) if _of(str)(value) else None
+
+
+def _repositories(value: Any) -> "tuple[RepositoryName, ...]":
+    return tuple(filter(None, map(_repository, _of(list)(value))))
+
+
 def _choice(*names: T) -> Kind[T]:
     def read(value: Any) -> T:
         return names[names.index(value)]
@@ -150,6 +166,20 @@ LIMIT: Kind[int | None] = Kind(
     lambda value: None if value == "none" else _size(value),
     show=lambda value: "none" if value is None else _size_text(value),
 )
+_REPOSITORY = '"registry.example.com/team/cache", or "oci:/srv/cache" for a folder'
+REPOSITORY: "Kind[RepositoryName | None]" = Kind(
+    f"a repository: {_REPOSITORY}; none if it is empty",
+    '"registry.example.com/team/cache"',
+    _repository,
+    show=lambda name: name.text if name else "",
+)
+REPOSITORIES: "Kind[tuple[RepositoryName, ...]]" = Kind(
+    f"a list of repositories: {_REPOSITORY}",
+    '["registry.example.com/team/cache"]',
+    _repositories,
+    parse=_list,
+    show=lambda names: [name.text for name in names],
+)
 TABLE: Kind[dict[str, Any]] = Kind("a table", '{ name = "value" }', _of(dict), parse=json.loads)
 
 HOME = Setting("home", TEXT, "", "The folder below which everything is kept; the platform's folders if it is not set.", in_files=False)
@@ -160,6 +190,23 @@ COPY_STYLE = Setting(
     "run.copy_style", _choice(*COPY_STYLES), "loaded_modules", "What of the project goes into the bundle (`--copy-style`)."
 )
 ENGINE = Setting("run.engine", _choice(*ENGINES), "auto", "What runs tasks (`--engine`).")
+SHARED = Setting(
+    "registry",
+    REPOSITORY,
+    None,
+    "The repository of deployments, and of the cache that is shared: read from and written to (`--registry`).",
+    option="--registry",
+)
+CACHE_READ = Setting(
+    "cache.read",
+    REPOSITORIES,
+    (),
+    "Repositories to look in for what others have made, in order, in place of `registry` (`--cache-read`).",
+    option="--cache-read",
+)
+CACHE_WRITE = Setting(
+    "cache.write", REPOSITORY, None, "The repository to publish to, in place of `registry` (`--cache-write`).", option="--cache-write"
+)
 ALLOW_SECRETS = Setting(
     "bundle.allow_secrets", PATHS, frozenset(), "Files, by their paths below the root, that may be bundled although they look like secrets."
 )
@@ -177,7 +224,7 @@ IMAGE_REFS = Setting("image.image_refs", TABLE, {}, "Names for images.", acted_o
 PERSISTENCE = Setting("local.persistence", FLAG, True, "Whether local runs are remembered; they always are.", acted_on=False)
 
 SETTINGS: tuple[Setting[Any], ...] = (
-    *(HOME, PROJECT, DOMAIN, ORG, COPY_STYLE, ENGINE, ALLOW_SECRETS, MAX_FILES, MAX_BYTES, MAX_SCAN_TIME),
+    *(HOME, PROJECT, DOMAIN, ORG, SHARED, CACHE_READ, CACHE_WRITE, COPY_STYLE, ENGINE, ALLOW_SECRETS, MAX_FILES, MAX_BYTES, MAX_SCAN_TIME),
     *(KEEP, MAX_SIZE, MIN_FREE, MIN_SIZE, AUTO_GC, REGISTRY, BUILDER, IMAGE_REFS, PERSISTENCE),
 )
 SECTIONS = frozenset(setting.key.partition(".")[0] for setting in SETTINGS if "." in setting.key)

@@ -1,0 +1,79 @@
+"""What this machine knows of repositories: which blobs they hold, and what was published there or is still to be.
+
+Knowledge is for one repository, and is never relied upon: a manifest is refused by a registry that does not hold what it names.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+
+from flyte_build.cas.database import Database
+from flyte_build.cas.digest import Digest, Key
+
+from .name import RepositoryName
+
+_SCHEMA = (
+    "CREATE TABLE IF NOT EXISTS held(place TEXT NOT NULL, digest TEXT NOT NULL, seen INTEGER NOT NULL, PRIMARY KEY(place, digest))"
+    " WITHOUT ROWID",
+    "CREATE TABLE IF NOT EXISTS publications(place TEXT NOT NULL, key TEXT NOT NULL, published INTEGER NOT NULL, PRIMARY KEY(place, key))"
+    " WITHOUT ROWID",
+)
+_WEEK = 7 * 86400
+_OWED = 0  # Stands for the time of a publication that has not happened yet.
+
+
+class Ledger:
+    """The ledger in a cache's database. Times are whole seconds since the epoch."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        for statement in _SCHEMA:
+            database.execute(statement)
+
+    def holds(self, place: RepositoryName, digest: Digest) -> bool:
+        """Whether a blob was seen at that place within the last week."""
+        since = int(time.time()) - _WEEK
+        return bool(self._database.one("SELECT 1 FROM held WHERE place=? AND digest=? AND seen>?", (str(place), digest, since)))
+
+    def holder_beside(self, place: RepositoryName, digest: Digest) -> RepositoryName | None:
+        """Another repository of the same registry that was seen to hold a blob."""
+        if not place.host:
+            return None
+        rows = self._database.execute("SELECT place FROM held WHERE digest=? AND place LIKE ?", (digest, f"{place.host}/%"))
+        return next((RepositoryName.parse(name) for (name,) in rows if name != str(place)), None)
+
+    def hold(self, place: RepositoryName, digests: Iterable[Digest]) -> None:
+        """Remember that these blobs were seen at that place now."""
+        now = int(time.time())
+        self._database.execute_many("INSERT OR REPLACE INTO held VALUES(?,?,?)", [(str(place), digest, now) for digest in digests])
+        self._database.execute("DELETE FROM held WHERE seen<=?", (now - _WEEK,))
+
+    def forget(self, place: RepositoryName) -> None:
+        """Forget all that was seen at that place: something that should be there was not."""
+        self._database.execute("DELETE FROM held WHERE place=?", (str(place),))
+
+    def is_due(self, place: RepositoryName, key: Key) -> bool:
+        """Whether a record is to be published there: it never was, or more than a week ago."""
+        row = self._database.one("SELECT published FROM publications WHERE place=? AND key=?", (str(place), key))
+        return row is None or row[0] <= time.time() - _WEEK
+
+    def owe(self, place: RepositoryName, key: Key) -> None:
+        """Remember that a record is to be published there."""
+        self._database.execute("INSERT OR REPLACE INTO publications VALUES(?,?,?)", (str(place), key, _OWED))
+
+    def owed(self, place: RepositoryName) -> list[Key]:
+        """What is to be published there."""
+        return [
+            Key(key) for (key,) in self._database.execute("SELECT key FROM publications WHERE place=? AND published=?", (str(place), _OWED))
+        ]
+
+    def settle(self, place: RepositoryName, key: Key, at: float | None = None) -> None:
+        """Remember that a record was published there, now or at a time."""
+        self._database.execute(
+            "INSERT OR REPLACE INTO publications VALUES(?,?,?)", (str(place), key, max(1, int(time.time() if at is None else at)))
+        )
+
+    def drop(self, place: RepositoryName, key: Key) -> None:
+        """Forget about a publication: the record is gone, here or there."""
+        self._database.execute("DELETE FROM publications WHERE place=? AND key=?", (str(place), key))

@@ -1,0 +1,69 @@
+"""Records in a repository: "this key produced this artifact", each an OCI index of its own under a tag made from the key.
+
+An artifact's manifest knows no key, since two keys can have one artifact: deleting a record's own index takes nothing else along.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from flyte_build.cas.digest import Digest, Key
+from flyte_build.cas.records import Record
+from flyte_build.errors import RegistryCorrupt
+
+from .descriptor import Descriptor
+from .manifest import Manifest
+
+TYPE = "application/vnd.flyte.record.v1+json"
+PREFIX = "record."
+KEY, KIND, PROJECT, INPUTS = "dev.flyte.key", "dev.flyte.kind", "dev.flyte.project", "dev.flyte.inputs"
+CREATED = "org.opencontainers.image.created"  # image-spec, annotations.md: RFC 3339.
+
+
+@dataclass(frozen=True)
+class PublishedRecord:
+    """A record as it stands in a repository: `artifact` names a manifest, `published` are seconds since the epoch."""
+
+    key: Key
+    kind: str
+    artifact: Descriptor
+    project: str
+    inputs: Mapping[str, Any]
+    published: float
+    digest: Digest
+
+    @classmethod
+    def parse(cls, manifest: Manifest) -> "PublishedRecord":
+        """The record in an index. Raises `RegistryCorrupt` for what is none."""
+        try:
+            texts = manifest.annotations
+            if manifest.artifact_type != TYPE or len(manifest.manifests) != 1:
+                raise ValueError("it is of another kind")
+            published = datetime.fromisoformat(texts[CREATED]).timestamp()
+            inputs = json.loads(texts[INPUTS])
+            key = Key(Key.parse(texts[KEY]))
+            return cls(key, texts[KIND], manifest.manifests[0], texts[PROJECT], inputs, published, manifest.digest)
+        except (KeyError, ValueError, TypeError, OverflowError, RecursionError) as error:
+            raise RegistryCorrupt(f"{manifest.digest} is no record", why=f"{error!r:.200}") from None
+
+
+def tag_of(key: Key) -> str:
+    """The tag of a key's record."""
+    return PREFIX + key.hex
+
+
+def record_index(record: Record, artifact: Descriptor, project: str) -> Manifest:
+    """The index that is the record, as of now."""
+    annotations = {
+        KEY: record.key,
+        KIND: record.kind,
+        PROJECT: project,
+        INPUTS: json.dumps(record.inputs, sort_keys=True),
+        CREATED: datetime.fromtimestamp(int(time.time()), UTC).isoformat(),
+    }
+    return Manifest.of_manifests([artifact], artifact_type=TYPE, annotations=annotations)

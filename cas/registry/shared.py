@@ -1,0 +1,165 @@
+"""The shared cache: what other machines have made, and what this one makes for them.
+
+A registry that does not answer, or not as it should, costs a command little and fails nothing: a look-up is a miss then, and
+what could not be published is published by a later command.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+from flyte_build.cas.cache import Cache
+from flyte_build.cas.digest import Digest, Key
+from flyte_build.cas.records import Record
+from flyte_build.errors import BlobMissing, FlyteError, RegistryError, RegistryUnreachable, StoreError
+
+from .ledger import Ledger
+from .manifest import Manifest
+from .records import PublishedRecord, record_index, tag_of
+from .repository import Repository
+from .transfer import Progress, Transfer
+
+
+@dataclass(frozen=True)
+class Offer:
+    """What a repository has under a key."""
+
+    record: PublishedRecord
+    repository: Repository
+
+    @property
+    def place(self) -> str:
+        """The repository's name."""
+        return str(self.repository.name)
+
+
+class SharedCache:
+    """Repositories to read from, in order, and at most one to write to. `project` is who publishes; `said` is told what failed, once."""
+
+    def __init__(
+        self,
+        cache: Cache,
+        reads: Sequence[Repository],
+        write: Repository | None,
+        project: str,
+        said: Callable[[str], None],
+        progress: Progress = lambda done, total: None,
+    ) -> None:
+        self._cache, self._reads, self._write, self._project, self._said = cache, reads, write, project, said
+        self._ledger = Ledger(cache.database)
+        self._transfer = Transfer(cache.blobs, self._ledger, progress)
+        self._failed: set[str] = set()
+        self._offers: dict[Key, Offer | None] = {}
+
+    def find(self, key: Key) -> Offer | None:
+        """What the first repository that knows a key has under it."""
+        if key not in self._offers:
+            self._offers[key] = next(filter(None, (self._ask(repository, key) for repository in self._reads)), None)
+        return self._offers[key]
+
+    def _ask(self, repository: Repository, key: Key) -> Offer | None:
+        place = str(repository.name)
+        if place in self._failed:
+            return None
+        try:
+            found = repository.manifest(tag_of(key))
+            if found is None:
+                return None
+            record = PublishedRecord.parse(found)
+        except RegistryError as error:
+            self._fail(place, error, "It is not used by this command: what it may hold is made here.")
+            return None
+        if record.key != key:
+            self._said(f"{place} holds a record of another key than {key}; it is not used.")
+            return None
+        return Offer(record, repository)
+
+    def obtain(self, key: Key, accept: Callable[[Digest], tuple[Digest, ...]]) -> tuple[Record, str] | None:
+        """Fetch what a repository has under a key, and record it; gives the record and the place where it was found.
+
+        `accept` looks at the artifact, whose blobs are here by then, and gives what must stay for it; it raises a `FlyteError` for what is
+        not what the key asks for.
+        """
+        offer = self.find(key)
+        if offer is None:
+            return None
+        found = offer.record
+        try:
+            self._transfer.pull(found.artifact.digest, offer.repository)
+            refs = accept(found.artifact.digest)
+        except BlobMissing:
+            return None  # It was collected there; whoever makes it publishes it again.
+        except RegistryError as error:
+            self._fail(offer.place, error, "What it holds is made here.")
+            return None
+        except StoreError:
+            raise
+        except FlyteError as error:
+            self._said(f"What {offer.place} holds for {key.short} is not used: {error.what}. {error.why}")
+            return None
+        record = Record(key, found.kind, found.artifact.digest, refs, found.inputs)
+        self._cache.records.add(record)
+        if self._write is not None:
+            is_own = self._write.name == offer.repository.name
+            self._ledger.settle(self._write.name, key, found.published if is_own else None)
+        return record, offer.place
+
+    def owe(self, records: Iterable[Record]) -> bool:
+        """Note which of these records are to be published, and whether anything is."""
+        if self._write is None:
+            return False
+        place = self._write.name
+        for record in records:
+            if self._ledger.is_due(place, record.key):
+                self._ledger.owe(place, record.key)
+        return bool(self._ledger.owed(place))
+
+    def publish(self) -> int:
+        """Publish all that is owed; gives how many records that were. What fails stays owed, and is said."""
+        if self._write is None or str(self._write.name) in self._failed:
+            return 0
+        published = 0
+        for key in self._ledger.owed(self._write.name):
+            record = self._cache.records.find(key)
+            if record is None or not self._cache.blobs.has(record.artifact):
+                self._ledger.drop(self._write.name, key)
+                continue
+            try:
+                self._publish(record, self._write)
+                published += 1
+            except RegistryError as error:
+                self._fail(str(self._write.name), error, "What this command made is published by the next one.")
+                break
+        return published
+
+    def _publish(self, record: Record, repository: Repository) -> None:
+        manifest = Manifest.parse(self._cache.blobs.read(record.artifact))
+        index = record_index(record, manifest.descriptor, self._project)
+        tag = tag_of(record.key)
+        with repository.writing():
+            self._transfer.push(manifest, repository)
+            try:
+                repository.put_manifest(index, tag)
+            except BlobMissing:  # The artifact was collected in between.
+                self._ledger.forget(repository.name)
+                self._transfer.push(manifest, repository)
+                repository.put_manifest(index, tag)
+        kept = repository.manifest(tag)
+        theirs = PublishedRecord.parse(kept) if kept else None
+        if theirs is None:
+            raise RegistryUnreachable(f"{repository.name} does not have what was just put there", why=f"The tag {tag} is not there.")
+        if theirs.artifact.digest != record.artifact:
+            self._said(
+                f"{repository.name} has {theirs.artifact.digest.short} from another machine for what is {record.artifact.short} here "
+                f"({record.kind} {record.key.short}); theirs is used from now on."
+            )
+            self._cache.records.remove(record.key)  # So that it is fetched when it is needed next.
+        self._ledger.settle(repository.name, record.key, theirs.published)
+
+    def _fail(self, place: str, error: RegistryError, then: str) -> None:
+        if place not in self._failed:
+            self._failed.add(place)
+            self._said(
+                " ".join(filter(None, (f"{error.what}." if not error.what.endswith(".") else error.what, error.why, error.hint, then)))
+            )

@@ -1,0 +1,118 @@
+"""Moving artifacts between the blobs on this machine and repositories: blobs first, manifests next, tags last."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from threading import Lock
+
+from flyte_build.cas.blobs import Blobs
+from flyte_build.cas.digest import Digest
+from flyte_build.errors import BlobCorrupt, BlobMissing, RegistryRefused
+
+from .descriptor import Descriptor
+from .ledger import Ledger
+from .manifest import Manifest
+from .repository import Repository
+
+Progress = Callable[[int, int], None]
+"""Is told how many bytes of how many were moved."""
+_PARALLEL = 4
+_SMALL = 64 << 10  # Bytes that are sent as fast as it can be asked whether they are there.
+
+
+class Transfer:
+    """Moves artifacts, several blobs at a time, in memory that does not grow with them."""
+
+    def __init__(self, blobs: Blobs, ledger: Ledger, progress: Progress = lambda done, total: None) -> None:
+        self._blobs, self._ledger, self._progress = blobs, ledger, progress
+
+    def push(self, manifest: Manifest, repository: Repository, tag: str | None = None) -> None:
+        """Keep a manifest there, with the blobs that it names.
+
+        Raises `BlobMissing` for a blob that is not here either, and for a manifest that an index names and that is not there.
+        """
+        with repository.writing():
+            place, blobs = repository.name, manifest.blobs()
+            self._send([blob for blob in blobs if not self._ledger.holds(place, blob.digest)], repository)
+            try:
+                repository.put_manifest(manifest, tag)
+            except BlobMissing:
+                self._ledger.forget(place)  # It was collected since it was seen.
+                if manifest.is_index:
+                    raise
+                self._send(blobs, repository)
+                repository.put_manifest(manifest, tag)
+            self._ledger.hold(place, [blob.digest for blob in blobs])
+
+    def _send(self, blobs: Iterable[Descriptor], repository: Repository) -> None:
+        mounts = {blob.digest: self._ledger.holder_beside(repository.name, blob.digest) for blob in blobs}
+
+        def send(blob: Descriptor, moved: Callable[[int], None]) -> None:
+            if blob.size > _SMALL and repository.has(blob):
+                moved(blob.size)
+                return
+            try:
+                repository.upload(blob, lambda: self._blobs.open(blob.digest), moved, mounts[blob.digest])
+            except (RegistryRefused, BlobCorrupt):
+                if self._blobs.has(blob.digest) and not self._blobs.verify(blob.digest):
+                    raise BlobCorrupt(
+                        f"Blob {blob.digest} was corrupt", why="It was not sent.", hint="It is in quarantine; run the command again."
+                    ) from None
+                raise
+
+        self._all(list(blobs), send)
+
+    def pull(self, digest: Digest, repository: Repository) -> Manifest:
+        """The manifest of that digest; it and all blobs that it names are here then. Raises `BlobMissing` if one is not there."""
+        if self._blobs.has(digest):
+            manifest = Manifest.parse(self._blobs.read(digest))
+        elif (found := repository.manifest(digest)) is not None:
+            manifest = found
+        else:
+            raise BlobMissing(f"{repository.name} does not have the manifest {digest}")
+
+        def fetch(blob: Descriptor, moved: Callable[[int], None]) -> None:
+            with self._blobs.batch() as batch, batch.writer() as writer:
+                repository.download(blob, writer, moved)
+                writer.finish(blob.digest)
+
+        self._all([blob for blob in manifest.blobs() if not self._blobs.has(blob.digest)], fetch)
+        self._blobs.put(manifest.data)
+        self._ledger.hold(repository.name, [blob.digest for blob in manifest.blobs()])
+        return manifest
+
+    def _all(self, blobs: list[Descriptor], move: Callable[[Descriptor, Callable[[int], None]], None]) -> None:
+        """Move blobs, some at a time; the first error ends all."""
+        total, done, lock = sum(blob.size for blob in blobs), 0, Lock()
+        ended = False
+
+        def moved(count: int) -> None:
+            nonlocal done
+            if ended:
+                raise _Ended
+            with lock:
+                done += count
+                self._progress(done, total)
+
+        if len(blobs) == 1:
+            move(blobs[0], moved)
+            return
+        pool = ThreadPoolExecutor(_PARALLEL)
+        try:
+            for future in [pool.submit(move, blob, moved) for blob in sorted(blobs, key=lambda blob: -blob.size)]:
+                future.result()
+        finally:
+            ended = True  # What is still under way after an error stops at its next piece.
+            pool.shutdown(cancel_futures=True)
+
+
+class _Ended(Exception):
+    """Something else has failed, so this need not go on."""
+
+
+def missing(blobs: Iterable[Descriptor], repository: Repository) -> list[Descriptor]:
+    """Those of some blobs that a repository does not hold; it is asked for several at a time."""
+    wanted = list(blobs)
+    with ThreadPoolExecutor(2 * _PARALLEL) as pool:
+        return [blob for blob, there in zip(wanted, pool.map(repository.has, wanted), strict=True) if not there]

@@ -1,0 +1,38 @@
+"""Which repositories a command uses: for what is shared, and for deployments."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from . import Configuration, Places, settings
+
+if TYPE_CHECKING:
+    from flyte_build.cas.registry.name import RepositoryName
+
+
+@dataclass(frozen=True)
+class Registries:
+    """What is shared is read from `reads`, in order, and published to `write`. Deployments are in `home`, where that is configured."""
+
+    reads: "tuple[RepositoryName, ...]" = ()
+    write: "RepositoryName | None" = None
+    home: "RepositoryName | None" = None
+
+    @classmethod
+    def configured(cls, config: Configuration) -> "Registries":
+        """`registry` alone is for all; `cache.read` and `cache.write` are in its place where they are given, also as nothing."""
+        home = config[settings.SHARED]
+        reads, write = config[settings.CACHE_READ], config[settings.CACHE_WRITE]
+        if config.source(settings.CACHE_READ) == "default":
+            reads = (home,) if home else ()
+        if config.source(settings.CACHE_WRITE) == "default":
+            write = home
+        return cls(reads, write, home or write)
+
+    def of_deployments(self, places: Places) -> "tuple[RepositoryName, ...]":
+        """Where deployments are: the first is where new ones go. Without a registry that is a folder among the user's data."""
+        from flyte_build.cas.registry.name import RepositoryName
+
+        own = self.home or RepositoryName(folder=f"{places.data}/deployments")
+        return (own, *(each for each in self.reads if each != own)) if self.home else (own,)
