@@ -21,7 +21,7 @@ from flyte_build.running import Runner, handle_termination
 from .console import Console
 from .ending import run_and_report
 from .inputs import Inputs
-from .options import given_of, of_a_bundle, of_a_new_run, one_word, pairs
+from .options import given_of, of_a_bundle, of_a_new_run, of_a_registry, one_word, pairs, with_registries
 
 _TAG = re.compile(r"[\w][\w.-]{0,127}\Z", re.ASCII)  # OCI distribution-spec 1.1, "Pulling manifests".
 
@@ -32,6 +32,7 @@ _TAG = re.compile(r"[\w][\w.-]{0,127}\Z", re.ASCII)  # OCI distribution-spec 1.1
 @of_a_new_run
 @click.option("--version", default="", help="The version that the run is recorded under; the code's short digest if none is given.")
 @of_a_bundle
+@of_a_registry
 @click.option(
     "--inputs-file",
     metavar="FILE|-",
@@ -102,6 +103,9 @@ def _settings(
     engine: EngineName | None,
     local: bool,
     no_cache: bool,
+    registry: str | None,
+    cache_read: tuple[str, ...],
+    cache_write: str | None,
     **others: Any,
 ) -> Settings:
     """What the options and the configuration say. Raises `UsageError`."""
@@ -110,7 +114,7 @@ def _settings(
             f"--version {version!r} is no version", why="It has at most 128 letters, digits, `_`, `.` and `-`.", hint="For example: v1.0.0"
         )
     return Settings.configured(
-        config,
+        with_registries(config, registry, cache_read, cache_write),
         project=project,
         domain=domain,
         name=name,

@@ -53,6 +53,12 @@ class Listener:
     def progress(self, done: int, total: int) -> None:
         """So many of so many files were read."""
 
+    def transferred(self, done: int, total: int) -> None:
+        """So many of so many bytes were sent or received."""
+
+    def published(self, place: str, count: int) -> None:
+        """So many things were published to a repository."""
+
     def started(self, name: str, url: str) -> None:
         """The run has begun."""
 

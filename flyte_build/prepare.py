@@ -20,7 +20,7 @@ from flyte_build.errors import BlobCorrupt, BlobMissing, FlyteError, StoreError,
 
 from .config.settings import CopyStyle
 from .discovery import Discovery
-from .graph import Cheap, Made, Node, Outcome, Outcomes, Resolve, Resolver, counted
+from .graph import Cheap, Elsewhere, Made, Node, Outcome, Outcomes, Resolve, Resolver, counted
 from .project import Project
 
 if TYPE_CHECKING:
@@ -142,6 +142,7 @@ class BundleNode(Node):
     """A tree as a bundle in the store. The artifact is the manifest's digest; the tree's is the identity."""
 
     kind = "bundle"
+    shared = True
 
     def __init__(self, tree: TreeNode, cache: Cache, counters: Counters, root: str) -> None:
         super().__init__(tree.name, "bundle" + tree.label.removeprefix("tree"), (tree,))
@@ -154,6 +155,16 @@ class BundleNode(Node):
     def usable(self, record: Record) -> bool:
         """Whether all blobs are there (the last of the references is the tree's identity, which is no blob)."""
         return all(map(self._cache.blobs.has, record.refs[:-1]))
+
+    def accept(self, artifact: Digest, inputs: Mapping[str, Value]) -> tuple[Digest, ...]:
+        """All blobs of a bundle that another machine made, and its tree. Raises a `FlyteError` if it holds another tree."""
+        from flyte_build.bundler import bundle
+        from flyte_build.errors import ExtractionRefused
+
+        found = bundle.read(artifact, self._cache.blobs)
+        if bundle.read_tree(found, self._cache.blobs).digest != inputs["tree"]:
+            raise ExtractionRefused(f"{artifact} is the bundle of another tree", why=f"It holds {found.tree}.")
+        return (*found.blobs(), found.tree)
 
     def explain(self, inputs: Mapping[str, Value], last: Record) -> str:
         """What its tree says."""
@@ -202,7 +213,8 @@ class BundleNode(Node):
 class Preparation:
     """Everything that one FILE needs, as a graph over one cache; nodes are resolved in the order in which they are asked for.
 
-    `said` is told sentences for the user, `watch` and `begun` what happens to nodes, `progress` how far reading is.
+    `said` is told sentences for the user, `watch` and `begun` what happens to nodes, `progress` how far reading is; `elsewhere` is what
+    other machines have made.
     """
 
     def __init__(
@@ -220,11 +232,12 @@ class Preparation:
         progress: Progress = lambda done, total: None,
         allowed: frozenset[str] = frozenset(),
         budget: "Budget | None" = None,
+        elsewhere: Elsewhere | None = None,
     ) -> None:
         self.project, self.cache, self._said, self._budget = project, cache, said, budget
-        self._resolver = Resolver(cache.records, remake=remake, dry=dry, watch=watch, begun=begun)
+        self._resolver = Resolver(cache.records, remake=remake, dry=dry, elsewhere=elsewhere, watch=watch, begun=begun)
         self.discovery = Discovery(project, cache, counters, said, dry, lambda: self.tree.scan_ahead())
-        blobs = None if dry else cache.blobs
+        blobs = None if dry or elsewhere else cache.blobs  # Nothing is packed before it is known whether others have it.
         scanner = Scanner(project.root, cache.index, counters, blobs=blobs, budget=budget, allowed=allowed, progress=progress)
         self.tree = TreeNode(project, self.discovery, copy_style, scanner, self._previous_tree)
         self.bundle = BundleNode(self.tree, cache, counters, project.root)
@@ -247,6 +260,10 @@ class Preparation:
         if outcomes[self.bundle].state == "made":
             self.cache.publish_index()
         return outcomes
+
+    def shareable(self) -> list[Record]:
+        """The records of all that was resolved and is good on other machines."""
+        return [each.record for each in self._resolver.outcomes.values() if each.node.shared and each.record]
 
     def survey(self) -> list[Outcome]:
         """Resolve all without making anything, also the packs of a bundle that is there; needed nodes come first."""

@@ -6,7 +6,7 @@ what could not be published is published by a later command.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from flyte_build.cas.cache import Cache
@@ -105,21 +105,11 @@ class SharedCache:
             self._ledger.settle(self._write.name, key, found.published if is_own else None)
         return record, offer.place
 
-    def owe(self, records: Iterable[Record]) -> bool:
-        """Note which of these records are to be published, and whether anything is."""
-        if self._write is None:
-            return False
-        place = self._write.name
-        for record in records:
-            if self._ledger.is_due(place, record.key):
-                self._ledger.owe(place, record.key)
-        return bool(self._ledger.owed(place))
-
-    def publish(self) -> int:
-        """Publish all that is owed; gives how many records that were. What fails stays owed, and is said."""
+    def publish(self) -> list[Record]:
+        """Publish all that is owed; gives the records. What fails stays owed, and is said."""
+        published: list[Record] = []
         if self._write is None or str(self._write.name) in self._failed:
-            return 0
-        published = 0
+            return published
         for key in self._ledger.owed(self._write.name):
             record = self._cache.records.find(key)
             if record is None or not self._cache.blobs.has(record.artifact):
@@ -127,7 +117,7 @@ class SharedCache:
                 continue
             try:
                 self._publish(record, self._write)
-                published += 1
+                published.append(record)
             except RegistryError as error:
                 self._fail(str(self._write.name), error, "What this command made is published by the next one.")
                 break
