@@ -15,6 +15,7 @@ from flyte_build.cas.blobs import Blobs, BlobWriter
 from flyte_build.cas.counters import Counters
 from flyte_build.cas.digest import Digest
 from flyte_build.cas.faults import storing
+from flyte_build.cas.folder import make_own
 from flyte_build.cas.lease import locked
 from flyte_build.errors import BlobCorrupt, BlobMissing, RegistryCorrupt
 
@@ -124,6 +125,7 @@ class LayoutRepository:
         if os.path.exists(f"{self._folder}/oci-layout"):
             return
         with storing(f"make the layout {self._folder}"):
+            make_own(self._folder)
             os.makedirs(self._blobs.folder, exist_ok=True)
             with locked(f"{self._folder}/.index.lock", exclusive=True):
                 if not os.path.exists(f"{self._folder}/index.json"):
