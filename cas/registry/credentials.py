@@ -20,7 +20,7 @@ _TEXT = "DOCKER_AUTH_CONFIG"
 
 
 def find(host: str, auth: Any) -> str | None:
-    """The basic credentials for a host (base64), found by oras's `auth`. Raises `RegistryDenied` if what should hold them cannot be read."""
+    """The basic credentials for a host (base64), if there are any. Raises `RegistryDenied` if what holds them cannot be read."""
     from oras.container import Container
 
     try:
