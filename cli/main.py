@@ -20,12 +20,13 @@ if TYPE_CHECKING:
 _COMMANDS = {
     "abort": ("abort", "End a run that is under way."),
     "bundle": ("bundle", "What a file's code bundle holds."),
-    "cache": ("cache", "The cache on this machine: why, stats, verify, gc."),
+    "cache": ("cache", "The cache, here and shared: why, warm, pull, push, rm, stats, verify, gc."),
     "config": ("config", "Show and change the configuration."),
     "create": ("create", "Make a configuration file."),
     "delete": ("delete", "Delete the cache on this machine."),
     "get": ("get", "Runs: their state, logs, inputs and outputs, code; and the configuration."),
     "graph": ("graph", "Show the graph of what a file's tasks need."),
+    "registry": ("registry", "Credentials for registries: login, logout."),
     "rerun": ("rerun", "Run the task of an earlier run again."),
     "run": ("run", "Run a task from a Python file."),
 }

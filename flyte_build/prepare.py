@@ -6,7 +6,7 @@ import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from flyte_build.bundler.marker import find
 from flyte_build.bundler.scan import Progress, Scanner
@@ -16,7 +16,7 @@ from flyte_build.cas.counters import Counters
 from flyte_build.cas.digest import Digest
 from flyte_build.cas.encoding import Value
 from flyte_build.cas.records import Record
-from flyte_build.errors import BlobCorrupt, BlobMissing, FlyteError, StoreError, UsageError
+from flyte_build.errors import BlobCorrupt, BlobMissing, ExtractionRefused, FlyteError, StoreError, UsageError
 
 from .config.settings import CopyStyle
 from .discovery import Discovery
@@ -158,13 +158,7 @@ class BundleNode(Node):
 
     def accept(self, artifact: Digest, inputs: Mapping[str, Value]) -> tuple[Digest, ...]:
         """All blobs of a bundle that another machine made, and its tree. Raises a `FlyteError` if it holds another tree."""
-        from flyte_build.bundler import bundle
-        from flyte_build.errors import ExtractionRefused
-
-        found = bundle.read(artifact, self._cache.blobs)
-        if bundle.read_tree(found, self._cache.blobs).digest != inputs["tree"]:
-            raise ExtractionRefused(f"{artifact} is the bundle of another tree", why=f"It holds {found.tree}.")
-        return (*found.blobs(), found.tree)
+        return accept_bundle(self._cache, artifact, inputs)
 
     def explain(self, inputs: Mapping[str, Value], last: Record) -> str:
         """What its tree says."""
@@ -210,6 +204,16 @@ class BundleNode(Node):
         return Made(made.manifest, (*made.blobs(), tree.digest))
 
 
+def accept_bundle(cache: Cache, artifact: Digest, inputs: Mapping[str, Any]) -> tuple[Digest, ...]:
+    """What `BundleNode.accept` gives for these inputs: for a bundle that is fetched for its own sake."""
+    from flyte_build.bundler import bundle
+
+    found = bundle.read(artifact, cache.blobs)
+    if bundle.read_tree(found, cache.blobs).digest != inputs["tree"]:
+        raise ExtractionRefused(f"{artifact} is the bundle of another tree", why=f"It holds {found.tree}.")
+    return (*found.blobs(), found.tree)
+
+
 class Preparation:
     """Everything that one FILE needs, as a graph over one cache; nodes are resolved in the order in which they are asked for.
 
@@ -234,7 +238,7 @@ class Preparation:
         budget: "Budget | None" = None,
         elsewhere: Elsewhere | None = None,
     ) -> None:
-        self.project, self.cache, self._said, self._budget = project, cache, said, budget
+        self.project, self.cache, self._said, self._budget, self._elsewhere = project, cache, said, budget, elsewhere
         self._resolver = Resolver(cache.records, remake=remake, dry=dry, elsewhere=elsewhere, watch=watch, begun=begun)
         self.discovery = Discovery(project, cache, counters, said, dry, lambda: self.tree.scan_ahead())
         blobs = None if dry or elsewhere else cache.blobs  # Nothing is packed before it is known whether others have it.
@@ -260,6 +264,16 @@ class Preparation:
         if outcomes[self.bundle].state == "made":
             self.cache.publish_index()
         return outcomes
+
+    def fetch(self) -> Outcome:
+        """Resolve all, in a dry preparation, and fetch the bundle if others have it and this machine has not."""
+        outcomes = self._resolver.resolve([self.bundle])
+        outcome = outcomes[self.bundle]
+        if outcome.fetched and outcome.key is not None and self._elsewhere is not None:
+            inputs = self.bundle.inputs(outcomes)
+            if not self._elsewhere.obtain(outcome.key, lambda artifact: self.bundle.accept(artifact, inputs)):
+                outcome.state = "missing"
+        return outcome
 
     def shareable(self) -> list[Record]:
         """The records of all that was resolved and is good on other machines."""

@@ -19,6 +19,7 @@ from .config.registries import Registries
 if TYPE_CHECKING:
     from threading import Thread
 
+    from flyte_build.cas.registry.ledger import Ledger
     from flyte_build.cas.registry.name import RepositoryName
     from flyte_build.cas.registry.repository import Repository
     from flyte_build.cas.registry.shared import Offer, SharedCache
@@ -74,13 +75,32 @@ class Sharing:
         """Fetch what `key` produced, if anyone has it."""
         return self.shared.obtain(key, accept)
 
+    def lacking(self, keys: Iterable[Key], forget: bool) -> set[Key]:
+        """Those of some keys of which the repository that is written to has no record, whatever this machine remembers.
+
+        With `forget` it remembers that no more, so that they are published again. Raises `RegistryError` if it cannot be told.
+        """
+        write = self._registries.write
+        if write is None:
+            return set()
+        found = {key for key in keys if self.shared.lacks(key)}
+        if found and forget:
+            ledger = self._ledger()
+            ledger.forget(write)
+            for key in found:
+                ledger.drop(write, key)
+        return found
+
+    def _ledger(self) -> "Ledger":
+        from flyte_build.cas.registry.ledger import Ledger
+
+        return Ledger(self._cache.database)
+
     def publish(self, records: Iterable[Record]) -> None:
         """Begin to publish these records, if they are due, and what an earlier command could not publish; `finish` waits for it."""
         if self._registries.write is None:
             return
-        from flyte_build.cas.registry.ledger import Ledger
-
-        ledger = Ledger(self._cache.database)
+        ledger = self._ledger()
         for record in records:
             if ledger.is_due(self._registries.write, record.key):
                 ledger.owe(self._registries.write, record.key)

@@ -83,6 +83,16 @@ class Session:
         self._loaded = False
         self._lock = Lock()
 
+    @property
+    def base(self) -> str:
+        """The address that says whether one may use the registry at all."""
+        return f"{self._scheme}://{self.name.host}/v2/"
+
+    def use(self, user: str, password: str) -> None:
+        """Use these credentials, and no others."""
+        self._oras.auth.set_basic_auth(user, password)
+        self._basic, self._loaded = self._oras.auth._basic_auth, True
+
     def url(self, rest: str) -> str:
         """The address of something in the repository: `manifests/<reference>`, `blobs/<digest>`, ..."""
         return f"{self._scheme}://{self.name.host}/v2/{self.name.path}/{rest}"

@@ -6,7 +6,7 @@ what could not be published is published by a later command.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from flyte_build.cas.cache import Cache
@@ -16,7 +16,7 @@ from flyte_build.errors import BlobMissing, FlyteError, RegistryError, RegistryU
 
 from .ledger import Ledger
 from .manifest import Manifest
-from .records import PublishedRecord, record_index, tag_of
+from .records import PublishedRecord, published_records, record_index, tag_of
 from .repository import Repository
 from .transfer import Progress, Transfer
 
@@ -68,12 +68,20 @@ class SharedCache:
                 return None
             record = PublishedRecord.parse(found)
         except RegistryError as error:
-            self._fail(place, error, "It is not used by this command: what it may hold is made here.")
+            self._fail(place, error, "This command goes on without it.")
             return None
         if record.key != key:
             self._said(f"{place} holds a record of another key than {key}; it is not used.")
             return None
         return Offer(record, repository)
+
+    def catalogue(self) -> Iterator[Offer]:
+        """All that this project has published in the repositories that are read, each key once. Raises `RegistryError`."""
+        for repository in self._reads:
+            for record in published_records(repository):
+                if record.project == self._project and record.key not in self._offers:
+                    self._offers[record.key] = Offer(record, repository)
+                    yield Offer(record, repository)
 
     def obtain(self, key: Key, accept: Callable[[Digest], tuple[Digest, ...]]) -> tuple[Record, str] | None:
         """Fetch what a repository has under a key, and record it; gives the record and the place where it was found.
@@ -91,7 +99,7 @@ class SharedCache:
         except BlobMissing:
             return None  # It was collected there; whoever makes it publishes it again.
         except RegistryError as error:
-            self._fail(offer.place, error, "What it holds is made here.")
+            self._fail(offer.place, error, "This command goes on without it.")
             return None
         except StoreError:
             raise
@@ -104,6 +112,36 @@ class SharedCache:
             is_own = self._write.name == offer.repository.name
             self._ledger.settle(self._write.name, key, found.published if is_own else None)
         return record, offer.place
+
+    def restore(self, record: Record) -> str:
+        """Fetch the blobs of a record that are not here any more, and say from where; "" if nobody has just those."""
+        for repository in self._reads:
+            offer = self._ask(repository, record.key)
+            if offer and offer.record.artifact.digest == record.artifact:
+                try:
+                    self._transfer.pull(record.artifact, repository)
+                    return offer.place
+                except BlobMissing:
+                    continue
+                except RegistryError as error:
+                    self._fail(offer.place, error, "This command goes on without it.")
+        return ""
+
+    def lacks(self, key: Key) -> bool:
+        """Whether the repository that is written to has no record of a key. Raises `RegistryError` if that cannot be told."""
+        if self._write is None:
+            return False
+        offer = self._offers.get(key)
+        return not (offer and offer.repository.name == self._write.name) and self._write.manifest(tag_of(key)) is None
+
+    def remove(self, key: Key) -> bool:
+        """Remove the record of a key from the repository that is written to, and say whether there was one. Raises `RegistryError`."""
+        found = self._write.manifest(tag_of(key)) if self._write else None
+        if found is None or self._write is None:
+            return False
+        self._write.delete_manifest(found.digest)
+        self._ledger.drop(self._write.name, key)
+        return True
 
     def publish(self) -> list[Record]:
         """Publish all that is owed; gives the records. What fails stays owed, and is said."""
