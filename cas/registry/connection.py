@@ -76,21 +76,29 @@ class Connections:
         if proxy and parts.scheme == "http":  # Such a proxy is told the whole address (RFC 9112, 3.2.2).
             target = url
             sent.update(self._adapter.proxy_headers(proxy))
-        self._counters.add(requests=1, bytes_sent=len(body) if isinstance(body, bytes) else 0)
-        try:
-            return pool.urlopen(
-                method,
-                target,
-                body=cast(Any, body),  # A file needs no more than what `File` names.
-                headers=sent,
-                redirect=False,
-                retries=False,
-                preload_content=False,
-                decode_content=False,
-                timeout=urllib3.Timeout(connect=min(timeout, _CONNECT), read=timeout),
-            )
-        except (HTTPError, OSError) as error:
-            raise failure(self._name, error) from error
+        start = 0 if body is None or isinstance(body, bytes) else body.tell()
+        made = -1
+        while True:
+            self._counters.add(requests=1, bytes_sent=len(body) if isinstance(body, bytes) else 0)
+            kept, made = made < 0, pool.num_connections
+            try:
+                return pool.urlopen(
+                    method,
+                    target,
+                    body=cast(Any, body),  # A file needs no more than what `File` names.
+                    headers=sent,
+                    redirect=False,
+                    assert_same_host=False,  # A proxy is another one.
+                    retries=False,
+                    preload_content=False,
+                    decode_content=False,
+                    timeout=urllib3.Timeout(connect=min(timeout, _CONNECT), read=timeout),
+                )
+            except (HTTPError, OSError) as error:
+                if not kept or pool.num_connections > made or not _is_cut(error):
+                    raise failure(self._name, error) from error
+            if body is not None and not isinstance(body, bytes):  # A kept connection may have been closed just now (RFC 9112, 9.3.1).
+                body.seek(start)
 
     def _pool(self, scheme: str, host: str) -> "tuple[HTTPConnectionPool, str | None]":
         """The connections to a host, and the proxy that they go through. Raises `ValueError` for what is no host."""
@@ -115,6 +123,12 @@ class _Adapter(HTTPAdapter):
         request = Request("GET", url).prepare()
         pool = self.get_connection_with_tls_context(request, verify, dict(proxies))
         return cast("HTTPConnectionPool", pool), select_proxy(url, dict(proxies))
+
+
+def _is_cut(error: Exception) -> bool:
+    """Whether the other side ended the connection."""
+    reasons = [error, error.__context__, *error.args]
+    return any(isinstance(reason, ConnectionError) for reason in reasons)
 
 
 def drain(answer: BaseHTTPResponse) -> None:

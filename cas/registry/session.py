@@ -81,7 +81,11 @@ class Session:
                 url = url.replace("http:", "https:", 1)
             elif answer.status in (401, 403) and self._is_own(asked):
                 challenge = answer.headers.get("WWW-Authenticate", "")
-                new = self._authorizations.answer(method, challenge, authorization, self._scheme, timeout)
+                try:
+                    new = self._authorizations.answer(method, challenge, authorization, self._scheme, timeout)
+                except BaseException:
+                    answer.close()
+                    raise
                 if new == authorization:
                     return answer
                 authorization = new
@@ -115,8 +119,8 @@ class Session:
         if answer.status != 400 or self.name.scheme or not url.startswith(f"http://{self.name.host}/"):
             return False
         if self._scheme == "http":
-            try:  # Go's server says so without any header, and HEAD has no body.
-                if not answer.headers or b"HTTPS" in answer.read(SMALL):
+            try:  # Go's server says so without any header, and HEAD has no body. JSON is for others to read.
+                if not answer.headers or ("json" not in answer.headers.get("Content-Type", "") and b"HTTPS" in answer.read(SMALL)):
                     self._scheme = "https"
             except HTTPError:
                 return False

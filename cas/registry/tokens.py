@@ -28,6 +28,7 @@ from .refusal import failure, refusal, shown
 _BEARER = re.compile(r'(?:^|,)\s*bearer\s+((?:\w+="[^"]*"[\s,]*)+)', re.IGNORECASE)
 _BASIC = re.compile(r"(?:^|,)\s*basic\b", re.IGNORECASE)
 _PARAMETER = re.compile(r'(\w+)="([^"]*)"')
+_RIGHTS = {"GET": "pull", "HEAD": "pull", "DELETE": "delete"}  # And "push" for all others.
 _TOKEN = re.compile(r"[\x21-\x7e]+\Z")
 
 
@@ -72,7 +73,7 @@ class Authorizations:
 
     def expected(self, method: str) -> str:
         """What will probably be asked for with a method, or ""."""
-        challenge = self._last.get(method) or self._last.get("")
+        challenge = self._last.get(_RIGHTS.get(method, "push")) or self._last.get("")
         return self._known.get(challenge, "") if challenge else ""
 
     def answer(self, method: str, header: str, used: str, scheme: str, timeout: float) -> str:
@@ -91,7 +92,7 @@ class Authorizations:
                 basic = f"Basic {self._basic}" if self._basic else ""
                 known = f"Bearer {self._token(challenge, basic, scheme, timeout)}" if challenge.realm else basic
                 self._known[challenge] = known
-            self._last[method] = self._last[""] = challenge
+            self._last[_RIGHTS.get(method, "push")] = self._last[""] = challenge
             return known
 
     def _token(self, challenge: _Challenge, basic: str, scheme: str, timeout: float) -> str:
