@@ -326,23 +326,23 @@ def test_requests_go_through_the_proxy_of_the_environment(servers: Servers, cach
     monkeypatch.setenv("HTTP_PROXY", proxy.url)
     monkeypatch.setenv("HTTPS_PROXY", proxy.url)
 
-    def through(server: Server) -> list[str]:
+    def through(server: Server, patience: float = 5.0) -> list[str]:
         before = len(proxy.requests())
-        assert repository_of(server.repository("through"), patience=0).manifest("tag") is None
+        assert repository_of(server.repository("through"), patience=patience).manifest("tag") is None
         return proxy.requests()[before:]
 
-    assert through(plain) == [f"GET {plain.url}/v2/through/manifests/tag HTTP/1.1"]
+    assert through(plain)[-1] == f"GET {plain.url}/v2/through/manifests/tag HTTP/1.1"
     assert through(secure)[-1].startswith(f"CONNECT {secure.host} ")
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     assert through(plain) == through(secure) == []
     monkeypatch.delenv("NO_PROXY")
     monkeypatch.setenv("HTTP_PROXY", proxy.url.replace("proxyword", "otherword"))
     with pytest.raises(RegistryError) as raised:
-        through(plain)
+        through(plain, patience=0)
     assert "otherword" not in str(raised.value)
     monkeypatch.setenv("HTTP_PROXY", "http://bob:proxyword@127.0.0.1:1")
     with pytest.raises(RegistryUnreachable) as unreachable:
-        through(plain)
+        through(plain, patience=0)
     assert "proxyword" not in str(unreachable.value)
 
 
