@@ -15,13 +15,13 @@ from urllib3.response import BaseHTTPResponse
 from flyte_build.cas.blobs import BlobWriter
 from flyte_build.cas.counters import Counters
 from flyte_build.cas.digest import Digest
-from flyte_build.errors import BlobCorrupt, BlobMissing, RegistryCorrupt, RegistryDenied, RegistryRefused, RegistryUnreachable
+from flyte_build.errors import BlobCorrupt, BlobMissing, RegistryCorrupt, RegistryDenied, RegistryRefused
 
 from .connection import drain
 from .descriptor import MANIFESTS, Descriptor
 from .manifest import LIMIT, Manifest
 from .name import RepositoryName
-from .patience import Patience, Transient, transfer
+from .patience import Patience, Transient
 from .refusal import failure
 from .repository import Moved
 from .session import Session
@@ -29,7 +29,6 @@ from .session import Session
 T = TypeVar("T")
 _CHUNK = 1 << 20
 _ACCEPT = {"Accept": ", ".join(sorted(MANIFESTS))}
-_STALL = 60.0  # Seconds without any byte after which a transfer has failed.
 _FOUND = frozenset({200, 404})
 _UNKNOWN = ("MANIFEST_BLOB_UNKNOWN", "BLOB_UNKNOWN", "MANIFEST_UNKNOWN")  # distribution-spec 1.1, "Error Codes".
 _PAGES = 10_000
@@ -49,17 +48,7 @@ class RemoteRepository:
         return self._patience.look_up(lambda timeout: self._manifest(reference, timeout))
 
     def _persist(self, move: Callable[[float], T], done: Callable[[], int] = lambda: 0) -> T:
-        """What `move` gives, which is told how many seconds it may wait for a byte. It is tried for long, but not before the registry
-
-        has ever answered: one that is down, or stalls, costs a command no more than a look-up.
-        """
-        if not self._session.reached:
-            try:
-                return self._patience.look_up(move)
-            except RegistryUnreachable:
-                if not self._session.reached:
-                    raise
-        return transfer(lambda: move(_STALL), done)
+        return self._patience.transfer(move, lambda: self._session.reached, done)
 
     def _manifest(self, reference: Digest | str, timeout: float) -> Manifest | None:
         with self._ask("GET", f"manifests/{reference}", _FOUND, headers=_ACCEPT, timeout=timeout) as answer:
@@ -157,7 +146,7 @@ class RemoteRepository:
             stream.seek(0)
             body = _Counted(stream, moved, self._counters)
             try:
-                answer = self._session.ask("PUT", place, frozenset({201, 204, 404, 409, 416}), headers=headers, body=body, timeout=_STALL)
+                answer = self._session.ask("PUT", place, frozenset({201, 204, 404, 409, 416}), headers=headers, body=body, timeout=timeout)
                 drain(answer)
                 if answer.status >= 400:  # The upload has ended, or another one is in the way: it begins anew.
                     raise Transient(f"{self.name} lost an upload", why=f"It answered {answer.status}.")

@@ -13,7 +13,8 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 _LOOK_UPS = 5.0  # Seconds by which failures may hold up all look-ups of a command.
-_LEAST = 1.0  # Seconds that a registry has for its first byte, even when all others were used up.
+_LEAST = 1.0  # Seconds that a registry has for its next byte, even when all others were used up.
+_STALL = 60.0  # Seconds that it has for the next byte of a transfer.
 _TRANSFER = 60.0  # Seconds for which one transfer is tried again.
 _ATTEMPTS = 6
 
@@ -27,55 +28,58 @@ class Transient(RegistryUnreachable):
 
 
 class Patience:
-    """What is left of a command's time for look-ups that fail; its repositories share one."""
+    """What is left of a command's time for look-ups that fail; its repositories share one.
+
+    What is asked for is told how many seconds it may wait for a byte. All methods raise `RegistryUnreachable` in the end.
+    """
 
     def __init__(self, seconds: float = _LOOK_UPS) -> None:
         self._left = seconds
 
     def look_up(self, ask: Callable[[float], T]) -> T:
-        """What `ask` gives, tried again while there is time; it is told how many seconds it may wait for a byte.
+        """What `ask` gives, tried again while there is time."""
+        return self._persist(ask, lambda: False)
 
-        Raises `RegistryUnreachable` when the time is used up.
+    def transfer(self, move: Callable[[float], T], reached: Callable[[], bool], done: Callable[[], int] = lambda: 0) -> T:
+        """What `move` gives, tried again for a minute after a failure, and for another one whenever `done` has grown meanwhile.
+
+        But a registry that has never been `reached`, since it is down or stalls, costs a command no more than a look-up.
         """
-        began, failed = time.monotonic(), False
+        while True:
+            before = done()
+            try:
+                return self._persist(move, reached)
+            except Transient:
+                if done() <= before:
+                    raise
+
+    def _persist(self, call: Callable[[float], T], reached: Callable[[], bool]) -> T:
+        began, failed = time.monotonic(), 0.0
 
         def left() -> float:
-            return self._left - (time.monotonic() - began)
+            now = time.monotonic()
+            return _TRANSFER - (now - (failed or now)) if reached() else self._left - (now - began)
 
-        def asked() -> T:
+        def called() -> T:
             nonlocal failed
             try:
-                return ask(max(_LEAST, left()))
-            except RegistryUnreachable:
-                failed = True
+                return call(_STALL if reached() else max(_LEAST, left()))
+            except Transient:
+                failed = failed or time.monotonic()
                 raise
 
         try:
-            return _persist(asked, left)
+            return _again(called, left)
         finally:
-            if failed:
+            if failed and not reached():
                 self._left = max(0.0, left())
 
 
-def transfer(move: Callable[[], T], done: Callable[[], int] = lambda: 0) -> T:
-    """What `move` gives, tried again for a minute after a failure, and for another one whenever `done` has grown meanwhile.
-
-    Raises `RegistryUnreachable`.
-    """
-    while True:
-        before = done()
-        try:
-            return _persist(move, lambda: _TRANSFER)
-        except Transient:
-            if done() <= before:
-                raise
-
-
-def _persist(call: Callable[[], T], left: Callable[[], float]) -> T:
+def _again(call: Callable[[], T], left: Callable[[], float]) -> T:
     try:
         return call()
     except Transient as error:  # Only now is it worth loading what tries again.
-        from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, stop_before_delay
+        from tenacity import Retrying, retry_if_exception_type
 
         first = error
 
@@ -86,8 +90,10 @@ def _persist(call: Callable[[], T], left: Callable[[], float]) -> T:
             raise error
         return call()
 
-    stop = stop_after_attempt(_ATTEMPTS) | stop_before_delay(max(0.0, left()))
-    return Retrying(retry=retry_if_exception_type(Transient), stop=stop, wait=_wait, reraise=True)(again)
+    def enough(state: RetryCallState) -> bool:
+        return state.attempt_number >= _ATTEMPTS or state.upcoming_sleep >= left()
+
+    return Retrying(retry=retry_if_exception_type(Transient), stop=enough, wait=_wait, reraise=True)(again)
 
 
 def _wait(state: RetryCallState) -> float:

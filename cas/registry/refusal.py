@@ -6,7 +6,7 @@ import json
 import re
 from urllib.parse import urlsplit
 
-from urllib3.exceptions import HTTPError, SSLError, TimeoutError
+from urllib3.exceptions import HTTPError, NewConnectionError, SSLError, TimeoutError
 from urllib3.response import BaseHTTPResponse
 
 from flyte_build.errors import RegistryDenied, RegistryError, RegistryRefused, RegistryUnreachable
@@ -38,7 +38,7 @@ def failure(name: RepositoryName, error: Exception) -> RegistryUnreachable:
         return RegistryUnreachable(
             f"{name} cannot be trusted", why=text, hint="Set SSL_CERT_FILE to your certificate authority's file, if it is a private one."
         )
-    if isinstance(error, TimeoutError):
+    if isinstance(error, TimeoutError) and not isinstance(error, NewConnectionError):  # Which is one, too.
         return Transient(f"{name} does not answer", why=text)
     return Transient(f"{name} cannot be reached", why=text)
 

@@ -1,0 +1,856 @@
+"""What a registry, the network or a stranger does wrong: a command survives it, and nothing that was not asked for is believed."""
+
+from __future__ import annotations
+
+import json
+import os
+import ssl
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
+from itertools import chain, repeat
+from math import inf
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from flyte_build.cas.cache import Cache
+from flyte_build.cas.counters import Counters
+from flyte_build.cas.digest import Digest
+from flyte_build.cas.registry.descriptor import MANIFESTS, Descriptor
+from flyte_build.cas.registry.ledger import Ledger
+from flyte_build.cas.registry.manifest import Manifest
+from flyte_build.cas.registry.name import RepositoryName, redacted
+from flyte_build.cas.registry.opening import open_repository
+from flyte_build.cas.registry.patience import Patience
+from flyte_build.cas.registry.repository import Repository
+from flyte_build.cas.registry.shared import SharedCache
+from flyte_build.errors import (
+    ReferenceInvalid,
+    RegistryCorrupt,
+    RegistryDenied,
+    RegistryError,
+    RegistryRefused,
+    RegistryUnreachable,
+    StoreError,
+)
+from tests.clients import (
+    LOGIN,
+    artifact_of,
+    download,
+    log_in,
+    no_settings,  # noqa: F401
+    repository_of,
+    transfer_of,
+    upload,
+)
+from tests.conftest import opened, record_blob
+from tests.faults import FaultProxy, When
+from tests.listening import Answer, Exchange, Listener, Recorder
+from tests.registries import Server, serve
+
+DATA = os.urandom(3_000_000)
+ALWAYS = {"times": inf}
+JSON = "application/vnd.oci.image.manifest.v1+json"
+
+
+@pytest.fixture
+def proxy(registry: Server) -> Iterator[FaultProxy]:
+    with FaultProxy(registry.url) as proxy:
+        yield proxy
+
+
+@pytest.fixture
+def path() -> str:
+    return uuid.uuid4().hex
+
+
+@pytest.fixture
+def kept(registry: Server, path: str, cache: Cache) -> Manifest:
+    """An artifact of `DATA` under the tag "tag"; the proxy has not seen how it came there."""
+    manifest = artifact_of(cache, DATA)
+    transfer_of(cache).push(manifest, repository_of(registry.repository(path)), "tag")
+    return manifest
+
+
+OPERATIONS: dict[str, tuple[str, Callable[[Repository, Cache, Manifest], Any]]] = {
+    "look-up": ("GET", lambda repository, cache, kept: repository.manifest("tag") == kept),
+    "manifest": ("GET", lambda repository, cache, kept: repository.manifest(kept.digest) == kept),
+    "has": ("HEAD", lambda repository, cache, kept: repository.has(kept.layers[0])),
+    "download": ("GET", lambda repository, cache, kept: download(repository, cache, kept.layers[0]) == DATA),
+    "tags": ("GET", lambda repository, cache, kept: repository.tags() == ["tag"]),
+    "start": ("POST", lambda repository, cache, kept: repository.has(upload(repository, cache, b"new"))),
+    "upload": ("PUT", lambda repository, cache, kept: repository.has(upload(repository, cache, b"new"))),
+    "put": ("PUT", lambda repository, cache, kept: repository.put_manifest(kept, "more") is None),
+    "delete": ("DELETE", lambda repository, cache, kept: repository.delete_manifest(kept.digest) is None),
+}
+
+
+@pytest.fixture(params=OPERATIONS)
+def operation(request: pytest.FixtureRequest) -> tuple[str, Callable[[Repository, Cache, Manifest], Any]]:
+    return OPERATIONS[request.param]
+
+
+FAULTS: dict[str, Callable[[When], None]] = {
+    "408": lambda on: on.answers(408),
+    "429": lambda on: on.answers(429, {"Retry-After": "0"}),
+    "429-date": lambda on: on.answers(429, {"Retry-After": "Thu, 01 Jan 2015 00:00:00 GMT"}),
+    "429-nonsense": lambda on: on.answers(429, {"Retry-After": "soon"}),
+    "500": lambda on: on.answers(500, body=b"<html>\x1b[31m"),
+    "502": lambda on: on.answers(502),
+    "503": lambda on: on.answers(503, body=b'{"errors": [{"code": "UNAVAILABLE"}]}'),
+    "504": lambda on: on.answers(504),
+    "closed": lambda on: on.closes(),
+    "answer-lost": lambda on: on.loses_answer(),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_what_may_pass_is_tried_again(
+    proxy: FaultProxy, path: str, kept: Manifest, tmp_path: Path, operation: tuple[str, Any], fault: str
+) -> None:
+    method, act = operation
+    repository = repository_of(proxy.repository(path))
+    FAULTS[fault](proxy.on(method))
+    with opened(tmp_path / "other") as other:
+        assert act(repository, other, kept)
+    assert len(proxy.seen(method)) >= 2
+
+
+@pytest.mark.parametrize(
+    ("status", "error"),
+    [(400, RegistryRefused), (403, RegistryDenied), (405, RegistryRefused), (413, RegistryRefused), (418, RegistryRefused)],
+)
+def test_what_is_refused_is_not_tried_again(
+    proxy: FaultProxy, path: str, kept: Manifest, tmp_path: Path, operation: tuple[str, Any], status: int, error: type[Exception]
+) -> None:
+    method, act = operation
+    proxy.on(method, **ALWAYS).answers(status, body=b'{"errors": [{"code": "WHY", "message": "said\\u001b[31m so"}]}')
+    with opened(tmp_path / "other") as other, pytest.raises(error) as raised:
+        act(repository_of(proxy.repository(path)), other, kept)
+    assert len(proxy.seen(method)) == 1
+    if method != "HEAD":
+        assert raised.value.why == f"It answered {status} (WHY: said[31m so)."  # type: ignore[attr-defined]  # All of ours have it.
+
+
+def test_a_registry_that_never_answers_is_given_up_soon(
+    proxy: FaultProxy, path: str, kept: Manifest, tmp_path: Path, operation: tuple[str, Any]
+) -> None:
+    """Whatever is asked of it first: there is no minute of waiting for what has never been there."""
+    _, act = operation
+    with opened(tmp_path / "other") as other:
+        proxy.on(".*", **ALWAYS).stalls(600)
+        with pytest.raises(RegistryUnreachable, match="does not answer"):
+            act(repository_of(proxy.repository(path), patience=0.5), other, kept)
+        assert len(proxy.requests) == 1
+        with proxy.down(), pytest.raises(RegistryUnreachable, match="cannot be reached"):
+            act(repository_of(proxy.repository(path), patience=0.5), other, kept)
+
+
+def test_look_ups_share_their_patience(proxy: FaultProxy, path: str) -> None:
+    """Of all repositories of a command; what was used up by one is not there for another."""
+    patience = Patience(1.5)
+    proxy.on("GET", **ALWAYS).stalls(600)
+    for name in ("one", "two", "three"):
+        with pytest.raises(RegistryUnreachable):
+            open_repository(RepositoryName.parse(proxy.repository(f"{path}/{name}")), Counters(), patience).manifest("tag")
+    assert len(proxy.requests) == 3
+
+
+@pytest.mark.parametrize("after", ["3600", format_datetime(datetime.now(UTC) + timedelta(hours=1), usegmt=True)], ids=["seconds", "date"])
+def test_a_registry_that_wants_to_be_left_alone_for_long_is_left_alone(proxy: FaultProxy, path: str, kept: Manifest, after: str) -> None:
+    proxy.on("GET", **ALWAYS).answers(429, {"Retry-After": after})
+    for reference in ("tag", kept.digest):
+        with pytest.raises(RegistryUnreachable, match="429"):
+            repository_of(proxy.repository(path)).manifest(reference)
+    assert len(proxy.requests) == 2
+
+
+def test_no_request_is_made_before_the_time_that_the_registry_names(proxy: FaultProxy, path: str, kept: Manifest) -> None:
+    times: list[float] = []
+    proxy.on("GET").answers(429, {"Retry-After": "1"}, body=iter([b""]))
+    proxy.on("GET").calls(lambda: times.append(time.monotonic()))
+    began = time.monotonic()
+    assert repository_of(proxy.repository(path)).manifest("tag") == kept
+    assert times[0] - began >= 1
+
+
+def test_a_look_up_ends_however_long_a_registry_fails(proxy: FaultProxy, path: str) -> None:
+    proxy.on("GET", **ALWAYS).answers(503)
+    with pytest.raises(RegistryUnreachable, match="503"):
+        repository_of(proxy.repository(path)).manifest("tag")
+    assert 2 <= len(proxy.requests) <= 6
+
+
+# Downloads that break off.
+
+
+def ranges(proxy: FaultProxy) -> list[str | None]:
+    return [request.headers["Range"] for request in proxy.seen("GET", "/blobs/")]
+
+
+def pull(proxy: FaultProxy, path: str, kept: Manifest, folder: Path, patience: float = 5.0) -> int:
+    """Download `DATA`; how many bytes its progress came to."""
+    moved: list[int] = []
+    with opened(folder / uuid.uuid4().hex) as other:
+        assert download(repository_of(proxy.repository(path), patience=patience), other, kept.layers[0], moved.append) == DATA
+    return sum(moved)
+
+
+def test_a_download_goes_on_where_it_broke_off(proxy: FaultProxy, path: str, kept: Manifest, tmp_path: Path) -> None:
+    proxy.on("GET").end_after(1_000_000)
+    proxy.on("GET").end_after(1_500_000)
+    assert pull(proxy, path, kept, tmp_path) == len(DATA)
+    assert ranges(proxy) == [None, "bytes=1000000-", "bytes=2500000-"]
+
+
+def test_a_download_goes_on_after_resets_as_long_as_bytes_come(proxy: FaultProxy, path: str, kept: Manifest, tmp_path: Path) -> None:
+    """More often than one failure would be tried again; after a reset a few bytes that were on their way are fetched twice."""
+    for _ in range(14):
+        proxy.on("GET").end_after(200_000)
+    assert pull(proxy, path, kept, tmp_path) == len(DATA)
+    assert ranges(proxy)[1:] == [f"bytes={200_000 * number}-" for number in range(1, 15)]
+    proxy.on("GET").reset_after(2_900_000)
+    assert pull(proxy, path, kept, tmp_path) == len(DATA)
+
+
+def test_a_download_that_stalls_goes_on(proxy: FaultProxy, path: str, kept: Manifest, tmp_path: Path) -> None:
+    proxy.on("GET").stalls(600, after=1_000_000)
+    assert pull(proxy, path, kept, tmp_path, patience=1) == len(DATA)
+    assert ranges(proxy) == [None, "bytes=1000000-"]
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        lambda on: on.answers(416),
+        lambda on: on.answers(200, body=DATA),
+        lambda on: on.headers({"Content-Range": "bytes 0-1999999/3000000"}),
+        lambda on: on.headers({"Content-Range": None}),
+    ],
+    ids=["416", "whole", "other-range", "no-range"],
+)
+def test_a_registry_that_does_not_continue_is_asked_for_all(
+    proxy: FaultProxy, path: str, kept: Manifest, tmp_path: Path, fault: Callable[[When], None]
+) -> None:
+    proxy.on("GET").end_after(1_000_000)
+    fault(proxy.on("GET"))
+    assert pull(proxy, path, kept, tmp_path) == len(DATA)
+    assert ranges(proxy)[:2] == [None, "bytes=1000000-"] and set(ranges(proxy)[2:]) <= {None}
+
+
+def test_a_body_that_is_short_without_saying_so_is_completed(proxy: FaultProxy, path: str, kept: Manifest, tmp_path: Path) -> None:
+    proxy.on("GET").replaces(lambda body: body[:-7])
+    proxy.on("GET").headers({"Content-Length": None})
+    assert pull(proxy, path, kept, tmp_path) == len(DATA)
+    assert ranges(proxy) == [None, f"bytes={len(DATA) - 7}-"]
+
+
+# Uploads that break off.
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        lambda proxy: proxy.on("PUT").cut_request_after(1_000_000),
+        lambda proxy: proxy.on("PUT").closes(),
+        lambda proxy: proxy.on("PUT").loses_answer(),
+        lambda proxy: proxy.on("PUT").answers(404, body=b'{"errors": [{"code": "BLOB_UPLOAD_UNKNOWN"}]}'),
+        lambda proxy: proxy.on("PUT").answers(409),
+        lambda proxy: proxy.on("PUT").answers(416),
+        lambda proxy: proxy.on("PUT").answers(500),
+        lambda proxy: proxy.on("POST").closes(),
+    ],
+    ids=["cut", "closed", "lost", "404", "409", "416", "500", "start"],
+)
+def test_an_upload_begins_anew(proxy: FaultProxy, path: str, cache: Cache, fault: Callable[[FaultProxy], None]) -> None:
+    fault(proxy)
+    moved: list[int] = []
+    repository = repository_of(proxy.repository(path))
+    blob = upload(repository, cache, DATA, moved.append)
+    assert sum(moved) == len(DATA) and repository.has(blob)
+
+
+def test_places_of_uploads_may_be_relative_have_a_query_or_be_elsewhere(proxy: FaultProxy, path: str, cache: Cache) -> None:
+    repository = repository_of(proxy.repository(path))
+    proxy.on("POST").headers({"Location": lambda url: url.removeprefix(proxy.url)})
+    assert repository.has(upload(repository, cache, b"below the host"))
+    proxy.on("POST").headers({"Location": lambda url: url.rpartition("/")[2]})
+    assert repository.has(upload(repository, cache, b"below the place"))
+    proxy.on("POST").answers(202, {"Location": "/put/here"})
+    proxy.on("PUT", "/put/here").answers(201)
+    blob = upload(repository, cache, b"without a query")
+    assert proxy.seen("PUT", "/put/here")[0].path == f"/put/here?digest=sha256%3A{blob.digest.hex}"
+    with Recorder() as elsewhere:
+        proxy.on("POST").answers(202, {"Location": f"{elsewhere.url}/bucket?signature=1"})
+        upload(repository, cache, b"elsewhere")
+        assert [(each.method, each.length) for each in elsewhere.requests] == [("PUT", len(b"elsewhere"))]
+        assert elsewhere.requests[0].path.startswith("/bucket?signature=1&digest=")
+
+
+@pytest.mark.parametrize(
+    "place", ["http://[::1", "http://host:99999/", "file:///etc/passwd", "http:///x", "ftp://host/", "http://a b/", "http://\xe9.\xff/"]
+)
+def test_a_place_that_is_none_is_refused(proxy: FaultProxy, path: str, kept: Manifest, cache: Cache, place: str) -> None:
+    repository = repository_of(proxy.repository(path), patience=0)
+    proxy.on("POST", **ALWAYS).answers(202, {"Location": place})
+    with pytest.raises(RegistryError):
+        upload(repository, cache, b"data")
+    proxy.on("GET", **ALWAYS).answers(307, {"Location": place})
+    with pytest.raises(RegistryError):
+        repository.manifest("tag")
+
+
+def test_a_mount_that_is_not_made_is_an_upload(proxy: FaultProxy, path: str, kept: Manifest, cache: Cache) -> None:
+    blob = kept.layers[0]
+    for number, mount in enumerate((f"{path}/empty", path, path, path)):
+        if number:
+            proxy.on("POST", "mount=").answers({1: 405, 2: 403, 3: 404}[number])
+        repository = repository_of(proxy.repository(f"{path}/{number}"))
+        moved: list[int] = []
+        repository.upload(blob, lambda: cache.blobs.open(blob.digest), moved.append, RepositoryName.parse(proxy.repository(mount)))
+        assert repository.has(blob) and sum(moved) == len(DATA)
+
+
+def test_a_blob_that_was_collected_meanwhile_is_sent_again(tmp_path: Path, cache: Cache) -> None:
+    """Also where the ledger remembers it, and where the registry goes on saying that it is there."""
+    with serve(tmp_path / "registry") as server, FaultProxy(server.url) as proxy:
+        repository = repository_of(proxy.repository("main"))
+        manifest = artifact_of(cache, DATA)
+        proxy.on("PUT", "/manifests/").calls(server.blob(str(Digest.of(DATA))).unlink)
+        transfer_of(cache).push(manifest, repository, "one")
+        server.blob(str(Digest.of(DATA))).unlink()
+        transfer_of(cache).push(manifest, repository, "two")
+        server.blob(str(Digest.of(DATA))).unlink()
+        Ledger(cache.database).forget(repository.name)
+        proxy.on("HEAD", **ALWAYS).answers(200, {"Content-Length": str(len(DATA))}, body=())
+        transfer_of(cache).push(manifest, repository, "three")
+        with opened(tmp_path / "other") as other:
+            assert transfer_of(other).pull(manifest.digest, repository_of(server.repository("main"))) == manifest
+        proxy.on("PUT", "/manifests/", **ALWAYS).answers(404)
+        with pytest.raises(RegistryRefused, match="does not keep what it is sent"):
+            transfer_of(cache).push(manifest, repository, "four")
+
+
+# What comes is not what was asked for.
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        lambda on: on.flips(20),
+        lambda on: on.appends(b" "),
+        lambda on: on.replaces(b"{}"),
+        lambda on: on.replaces(b""),
+        lambda on: on.headers({"Docker-Content-Digest": str(Digest.of(b"other"))}),
+        lambda on: on.headers({"Docker-Content-Digest": "sha512:" + "0" * 128}),
+        lambda on: on.headers({"Docker-Content-Digest": "md5:" + "0" * 10_000}),
+    ],
+    ids=["flip", "more", "other", "nothing", "digest", "algorithm", "long"],
+)
+def test_a_manifest_that_is_not_what_its_digest_says_is_refused(
+    proxy: FaultProxy, path: str, kept: Manifest, fault: Callable[[When], None]
+) -> None:
+    repository = repository_of(proxy.repository(path))
+    for reference in ("tag", kept.digest):
+        fault(proxy.on("GET"))
+        with pytest.raises(RegistryCorrupt) as raised:
+            repository.manifest(reference)
+        assert len(str(raised.value)) < 1000
+        proxy.on("GET").headers({"Docker-Content-Digest": None})
+        assert repository.manifest(reference) == kept
+
+
+ZERO = "sha256:" + "0" * 64
+NO_MANIFESTS = {
+    "endless": repeat(b" " * 65536),
+    "endless-text": chain([b'{"a": "'], repeat(b"a" * 65536)),
+    "large": b" " * (4 << 20) + b"{}",
+    "deep": b"[" * 1_000_000,
+    "deep-object": b'{"a":' * 500_000,
+    "latin": b'{"mediaType": "\xff"}',
+    "utf-16": "{}".encode("utf-16"),
+    "twice": b'{"config": {}, "config": {}}',
+    "list": b"[]",
+    "null": b"null",
+    "number": b"1" * 10_000,
+    "html": b"<html>",
+    "kind": b'{"mediaType": "text/plain"}',
+    "kind-list": b'{"mediaType": []}',
+    "both": b'{"config": {}, "layers": [], "manifests": []}',
+    "signed": json.dumps({"schemaVersion": 1, "mediaType": "application/vnd.docker.distribution.manifest.v1+prettyjws"}).encode(),
+}
+
+
+@pytest.mark.parametrize("body", NO_MANIFESTS.values(), ids=NO_MANIFESTS)
+def test_what_is_no_manifest_is_an_error(proxy: FaultProxy, path: str, body: Any) -> None:
+    proxy.on("GET").answers(200, {"Content-Type": JSON}, body)
+    with pytest.raises(RegistryCorrupt):
+        repository_of(proxy.repository(path)).manifest("tag")
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [
+        {"mediaType": "a", "digest": "sha512:" + "0" * 128, "size": 1},
+        {"mediaType": "a", "digest": "@sha256:", "size": 1},
+        {"mediaType": "a", "digest": ZERO[:-1], "size": 1},
+        {"mediaType": "a", "digest": ZERO.upper(), "size": 1},
+        {"mediaType": "a", "digest": f"{ZERO}\n", "size": 1},
+        {"mediaType": "a", "digest": f"{ZERO[:-3]}/..", "size": 1},
+        {"mediaType": "a", "digest": 1, "size": 1},
+        {"mediaType": "a", "digest": ZERO, "size": -1},
+        {"mediaType": "a", "digest": ZERO, "size": 1.0},
+        {"mediaType": "a", "digest": ZERO, "size": True},
+        {"mediaType": "a", "digest": ZERO, "size": "1"},
+        {"mediaType": "a", "digest": ZERO},
+        {"mediaType": None, "digest": ZERO, "size": 1},
+        {"mediaType": "a", "digest": ZERO, "size": 1, "annotations": [1]},
+        {"mediaType": "a", "digest": ZERO, "size": 1, "annotations": {"a": 1}},
+        {"mediaType": "a", "digest": ZERO, "size": 1, "artifactType": {}},
+        [],
+        "text",
+        None,
+    ],
+)
+def test_a_descriptor_that_is_none_is_an_error(layer: Any) -> None:
+    with pytest.raises(RegistryCorrupt):
+        Descriptor.parse(layer)
+    with pytest.raises(RegistryCorrupt):
+        Manifest.parse(json.dumps({"config": layer, "layers": [layer]}).encode()).blobs()
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        lambda on: on.flips(2_999_999),
+        lambda on: on.appends(b"x"),
+        lambda on: on.answers(200, body=repeat(DATA)),
+        lambda on: on.answers(200, body=DATA[:-1] + b"\0\0"),
+        lambda on: on.replaces(bytes(len(DATA))),
+    ],
+    ids=["flip", "more", "endless", "longer", "other"],
+)
+def test_a_blob_that_is_not_what_its_digest_says_is_not_kept(
+    proxy: FaultProxy, path: str, kept: Manifest, tmp_path: Path, fault: Callable[[When], None]
+) -> None:
+    fault(proxy.on("GET", kept.layers[0].digest))
+    with opened(tmp_path / "other") as other:
+        with pytest.raises(RegistryCorrupt):
+            transfer_of(other).pull(kept.digest, repository_of(proxy.repository(path)))
+        assert not other.blobs.has(kept.layers[0].digest) and not other.blobs.has(kept.digest) and not list(other.blobs.litter())
+        assert transfer_of(other).pull(kept.digest, repository_of(proxy.repository(path))) == kept
+
+
+def test_a_blob_that_is_gone_after_it_was_seen_is_missing(proxy: FaultProxy, path: str, kept: Manifest, tmp_path: Path) -> None:
+    repository = repository_of(proxy.repository(path))
+    assert repository.has(kept.layers[0])
+    proxy.on("GET", "/blobs/", **ALWAYS).answers(404)
+    with opened(tmp_path / "other") as other, pytest.raises(StoreError, match="does not have sha256:"):
+        transfer_of(other).pull(kept.digest, repository)
+
+
+@pytest.mark.parametrize("body", [b"", b"[]", b'{"tags": 1}', b'{"name": "x"}', b"[" * 100_000, b"\xff", repeat(b" " * (1 << 20))])
+def test_tags_that_are_none_are_an_error(proxy: FaultProxy, path: str, body: Any) -> None:
+    proxy.on("GET").answers(200, body=body)
+    with pytest.raises(RegistryCorrupt):
+        repository_of(proxy.repository(path)).tags()
+
+
+def test_an_answer_without_end_is_not_read_to_its_end(proxy: FaultProxy, path: str, kept: Manifest, tmp_path: Path) -> None:
+    """Where only the status counts: a redirect, a refusal, a wish for credentials, what is said to an upload."""
+    endless = repeat(b" " * 65536)
+    repository = repository_of(proxy.repository(path))
+    proxy.on("GET").answers(307, {"Location": f"{proxy.url}/v2/{path}/manifests/tag"}, endless)
+    assert repository.manifest("tag") == kept
+    for status in (401, 403, 500, 400):
+        proxy.on("GET", times=6).answers(status, {"WWW-Authenticate": 'Basic realm="x"'}, endless)
+        with pytest.raises(RegistryError):
+            repository_of(proxy.repository(path)).manifest("tag")
+        proxy.clear()
+    with opened(tmp_path / "other") as other:
+        proxy.on("POST").answers(202, {"Location": "/there"}, endless)
+        proxy.on("PUT").answers(201, {}, endless)
+        upload(repository, other, b"data")
+
+
+# Parsers meet anything.
+
+TEXTS = st.text(st.characters(), max_size=30)  # With lone surrogates, too.
+JSONS = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | TEXTS | st.sampled_from([ZERO, *MANIFESTS]),
+    lambda inner: (
+        st.lists(inner, max_size=4)
+        | st.dictionaries(
+            st.sampled_from(
+                ["mediaType", "digest", "size", "config", "layers", "manifests", "annotations", "artifactType", "schemaVersion"]
+            )
+            | TEXTS,
+            inner,
+            max_size=6,
+        )
+    ),
+    max_leaves=25,
+)
+
+
+def read_all(manifest: Manifest) -> None:
+    """Ask a manifest for all that it has."""
+    for ask in (
+        lambda: manifest.descriptor.document(),
+        lambda: manifest.annotations,
+        lambda: manifest.blobs(),
+        lambda: manifest.manifests,
+        lambda: manifest.config,
+        lambda: manifest.layers,
+        lambda: Manifest.of_manifests([manifest.descriptor], annotations=manifest.annotations),
+    ):
+        try:
+            ask()
+        except RegistryCorrupt as error:
+            str(error).encode()
+
+
+@given(st.binary(max_size=200) | JSONS.map(lambda value: json.dumps(value).encode()))
+@example(b'{"size": NaN}')
+@example(b"\xef\xbb\xbf{}")
+@example(b'{"mediaType": "\\ud800"}')
+def test_bytes_are_a_manifest_or_an_error(data: bytes) -> None:
+    try:
+        manifest = Manifest.parse(data)
+    except RegistryCorrupt as error:
+        str(error).encode()
+        return
+    assert manifest.data == data
+    read_all(manifest)
+
+
+@given(JSONS)
+def test_values_are_a_descriptor_or_an_error(value: Any) -> None:
+    try:
+        found = Descriptor.parse(value)
+    except RegistryCorrupt as error:
+        str(error).encode()
+        return
+    assert Descriptor.parse(found.document()) == found
+
+
+PLACES = st.from_regex(r"(https?://|oci:|)[a-z.:\[\]@]{0,12}(:[0-9]{1,6})?/[a-zA-Z/._-]{0,12}(@sha256:[0-9a-f]{0,4})?", fullmatch=True)
+
+
+@given(TEXTS | PLACES)
+@example("oci:")
+@example("oci:/a\0b")
+@example("host.example:99999/a")
+@example("http://[::1]:5000/a")
+def test_texts_name_a_repository_or_are_an_error(text: str) -> None:
+    try:
+        name = RepositoryName.parse(text)
+    except ReferenceInvalid as error:
+        str(error).encode()
+        return
+    assert RepositoryName.parse(name.text) == name
+
+
+@given(
+    st.text(st.characters(codec="ascii", categories=["L", "N", "P", "S"]), min_size=6, max_size=20),
+    st.sampled_from(["", "http://", "https://"]),
+)
+def test_no_password_in_a_name_is_shown(password: str, scheme: str) -> None:
+    text = f"{scheme}ann:{password}@registry.example.com/team/cache"
+    with pytest.raises(ReferenceInvalid) as raised:
+        RepositoryName.parse(text)
+    assert password not in str(raised.value).replace("registry.example.com/team/cache", "")
+    assert redacted(f"see {scheme or '//'}ann:{password}@host/x").endswith("//***@host/x")
+
+
+# Credentials.
+
+
+@pytest.fixture(scope="module")
+def closed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A registry that wants a password."""
+    with serve(tmp_path_factory.mktemp("closed"), login=LOGIN) as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def tokens(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A registry that wants tokens."""
+    with serve(tmp_path_factory.mktemp("tokens"), login=LOGIN, token=True) as server:
+        yield server
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1", "127.0.0.2"], ids=["other-port", "other-address"])
+def test_a_redirect_to_another_host_gets_no_credentials(closed: Server, path: str, cache: Cache, tmp_path: Path, address: str) -> None:
+    with FaultProxy(closed.url) as proxy, Recorder(DATA, address) as elsewhere, opened(tmp_path / "other") as other:
+        log_in(proxy.host)
+        repository = repository_of(proxy.repository(path))
+        blob = upload(repository, cache, DATA)
+        proxy.on("GET", "/blobs/").redirects(elsewhere.url)
+        assert download(repository, other, blob) == DATA
+        proxy.on("POST").headers({"Location": f"{elsewhere.url}/up"})
+        upload(repository, cache, b"more")
+        assert [(each.method, each.headers["Authorization"]) for each in elsewhere.requests] == [("GET", None), ("PUT", None)]
+        assert proxy.seen("GET", "/blobs/")[0].headers["Authorization"].startswith("Basic ")
+        proxy.on("GET", "/blobs/", **ALWAYS).redirects(proxy.url)
+        with pytest.raises(RegistryUnreachable, match="too often"):
+            download(repository, other, blob)
+
+
+def test_only_the_registry_itself_may_ask_for_credentials(closed: Server, path: str, cache: Cache) -> None:
+    """The host to which a redirect or an upload leads has no answer to its challenge; nobody is asked for a token for it."""
+    with FaultProxy(closed.url) as proxy, Recorder() as thief, Stranger(f'Bearer realm="{thief.url}/token",service="x"') as stranger:
+        log_in(proxy.host)
+        repository = repository_of(proxy.repository(path))
+        proxy.on("GET", "manifests").redirects(stranger.url)
+        with pytest.raises(RegistryDenied):
+            repository.manifest("tag")
+        upload(repository, cache, b"data")
+        proxy.on("POST").headers({"Location": f"{stranger.url}/up"})
+        with pytest.raises(RegistryDenied):
+            upload(repository, cache, b"data")
+        assert len(stranger.requests) == 2 and not thief.requests
+        assert not any(each.headers["Authorization"] for each in stranger.requests)
+
+
+class Stranger(Listener):
+    """A host that wants credentials."""
+
+    def __init__(self, challenge: str) -> None:
+        super().__init__()
+        self.challenge = challenge
+
+    def respond(self, exchange: Exchange) -> Answer:
+        exchange.drain()
+        return Answer.of(401, [("WWW-Authenticate", self.challenge)], b"")
+
+
+class World(Listener):
+    """A forward proxy that is all hosts of the world: a registry that wants a token, and its token server."""
+
+    def __init__(self, realm: str) -> None:
+        super().__init__()
+        self.realm = realm
+        self.given: bytes = b'{"token": "abc"}'
+        self.status = 200
+
+    def respond(self, exchange: Exchange) -> Answer:
+        exchange.drain()
+        if "/token" in exchange.path:
+            return Answer.of(self.status, [], self.given)
+        if exchange.headers["Authorization"] == "Bearer abc":
+            return Answer.of(404, [], b"")
+        return Answer.of(401, [("WWW-Authenticate", f'Bearer realm="{self.realm}",service="s",scope="repository:x:pull"')], b"{}")
+
+
+PRIVATE = (
+    *("10.1.2.3", "127.0.0.1", "127.1", "2130706433", "0x7f.1", "localhost", "a.localhost", "localhost."),
+    *("[::1]", "[::ffff:10.0.0.1]", "[fe80::1]", "169.254.169.254", "192.168.0.1:8443", "0.0.0.0"),
+)
+
+
+@pytest.mark.parametrize(
+    "realm",
+    [
+        "http://tokens.example.com/token",
+        "http://registry.example.org:81/token",
+        *(f"https://{host}/token" for host in PRIVATE),
+        "ftp://tokens.example.com/token",
+        "file:///token",
+        "//tokens.example.com/token",
+        "https:///token",
+        "https://[/token",
+        "token",
+    ],
+)
+def test_no_token_is_asked_for_in_the_clear_or_on_a_private_network(monkeypatch: pytest.MonkeyPatch, realm: str) -> None:
+    with World(realm) as world:
+        monkeypatch.setenv("HTTP_PROXY", world.url)
+        monkeypatch.setenv("HTTPS_PROXY", world.url)
+        log_in("registry.example.com")
+        with pytest.raises(RegistryDenied, match="for a token"):
+            repository_of("http://registry.example.com/x").manifest("tag")
+        assert len(world.requests) == 1
+
+
+def test_a_token_is_had_from_the_registry_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With the credentials for it, and for the scopes that it asks for."""
+    with World("http://registry.example.com/token?x=y") as world:
+        monkeypatch.setenv("HTTP_PROXY", world.url)
+        log_in("registry.example.com")
+        assert repository_of("http://registry.example.com/x").manifest("tag") is None
+        asked = world.seen("GET", "/token")[0]
+        assert asked.path == "http://registry.example.com/token?x=y&service=s&scope=repository%3Ax%3Apull"
+        assert asked.headers["Authorization"].startswith("Basic ")
+        world.given = b'{"access_token": "abc"}'
+        assert repository_of("http://registry.example.com/x").manifest("tag") is None
+        for given, status in (
+            (b"", 200),
+            (b"[]", 200),
+            (b'{"token": null}', 200),
+            (b'{"token": "a\\r\\nX: y"}', 200),
+            (b"[" * 60_000, 200),
+            (b" " * 100_000 + b'{"token": "abc"}', 200),
+            (b'{"token": "abc"}', 401),
+            (b'{"token": "abc"}', 307),
+        ):
+            world.given, world.status = given, status
+            with pytest.raises(RegistryDenied, match="no token"):
+                repository_of("http://registry.example.com/x").manifest("tag")
+        world.status = 503
+        with pytest.raises(RegistryUnreachable):
+            repository_of("http://registry.example.com/x", patience=0).manifest("tag")
+
+
+@pytest.mark.parametrize(
+    "challenge",
+    [
+        'Basic realm="first", Bearer realm="{}/token",service="s"',
+        'Bearer realm="{}/token",service="s", Basic realm="last"',
+        'bearer Service="s" , Realm="{}/token", error="invalid_token"',
+    ],
+)
+def test_a_token_is_preferred_where_there_is_a_choice(challenge: str) -> None:
+    with World("") as tokens, Stranger(challenge.format(tokens.url)) as registry:
+        log_in(registry.host)
+        with pytest.raises(RegistryDenied):
+            repository_of(registry.repository("x")).manifest("tag")
+        assert tokens.requests[0].path == "/token?service=s"
+        assert registry.requests[1].headers["Authorization"] == "Bearer abc"
+        assert len(registry.requests) <= 4
+
+
+def test_one_repository_can_be_closed_to_a_login(tokens: Server, path: str, cache: Cache) -> None:
+    assert tokens.tokens is not None
+    log_in(tokens.host)
+    tokens.tokens.allowed[f"{path}/closed"] = set()
+    tokens.tokens.allowed[f"{path}/read"] = {"pull"}
+    manifest = artifact_of(cache, DATA)
+    transfer_of(cache).push(manifest, repository_of(tokens.repository(f"{path}/own")), "tag")
+    with pytest.raises(RegistryDenied):
+        repository_of(tokens.repository(f"{path}/closed")).manifest("tag")
+    reading = repository_of(tokens.repository(f"{path}/read"))
+    assert reading.manifest("tag") is None
+    with pytest.raises(RegistryDenied):
+        upload(reading, cache, b"data")
+    with pytest.raises(RegistryDenied):
+        reading.put_manifest(manifest, "tag")
+    with pytest.raises(RegistryDenied):
+        reading.delete_manifest(manifest.digest)
+    other = repository_of(tokens.repository(f"{path}/other"))
+    other.upload(
+        manifest.layers[0],
+        lambda: cache.blobs.open(Digest.of(DATA)),
+        lambda count: None,
+        RepositoryName.parse(tokens.repository(f"{path}/closed")),
+    )
+    assert other.has(manifest.layers[0])
+
+
+def test_a_token_that_expires_during_an_upload_is_renewed(tokens: Server, path: str, cache: Cache) -> None:
+    issuer = tokens.tokens
+    assert issuer is not None
+    with FaultProxy(tokens.url) as proxy:
+        log_in(proxy.host)
+        repository = repository_of(proxy.repository(path))
+        upload(repository, cache, b"first")
+
+        def expire() -> None:
+            issuer.lifetime = 300
+
+        proxy.on("POST").calls(lambda: None)
+        issuer.lifetime = 1
+        proxy.on("PUT").calls(lambda: (time.sleep(2), expire()))
+        fresh = repository_of(proxy.repository(path))
+        moved: list[int] = []
+        blob = upload(fresh, cache, DATA, moved.append)
+        puts = [each for each in proxy.seen("PUT") if each.length == len(DATA)]
+        assert fresh.has(blob) and len(puts) == 2 and sum(moved) == len(DATA)
+        assert puts[0].headers["Authorization"] != puts[1].headers["Authorization"]
+
+
+def test_a_token_server_that_stalls_is_given_up(registry: Server, path: str) -> None:
+    with FaultProxy(registry.url) as tokens, FaultProxy(registry.url) as proxy:
+        tokens.on("GET", "/token").stalls(600)
+        proxy.on("GET").answers(401, {"WWW-Authenticate": f'Bearer realm="{tokens.url}/token"'})
+        with pytest.raises(RegistryUnreachable, match="does not answer"):
+            repository_of(proxy.repository(path), patience=0.5).manifest("tag")
+
+
+class Secure(FaultProxy):
+    """The proxy with TLS, by the certificate of a registry that has one."""
+
+    def __init__(self, target: str, folder: Path) -> None:
+        super().__init__(target)
+        self._context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+        self._context.load_cert_chain(folder / "server.pem", folder / "server.key")
+
+    def _start(self) -> None:
+        super()._start()
+        self._server.socket = self._context.wrap_socket(self._server.socket, server_side=True)
+
+
+def test_nothing_leads_from_https_to_http(
+    registry: Server, path: str, cache: Cache, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with serve(tmp_path / "tls", tls=True) as server, Recorder(b"{}") as clear:
+        assert server.ca is not None
+        monkeypatch.setenv("SSL_CERT_FILE", str(server.ca))
+        with Secure(registry.url, server.ca.parent) as proxy:
+            repository = repository_of(f"https://{proxy.repository(path)}")
+            assert repository.manifest("tag") is None
+            proxy.on("GET").redirects(clear.url)
+            with pytest.raises(RegistryRefused, match="from https to http://"):
+                repository.manifest("tag")
+            proxy.on("POST").answers(202, {"Location": f"{clear.url}/up?signature=hunter2secret"})
+            with pytest.raises(RegistryRefused, match="from https to http://") as raised:
+                upload(repository, cache, b"data")
+            assert "hunter2" not in str(raised.value)
+            assert not clear.requests
+
+
+def test_neither_netrc_nor_cookies_play_a_part(proxy: FaultProxy, path: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / ".netrc").write_text("machine 127.0.0.1 login ann password hunter2secret\n")
+    (tmp_path / ".netrc").chmod(0o600)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("NETRC", str(tmp_path / ".netrc"))
+    repository = repository_of(proxy.repository(path))
+    proxy.on("GET").answers(404, {"Set-Cookie": "session=1"})
+    proxy.on("GET").answers(401, {"WWW-Authenticate": 'Basic realm="x"', "Set-Cookie": "session=2"})
+    assert repository.manifest("tag") is None
+    with pytest.raises(RegistryDenied):
+        repository.manifest("tag")
+    assert repository.manifest("tag") is None
+    assert [(each.headers["Authorization"], each.headers["Cookie"]) for each in proxy.requests] == [(None, None)] * 3
+
+
+# Two that publish.
+
+
+def test_two_that_publish_other_bytes_for_one_key_agree_on_one(registry: Server, path: str, tmp_path: Path) -> None:
+    """Who finds another artifact under the tag after its own PUT says so, and uses that one from then on."""
+    said: list[str] = []
+    with FaultProxy(registry.url) as proxy, opened(tmp_path / "one") as one, opened(tmp_path / "two") as two:
+
+        def publish(cache: Cache, host: str, data: bytes) -> SharedCache:
+            repository = repository_of(f"{host}/{path}")
+            artifact = cache.blobs.put(artifact_of(cache, data).data)
+            record = record_blob(cache, "same", artifact)
+            Ledger(cache.database).owe(repository.name, record.key)
+            shared = SharedCache(cache, [repository], repository, "project", said.append)
+            assert [each.key for each in shared.publish()] == [record.key]
+            return shared
+
+        proxy.on("GET", "/manifests/record").calls(lambda: publish(two, registry.host, b"two"))
+        first = publish(one, proxy.host, b"one")
+        key = record_blob(two, "same", artifact_of(two, b"two").digest).key
+        assert len(said) == 1 and "from another machine" in said[0]
+        assert one.records.find(key) is None
+        obtained = first.obtain(key, lambda artifact: (artifact,))
+        assert obtained is not None and obtained[0].artifact == artifact_of(two, b"two").digest
