@@ -29,7 +29,7 @@ def local_cache(ctx: click.Context) -> None:
 @of_a_deployment
 @click.argument("name", metavar="ENV[:VERSION|@DIGEST]")
 @click.pass_obj
-def deployment(console: Console, name: str, **options: Any) -> None:
+def deployment(console: Console, /, name: str, **options: Any) -> None:
     """Delete a version of an environment, or all of its versions.
 
     `latest` is the newest that is left then. What no other deployment needs is given up to the registry's own collection.

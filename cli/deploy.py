@@ -35,6 +35,7 @@ from .options import of_a_bundle, of_a_deployment, with_registries
 @click.pass_obj
 def deploy(
     console: Console,
+    /,
     dry_run: bool,
     everything: bool,
     recursive: bool,

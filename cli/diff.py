@@ -19,7 +19,7 @@ from .options import of_a_deployment, settings_of
 @click.argument("old", metavar="ENV:VERSION")
 @click.argument("new", metavar="ENV:VERSION")
 @click.pass_obj
-def diff(console: Console, old: str, new: str, **options: Any) -> None:
+def diff(console: Console, /, old: str, new: str, **options: Any) -> None:
     """Show what is different between two deployments: interface, resources, environment, variables, packages, files.
 
     `ENV` alone is its latest version, `ENV@sha256:...` the one of that digest.

@@ -18,7 +18,7 @@ from .options import of_a_deployment, settings_of
 @click.command()
 @of_a_deployment
 @click.pass_obj
-def doctor(console: Console, **options: Any) -> None:
+def doctor(console: Console, /, **options: Any) -> None:
     """Check that all that is deployed, in whatever project, can still be had: manifests, code, images.
 
     It ends with exit code 3 if something is lost. Deploying the same again puts back what is lost.

@@ -192,7 +192,7 @@ def code(console: Console, output: str | None, run: str, action: str | None) -> 
 @click.argument("name", metavar="[ENV.TASK]", required=False)
 @click.argument("version", metavar="[VERSION]", required=False)
 @click.pass_obj
-def task(console: Console, limit: int, name: str | None, version: str | None, **options: Any) -> None:
+def task(console: Console, /, limit: int, name: str | None, version: str | None, **options: Any) -> None:
     """List the tasks that are deployed, with all of their versions or those of one; or show a version."""
     from .listing import list_tasks
 
@@ -205,7 +205,7 @@ def task(console: Console, limit: int, name: str | None, version: str | None, **
 @click.argument("name", metavar="[ENV]", required=False)
 @click.argument("version", metavar="[VERSION]", required=False)
 @click.pass_obj
-def deployment(console: Console, limit: int, name: str | None, version: str | None, **options: Any) -> None:
+def deployment(console: Console, /, limit: int, name: str | None, version: str | None, **options: Any) -> None:
     """List the environments that are deployed, with all of their versions or those of one; or show a version."""
     from .listing import list_deployments
 
