@@ -83,7 +83,7 @@ class Sharing:
         write = self._registries.write
         if write is None:
             return set()
-        found = {key for key in keys if self.shared.lacks(key)}
+        found = self.shared.lacking(keys)
         if found and forget:
             ledger = self._ledger()
             ledger.forget(write)

@@ -6,7 +6,7 @@ what could not be published is published by a later command.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from flyte_build.cas.cache import Cache
@@ -19,6 +19,8 @@ from .manifest import Manifest
 from .records import PublishedRecord, published_records, record_index, tag_of
 from .repository import Repository
 from .transfer import Progress, Transfer
+
+_MANY = 20  # Keys that are rather looked for in the list of all tags.
 
 
 @dataclass(frozen=True)
@@ -127,12 +129,19 @@ class SharedCache:
                     self._fail(offer.place, error, "This command goes on without it.")
         return ""
 
-    def lacks(self, key: Key) -> bool:
-        """Whether the repository that is written to has no record of a key. Raises `RegistryError` if that cannot be told."""
-        if self._write is None:
-            return False
-        offer = self._offers.get(key)
-        return not (offer and offer.repository.name == self._write.name) and self._write.manifest(tag_of(key)) is None
+    def lacking(self, keys: Iterable[Key]) -> set[Key]:
+        """The keys of which the repository that is written to has no record. Raises `RegistryError` if that cannot be told.
+
+        What was found there already is not asked for again; of many keys all tags are listed, so that this takes few requests.
+        """
+        write = self._write
+        if write is None:
+            return set()
+        asked = [key for key in keys if not ((offer := self._offers.get(key)) and offer.repository.name == write.name)]
+        if len(asked) > _MANY:
+            tags = set(write.tags())
+            return {key for key in asked if tag_of(key) not in tags}
+        return {key for key in asked if write.manifest(tag_of(key)) is None}
 
     def remove(self, key: Key) -> bool:
         """Remove the record of a key from the repository that is written to, and say whether there was one. Raises `RegistryError`."""
