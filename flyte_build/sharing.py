@@ -43,6 +43,7 @@ class Sharing:
     ) -> None:
         self._registries, self._cache, self._counters, self._project = registries, cache, counters, project
         self._said, self._progress = said, progress
+        self._failed: set[str] = set()
         self._publishing: Thread | None = None
         self._awaited = False
         self._published: list[Record] = []
@@ -65,7 +66,7 @@ class Sharing:
 
         write = repository(self._registries.write) if self._registries.write else None
         reads = [repository(name) for name in self._registries.reads]
-        return SharedCache(cache, reads, write, self._project, self._said, progress)
+        return SharedCache(cache, reads, write, self._project, self._said, progress, self._failed)
 
     def find(self, key: Key) -> "Offer | None":
         """Who has what `key` produced; nothing is fetched."""
