@@ -76,15 +76,17 @@ class Sharing:
         """Fetch what `key` produced, if anyone has it."""
         return self.shared.obtain(key, accept)
 
-    def lacking(self, keys: Iterable[Key], forget: bool) -> set[Key]:
+    def lacking(self, keys: Iterable[Key], *, anywhere: bool, forget: bool) -> set[Key]:
         """Those of some keys of which the repository that is written to has no record, whatever this machine remembers.
+
+        With `anywhere`, those of which no other repository that is read has one either.
 
         With `forget` it remembers that no more, so that they are published again. Raises `RegistryError` if it cannot be told.
         """
         write = self._registries.write
         if write is None:
             return set()
-        found = self.shared.lacking(keys)
+        found = self.shared.lacking(keys, anywhere)
         if found and forget:
             ledger = self._ledger()
             ledger.forget(write)

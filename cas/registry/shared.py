@@ -133,19 +133,30 @@ class SharedCache:
                     self._fail(offer.place, error)
         return ""
 
-    def lacking(self, keys: Iterable[Key]) -> set[Key]:
-        """The keys of which the repository that is written to has no record. Raises `RegistryError` if that cannot be told.
+    def lacking(self, keys: Iterable[Key], anywhere: bool) -> set[Key]:
+        """The keys of which the repository that is written to has no record; with `anywhere`, and no other that is read has one.
 
-        What was found there already is not asked for again; of many keys all tags are listed, so that this takes few requests.
+        Raises `RegistryError` if that cannot be told of the one that is written to.
         """
         write = self._write
         if write is None:
             return set()
-        asked = [key for key in keys if not ((offer := self._offers.get(key)) and offer.repository.name == write.name)]
+        absent = self._absent(write, keys)
+        for repository in self._reads if anywhere else ():
+            if repository.name != write.name and str(repository.name) not in self._failed:
+                try:
+                    absent = self._absent(repository, absent)
+                except RegistryError as error:
+                    self._fail(str(repository.name), error)
+        return absent
+
+    def _absent(self, repository: Repository, keys: Iterable[Key]) -> set[Key]:
+        """The keys of which a repository has no record; what was found there already is not asked for again."""
+        asked = [key for key in keys if not ((offer := self._offers.get(key)) and offer.repository.name == repository.name)]
         if len(asked) > _MANY:
-            tags = set(write.tags())
+            tags = set(repository.tags())
             return {key for key in asked if tag_of(key) not in tags}
-        return {key for key in asked if write.manifest(tag_of(key)) is None}
+        return {key for key in asked if repository.manifest(tag_of(key)) is None}
 
     def remove(self, key: Key) -> bool:
         """Remove the record of a key from the repository that is written to, and say whether there was one. Raises `RegistryError`."""
