@@ -36,6 +36,7 @@ def write_layer(blocks: Iterable[bytes], batch: Batch) -> Layer:
             if data := compress.compress(chunk):
                 writer.write(data)
         writer.write(compress.flush())
+        batch.counters.add(layers_made=1)
         return Layer(writer.finish(), writer.size, Digest.from_hash(diff))
 
 

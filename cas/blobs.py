@@ -126,7 +126,7 @@ class Batch:
     """
 
     def __init__(self, blobs: Blobs, counters: Counters) -> None:
-        self._blobs, self._counters = blobs, counters
+        self._blobs, self.counters = blobs, counters
         self._written: dict[str, Digest] = {}
         self._syncs: list[_Sync] = []
 
@@ -135,7 +135,7 @@ class Batch:
 
     def add(self, data: bytes) -> Digest:
         """Write `data`, unless it is here already, and return its digest."""
-        self._counters.add(bytes_hashed=len(data))
+        self.counters.add(bytes_hashed=len(data))
         digest = Digest.of(data)
         if not self._blobs.has(digest):
             with BlobWriter(self) as writer:
@@ -207,11 +207,11 @@ class BlobWriter:
     def finish(self, digest: Digest | None = None) -> Digest:
         """Hand what was written to the batch, to be synced; `digest` is what the caller has computed already."""
         if digest is None:
-            self._batch._counters.add(bytes_hashed=self.size)
+            self._batch.counters.add(bytes_hashed=self.size)
             digest = self.digest
         file, self._file = self._file, -1
         self._batch._take(file, self._path, digest)
-        self._batch._counters.add(blobs_written=1, bytes_written=self.size)
+        self._batch.counters.add(blobs_written=1, bytes_written=self.size)
         return digest
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:

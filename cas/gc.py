@@ -1,8 +1,8 @@
 """Garbage collection: mark what is reachable from the roots, sweep the rest.
 
-Roots are leases, and records used within the keep time; where space is short, the records that were used least recently
-are given up too. There is no grace by age: whoever writes holds the cache's shared lock, and deleting happens in short
-turns under the exclusive one, each with marks of its own moment.
+Roots are leases, records used within the keep time, and those that are still to be published; where space is short, the
+records that were used least recently are given up too. There is no grace by age: whoever writes holds the cache's shared
+lock, and deleting happens in short turns under the exclusive one, each with marks of its own moment.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from .digest import Digest, Key
 from .eviction import evict
 from .faults import storing
 from .records import Use
+from .registry.ledger import Ledger
 
 _MAKES_ROOM = "to make room: it was used least recently"
 _TURN = 2000  # Deletions under one exclusive lock: about a tenth of a second.
@@ -74,23 +75,24 @@ def collect(cache: Cache, keep: float, dry_run: bool, space: Space = Space(), se
     """
     deadline = time.monotonic() + seconds
     limit = int(time.time() - keep)
+    owed = Ledger(cache.database).owed_anywhere()
     is_short = space.max_size is not None or shutil.disk_usage(cache.folder).free < space.min_free
     extracted = dict(_extracted(cache)) if is_short else {}
     with cache.collecting():
         given_up: list[Use] = []
         over = lacking = 0
         if is_short:
-            given_up, over, lacking = _make_room(cache, limit, space, extracted)
+            given_up, over, lacking = _make_room(cache, cache.records.uses(limit, owed), space, extracted)
         keys, surplus = {key for key, _, _ in given_up}, {ref for _, _, refs in given_up for ref in refs}
-        marks = _Marks(cache, limit, keys)
+        marks = _Marks(cache, limit, owed, keys)
         removed = list(_litter(cache, dry_run))
         names = iter(list(cache.blobs.names()))
     removed += _extractions(cache, marks, surplus, dry_run, deadline)  # First: a database on a full disk cannot even forget.
     if not dry_run:
         with cache.collecting():
-            unused = cache.records.unused(limit, (use for use in cache.records.uses(limit) if use[0] not in keys))
+            unused = cache.records.unused(limit, (use for use in cache.records.uses(limit, owed) if use[0] not in keys))
             cache.records.remove_all([*unused, *keys])
-            marks = _Marks(cache, limit, set())  # What is recorded again from now on counts.
+            marks = _Marks(cache, limit, owed, set())  # What is recorded again from now on counts.
     kept = 0
     while time.monotonic() < deadline and (turn := list(islice(names, _TURN))):
         with cache.collecting():
@@ -109,10 +111,10 @@ def collect(cache: Cache, keep: float, dry_run: bool, space: Space = Space(), se
     return Collection(removed, kept + unseen, over, lacking, time.monotonic() < deadline)
 
 
-def _make_room(cache: Cache, limit: int, space: Space, extracted: dict[Digest, int]) -> tuple[list[Use], int, int]:
+def _make_room(cache: Cache, uses: list[Use], space: Space, extracted: dict[Digest, int]) -> tuple[list[Use], int, int]:
     """The records to give up, the bytes that are too many even then, and those that the disk still lacks."""
     sizes = {**dict(cache.blobs.names()), **extracted}
-    uses, pinned = cache.records.uses(limit), cache.leased()
+    pinned = cache.leased()
     needed = sum(sizes.get(ref, 0) for ref in pinned.union(*(refs for _, _, refs in uses)))
     free = shutil.disk_usage(cache.folder).free + sum(sizes.values()) - needed
     target = needed if space.max_size is None else min(needed, space.max_size)
@@ -126,15 +128,15 @@ def _make_room(cache: Cache, limit: int, space: Space, extracted: dict[Digest, i
 class _Marks:
     """What is live at this moment, without the records that are `given_up`; read again only when another process has written."""
 
-    def __init__(self, cache: Cache, limit: int, given_up: set[Key]) -> None:
-        self._cache, self._limit, self._given_up = cache, limit, given_up
+    def __init__(self, cache: Cache, limit: int, owed: list[Key], given_up: set[Key]) -> None:
+        self._cache, self._limit, self._owed, self._given_up = cache, limit, owed, given_up
         self._version = -1
         self._recorded: set[Digest] = set()
 
     def now(self) -> set[Digest]:
         version = self._cache.records.version()
         if version != self._version:
-            uses = self._cache.records.uses(self._limit)
+            uses = self._cache.records.uses(self._limit, self._owed)
             self._version, self._recorded = version, {ref for key, _, refs in uses if key not in self._given_up for ref in refs}
         return self._recorded.union(self._cache.leased())
 

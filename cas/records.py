@@ -83,10 +83,11 @@ class Records:
         self._database.execute("DELETE FROM labels WHERE key NOT IN (SELECT key FROM records)")
         self._database.execute("DELETE FROM traces WHERE key NOT IN (SELECT key FROM records)")
 
-    def uses(self, limit: int) -> list[Use]:
-        """The records used after `limit`."""
+    def uses(self, limit: int, needed: Iterable[Key] = ()) -> list[Use]:
+        """The records used after `limit`, and those that are `needed` in any case."""
         now = int(time.time())
-        rows = self._database.execute(f"SELECT key, used, refs FROM records WHERE {_USED_AFTER}", (now, limit))
+        condition = f"{_USED_AFTER} OR key IN (SELECT value FROM json_each(?))"
+        rows = self._database.execute(f"SELECT key, used, refs FROM records WHERE {condition}", (now, limit, json.dumps(list(needed))))
         return [(Key(key), min(used, now), tuple(map(Digest, json.loads(refs)))) for key, used, refs in rows]
 
     def unused(self, limit: int, staying: Iterable[Use]) -> list[Key]:
@@ -108,6 +109,10 @@ class Records:
         rows = self._database.execute("SELECT key, kind, artifact, refs, inputs FROM records")
         records = [_record(row) for row in rows]
         return [each for each in records if not all(map(has, each.refs[:-1] if each.kind == "bundle" else each.refs))]
+
+    def keys(self, start: str) -> list[Key]:
+        """The keys that begin with `start`."""
+        return [Key(key) for (key,) in self._database.execute("SELECT key FROM records WHERE substr(key, 1, ?)=?", (len(start), start))]
 
     def count(self) -> int:
         """How many records there are."""

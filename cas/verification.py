@@ -1,4 +1,4 @@
-"""Checking everything that is stored, and repairing what can be: a bad blob is made again when it is needed next."""
+"""Checking everything that is stored, and repairing what can be: a bad blob is fetched, or made again when it is needed next."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from .cache import Cache
+from .digest import Key
+from .records import Record
 
 
 @dataclass(frozen=True)
@@ -17,17 +19,34 @@ class Bad:
     repaired: bool
 
 
-def verify_blobs(cache: Cache, progress: Callable[[int, int], None]) -> tuple[int, list[Bad]]:
-    """Read every blob; a bad one goes to quarantine, and records that need it are forgotten. Gives how many were read."""
-    bad = []
+def verify_blobs(
+    cache: Cache, progress: Callable[[int, int], None], repair: Callable[[Record], str] = lambda record: ""
+) -> tuple[int, list[Bad]]:
+    """Read every blob; a bad one goes to quarantine. Gives how many were read.
+
+    A record whose blobs are not all there is forgotten, unless `repair` fetches them: it says from where, or "".
+    """
     names = list(cache.blobs.names())
+    quarantined = []
     for done, (digest, _) in enumerate(names):
         progress(done, len(names))
         if not cache.blobs.verify(digest):
-            for record in cache.records.needing(digest):
-                cache.records.remove(record.key)
-            bad.append(Bad(digest, "its bytes had another digest; it is in quarantine, and is made again when it is needed", True))
+            quarantined.append(digest)
+    needing = {digest: cache.records.needing(digest) for digest in quarantined}
+    places: dict[Key, str] = {}
+    bad = []
     for record in cache.records.incomplete(cache.blobs.has):
-        cache.records.remove(record.key)
-        bad.append(Bad(record.artifact, f"a {record.kind} whose blobs are gone was recorded; it is made again when it is needed", True))
+        places[record.key] = repair(record)
+        if not places[record.key]:
+            cache.records.remove(record.key)
+        if not any(record in records for records in needing.values()):
+            bad.append(Bad(record.artifact, f"a {record.kind} whose blobs are gone was recorded; {_remedy([places[record.key]])}", True))
+    for digest, records in needing.items():
+        remedy = _remedy([places.get(record.key, "") for record in records])
+        bad.append(Bad(digest, f"its bytes had another digest; it is in quarantine; {remedy}", True))
     return len(names), bad
+
+
+def _remedy(places: list[str]) -> str:
+    found = sorted(filter(None, set(places)))
+    return f"fetched again from {', '.join(found)}" if found else "it is made again when it is needed"

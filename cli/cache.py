@@ -4,35 +4,50 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from flyte_build.attempts import Settings, Stores
-from flyte_build.config import settings
+from flyte_build.cas.digest import Key
+from flyte_build.config import Configuration, settings
+from flyte_build.config.registries import Registries
 from flyte_build.config.settings import CopyStyle
+from flyte_build.errors import NotFound, StoreError, UsageError
 from flyte_build.project import locate
 from flyte_build.running import Runner
+from flyte_build.sharing import Sharing
 
 from .console import Console, Quiet, node_json
-from .options import of_a_bundle
+from .exchange import pull, push
+from .options import of_a_bundle, of_a_registry, with_registries
+from .warm import warm
+
+if TYPE_CHECKING:
+    from flyte_build.cas.gc import Collection
 
 
 @click.group()
 def cache() -> None:
-    """The cache on this machine."""
+    """The cache on this machine, and what is shared with others."""
+
+
+for command in (pull, push, warm):
+    cache.add_command(command)
 
 
 @cache.command("why")
 @of_a_bundle
+@of_a_registry
 @click.argument("file", metavar="FILE", type=click.Path())
 @click.argument("task", metavar="[TASK]", required=False)
 @click.pass_obj
-def why(console: Console, copy_style: CopyStyle | None, root_dir: str | None, file: str, task: str | None) -> None:
+def why(console: Console, /, copy_style: CopyStyle | None, root_dir: str | None, file: str, task: str | None, **registries: Any) -> None:
     """Say what `flyte run FILE` would prepare, and what changed since the last time. Prepares nothing."""
     stores = Stores(console)
     project = locate(file, root_dir)
-    chosen = Settings.configured(console.configuration(project.root), copy_style=copy_style, version="-")
+    config = with_registries(console.configuration(project.root), **registries)
+    chosen = Settings.configured(config, copy_style=copy_style, version="-")
     runner = Runner(project, chosen, stores, Quiet(console), dry=True)
     with stores.cache.preparing():
         runner.discover()
@@ -45,7 +60,8 @@ def why(console: Console, copy_style: CopyStyle | None, root_dir: str | None, fi
         return
     for outcome in outcomes:
         state = console.style(f"{outcome.state:8}", fg="green" if outcome.state == "cached" else "cyan")
-        console.print(f"{state} {outcome.node.kind:10} {outcome.node.name}" + (f"  ({outcome.why})" if outcome.why else ""))
+        why = f"in {outcome.place}" if outcome.fetched else outcome.why
+        console.print(f"{state} {outcome.node.kind:10} {outcome.node.name}" + (f"  ({why})" if why else ""))
 
 
 @cache.command("stats")
@@ -75,15 +91,18 @@ def _collected(last: Mapping[str, Any] | None) -> str:
 
 
 @cache.command("verify")
+@click.option("--repair", is_flag=True, help="Fetch again what is bad or gone, where others have it.")
+@of_a_registry
 @click.pass_obj
-def verify(console: Console) -> None:
+def verify(console: Console, /, repair: bool, **registries: Any) -> None:
     """Read everything that is stored; what is bad is put aside, and is made again when it is needed."""
     from flyte_build.bundler import extraction
     from flyte_build.cas.verification import verify_blobs
 
     stores = Stores(console)
+    sharing = _sharing(console, stores, registries) if repair else None
     with stores.cache.preparing():
-        checked, bad = verify_blobs(stores.cache, console.progress)
+        checked, bad = verify_blobs(stores.cache, console.progress, sharing.shared.restore if sharing else lambda record: "")
         extractions, changed = extraction.verify(stores.cache)
     bad += changed
     if console.json:
@@ -96,6 +115,47 @@ def verify(console: Console) -> None:
         raise click.exceptions.Exit(3)
 
 
+@cache.command("rm")
+@click.option("--remote", is_flag=True, help="Forget it in the repository that is written to, too.")
+@of_a_registry
+@click.argument("key")
+@click.pass_obj
+def rm(console: Console, /, remote: bool, key: str, **registries: Any) -> None:
+    """Forget what KEY produced, so that it is made again. KEY is a node's key, or the first digits of one."""
+    stores = Stores(console)
+    with stores.cache.preparing():
+        found = stores.cache.records.keys("sha256:" + key.removeprefix("sha256:").lower())
+        if len(found) > 1:
+            raise UsageError(
+                f"{len(found)} keys begin with {key}", why=", ".join(each.short for each in found[:5]), hint="Give more digits."
+            )
+        stores.cache.records.remove_all(found)
+    wanted = found[0] if found else _whole_key(key)
+    there = bool(remote and wanted and _sharing(console, stores, registries).shared.remove(wanted))
+    if not found and not there:
+        raise NotFound(f"Nothing is known of a key {key}", hint="`flyte -v run` and `flyte -of json cache why FILE` show keys.")
+    if console.json:
+        console.document({"key": wanted, "removed": {"local": bool(found), "remote": there}})
+    else:
+        console.print(
+            f"{wanted} is forgotten{' here' if found else ''}{' and' if found and there else ''}{' in the repository' if there else ''}"
+        )
+
+
+def _whole_key(text: str) -> Key | None:
+    try:
+        return Key(Key.parse("sha256:" + text.removeprefix("sha256:").lower()))
+    except StoreError:
+        return None
+
+
+def _sharing(console: Console, stores: Stores, registries: Mapping[str, Any]) -> Sharing:
+    """The repositories that are configured for the current folder, and what options say."""
+    config = with_registries(console.configuration(os.path.realpath(os.getcwd())), **registries)
+    chosen = Registries.configured(config)
+    return Sharing(chosen, stores.cache, stores.counters, config[settings.PROJECT], console.said, console.transferred)
+
+
 @cache.command("gc")
 @click.option("--dry-run", is_flag=True, help="Show what would be removed, and remove nothing.")
 @click.option("--keep", metavar="TIME", help="Keep what was used within this time; 0s removes all that has no root (setting: cache.keep).")
@@ -103,14 +163,31 @@ def verify(console: Console) -> None:
     "--max-size", metavar="SIZE", help="Give up what was used least recently until the cache is no larger (setting: cache.max_size)."
 )
 @click.option("--min-free", metavar="SIZE", help="The same while the disk has less free space (settings: cache.min_free, cache.min_size).")
+@click.option("--remote", is_flag=True, help="Collect the repository that is written to, and not this machine.")
+@of_a_registry
 @click.pass_obj
-def gc(console: Console, dry_run: bool, keep: str | None, max_size: str | None, min_free: str | None) -> None:
-    """Remove what no running task and no recent use needs."""
+def gc(
+    console: Console,
+    /,
+    dry_run: bool,
+    keep: str | None,
+    max_size: str | None,
+    min_free: str | None,
+    remote: bool = False,
+    **registries: Any,
+) -> None:
+    """Remove what no running task and no recent use needs.
+
+    With --remote: the records of this project that nobody has used within the keep time. Deployments, and what others have published, stay.
+    """
     from flyte_build.cas.gc import collect
     from flyte_build.housekeeping import note, space
 
     config = console.configuration(os.path.realpath(os.getcwd()))
     config = config.override({settings.KEEP: keep, settings.MAX_SIZE: max_size, settings.MIN_FREE: min_free})
+    if remote:
+        _collect_remote(console, with_registries(config, **registries), dry_run)
+        return
     opened = Stores(console).cache
     collection = collect(opened, config[settings.KEEP], dry_run, space(config))
     if not dry_run:
@@ -122,6 +199,24 @@ def gc(console: Console, dry_run: bool, keep: str | None, max_size: str | None, 
             f"The disk has still {collection.lacking:,} bytes less free space than it should: something else fills it, "
             "or what is left is kept for cache.min_size."
         )
+    _report(console, collection, dry_run, "blobs")
+
+
+def _collect_remote(console: Console, config: Configuration, dry_run: bool) -> None:
+    from flyte_build.cas.registry.collection import collect_records
+    from flyte_build.cas.registry.opening import open_repository
+    from flyte_build.cas.registry.patience import Patience
+
+    stores = Stores(console)
+    write = Registries.configured(config).write
+    if write is None:
+        raise UsageError("No repository is written to", hint='Set `registry = "host/path"`, or use --registry.')
+    repository = open_repository(write, stores.counters, Patience())
+    collection = collect_records(repository, config[settings.PROJECT], config[settings.KEEP], dry_run)
+    _report(console, collection, dry_run, "records")
+
+
+def _report(console: Console, collection: Collection, dry_run: bool, what: str) -> None:
     if console.json:
         removed = [vars(item) for item in collection.removed]
         counts = {"bytes": collection.bytes, "kept": collection.kept, "over": collection.over, "lacking": collection.lacking}
@@ -132,4 +227,4 @@ def gc(console: Console, dry_run: bool, keep: str | None, max_size: str | None, 
     if len(collection.removed) > 20:
         console.note(f"  ... and {len(collection.removed) - 20:,} more")
     word = "would be removed" if dry_run else "removed"
-    console.print(f"{len(collection.removed):,} things {word}, {collection.bytes:,} bytes; {collection.kept:,} blobs kept")
+    console.print(f"{len(collection.removed):,} things {word}, {collection.bytes:,} bytes; {collection.kept:,} {what} kept")

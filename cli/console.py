@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 Format = Literal["table", "table-simple", "json", "json-raw"]
 LogFormat = Literal["console", "json"]
+_LARGE = 4 << 20  # Bytes of a transfer of which progress is shown.
 _SHOWN = 4000  # Characters of a value on a terminal.
 
 
@@ -86,19 +87,30 @@ class Console(Listener):
         if total > 2000:
             self._status(f"reading files: {done:,} of {total:,}")
 
+    def transferred(self, done: int, total: int) -> None:
+        """So many of so many bytes were sent or received."""
+        if total > _LARGE:
+            self._status(f"transferring: {done / 1e6:,.0f} of {total / 1e6:,.0f} MB")
+
+    def published(self, place: str, count: int) -> None:
+        """So many things were published to a repository."""
+        self.note(f"{self.style('published', fg='cyan')} {count} to {place}")
+
     def resolved(self, outcome: Outcome) -> None:
         """A node was found or made."""
         node = outcome.node
-        if outcome.state == "cached":
+        if outcome.state == "cached" and not outcome.fetched:
             self._cached.append(node.kind)
             if self._verbose:
                 self.note(f"{self.style('cached', fg='green'):8} {node.kind:10} {node.name}  {outcome.key}")
             return
+        if outcome.state == "cached":
+            self.note(f"{self.style('fetched', fg='cyan'):8} {node.kind} from {outcome.place}{_seconds(outcome.seconds)}")
+            return
         word = "would be made" if outcome.state == "missing" else "made"
         packs = sum(child.state == "made" for child in outcome.children)
         extra = f", {packs} of {len(outcome.children)} packs" if outcome.children else ""
-        seconds = f"  {outcome.seconds:.2f} s" if outcome.seconds >= 0.005 else ""
-        self.note(f"{self.style(word, fg='cyan'):8} {node.kind} ({outcome.why}{extra}){seconds}")
+        self.note(f"{self.style(word, fg='cyan'):8} {node.kind} ({outcome.why}{extra}){_seconds(outcome.seconds)}")
 
     def started(self, name: str, url: str) -> None:
         """The run has begun."""
@@ -181,6 +193,10 @@ class Console(Listener):
             sys.stderr.flush()
 
 
+def _seconds(seconds: float) -> str:
+    return f"  {seconds:.2f} s" if seconds >= 0.005 else ""
+
+
 class Quiet(Console):
     """Says what must be said, and nothing of nodes."""
 
@@ -197,7 +213,7 @@ def node_json(outcome: Outcome) -> dict[str, Any]:
         "kind": outcome.node.kind,
         "name": outcome.node.name,
         "state": outcome.state,
-        "from": {"cached": "local", "made": "made"}.get(outcome.state),
+        "from": {"cached": outcome.place, "made": "made"}.get(outcome.state),
         "digest": outcome.artifact,
         "key": outcome.key,
         "why": outcome.why,

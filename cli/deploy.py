@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import click
 
 from flyte_build.attempts import Settings, Stores
+from flyte_build.config.registries import Registries
 from flyte_build.deployed import Deployments
 from flyte_build.deployment import Deployer, Deployment
 from flyte_build.deployments.naming import check_version
@@ -16,7 +18,8 @@ from flyte_build.errors import ModuleLoadError, UsageError
 from flyte_build.housekeeping import start_if_due
 from flyte_build.project import locate
 from flyte_build.running import Runner
-from flyte_build.targets import Target, choose, files_below, once_each
+from flyte_build.targets import Target, choose, once_each
+from flyte_build.taskfiles import task_files
 
 from .console import Console
 from .options import of_a_bundle, of_a_deployment, with_registries
@@ -57,7 +60,7 @@ def deploy(
     if recursive and not os.path.isdir(file):
         raise UsageError(f"{file} is no folder", hint="`-r` takes a folder; `--all` takes a file.")
     stores = Stores(console)
-    files = files_below(file) if recursive else [file]
+    files = task_files(os.path.realpath(file)) if recursive else [file]
     projects = [locate(each, root_dir) for each in files]
     root = projects[0].root if projects else os.path.realpath(file)
     given = {name: options.pop(name) for name in ("registry", "cache_read", "cache_write")}
@@ -70,7 +73,8 @@ def deploy(
 
     def targets() -> Iterator[Target]:
         for project in projects:
-            runner = Runner(project, settings, stores, console, dry=dry_run)
+            own = replace(settings, registries=Registries()) if dry_run else settings  # So that nobody is asked.
+            runner = Runner(project, own, stores, console, dry=dry_run)
             try:
                 yield choose(runner, env_variable, everything or recursive)
             except ModuleLoadError as error:

@@ -9,8 +9,6 @@ from typing import Any
 import click
 
 from flyte_build.attempts import Settings, Stores
-from flyte_build.config import Configuration
-from flyte_build.config.registries import Registries
 from flyte_build.deployed import DeployedTask, Deployments
 from flyte_build.errors import UsageError
 from flyte_build.interface import Interface
@@ -18,12 +16,11 @@ from flyte_build.interface import Interface
 from .console import Console
 from .ending import report
 from .inputs import Inputs
-from .options import of_a_new_run, of_a_registry, pairs, with_registries
+from .options import of_a_new_run, pairs
 
 
 @click.command("deployed-task", context_settings={"allow_interspersed_args": False})
 @of_a_new_run
-@of_a_registry
 @click.option("--run-project", help="The project that the run belongs to; that of the deployment if none is given.")
 @click.option("--run-domain", help="The domain that the run belongs to; that of the deployment if none is given.")
 @click.option("--inputs-file", metavar="FILE|-", type=click.Path(), help="Inputs by name; see `flyte run`.")
@@ -31,7 +28,7 @@ from .options import of_a_new_run, of_a_registry, pairs, with_registries
 @click.argument("rest", nargs=-1, type=click.UNPROCESSED, metavar="[INPUTS]...")
 @click.pass_obj
 def deployed_task(
-    given: "tuple[Console, Stores, Settings, Configuration]",
+    given: "tuple[Console, Stores, Settings]",
     /,
     run_project: str | None,
     run_domain: str | None,
@@ -41,14 +38,13 @@ def deployed_task(
     name: str | None,
     label: tuple[str, ...],
     env: tuple[str, ...],
-    **registries: Any,
 ) -> None:
     """Run a task that was deployed: its latest version, or the one of that version or digest.
 
     It needs neither its source files nor any preparation. Options stand before its name, inputs after it;
     `flyte run deployed-task ENV.TASK --help` shows them.
     """
-    console, stores, settings, config = given
+    console, stores, settings = given
     if settings.engine == "local":
         raise UsageError("A deployed task runs in a process of its own", hint="Leave out `--local` and `--engine local`.")
     settings = replace(
@@ -56,7 +52,6 @@ def deployed_task(
         name=name or settings.name,
         env={**settings.env, **pairs("--env", env, "MODE=fast")},
         labels={**settings.labels, **pairs("--label", label, "team=blue")},
-        registries=Registries.configured(with_registries(config, **registries)),
     )
     deployments = Deployments(settings, stores, console)
     found = deployments.task(task)

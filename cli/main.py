@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 _COMMANDS = {
     "abort": ("abort", "End a run that is under way."),
     "bundle": ("bundle", "What a file's code bundle holds."),
-    "cache": ("cache", "The cache on this machine: why, stats, verify, gc."),
+    "cache": ("cache", "The cache, here and shared: why, warm, pull, push, rm, stats, verify, gc."),
     "config": ("config", "Show and change the configuration."),
     "create": ("create", "Make a configuration file."),
     "delete": ("delete", "Delete deployments, or the cache on this machine."),
@@ -29,6 +29,7 @@ _COMMANDS = {
     "doctor": ("doctor", "Check that all that is deployed can still be had."),
     "get": ("get", "Runs, with logs, inputs and outputs, code; deployed tasks; the configuration."),
     "graph": ("graph", "Show the graph of what a file's tasks need."),
+    "registry": ("registry", "Credentials for registries: login, logout."),
     "rerun": ("rerun", "Run the task of an earlier run again."),
     "run": ("run", "Run a task from a Python file."),
 }

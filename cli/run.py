@@ -21,7 +21,7 @@ from flyte_build.running import Runner, handle_termination
 from .console import Console
 from .ending import run_and_report
 from .inputs import Inputs
-from .options import given_of, of_a_bundle, of_a_new_run, one_word, pairs
+from .options import given_of, of_a_bundle, of_a_new_run, of_a_registry, one_word, pairs, with_registries
 
 _TAG = re.compile(r"[\w][\w.-]{0,127}\Z", re.ASCII)  # OCI distribution-spec 1.1, "Pulling manifests".
 
@@ -32,6 +32,7 @@ _TAG = re.compile(r"[\w][\w.-]{0,127}\Z", re.ASCII)  # OCI distribution-spec 1.1
 @of_a_new_run
 @click.option("--version", default="", help="The version that the run is recorded under; the code's short digest if none is given.")
 @of_a_bundle
+@of_a_registry
 @click.option(
     "--inputs-file",
     metavar="FILE|-",
@@ -73,7 +74,7 @@ def run(
     config = console.configuration(project.root if project else os.path.realpath(os.getcwd()))
     settings = _settings(config, **options)
     if project is None:
-        _run_own(own, list(rest), console, stores, settings, config)
+        _run_own(own, list(rest), (console, stores, settings))
         return
     click.get_current_context().call_on_close(lambda: start_if_due(stores.cache, config))
     runner = Runner(project, settings, stores, console, spare=console.take_spare)
@@ -87,16 +88,12 @@ def run(
     run_and_report(console, runner, variable, inputs, explain)
 
 
-def _run_own(name: str, rest: list[str], console: Console, stores: Stores, settings: Settings, config: Configuration) -> None:
+def _run_own(name: str, rest: list[str], given: tuple[Console, Stores, Settings]) -> None:
     """Run what is no task of a file: a script, or a task that is deployed."""
-    command: click.Command
-    given: tuple[Any, ...] = (console, stores, settings)
     if name == "python-script":
         from .script import python_script as command
     else:
         from .deployed import deployed_task as command
-
-        given = (*given, config)
     with command.make_context(f"flyte run {name}", rest, obj=given) as ctx:
         command.invoke(ctx)
 
@@ -114,6 +111,9 @@ def _settings(
     engine: EngineName | None,
     local: bool,
     no_cache: bool,
+    registry: str | None,
+    cache_read: tuple[str, ...],
+    cache_write: str | None,
     **others: Any,
 ) -> Settings:
     """What the options and the configuration say. Raises `UsageError`."""
@@ -122,7 +122,7 @@ def _settings(
             f"--version {version!r} is no version", why="It has at most 128 letters, digits, `_`, `.` and `-`.", hint="For example: v1.0.0"
         )
     return Settings.configured(
-        config,
+        with_registries(config, registry, cache_read, cache_write),
         project=project,
         domain=domain,
         name=name,

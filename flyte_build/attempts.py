@@ -53,6 +53,12 @@ class Listener:
     def progress(self, done: int, total: int) -> None:
         """So many of so many files were read."""
 
+    def transferred(self, done: int, total: int) -> None:
+        """So many of so many bytes were sent or received."""
+
+    def published(self, place: str, count: int) -> None:
+        """So many things were published to a repository."""
+
     def started(self, name: str, url: str) -> None:
         """The run has begun."""
 
@@ -141,9 +147,9 @@ class Finished:
 class Stores:
     """The cache and the history of this machine; runs that had lost their command are ended on the way."""
 
-    def __init__(self, listener: Listener, places: Places | None = None) -> None:
+    def __init__(self, listener: Listener, places: Places | None = None, counters: Counters | None = None) -> None:
         self.places = places or Places.find()
-        self.counters = Counters()
+        self.counters = counters or Counters()
         self._listener = listener
         self.history = History(self.places.data, listener.said)
         for name in self.history.end_orphans():
@@ -155,6 +161,12 @@ class Stores:
         from flyte_build.cas.cache import Cache
 
         return Cache(self.places.cache, self.counters, self._listener.said)
+
+    def close(self) -> None:
+        """Close what is open; the process's end does so too."""
+        self.history.close()
+        if "cache" in self.__dict__:
+            self.cache.database.close()
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -43,7 +43,7 @@ class Deployments:
     @cached_property
     def catalogue(self) -> Catalogue:
         """Where they are looked up; the first repository is where new ones go."""
-        return Catalogue([self.open(name) for name in self._names], self._stores.cache, self._listener.said)
+        return Catalogue([self.open(name) for name in self._names], self._stores.cache, self._listener.said, self._listener.transferred)
 
     def releases(self, environment: str | None = None) -> list[Found]:
         """The releases of an environment, or of all in the project's domain, newest first."""
@@ -109,6 +109,8 @@ class Deployments:
 
         Raises `NotFound`, and `RegistryRefused` where nothing may be deleted.
         """
+        from flyte_build.cas.registry.layout import LayoutRepository
+
         from .deployments.publishing import Publisher
 
         catalogue = self.catalogue.alone()
@@ -125,6 +127,9 @@ class Deployments:
                 why=error.why,
                 hint="Ask who runs it: deleting is switched off in many registries (in Distribution: storage.delete.enabled).",
             ) from None
+        if isinstance(repository, LayoutRepository):  # In a folder there is nobody else to collect what nothing leads to.
+            for _ in repository.sweep((), dry_run=False):
+                pass
         return gone
 
     def _is_meant(self, found: Found, reference: Reference) -> bool:

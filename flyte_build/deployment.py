@@ -83,7 +83,7 @@ class Deployer:
     @cached_property
     def publisher(self) -> Publisher:
         """Where new deployments go."""
-        return Publisher(self._catalogue.repositories[0], self._stores.cache)
+        return Publisher(self._catalogue.repositories[0], self._stores.cache, self._listener.transferred)
 
     def deploy(self, targets: Sequence[Target], dry: bool = False) -> Deployment:
         """Deploy environments under one version; a `dry` run only says what it would be, and asks nobody.

@@ -38,6 +38,27 @@ class Memory(Protocol):
         """Remember what the last resolve under `label` came to."""
 
 
+class Holder(Protocol):
+    """Somebody who has what a key produced."""
+
+    @property
+    def place(self) -> str:
+        """Where it is, for people."""
+
+
+class Elsewhere(Protocol):
+    """What other machines have made. Nothing that goes wrong there is raised: it is a miss then."""
+
+    def find(self, key: Key) -> Holder | None:
+        """Who has what `key` produced; nothing is fetched."""
+
+    def obtain(self, key: Key, accept: Callable[[Digest], tuple[Digest, ...]]) -> tuple[Record, str] | None:
+        """Fetch what `key` produced, if anyone has it: its record, which is in the memory then, and the place where it was.
+
+        `accept` is given the artifact, and gives the digests that must stay; it raises a `FlyteError` if that is not what it should be.
+        """
+
+
 class Found:
     """What looking a node up came to: its inputs, its record or why there is none, and the seconds that it took."""
 
@@ -63,14 +84,33 @@ class Made:
         self.artifact, self.refs, self.inputs, self.why, self.seconds = artifact, refs, inputs, why, seconds
 
 
+LOCAL = "local"
+
+
 class Outcome:
-    """How a node was resolved: `state` is `cached`, `made` or `missing`; `seconds` are its own."""
+    """How a node was resolved: `state` is `cached`, `made` or `missing`; `seconds` are its own.
+
+    `place` is where a cached one was found: `local`, or the name of a repository.
+    """
 
     def __init__(
-        self, node: "Node", state: str, record: Record | None, key: Key | None, why: str, seconds: float, children: "list[Outcome]"
+        self,
+        node: "Node",
+        state: str,
+        record: Record | None,
+        key: Key | None,
+        why: str,
+        seconds: float,
+        children: "list[Outcome]",
+        place: str = LOCAL,
     ) -> None:
         self.node, self.state, self.record, self.key, self.why = node, state, record, key, why
-        self.seconds, self.children = seconds, children
+        self.seconds, self.children, self.place = seconds, children, place
+
+    @property
+    def fetched(self) -> bool:
+        """Whether another machine made it."""
+        return self.place != LOCAL
 
     @property
     def artifact(self) -> Digest | None:
@@ -87,6 +127,7 @@ class Node(ABC):
     kind: str
     format = 1
     recorded = True  # Whether a record may be written; what cannot be relied on is made each time.
+    shared = False  # Whether what it makes is good on other machines: its artifact is an OCI manifest then.
     ahead = 0.0  # Seconds that went into it before it was looked up.
 
     def __init__(self, name: str, label: str, needs: "tuple[Node, ...]" = ()) -> None:
@@ -103,6 +144,10 @@ class Node(ABC):
     def usable(self, record: Record) -> bool:
         """Whether what a record refers to is still there."""
         return True
+
+    def accept(self, artifact: Digest, inputs: Mapping[str, Value]) -> tuple[Digest, ...]:
+        """What must stay for an artifact that another machine made; raises a `FlyteError` if it is not what `inputs` ask for."""
+        raise NotImplementedError
 
     def explain(self, inputs: Mapping[str, Value], last: Record) -> str:
         """What changed since the last resolve."""
@@ -124,7 +169,7 @@ Resolve = Callable[[Iterable[Node]], Outcomes]
 
 
 class Resolver:
-    """Resolves nodes against a memory.
+    """Resolves nodes against a memory, and what is in `elsewhere`; what is in neither is made.
 
     With `remake` no record is used; with `dry` nothing is made that costs (a node is `missing` then, and so is what needs
     it) and nothing is remembered. `watch` is told each outcome as it comes, `begun` each node that is about to be made.
@@ -137,13 +182,19 @@ class Resolver:
         remake: bool = False,
         dry: bool = False,
         jobs: int = 2,
+        elsewhere: Elsewhere | None = None,
         watch: Callable[[Outcome], None] = lambda outcome: None,
         begun: Callable[[Node, str], None] = lambda node, why: None,
     ) -> None:
         self._memory, self._remake, self._dry, self._jobs = memory, remake, dry, jobs
+        self._elsewhere = None if remake else elsewhere
         self._watch, self._begun = watch, begun
         self._children: dict[Node, _Children] = {}
         self.outcomes: dict[Node, Outcome] = {}
+
+    def shun_others(self) -> None:
+        """From now on take nothing from elsewhere."""
+        self._elsewhere = None
 
     def resolve(self, goals: Iterable[Node]) -> Outcomes:
         """Resolve `goals` and all that they need; independent nodes at the same time. An error of a node is raised."""
@@ -157,14 +208,14 @@ class Resolver:
             sorter.add(node, *needs)
             waiting += needs
         sorter.prepare()
-        making: dict[Future[tuple[Made, float]], tuple[Node, Found]] = {}
+        making: dict[Future[tuple[Made | _Taken, float]], tuple[Node, Found]] = {}
         pool = None
         try:
             while sorter.is_active():
                 missed = [miss for node in sorter.get_ready() if (miss := self._settle(node, sorter.done))]
                 if len(missed) == 1 and not making:
                     node, found = missed[0]
-                    self._finish(node, found, *self._make(node))
+                    self._finish(node, found, *self._make(node, found))
                     sorter.done(node)
                     continue
                 if missed and pool is None:
@@ -173,7 +224,7 @@ class Resolver:
                     pool = ThreadPoolExecutor(self._jobs)
                 for node, found in missed:
                     assert pool is not None
-                    making[pool.submit(self._make, node)] = (node, found)
+                    making[pool.submit(self._make, node, found)] = (node, found)
                 if making:
                     from concurrent.futures import FIRST_COMPLETED, wait
 
@@ -186,9 +237,13 @@ class Resolver:
                 pool.shutdown(cancel_futures=True)
         return self.outcomes
 
-    def _make(self, node: Node) -> tuple[Made, float]:
-        """Make a node, and say how long that took, apart from what it resolved on the way."""
+    def _make(self, node: Node, found: Found) -> "tuple[Made | _Taken, float]":
+        """Take a node from elsewhere, or make it; and say how long that took, apart from what it resolved on the way."""
         began = time.perf_counter()
+        if node.shared and self._elsewhere:
+            wanted = key(node.kind, node.format, found.inputs)
+            if taken := self._elsewhere.obtain(wanted, lambda artifact: node.accept(artifact, found.inputs)):
+                return _Taken(*taken), time.perf_counter() - began
         children = self._children[node] = _Children()
         made = node.make(self.outcomes, self._nested(children))
         return made, time.perf_counter() - began - children.seconds if made.seconds is None else made.seconds
@@ -222,14 +277,24 @@ class Resolver:
         if found.record:
             found.why = "asked to be made anew"
         if self._dry and not isinstance(node, Cheap):
-            self._add(Outcome(node, "missing", None, key(node.kind, node.format, found.inputs), found.why, time.perf_counter() - began, []))
+            wanted = key(node.kind, node.format, found.inputs)
+            holder = self._elsewhere.find(wanted) if node.shared and self._elsewhere else None
+            if holder:
+                self._add(Outcome(node, "cached", None, wanted, found.why, time.perf_counter() - began, [], holder.place))
+                done(node)
+                return None
+            self._add(Outcome(node, "missing", None, wanted, found.why, time.perf_counter() - began, []))
             done(node)
             return None
         self._begun(node, found.why)
         found.seconds = time.perf_counter() - began
         return node, found
 
-    def _finish(self, node: Node, found: Found, made: Made, seconds: float) -> None:
+    def _finish(self, node: Node, found: Found, made: "Made | _Taken", seconds: float) -> None:
+        if isinstance(made, _Taken):
+            self._memory.set_last(node.label, made.record.key)
+            self._add(Outcome(node, "cached", made.record, made.record.key, found.why, found.seconds + seconds, [], made.place))
+            return
         inputs = made.inputs if made.inputs is not None else found.inputs
         record = Record(key(node.kind, node.format, inputs), node.kind, made.artifact, made.refs, {**inputs})
         if not self._dry and node.recorded:
@@ -241,6 +306,13 @@ class Resolver:
     def _add(self, outcome: Outcome) -> None:
         self.outcomes[outcome.node] = outcome
         self._watch(outcome)
+
+
+class _Taken:
+    """What was fetched, and from where."""
+
+    def __init__(self, record: Record, place: str) -> None:
+        self.record, self.place = record, place
 
 
 class _Children:

@@ -6,7 +6,7 @@ import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from flyte_build.bundler.marker import find
 from flyte_build.bundler.scan import Progress, Scanner
@@ -14,17 +14,18 @@ from flyte_build.bundler.snapshot import Scan
 from flyte_build.cas.cache import Cache
 from flyte_build.cas.counters import Counters
 from flyte_build.cas.digest import Digest
-from flyte_build.cas.encoding import Value
+from flyte_build.cas.encoding import Value, key
 from flyte_build.cas.records import Record
-from flyte_build.errors import BlobCorrupt, BlobMissing, FlyteError, StoreError, UsageError
+from flyte_build.errors import BlobCorrupt, BlobMissing, ExtractionRefused, FlyteError, StoreError, UsageError
 
 from .config.settings import CopyStyle
 from .discovery import Discovery
-from .graph import Cheap, Made, Node, Outcome, Outcomes, Resolve, Resolver, counted
+from .graph import Cheap, Elsewhere, Made, Node, Outcome, Outcomes, Resolve, Resolver, counted
 from .project import Project
 
 if TYPE_CHECKING:
     from flyte_build.bundler.budget import Budget
+    from flyte_build.bundler.bundle import Bundle
     from flyte_build.bundler.layer import Layer
     from flyte_build.bundler.tree import Tree
 
@@ -142,6 +143,7 @@ class BundleNode(Node):
     """A tree as a bundle in the store. The artifact is the manifest's digest; the tree's is the identity."""
 
     kind = "bundle"
+    shared = True
 
     def __init__(self, tree: TreeNode, cache: Cache, counters: Counters, root: str) -> None:
         super().__init__(tree.name, "bundle" + tree.label.removeprefix("tree"), (tree,))
@@ -155,6 +157,10 @@ class BundleNode(Node):
         """Whether all blobs are there (the last of the references is the tree's identity, which is no blob)."""
         return all(map(self._cache.blobs.has, record.refs[:-1]))
 
+    def accept(self, artifact: Digest, inputs: Mapping[str, Value]) -> tuple[Digest, ...]:
+        """All blobs of a bundle that another machine made, and its tree. Raises a `FlyteError` if it holds another tree."""
+        return accept_bundle(self._cache, artifact, inputs)
+
     def explain(self, inputs: Mapping[str, Value], last: Record) -> str:
         """What its tree says."""
         return "the tree changed"
@@ -167,6 +173,14 @@ class BundleNode(Node):
         parts = [(tree.part_digest(positions), positions) for positions in cut(tree.sizes())]
         has = self._cache.blobs.has
         return [PackNode(at, self.label, part, partial(write, part, places), has) for at, (part, places) in enumerate(parts)]
+
+    def adopt_packs(self, fetched: "Bundle") -> None:
+        """Record the packs of a bundle that another machine made and that proved right, so that an edit remakes one of them."""
+        parts = self.packs(_nothing_to_write)
+        if len(parts) == len(fetched.packs):  # Else it was cut otherwise.
+            for node, layer in zip(parts, fetched.packs, strict=True):
+                inputs = node.inputs({})
+                self._cache.records.add(Record(key(node.kind, node.format, inputs), node.kind, layer.diff_id, (layer.digest,), inputs))
 
     def make(self, outcomes: Outcomes, resolve: Resolve) -> Made:
         """Write the packs that are not there yet, then the manifest."""
@@ -199,10 +213,25 @@ class BundleNode(Node):
         return Made(made.manifest, (*made.blobs(), tree.digest))
 
 
+def _nothing_to_write(part: Digest, positions: list[int]) -> "Layer":
+    raise AssertionError("No pack is made here")
+
+
+def accept_bundle(cache: Cache, artifact: Digest, inputs: Mapping[str, Any]) -> tuple[Digest, ...]:
+    """What `BundleNode.accept` gives for these inputs: for a bundle that is fetched for its own sake."""
+    from flyte_build.bundler import bundle
+
+    found = bundle.read(artifact, cache.blobs)
+    if bundle.read_tree(found, cache.blobs).digest != inputs["tree"]:
+        raise ExtractionRefused(f"{artifact} is the bundle of another tree", why=f"It holds {found.tree}.")
+    return (*found.blobs(), found.tree)
+
+
 class Preparation:
     """Everything that one FILE needs, as a graph over one cache; nodes are resolved in the order in which they are asked for.
 
-    `said` is told sentences for the user, `watch` and `begun` what happens to nodes, `progress` how far reading is.
+    `said` is told sentences for the user, `watch` and `begun` what happens to nodes, `progress` how far reading is; `elsewhere` is what
+    other machines have made.
     """
 
     def __init__(
@@ -220,11 +249,12 @@ class Preparation:
         progress: Progress = lambda done, total: None,
         allowed: frozenset[str] = frozenset(),
         budget: "Budget | None" = None,
+        elsewhere: Elsewhere | None = None,
     ) -> None:
-        self.project, self.cache, self._said, self._budget = project, cache, said, budget
-        self._resolver = Resolver(cache.records, remake=remake, dry=dry, watch=watch, begun=begun)
+        self.project, self.cache, self._said, self._budget, self._elsewhere = project, cache, said, budget, elsewhere
+        self._resolver = Resolver(cache.records, remake=remake, dry=dry, elsewhere=elsewhere, watch=watch, begun=begun)
         self.discovery = Discovery(project, cache, counters, said, dry, lambda: self.tree.scan_ahead())
-        blobs = None if dry else cache.blobs
+        blobs = None if dry or elsewhere else cache.blobs  # Nothing is packed before it is known whether others have it.
         scanner = Scanner(project.root, cache.index, counters, blobs=blobs, budget=budget, allowed=allowed, progress=progress)
         self.tree = TreeNode(project, self.discovery, copy_style, scanner, self._previous_tree)
         self.bundle = BundleNode(self.tree, cache, counters, project.root)
@@ -248,15 +278,25 @@ class Preparation:
             self.cache.publish_index()
         return outcomes
 
+    def fetch(self) -> Outcome:
+        """Resolve all, in a dry preparation, and fetch the bundle if others have it and this machine has not."""
+        outcomes = self._resolver.resolve([self.bundle])
+        outcome = outcomes[self.bundle]
+        if outcome.fetched and outcome.key is not None and self._elsewhere is not None:
+            inputs = self.bundle.inputs(outcomes)
+            if not self._elsewhere.obtain(outcome.key, lambda artifact: self.bundle.accept(artifact, inputs)):
+                outcome.state = "missing"
+        return outcome
+
+    def shareable(self) -> list[Record]:
+        """The records of all that was resolved and is good on other machines."""
+        return [each.record for each in self._resolver.outcomes.values() if each.node.shared and each.record]
+
     def survey(self) -> list[Outcome]:
         """Resolve all without making anything, also the packs of a bundle that is there; needed nodes come first."""
         outcomes = self._resolver.resolve([self.bundle])
         if outcomes[self.tree].artifact is not None:
-
-            def unwritten(part: Digest, positions: list[int]) -> "Layer":
-                raise AssertionError("A survey makes nothing")
-
-            packs = Resolver(self.cache.records, dry=True).resolve(self.bundle.packs(unwritten))
+            packs = Resolver(self.cache.records, dry=True).resolve(self.bundle.packs(_nothing_to_write))
             outcomes[self.bundle].children[:] = packs.values()
         return self.outcomes
 
@@ -280,16 +320,26 @@ class Preparation:
 
         record = self._resolver.outcomes[self.bundle].record
         for left in range(len(record.refs) if record else 1, -1, -1):  # Each turn finds one bad blob at least.
-            manifest = self._resolver.outcomes[self.bundle].artifact
-            assert manifest is not None
+            outcome = self._resolver.outcomes[self.bundle]
+            assert outcome.record is not None
             try:
-                return extraction.extract(self.cache, bundle.read(manifest, self.cache.blobs), self._budget or Budget())
+                held = bundle.read(outcome.record.artifact, self.cache.blobs)
+                folder = extraction.extract(self.cache, held, self._budget or Budget())
+                if outcome.fetched:
+                    self.bundle.adopt_packs(held)
+                return folder
             except (BlobCorrupt, BlobMissing) as error:
                 if not left:
                     raise
                 self._said(f"{error.what}; it is made again.")
-                del self._resolver.outcomes[self.bundle]
-                self.resolve()
+            except ExtractionRefused as error:
+                if not outcome.fetched:
+                    raise
+                self._said(f"What {outcome.place} holds is not used: {error.what}. {error.why}")
+                self.cache.records.remove(outcome.record.key)
+                self._resolver.shun_others()
+            del self._resolver.outcomes[self.bundle]
+            self.resolve()
         raise StoreError("The bundle cannot be extracted")
 
     def _previous_tree(self) -> "Tree | None":

@@ -20,6 +20,7 @@ from .discovery import Discovery
 from .importing import root_folders
 from .prepare import Preparation
 from .project import Project
+from .sharing import Sharing
 
 if TYPE_CHECKING:
     from flyte_build.bundler.tree import Entry
@@ -49,6 +50,7 @@ class Runner:
             )
         self.project, self.settings, self.stores, self.listener = project, settings, stores, listener
         self._spare = spare
+        self.sharing = Sharing(settings.registries, stores.cache, stores.counters, settings.project, listener.said, listener.transferred)
         self.preparation = Preparation(
             project,
             settings.copy_style,
@@ -62,6 +64,7 @@ class Runner:
             progress=listener.progress,
             allowed=settings.allow_secrets,
             budget=settings.budget,
+            elsewhere=self.sharing if settings.registries.reads else None,
         )
 
     def discover(self) -> Discovery:
@@ -117,12 +120,16 @@ class Runner:
             tree = self.preparation.resolve()[self.preparation.tree].artifact
             assert tree is not None
             lease = cache.lease([tree])
+        self.sharing.publish(self.preparation.shareable())
         settings = self.settings if self.settings.version else replace(self.settings, version=tree.short)
         try:
             prepared = replace(call, settings=settings, code=code, tree=tree)
-            return run_in_worker(prepared, self.stores, self.listener, self._spare(), began)
+            finished = run_in_worker(prepared, self.stores, self.listener, self._spare(), began)
         finally:
             lease.release()
+        if published := self.sharing.finish():
+            self.listener.published(str(self.settings.registries.write), len(published))
+        return finished
 
 
 def run_in_worker(call: Call, stores: Stores, listener: Listener, spare: "Worker | None", began: float) -> Finished:

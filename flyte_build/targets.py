@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -10,8 +9,6 @@ from typing import Any
 from flyte_build.errors import DeploymentError, UsageError
 
 from .running import Runner
-
-_NEVER = frozenset(("__pycache__", "node_modules", "site-packages", "build", "dist"))
 
 
 @dataclass(frozen=True)
@@ -92,22 +89,3 @@ def once_each(targets: Iterable[Target]) -> list[Target]:
                 found[each["name"]] = (target.runner, each)
     runners = {id(runner): runner for runner, _ in found.values()}
     return [Target(runner, [each for owner, each in found.values() if owner is runner]) for runner in runners.values()]
-
-
-def files_below(folder: str) -> list[str]:
-    """The Python files below a folder that may declare environments, sorted; those that do not speak of flyte are not imported."""
-    found = []
-    for here, folders, files in os.walk(folder):
-        folders[:] = [name for name in folders if not name.startswith(".") and name not in _NEVER and not _is_venv(f"{here}/{name}")]
-        found += [path for name in files if name.endswith(".py") and _may_declare(path := os.path.join(here, name))]
-    return sorted(found)
-
-
-def _is_venv(folder: str) -> bool:
-    return os.path.exists(f"{folder}/pyvenv.cfg")
-
-
-def _may_declare(path: str) -> bool:
-    with open(path, "rb") as file:
-        text = file.read()
-    return b"flyte" in text or b".clone_with(" in text

@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import uuid
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -26,6 +27,7 @@ from flyte_build.cas.digest import Digest
 from flyte_build.cas.encoding import key
 from flyte_build.cas.records import Record
 from tests.command import TASKS, Shell
+from tests.registries import Server, serve
 
 settings.register_profile("flyte", deadline=None, suppress_health_check=list(HealthCheck), derandomize="CI" in os.environ, database=None)
 settings.load_profile("flyte")
@@ -261,3 +263,16 @@ def flyte(tmp_path: Path) -> Iterator[Shell]:
     yield Shell(project, tmp_path / "home")
     for folder, _, _ in os.walk(tmp_path / "home"):
         os.chmod(folder, 0o700)
+
+
+@pytest.fixture(scope="session")
+def registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A registry that wants no login, for all tests together."""
+    with serve(tmp_path_factory.mktemp("registry")) as server:
+        yield server
+
+
+@pytest.fixture
+def repository(registry: Server) -> str:
+    """A repository of that registry which no other test uses."""
+    return registry.repository(f"test/{uuid.uuid4().hex}")

@@ -21,6 +21,7 @@ from flyte_build.cas.cache import Cache
 from flyte_build.cas.counters import Counters
 from flyte_build.errors import BudgetExceeded, ScanError, SecretRefused
 from tests.conftest import Executable, Files, Link, clock_moves, entries_of, opened, read_files, scan, temporary, tree_of, write_files
+from tests.needs import need
 
 
 def included(cache: Cache, root: Path) -> set[str]:
@@ -141,12 +142,12 @@ ignored_trees = st.tuples(
 @pytest.fixture(scope="module")
 def repository() -> Any:
     """A git repository that looks at no configuration but its own."""
+    need("git")
     with temporary() as folder:
         subprocess.run(["git", "init", "-q", str(folder / "git")], check=True)
         yield folder / "git" / ".git"
 
 
-@pytest.mark.skipif(shutil.which("git") is None, reason="needs git")
 @settings(max_examples=150)
 @given(ignored_trees)
 @example(({"a/a", "a/b/c"}, {"": ["a/**/"]}))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import json
 import os
-import shutil
 import subprocess
 import tarfile
 import unicodedata
@@ -41,6 +40,7 @@ from tests.conftest import (
     tree_of,
     write_files,
 )
+from tests.needs import need
 
 LONG = "d" * 90 + "/" + "f" * 200 + ".py"
 ODD: dict[str | bytes, bytes] = {
@@ -365,9 +365,9 @@ while True:
             other.kill()
 
 
-@pytest.mark.skipif(shutil.which("skopeo") is None, reason="needs skopeo")
 def test_the_cache_is_an_oci_layout_that_skopeo_reads_and_copies(cache: Cache, project: Path, tmp_path: Path) -> None:
     """The bundle is found by its name in `index.json`, and its copy can be extracted to the same files."""
+    need("skopeo")
     write_files(project, ODD)
     made = make_bundle(cache, project, "bundle:/home/me/flow.py all")
     cache.publish_index()

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, BinaryIO
 
@@ -15,6 +15,7 @@ from flyte_build.cas.blobs import Blobs, BlobWriter
 from flyte_build.cas.counters import Counters
 from flyte_build.cas.digest import Digest
 from flyte_build.cas.faults import storing
+from flyte_build.cas.folder import make_own
 from flyte_build.cas.lease import locked
 from flyte_build.errors import BlobCorrupt, BlobMissing, RegistryCorrupt
 
@@ -102,28 +103,38 @@ class LayoutRepository:
         with locked(f"{self._folder}/.lock", exclusive=False):
             yield
 
-    def sweep(self) -> Iterator[tuple[Digest, int]]:
-        """Remove the blobs that no tag leads to, and give each with its size in bytes. Waits for those who write."""
+    def sweep(self, without: Collection[Digest], dry_run: bool) -> Iterator[tuple[Digest, int]]:
+        """Remove the blobs that no tag leads to, and give each with its size in bytes. Waits for those who write.
+
+        The manifests `without` are counted as gone, and are not among those that are given.
+        """
         if not os.path.isdir(self._blobs.folder):
             return
         with locked(f"{self._folder}/.lock", exclusive=True):
-            live: set[Digest] = set()
-            waiting = [Descriptor.parse(entry).digest for entry in self._entries()]
-            while waiting:
-                live.add(digest := waiting.pop())
-                manifest = self.manifest(digest)
-                if manifest is not None:
-                    live.update(blob.digest for blob in manifest.blobs())
-                    waiting += [each.digest for each in manifest.manifests if each.digest not in live] if manifest.is_index else []
+            live = self._reachable(without)
             for digest, size in list(self._blobs.names()):
-                if digest not in live:
-                    self._blobs.delete(digest)
+                if digest not in live and digest not in without:
+                    if not dry_run:
+                        self._blobs.delete(digest)
                     yield digest, size
+
+    def _reachable(self, without: Collection[Digest]) -> set[Digest]:
+        """All that the tags lead to, but for what only the manifests `without` do."""
+        live: set[Digest] = set()
+        waiting = [digest for entry in self._entries() if (digest := Descriptor.parse(entry).digest) not in without]
+        while waiting:
+            live.add(digest := waiting.pop())
+            manifest = self.manifest(digest)
+            if manifest is not None:
+                live.update(blob.digest for blob in manifest.blobs())
+                waiting += [each.digest for each in manifest.manifests if each.digest not in live] if manifest.is_index else []
+        return live
 
     def _create(self) -> None:
         if os.path.exists(f"{self._folder}/oci-layout"):
             return
         with storing(f"make the layout {self._folder}"):
+            make_own(self._folder)
             os.makedirs(self._blobs.folder, exist_ok=True)
             with locked(f"{self._folder}/.index.lock", exclusive=True):
                 if not os.path.exists(f"{self._folder}/index.json"):

@@ -68,6 +68,10 @@ class Ledger:
             Key(key) for (key,) in self._database.execute("SELECT key FROM publications WHERE place=? AND published=?", (str(place), _OWED))
         ]
 
+    def owed_anywhere(self) -> list[Key]:
+        """What is to be published, wherever that is."""
+        return [Key(key) for (key,) in self._database.execute("SELECT DISTINCT key FROM publications WHERE published=?", (_OWED,))]
+
     def settle(self, place: RepositoryName, key: Key, at: float | None = None) -> None:
         """Remember that a record was published there, now or at a time."""
         self._database.execute(

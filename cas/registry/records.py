@@ -7,27 +7,33 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
 from flyte_build.cas.digest import Digest, Key
 from flyte_build.cas.records import Record
-from flyte_build.errors import RegistryCorrupt
+from flyte_build.errors import RegistryCorrupt, RegistryRefused
 
 from .descriptor import Descriptor
 from .manifest import Manifest
+from .repository import Repository
 
 TYPE = "application/vnd.flyte.record.v1+json"
 PREFIX = "record."
+_PARALLEL = 8
 KEY, KIND, PROJECT, INPUTS = "dev.flyte.key", "dev.flyte.kind", "dev.flyte.project", "dev.flyte.inputs"
 CREATED = "org.opencontainers.image.created"  # image-spec, annotations.md: RFC 3339.
 
 
 @dataclass(frozen=True)
 class PublishedRecord:
-    """A record as it stands in a repository: `artifact` names a manifest, `published` are seconds since the epoch."""
+    """A record as it stands in a repository: `artifact` names a manifest, `published` are seconds since the epoch.
+
+    `digest` and `size` (in bytes) are those of the record's own index.
+    """
 
     key: Key
     kind: str
@@ -36,6 +42,7 @@ class PublishedRecord:
     inputs: Mapping[str, Any]
     published: float
     digest: Digest
+    size: int
 
     @classmethod
     def parse(cls, manifest: Manifest) -> "PublishedRecord":
@@ -47,7 +54,7 @@ class PublishedRecord:
             published = datetime.fromisoformat(texts[CREATED]).timestamp()
             inputs = json.loads(texts[INPUTS])
             key = Key(Key.parse(texts[KEY]))
-            return cls(key, texts[KIND], manifest.manifests[0], texts[PROJECT], inputs, published, manifest.digest)
+            return cls(key, texts[KIND], manifest.manifests[0], texts[PROJECT], inputs, published, manifest.digest, len(manifest.data))
         except (KeyError, ValueError, TypeError, OverflowError, RecursionError) as error:
             raise RegistryCorrupt(f"{manifest.digest} is no record", why=f"{error!r:.200}") from None
 
@@ -67,3 +74,30 @@ def record_index(record: Record, artifact: Descriptor, project: str) -> Manifest
         CREATED: datetime.fromtimestamp(int(time.time()), UTC).isoformat(),
     }
     return Manifest.of_manifests([artifact], artifact_type=TYPE, annotations=annotations)
+
+
+def delete_record(repository: Repository, digest: Digest) -> None:
+    """Remove a record by its own digest. Raises `RegistryRefused` where the registry does not allow it."""
+    try:
+        repository.delete_manifest(digest)
+    except RegistryRefused as error:
+        raise RegistryRefused(
+            f"{repository.name} does not allow deletion",
+            why=error.why,
+            hint=f"Switch it on in the registry, or let the registry's own rules remove tags that begin with `{PREFIX}`.",
+        ) from None
+
+
+def published_records(repository: Repository) -> Iterator[PublishedRecord]:
+    """All records in a repository; what stands under a record's tag and is none is passed over."""
+
+    def read(tag: str) -> PublishedRecord | None:
+        try:
+            manifest = repository.manifest(tag)
+            record = manifest and PublishedRecord.parse(manifest)
+            return record if record and tag_of(record.key) == tag else None
+        except RegistryCorrupt:
+            return None
+
+    with ThreadPoolExecutor(_PARALLEL) as pool:
+        yield from filter(None, pool.map(read, [tag for tag in repository.tags() if tag.startswith(PREFIX)]))

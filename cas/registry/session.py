@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ipaddress
 import json
+import logging
 import os
 import re
 from collections.abc import Mapping
@@ -17,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Protocol, cast
 from urllib.parse import urljoin, urlsplit
 
 import oras.auth.utils
+import oras.logger
 import oras.provider
 import urllib3
 from requests import Request
@@ -28,6 +30,7 @@ from flyte_build._version import __version__
 from flyte_build.cas.counters import Counters
 from flyte_build.errors import RegistryDenied, RegistryRefused, RegistryUnreachable
 
+from . import credentials
 from .name import RepositoryName, redacted
 from .patience import Transient
 
@@ -65,6 +68,7 @@ class Session:
         self.name, self._counters = name, counters
         self._scheme = name.scheme or ("http" if name.is_loopback else "https")
         self._settled = self._scheme == "https" or bool(name.scheme)
+        oras.logger.logger.set_level(logging.CRITICAL)  # What it says may hold what a credential helper printed.
         self._verify = next((path for each in _CA_VARIABLES if (path := os.environ.get(each))), True)
         self._oras = oras.provider.Registry(name.host, insecure=self._scheme == "http", tls_verify=self._verify)
         session = self._oras.session
@@ -74,10 +78,20 @@ class Session:
         session.mount("http://", self._adapter)
         session.mount("https://", self._adapter)
         self._pools: dict[tuple[str, str], tuple[HTTPConnectionPool, str | None]] = {}
-        self._container = self._oras.get_container(f"{name.host}/{name.path}")
         self._authorization = ""
+        self._basic: str | None = None
         self._loaded = False
         self._lock = Lock()
+
+    @property
+    def base(self) -> str:
+        """The address that says whether one may use the registry at all."""
+        return f"{self._scheme}://{self.name.host}/v2/"
+
+    def use(self, user: str, password: str) -> None:
+        """Use these credentials, and no others."""
+        self._oras.auth.set_basic_auth(user, password)
+        self._basic, self._loaded = self._oras.auth._basic_auth, True
 
     def url(self, rest: str) -> str:
         """The address of something in the repository: `manifests/<reference>`, `blobs/<digest>`, ..."""
@@ -180,19 +194,13 @@ class Session:
             if self._authorization != used:  # Another thread has it by now.
                 return True
             if not self._loaded:
-                self._loaded = True
-                try:
-                    self._oras.auth.load_configs(self._container)
-                except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-                    raise RegistryDenied(
-                        f"The credentials for {self.name.host} could not be read",
-                        why=f"{type(error).__name__} in docker's config.json or a helper.",
-                    ) from None
-            basic = getattr(self._oras.auth, "_basic_auth", None)
+                self._basic, self._loaded = credentials.find(self.name.host, self._oras.auth), True
+                if self._basic:
+                    self._oras.auth._basic_auth = self._basic
             if kind == "bearer":
                 self._authorization = f"Bearer {self._token(challenge)}"
-            elif kind == "basic" and basic:
-                self._authorization = f"Basic {basic}"
+            elif kind == "basic" and self._basic:
+                self._authorization = f"Basic {self._basic}"
             return self._authorization != used
 
     def _token(self, challenge: str) -> str:

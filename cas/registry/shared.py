@@ -6,7 +6,7 @@ what could not be published is published by a later command.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from flyte_build.cas.cache import Cache
@@ -16,9 +16,11 @@ from flyte_build.errors import BlobMissing, FlyteError, RegistryError, RegistryU
 
 from .ledger import Ledger
 from .manifest import Manifest
-from .records import PublishedRecord, record_index, tag_of
+from .records import PublishedRecord, delete_record, published_records, record_index, tag_of
 from .repository import Repository
 from .transfer import Progress, Transfer
+
+_MANY = 20  # Keys that are rather looked for in the list of all tags.
 
 
 @dataclass(frozen=True)
@@ -35,7 +37,10 @@ class Offer:
 
 
 class SharedCache:
-    """Repositories to read from, in order, and at most one to write to. `project` is who publishes; `said` is told what failed, once."""
+    """Repositories to read from, in order, and at most one to write to. `project` is who publishes.
+
+    `said` is told once of a repository that fails; its name is added to `failed`, and it is not asked again.
+    """
 
     def __init__(
         self,
@@ -44,12 +49,13 @@ class SharedCache:
         write: Repository | None,
         project: str,
         said: Callable[[str], None],
-        progress: Progress = lambda done, total: None,
+        progress: Progress,
+        failed: set[str],
     ) -> None:
         self._cache, self._reads, self._write, self._project, self._said = cache, reads, write, project, said
         self._ledger = Ledger(cache.database)
         self._transfer = Transfer(cache.blobs, self._ledger, progress)
-        self._failed: set[str] = set()
+        self._failed = failed
         self._offers: dict[Key, Offer | None] = {}
 
     def find(self, key: Key) -> Offer | None:
@@ -68,12 +74,20 @@ class SharedCache:
                 return None
             record = PublishedRecord.parse(found)
         except RegistryError as error:
-            self._fail(place, error, "It is not used by this command: what it may hold is made here.")
+            self._fail(place, error)
             return None
         if record.key != key:
             self._said(f"{place} holds a record of another key than {key}; it is not used.")
             return None
         return Offer(record, repository)
+
+    def catalogue(self) -> Iterator[Offer]:
+        """All that this project has published in the repositories that are read, each key once. Raises `RegistryError`."""
+        for repository in self._reads:
+            for record in published_records(repository):
+                if record.project == self._project and record.key not in self._offers:
+                    self._offers[record.key] = Offer(record, repository)
+                    yield Offer(record, repository)
 
     def obtain(self, key: Key, accept: Callable[[Digest], tuple[Digest, ...]]) -> tuple[Record, str] | None:
         """Fetch what a repository has under a key, and record it; gives the record and the place where it was found.
@@ -91,7 +105,7 @@ class SharedCache:
         except BlobMissing:
             return None  # It was collected there; whoever makes it publishes it again.
         except RegistryError as error:
-            self._fail(offer.place, error, "What it holds is made here.")
+            self._fail(offer.place, error)
             return None
         except StoreError:
             raise
@@ -105,21 +119,59 @@ class SharedCache:
             self._ledger.settle(self._write.name, key, found.published if is_own else None)
         return record, offer.place
 
-    def owe(self, records: Iterable[Record]) -> bool:
-        """Note which of these records are to be published, and whether anything is."""
-        if self._write is None:
-            return False
-        place = self._write.name
-        for record in records:
-            if self._ledger.is_due(place, record.key):
-                self._ledger.owe(place, record.key)
-        return bool(self._ledger.owed(place))
+    def restore(self, record: Record) -> str:
+        """Fetch the blobs of a record that are not here any more, and say from where; "" if nobody has just those."""
+        for repository in self._reads:
+            offer = self._ask(repository, record.key)
+            if offer and offer.record.artifact.digest == record.artifact:
+                try:
+                    self._transfer.pull(record.artifact, repository)
+                    return offer.place
+                except BlobMissing:
+                    continue
+                except RegistryError as error:
+                    self._fail(offer.place, error)
+        return ""
 
-    def publish(self) -> int:
-        """Publish all that is owed; gives how many records that were. What fails stays owed, and is said."""
+    def lacking(self, keys: Iterable[Key], anywhere: bool) -> set[Key]:
+        """The keys of which the repository that is written to has no record; with `anywhere`, and no other that is read has one.
+
+        Raises `RegistryError` if that cannot be told of the one that is written to.
+        """
+        write = self._write
+        if write is None:
+            return set()
+        absent = self._absent(write, keys)
+        for repository in self._reads if anywhere else ():
+            if repository.name != write.name and str(repository.name) not in self._failed:
+                try:
+                    absent = self._absent(repository, absent)
+                except RegistryError as error:
+                    self._fail(str(repository.name), error)
+        return absent
+
+    def _absent(self, repository: Repository, keys: Iterable[Key]) -> set[Key]:
+        """The keys of which a repository has no record; what was found there already is not asked for again."""
+        asked = [key for key in keys if not ((offer := self._offers.get(key)) and offer.repository.name == repository.name)]
+        if len(asked) > _MANY:
+            tags = set(repository.tags())
+            return {key for key in asked if tag_of(key) not in tags}
+        return {key for key in asked if repository.manifest(tag_of(key)) is None}
+
+    def remove(self, key: Key) -> bool:
+        """Remove the record of a key from the repository that is written to, and say whether there was one. Raises `RegistryError`."""
+        found = self._write.manifest(tag_of(key)) if self._write else None
+        if found is None or self._write is None:
+            return False
+        delete_record(self._write, found.digest)
+        self._ledger.drop(self._write.name, key)
+        return True
+
+    def publish(self) -> list[Record]:
+        """Publish all that is owed; gives the records. What fails stays owed, and is said."""
+        published: list[Record] = []
         if self._write is None or str(self._write.name) in self._failed:
-            return 0
-        published = 0
+            return published
         for key in self._ledger.owed(self._write.name):
             record = self._cache.records.find(key)
             if record is None or not self._cache.blobs.has(record.artifact):
@@ -127,9 +179,9 @@ class SharedCache:
                 continue
             try:
                 self._publish(record, self._write)
-                published += 1
+                published.append(record)
             except RegistryError as error:
-                self._fail(str(self._write.name), error, "What this command made is published by the next one.")
+                self._fail(str(self._write.name), error)
                 break
         return published
 
@@ -157,9 +209,10 @@ class SharedCache:
             self._cache.records.remove(record.key)  # So that it is fetched when it is needed next.
         self._ledger.settle(repository.name, record.key, theirs.published)
 
-    def _fail(self, place: str, error: RegistryError, then: str) -> None:
-        if place not in self._failed:
-            self._failed.add(place)
-            self._said(
-                " ".join(filter(None, (f"{error.what}." if not error.what.endswith(".") else error.what, error.why, error.hint, then)))
-            )
+    def _fail(self, place: str, error: RegistryError) -> None:
+        if place in self._failed:
+            return
+        self._failed.add(place)
+        why = ": ".join(part.rstrip(".") for part in (error.what, error.why) if part)
+        later = "; what it makes is published by a later one" if self._write and str(self._write.name) == place else ""
+        self._said(f"{why}. This command goes on without it{later}." + (f" {error.hint}" if error.hint else ""))

@@ -1,0 +1,115 @@
+"""`flyte cache warm`."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import click
+
+from flyte_build.attempts import Settings, Stores
+from flyte_build.config.settings import CopyStyle
+from flyte_build.errors import UsageError
+from flyte_build.graph import Outcome
+from flyte_build.project import Project, locate
+from flyte_build.taskfiles import task_files
+from flyte_build.warming import Warmed
+from flyte_build.warming import warm as warm_files
+
+from .console import Console, Quiet, node_json
+from .options import of_a_bundle, of_a_registry, with_registries
+
+_COLUMNS = ("FILE", "WHAT", "STATE", "FROM", "WHY")
+
+
+@click.command()
+@click.option("--check", is_flag=True, help="Make and publish nothing; fail (exit code 3) if anything is missing.")
+@click.option("--jobs", type=click.IntRange(1), default=2, show_default=True, help="How many files to prepare at a time.")
+@click.option("--summary", metavar="FILE", type=click.Path(), help="Append a summary in Markdown to FILE, for the page of a CI job.")
+@click.option("--all", "everything", is_flag=True, help="All files below the project's root that hold tasks.")
+@of_a_bundle
+@of_a_registry
+@click.argument("files", metavar="[FILE]...", type=click.Path(), nargs=-1)
+@click.pass_obj
+def warm(
+    console: Console,
+    /,
+    check: bool,
+    jobs: int,
+    summary: str | None,
+    everything: bool,
+    copy_style: CopyStyle | None,
+    root_dir: str | None,
+    files: tuple[str, ...],
+    **registries: Any,
+) -> None:
+    """Prepare and publish all that the tasks of each FILE need, and run nothing."""
+    projects = _projects(files, everything, root_dir)
+    config = with_registries(console.configuration(projects[0].root), **registries)
+    settings = Settings.configured(config, copy_style=copy_style, version="-")
+    stores, warmed = Stores(console), []
+    for each in warm_files(projects, settings, stores, Quiet(console), check=check, jobs=jobs):
+        if each.holds_tasks or not everything:
+            warmed.append(each)
+            _note(console, each, check)
+    if summary is not None:
+        with open(summary, "a", encoding="utf-8") as page:
+            page.write(_markdown(warmed, check))
+    if console.json:
+        nodes = [
+            {
+                "file": each.file,
+                **node_json(outcome),
+                "published": outcome.key not in each.unpublished if settings.registries.write else None,
+            }
+            for each in warmed
+            for outcome in each.outcomes
+        ]
+        errors = [{"file": each.file, "message": each.error.what} for each in warmed if each.error]
+        console.document({"nodes": nodes, "errors": errors, "counters": stores.counters.snapshot()})
+    else:
+        console.table(_COLUMNS, _rows(warmed))
+    if not all(each.complete for each in warmed):
+        raise click.exceptions.Exit(3)
+
+
+def _projects(files: tuple[str, ...], everything: bool, root_dir: str | None) -> list[Project]:
+    if everything == bool(files):
+        raise UsageError("`flyte cache warm` takes files, or --all", hint="For example: flyte cache warm --all")
+    if everything:
+        files = tuple(task_files(os.path.realpath(root_dir or os.getcwd())))
+        if not files:
+            raise UsageError("No file below this folder imports flyte", hint="Go to the project's root, or name it with --root-dir.")
+    return [locate(file, root_dir) for file in dict.fromkeys(files)]
+
+
+def _note(console: Console, warmed: Warmed, check: bool) -> None:
+    """A line for a file that is done, while others are still under way."""
+    if warmed.error is not None:
+        console.note(f"{console.style('failed', fg='red')}   {warmed.file}: {warmed.error}", "error")
+    else:
+        word = "ready" if warmed.complete else "missing" if check else "unpublished"
+        console.note(f"{console.style(word, fg='green' if warmed.complete else 'red'):8} {warmed.file}")
+
+
+def _rows(warmed: list[Warmed]) -> list[tuple[str, ...]]:
+    rows: list[tuple[str, ...]] = []
+    for each in warmed:
+        rows += [(each.file, *_cells(outcome, each)) for outcome in each.outcomes if outcome.node.shared]
+        if each.error:
+            rows.append((each.file, "", "failed", "", each.error.what))
+    return rows
+
+
+def _cells(outcome: Outcome, warmed: Warmed) -> tuple[str, str, str, str]:
+    state = f"{outcome.state}, not published" if outcome.key in warmed.unpublished else outcome.state
+    return outcome.node.kind, state, outcome.place if outcome.state == "cached" else "", outcome.why
+
+
+def _markdown(warmed: list[Warmed], check: bool) -> str:
+    """A table as GitHub and GitLab render it (GitHub Flavored Markdown, "Tables")."""
+    ready = sum(each.complete for each in warmed)
+    lines = [f"### flyte cache {'check' if check else 'warm'}: {ready} of {len(warmed)} files ready", ""]
+    lines += [f"| {' | '.join(_COLUMNS).lower()} |", "|" + " --- |" * len(_COLUMNS)]
+    lines += [f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in row)} |" for row in _rows(warmed)]
+    return "\n".join([*lines, "", ""])

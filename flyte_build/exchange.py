@@ -1,0 +1,95 @@
+"""Fetching and publishing by hand: what some files need, or all that there is of a project."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from flyte_build.cas.cache import Cache
+from flyte_build.cas.digest import Digest
+from flyte_build.cas.encoding import key
+from flyte_build.cas.records import Record
+
+from .attempts import Listener, Settings, Stores
+from .prepare import BundleNode, accept_bundle
+from .project import Project
+from .running import Runner
+from .sharing import Sharing
+
+Accept = Callable[[Cache, Digest, Mapping[str, Any]], tuple[Digest, ...]]
+_ACCEPT: Mapping[str, tuple[int, Accept]] = {BundleNode.kind: (BundleNode.format, accept_bundle)}
+"""For each kind that is shared: the format of its keys, and what looks at an artifact."""
+
+
+@dataclass(frozen=True)
+class Item:
+    """One thing of some `kind` and `key`. `state` is `here` (it was), `fetched`, `published`, `there` (it was) or `missing`."""
+
+    kind: str
+    key: str
+    name: str
+    state: str
+    place: str
+
+
+class Exchange:
+    """Moves what is shared between this machine and the repositories that are configured."""
+
+    def __init__(self, settings: Settings, stores: Stores, listener: Listener) -> None:
+        self._settings, self._stores, self._listener = settings, stores, listener
+        self._sharing = Sharing(settings.registries, stores.cache, stores.counters, settings.project, listener.said, listener.transferred)
+
+    def pull(self, projects: Sequence[Project]) -> Iterator[Item]:
+        """Fetch what these files need and others have made; nothing is made."""
+        for runner in self._runners(projects):
+            outcome = runner.preparation.fetch()
+            state = "missing" if outcome.state == "missing" else "fetched" if outcome.fetched else "here"
+            yield Item(outcome.node.kind, outcome.key or "", runner.project.file, state, outcome.place if state == "fetched" else "")
+
+    def pull_all(self) -> Iterator[Item]:
+        """Fetch all that this project has in the repositories that are read."""
+        for offer in self._sharing.shared.catalogue():
+            record = offer.record
+            known = _ACCEPT.get(record.kind)
+            if known is None or record.key != key(record.kind, known[0], record.inputs):
+                continue  # Of a newer version's kind, or not what its key says.
+            if self._stores.cache.records.find(record.key):
+                yield Item(record.kind, record.key, "", "here", "")
+                continue
+            with self._stores.cache.preparing():
+                taken = self._sharing.obtain(record.key, _accepting(known[1], self._stores.cache, record.inputs))
+            yield Item(record.kind, record.key, "", "fetched" if taken else "missing", offer.place if taken else "")
+
+    def push(self, projects: Sequence[Project]) -> Iterator[Item]:
+        """Publish what these files need and is here; nothing is made."""
+        for runner in self._runners(projects):
+            runner.preparation.resolve()
+            records = runner.preparation.shareable()
+            if not records:
+                yield Item(BundleNode.kind, "", runner.project.file, "missing", "")
+            yield from self._publish(records, runner.project.file)
+
+    def push_all(self) -> Iterator[Item]:
+        """Publish all that is here and good on other machines."""
+        yield from self._publish([record for kind in _ACCEPT for record in self._stores.cache.records.of_kind(kind)], "")
+
+    def _runners(self, projects: Sequence[Project]) -> Iterator[Runner]:
+        for project in projects:
+            runner = Runner(project, self._settings, self._stores, self._listener, dry=True)
+            with self._stores.cache.preparing():
+                runner.preparation.discover()
+                yield runner
+
+    def _publish(self, records: Sequence[Record], name: str) -> Iterator[Item]:
+        place = str(self._settings.registries.write)
+        lacking = self._sharing.lacking([record.key for record in records], anywhere=False, forget=True)
+        self._sharing.publish(record for record in records if record.key in lacking)
+        published = {record.key for record in self._sharing.finish()}
+        for record in records:
+            state = "published" if record.key in published else "missing" if record.key in lacking else "there"
+            yield Item(record.kind, record.key, name, state, place)
+
+
+def _accepting(accept: Accept, cache: Cache, inputs: Mapping[str, Any]) -> Callable[[Digest], tuple[Digest, ...]]:
+    return lambda artifact: accept(cache, artifact, inputs)

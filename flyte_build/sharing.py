@@ -1,0 +1,133 @@
+"""Sharing what is prepared, as configured: looking in repositories, and publishing while something else is done.
+
+Repositories are opened when something is asked of them: a command that finds all on this machine sends nothing, and loads no client.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+from flyte_build.cas.cache import Cache
+from flyte_build.cas.counters import Counters
+from flyte_build.cas.digest import Digest, Key
+from flyte_build.cas.records import Record
+
+from .config.registries import Registries
+
+if TYPE_CHECKING:
+    from threading import Thread
+
+    from flyte_build.cas.registry.ledger import Ledger
+    from flyte_build.cas.registry.name import RepositoryName
+    from flyte_build.cas.registry.repository import Repository
+    from flyte_build.cas.registry.shared import Offer, SharedCache
+
+Progress = Callable[[int, int], None]
+
+
+class Sharing:
+    """The repositories of a command. `project` is who publishes; `said` is told sentences, `progress` how many bytes of how many
+    were moved, but not while the command does something else meanwhile.
+    """
+
+    def __init__(
+        self,
+        registries: Registries,
+        cache: Cache,
+        counters: Counters,
+        project: str,
+        said: Callable[[str], None],
+        progress: Progress = lambda done, total: None,
+    ) -> None:
+        self._registries, self._cache, self._counters, self._project = registries, cache, counters, project
+        self._said, self._progress = said, progress
+        self._failed: set[str] = set()
+        self._publishing: Thread | None = None
+        self._awaited = False
+        self._published: list[Record] = []
+
+    @cached_property
+    def shared(self) -> "SharedCache":
+        """The shared cache over this command's cache."""
+        return self._open(self._cache, self._progress)
+
+    def _open(self, cache: Cache, progress: Progress) -> "SharedCache":
+        from flyte_build.cas.registry.opening import open_repository
+        from flyte_build.cas.registry.patience import Patience
+        from flyte_build.cas.registry.shared import SharedCache
+
+        patience = Patience()
+        opened: dict[str, Repository] = {}
+
+        def repository(name: RepositoryName) -> Repository:
+            return opened.setdefault(str(name), open_repository(name, self._counters, patience))
+
+        write = repository(self._registries.write) if self._registries.write else None
+        reads = [repository(name) for name in self._registries.reads]
+        return SharedCache(cache, reads, write, self._project, self._said, progress, self._failed)
+
+    def find(self, key: Key) -> "Offer | None":
+        """Who has what `key` produced; nothing is fetched."""
+        return self.shared.find(key)
+
+    def obtain(self, key: Key, accept: Callable[[Digest], tuple[Digest, ...]]) -> tuple[Record, str] | None:
+        """Fetch what `key` produced, if anyone has it."""
+        return self.shared.obtain(key, accept)
+
+    def lacking(self, keys: Iterable[Key], *, anywhere: bool, forget: bool) -> set[Key]:
+        """Those of some keys of which the repository that is written to has no record, whatever this machine remembers.
+
+        With `anywhere`, those of which no other repository that is read has one either.
+
+        With `forget` it remembers that no more, so that they are published again. Raises `RegistryError` if it cannot be told.
+        """
+        write = self._registries.write
+        if write is None:
+            return set()
+        found = self.shared.lacking(keys, anywhere)
+        if found and forget:
+            ledger = self._ledger()
+            ledger.forget(write)
+            for key in found:
+                ledger.drop(write, key)
+        return found
+
+    def _ledger(self) -> "Ledger":
+        from flyte_build.cas.registry.ledger import Ledger
+
+        return Ledger(self._cache.database)
+
+    def publish(self, records: Iterable[Record]) -> None:
+        """Begin to publish these records, if they are due, and what an earlier command could not publish; `finish` waits for it."""
+        if self._registries.write is None:
+            return
+        ledger = self._ledger()
+        for record in records:
+            if ledger.is_due(self._registries.write, record.key):
+                ledger.owe(self._registries.write, record.key)
+        if ledger.owed(self._registries.write):
+            from threading import Thread
+
+            self._publishing = Thread(target=self._publish, daemon=True)
+            self._publishing.start()
+
+    def _publish(self) -> None:
+        """In a thread, with a database connection of its own: the other is used meanwhile."""
+        cache = Cache(self._cache.root, self._counters, self._said)
+        with cache.preparing():
+            self._published = self._open(cache, self._progress_if_awaited).publish()
+        cache.database.close()
+
+    def _progress_if_awaited(self, done: int, total: int) -> None:
+        if self._awaited:
+            self._progress(done, total)
+
+    def finish(self) -> list[Record]:
+        """Wait until all is published that `publish` has begun to; gives what that was."""
+        if self._publishing:
+            self._awaited = True
+            self._publishing.join()
+            self._publishing = None
+        return self._published

@@ -1,0 +1,62 @@
+"""Warming the cache: what files need is made and published, or only looked for, and nothing is run."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+from .attempts import Listener, Settings, Stores
+from .errors import FlyteError
+from .graph import Outcome
+from .project import Project
+from .running import Runner
+
+
+@dataclass(frozen=True)
+class Warmed:
+    """What came of one file: its nodes, those of them that others cannot have yet (by key), and what went wrong, if anything did."""
+
+    file: str
+    outcomes: Sequence[Outcome]
+    unpublished: frozenset[str] = frozenset()
+    error: FlyteError | None = None
+    holds_tasks: bool = True
+
+    @property
+    def complete(self) -> bool:
+        """Whether all is there that can be shared."""
+        return self.error is None and not self.unpublished and all(each.state != "missing" for each in self.outcomes if each.node.shared)
+
+
+def warm(
+    projects: Sequence[Project], settings: Settings, stores: Stores, listener: Listener, *, check: bool, jobs: int
+) -> Iterator[Warmed]:
+    """Prepare and publish what each file needs, `jobs` files at a time; with `check` nothing is made or published.
+
+    What comes of each file is given in their order, and counted in `stores`.
+    """
+    with ThreadPoolExecutor(jobs) as pool:
+        yield from pool.map(lambda project: _warm(project, settings, stores, listener, check), projects)
+
+
+def _warm(project: Project, settings: Settings, shared: Stores, listener: Listener, check: bool) -> Warmed:
+    stores = Stores(listener, shared.places, shared.counters)  # Each thread has connections of its own.
+    try:
+        runner = Runner(project, settings, stores, listener, dry=check)
+        with stores.cache.preparing():
+            tasks = runner.preparation.discover().document["tasks"]
+            if not tasks:
+                return Warmed(project.file, [], holds_tasks=False)
+            runner.preparation.resolve()
+        outcomes = runner.preparation.outcomes
+        keys = [each.key for each in outcomes if each.node.shared and each.key and each.state != "missing"]
+        lacking = runner.sharing.lacking(keys, anywhere=True, forget=not check)
+        if not check:
+            runner.sharing.publish(runner.preparation.shareable())
+            lacking -= {record.key for record in runner.sharing.finish()}
+        return Warmed(project.file, outcomes, frozenset(lacking))
+    except FlyteError as error:
+        return Warmed(project.file, [], error=error)
+    finally:
+        stores.close()
