@@ -117,7 +117,7 @@ def action(console: Console, run: str, action: str | None) -> None:
 @click.pass_obj
 def logs(console: Console, lines: int | None, show_ts: bool, attempt: int | None, follow: bool, run: str, action: str | None) -> None:
     """Print what a run's task has printed, as it was."""
-    from flyte_build.remote import open_log
+    from flyte_build.runs import open_log
 
     history = Stores(console).history
     _check_action(history.get(run), action)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -169,21 +169,26 @@ class Deployments:
 
 @dataclass(frozen=True)
 class DeployedTask:
-    """A task of a deployment that was found."""
+    """A task of a deployment that was found; `changes` are the fields of its spec that shall be others."""
 
     deployments: Deployments
     found: Found
     document: Document
     function: str
+    changes: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def name(self) -> str:
         """Its full name and its version."""
         return f"{self.document.name}.{self.function}:{self.found.release.version}"
 
+    def run(self, inputs: Mapping[str, Any], settings: Settings) -> Finished:
+        """Run it with wire inputs."""
+        return self.deployments.run(self, inputs, settings)
+
     def call(self, inputs: Mapping[str, Any], settings: Settings, code: str) -> Call:
         """The call that runs it from extracted `code`."""
-        spec, told = self.document.spec(self.function), self.document.value["code"]
+        spec, told = {**self.document.spec(self.function), **self.changes}, self.document.value["code"]
         return Call(
             task=spec,
             project=Project.deployed(told["file"], spec["module"], told["roots"], told["last"]),

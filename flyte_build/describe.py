@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import stat
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from types import ModuleType
 from typing import Any
 
@@ -21,7 +21,7 @@ from .importing import below, loaded_files
 from .interface import interface_of, unannotated
 from .observe import Watch
 from .resources import RetryStrategy, Timeout
-from .task import Task
+from .task import Options, Task
 from .watched import candidates, distributions, names_in, presence
 
 
@@ -93,8 +93,7 @@ def _place(task: Task[..., Any], main: ModuleType) -> dict[str, str]:
 def describe_task(task: Task[..., Any], root: str = "") -> dict[str, Any]:
     """All that running a task needs to know of it, as a JSON value. Paths below `root` are relative to it."""
     environment, options = task.environment, task.options
-    limit = options.timeout if isinstance(options.timeout, Timeout) else Timeout(options.timeout)
-    retries = options.retries if isinstance(options.retries, RetryStrategy) else RetryStrategy(options.retries)
+    limit = _limit(options.timeout)
     cache = options.cache if options.cache is not None else environment.cache
     asked = {
         "cache": None if cache in ("disable", "disabled") else cache,
@@ -117,13 +116,41 @@ def describe_task(task: Task[..., Any], root: str = "") -> dict[str, Any]:
         "async": task.is_async,
         "interface": interface_of(task.func, docs=True).document(),
         "env_vars": {**(environment.env_vars or {}), **(options.env_vars or {})},
-        "retries": retries.count,
-        "backoff": [retries.backoff.seconds(attempt) for attempt in range(2, retries.count + 2)] if retries.backoff else [],
+        **_retries(options.retries),
         "timeout": _seconds(limit, task.name),
         "image": image_value(environment.image, root),
         "options": {name: json_value(value, root) for name, value in asked.items() if value},
         "unannotated": unannotated(task.func),
     }
+
+
+def overridden(spec: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields of a task's description that change with options as `override` takes them. Raises `DeclarationError`."""
+    options = Options.of(given)
+    asked = {name: value for name, value in given.items() if name not in ("short_name", "retries", "timeout", "env_vars")}
+    changes: dict[str, Any] = {}
+    if "short_name" in given:
+        changes["short_name"] = options.short_name
+    if "retries" in given:
+        changes.update(_retries(options.retries))
+    if "timeout" in given:
+        changes["timeout"] = _seconds(_limit(options.timeout), spec["name"])
+    if "env_vars" in given:
+        changes["env_vars"] = {**spec["env_vars"], **(options.env_vars or {})}
+    if asked:
+        kept = {name: value for name, value in spec["options"].items() if name not in asked}
+        changes["options"] = {**kept, **{name: json_value(value, "") for name, value in asked.items() if value}}
+    return changes
+
+
+def _limit(timeout: Any) -> Timeout:
+    return timeout if isinstance(timeout, Timeout) else Timeout(timeout)
+
+
+def _retries(given: int | RetryStrategy) -> dict[str, Any]:
+    retries = given if isinstance(given, RetryStrategy) else RetryStrategy(given)
+    backoff = [retries.backoff.seconds(attempt) for attempt in range(2, retries.count + 2)] if retries.backoff else []
+    return {"retries": retries.count, "backoff": backoff}
 
 
 def _seconds(limit: Timeout, task: str) -> float | None:
