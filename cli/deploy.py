@@ -85,14 +85,15 @@ def deploy(
     found = once_each(targets())
     if not any(target.environments for target in found):
         raise UsageError(f"{file} holds no environment with tasks", hint="An environment is a `flyte.TaskEnvironment`.")
-    show(console, Deployer(deployments, settings, stores, console).deploy(found, dry=dry_run))
-
-
-def show(console: Console, deployment: Deployment) -> None:
-    """Print what became of a deployment's environments."""
+    deployment = Deployer(deployments, settings, stores, console).deploy(found, dry=dry_run)
     if console.json:
-        console.document({"deployments": [each.document() for each in deployment.envs.values()]})
-        return
+        documents = [each.document() for each in deployment.envs.values()]
+        console.document({"deployments": documents, "counters": stores.counters.snapshot()})
+    else:
+        _show(console, deployment)
+
+
+def _show(console: Console, deployment: Deployment) -> None:
     for each in deployment.envs.values():
         state = console.style(f"{each.state:9}", fg="cyan" if each.state == "created" else "green")
         console.print(f"{state} {each.name}:{each.version or '(its version is known when its image is)'}")

@@ -72,16 +72,13 @@ class Publisher:
         )
 
     def refresh(self, found: Found, manifests: Sequence[Manifest]) -> bool:
-        """Make sure that a release that is there is whole, and the latest; gives whether it was not the latest.
-
-        Blobs that were seen there within the last week are not asked for again.
-        """
+        """Make sure that a release that is there is whole, and the latest; gives whether it was not the latest."""
         repository, release = self.repository, found.release
-        lost = any(repository.manifest(manifest.digest) is None for manifest in manifests)
-        unknown = [blob for manifest in manifests for blob in manifest.blobs() if not self._ledger.holds(repository.name, blob.digest)]
-        if lost or missing(unknown, repository):
-            self.complete(manifests)
-        self._ledger.hold(repository.name, [blob.digest for blob in unknown])
+        wanted = [manifest for manifest in manifests if manifest.digest not in self._complete]
+        if lacking(wanted, repository):
+            self._ledger.forget(repository.name)
+            self.complete(wanted)
+        self._complete.update(manifest.digest for manifest in wanted)
         latest = repository.manifest(_latest(release))
         if latest is not None and latest.digest == found.index.digest:
             return False
