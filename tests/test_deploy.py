@@ -365,3 +365,86 @@ def test_a_commit_is_known_and_whether_files_were_changed(flyte: Deploying) -> N
     flyte.deploy("--version", "v3", "tasks.py")
     assert flyte.json("get", "deployment", "greet", "v3")["dirty"] is True
     assert [row["commit"] for row in flyte.json("get", "deployment", "greet")] == [head, head, None]
+
+
+def test_a_registry_that_does_not_allow_deleting_stays_as_it_was(flyte: Deploying, tmp_path: Path) -> None:
+    """No tag is moved, and the message says what is to be allowed."""
+    if not flyte.place:
+        pytest.skip("a folder always allows it")
+    with serve(tmp_path / "own", delete=False) as own:
+        flyte.place = {"FLYTE_REGISTRY": own.repository("x")}
+        flyte.deploy("--version", "v1", "tasks.py")
+        write(flyte.project, "cpu=1", "cpu=2")
+        flyte.deploy("--version", "v2", "tasks.py")
+        assert "does not allow" in flyte("delete", "deployment", "greet:v2", exit_code=3).stderr
+        assert [(row["version"], row["latest"]) for row in flyte.json("get", "deployment")] == [("v2", True), ("v1", False)]
+        flyte("doctor")
+
+
+def test_a_tag_that_leads_elsewhere_is_refused(tmp_path: Path, project: Path) -> None:
+    """The pin is what counts, and not what a repository says under a name."""
+    flyte = Deploying(project, tmp_path / "home")
+    flyte.place = {"FLYTE_REGISTRY": f"oci:{tmp_path}/shared"}
+    write(project)
+    one = flyte.deploy("--version", "v1", "tasks.py")
+    write(project, "cpu=1", "cpu=2")
+    two = flyte.deploy("--version", "v2", "tasks.py")
+    path = tmp_path / "shared/index.json"
+    index = json.loads(path.read_text())
+    tagged = {entry["annotations"]["org.opencontainers.image.ref.name"]: entry for entry in index["manifests"]}
+
+    def exchange(tag: str, other: str) -> None:
+        annotations = {"org.opencontainers.image.ref.name": tag}
+        entries = [{**tagged[other], "annotations": annotations}, *(entry for name, entry in tagged.items() if name != tag)]
+        path.write_text(json.dumps({**index, "manifests": entries}))
+
+    stranger = Deploying(project, tmp_path / "stranger")
+    stranger.place = flyte.place
+    exchange("pin." + one["digest"].removeprefix("sha256:"), "pin." + two["digest"].removeprefix("sha256:"))
+    assert "another deployment" in stranger("run", "deployed-task", f"greet.hello@{one['digest']}", exit_code=3).stderr
+    exchange("default.development.greet.v1", "default.development.greet.v2")
+    assert "another deployment" in stranger("run", "deployed-task", "greet.hello:v1", exit_code=3).stderr
+    exchange("default.development.greet.v1", "keep." + one["digest"].removeprefix("sha256:"))
+    assert "is no deployment" in stranger("run", "deployed-task", "greet.hello:v1", exit_code=3).stderr
+
+
+def test_one_of_many_that_deploy_the_same_version_at_once_wins(tmp_path: Path) -> None:
+    """What each was told holds: the version is one of them, and it is whole."""
+    shells = []
+    for number in range(4):
+        folder = tmp_path / f"project{number}"
+        folder.mkdir()
+        write(folder, "cpu=1", f"cpu={number + 1}")
+        shell = Deploying(folder, tmp_path / f"home{number}")
+        shell.place = {"FLYTE_REGISTRY": f"oci:{tmp_path}/shared"}
+        shells.append(shell)
+    commands = [shell.start("deploy", "--version", "v1", "tasks.py") for shell in shells]
+    codes = [command.wait(timeout=60) for command in commands]
+    for command in commands:
+        command.communicate()
+    assert set(codes) <= {0, 3} and 0 in codes
+    shells[0]("doctor")
+    assert shells[0]("run", "deployed-task", "greet.hello:v1").stdout == "Hello, World!\n"
+
+
+def test_modules_are_imported_from_what_was_deployed(flyte: Deploying) -> None:
+    """A deployed task imports its own modules from what was deployed, also where a folder here has others of their names."""
+    flyte.deploy("tasks.py")
+    (flyte.project / "lib.py").write_text("GREETING = 'Wrong'\n")
+    assert flyte("run", "deployed-task", "greet.hello").stdout == "Hello, World!\n"
+    assert flyte("run", "deployed-task", "greet.hello", env={"PYTHONPATH": str(flyte.project)}).stdout == "Hello, World!\n"
+
+
+@pytest.mark.parametrize("layout", ["src", "package"])
+def test_projects_of_every_layout_are_deployed(flyte: Deploying, layout: str, tmp_path: Path) -> None:
+    """Import roots go along."""
+    task = "import flyte\n{imports}\nenv = flyte.TaskEnvironment(name='layout')\n@env.task\ndef job() -> str: return V\n"
+    folder = {"src": "src/app", "package": "a/b"}[layout]
+    (flyte.project / folder).mkdir(parents=True)
+    for package in ("src/app", "a", "a/b"):
+        if (flyte.project / package).is_dir():
+            (flyte.project / package / "__init__.py").touch()
+    (flyte.project / folder / "near.py").write_text(f"V = '{layout}'\n")
+    (flyte.project / folder / "jobs.py").write_text(task.format(imports="from .near import V"))
+    flyte.deploy(f"{folder}/jobs.py")
+    assert flyte.elsewhere(tmp_path / "other")("run", "deployed-task", "layout.job").stdout == f"{layout}\n"

@@ -80,9 +80,11 @@ class Release:
         """The release of an index. Raises `RegistryCorrupt` for what is none."""
         try:
             texts = index.annotations
-            deployment, bundle = index.manifests
-            if index.artifact_type != TYPE or deployment.artifact_type != DEPLOYMENT:
+            if index.artifact_type != TYPE:
                 raise ValueError("it is of another kind")
+            deployment, bundle = index.manifests
+            if deployment.artifact_type != DEPLOYMENT:
+                raise ValueError("what it names is of another kind")
             Digest.parse(bundle.annotations[TREE])
             tasks, host = json.loads(texts[_TASKS]), json.loads(texts[_HOST])
             if not isinstance(host, dict) or not isinstance(tasks, list):
