@@ -68,6 +68,10 @@ class Sharing:
         reads = [repository(name) for name in self._registries.reads]
         return SharedCache(cache, reads, write, self._project, self._said, progress, self._failed)
 
+    def get_ready(self) -> None:
+        """Load the clients of the repositories; nothing is sent."""
+        self.shared  # noqa: B018  # A property that is kept.
+
     def find(self, key: Key) -> "Offer | None":
         """Who has what `key` produced; nothing is fetched."""
         return self.shared.find(key)
