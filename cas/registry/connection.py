@@ -113,8 +113,7 @@ class _Adapter(HTTPAdapter):
         from requests.utils import select_proxy
 
         request = Request("GET", url).prepare()
-        pool = self.get_connection_with_tls_context(request, verify, dict(proxies))
-        return cast("HTTPConnectionPool", pool), select_proxy(url, dict(proxies))
+        return self.get_connection_with_tls_context(request, verify, dict(proxies)), select_proxy(url, dict(proxies))
 
 
 def drain(answer: BaseHTTPResponse) -> None:
