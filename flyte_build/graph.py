@@ -49,6 +49,9 @@ class Holder(Protocol):
 class Elsewhere(Protocol):
     """What other machines have made. Nothing that goes wrong there is raised: it is a miss then."""
 
+    def get_ready(self) -> None:
+        """Load what looking there takes, while something else has to be waited for."""
+
     def find(self, key: Key) -> Holder | None:
         """Who has what `key` produced; nothing is fetched."""
 

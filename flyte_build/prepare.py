@@ -253,11 +253,17 @@ class Preparation:
     ) -> None:
         self.project, self.cache, self._said, self._budget, self._elsewhere = project, cache, said, budget, elsewhere
         self._resolver = Resolver(cache.records, remake=remake, dry=dry, elsewhere=elsewhere, watch=watch, begun=begun)
-        self.discovery = Discovery(project, cache, counters, said, dry, lambda: self.tree.scan_ahead())
+        self.discovery = Discovery(project, cache, counters, said, dry, self._meanwhile)
         blobs = None if dry or elsewhere else cache.blobs  # Nothing is packed before it is known whether others have it.
         scanner = Scanner(project.root, cache.index, counters, blobs=blobs, budget=budget, allowed=allowed, progress=progress)
         self.tree = TreeNode(project, self.discovery, copy_style, scanner, self._previous_tree)
         self.bundle = BundleNode(self.tree, cache, counters, project.root)
+
+    def _meanwhile(self) -> None:
+        """What can be done while a file is imported in another process."""
+        self.tree.scan_ahead()
+        if self._elsewhere:
+            self._elsewhere.get_ready()
 
     @property
     def outcomes(self) -> list[Outcome]:

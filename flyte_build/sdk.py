@@ -102,7 +102,9 @@ class RunContext:
         changed = recorded.changed(task, inputs)
         if sentence := recorded.forgotten(task, settings):
             listener.said(sentence)
-        return _ended(Run(stores.places.data, runner.run(recorded.variable, changed).name))
+        finished = runner.run(recorded.variable, changed)
+        runner.finish()
+        return _ended(Run(stores.places.data, finished.name))
 
     def _run(self, task: "Task[..., Any] | Deployed", args: tuple[Any, ...], kwargs: dict[str, Any]) -> Run:
         if not isinstance(task, Task):
@@ -135,6 +137,7 @@ class RunContext:
             runner = Runner(locate(file, None), settings, stores, listener)
             runner.discover()
             finished = runner.run(variable, inputs)
+            runner.finish()
         return Run(stores.places.data, finished.name, interface)
 
 

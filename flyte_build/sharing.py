@@ -15,6 +15,7 @@ from flyte_build.cas.digest import Digest, Key
 from flyte_build.cas.records import Record
 
 from .config.registries import Registries
+from .errors import FlyteError
 
 if TYPE_CHECKING:
     from threading import Thread
@@ -68,6 +69,10 @@ class Sharing:
         reads = [repository(name) for name in self._registries.reads]
         return SharedCache(cache, reads, write, self._project, self._said, progress, self._failed)
 
+    def get_ready(self) -> None:
+        """Load the clients of the repositories; nothing is sent."""
+        self.shared  # noqa: B018  # A property that is kept.
+
     def find(self, key: Key) -> "Offer | None":
         """Who has what `key` produced; nothing is fetched."""
         return self.shared.find(key)
@@ -115,10 +120,13 @@ class Sharing:
 
     def _publish(self) -> None:
         """In a thread, with a database connection of its own: the other is used meanwhile."""
-        cache = Cache(self._cache.root, self._counters, self._said)
-        with cache.preparing():
-            self._published = self._open(cache, self._progress_if_awaited).publish()
-        cache.database.close()
+        try:
+            cache = Cache(self._cache.root, self._counters, self._said)
+            with cache.preparing():
+                self._published = self._open(cache, self._progress_if_awaited).publish()
+            cache.database.close()
+        except FlyteError as error:
+            self._said(f"What was prepared is published by a later command: {error.what}.")
 
     def _progress_if_awaited(self, done: int, total: int) -> None:
         if self._awaited:
@@ -130,4 +138,5 @@ class Sharing:
             self._awaited = True
             self._publishing.join()
             self._publishing = None
-        return self._published
+        published, self._published = self._published, []
+        return published

@@ -5,6 +5,9 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -25,7 +28,7 @@ from flyte_build.cas.registry.patience import Patience
 from flyte_build.cas.registry.records import record_index, tag_of
 from flyte_build.cas.registry.repository import Repository
 from tests.command import Shell
-from tests.conftest import archive, layer, opened
+from tests.conftest import archive, flip, layer, opened
 from tests.faults import FaultProxy
 from tests.registries import Server, serve
 
@@ -200,6 +203,62 @@ def test_a_run_that_is_killed_while_it_publishes(flyte: Shell, registry: Server,
         assert at(repository).tags() == []
         assert "published 1" in flyte("run", "--registry", place, "tasks.py", "hello").stderr
         assert len(at(repository).tags()) == 1
+
+
+def test_the_result_does_not_wait_for_publishing(flyte: Shell, registry: Server, repository: str) -> None:
+    """It is printed first; who interrupts what is left then loses nothing."""
+    with FaultProxy(registry.url) as proxy:
+        place = proxy.repository(repository.partition("/")[2])
+        proxy.on("PUT", r"/manifests/").stalls(600)
+        started = flyte.start("run", "--registry", place, "tasks.py", "hello")
+        assert started.stdout is not None and started.stdout.readline() == "Hello, World!\n"
+        while not proxy.seen("PUT", "/manifests/"):
+            time.sleep(0.05)
+        started.send_signal(signal.SIGINT)
+        assert started.wait(30) == 130
+        started.communicate()
+        assert "published 1" in flyte("run", "--registry", place, "tasks.py", "hello").stderr
+
+
+def test_a_bad_blob_is_not_published(flyte: Shell, place: str) -> None:
+    """It is found out, said, made again by the next run, and published then."""
+    held = bundle_of(flyte.json("run", "tasks.py", "hello"))
+    blobs = flyte.home / "cache" / "v1" / "blobs" / "sha256"
+    manifest = json.loads((blobs / held["digest"].removeprefix("sha256:")).read_bytes())
+    flip(blobs / manifest["layers"][1]["digest"].removeprefix("sha256:"))
+    done = flyte("run", "--registry", place, "tasks.py", "hello")
+    assert "is not published" in done.stderr and done.stdout == "Hello, World!\n" and at(place).tags() == []
+    assert "published 1" in flyte("run", "--registry", place, "tasks.py", "hello").stderr
+    fresh = Shell(flyte.project, flyte.home.parent / "fresh")
+    assert bundle_of(fresh.json("run", "--registry", place, "tasks.py", "hello"))["from"] == place
+
+
+def test_from_python(flyte: Shell, other: Shell, place: str) -> None:
+    """`flyte.run` publishes and fetches as the command does."""
+    text = "\n".join(["import tasks, flyte", "flyte.init()", "print(flyte.run(tasks.hello))"])
+    for machine in (flyte, other):
+        done = subprocess.run(
+            [sys.executable, "-c", text],
+            cwd=flyte.project,
+            env={**machine.environment, "FLYTE_REGISTRY": place},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.stdout == "Hello, World!\n", done.stderr
+    assert len(at(place).tags()) == 1 and bundle_of(other.json("cache", "why", "tasks.py"))["state"] == "cached"
+
+
+def test_many_at_once(flyte: Shell, place: str, tmp_path: Path) -> None:
+    """Machines that make and publish the same at the same time all succeed, and the record is whole."""
+    machines = [Shell(flyte.project, tmp_path / f"home{number}") for number in range(4)]
+    started = [machine.start("run", "--registry", place, "tasks.py", "hello") for machine in (*machines, *machines)]
+    for each in started:
+        out, errors = each.communicate(timeout=100)
+        assert (each.returncode, out) == (0, "Hello, World!\n"), errors
+    assert len(at(place).tags()) == 1
+    fresh = Shell(flyte.project, tmp_path / "fresh")
+    assert bundle_of(fresh.json("run", "--registry", place, "tasks.py", "hello"))["from"] == place
 
 
 def test_a_record_in_use_is_published_again_weekly(flyte: Shell, place: str) -> None:

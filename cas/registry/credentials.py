@@ -19,10 +19,12 @@ from flyte_build.errors import RegistryDenied, UsageError
 _TEXT = "DOCKER_AUTH_CONFIG"
 
 
-def find(host: str, auth: Any) -> str | None:
+def find(host: str) -> str | None:
     """The basic credentials for a host (base64), if there are any. Raises `RegistryDenied` if what holds them cannot be read."""
+    from oras.auth.token import TokenAuth
     from oras.container import Container
 
+    auth = TokenAuth()
     try:
         if text := os.environ.get(_TEXT):
             entry = json.loads(text).get("auths", {}).get(host, {})

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, BinaryIO
-from urllib.parse import urlencode, urljoin, urlsplit
+from typing import Any, BinaryIO, TypeVar
+from urllib.parse import urlencode, urlsplit
 
 from urllib3.exceptions import HTTPError
 from urllib3.response import BaseHTTPResponse
@@ -14,19 +15,23 @@ from urllib3.response import BaseHTTPResponse
 from flyte_build.cas.blobs import BlobWriter
 from flyte_build.cas.counters import Counters
 from flyte_build.cas.digest import Digest
-from flyte_build.errors import BlobMissing, RegistryCorrupt, RegistryRefused
+from flyte_build.errors import BlobCorrupt, BlobMissing, RegistryCorrupt, RegistryDenied, RegistryRefused, RegistryUnreachable
 
+from .connection import drain
 from .descriptor import MANIFESTS, Descriptor
 from .manifest import LIMIT, Manifest
 from .name import RepositoryName
 from .patience import Patience, Transient, transfer
+from .refusal import failure
 from .repository import Moved
-from .session import Session, failure
+from .session import Session
 
+T = TypeVar("T")
 _CHUNK = 1 << 20
 _ACCEPT = {"Accept": ", ".join(sorted(MANIFESTS))}
-_LOOK_UP = 5.0  # Seconds without any byte after which a look-up has failed.
-_OK, _FOUND = frozenset({200}), frozenset({200, 404})
+_STALL = 60.0  # Seconds without any byte after which a transfer has failed.
+_FOUND = frozenset({200, 404})
+_UNKNOWN = ("MANIFEST_BLOB_UNKNOWN", "BLOB_UNKNOWN", "MANIFEST_UNKNOWN")  # distribution-spec 1.1, "Error Codes".
 _PAGES = 10_000
 
 
@@ -40,8 +45,21 @@ class RemoteRepository:
     def manifest(self, reference: Digest | str) -> Manifest | None:
         """The manifest of a digest or under a tag, verified; None if it is not there."""
         if isinstance(reference, Digest):
-            return transfer(lambda: self._manifest(reference, 60.0))
-        return self._patience.look_up(lambda: self._manifest(reference, min(_LOOK_UP, max(1.0, self._patience.left))))
+            return self._persist(lambda timeout: self._manifest(reference, timeout))
+        return self._patience.look_up(lambda timeout: self._manifest(reference, timeout))
+
+    def _persist(self, move: Callable[[float], T], done: Callable[[], int] = lambda: 0) -> T:
+        """What `move` gives, which is told how many seconds it may wait for a byte. It is tried for long, but not before the registry
+
+        has ever answered: one that is down, or stalls, costs a command no more than a look-up.
+        """
+        if not self._session.reached:
+            try:
+                return self._patience.look_up(move)
+            except RegistryUnreachable:
+                if not self._session.reached:
+                    raise
+        return transfer(lambda: move(_STALL), done)
 
     def _manifest(self, reference: Digest | str, timeout: float) -> Manifest | None:
         with self._ask("GET", f"manifests/{reference}", _FOUND, headers=_ACCEPT, timeout=timeout) as answer:
@@ -53,55 +71,56 @@ class RemoteRepository:
             claimed = answer.headers.get("Docker-Content-Digest", digest)
             expected = reference if isinstance(reference, Digest) else claimed
             if not expected == claimed == digest:
-                raise RegistryCorrupt(f"{self.name} sent another manifest than {expected}", why=f"Its bytes have the digest {digest}.")
+                raise RegistryCorrupt(f"{self.name} sent another manifest than {expected:.100}", why=f"Its bytes have the digest {digest}.")
             return Manifest.parse(data)
 
     def put_manifest(self, manifest: Manifest, tag: str | None = None) -> None:
         """Keep a manifest, under its digest and the tag. Raises `BlobMissing` if something that it names is not there."""
         headers = {"Content-Type": manifest.media_type}
 
-        def put() -> None:
-            try:
-                self._ask(
-                    "PUT", f"manifests/{tag or manifest.digest}", frozenset({200, 201, 202}), headers=headers, body=manifest.data
-                ).drain_conn()
-            except RegistryRefused as error:
-                if any(code in error.why for code in ("MANIFEST_BLOB_UNKNOWN", "BLOB_UNKNOWN", "MANIFEST_UNKNOWN", " 404")):
-                    raise BlobMissing(f"{self.name} does not have all that a manifest names", why=error.why) from None
-                raise
+        def put(timeout: float) -> None:
+            place, allowed = f"manifests/{tag or manifest.digest}", frozenset({200, 201, 202})
+            drain(self._ask("PUT", place, allowed, headers=headers, body=manifest.data, timeout=timeout))
 
-        transfer(put)
+        try:
+            self._persist(put)
+        except RegistryRefused as error:
+            if any(code in error.why for code in _UNKNOWN) or error.why.startswith("It answered 404"):
+                raise BlobMissing(f"{self.name} does not have all that a manifest names", why=error.why) from None
+            raise
 
     def has(self, blob: Descriptor) -> bool:
-        """Whether a blob is there."""
+        """Whether a blob is there, of that size."""
 
-        def ask() -> bool:
-            answer = self._ask("HEAD", f"blobs/{blob.digest}", _FOUND)
-            answer.drain_conn()
+        def ask(timeout: float) -> bool:
+            answer = self._ask("HEAD", f"blobs/{blob.digest}", _FOUND, timeout=timeout)
+            drain(answer)
             length = answer.headers.get("Content-Length")
             return answer.status == 200 and (length is None or length == str(blob.size))
 
-        return transfer(ask)
+        return self._persist(ask)
 
     def download(self, blob: Descriptor, writer: BlobWriter, moved: Moved) -> None:
         """Write a blob's bytes, verified: `writer` holds all of them then, and is not finished. Raises `BlobMissing`."""
-        transfer(lambda: self._download(blob, writer, moved))
+        self._persist(lambda timeout: self._download(blob, writer, moved, timeout), lambda: writer.size)
         if (writer.size, writer.digest) != (blob.size, blob.digest):
             raise RegistryCorrupt(
                 f"{self.name} sent other bytes than {blob.digest}", why=f"They are {writer.size:,} bytes with the digest {writer.digest}."
             )
 
-    def _download(self, blob: Descriptor, writer: BlobWriter, moved: Moved) -> None:
+    def _download(self, blob: Descriptor, writer: BlobWriter, moved: Moved, timeout: float) -> None:
         """Write what is still missing: all, or from where the last attempt broke off (RFC 9110, 14.2)."""
+        if writer.size and writer.size == blob.size:
+            return
         headers = {"Range": f"bytes={writer.size}-"} if writer.size else {}
-        with self._ask("GET", f"blobs/{blob.digest}", frozenset({200, 206, 404, 416}), headers=headers) as answer:
+        with self._ask("GET", f"blobs/{blob.digest}", frozenset({200, 206, 404, 416}), headers=headers, timeout=timeout) as answer:
             if answer.status == 404:
                 raise BlobMissing(f"{self.name} does not have {blob.digest}")
             if writer.size and (answer.status != 206 or not answer.headers.get("Content-Range", "").startswith(f"bytes {writer.size}-")):
                 moved(-writer.size)
                 writer.restart()
-                if answer.status != 200:
-                    raise Transient(f"{self.name} does not continue a download", why=f"It answered {answer.status}.")
+            if answer.status != (206 if writer.size else 200):
+                raise Transient(f"{self.name} does not continue a download", why=f"It answered {answer.status}.")
             for piece in self._pieces(answer, blob.size - writer.size):
                 writer.write(piece)
                 moved(len(piece))
@@ -112,7 +131,7 @@ class RemoteRepository:
     def _pieces(self, answer: BaseHTTPResponse, limit: int) -> Iterator[bytes]:
         """The body of an answer, of at most `limit` bytes."""
         try:
-            while piece := answer.read(_CHUNK):
+            while piece := answer.read1(_CHUNK):  # What came before a reset is not lost.
                 limit -= len(piece)
                 if limit < 0:
                     raise RegistryCorrupt(f"{self.name} sends more than it should", why="An answer does not end where it must.")
@@ -122,55 +141,75 @@ class RemoteRepository:
 
     def upload(self, blob: Descriptor, source: Callable[[], BinaryIO], moved: Moved, mount: RepositoryName | None = None) -> None:
         """Keep a blob whose bytes `source` opens. It may be in `mount`, a repository of the same registry, already."""
-        transfer(lambda: self._upload(blob, source, moved, mount))
+        self._persist(lambda timeout: self._upload(blob, source, moved, mount, timeout))
 
-    def _upload(self, blob: Descriptor, source: Callable[[], BinaryIO], moved: Moved, mount: RepositoryName | None) -> None:
-        query = f"?{urlencode({'mount': blob.digest, 'from': mount.path})}" if mount else ""
-        started = self._ask("POST", f"blobs/uploads/{query}", frozenset({201, 202}), headers={"Content-Length": "0"})
-        started.drain_conn()
+    def _upload(self, blob: Descriptor, source: Callable[[], BinaryIO], moved: Moved, mount: RepositoryName | None, timeout: float) -> None:
+        started = self._start_upload(blob, mount, timeout)
         if started.status == 201:  # It was mounted.
             moved(blob.size)
             return
-        place = urljoin(self._session.url("blobs/uploads/"), started.headers.get("Location", ""))
+        place = self._session.led(self._session.url("blobs/uploads/"), started.headers.get("Location", ""))
         place += f"{'&' if urlsplit(place).query else '?'}{urlencode({'digest': blob.digest})}"
         headers = {"Content-Type": "application/octet-stream", "Content-Length": str(blob.size)}
         with source() as stream:
+            if stream.seek(0, os.SEEK_END) != blob.size:
+                raise BlobCorrupt(f"Blob {blob.digest} is corrupt", why=f"It has {stream.tell():,} bytes, and should have {blob.size:,}.")
+            stream.seek(0)
             body = _Counted(stream, moved, self._counters)
             try:
-                self._session.ask("PUT", place, frozenset({201, 204}), headers=headers, body=body).drain_conn()
+                answer = self._session.ask("PUT", place, frozenset({201, 204, 404, 409, 416}), headers=headers, body=body, timeout=_STALL)
+                drain(answer)
+                if answer.status >= 400:  # The upload has ended, or another one is in the way: it begins anew.
+                    raise Transient(f"{self.name} lost an upload", why=f"It answered {answer.status}.")
             except BaseException:
                 moved(-body.tell())
                 raise
 
+    def _start_upload(self, blob: Descriptor, mount: RepositoryName | None, timeout: float) -> BaseHTTPResponse:
+        headers, allowed = {"Content-Length": "0"}, frozenset({201, 202})
+        if mount:
+            query = urlencode({"mount": blob.digest, "from": mount.path})
+            try:
+                started = self._ask("POST", f"blobs/uploads/?{query}", allowed, headers=headers, timeout=timeout)
+                drain(started)
+                return started
+            except (RegistryDenied, RegistryRefused):
+                pass  # Who may write here may still not read there.
+        started = self._ask("POST", "blobs/uploads/", frozenset({202}), headers=headers, timeout=timeout)
+        drain(started)
+        return started
+
     def tags(self) -> list[str]:
         """All tags, in no order."""
         found: list[str] = []
-        url = self._session.url("tags/list?n=1000")
-        for _ in range(_PAGES):
-            page, following = transfer(lambda url=url: self._tags(url))  # type: ignore[misc]  # mypy cannot infer a lambda with a default.
-            found += page
-            if not following:
-                return found
-            url = following
-        raise RegistryCorrupt(f"{self.name} has no end of tags")
+        page, asked = "tags/list?n=1000", set[str]()
+        while page:
+            if page in asked or len(asked) == _PAGES:
+                raise RegistryCorrupt(f"{self.name} has no end of tags", why=f"After {len(asked):,} pages it leads to one more.")
+            asked.add(page)
+            tags, query = self._persist(lambda timeout, page=page: self._tags(page, timeout))  # type: ignore[misc]  # No lambda with a default is inferred.
+            found += tags
+            page = f"tags/list?{query}" if query else ""
+        return found
 
-    def _tags(self, url: str) -> tuple[list[str], str]:
-        with self._session.ask("GET", url, _FOUND) as answer:
+    def _tags(self, page: str, timeout: float) -> tuple[list[str], str]:
+        """The tags on a page, and the query of the next one: of its address that alone counts, since the host may be an inner one."""
+        with self._ask("GET", page, _FOUND, timeout=timeout) as answer:
             data = b"".join(self._pieces(answer, 64 << 20))
             if answer.status == 404:  # Nothing was ever kept there.
                 return [], ""
             try:
                 tags = [str(tag) for tag in json.loads(data)["tags"] or ()]
+                link = answer.headers.get("Link", "")  # RFC 8288; the only relation that the specification knows is "next".
+                following = urlsplit(link.partition("<")[2].partition(">")[0]).query if "next" in link.partition(">")[2] else ""
+                return tags, following
             except (ValueError, KeyError, TypeError, RecursionError) as error:
                 raise RegistryCorrupt(f"The tags of {self.name} are malformed", why=f"{error!r:.200}") from None
-            link = answer.headers.get("Link", "")  # RFC 8288; the only relation that the specification knows is "next".
-            following = link.partition("<")[2].partition(">")[0] if 'rel="next"' in link or "rel=next" in link else ""
-            return tags, urljoin(url, following) if following else ""
 
     def delete_manifest(self, digest: Digest) -> None:
         """Remove a manifest and all of its tags; one that is gone already is fine. Raises `RegistryRefused` where it may not be."""
         allowed = frozenset({200, 202, 204, 404})
-        transfer(lambda: self._ask("DELETE", f"manifests/{digest}", allowed).drain_conn())
+        self._persist(lambda timeout: drain(self._ask("DELETE", f"manifests/{digest}", allowed, timeout=timeout)))
 
     @contextmanager
     def writing(self) -> Iterator[None]:

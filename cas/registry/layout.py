@@ -8,16 +8,16 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Collection, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any, BinaryIO
 
-from flyte_build.cas.blobs import Blobs, BlobWriter
+from flyte_build.cas.blobs import TEMPORARY, Blobs, BlobWriter
 from flyte_build.cas.counters import Counters
 from flyte_build.cas.digest import Digest
 from flyte_build.cas.faults import storing
 from flyte_build.cas.folder import make_own
 from flyte_build.cas.lease import locked
-from flyte_build.errors import BlobCorrupt, BlobMissing, RegistryCorrupt
+from flyte_build.errors import BlobCorrupt, BlobMissing, RegistryCorrupt, RegistryUnreachable, StoreError, StoreUnavailable
 
 from .descriptor import INDEX, Descriptor
 from .manifest import LIMIT, Manifest
@@ -29,7 +29,10 @@ _CHUNK = 1 << 20
 
 
 class LayoutRepository:
-    """The repository in a folder, which is made when something is first kept in it. Many processes can share it."""
+    """The repository in a folder, which is made when something is first kept in it. Many processes can share it.
+
+    A folder that cannot be used is as a registry that cannot be reached; a blob that turns out to be corrupt goes to quarantine there.
+    """
 
     def __init__(self, name: RepositoryName, counters: Counters) -> None:
         self.name = name
@@ -46,40 +49,49 @@ class LayoutRepository:
                 return None
             digest = Descriptor.parse(found[0]).digest
         try:
-            with self._blobs.open(digest) as stream:
+            with self._using(), self._blobs.open(digest) as stream:
                 data = stream.read(LIMIT + 1)
         except BlobMissing:
             return None
-        if Digest.of(data) != digest:
-            raise RegistryCorrupt(f"{digest} in {self.name} is corrupt", why="Its bytes have another digest.")
+        if len(data) <= LIMIT and Digest.of(data) != digest:
+            raise self._corrupt(digest)
         return Manifest.parse(data)
 
     def put_manifest(self, manifest: Manifest, tag: str | None = None) -> None:
         """Keep a manifest, under its digest and the tag. Raises `BlobMissing` if something that it names is not there."""
         named = manifest.manifests if manifest.is_index else manifest.blobs()
-        if missing := [each.digest for each in named if not self._blobs.has(each.digest)]:
+        if missing := [each.digest for each in named if not self.has(each)]:
             raise BlobMissing(f"{self.name} does not have {missing[0]}, which a manifest names")
-        with self.writing():
-            self._blobs.put(manifest.data)
+        with self.writing(), self._using():
+            if not self.has(manifest.descriptor):
+                with self._blobs.batch() as batch, batch.writer() as writer:
+                    writer.write(manifest.data)
+                    writer.finish(manifest.digest)
             if tag is not None:
                 entry = {**manifest.descriptor.document(), "annotations": {TAG: tag}}
                 with self._changing() as entries:
                     entries[:] = [each for each in entries if _tag(each) != tag] + [entry]
 
     def has(self, blob: Descriptor) -> bool:
-        """Whether a blob is there."""
-        return self._blobs.has(blob.digest)
+        """Whether a blob is there, of that size."""
+        with self._using():
+            try:
+                return os.stat(self._blobs.path(blob.digest)).st_size == blob.size
+            except FileNotFoundError:
+                return False
 
     def download(self, blob: Descriptor, writer: BlobWriter, moved: Moved) -> None:
         """Write a blob's bytes, verified: `writer` holds all of them then, and is not finished. Raises `BlobMissing`."""
-        with self._blobs.open(blob.digest) as stream:
+        with self._using():
+            stream = self._blobs.open(blob.digest)
+        with stream:
             _copy(stream, writer, moved)
         if writer.digest != blob.digest:
-            raise RegistryCorrupt(f"{blob.digest} in {self.name} is corrupt", why="Its bytes have another digest.")
+            raise self._corrupt(blob.digest)
 
     def upload(self, blob: Descriptor, source: Callable[[], BinaryIO], moved: Moved, mount: RepositoryName | None = None) -> None:
         """Keep a blob whose bytes `source` opens."""
-        with self.writing(), source() as stream, self._blobs.batch() as batch, batch.writer() as writer:
+        with self.writing(), source() as stream, self._using(), self._blobs.batch() as batch, batch.writer() as writer:
             _copy(stream, writer, moved)
             if writer.digest != blob.digest:
                 raise BlobCorrupt(f"Blob {blob.digest} is corrupt", why="Its bytes have another digest.")
@@ -91,7 +103,7 @@ class LayoutRepository:
 
     def delete_manifest(self, digest: Digest) -> None:
         """Remove a manifest and all of its tags; one that is gone already is fine."""
-        with self.writing():
+        with self.writing(), self._using():
             with self._changing() as entries:
                 entries[:] = [entry for entry in entries if entry.get("digest") != digest]
             self._blobs.delete(digest)
@@ -99,8 +111,10 @@ class LayoutRepository:
     @contextmanager
     def writing(self) -> Iterator[None]:
         """Hold this from the first blob to the last tag: nothing is collected meanwhile."""
-        self._create()
-        with locked(f"{self._folder}/.lock", exclusive=False):
+        with ExitStack() as stack:
+            with self._using():
+                self._create()
+                stack.enter_context(locked(f"{self._folder}/.lock", exclusive=False))
             yield
 
     def sweep(self, without: Collection[Digest], dry_run: bool) -> Iterator[tuple[Digest, int]]:
@@ -117,6 +131,8 @@ class LayoutRepository:
                     if not dry_run:
                         self._blobs.delete(digest)
                     yield digest, size
+            for path in () if dry_run else self._blobs.litter():
+                os.unlink(path)
 
     def _reachable(self, without: Collection[Digest]) -> set[Digest]:
         """All that the tags lead to, but for what only the manifests `without` do."""
@@ -143,19 +159,37 @@ class LayoutRepository:
 
     def _entries(self) -> list[dict[str, Any]]:
         try:
-            with open(f"{self._folder}/index.json", "rb") as file:
-                entries = json.load(file)["manifests"]
-                if not all(isinstance(entry, dict) for entry in entries):
-                    raise ValueError("an entry is no object")
-                return list(entries)
-        except (FileNotFoundError, NotADirectoryError):
-            return []
+            with self._using():
+                if not os.path.lexists(f"{self._folder}/index.json"):
+                    return []
+                with open(f"{self._folder}/index.json", "rb") as file:
+                    entries = json.load(file)["manifests"]
+            if not all(isinstance(entry, dict) and isinstance(entry.get("annotations") or {}, dict) for entry in entries):
+                raise ValueError("an entry is malformed")
+            return list(entries)
         except (ValueError, KeyError, TypeError, RecursionError) as error:
             raise RegistryCorrupt(
                 f"The index of {self.name} is malformed",
                 why=f"{error!r:.200}",
                 hint="Mend or delete index.json; the blobs are not touched.",
             ) from None
+
+    @contextmanager
+    def _using(self) -> Iterator[None]:
+        """Raise `RegistryUnreachable` for a folder that cannot be used."""
+        try:
+            yield
+        except (OSError, StoreUnavailable) as error:
+            why = error.why if isinstance(error, StoreUnavailable) else f"{error.strerror}: {error.filename}"
+            raise RegistryUnreachable(f"{self.name} cannot be used", why=why) from error
+
+    def _corrupt(self, digest: Digest) -> RegistryCorrupt:
+        """Move a corrupt blob to quarantine, so that it can be pushed again; gives the error to raise."""
+        try:
+            self._blobs.verify(digest)
+        except StoreError:
+            pass  # The folder may be read-only, or another process was first.
+        return RegistryCorrupt(f"{digest} in {self.name} is corrupt", why="Its bytes have another digest.")
 
     @contextmanager
     def _changing(self) -> Iterator[list[dict[str, Any]]]:
@@ -168,7 +202,7 @@ class LayoutRepository:
                 self._write("index.json", {"schemaVersion": 2, "mediaType": INDEX, "manifests": entries})
 
     def _write(self, name: str, document: Mapping[str, Any]) -> None:
-        temporary = f"{self._folder}/{name}.{os.urandom(4).hex()}"
+        temporary = f"{self._blobs.folder}/{TEMPORARY}{os.urandom(8).hex()}"
         with storing(f"write {name} of {self.name}"):
             with open(temporary, "w", encoding="utf-8") as file:
                 json.dump(document, file)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from flyte_build.cas.counters import Counters
 
+from .connection import drain
 from .name import RepositoryName
 from .session import Session
 
@@ -17,4 +18,4 @@ def check_login(name: RepositoryName, user: str, password: str) -> None:
     """
     session = Session(name, Counters())
     session.use(user, password)
-    session.ask("GET", session.base, frozenset({200}), timeout=_TIMEOUT).drain_conn()
+    drain(session.ask("GET", session.base, frozenset({200}), timeout=_TIMEOUT))

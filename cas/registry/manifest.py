@@ -54,9 +54,11 @@ class Manifest:
             raise RegistryCorrupt("A manifest is too large", why=f"It has {len(data):,} bytes; {LIMIT:,} are allowed.")
         manifest = cls(data, "")
         media_type = manifest.document.get("mediaType")
+        if "manifests" in manifest.document and manifest.document.keys() & {"config", "layers"}:  # CVE-2021-41190.
+            raise RegistryCorrupt("A manifest is ambiguous", why="It could be read as an index, too.")
         if media_type is None:  # OCI lets it be left out.
             media_type = INDEX if "manifests" in manifest.document else MANIFEST
-        if media_type not in MANIFESTS:
+        if not isinstance(media_type, str) or media_type not in MANIFESTS:
             raise RegistryCorrupt("A manifest is of an unknown kind", why=f"Its media type is {media_type!r:.200}.")
         return cls(data, media_type)
 
@@ -89,7 +91,10 @@ class Manifest:
     @property
     def artifact_type(self) -> str:
         """What the artifact is, or ""."""
-        return str(self.document.get("artifactType") or "")
+        found = self.document.get("artifactType") or ""
+        if not isinstance(found, str):
+            raise RegistryCorrupt("A manifest is malformed", why="Its artifactType is no text.")
+        return found
 
     @property
     def annotations(self) -> Mapping[str, str]:

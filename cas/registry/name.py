@@ -32,23 +32,22 @@ class RepositoryName:
         """The repository of that name. Raises `ReferenceInvalid`; a password in the text is in no message."""
         if text.startswith("oci:"):
             folder = text.removeprefix("oci:").removeprefix("//")
-            if not folder:
+            if not folder or "\0" in folder:
                 raise ReferenceInvalid(f"{text!r} names no folder", hint=_HINT)
             return cls(folder=os.path.abspath(os.path.expanduser(folder)))
         scheme, separator, rest = text.rpartition("://")
         host, _, path = rest.rstrip("/").partition("/")
-        if "@" in host:
+        shown = repr(redacted(text))[:300]
+        if re.search(r"@(?!sha[0-9]+:)", rest):
             raise ReferenceInvalid(
-                f"{redacted(text)!r} holds credentials",
-                why="They would be written to logs and records.",
-                hint="Use `flyte registry login HOST`.",
+                f"{shown} holds credentials", why="They would be written to logs and records.", hint="Use `flyte registry login HOST`."
             )
-        if (separator and scheme not in ("http", "https")) or not _HOST.match(host) or not (is_host(host) or separator):
-            raise ReferenceInvalid(f"{redacted(text)!r} names no registry", why="It begins with no host.", hint=_HINT)
+        if (separator and scheme not in ("http", "https")) or not _is_address(host) or not (is_host(host) or separator):
+            raise ReferenceInvalid(f"{shown} names no registry", why="It begins with no host.", hint=_HINT)
         if not _PATH.match(path):
             raise ReferenceInvalid(
-                f"{redacted(text)!r} names no repository",
-                why=f"{path!r} is no path of lower-case letters, digits, `.`, `_`, `-`, `/`.",
+                f"{shown} names no repository",
+                why=f"{path[:100]!r} is no path of lower-case letters, digits, `.`, `_`, `-`, `/`.",
                 hint=_HINT,
             )
         return cls(host=host, path=path, scheme=scheme)
@@ -74,6 +73,11 @@ def is_host(text: str) -> bool:
     return "." in text or ":" in text or text == "localhost"
 
 
+def _is_address(text: str) -> bool:
+    port = text.rpartition(":")[2]
+    return bool(_HOST.match(text)) and (not port.isdigit() or int(port) <= 65535)
+
+
 def check_tag(tag: str, what: str) -> str:
     """Give a tag back. Raises `ReferenceInvalid` for what is none; `what` is what it is made for."""
     if not _TAG.match(tag):
@@ -86,5 +90,5 @@ def check_tag(tag: str, what: str) -> str:
 
 
 def redacted(text: str) -> str:
-    """The text without user names and passwords in URLs."""
-    return re.sub(r"(^|//)[^/@\s]*@", r"\1***@", text)
+    """The text without user names and passwords before hosts; a password may hold any sign."""
+    return re.sub(r"(//|^(?!\S*//))\S*@(?!sha[0-9]+:)", r"\1***@", text)

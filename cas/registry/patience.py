@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 _LOOK_UPS = 5.0  # Seconds by which failures may hold up all look-ups of a command.
+_LEAST = 1.0  # Seconds that a registry has for its first byte, even when all others were used up.
 _TRANSFER = 60.0  # Seconds for which one transfer is tried again.
 _ATTEMPTS = 6
 
@@ -29,24 +30,48 @@ class Patience:
     """What is left of a command's time for look-ups that fail; its repositories share one."""
 
     def __init__(self, seconds: float = _LOOK_UPS) -> None:
-        self.left = seconds
+        self._left = seconds
 
-    def look_up(self, ask: Callable[[], T]) -> T:
-        """What `ask` gives, tried again while there is time. Raises `RegistryUnreachable` when that is used up."""
-        began = time.monotonic()
+    def look_up(self, ask: Callable[[float], T]) -> T:
+        """What `ask` gives, tried again while there is time; it is told how many seconds it may wait for a byte.
+
+        Raises `RegistryUnreachable` when the time is used up.
+        """
+        began, failed = time.monotonic(), False
+
+        def left() -> float:
+            return self._left - (time.monotonic() - began)
+
+        def asked() -> T:
+            nonlocal failed
+            try:
+                return ask(max(_LEAST, left()))
+            except RegistryUnreachable:
+                failed = True
+                raise
+
         try:
-            return _persist(ask, self.left)
-        except RegistryUnreachable:
-            self.left = max(0.0, self.left - (time.monotonic() - began))
-            raise
+            return _persist(asked, left)
+        finally:
+            if failed:
+                self._left = max(0.0, left())
 
 
-def transfer(move: Callable[[], T]) -> T:
-    """What `move` gives, tried again for a minute. Raises `RegistryUnreachable`."""
-    return _persist(move, _TRANSFER)
+def transfer(move: Callable[[], T], done: Callable[[], int] = lambda: 0) -> T:
+    """What `move` gives, tried again for a minute after a failure, and for another one whenever `done` has grown meanwhile.
+
+    Raises `RegistryUnreachable`.
+    """
+    while True:
+        before = done()
+        try:
+            return _persist(move, lambda: _TRANSFER)
+        except Transient:
+            if done() <= before:
+                raise
 
 
-def _persist(call: Callable[[], T], seconds: float) -> T:
+def _persist(call: Callable[[], T], left: Callable[[], float]) -> T:
     try:
         return call()
     except Transient as error:  # Only now is it worth loading what tries again.
@@ -61,7 +86,7 @@ def _persist(call: Callable[[], T], seconds: float) -> T:
             raise error
         return call()
 
-    stop = stop_after_attempt(_ATTEMPTS) | stop_before_delay(seconds)
+    stop = stop_after_attempt(_ATTEMPTS) | stop_before_delay(max(0.0, left()))
     return Retrying(retry=retry_if_exception_type(Transient), stop=stop, wait=_wait, reraise=True)(again)
 
 

@@ -183,6 +183,9 @@ class SharedCache:
             except RegistryError as error:
                 self._fail(str(self._write.name), error)
                 break
+            except StoreError as error:  # Here it is not whole any more: whoever makes it again publishes it.
+                self._said(f"The {record.kind} {key.short} is not published: {error.what}.")
+                self._ledger.drop(self._write.name, key)
         return published
 
     def _publish(self, record: Record, repository: Repository) -> None:

@@ -37,23 +37,27 @@ class Transfer:
             self._send([blob for blob in blobs if not self._ledger.holds(place, blob.digest)], repository)
             try:
                 repository.put_manifest(manifest, tag)
-            except BlobMissing:
-                self._ledger.forget(place)  # It was collected since it was seen.
+            except BlobMissing:  # It was collected since it was seen, or it was never there.
+                self._ledger.forget(place)
                 if manifest.is_index:
                     raise
-                self._send(blobs, repository)
-                repository.put_manifest(manifest, tag)
+                self._send(blobs, repository, anyway=True)
+                try:
+                    repository.put_manifest(manifest, tag)
+                except BlobMissing as error:
+                    raise RegistryRefused(f"{place} does not keep what it is sent", why=error.why) from None
             self._ledger.hold(place, [blob.digest for blob in blobs])
 
-    def _send(self, blobs: Iterable[Descriptor], repository: Repository) -> None:
-        mounts = {blob.digest: self._ledger.holder_beside(repository.name, blob.digest) for blob in blobs}
+    def _send(self, blobs: Iterable[Descriptor], repository: Repository, anyway: bool = False) -> None:
+        """Send some blobs, those that are not there already or, `anyway`, all: what the registry says of them is not believed then."""
+        mounts = {} if anyway else {blob.digest: self._ledger.holder_beside(repository.name, blob.digest) for blob in blobs}
 
         def send(blob: Descriptor, moved: Callable[[int], None]) -> None:
-            if blob.size > _SMALL and repository.has(blob):
+            if not anyway and blob.size > _SMALL and repository.has(blob):
                 moved(blob.size)
                 return
             try:
-                repository.upload(blob, lambda: self._blobs.open(blob.digest), moved, mounts[blob.digest])
+                repository.upload(blob, lambda: self._blobs.open(blob.digest), moved, mounts.get(blob.digest))
             except (RegistryRefused, BlobCorrupt):
                 if self._blobs.has(blob.digest) and not self._blobs.verify(blob.digest):
                     raise BlobCorrupt(
