@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from flyte_build.attempts import Stores
-from flyte_build.remote import abort as abort_run
+from flyte_build.runs import abort as abort_run
 
 from .console import Console
 from .options import runs_under_way

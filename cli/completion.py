@@ -60,6 +60,10 @@ class _Flyte(Commands):
             from .script import python_script
 
             return python_script.name, python_script, args[2:]
+        if args[:2] == ["run", "deployed-task"]:
+            from .deployed import deployed_task
+
+            return deployed_task.name, deployed_task, args[2:]
         return super().resolve_command(ctx, args)
 
 

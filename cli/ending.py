@@ -18,11 +18,16 @@ def run_and_report(console: Console, runner: Runner, variable: str, inputs: Mapp
     """Run the task under `variable`, and report how it ended."""
     with console.only_document():
         finished = runner.run(variable, inputs)
+    if console.json:  # All is in one document then, counters too; else the result is not held up.
+        runner.finish()
     outcomes = runner.preparation.outcomes
     if explain:
         for outcome in outcomes:
             console.note(f"  {outcome.state:7} {outcome.node.kind:10} {outcome.node.name}  {outcome.why or outcome.key}")
-    report(console, finished, runner.stores, outcomes, local=runner.settings.engine == "local")
+    try:
+        report(console, finished, runner.stores, outcomes, local=runner.settings.engine == "local")
+    finally:
+        runner.finish()
 
 
 def report(console: Console, finished: Finished, stores: Stores, outcomes: Sequence[Outcome] = (), local: bool = False) -> None:

@@ -1,4 +1,4 @@
-"""`flyte get`: runs, their actions, logs, inputs and outputs, and code."""
+"""`flyte get`: runs, their actions, logs, inputs and outputs, and code; and what is deployed."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from flyte_build.runner.history import History
 from flyte_build.runner.rows import PHASES, ActionRow, Filter, Phase, RunRow, iso
 
 from .console import Console
-from .options import moment, pairs, runs
+from .options import moment, of_a_deployment, pairs, runs, settings_of
 
 
 @click.group()
 def get() -> None:
-    """Runs: their state, logs, inputs and outputs, and code; and the configuration."""
+    """Runs: their state, logs, inputs and outputs, and code; what is deployed; and the configuration."""
 
 
 @get.command("run")
@@ -117,7 +117,7 @@ def action(console: Console, run: str, action: str | None) -> None:
 @click.pass_obj
 def logs(console: Console, lines: int | None, show_ts: bool, attempt: int | None, follow: bool, run: str, action: str | None) -> None:
     """Print what a run's task has printed, as it was."""
-    from flyte_build.remote import open_log
+    from flyte_build.runs import open_log
 
     history = Stores(console).history
     _check_action(history.get(run), action)
@@ -184,6 +184,32 @@ def code(console: Console, output: str | None, run: str, action: str | None) -> 
         console.document({"run": run, "digest": row.tree, "folder": os.path.abspath(folder), "files": number})
     else:
         console.print(f"{number:,} {'file' if number == 1 else 'files'} written to {folder}; tree {row.tree}")
+
+
+@get.command("task")
+@of_a_deployment
+@click.option("--limit", type=click.IntRange(1), default=100, show_default=True, help="How many, newest first.")
+@click.argument("name", metavar="[ENV.TASK]", required=False)
+@click.argument("version", metavar="[VERSION]", required=False)
+@click.pass_obj
+def task(console: Console, /, limit: int, name: str | None, version: str | None, **options: Any) -> None:
+    """List the tasks that are deployed, with all of their versions or those of one; or show a version."""
+    from .listing import list_tasks
+
+    list_tasks(console, settings_of(console, options), limit, name, version)
+
+
+@get.command("deployment")
+@of_a_deployment
+@click.option("--limit", type=click.IntRange(1), default=100, show_default=True, help="How many, newest first.")
+@click.argument("name", metavar="[ENV]", required=False)
+@click.argument("version", metavar="[VERSION]", required=False)
+@click.pass_obj
+def deployment(console: Console, /, limit: int, name: str | None, version: str | None, **options: Any) -> None:
+    """List the environments that are deployed, with all of their versions or those of one; or show a version."""
+    from .listing import list_deployments
+
+    list_deployments(console, settings_of(console, options), limit, name, version)
 
 
 @get.command("config")

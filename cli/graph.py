@@ -55,7 +55,8 @@ def _line(console: Console, outcome: Outcome, size: int | None, needs: str) -> s
     state = console.style(f"{outcome.state:8}", fg="green" if outcome.state == "cached" else "cyan")
     name = "" if node.kind == "pack" else node.name
     amount = "-" if size is None else rounded_size(size)
-    parts = [f"{state} {_id(node):10} {amount:>9}", name, f"<- {needs}" if needs else "", f"({outcome.why})" if outcome.why else ""]
+    why = f"in {outcome.place}" if outcome.fetched else outcome.why
+    parts = [f"{state} {_id(node):10} {amount:>9}", name, f"<- {needs}" if needs else "", f"({why})" if why else ""]
     return "  ".join(part for part in parts if part)
 
 

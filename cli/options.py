@@ -16,7 +16,10 @@ from flyte_build.errors import UsageError
 if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
 
+    from flyte_build.attempts import Settings
     from flyte_build.runner.rows import Phase
+
+    from .console import Console
 
 F = TypeVar("F", bound=Callable[..., Any])
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}\Z")
@@ -60,10 +63,32 @@ def of_a_registry(command: F) -> F:
     return command
 
 
+def of_a_deployment(command: F) -> F:
+    """Add the options that say where deployments are: `project`, `domain`, and those of `of_a_registry`."""
+    for option in (
+        click.option("-d", "--domain", help="The domain that it is deployed in (setting: task.domain)."),
+        click.option("-p", "--project", help="The project that it is deployed in (setting: task.project)."),
+        of_a_registry,
+    ):
+        command = option(command)
+    return command
+
+
 def with_registries(config: Configuration, registry: str | None, cache_read: tuple[str, ...], cache_write: str | None) -> Configuration:
     """The configuration with what `of_a_registry` was given. Raises `UsageError`."""
     reads = json.dumps(cache_read) if cache_read else None
     return config.override({settings.SHARED: registry, settings.CACHE_READ: reads, settings.CACHE_WRITE: cache_write})
+
+
+def settings_of(console: "Console", options: Mapping[str, Any]) -> "Settings":
+    """The settings of a command about deployments, which needs no file: what `of_a_deployment` was given, and what is configured here."""
+    import os
+
+    from flyte_build.attempts import Settings
+
+    registries = {name: options[name] for name in ("registry", "cache_read", "cache_write")}
+    config = with_registries(console.configuration(os.path.realpath(os.getcwd())), **registries)
+    return Settings.configured(config, project=options["project"], domain=options["domain"])
 
 
 def _name(ctx: click.Context, parameter: click.Parameter, name: str | None) -> str | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import replace
 
 import click
@@ -24,7 +25,7 @@ from .options import of_a_new_run, pairs
 @click.argument("rest", nargs=-1, type=click.UNPROCESSED, metavar="[INPUTS]...")
 @click.pass_obj
 def rerun(console: Console, name: str | None, env: tuple[str, ...], label: tuple[str, ...], run: str, rest: tuple[str, ...]) -> None:
-    """Run the task of an earlier run again: the same file as it is now, with the inputs of then.
+    """Run the task of an earlier run again: the same file as it is now (of a deployed task, what was deployed), with the inputs of then.
 
     Options of `rerun` stand before RUN; inputs that shall be others than those of then stand after it. `flyte rerun RUN --help` shows
     them. Environment variables that were given with `-e` are not kept, and must be given again.
@@ -33,10 +34,13 @@ def rerun(console: Console, name: str | None, env: tuple[str, ...], label: tuple
     stores = Stores(console)
     recorded = Recorded.find(run, stores.history)
     variables, labels = pairs("--env", env, "MODE=fast"), pairs("--label", label, "team=blue")
-    config = console.configuration(recorded.root)
+    config = console.configuration(recorded.root or os.path.realpath(os.getcwd()))
     settings = replace(recorded.settings(Settings.configured(config)), name=name, env=variables, labels=labels)
     if recorded.is_script:
         _rerun_script(console, stores, settings, recorded, rest)
+        return
+    if recorded.deployment:
+        _rerun_deployed(console, stores, settings, recorded, rest)
         return
     click.get_current_context().call_on_close(lambda: start_if_due(stores.cache, config))
     runner = Runner(recorded.project(), settings, stores, console, spare=console.take_spare)
@@ -45,6 +49,20 @@ def rerun(console: Console, name: str | None, env: tuple[str, ...], label: tuple
     if sentence := recorded.forgotten(task, settings):
         console.said(sentence)
     run_and_report(console, runner, recorded.variable, {**recorded.inputs, **changed}, explain=False)
+
+
+def _rerun_deployed(console: Console, stores: Stores, settings: Settings, recorded: Recorded, rest: tuple[str, ...]) -> None:
+    from flyte_build.deployed import Deployments
+
+    from .deployed import run_deployed
+
+    deployments = Deployments(settings, stores, console)
+    task = deployments.task(recorded.deployment)
+    spec = task.document.spec(task.function)
+    changed = Inputs(task.function, recorded.interface(spec)).parse_inputs(f"flyte rerun {recorded.run}", list(rest))
+    if sentence := recorded.forgotten(spec, settings):
+        console.said(sentence)
+    run_deployed(console, stores, deployments, task, {**recorded.inputs, **changed}, settings)
 
 
 def _rerun_script(console: Console, stores: Stores, settings: Settings, recorded: Recorded, rest: tuple[str, ...]) -> None:

@@ -60,7 +60,7 @@ def run(
 
     Options of `run` stand before FILE, the task's inputs after TASK. `flyte run FILE --help` lists the tasks, and
     `flyte run FILE TASK --help` a task's inputs. `flyte run hello` runs a built-in example,
-    and `flyte run python-script SCRIPT` a plain script.
+    `flyte run python-script SCRIPT` a plain script, and `flyte run deployed-task ENV.TASK` a task that was deployed.
     """
     handle_termination()
     stores = Stores(console)
@@ -69,14 +69,12 @@ def run(
 
         file, root_dir = write_example(stores.places.cache), None
         rest = ("hello", *rest) if not rest or rest[0].startswith("-") else rest
-    project = None if file == "python-script" and not os.path.exists(file) else locate(file, root_dir)
+    own = file if file in ("python-script", "deployed-task") and not os.path.exists(file) else ""
+    project = None if own else locate(file, root_dir)
     config = console.configuration(project.root if project else os.path.realpath(os.getcwd()))
     settings = _settings(config, **options)
     if project is None:
-        from .script import python_script
-
-        with python_script.make_context("flyte run python-script", list(rest), obj=(console, stores, settings)) as ctx:
-            python_script.invoke(ctx)
+        _run_own(own, list(rest), (console, stores, settings))
         return
     click.get_current_context().call_on_close(lambda: start_if_due(stores.cache, config))
     runner = Runner(project, settings, stores, console, spare=console.take_spare)
@@ -88,6 +86,16 @@ def run(
     interface = Interface.from_document(discovery.task(variable)["interface"])
     inputs = Inputs(variable, interface).parse_inputs(f"flyte run {file} {variable}", texts, inputs_file)
     run_and_report(console, runner, variable, inputs, explain)
+
+
+def _run_own(name: str, rest: list[str], given: tuple[Console, Stores, Settings]) -> None:
+    """Run what is no task of a file: a script, or a task that is deployed."""
+    if name == "python-script":
+        from .script import python_script as command
+    else:
+        from .deployed import deployed_task as command
+    with command.make_context(f"flyte run {name}", rest, obj=given) as ctx:
+        command.invoke(ctx)
 
 
 def _settings(

@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from ._version import __version__ as __version__
     from .environment import TaskEnvironment as TaskEnvironment
     from .image import Image as Image
-    from .remote import Run as Run
     from .resources import Backoff as Backoff
     from .resources import Cache as Cache
     from .resources import Resources as Resources
@@ -25,8 +24,10 @@ if TYPE_CHECKING:
     from .resources import ReusePolicy as ReusePolicy
     from .resources import Secret as Secret
     from .resources import Timeout as Timeout
+    from .runs import Run as Run
     from .sdk import current_domain as current_domain
     from .sdk import current_project as current_project
+    from .sdk import deploy as deploy
     from .sdk import init as init
     from .sdk import init_from_config as init_from_config
     from .sdk import run as run
@@ -40,7 +41,7 @@ _PLACES = {
     "Resources": "resources",
     "RetryStrategy": "resources",
     "ReusePolicy": "resources",
-    "Run": "remote",
+    "Run": "runs",
     "Secret": "resources",
     "Task": "task",
     "TaskEnvironment": "environment",
@@ -48,6 +49,7 @@ _PLACES = {
     "__version__": "_version",
     "current_domain": "sdk",
     "current_project": "sdk",
+    "deploy": "sdk",
     "init": "sdk",
     "init_from_config": "sdk",
     "run": "sdk",

@@ -173,7 +173,7 @@ class Stores:
 class Call:
     """What is run and how: the described `task`, which stands under `variable` in the project's file, with wire inputs.
 
-    `code` is the folder of the extracted bundle and `tree` that bundle's tree ("" without one).
+    `code` is the folder of the extracted bundle and `tree` that bundle's tree ("" without one), `deployment` a deployed task's pin.
     """
 
     task: Mapping[str, Any]
@@ -183,6 +183,7 @@ class Call:
     settings: Settings
     code: str = ""
     tree: str = ""
+    deployment: str = ""
 
     def action(self, run: str, folder: str, attempt: int) -> Action:
         """The action that a worker is given for one attempt."""
@@ -207,6 +208,7 @@ class Call:
             version=self.settings.version,
             copy_style=self.settings.copy_style,
             options=self.settings.options,
+            deployment=self.deployment,
         )
 
 
@@ -340,7 +342,7 @@ def _say_what_differs(engine: "Engine", call: Call, listener: Listener) -> None:
     if bare := task["unannotated"]:
         verb = "have" if len(bare) > 1 else "has"
         listener.said(f"{', '.join(bare)} of {task['name']} {verb} no annotation: what is no JSON value is pickled.")
-    unused = [name for name in sorted({*task["unused"], *call.settings.options}) if name not in engine.acts_on]
+    unused = [name for name in sorted({*task["options"], *call.settings.options}) if name not in engine.acts_on]
     if task["timeout"] and "timeout" not in engine.acts_on:
         unused.append("timeout")
     if unused:

@@ -83,7 +83,7 @@ class Exchange:
 
     def _publish(self, records: Sequence[Record], name: str) -> Iterator[Item]:
         place = str(self._settings.registries.write)
-        lacking = self._sharing.lacking([record.key for record in records], forget=True)
+        lacking = self._sharing.lacking([record.key for record in records], anywhere=False, forget=True)
         self._sharing.publish(record for record in records if record.key in lacking)
         published = {record.key for record in self._sharing.finish()}
         for record in records:

@@ -49,6 +49,9 @@ class Holder(Protocol):
 class Elsewhere(Protocol):
     """What other machines have made. Nothing that goes wrong there is raised: it is a miss then."""
 
+    def get_ready(self) -> None:
+        """Load what looking there takes, while something else has to be waited for."""
+
     def find(self, key: Key) -> Holder | None:
         """Who has what `key` produced; nothing is fetched."""
 
@@ -191,6 +194,10 @@ class Resolver:
         self._watch, self._begun = watch, begun
         self._children: dict[Node, _Children] = {}
         self.outcomes: dict[Node, Outcome] = {}
+
+    def shun_others(self) -> None:
+        """From now on take nothing from elsewhere."""
+        self._elsewhere = None
 
     def resolve(self, goals: Iterable[Node]) -> Outcomes:
         """Resolve `goals` and all that they need; independent nodes at the same time. An error of a node is raised."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import json
+import re
 import typing
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
@@ -197,7 +198,7 @@ def _default(type: Type, value: Any) -> tuple[Wire, str]:
         wire = type.check(type.dump(value))  # Nothing that could not be given as well: no pickles.
         return wire, _as_typed(wire)
     except Mismatch:
-        return ABSENT, shortened(value)
+        return ABSENT, re.sub(r" at 0x[0-9a-f]+", "", shortened(value))  # An address says nothing, and is another one each time.
 
 
 def _as_typed(wire: Wire) -> str:

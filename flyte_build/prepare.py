@@ -14,7 +14,7 @@ from flyte_build.bundler.snapshot import Scan
 from flyte_build.cas.cache import Cache
 from flyte_build.cas.counters import Counters
 from flyte_build.cas.digest import Digest
-from flyte_build.cas.encoding import Value
+from flyte_build.cas.encoding import Value, key
 from flyte_build.cas.records import Record
 from flyte_build.errors import BlobCorrupt, BlobMissing, ExtractionRefused, FlyteError, StoreError, UsageError
 
@@ -25,6 +25,7 @@ from .project import Project
 
 if TYPE_CHECKING:
     from flyte_build.bundler.budget import Budget
+    from flyte_build.bundler.bundle import Bundle
     from flyte_build.bundler.layer import Layer
     from flyte_build.bundler.tree import Tree
 
@@ -173,6 +174,14 @@ class BundleNode(Node):
         has = self._cache.blobs.has
         return [PackNode(at, self.label, part, partial(write, part, places), has) for at, (part, places) in enumerate(parts)]
 
+    def adopt_packs(self, fetched: "Bundle") -> None:
+        """Record the packs of a bundle that another machine made and that proved right, so that an edit remakes one of them."""
+        parts = self.packs(_nothing_to_write)
+        if len(parts) == len(fetched.packs):  # Else it was cut otherwise.
+            for node, layer in zip(parts, fetched.packs, strict=True):
+                inputs = node.inputs({})
+                self._cache.records.add(Record(key(node.kind, node.format, inputs), node.kind, layer.diff_id, (layer.digest,), inputs))
+
     def make(self, outcomes: Outcomes, resolve: Resolve) -> Made:
         """Write the packs that are not there yet, then the manifest."""
         from flyte_build.bundler import bundle
@@ -202,6 +211,10 @@ class BundleNode(Node):
         with self._cache.blobs.batch() as batch:
             made = bundle.write(tree, layers, batch)
         return Made(made.manifest, (*made.blobs(), tree.digest))
+
+
+def _nothing_to_write(part: Digest, positions: list[int]) -> "Layer":
+    raise AssertionError("No pack is made here")
 
 
 def accept_bundle(cache: Cache, artifact: Digest, inputs: Mapping[str, Any]) -> tuple[Digest, ...]:
@@ -240,11 +253,17 @@ class Preparation:
     ) -> None:
         self.project, self.cache, self._said, self._budget, self._elsewhere = project, cache, said, budget, elsewhere
         self._resolver = Resolver(cache.records, remake=remake, dry=dry, elsewhere=elsewhere, watch=watch, begun=begun)
-        self.discovery = Discovery(project, cache, counters, said, dry, lambda: self.tree.scan_ahead())
+        self.discovery = Discovery(project, cache, counters, said, dry, self._meanwhile)
         blobs = None if dry or elsewhere else cache.blobs  # Nothing is packed before it is known whether others have it.
         scanner = Scanner(project.root, cache.index, counters, blobs=blobs, budget=budget, allowed=allowed, progress=progress)
         self.tree = TreeNode(project, self.discovery, copy_style, scanner, self._previous_tree)
         self.bundle = BundleNode(self.tree, cache, counters, project.root)
+
+    def _meanwhile(self) -> None:
+        """What can be done while a file is imported in another process."""
+        self.tree.scan_ahead()
+        if self._elsewhere:
+            self._elsewhere.get_ready()
 
     @property
     def outcomes(self) -> list[Outcome]:
@@ -283,11 +302,7 @@ class Preparation:
         """Resolve all without making anything, also the packs of a bundle that is there; needed nodes come first."""
         outcomes = self._resolver.resolve([self.bundle])
         if outcomes[self.tree].artifact is not None:
-
-            def unwritten(part: Digest, positions: list[int]) -> "Layer":
-                raise AssertionError("A survey makes nothing")
-
-            packs = Resolver(self.cache.records, dry=True).resolve(self.bundle.packs(unwritten))
+            packs = Resolver(self.cache.records, dry=True).resolve(self.bundle.packs(_nothing_to_write))
             outcomes[self.bundle].children[:] = packs.values()
         return self.outcomes
 
@@ -311,16 +326,26 @@ class Preparation:
 
         record = self._resolver.outcomes[self.bundle].record
         for left in range(len(record.refs) if record else 1, -1, -1):  # Each turn finds one bad blob at least.
-            manifest = self._resolver.outcomes[self.bundle].artifact
-            assert manifest is not None
+            outcome = self._resolver.outcomes[self.bundle]
+            assert outcome.record is not None
             try:
-                return extraction.extract(self.cache, bundle.read(manifest, self.cache.blobs), self._budget or Budget())
+                held = bundle.read(outcome.record.artifact, self.cache.blobs)
+                folder = extraction.extract(self.cache, held, self._budget or Budget())
+                if outcome.fetched:
+                    self.bundle.adopt_packs(held)
+                return folder
             except (BlobCorrupt, BlobMissing) as error:
                 if not left:
                     raise
                 self._said(f"{error.what}; it is made again.")
-                del self._resolver.outcomes[self.bundle]
-                self.resolve()
+            except ExtractionRefused as error:
+                if not outcome.fetched:
+                    raise
+                self._said(f"What {outcome.place} holds is not used: {error.what}. {error.why}")
+                self.cache.records.remove(outcome.record.key)
+                self._resolver.shun_others()
+            del self._resolver.outcomes[self.bundle]
+            self.resolve()
         raise StoreError("The bundle cannot be extracted")
 
     def _previous_tree(self) -> "Tree | None":

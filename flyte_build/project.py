@@ -35,6 +35,13 @@ class Project:
             self.roots.insert(0, self.roots.pop(self.roots.index(folder)))
         self.module = ".".join(parts[base:]) if dotted else parts[-1]
 
+    @classmethod
+    def deployed(cls, file: str, module: str, roots: list[str], last: list[str]) -> "Project":
+        """The project of a deployed task, which is on no disk: its root is "", and `last` are relative too."""
+        project = cls.__new__(cls)
+        project.root, project.file, project.module, project.roots, project.last = "", file, module, roots, last
+        return project
+
 
 def locate(file: str, root_dir: str | None) -> Project:
     """The project that a file belongs to. Raises `UsageError`.

@@ -17,7 +17,10 @@ from .script import __name__ as SCRIPT
 
 
 class Recorded:
-    """What the run of that name was given, by its `document` in the history. Raises `NotFound` if that does not say all."""
+    """What the run of that name was given, by its `document` in the history. Raises `NotFound` if that does not say all.
+
+    `deployment` is the deployed task that it ran, by its pin; "" if it ran a file's.
+    """
 
     def __init__(self, run: str, document: Mapping[str, Any]) -> None:
         if "copy_style" not in document:
@@ -28,6 +31,7 @@ class Recorded:
         self.inputs: dict[str, Any] = document["inputs"]
         self.timeout: float | None = document["timeout"]
         self.root: str = document["root"]
+        self.deployment: str = document.get("deployment", "")
         self._document = document
 
     @classmethod

@@ -100,6 +100,7 @@ class Runner:
         """Run the task under `variable` with wire inputs; the run is in the history from its start to its end.
 
         It is prepared and runs in a process of its own, unless the settings say `local`: then it runs here, from the working tree.
+        What was prepared is published meanwhile; `finish` waits for that.
         """
         call = Call(
             task=self.preparation.discovery.task(variable), project=self.project, variable=variable, inputs=inputs, settings=self.settings
@@ -124,12 +125,14 @@ class Runner:
         settings = self.settings if self.settings.version else replace(self.settings, version=tree.short)
         try:
             prepared = replace(call, settings=settings, code=code, tree=tree)
-            finished = run_in_worker(prepared, self.stores, self.listener, self._spare(), began)
+            return run_in_worker(prepared, self.stores, self.listener, self._spare(), began)
         finally:
             lease.release()
+
+    def finish(self) -> None:
+        """Wait until what was prepared is published, which has gone on while the task ran."""
         if published := self.sharing.finish():
             self.listener.published(str(self.settings.registries.write), len(published))
-        return finished
 
 
 def run_in_worker(call: Call, stores: Stores, listener: Listener, spare: "Worker | None", began: float) -> Finished:

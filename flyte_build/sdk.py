@@ -7,21 +7,27 @@ import sys
 import time
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-from .attempts import Call, Listener, Settings, Stores
+from . import session
+from .attempts import Call, Listener, Stores
 from .blocking import Blocking, blocking
-from .config import Configuration
-from .errors import InitializationError, UsageError
+from .config.registries import Registries
+from .config.settings import CopyStyle
+from .environment import TaskEnvironment
+from .errors import UsageError
 from .interface import interface_of
 from .project import INTERACTIVE, Project, locate
 from .recorded import Recorded
-from .remote import Run
 from .running import Runner, run_here, run_in_worker, script_call
+from .runs import Run
 from .task import Task
 
+if TYPE_CHECKING:
+    from .deployment import Deployment
+    from .remotetask import Task as Deployed
+
 Mode = Literal["local", "remote", "hybrid"]
-_settings: Settings | None = None
 
 
 def init(project: str | None = None, domain: str | None = None, **unused: Any) -> None:
@@ -30,9 +36,8 @@ def init(project: str | None = None, domain: str | None = None, **unused: Any) -
     What is not given is as configured. Arguments about a control plane are accepted, and said to be unused. Raises `UsageError` for a
     configuration that makes no sense.
     """
-    global _settings
     _say_unused("flyte.init", unused)
-    _settings = _configured(None, project=project, domain=domain)
+    session.begin(None, project=project, domain=domain)
 
 
 def init_from_config(path: str | None = None, project: str | None = None, domain: str | None = None, **unused: Any) -> None:
@@ -40,32 +45,18 @@ def init_from_config(path: str | None = None, project: str | None = None, domain
 
     Raises `UsageError` when it is not there.
     """
-    global _settings
     _say_unused("flyte.init_from_config", unused)
-    _settings = _configured(path, project=project, domain=domain)
-
-
-def _configured(path: str | None, **given: str | None) -> Settings:
-    """What is given and configured for the project of the script that is running, or of the current folder."""
-    script = getattr(sys.modules["__main__"], "__file__", None) or ""
-    root = locate(script, None).root if script.endswith(".py") and os.path.isfile(script) else os.path.realpath(os.getcwd())
-    return Settings.configured(Configuration.load(root, Listener().said, path), **given)
+    session.begin(path, project=project, domain=domain)
 
 
 def current_project() -> str:
     """The project's name. Raises `InitializationError` before `init`."""
-    return _initialised().project
+    return session.initialised().project
 
 
 def current_domain() -> str:
     """The domain's name. Raises `InitializationError` before `init`."""
-    return _initialised().domain
-
-
-def _initialised() -> Settings:
-    if _settings is None:
-        raise InitializationError("flyte is not initialised", hint="Call `flyte.init()` or `flyte.init_from_config()` first.")
-    return _settings
+    return session.initialised().domain
 
 
 class RunContext:
@@ -75,9 +66,17 @@ class RunContext:
         self._mode, self._changes = mode, settings
 
     @blocking
-    def run(self, task: Task[..., Any], /, *args: Any, **kwargs: Any) -> Run:
-        """Run `task` with these inputs and wait for it. Raises the task's error."""
+    def run(self, task: "Task[..., Any] | Deployed", /, *args: Any, **kwargs: Any) -> Run:
+        """Run `task` with these inputs and wait for it; one that is deployed takes them by name. Raises the task's error."""
         return _ended(self._run(task, args, kwargs))
+
+    def _run_deployed(self, task: "Deployed", args: tuple[Any, ...], inputs: dict[str, Any]) -> Run:
+        if self._mode == "local":
+            raise UsageError(f"{task.name} is deployed, and runs in a process of its own", hint='Leave out `mode="local"`.')
+        if args:
+            raise UsageError(f"The inputs of {task.name} have no names", why="It is deployed.", hint="Give them by name: x=1.")
+        space = task.find().found.release.space
+        return task.run(inputs, replace(session.current(), **{"project": space.project, "domain": space.domain, **self._changes}))
 
     @blocking
     def rerun(self, run: str, /, **inputs: Any) -> Run:
@@ -88,24 +87,36 @@ class RunContext:
         listener = Listener()
         stores = Stores(listener)
         recorded = Recorded.find(run, stores.history)
-        settings = replace(recorded.settings(_settings or _configured(None)), **self._changes)
+        settings = replace(recorded.settings(session.current()), **self._changes)
         if recorded.is_script:
             call = script_call({**recorded.inputs, **inputs}, recorded.timeout, settings)
             return _ended(Run(stores.places.data, run_in_worker(call, stores, listener, None, time.monotonic()).name))
+        if recorded.deployment:
+            from .deployed import Deployments
+
+            deployed = Deployments(settings, stores, listener).task(recorded.deployment)
+            wire = recorded.changed(deployed.document.spec(deployed.function), inputs)
+            return _ended(Run(stores.places.data, deployed.run(wire, settings).name))
         runner = Runner(recorded.project(), settings, stores, listener)
         task = runner.discover().task(recorded.variable)
         changed = recorded.changed(task, inputs)
         if sentence := recorded.forgotten(task, settings):
             listener.said(sentence)
-        return _ended(Run(stores.places.data, runner.run(recorded.variable, changed).name))
+        finished = runner.run(recorded.variable, changed)
+        runner.finish()
+        return _ended(Run(stores.places.data, finished.name))
 
-    def _run(self, task: Task[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Run:
+    def _run(self, task: "Task[..., Any] | Deployed", args: tuple[Any, ...], kwargs: dict[str, Any]) -> Run:
         if not isinstance(task, Task):
+            from .remotetask import Task as Deployed
+
+            if isinstance(task, Deployed):
+                return self._run_deployed(task, args, kwargs)
             raise UsageError(f"flyte.run cannot run {task!r:.100}", why="It is no task.", hint="Decorate the function with `@env.task`.")
-        mode = self._mode or ("remote" if _settings is not None else "local")
+        mode = self._mode or ("remote" if session.has_begun() else "local")
         interface = interface_of(task.func)
         inputs = interface.dump_inputs(args, kwargs)
-        settings = replace(_settings or _configured(None), **self._changes)
+        settings = replace(session.current(), **self._changes)
         listener = Listener()
         stores = Stores(listener)
         file, variable = task.func.__code__.co_filename, _variable(task)
@@ -126,6 +137,7 @@ class RunContext:
             runner = Runner(locate(file, None), settings, stores, listener)
             runner.discover()
             finished = runner.run(variable, inputs)
+            runner.finish()
         return Run(stores.places.data, finished.name, interface)
 
 
@@ -134,12 +146,46 @@ def _ended(run: Run) -> Run:
     return run
 
 
-def _run(task: Task[..., Any], /, *args: Any, **kwargs: Any) -> Run:
+def _run(task: "Task[..., Any] | Deployed", /, *args: Any, **kwargs: Any) -> Run:
     """Run a task with these inputs and wait for it: prepared if `init` was called, else in this process."""
     return RunContext(None, {}).run(task, *args, **kwargs)
 
 
 run = Blocking(_run)
+
+
+def _deploy(
+    *environments: TaskEnvironment, version: str | None = None, dry_run: bool = False, copy_style: CopyStyle | None = None
+) -> "Deployment":
+    """Deploy environments, with those that they depend on, as `flyte deploy` does. Raises `DeploymentError`.
+
+    Without a version it is the content's own short digest. A dry run makes nothing, and asks no registry.
+    """
+    from .deployed import Deployments
+    from .deployment import Deployer
+    from .deployments.naming import check_version
+    from .targets import choose, once_each
+
+    if version is not None:
+        check_version(version)
+    settings = session.current()
+    settings = replace(settings, version=version or "", copy_style=copy_style or settings.copy_style)
+    listener = Listener()
+    stores = Stores(listener)
+    runners: dict[str, Runner] = {}
+    targets = []
+    for environment in environments:
+        file = environment.declared_in
+        if not os.path.isfile(file):
+            raise UsageError(f"The environment {environment.name} is in no Python file", hint="Put it into a file.")
+        if file not in runners:
+            asked = replace(settings, registries=Registries()) if dry_run else settings
+            runners[file] = Runner(locate(file, None), asked, stores, listener, dry=dry_run)
+        targets.append(choose(runners[file], environment.name))
+    return Deployer(Deployments(settings, stores, listener), settings, stores, listener).deploy(once_each(targets), dry=dry_run)
+
+
+deploy = Blocking(_deploy)
 
 
 def with_runcontext(

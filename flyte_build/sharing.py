@@ -15,6 +15,7 @@ from flyte_build.cas.digest import Digest, Key
 from flyte_build.cas.records import Record
 
 from .config.registries import Registries
+from .errors import FlyteError
 
 if TYPE_CHECKING:
     from threading import Thread
@@ -43,6 +44,7 @@ class Sharing:
     ) -> None:
         self._registries, self._cache, self._counters, self._project = registries, cache, counters, project
         self._said, self._progress = said, progress
+        self._failed: set[str] = set()
         self._publishing: Thread | None = None
         self._awaited = False
         self._published: list[Record] = []
@@ -65,7 +67,11 @@ class Sharing:
 
         write = repository(self._registries.write) if self._registries.write else None
         reads = [repository(name) for name in self._registries.reads]
-        return SharedCache(cache, reads, write, self._project, self._said, progress)
+        return SharedCache(cache, reads, write, self._project, self._said, progress, self._failed)
+
+    def get_ready(self) -> None:
+        """Load the clients of the repositories; nothing is sent."""
+        self.shared  # noqa: B018  # A property that is kept.
 
     def find(self, key: Key) -> "Offer | None":
         """Who has what `key` produced; nothing is fetched."""
@@ -75,15 +81,17 @@ class Sharing:
         """Fetch what `key` produced, if anyone has it."""
         return self.shared.obtain(key, accept)
 
-    def lacking(self, keys: Iterable[Key], forget: bool) -> set[Key]:
+    def lacking(self, keys: Iterable[Key], *, anywhere: bool, forget: bool) -> set[Key]:
         """Those of some keys of which the repository that is written to has no record, whatever this machine remembers.
+
+        With `anywhere`, those of which no other repository that is read has one either.
 
         With `forget` it remembers that no more, so that they are published again. Raises `RegistryError` if it cannot be told.
         """
         write = self._registries.write
         if write is None:
             return set()
-        found = {key for key in keys if self.shared.lacks(key)}
+        found = self.shared.lacking(keys, anywhere)
         if found and forget:
             ledger = self._ledger()
             ledger.forget(write)
@@ -112,10 +120,13 @@ class Sharing:
 
     def _publish(self) -> None:
         """In a thread, with a database connection of its own: the other is used meanwhile."""
-        cache = Cache(self._cache.root, self._counters, self._said)
-        with cache.preparing():
-            self._published = self._open(cache, self._progress_if_awaited).publish()
-        cache.database.close()
+        try:
+            cache = Cache(self._cache.root, self._counters, self._said)
+            with cache.preparing():
+                self._published = self._open(cache, self._progress_if_awaited).publish()
+            cache.database.close()
+        except FlyteError as error:
+            self._said(f"What was prepared is published by a later command: {error.what}.")
 
     def _progress_if_awaited(self, done: int, total: int) -> None:
         if self._awaited:
@@ -127,4 +138,5 @@ class Sharing:
             self._awaited = True
             self._publishing.join()
             self._publishing = None
-        return self._published
+        published, self._published = self._published, []
+        return published

@@ -7,12 +7,12 @@ import re
 
 from flyte_build.bundler.ignore import RuleFile, Rules
 
-_IMPORTS = re.compile(rb"^\s*(?:import|from)\s+flyte\b", re.M)
+_DECLARES = re.compile(rb"^\s*(?:import|from)\s+flyte\b|^\s*@[\w.]+\.task\b|\.clone_with\(", re.M)
 _RULES = (".gitignore", ".flyteignore")
 
 
 def task_files(root: str) -> list[str]:
-    """The files below `root` (absolute paths, sorted) that import `flyte` and that no rule of bundles keeps out."""
+    """The files below `root` (absolute paths, sorted) that speak of flyte or of tasks and that no rule of bundles keeps out."""
     found = []
     rules = {"": Rules.built_in()}
     for here, folders, names in os.walk(root):
@@ -23,15 +23,15 @@ def task_files(root: str) -> list[str]:
         rules.update({f"{folder}{name}/": held for name in folders})
         for name in names:
             path = f"{here}/{name}"
-            if name.endswith(".py") and os.path.isfile(path) and not held.excludes(folder + name, False) and _imports_flyte(path):
+            if name.endswith(".py") and os.path.isfile(path) and not held.excludes(folder + name, False) and _may_declare(path):
                 found.append(path)
     return sorted(found)
 
 
-def _imports_flyte(path: str) -> bool:
+def _may_declare(path: str) -> bool:
     try:
         with open(path, "rb") as file:
-            return bool(_IMPORTS.search(file.read()))
+            return bool(_DECLARES.search(file.read()))
     except OSError:
         return False
 

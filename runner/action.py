@@ -21,7 +21,8 @@ class Action:
     `root` is the working tree, which must not be imported from, and `file` the task's file in it;
     `inputs` are wire; `env` are added to the environment;
     `timeout` is in seconds. `attempt` counts from 1. `copy_style` says how the bundle was made; `options`
-    are what else was asked for, and is not acted on.
+    are what else was asked for, and is not acted on. `deployment` names a deployed task by its pin; then there is no working
+    tree: `root` is "", and `last` is relative.
     """
 
     id: str
@@ -44,6 +45,7 @@ class Action:
     version: str = ""
     copy_style: str = ""
     options: Mapping[str, Any] = field(default_factory=dict)
+    deployment: str = ""
 
     def write(self) -> None:
         """Put the action into its folder, for a worker. Values of environment variables stay out of every file."""

@@ -76,7 +76,7 @@ def main() -> None:
         result = failure(error, below)
     if os.getpid() != own:  # A child that the task has forked has returned from it too. It decides nothing.
         finish(0)
-    if result["phase"] == "failed" and code:
+    if result["phase"] == "failed" and code and action["root"]:
         from .absent import hint
 
         if advice := hint(result["error"], action):
@@ -96,14 +96,15 @@ def _use_bundle(action: dict[str, Any], code: str) -> None:
     from flyte_build.importing import Guard, root_folders, use_folder
 
     root = action["root"]
-    project = [entry for entry in sys.path if (os.path.realpath(entry) + "/").startswith(root + "/") and "site-packages" not in entry]
-    sys.path[:] = [entry for entry in sys.path if entry not in project]
-    sys.path[:] = [
-        *root_folders(code, action["roots"]),
-        *sys.path,
-        *(f"{code}/{os.path.relpath(folder, root)}" for folder in action["last"]),
+    project = [
+        entry for entry in sys.path if root and (os.path.realpath(entry) + "/").startswith(root + "/") and "site-packages" not in entry
     ]
+    sys.path[:] = [entry for entry in sys.path if entry not in project]
+    last = [os.path.relpath(folder, root) if root else folder for folder in action["last"]]
+    sys.path[:] = [*root_folders(code, action["roots"]), *sys.path, *root_folders(code, last)]
     use_folder(code, f"{action['code']}/bytecode")
+    if not root:  # A deployed task has no working tree that could be taken for its code.
+        return
     guard = Guard(root, [*root_folders(root, action["roots"]), *project], lambda path: _advice(action, path))
     places = [at for at, finder in enumerate(sys.meta_path) if getattr(finder, "__name__", "") == "PathFinder"]
     sys.meta_path.insert(places[-1] + 1 if places else len(sys.meta_path), guard)

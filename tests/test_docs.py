@@ -22,6 +22,7 @@ import pytest
 from flyte_build.bundler.tree import Entry, Tree
 from flyte_build.cas.digest import Digest
 from flyte_build.cas.encoding import encode, key
+from flyte_build.cli.deployed import deployed_task
 from flyte_build.cli.main import flyte
 from flyte_build.cli.script import python_script
 from flyte_build.config.settings import SETTINGS
@@ -65,7 +66,7 @@ def commands() -> Iterator[tuple[click.Command, str]]:
         command, path = waiting.pop(0)
         yield command, path
         if path == "flyte run":
-            waiting.insert(0, (python_script, "flyte run python-script"))
+            waiting[:0] = [(deployed_task, "flyte run deployed-task"), (python_script, "flyte run python-script")]
         if isinstance(command, click.Group):
             ctx = click.Context(command, info_name=path)
             inner = [(command.get_command(ctx, name), name) for name in sorted(command.list_commands(ctx))]
@@ -175,7 +176,7 @@ def test_the_readmes_script_runs(tmp_path: Path) -> None:
         assert "Hello, World!" in done.stdout
 
 
-@pytest.mark.parametrize("page", ["tutorial", "migrating"])
+@pytest.mark.parametrize("page", ["tutorial", "migrating", "deployments"])
 def test_what_a_page_shows_is_what_happens(tmp_path: Path, page: str) -> None:
     """Files are written and commands are run, in the page's order and in one folder; each prints what the page says."""
     folder = tmp_path / "project"

@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from flyte_build.cas.gc import Collection, Removed
 
 from .layout import LayoutRepository
-from .records import published_records
+from .records import delete_record, published_records
 from .repository import Repository
 
 _PARALLEL = 8
@@ -29,15 +29,16 @@ def collect_records(repository: Repository, project: str, keep: float, dry_run: 
     old = [record for record in found if record.project == project and record.published <= limit]
     if not dry_run:
         with ThreadPoolExecutor(_PARALLEL) as pool:
-            list(pool.map(lambda record: repository.delete_manifest(record.digest), old))
+            list(pool.map(lambda record: delete_record(repository, record.digest), old))
     removed = [
         Removed(
             record.digest, record.size, f"the record of {record.kind} {record.key.short} was last published on {_day(record.published)}"
         )
         for record in old
     ]
-    if isinstance(repository, LayoutRepository) and not dry_run:
-        removed += [Removed(digest, size, "nothing leads to it") for digest, size in repository.sweep()]
+    if isinstance(repository, LayoutRepository):
+        gone = {record.digest for record in old}
+        removed += [Removed(digest, size, "nothing leads to it") for digest, size in repository.sweep(gone, dry_run)]
     return Collection(removed, len(found) - len(old))
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from typing import Any, BinaryIO
 
@@ -117,25 +117,34 @@ class LayoutRepository:
                 stack.enter_context(locked(f"{self._folder}/.lock", exclusive=False))
             yield
 
-    def sweep(self) -> Iterator[tuple[Digest, int]]:
-        """Remove the blobs that no tag leads to, and give each with its size in bytes. Waits for those who write."""
+    def sweep(self, without: Collection[Digest], dry_run: bool) -> Iterator[tuple[Digest, int]]:
+        """Remove the blobs that no tag leads to, and give each with its size in bytes. Waits for those who write.
+
+        The manifests `without` are counted as gone, and are not among those that are given.
+        """
         if not os.path.isdir(self._blobs.folder):
             return
         with locked(f"{self._folder}/.lock", exclusive=True):
-            live: set[Digest] = set()
-            waiting = [Descriptor.parse(entry).digest for entry in self._entries()]
-            while waiting:
-                live.add(digest := waiting.pop())
-                manifest = self.manifest(digest)
-                if manifest is not None:
-                    live.update(blob.digest for blob in manifest.blobs())
-                    waiting += [each.digest for each in manifest.manifests if each.digest not in live] if manifest.is_index else []
+            live = self._reachable(without)
             for digest, size in list(self._blobs.names()):
-                if digest not in live:
-                    self._blobs.delete(digest)
+                if digest not in live and digest not in without:
+                    if not dry_run:
+                        self._blobs.delete(digest)
                     yield digest, size
-            for path in self._blobs.litter():
+            for path in () if dry_run else self._blobs.litter():
                 os.unlink(path)
+
+    def _reachable(self, without: Collection[Digest]) -> set[Digest]:
+        """All that the tags lead to, but for what only the manifests `without` do."""
+        live: set[Digest] = set()
+        waiting = [digest for entry in self._entries() if (digest := Descriptor.parse(entry).digest) not in without]
+        while waiting:
+            live.add(digest := waiting.pop())
+            manifest = self.manifest(digest)
+            if manifest is not None:
+                live.update(blob.digest for blob in manifest.blobs())
+                waiting += [each.digest for each in manifest.manifests if each.digest not in live] if manifest.is_index else []
+        return live
 
     def _create(self) -> None:
         if os.path.exists(f"{self._folder}/oci-layout"):

@@ -80,8 +80,8 @@ class Manifest:
 
     @property
     def descriptor(self) -> Descriptor:
-        """What names it, in an index."""
-        return Descriptor(self.media_type, self.digest, len(self.data), self.artifact_type)
+        """What names it, in an index. Without its type: skopeo (1.9) would leave that out and so copy another index."""
+        return Descriptor(self.media_type, self.digest, len(self.data))
 
     @property
     def is_index(self) -> bool:

@@ -15,7 +15,7 @@ from typing import Any
 
 from flyte_build.cas.digest import Digest, Key
 from flyte_build.cas.records import Record
-from flyte_build.errors import RegistryCorrupt
+from flyte_build.errors import RegistryCorrupt, RegistryRefused
 
 from .descriptor import Descriptor
 from .manifest import Manifest
@@ -74,6 +74,18 @@ def record_index(record: Record, artifact: Descriptor, project: str) -> Manifest
         CREATED: datetime.fromtimestamp(int(time.time()), UTC).isoformat(),
     }
     return Manifest.of_manifests([artifact], artifact_type=TYPE, annotations=annotations)
+
+
+def delete_record(repository: Repository, digest: Digest) -> None:
+    """Remove a record by its own digest. Raises `RegistryRefused` where the registry does not allow it."""
+    try:
+        repository.delete_manifest(digest)
+    except RegistryRefused as error:
+        raise RegistryRefused(
+            f"{repository.name} does not allow deletion",
+            why=error.why,
+            hint=f"Switch it on in the registry, or let the registry's own rules remove tags that begin with `{PREFIX}`.",
+        ) from None
 
 
 def published_records(repository: Repository) -> Iterator[PublishedRecord]:

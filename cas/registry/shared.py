@@ -6,7 +6,7 @@ what could not be published is published by a later command.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from flyte_build.cas.cache import Cache
@@ -16,9 +16,11 @@ from flyte_build.errors import BlobMissing, FlyteError, RegistryError, RegistryU
 
 from .ledger import Ledger
 from .manifest import Manifest
-from .records import PublishedRecord, published_records, record_index, tag_of
+from .records import PublishedRecord, delete_record, published_records, record_index, tag_of
 from .repository import Repository
 from .transfer import Progress, Transfer
+
+_MANY = 20  # Keys that are rather looked for in the list of all tags.
 
 
 @dataclass(frozen=True)
@@ -35,7 +37,10 @@ class Offer:
 
 
 class SharedCache:
-    """Repositories to read from, in order, and at most one to write to. `project` is who publishes; `said` is told what failed, once."""
+    """Repositories to read from, in order, and at most one to write to. `project` is who publishes.
+
+    `said` is told once of a repository that fails; its name is added to `failed`, and it is not asked again.
+    """
 
     def __init__(
         self,
@@ -44,12 +49,13 @@ class SharedCache:
         write: Repository | None,
         project: str,
         said: Callable[[str], None],
-        progress: Progress = lambda done, total: None,
+        progress: Progress,
+        failed: set[str],
     ) -> None:
         self._cache, self._reads, self._write, self._project, self._said = cache, reads, write, project, said
         self._ledger = Ledger(cache.database)
         self._transfer = Transfer(cache.blobs, self._ledger, progress)
-        self._failed: set[str] = set()
+        self._failed = failed
         self._offers: dict[Key, Offer | None] = {}
 
     def find(self, key: Key) -> Offer | None:
@@ -68,7 +74,7 @@ class SharedCache:
                 return None
             record = PublishedRecord.parse(found)
         except RegistryError as error:
-            self._fail(place, error, "This command goes on without it.")
+            self._fail(place, error)
             return None
         if record.key != key:
             self._said(f"{place} holds a record of another key than {key}; it is not used.")
@@ -99,7 +105,7 @@ class SharedCache:
         except BlobMissing:
             return None  # It was collected there; whoever makes it publishes it again.
         except RegistryError as error:
-            self._fail(offer.place, error, "This command goes on without it.")
+            self._fail(offer.place, error)
             return None
         except StoreError:
             raise
@@ -124,22 +130,40 @@ class SharedCache:
                 except BlobMissing:
                     continue
                 except RegistryError as error:
-                    self._fail(offer.place, error, "This command goes on without it.")
+                    self._fail(offer.place, error)
         return ""
 
-    def lacks(self, key: Key) -> bool:
-        """Whether the repository that is written to has no record of a key. Raises `RegistryError` if that cannot be told."""
-        if self._write is None:
-            return False
-        offer = self._offers.get(key)
-        return not (offer and offer.repository.name == self._write.name) and self._write.manifest(tag_of(key)) is None
+    def lacking(self, keys: Iterable[Key], anywhere: bool) -> set[Key]:
+        """The keys of which the repository that is written to has no record; with `anywhere`, and no other that is read has one.
+
+        Raises `RegistryError` if that cannot be told of the one that is written to.
+        """
+        write = self._write
+        if write is None:
+            return set()
+        absent = self._absent(write, keys)
+        for repository in self._reads if anywhere else ():
+            if repository.name != write.name and str(repository.name) not in self._failed:
+                try:
+                    absent = self._absent(repository, absent)
+                except RegistryError as error:
+                    self._fail(str(repository.name), error)
+        return absent
+
+    def _absent(self, repository: Repository, keys: Iterable[Key]) -> set[Key]:
+        """The keys of which a repository has no record; what was found there already is not asked for again."""
+        asked = [key for key in keys if not ((offer := self._offers.get(key)) and offer.repository.name == repository.name)]
+        if len(asked) > _MANY:
+            tags = set(repository.tags())
+            return {key for key in asked if tag_of(key) not in tags}
+        return {key for key in asked if repository.manifest(tag_of(key)) is None}
 
     def remove(self, key: Key) -> bool:
         """Remove the record of a key from the repository that is written to, and say whether there was one. Raises `RegistryError`."""
         found = self._write.manifest(tag_of(key)) if self._write else None
         if found is None or self._write is None:
             return False
-        self._write.delete_manifest(found.digest)
+        delete_record(self._write, found.digest)
         self._ledger.drop(self._write.name, key)
         return True
 
@@ -157,8 +181,11 @@ class SharedCache:
                 self._publish(record, self._write)
                 published.append(record)
             except RegistryError as error:
-                self._fail(str(self._write.name), error, "What this command made is published by the next one.")
+                self._fail(str(self._write.name), error)
                 break
+            except StoreError as error:  # Here it is not whole any more: whoever makes it again publishes it.
+                self._said(f"The {record.kind} {key.short} is not published: {error.what}.")
+                self._ledger.drop(self._write.name, key)
         return published
 
     def _publish(self, record: Record, repository: Repository) -> None:
@@ -185,9 +212,10 @@ class SharedCache:
             self._cache.records.remove(record.key)  # So that it is fetched when it is needed next.
         self._ledger.settle(repository.name, record.key, theirs.published)
 
-    def _fail(self, place: str, error: RegistryError, then: str) -> None:
-        if place not in self._failed:
-            self._failed.add(place)
-            self._said(
-                " ".join(filter(None, (f"{error.what}." if not error.what.endswith(".") else error.what, error.why, error.hint, then)))
-            )
+    def _fail(self, place: str, error: RegistryError) -> None:
+        if place in self._failed:
+            return
+        self._failed.add(place)
+        why = ": ".join(part.rstrip(".") for part in (error.what, error.why) if part)
+        later = "; what it makes is published by a later one" if self._write and str(self._write.name) == place else ""
+        self._said(f"{why}. This command goes on without it{later}." + (f" {error.hint}" if error.hint else ""))

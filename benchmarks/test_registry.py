@@ -1,0 +1,177 @@
+"""Repositories on a registry, against skopeo and plain calls of oras, in one run and with one server."""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import statistics
+import subprocess
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from pytest_benchmark.fixture import BenchmarkFixture
+
+from benchmarks.conftest import FLYTE, HELLO, command, forget, paired, report
+from flyte_build.cas.blobs import Blobs
+from flyte_build.cas.counters import Counters
+from flyte_build.cas.digest import Digest, Key
+from flyte_build.cas.registry.descriptor import Descriptor
+from flyte_build.cas.registry.manifest import Manifest
+from flyte_build.cas.registry.name import RepositoryName
+from flyte_build.cas.registry.opening import open_repository
+from flyte_build.cas.registry.patience import Patience
+from flyte_build.cas.registry.records import tag_of
+from flyte_build.cas.registry.repository import Repository
+from flyte_build.cas.registry.transfer import missing
+from tests.needs import need
+from tests.registries import Server, serve
+
+SIZE = 200 << 20
+ROUNDS = 3
+LAYER = "application/vnd.oci.image.layer.v1.tar"
+CONFIG = "application/vnd.oci.image.config.v1+json"
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A registry on this machine."""
+    need("skopeo")
+    with serve(tmp_path_factory.mktemp("registry")) as server:
+        yield server
+
+
+def opened(server: Server) -> Repository:
+    """A repository that nothing was put into yet."""
+    return open_repository(RepositoryName.parse(server.repository(f"speed/{uuid.uuid4().hex}")), Counters(), Patience())
+
+
+def image(folder: Path) -> Descriptor:
+    """An image of one layer with random bytes, as a layout with the tag `x`; gives its layer."""
+    blobs = Blobs(f"{folder}/blobs/sha256", f"{folder}/quarantine", Counters())
+    os.makedirs(blobs.folder)
+    with blobs.batch() as batch, batch.writer() as writer:
+        for _ in range(SIZE >> 20):
+            writer.write(os.urandom(1 << 20))
+        layer = Descriptor(LAYER, writer.finish(), SIZE)
+    config = json.dumps({"architecture": "amd64", "os": "linux", "rootfs": {"type": "layers", "diff_ids": [layer.digest]}}).encode()
+    manifest = Manifest.of_layers(Descriptor(CONFIG, blobs.put(config), len(config)), [layer])
+    blobs.put(manifest.data)
+    entry = {**manifest.descriptor.document(), "annotations": {"org.opencontainers.image.ref.name": "x"}}
+    (folder / "oci-layout").write_text('{"imageLayoutVersion": "1.0.0"}')
+    (folder / "index.json").write_text(json.dumps({"schemaVersion": 2, "manifests": [entry]}))
+    return layer
+
+
+def timed(call: Callable[[], object]) -> float:
+    """The seconds that a call takes."""
+    began = time.perf_counter()
+    call()
+    return time.perf_counter() - began
+
+
+def test_transfers_against_skopeo(benchmark: BenchmarkFixture, server: Server, tmp_path: Path) -> None:
+    """A blob of 200 MB up and down; each round has bytes that the registry has not seen."""
+    up: list[tuple[float, float]] = []
+    down: list[tuple[float, float]] = []
+    for at in range(ROUNDS):
+        ours, theirs = tmp_path / f"ours{at}", tmp_path / f"theirs{at}"
+        layer = image(ours)
+        image(theirs)
+        repository, blobs = opened(server), Blobs(f"{ours}/blobs/sha256", f"{ours}/quarantine", Counters())
+        target = f"docker://{server.repository(f'speed/{uuid.uuid4().hex}')}:x"
+        copy = ["skopeo", "copy", "--quiet", "--src-tls-verify=false", "--dest-tls-verify=false"]
+
+        def upload(layer: Descriptor = layer, blobs: Blobs = blobs, repository: Repository = repository) -> None:
+            repository.upload(layer, lambda: blobs.open(layer.digest), lambda count: None)
+
+        def download(layer: Descriptor = layer, blobs: Blobs = blobs, repository: Repository = repository) -> None:
+            with blobs.batch() as batch, batch.writer() as writer:
+                repository.download(layer, writer, lambda count: None)
+                writer.finish(layer.digest)
+
+        up.append((timed(upload), timed(lambda: subprocess.run([*copy, f"oci:{theirs}:x", target], check=True))))  # noqa: B023  # Called at once.
+        blobs.delete(layer.digest)
+        back = tmp_path / f"back{at}"
+        down.append((timed(download), timed(lambda: subprocess.run([*copy, target, f"oci:{back}:x"], check=True))))  # noqa: B023  # Called at once.
+    benchmark.pedantic(lambda: None)
+    for name, pairs in (("upload", up), ("download", down)):
+        seconds, base = (statistics.median(column) for column in zip(*pairs, strict=True))
+        benchmark.extra_info[name] = base / seconds
+        report(f"skopeo's {name} of 200 MB to ours", base / seconds, "at least 0.8", f"{base:.2f} s to {seconds:.2f} s")
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    report("memory of this process, MB", peak, "at most 100", "the peak, pytest and all else included")
+
+
+def test_existence_checks_against_oras(benchmark: BenchmarkFixture, server: Server) -> None:
+    """A thousand blobs, by a request each; and a thousand records, by the list of tags."""
+    import oras.provider
+
+    repository = opened(server)
+    plain = oras.provider.Registry(server.host, insecure=True)
+    container = plain.get_container(str(repository.name))
+    blobs = [Descriptor(LAYER, Digest.of(b"%d" % at), 1) for at in range(1000)]
+
+    def sequential() -> None:
+        for blob in blobs:
+            plain.blob_exists({"digest": blob.digest}, container)
+
+    benchmark.pedantic(lambda: missing(blobs, repository), rounds=2)
+    seconds, base = paired(lambda: missing(blobs, repository), sequential, 3)
+    benchmark.extra_info["blobs"] = seconds / base
+    report("1,000 blobs: is each there?", seconds / base, "at most 0.25", f"{seconds:.2f} s to {base:.2f} s")
+    keys = [Key(Digest.of(b"%d" % at)) for at in range(1000)]
+    seconds, base = paired(lambda: {tag_of(key) for key in keys}.difference(repository.tags()), sequential, 3)
+    benchmark.extra_info["records"] = seconds / base
+    report("1,000 records: is each there?", seconds / base, "at most 0.25", f"{seconds:.3f} s to {base:.2f} s")
+
+
+@pytest.mark.parametrize("size", ["hello", "10,000 files"])
+def test_the_first_task_on_a_fresh_machine(benchmark: BenchmarkFixture, server: Server, tree: Path, tmp_path: Path, size: str) -> None:
+    """Against a warm run and the transfer of the same blobs."""
+    project = tree if size != "hello" else tmp_path
+    (project / "hello.py").write_text(HELLO)
+    place = server.repository(f"speed/{uuid.uuid4().hex}")
+    run = [FLYTE, "run", "--copy-style", "all" if size != "hello" else "loaded_modules", "--registry", place, "hello.py", "hello"]
+    warm, fresh = tmp_path / "warm", tmp_path / "fresh"
+    command(*run, cwd=project, home=warm)()
+
+    def first() -> None:
+        command(*run, cwd=project, home=fresh)()
+
+    pairs = []
+    for _ in range(5):
+        pairs.append((timed(first), timed(command(*run, cwd=project, home=warm))))
+        forget(fresh)
+    benchmark.pedantic(lambda: None)
+    transfers = [transfer(place, tmp_path / f"transfer{at}") for at in range(3)]
+    seconds, base = (statistics.median(column) for column in zip(*pairs, strict=True))
+    moved = statistics.median(transfers)
+    benchmark.extra_info["ratio"] = (seconds - moved) / base
+    report(
+        f"first task on a fresh machine, {size}",
+        (seconds - moved) / base,
+        "at most 3",
+        f"{seconds:.2f} s, of which {moved:.2f} s for the transfer, to {base:.2f} s",
+    )
+    forget(warm)
+
+
+def transfer(place: str, folder: Path) -> float:
+    """The seconds that fetching all blobs of a repository's only record takes, once everything is loaded."""
+    os.makedirs(f"{folder}/blobs")
+    repository = open_repository(RepositoryName.parse(place), Counters(), Patience())
+    blobs = Blobs(f"{folder}/blobs", f"{folder}/quarantine", Counters())
+    began = time.perf_counter()
+    index = repository.manifest(repository.tags()[0])
+    assert index is not None
+    manifest = repository.manifest(index.manifests[0].digest)
+    assert manifest is not None
+    for blob in manifest.blobs():
+        with blobs.batch() as batch, batch.writer() as writer:
+            repository.download(blob, writer, lambda count: None)
+            writer.finish(blob.digest)
+    return time.perf_counter() - began

@@ -1,0 +1,106 @@
+"""`flyte deploy`."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+import click
+
+from flyte_build.attempts import Settings, Stores
+from flyte_build.config.registries import Registries
+from flyte_build.deployed import Deployments
+from flyte_build.deployment import Deployer, Deployment
+from flyte_build.deployments.naming import check_version
+from flyte_build.errors import ModuleLoadError, UsageError
+from flyte_build.housekeeping import start_if_due
+from flyte_build.project import locate
+from flyte_build.running import Runner
+from flyte_build.targets import Target, choose, once_each
+from flyte_build.taskfiles import task_files
+
+from .console import Console
+from .options import of_a_bundle, of_a_deployment, with_registries
+
+
+@click.command()
+@of_a_deployment
+@click.option("--version", help="The version; the content's own short digest if none is given.")
+@click.option("--dry-run", is_flag=True, help="Only say what would be deployed. Nothing is made, and no registry is asked.")
+@of_a_bundle
+@click.option("--all", "everything", is_flag=True, help="Deploy all environments of FILE.")
+@click.option("-r", "--recursive", is_flag=True, help="Deploy all environments of all Python files below the folder FILE.")
+@click.option("-i", "--ignore-load-errors", is_flag=True, help="With -r: leave out files that cannot be imported, and name them.")
+@click.argument("file", metavar="FILE", type=click.Path())
+@click.argument("env_variable", metavar="[ENV_VARIABLE]", required=False)
+@click.pass_obj
+def deploy(
+    console: Console,
+    /,
+    dry_run: bool,
+    everything: bool,
+    recursive: bool,
+    ignore_load_errors: bool,
+    root_dir: str | None,
+    file: str,
+    env_variable: str | None,
+    **options: Any,
+) -> None:
+    """Deploy the environment under ENV_VARIABLE in FILE, with those that it depends on: its tasks, their code, and what they run in.
+
+    What is deployed never changes, and runs without its source files: `flyte run deployed-task`. Without a registry it is deployed to
+    this machine.
+    """
+    if env_variable and (everything or recursive):
+        raise UsageError("ENV_VARIABLE is given together with --all or -r", hint="Leave one of them out.")
+    if os.path.isdir(file) and not recursive:
+        raise UsageError(f"{file} is a folder", hint=f"Deploy all that is in it with `flyte deploy -r {file}`, or name a file.")
+    if recursive and not os.path.isdir(file):
+        raise UsageError(f"{file} is no folder", hint="`-r` takes a folder; `--all` takes a file.")
+    stores = Stores(console)
+    files = task_files(os.path.realpath(file)) if recursive else [file]
+    projects = [locate(each, root_dir) for each in files]
+    root = projects[0].root if projects else os.path.realpath(file)
+    given = {name: options.pop(name) for name in ("registry", "cache_read", "cache_write")}
+    config = with_registries(console.configuration(root), **given)
+    if options["version"] is not None:
+        check_version(options["version"])
+    settings = Settings.configured(config, **options)
+    deployments = Deployments(settings, stores, console)
+    click.get_current_context().call_on_close(lambda: start_if_due(stores.cache, config))
+
+    def targets() -> Iterator[Target]:
+        for project in projects:
+            own = replace(settings, registries=Registries()) if dry_run else settings  # So that nobody is asked.
+            runner = Runner(project, own, stores, console, dry=dry_run)
+            try:
+                yield choose(runner, env_variable, everything or recursive)
+            except ModuleLoadError as error:
+                if not ignore_load_errors or not recursive:
+                    raise
+                console.said(f"{project.file} is left out: {error.what}.")
+
+    found = once_each(targets())
+    if not any(target.environments for target in found):
+        raise UsageError(f"{file} holds no environment with tasks", hint="An environment is a `flyte.TaskEnvironment`.")
+    deployment = Deployer(deployments, settings, stores, console).deploy(found, dry=dry_run)
+    if console.json:
+        documents = [each.document() for each in deployment.envs.values()]
+        console.document({"deployments": documents, "counters": stores.counters.snapshot()})
+    else:
+        _show(console, deployment)
+
+
+def _show(console: Console, deployment: Deployment) -> None:
+    for each in deployment.envs.values():
+        state = console.style(f"{each.state:9}", fg="cyan" if each.state == "created" else "green")
+        console.print(f"{state} {each.name}:{each.version or '(its version is known when its image is)'}")
+        console.print(f"  digest    {each.digest or '(known when the digest of its image is)'}")
+        if each.reference:
+            console.print(f"  reference {each.reference}")
+        console.print(f"  tasks     {', '.join(each.tasks)}")
+    if not any(each.state == "planned" for each in deployment.envs.values()):
+        first = next(iter(deployment.envs.values()))
+        console.note(f"Run one with: flyte run deployed-task {first.tasks[0]}:{first.version}")

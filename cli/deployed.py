@@ -1,0 +1,74 @@
+"""`flyte run deployed-task`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import click
+
+from flyte_build.attempts import Settings, Stores
+from flyte_build.deployed import DeployedTask, Deployments
+from flyte_build.errors import UsageError
+from flyte_build.interface import Interface
+
+from .console import Console
+from .ending import report
+from .inputs import Inputs
+from .options import of_a_new_run, pairs
+
+
+@click.command("deployed-task", context_settings={"allow_interspersed_args": False})
+@of_a_new_run
+@click.option("--run-project", help="The project that the run belongs to; that of the deployment if none is given.")
+@click.option("--run-domain", help="The domain that the run belongs to; that of the deployment if none is given.")
+@click.option("--inputs-file", metavar="FILE|-", type=click.Path(), help="Inputs by name; see `flyte run`.")
+@click.argument("task", metavar="ENV.TASK[:VERSION|@DIGEST]")
+@click.argument("rest", nargs=-1, type=click.UNPROCESSED, metavar="[INPUTS]...")
+@click.pass_obj
+def deployed_task(
+    given: "tuple[Console, Stores, Settings]",
+    /,
+    run_project: str | None,
+    run_domain: str | None,
+    inputs_file: str | None,
+    task: str,
+    rest: tuple[str, ...],
+    name: str | None,
+    label: tuple[str, ...],
+    env: tuple[str, ...],
+) -> None:
+    """Run a task that was deployed: its latest version, or the one of that version or digest.
+
+    It needs neither its source files nor any preparation. Options stand before its name, inputs after it;
+    `flyte run deployed-task ENV.TASK --help` shows them.
+    """
+    console, stores, settings = given
+    if settings.engine == "local":
+        raise UsageError("A deployed task runs in a process of its own", hint="Leave out `--local` and `--engine local`.")
+    settings = replace(
+        settings,
+        name=name or settings.name,
+        env={**settings.env, **pairs("--env", env, "MODE=fast")},
+        labels={**settings.labels, **pairs("--label", label, "team=blue")},
+    )
+    deployments = Deployments(settings, stores, console)
+    found = deployments.task(task)
+    inputs = Inputs(found.function, interface_of(found)).parse_inputs(f"flyte run deployed-task {task}", list(rest), inputs_file)
+    settings = replace(settings, project=run_project or settings.project, domain=run_domain or settings.domain)
+    run_deployed(console, stores, deployments, found, inputs, settings)
+
+
+def interface_of(task: DeployedTask) -> Interface:
+    """The inputs and outputs of a deployed task."""
+    return Interface.from_document(task.document.tasks[task.function]["interface"])
+
+
+def run_deployed(
+    console: Console, stores: Stores, deployments: Deployments, task: DeployedTask, inputs: Mapping[str, Any], settings: Settings
+) -> None:
+    """Run a deployed task, and report how it ended."""
+    with console.only_document():
+        finished = deployments.run(task, inputs, settings, console.take_spare())
+    report(console, finished, stores)

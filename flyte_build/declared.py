@@ -1,0 +1,61 @@
+"""Declarations as JSON values: what a user's file says of a task or an image, without anything of the machine that it was said on."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import fields, is_dataclass
+from datetime import timedelta
+from enum import Enum
+from os import PathLike, fspath
+from typing import Any
+
+from .image import Image, Step
+
+_ADDRESS = re.compile(r" at 0x[0-9a-f]+")
+
+
+def json_value(value: Any, root: str) -> Any:
+    """A declared value as a JSON value: seconds for a timedelta, fields that are given for a dataclass, text for what is of no such kind.
+
+    Paths below `root` become relative to it.
+    """
+    if value is None or isinstance(value, bool | int | float):
+        return value
+    if isinstance(value, Enum):
+        return value.name
+    if isinstance(value, str | PathLike):
+        text = str(fspath(value))
+        return text.removeprefix(f"{root}/") if root else text
+    if isinstance(value, timedelta):
+        return value.total_seconds()
+    if isinstance(value, Mapping):
+        return {str(name): json_value(each, root) for name, each in value.items()}
+    if isinstance(value, set | frozenset):
+        return sorted((json_value(each, root) for each in value), key=repr)
+    if isinstance(value, list | tuple):
+        return [json_value(each, root) for each in value]
+    if is_dataclass(value) and not isinstance(value, type):
+        found = {field.name: getattr(value, field.name) for field in fields(value)}
+        return {name: json_value(each, root) for name, each in found.items() if each not in (None, "", ())}
+    return _ADDRESS.sub("", repr(value))
+
+
+def image_value(image: str | Image | None, root: str) -> Any:
+    """An image as a JSON value: `auto`, the reference of one that exists, or what is declared."""
+    if image is None or isinstance(image, str):
+        return image or "auto"
+    kind, options = image.base
+    if kind == "reference" and not image.steps:
+        return dict(options)["uri"]
+    named = {"registry": image.registry, "name": image.name}
+    return {
+        "base": _step(image.base, root),
+        "steps": [_step(step, root) for step in image.steps],
+        **{name: text for name, text in named.items() if text},
+    }
+
+
+def _step(step: Step, root: str) -> dict[str, Any]:
+    what, options = step
+    return {"step": what, **{name: json_value(value, root) for name, value in options if value is not None}}

@@ -1,0 +1,211 @@
+"""What is deployed: found, run, compared, checked and removed, without the files that it was made from."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from flyte_build.cas.digest import Digest
+from flyte_build.cas.registry.name import RepositoryName
+from flyte_build.cas.registry.opening import open_repository
+from flyte_build.cas.registry.patience import Patience
+from flyte_build.cas.registry.repository import Repository
+from flyte_build.errors import NotFound, ReferenceInvalid, RegistryError, RegistryRefused, RegistryUnreachable
+
+from .attempts import Call, Finished, Listener, Settings, Stores
+from .deployments import host
+from .deployments.catalogue import Catalogue, Found
+from .deployments.difference import Change, changes, of_distributions
+from .deployments.document import Document
+from .deployments.naming import Reference, Space
+from .project import Project
+from .running import run_in_worker
+
+if TYPE_CHECKING:
+    from flyte_build.runner.spawn import Worker
+
+
+class Deployments:
+    """What is deployed in the repositories of some settings, in a project's domain."""
+
+    def __init__(self, settings: Settings, stores: Stores, listener: Listener) -> None:
+        self._stores, self._listener = stores, listener
+        self._patience = Patience()
+        self._names = settings.registries.of_deployments(stores.places)
+        self.space = Space(settings.project, settings.domain)
+
+    def open(self, name: RepositoryName) -> Repository:
+        """A repository, with the command's counters and patience."""
+        return open_repository(name, self._stores.counters, self._patience)
+
+    @cached_property
+    def catalogue(self) -> Catalogue:
+        """Where they are looked up; the first repository is where new ones go."""
+        return Catalogue([self.open(name) for name in self._names], self._stores.cache, self._listener.said, self._listener.transferred)
+
+    def releases(self, environment: str | None = None) -> list[Found]:
+        """The releases of an environment, or of all in the project's domain, newest first."""
+        return self.catalogue.releases(lambda space, name, version: space == self.space and environment in (None, name))
+
+    def find(self, reference: Reference) -> tuple[Found, Document]:
+        """What a reference names, and its document. Raises `NotFound`."""
+        try:
+            found = self.catalogue.find(self.space, reference)
+        except RegistryUnreachable as error:
+            hint = "What has run here before needs no registry by its pin: ENV.TASK@sha256:..."
+            raise RegistryUnreachable(error.what, why=error.why, hint=error.hint or hint) from None
+        with self._stores.cache.preparing():
+            return found, self.catalogue.document(found)
+
+    def task(self, text: str) -> "DeployedTask":
+        """The deployed task that `ENV.TASK[:VERSION|@sha256:...]` names. Raises `NotFound`, `ReferenceInvalid`."""
+        reference, function = Reference.parse_task(text)
+        found, document = self.find(reference)
+        if function not in document.tasks:
+            from difflib import get_close_matches
+
+            near = get_close_matches(function, document.tasks, 1)
+            raise NotFound(
+                f"{found.release.environment}:{found.release.version} has no task {function!r}",
+                why=f"It has {', '.join(sorted(document.tasks))}.",
+                hint=f"Did you mean {document.name}.{near[0]}?" if near else "",
+            )
+        return DeployedTask(self, found, document, function)
+
+    def difference(self, old: Reference, new: Reference) -> "Difference":
+        """How two deployments differ."""
+        (before, one), (after, other) = self.find(old), self.find(new)
+        files: dict[str, list[str]] = {"added": [], "removed": [], "changed": []}
+        if one.tree != other.tree:
+            with self._stores.cache.preparing():
+                files = self.catalogue.tree(after).difference(self.catalogue.tree(before))
+        packages = of_distributions(before.release.host, after.release.host)
+        return Difference(before, after, [*changes(one, other), *packages], files)
+
+    def run(self, task: "DeployedTask", inputs: Mapping[str, Any], settings: Settings, spare: "Worker | None" = None) -> Finished:
+        """Run a deployed task with wire inputs. Nothing is prepared: what is not on this machine yet is fetched."""
+        from time import monotonic
+
+        from flyte_build.bundler.budget import Budget
+        from flyte_build.bundler.extraction import extract
+        from flyte_build.bundler.marker import find
+
+        began, cache, document = monotonic(), self._stores.cache, task.document
+        with cache.preparing():
+            code = find(cache, document.tree) or extract(cache, self.catalogue.bundle(task.found), settings.budget or Budget())
+            lease = cache.lease([document.tree])
+        try:
+            if document.kind == "host" and (phrases := host.differences(task.found.release.host, host.describe())):
+                self._listener.said(f"{task.name} was deployed from another interpreter than this one: {', '.join(phrases)}.")
+            call = task.call(inputs, settings, code)
+            return run_in_worker(call, self._stores, self._listener, spare, began)
+        finally:
+            lease.release()
+
+    def delete(self, reference: Reference) -> list[Found]:
+        """Remove a version, or all versions of an environment; gives what is gone.
+
+        Raises `NotFound`, and `RegistryRefused` where nothing may be deleted.
+        """
+        from flyte_build.cas.registry.layout import LayoutRepository
+
+        from .deployments.publishing import Publisher
+
+        catalogue = self.catalogue.alone()
+        everything = catalogue.releases(lambda space, name, version: True)
+        gone = [each for each in everything if self._is_meant(each, reference)]
+        if not gone:
+            raise catalogue.missing(self.space, reference)
+        repository = catalogue.repositories[0]
+        try:
+            Publisher(repository, self._stores.cache).remove(gone, [each for each in everything if each not in gone])
+        except RegistryRefused as error:
+            raise RegistryRefused(
+                f"{repository.name} does not allow that something is deleted",
+                why=error.why,
+                hint="Ask who runs it: deleting is switched off in many registries (in Distribution: storage.delete.enabled).",
+            ) from None
+        if isinstance(repository, LayoutRepository):  # In a folder there is nobody else to collect what nothing leads to.
+            for _ in repository.sweep((), dry_run=False):
+                pass
+        return gone
+
+    def _is_meant(self, found: Found, reference: Reference) -> bool:
+        release = found.release
+        if (release.space, release.environment) != (self.space, reference.environment):
+            return False
+        return reference.pin == release.pin if reference.pin else reference.version in ("", release.version)
+
+    def check(self, checked: Callable[[Found, Sequence[str]], None]) -> None:
+        """Look whether all that is deployed in the repositories, in whatever project, is still there; `checked` is told what is lost."""
+        from .deployments.publishing import lost_of
+
+        known: dict[tuple[Digest, Digest], list[str]] = {}
+        for found in self.catalogue.releases(lambda space, name, version: True):
+            release = found.release
+            pins = (release.pin, release.bundle.digest)
+            if pins not in known:
+                assert found.repository is not None
+                lost = [str(each) for each in lost_of(found, found.repository)]
+                known[pins] = lost or self._lost_image(found)
+            checked(found, known[pins])
+
+    def _lost_image(self, found: Found) -> list[str]:
+        with self._stores.cache.preparing():
+            runtime = self.catalogue.document(found).value["environment"]
+        if runtime["kind"] != "reference":
+            return []
+        image = f"{runtime['uri']}@{runtime['digest']}"
+        try:
+            there = self.open(RepositoryName.parse(runtime["uri"])).manifest(Digest.parse(runtime["digest"]))
+        except ReferenceInvalid:
+            return []  # It names no registry that could be asked.
+        except RegistryError as error:
+            return [f"{image} ({error.what})"]
+        return [] if there else [image]
+
+
+@dataclass(frozen=True)
+class DeployedTask:
+    """A task of a deployment that was found; `changes` are the fields of its spec that shall be others."""
+
+    deployments: Deployments
+    found: Found
+    document: Document
+    function: str
+    changes: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def name(self) -> str:
+        """Its full name and its version."""
+        return f"{self.document.name}.{self.function}:{self.found.release.version}"
+
+    def run(self, inputs: Mapping[str, Any], settings: Settings) -> Finished:
+        """Run it with wire inputs."""
+        return self.deployments.run(self, inputs, settings)
+
+    def call(self, inputs: Mapping[str, Any], settings: Settings, code: str) -> Call:
+        """The call that runs it from extracted `code`."""
+        spec, told = {**self.document.spec(self.function), **self.changes}, self.document.value["code"]
+        return Call(
+            task=spec,
+            project=Project.deployed(told["file"], spec["module"], told["roots"], told["last"]),
+            variable=spec["variable"],
+            inputs=inputs,
+            settings=replace(settings, version=self.found.release.version),
+            code=code,
+            tree=self.document.tree,
+            deployment=f"{self.document.name}.{self.function}@{self.document.pin}",
+        )
+
+
+@dataclass(frozen=True)
+class Difference:
+    """Two releases, the fields that differ, and the paths of files that were `added`, `removed` and `changed`."""
+
+    old: Found
+    new: Found
+    changes: Sequence[Change]
+    files: Mapping[str, Sequence[str]]

@@ -1,0 +1,225 @@
+"""Deploying: environments become versions in a repository, whose tasks run without the files that they were made from."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from functools import cached_property
+from typing import Any
+
+from flyte_build.cas.digest import Digest
+from flyte_build.cas.encoding import encode
+from flyte_build.cas.registry.manifest import Manifest
+from flyte_build.errors import DeploymentError
+
+from .attempts import Listener, Settings, Stores
+from .deployed import Deployments
+from .deployments import host
+from .deployments.catalogue import Found
+from .deployments.difference import changes
+from .deployments.document import Document, canonical
+from .deployments.naming import check_version
+from .deployments.provenance import commit, user
+from .deployments.publishing import Publisher
+from .deployments.release import TREE, Release
+from .deployments.runtime import HOST, by_reference
+from .running import Runner
+from .targets import Target
+
+_SHOWN = 20
+_FILES = 5
+
+
+@dataclass(frozen=True, kw_only=True)
+class DeployedEnvironment:
+    """What became of an environment. `version` and `digest` are None where a dry run cannot know them; `reference` without a registry.
+
+    `state` is `created`, `unchanged` or `planned`; `tasks` are full names, `tree` is the code's digest, `runtime` what they run in.
+    """
+
+    name: str
+    version: str | None
+    digest: Digest | None
+    reference: str | None
+    state: str
+    tasks: tuple[str, ...]
+    tree: Digest
+    runtime: Mapping[str, Any]
+
+    def document(self) -> dict[str, Any]:
+        """The same as a JSON value."""
+        tasks = [{"name": name, "environment": self.runtime, "bundle": self.tree} for name in self.tasks]
+        return {
+            "env": self.name,
+            "version": self.version,
+            "digest": self.digest,
+            "reference": self.reference,
+            "state": self.state,
+            "tasks": tasks,
+        }
+
+
+@dataclass(frozen=True)
+class Deployment:
+    """What was deployed, by the environments' names."""
+
+    envs: Mapping[str, DeployedEnvironment]
+
+    def summary_repr(self) -> str:
+        """A line for each environment."""
+        return "\n".join(f"{each.name}:{each.version} {each.digest} {each.state} ({', '.join(each.tasks)})" for each in self.envs.values())
+
+
+class Deployer:
+    """Deploys to the first of the repositories of `deployments`."""
+
+    def __init__(self, deployments: Deployments, settings: Settings, stores: Stores, listener: Listener) -> None:
+        self._deployments, self._settings, self._stores, self._listener = deployments, settings, stores, listener
+        self._catalogue, self._space = deployments.catalogue, deployments.space
+
+    @cached_property
+    def publisher(self) -> Publisher:
+        """Where new deployments go."""
+        return Publisher(self._catalogue.repositories[0], self._stores.cache, self._listener.transferred)
+
+    def deploy(self, targets: Sequence[Target], dry: bool = False) -> Deployment:
+        """Deploy environments under one version; a `dry` run only says what it would be, and asks nobody.
+
+        Raises `DeploymentError` for a version that exists with other content, and what preparing and registries raise.
+        """
+        with ExitStack() as held:
+            held.enter_context(self._stores.cache.preparing())
+            documents = {document.name: (document, target.runner) for target in targets for document in self._documents(target, dry)}
+            version = self._version([document for document, _ in documents.values()])
+            tags = {name: self._space.tag(name, version or "0" * 12) for name in documents}
+            if dry:
+                return Deployment({name: self._done(document, version, tags[name], "planned") for name, (document, _) in documents.items()})
+            assert version is not None
+            releases = {name: self._release(document, version, runner) for name, (document, runner) in documents.items()}
+            leased = [each for release, manifests in releases.values() for each in self._needed(release, manifests)]
+            lease = self._stores.cache.lease(leased)
+            held.callback(lease.release)
+            before = {name: self._before(release) for name, (release, _) in releases.items()}
+            done = {}
+            for name, (release, manifests) in releases.items():
+                found = before[name]
+                if found is None:
+                    self.publisher.publish(release, manifests)
+                elif self.publisher.refresh(found, manifests):
+                    self._listener.said(f"{name}:{version} was deployed before; it is the latest now.")
+                done[name] = self._done(documents[name][0], version, tags[name], "created" if found is None else "unchanged")
+            return Deployment(done)
+
+    def _documents(self, target: Target, dry: bool) -> Iterator[Document]:
+        preparation, project = target.runner.preparation, target.runner.project
+        outcomes = preparation.resolve()
+        tree = outcomes[preparation.tree].artifact
+        assert tree is not None
+        last = [os.path.relpath(folder, project.root) for folder in project.last]
+        code = {"tree": tree, "file": project.file, "roots": project.roots, "last": last}
+        for environment in target.environments:
+            if lost := sorted(task["name"] for task in environment["tasks"].values() if not task["variable"]):
+                raise DeploymentError(
+                    f"{lost[0]} cannot be deployed",
+                    why="No variable at the top level of its module holds it, so it could not be found again.",
+                    hint="Declare tasks at the top level of a module.",
+                )
+            yield Document.of(environment, code, self._runtime(environment, dry))
+
+    def _runtime(self, environment: Mapping[str, Any], dry: bool) -> Mapping[str, Any]:
+        image = environment["image"]
+        if image == "auto":
+            return HOST
+        if isinstance(image, str):
+            return by_reference(image, None if dry else self._deployments.open)
+        self._listener.said(
+            f"The image of {environment['name']} is declared, and images are not built yet: its tasks run in the interpreter at hand."
+        )
+        return HOST
+
+    def _version(self, documents: Sequence[Document]) -> str | None:
+        """The version that was asked for, or the short digest of all that is deployed; None if that is not known."""
+        if self._settings.version:
+            return check_version(self._settings.version)
+        if any(document.value["environment"].get("digest", "") is None for document in documents):
+            return None
+        if len(documents) == 1:
+            return documents[0].pin.short
+        return Digest.of(encode({document.name: document.pin for document in documents})).short
+
+    def _release(self, document: Document, version: str, runner: Runner) -> tuple[Release, tuple[Manifest, Manifest]]:
+        """The release of a document, as of now; its blobs are in the cache then."""
+        cache, preparation = self._stores.cache, runner.preparation
+        bundle = preparation.resolve()[preparation.bundle].artifact
+        assert bundle is not None
+        code = Manifest.parse(cache.blobs.read(bundle))
+        with cache.blobs.batch() as batch:
+            for data in document.blobs():
+                batch.add(data)
+        revision, dirty = commit(runner.project.root)
+        release = Release(
+            space=self._space,
+            environment=document.name,
+            version=version,
+            created=datetime.now(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z"),
+            commit=revision,
+            dirty=dirty,
+            user=user(),
+            tasks=tuple(sorted(document.tasks)),
+            host=self._host,
+            deployment=document.manifest.descriptor,
+            bundle=replace(code.descriptor, annotations={TREE: document.tree}),
+        )
+        return release, (document.manifest, code)
+
+    @cached_property
+    def _host(self) -> dict[str, Any]:
+        return host.describe()
+
+    def _needed(self, release: Release, manifests: Sequence[Manifest]) -> list[Digest]:
+        return [Digest(release.tree), *(each for one in manifests for each in (one.digest, *(blob.digest for blob in one.blobs())))]
+
+    def _before(self, release: Release) -> Found | None:
+        """What is there under a release's version. Raises `DeploymentError` if it is another deployment."""
+        found = self.publisher.existing(release.tag)
+        if found is None or found.release.pin == release.pin:
+            return found
+        new = Document.parse(self._stores.cache.blobs.read(Manifest.parse(self._stores.cache.blobs.read(release.pin)).layers[0].digest))
+        lines = [*map(str, changes(self._catalogue.document(found), new)), *self._files(found, release)]
+        more = [f"and {len(lines) - _SHOWN:,} more"] if len(lines) > _SHOWN else []
+        raise DeploymentError(
+            f"{release.environment}:{release.version} is deployed already, with other content",
+            why="\n".join([*lines[:_SHOWN], *more]),
+            hint="Deploy under another --version, or under none: then it is the content's own digest.",
+        )
+
+    def _files(self, old: Found, new: Release) -> list[str]:
+        if old.release.tree == new.tree:
+            return []
+        found = self._catalogue.tree(Found(new, new.index(), None)).difference(self._catalogue.tree(old))
+        return [f"files {how}: {_names(paths)}" for how, paths in found.items() if paths]
+
+    def _done(self, document: Document, version: str | None, tag: str, state: str) -> DeployedEnvironment:
+        runtime = document.value["environment"]
+        if document.kind == "host":
+            runtime = {"kind": "host", "digest": Digest.of(canonical(self._host))}
+        known = version is not None
+        is_known = runtime["digest"] is not None
+        return DeployedEnvironment(
+            name=document.name,
+            version=version,
+            digest=document.pin if is_known else None,
+            reference=f"{self._catalogue.repositories[0].name}:{tag}" if self._settings.registries.home and known else None,
+            state=state,
+            tasks=tuple(f"{document.name}.{function}" for function in sorted(document.tasks)),
+            tree=document.tree,
+            runtime={"kind": runtime["kind"], "digest": runtime["digest"]},
+        )
+
+
+def _names(paths: Sequence[str]) -> str:
+    shown = ", ".join(paths[:_FILES])
+    return f"{shown} and {len(paths) - _FILES:,} more" if len(paths) > _FILES else shown

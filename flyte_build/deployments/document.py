@@ -1,0 +1,122 @@
+"""A deployment's document: one environment's tasks as identities alone, the same on every machine and in every folder.
+
+It is canonical JSON (ASCII, sorted names, no spaces) and the one layer of an OCI artifact, whose manifest says nothing else:
+so the manifest's digest, the pin, stands for the document. Versions, projects and times are said elsewhere.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from functools import cached_property
+from typing import Any
+
+from flyte_build.cas.digest import Digest
+from flyte_build.cas.registry.descriptor import Descriptor
+from flyte_build.cas.registry.manifest import EMPTY_CONFIG, Manifest, empty_config
+from flyte_build.errors import RegistryCorrupt, StoreFormatUnknown
+
+FORMAT = 1
+TYPE = "application/vnd.flyte.deployment.v1+json"
+LAYER = "application/vnd.flyte.deployment.document.v1+json"
+
+
+class Document:
+    """The document of a deployment, by its JSON `value`."""
+
+    def __init__(self, value: Mapping[str, Any]) -> None:
+        self.value = value
+
+    @classmethod
+    def of(cls, environment: Mapping[str, Any], code: Mapping[str, Any], runtime: Mapping[str, Any]) -> "Document":
+        """The document of an environment as discovery describes it.
+
+        `code` holds the tree's digest and how its modules are imported, `runtime` what its tasks run in, by digest.
+        """
+        tasks = environment["tasks"]
+        image = environment["image"]
+        value = {
+            "format": FORMAT,
+            "name": environment["name"],
+            "description": environment["description"],
+            "depends_on": environment["depends_on"],
+            "code": code,
+            "environment": runtime,
+            "image": image if isinstance(image, dict) else None,  # What is declared, and not built.
+            "tasks": {name: {key: each for key, each in task.items() if key not in _SAID_ONCE} for name, task in tasks.items()},
+        }
+        return cls(value)
+
+    @classmethod
+    def parse(cls, data: bytes) -> "Document":
+        """The document of these bytes, which are verified by their digest. Raises `RegistryCorrupt`, `StoreFormatUnknown`."""
+        try:
+            value = json.loads(data)
+            if value["format"] != FORMAT:
+                raise StoreFormatUnknown(
+                    "A deployment was made by a newer version of flyte-build",
+                    why=f"Its format is {value['format']!r:.20}; this version knows {FORMAT}.",
+                    hint="Upgrade flyte-build.",
+                )
+            document = cls(value)
+            found = (document.name, document.tree, document.kind, value["code"]["roots"], value["code"]["last"], value["code"]["file"])
+            tasks = [(task["module"], task["variable"], task["interface"], task["options"]) for task in document.tasks.values()]
+            if not all(found[:3]) or not tasks:
+                raise ValueError("something is missing")
+            return document
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+            raise RegistryCorrupt("A deployment is malformed", why=f"{error!r:.200}") from None
+
+    @property
+    def name(self) -> str:
+        """The environment's name."""
+        return str(self.value["name"])
+
+    @property
+    def tree(self) -> Digest:
+        """The identity of the code."""
+        return Digest.parse(self.value["code"]["tree"])
+
+    @property
+    def kind(self) -> str:
+        """What its tasks run in: a `host`, or an image by `reference`."""
+        return str(self.value["environment"]["kind"])
+
+    @property
+    def tasks(self) -> Mapping[str, Mapping[str, Any]]:
+        """The tasks' specs by the names of their functions."""
+        found: dict[str, dict[str, Any]] = self.value["tasks"]
+        return found
+
+    def spec(self, function: str) -> dict[str, Any]:
+        """All that running a task needs to know of it, as discovery describes it."""
+        runtime = self.value["environment"]
+        image = f"{runtime['uri']}@{runtime['digest']}" if self.kind == "reference" else self.value["image"] or "auto"
+        return {**self.tasks[function], "name": f"{self.name}.{function}", "environment": self.name, "image": image}
+
+    @cached_property
+    def data(self) -> bytes:
+        """The document's bytes."""
+        return canonical(self.value)
+
+    @cached_property
+    def manifest(self) -> Manifest:
+        """The artifact. Its digest is the pin."""
+        return Manifest.of_layers(empty_config(), [Descriptor(LAYER, Digest.of(self.data), len(self.data))], artifact_type=TYPE)
+
+    @property
+    def pin(self) -> Digest:
+        """What names the deployment, wherever it is."""
+        return self.manifest.digest
+
+    def blobs(self) -> tuple[bytes, ...]:
+        """The bytes of all that the manifest names, and its own."""
+        return (EMPTY_CONFIG, self.data, self.manifest.data)
+
+
+_SAID_ONCE = ("name", "environment", "image")  # What the document says for all of its tasks.
+
+
+def canonical(value: Any) -> bytes:
+    """The one way to write a JSON value."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False).encode()

@@ -1,0 +1,111 @@
+"""The names of deployments: tags in a repository, and references as people write them.
+
+<project>.<domain>.<environment>.<version>    a version (no dots in the first three, so that a tag is read in one way)
+<project>.<domain>.<environment>.latest       the version that was deployed last
+pin.<hex>                                     what is deployed under that pin
+keep.<hex>                                    a manifest that is deployed: registries collect what has no tag, even if an index names it
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from flyte_build.cas.digest import Digest, is_hex
+from flyte_build.cas.registry.name import check_tag
+from flyte_build.errors import ReferenceInvalid
+
+LATEST = "latest"
+_PART = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]*\Z")
+_VERSION = re.compile(r"[A-Za-z0-9_.-]+\Z")
+_RESERVED = ("keep", "pin", "record")
+_FORMS = "For example: ENV.TASK, ENV.TASK:v1, ENV.TASK@sha256:..."
+
+
+@dataclass(frozen=True)
+class Space:
+    """A project's domain, in which environments are deployed. Raises `ReferenceInvalid` for names that no tag can hold."""
+
+    project: str
+    domain: str
+
+    def __post_init__(self) -> None:
+        for kind, name in (("project", self.project), ("domain", self.domain)):
+            if not _PART.match(name) or name in _RESERVED:
+                raise ReferenceInvalid(
+                    f"Nothing can be deployed to the {kind} {name!r:.100}",
+                    why="Its name is a part of a tag: letters, digits, `_` and `-`, and no dots."
+                    if name not in _RESERVED
+                    else "That name has a meaning of its own in a repository.",
+                    hint=f"Name another {kind}: --{kind} {'team_a' if kind == 'project' else 'production'}",
+                )
+
+    def tag(self, environment: str, version: str) -> str:
+        """The tag of a version. Raises `ReferenceInvalid` for one that is too long."""
+        return check_tag(f"{self.project}.{self.domain}.{environment}.{version}", "The name of the deployment")
+
+    def __str__(self) -> str:
+        return f"project {self.project}, domain {self.domain}"
+
+
+def read_tag(tag: str) -> tuple[Space, str, str] | None:
+    """The space, environment and version that a tag names; None for a tag of another kind."""
+    parts = tag.split(".", 3)
+    if len(parts) != 4 or not all(map(_PART.match, parts[:2])) or parts[0] in _RESERVED or parts[1] in _RESERVED:
+        return None
+    return Space(*parts[:2]), parts[2], parts[3]
+
+
+def pin_tag(pin: Digest) -> str:
+    """The tag that leads from a pin to what is deployed under it."""
+    return f"pin.{pin.hex}"
+
+
+def keep_tag(manifest: Digest) -> str:
+    """The tag that keeps a manifest from being collected."""
+    return f"keep.{manifest.hex}"
+
+
+def check_version(version: str) -> str:
+    """Give a version back. Raises `ReferenceInvalid` for what can be none."""
+    if version == LATEST:
+        raise ReferenceInvalid(
+            "--version latest names no version", why="`latest` is always the one that was deployed last.", hint="For example: --version v1"
+        )
+    return check_tag(version, "The version")
+
+
+@dataclass(frozen=True)
+class Reference:
+    """Which deployment is meant: of an `environment`, by `version` ("" is the latest) or by `pin`."""
+
+    environment: str
+    version: str = ""
+    pin: Digest | None = None
+
+    @classmethod
+    def parse(cls, text: str) -> "Reference":
+        """The deployment that `ENV`, `ENV:VERSION` or `ENV@sha256:...` names. Raises `ReferenceInvalid`."""
+        environment, at, digest = text.partition("@")
+        if at:
+            if not digest.startswith("sha256:") or not is_hex(digest.removeprefix("sha256:")) or ":" in environment:
+                raise ReferenceInvalid(f"{text!r:.200} names no deployment", why="A pin is `sha256:` and 64 hex digits.", hint=_FORMS)
+            return cls(environment, pin=Digest(digest))
+        environment, colon, version = text.partition(":")
+        if not environment or (colon and not _VERSION.match(version)):
+            raise ReferenceInvalid(f"{text!r:.200} names no deployment", why="A version is a name.", hint=_FORMS)
+        return cls(environment, "" if version == LATEST else version)
+
+    @classmethod
+    def parse_task(cls, text: str) -> "tuple[Reference, str]":
+        """The deployment and the function that `ENV.TASK` names, with a version or a pin. Raises `ReferenceInvalid`."""
+        end = min((at for at in (text.find(":"), text.find("@")) if at >= 0), default=len(text))
+        environment, dot, function = text[:end].partition(".")
+        if not dot or not environment or not function.isidentifier():
+            raise ReferenceInvalid(
+                f"{text!r:.200} names no deployed task", why="It is named by its environment and its function.", hint=_FORMS
+            )
+        return cls.parse(environment + text[end:]), function
+
+    def __str__(self) -> str:
+        return f"{self.environment}@{self.pin}" if self.pin else f"{self.environment}:{self.version or LATEST}"

@@ -1,0 +1,103 @@
+"""A release: a deployment under a version, and what is known of how it came to be.
+
+It is an OCI index over the deployment's manifest and its bundle's, named by the version's tag. Its annotations are provenance: none
+of them is part of the deployment's identity.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from flyte_build.cas.digest import Digest
+from flyte_build.cas.registry.descriptor import Descriptor
+from flyte_build.cas.registry.manifest import Manifest
+from flyte_build.errors import ReferenceInvalid, RegistryCorrupt, StoreError
+
+from .document import TYPE as DEPLOYMENT
+from .naming import Space
+
+TYPE = "application/vnd.flyte.release.v1+json"
+TREE = "dev.flyte.tree"
+_CREATED, _REVISION = "org.opencontainers.image.created", "org.opencontainers.image.revision"  # image-spec, annotations.md.
+_TEXTS = {"environment": "dev.flyte.environment", "version": "dev.flyte.version", "created": _CREATED}
+_OPTIONAL = {"commit": _REVISION, "user": "dev.flyte.user"}
+_PROJECT, _DOMAIN, _DIRTY, _TASKS, _HOST = (f"dev.flyte.{name}" for name in ("project", "domain", "dirty", "tasks", "host"))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Release:
+    """A version of an environment: its `deployment`'s manifest and its `bundle`'s, whose annotation names the tree.
+
+    `created` is RFC 3339 in UTC, `commit` git's ("" if there is none; `dirty`: the files were others than it holds), `host` the description
+    of the interpreter that it was deployed from, `tasks` the names of the functions.
+    """
+
+    space: Space
+    environment: str
+    version: str
+    created: str
+    commit: str = ""
+    dirty: bool = False
+    user: str = ""
+    tasks: tuple[str, ...] = ()
+    host: Mapping[str, Any] = field(default_factory=dict)
+    deployment: Descriptor
+    bundle: Descriptor
+
+    @property
+    def pin(self) -> Digest:
+        """The deployment's own digest."""
+        return self.deployment.digest
+
+    @property
+    def tree(self) -> str:
+        """The digest of the code, as the index says it."""
+        return self.bundle.annotations[TREE]
+
+    @property
+    def tag(self) -> str:
+        """The tag of the version."""
+        return self.space.tag(self.environment, self.version)
+
+    def index(self) -> Manifest:
+        """The index."""
+        texts = {key: getattr(self, name) for name, key in {**_TEXTS, **_OPTIONAL}.items()}
+        annotations = {
+            **{key: text for key, text in texts.items() if text},
+            _PROJECT: self.space.project,
+            _DOMAIN: self.space.domain,
+            _DIRTY: json.dumps(self.dirty),
+            _TASKS: json.dumps(self.tasks),
+            _HOST: json.dumps(self.host, sort_keys=True, separators=(",", ":")),
+        }
+        return Manifest.of_manifests([self.deployment, self.bundle], artifact_type=TYPE, annotations=annotations)
+
+    @classmethod
+    def parse(cls, index: Manifest) -> "Release":
+        """The release of an index. Raises `RegistryCorrupt` for what is none."""
+        try:
+            texts = index.annotations
+            if index.artifact_type != TYPE:
+                raise ValueError("it is of another kind")
+            deployment, bundle = index.manifests
+            if deployment.artifact_type != DEPLOYMENT:
+                raise ValueError("what it names is of another kind")
+            Digest.parse(bundle.annotations[TREE])
+            tasks, host = json.loads(texts[_TASKS]), json.loads(texts[_HOST])
+            if not isinstance(host, dict) or not isinstance(tasks, list):
+                raise ValueError("its annotations are of other types")
+            return cls(
+                space=Space(texts[_PROJECT], texts[_DOMAIN]),
+                **{name: texts[key] for name, key in _TEXTS.items()},
+                **{name: texts.get(key, "") for name, key in _OPTIONAL.items()},
+                dirty=texts[_DIRTY] == "true",
+                tasks=tuple(map(str, tasks)),
+                host=host,
+                deployment=deployment,
+                bundle=bundle,
+            )
+        except (KeyError, ValueError, TypeError, RecursionError, StoreError, ReferenceInvalid) as error:
+            raise RegistryCorrupt(f"{index.digest} is no deployment", why=f"{error!r:.200}") from None

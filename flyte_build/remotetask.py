@@ -1,0 +1,194 @@
+"""Deployed tasks from Python: looked up when they are used, run from what was deployed."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+from flyte_build.cas.digest import Digest
+from flyte_build.runner.history import History
+
+from . import session
+from .attempts import Listener, Settings, Stores
+from .blocking import Blocking, BlockingIterator, blocking
+from .config import Places
+from .deployed import DeployedTask, Deployments
+from .deployments.naming import Reference
+from .describe import overridden
+from .errors import InputError, UsageError
+from .interface import Interface, Parameter
+from .runs import Run
+
+
+@dataclass(frozen=True, kw_only=True)
+class TaskDetails:
+    """What is known of a deployed task. `digest` is the deployment's pin, `environment` what it runs in; `created` is RFC 3339."""
+
+    name: str
+    version: str
+    digest: Digest
+    project: str
+    domain: str
+    created: str
+    commit: str
+    interface: Interface
+    environment: Mapping[str, Any]
+    resources: Mapping[str, Any]
+    env_vars: Mapping[str, str]
+
+
+class Task:
+    """A deployed task: `flyte.remote.Task.get("env.task", version="v1")`. Nothing is looked up before it is used.
+
+    Calling it runs it and gives its outputs, as JSON values: the task's own classes are not at hand. `flyte.run(task, x=1)` gives the run.
+    """
+
+    def __init__(self, text: str, project: str | None, domain: str | None, changes: Mapping[str, Any]) -> None:
+        self._text, self._project, self._domain, self._changes = text, project, domain, changes
+        self._found: DeployedTask | None = None
+
+    @staticmethod
+    def _get(
+        name: str,
+        project: str | None = None,
+        domain: str | None = None,
+        version: str | None = None,
+        auto_version: Literal["latest", "current"] | None = None,
+    ) -> "Task":
+        """The task `env.task` of a version (or `sha256:...`, a pin): of the latest, or of the one that the current run has.
+
+        Raises `UsageError` if neither `version` nor `auto_version` is given.
+        """
+        if (version is None) == (auto_version is None):
+            raise UsageError(
+                f"Which version of {name} is meant?",
+                why="Both `version` and `auto_version` are given." if version else "No version is given.",
+                hint='Task.get("env.task", version="v1"), or auto_version="latest".',
+            )
+        if auto_version == "current":
+            version = _current_version(name)
+        elif auto_version not in ("latest", None):
+            raise UsageError(f"auto_version={auto_version!r} is unknown", hint='Write "latest" or "current".')
+        text = name if version is None else f"{name}@{version}" if version.startswith("sha256:") else f"{name}:{version}"
+        Reference.parse_task(text)
+        return Task(text, project, domain, {})
+
+    @staticmethod
+    def _listall(
+        by_task_name: str | None = None, project: str | None = None, domain: str | None = None, limit: int = 100
+    ) -> Iterator["Task"]:
+        """The newest deployed tasks, or versions of one, newest first."""
+        reference, function = Reference.parse_task(by_task_name) if by_task_name else (None, "")
+        listener = Listener()
+        found = Deployments(_settings(project, domain), Stores(listener), listener)
+        tasks = (
+            Task(f"{each.release.environment}.{name}:{each.release.version}", project, domain, {})
+            for each in found.releases(reference.environment if reference else None)
+            for name in each.release.tasks
+            if function in ("", name)
+        )
+        yield from (task for task, _ in zip(tasks, range(limit), strict=False))
+
+    get = Blocking(_get)
+    listall = BlockingIterator(_listall)
+
+    @property
+    def name(self) -> str:
+        """The full name, with the version or pin that was asked for."""
+        return self._text
+
+    @blocking
+    def fetch(self) -> TaskDetails:
+        """Look it up. Raises `NotFound`."""
+        task = self.find()
+        spec, release = task.document.spec(task.function), task.found.release
+        return TaskDetails(
+            name=spec["name"],
+            version=release.version,
+            digest=release.pin,
+            project=release.space.project,
+            domain=release.space.domain,
+            created=release.created,
+            commit=release.commit,
+            interface=Interface.from_document(spec["interface"]),
+            environment=task.document.value["environment"],
+            resources=spec["options"].get("resources", {}),
+            env_vars=spec["env_vars"],
+        )
+
+    def find(self) -> DeployedTask:
+        """What is deployed, looked up once. Raises `NotFound`."""
+        if self._found is None:
+            listener = Listener()
+            settings = _settings(self._project, self._domain)
+            found = Deployments(settings, Stores(listener), listener).task(self._text)
+            self._found = replace(found, changes=overridden(found.document.spec(found.function), self._changes))
+        return self._found
+
+    def override(self, **options: Any) -> "Task":
+        """The same task with other options: retries, timeout, env_vars, resources, ... Raises `DeclarationError`."""
+        overridden({"env_vars": {}, "options": {}, "name": self._text}, options)
+        return Task(self._text, self._project, self._domain, {**self._changes, **options})
+
+    @blocking
+    def run(self, inputs: Mapping[str, Any], settings: Settings | None = None) -> Run:
+        """Run it with these inputs and wait for it; the run says how it ended. Raises `InputError`, `NotFound`."""
+        task = self.find()
+        interface = Interface.from_document(task.document.tasks[task.function]["interface"])
+        interface.refuse_unknown(inputs)
+        wire = {each.name: _wire(each, inputs[each.name]) for each in interface.inputs if each.name in inputs}
+        for parameter in interface.inputs:
+            if parameter.required and parameter.name not in wire:
+                raise parameter.missing()
+        space = task.found.release.space
+        chosen = settings or replace(session.current(), project=space.project, domain=space.domain)
+        return Run(Places.find().data, task.run(wire, chosen).name)
+
+    async def aio(self, **inputs: Any) -> Any:
+        """The same as calling it, as a coroutine."""
+        import asyncio
+
+        return await asyncio.to_thread(lambda: self(**inputs))
+
+    def __call__(self, **inputs: Any) -> Any:
+        """Run it, and give its output (several as a tuple). Raises the task's error."""
+        values = self.run(inputs).outputs()
+        return values[0] if len(values) == 1 else tuple(values) if values else None
+
+    def __repr__(self) -> str:
+        return f"<deployed task {self._text}>"
+
+
+def _settings(project: str | None, domain: str | None) -> Settings:
+    settings = session.current()
+    return replace(settings, project=project or settings.project, domain=domain or settings.domain)
+
+
+def _current_version(name: str) -> str:
+    run = os.environ.get("FLYTE_RUN")
+    if run is None:
+        raise UsageError(f"There is no current version of {name}", why="No task is running here.", hint='Use auto_version="latest".')
+    history = History(Places.find().data, Listener().said)
+    try:
+        return history.get(run).version
+    finally:
+        history.close()
+
+
+def _wire(parameter: Parameter, value: Any) -> Any:
+    """Wire of a JSON value, or of an object of a class that has one. Raises `InputError`."""
+    if value is None or isinstance(value, bool | int | float | str):
+        return parameter.check(value)
+    try:
+        return parameter.check(value)
+    except InputError:
+        from .types import Mismatch
+        from .types.annotations import type_of
+
+        try:
+            return parameter.check(type_of(type(value)).dump(value))
+        except Mismatch:
+            pass
+        raise

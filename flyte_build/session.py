@@ -1,0 +1,43 @@
+"""What `flyte.init` has said: the settings of all that is done from Python from then on."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from .attempts import Listener, Settings
+from .config import Configuration
+from .errors import InitializationError
+from .project import locate
+
+_settings: Settings | None = None
+
+
+def begin(path: str | None, **given: str | None) -> None:
+    """Begin with what is given, and for all else with what is configured; `path` is the one file to read. Raises `UsageError`."""
+    global _settings
+    _settings = configured(path, **given)
+
+
+def configured(path: str | None, **given: str | None) -> Settings:
+    """What is given and configured for the project of the script that is running, or of the current folder."""
+    script = getattr(sys.modules["__main__"], "__file__", None) or ""
+    root = locate(script, None).root if script.endswith(".py") and os.path.isfile(script) else os.path.realpath(os.getcwd())
+    return Settings.configured(Configuration.load(root, Listener().said, path), **given)
+
+
+def has_begun() -> bool:
+    """Whether `flyte.init` was called."""
+    return _settings is not None
+
+
+def current() -> Settings:
+    """What `flyte.init` has said, or else what is configured."""
+    return _settings or configured(None)
+
+
+def initialised() -> Settings:
+    """What `flyte.init` has said. Raises `InitializationError` if it was not called."""
+    if _settings is None:
+        raise InitializationError("flyte is not initialised", hint="Call `flyte.init()` or `flyte.init_from_config()` first.")
+    return _settings

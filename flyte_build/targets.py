@@ -1,0 +1,91 @@
+"""What is to be deployed: environments of files, each with those that it depends on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from flyte_build.errors import DeploymentError, UsageError
+
+from .running import Runner
+
+
+@dataclass(frozen=True)
+class Target:
+    """A file's environments that are to be deployed, by their descriptions in its discovery."""
+
+    runner: Runner
+    environments: Sequence[Mapping[str, Any]]
+
+
+def choose(runner: Runner, variable: str | None, everything: bool = False) -> Target:
+    """The environment under a variable of the runner's file, with all that it depends on; or all of the file's.
+
+    Without a variable it is the one that the file has. Raises `UsageError`.
+    """
+    document, file = runner.discover().document, runner.project.file
+    reachable = {each["name"]: each for each in document["reachable"]}
+    if len(reachable) < len(document["reachable"]):
+        names = [each["name"] for each in document["reachable"]]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise DeploymentError(f"{file} has two environments of the name {twice!r}", hint="Give each a name of its own.")
+    if everything:
+        return Target(runner, [each for each in reachable.values() if each["tasks"]])
+    variables: dict[str, str] = document["environments"]
+    if variable is None:
+        own = {name for name in variables.values() if len(variables) == 1 or reachable[name]["file"] == file}
+        if len(own) != 1:
+            raise UsageError(
+                f"No environment is named; {file} holds {', '.join(variables) or 'none'}",
+                hint=f"For example: flyte deploy {file} {next(iter(variables))}, or `flyte deploy --all {file}`."
+                if variables
+                else "An environment is a `flyte.TaskEnvironment` at the top level of the file.",
+            )
+        (name,) = own
+    elif variable in variables:
+        name = variables[variable]
+    else:
+        name = next((each for each in variables.values() if each == variable), "")
+        if not name:
+            from difflib import get_close_matches
+
+            near = get_close_matches(variable, variables, 1)
+            raise UsageError(
+                f"There is no environment {variable!r} in {file}",
+                why=f"It holds {', '.join(variables) or 'none'}.",
+                hint=f"Did you mean {near[0]!r}?" if near else "It is named by its variable.",
+            )
+    if not reachable[name]["tasks"]:
+        raise UsageError(f"The environment {name} has no tasks", hint=f"A task is a function below `@{variable or 'env'}.task`.")
+    return Target(runner, [each for each in _with_dependencies(name, reachable) if each["tasks"]])
+
+
+def _with_dependencies(name: str, reachable: Mapping[str, Mapping[str, Any]]) -> Iterator[Mapping[str, Any]]:
+    seen, waiting = {name}, [name]
+    while waiting:
+        environment = reachable[waiting.pop(0)]
+        yield environment
+        new = [each for each in environment["depends_on"] if each not in seen]
+        seen.update(new)
+        waiting += new
+
+
+def once_each(targets: Iterable[Target]) -> list[Target]:
+    """The targets of several files with each environment once: from the file that declares it, if that is among them.
+
+    Raises `DeploymentError` for two of one name that different files declare.
+    """
+    found: dict[str, tuple[Runner, Mapping[str, Any]]] = {}
+    for target in targets:
+        for each in target.environments:
+            runner, known = found.get(each["name"], (None, each))
+            if (known["file"] or each["file"]) != each["file"]:
+                raise DeploymentError(
+                    f"{known['file']} and {each['file']} have environments of the name {each['name']!r}",
+                    hint="Give each a name of its own.",
+                )
+            if runner is None or each["file"] == target.runner.project.file:
+                found[each["name"]] = (target.runner, each)
+    runners = {id(runner): runner for runner, _ in found.values()}
+    return [Target(runner, [each for owner, each in found.values() if owner is runner]) for runner in runners.values()]

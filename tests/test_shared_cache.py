@@ -1,0 +1,468 @@
+"""The shared cache: what one machine has prepared, no other prepares again. A machine is a home folder of its own."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from flyte_build.bundler import bundle
+from flyte_build.bundler.layer import Layer
+from flyte_build.cas.cache import Cache
+from flyte_build.cas.counters import Counters
+from flyte_build.cas.digest import Digest, Key
+from flyte_build.cas.records import Record
+from flyte_build.cas.registry.manifest import Manifest
+from flyte_build.cas.registry.name import RepositoryName
+from flyte_build.cas.registry.opening import open_repository
+from flyte_build.cas.registry.patience import Patience
+from flyte_build.cas.registry.records import record_index, tag_of
+from flyte_build.cas.registry.repository import Repository
+from tests.command import Shell
+from tests.conftest import archive, flip, layer, opened
+from tests.faults import FaultProxy
+from tests.registries import Server, serve
+
+NOBODY = "127.0.0.1:9/nobody/here"  # The port "discard" of RFC 863, on which nothing listens.
+
+
+@pytest.fixture(params=["folder", "registry"])
+def place(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """An empty repository of each kind."""
+    if request.param == "folder":
+        return f"oci:{tmp_path}/shared"
+    name: str = request.getfixturevalue("repository")
+    return name
+
+
+@pytest.fixture
+def other(flyte: Shell, tmp_path: Path) -> Iterator[Shell]:
+    """Another machine with the same project."""
+    yield Shell(flyte.project, tmp_path / "other home")
+    for folder, _, _ in os.walk(tmp_path / "other home"):
+        os.chmod(folder, 0o700)
+
+
+def at(place: str) -> Repository:
+    """The repository of that name."""
+    return open_repository(RepositoryName.parse(place), Counters(), Patience())
+
+
+def bundle_of(document: dict[str, Any]) -> dict[str, Any]:
+    """The bundle among the nodes of a run, of `cache why` or of `cache warm`."""
+    nodes: list[dict[str, Any]] = document.get("prepared") or document["nodes"]
+    return next(node for node in nodes if node["kind"] == "bundle")
+
+
+def test_a_fresh_machine_downloads_and_prepares_nothing_else(flyte: Shell, other: Shell, place: str) -> None:
+    """No layer is made; `cache why` says so before, and where it is; afterwards it is local."""
+    made = flyte.json("run", "--registry", place, "tasks.py", "hello")
+    assert bundle_of(made)["from"] == "made" and made["counters"]["layers_made"] > 0
+    foretold = bundle_of(other.json("cache", "why", "--registry", place, "tasks.py"))
+    assert (foretold["state"], foretold["from"], foretold["key"]) == ("cached", place, bundle_of(made)["key"])
+    assert f"in {place}" in other("cache", "why", "--registry", place, "tasks.py").stdout
+    assert other.json("cache", "stats")["blobs"] == 0
+    found = other.json("run", "--registry", place, "tasks.py", "hello")
+    assert found["outputs"] == made["outputs"] and found["counters"]["layers_made"] == 0 and found["counters"]["bytes_sent"] == 0
+    assert (bundle_of(found)["state"], bundle_of(found)["from"]) == ("cached", place)
+    assert bundle_of(found)["digest"] == bundle_of(made)["digest"]
+    again = other.json("run", "--registry", place, "tasks.py", "hello")
+    assert bundle_of(again)["from"] == "local" and again["counters"]["requests"] == 0
+
+
+def test_with_everything_local_no_request_is_made(flyte: Shell, registry: Server, repository: str) -> None:
+    """Neither by the machine that made it, nor by one that fetched it."""
+    with FaultProxy(registry.url) as proxy:
+        place = proxy.repository(repository.partition("/")[2])
+        flyte("run", "--registry", place, "tasks.py", "hello")
+        count = len(proxy.requests)
+        result = flyte.json("run", "--registry", place, "tasks.py", "hello")
+        assert len(proxy.requests) == count > 0 and result["counters"]["requests"] == 0
+
+
+def test_the_registry_of_the_environment_and_of_files(flyte: Shell, other: Shell, place: str) -> None:
+    """`FLYTE_REGISTRY`, `registry` in a file, and `cache.read` and `cache.write`, which are in its place."""
+    flyte("run", "tasks.py", "hello", env={"FLYTE_REGISTRY": place})
+    assert len(at(place).tags()) == 1
+    (other.project / "flyte.toml").write_text(f'registry = "{place}"\n')
+    assert bundle_of(other.json("cache", "why", "tasks.py"))["from"] == place
+    (other.project / "flyte.toml").write_text(f'registry = "{NOBODY}"\ncache.read = ["{place}"]\ncache.write = ""\n')
+    result = other("run", "tasks.py", "hello")
+    assert f"fetched  bundle from {place}" in result.stderr and "nobody" not in result.stderr
+    assert other.json("config", "get", "cache.read")["value"] == [place]
+    assert bundle_of(other.json("cache", "why", "tasks.py", env={"FLYTE_CACHE_READ": "", "FLYTE_REGISTRY": ""}))["from"] == "local"
+
+
+@pytest.mark.parametrize(
+    "text", ["nobody", "https://", "user:pa55word@host.example/x", "host.example/UPPER", "oci:", "ftp://host.example/x"]
+)
+def test_what_is_no_repository_is_refused(flyte: Shell, text: str) -> None:
+    """With exit code 2, and without showing a password."""
+    for arguments, variable in (([f"--registry={text}"], {}), ([], {"FLYTE_REGISTRY": text})):
+        done = flyte("run", *arguments, "tasks.py", "hello", exit_code=2, env=variable)
+        assert "pa55word" not in done.stderr + done.stdout and "error:" in done.stderr
+
+
+def test_sources_are_asked_in_order_and_only_one_is_written_to(flyte: Shell, other: Shell, place: str, tmp_path: Path) -> None:
+    """A pull request reads what main has made, and writes what is new to its own place alone."""
+    own = f"oci:{tmp_path}/own"
+    flyte("run", "--registry", place, "tasks.py", "hello")
+    before = sorted(at(place).tags())
+    reading = ("--cache-read", own, "--cache-read", place, "--cache-write", own)
+    assert bundle_of(other.json("run", *reading, "tasks.py", "hello"))["from"] == place
+    assert at(own).tags() == []
+    with open(other.project / "tasks.py", "a") as file:
+        file.write("\n# edited\n")
+    assert bundle_of(other.json("run", *reading, "tasks.py", "hello"))["from"] == "made"
+    assert sorted(at(place).tags()) == before and len(at(own).tags()) == 1
+    assert bundle_of(flyte.json("run", *reading, "tasks.py", "hello"))["from"] == own
+
+
+def test_an_edit_in_a_large_tree_sends_little(flyte: Shell, other: Shell, repository: str) -> None:
+    """One file of 10,000: at most 12 requests and 2 MiB; also from a machine that had fetched the rest."""
+    for number in range(10_000):
+        path = flyte.project / f"p{number % 97}" / f"m{number}.py"
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(b"# %d\n" % number + os.urandom(1200).hex().encode())
+    arguments = ("run", "--copy-style", "all", "--registry", repository, "tasks.py", "hello")
+    first = flyte.json(*arguments)
+    assert first["counters"]["bytes_sent"] > 10 << 20
+    for number, machine in enumerate((flyte, other)):
+        fetched = other.json(*arguments)["counters"]
+        assert fetched["layers_made"] == 0 and fetched["bytes_sent"] == 0
+        (flyte.project / "p5" / "m5.py").write_text(f"# edited {number}")
+        counters = machine.json(*arguments)["counters"]
+        assert counters["requests"] <= 12 and 0 < counters["bytes_sent"] <= 2 << 20, counters
+        assert counters["layers_made"] == 2  # One pack, and the tree's own document.
+
+
+def test_nothing_is_published_by_a_local_run(flyte: Shell, place: str) -> None:
+    """It prepares nothing either."""
+    flyte("run", "--local", "--registry", place, "tasks.py", "hello")
+    assert at(place).tags() == []
+
+
+def test_what_was_prepared_before_there_was_a_registry_is_published(flyte: Shell, place: str) -> None:
+    """By the first run that has one."""
+    flyte("run", "tasks.py", "hello")
+    result = flyte("run", "--registry", place, "tasks.py", "hello")
+    assert f"published 1 to {place}" in result.stderr and len(at(place).tags()) == 1
+    assert "published" not in flyte("run", "--registry", place, "tasks.py", "hello").stderr
+
+
+def test_what_a_failed_task_needed_is_published(flyte: Shell, place: str) -> None:
+    """Before the command ends."""
+    flyte("run", "--registry", place, "tasks.py", "fails", exit_code=1)
+    assert len(at(place).tags()) == 1
+
+
+def test_a_registry_that_is_down_is_said_once_and_published_to_later(flyte: Shell, registry: Server, repository: str) -> None:
+    """The run goes on; the next one publishes what could not be, also when something else is run by then; gc keeps it till then."""
+    with FaultProxy(registry.url) as proxy:
+        place = proxy.repository(repository.partition("/")[2])
+        with proxy.down():
+            done = flyte("run", "--registry", place, "tasks.py", "hello")
+            assert done.stdout == "Hello, World!\n" and done.stderr.count(place) == 1, done.stderr
+            assert "published by a later one" in done.stderr
+            assert flyte("run", "--registry", place, "tasks.py", "hello").stderr.count(place) == 1
+        flyte("cache", "gc", "--keep", "0s")
+        with open(flyte.project / "tasks.py", "a") as file:
+            file.write("\n# edited\n")
+        assert f"published 2 to {place}" in flyte("run", "--registry", place, "tasks.py", "hello").stderr
+        assert len(at(place).tags()) == 2
+
+
+def test_a_run_that_needs_nothing_of_a_registry_that_is_down(flyte: Shell, registry: Server, repository: str) -> None:
+    """Everything is local and published: nothing is asked, and nothing is said."""
+    with FaultProxy(registry.url) as proxy:
+        place = proxy.repository(repository.partition("/")[2])
+        flyte("run", "--registry", place, "tasks.py", "hello")
+        with proxy.down():
+            assert place not in flyte("run", "--registry", place, "tasks.py", "hello").stderr
+
+
+def test_a_run_that_is_killed_while_it_publishes(flyte: Shell, registry: Server, repository: str) -> None:
+    """The next run publishes what it could not."""
+    with FaultProxy(registry.url) as proxy:
+        place = proxy.repository(repository.partition("/")[2])
+        proxy.on("PUT", r"/manifests/").stalls(600)
+        started = flyte.start("run", "--registry", place, "tasks.py", "hello")
+        while not proxy.seen("PUT", "/manifests/"):
+            time.sleep(0.05)
+        started.kill()
+        started.communicate()
+        assert at(repository).tags() == []
+        assert "published 1" in flyte("run", "--registry", place, "tasks.py", "hello").stderr
+        assert len(at(repository).tags()) == 1
+
+
+def test_the_result_does_not_wait_for_publishing(flyte: Shell, registry: Server, repository: str) -> None:
+    """It is printed first; who interrupts what is left then loses nothing."""
+    with FaultProxy(registry.url) as proxy:
+        place = proxy.repository(repository.partition("/")[2])
+        proxy.on("PUT", r"/manifests/").stalls(600)
+        started = flyte.start("run", "--registry", place, "tasks.py", "hello")
+        assert started.stdout is not None and started.stdout.readline() == "Hello, World!\n"
+        while not proxy.seen("PUT", "/manifests/"):
+            time.sleep(0.05)
+        started.send_signal(signal.SIGINT)
+        assert started.wait(30) == 130
+        started.communicate()
+        assert "published 1" in flyte("run", "--registry", place, "tasks.py", "hello").stderr
+
+
+def test_a_bad_blob_is_not_published(flyte: Shell, place: str) -> None:
+    """It is found out, said, made again by the next run, and published then."""
+    held = bundle_of(flyte.json("run", "tasks.py", "hello"))
+    blobs = flyte.home / "cache" / "v1" / "blobs" / "sha256"
+    manifest = json.loads((blobs / held["digest"].removeprefix("sha256:")).read_bytes())
+    flip(blobs / manifest["layers"][1]["digest"].removeprefix("sha256:"))
+    done = flyte("run", "--registry", place, "tasks.py", "hello")
+    assert "is not published" in done.stderr and done.stdout == "Hello, World!\n" and at(place).tags() == []
+    assert "published 1" in flyte("run", "--registry", place, "tasks.py", "hello").stderr
+    fresh = Shell(flyte.project, flyte.home.parent / "fresh")
+    assert bundle_of(fresh.json("run", "--registry", place, "tasks.py", "hello"))["from"] == place
+
+
+def test_from_python(flyte: Shell, other: Shell, place: str) -> None:
+    """`flyte.run` publishes and fetches as the command does."""
+    text = "\n".join(["import tasks, flyte", "flyte.init()", "print(flyte.run(tasks.hello))"])
+    for machine in (flyte, other):
+        done = subprocess.run(
+            [sys.executable, "-c", text],
+            cwd=flyte.project,
+            env={**machine.environment, "FLYTE_REGISTRY": place},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.stdout == "Hello, World!\n", done.stderr
+    assert len(at(place).tags()) == 1 and bundle_of(other.json("cache", "why", "tasks.py"))["state"] == "cached"
+
+
+def test_many_at_once(flyte: Shell, place: str, tmp_path: Path) -> None:
+    """Machines that make and publish the same at the same time all succeed, and the record is whole."""
+    machines = [Shell(flyte.project, tmp_path / f"home{number}") for number in range(4)]
+    started = [machine.start("run", "--registry", place, "tasks.py", "hello") for machine in (*machines, *machines)]
+    for each in started:
+        out, errors = each.communicate(timeout=100)
+        assert (each.returncode, out) == (0, "Hello, World!\n"), errors
+    assert len(at(place).tags()) == 1
+    fresh = Shell(flyte.project, tmp_path / "fresh")
+    assert bundle_of(fresh.json("run", "--registry", place, "tasks.py", "hello"))["from"] == place
+
+
+def test_a_record_in_use_is_published_again_weekly(flyte: Shell, place: str) -> None:
+    """So that it is not collected; not before a week is over."""
+    flyte("run", "--registry", place, "tasks.py", "hello")
+    (tag,) = at(place).tags()
+    before = at(place).manifest(tag)
+    for days, is_renewed in ((6, False), (8, True)):
+        with opened(flyte.home / "cache") as cache:
+            cache.database.execute("UPDATE publications SET published=?", (int(time.time()) - days * 86400,))
+        time.sleep(1.1)  # Times in records are whole seconds.
+        flyte("run", "--registry", place, "tasks.py", "hello")
+        assert (at(place).manifest(tag) != before) == is_renewed
+    assert at(place).tags() == [tag]
+
+
+def published_bundle(machine: Shell, place: str) -> tuple[Key, Manifest]:
+    """The key and the record's index of the only bundle of a machine, which it has published."""
+    key = Key(bundle_of(machine.json("run", "--registry", place, "tasks.py", "hello"))["key"])
+    index = at(place).manifest(tag_of(key))
+    assert index is not None
+    return key, index
+
+
+def repacked(cache: Cache, key: Key, files: dict[str | bytes, bytes]) -> bundle.Bundle:
+    """Another copy of the recorded bundle: one pack, which holds these files."""
+    record = cache.records.find(key)
+    assert record is not None
+    tree = bundle.read_tree(bundle.read(record.artifact, cache.blobs), cache.blobs)
+    pack: Layer = layer(cache, archive(files))
+    with cache.blobs.batch() as batch:
+        return bundle.write(tree, [pack], batch)
+
+
+def publish(cache: Cache, place: str, key: Key, made: bundle.Bundle) -> None:
+    """Put a bundle and its record into a repository, whatever is there."""
+    repository, manifest = at(place), Manifest.parse(cache.blobs.read(made.manifest))
+    for blob in manifest.blobs():
+        digest = blob.digest
+        repository.upload(blob, lambda digest=digest: cache.blobs.open(digest), lambda count: None)  # type: ignore[misc]  # mypy cannot infer it.
+    repository.put_manifest(manifest)
+    record = Record(key, "bundle", made.manifest, (), {"tree": made.tree})
+    repository.put_manifest(record_index(record, manifest.descriptor, "default"), tag_of(key))
+
+
+def test_two_machines_publish_one_key_with_different_bytes(flyte: Shell, other: Shell, registry: Server, repository: str) -> None:
+    """The tag is read again: the mismatch is reported, and both use the one that is there."""
+    key, _ = published_bundle(flyte, repository)
+    with opened(flyte.home / "cache") as cache, FaultProxy(registry.url) as proxy:
+        place = proxy.repository(repository.partition("/")[2])
+        theirs = repacked(cache, key, {"tasks.py": (flyte.project / "tasks.py").read_bytes()})
+        at(repository).delete_manifest(Digest(published_bundle(flyte, repository)[1].digest))
+        proxy.on("GET", rf"/manifests/{tag_of(key)}").passes()  # It looks for it, and publishes; then ours is in its place.
+        proxy.on("GET", rf"/manifests/{tag_of(key)}").calls(lambda: publish(cache, repository, key, theirs))
+        done = other("run", "--registry", place, "tasks.py", "hello")
+        assert "from another machine" in done.stderr and theirs.manifest.short in done.stderr and done.stdout == "Hello, World!\n"
+        found = bundle_of(other.json("run", "--registry", place, "tasks.py", "hello"))
+        assert (found["digest"], found["from"]) == (theirs.manifest, place)
+
+
+def test_a_bundle_of_another_tree_is_not_used(flyte: Shell, other: Shell, place: str) -> None:
+    """A record that leads to another tree's bundle is said, and what is needed is made."""
+    key, _ = published_bundle(flyte, place)
+    with opened(flyte.home / "cache") as cache:
+        record = cache.records.find(key)
+        assert record is not None
+        with cache.blobs.batch() as batch:
+            wrong = bundle.write(bundle.Tree([]), [], batch)
+        publish(cache, place, key, wrong)
+    done = other("run", "--registry", place, "tasks.py", "hello")
+    assert done.stdout == "Hello, World!\n" and "the bundle of another tree" in done.stderr and "made     bundle" in done.stderr
+
+
+def test_a_bundle_that_does_not_hold_what_its_tree_says(flyte: Shell, other: Shell, place: str) -> None:
+    """It is found out while it is extracted: nothing of it is run, and what is needed is made."""
+    key, _ = published_bundle(flyte, place)
+    with opened(flyte.home / "cache") as cache:
+        publish(cache, place, key, repacked(cache, key, {"tasks.py": b"raise SystemExit('evil')"}))
+    done = other("run", "--registry", place, "tasks.py", "hello")
+    assert done.stdout == "Hello, World!\n" and f"What {place} holds is not used" in done.stderr and "evil" not in done.stderr
+
+
+def test_a_record_without_its_artifact_is_a_miss(flyte: Shell, other: Shell, place: str) -> None:
+    """The registry has collected it: it is made here, and published again."""
+    _, index = published_bundle(flyte, place)
+    at(place).delete_manifest(index.manifests[0].digest)
+    done = other("run", "--registry", place, "tasks.py", "hello")
+    assert done.stdout == "Hello, World!\n" and "made     bundle" in done.stderr and f"published 1 to {place}" in done.stderr
+    shutil.rmtree(flyte.home)
+    assert bundle_of(flyte.json("run", "--registry", place, "tasks.py", "hello"))["from"] == place
+
+
+def test_blobs_that_are_gone_are_fetched_again(flyte: Shell, place: str) -> None:
+    """A run fetches what is bad or missing here; `cache verify --repair` does so for everything."""
+    held = bundle_of(flyte.json("run", "--registry", place, "tasks.py", "hello"))
+    blobs = flyte.home / "cache" / "v1" / "blobs" / "sha256"
+    (blobs / held["digest"].removeprefix("sha256:")).unlink()
+    assert bundle_of(flyte.json("run", "--registry", place, "tasks.py", "hello"))["from"] == place
+    manifest = json.loads((blobs / held["digest"].removeprefix("sha256:")).read_bytes())
+    pack = blobs / manifest["layers"][1]["digest"].removeprefix("sha256:")
+    pack.chmod(0o600)
+    pack.write_bytes(b"damaged")
+    found = flyte.json("cache", "verify", "--repair", "--registry", place)
+    assert [bad["digest"] for bad in found["bad"]] == [manifest["layers"][1]["digest"]]
+    assert f"fetched again from {place}" in found["bad"][0]["what"] and found["bad"][0]["repaired"]
+    assert flyte.json("cache", "verify")["bad"] == []
+    again = flyte.json("run", "tasks.py", "hello")
+    assert bundle_of(again)["from"] == "local" and again["counters"]["layers_made"] == 0
+
+
+def test_pull_and_push(flyte: Shell, other: Shell, place: str) -> None:
+    """What a file needs, or all that there is; nothing is made, and what is missing fails."""
+    missing = flyte.json("cache", "push", "--registry", place, "tasks.py", exit_code=3)["items"]
+    assert [item["state"] for item in missing] == ["missing"] and at(place).tags() == []
+    flyte("run", "tasks.py", "hello")
+    assert [item["state"] for item in flyte.json("cache", "push", "--registry", place, "tasks.py")["items"]] == ["published"]
+    assert [item["state"] for item in flyte.json("cache", "push", "--registry", place)["items"]] == ["there"]
+    pulled = other.json("cache", "pull", "--registry", place)
+    assert [(item["state"], item["place"]) for item in pulled["items"]] == [("fetched", place)]
+    assert [item["state"] for item in other.json("cache", "pull", "--registry", place, "tasks.py")["items"]] == ["here"]
+    result = other.json("run", "tasks.py", "hello")
+    assert result["counters"]["layers_made"] == 0 and bundle_of(result)["from"] == "local"
+    shutil.rmtree(other.home)
+    assert [item["state"] for item in other.json("cache", "pull", "--registry", place, "tasks.py")["items"]] == ["fetched"]
+    with open(flyte.project / "tasks.py", "a") as file:
+        file.write("\n# edited\n")
+    assert [item["state"] for item in other.json("cache", "pull", "--registry", place, "tasks.py", exit_code=3)["items"]] == ["missing"]
+    assert "No repository" in flyte("cache", "pull", exit_code=2).stderr and "No repository" in flyte("cache", "push", exit_code=2).stderr
+
+
+def test_a_key_is_forgotten(flyte: Shell, place: str) -> None:
+    """Here, and in the repository if that is asked for; then it is made again. A key that is unknown is exit code 4."""
+    key = bundle_of(flyte.json("run", "--registry", place, "tasks.py", "hello"))["key"]
+    assert flyte.json("cache", "rm", key[:20])["removed"] == {"local": True, "remote": False}
+    assert bundle_of(flyte.json("run", "--registry", place, "tasks.py", "hello"))["from"] == place
+    assert flyte.json("cache", "rm", "--remote", "--registry", place, key)["removed"] == {"local": True, "remote": True}
+    assert at(place).tags() == []
+    assert bundle_of(flyte.json("run", "--registry", place, "tasks.py", "hello"))["from"] == "made"
+    assert "Nothing is known" in flyte("cache", "rm", "f" * 64, exit_code=4).stderr
+    assert "begin with" in flyte("cache", "rm", "sha256:", exit_code=2).stderr
+
+
+def age(machine: Shell, place: str, days: float) -> None:
+    """Publish all records of a repository anew, as they would have been some days ago."""
+    repository = at(place)
+    for tag in repository.tags():
+        index = repository.manifest(tag)
+        assert index is not None
+        then = time.strftime("%Y-%m-%dT%H:%M:%S+00:00", time.gmtime(time.time() - days * 86400))
+        annotations = {**index.annotations, "org.opencontainers.image.created": then}
+        old = Manifest.of_manifests(index.manifests, artifact_type=index.artifact_type, annotations=annotations)
+        repository.put_manifest(old, tag)
+
+
+def test_collecting_a_repository(flyte: Shell, place: str) -> None:
+    """Records of this project that are older than the keep time, and nothing else; a dry run shows just that."""
+    flyte("run", "--registry", place, "tasks.py", "hello")
+    with open(flyte.project / "tasks.py", "a") as file:
+        file.write("\n# other\n")
+    flyte("run", "--registry", place, "--project", "theirs", "tasks.py", "hello")
+    manifest = at(place).manifest(at(place).tags()[0])
+    assert manifest is not None
+    at(place).put_manifest(Manifest.of_manifests(manifest.manifests), "default.development.env.v1")
+    at(place).put_manifest(Manifest.of_manifests(manifest.manifests, annotations={"a": "b"}), "record.strange")
+    collect = ("cache", "gc", "--remote", "--registry", place)
+    assert flyte.json(*collect)["removed"] == []
+    before = set(at(place).tags())
+    age(flyte, place, 20)
+    assert [each for each in flyte.json(*collect, "--keep", "30 days")["removed"] if "the record of" in each["why"]] == []
+    planned = flyte.json(*collect, "--dry-run")["removed"]
+    assert set(at(place).tags()) == before and len([each for each in planned if "the record of" in each["why"]]) == 1
+    assert flyte.json(*collect)["removed"] == planned and len(before - set(at(place).tags())) == 1
+    assert {"default.development.env.v1", "record.strange"} < set(at(place).tags()) and flyte.json(*collect)["removed"] == []
+    kept = at(place).manifest("default.development.env.v1")
+    assert kept is not None and all(at(place).manifest(each.digest) for each in kept.manifests)
+    assert "No repository is written to" in flyte("cache", "gc", "--remote", exit_code=2).stderr
+
+
+def test_collecting_a_folder_frees_its_space(flyte: Shell, tmp_path: Path) -> None:
+    """In a folder nobody else collects: what no tag leads to any more goes too."""
+    place, blobs = f"oci:{tmp_path}/shared", tmp_path / "shared" / "blobs" / "sha256"
+    flyte("run", "--registry", place, "tasks.py", "hello")
+    age(flyte, place, 20)
+    assert len(list(blobs.iterdir())) > 4
+    flyte("cache", "gc", "--remote", "--registry", place)
+    assert list(blobs.iterdir()) == []
+
+
+def test_a_registry_that_deletes_nothing(flyte: Shell, tmp_path: Path) -> None:
+    """Says so, and what to do."""
+    with serve(tmp_path / "registry", delete=False) as server:
+        place = server.repository("x/y")
+        flyte("run", "--registry", place, "tasks.py", "hello")
+        age(flyte, place, 20)
+        done = flyte("cache", "gc", "--remote", "--registry", place, exit_code=3)
+        assert "delet" in done.stderr and place in done.stderr
+        assert (
+            "delet"
+            in flyte("cache", "rm", "--remote", "--registry", place, at(place).tags()[0].removeprefix("record."), exit_code=3).stderr
+        )
+
+
+def test_a_folder_below_the_project_is_no_part_of_it(flyte: Shell) -> None:
+    """Or each run would find another tree."""
+    arguments = ("run", "--copy-style", "all", "--registry", "oci:ci-cache", "tasks.py", "hello")
+    first, second = bundle_of(flyte.json(*arguments)), bundle_of(flyte.json(*arguments))
+    assert (first["digest"], second["from"]) == (second["digest"], "local")
