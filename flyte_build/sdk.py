@@ -134,6 +134,7 @@ class RunContext:
             call = Call(task=describe_task(task), project=project, variable=variable, inputs=inputs, settings=settings)
             finished = run_here(call, lambda: task, stores, listener)
         else:
+            session.refuse_while_imported("flyte.run")
             runner = Runner(locate(file, None), settings, stores, listener)
             runner.discover()
             finished = runner.run(variable, inputs)
@@ -166,6 +167,7 @@ def _deploy(
     from .deployments.naming import check_version
     from .targets import choose, once_each
 
+    session.refuse_while_imported("flyte.deploy")
     if version is not None:
         check_version(version)
     settings = session.current()
