@@ -10,11 +10,13 @@ from __future__ import annotations
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from flyte_build.cas.digest import Digest, Key
 from flyte_build.cas.encoding import Value, key
 from flyte_build.cas.records import Record
+
+from .explain import difference
 
 if TYPE_CHECKING:
     from concurrent.futures import Future
@@ -339,39 +341,3 @@ def edges(outcomes: Iterable[Outcome]) -> list[tuple[Node, Node]]:
 
 class Cheap(Node):
     """A node that is made even in a dry resolve, since nothing can be said without it."""
-
-
-def difference(old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
-    """What differs between two sets of inputs, for people: names, and values where they are short."""
-    parts = []
-    for name in sorted(old.keys() | new.keys()):
-        before, now = old.get(name), new.get(name)
-        if before == now or (isinstance(now, tuple) and list(now) == before):
-            continue
-        if isinstance(before, Mapping) and isinstance(now, Mapping):
-            parts.append(f"{name}: {changes(before, now)}")
-        elif isinstance(now, Digest) or len(str(before)) + len(str(now)) > 100:
-            parts.append(f"{name} changed")
-        else:
-            parts.append(f"{name}: {before} -> {now}")
-    return "; ".join(parts) or "nothing that is recorded changed"
-
-
-def changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
-    """Which entries of a mapping were changed, added and removed."""
-    listed = {
-        "changed": sorted(name for name in now if name in before and now[name] != before[name]),
-        "added": sorted(now.keys() - before.keys()),
-        "removed": sorted(before.keys() - now.keys()),
-    }
-    return counted(listed)
-
-
-def counted(listed: Mapping[str, list[str]], what: str = "") -> str:
-    """`2 files changed: a.py, lib/b.py; 1 added: c.py`, at most five names of each."""
-    parts: list[str] = []
-    for how, names in listed.items():
-        if names:
-            noun = f" {what}{'s' if len(names) > 1 else ''}" if what and not parts else ""
-            parts.append(f"{len(names)}{noun} {how}: {', '.join(names[:5])}{', ...' if len(names) > 5 else ''}")
-    return "; ".join(parts)

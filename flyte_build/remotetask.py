@@ -10,7 +10,6 @@ from typing import Any, Literal
 from flyte_build.cas.digest import Digest
 from flyte_build.runner.history import History
 
-from . import session
 from .attempts import Listener, Settings, Stores
 from .blocking import Blocking, BlockingIterator, blocking
 from .config import Places
@@ -20,6 +19,7 @@ from .describe import overridden
 from .errors import InputError, UsageError
 from .interface import Interface, Parameter
 from .runs import Run
+from .session import current
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -143,7 +143,7 @@ class Task:
             if parameter.required and parameter.name not in wire:
                 raise parameter.missing()
         space = task.found.release.space
-        chosen = settings or replace(session.current(), project=space.project, domain=space.domain)
+        chosen = settings or replace(current(), project=space.project, domain=space.domain)
         return Run(Places.find().data, task.run(wire, chosen).name)
 
     async def aio(self, **inputs: Any) -> Any:
@@ -162,7 +162,7 @@ class Task:
 
 
 def _settings(project: str | None, domain: str | None) -> Settings:
-    settings = session.current()
+    settings = current()
     return replace(settings, project=project or settings.project, domain=domain or settings.domain)
 
 

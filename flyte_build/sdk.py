@@ -9,7 +9,6 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal
 
-from . import session
 from .attempts import Call, Listener, Stores
 from .blocking import Blocking, blocking
 from .config.registries import Registries
@@ -21,6 +20,7 @@ from .project import INTERACTIVE, Project, locate
 from .recorded import Recorded
 from .running import Runner, run_here, run_in_worker, script_call
 from .runs import Run
+from .session import begin, current, has_begun, initialised, refuse_while_imported
 from .task import Task
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ def init(project: str | None = None, domain: str | None = None, **unused: Any) -
     configuration that makes no sense.
     """
     _say_unused("flyte.init", unused)
-    session.begin(None, project=project, domain=domain)
+    begin(None, project=project, domain=domain)
 
 
 def init_from_config(path: str | None = None, project: str | None = None, domain: str | None = None, **unused: Any) -> None:
@@ -46,17 +46,17 @@ def init_from_config(path: str | None = None, project: str | None = None, domain
     Raises `UsageError` when it is not there.
     """
     _say_unused("flyte.init_from_config", unused)
-    session.begin(path, project=project, domain=domain)
+    begin(path, project=project, domain=domain)
 
 
 def current_project() -> str:
     """The project's name. Raises `InitializationError` before `init`."""
-    return session.initialised().project
+    return initialised().project
 
 
 def current_domain() -> str:
     """The domain's name. Raises `InitializationError` before `init`."""
-    return session.initialised().domain
+    return initialised().domain
 
 
 class RunContext:
@@ -76,7 +76,7 @@ class RunContext:
         if args:
             raise UsageError(f"The inputs of {task.name} have no names", why="It is deployed.", hint="Give them by name: x=1.")
         space = task.find().found.release.space
-        return task.run(inputs, replace(session.current(), **{"project": space.project, "domain": space.domain, **self._changes}))
+        return task.run(inputs, replace(current(), **{"project": space.project, "domain": space.domain, **self._changes}))
 
     @blocking
     def rerun(self, run: str, /, **inputs: Any) -> Run:
@@ -87,7 +87,7 @@ class RunContext:
         listener = Listener()
         stores = Stores(listener)
         recorded = Recorded.find(run, stores.history)
-        settings = replace(recorded.settings(session.current()), **self._changes)
+        settings = replace(recorded.settings(current()), **self._changes)
         if recorded.is_script:
             call = script_call({**recorded.inputs, **inputs}, recorded.timeout, settings)
             return _ended(Run(stores.places.data, run_in_worker(call, stores, listener, None, time.monotonic()).name))
@@ -113,10 +113,10 @@ class RunContext:
             if isinstance(task, Deployed):
                 return self._run_deployed(task, args, kwargs)
             raise UsageError(f"flyte.run cannot run {task!r:.100}", why="It is no task.", hint="Decorate the function with `@env.task`.")
-        mode = self._mode or ("remote" if session.has_begun() else "local")
+        mode = self._mode or ("remote" if has_begun() else "local")
         interface = interface_of(task.func)
         inputs = interface.dump_inputs(args, kwargs)
-        settings = replace(session.current(), **self._changes)
+        settings = replace(current(), **self._changes)
         listener = Listener()
         stores = Stores(listener)
         file, variable = task.func.__code__.co_filename, _variable(task)
@@ -134,6 +134,7 @@ class RunContext:
             call = Call(task=describe_task(task), project=project, variable=variable, inputs=inputs, settings=settings)
             finished = run_here(call, lambda: task, stores, listener)
         else:
+            refuse_while_imported("flyte.run")
             runner = Runner(locate(file, None), settings, stores, listener)
             runner.discover()
             finished = runner.run(variable, inputs)
@@ -166,9 +167,10 @@ def _deploy(
     from .deployments.naming import check_version
     from .targets import choose, once_each
 
+    refuse_while_imported("flyte.deploy")
     if version is not None:
         check_version(version)
-    settings = session.current()
+    settings = current()
     settings = replace(settings, version=version or "", copy_style=copy_style or settings.copy_style)
     listener = Listener()
     stores = Stores(listener)

@@ -7,7 +7,7 @@ import sys
 
 from .attempts import Listener, Settings
 from .config import Configuration
-from .errors import InitializationError
+from .errors import InitializationError, UsageError
 from .project import locate
 
 _settings: Settings | None = None
@@ -41,3 +41,13 @@ def initialised() -> Settings:
     if _settings is None:
         raise InitializationError("flyte is not initialised", hint="Call `flyte.init()` or `flyte.init_from_config()` first.")
     return _settings
+
+
+def refuse_while_imported(what: str) -> None:
+    """Raise `UsageError` in the process that finds the tasks of a file by importing it: it would start that process again, without end."""
+    if "flyte_build.discover" in sys.modules:
+        raise UsageError(
+            f"{what} is called while the file is imported",
+            why="The file is imported to find its tasks.",
+            hint='Call it below `if __name__ == "__main__":`.',
+        )

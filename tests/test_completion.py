@@ -36,7 +36,7 @@ def offered(flyte: Shell, *words: str, env: dict[str, str] | None = None) -> lis
 @pytest.mark.parametrize(
     ("words", "expected"),
     [
-        (["r"], ["rerun", "run"]),
+        (["r"], ["registry", "rerun", "run"]),
         (["get", "lo"], ["logs"]),
         (["run", "ta"], ["file,ta"]),
         (["run", "--copy-style", "l"], ["loaded_modules"]),
@@ -48,6 +48,7 @@ def offered(flyte: Shell, *words: str, env: dict[str, str] | None = None) -> lis
         (["run", "no_such_file.py", "h"], []),
         (["run", "python-script", "x"], ["file,x"]),
         (["run", "python-script", "--tim"], ["--timeout"]),
+        (["run", "deployed-task", "--run-d"], ["--run-domain"]),
         (["rum", ""], []),
     ],
 )

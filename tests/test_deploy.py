@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from tests.command import Shell
+from tests.needs import need
 from tests.registries import Server, serve
 
 TASKS = '''
@@ -448,3 +449,30 @@ def test_projects_of_every_layout_are_deployed(flyte: Deploying, layout: str, tm
     (flyte.project / folder / "jobs.py").write_text(task.format(imports="from .near import V"))
     flyte.deploy(f"{folder}/jobs.py")
     assert flyte.elsewhere(tmp_path / "other")("run", "deployed-task", "layout.job").stdout == f"{layout}\n"
+
+
+def test_what_skopeo_has_copied_is_used(server: Server, project: Path, tmp_path: Path) -> None:
+    """To another repository, by the version's tag alone: with the same pin, and all that it needs."""
+    need("skopeo")
+    write(project)
+    flyte = Deploying(project, tmp_path / "home")
+    flyte.place = {"FLYTE_REGISTRY": server.repository("original")}
+    pin = flyte.deploy("--version", "v1", "tasks.py")["digest"]
+    source, target = (f"docker://{server.repository(name)}:default.development.greet.v1" for name in ("original", "copied"))
+    options = ["--all", "--src-tls-verify=false", "--dest-tls-verify=false"]
+    subprocess.run(["skopeo", "copy", "--quiet", *options, source, target], check=True)
+    other = Deploying(project, tmp_path / "other")
+    other.place = {"FLYTE_REGISTRY": server.repository("copied")}
+    for name in (f"greet.hello@{pin}", "greet.hello:v1"):
+        assert other("run", "deployed-task", name).stdout == "Hello, World!\n"
+    other("doctor")
+
+
+def test_a_file_that_deploys_itself_while_it_is_imported_is_refused(flyte: Deploying) -> None:
+    """Finding its tasks imports it, which would have no end."""
+    for call in ("flyte.deploy(env)", "flyte.init(); flyte.run(hello)"):
+        (flyte.project / "unguarded.py").write_text(f"{TASKS}\n{call}\n")
+        done = subprocess.run(
+            [sys.executable, "unguarded.py"], cwd=flyte.project, env=flyte.environment, capture_output=True, text=True, timeout=60
+        )
+        assert done.returncode == 1 and "is called while the file is imported" in done.stderr

@@ -16,7 +16,8 @@ import pytest
 
 from flyte_build.cas.cache import Cache
 from flyte_build.cas.counters import Counters
-from flyte_build.prepare import CopyStyle, Preparation
+from flyte_build.config.settings import CopyStyle
+from flyte_build.prepare import Preparation
 from flyte_build.project import Project
 
 EDITS = int(os.environ.get("FLYTE_TEST_EDITS", "300"))

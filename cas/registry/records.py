@@ -49,7 +49,7 @@ class PublishedRecord:
         """The record in an index. Raises `RegistryCorrupt` for what is none."""
         try:
             texts = manifest.annotations
-            if manifest.artifact_type != TYPE or len(manifest.manifests) != 1:
+            if manifest.artifact_type not in (TYPE, "") or len(manifest.manifests) != 1:  # Older tools drop the type when they copy.
                 raise ValueError("it is of another kind")
             published = datetime.fromisoformat(texts[CREATED]).timestamp()
             inputs = json.loads(texts[INPUTS])

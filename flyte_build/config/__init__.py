@@ -101,7 +101,7 @@ def places_of(root: str) -> Iterator[str]:
 def flyte2_file(root: str) -> str:
     """The configuration file of Flyte 2: the project's, the repository's, or the user's; the last if there is none."""
     folder = root
-    while folder != "/" and not os.path.exists(f"{folder}/.git"):
+    while folder not in ("/", "") and not os.path.exists(f"{folder}/.git"):
         folder = os.path.dirname(folder)
     places = [f"{place}/.flyte/config.yaml" for place in (root, folder, os.path.expanduser("~"))]
     return next(filter(os.path.exists, places), places[-1])

@@ -50,7 +50,7 @@ def create(path: str) -> None:
     for setting in SETTINGS:
         if not setting.acted_on or not setting.in_files:
             continue
-        table, _, name = setting.key.partition(".")
+        table, _, name = setting.key.rpartition(".")
         if table != section:
             section = table
             lines += ["", f"[{section}]"]

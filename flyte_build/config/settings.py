@@ -223,9 +223,9 @@ BUILDER = Setting("image.builder", TEXT, "", "What builds images.", acted_on=Fal
 IMAGE_REFS = Setting("image.image_refs", TABLE, {}, "Names for images.", acted_on=False)
 PERSISTENCE = Setting("local.persistence", FLAG, True, "Whether local runs are remembered; they always are.", acted_on=False)
 
-SETTINGS: tuple[Setting[Any], ...] = (
-    *(HOME, PROJECT, DOMAIN, ORG, SHARED, CACHE_READ, CACHE_WRITE, COPY_STYLE, ENGINE, ALLOW_SECRETS, MAX_FILES, MAX_BYTES, MAX_SCAN_TIME),
-    *(KEEP, MAX_SIZE, MIN_FREE, MIN_SIZE, AUTO_GC, REGISTRY, BUILDER, IMAGE_REFS, PERSISTENCE),
+SETTINGS: tuple[Setting[Any], ...] = (  # In the order of a file: what is in no section first, and each section once.
+    *(HOME, SHARED, PROJECT, DOMAIN, ORG, COPY_STYLE, ENGINE, ALLOW_SECRETS, MAX_FILES, MAX_BYTES, MAX_SCAN_TIME),
+    *(CACHE_READ, CACHE_WRITE, KEEP, MAX_SIZE, MIN_FREE, MIN_SIZE, AUTO_GC, REGISTRY, BUILDER, IMAGE_REFS, PERSISTENCE),
 )
 SECTIONS = frozenset(setting.key.partition(".")[0] for setting in SETTINGS if "." in setting.key)
 BY_KEY = {setting.key: setting for setting in SETTINGS}

@@ -18,7 +18,7 @@ from flyte_build.cas.registry.repository import Repository
 from flyte_build.cas.registry.transfer import Progress, Transfer
 from flyte_build.errors import BlobCorrupt, BlobMissing, NotFound, RegistryCorrupt, RegistryError
 
-from .document import Document
+from .document import TYPE, Document
 from .naming import LATEST, Reference, Space, pin_tag, read_tag
 from .release import Release
 
@@ -99,7 +99,8 @@ class Catalogue:
                         hint="Do not use what it holds; deploy again.",
                     )
                 return Found(release, index, repository)
-        return None
+        copied = self.releases(lambda space, environment, version: True)  # Who copies a version elsewhere may leave the pin's tag behind.
+        return next((each for each in copied if each.release.pin == pin), None)
 
     def _kept(self, pin: Digest) -> Found | None:
         """What this machine knows of a pin, if it has the deployment."""
@@ -116,8 +117,8 @@ class Catalogue:
         """The document of what was found, verified against its pin; it stays on this machine. Raises `RegistryCorrupt`."""
         pin, blobs = found.release.pin, self._cache.blobs
         manifest = self._fetch(pin, found.repository) if found.repository else Manifest.parse(blobs.read(pin))
-        if len(manifest.layers) != 1:
-            raise RegistryCorrupt(f"{pin} is no deployment", why="It has not the one layer that one has.")
+        if manifest.artifact_type != TYPE or len(manifest.layers) != 1:
+            raise RegistryCorrupt(f"{pin} is no deployment", why="It is of another kind, or has not the one layer that one has.")
         document = Document.parse(blobs.read(manifest.layers[0].digest))
         if document.pin != pin or document.name != found.release.environment or document.tree != found.release.tree:
             raise RegistryCorrupt(f"The deployment {pin} is not what its index says", hint="Do not use it; deploy again.")

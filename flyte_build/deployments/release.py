@@ -16,7 +16,6 @@ from flyte_build.cas.registry.descriptor import Descriptor
 from flyte_build.cas.registry.manifest import Manifest
 from flyte_build.errors import ReferenceInvalid, RegistryCorrupt, StoreError
 
-from .document import TYPE as DEPLOYMENT
 from .naming import Space
 
 TYPE = "application/vnd.flyte.release.v1+json"
@@ -24,6 +23,7 @@ TREE = "dev.flyte.tree"
 _CREATED, _REVISION = "org.opencontainers.image.created", "org.opencontainers.image.revision"  # image-spec, annotations.md.
 _TEXTS = {"environment": "dev.flyte.environment", "version": "dev.flyte.version", "created": _CREATED}
 _OPTIONAL = {"commit": _REVISION, "user": "dev.flyte.user"}
+_KIND = "dev.flyte.kind"  # Not by `artifactType`: some tools drop it when they copy an index (skopeo 1.9 does).
 _PROJECT, _DOMAIN, _DIRTY, _TASKS, _HOST = (f"dev.flyte.{name}" for name in ("project", "domain", "dirty", "tasks", "host"))
 
 
@@ -67,6 +67,7 @@ class Release:
         texts = {key: getattr(self, name) for name, key in {**_TEXTS, **_OPTIONAL}.items()}
         annotations = {
             **{key: text for key, text in texts.items() if text},
+            _KIND: "release",
             _PROJECT: self.space.project,
             _DOMAIN: self.space.domain,
             _DIRTY: json.dumps(self.dirty),
@@ -80,11 +81,9 @@ class Release:
         """The release of an index. Raises `RegistryCorrupt` for what is none."""
         try:
             texts = index.annotations
-            if index.artifact_type != TYPE:
+            if texts.get(_KIND) != "release":
                 raise ValueError("it is of another kind")
             deployment, bundle = index.manifests
-            if deployment.artifact_type != DEPLOYMENT:
-                raise ValueError("what it names is of another kind")
             Digest.parse(bundle.annotations[TREE])
             tasks, host = json.loads(texts[_TASKS]), json.loads(texts[_HOST])
             if not isinstance(host, dict) or not isinstance(tasks, list):

@@ -1,0 +1,252 @@
+"""The nodes of this product beside discovery: tree, packs, bundle."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from flyte_build.bundler.scan import Scanner
+from flyte_build.bundler.snapshot import Scan
+from flyte_build.cas.cache import Cache
+from flyte_build.cas.counters import Counters
+from flyte_build.cas.digest import Digest
+from flyte_build.cas.encoding import Value, key
+from flyte_build.cas.records import Record
+from flyte_build.errors import ExtractionRefused, FlyteError, UsageError
+
+from .config.settings import CopyStyle
+from .discovery import Discovery
+from .explain import counted
+from .graph import Cheap, Made, Node, Outcomes, Resolve
+from .project import Project
+
+if TYPE_CHECKING:
+    from flyte_build.bundler.bundle import Bundle
+    from flyte_build.bundler.layer import Layer
+    from flyte_build.bundler.tree import Tree
+
+
+class TreeNode(Cheap):
+    """The tree of a project in one copy style. Once resolved, `scans` hold what was seen."""
+
+    kind = "tree"
+
+    def __init__(
+        self,
+        project: Project,
+        discovery: Discovery,
+        copy_style: CopyStyle,
+        scanner: Scanner,
+        previous: "Callable[[], Tree | None]",
+    ) -> None:
+        label = f"tree:{project.root}/{project.file} {copy_style}"
+        super().__init__(copy_style, label, (discovery,))
+        self._project, self._discovery, self._copy_style = project, discovery, copy_style
+        self._scanner, self._previous = scanner, previous
+        self._scanned: Scan | None = None
+        self._tree: "Tree | None" = None
+        self._before: Digest | None = None
+        self.scans: list[Scan] = []
+
+    def inputs(self, outcomes: Outcomes) -> Mapping[str, Value]:
+        """The tree's own digest: files are what a tree is made of, and are compared by the scan."""
+        return {"style": self._copy_style, "tree": self._digest()}
+
+    def scan_ahead(self) -> None:
+        """Scan before discovery is done, which decides nothing of what is below the root, but for what the import writes."""
+        if self._copy_style == "all":
+            began = time.perf_counter()
+            try:
+                self._scanned = self._scanner.scan_all()
+            except FlyteError:
+                return  # It will be raised again, when it is this node's turn.
+            self.ahead = time.perf_counter() - began
+
+    def _digest(self) -> Digest:
+        scanner = self._scanner
+        if self._copy_style == "all":
+            self.scans = [self._scanned if self._scanned and not self._discovery.disturbed else scanner.scan_all()]
+        if wanted := self._wanted():
+            self.scans.append(scanner.scan_files(wanted))
+        if known := scanner.remembered(*self.scans):
+            return known
+        self._before = scanner.remembered_before(*self.scans)
+        return scanner.remember(self.tree().digest, *self.scans)
+
+    def holds(self, path: str) -> bool:
+        """Whether a file or link of this path is among what the scans found."""
+        return any(scan.holds(path) for scan in self.scans)
+
+    def _wanted(self) -> list[str]:
+        """The files that go in by name: what was imported, read and included, unless the scan has it already."""
+        if self._copy_style == "none":
+            return []
+        document = self._discovery.document
+        paths = {*document["modules"], *document["read"], *included(self._project.root, document["include"])}
+        return sorted(path for path in paths if not self.holds(path))
+
+    def tree(self) -> "Tree":
+        """The tree itself."""
+        from flyte_build.bundler.tree import Tree
+
+        if self._tree is None:
+            self._tree = Tree([entry for scan in self.scans for entry in scan.entries()])  # No path is in two of them.
+        return self._tree
+
+    def make(self, outcomes: Outcomes, resolve: Resolve) -> Made:
+        """Nothing is left to do: knowing the files is having the tree."""
+        return Made(self.tree().digest, ())
+
+    def explain(self, inputs: Mapping[str, Value], last: Record) -> str:
+        """Which files changed since the last resolve."""
+        seen = self._before == last.inputs["tree"] and [scan.difference() for scan in self.scans]
+        if seen:  # The scans compared with just that tree.
+            return counted({how: sorted(path for each in seen for path in each[how]) for how in seen[0]}, "file") or "nothing changed"
+        previous = self._previous()
+        if previous is None:
+            return "files changed"
+        return counted(self.tree().difference(previous), "file") or "nothing changed"
+
+
+class PackNode(Node):
+    """One pack of a tree: a part of its entries, known by its digest, as a layer that `write` makes."""
+
+    kind = "pack"
+
+    def __init__(self, at: int, label: str, part: Digest, write: "Callable[[], Layer]", blobs_has: Callable[[Digest], bool]) -> None:
+        super().__init__(f"pack {at}", f"{label} {at}")
+        self._part, self._write, self._has = part, write, blobs_has
+
+    def inputs(self, outcomes: Outcomes) -> Mapping[str, Value]:
+        """The part of the tree, by digest."""
+        return {"entries": self._part}
+
+    def usable(self, record: Record) -> bool:
+        """Whether the layer is there."""
+        return self._has(record.refs[0])
+
+    def explain(self, inputs: Mapping[str, Value], last: Record) -> str:
+        """Packs are parts of a tree, which explains itself."""
+        return "its files changed"
+
+    def make(self, outcomes: Outcomes, resolve: Resolve) -> Made:
+        """Write the layer; the artifact is the tar's digest, which does not depend on compression."""
+        layer = self._write()
+        return Made(layer.diff_id, (layer.digest,))
+
+
+class BundleNode(Node):
+    """A tree as a bundle in the store. The artifact is the manifest's digest; the tree's is the identity."""
+
+    kind = "bundle"
+    shared = True
+
+    def __init__(self, tree: TreeNode, cache: Cache, counters: Counters, root: str) -> None:
+        super().__init__(tree.name, "bundle" + tree.label.removeprefix("tree"), (tree,))
+        self._tree, self._cache, self._counters, self._root = tree, cache, counters, root
+
+    def inputs(self, outcomes: Outcomes) -> Mapping[str, Value]:
+        """The tree, by digest."""
+        return {"tree": outcomes[self._tree].artifact}
+
+    def usable(self, record: Record) -> bool:
+        """Whether all blobs are there (the last of the references is the tree's identity, which is no blob)."""
+        return all(map(self._cache.blobs.has, record.refs[:-1]))
+
+    def accept(self, artifact: Digest, inputs: Mapping[str, Value]) -> tuple[Digest, ...]:
+        """All blobs of a bundle that another machine made, and its tree. Raises a `FlyteError` if it holds another tree."""
+        return accept_bundle(self._cache, artifact, inputs)
+
+    def explain(self, inputs: Mapping[str, Value], last: Record) -> str:
+        """What its tree says."""
+        return "the tree changed"
+
+    def packs(self, write: "Callable[[Digest, list[int]], Layer]") -> list[PackNode]:
+        """The packs of the tree; `write` makes one of a part's digest and the positions of its entries."""
+        from flyte_build.bundler.packs import cut
+
+        tree = self._tree.tree()
+        parts = [(tree.part_digest(positions), positions) for positions in cut(tree.sizes())]
+        has = self._cache.blobs.has
+        return [PackNode(at, self.label, part, partial(write, part, places), has) for at, (part, places) in enumerate(parts)]
+
+    def adopt_packs(self, fetched: "Bundle") -> None:
+        """Record the packs of a bundle that another machine made and that proved right, so that an edit remakes one of them."""
+        parts = self.packs(nothing_to_write)
+        if len(parts) == len(fetched.packs):  # Else it was cut otherwise.
+            for node, layer in zip(parts, fetched.packs, strict=True):
+                inputs = node.inputs({})
+                self._cache.records.add(Record(key(node.kind, node.format, inputs), node.kind, layer.diff_id, (layer.digest,), inputs))
+
+    def make(self, outcomes: Outcomes, resolve: Resolve) -> Made:
+        """Write the packs that are not there yet, then the manifest."""
+        from flyte_build.bundler import bundle
+        from flyte_build.bundler.layer import Layer
+        from flyte_build.bundler.packs import Packer
+        from flyte_build.bundler.snapshot import Contents
+
+        tree = self._tree.tree()
+        contents = self._tree.scans[0].contents if self._tree.scans else Contents()  # One scanner's scans share theirs.
+        packer = Packer(self._root, contents, self._counters)
+        blobs = self._cache.blobs
+
+        def write(part: Digest, positions: list[int]) -> Layer:
+            layer = contents.layers.get(part)
+            if layer is None or not blobs.has(layer.digest):
+                with blobs.batch() as batch:
+                    layer = packer.pack([tree.entries[at] for at in positions], batch)
+            return layer
+
+        nodes = self.packs(write)
+        outcomes = resolve(nodes)
+        layers = []
+        for node in nodes:
+            record = outcomes[node].record
+            assert record is not None
+            layers.append(Layer(record.refs[0], os.path.getsize(blobs.path(record.refs[0])), record.artifact))
+        with self._cache.blobs.batch() as batch:
+            made = bundle.write(tree, layers, batch)
+        return Made(made.manifest, (*made.blobs(), tree.digest))
+
+
+def nothing_to_write(part: Digest, positions: list[int]) -> "Layer":
+    """What writes no pack: for those that are only looked at."""
+    raise AssertionError("No pack is made here")
+
+
+def accept_bundle(cache: Cache, artifact: Digest, inputs: Mapping[str, Any]) -> tuple[Digest, ...]:
+    """What `BundleNode.accept` gives for these inputs: for a bundle that is fetched for its own sake."""
+    from flyte_build.bundler import bundle
+
+    found = bundle.read(artifact, cache.blobs)
+    if bundle.read_tree(found, cache.blobs).digest != inputs["tree"]:
+        raise ExtractionRefused(f"{artifact} is the bundle of another tree", why=f"It holds {found.tree}.")
+    return (*found.blobs(), found.tree)
+
+
+def included(root: str, patterns: Iterable[tuple[str, str]]) -> Iterator[str]:
+    """The files (relative to `root`) that `include` patterns name: files, folders with all in them, and globs.
+
+    Each pattern comes with the folder (relative) that it is relative to. Raises `UsageError` for what is not there.
+    """
+    for folder, pattern in patterns:
+        import glob
+
+        base = os.path.normpath(os.path.join(root, folder, pattern))
+        found = sorted(glob.glob(base, recursive=True, include_hidden=True)) if glob.has_magic(pattern) else [base]
+        if not (base + "/").startswith(root + "/"):
+            raise UsageError(f"include={pattern!r} leads out of the project", hint="Name files below the project's root.")
+        if not os.path.lexists(base) and not glob.has_magic(pattern):
+            raise UsageError(
+                f"include={pattern!r} names nothing", why=f"There is no {base}.", hint="It is relative to the file that declares it."
+            )
+        for path in found:
+            if os.path.isdir(path) and not os.path.islink(path):
+                for here, folders, files in os.walk(path):
+                    folders[:] = sorted(name for name in folders if name not in ("__pycache__", ".git", "node_modules"))
+                    yield from (os.path.relpath(f"{here}/{name}", root) for name in sorted(files))
+            else:
+                yield os.path.relpath(path, root)
