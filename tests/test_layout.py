@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 import uuid
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -210,7 +211,8 @@ def published(cache: Cache, project: Path, place: str) -> tuple[dict[str, Manife
     bundle = Manifest.parse(cache.blobs.read(made.manifest))
     artifact = artifact_of(cache, b"text", **{"org.opencontainers.image.title": "file.txt"})
     index = record_index(record, bundle.descriptor, "project")
-    both = Manifest.of_manifests([bundle.descriptor, artifact.descriptor], artifact_type="application/vnd.test.index")
+    named = [replace(bundle.descriptor, annotations={"dev.test.tree": str(made.tree)}), artifact.descriptor]
+    both = Manifest.of_manifests(named, artifact_type="application/vnd.test.index", annotations={"dev.test": "both"})
     repository = repository_of(place)
     for tag, manifest in (found := {"bundle": bundle, "artifact": artifact, tag_of(record.key): index, "both": both}).items():
         transfer_of(cache).push(manifest, repository, tag)
