@@ -29,8 +29,8 @@ if TYPE_CHECKING:
     from urllib3.connectionpool import HTTPConnectionPool
 
 SMALL = 1 << 16  # Bytes that are read at most of an answer that is not what was asked for.
-_BLOCK = 1 << 20  # Bytes that are written to a socket at once.
-_CONNECT = 10.0  # Seconds for a connection to be made.
+_BLOCK = 1 << 18  # Bytes that are written to a socket at once.
+_CONNECT = 10.0  # Seconds for a connection to be made, and for a block to be written.
 _CA_VARIABLES = ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "SSL_CERT_FILE", "SSL_CERT_DIR")
 
 
@@ -77,10 +77,9 @@ class Connections:
             target = url
             sent.update(self._adapter.proxy_headers(proxy))
         start = 0 if body is None or isinstance(body, bytes) else body.tell()
-        made = -1
-        while True:
+        for first in (True, False):
+            made = pool.num_connections
             self._counters.add(requests=1, bytes_sent=len(body) if isinstance(body, bytes) else 0)
-            kept, made = made < 0, pool.num_connections
             try:
                 return pool.urlopen(
                     method,
@@ -95,10 +94,12 @@ class Connections:
                     timeout=urllib3.Timeout(connect=min(timeout, _CONNECT), read=timeout),
                 )
             except (HTTPError, OSError) as error:
-                if not kept or pool.num_connections > made or not _is_cut(error):
+                was_kept = pool.num_connections == made
+                if not (first and was_kept and _is_cut(error)):  # A kept connection may have been closed just now (RFC 9112, 9.3.1).
                     raise failure(self._name, error) from error
-            if body is not None and not isinstance(body, bytes):  # A kept connection may have been closed just now (RFC 9112, 9.3.1).
+            if body is not None and not isinstance(body, bytes):
                 body.seek(start)
+        raise AssertionError("unreachable")
 
     def _pool(self, scheme: str, host: str) -> "tuple[HTTPConnectionPool, str | None]":
         """The connections to a host, and the proxy that they go through. Raises `ValueError` for what is no host."""

@@ -21,7 +21,7 @@ from .connection import drain
 from .descriptor import MANIFESTS, Descriptor
 from .manifest import LIMIT, Manifest
 from .name import RepositoryName
-from .patience import Patience, Transient
+from .patience import STALL, Patience, Transient
 from .refusal import failure
 from .repository import Moved
 from .session import Session
@@ -146,7 +146,7 @@ class RemoteRepository:
             stream.seek(0)
             body = _Counted(stream, moved, self._counters)
             try:
-                answer = self._session.ask("PUT", place, frozenset({201, 204, 404, 409, 416}), headers=headers, body=body, timeout=timeout)
+                answer = self._session.ask("PUT", place, frozenset({201, 204, 404, 409, 416}), headers=headers, body=body, timeout=STALL)
                 drain(answer)
                 if answer.status >= 400:  # The upload has ended, or another one is in the way: it begins anew.
                     raise Transient(f"{self.name} lost an upload", why=f"It answered {answer.status}.")

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 _LOOK_UPS = 5.0  # Seconds by which failures may hold up all look-ups of a command.
 _LEAST = 1.0  # Seconds that a registry has for its next byte, even when all others were used up.
-_STALL = 60.0  # Seconds that it has for the next byte of a transfer.
+STALL = 60.0  # Seconds that it has for the next byte of a transfer.
 _TRANSFER = 60.0  # Seconds for which one transfer is tried again.
 _ATTEMPTS = 6
 
@@ -63,7 +63,7 @@ class Patience:
         def called() -> T:
             nonlocal failed
             try:
-                return call(_STALL if reached() else max(_LEAST, left()))
+                return call(STALL if reached() else max(_LEAST, left()))
             except Transient:
                 failed = failed or time.monotonic()
                 raise
