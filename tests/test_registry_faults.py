@@ -29,7 +29,6 @@ from flyte_build.cas.registry.name import RepositoryName, redacted
 from flyte_build.cas.registry.opening import open_repository
 from flyte_build.cas.registry.patience import Patience
 from flyte_build.cas.registry.repository import Repository
-from flyte_build.cas.registry.shared import SharedCache
 from flyte_build.errors import (
     ReferenceInvalid,
     RegistryCorrupt,
@@ -49,7 +48,7 @@ from tests.clients import (
     transfer_of,
     upload,
 )
-from tests.conftest import opened, record_blob
+from tests.conftest import opened
 from tests.faults import FaultProxy, When
 from tests.listening import Answer, Exchange, Listener, Recorder
 from tests.registries import Server, serve
@@ -130,7 +129,8 @@ def test_what_is_refused_is_not_tried_again(
     proxy: FaultProxy, path: str, kept: Manifest, tmp_path: Path, operation: tuple[str, Any], status: int, error: type[Exception]
 ) -> None:
     method, act = operation
-    proxy.on(method, **ALWAYS).answers(status, body=b'{"errors": [{"code": "WHY", "message": "said\\u001b[31m so"}]}')
+    typed = {"Content-Type": "application/json; charset=utf-8"}
+    proxy.on(method, **ALWAYS).answers(status, typed, b'{"errors": [{"code": "WHY", "message": "said\\u001b[31m so"}]}')
     with opened(tmp_path / "other") as other, pytest.raises(error) as raised:
         act(repository_of(proxy.repository(path)), other, kept)
     assert len(proxy.seen(method)) == 1
@@ -828,29 +828,3 @@ def test_neither_netrc_nor_cookies_play_a_part(proxy: FaultProxy, path: str, tmp
         repository.manifest("tag")
     assert repository.manifest("tag") is None
     assert [(each.headers["Authorization"], each.headers["Cookie"]) for each in proxy.requests] == [(None, None)] * 3
-
-
-# Two that publish.
-
-
-def test_two_that_publish_other_bytes_for_one_key_agree_on_one(registry: Server, path: str, tmp_path: Path) -> None:
-    """Who finds another artifact under the tag after its own PUT says so, and uses that one from then on."""
-    said: list[str] = []
-    with FaultProxy(registry.url) as proxy, opened(tmp_path / "one") as one, opened(tmp_path / "two") as two:
-
-        def publish(cache: Cache, host: str, data: bytes) -> SharedCache:
-            repository = repository_of(f"{host}/{path}")
-            artifact = cache.blobs.put(artifact_of(cache, data).data)
-            record = record_blob(cache, "same", artifact)
-            Ledger(cache.database).owe(repository.name, record.key)
-            shared = SharedCache(cache, [repository], repository, "project", said.append)
-            assert [each.key for each in shared.publish()] == [record.key]
-            return shared
-
-        proxy.on("GET", "/manifests/record").calls(lambda: publish(two, registry.host, b"two"))
-        first = publish(one, proxy.host, b"one")
-        key = record_blob(two, "same", artifact_of(two, b"two").digest).key
-        assert len(said) == 1 and "from another machine" in said[0]
-        assert one.records.find(key) is None
-        obtained = first.obtain(key, lambda artifact: (artifact,))
-        assert obtained is not None and obtained[0].artifact == artifact_of(two, b"two").digest

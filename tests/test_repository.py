@@ -250,8 +250,7 @@ def test_an_artifact_is_pushed_and_pulled_with_its_progress(place: Place, tmp_pa
         assert Manifest.parse(two.blobs.read(manifest.digest)) == manifest
         total = sum(map(len, layers)) + len(EMPTY_CONFIG)
         for steps in (up, down):
-            assert steps[-1] == (total, total) and all(step[1] == total for step in steps)
-            assert [done for done, _ in steps] == sorted(done for done, _ in steps)
+            assert steps[-1] == (total, total) and all(0 <= step[0] <= step[1] == total for step in steps)
         again: list[tuple[int, int]] = []
         transfer_of(two, lambda *step: again.append(step)).pull(manifest.digest, repository)
         assert again == []

@@ -119,8 +119,8 @@ class Session:
         if answer.status != 400 or self.name.scheme or not url.startswith(f"http://{self.name.host}/"):
             return False
         if self._scheme == "http":
-            try:  # Go's server says so without any header, others on a page.
-                if not answer.headers or ("html" in answer.headers.get("Content-Type", "") and b"HTTPS" in answer.read(SMALL)):
+            try:  # Go's server says so without any header, and HEAD has no body. JSON is a registry's own answer.
+                if not answer.headers or ("json" not in answer.headers.get("Content-Type", "") and b"HTTPS" in answer.read(SMALL)):
                     self._scheme = "https"
             except HTTPError:
                 return False
