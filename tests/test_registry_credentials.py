@@ -40,6 +40,12 @@ ALWAYS = {"times": inf}
 
 
 @pytest.fixture
+def proxy(registry: Server) -> Iterator[FaultProxy]:
+    with FaultProxy(registry.url) as proxy:
+        yield proxy
+
+
+@pytest.fixture
 def path() -> str:
     return uuid.uuid4().hex
 
