@@ -23,6 +23,8 @@ from flyte_build.cas.registry.repository import Repository
 from flyte_build.cas.registry.transfer import Transfer
 from tests.listening import Listener
 
+WITH_TESTS = f"import sys; sys.path.append({str(Path(__file__).resolve().parents[1])!r})\n"
+"""Begins code for another process that uses these tests: they come after what is installed, which is what is tested."""
 LOGIN = ("ann", "hunter2secret")
 _SETTINGS = ("DOCKER_AUTH_CONFIG", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "SSL_CERT_FILE", "SSL_CERT_DIR")
 

@@ -21,30 +21,29 @@ from flyte_build.cas.registry.layout import LayoutRepository
 from flyte_build.cas.registry.manifest import Manifest
 from flyte_build.cas.registry.records import PublishedRecord, record_index, tag_of
 from flyte_build.errors import BlobMissing, RegistryCorrupt, RegistryError, RegistryUnreachable
-from tests.clients import artifact_of, blob_of, download, no_settings, repository_of, transfer_of, upload  # noqa: F401
+from tests.clients import WITH_TESTS, artifact_of, blob_of, download, no_settings, repository_of, transfer_of, upload  # noqa: F401
 from tests.conftest import as_root, flip, make_bundle, mounted, opened, write_files
 from tests.needs import need
 from tests.registries import Server
 
 PUSHES = """
 import itertools, sys
-from tests.clients import artifact_of, repository_of, transfer_of
+from tests.clients import WITH_TESTS, artifact_of, repository_of, transfer_of
 from tests.conftest import opened
 
 with opened(sys.argv[2]) as cache:
     repository = repository_of(sys.argv[1])
     for number in itertools.count() if sys.argv[4] == "all" else range(int(sys.argv[4])):
-        manifest = artifact_of(cache, f"{sys.argv[3]}{number}".encode() * 1000)
+        manifest = artifact_of(cache, f"{sys.argv[3]}{number // 10}".encode() * 1000)
         transfer_of(cache).push(manifest, repository, f"{sys.argv[3]}{number}")
         print(number, flush=True)
 """
 
 
 def pushes(folder: Path, cache: Path, name: str, count: str) -> "subprocess.Popen[str]":
-    """A process that pushes artifacts, each under a tag of its own, and says so after each."""
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[1])}
-    command = [sys.executable, "-P", "-c", PUSHES, f"oci:{folder}", str(cache), name, count]
-    return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True)
+    """A process that pushes artifacts, each under ten tags of its own, and says so after each."""
+    command = [sys.executable, "-P", "-c", WITH_TESTS + PUSHES, f"oci:{folder}", str(cache), name, count]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
 
 
 def check(folder: Path, tmp_path: Path) -> list[str]:
@@ -60,11 +59,11 @@ def check(folder: Path, tmp_path: Path) -> list[str]:
 
 
 def test_processes_push_at_once_and_no_tag_is_lost(tmp_path: Path) -> None:
-    started = [pushes(tmp_path / "layout", tmp_path / f"cache{name}", name, "40") for name in "abcd"]
+    started = [pushes(tmp_path / "layout", tmp_path / f"cache{name}", name, "60") for name in "abcd"]
     for process in started:
         process.communicate()
         assert process.returncode == 0
-    assert sorted(check(tmp_path / "layout", tmp_path)) == sorted(f"{name}{number}" for name in "abcd" for number in range(40))
+    assert sorted(check(tmp_path / "layout", tmp_path)) == sorted(f"{name}{number}" for name in "abcd" for number in range(60))
 
 
 def test_a_push_that_is_killed_leaves_a_layout_that_is_whole(tmp_path: Path) -> None:

@@ -35,6 +35,7 @@ from flyte_build.errors import (
 )
 from tests.clients import (
     LOGIN,
+    WITH_TESTS,
     artifact_of,
     blob_of,
     docker_config,
@@ -294,9 +295,8 @@ with opened(sys.argv[2] + "/one") as one, opened(sys.argv[2] + "/two") as two:
     assert two.blobs.verify(digest)
     assert peak() - before < 25_000, peak() - before
 """
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[1])}
-    command = [sys.executable, "-P", "-c", code, place.name().text, str(tmp_path)]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    command = [sys.executable, "-P", "-c", WITH_TESTS + code, place.name().text, str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
 
 
@@ -467,6 +467,23 @@ def test_known_blobs_are_neither_asked_for_nor_sent_again(registry: Server, repo
         assert not [request for request in proxy.seen("PUT", "uploads") if request.length == len(large)]
         ledger = Ledger(cache.database)
         assert ledger.holds(RepositoryName.parse(proxy.repository(f"{path}/beside")), Digest.of(large))
+
+
+def test_a_kept_connection_that_has_just_ended_is_made_anew(registry: Server, repository: str, cache: Cache) -> None:
+    """At once, and with all of a body: it says nothing of the registry that it ended a connection that nobody used."""
+    with FaultProxy(registry.url) as proxy:
+        mine = repository_of(proxy.repository(repository.partition("/")[2]), patience=0)
+        assert mine.manifest("tag") is None
+        proxy.on("GET").closes()
+        assert mine.manifest("tag") is None
+        manifest = artifact_of(cache)
+        upload(mine, cache, EMPTY_CONFIG)
+        proxy.on("PUT", "/manifests/").closes()
+        mine.put_manifest(manifest, "tag")
+        proxy.on("GET", times=2).closes()
+        with pytest.raises(RegistryUnreachable):
+            mine.manifest("tag")
+        assert mine.manifest("tag") == manifest
 
 
 def test_credentials_of_one_registry_are_for_no_other(servers: Servers, registry: Server) -> None:
