@@ -26,8 +26,10 @@ from .digest import Digest
 from .faults import storing
 from .folder import make_own
 from .lease import Lease, held, locked
+from .registry import ledger
 
 FORMAT = 1
+_TABLES = 2  # The version of the database: since 2 it has the ledger of repositories.
 
 
 class Cache:
@@ -42,7 +44,10 @@ class Cache:
         self._leases = f"{self.folder}/leases"
         self.extractions = f"{self.folder}/extractions"
         self.blobs = Blobs(f"{self.folder}/blobs/sha256", f"{self.folder}/quarantine", counters)
-        database = open_database(f"{self.folder}/cache.sqlite", FORMAT, records.SCHEMA + statindex.SCHEMA, self._damaged)
+        schema = records.SCHEMA + statindex.SCHEMA + ledger.SCHEMA
+        database = open_database(f"{self.folder}/cache.sqlite", _TABLES, schema, self._damaged)
+        if database.one("PRAGMA user_version")[0] < _TABLES:
+            database.add(ledger.SCHEMA, _TABLES)
         self.database = database
         self.records = records.Records(database)
         self.index = statindex.StatIndex(database)

@@ -51,6 +51,11 @@ class Database:
             raise
         self.execute("COMMIT")
 
+    def add(self, schema: str, version: int) -> None:
+        """Add what a newer version of the schema has more; whoever else does so too adds nothing."""
+        with self._errors():
+            self._connection.executescript(f"BEGIN IMMEDIATE; {schema} PRAGMA user_version={version}; COMMIT;")
+
     @contextmanager
     def _errors(self) -> Iterator[None]:
         try:

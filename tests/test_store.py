@@ -21,6 +21,7 @@ from flyte_build.cas.counters import Counters
 from flyte_build.cas.digest import Digest
 from flyte_build.cas.encoding import key
 from flyte_build.cas.records import Record
+from flyte_build.cas.registry.ledger import Ledger
 from flyte_build.cas.statindex import hash_file
 from flyte_build.cas.verification import verify_blobs
 from flyte_build.errors import BlobCorrupt, BlobMissing, FileUnstable, StoreError, StoreFormatUnknown, StoreUnavailable
@@ -255,6 +256,20 @@ def test_a_database_damaged_beyond_its_first_page_heals(tmp_path: Path) -> None:
             except StoreError:
                 assert attempt == 0
     raise AssertionError("It never healed")
+
+
+def test_a_database_of_an_older_version_is_brought_up_to_date(tmp_path: Path) -> None:
+    """What it held is still there, and it has a ledger."""
+    with opened(tmp_path) as cache:
+        record = record_blob(cache, "old", cache.blobs.put(b"old"))
+        cache.database.execute("DROP TABLE held")
+        cache.database.execute("DROP TABLE publications")
+        cache.database.execute("PRAGMA user_version=1")
+    for _ in range(2):
+        with opened(tmp_path) as cache:
+            assert cache.records.find(record.key) == record
+            assert Ledger(cache.database).owed_anywhere() == []
+            assert cache.database.execute("PRAGMA user_version") == [(2,)]
 
 
 def test_a_newer_database_is_refused_and_not_touched(tmp_path: Path) -> None:

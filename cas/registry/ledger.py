@@ -7,18 +7,20 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
 from flyte_build.cas.database import Database
 from flyte_build.cas.digest import Digest, Key
 
-from .name import RepositoryName
+if TYPE_CHECKING:
+    from .name import RepositoryName
 
-_SCHEMA = (
-    "CREATE TABLE IF NOT EXISTS held(place TEXT NOT NULL, digest TEXT NOT NULL, seen INTEGER NOT NULL, PRIMARY KEY(place, digest))"
-    " WITHOUT ROWID",
-    "CREATE TABLE IF NOT EXISTS publications(place TEXT NOT NULL, key TEXT NOT NULL, published INTEGER NOT NULL, PRIMARY KEY(place, key))"
-    " WITHOUT ROWID",
-)
+SCHEMA = """
+CREATE TABLE IF NOT EXISTS held(
+  place TEXT NOT NULL, digest TEXT NOT NULL, seen INTEGER NOT NULL, PRIMARY KEY(place, digest)) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS publications(
+  place TEXT NOT NULL, key TEXT NOT NULL, published INTEGER NOT NULL, PRIMARY KEY(place, key)) WITHOUT ROWID;
+"""
 _WEEK = 7 * 86400
 _OWED = 0  # Stands for the time of a publication that has not happened yet.
 
@@ -28,8 +30,6 @@ class Ledger:
 
     def __init__(self, database: Database) -> None:
         self._database = database
-        for statement in _SCHEMA:
-            database.execute(statement)
 
     def holds(self, place: RepositoryName, digest: Digest) -> bool:
         """Whether a blob was seen at that place within the last week."""
@@ -40,6 +40,8 @@ class Ledger:
         """Another repository of the same registry that was seen to hold a blob."""
         if not place.host:
             return None
+        from .name import RepositoryName
+
         rows = self._database.execute("SELECT place FROM held WHERE digest=? AND place LIKE ?", (digest, f"{place.host}/%"))
         return next((RepositoryName.parse(name) for (name,) in rows if name != str(place)), None)
 
