@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -20,9 +20,13 @@ from flyte_build.project import locate
 from flyte_build.running import Runner
 from flyte_build.targets import Target, choose, once_each
 from flyte_build.taskfiles import task_files
+from flyte_build.texts import listed, printable
 
 from .console import Console
 from .options import of_a_bundle, of_a_deployment, with_registries
+
+if TYPE_CHECKING:
+    from flyte_build.graph import Outcome
 
 
 @click.command()
@@ -74,7 +78,7 @@ def deploy(
     def targets() -> Iterator[Target]:
         for project in projects:
             own = replace(settings, registries=Registries()) if dry_run else settings  # So that nobody is asked.
-            runner = Runner(project, own, stores, console, dry=dry_run)
+            runner = Runner(project, own, stores, OfFile(console, project.file) if recursive else console, dry=dry_run)
             try:
                 yield choose(runner, env_variable, everything or recursive)
             except ModuleLoadError as error:
@@ -93,6 +97,23 @@ def deploy(
         _show(console, deployment)
 
 
+class OfFile(Console):
+    """Says of which of many files it speaks, before what is made of it."""
+
+    __slots__ = ("_file",)  # All else is the console's own.
+
+    def __init__(self, console: Console, file: str) -> None:
+        self.__dict__ = console.__dict__
+        self._file = file
+
+    def resolved(self, outcome: "Outcome") -> None:
+        """A node was found or made."""
+        if self._file and outcome.state != "cached":
+            self.note(f"{printable(self._file)}:")
+            self._file = ""
+        super().resolved(outcome)
+
+
 def _show(console: Console, deployment: Deployment) -> None:
     for each in deployment.envs.values():
         state = console.style(f"{each.state:9}", fg="cyan" if each.state == "created" else "green")
@@ -100,7 +121,7 @@ def _show(console: Console, deployment: Deployment) -> None:
         console.print(f"  digest    {each.digest or '(known when the digest of its image is)'}")
         if each.reference:
             console.print(f"  reference {each.reference}")
-        console.print(f"  tasks     {', '.join(each.tasks)}")
+        console.print(f"  tasks     {listed(each.tasks)}")
     if not any(each.state == "planned" for each in deployment.envs.values()):
         first = next(iter(deployment.envs.values()))
         console.note(f"Run one with: flyte run deployed-task {first.tasks[0]}:{first.version}")

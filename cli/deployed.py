@@ -16,10 +16,11 @@ from flyte_build.interface import Interface
 from .console import Console
 from .ending import report
 from .inputs import Inputs
-from .options import of_a_new_run, pairs
+from .options import of_a_deployment, of_a_new_run, pairs, settings_of
 
 
-@click.command("deployed-task", context_settings={"allow_interspersed_args": False})
+@click.command("deployed-task", context_settings={"allow_interspersed_args": False, "help_option_names": ["-h", "--help"]})
+@of_a_deployment
 @of_a_new_run
 @click.option("--run-project", help="The project that the run belongs to; that of the deployment if none is given.")
 @click.option("--run-domain", help="The domain that the run belongs to; that of the deployment if none is given.")
@@ -38,6 +39,7 @@ def deployed_task(
     name: str | None,
     label: tuple[str, ...],
     env: tuple[str, ...],
+    **where: Any,
 ) -> None:
     """Run a task that was deployed: its latest version, or the one of that version or digest.
 
@@ -47,8 +49,14 @@ def deployed_task(
     console, stores, settings = given
     if settings.engine == "local":
         raise UsageError("A deployed task runs in a process of its own", hint="Leave out `--local` and `--engine local`.")
+    registries = settings.registries
+    if where["registry"] is not None or where["cache_read"] or where["cache_write"] is not None:
+        registries = settings_of(console, where).registries
     settings = replace(
         settings,
+        project=where["project"] or settings.project,
+        domain=where["domain"] or settings.domain,
+        registries=registries,
         name=name or settings.name,
         env={**settings.env, **pairs("--env", env, "MODE=fast")},
         labels={**settings.labels, **pairs("--label", label, "team=blue")},

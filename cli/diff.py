@@ -9,6 +9,7 @@ import click
 from flyte_build.attempts import Stores
 from flyte_build.deployed import Deployments, Difference
 from flyte_build.deployments.naming import Reference
+from flyte_build.texts import printable
 
 from .console import Console
 from .options import of_a_deployment, settings_of
@@ -51,5 +52,5 @@ def _lines(console: Console, found: Difference) -> list[str]:
             lines.append(console.style(section, bold=True))
         lines.append(f"  {change}")
     marks = {"added": "+", "removed": "-", "changed": "~"}
-    files = [f"  {marks[how]} {path}" for how, paths in found.files.items() for path in paths]
+    files = [f"  {marks[how]} {printable(path)}" for how, paths in found.files.items() for path in paths]
     return [*lines, *([console.style("files", bold=True), *files] if files else [])]

@@ -189,7 +189,7 @@ def code(console: Console, output: str | None, run: str, action: str | None) -> 
 @get.command("task")
 @of_a_deployment
 @click.option("--limit", type=click.IntRange(1), default=100, show_default=True, help="How many, newest first.")
-@click.argument("name", metavar="[ENV.TASK]", required=False)
+@click.argument("name", metavar="[ENV.TASK[:VERSION|@DIGEST]]", required=False)
 @click.argument("version", metavar="[VERSION]", required=False)
 @click.pass_obj
 def task(console: Console, /, limit: int, name: str | None, version: str | None, **options: Any) -> None:
@@ -202,7 +202,7 @@ def task(console: Console, /, limit: int, name: str | None, version: str | None,
 @get.command("deployment")
 @of_a_deployment
 @click.option("--limit", type=click.IntRange(1), default=100, show_default=True, help="How many, newest first.")
-@click.argument("name", metavar="[ENV]", required=False)
+@click.argument("name", metavar="[ENV[:VERSION|@DIGEST]]", required=False)
 @click.argument("version", metavar="[VERSION]", required=False)
 @click.pass_obj
 def deployment(console: Console, /, limit: int, name: str | None, version: str | None, **options: Any) -> None:

@@ -6,11 +6,12 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from flyte_build.attempts import Settings, Stores
-from flyte_build.deployed import DeployedTask, Deployments
+from flyte_build.deployed import Deployments
 from flyte_build.deployments.catalogue import Found
 from flyte_build.deployments.document import Document
 from flyte_build.deployments.naming import Reference
-from flyte_build.errors import NotFound
+from flyte_build.errors import NotFound, UsageError
+from flyte_build.texts import printable
 
 from .console import Console
 
@@ -18,33 +19,42 @@ from .console import Console
 def list_tasks(console: Console, settings: Settings, limit: int, name: str | None, version: str | None) -> None:
     """The deployed tasks, or the versions of one; with a version, all that is known of it."""
     deployments = Deployments(settings, Stores(console), console)
-    if name is not None and version is not None:
-        _show_task(console, deployments.task(f"{name}{_joined(version)}"))
+    text = _joined(name, version)
+    reference, function = Reference.parse_task(text) if text else (None, "")
+    if reference and (reference.version or reference.pin):
+        task = deployments.task(text)
+        _show(console, task.found, task.document, f"{task.document.name}.{task.function}", [task.function])
         return
-    reference, function = Reference.parse_task(name) if name else (None, "")
     found = deployments.releases(reference.environment if reference else None)
     rows = [(f"{each.release.environment}.{task}", each) for each in found for task in each.release.tasks if function in ("", task)]
-    if name is not None and not rows:
-        deployments.task(name)
-        raise NotFound(f"{name} is not deployed")
+    if text and not rows:
+        deployments.task(text)
+        raise NotFound(f"{text} is not deployed")
     _list(console, rows[:limit])
 
 
 def list_deployments(console: Console, settings: Settings, limit: int, name: str | None, version: str | None) -> None:
     """The deployed environments, or the versions of one; with a version, all that is known of it."""
     deployments = Deployments(settings, Stores(console), console)
-    if name is not None and version is not None:
-        found, document = deployments.find(Reference.parse(f"{name}{_joined(version)}"))
-        _show(console, found, document, sorted(document.tasks))
+    text = _joined(name, version)
+    reference = Reference.parse(text) if text else None
+    if reference and (reference.version or reference.pin):
+        found, document = deployments.find(reference)
+        _show(console, found, document, document.name, sorted(document.tasks))
         return
-    releases = deployments.releases(name)
-    if name is not None and not releases:
-        deployments.find(Reference.parse(name))
+    releases = deployments.releases(reference.environment if reference else None)
+    if reference and not releases:
+        deployments.find(reference)
     _list(console, [(each.release.environment, each) for each in releases[:limit]])
 
 
-def _joined(version: str) -> str:
-    return f"@{version}" if version.startswith("sha256:") else f":{version}"
+def _joined(name: str | None, version: str | None) -> str:
+    """A name and a version as one reference; "" without a name. Raises `UsageError` for two versions."""
+    if name is None or version is None:
+        return name or ""
+    if ":" in name or "@" in name:
+        raise UsageError(f"Two versions are given: in {name!r:.200}, and {version!r:.200}", hint="Leave one of them out.")
+    return f"{name}@{version}" if version.startswith("sha256:") else f"{name}:{version}"
 
 
 def _list(console: Console, rows: Sequence[tuple[str, Found]]) -> None:
@@ -74,13 +84,8 @@ def _row(name: str, found: Found) -> dict[str, Any]:
     }
 
 
-def _show_task(console: Console, task: DeployedTask) -> None:
-    _show(console, task.found, task.document, [task.function])
-
-
-def _show(console: Console, found: Found, document: Document, functions: Sequence[str]) -> None:
+def _show(console: Console, found: Found, document: Document, name: str, functions: Sequence[str]) -> None:
     release = found.release
-    name = f"{document.name}.{functions[0]}" if len(functions) == 1 else document.name
     host = {name: value for name, value in release.host.items() if name != "distributions"}
     details = {
         **_row(name, found),
@@ -97,26 +102,32 @@ def _show(console: Console, found: Found, document: Document, functions: Sequenc
         console.document(details)
         return
     for label in ("name", "version", "digest", "created", "commit", "user", "project", "domain", "bundle"):
-        console.print(f"{label:11} {details[label] or '-'}{' (its files were changed)' if label == 'commit' and release.dirty else ''}")
+        _print(console, label, f"{details[label] or '-'}{' (its files were changed)' if label == 'commit' and release.dirty else ''}")
     runtime = document.value["environment"]
     told = ", ".join(f"{name} {value}" for name, value in host.items())
-    packages = len(release.host.get("distributions") or ())
-    console.print(f"{'environment':11} " + (f"{runtime['uri']}@{runtime['digest']}" if document.kind == "reference" else f"host: {told}"))
-    console.print(f"{'packages':11} {packages:,}")
+    _print(console, "environment", f"{runtime['uri']}@{runtime['digest']}" if document.kind == "reference" else f"host: {told}")
+    _print(console, "packages", f"{len(release.host.get('distributions') or ()):,}")
     for function in functions:
         _print_task(console, function, document.tasks[function])
 
 
 def _print_task(console: Console, function: str, task: Any) -> None:
     interface = task["interface"]
-    console.print(f"{'task':11} {function}" + (f": {interface['doc'].partition(chr(10))[0]}" if interface["doc"] else ""))
+    _print(console, "task", function + (f": {interface['doc'].partition(chr(10))[0]}" if interface["doc"] else ""))
     for entry in interface["inputs"]:
         default = f" = {entry['default_text']}" if entry["default_text"] else ""
-        console.print(f"{'  input':11} {entry['name']}: {entry['type']}{default}" + (f"  {entry['doc']}" if entry["doc"] else ""))
+        doc = " ".join(entry["doc"].split())
+        _print(console, "  input", f"{entry['name']}: {entry['type']}{default}" + (f"  {doc}" if doc else ""))
     settings = {"retries": task["retries"], "timeout": task["timeout"], **task["options"]}
     for name, value in settings.items():
         if value:
-            text = ", ".join(f"{key} {each}" for key, each in value.items()) if isinstance(value, dict) else value
-            console.print(f"{'  ' + name:11} {text}")
+            _print(
+                console, f"  {name}", ", ".join(f"{key} {each}" for key, each in value.items()) if isinstance(value, dict) else str(value)
+            )
     if task["env_vars"]:
-        console.print(f"{'  variables':11} {', '.join(sorted(task['env_vars']))}")
+        _print(console, "  variables", ", ".join(sorted(task["env_vars"])))
+
+
+def _print(console: Console, label: str, text: str) -> None:
+    """A line of what others have written, maybe."""
+    console.print(f"{printable(label):11} {printable(text)}")

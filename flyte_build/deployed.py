@@ -12,6 +12,7 @@ from flyte_build.cas.registry.opening import open_repository
 from flyte_build.cas.registry.patience import Patience
 from flyte_build.cas.registry.repository import Repository
 from flyte_build.errors import NotFound, RegistryCorrupt, RegistryError, RegistryRefused, RegistryUnreachable
+from flyte_build.texts import listed, printable
 
 from .attempts import Call, Finished, Listener, Settings, Stores
 from .deployments import host
@@ -54,26 +55,26 @@ class Deployments:
 
     def find(self, reference: Reference) -> tuple[Found, Document]:
         """What a reference names, and its document. Raises `NotFound`."""
-        try:
-            found = self.catalogue.find(self.space, reference)
-        except RegistryUnreachable as error:
-            hint = "What has run here before needs no registry by its pin: ENV.TASK@sha256:..."
-            raise RegistryUnreachable(error.what, why=error.why, hint=error.hint or hint) from None
+        found = self.catalogue.find(self.space, reference)
         with self._stores.cache.preparing():
             return found, self.catalogue.document(found)
 
     def task(self, text: str) -> "DeployedTask":
         """The deployed task that `ENV.TASK[:VERSION|@sha256:...]` names. Raises `NotFound`, `ReferenceInvalid`."""
         reference, function = Reference.parse_task(text)
-        found, document = self.find(reference)
+        try:
+            found, document = self.find(reference)
+        except RegistryUnreachable as error:
+            hint = "What has run here before needs no registry by its pin: ENV.TASK@sha256:..."
+            raise RegistryUnreachable(error.what, why=error.why, hint=error.hint or hint) from None
         if function not in document.tasks:
             from difflib import get_close_matches
 
             near = get_close_matches(function, document.tasks, 1)
             raise NotFound(
                 f"{found.release.environment}:{found.release.version} has no task {function!r}",
-                why=f"It has {', '.join(sorted(document.tasks))}.",
-                hint=f"Did you mean {document.name}.{near[0]}?" if near else "",
+                why=f"It has {listed(map(printable, sorted(document.tasks)))}.",
+                hint=f"Did you mean {document.name}.{printable(near[0])}?" if near else "",
             )
         return DeployedTask(self, found, document, function)
 

@@ -14,6 +14,7 @@ from flyte_build.cas.digest import Digest
 from flyte_build.cas.encoding import encode
 from flyte_build.cas.registry.manifest import Manifest
 from flyte_build.errors import DeploymentError
+from flyte_build.texts import listed, printable
 
 from .attempts import Listener, Settings, Stores
 from .deployed import Deployments
@@ -199,7 +200,7 @@ class Deployer:
         if old.release.tree == new.tree:
             return []
         found = self._catalogue.tree(Found(new, new.index(), None)).difference(self._catalogue.tree(old))
-        return [f"files {how}: {_names(paths)}" for how, paths in found.items() if paths]
+        return [f"files {how}: {listed(map(printable, paths), _FILES)}" for how, paths in found.items() if paths]
 
     def _done(self, document: Document, version: str | None, tag: str, state: str) -> DeployedEnvironment:
         runtime = document.value["environment"]
@@ -217,8 +218,3 @@ class Deployer:
             tree=document.tree,
             runtime={"kind": runtime["kind"], "digest": runtime["digest"]},
         )
-
-
-def _names(paths: Sequence[str]) -> str:
-    shown = ", ".join(paths[:_FILES])
-    return f"{shown} and {len(paths) - _FILES:,} more" if len(paths) > _FILES else shown

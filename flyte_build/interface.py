@@ -19,6 +19,10 @@ class Parameter:
     def __init__(self, name: str, type: Type, default: Wire = ABSENT, default_text: str = "", doc: str = "") -> None:
         self.name, self.type, self.default, self.default_text, self.doc = name, type, default, default_text, doc
 
+    def __repr__(self) -> str:
+        default = f" = {self.default_text}" if self.default_text else ""
+        return f"<input {self.name}: {self.type}{default}>"
+
     @property
     def required(self) -> bool:
         """Whether a value must be given."""

@@ -168,6 +168,8 @@ def _deploy(
     from .targets import choose, once_each
 
     refuse_while_imported("flyte.deploy")
+    if not environments:
+        raise UsageError("No environment is given to flyte.deploy", hint="For example: flyte.deploy(env)")
     if version is not None:
         check_version(version)
     settings = current()

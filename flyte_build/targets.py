@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from flyte_build.errors import DeploymentError, UsageError
+from flyte_build.texts import listed
 
 from .running import Runner
 
@@ -37,7 +38,7 @@ def choose(runner: Runner, variable: str | None, everything: bool = False) -> Ta
         own = {name for name in variables.values() if len(variables) == 1 or reachable[name]["file"] == file}
         if len(own) != 1:
             raise UsageError(
-                f"No environment is named; {file} holds {', '.join(variables) or 'none'}",
+                f"No environment is named; {file} holds {listed(variables) or 'none'}",
                 hint=f"For example: flyte deploy {file} {next(iter(variables))}, or `flyte deploy --all {file}`."
                 if variables
                 else "An environment is a `flyte.TaskEnvironment` at the top level of the file.",
@@ -53,7 +54,7 @@ def choose(runner: Runner, variable: str | None, everything: bool = False) -> Ta
             near = get_close_matches(variable, variables, 1)
             raise UsageError(
                 f"There is no environment {variable!r} in {file}",
-                why=f"It holds {', '.join(variables) or 'none'}.",
+                why=f"It holds {listed(variables) or 'none'}.",
                 hint=f"Did you mean {near[0]!r}?" if near else "It is named by its variable.",
             )
     if not reachable[name]["tasks"]:

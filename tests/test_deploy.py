@@ -84,7 +84,7 @@ def test_a_version_never_changes(flyte: Deploying) -> None:
     write(flyte.project, "1Gi", "2Gi")
     (flyte.project / "lib.py").write_text("GREETING = 'Hi'\n")
     errors = flyte("deploy", "--version", "v1", "tasks.py", exit_code=3).stderr
-    assert "hello.resources.memory: 1Gi -> 2Gi" in errors and "files changed: lib.py, tasks.py" in errors
+    assert "hello: memory 1Gi -> 2Gi" in errors and "files changed: lib.py, tasks.py" in errors
     assert flyte("run", "deployed-task", "greet.hello").stdout == "Hello, World!\n"
     second = flyte.deploy("tasks.py")
     assert second["state"] == "created" and second["version"] == second["digest"].removeprefix("sha256:")[:12]
@@ -147,7 +147,7 @@ def test_two_versions_are_compared(flyte: Deploying) -> None:
     found = flyte.json("diff", "greet:v1", "greet:v2")
     assert found["files"] == {"added": [], "removed": [], "changed": ["tasks.py"]}
     assert {change["section"] for change in found["changes"]} == {"interface"}
-    assert "hello.interface.inputs.times.type: (none) -> int" in flyte("diff", "greet:v1", "greet").stdout
+    assert "hello: input times added" in flyte("diff", "greet:v1", "greet").stdout
     assert "are the same" in flyte("diff", "greet:v2", "greet").stderr
 
 

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import threading
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +13,8 @@ import pytest
 
 from tests.deploying import Deploying, write
 from tests.faults import FaultProxy
+from tests.layouts import Layout
 from tests.registries import Server, serve
-
-TAG = "org.opencontainers.image.ref.name"
 
 
 @pytest.fixture(scope="module")
@@ -50,37 +48,6 @@ class Machines:
 @pytest.fixture
 def machines(tmp_path: Path, server: Server) -> Machines:
     return Machines(tmp_path, server)
-
-
-class Layout:
-    """A folder as a repository, whose tags and blobs are changed by hand."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-
-    def entries(self) -> dict[str, dict[str, Any]]:
-        """The entries of the index by their tags."""
-        return {each["annotations"][TAG]: each for each in json.loads((self.folder / "index.json").read_text())["manifests"]}
-
-    def write(self, entries: dict[str, dict[str, Any]]) -> None:
-        manifests = [{**entry, "annotations": {TAG: tag}} for tag, entry in entries.items()]
-        (self.folder / "index.json").write_text(json.dumps({"schemaVersion": 2, "manifests": manifests}))
-
-    def blob(self, digest: str) -> Path:
-        return self.folder / "blobs/sha256" / digest.removeprefix("sha256:")
-
-    def replace(self, tag: str, change: Callable[[Any], object]) -> None:
-        """Change the manifest under a tag; whatever led to it leads to the changed one."""
-        entries = self.entries()
-        old = entries[tag]["digest"]
-        document = json.loads(self.blob(old).read_text())
-        change(document)
-        data = json.dumps(document).encode()
-        new = "sha256:" + hashlib.sha256(data).hexdigest()
-        self.blob(new).write_bytes(data)
-        self.write(
-            {name: {**entry, "digest": new, "size": len(data)} if entry["digest"] == old else entry for name, entry in entries.items()}
-        )
 
 
 @pytest.fixture

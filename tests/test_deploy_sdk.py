@@ -81,7 +81,7 @@ print(task(point={"x": 1}), task(point=Point(2), by=2, on=datetime.date(2026, 1,
 run = flyte.run(task, point={"x": 5})
 print(run.outputs().named_outputs, run.details().version, run.phase)
 details = flyte.remote.Task.get("sdk.move", auto_version="latest").fetch()
-print(details.name, details.version, [each.name for each in details.interface.inputs], details.env_vars)
+print(details.name, details.version, details.interface.inputs[1:], details.env_vars)
 print(flyte.remote.Task.get("sdk.move", version=details.digest).fetch().version)
 variable = flyte.remote.Task.get("sdk.variable", version="v1")
 print(variable(name="A"), variable.override(env_vars={"A": "other"})(name="A"), asyncio.run(variable.aio(name="A")))
@@ -92,7 +92,7 @@ print(flyte.with_runcontext(name="one").run(variable, name="A").name, flyte.with
     assert python(flyte, code) == [
         "(2, 'None') (4, '2026-01-02')",
         "{'o0': 6, 'o1': 'None'} v1 succeeded",
-        "sdk.move v1 ['point', 'by', 'on'] {'A': 'declared'}",
+        "sdk.move v1 [<input by: int = 1>, <input on: date | None = null>] {'A': 'declared'}",
         "v1",
         "declared other declared",
         "['sdk.current:v1', 'sdk.fails:v1', 'sdk.move:v1', 'sdk.variable:v1'] 1",
@@ -122,6 +122,7 @@ for call in (
     lambda: task.override(nothing=1),
     lambda: get("sdk.fails", version="v1")(),
     lambda: flyte.deploy(flyte.TaskEnvironment(name="empty")),
+    lambda: flyte.deploy(),
 ):
     try:
         print(call())
@@ -143,4 +144,5 @@ for call in (
         "DeclarationError A task has no option 'nothing'",
         "RuntimeUserError sdk.fails: ValueError: no",
         "UsageError There is no environment 'empty' in sdk.py",
+        "UsageError No environment is given to flyte.deploy",
     ]

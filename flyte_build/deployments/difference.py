@@ -1,82 +1,128 @@
-"""What is different between two deployments, field by field."""
+"""What is different between two deployments, in the words of those who wrote the tasks."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
+from flyte_build.texts import printable
 from flyte_build.types import from_document
 
 from .document import Document
 
 _ABSENT = "(none)"
-_SECTIONS = {"interface": "interface", "env_vars": "variables"}
+_UNTOLD = {"variables", "fields of its type", "declared image"}  # Sections and fields whose values are not shown: secrets, and long ones.
+_WORDS = {"short_name": "short name", "variable": "name in its module", "unannotated": "without annotations"}
+_SAID_ELSEWHERE = ("interface", "env_vars", "options", "function")
+
+How = Literal["added", "removed", "changed"]
+_Groups = dict[tuple[str, str], dict[str, Any]]  # By section and name; what is in one group is added, removed or changed together.
 
 
 class Change(NamedTuple):
-    """A field that is not the same: in which `section` it is, its name, and its two values as JSON values (None: it is not there)."""
+    """What is not the same: in which `section` and `task` ("" is the environment) it is, its name, and how it changed.
+
+    `old` and `new` are JSON values, None where there is none or where it is not shown.
+    """
 
     section: str
+    task: str
     field: str
-    old: Any
-    new: Any
+    how: How
+    old: Any = None
+    new: Any = None
 
     def __str__(self) -> str:
-        return f"{self.field}: {_text(self.old)} -> {_text(self.new)}"
+        name = f"{self.task}: {self.field}" if self.task and self.field else self.field or f"task {self.task}"
+        old, new = _text(self.old), _text(self.new)
+        shown = f"{name} {self.how}" if self.how != "changed" or old == new else f"{name} {old} -> {new}"
+        return printable(shown)
 
 
 def changes(old: Document, new: Document) -> list[Change]:
-    """The fields of two documents that differ, sorted; of their code only how it is imported (a tree says itself how it differs)."""
-    before, after = dict(_fields(old)), dict(_fields(new))
-    names = sorted(before.keys() | after.keys())
-    return [
-        Change(section, field, before.get((section, field)), after.get((section, field)))
-        for section, field in names
-        if before.get((section, field)) != after.get((section, field))
-    ]
+    """What differs between two documents, sorted; of their code only how it is imported (a tree says itself how it differs)."""
+    found = list(_compared("", _environment(old), _environment(new)))
+    for task in old.tasks.keys() | new.tasks.keys():
+        if task in old.tasks and task in new.tasks:
+            before, after = old.tasks[task], new.tasks[task]
+            found += _compared(task, _groups(before), _groups(after))
+            found += _order(task, before["interface"]["inputs"], after["interface"]["inputs"])
+        else:
+            found.append(Change("tasks", task, "", "added" if task in new.tasks else "removed"))
+    return sorted(found, key=lambda change: change[:3])
 
 
 def of_distributions(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[Change]:
     """The distributions of two descriptions of a host that differ, and Python's version and the platform."""
     before, after = ({**host, **(host.get("distributions") or {}), "distributions": None} for host in (old, new))
-    names = sorted(before.keys() | after.keys())
-    return [Change("packages", name, before.get(name), after.get(name)) for name in names if before.get(name) != after.get(name)]
+    return list(_fields("packages", "", "", before, after))
 
 
-def _fields(document: Document) -> Iterator[tuple[tuple[str, str], Any]]:
-    value = document.value
-    for name in ("environment", "image"):
-        yield from _flat("environment", name, value[name])
-    yield from _flat("settings", "description", value["description"])
-    yield from _flat("settings", "depends_on", value["depends_on"])
-    yield from _flat("settings", "code", {name: each for name, each in value["code"].items() if name != "tree"})
-    for function, task in document.tasks.items():
-        yield ("tasks", function), "declared"
-        for name, each in task.items():
-            if name == "interface":
-                each = _readable(each)
-            elif name == "options":
-                yield from _flat("resources", f"{function}.resources", each.get("resources"))
-                each = {option: asked for option, asked in each.items() if option != "resources"}
-            yield from _flat(_SECTIONS.get(name, "settings"), f"{function}.{name}", each)
+def _compared(task: str, old: _Groups, new: _Groups) -> Iterator[Change]:
+    for section, name in old.keys() | new.keys():
+        before, after = old.get((section, name)), new.get((section, name))
+        if name and (before is None or after is None):
+            yield Change(section, task, name, "removed" if after is None else "added")
+        else:
+            yield from _fields(section, task, name, before or {}, after or {})
 
 
-def _readable(interface: Mapping[str, Any]) -> dict[str, Any]:
-    """An interface by the names of its inputs and outputs, so that one field is one change."""
-    inputs = {entry["name"]: {name: each for name, each in entry.items() if name != "name"} for entry in interface["inputs"]}
-    outputs = {name: {"type": str(from_document(type)), "schema": type} for name, type in interface["outputs"]}
-    for each in (*inputs.values(), *outputs.values()):
-        if each["schema"] == each["type"]:  # As for all that is no class.
-            del each["schema"]
-    return {"inputs": inputs, "outputs": outputs, "doc": interface["doc"], "order": [entry["name"] for entry in interface["inputs"]]}
+def _fields(section: str, task: str, name: str, old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[Change]:
+    for field in sorted(old.keys() | new.keys()):
+        before, after = old.get(field), new.get(field)
+        if before != after:
+            values = () if section in _UNTOLD or field in _UNTOLD else (before, after)
+            yield Change(section, task, ": ".join(part for part in (name, field) if part), "changed", *values)
 
 
-def _flat(section: str, name: str, value: Any) -> Iterator[tuple[tuple[str, str], Any]]:
-    if isinstance(value, dict):
-        for key, each in value.items():
-            yield from _flat(section, f"{name}.{key}", each)
-    elif value not in (None, "", []):
-        yield (section, name), value
+def _order(task: str, old: list[Mapping[str, Any]], new: list[Mapping[str, Any]]) -> Iterator[Change]:
+    """Another order of the inputs that both have: they may be given by position."""
+    before, after = [entry["name"] for entry in old], [entry["name"] for entry in new]
+    both = [[name for name in names if name in before and name in after] for names in (before, after)]
+    if both[0] != both[1]:
+        yield Change("interface", task, "order of the inputs", "changed", *both)
+
+
+def _environment(document: Document) -> _Groups:
+    value, runtime, code = document.value, document.value["environment"], document.value["code"]
+    image = f"{runtime['uri']}@{runtime['digest']}" if document.kind == "reference" else None
+    settings = {"description": value["description"] or None, "depends on": value["depends_on"] or None, "file": code["file"]}
+    return {
+        ("environment", ""): {"runs in": document.kind, "image": image, "declared image": value["image"]},
+        ("settings", ""): {**settings, "import folders": code["roots"], "import folders at the end": code["last"]},
+    }
+
+
+def _groups(task: Mapping[str, Any]) -> _Groups:
+    interface, options = task["interface"], dict(task["options"])
+    resources = options.pop("resources", None) or {}
+    others = {_WORDS.get(name, name): value for name, value in task.items() if name not in _SAID_ELSEWHERE}
+    groups: _Groups = {
+        ("interface", ""): {"description": interface["doc"] or None},
+        ("resources", ""): dict(_flat(resources)),
+        ("settings", ""): dict(_flat({**others, **options})),
+    }
+    for entry in interface["inputs"]:
+        default = entry.get("default", entry["default_text"] or None)
+        shown = {"default": default, "description": entry["doc"] or None}
+        groups["interface", f"input {entry['name']}"] = {**_type(entry["type"], entry["schema"]), **shown}
+    for name, schema in interface["outputs"]:
+        groups["interface", f"output {name}"] = _type(str(from_document(schema)), schema)
+    for name, value in task["env_vars"].items():
+        groups["variables", f"variable {name}"] = {"": value}
+    return groups
+
+
+def _type(name: str, schema: Any) -> dict[str, Any]:
+    return {"type": name, "fields of its type": None if schema == name else schema}  # Only a class has fields.
+
+
+def _flat(value: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, Any]]:
+    for name, each in value.items():
+        if isinstance(each, dict):
+            yield from _flat(each, f"{above}{name}.")
+        elif each not in (None, "", []):
+            yield f"{above}{name}", each
 
 
 def _text(value: Any) -> str:
