@@ -152,7 +152,7 @@ class Deployments:
         return reference.pin == release.pin if reference.pin else reference.version in ("", release.version)
 
     def check(self) -> "Iterator[Checked]":
-        """Look whether all that is deployed in the repositories, in whatever project, is still there, one version after the other."""
+        """How each version is that is deployed in the repositories, in whatever project; the cache is held meanwhile."""
         from .deployments.checking import Checker
 
         with self._stores.cache.preparing():

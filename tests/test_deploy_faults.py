@@ -157,7 +157,7 @@ def test_missing_tags_are_reported_and_put_back(flyte: Deploying, layout: Layout
     layout.write({version: entries[version]})
     assert "Deploying the same again puts it back" in flyte("doctor").stderr
     (found,) = flyte.json("doctor")["deployments"]
-    assert (found["state"], sorted(tag.partition(".")[0] for tag in found["untagged"])) == ("ok", ["keep", "keep", "pin"])
+    assert (found["state"], sorted(tag.partition(".")[0] for tag in found["untagged"])) == ("ok", ["default", "keep", "keep", "pin"])
     assert flyte.deploy("--version", "v1", "tasks.py")["state"] == "unchanged"
     assert layout.entries().keys() == entries.keys()
     layout.write({**layout.entries(), **{tag: entries[version] for tag in entries if tag.startswith("keep.")}})

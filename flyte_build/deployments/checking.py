@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from operator import itemgetter
 
 from flyte_build.bundler.bundle import ANNOTATION
 from flyte_build.cas.digest import Digest
@@ -11,7 +12,7 @@ from flyte_build.cas.registry.name import RepositoryName
 from flyte_build.cas.registry.repository import Repository
 from flyte_build.errors import FlyteError, ReferenceInvalid, RegistryCorrupt, RegistryError, StoreFormatUnknown
 
-from .catalogue import Catalogue, Found
+from .catalogue import Catalogue, Entry, Found
 from .naming import keep_tag, pin_tag
 from .publishing import lacking
 from .release import Release
@@ -50,12 +51,17 @@ class Checker:
 
     def check(self) -> Iterator[Checked]:
         """Every version, and `latest` where it leads to none; what fails for one hides no other. Raises only what listing tags raises."""
-        for entry in self._catalogue.entries(lambda space, name, version: True):
+        entries = self._catalogue.entries(lambda space, name, version: True)
+        nowhere = _without_latest(entries)
+        for entry in entries:
             place = self._catalogue.place(entry.repository)
             if not isinstance(entry.outcome, Found):
                 yield Checked(place, entry.tag, None, _why(entry.outcome))
             elif not entry.is_latest:
-                yield Checked(place, entry.tag, entry.outcome.release.pin, self._health(entry.outcome, entry.repository))
+                release, health = entry.outcome.release, self._health(entry.outcome, entry.repository)
+                if entry in nowhere:
+                    health = replace(health, untagged=(*health.untagged, release.latest))
+                yield Checked(place, entry.tag, release.pin, health)
 
     def _health(self, found: Found, repository: Repository) -> Health:
         key = (repository.name, found.release.pin, found.release.bundle.digest)
@@ -93,6 +99,16 @@ class Checker:
         except RegistryError as error:
             return [f"{image} ({error.what})"]
         return [] if there else [image]
+
+
+def _without_latest(entries: Sequence[Entry]) -> list[Entry]:
+    """The newest version of each environment that has no `latest`."""
+    there = {(entry.repository.name, entry.tag) for entry in entries}
+    newest: dict[tuple[RepositoryName, str], tuple[str, Entry]] = {}
+    for entry in entries:
+        if isinstance(entry.outcome, Found) and (key := (entry.repository.name, entry.outcome.release.latest)) not in there:
+            newest[key] = max(newest.get(key, ("", entry)), (entry.outcome.release.created, entry), key=itemgetter(0))
+    return [entry for _, entry in newest.values()]
 
 
 def _untagged(release: Release, repository: Repository) -> Iterator[str]:
