@@ -71,7 +71,7 @@ class Deployment:
 
     def summary_repr(self) -> str:
         """A line for each environment."""
-        return "\n".join(f"{each.name}:{each.version} {each.digest} {each.state} ({', '.join(each.tasks)})" for each in self.envs.values())
+        return "\n".join(f"{each.name}:{each.version} {each.digest} {each.state} ({listed(each.tasks)})" for each in self.envs.values())
 
 
 class Deployer:
@@ -184,7 +184,7 @@ class Deployer:
 
     def _before(self, release: Release) -> Found | None:
         """What is there under a release's version. Raises `DeploymentError` if it is another deployment."""
-        found = self.publisher.existing(release.tag)
+        found = self.publisher.existing(release)
         if found is None or found.release.pin == release.pin:
             return found
         new = Document.parse(self._stores.cache.blobs.read(Manifest.parse(self._stores.cache.blobs.read(release.pin)).layers[0].digest))

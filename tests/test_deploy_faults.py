@@ -236,3 +236,16 @@ def test_a_tag_that_was_moved_by_hand_is_said(flyte: Deploying, layout: Layout) 
     assert "greet.v1" in shown.stderr and "It is default.development.greet.v2" in shown.stderr
     found = {each["name"].rpartition(".")[2]: each["state"] for each in flyte.json("doctor", exit_code=3)["deployments"]}
     assert found == {"v1": "damaged", "v2": "ok", "v3": "ok"}
+    assert "leads to default.development.greet.v2" in flyte("deploy", "--version", "v1", "tasks.py", exit_code=3).stderr
+
+
+def test_a_tag_that_was_moved_to_the_same_content_is_put_right(flyte: Deploying, layout: Layout) -> None:
+    """By deploying it again."""
+    flyte.deploy("--version", "v1", "tasks.py")
+    flyte.deploy("--version", "v2", "tasks.py")
+    entries = layout.entries()
+    layout.write({**entries, "default.development.greet.v1": entries["default.development.greet.v2"]})
+    flyte("doctor", exit_code=3)
+    flyte.deploy("--version", "v1", "tasks.py")
+    flyte("doctor")
+    assert [(row["version"], row["latest"]) for row in flyte.json("get", "deployment")] == [("v1", True), ("v2", False)]

@@ -30,10 +30,22 @@ class Publisher:
         self._transfer = Transfer(cache.blobs, self._ledger, progress)
         self._complete: set[Digest] = set()
 
-    def existing(self, tag: str) -> Found | None:
-        """What the repository has under the tag of a version."""
-        index = self.repository.manifest(tag)
-        return Found(Release.parse(index), index, self.repository) if index else None
+    def existing(self, release: Release) -> Found | None:
+        """What the repository has under a release's version; None also if it is the same deployment's under another one.
+
+        Raises `DeploymentError` if somebody has moved the tag to something else.
+        """
+        index = self.repository.manifest(release.tag)
+        found = Release.parse(index) if index else None
+        if index is None or found is None or (found.tag != release.tag and found.pin == release.pin):
+            return None
+        if found.tag != release.tag:
+            raise DeploymentError(
+                f"The tag {release.tag} leads to {found.tag}",
+                why="It was moved, and not by flyte.",
+                hint="Move it back or delete it, or deploy under another --version.",
+            )
+        return Found(found, index, self.repository)
 
     def publish(self, release: Release, manifests: Sequence[Manifest]) -> bool:
         """Publish a release, of which `manifests` are the deployment's and the bundle's; it is all there then.
@@ -53,7 +65,7 @@ class Publisher:
                     kept = self._same(release)
                 if kept is not None:
                     self._lead_to(kept)
-        while kept is not None and (now := self.existing(release.tag)) is not None:  # On a registry nobody can hold a tag.
+        while kept is not None and (now := self.existing(release)) is not None:  # On a registry nobody can hold a tag.
             if now.release.pin != release.pin:
                 if self._is_latest(kept):
                     repository.put_manifest(now.index, release.latest)
@@ -68,7 +80,7 @@ class Publisher:
 
     def _same(self, release: Release) -> Found | None:
         """What is under a release's version. Raises `DeploymentError` if it is another deployment."""
-        found = self.existing(release.tag)
+        found = self.existing(release)
         if found is not None and found.release.pin != release.pin:
             raise _taken(found.release)
         return found
