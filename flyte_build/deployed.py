@@ -19,7 +19,7 @@ from .deployments import host
 from .deployments.catalogue import Catalogue, Found, chosen
 from .deployments.difference import Change, changes, of_distributions
 from .deployments.document import Document
-from .deployments.naming import LATEST, Reference, Space
+from .deployments.naming import Reference, Space
 from .project import Project
 from .running import run_in_worker
 
@@ -118,9 +118,9 @@ class Deployments:
         from .deployments.publishing import Publisher
 
         catalogue = self.catalogue.alone()
-        if reference.version == LATEST:
+        if reference.version:
             reference = replace(reference, version=catalogue.find(self.space, reference).release.version)
-        if not any(self._is_meant(each, reference) for each in self._all(catalogue, reference.environment)):
+        elif not any(self._is_meant(each, reference) for each in self._all(catalogue, reference.environment)):
             raise catalogue.missing(self.space, reference)
         repository = catalogue.repositories[0]
         try:
@@ -132,6 +132,8 @@ class Deployments:
                 why=error.why,
                 hint="Ask who runs it: deleting is switched off in many registries (in Distribution: storage.delete.enabled).",
             ) from None
+        if not gone:  # Somebody else was first.
+            raise catalogue.missing(self.space, reference)
         if isinstance(repository, LayoutRepository):  # In a folder there is nobody else to collect what nothing leads to.
             for _ in repository.sweep((), dry_run=False):
                 pass

@@ -197,6 +197,8 @@ def test_the_doctor_names_every_version_whatever_is_wrong_with_others(flyte: Dep
     shown = flyte("get", "deployment")
     assert "v3" in shown.stdout and all(f"greet.{name} in " in shown.stderr for name in ("v1", "v2"))
     assert "note: default.development.greet.v3" not in shown.stderr
+    for command in (["run", "deployed-task", "greet.hello:v1"], ["delete", "deployment", "greet:v1"]):
+        assert "greet:v1 is lost" in flyte(*command, exit_code=4).stderr
 
 
 def test_a_registry_that_fails_for_one_manifest_hides_no_other(machines: Machines) -> None:

@@ -255,6 +255,12 @@ class Catalogue:
             known = []
         environment = reference.environment
         versions = sorted({version for where, name, version in known if (where, name) == (space, environment)} - {LATEST})
+        if reference.version in versions:
+            return NotFound(
+                f"{environment}:{reference.version} is lost",
+                why="Its tag is there, and leads to nothing.",
+                hint="Deploying the same again puts it back.",
+            )
         if versions and reference.pin:
             return NotFound(
                 f"{environment} has no deployment {reference.pin}",
