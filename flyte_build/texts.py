@@ -1,4 +1,4 @@
-"""Moments, durations and sizes as people write them."""
+"""Moments, durations and sizes as people write them, and text of others as it can be shown."""
 
 from __future__ import annotations
 
@@ -99,3 +99,8 @@ def rounded_size(size: int) -> str:
             break
         amount, unit = amount / 1000, larger
     return f"{size} B" if unit == "B" else f"{amount:.1f} {unit}"
+
+
+def printable(text: str) -> str:
+    """Text of others for a terminal or a line of a log: what is no character to be shown, line breaks too, is escaped."""
+    return text if text.isprintable() else "".join(each if each.isprintable() else repr(each)[1:-1] for each in text)
