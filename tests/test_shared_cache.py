@@ -74,7 +74,8 @@ def test_a_fresh_machine_downloads_and_prepares_nothing_else(flyte: Shell, other
     assert bundle_of(made)["from"] == "made" and made["counters"]["layers_made"] > 0
     foretold = bundle_of(other.json("cache", "why", "--registry", place, "tasks.py"))
     assert (foretold["state"], foretold["from"], foretold["key"]) == ("cached", place, bundle_of(made)["key"])
-    assert f"in {place}" in other("cache", "why", "--registry", place, "tasks.py").stdout
+    for command in (["cache", "why"], ["graph"]):
+        assert f"in {place}" in other(*command, "--registry", place, "tasks.py").stdout
     assert other.json("cache", "stats")["blobs"] == 0
     found = other.json("run", "--registry", place, "tasks.py", "hello")
     assert found["outputs"] == made["outputs"] and found["counters"]["layers_made"] == 0 and found["counters"]["bytes_sent"] == 0
