@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import click
 
 from flyte_build.attempts import Stores
 from flyte_build.deployed import Deployments
-from flyte_build.deployments.catalogue import Found
+from flyte_build.texts import printable
 
 from .console import Console
 from .options import of_a_deployment, settings_of
+
+_COLOURS = {"lost": "red", "damaged": "red", "ok": "green"}
 
 
 @click.command()
@@ -21,23 +22,29 @@ from .options import of_a_deployment, settings_of
 def doctor(console: Console, /, **options: Any) -> None:
     """Check that all that is deployed, in whatever project, can still be had: manifests, code, images.
 
-    It ends with exit code 3 if something is lost. Deploying the same again puts back what is lost.
+    It ends with exit code 3 if something is lost or damaged. Deploying the same again puts back what is lost, and tags that are missing.
     """
     deployments = Deployments(settings_of(console, options), Stores(console), console)
+    several = len(deployments.catalogue.repositories) > 1
     checked: list[dict[str, Any]] = []
-
-    def show(found: Found, lost: Sequence[str]) -> None:
-        release = found.release
-        checked.append({"name": release.tag, "digest": release.pin, "lost": list(lost)})
+    for each in deployments.check():
+        health = each.health
+        found = {"lost": health.lost, "damaged": health.damaged, "untagged": health.untagged}
+        checked.append({"name": each.tag, "repository": each.place, "digest": each.pin, "state": health.state, **found})
         if not console.json:
-            state = console.style("lost", fg="red") if lost else console.style("ok", fg="green")
-            console.print("\n".join([f"{state:4} {release.tag}", *(f"     {each}" for each in lost)]))
-
-    deployments.check(show)
-    broken = [each for each in checked if each["lost"]]
+            state = console.style(health.state, fg=_COLOURS[health.state])
+            console.print(f"{state:4} {each.tag}" + (f" in {each.place}" if several else ""))
+            for text in (*health.lost, *health.damaged, *(f"The tag {tag} is missing." for tag in health.untagged)):
+                console.print(f"     {printable(text)}")
+    broken = sum(each["state"] != "ok" for each in checked)
+    untagged = sum(bool(each["untagged"]) for each in checked)
     if console.json:
         console.document({"deployments": checked})
     else:
-        console.note(f"{len(checked):,} deployments checked; {len(broken):,} broken.")
+        console.note(f"{len(checked):,} deployments checked; {broken:,} broken.")
+        if untagged:
+            console.note(
+                f"Of {untagged:,} a tag is missing, without which a registry may collect them. Deploying the same again puts it back."
+            )
     if broken:
         raise click.exceptions.Exit(3)

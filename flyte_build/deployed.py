@@ -2,29 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from flyte_build.cas.digest import Digest
 from flyte_build.cas.registry.name import RepositoryName
 from flyte_build.cas.registry.opening import open_repository
 from flyte_build.cas.registry.patience import Patience
 from flyte_build.cas.registry.repository import Repository
-from flyte_build.errors import NotFound, ReferenceInvalid, RegistryError, RegistryRefused, RegistryUnreachable
+from flyte_build.errors import NotFound, RegistryCorrupt, RegistryError, RegistryRefused, RegistryUnreachable
 
 from .attempts import Call, Finished, Listener, Settings, Stores
 from .deployments import host
-from .deployments.catalogue import Catalogue, Found
+from .deployments.catalogue import Catalogue, Found, chosen
 from .deployments.difference import Change, changes, of_distributions
 from .deployments.document import Document
-from .deployments.naming import Reference, Space
+from .deployments.naming import LATEST, Reference, Space
 from .project import Project
 from .running import run_in_worker
 
 if TYPE_CHECKING:
     from flyte_build.runner.spawn import Worker
+
+    from .deployments.checking import Checked
 
 
 class Deployments:
@@ -34,6 +35,7 @@ class Deployments:
         self._stores, self._listener = stores, listener
         self._patience = Patience()
         self._names = settings.registries.of_deployments(stores.places)
+        self._here = "" if settings.registries.home else self._names[0].folder
         self.space = Space(settings.project, settings.domain)
 
     def open(self, name: RepositoryName) -> Repository:
@@ -43,7 +45,8 @@ class Deployments:
     @cached_property
     def catalogue(self) -> Catalogue:
         """Where they are looked up; the first repository is where new ones go."""
-        return Catalogue([self.open(name) for name in self._names], self._stores.cache, self._listener.said, self._listener.transferred)
+        repositories = [self.open(name) for name in self._names]
+        return Catalogue(repositories, self._stores.cache, self._listener.said, self._listener.transferred, self._here)
 
     def releases(self, environment: str | None = None) -> list[Found]:
         """The releases of an environment, or of all in the project's domain, newest first."""
@@ -107,20 +110,21 @@ class Deployments:
     def delete(self, reference: Reference) -> list[Found]:
         """Remove a version, or all versions of an environment; gives what is gone.
 
-        Raises `NotFound`, and `RegistryRefused` where nothing may be deleted.
+        `latest` is the version that it names now. Raises `NotFound`, and `RegistryRefused` where nothing may be deleted.
         """
         from flyte_build.cas.registry.layout import LayoutRepository
 
         from .deployments.publishing import Publisher
 
         catalogue = self.catalogue.alone()
-        everything = catalogue.releases(lambda space, name, version: True)
-        gone = [each for each in everything if self._is_meant(each, reference)]
-        if not gone:
+        if reference.version == LATEST:
+            reference = replace(reference, version=catalogue.find(self.space, reference).release.version)
+        if not any(self._is_meant(each, reference) for each in self._all(catalogue, reference.environment)):
             raise catalogue.missing(self.space, reference)
         repository = catalogue.repositories[0]
         try:
-            Publisher(repository, self._stores.cache).remove(gone, [each for each in everything if each not in gone])
+            publisher = Publisher(repository, self._stores.cache)
+            gone = publisher.remove(lambda each: self._is_meant(each, reference), lambda: self._all(catalogue))
         except RegistryRefused as error:
             raise RegistryRefused(
                 f"{repository.name} does not allow that something is deleted",
@@ -132,39 +136,26 @@ class Deployments:
                 pass
         return gone
 
+    def _all(self, catalogue: Catalogue, environment: str | None = None) -> list[Found]:
+        """All releases, or those of an environment here, but for what is lost or corrupt. Raises `RegistryError` if one cannot be read."""
+        entries = catalogue.entries(lambda space, name, version: environment is None or (space, name) == (self.space, environment))
+        for each in entries:
+            if isinstance(each.outcome, RegistryError) and not isinstance(each.outcome, RegistryCorrupt):
+                raise each.outcome
+        return chosen(entries)
+
     def _is_meant(self, found: Found, reference: Reference) -> bool:
         release = found.release
         if (release.space, release.environment) != (self.space, reference.environment):
             return False
         return reference.pin == release.pin if reference.pin else reference.version in ("", release.version)
 
-    def check(self, checked: Callable[[Found, Sequence[str]], None]) -> None:
-        """Look whether all that is deployed in the repositories, in whatever project, is still there; `checked` is told what is lost."""
-        from .deployments.publishing import lost_of
+    def check(self) -> "Iterator[Checked]":
+        """Look whether all that is deployed in the repositories, in whatever project, is still there, one version after the other."""
+        from .deployments.checking import Checker
 
-        known: dict[tuple[Digest, Digest], list[str]] = {}
-        for found in self.catalogue.releases(lambda space, name, version: True):
-            release = found.release
-            pins = (release.pin, release.bundle.digest)
-            if pins not in known:
-                assert found.repository is not None
-                lost = [str(each) for each in lost_of(found, found.repository)]
-                known[pins] = lost or self._lost_image(found)
-            checked(found, known[pins])
-
-    def _lost_image(self, found: Found) -> list[str]:
         with self._stores.cache.preparing():
-            runtime = self.catalogue.document(found).value["environment"]
-        if runtime["kind"] != "reference":
-            return []
-        image = f"{runtime['uri']}@{runtime['digest']}"
-        try:
-            there = self.open(RepositoryName.parse(runtime["uri"])).manifest(Digest.parse(runtime["digest"]))
-        except ReferenceInvalid:
-            return []  # It names no registry that could be asked.
-        except RegistryError as error:
-            return [f"{image} ({error.what})"]
-        return [] if there else [image]
+            yield from Checker(self.catalogue, self.open).check()
 
 
 @dataclass(frozen=True)

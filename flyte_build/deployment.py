@@ -106,11 +106,10 @@ class Deployer:
             done = {}
             for name, (release, manifests) in releases.items():
                 found = before[name]
-                if found is None:
-                    self.publisher.publish(release, manifests)
-                elif self.publisher.refresh(found, manifests):
+                is_new = found is None and self.publisher.publish(release, manifests)
+                if found is not None and self.publisher.refresh(found, manifests):
                     self._listener.said(f"{name}:{version} was deployed before; it is the latest now.")
-                done[name] = self._done(documents[name][0], version, tags[name], "created" if found is None else "unchanged")
+                done[name] = self._done(documents[name][0], version, tags[name], "created" if is_new else "unchanged")
             return Deployment(done)
 
     def _documents(self, target: Target, dry: bool) -> Iterator[Document]:

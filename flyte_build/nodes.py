@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from flyte_build.bundler import identity
 from flyte_build.bundler.scan import Scanner
 from flyte_build.bundler.snapshot import Scan
 from flyte_build.cas.cache import Cache
@@ -141,7 +142,7 @@ class PackNode(Node):
 class BundleNode(Node):
     """A tree as a bundle in the store. The artifact is the manifest's digest; the tree's is the identity."""
 
-    kind = "bundle"
+    kind, format = identity.KIND, identity.FORMAT
     shared = True
 
     def __init__(self, tree: TreeNode, cache: Cache, counters: Counters, root: str) -> None:
@@ -150,7 +151,7 @@ class BundleNode(Node):
 
     def inputs(self, outcomes: Outcomes) -> Mapping[str, Value]:
         """The tree, by digest."""
-        return {"tree": outcomes[self._tree].artifact}
+        return identity.bundle_inputs(outcomes[self._tree].artifact)
 
     def usable(self, record: Record) -> bool:
         """Whether all blobs are there (the last of the references is the tree's identity, which is no blob)."""

@@ -9,33 +9,12 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from tests.command import Shell
+from tests.deploying import TASKS, Deploying, write
 from tests.needs import need
 from tests.registries import Server, serve
-
-TASKS = '''
-import flyte
-from lib import GREETING
-
-env = flyte.TaskEnvironment(name="greet", resources=flyte.Resources(cpu=1, memory="1Gi"), env_vars={"A": "b"})
-
-@env.task(retries=1)
-def hello(name: str = "World") -> str:
-    """Greet somebody.
-
-    Args:
-        name: Who is greeted.
-    """
-    return f"{GREETING}, {name}!"
-
-@env.task
-def reads() -> str:
-    return open("nowhere.txt").read()
-'''
 
 
 @pytest.fixture(scope="module")
@@ -54,28 +33,6 @@ def place(request: pytest.FixtureRequest, tmp_path: Path) -> dict[str, str]:
     return {"FLYTE_REGISTRY": server.repository(f"team/{tmp_path.name.lower().replace('_', '-')}")}
 
 
-class Deploying(Shell):
-    """A shell whose commands know where deployments are."""
-
-    place: dict[str, str]
-
-    @property
-    def environment(self) -> dict[str, str]:
-        return {**super().environment, **self.place}
-
-    def deploy(self, *args: str) -> dict[str, Any]:
-        (found,) = self.json("deploy", *args)["deployments"]
-        assert isinstance(found, dict)
-        return found
-
-    def elsewhere(self, folder: Path) -> "Deploying":
-        """Another machine, if there is a registry: an empty home, and a folder without the project."""
-        folder.mkdir()
-        other = Deploying(folder, folder / "home" if self.place else self.home)
-        other.place = self.place
-        return other
-
-
 @pytest.fixture
 def flyte(project: Path, tmp_path: Path, place: dict[str, str]) -> Deploying:
     """The command in a project with two tasks."""
@@ -83,11 +40,6 @@ def flyte(project: Path, tmp_path: Path, place: dict[str, str]) -> Deploying:
     shell = Deploying(project, tmp_path / "home")
     shell.place = place
     return shell
-
-
-def write(project: Path, old: str = "", new: str = "") -> None:
-    (project / "tasks.py").write_text(TASKS.replace(old, new) if old else TASKS)
-    (project / "lib.py").write_text("GREETING = 'Hello'\n")
 
 
 def test_a_deployed_task_runs_without_its_files(flyte: Deploying, tmp_path: Path) -> None:
@@ -143,10 +95,10 @@ def test_a_version_never_changes(flyte: Deploying) -> None:
 
 
 def test_deploying_the_same_again_asks_little(flyte: Deploying) -> None:
-    """Nothing is sent: it is looked whether the version, what it names, and `latest` are there."""
+    """Nothing is sent: it is looked whether the version, what it names, its pin and `latest` are there."""
     flyte.deploy("--version", "v1", "tasks.py")
     counters = flyte.json("deploy", "--version", "v1", "tasks.py")["counters"]
-    manifests, blobs = 4, 2 + 3  # A deployment has two blobs, the bundle of so few files three.
+    manifests, blobs = 5, 2 + 3  # A deployment has two blobs, the bundle of so few files three.
     assert counters["bytes_sent"] == 0 and counters["requests"] == (manifests + blobs if flyte.place else 0)
 
 
@@ -204,7 +156,7 @@ def test_two_versions_are_compared(flyte: Deploying) -> None:
     [
         ("greet.helo", "Did you mean greet.hello?"),
         ("gret.hello", "Did you mean greet?"),
-        ("greet.hello:v9", "the nearest: v1"),
+        ("greet.hello:v9", "there is one: v1"),
         (f"greet.hello@sha256:{'0' * 64}", "There is no deployment"),
     ],
 )
@@ -298,7 +250,8 @@ def test_what_a_wrong_command_says(flyte: Deploying) -> None:
     (flyte.project / "two.py").write_text(TASKS + "\nother = flyte.TaskEnvironment(name='other')\n@other.task\ndef a() -> None: ...\n")
     for args, code, said in (
         (["--version", "latest", "tasks.py"], 2, "deployed last"),
-        (["--version", "a b", "tasks.py"], 2, "cannot be a tag"),
+        (["--version", "a b", "tasks.py"], 2, "can be no version"),
+        (["--version", ".x", "tasks.py"], 2, "A version begins with a letter, a digit or `_`"),
         (["--version", "x" * 120, "tasks.py"], 2, "cannot be a tag"),
         (["--project", "a.b", "tasks.py"], 2, "no dots"),
         (["."], 2, "flyte deploy -r ."),

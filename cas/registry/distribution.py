@@ -205,6 +205,11 @@ class RemoteRepository:
         """Nothing is held: a registry collects by rules of its own, and what it lost is found out when a manifest is put."""
         yield
 
+    @contextmanager
+    def exclusive(self) -> Iterator[None]:
+        """Nothing is held: no registry lets anybody hold a tag. Who moves one looks again afterwards."""
+        yield
+
     def _ask(self, method: str, rest: str, allowed: frozenset[int], **options: Any) -> BaseHTTPResponse:
         return self._session.ask(method, self._session.url(rest), allowed, **options)
 

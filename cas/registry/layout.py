@@ -117,6 +117,15 @@ class LayoutRepository:
                 stack.enter_context(locked(f"{self._folder}/.lock", exclusive=False))
             yield
 
+    @contextmanager
+    def exclusive(self) -> Iterator[None]:
+        """Hold this to look at tags and then to move them: nobody else who holds it comes in between."""
+        with ExitStack() as stack:
+            with self._using():
+                self._create()
+                stack.enter_context(locked(f"{self._folder}/.tags.lock", exclusive=True))
+            yield
+
     def sweep(self, without: Collection[Digest], dry_run: bool) -> Iterator[tuple[Digest, int]]:
         """Remove the blobs that no tag leads to, and give each with its size in bytes. Waits for those who write.
 

@@ -48,3 +48,6 @@ class Repository(Protocol):
 
     def writing(self) -> AbstractContextManager[None]:
         """Hold this from the first blob to the last tag: nothing is collected meanwhile, where it is us who collect."""
+
+    def exclusive(self) -> AbstractContextManager[None]:
+        """Hold this to look at tags and then to move them: nobody else who holds it comes in between, where it is us who keep the tags."""

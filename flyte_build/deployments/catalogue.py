@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from difflib import get_close_matches
+from functools import partial
 from typing import TYPE_CHECKING
 
+from flyte_build.bundler.identity import KIND, bundle_key
 from flyte_build.cas.cache import Cache
 from flyte_build.cas.digest import Digest, Key
 from flyte_build.cas.encoding import key
@@ -16,7 +18,7 @@ from flyte_build.cas.registry.ledger import Ledger
 from flyte_build.cas.registry.manifest import Manifest
 from flyte_build.cas.registry.repository import Repository
 from flyte_build.cas.registry.transfer import Progress, Transfer
-from flyte_build.errors import BlobCorrupt, BlobMissing, NotFound, RegistryCorrupt, RegistryError
+from flyte_build.errors import BlobCorrupt, BlobMissing, FlyteError, NotFound, RegistryCorrupt, RegistryError, RegistryUnreachable
 
 from .document import TYPE, Document
 from .naming import LATEST, Reference, Space, pin_tag, read_tag
@@ -28,6 +30,8 @@ if TYPE_CHECKING:
 
 _PARALLEL = 8
 _SHOWN = 5
+_NOTES = 10
+_THIS = "this machine"
 
 
 @dataclass(frozen=True)
@@ -40,8 +44,25 @@ class Found:
     is_latest: bool = False
 
 
+@dataclass(frozen=True)
+class Entry:
+    """The tag of a version, or `latest`, in a repository: what was found under it, or the error that says why nothing was."""
+
+    repository: Repository
+    tag: str
+    outcome: Found | FlyteError
+
+    @property
+    def is_latest(self) -> bool:
+        """Whether it is the tag of no version."""
+        return self.tag.endswith(f".{LATEST}")
+
+
 class Catalogue:
-    """Looks deployments up in some repositories, in order. Whatever a repository raises is raised."""
+    """Looks deployments up in some repositories, in order; `here` is the folder among them that is called this machine.
+
+    Whatever a repository raises is raised.
+    """
 
     def __init__(
         self,
@@ -49,13 +70,14 @@ class Catalogue:
         cache: Cache,
         said: Callable[[str], None],
         progress: Progress = lambda done, total: None,
+        here: str = "",
     ) -> None:
-        self.repositories, self._cache, self._said = repositories, cache, said
+        self.repositories, self._cache, self._said, self._here = repositories, cache, said, here
         self._transfer = Transfer(cache.blobs, Ledger(cache.database), progress)
 
     def alone(self) -> "Catalogue":
         """The same of the first repository alone."""
-        return Catalogue(self.repositories[:1], self._cache, self._said)
+        return Catalogue(self.repositories[:1], self._cache, self._said, here=self._here)
 
     def find(self, space: Space, reference: Reference) -> Found:
         """What a reference names. Raises `NotFound`, which says what there is instead."""
@@ -63,20 +85,30 @@ class Catalogue:
             return self._pinned(reference, reference.pin)
         tag = space.tag(reference.environment, reference.version or LATEST)
         for repository in self.repositories:
-            index = repository.manifest(tag)
-            if index is not None:
-                release = Release.parse(index)
-                if (release.space, release.environment) != (space, reference.environment) or reference.version not in ("", release.version):
-                    raise RegistryCorrupt(f"{repository.name} has another deployment under the tag {tag}", why=f"It is {release.tag}.")
-                return Found(release, index, repository)
+            if (found := self._read(repository, tag)) is not None:
+                return found
         raise self.missing(space, reference)
+
+    def _read(self, repository: Repository, tag: str) -> Found | None:
+        """What is under a tag. Raises `RegistryCorrupt` for what does not belong there."""
+        index = repository.manifest(tag)
+        if index is None:
+            return None
+        release = Release.parse(index)
+        if tag not in (release.tag, release.latest):
+            raise RegistryCorrupt(
+                f"{self.place(repository)} has another deployment under the tag {tag}",
+                why=f"It is {release.tag}: the tag was moved, and not by flyte.",
+                hint="Move the tag back, or delete it.",
+            )
+        return Found(release, index, repository)
 
     def _pinned(self, reference: Reference, pin: Digest) -> Found:
         found = self._kept(pin) or self._published(pin)
         if found is None:
             raise NotFound(
                 f"There is no deployment {pin}",
-                why=f"Neither this machine nor {self._places()} has it.",
+                why=self._nowhere(),
                 hint="`flyte get deployment` lists what is deployed, with digests.",
             )
         if reference.environment != found.release.environment:
@@ -139,7 +171,7 @@ class Catalogue:
         from flyte_build.bundler import bundle
 
         blobs, tree = self._cache.blobs, Digest.parse(found.release.tree)
-        record = self._cache.records.find(_bundle_key(tree))
+        record = self._cache.records.find(bundle_key(tree))
         if record and all(map(blobs.has, record.refs[:-1])):
             return bundle.read(record.artifact, blobs)
         repository = found.repository
@@ -148,7 +180,7 @@ class Catalogue:
             if online is None or online.repository is None:
                 raise NotFound(
                     f"The code of {found.release.environment}@{found.release.pin.short} is not there any more",
-                    why=f"Neither this machine nor {self._places()} has it.",
+                    why=self._nowhere(),
                 )
             found, repository = online, online.repository
         self._fetch(found.release.bundle.digest, repository)
@@ -156,20 +188,21 @@ class Catalogue:
         if fetched.tree != tree:
             raise RegistryCorrupt(f"The deployment {found.release.pin} has another bundle than its index says")
         refs = (*fetched.blobs(), tree)
-        self._cache.records.add(Record(_bundle_key(tree), "bundle", fetched.manifest, refs, {"tree": tree}))
+        self._cache.records.add(Record(bundle_key(tree), KIND, fetched.manifest, refs, {"tree": tree}))
         return fetched
 
     def tree(self, found: Found) -> "Tree":
         """The files of what was found, by name and digest; their bytes are not fetched."""
         from flyte_build.bundler import bundle
 
-        blobs, record = self._cache.blobs, self._cache.records.find(_bundle_key(Digest.parse(found.release.tree)))
+        blobs, record = self._cache.blobs, self._cache.records.find(bundle_key(Digest.parse(found.release.tree)))
         if record and all(map(blobs.has, record.refs[:3])):
             return bundle.read_tree(bundle.read(record.artifact, blobs), blobs)
         repository, digest = found.repository, found.release.bundle.digest
         manifest = repository.manifest(digest) if repository else None
         if repository is None or manifest is None:
-            raise NotFound(f"The files of {found.release.tag} are not known", why=f"{self._places()} does not have its bundle.")
+            where = self.place(repository) if repository else _THIS
+            raise NotFound(f"The files of {found.release.tag} are not known", why=f"The bundle is not in {where}.")
         with blobs.batch() as batch:
             batch.add(manifest.data)
             for blob in (manifest.config, *manifest.layers[:1]):
@@ -180,32 +213,39 @@ class Catalogue:
         return bundle.read_tree(bundle.read(digest, blobs), blobs)
 
     def releases(self, wanted: Callable[[Space, str, str], bool]) -> list[Found]:
-        """The releases whose space, environment and version are wanted, newest first; of one in two repositories the first."""
-        found: dict[str, Found] = {}
-        latest: set[Digest] = set()
+        """The releases whose space, environment and version are wanted, newest first; of one in two repositories the first.
+
+        What cannot be read is not among them, and that is said.
+        """
+        entries = self.entries(wanted)
+        unread = [(each, each.outcome) for each in entries if not isinstance(each.outcome, Found)]
+        for entry, error in unread[:_NOTES]:
+            self._said(f"{entry.tag} in {self.place(entry.repository)} is not listed: {error.what}. {error.why}".rstrip())
+        if len(unread) > _NOTES:
+            self._said(f"{len(unread) - _NOTES:,} more are not listed. `flyte doctor` names all of them.")
+        return chosen(entries)
+
+    def entries(self, wanted: Callable[[Space, str, str], bool]) -> list[Entry]:
+        """What is under the tags, in all repositories, whose space, environment and version are wanted. One that fails hides no other.
+
+        Raises `RegistryUnreachable` if none of several can be had.
+        """
+        found: list[Entry] = []
         for repository in self.repositories:
             tags = [tag for tag in repository.tags() if (read := read_tag(tag)) and wanted(*read)]
-            for tag, each in zip(tags, self._read_all(repository, tags), strict=True):
-                if each is None:
-                    continue
-                if tag.endswith(f".{LATEST}"):
-                    latest.add(each.index.digest)
-                else:
-                    found.setdefault(tag, each)
-        newest = sorted(found.values(), key=lambda each: each.release.created, reverse=True)
-        return [Found(each.release, each.index, each.repository, each.index.digest in latest) for each in newest]
+            with ThreadPoolExecutor(_PARALLEL) as pool:
+                found += pool.map(partial(self._entry, repository), tags)
+        outcomes = [each.outcome for each in found]
+        if len(outcomes) > 1 and all(isinstance(each, RegistryUnreachable) for each in outcomes):
+            raise next(each for each in outcomes if isinstance(each, RegistryUnreachable))
+        return found
 
-    def _read_all(self, repository: Repository, tags: Iterable[str]) -> list[Found | None]:
-        def read(tag: str) -> Found | None:
-            try:
-                index = repository.manifest(tag)
-                return Found(Release.parse(index), index, repository) if index else None
-            except RegistryCorrupt as error:
-                self._said(f"{tag} in {repository.name} is not listed: {error.what}. {error.why}")
-                return None
-
-        with ThreadPoolExecutor(_PARALLEL) as pool:
-            return list(pool.map(read, tags))
+    def _entry(self, repository: Repository, tag: str) -> Entry:
+        try:
+            found = self._read(repository, tag)
+        except RegistryError as error:
+            return Entry(repository, tag, error)
+        return Entry(repository, tag, found or BlobMissing("Its index is lost", why="The tag is there, and leads to nothing."))
 
     def missing(self, space: Space, reference: Reference) -> NotFound:
         """The error for what is not there, with the nearest that is."""
@@ -215,12 +255,21 @@ class Catalogue:
             known = []
         environment = reference.environment
         versions = sorted({version for where, name, version in known if (where, name) == (space, environment)} - {LATEST})
+        if versions and reference.pin:
+            return NotFound(
+                f"{environment} has no deployment {reference.pin}",
+                why=f"It is not in {space}.",
+                hint=f"`flyte get deployment {environment}` lists what is, with digests.",
+            )
         if versions:
             near = get_close_matches(reference.version, versions, _SHOWN, 0.3) or versions[-_SHOWN:]
+            there = f"there are {len(versions):,}; the nearest" if len(versions) > 1 else "there is one"
             return NotFound(
                 f"{environment} has no version {reference.version or LATEST!r}",
-                why=f"In {space} there are {len(versions):,}; the nearest: {', '.join(near)}.",
-                hint=f"`flyte get deployment {environment}` lists them.",
+                why=f"In {space} {there}: {', '.join(near)}.",
+                hint=f"`flyte get deployment {environment}` lists them."
+                if len(versions) > 1
+                else f"Did you mean {environment}:{versions[0]}?",
             )
         elsewhere = next((where for where, name, _ in known if name == environment), None)
         if elsewhere:
@@ -230,21 +279,35 @@ class Catalogue:
                 hint=f"Add --project {elsewhere.project} --domain {elsewhere.domain}.",
             )
         names = sorted({name for where, name, _ in known if where == space})
-        near = get_close_matches(environment, names, _SHOWN, 0.5)
+        near = get_close_matches(environment.lower(), names, _SHOWN, 0.5)
         return NotFound(
             f"{environment} is not deployed",
-            why=f"{self._places()} {'have' if len(self.repositories) > 1 else 'has'} no environment of that name in {space}.",
+            why=f"No environment of that name in {space} is known to {' or '.join(map(self.place, self.repositories))}.",
             hint=f"Did you mean {' or '.join(near)}?" if near else "`flyte deploy FILE` deploys one; `flyte get deployment` lists them.",
         )
 
-    def _places(self) -> str:
-        return " and ".join(str(each.name) for each in self.repositories)
+    def place(self, repository: Repository) -> str:
+        """How a repository is called in messages."""
+        return _THIS if repository.name.folder and repository.name.folder == self._here else str(repository.name)
+
+    def _nowhere(self) -> str:
+        others = [place for each in self.repositories if (place := self.place(each)) != _THIS]
+        return f"Neither {_THIS} nor {' nor '.join(others)} has it." if others else "This machine does not have it."
+
+
+def chosen(entries: Iterable[Entry]) -> list[Found]:
+    """The releases among some entries, newest first; of one in two repositories the first."""
+    found: dict[str, Found] = {}
+    latest: set[Digest] = set()
+    for entry in entries:
+        if isinstance(entry.outcome, Found):
+            if entry.is_latest:
+                latest.add(entry.outcome.index.digest)
+            else:
+                found.setdefault(entry.tag, entry.outcome)
+    newest = sorted(found.values(), key=lambda each: each.release.created, reverse=True)
+    return [replace(each, is_latest=each.index.digest in latest) for each in newest]
 
 
 def _key(pin: Digest) -> Key:
     return key("deployment", 1, {"pin": pin})
-
-
-def _bundle_key(tree: Digest) -> Key:
-    """The key under which preparing records the bundle of a tree: what was fetched need not be made."""
-    return key("bundle", 1, {"tree": tree})

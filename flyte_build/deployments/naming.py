@@ -18,8 +18,9 @@ from flyte_build.errors import ReferenceInvalid
 LATEST = "latest"
 _PART = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]*\Z")
 _VERSION = re.compile(r"[A-Za-z0-9_.-]+\Z")
-_RESERVED = ("keep", "pin", "record")
-_FORMS = "For example: ENV.TASK, ENV.TASK:v1, ENV.TASK@sha256:..."
+_RESERVED = frozenset({"keep", "pin", "record"})
+_FORMS = "For example: ENV, ENV:v1, ENV@sha256:..."
+_TASK_FORMS = "For example: ENV.TASK, ENV.TASK:v1, ENV.TASK@sha256:..."
 
 
 @dataclass(frozen=True)
@@ -51,7 +52,7 @@ class Space:
 def read_tag(tag: str) -> tuple[Space, str, str] | None:
     """The space, environment and version that a tag names; None for a tag of another kind."""
     parts = tag.split(".", 3)
-    if len(parts) != 4 or not all(map(_PART.match, parts[:2])) or parts[0] in _RESERVED or parts[1] in _RESERVED:
+    if len(parts) != 4 or not all(map(_PART.match, parts[:3])) or not _VERSION.match(parts[3]) or not _RESERVED.isdisjoint(parts[:2]):
         return None
     return Space(*parts[:2]), parts[2], parts[3]
 
@@ -72,29 +73,38 @@ def check_version(version: str) -> str:
         raise ReferenceInvalid(
             "--version latest names no version", why="`latest` is always the one that was deployed last.", hint="For example: --version v1"
         )
-    return check_tag(version, "The version")
+    if not _PART.match(version[:1]) or not _VERSION.match(version):
+        raise ReferenceInvalid(
+            f"{version!r:.200} can be no version",
+            why="A version begins with a letter, a digit or `_`; letters, digits, `_`, `.` and `-` may follow.",
+            hint="For example: --version v1",
+        )
+    return version
 
 
 @dataclass(frozen=True)
 class Reference:
-    """Which deployment is meant: of an `environment`, by `version` ("" is the latest) or by `pin`."""
+    """Which deployment is meant: of an `environment`, by `version` ("" is none in particular, `latest` the latest) or by `pin`."""
 
     environment: str
     version: str = ""
     pin: Digest | None = None
 
     @classmethod
-    def parse(cls, text: str) -> "Reference":
-        """The deployment that `ENV`, `ENV:VERSION` or `ENV@sha256:...` names. Raises `ReferenceInvalid`."""
+    def parse(cls, text: str, forms: str = _FORMS) -> "Reference":
+        """The deployment that `ENV`, `ENV:VERSION` or `ENV@sha256:...` names; `forms` is the hint for what is none.
+
+        Raises `ReferenceInvalid`.
+        """
         environment, at, digest = text.partition("@")
         if at:
             if not digest.startswith("sha256:") or not is_hex(digest.removeprefix("sha256:")) or ":" in environment:
-                raise ReferenceInvalid(f"{text!r:.200} names no deployment", why="A pin is `sha256:` and 64 hex digits.", hint=_FORMS)
-            return cls(environment, pin=Digest(digest))
+                raise ReferenceInvalid(f"{text!r:.200} names no deployment", why="A pin is `sha256:` and 64 hex digits.", hint=forms)
+            return cls(_environment(environment, forms), pin=Digest(digest))
         environment, colon, version = text.partition(":")
-        if not environment or (colon and not _VERSION.match(version)):
-            raise ReferenceInvalid(f"{text!r:.200} names no deployment", why="A version is a name.", hint=_FORMS)
-        return cls(environment, "" if version == LATEST else version)
+        if colon and not _VERSION.match(version):
+            raise ReferenceInvalid(f"{text!r:.200} names no deployment", why="A version is a name.", hint=forms)
+        return cls(_environment(environment, forms), version)
 
     @classmethod
     def parse_task(cls, text: str) -> "tuple[Reference, str]":
@@ -103,9 +113,15 @@ class Reference:
         environment, dot, function = text[:end].partition(".")
         if not dot or not environment or not function.isidentifier():
             raise ReferenceInvalid(
-                f"{text!r:.200} names no deployed task", why="It is named by its environment and its function.", hint=_FORMS
+                f"{text!r:.200} names no deployed task", why="It is named by its environment and its function.", hint=_TASK_FORMS
             )
-        return cls.parse(environment + text[end:]), function
+        return cls.parse(environment + text[end:], _TASK_FORMS), function
 
     def __str__(self) -> str:
         return f"{self.environment}@{self.pin}" if self.pin else f"{self.environment}:{self.version or LATEST}"
+
+
+def _environment(name: str, forms: str) -> str:
+    if not _PART.match(name):
+        raise ReferenceInvalid(f"{name!r:.200} names no environment", why="Its name has letters, digits, `-` and `_` alone.", hint=forms)
+    return name

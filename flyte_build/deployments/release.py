@@ -15,8 +15,9 @@ from flyte_build.cas.digest import Digest
 from flyte_build.cas.registry.descriptor import Descriptor
 from flyte_build.cas.registry.manifest import Manifest
 from flyte_build.errors import ReferenceInvalid, RegistryCorrupt, StoreError
+from flyte_build.texts import printable
 
-from .naming import Space
+from .naming import LATEST, Space, read_tag
 
 TYPE = "application/vnd.flyte.release.v1+json"
 TREE = "dev.flyte.tree"
@@ -62,6 +63,11 @@ class Release:
         """The tag of the version."""
         return self.space.tag(self.environment, self.version)
 
+    @property
+    def latest(self) -> str:
+        """The tag of the version that was deployed last."""
+        return self.space.tag(self.environment, LATEST)
+
     def index(self) -> Manifest:
         """The index."""
         texts = {key: getattr(self, name) for name, key in {**_TEXTS, **_OPTIONAL}.items()}
@@ -78,7 +84,7 @@ class Release:
 
     @classmethod
     def parse(cls, index: Manifest) -> "Release":
-        """The release of an index. Raises `RegistryCorrupt` for what is none."""
+        """The release of an index, its texts such as a terminal can show. Raises `RegistryCorrupt` for what is none."""
         try:
             texts = index.annotations
             if texts.get(_KIND) != "release":
@@ -86,17 +92,27 @@ class Release:
             deployment, bundle = index.manifests
             Digest.parse(bundle.annotations[TREE])
             tasks, host = json.loads(texts[_TASKS]), json.loads(texts[_HOST])
-            if not isinstance(host, dict) or not isinstance(tasks, list):
+            if not isinstance(host, dict) or not isinstance(host.get("distributions", {}), dict) or not isinstance(tasks, list):
                 raise ValueError("its annotations are of other types")
-            return cls(
+            release = cls(
                 space=Space(texts[_PROJECT], texts[_DOMAIN]),
-                **{name: texts[key] for name, key in _TEXTS.items()},
-                **{name: texts.get(key, "") for name, key in _OPTIONAL.items()},
+                **{name: printable(texts[key]) for name, key in _TEXTS.items()},
+                **{name: printable(texts.get(key, "")) for name, key in _OPTIONAL.items()},
                 dirty=texts[_DIRTY] == "true",
-                tasks=tuple(map(str, tasks)),
-                host=host,
+                tasks=tuple(printable(str(task)) for task in tasks),
+                host=_printable(host),
                 deployment=deployment,
                 bundle=bundle,
             )
+            if not read_tag(release.tag):
+                raise ValueError("no tag could name it")
+            return release
         except (KeyError, ValueError, TypeError, RecursionError, StoreError, ReferenceInvalid) as error:
             raise RegistryCorrupt(f"{index.digest} is no deployment", why=f"{error!r:.200}") from None
+
+
+def _printable(host: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        printable(name): _printable(value) if isinstance(value, dict) else None if value is None else printable(str(value))
+        for name, value in host.items()
+    }

@@ -1,0 +1,19 @@
+"""What a bundle is recorded under: the one place that preparing, and fetching what was deployed, agree on."""
+
+from __future__ import annotations
+
+from flyte_build.cas.digest import Digest, Key
+from flyte_build.cas.encoding import Value, key
+
+KIND = "bundle"
+FORMAT = 1
+
+
+def bundle_key(tree: Digest) -> Key:
+    """The key of the bundle of a tree: one that was fetched need not be made."""
+    return key(KIND, FORMAT, bundle_inputs(tree))
+
+
+def bundle_inputs(tree: Digest | None) -> dict[str, Value]:
+    """The inputs that the key is made of."""
+    return {"tree": tree}

@@ -1,0 +1,111 @@
+"""Checking that all that is deployed can still be had: indexes, manifests, code, images, and the tags that keep them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from flyte_build.bundler.bundle import ANNOTATION
+from flyte_build.cas.digest import Digest
+from flyte_build.cas.registry.name import RepositoryName
+from flyte_build.cas.registry.repository import Repository
+from flyte_build.errors import FlyteError, ReferenceInvalid, RegistryCorrupt, RegistryError, StoreFormatUnknown
+
+from .catalogue import Catalogue, Found
+from .naming import keep_tag, pin_tag
+from .publishing import lacking
+from .release import Release
+
+
+@dataclass(frozen=True)
+class Health:
+    """What is wrong with a release: what is `lost` of it, what is `damaged`, and which tags are missing that should lead to it."""
+
+    lost: tuple[str, ...] = ()
+    damaged: tuple[str, ...] = ()
+    untagged: tuple[str, ...] = ()
+
+    @property
+    def state(self) -> str:
+        """`lost`, `damaged` or `ok`; a release with missing tags can be had."""
+        return "lost" if self.lost else "damaged" if self.damaged else "ok"
+
+
+@dataclass(frozen=True)
+class Checked:
+    """A tag of a repository, the pin that it leads to, if it leads anywhere, and how that is."""
+
+    place: str
+    tag: str
+    pin: Digest | None
+    health: Health
+
+
+class Checker:
+    """Checks all that is deployed in a catalogue's repositories; `open_repository` is for images elsewhere."""
+
+    def __init__(self, catalogue: Catalogue, open_repository: Callable[[RepositoryName], Repository]) -> None:
+        self._catalogue, self._open = catalogue, open_repository
+        self._known: dict[tuple[RepositoryName, Digest, Digest], Health] = {}
+
+    def check(self) -> Iterator[Checked]:
+        """Every version, and `latest` where it leads to none; what fails for one hides no other. Raises only what listing tags raises."""
+        for entry in self._catalogue.entries(lambda space, name, version: True):
+            place = self._catalogue.place(entry.repository)
+            if not isinstance(entry.outcome, Found):
+                yield Checked(place, entry.tag, None, _why(entry.outcome))
+            elif not entry.is_latest:
+                yield Checked(place, entry.tag, entry.outcome.release.pin, self._health(entry.outcome, entry.repository))
+
+    def _health(self, found: Found, repository: Repository) -> Health:
+        key = (repository.name, found.release.pin, found.release.bundle.digest)
+        if key not in self._known:
+            try:
+                self._known[key] = self._looked(found, repository)
+            except FlyteError as error:
+                self._known[key] = _why(error)
+        return self._known[key]
+
+    def _looked(self, found: Found, repository: Repository) -> Health:
+        release = found.release
+        digests = (release.pin, release.bundle.digest)
+        manifests = [repository.manifest(digest) for digest in digests]
+        lost = [digest for digest, manifest in zip(digests, manifests, strict=True) if manifest is None]
+        lost += lacking((manifest for manifest in manifests if manifest), repository)
+        if lost:
+            return Health(lost=tuple(lost))
+        image, code = self._lost_image(found), manifests[1]
+        assert code is not None
+        if code.annotations.get(ANNOTATION) != release.tree:
+            return Health(damaged=(f"{code.digest} is not the code that it was deployed with ({release.tree})",))
+        return Health(lost=tuple(image), untagged=tuple(_untagged(release, repository)))
+
+    def _lost_image(self, found: Found) -> list[str]:
+        """The image that the tasks run in, if it cannot be had. Raises `RegistryCorrupt` for a document that is not what its index says."""
+        runtime = self._catalogue.document(found).value["environment"]
+        if runtime["kind"] != "reference":
+            return []
+        image = f"{runtime['uri']}@{runtime['digest']}"
+        try:
+            there = self._open(RepositoryName.parse(runtime["uri"])).manifest(Digest.parse(runtime["digest"]))
+        except ReferenceInvalid:
+            return []  # It names no registry that could be asked.
+        except RegistryError as error:
+            return [f"{image} ({error.what})"]
+        return [] if there else [image]
+
+
+def _untagged(release: Release, repository: Repository) -> Iterator[str]:
+    """The tags that are missing, or lead to something else."""
+    for digest in (release.pin, release.bundle.digest):
+        kept = repository.manifest(keep_tag(digest))
+        if kept is None or kept.digest != digest:
+            yield keep_tag(digest)
+    pinned = repository.manifest(pin_tag(release.pin))
+    if pinned is None or Release.parse(pinned).pin != release.pin:
+        yield pin_tag(release.pin)
+
+
+def _why(error: FlyteError) -> Health:
+    text = " ".join(part for part in (f"{error.what}.", error.why) if part)
+    return Health(damaged=(text,)) if isinstance(error, RegistryCorrupt | StoreFormatUnknown) else Health(lost=(text,))
