@@ -239,6 +239,14 @@ def test_a_bad_blob_is_not_published(flyte: Shell, place: str) -> None:
     assert bundle_of(fresh.json("run", "--registry", place, "tasks.py", "hello"))["from"] == place
 
 
+def test_what_a_deployment_needed_is_shared_too(flyte: Shell, other: Shell, place: str) -> None:
+    """A run of the same code elsewhere makes nothing; a dry one publishes nothing."""
+    flyte("deploy", "--dry-run", "--registry", place, "tasks.py")
+    assert at(place).tags() == []
+    flyte("deploy", "--registry", place, "tasks.py")
+    assert bundle_of(other.json("run", "--registry", place, "tasks.py", "hello"))["from"] == place
+
+
 def test_from_python(flyte: Shell, other: Shell, place: str) -> None:
     """`flyte.run` publishes and fetches as the command does."""
     text = "\n".join(["import tasks, flyte", "flyte.init()", "print(flyte.run(tasks.hello))"])
