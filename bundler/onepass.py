@@ -1,4 +1,4 @@
-"""One pass over a tree that is all new: files are packed while they are read to be hashed, by two processes.
+"""One pass over a tree that is all new: files are read to be hashed, and packed meanwhile if that is wanted, by two processes.
 
 Which pack a file is in depends on paths and sizes alone, and these are known before anything is read. So two processes take
 one pack after another, read its files, and write it. It only ever saves work: a pack in which anything is not as
@@ -14,8 +14,9 @@ import os
 import signal
 import sys
 import time
+from collections import deque
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from operator import itemgetter
 from typing import NamedTuple
 
@@ -51,13 +52,14 @@ class _Wanted(NamedTuple):
 def read(
     root: str,
     drafts: list[Draft],
-    blobs: Blobs,
+    blobs: Blobs | None,
     contents: Contents,
     counters: Counters,
     progress: Callable[[int, int], None],
 ) -> list[Unread]:
-    """Read the files of a new tree into their drafts, and write its packs to `blobs`; `contents` is told of their layers.
+    """Read the files of a new tree into their drafts, and write its packs to `blobs`, if there are any.
 
+    `contents` is told of their layers.
     Returns what is still unread.
     """
     unread = [each for draft in drafts for each in draft.unread]
@@ -79,7 +81,8 @@ def read(
         for each, reading in zip(work.parts[number], readings, strict=True):
             if each.file and reading:
                 each.file.draft.take(each.file.name, *reading)
-        contents.layers[Digest(part)] = Layer(Digest(digest), size, Digest(diff_id))
+        if blobs:
+            contents.layers[Digest(part)] = Layer(Digest(digest), size, Digest(diff_id))
         left.discard(number)
     for totals in (counted, counted_there):
         counters.add(**totals)
@@ -93,7 +96,7 @@ class _Unpackable(Exception):
 class _Work:
     """The packs of one tree, taken by ticket."""
 
-    def __init__(self, root: bytes, parts: list[list[_Wanted]], blobs: Blobs) -> None:
+    def __init__(self, root: bytes, parts: list[list[_Wanted]], blobs: Blobs | None) -> None:
         self.parts, self._root, self._blobs = parts, root, blobs
 
     def take(self, tickets: int, progress: Callable[[int], None]) -> tuple[list[_Pack], dict[str, int]]:
@@ -101,7 +104,7 @@ class _Work:
         counters = Counters()
         packs: list[_Pack] = []
         owner = os.getppid()
-        with Blobs(self._blobs.folder, "", counters).batch() as batch:
+        with Blobs(self._blobs.folder, "", counters).batch() if self._blobs else nullcontext() as batch:
             while (ticket := os.read(tickets, 1)) and os.getppid() == owner:
                 progress(ticket[0])
                 try:
@@ -110,9 +113,13 @@ class _Work:
                     continue
         return packs, counters.snapshot()
 
-    def _pack(self, number: int, batch: Batch, counters: Counters) -> _Pack:
+    def _pack(self, number: int, batch: Batch | None, counters: Counters) -> _Pack:
         readings: list[_Reading | None] = []
-        layer = write_layer(self._blocks(self.parts[number], readings, counters), batch)
+        blocks = self._blocks(self.parts[number], readings, counters)
+        if batch is None:  # They are only read.
+            deque(blocks, maxlen=0)
+            return number, readings, ("", 0, ""), ""
+        layer = write_layer(blocks, batch)
         entries = [
             Entry(each.path, *(reading[1] if reading else ("l", each.size, each.target)))
             for each, reading in zip(self.parts[number], readings, strict=True)

@@ -35,7 +35,7 @@ _VENV_RULE = "built in: a virtual environment (it holds pyvenv.cfg)"
 class Scanner:
     """Scans below one root; a path in `allowed` (relative) may hold a secret.
 
-    A large tree of which nothing is remembered is packed into `blobs` while it is read, if there are any.
+    A large tree of which nothing is remembered is read by two processes, and packed into `blobs` meanwhile, if there are any.
     """
 
     def __init__(
@@ -203,7 +203,7 @@ class Scanner:
             return
         from . import secrets
 
-        if all_new and self._blobs:
+        if all_new:
             from . import onepass
 
             unread = onepass.read(self._root, drafts, self._blobs, self._contents, self._counters, self._progress)

@@ -13,6 +13,7 @@ from flyte_build.errors import UsageError
 from flyte_build.housekeeping import start_if_due
 from flyte_build.project import locate
 from flyte_build.running import Runner
+from flyte_build.texts import printable
 
 from .console import Console
 from .options import of_a_bundle
@@ -51,14 +52,14 @@ def ls(console: Console, copy_style: CopyStyle | None, root_dir: str | None, why
     files = listing["files"]
     for entry in files:
         mark = " (executable)" if entry["executable"] else ""
-        console.print(f"{entry['size']:>12,}  {entry['path']}{mark}")
+        console.print(f"{entry['size']:>12,}  {printable(entry['path'])}{mark}")
     for entry in listing["excluded"]:
-        console.print(f"{'excluded':>12}  {entry['path']}  ({entry['rule']})")
+        console.print(f"{'excluded':>12}  {printable(entry['path'])}  ({printable(entry['rule'])})")
     total = sum(entry["size"] for entry in files)
     console.print(f"{len(files):,} files, {total:,} bytes; tree {listing['digest']}")
     if len(files) > _LARGEST:
         largest = sorted(files, key=lambda entry: -entry["size"])[:_LARGEST]
-        console.print("largest: " + ", ".join(f"{entry['path']} ({entry['size'] / 1e6:.1f} MB)" for entry in largest))
+        console.print("largest: " + ", ".join(f"{printable(entry['path'])} ({entry['size'] / 1e6:.1f} MB)" for entry in largest))
 
 
 def _explain(console: Console, path: str, listing: dict[str, Any], runner: Runner) -> None:

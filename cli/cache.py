@@ -9,11 +9,10 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from flyte_build.attempts import Settings, Stores
-from flyte_build.cas.digest import Key
 from flyte_build.config import Configuration, settings
 from flyte_build.config.registries import Registries
 from flyte_build.config.settings import CopyStyle
-from flyte_build.errors import NotFound, StoreError, UsageError
+from flyte_build.errors import NotFound, UsageError
 from flyte_build.project import locate
 from flyte_build.running import Runner
 from flyte_build.sharing import Sharing
@@ -123,30 +122,26 @@ def verify(console: Console, /, repair: bool, **registries: Any) -> None:
 def rm(console: Console, /, remote: bool, key: str, **registries: Any) -> None:
     """Forget what KEY produced, so that it is made again. KEY is a node's key, or the first digits of one."""
     stores = Stores(console)
-    with stores.cache.preparing():
-        found = stores.cache.records.keys("sha256:" + key.removeprefix("sha256:").lower())
-        if len(found) > 1:
-            raise UsageError(
-                f"{len(found)} keys begin with {key}", why=", ".join(each.short for each in found[:5]), hint="Give more digits."
-            )
-        stores.cache.records.remove_all(found)
-    wanted = found[0] if found else _whole_key(key)
-    there = bool(remote and wanted and _sharing(console, stores, registries).shared.remove(wanted))
-    if not found and not there:
+    start = "sha256:" + key.removeprefix("sha256:").lower()
+    here = stores.cache.records.keys(start)
+    shared = _sharing(console, stores, registries).shared if remote else None
+    there = {record.key: record for record in shared.published(start)} if shared else {}
+    found = sorted({*here, *there})
+    if not found:
         raise NotFound(f"Nothing is known of a key {key}", hint="`flyte -v run` and `flyte -of json cache why FILE` show keys.")
+    if len(found) > 1:
+        shown = ", ".join(each.short for each in found[:5])
+        raise UsageError(f"{len(found)} keys begin with {key}", why=shown, hint="Give more digits.")
+    with stores.cache.preparing():
+        stores.cache.records.remove_all(here)
+    if shared:
+        for record in there.values():
+            shared.remove(record)
     if console.json:
-        console.document({"key": wanted, "removed": {"local": bool(found), "remote": there}})
+        console.document({"key": found[0], "removed": {"local": bool(here), "remote": bool(there)}})
     else:
-        console.print(
-            f"{wanted} is forgotten{' here' if found else ''}{' and' if found and there else ''}{' in the repository' if there else ''}"
-        )
-
-
-def _whole_key(text: str) -> Key | None:
-    try:
-        return Key(Key.parse("sha256:" + text.removeprefix("sha256:").lower()))
-    except StoreError:
-        return None
+        places = [place for place, is_gone in (("on this machine", here), ("in the repository", there)) if is_gone]
+        console.print(f"{found[0]} is forgotten {' and '.join(places)}")
 
 
 def _sharing(console: Console, stores: Stores, registries: Mapping[str, Any]) -> Sharing:
@@ -185,6 +180,8 @@ def gc(
 
     config = console.configuration(os.path.realpath(os.getcwd()))
     config = config.override({settings.KEEP: keep, settings.MAX_SIZE: max_size, settings.MIN_FREE: min_free})
+    if remote and (max_size or min_free):
+        raise UsageError("--max-size and --min-free are about this machine, not about a repository", hint="Use --keep with --remote.")
     if remote:
         _collect_remote(console, with_registries(config, **registries), dry_run)
         return
@@ -208,10 +205,9 @@ def _collect_remote(console: Console, config: Configuration, dry_run: bool) -> N
     from flyte_build.cas.registry.patience import Patience
 
     stores = Stores(console)
-    write = Registries.configured(config).write
-    if write is None:
-        raise UsageError("No repository is written to", hint='Set `registry = "host/path"`, or use --registry.')
-    repository = open_repository(write, stores.counters, Patience())
+    registries = Registries.configured(config)
+    place = registries.write or registries.of_deployments(stores.places)[0]  # Without a registry, that is this machine's own store.
+    repository = open_repository(place, stores.counters, Patience())
     collection = collect_records(repository, config[settings.PROJECT], config[settings.KEEP], dry_run)
     _report(console, collection, dry_run, "records")
 

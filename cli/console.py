@@ -158,10 +158,12 @@ class Console(Listener):
 
     def table(self, columns: Iterable[str], rows: Iterable[Iterable[str]]) -> None:
         """A table on standard output."""
+        from flyte_build.texts import printable
+
         self._clear()
         if self._plain or not sys.stdout.isatty():
             for row in rows:
-                print("\t".join(row))
+                print("\t".join(map(printable, row)))
             return
         from rich.console import Console as Rich
         from rich.table import Table
@@ -171,7 +173,7 @@ class Console(Listener):
         for column in columns:
             table.add_column(column, overflow="fold")
         for row in rows:
-            table.add_row(*(Text(cell) for cell in row))
+            table.add_row(*(Text(printable(cell)) for cell in row))
         Rich(no_color=not self._color).print(table)
 
     def print(self, text: str) -> None:

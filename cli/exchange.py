@@ -10,7 +10,6 @@ import click
 
 from flyte_build.attempts import Settings, Stores
 from flyte_build.config.settings import CopyStyle
-from flyte_build.errors import UsageError
 from flyte_build.exchange import Exchange, Item
 from flyte_build.project import Project, locate
 
@@ -28,7 +27,7 @@ def pull(console: Console, /, files: tuple[str, ...], **options: Any) -> None:
 
     Fails (exit code 3) if something that a FILE needs is nowhere.
     """
-    exchange, projects, stores = _exchange(console, files, reads=True, **options)
+    exchange, projects, stores = _exchange(console, files, **options)
     _report(console, exchange.pull(projects) if files else exchange.pull_all(), stores)
 
 
@@ -42,23 +41,19 @@ def push(console: Console, /, files: tuple[str, ...], **options: Any) -> None:
 
     Fails (exit code 3) if something is not here, or could not be published.
     """
-    exchange, projects, stores = _exchange(console, files, reads=False, **options)
+    exchange, projects, stores = _exchange(console, files, **options)
     _report(console, exchange.push(projects) if files else exchange.push_all(), stores)
 
 
 def _exchange(
-    console: Console, files: tuple[str, ...], *, reads: bool, copy_style: CopyStyle | None, root_dir: str | None, **registries: Any
+    console: Console, files: tuple[str, ...], *, copy_style: CopyStyle | None, root_dir: str | None, **registries: Any
 ) -> tuple[Exchange, list[Project], Stores]:
     projects = [locate(file, root_dir) for file in dict.fromkeys(files)]
     root = projects[0].root if projects else os.path.realpath(root_dir or os.getcwd())
     config = with_registries(console.configuration(root), **registries)
     settings = Settings.configured(config, copy_style=copy_style, version="-")
-    if not (settings.registries.reads if reads else settings.registries.write):
-        raise UsageError(
-            f"No repository is {'read from' if reads else 'written to'}",
-            why="Without one, the store on this machine is all there is.",
-            hint='Set `registry = "host/path"` in flyte.toml, or use --registry.',
-        )
+    if not (settings.registries.reads or settings.registries.write):
+        console.said("No registry is configured: the store on this machine is all there is.")
     stores = Stores(console)
     return Exchange(settings, stores, Quiet(console)), projects, stores
 
@@ -69,5 +64,5 @@ def _report(console: Console, items: Iterator[Item], stores: Stores) -> None:
         console.document({"items": [vars(item) for item in found], "counters": stores.counters.snapshot()})
     else:
         console.table(("STATE", "KIND", "KEY", "FILE", "REPOSITORY"), [(i.state, i.kind, i.key[7:19], i.name, i.place) for i in found])
-    if any(item.state == "missing" for item in found):
+    if any(item.state in ("missing", "unpublished") for item in found):
         raise click.exceptions.Exit(3)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 import click
 
@@ -14,21 +14,29 @@ from flyte_build.running import Runner
 from flyte_build.texts import rounded_size
 
 from .console import Console, Quiet, node_json
-from .options import of_a_bundle
+from .options import of_a_bundle, of_a_registry, with_registries
 
 
 @click.command()
 @click.option("--format", type=click.Choice(["text", "mermaid", "json"]), default="text", help="How to print it.")
 @of_a_bundle
+@of_a_registry
 @click.argument("file", metavar="FILE", type=click.Path())
 @click.pass_obj
 def graph(
-    console: Console, format: Literal["text", "mermaid", "json"], copy_style: CopyStyle | None, root_dir: str | None, file: str
+    console: Console,
+    /,
+    format: Literal["text", "mermaid", "json"],
+    copy_style: CopyStyle | None,
+    root_dir: str | None,
+    file: str,
+    **registries: Any,
 ) -> None:
     """Show the nodes that the tasks of FILE need: cached or not, how large, and why. Prepares nothing."""
     project = locate(file, root_dir)
     stores = Stores(console)
-    settings = Settings.configured(console.configuration(project.root), copy_style=copy_style, version="-")
+    config = with_registries(console.configuration(project.root), **registries)
+    settings = Settings.configured(config, copy_style=copy_style, version="-")
     runner = Runner(project, settings, stores, Quiet(console), dry=True)
     with stores.cache.preparing():
         outcomes = runner.preparation.survey()

@@ -185,8 +185,11 @@ def _print_error(args: list[str], kind: str, what: str, why: str, hint: str, cod
     if _asks_for_json(args, "-of", "--output-format", "--format"):
         import json
 
-        print(json.dumps({"error": {"type": kind, "message": what, "why": why, "hint": hint, "exit_code": code}}))
-        return code
+        try:
+            print(json.dumps({"error": {"type": kind, "message": what, "why": why, "hint": hint, "exit_code": code}}), flush=True)
+            return code
+        except OSError:  # It cannot be told there, so it is told on standard error.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
     if _asks_for_json(args, "--log-format"):
         from .lines import as_json
 

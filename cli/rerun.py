@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import replace
+from typing import Any
 
 import click
 
@@ -16,15 +17,25 @@ from flyte_build.running import Runner, handle_termination
 from .console import Console
 from .ending import run_and_report
 from .inputs import Inputs
-from .options import of_a_new_run, pairs
+from .options import of_a_new_run, of_a_registry, pairs, with_registries
 
 
 @click.command(context_settings={"allow_interspersed_args": False})
 @of_a_new_run
+@of_a_registry
 @click.argument("run", metavar="RUN")
 @click.argument("rest", nargs=-1, type=click.UNPROCESSED, metavar="[INPUTS]...")
 @click.pass_obj
-def rerun(console: Console, name: str | None, env: tuple[str, ...], label: tuple[str, ...], run: str, rest: tuple[str, ...]) -> None:
+def rerun(
+    console: Console,
+    /,
+    name: str | None,
+    env: tuple[str, ...],
+    label: tuple[str, ...],
+    run: str,
+    rest: tuple[str, ...],
+    **registries: Any,
+) -> None:
     """Run the task of an earlier run again: the same file as it is now (of a deployed task, what was deployed), with the inputs of then.
 
     Options of `rerun` stand before RUN; inputs that shall be others than those of then stand after it. `flyte rerun RUN --help` shows
@@ -34,7 +45,7 @@ def rerun(console: Console, name: str | None, env: tuple[str, ...], label: tuple
     stores = Stores(console)
     recorded = Recorded.find(run, stores.history)
     variables, labels = pairs("--env", env, "MODE=fast"), pairs("--label", label, "team=blue")
-    config = console.configuration(recorded.root or os.path.realpath(os.getcwd()))
+    config = with_registries(console.configuration(recorded.root or os.path.realpath(os.getcwd())), **registries)
     settings = replace(recorded.settings(Settings.configured(config)), name=name, env=variables, labels=labels)
     if recorded.is_script:
         _rerun_script(console, stores, settings, recorded, rest)

@@ -53,8 +53,7 @@ def warm(
             warmed.append(each)
             _note(console, each, check)
     if summary is not None:
-        with open(summary, "a", encoding="utf-8") as page:
-            page.write(_markdown(warmed, check))
+        _append(summary, _markdown(warmed, check))
     if console.json:
         nodes = [
             {
@@ -80,7 +79,16 @@ def _projects(files: tuple[str, ...], everything: bool, root_dir: str | None) ->
         files = tuple(task_files(os.path.realpath(root_dir or os.getcwd())))
         if not files:
             raise UsageError("No file below this folder imports flyte", hint="Go to the project's root, or name it with --root-dir.")
-    return [locate(file, root_dir) for file in dict.fromkeys(files)]
+    projects = [locate(file, root_dir) for file in files]
+    return list({(project.root, project.file): project for project in projects}.values())
+
+
+def _append(path: str, text: str) -> None:
+    try:
+        with open(path, "a", encoding="utf-8") as page:
+            page.write(text)
+    except OSError as error:
+        raise UsageError(f"The summary cannot be written to {path}", why=error.strerror or str(error)) from None
 
 
 def _note(console: Console, warmed: Warmed, check: bool) -> None:

@@ -24,7 +24,10 @@ _ACCEPT: Mapping[str, tuple[int, Accept]] = {BundleNode.kind: (BundleNode.format
 
 @dataclass(frozen=True)
 class Item:
-    """One thing of some `kind` and `key`. `state` is `here` (it was), `fetched`, `published`, `there` (it was) or `missing`."""
+    """One thing of some `kind` and `key`.
+
+    `state` is `here` (it was), `fetched` or `missing`; `there` (it was), `published` or `unpublished`.
+    """
 
     kind: str
     key: str
@@ -82,12 +85,12 @@ class Exchange:
                 yield runner
 
     def _publish(self, records: Sequence[Record], name: str) -> Iterator[Item]:
-        place = str(self._settings.registries.write)
-        lacking = self._sharing.lacking([record.key for record in records], anywhere=False, forget=True)
+        place = str(self._settings.registries.write or "")
+        lacking = self._sharing.lacking({record.key: record.artifact for record in records}, anywhere=False, forget=True)
         self._sharing.publish(record for record in records if record.key in lacking)
         published = {record.key for record in self._sharing.finish()}
         for record in records:
-            state = "published" if record.key in published else "missing" if record.key in lacking else "there"
+            state = "published" if record.key in published else "unpublished" if record.key in lacking else "there"
             yield Item(record.kind, record.key, name, state, place)
 
 

@@ -36,9 +36,11 @@ def changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
 
 def counted(listed: Mapping[str, list[str]], what: str = "") -> str:
     """`2 files changed: a.py, lib/b.py; 1 added: c.py`, at most five names of each."""
+    from .texts import printable
+
     parts: list[str] = []
     for how, names in listed.items():
         if names:
             noun = f" {what}{'s' if len(names) > 1 else ''}" if what and not parts else ""
-            parts.append(f"{len(names)}{noun} {how}: {', '.join(names[:5])}{', ...' if len(names) > 5 else ''}")
+            parts.append(f"{len(names)}{noun} {how}: {', '.join(map(printable, names[:5]))}{', ...' if len(names) > 5 else ''}")
     return "; ".join(parts)

@@ -52,9 +52,9 @@ def locate(file: str, root_dir: str | None) -> Project:
     path = os.path.realpath(file)
     if not os.path.isfile(path):
         what = "is a folder" if os.path.isdir(path) else "does not exist"
-        raise UsageError(f"The file {file} {what}", hint=_near(file) or "Give the Python file that holds the task: `flyte run FILE TASK`.")
+        raise UsageError(f"The file {file} {what}", hint=_near(file) or "Give the Python file that holds the task.")
     if not path.endswith(".py"):
-        raise UsageError(f"{file} is no Python file", hint="Give the Python file that holds the task: `flyte run FILE TASK`.")
+        raise UsageError(f"{file} is no Python file", hint="Give the Python file that holds the task.")
     root = os.path.realpath(root_dir or os.getcwd())
     if not os.path.isdir(root):
         raise UsageError(f"The root {root_dir} is no folder", hint="`--root-dir` takes the folder that holds all of the project's code.")

@@ -121,13 +121,17 @@ class Runner:
             tree = self.preparation.resolve()[self.preparation.tree].artifact
             assert tree is not None
             lease = cache.lease([tree])
-        self.sharing.publish(self.preparation.shareable())
+        self.publish()
         settings = self.settings if self.settings.version else replace(self.settings, version=tree.short)
         try:
             prepared = replace(call, settings=settings, code=code, tree=tree)
             return run_in_worker(prepared, self.stores, self.listener, self._spare(), began)
         finally:
             lease.release()
+
+    def publish(self) -> None:
+        """Begin to publish what was prepared; `finish` waits for it."""
+        self.sharing.publish(self.preparation.shareable())
 
     def finish(self) -> None:
         """Wait until what was prepared is published, which has gone on while the task ran."""

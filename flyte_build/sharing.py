@@ -5,7 +5,7 @@ Repositories are opened when something is asked of them: a command that finds al
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -81,17 +81,17 @@ class Sharing:
         """Fetch what `key` produced, if anyone has it."""
         return self.shared.obtain(key, accept)
 
-    def lacking(self, keys: Iterable[Key], *, anywhere: bool, forget: bool) -> set[Key]:
-        """Those of some keys of which the repository that is written to has no record, whatever this machine remembers.
+    def lacking(self, artifacts: Mapping[Key, Digest | None], *, anywhere: bool, forget: bool) -> set[Key]:
+        """Those of some keys whose artifact the repository that is written to has not, whatever this machine remembers.
 
-        With `anywhere`, those of which no other repository that is read has one either.
+        With `anywhere`, those whose artifact no other repository that is read has either. The artifacts here are given, if known.
 
         With `forget` it remembers that no more, so that they are published again. Raises `RegistryError` if it cannot be told.
         """
         write = self._registries.write
         if write is None:
             return set()
-        found = self.shared.lacking(keys, anywhere)
+        found = self.shared.lacking(artifacts, anywhere)
         if found and forget:
             ledger = self._ledger()
             ledger.forget(write)

@@ -50,10 +50,10 @@ def _warm(project: Project, settings: Settings, shared: Stores, listener: Listen
                 return Warmed(project.file, [], holds_tasks=False)
             runner.preparation.resolve()
         outcomes = runner.preparation.outcomes
-        keys = [each.key for each in outcomes if each.node.shared and each.key and each.state != "missing"]
-        lacking = runner.sharing.lacking(keys, anywhere=True, forget=not check)
+        artifacts = {each.key: each.artifact for each in outcomes if each.node.shared and each.key and each.state != "missing"}
+        lacking = runner.sharing.lacking(artifacts, anywhere=True, forget=not check)
         if not check:
-            runner.sharing.publish(runner.preparation.shareable())
+            runner.publish()
             lacking -= {record.key for record in runner.sharing.finish()}
         return Warmed(project.file, outcomes, frozenset(lacking))
     except FlyteError as error:

@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from tests.command import FLYTE, Shell
-from tests.test_shared_cache import at
+from tests.test_shared_cache import records
 
 PAGE = (Path(__file__).parent.parent / "docs" / "ci.md").read_text()
 GITHUB, GITLAB = map(yaml.safe_load, re.findall(r"^```yaml\n(.*?)^```$", PAGE, re.M | re.S))
@@ -47,12 +47,12 @@ def test_main_warms_and_a_pull_request_writes_its_own(flyte: Shell, repository: 
 
     main, pull = jobs()
     assert "made" in run(main, "main")
-    before = at(f"{repository}/main").tags()
+    before = records(f"{repository}/main")
     assert len(before) == 1 and f"{repository}/main" in run(pull, "first pull request")
     with open(flyte.project / "tasks.py", "a") as file:
         file.write("\n# proposed\n")
     assert "made" in run(pull, "second pull request")
     own = {name.rpartition("/")[2] for name in re.findall(r"REGISTRY[^,]*?/([a-z-]+)", str(pull[1]))} - {"main"}
-    assert at(f"{repository}/main").tags() == before and len(at(f"{repository}/{own.pop()}").tags()) == 1
+    assert records(f"{repository}/main") == before and len(records(f"{repository}/{own.pop()}")) == 1
     page = summary if summary.exists() else flyte.project / "summary.md"
     assert "| tasks.py | bundle | made |" in page.read_text()

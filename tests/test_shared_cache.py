@@ -57,6 +57,11 @@ def at(place: str) -> Repository:
     return open_repository(RepositoryName.parse(place), Counters(), Patience())
 
 
+def records(place: str) -> list[str]:
+    """The tags of the records in a repository."""
+    return [tag for tag in at(place).tags() if tag.startswith("record.")]
+
+
 def bundle_of(document: dict[str, Any]) -> dict[str, Any]:
     """The bundle among the nodes of a run, of `cache why` or of `cache warm`."""
     nodes: list[dict[str, Any]] = document.get("prepared") or document["nodes"]
@@ -69,7 +74,8 @@ def test_a_fresh_machine_downloads_and_prepares_nothing_else(flyte: Shell, other
     assert bundle_of(made)["from"] == "made" and made["counters"]["layers_made"] > 0
     foretold = bundle_of(other.json("cache", "why", "--registry", place, "tasks.py"))
     assert (foretold["state"], foretold["from"], foretold["key"]) == ("cached", place, bundle_of(made)["key"])
-    assert f"in {place}" in other("cache", "why", "--registry", place, "tasks.py").stdout
+    for command in (["cache", "why"], ["graph"]):
+        assert f"in {place}" in other(*command, "--registry", place, "tasks.py").stdout
     assert other.json("cache", "stats")["blobs"] == 0
     found = other.json("run", "--registry", place, "tasks.py", "hello")
     assert found["outputs"] == made["outputs"] and found["counters"]["layers_made"] == 0 and found["counters"]["bytes_sent"] == 0
@@ -92,7 +98,7 @@ def test_with_everything_local_no_request_is_made(flyte: Shell, registry: Server
 def test_the_registry_of_the_environment_and_of_files(flyte: Shell, other: Shell, place: str) -> None:
     """`FLYTE_REGISTRY`, `registry` in a file, and `cache.read` and `cache.write`, which are in its place."""
     flyte("run", "tasks.py", "hello", env={"FLYTE_REGISTRY": place})
-    assert len(at(place).tags()) == 1
+    assert len(records(place)) == 1
     (other.project / "flyte.toml").write_text(f'registry = "{place}"\n')
     assert bundle_of(other.json("cache", "why", "tasks.py"))["from"] == place
     (other.project / "flyte.toml").write_text(f'registry = "{NOBODY}"\ncache.read = ["{place}"]\ncache.write = ""\n')
@@ -123,7 +129,7 @@ def test_sources_are_asked_in_order_and_only_one_is_written_to(flyte: Shell, oth
     with open(other.project / "tasks.py", "a") as file:
         file.write("\n# edited\n")
     assert bundle_of(other.json("run", *reading, "tasks.py", "hello"))["from"] == "made"
-    assert sorted(at(place).tags()) == before and len(at(own).tags()) == 1
+    assert sorted(at(place).tags()) == before and len(records(own)) == 1
     assert bundle_of(flyte.json("run", *reading, "tasks.py", "hello"))["from"] == own
 
 
@@ -155,14 +161,14 @@ def test_what_was_prepared_before_there_was_a_registry_is_published(flyte: Shell
     """By the first run that has one."""
     flyte("run", "tasks.py", "hello")
     result = flyte("run", "--registry", place, "tasks.py", "hello")
-    assert f"published 1 to {place}" in result.stderr and len(at(place).tags()) == 1
+    assert f"published 1 to {place}" in result.stderr and len(records(place)) == 1
     assert "published" not in flyte("run", "--registry", place, "tasks.py", "hello").stderr
 
 
 def test_what_a_failed_task_needed_is_published(flyte: Shell, place: str) -> None:
     """Before the command ends."""
     flyte("run", "--registry", place, "tasks.py", "fails", exit_code=1)
-    assert len(at(place).tags()) == 1
+    assert len(records(place)) == 1
 
 
 def test_a_registry_that_is_down_is_said_once_and_published_to_later(flyte: Shell, registry: Server, repository: str) -> None:
@@ -172,13 +178,13 @@ def test_a_registry_that_is_down_is_said_once_and_published_to_later(flyte: Shel
         with proxy.down():
             done = flyte("run", "--registry", place, "tasks.py", "hello")
             assert done.stdout == "Hello, World!\n" and done.stderr.count(place) == 1, done.stderr
-            assert "published by a later one" in done.stderr
+            assert "published by a later command" in done.stderr
             assert flyte("run", "--registry", place, "tasks.py", "hello").stderr.count(place) == 1
         flyte("cache", "gc", "--keep", "0s")
         with open(flyte.project / "tasks.py", "a") as file:
             file.write("\n# edited\n")
         assert f"published 2 to {place}" in flyte("run", "--registry", place, "tasks.py", "hello").stderr
-        assert len(at(place).tags()) == 2
+        assert len(records(place)) == 2
 
 
 def test_a_run_that_needs_nothing_of_a_registry_that_is_down(flyte: Shell, registry: Server, repository: str) -> None:
@@ -202,7 +208,7 @@ def test_a_run_that_is_killed_while_it_publishes(flyte: Shell, registry: Server,
         started.communicate()
         assert at(repository).tags() == []
         assert "published 1" in flyte("run", "--registry", place, "tasks.py", "hello").stderr
-        assert len(at(repository).tags()) == 1
+        assert len(records(repository)) == 1
 
 
 def test_the_result_does_not_wait_for_publishing(flyte: Shell, registry: Server, repository: str) -> None:
@@ -233,6 +239,14 @@ def test_a_bad_blob_is_not_published(flyte: Shell, place: str) -> None:
     assert bundle_of(fresh.json("run", "--registry", place, "tasks.py", "hello"))["from"] == place
 
 
+def test_what_a_deployment_needed_is_shared_too(flyte: Shell, other: Shell, place: str) -> None:
+    """A run of the same code elsewhere makes nothing; a dry one publishes nothing."""
+    flyte("deploy", "--dry-run", "--registry", place, "tasks.py")
+    assert at(place).tags() == []
+    flyte("deploy", "--registry", place, "tasks.py")
+    assert bundle_of(other.json("run", "--registry", place, "tasks.py", "hello"))["from"] == place
+
+
 def test_from_python(flyte: Shell, other: Shell, place: str) -> None:
     """`flyte.run` publishes and fetches as the command does."""
     text = "\n".join(["import tasks, flyte", "flyte.init()", "print(flyte.run(tasks.hello))"])
@@ -246,7 +260,7 @@ def test_from_python(flyte: Shell, other: Shell, place: str) -> None:
             check=False,
         )
         assert done.stdout == "Hello, World!\n", done.stderr
-    assert len(at(place).tags()) == 1 and bundle_of(other.json("cache", "why", "tasks.py"))["state"] == "cached"
+    assert len(records(place)) == 1 and bundle_of(other.json("cache", "why", "tasks.py"))["state"] == "cached"
 
 
 def test_many_at_once(flyte: Shell, place: str, tmp_path: Path) -> None:
@@ -256,7 +270,7 @@ def test_many_at_once(flyte: Shell, place: str, tmp_path: Path) -> None:
     for each in started:
         out, errors = each.communicate(timeout=100)
         assert (each.returncode, out) == (0, "Hello, World!\n"), errors
-    assert len(at(place).tags()) == 1
+    assert len(records(place)) == 1
     fresh = Shell(flyte.project, tmp_path / "fresh")
     assert bundle_of(fresh.json("run", "--registry", place, "tasks.py", "hello"))["from"] == place
 
@@ -264,7 +278,7 @@ def test_many_at_once(flyte: Shell, place: str, tmp_path: Path) -> None:
 def test_a_record_in_use_is_published_again_weekly(flyte: Shell, place: str) -> None:
     """So that it is not collected; not before a week is over."""
     flyte("run", "--registry", place, "tasks.py", "hello")
-    (tag,) = at(place).tags()
+    (tag,) = records(place)
     before = at(place).manifest(tag)
     for days, is_renewed in ((6, False), (8, True)):
         with opened(flyte.home / "cache") as cache:
@@ -272,7 +286,7 @@ def test_a_record_in_use_is_published_again_weekly(flyte: Shell, place: str) -> 
         time.sleep(1.1)  # Times in records are whole seconds.
         flyte("run", "--registry", place, "tasks.py", "hello")
         assert (at(place).manifest(tag) != before) == is_renewed
-    assert at(place).tags() == [tag]
+    assert records(place) == [tag]
 
 
 def published_bundle(machine: Shell, place: str) -> tuple[Key, Manifest]:
@@ -386,7 +400,67 @@ def test_pull_and_push(flyte: Shell, other: Shell, place: str) -> None:
     with open(flyte.project / "tasks.py", "a") as file:
         file.write("\n# edited\n")
     assert [item["state"] for item in other.json("cache", "pull", "--registry", place, "tasks.py", exit_code=3)["items"]] == ["missing"]
-    assert "No repository" in flyte("cache", "pull", exit_code=2).stderr and "No repository" in flyte("cache", "push", exit_code=2).stderr
+
+
+def test_without_a_registry_the_store_here_is_one(flyte: Shell) -> None:
+    """Every command works the same, and says so."""
+    assert [item["state"] for item in flyte.json("cache", "pull", "tasks.py", exit_code=3)["items"]] == ["missing"]
+    flyte("cache", "warm", "tasks.py")
+    assert [item["state"] for item in flyte.json("cache", "pull", "tasks.py")["items"]] == ["here"]
+    assert [item["state"] for item in flyte.json("cache", "push", "tasks.py")["items"]] == ["there"]
+    assert [item["state"] for item in flyte.json("cache", "push")["items"]] == ["there"] and flyte.json("cache", "pull")["items"] == []
+    assert "No registry is configured" in flyte("cache", "push").stderr
+    assert flyte.json("cache", "gc", "--remote")["removed"] == []
+
+
+def test_the_registrys_own_collection_takes_nothing_that_is_in_use(flyte: Shell, other: Shell, tmp_path: Path) -> None:
+    """It removes what has no tag, also where an index names it; what a record names has one, until the record goes."""
+    with serve(tmp_path / "registry") as server:
+        place = server.repository("x/y")
+        flyte("run", "--registry", place, "tasks.py", "hello")
+    garbage_collect(server, tmp_path)
+    with serve(tmp_path / "registry") as server:
+        place = server.repository("x/y")
+        assert bundle_of(other.json("run", "--registry", place, "tasks.py", "hello"))["from"] == place
+        age(flyte, place, 20)
+        flyte("cache", "gc", "--remote", "--registry", place)
+        assert at(place).tags() == []
+    garbage_collect(server, tmp_path)
+    with serve(tmp_path / "registry") as server:
+        assert list((server.folder).rglob("data")) == []
+
+
+def garbage_collect(server: Server, folder: Path) -> None:
+    """Collect the storage of a registry that has ended."""
+    config = folder / "collect.yml"
+    storage = f"{{filesystem: {{rootdirectory: {server.folder}}}, delete: {{enabled: true}}}}"
+    config.write_text(f"version: 0.1\nstorage: {storage}\nhttp: {{addr: 127.0.0.1:0}}\n")
+    command = ["docker-registry", "garbage-collect", "--delete-untagged", str(config)]
+    subprocess.run(command, check=True, capture_output=True)
+
+
+def test_what_a_registry_has_collected_is_published_again(flyte: Shell, other: Shell, place: str) -> None:
+    """A record whose artifact is gone counts for nothing: not for a check, not for `cache why`, not for warming."""
+    key, index = published_bundle(flyte, place)
+    at(place).delete_manifest(index.manifests[0].digest)
+    assert "not published" in flyte("cache", "warm", "--check", "--registry", place, "tasks.py", exit_code=3).stdout
+    assert bundle_of(other.json("cache", "why", "--registry", place, "tasks.py"))["state"] == "missing"
+    assert [item["state"] for item in flyte.json("cache", "push", "--registry", place, "tasks.py")["items"]] == ["published"]
+    assert bundle_of(other.json("cache", "why", "--registry", place, "tasks.py"))["key"] == key
+    flyte("cache", "warm", "--check", "--registry", place, "tasks.py")
+
+
+def test_a_bundle_of_two_records_stays_until_both_are_gone(flyte: Shell, place: str) -> None:
+    """Deleting one takes nothing of the other along."""
+    key, index = published_bundle(flyte, place)
+    twin = Key(Digest.of(b"another key of the same artifact"))
+    record = Record(twin, "bundle", index.manifests[0].digest, (), {"tree": "x"})
+    at(place).put_manifest(record_index(record, index.manifests[0], "default"), tag_of(twin))
+    kept = f"keep.{index.manifests[0].digest.hex}"
+    flyte("cache", "rm", "--remote", "--registry", place, key.hex[:12])
+    assert sorted(at(place).tags()) == sorted([kept, tag_of(twin)])
+    flyte("cache", "rm", "--remote", "--registry", place, twin)
+    assert at(place).tags() == []
 
 
 def test_a_key_is_forgotten(flyte: Shell, place: str) -> None:
@@ -404,7 +478,7 @@ def test_a_key_is_forgotten(flyte: Shell, place: str) -> None:
 def age(machine: Shell, place: str, days: float) -> None:
     """Publish all records of a repository anew, as they would have been some days ago."""
     repository = at(place)
-    for tag in repository.tags():
+    for tag in records(place):
         index = repository.manifest(tag)
         assert index is not None
         then = time.strftime("%Y-%m-%dT%H:%M:%S+00:00", time.gmtime(time.time() - days * 86400))
@@ -419,7 +493,7 @@ def test_collecting_a_repository(flyte: Shell, place: str) -> None:
     with open(flyte.project / "tasks.py", "a") as file:
         file.write("\n# other\n")
     flyte("run", "--registry", place, "--project", "theirs", "tasks.py", "hello")
-    manifest = at(place).manifest(at(place).tags()[0])
+    manifest = at(place).manifest(records(place)[0])
     assert manifest is not None
     at(place).put_manifest(Manifest.of_manifests(manifest.manifests), "default.development.env.v1")
     at(place).put_manifest(Manifest.of_manifests(manifest.manifests, annotations={"a": "b"}), "record.strange")
@@ -434,7 +508,7 @@ def test_collecting_a_repository(flyte: Shell, place: str) -> None:
     assert {"default.development.env.v1", "record.strange"} < set(at(place).tags()) and flyte.json(*collect)["removed"] == []
     kept = at(place).manifest("default.development.env.v1")
     assert kept is not None and all(at(place).manifest(each.digest) for each in kept.manifests)
-    assert "No repository is written to" in flyte("cache", "gc", "--remote", exit_code=2).stderr
+    assert "about this machine" in flyte(*collect, "--max-size", "1 GB", exit_code=2).stderr
 
 
 def test_collecting_a_folder_frees_its_space(flyte: Shell, tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ import pytest
 from tests.command import FLYTE, Shell
 from tests.faults import FaultProxy
 from tests.registries import Server, serve
-from tests.test_shared_cache import at
+from tests.test_shared_cache import at, records
 
 OTHER = """
 import flyte
@@ -39,16 +39,16 @@ def files(flyte: Shell) -> Shell:
 
 
 def test_the_second_warm_sends_nothing(files: Shell, repository: str) -> None:
-    """It asks once for each bundle, whatever its size; a run after it makes nothing, here and elsewhere."""
+    """It asks twice for each bundle, whatever its size; a run after it makes nothing, here and elsewhere."""
     first = files.json("cache", "warm", "--registry", repository, "tasks.py", "jobs/other.py")
     bundles = [node for node in first["nodes"] if node["kind"] == "bundle"]
     assert {(node["file"], node["state"], node["published"]) for node in bundles} == {
         ("tasks.py", "made", True),
         ("jobs/other.py", "made", True),
     }
-    assert len(at(repository).tags()) == 2
+    assert len(records(repository)) == 2
     second = files.json("cache", "warm", "--registry", repository, "tasks.py", "jobs/other.py")
-    assert second["counters"]["requests"] == 2 and second["counters"]["bytes_sent"] == second["counters"]["layers_made"] == 0
+    assert second["counters"]["requests"] == 4 and second["counters"]["bytes_sent"] == second["counters"]["layers_made"] == 0
     assert {node["from"] for node in second["nodes"]} == {"local"}
     assert files.json("run", "tasks.py", "hello")["counters"]["layers_made"] == 0
     assert files.json("get", "run")[0]["task"] == "t.hello" and len(files.json("get", "run")) == 1
@@ -82,20 +82,20 @@ def test_a_check_changes_nothing(files: Shell, repository: str) -> None:
 def test_what_the_registry_has_lost_is_published_again(files: Shell, repository: str) -> None:
     """Whatever this machine remembers."""
     files("cache", "warm", "--registry", repository, "tasks.py")
-    (tag,) = at(repository).tags()
+    (tag,) = records(repository)
     index = at(repository).manifest(tag)
     assert index is not None
     for digest in (index.digest, index.manifests[0].digest):
         at(repository).delete_manifest(digest)
     assert files.json("cache", "warm", "--registry", repository, "tasks.py")["counters"]["bytes_sent"] > 0
-    assert at(repository).tags() == [tag]
+    assert records(repository) == [tag]
 
 
 def test_one_file_that_fails_does_not_stop_the_others(files: Shell, repository: str) -> None:
     """It is named, in every form, and the command fails."""
     (files.project / "broken.py").write_text("import flyte\n1/0\n")
     done = files("cache", "warm", "--registry", repository, "broken.py", "tasks.py", exit_code=3)
-    assert "ZeroDivisionError" in done.stderr and "ready    tasks.py" in done.stderr and len(at(repository).tags()) == 1
+    assert "ZeroDivisionError" in done.stderr and "ready    tasks.py" in done.stderr and len(records(repository)) == 1
     document = files.json("cache", "warm", "--registry", repository, "broken.py", "tasks.py", exit_code=3)
     assert [error["file"] for error in document["errors"]] == ["broken.py"]
 

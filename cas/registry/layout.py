@@ -130,14 +130,14 @@ class LayoutRepository:
     def sweep(self, without: Collection[Digest], dry_run: bool) -> Iterator[tuple[Digest, int]]:
         """Remove the blobs that no tag leads to, and give each with its size in bytes. Waits for those who write.
 
-        The manifests `without` are counted as gone, and are not among those that are given.
+        Tags of the manifests `without` are counted as gone.
         """
         if not os.path.isdir(self._blobs.folder):
             return
         with locked(f"{self._folder}/.lock", exclusive=True):
             live = self._reachable(without)
             for digest, size in list(self._blobs.names()):
-                if digest not in live and digest not in without:
+                if digest not in live:
                     if not dry_run:
                         self._blobs.delete(digest)
                     yield digest, size

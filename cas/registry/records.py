@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from flyte_build.cas.digest import Digest, Key
+from flyte_build.cas.digest import Key
 from flyte_build.cas.records import Record
-from flyte_build.errors import RegistryCorrupt, RegistryRefused
+from flyte_build.errors import RegistryCorrupt
 
 from .descriptor import Descriptor
 from .manifest import Manifest
@@ -30,9 +30,9 @@ CREATED = "org.opencontainers.image.created"  # image-spec, annotations.md: RFC 
 
 @dataclass(frozen=True)
 class PublishedRecord:
-    """A record as it stands in a repository: `artifact` names a manifest, `published` are seconds since the epoch.
+    """A record as it stands in a repository, in an `index` of its own.
 
-    `digest` and `size` (in bytes) are those of the record's own index.
+    `artifact` names a manifest, `published` are seconds since the epoch.
     """
 
     key: Key
@@ -41,8 +41,7 @@ class PublishedRecord:
     project: str
     inputs: Mapping[str, Any]
     published: float
-    digest: Digest
-    size: int
+    index: Manifest
 
     @classmethod
     def parse(cls, manifest: Manifest) -> "PublishedRecord":
@@ -54,7 +53,7 @@ class PublishedRecord:
             published = datetime.fromisoformat(texts[CREATED]).timestamp()
             inputs = json.loads(texts[INPUTS])
             key = Key(Key.parse(texts[KEY]))
-            return cls(key, texts[KIND], manifest.manifests[0], texts[PROJECT], inputs, published, manifest.digest, len(manifest.data))
+            return cls(key, texts[KIND], manifest.manifests[0], texts[PROJECT], inputs, published, manifest)
         except (KeyError, ValueError, TypeError, OverflowError, RecursionError) as error:
             raise RegistryCorrupt(f"{manifest.digest} is no record", why=f"{error!r:.200}") from None
 
@@ -76,28 +75,24 @@ def record_index(record: Record, artifact: Descriptor, project: str) -> Manifest
     return Manifest.of_manifests([artifact], artifact_type=TYPE, annotations=annotations)
 
 
-def delete_record(repository: Repository, digest: Digest) -> None:
-    """Remove a record by its own digest. Raises `RegistryRefused` where the registry does not allow it."""
+def read_record(repository: Repository, tag: str) -> PublishedRecord | None:
+    """The record under its tag; None for what is none, or another's. Raises `RegistryError`."""
     try:
-        repository.delete_manifest(digest)
-    except RegistryRefused as error:
-        raise RegistryRefused(
-            f"{repository.name} does not allow deletion",
-            why=error.why,
-            hint=f"Switch it on in the registry, or let the registry's own rules remove tags that begin with `{PREFIX}`.",
-        ) from None
+        index = repository.manifest(tag)
+        record = index and PublishedRecord.parse(index)
+        return record if record and tag_of(record.key) == tag else None
+    except RegistryCorrupt:
+        return None
+
+
+def has_artifact(repository: Repository, key: Key) -> bool:
+    """Whether a repository has what a key produced, and not only the record of it. Raises `RegistryError`."""
+    record = read_record(repository, tag_of(key))
+    return record is not None and repository.manifest(record.artifact.digest) is not None
 
 
 def published_records(repository: Repository) -> Iterator[PublishedRecord]:
     """All records in a repository; what stands under a record's tag and is none is passed over."""
-
-    def read(tag: str) -> PublishedRecord | None:
-        try:
-            manifest = repository.manifest(tag)
-            record = manifest and PublishedRecord.parse(manifest)
-            return record if record and tag_of(record.key) == tag else None
-        except RegistryCorrupt:
-            return None
-
+    tags = [tag for tag in repository.tags() if tag.startswith(PREFIX)]
     with ThreadPoolExecutor(_PARALLEL) as pool:
-        yield from filter(None, pool.map(read, [tag for tag in repository.tags() if tag.startswith(PREFIX)]))
+        yield from filter(None, pool.map(lambda tag: read_record(repository, tag), tags))

@@ -6,21 +6,24 @@ what could not be published is published by a later command.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from flyte_build.cas.cache import Cache
-from flyte_build.cas.digest import Digest, Key
+from flyte_build.cas.digest import Digest, Key, is_hex
 from flyte_build.cas.records import Record
 from flyte_build.errors import BlobMissing, FlyteError, RegistryError, RegistryUnreachable, StoreError
 
+from .keeping import keep_tag
 from .ledger import Ledger
 from .manifest import Manifest
-from .records import PublishedRecord, delete_record, published_records, record_index, tag_of
+from .records import PublishedRecord, has_artifact, published_records, read_record, record_index, tag_of
 from .repository import Repository
 from .transfer import Progress, Transfer
 
 _MANY = 20  # Keys that are rather looked for in the list of all tags.
+_PARALLEL = 8
 
 
 @dataclass(frozen=True)
@@ -59,7 +62,15 @@ class SharedCache:
         self._offers: dict[Key, Offer | None] = {}
 
     def find(self, key: Key) -> Offer | None:
-        """What the first repository that knows a key has under it."""
+        """What the first repository that knows a key has under it; nothing, if it has lost that."""
+        offer = self._find(key)
+        try:
+            return offer if offer and offer.repository.manifest(offer.record.artifact.digest) else None
+        except RegistryError as error:
+            self._fail(str(offer.repository.name) if offer else "", error)
+            return None
+
+    def _find(self, key: Key) -> Offer | None:
         if key not in self._offers:
             self._offers[key] = next(filter(None, (self._ask(repository, key) for repository in self._reads)), None)
         return self._offers[key]
@@ -95,7 +106,7 @@ class SharedCache:
         `accept` looks at the artifact, whose blobs are here by then, and gives what must stay for it; it raises a `FlyteError` for what is
         not what the key asks for.
         """
-        offer = self.find(key)
+        offer = self._find(key)
         if offer is None:
             return None
         found = offer.record
@@ -133,39 +144,53 @@ class SharedCache:
                     self._fail(offer.place, error)
         return ""
 
-    def lacking(self, keys: Iterable[Key], anywhere: bool) -> set[Key]:
-        """The keys of which the repository that is written to has no record; with `anywhere`, and no other that is read has one.
+    def lacking(self, artifacts: Mapping[Key, Digest | None], anywhere: bool) -> set[Key]:
+        """The keys whose artifact the repository that is written to has not; with `anywhere`, and no other that is read has one.
 
-        Raises `RegistryError` if that cannot be told of the one that is written to.
+        The artifacts here are given where they are known. Raises `RegistryError` if it cannot be told of the repository that is written to.
         """
         write = self._write
         if write is None:
             return set()
-        absent = self._absent(write, keys)
+        absent = self._absent(write, artifacts)
         for repository in self._reads if anywhere else ():
             if repository.name != write.name and str(repository.name) not in self._failed:
                 try:
-                    absent = self._absent(repository, absent)
+                    absent = self._absent(repository, {key: artifacts[key] for key in absent})
                 except RegistryError as error:
                     self._fail(str(repository.name), error)
         return absent
 
-    def _absent(self, repository: Repository, keys: Iterable[Key]) -> set[Key]:
-        """The keys of which a repository has no record; what was found there already is not asked for again."""
-        asked = [key for key in keys if not ((offer := self._offers.get(key)) and offer.repository.name == repository.name)]
+    def _absent(self, repository: Repository, artifacts: Mapping[Key, Digest | None]) -> set[Key]:
+        """The keys whose artifact a repository has not. Of many, those are told by the list of tags for which it says all."""
+        asked = set(artifacts)
         if len(asked) > _MANY:
             tags = set(repository.tags())
-            return {key for key in asked if tag_of(key) not in tags}
-        return {key for key in asked if repository.manifest(tag_of(key)) is None}
+            asked = {key for key, artifact in artifacts.items() if not artifact or not {tag_of(key), keep_tag(artifact)} <= tags}
+            unknown = {key for key in asked if tag_of(key) not in tags}
+            return unknown | self._without_artifact(repository, asked - unknown)
+        return self._without_artifact(repository, asked)
 
-    def remove(self, key: Key) -> bool:
-        """Remove the record of a key from the repository that is written to, and say whether there was one. Raises `RegistryError`."""
-        found = self._write.manifest(tag_of(key)) if self._write else None
-        if found is None or self._write is None:
-            return False
-        delete_record(self._write, found.digest)
-        self._ledger.drop(self._write.name, key)
-        return True
+    def _without_artifact(self, repository: Repository, keys: Iterable[Key]) -> set[Key]:
+        with ThreadPoolExecutor(_PARALLEL) as pool:
+            asked = list(keys)
+            return {key for key, there in zip(asked, pool.map(lambda key: has_artifact(repository, key), asked), strict=True) if not there}
+
+    def published(self, start: str) -> list[PublishedRecord]:
+        """The records, in the repository that is written to, of the keys that begin with `start`. Raises `RegistryError`."""
+        if self._write is None:
+            return []
+        wanted = tag_of(Key(start))
+        tags = [wanted] if is_hex(start.removeprefix("sha256:")) else [tag for tag in self._write.tags() if tag.startswith(wanted)]
+        return [record for tag in tags if (record := read_record(self._write, tag))]
+
+    def remove(self, record: PublishedRecord) -> None:
+        """Remove one of the records that `published` gives. Raises `RegistryError`."""
+        from .collection import delete_record
+
+        assert self._write is not None
+        delete_record(self._write, record)
+        self._ledger.drop(self._write.name, record.key)
 
     def publish(self) -> list[Record]:
         """Publish all that is owed; gives the records. What fails stays owed, and is said."""
@@ -193,12 +218,13 @@ class SharedCache:
         index = record_index(record, manifest.descriptor, self._project)
         tag = tag_of(record.key)
         with repository.writing():
-            self._transfer.push(manifest, repository)
+            keep = keep_tag(manifest.digest)
+            self._transfer.push(manifest, repository, keep)
             try:
                 repository.put_manifest(index, tag)
             except BlobMissing:  # The artifact was collected in between.
                 self._ledger.forget(repository.name)
-                self._transfer.push(manifest, repository)
+                self._transfer.push(manifest, repository, keep)
                 repository.put_manifest(index, tag)
         kept = repository.manifest(tag)
         theirs = PublishedRecord.parse(kept) if kept else None
@@ -217,5 +243,5 @@ class SharedCache:
             return
         self._failed.add(place)
         why = ": ".join(part.rstrip(".") for part in (error.what, error.why) if part)
-        later = "; what it makes is published by a later one" if self._write and str(self._write.name) == place else ""
+        later = "; what is made here is published by a later command" if self._write and str(self._write.name) == place else ""
         self._said(f"{why}. This command goes on without it{later}." + (f" {error.hint}" if error.hint else ""))
