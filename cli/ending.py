@@ -26,8 +26,10 @@ def run_and_report(console: Console, runner: Runner, variable: str, inputs: Mapp
             console.note(f"  {outcome.state:7} {outcome.node.kind:10} {outcome.node.name}  {outcome.why or outcome.key}")
     try:
         report(console, finished, runner.stores, outcomes, local=runner.settings.engine == "local")
-    finally:
+    except click.exceptions.Exit:  # The task has failed. An interruption is none: it ends the waiting, too.
         runner.finish()
+        raise
+    runner.finish()
 
 
 def report(console: Console, finished: Finished, stores: Stores, outcomes: Sequence[Outcome] = (), local: bool = False) -> None:
