@@ -115,7 +115,9 @@ def run_command(args: list[str], spare: "Worker | None") -> int:
         return 0
     except click.exceptions.Exit as error:
         return error.exit_code
-    except (click.Abort, KeyboardInterrupt):
+    except click.Abort:  # At a question, before anything was done.
+        return _print_error(args, "Interrupted", "Interrupted", "", "", 130)
+    except KeyboardInterrupt:
         return _print_error(args, "Interrupted", "Interrupted", "", "What was prepared stays cached.", 130)
     except click.exceptions.NoArgsIsHelpError as error:
         print(error.format_message(), file=sys.stderr)

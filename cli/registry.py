@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING
 
 import click
 
 from flyte_build.errors import UsageError
 
 from .console import Console
-
-if TYPE_CHECKING:
-    from flyte_build.cas.registry.name import RepositoryName
 
 
 @click.group()
@@ -29,19 +25,26 @@ def login(console: Console, host: str, username: str | None, password_stdin: boo
     """Check credentials for the registry at HOST, and keep them where docker and other tools keep theirs."""
     from flyte_build.cas.registry import credentials
     from flyte_build.cas.registry.login import check_login
+    from flyte_build.cas.registry.name import RepositoryName
 
-    name = _repository(host)
+    name = RepositoryName.of_registry(host)
+    command = f"flyte registry login -u {username or 'NAME'} --password-stdin {name.host}"
+    if not password_stdin and not sys.stdin.isatty():
+        raise UsageError("Nobody can be asked for the password", why="Standard input is no terminal.", hint=f"Give it to: {command}")
     if username is None:
         if password_stdin:
-            raise UsageError("--password-stdin needs a user's name", hint=f"flyte registry login -u NAME --password-stdin {name.host}")
+            raise UsageError("--password-stdin needs a user's name", hint=command)
         username = click.prompt("Username", err=True)
     password = sys.stdin.readline().rstrip("\r\n") if password_stdin else click.prompt("Password", hide_input=True, err=True)
     if not username or not password:
         raise UsageError("The user's name or the password is empty")
-    check_login(name, username, password)
-    where = credentials.keep(name.host, username, password)
+    if ":" in username:
+        raise UsageError("A user's name cannot have a colon", hint=command.replace(username, "NAME"))
+    where = credentials.keep(name.host, username, password) if check_login(name, username, password) else None
     if console.json:
         console.document({"host": name.host, "username": username, "kept_in": where})
+    elif where is None:
+        console.print(f"{name.host} wants no login; nothing was kept")
     else:
         console.print(f"Logged in to {name.host} as {username}; the credentials are in {where}")
 
@@ -52,17 +55,11 @@ def login(console: Console, host: str, username: str | None, password_stdin: boo
 def logout(console: Console, host: str) -> None:
     """Forget the credentials for the registry at HOST."""
     from flyte_build.cas.registry import credentials
+    from flyte_build.cas.registry.name import RepositoryName
 
-    name = _repository(host).host
+    name = RepositoryName.of_registry(host).host
     known = credentials.forget(name)
     if console.json:
         console.document({"host": name, "forgotten": known})
     else:
         console.print(f"Logged out of {name}" if known else f"There were no credentials for {name}")
-
-
-def _repository(host: str) -> "RepositoryName":
-    """Some repository of a registry; `host` may begin with a scheme. Raises `ReferenceInvalid`."""
-    from flyte_build.cas.registry.name import RepositoryName
-
-    return RepositoryName.parse(f"{host.rstrip('/')}/any")

@@ -17,10 +17,10 @@ import pytest
 
 from flyte_build.cas.cache import Cache
 from flyte_build.cas.digest import Digest
-from flyte_build.cas.registry.layout import LayoutRepository
+from flyte_build.cas.registry.layout import TAG, LayoutRepository
 from flyte_build.cas.registry.manifest import Manifest
 from flyte_build.cas.registry.records import PublishedRecord, record_index, tag_of
-from flyte_build.errors import BlobMissing, RegistryCorrupt, RegistryError, RegistryUnreachable
+from flyte_build.errors import BlobMissing, RegistryCorrupt, RegistryError, RegistryRefused, RegistryUnreachable
 from tests.clients import WITH_TESTS, artifact_of, blob_of, download, no_settings, repository_of, transfer_of, upload  # noqa: F401
 from tests.conftest import as_root, flip, make_bundle, mounted, opened, write_files
 from tests.needs import need
@@ -92,8 +92,9 @@ NO_INDEXES = {
     "cut": b'{"schemaVersion": 2, "manif',
     "list": b"[]",
     "null": b'{"manifests": null}',
-    "texts": b'{"manifests": ["a"]}',
-    "annotations": b'{"manifests": [{"annotations": ["a"]}]}',
+    "object": b'{"manifests": {}}',
+    "text": b'{"manifests": ""}',
+    "nothing": b"{}",
     "deep": b"[" * 200_000,
     "binary": b"\xff\xfe\0",
 }
@@ -106,12 +107,102 @@ def test_an_index_that_is_none_is_an_error_and_is_not_overwritten(tmp_path: Path
     transfer_of(cache).push(manifest, repository, "tag")
     (tmp_path / "layout" / "index.json").write_bytes(index)
     for ask in (lambda: repository.manifest("tag"), repository.tags, lambda: repository.put_manifest(manifest, "tag")):
-        with pytest.raises(RegistryCorrupt, match=r"index .* is malformed"):
+        with pytest.raises(RegistryCorrupt, match=r"index\.json of oci:.*/layout is malformed"):
             ask()
     assert (tmp_path / "layout" / "index.json").read_bytes() == index
     (tmp_path / "layout" / "index.json").unlink()
     repository.put_manifest(manifest, "tag")
     assert repository.manifest("tag") == manifest
+
+
+STRANGE = {
+    "text": "a",
+    "null": None,
+    "list": [],
+    "no-digest": {"mediaType": "a", "size": 1, "annotations": {TAG: "strange"}},
+    "digest": {"mediaType": "a", "digest": "sha512:0", "size": 1, "annotations": {TAG: "strange"}},
+    "size": {"mediaType": "a", "digest": str(Digest.of(b"")), "size": "1", "annotations": {TAG: "strange"}},
+    "annotations": {"mediaType": "a", "digest": str(Digest.of(b"")), "size": 1, "annotations": ["a"]},
+}
+
+
+@pytest.mark.parametrize("entry", STRANGE.values(), ids=STRANGE)
+def test_a_strange_entry_is_left_alone_and_kept(tmp_path: Path, cache: Cache, entry: Any) -> None:
+    """All else works: reading, writing, deleting and sweeping. Whoever asks for it is told where it is."""
+    repository = repository_of(f"oci:{tmp_path}/layout")
+    assert isinstance(repository, LayoutRepository)
+    one, two = artifact_of(cache, b"one"), artifact_of(cache, b"two")
+    transfer_of(cache).push(one, repository, "one")
+    path = tmp_path / "layout" / "index.json"
+    index = json.loads(path.read_text())
+    path.write_text(json.dumps({**index, "manifests": [entry, *index["manifests"]]}))
+    transfer_of(cache).push(two, repository, "two")
+    assert repository.manifest("one") == one and repository.manifest("two") == two
+    repository.delete_manifest(two.digest)
+    assert {digest for digest, _ in repository.sweep(set(), dry_run=False)} == {Digest.of(b"two")}
+    assert transfer_of(cache).pull(one.digest, repository) == one
+    assert json.loads(path.read_text())["manifests"] == [entry, *index["manifests"]]
+    if isinstance(entry, dict) and TAG in entry["annotations"]:
+        with pytest.raises(RegistryCorrupt, match=f"strange in the index of oci:{tmp_path}/layout"):
+            repository.manifest("strange")
+
+
+def test_a_folder_that_holds_other_things_is_not_made_a_layout(tmp_path: Path, cache: Cache) -> None:
+    """It is left as it is: a `.gitignore` would hide all that is there."""
+    (tmp_path / "project").mkdir()
+    (tmp_path / "project" / "main.py").write_text("")
+    repository = repository_of(f"oci:{tmp_path}/project")
+    assert repository.tags() == [] and repository.manifest("tag") is None
+    with pytest.raises(RegistryRefused, match=f"oci:{tmp_path}/project holds other things") as raised:
+        transfer_of(cache).push(artifact_of(cache, b"layer"), repository, "tag")
+    assert "main.py" in raised.value.why and f"oci:{tmp_path}/project/cache" in raised.value.hint
+    assert [each.name for each in (tmp_path / "project").iterdir()] == ["main.py"]
+    (tmp_path / "empty").mkdir()
+    transfer_of(cache).push(artifact_of(cache, b"layer"), repository_of(f"oci:{tmp_path}/empty"), "tag")
+    assert (tmp_path / "empty" / ".gitignore").exists()
+
+
+def test_the_layout_of_another_tool_gets_no_gitignore_and_what_it_lacks(tmp_path: Path, cache: Cache) -> None:
+    (tmp_path / "oci-layout").write_text('{"imageLayoutVersion": "1.0.0"}')
+    (tmp_path / "other.txt").write_text("")
+    repository = repository_of(f"oci:{tmp_path}")
+    assert repository.tags() == [] and not repository.has(blob_of(b""))
+    manifest = artifact_of(cache, b"layer")
+    transfer_of(cache).push(manifest, repository, "tag")
+    assert repository.manifest("tag") == manifest and not (tmp_path / ".gitignore").exists()
+
+
+def test_what_was_made_by_halves_is_completed(tmp_path: Path, cache: Cache) -> None:
+    """By a process that was killed, at any step."""
+    manifest = artifact_of(cache, b"layer")
+    whole = tmp_path / "whole"
+    transfer_of(cache).push(manifest, repository_of(f"oci:{whole}"), "tag")
+    (whole / "oci-layout").unlink()
+    transfer_of(cache).push(manifest, repository_of(f"oci:{whole}"), "again")
+    assert sorted(repository_of(f"oci:{whole}").tags()) == ["again", "tag"] and (whole / "oci-layout").exists()
+
+
+@pytest.mark.parametrize(
+    ("layout", "error", "words"),
+    [
+        ('{"imageLayoutVersion": "9.0.0"}', RegistryRefused, 'is a layout of version "9.0.0"'),
+        ('{"imageLayoutVersion": null}', RegistryRefused, "is a layout of version null"),
+        ("", RegistryCorrupt, "oci-layout of .* is malformed"),
+        ("[]", RegistryCorrupt, "oci-layout of .* is malformed"),
+    ],
+)
+def test_a_layout_of_another_version_is_refused(tmp_path: Path, cache: Cache, layout: str, error: type[RegistryError], words: str) -> None:
+    transfer_of(cache).push(artifact_of(cache, b"layer"), repository_of(f"oci:{tmp_path}/layout"), "tag")
+    (tmp_path / "layout" / "oci-layout").write_text(layout)
+    for ask in (
+        lambda it: it.manifest("tag"),
+        lambda it: it.tags(),
+        lambda it: it.has(blob_of(b"")),
+        lambda it: transfer_of(cache).push(artifact_of(cache, b"layer"), it, "more"),
+        lambda it: list(it.sweep(set(), dry_run=False)),
+    ):
+        with pytest.raises(error, match=words):
+            ask(repository_of(f"oci:{tmp_path}/layout"))
 
 
 def test_an_entry_that_names_what_is_not_there_is_no_manifest(tmp_path: Path, cache: Cache) -> None:
@@ -172,6 +263,10 @@ def test_a_folder_that_is_full_or_cannot_be_written_is_still_read(tmp_path: Path
         assert again.manifest("tag") == manifest and download(again, cache, manifest.layers[0]) == b"layer"
         with pytest.raises(RegistryError, match="Read-only"):
             transfer_of(cache).push(artifact_of(cache, b"more"), again, "more")
+        assert isinstance(again, LayoutRepository)
+        with pytest.raises(RegistryUnreachable, match=f"oci:{folder}/layout cannot be used") as raised:
+            list(again.sweep(set(), dry_run=False))
+        assert "FLYTE_HOME" not in str(raised.value)
 
 
 def test_a_sweep_keeps_what_tags_lead_to(tmp_path: Path, cache: Cache) -> None:

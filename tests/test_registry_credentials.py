@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import base64
+import json
 import os
 import ssl
 import time
 import uuid
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from math import inf
 from pathlib import Path
+from threading import Barrier
 
 import pytest
 
 from flyte_build.cas.cache import Cache
+from flyte_build.cas.counters import Counters
 from flyte_build.cas.digest import Digest
+from flyte_build.cas.registry.connection import Connections
 from flyte_build.cas.registry.name import RepositoryName
 from flyte_build.errors import (
     RegistryDenied,
@@ -23,6 +29,7 @@ from flyte_build.errors import (
 from tests.clients import (
     LOGIN,
     artifact_of,
+    blob_of,
     download,
     log_in,
     no_settings,  # noqa: F401
@@ -202,6 +209,95 @@ def test_a_token_is_preferred_where_there_is_a_choice(challenge: str) -> None:
         assert tokens.requests[0].path == "/token?service=s"
         assert registry.requests[1].headers["Authorization"] == "Bearer abc"
         assert len(registry.requests) <= 4
+
+
+def test_a_token_serves_for_rights_in_any_order() -> None:
+    """Registries name them at random; two threads that are asked for them at once have one token."""
+    orders, both = iter(["pull,push", "push,pull"]), Barrier(2, timeout=60)
+
+    class Registry(Listener):
+        def respond(self, exchange: Exchange) -> Answer:
+            exchange.drain()
+            if exchange.path.startswith("/token"):
+                return Answer.of(200, [], b'{"token": "abc"}')
+            if exchange.headers["Authorization"]:
+                return Answer.of(200, [], b"")
+            both.wait()
+            realm = f'Bearer realm="{self.url}/token",service="s",scope="repository:x:{next(orders)}"'
+            return Answer.of(401, [("WWW-Authenticate", realm)], b"")
+
+    with Registry() as registry, ThreadPoolExecutor(2) as pool:
+        assert all(pool.map(repository_of(registry.repository("x")).has, [blob_of(b"")] * 2))
+        assert len(registry.seen("GET", "/token")) == 1
+
+
+AUTH = base64.b64encode(":".join(LOGIN).encode()).decode()
+
+
+@pytest.mark.parametrize(
+    "document",
+    [
+        {"HOST": {"auth": AUTH}},
+        {"HOST": {"auth": f"{AUTH[:10]}\n{AUTH[10:]}\r\n"}},
+        {"HOST": {"username": LOGIN[0], "password": LOGIN[1]}},
+        {"https://HOST/v1/": {"auth": AUTH}},
+        {"https://HOST": {"auth": AUTH}},
+        {"http://HOST/v2": {"auth": AUTH}},
+        {"https://HOST/v1/": {"auth": "x"}, "HOST": {"auth": AUTH}},
+    ],
+)
+@pytest.mark.parametrize("way", ["file", "variable"])
+def test_credentials_are_understood_as_other_tools_write_them(
+    closed: Server, monkeypatch: pytest.MonkeyPatch, document: dict[str, dict[str, str]], way: str
+) -> None:
+    text = json.dumps({"auths": {name.replace("HOST", closed.host): entry for name, entry in document.items()}})
+    if way == "file":
+        Path(os.environ["DOCKER_CONFIG"], "config.json").write_text(text)
+    else:
+        monkeypatch.setenv("DOCKER_AUTH_CONFIG", text)
+    assert repository_of(closed.repository("main")).manifest("tag") is None
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("hunter2secret", "{} is no JSON text."),
+        ('["hunter2secret"]', "{} is no JSON object."),
+        ('{"auths": ["hunter2secret"]}', "`auths` in {} is no JSON object."),
+        ('{"auths": {"HOST": "hunter2secret"}}', "The entry for HOST in {} is no JSON object."),
+        *(
+            ('{"auths": {"HOST": {"auth": AUTH}}}'.replace("AUTH", auth), "`auth` for HOST in {} is not the base64 of `user:password`.")
+            for auth in ("5", '"hunter2secret"', '"hunter2 secret"', '"hunter2\\nX: y"', '"hunter2\u00e9"', '"aHVudGVyMg=="', f'"{AUTH} "')
+        ),
+    ],
+)
+def test_credentials_that_are_none_are_neither_sent_nor_shown(monkeypatch: pytest.MonkeyPatch, text: str, why: str) -> None:
+    """It is said where they stand."""
+    path = Path(os.environ["DOCKER_CONFIG"], "config.json")
+    with Stranger('Basic realm="x"') as registry:
+        text, why = text.replace("HOST", registry.host), why.replace("HOST", registry.host)
+        for place in (str(path), "DOCKER_AUTH_CONFIG"):
+            if place == str(path):
+                path.write_text(text)
+            else:
+                monkeypatch.setenv(place, text)
+            with pytest.raises(RegistryDenied, match="could not be read") as raised:
+                repository_of(registry.repository("x")).manifest("tag")
+            assert raised.value.why == why.format(place) and "hunter2" not in str(raised.value)
+        assert [each.headers["Authorization"] for each in registry.requests] == [None, None]
+
+
+def test_a_helper_that_cannot_be_run_is_named(closed: Server) -> None:
+    Path(os.environ["DOCKER_CONFIG"], "config.json").write_text('{"credsStore": "nope"}')
+    with pytest.raises(RegistryDenied, match=r"docker-credential-nope, which .*config\.json names, cannot be run"):
+        repository_of(closed.repository("main")).manifest("tag")
+
+
+def test_a_header_that_cannot_be_sent_is_not_shown() -> None:
+    with Recorder() as registry, pytest.raises(RegistryRefused, match="cannot be asked") as raised:
+        name = RepositoryName.parse(registry.repository("x"))
+        Connections(name, Counters()).send("GET", f"{registry.url}/", {"Authorization": "Basic hunter2\nX: y"})
+    assert "hunter2" not in str(raised.value) and not registry.requests
 
 
 def test_one_repository_can_be_closed_to_a_login(tokens: Server, path: str, cache: Cache) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import shutil
 import time
 import uuid
 from collections.abc import Callable, Iterator
@@ -27,8 +29,10 @@ from flyte_build.cas.registry.manifest import Manifest
 from flyte_build.cas.registry.name import RepositoryName, redacted
 from flyte_build.cas.registry.opening import open_repository
 from flyte_build.cas.registry.patience import Patience
+from flyte_build.cas.registry.records import CREATED, INPUTS, KEY, KIND, PROJECT, TYPE, PublishedRecord
 from flyte_build.cas.registry.repository import Repository
 from flyte_build.errors import (
+    BlobMissing,
     ReferenceInvalid,
     RegistryCorrupt,
     RegistryDenied,
@@ -149,6 +153,29 @@ def test_a_registry_that_never_answers_is_given_up_soon(
             act(repository_of(proxy.repository(path), patience=0.5), other, kept)
 
 
+def test_errors_of_the_server_are_no_answer(proxy: FaultProxy, path: str, kept: Manifest, cache: Cache) -> None:
+    """A registry that gives nothing else has no more time than one that gives nothing."""
+    proxy.on(".*", **ALWAYS).answers(500)
+    with pytest.raises(RegistryUnreachable, match="500"):
+        repository_of(proxy.repository(path), patience=0).has(kept.layers[0])
+    assert len(proxy.requests) == 1
+
+
+def test_why_there_is_no_answer_is_said_in_plain_words(proxy: FaultProxy, path: str) -> None:
+    def why(place: str, patience: float) -> str:
+        with pytest.raises(RegistryUnreachable) as raised:
+            repository_of(place, patience=patience).manifest("tag")
+        return f"{raised.value.what}: {raised.value.why}".replace(place, "PLACE")
+
+    proxy.on("GET").stalls(600)
+    assert why(proxy.repository(path), 0.5) == "PLACE does not answer: There was no answer within 1 s."
+    proxy.on("GET", times=2).closes()
+    assert why(proxy.repository(path), 0) == "PLACE cannot be reached: The other side ended the connection."
+    with proxy.down():
+        assert why(proxy.repository(path), 0) == "PLACE cannot be reached: Failed to establish a new connection: Connection refused."
+    assert why("nowhere.invalid/x", 0).startswith("PLACE cannot be reached: Failed to resolve 'nowhere.invalid'")
+
+
 def test_look_ups_share_their_patience(proxy: FaultProxy, path: str) -> None:
     """Of all repositories of a command; what was used up by one is not there for another."""
     patience = Patience(1.5)
@@ -248,6 +275,17 @@ def test_a_body_that_is_short_without_saying_so_is_completed(proxy: FaultProxy, 
     assert ranges(proxy) == [None, f"bytes={len(DATA) - 7}-"]
 
 
+def test_a_blob_that_is_too_short_in_the_registry_is_said_to_be(tmp_path: Path, cache: Cache) -> None:
+    with serve(tmp_path / "registry") as server, opened(tmp_path / "other") as other:
+        manifest = artifact_of(cache, DATA)
+        repository = repository_of(server.repository("main"))
+        transfer_of(cache).push(manifest, repository, "tag")
+        os.truncate(server.blob(str(Digest.of(DATA))), 1_000_000)
+        with pytest.raises(RegistryCorrupt, match="has other bytes than") as raised:
+            transfer_of(other).pull(manifest.digest, repository)
+        assert raised.value.why == "They are 1,000,000, and should be 3,000,000."
+
+
 # Uploads that break off.
 
 
@@ -334,7 +372,66 @@ def test_a_blob_that_was_collected_meanwhile_is_sent_again(tmp_path: Path, cache
             transfer_of(cache).push(manifest, repository, "four")
 
 
+@pytest.mark.parametrize("kind", ["application/json", "text/plain", ""])
+def test_a_refusal_keeps_its_reason(proxy: FaultProxy, path: str, kept: Manifest, kind: str) -> None:
+    """Whatever type it has, and also where it could have said that TLS is wanted: so it is known that blobs are missing."""
+    body = b'{"errors": [{"code": "MANIFEST_BLOB_UNKNOWN", "message": "gone"}]}'
+    proxy.on("PUT").answers(400, {"Content-Type": kind} if kind else {}, body)
+    with pytest.raises(BlobMissing) as raised:
+        repository_of(proxy.repository(path)).put_manifest(kept, "more")
+    assert raised.value.why == "It answered 400 (MANIFEST_BLOB_UNKNOWN: gone)."
+
+
+def test_a_repository_that_the_registry_has_lost_is_sent_again(tmp_path: Path, cache: Cache) -> None:
+    """All of it, though the ledger remembers it there."""
+    with serve(tmp_path / "registry") as server:
+        repository = repository_of(server.repository("main"))
+        manifest = artifact_of(cache, DATA)
+        transfer_of(cache).push(manifest, repository, "one")
+        shutil.rmtree(server.folder / "docker/registry/v2/repositories/main")
+        transfer_of(cache).push(manifest, repository, "two")
+        with opened(tmp_path / "other") as other:
+            assert transfer_of(other).pull(manifest.digest, repository_of(server.repository("main"))) == manifest
+
+
 # What comes is not what was asked for.
+
+
+def test_what_is_no_registry_is_named(proxy: FaultProxy, path: str) -> None:
+    page = {"Content-Type": "text/html"}
+    for status, ask in ((200, lambda it: it.manifest("tag")), (200, lambda it: it.tags()), (404, lambda it: it.tags())):
+        proxy.on("GET").answers(status, page, b"<html>")
+        with pytest.raises(RegistryCorrupt, match=f"{proxy.host} answers as no registry does") as raised:
+            ask(repository_of(proxy.repository(path)))
+        assert f"It answered {status} with text/html" in raised.value.why
+    proxy.on("GET").answers(404, page, b"<html>")
+    assert repository_of(proxy.repository(path)).manifest("tag") is None
+    proxy.on("GET").answers(404, {"Docker-Distribution-Api-Version": "registry/2.0"})
+    assert repository_of(proxy.repository(path)).tags() == []
+
+
+@pytest.mark.parametrize(
+    "body", [b"{", b"{}", b"[]", b'{"manifests": []}', b'{"manifests": [{}]}', b'{"manifests": [{"digest": 1, "size": 1}]}']
+)
+def test_errors_are_said_in_words(proxy: FaultProxy, path: str, body: bytes) -> None:
+    """And not in Python's."""
+    proxy.on("GET").answers(200, body=body)
+    with pytest.raises(RegistryCorrupt) as raised:
+        manifest = repository_of(proxy.repository(path)).manifest("tag")
+        assert manifest is not None
+        PublishedRecord.parse(manifest)
+    assert not re.search(r"Error|Expecting|None|object has|line \d", str(raised.value)), str(raised.value)
+
+
+@pytest.mark.parametrize("change", [{KEY: "a"}, {CREATED: "soon"}, {INPUTS: "{"}, {INPUTS: "[]"}, {KIND: None}])
+def test_a_record_that_is_none_says_why(change: dict[str, str | None]) -> None:
+    texts = {KEY: ZERO, KIND: "bundle", PROJECT: "p", INPUTS: "{}", CREATED: "2026-01-01T00:00:00+00:00"}
+    artifact = Descriptor(JSON, Digest.of(b""), 0)
+    assert PublishedRecord.parse(Manifest.of_manifests([artifact], artifact_type=TYPE, annotations=texts)).kind == "bundle"
+    changed = {name: text for name, text in {**texts, **change}.items() if text is not None}
+    with pytest.raises(RegistryCorrupt, match="is no record") as raised:
+        PublishedRecord.parse(Manifest.of_manifests([artifact], artifact_type=TYPE, annotations=changed))
+    assert next(iter(change)) in raised.value.why and "Error" not in raised.value.why
 
 
 @pytest.mark.parametrize(

@@ -247,6 +247,21 @@ def test_what_a_deployment_needed_is_shared_too(flyte: Shell, other: Shell, plac
     assert bundle_of(other.json("run", "--registry", place, "tasks.py", "hello"))["from"] == place
 
 
+def test_a_bundle_of_a_deployment_and_a_record_stays_until_both_are_gone(flyte: Shell, other: Shell, place: str) -> None:
+    """Deleting the deployment leaves what runs find, and collecting leaves what is deployed."""
+    flyte("deploy", "--version", "v1", "--registry", place, "tasks.py")
+    (record,) = records(place)
+    index = at(place).manifest(record)
+    assert index is not None
+    kept = f"keep.{index.manifests[0].digest.hex}"
+    flyte("cache", "rm", "--remote", "--registry", place, record.removeprefix("record."))
+    assert kept in at(place).tags() and records(place) == []
+    assert other("run", "--registry", place, "deployed-task", "t.hello:v1").stdout == "Hello, World!\n"
+    flyte("cache", "warm", "--registry", place, "tasks.py")
+    flyte("delete", "deployment", "--registry", place, "t:v1")
+    assert sorted(at(place).tags()) == sorted([kept, record])
+
+
 def test_from_python(flyte: Shell, other: Shell, place: str) -> None:
     """`flyte.run` publishes and fetches as the command does."""
     text = "\n".join(["import tasks, flyte", "flyte.init()", "print(flyte.run(tasks.hello))"])

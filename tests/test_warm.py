@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import json
-import subprocess
 from pathlib import Path
 
 import pytest
 
-from tests.command import FLYTE, Shell
+from tests.command import Shell
 from tests.faults import FaultProxy
-from tests.registries import Server, serve
+from tests.registries import Server
 from tests.test_shared_cache import at, records
 
 OTHER = """
@@ -117,25 +115,3 @@ def test_the_summary_for_a_job_page(files: Shell, tmp_path: Path) -> None:
     head, title, _, columns, *rows = page.read_text().splitlines()
     assert head == "before" and title == "### flyte cache warm: 2 of 2 files ready" and columns == "| file | what | state | from | why |"
     assert rows[1:3] == ["| tasks.py | bundle | made |  | first time |", "| jobs/other.py | bundle | made |  | first time |"]
-
-
-def test_login_and_logout(flyte: Shell, tmp_path: Path) -> None:
-    """Checked against the registry, kept where docker keeps them, readable by nobody else, and used from then on."""
-    with serve(tmp_path / "registry", login=("ann", "s3cret-w0rd")) as server:
-        place, host = server.repository("x/y"), server.host
-        config = flyte.home / ".docker" / "config.json"
-
-        def log_in(password: str, exit_code: int) -> str:
-            command = [FLYTE, "registry", "login", "-u", "ann", "--password-stdin", host]
-            done = subprocess.run(command, input=password + "\n", env=flyte.environment, capture_output=True, text=True, check=False)
-            assert done.returncode == exit_code, done.stderr
-            return done.stdout + done.stderr
-
-        assert "registry login" in flyte("run", "--registry", place, "tasks.py", "hello").stderr
-        assert "wrong" not in log_in("wrong", 3) and not config.exists()
-        assert "s3cret" not in log_in("s3cret-w0rd", 0) and config.stat().st_mode & 0o777 == 0o600
-        assert f"published 1 to {place}" in flyte("run", "--registry", place, "tasks.py", "hello").stderr
-        assert json.loads(config.read_text())["auths"].keys() == {host}
-        assert "Logged out" in flyte("registry", "logout", host).stdout and json.loads(config.read_text())["auths"] == {}
-        assert "no credentials" in flyte("registry", "logout", host).stdout
-        assert "registry login" in flyte("cache", "push", "--registry", place, exit_code=3).stderr

@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Mapping
+from io import BytesIO
 from typing import TYPE_CHECKING, Any, Protocol, cast
 from urllib.parse import urlsplit
 
@@ -17,10 +18,11 @@ import urllib3
 from requests import Request
 from requests.adapters import HTTPAdapter
 from urllib3.exceptions import HTTPError
-from urllib3.response import BaseHTTPResponse
+from urllib3.response import BaseHTTPResponse, HTTPResponse
 
 from flyte_build._version import __version__
 from flyte_build.cas.counters import Counters
+from flyte_build.errors import RegistryRefused
 
 from .name import RepositoryName
 from .refusal import astray, failure
@@ -76,7 +78,7 @@ class Connections:
         if proxy and parts.scheme == "http":  # Such a proxy is told the whole address (RFC 9112, 3.2.2).
             target = url
             sent.update(self._adapter.proxy_headers(proxy))
-        start = 0 if body is None or isinstance(body, bytes) else body.tell()
+        start = position(body)
         for first in (True, False):
             made = pool.num_connections
             self._counters.add(requests=1, bytes_sent=len(body) if isinstance(body, bytes) else 0)
@@ -97,8 +99,9 @@ class Connections:
                 was_kept = pool.num_connections == made
                 if not (first and was_kept and _is_cut(error)):  # A kept connection may have been closed just now (RFC 9112, 9.3.1).
                     raise failure(self._name, error) from error
-            if body is not None and not isinstance(body, bytes):
-                body.seek(start)
+            except ValueError:  # Of a header, which it shows, and which may be a password.
+                raise RegistryRefused(f"{self._name} cannot be asked", why="What would be sent is no valid request.") from None
+            rewind(body, start)
         raise AssertionError("unreachable")
 
     def _pool(self, scheme: str, host: str) -> "tuple[HTTPConnectionPool, str | None]":
@@ -129,6 +132,36 @@ def _is_cut(error: Exception) -> bool:
     """Whether the other side ended the connection."""
     reasons = [error, error.__context__, *error.args]
     return any(isinstance(reason, ConnectionError) for reason in reasons)
+
+
+def position(body: Body) -> int:
+    """Where a body stands that is a file."""
+    return 0 if body is None or isinstance(body, bytes) else body.tell()
+
+
+def rewind(body: Body, start: int) -> None:
+    """Have a body that is a file sent from there again."""
+    if body is not None and not isinstance(body, bytes):
+        body.seek(start)
+
+
+def kept(answer: BaseHTTPResponse) -> tuple[BaseHTTPResponse, bytes]:
+    """The same answer, still to be read, and the beginning of its body (`SMALL` bytes), which is all that it has from now on."""
+    try:
+        said = answer.read(SMALL)
+    except (HTTPError, OSError):
+        said = b""
+    drain(answer)
+    again = HTTPResponse(
+        BytesIO(said),
+        answer.headers,
+        answer.status,
+        reason=answer.reason,
+        preload_content=False,
+        decode_content=False,
+        enforce_content_length=False,
+    )
+    return again, said
 
 
 def drain(answer: BaseHTTPResponse) -> None:

@@ -1,4 +1,4 @@
-"""Credentials for registries: docker's `config.json` and credential helpers, as oras reads them, and what it leaves out.
+"""Credentials for registries, kept as docker and most other tools keep them: in its `config.json`, or by a credential helper.
 
 Read are `DOCKER_AUTH_CONFIG` (the text of such a file, as CI systems give it) and the file itself, in `DOCKER_CONFIG` or `~/.docker`.
 Written is the file alone, or the helper that it names (docs.docker.com, "docker login", "Credential helper protocol").
@@ -6,75 +6,68 @@ Written is the file alone, or the helper that it names (docs.docker.com, "docker
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import subprocess
 from typing import Any
 
-import oras.auth.utils
-import oras.main.login
-
 from flyte_build.errors import RegistryDenied, UsageError
 
 _TEXT = "DOCKER_AUTH_CONFIG"
+_PATHS = frozenset({"", "v1", "v2"})  # What may follow the host in the name of an entry.
+
+
+class _Malformed(Exception):
+    """What holds credentials cannot be understood; says what it is, and nothing of what is in it."""
 
 
 def find(host: str) -> str | None:
     """The basic credentials for a host (base64), if there are any. Raises `RegistryDenied` if what holds them cannot be read."""
-    from oras.auth.token import TokenAuth
-    from oras.container import Container
-
-    auth = TokenAuth()
     try:
         if text := os.environ.get(_TEXT):
-            entry = json.loads(text).get("auths", {}).get(host, {})
-            if entry.get("auth"):
-                return str(entry["auth"])
-        auth._auth_config = _read_config()
-        auth.load_configs(Container(f"{host}/any"))
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            found = _entry(_parse(text, _TEXT), host, _TEXT)
+            if found:
+                return found
+        config = _read()
+        helper = _helper(config, host)
+        return (_of_helper(helper, host) if helper else None) or _entry(config, host, _path())
+    except _Malformed as error:
         raise RegistryDenied(
             f"The credentials for {host} could not be read",
-            why=f"{type(error).__name__} in {_path()}, its credential helper, or {_TEXT}.",
+            why=f"{error}.",
             hint="Mend it, or move it away and use `flyte registry login`.",
         ) from None
-    found = getattr(auth, "_basic_auth", None)
-    return str(found) if found else None
 
 
 def keep(host: str, user: str, password: str) -> str:
     """Remember credentials for a host; gives where. Raises `UsageError` if that cannot be."""
-    path = _path()
-    if helper := _helper(host):
+    config = _read_to_write()
+    if helper := _helper(config, host):
         _ask_helper(helper, "store", json.dumps({"ServerURL": host, "Username": user, "Secret": password}))
         return f"docker-credential-{helper}"
-    try:
-        os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
-        if not os.path.exists(path):
-            with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
-                file.write('{"auths": {}}')
-        oras.main.login.DockerClient().login(user, password, host, path)
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UsageError(f"{path} cannot be written", why=str(error)) from None
-    return path
+    config["auths"] = {**_object(config, "auths", _path()), host: {"auth": encoded(user, password)}}
+    _write(config)
+    return _path()
 
 
 def forget(host: str) -> bool:
-    """Forget the credentials for a host, and say whether there were any."""
-    if helper := _helper(host):
+    """Forget the credentials for a host, and say whether there were any. Raises `UsageError` if that cannot be."""
+    config = _read_to_write()
+    if helper := _helper(config, host):
         _ask_helper(helper, "erase", host)
         return True
-    path, config = _path(), _read_config()
-    if host not in config["auths"]:
-        return False
-    with open(path, encoding="utf-8") as file:
-        document = json.load(file)
-    del document["auths"][host]
-    temporary = f"{path}.{os.urandom(4).hex()}"
-    with open(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as file:
-        json.dump(document, file, indent=4)
-    os.replace(temporary, path)
-    return True
+    auths = _object(config, "auths", _path())
+    names = [name for name in auths if _is_for(name, host)]
+    if names:
+        config["auths"] = {name: entry for name, entry in auths.items() if name not in names}
+        _write(config)
+    return bool(names)
+
+
+def encoded(user: str, password: str) -> str:
+    """Basic credentials (RFC 7617, 2), without the word before them."""
+    return base64.b64encode(f"{user}:{password}".encode()).decode()
 
 
 def _path() -> str:
@@ -82,30 +75,117 @@ def _path() -> str:
     return f"{folder}/config.json"
 
 
-def _read_config() -> dict[str, Any]:
-    path = _path()
-    empty: dict[str, Any] = {"auths": {}, "credsStore": None, "credHelpers": {}}
-    if not os.path.exists(path):
-        return empty
-    with open(path, encoding="utf-8") as file:
-        document = json.load(file)
-    return {name: document.get(name) or value for name, value in empty.items()}
-
-
-def _helper(host: str) -> str | None:
+def _read() -> dict[str, Any]:
+    """The file's document; an empty one if there is no file."""
     try:
-        config = _read_config()
-    except (OSError, ValueError, AttributeError) as error:
-        raise UsageError(f"{_path()} cannot be read", why=str(error)) from None
-    found = config["credHelpers"].get(host) or config["credsStore"]
+        with open(_path(), "rb") as file:
+            return _parse(file.read(), _path())
+    except FileNotFoundError:
+        return {}
+    except OSError as error:
+        raise _Malformed(f"{_path()} cannot be read: {error.strerror}") from None
+
+
+def _read_to_write() -> dict[str, Any]:
+    try:
+        config = _read()
+        for name in ("auths", "credHelpers"):
+            _object(config, name, _path())
+        return config
+    except _Malformed as error:
+        raise UsageError(f"{error}", hint="Mend it, or move it away.") from None
+
+
+def _write(config: dict[str, Any]) -> None:
+    path = os.path.realpath(_path())
+    temporary = f"{path}.{os.urandom(4).hex()}"
+    try:
+        os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
+        with open(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as file:
+            json.dump(config, file, indent=4)
+        os.replace(temporary, path)
+    except OSError as error:
+        raise UsageError(f"{path} cannot be written", why=f"{error.strerror}.") from None
+
+
+def _parse(text: str | bytes, where: str) -> dict[str, Any]:
+    try:
+        document = json.loads(text)
+    except (ValueError, RecursionError):
+        raise _Malformed(f"{where} is no JSON text") from None
+    if not isinstance(document, dict):
+        raise _Malformed(f"{where} is no JSON object")
+    return document
+
+
+def _object(config: dict[str, Any], name: str, where: str) -> dict[str, Any]:
+    """An object in a document; an empty one if it is not there, or null."""
+    found = config.get(name)
+    if found is None:
+        return {}
+    if not isinstance(found, dict):
+        raise _Malformed(f"`{name}` in {where} is no JSON object")
+    return found
+
+
+def _entry(config: dict[str, Any], host: str, where: str) -> str | None:
+    """The credentials that a document holds for a host."""
+    auths = _object(config, "auths", where)
+    for name in sorted((name for name in auths if _is_for(name, host)), key=lambda name: name != host):
+        entry = auths[name]
+        if entry is not None and not isinstance(entry, dict):
+            raise _Malformed(f"The entry for {name} in {where} is no JSON object")
+        if entry and (auth := entry.get("auth")):
+            return _checked(auth, f"`auth` for {name} in {where}")
+        if entry and (user := entry.get("username")) and (password := entry.get("password")):
+            return encoded(str(user), str(password))
+    return None
+
+
+def _is_for(name: str, host: str) -> bool:
+    """Whether an entry is for a host: older tools write an address there."""
+    found, _, path = name.removeprefix("https://").removeprefix("http://").partition("/")
+    return found == host and path.rstrip("/") in _PATHS
+
+
+def _checked(auth: object, what: str) -> str:
+    """Basic credentials as they are sent: whoever wrote them may have broken the lines."""
+    try:
+        pair = base64.b64decode(auth.replace("\r", "").replace("\n", ""), validate=True) if isinstance(auth, str) else b""
+    except ValueError:
+        pair = b""
+    if b":" not in pair:
+        raise _Malformed(f"{what} is not the base64 of `user:password`")
+    return base64.b64encode(pair).decode()
+
+
+def _helper(config: dict[str, Any], host: str) -> str | None:
+    """The name of the helper for a host."""
+    found = _object(config, "credHelpers", _path()).get(host) or config.get("credsStore")
     return str(found) if found else None
+
+
+def _of_helper(helper: str, host: str) -> str | None:
+    """The credentials that a helper gives; it fails if it has none."""
+    program = f"docker-credential-{helper}"
+    try:
+        done = subprocess.run([program, "get"], input=host.encode(), capture_output=True, check=False)
+    except (OSError, ValueError):
+        raise _Malformed(f"{program}, which {_path()} names, cannot be run") from None
+    if done.returncode:
+        return None
+    found = _parse(done.stdout, f"What {program} printed")
+    user, secret = found.get("Username"), found.get("Secret")
+    if not isinstance(user, str) or not isinstance(secret, str):
+        raise _Malformed(f"What {program} printed names no user and secret")
+    return encoded(user, secret)
 
 
 def _ask_helper(helper: str, verb: str, text: str) -> None:
     program = f"docker-credential-{helper}"
     try:
         done = subprocess.run([program, verb], input=text.encode(), capture_output=True, check=False)
-    except OSError as error:
-        raise UsageError(f"{program} cannot be run", why=str(error), hint=f"{_path()} names it.") from None
+    except (OSError, ValueError):
+        raise UsageError(f"{program} cannot be run", hint=f"{_path()} names it.") from None
     if done.returncode:
         raise UsageError(f"{program} {verb} failed", why=f"It ended with exit code {done.returncode}.")

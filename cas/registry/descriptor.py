@@ -41,18 +41,27 @@ class Descriptor:
     @classmethod
     def parse(cls, value: Any) -> "Descriptor":
         """The descriptor of JSON values. Raises `RegistryCorrupt` for what is none, and for other algorithms than sha256."""
+        if not isinstance(value, dict):
+            raise _malformed("It is no JSON object.")
+        size, annotations = value.get("size"), value.get("annotations") or {}
+        if type(size) is not int or size < 0:
+            raise _malformed("Its size is no number of bytes.")
+        if not isinstance(annotations, dict) or not all(isinstance(text, str) for text in annotations.values()):
+            raise _malformed("Its annotations are no texts by name.")
         try:
-            digest, size = Digest.parse(_text(value["digest"])), value["size"]
-            if type(size) is not int or size < 0:
-                raise ValueError(f"its size is {size!r:.100}")
-            annotations = {_text(name): _text(text) for name, text in (value.get("annotations") or {}).items()}
-            return cls(_text(value["mediaType"]), digest, size, _text(value.get("artifactType", "")), annotations)
-        except (KeyError, TypeError, ValueError, AttributeError, StoreError) as error:
-            why = error.what if isinstance(error, StoreError) else repr(error)
-            raise RegistryCorrupt("A descriptor is malformed", why=f"{why}.") from None
+            digest = Digest.parse(_text(value, "digest"))
+        except StoreError as error:
+            raise _malformed(f"{error.what}.") from None
+        kind = _text(value, "artifactType") if "artifactType" in value else ""
+        return cls(_text(value, "mediaType"), digest, size, kind, annotations)
 
 
-def _text(value: Any) -> str:
-    if not isinstance(value, str):
-        raise TypeError(f"{value!r:.100} is no text")
-    return value
+def _text(value: Mapping[str, Any], name: str) -> str:
+    found = value.get(name)
+    if not isinstance(found, str):
+        raise _malformed(f"Its {name} is no text." if name in value else f"It has no {name}.")
+    return found
+
+
+def _malformed(why: str) -> RegistryCorrupt:
+    return RegistryCorrupt("A descriptor is malformed", why=why)

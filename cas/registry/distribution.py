@@ -22,7 +22,7 @@ from .descriptor import MANIFESTS, Descriptor
 from .manifest import LIMIT, Manifest
 from .name import RepositoryName
 from .patience import STALL, Patience, Transient
-from .refusal import failure
+from .refusal import failure, foreign
 from .repository import Moved
 from .session import Session
 
@@ -32,6 +32,7 @@ _ACCEPT = {"Accept": ", ".join(sorted(MANIFESTS))}
 _FOUND = frozenset({200, 404})
 _UNKNOWN = ("MANIFEST_BLOB_UNKNOWN", "BLOB_UNKNOWN", "MANIFEST_UNKNOWN")  # distribution-spec 1.1, "Error Codes".
 _PAGES = 10_000
+_VERSION = "Docker-Distribution-Api-Version"  # What most registries add to all of their answers.
 
 
 class RemoteRepository:
@@ -61,7 +62,12 @@ class RemoteRepository:
             expected = reference if isinstance(reference, Digest) else claimed
             if not expected == claimed == digest:
                 raise RegistryCorrupt(f"{self.name} sent another manifest than {expected:.100}", why=f"Its bytes have the digest {digest}.")
-            return Manifest.parse(data)
+            try:
+                return Manifest.parse(data)
+            except RegistryCorrupt as error:
+                if _is_page(answer):
+                    raise foreign(self.name, answer, "a manifest") from None
+                raise RegistryCorrupt(error.what, why=f"{self.name} sent it for {reference:.100}. {error.why}") from None
 
     def put_manifest(self, manifest: Manifest, tag: str | None = None) -> None:
         """Keep a manifest, under its digest and the tag. Raises `BlobMissing` if something that it names is not there."""
@@ -105,6 +111,10 @@ class RemoteRepository:
         with self._ask("GET", f"blobs/{blob.digest}", frozenset({200, 206, 404, 416}), headers=headers, timeout=timeout) as answer:
             if answer.status == 404:
                 raise BlobMissing(f"{self.name} does not have {blob.digest}")
+            if answer.status == 416 and answer.headers.get("Content-Range") == f"bytes */{writer.size}":  # RFC 9110, 14.4: that is all.
+                raise RegistryCorrupt(
+                    f"{self.name} has other bytes than {blob.digest}", why=f"They are {writer.size:,}, and should be {blob.size:,}."
+                )
             if writer.size and (answer.status != 206 or not answer.headers.get("Content-Range", "").startswith(f"bytes {writer.size}-")):
                 moved(-writer.size)
                 writer.restart()
@@ -185,15 +195,23 @@ class RemoteRepository:
         """The tags on a page, and the query of the next one: of its address that alone counts, since the host may be an inner one."""
         with self._ask("GET", page, _FOUND, timeout=timeout) as answer:
             data = b"".join(self._pieces(answer, 64 << 20))
+            try:
+                document = json.loads(data)
+            except (ValueError, RecursionError):
+                if answer.status == 404 and _VERSION in answer.headers:
+                    return [], ""
+                raise foreign(self.name, answer, "its tags") from None
             if answer.status == 404:  # Nothing was ever kept there.
                 return [], ""
+            tags = document.get("tags", 0) if isinstance(document, dict) else 0
+            if not isinstance(tags, list | None):
+                raise RegistryCorrupt(f"The tags of {self.name} are malformed", why="They are no list.")
+            link = answer.headers.get("Link", "")  # RFC 8288; the only relation that the specification knows is "next".
             try:
-                tags = [str(tag) for tag in json.loads(data)["tags"] or ()]
-                link = answer.headers.get("Link", "")  # RFC 8288; the only relation that the specification knows is "next".
                 following = urlsplit(link.partition("<")[2].partition(">")[0]).query if "next" in link.partition(">")[2] else ""
-                return tags, following
-            except (ValueError, KeyError, TypeError, RecursionError) as error:
-                raise RegistryCorrupt(f"The tags of {self.name} are malformed", why=f"{error!r:.200}") from None
+            except ValueError:
+                raise RegistryCorrupt(f"The tags of {self.name} are malformed", why="Where they go on is no address.") from None
+            return [str(tag) for tag in tags or ()], following
 
     def delete_manifest(self, digest: Digest) -> None:
         """Remove a manifest and all of its tags; one that is gone already is fine. Raises `RegistryRefused` where it may not be."""
@@ -212,6 +230,11 @@ class RemoteRepository:
 
     def _ask(self, method: str, rest: str, allowed: frozenset[int], **options: Any) -> BaseHTTPResponse:
         return self._session.ask(method, self._session.url(rest), allowed, **options)
+
+
+def _is_page(answer: BaseHTTPResponse) -> bool:
+    """Whether an answer is for people, as all are of what is no registry."""
+    return "html" in answer.headers.get("Content-Type", "").lower()
 
 
 class _Counted:

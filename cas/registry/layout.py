@@ -18,7 +18,7 @@ from flyte_build.cas.digest import Digest
 from flyte_build.cas.faults import storing
 from flyte_build.cas.folder import make_own
 from flyte_build.cas.lease import locked
-from flyte_build.errors import BlobCorrupt, BlobMissing, RegistryCorrupt, RegistryUnreachable, StoreError, StoreUnavailable
+from flyte_build.errors import BlobCorrupt, BlobMissing, RegistryCorrupt, RegistryRefused, RegistryUnreachable, StoreError, StoreUnavailable
 
 from .descriptor import INDEX, Descriptor
 from .manifest import LIMIT, Manifest
@@ -26,6 +26,8 @@ from .name import RepositoryName
 from .repository import Moved
 
 TAG = "org.opencontainers.image.ref.name"  # image-spec, annotations.md: the name of an entry of index.json.
+_VERSION = "1.0.0"  # image-layout.md, "oci-layout file": the only one that there is.
+_OWN = frozenset({".gitignore", ".index.lock", ".lock", "blobs", "index.json", "quarantine"})
 _CHUNK = 1 << 20
 
 
@@ -37,7 +39,7 @@ class LayoutRepository:
 
     def __init__(self, name: RepositoryName, counters: Counters) -> None:
         self.name = name
-        self._folder = name.folder
+        self._folder, self._is_known = name.folder, False
         self._blobs = Blobs(f"{self._folder}/blobs/sha256", f"{self._folder}/quarantine", counters)
 
     def manifest(self, reference: Digest | str) -> Manifest | None:
@@ -48,7 +50,10 @@ class LayoutRepository:
             found = [entry for entry in self._entries() if _tag(entry) == reference]
             if not found:
                 return None
-            digest = Descriptor.parse(found[0]).digest
+            try:
+                digest = Descriptor.parse(found[0]).digest
+            except RegistryCorrupt as error:
+                raise RegistryCorrupt(f"The entry of {reference} in the index of {self.name} is malformed", why=error.why) from None
         try:
             with self._using(), self._blobs.open(digest) as stream:
                 data = stream.read(LIMIT + 1)
@@ -56,7 +61,10 @@ class LayoutRepository:
             return None
         if len(data) <= LIMIT and Digest.of(data) != digest:
             raise self._corrupt(digest)
-        return Manifest.parse(data)
+        try:
+            return Manifest.parse(data)
+        except RegistryCorrupt as error:
+            raise RegistryCorrupt(error.what, why=f"It is {digest} in {self.name}. {error.why}") from None
 
     def put_manifest(self, manifest: Manifest, tag: str | None = None) -> None:
         """Keep a manifest, under its digest and the tag. Raises `BlobMissing` if something that it names is not there."""
@@ -106,7 +114,7 @@ class LayoutRepository:
         """Remove a manifest and all of its tags; one that is gone already is fine."""
         with self.writing(), self._using():
             with self._changing() as entries:
-                entries[:] = [entry for entry in entries if entry.get("digest") != digest]
+                entries[:] = [entry for entry in entries if _digest(entry) != digest]
             self._blobs.delete(digest)
 
     @contextmanager
@@ -134,7 +142,7 @@ class LayoutRepository:
         """
         if not os.path.isdir(self._blobs.folder):
             return
-        with locked(f"{self._folder}/.lock", exclusive=True):
+        with self._using(), locked(f"{self._folder}/.lock", exclusive=True):
             live = self._reachable(without)
             for digest, size in list(self._blobs.names()):
                 if digest not in live:
@@ -147,7 +155,7 @@ class LayoutRepository:
     def _reachable(self, without: Collection[Digest]) -> set[Digest]:
         """All that the tags lead to, but for what only the manifests `without` do."""
         live: set[Digest] = set()
-        waiting = [digest for entry in self._entries() if (digest := Descriptor.parse(entry).digest) not in without]
+        waiting = [digest for entry in self._entries() if (digest := _digest(entry)) and digest not in without]
         while waiting:
             live.add(digest := waiting.pop())
             manifest = self.manifest(digest)
@@ -157,37 +165,66 @@ class LayoutRepository:
         return live
 
     def _create(self) -> None:
-        if os.path.exists(f"{self._folder}/oci-layout"):
-            return
         with storing(f"make the layout {self._folder}"):
-            make_own(self._folder)
+            if os.path.exists(f"{self._folder}/oci-layout"):
+                os.makedirs(self._blobs.folder, exist_ok=True)  # Other tools leave out what is empty.
+                return
+            os.makedirs(self._folder, exist_ok=True)
+            there = set(os.listdir(self._folder))
+            if there - _OWN:
+                raise RegistryRefused(
+                    f"{self.name} holds other things and is no image layout",
+                    why=f"It has {min(there - _OWN)!r:.100}, and no oci-layout.",
+                    hint=f"Name a folder of its own: oci:{os.path.join(self._folder, 'cache')}",
+                )
+            if not there:
+                make_own(self._folder)
             os.makedirs(self._blobs.folder, exist_ok=True)
             with locked(f"{self._folder}/.index.lock", exclusive=True):
                 if not os.path.exists(f"{self._folder}/index.json"):
                     self._write("index.json", {"schemaVersion": 2, "mediaType": INDEX, "manifests": []})
-                self._write("oci-layout", {"imageLayoutVersion": "1.0.0"})
+                self._write("oci-layout", {"imageLayoutVersion": _VERSION})
 
-    def _entries(self) -> list[dict[str, Any]]:
+    def _entries(self) -> list[Any]:
+        """The entries of the index as they stand: one that is malformed is left alone, and kept."""
+        with self._using():
+            found = self._read("index.json")
+        if found is None:
+            return []
+        entries = found.get("manifests")
+        if not isinstance(entries, list):
+            raise self._malformed("index.json", "Its manifests are no list.")
+        return entries
+
+    def _read(self, name: str) -> dict[str, Any] | None:
+        """The JSON object in a file of the layout; None if there is no file."""
         try:
-            with self._using():
-                if not os.path.lexists(f"{self._folder}/index.json"):
-                    return []
-                with open(f"{self._folder}/index.json", "rb") as file:
-                    entries = json.load(file)["manifests"]
-            if not all(isinstance(entry, dict) and isinstance(entry.get("annotations") or {}, dict) for entry in entries):
-                raise ValueError("an entry is malformed")
-            return list(entries)
-        except (ValueError, KeyError, TypeError, RecursionError) as error:
-            raise RegistryCorrupt(
-                f"The index of {self.name} is malformed",
-                why=f"{error!r:.200}",
-                hint="Mend or delete index.json; the blobs are not touched.",
-            ) from None
+            with open(f"{self._folder}/{name}", "rb") as file:
+                document = json.load(file)
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        except (ValueError, RecursionError):
+            raise self._malformed(name, "It is no JSON text.") from None
+        if not isinstance(document, dict):
+            raise self._malformed(name, "It is no JSON object.")
+        return document
+
+    def _malformed(self, name: str, why: str) -> RegistryCorrupt:
+        return RegistryCorrupt(f"{name} of {self.name} is malformed", why=why, hint=f"Mend or delete {name}; the blobs are not touched.")
+
+    def _check_version(self) -> None:
+        """Raise `RegistryRefused` for a layout of a version that is not known here."""
+        layout = {} if self._is_known else self._read("oci-layout")
+        version = (layout or {}).get("imageLayoutVersion", _VERSION)
+        if version != _VERSION:
+            raise RegistryRefused(f"{self.name} is a layout of version {json.dumps(version):.50}", why=f"Only {_VERSION} is known here.")
+        self._is_known = layout is not None
 
     @contextmanager
     def _using(self) -> Iterator[None]:
-        """Raise `RegistryUnreachable` for a folder that cannot be used."""
+        """Raise `RegistryUnreachable` for a folder that cannot be used, and `RegistryRefused` for a layout of another version."""
         try:
+            self._check_version()
             yield
         except (OSError, StoreUnavailable) as error:
             why = error.why if isinstance(error, StoreUnavailable) else f"{error.strerror}: {error.filename}"
@@ -202,7 +239,7 @@ class LayoutRepository:
         return RegistryCorrupt(f"{digest} in {self.name} is corrupt", why="Its bytes have another digest.")
 
     @contextmanager
-    def _changing(self) -> Iterator[list[dict[str, Any]]]:
+    def _changing(self) -> Iterator[list[Any]]:
         """The entries of the index, written when the body ends; one process at a time."""
         with locked(f"{self._folder}/.index.lock", exclusive=True):
             entries = self._entries()
@@ -221,8 +258,18 @@ class LayoutRepository:
             os.replace(temporary, f"{self._folder}/{name}")
 
 
-def _tag(entry: Mapping[str, Any]) -> str:
-    return str((entry.get("annotations") or {}).get(TAG, ""))
+def _tag(entry: Any) -> str:
+    """The tag of an entry of the index, or ""."""
+    annotations = entry.get("annotations") if isinstance(entry, dict) else None
+    return str(annotations.get(TAG, "")) if isinstance(annotations, dict) else ""
+
+
+def _digest(entry: Any) -> Digest | None:
+    """The digest of an entry of the index, if it has one."""
+    try:
+        return Digest.parse(str(entry.get("digest"))) if isinstance(entry, dict) else None
+    except StoreError:
+        return None
 
 
 def _copy(stream: BinaryIO, writer: BlobWriter, moved: Moved) -> None:

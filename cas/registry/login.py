@@ -1,21 +1,49 @@
-"""Asking a registry whether it knows a user."""
+"""Asking a registry whether it knows a user (distribution-spec 1.1, end-1, which needs no right to any repository)."""
 
 from __future__ import annotations
 
-from flyte_build.cas.counters import Counters
+from urllib3.response import BaseHTTPResponse
 
-from .connection import drain
+from flyte_build.cas.counters import Counters
+from flyte_build.errors import RegistryDenied
+
+from .connection import kept
 from .name import RepositoryName
+from .refusal import foreign, refusal
 from .session import Session
 
 _TIMEOUT = 10.0  # Seconds without any byte.
+_VERSION = "Docker-Distribution-Api-Version"
 
 
-def check_login(name: RepositoryName, user: str, password: str) -> None:
-    """Raise `RegistryDenied` if the registry of a repository does not take these credentials, `RegistryUnreachable` if it does not answer.
+def check_login(name: RepositoryName, user: str, password: str) -> bool:
+    """Whether a registry wants a login at all; if it does, it takes this one. Nothing is sent to one that does not ask for it.
 
-    Asked is what the distribution-spec 1.1 calls end-1, which needs no right to any repository.
+    Raises `RegistryDenied` if it does not take these credentials, `RegistryUnreachable` if it does not answer, and `RegistryCorrupt`
+    if it is no registry.
     """
     session = Session(name, Counters())
+    first = session.ask_anonymously(session.base, _TIMEOUT)
+    if first.status != 401:
+        _check(name, first)
+        return False
+    if not first.headers.get("WWW-Authenticate"):
+        raise foreign(name, first, "its version")
+    first.close()
     session.use(user, password)
-    drain(session.ask("GET", session.base, frozenset({200}), timeout=_TIMEOUT))
+    try:
+        answer = session.ask("GET", session.base, frozenset({200}), timeout=_TIMEOUT)
+    except RegistryDenied as error:
+        hint = "Check the user's name and the password, or token." if error.hint else ""
+        raise RegistryDenied(error.what, why=error.why, hint=hint) from None
+    _check(name, answer)
+    return True
+
+
+def _check(name: RepositoryName, answer: BaseHTTPResponse) -> None:
+    """Raise an error for the answer to the question for the version that no registry gives."""
+    if answer.status not in (200, 404):
+        raise refusal(name, "to be used", answer)
+    answer, said = kept(answer)
+    if answer.status == 404 or (_VERSION not in answer.headers and said.strip() not in (b"", b"{}")):
+        raise foreign(name, answer, "its version")

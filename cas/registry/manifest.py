@@ -67,8 +67,10 @@ class Manifest:
         """The JSON object inside. Two names that are alike could be read in two ways, so they are refused."""
         try:
             document = json.loads(self.data.decode("utf-8"), object_pairs_hook=_unique)
-        except (ValueError, RecursionError) as error:
-            raise RegistryCorrupt("A manifest is malformed", why=f"{error!s:.200}.") from None
+        except _Twice:
+            raise RegistryCorrupt("A manifest is malformed", why="An object in it has two names that are alike.") from None
+        except (ValueError, RecursionError):
+            raise RegistryCorrupt("A manifest is malformed", why="It is no JSON text.") from None
         if not isinstance(document, dict):
             raise RegistryCorrupt("A manifest is malformed", why="It is no JSON object.")
         return document
@@ -140,5 +142,9 @@ def empty_config() -> Descriptor:
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) != len(pairs):
-        raise ValueError("an object has two names that are alike")
+        raise _Twice
     return found
+
+
+class _Twice(ValueError):
+    """A name stands twice in one object."""

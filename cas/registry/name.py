@@ -35,22 +35,20 @@ class RepositoryName:
             if not folder or "\0" in folder:
                 raise ReferenceInvalid(f"{text!r} names no folder", hint=_HINT)
             return cls(folder=os.path.abspath(os.path.expanduser(folder)))
-        scheme, separator, rest = text.rpartition("://")
-        host, _, path = rest.rstrip("/").partition("/")
-        shown = repr(redacted(text))[:300]
-        if re.search(r"@(?!sha[0-9]+:)", rest):
-            raise ReferenceInvalid(
-                f"{shown} holds credentials", why="They would be written to logs and records.", hint="Use `flyte registry login HOST`."
-            )
-        if (separator and scheme not in ("http", "https")) or not _is_address(host) or not (is_host(host) or separator):
-            raise ReferenceInvalid(f"{shown} names no registry", why="It begins with no host.", hint=_HINT)
+        scheme, host, path = _split(text)
         if not _PATH.match(path):
             raise ReferenceInvalid(
-                f"{shown} names no repository",
+                f"{_shown(text)} names no repository",
                 why=f"{path[:100]!r} is no path of lower-case letters, digits, `.`, `_`, `-`, `/`.",
                 hint=_HINT,
             )
         return cls(host=host, path=path, scheme=scheme)
+
+    @classmethod
+    def of_registry(cls, text: str) -> "RepositoryName":
+        """The registry of that host, which may be part of an address: a name without a path. Raises `ReferenceInvalid`."""
+        scheme, host, _ = _split(text)
+        return cls(host=host, scheme=scheme)
 
     @property
     def is_loopback(self) -> bool:
@@ -65,12 +63,29 @@ class RepositoryName:
     def __str__(self) -> str:
         if self.folder:
             return f"oci:{self.folder}"
-        return f"{self.host}/{self.path}"
+        return f"{self.host}/{self.path}" if self.path else self.host
 
 
 def is_host(text: str) -> bool:
     """Whether the first part of a reference is a host, and no user's name on some registry (as docker decides it)."""
     return "." in text or ":" in text or text == "localhost"
+
+
+def _split(text: str) -> tuple[str, str, str]:
+    """The scheme, the host and the path of a name. Raises `ReferenceInvalid` if it has no host."""
+    scheme, separator, rest = text.rpartition("://")
+    host, _, path = rest.rstrip("/").partition("/")
+    if re.search(r"@(?!sha[0-9]+:)", rest):
+        raise ReferenceInvalid(
+            f"{_shown(text)} holds credentials", why="They would be written to logs and records.", hint="Use `flyte registry login HOST`."
+        )
+    if (separator and scheme not in ("http", "https")) or not _is_address(host) or not (is_host(host) or separator):
+        raise ReferenceInvalid(f"{_shown(text)} names no registry", why="It begins with no host.", hint=_HINT)
+    return scheme, host, path
+
+
+def _shown(text: str) -> str:
+    return repr(redacted(text))[:300]
 
 
 def _is_address(text: str) -> bool:

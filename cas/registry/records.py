@@ -15,7 +15,7 @@ from typing import Any
 
 from flyte_build.cas.digest import Key
 from flyte_build.cas.records import Record
-from flyte_build.errors import RegistryCorrupt
+from flyte_build.errors import RegistryCorrupt, StoreError
 
 from .descriptor import Descriptor
 from .manifest import Manifest
@@ -46,16 +46,30 @@ class PublishedRecord:
     @classmethod
     def parse(cls, manifest: Manifest) -> "PublishedRecord":
         """The record in an index. Raises `RegistryCorrupt` for what is none."""
+        texts = manifest.annotations
+        if manifest.artifact_type not in (TYPE, "") or len(manifest.manifests) != 1:  # Older tools drop the type when they copy.
+            raise _no_record(manifest, "It is of another kind.")
+        if absent := [name for name in (KEY, KIND, PROJECT, INPUTS, CREATED) if name not in texts]:
+            raise _no_record(manifest, f"It has no annotation {absent[0]}.")
         try:
-            texts = manifest.annotations
-            if manifest.artifact_type not in (TYPE, "") or len(manifest.manifests) != 1:  # Older tools drop the type when they copy.
-                raise ValueError("it is of another kind")
             published = datetime.fromisoformat(texts[CREATED]).timestamp()
+        except (ValueError, OverflowError):
+            raise _no_record(manifest, f"Its {CREATED} is no time.") from None
+        try:
             inputs = json.loads(texts[INPUTS])
+        except (ValueError, RecursionError):
+            inputs = None
+        if not isinstance(inputs, dict):
+            raise _no_record(manifest, f"Its {INPUTS} are no JSON object.")
+        try:
             key = Key(Key.parse(texts[KEY]))
-            return cls(key, texts[KIND], manifest.manifests[0], texts[PROJECT], inputs, published, manifest)
-        except (KeyError, ValueError, TypeError, OverflowError, RecursionError) as error:
-            raise RegistryCorrupt(f"{manifest.digest} is no record", why=f"{error!r:.200}") from None
+        except StoreError:
+            raise _no_record(manifest, f"Its {KEY} is no key.") from None
+        return cls(key, texts[KIND], manifest.manifests[0], texts[PROJECT], inputs, published, manifest)
+
+
+def _no_record(manifest: Manifest, why: str) -> RegistryCorrupt:
+    return RegistryCorrupt(f"{manifest.digest} is no record", why=why)
 
 
 def tag_of(key: Key) -> str:

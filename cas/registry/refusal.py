@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import re
+from http.client import IncompleteRead
 from urllib.parse import urlsplit
 
-from urllib3.exceptions import HTTPError, NewConnectionError, SSLError, TimeoutError
+from urllib3.exceptions import HTTPError, NewConnectionError, ProxyError, SSLError, TimeoutError
 from urllib3.response import BaseHTTPResponse
 
-from flyte_build.errors import RegistryDenied, RegistryError, RegistryRefused, RegistryUnreachable
+from flyte_build.errors import RegistryCorrupt, RegistryDenied, RegistryError, RegistryRefused, RegistryUnreachable
 
 from .name import RepositoryName, redacted
 from .patience import Transient
@@ -33,14 +34,31 @@ def refusal(name: RepositoryName, what: str, answer: BaseHTTPResponse) -> Regist
 
 def failure(name: RepositoryName, error: Exception) -> RegistryUnreachable:
     """The error for one of the transport: what may pass is `Transient`."""
-    text = _plain(re.sub(r"^.*?\): ", "", str(error))) or type(error).__name__
+    cause = error.original_error if isinstance(error, ProxyError) else error
+    text = _plain(re.sub(r"^.*?\): |\[Errno -?[0-9]+\] ", "", str(cause))).rstrip(".") + "."
+    if any(isinstance(reason, ConnectionError | IncompleteRead) for reason in (cause, *cause.args)):
+        text = "The other side ended the connection."
+    if isinstance(error, ProxyError):
+        text = f"By way of the proxy: {text}"
     if isinstance(error, SSLError):
         return RegistryUnreachable(
             f"{name} cannot be trusted", why=text, hint="Set SSL_CERT_FILE to your certificate authority's file, if it is a private one."
         )
     if isinstance(error, TimeoutError) and not isinstance(error, NewConnectionError):  # Which is one, too.
-        return Transient(f"{name} does not answer", why=text)
+        waited = re.search(r"timeout=([0-9.]+)", text)
+        why = f"There was no answer within {float(waited[1]):.2g} s." if waited else "It stopped in the middle of an answer."
+        return Transient(f"{name} does not answer", why=why)
     return Transient(f"{name} cannot be reached", why=text)
+
+
+def foreign(name: RepositoryName, answer: BaseHTTPResponse, wanted: str) -> RegistryCorrupt:
+    """The error for an answer that no registry gives; `wanted` is what was asked for."""
+    kind = _plain(answer.headers.get("Content-Type", "")) or "something without a type"
+    return RegistryCorrupt(
+        f"{name.host} answers as no registry does",
+        why=f"It answered {answer.status} with {kind} when it was asked for {wanted}.",
+        hint="Is that the registry's host and port?",
+    )
 
 
 def astray(name: RepositoryName, url: str) -> RegistryRefused:

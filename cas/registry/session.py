@@ -8,13 +8,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from urllib.parse import urljoin, urlsplit
 
-from urllib3.exceptions import HTTPError
 from urllib3.response import BaseHTTPResponse
 
 from flyte_build.cas.counters import Counters
 from flyte_build.errors import RegistryRefused, RegistryUnreachable
 
-from .connection import SMALL, Body, Connections, drain
+from .connection import Body, Connections, drain, kept, position, rewind
 from .name import RepositoryName
 from .refusal import astray, refusal, shown
 from .tokens import Authorizations
@@ -24,7 +23,9 @@ _HOPS = 5
 
 
 class Session:
-    """Sends requests to the registry of one repository. `reached` says whether it has ever answered. Safe to use from several threads."""
+    """Sends requests to the registry of one repository. `reached` says whether it has ever answered, and not only
+
+    with errors of its own (5xx). Safe to use from several threads."""
 
     def __init__(self, name: RepositoryName, counters: Counters) -> None:
         self.name, self.reached = name, False
@@ -72,38 +73,45 @@ class Session:
         finally:
             answer.close()
 
+    def ask_anonymously(self, url: str, timeout: float) -> BaseHTTPResponse:
+        """The answer to a request without credentials, whatever it is. Raises as `ask` does."""
+        return self._follow("GET", url, {}, None, timeout, "")[1]
+
     def _ask(self, method: str, url: str, headers: Mapping[str, str], body: Body, timeout: float) -> BaseHTTPResponse:
-        start = 0 if body is None or isinstance(body, bytes) else body.tell()
+        start = position(body)
         authorization = self._authorizations.expected(method)
-        for _ in range(3):  # As it is; by https where that is wanted; with a token; with a new one, should the first have expired.
+        for _ in range(2):  # As it is, or with what was right before; with a new token, should the first have expired.
             asked, answer = self._follow(method, url, headers, body, timeout, authorization)
-            if self._wants_tls(asked, answer):
-                url = url.replace("http:", "https:", 1)
-            elif answer.status in (401, 403) and self._is_own(asked):
-                challenge = answer.headers.get("WWW-Authenticate", "")
-                try:
-                    new = self._authorizations.answer(method, challenge, authorization, self._scheme, timeout)
-                except BaseException:
-                    answer.close()
-                    raise
-                if new == authorization:
-                    return answer
-                authorization = new
-            else:
+            if answer.status not in (401, 403) or not self._is_own(asked):
                 return answer
+            challenge = answer.headers.get("WWW-Authenticate", "")
+            try:
+                new = self._authorizations.answer(method, challenge, authorization, self._scheme, timeout)
+            except BaseException:
+                answer.close()
+                raise
+            if new == authorization:
+                return answer
+            authorization = new
             drain(answer)
-            if body is not None and not isinstance(body, bytes):
-                body.seek(start)
+            rewind(body, start)
         return self._follow(method, url, headers, body, timeout, authorization)[1]
 
     def _follow(
         self, method: str, url: str, headers: Mapping[str, str], body: Body, timeout: float, authorization: str
     ) -> tuple[str, BaseHTTPResponse]:
-        """An answer that is no redirect, and the address that gave it."""
+        """An answer that is no redirect, and the address that gave it; by https where the registry turns out to want that."""
+        start = position(body)
         for _ in range(_HOPS):
             own = {"Authorization": authorization} if authorization and self._is_own(url) else {}
             answer = self._connections.send(method, url, {**headers, **own}, body, timeout)
-            self.reached = True
+            self.reached = self.reached or answer.status < 500
+            if answer.status == 400 and self._may_want_tls(url):
+                answer, said = kept(answer)
+                if self._wants_tls(answer, said):
+                    url = url.replace("http:", "https:", 1)
+                    rewind(body, start)
+                    continue
             location = answer.headers.get("Location")
             if method not in ("GET", "HEAD") or answer.status not in _REDIRECTS or location is None:
                 return url, answer
@@ -114,14 +122,13 @@ class Session:
     def _is_own(self, url: str) -> bool:
         return url.startswith(f"{self._scheme}://{self.name.host}/")
 
-    def _wants_tls(self, url: str, answer: BaseHTTPResponse) -> bool:
-        """Whether a loopback registry that was asked in the clear says that it speaks TLS (which no scheme in its name forbids)."""
-        if answer.status != 400 or self.name.scheme or not url.startswith(f"http://{self.name.host}/"):
-            return False
-        if self._scheme == "http":
-            try:  # Go's server says so without any header, and HEAD has no body. JSON is a registry's own answer.
-                if not answer.headers or ("json" not in answer.headers.get("Content-Type", "") and b"HTTPS" in answer.read(SMALL)):
-                    self._scheme = "https"
-            except HTTPError:
-                return False
+    def _may_want_tls(self, url: str) -> bool:
+        """Whether a loopback registry, whose name has no scheme, was asked in the clear."""
+        return not self.name.scheme and url.startswith(f"http://{self.name.host}/")
+
+    def _wants_tls(self, answer: BaseHTTPResponse, said: bytes) -> bool:
+        """Whether a registry that was asked in the clear says that it speaks TLS, or has said so to another thread."""
+        # Go's server says so without any header, and HEAD has no body. JSON is a registry's own answer.
+        if not answer.headers or ("json" not in answer.headers.get("Content-Type", "") and b"HTTPS" in said):
+            self._scheme = "https"
         return self._scheme == "https"

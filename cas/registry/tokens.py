@@ -6,7 +6,6 @@ one to any host for a token, but nothing is sent in the clear, nor to a private 
 
 from __future__ import annotations
 
-import base64
 import ipaddress
 import json
 import re
@@ -45,7 +44,8 @@ class _Challenge:
         """A challenge that can be answered, if there is one; a token rather than a password."""
         if bearer := _BEARER.search(header):
             found = {name.lower(): value for name, value in _PARAMETER.findall(bearer[1])}
-            return cls(found.get("realm", ""), found.get("service", ""), found.get("scope", ""))
+            scopes = " ".join(sorted(map(_in_order, found.get("scope", "").split())))
+            return cls(found.get("realm", ""), found.get("service", ""), scopes)
         return cls() if _BASIC.search(header) else None
 
     @property
@@ -69,7 +69,7 @@ class Authorizations:
 
     def use(self, user: str, password: str) -> None:
         """Use these credentials, and no others."""
-        self._basic, self._loaded = base64.b64encode(f"{user}:{password}".encode()).decode(), True
+        self._basic, self._loaded = credentials.encoded(user, password), True
 
     def expected(self, method: str) -> str:
         """What will probably be asked for with a method, or ""."""
@@ -135,6 +135,12 @@ class Authorizations:
         if self._name.is_loopback and _is_loopback(host):  # Both are on this machine.
             return parts.scheme in ("http", "https")
         return parts.scheme == "https" and bool(host) and not _is_private(host)
+
+
+def _in_order(scope: str) -> str:
+    """A scope, `type:name:action,action`, with its actions in order: a registry names them in any."""
+    head, colon, actions = scope.rpartition(":")
+    return f"{head}{colon}{','.join(sorted(actions.split(',')))}"
 
 
 def _address(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:

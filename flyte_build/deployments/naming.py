@@ -62,11 +62,6 @@ def pin_tag(pin: Digest) -> str:
     return f"pin.{pin.hex}"
 
 
-def keep_tag(manifest: Digest) -> str:
-    """The tag that keeps a manifest from being collected."""
-    return f"keep.{manifest.hex}"
-
-
 def check_version(version: str) -> str:
     """Give a version back. Raises `ReferenceInvalid` for what can be none."""
     if version == LATEST:

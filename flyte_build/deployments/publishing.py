@@ -8,16 +8,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 
+from flyte_build.bundler.identity import bundle_key
 from flyte_build.cas.cache import Cache
 from flyte_build.cas.digest import Digest
+from flyte_build.cas.registry.keeping import keep_tag
 from flyte_build.cas.registry.ledger import Ledger
 from flyte_build.cas.registry.manifest import Manifest
+from flyte_build.cas.registry.records import read_record, tag_of
 from flyte_build.cas.registry.repository import Repository
 from flyte_build.cas.registry.transfer import Progress, Transfer, missing
 from flyte_build.errors import DeploymentError, RegistryCorrupt, RegistryError
 
 from .catalogue import Found
-from .naming import keep_tag, pin_tag
+from .naming import pin_tag
 from .release import Release
 
 
@@ -208,8 +211,10 @@ class Publisher:
     def _moves(self, found: Found, staying: Sequence[Found], needed: Container[Digest]) -> Iterator[tuple[str, Manifest, Manifest]]:
         """The tags to move when a release goes, each with what it names now and then."""
         release, index = found.release, found.index
+        recorded = read_record(self.repository, tag_of(bundle_key(Digest.parse(release.tree))))
         for each in (release.deployment, release.bundle):
-            if each.digest not in needed and (manifest := self.repository.manifest(each.digest)):
+            is_cached = recorded is not None and recorded.artifact.digest == each.digest  # Runs find it by its record.
+            if each.digest not in needed and not is_cached and (manifest := self.repository.manifest(each.digest)):
                 yield keep_tag(each.digest), manifest, index
         if heir := next((each for each in staying if each.release.pin == release.pin), None):
             yield pin_tag(release.pin), index, heir.index
