@@ -130,10 +130,12 @@ class Discovery(Cheap):
         if name not in tasks:
             from difflib import get_close_matches
 
+            from .texts import listed
+
             near = get_close_matches(name, tasks, 1)
             raise NoSuchTask(
                 f"There is no task {name!r} in {self._project.file}",
-                why=f"It holds {', '.join(tasks) or 'no tasks'}.",
+                why=f"It holds {listed(tasks) or 'no tasks'}.",
                 hint=f"Did you mean {near[0]!r}?" if near else "A task is a function below `@env.task`, named by its variable.",
             )
         return tasks[name]
