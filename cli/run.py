@@ -17,7 +17,6 @@ from flyte_build.housekeeping import start_if_due
 from flyte_build.interface import Interface
 from flyte_build.project import locate
 from flyte_build.running import Runner, handle_termination
-from flyte_build.texts import listed
 
 from .console import Console
 from .ending import run_and_report
@@ -140,6 +139,8 @@ def _settings(
 def _list_tasks(console: Console, file: str, discovery: Discovery, asked: bool) -> None:
     tasks: dict[str, dict[str, Any]] = discovery.document["tasks"]
     if not asked and tasks:
+        from flyte_build.texts import listed
+
         raise UsageError(f"No task is named; {file} holds {listed(tasks)}", hint=f"For example: flyte run {file} {next(iter(tasks))}")
     if not tasks:
         raise UsageError(f"{file} holds no tasks", why="A task is a function below `@env.task`, where env is a `flyte.TaskEnvironment`.")

@@ -32,6 +32,7 @@ from tests.conftest import archive, flip, layer, opened
 from tests.faults import FaultProxy
 from tests.registries import Server, serve
 
+OTHER = "import flyte\nenv = flyte.TaskEnvironment(name='more')\n@env.task\ndef one() -> int:\n    return 1\n"
 NOBODY = "127.0.0.1:9/nobody/here"  # The port "discard" of RFC 863, on which nothing listens.
 
 
@@ -368,6 +369,21 @@ def test_a_bundle_that_does_not_hold_what_its_tree_says(flyte: Shell, other: She
         publish(cache, place, key, repacked(cache, key, {"tasks.py": b"raise SystemExit('evil')"}))
     done = other("run", "--registry", place, "tasks.py", "hello")
     assert done.stdout == "Hello, World!\n" and f"What {place} holds is not used" in done.stderr and "evil" not in done.stderr
+
+
+def test_a_tag_of_a_record_that_was_moved_by_hand(flyte: Shell, other: Shell, place: str) -> None:
+    """What is no record, or one of another key, is said and not used; what is made here is published in its place."""
+    key, index = published_bundle(flyte, place)
+    (flyte.project / "more.py").write_text(OTHER)
+    flyte("run", "--registry", place, "more.py", "one")
+    another = next(index for tag in records(place) if tag != tag_of(key) and (index := at(place).manifest(tag)))
+    for wrong in (another, Manifest.of_manifests(index.manifests)):
+        at(place).put_manifest(wrong, tag_of(key))
+        done = other("run", "--registry", place, "tasks.py", "hello")
+        assert done.stdout == "Hello, World!\n" and "not used" in done.stderr and f"published 1 to {place}" in done.stderr
+        shutil.rmtree(other.home)
+        assert bundle_of(other.json("run", "--registry", place, "tasks.py", "hello"))["from"] == place
+        shutil.rmtree(other.home)
 
 
 def test_a_record_without_its_artifact_is_a_miss(flyte: Shell, other: Shell, place: str) -> None:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from flyte_build.cas.cache import Cache
 from flyte_build.cas.digest import Digest, Key, is_hex
 from flyte_build.cas.records import Record
-from flyte_build.errors import BlobMissing, FlyteError, RegistryError, RegistryUnreachable, StoreError
+from flyte_build.errors import BlobCorrupt, BlobMissing, FlyteError, RegistryCorrupt, RegistryError, RegistryUnreachable, StoreError
 
 from .keeping import keep_tag
 from .ledger import Ledger
@@ -81,11 +81,15 @@ class SharedCache:
             return None
         try:
             found = repository.manifest(tag_of(key))
-            if found is None:
-                return None
-            record = PublishedRecord.parse(found)
         except RegistryError as error:
             self._fail(place, error)
+            return None
+        if found is None:
+            return None
+        try:
+            record = PublishedRecord.parse(found)
+        except RegistryCorrupt as error:
+            self._said(f"{place} holds no record under {tag_of(key)}, but something else, which is not used. {error.why}")
             return None
         if record.key != key:
             self._said(f"{place} holds a record of another key than {key}; it is not used.")
@@ -113,8 +117,8 @@ class SharedCache:
         try:
             self._transfer.pull(found.artifact.digest, offer.repository)
             refs = accept(found.artifact.digest)
-        except BlobMissing:
-            return None  # It was collected there; whoever makes it publishes it again.
+        except (BlobMissing, BlobCorrupt):
+            return None  # It was collected there, or went bad here; whoever makes it publishes it again.
         except RegistryError as error:
             self._fail(offer.place, error)
             return None
