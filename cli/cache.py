@@ -223,4 +223,5 @@ def _report(console: Console, collection: Collection, dry_run: bool, what: str) 
     if len(collection.removed) > 20:
         console.note(f"  ... and {len(collection.removed) - 20:,} more")
     word = "would be removed" if dry_run else "removed"
-    console.print(f"{len(collection.removed):,} things {word}, {collection.bytes:,} bytes; {collection.kept:,} {what} kept")
+    noun = "thing" if len(collection.removed) == 1 else "things"
+    console.print(f"{len(collection.removed):,} {noun} {word}, {collection.bytes:,} bytes; {collection.kept:,} {what} kept")

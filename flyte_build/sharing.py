@@ -104,26 +104,27 @@ class Sharing:
 
         return Ledger(self._cache.database)
 
-    def publish(self, records: Iterable[Record]) -> None:
-        """Begin to publish these records, if they are due, and what an earlier command could not publish; `finish` waits for it."""
-        if self._registries.write is None:
+    def publish(self, records: Iterable[Record], *, alone: bool = False) -> None:
+        """Begin to publish these records, if they are due, and unless `alone` what an earlier command could not; `finish` waits for it."""
+        write = self._registries.write
+        if write is None:
             return
         ledger = self._ledger()
-        for record in records:
-            if ledger.is_due(self._registries.write, record.key):
-                ledger.owe(self._registries.write, record.key)
-        if ledger.owed(self._registries.write):
+        due = [record.key for record in records if ledger.is_due(write, record.key)]
+        for key in due:
+            ledger.owe(write, key)
+        if keys := due if alone else ledger.owed(write):
             from threading import Thread
 
-            self._publishing = Thread(target=self._publish, daemon=True)
+            self._publishing = Thread(target=self._publish, args=(keys,), daemon=True)
             self._publishing.start()
 
-    def _publish(self) -> None:
+    def _publish(self, keys: Iterable[Key]) -> None:
         """In a thread, with a database connection of its own: the other is used meanwhile."""
         try:
             cache = Cache(self._cache.root, self._counters, self._said)
             with cache.preparing():
-                self._published = self._open(cache, self._progress_if_awaited).publish()
+                self._published = self._open(cache, self._progress_if_awaited).publish(keys)
             cache.database.close()
         except FlyteError as error:
             self._said(f"What was prepared is published by a later command: {error.what}.")

@@ -11,6 +11,7 @@ from .errors import FlyteError
 from .graph import Outcome
 from .project import Project
 from .running import Runner
+from .sharing import Sharing
 
 
 @dataclass(frozen=True)
@@ -38,6 +39,10 @@ def warm(
     """
     with ThreadPoolExecutor(jobs) as pool:
         yield from pool.map(lambda project: _warm(project, settings, stores, listener, check), projects)
+    if not check:
+        rest = Sharing(settings.registries, stores.cache, stores.counters, settings.project, listener.said)
+        rest.publish([])
+        rest.finish()
 
 
 def _warm(project: Project, settings: Settings, shared: Stores, listener: Listener, check: bool) -> Warmed:
@@ -53,7 +58,7 @@ def _warm(project: Project, settings: Settings, shared: Stores, listener: Listen
         artifacts = {each.key: each.artifact for each in outcomes if each.node.shared and each.key and each.state != "missing"}
         lacking = runner.sharing.lacking(artifacts, anywhere=True, forget=not check)
         if not check:
-            runner.publish()
+            runner.sharing.publish(runner.preparation.shareable(), alone=True)  # What is owed otherwise is not for several at once.
             lacking -= {record.key for record in runner.sharing.finish()}
         return Warmed(project.file, outcomes, frozenset(lacking))
     except FlyteError as error:

@@ -52,6 +52,19 @@ def test_the_second_warm_sends_nothing(files: Shell, repository: str) -> None:
     assert files.json("get", "run")[0]["task"] == "t.hello" and len(files.json("get", "run")) == 1
 
 
+def test_files_at_the_same_time_are_each_published_once(files: Shell, registry: Server, repository: str) -> None:
+    """And so is what an earlier command could not publish."""
+    with FaultProxy(registry.url) as proxy:
+        place = proxy.repository(repository.partition("/")[2])
+        with proxy.down():
+            files("run", "--registry", place, "tasks.py", "hello")
+        for number in range(6):
+            (files.project / f"more{number}.py").write_text(OTHER)
+        names = [f"more{number}.py" for number in range(6)]
+        files("cache", "warm", "--registry", place, "--jobs", "4", "jobs/other.py", *names)
+        assert len(proxy.seen("PUT", "/manifests/record.")) == len(records(repository)) == 8
+
+
 def test_all_files_below_the_root(files: Shell) -> None:
     """Those that hold tasks, and those that the rules of bundles do not keep out; without a registry too."""
     done = files.json("cache", "warm", "--all", "--jobs", "3")

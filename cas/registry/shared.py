@@ -196,12 +196,12 @@ class SharedCache:
         delete_record(self._write, record)
         self._ledger.drop(self._write.name, record.key)
 
-    def publish(self) -> list[Record]:
-        """Publish all that is owed; gives the records. What fails stays owed, and is said."""
+    def publish(self, keys: Iterable[Key]) -> list[Record]:
+        """Publish the records of keys that are owed; gives those that were. What fails stays owed, and is said."""
         published: list[Record] = []
         if self._write is None or str(self._write.name) in self._failed:
             return published
-        for key in self._ledger.owed(self._write.name):
+        for key in keys:
             record = self._cache.records.find(key)
             if record is None or not self._cache.blobs.has(record.artifact):
                 self._ledger.drop(self._write.name, key)
