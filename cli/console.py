@@ -69,8 +69,9 @@ class Console(Listener):
         return click.style(text, **style) if self._color else text
 
     def note(self, text: str, level: Level = "info") -> None:
-        """A line on standard error."""
+        """A line on standard error, after all that was printed before."""
         self._clear()
+        sys.stdout.flush()
         print(as_json(level, text) if self._log_json else text, file=sys.stderr, flush=True)
 
     def said(self, sentence: str) -> None:
