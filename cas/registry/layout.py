@@ -1,7 +1,9 @@
 """A folder as a repository: an OCI image layout (image-spec 1.1, image-layout.md), which other tools can read and write.
 
-oci-layout    index.json (the tags)    blobs/sha256/<hex>    .lock (ours: who writes holds it shared, who collects alone)
-.tags.lock (held by whoever looks at tags and then moves them)
+    oci-layout    index.json (the tags)    blobs/sha256/<hex>
+    .lock         (ours: who writes holds it shared, who collects alone)
+    .index.lock   (held while index.json is replaced)
+    .tags.lock    (held by whoever looks at tags and then moves them)
 """
 
 from __future__ import annotations
@@ -27,7 +29,7 @@ from .repository import Moved
 
 TAG = "org.opencontainers.image.ref.name"  # image-spec, annotations.md: the name of an entry of index.json.
 _VERSION = "1.0.0"  # image-layout.md, "oci-layout file": the only one that there is.
-_OWN = frozenset({".gitignore", ".index.lock", ".lock", "blobs", "index.json", "quarantine"})
+_OWN = frozenset({".gitignore", ".index.lock", ".lock", ".tags.lock", "blobs", "index.json", "quarantine"})
 _CHUNK = 1 << 20
 
 
