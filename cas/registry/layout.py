@@ -1,9 +1,9 @@
 """A folder as a repository: an OCI image layout (image-spec 1.1, image-layout.md), which other tools can read and write.
 
-    oci-layout    index.json (the tags)    blobs/sha256/<hex>
-    .lock         (ours: who writes holds it shared, who collects alone)
-    .index.lock   (held while index.json is replaced)
-    .tags.lock    (held by whoever looks at tags and then moves them)
+oci-layout    index.json (the tags)    blobs/sha256/<hex>
+.lock         (ours: who writes holds it shared, who collects alone)
+.index.lock   (held while index.json is replaced)
+.tags.lock    (held by whoever looks at tags and then moves them)
 """
 
 from __future__ import annotations
