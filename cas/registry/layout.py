@@ -30,6 +30,7 @@ from .repository import Moved
 TAG = "org.opencontainers.image.ref.name"  # image-spec, annotations.md: the name of an entry of index.json.
 _VERSION = "1.0.0"  # image-layout.md, "oci-layout file": the only one that there is.
 _OWN = frozenset({".gitignore", ".index.lock", ".lock", ".tags.lock", "blobs", "index.json", "quarantine"})
+_BEING_MADE = ("index.json.", "oci-layout")  # What is there while somebody else makes the same layout.
 _CHUNK = 1 << 20
 
 
@@ -173,10 +174,11 @@ class LayoutRepository:
                 return
             os.makedirs(self._folder, exist_ok=True)
             there = set(os.listdir(self._folder))
-            if there - _OWN:
+            strange = {name for name in there - _OWN if not name.startswith(_BEING_MADE)}
+            if strange:
                 raise RegistryRefused(
                     f"{self.name} holds other things and is no image layout",
-                    why=f"It has {min(there - _OWN)!r:.100}, and no oci-layout.",
+                    why=f"It has {min(strange)!r:.100}, and no oci-layout.",
                     hint=f"Name a folder of its own: oci:{os.path.join(self._folder, 'cache')}",
                 )
             if not there:

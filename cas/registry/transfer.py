@@ -18,6 +18,7 @@ from .repository import Repository
 Progress = Callable[[int, int], None]
 """Is told how many bytes of how many were moved."""
 _PARALLEL = 4
+_ATTEMPTS = 4
 _SMALL = 64 << 10  # Bytes that are sent as fast as it can be asked whether they are there.
 
 
@@ -35,18 +36,28 @@ class Transfer:
         with repository.writing():
             place, blobs = repository.name, manifest.blobs()
             self._send([blob for blob in blobs if not self._ledger.holds(place, blob.digest)], repository)
+            self._put(manifest, repository, tag)
+            self._ledger.hold(place, [blob.digest for blob in blobs])
+
+    def _put(self, manifest: Manifest, repository: Repository, tag: str | None) -> None:
+        try:
+            repository.put_manifest(manifest, tag)
+            return
+        except BlobMissing:  # It was collected since it was seen, or it was never there.
+            self._ledger.forget(repository.name)
+            if manifest.is_index:
+                raise
+        from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait_random
+
+        def again() -> None:
+            self._send(manifest.blobs(), repository, anyway=True)
             try:
                 repository.put_manifest(manifest, tag)
-            except BlobMissing:  # It was collected since it was seen, or it was never there.
-                self._ledger.forget(place)
-                if manifest.is_index:
-                    raise
-                self._send(blobs, repository, anyway=True)
-                try:
-                    repository.put_manifest(manifest, tag)
-                except BlobMissing as error:
-                    raise RegistryRefused(f"{place} does not keep what it is sent", why=error.why) from None
-            self._ledger.hold(place, [blob.digest for blob in blobs])
+            except BlobMissing as error:
+                raise _NotKept(f"{repository.name} does not keep what it is sent", why=error.why) from None
+
+        # More than once: a registry may lose a blob for a moment while several send the same one.
+        Retrying(retry=retry_if_exception_type(_NotKept), stop=stop_after_attempt(_ATTEMPTS), wait=wait_random(0, 0.5), reraise=True)(again)
 
     def _send(self, blobs: Iterable[Descriptor], repository: Repository, anyway: bool = False) -> None:
         """Send some blobs, those that are not there already or, `anyway`, all: what the registry says of them is not believed then."""
@@ -109,6 +120,10 @@ class Transfer:
         finally:
             ended = True  # What is still under way after an error stops at its next piece.
             pool.shutdown(cancel_futures=True)
+
+
+class _NotKept(RegistryRefused):
+    """What was sent a moment ago is not there."""
 
 
 class _Ended(Exception):
