@@ -166,7 +166,7 @@ def transfer(place: str, folder: Path) -> float:
     repository = open_repository(RepositoryName.parse(place), Counters(), Patience())
     blobs = Blobs(f"{folder}/blobs", f"{folder}/quarantine", Counters())
     began = time.perf_counter()
-    index = repository.manifest(repository.tags()[0])
+    index = repository.manifest(next(tag for tag in repository.tags() if tag.startswith("record.")))
     assert index is not None
     manifest = repository.manifest(index.manifests[0].digest)
     assert manifest is not None
