@@ -14,6 +14,8 @@ from dataclasses import dataclass
 
 from flyte_build.cas.blobs import Batch, BlobReader
 from flyte_build.cas.digest import Digest
+from flyte_build.cas.registry.descriptor import Descriptor
+from flyte_build.cas.registry.manifest import Manifest
 from flyte_build.errors import ExtractionRefused
 
 from . import tar
@@ -22,7 +24,6 @@ from .tree import Tree
 
 TREE = b"opt/flyte/code.tree"
 ANNOTATION = "dev.flyte.tree"
-MANIFEST = "application/vnd.oci.image.manifest.v1+json"
 _CONFIG = "application/vnd.oci.image.config.v1+json"
 _LAYER = "application/vnd.oci.image.layer.v1.tar+zstd"
 WINDOW = 8 << 20  # Bytes of zstd window that a layer may ask for (RFC 8878, 3.1.1.1.2 recommends to allow 8 MiB).
@@ -57,16 +58,12 @@ def write(tree: Tree, packs: list[Layer], batch: Batch) -> Bundle:
             "rootfs": {"type": "layers", "diff_ids": [layer.diff_id for layer in layers]},
         }
     )
-    manifest = _json(
-        {
-            "schemaVersion": 2,
-            "mediaType": MANIFEST,
-            "config": {"mediaType": _CONFIG, "digest": Digest.of(config), "size": len(config)},
-            "layers": [{"mediaType": _LAYER, "digest": layer.digest, "size": layer.size} for layer in layers],
-            "annotations": {ANNOTATION: tree.digest},
-        }
+    manifest = Manifest.of_layers(
+        Descriptor(_CONFIG, Digest.of(config), len(config)),
+        [Descriptor(_LAYER, layer.digest, layer.size) for layer in layers],
+        annotations={ANNOTATION: tree.digest},
     )
-    return Bundle(batch.add(manifest), batch.add(config), tree.digest, document, tuple(packs))
+    return Bundle(batch.add(manifest.data), batch.add(config), tree.digest, document, tuple(packs))
 
 
 def read(manifest: Digest, blobs: BlobReader) -> Bundle:

@@ -46,8 +46,6 @@ class Cache:
         self.blobs = Blobs(f"{self.folder}/blobs/sha256", f"{self.folder}/quarantine", counters)
         schema = records.SCHEMA + statindex.SCHEMA + ledger.SCHEMA
         database = open_database(f"{self.folder}/cache.sqlite", _TABLES, schema, self._damaged)
-        if database.one("PRAGMA user_version")[0] < _TABLES:
-            database.add(ledger.SCHEMA, _TABLES)
         self.database = database
         self.records = records.Records(database)
         self.index = statindex.StatIndex(database)
@@ -128,6 +126,9 @@ class Cache:
 
     def publish_index(self) -> None:
         """Write `index.json` (image-spec, image-layout.md): the last bundle of each project, by name."""
+        from .registry.descriptor import MANIFEST
+        from .registry.layout import TAG
+
         manifests = []
         for label, record in self.records.labelled("bundle"):
             manifest, tree = record.refs[0], record.refs[-1]
@@ -138,10 +139,10 @@ class Cache:
             name = label.rsplit("/", 1)[-1].replace(" ", "-") or "bundle"
             manifests.append(
                 {
-                    "mediaType": "application/vnd.oci.image.manifest.v1+json",
+                    "mediaType": MANIFEST,
                     "digest": manifest,
                     "size": size,
-                    "annotations": {"org.opencontainers.image.ref.name": f"{name}-{tree.short}"},
+                    "annotations": {TAG: f"{name}-{tree.short}"},
                 }
             )
         with storing("write the index"), locked(f"{self.folder}/index.lock", exclusive=True):

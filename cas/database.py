@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import sqlite3
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -51,11 +51,6 @@ class Database:
             raise
         self.execute("COMMIT")
 
-    def add(self, schema: str, version: int) -> None:
-        """Add what a newer version of the schema has more; whoever else does so too adds nothing."""
-        with self._errors():
-            self._connection.executescript(f"BEGIN IMMEDIATE; {schema} PRAGMA user_version={version}; COMMIT;")
-
     @contextmanager
     def _errors(self) -> Iterator[None]:
         try:
@@ -76,15 +71,19 @@ class Database:
         return rows[0] if rows else None
 
 
-def open_database(path: str, version: int, schema: str, on_damage: Callable[[str], None]) -> Database:
+def open_database(
+    path: str, version: int, schema: str, on_damage: Callable[[str], None], since: Mapping[int, Sequence[str]] = {}
+) -> Database:
     """Open the database at `path`, made with `schema` if it is new.
 
+    One of an older version is brought up to date: by the statements `since` that version and each after it, then by `schema`, which
+    makes only what is not there.
     A damaged database is moved aside (its new place is told to `on_damage`) and begun anew. Raises
     `StoreFormatUnknown` when its version is newer than `version`, `StoreUnavailable` when it cannot be used at all.
     """
     try:
         if not os.path.exists(path + _DAMAGED):
-            return Database(_open(path, version, schema), path)
+            return Database(_open(path, version, schema, since), path)
     except sqlite3.DatabaseError as error:
         if not _is_damage(error):
             raise _unavailable(path, error) from error
@@ -95,12 +94,12 @@ def open_database(path: str, version: int, schema: str, on_damage: Callable[[str
                 os.replace(path + suffix, aside + suffix)
     on_damage(aside)
     try:
-        return Database(_open(path, version, schema), path)
+        return Database(_open(path, version, schema, since), path)
     except sqlite3.DatabaseError as error:
         raise _unavailable(path, error) from error
 
 
-def _open(path: str, version: int, schema: str) -> sqlite3.Connection:
+def _open(path: str, version: int, schema: str, since: Mapping[int, Sequence[str]]) -> sqlite3.Connection:
     database = sqlite3.connect(path, timeout=_WAIT, isolation_level=None, check_same_thread=False)
     try:
         (found,) = database.execute("PRAGMA user_version").fetchone()
@@ -112,11 +111,31 @@ def _open(path: str, version: int, schema: str) -> sqlite3.Connection:
             )
         if found == 0:
             _create(database, path, version, schema)
+        elif found < version:
+            _upgrade(database, version, schema, since)
         database.execute("PRAGMA synchronous=NORMAL")
     except BaseException:
         database.close()
         raise
     return database
+
+
+def _upgrade(database: sqlite3.Connection, version: int, schema: str, since: Mapping[int, Sequence[str]]) -> None:
+    """Bring an older database up to date; whoever is first does it."""
+    database.execute("BEGIN IMMEDIATE")
+    try:
+        (found,) = database.execute("PRAGMA user_version").fetchone()
+        for each in range(found, version):
+            for statement in since.get(each, ()):
+                database.execute(statement)
+        for statement in filter(str.strip, schema.split(";")):
+            database.execute(statement)
+        database.execute(f"PRAGMA user_version={version}")
+        database.execute("COMMIT")
+    except BaseException:
+        if database.in_transaction:  # A full disk has ended it already.
+            database.execute("ROLLBACK")
+        raise
 
 
 def _create(database: sqlite3.Connection, path: str, version: int, schema: str) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import cast
 
 from flyte_build.cas.database import Database, open_database
 
@@ -26,20 +25,4 @@ _SINCE_1 = ("ALTER TABLE runs ADD COLUMN user INTEGER", "ALTER TABLE runs ADD CO
 
 def open_tables(path: str, on_damage: Callable[[str], None]) -> Database:
     """Open the database at `path`, made if it is new. Raises what `open_database` raises."""
-    database = open_database(path, VERSION, _SCHEMA, on_damage)
-    if _version(database) < VERSION:
-        _upgrade(database)
-    return database
-
-
-def _upgrade(database: Database) -> None:
-    """Bring the tables of an older version up to date; whoever is first does it."""
-    with database.transaction():
-        if _version(database) == 1:  # Nobody else has done it meanwhile.
-            for statement in (*_SINCE_1, *filter(str.strip, _SCHEMA.split(";"))):
-                database.execute(statement)
-            database.execute(f"PRAGMA user_version={VERSION}")
-
-
-def _version(database: Database) -> int:
-    return cast("int", database.one("PRAGMA user_version")[0])
+    return open_database(path, VERSION, _SCHEMA, on_damage, {1: _SINCE_1})

@@ -22,7 +22,7 @@ from .descriptor import MANIFESTS, Descriptor
 from .manifest import LIMIT, Manifest
 from .name import RepositoryName
 from .patience import STALL, Patience, Transient
-from .refusal import failure, foreign
+from .refusal import API_VERSION, failure, foreign
 from .repository import Moved
 from .session import Session
 
@@ -32,7 +32,6 @@ _ACCEPT = {"Accept": ", ".join(sorted(MANIFESTS))}
 _FOUND = frozenset({200, 404})
 _UNKNOWN = ("MANIFEST_BLOB_UNKNOWN", "BLOB_UNKNOWN", "MANIFEST_UNKNOWN")  # distribution-spec 1.1, "Error Codes".
 _PAGES = 10_000
-_VERSION = "Docker-Distribution-Api-Version"  # What most registries add to all of their answers.
 
 
 class RemoteRepository:
@@ -198,7 +197,7 @@ class RemoteRepository:
             try:
                 document = json.loads(data)
             except (ValueError, RecursionError):
-                if answer.status == 404 and _VERSION in answer.headers:
+                if answer.status == 404 and API_VERSION in answer.headers:
                     return [], ""
                 raise foreign(self.name, answer, "its tags") from None
             if answer.status == 404:  # Nothing was ever kept there.

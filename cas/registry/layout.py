@@ -123,19 +123,22 @@ class LayoutRepository:
     @contextmanager
     def writing(self) -> Iterator[None]:
         """Hold this from the first blob to the last tag: nothing is collected meanwhile."""
-        with ExitStack() as stack:
-            with self._using():
-                self._create()
-                stack.enter_context(locked(f"{self._folder}/.lock", exclusive=False))
+        with self._held(".lock", exclusive=False):
             yield
 
     @contextmanager
     def exclusive(self) -> Iterator[None]:
         """Hold this to look at tags and then to move them: nobody else who holds it comes in between."""
+        with self._held(".tags.lock", exclusive=True):
+            yield
+
+    @contextmanager
+    def _held(self, name: str, exclusive: bool) -> Iterator[None]:
+        """Hold a lock of the layout, which is made if need be."""
         with ExitStack() as stack:
             with self._using():
                 self._create()
-                stack.enter_context(locked(f"{self._folder}/.tags.lock", exclusive=True))
+                stack.enter_context(locked(f"{self._folder}/{name}", exclusive))
             yield
 
     def sweep(self, without: Collection[Digest], dry_run: bool) -> Iterator[tuple[Digest, int]]:

@@ -9,11 +9,10 @@ from flyte_build.errors import RegistryDenied
 
 from .connection import kept
 from .name import RepositoryName
-from .refusal import foreign, refusal
+from .refusal import API_VERSION, foreign, refusal
 from .session import Session
 
 _TIMEOUT = 10.0  # Seconds without any byte.
-_VERSION = "Docker-Distribution-Api-Version"
 
 
 def check_login(name: RepositoryName, user: str, password: str) -> bool:
@@ -45,5 +44,5 @@ def _check(name: RepositoryName, answer: BaseHTTPResponse) -> None:
     if answer.status not in (200, 404):
         raise refusal(name, "to be used", answer)
     answer, said = kept(answer)
-    if answer.status == 404 or (_VERSION not in answer.headers and said.strip() not in (b"", b"{}")):
+    if answer.status == 404 or (API_VERSION not in answer.headers and said.strip() not in (b"", b"{}")):
         raise foreign(name, answer, "its version")

@@ -15,6 +15,7 @@ from flyte_build.errors import RegistryCorrupt, RegistryDenied, RegistryError, R
 from .name import RepositoryName, redacted
 from .patience import Transient
 
+API_VERSION = "Docker-Distribution-Api-Version"  # What most registries add to all of their answers.
 _TRANSIENT = frozenset({408, 425, 429, 500, 502, 503, 504})
 _LENGTH = 300  # Characters of what others say.
 _READ = 1 << 16  # Bytes that are read of it.

@@ -64,10 +64,12 @@ class SharedCache:
     def find(self, key: Key) -> Offer | None:
         """What the first repository that knows a key has under it; nothing, if it has lost that."""
         offer = self._find(key)
+        if offer is None:
+            return None
         try:
-            return offer if offer and offer.repository.manifest(offer.record.artifact.digest) else None
+            return offer if offer.repository.manifest(offer.record.artifact.digest) else None
         except RegistryError as error:
-            self._fail(str(offer.repository.name) if offer else "", error)
+            self._fail(offer.place, error)
             return None
 
     def _find(self, key: Key) -> Offer | None:
