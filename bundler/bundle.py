@@ -12,20 +12,19 @@ import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from flyte_build.cas import tar
 from flyte_build.cas.blobs import Batch, BlobReader
 from flyte_build.cas.digest import Digest
+from flyte_build.cas.layer import MEDIA_TYPES, Layer, write_layer
 from flyte_build.cas.registry.descriptor import Descriptor
 from flyte_build.cas.registry.manifest import Manifest
 from flyte_build.errors import ExtractionRefused
 
-from . import tar
-from .layer import Layer, write_layer
 from .tree import Tree
 
 TREE = b"opt/flyte/code.tree"
 ANNOTATION = "dev.flyte.tree"
 _CONFIG = "application/vnd.oci.image.config.v1+json"
-_LAYER = "application/vnd.oci.image.layer.v1.tar+zstd"
 WINDOW = 8 << 20  # Bytes of zstd window that a layer may ask for (RFC 8878, 3.1.1.1.2 recommends to allow 8 MiB).
 _DOCUMENT_LIMIT = 256 << 20
 
@@ -60,7 +59,7 @@ def write(tree: Tree, packs: list[Layer], batch: Batch) -> Bundle:
     )
     manifest = Manifest.of_layers(
         Descriptor(_CONFIG, Digest.of(config), len(config)),
-        [Descriptor(_LAYER, layer.digest, layer.size) for layer in layers],
+        [Descriptor(MEDIA_TYPES["zstd"], layer.digest, layer.size) for layer in layers],
         annotations={ANNOTATION: tree.digest},
     )
     return Bundle(batch.add(manifest.data), batch.add(config), tree.digest, document, tuple(packs))

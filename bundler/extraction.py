@@ -17,19 +17,19 @@ import io
 import os
 from typing import BinaryIO
 
+from flyte_build.cas import tar
 from flyte_build.cas.blobs import Blobs, write_all
 from flyte_build.cas.cache import Cache
 from flyte_build.cas.digest import Digest
 from flyte_build.cas.faults import storing
 from flyte_build.cas.gc import remove_tree
+from flyte_build.cas.layer import Layer
 from flyte_build.cas.lease import locked
 from flyte_build.cas.verification import Bad
 from flyte_build.errors import ExtractionRefused, StoreError
 
-from . import tar
 from .budget import Budget
 from .bundle import WINDOW, Bundle, read, read_tree
-from .layer import Layer
 from .marker import find, mark
 from .packs import CODE
 from .tree import Entry, Tree, folders

@@ -23,11 +23,11 @@ from typing import NamedTuple
 from flyte_build.cas.blobs import Batch, Blobs
 from flyte_build.cas.counters import Counters
 from flyte_build.cas.digest import Digest
+from flyte_build.cas.layer import Layer, write_layer
 from flyte_build.cas.statindex import Row, trusted
 
 from . import secrets, tar
 from .draft import Draft, Unread
-from .layer import Layer, write_layer
 from .packs import CODE, LIMIT, cut, read_whole
 from .snapshot import Contents, File
 from .tree import Entry, Tree

@@ -17,13 +17,13 @@ from typing import NamedTuple
 
 import xxhash
 
+from flyte_build.cas import tar
 from flyte_build.cas.blobs import Batch
 from flyte_build.cas.counters import Counters
+from flyte_build.cas.layer import Layer, write_layer
 from flyte_build.cas.statindex import Row, row
 from flyte_build.errors import FileUnstable
 
-from . import tar
-from .layer import Layer, write_layer
 from .snapshot import Contents
 from .tree import Entry
 

@@ -11,7 +11,8 @@ from flyte_build.cas.digest import Digest
 from flyte_build.cas.statindex import fingerprint
 
 if TYPE_CHECKING:
-    from .layer import Layer
+    from flyte_build.cas.layer import Layer
+
     from .tree import Entry
 
 # The kind (`f`, `x`, `l`), the size in bytes, and a file's sha256 in hex or a link's target. Names are the file system's bytes.

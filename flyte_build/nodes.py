@@ -26,8 +26,8 @@ from .project import Project
 
 if TYPE_CHECKING:
     from flyte_build.bundler.bundle import Bundle
-    from flyte_build.bundler.layer import Layer
     from flyte_build.bundler.tree import Tree
+    from flyte_build.cas.layer import Layer
 
 
 class TreeNode(Cheap):
@@ -185,9 +185,9 @@ class BundleNode(Node):
     def make(self, outcomes: Outcomes, resolve: Resolve) -> Made:
         """Write the packs that are not there yet, then the manifest."""
         from flyte_build.bundler import bundle
-        from flyte_build.bundler.layer import Layer
         from flyte_build.bundler.packs import Packer
         from flyte_build.bundler.snapshot import Contents
+        from flyte_build.cas.layer import Layer
 
         tree = self._tree.tree()
         contents = self._tree.scans[0].contents if self._tree.scans else Contents()  # One scanner's scans share theirs.

@@ -1,1 +1,1 @@
-"""Images: declarations -> locks -> layers -> OCI images and environments. Nothing is built here yet."""
+"""Images: declarations -> locks -> layers -> OCI images and environments."""

@@ -17,7 +17,6 @@ import zstandard
 from hypothesis import HealthCheck, settings
 
 from flyte_build.bundler import bundle, packs, tar
-from flyte_build.bundler.layer import Layer
 from flyte_build.bundler.scan import Scanner
 from flyte_build.bundler.snapshot import Scan
 from flyte_build.bundler.tree import Entry, Tree
@@ -25,6 +24,7 @@ from flyte_build.cas.cache import Cache
 from flyte_build.cas.counters import Counters
 from flyte_build.cas.digest import Digest
 from flyte_build.cas.encoding import key
+from flyte_build.cas.layer import Layer
 from flyte_build.cas.records import Record
 from tests.command import TASKS, Shell
 from tests.registries import Server, serve

@@ -16,10 +16,10 @@ from typing import Any
 import pytest
 
 from flyte_build.bundler import bundle
-from flyte_build.bundler.layer import Layer
 from flyte_build.cas.cache import Cache
 from flyte_build.cas.counters import Counters
 from flyte_build.cas.digest import Digest, Key
+from flyte_build.cas.layer import Layer
 from flyte_build.cas.records import Record
 from flyte_build.cas.registry.manifest import Manifest
 from flyte_build.cas.registry.name import RepositoryName

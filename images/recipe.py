@@ -1,0 +1,171 @@
+"""A recipe: what a declared image says, in the order in which it is built. Pure; files are named, and not read.
+
+What `flyte.Image` declares comes as discovery's JSON value: a base and the steps in the order of their declaration.
+The order in which they are built is the one that lets most be kept when something changes: Debian packages first, then the Python
+packages (all of them as one locked set, where the first of them is asked for), with copied files and commands in their own
+places among them.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from flyte_build.errors import DeclarationError
+
+_OPTIONS = ("index_url", "extra_index_urls", "pre", "extra_args", "extras", "groups")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Base:
+    """What an image stands on: `debian` with a Python (None: the minor version that is pinned), a `reference`, or a `dockerfile`."""
+
+    kind: Literal["debian", "reference", "dockerfile"]
+    python: str | None = None
+    uri: str = ""
+    file: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Source:
+    """Where package requirements are said: in the declaration itself (`packages`), or in a file.
+
+    `file` is relative to the project's root, `lock` is a uv.lock beside a `uv_project`; `options` are those of the resolver, by name.
+    """
+
+    kind: Literal["packages", "requirements", "pyproject", "uv_project", "uv_script"]
+    packages: tuple[str, ...] = ()
+    file: str = ""
+    lock: str = ""
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Packages:
+    """Here the locked set of Python packages goes in."""
+
+
+@dataclass(frozen=True)
+class Copy:
+    """Here the file or the folder `src` (relative to the project's root) goes to `dst`; what `ignore` (a .dockerignore) says stays out."""
+
+    src: str
+    dst: str
+    folder: bool
+    ignore: str = ""
+
+
+@dataclass(frozen=True)
+class Execute:
+    """Here shell commands run, as root; `apt` are Debian packages to install instead."""
+
+    commands: tuple[str, ...] = ()
+    apt: tuple[str, ...] = ()
+
+
+Step = Packages | Copy | Execute
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """All that an image is made of. `platforms` are OCI's (`linux/amd64`); none means this machine's, on Linux."""
+
+    base: Base
+    platforms: tuple[str, ...] = ()
+    sources: tuple[Source, ...] = ()
+    steps: tuple[Step, ...] = ()
+    env: Mapping[str, str] = field(default_factory=dict)
+    workdir: str = ""
+    registry: str = ""
+    name: str = ""
+
+    @property
+    def executes(self) -> str:
+        """What of it must be executed to be built, for people; "" if nothing."""
+        if self.base.kind == "dockerfile":
+            return f"the Dockerfile {self.base.file}"
+        for step in self.steps:
+            if isinstance(step, Execute):
+                return f"apt-get install {' '.join(step.apt)}" if step.apt else step.commands[0]
+        return ""
+
+    @classmethod
+    def of(cls, value: Any) -> "Recipe":
+        """The recipe of an image as a JSON value: a reference, or a base and steps. Raises `DeclarationError`."""
+        if isinstance(value, str):
+            return cls(base=Base(kind="reference", uri=value))
+        declared, steps = value["base"], value["steps"]
+        sources = [_source(step) for step in steps if step["step"] in ("pip_packages", "requirements", "pyproject", "uv_project")]
+        if declared["step"] == "uv_script":
+            sources.insert(0, _source(declared))
+        variables = {name: text for step in steps if step["step"] == "env_vars" for name, text in step.items() if name != "step"}
+        return cls(
+            base=_base(declared),
+            platforms=_platforms(declared.get("platform")),
+            sources=tuple(sources),
+            steps=tuple(_ordered(steps, bool(sources), declared["step"] == "uv_script")),
+            env=variables,
+            workdir=next((step["workdir"] for step in reversed(steps) if step["step"] == "workdir"), ""),
+            registry=value.get("registry", ""),
+            name=value.get("name", ""),
+        )
+
+
+def _base(declared: Mapping[str, Any]) -> Base:
+    match declared["step"]:
+        case "debian" | "uv_script":
+            version = declared.get("python_version")
+            return Base(kind="debian", python=".".join(map(str, version)) if version else None)
+        case "reference":
+            return Base(kind="reference", uri=declared["uri"])
+        case "dockerfile":
+            return Base(kind="dockerfile", file=declared["file"])
+    raise DeclarationError(f"An image stands on {declared['step']!r}, which is not known here")
+
+
+def _source(step: Mapping[str, Any]) -> Source:
+    options = {name: step[name] for name in _OPTIONS if step.get(name)}
+    match step["step"]:
+        case "pip_packages":
+            return Source(kind="packages", packages=tuple(step["packages"]), options=options)
+        case "requirements":
+            return Source(kind="requirements", file=step["file"], options=options)
+        case "pyproject":
+            return Source(kind="pyproject", file=step["pyproject_file"], options=options)
+        case "uv_script":
+            return Source(kind="uv_script", file=step["script"], options=options)
+    lock = step.get("uvlock") or os.path.join(os.path.dirname(step["pyproject_file"]), "uv.lock")
+    return Source(kind="uv_project", file=step["pyproject_file"], lock=lock, options=options)
+
+
+def _ordered(steps: list[Mapping[str, Any]], has_packages: bool, at_once: bool) -> Iterator[Step]:
+    if apt := sorted({package for step in steps if step["step"] == "apt_packages" for package in step["packages"]}):
+        yield Execute(apt=tuple(apt))
+    ignore = next((step["path"] for step in reversed(steps) if step["step"] == "dockerignore"), "")
+    waiting = has_packages
+    if at_once:
+        yield Packages()
+        waiting = False
+    for step in steps:
+        match step["step"]:
+            case "pip_packages" | "requirements" | "pyproject" | "uv_project" if waiting:
+                yield Packages()
+                waiting = False
+            case "commands":
+                yield Execute(commands=tuple(step["commands"]))
+            case "source_file":
+                yield Copy(step["src"], step["dst"], False)
+            case "source_folder":
+                yield Copy(step["src"], step["dst"], True, ignore)
+
+
+def _platforms(declared: Any) -> tuple[str, ...]:
+    names = [declared] if isinstance(declared, str) else list(declared or ())
+    for name in names:
+        if name not in ("linux/amd64", "linux/arm64"):
+            raise DeclarationError(
+                f"platform={name!r} is not known", why="Images are for Linux.", hint='Say "linux/amd64", "linux/arm64", or both.'
+            )
+    return tuple(sorted(set(names)))
