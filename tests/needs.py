@@ -8,6 +8,7 @@ import shutil
 import pytest
 
 PROGRAMS = {
+    "docker": ("dockerd", "docker", "mmdebstrap"),
     "git": ("git",),
     "proxy": ("tinyproxy",),
     "registry": ("docker-registry", "htpasswd", "openssl"),
