@@ -68,6 +68,19 @@ class ExtractionRefused(PreparationError):
     """A bundle's bytes do not make the tree that they claim to be."""
 
 
+# Images.
+class ImageBuildError(PreparationError):
+    """An image or an environment cannot be made as it is declared."""
+
+
+class NotLocked(ImageBuildError):
+    """Something is not pinned in flyte.lock, and may not be resolved now."""
+
+
+class EngineUnavailable(PreparationError):
+    """What would execute something (a container engine) is not here, or cannot do it."""
+
+
 # The store.
 class StoreError(PreparationError):
     """The store on this machine cannot do what was asked."""
