@@ -101,6 +101,7 @@ class Settings:
     allow_secrets: frozenset[str]
     budget: "Budget | None"
     registries: Registries
+    network: str = ""
 
     @classmethod
     def configured(cls, config: Configuration, **given: Any) -> "Settings":
@@ -113,6 +114,7 @@ class Settings:
             "allow_secrets": config[settings.ALLOW_SECRETS],
             "budget": _budget(config),
             "registries": Registries.configured(config),
+            "network": config[settings.NETWORK],
         }
         return cls(**{**values, **{name: value for name, value in given.items() if value is not None}})
 

@@ -8,6 +8,7 @@ variables and secrets) stands in no description of the container.
 from __future__ import annotations
 
 import json
+import os
 import select
 import signal
 import time
@@ -75,6 +76,8 @@ class DockerEngine:
         if (action.id, action.attempt) in self._containers:
             return
         replace(action, code="/opt/flyte" if action.code else "").write()
+        for folder in (action.folder, f"{action.folder}/work"):
+            os.chmod(folder, 0o777)  # The image's user may be any; nobody else reaches it, since the folders above are its owner's alone.
         files = {name: text for name, text in self._place.secrets.items() if name.startswith("/")}
         variables = {name: text for name, text in self._place.secrets.items() if not name.startswith("/")}
         order = {"folder": _ACTION, "env": {**action.env, **variables}, "files": files}
