@@ -5,7 +5,9 @@ It comes as a folder, to be mounted or put on PYTHONPATH, and as a layer, for im
 
 from __future__ import annotations
 
+import compileall
 import os
+import py_compile
 import shutil
 from collections.abc import Iterator
 
@@ -49,7 +51,10 @@ def _blocks() -> Iterator[bytes]:
 
 
 def folder(cache: Cache) -> str:
-    """The folder of the runtime in the cache, which is written if it is not there: it holds our package and nothing else."""
+    """The folder of the runtime in the cache, which is written if it is not there: it holds our package and nothing else.
+
+    It is compiled for Pythons of the minor version at hand: where it is used it cannot be written, and compiling takes longer than most tasks.
+    """
     found = list(files())
     states: list[Value] = [_state(name, path) for name, path in found]
     place = f"{cache.runtimes}/{Digest.of(encode(states)).hex}"
@@ -59,6 +64,7 @@ def folder(cache: Cache) -> str:
             for name, path in found:
                 os.makedirs(os.path.dirname(f"{temporary}/{name}"), exist_ok=True)
                 shutil.copyfile(path, f"{temporary}/{name}")
+            compileall.compile_dir(temporary, quiet=2, invalidation_mode=py_compile.PycInvalidationMode.UNCHECKED_HASH)
             try:
                 os.rename(temporary, place)
             except OSError:  # Another process was first.
