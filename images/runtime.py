@@ -53,7 +53,7 @@ def _blocks() -> Iterator[bytes]:
 def folder(cache: Cache) -> str:
     """The folder of the runtime in the cache, which is written if it is not there: it holds our package and nothing else.
 
-    It is compiled for Pythons of the minor version at hand: where it is used it cannot be written, and compiling takes longer than most tasks.
+    It comes compiled for Pythons of the minor version at hand: where it is used nothing can be written beside it.
     """
     found = list(files())
     states: list[Value] = [_state(name, path) for name, path in found]
