@@ -101,6 +101,7 @@ class Settings:
     allow_secrets: frozenset[str]
     budget: "Budget | None"
     registries: Registries
+    network: str = ""
 
     @classmethod
     def configured(cls, config: Configuration, **given: Any) -> "Settings":
@@ -113,6 +114,7 @@ class Settings:
             "allow_secrets": config[settings.ALLOW_SECRETS],
             "budget": _budget(config),
             "registries": Registries.configured(config),
+            "network": config[settings.NETWORK],
         }
         return cls(**{**values, **{name: value for name, value in given.items() if value is not None}})
 
@@ -318,11 +320,10 @@ def _aborted(request: "Request | None") -> _Ending:
 def _outcome(action: Action, event: "Event") -> _Ending:
     result = action.result()
     if result is None:  # Whatever the engine says: without a result it has not succeeded.
-        oom = event.exit_code == 137
         why = event.why or "its process ended without a result"
         if event.kind == "succeeded":
             why = "its process ended with exit code 0, but without a result (os._exit?)"
-        return _Ending("failed", _error("OOMError" if oom else "RuntimeUnknownError", why, "user" if oom else "system"))
+        return _Ending("failed", _error("OOMError", why) if event.out_of_memory else _error("RuntimeUnknownError", why, "system"))
     if result["phase"] == "succeeded":
         return _Ending("succeeded", outputs=result["outputs"])
     return _Ending("failed", result["error"])
