@@ -101,6 +101,9 @@ class Settings:
     allow_secrets: frozenset[str]
     budget: "Budget | None"
     registries: Registries
+    image_base: str
+    image_compression: settings.Compression
+    image_registry: str
 
     @classmethod
     def configured(cls, config: Configuration, **given: Any) -> "Settings":
@@ -113,6 +116,9 @@ class Settings:
             "allow_secrets": config[settings.ALLOW_SECRETS],
             "budget": _budget(config),
             "registries": Registries.configured(config),
+            "image_base": config[settings.IMAGE_BASE],
+            "image_compression": config[settings.COMPRESSION],
+            "image_registry": config[settings.REGISTRY],
         }
         return cls(**{**values, **{name: value for name, value in given.items() if value is not None}})
 
