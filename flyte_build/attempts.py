@@ -101,6 +101,9 @@ class Settings:
     allow_secrets: frozenset[str]
     budget: "Budget | None"
     registries: Registries
+    image_base: str
+    image_compression: settings.Compression
+    image_registry: str
     network: str = ""
 
     @classmethod
@@ -115,6 +118,9 @@ class Settings:
             "budget": _budget(config),
             "registries": Registries.configured(config),
             "network": config[settings.NETWORK],
+            "image_base": config[settings.IMAGE_BASE],
+            "image_compression": config[settings.COMPRESSION],
+            "image_registry": config[settings.REGISTRY],
         }
         return cls(**{**values, **{name: value for name, value in given.items() if value is not None}})
 
