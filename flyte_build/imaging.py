@@ -347,8 +347,8 @@ class ImageBuilder:
                     return None
                 ground = _OfImage(image, self._bases)
             if execute is not None:
-                node = self._executed(ground, execute, recipe, platform, _numbered(label, platform, at), places)
-                image = self._resolve(node, nodes, places)
+                step = self._executed(ground, execute, recipe, platform, _numbered(label, platform, at), places)
+                image = self._resolve(step, nodes, places)
                 if image is None:
                     return None
                 ground = _OfImage(image, self._bases)

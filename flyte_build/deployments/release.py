@@ -1,7 +1,7 @@
 """A release: a deployment under a version, and what is known of how it came to be.
 
-It is an OCI index over the deployment's manifest, its bundle's and its images', named by the version's tag. Its annotations are provenance: none
-of them is part of the deployment's identity.
+It is an OCI index over the deployment's manifest, its bundle's and its images', named by the version's tag. Its annotations are
+provenance: none of them is part of the deployment's identity.
 """
 
 from __future__ import annotations
