@@ -20,13 +20,14 @@ from contextlib import contextmanager, nullcontext
 from operator import itemgetter
 from typing import NamedTuple
 
+from flyte_build.cas import tar
 from flyte_build.cas.blobs import Batch, Blobs
 from flyte_build.cas.counters import Counters
 from flyte_build.cas.digest import Digest
 from flyte_build.cas.layer import Layer, write_layer
 from flyte_build.cas.statindex import Row, trusted
 
-from . import secrets, tar
+from . import secrets
 from .draft import Draft, Unread
 from .packs import CODE, LIMIT, cut, read_whole
 from .snapshot import Contents, File

@@ -43,6 +43,7 @@ class Cache:
             self._create()
         self._leases = f"{self.folder}/leases"
         self.extractions = f"{self.folder}/extractions"
+        self.runtimes = f"{self.folder}/runtimes"
         self.blobs = Blobs(f"{self.folder}/blobs/sha256", f"{self.folder}/quarantine", counters)
         schema = records.SCHEMA + statindex.SCHEMA + ledger.SCHEMA
         database = open_database(f"{self.folder}/cache.sqlite", _TABLES, schema, self._damaged)

@@ -64,10 +64,15 @@ def compressor(compression: Compression) -> Compressor:
 
 def write_layer(blocks: Iterable[bytes], batch: Batch, compression: Compression = "zstd") -> Layer:
     """Write a layer of an archive's blocks, to which the end is added. What `blocks` raises leaves nothing behind."""
+    return write_archive(_chunks(blocks), batch, compression)
+
+
+def write_archive(chunks: Iterable[bytes], batch: Batch, compression: Compression) -> Layer:
+    """Write a layer of an archive that is whole already, in pieces. What `chunks` raises leaves nothing behind."""
     compress = compressor(compression)
     diff = hashlib.sha256()
     with batch.writer() as writer:
-        for chunk in _chunks(blocks):
+        for chunk in chunks:
             diff.update(chunk)
             if data := compress.compress(chunk):
                 writer.write(data)

@@ -104,6 +104,7 @@ class Settings:
     image_base: str
     image_compression: settings.Compression
     image_registry: str
+    network: str = ""
 
     @classmethod
     def configured(cls, config: Configuration, **given: Any) -> "Settings":
@@ -119,6 +120,7 @@ class Settings:
             "image_base": config[settings.IMAGE_BASE],
             "image_compression": config[settings.COMPRESSION],
             "image_registry": config[settings.REGISTRY],
+            "network": config[settings.NETWORK],
         }
         return cls(**{**values, **{name: value for name, value in given.items() if value is not None}})
 
@@ -324,11 +326,10 @@ def _aborted(request: "Request | None") -> _Ending:
 def _outcome(action: Action, event: "Event") -> _Ending:
     result = action.result()
     if result is None:  # Whatever the engine says: without a result it has not succeeded.
-        oom = event.exit_code == 137
         why = event.why or "its process ended without a result"
         if event.kind == "succeeded":
             why = "its process ended with exit code 0, but without a result (os._exit?)"
-        return _Ending("failed", _error("OOMError" if oom else "RuntimeUnknownError", why, "user" if oom else "system"))
+        return _Ending("failed", _error("OOMError", why) if event.out_of_memory else _error("RuntimeUnknownError", why, "system"))
     if result["phase"] == "succeeded":
         return _Ending("succeeded", outputs=result["outputs"])
     return _Ending("failed", result["error"])

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from flyte_build.bundler.tree import Entry
     from flyte_build.runner.spawn import Worker
 
+    from .containers import ContainerImage
     from .task import Task
 
 
@@ -125,6 +126,13 @@ class Runner:
         settings = self.settings if self.settings.version else replace(self.settings, version=tree.short)
         try:
             prepared = replace(call, settings=settings, code=code, tree=tree)
+            if settings.engine == "docker":
+                from flyte_build.images.docker import connect
+
+                from .containers import pulled
+
+                name, _, digest = call.task["image"].partition("@")
+                return run_in_container(prepared, self.stores, self.listener, pulled(connect(), name, Digest.parse(digest)), began)
             return run_in_worker(prepared, self.stores, self.listener, self._spare(), began)
         finally:
             lease.release()
@@ -144,6 +152,17 @@ def run_in_worker(call: Call, stores: Stores, listener: Listener, spare: "Worker
     from flyte_build.runner.process import ProcessEngine
 
     engine = ProcessEngine(listener.output, spare)
+    try:
+        return carry_out(call, engine, stores, listener, began)
+    finally:
+        engine.close()
+
+
+def run_in_container(call: Call, stores: Stores, listener: Listener, image: "ContainerImage", began: float) -> Finished:
+    """Run a task whose code is at hand in a container."""
+    from .containers import docker_engine
+
+    engine = docker_engine(call, stores, image, listener.output)
     try:
         return carry_out(call, engine, stores, listener, began)
     finally:

@@ -170,7 +170,7 @@ class _Names:
                     archive = stack.enter_context(tarfile.open(fileobj=_plain(stream, stack), mode="r|"))
                     hidden, new = list[str](), dict[str, str | None]()
                     while member := archive.next():
-                        archive.members.clear()  # It would keep them all.
+                        archive.members = []  # type: ignore[attr-defined]  # It would keep them all.
                         count += 1
                         if count > _MEMBERS:
                             raise tarfile.TarError("it has too many members")

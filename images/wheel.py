@@ -44,6 +44,10 @@ _BOMB = (200, 1 << 30)  # So many times its own size, and so many bytes, a wheel
 STANDARD = frozenset({"usr", "usr/lib", "usr/bin", "usr/local", "usr/local/bin", "usr/local/lib", "opt"})
 """Folders that every base has: they are as the base has them."""
 _SIGNATURES = ("RECORD.jws", "RECORD.p7s")
+_MALFORMED = (
+    *(InstallerError, InvalidRecordEntry, zipfile.BadZipFile, zlib.error),
+    *(KeyError, ValueError, NotImplementedError, EOFError),
+)
 Hash = tuple[str, str]
 
 
@@ -142,8 +146,8 @@ def write_layer(
     """
     with ExitStack() as stack:
         members: dict[bytes, tuple[Wheel, Member]] = {}
-        for wheel, path in sorted(wheels, key=lambda each: each[0].name):
-            file = stack.enter_context(open(path, "rb"))
+        for wheel, where in sorted(wheels, key=lambda each: each[0].name):
+            file = stack.enter_context(open(where, "rb"))
             for member in members_of(wheel, file, interpreter, platform):
                 other = members.get(member.path)
                 if other and other[1].content.hash != member.content.hash:
@@ -185,16 +189,7 @@ def members_of(wheel: Wheel, file: BinaryIO, interpreter: Interpreter, platform:
                 warnings.simplefilter("ignore", RuntimeWarning)  # Of files in `__pycache__`, which are left out.
                 install(source, destination, {"INSTALLER": b"flyte-build\n"})
             return destination.members
-    except (
-        InstallerError,
-        InvalidRecordEntry,
-        zipfile.BadZipFile,
-        KeyError,
-        ValueError,
-        NotImplementedError,
-        EOFError,
-        zlib.error,
-    ) as error:
+    except _MALFORMED as error:
         raise _bad(wheel, f"{error}".rstrip(".") + ".") from None
 
 
@@ -269,11 +264,11 @@ class _Destination(WheelDestination):
         return self._add(scheme, os.fspath(path), content, is_executable)
 
     def _script(self, content: _Zipped) -> "_Made | _Zipped":
-        """The file, with the image's interpreter if it asks for Python: `#!python` (PyPA specifications, "Recommended archiver features")."""
+        """The file, with the image's interpreter if it asks for Python: `#!python` ("Recommended archiver features")."""
         if not content.head(8).startswith(b"#!python"):
             return content
         data = b"".join(plain for _, plain in content.inflate())
-        line, newline, rest = data.partition(b"\n")
+        _, newline, rest = data.partition(b"\n")
         return _Made(b"#!" + self._interpreter.executable.encode() + newline + rest)
 
     def finalize_installation(self, scheme: str, record_file_path: str, records: "Iterable[tuple[str, RecordEntry]]") -> None:

@@ -22,6 +22,7 @@ class Event:
     kind: Literal["succeeded", "failed", "lost", "cancelled"]
     exit_code: int | None = None
     why: str = ""
+    out_of_memory: bool = False
 
 
 class Stopped(BaseException):

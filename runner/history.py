@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
+from flyte_build.cas.digest import Digest
 from flyte_build.cas.faults import storing
 from flyte_build.cas.folder import make_own
 from flyte_build.cas.lease import lockable
@@ -42,7 +43,7 @@ class History:
         if not os.path.isdir(f"{self.folder}/runs"):
             with storing("make the data folder"):
                 make_own(folder)
-                os.makedirs(f"{self.folder}/runs", exist_ok=True)
+                os.makedirs(f"{self.folder}/runs", mode=0o700, exist_ok=True)  # Inputs and outputs are nobody else's.
         self._database = open_tables(
             f"{self.folder}/history.sqlite",
             lambda aside: said(f"The history's database was damaged; it was moved to {aside}. The runs' folders are untouched."),
@@ -52,6 +53,12 @@ class History:
     def close(self) -> None:
         """Close the database."""
         self._database.close()
+
+    @property
+    def identity(self) -> str:
+        """What tells this history from those of other users and machines: a short text for labels."""
+        state = os.stat(self.folder)
+        return Digest.of(f"{os.path.realpath(self.folder)} {state.st_dev} {state.st_ino}".encode()).short
 
     def run_folder(self, name: str) -> str:
         """Where a run's action, log and result are."""

@@ -168,7 +168,7 @@ def _event(code: int, cancelled: bool) -> Event:
     if cancelled:
         return Event("cancelled", code)
     if code == -signal.SIGKILL or code == 137:
-        return Event("failed", 137, "it was killed (SIGKILL), most likely because the machine ran out of memory")
+        return Event("failed", 137, "it was killed (SIGKILL), most likely because the machine ran out of memory", out_of_memory=True)
     if code < 0:
         return Event("failed", 128 - code, f"it ended with signal {-code} ({signal.strsignal(-code)})")
     if code == NO_RESULT:

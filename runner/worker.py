@@ -63,6 +63,8 @@ def main() -> None:
     with open(f"{order['folder']}/action.json", encoding="utf-8") as file:
         action: dict[str, Any] = json.load(file)
     os.environ.update(order["env"])
+    for path, text in order.get("files", {}).items():
+        _write_private(path, text)
     os.environ["FLYTE_RUN"] = action["run"]
     code = f"{action['code']}/code" if action["code"] else ""
     if code:
@@ -108,6 +110,11 @@ def _use_bundle(action: dict[str, Any], code: str) -> None:
     guard = Guard(root, [*root_folders(root, action["roots"]), *project], lambda path: _advice(action, path))
     places = [at for at, finder in enumerate(sys.meta_path) if getattr(finder, "__name__", "") == "PathFinder"]
     sys.meta_path.insert(places[-1] + 1 if places else len(sys.meta_path), guard)
+
+
+def _write_private(path: str, text: str) -> None:
+    with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="utf-8") as file:
+        file.write(text)
 
 
 def _enter(folder: str, code: str) -> None:

@@ -16,10 +16,11 @@ import pytest
 import zstandard
 from hypothesis import HealthCheck, settings
 
-from flyte_build.bundler import bundle, packs, tar
+from flyte_build.bundler import bundle, packs
 from flyte_build.bundler.scan import Scanner
 from flyte_build.bundler.snapshot import Scan
 from flyte_build.bundler.tree import Entry, Tree
+from flyte_build.cas import tar
 from flyte_build.cas.cache import Cache
 from flyte_build.cas.counters import Counters
 from flyte_build.cas.digest import Digest

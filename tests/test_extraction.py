@@ -12,9 +12,10 @@ from typing import Any
 
 import pytest
 
-from flyte_build.bundler import bundle, extraction, packs, tar
+from flyte_build.bundler import bundle, extraction, packs
 from flyte_build.bundler.budget import Budget
 from flyte_build.bundler.tree import Entry, Tree
+from flyte_build.cas import tar
 from flyte_build.cas.cache import Cache
 from flyte_build.cas.digest import Digest
 from flyte_build.cas.layer import Layer
@@ -339,7 +340,8 @@ def test_extraction_takes_bounded_memory(cache: Cache, tmp_path: Path) -> None:
     code = """
 import resource, sys, zstandard
 resource.setrlimit(resource.RLIMIT_AS, (700 << 20,) * 2)
-from flyte_build.bundler import bundle, extraction, tar
+from flyte_build.bundler import bundle, extraction
+from flyte_build.cas import tar
 from flyte_build.cas.layer import Layer
 from flyte_build.bundler.tree import Tree
 from flyte_build.cas.cache import Cache

@@ -16,9 +16,10 @@ import zstandard
 from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
-from flyte_build.bundler import bundle, extraction, packs, tar
+from flyte_build.bundler import bundle, extraction, packs
 from flyte_build.bundler.snapshot import Contents
 from flyte_build.bundler.tree import Entry, Tree
+from flyte_build.cas import tar
 from flyte_build.cas.cache import Cache
 from flyte_build.cas.counters import Counters
 from flyte_build.cas.digest import Digest

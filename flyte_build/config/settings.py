@@ -18,8 +18,8 @@ CopyStyle = Literal["loaded_modules", "all", "none"]
 COPY_STYLES: tuple[CopyStyle, ...] = ("loaded_modules", "all", "none")
 Compression = Literal["gzip", "zstd", "none"]
 COMPRESSIONS: tuple[Compression, ...] = ("gzip", "zstd", "none")
-EngineName = Literal["auto", "process", "local"]
-ENGINES: tuple[EngineName, ...] = ("auto", "process", "local")
+EngineName = Literal["auto", "process", "docker", "local"]
+ENGINES: tuple[EngineName, ...] = ("auto", "process", "docker", "local")
 
 T = TypeVar("T")
 
@@ -224,33 +224,23 @@ IMAGE_BASE = Setting(
     "image.base",
     TEXT,
     "python:{python}-slim-bookworm",
-    "The reference of the Debian base of images; {python} stands for the minor version.",
+    "The image with Debian that others stand on; {python} stands for the minor version.",
 )
 COMPRESSION: "Setting[Compression]" = Setting(
     "image.compression", _choice(*COMPRESSIONS), "gzip", "How the layers of images are compressed. Docker before 23 takes no zstd."
 )
 REGISTRY = Setting("image.registry", TEXT, "", "Where images are pushed, in place of `registry`: a host, and a path on it.")
+NETWORK = Setting(
+    "docker.network", TEXT, "", "The network that containers are in: Docker's own if it is not set (`none`, `host`, or a name)."
+)
 BUILDER = Setting("image.builder", TEXT, "", "What builds images.", acted_on=False)
 IMAGE_REFS = Setting("image.image_refs", TABLE, {}, "Names for images.", acted_on=False)
 PERSISTENCE = Setting("local.persistence", FLAG, True, "Whether local runs are remembered; they always are.", acted_on=False)
 
 SETTINGS: tuple[Setting[Any], ...] = (  # In the order of a file: what is in no section first, and each section once.
     *(HOME, SHARED, PROJECT, DOMAIN, ORG, COPY_STYLE, ENGINE, ALLOW_SECRETS, MAX_FILES, MAX_BYTES, MAX_SCAN_TIME),
-    *(
-        CACHE_READ,
-        CACHE_WRITE,
-        KEEP,
-        MAX_SIZE,
-        MIN_FREE,
-        MIN_SIZE,
-        AUTO_GC,
-        IMAGE_BASE,
-        COMPRESSION,
-        REGISTRY,
-        BUILDER,
-        IMAGE_REFS,
-        PERSISTENCE,
-    ),
+    *(CACHE_READ, CACHE_WRITE, KEEP, MAX_SIZE, MIN_FREE, MIN_SIZE, AUTO_GC, NETWORK),
+    *(IMAGE_BASE, COMPRESSION, REGISTRY, BUILDER, IMAGE_REFS, PERSISTENCE),
 )
 SECTIONS = frozenset(setting.key.partition(".")[0] for setting in SETTINGS if "." in setting.key)
 BY_KEY = {setting.key: setting for setting in SETTINGS}

@@ -1,0 +1,73 @@
+"""Containers of this machine's Docker Engine for tasks: the image that a task runs in, and the engine that runs it there."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from flyte_build.cas.digest import Digest
+from flyte_build.errors import ImageBuildError, NotFound
+from flyte_build.images import loading, runtime
+from flyte_build.images.docker import asking, connect
+from flyte_build.runner.docker import DockerEngine, Place, remove_orphans
+from flyte_build.runner.limits import Limits
+
+from . import secrets
+from .attempts import Call, Stores
+
+if TYPE_CHECKING:
+    from docker import APIClient
+
+    from flyte_build.runner.engine import Sink
+
+
+@dataclass(frozen=True)
+class ContainerImage:
+    """An image as the engine knows it, by id or by name and digest, and the path of the Python in it."""
+
+    reference: str
+    python: str = "python3"
+
+
+def pulled(client: "APIClient", name: str, digest: Digest) -> ContainerImage:
+    """An image by its name and its manifest's digest; it is pulled only if the engine has not got it. Raises `ImageBuildError`."""
+    from docker.errors import APIError
+    from docker.errors import NotFound as Absent
+
+    reference = f"{name}@{digest}"
+    if not loading.has(client, reference):
+        with asking("pull an image"):
+            try:
+                client.pull(name, tag=digest)
+            except Absent:
+                raise ImageBuildError(
+                    f"There is no image {reference}", hint="Push it, or pin another one: `flyte lock --upgrade`."
+                ) from None
+            except APIError as error:
+                raise ImageBuildError(f"Docker could not pull {reference}", why=str(error.explanation or error)) from None
+    return ContainerImage(reference)
+
+
+def docker_engine(call: Call, stores: Stores, image: ContainerImage, sink: "Sink", client: "APIClient | None" = None) -> DockerEngine:
+    """The engine that runs a call in containers of `image`. What earlier commands have left running ends here."""
+    client, history = client or connect(), stores.history
+
+    def is_going(run: str) -> bool:
+        try:
+            return history.going(run)
+        except NotFound:
+            return False
+
+    remove_orphans(client, history.identity, is_going)
+    options = call.task["options"]
+    place = Place(
+        image=image.reference,
+        python=image.python,
+        runtime=runtime.folder(stores.cache),
+        store=history.identity,
+        network=call.settings.network,
+        limits=Limits.of(options.get("resources") or {}),
+        secrets=secrets.values(options.get("secrets"), os.environ),
+    )
+    return DockerEngine(place, sink, client)

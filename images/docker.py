@@ -1,0 +1,51 @@
+"""The Docker Engine of this machine, through docker-py: reaching it, and what it says when it cannot do something."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from flyte_build.errors import EngineUnavailable
+
+if TYPE_CHECKING:
+    from docker import APIClient
+
+_TIMEOUT = 600  # Seconds that one answer may take: loading a large image takes long.
+
+
+def connect() -> "APIClient":
+    """A client of the engine that DOCKER_HOST names, or of this machine's. Raises `EngineUnavailable`."""
+    from docker import APIClient
+    from docker.errors import DockerException
+    from docker.utils import kwargs_from_env
+
+    try:
+        return APIClient(version="auto", timeout=_TIMEOUT, **kwargs_from_env())
+    except (DockerException, OSError, ValueError) as error:
+        raise EngineUnavailable(
+            "Docker cannot be reached", why=_innermost(error), hint="Start it (`docker info` must answer), or set DOCKER_HOST."
+        ) from None
+
+
+@contextmanager
+def asking(what: str) -> Iterator[None]:
+    """Raise what the engine answers as `EngineUnavailable`; `what` says what could not be done, as in "start a container"."""
+    from docker.errors import DockerException
+    from requests.exceptions import RequestException
+
+    try:
+        yield
+    except (DockerException, RequestException) as error:
+        raise EngineUnavailable(f"Docker could not {what}", why=_innermost(error)) from None
+
+
+def _innermost(error: BaseException) -> str:
+    """What went wrong, without the names of the libraries that it went through."""
+    explanation = getattr(error, "explanation", None)
+    if explanation:
+        return str(explanation)
+    reason = error.args[-1] if error.args else error
+    while isinstance(reason, BaseException) and reason.args:
+        reason = reason.args[-1]
+    return str(reason)

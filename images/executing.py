@@ -1,0 +1,176 @@
+"""Executing what an image's declaration asks for, in a container: commands, Debian packages, Dockerfiles.
+
+What comes of it is one layer on top of the image that it ran in (or a Dockerfile's whole image), exported from the engine.
+It differs each time, which is why it is pinned.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import tarfile
+import tempfile
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import IO, TYPE_CHECKING, Any
+
+from flyte_build.cas.blobs import Blobs
+from flyte_build.cas.layer import Compression, Layer, write_archive
+from flyte_build.errors import EngineUnavailable, ImageBuildError
+
+from .docker import asking
+from .recipe import Execute
+
+if TYPE_CHECKING:
+    from docker import APIClient
+
+_CHUNK = 1 << 20
+_LAST_WORDS = 20  # Lines of output that an error shows.
+_LABEL = "flyte.build"
+_APT = (
+    "apt-get update && DEBIAN_FRONTEND=noninteractive apt-get install --yes --no-install-recommends {}"
+    " && apt-get clean && rm -rf /var/lib/apt/lists/* /var/cache/apt/*.bin /var/log/apt /var/log/dpkg.log /var/cache/ldconfig/aux-cache"
+)
+
+Said = Callable[[str], None]
+"""Is told each line that is printed meanwhile."""
+
+
+def describe(step: Execute) -> str:
+    """The step, for people."""
+    return f"apt-get install {' '.join(step.apt)}" if step.apt else "; ".join(step.commands)
+
+
+def script(step: Execute) -> str:
+    """The step as one shell script, which ends at the first command that fails."""
+    if step.apt:
+        return _APT.format(shlex.join(step.apt))
+    return "\n".join(step.commands)
+
+
+class Executor:
+    """Executes in the engine of a `client`. `said` is told what is printed."""
+
+    def __init__(self, client: "APIClient", blobs: Blobs, compression: Compression, said: Said) -> None:
+        self._client, self._blobs, self._compression, self._said = client, blobs, compression, said
+
+    def execute(
+        self, image: str, what: str, script: str, env: Mapping[str, str], workdir: str, binds: Mapping[str, str] = {}
+    ) -> tuple[Layer, ...]:
+        """Run a shell script as root in an image that the engine has; gives the layers that it adds.
+
+        `binds` are files of this machine, by their paths in the container. Raises `ImageBuildError` if it fails.
+        """
+        client = self._client
+        with self._container(image, script, env, workdir, binds) as container, asking("execute a build step"):
+            client.start(container)
+            lines: deque[str] = deque(maxlen=_LAST_WORDS)
+            for line in _lines(client.logs(container, stream=True, follow=True)):
+                lines.append(line)
+                self._said(line)
+            code = client.wait(container)["StatusCode"]
+            if code:
+                raise ImageBuildError(
+                    f"{what} failed with exit code {code}", why="\n".join(lines), hint="It ran as root in a container of the image so far."
+                )
+            made = client.commit(container)["Id"]
+            try:
+                before = len(client.inspect_image(image)["RootFS"]["Layers"] or ())
+                return self._export(made, before)[1]
+            finally:
+                client.remove_image(made, force=True)
+
+    @contextmanager
+    def _container(self, image: str, script: str, env: Mapping[str, str], workdir: str, binds: Mapping[str, str]) -> Iterator[str]:
+        with asking("make a container for a build step"):
+            container = self._client.create_container_from_config(
+                {
+                    "Image": image,
+                    "Entrypoint": ["/bin/sh", "-e", "-c", script],
+                    "Cmd": [],
+                    "User": "0",
+                    "Env": [f"{name}={text}" for name, text in env.items()],
+                    **({"WorkingDir": workdir} if workdir else {}),
+                    "Labels": {_LABEL: "1"},
+                    "HostConfig": {
+                        "Mounts": [
+                            {"Type": "bind", "Source": source, "Target": target, "ReadOnly": True} for target, source in binds.items()
+                        ]
+                    },
+                }
+            )["Id"]
+        try:
+            yield container
+        finally:
+            with asking("remove the container of a build step"):
+                self._client.remove_container(container, force=True)
+
+    def build(self, dockerfile: str, platform: str) -> tuple[dict[str, Any], tuple[Layer, ...]]:
+        """Build a Dockerfile, with its folder as the context; gives the image's config and all of its layers."""
+        client, folder = self._client, os.path.dirname(dockerfile)
+        lines: deque[str] = deque(maxlen=_LAST_WORDS)
+        made = ""
+        with asking(f"build {dockerfile}"):
+            answers = client.build(path=folder, dockerfile=dockerfile, rm=True, forcerm=True, platform=platform, decode=True)
+            for answer in answers:
+                if "error" in answer:
+                    raise ImageBuildError(f"{dockerfile} could not be built", why="\n".join([*lines, answer["error"].strip()]))
+                for line in str(answer.get("stream", "")).splitlines():
+                    if line.strip():
+                        lines.append(line)
+                        self._said(line)
+                made = answer.get("aux", {}).get("ID", made)
+            return self._export(made, 0)
+
+    def _export(self, image: str, after: int) -> tuple[dict[str, Any], tuple[Layer, ...]]:
+        """An image's config, and its layers after the first so many, which are among the blobs then."""
+        with tempfile.TemporaryFile() as archive:
+            for piece in self._client.get_image(image, chunk_size=_CHUNK):
+                archive.write(piece)
+            archive.seek(0)
+            with tarfile.open(fileobj=archive) as members:  # Nothing of it is unpacked: members are read, each by its name.
+                (manifest,) = json.load(_member(members, "manifest.json"))
+                config = json.load(_member(members, manifest["Config"]))
+                with self._blobs.batch() as batch:
+                    layers = tuple(self._layer(_member(members, name), batch) for name in manifest["Layers"][after:])
+        if [layer.diff_id for layer in layers] != config["rootfs"]["diff_ids"][after:]:
+            raise EngineUnavailable("Docker exported other layers than it says", why=f"They are of the image {image}.")
+        return config, layers
+
+    def _layer(self, stream: IO[bytes], batch: Any) -> Layer:
+        return write_archive(_pieces(stream), batch, self._compression)
+
+
+def context_files(dockerfile: str) -> Sequence[str]:
+    """The files of a Dockerfile's context, relative to its folder, as its .dockerignore leaves them; sorted."""
+    from docker.utils.build import exclude_paths
+
+    folder = os.path.dirname(dockerfile)
+    patterns = []
+    if os.path.exists(ignore := f"{folder}/.dockerignore"):
+        with open(ignore, encoding="utf-8") as file:
+            patterns = [line.strip() for line in file if line.strip() and not line.startswith("#")]
+    return sorted(exclude_paths(folder, patterns, dockerfile=os.path.basename(dockerfile)))
+
+
+def _member(archive: tarfile.TarFile, name: str) -> IO[bytes]:
+    found = archive.extractfile(name)
+    if found is None:
+        raise EngineUnavailable("Docker exported an image that cannot be read", why=f"It has no {name}.")
+    return found
+
+
+def _pieces(stream: IO[bytes]) -> Iterator[bytes]:
+    while piece := stream.read(_CHUNK):
+        yield piece
+
+
+def _lines(chunks: Iterator[bytes]) -> Iterator[str]:
+    held = b""
+    for chunk in chunks:
+        *whole, held = (held + chunk).split(b"\n")
+        yield from (line.rpartition(b"\r")[2].decode(errors="replace").rstrip() for line in whole)
+    if held:
+        yield held.decode(errors="replace")

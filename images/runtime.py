@@ -1,0 +1,77 @@
+"""The runtime: our own package as a task needs it inside an image that never heard of us. Pure Python, with no other package.
+
+It comes as a folder, to be mounted or put on PYTHONPATH, and as a layer, for images that are composed.
+"""
+
+from __future__ import annotations
+
+import compileall
+import os
+import py_compile
+import shutil
+from collections.abc import Iterator
+
+from flyte_build.cas import tar
+from flyte_build.cas.blobs import Batch
+from flyte_build.cas.cache import Cache
+from flyte_build.cas.digest import Digest
+from flyte_build.cas.encoding import Value, encode
+from flyte_build.cas.faults import storing
+from flyte_build.cas.layer import Compression, Layer, write_layer
+
+PLACE = "opt/flyte/runtime"  # In an image.
+_PACKAGE = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+_LEFT_OUT = frozenset(("cli", "__pycache__"))  # Commands need libraries that an image has not.
+
+
+def files() -> Iterator[tuple[str, str]]:
+    """The runtime's files: each one's path below the folder that is imported from, and where it is on this machine; sorted."""
+    yield from sorted(_below(_PACKAGE, os.path.basename(_PACKAGE)))
+
+
+def _below(folder: str, name: str) -> Iterator[tuple[str, str]]:
+    for entry in os.scandir(folder):
+        if entry.is_dir():
+            if entry.name not in _LEFT_OUT:
+                yield from _below(entry.path, f"{name}/{entry.name}")
+        elif entry.name.endswith(".py"):
+            yield f"{name}/{entry.name}", entry.path
+
+
+def layer(batch: Batch, compression: Compression) -> Layer:
+    """The runtime as a layer."""
+    return write_layer(_blocks(), batch, compression)
+
+
+def _blocks() -> Iterator[bytes]:
+    for name, path in files():
+        with open(path, "rb") as file:
+            data = file.read()
+        yield tar.header(tar.Member(f"{PLACE}/{name}".encode(), len(data))) + data + tar.padding(len(data))
+
+
+def folder(cache: Cache) -> str:
+    """The folder of the runtime in the cache, which is written if it is not there: it holds our package and nothing else.
+
+    It comes compiled for Pythons of the minor version at hand: where it is used nothing can be written beside it.
+    """
+    found = list(files())
+    states: list[Value] = [_state(name, path) for name, path in found]
+    place = f"{cache.runtimes}/{Digest.of(encode(states)).hex}"
+    if not os.path.isdir(place):
+        temporary = f"{cache.runtimes}/.{os.urandom(8).hex()}"
+        with storing("write the runtime"):
+            for name, path in found:
+                os.makedirs(os.path.dirname(f"{temporary}/{name}"), exist_ok=True)
+                shutil.copyfile(path, f"{temporary}/{name}")
+            compileall.compile_dir(temporary, quiet=2, invalidation_mode=py_compile.PycInvalidationMode.UNCHECKED_HASH)
+            try:
+                os.rename(temporary, place)
+            except OSError:  # Another process was first.
+                shutil.rmtree(temporary)
+    return place
+
+
+def _state(name: str, path: str) -> Value:
+    state = os.stat(path)
+    return [name, state.st_size, state.st_mtime_ns]

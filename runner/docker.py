@@ -1,0 +1,235 @@
+"""The `docker` engine: each attempt in a container of its own, which ends with the command that started it.
+
+The image need not know of us: it must have Python 3.11 or newer as `python3`. The code, the runtime (our own pure-Python
+package) and the action's folder are mounted. The worker listens on its standard input; what it is told there (the values of
+variables and secrets) stands in no description of the container.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import signal
+import time
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+from flyte_build.errors import EngineUnavailable
+from flyte_build.images.docker import asking, connect
+
+from .action import Action
+from .engine import NO_RESULT, Event, Sink
+from .limits import Limits
+from .output import Output
+
+if TYPE_CHECKING:
+    from docker import APIClient
+
+LABEL = "flyte"  # Its value is the store's id.
+RUN_LABEL = "flyte.run"
+_ACTION, _CODE, _RUNTIME = "/opt/flyte/action", "/opt/flyte/code", "/opt/flyte/runtime"
+_GRACE = 5.0  # Seconds between asking a task to end and making it end.
+_CHUNK = 1 << 16
+_START = """
+import os, sys
+if sys.version_info < (3, 11):
+    sys.exit("flyte needs Python 3.11 or newer; python3 of this image is " + sys.version.split()[0])
+os.dup2(0, 3)
+os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+from flyte_build.runner.worker import main
+main()
+"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Place:
+    """What containers are made of: the `image` as the engine knows it, and the `python` in it; the `runtime`, a folder with our package.
+
+    `store` is the id that containers carry, `secrets` are values by the variable or (absolute) file that a task finds them in.
+    """
+
+    image: str
+    python: str = "python3"
+    runtime: str
+    store: str
+    network: str = ""
+    limits: Limits = field(default_factory=Limits)
+    secrets: Mapping[str, str] = field(default_factory=dict)
+
+
+class DockerEngine:
+    """Runs attempts in containers of one `place`. `sink` gets the output as it comes."""
+
+    name = "docker"
+    acts_on = frozenset(("retries", "timeout", "env_vars", "resources", "secrets"))
+
+    def __init__(self, place: Place, sink: Sink, client: "APIClient | None" = None) -> None:
+        self._place, self._sink, self._client = place, sink, client or connect()
+        self._containers: dict[tuple[str, int], _Container] = {}
+        self._removing = ThreadPoolExecutor(1)
+
+    def submit(self, action: Action) -> None:
+        """Begin an attempt; one that was begun already (same action, same attempt) is not begun twice."""
+        if (action.id, action.attempt) in self._containers:
+            return
+        replace(action, code="/opt/flyte" if action.code else "").write()
+        for folder in (action.folder, f"{action.folder}/work"):
+            os.chmod(folder, 0o777)  # The image's user may be any; nobody else reaches it, since the folders above are its owner's alone.
+        files = {name: text for name, text in self._place.secrets.items() if name.startswith("/")}
+        variables = {name: text for name, text in self._place.secrets.items() if not name.startswith("/")}
+        order = {"folder": _ACTION, "env": {**action.env, **variables}, "files": files}
+        with asking("start a container"):
+            made = self._client.create_container_from_config(self._configuration(action))["Id"]
+            try:
+                socket = self._client.attach_socket(made, {"stdin": 1, "stdout": 1, "stderr": 1, "stream": 1})
+                socket._sock.sendall(json.dumps(order).encode() + b"\n")
+                self._client.start(made)
+            except BaseException:
+                self._client.remove_container(made, force=True)
+                raise
+        self._containers[action.id, action.attempt] = _Container(made, action, socket, Output(action, self._sink))
+
+    def _configuration(self, action: Action) -> dict[str, Any]:
+        """The container as the engine's API takes it (docs.docker.com/reference/api/engine, "ContainerCreate")."""
+        place, limits = self._place, self._place.limits
+        mounts = [(action.folder, _ACTION, False), (place.runtime, _RUNTIME, True)]
+        if action.code:
+            mounts.append((f"{action.code}/code", _CODE, True))
+        host = {
+            "Init": True,
+            "Mounts": [{"Type": "bind", "Source": source, "Target": to, "ReadOnly": fixed} for source, to, fixed in mounts],
+            "NetworkMode": place.network or "default",
+            **({"NanoCpus": int(limits.cpu * 1e9)} if limits.cpu else {}),
+            **({"Memory": limits.memory, "MemorySwap": limits.memory} if limits.memory else {}),
+            **({"ShmSize": limits.shm} if limits.shm else {}),
+            **({"DeviceRequests": [{"Count": limits.gpus, "Capabilities": [["gpu"]]}]} if limits.gpus else {}),
+        }
+        if folders := {path.rpartition("/")[0] for path in place.secrets if path.startswith("/")}:
+            host["Tmpfs"] = dict.fromkeys(folders, "mode=1777")
+        return {
+            "Image": place.image,
+            "Entrypoint": [place.python, "-u", "-c", _START],
+            "Cmd": [],
+            "Env": [f"PYTHONPATH={_RUNTIME}", "PYTHONSAFEPATH=1"],
+            "Labels": {LABEL: place.store, RUN_LABEL: action.run},
+            "OpenStdin": True,
+            "StdinOnce": True,
+            "AttachStdin": True,
+            "AttachStdout": True,
+            "AttachStderr": True,
+            "HostConfig": host,
+        }
+
+    def wait(self, action: Action, seconds: float | None) -> Event | None:
+        """Wait until the attempt has ended, or for some seconds; None means that it goes on."""
+        container = self._containers[action.id, action.attempt]
+        deadline = None if seconds is None else time.monotonic() + seconds
+        while not container.ended or container.output.is_held:
+            now = time.monotonic()
+            if deadline is not None and now >= deadline:
+                return None
+            if container.asked is not None and now - container.asked > _GRACE:
+                self.cancel(action, at_once=True)
+            left = _GRACE if deadline is None else deadline - now
+            if container.output.is_held:
+                container.output.pass_on(left, leave=container.asked is not None)
+            elif select.select([container.socket], [], [], left)[0]:
+                container.read()
+                container.output.pass_on(0.0, leave=False)
+        with asking("say how a container ended"):
+            self._client.wait(container.id)
+            state = self._client.inspect_container(container.id)["State"]
+        self._forget(container)
+        return _event(state, container.asked is not None, self._place.limits.memory)
+
+    def cancel(self, action: Action, at_once: bool) -> None:
+        """Ask the attempt to end (`at_once`: make it), with all that it has started."""
+        container = self._containers.get((action.id, action.attempt))
+        if container is None:
+            return
+        if container.asked is None:
+            container.asked = time.monotonic()
+        try:
+            with asking("stop a container"):
+                self._client.kill(container.id, signal.SIGKILL if at_once else signal.SIGTERM)
+        except EngineUnavailable:  # It has ended meanwhile; if the engine is gone, waiting says so.
+            return
+
+    def running(self) -> list[Action]:
+        """The attempts that have not ended."""
+        return [container.action for container in self._containers.values()]
+
+    def close(self) -> None:
+        """End and remove what is left."""
+        for container in list(self._containers.values()):
+            self._forget(container)
+        self._removing.shutdown()
+
+    def _forget(self, container: "_Container") -> None:
+        container.close()
+        del self._containers[container.action.id, container.action.attempt]
+        self._removing.submit(_remove, self._client, container.id)
+
+
+class _Container:
+    """A container that runs an attempt: `socket` carries its streams, `asked` is when it was asked to end (monotonic)."""
+
+    def __init__(self, id: str, action: Action, socket: Any, output: Output) -> None:
+        self.id, self.action, self.socket, self.output = id, action, socket, output
+        self.ended = False
+        self.asked: float | None = None
+
+    def read(self) -> None:
+        """Read one frame of what it has written."""
+        from docker.utils.socket import next_frame_header, read
+
+        stream, size = next_frame_header(self.socket)
+        self.ended = stream < 0
+        while size > 0:
+            data = read(self.socket, min(size, _CHUNK))
+            if not data:
+                self.ended = True
+                return
+            self.output.take(stream, data)
+            size -= len(data)
+
+    def close(self) -> None:
+        """Close what is open."""
+        self.output.close()
+        self.socket._sock.close()
+        self.socket.close()
+
+
+def _event(state: Mapping[str, Any], cancelled: bool, memory: int | None) -> Event:
+    code = state["ExitCode"]
+    if cancelled:
+        return Event("cancelled", code)
+    if state["OOMKilled"] and code:
+        limit = f"more than its {memory / 2**20:,.0f} MiB of memory" if memory else "more memory than there was"
+        return Event("failed", code, f"it used {limit}", out_of_memory=True)
+    if code == NO_RESULT:
+        return Event("failed", code, "its result could not be written: is the disk full, or may the image's user not write there?")
+    if code > 128:
+        number = code - 128
+        return Event("failed", code, f"its container was ended by signal {number} ({signal.strsignal(number)})")
+    return Event("succeeded" if code == 0 else "failed", code, "" if code == 0 else f"its container ended with exit code {code}")
+
+
+def _remove(client: "APIClient", container: str) -> None:
+    try:
+        with asking("remove a container"):
+            client.remove_container(container, force=True)
+    except EngineUnavailable:  # An orphan then, which a later command removes.
+        return
+
+
+def remove_orphans(client: "APIClient", store: str, is_going: Callable[[str], bool]) -> None:
+    """Remove the containers of a store's runs that have ended: their command was killed before it could."""
+    with asking("list containers"):
+        found = client.containers(all=True, filters={"label": f"{LABEL}={store}"})
+    for each in found:
+        if not is_going(each["Labels"].get(RUN_LABEL, "")):
+            _remove(client, each["Id"])

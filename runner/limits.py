@@ -1,0 +1,51 @@
+"""What a task asks of the place where it runs, in the units of a container engine."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+_UNITS = {"m": 1e-3, "k": 1e3, "Ki": 2**10, "M": 1e6, "Mi": 2**20, "G": 1e9, "Gi": 2**30, "T": 1e12, "Ti": 2**40}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Limits:
+    """Processors (may be a fraction), bytes of memory and of shared memory, and the number of GPUs; None: as the engine does it."""
+
+    cpu: float | None = None
+    memory: int | None = None
+    shm: int | None = None
+    gpus: int = 0
+
+    @classmethod
+    def of(cls, resources: Mapping[str, Any]) -> "Limits":
+        """The limits that declared resources say, as JSON values: amounts, or pairs of request and limit, of which the limit counts."""
+        shm = resources.get("shm")
+        return cls(
+            cpu=_amount(resources.get("cpu")),
+            memory=_bytes(resources.get("memory")),
+            shm=None if shm == "auto" else _bytes(shm),
+            gpus=_count(resources.get("gpu")),
+        )
+
+
+def _amount(value: Any) -> float | None:
+    """An amount of Kubernetes' notation (kubernetes.io, "Quantity") as a number."""
+    if isinstance(value, list):
+        value = value[-1]
+    if value is None or isinstance(value, int | float):
+        return value
+    unit = next((unit for unit in ("Ki", "Mi", "Gi", "Ti", *_UNITS) if value.endswith(unit)), "")
+    return float(value.removesuffix(unit)) * _UNITS.get(unit, 1)
+
+
+def _bytes(value: Any) -> int | None:
+    amount = _amount(value)
+    return None if amount is None else int(amount)
+
+
+def _count(value: Any) -> int:
+    if isinstance(value, str):
+        return int(value.rpartition(":")[2])
+    return value or 0
