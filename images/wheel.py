@@ -190,7 +190,8 @@ def members_of(wheel: Wheel, file: BinaryIO, interpreter: Interpreter, platform:
                 install(source, destination, {"INSTALLER": b"flyte-build\n"})
             return destination.members
     except _MALFORMED as error:
-        raise _bad(wheel, f"{error}".rstrip(".") + ".") from None
+        why = str(error).rstrip(".") + "."
+        raise _bad(wheel, why[:1].upper() + why[1:]) from None
 
 
 def _check_size(wheel: Wheel, archive: zipfile.ZipFile) -> None:
@@ -217,6 +218,7 @@ class _Source(WheelFile):
             name = info.filename
             if name.endswith("/") or name == record or name in signatures:
                 continue
+            _check_path(wheel, name)
             if name in self.files:
                 raise ValueError(f"it has {name} twice")
             if name not in self._records:
@@ -280,12 +282,16 @@ class _Destination(WheelDestination):
         self._add(scheme, record_file_path, _Made(lines.getvalue().encode()), False)
 
     def _add(self, scheme: str, path: str, content: "_Made | _Zipped", executable: bool) -> RecordEntry:
-        if path.startswith("/") or "\0" in path or any(part in ("", ".", "..") for part in path.split("/")):
-            raise _bad(self._wheel, f"{path!r} in it leads out of its folder.")
+        _check_path(self._wheel, path)
         self.members.append(Member(os.fsencode(f"{self._folders[scheme]}/{path}".lstrip("/")), content, executable))
         from installer.records import Hash as RecordHash
 
         return RecordEntry(path, RecordHash(*content.hash), content.size)
+
+
+def _check_path(wheel: Wheel, path: str) -> None:
+    if "\0" in path or any(part in ("", ".", "..") for part in path.split("/")):
+        raise _bad(wheel, f"{path!r} in it leads out of its folder.")
 
 
 def _below(base: str, folder: str) -> str:
@@ -297,5 +303,4 @@ def _sum(digest: bytes) -> str:
 
 
 def _bad(wheel: Wheel, why: str) -> ImageBuildError:
-    why = why[:1].upper() + why[1:]
     return ImageBuildError(f"The wheel {wheel.filename} is refused", why=why, hint="Do not use the place that it came from.")
