@@ -12,6 +12,7 @@ from typing import Any
 
 from .image import Image, Step
 
+_VERBATIM = frozenset(("env_vars", "commands", "workdir"))  # Steps that name no files of the project.
 _ADDRESS = re.compile(r" at 0x[0-9a-f]+")
 
 
@@ -58,4 +59,5 @@ def image_value(image: str | Image | None, root: str) -> Any:
 
 def _step(step: Step, root: str) -> dict[str, Any]:
     what, options = step
-    return {"step": what, **{name: json_value(value, root) for name, value in options if value is not None}}
+    below = "" if what in _VERBATIM else root
+    return {"step": what, **{name: json_value(value, below) for name, value in options}}

@@ -1,13 +1,32 @@
-"""`Image`: an immutable declaration of what a task's environment holds. Each `with_*` returns a new one."""
+"""`Image`: an immutable declaration of what a task's environment holds. Each `with_*` returns a new one.
+
+Nothing is read or looked up here. Files are named by paths: absolute ones, or ones relative to the project's root.
+"""
 
 from __future__ import annotations
 
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from os import PathLike, fspath
+from typing import TYPE_CHECKING, Any, Literal
 
 from .errors import DeclarationError
 
+if TYPE_CHECKING:
+    from .resources import Secret
+
+    Path = str | PathLike[str]
+    Architecture = Literal["linux/amd64", "linux/arm64"]
+    Platforms = Architecture | Sequence[Architecture] | None
+    Secrets = str | Secret | Sequence[str | Secret] | None
+
 Step = tuple[str, tuple[tuple[str, Any], ...]]
+
+PLATFORMS = ("linux/amd64", "linux/arm64")
+_OLDEST = (3, 11)
+_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
+_CREDENTIALS = re.compile(r"https?://[^/\s@]+@")
 
 
 @dataclass(frozen=True)
@@ -23,97 +42,292 @@ class Image:
     def from_debian_base(
         cls,
         python_version: tuple[int, int] | None = None,
-        registry: str | None = None,
-        name: str | None = None,
-        platform: str | tuple[str, ...] | None = None,
+        flyte_version: str | None = None,
         install_flyte: bool = True,
+        registry: str | None = None,
+        registry_secret: "str | Secret | None" = None,
+        name: str | None = None,
+        platform: "Platforms" = None,
     ) -> "Image":
-        """Debian with Python; the minor version at hand if none is named."""
-        return cls(_step("debian", python_version=python_version, platform=platform), registry=registry, name=name)
+        """Debian with Python of a minor version, `(3, 12)`; the one that is pinned in flyte.lock if none is named.
+
+        `flyte_version` and `install_flyte` are accepted: the runtime comes by itself.
+        """
+        base = _step(
+            "debian", python_version=_python(python_version), platform=_platforms(platform), registry_secret=_secrets(registry_secret)
+        )
+        return cls(base, registry=registry, name=name)
 
     @classmethod
     def from_base(cls, image_uri: str) -> "Image":
-        """An image that exists."""
-        if not image_uri or any(character.isspace() for character in image_uri):
-            raise DeclarationError(f"Image.from_base({image_uri!r}) names no image")
+        """An image that exists, by its reference."""
+        if not isinstance(image_uri, str) or image_uri.split() != [image_uri]:
+            raise DeclarationError(
+                f"Image.from_base({image_uri!r}) names no image", hint='For example: Image.from_base("python:3.12-slim")'
+            )
         return cls(_step("reference", uri=image_uri))
 
     @classmethod
-    def from_dockerfile(cls, file: Any, registry: str | None = None, name: str | None = None, platform: Any = None) -> "Image":
-        """What a Dockerfile builds."""
-        return cls(_step("dockerfile", file=str(file), platform=platform), registry=registry, name=name)
+    def from_dockerfile(cls, file: "Path", registry: str | None = None, name: str | None = None, platform: "Platforms" = None) -> "Image":
+        """What a Dockerfile builds, with its folder as the context."""
+        return cls(_step("dockerfile", file=_path("from_dockerfile", file), platform=_platforms(platform)), registry=registry, name=name)
 
     @classmethod
-    def from_uv_script(cls, script: Any, *, name: str | None = None, registry: str | None = None, **options: Any) -> "Image":
-        """What a script's inline metadata (PEP 723) asks for."""
-        return cls(_step("uv_script", script=str(script), **options), registry=registry, name=name)
+    def from_uv_script(
+        cls,
+        script: "Path",
+        *,
+        name: str | None = None,
+        registry: str | None = None,
+        registry_secret: "str | Secret | None" = None,
+        python_version: tuple[int, int] | None = None,
+        index_url: str | None = None,
+        extra_index_urls: str | Sequence[str] | None = None,
+        pre: bool = False,
+        extra_args: str | None = None,
+        platform: "Platforms" = None,
+        secret_mounts: "Secrets" = None,
+    ) -> "Image":
+        """Debian with the packages, and the Python, that a script's inline metadata asks for (PEP 723)."""
+        base = _step(
+            "uv_script",
+            script=_path("from_uv_script", script),
+            python_version=_python(python_version),
+            platform=_platforms(platform),
+            registry_secret=_secrets(registry_secret),
+            **_options("from_uv_script", index_url, extra_index_urls, pre, extra_args, secret_mounts),
+        )
+        return cls(base, registry=registry, name=name)
 
     @classmethod
-    def from_ref_name(cls, name: str) -> "Image":
-        """The image that the configuration has under this name."""
+    def from_ref_name(cls, name: str = "default") -> "Image":
+        """The image that the configuration (image.image_refs), or `--image NAME=URI`, has under this name."""
+        if not isinstance(name, str) or not name:
+            raise DeclarationError(f"Image.from_ref_name({name!r}) is no name")
         return cls(_step("ref_name", name=name))
 
-    def clone(self, registry: str | None = None, name: str | None = None, **options: Any) -> "Image":
-        """The same image under another registry, name, or with another option of its base."""
-        options.pop("extendable", None)
-        base = (self.base[0], _step("", **{**dict(self.base[1]), **options})[1])
+    def clone(
+        self,
+        registry: str | None = None,
+        registry_secret: "str | Secret | None" = None,
+        name: str | None = None,
+        base_image: str | None = None,
+        python_version: tuple[int, int] | None = None,
+        extendable: bool | None = None,
+        platform: "Platforms" = None,
+    ) -> "Image":
+        """The same image under another registry or name, on another base, or for another Python or other platforms."""
+        what, options = (self if base_image is None else Image.from_base(base_image)).base
+        given = {"python_version": _python(python_version), "platform": _platforms(platform), "registry_secret": _secrets(registry_secret)}
+        changed = {option: value for option, value in given.items() if value}
+        if "python_version" in changed and what not in ("debian", "uv_script"):
+            raise DeclarationError(
+                "clone(python_version=...) is for images on Debian",
+                why="What Python another base has, it has.",
+                hint="Use Image.from_debian_base(), or name another base.",
+            )
+        base = _step(what, **{**dict(options), **changed})
         return replace(self, base=base, registry=registry or self.registry, name=name or self.name)
 
-    def with_pip_packages(self, *packages: str, **options: Any) -> "Image":
-        """Add packages from an index."""
-        return self._with("pip_packages", packages=packages, **options)
+    def with_pip_packages(
+        self,
+        *packages: str,
+        index_url: str | None = None,
+        extra_index_urls: str | Sequence[str] | None = None,
+        pre: bool = False,
+        extra_args: str | None = None,
+        secret_mounts: "Secrets" = None,
+    ) -> "Image":
+        """Add packages from an index, each a requirement as pip takes it: `"numpy"`, `"numpy>=2"`.
 
-    def with_requirements(self, file: Any, **options: Any) -> "Image":
+        `extra_args` are options of the resolver, uv. Credentials of an index are in none of them: they come from ~/.netrc or from
+        uv's variables.
+        """
+        options = _options("with_pip_packages", index_url, extra_index_urls, pre, extra_args, secret_mounts)
+        return self._with("pip_packages", packages=_texts("with_pip_packages", packages), **options) if packages else self
+
+    def with_requirements(
+        self,
+        file: "Path",
+        index_url: str | None = None,
+        extra_index_urls: str | Sequence[str] | None = None,
+        pre: bool = False,
+        extra_args: str | None = None,
+        secret_mounts: "Secrets" = None,
+    ) -> "Image":
         """Add the packages of a requirements file."""
-        return self._with("requirements", file=str(file), **options)
+        options = _options("with_requirements", index_url, extra_index_urls, pre, extra_args, secret_mounts)
+        return self._with("requirements", file=_path("with_requirements", file), **options)
 
-    def with_uv_project(self, pyproject_file: Any, uvlock: Any = None, **options: Any) -> "Image":
-        """Add the packages of a project locked by uv."""
-        return self._with("uv_project", pyproject_file=str(pyproject_file), uvlock=uvlock and str(uvlock), **options)
+    def with_uv_project(
+        self,
+        pyproject_file: "Path",
+        uvlock: "Path | None" = None,
+        index_url: str | None = None,
+        extra_index_urls: str | Sequence[str] | None = None,
+        pre: bool = False,
+        extra_args: str | None = None,
+        secret_mounts: "Secrets" = None,
+        project_install_mode: Literal["dependencies_only", "install_project"] = "dependencies_only",
+    ) -> "Image":
+        """Add the packages of a project in exactly the versions of its uv.lock; `uvlock` is that file if it lies elsewhere.
 
-    def with_pyproject(self, pyproject_file: Any, **options: Any) -> "Image":
-        """Add the packages that a project declares."""
-        return self._with("pyproject", pyproject_file=str(pyproject_file), **options)
+        `extra_args` are options of `uv sync` that choose among them (`--extra NAME`, `--group NAME`, `--no-dev`). The project's own
+        code comes with the bundle.
+        """
+        if project_install_mode not in ("dependencies_only", "install_project"):
+            raise DeclarationError(
+                f"project_install_mode={project_install_mode!r} is not known", hint='There are "dependencies_only" and "install_project".'
+            )
+        return self._with(
+            "uv_project",
+            pyproject_file=_path("with_uv_project", pyproject_file),
+            uvlock=None if uvlock is None else _path("with_uv_project", uvlock),
+            install_project=project_install_mode == "install_project" or None,
+            **_options("with_uv_project", index_url, extra_index_urls, pre, extra_args, secret_mounts),
+        )
+
+    def with_pyproject(
+        self,
+        pyproject_file: "Path",
+        index_url: str | None = None,
+        extra_index_urls: str | Sequence[str] | None = None,
+        pre: bool = False,
+        extra_args: str | None = None,
+        secret_mounts: "Secrets" = None,
+    ) -> "Image":
+        """Add the packages that a project's pyproject.toml declares; `extra_args="--extra NAME"` adds those of an extra."""
+        options = _options("with_pyproject", index_url, extra_index_urls, pre, extra_args, secret_mounts)
+        return self._with("pyproject", pyproject_file=_path("with_pyproject", pyproject_file), **options)
 
     def with_local_v2(self) -> "Image":
         """Accepted: the runtime comes by itself."""
         return self
 
-    def with_apt_packages(self, *packages: str, **options: Any) -> "Image":
+    def with_apt_packages(self, *packages: str, secret_mounts: "Secrets" = None) -> "Image":
         """Add Debian packages."""
-        return self._with("apt_packages", packages=packages, **options)
+        if not packages:
+            return self
+        return self._with("apt_packages", packages=_texts("with_apt_packages", packages), secret_mounts=_secrets(secret_mounts))
 
-    def with_commands(self, commands: list[str], **options: Any) -> "Image":
-        """Run shell commands."""
-        return self._with("commands", commands=tuple(commands), **options)
+    def with_commands(self, commands: Sequence[str], secret_mounts: "Secrets" = None) -> "Image":
+        """Run shell commands, as root."""
+        if isinstance(commands, str):
+            raise DeclarationError(f"with_commands({commands!r}) is no list", hint=f"Write with_commands([{commands!r}]).")
+        return (
+            self._with("commands", commands=_texts("with_commands", commands), secret_mounts=_secrets(secret_mounts)) if commands else self
+        )
 
-    def with_env_vars(self, env_vars: dict[str, str]) -> "Image":
-        """Set environment variables."""
-        return self._with("env_vars", **env_vars)
+    def with_env_vars(self, env_vars: Mapping[str, str]) -> "Image":
+        """Set environment variables; a task's own win over them."""
+        for name, value in env_vars.items():
+            if not isinstance(name, str) or not _VARIABLE.match(name):
+                raise DeclarationError(f"with_env_vars: {name!r} is no name of a variable", why="It has letters, digits and `_`.")
+            if not isinstance(value, str) or "\0" in value:
+                raise DeclarationError(f"with_env_vars: the value of {name} is no text", hint=f'Write {{"{name}": "..."}}.')
+        return self._with("env_vars", variables=tuple(sorted(env_vars.items()))) if env_vars else self
 
     def with_workdir(self, workdir: str) -> "Image":
         """Set the working folder."""
-        return self._with("workdir", workdir=workdir)
+        return self._with("workdir", workdir=_path("with_workdir", workdir))
 
-    def with_source_file(self, src: Any, dst: str = ".") -> "Image":
-        """Copy a file in."""
-        return self._with("source_file", src=str(src), dst=dst)
+    def with_source_file(self, src: "Path | Sequence[Path]", dst: str = ".") -> "Image":
+        """Copy a file, or several, to the path or into the folder `dst` of the image."""
+        image = self
+        for each in [src] if isinstance(src, str | PathLike) else src:
+            image = image._with("source_file", src=_path("with_source_file", each), dst=_path("with_source_file", dst))
+        return image
 
-    def with_source_folder(self, src: Any, dst: str = ".", **options: Any) -> "Image":
-        """Copy a folder in."""
-        return self._with("source_folder", src=str(src), dst=dst, **options)
+    def with_source_folder(self, src: "Path", dst: str = ".", copy_contents_only: bool = False) -> "Image":
+        """Copy a folder into the folder `dst` of the image, or with `copy_contents_only` what is in it."""
+        where = {"src": _path("with_source_folder", src), "dst": _path("with_source_folder", dst)}
+        return self._with("source_folder", **where, contents=copy_contents_only)
 
-    def with_code_bundle(self, **options: Any) -> "Image":
-        """Put the code bundle into the image itself."""
-        return self._with("code_bundle", **options)
+    def with_code_bundle(self, copy_style: Literal["loaded_modules", "all"] = "loaded_modules", dst: str = ".") -> "Image":
+        """Accepted: the code comes as a bundle, whatever the image."""
+        return self._with("code_bundle", copy_style=copy_style, dst=_path("with_code_bundle", dst))
 
-    def with_dockerignore(self, path: Any) -> "Image":
-        """What copied folders leave out."""
-        return self._with("dockerignore", path=str(path))
+    def with_dockerignore(self, path: "Path") -> "Image":
+        """What copied folders leave out, as a .dockerignore file says it."""
+        return self._with("dockerignore", path=_path("with_dockerignore", path))
 
     def _with(self, what: str, **options: Any) -> "Image":
         return replace(self, steps=(*self.steps, _step(what, **options)))
 
 
 def _step(what: str, **options: Any) -> Step:
-    return (what, tuple(sorted((name, tuple(value) if isinstance(value, list) else value) for name, value in options.items())))
+    return (what, tuple(sorted((name, value) for name, value in options.items() if value is not None)))
+
+
+def _options(
+    what: str,
+    index_url: str | None,
+    extra_index_urls: str | Sequence[str] | None,
+    pre: bool,
+    extra_args: str | None,
+    secret_mounts: "Secrets",
+) -> dict[str, Any]:
+    extra = (extra_index_urls,) if isinstance(extra_index_urls, str) else tuple(extra_index_urls or ())
+    given = {"index_url": index_url or None, "extra_index_urls": extra or None, "pre": pre or None, "extra_args": extra_args or None}
+    for name, text in (("index_url", index_url), *(("extra_index_urls", each) for each in extra), ("extra_args", extra_args)):
+        if text is not None and not isinstance(text, str):
+            raise DeclarationError(f"{what}({name}={text!r}) is no text")
+        _refuse_credentials(what, text or "")
+    return {**given, "secret_mounts": _secrets(secret_mounts)}
+
+
+def _refuse_credentials(what: str, text: str) -> None:
+    if _CREDENTIALS.search(text):
+        raise DeclarationError(
+            f"{what}: an address holds credentials",
+            why="They would be kept with what is declared, and in flyte.lock.",
+            hint="Put them into ~/.netrc, or into the variables of uv, such as UV_INDEX_URL.",
+        )
+
+
+def _texts(what: str, texts: Sequence[str]) -> tuple[str, ...]:
+    for text in texts:
+        if not isinstance(text, str):
+            hint = f"Write {what}(*names) for a list of names." if isinstance(text, list | tuple) else ""
+            raise DeclarationError(f"{what}: {text!r} is no text", hint=hint)
+        if not text.strip():
+            raise DeclarationError(f"{what}: an empty text is given")
+        if what.endswith("packages") and (text.lstrip().startswith("-") or "\n" in text):
+            raise DeclarationError(
+                f"{what}: {text!r} is no package", hint="Options belong into `extra_args`, files into with_requirements."
+            )
+        if what != "with_commands":
+            _refuse_credentials(what, text)
+    return tuple(text if what == "with_commands" else text.strip() for text in texts)
+
+
+def _path(what: str, path: Any) -> str:
+    if not isinstance(path, str | PathLike) or not str(fspath(path)) or "\0" in str(path):
+        raise DeclarationError(f"{what}: {path!r} is no path")
+    return str(fspath(path))
+
+
+def _python(version: Any) -> tuple[int, int] | None:
+    if version is None:
+        return None
+    if not isinstance(version, tuple | list) or len(version) != 2 or not all(type(part) is int for part in version):
+        raise DeclarationError(f"python_version={version!r} is no version", hint="Write python_version=(3, 12).")
+    if tuple(version) < _OLDEST or version[0] != 3:
+        raise DeclarationError(
+            f"python_version={version!r} cannot be used", why="Tasks run with Python 3.11 or newer.", hint="Write python_version=(3, 12)."
+        )
+    return (version[0], version[1])
+
+
+def _platforms(platform: Any) -> tuple[str, ...] | None:
+    names = (platform,) if isinstance(platform, str) else tuple(platform or ())
+    for name in names:
+        if name not in PLATFORMS:
+            raise DeclarationError(
+                f"platform={name!r} is not known", why="Images are for Linux.", hint='Say "linux/amd64", "linux/arm64", or both.'
+            )
+    return tuple(sorted(set(names))) or None
+
+
+def _secrets(secrets: "Secrets") -> tuple[Any, ...] | None:
+    return tuple(secrets) if isinstance(secrets, list | tuple) else None if secrets is None else (secrets,)

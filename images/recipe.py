@@ -9,13 +9,17 @@ places among them.
 from __future__ import annotations
 
 import os
+import posixpath
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from flyte_build.errors import DeclarationError
 
-_OPTIONS = ("index_url", "extra_index_urls", "pre", "extra_args", "extras", "groups")
+DEFAULT = "default"  # The name under which `--image URI` stands.
+_OPTIONS = ("index_url", "extra_index_urls", "pre", "extra_args")
+_PACKAGES = ("pip_packages", "requirements", "pyproject", "uv_project")
+_KEPT_ONLY = frozenset(("secret_mounts", "registry_secret", "install_project"))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,7 +53,10 @@ class Packages:
 
 @dataclass(frozen=True)
 class Copy:
-    """Here the file or the folder `src` (relative to the project's root) goes to `dst`; what `ignore` (a .dockerignore) says stays out."""
+    """Here the file `src` (relative to the project's root) goes to `dst`, or what is in the folder `src`.
+
+    What `ignore` (a .dockerignore) says stays out.
+    """
 
     src: str
     dst: str
@@ -97,20 +104,46 @@ class Recipe:
         if isinstance(value, str):
             return cls(base=Base(kind="reference", uri=value))
         declared, steps = value["base"], value["steps"]
-        sources = [_source(step) for step in steps if step["step"] in ("pip_packages", "requirements", "pyproject", "uv_project")]
+        sources = [_source(step) for step in steps if step["step"] in _PACKAGES]
         if declared["step"] == "uv_script":
             sources.insert(0, _source(declared))
-        variables = {name: text for step in steps if step["step"] == "env_vars" for name, text in step.items() if name != "step"}
         return cls(
             base=_base(declared),
-            platforms=_platforms(declared.get("platform")),
+            platforms=tuple(declared.get("platform", ())),
             sources=tuple(sources),
             steps=tuple(_ordered(steps, bool(sources), declared["step"] == "uv_script")),
-            env=variables,
-            workdir=next((step["workdir"] for step in reversed(steps) if step["step"] == "workdir"), ""),
+            env=dict(pair for step in steps if step["step"] == "env_vars" for pair in step["variables"]),
+            workdir=_workdir(steps),
             registry=value.get("registry", ""),
             name=value.get("name", ""),
         )
+
+
+def named(value: Any, references: Mapping[str, str]) -> Any:
+    """An image as a JSON value, with the reference in the place of a name (`Image.from_ref_name`, or "default" for `auto`).
+
+    Raises `DeclarationError` for a name that is not among them.
+    """
+    if value == "auto":
+        return references.get(DEFAULT, value)
+    if isinstance(value, str) or value["base"]["step"] != "ref_name":
+        return value
+    name = value["base"]["name"]
+    if name not in references:
+        raise DeclarationError(
+            f"No image has the name {name!r}",
+            why=f"There are: {', '.join(sorted(references))}." if references else "None is configured.",
+            hint=f"Add it to image.image_refs in flyte.toml, or give --image {name}=URI.",
+        )
+    return {**value, "base": {"step": "reference", "uri": references[name]}} if value["steps"] else references[name]
+
+
+def not_acted_on(value: Any) -> list[str]:
+    """The options of an image (as a JSON value) that are kept and that nothing acts on."""
+    if isinstance(value, str):
+        return []
+    given = {name for step in (value["base"], *value["steps"]) for name in step}
+    return sorted(_KEPT_ONLY & given)
 
 
 def _base(declared: Mapping[str, Any]) -> Base:
@@ -144,28 +177,28 @@ def _ordered(steps: list[Mapping[str, Any]], has_packages: bool, at_once: bool) 
     if apt := sorted({package for step in steps if step["step"] == "apt_packages" for package in step["packages"]}):
         yield Execute(apt=tuple(apt))
     ignore = next((step["path"] for step in reversed(steps) if step["step"] == "dockerignore"), "")
-    waiting = has_packages
     if at_once:
         yield Packages()
-        waiting = False
+    waiting = has_packages and not at_once
     for step in steps:
-        match step["step"]:
-            case "pip_packages" | "requirements" | "pyproject" | "uv_project" if waiting:
-                yield Packages()
-                waiting = False
-            case "commands":
-                yield Execute(commands=tuple(step["commands"]))
-            case "source_file":
-                yield Copy(step["src"], step["dst"], False)
-            case "source_folder":
-                yield Copy(step["src"], step["dst"], True, ignore)
-
-
-def _platforms(declared: Any) -> tuple[str, ...]:
-    names = [declared] if isinstance(declared, str) else list(declared or ())
-    for name in names:
-        if name not in ("linux/amd64", "linux/arm64"):
-            raise DeclarationError(
-                f"platform={name!r} is not known", why="Images are for Linux.", hint='Say "linux/amd64", "linux/arm64", or both.'
+        if step["step"] in _PACKAGES and waiting:
+            yield Packages()
+            waiting = False
+        elif step["step"] == "commands":
+            yield Execute(commands=tuple(step["commands"]))
+        elif step["step"] == "source_file":
+            yield Copy(step["src"], step["dst"], False)
+        elif step["step"] == "source_folder":
+            src = step["src"]
+            yield Copy(
+                src, step["dst"] if step["contents"] else posixpath.join(step["dst"], posixpath.basename(src.rstrip("/"))), True, ignore
             )
-    return tuple(sorted(set(names)))
+
+
+def _workdir(steps: list[Mapping[str, Any]]) -> str:
+    """Where all `WORKDIR`s lead: a relative one is below the one before it, as in a Dockerfile."""
+    folder = ""
+    for step in steps:
+        if step["step"] == "workdir":
+            folder = posixpath.join(folder, step["workdir"])
+    return folder

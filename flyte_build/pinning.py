@@ -1,0 +1,175 @@
+"""Pins in use: what is in flyte.lock is taken, what is missing is resolved, kept there, and said."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterable
+from threading import RLock
+
+from flyte_build.cas.cache import Cache
+from flyte_build.cas.digest import Digest
+from flyte_build.cas.lease import locked as lock_held
+from flyte_build.errors import DeclarationError, FileUnstable, ImageBuildError, NotLocked
+from flyte_build.images.lockfile import NAME, Lock, read, write
+from flyte_build.images.pins import LockedPackages, PinnedBase, PinnedStep, Wanted, Wheel
+from flyte_build.images.recipe import Recipe
+from flyte_build.images.requirements import Reading
+from flyte_build.texts import listed
+
+_OLDEST = 11  # The minor version of the oldest Python that tasks run with.
+
+
+class Pins:
+    """The pins of one project root. Resolves what is missing, says so, and writes flyte.lock; with `locked` it raises `NotLocked` instead.
+
+    `said` is told sentences, and `look_up` asks a registry what a reference names. May be used by several threads.
+    """
+
+    def __init__(self, root: str, cache: Cache, said: Callable[[str], None], *, locked: bool, look_up: Callable[[str], PinnedBase]) -> None:
+        self.root, self.path = root, f"{root}/{NAME}"
+        self._cache, self._said, self.locked, self._look_up = cache, said, locked, look_up
+        self._reading = Reading(root)
+        self._alone = RLock()
+        self._loaded: Lock | None = None
+        self._bytes = b""
+        self._news: list[str] = []
+
+    @property
+    def lock(self) -> Lock:
+        """What is pinned."""
+        if self._loaded is None:
+            self._loaded, self._bytes = read(self.path)
+        return self._loaded
+
+    @property
+    def seen(self) -> dict[str, Digest]:
+        """The digests of all files that decided something so far, by path below the root: flyte.lock, and what declarations name."""
+        assert self._loaded is not None
+        return {NAME: Digest.of(self._bytes), **self._reading.read}
+
+    def python(self, recipe: Recipe) -> str:
+        """The minor version of the Python that an image has: the declared one, that of its pinned base, or the one that is pinned.
+
+        "" for what a Dockerfile builds: that is known when it is built, and for a base without Python.
+        """
+        if recipe.base.kind == "dockerfile":
+            return ""
+        if recipe.base.kind == "reference":
+            return self.base(recipe.base.uri).python
+        return recipe.base.python or self._of_script(recipe) or self._meant()
+
+    def packages(self, recipe: Recipe, python: str, platform: str) -> LockedPackages:
+        """The wheels of an image, for a Python and a platform. Raises `NotLocked`, and `ImageBuildError` for what cannot be resolved."""
+        wanted = self.wanted(recipe, python, platform)
+        if found := self.lock.locked(wanted):
+            return found
+        if not wanted.requirements:
+            return LockedPackages(wanted=wanted, wheels=())
+        self._refuse(f"the packages {wanted}")
+        return self.resolve(recipe, wanted)
+
+    def wanted(self, recipe: Recipe, python: str, platform: str) -> Wanted:
+        """What an image asks for, under which its wheels are pinned."""
+        return self._reading.wanted(recipe.sources, python, platform)
+
+    def resolve(self, recipe: Recipe, wanted: Wanted, upgrade: Iterable[str] | None = ()) -> LockedPackages:
+        """Resolve what an image wants anew, keeping pinned versions where they fit, but for the packages to `upgrade` (None: for all)."""
+        from flyte_build.images.resolving import resolve
+
+        preferred = [] if upgrade is None else self._preferred(wanted, set(upgrade))
+        found = LockedPackages(wanted=wanted, wheels=resolve(wanted, recipe.sources, self.root, preferred))
+        if self.wanted(recipe, wanted.python, wanted.platform) != wanted:
+            raise FileUnstable("Files of requirements changed while they were read", hint="Run the command again.")
+        self._add(Lock(packages=(found,)), f"{wanted}: {len(found.wheels)} package{'s' if len(found.wheels) != 1 else ''}")
+        pinned = self.lock.locked(wanted)
+        assert pinned is not None  # Another process's, if it was first.
+        return pinned
+
+    def base(self, reference: str) -> PinnedBase:
+        """What a reference names. Raises `NotLocked`, and what looking it up raises."""
+        if found := self.lock.base(reference):
+            return found
+        self._refuse(f"the image {reference}")
+        self._add(Lock(bases=(self._look_up(reference),)), reference)
+        pinned = self.lock.base(reference)
+        assert pinned is not None
+        return pinned
+
+    def step(self, key: str, platform: str) -> PinnedStep | None:
+        """What executing something came to, if that is known."""
+        return self.lock.step(key, platform)
+
+    def keep_step(self, step: PinnedStep) -> None:
+        """Pin what executing something came to."""
+        self._refuse("what its commands come to")
+        self._add(Lock(steps=(step,)), "what commands came to")
+
+    def save(self) -> None:
+        """All is in flyte.lock when this returns; what was resolved since the last time is said, once."""
+        with self._alone:
+            news, self._news = self._news, []
+        if news:
+            self._said(f"Resolved, and kept in {NAME} (commit it): {listed(news, 5)}.")
+
+    def replace(self, change: Callable[[Lock], Lock]) -> None:
+        """Change all pins at once."""
+        with self._alone, lock_held(f"{self._cache.folder}/pins-{Digest.of(self.root.encode()).short}.lock", exclusive=True):
+            before, self._bytes = read(self.path)
+            self._loaded = change(before)
+            if self._loaded != before:
+                write(self.path, self._loaded)
+                self._loaded, self._bytes = read(self.path)
+
+    def _add(self, new: Lock, what: str) -> None:
+        self.replace(lambda before: before.adding(new))
+        with self._alone:
+            self._news.append(what)
+
+    def _refuse(self, what: str) -> None:
+        if self.locked:
+            raise NotLocked(
+                f"{NAME} does not pin {what}", why="With --locked nothing is resolved.", hint=f"Run `flyte lock`, and commit {NAME}."
+            )
+
+    def _preferred(self, wanted: Wanted, upgrade: set[str]) -> list[Wheel]:
+        """The versions that are pinned by now: those for just these requirements first, then those of the most alike."""
+
+        def likeness(each: LockedPackages) -> tuple[bool, bool, int]:
+            same = (each.python == wanted.python, each.platform == wanted.platform)
+            return (*same, len({*each.wanted.requirements} & {*wanted.requirements}))
+
+        found: dict[str, Wheel] = {}
+        for packages in sorted(self.lock.packages, key=likeness, reverse=True):
+            for wheel in packages.wheels:
+                found.setdefault(wheel.name, wheel)
+        return [wheel for wheel in found.values() if wheel.name not in upgrade]
+
+    def _of_script(self, recipe: Recipe) -> str:
+        """The Python that a script's metadata asks for: the pinned one if it may be that, else the oldest that may."""
+        script = next((source.file for source in recipe.sources if source.kind == "uv_script"), "")
+        asked = str(self._reading.script(script).get("requires-python", "")) if script else ""
+        if not asked:
+            return ""
+        from packaging.specifiers import InvalidSpecifier, SpecifierSet
+
+        try:
+            specifiers = SpecifierSet(asked)
+        except InvalidSpecifier:
+            raise DeclarationError(f"{script}: requires-python = {asked!r} is not well-formed") from None
+        may = [f"3.{minor}" for minor in range(_OLDEST, 30) if any(f"3.{minor}.{patch}" in specifiers for patch in range(30))]
+        if not may:
+            raise ImageBuildError(f"{script} asks for Python {asked}", why="Tasks run with Python 3.11 or newer.")
+        meant = self.lock.python or _HERE
+        if meant not in may:
+            return may[0]
+        return self._meant()
+
+    def _meant(self) -> str:
+        """The minor version that is meant where none is declared: the pinned one, or this interpreter's, which is pinned then."""
+        if not self.lock.python:
+            self._refuse("the minor version of Python that is meant")
+            self._add(Lock(python=_HERE), f"Python {_HERE}")
+        return self.lock.python
+
+
+_HERE = f"{sys.version_info[0]}.{sys.version_info[1]}"

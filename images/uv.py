@@ -1,0 +1,40 @@
+"""Running uv, which resolves and installs packages, with what the user has configured."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Mapping, Sequence
+
+from flyte_build.errors import ImageBuildError
+
+_OF_PIP = {  # Variables of pip, and those of uv that mean the same.
+    "PIP_INDEX_URL": ("UV_DEFAULT_INDEX", "UV_INDEX_URL"),
+    "PIP_EXTRA_INDEX_URL": ("UV_INDEX", "UV_EXTRA_INDEX_URL"),
+    "PIP_FIND_LINKS": ("UV_FIND_LINKS",),
+    "PIP_CERT": ("SSL_CERT_FILE",),
+}
+_DECIDED = ("VIRTUAL_ENV", "UV_PROJECT_ENVIRONMENT", "UV_PYTHON", "UV_SYSTEM_PYTHON", "UV_TARGET", "UV_PREFIX")  # By our arguments alone.
+
+
+def run_uv(arguments: Sequence[str], folder: str) -> "subprocess.CompletedProcess[bytes]":
+    """Run uv in `folder`, without progress; it ends with this process's interruption. Raises `ImageBuildError` if there is none."""
+    import uv
+
+    try:
+        binary = uv.find_uv_bin()
+    except FileNotFoundError as error:
+        raise ImageBuildError(
+            "There is no uv, which packages are resolved with", why=str(error), hint="`pip install uv` installs it."
+        ) from None
+    environment = _environment(os.environ)
+    return subprocess.run([binary, *arguments], cwd=folder, env=environment, stdin=subprocess.DEVNULL, capture_output=True, check=False)
+
+
+def _environment(variables: Mapping[str, str]) -> dict[str, str]:
+    """The variables, with those of pip under the names of uv, unless these are given."""
+    found = {name: value for name, value in variables.items() if name not in _DECIDED}
+    for name, names in _OF_PIP.items():
+        if name in found and not any(each in found for each in names):
+            found[names[-1]] = ",".join(found[name].split()) if name == "PIP_FIND_LINKS" else found[name]
+    return {**found, "NO_COLOR": "1", "UV_NO_PROGRESS": "1", "UV_PREVIEW": "1"}
