@@ -319,7 +319,9 @@ class ImageBuilder:
         self._debian, self._compression, self._open = debian, compression, open_repository
         self._copier = Copier(root, cache.index, counters)
         self._fetcher = Fetcher(cache.blobs, counters, progress)
-        self._resolver = lambda: Resolver(cache.records, remake=remake, dry=dry, elsewhere=elsewhere, watch=watch, begun=begun)
+        self._new_resolver: Callable[[], Resolver] = lambda: Resolver(
+            cache.records, remake=remake, dry=dry, elsewhere=elsewhere, watch=watch, begun=begun
+        )
 
     def build(self, recipe: Recipe, platform: str, label: str) -> BuiltImage | None:
         """The image of a recipe for one platform; None in a dry build that would have to make something.
@@ -408,7 +410,7 @@ class ImageBuilder:
         return self._executor
 
     def _resolve(self, node: Node, nodes: list[Outcome], places: list[str]) -> Image | None:
-        outcome = self._resolver().resolve([node])[node]
+        outcome = self._new_resolver().resolve([node])[node]
         nodes += [*outcome.children, outcome]
         if outcome.record is None:
             return None

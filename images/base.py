@@ -83,10 +83,9 @@ class Bases:
     def get(self, pinned: PinnedBase, platform: str) -> Base:
         """The base of that digest, for one platform ("": for its only one). Raises `ImageBuildError` and `RegistryError`."""
         reference = Reference.parse(pinned.reference)
-        known = key(KIND, _FORMAT, {"digest": pinned.digest, "platform": platform})
-        record = self._cache.records.find(known)
+        record = self._cache.records.find(_key(pinned.digest, platform))
         if record is None or not all(map(self._cache.blobs.has, record.refs)):
-            record = self._inspect(reference, pinned.digest, platform, known)
+            record = self._inspect(reference, pinned.digest, platform)
         image = Image.read(record.refs[1], self._cache.blobs)
         return Base(image=image, place=reference.name, **_read(self._cache.blobs.read(record.artifact)))
 
@@ -98,7 +97,7 @@ class Bases:
             record = self._record(image, known, {"config": image.identity})
         return Base(image=image, place=None, **_read(self._cache.blobs.read(record.artifact)))
 
-    def _inspect(self, reference: Reference, digest: Digest, platform: str, known: Key) -> Record:
+    def _inspect(self, reference: Reference, digest: Digest, platform: str) -> Record:
         repository = self._open(reference.name)
         manifest = repository.manifest(digest)
         if manifest is not None and manifest.is_index:
@@ -111,7 +110,7 @@ class Bases:
             raise ImageBuildError(f"The base {reference} is not whole", why=f"{error.what}.", hint="Push it again.") from None
         image = Image.read(manifest.digest, self._cache.blobs)
         check(image, str(reference), platform or image.platform)
-        return self._record(image, known, {"digest": digest, "platform": platform})
+        return self._record(image, _key(digest, image.platform), {"digest": digest, "platform": image.platform})
 
     def _record(self, image: Image, known: Key, inputs: Mapping[str, str]) -> Record:
         document = json.dumps(_Names(self._cache, image).found(), sort_keys=True).encode()
@@ -119,6 +118,10 @@ class Bases:
         record = Record(known, KIND, artifact, (artifact, image.manifest.digest, image.identity), inputs)
         self._cache.records.add(record)
         return record
+
+
+def _key(digest: Digest, platform: str) -> Key:
+    return key(KIND, _FORMAT, {"digest": digest, "platform": platform})
 
 
 def _read(document: bytes) -> dict[str, Any]:
@@ -170,7 +173,7 @@ class _Names:
                     archive = stack.enter_context(tarfile.open(fileobj=_plain(stream, stack), mode="r|"))
                     hidden, new = list[str](), dict[str, str | None]()
                     while member := archive.next():
-                        archive.members.clear()  # It would keep them all.
+                        archive.members = []  # type: ignore[attr-defined]  # It would keep them all.
                         count += 1
                         if count > _MEMBERS:
                             raise tarfile.TarError("it has too many members")
@@ -218,11 +221,14 @@ class _Names:
         if f"{prefix}/pyvenv.cfg" in self._names:  # A virtual environment: known by the path that it is started by.
             return _interpreter(version, f"/{prefix}/bin/python3", f"/{prefix}", "site-packages")
         if own == "usr":
-            if "usr/lib/python3/dist-packages" in self._names:  # Debian's own keeps ours apart.
+            if self._has("usr/lib/python3/dist-packages"):  # Debian's own keeps ours apart.
                 return _interpreter(version, f"/{final}", "/usr/local", "dist-packages")
-            if f"usr/lib64/python{version}" in self._names:  # So does Fedora's.
+            if self._has(f"usr/lib64/python{version}"):  # So does Fedora's.
                 return _interpreter(version, f"/{final}", "/usr/local", "site-packages")
         return _interpreter(version, f"/{final}", f"/{own}", "site-packages")
+
+    def _has(self, folder: str) -> bool:
+        return folder in self._names or any(name.startswith(f"{folder}/") for name in self._names)
 
     def _resolved(self, path: str) -> str | None:
         """The path of the file behind a path, with all links followed; None if there is none."""

@@ -102,7 +102,7 @@ def _of_wheels(
         return wheel.write_layer(fetcher.fetch(wheels), interpreter, packages.platform, batch, compression, said)
 
     named = {f"{each.name}=={each.version}": each.digest for each in wheels}
-    where = [interpreter.executable, interpreter.packages, interpreter.scripts]
+    where: list[Value] = [interpreter.executable, interpreter.packages, interpreter.scripts]
     inputs: Mapping[str, Value] = {
         "wheels": named,
         "interpreter": where,

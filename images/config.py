@@ -103,7 +103,7 @@ class Image:
     def history(self) -> list[Mapping[str, Any]]:
         """What made it, step by step, also without a layer; made up where a config does not say of each layer."""
         found = self.document.get("history")
-        entries = [each for each in found if isinstance(each, dict)] if isinstance(found, list) else []
+        entries: list[Mapping[str, Any]] = [each for each in found if isinstance(each, dict)] if isinstance(found, list) else []
         layers = len(self.diff_ids)
         if sum(not each.get("empty_layer") for each in entries) == layers:
             return entries

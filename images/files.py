@@ -12,13 +12,13 @@ import posixpath
 import stat
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from flyte_build.cas import tar
 from flyte_build.cas.blobs import Batch
 from flyte_build.cas.counters import Counters
 from flyte_build.cas.digest import Digest
-from flyte_build.cas.encoding import encode
+from flyte_build.cas.encoding import Value, encode
 from flyte_build.cas.layer import Compression, Layer
 from flyte_build.cas.statindex import StatIndex, hash_file, row
 from flyte_build.errors import FileUnstable, ImageBuildError, UsageError
@@ -53,7 +53,7 @@ class Copied:
     @property
     def identity(self) -> Digest:
         """The digest of all that decides the layer, but for where it goes."""
-        rows = [(each.name, each.executable, each.content, each.target) for each in self.entries]
+        rows: list[Value] = [(each.name, each.executable, each.content, each.target) for each in self.entries]
         return Digest.of(encode(rows))
 
 
@@ -87,7 +87,7 @@ class Copier:
             self._index.save(scope, seen, gone)
         return Copied(step, tuple(sorted(entries, key=lambda each: os.fsencode(each.name))))
 
-    def _walk(self, top: str, ignored: "PathSpec | None", prefix: str) -> Iterator[str]:
+    def _walk(self, top: str, ignored: "PathSpec[Any] | None", prefix: str) -> Iterator[str]:
         for folder, folders, files in os.walk(top):
             here = os.path.relpath(folder, top)
             base = "" if here == "." else f"{here}/"
@@ -184,7 +184,7 @@ def _read(entry: Entry) -> Iterator[bytes]:
         )
 
 
-def _ignored(root: str, named: str) -> "PathSpec | None":
+def _ignored(root: str, named: str) -> "PathSpec[Any] | None":
     path = os.path.join(root, named or ".dockerignore")
     try:
         with open(path, encoding="utf-8") as file:

@@ -44,6 +44,10 @@ _BOMB = (200, 1 << 30)  # So many times its own size, and so many bytes, a wheel
 STANDARD = frozenset({"usr", "usr/lib", "usr/bin", "usr/local", "usr/local/bin", "usr/local/lib", "opt"})
 """Folders that every base has: they are as the base has them."""
 _SIGNATURES = ("RECORD.jws", "RECORD.p7s")
+_MALFORMED = (
+    *(InstallerError, InvalidRecordEntry, zipfile.BadZipFile, zlib.error),
+    *(KeyError, ValueError, NotImplementedError, EOFError),
+)
 Hash = tuple[str, str]
 
 
@@ -142,8 +146,8 @@ def write_layer(
     """
     with ExitStack() as stack:
         members: dict[bytes, tuple[Wheel, Member]] = {}
-        for wheel, path in sorted(wheels, key=lambda each: each[0].name):
-            file = stack.enter_context(open(path, "rb"))
+        for wheel, where in sorted(wheels, key=lambda each: each[0].name):
+            file = stack.enter_context(open(where, "rb"))
             for member in members_of(wheel, file, interpreter, platform):
                 other = members.get(member.path)
                 if other and other[1].content.hash != member.content.hash:
@@ -185,17 +189,9 @@ def members_of(wheel: Wheel, file: BinaryIO, interpreter: Interpreter, platform:
                 warnings.simplefilter("ignore", RuntimeWarning)  # Of files in `__pycache__`, which are left out.
                 install(source, destination, {"INSTALLER": b"flyte-build\n"})
             return destination.members
-    except (
-        InstallerError,
-        InvalidRecordEntry,
-        zipfile.BadZipFile,
-        KeyError,
-        ValueError,
-        NotImplementedError,
-        EOFError,
-        zlib.error,
-    ) as error:
-        raise _bad(wheel, f"{error}".rstrip(".") + ".") from None
+    except _MALFORMED as error:
+        why = str(error).rstrip(".") + "."
+        raise _bad(wheel, why[:1].upper() + why[1:]) from None
 
 
 def _check_size(wheel: Wheel, archive: zipfile.ZipFile) -> None:
@@ -222,6 +218,7 @@ class _Source(WheelFile):
             name = info.filename
             if name.endswith("/") or name == record or name in signatures:
                 continue
+            _check_path(wheel, name)
             if name in self.files:
                 raise ValueError(f"it has {name} twice")
             if name not in self._records:
@@ -269,11 +266,11 @@ class _Destination(WheelDestination):
         return self._add(scheme, os.fspath(path), content, is_executable)
 
     def _script(self, content: _Zipped) -> "_Made | _Zipped":
-        """The file, with the image's interpreter if it asks for Python: `#!python` (PyPA specifications, "Recommended archiver features")."""
+        """The file, with the image's interpreter if it asks for Python: `#!python` ("Recommended archiver features")."""
         if not content.head(8).startswith(b"#!python"):
             return content
         data = b"".join(plain for _, plain in content.inflate())
-        line, newline, rest = data.partition(b"\n")
+        _, newline, rest = data.partition(b"\n")
         return _Made(b"#!" + self._interpreter.executable.encode() + newline + rest)
 
     def finalize_installation(self, scheme: str, record_file_path: str, records: "Iterable[tuple[str, RecordEntry]]") -> None:
@@ -285,12 +282,16 @@ class _Destination(WheelDestination):
         self._add(scheme, record_file_path, _Made(lines.getvalue().encode()), False)
 
     def _add(self, scheme: str, path: str, content: "_Made | _Zipped", executable: bool) -> RecordEntry:
-        if path.startswith("/") or "\0" in path or any(part in ("", ".", "..") for part in path.split("/")):
-            raise _bad(self._wheel, f"{path!r} in it leads out of its folder.")
+        _check_path(self._wheel, path)
         self.members.append(Member(os.fsencode(f"{self._folders[scheme]}/{path}".lstrip("/")), content, executable))
         from installer.records import Hash as RecordHash
 
         return RecordEntry(path, RecordHash(*content.hash), content.size)
+
+
+def _check_path(wheel: Wheel, path: str) -> None:
+    if "\0" in path or any(part in ("", ".", "..") for part in path.split("/")):
+        raise _bad(wheel, f"{path!r} in it leads out of its folder.")
 
 
 def _below(base: str, folder: str) -> str:
@@ -302,5 +303,4 @@ def _sum(digest: bytes) -> str:
 
 
 def _bad(wheel: Wheel, why: str) -> ImageBuildError:
-    why = why[:1].upper() + why[1:]
     return ImageBuildError(f"The wheel {wheel.filename} is refused", why=why, hint="Do not use the place that it came from.")

@@ -237,7 +237,7 @@ IMAGE_BASE = Setting(
     "image.base",
     TEXT,
     "python:{python}-slim-bookworm",
-    "The reference of the Debian base of images; {python} stands for the minor version.",
+    "The image with Debian that others stand on; {python} stands for the minor version.",
 )
 COMPRESSION: "Setting[Compression]" = Setting(
     "image.compression", _choice(*COMPRESSIONS), "gzip", "How the layers of images are compressed. Docker before 23 takes no zstd."
@@ -249,22 +249,8 @@ PERSISTENCE = Setting("local.persistence", FLAG, True, "Whether local runs are r
 
 SETTINGS: tuple[Setting[Any], ...] = (  # In the order of a file: what is in no section first, and each section once.
     *(HOME, SHARED, PROJECT, DOMAIN, ORG, COPY_STYLE, ENGINE, ALLOW_SECRETS, MAX_FILES, MAX_BYTES, MAX_SCAN_TIME),
-    *(
-        CACHE_READ,
-        CACHE_WRITE,
-        KEEP,
-        MAX_SIZE,
-        MIN_FREE,
-        MIN_SIZE,
-        AUTO_GC,
-        NETWORK,
-        IMAGE_BASE,
-        COMPRESSION,
-        REGISTRY,
-        BUILDER,
-        IMAGE_REFS,
-        PERSISTENCE,
-    ),
+    *(CACHE_READ, CACHE_WRITE, KEEP, MAX_SIZE, MIN_FREE, MIN_SIZE, AUTO_GC, NETWORK),
+    *(IMAGE_BASE, COMPRESSION, REGISTRY, BUILDER, IMAGE_REFS, PERSISTENCE),
 )
 SECTIONS = frozenset(setting.key.partition(".")[0] for setting in SETTINGS if "." in setting.key)
 BY_KEY = {setting.key: setting for setting in SETTINGS}
