@@ -16,12 +16,13 @@ from flyte_build.cas.registry.repository import Repository
 from flyte_build.errors import UsageError
 from flyte_build.images.base import Bases, this_platform
 from flyte_build.images.config import Image
+from flyte_build.images.executing import Executor
 from flyte_build.images.publishing import ImagePublisher, index_of
 from flyte_build.images.recipe import Recipe
 
 from .attempts import Listener, Settings, Stores
 from .graph import LOCAL, Outcome
-from .imaging import BuiltImage, Executor, ImageBuilder, Pinned
+from .imaging import BuiltImage, ImageBuilder, Pinned
 from .sharing import Sharing
 
 
@@ -61,7 +62,6 @@ class Imager:
         listener: Listener,
         pins: Pinned,
         *,
-        executor: Executor | None = None,
         force: bool = False,
         dry: bool = False,
     ) -> None:
@@ -78,7 +78,7 @@ class Imager:
             debian=settings.image_base,
             compression=settings.image_compression,
             elsewhere=self.sharing if settings.registries.reads else None,
-            executor=executor,
+            executor=Executor(root, stores.cache.blobs, settings.image_compression, listener.executing),
             remake=force,
             dry=dry,
             said=listener.said,
