@@ -118,6 +118,7 @@ class Settings:
             "registries": Registries.configured(config),
             "network": config[settings.NETWORK],
             "images": config[settings.IMAGE_REFS],
+            "locked": config[settings.LOCKED],
         }
         return cls(**{**values, **{name: value for name, value in given.items() if value is not None}})
 
