@@ -31,10 +31,14 @@ class Layer:
     diff_id: Digest
 
 
-class _Compressor(Protocol):
-    def compress(self, data: bytes, /) -> bytes: ...
+class Compressor(Protocol):
+    """Compresses a stream piece by piece."""
 
-    def flush(self) -> bytes: ...
+    def compress(self, data: bytes, /) -> bytes:
+        """What is ready so far."""
+
+    def flush(self) -> bytes:
+        """The rest."""
 
 
 class _Plain:
@@ -45,7 +49,8 @@ class _Plain:
         return b""
 
 
-def _compressor(compression: Compression) -> _Compressor:
+def compressor(compression: Compression) -> Compressor:
+    """One that writes no time and no name, and needs no size beforehand."""
     if compression == "zstd":
         import zstandard
 
@@ -64,7 +69,7 @@ def write_layer(blocks: Iterable[bytes], batch: Batch, compression: Compression 
 
 def write_archive(chunks: Iterable[bytes], batch: Batch, compression: Compression) -> Layer:
     """Write a layer of an archive that is whole already, in pieces. What `chunks` raises leaves nothing behind."""
-    compress = _compressor(compression)
+    compress = compressor(compression)
     diff = hashlib.sha256()
     with batch.writer() as writer:
         for chunk in chunks:

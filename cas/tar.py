@@ -48,6 +48,12 @@ def header(member: Member) -> bytes:
     return blocks + _block(member.name, b"0000777", 0, b"2", member.target)
 
 
+def folder(name: bytes) -> bytes:
+    """The blocks of a folder that is there although no file may be in it, or that must have mode 0755 (bundles have none)."""
+    name += b"/"
+    return (_long(b"L", name) if len(name) > 100 else b"") + _block(name, b"0000755", 0, b"5", b"")
+
+
 def padding(size: int) -> bytes:
     """The zeros that stand after a member of `size` bytes."""
     return b"\0" * (-size % BLOCK)

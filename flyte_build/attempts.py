@@ -56,6 +56,9 @@ class Listener:
     def transferred(self, done: int, total: int) -> None:
         """So many of so many bytes were sent or received."""
 
+    def executing(self, line: str) -> None:
+        """A build step has printed a line."""
+
     def published(self, place: str, count: int) -> None:
         """So many things were published to a repository."""
 
@@ -101,6 +104,9 @@ class Settings:
     allow_secrets: frozenset[str]
     budget: "Budget | None"
     registries: Registries
+    image_base: str
+    image_compression: settings.Compression
+    image_registry: str
     network: str = ""
     locked: bool = False
     images: Mapping[str, str] = field(default_factory=dict)
@@ -117,6 +123,9 @@ class Settings:
             "budget": _budget(config),
             "registries": Registries.configured(config),
             "network": config[settings.NETWORK],
+            "image_base": config[settings.IMAGE_BASE],
+            "image_compression": config[settings.COMPRESSION],
+            "image_registry": config[settings.REGISTRY],
             "images": config[settings.IMAGE_REFS],
             "locked": config[settings.LOCKED],
         }

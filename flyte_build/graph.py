@@ -57,9 +57,10 @@ class Elsewhere(Protocol):
     def find(self, key: Key) -> Holder | None:
         """Who has what `key` produced; nothing is fetched."""
 
-    def obtain(self, key: Key, accept: Callable[[Digest], tuple[Digest, ...]]) -> tuple[Record, str] | None:
+    def obtain(self, key: Key, accept: Callable[[Digest], tuple[Digest, ...]], whole: bool = True) -> tuple[Record, str] | None:
         """Fetch what `key` produced, if anyone has it: its record, which is in the memory then, and the place where it was.
 
+        Unless `whole`, its layers stay there.
         `accept` is given the artifact, and gives the digests that must stay; it raises a `FlyteError` if that is not what it should be.
         """
 
@@ -133,6 +134,7 @@ class Node(ABC):
     format = 1
     recorded = True  # Whether a record may be written; what cannot be relied on is made each time.
     shared = False  # Whether what it makes is good on other machines: its artifact is an OCI manifest then.
+    whole = True  # Whether all of it is fetched where another machine has made it; else its layers stay there.
     ahead = 0.0  # Seconds that went into it before it was looked up.
 
     def __init__(self, name: str, label: str, needs: "tuple[Node, ...]" = ()) -> None:
@@ -247,7 +249,7 @@ class Resolver:
         began = time.perf_counter()
         if node.shared and self._elsewhere:
             wanted = key(node.kind, node.format, found.inputs)
-            if taken := self._elsewhere.obtain(wanted, lambda artifact: node.accept(artifact, found.inputs)):
+            if taken := self._elsewhere.obtain(wanted, lambda artifact: node.accept(artifact, found.inputs), node.whole):
                 return _Taken(*taken), time.perf_counter() - began
         children = self._children[node] = _Children()
         made = node.make(self.outcomes, self._nested(children))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -13,7 +13,7 @@ from flyte_build.images.platforms import PYTHON, architecture, here
 from flyte_build.images.recipe import Recipe
 
 from .environments import why_not_local
-from .errors import NotLocked
+from .errors import NotLocked, RegistryError
 from .pinning import Pins
 from .running import Runner
 
@@ -75,12 +75,13 @@ def lock_files(runners: Sequence[Runner], *, everything: bool, check: bool, upgr
     """
     for runner in runners:
         runner.discover()
-    pins = runners[0].preparation.pins
+    first = runners[0]
+    pins = first.preparation.pins
     before = pins.lock
     if upgrade.moves(_PYTHON) and before.python and not check:
         pins.replace(lambda found: replace(found, python=PYTHON))
     images = [image for runner in runners for each in runner.preparation.discovery.document["reachable"] if (image := _image(runner, each))]
-    locking = _Locking(pins.known() if check else pins, upgrade)
+    locking = _Locking(pins.known() if check else pins, upgrade, first.settings.image_base, first.listener.said)
     for at, image in enumerate(images):
         if image not in images[:at]:
             locking.add(Recipe.of(image))
@@ -98,11 +99,11 @@ def _image(runner: Runner, environment: Mapping[str, Any]) -> Any:
 
 
 class _Locking:
-    """Pins one image after another; `missing` are those that may not be resolved."""
+    """Pins one image after another; `missing` are those that may not be resolved. `debian` is the reference of Debian, with `{python}`."""
 
-    def __init__(self, pins: Pins, upgrade: Upgrade) -> None:
-        self._pins, self._upgrade = pins, upgrade
-        self._means_python = False
+    def __init__(self, pins: Pins, upgrade: Upgrade, debian: str, said: Callable[[str], None]) -> None:
+        self._pins, self._upgrade, self._debian, self._said = pins, upgrade, debian, said
+        self._tried: set[str] = set()
         self._bases: list[PinnedBase] = []
         self._packages: list[LockedPackages] = []
         self.missing: list[str] = []
@@ -116,39 +117,58 @@ class _Locking:
 
     def _add(self, recipe: Recipe) -> None:
         base = recipe.base
-        if base.kind == "reference":
-            self._bases.append(self._pins.look_up(base.uri) if self._upgrade.moves(base.uri) else self._pins.base(base.uri))
-        self._means_python |= base.kind == "debian" and base.python is None
-        python = self._pins.python(recipe)
-        if not python:  # A Dockerfile's is known when it is built.
-            return
+        is_bare = not recipe.sources and not recipe.steps
+        if base.kind == "reference" and not ("@" in base.uri and is_bare):
+            self._base(base.uri)
+        python = "" if base.kind == "reference" and is_bare else self._pins.python(recipe)
         platforms = {*(recipe.platforms or (f"linux/{architecture(here())}",))}
-        if not why_not_local(recipe, self._pins):
+        is_local = not why_not_local(recipe, self._pins)
+        if base.kind == "debian":
+            self._debian_base(self._debian.format(python=python), only_for_containers=is_local)
+        if is_local:
             platforms.add(here())
-        for platform in sorted(platforms):
+        targets = {(python, platform) for platform in platforms if python}
+        if base.kind == "dockerfile":  # Its Python is known when it is built; what was pinned then is known by what it asks for.
+            targets = {(each.python, each.platform) for each in self._pins.lock.packages}
+        for python, platform in sorted(targets):
             wanted = self._pins.wanted(recipe, python, platform)
             if not wanted.requirements or any(each.wanted == wanted for each in self._packages):
                 continue
-            if self._upgrade.packages == set():
-                self._packages.append(self._pins.packages(recipe, python, platform))
-            else:
+            if self._upgrade:
                 self._packages.append(self._pins.resolve(recipe, wanted, self._upgrade.packages))
+            elif base.kind != "dockerfile" or self._pins.lock.locked(wanted):
+                self._packages.append(self._pins.packages(recipe, python, platform))
+
+    def _base(self, reference: str) -> None:
+        self._bases.append(self._pins.look_up(reference) if self._upgrade.moves(reference) else self._pins.base(reference))
+
+    def _debian_base(self, reference: str, only_for_containers: bool) -> None:
+        """Pin Debian. Where only containers need it, an unreachable registry is no failure: whoever works without them needs none."""
+        if reference in self._tried:
+            return
+        self._tried.add(reference)
+        try:
+            self._base(reference)
+        except (NotLocked, RegistryError) as error:
+            if not only_for_containers:
+                raise
+            if not isinstance(error, NotLocked):
+                self._said(f"{reference}, which only containers need, is not pinned: {error.what}.")
 
     def pinned(self, found: Lock, everything: bool) -> Lock:
         """A lock with what was pinned; with `everything` without what no image uses. What commands came to is not judged here."""
-        bases, packages = self._bases, self._packages
+        bases, packages = {each.reference: each for each in self._bases}, list(self._packages)
+        debian = self._debian.format(python=found.python)  # Tasks that declare no image run on it, in a container.
+        for base in found.bases:
+            if not everything or base.reference == debian:
+                bases.setdefault(base.reference, base)
         if not everything:
-            references = [each.reference for each in bases]
-            bases = [*bases, *(each for each in found.bases if each.reference not in references)]
             wanted = [each.wanted for each in packages]
-            packages = [*packages, *(each for each in found.packages if each.wanted not in wanted)]
-        python = found.python if self._means_python or not everything else ""
-        return replace(found, python=python, bases=tuple(dict.fromkeys(bases)), packages=tuple(packages))
+            packages += [each for each in found.packages if each.wanted not in wanted]
+        return replace(found, bases=tuple(bases.values()), packages=tuple(packages))
 
 
 def _left_over(before: Lock, after: Lock) -> Iterator[str]:
-    if before.python != after.python:
-        yield f"Python {before.python}"
     yield from (each.reference for each in before.bases if each not in after.bases)
     yield from (str(each.wanted) for each in before.packages if each not in after.packages)
 

@@ -25,7 +25,7 @@ class Pins:
 
     def __init__(self, root: str, said: Callable[[str], None], *, locked: bool, look_up: Callable[[str], PinnedBase]) -> None:
         self.root, self.path = root, f"{root}/{NAME}"
-        self._said, self._locked, self.look_up = said, locked, look_up
+        self._said, self.locked, self.look_up = said, locked, look_up
         self._reading = Reading(root)
         self._alone = RLock()
         self._loaded: Lock | None = None
@@ -128,7 +128,7 @@ class Pins:
             self._news.append(what)
 
     def _refuse(self, what: str) -> None:
-        if self._locked:
+        if self.locked:
             raise NotLocked(
                 f"{NAME} does not pin {what}", why="With --locked nothing is resolved.", hint=f"Run `flyte lock`, and commit {NAME}."
             )

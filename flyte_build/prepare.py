@@ -14,7 +14,7 @@ from flyte_build.bundler.scan import Progress, Scanner
 from flyte_build.cas.cache import Cache
 from flyte_build.cas.counters import Counters
 from flyte_build.cas.records import Record
-from flyte_build.errors import BlobCorrupt, BlobMissing, ExtractionRefused, ImageBuildError, NotLocked, StoreError
+from flyte_build.errors import BlobCorrupt, BlobMissing, ExtractionRefused, NotLocked, StoreError
 
 from .config.settings import CopyStyle
 from .discovery import Discovery
@@ -57,9 +57,10 @@ class Preparation:
         locked: bool = False,
         images: Mapping[str, str] = MappingProxyType({}),
     ) -> None:
-        self.project, self.cache, self._said, self._budget, self._elsewhere = project, cache, said, budget, elsewhere
+        self.project, self.cache, self._counters, self._said = project, cache, counters, said
+        self._budget, self._elsewhere = budget, elsewhere
         self._dry, self._locked, self._images = dry, locked or dry, images
-        self._environments: dict[str, EnvironmentNode | None] = {}
+        self._environments: dict[str, EnvironmentNode] = {}
         self._resolver = Resolver(cache.records, remake=remake, dry=dry, elsewhere=elsewhere, watch=watch, begun=begun)
         self.discovery = Discovery(project, cache, counters, said, dry, self._meanwhile)
         blobs = None if dry or elsewhere else cache.blobs  # Nothing is packed before it is known whether others have it.
@@ -90,7 +91,15 @@ class Preparation:
         """The pins of the project."""
         from .pinning import Pins
 
-        return Pins(self.project.root, self._said, locked=self._locked, look_up=_look_up)
+        return Pins(self.project.root, self._said, locked=self._locked, look_up=self._look_up)
+
+    def _look_up(self, reference: str) -> "PinnedBase":
+        from flyte_build.cas.registry.opening import open_repository
+        from flyte_build.cas.registry.patience import Patience
+        from flyte_build.images.base import Bases
+
+        patience = Patience()
+        return Bases(self.cache, lambda name: open_repository(name, self._counters, patience)).look_up(reference)
 
     def image(self, task: Mapping[str, Any]) -> Any:
         """The image of a task, or of an environment, as a JSON value, with references in the place of names."""
@@ -101,18 +110,15 @@ class Preparation:
 
         return named(image, self._images)
 
-    def environment(self, task: Mapping[str, Any]) -> "EnvironmentNode | None":
-        """The local environment of a task's image; None if it runs in the interpreter at hand, or its image is in containers only."""
-        image = self.image(task)
-        if isinstance(image, str):
-            return None
+    def environment(self, image: Any) -> "EnvironmentNode":
+        """The local environment of a declared image, as a JSON value."""
         from .environments import EnvironmentNode
 
         same = json.dumps(image, sort_keys=True)
         if same not in self._environments:
             name = next(each["name"] for each in self.discovery.document["reachable"] if self.image(each) == image)
             node = EnvironmentNode(name, image, self.project.root, self.cache, lambda: self.pins, (self.discovery,), self._dry)
-            self._environments[same] = None if self._refused(node) else node
+            self._environments[same] = node
         return self._environments[same]
 
     def _refused(self, node: "EnvironmentNode") -> str:
@@ -126,8 +132,9 @@ class Preparation:
     def environments(self) -> "list[EnvironmentNode]":
         """The local environments of all images that the file declares. Discovers."""
         self._resolver.resolve([self.discovery])
-        found = (self.environment(each) for each in self.discovery.document["reachable"])
-        return list(dict.fromkeys(node for node in found if node))
+        images = [self.image(each) for each in self.discovery.document["reachable"]]
+        nodes = dict.fromkeys(self.environment(image) for image in images if not isinstance(image, str))
+        return [node for node in nodes if not self._refused(node)]
 
     def resolve(self, *others: Node) -> Mapping[Node, Outcome]:
         """Resolve the bundle, which is in the store then, and `others`."""
@@ -210,8 +217,3 @@ class Preparation:
             return bundle.read_tree(bundle.read(record.artifact, self.cache.blobs), self.cache.blobs) if record else None
         except StoreError:
             return None
-
-
-def _look_up(reference: str) -> "PinnedBase":
-    """What a reference names, as its registry says now."""
-    raise ImageBuildError(f"What {reference} is cannot be looked up yet", hint="Use Image.from_debian_base().")

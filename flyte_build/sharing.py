@@ -77,9 +77,9 @@ class Sharing:
         """Who has what `key` produced; nothing is fetched."""
         return self.shared.find(key)
 
-    def obtain(self, key: Key, accept: Callable[[Digest], tuple[Digest, ...]]) -> tuple[Record, str] | None:
-        """Fetch what `key` produced, if anyone has it."""
-        return self.shared.obtain(key, accept)
+    def obtain(self, key: Key, accept: Callable[[Digest], tuple[Digest, ...]], whole: bool = True) -> tuple[Record, str] | None:
+        """Fetch what `key` produced, if anyone has it; without its layers unless `whole`."""
+        return self.shared.obtain(key, accept, whole)
 
     def lacking(self, artifacts: Mapping[Key, Digest | None], *, anywhere: bool, forget: bool) -> set[Key]:
         """Those of some keys whose artifact the repository that is written to has not, whatever this machine remembers.

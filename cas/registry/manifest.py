@@ -39,6 +39,11 @@ class Manifest:
         return cls._of(INDEX, artifact_type, annotations, {"manifests": [each.document() for each in manifests]})
 
     @classmethod
+    def of_platforms(cls, manifests: Iterable[tuple[Descriptor, Mapping[str, str]]]) -> "Manifest":
+        """The index of an image's manifests, each with its platform (`os`, `architecture`)."""
+        return cls._of(INDEX, "", {}, {"manifests": [{**each.document(), "platform": dict(platform)} for each, platform in manifests]})
+
+    @classmethod
     def _of(cls, media_type: str, artifact_type: str, annotations: Mapping[str, str], parts: Mapping[str, Any]) -> "Manifest":
         document: dict[str, Any] = {"schemaVersion": 2, "mediaType": media_type, **parts}
         if artifact_type:

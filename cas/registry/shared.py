@@ -106,8 +106,10 @@ class SharedCache:
                     self._offers[record.key] = Offer(record, repository)
                     yield Offer(record, repository)
 
-    def obtain(self, key: Key, accept: Callable[[Digest], tuple[Digest, ...]]) -> tuple[Record, str] | None:
+    def obtain(self, key: Key, accept: Callable[[Digest], tuple[Digest, ...]], whole: bool = True) -> tuple[Record, str] | None:
         """Fetch what a repository has under a key, and record it; gives the record and the place where it was found.
+
+        Unless `whole`, the layers stay where they are: a manifest and its config say all that is asked of them here.
 
         `accept` looks at the artifact, whose blobs are here by then, and gives what must stay for it; it raises a `FlyteError` for what is
         not what the key asks for.
@@ -117,7 +119,7 @@ class SharedCache:
             return None
         found = offer.record
         try:
-            self._transfer.pull(found.artifact.digest, offer.repository)
+            self._transfer.pull(found.artifact.digest, offer.repository, whole)
             refs = accept(found.artifact.digest)
         except (BlobMissing, BlobCorrupt):
             return None  # It was collected there, or went bad here; whoever makes it publishes it again.

@@ -78,8 +78,11 @@ class Transfer:
 
         self._all(list(blobs), send)
 
-    def pull(self, digest: Digest, repository: Repository) -> Manifest:
-        """The manifest of that digest; it and all blobs that it names are here then. Raises `BlobMissing` if one is not there."""
+    def pull(self, digest: Digest, repository: Repository, whole: bool = True) -> Manifest:
+        """The manifest of that digest; it and all blobs that it names are here then, or its config alone unless `whole`.
+
+        Raises `BlobMissing` if one is not there.
+        """
         if self._blobs.has(digest):
             manifest = Manifest.parse(self._blobs.read(digest))
         elif (found := repository.manifest(digest)) is not None:
@@ -92,7 +95,8 @@ class Transfer:
                 repository.download(blob, writer, moved)
                 writer.finish(blob.digest)
 
-        self._all([blob for blob in manifest.blobs() if not self._blobs.has(blob.digest)], fetch)
+        wanted = manifest.blobs() if whole else (manifest.config,)
+        self._all([blob for blob in wanted if not self._blobs.has(blob.digest)], fetch)
         self._blobs.put(manifest.data)
         self._ledger.hold(repository.name, [blob.digest for blob in manifest.blobs()])
         return manifest

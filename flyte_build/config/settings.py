@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 CopyStyle = Literal["loaded_modules", "all", "none"]
 COPY_STYLES: tuple[CopyStyle, ...] = ("loaded_modules", "all", "none")
+Compression = Literal["gzip", "zstd", "none"]
+COMPRESSIONS: tuple[Compression, ...] = ("gzip", "zstd", "none")
 EngineName = Literal["auto", "process", "docker", "local"]
 ENGINES: tuple[EngineName, ...] = ("auto", "process", "docker", "local")
 
@@ -231,7 +233,16 @@ AUTO_GC = Setting("cache.auto_gc", FLAG, True, "Whether the cache is collected b
 NETWORK = Setting(
     "docker.network", TEXT, "", "The network that containers are in: Docker's own if it is not set (`none`, `host`, or a name)."
 )
-REGISTRY = Setting("image.registry", TEXT, "", "The registry of images.", acted_on=False)
+IMAGE_BASE = Setting(
+    "image.base",
+    TEXT,
+    "python:{python}-slim-bookworm",
+    "The image with Debian that others stand on; {python} stands for the minor version.",
+)
+COMPRESSION: "Setting[Compression]" = Setting(
+    "image.compression", _choice(*COMPRESSIONS), "gzip", "How the layers of images are compressed. Docker before 23 takes no zstd."
+)
+REGISTRY = Setting("image.registry", TEXT, "", "Where images are pushed, in place of `registry`: a host, and a path on it.")
 BUILDER = Setting("image.builder", TEXT, "", "What builds images.", acted_on=False)
 IMAGE_REFS = Setting("image.image_refs", REFERENCES, {}, "References of images by name, for `Image.from_ref_name` (`--image`).")
 LOCKED = Setting(
@@ -246,7 +257,8 @@ PERSISTENCE = Setting("local.persistence", FLAG, True, "Whether local runs are r
 
 SETTINGS: tuple[Setting[Any], ...] = (  # In the order of a file: what is in no section first, and each section once.
     *(HOME, LOCKED, SHARED, PROJECT, DOMAIN, ORG, COPY_STYLE, ENGINE, ALLOW_SECRETS, MAX_FILES, MAX_BYTES, MAX_SCAN_TIME),
-    *(CACHE_READ, CACHE_WRITE, KEEP, MAX_SIZE, MIN_FREE, MIN_SIZE, AUTO_GC, NETWORK, REGISTRY, BUILDER, IMAGE_REFS, PERSISTENCE),
+    *(CACHE_READ, CACHE_WRITE, KEEP, MAX_SIZE, MIN_FREE, MIN_SIZE, AUTO_GC, NETWORK),
+    *(IMAGE_BASE, COMPRESSION, REGISTRY, BUILDER, IMAGE_REFS, PERSISTENCE),
 )
 SECTIONS = frozenset(setting.key.partition(".")[0] for setting in SETTINGS if "." in setting.key)
 BY_KEY = {setting.key: setting for setting in SETTINGS}

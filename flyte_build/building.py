@@ -1,0 +1,165 @@
+"""Building images: those of a file's environments, made where they are missing, and pushed if asked for."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from flyte_build.cas.digest import Digest
+from flyte_build.cas.registry.keeping import keep_tag
+from flyte_build.cas.registry.name import RepositoryName, check_tag
+from flyte_build.cas.registry.opening import open_repository
+from flyte_build.cas.registry.patience import Patience
+from flyte_build.cas.registry.repository import Repository
+from flyte_build.errors import UsageError
+from flyte_build.images.base import Bases, this_platform
+from flyte_build.images.config import Image
+from flyte_build.images.executing import Executor
+from flyte_build.images.publishing import ImagePublisher, index_of
+from flyte_build.images.recipe import Recipe
+
+from .attempts import Listener, Settings, Stores
+from .graph import LOCAL, Outcome
+from .imaging import BuiltImage, ImageBuilder, Pinned
+from .sharing import Sharing
+
+
+@dataclass(frozen=True, kw_only=True)
+class EnvironmentImage:
+    """The image of some environments: one for each platform. `reference` is where it was pushed (None: nowhere).
+
+    `digest` is that of the manifest, or of the index of several; None where a dry build cannot know it.
+    """
+
+    envs: tuple[str, ...]
+    images: Mapping[str, BuiltImage] = field(default_factory=dict)
+    reference: str | None = None
+
+    @property
+    def digest(self) -> Digest | None:
+        """What names the copy here."""
+        images = [each.image for each in self.images.values()]
+        if not images:
+            return None
+        return images[0].manifest.digest if len(images) == 1 else index_of(images).digest
+
+    @property
+    def nodes(self) -> list[Outcome]:
+        """All nodes, in order."""
+        return [each for built in self.images.values() for each in built.nodes]
+
+
+class Imager:
+    """Builds and pushes the images of one project. `root` is its root, `pins` what is pinned for it."""
+
+    def __init__(
+        self,
+        root: str,
+        settings: Settings,
+        stores: Stores,
+        listener: Listener,
+        pins: Pinned,
+        *,
+        force: bool = False,
+        dry: bool = False,
+    ) -> None:
+        self._settings, self._stores, self._listener = settings, stores, listener
+        self._patience = Patience()
+        self.sharing = Sharing(settings.registries, stores.cache, stores.counters, settings.project, listener.said, listener.transferred)
+        self._builder = ImageBuilder(
+            root,
+            stores.cache,
+            stores.counters,
+            pins,
+            Bases(stores.cache, self.open, listener.transferred),
+            self.open,
+            debian=settings.image_base,
+            compression=settings.image_compression,
+            elsewhere=self.sharing if settings.registries.reads else None,
+            executor=Executor(root, stores.cache.blobs, settings.image_compression, listener.executing),
+            remake=force,
+            dry=dry,
+            said=listener.said,
+            watch=listener.resolved,
+            begun=listener.begun,
+            progress=listener.transferred,
+        )
+        self._root = root
+
+    def open(self, name: RepositoryName) -> Repository:
+        """A repository, with the command's counters and patience."""
+        return open_repository(name, self._stores.counters, self._patience)
+
+    def build(self, recipe: Recipe, envs: Sequence[str]) -> EnvironmentImage:
+        """The image of a recipe for all of its platforms; without images if it would have to be made, and this is dry."""
+        built = {}
+        for platform in recipe.platforms or (this_platform(),):
+            found = self._builder.build(recipe, platform, f"{self._root} {envs[0]}")
+            if found is None:
+                return EnvironmentImage(envs=tuple(envs))
+            built[platform] = found
+        return EnvironmentImage(envs=tuple(envs), images=built)
+
+    def push(self, built: EnvironmentImage, recipe: Recipe) -> EnvironmentImage:
+        """Push an image to where its declaration or the configuration says, and publish its records. Raises `UsageError` if nobody says."""
+        name, tag = self._target(built, recipe)
+        repository = self.open(name)
+        publisher = ImagePublisher(repository, self._stores.cache, self._sources(built), self._listener.transferred)
+        publisher.push_all([each.image for each in built.images.values()], tag)
+        self._publish(built)
+        return EnvironmentImage(envs=built.envs, images=built.images, reference=f"{name}:{tag}")
+
+    def _publish(self, built: EnvironmentImage) -> None:
+        """Publish the records of what was built, so that other machines find it: the image itself goes to the shared cache's repository."""
+        write = self._settings.registries.write
+        if write is None:
+            return
+        repository = self.open(write)
+        records = [each.record for each in built.nodes if each.node.shared and each.record]
+        for record in records:
+            image = Image.read(record.artifact, self._stores.cache.blobs)
+            publisher = ImagePublisher(repository, self._stores.cache, self._sources(built), self._listener.transferred)
+            publisher.push(image, keep_tag(image.manifest.digest))
+        self.sharing.publish(records)
+        self.sharing.finish()
+
+    def _sources(self, built: EnvironmentImage) -> list[Repository]:
+        names = dict.fromkeys(place for each in built.images.values() for place in each.places)
+        return [self.open(RepositoryName.parse(name)) for name in names]
+
+    def _target(self, built: EnvironmentImage, recipe: Recipe) -> tuple[RepositoryName, str]:
+        """Where an image goes, and its tag, which is made of its content."""
+        identities = [each.image.identity for each in built.images.values()]
+        assert built.digest is not None
+        short = identities[0].short if len(identities) == 1 else built.digest.short
+        name = recipe.name or built.envs[0]
+        if registry := recipe.registry or self._settings.image_registry:
+            return RepositoryName.parse(f"{registry.rstrip('/')}/{_path(name)}"), short
+        home = self._settings.registries.write or self._settings.registries.home
+        if home is None:
+            raise UsageError(
+                f"It is not said where the image of {built.envs[0]} is to be pushed",
+                hint="Set `registry`, or give --registry HOST/NAME; or say it in the declaration: registry=...",
+            )
+        return home, check_tag(f"image.{name}.{short}", "The image's tag")
+
+
+def _path(name: str) -> str:
+    """A name as the last part of a repository's path."""
+    return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-") or "image"
+
+
+def layers_of(built: BuiltImage) -> list[dict[str, Any]]:
+    """The layers of an image as JSON values: `state` is `base`, `made`, `cached`, or the place where they are."""
+    image, outcome = built.image, built.nodes[-1]
+    own = {each.record.refs[0]: each for each in built.nodes if each.node.kind == "layer" and each.record}
+    based = len(image.manifest.layers) - sum(what.startswith(("packages ", "files ")) for what in image.contents)
+    layers = []
+    for at, (layer, what) in enumerate(zip(image.manifest.layers, image.contents, strict=True)):
+        state = "base" if at < based else "cached" if outcome.place == LOCAL else outcome.place
+        if layer.digest in own:
+            state = own[layer.digest].state
+        layers.append({"digest": layer.digest, "size": layer.size, "what": what, "state": state})
+    return layers

@@ -1,0 +1,448 @@
+"""Images in the graph: a node for each image, which is found by what it is declared and pinned to be, and one for each of its layers.
+
+An image's key holds digests alone that are known without a network: the base's, the wheels', the files', and what was executed. So a
+look-up reads one record; only making an image looks at the base and at layers.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from flyte_build.cas.cache import Cache
+from flyte_build.cas.counters import Counters
+from flyte_build.cas.digest import Digest
+from flyte_build.cas.encoding import Value, key
+from flyte_build.cas.layer import Compression, Layer
+from flyte_build.cas.records import Record
+from flyte_build.cas.registry.descriptor import Descriptor
+from flyte_build.cas.registry.name import RepositoryName
+from flyte_build.errors import EngineUnavailable, ImageBuildError, NotLocked
+from flyte_build.images.base import Base, Bases, Open
+from flyte_build.images.build import FORMAT, Part, Plan
+from flyte_build.images.config import Image
+from flyte_build.images.executing import describe
+from flyte_build.images.fetching import Fetcher
+from flyte_build.images.files import Copied, Copier
+from flyte_build.images.loading import Fetch
+from flyte_build.images.pins import LockedPackages, PinnedBase, PinnedStep
+from flyte_build.images.publishing import LayerSources
+from flyte_build.images.recipe import Copy, Execute, Packages, Recipe
+
+from .explain import difference
+from .graph import LOCAL, Elsewhere, Made, Node, Outcome, Outcomes, Resolve, Resolver
+
+_LAST = 20  # Images of one declaration whose reasons are remembered.
+
+
+class Pinned(Protocol):
+    """What is pinned for a project; what is not is looked up, unless it is `locked`."""
+
+    locked: bool
+
+    def python(self, recipe: Recipe) -> str:
+        """The minor version of Python that an image means."""
+
+    def packages(self, recipe: Recipe, python: str, platform: str) -> LockedPackages:
+        """The locked packages of an image."""
+
+    def base(self, reference: str) -> PinnedBase:
+        """What a reference names."""
+
+    def step(self, key: str, platform: str) -> PinnedStep | None:
+        """What executing something came to, if it is pinned."""
+
+    def keep_step(self, step: PinnedStep) -> None:
+        """Pin what executing something came to."""
+
+
+class Executor(Protocol):
+    """What executes steps: a container engine."""
+
+    def execute(self, base: Image, step: Execute, env: Mapping[str, str], workdir: str, fetch: Fetch) -> Image:
+        """The image that a step makes of another, with these variables, in that folder ("": the image's own); what it adds is on this
+
+        machine then. `fetch` brings layers of the other one.
+        """
+
+    def build(self, file: str, platform: str) -> Image:
+        """The image that a Dockerfile makes."""
+
+
+@dataclass(frozen=True)
+class BuiltImage:
+    """An image for one platform, that is on this machine (its layers may be elsewhere).
+
+    `places` are repositories that hold layers of it, `made` are its nodes, in order: the last is its own.
+    """
+
+    image: Image
+    places: tuple[str, ...]
+    nodes: Sequence[Outcome]
+
+    @property
+    def record(self) -> Record:
+        """The record of the image."""
+        record = self.nodes[-1].record
+        assert record is not None
+        return record
+
+
+class _LayerNode(Node):
+    """A layer. Its artifact is the digest of what is inside, which does not depend on compression."""
+
+    kind = "layer"
+
+    def __init__(self, part: Part, label: str, cache: Cache) -> None:
+        super().__init__(part.what, f"{label} {part.what}")
+        self._part, self._cache = part, cache
+
+    def inputs(self, outcomes: Outcomes) -> Mapping[str, Value]:
+        """What goes in."""
+        return self._part.inputs
+
+    def usable(self, record: Record) -> bool:
+        """Whether its blob is there."""
+        return self._cache.blobs.has(record.refs[0])
+
+    def make(self, outcomes: Outcomes, resolve: Resolve) -> Made:
+        """Write it."""
+        with self._cache.blobs.batch() as batch:
+            layer = self._part.make(batch)
+        return Made(layer.diff_id, (layer.digest,))
+
+
+class _Ground(Protocol):
+    """What an image stands on."""
+
+    @property
+    def identity(self) -> Digest:
+        """The digest that it is known by."""
+
+    def load(self) -> Base:
+        """The base itself."""
+
+
+class ImageNode(Node):
+    """An image on a base. The artifact is the manifest's digest, one copy's; the config's is the identity."""
+
+    kind, format = "image", FORMAT
+    shared, whole = True, False
+
+    def __init__(
+        self,
+        ground: _Ground,
+        plan: Plan,
+        platform: str,
+        compression: Compression,
+        label: str,
+        cache: Cache,
+        fetcher: Fetcher,
+        said: Callable[[str], None],
+    ) -> None:
+        super().__init__(platform, label)
+        self._ground, self._plan, self._platform, self._compression = ground, plan, platform, compression
+        self._cache, self._fetcher, self._said = cache, fetcher, said
+
+    def inputs(self, outcomes: Outcomes) -> Mapping[str, Value]:
+        """All that decides the image, and how its layers are compressed here."""
+        plan = self._plan
+        steps: list[Value] = []
+        packages: dict[str, Value] = {}
+        for step in plan.steps:
+            if isinstance(step, Copied):
+                steps.append({"copy": step.step.src, "to": step.step.dst, "files": step.identity})
+            else:
+                steps.append("packages")
+                packages.update({f"{each.name}=={each.version}": each.digest for each in step.wheels})
+        return {
+            "base": self._ground.identity,
+            "platform": self._platform,
+            "packages": packages,
+            "steps": steps,
+            "env": dict(plan.env),
+            "workdir": plan.workdir,
+            "compression": self._compression,
+        }
+
+    def usable(self, record: Record) -> bool:
+        """Whether the manifest, the config and what layers there were are still on this machine."""
+        return all(map(self._cache.blobs.has, record.refs))
+
+    def accept(self, artifact: Digest, inputs: Mapping[str, Value]) -> tuple[Digest, ...]:
+        """The manifest and the config of an image that another machine made; its layers stay where they are."""
+        image = Image.read(artifact, self._cache.blobs)
+        if image.platform != self._platform:
+            raise ImageBuildError(f"{artifact} is no image for {self._platform}")
+        return (artifact, image.identity)
+
+    def explain(self, inputs: Mapping[str, Value], last: Record) -> str:
+        """What changed: packages as `+name==version` and `-name==version`."""
+        old, new = last.inputs.get("packages", {}), inputs["packages"]
+        assert isinstance(new, Mapping)
+        parts = [f"+{name}" for name in sorted(new.keys() - old.keys())] + [f"-{name}" for name in sorted(old.keys() - new.keys())]
+        parts += [f"{name} is another wheel" for name in sorted(new.keys() & old.keys()) if new[name] != old[name]]
+        rest = {name: value for name, value in inputs.items() if name != "packages"}
+        before = {name: value for name, value in last.inputs.items() if name != "packages"}
+        if parts and rest == before:
+            return " ".join(parts)
+        return "; ".join(filter(None, [" ".join(parts), difference(before, rest)]))
+
+    def make(self, outcomes: Outcomes, resolve: Resolve) -> Made:
+        """Make the layers that are not there, then the config and the manifest."""
+        base = self._ground.load()
+        parts = self._plan.parts(base, self._compression, self._fetcher, self._said)
+        nodes = [_LayerNode(part, self.label, self._cache) for part in parts]
+        found = resolve(nodes)
+        layers = []
+        for node, part in zip(nodes, parts, strict=True):
+            record = found[node].record
+            assert record is not None
+            blob = record.refs[0]
+            layers.append((Layer(blob, os.path.getsize(self._cache.blobs.path(blob)), record.artifact), part.what))
+        image = self._plan.assemble(base, layers, self._compression)
+        with self._cache.blobs.batch() as batch:
+            manifest = image.write(batch)
+        return Made(manifest, (manifest, image.identity, *(layer.digest for layer, _ in layers)))
+
+
+class _StepNode(Node):
+    """What executing something makes. It does not repeat, so what it came to is pinned, and is among the inputs."""
+
+    kind, format = "image", FORMAT
+    shared, whole = True, True
+
+    def __init__(self, name: str, label: str, step: str, platform: str, pins: Pinned, execute: Callable[[], Image], cache: Cache) -> None:
+        super().__init__(name, label)
+        self._step, self._platform, self._pins, self._execute, self._cache = step, platform, pins, execute, cache
+
+    def inputs(self, outcomes: Outcomes) -> Mapping[str, Value]:
+        """What it is executed on and what is executed, as one digest, and what that came to."""
+        pinned = self._pins.step(self._step, self._platform)
+        return self._with(pinned.digest if pinned else None)
+
+    def _with(self, digest: Digest | None) -> Mapping[str, Value]:
+        return {"executed": self.name, "step": self._step, "platform": self._platform, "pinned": digest}
+
+    def usable(self, record: Record) -> bool:
+        """Whether all of it is there."""
+        return all(map(self._cache.blobs.has, record.refs))
+
+    def accept(self, artifact: Digest, inputs: Mapping[str, Value]) -> tuple[Digest, ...]:
+        """All blobs of what another machine made, if that is what is pinned."""
+        image = Image.read(artifact, self._cache.blobs)
+        if image.identity != inputs["pinned"]:
+            raise ImageBuildError(f"{artifact} is not what is pinned", why=f"It is {image.identity}.")
+        return (artifact, image.identity, *(layer.digest for layer in image.manifest.layers))
+
+    def make(self, outcomes: Outcomes, resolve: Resolve) -> Made:
+        """Execute it, and pin what comes of it. Raises `NotLocked` where nothing may be resolved."""
+        pinned = self._pins.step(self._step, self._platform)
+        if self._pins.locked and pinned is None:
+            raise NotLocked(
+                f"{self.name} was never executed here", why="--locked refuses to.", hint="Run `flyte lock`, and commit flyte.lock."
+            )
+        image = self._execute()
+        if self._pins.locked and pinned and pinned.digest != image.identity:
+            raise NotLocked(
+                f"What {self.name} came to is nowhere any more",
+                why=f"{pinned.digest} is pinned; executed again it came to {image.identity}.",
+                hint="Run `flyte lock --upgrade`, and commit flyte.lock.",
+            )
+        if pinned is None or pinned.digest != image.identity:
+            self._pins.keep_step(PinnedStep(key=self._step, platform=self._platform, digest=image.identity))
+        with self._cache.blobs.batch() as batch:
+            image.write(batch)
+        own = (layer.digest for layer in image.manifest.layers if self._cache.blobs.has(layer.digest))
+        return Made(image.manifest.digest, (image.manifest.digest, image.identity, *own), self._with(image.identity))
+
+
+@dataclass(frozen=True)
+class _OfReference:
+    """A base that is pinned."""
+
+    pinned: PinnedBase
+    platform: str
+    bases: Bases
+
+    @property
+    def identity(self) -> Digest:
+        return self.pinned.digest
+
+    def load(self) -> Base:
+        return self.bases.get(self.pinned, self.platform)
+
+
+@dataclass(frozen=True)
+class _OfImage:
+    """An image that was made here."""
+
+    image: Image
+    bases: Bases
+    fetch: Fetch
+
+    @property
+    def identity(self) -> Digest:
+        return self.image.identity
+
+    def load(self) -> Base:
+        return self.bases.of_image(self.image, self.fetch)
+
+
+class ImageBuilder:
+    """Builds the images of one project, whose root is `root`.
+
+    `debian` is the reference of the Debian base, with `{python}` in it. `elsewhere` is what other machines have made, `executor` what
+    executes steps. `said`, `watch`, `begun` and `progress` are told what happens.
+    """
+
+    def __init__(
+        self,
+        root: str,
+        cache: Cache,
+        counters: Counters,
+        pins: Pinned,
+        bases: Bases,
+        open_repository: Open,
+        *,
+        debian: str,
+        compression: Compression = "gzip",
+        elsewhere: Elsewhere | None = None,
+        executor: Executor | None = None,
+        remake: bool = False,
+        dry: bool = False,
+        said: Callable[[str], None] = lambda sentence: None,
+        watch: Callable[[Outcome], None] = lambda outcome: None,
+        begun: Callable[[Node, str], None] = lambda node, why: None,
+        progress: Callable[[int, int], None] = lambda done, total: None,
+    ) -> None:
+        self._cache, self._pins, self._bases, self._executor, self._said = cache, pins, bases, executor, said
+        self._debian, self._compression, self._open = debian, compression, open_repository
+        self._copier = Copier(root, cache.index, counters)
+        self._fetcher = Fetcher(cache.blobs, counters, progress)
+        self._new_resolver: Callable[[], Resolver] = lambda: Resolver(
+            cache.records, remake=remake, dry=dry, elsewhere=elsewhere, watch=watch, begun=begun
+        )
+
+    def build(self, recipe: Recipe, platform: str, label: str) -> BuiltImage | None:
+        """The image of a recipe for one platform; None in a dry build that would have to make something.
+
+        `label` is under what its last outcome is remembered. Raises `ImageBuildError`, `NotLocked`, `EngineUnavailable`, and what pins,
+        registries and the store raise.
+        """
+        nodes: list[Outcome] = []
+        places: list[str] = []
+        ground, python = self._ground(recipe, platform, nodes, places, label)
+        if ground is None:
+            return None
+        if isinstance(ground, _OfReference):
+            from flyte_build.images.reference import Reference
+
+            places.append(Reference.parse(ground.pinned.reference).name.text)
+        stages = _stages(recipe)
+        for at, (steps, execute) in enumerate(stages):
+            last = at == len(stages) - 1
+            if steps or last:  # The last one has the variables and the working folder in any case.
+                plan = self._plan(recipe, steps, python, platform)
+                node = self._node(ground, plan, platform, _numbered(label, platform, at))
+                image = self._resolve(node, nodes, places)
+                if image is None:
+                    return None
+                ground = _OfImage(image, self._bases, self._fetch(places))
+            if execute is not None:
+                step = self._executed(ground, execute, recipe, platform, _numbered(label, platform, at), places)
+                image = self._resolve(step, nodes, places)
+                if image is None:
+                    return None
+                ground = _OfImage(image, self._bases, self._fetch(places))
+        assert isinstance(ground, _OfImage)
+        return BuiltImage(ground.image, tuple(dict.fromkeys(places)), nodes)
+
+    def _ground(
+        self, recipe: Recipe, platform: str, nodes: list[Outcome], places: list[str], label: str
+    ) -> tuple["_OfReference | _OfImage | None", str]:
+        """What the first layer of a recipe stands on, and the Python that it has or is meant to have."""
+        match recipe.base.kind:
+            case "debian":
+                python = recipe.base.python or self._pins.python(recipe)
+                return _OfReference(self._pins.base(self._debian.format(python=python)), platform, self._bases), python
+            case "reference":
+                pinned = self._pins.base(recipe.base.uri)
+                return _OfReference(pinned, platform, self._bases), pinned.python
+        executor = self._needed(f"the Dockerfile {recipe.base.file}")
+        file = recipe.base.file
+        step = key("step", FORMAT, {"dockerfile": self._copier.collect(Copy(file, "/", False)).identity})
+        name, label = f"the Dockerfile {file}", _numbered(label, platform, -1)
+        node = _StepNode(name, label, step, platform, self._pins, lambda: executor.build(file, platform), self._cache)
+        image = self._resolve(node, nodes, places)
+        if image is None:
+            return None, ""
+        ground = _OfImage(image, self._bases, self._fetch(places))
+        interpreter = ground.load().interpreter
+        return ground, interpreter.version if interpreter else ""
+
+    def _plan(self, recipe: Recipe, steps: Sequence[Packages | Copy], python: str, platform: str) -> Plan:
+        found: list[LockedPackages | Copied] = []
+        for step in steps:
+            found.append(self._copier.collect(step) if isinstance(step, Copy) else self._pins.packages(recipe, python, platform))
+        return Plan(steps=found, env=recipe.env, workdir=recipe.workdir)
+
+    def _node(self, ground: _Ground, plan: Plan, platform: str, label: str) -> ImageNode:
+        return ImageNode(ground, plan, platform, self._compression, label, self._cache, self._fetcher, self._said)
+
+    def _executed(self, ground: _Ground, step: Execute, recipe: Recipe, platform: str, label: str, places: Sequence[str]) -> _StepNode:
+        what = describe(step)
+        env, workdir = ({}, "") if step.apt else (recipe.env, recipe.workdir)  # Debian packages do not depend on them.
+        about: dict[str, Value] = {"on": ground.identity, "apt": step.apt, "commands": step.commands, "env": dict(env), "workdir": workdir}
+
+        def execute() -> Image:
+            return self._needed(what).execute(ground.load().image, step, env, workdir, self._fetch(places))
+
+        return _StepNode(what, f"{label} {what}", key("step", FORMAT, about), platform, self._pins, execute, self._cache)
+
+    def _fetch(self, places: Sequence[str]) -> Fetch:
+        """What brings layers here from some repositories (which may become more)."""
+
+        def fetch(layers: Iterable[Descriptor]) -> None:
+            LayerSources(self._cache, [self._open(RepositoryName.parse(place)) for place in places]).bring(layers)
+
+        return fetch
+
+    def _needed(self, what: str) -> Executor:
+        if self._executor is None:
+            raise EngineUnavailable(
+                f"The image needs something to be executed: {what}",
+                why="There is no container engine here that could.",
+                hint="Start Docker, or use packages and files alone, which need none.",
+            )
+        return self._executor
+
+    def _resolve(self, node: Node, nodes: list[Outcome], places: list[str]) -> Image | None:
+        outcome = self._new_resolver().resolve([node])[node]
+        nodes += [*outcome.children, outcome]
+        if outcome.record is None:
+            return None
+        if outcome.place != LOCAL:
+            places.append(outcome.place)
+        if outcome.state == "made":
+            label = key("label", 1, {"label": node.label})
+            self._cache.records.add_trace(label, outcome.record.key, {"why": outcome.why, "label": node.label}, _LAST)
+        return Image.read(outcome.record.artifact, self._cache.blobs)
+
+
+def _stages(recipe: Recipe) -> list[tuple[list[Packages | Copy], Execute | None]]:
+    """The steps, cut after each one that must be executed."""
+    stages: list[tuple[list[Packages | Copy], Execute | None]] = [([], None)]
+    for step in recipe.steps:
+        if isinstance(step, Execute):
+            stages[-1] = (stages[-1][0], step)
+            stages.append(([], None))
+        else:
+            stages[-1][0].append(step)
+    return stages
+
+
+def _numbered(label: str, platform: str, at: int) -> str:
+    return f"image:{label} {platform}" + (f" {at}" if at else "")

@@ -1,0 +1,152 @@
+"""Fetching wheels: into the store, where a wheel's own hash is the name of its blob, so that nothing else can come of its address."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING
+from urllib.parse import unquote, urlsplit
+
+from flyte_build.cas.blobs import Blobs, BlobWriter
+from flyte_build.cas.counters import Counters
+from flyte_build.errors import ImageBuildError
+
+from .pins import Wheel
+
+if TYPE_CHECKING:
+    from requests import Session
+
+Progress = Callable[[int, int], None]
+_PARALLEL = 6
+_ATTEMPTS = 4
+_PIECE = 1 << 18
+_TIMEOUT = (10, 60)  # Seconds to connect, and for the next byte.
+_PASSING = frozenset({408, 425, 429, 500, 502, 503, 504})
+
+
+class Fetcher:
+    """Fetches wheels, several at a time. Proxies, private certificate authorities and netrc are those of `requests`.
+
+    `progress` is told how many bytes of how many have come.
+    """
+
+    def __init__(self, blobs: Blobs, counters: Counters, progress: Progress = lambda done, total: None) -> None:
+        self._blobs, self._counters, self._progress = blobs, counters, progress
+        self._session: Session | None = None
+
+    def fetch(self, wheels: Sequence[Wheel]) -> list[tuple[Wheel, str]]:
+        """The wheels with the paths of their files. Raises `ImageBuildError` for one that cannot be had, or is not what was locked."""
+        missing = [wheel for wheel in wheels if not self._is_good(wheel)]
+        if missing:
+            total, done = sum(wheel.size for wheel in missing), 0
+
+            def moved(count: int) -> None:
+                nonlocal done
+                done += count
+                self._progress(done, total)
+
+            pool = ThreadPoolExecutor(_PARALLEL)
+            try:
+                for future in [pool.submit(self._fetch, wheel, moved) for wheel in sorted(missing, key=lambda wheel: -wheel.size)]:
+                    future.result()
+            finally:
+                pool.shutdown(cancel_futures=True)
+        return [(wheel, self._blobs.path(wheel.digest)) for wheel in wheels]
+
+    def _is_good(self, wheel: Wheel) -> bool:
+        return self._blobs.has(wheel.digest) and self._blobs.verify(wheel.digest)
+
+    def _fetch(self, wheel: Wheel, moved: Callable[[int], None]) -> None:
+        with self._blobs.batch() as batch, batch.writer() as writer:
+            address = urlsplit(wheel.url)
+            if address.scheme == "file":
+                self._copy(wheel, unquote(address.path), writer)
+            else:
+                self._download(wheel, writer, moved)
+            if (writer.digest, writer.size) != (wheel.digest, wheel.size):
+                raise ImageBuildError(
+                    f"The wheel of {wheel.name} {wheel.version} is not the one that was locked",
+                    why=f"{_shown(wheel)} has the hash {writer.digest}, and {wheel.digest} is locked.",
+                    hint=f"If you trust it: flyte lock --upgrade {wheel.name}",
+                )
+            writer.finish(wheel.digest)
+
+    def _copy(self, wheel: Wheel, path: str, writer: BlobWriter) -> None:
+        try:
+            with open(path, "rb", buffering=0) as file:
+                while piece := file.read(_PIECE):
+                    writer.write(piece)
+        except OSError as error:
+            raise _unavailable(wheel, f"{path}: {error.strerror}.") from None
+
+    def _download(self, wheel: Wheel, writer: BlobWriter, moved: Callable[[int], None]) -> None:
+        from requests import RequestException
+        from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait_random_exponential
+
+        def attempt() -> None:
+            if writer.size:
+                moved(-writer.size)
+                writer.restart()
+            self._counters.add(requests=1)
+            with self._client().get(wheel.url, stream=True, timeout=_TIMEOUT, headers={"Accept-Encoding": "identity"}) as answer:
+                if answer.status_code in _PASSING:
+                    raise _Passing(f"It answered {answer.status_code}.")
+                if answer.status_code != 200:
+                    raise _unavailable(wheel, f"{_shown(wheel)} answered {answer.status_code} ({answer.reason}).")
+                for piece in answer.iter_content(_PIECE):
+                    if writer.size + len(piece) > wheel.size:
+                        raise _unavailable(wheel, f"{_shown(wheel)} has more than the {wheel.size:,} bytes that were locked.")
+                    writer.write(piece)
+                    self._counters.add(bytes_received=len(piece))
+                    moved(len(piece))
+            if writer.size < wheel.size:
+                raise _Passing(f"{writer.size:,} of {wheel.size:,} bytes came.")
+
+        again = Retrying(
+            retry=retry_if_exception_type((_Passing, RequestException)),
+            stop=stop_after_attempt(_ATTEMPTS),
+            wait=wait_random_exponential(multiplier=0.2, max=5),
+            reraise=True,
+        )
+        try:
+            again(attempt)
+        except (_Passing, RequestException) as error:
+            raise _unavailable(wheel, f"{_shown(wheel)}: {_reason(error)}") from None
+
+    def _client(self) -> "Session":
+        if self._session is None:
+            from requests import Session
+            from requests.adapters import HTTPAdapter
+
+            self._session = Session()
+            self._session.mount("https://", HTTPAdapter(pool_maxsize=_PARALLEL))
+            self._session.mount("http://", HTTPAdapter(pool_maxsize=_PARALLEL))
+            for name in ("SSL_CERT_FILE", "SSL_CERT_DIR"):  # Those of `requests` itself count first.
+                if os.environ.get(name) and not os.environ.get("REQUESTS_CA_BUNDLE") and not os.environ.get("CURL_CA_BUNDLE"):
+                    self._session.verify = os.environ[name]
+                    break
+        return self._session
+
+
+class _Passing(Exception):
+    """What may be otherwise in a moment."""
+
+
+def _shown(wheel: Wheel) -> str:
+    """A wheel's address without what may be secret: credentials, and what follows a `?`."""
+    address = urlsplit(wheel.url)
+    return f"{address.scheme}://{address.netloc.rpartition('@')[2]}{address.path}"
+
+
+def _reason(error: Exception) -> str:
+    text = str(error) if isinstance(error, _Passing) else type(error).__name__
+    return text if text.endswith(".") else f"{text}."
+
+
+def _unavailable(wheel: Wheel, why: str) -> ImageBuildError:
+    return ImageBuildError(
+        f"The wheel of {wheel.name} {wheel.version} cannot be fetched",
+        why=why,
+        hint="Try again later; if it is gone for good, lock again: flyte lock --upgrade " + wheel.name,
+    )

@@ -1,0 +1,47 @@
+"""References of images, as docker writes them: `[HOST/]NAME[:TAG][@DIGEST]`; `oci:/FOLDER[:TAG][@DIGEST]` for an image layout."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from flyte_build.cas.digest import Digest
+from flyte_build.cas.registry.name import RepositoryName, check_tag, is_host
+from flyte_build.errors import ReferenceInvalid, StoreError
+
+_HUB = "registry-1.docker.io"  # What `docker.io` stands for, and names without a host.
+
+
+@dataclass(frozen=True)
+class Reference:
+    """An image in a repository: by its `digest`, or under a `tag` ("latest" if none is named)."""
+
+    name: RepositoryName
+    tag: str
+    digest: Digest | None
+
+    @classmethod
+    def parse(cls, text: str) -> "Reference":
+        """What a text refers to. Raises `ReferenceInvalid`."""
+        place, at, pinned = text.partition("@")
+        folder, slash, last = place.rpartition("/")
+        last, colon, tag = last.partition(":")
+        if colon:
+            check_tag(tag, "What follows the name,")
+        try:
+            digest = Digest.parse(pinned) if at else None
+        except StoreError as error:
+            raise ReferenceInvalid(f"The image {text!r:.200} names no digest", why=error.why) from None
+        return cls(RepositoryName.parse(_full(f"{folder}{slash}{last}")), tag or "latest", digest)
+
+    def __str__(self) -> str:
+        return f"{self.name}@{self.digest}" if self.digest else f"{self.name}:{self.tag}"
+
+
+def _full(name: str) -> str:
+    """A name with its host: names without one are Docker Hub's (docker's own rule)."""
+    if name.startswith("oci:") or "://" in name:
+        return name
+    first, slash, rest = name.partition("/")
+    if slash and is_host(first):
+        return f"{_HUB}/{rest if '/' in rest else 'library/' + rest}" if first in ("docker.io", "index.docker.io") else name
+    return f"{_HUB}/{name if slash else 'library/' + name}"

@@ -1,0 +1,482 @@
+"""Images built natively: what they are made of, that they are always the same, and that nothing is made twice."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import json
+import os
+import tarfile
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from flyte_build.cas.cache import Cache
+from flyte_build.cas.counters import Counters
+from flyte_build.cas.digest import Digest
+from flyte_build.cas.registry.name import RepositoryName
+from flyte_build.cas.registry.opening import open_repository
+from flyte_build.cas.registry.patience import Patience
+from flyte_build.cas.registry.repository import Repository
+from flyte_build.errors import EngineUnavailable, FileUnstable, FlyteError, ImageBuildError, UsageError
+from flyte_build.graph import Outcome
+from flyte_build.images.base import Bases
+from flyte_build.images.config import Image
+from flyte_build.images.pins import PinnedBase, Wheel
+from flyte_build.images.publishing import ImagePublisher
+from flyte_build.images.recipe import Base, Copy, Execute, Packages, Recipe, Source, Step
+from flyte_build.imaging import BuiltImage, ImageBuilder
+from tests.bases import DEBIAN, FixedPins, MadeWheel, archive, base_of, opened, push_image
+from tests.conftest import opened as opened_cache
+from tests.registries import Server, serve
+
+AMD64 = "linux/amd64"
+BASE = "a/base"
+
+
+class Machine:
+    """A machine with a cache of its own, that builds images on a base for a project."""
+
+    def __init__(self, cache: Cache, root: Path, base: PinnedBase, wheels: tuple[Wheel, ...] = (), **options: object) -> None:
+        self.cache, self.root, self.said = cache, root, list[str]()
+        self.pins = FixedPins({BASE: base}, wheels)
+        self.counters, self._options = Counters(), options
+        self.outcomes: list[Outcome] = []
+
+    def open(self, name: RepositoryName) -> Repository:
+        return open_repository(name, self.counters, Patience())
+
+    def build(self, *steps: Step, platform: str = AMD64, **recipe: object) -> BuiltImage:
+        """The image of these steps."""
+        sources = (Source(kind="packages", packages=("x",)),) if Packages() in steps else ()
+        declared = Recipe(base=Base(kind="reference", uri=BASE), sources=sources, steps=steps, **recipe)  # type: ignore[arg-type]  # Each test gives its own.
+        builder = ImageBuilder(
+            str(self.root),
+            self.cache,
+            self.counters,
+            self.pins,
+            Bases(self.cache, self.open),
+            debian="",
+            said=self.said.append,
+            **self._options,
+        )  # type: ignore[arg-type]  # Each test gives its own.
+        built = builder.build(declared, platform, "test")
+        assert built is not None
+        return built
+
+
+@pytest.fixture
+def machine(tmp_path: Path, repository: str) -> Iterator[Callable[..., Machine]]:
+    """Makes machines, each with a new cache, for one project and one base."""
+    root = tmp_path / "project"
+    root.mkdir(exist_ok=True)
+    base = base_of(repository)
+    opened_ones = []
+
+    def make(*wheels: Wheel, name: str = "one", base: PinnedBase = base, **options: object) -> Machine:
+        opened_ones.append(opened_cache(tmp_path / name))
+        return Machine(opened_ones[-1].__enter__(), root, base, wheels, **options)
+
+    yield make
+    for each in opened_ones:
+        each.__exit__(None, None, None)
+
+
+def files_of(machine: Machine, image: Image) -> dict[str, bytes | str]:
+    """The files of all layers that were added to the base, and the targets of links."""
+    found: dict[str, bytes | str] = {}
+    for layer in image.manifest.layers[1:]:
+        plain = gzip.decompress(machine.cache.blobs.read(layer.digest))
+        with tarfile.open(fileobj=io.BytesIO(plain)) as layer_archive:
+            for member in layer_archive:
+                stream = layer_archive.extractfile(member) if member.isfile() else None
+                if stream or member.issym():
+                    found[member.name] = stream.read() if stream else member.linkname
+    return found
+
+
+def states(built: BuiltImage) -> dict[str, str]:
+    """The state of each node."""
+    return {each.node.name: each.state for each in built.nodes}
+
+
+def test_image_of_packages_and_variables(tmp_path: Path, machine: Callable[..., Machine]) -> None:
+    """Packages are on top of the base, each in its layer; variables are merged, all else of the base stays."""
+    one, two = MadeWheel().write(tmp_path), MadeWheel(name="two", files={"two.py": b""}).write(tmp_path)
+    built = machine(one, two).build(Packages(), env={"A": "1"}, workdir="/work")
+    image = built.image
+    assert image.platform == AMD64
+    assert image.contents == ["the base", "packages pkg==1.0", "packages two==1.0"]
+    assert image.env["A"] == "1"
+    assert image.settings["WorkingDir"] == "/work"
+    assert image.document["created"] == "1970-01-01T00:00:00Z"
+    assert len(image.diff_ids) == len(image.manifest.layers) == 3
+
+
+def test_settings_of_the_base_stay(tmp_path: Path, machine: Callable[..., Machine], repository: str) -> None:
+    """User, entry point, labels and variables of the base are the image's, too."""
+    settings = {"User": "1000", "Entrypoint": ["/x"], "Labels": {"a": "b"}, "Env": ["PATH=/usr/bin", "B=2"], "WorkingDir": "/home"}
+    base = base_of(repository, settings=settings)
+    image = machine(MadeWheel().write(tmp_path), base=base).build(Packages(), env={"A": "1"}).image
+    assert {name: image.settings[name] for name in ("User", "Entrypoint", "Labels", "WorkingDir")} == {
+        name: settings[name] for name in ("User", "Entrypoint", "Labels", "WorkingDir")
+    }
+    assert image.env == {"PATH": "/usr/local/bin:/usr/bin", "B": "2", "A": "1"}
+
+
+def test_nothing_is_made_twice_and_nobody_is_asked(tmp_path: Path, machine: Callable[..., Machine]) -> None:
+    """The second look-up reads one record: no request, no layer, also with another order of the same steps' packages."""
+    one = machine(MadeWheel().write(tmp_path))
+    first = one.build(Packages())
+    before = one.counters.snapshot()
+    again = one.build(Packages())
+    after = one.counters.snapshot()
+    assert again.image == first.image
+    assert states(again) == {AMD64: "cached"}
+    assert {name: after[name] - before[name] for name in ("requests", "layers_made", "blobs_written")} == {
+        "requests": 0,
+        "layers_made": 0,
+        "blobs_written": 0,
+    }
+
+
+def test_one_package_more_is_one_layer_more(tmp_path: Path, machine: Callable[..., Machine]) -> None:
+    """Adding a package makes its layer and no other, and the miss names it."""
+    one, two = MadeWheel().write(tmp_path), MadeWheel(name="two", files={"two.py": b""}).write(tmp_path)
+    builder = machine(one)
+    builder.build(Packages())
+    builder.pins.wheels = (one, two)
+    built = builder.build(Packages())
+    assert states(built) == {"packages pkg==1.0": "cached", "packages two==1.0": "made", AMD64: "made"}
+    assert built.nodes[-1].why == "+two==1.0"
+    builder.pins.wheels = (two,)
+    assert builder.build(Packages()).nodes[-1].why == "-pkg==1.0"
+
+
+def test_same_image_on_every_machine(tmp_path: Path, machine: Callable[..., Machine]) -> None:
+    """The config's digest depends on the declaration and the pins alone, not on compression."""
+    wheel = MadeWheel().write(tmp_path)
+    (tmp_path / "project/a.txt").write_text("a")
+    steps = (Packages(), Copy("a.txt", "/app/", False))
+    images = [machine(wheel, name=kind, compression=kind).build(*steps, env={"A": "1"}).image for kind in ("gzip", "zstd", "none")]
+    assert len({image.identity for image in images}) == 1
+    assert len({image.manifest.digest for image in images}) == 3
+
+
+@pytest.mark.parametrize("change", ["env", "workdir", "file", "mode", "destination", "base", "wheel"])
+def test_what_changes_an_image(tmp_path: Path, machine: Callable[..., Machine], repository: str, change: str) -> None:
+    """Everything that is declared or pinned is in the key, and the miss says which."""
+    source = tmp_path / "project/a.txt"
+    source.write_text("a")
+    builder = machine(MadeWheel().write(tmp_path))
+    options: dict[str, object] = {"env": {"A": "1"}, "workdir": "/w"}
+    steps: list[Step] = [Packages(), Copy("a.txt", "/app/", False)]
+    first = builder.build(*steps, **options)
+    match change:
+        case "env":
+            options["env"] = {"A": "2"}
+        case "workdir":
+            options["workdir"] = "/v"
+        case "file":
+            source.write_text("b")
+        case "mode":
+            source.chmod(0o755)
+        case "destination":
+            steps[1] = Copy("a.txt", "/lib/", False)
+        case "base":
+            builder.pins.bases[BASE] = base_of(repository, {**DEBIAN, "etc/x": b""})
+        case "wheel":
+            builder.pins.wheels = (MadeWheel(files={"pkg/__init__.py": b"x = 2\n"}).write(tmp_path / "2"),)
+    second = builder.build(*steps, **options)
+    assert second.image.identity != first.image.identity
+    expected = {"env": "env", "workdir": "/w -> /v", "base": "base changed", "wheel": "pkg==1.0 is another wheel"}
+    assert expected.get(change, "steps") in second.nodes[-1].why
+
+
+def test_copied_files(tmp_path: Path, machine: Callable[..., Machine]) -> None:
+    """Files and folders land where docker's COPY puts them; what the .dockerignore says, and links out, do not."""
+    root = tmp_path / "project"
+    (root / "src/sub").mkdir(parents=True)
+    (root / "src/__pycache__").mkdir()
+    (root / "src/__pycache__/a.pyc").write_bytes(b"x")
+    (root / "src/a.py").write_text("a")
+    (root / "src/run.sh").write_text("#!/bin/sh")
+    (root / "src/run.sh").chmod(0o755)
+    (root / "src/sub/b.log").write_text("b")
+    (root / "src/sub/keep.log").write_text("k")
+    (root / "src/link").symlink_to("sub/keep.log")
+    (root / ".dockerignore").write_text("# comment\n**/*.log\n!src/sub/keep.log\n")
+    one = machine()
+    steps = (Copy("src", "/app", True), Copy("src/a.py", ".", False), Copy("src/a.py", "/etc/b.py", False), Copy("src/sub", ".", True))
+    image = one.build(*steps, workdir="/home/me").image
+    assert files_of(one, image) == {
+        "app/a.py": b"a",
+        "app/run.sh": b"#!/bin/sh",
+        "app/sub/keep.log": b"k",
+        "app/link": "sub/keep.log",
+        "home/me/a.py": b"a",
+        "etc/b.py": b"a",
+        "home/me/sub/keep.log": b"k",
+    }
+
+
+def test_copy_through_a_link_of_the_base(tmp_path: Path, machine: Callable[..., Machine]) -> None:
+    """What goes to /bin lands where the base's link /bin leads, and does not take the link's place."""
+    (tmp_path / "project/tool").write_text("x")
+    one = machine()
+    assert list(files_of(one, one.build(Copy("tool", "/bin/", False)).image)) == ["usr/bin/tool"]
+
+
+@pytest.mark.parametrize("kind", ["out", "absolute", "fifo", "missing", "outside"])
+def test_what_cannot_be_copied(tmp_path: Path, machine: Callable[..., Machine], kind: str) -> None:
+    """Links that lead out, special files, and what is not there or not in the project, each by name."""
+    folder = tmp_path / "project/src"
+    folder.mkdir()
+    (tmp_path / "secret").write_text("s")
+    step = Copy("src", "/app", True)
+    match kind:
+        case "out":
+            (folder / "x").symlink_to("../../secret")
+        case "absolute":
+            (folder / "x").symlink_to("/etc/passwd")
+        case "fifo":
+            os.mkfifo(folder / "x")
+        case "missing":
+            step = Copy("other", "/app", True)
+        case "outside":
+            step = Copy("../secret", "/app", False)
+    with pytest.raises(FlyteError) as error:
+        machine().build(step)
+    assert isinstance(error.value, UsageError if kind in ("missing", "outside") else ImageBuildError)
+    assert {"missing": "other", "outside": "../secret"}.get(kind, "src/x") in error.value.what
+
+
+def test_base_without_python(machine: Callable[..., Machine], repository: str, tmp_path: Path) -> None:
+    """A base without Python takes files, and no packages."""
+    (tmp_path / "project/a").write_text("a")
+    one = machine(MadeWheel().write(tmp_path), base=base_of(repository, {"bin/sh": b""}))
+    one.build(Copy("a", "/a", False))
+    with pytest.raises(ImageBuildError, match="no Python"):
+        one.build(Packages())
+
+
+def test_base_with_another_python(machine: Callable[..., Machine], repository: str, tmp_path: Path) -> None:
+    """Packages that are locked for another Python than the base's are refused."""
+    one = machine(MadeWheel().write(tmp_path), base=base_of(repository, {"usr/bin/python3": "python3.12", "usr/bin/python3.12": b""}))
+    one.pins.bases[BASE] = replace(one.pins.bases[BASE], python="3.11")
+    with pytest.raises(ImageBuildError, match=r"has Python 3\.12"):
+        one.build(Packages())
+
+
+def test_musl_base(machine: Callable[..., Machine], repository: str, tmp_path: Path) -> None:
+    """Binary wheels for glibc do not go on a base with musl."""
+    files = {"usr/bin/python3": "python3.11", "usr/bin/python3.11": b"", "lib/ld-musl-x86_64.so.1": b""}
+    wheel = MadeWheel(tag="cp311-cp311-manylinux_2_17_x86_64").write(tmp_path)
+    with pytest.raises(ImageBuildError, match="musl"):
+        machine(wheel, base=base_of(repository, files)).build(Packages())
+
+
+def test_missing_and_moved_wheels(tmp_path: Path, machine: Callable[..., Machine]) -> None:
+    """A wheel that is gone, and one that is another than was locked: errors that name the package."""
+    wheel = MadeWheel().write(tmp_path)
+    path = Path(wheel.url.removeprefix("file://"))
+    path.rename(tmp_path / "gone")
+    with pytest.raises(ImageBuildError, match=r"The wheel of pkg 1\.0 cannot be fetched"):
+        machine(wheel).build(Packages())
+    MadeWheel(files={"pkg/__init__.py": b"evil"}).write(tmp_path)
+    with pytest.raises(ImageBuildError, match=r"pkg 1\.0 is not the one that was locked"):
+        machine(wheel, name="two").build(Packages())
+
+
+def test_steps_that_need_an_engine(machine: Callable[..., Machine]) -> None:
+    """Without an engine the error names the step."""
+    with pytest.raises(EngineUnavailable, match="apt-get install curl"):
+        machine().build(Execute(apt=("curl",)))
+
+
+class Recording:
+    """Executes nothing, but puts a layer that says what was asked for on top."""
+
+    def __init__(self, cache: Cache) -> None:
+        self.cache, self.asked = cache, list[str]()
+
+    def execute(self, base: Image, step: Execute, platform: str) -> Image:
+        from flyte_build.cas.layer import write_archive
+        from flyte_build.images.config import Added
+
+        what = " ".join(step.apt or step.commands)
+        self.asked.append(what)
+        with self.cache.blobs.batch() as batch:
+            layer = write_archive([archive({f"did/{len(self.asked)}": what.encode()})], batch, "gzip")
+            image = base.change([Added.of(layer, "gzip", what)])
+            image.write(batch)
+        return image
+
+    def build(self, file: str, platform: str) -> Image:
+        raise AssertionError
+
+
+def test_executed_steps_are_pinned(tmp_path: Path, machine: Callable[..., Machine]) -> None:
+    """What was executed is the base of what follows, and is not executed again, also where only the pin is left."""
+    one = machine(MadeWheel().write(tmp_path))
+    executor = Recording(one.cache)
+    one._options["executor"] = executor
+    steps = (Execute(apt=("curl",)), Packages(), Execute(commands=("make",)))
+    first = one.build(*steps)
+    assert first.image.contents == ["the base", "curl", "packages pkg==1.0", "make"]
+    assert len(one.pins.steps) == 2
+    again = one.build(*steps)
+    assert again.image == first.image
+    assert executor.asked == ["curl", "make"]
+    changed = one.build(*steps[:2], Execute(commands=("make install",)))
+    assert executor.asked == ["curl", "make", "make install"]
+    assert changed.image.contents[:3] == first.image.contents[:3]
+
+
+PYTHONS: list[tuple[Mapping[str, bytes | str], str, str, str]] = [
+    (DEBIAN, "/usr/bin/python3.11", "/usr/local/lib/python3.11/dist-packages", "/usr/local/bin"),
+    (
+        {**DEBIAN, "usr/local/bin/python3.12": b"", "usr/local/bin/python3": "python3.12"},
+        "/usr/local/bin/python3.12",
+        "/usr/local/lib/python3.12/site-packages",
+        "/usr/local/bin",
+    ),
+    (
+        {
+            "usr/bin/python3": "/etc/alternatives/python3",
+            "etc/alternatives/python3": "../../opt/py/bin/python3.13",
+            "opt/py/bin/python3.13": b"",
+        },
+        "/opt/py/bin/python3.13",
+        "/opt/py/lib/python3.13/site-packages",
+        "/opt/py/bin",
+    ),
+    (
+        {"usr/bin/python3": "python3.12", "usr/bin/python3.12": b"", "usr/lib64/python3.12/os.py": b""},
+        "/usr/bin/python3.12",
+        "/usr/local/lib/python3.12/site-packages",
+        "/usr/local/bin",
+    ),
+]
+
+
+@pytest.mark.parametrize(("files", "executable", "packages", "scripts"), PYTHONS)
+def test_python_is_found_in_the_base(
+    cache: Cache, repository: str, files: Mapping[str, bytes | str], executable: str, packages: str, scripts: str
+) -> None:
+    """The Python of a base is the one that a plain `python3` starts, with its folders."""
+    pinned = base_of(repository, files)
+    found = Bases(cache, lambda name: opened(name.text)).get(pinned, AMD64).interpreter
+    assert found is not None
+    assert (found.executable, found.packages, found.scripts) == (executable, packages, scripts)
+
+
+def test_virtual_environment_on_the_path(cache: Cache, repository: str) -> None:
+    """A virtual environment that comes first on the base's PATH takes the packages."""
+    files = {**DEBIAN, "venv/bin/python3": "/usr/bin/python3", "venv/pyvenv.cfg": b""}
+    pinned = base_of(repository, files, settings={"Env": ["PATH=/venv/bin:/usr/bin"]})
+    found = Bases(cache, lambda name: opened(name.text)).get(pinned, AMD64).interpreter
+    assert found is not None
+    assert (found.executable, found.packages) == ("/venv/bin/python3", "/venv/lib/python3.11/site-packages")
+
+
+def test_whiteouts(cache: Cache, repository: str) -> None:
+    """What a later layer of the base takes away is not there."""
+    newer = {"opt/py/bin/python3.12": b"", "usr/local/bin/python3": "/opt/py/bin/python3.12"}
+    gone = {"usr/local/bin/.wh.python3": b"", "opt/.wh..wh..opq": b""}
+    manifest = push_image(repository, [archive(DEBIAN), archive(newer), archive(gone)])
+    found = Bases(cache, lambda name: opened(name.text)).get(PinnedBase(reference=repository, digest=manifest.digest, python=""), AMD64)
+    assert found.interpreter is not None
+    assert found.interpreter.version == "3.11"
+
+
+def test_base_is_read_once(cache: Cache, repository: str) -> None:
+    """What was found in a base is recorded under its digest: no layer is read, and nobody asked, for it again."""
+    counters = Counters()
+    bases = Bases(cache, lambda name: open_repository(name, counters, Patience()))
+    manifest = push_image(repository, [gzip.compress(archive(DEBIAN))], media_type="application/vnd.oci.image.layer.v1.tar+gzip")
+    pinned = bases.look_up(repository)
+    assert (pinned.digest, pinned.python) == (manifest.digest, "3.11")
+    asked = counters.snapshot()["requests"]
+    cache.blobs.delete(manifest.layers[0].digest)
+    assert bases.get(pinned, AMD64).image.manifest == manifest
+    assert counters.snapshot()["requests"] == asked
+
+
+def test_index_of_platforms(cache: Cache, repository: str) -> None:
+    """A base for several platforms gives the one that is asked for; one that it has not is named."""
+    from flyte_build.cas.registry.manifest import Manifest
+
+    amd, arm = push_image(repository, [archive(DEBIAN)]), push_image(repository, [archive(DEBIAN)], architecture="arm64", tag="arm")
+    index = Manifest.of_platforms(
+        [(each.descriptor, {"os": "linux", "architecture": name}) for each, name in ((amd, "amd64"), (arm, "arm64"))]
+    )
+    opened(repository).put_manifest(index, "both")
+    bases = Bases(cache, lambda name: opened(name.text))
+    pinned = bases.look_up(f"{repository}:both")
+    assert pinned.digest == index.digest
+    assert bases.get(pinned, "linux/arm64").image.manifest == arm
+    with pytest.raises(ImageBuildError, match="not there for linux/s390x"):
+        bases.get(pinned, "linux/s390x")
+
+
+def test_push_moves_only_what_is_new(tmp_path: Path, machine: Callable[..., Machine], registry: Server, repository: str) -> None:
+    """The base's layers are mounted from its repository; of a second image only the new layer is sent."""
+    one, two = MadeWheel().write(tmp_path), MadeWheel(name="two", files={"two.py": os.urandom(9000).hex().encode()}).write(tmp_path)
+    base = base_of(repository, {**DEBIAN, "usr/lib/large": os.urandom(1 << 20)})
+    builder = machine(one, base=base)
+    target = builder.open(RepositoryName.parse(f"{repository}/images"))
+    publisher = ImagePublisher(target, builder.cache, [builder.open(RepositoryName.parse(repository))])
+    first = builder.build(Packages()).image
+    before = builder.counters.snapshot()["bytes_sent"]
+    publisher.push(first, "one")
+    assert builder.counters.snapshot()["bytes_sent"] - before < 10_000
+    builder.pins.wheels = (one, two)
+    second = builder.build(Packages()).image
+    before = builder.counters.snapshot()["bytes_sent"]
+    publisher.push(second, "two")
+    (new,) = (layer.size for layer in second.manifest.layers if layer not in first.manifest.layers)
+    assert new <= builder.counters.snapshot()["bytes_sent"] - before < new + 5000
+    found = target.manifest("two")
+    assert found is not None
+    assert found.digest == second.manifest.digest
+
+
+def test_push_to_another_registry(tmp_path: Path, machine: Callable[..., Machine], repository: str) -> None:
+    """Across registries the base's layers are streamed once, also when they are not on this machine any more."""
+    base = base_of(repository, {**DEBIAN, "usr/lib/large": os.urandom(1 << 20)})
+    builder = machine(MadeWheel().write(tmp_path), base=base)
+    image = builder.build(Packages(), env={"A": "1"}).image
+    builder.cache.blobs.delete(image.manifest.layers[0].digest)
+    with serve(tmp_path / "other") as other:
+        target = builder.open(RepositoryName.parse(other.repository("images")))
+        publisher = ImagePublisher(target, builder.cache, [builder.open(RepositoryName.parse(repository))])
+        publisher.push(image, "one")
+        assert builder.counters.snapshot()["bytes_sent"] > 1 << 20
+        before = builder.counters.snapshot()["bytes_sent"]
+        publisher.push(builder.build(Packages(), env={"A": "2"}).image, "two")
+        assert builder.counters.snapshot()["bytes_sent"] - before < 10_000
+
+
+def test_file_that_changes_meanwhile(tmp_path: Path, machine: Callable[..., Machine]) -> None:
+    """A file that is another when it is packed than when it was hashed is an error, never another layer."""
+    path = tmp_path / "project/a.txt"
+    path.write_text("a")
+    one = machine()
+    from flyte_build.images.files import Copier, write_layer
+
+    copied = Copier(str(tmp_path / "project"), one.cache.index, one.counters).collect(Copy("a.txt", "/a", False))
+    path.write_text("b")
+    with pytest.raises(FileUnstable, match=r"a\.txt changed"), one.cache.blobs.batch() as batch:
+        write_layer(copied, lambda name: "a", batch, "gzip")
+
+
+def test_config_is_what_oci_wants(tmp_path: Path, machine: Callable[..., Machine]) -> None:
+    """The config's document has the fields of the specification; its history says of each layer what it is."""
+    image = machine(MadeWheel().write(tmp_path)).build(Packages()).image
+    document = json.loads(image.config)
+    assert set(document) == {"architecture", "os", "created", "config", "rootfs", "history"}
+    assert Digest.of(image.config) == image.identity
+    assert sum(not each.get("empty_layer") for each in document["history"]) == len(document["rootfs"]["diff_ids"])
