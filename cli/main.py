@@ -29,6 +29,7 @@ _COMMANDS = {
     "doctor": ("doctor", "Check that all that is deployed can still be had."),
     "get": ("get", "Runs, with logs, inputs and outputs, code; deployed tasks; the configuration."),
     "graph": ("graph", "Show the graph of what a file's tasks need."),
+    "lock": ("lock", "Pin what images are made of, in flyte.lock; check it, or move it."),
     "registry": ("registry", "Credentials for registries: login, logout."),
     "rerun": ("rerun", "Run the task of an earlier run again."),
     "run": ("run", "Run a task from a Python file."),
