@@ -35,7 +35,9 @@ _LAST = 20  # Images of one declaration whose reasons are remembered.
 class Pinned(Protocol):
     """What is pinned for a project; what is not is looked up, unless it is `locked`."""
 
-    locked: bool
+    @property
+    def locked(self) -> bool:
+        """Whether nothing may be looked up."""
 
     def python(self, recipe: Recipe) -> str:
         """The minor version of Python that an image means."""
@@ -309,7 +311,7 @@ class ImageBuilder:
         self._cache, self._pins, self._bases, self._executor, self._said = cache, pins, bases, executor, said
         self._debian, self._compression = debian, compression
         self._copier = Copier(root, cache.index, counters)
-        self._fetcher = Fetcher(cache.blobs, counters, progress)
+        self._fetcher = Fetcher(root, cache.blobs, counters, progress)
         self._new_resolver: Callable[[], Resolver] = lambda: Resolver(
             cache.records, remake=remake, dry=dry, elsewhere=elsewhere, watch=watch, begun=begun
         )
@@ -351,7 +353,7 @@ class ImageBuilder:
         """What the first layer of a recipe stands on, and the Python that it has or is meant to have."""
         match recipe.base.kind:
             case "debian":
-                python = recipe.base.python or self._pins.python(recipe)
+                python = self._pins.python(recipe)
                 return _OfReference(self._pins.base(self._debian.format(python=python)), platform, self._bases), python
             case "reference":
                 pinned = self._pins.base(recipe.base.uri)
