@@ -5,6 +5,7 @@ Format 1, below the folder (docs/formats.md):
     v1/oci-layout, v1/index.json, v1/blobs/sha256/<hex>    a valid OCI image layout
     v1/cache.sqlite                                        records, labels, traces, stat index
     v1/extractions/<hex of a tree>/                        trees, extracted
+    v1/environments/<hex of a key>/                        virtual environments
     v1/leases/  v1/lock  v1/quarantine/  v1/collected.json
 """
 
@@ -43,6 +44,7 @@ class Cache:
             self._create()
         self._leases = f"{self.folder}/leases"
         self.extractions = f"{self.folder}/extractions"
+        self.environments = f"{self.folder}/environments"
         self.runtimes = f"{self.folder}/runtimes"
         self.blobs = Blobs(f"{self.folder}/blobs/sha256", f"{self.folder}/quarantine", counters)
         schema = records.SCHEMA + statindex.SCHEMA + ledger.SCHEMA
@@ -115,15 +117,32 @@ class Cache:
         return set(held(self._leases))
 
     def statistics(self) -> dict[str, str | int]:
-        """The cache's folder; how many blobs, their bytes, records and leases; and environments, none of which are made yet."""
+        """The cache's folder; how many blobs, their bytes, records, leases and environments."""
         sizes = [size for _, size in self.blobs.names()]
         leases = sum(name.endswith(".lease") for name in os.listdir(self._leases))
-        records = self.records.count()
-        return {"path": self.folder, "blobs": len(sizes), "bytes": sum(sizes), "records": records, "leases": leases, "environments": 0}
+        return {
+            "path": self.folder,
+            "blobs": len(sizes),
+            "bytes": sum(sizes),
+            "records": self.records.count(),
+            "leases": leases,
+            "environments": len(self.made(self.environments)),
+        }
 
     def extraction(self, tree: Digest) -> str:
         """The folder where the tree of that digest is extracted, or would be."""
         return f"{self.extractions}/{tree.hex}"
+
+    def environment(self, artifact: Digest) -> str:
+        """The folder where the environment of that digest is, or would be."""
+        return f"{self.environments}/{artifact.hex}"
+
+    def made(self, folder: str) -> list[str]:
+        """The names in a folder of things that are made of blobs, or of what others have; those that begin with `.` are on their way."""
+        try:
+            return sorted(name for name in os.listdir(folder) if not name.startswith("."))
+        except FileNotFoundError:
+            return []
 
     def publish_index(self) -> None:
         """Write `index.json` (image-spec, image-layout.md): the last bundle of each project, by name."""

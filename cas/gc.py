@@ -77,17 +77,17 @@ def collect(cache: Cache, keep: float, dry_run: bool, space: Space = Space(), se
     limit = int(time.time() - keep)
     owed = Ledger(cache.database).owed_anywhere()
     is_short = space.max_size is not None or shutil.disk_usage(cache.folder).free < space.min_free
-    extracted = dict(_extracted(cache)) if is_short else {}
+    unpacked = dict(_sizes(cache)) if is_short else {}
     with cache.collecting():
         given_up: list[Use] = []
         over = lacking = 0
         if is_short:
-            given_up, over, lacking = _make_room(cache, cache.records.uses(limit, owed), space, extracted)
+            given_up, over, lacking = _make_room(cache, cache.records.uses(limit, owed), space, unpacked)
         keys, surplus = {key for key, _, _ in given_up}, {ref for _, _, refs in given_up for ref in refs}
         marks = _Marks(cache, limit, owed, keys)
         removed = list(_litter(cache, dry_run))
         names = iter(list(cache.blobs.names()))
-    removed += _extractions(cache, marks, surplus, dry_run, deadline)  # First: a database on a full disk cannot even forget.
+    removed += _unpacked(cache, marks, surplus, dry_run, deadline)  # First: a database on a full disk cannot even forget.
     if not dry_run:
         with cache.collecting():
             unused = cache.records.unused(limit, (use for use in cache.records.uses(limit, owed) if use[0] not in keys))
@@ -111,9 +111,9 @@ def collect(cache: Cache, keep: float, dry_run: bool, space: Space = Space(), se
     return Collection(removed, kept + unseen, over, lacking, time.monotonic() < deadline)
 
 
-def _make_room(cache: Cache, uses: list[Use], space: Space, extracted: dict[Digest, int]) -> tuple[list[Use], int, int]:
+def _make_room(cache: Cache, uses: list[Use], space: Space, unpacked: dict[Digest, int]) -> tuple[list[Use], int, int]:
     """The records to give up, the bytes that are too many even then, and those that the disk still lacks."""
-    sizes = {**dict(cache.blobs.names()), **extracted}
+    sizes = {**dict(cache.blobs.names()), **unpacked}
     pinned = cache.leased()
     needed = sum(sizes.get(ref, 0) for ref in pinned.union(*(refs for _, _, refs in uses)))
     free = shutil.disk_usage(cache.folder).free + sum(sizes.values()) - needed
@@ -150,11 +150,16 @@ def _litter(cache: Cache, dry_run: bool) -> Iterator[Removed]:
         yield Removed(os.path.basename(path), size, "left by a writer that ended early")
 
 
-def _extractions(cache: Cache, marks: _Marks, surplus: set[Digest], dry_run: bool, deadline: float) -> Iterator[Removed]:
-    with storing("list the extractions"):
-        names = sorted(os.listdir(cache.extractions))
-    for name in names:
-        path = f"{cache.extractions}/{name}"
+def _folders(cache: Cache) -> list[tuple[str, str]]:
+    """The folders in which each entry is named by a digest, as path and name, and why such an entry is removed."""
+    places = {cache.extractions: "the tree extracted here is not needed", cache.environments: "the environment is not needed"}
+    with storing("list extractions and environments"):
+        return [(f"{place}/{name}", why) for place, why in places.items() if os.path.isdir(place) for name in sorted(os.listdir(place))]
+
+
+def _unpacked(cache: Cache, marks: _Marks, surplus: set[Digest], dry_run: bool, deadline: float) -> Iterator[Removed]:
+    for path, why in _folders(cache):
+        name = os.path.basename(path)
         unfinished = name.startswith(".")
         digest = Digest("sha256:" + name)
         if time.monotonic() >= deadline:
@@ -167,14 +172,14 @@ def _extractions(cache: Cache, marks: _Marks, surplus: set[Digest], dry_run: boo
         size = _size(path)
         if not dry_run:
             _remove_doomed(path)  # It can take long, and nobody waits for it.
-        why = _MAKES_ROOM if digest in surplus else "the tree extracted here is not needed"
-        yield Removed(name, size, "left by an extraction that ended early") if unfinished else Removed(digest, size, why)
+        if unfinished:
+            yield Removed(name, size, "left by an extraction that ended early")
+        else:
+            yield Removed(digest, size, _MAKES_ROOM if digest in surplus else why)
 
 
-def _extracted(cache: Cache) -> Iterator[tuple[Digest, int]]:
-    with storing("list the extractions"):
-        names = os.listdir(cache.extractions)
-    yield from ((Digest("sha256:" + name), _size(f"{cache.extractions}/{name}")) for name in names)
+def _sizes(cache: Cache) -> Iterator[tuple[Digest, int]]:
+    yield from ((Digest("sha256:" + os.path.basename(path)), _size(path)) for path, _ in _folders(cache))
 
 
 def _forget_folders(cache: Cache) -> None:

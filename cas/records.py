@@ -105,10 +105,10 @@ class Records:
         return [_record(row) for row in rows]
 
     def incomplete(self, has: Callable[[Digest], bool]) -> list[Record]:
-        """The records that refer to a blob that is not there (a bundle's last reference is its tree's identity, no blob)."""
+        """The records that refer to a blob that is not there (a bundle's last reference is its tree's, an environment's its folder's)."""
         rows = self._database.execute("SELECT key, kind, artifact, refs, inputs FROM records")
         records = [_record(row) for row in rows]
-        return [each for each in records if not all(map(has, each.refs[:-1] if each.kind == "bundle" else each.refs))]
+        return [each for each in records if not all(map(has, each.refs[:-1] if each.kind in ("bundle", "environment") else each.refs))]
 
     def keys(self, start: str) -> list[Key]:
         """The keys that begin with `start`."""

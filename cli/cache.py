@@ -52,7 +52,7 @@ def why(console: Console, /, copy_style: CopyStyle | None, root_dir: str | None,
         runner.discover()
         if task is not None:
             runner.preparation.discovery.task(task)
-        runner.preparation.resolve()
+        runner.preparation.resolve(*runner.preparation.environments())
     outcomes = runner.preparation.outcomes
     if console.json:
         console.document({"nodes": [node_json(outcome) for outcome in outcomes]})

@@ -105,6 +105,8 @@ class Settings:
     image_compression: settings.Compression
     image_registry: str
     network: str = ""
+    locked: bool = False
+    images: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
     def configured(cls, config: Configuration, **given: Any) -> "Settings":
@@ -117,10 +119,11 @@ class Settings:
             "allow_secrets": config[settings.ALLOW_SECRETS],
             "budget": _budget(config),
             "registries": Registries.configured(config),
+            "network": config[settings.NETWORK],
             "image_base": config[settings.IMAGE_BASE],
             "image_compression": config[settings.COMPRESSION],
             "image_registry": config[settings.REGISTRY],
-            "network": config[settings.NETWORK],
+            "images": config[settings.IMAGE_REFS],
         }
         return cls(**{**values, **{name: value for name, value in given.items() if value is not None}})
 
@@ -182,6 +185,7 @@ class Call:
     """What is run and how: the described `task`, which stands under `variable` in the project's file, with wire inputs.
 
     `code` is the folder of the extracted bundle and `tree` that bundle's tree ("" without one), `deployment` a deployed task's pin.
+    `environment` is the folder of the local environment that it runs in ("": the interpreter at hand), `variables` those of its image.
     """
 
     task: Mapping[str, Any]
@@ -192,6 +196,8 @@ class Call:
     code: str = ""
     tree: str = ""
     deployment: str = ""
+    environment: str = ""
+    variables: Mapping[str, str] = field(default_factory=dict)
 
     def action(self, run: str, folder: str, attempt: int) -> Action:
         """The action that a worker is given for one attempt."""
@@ -208,7 +214,7 @@ class Call:
             roots=tuple(self.project.roots),
             last=tuple(self.project.last),
             code=self.code,
-            env={**self.task["env_vars"], **self.settings.env},
+            env={**self.variables, **self.task["env_vars"], **self.settings.env},
             timeout=self.task["timeout"],
             attempt=attempt,
             project=self.settings.project,
@@ -354,5 +360,5 @@ def _say_what_differs(engine: "Engine", call: Call, listener: Listener) -> None:
         unused.append("timeout")
     if unused:
         listener.said(f"The {engine.name} engine does not act on: {', '.join(unused)}.")
-    if task["image"] not in ("auto", None):
+    if task["image"] not in ("auto", None) and engine.name == "process" and not call.environment:
         listener.said(f"The image of {task['environment']} is not built here: its tasks run in the current interpreter.")

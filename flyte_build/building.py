@@ -74,6 +74,7 @@ class Imager:
             stores.counters,
             pins,
             Bases(stores.cache, self.open, listener.transferred),
+            self.open,
             debian=settings.image_base,
             compression=settings.image_compression,
             elsewhere=self.sharing if settings.registries.reads else None,

@@ -7,7 +7,7 @@ look-up reads one record; only making an image looks at the base and at layers.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -17,13 +17,18 @@ from flyte_build.cas.digest import Digest
 from flyte_build.cas.encoding import Value, key
 from flyte_build.cas.layer import Compression, Layer
 from flyte_build.cas.records import Record
+from flyte_build.cas.registry.descriptor import Descriptor
+from flyte_build.cas.registry.name import RepositoryName
 from flyte_build.errors import EngineUnavailable, ImageBuildError, NotLocked
-from flyte_build.images.base import Base, Bases
+from flyte_build.images.base import Base, Bases, Open
 from flyte_build.images.build import FORMAT, Part, Plan
 from flyte_build.images.config import Image
+from flyte_build.images.executing import describe
 from flyte_build.images.fetching import Fetcher
 from flyte_build.images.files import Copied, Copier
+from flyte_build.images.loading import Fetch
 from flyte_build.images.pins import LockedPackages, PinnedBase, PinnedStep
+from flyte_build.images.publishing import LayerSources
 from flyte_build.images.recipe import Copy, Execute, Packages, Recipe
 
 from .explain import difference
@@ -58,8 +63,11 @@ class Pinned(Protocol):
 class Executor(Protocol):
     """What executes steps: a container engine."""
 
-    def execute(self, base: Image, step: Execute, platform: str) -> Image:
-        """The image that a step makes of another; its manifest, its config and all layers are on this machine then."""
+    def execute(self, base: Image, step: Execute, env: Mapping[str, str], workdir: str, fetch: Fetch) -> Image:
+        """The image that a step makes of another, with these variables, in that folder ("": the image's own); what it adds is on this
+
+        machine then. `fetch` brings layers of the other one.
+        """
 
     def build(self, file: str, platform: str) -> Image:
         """The image that a Dockerfile makes."""
@@ -296,6 +304,7 @@ class ImageBuilder:
         counters: Counters,
         pins: Pinned,
         bases: Bases,
+        open_repository: Open,
         *,
         debian: str,
         compression: Compression = "gzip",
@@ -309,7 +318,7 @@ class ImageBuilder:
         progress: Callable[[int, int], None] = lambda done, total: None,
     ) -> None:
         self._cache, self._pins, self._bases, self._executor, self._said = cache, pins, bases, executor, said
-        self._debian, self._compression = debian, compression
+        self._debian, self._compression, self._open = debian, compression, open_repository
         self._copier = Copier(root, cache.index, counters)
         self._fetcher = Fetcher(root, cache.blobs, counters, progress)
         self._new_resolver: Callable[[], Resolver] = lambda: Resolver(
@@ -342,7 +351,8 @@ class ImageBuilder:
                     return None
                 ground = _OfImage(image, self._bases)
             if execute is not None:
-                image = self._resolve(self._executed(ground, execute, platform, _numbered(label, platform, at)), nodes, places)
+                step = self._executed(ground, execute, recipe, platform, _numbered(label, platform, at), places)
+                image = self._resolve(step, nodes, places)
                 if image is None:
                     return None
                 ground = _OfImage(image, self._bases)
@@ -379,14 +389,18 @@ class ImageBuilder:
     def _node(self, ground: _Ground, plan: Plan, platform: str, label: str) -> ImageNode:
         return ImageNode(ground, plan, platform, self._compression, label, self._cache, self._fetcher, self._said)
 
-    def _executed(self, ground: _Ground, step: Execute, platform: str, label: str) -> _StepNode:
-        what = f"apt-get install {' '.join(step.apt)}" if step.apt else step.commands[0]
-        identity = key("step", FORMAT, {"on": ground.identity, "apt": step.apt, "commands": step.commands})
+    def _executed(self, ground: _Ground, step: Execute, recipe: Recipe, platform: str, label: str, places: Sequence[str]) -> _StepNode:
+        what = describe(step)
+        env, workdir = ({}, "") if step.apt else (recipe.env, recipe.workdir)  # Debian packages do not depend on them.
+        about: dict[str, Value] = {"on": ground.identity, "apt": step.apt, "commands": step.commands, "env": dict(env), "workdir": workdir}
+
+        def fetch(layers: Iterable[Descriptor]) -> None:
+            LayerSources(self._cache, [self._open(RepositoryName.parse(place)) for place in places]).bring(layers)
 
         def execute() -> Image:
-            return self._needed(what).execute(ground.load().image, step, platform)
+            return self._needed(what).execute(ground.load().image, step, env, workdir, fetch)
 
-        return _StepNode(what, f"{label} {what}", identity, platform, self._pins, execute, self._cache)
+        return _StepNode(what, f"{label} {what}", key("step", FORMAT, about), platform, self._pins, execute, self._cache)
 
     def _needed(self, what: str) -> Executor:
         if self._executor is None:

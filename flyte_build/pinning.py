@@ -6,11 +6,9 @@ import sys
 from collections.abc import Callable, Iterable
 from threading import RLock
 
-from flyte_build.cas.cache import Cache
 from flyte_build.cas.digest import Digest
-from flyte_build.cas.lease import locked as lock_held
 from flyte_build.errors import DeclarationError, FileUnstable, ImageBuildError, NotLocked
-from flyte_build.images.lockfile import NAME, Lock, read, write
+from flyte_build.images.lockfile import NAME, Lock, alone, read, write
 from flyte_build.images.pins import LockedPackages, PinnedBase, PinnedStep, Wanted, Wheel
 from flyte_build.images.recipe import Recipe
 from flyte_build.images.requirements import Reading
@@ -25,14 +23,20 @@ class Pins:
     `said` is told sentences, and `look_up` asks a registry what a reference names. May be used by several threads.
     """
 
-    def __init__(self, root: str, cache: Cache, said: Callable[[str], None], *, locked: bool, look_up: Callable[[str], PinnedBase]) -> None:
+    def __init__(self, root: str, said: Callable[[str], None], *, locked: bool, look_up: Callable[[str], PinnedBase]) -> None:
         self.root, self.path = root, f"{root}/{NAME}"
-        self._cache, self._said, self.locked, self._look_up = cache, said, locked, look_up
+        self._said, self.locked, self._look_up = said, locked, look_up
         self._reading = Reading(root)
         self._alone = RLock()
         self._loaded: Lock | None = None
         self._bytes = b""
         self._news: list[str] = []
+
+    def known(self) -> "Pins":
+        """The same pins, of which nothing is resolved."""
+        known = Pins(self.root, self._said, locked=True, look_up=self._look_up)
+        known._loaded, known._bytes = self.lock, self._bytes
+        return known
 
     @property
     def lock(self) -> Lock:
@@ -113,7 +117,7 @@ class Pins:
 
     def replace(self, change: Callable[[Lock], Lock]) -> None:
         """Change all pins at once."""
-        with self._alone, lock_held(f"{self._cache.folder}/pins-{Digest.of(self.root.encode()).short}.lock", exclusive=True):
+        with self._alone, alone(self.root):
             before, self._bytes = read(self.path)
             self._loaded = change(before)
             if self._loaded != before:

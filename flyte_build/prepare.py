@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING
+from functools import cached_property
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
 
 from flyte_build.bundler.marker import find
 from flyte_build.bundler.scan import Progress, Scanner
 from flyte_build.cas.cache import Cache
 from flyte_build.cas.counters import Counters
 from flyte_build.cas.records import Record
-from flyte_build.errors import BlobCorrupt, BlobMissing, ExtractionRefused, StoreError
+from flyte_build.errors import BlobCorrupt, BlobMissing, ExtractionRefused, ImageBuildError, NotLocked, StoreError
 
 from .config.settings import CopyStyle
 from .discovery import Discovery
@@ -22,13 +25,17 @@ from .project import Project
 if TYPE_CHECKING:
     from flyte_build.bundler.budget import Budget
     from flyte_build.bundler.tree import Tree
+    from flyte_build.images.pins import PinnedBase
+
+    from .environments import EnvironmentNode
+    from .pinning import Pins
 
 
 class Preparation:
     """Everything that one FILE needs, as a graph over one cache; nodes are resolved in the order in which they are asked for.
 
     `said` is told sentences for the user, `watch` and `begun` what happens to nodes, `progress` how far reading is; `elsewhere` is what
-    other machines have made.
+    other machines have made. With `locked` nothing is resolved that flyte.lock does not pin; `images` are references by name.
     """
 
     def __init__(
@@ -47,8 +54,12 @@ class Preparation:
         allowed: frozenset[str] = frozenset(),
         budget: "Budget | None" = None,
         elsewhere: Elsewhere | None = None,
+        locked: bool = False,
+        images: Mapping[str, str] = MappingProxyType({}),
     ) -> None:
         self.project, self.cache, self._said, self._budget, self._elsewhere = project, cache, said, budget, elsewhere
+        self._dry, self._locked, self._images = dry, locked or dry, images
+        self._environments: dict[str, EnvironmentNode | None] = {}
         self._resolver = Resolver(cache.records, remake=remake, dry=dry, elsewhere=elsewhere, watch=watch, begun=begun)
         self.discovery = Discovery(project, cache, counters, said, dry, self._meanwhile)
         blobs = None if dry or elsewhere else cache.blobs  # Nothing is packed before it is known whether others have it.
@@ -74,9 +85,53 @@ class Preparation:
             self._said(f"{path} was read while {self.project.file} was imported, and is not in the bundle: it may hold secrets.")
         return self.discovery
 
-    def resolve(self) -> Mapping[Node, Outcome]:
-        """Resolve all; the bundle is in the store then."""
-        outcomes = self._resolver.resolve([self.bundle])
+    @cached_property
+    def pins(self) -> "Pins":
+        """The pins of the project."""
+        from .pinning import Pins
+
+        return Pins(self.project.root, self._said, locked=self._locked, look_up=_look_up)
+
+    def image(self, task: Mapping[str, Any]) -> Any:
+        """The image of a task, or of an environment, as a JSON value, with references in the place of names."""
+        image = task["image"]
+        if image == "auto" and not self._images:
+            return image
+        from flyte_build.images.recipe import named
+
+        return named(image, self._images)
+
+    def environment(self, task: Mapping[str, Any]) -> "EnvironmentNode | None":
+        """The local environment of a task's image; None if it runs in the interpreter at hand, or its image is in containers only."""
+        image = self.image(task)
+        if isinstance(image, str):
+            return None
+        from .environments import EnvironmentNode
+
+        same = json.dumps(image, sort_keys=True)
+        if same not in self._environments:
+            name = next(each["name"] for each in self.discovery.document["reachable"] if self.image(each) == image)
+            node = EnvironmentNode(name, image, self.project.root, self.cache, lambda: self.pins, (self.discovery,), self._dry)
+            self._environments[same] = None if self._refused(node) else node
+        return self._environments[same]
+
+    def _refused(self, node: "EnvironmentNode") -> str:
+        try:
+            return node.refusal()
+        except NotLocked:
+            if not self._dry:
+                raise
+            return ""
+
+    def environments(self) -> "list[EnvironmentNode]":
+        """The local environments of all images that the file declares. Discovers."""
+        self._resolver.resolve([self.discovery])
+        found = (self.environment(each) for each in self.discovery.document["reachable"])
+        return list(dict.fromkeys(node for node in found if node))
+
+    def resolve(self, *others: Node) -> Mapping[Node, Outcome]:
+        """Resolve the bundle, which is in the store then, and `others`."""
+        outcomes = self._resolver.resolve([self.bundle, *others])
         if outcomes[self.bundle].state == "made":
             self.cache.publish_index()
         return outcomes
@@ -97,7 +152,7 @@ class Preparation:
 
     def survey(self) -> list[Outcome]:
         """Resolve all without making anything, also the packs of a bundle that is there; needed nodes come first."""
-        outcomes = self._resolver.resolve([self.bundle])
+        outcomes = self._resolver.resolve([self.bundle, *self.environments()])
         if outcomes[self.tree].artifact is not None:
             packs = Resolver(self.cache.records, dry=True).resolve(self.bundle.packs(nothing_to_write))
             outcomes[self.bundle].children[:] = packs.values()
@@ -108,6 +163,8 @@ class Preparation:
         if outcome.node is self.tree:
             return None if outcome.artifact is None else sum(size for _, size in self.tree.tree().sizes())
         if outcome.record is None or not outcome.node.usable(outcome.record):
+            return None
+        if outcome.node.kind == "environment":
             return None
         paths = map(self.cache.blobs.path, outcome.record.refs)
         return sum(os.path.getsize(path) for path in paths if os.path.exists(path)) or None
@@ -153,3 +210,8 @@ class Preparation:
             return bundle.read_tree(bundle.read(record.artifact, self.cache.blobs), self.cache.blobs) if record else None
         except StoreError:
             return None
+
+
+def _look_up(reference: str) -> "PinnedBase":
+    """What a reference names, as its registry says now."""
+    raise ImageBuildError(f"What {reference} is cannot be looked up yet", hint="Use Image.from_debian_base().")

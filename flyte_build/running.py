@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import partial
 from types import FrameType
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -66,6 +67,8 @@ class Runner:
             allowed=settings.allow_secrets,
             budget=settings.budget,
             elsewhere=self.sharing if settings.registries.reads else None,
+            locked=settings.locked,
+            images=settings.images,
         )
 
     def discover(self) -> Discovery:
@@ -103,9 +106,9 @@ class Runner:
         It is prepared and runs in a process of its own, unless the settings say `local`: then it runs here, from the working tree.
         What was prepared is published meanwhile; `finish` waits for that.
         """
-        call = Call(
-            task=self.preparation.discovery.task(variable), project=self.project, variable=variable, inputs=inputs, settings=self.settings
-        )
+        task = self.preparation.discovery.task(variable)
+        task = {**task, "image": self.preparation.image(task)}
+        call = Call(task=task, project=self.project, variable=variable, inputs=inputs, settings=self.settings)
         if self.settings.engine == "local":
             from flyte_build.runner.execution import load_task
 
@@ -117,11 +120,16 @@ class Runner:
     def _run_prepared(self, call: Call) -> Finished:
         cache, began = self.stores.cache, time.monotonic()
         with cache.preparing():
-            self.preparation.resolve()
+            environment = None if self.settings.engine == "docker" else self.preparation.environment(call.task)
+            needed = [environment] if environment else []
+            outcomes = self.preparation.resolve(*needed)
             code = self.preparation.extracted()
-            tree = self.preparation.resolve()[self.preparation.tree].artifact
+            tree = outcomes[self.preparation.tree].artifact
             assert tree is not None
-            lease = cache.lease([tree])
+            made = [artifact for node in needed if (artifact := outcomes[node].artifact)]
+            lease = cache.lease([tree, *made])
+            if environment:
+                call = replace(call, environment=cache.environment(*made), variables=environment.recipe.env)
         self.publish()
         settings = self.settings if self.settings.version else replace(self.settings, version=tree.short)
         try:
@@ -150,12 +158,25 @@ class Runner:
 def run_in_worker(call: Call, stores: Stores, listener: Listener, spare: "Worker | None", began: float) -> Finished:
     """Run a task whose code is at hand in a process of its own."""
     from flyte_build.runner.process import ProcessEngine
+    from flyte_build.runner.spawn import dismiss, start_worker
 
-    engine = ProcessEngine(listener.output, spare)
+    start = start_worker
+    if call.environment:
+        if spare:
+            dismiss(spare)
+        spare, start = None, partial(start_worker, *_interpreter(call.environment, stores))
+    engine = ProcessEngine(listener.output, spare, start)
     try:
         return carry_out(call, engine, stores, listener, began)
     finally:
         engine.close()
+
+
+def _interpreter(environment: str, stores: Stores) -> tuple[str, dict[str, str]]:
+    """The Python of a local environment, and the variables of a worker in it."""
+    from flyte_build.images import runtime, venv
+
+    return venv.python_of(environment), venv.variables(environment, runtime.folder(stores.cache), os.environ)
 
 
 def run_in_container(call: Call, stores: Stores, listener: Listener, image: "ContainerImage", began: float) -> Finished:

@@ -53,7 +53,7 @@ def _warm(project: Project, settings: Settings, shared: Stores, listener: Listen
             tasks = runner.preparation.discover().document["tasks"]
             if not tasks:
                 return Warmed(project.file, [], holds_tasks=False)
-            runner.preparation.resolve()
+            runner.preparation.resolve(*runner.preparation.environments())
         outcomes = runner.preparation.outcomes
         artifacts = {each.key: each.artifact for each in outcomes if each.node.shared and each.key and each.state != "missing"}
         lacking = runner.sharing.lacking(artifacts, anywhere=True, forget=not check)

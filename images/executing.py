@@ -14,13 +14,19 @@ import tempfile
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import cached_property
 from typing import IO, TYPE_CHECKING, Any
 
-from flyte_build.cas.blobs import Blobs
+from flyte_build.cas.blobs import Batch, Blobs
+from flyte_build.cas.digest import Digest
 from flyte_build.cas.layer import Compression, Layer, write_archive
+from flyte_build.cas.registry.descriptor import Descriptor
+from flyte_build.cas.registry.manifest import Manifest
 from flyte_build.errors import EngineUnavailable, ImageBuildError
 
-from .docker import asking
+from .config import CONFIG, Added, Image
+from .docker import asking, connect
+from .loading import Fetch, load
 from .recipe import Execute
 
 if TYPE_CHECKING:
@@ -51,39 +57,40 @@ def script(step: Execute) -> str:
 
 
 class Executor:
-    """Executes in the engine of a `client`. `said` is told what is printed."""
+    """Executes in this machine's Docker Engine. `root` is the project's; `said` is told what is printed."""
 
-    def __init__(self, client: "APIClient", blobs: Blobs, compression: Compression, said: Said) -> None:
-        self._client, self._blobs, self._compression, self._said = client, blobs, compression, said
+    def __init__(self, root: str, blobs: Blobs, compression: Compression, said: Said) -> None:
+        self._root, self._blobs, self._compression, self._said = root, blobs, compression, said
 
-    def execute(
-        self, image: str, what: str, script: str, env: Mapping[str, str], workdir: str, binds: Mapping[str, str] = {}
-    ) -> tuple[Layer, ...]:
-        """Run a shell script as root in an image that the engine has; gives the layers that it adds.
+    @cached_property
+    def _client(self) -> "APIClient":
+        return connect()
 
-        `binds` are files of this machine, by their paths in the container. Raises `ImageBuildError` if it fails.
-        """
+    def execute(self, base: Image, step: Execute, env: Mapping[str, str], workdir: str, fetch: Fetch) -> Image:
+        """The image that a step makes of another, as root. Raises `ImageBuildError` if it fails."""
+        on = load(self._client, base.manifest, self._blobs, fetch)
+        made = self._run(on, describe(step), script(step), env, workdir)
+        try:
+            _, layers = self._export(made, len(base.diff_ids))
+        finally:
+            self._client.remove_image(made, force=True)
+        return base.change([Added.of(layer, self._compression, describe(step)) for layer in layers])
+
+    def _run(self, image: str, what: str, script: str, env: Mapping[str, str], workdir: str) -> str:
+        """Run a shell script in an image that the engine has; the id of what it makes of it is given."""
         client = self._client
-        with self._container(image, script, env, workdir, binds) as container, asking("execute a build step"):
+        with self._container(image, script, env, workdir) as container, asking("execute a build step"):
             client.start(container)
             lines: deque[str] = deque(maxlen=_LAST_WORDS)
             for line in _lines(client.logs(container, stream=True, follow=True)):
                 lines.append(line)
                 self._said(line)
-            code = client.wait(container)["StatusCode"]
-            if code:
-                raise ImageBuildError(
-                    f"{what} failed with exit code {code}", why="\n".join(lines), hint="It ran as root in a container of the image so far."
-                )
-            made = client.commit(container)["Id"]
-            try:
-                before = len(client.inspect_image(image)["RootFS"]["Layers"] or ())
-                return self._export(made, before)[1]
-            finally:
-                client.remove_image(made, force=True)
+            if code := client.wait(container)["StatusCode"]:
+                raise ImageBuildError(f"{what} failed with exit code {code}", why="\n".join(lines))
+            return str(client.commit(container)["Id"])
 
     @contextmanager
-    def _container(self, image: str, script: str, env: Mapping[str, str], workdir: str, binds: Mapping[str, str]) -> Iterator[str]:
+    def _container(self, image: str, script: str, env: Mapping[str, str], workdir: str) -> Iterator[str]:
         with asking("make a container for a build step"):
             container = self._client.create_container_from_config(
                 {
@@ -94,11 +101,6 @@ class Executor:
                     "Env": [f"{name}={text}" for name, text in env.items()],
                     **({"WorkingDir": workdir} if workdir else {}),
                     "Labels": {_LABEL: "1"},
-                    "HostConfig": {
-                        "Mounts": [
-                            {"Type": "bind", "Source": source, "Target": target, "ReadOnly": True} for target, source in binds.items()
-                        ]
-                    },
                 }
             )["Id"]
         try:
@@ -107,8 +109,9 @@ class Executor:
             with asking("remove the container of a build step"):
                 self._client.remove_container(container, force=True)
 
-    def build(self, dockerfile: str, platform: str) -> tuple[dict[str, Any], tuple[Layer, ...]]:
-        """Build a Dockerfile, with its folder as the context; gives the image's config and all of its layers."""
+    def build(self, file: str, platform: str) -> Image:
+        """The image that a Dockerfile makes, with its folder as the context."""
+        dockerfile = f"{self._root}/{file}"
         client, folder = self._client, os.path.dirname(dockerfile)
         lines: deque[str] = deque(maxlen=_LAST_WORDS)
         made = ""
@@ -122,7 +125,12 @@ class Executor:
                         lines.append(line)
                         self._said(line)
                 made = answer.get("aux", {}).get("ID", made)
-            return self._export(made, 0)
+        config, layers = self._export(made, 0)
+        kept = {name: config[name] for name in ("architecture", "os", "config") if name in config}
+        rootfs = {"type": "layers", "diff_ids": []}
+        data = json.dumps({**kept, "rootfs": rootfs}, sort_keys=True, separators=(",", ":")).encode()
+        empty = Image(Manifest.of_layers(Descriptor(CONFIG, Digest.of(data), len(data)), []), data)
+        return empty.change([Added.of(layer, self._compression, f"of {file}") for layer in layers])
 
     def _export(self, image: str, after: int) -> tuple[dict[str, Any], tuple[Layer, ...]]:
         """An image's config, and its layers after the first so many, which are among the blobs then."""
@@ -139,7 +147,7 @@ class Executor:
             raise EngineUnavailable("Docker exported other layers than it says", why=f"They are of the image {image}.")
         return config, layers
 
-    def _layer(self, stream: IO[bytes], batch: Any) -> Layer:
+    def _layer(self, stream: IO[bytes], batch: Batch) -> Layer:
         return write_archive(_pieces(stream), batch, self._compression)
 
 

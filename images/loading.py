@@ -24,10 +24,12 @@ from .docker import asking
 if TYPE_CHECKING:
     from docker import APIClient
 
+Fetch = Callable[[Sequence[Descriptor]], None]
+"""Brings layers to this machine."""
 _CHUNK = 1 << 20
 
 
-def load(client: "APIClient", manifest: Manifest, blobs: Blobs, fetch: Callable[[Sequence[Descriptor]], None]) -> str:
+def load(client: "APIClient", manifest: Manifest, blobs: Blobs, fetch: Fetch) -> str:
     """The engine's id of an image, which is there then.
 
     The config is among `blobs`; `fetch` brings those layers there that have to be sent. Raises `EngineUnavailable`.

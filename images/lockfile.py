@@ -6,8 +6,10 @@ more often than not.
 
 from __future__ import annotations
 
+import fcntl
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -217,6 +219,17 @@ def read(path: str) -> tuple[Lock, bytes]:
         return parse(data.decode("utf-8"), path), data
     except UnicodeDecodeError as error:
         raise _malformed(path, str(error)) from None
+
+
+@contextmanager
+def alone(root: str) -> Iterator[None]:
+    """Hold this around changing the lock file of a project, so that of two commands that do none is lost."""
+    opened = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(opened, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(opened)
 
 
 def write(path: str, lock: Lock) -> None:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from flyte_build.cas.cache import Cache
 from flyte_build.cas.registry.descriptor import Descriptor
 from flyte_build.cas.registry.ledger import Ledger
 from flyte_build.cas.registry.manifest import Manifest
-from flyte_build.cas.registry.repository import Repository
+from flyte_build.cas.registry.repository import Moved, Repository
 from flyte_build.cas.registry.transfer import Progress, Transfer, missing
 from flyte_build.errors import BlobMissing
 
@@ -21,7 +21,7 @@ class ImagePublisher:
     def __init__(
         self, repository: Repository, cache: Cache, sources: Sequence[Repository] = (), progress: Progress = lambda done, total: None
     ) -> None:
-        self._repository, self._cache, self._sources = repository, cache, sources
+        self._repository, self._cache, self._sources = repository, cache, LayerSources(cache, sources)
         self._ledger = Ledger(cache.database)
         self._transfer = Transfer(cache.blobs, self._ledger, progress)
 
@@ -35,7 +35,7 @@ class ImagePublisher:
             self._transfer.push(image.manifest, self._repository, tag)
             return
         except BlobMissing:  # A base's layer that could not be mounted, and is not on this machine.
-            self._bring(image)
+            self._sources.bring(missing(image.manifest.blobs(), self._repository))
         self._transfer.push(image.manifest, self._repository, tag)
 
     def push_all(self, images: Sequence[Image], tag: str) -> Manifest:
@@ -49,23 +49,30 @@ class ImagePublisher:
         self._transfer.push(index, self._repository, tag)
         return index
 
-    def _bring(self, image: Image) -> None:
-        """Have the layers on this machine that the repository has not."""
-        wanted = [blob for blob in missing(image.manifest.blobs(), self._repository) if not self._cache.blobs.has(blob.digest)]
-        for blob in wanted:
-            self._fetch(blob)
 
-    def _fetch(self, blob: Descriptor) -> None:
-        for source in self._sources:
+class LayerSources:
+    """Where layers are that are not on this machine: `repositories`, in order."""
+
+    def __init__(self, cache: Cache, repositories: Iterable[Repository], moved: Moved = lambda count: None) -> None:
+        self._cache, self._repositories, self._moved = cache, tuple(repositories), moved
+
+    def bring(self, layers: Iterable[Descriptor]) -> None:
+        """Have these layers on this machine. Raises `BlobMissing` for one that nobody has."""
+        for layer in layers:
+            if not self._cache.blobs.has(layer.digest):
+                self._fetch(layer)
+
+    def _fetch(self, layer: Descriptor) -> None:
+        for repository in self._repositories:
             try:
                 with self._cache.blobs.batch() as batch, batch.writer() as writer:
-                    source.download(blob, writer, lambda count: None)
-                    writer.finish(blob.digest)
+                    repository.download(layer, writer, self._moved)
+                    writer.finish(layer.digest)
                 return
             except BlobMissing:
                 continue
         raise BlobMissing(
-            f"The layer {blob.digest} is neither on this machine nor where its base was",
+            f"The layer {layer.digest} is neither on this machine nor where its base was",
             hint="Build the image again: flyte build --force",
         )
 

@@ -150,7 +150,7 @@ def arguments(source: Source) -> tuple[str, ...]:
 
 def _files_of(words: Sequence[str]) -> Iterator[str]:
     """The files that arguments of the resolver name."""
-    for word, after in zip(words, [*words[1:], ""], strict=True):
+    for word, after in zip(words, [*words, ""][1:], strict=True):
         name, equals, value = word.partition("=")
         if name in _OF_FILES:
             yield value if equals else after

@@ -17,23 +17,14 @@ from flyte_build.cas.digest import Digest
 from flyte_build.errors import ImageBuildError
 
 from .pins import Wanted, Wheel
+from .platforms import GLIBC, MACOS, machine, target
 from .recipe import Source
 from .requirements import arguments
-from .uv import run_uv
+from .uv import explained, is_about_network, run_uv
 
 if TYPE_CHECKING:
     from packaging.pylock import Package
 
-GLIBC = (2, 28)  # What wheels for Linux may need: Debian's since 10, and Red Hat's since 8, have it.
-MACOS = (13, 0)
-_SHOWN = 1500  # Characters of what uv explains.
-PLATFORMS = {
-    "linux/amd64": f"x86_64-manylinux_{GLIBC[0]}_{GLIBC[1]}",
-    "linux/arm64": f"aarch64-manylinux_{GLIBC[0]}_{GLIBC[1]}",
-    "darwin/amd64": "x86_64-apple-darwin",
-    "darwin/arm64": "aarch64-apple-darwin",
-}
-_MACHINES = {"linux/amd64": "x86_64", "linux/arm64": "aarch64", "darwin/amd64": "x86_64", "darwin/arm64": "arm64"}
 _INSTALLING = frozenset(  # Options that change how packages are installed, and not which.
     (
         "--system",
@@ -79,7 +70,7 @@ class _Resolving:
         options = self._wanted.options
         command = [
             *("pip", "compile", "--quiet", "--format", "pylock.toml", "--output-file", output, "--no-header", "--no-annotate"),
-            *("--python-version", self._wanted.python, "--python-platform", PLATFORMS[self._wanted.platform]),
+            *("--python-version", self._wanted.python, "--python-platform", target(self._wanted.platform)),
             *("--only-binary", ":all:", "--generate-hashes", "--constraint", constraints),
             *(["--default-index", options["index_url"]] if "index_url" in options else ()),
             *(word for url in options.get("extra_index_urls", ()) for word in ("--index", url)),
@@ -124,7 +115,7 @@ class _Resolving:
     def _uv(self, command: Sequence[str], folder: str) -> bytes:
         done = run_uv(command, folder)
         if done.returncode != 0:
-            raise _refused(self._wanted, done.stderr.decode(errors="replace"))
+            raise _refused(self._wanted, explained(done.stderr))
         return done.stdout
 
     def _wheels(self, text: bytes) -> list[Wheel]:
@@ -173,7 +164,7 @@ class _Resolving:
 def _versions(wheels: Iterable[Wheel]) -> str:
     """A pylock.toml that says versions alone."""
     packages = "".join(f'[[packages]]\nname = "{wheel.name}"\nversion = "{wheel.version}"\n' for wheel in wheels)
-    return f'lock-version = "1.0"\ncreated-by = "flyte-build"\n{packages}'
+    return f'lock-version = "1.0"\ncreated-by = "flyte-build"\n{packages or "packages = []"}'
 
 
 def _file_name(address: str) -> str:
@@ -184,7 +175,7 @@ def _file_name(address: str) -> str:
 
 def _environment(wanted: Wanted) -> Mapping[str, Any]:
     """What markers are about (PyPA specifications, "Dependency specifiers"), on the machine that is meant."""
-    system, machine = wanted.platform.partition("/")[0], _MACHINES[wanted.platform]
+    system = wanted.platform.partition("/")[0]
     return {
         "python_version": wanted.python,
         "python_full_version": f"{wanted.python}.0",
@@ -194,7 +185,7 @@ def _environment(wanted: Wanted) -> Mapping[str, Any]:
         "os_name": "posix",
         "sys_platform": system,
         "platform_system": system.capitalize(),
-        "platform_machine": machine,
+        "platform_machine": machine(wanted.platform),
         "platform_release": "",
         "platform_version": "",
         "extras": frozenset(),
@@ -207,16 +198,16 @@ def _tags(wanted: Wanted) -> list[Any]:
     from packaging import tags
 
     major, minor = map(int, wanted.python.split("."))
-    machine = _MACHINES[wanted.platform]
+    name = machine(wanted.platform)
     if wanted.platform.startswith("darwin"):
-        platforms = list(tags.mac_platforms(MACOS, machine))
+        platforms = list(tags.mac_platforms(MACOS, name))
     else:
-        oldest = 5 if machine == "x86_64" else 17
+        oldest = 5 if name == "x86_64" else 17
         old = {17: "manylinux2014", 12: "manylinux2010", 5: "manylinux1"}
         platforms = []
         for glibc in range(GLIBC[1], oldest - 1, -1):
-            platforms += [f"manylinux_{GLIBC[0]}_{glibc}_{machine}", *([f"{old[glibc]}_{machine}"] if glibc in old else ())]
-        platforms.append(f"linux_{machine}")
+            platforms += [f"manylinux_{GLIBC[0]}_{glibc}_{name}", *([f"{old[glibc]}_{name}"] if glibc in old else ())]
+        platforms.append(f"linux_{name}")
     found = list(tags.cpython_tags((major, minor), platforms=platforms))
     return [*found, *tags.compatible_tags((major, minor), f"cp{major}{minor}", platforms)]
 
@@ -229,20 +220,14 @@ def _without_wheel(name: str, version: str, wanted: Wanted) -> ImageBuildError:
     )
 
 
-_ADORNED = re.compile(r"^[^\w`(]*(?:error: |cause: )?")
 _NO_WHEEL = re.compile(r"(?:Because |and )?`?([A-Za-z0-9._-]+?)(?:==([^ ]+))? has no usable wheels|Wheels are required for `([^`]+)`")
-_FAILED_TO_FETCH = re.compile(r"Failed to (?:fetch|download)|error sending request|dns error|Could not connect|operation timed out", re.I)
 
 
-def _refused(wanted: Wanted, errors: str) -> ImageBuildError:
-    """The error for what uv said, shortened."""
-    lines = [line for line in re.sub(r"\x1b\[[0-9;]*m", "", errors).splitlines() if not line.startswith("warning:")]
-    text = " ".join(_ADORNED.sub("", line).strip() for line in lines).strip()
-    text = re.sub(r"://[^/\s@]+@", "://", text)
+def _refused(wanted: Wanted, text: str) -> ImageBuildError:
+    """The error for what uv explained."""
     if without := _NO_WHEEL.search(text):
         return _without_wheel(without[1] or without[3], without[2] or "", wanted)
-    why = text if len(text) <= _SHOWN else f"{text[:_SHOWN]} ..."
-    if _FAILED_TO_FETCH.search(text):
+    if is_about_network(text):
         hint = "Check the network, and the address of the index. What is in flyte.lock already needs no index."
-        return ImageBuildError(f"The packages {wanted} cannot be looked up", why=why, hint=hint)
-    return ImageBuildError(f"The packages {wanted} cannot be resolved", why=why)
+        return ImageBuildError(f"The packages {wanted} cannot be looked up", why=text, hint=hint)
+    return ImageBuildError(f"The packages {wanted} cannot be resolved", why=text)

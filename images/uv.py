@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 from collections.abc import Mapping, Sequence
 
@@ -14,6 +15,11 @@ _OF_PIP = {  # Variables of pip, and those of uv that mean the same.
     "PIP_FIND_LINKS": ("UV_FIND_LINKS",),
     "PIP_CERT": ("SSL_CERT_FILE",),
 }
+_ADORNED = re.compile(r"^[^\w`(]*(?:error: |cause: )?")
+_NETWORK = re.compile(
+    r"Failed to (?:fetch|download)|error sending request|dns error|tcp connect|timed out|Network connectivity is disabled", re.I
+)
+_SHOWN = 1500  # Characters of what it explains.
 _DECIDED = ("VIRTUAL_ENV", "UV_PROJECT_ENVIRONMENT", "UV_PYTHON", "UV_SYSTEM_PYTHON", "UV_TARGET", "UV_PREFIX")  # By our arguments alone.
 
 
@@ -38,3 +44,16 @@ def _environment(variables: Mapping[str, str]) -> dict[str, str]:
         if name in found and not any(each in found for each in names):
             found[names[-1]] = ",".join(found[name].split()) if name == "PIP_FIND_LINKS" else found[name]
     return {**found, "NO_COLOR": "1", "UV_NO_PROGRESS": "1", "UV_PREVIEW": "1"}
+
+
+def explained(errors: bytes) -> str:
+    """What uv said went wrong, without adornment and credentials, and shortened."""
+    lines = re.sub(r"\x1b\[[0-9;]*m", "", errors.decode(errors="replace")).splitlines()
+    text = " ".join(" ".join(_ADORNED.sub("", line) for line in lines if not line.startswith("warning:")).split())
+    text = re.sub(r"://[^/\s@]+@", "://", text)
+    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]} ..."
+
+
+def is_about_network(text: str) -> bool:
+    """Whether what went wrong is that something could not be fetched."""
+    return "Hash mismatch" not in text and _NETWORK.search(text) is not None

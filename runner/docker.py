@@ -33,6 +33,7 @@ RUN_LABEL = "flyte.run"
 _ACTION, _CODE, _RUNTIME = "/opt/flyte/action", "/opt/flyte/code", "/opt/flyte/runtime"
 _GRACE = 5.0  # Seconds between asking a task to end and making it end.
 _CHUNK = 1 << 16
+_NO_PYTHON = 127  # The exit code where a command is not found (POSIX, "Exit Status for Commands"); Docker's init gives it too.
 _START = """
 import os, sys
 if sys.version_info < (3, 11):
@@ -212,6 +213,8 @@ def _event(state: Mapping[str, Any], cancelled: bool, memory: int | None) -> Eve
         return Event("failed", code, f"it used {limit}", out_of_memory=True)
     if code == NO_RESULT:
         return Event("failed", code, "its result could not be written: is the disk full, or may the image's user not write there?")
+    if code == _NO_PYTHON:
+        return Event("failed", code, "its image has no python3: a task needs Python 3.11 or newer")
     if code > 128:
         number = code - 128
         return Event("failed", code, f"its container was ended by signal {number} ({signal.strsignal(number)})")

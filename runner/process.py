@@ -8,6 +8,7 @@ import os
 import select
 import signal
 import time
+from collections.abc import Callable
 
 from flyte_build.errors import RuntimeSystemError
 
@@ -24,20 +25,20 @@ _CHUNK = 1 << 16
 
 
 class ProcessEngine:
-    """Runs attempts in workers; `spare` is one that was started early. `sink` gets the output as it comes."""
+    """Runs attempts in workers; `start` starts one, and `spare` was started early. `sink` gets the output as it comes."""
 
     name = "process"
     acts_on = frozenset(("retries", "timeout", "env_vars"))
 
-    def __init__(self, sink: Sink, spare: Worker | None = None) -> None:
-        self._sink, self._spare = sink, spare
+    def __init__(self, sink: Sink, spare: Worker | None = None, start: Callable[[], Worker] = start_worker) -> None:
+        self._sink, self._spare, self._start = sink, spare, start
         self._workers: dict[tuple[str, int], tuple[Action, Worker]] = {}
 
     def submit(self, action: Action) -> None:
         """Begin an attempt; one that was begun already (same action, same attempt) is not begun twice."""
         if (action.id, action.attempt) in self._workers:
             return
-        worker, self._spare = self._spare or start_worker(), None
+        worker, self._spare = self._spare or self._start(), None
         action.write()
         worker.log = LogWriter(action.folder, action.attempt)
         order = {"folder": action.folder, "env": dict(action.env)}

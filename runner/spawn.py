@@ -7,6 +7,8 @@ import sys
 
 TYPE_CHECKING = False  # As type checkers know it; `typing` itself is not worth its time here.
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from .log import LogWriter
 
 CONTROL = 3  # The file descriptor on which a worker listens.
@@ -27,8 +29,11 @@ class Worker:
         self.asked: float | None = None
 
 
-def start_worker() -> Worker:
-    """Start a worker that waits for an action. It costs little and may be started before it is known to be needed."""
+def start_worker(python: str = sys.executable, variables: "Mapping[str, str]" = os.environ) -> Worker:
+    """Start a worker that waits for an action, in an interpreter that finds our package, with these environment variables.
+
+    It costs little and may be started before it is known to be needed.
+    """
     listen, control = os.pipe()
     output, out, err = _streams()
     nothing = os.open(os.devnull, os.O_RDONLY)
@@ -36,9 +41,9 @@ def start_worker() -> Worker:
     while min(descriptors[:3]) <= CONTROL:  # Placing one must not overwrite another.
         descriptors = [*map(os.dup, descriptors[:3]), *descriptors[3:], *descriptors[:3]]
     pid = os.posix_spawn(
-        sys.executable,
-        [sys.executable, "-u", "-P", "-c", "from flyte_build.runner.worker import main; main()"],
-        os.environ,
+        python,
+        [python, "-u", "-P", "-c", "from flyte_build.runner.worker import main; main()"],
+        variables,
         file_actions=[
             (os.POSIX_SPAWN_DUP2, nothing, 0),
             (os.POSIX_SPAWN_DUP2, descriptors[1], 1),

@@ -6,7 +6,7 @@ import json
 import os
 import subprocess
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -155,15 +155,16 @@ def dynamic(name: str) -> str:
 
 @dataclass
 class Shell:
-    """Runs `flyte` in a project's folder, with a home of its own."""
+    """Runs `flyte` in a project's folder, with a home of its own, and with `variables`."""
 
     project: Path
     home: Path
+    variables: dict[str, str] = field(default_factory=dict)
 
     @property
     def environment(self) -> dict[str, str]:
         usual = {name: value for name, value in os.environ.items() if not name.startswith("FLYTE_TEST_")}
-        return {**usual, "FLYTE_HOME": str(self.home), "HOME": str(self.home)}
+        return {**usual, "FLYTE_HOME": str(self.home), "HOME": str(self.home), **self.variables}
 
     def __call__(self, *args: str, exit_code: int = 0, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
         done = subprocess.run(

@@ -107,6 +107,14 @@ def _paths(value: Any) -> frozenset[str]:
     return frozenset(_of(str)(path).lstrip("/") for path in _of(list)(value))
 
 
+def _references(value: Any) -> dict[str, str]:
+    return {name: _of(str)(reference) for name, reference in _of(dict)(value).items()}
+
+
+def _pairs(text: str) -> Any:
+    return json.loads(text) if text.lstrip().startswith("{") else dict(pair.strip().split("=", 1) for pair in text.split(","))
+
+
 def _duration(value: Any) -> float:
     from flyte_build.texts import parse_timedelta
 
@@ -182,7 +190,9 @@ REPOSITORIES: "Kind[tuple[RepositoryName, ...]]" = Kind(
     parse=_list,
     show=lambda names: [name.text for name in names],
 )
-TABLE: Kind[dict[str, Any]] = Kind("a table", '{ name = "value" }', _of(dict), parse=json.loads)
+REFERENCES: Kind[dict[str, str]] = Kind(
+    "a table of references", '{ name = "registry.example.com/team/image:v1" }', _references, parse=_pairs
+)
 
 HOME = Setting("home", TEXT, "", "The folder below which everything is kept; the platform's folders if it is not set.", in_files=False)
 PROJECT = Setting("task.project", TEXT, "default", "The project that runs belong to (`--project`).")
@@ -220,6 +230,9 @@ MAX_SIZE = Setting("cache.max_size", LIMIT, None, "How large `flyte cache gc` le
 MIN_FREE = Setting("cache.min_free", SIZE, 10**9, "`flyte cache gc` makes the cache smaller while the disk has less free space than this.")
 MIN_SIZE = Setting("cache.min_size", SIZE, 10**9, "For the sake of free space, the cache is never made smaller than this.")
 AUTO_GC = Setting("cache.auto_gc", FLAG, True, "Whether the cache is collected by itself, at most once a day.")
+NETWORK = Setting(
+    "docker.network", TEXT, "", "The network that containers are in: Docker's own if it is not set (`none`, `host`, or a name)."
+)
 IMAGE_BASE = Setting(
     "image.base",
     TEXT,
@@ -230,11 +243,8 @@ COMPRESSION: "Setting[Compression]" = Setting(
     "image.compression", _choice(*COMPRESSIONS), "gzip", "How the layers of images are compressed. Docker before 23 takes no zstd."
 )
 REGISTRY = Setting("image.registry", TEXT, "", "Where images are pushed, in place of `registry`: a host, and a path on it.")
-NETWORK = Setting(
-    "docker.network", TEXT, "", "The network that containers are in: Docker's own if it is not set (`none`, `host`, or a name)."
-)
 BUILDER = Setting("image.builder", TEXT, "", "What builds images.", acted_on=False)
-IMAGE_REFS = Setting("image.image_refs", TABLE, {}, "Names for images.", acted_on=False)
+IMAGE_REFS = Setting("image.image_refs", REFERENCES, {}, "References of images by name, for `Image.from_ref_name` (`--image`).")
 PERSISTENCE = Setting("local.persistence", FLAG, True, "Whether local runs are remembered; they always are.", acted_on=False)
 
 SETTINGS: tuple[Setting[Any], ...] = (  # In the order of a file: what is in no section first, and each section once.

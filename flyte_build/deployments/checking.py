@@ -48,7 +48,7 @@ class Checker:
 
     def __init__(self, catalogue: Catalogue, open_repository: Callable[[RepositoryName], Repository]) -> None:
         self._catalogue, self._open = catalogue, open_repository
-        self._known: dict[tuple[RepositoryName, Digest, Digest], Health] = {}
+        self._known: dict[tuple[RepositoryName | Digest, ...], Health] = {}
 
     def check(self) -> Iterator[Checked]:
         """Every version, and `latest` where it leads to none; what fails for one hides no other. Raises only what listing tags raises."""
@@ -65,7 +65,7 @@ class Checker:
                 yield Checked(place, entry.tag, release.pin, health)
 
     def _health(self, found: Found, repository: Repository) -> Health:
-        key = (repository.name, found.release.pin, found.release.bundle.digest)
+        key: tuple[RepositoryName | Digest, ...] = (repository.name, *(each.digest for each in found.release.pinned))
         if key not in self._known:
             try:
                 self._known[key] = self._looked(found, repository)
@@ -75,7 +75,7 @@ class Checker:
 
     def _looked(self, found: Found, repository: Repository) -> Health:
         release = found.release
-        digests = (release.pin, release.bundle.digest)
+        digests = [each.digest for each in release.pinned]
         manifests = [repository.manifest(digest) for digest in digests]
         lost = [digest for digest, manifest in zip(digests, manifests, strict=True) if manifest is None]
         lost += lacking((manifest for manifest in manifests if manifest), repository)
@@ -114,7 +114,7 @@ def _without_latest(entries: Sequence[Entry]) -> list[Entry]:
 
 def _untagged(release: Release, repository: Repository) -> Iterator[str]:
     """The tags that are missing, or lead to something else."""
-    for digest in (release.pin, release.bundle.digest):
+    for digest in (each.digest for each in release.pinned):
         kept = repository.manifest(keep_tag(digest))
         if kept is None or kept.digest != digest:
             yield keep_tag(digest)

@@ -42,7 +42,7 @@ class Document:
             "depends_on": environment["depends_on"],
             "code": code,
             "environment": runtime,
-            "image": image if isinstance(image, dict) else None,  # What is declared, and not built.
+            "image": image if isinstance(image, dict) else None,  # What is declared.
             "tasks": {name: {key: each for key, each in task.items() if key not in _SAID_ONCE} for name, task in tasks.items()},
         }
         return cls(value)
@@ -79,7 +79,7 @@ class Document:
 
     @property
     def kind(self) -> str:
-        """What its tasks run in: a `host`, or an image by `reference`."""
+        """What its tasks run in: a `host`, an image by `reference`, or one that was built (`image`)."""
         return str(self.value["environment"]["kind"])
 
     @property

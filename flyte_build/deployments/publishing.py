@@ -51,7 +51,7 @@ class Publisher:
         return Found(found, index, self.repository)
 
     def publish(self, release: Release, manifests: Sequence[Manifest]) -> bool:
-        """Publish a release, of which `manifests` are the deployment's and the bundle's; it is all there then.
+        """Publish a release, of which `manifests` are all that make it up; it is all there then.
 
         Gives whether it is new: somebody else may have deployed the same in the same moment. Raises `DeploymentError` if they have
         deployed something else under its version.
@@ -110,7 +110,7 @@ class Publisher:
 
     def _keep(self, release: Release) -> None:
         """Put the tags that keep a release's manifests where they are missing, or name something else."""
-        for each in (release.deployment, release.bundle):
+        for each in release.pinned:
             if not self._is_kept(each.digest) and (manifest := self.repository.manifest(each.digest)):
                 self.repository.put_manifest(manifest, keep_tag(each.digest))
 
@@ -179,7 +179,7 @@ class Publisher:
             everything = list_releases()
             gone = [each for each in everything if is_meant(each)]
             staying = [each for each in everything if not is_meant(each)]
-            needed = {each.digest for found in staying for each in (found.release.deployment, found.release.bundle)}
+            needed = {each.digest for found in staying for each in found.release.pinned}
             for found in gone:
                 self._remove(found, list(self._moves(found, staying, needed)))
         if gone:
@@ -212,7 +212,7 @@ class Publisher:
         """The tags to move when a release goes, each with what it names now and then."""
         release, index = found.release, found.index
         recorded = read_record(self.repository, tag_of(bundle_key(Digest.parse(release.tree))))
-        for each in (release.deployment, release.bundle):
+        for each in release.pinned:
             is_cached = recorded is not None and recorded.artifact.digest == each.digest  # Runs find it by its record.
             if each.digest not in needed and not is_cached and (manifest := self.repository.manifest(each.digest)):
                 yield keep_tag(each.digest), manifest, index

@@ -1,7 +1,7 @@
 """A release: a deployment under a version, and what is known of how it came to be.
 
-It is an OCI index over the deployment's manifest and its bundle's, named by the version's tag. Its annotations are provenance: none
-of them is part of the deployment's identity.
+It is an OCI index over the deployment's manifest, its bundle's and its images', named by the version's tag. Its annotations are
+provenance: none of them is part of the deployment's identity.
 """
 
 from __future__ import annotations
@@ -25,15 +25,17 @@ _CREATED, _REVISION = "org.opencontainers.image.created", "org.opencontainers.im
 _TEXTS = {"environment": "dev.flyte.environment", "version": "dev.flyte.version", "created": _CREATED}
 _OPTIONAL = {"commit": _REVISION, "user": "dev.flyte.user"}
 _KIND = "dev.flyte.kind"  # Not by `artifactType`: some tools drop it when they copy an index (skopeo 1.9 does).
-_PROJECT, _DOMAIN, _DIRTY, _TASKS, _HOST = (f"dev.flyte.{name}" for name in ("project", "domain", "dirty", "tasks", "host"))
+_PROJECT, _DOMAIN, _DIRTY, _TASKS, _HOST, _WHEELS = (
+    f"dev.flyte.{name}" for name in ("project", "domain", "dirty", "tasks", "host", "wheels")
+)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Release:
-    """A version of an environment: its `deployment`'s manifest and its `bundle`'s, whose annotation names the tree.
+    """A version of an environment: its `deployment`'s manifest, its `bundle`'s, whose annotation names the tree, and its `images`'.
 
     `created` is RFC 3339 in UTC, `commit` git's ("" if there is none; `dirty`: the files were others than it holds), `host` the description
-    of the interpreter that it was deployed from, `tasks` the names of the functions.
+    of the interpreter that it was deployed from, `tasks` the names of the functions; `wheels` says where each wheel was seen, by digest.
     """
 
     space: Space
@@ -47,6 +49,13 @@ class Release:
     host: Mapping[str, Any] = field(default_factory=dict)
     deployment: Descriptor
     bundle: Descriptor
+    images: tuple[Descriptor, ...] = ()
+    wheels: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def pinned(self) -> tuple[Descriptor, ...]:
+        """All manifests that make it up, the deployment's first."""
+        return (self.deployment, self.bundle, *self.images)
 
     @property
     def pin(self) -> Digest:
@@ -80,7 +89,9 @@ class Release:
             _TASKS: json.dumps(self.tasks),
             _HOST: json.dumps(self.host, sort_keys=True, separators=(",", ":")),
         }
-        return Manifest.of_manifests([self.deployment, self.bundle], artifact_type=TYPE, annotations=annotations)
+        if self.wheels:
+            annotations[_WHEELS] = json.dumps(self.wheels, sort_keys=True, separators=(",", ":"))
+        return Manifest.of_manifests(self.pinned, artifact_type=TYPE, annotations=annotations)
 
     @classmethod
     def parse(cls, index: Manifest) -> "Release":
@@ -89,10 +100,15 @@ class Release:
             texts = index.annotations
             if texts.get(_KIND) != "release":
                 raise ValueError("it is of another kind")
-            deployment, bundle = index.manifests
+            deployment, bundle, *images = index.manifests
             Digest.parse(bundle.annotations[TREE])
-            tasks, host = json.loads(texts[_TASKS]), json.loads(texts[_HOST])
-            if not isinstance(host, dict) or not isinstance(host.get("distributions", {}), dict) or not isinstance(tasks, list):
+            tasks, host, wheels = json.loads(texts[_TASKS]), json.loads(texts[_HOST]), json.loads(texts.get(_WHEELS, "{}"))
+            if (
+                not isinstance(host, dict)
+                or not isinstance(wheels, dict)
+                or not isinstance(host.get("distributions", {}), dict)
+                or not isinstance(tasks, list)
+            ):
                 raise ValueError("its annotations are of other types")
             release = cls(
                 space=Space(texts[_PROJECT], texts[_DOMAIN]),
@@ -103,6 +119,8 @@ class Release:
                 host=_printable(host),
                 deployment=deployment,
                 bundle=bundle,
+                images=tuple(images),
+                wheels={digest: printable(str(url)) for digest, url in wheels.items()},
             )
             if not read_tag(release.tag):
                 raise ValueError("no tag could name it")

@@ -1,0 +1,148 @@
+"""Local environments: the packages of a declared image as a virtual environment of this machine, for the `process` engine."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Callable, Mapping
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from flyte_build.cas.cache import Cache
+from flyte_build.cas.digest import Digest
+from flyte_build.cas.encoding import Value, key
+from flyte_build.cas.records import Record
+from flyte_build.errors import NotLocked
+from flyte_build.images.platforms import architecture, here
+from flyte_build.texts import listed
+
+from .graph import FIRST_TIME, Found, Made, Memory, Node, Outcomes, Resolve
+
+if TYPE_CHECKING:
+    from flyte_build.images.recipe import Recipe
+
+    from .pinning import Pins
+
+_KEPT = 16  # States of flyte.lock and of requirements' files for one image.
+_HERE = f"{sys.version_info[0]}.{sys.version_info[1]}"
+
+
+class EnvironmentNode(Node):
+    """The environment of an image, which is given as a JSON value; the artifact's digest names its folder.
+
+    It is looked up by the bytes of flyte.lock and of the files that the image names: while these are as they were, nothing is parsed.
+    `name` is that of the first `TaskEnvironment` with this image. `pins` are asked for when they are needed. A `dry` look remembers
+    nothing.
+    """
+
+    kind = "environment"
+
+    def __init__(
+        self, name: str, image: Any, root: str, cache: Cache, pins: "Callable[[], Pins]", needs: tuple[Node, ...], dry: bool = False
+    ) -> None:
+        super().__init__(name, f"environment:{root}/{name}", needs)
+        self._image, self._root, self._cache, self._pins, self._dry = image, root, cache, pins, dry
+        self._declared: dict[str, Value] = {"image": json.dumps(image, sort_keys=True), "python": _HERE, "platform": here()}
+        self._base = key(self.kind, self.format, self._declared)
+        self._seen: Mapping[str, Digest] = {}
+
+    @cached_property
+    def recipe(self) -> "Recipe":
+        """What the image is made of."""
+        from flyte_build.images.recipe import Recipe
+
+        return Recipe.of(self._image)
+
+    def refusal(self) -> str:
+        """Why the image cannot be had as a local environment, as a phrase; "" if it can. May look up what the base is."""
+        return "" if self._known else why_not_local(self.recipe, self._pins())
+
+    @cached_property
+    def _known(self) -> Record | None:
+        """What it was when flyte.lock and all files were as they are now."""
+        for found, seen in self._cache.records.traces(self._base, _KEPT):
+            if all(_digest(os.path.join(self._root, path)) == digest for path, digest in seen.items()):
+                return self._cache.records.find(found)
+        return None
+
+    def inputs(self, outcomes: Outcomes) -> Mapping[str, Value]:
+        """The wheels that are pinned. Raises `NotLocked`."""
+        known = self._pins().known()
+        locked = known.packages(self.recipe, known.python(self.recipe), here())
+        self._seen = known.seen
+        packages = {f"{wheel.name}=={wheel.version}": wheel.digest for wheel in locked.wheels}
+        return {"python": locked.python, "platform": locked.platform, "packages": packages}
+
+    def look_up(self, memory: Memory, outcomes: Outcomes) -> Found:
+        """The environment of what is pinned, or why there is none."""
+        if self._known and self.usable(self._known):
+            return Found(self._known.inputs, self._known)
+        try:
+            found = super().look_up(memory, outcomes)
+        except NotLocked:
+            return Found(self._declared, None, "its packages are not locked yet" if memory.last(self.label) else FIRST_TIME)
+        if found.record and not self._dry:
+            self._cache.records.add_trace(self._base, found.record.key, self._seen, _KEPT)
+        return found
+
+    def usable(self, record: Record) -> bool:
+        """Whether it is there, as it was made."""
+        from flyte_build.images.venv import is_complete
+
+        return is_complete(self._cache.environment(record.artifact))
+
+    def explain(self, inputs: Mapping[str, Value], last: Record) -> str:
+        """Which packages were added, removed and moved."""
+        return difference(last.inputs, inputs)
+
+    def make(self, outcomes: Outcomes, resolve: Resolve) -> Made:
+        """Resolve what is not pinned, and install all. Raises `ImageBuildError`."""
+        from flyte_build.images.venv import make
+
+        pins = self._pins()
+        locked = pins.packages(self.recipe, pins.python(self.recipe), here())
+        pins.save()
+        inputs, last = self.inputs(outcomes), self._cache.records.last(self.label)
+        own = key(self.kind, self.format, inputs)
+        artifact = Digest(own)
+        make(self._cache.environment(artifact), locked.wheels, self._root)
+        self._cache.records.add_trace(self._base, own, self._seen, _KEPT)
+        return Made(artifact, (artifact,), inputs, difference(last.inputs, inputs) if last else "")
+
+
+def why_not_local(recipe: "Recipe", pins: "Pins") -> str:
+    """Why an image cannot be had as an environment of this machine, as a phrase; "" if it can. What its base is may be looked up."""
+    from flyte_build.images.recipe import Copy
+
+    if recipe.executes:
+        return f"it runs {recipe.executes}"
+    if any(isinstance(step, Copy) for step in recipe.steps):
+        return "it copies files into the image"
+    if recipe.platforms and not any(architecture(each) == architecture(here()) for each in recipe.platforms):
+        return f"it is for {' and '.join(recipe.platforms)}, and this machine is {here()}"
+    if recipe.base.kind == "reference" and not recipe.sources:
+        return f"what is in {recipe.base.uri} is only in its container"
+    python = pins.python(recipe)
+    if not python:
+        return f"{recipe.base.uri} has no Python of its own"
+    return "" if python == _HERE else f"it has Python {python}, and this is {_HERE}"
+
+
+def difference(old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
+    """How the packages of two environments differ: `+numpy==2.3.1`, `-six==1.17.0`, `idna 3.10 -> 3.11`."""
+    before, now = (dict(each.split("==", 1) for each in inputs.get("packages", ())) for inputs in (old, new))
+    parts = [f"{name} {before[name]} -> {now[name]}" for name in sorted(now) if before.get(name, now[name]) != now[name]]
+    parts += [f"+{name}=={now[name]}" for name in sorted(now.keys() - before.keys())]
+    parts += [f"-{name}=={before[name]}" for name in sorted(before.keys() - now.keys())]
+    if old.get("python") != new.get("python"):
+        parts.append(f"Python {old.get('python')} -> {new.get('python')}")
+    return listed(parts, 8) if parts else "its wheels are other ones"
+
+
+def _digest(path: str) -> str:
+    try:
+        with open(path, "rb") as file:
+            return Digest.of(file.read())
+    except FileNotFoundError:
+        return Digest.of(b"")

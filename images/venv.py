@@ -1,0 +1,119 @@
+"""Virtual environments: exactly the wheels of a lock, installed by `uv` for this machine's Python, in a folder of the cache.
+
+Scripts in an environment hold its path, so it is made in its final place: `lock` is held meanwhile, and `complete` is written
+last. One without that marker, or that is not as it was made, is made again.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import sys
+from collections.abc import Iterable, Mapping
+
+from flyte_build.cas.faults import storing
+from flyte_build.cas.lease import locked
+from flyte_build.errors import ImageBuildError
+
+from .pins import Wheel
+
+
+def python_of(folder: str) -> str:
+    """The path of an environment's Python."""
+    return f"{folder}/venv/bin/python"
+
+
+def variables(folder: str, runtime: str, inherited: Mapping[str, str]) -> dict[str, str]:
+    """The variables of a process in an environment, which are inherited but for what would let other packages in.
+
+    Our own package comes from the folder `runtime`. Commands of the environment are found first.
+    """
+    found = {name: value for name, value in inherited.items() if name not in ("PYTHONHOME", "PYTHONPATH")}
+    path = f"{folder}/venv/bin{os.pathsep}{inherited.get('PATH', os.defpath)}"
+    return {**found, "PATH": path, "PYTHONPATH": runtime, "VIRTUAL_ENV": f"{folder}/venv"}
+
+
+def is_complete(folder: str) -> bool:
+    """Whether an environment is there, with its interpreter, and with the packages that were installed and no others."""
+    try:
+        with open(f"{folder}/complete", encoding="ascii") as file:
+            marker = json.load(file)
+        return bool(os.access(python_of(folder), os.X_OK) and marker == _state(folder))
+    except (OSError, ValueError):
+        return False
+
+
+def make(folder: str, wheels: Iterable[Wheel], root: str) -> None:
+    """Make an environment of these wheels, unless another process has just done so. Paths of wheels are relative to `root`.
+
+    Raises `ImageBuildError` for a wheel that cannot be had, or is not the one that was locked.
+    """
+    with storing("make an environment"):
+        os.makedirs(folder, exist_ok=True)
+    with locked(f"{folder}/lock", exclusive=True):
+        if is_complete(folder):
+            return
+        _clear(folder)
+        _run(["venv", "--quiet", "--no-project", "--no-config", "--python", _interpreter(), f"{folder}/venv"], root)
+        if packages := "".join(_package(wheel, root) for wheel in wheels):
+            with storing("make an environment"), open(f"{folder}/pylock.toml", "w", encoding="utf-8") as file:
+                file.write(f'lock-version = "1.0"\ncreated-by = "flyte-build"\n{packages}')
+            command = ["pip", "sync", "--quiet", "--no-build", "--python", python_of(folder), f"{folder}/pylock.toml"]
+            _run(command, root)
+        with storing("make an environment"):
+            os.makedirs(f"{_packages(folder)}/__pycache__", exist_ok=True)  # Else the first import would change the folder.
+            with open(f"{folder}/complete.new", "w", encoding="ascii") as file:
+                json.dump(_state(folder), file)
+            os.rename(f"{folder}/complete.new", f"{folder}/complete")
+
+
+def _interpreter() -> str:
+    """The interpreter that this one's environment was made of: an environment may be gone tomorrow."""
+    return os.path.realpath(getattr(sys, "_base_executable", "") or sys.executable)
+
+
+def _packages(folder: str) -> str:
+    return f"{folder}/venv/lib/python{sys.version_info[0]}.{sys.version_info[1]}/site-packages"
+
+
+def _state(folder: str) -> list[int]:
+    """What changes when a package is added or removed."""
+    found = os.stat(_packages(folder))
+    return [found.st_ino, found.st_mtime_ns]
+
+
+def _clear(folder: str) -> None:
+    with storing("remove a broken environment"):
+        for name in ("complete", "pylock.toml"):
+            if os.path.exists(f"{folder}/{name}"):
+                os.unlink(f"{folder}/{name}")
+        if os.path.lexists(f"{folder}/venv"):
+            shutil.rmtree(f"{folder}/venv")
+
+
+def _package(wheel: Wheel, root: str) -> str:
+    """A wheel as a package of a pylock.toml (PyPA specifications, "pylock.toml")."""
+    url = wheel.url if "://" in wheel.url else f"file://{os.path.join(root, wheel.url)}"
+    file = f'{{ url = {_quoted(url)}, hashes = {{ sha256 = "{wheel.digest.hex}" }} }}'
+    return f"[[packages]]\nname = {_quoted(wheel.name)}\nversion = {_quoted(wheel.version)}\nwheels = [{file}]\n"
+
+
+def _quoted(text: str) -> str:
+    return json.dumps(text, ensure_ascii=False)  # Such texts are TOML's, too.
+
+
+def _run(command: list[str], root: str) -> None:
+    from .uv import explained, is_about_network, run_uv
+
+    done = run_uv(command, root)
+    if done.returncode != 0:
+        text = explained(done.stderr)
+        if "Hash mismatch" in text:
+            raise ImageBuildError(
+                "A wheel is not the one that was locked",
+                why=text,
+                hint="Someone has changed it where it comes from. If you trust it: `flyte lock --upgrade NAME`.",
+            )
+        hint = "Check the network. What was installed before needs none." if is_about_network(text) else ""
+        raise ImageBuildError("The environment could not be made", why=text, hint=hint)
