@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -15,14 +16,17 @@ from flyte_build.cas.registry.patience import Patience
 from flyte_build.cas.registry.repository import Repository
 from flyte_build.errors import UsageError
 from flyte_build.images.base import Bases, this_platform
+from flyte_build.images.build import OURS
 from flyte_build.images.config import Image
+from flyte_build.images.executing import Executor as StepExecutor
 from flyte_build.images.publishing import ImagePublisher, index_of
 from flyte_build.images.recipe import Recipe
 
 from .attempts import Listener, Settings, Stores
-from .graph import LOCAL, Outcome
+from .graph import Outcome
 from .imaging import BuiltImage, Executor, ImageBuilder, Pinned
 from .sharing import Sharing
+from .targets import Target
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -146,20 +150,54 @@ class Imager:
         return home, check_tag(f"image.{name}.{short}", "The image's tag")
 
 
+def build_images(
+    targets: Sequence[Target],
+    stores: Stores,
+    listener: Listener,
+    *,
+    push: bool = False,
+    force: bool = False,
+    dry: bool = False,
+) -> list[EnvironmentImage]:
+    """The images of environments, each made once: those that are declared, and not those that exist. With `push` they are pushed.
+
+    A `dry` build makes nothing. Raises `ImageBuildError`, `NotLocked`, `EngineUnavailable`, `RegistryError` and `StoreError`.
+    """
+    done = []
+    with stores.cache.preparing():
+        for target in targets:
+            preparation, settings = target.runner.preparation, target.runner.settings
+            declared: dict[str, tuple[Any, list[str]]] = {}
+            for environment in target.environments:
+                image = preparation.image(environment)
+                if isinstance(image, str):
+                    what = "the interpreter at hand" if image == "auto" else f"{image}, which is there"
+                    listener.said(f"{environment['name']} runs in {what}: no image is built for it.")
+                    continue
+                declared.setdefault(json.dumps(image, sort_keys=True), (image, []))[1].append(environment["name"])
+            root = target.runner.project.root
+            executor = StepExecutor(root, stores.cache.blobs, settings.image_compression, listener.said)
+            imager = Imager(root, settings, stores, listener, preparation.pins, executor=executor, force=force, dry=dry)
+            for image, names in declared.values():
+                recipe = Recipe.of(image)
+                built = imager.build(recipe, names)
+                done.append(imager.push(built, recipe) if push and built.images else built)
+            if not dry:
+                preparation.pins.save()
+    return done
+
+
 def _path(name: str) -> str:
     """A name as the last part of a repository's path."""
     return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-") or "image"
 
 
 def layers_of(built: BuiltImage) -> list[dict[str, Any]]:
-    """The layers of an image as JSON values: `state` is `base`, `made`, `cached`, or the place where they are."""
-    image, outcome = built.image, built.nodes[-1]
-    own = {each.record.refs[0]: each for each in built.nodes if each.node.kind == "layer" and each.record}
-    based = len(image.manifest.layers) - sum(what.startswith(("packages ", "files ")) for what in image.contents)
+    """The layers of an image as JSON values, the base's first: `state` is `base`, `made` or `cached`."""
+    image = built.image
+    made = {each.record.refs[0] for each in built.nodes if each.node.kind == "layer" and each.state == "made" and each.record}
     layers = []
-    for at, (layer, what) in enumerate(zip(image.manifest.layers, image.contents, strict=True)):
-        state = "base" if at < based else "cached" if outcome.place == LOCAL else outcome.place
-        if layer.digest in own:
-            state = own[layer.digest].state
+    for layer, what in zip(image.manifest.layers, image.contents, strict=True):
+        state = "made" if layer.digest in made else "cached" if what.startswith(OURS) else "base"
         layers.append({"digest": layer.digest, "size": layer.size, "what": what, "state": state})
     return layers

@@ -13,7 +13,7 @@ from typing import Protocol
 
 from flyte_build.cas.cache import Cache
 from flyte_build.cas.counters import Counters
-from flyte_build.cas.digest import Digest
+from flyte_build.cas.digest import Digest, Key
 from flyte_build.cas.encoding import Value, key
 from flyte_build.cas.layer import Compression, Layer
 from flyte_build.cas.records import Record
@@ -345,13 +345,13 @@ class ImageBuilder:
             last = at == len(stages) - 1
             if steps or last:  # The last one has the variables and the working folder in any case.
                 plan = self._plan(recipe, steps, python, platform)
-                node = self._node(ground, plan, platform, _numbered(label, platform, at))
+                node = self._node(ground, plan, platform, _numbered(label, platform, len(stages) - 1 - at))
                 image = self._resolve(node, nodes, places)
                 if image is None:
                     return None
                 ground = _OfImage(image, self._bases)
             if execute is not None:
-                step = self._executed(ground, execute, recipe, platform, _numbered(label, platform, at), places)
+                step = self._executed(ground, execute, recipe, platform, _numbered(label, platform, len(stages) - 1 - at), places)
                 image = self._resolve(step, nodes, places)
                 if image is None:
                     return None
@@ -419,9 +419,17 @@ class ImageBuilder:
         if outcome.place != LOCAL:
             places.append(outcome.place)
         if outcome.state == "made":
-            label = key("label", 1, {"label": node.label})
-            self._cache.records.add_trace(label, outcome.record.key, {"why": outcome.why, "label": node.label}, _LAST)
+            self._cache.records.add_trace(_label_key(node.label), outcome.record.key, {"why": outcome.why}, _LAST)
         return Image.read(outcome.record.artifact, self._cache.blobs)
+
+
+def reason(cache: Cache, label: str, of: Key) -> str:
+    """Why an image was made that is remembered under a label; "" if it was not made here."""
+    return next((str(seen["why"]) for made, seen in cache.records.traces(_label_key(label), _LAST) if made == of), "")
+
+
+def _label_key(label: str) -> Key:
+    return key("label", 1, {"label": label})
 
 
 def _stages(recipe: Recipe) -> list[tuple[list[Packages | Copy], Execute | None]]:
@@ -437,4 +445,5 @@ def _stages(recipe: Recipe) -> list[tuple[list[Packages | Copy], Execute | None]
 
 
 def _numbered(label: str, platform: str, at: int) -> str:
+    """The label of a stage that so many others follow."""
     return f"image:{label} {platform}" + (f" {at}" if at else "")

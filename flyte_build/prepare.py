@@ -14,7 +14,7 @@ from flyte_build.bundler.scan import Progress, Scanner
 from flyte_build.cas.cache import Cache
 from flyte_build.cas.counters import Counters
 from flyte_build.cas.records import Record
-from flyte_build.errors import BlobCorrupt, BlobMissing, ExtractionRefused, ImageBuildError, NotLocked, StoreError
+from flyte_build.errors import BlobCorrupt, BlobMissing, ExtractionRefused, NotLocked, StoreError
 
 from .config.settings import CopyStyle
 from .discovery import Discovery
@@ -58,6 +58,7 @@ class Preparation:
         images: Mapping[str, str] = MappingProxyType({}),
     ) -> None:
         self.project, self.cache, self._said, self._budget, self._elsewhere = project, cache, said, budget, elsewhere
+        self._counters = counters
         self._dry, self._locked, self._images = dry, locked or dry, images
         self._environments: dict[str, EnvironmentNode | None] = {}
         self._resolver = Resolver(cache.records, remake=remake, dry=dry, elsewhere=elsewhere, watch=watch, begun=begun)
@@ -90,7 +91,15 @@ class Preparation:
         """The pins of the project."""
         from .pinning import Pins
 
-        return Pins(self.project.root, self._said, locked=self._locked, look_up=_look_up)
+        return Pins(self.project.root, self._said, locked=self._locked, look_up=self._look_up)
+
+    def _look_up(self, reference: str) -> "PinnedBase":
+        """What a reference names, as its registry says now."""
+        from flyte_build.cas.registry.opening import open_repository
+        from flyte_build.cas.registry.patience import Patience
+        from flyte_build.images.base import Bases
+
+        return Bases(self.cache, lambda name: open_repository(name, self._counters, Patience())).look_up(reference)
 
     def image(self, task: Mapping[str, Any]) -> Any:
         """The image of a task, or of an environment, as a JSON value, with references in the place of names."""
@@ -210,8 +219,3 @@ class Preparation:
             return bundle.read_tree(bundle.read(record.artifact, self.cache.blobs), self.cache.blobs) if record else None
         except StoreError:
             return None
-
-
-def _look_up(reference: str) -> "PinnedBase":
-    """What a reference names, as its registry says now."""
-    raise ImageBuildError(f"What {reference} is cannot be looked up yet", hint="Use Image.from_debian_base().")
