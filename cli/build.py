@@ -61,7 +61,7 @@ def build(
 
     No Docker is needed, but for commands, Debian packages and Dockerfiles.
     """
-    from flyte_build.building import build_images
+    from flyte_build.builds import build_images
 
     if env_variable and (everything or recursive):
         raise UsageError("ENV_VARIABLE is given together with --all or -r", hint="Leave one of them out.")
@@ -87,7 +87,7 @@ def build(
 
 def _documents(built: "Iterable[EnvironmentImage]") -> "Iterable[dict[str, Any]]":
     """An object for each environment and platform."""
-    from flyte_build.building import layers_of
+    from flyte_build.builds import layers_of
 
     for each in built:
         for env in each.envs:
@@ -105,7 +105,7 @@ def _documents(built: "Iterable[EnvironmentImage]") -> "Iterable[dict[str, Any]]
 
 
 def _show(console: Console, built: "Iterable[EnvironmentImage]") -> None:
-    from flyte_build.building import layers_of
+    from flyte_build.builds import layers_of
 
     for each in built:
         console.print(f"{', '.join(each.envs)}: {each.reference or each.digest or 'to be made'}")

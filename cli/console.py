@@ -80,7 +80,7 @@ class Console(Listener):
 
     def begun(self, node: Node, why: str) -> None:
         """A node is about to be made."""
-        if node.kind != "pack":
+        if node.kind not in ("pack", "layer"):
             self._status(f"preparing {node.kind} ({why}) ...")
 
     def progress(self, done: int, total: int) -> None:
@@ -109,9 +109,15 @@ class Console(Listener):
             self.note(f"{self.style('fetched', fg='cyan'):8} {node.kind} from {outcome.place}{_seconds(outcome.seconds)}")
             return
         word = "would be made" if outcome.state == "missing" else "made"
-        packs = sum(child.state == "made" for child in outcome.children)
-        extra = f", {packs} of {len(outcome.children)} packs" if outcome.children else ""
-        self.note(f"{self.style(word, fg='cyan'):8} {node.kind} ({outcome.why}{extra}){_seconds(outcome.seconds)}")
+        made = sum(child.state == "made" for child in outcome.children)
+        extra = f", {made} of {len(outcome.children)} {outcome.children[0].node.kind}s" if outcome.children else ""
+        name = f"image {node.name}" if node.kind == "image" else node.kind
+        self.note(f"{self.style(word, fg='cyan'):8} {name} ({outcome.why}{extra}){_seconds(outcome.seconds)}")
+
+    def executing(self, line: str) -> None:
+        """A build step has printed a line."""
+        if line.strip():
+            self.note(self.style(f"  | {line}", dim=True))
 
     def started(self, name: str, url: str) -> None:
         """The run has begun."""

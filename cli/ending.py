@@ -20,7 +20,7 @@ def run_and_report(console: Console, runner: Runner, variable: str, inputs: Mapp
         finished = runner.run(variable, inputs)
     if console.json:  # All is in one document then, counters too; else the result is not held up.
         runner.finish()
-    outcomes = runner.preparation.outcomes
+    outcomes = runner.outcomes
     if explain:
         for outcome in outcomes:
             console.note(f"  {outcome.state:7} {outcome.node.kind:10} {outcome.node.name}  {outcome.why or outcome.key}")

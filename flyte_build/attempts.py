@@ -56,6 +56,9 @@ class Listener:
     def transferred(self, done: int, total: int) -> None:
         """So many of so many bytes were sent or received."""
 
+    def executing(self, line: str) -> None:
+        """A build step has printed a line."""
+
     def published(self, place: str, count: int) -> None:
         """So many things were published to a repository."""
 

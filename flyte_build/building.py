@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 from flyte_build.cas.digest import Digest
 from flyte_build.cas.registry.keeping import keep_tag
@@ -16,17 +14,15 @@ from flyte_build.cas.registry.patience import Patience
 from flyte_build.cas.registry.repository import Repository
 from flyte_build.errors import UsageError
 from flyte_build.images.base import Bases, this_platform
-from flyte_build.images.build import OURS
 from flyte_build.images.config import Image
-from flyte_build.images.executing import Executor as StepExecutor
+from flyte_build.images.executing import Executor
 from flyte_build.images.publishing import ImagePublisher, index_of
 from flyte_build.images.recipe import Recipe
 
 from .attempts import Listener, Settings, Stores
 from .graph import Outcome
-from .imaging import BuiltImage, Executor, ImageBuilder, Pinned
+from .imaging import BuiltImage, ImageBuilder, Pinned
 from .sharing import Sharing
-from .targets import Target
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,6 +45,11 @@ class EnvironmentImage:
         return images[0].manifest.digest if len(images) == 1 else index_of(images).digest
 
     @property
+    def uri(self) -> str | None:
+        """The reference by digest, as engines take it; None if it was not pushed."""
+        return None if self.reference is None else f"{self.reference.rpartition(':')[0]}@{self.digest}"
+
+    @property
     def nodes(self) -> list[Outcome]:
         """All nodes, in order."""
         return [each for built in self.images.values() for each in built.nodes]
@@ -65,24 +66,25 @@ class Imager:
         listener: Listener,
         pins: Pinned,
         *,
-        executor: Executor | None = None,
         force: bool = False,
         dry: bool = False,
     ) -> None:
         self._settings, self._stores, self._listener = settings, stores, listener
         self._patience = Patience()
         self.sharing = Sharing(settings.registries, stores.cache, stores.counters, settings.project, listener.said, listener.transferred)
+        bases = Bases(stores.cache, self.open, listener.transferred)
+        self.look_up = bases.look_up
         self._builder = ImageBuilder(
             root,
             stores.cache,
             stores.counters,
             pins,
-            Bases(stores.cache, self.open, listener.transferred),
+            bases,
             self.open,
             debian=settings.image_base,
             compression=settings.image_compression,
             elsewhere=self.sharing if settings.registries.reads else None,
-            executor=executor,
+            executor=Executor(root, stores.cache.blobs, settings.image_compression, listener.executing),
             remake=force,
             dry=dry,
             said=listener.said,
@@ -133,6 +135,11 @@ class Imager:
         names = dict.fromkeys(place for each in built.images.values() for place in each.places)
         return [self.open(RepositoryName.parse(name)) for name in names]
 
+    def is_told_where(self, recipe: Recipe) -> bool:
+        """Whether it is said where to push the image of a recipe."""
+        registries = self._settings.registries
+        return bool(recipe.registry or self._settings.image_registry or registries.write or registries.home)
+
     def _target(self, built: EnvironmentImage, recipe: Recipe) -> tuple[RepositoryName, str]:
         """Where an image goes, and its tag, which is made of its content."""
         identities = [each.image.identity for each in built.images.values()]
@@ -150,54 +157,6 @@ class Imager:
         return home, check_tag(f"image.{name}.{short}", "The image's tag")
 
 
-def build_images(
-    targets: Sequence[Target],
-    stores: Stores,
-    listener: Listener,
-    *,
-    push: bool = False,
-    force: bool = False,
-    dry: bool = False,
-) -> list[EnvironmentImage]:
-    """The images of environments, each made once: those that are declared, and not those that exist. With `push` they are pushed.
-
-    A `dry` build makes nothing. Raises `ImageBuildError`, `NotLocked`, `EngineUnavailable`, `RegistryError` and `StoreError`.
-    """
-    done = []
-    with stores.cache.preparing():
-        for target in targets:
-            preparation, settings = target.runner.preparation, target.runner.settings
-            declared: dict[str, tuple[Any, list[str]]] = {}
-            for environment in target.environments:
-                image = preparation.image(environment)
-                if isinstance(image, str):
-                    what = "the interpreter at hand" if image == "auto" else f"{image}, which is there"
-                    listener.said(f"{environment['name']} runs in {what}: no image is built for it.")
-                    continue
-                declared.setdefault(json.dumps(image, sort_keys=True), (image, []))[1].append(environment["name"])
-            root = target.runner.project.root
-            executor = StepExecutor(root, stores.cache.blobs, settings.image_compression, listener.said)
-            imager = Imager(root, settings, stores, listener, preparation.pins, executor=executor, force=force, dry=dry)
-            for image, names in declared.values():
-                recipe = Recipe.of(image)
-                built = imager.build(recipe, names)
-                done.append(imager.push(built, recipe) if push and built.images else built)
-            if not dry:
-                preparation.pins.save()
-    return done
-
-
 def _path(name: str) -> str:
     """A name as the last part of a repository's path."""
     return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-") or "image"
-
-
-def layers_of(built: BuiltImage) -> list[dict[str, Any]]:
-    """The layers of an image as JSON values, the base's first: `state` is `base`, `made` or `cached`."""
-    image = built.image
-    made = {each.record.refs[0] for each in built.nodes if each.node.kind == "layer" and each.state == "made" and each.record}
-    layers = []
-    for layer, what in zip(image.manifest.layers, image.contents, strict=True):
-        state = "made" if layer.digest in made else "cached" if what.startswith(OURS) else "base"
-        layers.append({"digest": layer.digest, "size": layer.size, "what": what, "state": state})
-    return layers

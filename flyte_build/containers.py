@@ -6,15 +6,22 @@ import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from flyte_build.cas.cache import Cache
 from flyte_build.cas.digest import Digest
+from flyte_build.cas.registry.name import RepositoryName
 from flyte_build.errors import ImageBuildError, NotFound
 from flyte_build.images import loading, runtime
+from flyte_build.images.base import Open
 from flyte_build.images.docker import asking, connect
+from flyte_build.images.publishing import LayerSources
+from flyte_build.images.reference import Reference
 from flyte_build.runner.docker import DockerEngine, Place, remove_orphans
 from flyte_build.runner.limits import Limits
 
 from . import secrets
 from .attempts import Call, Stores
+from .imaging import BuiltImage
+from .pinning import Pins
 
 if TYPE_CHECKING:
     from docker import APIClient
@@ -30,23 +37,35 @@ class ContainerImage:
     python: str = "python3"
 
 
-def pulled(client: "APIClient", name: str, digest: Digest) -> ContainerImage:
+def pulled(client: "APIClient", uri: str, pins: Pins) -> ContainerImage:
+    """The image that a reference is pinned to; it is pulled only if the engine has not got it. Raises `ImageBuildError`, `NotLocked`."""
+    reference = Reference.parse(uri)
+    digest = reference.digest or pins.base(uri).digest
+    pins.save()
+    return by_digest(client, reference.name.text, digest)
+
+
+def by_digest(client: "APIClient", name: str, digest: Digest) -> ContainerImage:
     """An image by its name and its manifest's digest; it is pulled only if the engine has not got it. Raises `ImageBuildError`."""
     from docker.errors import APIError
     from docker.errors import NotFound as Absent
 
-    reference = f"{name}@{digest}"
-    if not loading.has(client, reference):
+    pinned = f"{name}@{digest}"
+    if not loading.has(client, pinned):
         with asking("pull an image"):
             try:
                 client.pull(name, tag=digest)
             except Absent:
-                raise ImageBuildError(
-                    f"There is no image {reference}", hint="Push it, or pin another one: `flyte lock --upgrade`."
-                ) from None
+                raise ImageBuildError(f"There is no image {pinned}", hint="Push it, or pin another one: `flyte lock --upgrade`.") from None
             except APIError as error:
-                raise ImageBuildError(f"Docker could not pull {reference}", why=str(error.explanation or error)) from None
-    return ContainerImage(reference)
+                raise ImageBuildError(f"Docker could not pull {pinned}", why=str(error.explanation or error)) from None
+    return ContainerImage(pinned)
+
+
+def built(client: "APIClient", cache: Cache, image: BuiltImage, open_repository: Open) -> ContainerImage:
+    """An image that was built here, or elsewhere: what the engine lacks of it is given to it."""
+    sources = LayerSources(cache, (open_repository(RepositoryName.parse(place)) for place in image.places))
+    return ContainerImage(loading.load(client, image.image.manifest, cache.blobs, sources.bring))
 
 
 def docker_engine(call: Call, stores: Stores, image: ContainerImage, sink: "Sink", client: "APIClient | None" = None) -> DockerEngine:

@@ -255,8 +255,10 @@ class _StepNode(Node):
             )
         if pinned is None or pinned.digest != image.identity:
             self._pins.keep_step(PinnedStep(key=self._step, platform=self._platform, digest=image.identity))
-        refs = (image.manifest.digest, image.identity, *(layer.digest for layer in image.manifest.layers))
-        return Made(image.manifest.digest, refs, self._with(image.identity))
+        with self._cache.blobs.batch() as batch:
+            image.write(batch)
+        own = (layer.digest for layer in image.manifest.layers if self._cache.blobs.has(layer.digest))
+        return Made(image.manifest.digest, (image.manifest.digest, image.identity, *own), self._with(image.identity))
 
 
 @dataclass(frozen=True)
@@ -281,13 +283,14 @@ class _OfImage:
 
     image: Image
     bases: Bases
+    fetch: Fetch
 
     @property
     def identity(self) -> Digest:
         return self.image.identity
 
     def load(self) -> Base:
-        return self.bases.of_image(self.image)
+        return self.bases.of_image(self.image, self.fetch)
 
 
 class ImageBuilder:
@@ -333,7 +336,7 @@ class ImageBuilder:
         """
         nodes: list[Outcome] = []
         places: list[str] = []
-        ground, python = self._ground(recipe, platform, nodes, label)
+        ground, python = self._ground(recipe, platform, nodes, places, label)
         if ground is None:
             return None
         if isinstance(ground, _OfReference):
@@ -349,17 +352,19 @@ class ImageBuilder:
                 image = self._resolve(node, nodes, places)
                 if image is None:
                     return None
-                ground = _OfImage(image, self._bases)
+                ground = _OfImage(image, self._bases, self._fetch(places))
             if execute is not None:
                 step = self._executed(ground, execute, recipe, platform, _numbered(label, platform, len(stages) - 1 - at), places)
                 image = self._resolve(step, nodes, places)
                 if image is None:
                     return None
-                ground = _OfImage(image, self._bases)
+                ground = _OfImage(image, self._bases, self._fetch(places))
         assert isinstance(ground, _OfImage)
         return BuiltImage(ground.image, tuple(dict.fromkeys(places)), nodes)
 
-    def _ground(self, recipe: Recipe, platform: str, nodes: list[Outcome], label: str) -> tuple["_OfReference | _OfImage | None", str]:
+    def _ground(
+        self, recipe: Recipe, platform: str, nodes: list[Outcome], places: list[str], label: str
+    ) -> tuple["_OfReference | _OfImage | None", str]:
         """What the first layer of a recipe stands on, and the Python that it has or is meant to have."""
         match recipe.base.kind:
             case "debian":
@@ -373,10 +378,10 @@ class ImageBuilder:
         step = key("step", FORMAT, {"dockerfile": self._copier.collect(Copy(file, "/", False)).identity})
         name, label = f"the Dockerfile {file}", _numbered(label, platform, -1)
         node = _StepNode(name, label, step, platform, self._pins, lambda: executor.build(file, platform), self._cache)
-        image = self._resolve(node, nodes, [])
+        image = self._resolve(node, nodes, places)
         if image is None:
             return None, ""
-        ground = _OfImage(image, self._bases)
+        ground = _OfImage(image, self._bases, self._fetch(places))
         interpreter = ground.load().interpreter
         return ground, interpreter.version if interpreter else ""
 
@@ -394,13 +399,18 @@ class ImageBuilder:
         env, workdir = ({}, "") if step.apt else (recipe.env, recipe.workdir)  # Debian packages do not depend on them.
         about: dict[str, Value] = {"on": ground.identity, "apt": step.apt, "commands": step.commands, "env": dict(env), "workdir": workdir}
 
+        def execute() -> Image:
+            return self._needed(what).execute(ground.load().image, step, env, workdir, self._fetch(places))
+
+        return _StepNode(what, f"{label} {what}", key("step", FORMAT, about), platform, self._pins, execute, self._cache)
+
+    def _fetch(self, places: Sequence[str]) -> Fetch:
+        """What brings layers here from some repositories (which may become more)."""
+
         def fetch(layers: Iterable[Descriptor]) -> None:
             LayerSources(self._cache, [self._open(RepositoryName.parse(place)) for place in places]).bring(layers)
 
-        def execute() -> Image:
-            return self._needed(what).execute(ground.load().image, step, env, workdir, fetch)
-
-        return _StepNode(what, f"{label} {what}", key("step", FORMAT, about), platform, self._pins, execute, self._cache)
+        return fetch
 
     def _needed(self, what: str) -> Executor:
         if self._executor is None:

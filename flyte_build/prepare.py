@@ -57,10 +57,10 @@ class Preparation:
         locked: bool = False,
         images: Mapping[str, str] = MappingProxyType({}),
     ) -> None:
-        self.project, self.cache, self._said, self._budget, self._elsewhere = project, cache, said, budget, elsewhere
-        self._counters = counters
+        self.project, self.cache, self._counters, self._said = project, cache, counters, said
+        self._budget, self._elsewhere = budget, elsewhere
         self._dry, self._locked, self._images = dry, locked or dry, images
-        self._environments: dict[str, EnvironmentNode | None] = {}
+        self._environments: dict[str, EnvironmentNode] = {}
         self._resolver = Resolver(cache.records, remake=remake, dry=dry, elsewhere=elsewhere, watch=watch, begun=begun)
         self.discovery = Discovery(project, cache, counters, said, dry, self._meanwhile)
         blobs = None if dry or elsewhere else cache.blobs  # Nothing is packed before it is known whether others have it.
@@ -94,12 +94,12 @@ class Preparation:
         return Pins(self.project.root, self._said, locked=self._locked, look_up=self._look_up)
 
     def _look_up(self, reference: str) -> "PinnedBase":
-        """What a reference names, as its registry says now."""
         from flyte_build.cas.registry.opening import open_repository
         from flyte_build.cas.registry.patience import Patience
         from flyte_build.images.base import Bases
 
-        return Bases(self.cache, lambda name: open_repository(name, self._counters, Patience())).look_up(reference)
+        patience = Patience()
+        return Bases(self.cache, lambda name: open_repository(name, self._counters, patience)).look_up(reference)
 
     def image(self, task: Mapping[str, Any]) -> Any:
         """The image of a task, or of an environment, as a JSON value, with references in the place of names."""
@@ -110,18 +110,15 @@ class Preparation:
 
         return named(image, self._images)
 
-    def environment(self, task: Mapping[str, Any]) -> "EnvironmentNode | None":
-        """The local environment of a task's image; None if it runs in the interpreter at hand, or its image is in containers only."""
-        image = self.image(task)
-        if isinstance(image, str):
-            return None
+    def environment(self, image: Any) -> "EnvironmentNode":
+        """The local environment of a declared image, as a JSON value."""
         from .environments import EnvironmentNode
 
         same = json.dumps(image, sort_keys=True)
         if same not in self._environments:
             name = next(each["name"] for each in self.discovery.document["reachable"] if self.image(each) == image)
             node = EnvironmentNode(name, image, self.project.root, self.cache, lambda: self.pins, (self.discovery,), self._dry)
-            self._environments[same] = None if self._refused(node) else node
+            self._environments[same] = node
         return self._environments[same]
 
     def _refused(self, node: "EnvironmentNode") -> str:
@@ -135,8 +132,9 @@ class Preparation:
     def environments(self) -> "list[EnvironmentNode]":
         """The local environments of all images that the file declares. Discovers."""
         self._resolver.resolve([self.discovery])
-        found = (self.environment(each) for each in self.discovery.document["reachable"])
-        return list(dict.fromkeys(node for node in found if node))
+        images = [self.image(each) for each in self.discovery.document["reachable"]]
+        nodes = dict.fromkeys(self.environment(image) for image in images if not isinstance(image, str))
+        return [node for node in nodes if not self._refused(node)]
 
     def resolve(self, *others: Node) -> Mapping[Node, Outcome]:
         """Resolve the bundle, which is in the store then, and `others`."""

@@ -18,7 +18,9 @@ from flyte_build.runner.engine import Stopped
 
 from .attempts import Call, Finished, Listener, Settings, Stores, carry_out
 from .discovery import Discovery
+from .graph import Outcome
 from .importing import root_folders
+from .placement import Placement, place
 from .prepare import Preparation
 from .project import Project
 from .sharing import Sharing
@@ -52,6 +54,7 @@ class Runner:
             )
         self.project, self.settings, self.stores, self.listener = project, settings, stores, listener
         self._spare = spare
+        self._images: list[Outcome] = []
         self.sharing = Sharing(settings.registries, stores.cache, stores.counters, settings.project, listener.said, listener.transferred)
         self.preparation = Preparation(
             project,
@@ -118,32 +121,57 @@ class Runner:
         return self._run_prepared(call)
 
     def _run_prepared(self, call: Call) -> Finished:
-        cache, began = self.stores.cache, time.monotonic()
+        cache, began, preparation = self.stores.cache, time.monotonic(), self.preparation
+        image, engine = call.task["image"], self.settings.engine
         with cache.preparing():
-            environment = None if self.settings.engine == "docker" else self.preparation.environment(call.task)
-            needed = [environment] if environment else []
-            outcomes = self.preparation.resolve(*needed)
-            code = self.preparation.extracted()
-            tree = outcomes[self.preparation.tree].artifact
+            where = Placement()
+            if image != "auto" or engine == "docker":
+                where = place(call.task["environment"], image, engine, lambda: preparation.environment(image))
+            if where.why:
+                self.listener.said(f"{call.task['environment']} runs in a container: {where.why}.")
+            needed = [where.environment] if where.environment else []
+            outcomes = preparation.resolve(*needed)
+            code, container = preparation.extracted(), self._container(where.image, call.task["environment"])
+            tree = outcomes[preparation.tree].artifact
             assert tree is not None
             made = [artifact for node in needed if (artifact := outcomes[node].artifact)]
             lease = cache.lease([tree, *made])
-            if environment:
-                call = replace(call, environment=cache.environment(*made), variables=environment.recipe.env)
+            if where.environment:
+                call = replace(call, environment=cache.environment(*made), variables=where.environment.recipe.env)
         self.publish()
         settings = self.settings if self.settings.version else replace(self.settings, version=tree.short)
+        prepared = replace(call, settings=settings, code=code, tree=tree)
         try:
-            prepared = replace(call, settings=settings, code=code, tree=tree)
-            if settings.engine == "docker":
-                from flyte_build.images.docker import connect
-
-                from .containers import pulled
-
-                name, _, digest = call.task["image"].partition("@")
-                return run_in_container(prepared, self.stores, self.listener, pulled(connect(), name, Digest.parse(digest)), began)
+            if container:
+                return run_in_container(prepared, self.stores, self.listener, container, began)
             return run_in_worker(prepared, self.stores, self.listener, self._spare(), began)
         finally:
             lease.release()
+
+    def _container(self, image: Any, environment: str) -> "ContainerImage | None":
+        """The image for containers, which this machine's engine has then; None if there is none."""
+        if image is None:
+            return None
+        from flyte_build.images.docker import connect
+        from flyte_build.images.recipe import Recipe
+
+        from .building import Imager
+        from .containers import built, pulled
+
+        if isinstance(image, str):
+            return pulled(connect(), image, self.preparation.pins)
+        recipe, pins = Recipe.of(image), self.preparation.pins
+        imager = Imager(self.project.root, self.settings, self.stores, self.listener, pins)
+        found = imager.build(replace(recipe, platforms=()), [environment])
+        pins.save()
+        self._images += found.nodes
+        (one,) = found.images.values()
+        return built(connect(), self.stores.cache, one, imager.open)
+
+    @property
+    def outcomes(self) -> list[Outcome]:
+        """All that was resolved, in order."""
+        return [*self.preparation.outcomes, *self._images]
 
     def publish(self) -> None:
         """Begin to publish what was prepared; `finish` waits for it."""

@@ -29,6 +29,7 @@ from flyte_build.errors import BlobMissing, ImageBuildError
 
 from .config import PATH, Image, check
 from .interpreter import Interpreter
+from .loading import Fetch
 from .pins import PinnedBase
 from .platforms import architecture, here
 from .reference import Reference
@@ -88,11 +89,12 @@ class Bases:
         image = Image.read(record.refs[1], self._cache.blobs)
         return Base(image=image, place=reference.name, **_read(self._cache.blobs.read(record.artifact)))
 
-    def of_image(self, image: Image) -> Base:
-        """The same of an image whose manifest, config and layers are all on this machine."""
+    def of_image(self, image: Image, fetch: Fetch) -> Base:
+        """The same of an image whose manifest and config are on this machine; its layers are fetched if they have to be looked through."""
         known = key(KIND, _FORMAT, {"config": image.identity})
         record = self._cache.records.find(known)
         if record is None or not all(map(self._cache.blobs.has, record.refs)):
+            fetch(image.manifest.layers)
             record = self._record(image, known, {"config": image.identity})
         return Base(image=image, place=None, **_read(self._cache.blobs.read(record.artifact)))
 

@@ -14,7 +14,6 @@ import tempfile
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from functools import cached_property
 from typing import IO, TYPE_CHECKING, Any
 
 from flyte_build.cas.blobs import Batch, Blobs
@@ -62,24 +61,31 @@ class Executor:
     def __init__(self, root: str, blobs: Blobs, compression: Compression, said: Said) -> None:
         self._root, self._blobs, self._compression, self._said = root, blobs, compression, said
 
-    @cached_property
-    def _client(self) -> "APIClient":
-        return connect()
+    def _reach(self, what: str) -> "APIClient":
+        """The engine, for what is to be executed. Raises `EngineUnavailable`, which names it."""
+        try:
+            return connect()
+        except EngineUnavailable as error:
+            raise EngineUnavailable(
+                f"The image needs something to be executed: {what}",
+                why=f"{error.what}: {error.why}",
+                hint="Start Docker, or use packages and files alone, which need none.",
+            ) from None
 
     def execute(self, base: Image, step: Execute, env: Mapping[str, str], workdir: str, fetch: Fetch) -> Image:
         """The image that a step makes of another, as root. Raises `ImageBuildError` if it fails."""
-        on = load(self._client, base.manifest, self._blobs, fetch)
-        made = self._run(on, describe(step), script(step), env, workdir)
+        client = self._reach(describe(step))
+        on = load(client, base.manifest, self._blobs, fetch)
+        made = self._run(client, on, describe(step), script(step), env, workdir)
         try:
-            _, layers = self._export(made, len(base.diff_ids))
+            _, layers = self._export(client, made, len(base.diff_ids))
         finally:
-            self._client.remove_image(made, force=True)
+            client.remove_image(made, force=True)
         return base.change([Added.of(layer, self._compression, describe(step)) for layer in layers])
 
-    def _run(self, image: str, what: str, script: str, env: Mapping[str, str], workdir: str) -> str:
+    def _run(self, client: "APIClient", image: str, what: str, script: str, env: Mapping[str, str], workdir: str) -> str:
         """Run a shell script in an image that the engine has; the id of what it makes of it is given."""
-        client = self._client
-        with self._container(image, script, env, workdir) as container, asking("execute a build step"):
+        with _container(client, image, script, env, workdir) as container, asking("execute a build step"):
             client.start(container)
             lines: deque[str] = deque(maxlen=_LAST_WORDS)
             for line in _lines(client.logs(container, stream=True, follow=True)):
@@ -89,30 +95,10 @@ class Executor:
                 raise ImageBuildError(f"{what} failed with exit code {code}", why="\n".join(lines))
             return str(client.commit(container)["Id"])
 
-    @contextmanager
-    def _container(self, image: str, script: str, env: Mapping[str, str], workdir: str) -> Iterator[str]:
-        with asking("make a container for a build step"):
-            container = self._client.create_container_from_config(
-                {
-                    "Image": image,
-                    "Entrypoint": ["/bin/sh", "-e", "-c", script],
-                    "Cmd": [],
-                    "User": "0",
-                    "Env": [f"{name}={text}" for name, text in env.items()],
-                    **({"WorkingDir": workdir} if workdir else {}),
-                    "Labels": {_LABEL: "1"},
-                }
-            )["Id"]
-        try:
-            yield container
-        finally:
-            with asking("remove the container of a build step"):
-                self._client.remove_container(container, force=True)
-
     def build(self, file: str, platform: str) -> Image:
         """The image that a Dockerfile makes, with its folder as the context."""
         dockerfile = f"{self._root}/{file}"
-        client, folder = self._client, os.path.dirname(dockerfile)
+        client, folder = self._reach(f"the Dockerfile {file}"), os.path.dirname(dockerfile)
         lines: deque[str] = deque(maxlen=_LAST_WORDS)
         made = ""
         with asking(f"build {dockerfile}"):
@@ -125,17 +111,17 @@ class Executor:
                         lines.append(line)
                         self._said(line)
                 made = answer.get("aux", {}).get("ID", made)
-        config, layers = self._export(made, 0)
+        config, layers = self._export(client, made, 0)
         kept = {name: config[name] for name in ("architecture", "os", "config") if name in config}
         rootfs = {"type": "layers", "diff_ids": []}
         data = json.dumps({**kept, "rootfs": rootfs}, sort_keys=True, separators=(",", ":")).encode()
         empty = Image(Manifest.of_layers(Descriptor(CONFIG, Digest.of(data), len(data)), []), data)
         return empty.change([Added.of(layer, self._compression, f"of {file}") for layer in layers])
 
-    def _export(self, image: str, after: int) -> tuple[dict[str, Any], tuple[Layer, ...]]:
+    def _export(self, client: "APIClient", image: str, after: int) -> tuple[dict[str, Any], tuple[Layer, ...]]:
         """An image's config, and its layers after the first so many, which are among the blobs then."""
         with tempfile.TemporaryFile() as archive:
-            for piece in self._client.get_image(image, chunk_size=_CHUNK):
+            for piece in client.get_image(image, chunk_size=_CHUNK):
                 archive.write(piece)
             archive.seek(0)
             with tarfile.open(fileobj=archive) as members:  # Nothing of it is unpacked: members are read, each by its name.
@@ -149,6 +135,27 @@ class Executor:
 
     def _layer(self, stream: IO[bytes], batch: Batch) -> Layer:
         return write_archive(_pieces(stream), batch, self._compression)
+
+
+@contextmanager
+def _container(client: "APIClient", image: str, script: str, env: Mapping[str, str], workdir: str) -> Iterator[str]:
+    with asking("make a container for a build step"):
+        container = client.create_container_from_config(
+            {
+                "Image": image,
+                "Entrypoint": ["/bin/sh", "-e", "-c", script],
+                "Cmd": [],
+                "User": "0",
+                "Env": [f"{name}={text}" for name, text in env.items()],
+                **({"WorkingDir": workdir} if workdir else {}),
+                "Labels": {_LABEL: "1"},
+            }
+        )["Id"]
+    try:
+        yield container
+    finally:
+        with asking("remove the container of a build step"):
+            client.remove_container(container, force=True)
 
 
 def context_files(dockerfile: str) -> Sequence[str]:

@@ -47,13 +47,13 @@ class Lock:
         return next((each for each in self.steps if (each.key, each.platform) == (key, platform)), None)
 
     def adding(self, other: "Lock") -> "Lock":
-        """These pins and those of `other` that are not among them."""
+        """These pins and those of `other` that are not among them; but what was executed again takes the place of what is lost."""
         return replace(
             self,
             python=self.python or other.python,
             bases=(*self.bases, *(each for each in other.bases if self.base(each.reference) is None)),
             packages=(*self.packages, *(each for each in other.packages if self.locked(each.wanted) is None)),
-            steps=(*self.steps, *(each for each in other.steps if self.step(each.key, each.platform) is None)),
+            steps=(*(each for each in self.steps if other.step(each.key, each.platform) is None), *other.steps),
         )
 
 
