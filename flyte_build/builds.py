@@ -52,7 +52,9 @@ def build_images(
     return done
 
 
-def build_image(image: Any, root: str, settings: Settings, stores: Stores, listener: Listener, *, force: bool, dry: bool) -> EnvironmentImage:
+def build_image(
+    image: Any, root: str, settings: Settings, stores: Stores, listener: Listener, *, force: bool, dry: bool
+) -> EnvironmentImage:
     """The image that is declared by a JSON value; it is pushed if it is said where to. A `dry` build makes nothing."""
     value = named(image, settings.images)
     if isinstance(value, str):
