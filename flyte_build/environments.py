@@ -14,7 +14,6 @@ from flyte_build.cas.encoding import Value, key
 from flyte_build.cas.records import Record
 from flyte_build.errors import NotLocked
 from flyte_build.images.platforms import PYTHON, architecture, here
-from flyte_build.texts import listed
 
 from .graph import FIRST_TIME, Found, Made, Memory, Node, Outcomes, Resolve
 
@@ -51,6 +50,11 @@ class EnvironmentNode(Node):
         from flyte_build.images.recipe import Recipe
 
         return Recipe.of(self._image)
+
+    @property
+    def variables(self) -> dict[str, str]:
+        """The environment variables of the image. They are the recipe's; a run of what is there needs no more of it."""
+        return dict(pair for step in self._image["steps"] if step["step"] == "env_vars" for pair in step["variables"])
 
     def refusal(self) -> str:
         """Why the image cannot be had as a local environment, as a phrase; "" if it can. May look up what the base is."""
@@ -135,6 +139,8 @@ def difference(old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
     parts += [f"-{name}=={before[name]}" for name in sorted(before.keys() - now.keys())]
     if old.get("python") != new.get("python"):
         parts.append(f"Python {old.get('python')} -> {new.get('python')}")
+    from .texts import listed
+
     return listed(parts, 8) if parts else "its wheels are other ones"
 
 

@@ -8,16 +8,18 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import sys
 from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING
 
 from flyte_build.cas.faults import storing
 from flyte_build.cas.lease import locked
 from flyte_build.errors import ImageBuildError
 
-from .pins import Wheel
 from .platforms import PYTHON
+
+if TYPE_CHECKING:
+    from .pins import Wheel
 
 
 def python_of(folder: str) -> str:
@@ -45,7 +47,7 @@ def is_complete(folder: str) -> bool:
         return False
 
 
-def make(folder: str, wheels: Iterable[Wheel], root: str) -> None:
+def make(folder: str, wheels: "Iterable[Wheel]", root: str) -> None:
     """Make an environment of these wheels, unless another process has just done so. Paths of wheels are relative to `root`.
 
     Raises `ImageBuildError` for a wheel that cannot be had, or is not the one that was locked.
@@ -85,6 +87,8 @@ def _state(folder: str) -> list[int]:
 
 
 def _clear(folder: str) -> None:
+    import shutil
+
     with storing("remove a broken environment"):
         for name in ("complete", "pylock.toml"):
             if os.path.exists(f"{folder}/{name}"):
@@ -93,7 +97,7 @@ def _clear(folder: str) -> None:
             shutil.rmtree(f"{folder}/venv")
 
 
-def _package(wheel: Wheel, root: str) -> str:
+def _package(wheel: "Wheel", root: str) -> str:
     """A wheel as a package of a pylock.toml (PyPA specifications, "pylock.toml")."""
     url = wheel.url if "://" in wheel.url else f"file://{os.path.join(root, wheel.url)}"
     file = f'{{ url = {_quoted(url)}, hashes = {{ sha256 = "{wheel.digest.hex}" }} }}'
