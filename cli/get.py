@@ -1,4 +1,4 @@
-"""`flyte get`: runs, their actions, logs, inputs and outputs, and code; and what is deployed."""
+"""`flyte get`: runs, their actions, logs, inputs and outputs, and code; what is deployed; and images."""
 
 from __future__ import annotations
 
@@ -21,6 +21,32 @@ from .options import moment, of_a_deployment, pairs, runs, settings_of
 @click.group()
 def get() -> None:
     """Runs: their state, logs, inputs and outputs, and code; what is deployed; and the configuration."""
+
+
+@get.command("image")
+@click.pass_obj
+def image(console: Console) -> None:
+    """List the images that were built here: the last one of each environment."""
+    from flyte_build.inspection import images_here
+    from flyte_build.texts import rounded_size
+
+    found = list(images_here(Stores(console).cache))
+    if console.json:
+        console.document([each.document() for each in found])
+    elif found:
+        cells = [
+            [
+                each.env,
+                each.platform,
+                each.image.identity.short,
+                rounded_size(sum(layer.size for layer in each.image.manifest.layers)),
+                each.why,
+            ]
+            for each in found
+        ]
+        console.table(("ENV", "PLATFORM", "IMAGE", "SIZE", "WHY"), cells)
+    else:
+        console.note("There are no images yet. `flyte build FILE` makes one.")
 
 
 @get.command("run")

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 _COMMANDS = {
     "abort": ("abort", "End a run that is under way."),
+    "build": ("build", "Build the images of environments."),
     "bundle": ("bundle", "What a file's code bundle holds."),
     "cache": ("cache", "The cache, here and shared: why, warm, pull, push, rm, stats, verify, gc."),
     "config": ("config", "Show and change the configuration."),
@@ -27,8 +28,9 @@ _COMMANDS = {
     "deploy": ("deploy", "Deploy environments: versions of tasks that run without their files."),
     "diff": ("diff", "Show what is different between two deployments."),
     "doctor": ("doctor", "Check that all that is deployed can still be had."),
-    "get": ("get", "Runs, with logs, inputs and outputs, code; deployed tasks; the configuration."),
+    "get": ("get", "Runs, with logs, inputs and outputs, code; deployed tasks; images; the configuration."),
     "graph": ("graph", "Show the graph of what a file's tasks need."),
+    "image": ("image", "What an image holds."),
     "lock": ("lock", "Pin what images are made of, in flyte.lock; check it, or move it."),
     "registry": ("registry", "Credentials for registries: login, logout."),
     "rerun": ("rerun", "Run the task of an earlier run again."),

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from .resources import Secret as Secret
     from .resources import Timeout as Timeout
     from .runs import Run as Run
+    from .sdk import build as build
+    from .sdk import build_images as build_images
     from .sdk import current_domain as current_domain
     from .sdk import current_project as current_project
     from .sdk import deploy as deploy
@@ -47,6 +49,8 @@ _PLACES = {
     "TaskEnvironment": "environment",
     "Timeout": "resources",
     "__version__": "_version",
+    "build": "sdk",
+    "build_images": "sdk",
     "current_domain": "sdk",
     "current_project": "sdk",
     "deploy": "sdk",

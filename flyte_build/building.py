@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 from flyte_build.cas.digest import Digest
 from flyte_build.cas.registry.keeping import keep_tag
@@ -21,7 +20,7 @@ from flyte_build.images.publishing import ImagePublisher, index_of
 from flyte_build.images.recipe import Recipe
 
 from .attempts import Listener, Settings, Stores
-from .graph import LOCAL, Outcome
+from .graph import Outcome
 from .imaging import BuiltImage, ImageBuilder, Pinned
 from .sharing import Sharing
 
@@ -46,6 +45,11 @@ class EnvironmentImage:
         return images[0].manifest.digest if len(images) == 1 else index_of(images).digest
 
     @property
+    def uri(self) -> str | None:
+        """The reference by digest, as engines take it; None if it was not pushed."""
+        return None if self.reference is None else f"{self.reference.rpartition(':')[0]}@{self.digest}"
+
+    @property
     def nodes(self) -> list[Outcome]:
         """All nodes, in order."""
         return [each for built in self.images.values() for each in built.nodes]
@@ -68,12 +72,14 @@ class Imager:
         self._settings, self._stores, self._listener = settings, stores, listener
         self._patience = Patience()
         self.sharing = Sharing(settings.registries, stores.cache, stores.counters, settings.project, listener.said, listener.transferred)
+        bases = Bases(stores.cache, self.open, listener.transferred)
+        self.look_up = bases.look_up
         self._builder = ImageBuilder(
             root,
             stores.cache,
             stores.counters,
             pins,
-            Bases(stores.cache, self.open, listener.transferred),
+            bases,
             self.open,
             debian=settings.image_base,
             compression=settings.image_compression,
@@ -111,6 +117,11 @@ class Imager:
         self._publish(built)
         return EnvironmentImage(envs=built.envs, images=built.images, reference=f"{name}:{tag}")
 
+    def put(self, built: BuiltImage, repository: Repository, tag: str) -> None:
+        """Keep an image in a repository, under a tag."""
+        sources = [self.open(RepositoryName.parse(name)) for name in built.places]
+        ImagePublisher(repository, self._stores.cache, sources, self._listener.transferred).push(built.image, tag)
+
     def _publish(self, built: EnvironmentImage) -> None:
         """Publish the records of what was built, so that other machines find it: the image itself goes to the shared cache's repository."""
         write = self._settings.registries.write
@@ -128,6 +139,11 @@ class Imager:
     def _sources(self, built: EnvironmentImage) -> list[Repository]:
         names = dict.fromkeys(place for each in built.images.values() for place in each.places)
         return [self.open(RepositoryName.parse(name)) for name in names]
+
+    def is_told_where(self, recipe: Recipe) -> bool:
+        """Whether it is said where to push the image of a recipe."""
+        registries = self._settings.registries
+        return bool(recipe.registry or self._settings.image_registry or registries.write or registries.home)
 
     def _target(self, built: EnvironmentImage, recipe: Recipe) -> tuple[RepositoryName, str]:
         """Where an image goes, and its tag, which is made of its content."""
@@ -149,17 +165,3 @@ class Imager:
 def _path(name: str) -> str:
     """A name as the last part of a repository's path."""
     return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-") or "image"
-
-
-def layers_of(built: BuiltImage) -> list[dict[str, Any]]:
-    """The layers of an image as JSON values: `state` is `base`, `made`, `cached`, or the place where they are."""
-    image, outcome = built.image, built.nodes[-1]
-    own = {each.record.refs[0]: each for each in built.nodes if each.node.kind == "layer" and each.record}
-    based = len(image.manifest.layers) - sum(what.startswith(("packages ", "files ")) for what in image.contents)
-    layers = []
-    for at, (layer, what) in enumerate(zip(image.manifest.layers, image.contents, strict=True)):
-        state = "base" if at < based else "cached" if outcome.place == LOCAL else outcome.place
-        if layer.digest in own:
-            state = own[layer.digest].state
-        layers.append({"digest": layer.digest, "size": layer.size, "what": what, "state": state})
-    return layers

@@ -13,7 +13,7 @@ from typing import Protocol
 
 from flyte_build.cas.cache import Cache
 from flyte_build.cas.counters import Counters
-from flyte_build.cas.digest import Digest
+from flyte_build.cas.digest import Digest, Key
 from flyte_build.cas.encoding import Value, key
 from flyte_build.cas.layer import Compression, Layer
 from flyte_build.cas.records import Record
@@ -40,7 +40,9 @@ _LAST = 20  # Images of one declaration whose reasons are remembered.
 class Pinned(Protocol):
     """What is pinned for a project; what is not is looked up, unless it is `locked`."""
 
-    locked: bool
+    @property
+    def locked(self) -> bool:
+        """Whether nothing may be looked up."""
 
     def python(self, recipe: Recipe) -> str:
         """The minor version of Python that an image means."""
@@ -321,7 +323,7 @@ class ImageBuilder:
         self._cache, self._pins, self._bases, self._executor, self._said = cache, pins, bases, executor, said
         self._debian, self._compression, self._open = debian, compression, open_repository
         self._copier = Copier(root, cache.index, counters)
-        self._fetcher = Fetcher(cache.blobs, counters, progress)
+        self._fetcher = Fetcher(root, cache.blobs, counters, progress)
         self._new_resolver: Callable[[], Resolver] = lambda: Resolver(
             cache.records, remake=remake, dry=dry, elsewhere=elsewhere, watch=watch, begun=begun
         )
@@ -346,13 +348,13 @@ class ImageBuilder:
             last = at == len(stages) - 1
             if steps or last:  # The last one has the variables and the working folder in any case.
                 plan = self._plan(recipe, steps, python, platform)
-                node = self._node(ground, plan, platform, _numbered(label, platform, at))
+                node = self._node(ground, plan, platform, _numbered(label, platform, len(stages) - 1 - at))
                 image = self._resolve(node, nodes, places)
                 if image is None:
                     return None
                 ground = _OfImage(image, self._bases, self._fetch(places))
             if execute is not None:
-                step = self._executed(ground, execute, recipe, platform, _numbered(label, platform, at), places)
+                step = self._executed(ground, execute, recipe, platform, _numbered(label, platform, len(stages) - 1 - at), places)
                 image = self._resolve(step, nodes, places)
                 if image is None:
                     return None
@@ -366,7 +368,7 @@ class ImageBuilder:
         """What the first layer of a recipe stands on, and the Python that it has or is meant to have."""
         match recipe.base.kind:
             case "debian":
-                python = recipe.base.python or self._pins.python(recipe)
+                python = self._pins.python(recipe)
                 return _OfReference(self._pins.base(self._debian.format(python=python)), platform, self._bases), python
             case "reference":
                 pinned = self._pins.base(recipe.base.uri)
@@ -427,9 +429,17 @@ class ImageBuilder:
         if outcome.place != LOCAL:
             places.append(outcome.place)
         if outcome.state == "made":
-            label = key("label", 1, {"label": node.label})
-            self._cache.records.add_trace(label, outcome.record.key, {"why": outcome.why, "label": node.label}, _LAST)
+            self._cache.records.add_trace(_label_key(node.label), outcome.record.key, {"why": outcome.why}, _LAST)
         return Image.read(outcome.record.artifact, self._cache.blobs)
+
+
+def reason(cache: Cache, label: str, of: Key) -> str:
+    """Why an image was made that is remembered under a label; "" if it was not made here."""
+    return next((str(seen["why"]) for made, seen in cache.records.traces(_label_key(label), _LAST) if made == of), "")
+
+
+def _label_key(label: str) -> Key:
+    return key("label", 1, {"label": label})
 
 
 def _stages(recipe: Recipe) -> list[tuple[list[Packages | Copy], Execute | None]]:
@@ -445,4 +455,5 @@ def _stages(recipe: Recipe) -> list[tuple[list[Packages | Copy], Execute | None]
 
 
 def _numbered(label: str, platform: str, at: int) -> str:
+    """The label of a stage that so many others follow."""
     return f"image:{label} {platform}" + (f" {at}" if at else "")

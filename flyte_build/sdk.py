@@ -5,27 +5,30 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal
 
-from .attempts import Call, Listener, Stores
+from .attempts import Call, Listener, Settings, Stores
 from .blocking import Blocking, blocking
 from .config.registries import Registries
 from .config.settings import CopyStyle
 from .environment import TaskEnvironment
 from .errors import UsageError
+from .image import Image
 from .interface import interface_of
 from .project import INTERACTIVE, Project, locate
 from .recorded import Recorded
 from .running import Runner, run_here, run_in_worker, script_call
 from .runs import Run
-from .session import begin, current, has_begun, initialised, refuse_while_imported
+from .session import begin, current, has_begun, initialised, project_root, refuse_while_imported
 from .task import Task
 
 if TYPE_CHECKING:
+    from .building import EnvironmentImage
     from .deployment import Deployment
     from .remotetask import Task as Deployed
+    from .targets import Target
 
 Mode = Literal["local", "remote", "hybrid"]
 
@@ -165,17 +168,31 @@ def _deploy(
     from .deployed import Deployments
     from .deployment import Deployer
     from .deployments.naming import check_version
-    from .targets import choose, once_each
+    from .targets import once_each
 
     refuse_while_imported("flyte.deploy")
-    if not environments:
-        raise UsageError("No environment is given to flyte.deploy", hint="For example: flyte.deploy(env)")
     if version is not None:
         check_version(version)
     settings = current()
     settings = replace(settings, version=version or "", copy_style=copy_style or settings.copy_style)
     listener = Listener()
     stores = Stores(listener)
+    asked = replace(settings, registries=Registries()) if dry_run else settings
+    targets = _targets("flyte.deploy", environments, asked, stores, listener, dry_run)
+    return Deployer(Deployments(settings, stores, listener), settings, stores, listener).deploy(once_each(targets), dry=dry_run)
+
+
+deploy = Blocking(_deploy)
+
+
+def _targets(
+    what: str, environments: Sequence[TaskEnvironment], settings: Settings, stores: Stores, listener: Listener, dry: bool = False
+) -> "list[Target]":
+    """The targets that some environments are, each in the file that declares it. Raises `UsageError`."""
+    from .targets import choose
+
+    if not environments:
+        raise UsageError(f"No environment is given to {what}", hint=f"For example: {what}(env)")
     runners: dict[str, Runner] = {}
     targets = []
     for environment in environments:
@@ -183,13 +200,38 @@ def _deploy(
         if not os.path.isfile(file):
             raise UsageError(f"The environment {environment.name} is in no Python file", hint="Put it into a file.")
         if file not in runners:
-            asked = replace(settings, registries=Registries()) if dry_run else settings
-            runners[file] = Runner(locate(file, None), asked, stores, listener, dry=dry_run)
+            runners[file] = Runner(locate(file, None), settings, stores, listener, dry=dry)
         targets.append(choose(runners[file], environment.name))
-    return Deployer(Deployments(settings, stores, listener), settings, stores, listener).deploy(once_each(targets), dry=dry_run)
+    return targets
 
 
-deploy = Blocking(_deploy)
+def _build(image: Image, dry_run: bool = False, force: bool = False) -> "EnvironmentImage":
+    """Build an image as `flyte build` does, and push it if it is said where to. With `dry_run` nothing is made."""
+    from .builds import build_image
+    from .declared import image_value
+
+    refuse_while_imported("flyte.build")
+    listener, root = Listener(), project_root()
+    return build_image(image_value(image, root), root, current(), Stores(listener), listener, force=force, dry=dry_run)
+
+
+build = Blocking(_build)
+
+
+def _build_images(*environments: TaskEnvironment) -> "dict[str, EnvironmentImage]":
+    """Build the images of environments and of those that they depend on, by the environments' names; pushed if it is said where to."""
+    from .builds import build_images as build_all
+    from .targets import once_each
+
+    refuse_while_imported("flyte.build_images")
+    settings, listener = replace(current(), version="-"), Listener()
+    stores = Stores(listener)
+    targets = once_each(_targets("flyte.build_images", environments, settings, stores, listener))
+    push = bool(settings.image_registry or settings.registries.write or settings.registries.home)
+    return {name: each for each in build_all(targets, stores, listener, push=push) for name in each.envs}
+
+
+build_images = Blocking(_build_images)
 
 
 def with_runcontext(

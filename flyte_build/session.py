@@ -21,9 +21,13 @@ def begin(path: str | None, **given: str | None) -> None:
 
 def configured(path: str | None, **given: str | None) -> Settings:
     """What is given and configured for the project of the script that is running, or of the current folder."""
+    return Settings.configured(Configuration.load(project_root(), Listener().said, path), **given)
+
+
+def project_root() -> str:
+    """The root of the project of the script that is running, or the current folder."""
     script = getattr(sys.modules["__main__"], "__file__", None) or ""
-    root = locate(script, None).root if script.endswith(".py") and os.path.isfile(script) else os.path.realpath(os.getcwd())
-    return Settings.configured(Configuration.load(root, Listener().said, path), **given)
+    return locate(script, None).root if script.endswith(".py") and os.path.isfile(script) else os.path.realpath(os.getcwd())
 
 
 def has_begun() -> bool:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import gzip
 import json
-import platform as host
 import re
 import tarfile
 from collections.abc import Callable, Mapping
@@ -32,13 +31,13 @@ from .config import PATH, Image, check
 from .interpreter import Interpreter
 from .loading import Fetch
 from .pins import PinnedBase
+from .platforms import architecture, here
 from .reference import Reference
 
 KIND, _FORMAT = "base", 1
 _PYTHON = re.compile(r"python3\.([0-9]+)\Z")
 _HOPS = 20  # Links that are followed at most.
 _MEMBERS = 5_000_000  # Members of all layers, at most.
-_MACHINES = {"x86_64": "amd64", "aarch64": "arm64", "arm64": "arm64"}
 Open = Callable[[RepositoryName], Repository]
 
 
@@ -59,7 +58,7 @@ class Base:
 
 def this_platform() -> str:
     """What images for this machine run on."""
-    return f"linux/{_MACHINES.get(host.machine(), host.machine())}"
+    return f"linux/{architecture(here())}"
 
 
 class Bases:

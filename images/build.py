@@ -25,6 +25,8 @@ from .pins import LockedPackages, Wheel
 
 FORMAT = 1
 """The version of what building makes of the same inputs."""
+OURS = ("packages ", "files ")
+"""How what a layer of ours holds is said to begin."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -28,11 +28,11 @@ _PASSING = frozenset({408, 425, 429, 500, 502, 503, 504})
 class Fetcher:
     """Fetches wheels, several at a time. Proxies, private certificate authorities and netrc are those of `requests`.
 
-    `progress` is told how many bytes of how many have come.
+    `root` is what the paths of wheels are relative to; `progress` is told how many bytes of how many have come.
     """
 
-    def __init__(self, blobs: Blobs, counters: Counters, progress: Progress = lambda done, total: None) -> None:
-        self._blobs, self._counters, self._progress = blobs, counters, progress
+    def __init__(self, root: str, blobs: Blobs, counters: Counters, progress: Progress = lambda done, total: None) -> None:
+        self._root, self._blobs, self._counters, self._progress = root, blobs, counters, progress
         self._session: Session | None = None
 
     def fetch(self, wheels: Sequence[Wheel]) -> list[tuple[Wheel, str]]:
@@ -44,7 +44,7 @@ class Fetcher:
             def moved(count: int) -> None:
                 nonlocal done
                 done += count
-                self._progress(done, total)
+                self._progress(done, max(done, total))
 
             pool = ThreadPoolExecutor(_PARALLEL)
             try:
@@ -60,11 +60,13 @@ class Fetcher:
     def _fetch(self, wheel: Wheel, moved: Callable[[int], None]) -> None:
         with self._blobs.batch() as batch, batch.writer() as writer:
             address = urlsplit(wheel.url)
-            if address.scheme == "file":
+            if not address.scheme:
+                self._copy(wheel, os.path.join(self._root, wheel.url), writer)
+            elif address.scheme == "file":
                 self._copy(wheel, unquote(address.path), writer)
             else:
                 self._download(wheel, writer, moved)
-            if (writer.digest, writer.size) != (wheel.digest, wheel.size):
+            if writer.digest != wheel.digest:
                 raise ImageBuildError(
                     f"The wheel of {wheel.name} {wheel.version} is not the one that was locked",
                     why=f"{_shown(wheel)} has the hash {writer.digest}, and {wheel.digest} is locked.",
@@ -95,7 +97,7 @@ class Fetcher:
                 if answer.status_code != 200:
                     raise _unavailable(wheel, f"{_shown(wheel)} answered {answer.status_code} ({answer.reason}).")
                 for piece in answer.iter_content(_PIECE):
-                    if writer.size + len(piece) > wheel.size:
+                    if 0 < wheel.size < writer.size + len(piece):
                         raise _unavailable(wheel, f"{_shown(wheel)} has more than the {wheel.size:,} bytes that were locked.")
                     writer.write(piece)
                     self._counters.add(bytes_received=len(piece))
@@ -136,6 +138,8 @@ class _Passing(Exception):
 def _shown(wheel: Wheel) -> str:
     """A wheel's address without what may be secret: credentials, and what follows a `?`."""
     address = urlsplit(wheel.url)
+    if not address.scheme:
+        return wheel.url
     return f"{address.scheme}://{address.netloc.rpartition('@')[2]}{address.path}"
 
 

@@ -150,13 +150,11 @@ def write_layer(copied: Copied, place: Callable[[str], str], batch: Batch, compr
 def destination(step: Copy, workdir: str, links: Mapping[str, str]) -> Callable[[str], str]:
     """Where in the image the files of a step go: relative to the working folder, and through the links of the base.
 
-    A file goes into a `dst` that ends with `/` (or is `.`) under its own name; a folder's files go into `dst`, and with `.` into a
-    folder of its name.
+    A file goes into a `dst` that ends with `/` (or is `.`) under its own name; a folder's files go into `dst`.
     """
-    dst, own = step.dst, posixpath.basename(step.src.rstrip("/"))
-    into = dst in (".", "./", "") or dst.endswith("/")
-    if (step.folder and dst in (".", "./", "")) or (not step.folder and into):
-        dst = posixpath.join(dst, own)
+    dst = step.dst
+    if not step.folder and (dst in (".", "") or dst.endswith("/")):
+        dst = posixpath.join(dst, posixpath.basename(step.src))
     top = posixpath.normpath(posixpath.join("/", workdir, dst)).lstrip("/")
     if top == ".." or top.startswith("../"):
         raise UsageError(f"{step.dst} is no place in an image")

@@ -181,7 +181,7 @@ def members_of(wheel: Wheel, file: BinaryIO, interpreter: Interpreter, platform:
     try:
         with zipfile.ZipFile(file) as archive:
             archive.filename = wheel.filename
-            _check_size(wheel, archive)
+            _check_size(wheel, archive, os.fstat(file.fileno()).st_size)
             source = _Source(wheel, archive, file)
             check_binaries(wheel, {name: found.head for name, found in source.files.items()}, platform)
             destination = _Destination(wheel, interpreter)
@@ -194,10 +194,10 @@ def members_of(wheel: Wheel, file: BinaryIO, interpreter: Interpreter, platform:
         raise _bad(wheel, why[:1].upper() + why[1:]) from None
 
 
-def _check_size(wheel: Wheel, archive: zipfile.ZipFile) -> None:
+def _check_size(wheel: Wheel, archive: zipfile.ZipFile, size: int) -> None:
     total = sum(info.file_size for info in archive.infolist())
-    if total > max(_BOMB[0] * wheel.size, _BOMB[1]):
-        raise _bad(wheel, f"It would come to {total:,} bytes, which no honest wheel of {wheel.size:,} does.")
+    if total > max(_BOMB[0] * size, _BOMB[1]):
+        raise _bad(wheel, f"It would come to {total:,} bytes, which no honest wheel of {size:,} does.")
     for info in archive.infolist():
         if info.flag_bits & 1 or info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
             raise _bad(wheel, f"{info.filename} in it is encrypted, or compressed in an unknown way.")

@@ -25,7 +25,7 @@ from flyte_build.cas.registry.name import RepositoryName
 from flyte_build.cas.registry.opening import open_repository
 from flyte_build.cas.registry.patience import Patience
 from flyte_build.cas.registry.repository import Repository
-from flyte_build.images.pins import LockedPackages, PinnedBase, PinnedStep, Wheel
+from flyte_build.images.pins import LockedPackages, PinnedBase, PinnedStep, Wanted, Wheel
 from flyte_build.images.recipe import Recipe
 from tests.needs import need
 
@@ -150,7 +150,7 @@ class FixedPins:
         return PYTHON
 
     def packages(self, recipe: Recipe, python: str, platform: str) -> LockedPackages:
-        return LockedPackages(requirements=(), python=python, platform=platform, wheels=self.wheels)
+        return LockedPackages(wanted=Wanted(requirements=("x",), python=python, platform=platform), wheels=self.wheels)
 
     def base(self, reference: str) -> PinnedBase:
         return self.bases[reference]

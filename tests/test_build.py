@@ -6,6 +6,7 @@ import gzip
 import io
 import json
 import os
+import subprocess
 import tarfile
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
@@ -28,10 +29,12 @@ from flyte_build.images.pins import PinnedBase, Wheel
 from flyte_build.images.publishing import ImagePublisher
 from flyte_build.images.recipe import Base, Copy, Execute, Packages, Recipe, Source, Step
 from flyte_build.imaging import BuiltImage, ImageBuilder
-from tests.bases import DEBIAN, FixedPins, MadeWheel, archive, base_of, opened, push_image
+from tests.bases import DEBIAN, FixedPins, MadeWheel, archive, base_of, opened, push_image, real_layer
 from tests.conftest import opened as opened_cache
+from tests.needs import need
 from tests.registries import Server, serve
 
+__all__ = ["real_layer"]  # A fixture.
 AMD64 = "linux/amd64"
 BASE = "a/base"
 
@@ -209,7 +212,7 @@ def test_copied_files(tmp_path: Path, machine: Callable[..., Machine]) -> None:
     (root / "src/link").symlink_to("sub/keep.log")
     (root / ".dockerignore").write_text("# comment\n**/*.log\n!src/sub/keep.log\n")
     one = machine()
-    steps = (Copy("src", "/app", True), Copy("src/a.py", ".", False), Copy("src/a.py", "/etc/b.py", False), Copy("src/sub", ".", True))
+    steps = (Copy("src", "/app", True), Copy("src/a.py", ".", False), Copy("src/a.py", "/etc/b.py", False), Copy("src/sub", "./sub", True))
     image = one.build(*steps, workdir="/home/me").image
     assert files_of(one, image) == {
         "app/a.py": b"a",
@@ -480,3 +483,49 @@ def test_config_is_what_oci_wants(tmp_path: Path, machine: Callable[..., Machine
     assert set(document) == {"architecture", "os", "created", "config", "rootfs", "history"}
     assert Digest.of(image.config) == image.identity
     assert sum(not each.get("empty_layer") for each in document["history"]) == len(document["rootfs"]["diff_ids"])
+
+
+@pytest.mark.parametrize("media_type", ["application/vnd.oci.image.layer.v1.tar+gzip", "application/vnd.docker.image.rootfs.diff.tar.gzip"])
+def test_real_engines_take_the_image(
+    tmp_path: Path, machine: Callable[..., Machine], repository: str, real_layer: Path, media_type: str
+) -> None:
+    """Docker pulls an image on a real base: a plain python3 imports the packages, also as another user, and scripts run."""
+    need("docker")
+    base = push_image(repository, [real_layer], media_type=media_type, settings={"Env": ["PATH=/usr/local/bin:/usr/bin:/bin"]})
+    files = {"pkg/__init__.py": b"def main():\n    print('hello')\n", "pkg/data.txt": b"x" * 9000}
+    wheel = MadeWheel(files=files, scripts={"hello": "pkg:main"}).write(tmp_path)
+    (tmp_path / "project/a.txt").write_text("a")
+    one = machine(wheel, base=PinnedBase(reference=repository, digest=base.digest, python="3.11"))
+    image = one.build(Packages(), Copy("a.txt", "/app/sub/", False), env={"A": "1"}, workdir="/app").image
+    name = f"{repository}/images"
+    ImagePublisher(one.open(RepositoryName.parse(name)), one.cache).push(image, "real")
+    reference = f"{name}@{image.manifest.digest}"
+    docker("pull", "--quiet", reference)
+    try:
+        code = "import os, pkg; pkg.main(); print(os.environ['A'], os.getcwd(), open('sub/a.txt').read())"
+        assert docker("run", "--rm", "--user", "1000", reference, "python3", "-c", code) == "hello\n1 /app a\n"
+        assert docker("run", "--rm", reference, "hello") == "hello\n"
+        assert docker("inspect", "--format", "{{.Id}}", reference).strip() == image.identity
+    finally:
+        docker("rmi", "--force", image.identity)
+
+
+def docker(*args: str) -> str:
+    """What a docker command prints; it must succeed."""
+    ran = subprocess.run(["docker", *args], capture_output=True, text=True)
+    assert ran.returncode == 0, ran.stderr
+    return ran.stdout
+
+
+def test_skopeo_takes_the_image(tmp_path: Path, machine: Callable[..., Machine], repository: str) -> None:
+    """skopeo shows the image, and copies it whole; zstd layers, too."""
+    need("skopeo")
+    for compression in ("gzip", "zstd"):
+        one = machine(MadeWheel(files={"pkg/x.txt": b"x" * 99_999}).write(tmp_path), name=compression, compression=compression)
+        image = one.build(Packages()).image
+        ImagePublisher(one.open(RepositoryName.parse(repository)), one.cache).push(image, compression)
+        source = f"docker://{repository}:{compression}"
+        shown = subprocess.run(["skopeo", "inspect", "--tls-verify=false", source], capture_output=True, check=True)
+        assert json.loads(shown.stdout)["Digest"] == image.manifest.digest
+        target = f"oci:{tmp_path}/copy-{compression}:x"
+        subprocess.run(["skopeo", "copy", "--quiet", "--src-tls-verify=false", source, target], check=True)

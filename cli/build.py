@@ -1,0 +1,118 @@
+"""`flyte build`."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from flyte_build.attempts import Settings, Stores
+from flyte_build.errors import EngineUnavailable, UsageError
+from flyte_build.housekeeping import start_if_due
+from flyte_build.project import locate
+from flyte_build.running import Runner
+from flyte_build.targets import Target, choose, once_each
+from flyte_build.taskfiles import task_files
+from flyte_build.texts import rounded_size
+
+from .console import Console, node_json
+from .options import of_a_registry, with_registries
+
+if TYPE_CHECKING:
+    from flyte_build.building import EnvironmentImage
+
+
+@click.command()
+@click.option("--push", is_flag=True, help="Push the images to `image.registry`, or to the repository of the cache.")
+@click.option(
+    "--builder",
+    type=click.Choice(["native", "docker"]),
+    default="native",
+    help="How to build: natively, with Docker only for what must be executed; or all of it with Docker.",
+)
+@click.option("--explain", is_flag=True, help="Only say what would be made, and why. Nothing is made.")
+@click.option("--force", is_flag=True, help="Make all layers anew, although they are there.")
+@click.option("--locked", is_flag=True, help="Resolve nothing: fail (exit code 3) if flyte.lock does not pin all.")
+@of_a_registry
+@click.option("--root-dir", type=click.Path(), help="The project's root; the current folder if none is given.")
+@click.option("--all", "everything", is_flag=True, help="Build for all environments of FILE.")
+@click.option("-r", "--recursive", is_flag=True, help="Build for all environments of all Python files below the folder FILE.")
+@click.argument("file", metavar="FILE", type=click.Path())
+@click.argument("env_variable", metavar="[ENV_VARIABLE]", required=False)
+@click.pass_obj
+def build(
+    console: Console,
+    /,
+    push: bool,
+    builder: str,
+    explain: bool,
+    force: bool,
+    locked: bool,
+    root_dir: str | None,
+    everything: bool,
+    recursive: bool,
+    file: str,
+    env_variable: str | None,
+    **registries: Any,
+) -> None:
+    """Build the image of the environment under ENV_VARIABLE in FILE, and of those that it depends on. What is there is not made again.
+
+    No Docker is needed, but for commands, Debian packages and Dockerfiles.
+    """
+    from flyte_build.builds import build_images
+
+    if env_variable and (everything or recursive):
+        raise UsageError("ENV_VARIABLE is given together with --all or -r", hint="Leave one of them out.")
+    if os.path.isdir(file) != recursive:
+        raise UsageError(f"{file} is {'a' if os.path.isdir(file) else 'no'} folder", hint="`-r` takes a folder; without it, name a file.")
+    if builder == "docker":
+        raise EngineUnavailable("Images are not built with Docker alone yet", hint="Leave out `--builder docker`.")
+    files = task_files(os.path.realpath(file)) if recursive else [file]
+    projects = [locate(each, root_dir) for each in files]
+    stores = Stores(console)
+    config = with_registries(console.configuration(projects[0].root if projects else os.path.realpath(file)), **registries)
+    settings = Settings.configured(config, version="-", locked=locked)
+    click.get_current_context().call_on_close(lambda: start_if_due(stores.cache, config))
+    runners = [Runner(project, settings, stores, console, dry=explain) for project in projects]
+    targets: list[Target] = once_each(choose(runner, env_variable, everything or recursive) for runner in runners)
+    built = build_images(targets, stores, console, push=push, force=force, dry=explain)
+    if console.json:
+        nodes = [node_json(outcome) for each in built for outcome in each.nodes]
+        console.document({"images": list(_documents(built)), "nodes": nodes, "counters": stores.counters.snapshot()})
+    else:
+        _show(console, built)
+
+
+def _documents(built: "Iterable[EnvironmentImage]") -> "Iterable[dict[str, Any]]":
+    """An object for each environment and platform."""
+    from flyte_build.builds import layers_of
+
+    for each in built:
+        for env in each.envs:
+            for platform, image in each.images.items():
+                yield {
+                    "env": env,
+                    "platform": platform,
+                    "reference": each.reference,
+                    "digest": each.digest,
+                    "identity": image.image.identity,
+                    "layers": layers_of(image),
+                }
+            if not each.images:
+                yield {"env": env, "platform": None, "reference": None, "digest": None, "identity": None, "layers": []}
+
+
+def _show(console: Console, built: "Iterable[EnvironmentImage]") -> None:
+    from flyte_build.builds import layers_of
+
+    for each in built:
+        console.print(f"{', '.join(each.envs)}: {each.reference or each.digest or 'to be made'}")
+        for platform, image in each.images.items():
+            layers = layers_of(image)
+            of_base = [layer["size"] for layer in layers if layer["state"] == "base"]
+            console.print(f"  {platform}  {image.image.identity}")
+            console.print(f"    {'base':7} {rounded_size(sum(of_base)):>9}  {len(of_base)} layers")
+            for layer in layers[len(of_base) :]:
+                console.print(f"    {layer['state']:7} {rounded_size(layer['size']):>9}  {layer['what']}")

@@ -1,0 +1,92 @@
+"""Building images for a command: those of environments, or one that is declared; what is there is not made again."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+from flyte_build.errors import NotLocked, UsageError
+from flyte_build.images.build import OURS
+from flyte_build.images.recipe import Recipe, named
+from flyte_build.texts import listed
+
+from .attempts import Listener, Settings, Stores
+from .building import EnvironmentImage, Imager
+from .imaging import BuiltImage
+from .pinning import Pins
+from .targets import Target
+
+
+def build_images(
+    targets: Sequence[Target],
+    stores: Stores,
+    listener: Listener,
+    *,
+    push: bool = False,
+    force: bool = False,
+    dry: bool = False,
+) -> list[EnvironmentImage]:
+    """The images of environments, each made once: those that are declared, and not those that exist. With `push` they are pushed.
+
+    A `dry` build makes nothing. Raises `ImageBuildError`, `NotLocked`, `EngineUnavailable`, `RegistryError` and `StoreError`.
+    """
+    done = []
+    with stores.cache.preparing():
+        for target in targets:
+            preparation, settings = target.runner.preparation, target.runner.settings
+            declared: dict[str, tuple[Any, list[str]]] = {}
+            for environment in target.environments:
+                image = preparation.image(environment)
+                if isinstance(image, str):
+                    what = "the interpreter at hand" if image == "auto" else f"{image}, which is there"
+                    listener.said(f"{environment['name']} runs in {what}: no image is built for it.")
+                    continue
+                declared.setdefault(json.dumps(image, sort_keys=True), (image, []))[1].append(environment["name"])
+            root = target.runner.project.root
+            imager = Imager(root, settings, stores, listener, preparation.pins, force=force, dry=dry)
+            for image, names in declared.values():
+                done.append(_build(imager, Recipe.of(image), names, listener, push, dry and not settings.locked))
+            if not dry:
+                preparation.pins.save()
+    return done
+
+
+def build_image(
+    image: Any, root: str, settings: Settings, stores: Stores, listener: Listener, *, force: bool, dry: bool
+) -> EnvironmentImage:
+    """The image that is declared by a JSON value; it is pushed if it is said where to. A `dry` build makes nothing."""
+    value = named(image, settings.images)
+    if isinstance(value, str):
+        raise UsageError(f"The image {value!r} is none to be built", hint="Add something to it: image.with_pip_packages(...)")
+    recipe = Recipe.of(value)
+    with stores.cache.preparing():
+        pins = Pins(root, listener.said, locked=settings.locked or dry, look_up=lambda reference: imager.look_up(reference))
+        imager = Imager(root, settings, stores, listener, pins, force=force, dry=dry)
+        built = _build(imager, recipe, [recipe.name or "image"], listener, imager.is_told_where(recipe), dry and not settings.locked)
+        if not dry:
+            pins.save()
+    return built
+
+
+def _build(imager: Imager, recipe: Recipe, names: Sequence[str], listener: Listener, push: bool, lenient: bool) -> EnvironmentImage:
+    """Build and push; `lenient`ly, an image whose pins are missing is said to be one that would be made."""
+    try:
+        built = imager.build(recipe, names)
+    except NotLocked as error:
+        if not lenient:
+            raise
+        listener.said(f"The image of {listed(names)} would be made: {error.what} yet.")
+        return EnvironmentImage(envs=tuple(names))
+    return imager.push(built, recipe) if push and built.images else built
+
+
+def layers_of(built: BuiltImage) -> list[dict[str, Any]]:
+    """The layers of an image as JSON values, the base's first: `state` is `base`, `made` or `cached`."""
+    image = built.image
+    made = {each.record.refs[0] for each in built.nodes if each.node.kind == "layer" and each.state == "made" and each.record}
+    layers = []
+    for layer, what in zip(image.manifest.layers, image.contents, strict=True):
+        state = "made" if layer.digest in made else "cached" if what.startswith(OURS) else "base"
+        layers.append({"digest": layer.digest, "size": layer.size, "what": what, "state": state})
+    return layers
