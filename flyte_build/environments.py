@@ -108,9 +108,13 @@ class EnvironmentNode(Node):
         inputs, last = self.inputs(outcomes), self._cache.records.last(self.label)
         own = key(self.kind, self.format, inputs)
         artifact = Digest(own)
-        make(self._cache.environment(artifact), locked.wheels, self._root)
+        make(self._cache.environment(artifact), locked.wheels, self._root, pins.uv)
         self._cache.records.add_trace(self._base, own, self._seen, _KEPT)
         return Made(artifact, (artifact,), inputs, difference(last.inputs, inputs) if last else "")
+
+    def stop(self) -> None:
+        """End what is resolved or installed."""
+        self._pins().uv.stop()
 
 
 def why_not_local(recipe: "Recipe", python: Callable[[], str]) -> str:
@@ -145,13 +149,14 @@ def install(cache: Cache, python: str, wheels: "Sequence[Wheel]", root: str) -> 
 
     `root` is what relative paths of wheels are relative to. Raises `ImageBuildError`.
     """
+    from flyte_build.images.uv import Uv
     from flyte_build.images.venv import is_complete, make
 
     inputs = environment_inputs(python, here(), wheels)
     own = key(EnvironmentNode.kind, EnvironmentNode.format, inputs)
     artifact = Digest(own)
     if not is_complete(cache.environment(artifact)):
-        make(cache.environment(artifact), wheels, root)
+        make(cache.environment(artifact), wheels, root, Uv())
     cache.records.add(Record(own, EnvironmentNode.kind, artifact, (artifact,), inputs))
     return artifact
 
