@@ -13,7 +13,7 @@ from flyte_build.images.platforms import PYTHON, architecture, here
 from flyte_build.images.recipe import Recipe
 
 from .environments import why_not_local
-from .errors import NotLocked, RegistryError
+from .errors import FlyteError, NotLocked
 from .pinning import Pins
 from .running import Runner
 
@@ -152,7 +152,7 @@ class _Locking:
         self._tried.add(reference)
         try:
             self._base(reference, True)
-        except (NotLocked, RegistryError) as error:
+        except FlyteError as error:
             if not only_for_containers:
                 raise
             if not isinstance(error, NotLocked):

@@ -13,6 +13,7 @@ from flyte_build.images.pins import LockedPackages, PinnedBase, PinnedStep, Want
 from flyte_build.images.platforms import PYTHON
 from flyte_build.images.recipe import Recipe
 from flyte_build.images.requirements import Reading
+from flyte_build.images.uv import Uv
 from flyte_build.texts import listed
 
 _OLDEST = 11  # The minor version of the oldest Python that tasks run with.
@@ -28,6 +29,7 @@ class Pins:
     def __init__(self, root: str, said: Callable[[str], None], *, locked: bool, look_up: Callable[[str, bool], PinnedBase]) -> None:
         self.root, self.path = root, f"{root}/{NAME}"
         self._said, self.locked, self.look_up = said, locked, look_up
+        self.uv = Uv()
         self._reading = Reading(root)
         self._alone = RLock()
         self._loaded: Lock | None = None
@@ -85,7 +87,7 @@ class Pins:
         from flyte_build.images.resolving import resolve
 
         preferred = [] if upgrade is None else [wheel for wheel in self._preferred(wanted) if wheel.name not in upgrade]
-        found = LockedPackages(wanted=wanted, wheels=resolve(wanted, recipe.sources, self.root, preferred))
+        found = LockedPackages(wanted=wanted, wheels=resolve(wanted, recipe.sources, self.root, self.uv, preferred))
         if self.wanted(recipe, wanted.python, wanted.platform) != wanted:
             raise FileUnstable("Files of requirements changed while they were read", hint="Run the command again.")
         return found
