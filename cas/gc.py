@@ -153,8 +153,12 @@ def _litter(cache: Cache, dry_run: bool) -> Iterator[Removed]:
 def _folders(cache: Cache) -> list[tuple[str, str]]:
     """The folders in which each entry is named by a digest, as path and name, and why such an entry is removed."""
     places = {cache.extractions: "the tree extracted here is not needed", cache.environments: "the environment is not needed"}
+    found = []
     with storing("list extractions and environments"):
-        return [(f"{place}/{name}", why) for place, why in places.items() if os.path.isdir(place) for name in sorted(os.listdir(place))]
+        for place, why in places.items():
+            if os.path.lexists(place):
+                found += [(f"{place}/{name}", why) for name in sorted(os.listdir(place))]
+    return found
 
 
 def _unpacked(cache: Cache, marks: _Marks, surplus: set[Digest], dry_run: bool, deadline: float) -> Iterator[Removed]:

@@ -23,7 +23,7 @@ from flyte_build.taskfiles import task_files
 from flyte_build.texts import listed, printable
 
 from .console import Console
-from .options import of_a_bundle, of_a_deployment, with_registries
+from .options import of_a_bundle, of_a_deployment, of_pins, pinned, with_registries
 
 if TYPE_CHECKING:
     from flyte_build.graph import Outcome
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 @click.option("--version", help="The version; the content's own short digest if none is given.")
 @click.option("--dry-run", is_flag=True, help="Only say what would be deployed. Nothing is made, and no registry is asked.")
 @of_a_bundle
+@of_pins
 @click.option("--all", "everything", is_flag=True, help="Deploy all environments of FILE.")
 @click.option("-r", "--recursive", is_flag=True, help="Deploy all environments of all Python files below the folder FILE.")
 @click.option("-i", "--ignore-load-errors", is_flag=True, help="With -r: leave out files that cannot be imported, and name them.")
@@ -71,6 +72,7 @@ def deploy(
     config = with_registries(console.configuration(root), **given)
     if options["version"] is not None:
         check_version(options["version"])
+    options.update(pinned(config, options.pop("image"), options.pop("locked")))
     settings = Settings.configured(config, **options)
     deployments = Deployments(settings, stores, console)
     click.get_current_context().call_on_close(lambda: start_if_due(stores.cache, config))

@@ -54,8 +54,8 @@ def graph(
 
 
 def _id(node: Node) -> str:
-    """A name for a node that no other one has: there is one of each kind, but for packs, which are numbered."""
-    return node.name if node.kind == "pack" else node.kind
+    """A name for a node that no other one has: there is one of each kind, but for packs, which are numbered, and environments."""
+    return {"pack": node.name, "environment": f"{node.kind} {node.name}"}.get(node.kind, node.kind)
 
 
 def _line(console: Console, outcome: Outcome, size: int | None, needs: str) -> str:

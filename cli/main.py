@@ -31,6 +31,7 @@ _COMMANDS = {
     "get": ("get", "Runs, with logs, inputs and outputs, code; deployed tasks; images; the configuration."),
     "graph": ("graph", "Show the graph of what a file's tasks need."),
     "image": ("image", "What an image holds."),
+    "lock": ("lock", "Pin what images are made of, in flyte.lock; check it, or move it."),
     "registry": ("registry", "Credentials for registries: login, logout."),
     "rerun": ("rerun", "Run the task of an earlier run again."),
     "run": ("run", "Run a task from a Python file."),

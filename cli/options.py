@@ -63,6 +63,37 @@ def of_a_registry(command: F) -> F:
     return command
 
 
+def of_images(command: F) -> F:
+    """Add the option that gives images: `image`, for `images_of`."""
+    text = "The image under NAME (`Image.from_ref_name`; setting: image.image_refs); without NAME, that of environments which declare none."
+    return click.option("--image", multiple=True, metavar="[NAME=]URI", help=text)(command)
+
+
+def of_pins(command: F) -> F:
+    """Add the options of commands that prepare images: `image` and `locked`, for `pinned`."""
+    text = "Resolve nothing: fail (exit code 3) if flyte.lock does not pin all (setting: locked)."
+    return of_images(click.option("--locked", is_flag=True, help=text)(command))
+
+
+def images_of(config: Configuration, texts: Iterable[str]) -> dict[str, str]:
+    """The references of images by name, as configured and as `--image` gives them. Raises `UsageError`."""
+    configured = config[settings.IMAGE_REFS]
+    found = dict(configured)
+    for text in texts:
+        name, equals, uri = text.rpartition("=")
+        if uri.split() != [uri] or bool(name) != bool(equals):
+            raise UsageError(
+                f"--image {text!r} is no image", why="It takes URI, or NAME=URI.", hint="For example: --image base=python:3.12-slim"
+            )
+        found[name or "default"] = uri
+    return found
+
+
+def pinned(config: Configuration, image: Iterable[str], locked: bool) -> dict[str, Any]:
+    """The settings that `of_pins` gives."""
+    return {"images": images_of(config, image), "locked": locked or None}
+
+
 def of_a_deployment(command: F) -> F:
     """Add the options that say where deployments are: `project`, `domain`, and those of `of_a_registry`."""
     for option in (

@@ -21,7 +21,7 @@ from flyte_build.running import Runner, handle_termination
 from .console import Console
 from .ending import run_and_report
 from .inputs import Inputs
-from .options import given_of, of_a_bundle, of_a_new_run, of_a_registry, one_word, pairs, with_registries
+from .options import given_of, of_a_bundle, of_a_new_run, of_a_registry, of_pins, one_word, pairs, pinned, with_registries
 
 _TAG = re.compile(r"[\w][\w.-]{0,127}\Z", re.ASCII)  # OCI distribution-spec 1.1, "Pulling manifests".
 
@@ -33,6 +33,7 @@ _TAG = re.compile(r"[\w][\w.-]{0,127}\Z", re.ASCII)  # OCI distribution-spec 1.1
 @click.option("--version", default="", help="The version that the run is recorded under; the code's short digest if none is given.")
 @of_a_bundle
 @of_a_registry
+@of_pins
 @click.option(
     "--inputs-file",
     metavar="FILE|-",
@@ -114,6 +115,8 @@ def _settings(
     registry: str | None,
     cache_read: tuple[str, ...],
     cache_write: str | None,
+    image: tuple[str, ...],
+    locked: bool,
     **others: Any,
 ) -> Settings:
     """What the options and the configuration say. Raises `UsageError`."""
@@ -133,6 +136,7 @@ def _settings(
         engine="local" if local else engine,
         remake=no_cache,
         options=given_of(others),
+        **pinned(config, image, locked),
     )
 
 

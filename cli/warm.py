@@ -17,7 +17,7 @@ from flyte_build.warming import Warmed
 from flyte_build.warming import warm as warm_files
 
 from .console import Console, Quiet, node_json
-from .options import of_a_bundle, of_a_registry, with_registries
+from .options import of_a_bundle, of_a_registry, of_pins, pinned, with_registries
 
 _COLUMNS = ("FILE", "WHAT", "STATE", "FROM", "WHY")
 
@@ -29,6 +29,7 @@ _COLUMNS = ("FILE", "WHAT", "STATE", "FROM", "WHY")
 @click.option("--all", "everything", is_flag=True, help="All files below the project's root that hold tasks.")
 @of_a_bundle
 @of_a_registry
+@of_pins
 @click.argument("files", metavar="[FILE]...", type=click.Path(), nargs=-1)
 @click.pass_obj
 def warm(
@@ -41,12 +42,14 @@ def warm(
     copy_style: CopyStyle | None,
     root_dir: str | None,
     files: tuple[str, ...],
+    image: tuple[str, ...],
+    locked: bool,
     **registries: Any,
 ) -> None:
     """Prepare and publish all that the tasks of each FILE need, and run nothing."""
     projects = _projects(files, everything, root_dir)
     config = with_registries(console.configuration(projects[0].root), **registries)
-    settings = Settings.configured(config, copy_style=copy_style, version="-")
+    settings = Settings.configured(config, copy_style=copy_style, version="-", **pinned(config, image, locked))
     stores, warmed = Stores(console), []
     for each in warm_files(projects, settings, stores, Quiet(console), check=check, jobs=jobs):
         if each.holds_tasks or not everything:

@@ -127,6 +127,7 @@ class Settings:
             "image_compression": config[settings.COMPRESSION],
             "image_registry": config[settings.REGISTRY],
             "images": config[settings.IMAGE_REFS],
+            "locked": config[settings.LOCKED],
         }
         return cls(**{**values, **{name: value for name, value in given.items() if value is not None}})
 

@@ -130,6 +130,7 @@ class Deployer:
                     why="No variable at the top level of its module holds it, so it could not be found again.",
                     hint="Declare tasks at the top level of a module.",
                 )
+            environment = {**environment, "image": preparation.image(environment)}
             yield Document.of(environment, code, self._runtime(environment, dry))
 
     def _runtime(self, environment: Mapping[str, Any], dry: bool) -> Mapping[str, Any]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import sys
 from collections.abc import Callable, Mapping
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -14,7 +13,7 @@ from flyte_build.cas.digest import Digest
 from flyte_build.cas.encoding import Value, key
 from flyte_build.cas.records import Record
 from flyte_build.errors import NotLocked
-from flyte_build.images.platforms import architecture, here
+from flyte_build.images.platforms import PYTHON, architecture, here
 from flyte_build.texts import listed
 
 from .graph import FIRST_TIME, Found, Made, Memory, Node, Outcomes, Resolve
@@ -25,7 +24,6 @@ if TYPE_CHECKING:
     from .pinning import Pins
 
 _KEPT = 16  # States of flyte.lock and of requirements' files for one image.
-_HERE = f"{sys.version_info[0]}.{sys.version_info[1]}"
 
 
 class EnvironmentNode(Node):
@@ -43,7 +41,7 @@ class EnvironmentNode(Node):
     ) -> None:
         super().__init__(name, f"environment:{root}/{name}", needs)
         self._image, self._root, self._cache, self._pins, self._dry = image, root, cache, pins, dry
-        self._declared: dict[str, Value] = {"image": json.dumps(image, sort_keys=True), "python": _HERE, "platform": here()}
+        self._declared: dict[str, Value] = {"image": json.dumps(image, sort_keys=True), "python": PYTHON, "platform": here()}
         self._base = key(self.kind, self.format, self._declared)
         self._seen: Mapping[str, Digest] = {}
 
@@ -126,7 +124,7 @@ def why_not_local(recipe: "Recipe", pins: "Pins") -> str:
     python = pins.python(recipe)
     if not python:
         return f"{recipe.base.uri} has no Python of its own"
-    return "" if python == _HERE else f"it has Python {python}, and this is {_HERE}"
+    return "" if python == PYTHON else f"it has Python {python}, and this is {PYTHON}"
 
 
 def difference(old: Mapping[str, Any], new: Mapping[str, Any]) -> str:

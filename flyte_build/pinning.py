@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection
 from threading import RLock
 
 from flyte_build.cas.digest import Digest
 from flyte_build.errors import DeclarationError, FileUnstable, ImageBuildError, NotLocked
 from flyte_build.images.lockfile import NAME, Lock, alone, read, write
 from flyte_build.images.pins import LockedPackages, PinnedBase, PinnedStep, Wanted, Wheel
+from flyte_build.images.platforms import PYTHON
 from flyte_build.images.recipe import Recipe
 from flyte_build.images.requirements import Reading
 from flyte_build.texts import listed
@@ -20,12 +20,12 @@ _OLDEST = 11  # The minor version of the oldest Python that tasks run with.
 class Pins:
     """The pins of one project root. Resolves what is missing, says so, and writes flyte.lock; with `locked` it raises `NotLocked` instead.
 
-    `said` is told sentences, and `look_up` asks a registry what a reference names. May be used by several threads.
+    `said` is told sentences, and `look_up` says what a reference names now. May be used by several threads.
     """
 
     def __init__(self, root: str, said: Callable[[str], None], *, locked: bool, look_up: Callable[[str], PinnedBase]) -> None:
         self.root, self.path = root, f"{root}/{NAME}"
-        self._said, self.locked, self._look_up = said, locked, look_up
+        self._said, self.locked, self.look_up = said, locked, look_up
         self._reading = Reading(root)
         self._alone = RLock()
         self._loaded: Lock | None = None
@@ -34,7 +34,7 @@ class Pins:
 
     def known(self) -> "Pins":
         """The same pins, of which nothing is resolved."""
-        known = Pins(self.root, self._said, locked=True, look_up=self._look_up)
+        known = Pins(self.root, self._said, locked=True, look_up=self.look_up)
         known._loaded, known._bytes = self.lock, self._bytes
         return known
 
@@ -70,34 +70,32 @@ class Pins:
         if not wanted.requirements:
             return LockedPackages(wanted=wanted, wheels=())
         self._refuse(f"the packages {wanted}")
-        return self.resolve(recipe, wanted)
+        found = self.resolve(recipe, wanted)
+        self._add(Lock(packages=(found,)), f"{wanted}: {len(found.wheels)} package{'s' if len(found.wheels) != 1 else ''}")
+        return self.lock.locked(wanted) or found  # Another process's, if it was first.
 
     def wanted(self, recipe: Recipe, python: str, platform: str) -> Wanted:
         """What an image asks for, under which its wheels are pinned."""
         return self._reading.wanted(recipe.sources, python, platform)
 
-    def resolve(self, recipe: Recipe, wanted: Wanted, upgrade: Iterable[str] | None = ()) -> LockedPackages:
-        """Resolve what an image wants anew, keeping pinned versions where they fit, but for the packages to `upgrade` (None: for all)."""
+    def resolve(self, recipe: Recipe, wanted: Wanted, upgrade: Collection[str] | None = ()) -> LockedPackages:
+        """What an image wants, resolved anew and not kept: pinned versions stay where they fit, but for those of `upgrade` (None: all)."""
         from flyte_build.images.resolving import resolve
 
-        preferred = [] if upgrade is None else self._preferred(wanted, set(upgrade))
+        preferred = [] if upgrade is None else [wheel for wheel in self._preferred(wanted) if wheel.name not in upgrade]
         found = LockedPackages(wanted=wanted, wheels=resolve(wanted, recipe.sources, self.root, preferred))
         if self.wanted(recipe, wanted.python, wanted.platform) != wanted:
             raise FileUnstable("Files of requirements changed while they were read", hint="Run the command again.")
-        self._add(Lock(packages=(found,)), f"{wanted}: {len(found.wheels)} package{'s' if len(found.wheels) != 1 else ''}")
-        pinned = self.lock.locked(wanted)
-        assert pinned is not None  # Another process's, if it was first.
-        return pinned
+        return found
 
     def base(self, reference: str) -> PinnedBase:
         """What a reference names. Raises `NotLocked`, and what looking it up raises."""
         if found := self.lock.base(reference):
             return found
         self._refuse(f"the image {reference}")
-        self._add(Lock(bases=(self._look_up(reference),)), reference)
-        pinned = self.lock.base(reference)
-        assert pinned is not None
-        return pinned
+        new = self.look_up(reference)
+        self._add(Lock(bases=(new,)), reference)
+        return self.lock.base(reference) or new
 
     def step(self, key: str, platform: str) -> PinnedStep | None:
         """What executing something came to, if that is known."""
@@ -135,7 +133,7 @@ class Pins:
                 f"{NAME} does not pin {what}", why="With --locked nothing is resolved.", hint=f"Run `flyte lock`, and commit {NAME}."
             )
 
-    def _preferred(self, wanted: Wanted, upgrade: set[str]) -> list[Wheel]:
+    def _preferred(self, wanted: Wanted) -> list[Wheel]:
         """The versions that are pinned by now: those for just these requirements first, then those of the most alike."""
 
         def likeness(each: LockedPackages) -> tuple[bool, bool, int]:
@@ -146,7 +144,7 @@ class Pins:
         for packages in sorted(self.lock.packages, key=likeness, reverse=True):
             for wheel in packages.wheels:
                 found.setdefault(wheel.name, wheel)
-        return [wheel for wheel in found.values() if wheel.name not in upgrade]
+        return list(found.values())
 
     def _of_script(self, recipe: Recipe) -> str:
         """The Python that a script's metadata asks for: the pinned one if it may be that, else the oldest that may."""
@@ -163,7 +161,7 @@ class Pins:
         may = [f"3.{minor}" for minor in range(_OLDEST, 30) if any(f"3.{minor}.{patch}" in specifiers for patch in range(30))]
         if not may:
             raise ImageBuildError(f"{script} asks for Python {asked}", why="Tasks run with Python 3.11 or newer.")
-        meant = self.lock.python or _HERE
+        meant = self.lock.python or PYTHON
         if meant not in may:
             return may[0]
         return self._meant()
@@ -172,8 +170,5 @@ class Pins:
         """The minor version that is meant where none is declared: the pinned one, or this interpreter's, which is pinned then."""
         if not self.lock.python:
             self._refuse("the minor version of Python that is meant")
-            self._add(Lock(python=_HERE), f"Python {_HERE}")
+            self._add(Lock(python=PYTHON), f"Python {PYTHON}")
         return self.lock.python
-
-
-_HERE = f"{sys.version_info[0]}.{sys.version_info[1]}"

@@ -7,6 +7,7 @@ import sys
 
 GLIBC = (2, 28)  # What wheels for Linux may need: Debian has it since 10, Red Hat since 8.
 MACOS = (13, 0)
+PYTHON = f"{sys.version_info[0]}.{sys.version_info[1]}"  # The minor version of the interpreter at hand.
 _MACHINES = {"amd64": "x86_64", "arm64": "aarch64"}
 
 

@@ -17,6 +17,7 @@ from flyte_build.cas.lease import locked
 from flyte_build.errors import ImageBuildError
 
 from .pins import Wheel
+from .platforms import PYTHON
 
 
 def python_of(folder: str) -> str:
@@ -74,7 +75,7 @@ def _interpreter() -> str:
 
 
 def _packages(folder: str) -> str:
-    return f"{folder}/venv/lib/python{sys.version_info[0]}.{sys.version_info[1]}/site-packages"
+    return f"{folder}/venv/lib/python{PYTHON}/site-packages"
 
 
 def _state(folder: str) -> list[int]:

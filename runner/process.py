@@ -13,6 +13,7 @@ from collections.abc import Callable
 from flyte_build.errors import RuntimeSystemError
 
 from .action import Action
+from .children import descendants
 from .engine import NO_RESULT, Event, Sink
 from .log import LogWriter
 from .spawn import Worker, dismiss, follow_size, signal_group, start_worker
@@ -78,7 +79,7 @@ class ProcessEngine:
         worker = found[1]
         if worker.asked is None:
             worker.asked = time.monotonic()
-        everything = _descendants(worker.pid)
+        everything = descendants(worker.pid)
         number = signal.SIGKILL if at_once else signal.SIGTERM
         signal_group(worker.pid, number)
         for pid in everything:
@@ -175,13 +176,3 @@ def _event(code: int, cancelled: bool) -> Event:
     if code == NO_RESULT:
         return Event("failed", code, "its result could not be written: is the disk full, or the run's folder gone?")
     return Event("succeeded" if code == 0 else "failed", code, "" if code == 0 else f"its process ended with exit code {code}")
-
-
-def _descendants(pid: int) -> list[int]:
-    """The processes that a worker has started, also those that left its group."""
-    import psutil
-
-    try:
-        return [child.pid for child in psutil.Process(pid).children(recursive=True)]
-    except psutil.NoSuchProcess:
-        return []

@@ -147,7 +147,7 @@ def _watch() -> None:
         pass
     try:
         _end_children()
-    finally:  # Whatever happened (an image without psutil, a child that is gone), the group ends, this process with it.
+    finally:  # Whatever happened, the group ends, this process with it.
         os.killpg(0, signal.SIGKILL)
 
 
@@ -157,10 +157,13 @@ def _end_children() -> None:
         os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
     except ChildProcessError:  # It has no children, as most: nothing needs to be imported.
         return
-    import psutil
+    from .children import descendants
 
-    for child in psutil.Process().children(recursive=True):
-        child.kill()
+    for pid in descendants(os.getpid()):
+        try:
+            os.kill(pid, signal.SIGKILL)
+        except ProcessLookupError:
+            continue
 
 
 def _terminate(number: int, frame: Any) -> None:

@@ -271,7 +271,7 @@ def test_a_file_of_flyte_2_is_read_for_what_concerns_us(flyte: Shell) -> None:
         (place / ".flyte" / "config.yaml").write_text(text.format(f"d{number}"))
         assert value(flyte, "task.domain") == [f"d{number}", f"{place}/.flyte/config.yaml"]
     said = flyte("run", "tasks.py", "hello").stderr
-    assert said.count("not acted on: admin.endpoint, admin.insecure, task.org, image.builder, image.image_refs.") == 1
+    assert said.count("not acted on: admin.endpoint, admin.insecure, task.org, image.builder.") == 1
     assert value(flyte, "image.image_refs")[0] == {"a": "b"}
 
 

@@ -245,10 +245,18 @@ COMPRESSION: "Setting[Compression]" = Setting(
 REGISTRY = Setting("image.registry", TEXT, "", "Where images are pushed, in place of `registry`: a host, and a path on it.")
 BUILDER = Setting("image.builder", TEXT, "", "What builds images.", acted_on=False)
 IMAGE_REFS = Setting("image.image_refs", REFERENCES, {}, "References of images by name, for `Image.from_ref_name` (`--image`).")
+LOCKED = Setting(
+    "locked",
+    FLAG,
+    False,
+    "Whether what flyte.lock does not pin is an error (`--locked`); in CI it should be.",
+    in_files=False,
+    option="--locked",
+)
 PERSISTENCE = Setting("local.persistence", FLAG, True, "Whether local runs are remembered; they always are.", acted_on=False)
 
 SETTINGS: tuple[Setting[Any], ...] = (  # In the order of a file: what is in no section first, and each section once.
-    *(HOME, SHARED, PROJECT, DOMAIN, ORG, COPY_STYLE, ENGINE, ALLOW_SECRETS, MAX_FILES, MAX_BYTES, MAX_SCAN_TIME),
+    *(HOME, LOCKED, SHARED, PROJECT, DOMAIN, ORG, COPY_STYLE, ENGINE, ALLOW_SECRETS, MAX_FILES, MAX_BYTES, MAX_SCAN_TIME),
     *(CACHE_READ, CACHE_WRITE, KEEP, MAX_SIZE, MIN_FREE, MIN_SIZE, AUTO_GC, NETWORK),
     *(IMAGE_BASE, COMPRESSION, REGISTRY, BUILDER, IMAGE_REFS, PERSISTENCE),
 )

@@ -1,0 +1,93 @@
+"""`flyte lock`."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+
+import click
+
+from flyte_build.attempts import Settings, Stores
+from flyte_build.errors import UsageError
+from flyte_build.locking import Locked, Upgrade, lock_files
+from flyte_build.project import locate
+from flyte_build.running import Runner
+from flyte_build.taskfiles import task_files
+
+from .console import Console, Quiet
+from .options import images_of, of_images
+
+
+@click.command()
+@click.option("--check", is_flag=True, help="Write nothing; fail (exit code 3) if something is missing, or is not used.")
+@click.option(
+    "--upgrade",
+    metavar="[NAME]",
+    is_flag=False,
+    flag_value="",
+    multiple=True,
+    help="Move what is pinned to what there is now: all but Python, or the package, base (or `python`) of that name.",
+)
+@click.option("--root-dir", type=click.Path(), help="The project's root; the current folder if none is given.")
+@of_images
+@click.argument("files", metavar="[FILE]...", type=click.Path(), nargs=-1)
+@click.pass_obj
+def lock(
+    console: Console,
+    /,
+    check: bool,
+    upgrade: tuple[str, ...],
+    root_dir: str | None,
+    image: tuple[str, ...],
+    files: tuple[str, ...],
+) -> None:
+    """Pin what the images of each FILE are made of, in flyte.lock at the project's root: packages, bases, the version of Python.
+
+    What is pinned stays as it is, unless --upgrade moves it. Without a FILE it looks at all files below the root that hold tasks, and drops
+    what no image uses any more.
+    """
+    files = (*files, *(name for name in upgrade if name.endswith(".py")))  # `--upgrade FILE`: no name is given, and then a file.
+    names = [name for name in upgrade if name and not name.endswith(".py")]
+    if check and upgrade:
+        raise UsageError("--check and --upgrade are given together", hint="Leave one of them out.")
+    everything = not files
+    found = files or task_files(os.path.realpath(root_dir or os.getcwd()))
+    projects = [locate(file, root_dir) for file in found]
+    if not projects:
+        raise UsageError("No file below this folder imports flyte", hint="Go to the project's root, or name it with --root-dir.")
+    if len({project.root for project in projects}) > 1:
+        raise UsageError("The files belong to several projects", hint="Each has its own flyte.lock: name the files of one.")
+    config = console.configuration(projects[0].root)
+    settings = Settings.configured(config, version="-", images=images_of(config, image))
+    stores = Stores(console)
+    runners = [Runner(project, settings, stores, Quiet(console)) for project in projects]
+    moved = Upgrade(everything=bool(upgrade) and not names, names=names)
+    with stores.cache.preparing():
+        locked = lock_files(runners, everything=everything, check=check, upgrade=moved)
+    _report(console, locked, check)
+    if not locked.complete:
+        raise click.exceptions.Exit(3)
+
+
+def _report(console: Console, locked: Locked, check: bool) -> None:
+    if console.json:
+        document = {"path": locked.path, "changes": [vars(each) for each in locked.changes], "missing": locked.missing}
+        console.document({**document, "unused": locked.unused})
+        return
+    if locked.changes:
+        rows: list[Sequence[str]] = [
+            (each.name, each.old or "-", each.new or "-", _of(each.python, each.platform)) for each in locked.changes
+        ]
+        console.table(("NAME", "FROM", "TO", "FOR"), rows)
+    for sentence in locked.missing:
+        console.note(f"{console.style('missing', fg='red')}  {sentence}", "error")
+    for what in locked.unused:
+        console.note(f"{console.style('unused', fg='red')}   {what}", "error")
+    if not locked.complete:
+        console.note("Run `flyte lock`, and commit flyte.lock.", "error")
+    elif not locked.changes:
+        console.note(f"{os.path.basename(locked.path)} {'is complete' if check else 'stays as it is'}")
+
+
+def _of(python: str, platform: str) -> str:
+    return f"Python {python}, {platform}" if python else ""

@@ -1,0 +1,205 @@
+"""Locking: the pins of all images that files declare, completed, checked or moved, as `flyte lock` does it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from flyte_build.images.lockfile import Lock
+from flyte_build.images.pins import LockedPackages, PinnedBase
+from flyte_build.images.platforms import PYTHON, architecture, here
+from flyte_build.images.recipe import Recipe
+
+from .environments import why_not_local
+from .errors import NotLocked, RegistryError
+from .pinning import Pins
+from .running import Runner
+
+_PYTHON = "python"  # Under this name the Python that is meant is moved: to the minor version of the interpreter at hand.
+
+
+@dataclass(frozen=True, kw_only=True)
+class Change:
+    """What became of one package, base, or Python; `old` and `new` are versions or digests, "" where there is none.
+
+    `python` and `platform` are what a package is for, "" for others.
+    """
+
+    name: str
+    old: str
+    new: str
+    python: str = ""
+    platform: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Locked:
+    """What came of one lock file: what has changed in it, and with a check what it misses, and what no image uses."""
+
+    path: str
+    changes: Sequence[Change]
+    missing: Sequence[str]
+    unused: Sequence[str]
+
+    @property
+    def complete(self) -> bool:
+        """Whether all is pinned, and nothing else."""
+        return not self.missing and not self.unused
+
+
+class Upgrade:
+    """What is to be moved: everything, or packages and bases by `names`."""
+
+    def __init__(self, everything: bool = False, names: Iterable[str] = ()) -> None:
+        self.everything, self._names = everything, {_normalized(name) for name in names}
+
+    def __bool__(self) -> bool:
+        return self.everything or bool(self._names)
+
+    def moves(self, name: str) -> bool:
+        """Whether it moves a base, or Python."""
+        return (self.everything and name != _PYTHON) or _normalized(name) in self._names
+
+    @property
+    def packages(self) -> set[str] | None:
+        """The names that may be packages; None for all."""
+        return None if self.everything else self._names
+
+
+def lock_files(runners: Sequence[Runner], *, everything: bool, check: bool, upgrade: Upgrade) -> Locked:
+    """Pin what the images of one project's files need; with `everything` these are all files, and what is left over is dropped.
+
+    With `check` nothing is resolved or written. Raises what discovering and resolving raise.
+    """
+    for runner in runners:
+        runner.discover()
+    first = runners[0]
+    pins = first.preparation.pins
+    before = pins.lock
+    if upgrade.moves(_PYTHON) and before.python and not check:
+        pins.replace(lambda found: replace(found, python=PYTHON))
+    images = [image for runner in runners for each in runner.preparation.discovery.document["reachable"] if (image := _image(runner, each))]
+    locking = _Locking(pins.known() if check else pins, upgrade, first.settings.image_base, first.listener.said)
+    for at, image in enumerate(images):
+        if image not in images[:at]:
+            locking.add(Recipe.of(image))
+    after = locking.pinned(before, everything)
+    if not check:
+        pins.replace(lambda found: locking.pinned(found, everything))
+        after = pins.lock
+    unused = list(_left_over(before, locking.pinned(before, True))) if everything and check else []
+    return Locked(path=pins.path, changes=() if check else list(changes(before, after)), missing=locking.missing, unused=unused)
+
+
+def _image(runner: Runner, environment: Mapping[str, Any]) -> Any:
+    image = runner.preparation.image(environment)
+    return None if image == "auto" else image
+
+
+class _Locking:
+    """Pins one image after another; `missing` are those that may not be resolved. `debian` is the reference of Debian, with `{python}`."""
+
+    def __init__(self, pins: Pins, upgrade: Upgrade, debian: str, said: Callable[[str], None]) -> None:
+        self._pins, self._upgrade, self._debian, self._said = pins, upgrade, debian, said
+        self._tried: set[str] = set()
+        self._bases: list[PinnedBase] = []
+        self._packages: list[LockedPackages] = []
+        self.missing: list[str] = []
+
+    def add(self, recipe: Recipe) -> None:
+        """Pin what an image needs."""
+        try:
+            self._add(recipe)
+        except NotLocked as error:
+            self.missing.append(error.what)
+
+    def _add(self, recipe: Recipe) -> None:
+        base = recipe.base
+        is_bare = not recipe.sources and not recipe.steps
+        if base.kind == "reference" and not ("@" in base.uri and is_bare):
+            self._base(base.uri)
+        python = "" if base.kind == "reference" and is_bare else self._pins.python(recipe)
+        platforms = {*(recipe.platforms or (f"linux/{architecture(here())}",))}
+        is_local = not why_not_local(recipe, self._pins)
+        if base.kind == "debian":
+            self._debian_base(self._debian.format(python=python), only_for_containers=is_local)
+        if is_local:
+            platforms.add(here())
+        targets = {(python, platform) for platform in platforms if python}
+        if base.kind == "dockerfile":  # Its Python is known when it is built; what was pinned then is known by what it asks for.
+            targets = {(each.python, each.platform) for each in self._pins.lock.packages}
+        for python, platform in sorted(targets):
+            wanted = self._pins.wanted(recipe, python, platform)
+            if not wanted.requirements or any(each.wanted == wanted for each in self._packages):
+                continue
+            if self._upgrade:
+                self._packages.append(self._pins.resolve(recipe, wanted, self._upgrade.packages))
+            elif base.kind != "dockerfile" or self._pins.lock.locked(wanted):
+                self._packages.append(self._pins.packages(recipe, python, platform))
+
+    def _base(self, reference: str) -> None:
+        self._bases.append(self._pins.look_up(reference) if self._upgrade.moves(reference) else self._pins.base(reference))
+
+    def _debian_base(self, reference: str, only_for_containers: bool) -> None:
+        """Pin Debian. Where only containers need it, an unreachable registry is no failure: whoever works without them needs none."""
+        if reference in self._tried:
+            return
+        self._tried.add(reference)
+        try:
+            self._base(reference)
+        except (NotLocked, RegistryError) as error:
+            if not only_for_containers:
+                raise
+            if not isinstance(error, NotLocked):
+                self._said(f"{reference}, which only containers need, is not pinned: {error.what}.")
+
+    def pinned(self, found: Lock, everything: bool) -> Lock:
+        """A lock with what was pinned; with `everything` without what no image uses. What commands came to is not judged here."""
+        bases, packages = {each.reference: each for each in self._bases}, list(self._packages)
+        debian = self._debian.format(python=found.python)  # Tasks that declare no image run on it, in a container.
+        for base in found.bases:
+            if not everything or base.reference == debian:
+                bases.setdefault(base.reference, base)
+        if not everything:
+            wanted = [each.wanted for each in packages]
+            packages += [each for each in found.packages if each.wanted not in wanted]
+        return replace(found, bases=tuple(bases.values()), packages=tuple(packages))
+
+
+def _left_over(before: Lock, after: Lock) -> Iterator[str]:
+    yield from (each.reference for each in before.bases if each not in after.bases)
+    yield from (str(each.wanted) for each in before.packages if each not in after.packages)
+
+
+def changes(before: Lock, after: Lock) -> Iterator[Change]:
+    """What was added, removed and moved, sorted by name."""
+    found = []
+    if before.python != after.python:
+        found.append(Change(name="Python", old=before.python, new=after.python))
+    old_bases, new_bases = ({each.reference: each.digest.short for each in lock.bases} for lock in (before, after))
+    for name in {**old_bases, **new_bases}:
+        if old_bases.get(name) != new_bases.get(name):
+            found.append(Change(name=name, old=old_bases.get(name, ""), new=new_bases.get(name, "")))
+    old, new = _versions(before), _versions(after)
+    for which in {**old, **new}:
+        lost, won = (sorted(one.get(which, set()) - other.get(which, set())) for one, other in ((old, new), (new, old)))
+        name, python, platform = which
+        if lost or won:
+            found.append(Change(name=name, old=", ".join(lost), new=", ".join(won), python=python, platform=platform))
+    yield from sorted(found, key=lambda each: (each.name, each.python, each.platform))
+
+
+def _versions(lock: Lock) -> dict[tuple[str, str, str], set[str]]:
+    """The versions of each package, which several images may have at several, for each Python and platform."""
+    found: dict[tuple[str, str, str], set[str]] = {}
+    for packages in lock.packages:
+        for wheel in packages.wheels:
+            found.setdefault((wheel.name, packages.python, packages.platform), set()).add(wheel.version)
+    return found
+
+
+def _normalized(name: str) -> str:
+    """A name as indexes compare it (PyPA specifications, "Names and normalization")."""
+    return re.sub(r"[-_.]+", "-", name).lower()
