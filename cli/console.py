@@ -122,7 +122,7 @@ class Console(Listener):
     def started(self, name: str, url: str) -> None:
         """The run has begun."""
         if self._cached and not self._verbose:
-            self.note(f"{self.style('cached', fg='green')}   {', '.join(self._cached)}")
+            self.note(f"{self.style('cached', fg='green')}   {', '.join(dict.fromkeys(self._cached))}")
         self.note(f"{self.style('run', bold=True)}      {name}  {url}")
 
     def output(self, stream: int, data: bytes, seconds: float) -> int:

@@ -117,6 +117,11 @@ class Imager:
         self._publish(built)
         return EnvironmentImage(envs=built.envs, images=built.images, reference=f"{name}:{tag}")
 
+    def put(self, built: BuiltImage, repository: Repository, tag: str) -> None:
+        """Keep an image in a repository, under a tag."""
+        sources = [self.open(RepositoryName.parse(name)) for name in built.places]
+        ImagePublisher(repository, self._stores.cache, sources, self._listener.transferred).push(built.image, tag)
+
     def _publish(self, built: EnvironmentImage) -> None:
         """Publish the records of what was built, so that other machines find it: the image itself goes to the shared cache's repository."""
         write = self._settings.registries.write

@@ -15,13 +15,14 @@ from flyte_build.errors import NotFound, RegistryCorrupt, RegistryError, Registr
 from flyte_build.texts import listed, printable
 
 from .attempts import Call, Finished, Listener, Settings, Stores
+from .deployedplace import bring
 from .deployments import host
 from .deployments.catalogue import Catalogue, Found, chosen
 from .deployments.difference import Change, changes, of_distributions
 from .deployments.document import Document
 from .deployments.naming import Reference, Space
 from .project import Project
-from .running import run_in_worker
+from .running import run_in_container, run_in_worker
 
 if TYPE_CHECKING:
     from flyte_build.runner.spawn import Worker
@@ -99,11 +100,14 @@ class Deployments:
         began, cache, document = monotonic(), self._stores.cache, task.document
         with cache.preparing():
             code = find(cache, document.tree) or extract(cache, self.catalogue.bundle(task.found), settings.budget or Budget())
-            lease = cache.lease([document.tree])
+            call = task.call(inputs, settings, code)
+            call, container, held = bring(call, task.found, document, self.catalogue, self._stores, self._listener)
+            lease = cache.lease([document.tree, *held])
         try:
             if document.kind == "host" and (phrases := host.differences(task.found.release.host, host.describe())):
                 self._listener.said(f"{task.name} was deployed from another interpreter than this one: {', '.join(phrases)}.")
-            call = task.call(inputs, settings, code)
+            if container:
+                return run_in_container(call, self._stores, self._listener, container, began)
             return run_in_worker(call, self._stores, self._listener, spare, began)
         finally:
             lease.release()

@@ -8,7 +8,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from flyte_build.cas.digest import Digest
 from flyte_build.cas.encoding import encode
@@ -29,6 +29,9 @@ from .deployments.release import TREE, Release
 from .deployments.runtime import HOST, by_reference
 from .running import Runner
 from .targets import Target
+
+if TYPE_CHECKING:
+    from .pinnedimage import PinnedImage
 
 _SHOWN = 20
 _FILES = 5
@@ -93,16 +96,20 @@ class Deployer:
         """
         with ExitStack() as held:
             held.enter_context(self._stores.cache.preparing())
-            documents = {document.name: (document, target.runner) for target in targets for document in self._documents(target, dry)}
+            made = [(each, target.runner) for target in targets for each in self._documents(target, dry)]
+            documents = {document.name: (document, runner) for (document, _), runner in made}
+            images = {document.name: image for (document, image), _ in made if image}
             version = self._version([document for document, _ in documents.values()])
             tags = {name: self._space.tag(name, version or "0" * 12) for name in documents}
             if dry:
                 return Deployment({name: self._done(document, version, tags[name], "planned") for name, (document, _) in documents.items()})
             assert version is not None
-            releases = {name: self._release(document, version, runner) for name, (document, runner) in documents.items()}
+            releases = {name: self._release(document, version, runner, images.get(name)) for name, (document, runner) in documents.items()}
             leased = [each for release, manifests in releases.values() for each in self._needed(release, manifests)]
             lease = self._stores.cache.lease(leased)
             held.callback(lease.release)
+            for image in images.values():
+                image.put(self._catalogue.repositories[0])
             before = {name: self._before(release) for name, (release, _) in releases.items()}
             done = {}
             for name, (release, manifests) in releases.items():
@@ -116,7 +123,7 @@ class Deployer:
             runner.finish()
         return Deployment(done)
 
-    def _documents(self, target: Target, dry: bool) -> Iterator[Document]:
+    def _documents(self, target: Target, dry: bool) -> "Iterator[tuple[Document, PinnedImage | None]]":
         preparation, project = target.runner.preparation, target.runner.project
         outcomes = preparation.resolve()
         tree = outcomes[preparation.tree].artifact
@@ -130,19 +137,21 @@ class Deployer:
                     why="No variable at the top level of its module holds it, so it could not be found again.",
                     hint="Declare tasks at the top level of a module.",
                 )
-            environment = {**environment, "image": preparation.image(environment)}
-            yield Document.of(environment, code, self._runtime(environment, dry))
+            image = preparation.image(environment)
+            runtime, built = self._runtime(target.runner, environment["name"], image, dry)
+            yield Document.of({**environment, "image": image}, code, runtime), built
+            if not dry:
+                preparation.pins.save()
 
-    def _runtime(self, environment: Mapping[str, Any], dry: bool) -> Mapping[str, Any]:
-        image = environment["image"]
+    def _runtime(self, runner: Runner, name: str, image: Any, dry: bool) -> "tuple[Mapping[str, Any], PinnedImage | None]":
         if image == "auto":
-            return HOST
+            return HOST, None
         if isinstance(image, str):
-            return by_reference(image, None if dry else self._deployments.open)
-        self._listener.said(
-            f"The image of {environment['name']} is declared, and images are not built yet: its tasks run in the interpreter at hand."
-        )
-        return HOST
+            return by_reference(image, None if dry else self._deployments.open), None
+        from .pinnedimage import PinnedImage
+
+        built = PinnedImage.build(runner, self._settings, self._stores, self._listener, name, image, dry)
+        return (built.runtime, built) if built else ({"kind": "image", "digest": None}, None)
 
     def _version(self, documents: Sequence[Document]) -> str | None:
         """The version that was asked for, or the short digest of all that is deployed; None if that is not known."""
@@ -154,7 +163,9 @@ class Deployer:
             return documents[0].pin.short
         return Digest.of(encode({document.name: document.pin for document in documents})).short
 
-    def _release(self, document: Document, version: str, runner: Runner) -> tuple[Release, tuple[Manifest, Manifest]]:
+    def _release(
+        self, document: Document, version: str, runner: Runner, image: "PinnedImage | None"
+    ) -> tuple[Release, tuple[Manifest, ...]]:
         """The release of a document, as of now; its blobs are in the cache then."""
         cache, preparation = self._stores.cache, runner.preparation
         bundle = preparation.resolve()[preparation.bundle].artifact
@@ -176,8 +187,10 @@ class Deployer:
             host=self._host,
             deployment=document.manifest.descriptor,
             bundle=replace(code.descriptor, annotations={TREE: document.tree}),
+            images=tuple(manifest.descriptor for manifest in image.manifests) if image else (),
+            wheels=image.seen if image else {},
         )
-        return release, (document.manifest, code)
+        return release, (document.manifest, code, *(image.manifests if image else ()))
 
     @cached_property
     def _host(self) -> dict[str, Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +19,7 @@ from flyte_build.texts import listed
 from .graph import FIRST_TIME, Found, Made, Memory, Node, Outcomes, Resolve
 
 if TYPE_CHECKING:
+    from flyte_build.images.pins import Wheel
     from flyte_build.images.recipe import Recipe
 
     from .pinning import Pins
@@ -54,7 +55,7 @@ class EnvironmentNode(Node):
 
     def refusal(self) -> str:
         """Why the image cannot be had as a local environment, as a phrase; "" if it can. May look up what the base is."""
-        return "" if self._known else why_not_local(self.recipe, self._pins())
+        return "" if self._known else why_not_local(self.recipe, lambda: self._pins().python(self.recipe))
 
     @cached_property
     def _known(self) -> Record | None:
@@ -69,8 +70,7 @@ class EnvironmentNode(Node):
         known = self._pins().known()
         locked = known.packages(self.recipe, known.python(self.recipe), here())
         self._seen = known.seen
-        packages = {f"{wheel.name}=={wheel.version}": wheel.digest for wheel in locked.wheels}
-        return {"python": locked.python, "platform": locked.platform, "packages": packages}
+        return environment_inputs(locked.python, locked.platform, locked.wheels)
 
     def look_up(self, memory: Memory, outcomes: Outcomes) -> Found:
         """The environment of what is pinned, or why there is none."""
@@ -109,8 +109,11 @@ class EnvironmentNode(Node):
         return Made(artifact, (artifact,), inputs, difference(last.inputs, inputs) if last else "")
 
 
-def why_not_local(recipe: "Recipe", pins: "Pins") -> str:
-    """Why an image cannot be had as an environment of this machine, as a phrase; "" if it can. What its base is may be looked up."""
+def why_not_local(recipe: "Recipe", python: Callable[[], str]) -> str:
+    """Why an image cannot be had as an environment of this machine, as a phrase; "" if it can.
+
+    `python` gives the minor version of its Python ("": it has none); it is asked last.
+    """
     from flyte_build.images.recipe import Copy
 
     if recipe.executes:
@@ -121,10 +124,32 @@ def why_not_local(recipe: "Recipe", pins: "Pins") -> str:
         return f"it is for {' and '.join(recipe.platforms)}, and this machine is {here()}"
     if recipe.base.kind == "reference" and not recipe.sources:
         return f"what is in {recipe.base.uri} is only in its container"
-    python = pins.python(recipe)
-    if not python:
+    found = python()
+    if not found:
         return f"{recipe.base.uri} has no Python of its own"
-    return "" if python == PYTHON else f"it has Python {python}, and this is {PYTHON}"
+    return "" if found == PYTHON else f"it has Python {found}, and this is {PYTHON}"
+
+
+def environment_inputs(python: str, platform: str, wheels: "Iterable[Wheel]") -> Mapping[str, Value]:
+    """What decides an environment."""
+    packages = {f"{wheel.name}=={wheel.version}": wheel.digest for wheel in wheels}
+    return {"python": python, "platform": platform, "packages": packages}
+
+
+def install(cache: Cache, python: str, wheels: "Sequence[Wheel]", root: str) -> Digest:
+    """The environment of some wheels for this machine, which is there then: its record is kept, and its digest given.
+
+    `root` is what relative paths of wheels are relative to. Raises `ImageBuildError`.
+    """
+    from flyte_build.images.venv import is_complete, make
+
+    inputs = environment_inputs(python, here(), wheels)
+    own = key(EnvironmentNode.kind, EnvironmentNode.format, inputs)
+    artifact = Digest(own)
+    if not is_complete(cache.environment(artifact)):
+        make(cache.environment(artifact), wheels, root)
+    cache.records.add(Record(own, EnvironmentNode.kind, artifact, (artifact,), inputs))
+    return artifact
 
 
 def difference(old: Mapping[str, Any], new: Mapping[str, Any]) -> str:

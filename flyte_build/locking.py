@@ -122,7 +122,7 @@ class _Locking:
             self._base(base.uri)
         python = "" if base.kind == "reference" and is_bare else self._pins.python(recipe)
         platforms = {*(recipe.platforms or (f"linux/{architecture(here())}",))}
-        is_local = not why_not_local(recipe, self._pins)
+        is_local = not why_not_local(recipe, lambda: self._pins.python(recipe))
         if base.kind == "debian":
             self._debian_base(self._debian.format(python=python), only_for_containers=is_local)
         if is_local:

@@ -19,6 +19,7 @@ from flyte_build.cas.registry.manifest import Manifest
 from flyte_build.cas.registry.repository import Repository
 from flyte_build.cas.registry.transfer import Progress, Transfer
 from flyte_build.errors import BlobCorrupt, BlobMissing, FlyteError, NotFound, RegistryCorrupt, RegistryError, RegistryUnreachable
+from flyte_build.images.config import Image
 
 from .document import TYPE, Document
 from .naming import LATEST, Reference, Space, pin_tag, read_tag
@@ -190,6 +191,32 @@ class Catalogue:
         refs = (*fetched.blobs(), tree)
         self._cache.records.add(Record(bundle_key(tree), KIND, fetched.manifest, refs, {"tree": tree}))
         return fetched
+
+    def image(self, found: Found, identity: Digest) -> tuple[Image, list[Repository]]:
+        """The image of what was found whose config has that digest, and the repositories that have its layers. Raises `RegistryCorrupt`.
+
+        Its manifest and its config are on this machine then.
+        """
+        blobs = self._cache.blobs
+        if found.repository is None and not all(blobs.has(each.digest) for each in found.release.images):
+            found = self._published(found.release.pin) or found
+        for each in found.release.images:
+            manifest = Manifest.parse(blobs.read(each.digest)) if blobs.has(each.digest) else None
+            if manifest is None and found.repository is not None:
+                manifest = found.repository.manifest(each.digest)
+            if manifest is None or manifest.config.digest != identity:
+                continue
+            if not blobs.has(identity) and found.repository is not None:
+                with blobs.batch() as batch, batch.writer() as writer:
+                    found.repository.download(manifest.config, writer, lambda count: None)
+                    writer.finish(identity)
+            blobs.put(manifest.data)
+            return Image(manifest, blobs.read(identity)), [found.repository] if found.repository else list(self.repositories)
+        raise RegistryCorrupt(
+            f"The image of {found.release.environment}:{found.release.version} is not there any more",
+            why=f"Its identity is {identity}.",
+            hint="`flyte doctor` lists what is missing.",
+        )
 
     def tree(self, found: Found) -> "Tree":
         """The files of what was found, by name and digest; their bytes are not fetched."""

@@ -87,8 +87,12 @@ def _environment(document: Document) -> _Groups:
     value, runtime, code = document.value, document.value["environment"], document.value["code"]
     image = f"{runtime['uri']}@{runtime['digest']}" if document.kind == "reference" else None
     settings = {"description": value["description"] or None, "depends on": value["depends_on"] or None, "file": code["file"]}
+    built = runtime if document.kind == "image" else {}
+    images = {f"image for {platform}": identity for platform, identity in built.get("platforms", {}).items()}
+    packages = {name: version for wheels in built.get("packages", {}).values() for name, version, *_ in wheels}
     return {
-        ("environment", ""): {"runs in": document.kind, "image": image, "declared image": value["image"]},
+        ("environment", ""): {"runs in": document.kind, "image": image, "declared image": value["image"], **images},
+        ("packages", ""): {"python": built.get("python"), **packages},
         ("settings", ""): {**settings, "import folders": code["roots"], "import folders at the end": code["last"]},
     }
 

@@ -1,14 +1,17 @@
-"""What a deployment's tasks run in, by digest: the interpreter at hand, or an image that exists."""
+"""What a deployment's tasks run in, by digest: the interpreter at hand, an image that exists, or one that was built."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from flyte_build.cas.digest import Digest
 from flyte_build.cas.registry.name import RepositoryName
 from flyte_build.cas.registry.repository import Repository
 from flyte_build.errors import DeploymentError, ReferenceInvalid, StoreError
+from flyte_build.images.pins import Wheel
+
+from .document import canonical
 
 Open = Callable[[RepositoryName], Repository]
 HOST = {"kind": "host"}
@@ -40,6 +43,35 @@ def by_reference(uri: str, open_repository: Open | None) -> dict[str, Any]:
     if manifest is None:
         raise DeploymentError(f"There is no image {name}:{tag}", why=f"{place} does not have it.", hint="Push it first, or mend its name.")
     return {"kind": "reference", "uri": name, "digest": manifest.digest}
+
+
+def of_image(images: Mapping[str, Digest], python: str, packages: Mapping[str, Sequence[Wheel]]) -> dict[str, Any]:
+    """An image that was built: the digest of its config for each platform, and its packages, of which an environment can be made.
+
+    Where a wheel was seen is no part of it.
+    """
+    digests = list(images.values())
+    return {
+        "kind": "image",
+        "digest": digests[0] if len(digests) == 1 else Digest.of(canonical(images)),
+        "platforms": dict(images),
+        "python": python,
+        "packages": {
+            platform: [[wheel.name, wheel.version, wheel.filename, wheel.digest] for wheel in wheels]
+            for platform, wheels in packages.items()
+        },
+    }
+
+
+def wheels_of(runtime: Mapping[str, Any], platform: str, seen: Mapping[str, str]) -> list[Wheel] | None:
+    """The wheels of an image that was built, for a platform, and where they were `seen`, by digest; None if there are none for it."""
+    found = runtime["packages"].get(platform)
+    if found is None:
+        return None
+    return [
+        Wheel(name=name, version=version, url=seen.get(digest, file), digest=Digest.parse(digest), size=0)
+        for name, version, file, digest in found
+    ]
 
 
 def _split(name: str) -> tuple[str, str]:

@@ -1,0 +1,92 @@
+"""What a deployed task runs in, brought to this machine: the local environment of its image, or a container. No sources are needed."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from flyte_build.cas.digest import Digest
+from flyte_build.errors import ImageBuildError
+from flyte_build.images.base import this_platform
+from flyte_build.images.platforms import here
+
+from .attempts import Call, Listener, Stores
+from .deployments.catalogue import Catalogue, Found
+from .deployments.document import Document
+from .deployments.runtime import wheels_of
+
+if TYPE_CHECKING:
+    from .containers import ContainerImage
+
+
+def bring(
+    call: Call, found: Found, document: Document, catalogue: Catalogue, stores: Stores, listener: Listener
+) -> "tuple[Call, ContainerImage | None, list[Digest]]":
+    """The call as it is to be run, the image of its container (None: it runs in a process), and what must not be collected meanwhile.
+
+    The engine that is asked for decides, and the image. Raises `ImageBuildError`, and `EngineUnavailable`.
+    """
+    engine, runtime = call.settings.engine, document.value["environment"]
+    if document.kind == "host":
+        if engine != "docker":
+            return call, None, []
+        raise ImageBuildError(
+            f"{document.name} has no image",
+            why="It was deployed to run in the interpreter at hand.",
+            hint="Deploy it with an image, as in image=flyte.Image.from_debian_base().",
+        )
+    refusal = _refusal(document)
+    wheels = None if refusal else wheels_of(runtime, here(), found.release.wheels)
+    if wheels is None:
+        refusal = refusal or f"it has no packages for {here()}"
+    if engine == "process" and refusal:
+        raise ImageBuildError(
+            f"The image of {document.name} cannot be had as an environment of this machine",
+            why=f"{refusal[:1].upper()}{refusal[1:]}.",
+            hint="Run it in a container: --engine docker (or auto).",
+        )
+    if engine != "docker" and wheels is not None:
+        from flyte_build.images.recipe import Recipe
+
+        from .environments import install
+
+        made = install(stores.cache, runtime["python"], wheels, os.getcwd())
+        variables = Recipe.of(document.value["image"]).env
+        return replace(call, environment=stores.cache.environment(made), variables=variables), None, [made]
+    if engine == "auto":
+        listener.said(f"{document.name} runs in a container: {refusal}.")
+    return call, _container(found, document, catalogue, stores), []
+
+
+def _refusal(document: Document) -> str:
+    """Why the image cannot be an environment of this machine, as a phrase; "" if it can."""
+    runtime = document.value["environment"]
+    if document.kind == "reference":
+        return f"what is in {runtime['uri']} is only in its container"
+    from flyte_build.images.recipe import Recipe
+
+    from .environments import why_not_local
+
+    return why_not_local(Recipe.of(document.value["image"]), lambda: str(runtime["python"]))
+
+
+def _container(found: Found, document: Document, catalogue: Catalogue, stores: Stores) -> "ContainerImage":
+    from flyte_build.images.docker import connect
+    from flyte_build.images.loading import load
+    from flyte_build.images.publishing import LayerSources
+
+    from .containers import ContainerImage, by_digest
+
+    runtime = document.value["environment"]
+    if document.kind == "reference":
+        return by_digest(connect(), runtime["uri"], Digest.parse(runtime["digest"]))
+    identity = runtime["platforms"].get(this_platform())
+    if identity is None:
+        raise ImageBuildError(
+            f"{document.name} has no image for {this_platform()}",
+            why=f"It was deployed for {', '.join(runtime['platforms'])}.",
+            hint='Name more platforms in the image, as in platform=("linux/amd64", "linux/arm64"), and deploy again.',
+        )
+    image, repositories = catalogue.image(found, Digest.parse(identity))
+    return ContainerImage(load(connect(), image.manifest, stores.cache.blobs, LayerSources(stores.cache, repositories).bring))
