@@ -12,7 +12,7 @@ from flyte_build.cas.registry.ledger import Ledger
 from flyte_build.cas.registry.name import RepositoryName
 from flyte_build.cas.registry.repository import Repository
 from flyte_build.cas.registry.transfer import Transfer
-from flyte_build.errors import FlyteError, NotFound, StoreError
+from flyte_build.errors import NotFound, ReferenceInvalid, StoreError
 from flyte_build.images.base import this_platform
 from flyte_build.images.config import Image
 from flyte_build.images.reference import Reference
@@ -56,8 +56,10 @@ def find(text: str, cache: Cache, open_repository: Callable[[RepositoryName], Re
         if text == each.env or (len(digits) >= _SHORTEST and any(digest.hex.startswith(digits) for digest in digests)):
             return each.image, each.why
     try:
+        if not any(sign in text for sign in "/:@"):
+            raise ReferenceInvalid(text, why="It is no environment with an image here, and no reference.")
         reference = Reference.parse(text)
-    except FlyteError as error:
+    except ReferenceInvalid as error:
         raise NotFound(f"There is no image {text}", why=error.why, hint="`flyte get image` lists those that were built here.") from None
     repository = open_repository(reference.name)
     manifest = repository.manifest(reference.digest or reference.tag)
