@@ -107,6 +107,7 @@ class Settings:
     image_base: str
     image_compression: settings.Compression
     image_registry: str
+    builder: str
     network: str = ""
     locked: bool = False
     images: Mapping[str, str] = field(default_factory=dict)
@@ -126,6 +127,7 @@ class Settings:
             "image_base": config[settings.IMAGE_BASE],
             "image_compression": config[settings.COMPRESSION],
             "image_registry": config[settings.REGISTRY],
+            "builder": config[settings.BUILDER],
             "images": config[settings.IMAGE_REFS],
             "locked": config[settings.LOCKED],
         }
