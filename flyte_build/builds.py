@@ -61,7 +61,12 @@ def build_image(
         raise UsageError(f"The image {value!r} is none to be built", hint="Add something to it: image.with_pip_packages(...)")
     recipe = Recipe.of(value)
     with stores.cache.preparing():
-        pins = Pins(root, listener.said, locked=settings.locked or dry, look_up=lambda reference: imager.look_up(reference))
+        pins = Pins(
+            root,
+            listener.said,
+            locked=settings.locked or dry,
+            look_up=lambda reference, with_python: imager.look_up(reference, with_python),
+        )
         imager = Imager(root, settings, stores, listener, pins, force=force, dry=dry)
         built = _build(imager, recipe, [recipe.name or "image"], listener, imager.is_told_where(recipe), dry and not settings.locked)
         if not dry:

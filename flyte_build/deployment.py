@@ -147,7 +147,8 @@ class Deployer:
         if image == "auto":
             return HOST, None
         if isinstance(image, str):
-            return by_reference(image, None if dry else self._deployments.open), None
+            pins = runner.preparation.pins
+            return by_reference(image, None if dry else lambda uri: pins.base(uri).digest), None
         from .pinnedimage import PinnedImage
 
         built = PinnedImage.build(runner, self._settings, self._stores, self._listener, name, image, dry)

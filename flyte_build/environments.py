@@ -14,7 +14,6 @@ from flyte_build.cas.encoding import Value, key
 from flyte_build.cas.records import Record
 from flyte_build.errors import NotLocked
 from flyte_build.images.platforms import PYTHON, architecture, here
-from flyte_build.texts import listed
 
 from .graph import FIRST_TIME, Found, Made, Memory, Node, Outcomes, Resolve
 
@@ -52,6 +51,11 @@ class EnvironmentNode(Node):
         from flyte_build.images.recipe import Recipe
 
         return Recipe.of(self._image)
+
+    @property
+    def variables(self) -> dict[str, str]:
+        """The environment variables of the image. They are the recipe's; a run of what is there needs no more of it."""
+        return dict(pair for step in self._image["steps"] if step["step"] == "env_vars" for pair in step["variables"])
 
     def refusal(self) -> str:
         """Why the image cannot be had as a local environment, as a phrase; "" if it can. May look up what the base is."""
@@ -104,9 +108,13 @@ class EnvironmentNode(Node):
         inputs, last = self.inputs(outcomes), self._cache.records.last(self.label)
         own = key(self.kind, self.format, inputs)
         artifact = Digest(own)
-        make(self._cache.environment(artifact), locked.wheels, self._root)
+        make(self._cache.environment(artifact), locked.wheels, self._root, pins.uv)
         self._cache.records.add_trace(self._base, own, self._seen, _KEPT)
         return Made(artifact, (artifact,), inputs, difference(last.inputs, inputs) if last else "")
+
+    def stop(self) -> None:
+        """End what is resolved or installed."""
+        self._pins().uv.stop()
 
 
 def why_not_local(recipe: "Recipe", python: Callable[[], str]) -> str:
@@ -141,13 +149,14 @@ def install(cache: Cache, python: str, wheels: "Sequence[Wheel]", root: str) -> 
 
     `root` is what relative paths of wheels are relative to. Raises `ImageBuildError`.
     """
+    from flyte_build.images.uv import Uv
     from flyte_build.images.venv import is_complete, make
 
     inputs = environment_inputs(python, here(), wheels)
     own = key(EnvironmentNode.kind, EnvironmentNode.format, inputs)
     artifact = Digest(own)
     if not is_complete(cache.environment(artifact)):
-        make(cache.environment(artifact), wheels, root)
+        make(cache.environment(artifact), wheels, root, Uv())
     cache.records.add(Record(own, EnvironmentNode.kind, artifact, (artifact,), inputs))
     return artifact
 
@@ -160,6 +169,8 @@ def difference(old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
     parts += [f"-{name}=={before[name]}" for name in sorted(before.keys() - now.keys())]
     if old.get("python") != new.get("python"):
         parts.append(f"Python {old.get('python')} -> {new.get('python')}")
+    from .texts import listed
+
     return listed(parts, 8) if parts else "its wheels are other ones"
 
 

@@ -148,6 +148,9 @@ class Node(ABC):
     def make(self, outcomes: Outcomes, resolve: "Resolve") -> Made:
         """Make the artifact; called from any thread. `resolve` is for nodes that are known only now."""
 
+    def stop(self) -> None:  # noqa: B027  # Most nodes do not take long.
+        """End `make`, which goes on in another thread, as soon as that can be: the command is interrupted."""
+
     def usable(self, record: Record) -> bool:
         """Whether what a record refers to is still there."""
         return True
@@ -239,6 +242,10 @@ class Resolver:
                         node, found = making.pop(future)
                         self._finish(node, found, *future.result())
                         sorter.done(node)
+        except BaseException:
+            for node, _ in making.values():
+                node.stop()
+            raise
         finally:
             if pool is not None:
                 pool.shutdown(cancel_futures=True)

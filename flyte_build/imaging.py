@@ -372,7 +372,7 @@ class ImageBuilder:
                 return _OfReference(self._pins.base(self._debian.format(python=python)), platform, self._bases), python
             case "reference":
                 pinned = self._pins.base(recipe.base.uri)
-                return _OfReference(pinned, platform, self._bases), pinned.python
+                return _OfReference(pinned, platform, self._bases), self._pins.python(recipe) if recipe.sources else ""
         executor = self._needed(f"the Dockerfile {recipe.base.file}")
         file = recipe.base.file
         step = key("step", FORMAT, {"dockerfile": self._copier.collect(Copy(file, "/", False)).identity})

@@ -13,7 +13,7 @@ from flyte_build.images.platforms import PYTHON, architecture, here
 from flyte_build.images.recipe import Recipe
 
 from .environments import why_not_local
-from .errors import NotLocked, RegistryError
+from .errors import FlyteError, NotLocked
 from .pinning import Pins
 from .running import Runner
 
@@ -118,11 +118,12 @@ class _Locking:
     def _add(self, recipe: Recipe) -> None:
         base = recipe.base
         is_bare = not recipe.sources and not recipe.steps
-        if base.kind == "reference" and not ("@" in base.uri and is_bare):
-            self._base(base.uri)
-        python = "" if base.kind == "reference" and is_bare else self._pins.python(recipe)
+        if base.kind == "reference":
+            python = "" if "@" in base.uri and is_bare else self._base(base.uri, bool(recipe.sources)).python
+        else:
+            python = self._pins.python(recipe)
         platforms = {*(recipe.platforms or (f"linux/{architecture(here())}",))}
-        is_local = not why_not_local(recipe, lambda: self._pins.python(recipe))
+        is_local = not why_not_local(recipe, lambda: python)
         if base.kind == "debian":
             self._debian_base(self._debian.format(python=python), only_for_containers=is_local)
         if is_local:
@@ -139,8 +140,10 @@ class _Locking:
             elif base.kind != "dockerfile" or self._pins.lock.locked(wanted):
                 self._packages.append(self._pins.packages(recipe, python, platform))
 
-    def _base(self, reference: str) -> None:
-        self._bases.append(self._pins.look_up(reference) if self._upgrade.moves(reference) else self._pins.base(reference))
+    def _base(self, reference: str, with_python: bool) -> PinnedBase:
+        ask = self._pins.look_up if self._upgrade.moves(reference) else self._pins.base
+        self._bases.append(ask(reference, with_python))
+        return self._bases[-1]
 
     def _debian_base(self, reference: str, only_for_containers: bool) -> None:
         """Pin Debian. Where only containers need it, an unreachable registry is no failure: whoever works without them needs none."""
@@ -148,8 +151,8 @@ class _Locking:
             return
         self._tried.add(reference)
         try:
-            self._base(reference)
-        except (NotLocked, RegistryError) as error:
+            self._base(reference, True)
+        except FlyteError as error:
             if not only_for_containers:
                 raise
             if not isinstance(error, NotLocked):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection
+from dataclasses import replace
 from threading import RLock
 
 from flyte_build.cas.digest import Digest
@@ -12,6 +13,7 @@ from flyte_build.images.pins import LockedPackages, PinnedBase, PinnedStep, Want
 from flyte_build.images.platforms import PYTHON
 from flyte_build.images.recipe import Recipe
 from flyte_build.images.requirements import Reading
+from flyte_build.images.uv import Uv
 from flyte_build.texts import listed
 
 _OLDEST = 11  # The minor version of the oldest Python that tasks run with.
@@ -20,12 +22,14 @@ _OLDEST = 11  # The minor version of the oldest Python that tasks run with.
 class Pins:
     """The pins of one project root. Resolves what is missing, says so, and writes flyte.lock; with `locked` it raises `NotLocked` instead.
 
-    `said` is told sentences, and `look_up` says what a reference names now. May be used by several threads.
+    `said` is told sentences, and `look_up` says what a reference names now, and if asked to which Python is in it.
+    May be used by several threads.
     """
 
-    def __init__(self, root: str, said: Callable[[str], None], *, locked: bool, look_up: Callable[[str], PinnedBase]) -> None:
+    def __init__(self, root: str, said: Callable[[str], None], *, locked: bool, look_up: Callable[[str, bool], PinnedBase]) -> None:
         self.root, self.path = root, f"{root}/{NAME}"
         self._said, self.locked, self.look_up = said, locked, look_up
+        self.uv = Uv()
         self._reading = Reading(root)
         self._alone = RLock()
         self._loaded: Lock | None = None
@@ -59,7 +63,7 @@ class Pins:
         if recipe.base.kind == "dockerfile":
             return ""
         if recipe.base.kind == "reference":
-            return self.base(recipe.base.uri).python
+            return self.base(recipe.base.uri, with_python=True).python
         return recipe.base.python or self._of_script(recipe) or self._meant()
 
     def packages(self, recipe: Recipe, python: str, platform: str) -> LockedPackages:
@@ -83,19 +87,24 @@ class Pins:
         from flyte_build.images.resolving import resolve
 
         preferred = [] if upgrade is None else [wheel for wheel in self._preferred(wanted) if wheel.name not in upgrade]
-        found = LockedPackages(wanted=wanted, wheels=resolve(wanted, recipe.sources, self.root, preferred))
+        found = LockedPackages(wanted=wanted, wheels=resolve(wanted, recipe.sources, self.root, self.uv, preferred))
         if self.wanted(recipe, wanted.python, wanted.platform) != wanted:
             raise FileUnstable("Files of requirements changed while they were read", hint="Run the command again.")
         return found
 
-    def base(self, reference: str) -> PinnedBase:
-        """What a reference names. Raises `NotLocked`, and what looking it up raises."""
-        if found := self.lock.base(reference):
+    def base(self, reference: str, with_python: bool = False) -> PinnedBase:
+        """What a reference names, and if need be the Python in it. Raises `NotLocked`, and what looking it up raises."""
+        found = self.lock.base(reference)
+        if found and (found.python or not with_python):
             return found
-        self._refuse(f"the image {reference}")
-        new = self.look_up(reference)
-        self._add(Lock(bases=(new,)), reference)
-        return self.lock.base(reference) or new
+        if found is None:
+            self._refuse(f"the image {reference}")
+            new = self.look_up(reference, with_python)
+        else:  # The digest says which Python it is: nothing is resolved.
+            new = replace(self.look_up(f"{reference.partition('@')[0]}@{found.digest}", True), reference=reference)
+        if new != found and not self.locked:
+            self._add(Lock(bases=(new,)), reference)
+        return new
 
     def step(self, key: str, platform: str) -> PinnedStep | None:
         """What executing something came to, if that is known."""

@@ -93,13 +93,13 @@ class Preparation:
 
         return Pins(self.project.root, self._said, locked=self._locked, look_up=self._look_up)
 
-    def _look_up(self, reference: str) -> "PinnedBase":
+    def _look_up(self, reference: str, with_python: bool) -> "PinnedBase":
         from flyte_build.cas.registry.opening import open_repository
         from flyte_build.cas.registry.patience import Patience
         from flyte_build.images.base import Bases
 
         patience = Patience()
-        return Bases(self.cache, lambda name: open_repository(name, self._counters, patience)).look_up(reference)
+        return Bases(self.cache, lambda name: open_repository(name, self._counters, patience)).look_up(reference, with_python)
 
     def image(self, task: Mapping[str, Any]) -> Any:
         """The image of a task, or of an environment, as a JSON value, with references in the place of names."""

@@ -137,7 +137,7 @@ class Runner:
             made = [artifact for node in needed if (artifact := outcomes[node].artifact)]
             lease = cache.lease([tree, *made])
             if where.environment:
-                call = replace(call, environment=cache.environment(*made), variables=where.environment.recipe.env)
+                call = replace(call, environment=cache.environment(*made), variables=where.environment.variables)
         self.publish()
         settings = self.settings if self.settings.version else replace(self.settings, version=tree.short)
         prepared = replace(call, settings=settings, code=code, tree=tree)

@@ -68,12 +68,16 @@ class Bases:
         self._cache, self._open = cache, open_repository
         self._transfer = Transfer(cache.blobs, Ledger(cache.database), progress)
 
-    def look_up(self, reference: str) -> PinnedBase:
-        """What is behind a reference today. Raises `ImageBuildError` if it is not there, and `RegistryError`."""
+    def look_up(self, reference: str, with_python: bool = True) -> PinnedBase:
+        """What is behind a reference today, and the Python in it, for which its layers are looked through, once.
+
+        Raises `ImageBuildError` if it is not there, and `RegistryError`."""
         found = Reference.parse(reference)
         manifest = self._open(found.name).manifest(found.digest or found.tag)
         if manifest is None:
             raise _absent(found)
+        if not with_python:
+            return PinnedBase(reference=reference, digest=manifest.digest, python="")
         platforms = _platforms(manifest)
         platform = this_platform() if not platforms or this_platform() in platforms else next(iter(platforms))
         pinned = PinnedBase(reference=reference, digest=manifest.digest, python="")

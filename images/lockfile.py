@@ -42,16 +42,23 @@ class Lock:
         """What was resolved for just that."""
         return next((each for each in self.packages if each.wanted == wanted), None)
 
+    def _takes(self, new: PinnedBase) -> bool:
+        """Whether a base is not pinned yet, or just its Python is not known."""
+        old = self.base(new.reference)
+        return old is None or (old.digest == new.digest and not old.python)
+
     def step(self, key: str, platform: str) -> PinnedStep | None:
         """What executing something came to."""
         return next((each for each in self.steps if (each.key, each.platform) == (key, platform)), None)
 
     def adding(self, other: "Lock") -> "Lock":
         """These pins and those of `other` that are not among them; but what was executed again takes the place of what is lost."""
+        taken = [each for each in other.bases if self._takes(each)]
+        completed = [self.base(each.reference) for each in taken]
         return replace(
             self,
             python=self.python or other.python,
-            bases=(*self.bases, *(each for each in other.bases if self.base(each.reference) is None)),
+            bases=(*(each for each in self.bases if each not in completed), *taken),
             packages=(*self.packages, *(each for each in other.packages if self.locked(each.wanted) is None)),
             steps=(*(each for each in self.steps if other.step(each.key, each.platform) is None), *other.steps),
         )

@@ -20,7 +20,7 @@ from .pins import Wanted, Wheel
 from .platforms import GLIBC, MACOS, machine, target
 from .recipe import Source
 from .requirements import arguments
-from .uv import explained, is_about_network, run_uv
+from .uv import Uv, explained, is_about_network
 
 if TYPE_CHECKING:
     from packaging.pylock import Package
@@ -41,13 +41,15 @@ _INSTALLING = frozenset(  # Options that change how packages are installed, and 
 )
 
 
-def resolve(wanted: Wanted, sources: Sequence[Source], root: str, prefer: Iterable[Wheel] = ()) -> tuple[Wheel, ...]:
+def resolve(wanted: Wanted, sources: Sequence[Source], root: str, uv: Uv, prefer: Iterable[Wheel] = ()) -> tuple[Wheel, ...]:
     """The wheels that sources come to, sorted by name; versions that are preferred are kept where they fit.
 
     `root` is the project's root, that paths are relative to. Raises `ImageBuildError`.
     """
+    if built := next(filter(_SOURCES.search, wanted.requirements), ""):
+        raise _without_wheel(built, "", wanted)
     with tempfile.TemporaryDirectory(prefix="flyte-lock-") as folder:
-        resolving = _Resolving(wanted, root, folder)
+        resolving = _Resolving(wanted, root, folder, uv)
         found: dict[str, Wheel] = {}
         for source in sources:
             if source.kind == "uv_project":
@@ -58,8 +60,8 @@ def resolve(wanted: Wanted, sources: Sequence[Source], root: str, prefer: Iterab
 
 
 class _Resolving:
-    def __init__(self, wanted: Wanted, root: str, folder: str) -> None:
-        self._wanted, self._root, self._folder = wanted, root, folder
+    def __init__(self, wanted: Wanted, root: str, folder: str, uv: Uv) -> None:
+        self._wanted, self._root, self._folder, self._uv = wanted, root, folder, uv
 
     def compile(self, sources: Sequence[Source], prefer: Iterable[Wheel], exact: Iterable[Wheel]) -> list[Wheel]:
         """What packages and files come to; those that are `exact` in no other version."""
@@ -79,7 +81,7 @@ class _Resolving:
             *(source.file for source in sources if source.file),
             packages,
         ]
-        self._uv(command, self._root)
+        self._run(command, self._root)
         with open(output, "rb") as file:
             return self._wheels(file.read())
 
@@ -104,7 +106,7 @@ class _Resolving:
             "--no-annotate",
             *words,
         ]
-        return self._wheels(self._uv(command, folder))
+        return self._wheels(self._run(command, folder))
 
     def _write(self, name: str, text: str) -> str:
         path = f"{self._folder}/{name}"
@@ -112,10 +114,10 @@ class _Resolving:
             file.write(text)
         return path
 
-    def _uv(self, command: Sequence[str], folder: str) -> bytes:
-        done = run_uv(command, folder)
+    def _run(self, command: Sequence[str], folder: str) -> bytes:
+        done = self._uv.run(command, folder)
         if done.returncode != 0:
-            raise _refused(self._wanted, explained(done.stderr))
+            raise _refused(self._wanted, explained(done.stderr).replace(f"{self._folder}/packages.txt", "what is declared"))
         return done.stdout
 
     def _wheels(self, text: bytes) -> list[Wheel]:
@@ -220,11 +222,13 @@ def _without_wheel(name: str, version: str, wanted: Wanted) -> ImageBuildError:
     )
 
 
+_SOURCES = re.compile(r"@ *(?:git|hg|svn|bzr)\+")
 _NO_WHEEL = re.compile(r"(?:Because |and )?`?([A-Za-z0-9._-]+?)(?:==([^ ]+))? has no usable wheels|Wheels are required for `([^`]+)`")
 
 
 def _refused(wanted: Wanted, text: str) -> ImageBuildError:
     """The error for what uv explained."""
+    text = text.partition(" Usage: ")[0].removeprefix("No solution found when resolving dependencies").lstrip(": ")
     if without := _NO_WHEEL.search(text):
         return _without_wheel(without[1] or without[3], without[2] or "", wanted)
     if is_about_network(text):

@@ -5,19 +5,18 @@ It comes as a folder, to be mounted or put on PYTHONPATH, and as a layer, for im
 
 from __future__ import annotations
 
-import compileall
 import os
-import py_compile
-import shutil
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
-from flyte_build.cas import tar
-from flyte_build.cas.blobs import Batch
 from flyte_build.cas.cache import Cache
 from flyte_build.cas.digest import Digest
 from flyte_build.cas.encoding import Value, encode
 from flyte_build.cas.faults import storing
-from flyte_build.cas.layer import Compression, Layer, write_layer
+
+if TYPE_CHECKING:
+    from flyte_build.cas.blobs import Batch
+    from flyte_build.cas.layer import Compression, Layer
 
 PLACE = "opt/flyte/runtime"  # In an image.
 _PACKAGE = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
@@ -38,12 +37,16 @@ def _below(folder: str, name: str) -> Iterator[tuple[str, str]]:
             yield f"{name}/{entry.name}", entry.path
 
 
-def layer(batch: Batch, compression: Compression) -> Layer:
+def layer(batch: "Batch", compression: "Compression") -> "Layer":
     """The runtime as a layer."""
+    from flyte_build.cas.layer import write_layer
+
     return write_layer(_blocks(), batch, compression)
 
 
 def _blocks() -> Iterator[bytes]:
+    from flyte_build.cas import tar
+
     for name, path in files():
         with open(path, "rb") as file:
             data = file.read()
@@ -59,6 +62,10 @@ def folder(cache: Cache) -> str:
     states: list[Value] = [_state(name, path) for name, path in found]
     place = f"{cache.runtimes}/{Digest.of(encode(states)).hex}"
     if not os.path.isdir(place):
+        import compileall
+        import py_compile
+        import shutil
+
         temporary = f"{cache.runtimes}/.{os.urandom(8).hex()}"
         with storing("write the runtime"):
             for name, path in found:

@@ -23,18 +23,42 @@ _SHOWN = 1500  # Characters of what it explains.
 _DECIDED = ("VIRTUAL_ENV", "UV_PROJECT_ENVIRONMENT", "UV_PYTHON", "UV_SYSTEM_PYTHON", "UV_TARGET", "UV_PREFIX")  # By our arguments alone.
 
 
-def run_uv(arguments: Sequence[str], folder: str) -> "subprocess.CompletedProcess[bytes]":
-    """Run uv in `folder`, without progress; it ends with this process's interruption. Raises `ImageBuildError` if there is none."""
-    import uv
+class Uv:
+    """Runs uv; `stop`, called from another thread, ends it."""
 
-    try:
-        binary = uv.find_uv_bin()
-    except FileNotFoundError as error:
-        raise ImageBuildError(
-            "There is no uv, which packages are resolved with", why=str(error), hint="`pip install uv` installs it."
-        ) from None
-    environment = _environment(os.environ)
-    return subprocess.run([binary, *arguments], cwd=folder, env=environment, stdin=subprocess.DEVNULL, capture_output=True, check=False)
+    def __init__(self) -> None:
+        self._running: set[subprocess.Popen[bytes]] = set()
+        self._stopped = False
+
+    def run(self, arguments: Sequence[str], folder: str) -> "subprocess.CompletedProcess[bytes]":
+        """Run it in `folder`, without progress, until it ends. Raises `ImageBuildError` if it is not installed."""
+        import uv
+
+        try:
+            binary = uv.find_uv_bin()
+        except FileNotFoundError as error:
+            hint = "`pip install uv` installs it."
+            raise ImageBuildError("There is no uv, which packages are resolved with", why=str(error), hint=hint) from None
+        command, environment = [binary, *arguments], _environment(os.environ)
+        pipe = subprocess.PIPE
+        with subprocess.Popen(command, cwd=folder, env=environment, stdin=subprocess.DEVNULL, stdout=pipe, stderr=pipe) as process:
+            self._running.add(process)
+            try:
+                if self._stopped:
+                    process.kill()
+                output, errors = process.communicate()
+            except BaseException:
+                process.kill()
+                raise
+            finally:
+                self._running.discard(process)
+        return subprocess.CompletedProcess(command, process.returncode, output, errors)
+
+    def stop(self) -> None:
+        """End what runs, and what would be run from now on: nobody waits for it any more."""
+        self._stopped = True
+        for process in tuple(self._running):
+            process.kill()
 
 
 def _environment(variables: Mapping[str, str]) -> dict[str, str]:

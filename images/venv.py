@@ -8,16 +8,19 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import sys
 from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING
 
 from flyte_build.cas.faults import storing
 from flyte_build.cas.lease import locked
 from flyte_build.errors import ImageBuildError
 
-from .pins import Wheel
 from .platforms import PYTHON
+
+if TYPE_CHECKING:
+    from .pins import Wheel
+    from .uv import Uv
 
 
 def python_of(folder: str) -> str:
@@ -45,7 +48,7 @@ def is_complete(folder: str) -> bool:
         return False
 
 
-def make(folder: str, wheels: Iterable[Wheel], root: str) -> None:
+def make(folder: str, wheels: "Iterable[Wheel]", root: str, uv: "Uv") -> None:
     """Make an environment of these wheels, unless another process has just done so. Paths of wheels are relative to `root`.
 
     Raises `ImageBuildError` for a wheel that cannot be had, or is not the one that was locked.
@@ -56,12 +59,12 @@ def make(folder: str, wheels: Iterable[Wheel], root: str) -> None:
         if is_complete(folder):
             return
         _clear(folder)
-        _run(["venv", "--quiet", "--no-project", "--no-config", "--python", _interpreter(), f"{folder}/venv"], root)
+        _run(["venv", "--quiet", "--no-project", "--no-config", "--python", _interpreter(), f"{folder}/venv"], root, uv)
         if packages := "".join(_package(wheel, root) for wheel in wheels):
             with storing("make an environment"), open(f"{folder}/pylock.toml", "w", encoding="utf-8") as file:
                 file.write(f'lock-version = "1.0"\ncreated-by = "flyte-build"\n{packages}')
             command = ["pip", "sync", "--quiet", "--no-build", "--python", python_of(folder), f"{folder}/pylock.toml"]
-            _run(command, root)
+            _run(command, root, uv)
         with storing("make an environment"):
             os.makedirs(f"{_packages(folder)}/__pycache__", exist_ok=True)  # Else the first import would change the folder.
             with open(f"{folder}/complete.new", "w", encoding="ascii") as file:
@@ -85,6 +88,8 @@ def _state(folder: str) -> list[int]:
 
 
 def _clear(folder: str) -> None:
+    import shutil
+
     with storing("remove a broken environment"):
         for name in ("complete", "pylock.toml"):
             if os.path.exists(f"{folder}/{name}"):
@@ -93,7 +98,7 @@ def _clear(folder: str) -> None:
             shutil.rmtree(f"{folder}/venv")
 
 
-def _package(wheel: Wheel, root: str) -> str:
+def _package(wheel: "Wheel", root: str) -> str:
     """A wheel as a package of a pylock.toml (PyPA specifications, "pylock.toml")."""
     url = wheel.url if "://" in wheel.url else f"file://{os.path.join(root, wheel.url)}"
     file = f'{{ url = {_quoted(url)}, hashes = {{ sha256 = "{wheel.digest.hex}" }} }}'
@@ -104,10 +109,10 @@ def _quoted(text: str) -> str:
     return json.dumps(text, ensure_ascii=False)  # Such texts are TOML's, too.
 
 
-def _run(command: list[str], root: str) -> None:
-    from .uv import explained, is_about_network, run_uv
+def _run(command: list[str], root: str, uv: "Uv") -> None:
+    from .uv import explained, is_about_network
 
-    done = run_uv(command, root)
+    done = uv.run(command, root)
     if done.returncode != 0:
         text = explained(done.stderr)
         if "Hash mismatch" in text:

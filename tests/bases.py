@@ -99,15 +99,17 @@ class MadeWheel:
     files: Mapping[str, bytes] = field(default_factory=lambda: {"pkg/__init__.py": b"x = 1\n"})
     tag: str = "py3-none-any"
     scripts: Mapping[str, str] = field(default_factory=dict)
+    requires: Sequence[str] = ()
     record: Mapping[str, str] = field(default_factory=dict)
     executable: frozenset[str] = frozenset()
 
     def write(self, folder: Path) -> Wheel:
         """The wheel in a folder, pinned."""
         info = f"{self.name}-{self.version}.dist-info"
+        needs = "".join(f"Requires-Dist: {each}\n" for each in self.requires)
         files = {
             **self.files,
-            f"{info}/METADATA": f"Metadata-Version: 2.1\nName: {self.name}\nVersion: {self.version}\n".encode(),
+            f"{info}/METADATA": f"Metadata-Version: 2.1\nName: {self.name}\nVersion: {self.version}\n{needs}".encode(),
             f"{info}/WHEEL": f"Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: {self.tag}\n".encode(),
         }
         if self.scripts:

@@ -6,43 +6,22 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from flyte_build.cas.digest import Digest
-from flyte_build.cas.registry.name import RepositoryName
-from flyte_build.cas.registry.repository import Repository
-from flyte_build.errors import DeploymentError, ReferenceInvalid, StoreError
 from flyte_build.images.pins import Wheel
+from flyte_build.images.reference import Reference
 
 from .document import canonical
 
-Open = Callable[[RepositoryName], Repository]
 HOST = {"kind": "host"}
 
 
-def by_reference(uri: str, open_repository: Open | None) -> dict[str, Any]:
-    """The image of that reference: its name, and the digest that the reference or its registry says.
+def by_reference(uri: str, pinned: Callable[[str], Digest] | None) -> dict[str, Any]:
+    """The image of that reference: its name, and the digest that it says itself, or that it is `pinned` to.
 
-    The digest is None if it is not said and nothing may be asked. Raises `DeploymentError` if it cannot be had.
+    The digest is None if it is not said and nothing may be asked. Raises `ReferenceInvalid`, and what `pinned` raises.
     """
-    name, at, digest = uri.partition("@")
-    name, tag = _split(name)
-    if at:
-        try:
-            return {"kind": "reference", "uri": name, "digest": Digest.parse(digest)}
-        except StoreError as error:
-            raise DeploymentError(f"The image {uri!r:.200} names no digest", why=error.why) from None
-    try:
-        place = RepositoryName.parse(name)
-    except ReferenceInvalid as error:
-        raise DeploymentError(
-            f"The image {uri!r:.200} cannot be looked up",
-            why=f"{error.why} Its digest is needed, since a tag may name another image tomorrow.",
-            hint="Write its registry in front (HOST/NAME:TAG), or pin it: NAME@sha256:...",
-        ) from None
-    if open_repository is None:
-        return {"kind": "reference", "uri": name, "digest": None}
-    manifest = open_repository(place).manifest(tag)
-    if manifest is None:
-        raise DeploymentError(f"There is no image {name}:{tag}", why=f"{place} does not have it.", hint="Push it first, or mend its name.")
-    return {"kind": "reference", "uri": name, "digest": manifest.digest}
+    found = Reference.parse(uri)
+    digest = found.digest or (pinned(uri) if pinned else None)
+    return {"kind": "reference", "uri": found.name.text, "digest": digest}
 
 
 def of_image(images: Mapping[str, Digest], python: str, packages: Mapping[str, Sequence[Wheel]]) -> dict[str, Any]:
@@ -72,10 +51,3 @@ def wheels_of(runtime: Mapping[str, Any], platform: str, seen: Mapping[str, str]
         Wheel(name=name, version=version, url=seen.get(digest, file), digest=Digest.parse(digest), size=0)
         for name, version, file, digest in found
     ]
-
-
-def _split(name: str) -> tuple[str, str]:
-    """A reference's name and its tag; `latest` if it has none."""
-    folder, slash, last = name.rpartition("/")
-    last, _, tag = last.partition(":")
-    return f"{folder}{slash}{last}", tag or "latest"

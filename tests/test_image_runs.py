@@ -1,0 +1,200 @@
+"""Tasks of declared images: in local environments where that can be, in containers where it must, deployed without their sources."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.bases import MadeWheel, push_image, real_layer  # noqa: F401  # A fixture.
+from tests.command import Shell
+from tests.engines import Engine, docker_engine
+from tests.registries import Server, serve
+
+TASKS = """
+import os, subprocess, sys
+import flyte
+
+debian = flyte.Image.from_debian_base()
+packages = debian.with_pip_packages("made-up", index_url="{index}").with_env_vars({{"COLOUR": "red"}})
+light = flyte.TaskEnvironment(name="light", image=packages)
+heavy = flyte.TaskEnvironment(
+    name="heavy",
+    image=packages.with_commands(["python3 -c 'import made_up; print(made_up.VALUE)' > /colour", "printf %s $COLOUR >> /colour"])
+    .with_source_file("data.txt", "/etc/data.txt")
+    .with_workdir("/srv"),
+)
+bare = flyte.TaskEnvironment(name="bare", image="{base}")
+plain = flyte.TaskEnvironment(name="plain")
+
+def describe() -> dict[str, str]:
+    return {{"python": sys.executable, "colour": os.environ.get("COLOUR", "")}}
+
+@light.task
+def hello() -> dict[str, str]:
+    import made_up
+    return {{**describe(), "value": made_up.VALUE}}
+
+@heavy.task
+def cooked() -> dict[str, str]:
+    import made_up
+    with open("/colour") as colour, open("/etc/data.txt") as data:
+        return {{**describe(), "value": made_up.VALUE, "file": colour.read(), "data": data.read()}}
+
+@bare.task
+def where() -> dict[str, str]:
+    return describe()
+
+@plain.task
+def here() -> dict[str, str]:
+    return describe()
+"""
+
+
+@pytest.fixture(scope="module")
+def engine() -> Iterator[Engine]:
+    """A Docker Engine."""
+    with docker_engine() as host:
+        yield Engine(host)
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A registry."""
+    with serve(tmp_path_factory.mktemp("registry")) as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def base(server: Server, real_layer: Path) -> str:  # noqa: F811  # The fixture that is imported.
+    """The reference of a base with Debian's Python."""
+    name = server.repository("debian")
+    push_image(name, [real_layer], media_type="application/vnd.oci.image.layer.v1.tar+gzip")
+    return f"{name}:latest"
+
+
+@pytest.fixture
+def shell(engine: Engine, base: str, tmp_path: Path) -> Shell:
+    """A project with such tasks, and its own index of packages."""
+    folder, index = tmp_path / "project", tmp_path / "index/made-up"
+    folder.mkdir()
+    index.mkdir(parents=True)
+    wheel = MadeWheel("made_up", "1.0", {"made_up/__init__.py": b"VALUE = 'made up'\n"}).write(index)
+    link = f'<a href="{wheel.filename}#sha256={wheel.digest.hex}">{wheel.filename}</a>'
+    (index / "index.html").write_text(f"<!DOCTYPE html><html><body>{link}</body></html>")
+    (folder / "tasks.py").write_text(TASKS.format(index=index.parent.as_uri(), base=base))
+    (folder / "data.txt").write_text("some data")
+    return Shell(folder, tmp_path / "home", {"DOCKER_HOST": engine.host, "FLYTE_IMAGE_BASE": base})
+
+
+COOKED = {"python": "/usr/bin/python3", "colour": "red", "value": "made up", "file": "made up\nred", "data": "some data"}
+
+
+def test_packages_alone_are_a_local_environment(shell: Shell) -> None:
+    """No base is fetched for it, and a second run makes nothing."""
+    first = shell.json("run", "tasks.py", "hello", env={"FLYTE_IMAGE_BASE": "127.0.0.1:1/nowhere"})
+    assert first["outputs"]["o0"]["value"] == "made up" and first["outputs"]["o0"]["colour"] == "red"
+    assert "/environments/" in first["outputs"]["o0"]["python"]
+    again = shell.json("run", "--locked", "tasks.py", "hello")
+    assert {node["state"] for node in again["prepared"]} == {"cached"} and again["outputs"] == first["outputs"]
+
+
+def test_the_same_task_runs_in_a_container_of_the_same_packages(shell: Shell) -> None:
+    """With `--engine docker`; the second time nothing is made and nobody is asked."""
+    found = shell.json("run", "--engine", "docker", "tasks.py", "hello")["outputs"]["o0"]
+    assert found == {"python": "/usr/bin/python3", "colour": "red", "value": "made up"}
+    again = shell.json("run", "--engine", "docker", "--locked", "tasks.py", "hello")
+    assert {node["state"] for node in again["prepared"]} == {"cached"} and again["counters"]["requests"] == 0
+
+
+def test_what_executes_runs_in_a_container_by_itself(shell: Shell) -> None:
+    """The engine `auto` says why; commands see packages and variables; what came of them is pinned, and not done again."""
+    done = shell("-of", "json", "run", "tasks.py", "cooked")
+    assert '"file": "made up\\nred"' in done.stdout
+    assert "heavy runs in a container: it runs python3 -c" in done.stderr
+    assert "[[step]]" in (shell.project / "flyte.lock").read_text()
+    again = shell.json("run", "--locked", "tasks.py", "cooked")
+    assert again["outputs"]["o0"] == COOKED and {node["state"] for node in again["prepared"]} == {"cached"}
+
+
+def test_a_command_that_fails_shows_its_last_words(shell: Shell) -> None:
+    """And leaves no container."""
+    tasks = shell.project / "tasks.py"
+    tasks.write_text(tasks.read_text().replace("printf %s $COLOUR >> /colour", "echo oh dear; exit 7"))
+    errors = shell("run", "tasks.py", "cooked", exit_code=3).stderr
+    assert "failed with exit code 7" in errors and "oh dear" in errors
+    assert Engine(shell.variables["DOCKER_HOST"]).containers("label=flyte.build") == []
+
+
+def test_a_process_cannot_have_what_is_in_a_container_only(shell: Shell) -> None:
+    """The error says why, and what to do; without an engine it names the step that needs one."""
+    for task, why in (("cooked", "It runs python3 -c"), ("where", "is only in its container")):
+        errors = shell("run", "--engine", "process", "tasks.py", task, exit_code=3).stderr
+        assert why in errors and "--engine docker" in errors
+    nowhere = {"DOCKER_HOST": "unix:///nowhere/docker.sock"}
+    assert "needs something to be executed: python3 -c" in shell("run", "tasks.py", "cooked", exit_code=3, env=nowhere).stderr
+
+
+def test_a_reference_is_pinned(shell: Shell, base: str, server: Server, real_layer: Path) -> None:  # noqa: F811  # The same fixture.
+    """A tag that moves changes nothing, until the lock is upgraded."""
+    moving = server.repository("moving")
+    push_image(moving, [real_layer], media_type="application/vnd.oci.image.layer.v1.tar+gzip")
+    tasks = shell.project / "tasks.py"
+    tasks.write_text(tasks.read_text().replace(base, moving))
+    assert shell.json("run", "tasks.py", "where")["outputs"]["o0"]["colour"] == ""
+    settings = {"Env": ["PATH=/usr/bin", "COLOUR=green"]}
+    push_image(moving, [real_layer], media_type="application/vnd.oci.image.layer.v1.tar+gzip", settings=settings)
+    assert shell.json("run", "tasks.py", "where")["outputs"]["o0"]["colour"] == ""
+    shell("lock", "--upgrade", moving)
+    assert shell.json("run", "tasks.py", "where")["outputs"]["o0"]["colour"] == "green"
+
+
+def test_a_task_without_an_image_stays_where_it_is(shell: Shell) -> None:
+    """In this interpreter; in a container, if one is asked for, on Debian."""
+    here = shell.json("run", "tasks.py", "here")["outputs"]["o0"]["python"]
+    assert os.path.dirname(here) == os.path.dirname(sys.executable)
+    assert not (shell.project / "flyte.lock").exists()
+    assert shell.json("run", "--engine", "docker", "tasks.py", "here")["outputs"]["o0"]["python"] == "/usr/bin/python3"
+
+
+def test_deployed_tasks_need_no_sources(shell: Shell, server: Server, tmp_path: Path) -> None:
+    """On another machine: in the image's local environment, in a container if that is asked for, or needed."""
+    shell.variables["FLYTE_REGISTRY"] = server.repository("team/project")
+    deployed = shell.json("deploy", "--all", "tasks.py")["deployments"]
+    kinds = {each["env"]: each["tasks"][0]["environment"]["kind"] for each in deployed}
+    assert kinds == {"light": "image", "heavy": "image", "bare": "reference", "plain": "host"}
+    assert {each["state"] for each in shell.json("deploy", "--locked", "--all", "tasks.py")["deployments"]} == {"unchanged"}
+
+    other = Shell(tmp_path / "elsewhere", tmp_path / "other", {**shell.variables, "FLYTE_IMAGE_BASE": "127.0.0.1:1/nowhere"})
+    other.project.mkdir()
+    light = other.json("run", "deployed-task", "light.hello")["outputs"]["o0"]
+    assert light["value"] == "made up" and light["colour"] == "red" and "/environments/" in light["python"]
+    contained = other.json("run", "--engine", "docker", "deployed-task", "light.hello")["outputs"]["o0"]
+    assert contained == {"python": "/usr/bin/python3", "colour": "red", "value": "made up"}
+    assert other.json("run", "deployed-task", "heavy.cooked")["outputs"]["o0"] == COOKED
+    assert other.json("run", "deployed-task", "bare.where")["outputs"]["o0"]["python"] == "/usr/bin/python3"
+    assert "has no image" in other("run", "--engine", "docker", "deployed-task", "plain.here", exit_code=3).stderr
+    other("doctor")
+
+
+def test_a_deployed_image_is_the_same_for_the_same_lock(shell: Shell, server: Server, tmp_path: Path) -> None:
+    """On a machine that has only the files and flyte.lock, and that builds it anew."""
+    shell.variables["FLYTE_REGISTRY"] = server.repository("one")
+    (first,) = shell.json("deploy", "tasks.py", "light")["deployments"]
+    other = Shell(shell.project, tmp_path / "other", {**shell.variables, "FLYTE_REGISTRY": server.repository("two")})
+    (second,) = other.json("deploy", "--locked", "tasks.py", "light")["deployments"]
+    assert (second["digest"], second["state"]) == (first["digest"], "created")
+
+
+def test_the_difference_names_packages(shell: Shell, server: Server) -> None:
+    """And the image."""
+    shell.variables["FLYTE_REGISTRY"] = server.repository("compared")
+    shell("deploy", "--version", "v1", "tasks.py", "light")
+    tasks = shell.project / "tasks.py"
+    tasks.write_text(tasks.read_text().replace("image=packages)", 'image=debian.with_env_vars({"COLOUR": "red"}))'))
+    shell("deploy", "--version", "v2", "tasks.py", "light")
+    said = shell("diff", "light:v1", "light:v2").stdout
+    assert "image for linux/" in said and "made-up" in said
