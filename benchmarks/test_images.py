@@ -1,0 +1,245 @@
+"""Images: is one there, one package more, a first build, composing; against uv and `docker build`, in one run.
+
+The packages come from an index and the base from Debian, once; no timing includes a download.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import statistics
+import subprocess
+import sys
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pytest_benchmark.fixture import BenchmarkFixture
+
+from benchmarks.conftest import FLYTE, forget, paired, report
+from flyte_build.cas.cache import Cache
+from flyte_build.cas.counters import Counters
+from flyte_build.cas.registry.ledger import Ledger
+from flyte_build.cas.registry.name import RepositoryName
+from flyte_build.cas.registry.opening import open_repository
+from flyte_build.cas.registry.patience import Patience
+from flyte_build.cas.registry.transfer import Transfer
+from flyte_build.images.base import Bases, this_platform
+from flyte_build.images.compose import compose
+from flyte_build.images.config import Image
+from flyte_build.images.fetching import Fetcher
+from flyte_build.images.pins import PinnedBase, Wheel
+from flyte_build.images.publishing import ImagePublisher
+from flyte_build.images.recipe import Recipe
+from flyte_build.imaging import BuiltImage, ImageBuilder
+from flyte_build.pinning import Pins
+from tests.bases import push_image, rootfs
+from tests.conftest import make_bundle, write_files
+from tests.needs import need
+from tests.registries import Server, serve
+
+ROUNDS = 3
+PYTHON = f"{sys.version_info[0]}.{sys.version_info[1]}"
+PACKAGES = (
+    *("numpy", "pandas", "scipy", "scikit-learn", "pillow", "sqlalchemy", "pydantic", "httpx", "requests"),
+    *("rich", "jinja2", "pyyaml", "attrs", "tqdm"),
+)
+MORE = "more-itertools"
+FILE = """import flyte
+
+image = flyte.Image.from_debian_base().with_pip_packages({packages})
+env = flyte.TaskEnvironment(name="bench", image=image)
+
+
+@env.task
+def task() -> int:
+    return 1
+"""
+DOCKERFILE = """FROM {base}
+COPY wheels /wheels
+COPY {requirements} /requirements.txt
+RUN python3 /wheels/pip.whl/pip install --break-system-packages --no-index --no-deps --find-links /wheels -r /requirements.txt
+"""
+
+
+@dataclass
+class Setting:
+    """A project with pinned packages, a cache with their wheels, a base in a registry."""
+
+    folder: Path
+    registry: Server
+    cache: Cache
+    base: PinnedBase
+    counters: Counters
+
+    def open(self, name: RepositoryName) -> object:
+        return open_repository(name, self.counters, Patience())
+
+    def recipe(self, *packages: str) -> Recipe:
+        step = {"step": "pip_packages", "packages": list(packages)}
+        return Recipe.of({"base": {"step": "reference", "uri": self.base.reference}, "steps": [step]})
+
+    def pins(self, locked: bool = True) -> Pins:
+        return Pins(str(self.folder), print, locked=locked, look_up=lambda reference: self.base)
+
+    def wheels(self, *packages: str) -> tuple[Wheel, ...]:
+        return self.pins(False).packages(self.recipe(*packages), PYTHON, this_platform()).wheels
+
+    def build(self, *packages: str, remake: bool = False) -> BuiltImage:
+        bases = Bases(self.cache, self.open)  # type: ignore[arg-type]  # It opens repositories.
+        root, pins = str(self.folder), self.pins()
+        builder = ImageBuilder(root, self.cache, self.counters, pins, bases, self.open, debian="", remake=remake)  # type: ignore[arg-type]  # As above.
+        with self.cache.preparing():
+            built = builder.build(self.recipe(*packages), this_platform(), "bench")
+        assert built is not None
+        return built
+
+
+@pytest.fixture(scope="module")
+def setting(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Setting]:
+    """About 30 packages, pure and binary ones, whose wheels are here."""
+    folder = tmp_path_factory.mktemp("images")
+    with serve(folder / "registry") as server:
+        name = server.repository("bench/base")
+        manifest = push_image(name, [rootfs()])
+        counters = Counters()
+        cache = Cache(str(folder / "home/cache"), counters, print)
+        base = PinnedBase(reference=f"{name}:latest", digest=manifest.digest, python=PYTHON)
+        here = Setting(folder / "project", server, cache, base, counters)
+        here.folder.mkdir()
+        wheels = {wheel.digest: wheel for each in (PACKAGES, (*PACKAGES, MORE)) for wheel in here.wheels(*each)}
+        Fetcher(str(here.folder), cache.blobs, counters).fetch(list(wheels.values()))
+        here.pins(False).base(base.reference)
+        here.build()
+        yield here
+        cache.database.close()
+    forget(folder)
+
+
+def seconds(call: Callable[[], object]) -> float:
+    """The seconds that a call takes."""
+    began = time.perf_counter()
+    call()
+    return time.perf_counter() - began
+
+
+def test_is_it_there(benchmark: BenchmarkFixture, setting: Setting) -> None:
+    """Whether the image is there, inside the process: flyte.lock is read, and one record."""
+    setting.build(*PACKAGES)
+    before = setting.counters.snapshot()["requests"]
+    times = [seconds(lambda: setting.build(*PACKAGES)) for _ in range(50)]
+    assert setting.counters.snapshot()["requests"] == before
+    benchmark.pedantic(lambda: setting.build(*PACKAGES), rounds=5)
+    report("is the image there, ms", 1000 * statistics.median(times), "at most 5", "no request; flyte.lock parsed each time")
+
+
+def test_first_build_against_uv(benchmark: BenchmarkFixture, setting: Setting) -> None:
+    """All layers made anew, against `uv pip install` that copies the same packages from its warm cache into a fresh folder."""
+    wheels = setting.wheels(*PACKAGES)
+    folder = setting.folder / "uv"
+    folder.mkdir()
+    lines = [f"{wheel.name}=={wheel.version}" for wheel in wheels]
+    (folder / "requirements.txt").write_text("\n".join(lines))
+    uv = os.path.join(os.path.dirname(sys.executable), "uv")
+    install = [uv, "pip", "install", "--quiet", "--no-deps", "--python-version", PYTHON, "--link-mode", "copy"]
+    command = [*install, "--target", "out", "-r", "requirements.txt"]
+    environment = {**os.environ, "UV_CACHE_DIR": str(folder / "cache")}
+
+    def theirs() -> None:
+        shutil.rmtree(folder / "out", ignore_errors=True)
+        subprocess.run(command, cwd=folder, env=environment, check=True)
+
+    theirs()
+    removing = seconds(lambda: shutil.rmtree(folder / "out"))
+    ours, base = paired(lambda: setting.build(*PACKAGES, remake=True), theirs, ROUNDS)
+    base -= removing
+    benchmark.pedantic(lambda: None)
+    benchmark.extra_info["ratio"] = ours / base
+    size = sum(wheel.size for wheel in wheels) / 1e6
+    report(
+        f"first build of {len(wheels)} wheels to uv pip install", ours / base, "at most 2", f"{ours:.2f} s to {base:.2f} s, {size:.0f} MB"
+    )
+
+
+def test_one_package_more_against_docker(benchmark: BenchmarkFixture, setting: Setting) -> None:
+    """The whole command `flyte build --push`, against `docker build` with its cache warm and the wheels at hand; nothing else changed."""
+    need("docker")
+    context, wheels = setting.folder / "docker", setting.wheels(*PACKAGES, MORE)
+    (context / "wheels").mkdir(parents=True)
+    for wheel in wheels:
+        shutil.copy(setting.cache.blobs.path(wheel.digest), context / "wheels" / wheel.filename)
+    (pip,) = (each for each in setting.wheels("pip") if each.name == "pip")
+    Fetcher(str(setting.folder), setting.cache.blobs, setting.counters).fetch([pip])
+    shutil.copy(setting.cache.blobs.path(pip.digest), context / "wheels" / "pip.whl")
+    few = {wheel.name for wheel in setting.wheels(*PACKAGES)}
+    names = [f"{wheel.name}=={wheel.version}" for wheel in wheels]
+    (context / "few").write_text("\n".join(name for name in names if name.partition("==")[0] in few))
+    base = setting.base.reference
+    theirs, ours = [], []
+    for at in range(ROUNDS):
+        subprocess.run(["docker", "build", "--quiet", "--file", "-", "."], cwd=context, **_dockerfile(base, "few"))
+        (context / f"more{at}").write_text("\n".join([*names, f"# {at}"]))  # Another text each time: it is never in the cache.
+        command, options = ["docker", "build", "--quiet", "--file", "-", "."], _dockerfile(base, f"more{at}")
+        theirs.append(seconds(partial(subprocess.run, command, cwd=context, **options)))
+        ours.append(_added(setting, at))
+    benchmark.pedantic(lambda: None)
+    one, other = statistics.median(seconds for seconds, _ in ours), statistics.median(theirs)
+    sent = max(sent for _, sent in ours)
+    benchmark.extra_info["ratio"] = other / one
+    detail = f"{other:.2f} s to {one:.2f} s; {sent / 1e3:.0f} kB sent"
+    report("docker build to ours, one package more", other / one, "at least 5", detail)
+
+
+def _dockerfile(base: str, requirements: str) -> dict[str, Any]:
+    text = DOCKERFILE.format(base=base, requirements=requirements)
+    return {"input": text, "text": True, "check": True, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+
+
+def _added(setting: Setting, at: int) -> tuple[float, int]:
+    """The seconds of a command that builds and pushes an image with one package more than was pushed before, and the bytes sent."""
+    import json
+
+    place = setting.registry.repository(f"bench/{uuid.uuid4().hex}")
+    home = setting.folder / f"home{at}"
+    environment = {**os.environ, "FLYTE_HOME": str(home), "FLYTE_IMAGE_BASE": setting.base.reference}
+    command = [FLYTE, "-of", "json", "build", "--push", "--registry", place, "bench.py"]
+    shutil.copytree(setting.folder.parent / "home", home)
+
+    def build(*packages: str) -> int:
+        (setting.folder / "bench.py").write_text(FILE.format(packages=", ".join(map(repr, packages))))
+        done = subprocess.run(command, cwd=setting.folder, env=environment, check=True, capture_output=True)
+        return int(json.loads(done.stdout)["counters"]["bytes_sent"])
+
+    build(*PACKAGES)
+    sent = 0
+
+    def added() -> None:
+        nonlocal sent
+        sent = build(*PACKAGES, MORE)
+
+    taken = seconds(added)
+    forget(home)
+    return taken, sent
+
+
+def test_composing(benchmark: BenchmarkFixture, setting: Setting, tmp_path: Path) -> None:
+    """An image and a bundle composed, and the result pushed to a registry on this machine that has the layers of both."""
+    name = setting.registry.repository(f"bench/{uuid.uuid4().hex}")
+    repository = open_repository(RepositoryName.parse(name), setting.counters, Patience())
+    image = setting.build(*PACKAGES).image
+    base = open_repository(RepositoryName.parse(setting.base.reference.rpartition(":")[0]), Counters(), Patience())
+    publisher = ImagePublisher(repository, setting.cache, [base])
+    publisher.push(image)
+    times = []
+    for at in range(10):
+        write_files(tmp_path / f"project{at}", {"a.py": os.urandom(1 << 20), "b.py": b"%d" % at})
+        bundle = Image.read(make_bundle(setting.cache, tmp_path / f"project{at}").manifest, setting.cache.blobs)
+        Transfer(setting.cache.blobs, Ledger(setting.cache.database)).push(bundle.manifest, repository)
+        times.append(seconds(lambda at=at, bundle=bundle: publisher.push(compose(image, [bundle]), f"composed-{at}")))  # type: ignore[misc]  # No lambda with a default is inferred.
+    benchmark.pedantic(lambda: None)
+    report("composing with its pushes, ms", 1000 * statistics.median(times), "at most 100", "a config and a manifest are sent")
