@@ -85,7 +85,7 @@ class Setting:
         return Recipe.of({"base": {"step": "reference", "uri": self.base.reference}, "steps": [step]})
 
     def pins(self, locked: bool = True) -> Pins:
-        return Pins(str(self.folder), print, locked=locked, look_up=lambda reference: self.base)
+        return Pins(str(self.folder), print, locked=locked, look_up=lambda reference, with_python: self.base)
 
     def wheels(self, *packages: str) -> tuple[Wheel, ...]:
         return self.pins(False).packages(self.recipe(*packages), PYTHON, this_platform()).wheels
