@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from flyte_build.attempts import Settings, Stores
-from flyte_build.errors import EngineUnavailable, UsageError
+from flyte_build.errors import UsageError
 from flyte_build.housekeeping import start_if_due
 from flyte_build.project import locate
 from flyte_build.running import Runner
@@ -29,8 +29,7 @@ if TYPE_CHECKING:
 @click.option(
     "--builder",
     type=click.Choice(["native", "docker"]),
-    default="native",
-    help="How to build: natively, with Docker only for what must be executed; or all of it with Docker.",
+    help="How to build: natively, with Docker only for what must be executed; or packages with Docker, too (setting: image.builder).",
 )
 @click.option("--explain", is_flag=True, help="Only say what would be made, and why. Nothing is made.")
 @click.option("--force", is_flag=True, help="Make all layers anew, although they are there.")
@@ -46,7 +45,7 @@ def build(
     console: Console,
     /,
     push: bool,
-    builder: str,
+    builder: str | None,
     explain: bool,
     force: bool,
     locked: bool,
@@ -67,13 +66,11 @@ def build(
         raise UsageError("ENV_VARIABLE is given together with --all or -r", hint="Leave one of them out.")
     if os.path.isdir(file) != recursive:
         raise UsageError(f"{file} is {'a' if os.path.isdir(file) else 'no'} folder", hint="`-r` takes a folder; without it, name a file.")
-    if builder == "docker":
-        raise EngineUnavailable("Images are not built with Docker alone yet", hint="Leave out `--builder docker`.")
     files = task_files(os.path.realpath(file)) if recursive else [file]
     projects = [locate(each, root_dir) for each in files]
     stores = Stores(console)
     config = with_registries(console.configuration(projects[0].root if projects else os.path.realpath(file)), **registries)
-    settings = Settings.configured(config, version="-", locked=locked)
+    settings = Settings.configured(config, version="-", locked=locked, builder=builder)
     click.get_current_context().call_on_close(lambda: start_if_due(stores.cache, config))
     runners = [Runner(project, settings, stores, console, dry=explain) for project in projects]
     targets: list[Target] = once_each(choose(runner, env_variable, everything or recursive) for runner in runners)

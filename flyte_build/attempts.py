@@ -107,6 +107,7 @@ class Settings:
     image_base: str
     image_compression: settings.Compression
     image_registry: str
+    builder: str
     network: str = ""
     locked: bool = False
     images: Mapping[str, str] = field(default_factory=dict)
@@ -126,6 +127,7 @@ class Settings:
             "image_base": config[settings.IMAGE_BASE],
             "image_compression": config[settings.COMPRESSION],
             "image_registry": config[settings.REGISTRY],
+            "builder": config[settings.BUILDER],
             "images": config[settings.IMAGE_REFS],
             "locked": config[settings.LOCKED],
         }
@@ -362,6 +364,10 @@ def _say_what_differs(engine: "Engine", call: Call, listener: Listener) -> None:
     unused = [name for name in sorted({*task["options"], *call.settings.options}) if name not in engine.acts_on]
     if task["timeout"] and "timeout" not in engine.acts_on:
         unused.append("timeout")
+    if isinstance(task["image"], Mapping):
+        from flyte_build.images.recipe import not_acted_on
+
+        unused += not_acted_on(task["image"])
     if unused:
         listener.said(f"The {engine.name} engine does not act on: {', '.join(unused)}.")
     if task["image"] not in ("auto", None) and engine.name == "process" and not call.environment:

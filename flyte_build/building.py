@@ -101,8 +101,12 @@ class Imager:
     def build(self, recipe: Recipe, envs: Sequence[str]) -> EnvironmentImage:
         """The image of a recipe for all of its platforms; without images if it would have to be made, and this is dry."""
         built = {}
+        if self._settings.builder == "docker":
+            recipe = recipe.executing()
         for platform in recipe.platforms or (this_platform(),):
-            found = self._builder.build(recipe, platform, f"{self._root} {envs[0]}")
+            found = self._builder.build(
+                recipe.executing() if self._settings.builder == "docker" else recipe, platform, f"{self._root} {envs[0]}"
+            )
             if found is None:
                 return EnvironmentImage(envs=tuple(envs))
             built[platform] = found

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 from flyte_build.cas.cache import Cache
 from flyte_build.cas.counters import Counters
@@ -23,11 +23,11 @@ from flyte_build.errors import EngineUnavailable, ImageBuildError, NotLocked
 from flyte_build.images.base import Base, Bases, Open
 from flyte_build.images.build import FORMAT, Part, Plan
 from flyte_build.images.config import Image
-from flyte_build.images.executing import describe
+from flyte_build.images.executing import context_of, describe
 from flyte_build.images.fetching import Fetcher
 from flyte_build.images.files import Copied, Copier
 from flyte_build.images.loading import Fetch
-from flyte_build.images.pins import LockedPackages, PinnedBase, PinnedStep
+from flyte_build.images.pins import LockedPackages, PinnedBase, PinnedStep, Wanted
 from flyte_build.images.publishing import LayerSources
 from flyte_build.images.recipe import Copy, Execute, Packages, Recipe
 
@@ -49,6 +49,9 @@ class Pinned(Protocol):
 
     def packages(self, recipe: Recipe, python: str, platform: str) -> LockedPackages:
         """The locked packages of an image."""
+
+    def wanted(self, recipe: Recipe, python: str, platform: str) -> Wanted:
+        """What is asked for, for a Python and a platform."""
 
     def base(self, reference: str) -> PinnedBase:
         """What a reference names."""
@@ -320,7 +323,7 @@ class ImageBuilder:
         begun: Callable[[Node, str], None] = lambda node, why: None,
         progress: Callable[[int, int], None] = lambda done, total: None,
     ) -> None:
-        self._cache, self._pins, self._bases, self._executor, self._said = cache, pins, bases, executor, said
+        self._root, self._cache, self._pins, self._bases, self._executor, self._said = root, cache, pins, bases, executor, said
         self._debian, self._compression, self._open = debian, compression, open_repository
         self._copier = Copier(root, cache.index, counters)
         self._fetcher = Fetcher(root, cache.blobs, counters, progress)
@@ -375,7 +378,8 @@ class ImageBuilder:
                 return _OfReference(pinned, platform, self._bases), self._pins.python(recipe) if recipe.sources else ""
         executor = self._needed(f"the Dockerfile {recipe.base.file}")
         file = recipe.base.file
-        step = key("step", FORMAT, {"dockerfile": self._copier.collect(Copy(file, "/", False)).identity})
+        context = context_of(os.path.join(self._root, file))
+        step = key("step", FORMAT, {"dockerfile": os.path.basename(file), "context": context})
         name, label = f"the Dockerfile {file}", _numbered(label, platform, -1)
         node = _StepNode(name, label, step, platform, self._pins, lambda: executor.build(file, platform), self._cache)
         image = self._resolve(node, nodes, places)
@@ -398,6 +402,9 @@ class ImageBuilder:
         what = describe(step)
         env, workdir = ({}, "") if step.apt else (recipe.env, recipe.workdir)  # Debian packages do not depend on them.
         about: dict[str, Value] = {"on": ground.identity, "apt": step.apt, "commands": step.commands, "env": dict(env), "workdir": workdir}
+        if step.install:
+            wanted = self._pins.wanted(recipe, "", platform)
+            about["install"] = {"requirements": wanted.requirements, "files": dict(wanted.files), "options": _value(wanted.options)}
 
         def execute() -> Image:
             return self._needed(what).execute(ground.load().image, step, env, workdir, self._fetch(places))
@@ -452,6 +459,11 @@ def _stages(recipe: Recipe) -> list[tuple[list[Packages | Copy], Execute | None]
         else:
             stages[-1][0].append(step)
     return stages
+
+
+def _value(options: Mapping[str, Any]) -> Value:
+    """Options as a value to make a key of."""
+    return {name: list(value) if isinstance(value, list | tuple) else value for name, value in options.items()}
 
 
 def _numbered(label: str, platform: str, at: int) -> str:

@@ -6,6 +6,7 @@ It differs each time, which is why it is pinned.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shlex
@@ -18,6 +19,7 @@ from typing import IO, TYPE_CHECKING, Any
 
 from flyte_build.cas.blobs import Batch, Blobs
 from flyte_build.cas.digest import Digest
+from flyte_build.cas.encoding import Value, encode
 from flyte_build.cas.layer import Compression, Layer, write_archive
 from flyte_build.cas.registry.descriptor import Descriptor
 from flyte_build.cas.registry.manifest import Manifest
@@ -26,7 +28,8 @@ from flyte_build.errors import EngineUnavailable, ImageBuildError
 from .config import CONFIG, Added, Image
 from .docker import asking, connect
 from .loading import Fetch, load
-from .recipe import Execute
+from .recipe import Execute, Source
+from .uv import find_uv, indexes
 
 if TYPE_CHECKING:
     from docker import APIClient
@@ -34,25 +37,45 @@ if TYPE_CHECKING:
 _CHUNK = 1 << 20
 _LAST_WORDS = 20  # Lines of output that an error shows.
 _LABEL = "flyte.build"
+_UV = "/opt/flyte/uv"  # Where uv is, in a container that installs packages.
 _APT = (
     "apt-get update && DEBIAN_FRONTEND=noninteractive apt-get install --yes --no-install-recommends {}"
     " && apt-get clean && rm -rf /var/lib/apt/lists/* /var/cache/apt/*.bin /var/log/apt /var/log/dpkg.log /var/cache/ldconfig/aux-cache"
 )
 
+Binds = Sequence[tuple[str, str]]
+"""Files and folders of this machine, and where they are in a container, read-only."""
 Said = Callable[[str], None]
 """Is told each line that is printed meanwhile."""
 
 
 def describe(step: Execute) -> str:
     """The step, for people."""
+    if step.install:
+        return f"uv pip install {' '.join(word for source in step.install for word in (source.packages or (f'-r {source.file}',)))}"
     return f"apt-get install {' '.join(step.apt)}" if step.apt else "; ".join(step.commands)
 
 
-def script(step: Execute) -> str:
-    """The step as one shell script, which ends at the first command that fails."""
+def script(step: Execute, root: str) -> str:
+    """The step as one shell script, which ends at the first command that fails; `root` is the project's, which is there too."""
+    if step.install:
+        return "\n".join([f"cd {shlex.quote(root)}", *map(_install, step.install)])
     if step.apt:
         return _APT.format(shlex.join(step.apt))
     return "\n".join(step.commands)
+
+
+def _install(source: Source) -> str:
+    words = [_UV, "pip", "install", "--system", "--break-system-packages", "--no-cache", "--link-mode", "copy"]
+    options = source.options
+    words += ["--default-index", options["index_url"]] if "index_url" in options else []
+    words += [word for url in options.get("extra_index_urls", ()) for word in ("--index", url)]
+    words += ["--prerelease", "allow"] if options.get("pre") else []
+    words += options.get("extra_args", ())
+    if source.kind == "uv_project":
+        export = [_UV, "export", "--frozen", "--no-emit-workspace", "--no-header", "--project", os.path.dirname(source.file) or "."]
+        return f"{shlex.join(export)} | {shlex.join([*words, '-r', '-'])}"
+    return shlex.join([*words, *source.packages, *(("-r", source.file) if source.file else ())])
 
 
 class Executor:
@@ -76,16 +99,22 @@ class Executor:
         """The image that a step makes of another, as root. Raises `ImageBuildError` if it fails."""
         client = self._reach(describe(step))
         on = load(client, base.manifest, self._blobs, fetch)
-        made = self._run(client, on, describe(step), script(step), env, workdir)
+        binds = []
+        if step.install:
+            configured = indexes(os.environ)
+            env, binds = {**env, **configured}, [(self._root, self._root), (find_uv(), _UV)]
+            if bundle := configured.get("SSL_CERT_FILE"):
+                binds.append((bundle, bundle))
+        made = self._run(client, on, describe(step), script(step, self._root), env, workdir, binds)
         try:
             _, layers = self._export(client, made, len(base.diff_ids))
         finally:
             client.remove_image(made, force=True)
         return base.change([Added.of(layer, self._compression, describe(step)) for layer in layers])
 
-    def _run(self, client: "APIClient", image: str, what: str, script: str, env: Mapping[str, str], workdir: str) -> str:
+    def _run(self, client: "APIClient", image: str, what: str, script: str, env: Mapping[str, str], workdir: str, binds: Binds) -> str:
         """Run a shell script in an image that the engine has; the id of what it makes of it is given."""
-        with _container(client, image, script, env, workdir) as container, asking("execute a build step"):
+        with _container(client, image, script, env, workdir, binds) as container, asking("execute a build step"):
             client.start(container)
             lines: deque[str] = deque(maxlen=_LAST_WORDS)
             for line in _lines(client.logs(container, stream=True, follow=True)):
@@ -99,10 +128,14 @@ class Executor:
         """The image that a Dockerfile makes, with its folder as the context."""
         dockerfile = f"{self._root}/{file}"
         client, folder = self._reach(f"the Dockerfile {file}"), os.path.dirname(dockerfile)
+        from docker.utils.build import tar
+
+        options = {"rm": True, "forcerm": True, "platform": platform, "decode": True}
         lines: deque[str] = deque(maxlen=_LAST_WORDS)
         made = ""
         with asking(f"build {dockerfile}"):
-            answers = client.build(path=folder, dockerfile=dockerfile, rm=True, forcerm=True, platform=platform, decode=True)
+            context = tar(folder, exclude=_left_out(folder), dockerfile=(os.path.basename(dockerfile), None))
+            answers = client.build(fileobj=context, custom_context=True, dockerfile=os.path.basename(dockerfile), **options)
             for answer in answers:
                 if "error" in answer:
                     raise ImageBuildError(f"{dockerfile} could not be built", why="\n".join([*lines, answer["error"].strip()]))
@@ -138,7 +171,7 @@ class Executor:
 
 
 @contextmanager
-def _container(client: "APIClient", image: str, script: str, env: Mapping[str, str], workdir: str) -> Iterator[str]:
+def _container(client: "APIClient", image: str, script: str, env: Mapping[str, str], workdir: str, binds: Binds) -> Iterator[str]:
     with asking("make a container for a build step"):
         container = client.create_container_from_config(
             {
@@ -149,6 +182,7 @@ def _container(client: "APIClient", image: str, script: str, env: Mapping[str, s
                 "Env": [f"{name}={text}" for name, text in env.items()],
                 **({"WorkingDir": workdir} if workdir else {}),
                 "Labels": {_LABEL: "1"},
+                "HostConfig": {"Mounts": [{"Type": "bind", "Source": source, "Target": to, "ReadOnly": True} for source, to in binds]},
             }
         )["Id"]
     try:
@@ -158,16 +192,30 @@ def _container(client: "APIClient", image: str, script: str, env: Mapping[str, s
             client.remove_container(container, force=True)
 
 
-def context_files(dockerfile: str) -> Sequence[str]:
-    """The files of a Dockerfile's context, relative to its folder, as its .dockerignore leaves them; sorted."""
+def _left_out(folder: str) -> list[str]:
+    """Patterns of what is not in a context: what its .dockerignore says, and what running tasks writes."""
+    patterns = ["flyte.lock", "**/__pycache__"]
+    if os.path.exists(ignore := f"{folder}/.dockerignore"):
+        with open(ignore, encoding="utf-8") as lines:
+            patterns += [line.strip() for line in lines if line.strip() and not line.startswith("#")]
+    return patterns
+
+
+def context_of(dockerfile: str) -> Digest:
+    """What a Dockerfile's context holds, as its .dockerignore leaves it, in one digest: paths, modes, contents, targets of links."""
     from docker.utils.build import exclude_paths
 
     folder = os.path.dirname(dockerfile)
-    patterns = []
-    if os.path.exists(ignore := f"{folder}/.dockerignore"):
-        with open(ignore, encoding="utf-8") as file:
-            patterns = [line.strip() for line in file if line.strip() and not line.startswith("#")]
-    return sorted(exclude_paths(folder, patterns, dockerfile=os.path.basename(dockerfile)))
+    entries: list[Value] = []
+    for name in sorted(exclude_paths(folder, _left_out(folder), dockerfile=os.path.basename(dockerfile))):
+        path = os.path.join(folder, name)
+        if os.path.islink(path):
+            entries.append([name, os.readlink(path)])
+        elif os.path.isfile(path):
+            with open(path, "rb") as file:
+                content = Digest.from_hash(hashlib.file_digest(file, "sha256"))
+            entries.append([name, bool(os.stat(path).st_mode & 0o100), content])
+    return Digest.of(encode(entries))
 
 
 def _member(archive: tarfile.TarFile, name: str) -> IO[bytes]:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 import posixpath
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from flyte_build.errors import DeclarationError
@@ -66,10 +66,11 @@ class Copy:
 
 @dataclass(frozen=True)
 class Execute:
-    """Here shell commands run, as root; `apt` are Debian packages to install instead."""
+    """Here shell commands run, as root; `apt` are Debian packages to install instead, `install` Python packages."""
 
     commands: tuple[str, ...] = ()
     apt: tuple[str, ...] = ()
+    install: tuple[Source, ...] = ()
 
 
 Step = Packages | Copy | Execute
@@ -87,6 +88,11 @@ class Recipe:
     workdir: str = ""
     registry: str = ""
     name: str = ""
+
+    def executing(self) -> "Recipe":
+        """The recipe whose Python packages are installed in a container, and not natively: those without wheels are built there."""
+        steps = (Execute(install=self.sources) if isinstance(step, Packages) else step for step in self.steps)
+        return replace(self, steps=tuple(steps))
 
     @property
     def executes(self) -> str:

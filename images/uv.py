@@ -32,13 +32,7 @@ class Uv:
 
     def run(self, arguments: Sequence[str], folder: str) -> "subprocess.CompletedProcess[bytes]":
         """Run it in `folder`, without progress, until it ends. Raises `ImageBuildError` if it is not installed."""
-        import uv
-
-        try:
-            binary = uv.find_uv_bin()
-        except FileNotFoundError as error:
-            hint = "`pip install uv` installs it."
-            raise ImageBuildError("There is no uv, which packages are resolved with", why=str(error), hint=hint) from None
+        binary = find_uv()
         command, environment = [binary, *arguments], _environment(os.environ)
         pipe = subprocess.PIPE
         with subprocess.Popen(command, cwd=folder, env=environment, stdin=subprocess.DEVNULL, stdout=pipe, stderr=pipe) as process:
@@ -61,6 +55,18 @@ class Uv:
             process.kill()
 
 
+def find_uv() -> str:
+    """The path of uv. Raises `ImageBuildError` if it is not installed."""
+    import uv
+
+    try:
+        return uv.find_uv_bin()
+    except FileNotFoundError as error:
+        raise ImageBuildError(
+            "There is no uv, which packages are resolved with", why=str(error), hint="`pip install uv` installs it."
+        ) from None
+
+
 def _environment(variables: Mapping[str, str]) -> dict[str, str]:
     """The variables, with those of pip under the names of uv, unless these are given."""
     found = {name: value for name, value in variables.items() if name not in _DECIDED}
@@ -68,6 +74,13 @@ def _environment(variables: Mapping[str, str]) -> dict[str, str]:
         if name in found and not any(each in found for each in names):
             found[names[-1]] = ",".join(found[name].split()) if name == "PIP_FIND_LINKS" else found[name]
     return {**found, "NO_COLOR": "1", "UV_NO_PROGRESS": "1", "UV_PREVIEW": "1"}
+
+
+def indexes(variables: Mapping[str, str]) -> dict[str, str]:
+    """Those of the variables that say where packages come from, and how to get there, under the names of uv."""
+    names = {name for pair in _OF_PIP.values() for name in pair} - {"UV_FIND_LINKS"}  # Folders of this machine.
+    proxies = {"http_proxy", "https_proxy", "all_proxy", "no_proxy"}
+    return {name: value for name, value in _environment(variables).items() if name in names or name.lower() in proxies}
 
 
 def explained(errors: bytes) -> str:

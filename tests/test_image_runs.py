@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import os
 import sys
+import tarfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -198,3 +200,42 @@ def test_the_difference_names_packages(shell: Shell, server: Server) -> None:
     shell("deploy", "--version", "v2", "tasks.py", "light")
     said = shell("diff", "light:v1", "light:v2").stdout
     assert "image for linux/" in said and "made-up" in said
+
+
+def test_a_dockerfile_is_a_base(shell: Shell) -> None:
+    """Built once for what its context holds; packages go on top."""
+    tasks = shell.project / "tasks.py"
+    text = tasks.read_text().replace("image=packages)", "image=made)")
+    declared = 'made = flyte.Image.from_dockerfile("Dockerfile").with_pip_packages("made-up", index_url=INDEX)\nlight ='
+    index = next(line for line in text.splitlines() if "index_url" in line).partition('index_url="')[2].partition('"')[0]
+    tasks.write_text(text.replace("light =", declared, 1).replace("INDEX", repr(index)))
+    base = shell.variables["FLYTE_IMAGE_BASE"]
+    (shell.project / "Dockerfile").write_text(f"FROM {base}\nCOPY data.txt /etc/\nENV COLOUR=blue\n")
+    first = shell("run", "tasks.py", "hello")
+    assert "runs the Dockerfile" in first.stderr and "blue" in first.stdout
+    assert {node["state"] for node in shell.json("run", "--locked", "tasks.py", "hello")["prepared"]} == {"cached"}
+    (shell.project / "data.txt").write_text("other data")
+    assert "made     image the Dockerfile Dockerfile" in shell("run", "tasks.py", "hello").stderr
+
+
+def test_packages_without_wheels_are_built_in_a_container(shell: Shell) -> None:
+    """With the builder `docker`; the native one names them."""
+    project = '[project]\nname = "only-source"\nversion = "1.0"\n[tool.setuptools]\npy-modules = ["only_source"]\n'
+    files = {"pyproject.toml": project, "PKG-INFO": "Metadata-Version: 2.1\nName: only-source\nVersion: 1.0\n"}
+    with tarfile.open(shell.project / "only_source-1.0.tar.gz", "w:gz") as archive:
+        for name, text in {**files, "only_source.py": "VALUE = 'from source'\n"}.items():
+            member = tarfile.TarInfo(f"only_source-1.0/{name}")
+            member.size = len(text)
+            archive.addfile(member, io.BytesIO(text.encode()))
+    tasks = shell.project / "built.py"
+    tasks.write_text(
+        "import flyte\n"
+        "env = flyte.TaskEnvironment('built', image=flyte.Image.from_debian_base().with_pip_packages('./only_source-1.0.tar.gz'))\n"
+        "@env.task\ndef value() -> str:\n    import only_source\n    return only_source.VALUE\n"
+    )
+    assert "--builder docker" in shell("build", "built.py", "env", exit_code=3).stderr
+    shell("build", "--builder", "docker", "built.py", "env")
+    docker = {"FLYTE_IMAGE_BUILDER": "docker", "FLYTE_RUN_ENGINE": "docker"}
+    found = shell.json("run", "built.py", "value", env=docker)
+    assert found["outputs"] == {"o0": "from source"}
+    assert {node["state"] for node in found["prepared"] if node["kind"] == "image"} == {"cached"}

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 CopyStyle = Literal["loaded_modules", "all", "none"]
 COPY_STYLES: tuple[CopyStyle, ...] = ("loaded_modules", "all", "none")
+BUILDERS = ("native", "docker", "local", "remote")
 Compression = Literal["gzip", "zstd", "none"]
 COMPRESSIONS: tuple[Compression, ...] = ("gzip", "zstd", "none")
 EngineName = Literal["auto", "process", "docker", "local"]
@@ -243,7 +244,12 @@ COMPRESSION: "Setting[Compression]" = Setting(
     "image.compression", _choice(*COMPRESSIONS), "gzip", "How the layers of images are compressed. Docker before 23 takes no zstd."
 )
 REGISTRY = Setting("image.registry", TEXT, "", "Where images are pushed, in place of `registry`: a host, and a path on it.")
-BUILDER = Setting("image.builder", TEXT, "", "What builds images.", acted_on=False)
+BUILDER = Setting(
+    "image.builder",
+    _choice(*BUILDERS),
+    "native",
+    "What builds images (`--builder`): `docker` installs their packages in a container. Flyte 2's `local` and `remote` mean `native`.",
+)
 IMAGE_REFS = Setting("image.image_refs", REFERENCES, {}, "References of images by name, for `Image.from_ref_name` (`--image`).")
 LOCKED = Setting(
     "locked",

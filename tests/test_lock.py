@@ -1,0 +1,397 @@
+"""flyte.lock: what images are made of is pinned, checked, and moved; and stays as it is, whatever the day."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+
+from flyte_build.cas.digest import Digest
+from flyte_build.errors import ImageBuildError, NotLocked
+from flyte_build.images import lockfile
+from flyte_build.images.lockfile import Lock
+from flyte_build.images.pins import LockedPackages, PinnedBase, PinnedStep, Wanted, Wheel
+from flyte_build.images.platforms import PYTHON
+from flyte_build.images.recipe import Base, Recipe, Source
+from flyte_build.pinning import Pins
+from tests.bases import MadeWheel, base_of
+from tests.command import FLYTE, Shell
+
+LINKS = "--no-index --find-links wheels"
+
+
+@pytest.fixture
+def shop(flyte: Shell) -> Shell:
+    """A project with a folder of wheels, and a layout with the Debian base: no network is needed."""
+    wheels = flyte.project / "wheels"
+    for version in ("1.0", "2.0"):
+        MadeWheel("alpha", version, {"alpha.py": f"VERSION = {version!r}\n".encode()}, requires=["beta"]).write(wheels)
+        MadeWheel("beta", version, {"beta.py": f"VERSION = {version!r}\n".encode()}).write(wheels)
+    layout = flyte.home.parent / "bases"
+    base_of(f"oci:{layout}", tag=PYTHON)
+    flyte.variables["FLYTE_IMAGE_BASE"] = f"oci:{layout}:{{python}}"
+    flyte.variables["UV_CACHE_DIR"] = str(flyte.home.parent / "uv")
+    declare(flyte, '.with_pip_packages("alpha", extra_args=LINKS)')
+    return flyte
+
+
+def declare(shop: Shell, steps: str, file: str = "tasks.py", base: str = "from_debian_base()") -> None:
+    """A task in an image of these steps, which gives the versions that it has."""
+    (shop.project / file).write_text(f"""
+import flyte
+LINKS = {LINKS!r}
+env = flyte.TaskEnvironment(name={file.removesuffix(".py")!r}, image=flyte.Image.{base}{steps})
+
+@env.task
+def versions() -> dict[str, str]:
+    import importlib.metadata
+    return {{each.name: each.version for each in importlib.metadata.distributions()}}
+""")
+
+
+def text(shop: Shell) -> str:
+    return (shop.project / "flyte.lock").read_text()
+
+
+def versions(shop: Shell) -> dict[str, str]:
+    """What is pinned, as `flyte.lock` has it."""
+    lock = lockfile.parse(text(shop), "flyte.lock")
+    return {wheel.name: wheel.version for packages in lock.packages for wheel in packages.wheels}
+
+
+def hide(shop: Shell, *names: str) -> None:
+    """Take wheels out of the shop."""
+    for name in names:
+        (shop.project / "wheels" / f"{name}-py3-none-any.whl").rename(shop.home.parent / f"{name}.hidden")
+
+
+def offer(shop: Shell, *names: str) -> None:
+    """Put them back."""
+    for name in names:
+        (shop.home.parent / f"{name}.hidden").rename(shop.project / "wheels" / f"{name}-py3-none-any.whl")
+
+
+def test_a_run_pins_what_it_has_to_resolve(shop: Shell) -> None:
+    """It says so, once; from then on the pin holds, whatever there is now, also with another cache."""
+    hide(shop, "alpha-2.0", "beta-2.0")
+    told = shop("run", "tasks.py", "versions").stderr
+    assert told.count("kept in flyte.lock (commit it)") == 1
+    before = text(shop)
+    offer(shop, "alpha-2.0", "beta-2.0")
+    shop.home = shop.home.with_name("elsewhere")
+    again = shop("-of", "json", "run", "--locked", "tasks.py", "versions")
+    assert '"alpha": "1.0"' in again.stdout and '"beta": "1.0"' in again.stdout
+    assert text(shop) == before and "flyte.lock" not in again.stderr
+
+
+def test_nothing_is_resolved_with_locked(shop: Shell) -> None:
+    """Neither by the option nor by the variable."""
+    for arguments, env in ((["--locked"], {}), ([], {"FLYTE_LOCKED": "1"})):
+        told = shop("run", *arguments, "tasks.py", "versions", exit_code=3, env=env).stderr
+        assert "flyte.lock does not pin" in told and "flyte lock" in told
+    shop("deploy", "--locked", "tasks.py", exit_code=3)
+    shop("cache", "warm", "--locked", "tasks.py", exit_code=3)
+    assert not (shop.project / "flyte.lock").exists()
+
+
+def test_lock_completes_checks_and_drops(shop: Shell) -> None:
+    """`--check` writes nothing, and names what is missing or not used."""
+    hide(shop, "beta-2.0")
+    found = shop.json("lock", "--check", exit_code=3)
+    assert "alpha" in " ".join(found["missing"]) or "Python" in " ".join(found["missing"])
+    assert not (shop.project / "flyte.lock").exists()
+    changes = {each["name"]: (each["old"], each["new"]) for each in shop.json("lock")["changes"]}
+    assert changes["alpha"] == ("", "2.0") and changes["beta"] == ("", "1.0") and changes["Python"] == ("", PYTHON)
+    assert shop.json("lock", "--check") == {"path": str(shop.project / "flyte.lock"), "changes": [], "missing": [], "unused": []}
+    before = text(shop)
+    declare(shop, '.with_pip_packages("beta", extra_args=LINKS)')
+    told = shop("lock", "--check", exit_code=3).stderr
+    assert "does not pin the packages beta" in told and "unused   alpha" in told and text(shop) == before
+    shop("lock", "tasks.py")
+    assert set(versions(shop)) == {"alpha", "beta"}, "one file says nothing about what others use"
+    shop("lock")
+    assert versions(shop) == {"beta": "1.0"}
+    assert "stays as it is" in shop("lock").stderr
+
+
+def test_a_resolve_that_finds_the_same_writes_the_same_bytes(shop: Shell) -> None:
+    """Also when it was deleted, and when the names are given in another order."""
+    declare(shop, '.with_pip_packages("alpha", "beta", extra_args=LINKS)')
+    shop("lock")
+    before = text(shop)
+    (shop.project / "flyte.lock").unlink()
+    declare(shop, '.with_pip_packages("beta", "alpha", extra_args=LINKS)')
+    shop("lock")
+    assert text(shop) == before
+    assert lockfile.dump(lockfile.parse(before, "")) == before
+
+
+def test_a_new_package_moves_no_other(shop: Shell) -> None:
+    """What is pinned is preferred, until it is to be moved: one package by its name, or all."""
+    hide(shop, "alpha-2.0", "beta-2.0")
+    shop("lock")
+    offer(shop, "alpha-2.0", "beta-2.0")
+    MadeWheel("gamma", "1.0").write(shop.project / "wheels")
+    declare(shop, '.with_pip_packages("alpha", "gamma", extra_args=LINKS)')
+    shop("lock")
+    assert versions(shop) == {"alpha": "1.0", "beta": "1.0", "gamma": "1.0"}
+    changes = shop.json("lock", "--upgrade", "Beta")["changes"]
+    assert [(each["name"], each["old"], each["new"]) for each in changes] == [("beta", "1.0", "2.0")]
+    shop("lock", "--upgrade", "tasks.py")
+    assert versions(shop) == {"alpha": "2.0", "beta": "2.0", "gamma": "1.0"}
+
+
+def test_a_file_counts_by_what_it_says_of_packages(shop: Shell) -> None:
+    """Requirements by all files that they name; a project by its dependencies, and not by its version."""
+    (shop.project / "reqs").mkdir()
+    (shop.project / "reqs" / "all.txt").write_text("--no-index\n--find-links ../wheels\n-r more.txt\n-c limit.txt\n")
+    (shop.project / "reqs" / "more.txt").write_text("alpha\n")
+    (shop.project / "reqs" / "limit.txt").write_text("beta<2\n")
+    project = shop.project / "pyproject.toml"
+    project.write_text('[project]\nname = "p"\nversion = "1"\ndependencies = ["beta>1"]\n')
+    declare(shop, '.with_requirements("reqs/all.txt")')
+    declare(shop, '.with_pyproject("pyproject.toml", extra_args=LINKS)', "other.py")
+    shop("lock")
+    lock = lockfile.parse(text(shop), "")
+    assert [[f"{wheel.name}=={wheel.version}" for wheel in each.wheels] for each in lock.packages] == [
+        ["beta==2.0"],
+        ["alpha==2.0", "beta==1.0"],
+    ]
+    assert sorted(lock.packages[1].wanted.files) == ["reqs/all.txt", "reqs/limit.txt", "reqs/more.txt"]
+    assert all(wheel.url.startswith("wheels/") for each in lock.packages for wheel in each.wheels), "no path of this machine"
+    project.write_text(project.read_text().replace('"1"', '"2"') + "[tool.other]\nx = 1\n")
+    shop("lock", "--check")
+    (shop.project / "reqs" / "limit.txt").write_text("beta<1.5\n")
+    assert "-r reqs/all.txt" in shop("lock", "--check", exit_code=3).stderr
+
+
+def test_a_script_says_its_packages_and_its_python(shop: Shell) -> None:
+    """The Python is the one that is meant where that may be, else the oldest that may."""
+    script = shop.project / "train.py"
+    for asked, python in ((">=3.11", PYTHON), (">=3.40", ""), (">=3.13,<3.14", "3.13")):
+        script.write_text(f'# /// script\n# requires-python = "{asked}"\n# dependencies = ["beta"]\n# ///\nprint(1)\n')
+        declare(shop, "", base='from_uv_script("train.py", name="t", extra_args=LINKS)')
+        (shop.project / "flyte.lock").unlink(missing_ok=True)
+        if not python:
+            assert "asks for Python" in shop("lock", exit_code=3).stderr
+            continue
+        base_of(shop.variables["FLYTE_IMAGE_BASE"].removesuffix(":{python}"), tag=python)
+        shop("lock")
+        (packages,) = lockfile.parse(text(shop), "").packages
+        assert packages.python == python and packages.wheels[0].name == "beta"
+        script.write_text(script.read_text() + "print(2)\n")
+        shop("lock", "--check")
+    script.write_text("print(1)\n")
+    assert "no inline metadata" in shop("lock", exit_code=2).stderr
+
+
+def test_a_uv_project_has_the_versions_of_its_lock(shop: Shell) -> None:
+    """Not the newest, and for the platform that is meant; more packages fit to them."""
+    (shop.project / "pyproject.toml").write_text(
+        '[project]\nname = "p"\nversion = "1"\nrequires-python = ">=3.11"\n'
+        'dependencies = ["beta<2", "alpha ; sys_platform == \'darwin\'"]\n[tool.uv]\nno-index = true\nfind-links = ["wheels"]\n'
+    )
+    env = {**shop.environment}
+    subprocess.run([os.path.join(os.path.dirname(sys.executable), "uv"), "lock", "--quiet"], cwd=shop.project, env=env, check=True)
+    declare(shop, '.with_uv_project("pyproject.toml")')
+    shop("lock")
+    found = {each.platform: each for each in lockfile.parse(text(shop), "").packages}
+    assert {wheel.name: wheel.version for wheel in found["linux/amd64" if "linux/amd64" in found else "linux/arm64"].wheels} == {
+        "beta": "1.0"
+    }
+    declare(shop, '.with_uv_project("pyproject.toml").with_pip_packages("alpha", extra_args=LINKS)')
+    shop("lock")
+    assert versions(shop) == {"alpha": "2.0", "beta": "1.0"}
+
+
+def test_wheels_are_those_of_the_platform_that_is_meant(shop: Shell) -> None:
+    """Also of one that this machine is not; of several the best."""
+    tags = [
+        "cp311-cp311-manylinux_2_17_x86_64",
+        "cp311-cp311-manylinux_2_28_x86_64",
+        "cp311-cp311-manylinux2014_aarch64",
+        "cp311-cp311-manylinux_2_34_x86_64",
+    ]
+    for tag in tags:
+        MadeWheel("native", "1.0", tag=tag).write(shop.project / "wheels")
+    declare(
+        shop, '.with_pip_packages("native", extra_args=LINKS)', base='from_debian_base((3, 11), platform=("linux/amd64", "linux/arm64"))'
+    )
+    base_of(shop.variables["FLYTE_IMAGE_BASE"].removesuffix(":{python}"), tag="3.11")
+    shop("lock")
+    found = {each.platform: each.wheels[0].filename for each in lockfile.parse(text(shop), "").packages}
+    assert found == {"linux/amd64": f"native-1.0-{tags[1]}.whl", "linux/arm64": f"native-1.0-{tags[2]}.whl"}
+
+
+@pytest.mark.parametrize(
+    ("packages", "told"),
+    [
+        ('"alpha==9"', "there is no version of alpha==9"),
+        ('"nowhere"', "nowhere"),
+        ('"beta<2", "beta>1.5,<2"', "cannot be resolved"),
+        ('"sources"', "sources .*has no wheel for Python .*--builder docker"),
+        ('"x @ git+https://example.com/x"', "has no wheel"),
+        ('"alpha=="', "cannot be resolved"),
+    ],
+)
+def test_what_cannot_be_resolved_is_explained(shop: Shell, packages: str, told: str) -> None:
+    """In the resolver's own words, without a traceback; nothing is written of it."""
+    import re
+
+    (shop.project / "wheels" / "sources-1.0.tar.gz").write_bytes(b"")
+    declare(shop, f".with_pip_packages({packages}, extra_args=LINKS)")
+    assert re.search(told, shop("lock", exit_code=3).stderr, re.S)
+    assert "[[packages]]" not in text(shop)
+
+
+def test_an_index_that_cannot_be_reached_is_said(shop: Shell) -> None:
+    """And credentials of the user's configuration are told nobody."""
+    declare(shop, '.with_pip_packages("alpha")')
+    env = {"UV_DEFAULT_INDEX": "http://me:s3cret@127.0.0.1:9/simple", "UV_HTTP_RETRIES": "0"}
+    told = shop("lock", exit_code=3, env=env).stderr
+    assert "cannot be looked up" in told and "Check the network" in told and "s3cret" not in told
+
+
+def test_the_users_index_is_asked_with_the_users_credentials(shop: Shell) -> None:
+    """By pip's usual variable, too; none of it gets into flyte.lock."""
+    asked: list[str] = []
+
+    class Index(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            asked.append(self.headers.get("Authorization", ""))
+            if not asked[-1]:
+                self.send_response(401)
+                self.send_header("WWW-Authenticate", "Basic")
+                self.end_headers()
+                return
+            name = self.path.rpartition("/")[2]
+            data = (
+                (shop.project / "wheels" / name).read_bytes() if name.endswith(".whl") else b'<a href="beta-1.0-py3-none-any.whl">beta</a>'
+            )
+            self.send_response(200)
+            self.send_header("Content-Type", "text/html" if not name.endswith(".whl") else "application/octet-stream")
+            self.send_header("Content-Length", str(len(data)))
+            self.end_headers()
+            self.wfile.write(data)
+
+        def log_message(self, *args: object) -> None:
+            return
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Index) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        declare(shop, '.with_pip_packages("beta")')
+        port = server.server_port
+        shop("run", "tasks.py", "versions", env={"PIP_INDEX_URL": f"http://me:s3cret@127.0.0.1:{port}/simple", "PIP_FIND_LINKS": ""})
+        server.shutdown()
+    assert any(asked)
+    assert f"http://127.0.0.1:{port}/simple" in text(shop) and "s3cret" not in text(shop)
+    kept = [path for path in shop.home.rglob("*") if path.is_file() and "s3cret" in path.read_bytes().decode("latin-1")]
+    assert kept == []
+
+
+def test_two_commands_at_once_lose_no_pin(shop: Shell) -> None:
+    """Each has its own packages; and two that resolve the same agree on one answer."""
+    for at in range(4):
+        declare(
+            shop, f'.with_pip_packages("{"alpha" if at % 2 else "beta"}", extra_args=LINKS).with_env_vars({{"N": "{at}"}})', f"t{at}.py"
+        )
+    started = [shop.start("run", f"t{at}.py", "versions") for at in range(4)]
+    for each in started:
+        _, errors = each.communicate(timeout=100)
+        assert each.returncode == 0, errors
+    assert sorted(each.wanted.requirements for each in lockfile.parse(text(shop), "").packages) == [("alpha",), ("beta",)]
+
+
+@pytest.mark.parametrize(
+    ("written", "told"),
+    [
+        ("version = 2\n", "newer version"),
+        ("<<<<<<< HEAD\nversion = 1\n=======\nversion = 1\n>>>>>>> main\n", "merge that is not finished"),
+        ("version = \n", "not well-formed"),
+        ("packages = 1\n", "not well-formed"),
+        ('version = 1\n[[packages]]\nrequirements = ["a"]\n', "'python' is missing"),
+        ('version = 1\n[[base]]\nreference = "a"\ndigest = "sha256:12"\n', "is not a digest"),
+        (
+            'version = 1\npython = "3.11"\n[[packages]]\nrequirements=["alpha"]\npython="3.11"\nplatform="x"\nwheels=[1]\n',
+            "not well-formed",
+        ),
+        ("\xff", "not well-formed"),
+    ],
+)
+def test_a_lock_file_that_is_wrong_is_refused(shop: Shell, written: str, told: str) -> None:
+    """And stays as it is."""
+    (shop.project / "flyte.lock").write_bytes(written.encode("latin-1"))
+    for command in (("lock",), ("lock", "--check"), ("run", "tasks.py", "versions")):
+        assert told in shop(*command, exit_code=3).stderr
+    assert (shop.project / "flyte.lock").read_bytes() == written.encode("latin-1")
+
+
+def test_a_lock_file_that_cannot_be_written_is_an_error(shop: Shell) -> None:
+    """What was resolved must be kept: else the next run would have another answer."""
+    (shop.project / "flyte.lock").mkdir()
+    assert "flyte.lock" in shop("run", "tasks.py", "versions", exit_code=3).stderr
+
+
+def test_images_of_one_project_share_the_lock(shop: Shell) -> None:
+    """Files below the root are all looked at; those of two projects are not locked together."""
+    (shop.project / "sub").mkdir()
+    declare(shop, '.with_pip_packages("beta", extra_args=LINKS)', "sub/other.py".replace("sub/", ""))
+    (shop.project / "other.py").rename(shop.project / "sub" / "other.py")
+    shop("lock")
+    assert [each.wanted.requirements for each in lockfile.parse(text(shop), "").packages] == [("alpha",), ("beta",)]
+    outside = shop.home.parent / "outside"
+    outside.mkdir()
+    (outside / "o.py").write_text((shop.project / "tasks.py").read_text())
+    assert "several projects" in shop("lock", "tasks.py", str(outside / "o.py"), exit_code=2).stderr
+    assert "--check and --upgrade" in shop("lock", "--check", "--upgrade", exit_code=2).stderr
+
+
+def test_pins_are_found_again(tmp_path: Path) -> None:
+    """Bases and what commands came to are kept as packages are; `locked` refuses all that is missing."""
+    said: list[str] = []
+    digest = Digest.of(b"")
+    pins = Pins(str(tmp_path), said.append, locked=False, look_up=lambda name: PinnedBase(reference=name, digest=digest, python="3.12"))
+    recipe = Recipe(base=Base(kind="reference", uri="a:1"), sources=(Source(kind="packages", packages=("x",)),))
+    assert pins.python(recipe) == "3.12"
+    pins.keep_step(PinnedStep(key="k", platform="linux/amd64", digest=digest))
+    pins.save()
+    pins.save()
+    assert len(said) == 1 and "a:1" in said[0]
+    again = Pins(str(tmp_path), said.append, locked=True, look_up=lambda name: pytest.fail("is asked"))
+    assert again.base("a:1").digest == digest and again.step("k", "linux/amd64") and again.step("k", "linux/arm64") is None
+    for missing in (lambda: again.base("b:1"), lambda: again.packages(recipe, "3.12", "linux/amd64")):
+        with pytest.raises(NotLocked):
+            missing()
+
+
+def test_every_pin_survives_its_file() -> None:
+    """Names and addresses of all sorts come back as they were."""
+    odd = 'a "quoted" \\ näme\U0001f600\t'
+    wheel = Wheel(name="a", version="1", url=f"https://h/{odd}.whl", digest=Digest.of(b"w"), size=0)
+    wanted = Wanted(
+        requirements=(odd,), files={odd: Digest.of(b"f")}, options={"pre": True, "extra_args": [odd]}, python="3.11", platform="p"
+    )
+    lock = Lock(
+        python="3.11",
+        bases=(PinnedBase(reference=odd, digest=Digest.of(b"b"), python=""),),
+        packages=(LockedPackages(wanted=wanted, wheels=(wheel,)),),
+        steps=(PinnedStep(key="k", platform="p", digest=Digest.of(b"s")),),
+    )
+    assert lockfile.parse(lockfile.dump(lock), "") == lock
+
+
+def test_an_older_reader_is_told_to_upgrade() -> None:
+    """By the number of the format alone."""
+    with pytest.raises(ImageBuildError, match="newer version"):
+        lockfile.parse("version = 99\nunknown = 1\n", "flyte.lock")
+
+
+def test_help_of_the_command_is_complete() -> None:
+    """It is the installed command that answers."""
+    done = subprocess.run([FLYTE, "lock", "--help"], capture_output=True, text=True, check=True)
+    assert "--upgrade [NAME]" in done.stdout and "--check" in done.stdout
