@@ -183,7 +183,9 @@ def test_one_package_more_against_docker(benchmark: BenchmarkFixture, setting: S
     theirs, ours = [], []
     for at in range(ROUNDS):
         subprocess.run(["docker", "build", "--quiet", "--file", "-", "."], cwd=context, **_dockerfile(base, "few"))
-        (context / f"more{at}").write_text("\n".join([*names, ff"# {uuid.uuid4().hex}"]))  # Another text each time: it is never in the cache.
+        (context / f"more{at}").write_text(
+            "\n".join([*names, f"# {uuid.uuid4().hex}"])
+        )  # Another text each time: it is never in the cache.
         command, options = ["docker", "build", "--quiet", "--file", "-", "."], _dockerfile(base, f"more{at}")
         theirs.append(seconds(partial(subprocess.run, command, cwd=context, **options)))
         ours.append(_added(setting, at))
