@@ -181,11 +181,9 @@ def test_one_package_more_against_docker(benchmark: BenchmarkFixture, setting: S
     (context / "few").write_text("\n".join(name for name in names if name.partition("==")[0] in few))
     base = setting.base.reference
     theirs, ours = [], []
-    for at in range(ROUNDS):
+    for at in range(ROUNDS):  # Each with a text that Docker has never seen.
         subprocess.run(["docker", "build", "--quiet", "--file", "-", "."], cwd=context, **_dockerfile(base, "few"))
-        (context / f"more{at}").write_text(
-            "\n".join([*names, f"# {uuid.uuid4().hex}"])
-        )  # Another text each time: it is never in the cache.
+        (context / f"more{at}").write_text("\n".join([*names, f"# {uuid.uuid4().hex}"]))
         command, options = ["docker", "build", "--quiet", "--file", "-", "."], _dockerfile(base, f"more{at}")
         theirs.append(seconds(partial(subprocess.run, command, cwd=context, **options)))
         ours.append(_added(setting, at))

@@ -62,10 +62,12 @@ class Plan:
         """The image of a base and its layers, each with what it holds."""
         added = [Added.of(layer, compression, what) for layer, what in layers]
         env = dict(self.env)
-        scripts = base.interpreter.scripts if base.interpreter else ""
-        path = env.get("PATH") or base.image.env.get("PATH", PATH)
-        if scripts and scripts not in path.split(":"):
-            env["PATH"] = f"{scripts}:{path}"  # So that what packages install is found.
+        scripts = base.interpreter.scripts if base.interpreter else "/usr/bin"
+        path = env.get("PATH") or base.image.env.get("PATH", "")
+        if scripts not in (path or PATH).split(":"):
+            env["PATH"] = f"{scripts}:{path or PATH}"  # So that what packages install is found.
+        elif not path:
+            env["PATH"] = PATH  # Not all engines have one of their own.
         return base.image.change(added, env=env, workdir=self.workdir)
 
     def _workdir(self, base: Base) -> str:
