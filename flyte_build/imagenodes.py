@@ -7,18 +7,18 @@ look-up reads one record; only making an image looks at the base and at layers.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Protocol
 
 from flyte_build.cas.cache import Cache
-from flyte_build.cas.digest import Digest
-from flyte_build.cas.encoding import Value
+from flyte_build.cas.digest import Digest, Key
+from flyte_build.cas.encoding import Value, key
 from flyte_build.cas.layer import Compression, Layer
 from flyte_build.cas.records import Record
 from flyte_build.errors import ImageBuildError, NotLocked
 from flyte_build.images.base import Base
 from flyte_build.images.build import FORMAT, Part, Plan
-from flyte_build.images.config import Image
+from flyte_build.images.config import Added, Image
 from flyte_build.images.fetching import Fetcher
 from flyte_build.images.files import Copied
 from flyte_build.images.pins import PinnedStep
@@ -58,11 +58,23 @@ class _LayerNode(Node):
         """Whether its blob is there."""
         return self._cache.blobs.has(record.refs[0])
 
+    def is_here(self, wanted: Key) -> bool:
+        """Whether the layer of its key is on this machine."""
+        record = self._cache.records.find(wanted)
+        return record is not None and self.usable(record)
+
     def make(self, outcomes: Outcomes, resolve: Resolve) -> Made:
         """Write it."""
         with self._cache.blobs.batch() as batch:
             layer = self._part.make(batch)
         return Made(layer.diff_id, (layer.digest,))
+
+
+class Offers(Protocol):
+    """What repositories have under tags."""
+
+    def tagged(self, tag: str) -> Iterable[tuple[Digest, str]]:
+        """The manifests under a tag, each with the repository where it is; they and their configs are here then."""
 
 
 class Ground(Protocol):
@@ -77,7 +89,10 @@ class Ground(Protocol):
 
 
 class ImageNode(Node):
-    """An image on a base. The artifact is the manifest's digest, one copy's; the config's is the identity."""
+    """An image on a base. The artifact is the manifest's digest, one copy's; the config's is the identity.
+
+    `offers` may have its layers: those of the image under `tag` are used, and stay in their `places`, which are known once it is made.
+    """
 
     kind, format = "image", FORMAT
     shared, whole = True, False
@@ -92,8 +107,12 @@ class ImageNode(Node):
         cache: Cache,
         fetcher: Fetcher,
         said: Callable[[str], None],
+        offers: Offers | None,
+        tag: str,
     ) -> None:
         super().__init__(platform, label)
+        self._offers, self._tag = offers, tag
+        self.places: list[str] = []
         self._ground, self._plan, self._platform, self._compression = ground, plan, platform, compression
         self._cache, self._fetcher, self._said = cache, fetcher, said
 
@@ -146,17 +165,34 @@ class ImageNode(Node):
         base = self._ground.load()
         parts = self._plan.parts(base, self._compression, self._fetcher, self._said)
         nodes = [_LayerNode(part, self.label, self._cache) for part in parts]
-        found = resolve(nodes)
+        keys = [key(node.kind, node.format, node.inputs({})) for node in nodes]
+        offered = self._offered([wanted for node, wanted in zip(nodes, keys, strict=True) if not node.is_here(wanted)])
+        found = resolve([node for node, wanted in zip(nodes, keys, strict=True) if wanted not in offered])
         layers = []
-        for node, part in zip(nodes, parts, strict=True):
+        for node, wanted, part in zip(nodes, keys, parts, strict=True):
+            if wanted in offered:
+                layers.append(offered[wanted])
+                continue
             record = found[node].record
             assert record is not None
             blob = record.refs[0]
-            layers.append((Layer(blob, os.path.getsize(self._cache.blobs.path(blob)), record.artifact), part.what))
-        image = self._plan.assemble(base, layers, self._compression)
+            layer = Layer(blob, os.path.getsize(self._cache.blobs.path(blob)), record.artifact)
+            layers.append(Added.of(layer, self._compression, part.what, wanted))
+        image = self._plan.assemble(base, layers)
         with self._cache.blobs.batch() as batch:
             manifest = image.write(batch)
-        return Made(manifest, (manifest, image.identity, *(layer.digest for layer, _ in layers)))
+        own = (layer.blob.digest for layer in layers if layer not in offered.values())
+        return Made(manifest, (manifest, image.identity, *own))
+
+    def _offered(self, wanted: Collection[Key]) -> dict[Key, Added]:
+        """Those of some layers that others have made."""
+        found: dict[Key, Added] = {}
+        for manifest, place in self._offers.tagged(self._tag) if self._offers and wanted else ():
+            known = Image.read(manifest, self._cache.blobs).layers_by_key()
+            if new := {each: known[each] for each in wanted if each in known and each not in found}:
+                found.update(new)
+                self.places.append(place)
+        return found
 
 
 class StepNode(Node):

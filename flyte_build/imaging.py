@@ -27,10 +27,8 @@ from flyte_build.images.pins import LockedPackages, PinnedBase, Wanted
 from flyte_build.images.publishing import LayerSources
 from flyte_build.images.recipe import Copy, Execute, Packages, Recipe
 
-from .graph import LOCAL, Elsewhere, Node, Outcome, Resolver
-from .imagenodes import Ground, ImageNode, PinnedSteps, StepNode
-
-_LAST = 20  # Images of one declaration whose reasons are remembered.
+from .graph import Elsewhere, Node, Outcome, Resolver
+from .imagenodes import Ground, ImageNode, Offers, PinnedSteps, StepNode
 
 
 class Pinned(PinnedSteps, Protocol):
@@ -47,6 +45,10 @@ class Pinned(PinnedSteps, Protocol):
 
     def base(self, reference: str) -> PinnedBase:
         """What a reference names."""
+
+
+class Others(Elsewhere, Offers, Protocol):
+    """What other machines have made, and its layers."""
 
 
 class Executor(Protocol):
@@ -131,7 +133,7 @@ class ImageBuilder:
         *,
         debian: str,
         compression: Compression = "gzip",
-        elsewhere: Elsewhere | None = None,
+        elsewhere: Others | None = None,
         executor: Executor | None = None,
         remake: bool = False,
         dry: bool = False,
@@ -143,6 +145,7 @@ class ImageBuilder:
         self._root, self._cache, self._pins, self._bases, self._executor, self._said = root, cache, pins, bases, executor, said
         self._debian, self._compression, self._open = debian, compression, open_repository
         self._copier = Copier(root, cache.index, counters)
+        self._offers = None if remake else elsewhere
         self._fetcher = Fetcher(root, cache.blobs, counters, progress)
         self._new_resolver: Callable[[], Resolver] = lambda: Resolver(
             cache.records, remake=remake, dry=dry, elsewhere=elsewhere, watch=watch, begun=begun
@@ -168,7 +171,8 @@ class ImageBuilder:
             last = at == len(stages) - 1
             if steps or last:  # The last one has the variables and the working folder in any case.
                 plan = self._plan(recipe, steps, python, platform)
-                node = self._node(ground, plan, platform, _numbered(label, platform, len(stages) - 1 - at))
+                name = _numbered(label, platform, len(stages) - 1 - at)
+                node = self._node(ground, plan, platform, name, latest_tag(label.rpartition(" ")[2], platform))
                 image = self._resolve(node, nodes, places)
                 if image is None:
                     return None
@@ -212,8 +216,8 @@ class ImageBuilder:
             found.append(self._copier.collect(step) if isinstance(step, Copy) else self._pins.packages(recipe, python, platform))
         return Plan(steps=found, env=recipe.env, workdir=recipe.workdir)
 
-    def _node(self, ground: Ground, plan: Plan, platform: str, label: str) -> ImageNode:
-        return ImageNode(ground, plan, platform, self._compression, label, self._cache, self._fetcher, self._said)
+    def _node(self, ground: Ground, plan: Plan, platform: str, label: str, tag: str) -> ImageNode:
+        return ImageNode(ground, plan, platform, self._compression, label, self._cache, self._fetcher, self._said, self._offers, tag)
 
     def _executed(self, ground: Ground, step: Execute, recipe: Recipe, platform: str, label: str, places: Sequence[str]) -> StepNode:
         what = describe(step)
@@ -250,20 +254,26 @@ class ImageBuilder:
         nodes += [*outcome.children, outcome]
         if outcome.record is None:
             return None
-        if outcome.place != LOCAL:
-            places.append(outcome.place)
-        if outcome.state == "made":
-            self._cache.records.add_trace(_label_key(node.label), outcome.record.key, {"why": outcome.why}, _LAST)
+        if outcome.state == "made" or outcome.fetched:
+            held = [outcome.place] if outcome.fetched else node.places if isinstance(node, ImageNode) else []
+            self._cache.records.add_trace(outcome.record.key, outcome.record.key, {"why": outcome.why, "places": held}, 1)
+        places += _seen(self._cache, outcome.record.key).get("places", [])
         return Image.read(outcome.record.artifact, self._cache.blobs)
 
 
-def reason(cache: Cache, label: str, of: Key) -> str:
-    """Why an image was made that is remembered under a label; "" if it was not made here."""
-    return next((str(seen["why"]) for made, seen in cache.records.traces(_label_key(label), _LAST) if made == of), "")
+def reason(cache: Cache, of: Key) -> str:
+    """Why an image was made; "" if nothing is remembered of it."""
+    return str(_seen(cache, of).get("why", ""))
 
 
-def _label_key(label: str) -> Key:
-    return key("label", 1, {"label": label})
+def _seen(cache: Cache, of: Key) -> Mapping[str, Any]:
+    """What is remembered of how an image came here: why it was made, and the repositories that have layers of it."""
+    return next((seen for _, seen in cache.records.traces(of, 1)), {})
+
+
+def latest_tag(name: str, platform: str) -> str:
+    """The tag of the last image of a name that was published: others use its layers for the next one."""
+    return f"image.{name[:80]}.latest-{platform.partition('/')[2]}"
 
 
 def _stages(recipe: Recipe) -> list[tuple[list[Packages | Copy], Execute | None]]:
