@@ -100,7 +100,7 @@ def test_settings_are_acted_on(flyte: Shell) -> None:
         ("cache.keep = true\n", 1, ["cache.keep cannot be true"]),
         ('[cache]\nauto_gc = "yes"\n', 2, ['cache.auto_gc cannot be "yes"', "true or false"]),
         ('[bundle]\nmax_files = 1\nallow_secrets = [\n  "a",\n  1,\n]\n', 3, ["bundle.allow_secrets cannot be"]),
-        ('run = {engine = "warp"}\n', 1, ['run.engine cannot be "warp"', "auto, process, local"]),
+        ('run = {engine = "warp"}\n', 1, ['run.engine cannot be "warp"', "auto, process, docker, local"]),
         ("cache = 5\n", 1, ["no setting 'cache'"]),
         ('home = "/x"\n', 1, ["home cannot be set in a file", "FLYTE_HOME"]),
     ],
@@ -271,7 +271,7 @@ def test_a_file_of_flyte_2_is_read_for_what_concerns_us(flyte: Shell) -> None:
         (place / ".flyte" / "config.yaml").write_text(text.format(f"d{number}"))
         assert value(flyte, "task.domain") == [f"d{number}", f"{place}/.flyte/config.yaml"]
     said = flyte("run", "tasks.py", "hello").stderr
-    assert said.count("not acted on: admin.endpoint, admin.insecure, task.org, image.builder.") == 1
+    assert said.count("not acted on: admin.endpoint, admin.insecure, task.org.") == 1
     assert value(flyte, "image.image_refs")[0] == {"a": "b"}
 
 
