@@ -23,7 +23,7 @@ from flyte_build.images.recipe import Recipe
 
 from .attempts import Listener, Settings, Stores
 from .graph import Outcome
-from .imaging import BuiltImage, ImageBuilder, Pinned
+from .imaging import BuiltImage, ImageBuilder, Pinned, latest_tag
 from .sharing import Sharing
 
 
@@ -147,6 +147,8 @@ class Imager:
             image = Image.read(record.artifact, self._stores.cache.blobs)
             publisher = ImagePublisher(repository, self._stores.cache, self._sources(built), self._listener.transferred)
             publisher.push(image, keep_tag(image.manifest.digest))
+        for platform, each in built.images.items():
+            repository.put_manifest(each.image.manifest, latest_tag(built.envs[0], platform))
         self.sharing.publish(records)
         self.sharing.finish()
 
