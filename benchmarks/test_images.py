@@ -85,7 +85,7 @@ class Setting:
         return Recipe.of({"base": {"step": "reference", "uri": self.base.reference}, "steps": [step]})
 
     def pins(self, locked: bool = True) -> Pins:
-        return Pins(str(self.folder), print, locked=locked, look_up=lambda reference: self.base)
+        return Pins(str(self.folder), print, locked=locked, look_up=lambda reference, with_python: self.base)
 
     def wheels(self, *packages: str) -> tuple[Wheel, ...]:
         return self.pins(False).packages(self.recipe(*packages), PYTHON, this_platform()).wheels
@@ -181,9 +181,9 @@ def test_one_package_more_against_docker(benchmark: BenchmarkFixture, setting: S
     (context / "few").write_text("\n".join(name for name in names if name.partition("==")[0] in few))
     base = setting.base.reference
     theirs, ours = [], []
-    for at in range(ROUNDS):
+    for at in range(ROUNDS):  # Each with a text that Docker has never seen.
         subprocess.run(["docker", "build", "--quiet", "--file", "-", "."], cwd=context, **_dockerfile(base, "few"))
-        (context / f"more{at}").write_text("\n".join([*names, f"# {at}"]))  # Another text each time: it is never in the cache.
+        (context / f"more{at}").write_text("\n".join([*names, f"# {uuid.uuid4().hex}"]))
         command, options = ["docker", "build", "--quiet", "--file", "-", "."], _dockerfile(base, f"more{at}")
         theirs.append(seconds(partial(subprocess.run, command, cwd=context, **options)))
         ours.append(_added(setting, at))

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from flyte_build.cas.digest import Digest
+from flyte_build.cas.registry.descriptor import Descriptor
 from flyte_build.cas.registry.keeping import keep_tag
 from flyte_build.cas.registry.name import RepositoryName, check_tag
 from flyte_build.cas.registry.opening import open_repository
@@ -16,12 +17,13 @@ from flyte_build.errors import UsageError
 from flyte_build.images.base import Bases, this_platform
 from flyte_build.images.config import Image
 from flyte_build.images.executing import Executor
-from flyte_build.images.publishing import ImagePublisher, index_of
+from flyte_build.images.loading import Fetch
+from flyte_build.images.publishing import ImagePublisher, LayerSources, index_of
 from flyte_build.images.recipe import Recipe
 
 from .attempts import Listener, Settings, Stores
 from .graph import Outcome
-from .imaging import BuiltImage, ImageBuilder, Pinned
+from .imaging import BuiltImage, ImageBuilder, Pinned, latest_tag
 from .sharing import Sharing
 
 
@@ -121,6 +123,14 @@ class Imager:
         self._publish(built)
         return EnvironmentImage(envs=built.envs, images=built.images, reference=f"{name}:{tag}")
 
+    def fetch(self, built: BuiltImage) -> Fetch:
+        """What brings layers of an image here that are elsewhere."""
+
+        def fetch(layers: Iterable[Descriptor]) -> None:
+            LayerSources(self._stores.cache, [self.open(RepositoryName.parse(name)) for name in built.places]).bring(layers)
+
+        return fetch
+
     def put(self, built: BuiltImage, repository: Repository, tag: str) -> None:
         """Keep an image in a repository, under a tag."""
         sources = [self.open(RepositoryName.parse(name)) for name in built.places]
@@ -137,6 +147,8 @@ class Imager:
             image = Image.read(record.artifact, self._stores.cache.blobs)
             publisher = ImagePublisher(repository, self._stores.cache, self._sources(built), self._listener.transferred)
             publisher.push(image, keep_tag(image.manifest.digest))
+        for platform, each in built.images.items():
+            repository.put_manifest(each.image.manifest, latest_tag(built.envs[0], platform))
         self.sharing.publish(records)
         self.sharing.finish()
 

@@ -6,22 +6,15 @@ import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from flyte_build.cas.cache import Cache
 from flyte_build.cas.digest import Digest
-from flyte_build.cas.registry.name import RepositoryName
 from flyte_build.errors import ImageBuildError, NotFound
 from flyte_build.images import loading, runtime
-from flyte_build.images.base import Open
-from flyte_build.images.docker import asking, connect
-from flyte_build.images.publishing import LayerSources
-from flyte_build.images.reference import Reference
+from flyte_build.images.docker import asking
 from flyte_build.runner.docker import DockerEngine, Place, remove_orphans
 from flyte_build.runner.limits import Limits
 
 from . import secrets
 from .attempts import Call, Stores
-from .imaging import BuiltImage
-from .pinning import Pins
 
 if TYPE_CHECKING:
     from docker import APIClient
@@ -31,18 +24,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class ContainerImage:
-    """An image as the engine knows it, by id or by name and digest, and the path of the Python in it."""
+    """An image that the engine of a `client` has, under an id or a name and digest."""
 
+    client: "APIClient"
     reference: str
-    python: str = "python3"
-
-
-def pulled(client: "APIClient", uri: str, pins: Pins) -> ContainerImage:
-    """The image that a reference is pinned to; it is pulled only if the engine has not got it. Raises `ImageBuildError`, `NotLocked`."""
-    reference = Reference.parse(uri)
-    digest = reference.digest or pins.base(uri).digest
-    pins.save()
-    return by_digest(client, reference.name.text, digest)
 
 
 def by_digest(client: "APIClient", name: str, digest: Digest) -> ContainerImage:
@@ -59,18 +44,12 @@ def by_digest(client: "APIClient", name: str, digest: Digest) -> ContainerImage:
                 raise ImageBuildError(f"There is no image {pinned}", hint="Push it, or pin another one: `flyte lock --upgrade`.") from None
             except APIError as error:
                 raise ImageBuildError(f"Docker could not pull {pinned}", why=str(error.explanation or error)) from None
-    return ContainerImage(pinned)
+    return ContainerImage(client, pinned)
 
 
-def built(client: "APIClient", cache: Cache, image: BuiltImage, open_repository: Open) -> ContainerImage:
-    """An image that was built here, or elsewhere: what the engine lacks of it is given to it."""
-    sources = LayerSources(cache, (open_repository(RepositoryName.parse(place)) for place in image.places))
-    return ContainerImage(loading.load(client, image.image.manifest, cache.blobs, sources.bring))
-
-
-def docker_engine(call: Call, stores: Stores, image: ContainerImage, sink: "Sink", client: "APIClient | None" = None) -> DockerEngine:
+def docker_engine(call: Call, stores: Stores, image: ContainerImage, sink: "Sink") -> DockerEngine:
     """The engine that runs a call in containers of `image`. What earlier commands have left running ends here."""
-    client, history = client or connect(), stores.history
+    client, history = image.client, stores.history
 
     def is_going(run: str) -> bool:
         try:
@@ -82,7 +61,6 @@ def docker_engine(call: Call, stores: Stores, image: ContainerImage, sink: "Sink
     options = call.task["options"]
     place = Place(
         image=image.reference,
-        python=image.python,
         runtime=runtime.folder(stores.cache),
         store=history.identity,
         network=call.settings.network,

@@ -15,8 +15,11 @@ from .attempts import Call, Listener, Stores
 from .deployments.catalogue import Catalogue, Found
 from .deployments.document import Document
 from .deployments.runtime import wheels_of
+from .placement import in_containers_only
 
 if TYPE_CHECKING:
+    from docker import APIClient
+
     from .containers import ContainerImage
 
 
@@ -41,11 +44,7 @@ def bring(
     if wheels is None:
         refusal = refusal or f"it has no packages for {here()}"
     if engine == "process" and refusal:
-        raise ImageBuildError(
-            f"The image of {document.name} cannot be had as an environment of this machine",
-            why=f"{refusal[:1].upper()}{refusal[1:]}.",
-            hint="Run it in a container: --engine docker (or auto).",
-        )
+        raise in_containers_only(document.name, refusal)
     if engine != "docker" and wheels is not None:
         from flyte_build.images.recipe import Recipe
 
@@ -54,9 +53,11 @@ def bring(
         made = install(stores.cache, runtime["python"], wheels, os.getcwd())
         variables = Recipe.of(document.value["image"]).env
         return replace(call, environment=stores.cache.environment(made), variables=variables), None, [made]
+    from flyte_build.images.docker import connect
+
     if engine == "auto":
         listener.said(f"{document.name} runs in a container: {refusal}.")
-    return call, _container(found, document, catalogue, stores), []
+    return call, _container(connect(), found, document, catalogue, stores), []
 
 
 def _refusal(document: Document) -> str:
@@ -71,8 +72,7 @@ def _refusal(document: Document) -> str:
     return why_not_local(Recipe.of(document.value["image"]), lambda: str(runtime["python"]))
 
 
-def _container(found: Found, document: Document, catalogue: Catalogue, stores: Stores) -> "ContainerImage":
-    from flyte_build.images.docker import connect
+def _container(client: "APIClient", found: Found, document: Document, catalogue: Catalogue, stores: Stores) -> "ContainerImage":
     from flyte_build.images.loading import load
     from flyte_build.images.publishing import LayerSources
 
@@ -80,7 +80,7 @@ def _container(found: Found, document: Document, catalogue: Catalogue, stores: S
 
     runtime = document.value["environment"]
     if document.kind == "reference":
-        return by_digest(connect(), runtime["uri"], Digest.parse(runtime["digest"]))
+        return by_digest(client, runtime["uri"], Digest.parse(runtime["digest"]))
     identity = runtime["platforms"].get(this_platform())
     if identity is None:
         raise ImageBuildError(
@@ -89,4 +89,4 @@ def _container(found: Found, document: Document, catalogue: Catalogue, stores: S
             hint='Name more platforms in the image, as in platform=("linux/amd64", "linux/arm64"), and deploy again.',
         )
     image, repositories = catalogue.image(found, Digest.parse(identity))
-    return ContainerImage(load(connect(), image.manifest, stores.cache.blobs, LayerSources(stores.cache, repositories).bring))
+    return ContainerImage(client, load(client, image.manifest, stores.cache.blobs, LayerSources(stores.cache, repositories).bring))

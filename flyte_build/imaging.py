@@ -1,8 +1,4 @@
-"""Images in the graph: a node for each image, which is found by what it is declared and pinned to be, and one for each of its layers.
-
-An image's key holds digests alone that are known without a network: the base's, the wheels', the files', and what was executed. So a
-look-up reads one record; only making an image looks at the base and at layers.
-"""
+"""Building images from recipes: each is one node on its base, cut into stages where something must be executed."""
 
 from __future__ import annotations
 
@@ -15,34 +11,28 @@ from flyte_build.cas.cache import Cache
 from flyte_build.cas.counters import Counters
 from flyte_build.cas.digest import Digest, Key
 from flyte_build.cas.encoding import Value, key
-from flyte_build.cas.layer import Compression, Layer
+from flyte_build.cas.layer import Compression
 from flyte_build.cas.records import Record
 from flyte_build.cas.registry.descriptor import Descriptor
 from flyte_build.cas.registry.name import RepositoryName
-from flyte_build.errors import EngineUnavailable, ImageBuildError, NotLocked
+from flyte_build.errors import EngineUnavailable
 from flyte_build.images.base import Base, Bases, Open
-from flyte_build.images.build import FORMAT, Part, Plan
+from flyte_build.images.build import FORMAT, Plan
 from flyte_build.images.config import Image
 from flyte_build.images.executing import context_of, describe
 from flyte_build.images.fetching import Fetcher
 from flyte_build.images.files import Copied, Copier
 from flyte_build.images.loading import Fetch
-from flyte_build.images.pins import LockedPackages, PinnedBase, PinnedStep, Wanted
+from flyte_build.images.pins import LockedPackages, PinnedBase, Wanted
 from flyte_build.images.publishing import LayerSources
 from flyte_build.images.recipe import Copy, Execute, Packages, Recipe
 
-from .explain import difference
-from .graph import LOCAL, Elsewhere, Made, Node, Outcome, Outcomes, Resolve, Resolver
-
-_LAST = 20  # Images of one declaration whose reasons are remembered.
+from .graph import Elsewhere, Node, Outcome, Resolver
+from .imagenodes import Ground, ImageNode, Offers, PinnedSteps, StepNode
 
 
-class Pinned(Protocol):
-    """What is pinned for a project; what is not is looked up, unless it is `locked`."""
-
-    @property
-    def locked(self) -> bool:
-        """Whether nothing may be looked up."""
+class Pinned(PinnedSteps, Protocol):
+    """What is pinned for a project; what is not is looked up, unless it is locked."""
 
     def python(self, recipe: Recipe) -> str:
         """The minor version of Python that an image means."""
@@ -56,11 +46,9 @@ class Pinned(Protocol):
     def base(self, reference: str) -> PinnedBase:
         """What a reference names."""
 
-    def step(self, key: str, platform: str) -> PinnedStep | None:
-        """What executing something came to, if it is pinned."""
 
-    def keep_step(self, step: PinnedStep) -> None:
-        """Pin what executing something came to."""
+class Others(Elsewhere, Offers, Protocol):
+    """What other machines have made, and its layers."""
 
 
 class Executor(Protocol):
@@ -93,175 +81,6 @@ class BuiltImage:
         record = self.nodes[-1].record
         assert record is not None
         return record
-
-
-class _LayerNode(Node):
-    """A layer. Its artifact is the digest of what is inside, which does not depend on compression."""
-
-    kind = "layer"
-
-    def __init__(self, part: Part, label: str, cache: Cache) -> None:
-        super().__init__(part.what, f"{label} {part.what}")
-        self._part, self._cache = part, cache
-
-    def inputs(self, outcomes: Outcomes) -> Mapping[str, Value]:
-        """What goes in."""
-        return self._part.inputs
-
-    def usable(self, record: Record) -> bool:
-        """Whether its blob is there."""
-        return self._cache.blobs.has(record.refs[0])
-
-    def make(self, outcomes: Outcomes, resolve: Resolve) -> Made:
-        """Write it."""
-        with self._cache.blobs.batch() as batch:
-            layer = self._part.make(batch)
-        return Made(layer.diff_id, (layer.digest,))
-
-
-class _Ground(Protocol):
-    """What an image stands on."""
-
-    @property
-    def identity(self) -> Digest:
-        """The digest that it is known by."""
-
-    def load(self) -> Base:
-        """The base itself."""
-
-
-class ImageNode(Node):
-    """An image on a base. The artifact is the manifest's digest, one copy's; the config's is the identity."""
-
-    kind, format = "image", FORMAT
-    shared, whole = True, False
-
-    def __init__(
-        self,
-        ground: _Ground,
-        plan: Plan,
-        platform: str,
-        compression: Compression,
-        label: str,
-        cache: Cache,
-        fetcher: Fetcher,
-        said: Callable[[str], None],
-    ) -> None:
-        super().__init__(platform, label)
-        self._ground, self._plan, self._platform, self._compression = ground, plan, platform, compression
-        self._cache, self._fetcher, self._said = cache, fetcher, said
-
-    def inputs(self, outcomes: Outcomes) -> Mapping[str, Value]:
-        """All that decides the image, and how its layers are compressed here."""
-        plan = self._plan
-        steps: list[Value] = []
-        packages: dict[str, Value] = {}
-        for step in plan.steps:
-            if isinstance(step, Copied):
-                steps.append({"copy": step.step.src, "to": step.step.dst, "files": step.identity})
-            else:
-                steps.append("packages")
-                packages.update({f"{each.name}=={each.version}": each.digest for each in step.wheels})
-        return {
-            "base": self._ground.identity,
-            "platform": self._platform,
-            "packages": packages,
-            "steps": steps,
-            "env": dict(plan.env),
-            "workdir": plan.workdir,
-            "compression": self._compression,
-        }
-
-    def usable(self, record: Record) -> bool:
-        """Whether the manifest, the config and what layers there were are still on this machine."""
-        return all(map(self._cache.blobs.has, record.refs))
-
-    def accept(self, artifact: Digest, inputs: Mapping[str, Value]) -> tuple[Digest, ...]:
-        """The manifest and the config of an image that another machine made; its layers stay where they are."""
-        image = Image.read(artifact, self._cache.blobs)
-        if image.platform != self._platform:
-            raise ImageBuildError(f"{artifact} is no image for {self._platform}")
-        return (artifact, image.identity)
-
-    def explain(self, inputs: Mapping[str, Value], last: Record) -> str:
-        """What changed: packages as `+name==version` and `-name==version`."""
-        old, new = last.inputs.get("packages", {}), inputs["packages"]
-        assert isinstance(new, Mapping)
-        parts = [f"+{name}" for name in sorted(new.keys() - old.keys())] + [f"-{name}" for name in sorted(old.keys() - new.keys())]
-        parts += [f"{name} is another wheel" for name in sorted(new.keys() & old.keys()) if new[name] != old[name]]
-        rest = {name: value for name, value in inputs.items() if name != "packages"}
-        before = {name: value for name, value in last.inputs.items() if name != "packages"}
-        if parts and rest == before:
-            return " ".join(parts)
-        return "; ".join(filter(None, [" ".join(parts), difference(before, rest)]))
-
-    def make(self, outcomes: Outcomes, resolve: Resolve) -> Made:
-        """Make the layers that are not there, then the config and the manifest."""
-        base = self._ground.load()
-        parts = self._plan.parts(base, self._compression, self._fetcher, self._said)
-        nodes = [_LayerNode(part, self.label, self._cache) for part in parts]
-        found = resolve(nodes)
-        layers = []
-        for node, part in zip(nodes, parts, strict=True):
-            record = found[node].record
-            assert record is not None
-            blob = record.refs[0]
-            layers.append((Layer(blob, os.path.getsize(self._cache.blobs.path(blob)), record.artifact), part.what))
-        image = self._plan.assemble(base, layers, self._compression)
-        with self._cache.blobs.batch() as batch:
-            manifest = image.write(batch)
-        return Made(manifest, (manifest, image.identity, *(layer.digest for layer, _ in layers)))
-
-
-class _StepNode(Node):
-    """What executing something makes. It does not repeat, so what it came to is pinned, and is among the inputs."""
-
-    kind, format = "image", FORMAT
-    shared, whole = True, True
-
-    def __init__(self, name: str, label: str, step: str, platform: str, pins: Pinned, execute: Callable[[], Image], cache: Cache) -> None:
-        super().__init__(name, label)
-        self._step, self._platform, self._pins, self._execute, self._cache = step, platform, pins, execute, cache
-
-    def inputs(self, outcomes: Outcomes) -> Mapping[str, Value]:
-        """What it is executed on and what is executed, as one digest, and what that came to."""
-        pinned = self._pins.step(self._step, self._platform)
-        return self._with(pinned.digest if pinned else None)
-
-    def _with(self, digest: Digest | None) -> Mapping[str, Value]:
-        return {"executed": self.name, "step": self._step, "platform": self._platform, "pinned": digest}
-
-    def usable(self, record: Record) -> bool:
-        """Whether all of it is there."""
-        return all(map(self._cache.blobs.has, record.refs))
-
-    def accept(self, artifact: Digest, inputs: Mapping[str, Value]) -> tuple[Digest, ...]:
-        """All blobs of what another machine made, if that is what is pinned."""
-        image = Image.read(artifact, self._cache.blobs)
-        if image.identity != inputs["pinned"]:
-            raise ImageBuildError(f"{artifact} is not what is pinned", why=f"It is {image.identity}.")
-        return (artifact, image.identity, *(layer.digest for layer in image.manifest.layers))
-
-    def make(self, outcomes: Outcomes, resolve: Resolve) -> Made:
-        """Execute it, and pin what comes of it. Raises `NotLocked` where nothing may be resolved."""
-        pinned = self._pins.step(self._step, self._platform)
-        if self._pins.locked and pinned is None:
-            raise NotLocked(
-                f"{self.name} was never executed here", why="--locked refuses to.", hint="Run `flyte lock`, and commit flyte.lock."
-            )
-        image = self._execute()
-        if self._pins.locked and pinned and pinned.digest != image.identity:
-            raise NotLocked(
-                f"What {self.name} came to is nowhere any more",
-                why=f"{pinned.digest} is pinned; executed again it came to {image.identity}.",
-                hint="Run `flyte lock --upgrade`, and commit flyte.lock.",
-            )
-        if pinned is None or pinned.digest != image.identity:
-            self._pins.keep_step(PinnedStep(key=self._step, platform=self._platform, digest=image.identity))
-        with self._cache.blobs.batch() as batch:
-            image.write(batch)
-        own = (layer.digest for layer in image.manifest.layers if self._cache.blobs.has(layer.digest))
-        return Made(image.manifest.digest, (image.manifest.digest, image.identity, *own), self._with(image.identity))
 
 
 @dataclass(frozen=True)
@@ -314,7 +133,7 @@ class ImageBuilder:
         *,
         debian: str,
         compression: Compression = "gzip",
-        elsewhere: Elsewhere | None = None,
+        elsewhere: Others | None = None,
         executor: Executor | None = None,
         remake: bool = False,
         dry: bool = False,
@@ -326,6 +145,7 @@ class ImageBuilder:
         self._root, self._cache, self._pins, self._bases, self._executor, self._said = root, cache, pins, bases, executor, said
         self._debian, self._compression, self._open = debian, compression, open_repository
         self._copier = Copier(root, cache.index, counters)
+        self._offers = None if remake else elsewhere
         self._fetcher = Fetcher(root, cache.blobs, counters, progress)
         self._new_resolver: Callable[[], Resolver] = lambda: Resolver(
             cache.records, remake=remake, dry=dry, elsewhere=elsewhere, watch=watch, begun=begun
@@ -351,7 +171,8 @@ class ImageBuilder:
             last = at == len(stages) - 1
             if steps or last:  # The last one has the variables and the working folder in any case.
                 plan = self._plan(recipe, steps, python, platform)
-                node = self._node(ground, plan, platform, _numbered(label, platform, len(stages) - 1 - at))
+                name = _numbered(label, platform, len(stages) - 1 - at)
+                node = self._node(ground, plan, platform, name, latest_tag(label.rpartition(" ")[2], platform))
                 image = self._resolve(node, nodes, places)
                 if image is None:
                     return None
@@ -381,7 +202,7 @@ class ImageBuilder:
         context = context_of(os.path.join(self._root, file))
         step = key("step", FORMAT, {"dockerfile": os.path.basename(file), "context": context})
         name, label = f"the Dockerfile {file}", _numbered(label, platform, -1)
-        node = _StepNode(name, label, step, platform, self._pins, lambda: executor.build(file, platform), self._cache)
+        node = StepNode(name, label, step, platform, self._pins, lambda: executor.build(file, platform), self._cache)
         image = self._resolve(node, nodes, places)
         if image is None:
             return None, ""
@@ -395,10 +216,10 @@ class ImageBuilder:
             found.append(self._copier.collect(step) if isinstance(step, Copy) else self._pins.packages(recipe, python, platform))
         return Plan(steps=found, env=recipe.env, workdir=recipe.workdir)
 
-    def _node(self, ground: _Ground, plan: Plan, platform: str, label: str) -> ImageNode:
-        return ImageNode(ground, plan, platform, self._compression, label, self._cache, self._fetcher, self._said)
+    def _node(self, ground: Ground, plan: Plan, platform: str, label: str, tag: str) -> ImageNode:
+        return ImageNode(ground, plan, platform, self._compression, label, self._cache, self._fetcher, self._said, self._offers, tag)
 
-    def _executed(self, ground: _Ground, step: Execute, recipe: Recipe, platform: str, label: str, places: Sequence[str]) -> _StepNode:
+    def _executed(self, ground: Ground, step: Execute, recipe: Recipe, platform: str, label: str, places: Sequence[str]) -> StepNode:
         what = describe(step)
         env, workdir = ({}, "") if step.apt else (recipe.env, recipe.workdir)  # Debian packages do not depend on them.
         about: dict[str, Value] = {"on": ground.identity, "apt": step.apt, "commands": step.commands, "env": dict(env), "workdir": workdir}
@@ -409,7 +230,7 @@ class ImageBuilder:
         def execute() -> Image:
             return self._needed(what).execute(ground.load().image, step, env, workdir, self._fetch(places))
 
-        return _StepNode(what, f"{label} {what}", key("step", FORMAT, about), platform, self._pins, execute, self._cache)
+        return StepNode(what, f"{label} {what}", key("step", FORMAT, about), platform, self._pins, execute, self._cache)
 
     def _fetch(self, places: Sequence[str]) -> Fetch:
         """What brings layers here from some repositories (which may become more)."""
@@ -433,20 +254,26 @@ class ImageBuilder:
         nodes += [*outcome.children, outcome]
         if outcome.record is None:
             return None
-        if outcome.place != LOCAL:
-            places.append(outcome.place)
-        if outcome.state == "made":
-            self._cache.records.add_trace(_label_key(node.label), outcome.record.key, {"why": outcome.why}, _LAST)
+        if outcome.state == "made" or outcome.fetched:
+            held = [outcome.place] if outcome.fetched else node.places if isinstance(node, ImageNode) else []
+            self._cache.records.add_trace(outcome.record.key, outcome.record.key, {"why": outcome.why, "places": held}, 1)
+        places += _seen(self._cache, outcome.record.key).get("places", [])
         return Image.read(outcome.record.artifact, self._cache.blobs)
 
 
-def reason(cache: Cache, label: str, of: Key) -> str:
-    """Why an image was made that is remembered under a label; "" if it was not made here."""
-    return next((str(seen["why"]) for made, seen in cache.records.traces(_label_key(label), _LAST) if made == of), "")
+def reason(cache: Cache, of: Key) -> str:
+    """Why an image was made; "" if nothing is remembered of it."""
+    return str(_seen(cache, of).get("why", ""))
 
 
-def _label_key(label: str) -> Key:
-    return key("label", 1, {"label": label})
+def _seen(cache: Cache, of: Key) -> Mapping[str, Any]:
+    """What is remembered of how an image came here: why it was made, and the repositories that have layers of it."""
+    return next((seen for _, seen in cache.records.traces(of, 1)), {})
+
+
+def latest_tag(name: str, platform: str) -> str:
+    """The tag of the last image of a name that was published: others use its layers for the next one."""
+    return f"image.{name[:80]}.latest-{platform.partition('/')[2]}"
 
 
 def _stages(recipe: Recipe) -> list[tuple[list[Packages | Copy], Execute | None]]:

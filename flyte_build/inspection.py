@@ -42,7 +42,7 @@ def images_here(cache: Cache) -> Iterator[ImageHere]:
     for label, record in cache.records.labelled("image"):
         words = label.removeprefix("image:").rsplit(" ", 2)
         if len(words) == 3 and "/" in words[2] and (image := _read(record, cache)):
-            yield ImageHere(words[1], words[0], words[2], image, reason(cache, label, record.key))
+            yield ImageHere(words[1], words[0], words[2], image, reason(cache, record.key))
 
 
 def find(text: str, cache: Cache, open_repository: Callable[[RepositoryName], Repository]) -> tuple[Image, str]:

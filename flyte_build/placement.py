@@ -48,7 +48,12 @@ def place(name: str, image: Any, engine: EngineName, environment: "Callable[[], 
         return Placement(environment=node)
     if engine == "auto":
         return Placement(image=image, why=refusal)
-    raise ImageBuildError(
+    raise in_containers_only(name, refusal)
+
+
+def in_containers_only(name: str, refusal: str) -> ImageBuildError:
+    """The error of an environment whose image cannot be had on this machine itself, for that reason."""
+    return ImageBuildError(
         f"The image of {name} cannot be had as an environment of this machine",
         why=f"{refusal[:1].upper()}{refusal[1:]}.",
         hint="Run it in a container: --engine docker (or auto).",

@@ -8,7 +8,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from functools import partial
+from functools import cached_property, partial
 from types import FrameType
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from flyte_build.bundler.tree import Entry
     from flyte_build.runner.spawn import Worker
 
+    from .containerimages import ContainerImages
     from .containers import ContainerImage
     from .task import Task
 
@@ -54,7 +55,6 @@ class Runner:
             )
         self.project, self.settings, self.stores, self.listener = project, settings, stores, listener
         self._spare = spare
-        self._images: list[Outcome] = []
         self.sharing = Sharing(settings.registries, stores.cache, stores.counters, settings.project, listener.said, listener.transferred)
         self.preparation = Preparation(
             project,
@@ -131,7 +131,9 @@ class Runner:
                 self.listener.said(f"{call.task['environment']} runs in a container: {where.why}.")
             needed = [where.environment] if where.environment else []
             outcomes = preparation.resolve(*needed)
-            code, container = preparation.extracted(), self._container(where.image, call.task["environment"])
+            code, container = preparation.extracted(), None
+            if where.image is not None:
+                container = self._container_images.get(where.image, call.task["environment"])
             tree = outcomes[preparation.tree].artifact
             assert tree is not None
             made = [artifact for node in needed if (artifact := outcomes[node].artifact)]
@@ -148,30 +150,17 @@ class Runner:
         finally:
             lease.release()
 
-    def _container(self, image: Any, environment: str) -> "ContainerImage | None":
-        """The image for containers, which this machine's engine has then; None if there is none."""
-        if image is None:
-            return None
-        from flyte_build.images.docker import connect
-        from flyte_build.images.recipe import Recipe
+    @cached_property
+    def _container_images(self) -> "ContainerImages":
+        from .containerimages import ContainerImages
 
-        from .building import Imager
-        from .containers import built, pulled
-
-        if isinstance(image, str):
-            return pulled(connect(), image, self.preparation.pins)
-        recipe, pins = Recipe.of(image), self.preparation.pins
-        imager = Imager(self.project.root, self.settings, self.stores, self.listener, pins)
-        found = imager.build(replace(recipe, platforms=()), [environment])
-        pins.save()
-        self._images += found.nodes
-        (one,) = found.images.values()
-        return built(connect(), self.stores.cache, one, imager.open)
+        return ContainerImages(self.project.root, self.settings, self.stores, self.listener, lambda: self.preparation.pins)
 
     @property
     def outcomes(self) -> list[Outcome]:
         """All that was resolved, in order."""
-        return [*self.preparation.outcomes, *self._images]
+        images = self._container_images.outcomes if "_container_images" in self.__dict__ else []
+        return [*self.preparation.outcomes, *images]
 
     def publish(self) -> None:
         """Begin to publish what was prepared; `finish` waits for it."""

@@ -81,6 +81,10 @@ class Sharing:
         """Fetch what `key` produced, if anyone has it; without its layers unless `whole`."""
         return self.shared.obtain(key, accept, whole)
 
+    def tagged(self, tag: str) -> "Iterable[tuple[Digest, str]]":
+        """The manifests under a tag, each with the repository where it is; they and their configs are here then."""
+        return self.shared.tagged(tag)
+
     def lacking(self, artifacts: Mapping[Key, Digest | None], *, anywhere: bool, forget: bool) -> set[Key]:
         """Those of some keys whose artifact the repository that is written to has not, whatever this machine remembers.
 

@@ -58,15 +58,16 @@ class Plan:
                 parts += [_of_wheels(wheels, interpreter, step, compression, fetcher, said) for wheels in group(step.wheels, room)]
         return parts
 
-    def assemble(self, base: Base, layers: Sequence[tuple[Layer, str]], compression: Compression) -> Image:
-        """The image of a base and its layers, each with what it holds."""
-        added = [Added.of(layer, compression, what) for layer, what in layers]
+    def assemble(self, base: Base, layers: Sequence[Added]) -> Image:
+        """The image of a base and its layers."""
         env = dict(self.env)
-        scripts = base.interpreter.scripts if base.interpreter else ""
-        path = env.get("PATH") or base.image.env.get("PATH", PATH)
-        if scripts and scripts not in path.split(":"):
-            env["PATH"] = f"{scripts}:{path}"  # So that what packages install is found.
-        return base.image.change(added, env=env, workdir=self.workdir)
+        scripts = base.interpreter.scripts if base.interpreter else "/usr/bin"
+        path = env.get("PATH") or base.image.env.get("PATH", "")
+        if scripts not in (path or PATH).split(":"):
+            env["PATH"] = f"{scripts}:{path or PATH}"  # So that what packages install is found.
+        elif not path:
+            env["PATH"] = PATH  # Not all engines have one of their own.
+        return base.image.change(layers, env=env, workdir=self.workdir)
 
     def _workdir(self, base: Base) -> str:
         return self.workdir or str(base.image.settings.get("WorkingDir") or "/")

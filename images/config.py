@@ -8,18 +8,19 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
 from flyte_build.cas.blobs import Batch, BlobReader
-from flyte_build.cas.digest import Digest
+from flyte_build.cas.digest import Digest, Key
 from flyte_build.cas.layer import MEDIA_TYPES, Compression, Layer
 from flyte_build.cas.registry.descriptor import DOCKER_MANIFEST, MANIFEST, Descriptor
 from flyte_build.cas.registry.manifest import Manifest
 from flyte_build.errors import ImageBuildError, RegistryCorrupt
 
 CONFIG = "application/vnd.oci.image.config.v1+json"
+KEY = "dev.flyte.key"  # The annotation of a layer that says what went into it.
 CREATED = "1970-01-01T00:00:00Z"
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"  # What Docker gives a container whose image says nothing.
 _FROM_DOCKER = {
@@ -37,9 +38,10 @@ class Added:
     what: str
 
     @classmethod
-    def of(cls, layer: Layer, compression: Compression, what: str) -> "Added":
-        """A layer of ours."""
-        return cls(Descriptor(MEDIA_TYPES[compression], layer.digest, layer.size), layer.diff_id, what)
+    def of(cls, layer: Layer, compression: Compression, what: str, key: Key | None = None) -> "Added":
+        """A layer of ours; `key` is that of what went into it, by which it is found in the manifests of others."""
+        annotations = {KEY: key} if key else {}
+        return cls(Descriptor(MEDIA_TYPES[compression], layer.digest, layer.size, annotations=annotations), layer.diff_id, what)
 
 
 @dataclass(frozen=True)
@@ -114,6 +116,11 @@ class Image:
         """What each layer holds, for people, in order."""
         return [str(each.get("created_by", "")) for each in self.history if not each.get("empty_layer")]
 
+    def layers_by_key(self) -> dict[Key, Added]:
+        """Its layers that say what went into them."""
+        layers = zip(self.manifest.layers, self.diff_ids, self.contents, strict=True)
+        return {Key(key): Added(*layer) for layer in layers if (key := layer[0].annotations.get(KEY))}
+
     def change(self, added: Sequence[Added], *, env: Mapping[str, str] = {}, workdir: str = "") -> "Image":
         """The image with layers on top, variables set, and another working folder if one is named. Created in 1970, for good."""
         settings = {**self.settings}
@@ -137,7 +144,7 @@ class Image:
 
 
 def _as_oci(layer: Descriptor) -> Descriptor:
-    return Descriptor(_FROM_DOCKER.get(layer.media_type, layer.media_type), layer.digest, layer.size)
+    return replace(layer, media_type=_FROM_DOCKER.get(layer.media_type, layer.media_type))
 
 
 def check(image: Image, name: str, platform: str) -> Image:

@@ -18,7 +18,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from flyte_build.errors import EngineUnavailable
-from flyte_build.images.docker import asking, connect
+from flyte_build.images.docker import asking
 
 from .action import Action
 from .engine import NO_RESULT, Event, Sink
@@ -47,13 +47,12 @@ main()
 
 @dataclass(frozen=True, kw_only=True)
 class Place:
-    """What containers are made of: the `image` as the engine knows it, and the `python` in it; the `runtime`, a folder with our package.
+    """What containers are made of: the `image` as the engine knows it, and the `runtime`, a folder with our package.
 
     `store` is the id that containers carry, `secrets` are values by the variable or (absolute) file that a task finds them in.
     """
 
     image: str
-    python: str = "python3"
     runtime: str
     store: str
     network: str = ""
@@ -67,8 +66,8 @@ class DockerEngine:
     name = "docker"
     acts_on = frozenset(("retries", "timeout", "env_vars", "resources", "secrets"))
 
-    def __init__(self, place: Place, sink: Sink, client: "APIClient | None" = None) -> None:
-        self._place, self._sink, self._client = place, sink, client or connect()
+    def __init__(self, place: Place, sink: Sink, client: "APIClient") -> None:
+        self._place, self._sink, self._client = place, sink, client
         self._containers: dict[tuple[str, int], _Container] = {}
         self._removing = ThreadPoolExecutor(1)
 
@@ -112,7 +111,7 @@ class DockerEngine:
             host["Tmpfs"] = dict.fromkeys(folders, "mode=1777")
         return {
             "Image": place.image,
-            "Entrypoint": [place.python, "-u", "-c", _START],
+            "Entrypoint": ["python3", "-u", "-c", _START],
             "Cmd": [],
             "Env": [f"PYTHONPATH={_RUNTIME}", "PYTHONSAFEPATH=1"],
             "Labels": {LABEL: place.store, RUN_LABEL: action.run},

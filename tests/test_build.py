@@ -55,16 +55,9 @@ class Machine:
         """The image of these steps."""
         sources = (Source(kind="packages", packages=("x",)),) if Packages() in steps else ()
         declared = Recipe(base=Base(kind="reference", uri=BASE), sources=sources, steps=steps, **recipe)  # type: ignore[arg-type]  # Each test gives its own.
-        builder = ImageBuilder(
-            str(self.root),
-            self.cache,
-            self.counters,
-            self.pins,
-            Bases(self.cache, self.open),
-            debian="",
-            said=self.said.append,
-            **self._options,
-        )  # type: ignore[arg-type]  # Each test gives its own.
+        root, pins, bases = str(self.root), self.pins, Bases(self.cache, self.open)
+        options = {"debian": "", "said": self.said.append, **self._options}
+        builder = ImageBuilder(root, self.cache, self.counters, pins, bases, self.open, **options)  # type: ignore[arg-type]  # Each test gives its own.
         built = builder.build(declared, platform, "test")
         assert built is not None
         return built
@@ -305,7 +298,7 @@ class Recording:
     def __init__(self, cache: Cache) -> None:
         self.cache, self.asked = cache, list[str]()
 
-    def execute(self, base: Image, step: Execute, platform: str) -> Image:
+    def execute(self, base: Image, step: Execute, env: Mapping[str, str], workdir: str, fetch: object) -> Image:
         from flyte_build.cas.layer import write_archive
         from flyte_build.images.config import Added
 
@@ -529,3 +522,18 @@ def test_skopeo_takes_the_image(tmp_path: Path, machine: Callable[..., Machine],
         assert json.loads(shown.stdout)["Digest"] == image.manifest.digest
         target = f"oci:{tmp_path}/copy-{compression}:x"
         subprocess.run(["skopeo", "copy", "--quiet", "--src-tls-verify=false", source, target], check=True)
+
+
+def test_collection_keeps_an_image(tmp_path: Path, machine: Callable[..., Machine]) -> None:
+    """What an image that was used lately needs stays: its manifest, its config and the layers that were made for it."""
+    from flyte_build.cas.gc import collect
+
+    one = machine(MadeWheel().write(tmp_path))
+    image = one.build(Packages()).image
+    collect(one.cache, 3600, dry_run=False)
+    own = [image.manifest.digest, image.identity, *(layer.digest for layer in image.manifest.layers[1:])]
+    assert all(map(one.cache.blobs.has, own))
+    assert states(one.build(Packages())) == {AMD64: "cached"}
+    collect(one.cache, 0, dry_run=False)
+    assert not any(map(one.cache.blobs.has, own))
+    assert one.build(Packages()).image == image

@@ -99,6 +99,28 @@ def test_push(built: Shell, repository: str) -> None:
     assert other["counters"]["bytes_received"] < 10_000
 
 
+def test_layers_that_others_have_made_are_used(built: Shell, repository: str) -> None:
+    """Another machine adds a package: it makes and sends one layer, and leaves the others where they are."""
+    registry = f"{repository}/cache"
+    MadeWheel(files={"pkg/data.txt": os.urandom(500_000).hex().encode()}).write(built.project / "wheels")
+    first = built.json("build", "--push", "--registry", registry, "t.py", "env")["images"][0]
+    built.home = built.home.with_name("elsewhere")
+    (built.project / "t.py").write_text(FILE.format(packages='"pkg", "two"'))
+    second = built.json("build", "--push", "--registry", registry, "t.py", "env")
+    (image,) = second["images"]
+    assert whats(image)[1:] == [("packages pkg==1.0", "cached"), ("packages two==1.0", "made")]
+    assert image["layers"][:2] == [{**layer, "state": now["state"]} for layer, now in zip(first["layers"], image["layers"], strict=False)]
+    assert second["counters"]["layers_made"] == 1
+    assert second["counters"]["bytes_sent"] < 10_000
+    found = opened(registry).manifest(image["reference"].rpartition(":")[2])
+    assert found is not None
+    assert [layer.digest for layer in found.layers] == [layer["digest"] for layer in image["layers"]]
+    assert whats(built.json("build", "--registry", registry, "t.py", "env")["images"][0])[1][1] == "cached"
+    other = f"{repository}/other"
+    moved = built.json("build", "--push", "--registry", other, "t.py", "env")["images"][0]
+    assert moved["digest"] == image["digest"]
+
+
 def test_push_where_the_declaration_says(built: Shell, repository: str) -> None:
     """`image.registry`, or `registry` of the declaration, is where an image goes, under its name."""
     image = built.json("build", "--push", "t.py", "env", env={"FLYTE_IMAGE_REGISTRY": repository})["images"][0]

@@ -316,3 +316,20 @@ def test_replaced_version_keeps_its_place() -> None:
     wheels = wheels_of([("a", 100), ("b", 5000), ("c", 5100)])
     newer = [replace(wheel, version="2", size=5050) if wheel.name == "b" else wheel for wheel in wheels]
     assert [[wheel.name for wheel in each] for each in group(newer, 70)] == [[wheel.name for wheel in each] for each in group(wheels, 70)]
+
+
+def test_memory_does_not_grow_with_a_wheel(tmp_path: Path) -> None:
+    """A wheel with files of 300 MB is unpacked and packed in the memory of small ones."""
+    wheel = MadeWheel(files={"pkg/zeros.bin": bytes(200 << 20), "pkg/data.bin": os.urandom(100 << 20)}).write(tmp_path)
+    code = (
+        "import resource, sys; from pathlib import Path; from tests.test_wheel_layers import *\n"
+        "before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
+        "path = Path(sys.argv[2])\n"
+        "wheel = Wheel(name='pkg', version='1.0', url=path.as_uri(), digest=Digest.of(b''), size=path.stat().st_size)\n"
+        "layer_of(blobs_of(Path(sys.argv[1])), wheel)\n"
+        "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)"
+    )
+    arguments = [str(tmp_path / "store"), wheel.url.removeprefix("file://")]
+    ran = subprocess.run([sys.executable, "-c", code, *arguments], cwd=Path(__file__).parent.parent, capture_output=True, text=True)
+    assert ran.returncode == 0, ran.stderr
+    assert int(ran.stdout) < 30_000  # Kilobytes.

@@ -15,6 +15,8 @@ from typing import Any
 from flyte_build.errors import RegistryDenied, UsageError
 
 _TEXT = "DOCKER_AUTH_CONFIG"
+_HUB = "index.docker.io"  # Docker Hub's host in such files, and as helpers know it: `https://index.docker.io/v1/`.
+_HOSTS = {"registry-1.docker.io": _HUB}
 _PATHS = frozenset({"", "v1", "v2"})  # What may follow the host in the name of an entry.
 
 
@@ -24,6 +26,7 @@ class _Malformed(Exception):
 
 def find(host: str) -> str | None:
     """The basic credentials for a host (base64), if there are any. Raises `RegistryDenied` if what holds them cannot be read."""
+    host = _HOSTS.get(host, host)
     try:
         if text := os.environ.get(_TEXT):
             found = _entry(_parse(text, _TEXT), host, _TEXT)
@@ -161,7 +164,8 @@ def _checked(auth: object, what: str) -> str:
 
 def _helper(config: dict[str, Any], host: str) -> str | None:
     """The name of the helper for a host."""
-    found = _object(config, "credHelpers", _path()).get(host) or config.get("credsStore")
+    helpers = _object(config, "credHelpers", _path())
+    found = helpers.get(host) or (helpers.get(f"https://{host}/v1/") if host == _HUB else None) or config.get("credsStore")
     return str(found) if found else None
 
 
@@ -169,7 +173,8 @@ def _of_helper(helper: str, host: str) -> str | None:
     """The credentials that a helper gives; it fails if it has none."""
     program = f"docker-credential-{helper}"
     try:
-        done = subprocess.run([program, "get"], input=host.encode(), capture_output=True, check=False)
+        server = f"https://{host}/v1/" if host == _HUB else host
+        done = subprocess.run([program, "get"], input=server.encode(), capture_output=True, check=False)
     except (OSError, ValueError):
         raise _Malformed(f"{program}, which {_path()} names, cannot be run") from None
     if done.returncode:

@@ -106,6 +106,20 @@ class SharedCache:
                     self._offers[record.key] = Offer(record, repository)
                     yield Offer(record, repository)
 
+    def tagged(self, tag: str) -> Iterator[tuple[Digest, str]]:
+        """The manifests under a tag in the repositories that are read, each with its place; they and their configs are here then."""
+        for repository in self._reads:
+            place = str(repository.name)
+            try:
+                found = repository.manifest(tag) if place not in self._failed else None
+                if found and not found.is_index:
+                    self._transfer.pull(found.digest, repository, whole=False)
+                    yield found.digest, place
+            except BlobMissing:
+                continue
+            except RegistryError as error:
+                self._fail(place, error)
+
     def obtain(self, key: Key, accept: Callable[[Digest], tuple[Digest, ...]], whole: bool = True) -> tuple[Record, str] | None:
         """Fetch what a repository has under a key, and record it; gives the record and the place where it was found.
 

@@ -1,0 +1,137 @@
+"""The images of a project's containers: those that this machine's engine has, the pinned ones that it pulls, and those that are built."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from flyte_build.cas.digest import Digest
+from flyte_build.cas.encoding import Value, key
+from flyte_build.cas.records import Record
+from flyte_build.images.docker import connect
+from flyte_build.images.loading import has
+
+from .attempts import Listener, Settings, Stores
+from .containers import ContainerImage, by_digest
+from .graph import Made, Node, Outcome, Outcomes, Resolve
+
+if TYPE_CHECKING:
+    from flyte_build.images.recipe import Recipe
+
+    from .pinning import Pins
+
+_KEPT = 16  # States of flyte.lock, and of files of requirements, for one image.
+
+
+class ContainerImages:
+    """The images of the project in `root`. `pins` are asked for when something must be looked up; `outcomes` is what became of images."""
+
+    def __init__(self, root: str, settings: Settings, stores: Stores, listener: Listener, pins: "Callable[[], Pins]") -> None:
+        self._root, self._settings, self._stores, self._listener, self._pins = root, settings, stores, listener, pins
+        self.outcomes: list[Outcome] = []
+
+    def get(self, image: Any, environment: str) -> ContainerImage:
+        """The image of an environment (a JSON value), which this machine's engine has then.
+
+        Raises `ImageBuildError`, `NotLocked`, `RegistryError`, `EngineUnavailable`.
+        """
+        if isinstance(image, str):
+            return self._pulled(image)
+        began = time.perf_counter()
+        known = self._known(image)
+        if known:
+            found = json.loads(self._stores.cache.blobs.read(known.artifact))["config"]["digest"]
+            client = connect()
+            if has(client, found):
+                self._stores.cache.records.find(known.key)  # It is used: so it is kept.
+                self.outcomes.append(Outcome(_Known(environment), "cached", known, known.key, "", time.perf_counter() - began, []))
+                return ContainerImage(client, found)
+        return self._built(image, environment)
+
+    def _pulled(self, uri: str) -> ContainerImage:
+        from flyte_build.images.reference import Reference
+
+        reference = Reference.parse(uri)
+        if reference.digest:
+            return by_digest(connect(), reference.name.text, reference.digest)
+        pins = self._pins()
+        digest = pins.base(uri).digest
+        pins.save()
+        return by_digest(connect(), reference.name.text, digest)
+
+    def _built(self, image: Any, environment: str) -> ContainerImage:
+        from flyte_build.images.loading import load
+        from flyte_build.images.recipe import Recipe
+
+        from .building import Imager
+
+        recipe, pins = Recipe.of(image), self._pins()
+        imager = Imager(self._root, self._settings, self._stores, self._listener, pins)
+        built = imager.build(replace(recipe, platforms=()), [environment])
+        pins.save()
+        self.outcomes += built.nodes
+        (one,) = built.images.values()
+        if not _reads_files(recipe):
+            self._stores.cache.records.add_trace(self._base(image), one.record.key, self._seen(recipe, pins), _KEPT)
+        client = connect()
+        return ContainerImage(client, load(client, one.image.manifest, self._stores.cache.blobs, imager.fetch(one)))
+
+    def _base(self, image: Any) -> Any:
+        """What an image is known under, together with flyte.lock and the files that it names."""
+        settings = self._settings
+        options: dict[str, Value] = {"base": settings.image_base, "compression": settings.image_compression, "builder": settings.builder}
+        machine = os.uname().machine
+        return key("container", 1, {"image": json.dumps(image, sort_keys=True), "machine": machine, "root": self._root, **options})
+
+    def _known(self, image: Any) -> Record | None:
+        """What it was when flyte.lock and all files were as they are now, if that is still here. Nothing is parsed."""
+        cache = self._stores.cache
+        for found, seen in cache.records.traces(self._base(image), _KEPT):
+            if all(_digest(os.path.join(self._root, path)) == digest for path, digest in seen.items()):
+                record = cache.records.find(found)
+                return record if record and all(map(cache.blobs.has, record.refs)) else None
+        return None
+
+    def _seen(self, recipe: "Recipe", pins: "Pins") -> Mapping[str, Digest]:
+        """The files that decided the image, as they are now."""
+        known = pins.known()
+        if recipe.sources:
+            known.wanted(recipe, "", "")
+        known.python(recipe)
+        return known.seen
+
+
+class _Known(Node):
+    """An image that was looked up by what it is made of."""
+
+    kind = "image"
+
+    def __init__(self, name: str) -> None:
+        super().__init__(name, f"image:{name}")
+
+    def inputs(self, outcomes: Outcomes) -> Mapping[str, Value]:
+        """It is never asked: it was found."""
+        return {}
+
+    def make(self, outcomes: Outcomes, resolve: Resolve) -> Made:
+        """It is never made: it was found."""
+        raise AssertionError("It was found")
+
+
+def _reads_files(recipe: "Recipe") -> bool:
+    """Whether files of the project go into the image: they are looked at each time."""
+    from flyte_build.images.recipe import Copy
+
+    return recipe.base.kind == "dockerfile" or any(isinstance(step, Copy) for step in recipe.steps)
+
+
+def _digest(path: str) -> str:
+    try:
+        with open(path, "rb") as file:
+            return Digest.of(file.read())
+    except FileNotFoundError:
+        return Digest.of(b"")

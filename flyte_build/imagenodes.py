@@ -1,0 +1,248 @@
+"""The nodes of images: one for each image, found by what it is declared and pinned to be, one for each layer, and for what is executed.
+
+An image's key holds digests alone that are known without a network: the base's, the wheels', the files', and what was executed. So a
+look-up reads one record; only making an image looks at the base and at layers.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Collection, Iterable, Mapping
+from typing import Protocol
+
+from flyte_build.cas.cache import Cache
+from flyte_build.cas.digest import Digest, Key
+from flyte_build.cas.encoding import Value, key
+from flyte_build.cas.layer import Compression, Layer
+from flyte_build.cas.records import Record
+from flyte_build.errors import ImageBuildError, NotLocked
+from flyte_build.images.base import Base
+from flyte_build.images.build import FORMAT, Part, Plan
+from flyte_build.images.config import Added, Image
+from flyte_build.images.fetching import Fetcher
+from flyte_build.images.files import Copied
+from flyte_build.images.pins import PinnedStep
+
+from .explain import difference
+from .graph import Made, Node, Outcomes, Resolve
+
+
+class PinnedSteps(Protocol):
+    """What executing steps came to, as it is pinned."""
+
+    @property
+    def locked(self) -> bool:
+        """Whether nothing may be looked up."""
+
+    def step(self, key: str, platform: str) -> PinnedStep | None:
+        """What executing something came to, if it is pinned."""
+
+    def keep_step(self, step: PinnedStep) -> None:
+        """Pin what executing something came to."""
+
+
+class _LayerNode(Node):
+    """A layer. Its artifact is the digest of what is inside, which does not depend on compression."""
+
+    kind = "layer"
+
+    def __init__(self, part: Part, label: str, cache: Cache) -> None:
+        super().__init__(part.what, f"{label} {part.what}")
+        self._part, self._cache = part, cache
+
+    def inputs(self, outcomes: Outcomes) -> Mapping[str, Value]:
+        """What goes in."""
+        return self._part.inputs
+
+    def usable(self, record: Record) -> bool:
+        """Whether its blob is there."""
+        return self._cache.blobs.has(record.refs[0])
+
+    def is_here(self, wanted: Key) -> bool:
+        """Whether the layer of its key is on this machine."""
+        record = self._cache.records.find(wanted)
+        return record is not None and self.usable(record)
+
+    def make(self, outcomes: Outcomes, resolve: Resolve) -> Made:
+        """Write it."""
+        with self._cache.blobs.batch() as batch:
+            layer = self._part.make(batch)
+        return Made(layer.diff_id, (layer.digest,))
+
+
+class Offers(Protocol):
+    """What repositories have under tags."""
+
+    def tagged(self, tag: str) -> Iterable[tuple[Digest, str]]:
+        """The manifests under a tag, each with the repository where it is; they and their configs are here then."""
+
+
+class Ground(Protocol):
+    """What an image stands on."""
+
+    @property
+    def identity(self) -> Digest:
+        """The digest that it is known by."""
+
+    def load(self) -> Base:
+        """The base itself."""
+
+
+class ImageNode(Node):
+    """An image on a base. The artifact is the manifest's digest, one copy's; the config's is the identity.
+
+    `offers` may have its layers: those of the image under `tag` are used, and stay in their `places`, which are known once it is made.
+    """
+
+    kind, format = "image", FORMAT
+    shared, whole = True, False
+
+    def __init__(
+        self,
+        ground: Ground,
+        plan: Plan,
+        platform: str,
+        compression: Compression,
+        label: str,
+        cache: Cache,
+        fetcher: Fetcher,
+        said: Callable[[str], None],
+        offers: Offers | None,
+        tag: str,
+    ) -> None:
+        super().__init__(platform, label)
+        self._offers, self._tag = offers, tag
+        self.places: list[str] = []
+        self._ground, self._plan, self._platform, self._compression = ground, plan, platform, compression
+        self._cache, self._fetcher, self._said = cache, fetcher, said
+
+    def inputs(self, outcomes: Outcomes) -> Mapping[str, Value]:
+        """All that decides the image, and how its layers are compressed here."""
+        plan = self._plan
+        steps: list[Value] = []
+        packages: dict[str, Value] = {}
+        for step in plan.steps:
+            if isinstance(step, Copied):
+                steps.append({"copy": step.step.src, "to": step.step.dst, "files": step.identity})
+            else:
+                steps.append("packages")
+                packages.update({f"{each.name}=={each.version}": each.digest for each in step.wheels})
+        return {
+            "base": self._ground.identity,
+            "platform": self._platform,
+            "packages": packages,
+            "steps": steps,
+            "env": dict(plan.env),
+            "workdir": plan.workdir,
+            "compression": self._compression,
+        }
+
+    def usable(self, record: Record) -> bool:
+        """Whether the manifest, the config and what layers there were are still on this machine."""
+        return all(map(self._cache.blobs.has, record.refs))
+
+    def accept(self, artifact: Digest, inputs: Mapping[str, Value]) -> tuple[Digest, ...]:
+        """The manifest and the config of an image that another machine made; its layers stay where they are."""
+        image = Image.read(artifact, self._cache.blobs)
+        if image.platform != self._platform:
+            raise ImageBuildError(f"{artifact} is no image for {self._platform}")
+        return (artifact, image.identity)
+
+    def explain(self, inputs: Mapping[str, Value], last: Record) -> str:
+        """What changed: packages as `+name==version` and `-name==version`."""
+        old, new = last.inputs.get("packages", {}), inputs["packages"]
+        assert isinstance(new, Mapping)
+        parts = [f"+{name}" for name in sorted(new.keys() - old.keys())] + [f"-{name}" for name in sorted(old.keys() - new.keys())]
+        parts += [f"{name} is another wheel" for name in sorted(new.keys() & old.keys()) if new[name] != old[name]]
+        rest = {name: value for name, value in inputs.items() if name != "packages"}
+        before = {name: value for name, value in last.inputs.items() if name != "packages"}
+        if parts and rest == before:
+            return " ".join(parts)
+        return "; ".join(filter(None, [" ".join(parts), difference(before, rest)]))
+
+    def make(self, outcomes: Outcomes, resolve: Resolve) -> Made:
+        """Make the layers that are not there, then the config and the manifest."""
+        base = self._ground.load()
+        parts = self._plan.parts(base, self._compression, self._fetcher, self._said)
+        nodes = [_LayerNode(part, self.label, self._cache) for part in parts]
+        keys = [key(node.kind, node.format, node.inputs({})) for node in nodes]
+        offered = self._offered([wanted for node, wanted in zip(nodes, keys, strict=True) if not node.is_here(wanted)])
+        found = resolve([node for node, wanted in zip(nodes, keys, strict=True) if wanted not in offered])
+        layers = []
+        for node, wanted, part in zip(nodes, keys, parts, strict=True):
+            if wanted in offered:
+                layers.append(offered[wanted])
+                continue
+            record = found[node].record
+            assert record is not None
+            blob = record.refs[0]
+            layer = Layer(blob, os.path.getsize(self._cache.blobs.path(blob)), record.artifact)
+            layers.append(Added.of(layer, self._compression, part.what, wanted))
+        image = self._plan.assemble(base, layers)
+        with self._cache.blobs.batch() as batch:
+            manifest = image.write(batch)
+        own = (layer.blob.digest for layer in layers if layer not in offered.values())
+        return Made(manifest, (manifest, image.identity, *own))
+
+    def _offered(self, wanted: Collection[Key]) -> dict[Key, Added]:
+        """Those of some layers that others have made."""
+        found: dict[Key, Added] = {}
+        for manifest, place in self._offers.tagged(self._tag) if self._offers and wanted else ():
+            known = Image.read(manifest, self._cache.blobs).layers_by_key()
+            if new := {each: known[each] for each in wanted if each in known and each not in found}:
+                found.update(new)
+                self.places.append(place)
+        return found
+
+
+class StepNode(Node):
+    """What executing something makes. It does not repeat, so what it came to is pinned, and is among the inputs."""
+
+    kind, format = "image", FORMAT
+    shared, whole = True, True
+
+    def __init__(
+        self, name: str, label: str, step: str, platform: str, pins: PinnedSteps, execute: Callable[[], Image], cache: Cache
+    ) -> None:
+        super().__init__(name, label)
+        self._step, self._platform, self._pins, self._execute, self._cache = step, platform, pins, execute, cache
+
+    def inputs(self, outcomes: Outcomes) -> Mapping[str, Value]:
+        """What it is executed on and what is executed, as one digest, and what that came to."""
+        pinned = self._pins.step(self._step, self._platform)
+        return self._with(pinned.digest if pinned else None)
+
+    def _with(self, digest: Digest | None) -> Mapping[str, Value]:
+        return {"executed": self.name, "step": self._step, "platform": self._platform, "pinned": digest}
+
+    def usable(self, record: Record) -> bool:
+        """Whether all of it is there."""
+        return all(map(self._cache.blobs.has, record.refs))
+
+    def accept(self, artifact: Digest, inputs: Mapping[str, Value]) -> tuple[Digest, ...]:
+        """All blobs of what another machine made, if that is what is pinned."""
+        image = Image.read(artifact, self._cache.blobs)
+        if image.identity != inputs["pinned"]:
+            raise ImageBuildError(f"{artifact} is not what is pinned", why=f"It is {image.identity}.")
+        return (artifact, image.identity, *(layer.digest for layer in image.manifest.layers))
+
+    def make(self, outcomes: Outcomes, resolve: Resolve) -> Made:
+        """Execute it, and pin what comes of it. Raises `NotLocked` where nothing may be resolved."""
+        pinned = self._pins.step(self._step, self._platform)
+        if self._pins.locked and pinned is None:
+            raise NotLocked(
+                f"{self.name} was never executed here", why="--locked refuses to.", hint="Run `flyte lock`, and commit flyte.lock."
+            )
+        image = self._execute()
+        if self._pins.locked and pinned and pinned.digest != image.identity:
+            raise NotLocked(
+                f"What {self.name} came to is nowhere any more",
+                why=f"{pinned.digest} is pinned; executed again it came to {image.identity}.",
+                hint="Run `flyte lock --upgrade`, and commit flyte.lock.",
+            )
+        if pinned is None or pinned.digest != image.identity:
+            self._pins.keep_step(PinnedStep(key=self._step, platform=self._platform, digest=image.identity))
+        with self._cache.blobs.batch() as batch:
+            image.write(batch)
+        own = (layer.digest for layer in image.manifest.layers if self._cache.blobs.has(layer.digest))
+        return Made(image.manifest.digest, (image.manifest.digest, image.identity, *own), self._with(image.identity))
