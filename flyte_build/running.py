@@ -179,9 +179,10 @@ def run_in_worker(call: Call, stores: Stores, listener: Listener, spare: "Worker
 
     start = start_worker
     if call.environment:
-        if spare:
-            dismiss(spare)
-        spare, start = None, partial(start_worker, *_interpreter(call.environment, stores))
+        start = partial(start_worker, *_interpreter(call.environment, stores))
+        other, spare = spare, start()  # It begins while the run is written down.
+        if other:
+            dismiss(other)
     engine = ProcessEngine(listener.output, spare, start)
     try:
         return carry_out(call, engine, stores, listener, began)
