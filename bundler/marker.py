@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import json
 import os
-import time
 from typing import TYPE_CHECKING
 
+from flyte_build.cas.boot import boot, is_since
 from flyte_build.cas.cache import Cache
 from flyte_build.cas.digest import Digest
 
@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from .tree import Tree
 
 _SEALED_FILES = 2_000  # A larger tree's marker seals its folders alone: what was added, removed or renamed shows.
-_SAME_BOOT = 300.0  # Seconds by which the clock may have been set without an extraction being made again.
 
 
 def find(cache: Cache, tree: Digest) -> str | None:
@@ -30,7 +29,7 @@ def find(cache: Cache, tree: Digest) -> str | None:
         sealed = [[path, *_state(f"{folder}/code/{path}")] for path, *_ in marker["sealed"]]
     except (OSError, ValueError, KeyError, TypeError):
         return None
-    return folder if sealed == marker["sealed"] and abs(_boot() - marker["boot"]) < _SAME_BOOT else None
+    return folder if sealed == marker["sealed"] and is_since(marker["boot"]) else None
 
 
 def mark(folder: str, tree: Tree) -> None:
@@ -42,14 +41,9 @@ def mark(folder: str, tree: Tree) -> None:
         paths.update(entry.name for entry in tree.entries)
     sealed = [[path, *_state(f"{folder}/code/{path}")] for path in sorted(paths)]
     with open(f"{folder}/complete", "w", encoding="ascii") as file:
-        json.dump({"boot": _boot(), "sealed": sealed}, file)
+        json.dump({"boot": boot(), "sealed": sealed}, file)
 
 
 def _state(path: str) -> list[int]:
     found = os.lstat(path)
     return [found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns]
-
-
-def _boot() -> float:
-    """When this machine was started, in seconds since the epoch."""
-    return time.time() - time.clock_gettime(getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC))

@@ -97,19 +97,22 @@ def verify(console: Console, /, repair: bool, **registries: Any) -> None:
     """Read everything that is stored; what is bad is put aside, and is made again when it is needed."""
     from flyte_build.bundler import extraction
     from flyte_build.cas.verification import verify_blobs
+    from flyte_build.images import venv
 
     stores = Stores(console)
     sharing = _sharing(console, stores, registries) if repair else None
     with stores.cache.preparing():
         checked, bad = verify_blobs(stores.cache, console.progress, sharing.shared.restore if sharing else lambda record: "")
         extractions, changed = extraction.verify(stores.cache)
-    bad += changed
+        environments, broken = venv.verify(stores.cache)
+    bad += [*changed, *broken]
     if console.json:
-        console.document({"checked": checked + extractions, "bad": [vars(each) for each in bad]})
+        console.document({"checked": checked + extractions + environments, "bad": [vars(each) for each in bad]})
     else:
         for each in bad:
             console.print(f"{console.style('bad', fg='red')} {each.digest}: {each.what}")
-        console.print(f"{checked:,} blobs and {extractions:,} extractions checked; {len(bad)} were bad, none is left bad")
+        counts = f"{checked:,} blobs, {extractions:,} extractions and {environments:,} environments checked"
+        console.print(f"{counts}; {len(bad)} were bad, none is left bad")
     if any(not each.repaired for each in bad):
         raise click.exceptions.Exit(3)
 

@@ -12,6 +12,7 @@ import sys
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
+from flyte_build.cas.boot import boot, is_since
 from flyte_build.cas.faults import storing
 from flyte_build.cas.lease import locked
 from flyte_build.errors import ImageBuildError
@@ -19,6 +20,9 @@ from flyte_build.errors import ImageBuildError
 from .platforms import PYTHON
 
 if TYPE_CHECKING:
+    from flyte_build.cas.cache import Cache
+    from flyte_build.cas.verification import Bad
+
     from .pins import Wheel
     from .uv import Uv
 
@@ -39,13 +43,31 @@ def variables(folder: str, runtime: str, inherited: Mapping[str, str]) -> dict[s
 
 
 def is_complete(folder: str) -> bool:
-    """Whether an environment is there, with its interpreter, and with the packages that were installed and no others."""
+    """Whether an environment is there, with its interpreter, and with the packages that were installed and no others.
+
+    After a restart of the machine its files are looked at, since none was synced.
+    """
     try:
         with open(f"{folder}/complete", encoding="ascii") as file:
             marker = json.load(file)
-        return bool(os.access(python_of(folder), os.X_OK) and marker == _state(folder))
-    except (OSError, ValueError):
+        if not os.access(python_of(folder), os.X_OK) or marker["packages"] != _state(folder):
+            return False
+        if not is_since(marker["boot"]):
+            if damage(folder):
+                return False
+            _mark(folder)
+    except (OSError, ValueError, KeyError, TypeError):
         return False
+    return True
+
+
+def damage(folder: str, *, contents: bool = False) -> str:
+    """What is wrong with the packages of an environment (with `contents` every byte is compared), or ""."""
+    from . import installed
+
+    if path := installed.damage(_packages(folder), contents=contents):
+        return f"{path} is missing or was changed"
+    return ""
 
 
 def make(folder: str, wheels: "Iterable[Wheel]", root: str, uv: "Uv") -> None:
@@ -67,9 +89,14 @@ def make(folder: str, wheels: "Iterable[Wheel]", root: str, uv: "Uv") -> None:
             _run(command, root, uv)
         with storing("make an environment"):
             os.makedirs(f"{_packages(folder)}/__pycache__", exist_ok=True)  # Else the first import would change the folder.
-            with open(f"{folder}/complete.new", "w", encoding="ascii") as file:
-                json.dump(_state(folder), file)
-            os.rename(f"{folder}/complete.new", f"{folder}/complete")
+            _mark(folder)
+
+
+def _mark(folder: str) -> None:
+    temporary = f"{folder}/complete.{os.getpid()}"
+    with open(temporary, "w", encoding="ascii") as file:
+        json.dump({"boot": boot(), "packages": _state(folder)}, file)
+    os.rename(temporary, f"{folder}/complete")
 
 
 def _interpreter() -> str:
@@ -123,3 +150,19 @@ def _run(command: list[str], root: str, uv: "Uv") -> None:
             )
         hint = "Check the network. What was installed before needs none." if is_about_network(text) else ""
         raise ImageBuildError("The environment could not be made", why=text, hint=hint)
+
+
+def verify(cache: "Cache") -> "tuple[int, list[Bad]]":
+    """Compare every environment with the records of its packages; a bad one is removed, and made again when it is needed."""
+    from flyte_build.cas.gc import remove_tree
+    from flyte_build.cas.verification import Bad
+
+    bad = []
+    names = cache.made(cache.environments)
+    for name in names:
+        folder = f"{cache.environments}/{name}"
+        what = damage(folder, contents=True) if is_complete(folder) else "it is not as it was made"
+        if what:
+            remove_tree(folder)
+            bad.append(Bad(f"sha256:{name}", f"an environment: {what}; it is made again when it is needed", True))
+    return len(names), bad

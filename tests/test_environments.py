@@ -143,6 +143,43 @@ def test_a_broken_environment_is_made_again(shop: Shell) -> None:
     assert len(environments(shop)) == 1
 
 
+def test_what_was_changed_inside_is_found_by_verify(shop: Shell) -> None:
+    """Every byte is compared; the environment is made again when it is needed."""
+    shop("run", "tasks.py", "versions")
+    (folder,) = environments(shop)
+    file = folder / "venv" / "lib" / f"python{PYTHON}" / "site-packages" / "beta.py"
+    data = file.read_bytes()
+    file.unlink()
+    file.write_bytes(data.replace(b"2.0", b"6.6"))
+    shutil.copystat(folder / "complete", file)
+    (complete := folder / "complete").write_text(json.dumps({**json.loads(complete.read_text()), "packages": _state(file.parent)}))
+    (bad,) = shop.json("cache", "verify")["bad"]
+    assert bad["digest"] == f"sha256:{folder.name}" and "beta.py" in bad["what"] and bad["repaired"]
+    assert states(shop.json("run", "tasks.py", "versions"))["environment"] == "made"
+
+
+def test_after_a_restart_the_files_are_looked_at(shop: Shell) -> None:
+    """A crash of the machine may have left empty ones; one that is whole is used on."""
+    shop("run", "tasks.py", "versions")
+    (folder,) = environments(shop)
+    complete = folder / "complete"
+
+    def restart() -> None:
+        complete.write_text(json.dumps({**json.loads(complete.read_text()), "boot": 0.0}))
+
+    restart()
+    assert states(shop.json("run", "tasks.py", "versions"))["environment"] == "cached"
+    assert json.loads(complete.read_text())["boot"] > 0
+    restart()
+    os.truncate(folder / "venv" / "lib" / f"python{PYTHON}" / "site-packages" / "beta.py", 0)
+    shutil.rmtree(shop.home.parent / "uv")  # Its files are the same ones.
+    assert states(shop.json("run", "tasks.py", "versions"))["environment"] == "made"
+
+
+def _state(packages: Path) -> list[int]:
+    return [packages.stat().st_ino, packages.stat().st_mtime_ns]
+
+
 def test_two_commands_make_one(shop: Shell) -> None:
     """One makes it, the others wait."""
     shop("lock")
