@@ -45,6 +45,7 @@ htmlcov/
 .idea/
 .vscode/
 .flyte/
+flyte.lock
 .DS_Store
 *.sw[op]
 *~

@@ -61,6 +61,16 @@ def test_a_run_pins_what_it_has_to_resolve(shop: Shell) -> None:
     assert text(shop) == before and "flyte.lock" not in again.stderr
 
 
+def test_the_lock_file_is_no_part_of_the_code(shop: Shell) -> None:
+    """A run that writes it makes no other run prepare the code again."""
+    first = shop.json("run", "--copy-style", "all", "tasks.py", "versions")
+    assert (shop.project / "flyte.lock").exists()
+    again = shop.json("run", "--copy-style", "all", "tasks.py", "versions")
+    assert {node["kind"]: node["digest"] for node in first["prepared"]}["tree"] == {
+        node["kind"]: node["digest"] for node in again["prepared"]
+    }["tree"]
+
+
 def test_nothing_is_resolved_with_locked(shop: Shell) -> None:
     """Neither by the option nor by the variable."""
     for arguments, env in ((["--locked"], {}), ([], {"FLYTE_LOCKED": "1"})):
@@ -327,14 +337,16 @@ def test_pins_are_found_again(tmp_path: Path) -> None:
     """Bases and what commands came to are kept as packages are; `locked` refuses all that is missing."""
     said: list[str] = []
     digest = Digest.of(b"")
-    pins = Pins(str(tmp_path), said.append, locked=False, look_up=lambda name: PinnedBase(reference=name, digest=digest, python="3.12"))
+    pins = Pins(
+        str(tmp_path), said.append, locked=False, look_up=lambda name, with_python: PinnedBase(reference=name, digest=digest, python="3.12")
+    )
     recipe = Recipe(base=Base(kind="reference", uri="a:1"), sources=(Source(kind="packages", packages=("x",)),))
     assert pins.python(recipe) == "3.12"
     pins.keep_step(PinnedStep(key="k", platform="linux/amd64", digest=digest))
     pins.save()
     pins.save()
     assert len(said) == 1 and "a:1" in said[0]
-    again = Pins(str(tmp_path), said.append, locked=True, look_up=lambda name: pytest.fail("is asked"))
+    again = Pins(str(tmp_path), said.append, locked=True, look_up=lambda name, with_python: pytest.fail("is asked"))
     assert again.base("a:1").digest == digest and again.step("k", "linux/amd64") and again.step("k", "linux/arm64") is None
     for missing in (lambda: again.base("b:1"), lambda: again.packages(recipe, "3.12", "linux/amd64")):
         with pytest.raises(NotLocked):

@@ -63,6 +63,7 @@ CASES: dict[str, tuple[Files, set[str]]] = {
             "p/x.egg-info/PKG-INFO": b"",
             "p/.mypy_cache/x": b"",
             "p/.DS_Store": b"",
+            "flyte.lock": b"",
             "p/a.pyc": b"",
             ".hg/x": b"",
             "p/.tox/x": b"",
