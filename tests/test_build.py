@@ -21,14 +21,14 @@ from flyte_build.cas.registry.name import RepositoryName
 from flyte_build.cas.registry.opening import open_repository
 from flyte_build.cas.registry.patience import Patience
 from flyte_build.cas.registry.repository import Repository
-from flyte_build.errors import EngineUnavailable, FileUnstable, FlyteError, ImageBuildError, UsageError
+from flyte_build.errors import EngineUnavailable, FileUnstable, FlyteError, ImageBuildError, SecretRefused, UsageError
 from flyte_build.graph import Outcome
 from flyte_build.images.base import Bases
 from flyte_build.images.config import Image
 from flyte_build.images.pins import PinnedBase, Wheel
 from flyte_build.images.publishing import ImagePublisher
 from flyte_build.images.recipe import Base, Copy, Execute, Packages, Recipe, Source, Step
-from flyte_build.imaging import BuiltImage, ImageBuilder
+from flyte_build.imaging import BuiltImage, ImageBuilder, SecretRules
 from tests.bases import DEBIAN, FixedPins, MadeWheel, archive, base_of, opened, push_image, real_layer
 from tests.conftest import opened as opened_cache
 from tests.needs import need
@@ -223,6 +223,21 @@ def test_copy_through_a_link_of_the_base(tmp_path: Path, machine: Callable[..., 
     (tmp_path / "project/tool").write_text("x")
     one = machine()
     assert list(files_of(one, one.build(Copy("tool", "/bin/", False)).image)) == ["usr/bin/tool"]
+
+
+@pytest.mark.parametrize("name", [".env", "keys/id"])
+def test_secrets_are_refused(tmp_path: Path, machine: Callable[..., Machine], name: str) -> None:
+    """Files that look like credentials do not go into an image, unless they are allowed or ignored."""
+    path = tmp_path / "project/src" / name
+    path.parent.mkdir(parents=True)
+    path.write_text("-----BEGIN PRIVATE KEY-----\n" + "A" * 64)
+    step = Copy("src", "/app", True)
+    for _ in range(2):  # Also when nothing has changed.
+        with pytest.raises(SecretRefused, match=f"src/{name}"):
+            machine(name=f"refusing{_}").build(step)
+    machine(name="allowed", allowed=frozenset({f"src/{name}"})).build(step)
+    (tmp_path / "project/.dockerignore").write_text(f"src/{name}\n")
+    assert machine(name="ignoring").build(step)
 
 
 @pytest.mark.parametrize("kind", ["out", "absolute", "fifo", "missing", "outside"])
@@ -463,7 +478,8 @@ def test_file_that_changes_meanwhile(tmp_path: Path, machine: Callable[..., Mach
     one = machine()
     from flyte_build.images.files import Copier, write_layer
 
-    copied = Copier(str(tmp_path / "project"), one.cache.index, one.counters).collect(Copy("a.txt", "/a", False))
+    copier = Copier(str(tmp_path / "project"), one.cache.index, one.counters, SecretRules(frozenset()))
+    copied = copier.collect(Copy("a.txt", "/a", False))
     path.write_text("b")
     with pytest.raises(FileUnstable, match=r"a\.txt changed"), one.cache.blobs.batch() as batch:
         write_layer(copied, lambda name: "a", batch, "gzip")
