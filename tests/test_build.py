@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from flyte_build.builds import layers_of
 from flyte_build.cas.cache import Cache
 from flyte_build.cas.counters import Counters
 from flyte_build.cas.digest import Digest
@@ -25,6 +26,7 @@ from flyte_build.errors import EngineUnavailable, FileUnstable, FlyteError, Imag
 from flyte_build.graph import Outcome
 from flyte_build.images.base import Bases
 from flyte_build.images.config import Image
+from flyte_build.images.executing import describe
 from flyte_build.images.pins import PinnedBase, Wheel
 from flyte_build.images.publishing import ImagePublisher
 from flyte_build.images.recipe import Base, Copy, Execute, Packages, Recipe, Source, Step
@@ -317,7 +319,7 @@ class Recording:
         from flyte_build.cas.layer import write_archive
         from flyte_build.images.config import Added
 
-        what = " ".join(step.apt or step.commands)
+        what = describe(step)
         self.asked.append(what)
         with self.cache.blobs.batch() as batch:
             layer = write_archive([archive({f"did/{len(self.asked)}": what.encode()})], batch, "gzip")
@@ -336,13 +338,15 @@ def test_executed_steps_are_pinned(tmp_path: Path, machine: Callable[..., Machin
     one._options["executor"] = executor
     steps = (Execute(apt=("curl",)), Packages(), Execute(commands=("make",)))
     first = one.build(*steps)
-    assert first.image.contents == ["the base", "curl", "packages pkg==1.0", "make"]
+    assert first.image.contents == ["the base", "apt-get install curl", "packages pkg==1.0", "make"]
     assert len(one.pins.steps) == 2
     again = one.build(*steps)
     assert again.image == first.image
-    assert executor.asked == ["curl", "make"]
+    assert executor.asked == ["apt-get install curl", "make"]
+    assert [layer["state"] for layer in layers_of(first)] == ["base", "made", "made", "made"]
+    assert [layer["state"] for layer in layers_of(again)] == ["base", "cached", "cached", "cached"]
     changed = one.build(*steps[:2], Execute(commands=("make install",)))
-    assert executor.asked == ["curl", "make", "make install"]
+    assert executor.asked == ["apt-get install curl", "make", "make install"]
     assert changed.image.contents[:3] == first.image.contents[:3]
 
 
