@@ -370,5 +370,3 @@ def _say_what_differs(engine: "Engine", call: Call, listener: Listener) -> None:
         unused += not_acted_on(task["image"])
     if unused:
         listener.said(f"The {engine.name} engine does not act on: {', '.join(unused)}.")
-    if task["image"] not in ("auto", None) and engine.name == "process" and not call.environment:
-        listener.said(f"The image of {task['environment']} is not built here: its tasks run in the current interpreter.")

@@ -20,8 +20,6 @@ from .containers import ContainerImage, by_digest
 from .graph import Made, Node, Outcome, Outcomes, Resolve
 
 if TYPE_CHECKING:
-    from docker import APIClient
-
     from flyte_build.images.recipe import Recipe
 
     from .pinning import Pins
@@ -41,31 +39,31 @@ class ContainerImages:
 
         Raises `ImageBuildError`, `NotLocked`, `RegistryError`, `EngineUnavailable`.
         """
-        client = connect()
         if isinstance(image, str):
-            return self._pulled(client, image)
+            return self._pulled(image)
         began = time.perf_counter()
         known = self._known(image)
         if known:
             found = json.loads(self._stores.cache.blobs.read(known.artifact))["config"]["digest"]
+            client = connect()
             if has(client, found):
                 self._stores.cache.records.find(known.key)  # It is used: so it is kept.
                 self.outcomes.append(Outcome(_Known(environment), "cached", known, known.key, "", time.perf_counter() - began, []))
                 return ContainerImage(client, found)
-        return self._built(client, image, environment)
+        return self._built(image, environment)
 
-    def _pulled(self, client: "APIClient", uri: str) -> ContainerImage:
+    def _pulled(self, uri: str) -> ContainerImage:
         from flyte_build.images.reference import Reference
 
         reference = Reference.parse(uri)
         if reference.digest:
-            return by_digest(client, reference.name.text, reference.digest)
+            return by_digest(connect(), reference.name.text, reference.digest)
         pins = self._pins()
         digest = pins.base(uri).digest
         pins.save()
-        return by_digest(client, reference.name.text, digest)
+        return by_digest(connect(), reference.name.text, digest)
 
-    def _built(self, client: "APIClient", image: Any, environment: str) -> ContainerImage:
+    def _built(self, image: Any, environment: str) -> ContainerImage:
         from flyte_build.images.loading import load
         from flyte_build.images.recipe import Recipe
 
@@ -79,6 +77,7 @@ class ContainerImages:
         (one,) = built.images.values()
         if not _reads_files(recipe):
             self._stores.cache.records.add_trace(self._base(image), one.record.key, self._seen(recipe, pins), _KEPT)
+        client = connect()
         return ContainerImage(client, load(client, one.image.manifest, self._stores.cache.blobs, imager.fetch(one)))
 
     def _base(self, image: Any) -> Any:
