@@ -87,6 +87,7 @@ class Imager:
             compression=settings.image_compression,
             elsewhere=self.sharing if settings.registries.reads else None,
             executor=Executor(root, stores.cache.blobs, settings.image_compression, listener.executing),
+            allowed=settings.allow_secrets,
             remake=force,
             dry=dry,
             said=listener.said,
