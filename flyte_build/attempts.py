@@ -179,6 +179,13 @@ class Stores:
 
         return Cache(self.places.cache, self.counters, self._listener.said)
 
+    @cached_property
+    def runtime(self) -> str:
+        """The folder of our own package for tasks in environments and containers; who uses it holds a lease on its name."""
+        from flyte_build.images import runtime
+
+        return runtime.folder(self.cache)
+
     def close(self) -> None:
         """Close what is open; the process's end does so too."""
         self.history.close()
