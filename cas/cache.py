@@ -6,6 +6,7 @@ Format 1, below the folder (docs/formats.md):
     v1/cache.sqlite                                        records, labels, traces, stat index
     v1/extractions/<hex of a tree>/                        trees, extracted
     v1/environments/<hex of a key>/                        virtual environments
+    v1/runtimes/<hex>/                                     copies of our own package, for tasks in environments and containers
     v1/leases/  v1/lock  v1/quarantine/  v1/collected.json
 """
 

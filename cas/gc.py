@@ -152,7 +152,11 @@ def _litter(cache: Cache, dry_run: bool) -> Iterator[Removed]:
 
 def _folders(cache: Cache) -> list[tuple[str, str]]:
     """The folders in which each entry is named by a digest, as path and name, and why such an entry is removed."""
-    places = {cache.extractions: "the tree extracted here is not needed", cache.environments: "the environment is not needed"}
+    places = {
+        cache.extractions: "the tree extracted here is not needed",
+        cache.environments: "the environment is not needed",
+        cache.runtimes: "no task uses this copy of flyte's own code",
+    }
     found = []
     with storing("list extractions and environments"):
         for place, why in places.items():

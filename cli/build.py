@@ -110,6 +110,6 @@ def _show(console: Console, built: "Iterable[EnvironmentImage]") -> None:
             layers = layers_of(image)
             of_base = [layer["size"] for layer in layers if layer["state"] == "base"]
             console.print(f"  {platform}  {image.image.identity}")
-            console.print(f"    {'base':7} {rounded_size(sum(of_base)):>9}  {len(of_base)} layers")
+            console.print(f"    {'base':7} {rounded_size(sum(of_base)):>9}  {len(of_base)} layer{'s' if len(of_base) != 1 else ''}")
             for layer in layers[len(of_base) :]:
                 console.print(f"    {layer['state']:7} {rounded_size(layer['size']):>9}  {layer['what']}")

@@ -179,6 +179,13 @@ class Stores:
 
         return Cache(self.places.cache, self.counters, self._listener.said)
 
+    @cached_property
+    def runtime(self) -> str:
+        """The folder of our own package for tasks in environments and containers; who uses it holds a lease on its name."""
+        from flyte_build.images import runtime
+
+        return runtime.folder(self.cache)
+
     def close(self) -> None:
         """Close what is open; the process's end does so too."""
         self.history.close()
@@ -370,5 +377,3 @@ def _say_what_differs(engine: "Engine", call: Call, listener: Listener) -> None:
         unused += not_acted_on(task["image"])
     if unused:
         listener.said(f"The {engine.name} engine does not act on: {', '.join(unused)}.")
-    if task["image"] not in ("auto", None) and engine.name == "process" and not call.environment:
-        listener.said(f"The image of {task['environment']} is not built here: its tasks run in the current interpreter.")

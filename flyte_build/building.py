@@ -87,6 +87,7 @@ class Imager:
             compression=settings.image_compression,
             elsewhere=self.sharing if settings.registries.reads else None,
             executor=Executor(root, stores.cache.blobs, settings.image_compression, listener.executing),
+            allowed=settings.allow_secrets,
             remake=force,
             dry=dry,
             said=listener.said,
@@ -120,7 +121,7 @@ class Imager:
         repository = self.open(name)
         publisher = ImagePublisher(repository, self._stores.cache, self._sources(built), self._listener.transferred)
         publisher.push_all([each.image for each in built.images.values()], tag)
-        self._publish(built)
+        self.publish(built)
         return EnvironmentImage(envs=built.envs, images=built.images, reference=f"{name}:{tag}")
 
     def fetch(self, built: BuiltImage) -> Fetch:
@@ -136,8 +137,8 @@ class Imager:
         sources = [self.open(RepositoryName.parse(name)) for name in built.places]
         ImagePublisher(repository, self._stores.cache, sources, self._listener.transferred).push(built.image, tag)
 
-    def _publish(self, built: EnvironmentImage) -> None:
-        """Publish the records of what was built, so that other machines find it: the image itself goes to the shared cache's repository."""
+    def publish(self, built: EnvironmentImage) -> None:
+        """Publish what was built to the shared cache, if one is configured, so that other machines find it."""
         write = self._settings.registries.write
         if write is None:
             return

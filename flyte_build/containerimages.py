@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from flyte_build.cas.digest import Digest
 from flyte_build.cas.encoding import Value, key
 from flyte_build.cas.records import Record
+from flyte_build.errors import RegistryError, StoreError
 from flyte_build.images.docker import connect
 from flyte_build.images.loading import has
 
@@ -22,6 +23,7 @@ from .graph import Made, Node, Outcome, Outcomes, Resolve
 if TYPE_CHECKING:
     from flyte_build.images.recipe import Recipe
 
+    from .building import EnvironmentImage, Imager
     from .pinning import Pins
 
 _KEPT = 16  # States of flyte.lock, and of files of requirements, for one image.
@@ -33,6 +35,15 @@ class ContainerImages:
     def __init__(self, root: str, settings: Settings, stores: Stores, listener: Listener, pins: "Callable[[], Pins]") -> None:
         self._root, self._settings, self._stores, self._listener, self._pins = root, settings, stores, listener, pins
         self.outcomes: list[Outcome] = []
+        self._made: list[tuple[Imager, EnvironmentImage]] = []
+
+    def publish(self) -> None:
+        """Publish the images that were made, where that is configured. What goes wrong is said."""
+        for imager, made in self._made:
+            try:
+                imager.publish(made)
+            except (RegistryError, StoreError) as error:
+                self._listener.said(f"The image of {made.envs[0]} is not published: {error.what}. `flyte build --push` does so later.")
 
     def get(self, image: Any, environment: str) -> ContainerImage:
         """The image of an environment (a JSON value), which this machine's engine has then.
@@ -74,6 +85,8 @@ class ContainerImages:
         built = imager.build(replace(recipe, platforms=()), [environment])
         pins.save()
         self.outcomes += built.nodes
+        if any(each.state == "made" for each in built.nodes):
+            self._made.append((imager, built))
         (one,) = built.images.values()
         if not _reads_files(recipe):
             self._stores.cache.records.add_trace(self._base(image), one.record.key, self._seen(recipe, pins), _KEPT)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from flyte_build.cas.digest import Digest
 from flyte_build.errors import ImageBuildError, NotFound
-from flyte_build.images import loading, runtime
+from flyte_build.images import loading
 from flyte_build.images.docker import asking
 from flyte_build.runner.docker import DockerEngine, Place, remove_orphans
 from flyte_build.runner.limits import Limits
@@ -61,7 +61,7 @@ def docker_engine(call: Call, stores: Stores, image: ContainerImage, sink: "Sink
     options = call.task["options"]
     place = Place(
         image=image.reference,
-        runtime=runtime.folder(stores.cache),
+        runtime=stores.runtime,
         store=history.identity,
         network=call.settings.network,
         limits=Limits.of(options.get("resources") or {}),

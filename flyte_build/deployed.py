@@ -22,7 +22,7 @@ from .deployments.difference import Change, changes, of_distributions
 from .deployments.document import Document
 from .deployments.naming import Reference, Space
 from .project import Project
-from .running import run_in_container, run_in_worker
+from .running import run_in_container, run_in_worker, runtime_held
 
 if TYPE_CHECKING:
     from flyte_build.runner.spawn import Worker
@@ -102,7 +102,7 @@ class Deployments:
             code = find(cache, document.tree) or extract(cache, self.catalogue.bundle(task.found), settings.budget or Budget())
             call = task.call(inputs, settings, code)
             call, container, held = bring(call, task.found, document, self.catalogue, self._stores, self._listener)
-            lease = cache.lease([document.tree, *held])
+            lease = cache.lease([document.tree, *held, *runtime_held(self._stores, document.kind != "host")])
         try:
             if document.kind == "host" and (phrases := host.differences(task.found.release.host, host.describe())):
                 self._listener.said(f"{task.name} was deployed from another interpreter than this one: {', '.join(phrases)}.")

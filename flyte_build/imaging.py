@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from flyte_build.bundler import secrets
 from flyte_build.cas.cache import Cache
 from flyte_build.cas.counters import Counters
 from flyte_build.cas.digest import Digest, Key
@@ -15,7 +16,7 @@ from flyte_build.cas.layer import Compression
 from flyte_build.cas.records import Record
 from flyte_build.cas.registry.descriptor import Descriptor
 from flyte_build.cas.registry.name import RepositoryName
-from flyte_build.errors import EngineUnavailable
+from flyte_build.errors import EngineUnavailable, SecretRefused
 from flyte_build.images.base import Base, Bases, Open
 from flyte_build.images.build import FORMAT, Plan
 from flyte_build.images.config import Image
@@ -26,6 +27,7 @@ from flyte_build.images.loading import Fetch
 from flyte_build.images.pins import LockedPackages, PinnedBase, Wanted
 from flyte_build.images.publishing import LayerSources
 from flyte_build.images.recipe import Copy, Execute, Packages, Recipe
+from flyte_build.texts import listed
 
 from .graph import Elsewhere, Node, Outcome, Resolver
 from .imagenodes import Ground, ImageNode, Offers, PinnedSteps, StepNode
@@ -115,11 +117,31 @@ class _OfImage:
         return self.bases.of_image(self.image, self.fetch)
 
 
+class SecretRules:
+    """Keeps out of images what is kept out of bundles."""
+
+    def __init__(self, allowed: frozenset[str]) -> None:
+        self._allowed = allowed
+        self.by_name = secrets.by_name
+        self.watch = secrets.ContentWatch
+
+    def refuse(self, found: list[tuple[str, str]]) -> None:
+        """Raise `SecretRefused` for those that are not allowed."""
+        refused = sorted((path, why) for path, why in found if path not in self._allowed)
+        if refused:
+            raise SecretRefused(
+                f"Files with secrets would have gone into the image: {listed([path for path, _ in refused])}",
+                why=f"{refused[0][0]}: {refused[0][1]}. Who has the image reads them.",
+                hint=f'Add `{refused[0][0]}` to .dockerignore; or allow it in flyte.toml: bundle.allow_secrets = ["{refused[0][0]}"]',
+            )
+
+
 class ImageBuilder:
     """Builds the images of one project, whose root is `root`.
 
     `debian` is the reference of the Debian base, with `{python}` in it. `elsewhere` is what other machines have made, `executor` what
-    executes steps. `said`, `watch`, `begun` and `progress` are told what happens.
+    executes steps. `allowed` are files that may be copied although they look like secrets. `said`, `watch`, `begun` and `progress` are
+    told what happens.
     """
 
     def __init__(
@@ -135,6 +157,7 @@ class ImageBuilder:
         compression: Compression = "gzip",
         elsewhere: Others | None = None,
         executor: Executor | None = None,
+        allowed: frozenset[str] = frozenset(),
         remake: bool = False,
         dry: bool = False,
         said: Callable[[str], None] = lambda sentence: None,
@@ -144,7 +167,7 @@ class ImageBuilder:
     ) -> None:
         self._root, self._cache, self._pins, self._bases, self._executor, self._said = root, cache, pins, bases, executor, said
         self._debian, self._compression, self._open = debian, compression, open_repository
-        self._copier = Copier(root, cache.index, counters)
+        self._copier = Copier(root, cache.index, counters, SecretRules(allowed))
         self._offers = None if remake else elsewhere
         self._fetcher = Fetcher(root, cache.blobs, counters, progress)
         self._new_resolver: Callable[[], Resolver] = lambda: Resolver(

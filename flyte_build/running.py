@@ -137,7 +137,7 @@ class Runner:
             tree = outcomes[preparation.tree].artifact
             assert tree is not None
             made = [artifact for node in needed if (artifact := outcomes[node].artifact)]
-            lease = cache.lease([tree, *made])
+            lease = cache.lease([tree, *made, *runtime_held(self.stores, bool(container or needed))])
             if where.environment:
                 call = replace(call, environment=cache.environment(*made), variables=where.environment.variables)
         self.publish()
@@ -168,6 +168,8 @@ class Runner:
 
     def finish(self) -> None:
         """Wait until what was prepared is published, which has gone on while the task ran."""
+        if "_container_images" in self.__dict__:
+            self._container_images.publish()
         if published := self.sharing.finish():
             self.listener.published(str(self.settings.registries.write), len(published))
 
@@ -192,9 +194,14 @@ def run_in_worker(call: Call, stores: Stores, listener: Listener, spare: "Worker
 
 def _interpreter(environment: str, stores: Stores) -> tuple[str, dict[str, str]]:
     """The Python of a local environment, and the variables of a worker in it."""
-    from flyte_build.images import runtime, venv
+    from flyte_build.images import venv
 
-    return venv.python_of(environment), venv.variables(environment, runtime.folder(stores.cache), os.environ)
+    return venv.python_of(environment), venv.variables(environment, stores.runtime, os.environ)
+
+
+def runtime_held(stores: Stores, is_used: bool) -> list[Digest]:
+    """What keeps the runtime from being collected, if a task is to use it: a lease is to hold it."""
+    return [Digest("sha256:" + os.path.basename(stores.runtime))] if is_used else []
 
 
 def run_in_container(call: Call, stores: Stores, listener: Listener, image: "ContainerImage", began: float) -> Finished:

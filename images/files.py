@@ -12,7 +12,7 @@ import posixpath
 import stat
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from flyte_build.cas import tar
 from flyte_build.cas.blobs import Batch
@@ -57,11 +57,33 @@ class Copied:
         return Digest.of(encode(rows))
 
 
+class Watch(Protocol):
+    """Looks at a file while it is read."""
+
+    found: str
+
+    def feed(self, piece: bytes) -> None:
+        """Look at the next piece; `found` says what kind of secret the file is, if it is one."""
+
+
+class Secrets(Protocol):
+    """What files must not go into an image. Paths are relative to the project's root."""
+
+    def by_name(self, path: str) -> str:
+        """What kind of secret a file of this path is, or ""."""
+
+    def watch(self, path: str) -> Watch:
+        """What is to look at the content of a file."""
+
+    def refuse(self, found: list[tuple[str, str]]) -> None:
+        """Raise `SecretRefused` for files (path, what kind of secret) that are not allowed."""
+
+
 class Copier:
     """Finds the files of a project at `root`; what was read before is known from the stat index."""
 
-    def __init__(self, root: str, index: StatIndex, counters: Counters) -> None:
-        self._root, self._index, self._counters = root, index, counters
+    def __init__(self, root: str, index: StatIndex, counters: Counters, secrets: Secrets) -> None:
+        self._root, self._index, self._counters, self._secrets = root, index, counters, secrets
 
     def collect(self, step: Copy) -> Copied:
         """The files of a step. Raises `UsageError` for what is not there, and `ImageBuildError` for what cannot be copied."""
@@ -75,13 +97,14 @@ class Copier:
             )
         real = os.path.realpath(top)
         scope = f"image:{real if step.folder else os.path.dirname(real)}"
-        known, seen = self._index.load(scope), dict[str, object]()
+        known, seen, found = self._index.load(scope), dict[str, object](), list[tuple[str, str]]()
         if step.folder:
             names = self._walk(real, _ignored(self._root, step.ignore), os.path.relpath(top, self._root))
-            entries = [self._entry(name, f"{real}/{name}", real, known, seen) for name in names]
+            entries = [self._entry(name, f"{real}/{name}", real, known, seen, found) for name in names]
         else:
-            entries = [self._entry(os.path.basename(real), real, "", known, seen)]
+            entries = [self._entry(os.path.basename(real), real, "", known, seen, found)]
             entries = [Entry("", each.path, each.size, each.executable, each.content) for each in entries]
+        self._secrets.refuse(found)
         gone = known.keys() - {each.name for each in entries} if step.folder else ()
         if seen or gone:
             self._index.save(scope, seen, gone)
@@ -97,7 +120,9 @@ class Copier:
                 if ignored is None or not ignored.match_file(posixpath.normpath(f"{prefix}/{base}{name}")):
                     yield f"{base}{name}"
 
-    def _entry(self, name: str, path: str, top: str, known: Mapping[str, object], seen: dict[str, object]) -> Entry:
+    def _entry(
+        self, name: str, path: str, top: str, known: Mapping[str, Any], seen: dict[str, object], secrets: list[tuple[str, str]]
+    ) -> Entry:
         state = os.lstat(path)
         if stat.S_ISLNK(state.st_mode):
             target = os.readlink(path)
@@ -112,14 +137,16 @@ class Copier:
             raise ImageBuildError(
                 f"{path} is no file that can be copied", why="It is a socket, a pipe or a device.", hint="Exclude it in .dockerignore."
             )
-        found = known.get(name)
-        if isinstance(found, tuple) and found[0] == row(state):
-            content = Digest(found[1])
-        else:
-            reading = hash_file(path, self._counters)
-            content = reading.digest
-            seen[name] = (reading.trusted, str(content))
-        return Entry(name, path, state.st_size, bool(state.st_mode & 0o100), content)
+        below = os.path.relpath(path, os.path.realpath(self._root))
+        before, content, why = known.get(name) or (None, "", "")
+        if before != row(state):
+            watch = self._secrets.watch(below)
+            reading = hash_file(path, self._counters, watch=watch.feed)
+            content, why = str(reading.digest), watch.found
+            seen[name] = (reading.trusted, content, why)
+        if why := why or self._secrets.by_name(below):
+            secrets.append((below, why))
+        return Entry(name, path, state.st_size, bool(state.st_mode & 0o100), Digest(content))
 
 
 def write_layer(copied: Copied, place: Callable[[str], str], batch: Batch, compression: Compression) -> Layer:

@@ -72,6 +72,10 @@ def folder(cache: Cache) -> str:
                 os.makedirs(os.path.dirname(f"{temporary}/{name}"), exist_ok=True)
                 shutil.copyfile(path, f"{temporary}/{name}")
             compileall.compile_dir(temporary, quiet=2, invalidation_mode=py_compile.PycInvalidationMode.UNCHECKED_HASH)
+            for path, _, names in os.walk(temporary):  # A machine that crashes must not leave half of it under its name.
+                for name in names:
+                    with open(f"{path}/{name}", "rb") as file:
+                        os.fsync(file.fileno())
             try:
                 os.rename(temporary, place)
             except OSError:  # Another process was first.

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from flyte_build.builds import layers_of
 from flyte_build.cas.cache import Cache
 from flyte_build.cas.counters import Counters
 from flyte_build.cas.digest import Digest
@@ -21,14 +22,15 @@ from flyte_build.cas.registry.name import RepositoryName
 from flyte_build.cas.registry.opening import open_repository
 from flyte_build.cas.registry.patience import Patience
 from flyte_build.cas.registry.repository import Repository
-from flyte_build.errors import EngineUnavailable, FileUnstable, FlyteError, ImageBuildError, UsageError
+from flyte_build.errors import EngineUnavailable, FileUnstable, FlyteError, ImageBuildError, SecretRefused, UsageError
 from flyte_build.graph import Outcome
 from flyte_build.images.base import Bases
 from flyte_build.images.config import Image
+from flyte_build.images.executing import describe
 from flyte_build.images.pins import PinnedBase, Wheel
 from flyte_build.images.publishing import ImagePublisher
 from flyte_build.images.recipe import Base, Copy, Execute, Packages, Recipe, Source, Step
-from flyte_build.imaging import BuiltImage, ImageBuilder
+from flyte_build.imaging import BuiltImage, ImageBuilder, SecretRules
 from tests.bases import DEBIAN, FixedPins, MadeWheel, archive, base_of, opened, push_image, real_layer
 from tests.conftest import opened as opened_cache
 from tests.needs import need
@@ -225,6 +227,21 @@ def test_copy_through_a_link_of_the_base(tmp_path: Path, machine: Callable[..., 
     assert list(files_of(one, one.build(Copy("tool", "/bin/", False)).image)) == ["usr/bin/tool"]
 
 
+@pytest.mark.parametrize("name", [".env", "keys/id"])
+def test_secrets_are_refused(tmp_path: Path, machine: Callable[..., Machine], name: str) -> None:
+    """Files that look like credentials do not go into an image, unless they are allowed or ignored."""
+    path = tmp_path / "project/src" / name
+    path.parent.mkdir(parents=True)
+    path.write_text("-----BEGIN PRIVATE KEY-----\n" + "A" * 64)
+    step = Copy("src", "/app", True)
+    for _ in range(2):  # Also when nothing has changed.
+        with pytest.raises(SecretRefused, match=f"src/{name}"):
+            machine(name=f"refusing{_}").build(step)
+    machine(name="allowed", allowed=frozenset({f"src/{name}"})).build(step)
+    (tmp_path / "project/.dockerignore").write_text(f"src/{name}\n")
+    assert machine(name="ignoring").build(step)
+
+
 @pytest.mark.parametrize("kind", ["out", "absolute", "fifo", "missing", "outside"])
 def test_what_cannot_be_copied(tmp_path: Path, machine: Callable[..., Machine], kind: str) -> None:
     """Links that lead out, special files, and what is not there or not in the project, each by name."""
@@ -302,7 +319,7 @@ class Recording:
         from flyte_build.cas.layer import write_archive
         from flyte_build.images.config import Added
 
-        what = " ".join(step.apt or step.commands)
+        what = describe(step)
         self.asked.append(what)
         with self.cache.blobs.batch() as batch:
             layer = write_archive([archive({f"did/{len(self.asked)}": what.encode()})], batch, "gzip")
@@ -321,13 +338,15 @@ def test_executed_steps_are_pinned(tmp_path: Path, machine: Callable[..., Machin
     one._options["executor"] = executor
     steps = (Execute(apt=("curl",)), Packages(), Execute(commands=("make",)))
     first = one.build(*steps)
-    assert first.image.contents == ["the base", "curl", "packages pkg==1.0", "make"]
+    assert first.image.contents == ["the base", "apt-get install curl", "packages pkg==1.0", "make"]
     assert len(one.pins.steps) == 2
     again = one.build(*steps)
     assert again.image == first.image
-    assert executor.asked == ["curl", "make"]
+    assert executor.asked == ["apt-get install curl", "make"]
+    assert [layer["state"] for layer in layers_of(first)] == ["base", "made", "made", "made"]
+    assert [layer["state"] for layer in layers_of(again)] == ["base", "cached", "cached", "cached"]
     changed = one.build(*steps[:2], Execute(commands=("make install",)))
-    assert executor.asked == ["curl", "make", "make install"]
+    assert executor.asked == ["apt-get install curl", "make", "make install"]
     assert changed.image.contents[:3] == first.image.contents[:3]
 
 
@@ -463,7 +482,8 @@ def test_file_that_changes_meanwhile(tmp_path: Path, machine: Callable[..., Mach
     one = machine()
     from flyte_build.images.files import Copier, write_layer
 
-    copied = Copier(str(tmp_path / "project"), one.cache.index, one.counters).collect(Copy("a.txt", "/a", False))
+    copier = Copier(str(tmp_path / "project"), one.cache.index, one.counters, SecretRules(frozenset()))
+    copied = copier.collect(Copy("a.txt", "/a", False))
     path.write_text("b")
     with pytest.raises(FileUnstable, match=r"a\.txt changed"), one.cache.blobs.batch() as batch:
         write_layer(copied, lambda name: "a", batch, "gzip")

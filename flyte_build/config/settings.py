@@ -221,7 +221,7 @@ CACHE_WRITE = Setting(
     "cache.write", REPOSITORY, None, "The repository to publish to, in place of `registry` (`--cache-write`).", option="--cache-write"
 )
 ALLOW_SECRETS = Setting(
-    "bundle.allow_secrets", PATHS, frozenset(), "Files, by their paths below the root, that may be bundled although they look like secrets."
+    "bundle.allow_secrets", PATHS, frozenset(), "Files, by their paths below the root, that may be shared although they look like secrets."
 )
 MAX_FILES = Setting("bundle.max_files", COUNT, 200_000, "How many files and folders a bundle may have.")
 MAX_BYTES = Setting("bundle.max_size", SIZE, 4 << 30, "How large the files of a bundle may be, all in all.")
