@@ -7,12 +7,13 @@ from typing import Any
 
 import click
 
-from flyte_build.attempts import Settings, Stores
+from flyte_build.attempts import Settings
 from flyte_build.config.settings import CopyStyle
 from flyte_build.errors import UsageError
 from flyte_build.housekeeping import start_if_due
 from flyte_build.project import locate
 from flyte_build.running import Runner
+from flyte_build.stores import Stores
 from flyte_build.texts import printable
 
 from .console import Console

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from flyte_build.attempts import Settings, Stores
+from flyte_build.attempts import Settings
 from flyte_build.config import Configuration, settings
 from flyte_build.config.registries import Registries
 from flyte_build.config.settings import CopyStyle
@@ -16,6 +16,7 @@ from flyte_build.errors import NotFound, UsageError
 from flyte_build.project import locate
 from flyte_build.running import Runner
 from flyte_build.sharing import Sharing
+from flyte_build.stores import Stores
 
 from .console import Console, Quiet, node_json
 from .exchange import pull, push

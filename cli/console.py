@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
-from flyte_build.attempts import Listener, pass_on
 from flyte_build.config import Configuration, settings
+from flyte_build.listener import Listener, pass_on
 
 from .lines import Level, as_json
 

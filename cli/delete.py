@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from flyte_build.attempts import Stores
+from flyte_build.stores import Stores
 
 from .cache import gc
 from .console import Console

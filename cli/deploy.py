@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from flyte_build.attempts import Settings, Stores
+from flyte_build.attempts import Settings
 from flyte_build.config.registries import Registries
 from flyte_build.deployed import Deployments
 from flyte_build.deployment import Deployer, Deployment
@@ -18,6 +18,7 @@ from flyte_build.errors import ModuleLoadError, UsageError
 from flyte_build.housekeeping import start_if_due
 from flyte_build.project import locate
 from flyte_build.running import Runner
+from flyte_build.stores import Stores
 from flyte_build.targets import Target, choose, once_each
 from flyte_build.taskfiles import task_files
 from flyte_build.texts import listed, printable

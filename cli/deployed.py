@@ -8,10 +8,11 @@ from typing import Any
 
 import click
 
-from flyte_build.attempts import Settings, Stores
+from flyte_build.attempts import Settings
 from flyte_build.deployed import DeployedTask, Deployments
 from flyte_build.errors import UsageError
 from flyte_build.interface import Interface
+from flyte_build.stores import Stores
 
 from .console import Console
 from .ending import report

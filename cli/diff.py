@@ -6,9 +6,9 @@ from typing import Any
 
 import click
 
-from flyte_build.attempts import Stores
 from flyte_build.deployed import Deployments, Difference
 from flyte_build.deployments.naming import Reference
+from flyte_build.stores import Stores
 from flyte_build.texts import printable
 
 from .console import Console

@@ -6,8 +6,8 @@ from typing import Any
 
 import click
 
-from flyte_build.attempts import Stores
 from flyte_build.deployed import Deployments
+from flyte_build.stores import Stores
 from flyte_build.texts import printable
 
 from .console import Console

@@ -7,9 +7,10 @@ from typing import Any
 
 import click
 
-from flyte_build.attempts import Finished, Stores
+from flyte_build.attempts import Finished
 from flyte_build.graph import Outcome
 from flyte_build.running import Runner
+from flyte_build.stores import Stores
 
 from .console import Console, node_json
 

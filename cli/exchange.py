@@ -8,10 +8,11 @@ from typing import Any
 
 import click
 
-from flyte_build.attempts import Settings, Stores
+from flyte_build.attempts import Settings
 from flyte_build.config.settings import CopyStyle
 from flyte_build.exchange import Exchange, Item
 from flyte_build.project import Project, locate
+from flyte_build.stores import Stores
 
 from .console import Console, Quiet
 from .options import of_a_bundle, of_a_registry, with_registries

@@ -9,10 +9,10 @@ from typing import Any
 
 import click
 
-from flyte_build.attempts import Stores
 from flyte_build.errors import NotFound
 from flyte_build.runner.history import History
 from flyte_build.runner.rows import PHASES, ActionRow, Filter, Phase, RunRow, iso
+from flyte_build.stores import Stores
 
 from .console import Console
 from .options import moment, of_a_deployment, pairs, runs, settings_of

@@ -6,11 +6,12 @@ from typing import Any, Literal
 
 import click
 
-from flyte_build.attempts import Settings, Stores
+from flyte_build.attempts import Settings
 from flyte_build.config.settings import CopyStyle
 from flyte_build.graph import Node, Outcome, edges
 from flyte_build.project import locate
 from flyte_build.running import Runner
+from flyte_build.stores import Stores
 from flyte_build.texts import rounded_size
 
 from .console import Console, Quiet, node_json

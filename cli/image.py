@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import click
 
-from flyte_build.attempts import Listener, Stores
+from flyte_build.listener import Listener
+from flyte_build.stores import Stores
 from flyte_build.texts import rounded_size
 
 from .console import Console

@@ -7,11 +7,12 @@ from collections.abc import Sequence
 
 import click
 
-from flyte_build.attempts import Settings, Stores
+from flyte_build.attempts import Settings
 from flyte_build.errors import UsageError
 from flyte_build.locking import Locked, Upgrade, lock_files
 from flyte_build.project import locate
 from flyte_build.running import Runner
+from flyte_build.stores import Stores
 from flyte_build.taskfiles import task_files
 
 from .console import Console, Quiet

@@ -155,8 +155,9 @@ def runs_under_way(ctx: click.Context, parameter: click.Parameter, incomplete: s
 def _completions(incomplete: str, *phases: "Phase") -> "list[CompletionItem]":
     from click.shell_completion import CompletionItem
 
-    from flyte_build.attempts import Listener, Stores
+    from flyte_build.listener import Listener
     from flyte_build.runner.rows import Filter
+    from flyte_build.stores import Stores
 
     rows = Stores(Listener()).history.list(_OFFERED, Filter(phases=phases))
     return [CompletionItem(row.name, help=f"{row.task} {row.phase}") for row in rows if row.name.startswith(incomplete)]

@@ -8,11 +8,12 @@ from typing import Any
 
 import click
 
-from flyte_build.attempts import Settings, Stores
+from flyte_build.attempts import Settings
 from flyte_build.errors import UsageError
 from flyte_build.housekeeping import start_if_due
 from flyte_build.recorded import Recorded
 from flyte_build.running import Runner, handle_termination
+from flyte_build.stores import Stores
 
 from .console import Console
 from .ending import run_and_report

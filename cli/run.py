@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from flyte_build.attempts import Settings, Stores
+from flyte_build.attempts import Settings
 from flyte_build.config import Configuration
 from flyte_build.config.settings import ENGINES, CopyStyle, EngineName
 from flyte_build.discovery import Discovery
@@ -17,6 +17,7 @@ from flyte_build.housekeeping import start_if_due
 from flyte_build.interface import Interface
 from flyte_build.project import locate
 from flyte_build.running import Runner, handle_termination
+from flyte_build.stores import Stores
 
 from .console import Console
 from .ending import run_and_report

@@ -7,11 +7,12 @@ from typing import Any
 
 import click
 
-from flyte_build.attempts import Settings, Stores
+from flyte_build.attempts import Settings
 from flyte_build.config.settings import CopyStyle
 from flyte_build.errors import UsageError
 from flyte_build.graph import Outcome
 from flyte_build.project import Project, locate
+from flyte_build.stores import Stores
 from flyte_build.taskfiles import task_files
 from flyte_build.warming import Warmed
 from flyte_build.warming import warm as warm_files

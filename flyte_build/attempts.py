@@ -2,86 +2,33 @@
 
 from __future__ import annotations
 
-import os
-import select
-import stat
-import sys
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from flyte_build.cas.counters import Counters
 from flyte_build.runner.aborting import LOOK, asked
 from flyte_build.runner.action import Action
 from flyte_build.runner.engine import Stopped
 from flyte_build.runner.history import History
 
-from .config import Configuration, Places, settings
+from .config import Configuration, settings
 from .config.registries import Registries
 from .config.settings import CopyStyle, EngineName
 from .errors import FlyteError, InputError
+from .listener import Listener
+from .stores import Stores
 
 if TYPE_CHECKING:
     from flyte_build.bundler.budget import Budget
-    from flyte_build.cas.cache import Cache
     from flyte_build.runner.aborting import Request
     from flyte_build.runner.engine import Engine, Event
     from flyte_build.runner.rows import Phase
 
-    from .graph import Node, Outcome
     from .project import Project
 
 _PATIENCE = 1.0  # Seconds that a task has for ending when its run is aborted.
 _EXIT_CODES: dict[Phase, int] = {"succeeded": 0, "failed": 1, "aborted": 5, "timed_out": 6}
-
-
-class Listener:
-    """Is told what happens; this one passes on what the user should know, and keeps the rest to itself."""
-
-    def said(self, sentence: str) -> None:
-        """Something that the user should know."""
-        print(f"note: {sentence}", file=sys.stderr)
-
-    def begun(self, node: Node, why: str) -> None:
-        """A node is about to be made."""
-
-    def resolved(self, outcome: Outcome) -> None:
-        """A node was found or made."""
-
-    def progress(self, done: int, total: int) -> None:
-        """So many of so many files were read."""
-
-    def transferred(self, done: int, total: int) -> None:
-        """So many of so many bytes were sent or received."""
-
-    def executing(self, line: str) -> None:
-        """A build step has printed a line."""
-
-    def published(self, place: str, count: int) -> None:
-        """So many things were published to a repository."""
-
-    def started(self, name: str, url: str) -> None:
-        """The run has begun."""
-
-    def output(self, stream: int, data: bytes, seconds: float) -> int:
-        """The task wrote to its standard output (1) or error (2): how much of it was passed on, after at most some seconds."""
-        return pass_on(stream, data, seconds)
-
-
-def pass_on(target: int, data: bytes, seconds: float) -> int:
-    """Write what a descriptor takes without waiting for its reader by more than some seconds; gives how many bytes that is."""
-    kind = os.fstat(target).st_mode
-    has_reader = stat.S_ISFIFO(kind) or stat.S_ISSOCK(kind) or os.isatty(target)
-    piece = select.PIPE_BUF if has_reader else len(data)  # A pipe that takes anything takes so much: POSIX, write().
-    taken = 0
-    while taken < len(data) and select.select([], [target], [], 0.0 if taken else seconds)[1]:
-        try:
-            taken += os.write(target, data[taken : taken + piece])
-        except BrokenPipeError:
-            return len(data)  # Nobody reads any more; the log has it.
-    return taken
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -159,38 +106,6 @@ class Finished:
     def exit_code(self) -> int:
         """The exit code of the command: an input that its own class refuses is a wrong input, though only the run could tell."""
         return InputError.exit_code if _wrong_input(self.error) else _EXIT_CODES[self.phase]
-
-
-class Stores:
-    """The cache and the history of this machine; runs that had lost their command are ended on the way."""
-
-    def __init__(self, listener: Listener, places: Places | None = None, counters: Counters | None = None) -> None:
-        self.places = places or Places.find()
-        self.counters = counters or Counters()
-        self._listener = listener
-        self.history = History(self.places.data, listener.said)
-        for name in self.history.end_orphans():
-            listener.said(f"The run {name} had lost its command; it is marked as failed.")
-
-    @cached_property
-    def cache(self) -> "Cache":
-        """The cache, opened when it is first used."""
-        from flyte_build.cas.cache import Cache
-
-        return Cache(self.places.cache, self.counters, self._listener.said)
-
-    @cached_property
-    def runtime(self) -> str:
-        """The folder of our own package for tasks in environments and containers; who uses it holds a lease on its name."""
-        from flyte_build.images import runtime
-
-        return runtime.folder(self.cache)
-
-    def close(self) -> None:
-        """Close what is open; the process's end does so too."""
-        self.history.close()
-        if "cache" in self.__dict__:
-            self.cache.database.close()
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -21,10 +21,12 @@ from flyte_build.images.loading import Fetch
 from flyte_build.images.publishing import ImagePublisher, LayerSources, index_of
 from flyte_build.images.recipe import Recipe
 
-from .attempts import Listener, Settings, Stores
+from .attempts import Settings
 from .graph import Outcome
 from .imaging import BuiltImage, ImageBuilder, Pinned, latest_tag
+from .listener import Listener
 from .sharing import Sharing
+from .stores import Stores
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,10 +11,12 @@ from flyte_build.images.build import OURS
 from flyte_build.images.recipe import Recipe, named
 from flyte_build.texts import listed
 
-from .attempts import Listener, Settings, Stores
+from .attempts import Settings
 from .building import EnvironmentImage, Imager
 from .imaging import BuiltImage
+from .listener import Listener
 from .pinning import Pins
+from .stores import Stores
 from .targets import Target
 
 

@@ -16,9 +16,11 @@ from flyte_build.errors import RegistryError, StoreError
 from flyte_build.images.docker import connect
 from flyte_build.images.loading import has
 
-from .attempts import Listener, Settings, Stores
+from .attempts import Settings
 from .containers import ContainerImage, by_digest
 from .graph import Made, Node, Outcome, Outcomes, Resolve
+from .listener import Listener
+from .stores import Stores
 
 if TYPE_CHECKING:
     from flyte_build.images.recipe import Recipe

@@ -13,8 +13,9 @@ from flyte_build.images.docker import asking
 from flyte_build.runner.docker import DockerEngine, Place, remove_orphans
 from flyte_build.runner.limits import Limits
 
-from . import secrets
-from .attempts import Call, Stores
+from .attempts import Call
+from .secrets import values as secret_values
+from .stores import Stores
 
 if TYPE_CHECKING:
     from docker import APIClient
@@ -65,6 +66,6 @@ def docker_engine(call: Call, stores: Stores, image: ContainerImage, sink: "Sink
         store=history.identity,
         network=call.settings.network,
         limits=Limits.of(options.get("resources") or {}),
-        secrets=secrets.values(options.get("secrets"), os.environ),
+        secrets=secret_values(options.get("secrets"), os.environ),
     )
     return DockerEngine(place, sink, client)

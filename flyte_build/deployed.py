@@ -14,15 +14,17 @@ from flyte_build.cas.registry.repository import Repository
 from flyte_build.errors import NotFound, RegistryCorrupt, RegistryError, RegistryRefused, RegistryUnreachable
 from flyte_build.texts import listed, printable
 
-from .attempts import Call, Finished, Listener, Settings, Stores
+from .attempts import Call, Finished, Settings
 from .deployedplace import bring
 from .deployments import host
 from .deployments.catalogue import Catalogue, Found, chosen
 from .deployments.difference import Change, changes, of_distributions
 from .deployments.document import Document
 from .deployments.naming import Reference, Space
+from .listener import Listener
 from .project import Project
 from .running import run_in_container, run_in_worker, runtime_held
+from .stores import Stores
 
 if TYPE_CHECKING:
     from flyte_build.runner.spawn import Worker

@@ -11,11 +11,13 @@ from flyte_build.errors import ImageBuildError
 from flyte_build.images.base import this_platform
 from flyte_build.images.platforms import here
 
-from .attempts import Call, Listener, Stores
+from .attempts import Call
 from .deployments.catalogue import Catalogue, Found
 from .deployments.document import Document
 from .deployments.runtime import wheels_of
+from .listener import Listener
 from .placement import in_containers_only
+from .stores import Stores
 
 if TYPE_CHECKING:
     from docker import APIClient

@@ -16,7 +16,7 @@ from flyte_build.cas.registry.manifest import Manifest
 from flyte_build.errors import DeploymentError
 from flyte_build.texts import listed, printable
 
-from .attempts import Listener, Settings, Stores
+from .attempts import Settings
 from .deployed import Deployments
 from .deployments import host
 from .deployments.catalogue import Found
@@ -27,7 +27,9 @@ from .deployments.provenance import commit, user
 from .deployments.publishing import Publisher
 from .deployments.release import TREE, Release
 from .deployments.runtime import HOST, by_reference
+from .listener import Listener
 from .running import Runner
+from .stores import Stores
 from .targets import Target
 
 if TYPE_CHECKING:

@@ -11,11 +11,13 @@ from flyte_build.cas.digest import Digest
 from flyte_build.cas.encoding import key
 from flyte_build.cas.records import Record
 
-from .attempts import Listener, Settings, Stores
+from .attempts import Settings
+from .listener import Listener
 from .nodes import BundleNode, accept_bundle
 from .project import Project
 from .running import Runner
 from .sharing import Sharing
+from .stores import Stores
 
 Accept = Callable[[Cache, Digest, Mapping[str, Any]], tuple[Digest, ...]]
 _ACCEPT: Mapping[str, tuple[int, Accept]] = {BundleNode.kind: (BundleNode.format, accept_bundle)}

@@ -13,10 +13,12 @@ from flyte_build.cas.registry.repository import Repository
 from flyte_build.images.pins import LockedPackages
 from flyte_build.images.recipe import Recipe
 
-from .attempts import Listener, Settings, Stores
+from .attempts import Settings
 from .building import EnvironmentImage, Imager
 from .deployments.runtime import of_image
+from .listener import Listener
 from .running import Runner
+from .stores import Stores
 
 
 @dataclass(frozen=True, kw_only=True)

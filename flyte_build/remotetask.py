@@ -10,7 +10,7 @@ from typing import Any, Literal
 from flyte_build.cas.digest import Digest
 from flyte_build.runner.history import History
 
-from .attempts import Listener, Settings, Stores
+from .attempts import Settings
 from .blocking import Blocking, BlockingIterator, blocking
 from .config import Places
 from .deployed import DeployedTask, Deployments
@@ -18,8 +18,10 @@ from .deployments.naming import Reference
 from .describe import overridden
 from .errors import InputError, UsageError
 from .interface import Interface, Parameter
+from .listener import Listener
 from .runs import Run
 from .session import current
+from .stores import Stores
 
 
 @dataclass(frozen=True, kw_only=True)

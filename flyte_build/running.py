@@ -16,14 +16,16 @@ from flyte_build.cas.digest import Digest
 from flyte_build.errors import UsageError
 from flyte_build.runner.engine import Stopped
 
-from .attempts import Call, Finished, Listener, Settings, Stores, carry_out
+from .attempts import Call, Finished, Settings, carry_out
 from .discovery import Discovery
 from .graph import Outcome
 from .importing import root_folders
+from .listener import Listener
 from .placement import Placement, place
 from .prepare import Preparation
 from .project import Project
 from .sharing import Sharing
+from .stores import Stores
 
 if TYPE_CHECKING:
     from flyte_build.bundler.tree import Entry

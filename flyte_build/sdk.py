@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal
 
-from .attempts import Call, Listener, Settings, Stores
+from .attempts import Call, Settings
 from .blocking import Blocking, blocking
 from .config.registries import Registries
 from .config.settings import CopyStyle
@@ -17,11 +17,13 @@ from .environment import TaskEnvironment
 from .errors import UsageError
 from .image import Image
 from .interface import interface_of
+from .listener import Listener
 from .project import INTERACTIVE, Project, locate
 from .recorded import Recorded
 from .running import Runner, run_here, run_in_worker, script_call
 from .runs import Run
 from .session import begin, current, has_begun, initialised, project_root, refuse_while_imported
+from .stores import Stores
 from .task import Task
 
 if TYPE_CHECKING:

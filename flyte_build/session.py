@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 import sys
 
-from .attempts import Listener, Settings
+from .attempts import Settings
 from .config import Configuration
 from .errors import InitializationError, UsageError
+from .listener import Listener
 from .project import locate
 
 _settings: Settings | None = None

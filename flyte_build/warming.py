@@ -6,12 +6,14 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
-from .attempts import Listener, Settings, Stores
+from .attempts import Settings
 from .errors import FlyteError
 from .graph import Outcome
+from .listener import Listener
 from .project import Project
 from .running import Runner
 from .sharing import Sharing
+from .stores import Stores
 
 
 @dataclass(frozen=True)
