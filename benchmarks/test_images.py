@@ -29,11 +29,12 @@ from flyte_build.cas.registry.name import RepositoryName
 from flyte_build.cas.registry.opening import open_repository
 from flyte_build.cas.registry.patience import Patience
 from flyte_build.cas.registry.transfer import Transfer
-from flyte_build.images.base import Bases, this_platform
+from flyte_build.images.base import Bases
 from flyte_build.images.compose import compose
 from flyte_build.images.config import Image
 from flyte_build.images.fetching import Fetcher
 from flyte_build.images.pins import PinnedBase, Wheel
+from flyte_build.images.platforms import linux_here
 from flyte_build.images.publishing import ImagePublisher
 from flyte_build.images.recipe import Recipe
 from flyte_build.imaging import BuiltImage, ImageBuilder
@@ -88,14 +89,14 @@ class Setting:
         return Pins(str(self.folder), print, locked=locked, look_up=lambda reference, with_python: self.base)
 
     def wheels(self, *packages: str) -> tuple[Wheel, ...]:
-        return self.pins(False).packages(self.recipe(*packages), PYTHON, this_platform()).wheels
+        return self.pins(False).packages(self.recipe(*packages), PYTHON, linux_here()).wheels
 
     def build(self, *packages: str, remake: bool = False) -> BuiltImage:
         bases = Bases(self.cache, self.open)  # type: ignore[arg-type]  # It opens repositories.
         root, pins = str(self.folder), self.pins()
         builder = ImageBuilder(root, self.cache, self.counters, pins, bases, self.open, debian="", remake=remake)  # type: ignore[arg-type]  # As above.
         with self.cache.preparing():
-            built = builder.build(self.recipe(*packages), this_platform(), "bench")
+            built = builder.build(self.recipe(*packages), linux_here(), "bench")
         assert built is not None
         return built
 

@@ -14,10 +14,11 @@ from flyte_build.cas.registry.opening import open_repository
 from flyte_build.cas.registry.patience import Patience
 from flyte_build.cas.registry.repository import Repository
 from flyte_build.errors import UsageError
-from flyte_build.images.base import Bases, this_platform
+from flyte_build.images.base import Bases
 from flyte_build.images.config import Image
 from flyte_build.images.executing import Executor
 from flyte_build.images.loading import Fetch
+from flyte_build.images.platforms import linux_here
 from flyte_build.images.publishing import ImagePublisher, LayerSources, index_of
 from flyte_build.images.recipe import Recipe
 
@@ -108,7 +109,7 @@ class Imager:
         built = {}
         if self._settings.builder == "docker":
             recipe = recipe.executing()
-        for platform in recipe.platforms or (this_platform(),):
+        for platform in recipe.platforms or (linux_here(),):
             found = self._builder.build(
                 recipe.executing() if self._settings.builder == "docker" else recipe, platform, f"{self._root} {envs[0]}"
             )

@@ -21,6 +21,7 @@ from .containers import ContainerImage, by_digest
 from .graph import Made, Node, Outcome, Outcomes, Resolve
 from .listener import Listener
 from .stores import Stores
+from .watched import unchanged
 
 if TYPE_CHECKING:
     from flyte_build.images.recipe import Recipe
@@ -106,7 +107,7 @@ class ContainerImages:
         """What it was when flyte.lock and all files were as they are now, if that is still here. Nothing is parsed."""
         cache = self._stores.cache
         for found, seen in cache.records.traces(self._base(image), _KEPT):
-            if all(_digest(os.path.join(self._root, path)) == digest for path, digest in seen.items()):
+            if unchanged(self._root, seen):
                 record = cache.records.find(found)
                 return record if record and all(map(cache.blobs.has, record.refs)) else None
         return None
@@ -142,11 +143,3 @@ def _reads_files(recipe: "Recipe") -> bool:
     from flyte_build.images.recipe import Copy
 
     return recipe.base.kind == "dockerfile" or any(isinstance(step, Copy) for step in recipe.steps)
-
-
-def _digest(path: str) -> str:
-    try:
-        with open(path, "rb") as file:
-            return Digest.of(file.read())
-    except FileNotFoundError:
-        return Digest.of(b"")

@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING
 
 from flyte_build.cas.digest import Digest
 from flyte_build.errors import ImageBuildError
-from flyte_build.images.base import this_platform
-from flyte_build.images.platforms import here
+from flyte_build.images.platforms import here, linux_here
 
 from .attempts import Call
 from .deployments.catalogue import Catalogue, Found
@@ -83,10 +82,10 @@ def _container(client: "APIClient", found: Found, document: Document, catalogue:
     runtime = document.value["environment"]
     if document.kind == "reference":
         return by_digest(client, runtime["uri"], Digest.parse(runtime["digest"]))
-    identity = runtime["platforms"].get(this_platform())
+    identity = runtime["platforms"].get(linux_here())
     if identity is None:
         raise ImageBuildError(
-            f"{document.name} has no image for {this_platform()}",
+            f"{document.name} has no image for {linux_here()}",
             why=f"It was deployed for {', '.join(runtime['platforms'])}.",
             hint='Name more platforms in the image, as in platform=("linux/amd64", "linux/arm64"), and deploy again.',
         )

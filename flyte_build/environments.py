@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -16,6 +15,7 @@ from flyte_build.errors import NotLocked
 from flyte_build.images.platforms import PYTHON, architecture, here
 
 from .graph import FIRST_TIME, Found, Made, Memory, Node, Outcomes, Resolve
+from .watched import unchanged
 
 if TYPE_CHECKING:
     from flyte_build.images.pins import Wheel
@@ -65,7 +65,7 @@ class EnvironmentNode(Node):
     def _known(self) -> Record | None:
         """What it was when flyte.lock and all files were as they are now."""
         for found, seen in self._cache.records.traces(self._base, _KEPT):
-            if all(_digest(os.path.join(self._root, path)) == digest for path, digest in seen.items()):
+            if unchanged(self._root, seen):
                 return self._cache.records.find(found)
         return None
 
@@ -172,11 +172,3 @@ def difference(old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
     from .texts import listed
 
     return listed(parts, 8) if parts else "its wheels are other ones"
-
-
-def _digest(path: str) -> str:
-    try:
-        with open(path, "rb") as file:
-            return Digest.of(file.read())
-    except FileNotFoundError:
-        return Digest.of(b"")

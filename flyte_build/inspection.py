@@ -13,8 +13,8 @@ from flyte_build.cas.registry.name import RepositoryName
 from flyte_build.cas.registry.repository import Repository
 from flyte_build.cas.registry.transfer import Transfer
 from flyte_build.errors import NotFound, ReferenceInvalid, StoreError
-from flyte_build.images.base import this_platform
 from flyte_build.images.config import Image
+from flyte_build.images.platforms import linux_here
 from flyte_build.images.reference import Reference
 
 from .imaging import reason
@@ -64,7 +64,7 @@ def find(text: str, cache: Cache, open_repository: Callable[[RepositoryName], Re
     repository = open_repository(reference.name)
     manifest = repository.manifest(reference.digest or reference.tag)
     if manifest is not None and manifest.is_index:
-        system, _, machine = this_platform().partition("/")
+        system, _, machine = linux_here().partition("/")
         platforms = [each.get("platform") or {} for each in manifest.document["manifests"]]
         at = next((at for at, said in enumerate(platforms) if (said.get("os"), said.get("architecture")) == (system, machine)), 0)
         manifest = repository.manifest(manifest.manifests[at].digest) if manifest.manifests else None

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from typing import Any
+
+from flyte_build.cas.digest import Digest
 
 
 def candidates(folder: str, names: Collection[str]) -> list[str]:
@@ -28,6 +30,19 @@ def names_in(folder: str) -> list[str]:
         return sorted(name for name in os.listdir(folder) if name != "__pycache__")
     except OSError:
         return []
+
+
+def unchanged(root: str, seen: Mapping[str, str]) -> bool:
+    """Whether files below `root` have the bytes of these digests; one that is not there counts as empty."""
+    return all(_digest(os.path.join(root, path)) == digest for path, digest in seen.items())
+
+
+def _digest(path: str) -> str:
+    try:
+        with open(path, "rb") as file:
+            return Digest.of(file.read())
+    except FileNotFoundError:
+        return Digest.of(b"")
 
 
 def presence(path: str) -> list[Any]:

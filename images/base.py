@@ -31,7 +31,7 @@ from .config import PATH, Image, check
 from .interpreter import Interpreter
 from .loading import Fetch
 from .pins import PinnedBase
-from .platforms import architecture, here
+from .platforms import linux_here
 from .reference import Reference
 
 KIND, _FORMAT = "base", 1
@@ -56,11 +56,6 @@ class Base:
     musl: bool
 
 
-def this_platform() -> str:
-    """What images for this machine run on."""
-    return f"linux/{architecture(here())}"
-
-
 class Bases:
     """Bases by reference. What was found out is recorded in the cache; repositories are opened when they are needed."""
 
@@ -79,7 +74,7 @@ class Bases:
         if not with_python:
             return PinnedBase(reference=reference, digest=manifest.digest, python="")
         platforms = _platforms(manifest)
-        platform = this_platform() if not platforms or this_platform() in platforms else next(iter(platforms))
+        platform = linux_here() if not platforms or linux_here() in platforms else next(iter(platforms))
         pinned = PinnedBase(reference=reference, digest=manifest.digest, python="")
         interpreter = self.get(pinned, platform if platforms else "").interpreter
         return PinnedBase(reference=reference, digest=manifest.digest, python=interpreter.version if interpreter else "")

@@ -18,6 +18,11 @@ def here() -> str:
     return f"{sys.platform}/{known.get(machine, machine)}"
 
 
+def linux_here() -> str:
+    """The platform of containers on this machine: Linux, whatever it runs itself."""
+    return f"linux/{architecture(here())}"
+
+
 def architecture(platform: str) -> str:
     """The second part: `amd64`."""
     return platform.partition("/")[2]
