@@ -28,6 +28,7 @@ from flyte_build.cas.encoding import key
 from flyte_build.cas.layer import Layer
 from flyte_build.cas.records import Record
 from tests.command import TASKS, Shell
+from tests.engines import Engine, docker_engine
 from tests.registries import Server, serve
 
 settings.register_profile("flyte", deadline=None, suppress_health_check=list(HealthCheck), derandomize="CI" in os.environ, database=None)
@@ -271,6 +272,13 @@ def registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """A registry that wants no login, for all tests together."""
     with serve(tmp_path_factory.mktemp("registry")) as server:
         yield server
+
+
+@pytest.fixture(scope="session")
+def engine() -> Iterator[Engine]:
+    """A Docker Engine, for all tests together."""
+    with docker_engine() as host:
+        yield Engine(host)
 
 
 @pytest.fixture

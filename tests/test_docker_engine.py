@@ -14,8 +14,8 @@ import pytest
 
 from tests.bases import rootfs
 from tests.command import Shell
-from tests.engines import Engine, docker_engine
-from tests.registries import Server, serve
+from tests.engines import Engine
+from tests.registries import Server
 
 TASKS = """
 import os, signal, subprocess, sys, time
@@ -106,23 +106,9 @@ def online() -> list[str]:
 
 
 @pytest.fixture(scope="module")
-def engine() -> Iterator[Engine]:
-    """A Docker Engine."""
-    with docker_engine() as host:
-        yield Engine(host)
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """A registry."""
-    with serve(tmp_path_factory.mktemp("registry")) as server:
-        yield server
-
-
-@pytest.fixture(scope="module")
-def image(engine: Engine, server: Server) -> str:
+def image(engine: Engine, registry: Server) -> str:
     """An image with Debian's Python, by its digest in the registry."""
-    return engine.pushed(engine.imported(rootfs()), server.repository("python") + ":1")
+    return engine.pushed(engine.imported(rootfs()), registry.repository("docker/python") + ":1")
 
 
 Project = Callable[[str], Shell]
@@ -218,20 +204,20 @@ def test_the_network_is_the_configured_one(shell: Shell) -> None:
     assert "eth0" in shell.json("run", "tasks.py", "online")["outputs"]["o0"]
 
 
-def test_an_image_s_own_user_runs_the_task(engine: Engine, server: Server, project: Project) -> None:
+def test_an_image_s_own_user_runs_the_task(engine: Engine, registry: Server, project: Project) -> None:
     """It can write its result and its working folder."""
     base = engine.imported(rootfs())
     own = engine.build(f'FROM {base}\nRUN useradd --uid 4321 bob\nUSER bob\nENTRYPOINT ["/bin/false"]\n')
-    shell = project(engine.pushed(own, server.repository("bob") + ":1"))
+    shell = project(engine.pushed(own, registry.repository("docker/bob") + ":1"))
     assert shell.json("run", "tasks.py", "place")["outputs"]["o0"]["uid"] == "4321"
     shell("run", "tasks.py", "writes", "--path", "own.txt")
 
 
-def test_an_image_without_python_is_named(engine: Engine, server: Server, project: Project) -> None:
+def test_an_image_without_python_is_named(engine: Engine, registry: Server, project: Project) -> None:
     """The error is about the image, not about us."""
     base = engine.imported(rootfs())
     own = engine.build(f"FROM {base}\nRUN rm /usr/bin/python3\n")
-    shell = project(engine.pushed(own, server.repository("bare") + ":1"))
+    shell = project(engine.pushed(own, registry.repository("docker/bare") + ":1"))
     assert "has no python3" in shell.json("run", "tasks.py", "hello", exit_code=1)["error"]["message"]
 
 

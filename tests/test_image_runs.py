@@ -6,15 +6,14 @@ import io
 import os
 import sys
 import tarfile
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.bases import MadeWheel, push_image, real_layer  # noqa: F401  # A fixture.
 from tests.command import Shell
-from tests.engines import Engine, docker_engine
-from tests.registries import Server, serve
+from tests.engines import Engine
+from tests.registries import Server
 
 TASKS = """
 import os, subprocess, sys
@@ -57,23 +56,9 @@ def here() -> dict[str, str]:
 
 
 @pytest.fixture(scope="module")
-def engine() -> Iterator[Engine]:
-    """A Docker Engine."""
-    with docker_engine() as host:
-        yield Engine(host)
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """A registry."""
-    with serve(tmp_path_factory.mktemp("registry")) as server:
-        yield server
-
-
-@pytest.fixture(scope="module")
-def base(server: Server, real_layer: Path) -> str:  # noqa: F811  # The fixture that is imported.
+def base(registry: Server, real_layer: Path) -> str:  # noqa: F811  # The fixture that is imported.
     """The reference of a base with Debian's Python."""
-    name = server.repository("debian")
+    name = registry.repository("runs/debian")
     push_image(name, [real_layer], media_type="application/vnd.oci.image.layer.v1.tar+gzip")
     return f"{name}:latest"
 
@@ -140,9 +125,9 @@ def test_a_process_cannot_have_what_is_in_a_container_only(shell: Shell) -> None
     assert "needs something to be executed: python3 -c" in shell("run", "tasks.py", "cooked", exit_code=3, env=nowhere).stderr
 
 
-def test_a_reference_is_pinned(shell: Shell, base: str, server: Server, real_layer: Path) -> None:  # noqa: F811  # The same fixture.
+def test_a_reference_is_pinned(shell: Shell, base: str, registry: Server, real_layer: Path) -> None:  # noqa: F811  # The same fixture.
     """A tag that moves changes nothing, until the lock is upgraded."""
-    moving = server.repository("moving")
+    moving = registry.repository("runs/moving")
     push_image(moving, [real_layer], media_type="application/vnd.oci.image.layer.v1.tar+gzip")
     tasks = shell.project / "tasks.py"
     tasks.write_text(tasks.read_text().replace(base, moving))
@@ -162,9 +147,9 @@ def test_a_task_without_an_image_stays_where_it_is(shell: Shell) -> None:
     assert shell.json("run", "--engine", "docker", "tasks.py", "here")["outputs"]["o0"]["python"] == "/usr/bin/python3"
 
 
-def test_deployed_tasks_need_no_sources(shell: Shell, server: Server, tmp_path: Path) -> None:
+def test_deployed_tasks_need_no_sources(shell: Shell, registry: Server, tmp_path: Path) -> None:
     """On another machine: in the image's local environment, in a container if that is asked for, or needed."""
-    shell.variables["FLYTE_REGISTRY"] = server.repository("team/project")
+    shell.variables["FLYTE_REGISTRY"] = registry.repository("runs/team/project")
     deployed = shell.json("deploy", "--all", "tasks.py")["deployments"]
     kinds = {each["env"]: each["tasks"][0]["environment"]["kind"] for each in deployed}
     assert kinds == {"light": "image", "heavy": "image", "bare": "reference", "plain": "host"}
@@ -182,18 +167,18 @@ def test_deployed_tasks_need_no_sources(shell: Shell, server: Server, tmp_path: 
     other("doctor")
 
 
-def test_a_deployed_image_is_the_same_for_the_same_lock(shell: Shell, server: Server, tmp_path: Path) -> None:
+def test_a_deployed_image_is_the_same_for_the_same_lock(shell: Shell, registry: Server, tmp_path: Path) -> None:
     """On a machine that has only the files and flyte.lock, and that builds it anew."""
-    shell.variables["FLYTE_REGISTRY"] = server.repository("one")
+    shell.variables["FLYTE_REGISTRY"] = registry.repository("runs/one")
     (first,) = shell.json("deploy", "tasks.py", "light")["deployments"]
-    other = Shell(shell.project, tmp_path / "other", {**shell.variables, "FLYTE_REGISTRY": server.repository("two")})
+    other = Shell(shell.project, tmp_path / "other", {**shell.variables, "FLYTE_REGISTRY": registry.repository("runs/two")})
     (second,) = other.json("deploy", "--locked", "tasks.py", "light")["deployments"]
     assert (second["digest"], second["state"]) == (first["digest"], "created")
 
 
-def test_the_difference_names_packages(shell: Shell, server: Server) -> None:
+def test_the_difference_names_packages(shell: Shell, registry: Server) -> None:
     """And the image."""
-    shell.variables["FLYTE_REGISTRY"] = server.repository("compared")
+    shell.variables["FLYTE_REGISTRY"] = registry.repository("runs/compared")
     shell("deploy", "--version", "v1", "tasks.py", "light")
     tasks = shell.project / "tasks.py"
     tasks.write_text(tasks.read_text().replace("image=packages)", 'image=debian.with_env_vars({"COLOUR": "red"}))'))
