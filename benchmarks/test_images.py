@@ -5,6 +5,7 @@ The packages come from an index and the base from Debian, once; no timing includ
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import statistics
@@ -21,7 +22,7 @@ from typing import Any
 import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 
-from benchmarks.conftest import FLYTE, forget, paired, report
+from benchmarks.conftest import FLYTE, HELLO, forget, paired, report
 from flyte_build.cas.cache import Cache
 from flyte_build.cas.counters import Counters
 from flyte_build.cas.registry.ledger import Ledger
@@ -41,6 +42,7 @@ from flyte_build.imaging import BuiltImage, ImageBuilder
 from flyte_build.pinning import Pins
 from tests.bases import push_image, rootfs
 from tests.conftest import make_bundle, write_files
+from tests.engines import docker_engine
 from tests.needs import need
 from tests.registries import Server, serve
 
@@ -244,3 +246,24 @@ def test_composing(benchmark: BenchmarkFixture, setting: Setting, tmp_path: Path
         times.append(seconds(lambda at=at, bundle=bundle: publisher.push(compose(image, [bundle]), f"composed-{at}")))  # type: ignore[misc]  # No lambda with a default is inferred.
     benchmark.pedantic(lambda: None)
     report("composing with its pushes, ms", 1000 * statistics.median(times), "at most 100", "a config and a manifest are sent")
+
+
+def test_a_warm_run_in_a_container(benchmark: BenchmarkFixture, setting: Setting, tmp_path: Path) -> None:
+    """The whole command, all of it prepared, against `docker run --rm` of the same image with an empty program."""
+    with docker_engine() as host:
+        project = tmp_path / "project"
+        project.mkdir()
+        (project / "hello.py").write_text(HELLO)
+        environment = {**os.environ, "DOCKER_HOST": host, "FLYTE_HOME": str(tmp_path / "home"), "FLYTE_IMAGE_BASE": setting.base.reference}
+        run = [FLYTE, "run", "--engine", "docker", "hello.py", "hello"]
+        subprocess.run(run, cwd=project, env=environment, check=True, capture_output=True)
+        built = subprocess.run([FLYTE, "-of", "json", *run[1:]], cwd=project, env=environment, check=True, capture_output=True)
+        (manifest,) = (node["digest"] for node in json.loads(built.stdout)["prepared"] if node["kind"] == "image")
+        blobs = next((tmp_path / "home").rglob("blobs/sha256"))
+        image = json.loads((blobs / manifest.removeprefix("sha256:")).read_bytes())["config"]["digest"]
+        plain = ["docker", "run", "--rm", image, "python3", "-c", "pass"]
+        quiet: dict[str, Any] = {"env": environment, "check": True, "capture_output": True}
+        ours, theirs = paired(lambda: subprocess.run(run, cwd=project, **quiet), lambda: subprocess.run(plain, **quiet), 7)
+    benchmark.pedantic(lambda: None)
+    benchmark.extra_info["ratio"] = ours / theirs
+    report("warm run in a container to docker run", ours / theirs, "at most 1.5", f"{1000 * ours:.0f} ms to {1000 * theirs:.0f} ms")

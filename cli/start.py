@@ -8,7 +8,7 @@ import sys
 
 COMPLETE = "_FLYTE_COMPLETE"  # Set by a shell's completion script, which this command prints.
 _VERBS = ("run", "rerun", "get", "abort")  # The commands in whose line "run" can stand.
-_NO_WORKER = frozenset(("--help", "-h", "--local", "--version"))
+_NO_WORKER = frozenset(("--help", "-h", "--local", "--version", "docker", "--engine=docker"))
 
 
 def main() -> None:

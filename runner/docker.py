@@ -13,8 +13,8 @@ import select
 import signal
 import time
 from collections.abc import Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
+from threading import Thread
 from typing import TYPE_CHECKING, Any
 
 from flyte_build.errors import EngineUnavailable
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 LABEL = "flyte"  # Its value is the store's id.
 RUN_LABEL = "flyte.run"
 _ACTION, _CODE, _RUNTIME = "/opt/flyte/action", "/opt/flyte/code", "/opt/flyte/runtime"
+_ASKED = 0.01  # Seconds for asking the engine to remove what has ended; it does so whether or not we are there.
 _GRACE = 5.0  # Seconds between asking a task to end and making it end.
 _CHUNK = 1 << 16
 _NO_PYTHON = 127  # The exit code where a command is not found (POSIX, "Exit Status for Commands"); Docker's init gives it too.
@@ -69,7 +70,7 @@ class DockerEngine:
     def __init__(self, place: Place, sink: Sink, client: "APIClient") -> None:
         self._place, self._sink, self._client = place, sink, client
         self._containers: dict[tuple[str, int], _Container] = {}
-        self._removing = ThreadPoolExecutor(1)
+        self._removing: list[Thread] = []
 
     def submit(self, action: Action) -> None:
         """Begin an attempt; one that was begun already (same action, same attempt) is not begun twice."""
@@ -139,6 +140,10 @@ class DockerEngine:
             elif select.select([container.socket], [], [], left)[0]:
                 container.read()
                 container.output.pass_on(0.0, leave=False)
+        result = None if container.asked else action.result()
+        if result and result["phase"] == "succeeded":  # Its streams are closed, and that is all that counts: nobody waits for the rest.
+            self._forget(container)
+            return Event("succeeded", 0)
         with asking("say how a container ended"):
             self._client.wait(container.id)
             state = self._client.inspect_container(container.id)["State"]
@@ -164,14 +169,18 @@ class DockerEngine:
 
     def close(self) -> None:
         """End and remove what is left."""
-        for container in list(self._containers.values()):
+        left = list(self._containers.values())
+        for container in left:
             self._forget(container)
-        self._removing.shutdown()
+        for thread in self._removing:
+            thread.join(None if left else _ASKED)
 
     def _forget(self, container: "_Container") -> None:
         container.close()
         del self._containers[container.action.id, container.action.attempt]
-        self._removing.submit(_remove, self._client, container.id)
+        thread = Thread(target=_remove, args=(self._client, container.id), daemon=True)
+        thread.start()
+        self._removing.append(thread)
 
 
 class _Container:

@@ -79,3 +79,10 @@ class Engine:
     def imported(self, rootfs: Path) -> str:
         """The id of the image of one layer that a file system's archive makes."""
         return self("import", str(rootfs))
+
+    def is_rid_of(self, run: str) -> None:
+        """The containers of a run are gone, or go within a moment."""
+        deadline = time.monotonic() + 10
+        while self.containers(f"label=flyte.run={run}"):
+            assert time.monotonic() < deadline, f"a container of {run} is left"
+            time.sleep(0.05)

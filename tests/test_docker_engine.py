@@ -168,7 +168,7 @@ def test_how_it_ended_is_told_apart(shell: Shell, engine: Engine, task: str, exi
     """An exception, a signal, a timeout and too little memory."""
     document = shell.json("run", "tasks.py", task, exit_code=exit_code)
     assert (document["error"]["type"], words in document["error"]["message"]) == (kind, True), document
-    assert engine.containers(f"label=flyte.run={document['run']}") == []
+    engine.is_rid_of(document["run"])
 
 
 def test_an_exit_code_alone_is_no_success(shell: Shell) -> None:
@@ -247,7 +247,7 @@ def test_nothing_is_left_running(shell: Shell, engine: Engine, number: int, exit
             assert time.monotonic() < deadline
             time.sleep(0.1)
     shell("run", "tasks.py", "hello")
-    assert engine.containers(f"label=flyte.run={name}") == []
+    engine.is_rid_of(name)
     assert shell.json("get", "run", name)["phase"] == phase
 
 
@@ -256,7 +256,7 @@ def test_abort_reaches_the_container(shell: Shell, engine: Engine) -> None:
     with waiting(shell, engine) as (started, name):
         shell("abort", "run", name)
         assert started.wait(timeout=20) == 5
-    assert engine.containers(f"label=flyte.run={name}") == []
+    engine.is_rid_of(name)
     assert "cleaned up" in shell("get", "logs", name).stdout
 
 
