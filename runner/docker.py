@@ -13,14 +13,15 @@ import select
 import signal
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from threading import Thread
 from typing import TYPE_CHECKING, Any
 
 from flyte_build.errors import EngineUnavailable
 from flyte_build.images.docker import asking
 
-from .action import Action
+from .absent import hint
+from .action import Action, write_result
 from .engine import NO_RESULT, Event, Sink
 from .limits import Limits
 from .output import Output
@@ -144,6 +145,8 @@ class DockerEngine:
         if result and result["phase"] == "succeeded":  # Its streams are closed, and that is all that counts: nobody waits for the rest.
             self._forget(container)
             return Event("succeeded", 0)
+        if result and action.code and action.root:
+            _advise(action, result)
         with asking("say how a container ended"):
             self._client.wait(container.id)
             state = self._client.inspect_container(container.id)["State"]
@@ -227,6 +230,13 @@ def _event(state: Mapping[str, Any], cancelled: bool, memory: int | None) -> Eve
         number = code - 128
         return Event("failed", code, f"its container was ended by signal {number} ({signal.strsignal(number)})")
     return Event("succeeded" if code == 0 else "failed", code, "" if code == 0 else f"its container ended with exit code {code}")
+
+
+def _advise(action: Action, result: dict[str, Any]) -> None:
+    """Add what to do about a file that only the project has to a result: the container could not see it."""
+    error = {name: text.replace(_CODE, f"{action.code}/code") for name, text in result["error"].items()}
+    if advice := hint(error, {**asdict(action), "folder": _ACTION}):
+        write_result(action.folder, {**result, "error": {**result["error"], "hint": advice}})
 
 
 def _remove(client: "APIClient", container: str) -> None:

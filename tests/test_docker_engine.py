@@ -148,6 +148,12 @@ def test_the_code_and_its_data_are_there_and_nothing_of_this_machine(shell: Shel
     assert found == {"data": "some data", "python": "/usr/bin/python3", "uid": "0", "colour": "blue", "here": ""}
 
 
+def test_a_file_that_only_the_project_has_is_named(shell: Shell) -> None:
+    """With the remedy, as anywhere."""
+    errors = shell("run", "--copy-style", "loaded_modules", "tasks.py", "place", exit_code=1).stderr
+    assert "data.txt is in the project, but not in the bundle" in errors and 'include=["data.txt"]' in errors
+
+
 def test_the_code_cannot_be_changed(shell: Shell) -> None:
     """It is shared with other runs."""
     done = shell("run", "tasks.py", "writes", "--path", "/opt/flyte/code/tasks.py", exit_code=1)
