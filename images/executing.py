@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 _CHUNK = 1 << 20
 _LAST_WORDS = 20  # Lines of output that an error shows.
 _LABEL = "flyte.build"
+_CERTIFICATES = "/opt/flyte/certificates.pem"
 _UV = "/opt/flyte/uv"  # Where uv is, in a container that installs packages.
 _APT = (
     "apt-get update && DEBIAN_FRONTEND=noninteractive apt-get install --yes --no-install-recommends {}"
@@ -102,9 +103,11 @@ class Executor:
         binds = []
         if step.install:
             configured = indexes(os.environ)
-            env, binds = {**env, **configured}, [(self._root, self._root), (find_uv(), _UV)]
+            binds = [(self._root, self._root), (find_uv(), _UV)]
             if bundle := configured.get("SSL_CERT_FILE"):
-                binds.append((bundle, bundle))
+                binds.append((os.path.realpath(bundle), _CERTIFICATES))  # Whom this machine trusts, the step trusts.
+                configured["SSL_CERT_FILE"] = _CERTIFICATES
+            env = {**env, **configured}
         made = self._run(client, on, describe(step), script(step, self._root), env, workdir, binds)
         try:
             _, layers = self._export(client, made, len(base.diff_ids))

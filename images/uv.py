@@ -73,6 +73,10 @@ def _environment(variables: Mapping[str, str]) -> dict[str, str]:
     for name, names in _OF_PIP.items():
         if name in found and not any(each in found for each in names):
             found[names[-1]] = ",".join(found[name].split()) if name == "PIP_FIND_LINKS" else found[name]
+    import ssl
+
+    if "SSL_CERT_FILE" not in found and (bundle := ssl.get_default_verify_paths().cafile):
+        found["SSL_CERT_FILE"] = bundle  # Whom this machine trusts, and not only whom uv's makers do: a company's proxy may be among them.
     return {**found, "NO_COLOR": "1", "UV_NO_PROGRESS": "1", "UV_PREVIEW": "1"}
 
 
