@@ -105,9 +105,15 @@ def _show(console: Console, found: Found, document: Document, name: str, functio
     for label in ("name", "version", "digest", "created", "commit", "user", "project", "domain", "bundle"):
         _print(console, label, f"{details[label] or '-'}{' (its files were changed)' if label == 'commit' and release.dirty else ''}")
     runtime = document.value["environment"]
-    told = ", ".join(f"{name} {value}" for name, value in host.items())
-    _print(console, "environment", f"{runtime['uri']}@{runtime['digest']}" if document.kind == "reference" else f"host: {told}")
-    _print(console, "packages", f"{len(release.host.get('distributions') or ()):,}")
+    if document.kind == "image":
+        for platform, identity in runtime["platforms"].items():
+            _print(console, "image", f"{identity} ({platform}, Python {runtime['python'] or '?'})")
+        names = {f"{name}=={version}" for wheels in runtime["packages"].values() for name, version, *_ in wheels}
+        _print(console, "packages", ", ".join(sorted(names)) or "none but the base's")
+    else:
+        told = ", ".join(f"{name} {value}" for name, value in host.items())
+        _print(console, "environment", f"{runtime['uri']}@{runtime['digest']}" if document.kind == "reference" else f"host: {told}")
+        _print(console, "packages", f"{len(release.host.get('distributions') or ()):,}")
     for function in functions:
         _print_task(console, function, document.tasks[function])
 

@@ -41,7 +41,7 @@ def build_images(
             for environment in target.environments:
                 image = preparation.image(environment)
                 if isinstance(image, str):
-                    what = "the interpreter at hand" if image == "auto" else f"{image}, which is there"
+                    what = "the interpreter at hand" if image == "auto" else f"{image} as it is"
                     listener.said(f"{environment['name']} runs in {what}: no image is built for it.")
                     continue
                 declared.setdefault(json.dumps(image, sort_keys=True), (image, []))[1].append(environment["name"])

@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Any
 from flyte_build.cas.digest import Digest
 from flyte_build.cas.encoding import Value, key
 from flyte_build.cas.records import Record
-from flyte_build.errors import RegistryError, StoreError
+from flyte_build.errors import ImageBuildError, RegistryError, StoreError
 from flyte_build.images.docker import connect
 from flyte_build.images.loading import has
+from flyte_build.images.platforms import linux_here
 
 from .attempts import Settings
 from .containers import ContainerImage, by_digest
@@ -84,6 +85,12 @@ class ContainerImages:
         from .building import Imager
 
         recipe, pins = Recipe.of(image), self._pins()
+        if recipe.platforms and linux_here() not in recipe.platforms:
+            raise ImageBuildError(
+                f"The image of {environment} is for {' and '.join(recipe.platforms)}",
+                why=f"Containers of this machine are {linux_here()}.",
+                hint=f'Name both, as in platform=("{linux_here()}", "{recipe.platforms[0]}").',
+            )
         imager = Imager(self._root, self._settings, self._stores, self._listener, pins)
         built = imager.build(replace(recipe, platforms=()), [environment])
         pins.save()

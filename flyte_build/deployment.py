@@ -120,6 +120,8 @@ class Deployer:
                 if found is not None and self.publisher.refresh(found, manifests):
                     self._listener.said(f"{name}:{version} was deployed before; it is the latest now.")
                 done[name] = self._done(documents[name][0], version, tags[name], "created" if is_new else "unchanged")
+        for image in images.values():
+            image.publish()
         for runner in {id(runner): runner for _, runner in documents.values()}.values():  # What was made is for runs, too.
             runner.publish()
             runner.finish()

@@ -38,6 +38,15 @@ class Image:
     registry: str | None = None
     name: str | None = None
 
+    def __post_init__(self) -> None:
+        for text in (self.registry, dict(self.base[1]).get("uri")):
+            if isinstance(text, str) and ("://" in text or "@" in text.partition("/")[0]):
+                raise DeclarationError(
+                    "An image's registry is written without a scheme and without credentials",
+                    why="What is declared is kept, and shown.",
+                    hint="Write HOST/NAME; `flyte registry login HOST` keeps credentials.",
+                )
+
     @classmethod
     def from_debian_base(
         cls,

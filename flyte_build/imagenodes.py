@@ -202,10 +202,18 @@ class StepNode(Node):
     shared, whole = True, True
 
     def __init__(
-        self, name: str, label: str, step: str, platform: str, pins: PinnedSteps, execute: Callable[[], Image], cache: Cache
+        self,
+        name: str,
+        label: str,
+        step: str,
+        platform: str,
+        pins: PinnedSteps,
+        execute: Callable[[], Image],
+        cache: Cache,
+        said: Callable[[str], None],
     ) -> None:
         super().__init__(name, label)
-        self._step, self._platform, self._pins, self._execute, self._cache = step, platform, pins, execute, cache
+        self._step, self._platform, self._pins, self._execute, self._cache, self._said = step, platform, pins, execute, cache, said
 
     def inputs(self, outcomes: Outcomes) -> Mapping[str, Value]:
         """What it is executed on and what is executed, as one digest, and what that came to."""
@@ -233,12 +241,16 @@ class StepNode(Node):
             raise NotLocked(
                 f"{self.name} was never executed here", why="--locked refuses to.", hint="Run `flyte lock`, and commit flyte.lock."
             )
-        image = self._execute()
-        if self._pins.locked and pinned and pinned.digest != image.identity:
+        if self._pins.locked and pinned:
             raise NotLocked(
                 f"What {self.name} came to is nowhere any more",
-                why=f"{pinned.digest} is pinned; executed again it came to {image.identity}.",
-                hint="Run `flyte lock --upgrade`, and commit flyte.lock.",
+                why=f"{pinned.digest} is pinned; executed again it would come to something else.",
+                hint="Build without --locked, and commit flyte.lock; `flyte build --push` keeps what was built.",
+            )
+        image = self._execute()
+        if pinned and pinned.digest != image.identity:
+            self._said(
+                f"What {self.name} came to ({pinned.digest.short}) is nowhere any more; executed again it is {image.identity.short}."
             )
         if pinned is None or pinned.digest != image.identity:
             self._pins.keep_step(PinnedStep(key=self._step, platform=self._platform, digest=image.identity))

@@ -167,7 +167,8 @@ class ImageBuilder:
     ) -> None:
         self._root, self._cache, self._pins, self._bases, self._executor, self._said = root, cache, pins, bases, executor, said
         self._debian, self._compression, self._open = debian, compression, open_repository
-        self._copier = Copier(root, cache.index, counters, SecretRules(allowed))
+        self._secrets = SecretRules(allowed)
+        self._copier = Copier(root, cache.index, counters, self._secrets)
         self._offers = None if remake else elsewhere
         self._fetcher = Fetcher(root, cache.blobs, counters, progress)
         self._new_resolver: Callable[[], Resolver] = lambda: Resolver(
@@ -222,10 +223,10 @@ class ImageBuilder:
                 return _OfReference(pinned, platform, self._bases), self._pins.python(recipe) if recipe.sources else ""
         executor = self._needed(f"the Dockerfile {recipe.base.file}")
         file = recipe.base.file
-        context = context_of(os.path.join(self._root, file))
+        context = context_of(os.path.join(self._root, file), self._root, self._secrets)
         step = key("step", FORMAT, {"dockerfile": os.path.basename(file), "context": context})
         name, label = f"the Dockerfile {file}", _numbered(label, platform, -1)
-        node = StepNode(name, label, step, platform, self._pins, lambda: executor.build(file, platform), self._cache)
+        node = StepNode(name, label, step, platform, self._pins, lambda: executor.build(file, platform), self._cache, self._said)
         image = self._resolve(node, nodes, places)
         if image is None:
             return None, ""
@@ -253,7 +254,7 @@ class ImageBuilder:
         def execute() -> Image:
             return self._needed(what).execute(ground.load().image, step, env, workdir, self._fetch(places))
 
-        return StepNode(what, f"{label} {what}", key("step", FORMAT, about), platform, self._pins, execute, self._cache)
+        return StepNode(what, f"{label} {what}", key("step", FORMAT, about), platform, self._pins, execute, self._cache, self._said)
 
     def _fetch(self, places: Sequence[str]) -> Fetch:
         """What brings layers here from some repositories (which may become more)."""

@@ -13,9 +13,10 @@ from flyte_build.images.platforms import PYTHON, architecture, here
 from flyte_build.images.recipe import Recipe
 
 from .environments import why_not_local
-from .errors import FlyteError, NotLocked
+from .errors import FlyteError, NotLocked, UsageError
 from .pinning import Pins
 from .running import Runner
+from .texts import listed
 
 _PYTHON = "python"  # Under this name the Python that is meant is moved: to the minor version of the interpreter at hand.
 
@@ -62,6 +63,12 @@ class Upgrade:
         """Whether it moves a base, or Python."""
         return (self.everything and name != _PYTHON) or _normalized(name) in self._names
 
+    def unknown(self, lock: Lock) -> list[str]:
+        """The names that a lock knows nothing of."""
+        known = {_PYTHON, *(_normalized(each.reference) for each in lock.bases)}
+        known |= {_normalized(wheel.name) for packages in lock.packages for wheel in packages.wheels}
+        return sorted(self._names - known)
+
     @property
     def packages(self) -> set[str] | None:
         """The names that may be packages; None for all."""
@@ -86,6 +93,8 @@ def lock_files(runners: Sequence[Runner], *, everything: bool, check: bool, upgr
         if image not in images[:at]:
             locking.add(Recipe.of(image))
     after = locking.pinned(before, everything)
+    if unknown := upgrade.unknown(before):
+        raise UsageError(f"flyte.lock pins no {listed(unknown)}", hint="Name a package, a base's reference, or `python`.")
     if not check:
         pins.replace(lambda found: locking.pinned(found, everything))
         after = pins.lock
@@ -172,7 +181,8 @@ class _Locking:
 
 
 def _left_over(before: Lock, after: Lock) -> Iterator[str]:
-    yield from (each.reference for each in before.bases if each not in after.bases)
+    kept = {(each.reference, each.digest) for each in after.bases}
+    yield from (each.reference for each in before.bases if (each.reference, each.digest) not in kept)
     yield from (str(each.wanted) for each in before.packages if each not in after.packages)
 
 

@@ -65,3 +65,8 @@ class PinnedImage:
         """Keep the images in a repository, whole: layers of a base are mounted there, or sent once."""
         for built in self.image.images.values():
             self.imager.put(built, repository, keep_tag(built.image.manifest.digest))
+
+    def publish(self) -> None:
+        """Publish what was built to the shared cache, executed steps too, so that nobody has to make it again."""
+        if any(each.state == "made" for each in self.image.nodes):
+            self.imager.publish(self.image)

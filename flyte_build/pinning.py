@@ -68,6 +68,12 @@ class Pins:
 
     def packages(self, recipe: Recipe, python: str, platform: str) -> LockedPackages:
         """The wheels of an image, for a Python and a platform. Raises `NotLocked`, and `ImageBuildError` for what cannot be resolved."""
+        if not python and recipe.sources and recipe.base.kind == "reference":
+            raise ImageBuildError(
+                f"The image {recipe.base.uri} has no Python",
+                why="It has no python3 on its PATH.",
+                hint="Name a base with Python 3.11 or newer.",
+            )
         wanted = self.wanted(recipe, python, platform)
         if found := self.lock.locked(wanted):
             return found
@@ -120,7 +126,7 @@ class Pins:
         with self._alone:
             news, self._news = self._news, []
         if news:
-            self._said(f"Resolved, and kept in {NAME} (commit it): {listed(news, 5)}.")
+            self._said(f"Resolved, and kept in {NAME} (commit it): {listed(dict.fromkeys(news), 5)}.")
 
     def replace(self, change: Callable[[Lock], Lock]) -> None:
         """Change all pins at once."""

@@ -5,6 +5,7 @@ Each layer is known by what goes into it before it is made, so that one that is 
 
 from __future__ import annotations
 
+import posixpath
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -67,10 +68,11 @@ class Plan:
             env["PATH"] = f"{scripts}:{path or PATH}"  # So that what packages install is found.
         elif not path:
             env["PATH"] = PATH  # Not all engines have one of their own.
-        return base.image.change(layers, env=env, workdir=self.workdir)
+        return base.image.change(layers, env=env, workdir=self._workdir(base) if self.workdir else "")
 
     def _workdir(self, base: Base) -> str:
-        return self.workdir or str(base.image.settings.get("WorkingDir") or "/")
+        """An absolute path: a relative one begins at the base's own, as in a Dockerfile."""
+        return posixpath.normpath(posixpath.join("/", str(base.image.settings.get("WorkingDir") or ""), self.workdir))
 
 
 def _interpreter(base: Base, packages: LockedPackages) -> Interpreter:

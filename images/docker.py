@@ -45,7 +45,15 @@ def _innermost(error: BaseException) -> str:
     explanation = getattr(error, "explanation", None)
     if explanation:
         return str(explanation)
-    reason = error.args[-1] if error.args else error
-    while isinstance(reason, BaseException) and reason.args:
-        reason = reason.args[-1]
+    reason, seen = error, list[BaseException]()
+    while reason not in seen:
+        seen.append(reason)
+        if isinstance(reason, OSError) and reason.strerror:
+            return reason.strerror
+        inner = [
+            each
+            for each in (*reason.args, getattr(reason, "reason", None), reason.__cause__, reason.__context__)
+            if isinstance(each, BaseException)
+        ]
+        reason = inner[0] if inner else reason
     return str(reason)

@@ -23,10 +23,11 @@ from flyte_build.cas.encoding import Value, encode
 from flyte_build.cas.layer import Compression, Layer, write_archive
 from flyte_build.cas.registry.descriptor import Descriptor
 from flyte_build.cas.registry.manifest import Manifest
-from flyte_build.errors import EngineUnavailable, ImageBuildError
+from flyte_build.errors import EngineUnavailable, ImageBuildError, UsageError
 
 from .config import CONFIG, Added, Image
 from .docker import asking, connect
+from .files import Secrets, Watch
 from .loading import Fetch, load
 from .recipe import Execute, Source
 from .uv import find_uv, indexes
@@ -204,21 +205,41 @@ def _left_out(folder: str) -> list[str]:
     return patterns
 
 
-def context_of(dockerfile: str) -> Digest:
-    """What a Dockerfile's context holds, as its .dockerignore leaves it, in one digest: paths, modes, contents, targets of links."""
+def context_of(dockerfile: str, root: str, secrets: Secrets) -> Digest:
+    """What a Dockerfile's context holds, as its .dockerignore leaves it, in one digest: paths, modes, contents, targets of links.
+
+    Raises `UsageError` for one that is not below the project's root, and `SecretRefused`.
+    """
     from docker.utils.build import exclude_paths
 
     folder = os.path.dirname(dockerfile)
-    entries: list[Value] = []
+    if not os.path.isfile(dockerfile):
+        raise UsageError(f"There is no Dockerfile {dockerfile}", hint=f"It is relative to {root}.")
+    if not f"{os.path.realpath(folder)}/".startswith(f"{os.path.realpath(root)}/"):
+        raise UsageError(f"{dockerfile} leads out of the project", hint="Its folder is sent to Docker: use one below the project's root.")
+    entries, refused = list[Value](), list[tuple[str, str]]()
     for name in sorted(exclude_paths(folder, _left_out(folder), dockerfile=os.path.basename(dockerfile))):
         path = os.path.join(folder, name)
         if os.path.islink(path):
             entries.append([name, os.readlink(path)])
         elif os.path.isfile(path):
-            with open(path, "rb") as file:
-                content = Digest.from_hash(hashlib.file_digest(file, "sha256"))
+            below = os.path.relpath(path, root)
+            content, why = _read(path, secrets.watch(below))
             entries.append([name, bool(os.stat(path).st_mode & 0o100), content])
+            if why := secrets.by_name(below) or why:
+                refused.append((below, why))
+    secrets.refuse(refused)
     return Digest.of(encode(entries))
+
+
+def _read(path: str, watch: Watch) -> tuple[Digest, str]:
+    """The digest of a file, and what kind of secret it holds, or ""."""
+    sha256 = hashlib.sha256()
+    with open(path, "rb") as file:
+        for piece in _pieces(file):
+            sha256.update(piece)
+            watch.feed(piece)
+    return Digest.from_hash(sha256), watch.found
 
 
 def _member(archive: tarfile.TarFile, name: str) -> IO[bytes]:

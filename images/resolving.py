@@ -223,7 +223,7 @@ def _without_wheel(name: str, version: str, wanted: Wanted) -> ImageBuildError:
 
 
 _SOURCES = re.compile(r"@ *(?:git|hg|svn|bzr)\+")
-_NO_WHEEL = re.compile(r"(?:Because |and )?`?([A-Za-z0-9._-]+?)(?:==([^ ]+))? has no usable wheels|Wheels are required for `([^`]+)`")
+_NO_WHEEL = re.compile(r"(?<![\w.=<>~!,-])([A-Za-z][A-Za-z0-9._-]*?)(?:==([^ ]+))? has no usable wheels|Wheels are required for `([^`]+)`")
 
 
 def _refused(wanted: Wanted, text: str) -> ImageBuildError:

@@ -10,6 +10,7 @@ import base64
 import hashlib
 import io
 import os
+import re
 import struct
 import warnings
 import zipfile
@@ -36,6 +37,7 @@ from .interpreter import Interpreter
 from .pins import Wheel
 from .splice import LayerWriter, inflated
 
+_PYTHON = re.compile(r"pythonw?(\d+(\.\d+)*)?\Z")
 FORMAT = 1
 """The version of what a wheel's layer looks like; raised when the same wheels come to another archive."""
 _CHUNK = 1 << 18
@@ -283,6 +285,8 @@ class _Destination(WheelDestination):
 
     def _add(self, scheme: str, path: str, content: "_Made | _Zipped", executable: bool) -> RecordEntry:
         _check_path(self._wheel, path)
+        if scheme == "scripts" and _PYTHON.match(path):
+            raise _bad(self._wheel, f"It brings a script {path}, which would take the place of the image's Python.")
         self.members.append(Member(os.fsencode(f"{self._folders[scheme]}/{path}".lstrip("/")), content, executable))
         from installer.records import Hash as RecordHash
 

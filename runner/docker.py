@@ -115,7 +115,7 @@ class DockerEngine:
             "Image": place.image,
             "Entrypoint": ["python3", "-u", "-c", _START],
             "Cmd": [],
-            "Env": [f"PYTHONPATH={_RUNTIME}", "PYTHONSAFEPATH=1"],
+            "Env": [f"PYTHONPATH={_RUNTIME}", "PYTHONSAFEPATH=1", "PYTHONHOME="],
             "Labels": {LABEL: place.store, RUN_LABEL: action.run},
             "OpenStdin": True,
             "StdinOnce": True,
@@ -225,7 +225,7 @@ def _event(state: Mapping[str, Any], cancelled: bool, memory: int | None) -> Eve
     if code == NO_RESULT:
         return Event("failed", code, "its result could not be written: is the disk full, or may the image's user not write there?")
     if code == _NO_PYTHON:
-        return Event("failed", code, "its image has no python3: a task needs Python 3.11 or newer")
+        return Event("failed", code, "its image has no python3 on its PATH: a task needs Python 3.11 or newer")
     if code > 128:
         number = code - 128
         return Event("failed", code, f"its container was ended by signal {number} ({signal.strsignal(number)})")

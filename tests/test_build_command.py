@@ -211,7 +211,7 @@ def test_image_that_exists(built: Shell) -> None:
     )
     done = built("-of", "json", "build", "t.py", "env")
     assert json.loads(done.stdout)["images"] == []
-    assert "example.com/x:1, which is there" in done.stderr
+    assert "example.com/x:1 as it is" in done.stderr
 
 
 def test_no_heavy_imports(built: Shell) -> None:

@@ -224,7 +224,7 @@ def test_an_image_without_python_is_named(engine: Engine, registry: Server, proj
     base = engine.imported(rootfs())
     own = engine.build(f"FROM {base}\nRUN rm /usr/bin/python3\n")
     shell = project(engine.pushed(own, registry.repository("docker/bare") + ":1"))
-    assert "has no python3" in shell.json("run", "tasks.py", "hello", exit_code=1)["error"]["message"]
+    assert "has no python3 on its PATH" in shell.json("run", "tasks.py", "hello", exit_code=1)["error"]["message"]
 
 
 @contextmanager

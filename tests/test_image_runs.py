@@ -224,3 +224,59 @@ def test_packages_without_wheels_are_built_in_a_container(shell: Shell) -> None:
     found = shell.json("run", "built.py", "value", env=docker)
     assert found["outputs"] == {"o0": "from source"}
     assert {node["state"] for node in found["prepared"] if node["kind"] == "image"} == {"cached"}
+
+
+def test_what_a_build_pins_is_complete(shell: Shell) -> None:
+    """`flyte lock --check` finds nothing to complain of; with `FLYTE_LOCKED` nothing is pinned by a build either."""
+    refused = shell("build", "tasks.py", "light", exit_code=3, env={"FLYTE_LOCKED": "1"})
+    assert "does not pin" in refused.stderr and not (shell.project / "flyte.lock").exists()
+    (shell.project / "only.py").write_text(
+        (shell.project / "tasks.py").read_text().partition("heavy =")[0] + "@light.task\ndef one() -> None: ...\n"
+    )
+    (shell.project / "tasks.py").unlink()
+    shell("build", "only.py", "light")
+    shell("lock", "--check")
+    assert "pins no nonsense" in shell("lock", "--upgrade", "nonsense", exit_code=2).stderr
+
+
+def test_an_image_for_another_machine_does_not_run_here(shell: Shell) -> None:
+    """It is not built for this machine instead."""
+    tasks = shell.project / "tasks.py"
+    tasks.write_text(tasks.read_text().replace("from_debian_base()", "from_debian_base(platform='linux/arm64')"))
+    if os.uname().machine == "x86_64":
+        assert "is for linux/arm64" in shell("run", "tasks.py", "hello", exit_code=3).stderr
+
+
+def test_secrets_are_in_no_context_of_a_dockerfile(shell: Shell) -> None:
+    """Nor is a folder outside of the project."""
+    tasks = shell.project / "tasks.py"
+    tasks.write_text(tasks.read_text().replace("image=packages)", "image=flyte.Image.from_dockerfile('made/Dockerfile'))"))
+    made = shell.project / "made"
+    made.mkdir()
+    (made / "Dockerfile").write_text(f"FROM {shell.variables['FLYTE_IMAGE_BASE']}\nCOPY . /made\n")
+    (made / ".env").write_text("TOKEN=x\n")
+    assert "made/.env" in shell("build", "tasks.py", "light", exit_code=3).stderr
+    (made / ".dockerignore").write_text(".env\n")
+    shell("build", "tasks.py", "light")
+    tasks.write_text(tasks.read_text().replace("made/Dockerfile", "../Dockerfile"))
+    (shell.project.parent / "Dockerfile").write_text("FROM scratch\n")
+    assert "leads out of the project" in shell("build", "tasks.py", "light", exit_code=2).stderr
+
+
+def test_a_result_that_is_lost_is_said_to_be(shell: Shell) -> None:
+    """Without a registry nobody else has what was executed: it is executed again, and said; with `--locked` it is not."""
+    shell("run", "tasks.py", "cooked")
+    shell("cache", "gc", "--keep", "0s")
+    refused = shell("run", "--locked", "tasks.py", "cooked", exit_code=3).stderr
+    assert "is nowhere any more" in refused and "  |" not in refused
+    assert "is nowhere any more; executed again it is" in shell("run", "tasks.py", "cooked").stderr
+
+
+def test_a_deployed_result_is_found_again(shell: Shell, registry: Server) -> None:
+    """What deploying has executed is published, and is not executed again when the cache is gone."""
+    shell.variables["FLYTE_REGISTRY"] = registry.repository("runs/again")
+    shell("deploy", "--version", "v1", "tasks.py", "heavy")
+    lock = (shell.project / "flyte.lock").read_text()
+    shell("cache", "gc", "--keep", "0s")
+    assert "unchanged" in shell("deploy", "--version", "v1", "tasks.py", "heavy").stdout
+    assert (shell.project / "flyte.lock").read_text() == lock
