@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 import textwrap
@@ -186,7 +187,7 @@ def test_everything_that_waits_can_be_awaited(flyte: Shell) -> None:
     asyncio.run(main())
     """
     lines = python(flyte, code)
-    assert [line for line in lines if line != "moving"] == [
+    assert [rest for line in lines if (rest := re.sub("^(moving)+", "", line))] == [  # Two runs at once may share a line.
         "Point(x=2) Point(x=6) {'point': Point(x=1)}",
         "succeeded 2",
         "['moving'] ['succeeded']",
@@ -194,7 +195,7 @@ def test_everything_that_waits_can_be_awaited(flyte: Shell) -> None:
         "ValueError",
         "ValueError",
     ]
-    assert lines.count("moving") == 3
+    assert "".join(lines).count("moving") == 4
 
 
 def test_an_earlier_run_is_done_again(flyte: Shell) -> None:
