@@ -33,6 +33,7 @@ from flyte_build.images.recipe import Base, Copy, Execute, Packages, Recipe, Sou
 from flyte_build.imaging import BuiltImage, ImageBuilder, SecretRules
 from tests.bases import DEBIAN, FixedPins, MadeWheel, archive, base_of, opened, push_image, real_layer
 from tests.conftest import opened as opened_cache
+from tests.engines import Engine
 from tests.needs import need
 from tests.registries import Server, serve
 
@@ -500,10 +501,16 @@ def test_config_is_what_oci_wants(tmp_path: Path, machine: Callable[..., Machine
 
 @pytest.mark.parametrize("media_type", ["application/vnd.oci.image.layer.v1.tar+gzip", "application/vnd.docker.image.rootfs.diff.tar.gzip"])
 def test_real_engines_take_the_image(
-    tmp_path: Path, machine: Callable[..., Machine], repository: str, real_layer: Path, media_type: str
+    tmp_path: Path,
+    machine: Callable[..., Machine],
+    repository: str,
+    real_layer: Path,
+    media_type: str,
+    engine: Engine,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Docker pulls an image on a real base: a plain python3 imports the packages, also as another user, and scripts run."""
-    need("docker")
+    monkeypatch.setenv("DOCKER_HOST", engine.host)
     base = push_image(repository, [real_layer], media_type=media_type, settings={"Env": ["PATH=/usr/local/bin:/usr/bin:/bin"]})
     files = {"pkg/__init__.py": b"def main():\n    print('hello')\n", "pkg/data.txt": b"x" * 9000}
     wheel = MadeWheel(files=files, scripts={"hello": "pkg:main"}).write(tmp_path)
