@@ -7,7 +7,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from flyte_build.cas.digest import Digest
-from flyte_build.cas.registry.descriptor import Descriptor
 from flyte_build.cas.registry.keeping import keep_tag
 from flyte_build.cas.registry.name import RepositoryName, check_tag
 from flyte_build.cas.registry.opening import open_repository
@@ -19,7 +18,7 @@ from flyte_build.images.config import Image
 from flyte_build.images.executing import Executor
 from flyte_build.images.loading import Fetch
 from flyte_build.images.platforms import linux_here
-from flyte_build.images.publishing import ImagePublisher, LayerSources, index_of
+from flyte_build.images.publishing import ImagePublisher, index_of
 from flyte_build.images.recipe import Recipe
 
 from .attempts import Settings
@@ -110,9 +109,7 @@ class Imager:
         if self._settings.builder == "docker":
             recipe = recipe.executing()
         for platform in recipe.platforms or (linux_here(),):
-            found = self._builder.build(
-                recipe.executing() if self._settings.builder == "docker" else recipe, platform, f"{self._root} {envs[0]}"
-            )
+            found = self._builder.build(recipe, platform, f"{self._root} {envs[0]}")
             if found is None:
                 return EnvironmentImage(envs=tuple(envs))
             built[platform] = found
@@ -122,23 +119,17 @@ class Imager:
         """Push an image to where its declaration or the configuration says, and publish its records. Raises `UsageError` if nobody says."""
         name, tag = self._target(built, recipe)
         repository = self.open(name)
-        publisher = ImagePublisher(repository, self._stores.cache, self._sources(built), self._listener.transferred)
-        publisher.push_all([each.image for each in built.images.values()], tag)
+        self._publisher(repository, built.images.values()).push_all([each.image for each in built.images.values()], tag)
         self.publish(built)
         return EnvironmentImage(envs=built.envs, images=built.images, reference=f"{name}:{tag}")
 
     def fetch(self, built: BuiltImage) -> Fetch:
         """What brings layers of an image here that are elsewhere."""
-
-        def fetch(layers: Iterable[Descriptor]) -> None:
-            LayerSources(self._stores.cache, [self.open(RepositoryName.parse(name)) for name in built.places]).bring(layers)
-
-        return fetch
+        return self._builder.fetch(built.places)
 
     def put(self, built: BuiltImage, repository: Repository, tag: str) -> None:
         """Keep an image in a repository, under a tag."""
-        sources = [self.open(RepositoryName.parse(name)) for name in built.places]
-        ImagePublisher(repository, self._stores.cache, sources, self._listener.transferred).push(built.image, tag)
+        self._publisher(repository, [built]).push(built.image, tag)
 
     def publish(self, built: EnvironmentImage) -> None:
         """Publish what was built to the shared cache, if one is configured, so that other machines find it."""
@@ -146,19 +137,21 @@ class Imager:
         if write is None:
             return
         repository = self.open(write)
+        publisher = self._publisher(repository, built.images.values())
         records = [each.record for each in built.nodes if each.node.shared and each.record]
         for record in records:
             image = Image.read(record.artifact, self._stores.cache.blobs)
-            publisher = ImagePublisher(repository, self._stores.cache, self._sources(built), self._listener.transferred)
             publisher.push(image, keep_tag(image.manifest.digest))
         for platform, each in built.images.items():
             repository.put_manifest(each.image.manifest, latest_tag(built.envs[0], platform))
         self.sharing.publish(records)
         self.sharing.finish()
 
-    def _sources(self, built: EnvironmentImage) -> list[Repository]:
-        names = dict.fromkeys(place for each in built.images.values() for place in each.places)
-        return [self.open(RepositoryName.parse(name)) for name in names]
+    def _publisher(self, repository: Repository, images: Iterable[BuiltImage]) -> ImagePublisher:
+        """What pushes images to a repository, with their layers from wherever these are."""
+        names = dict.fromkeys(place for each in images for place in each.places)
+        sources = [self.open(RepositoryName.parse(name)) for name in names]
+        return ImagePublisher(repository, self._stores.cache, sources, self._listener.transferred)
 
     def is_told_where(self, recipe: Recipe) -> bool:
         """Whether it is said where to push the image of a recipe."""

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from flyte_build.cas.digest import Digest
+from flyte_build.cas.digest import Digest, Key
 from flyte_build.cas.encoding import Value, key
 from flyte_build.cas.records import Record
 from flyte_build.errors import ImageBuildError, RegistryError, StoreError
@@ -22,7 +22,7 @@ from .containers import ContainerImage, by_digest
 from .graph import Made, Node, Outcome, Outcomes, Resolve
 from .listener import Listener
 from .stores import Stores
-from .watched import unchanged
+from .watched import recall
 
 if TYPE_CHECKING:
     from flyte_build.images.recipe import Recipe
@@ -62,7 +62,6 @@ class ContainerImages:
             found = json.loads(self._stores.cache.blobs.read(known.artifact))["config"]["digest"]
             client = connect()
             if has(client, found):
-                self._stores.cache.records.find(known.key)  # It is used: so it is kept.
                 self.outcomes.append(Outcome(_Known(environment), "cached", known, known.key, "", time.perf_counter() - began, []))
                 return ContainerImage(client, found)
         return self._built(image, environment)
@@ -103,7 +102,7 @@ class ContainerImages:
         client = connect()
         return ContainerImage(client, load(client, one.image.manifest, self._stores.cache.blobs, imager.fetch(one)))
 
-    def _base(self, image: Any) -> Any:
+    def _base(self, image: Any) -> Key:
         """What an image is known under, together with flyte.lock and the files that it names."""
         settings = self._settings
         options: dict[str, Value] = {"base": settings.image_base, "compression": settings.image_compression, "builder": settings.builder}
@@ -113,11 +112,8 @@ class ContainerImages:
     def _known(self, image: Any) -> Record | None:
         """What it was when flyte.lock and all files were as they are now, if that is still here. Nothing is parsed."""
         cache = self._stores.cache
-        for found, seen in cache.records.traces(self._base(image), _KEPT):
-            if unchanged(self._root, seen):
-                record = cache.records.find(found)
-                return record if record and all(map(cache.blobs.has, record.refs)) else None
-        return None
+        record = recall(cache.records, self._base(image), self._root, _KEPT)
+        return record if record and all(map(cache.blobs.has, record.refs)) else None
 
     def _seen(self, recipe: "Recipe", pins: "Pins") -> Mapping[str, Digest]:
         """The files that decided the image, as they are now."""

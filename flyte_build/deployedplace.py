@@ -48,10 +48,13 @@ def bring(
         raise in_containers_only(document.name, refusal)
     if engine != "docker" and wheels is not None:
         from flyte_build.images.recipe import Recipe
+        from flyte_build.images.uv import Uv
 
         from .environments import install
 
-        made = install(stores.cache, runtime["python"], wheels, os.getcwd())
+        record = install(stores.cache, runtime["python"], wheels, os.getcwd(), Uv())
+        stores.cache.records.add(record)
+        made = record.artifact
         variables = Recipe.of(document.value["image"]).env
         return replace(call, environment=stores.cache.environment(made), variables=variables), None, [made]
     from flyte_build.images.docker import connect

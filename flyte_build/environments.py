@@ -15,11 +15,12 @@ from flyte_build.errors import NotLocked
 from flyte_build.images.platforms import PYTHON, architecture, here
 
 from .graph import FIRST_TIME, Found, Made, Memory, Node, Outcomes, Resolve
-from .watched import unchanged
+from .watched import recall
 
 if TYPE_CHECKING:
     from flyte_build.images.pins import Wheel
     from flyte_build.images.recipe import Recipe
+    from flyte_build.images.uv import Uv
 
     from .pinning import Pins
 
@@ -64,10 +65,7 @@ class EnvironmentNode(Node):
     @cached_property
     def _known(self) -> Record | None:
         """What it was when flyte.lock and all files were as they are now."""
-        for found, seen in self._cache.records.traces(self._base, _KEPT):
-            if unchanged(self._root, seen):
-                return self._cache.records.find(found)
-        return None
+        return recall(self._cache.records, self._base, self._root, _KEPT)
 
     def inputs(self, outcomes: Outcomes) -> Mapping[str, Value]:
         """The wheels that are pinned. Raises `NotLocked`."""
@@ -100,17 +98,13 @@ class EnvironmentNode(Node):
 
     def make(self, outcomes: Outcomes, resolve: Resolve) -> Made:
         """Resolve what is not pinned, and install all. Raises `ImageBuildError`."""
-        from flyte_build.images.venv import make
-
         pins = self._pins()
         locked = pins.packages(self.recipe, pins.python(self.recipe), here())
         pins.save()
         inputs, last = self.inputs(outcomes), self._cache.records.last(self.label)
-        own = key(self.kind, self.format, inputs)
-        artifact = Digest(own)
-        make(self._cache.environment(artifact), locked.wheels, self._root, pins.uv)
-        self._cache.records.add_trace(self._base, own, self._seen, _KEPT)
-        return Made(artifact, (artifact,), inputs, difference(last.inputs, inputs) if last else "")
+        made = install(self._cache, locked.python, locked.wheels, self._root, pins.uv)
+        self._cache.records.add_trace(self._base, made.key, self._seen, _KEPT)
+        return Made(made.artifact, made.refs, inputs, difference(last.inputs, inputs) if last else "")
 
     def stop(self) -> None:
         """End what is resolved or installed."""
@@ -144,21 +138,19 @@ def environment_inputs(python: str, platform: str, wheels: "Iterable[Wheel]") ->
     return {"python": python, "platform": platform, "packages": packages}
 
 
-def install(cache: Cache, python: str, wheels: "Sequence[Wheel]", root: str) -> Digest:
-    """The environment of some wheels for this machine, which is there then: its record is kept, and its digest given.
+def install(cache: Cache, python: str, wheels: "Sequence[Wheel]", root: str, uv: "Uv") -> Record:
+    """The record, which is yet to be kept, of the environment of some wheels for this machine; the environment is there then.
 
     `root` is what relative paths of wheels are relative to. Raises `ImageBuildError`.
     """
-    from flyte_build.images.uv import Uv
     from flyte_build.images.venv import is_complete, make
 
     inputs = environment_inputs(python, here(), wheels)
     own = key(EnvironmentNode.kind, EnvironmentNode.format, inputs)
     artifact = Digest(own)
     if not is_complete(cache.environment(artifact)):
-        make(cache.environment(artifact), wheels, root, Uv())
-    cache.records.add(Record(own, EnvironmentNode.kind, artifact, (artifact,), inputs))
-    return artifact
+        make(cache.environment(artifact), wheels, root, uv)
+    return Record(own, EnvironmentNode.kind, artifact, (artifact,), inputs)
 
 
 def difference(old: Mapping[str, Any], new: Mapping[str, Any]) -> str:

@@ -200,13 +200,13 @@ class ImageBuilder:
                 image = self._resolve(node, nodes, places)
                 if image is None:
                     return None
-                ground = _OfImage(image, self._bases, self._fetch(places))
+                ground = _OfImage(image, self._bases, self.fetch(places))
             if execute is not None:
                 step = self._executed(ground, execute, recipe, platform, _numbered(label, platform, len(stages) - 1 - at), places)
                 image = self._resolve(step, nodes, places)
                 if image is None:
                     return None
-                ground = _OfImage(image, self._bases, self._fetch(places))
+                ground = _OfImage(image, self._bases, self.fetch(places))
         assert isinstance(ground, _OfImage)
         return BuiltImage(ground.image, tuple(dict.fromkeys(places)), nodes)
 
@@ -230,7 +230,7 @@ class ImageBuilder:
         image = self._resolve(node, nodes, places)
         if image is None:
             return None, ""
-        ground = _OfImage(image, self._bases, self._fetch(places))
+        ground = _OfImage(image, self._bases, self.fetch(places))
         interpreter = ground.load().interpreter
         return ground, interpreter.version if interpreter else ""
 
@@ -252,11 +252,11 @@ class ImageBuilder:
             about["install"] = {"requirements": wanted.requirements, "files": dict(wanted.files), "options": _value(wanted.options)}
 
         def execute() -> Image:
-            return self._needed(what).execute(ground.load().image, step, env, workdir, self._fetch(places))
+            return self._needed(what).execute(ground.load().image, step, env, workdir, self.fetch(places))
 
         return StepNode(what, f"{label} {what}", key("step", FORMAT, about), platform, self._pins, execute, self._cache, self._said)
 
-    def _fetch(self, places: Sequence[str]) -> Fetch:
+    def fetch(self, places: Sequence[str]) -> Fetch:
         """What brings layers here from some repositories (which may become more)."""
 
         def fetch(layers: Iterable[Descriptor]) -> None:

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Collection, Mapping
-from typing import Any
+from collections.abc import Collection
+from typing import TYPE_CHECKING, Any
 
 from flyte_build.cas.digest import Digest
+
+if TYPE_CHECKING:
+    from flyte_build.cas.digest import Key
+    from flyte_build.cas.records import Record, Records
 
 
 def candidates(folder: str, names: Collection[str]) -> list[str]:
@@ -32,9 +36,15 @@ def names_in(folder: str) -> list[str]:
         return []
 
 
-def unchanged(root: str, seen: Mapping[str, str]) -> bool:
-    """Whether files below `root` have the bytes of these digests; one that is not there counts as empty."""
-    return all(_digest(os.path.join(root, path)) == digest for path, digest in seen.items())
+def recall(records: Records, base: Key, root: str, limit: int) -> Record | None:
+    """What was made under `base` when all files below `root` that decided it had the bytes that they have now, marked as used.
+
+    Its traces hold the digests of these files by path; one that is not there counts as empty.
+    """
+    for found, seen in records.traces(base, limit):
+        if all(_digest(os.path.join(root, path)) == digest for path, digest in seen.items()):
+            return records.find(found)
+    return None
 
 
 def _digest(path: str) -> str:

@@ -28,7 +28,7 @@ from flyte_build.errors import EngineUnavailable, ImageBuildError, UsageError
 from .config import CONFIG, Added, Image
 from .docker import asking, connect
 from .files import Secrets, Watch
-from .loading import Fetch, load
+from .loading import Fetch, load, pieces
 from .recipe import Execute, Source
 from .uv import find_uv, indexes
 
@@ -171,7 +171,7 @@ class Executor:
         return config, layers
 
     def _layer(self, stream: IO[bytes], batch: Batch) -> Layer:
-        return write_archive(_pieces(stream), batch, self._compression)
+        return write_archive(pieces(stream), batch, self._compression)
 
 
 @contextmanager
@@ -236,7 +236,7 @@ def _read(path: str, watch: Watch) -> tuple[Digest, str]:
     """The digest of a file, and what kind of secret it holds, or ""."""
     sha256 = hashlib.sha256()
     with open(path, "rb") as file:
-        for piece in _pieces(file):
+        for piece in pieces(file):
             sha256.update(piece)
             watch.feed(piece)
     return Digest.from_hash(sha256), watch.found
@@ -247,11 +247,6 @@ def _member(archive: tarfile.TarFile, name: str) -> IO[bytes]:
     if found is None:
         raise EngineUnavailable("Docker exported an image that cannot be read", why=f"It has no {name}.")
     return found
-
-
-def _pieces(stream: IO[bytes]) -> Iterator[bytes]:
-    while piece := stream.read(_CHUNK):
-        yield piece
 
 
 def _lines(chunks: Iterator[bytes]) -> Iterator[str]:

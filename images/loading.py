@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator, Sequence
 from itertools import takewhile
-from typing import TYPE_CHECKING, BinaryIO
+from typing import IO, TYPE_CHECKING
 
 from flyte_build.cas import tar
 from flyte_build.cas.blobs import Blobs
@@ -84,7 +84,7 @@ def _archive(manifest: Manifest, blobs: Blobs, known: int) -> Iterator[bytes]:
             continue
         yield tar.header(tar.Member(name.encode(), layer.size))
         with blobs.open(layer.digest) as stream:
-            yield from _pieces(stream)
+            yield from pieces(stream)
         yield tar.padding(layer.size)
     yield from _member("manifest.json", json.dumps([{"Config": f"{config.hex}.json", "RepoTags": None, "Layers": names}]).encode())
     yield tar.END
@@ -106,10 +106,11 @@ def _decompressed(name: str, layer: Digest, blobs: Blobs) -> Iterator[bytes]:
         size = plain.tell()
         plain.seek(0)
         yield tar.header(tar.Member(name.encode(), size))
-        yield from _pieces(plain)
+        yield from pieces(plain)
         yield tar.padding(size)
 
 
-def _pieces(stream: BinaryIO) -> Iterator[bytes]:
+def pieces(stream: IO[bytes]) -> Iterator[bytes]:
+    """All bytes of a stream, some at a time."""
     while piece := stream.read(_CHUNK):
         yield piece

@@ -15,7 +15,7 @@ from flyte_build.errors import RuntimeSystemError
 from .action import Action
 from .children import descendants
 from .engine import NO_RESULT, Event, Sink
-from .log import LogWriter
+from .output import Output
 from .spawn import Worker, dismiss, follow_size, signal_group, start_worker
 
 _GRACE = 5.0  # Seconds between asking a task to end and making it end.
@@ -33,7 +33,7 @@ class ProcessEngine:
 
     def __init__(self, sink: Sink, spare: Worker | None = None, start: Callable[[], Worker] = start_worker) -> None:
         self._sink, self._spare, self._start = sink, spare, start
-        self._workers: dict[tuple[str, int], tuple[Action, Worker]] = {}
+        self._workers: dict[tuple[str, int], tuple[Action, Worker, Output]] = {}
 
     def submit(self, action: Action) -> None:
         """Begin an attempt; one that was begun already (same action, same attempt) is not begun twice."""
@@ -41,33 +41,32 @@ class ProcessEngine:
             return
         worker, self._spare = self._spare or self._start(), None
         action.write()
-        worker.log = LogWriter(action.folder, action.attempt)
         order = {"folder": action.folder, "env": dict(action.env)}
         try:
             os.write(worker.control, json.dumps(order).encode() + b"\n")
         except BrokenPipeError:
             raise RuntimeSystemError("The worker could not be started", why=self._last_words(worker)) from None
-        self._workers[action.id, action.attempt] = (action, worker)
+        self._workers[action.id, action.attempt] = (action, worker, Output(action, self._sink))
 
     def wait(self, action: Action, seconds: float | None) -> Event | None:
         """Wait until the attempt has ended, or for some seconds; None means that it goes on."""
-        _, worker = self._workers[action.id, action.attempt]
+        _, worker, output = self._workers[action.id, action.attempt]
         follow_size(worker)
         deadline = None if seconds is None else time.monotonic() + seconds
         nap = _NAP
-        while (goes_on := bool(worker.output) or not self._ended(worker)) or worker.held:
+        while (goes_on := bool(worker.output) or not self._ended(worker)) or output.is_held:
             now = time.monotonic()
             if goes_on and deadline is not None and now >= deadline:
                 return None
             if worker.asked is not None and now - worker.asked > _GRACE:
                 self.cancel(action, at_once=True)
             left = _TURN if deadline is None else min(_TURN, max(0.0, deadline - now))
-            if not worker.output and not worker.held:  # It has closed its streams; most often it is about to end.
+            if not worker.output and not output.is_held:  # It has closed its streams; most often it is about to end.
                 time.sleep(min(nap, left))
                 nap = min(2 * nap, _TURN / 10)
-            elif not self._read(worker, left) and self._ended(worker):  # Something that it has started still holds its output open.
+            elif not self._read(worker, output, left) and self._ended(worker):  # Something that it has started still holds its output open.
                 break
-        status = self._reap(worker)
+        status = self._reap(worker, output)
         del self._workers[action.id, action.attempt]
         return _event(status, cancelled=worker.asked is not None)
 
@@ -90,62 +89,52 @@ class ProcessEngine:
 
     def running(self) -> list[Action]:
         """The attempts that have not ended."""
-        return [action for action, _ in self._workers.values()]
+        return [action for action, _, _ in self._workers.values()]
 
     def close(self) -> None:
         """Send away what is left."""
         if self._spare is not None:
             dismiss(self._spare)
             self._spare = None
-        for action, worker in list(self._workers.values()):
+        for action, worker, output in list(self._workers.values()):
             self.cancel(action, at_once=True)
-            self._reap(worker)
+            self._reap(worker, output)
         self._workers.clear()
 
-    def _read(self, worker: Worker, seconds: float) -> bool:
+    def _read(self, worker: Worker, output: Output, seconds: float) -> bool:
         """Pass on what the worker wrote; whether there was anything, the end of a stream included.
 
         While nobody takes it nothing more is read, so that the worker waits too. One that was asked to end waits for nobody.
         """
-        if worker.held:
-            self._pass_on(worker, seconds)
+        is_asked = worker.asked is not None
+        if output.is_held:
+            output.pass_on(seconds, leave=is_asked)
             return True
         ready, _, _ = select.select(list(worker.output), [], [], seconds)
         for descriptor in ready:
             data = _read(descriptor)
             if data:
-                if worker.log is not None:
-                    worker.log.write(data)
-                worker.held.append((worker.output[descriptor], data))
+                output.take(worker.output[descriptor], data)
             else:
                 os.close(descriptor)
                 del worker.output[descriptor]
-        self._pass_on(worker, 0.0)
+        output.pass_on(0.0, leave=is_asked)
         return bool(ready)
-
-    def _pass_on(self, worker: Worker, seconds: float) -> None:
-        while worker.held:
-            stream, data = worker.held.pop(0)
-            taken = self._sink(stream, data, seconds)
-            if taken < len(data) and worker.asked is None:
-                worker.held.insert(0, (stream, data[taken:]))
-                return
 
     def _ended(self, worker: Worker) -> bool:
         return os.waitid(os.P_PID, worker.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
 
-    def _reap(self, worker: Worker) -> int:
+    def _reap(self, worker: Worker, output: Output) -> int:
         """Wait for the worker itself, then end what it left behind, and read what is left to read."""
         os.waitid(os.P_PID, worker.pid, os.WEXITED | os.WNOWAIT)
         signal_group(worker.pid, signal.SIGKILL)  # Its group, while its pid is still its own.
         _, status = os.waitpid(worker.pid, 0)
         deadline = time.monotonic() + _DRAIN
         while worker.output and time.monotonic() < deadline:
-            self._read(worker, 0.05)
+            self._read(worker, output, 0.05)
         for descriptor in (*worker.output, worker.control):
             os.close(descriptor)
-        if worker.log is not None:
-            worker.log.close()
+        output.close()
         return os.waitstatus_to_exitcode(status)
 
     def _last_words(self, worker: Worker) -> str:

@@ -9,7 +9,6 @@ TYPE_CHECKING = False  # As type checkers know it; `typing` itself is not worth 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from .log import LogWriter
 
 CONTROL = 3  # The file descriptor on which a worker listens.
 _KILL = 9
@@ -18,14 +17,11 @@ _KILL = 9
 class Worker:
     """A worker's process, which leads a process group: its pid, its output (stream by descriptor), and its pipe.
 
-    `log` is what its output is written to, `held` what could not be passed on yet (stream and bytes); `asked` is the
-    monotonic time at which it was asked to end.
+    `asked` is the monotonic time at which it was asked to end.
     """
 
     def __init__(self, pid: int, control: int, output: dict[int, int]) -> None:
         self.pid, self.control, self.output = pid, control, output
-        self.log: LogWriter | None = None
-        self.held: list[tuple[int, bytes]] = []
         self.asked: float | None = None
 
 
