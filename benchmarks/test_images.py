@@ -30,6 +30,7 @@ from flyte_build.cas.registry.name import RepositoryName
 from flyte_build.cas.registry.opening import open_repository
 from flyte_build.cas.registry.patience import Patience
 from flyte_build.cas.registry.transfer import Transfer
+from flyte_build.executed import ExecutedSteps
 from flyte_build.images.base import Bases
 from flyte_build.images.compose import compose
 from flyte_build.images.config import Image
@@ -96,7 +97,8 @@ class Setting:
     def build(self, *packages: str, remake: bool = False) -> BuiltImage:
         bases = Bases(self.cache, self.open)  # type: ignore[arg-type]  # It opens repositories.
         root, pins = str(self.folder), self.pins()
-        builder = ImageBuilder(root, self.cache, self.counters, pins, bases, self.open, debian="", remake=remake)  # type: ignore[arg-type]  # As above.
+        kept = ExecutedSteps(f"{self.folder}/executed", root, self.cache, self.counters)
+        builder = ImageBuilder(root, self.cache, self.counters, pins, bases, self.open, kept, debian="", remake=remake)  # type: ignore[arg-type]  # As above.
         with self.cache.preparing():
             built = builder.build(self.recipe(*packages), linux_here(), "bench")
         assert built is not None

@@ -72,7 +72,7 @@ def build(
     stores = Stores(console)
     config = with_registries(console.configuration(projects[0].root if projects else os.path.realpath(file)), **registries)
     settings = Settings.configured(config, version="-", locked=locked or None, builder=builder)
-    click.get_current_context().call_on_close(lambda: start_if_due(stores.cache, config))
+    click.get_current_context().call_on_close(lambda: start_if_due(stores, config))
     runners = [Runner(project, settings, stores, console, dry=explain) for project in projects]
     targets: list[Target] = once_each(choose(runner, env_variable, everything or recursive) for runner in runners)
     built = build_images(targets, stores, console, push=push, force=force, dry=explain)

@@ -38,7 +38,7 @@ def ls(console: Console, copy_style: CopyStyle | None, root_dir: str | None, why
     project = locate(file, root_dir)
     config = console.configuration(project.root)
     settings = Settings.configured(config, copy_style=copy_style, version="-")
-    click.get_current_context().call_on_close(lambda: start_if_due(stores.cache, config))
+    click.get_current_context().call_on_close(lambda: start_if_due(stores, config))
     runner = Runner(project, settings, stores, console)
     with stores.cache.preparing():
         listing = runner.list_bundle()

@@ -179,8 +179,7 @@ def gc(
 
     With --remote: the records of this project that nobody has used within the keep time. Deployments, and what others have published, stay.
     """
-    from flyte_build.cas.gc import collect
-    from flyte_build.housekeeping import note, space
+    from flyte_build.housekeeping import collect, note, space
 
     config = console.configuration(os.path.realpath(os.getcwd()))
     config = config.override({settings.KEEP: keep, settings.MAX_SIZE: max_size, settings.MIN_FREE: min_free})
@@ -189,8 +188,9 @@ def gc(
     if remote:
         _collect_remote(console, with_registries(config, **registries), dry_run)
         return
-    opened = Stores(console).cache
-    collection = collect(opened, config[settings.KEEP], dry_run, space(config))
+    stores = Stores(console)
+    opened = stores.cache
+    collection = collect(opened, stores.places.executed, config[settings.KEEP], space(config), dry_run=dry_run)
     if not dry_run:
         note(opened, collection, "command")
     if collection.over:

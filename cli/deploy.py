@@ -76,7 +76,7 @@ def deploy(
     options.update(pinned(config, options.pop("image"), options.pop("locked")))
     settings = Settings.configured(config, **options)
     deployments = Deployments(settings, stores, console)
-    click.get_current_context().call_on_close(lambda: start_if_due(stores.cache, config))
+    click.get_current_context().call_on_close(lambda: start_if_due(stores, config))
 
     def targets() -> Iterator[Target]:
         for project in projects:

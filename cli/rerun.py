@@ -54,7 +54,7 @@ def rerun(
     if recorded.deployment:
         _rerun_deployed(console, stores, settings, recorded, rest)
         return
-    click.get_current_context().call_on_close(lambda: start_if_due(stores.cache, config))
+    click.get_current_context().call_on_close(lambda: start_if_due(stores, config))
     runner = Runner(recorded.project(), settings, stores, console, spare=console.take_spare)
     task = runner.discover().task(recorded.variable)
     changed = Inputs(recorded.variable, recorded.interface(task)).parse_inputs(f"flyte rerun {run}", list(rest))

@@ -78,7 +78,7 @@ def run(
     if project is None:
         _run_own(own, list(rest), (console, stores, settings))
         return
-    click.get_current_context().call_on_close(lambda: start_if_due(stores.cache, config))
+    click.get_current_context().call_on_close(lambda: start_if_due(stores, config))
     runner = Runner(project, settings, stores, console, spare=console.take_spare)
     discovery = runner.discover()
     if not rest or rest[0].startswith("-"):

@@ -22,6 +22,7 @@ from flyte_build.images.publishing import ImagePublisher, index_of
 from flyte_build.images.recipe import Recipe
 
 from .attempts import Settings
+from .executed import ExecutedSteps
 from .graph import Outcome
 from .imaging import BuiltImage, ImageBuilder, Pinned, latest_tag
 from .listener import Listener
@@ -85,6 +86,7 @@ class Imager:
             pins,
             bases,
             self.open,
+            ExecutedSteps(stores.places.executed, root, stores.cache, stores.counters),
             debian=settings.image_base,
             compression=settings.image_compression,
             elsewhere=self.sharing if settings.registries.reads else None,

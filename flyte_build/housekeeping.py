@@ -18,16 +18,19 @@ from .config import Configuration, settings
 if TYPE_CHECKING:
     from flyte_build.cas.gc import Collection, Space
 
+    from .stores import Stores
+
 _EVERY = 86_400.0  # Seconds between two collections.
 _SMALL = 64 << 20  # Bytes of blobs below which a cache is left alone.
 _LASTS = 120.0  # Seconds after which a collection begins nothing more.
 
 
-def start_if_due(cache: Cache, config: Configuration) -> None:
+def start_if_due(stores: "Stores", config: Configuration) -> None:
     """Start a collection that outlives this process, if the last one was a day ago; if not, this costs one `stat`.
 
     A cache that is new or small is left alone. Nothing that goes wrong here is the command's concern.
     """
+    cache = stores.cache
     try:
         if not config[settings.AUTO_GC] or not _is_due(cache):
             return
@@ -38,7 +41,7 @@ def start_if_due(cache: Cache, config: Configuration) -> None:
         import subprocess
         import sys
 
-        order = {"cache": cache.root, "keep": config[settings.KEEP], "space": vars(space(config))}
+        order = {"cache": cache.root, "executed": stores.places.executed, "keep": config[settings.KEEP], "space": vars(space(config))}
         # Nothing of the terminal, of pipes or of the working folder is held, and no signal meant for the command arrives.
         subprocess.Popen(
             [sys.executable, "-P", "-c", "from flyte_build.housekeeping import main; main()", json.dumps(order)],
@@ -59,13 +62,24 @@ def space(config: Configuration) -> "Space":
     return Space(max_size=config[settings.MAX_SIZE], min_free=config[settings.MIN_FREE], min_size=config[settings.MIN_SIZE])
 
 
+def collect(cache: Cache, executed: str, keep: float, space: "Space", *, dry_run: bool, seconds: float = float("inf")) -> "Collection":
+    """Collect the cache (`cas.gc.collect`), and what is kept in the folder `executed` of steps that no project pins any more."""
+    from dataclasses import replace
+
+    from flyte_build import executed as steps
+    from flyte_build.cas import gc
+
+    collection = gc.collect(cache, keep, dry_run, space, seconds)
+    return replace(collection, removed=[*collection.removed, *steps.collect(executed, keep, dry_run)])
+
+
 def main() -> None:
     """Collect as the command's last argument says; unless another process is at it."""
     import json
     import sys
 
     from flyte_build.cas.counters import Counters
-    from flyte_build.cas.gc import Space, collect
+    from flyte_build.cas.gc import Space
     from flyte_build.cas.lease import lockable
 
     os.nice(10)
@@ -75,7 +89,8 @@ def main() -> None:
     if not lockable(lock):
         return
     try:
-        note(cache, collect(cache, order["keep"], False, Space(**order["space"]), _LASTS), "itself")
+        collection = collect(cache, order["executed"], order["keep"], Space(**order["space"]), dry_run=False, seconds=_LASTS)
+        note(cache, collection, "itself")
     except Exception as error:  # `flyte cache stats` shows it; nobody else would.
         _write(cache, {"by": "itself", "error": str(error)})
 

@@ -15,7 +15,7 @@ from flyte_build.cas.digest import Digest, Key
 from flyte_build.cas.encoding import Value, key
 from flyte_build.cas.layer import Compression, Layer
 from flyte_build.cas.records import Record
-from flyte_build.errors import ImageBuildError, NotLocked
+from flyte_build.errors import ImageBuildError, NotLocked, RegistryError, StoreError
 from flyte_build.images.base import Base
 from flyte_build.images.build import FORMAT, Part, Plan
 from flyte_build.images.config import Added, Image
@@ -23,6 +23,7 @@ from flyte_build.images.fetching import Fetcher
 from flyte_build.images.files import Copied
 from flyte_build.images.pins import PinnedStep
 
+from .executed import Executed, ExecutedSteps
 from .explain import difference
 from .graph import Made, Node, Outcomes, Resolve
 
@@ -196,7 +197,10 @@ class ImageNode(Node):
 
 
 class StepNode(Node):
-    """What executing something makes. It does not repeat, so what it came to is pinned, and is among the inputs."""
+    """What executing something makes. It does not repeat, so what it came to is pinned, and is among the inputs.
+
+    What is `kept` of it is taken, unless it shall be executed `anew`.
+    """
 
     kind, format = "image", FORMAT
     shared, whole = True, True
@@ -208,12 +212,15 @@ class StepNode(Node):
         step: str,
         platform: str,
         pins: PinnedSteps,
-        execute: Callable[[], Image],
+        execute: Callable[[], Executed],
+        kept: ExecutedSteps,
         cache: Cache,
         said: Callable[[str], None],
+        anew: bool,
     ) -> None:
         super().__init__(name, label)
-        self._step, self._platform, self._pins, self._execute, self._cache, self._said = step, platform, pins, execute, cache, said
+        self._step, self._platform, self._pins, self._execute, self._kept, self._anew = step, platform, pins, execute, kept, anew
+        self._cache, self._said = cache, said
 
     def inputs(self, outcomes: Outcomes) -> Mapping[str, Value]:
         """What it is executed on and what is executed, as one digest, and what that came to."""
@@ -235,26 +242,46 @@ class StepNode(Node):
         return (artifact, image.identity, *(layer.digest for layer in image.manifest.layers))
 
     def make(self, outcomes: Outcomes, resolve: Resolve) -> Made:
-        """Execute it, and pin what comes of it. Raises `NotLocked` where nothing may be resolved."""
+        """Take what is kept of it; else execute it, and pin what comes of it. Raises `NotLocked` where nothing may be resolved."""
         pinned = self._pins.step(self._step, self._platform)
+        found = self._bring(pinned.digest) if pinned and not self._anew else None
+        image, layers = found or self._executed(pinned)
+        with self._cache.blobs.batch() as batch:
+            image.write(batch)
+        refs = (image.manifest.digest, image.identity, *(layer.digest for layer in layers))
+        return Made(image.manifest.digest, refs, self._with(image.identity))
+
+    def keep(self, record: Record) -> None:
+        """Keep what was made here among the user's data, where deleting the cache does not reach it."""
+        image = Image.read(record.artifact, self._cache.blobs)
+        layers = [layer for layer in image.manifest.layers if layer.digest in record.refs]
+        try:
+            self._kept.keep(image, layers)
+        except (RegistryError, StoreError) as error:
+            self._said(f"What {self.name} came to is in the cache alone: {error.what}.")
+
+    def _bring(self, identity: Digest) -> Executed | None:
+        try:
+            return self._kept.bring(identity)
+        except (RegistryError, StoreError) as error:
+            self._said(f"What {self.name} came to was kept, and cannot be read: {error.what}.")
+            return None
+
+    def _executed(self, pinned: PinnedStep | None) -> Executed:
         if self._pins.locked and pinned is None:
             raise NotLocked(
                 f"{self.name} was never executed here", why="--locked refuses to.", hint="Run `flyte lock`, and commit flyte.lock."
             )
         if self._pins.locked and pinned:
             raise NotLocked(
-                f"What {self.name} came to is nowhere any more",
+                f"{self.name} would be executed again" if self._anew else f"What {self.name} came to is nowhere any more",
                 why=f"{pinned.digest} is pinned; executed again it would come to something else.",
-                hint="Build without --locked, and commit flyte.lock; `flyte build --push` keeps what was built.",
+                hint="Build without --locked, and commit flyte.lock; `flyte build --push` keeps what was built for other machines.",
             )
-        image = self._execute()
+        image, layers = self._execute()
         if pinned and pinned.digest != image.identity:
-            self._said(
-                f"What {self.name} came to ({pinned.digest.short}) is nowhere any more; executed again it is {image.identity.short}."
-            )
+            before = f"it was {pinned.digest.short}" + ("" if self._anew else ", which is nowhere any more")
+            self._said(f"Executed again, {self.name} came to {image.identity.short}; {before}.")
         if pinned is None or pinned.digest != image.identity:
             self._pins.keep_step(PinnedStep(key=self._step, platform=self._platform, digest=image.identity))
-        with self._cache.blobs.batch() as batch:
-            image.write(batch)
-        own = (layer.digest for layer in image.manifest.layers if self._cache.blobs.has(layer.digest))
-        return Made(image.manifest.digest, (image.manifest.digest, image.identity, *own), self._with(image.identity))
+        return image, layers

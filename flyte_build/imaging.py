@@ -29,6 +29,7 @@ from flyte_build.images.publishing import LayerSources
 from flyte_build.images.recipe import Copy, Execute, Packages, Recipe
 from flyte_build.texts import listed
 
+from .executed import Executed, ExecutedSteps
 from .graph import Elsewhere, Node, Outcome, Resolver
 from .imagenodes import Ground, ImageNode, Offers, PinnedSteps, StepNode
 
@@ -139,9 +140,9 @@ class SecretRules:
 class ImageBuilder:
     """Builds the images of one project, whose root is `root`.
 
-    `debian` is the reference of the Debian base, with `{python}` in it. `elsewhere` is what other machines have made, `executor` what
-    executes steps. `allowed` are files that may be copied although they look like secrets. `said`, `watch`, `begun` and `progress` are
-    told what happens.
+    `kept` has what executing steps came to. `debian` is the reference of the Debian base, with `{python}` in it. `elsewhere` is what
+    other machines have made, `executor` what executes steps. `allowed` are files that may be copied although they look like secrets.
+    `said`, `watch`, `begun` and `progress` are told what happens.
     """
 
     def __init__(
@@ -152,6 +153,7 @@ class ImageBuilder:
         pins: Pinned,
         bases: Bases,
         open_repository: Open,
+        kept: ExecutedSteps,
         *,
         debian: str,
         compression: Compression = "gzip",
@@ -166,6 +168,7 @@ class ImageBuilder:
         progress: Callable[[int, int], None] = lambda done, total: None,
     ) -> None:
         self._root, self._cache, self._pins, self._bases, self._executor, self._said = root, cache, pins, bases, executor, said
+        self._kept, self._dry, self._anew = kept, dry, remake
         self._debian, self._compression, self._open = debian, compression, open_repository
         self._secrets = SecretRules(allowed)
         self._copier = Copier(root, cache.index, counters, self._secrets)
@@ -226,7 +229,12 @@ class ImageBuilder:
         context = context_of(os.path.join(self._root, file), self._root, self._secrets)
         step = key("step", FORMAT, {"dockerfile": os.path.basename(file), "context": context})
         name, label = f"the Dockerfile {file}", _numbered(label, platform, -1)
-        node = StepNode(name, label, step, platform, self._pins, lambda: executor.build(file, platform), self._cache, self._said)
+
+        def execute() -> Executed:
+            image = executor.build(file, platform)
+            return image, image.manifest.layers
+
+        node = StepNode(name, label, step, platform, self._pins, execute, self._kept, self._cache, self._said, self._anew)
         image = self._resolve(node, nodes, places)
         if image is None:
             return None, ""
@@ -251,10 +259,13 @@ class ImageBuilder:
             wanted = self._pins.wanted(recipe, "", platform)
             about["install"] = {"requirements": wanted.requirements, "files": dict(wanted.files), "options": _value(wanted.options)}
 
-        def execute() -> Image:
-            return self._needed(what).execute(ground.load().image, step, env, workdir, self.fetch(places))
+        def execute() -> Executed:
+            base = ground.load().image
+            image = self._needed(what).execute(base, step, env, workdir, self.fetch(places))
+            return image, image.manifest.layers[len(base.manifest.layers) :]
 
-        return StepNode(what, f"{label} {what}", key("step", FORMAT, about), platform, self._pins, execute, self._cache, self._said)
+        step_key = key("step", FORMAT, about)
+        return StepNode(what, f"{label} {what}", step_key, platform, self._pins, execute, self._kept, self._cache, self._said, self._anew)
 
     def fetch(self, places: Sequence[str]) -> Fetch:
         """What brings layers here from some repositories (which may become more)."""
@@ -281,7 +292,10 @@ class ImageBuilder:
         if outcome.state == "made" or outcome.fetched:
             held = [outcome.place] if outcome.fetched else node.places if isinstance(node, ImageNode) else []
             self._cache.records.add_trace(outcome.record.key, outcome.record.key, {"why": outcome.why, "places": held}, 1)
-        places += _seen(self._cache, outcome.record.key).get("places", [])
+        where = _seen(self._cache, outcome.record.key).get("places", [])
+        if isinstance(node, StepNode) and not where and not self._dry:
+            node.keep(outcome.record)
+        places += where
         return Image.read(outcome.record.artifact, self._cache.blobs)
 
 

@@ -23,6 +23,7 @@ from flyte_build.cas.registry.opening import open_repository
 from flyte_build.cas.registry.patience import Patience
 from flyte_build.cas.registry.repository import Repository
 from flyte_build.errors import EngineUnavailable, FileUnstable, FlyteError, ImageBuildError, SecretRefused, UsageError
+from flyte_build.executed import ExecutedSteps
 from flyte_build.graph import Outcome
 from flyte_build.images.base import Bases
 from flyte_build.images.config import Image
@@ -60,7 +61,8 @@ class Machine:
         declared = Recipe(base=Base(kind="reference", uri=BASE), sources=sources, steps=steps, **recipe)  # type: ignore[arg-type]  # Each test gives its own.
         root, pins, bases = str(self.root), self.pins, Bases(self.cache, self.open)
         options = {"debian": "", "said": self.said.append, **self._options}
-        builder = ImageBuilder(root, self.cache, self.counters, pins, bases, self.open, **options)  # type: ignore[arg-type]  # Each test gives its own.
+        kept = ExecutedSteps(f"{self.root}/../executed", root, self.cache, self.counters)
+        builder = ImageBuilder(root, self.cache, self.counters, pins, bases, self.open, kept, **options)  # type: ignore[arg-type]  # Each test gives its own.
         built = builder.build(declared, platform, "test")
         assert built is not None
         return built

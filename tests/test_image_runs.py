@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import os
+import re
+import shutil
 import sys
 import tarfile
 from pathlib import Path
@@ -263,13 +265,63 @@ def test_secrets_are_in_no_context_of_a_dockerfile(shell: Shell) -> None:
     assert "leads out of the project" in shell("build", "tasks.py", "light", exit_code=2).stderr
 
 
-def test_a_result_that_is_lost_is_said_to_be(shell: Shell) -> None:
-    """Without a registry nobody else has what was executed: it is executed again, and said; with `--locked` it is not."""
+def test_deleting_the_cache_changes_no_image(shell: Shell) -> None:
+    """What was executed is among the user's data, too, and is not executed again; neither here nor, with `--locked`, in CI."""
     shell("run", "tasks.py", "cooked")
-    shell("cache", "gc", "--keep", "0s")
+    built = shell.json("build", "tasks.py", "heavy")["images"][0]["identity"]
+    lock = (shell.project / "flyte.lock").read_bytes()
+    shutil.rmtree(shell.home / "cache")
+    assert shell.json("build", "--locked", "tasks.py", "heavy")["images"][0]["identity"] == built
+    assert "xecuted again" not in shell("run", "tasks.py", "cooked").stderr
+    assert (shell.project / "flyte.lock").read_bytes() == lock
+
+
+def test_a_result_that_is_lost_is_said_to_be(shell: Shell) -> None:
+    """Where nobody has what was executed, it is executed again, and said; with `--locked` it is not."""
+    shell("run", "tasks.py", "cooked")
+    shutil.rmtree(shell.home)
     refused = shell("run", "--locked", "tasks.py", "cooked", exit_code=3).stderr
     assert "is nowhere any more" in refused and "  |" not in refused
-    assert "is nowhere any more; executed again it is" in shell("run", "tasks.py", "cooked").stderr
+    assert re.search(
+        r"Executed again, .* came to \w{12}; it was \w{12}, which is nowhere any more", shell("run", "tasks.py", "cooked").stderr
+    )
+
+
+def test_a_forced_build_executes_again(shell: Shell) -> None:
+    """And pins what comes of it; with `--locked` it is refused."""
+    shell("build", "tasks.py", "heavy")
+    assert "would be executed again" in shell("build", "--force", "--locked", "tasks.py", "heavy", exit_code=3).stderr
+    lock = (shell.project / "flyte.lock").read_bytes()
+    assert re.search(r"Executed again, .* it was \w{12}\.", shell("build", "--force", "tasks.py", "heavy").stderr)
+    assert (shell.project / "flyte.lock").read_bytes() != lock
+
+
+def test_a_damaged_result_is_executed_again(shell: Shell) -> None:
+    """Bytes that are not what they were are never used."""
+    shell("build", "tasks.py", "heavy")
+    shutil.rmtree(shell.home / "cache")
+    blobs = sorted((shell.home / "data/executed/blobs/sha256").iterdir(), key=lambda each: each.stat().st_size)
+    blobs[-1].chmod(0o600)
+    blobs[-1].write_bytes(b"x" * blobs[-1].stat().st_size)
+    said = shell("build", "tasks.py", "heavy").stderr
+    assert "was kept, and cannot be read" in said and "Executed again" in said
+    shutil.rmtree(shell.home / "cache")
+    assert "xecuted again" not in shell("build", "tasks.py", "heavy").stderr
+
+
+def test_what_no_project_pins_any_more_is_collected(shell: Shell) -> None:
+    """What was executed stays for as long as its project pins it; a dry run says just what goes."""
+    shell("build", "tasks.py", "heavy")
+    shell("cache", "gc", "--keep", "0s")
+    kept = shell.home / "data/executed/blobs/sha256"
+    assert len(list(kept.iterdir())) >= 4
+    (shell.project / "flyte.lock").unlink()
+    shell("cache", "gc", "--keep", "1h")
+    assert len(list(kept.iterdir())) >= 4
+    dry = shell.json("cache", "gc", "--keep", "0s", "--dry-run")["removed"]
+    assert {each["digest"] for each in dry} == {f"sha256:{each.name}" for each in kept.iterdir()}
+    assert shell.json("cache", "gc", "--keep", "0s")["removed"] == dry
+    assert not list(kept.iterdir())
 
 
 def test_a_deployed_result_is_found_again(shell: Shell, registry: Server) -> None:

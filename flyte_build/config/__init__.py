@@ -24,6 +24,11 @@ class Places:
     data: str
     config: str
 
+    @property
+    def executed(self) -> str:
+        """The folder, among the data, of what executing steps of images came to."""
+        return f"{self.data}/executed"
+
     @classmethod
     def find(cls) -> "Places":
         """Below `FLYTE_HOME` if that is set, else where the platform keeps such things."""
