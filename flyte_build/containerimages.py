@@ -62,7 +62,9 @@ class ContainerImages:
             found = json.loads(self._stores.cache.blobs.read(known.artifact))["config"]["digest"]
             client = connect()
             if has(client, found):
-                self.outcomes.append(Outcome(_Known(environment), "cached", known, known.key, "", time.perf_counter() - began, []))
+                outcome = Outcome(_Known(environment), "cached", known, known.key, "", time.perf_counter() - began, [])
+                self.outcomes.append(outcome)
+                self._listener.resolved(outcome)
                 return ContainerImage(client, found)
         return self._built(image, environment)
 

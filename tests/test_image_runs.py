@@ -95,6 +95,7 @@ def test_the_same_task_runs_in_a_container_of_the_same_packages(shell: Shell) ->
     """With `--engine docker`; the second time nothing is made and nobody is asked."""
     found = shell.json("run", "--engine", "docker", "tasks.py", "hello")["outputs"]["o0"]
     assert found == {"python": "/usr/bin/python3", "colour": "red", "value": "made up"}
+    assert "cached   discovery, tree, bundle, image" in shell("run", "--engine", "docker", "tasks.py", "hello").stderr
     again = shell.json("run", "--engine", "docker", "--locked", "tasks.py", "hello")
     assert {node["state"] for node in again["prepared"]} == {"cached"} and again["counters"]["requests"] == 0
 
