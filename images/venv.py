@@ -137,7 +137,7 @@ def _quoted(text: str) -> str:
 
 
 def _run(command: list[str], root: str, uv: "Uv") -> None:
-    from .uv import explained, is_about_network
+    from .uv import denied, explained, is_about_network
 
     done = uv.run(command, root)
     if done.returncode != 0:
@@ -148,7 +148,13 @@ def _run(command: list[str], root: str, uv: "Uv") -> None:
                 why=text,
                 hint="Someone has changed it where it comes from. If you trust it: `flyte lock --upgrade NAME`.",
             )
-        hint = "Check the network. What was installed before needs none." if is_about_network(text) else ""
+        hint = ""
+        if address := denied(text):
+            from .indexes import Indexes
+
+            hint = Indexes.configured(root, os.environ).advice(address)
+        elif is_about_network(text):
+            hint = "Check the network. What was installed before needs none."
         raise ImageBuildError("The environment could not be made", why=text, hint=hint)
 
 
