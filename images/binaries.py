@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
+from typing import Literal
 
 from flyte_build.errors import ImageBuildError
 
@@ -11,6 +12,10 @@ from .pins import Wheel
 
 _MACHINES = {"linux/amd64": "x86_64", "linux/arm64": "aarch64"}
 _ELF = {62: "x86_64", 183: "aarch64"}  # elf.h: EM_X86_64, EM_AARCH64.
+_PROGRAMS = (2, 3)  # elf.h: ET_EXEC, ET_DYN.
+_PROCESSORS = frozenset((*_ELF, 21, 22, 40, 243, 258))  # And ppc64, s390, arm, riscv, loongarch: others are data, such as code for a GPU.
+HEAD = 20
+"""How many bytes of a file say which machine it is for."""
 _LIBRARY = re.compile(r"\.so(?:\.[0-9]+)*\Z")
 _CPYTHON = re.compile(r"cp3([0-9]+)\Z")
 
@@ -45,13 +50,13 @@ def _fits(interpreter: str, abi: str, platform: str, python: str, machine: str) 
     return int(found[1]) == minor and abi in ("none", interpreter)
 
 
-def check_binaries(wheel: Wheel, files: Mapping[str, Callable[[int], bytes]], platform: str) -> None:
-    """Raise `ImageBuildError` if shared libraries are for another machine; `files` give their first bytes.
+def check_binaries(wheel: Wheel, files: Mapping[str, Callable[[], bytes]], platform: str) -> None:
+    """Raise `ImageBuildError` if shared libraries or programs are for another machine; `files` give their first `HEAD` bytes.
 
-    A wheel for any platform may bring libraries for several machines, if there is one for this among them.
+    A wheel for any platform may bring them for several machines, if there are some for this among them.
     """
     machine = _MACHINES[platform]
-    found = {name: _machine(head(20)) for name, head in files.items() if _LIBRARY.search(name)}
+    found = {name: its for name, head in files.items() if (its := _machine(head(), bool(_LIBRARY.search(name))))}
     foreign = sorted(name for name, its in found.items() if its != machine)
     if foreign and not (wheel.filename.endswith("-any.whl") and machine in found.values()):
         raise ImageBuildError(
@@ -61,9 +66,17 @@ def check_binaries(wheel: Wheel, files: Mapping[str, Callable[[int], bytes]], pl
         )
 
 
-def _machine(head: bytes) -> str:
-    """The machine that an ELF file is for (System V ABI, "ELF Header": e_machine)."""
+def _machine(head: bytes, is_library: bool) -> str:
+    """The machine that an ELF file is for (System V ABI, "ELF Header": e_type, e_machine); "" for what is no code of a processor."""
     if head[:4] != b"\x7fELF":
-        return "another system"
-    number = int.from_bytes(head[18:20], "little" if head[5:6] == b"\1" else "big")
+        return "another system" if is_library else ""
+    order: Literal["little", "big"] = "little" if head[5:6] == b"\1" else "big"
+    kind, number = int.from_bytes(head[16:18], order), int.from_bytes(head[18:20], order)
+    if not is_library and (kind not in _PROGRAMS or number not in _PROCESSORS):
+        return ""
     return _ELF.get(number, f"machine {number}")
+
+
+def refused(wheel: Wheel, why: str) -> ImageBuildError:
+    """The error for a wheel that is not what it says."""
+    return ImageBuildError(f"The wheel {wheel.filename} is refused", why=why, hint="Do not use the place that it came from.")

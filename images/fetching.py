@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import cached_property
 from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
 
@@ -12,10 +13,11 @@ from flyte_build.cas.blobs import Blobs, BlobWriter
 from flyte_build.cas.counters import Counters
 from flyte_build.errors import ImageBuildError
 
+from .indexes import Indexes
 from .pins import Wheel
 
 if TYPE_CHECKING:
-    from requests import Session
+    from requests import Response, Session
 
 Progress = Callable[[int, int], None]
 _PARALLEL = 6
@@ -26,7 +28,8 @@ _PASSING = frozenset({408, 425, 429, 500, 502, 503, 504})
 
 
 class Fetcher:
-    """Fetches wheels, several at a time. Proxies, private certificate authorities and netrc are those of `requests`.
+    """Fetches wheels, several at a time. Proxies, private certificate authorities and netrc are those of `requests`, and credentials
+    also those of the user's indexes.
 
     `root` is what the paths of wheels are relative to; `progress` is told how many bytes of how many have come.
     """
@@ -34,6 +37,10 @@ class Fetcher:
     def __init__(self, root: str, blobs: Blobs, counters: Counters, progress: Progress = lambda done, total: None) -> None:
         self._root, self._blobs, self._counters, self._progress = root, blobs, counters, progress
         self._session: Session | None = None
+
+    @cached_property
+    def _indexes(self) -> Indexes:
+        return Indexes.configured(self._root, os.environ)
 
     def fetch(self, wheels: Sequence[Wheel]) -> list[tuple[Wheel, str]]:
         """The wheels with the paths of their files. Raises `ImageBuildError` for one that cannot be had, or is not what was locked."""
@@ -86,14 +93,21 @@ class Fetcher:
         from requests import RequestException
         from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait_random_exponential
 
+        index = self._indexes.of(wheel.url)
+        login = index.login if index else None  # Without it `requests` looks into netrc.
+
         def attempt() -> None:
             if writer.size:
                 moved(-writer.size)
                 writer.restart()
             self._counters.add(requests=1)
-            with self._client().get(wheel.url, stream=True, timeout=_TIMEOUT, headers={"Accept-Encoding": "identity"}) as answer:
+            with self._client().get(
+                wheel.url, stream=True, timeout=_TIMEOUT, headers={"Accept-Encoding": "identity"}, auth=login
+            ) as answer:
                 if answer.status_code in _PASSING:
                     raise _Passing(f"It answered {answer.status_code}.")
+                if answer.status_code in (401, 403):
+                    raise self._denied(wheel, answer)
                 if answer.status_code != 200:
                     raise _unavailable(wheel, f"{_shown(wheel)} answered {answer.status_code} ({answer.reason}).")
                 for piece in answer.iter_content(_PIECE):
@@ -115,6 +129,17 @@ class Fetcher:
             again(attempt)
         except (_Passing, RequestException) as error:
             raise _unavailable(wheel, f"{_shown(wheel)}: {_reason(error)}") from None
+
+    def _denied(self, wheel: Wheel, answer: "Response") -> ImageBuildError:
+        """The error for who wants credentials, or others than were sent; a server that it was sent on to may be meant."""
+        index = self._indexes.of(answer.url)
+        which = f"{index} wants" if index else f"{urlsplit(answer.url).hostname} wants"
+        wants = "other credentials" if "Authorization" in answer.request.headers else "credentials"
+        return ImageBuildError(
+            _cannot(wheel),
+            why=f"{_shown(wheel)} answered {answer.status_code} ({answer.reason}): {which} {wants}.",
+            hint=self._indexes.advice(answer.url),
+        )
 
     def _client(self) -> "Session":
         if self._session is None:
@@ -148,9 +173,13 @@ def _reason(error: Exception) -> str:
     return text if text.endswith(".") else f"{text}."
 
 
+def _cannot(wheel: Wheel) -> str:
+    return f"The wheel of {wheel.name} {wheel.version} cannot be fetched"
+
+
 def _unavailable(wheel: Wheel, why: str) -> ImageBuildError:
     return ImageBuildError(
-        f"The wheel of {wheel.name} {wheel.version} cannot be fetched",
+        _cannot(wheel),
         why=why,
         hint="Try again later; if it is gone for good, lock again: flyte lock --upgrade " + wheel.name,
     )

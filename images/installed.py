@@ -10,6 +10,14 @@ import csv
 import glob
 import hashlib
 import os
+from collections.abc import Callable, Iterable
+from functools import partial
+from typing import TYPE_CHECKING
+
+from .binaries import HEAD, check_binaries, refused
+
+if TYPE_CHECKING:
+    from .pins import Wheel
 
 
 def damage(packages: str, *, contents: bool) -> str:
@@ -20,12 +28,43 @@ def damage(packages: str, *, contents: bool) -> str:
                 if not digest:  # As of RECORD itself.
                     continue
                 place = os.path.normpath(os.path.join(packages, path))
-                if not os.path.isfile(place) or os.path.getsize(place) != int(size or -1) or (contents and _sha256(place) != digest):
+                if not os.path.isfile(place) or (size and os.path.getsize(place) != int(size)) or (contents and not _is(place, digest)[0]):
                     return path
     return ""
 
 
-def _sha256(path: str) -> str:
-    with open(path, "rb") as file:
-        digest = hashlib.file_digest(file, "sha256").digest()
-    return f"sha256={base64.urlsafe_b64encode(digest).decode().rstrip('=')}"
+def check(packages: str, wheels: "Iterable[Wheel]", platform: str) -> None:
+    """Raise `ImageBuildError` for a wheel, just installed below the folder `packages`, that a layer would refuse, too.
+
+    Its files must be those of its RECORD, and machine code be for this machine. Every file is read once.
+    """
+    from packaging.utils import canonicalize_name
+
+    records = {
+        canonicalize_name(os.path.basename(os.path.dirname(each)).partition("-")[0]): each
+        for each in glob.iglob(f"{glob.escape(packages)}/*.dist-info/RECORD")
+    }
+    for wheel in wheels:
+        heads: dict[str, Callable[[], bytes]] = {}
+        with open(records[canonicalize_name(wheel.name)], encoding="utf-8", newline="") as file:
+            for path, digest, _ in csv.reader(file):
+                if digest:
+                    good, head = _is(os.path.normpath(os.path.join(packages, path)), digest)
+                    if not good:
+                        raise refused(wheel, f"{path} in it is not the file that its RECORD says.")
+                    heads[path] = partial(bytes, head)
+        if platform.startswith("linux/"):
+            check_binaries(wheel, heads, platform)
+
+
+def _is(path: str, hashed: str) -> tuple[bool, bytes]:
+    """Whether a file has a hash as RECORD writes it, and the first bytes of the file."""
+    name, _, expected = hashed.partition("=")
+    try:
+        with open(path, "rb") as file:
+            head = file.read(HEAD)
+            file.seek(0)
+            digest = hashlib.file_digest(file, name).digest()
+    except (OSError, ValueError):  # ValueError: no such hash.
+        return False, b""
+    return base64.urlsafe_b64encode(digest).decode().rstrip("=") == expected, head

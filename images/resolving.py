@@ -16,11 +16,12 @@ from urllib.parse import urlsplit, urlunsplit
 from flyte_build.cas.digest import Digest
 from flyte_build.errors import ImageBuildError
 
+from .indexes import Indexes
 from .pins import Wanted, Wheel
 from .platforms import GLIBC, MACOS, machine, target
 from .recipe import Source
 from .requirements import arguments
-from .uv import Uv, explained, is_about_network
+from .uv import Uv, denied, explained, is_about_network
 
 if TYPE_CHECKING:
     from packaging.pylock import Package
@@ -117,7 +118,7 @@ class _Resolving:
     def _run(self, command: Sequence[str], folder: str) -> bytes:
         done = self._uv.run(command, folder)
         if done.returncode != 0:
-            raise _refused(self._wanted, explained(done.stderr).replace(f"{self._folder}/packages.txt", "what is declared"))
+            raise _refused(self._wanted, self._root, explained(done.stderr).replace(f"{self._folder}/packages.txt", "what is declared"))
         return done.stdout
 
     def _wheels(self, text: bytes) -> list[Wheel]:
@@ -226,11 +227,14 @@ _SOURCES = re.compile(r"@ *(?:git|hg|svn|bzr)\+")
 _NO_WHEEL = re.compile(r"(?<![\w.=<>~!,-])([A-Za-z][A-Za-z0-9._-]*?)(?:==([^ ]+))? has no usable wheels|Wheels are required for `([^`]+)`")
 
 
-def _refused(wanted: Wanted, text: str) -> ImageBuildError:
+def _refused(wanted: Wanted, root: str, text: str) -> ImageBuildError:
     """The error for what uv explained."""
     text = text.partition(" Usage: ")[0].removeprefix("No solution found when resolving dependencies").lstrip(": ")
     if without := _NO_WHEEL.search(text):
         return _without_wheel(without[1] or without[3], without[2] or "", wanted)
+    if address := denied(text):
+        hint = Indexes.configured(root, os.environ).advice(address)
+        return ImageBuildError(f"The packages {wanted} cannot be looked up", why=text, hint=hint)
     if is_about_network(text):
         hint = "Check the network, and the address of the index. What is in flyte.lock already needs no index."
         return ImageBuildError(f"The packages {wanted} cannot be looked up", why=text, hint=hint)

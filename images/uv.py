@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 
 from flyte_build.errors import ImageBuildError
 
-_OF_PIP = {  # Variables of pip, and those of uv that mean the same.
+OF_PIP = {  # Variables of pip, and those of uv that mean the same.
     "PIP_INDEX_URL": ("UV_DEFAULT_INDEX", "UV_INDEX_URL"),
     "PIP_EXTRA_INDEX_URL": ("UV_INDEX", "UV_EXTRA_INDEX_URL"),
     "PIP_FIND_LINKS": ("UV_FIND_LINKS",),
@@ -19,6 +19,10 @@ _ADORNED = re.compile(r"^[^\w`(]*(?:error: |cause: )?")
 _NETWORK = re.compile(
     r"Failed to (?:fetch|download)|error sending request|dns error|tcp connect|timed out|Network connectivity is disabled", re.I
 )
+_DENIED = re.compile(
+    r"(https?://[^\s)]+)\)? (?:could not be queried due to a lack of valid|returned a 403)|40[13] [A-Z]\w+\)? for url \((http\S+)\)"
+)
+_LOGIN = re.compile(r"UV_INDEX_.+_(?:USERNAME|PASSWORD)\Z")
 _SHOWN = 1500  # Characters of what it explains.
 _DECIDED = ("VIRTUAL_ENV", "UV_PROJECT_ENVIRONMENT", "UV_PYTHON", "UV_SYSTEM_PYTHON", "UV_TARGET", "UV_PREFIX")  # By our arguments alone.
 
@@ -70,7 +74,7 @@ def find_uv() -> str:
 def _environment(variables: Mapping[str, str]) -> dict[str, str]:
     """The variables, with those of pip under the names of uv, unless these are given."""
     found = {name: value for name, value in variables.items() if name not in _DECIDED}
-    for name, names in _OF_PIP.items():
+    for name, names in OF_PIP.items():
         if name in found and not any(each in found for each in names):
             found[names[-1]] = ",".join(found[name].split()) if name == "PIP_FIND_LINKS" else found[name]
     import ssl
@@ -82,9 +86,11 @@ def _environment(variables: Mapping[str, str]) -> dict[str, str]:
 
 def indexes(variables: Mapping[str, str]) -> dict[str, str]:
     """Those of the variables that say where packages come from, and how to get there, under the names of uv."""
-    names = {name for pair in _OF_PIP.values() for name in pair} - {"UV_FIND_LINKS"}  # Folders of this machine.
+    names = {name for pair in OF_PIP.values() for name in pair} - {"UV_FIND_LINKS"}  # Folders of this machine.
     proxies = {"http_proxy", "https_proxy", "all_proxy", "no_proxy"}
-    return {name: value for name, value in _environment(variables).items() if name in names or name.lower() in proxies}
+    return {
+        name: value for name, value in _environment(variables).items() if name in names or name.lower() in proxies or _LOGIN.match(name)
+    }
 
 
 def explained(errors: bytes) -> str:
@@ -93,6 +99,12 @@ def explained(errors: bytes) -> str:
     text = " ".join(" ".join(_ADORNED.sub("", line) for line in lines if not line.startswith("warning:")).split())
     text = re.sub(r"://[^/\s@]+@", "://", text)
     return text if len(text) <= _SHOWN else f"{text[:_SHOWN]} ..."
+
+
+def denied(text: str) -> str:
+    """The address that wants credentials, if that is what went wrong, or ""."""
+    found = _DENIED.search(text)
+    return found[1] or found[2] if found else ""
 
 
 def is_about_network(text: str) -> bool:

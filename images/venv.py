@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from flyte_build.cas.boot import boot, is_since
@@ -17,7 +17,7 @@ from flyte_build.cas.faults import storing
 from flyte_build.cas.lease import locked
 from flyte_build.errors import ImageBuildError
 
-from .platforms import PYTHON
+from .platforms import PYTHON, here
 
 if TYPE_CHECKING:
     from flyte_build.cas.cache import Cache
@@ -70,10 +70,10 @@ def damage(folder: str, *, contents: bool = False) -> str:
     return ""
 
 
-def make(folder: str, wheels: "Iterable[Wheel]", root: str, uv: "Uv") -> None:
+def make(folder: str, wheels: "Sequence[Wheel]", root: str, uv: "Uv") -> None:
     """Make an environment of these wheels, unless another process has just done so. Paths of wheels are relative to `root`.
 
-    Raises `ImageBuildError` for a wheel that cannot be had, or is not the one that was locked.
+    Raises `ImageBuildError` for a wheel that cannot be had, is not the one that was locked, or is not what it says.
     """
     with storing("make an environment"):
         os.makedirs(folder, exist_ok=True)
@@ -87,6 +87,9 @@ def make(folder: str, wheels: "Iterable[Wheel]", root: str, uv: "Uv") -> None:
                 file.write(f'lock-version = "1.0"\ncreated-by = "flyte-build"\n{packages}')
             command = ["pip", "sync", "--quiet", "--no-build", "--python", python_of(folder), f"{folder}/pylock.toml"]
             _run(command, root, uv)
+            from . import installed
+
+            installed.check(_packages(folder), wheels, here())
         with storing("make an environment"):
             os.makedirs(f"{_packages(folder)}/__pycache__", exist_ok=True)  # Else the first import would change the folder.
             _mark(folder)
@@ -137,7 +140,7 @@ def _quoted(text: str) -> str:
 
 
 def _run(command: list[str], root: str, uv: "Uv") -> None:
-    from .uv import explained, is_about_network
+    from .uv import denied, explained, is_about_network
 
     done = uv.run(command, root)
     if done.returncode != 0:
@@ -148,7 +151,13 @@ def _run(command: list[str], root: str, uv: "Uv") -> None:
                 why=text,
                 hint="Someone has changed it where it comes from. If you trust it: `flyte lock --upgrade NAME`.",
             )
-        hint = "Check the network. What was installed before needs none." if is_about_network(text) else ""
+        hint = ""
+        if address := denied(text):
+            from .indexes import Indexes
+
+            hint = Indexes.configured(root, os.environ).advice(address)
+        elif is_about_network(text):
+            hint = "Check the network. What was installed before needs none."
         raise ImageBuildError("The environment could not be made", why=text, hint=hint)
 
 

@@ -18,6 +18,7 @@ import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, BinaryIO
 
 from installer import install
@@ -30,9 +31,8 @@ from installer.sources import WheelFile
 from flyte_build.cas import tar
 from flyte_build.cas.blobs import Batch
 from flyte_build.cas.layer import Compression, Layer
-from flyte_build.errors import ImageBuildError
 
-from .binaries import check_binaries
+from .binaries import HEAD, check_binaries, refused
 from .interpreter import Interpreter
 from .pins import Wheel
 from .splice import LayerWriter, inflated
@@ -87,7 +87,7 @@ class _Zipped:
                 for _, plain in self.inflate():
                     layer.write(plain)
         except zlib.error as error:
-            raise _bad(self._wheel, f"{self._info.filename} in it is damaged ({error}).") from None
+            raise refused(self._wheel, f"{self._info.filename} in it is damaged ({error}).") from None
 
     def inflate(self) -> Iterator[tuple[bytes, bytes]]:
         """Pieces as they stand with what they come to."""
@@ -102,24 +102,24 @@ class _Zipped:
             crc = zlib.crc32(plain, crc)
             yield raw, plain
         if _sum(claimed.digest()) != self.hash[1] or crc != self.crc:
-            raise _bad(self._wheel, f"{self._info.filename} in it is not the file that its RECORD says.")
+            raise refused(self._wheel, f"{self._info.filename} in it is not the file that its RECORD says.")
 
     def head(self, size: int) -> bytes:
         """The first bytes."""
-        raw = next(self._raw(), b"")
+        raw = next(self._raw(_SMALL), b"")
         return zlib.decompressobj(-15).decompress(raw, size) if self._info.compress_type == zipfile.ZIP_DEFLATED else raw[:size]
 
-    def _raw(self) -> Iterator[bytes]:
-        """The bytes as they stand in the zip file (APPNOTE.TXT 4.3.7: a local header of 30 bytes, a name, more)."""
+    def _raw(self, size: int = _CHUNK) -> Iterator[bytes]:
+        """The bytes as they stand in the zip file, in pieces of a size (APPNOTE.TXT 4.3.7: a local header of 30 bytes, a name, more)."""
         local = os.pread(self._file.fileno(), 30, self._info.header_offset)
         if len(local) < 30 or local[:4] != b"PK\3\4":
-            raise _bad(self._wheel, "It is no zip file as it should be.")
+            raise refused(self._wheel, "It is no zip file as it should be.")
         at = self._info.header_offset + 30 + sum(struct.unpack("<HH", local[26:30]))
         left = self._info.compress_size
         while left:
-            piece = os.pread(self._file.fileno(), min(left, _CHUNK), at)
+            piece = os.pread(self._file.fileno(), min(left, size), at)
             if not piece:
-                raise _bad(self._wheel, "It ends too early.")
+                raise refused(self._wheel, "It ends too early.")
             yield piece
             at, left = at + len(piece), left - len(piece)
 
@@ -185,7 +185,7 @@ def members_of(wheel: Wheel, file: BinaryIO, interpreter: Interpreter, platform:
             archive.filename = wheel.filename
             _check_size(wheel, archive, os.fstat(file.fileno()).st_size)
             source = _Source(wheel, archive, file)
-            check_binaries(wheel, {name: found.head for name, found in source.files.items()}, platform)
+            check_binaries(wheel, {name: partial(found.head, HEAD) for name, found in source.files.items()}, platform)
             destination = _Destination(wheel, interpreter)
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", RuntimeWarning)  # Of files in `__pycache__`, which are left out.
@@ -193,18 +193,18 @@ def members_of(wheel: Wheel, file: BinaryIO, interpreter: Interpreter, platform:
             return destination.members
     except _MALFORMED as error:
         why = str(error).rstrip(".") + "."
-        raise _bad(wheel, why[:1].upper() + why[1:]) from None
+        raise refused(wheel, why[:1].upper() + why[1:]) from None
 
 
 def _check_size(wheel: Wheel, archive: zipfile.ZipFile, size: int) -> None:
     total = sum(info.file_size for info in archive.infolist())
     if total > max(_BOMB[0] * size, _BOMB[1]):
-        raise _bad(wheel, f"It would come to {total:,} bytes, which no honest wheel of {size:,} does.")
+        raise refused(wheel, f"It would come to {total:,} bytes, which no honest wheel of {size:,} does.")
     for info in archive.infolist():
         if info.flag_bits & 1 or info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-            raise _bad(wheel, f"{info.filename} in it is encrypted, or compressed in an unknown way.")
+            raise refused(wheel, f"{info.filename} in it is encrypted, or compressed in an unknown way.")
         if info.compress_type == zipfile.ZIP_STORED and info.file_size != info.compress_size:
-            raise _bad(wheel, f"{info.filename} in it has two sizes.")
+            raise refused(wheel, f"{info.filename} in it has two sizes.")
 
 
 class _Source(WheelFile):
@@ -286,7 +286,7 @@ class _Destination(WheelDestination):
     def _add(self, scheme: str, path: str, content: "_Made | _Zipped", executable: bool) -> RecordEntry:
         _check_path(self._wheel, path)
         if scheme == "scripts" and _PYTHON.match(path):
-            raise _bad(self._wheel, f"It brings a script {path}, which would take the place of the image's Python.")
+            raise refused(self._wheel, f"It brings a script {path}, which would take the place of the image's Python.")
         self.members.append(Member(os.fsencode(f"{self._folders[scheme]}/{path}".lstrip("/")), content, executable))
         from installer.records import Hash as RecordHash
 
@@ -295,7 +295,7 @@ class _Destination(WheelDestination):
 
 def _check_path(wheel: Wheel, path: str) -> None:
     if "\0" in path or any(part in ("", ".", "..") for part in path.split("/")):
-        raise _bad(wheel, f"{path!r} in it leads out of its folder.")
+        raise refused(wheel, f"{path!r} in it leads out of its folder.")
 
 
 def _below(base: str, folder: str) -> str:
@@ -304,7 +304,3 @@ def _below(base: str, folder: str) -> str:
 
 def _sum(digest: bytes) -> str:
     return base64.urlsafe_b64encode(digest).decode().rstrip("=")
-
-
-def _bad(wheel: Wheel, why: str) -> ImageBuildError:
-    return ImageBuildError(f"The wheel {wheel.filename} is refused", why=why, hint="Do not use the place that it came from.")

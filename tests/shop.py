@@ -7,6 +7,7 @@ import pytest
 from flyte_build.images.platforms import PYTHON
 from tests.bases import MadeWheel, base_of
 from tests.command import Shell
+from tests.listening import Answer, Exchange, Listener
 
 LINKS = "--no-index --find-links wheels"
 
@@ -38,3 +39,21 @@ def versions() -> dict[str, str]:
     import importlib.metadata
     return {{each.name: each.version for each in importlib.metadata.distributions()}}
 """)
+
+
+class PrivateIndex(Listener):
+    """An index of the shop's wheels for those who know the login `me`, `s3cret`."""
+
+    def __init__(self, shop: Shell) -> None:
+        super().__init__()
+        self._wheels = shop.project / "wheels"
+
+    def respond(self, exchange: Exchange) -> Answer:
+        exchange.drain()
+        if exchange.headers["Authorization"] != "Basic bWU6czNjcmV0":
+            return Answer.of(401, [("WWW-Authenticate", "Basic")], b"")
+        name = exchange.path.rstrip("/").rpartition("/")[2]
+        if name.endswith(".whl"):
+            return Answer.of(200, [("Content-Type", "application/octet-stream")], (self._wheels / name).read_bytes())
+        links = "".join(f'<a href="/files/{each.name}">{each.name}</a>' for each in sorted(self._wheels.glob(f"{name}-1.0-*")))
+        return Answer.of(200, [("Content-Type", "text/html")], links.encode())

@@ -20,6 +20,7 @@ from tests.bases import MadeWheel
 from tests.command import FLYTE, Shell, sleepers, states, wait_for_no_sleepers
 from tests.conftest import opened
 from tests.shop import LINKS, declare, shop
+from tests.test_wheel_layers import ARM, elf
 
 __all__ = ["shop"]  # A fixture.
 OTHER = "(3, 12)" if PYTHON != "3.12" else "(3, 11)"
@@ -199,6 +200,28 @@ def test_a_wheel_that_is_another_than_the_locked_one_is_refused(shop: Shell) -> 
     shop("run", "tasks.py", "versions", exit_code=3)
     shop("lock", "--upgrade", "beta")
     shop("run", "tasks.py", "versions")
+
+
+@pytest.mark.parametrize(
+    ("wheel", "told"),
+    [
+        (
+            MadeWheel("beta", "3.0", {"beta.py": b"x = 1"}, record={"beta.py": "A" * 43}),
+            "beta.py in it is not the file that its RECORD says",
+        ),
+        (MadeWheel("beta", "3.0", {"beta/_x.so": elf(ARM), "beta/__init__.py": b""}), "beta/_x.so in it is machine code for aarch64"),
+        (MadeWheel("beta", "3.0", {"beta-3.0.data/scripts/tool": elf(ARM)}), "tool in it is machine code for aarch64"),
+    ],
+    ids=["record", "library", "program"],
+)
+@pytest.mark.skipif(os.uname().machine != "x86_64", reason="what is foreign here depends on the machine")
+def test_a_wheel_that_a_layer_would_refuse_is_refused(shop: Shell, wheel: MadeWheel, told: str) -> None:
+    """With the same error; the environment is in no use then."""
+    wheel.write(shop.project / "wheels")
+    for _ in range(2):
+        errors = shop("run", "tasks.py", "versions", exit_code=3).stderr
+        assert "The wheel beta-3.0-py3-none-any.whl is refused" in errors and told in errors
+    assert not any((each / "complete").exists() for each in environments(shop))
 
 
 def test_it_is_collected_when_no_run_uses_it(shop: Shell) -> None:

@@ -128,6 +128,29 @@ def test_netrc(blobs: Blobs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
         assert index.requests[0].headers["Authorization"] == "Basic YW5uOnB3"
 
 
+def test_credentials_are_for_their_own_index(blobs: Blobs, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They go to no other port or scheme, and to no other host that it is sent on to; of two indexes the nearer one's are used."""
+    with Index() as other, Index(lambda: Answer.of(302, [("Location", f"{other.url}/pkg.whl")], b"")) as index:
+        monkeypatch.setenv("UV_INDEX", f"http://far:x@{index.host}/far/simple http://b%40b:pw@{index.host}/near/simple")
+        monkeypatch.setenv("PIP_EXTRA_INDEX_URL", f"https://secure:x@{other.host}/simple")
+        monkeypatch.setenv("UV_INDEX_URL", "http://elsewhere:x@localhost/simple")
+        fetch(blobs, wheel_at(f"{index.url}/near/files"))
+        assert index.requests[0].headers["Authorization"] == "Basic YkBiOnB3"
+        assert [request.headers["Authorization"] for request in other.requests] == [None]
+        blobs.delete(wheel_at("").digest)
+        fetch(blobs, wheel_at(other.url))
+        assert other.requests[-1].headers["Authorization"] is None
+
+
+def test_denied(blobs: Blobs, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A server that wants other credentials says who wants them, and nothing of those that it got."""
+    with Index(lambda: Answer.of(403, [], b"")) as index, pytest.raises(ImageBuildError) as error:
+        monkeypatch.setenv("UV_EXTRA_INDEX_URL", f"http://ann:s3cret@{index.host}/simple")
+        fetch(blobs, wheel_at(index.url))
+    assert f"the index {index.url}/simple (UV_EXTRA_INDEX_URL) wants other credentials" in error.value.why
+    assert "UV_EXTRA_INDEX_URL" in error.value.hint and "later" not in error.value.hint and "s3cret" not in str(error.value)
+
+
 def test_proxy(blobs: Blobs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The proxy of the usual variables is used."""
     with forward_proxy(tmp_path / "proxy") as proxy, Index() as index:

@@ -5,8 +5,6 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-import threading
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -21,7 +19,7 @@ from flyte_build.images.recipe import Base, Recipe, Source
 from flyte_build.pinning import Pins
 from tests.bases import MadeWheel, base_of
 from tests.command import FLYTE, Shell
-from tests.shop import declare, shop
+from tests.shop import PrivateIndex, declare, shop
 
 __all__ = ["shop"]  # A fixture.
 
@@ -239,41 +237,49 @@ def test_an_index_that_cannot_be_reached_is_said(shop: Shell) -> None:
     assert "cannot be looked up" in told and "Check the network" in told and "s3cret" not in told
 
 
-def test_the_users_index_is_asked_with_the_users_credentials(shop: Shell) -> None:
-    """By pip's usual variable, too; none of it gets into flyte.lock."""
-    asked: list[str] = []
+PRIVATE = """
+[project]
+name = "p"
+version = "1"
+[[tool.uv.index]]
+name = "our.own"
+url = "{url}/simple"
+default = true
+"""
 
-    class Index(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            asked.append(self.headers.get("Authorization", ""))
-            if not asked[-1]:
-                self.send_response(401)
-                self.send_header("WWW-Authenticate", "Basic")
-                self.end_headers()
-                return
-            name = self.path.rpartition("/")[2]
-            data = (
-                (shop.project / "wheels" / name).read_bytes() if name.endswith(".whl") else b'<a href="beta-1.0-py3-none-any.whl">beta</a>'
-            )
-            self.send_response(200)
-            self.send_header("Content-Type", "text/html" if not name.endswith(".whl") else "application/octet-stream")
-            self.send_header("Content-Length", str(len(data)))
-            self.end_headers()
-            self.wfile.write(data)
 
-        def log_message(self, *args: object) -> None:
-            return
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Index) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
+@pytest.mark.parametrize("how", ["PIP_INDEX_URL", "UV_DEFAULT_INDEX", "UV_INDEX", "pyproject.toml"])
+def test_the_users_index_is_asked_with_the_users_credentials(shop: Shell, how: str) -> None:
+    """For locking, for a local environment and for a layer, also by a name; none of it gets into flyte.lock or any other file."""
+    with PrivateIndex(shop) as index:
         declare(shop, '.with_pip_packages("beta")')
-        port = server.server_port
-        shop("run", "tasks.py", "versions", env={"PIP_INDEX_URL": f"http://me:s3cret@127.0.0.1:{port}/simple", "PIP_FIND_LINKS": ""})
-        server.shutdown()
-    assert any(asked)
-    assert f"http://127.0.0.1:{port}/simple" in text(shop) and "s3cret" not in text(shop)
+        login = f"http://me:s3cret@{index.host}/simple"
+        named = {"UV_INDEX_OUR_OWN_USERNAME": "me", "UV_INDEX_OUR_OWN_PASSWORD": "s3cret"}
+        if how == "pyproject.toml":
+            (shop.project / how).write_text(PRIVATE.format(url=index.url))
+        env = {**named, "UV_INDEX": f"our-own={index.url}/simple"} if how == "UV_INDEX" else {how: login}
+        env = {**(named if how == "pyproject.toml" else env), "PIP_FIND_LINKS": ""}
+        told = shop("lock", env=env).stderr
+        assert f"http://{index.host}/files/beta-1.0" in text(shop) and "s3cret" not in text(shop) and "me:" not in text(shop)
+        told += shop("run", "--locked", "tasks.py", "versions", env=env).stderr
+        told += shop("build", "--locked", "tasks.py", "env", env=env).stderr
+        assert "s3cret" not in told
     kept = [path for path in shop.home.rglob("*") if path.is_file() and "s3cret" in path.read_bytes().decode("latin-1")]
     assert kept == []
+
+
+@pytest.mark.parametrize("command", [("build", "tasks.py", "env"), ("run", "tasks.py", "versions"), ("lock", "--upgrade")])
+def test_an_index_that_wants_credentials_says_which_to_set(shop: Shell, command: tuple[str, ...]) -> None:
+    """The variables of the index, or netrc; those that are wrong are not shown."""
+    with PrivateIndex(shop) as index:
+        declare(shop, '.with_pip_packages("beta")')
+        env = {"UV_INDEX": f"own={index.url}/simple", "UV_INDEX_OWN_USERNAME": "me", "UV_INDEX_OWN_PASSWORD": "s3cret"}
+        shop("lock", env=env)
+        told = shop(*command, exit_code=3, env={**env, "UV_INDEX_OWN_PASSWORD": "wr0ng"}).stderr
+        assert "UV_INDEX_OWN_USERNAME and UV_INDEX_OWN_PASSWORD" in told and "~/.netrc" in told and "127.0.0.1" in told
+        assert "401" in told and "wr0ng" not in told and "later" not in told and "network" not in told
+        told = shop(*command, exit_code=3, env={"UV_DEFAULT_INDEX": f"{index.url}/simple"}).stderr
+        assert "UV_DEFAULT_INDEX" in told and "~/.netrc" in told
 
 
 def test_two_commands_at_once_lose_no_pin(shop: Shell) -> None:

@@ -205,12 +205,26 @@ def test_script_whose_name_leads_out(tmp_path: Path) -> None:
         ("cp311-cp311-manylinux_2_17_x86_64", {"pkg/_x.so": elf(ARM)}),
         ("cp311-cp311-manylinux_2_17_x86_64", {"pkg.libs/libfoo.so.1.2": elf(ARM)}),
         ("py3-none-any", {"pkg/_x.abi3.so": elf(ARM)}),
+        ("py3-none-any", {"pkg/tool": elf(ARM)}),
+        ("cp311-cp311-manylinux_2_17_x86_64", {"pkg-1.0.data/scripts/x": elf(ARM), "pkg/x.so": elf(X86)}),
         ("py3-none-any", {"pkg/_x.so": b"\xcf\xfa\xed\xfe" + bytes(60)}),
     ],
 )
 def test_foreign_machine_code(tmp_path: Path, tag: str, files: dict[str, bytes]) -> None:
     """Shared libraries for another machine or system."""
     refused(tmp_path, MadeWheel(tag=tag, files=files).write(tmp_path), "machine code for")
+
+
+def test_data_that_looks_like_machine_code(tmp_path: Path, blobs: Blobs) -> None:
+    """Objects to link, code for a GPU, programs of this machine and truncated heads are no programs of another one."""
+    files = {
+        "pkg/x.o": elf(ARM)[:16] + b"\1\0" + elf(ARM)[18:],
+        "pkg/x.cubin": elf(190),
+        "pkg/tool": elf(X86),
+        "pkg/magic": b"\x7fELF",
+        "pkg/tool.exe": b"MZ" + bytes(60),
+    }
+    layer_of(blobs, MadeWheel(tag="cp311-cp311-manylinux_2_17_x86_64", files=files).write(tmp_path))
 
 
 def test_wheel_for_several_machines(tmp_path: Path, blobs: Blobs) -> None:
