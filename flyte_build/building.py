@@ -15,6 +15,7 @@ from flyte_build.cas.registry.repository import Repository
 from flyte_build.errors import UsageError
 from flyte_build.images.base import Bases
 from flyte_build.images.config import Image
+from flyte_build.images.context import Contexts
 from flyte_build.images.executing import Executor
 from flyte_build.images.loading import Fetch
 from flyte_build.images.platforms import linux_here
@@ -24,7 +25,7 @@ from flyte_build.images.recipe import Recipe
 from .attempts import Settings
 from .executed import ExecutedSteps
 from .graph import Outcome
-from .imaging import BuiltImage, ImageBuilder, Pinned, latest_tag
+from .imaging import BuiltImage, ImageBuilder, Pinned, SecretRules, latest_tag
 from .listener import Listener
 from .sharing import Sharing
 from .stores import Stores
@@ -79,6 +80,7 @@ class Imager:
         self.sharing = Sharing(settings.registries, stores.cache, stores.counters, settings.project, listener.said, listener.transferred)
         bases = Bases(stores.cache, self.open, listener.transferred)
         self.look_up = bases.look_up
+        contexts = Contexts(root, stores.cache.index, stores.counters, SecretRules(settings.allow_secrets))
         self._builder = ImageBuilder(
             root,
             stores.cache,
@@ -90,7 +92,7 @@ class Imager:
             debian=settings.image_base,
             compression=settings.image_compression,
             elsewhere=self.sharing if settings.registries.reads else None,
-            executor=Executor(root, stores.cache.blobs, settings.image_compression, listener.executing),
+            executor=Executor(root, stores.cache.blobs, settings.image_compression, listener.executing, contexts),
             allowed=settings.allow_secrets,
             remake=force,
             dry=dry,

@@ -99,7 +99,7 @@ class ContainerImages:
         if any(each.state == "made" for each in built.nodes):
             self._made.append((imager, built))
         (one,) = built.images.values()
-        if not _reads_files(recipe):
+        if not self._reads_files(recipe):
             self._stores.cache.records.add_trace(self._base(image), one.record.key, self._seen(recipe, pins), _KEPT)
         client = connect()
         return ContainerImage(client, load(client, one.image.manifest, self._stores.cache.blobs, imager.fetch(one)))
@@ -125,6 +125,15 @@ class ContainerImages:
         known.python(recipe)
         return known.seen
 
+    def _reads_files(self, recipe: "Recipe") -> bool:
+        """Whether files of the project go into the image: they are looked at each time."""
+        from flyte_build.images.installing import local
+        from flyte_build.images.recipe import Copy
+
+        if recipe.base.kind == "dockerfile" or any(isinstance(step, Copy) for step in recipe.steps):
+            return True
+        return self._settings.builder == "docker" and bool(local(recipe.sources, self._root))
+
 
 class _Known(Node):
     """An image that was looked up by what it is made of."""
@@ -141,10 +150,3 @@ class _Known(Node):
     def make(self, outcomes: Outcomes, resolve: Resolve) -> Made:
         """It is never made: it was found."""
         raise AssertionError("It was found")
-
-
-def _reads_files(recipe: "Recipe") -> bool:
-    """Whether files of the project go into the image: they are looked at each time."""
-    from flyte_build.images.recipe import Copy
-
-    return recipe.base.kind == "dockerfile" or any(isinstance(step, Copy) for step in recipe.steps)

@@ -20,9 +20,11 @@ from flyte_build.errors import EngineUnavailable, SecretRefused
 from flyte_build.images.base import Base, Bases, Open
 from flyte_build.images.build import FORMAT, Plan
 from flyte_build.images.config import Image
-from flyte_build.images.executing import context_of, describe
+from flyte_build.images.context import Contexts
+from flyte_build.images.executing import describe
 from flyte_build.images.fetching import Fetcher
 from flyte_build.images.files import Copied, Copier
+from flyte_build.images.installing import local
 from flyte_build.images.loading import Fetch
 from flyte_build.images.pins import LockedPackages, PinnedBase, Wanted
 from flyte_build.images.publishing import LayerSources
@@ -172,6 +174,7 @@ class ImageBuilder:
         self._debian, self._compression, self._open = debian, compression, open_repository
         self._secrets = SecretRules(allowed)
         self._copier = Copier(root, cache.index, counters, self._secrets)
+        self._contexts = Contexts(root, cache.index, counters, self._secrets)
         self._offers = None if remake else elsewhere
         self._fetcher = Fetcher(root, cache.blobs, counters, progress)
         self._new_resolver: Callable[[], Resolver] = lambda: Resolver(
@@ -226,8 +229,7 @@ class ImageBuilder:
                 return _OfReference(pinned, platform, self._bases), self._pins.python(recipe) if recipe.sources else ""
         executor = self._needed(f"the Dockerfile {recipe.base.file}")
         file = recipe.base.file
-        context = context_of(os.path.join(self._root, file), self._root, self._secrets)
-        step = key("step", FORMAT, {"dockerfile": os.path.basename(file), "context": context})
+        step = key("step", FORMAT, {"dockerfile": os.path.basename(file), "context": self._contexts.of_dockerfile(file)})
         name, label = f"the Dockerfile {file}", _numbered(label, platform, -1)
 
         def execute() -> Executed:
@@ -258,6 +260,8 @@ class ImageBuilder:
         if step.install:
             wanted = self._pins.wanted(recipe, "", platform)
             about["install"] = {"requirements": wanted.requirements, "files": dict(wanted.files), "options": _value(wanted.options)}
+            if paths := local(step.install, self._root):
+                about["sources"] = self._contexts.identity(paths)
 
         def execute() -> Executed:
             base = ground.load().image

@@ -11,8 +11,8 @@ import os
 import posixpath
 import stat
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
 
 from flyte_build.cas import tar
 from flyte_build.cas.blobs import Batch
@@ -20,9 +20,10 @@ from flyte_build.cas.counters import Counters
 from flyte_build.cas.digest import Digest
 from flyte_build.cas.encoding import Value, encode
 from flyte_build.cas.layer import Compression, Layer
-from flyte_build.cas.statindex import StatIndex, hash_file, row
+from flyte_build.cas.statindex import StatIndex
 from flyte_build.errors import FileUnstable, ImageBuildError, UsageError
 
+from .contents import Contents, Secrets
 from .recipe import Copy
 
 if TYPE_CHECKING:
@@ -57,28 +58,6 @@ class Copied:
         return Digest.of(encode(rows))
 
 
-class Watch(Protocol):
-    """Looks at a file while it is read."""
-
-    found: str
-
-    def feed(self, piece: bytes) -> None:
-        """Look at the next piece; `found` says what kind of secret the file is, if it is one."""
-
-
-class Secrets(Protocol):
-    """What files must not go into an image. Paths are relative to the project's root."""
-
-    def by_name(self, path: str) -> str:
-        """What kind of secret a file of this path is, or ""."""
-
-    def watch(self, path: str) -> Watch:
-        """What is to look at the content of a file."""
-
-    def refuse(self, found: list[tuple[str, str]]) -> None:
-        """Raise `SecretRefused` for files (path, what kind of secret) that are not allowed."""
-
-
 class Copier:
     """Finds the files of a project at `root`; what was read before is known from the stat index."""
 
@@ -96,18 +75,15 @@ class Copier:
                 f"There is no {kind} {step.src}", why=f"It would be copied to {step.dst}.", hint=f"It is relative to {self._root}."
             )
         real = os.path.realpath(top)
-        scope = f"image:{real if step.folder else os.path.dirname(real)}"
-        known, seen, found = self._index.load(scope), dict[str, object](), list[tuple[str, str]]()
+        folder = real if step.folder else os.path.dirname(real)
+        contents = Contents("image", folder, self._root, self._index, self._counters, self._secrets)
         if step.folder:
             names = self._walk(real, _ignored(self._root, step.ignore), os.path.relpath(top, self._root))
-            entries = [self._entry(name, f"{real}/{name}", real, known, seen, found) for name in names]
+            entries = [_entry(name, f"{real}/{name}", real, contents) for name in names]
         else:
-            entries = [self._entry(os.path.basename(real), real, "", known, seen, found)]
-            entries = [Entry("", each.path, each.size, each.executable, each.content) for each in entries]
-        self._secrets.refuse(found)
-        gone = known.keys() - {each.name for each in entries} if step.folder else ()
-        if seen or gone:
-            self._index.save(scope, seen, gone)
+            entries = [replace(_entry(os.path.basename(real), real, "", contents), name="")]
+        self._secrets.refuse(contents.found)
+        contents.save(whole=step.folder)
         return Copied(step, tuple(sorted(entries, key=lambda each: os.fsencode(each.name))))
 
     def _walk(self, top: str, ignored: "PathSpec[Any] | None", prefix: str) -> Iterator[str]:
@@ -120,33 +96,23 @@ class Copier:
                 if ignored is None or not ignored.match_file(posixpath.normpath(f"{prefix}/{base}{name}")):
                     yield f"{base}{name}"
 
-    def _entry(
-        self, name: str, path: str, top: str, known: Mapping[str, Any], seen: dict[str, object], secrets: list[tuple[str, str]]
-    ) -> Entry:
-        state = os.lstat(path)
-        if stat.S_ISLNK(state.st_mode):
-            target = os.readlink(path)
-            if target.startswith("/") or not _is_inside(os.path.realpath(path), top):
-                raise ImageBuildError(
-                    f"{path} is a link that leads out of what is copied",
-                    why=f"It leads to {target}.",
-                    hint="Exclude it in .dockerignore, or copy what it leads to.",
-                )
-            return Entry(name, path, 0, False, Digest.of(os.fsencode(target)), target)
-        if not stat.S_ISREG(state.st_mode):
+
+def _entry(name: str, path: str, top: str, contents: Contents) -> Entry:
+    state = os.lstat(path)
+    if stat.S_ISLNK(state.st_mode):
+        target = os.readlink(path)
+        if target.startswith("/") or not _is_inside(os.path.realpath(path), top):
             raise ImageBuildError(
-                f"{path} is no file that can be copied", why="It is a socket, a pipe or a device.", hint="Exclude it in .dockerignore."
+                f"{path} is a link that leads out of what is copied",
+                why=f"It leads to {target}.",
+                hint="Exclude it in .dockerignore, or copy what it leads to.",
             )
-        below = os.path.relpath(path, os.path.realpath(self._root))
-        before, content, why = known.get(name) or (None, "", "")
-        if before != row(state):
-            watch = self._secrets.watch(below)
-            reading = hash_file(path, self._counters, watch=watch.feed)
-            content, why = str(reading.digest), watch.found
-            seen[name] = (reading.trusted, content, why)
-        if why := why or self._secrets.by_name(below):
-            secrets.append((below, why))
-        return Entry(name, path, state.st_size, bool(state.st_mode & 0o100), Digest(content))
+        return Entry(name, path, 0, False, Digest.of(os.fsencode(target)), target)
+    if not stat.S_ISREG(state.st_mode):
+        raise ImageBuildError(
+            f"{path} is no file that can be copied", why="It is a socket, a pipe or a device.", hint="Exclude it in .dockerignore."
+        )
+    return Entry(name, path, state.st_size, bool(state.st_mode & 0o100), contents.look(name, state))
 
 
 def write_layer(copied: Copied, place: Callable[[str], str], batch: Batch, compression: Compression) -> Layer:

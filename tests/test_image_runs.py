@@ -202,8 +202,18 @@ def test_a_dockerfile_is_a_base(shell: Shell) -> None:
     first = shell("run", "tasks.py", "hello")
     assert "runs the Dockerfile" in first.stderr and "blue" in first.stdout
     assert {node["state"] for node in shell.json("run", "--locked", "tasks.py", "hello")["prepared"]} == {"cached"}
+    (shell.project / "large.bin").write_bytes(os.urandom(3 << 20))
+    for name in ("data.txt", "large.bin"):
+        os.utime(shell.project / name, (1, 1))
+    shell("run", "tasks.py", "hello")
+    with_large = [shell.json("build", "tasks.py", "light")["counters"]["bytes_hashed"] for _ in range(2)]
+    assert with_large[1] < 1 << 20, "what has not changed is not read again"
     (shell.project / "data.txt").write_text("other data")
     assert "made     image the Dockerfile Dockerfile" in shell("run", "tasks.py", "hello").stderr
+    (shell.project / ".dockerignore").write_text("*\n!data.txt\n")
+    shell("run", "tasks.py", "hello")
+    (shell.project / "large.bin").write_bytes(b"ignored")
+    assert {node["state"] for node in shell.json("run", "--locked", "tasks.py", "hello")["prepared"]} == {"cached"}
 
 
 def test_packages_without_wheels_are_built_in_a_container(shell: Shell) -> None:
@@ -227,6 +237,46 @@ def test_packages_without_wheels_are_built_in_a_container(shell: Shell) -> None:
     found = shell.json("run", "built.py", "value", env=docker)
     assert found["outputs"] == {"o0": "from source"}
     assert {node["state"] for node in found["prepared"] if node["kind"] == "image"} == {"cached"}
+
+
+PACKAGE = {
+    "setup.py": "import os\nfrom setuptools import setup\n"
+    "setup(name='local', version='1.0', packages=['local'], package_data={'local': ['*', '.*']}, license='none')\n",
+    "local/__init__.py": "VALUE = 'from a folder'\n",
+    "local/.env": "TOKEN=x\n",
+}
+
+
+@pytest.mark.parametrize("asked", [".", "-r", "url"])
+def test_folders_are_installed_in_a_container(shell: Shell, asked: str) -> None:
+    """From a copy without secrets: the folder stays as it is, nothing of this machine is in the layer, and a change is another image."""
+    folder = shell.project / "libs/pkg"
+    for name, text in PACKAGE.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(text)
+    (shell.project / "asked.txt").write_text("-e ./libs/pkg\n")
+    step = {"-r": ".with_requirements('asked.txt')", "url": f".with_pip_packages('local @ {folder.as_uri()}')"}
+    step["."] = ".with_pip_packages('./libs/pkg', extra_args='--quiet')"
+    (shell.project / "built.py").write_text(
+        f"import flyte\nenv = flyte.TaskEnvironment('built', image=flyte.Image.from_debian_base(){step[asked]})\n"
+        "@env.task\ndef value() -> str:\n    import local\n    return local.VALUE\n"
+    )
+    shell.variables |= {"FLYTE_IMAGE_BUILDER": "docker", "FLYTE_RUN_ENGINE": "docker"}
+    assert shell.json("run", "built.py", "value")["outputs"] == {"o0": "from a folder"}
+    assert sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()) == sorted(PACKAGE)
+    (image,) = shell.json("build", "built.py", "env")["images"]
+    assert [layer["state"] for layer in image["layers"]] == ["base", "cached"]
+    blob = next((shell.home / "cache").rglob(image["layers"][1]["digest"].partition(":")[2]))
+    names, texts = [], b""
+    with tarfile.open(blob) as layer:
+        for member in layer:
+            names.append(member.name)
+            texts += layer.extractfile(member).read() if member.isfile() else b""  # type: ignore[union-attr]  # It is a file.
+    assert "usr/local/lib/python3.11/dist-packages/local/__init__.py" in names
+    assert not [name for name in names if ".env" in name or name.startswith((".flyte", "opt", str(shell.project).strip("/")))]
+    assert str(shell.project).encode() not in texts
+    (folder / "local/__init__.py").write_text("VALUE = 'changed'\n")
+    assert shell.json("run", "built.py", "value")["outputs"] == {"o0": "changed"}
 
 
 def test_what_a_build_pins_is_complete(shell: Shell) -> None:
