@@ -41,7 +41,7 @@ def check(packages: str, wheels: "Iterable[Wheel]", platform: str) -> None:
     from packaging.utils import canonicalize_name
 
     records = {
-        canonicalize_name(os.path.basename(os.path.dirname(each)).rpartition("-")[0]): each
+        canonicalize_name(os.path.basename(os.path.dirname(each)).removesuffix(".dist-info").rpartition("-")[0]): each
         for each in glob.iglob(f"{glob.escape(packages)}/*.dist-info/RECORD")
     }
     for wheel in wheels:
