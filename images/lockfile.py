@@ -8,18 +8,20 @@ from __future__ import annotations
 
 import fcntl
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, TypeVar
 
-from flyte_build.cas.digest import Digest
-from flyte_build.errors import ImageBuildError, StoreError
+from flyte_build.errors import ImageBuildError
 
+from .locktables import Table, base, packages, python, step, title
 from .pins import LockedPackages, PinnedBase, PinnedStep, Wanted, Wheel
 
+T = TypeVar("T")
 NAME = "flyte.lock"
 FORMAT = 1
+_MARKERS = ("<<<<<<<", "|||||||", "=======", ">>>>>>>")
 _HEAD = """# What the images of this project are made of, as it was resolved. Made by flyte; commit it.
 # `flyte lock` completes it, `flyte lock --upgrade [NAME]` moves it.
 """
@@ -65,13 +67,13 @@ class Lock:
 
 
 def parse(text: str, path: str) -> Lock:
-    """The pins that the text of a lock file holds. Raises `ImageBuildError`, which names `path`."""
+    """The pins that the text of a lock file holds. Raises `ImageBuildError`, which names `path` and the entry that is wrong."""
     import tomllib
 
     try:
         document = tomllib.loads(text)
-    except ValueError as error:
-        if any(line.startswith(("<<<<<<<", ">>>>>>>")) for line in text.splitlines()):
+    except (ValueError, RecursionError) as error:
+        if any(line.startswith(_MARKERS) for line in text.splitlines()):
             raise ImageBuildError(
                 f"{path} holds a merge that is not finished",
                 why="There are conflict markers in it.",
@@ -79,83 +81,80 @@ def parse(text: str, path: str) -> Lock:
             ) from None
         raise _malformed(path, str(error)) from None
     version = document.get("version")
-    if isinstance(version, int) and version > FORMAT:
+    if type(version) is int and version > FORMAT:
         raise ImageBuildError(
             f"{path} was written by a newer version of flyte-build",
             why=f"It has format {version}; this version knows {FORMAT}.",
             hint="Upgrade flyte-build.",
         )
     try:
-        if version != FORMAT:
-            raise ValueError("`version` is not 1")
-        return Lock(
-            python=_text(document.get("python", "")),
-            bases=tuple(map(_base, document.get("base", ()))),
-            packages=tuple(map(_packages, document.get("packages", ()))),
-            steps=tuple(map(_step, document.get("step", ()))),
-        )
-    except KeyError as error:
-        raise _malformed(path, f"{error.args[0]!r} is missing") from None
-    except (ValueError, TypeError, AttributeError, StoreError) as error:
-        raise _malformed(path, error.what if isinstance(error, StoreError) else str(error)) from None
+        return _lock(document)
+    except ValueError as error:
+        raise _malformed(path, str(error)) from None
+
+
+def _lock(document: Mapping[str, Any]) -> Lock:
+    """The pins in a document. Raises `ValueError`, which names the entry that is wrong."""
+    table = Table(document)
+    if table.take("version", int, "number") != FORMAT:
+        raise table.wrong("version", f"is not {FORMAT}")
+    lock = Lock(
+        python=python(table, ""),
+        bases=_entries(table, "base", base, _of_base),
+        packages=_entries(table, "packages", packages, _of_packages),
+        steps=_entries(table, "step", step, _of_step),
+    )
+    table.end()
+    return lock
+
+
+def _entries(table: Table, name: str, read: Callable[[Any], T], identity: Callable[[T], tuple[str, ...]]) -> tuple[T, ...]:
+    """The entries `[[name]]` of a document, each of them once."""
+    found: dict[tuple[str, ...], T] = {}
+    for at, values in enumerate(table.tables(name, []), 1):
+        where = f"[[{name}]] {title(values) or f'number {at}'}"
+        try:
+            entry = read(values)
+        except ValueError as error:
+            raise ValueError(f"{where}: {error}") from None
+        if identity(entry) in found:
+            raise ValueError(f"{where} is there twice")
+        found[identity(entry)] = entry
+    return tuple(found.values())
 
 
 def _malformed(path: str, why: str) -> ImageBuildError:
     return ImageBuildError(
-        f"{path} is not well-formed", why=why, hint="Restore it (`git checkout flyte.lock`), or delete it and run `flyte lock`."
+        f"{path} is not well-formed",
+        why=f"{why}.",
+        hint="Restore it (`git checkout flyte.lock`); or remove the entry, or the file, and run `flyte lock`: it adds what is missing.",
     )
-
-
-def _text(value: Any) -> str:
-    if not isinstance(value, str):
-        raise ValueError(f"{value!r} is no text")
-    return value
-
-
-def _base(value: Mapping[str, Any]) -> PinnedBase:
-    return PinnedBase(
-        reference=_text(value["reference"]), digest=Digest.parse(_text(value["digest"])), python=_text(value.get("python", ""))
-    )
-
-
-def _packages(value: Mapping[str, Any]) -> LockedPackages:
-    wanted = Wanted(
-        requirements=tuple(map(_text, value["requirements"])),
-        files={path: Digest.parse(_text(digest)) for path, digest in value.get("files", {}).items()},
-        options=value.get("options", {}),
-        python=_text(value["python"]),
-        platform=_text(value["platform"]),
-    )
-    return LockedPackages(wanted=wanted, wheels=tuple(map(_wheel, value["wheels"])))
-
-
-def _wheel(value: Mapping[str, Any]) -> Wheel:
-    digest, size = Digest.parse(f"sha256:{value['sha256']}"), value.get("size", 0)
-    if type(size) is not int or size < 0:
-        raise ValueError(f"{size!r} is no size")
-    return Wheel(name=_text(value["name"]), version=_text(value["version"]), url=_text(value["url"]), digest=digest, size=size)
-
-
-def _step(value: Mapping[str, Any]) -> PinnedStep:
-    return PinnedStep(key=_text(value["key"]), platform=_text(value["platform"]), digest=Digest.parse(_text(value["digest"])))
 
 
 def dump(lock: Lock) -> str:
-    """The text of the lock file that holds these pins."""
+    """The text of the lock file that holds these pins, in the order of what they are for."""
     import tomlkit
 
     document = tomlkit.document()
     document["version"] = FORMAT
     if lock.python:
         document["python"] = lock.python
-    _tables(document, "base", (_base_table(each) for each in sorted(lock.bases, key=lambda each: each.reference)))
-    _tables(document, "packages", (_packages_table(each) for each in sorted(lock.packages, key=_order)))
-    steps = sorted(lock.steps, key=lambda each: (each.key, each.platform))
+    _tables(document, "base", (_base_table(each) for each in sorted(lock.bases, key=_of_base)))
+    _tables(document, "packages", (_packages_table(each) for each in sorted(lock.packages, key=_of_packages)))
+    steps = sorted(lock.steps, key=_of_step)
     _tables(document, "step", ({"key": each.key, "platform": each.platform, "digest": str(each.digest)} for each in steps))
     return _HEAD + tomlkit.dumps(document)
 
 
-def _order(packages: LockedPackages) -> tuple[str, ...]:
+def _of_base(base: PinnedBase) -> tuple[str, ...]:
+    return (base.reference,)
+
+
+def _of_step(step: PinnedStep) -> tuple[str, ...]:
+    return (step.key, step.platform)
+
+
+def _of_packages(packages: LockedPackages) -> tuple[str, ...]:
     wanted = packages.wanted
     return (
         *wanted.requirements,
@@ -225,7 +224,8 @@ def read(path: str) -> tuple[Lock, bytes]:
     try:
         return parse(data.decode("utf-8"), path), data
     except UnicodeDecodeError as error:
-        raise _malformed(path, str(error)) from None
+        line = data.count(b"\n", 0, error.start) + 1
+        raise _malformed(path, f"It is no UTF-8 (at line {line})") from None
 
 
 @contextmanager
@@ -240,11 +240,22 @@ def alone(root: str) -> Iterator[None]:
 
 
 def write(path: str, lock: Lock) -> None:
-    """Replace the lock file at once, so that nobody reads half of it. Raises `ImageBuildError` if it cannot be written."""
+    """Replace the lock file at once, so that nobody reads half of it. Raises `ImageBuildError` if it cannot be written.
+
+    What would not be read again is not written: then the file that is there stays.
+    """
+    import tomllib
+
+    try:
+        text = dump(lock)
+        data = text.encode()
+        _lock(tomllib.loads(text))
+    except ValueError as error:
+        raise ImageBuildError(f"{path} cannot hold what was resolved", why=f"{error}.") from None
     temporary = f"{path}.{os.urandom(4).hex()}"
     try:
-        with open(temporary, "x", encoding="utf-8") as file:
-            file.write(dump(lock))
+        with open(temporary, "xb") as file:
+            file.write(data)
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)

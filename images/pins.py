@@ -8,6 +8,7 @@ from typing import Any
 from urllib.parse import unquote
 
 from flyte_build.cas.digest import Digest
+from flyte_build.texts import listed
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,7 +26,9 @@ class Wheel:
 
     @property
     def filename(self) -> str:
-        """The wheel's file name (PyPA specifications, "Binary distribution format")."""
+        """The wheel's file name (PyPA specifications, "Binary distribution format"); a path's stands in it as it is."""
+        if "://" not in self.url:
+            return self.url.rpartition("/")[2]
         return unquote(self.url.partition("#")[0].partition("?")[0].rpartition("/")[2])
 
 
@@ -44,7 +47,7 @@ class Wanted:
     platform: str
 
     def __str__(self) -> str:
-        return f"{', '.join(self.requirements)} (Python {self.python}, {self.platform})"
+        return f"{listed(self.requirements, 5)} (Python {self.python}, {self.platform})"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -5,9 +5,14 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import tomllib
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from flyte_build.cas.digest import Digest
 from flyte_build.errors import ImageBuildError, NotLocked
@@ -299,24 +304,309 @@ def test_two_commands_at_once_lose_no_pin(shop: Shell) -> None:
     ("written", "told"),
     [
         ("version = 2\n", "newer version"),
-        ("<<<<<<< HEAD\nversion = 1\n=======\nversion = 1\n>>>>>>> main\n", "merge that is not finished"),
-        ("version = \n", "not well-formed"),
-        ("packages = 1\n", "not well-formed"),
-        ('version = 1\n[[packages]]\nrequirements = ["a"]\n', "'python' is missing"),
-        ('version = 1\n[[base]]\nreference = "a"\ndigest = "sha256:12"\n', "is not a digest"),
-        (
-            'version = 1\npython = "3.11"\n[[packages]]\nrequirements=["alpha"]\npython="3.11"\nplatform="x"\nwheels=[1]\n',
-            "not well-formed",
-        ),
-        ("\xff", "not well-formed"),
+        ("<<<<<<< HEAD\nversion = 1\n=======\nversion = 1\n>>>>>>> main\n", "take either side"),
+        ("version = 1\npython = \n", "at line 2"),
+        ('version = 1\n[[packages]]\nrequirements = ["alpha"]\n', "[[packages]] alpha: `python` is missing"),
+        ("version = 1\n\xff", "no UTF-8 (at line 2)"),
     ],
 )
 def test_a_lock_file_that_is_wrong_is_refused(shop: Shell, written: str, told: str) -> None:
-    """And stays as it is."""
+    """By every command, with what to do; and it stays as it is."""
     (shop.project / "flyte.lock").write_bytes(written.encode("latin-1"))
     for command in (("lock",), ("lock", "--check"), ("run", "tasks.py", "versions")):
-        assert told in shop(*command, exit_code=3).stderr
+        errors = shop(*command, exit_code=3).stderr
+        assert told.lower() in errors.lower() and f"{shop.project}/flyte.lock" in errors and "Traceback" not in errors
+        assert "flyte lock" in errors or "Upgrade flyte-build" in errors
     assert (shop.project / "flyte.lock").read_bytes() == written.encode("latin-1")
+
+
+HEX = Digest.of(b"").hex
+WRITTEN = f"""version = 1
+python = "3.11"
+
+[[base]]
+reference = "python:3.11"
+digest = "sha256:{HEX}"
+python = "3.11"
+
+[[packages]]
+requirements = ["-r ../shared.txt", "numpy>=2", "uvicorn[standard] ; python_version >= '3.8'"]
+files = {{"../shared.txt" = "sha256:{HEX}"}}
+options = {{extra_args = ["--no-index", ""], extra_index_urls = ["https://i/simple"], index_url = "https://i/simple", pre = true}}
+python = "3.11"
+platform = "linux/amd64"
+wheels = [
+    {{name = "beta", version = "1.0", url = "wheels/a?b#c%20/beta-1.0-1-py3-none-any.whl", sha256 = "{HEX}"}},
+    {{name = "my-numpy", version = "2.0+cu", url = "https://h/My_numpy-2.0%2Bcu-py3-none-any.whl?x=1", sha256 = "{HEX}", size = 3}},
+    {{name = "zeta", version = "1!1.0rc1", url = "file:///w%20w/zeta-1!1.0.rc1-py2.py3-none-any.whl", sha256 = "{HEX}"}},
+]
+
+[[packages]]
+requirements = ["never ; sys_platform == 'win32'"]
+python = "3.12"
+platform = "darwin/arm64"
+wheels = []
+
+[[step]]
+key = "sha256:{HEX}"
+platform = "linux/arm64"
+digest = "sha256:{HEX}"
+"""
+
+
+def test_what_is_written_is_read_again() -> None:
+    """Wheels of an index, of folders in the project and elsewhere; options, platforms, extras; as it stands, and with `\\r\\n`."""
+    lock = lockfile.parse(WRITTEN, "flyte.lock")
+    assert lockfile.dump(lock).partition("version")[2] == WRITTEN.partition("version")[2]
+    assert lockfile.parse(WRITTEN.replace("\n", "\r\n"), "flyte.lock") == lock
+    names = [wheel.filename for wheel in lock.packages[0].wheels]
+    assert names == ["beta-1.0-1-py3-none-any.whl", "My_numpy-2.0+cu-py3-none-any.whl", "zeta-1!1.0.rc1-py2.py3-none-any.whl"]
+
+
+_WHEEL, _PACKAGES = "the wheel beta", "[[packages]] -r ../shared.txt, numpy>=2"
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "told"),
+    [
+        ("version = 1\n", "", "`version` is missing"),
+        ("version = 1\n", "version = true\n", "`version` is no number"),
+        ("version = 1\n", "version = 0\n", "`version` is not 1"),
+        ("version = 1\n", "version = 1\nother = 1\n", "`other` is no name"),
+        ("version = 1\n", "version = 1\nversion = 1\n", "at line 2"),
+        ("version = 1\n", "=======\nversion = 1\n", "merge that is not finished"),
+        ("version = 1\n", f"version = 1\nx = {'[' * 5000}\n", "not well-formed"),
+        ("version = 1\n", f"version = {'1' * 5000}\n", "not well-formed"),
+        ('python = "3.11"\n\n', "python = 3.11\n\n", "`python` is no text"),
+        ('python = "3.11"\n\n', 'python = "three"\n\n', "`python` is no minor version"),
+        ("[[base]]", "[base]", "`base` is no list of tables"),
+        ("[[base]]", "base = 1\n[[other]]", "`base` is no list of tables"),
+        ("[[base]]", "base = [1]\n[[other]]", "[[base]] number 1: it is no table"),
+        ('reference = "python:3.11"\n', "", "[[base]] number 1: `reference` is missing"),
+        ('reference = "python:3.11"', 'reference = ""', "[[base]] "),
+        ('reference = "python:3.11"', 'reference = "python:3.11"\ncolour = 1', "[[base]] python:3.11 (Python 3.11): `colour` is no name"),
+        (
+            f'digest = "sha256:{HEX}"\npython',
+            'digest = "sha256:12"\npython',
+            "(Python 3.11): `digest` is not a digest",
+        ),
+        (f'digest = "sha256:{HEX}"\npython', "digest = 12\npython", "`digest` is no text"),
+        ("requirements = [", "requirements = [1, ", "[[packages]] number 1: `requirements` is no list of texts"),
+        (
+            """["never ; sys_platform == 'win32'"]""",
+            '"abc"',
+            "[[packages]] number 2: `requirements` is no list",
+        ),
+        ("""["never ; sys_platform == 'win32'"]""", "[]", "`requirements` must name something"),
+        ("""["never ; sys_platform == 'win32'"]""", '["b", "a"]', "`requirements` must name something, sorted"),
+        ("""["never ; sys_platform == 'win32'"]""", '["a", "a"]', "and everything once"),
+        (f'{{"../shared.txt" = "sha256:{HEX}"}}', '{"../shared.txt" = 1}', "`../shared.txt` of `files` is no text"),
+        (f'{{"../shared.txt" = "sha256:{HEX}"}}', '["../shared.txt"]', "`files` is no table"),
+        ("pre = true", "pre = 1", "`pre` of `options` is no boolean"),
+        ('extra_index_urls = ["https://i/simple"]', "extra_index_urls = [1]", "`extra_index_urls` of `options` is no list of texts"),
+        ('index_url = "https://i/simple"', "index_url = {}", "`index_url` of `options` is no text"),
+        ("pre = true", "prerelease = true", "`prerelease` of `options` is no name"),
+        ('python = "3.12"', 'python = ""', "`python` is no minor version"),
+        ('platform = "darwin/arm64"', 'platform = "darwin"', "`platform` is no platform"),
+        ("wheels = []", "", "`wheels` is missing"),
+        ("wheels = []", "wheels = [1]", "the wheel 1 is no table"),
+        ('name = "beta"', 'name = "Beta"', "`name` of the wheel Beta is no name of a package"),
+        ('name = "beta", ', "", "`name` of the wheel 1 is missing"),
+        ('name = "beta"', 'name = "gamma"', "`url` of the wheel gamma is no wheel of gamma 1.0"),
+        ('name = "beta"', 'name = "beta", hash = 1', f"`hash` of {_WHEEL} is no name"),
+        ('version = "1.0"', "version = true", f"{_PACKAGES}"),
+        ('version = "1.0"', 'version = "1.1"', f"`url` of {_WHEEL} is no wheel of beta 1.1"),
+        ('version = "1.0"', 'version = "one"', "is no wheel of beta one"),
+        ("beta-1.0-1-py3-none-any.whl", "beta-1.0.tar.gz", "is no wheel of beta 1.0"),
+        ("wheels/a?b#c%20/", "../wheels/", f"`url` of {_WHEEL} leads out of the project"),
+        ("wheels/a?b#c%20/", "wheels/../../", "leads out of the project"),
+        ("wheels/a?b#c%20/", "/", "leads out of the project"),
+        ("wheels/a?b#c%20/", "ftp://h/", "neither http, https, file nor a path"),
+        ("wheels/a?b#c%20/", "https:///", "names no host"),
+        ("wheels/a?b#c%20/", "https://[h/", "is no address"),
+        ("wheels/a?b#c%20/", "file://h/", "names a host"),
+        ("wheels/a?b#c%20/", "file:w/", "names a host"),
+        ("wheels/a?b#c%20/", "w\\u0000/", "zero byte"),
+        ("https://h/My", "https://me:s3cret@h/My", "`url` of the wheel my-numpy holds a user or a password"),
+        ("size = 3", "size = -3", "`size` of the wheel my-numpy is no number of bytes"),
+        ("size = 3", "size = true", "is no number of bytes"),
+        ("size = 3", "size = 3.0", "is no number of bytes"),
+        (f'sha256 = "{HEX}", size', 'sha256 = "12", size', "`sha256` of the wheel my-numpy is not a digest"),
+        ('name = "zeta"', 'name = "alpha"', "is no wheel of alpha"),
+        ('platform = "linux/arm64"', "platform = 1", "[[step]] sha256:"),
+        (f'key = "sha256:{HEX}"', 'key = "k"', "[[step]] k (linux/arm64): `key` is not a digest"),
+    ],
+)
+def test_every_wrong_shape_is_named(tmp_path: Path, old: str, new: str, told: str) -> None:
+    """The file and the entry, and what is wrong with it, without the values of addresses; and what to do."""
+    assert WRITTEN.count(old) >= 1
+    path = tmp_path / "flyte.lock"
+    path.write_text(WRITTEN.replace(old, new, 1))
+    with pytest.raises(ImageBuildError) as raised:
+        lockfile.read(str(path))
+    assert told in f"{raised.value.what}: {raised.value.why}" and str(path) in raised.value.what and "flyte lock" in raised.value.hint
+    assert "s3cret" not in str(raised.value) and len(str(raised.value)) < 800
+
+
+@pytest.mark.parametrize(("name", "title"), [("base", "python:3.11"), ("packages", "-r ../shared.txt"), ("step", "sha256:")])
+def test_an_entry_that_is_there_twice_is_refused(name: str, title: str) -> None:
+    """Also if they say different things."""
+    start = WRITTEN.index(f"[[{name}]]")
+    entry = WRITTEN[start : WRITTEN.find("\n[[", start) + 1 or None]
+    again = entry.replace(f'{HEX}"\npython', f'{Digest.of(b"2").hex}"\npython')
+    with pytest.raises(ImageBuildError, match="is there twice") as raised:
+        lockfile.parse(WRITTEN + again, "flyte.lock")
+    assert f"[[{name}]] {title}" in raised.value.why
+
+
+def test_wheels_are_sorted_and_each_package_is_there_once() -> None:
+    """Two versions of one package cannot both be installed."""
+    lines = WRITTEN.splitlines(keepends=True)
+    at = next(number for number, line in enumerate(lines) if '"beta"' in line)
+    for changed in ([*lines[:at], lines[at], *lines[at:]], [*lines[:at], lines[at + 1], lines[at], *lines[at + 2 :]]):
+        with pytest.raises(ImageBuildError) as raised:
+            lockfile.parse("".join(changed), "flyte.lock")
+        assert "`wheels` must be sorted by name, with one of each package" in raised.value.why
+
+
+_TEXTS = st.text(min_size=1, max_size=8)
+_DIGESTS = st.binary(max_size=3).map(Digest.of)
+_PYTHONS = st.sampled_from(["3.11", "3.12", "3.14"])
+_PLATFORMS = st.sampled_from(["linux/amd64", "linux/arm64", "darwin/arm64"])
+_PLACES = st.sampled_from(["", "wheels/", "w #?%41ö/", "https://h:8000/a%20b/", "http://h/", "file:///w%20w/", "file://../../w/"])
+_WHEELS = st.builds(
+    lambda name, version, place, digest, size: Wheel(
+        name=name, version=version, url=f"{place}{name.replace('-', '_')}-{version}-py3-none-any.whl", digest=digest, size=size
+    ),
+    st.from_regex(r"[a-z0-9]{1,3}(-[a-z0-9]{1,3})?", fullmatch=True),
+    st.sampled_from(["1.0", "2.0.0", "1!2", "3.0rc1", "4.post1", "5.dev0", "6+cu118"]),
+    _PLACES,
+    _DIGESTS,
+    st.integers(0, 1 << 40),
+)
+_OPTIONS = st.fixed_dictionaries(
+    {},
+    optional={
+        "index_url": _TEXTS,
+        "extra_index_urls": st.lists(_TEXTS, min_size=1, max_size=2),
+        "pre": st.just(True),
+        "extra_args": st.lists(st.text(max_size=8), min_size=1, max_size=3),
+    },
+)
+_WANTED = st.builds(
+    Wanted,
+    requirements=st.sets(_TEXTS, min_size=1, max_size=4).map(lambda found: tuple(sorted(found))),
+    files=st.dictionaries(_TEXTS, _DIGESTS, max_size=2),
+    options=_OPTIONS,
+    python=_PYTHONS,
+    platform=_PLATFORMS,
+)
+_LOCKS = st.builds(
+    Lock,
+    python=st.just("") | _PYTHONS,
+    bases=st.lists(
+        st.builds(PinnedBase, reference=_TEXTS, digest=_DIGESTS, python=st.just("") | _PYTHONS),
+        max_size=3,
+        unique_by=lambda each: each.reference,
+    ).map(lambda found: tuple(sorted(found, key=lambda each: each.reference))),
+    packages=st.lists(
+        st.builds(
+            LockedPackages,
+            wanted=_WANTED,
+            wheels=st.lists(_WHEELS, max_size=4, unique_by=lambda each: each.name).map(
+                lambda found: tuple(sorted(found, key=lambda each: each.name))
+            ),
+        ),
+        max_size=1,
+    ).map(tuple),
+    steps=st.lists(st.builds(PinnedStep, key=_DIGESTS.map(str), platform=_PLATFORMS, digest=_DIGESTS), max_size=1).map(tuple),
+)
+
+
+@given(_LOCKS)
+def test_every_lock_survives_its_file(tmp_path_factory: pytest.TempPathFactory, lock: Lock) -> None:
+    """What is written is what is read, whatever the names and the addresses are; and the same bytes come of it."""
+    path = str(tmp_path_factory.getbasetemp() / "survives.lock")
+    lockfile.write(path, lock)
+    read, data = lockfile.read(path)
+    assert read == lock and lockfile.dump(read).encode() == data
+
+
+def _read_or_refused(path: Path) -> None:
+    try:
+        lock = lockfile.read(str(path))[0]
+    except ImageBuildError as error:
+        assert str(path) in error.what and error.hint
+    else:
+        lockfile.write(str(path), lock)
+
+
+@given(st.integers(0, len(WRITTEN)), st.integers(0, 20), st.binary(max_size=6) | st.sampled_from([b'"', b"\n[[", b"{", b"true", b"\\"]))
+def test_any_bytes_are_read_or_refused(tmp_path_factory: pytest.TempPathFactory, at: int, count: int, new: bytes) -> None:
+    """Some bytes of a file replaced by others: there is no other error than ours."""
+    path = tmp_path_factory.getbasetemp() / "bytes.lock"
+    data = WRITTEN.encode()
+    path.write_bytes(data[:at] + new + data[at + count :])
+    _read_or_refused(path)
+
+
+_VALUES = st.recursive(
+    st.text(max_size=5) | st.integers(-2, 1 << 70) | st.booleans() | st.floats() | st.dates() | st.just(f"sha256:{HEX}"),
+    lambda inner: st.lists(inner, max_size=2) | st.dictionaries(st.text(max_size=3), inner, max_size=2),
+    max_leaves=4,
+)
+
+
+@given(st.data())
+def test_any_structure_is_read_or_refused(tmp_path_factory: pytest.TempPathFactory, data: st.DataObject) -> None:
+    """A value anywhere in the document, taken away, replaced, doubled or added: there is no other error than ours."""
+    import tomlkit
+
+    path = tmp_path_factory.getbasetemp() / "structure.lock"
+    document = tomllib.loads(WRITTEN)
+    at: Any = document
+    while True:
+        names = list(at) if isinstance(at, dict) else list(range(len(at)))
+        name = data.draw(st.sampled_from(names)) if names else None
+        if name is None or not isinstance(at[name], dict | list) or data.draw(st.booleans()):
+            break
+        at = at[name]
+    match data.draw(st.sampled_from(["take", "replace", "double", "add"])):
+        case "take" if name is not None:
+            del at[name]
+        case "replace" if name is not None:
+            at[name] = data.draw(_VALUES)
+        case "double" if isinstance(at, list) and at:
+            at.append(at[name])
+        case _:
+            value = data.draw(_VALUES)
+            at.append(value) if isinstance(at, list) else at.update({data.draw(st.text(max_size=3)): value})
+    path.write_text(tomlkit.dumps(document), encoding="utf-8")
+    _read_or_refused(path)
+
+
+def test_what_could_not_be_read_again_is_not_written(tmp_path: Path) -> None:
+    """The file stays as it is, and the entry is named."""
+    path = tmp_path / "flyte.lock"
+    path.write_text(WRITTEN)
+    lock = lockfile.parse(WRITTEN, "")
+    bad = (PinnedBase(reference="", digest=Digest.of(b""), python=""), PinnedBase(reference="\udcff", digest=Digest.of(b""), python=""))
+    for base in bad:
+        with pytest.raises(ImageBuildError, match="cannot hold what was resolved"):
+            lockfile.write(str(path), replace(lock, bases=(base,)))
+    assert path.read_text() == WRITTEN and os.listdir(tmp_path) == ["flyte.lock"]
+
+
+def test_many_packages_are_not_all_listed() -> None:
+    """A sentence names a few, and says how many more there are."""
+    wanted = Wanted(requirements=tuple(f"p{at:03}" for at in range(100)), python="3.11", platform="linux/amd64")
+    assert str(wanted) == "p000, p001, p002, p003, p004 and 95 more (Python 3.11, linux/amd64)"
+
+
+def test_an_empty_variable_locks_nothing(shop: Shell) -> None:
+    """`FLYTE_LOCKED=` is as if it were not set; what is neither true nor false is an error."""
+    assert "kept in flyte.lock" in shop("run", "tasks.py", "versions", env={"FLYTE_LOCKED": ""}).stderr
+    assert "FLYTE_LOCKED" in shop("run", "tasks.py", "versions", exit_code=2, env={"FLYTE_LOCKED": "maybe"}).stderr
 
 
 def test_a_lock_file_that_cannot_be_written_is_an_error(shop: Shell) -> None:
@@ -348,31 +638,15 @@ def test_pins_are_found_again(tmp_path: Path) -> None:
     )
     recipe = Recipe(base=Base(kind="reference", uri="a:1"), sources=(Source(kind="packages", packages=("x",)),))
     assert pins.python(recipe) == "3.12"
-    pins.keep_step(PinnedStep(key="k", platform="linux/amd64", digest=digest))
+    pins.keep_step(PinnedStep(key=digest, platform="linux/amd64", digest=digest))
     pins.save()
     pins.save()
     assert len(said) == 1 and "a:1" in said[0]
     again = Pins(str(tmp_path), said.append, locked=True, look_up=lambda name, with_python: pytest.fail("is asked"))
-    assert again.base("a:1").digest == digest and again.step("k", "linux/amd64") and again.step("k", "linux/arm64") is None
+    assert again.base("a:1").digest == digest and again.step(digest, "linux/amd64") and again.step(digest, "linux/arm64") is None
     for missing in (lambda: again.base("b:1"), lambda: again.packages(recipe, "3.12", "linux/amd64")):
         with pytest.raises(NotLocked):
             missing()
-
-
-def test_every_pin_survives_its_file() -> None:
-    """Names and addresses of all sorts come back as they were."""
-    odd = 'a "quoted" \\ näme\U0001f600\t'
-    wheel = Wheel(name="a", version="1", url=f"https://h/{odd}.whl", digest=Digest.of(b"w"), size=0)
-    wanted = Wanted(
-        requirements=(odd,), files={odd: Digest.of(b"f")}, options={"pre": True, "extra_args": [odd]}, python="3.11", platform="p"
-    )
-    lock = Lock(
-        python="3.11",
-        bases=(PinnedBase(reference=odd, digest=Digest.of(b"b"), python=""),),
-        packages=(LockedPackages(wanted=wanted, wheels=(wheel,)),),
-        steps=(PinnedStep(key="k", platform="p", digest=Digest.of(b"s")),),
-    )
-    assert lockfile.parse(lockfile.dump(lock), "") == lock
 
 
 def test_an_older_reader_is_told_to_upgrade() -> None:

@@ -87,7 +87,7 @@ class Configuration:
             if name.startswith("FLYTE_") and name not in _FOR_TASKS:
                 if (setting := BY_VARIABLE.get(name)) is None:
                     unknown_variable(name, said)
-                else:
+                elif os.environ[name] or not setting.kind.choices:  # An empty text is no choice: such a variable counts as unset.
                     try:
                         given[setting.key] = (setting.from_text(os.environ[name]), name)
                     except UsageError as error:
