@@ -80,12 +80,15 @@ def build_image(
 
 
 def layers_of(built: BuiltImage) -> list[dict[str, Any]]:
-    """The layers of an image as JSON values, the base's first: `state` is `base`, `made` or `cached`."""
+    """The layers of an image as JSON values, the base's first: `state` is `base`, `made` or `cached`.
+
+    Those of a Dockerfile, which has no base that is known here, are of the state of its node.
+    """
     image = built.image
     made = {each.record.refs[0] for each in built.nodes if each.node.kind == "layer" and each.state == "made" and each.record}
     executed = {each.node.name: each.state for each in built.nodes if each.node.kind == "image"}
     layers = []
     for layer, what in zip(image.manifest.layers, image.contents, strict=True):
-        state = "made" if layer.digest in made else "cached" if what.startswith(OURS) else executed.get(what, "base")
+        state = "made" if layer.digest in made else "cached" if what.startswith(OURS) else executed.get(what.removeprefix("of "), "base")
         layers.append({"digest": layer.digest, "size": layer.size, "what": what, "state": state})
     return layers
