@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from flyte_build.cas.registry.manifest import Manifest
+from flyte_build.images.platforms import linux_here
 from tests.bases import DEBIAN, MadeWheel, archive, opened, push_image
 from tests.command import Shell
 
@@ -229,6 +230,23 @@ def test_looking_at_images(built: Shell, repository: str) -> None:
         assert shown["size"] == sum(layer["size"] for layer in image["layers"])
     assert "packages pkg==1.0" in built("image", "inspect", "one").stdout
     assert built.json("image", "inspect", "nothing-here", exit_code=4)["error"]["type"] == "NotFound"
+
+
+def test_looking_at_an_image_for_several_platforms(built: Shell, repository: str) -> None:
+    """All platforms are said; this machine's is shown, or the one that is asked for: here, and in a registry."""
+    two_platforms(built, repository, '("linux/amd64", "linux/arm64")')
+    images = built.json("build", "--push", "--registry", f"{repository}/cache", "t.py", "env")["images"]
+    identities = {each["platform"]: each["identity"] for each in images}
+    for reference in ("one", images[0]["digest"], images[0]["reference"], f"{repository}:latest"):
+        for platform, asked in ((linux_here(), []), *((each, ["--platform", each]) for each in identities)):
+            shown = built.json("image", "inspect", *asked, reference)
+            assert (shown["platform"], shown["platforms"]) == (platform, [*identities])
+            assert reference.endswith(":latest") or shown["identity"] == identities[platform]
+        assert "linux/amd64, linux/arm64" in built("image", "inspect", reference).stdout
+        error = built.json("image", "inspect", "--platform", "linux/s390x", reference, exit_code=4)["error"]
+        assert "linux/amd64, linux/arm64" in error["why"]
+    alone = built.json("image", "inspect", identities["linux/arm64"])
+    assert (alone["platform"], alone["platforms"]) == ("linux/arm64", ["linux/arm64"])
 
 
 def test_from_python(built: Shell, repository: str) -> None:
