@@ -74,7 +74,7 @@ def build(
     settings = Settings.configured(config, version="-", locked=locked or None, builder=builder)
     click.get_current_context().call_on_close(lambda: start_if_due(stores, config))
     runners = [Runner(project, settings, stores, console, dry=explain) for project in projects]
-    targets: list[Target] = once_each(choose(runner, env_variable, everything or recursive) for runner in runners)
+    targets: list[Target] = once_each(choose(runner, env_variable, everything or recursive, for_images=True) for runner in runners)
     built = build_images(targets, stores, console, push=push, force=force, dry=explain)
     if console.json:
         nodes = [node_json(outcome) for each in built for outcome in each.nodes]

@@ -259,6 +259,21 @@ def test_from_python(built: Shell, repository: str) -> None:
     assert done.stdout.split() == [expected, expected], done.stderr
 
 
+def test_environment_without_tasks(built: Shell) -> None:
+    """Its image can be built, by itself and for an environment that depends on it; deploying it makes no sense."""
+    image = FILE.format(packages='"pkg"').partition("other =")[0]
+    (built.project / "shared.py").write_text(image)
+    uses = "import flyte, shared\nmain = flyte.TaskEnvironment('main', depends_on=[shared.env])\n@main.task\ndef a() -> None: ...\n"
+    (built.project / "uses.py").write_text(uses)
+    for arguments in (["shared.py", "env"], ["shared.py"], ["--all", "shared.py"], ["uses.py", "main"], ["--all", "uses.py"]):
+        assert [each["env"] for each in built.json("build", *arguments)["images"]] == ["one"]
+    build = "print(*flyte.build_images(shared.env), *flyte.build_images(uses.main))"
+    (built.project / "script.py").write_text(f"import flyte, shared, uses\nif __name__ == '__main__':\n    {build}\n")
+    done = subprocess.run([sys.executable, "script.py"], cwd=built.project, env=built.environment, capture_output=True, text=True)
+    assert done.stdout.split() == ["one", "one"], done.stderr
+    assert "has no tasks" in built("deploy", "shared.py", "env", exit_code=2).stderr
+
+
 def test_copied_source(built: Shell) -> None:
     """Files that the declaration copies are relative to the project's root."""
     (built.project / "src").mkdir()
