@@ -14,7 +14,7 @@ from flyte_build.runner.docker import DockerEngine, Place, remove_orphans
 from flyte_build.runner.limits import Limits
 
 from .attempts import Call
-from .secrets import values as secret_values
+from .secrets import look_up
 from .stores import Stores
 
 if TYPE_CHECKING:
@@ -66,6 +66,6 @@ def docker_engine(call: Call, stores: Stores, image: ContainerImage, sink: "Sink
         store=history.identity,
         network=call.settings.network,
         limits=Limits.of(options.get("resources") or {}),
-        secrets=secret_values(options.get("secrets"), os.environ),
+        secrets=look_up(options.get("secrets"), os.environ),
     )
     return DockerEngine(place, sink, client)

@@ -60,4 +60,8 @@ def image_value(image: str | Image | None, root: str) -> Any:
 def _step(step: Step, root: str) -> dict[str, Any]:
     what, options = step
     below = "" if what in _VERBATIM else root
-    return {"step": what, **{name: json_value(value, below) for name, value in options}}
+    found = {name: json_value(value, below) for name, value in options}
+    if what == "pip_packages":  # A folder below the root is still a path, and no package of that name.
+        given = dict(options)["packages"]
+        found["packages"] = [new if new == old else f"./{new}" for new, old in zip(found["packages"], given, strict=True)]
+    return {"step": what, **found}

@@ -26,6 +26,7 @@ from .prepare import Preparation
 from .project import Project
 from .sharing import Sharing
 from .stores import Stores
+from .texts import listed
 
 if TYPE_CHECKING:
     from flyte_build.bundler.tree import Entry
@@ -187,11 +188,24 @@ def run_in_worker(call: Call, stores: Stores, listener: Listener, spare: "Worker
         other, spare = spare, start()  # It begins while the run is written down.
         if other:
             dismiss(other)
-    engine = ProcessEngine(listener.output, spare, start)
+    engine = ProcessEngine(listener.output, spare, start, _secrets(call, listener))
     try:
         return carry_out(call, engine, stores, listener, began)
     finally:
         engine.close()
+
+
+def _secrets(call: Call, listener: Listener) -> Mapping[str, str]:
+    """The variables of the secrets that a task asks for. Of those in files it is said that they are not there."""
+    if not (declared := call.task["options"].get("secrets")):
+        return {}
+    from .secrets import look_up
+
+    found = look_up(declared, os.environ)
+    if found.files:
+        files = listed(list(found.files))
+        listener.said(f"{files}: secrets in files are only in containers: `flyte run --engine docker`.")
+    return found.variables
 
 
 def _interpreter(environment: str, stores: Stores) -> tuple[str, dict[str, str]]:

@@ -1,20 +1,29 @@
-"""The values of the secrets that a task asks for. They come from the environment of the command, and stay out of every file."""
+"""The secrets that a task asks for, with their values. They come from the environment of the command, and stay out of every file."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from .errors import PreparationError
 
 
-def values(declared: Any, environment: Mapping[str, str]) -> dict[str, str]:
-    """The value of each declared secret, by the variable or the (absolute) file in which the task finds it.
+@dataclass(frozen=True, repr=False)
+class Secrets:
+    """Values by the variable or the (absolute) file in which a task finds them."""
+
+    variables: Mapping[str, str] = field(default_factory=dict)
+    files: Mapping[str, str] = field(default_factory=dict)
+
+
+def look_up(declared: Any, environment: Mapping[str, str]) -> Secrets:
+    """The declared secrets with their values.
 
     `declared` is one secret or a list, each a name or the fields of a `Secret`, as JSON values. A secret's value is looked up in
     `environment` under its own variable, or `GROUP_KEY` in capitals. Raises `PreparationError` for one that is not there.
     """
-    found = {}
+    variables, files = dict[str, str](), dict[str, str]()
     for secret in declared if isinstance(declared, list) else [declared] if declared else []:
         fields = {"key": secret} if isinstance(secret, str) else secret
         usual = "_".join(filter(None, (fields.get("group"), fields["key"]))).upper().replace("-", "_")
@@ -27,7 +36,7 @@ def values(declared: Any, environment: Mapping[str, str]) -> dict[str, str]:
                 hint=f"Set the variable {variable}.",
             )
         if mount := fields.get("mount"):
-            found[f"{mount.rstrip('/')}/{fields['key']}"] = text
+            files[f"{mount.rstrip('/')}/{fields['key']}"] = text
         if fields.get("as_env_var") or not mount:
-            found[variable] = text
-    return found
+            variables[variable] = text
+    return Secrets(variables, files)

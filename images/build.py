@@ -68,6 +68,10 @@ class Plan:
             env["PATH"] = f"{scripts}:{path or PATH}"  # So that what packages install is found.
         elif not path:
             env["PATH"] = PATH  # Not all engines have one of their own.
+        if self.env.get("PATH") and base.interpreter:
+            folder = posixpath.dirname(base.interpreter.executable)
+            if folder not in env["PATH"].split(":"):
+                env["PATH"] += f":{folder}"  # Last: tasks need `python3`, whatever PATH was declared.
         return base.image.change(layers, env=env, workdir=self._workdir(base) if self.workdir else "")
 
     def _workdir(self, base: Base) -> str:

@@ -41,12 +41,14 @@ def check(packages: str, wheels: "Iterable[Wheel]", platform: str) -> None:
     from packaging.utils import canonicalize_name
 
     records = {
-        canonicalize_name(os.path.basename(os.path.dirname(each)).partition("-")[0]): each
+        canonicalize_name(os.path.basename(os.path.dirname(each)).rpartition("-")[0]): each
         for each in glob.iglob(f"{glob.escape(packages)}/*.dist-info/RECORD")
     }
     for wheel in wheels:
         heads: dict[str, Callable[[], bytes]] = {}
-        with open(records[canonicalize_name(wheel.name)], encoding="utf-8", newline="") as file:
+        if (record := records.get(canonicalize_name(wheel.name))) is None:
+            raise refused(wheel, "What was installed of it has no RECORD.")
+        with open(record, encoding="utf-8", newline="") as file:
             for path, digest, _ in csv.reader(file):
                 if digest:
                     good, head = _is(os.path.normpath(os.path.join(packages, path)), digest)

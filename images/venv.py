@@ -170,6 +170,8 @@ def verify(cache: "Cache") -> "tuple[int, list[Bad]]":
     names = cache.made(cache.environments)
     for name in names:
         folder = f"{cache.environments}/{name}"
+        if not os.path.exists(f"{folder}/complete"):
+            continue  # It is being made, or somebody has ended while making it.
         what = damage(folder, contents=True) if is_complete(folder) else "it is not as it was made"
         if what:
             remove_tree(folder)

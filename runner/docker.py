@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from flyte_build.errors import EngineUnavailable
 from flyte_build.images.docker import asking
+from flyte_build.secrets import Secrets
 
 from .absent import hint
 from .action import Action, write_result
@@ -51,7 +52,7 @@ main()
 class Place:
     """What containers are made of: the `image` as the engine knows it, and the `runtime`, a folder with our package.
 
-    `store` is the id that containers carry, `secrets` are values by the variable or (absolute) file that a task finds them in.
+    `store` is the id that containers carry, `secrets` what tasks find in variables and files.
     """
 
     image: str
@@ -59,7 +60,7 @@ class Place:
     store: str
     network: str = ""
     limits: Limits = field(default_factory=Limits)
-    secrets: Mapping[str, str] = field(default_factory=dict)
+    secrets: Secrets = field(default_factory=Secrets)
 
 
 class DockerEngine:
@@ -80,9 +81,8 @@ class DockerEngine:
         replace(action, code="/opt/flyte" if action.code else "").write()
         for folder in (action.folder, f"{action.folder}/work"):
             os.chmod(folder, 0o777)  # The image's user may be any; nobody else reaches it, since the folders above are its owner's alone.
-        files = {name: text for name, text in self._place.secrets.items() if name.startswith("/")}
-        variables = {name: text for name, text in self._place.secrets.items() if not name.startswith("/")}
-        order = {"folder": _ACTION, "env": {**action.env, **variables}, "files": files}
+        secrets = self._place.secrets
+        order = {"folder": _ACTION, "env": {**action.env, **secrets.variables}, "files": dict(secrets.files)}
         with asking("start a container"):
             made = self._client.create_container_from_config(self._configuration(action))["Id"]
             try:
@@ -109,7 +109,7 @@ class DockerEngine:
             **({"ShmSize": limits.shm} if limits.shm else {}),
             **({"DeviceRequests": [{"Count": limits.gpus, "Capabilities": [["gpu"]]}]} if limits.gpus else {}),
         }
-        if folders := {path.rpartition("/")[0] for path in place.secrets if path.startswith("/")}:
+        if folders := {path.rpartition("/")[0] for path in place.secrets.files}:
             host["Tmpfs"] = dict.fromkeys(folders, "mode=1777")
         return {
             "Image": place.image,

@@ -8,7 +8,8 @@ import os
 import select
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
 
 from flyte_build.errors import RuntimeSystemError
 
@@ -26,13 +27,22 @@ _CHUNK = 1 << 16
 
 
 class ProcessEngine:
-    """Runs attempts in workers; `start` starts one, and `spare` was started early. `sink` gets the output as it comes."""
+    """Runs attempts in workers; `start` starts one, and `spare` was started early. `sink` gets the output as it comes.
+
+    `secrets` are variables of all workers, whose names and values stand in no file.
+    """
 
     name = "process"
-    acts_on = frozenset(("retries", "timeout", "env_vars"))
+    acts_on = frozenset(("retries", "timeout", "env_vars", "secrets"))
 
-    def __init__(self, sink: Sink, spare: Worker | None = None, start: Callable[[], Worker] = start_worker) -> None:
-        self._sink, self._spare, self._start = sink, spare, start
+    def __init__(
+        self,
+        sink: Sink,
+        spare: Worker | None = None,
+        start: Callable[[], Worker] = start_worker,
+        secrets: Mapping[str, str] = MappingProxyType({}),
+    ) -> None:
+        self._sink, self._spare, self._start, self._secrets = sink, spare, start, secrets
         self._workers: dict[tuple[str, int], tuple[Action, Worker, Output]] = {}
 
     def submit(self, action: Action) -> None:
@@ -41,7 +51,7 @@ class ProcessEngine:
             return
         worker, self._spare = self._spare or self._start(), None
         action.write()
-        order = {"folder": action.folder, "env": dict(action.env)}
+        order = {"folder": action.folder, "env": {**action.env, **self._secrets}}
         try:
             os.write(worker.control, json.dumps(order).encode() + b"\n")
         except BrokenPipeError:

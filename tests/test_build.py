@@ -127,6 +127,12 @@ def test_settings_of_the_base_stay(tmp_path: Path, machine: Callable[..., Machin
     assert image.env == {"PATH": "/usr/local/bin:/usr/bin", "B": "2", "A": "1"}
 
 
+def test_a_declared_path_still_finds_python(tmp_path: Path, machine: Callable[..., Machine]) -> None:
+    """A PATH that replaces the base's: scripts of packages come first, and the folder of the interpreter last."""
+    image = machine(MadeWheel().write(tmp_path)).build(Packages(), env={"PATH": "/opt/tools"}).image
+    assert image.env["PATH"] == "/usr/local/bin:/opt/tools:/usr/bin"
+
+
 def test_nothing_is_made_twice_and_nobody_is_asked(tmp_path: Path, machine: Callable[..., Machine]) -> None:
     """The second look-up reads one record: no request, no layer, also with another order of the same steps' packages."""
     one = machine(MadeWheel().write(tmp_path))

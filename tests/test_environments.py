@@ -159,6 +159,15 @@ def test_what_was_changed_inside_is_found_by_verify(shop: Shell) -> None:
     assert states(shop.json("run", "tasks.py", "versions"))["environment"] == "made"
 
 
+def test_an_unfinished_one_is_no_damage(shop: Shell) -> None:
+    """Another process may be making it; it is finished by whoever needs it, or collected."""
+    shop("run", "tasks.py", "versions")
+    (folder,) = environments(shop)
+    (folder / "complete").unlink()
+    assert shop.json("cache", "verify")["bad"] == [] and folder.exists()
+    assert states(shop.json("run", "tasks.py", "versions"))["environment"] == "made"
+
+
 def test_after_a_restart_the_files_are_looked_at(shop: Shell) -> None:
     """A crash of the machine may have left empty ones; one that is whole is used on."""
     shop("run", "tasks.py", "versions")
@@ -347,3 +356,24 @@ def test_the_interpreter_at_hand_stays_where_no_image_is_declared(shop: Shell) -
     done = shop.json("run", "tasks.py", "main")
     assert done["outputs"]["o0"] == sys.executable and "environment" not in states(done)
     assert not (shop.project / "flyte.lock").exists()
+
+
+def test_secrets_in_a_process_are_variables(shop: Shell, tmp_path: Path) -> None:
+    """Under the declared names; those in files are not there, and said to be so; one that is not set ends the command first."""
+    (shop.project / "plain.py").write_text(
+        "import os\nimport flyte\n"
+        'names = [flyte.Secret("api-key", as_env_var="MINE"), flyte.Secret("key", group="db", mount="/etc/secrets"), "other"]\n'
+        'env = flyte.TaskEnvironment(name="plain", secrets=names)\n'
+        "@env.task\ndef main() -> list[str]:\n"
+        '    return [os.environ["MINE"], os.environ["OTHER"], str(os.path.exists("/etc/secrets/key"))]\n'
+    )
+    values = {"API_KEY": "se-same-one", "OTHER": "se-same-two", "DB_KEY": "se-same-three"}
+    done = shop("run", "plain.py", "main", env=values)
+    assert json.loads(done.stdout) == ["se-same-one", "se-same-two", "False"]
+    assert "/etc/secrets/key: secrets in files are only in containers" in done.stderr and "does not act on" not in done.stderr
+    kept = [path for path in (tmp_path / "home").rglob("*") if path.is_file() and path.name != "log"]
+    assert kept and not any(b"se-same" in path.read_bytes() for path in kept if path.name != "result.json")
+    runs = shop.json("get", "run")
+    missing = shop("run", "plain.py", "main", exit_code=3, env={"OTHER": "x", "DB_KEY": "y"})
+    assert "The secret 'api-key' is not set" in missing.stderr and "MINE" in missing.stderr
+    assert shop.json("get", "run") == runs

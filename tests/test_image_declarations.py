@@ -99,8 +99,10 @@ def test_paths_below_the_root_are_relative_to_it() -> None:
         .with_source_folder(f"{ROOT}/data", copy_contents_only=True)
         .with_env_vars({"HOME_OF_IT": f"{ROOT}/x"})
         .with_commands([f"ls {ROOT}/x"])
+        .with_pip_packages(f"{ROOT}/pkg", "pkg")
     )
     found = recipe(image)
+    assert found.sources[1].packages == ("./pkg", "pkg")
     assert found.sources[0].file == "sub/r.txt"
     assert Copy("data", ".", True) in found.steps
     assert found.env == {"HOME_OF_IT": f"{ROOT}/x"}

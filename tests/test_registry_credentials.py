@@ -19,6 +19,7 @@ import pytest
 from flyte_build.cas.cache import Cache
 from flyte_build.cas.counters import Counters
 from flyte_build.cas.digest import Digest
+from flyte_build.cas.registry import credentials
 from flyte_build.cas.registry.connection import Connections
 from flyte_build.cas.registry.name import RepositoryName
 from flyte_build.errors import (
@@ -285,6 +286,18 @@ def test_credentials_that_are_none_are_neither_sent_nor_shown(monkeypatch: pytes
                 repository_of(registry.repository("x")).manifest("tag")
             assert raised.value.why == why.format(place) and "hunter2" not in str(raised.value)
         assert [each.headers["Authorization"] for each in registry.requests] == [None, None]
+
+
+@pytest.mark.parametrize("name", ["docker.io", "index.docker.io", "registry-1.docker.io", "https://index.docker.io/v1/"])
+def test_docker_hub_has_one_registry_and_docker_s_own_entry(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, name: str) -> None:
+    """Whatever it is called; what docker wrote is found, and docker finds what is written here."""
+    monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path))
+    host = RepositoryName.of_registry(name).host
+    assert host == "registry-1.docker.io" == RepositoryName.parse("docker.io/team/cache").host
+    credentials.keep(host, "me", "secret")
+    assert list(json.loads((tmp_path / "config.json").read_text())["auths"]) == ["https://index.docker.io/v1/"]
+    assert credentials.find(host) == credentials.encoded("me", "secret")
+    assert credentials.forget(host) and credentials.find(host) is None
 
 
 def test_a_helper_that_cannot_be_run_is_named(closed: Server) -> None:

@@ -15,7 +15,7 @@ from typing import Any
 from flyte_build.errors import RegistryDenied, UsageError
 
 _TEXT = "DOCKER_AUTH_CONFIG"
-_HUB = "index.docker.io"  # Docker Hub's host in such files, and as helpers know it: `https://index.docker.io/v1/`.
+_HUB = "index.docker.io"  # Docker Hub's host in such files, written as `https://index.docker.io/v1/`.
 _HOSTS = {"registry-1.docker.io": _HUB}
 _PATHS = frozenset({"", "v1", "v2"})  # What may follow the host in the name of an entry.
 
@@ -45,20 +45,20 @@ def find(host: str) -> str | None:
 
 def keep(host: str, user: str, password: str) -> str:
     """Remember credentials for a host; gives where. Raises `UsageError` if that cannot be."""
-    config = _read_to_write()
+    config, host = _read_to_write(), _HOSTS.get(host, host)
     if helper := _helper(config, host):
-        _ask_helper(helper, "store", json.dumps({"ServerURL": host, "Username": user, "Secret": password}))
+        _ask_helper(helper, "store", json.dumps({"ServerURL": _server(host), "Username": user, "Secret": password}))
         return f"docker-credential-{helper}"
-    config["auths"] = {**_object(config, "auths", _path()), host: {"auth": encoded(user, password)}}
+    config["auths"] = {**_object(config, "auths", _path()), _server(host): {"auth": encoded(user, password)}}
     _write(config)
     return _path()
 
 
 def forget(host: str) -> bool:
     """Forget the credentials for a host, and say whether there were any. Raises `UsageError` if that cannot be."""
-    config = _read_to_write()
+    config, host = _read_to_write(), _HOSTS.get(host, host)
     if helper := _helper(config, host):
-        _ask_helper(helper, "erase", host)
+        _ask_helper(helper, "erase", _server(host))
         return True
     auths = _object(config, "auths", _path())
     names = [name for name in auths if _is_for(name, host)]
@@ -151,6 +151,11 @@ def _is_for(name: str, host: str) -> bool:
     return found == host and path.rstrip("/") in _PATHS
 
 
+def _server(host: str) -> str:
+    """What an entry for a host is called."""
+    return f"https://{host}/v1/" if host == _HUB else host
+
+
 def _checked(auth: object, what: str) -> str:
     """Basic credentials as they are sent: whoever wrote them may have broken the lines."""
     try:
@@ -165,7 +170,7 @@ def _checked(auth: object, what: str) -> str:
 def _helper(config: dict[str, Any], host: str) -> str | None:
     """The name of the helper for a host."""
     helpers = _object(config, "credHelpers", _path())
-    found = helpers.get(host) or (helpers.get(f"https://{host}/v1/") if host == _HUB else None) or config.get("credsStore")
+    found = helpers.get(host) or helpers.get(_server(host)) or config.get("credsStore")
     return str(found) if found else None
 
 
@@ -173,8 +178,7 @@ def _of_helper(helper: str, host: str) -> str | None:
     """The credentials that a helper gives; it fails if it has none."""
     program = f"docker-credential-{helper}"
     try:
-        server = f"https://{host}/v1/" if host == _HUB else host
-        done = subprocess.run([program, "get"], input=server.encode(), capture_output=True, check=False)
+        done = subprocess.run([program, "get"], input=_server(host).encode(), capture_output=True, check=False)
     except (OSError, ValueError):
         raise _Malformed(f"{program}, which {_path()} names, cannot be run") from None
     if done.returncode:
