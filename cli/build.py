@@ -74,7 +74,7 @@ def build(
     settings = Settings.configured(config, version="-", locked=locked or None, builder=builder)
     click.get_current_context().call_on_close(lambda: start_if_due(stores, config))
     runners = [Runner(project, settings, stores, console, dry=explain) for project in projects]
-    targets: list[Target] = once_each(choose(runner, env_variable, everything or recursive) for runner in runners)
+    targets: list[Target] = once_each(choose(runner, env_variable, everything or recursive, for_images=True) for runner in runners)
     built = build_images(targets, stores, console, push=push, force=force, dry=explain)
     if console.json:
         nodes = [node_json(outcome) for each in built for outcome in each.nodes]
@@ -86,31 +86,36 @@ def build(
 def _documents(built: "Iterable[EnvironmentImage]") -> "Iterable[dict[str, Any]]":
     """An object for each environment and platform."""
     from flyte_build.builds import layers_of
+    from flyte_build.missing import MissingImage
 
     for each in built:
         for env in each.envs:
-            for platform, image in each.images.items():
+            for platform, found in each.found.items():
                 yield {
                     "env": env,
                     "platform": platform,
                     "reference": each.reference,
                     "digest": each.digest,
-                    "identity": image.image.identity,
-                    "layers": layers_of(image),
+                    "identity": None if isinstance(found, MissingImage) else found.image.identity,
+                    "layers": [] if isinstance(found, MissingImage) else layers_of(found),
                 }
-            if not each.images:
-                yield {"env": env, "platform": None, "reference": None, "digest": None, "identity": None, "layers": []}
 
 
 def _show(console: Console, built: "Iterable[EnvironmentImage]") -> None:
     from flyte_build.builds import layers_of
+    from flyte_build.missing import MissingImage
 
     for each in built:
-        console.print(f"{', '.join(each.envs)}: {each.reference or each.digest or 'to be made'}")
-        for platform, image in each.images.items():
-            layers = layers_of(image)
+        console.print(f"{', '.join(each.envs)}: {each.reference or each.digest or '(its digest is known when it is there)'}")
+        for platform, found in each.found.items():
+            if isinstance(found, MissingImage):
+                console.print(f"  {platform}  to be {'fetched' if found.is_elsewhere else 'made'}")
+                continue
+            layers = layers_of(found)
             of_base = [layer["size"] for layer in layers if layer["state"] == "base"]
-            console.print(f"  {platform}  {image.image.identity}")
-            console.print(f"    {'base':7} {rounded_size(sum(of_base)):>9}  {len(of_base)} layer{'s' if len(of_base) != 1 else ''}")
-            for layer in layers[len(of_base) :]:
-                console.print(f"    {layer['state']:7} {rounded_size(layer['size']):>9}  {layer['what']}")
+            console.print(f"  {platform}  {found.image.identity}")
+            if of_base:
+                console.print(f"    {'base':7} {rounded_size(sum(of_base)):>9}  {len(of_base)} layer{'s' if len(of_base) != 1 else ''}")
+            for layer in layers:
+                if layer["state"] != "base":
+                    console.print(f"    {layer['state']:7} {rounded_size(layer['size']):>9}  {layer['what']}")

@@ -17,30 +17,33 @@ def image() -> None:
 
 
 @image.command("inspect")
+@click.option("--platform", metavar="OS/MACHINE", help="The platform of an image for several: this machine's if none is given.")
 @click.argument("ref", metavar="REF")
 @click.pass_obj
-def inspect(console: Console, ref: str) -> None:
+def inspect(console: Console, platform: str | None, ref: str) -> None:
     """Show the layers of an image with their sizes, its packages and variables, and why it was built.
 
     REF is a reference of a registry, an environment's name, or a digest of an image that was built here.
     """
     from flyte_build.cas.registry.opening import open_repository
     from flyte_build.cas.registry.patience import Patience
-    from flyte_build.inspection import describe, find
+    from flyte_build.inspection import find
 
     stores = Stores(Listener())
     patience = Patience()
     with stores.cache.preparing():
-        found, why = find(ref, stores.cache, lambda name: open_repository(name, stores.counters, patience))
-    document = {**describe(found), "why": why}
+        found = find(ref, platform, stores.cache, lambda name: open_repository(name, stores.counters, patience))
+    document = found.document()
     if console.json:
         console.document(document)
         return
     for name in ("digest", "identity", "platform", "workdir", "user"):
         console.print(f"{name:9} {document[name]}")
     console.print(f"{'size':9} {rounded_size(document['size'])}, compressed")
-    if why:
-        console.print(f"{'built':9} {why}")
+    if len(found.platforms) > 1:
+        console.print(f"{'platforms':9} {', '.join(found.platforms)}")
+    if found.why:
+        console.print(f"{'built':9} {found.why}")
     for layer in document["layers"]:
         console.print(f"  {layer['digest'][7:19]} {rounded_size(layer['size']):>9}  {layer['what']}")
     for name, value in document["variables"].items():

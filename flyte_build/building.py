@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 
 from flyte_build.cas.digest import Digest
 from flyte_build.cas.registry.keeping import keep_tag
@@ -27,20 +27,27 @@ from .executed import ExecutedSteps
 from .graph import Outcome
 from .imaging import BuiltImage, ImageBuilder, Pinned, SecretRules, latest_tag
 from .listener import Listener
+from .missing import MissingImage
 from .sharing import Sharing
 from .stores import Stores
 
 
 @dataclass(frozen=True, kw_only=True)
 class EnvironmentImage:
-    """The image of some environments: one for each platform. `reference` is where it was pushed (None: nowhere).
+    """The image of some environments: what was `found` for each platform. `reference` is where it was pushed (None: nowhere).
 
     `digest` is that of the manifest, or of the index of several; None where a dry build cannot know it.
     """
 
     envs: tuple[str, ...]
-    images: Mapping[str, BuiltImage] = field(default_factory=dict)
+    found: Mapping[str, BuiltImage | MissingImage]
     reference: str | None = None
+
+    @property
+    def images(self) -> Mapping[str, BuiltImage]:
+        """The image for each platform; none at all where a dry build misses one."""
+        built = {platform: each for platform, each in self.found.items() if isinstance(each, BuiltImage)}
+        return built if len(built) == len(self.found) else {}
 
     @property
     def digest(self) -> Digest | None:
@@ -57,8 +64,8 @@ class EnvironmentImage:
 
     @property
     def nodes(self) -> list[Outcome]:
-        """All nodes, in order."""
-        return [each for built in self.images.values() for each in built.nodes]
+        """All nodes, in order: also those that a dry build would make."""
+        return [each for found in self.found.values() for each in found.nodes]
 
 
 class Imager:
@@ -107,17 +114,17 @@ class Imager:
         """A repository, with the command's counters and patience."""
         return open_repository(name, self._stores.counters, self._patience)
 
-    def build(self, recipe: Recipe, envs: Sequence[str]) -> EnvironmentImage:
-        """The image of a recipe for all of its platforms; without images if it would have to be made, and this is dry."""
-        built = {}
+    def build(self, recipe: Recipe, envs: Sequence[str], lenient: bool = False) -> EnvironmentImage:
+        """The image of a recipe for all of its platforms; without images if it would have to be made, and this is dry.
+
+        `lenient`ly, one whose pins are missing is one that would have to be made.
+        """
         if self._settings.builder == "docker":
             recipe = recipe.executing()
-        for platform in recipe.platforms or (linux_here(),):
-            found = self._builder.build(recipe, platform, f"{self._root} {envs[0]}")
-            if found is None:
-                return EnvironmentImage(envs=tuple(envs))
-            built[platform] = found
-        return EnvironmentImage(envs=tuple(envs), images=built)
+        label = f"{self._root} {envs[0]}"
+        platforms = recipe.platforms or (linux_here(),)
+        found = {platform: self._builder.build(recipe, platform, label, lenient) for platform in platforms}
+        return EnvironmentImage(envs=tuple(envs), found=found)
 
     def push(self, built: EnvironmentImage, recipe: Recipe) -> EnvironmentImage:
         """Push an image to where its declaration or the configuration says, and publish its records. Raises `UsageError` if nobody says."""
@@ -125,7 +132,7 @@ class Imager:
         repository = self.open(name)
         self._publisher(repository, built.images.values()).push_all([each.image for each in built.images.values()], tag)
         self.publish(built)
-        return EnvironmentImage(envs=built.envs, images=built.images, reference=f"{name}:{tag}")
+        return replace(built, reference=f"{name}:{tag}")
 
     def fetch(self, built: BuiltImage) -> Fetch:
         """What brings layers of an image here that are elsewhere."""

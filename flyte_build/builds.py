@@ -6,10 +6,9 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from flyte_build.errors import NotLocked, UsageError
+from flyte_build.errors import UsageError
 from flyte_build.images.build import OURS
 from flyte_build.images.recipe import Recipe, named
-from flyte_build.texts import listed
 
 from .attempts import Settings
 from .building import EnvironmentImage, Imager
@@ -48,7 +47,8 @@ def build_images(
             root = target.runner.project.root
             imager = Imager(root, settings, stores, listener, preparation.pins, force=force, dry=dry)
             for image, names in declared.values():
-                done.append(_build(imager, Recipe.of(image), names, listener, push, dry and not settings.locked))
+                built = imager.build(Recipe.of(image), names, lenient=dry and not settings.locked)
+                done.append(imager.push(built, Recipe.of(image)) if push and not dry else built)
             if not dry:
                 preparation.pins.save()
     return done
@@ -70,31 +70,25 @@ def build_image(
             look_up=lambda reference, with_python: imager.look_up(reference, with_python),
         )
         imager = Imager(root, settings, stores, listener, pins, force=force, dry=dry)
-        built = _build(imager, recipe, [recipe.name or "image"], listener, imager.is_told_where(recipe), dry and not settings.locked)
-        if not dry:
-            pins.save()
+        built = imager.build(recipe, [recipe.name or "image"], lenient=dry and not settings.locked)
+        if dry:
+            return built
+        if imager.is_told_where(recipe):
+            built = imager.push(built, recipe)
+        pins.save()
     return built
 
 
-def _build(imager: Imager, recipe: Recipe, names: Sequence[str], listener: Listener, push: bool, lenient: bool) -> EnvironmentImage:
-    """Build and push; `lenient`ly, an image whose pins are missing is said to be one that would be made."""
-    try:
-        built = imager.build(recipe, names)
-    except NotLocked as error:
-        if not lenient:
-            raise
-        listener.said(f"The image of {listed(names)} would be made: {error.what} yet.")
-        return EnvironmentImage(envs=tuple(names))
-    return imager.push(built, recipe) if push and built.images else built
-
-
 def layers_of(built: BuiltImage) -> list[dict[str, Any]]:
-    """The layers of an image as JSON values, the base's first: `state` is `base`, `made` or `cached`."""
+    """The layers of an image as JSON values, the base's first: `state` is `base`, `made` or `cached`.
+
+    Those of a Dockerfile, which has no base that is known here, are of the state of its node.
+    """
     image = built.image
     made = {each.record.refs[0] for each in built.nodes if each.node.kind == "layer" and each.state == "made" and each.record}
     executed = {each.node.name: each.state for each in built.nodes if each.node.kind == "image"}
     layers = []
     for layer, what in zip(image.manifest.layers, image.contents, strict=True):
-        state = "made" if layer.digest in made else "cached" if what.startswith(OURS) else executed.get(what, "base")
+        state = "made" if layer.digest in made else "cached" if what.startswith(OURS) else executed.get(what.removeprefix("of "), "base")
         layers.append({"digest": layer.digest, "size": layer.size, "what": what, "state": state})
     return layers

@@ -16,7 +16,7 @@ from flyte_build.cas.layer import Compression
 from flyte_build.cas.records import Record
 from flyte_build.cas.registry.descriptor import Descriptor
 from flyte_build.cas.registry.name import RepositoryName
-from flyte_build.errors import EngineUnavailable, SecretRefused
+from flyte_build.errors import EngineUnavailable, NotLocked, SecretRefused
 from flyte_build.images.base import Base, Bases, Open
 from flyte_build.images.build import FORMAT, Plan
 from flyte_build.images.config import Image
@@ -34,6 +34,7 @@ from flyte_build.texts import listed
 from .executed import Executed, ExecutedSteps
 from .graph import Elsewhere, Node, Outcome, Resolver
 from .imagenodes import Ground, ImageNode, Offers, PinnedSteps, StepNode
+from .missing import MissingImage
 
 
 class Pinned(PinnedSteps, Protocol):
@@ -170,7 +171,7 @@ class ImageBuilder:
         progress: Callable[[int, int], None] = lambda done, total: None,
     ) -> None:
         self._root, self._cache, self._pins, self._bases, self._executor, self._said = root, cache, pins, bases, executor, said
-        self._kept, self._dry, self._anew = kept, dry, remake
+        self._kept, self._dry, self._anew, self._watch = kept, dry, remake, watch
         self._debian, self._compression, self._open = debian, compression, open_repository
         self._secrets = SecretRules(allowed)
         self._copier = Copier(root, cache.index, counters, self._secrets)
@@ -181,14 +182,30 @@ class ImageBuilder:
             cache.records, remake=remake, dry=dry, elsewhere=elsewhere, watch=watch, begun=begun
         )
 
-    def build(self, recipe: Recipe, platform: str, label: str) -> BuiltImage | None:
-        """The image of a recipe for one platform; None in a dry build that would have to make something.
+    def build(self, recipe: Recipe, platform: str, label: str, lenient: bool = False) -> BuiltImage | MissingImage:
+        """The image of a recipe for one platform, or what a dry build finds of one that would have to be made.
 
-        `label` is under what its last outcome is remembered. Raises `ImageBuildError`, `NotLocked`, `EngineUnavailable`, and what pins,
-        registries and the store raise.
+        `label` is under what its last outcome is remembered. `lenient`ly, what is not pinned is missing, too. Raises `ImageBuildError`,
+        `NotLocked`, `EngineUnavailable`, and what pins, registries and the store raise.
         """
         nodes: list[Outcome] = []
         places: list[str] = []
+        why = ""
+        try:
+            image = self._image(recipe, platform, label, nodes, places)
+        except NotLocked as error:
+            if not lenient:
+                raise
+            image, why = None, f"{error.what} yet"
+        if image is None:
+            missing = MissingImage.of(nodes, _names(recipe, platform)[len(nodes) :], why)
+            for each in missing.nodes[len(nodes) :]:
+                self._watch(each)
+            return missing
+        return BuiltImage(image, tuple(dict.fromkeys(places)), nodes)
+
+    def _image(self, recipe: Recipe, platform: str, label: str, nodes: list[Outcome], places: list[str]) -> Image | None:
+        """The image, if it need not be made in a dry build; its nodes and the repositories that hold layers are added."""
         ground, python = self._ground(recipe, platform, nodes, places, label)
         if ground is None:
             return None
@@ -214,7 +231,7 @@ class ImageBuilder:
                     return None
                 ground = _OfImage(image, self._bases, self.fetch(places))
         assert isinstance(ground, _OfImage)
-        return BuiltImage(ground.image, tuple(dict.fromkeys(places)), nodes)
+        return ground.image
 
     def _ground(
         self, recipe: Recipe, platform: str, nodes: list[Outcome], places: list[str], label: str
@@ -227,10 +244,10 @@ class ImageBuilder:
             case "reference":
                 pinned = self._pins.base(recipe.base.uri)
                 return _OfReference(pinned, platform, self._bases), self._pins.python(recipe) if recipe.sources else ""
-        executor = self._needed(f"the Dockerfile {recipe.base.file}")
         file = recipe.base.file
+        executor = self._needed(_dockerfile(file))
         step = key("step", FORMAT, {"dockerfile": os.path.basename(file), "context": self._contexts.of_dockerfile(file)})
-        name, label = f"the Dockerfile {file}", _numbered(label, platform, -1)
+        name, label = _dockerfile(file), _numbered(label, platform, -1)
 
         def execute() -> Executed:
             image = executor.build(file, platform)
@@ -328,6 +345,19 @@ def _stages(recipe: Recipe) -> list[tuple[list[Packages | Copy], Execute | None]
         else:
             stages[-1][0].append(step)
     return stages
+
+
+def _names(recipe: Recipe, platform: str) -> list[str]:
+    """The names of the nodes that an image is made of, in order."""
+    names = [_dockerfile(recipe.base.file)] if recipe.base.kind == "dockerfile" else []
+    for steps, execute in _stages(recipe):
+        names += [platform] if steps or execute is None else []
+        names += [describe(execute)] if execute else []
+    return names
+
+
+def _dockerfile(file: str) -> str:
+    return f"the Dockerfile {file}"
 
 
 def _value(options: Mapping[str, Any]) -> Value:

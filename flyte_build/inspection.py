@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from flyte_build.cas.cache import Cache
+from flyte_build.cas.digest import Digest
 from flyte_build.cas.records import Record
 from flyte_build.cas.registry.ledger import Ledger
 from flyte_build.cas.registry.name import RepositoryName
@@ -15,7 +16,9 @@ from flyte_build.cas.registry.transfer import Transfer
 from flyte_build.errors import NotFound, ReferenceInvalid, StoreError
 from flyte_build.images.config import Image
 from flyte_build.images.platforms import linux_here
+from flyte_build.images.publishing import index_of
 from flyte_build.images.reference import Reference
+from flyte_build.texts import listed
 
 from .imaging import reason
 
@@ -45,16 +48,34 @@ def images_here(cache: Cache) -> Iterator[ImageHere]:
             yield ImageHere(words[1], words[0], words[2], image, reason(cache, record.key))
 
 
-def find(text: str, cache: Cache, open_repository: Callable[[RepositoryName], Repository]) -> tuple[Image, str]:
-    """The image of a reference, of an environment's name, or of a digest (or its first digits) of one here; and why it was built.
+@dataclass(frozen=True)
+class FoundImage:
+    """An image for one of the `platforms` that there are; `why` it was built, or "" if that is not known."""
 
-    Raises `NotFound` and `RegistryError`.
+    image: Image
+    platforms: Sequence[str]
+    why: str = ""
+
+    def document(self) -> dict[str, Any]:
+        """The same as a JSON value."""
+        return {**describe(self.image), "platforms": [*self.platforms], "why": self.why}
+
+
+def find(text: str, platform: str | None, cache: Cache, open_repository: Callable[[RepositoryName], Repository]) -> FoundImage:
+    """The image of a reference, of an environment's name, or of a digest (or its first digits) of one here.
+
+    Of several platforms it is the one that is named, else this machine's, else the first. Raises `NotFound` and `RegistryError`.
     """
     digits = text.removeprefix("sha256:")
-    for each in images_here(cache):
-        digests = (each.image.manifest.digest, each.image.identity)
-        if text == each.env or (len(digits) >= _SHORTEST and any(digest.hex.startswith(digits) for digest in digests)):
-            return each.image, each.why
+    here = [*images_here(cache)]
+    for each in here:
+        alike = [other for other in here if (other.root, other.env) == (each.root, each.env)]
+        if text == each.env or _names(digits, index_of([other.image for other in alike]).digest):
+            found = alike[_choose(text, [other.platform for other in alike], platform)]
+            return FoundImage(found.image, [other.platform for other in alike], found.why)
+        if _names(digits, each.image.manifest.digest) or _names(digits, each.image.identity):
+            _choose(text, [each.platform], platform)
+            return FoundImage(each.image, [each.platform], each.why)
     try:
         if not any(sign in text for sign in "/:@"):
             raise ReferenceInvalid(text, why="It is no environment with an image here, and no reference.")
@@ -63,15 +84,42 @@ def find(text: str, cache: Cache, open_repository: Callable[[RepositoryName], Re
         raise NotFound(f"There is no image {text}", why=error.why, hint="`flyte get image` lists those that were built here.") from None
     repository = open_repository(reference.name)
     manifest = repository.manifest(reference.digest or reference.tag)
+    platforms: list[str] = []
     if manifest is not None and manifest.is_index:
-        system, _, machine = linux_here().partition("/")
-        platforms = [each.get("platform") or {} for each in manifest.document["manifests"]]
-        at = next((at for at, said in enumerate(platforms) if (said.get("os"), said.get("architecture")) == (system, machine)), 0)
-        manifest = repository.manifest(manifest.manifests[at].digest) if manifest.manifests else None
+        offered = zip(manifest.manifests, manifest.document["manifests"], strict=True)
+        images = [(name, each) for each, entry in offered if (name := _platform(entry.get("platform"))) != "unknown/unknown"]
+        platforms = [name for name, _ in images]
+        manifest = repository.manifest(images[_choose(text, platforms, platform)][1].digest) if images else None
     if manifest is None:
         raise NotFound(f"There is no image {reference}", why=f"{reference.name} does not have it.")
     Transfer(cache.blobs, Ledger(cache.database)).pull(manifest.digest, repository, whole=False)
-    return Image.read(manifest.digest, cache.blobs), ""
+    image = Image.read(manifest.digest, cache.blobs)
+    if not platforms:
+        platforms = [image.platform]
+        _choose(text, platforms, platform)
+    return FoundImage(image, platforms)
+
+
+def _names(digits: str, digest: Digest) -> bool:
+    """Whether these are the digest's first digits, and enough."""
+    return len(digits) >= _SHORTEST and digest.hex.startswith(digits)
+
+
+def _platform(said: Any) -> str:
+    """The platform of an index's entry (image-spec, "Image Index"), as text: `linux/arm/v7`; `unknown/unknown` is that of no image."""
+    parts = [said.get(name) for name in ("os", "architecture", "variant")] if isinstance(said, dict) else []
+    return "/".join(str(part) for part in parts if part) or "unknown"
+
+
+def _choose(text: str, platforms: Sequence[str], wanted: str | None) -> int:
+    """Which of these platforms is meant: `linux/arm64` is also `linux/arm64/v8`. Raises `NotFound` if the wanted one is not among them."""
+    meant = wanted or linux_here()
+    for at, platform in enumerate(platforms):
+        if f"{platform}/".startswith(f"{meant}/"):
+            return at
+    if wanted:
+        raise NotFound(f"The image {text} is not there for {wanted}", why=f"It is there for {listed(platforms)}.")
+    return 0
 
 
 def describe(image: Image) -> dict[str, Any]:

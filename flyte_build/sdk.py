@@ -180,7 +180,7 @@ def _deploy(
     listener = Listener()
     stores = Stores(listener)
     asked = replace(settings, registries=Registries()) if dry_run else settings
-    targets = _targets("flyte.deploy", environments, asked, stores, listener, dry_run)
+    targets = _targets("flyte.deploy", environments, asked, stores, listener, dry=dry_run)
     return Deployer(Deployments(settings, stores, listener), settings, stores, listener).deploy(once_each(targets), dry=dry_run)
 
 
@@ -188,9 +188,16 @@ deploy = Blocking(_deploy)
 
 
 def _targets(
-    what: str, environments: Sequence[TaskEnvironment], settings: Settings, stores: Stores, listener: Listener, dry: bool = False
+    what: str,
+    environments: Sequence[TaskEnvironment],
+    settings: Settings,
+    stores: Stores,
+    listener: Listener,
+    *,
+    dry: bool = False,
+    for_images: bool = False,
 ) -> "list[Target]":
-    """The targets that some environments are, each in the file that declares it. Raises `UsageError`."""
+    """The targets that some environments are, each in the file that declares it; see `choose`. Raises `UsageError`."""
     from .targets import choose
 
     if not environments:
@@ -203,7 +210,7 @@ def _targets(
             raise UsageError(f"The environment {environment.name} is in no Python file", hint="Put it into a file.")
         if file not in runners:
             runners[file] = Runner(locate(file, None), settings, stores, listener, dry=dry)
-        targets.append(choose(runners[file], environment.name))
+        targets.append(choose(runners[file], environment.name, for_images=for_images))
     return targets
 
 
@@ -228,7 +235,7 @@ def _build_images(*environments: TaskEnvironment) -> "dict[str, EnvironmentImage
     refuse_while_imported("flyte.build_images")
     settings, listener = replace(current(), version="-"), Listener()
     stores = Stores(listener)
-    targets = once_each(_targets("flyte.build_images", environments, settings, stores, listener))
+    targets = once_each(_targets("flyte.build_images", environments, settings, stores, listener, for_images=True))
     push = bool(settings.image_registry or settings.registries.write or settings.registries.home)
     return {name: each for each in build_all(targets, stores, listener, push=push) for name in each.envs}
 

@@ -1,4 +1,4 @@
-"""What is to be deployed: environments of files, each with those that it depends on."""
+"""What is to be deployed or built: environments of files, each with those that it depends on."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from .running import Runner
 
 @dataclass(frozen=True)
 class Target:
-    """A file's environments that are to be deployed, by their descriptions in its discovery."""
+    """A file's environments that are to be deployed or built, by their descriptions in its discovery."""
 
     runner: Runner
     environments: Sequence[Mapping[str, Any]]
 
 
-def choose(runner: Runner, variable: str | None, everything: bool = False) -> Target:
+def choose(runner: Runner, variable: str | None, everything: bool = False, *, for_images: bool = False) -> Target:
     """The environment under a variable of the runner's file, with all that it depends on; or all of the file's.
 
-    Without a variable it is the one that the file has. Raises `UsageError`.
+    Without a variable it is the one that the file has. Only those with tasks are deployed; `for_images` all count. Raises `UsageError`.
     """
     document, file = runner.discover().document, runner.project.file
     reachable = {each["name"]: each for each in document["reachable"]}
@@ -32,14 +32,15 @@ def choose(runner: Runner, variable: str | None, everything: bool = False) -> Ta
         twice = next(name for name in names if names.count(name) > 1)
         raise DeploymentError(f"{file} has two environments of the name {twice!r}", hint="Give each a name of its own.")
     if everything:
-        return Target(runner, [each for each in reachable.values() if each["tasks"]])
+        return Target(runner, [each for each in reachable.values() if each["tasks"] or for_images])
     variables: dict[str, str] = document["environments"]
+    command = "build" if for_images else "deploy"
     if variable is None:
         own = {name for name in variables.values() if len(variables) == 1 or reachable[name]["file"] == file}
         if len(own) != 1:
             raise UsageError(
                 f"No environment is named; {file} holds {listed(variables) or 'none'}",
-                hint=f"For example: flyte deploy {file} {next(iter(variables))}, or `flyte deploy --all {file}`."
+                hint=f"For example: flyte {command} {file} {next(iter(variables))}, or `flyte {command} --all {file}`."
                 if variables
                 else "An environment is a `flyte.TaskEnvironment` at the top level of the file.",
             )
@@ -57,9 +58,9 @@ def choose(runner: Runner, variable: str | None, everything: bool = False) -> Ta
                 why=f"It holds {listed(variables) or 'none'}.",
                 hint=f"Did you mean {near[0]!r}?" if near else "It is named by its variable.",
             )
-    if not reachable[name]["tasks"]:
+    if not (reachable[name]["tasks"] or for_images):
         raise UsageError(f"The environment {name} has no tasks", hint=f"A task is a function below `@{variable or 'env'}.task`.")
-    return Target(runner, [each for each in _with_dependencies(name, reachable) if each["tasks"]])
+    return Target(runner, [each for each in _with_dependencies(name, reachable) if each["tasks"] or for_images])
 
 
 def _with_dependencies(name: str, reachable: Mapping[str, Mapping[str, Any]]) -> Iterator[Mapping[str, Any]]:

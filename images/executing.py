@@ -136,7 +136,7 @@ class Executor:
         rootfs = {"type": "layers", "diff_ids": []}
         data = json.dumps({**kept, "rootfs": rootfs}, sort_keys=True, separators=(",", ":")).encode()
         empty = Image(Manifest.of_layers(Descriptor(CONFIG, Digest.of(data), len(data)), []), data)
-        return empty.change([Added.of(layer, self._compression, f"of {file}") for layer in layers])
+        return empty.change([Added.of(layer, self._compression, f"of the Dockerfile {file}") for layer in layers])
 
     def _export(self, client: "APIClient", image: str, after: int) -> tuple[dict[str, Any], tuple[Layer, ...]]:
         """An image's config, and its layers after the first so many, which are among the blobs then."""

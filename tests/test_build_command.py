@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import Any
 import pytest
 
 from flyte_build.cas.registry.manifest import Manifest
+from flyte_build.images.platforms import linux_here
 from tests.bases import DEBIAN, MadeWheel, archive, opened, push_image
 from tests.command import Shell
 
@@ -136,13 +138,7 @@ def test_push_to_nowhere(built: Shell) -> None:
 
 def test_platforms(built: Shell, repository: str) -> None:
     """An image for two platforms is pushed as an index of both."""
-    amd, arm = push_image(repository, [archive(DEBIAN)]), push_image(repository, [archive(DEBIAN)], architecture="arm64", tag="arm")
-    pairs = [(each.descriptor, {"os": "linux", "architecture": name}) for each, name in ((amd, "amd64"), (arm, "arm64"))]
-    opened(repository).put_manifest(Manifest.of_platforms(pairs), "latest")
-    text = FILE.format(packages='"pkg"').replace(
-        "python_version=(3, 11)", 'python_version=(3, 11), platform=("linux/amd64", "linux/arm64")'
-    )
-    (built.project / "t.py").write_text(text)
+    two_platforms(built, repository, '("linux/amd64", "linux/arm64")')
     images = built.json("build", "--push", "--registry", f"{repository}/cache", "t.py", "env")["images"]
     assert [each["platform"] for each in images] == ["linux/amd64", "linux/arm64"]
     index = opened(f"{repository}/cache").manifest(images[0]["reference"].rpartition(":")[2])
@@ -153,13 +149,66 @@ def test_platforms(built: Shell, repository: str) -> None:
 def test_explain(built: Shell) -> None:
     """Nothing is made, and what would be is said, with the reason."""
     done = built("build", "--explain", "t.py", "env")
-    assert "The image of one would be made" in done.stderr
+    assert re.search(r"would be made image linux/amd64 \(.*flyte.lock does not pin .* yet\)", done.stderr)
     assert not (built.project / "flyte.lock").exists()
     built("build", "t.py", "env")
     (built.project / "t.py").write_text(FILE.format(packages='"pkg"').replace('"1"', '"2"'))
     assert "would be made image linux/amd64 (env: 1 changed: A)" in built("build", "--explain", "t.py", "env").stderr
+    (node,) = built.json("build", "--explain", "t.py", "env")["nodes"]
+    assert (node["name"], node["state"], node["why"]) == ("linux/amd64", "missing", "env: 1 changed: A")
     (built.project / "t.py").write_text(FILE.format(packages='"pkg", "two"'))
     assert "(+two==1.0" in built("build", "t.py", "env").stderr
+
+
+def two_platforms(built: Shell, repository: str, platforms: str) -> None:
+    """The base is there for two platforms; the image is declared for these."""
+    amd, arm = push_image(repository, [archive(DEBIAN)]), push_image(repository, [archive(DEBIAN)], architecture="arm64", tag="arm")
+    pairs = [(each.descriptor, {"os": "linux", "architecture": name}) for each, name in ((amd, "amd64"), (arm, "arm64"))]
+    opened(repository).put_manifest(Manifest.of_platforms(pairs), "latest")
+    declared = f"python_version=(3, 11), platform={platforms}"
+    (built.project / "t.py").write_text(FILE.format(packages='"pkg"').replace("python_version=(3, 11)", declared))
+
+
+def test_explain_speaks_of_all_platforms(built: Shell, repository: str) -> None:
+    """Also of those after the first that is missing, in words and as JSON; one that is there is shown."""
+    two_platforms(built, repository, '("linux/arm64",)')
+    identity = built.json("build", "t.py", "env")["images"][0]["identity"]
+    two_platforms(built, repository, '("linux/amd64", "linux/arm64")')
+    done = built("build", "--explain", "t.py", "env")
+    found = built.json("build", "--explain", "t.py", "env")
+    assert [(each["name"], each["state"]) for each in found["nodes"]] == [
+        ("linux/amd64", "missing"),
+        ("linux/arm64", "cached"),
+    ]
+    for node in found["nodes"]:
+        assert (f"would be made image {node['name']} ({node['why']})" in done.stderr) == (node["state"] == "missing")
+    assert [(each["platform"], each["identity"]) for each in found["images"]] == [
+        ("linux/amd64", None),
+        ("linux/arm64", identity),
+    ]
+    assert "linux/amd64  to be made" in done.stdout and f"linux/arm64  {identity}" in done.stdout
+
+
+def test_explain_pushes_nothing(built: Shell, repository: str) -> None:
+    """Also if the image is here."""
+    built("build", "t.py", "env")
+    built("build", "--explain", "--push", "--registry", f"{repository}/cache", "t.py", "env")
+    assert list(opened(f"{repository}/cache").tags()) == []
+
+
+def test_explain_goes_on_after_what_is_missing(built: Shell) -> None:
+    """What stands on something that must be made first is named, too."""
+    text = FILE.format(packages='"pkg"').replace('.with_env_vars({"A": "1"})', '.with_commands(["echo one", "echo two"])')
+    (built.project / "t.py").write_text(text)
+    built("lock", "t.py")
+    done, nodes = built("build", "--explain", "t.py", "env"), built.json("build", "--explain", "t.py", "env")["nodes"]
+    assert [(node["name"], node["state"], node["why"]) for node in nodes] == [
+        ("linux/amd64", "missing", "first time"),
+        ("echo one; echo two", "missing", "image linux/amd64 must be made first"),
+        ("linux/amd64", "missing", "image echo one; echo two must be made first"),
+    ]
+    for node in nodes:
+        assert f"would be made image {node['name']} ({node['why']})" in done.stderr
 
 
 def test_locked(built: Shell) -> None:
@@ -183,6 +232,23 @@ def test_looking_at_images(built: Shell, repository: str) -> None:
     assert built.json("image", "inspect", "nothing-here", exit_code=4)["error"]["type"] == "NotFound"
 
 
+def test_looking_at_an_image_for_several_platforms(built: Shell, repository: str) -> None:
+    """All platforms are said; this machine's is shown, or the one that is asked for: here, and in a registry."""
+    two_platforms(built, repository, '("linux/amd64", "linux/arm64")')
+    images = built.json("build", "--push", "--registry", f"{repository}/cache", "t.py", "env")["images"]
+    identities = {each["platform"]: each["identity"] for each in images}
+    for reference in ("one", images[0]["digest"], images[0]["reference"], f"{repository}:latest"):
+        for platform, asked in ((linux_here(), []), *((each, ["--platform", each]) for each in identities)):
+            shown = built.json("image", "inspect", *asked, reference)
+            assert (shown["platform"], shown["platforms"]) == (platform, [*identities])
+            assert reference.endswith(":latest") or shown["identity"] == identities[platform]
+        assert "linux/amd64, linux/arm64" in built("image", "inspect", reference).stdout
+        error = built.json("image", "inspect", "--platform", "linux/s390x", reference, exit_code=4)["error"]
+        assert "linux/amd64, linux/arm64" in error["why"]
+    alone = built.json("image", "inspect", identities["linux/arm64"])
+    assert (alone["platform"], alone["platforms"]) == ("linux/arm64", ["linux/arm64"])
+
+
 def test_from_python(built: Shell, repository: str) -> None:
     """`flyte.build_images` builds what `flyte build` does, and `flyte.build` any image."""
     expected = built.json("build", "t.py", "env")["images"][0]["digest"]
@@ -191,6 +257,21 @@ def test_from_python(built: Shell, repository: str) -> None:
     script.write_text(code)
     done = subprocess.run([sys.executable, "script.py"], cwd=built.project, env=built.environment, capture_output=True, text=True)
     assert done.stdout.split() == [expected, expected], done.stderr
+
+
+def test_environment_without_tasks(built: Shell) -> None:
+    """Its image can be built, by itself and for an environment that depends on it; deploying it makes no sense."""
+    image = FILE.format(packages='"pkg"').partition("other =")[0]
+    (built.project / "shared.py").write_text(image)
+    uses = "import flyte, shared\nmain = flyte.TaskEnvironment('main', depends_on=[shared.env])\n@main.task\ndef a() -> None: ...\n"
+    (built.project / "uses.py").write_text(uses)
+    for arguments in (["shared.py", "env"], ["shared.py"], ["--all", "shared.py"], ["uses.py", "main"], ["--all", "uses.py"]):
+        assert [each["env"] for each in built.json("build", *arguments)["images"]] == ["one"]
+    build = "print(*flyte.build_images(shared.env), *flyte.build_images(uses.main))"
+    (built.project / "script.py").write_text(f"import flyte, shared, uses\nif __name__ == '__main__':\n    {build}\n")
+    done = subprocess.run([sys.executable, "script.py"], cwd=built.project, env=built.environment, capture_output=True, text=True)
+    assert done.stdout.split() == ["one", "one"], done.stderr
+    assert "has no tasks" in built("deploy", "shared.py", "env", exit_code=2).stderr
 
 
 def test_copied_source(built: Shell) -> None:

@@ -383,3 +383,19 @@ def test_a_deployed_result_is_found_again(shell: Shell, registry: Server) -> Non
     shell("cache", "gc", "--keep", "0s")
     assert "unchanged" in shell("deploy", "--version", "v1", "tasks.py", "heavy").stdout
     assert (shell.project / "flyte.lock").read_text() == lock
+
+
+def test_the_layers_of_a_dockerfile_are_its_own(shell: Shell) -> None:
+    """They are made, then cached, and of no base."""
+    base = shell.variables["FLYTE_IMAGE_BASE"]
+    (shell.project / "Dockerfile").write_text(f"FROM {base}\nCOPY data.txt /etc/\n")
+    (shell.project / "built.py").write_text(
+        "import flyte\nimage = flyte.Image.from_dockerfile('Dockerfile').with_source_file('data.txt', '/srv/')\n"
+        "env = flyte.TaskEnvironment('built', image=image)\n@env.task\ndef one() -> None: ...\n"
+    )
+    for state in ("made", "cached"):
+        layers = shell.json("build", "built.py", "env")["images"][0]["layers"]
+        of_it, what = ("of the Dockerfile Dockerfile", state), "files data.txt -> /srv/data.txt"
+        assert [(layer["what"], layer["state"]) for layer in layers] == [of_it, of_it, (what, state)]
+    shown = shell("build", "built.py", "env").stdout
+    assert "base" not in shown and shown.count("of the Dockerfile Dockerfile") == 2
