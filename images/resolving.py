@@ -11,7 +11,7 @@ import re
 import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit, urlunsplit
+from urllib.parse import quote, unquote, urlsplit, urlunsplit
 
 from flyte_build.cas.digest import Digest
 from flyte_build.errors import ImageBuildError
@@ -84,7 +84,7 @@ class _Resolving:
         ]
         self._run(command, self._root)
         with open(output, "rb") as file:
-            return self._wheels(file.read())
+            return self._wheels(file.read(), self._folder)
 
     def export(self, source: Source) -> list[Wheel]:
         """What a uv.lock says."""
@@ -107,7 +107,7 @@ class _Resolving:
             "--no-annotate",
             *words,
         ]
-        return self._wheels(self._run(command, folder))
+        return self._wheels(self._run(command, folder), folder)
 
     def _write(self, name: str, text: str) -> str:
         path = f"{self._folder}/{name}"
@@ -121,8 +121,8 @@ class _Resolving:
             raise _refused(self._wanted, self._root, explained(done.stderr).replace(f"{self._folder}/packages.txt", "what is declared"))
         return done.stdout
 
-    def _wheels(self, text: bytes) -> list[Wheel]:
-        """The best wheel of each package of a pylock.toml that this Python and platform need."""
+    def _wheels(self, text: bytes, folder: str) -> list[Wheel]:
+        """The best wheel of each package of a pylock.toml that this Python and platform need; paths in it are relative to `folder`."""
         import tomllib
 
         from packaging.pylock import Pylock
@@ -130,14 +130,14 @@ class _Resolving:
         lock = Pylock.from_dict(tomllib.loads(text.decode()))
         environment, tags = _environment(self._wanted), {tag: at for at, tag in enumerate(_tags(self._wanted))}
         packages = [each for each in lock.packages if each.marker is None or each.marker.evaluate(environment, context="lock_file")]
-        return [self._wheel(each, tags) for each in packages]
+        return [self._wheel(each, tags, folder) for each in packages]
 
-    def _wheel(self, package: "Package", tags: Mapping[Any, int]) -> Wheel:
+    def _wheel(self, package: "Package", tags: Mapping[Any, int], folder: str) -> Wheel:
         from packaging.utils import InvalidWheelFilename, parse_wheel_filename
 
         found: list[tuple[int, str, Mapping[str, str], int]] = []
         for file in [*(package.wheels or ()), *([package.archive] if package.archive else ())]:
-            address = file.url or file.path or ""
+            address = file.url or f"file://{quote(os.path.normpath(os.path.join(folder, file.path or '')))}"
             try:
                 fits = [tags[tag] for tag in parse_wheel_filename(_file_name(address))[3] if tag in tags]
             except InvalidWheelFilename:  # An archive that is none.
@@ -156,10 +156,8 @@ class _Resolving:
     def _portable(self, address: str) -> str:
         """An address without credentials; that of a file below the root, relative to it."""
         parts = urlsplit(address)
-        if parts.scheme in ("", "file"):
-            from urllib.parse import unquote
-
-            path = os.path.normpath(os.path.join(self._root, unquote(parts.path)))
+        if parts.scheme == "file":
+            path = os.path.normpath(unquote(parts.path))
             return os.path.relpath(path, self._root) if path.startswith(self._root + "/") else f"file://{parts.path}"
         return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, parts.query, ""))
 
@@ -171,8 +169,6 @@ def _versions(wheels: Iterable[Wheel]) -> str:
 
 
 def _file_name(address: str) -> str:
-    from urllib.parse import unquote
-
     return unquote(urlsplit(address).path.rpartition("/")[2])
 
 

@@ -155,6 +155,19 @@ def test_a_file_counts_by_what_it_says_of_packages(shop: Shell) -> None:
     assert "-r reqs/all.txt" in shop("lock", "--check", exit_code=3).stderr
 
 
+def test_a_wheel_of_the_project_is_pinned_by_its_path(shop: Shell) -> None:
+    """Whatever signs are in it; a requirements file may name it, too."""
+    (odd := shop.project / "w 1#").mkdir()
+    (wheel,) = (shop.project / "wheels").glob("alpha-2*.whl")
+    wheel.rename(odd / wheel.name)
+    (beta,) = (shop.project / "wheels").glob("beta-2*.whl")
+    (shop.project / "r.txt").write_text(f"./wheels/{beta.name}\n")
+    declare(shop, f'.with_pip_packages("alpha @ {(odd / wheel.name).as_uri()}").with_requirements("r.txt")')
+    shop("lock")
+    (packages,) = lockfile.read(str(shop.project / "flyte.lock"))[0].packages
+    assert [each.url for each in packages.wheels] == [f"w 1#/{wheel.name}", f"wheels/{beta.name}"]
+
+
 def test_a_script_says_its_packages_and_its_python(shop: Shell) -> None:
     """The Python is the one that is meant where that may be, else the oldest that may."""
     script = shop.project / "train.py"
