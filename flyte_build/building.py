@@ -25,9 +25,10 @@ from flyte_build.images.recipe import Recipe
 from .attempts import Settings
 from .executed import ExecutedSteps
 from .graph import Outcome
-from .imaging import BuiltImage, ImageBuilder, Pinned, SecretRules, latest_tag
+from .imaging import BuiltImage, ImageBuilder, Pinned, latest_tag
 from .listener import Listener
 from .missing import MissingImage
+from .secretrules import SecretRules
 from .sharing import Sharing
 from .stores import Stores
 

@@ -16,7 +16,6 @@ from flyte_build.cas.encoding import Value, key
 from flyte_build.cas.layer import Compression, Layer
 from flyte_build.cas.records import Record
 from flyte_build.errors import ImageBuildError, NotLocked, RegistryError, StoreError
-from flyte_build.images.base import Base
 from flyte_build.images.build import FORMAT, Part, Plan
 from flyte_build.images.config import Added, Image
 from flyte_build.images.fetching import Fetcher
@@ -26,6 +25,7 @@ from flyte_build.images.pins import PinnedStep
 from .executed import Executed, ExecutedSteps
 from .explain import difference
 from .graph import Made, Node, Outcomes, Resolve
+from .grounds import Ground
 
 
 class PinnedSteps(Protocol):
@@ -76,17 +76,6 @@ class Offers(Protocol):
 
     def tagged(self, tag: str) -> Iterable[tuple[Digest, str]]:
         """The manifests under a tag, each with the repository where it is; they and their configs are here then."""
-
-
-class Ground(Protocol):
-    """What an image stands on."""
-
-    @property
-    def identity(self) -> Digest:
-        """The digest that it is known by."""
-
-    def load(self) -> Base:
-        """The base itself."""
 
 
 class ImageNode(Node):

@@ -7,17 +7,16 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from flyte_build.bundler import secrets
 from flyte_build.cas.cache import Cache
 from flyte_build.cas.counters import Counters
-from flyte_build.cas.digest import Digest, Key
+from flyte_build.cas.digest import Key
 from flyte_build.cas.encoding import Value, key
 from flyte_build.cas.layer import Compression
 from flyte_build.cas.records import Record
 from flyte_build.cas.registry.descriptor import Descriptor
 from flyte_build.cas.registry.name import RepositoryName
-from flyte_build.errors import EngineUnavailable, NotLocked, SecretRefused
-from flyte_build.images.base import Base, Bases, Open
+from flyte_build.errors import EngineUnavailable, NotLocked
+from flyte_build.images.base import Bases, Open
 from flyte_build.images.build import FORMAT, Plan
 from flyte_build.images.config import Image
 from flyte_build.images.context import Contexts
@@ -29,12 +28,13 @@ from flyte_build.images.loading import Fetch
 from flyte_build.images.pins import LockedPackages, PinnedBase, Wanted
 from flyte_build.images.publishing import LayerSources
 from flyte_build.images.recipe import Copy, Execute, Packages, Recipe
-from flyte_build.texts import listed
 
 from .executed import Executed, ExecutedSteps
 from .graph import Elsewhere, Node, Outcome, Resolver
-from .imagenodes import Ground, ImageNode, Offers, PinnedSteps, StepNode
+from .grounds import Ground, OfImage, OfReference
+from .imagenodes import ImageNode, Offers, PinnedSteps, StepNode
 from .missing import MissingImage
+from .secretrules import SecretRules
 
 
 class Pinned(PinnedSteps, Protocol):
@@ -87,57 +87,6 @@ class BuiltImage:
         record = self.nodes[-1].record
         assert record is not None
         return record
-
-
-@dataclass(frozen=True)
-class _OfReference:
-    """A base that is pinned."""
-
-    pinned: PinnedBase
-    platform: str
-    bases: Bases
-
-    @property
-    def identity(self) -> Digest:
-        return self.pinned.digest
-
-    def load(self) -> Base:
-        return self.bases.get(self.pinned, self.platform)
-
-
-@dataclass(frozen=True)
-class _OfImage:
-    """An image that was made here."""
-
-    image: Image
-    bases: Bases
-    fetch: Fetch
-
-    @property
-    def identity(self) -> Digest:
-        return self.image.identity
-
-    def load(self) -> Base:
-        return self.bases.of_image(self.image, self.fetch)
-
-
-class SecretRules:
-    """Keeps out of images what is kept out of bundles."""
-
-    def __init__(self, allowed: frozenset[str]) -> None:
-        self._allowed = allowed
-        self.by_name = secrets.by_name
-        self.watch = secrets.ContentWatch
-
-    def refuse(self, found: list[tuple[str, str]]) -> None:
-        """Raise `SecretRefused` for those that are not allowed."""
-        refused = sorted((path, why) for path, why in found if path not in self._allowed)
-        if refused:
-            raise SecretRefused(
-                f"Files with secrets would have gone into the image: {listed([path for path, _ in refused])}",
-                why=f"{refused[0][0]}: {refused[0][1]}. Who has the image reads them.",
-                hint=f'Add `{refused[0][0]}` to .dockerignore; or allow it in flyte.toml: bundle.allow_secrets = ["{refused[0][0]}"]',
-            )
 
 
 class ImageBuilder:
@@ -209,7 +158,7 @@ class ImageBuilder:
         ground, python = self._ground(recipe, platform, nodes, places, label)
         if ground is None:
             return None
-        if isinstance(ground, _OfReference):
+        if isinstance(ground, OfReference):
             from flyte_build.images.reference import Reference
 
             places.append(Reference.parse(ground.pinned.reference).name.text)
@@ -223,27 +172,27 @@ class ImageBuilder:
                 image = self._resolve(node, nodes, places)
                 if image is None:
                     return None
-                ground = _OfImage(image, self._bases, self.fetch(places))
+                ground = OfImage(image, self._bases, self.fetch(places))
             if execute is not None:
                 step = self._executed(ground, execute, recipe, platform, _numbered(label, platform, len(stages) - 1 - at), places)
                 image = self._resolve(step, nodes, places)
                 if image is None:
                     return None
-                ground = _OfImage(image, self._bases, self.fetch(places))
-        assert isinstance(ground, _OfImage)
+                ground = OfImage(image, self._bases, self.fetch(places))
+        assert isinstance(ground, OfImage)
         return ground.image
 
     def _ground(
         self, recipe: Recipe, platform: str, nodes: list[Outcome], places: list[str], label: str
-    ) -> tuple["_OfReference | _OfImage | None", str]:
+    ) -> tuple[OfReference | OfImage | None, str]:
         """What the first layer of a recipe stands on, and the Python that it has or is meant to have."""
         match recipe.base.kind:
             case "debian":
                 python = self._pins.python(recipe)
-                return _OfReference(self._pins.base(self._debian.format(python=python)), platform, self._bases), python
+                return OfReference(self._pins.base(self._debian.format(python=python)), platform, self._bases), python
             case "reference":
                 pinned = self._pins.base(recipe.base.uri)
-                return _OfReference(pinned, platform, self._bases), self._pins.python(recipe) if recipe.sources else ""
+                return OfReference(pinned, platform, self._bases), self._pins.python(recipe) if recipe.sources else ""
         file = recipe.base.file
         executor = self._needed(_dockerfile(file))
         step = key("step", FORMAT, {"dockerfile": os.path.basename(file), "context": self._contexts.of_dockerfile(file)})
@@ -257,7 +206,7 @@ class ImageBuilder:
         image = self._resolve(node, nodes, places)
         if image is None:
             return None, ""
-        ground = _OfImage(image, self._bases, self.fetch(places))
+        ground = OfImage(image, self._bases, self.fetch(places))
         interpreter = ground.load().interpreter
         return ground, interpreter.version if interpreter else ""
 

@@ -31,7 +31,8 @@ from flyte_build.images.executing import describe
 from flyte_build.images.pins import PinnedBase, Wheel
 from flyte_build.images.publishing import ImagePublisher
 from flyte_build.images.recipe import Base, Copy, Execute, Packages, Recipe, Source, Step
-from flyte_build.imaging import BuiltImage, ImageBuilder, SecretRules
+from flyte_build.imaging import BuiltImage, ImageBuilder
+from flyte_build.secretrules import SecretRules
 from tests.bases import DEBIAN, FixedPins, MadeWheel, archive, base_of, opened, push_image, real_layer
 from tests.conftest import opened as opened_cache
 from tests.engines import Engine

@@ -1,0 +1,26 @@
+"""What files must not go into images: the same as into bundles."""
+
+from __future__ import annotations
+
+from flyte_build.bundler import secrets
+from flyte_build.errors import SecretRefused
+from flyte_build.texts import listed
+
+
+class SecretRules:
+    """Keeps out of images what is kept out of bundles."""
+
+    def __init__(self, allowed: frozenset[str]) -> None:
+        self._allowed = allowed
+        self.by_name = secrets.by_name
+        self.watch = secrets.ContentWatch
+
+    def refuse(self, found: list[tuple[str, str]]) -> None:
+        """Raise `SecretRefused` for those that are not allowed."""
+        refused = sorted((path, why) for path, why in found if path not in self._allowed)
+        if refused:
+            raise SecretRefused(
+                f"Files with secrets would have gone into the image: {listed([path for path, _ in refused])}",
+                why=f"{refused[0][0]}: {refused[0][1]}. Who has the image reads them.",
+                hint=f'Add `{refused[0][0]}` to .dockerignore; or allow it in flyte.toml: bundle.allow_secrets = ["{refused[0][0]}"]',
+            )
