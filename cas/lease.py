@@ -21,20 +21,32 @@ class Lease:
     """Keeps `digests` from being collected until `release`, or until this process ends."""
 
     def __init__(self, folder: str, digests: Iterable[Digest]) -> None:
-        self._path = f"{folder}/{os.urandom(8).hex()}.lease"
+        self.path = f"{folder}/{os.urandom(8).hex()}.lease"
         with storing("write a lease"):
             # Written under another name, so that nobody meets a lease that is not locked yet.
-            new = self._path + ".new"
+            new = self.path + ".new"
             self._file = os.open(new, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
             fcntl.flock(self._file, fcntl.LOCK_EX)
             os.write(self._file, json.dumps(list(digests)).encode())
-            os.rename(new, self._path)
+            os.rename(new, self.path)
 
     def release(self) -> None:
         """End the lease."""
         with storing("end a lease"):
-            os.unlink(self._path)
+            os.unlink(self.path)
             os.close(self._file)
+
+
+def is_held(path: str) -> bool:
+    """Whether the lease in that file is there, and its owner lives."""
+    try:
+        file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return False
+    try:
+        return not lockable(file)
+    finally:
+        os.close(file)
 
 
 def held(folder: str) -> Iterator[Digest]:

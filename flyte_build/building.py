@@ -100,7 +100,7 @@ class Imager:
             debian=settings.image_base,
             compression=settings.image_compression,
             elsewhere=self.sharing if settings.registries.reads else None,
-            executor=Executor(root, stores.cache.blobs, settings.image_compression, listener.executing, contexts),
+            executor=Executor(root, stores.cache, settings.image_compression, listener.executing, contexts),
             allowed=settings.allow_secrets,
             remake=force,
             dry=dry,

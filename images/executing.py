@@ -13,12 +13,15 @@ import tarfile
 import tempfile
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from socket import gethostname
 from typing import IO, TYPE_CHECKING, Any
 
-from flyte_build.cas.blobs import Batch, Blobs
+from flyte_build.cas.blobs import Batch
+from flyte_build.cas.cache import Cache
 from flyte_build.cas.digest import Digest
 from flyte_build.cas.layer import Compression, Layer, write_archive
+from flyte_build.cas.lease import Lease, is_held
 from flyte_build.cas.registry.descriptor import Descriptor
 from flyte_build.cas.registry.manifest import Manifest
 from flyte_build.errors import EngineUnavailable, ImageBuildError
@@ -65,8 +68,9 @@ def script(step: Execute, root: str) -> str:
 class Executor:
     """Executes in this machine's Docker Engine. `root` is the project's, `contexts` its files; `said` is told what is printed."""
 
-    def __init__(self, root: str, blobs: Blobs, compression: Compression, said: Said, contexts: Contexts) -> None:
-        self._root, self._blobs, self._compression, self._said, self._contexts = root, blobs, compression, said, contexts
+    def __init__(self, root: str, cache: Cache, compression: Compression, said: Said, contexts: Contexts) -> None:
+        self._root, self._cache, self._compression, self._said, self._contexts = root, cache, compression, said, contexts
+        self._blobs = cache.blobs
 
     def _reach(self, what: str) -> "APIClient":
         """The engine, for what is to be executed. Raises `EngineUnavailable`, which names it."""
@@ -82,13 +86,14 @@ class Executor:
     def execute(self, base: Image, step: Execute, env: Mapping[str, str], workdir: str, fetch: Fetch) -> Image:
         """The image that a step makes of another, as root. Raises `ImageBuildError` if it fails."""
         client = self._reach(describe(step))
+        _remove_orphans(client)
         on = load(client, base.manifest, self._blobs, fetch)
         certificates = ""
         if step.install:
             env = {**env, **indexes(os.environ)}
             if certificates := env.get("SSL_CERT_FILE", ""):
                 env["SSL_CERT_FILE"] = installing.CERTIFICATES  # Whom this machine trusts, the step trusts.
-        with _container(client, on, script(step, self._root), env, workdir) as container:
+        with _container(client, on, script(step, self._root), env, workdir, self._cache.lease([])) as container:
             if step.install:
                 with installing.given(step.install, self._root, self._contexts, certificates) as archive, asking("fill a container"):
                     client.put_archive(container, "/", archive)
@@ -158,7 +163,8 @@ class Executor:
 
 
 @contextmanager
-def _container(client: "APIClient", image: str, script: str, env: Mapping[str, str], workdir: str) -> Iterator[str]:
+def _container(client: "APIClient", image: str, script: str, env: Mapping[str, str], workdir: str, lease: Lease) -> Iterator[str]:
+    """A container, and its removal. While the lease is held, which is released then, it is no orphan."""
     with asking("make a container for a build step"):
         container = client.create_container_from_config(
             {
@@ -168,7 +174,7 @@ def _container(client: "APIClient", image: str, script: str, env: Mapping[str, s
                 "User": "0",
                 "Env": [f"{name}={text}" for name, text in env.items()],
                 **({"WorkingDir": workdir} if workdir else {}),
-                "Labels": {_LABEL: "1"},
+                "Labels": {_LABEL: f"{gethostname()}:{lease.path}"},
             }
         )["Id"]
     try:
@@ -176,6 +182,18 @@ def _container(client: "APIClient", image: str, script: str, env: Mapping[str, s
     finally:
         with asking("remove the container of a build step"):
             client.remove_container(container, force=True)
+        lease.release()
+
+
+def _remove_orphans(client: "APIClient") -> None:
+    """Remove the containers of build steps whose command was killed before it could: its lease is held no more."""
+    with asking("list containers"):
+        found = client.containers(all=True, filters={"label": _LABEL})
+    for each in found:
+        host, _, lease = each["Labels"][_LABEL].partition(":")
+        if host == gethostname() and not is_held(lease):
+            with suppress(EngineUnavailable), asking("remove a container"):  # Another command may be faster.
+                client.remove_container(each["Id"], force=True)
 
 
 def _member(archive: tarfile.TarFile, name: str) -> IO[bytes]:

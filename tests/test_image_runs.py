@@ -6,14 +6,16 @@ import io
 import os
 import re
 import shutil
+import subprocess
 import sys
 import tarfile
+import time
 from pathlib import Path
 
 import pytest
 
 from tests.bases import MadeWheel, push_image, real_layer  # noqa: F401  # A fixture.
-from tests.command import Shell
+from tests.command import FLYTE, Shell
 from tests.engines import Engine
 from tests.registries import Server
 
@@ -114,9 +116,32 @@ def test_a_command_that_fails_shows_its_last_words(shell: Shell) -> None:
     """And leaves no container."""
     tasks = shell.project / "tasks.py"
     tasks.write_text(tasks.read_text().replace("printf %s $COLOUR >> /colour", "echo oh dear; exit 7"))
+    engine = Engine(shell.variables["DOCKER_HOST"])
+    before = set(engine.containers("label=flyte.build"))
     errors = shell("run", "tasks.py", "cooked", exit_code=3).stderr
     assert "failed with exit code 7" in errors and "oh dear" in errors
-    assert Engine(shell.variables["DOCKER_HOST"]).containers("label=flyte.build") == []
+    assert set(engine.containers("label=flyte.build")) <= before
+
+
+def test_a_killed_build_leaves_no_container_for_long(shell: Shell) -> None:
+    """The next build that executes something removes what it could not; that of a build that goes on stays."""
+    engine, tasks = Engine(shell.variables["DOCKER_HOST"]), shell.project / "tasks.py"
+    text = tasks.read_text()
+    tasks.write_text(text.replace("printf %s $COLOUR >> /colour", "sleep 1000"))
+    before = set(engine.containers("label=flyte.build"))
+    build = subprocess.Popen([FLYTE, "build", "tasks.py", "heavy"], cwd=shell.project, env=shell.environment, stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 60
+    while not (mine := set(engine.containers("label=flyte.build")) - before):
+        assert time.monotonic() < deadline and build.poll() is None
+        time.sleep(0.1)
+    tasks.write_text(text.replace("printf %s $COLOUR >> /colour", "true"))
+    shell("build", "tasks.py", "heavy")
+    assert mine <= set(engine.containers("label=flyte.build"))
+    build.kill()
+    build.wait()
+    tasks.write_text(text)
+    shell("build", "tasks.py", "heavy")
+    assert not mine & set(engine.containers("label=flyte.build"))
 
 
 def test_a_process_cannot_have_what_is_in_a_container_only(shell: Shell) -> None:
