@@ -319,7 +319,7 @@ def test_the_worker_needs_the_standard_library_alone(shop: Shell) -> None:
     body = """list[str]:
     import asyncio, flyte.errors
     subprocess.Popen(["sleep", "987654"], start_new_session=True)
-    own = {name.partition(".")[0] for name in sys.modules} - set(sys.stdlib_module_names)
+    own = {name.partition(".")[0] for name in sys.modules} - {*sys.stdlib_module_names, "sitecustomize"}
     return sorted(name for name in own if not name.startswith("_"))
 """
     task(shop, body, '.with_env_vars({"A": "b"})')
@@ -342,7 +342,7 @@ install_alias()
 import flyte, flyte.errors
 [getattr(flyte, name) for name in ("Image", "TaskEnvironment", "Resources", "Secret", "Cache", "RetryStrategy", "Timeout")]
 import flyte_build.runner.worker, flyte_build.runner.execution, flyte_build.types.annotations
-print(sorted(name for name in {{each.partition(".")[0] for each in sys.modules}} - set(sys.stdlib_module_names) if name[0] != "_"))
+print(sorted(name for name in {{each.partition(".")[0] for each in sys.modules}} - {{*sys.stdlib_module_names, "sitecustomize"}} if name[0] != "_"))
 """
     done = subprocess.run([venv.python_of(str(folder)), "-I", "-c", code], capture_output=True, text=True, cwd=tmp_path, check=True)
     assert done.stdout.strip() == "['flyte', 'flyte_build']"
