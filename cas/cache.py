@@ -109,6 +109,13 @@ class Cache:
         with locked(f"{self.folder}/lock", exclusive=True):
             yield
 
+    @contextmanager
+    def making(self, what: str) -> Iterator[None]:
+        """Hold this around making something, named by a digest, that only one process at a time shall make."""
+        path = f"{self.folder}/making-{what.rpartition(':')[2][:16]}.lock"
+        with locked(path, exclusive=True):
+            yield
+
     def lease(self, digests: list[Digest]) -> Lease:
         """Keep `digests` while a run uses them."""
         return Lease(self._leases, digests)

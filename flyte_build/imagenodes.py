@@ -7,7 +7,7 @@ look-up reads one record; only making an image looks at the base and at layers.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Protocol
 
 from flyte_build.cas.cache import Cache
@@ -15,6 +15,7 @@ from flyte_build.cas.digest import Digest, Key
 from flyte_build.cas.encoding import Value, key
 from flyte_build.cas.layer import Compression, Layer
 from flyte_build.cas.records import Record
+from flyte_build.cas.registry.descriptor import Descriptor
 from flyte_build.errors import ImageBuildError, NotLocked, RegistryError, StoreError
 from flyte_build.images.build import FORMAT, Part, Plan
 from flyte_build.images.config import Added, Image
@@ -37,6 +38,9 @@ class PinnedSteps(Protocol):
 
     def step(self, key: str, platform: str) -> PinnedStep | None:
         """What executing something came to, if it is pinned."""
+
+    def step_by_now(self, key: str, platform: str) -> PinnedStep | None:
+        """The same, also if another command has pinned it meanwhile."""
 
     def keep_step(self, step: PinnedStep) -> None:
         """Pin what executing something came to."""
@@ -232,18 +236,23 @@ class StepNode(Node):
 
     def make(self, outcomes: Outcomes, resolve: Resolve) -> Made:
         """Take what is kept of it; else execute it, and pin what comes of it. Raises `NotLocked` where nothing may be resolved."""
-        pinned = self._pins.step(self._step, self._platform)
-        found = self._bring(pinned.digest) if pinned and not self._anew else None
-        image, layers = found or self._executed(pinned)
-        with self._cache.blobs.batch() as batch:
-            image.write(batch)
+        with self._cache.making(self._step):  # Another command that wants the same waits, and takes what this one has made.
+            pinned = self._pins.step_by_now(self._step, self._platform)
+            found = self._bring(pinned.digest) if pinned and not self._anew else None
+            image, layers = found or self._executed(pinned)
+            with self._cache.blobs.batch() as batch:
+                image.write(batch)
+            self._keep(image, layers)
         refs = (image.manifest.digest, image.identity, *(layer.digest for layer in layers))
-        return Made(image.manifest.digest, refs, self._with(image.identity))
+        why = "it was kept" if found else ""
+        return Made(image.manifest.digest, refs, self._with(image.identity), why)
 
     def keep(self, record: Record) -> None:
         """Keep what was made here among the user's data, where deleting the cache does not reach it."""
         image = Image.read(record.artifact, self._cache.blobs)
-        layers = [layer for layer in image.manifest.layers if layer.digest in record.refs]
+        self._keep(image, [layer for layer in image.manifest.layers if layer.digest in record.refs])
+
+    def _keep(self, image: Image, layers: Sequence[Descriptor]) -> None:
         try:
             self._kept.keep(image, layers)
         except (RegistryError, StoreError) as error:
@@ -259,7 +268,9 @@ class StepNode(Node):
     def _executed(self, pinned: PinnedStep | None) -> Executed:
         if self._pins.locked and pinned is None:
             raise NotLocked(
-                f"{self.name} was never executed here", why="--locked refuses to.", hint="Run `flyte lock`, and commit flyte.lock."
+                f"{self.name} was never executed here",
+                why="--locked refuses to.",
+                hint="Build it where it may be executed (`flyte build`), and commit flyte.lock.",
             )
         if self._pins.locked and pinned:
             raise NotLocked(

@@ -116,6 +116,10 @@ class Pins:
         """What executing something came to, if that is known."""
         return self.lock.step(key, platform)
 
+    def step_by_now(self, key: str, platform: str) -> PinnedStep | None:
+        """The same, as flyte.lock has it at this moment: another command may have pinned it."""
+        return read(self.path)[0].step(key, platform)
+
     def keep_step(self, step: PinnedStep) -> None:
         """Pin what executing something came to."""
         self._refuse("what its commands come to")

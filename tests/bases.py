@@ -160,6 +160,9 @@ class FixedPins:
     def step(self, key: str, platform: str) -> PinnedStep | None:
         return self.steps.get((key, platform))
 
+    def step_by_now(self, key: str, platform: str) -> PinnedStep | None:
+        return self.step(key, platform)
+
     def keep_step(self, step: PinnedStep) -> None:
         self.steps[step.key, step.platform] = step
 

@@ -342,7 +342,8 @@ install_alias()
 import flyte, flyte.errors
 [getattr(flyte, name) for name in ("Image", "TaskEnvironment", "Resources", "Secret", "Cache", "RetryStrategy", "Timeout")]
 import flyte_build.runner.worker, flyte_build.runner.execution, flyte_build.types.annotations
-print(sorted(name for name in {{each.partition(".")[0] for each in sys.modules}} - {{*sys.stdlib_module_names, "sitecustomize"}} if name[0] != "_"))
+known = {{*sys.stdlib_module_names, "sitecustomize"}}
+print(sorted(name for name in {{each.partition(".")[0] for each in sys.modules}} - known if name[0] != "_"))
 """
     done = subprocess.run([venv.python_of(str(folder)), "-I", "-c", code], capture_output=True, text=True, cwd=tmp_path, check=True)
     assert done.stdout.strip() == "['flyte', 'flyte_build']"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import os
 import re
 import shutil
@@ -361,6 +362,19 @@ def test_a_result_that_is_lost_is_said_to_be(shell: Shell) -> None:
     assert re.search(
         r"Executed again, .* came to \w{12}; it was \w{12}, which is nowhere any more", shell("run", "tasks.py", "cooked").stderr
     )
+
+
+def test_two_builds_at_once_execute_once(shell: Shell) -> None:
+    """The second waits, and has the image that the first has pinned."""
+    tasks = shell.project / "tasks.py"
+    tasks.write_text(tasks.read_text().replace("printf %s $COLOUR >> /colour", "sleep 2; head -c 8 /dev/urandom > /colour"))
+    command = [FLYTE, "-of", "json", "build", "tasks.py", "heavy"]
+    both = [
+        subprocess.Popen(command, cwd=shell.project, env=shell.environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        for _ in range(2)
+    ]
+    answers = [json.loads(each.communicate()[0])["images"][0]["identity"] for each in both]
+    assert answers[0] == answers[1] == shell.json("build", "--locked", "tasks.py", "heavy")["images"][0]["identity"]
 
 
 def test_a_forced_build_executes_again(shell: Shell) -> None:
