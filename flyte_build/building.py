@@ -120,8 +120,6 @@ class Imager:
 
         `lenient`ly, one whose pins are missing is one that would have to be made.
         """
-        if self._settings.builder == "docker":
-            recipe = recipe.executing()
         label = f"{self._root} {envs[0]}"
         platforms = recipe.platforms or (linux_here(),)
         found = {platform: self._builder.build(recipe, platform, label, lenient) for platform in platforms}

@@ -8,7 +8,7 @@ from typing import Any
 
 from flyte_build.errors import UsageError
 from flyte_build.images.build import OURS
-from flyte_build.images.recipe import Recipe, named
+from flyte_build.images.recipe import Recipe, chosen
 
 from .attempts import Settings
 from .building import EnvironmentImage, Imager
@@ -58,7 +58,7 @@ def build_image(
     image: Any, root: str, settings: Settings, stores: Stores, listener: Listener, *, force: bool, dry: bool
 ) -> EnvironmentImage:
     """The image that is declared by a JSON value; it is pushed if it is said where to. A `dry` build makes nothing."""
-    value = named(image, settings.images)
+    value = chosen(image, settings.images, settings.builder)
     if isinstance(value, str):
         raise UsageError(f"The image {value!r} is none to be built", hint="Add something to it: image.with_pip_packages(...)")
     recipe = Recipe.of(value)

@@ -137,7 +137,7 @@ class _Locking:
             self._debian_base(self._debian.format(python=python), only_for_containers=is_local)
         if is_local:
             platforms.add(here())
-        targets = {(python, platform) for platform in platforms if python}
+        targets = {(python, platform) for platform in platforms if python and recipe.locks}
         if base.kind == "dockerfile":  # Its Python is known when it is built; what was pinned then is known by what it asks for.
             targets = {(each.python, each.platform) for each in self._pins.lock.packages}
         for python, platform in sorted(targets):

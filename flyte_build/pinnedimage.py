@@ -41,7 +41,7 @@ class PinnedImage:
         if not built.images:
             return None
         python = pins.python(recipe)
-        packages = tuple(pins.packages(recipe, python, platform) for platform in built.images) if recipe.sources else ()
+        packages = tuple(pins.packages(recipe, python, platform) for platform in built.images) if recipe.locks else ()
         return cls(imager=imager, image=built, python=python, packages=packages)
 
     @cached_property

@@ -35,7 +35,8 @@ class Preparation:
     """Everything that one FILE needs, as a graph over one cache; nodes are resolved in the order in which they are asked for.
 
     `said` is told sentences for the user, `watch` and `begun` what happens to nodes, `progress` how far reading is; `elsewhere` is what
-    other machines have made. With `locked` nothing is resolved that flyte.lock does not pin; `images` are references by name.
+    other machines have made. With `locked` nothing is resolved that flyte.lock does not pin; `images` are references by name,
+    `builder` is what builds images.
     """
 
     def __init__(
@@ -56,10 +57,12 @@ class Preparation:
         elsewhere: Elsewhere | None = None,
         locked: bool = False,
         images: Mapping[str, str] = MappingProxyType({}),
+        builder: str = "native",
     ) -> None:
         self.project, self.cache, self._counters, self._said = project, cache, counters, said
         self._budget, self._elsewhere = budget, elsewhere
         self._dry, self._locked, self._images = dry, locked or dry, images
+        self._builder = builder
         self._environments: dict[str, EnvironmentNode] = {}
         self._resolver = Resolver(cache.records, remake=remake, dry=dry, elsewhere=elsewhere, watch=watch, begun=begun)
         self.discovery = Discovery(project, cache, counters, said, dry, self._meanwhile)
@@ -106,9 +109,9 @@ class Preparation:
         image = task["image"]
         if image == "auto" and not self._images:
             return image
-        from flyte_build.images.recipe import named
+        from flyte_build.images.recipe import chosen
 
-        return named(image, self._images)
+        return chosen(image, self._images, self._builder)
 
     def environment(self, image: Any) -> "EnvironmentNode":
         """The local environment of a declared image, as a JSON value."""

@@ -75,6 +75,7 @@ class Runner:
             elsewhere=self.sharing if settings.registries.reads else None,
             locked=settings.locked,
             images=settings.images,
+            builder=settings.builder,
         )
 
     def discover(self) -> Discovery:

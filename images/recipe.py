@@ -101,8 +101,15 @@ class Recipe:
             return f"the Dockerfile {self.base.file}"
         for step in self.steps:
             if isinstance(step, Execute):
+                if step.install:
+                    return "uv pip install"
                 return f"apt-get install {' '.join(step.apt)}" if step.apt else step.commands[0]
         return ""
+
+    @property
+    def locks(self) -> bool:
+        """Whether wheels are put into layers, and so must be locked."""
+        return any(isinstance(step, Packages) for step in self.steps)
 
     @classmethod
     def of(cls, value: Any) -> "Recipe":
@@ -113,7 +120,7 @@ class Recipe:
         sources = [_source(step) for step in steps if step["step"] in _PACKAGES]
         if declared["step"] == "uv_script":
             sources.insert(0, _source(declared))
-        return cls(
+        recipe = cls(
             base=_base(declared),
             platforms=tuple(declared.get("platform", ())),
             sources=tuple(sources),
@@ -123,6 +130,13 @@ class Recipe:
             registry=value.get("registry", ""),
             name=value.get("name", ""),
         )
+        return recipe.executing() if value.get("builder") == "docker" else recipe
+
+
+def chosen(value: Any, references: Mapping[str, str], builder: str) -> Any:
+    """An image as a JSON value, with the reference in the place of a name, and with its builder where that is not the native one."""
+    found = named(value, references)
+    return {**found, "builder": builder} if isinstance(found, dict) and builder != "native" else found
 
 
 def named(value: Any, references: Mapping[str, str]) -> Any:

@@ -287,8 +287,9 @@ def test_folders_are_installed_in_a_container(shell: Shell, asked: str) -> None:
         f"import flyte\nenv = flyte.TaskEnvironment('built', image=flyte.Image.from_debian_base(){step[asked]})\n"
         "@env.task\ndef value() -> str:\n    import local\n    return local.VALUE\n"
     )
-    shell.variables |= {"FLYTE_IMAGE_BUILDER": "docker", "FLYTE_RUN_ENGINE": "docker"}
-    assert shell.json("run", "built.py", "value")["outputs"] == {"o0": "from a folder"}
+    shell.variables |= {"FLYTE_IMAGE_BUILDER": "docker"}
+    done = shell("run", "built.py", "value")
+    assert done.stdout == "from a folder\n" and "built runs in a container: it runs uv pip install" in done.stderr
     assert sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()) == sorted(PACKAGE)
     (image,) = shell.json("build", "built.py", "env")["images"]
     assert [layer["state"] for layer in image["layers"]] == ["base", "cached"]
@@ -303,6 +304,10 @@ def test_folders_are_installed_in_a_container(shell: Shell, asked: str) -> None:
     assert str(shell.project).encode() not in texts
     (folder / "local/__init__.py").write_text("VALUE = 'changed'\n")
     assert shell.json("run", "built.py", "value")["outputs"] == {"o0": "changed"}
+    shell("lock", "--check", "built.py")
+    shell("deploy", "--version", "v1", "built.py", "env")
+    del shell.variables["FLYTE_IMAGE_BUILDER"]
+    assert shell("run", "deployed-task", "built.value").stdout == "changed\n"
 
 
 def test_what_a_build_pins_is_complete(shell: Shell) -> None:
