@@ -47,8 +47,9 @@ def build_images(
             root = target.runner.project.root
             imager = Imager(root, settings, stores, listener, preparation.pins, force=force, dry=dry)
             for image, names in declared.values():
-                built = imager.build(Recipe.of(image), names, lenient=dry and not settings.locked)
-                done.append(imager.push(built, Recipe.of(image)) if push and not dry else built)
+                recipe = Recipe.of(image)
+                built = imager.build(recipe, names, lenient=dry and not settings.locked)
+                done.append(imager.push(built, recipe) if push and not dry else built)
             if not dry:
                 preparation.pins.save()
     return done

@@ -99,7 +99,7 @@ class ContainerImages:
         if any(each.state == "made" for each in built.nodes):
             self._made.append((imager, built))
         (one,) = built.images.values()
-        if not self._reads_files(recipe):
+        if not _reads_files(recipe, self._root):
             self._stores.cache.records.add_trace(self._base(image), one.record.key, self._seen(recipe, pins), _KEPT)
         client = connect()
         return ContainerImage(client, load(client, one.image.manifest, self._stores.cache.blobs, imager.fetch(one)))
@@ -107,7 +107,7 @@ class ContainerImages:
     def _base(self, image: Any) -> Key:
         """What an image is known under, together with flyte.lock and the files that it names."""
         settings = self._settings
-        options: dict[str, Value] = {"base": settings.image_base, "compression": settings.image_compression, "builder": settings.builder}
+        options: dict[str, Value] = {"base": settings.image_base, "compression": settings.image_compression}
         machine = os.uname().machine
         return key("container", 1, {"image": json.dumps(image, sort_keys=True), "machine": machine, "root": self._root, **options})
 
@@ -125,15 +125,6 @@ class ContainerImages:
         known.python(recipe)
         return known.seen
 
-    def _reads_files(self, recipe: "Recipe") -> bool:
-        """Whether files of the project go into the image: they are looked at each time."""
-        from flyte_build.images.installing import local
-        from flyte_build.images.recipe import Copy
-
-        if recipe.base.kind == "dockerfile" or any(isinstance(step, Copy) for step in recipe.steps):
-            return True
-        return self._settings.builder == "docker" and bool(local(recipe.sources, self._root))
-
 
 class _Known(Node):
     """An image that was looked up by what it is made of."""
@@ -150,3 +141,13 @@ class _Known(Node):
     def make(self, outcomes: Outcomes, resolve: Resolve) -> Made:
         """It is never made: it was found."""
         raise AssertionError("It was found")
+
+
+def _reads_files(recipe: "Recipe", root: str) -> bool:
+    """Whether files of the project at `root` go into the image: they are looked at each time."""
+    from flyte_build.images.installing import local
+    from flyte_build.images.recipe import Copy, Execute
+
+    if recipe.base.kind == "dockerfile":
+        return True
+    return any(isinstance(step, Copy) or (isinstance(step, Execute) and bool(local(step.install, root))) for step in recipe.steps)

@@ -21,7 +21,7 @@ from flyte_build.cas.registry.manifest import Manifest
 from flyte_build.cas.registry.name import RepositoryName
 from flyte_build.cas.registry.records import CREATED
 from flyte_build.cas.registry.transfer import Transfer
-from flyte_build.errors import FlyteError, ImageBuildError
+from flyte_build.errors import FlyteError, RegistryCorrupt
 from flyte_build.images import lockfile
 from flyte_build.images.config import Image
 
@@ -59,7 +59,7 @@ class ExecutedSteps:
                 kept = self._transfer.pull(found.digest, self._layout)
                 image = Image.read(kept.config.digest, self._cache.blobs)
                 if image.identity != identity:
-                    raise ImageBuildError(f"{tag} in {self._layout.name} is another image", why=f"It is {image.identity}.")
+                    raise RegistryCorrupt(f"{tag} in {self._layout.name} is another image", why=f"It is {image.identity}.")
                 return image, kept.layers[1:]
         return None
 

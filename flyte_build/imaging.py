@@ -263,8 +263,8 @@ class ImageBuilder:
             held = [outcome.place] if outcome.fetched else node.places if isinstance(node, ImageNode) else []
             self._cache.records.add_trace(outcome.record.key, outcome.record.key, {"why": outcome.why, "places": held}, 1)
         where = _seen(self._cache, outcome.record.key).get("places", [])
-        if isinstance(node, StepNode) and not where and not self._dry:
-            node.keep(outcome.record)
+        if isinstance(node, StepNode) and outcome.state == "cached" and not where and not self._dry:
+            node.keep(outcome.record)  # It was collected there, or another project has made it.
         places += where
         return Image.read(outcome.record.artifact, self._cache.blobs)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -38,6 +38,27 @@ def asking(what: str) -> Iterator[None]:
         yield
     except (DockerException, RequestException) as error:
         raise EngineUnavailable(f"Docker could not {what}", why=_innermost(error)) from None
+
+
+def remove_container(client: "APIClient", container: str) -> None:
+    """Remove a container, whether or not it runs. If that fails it is an orphan, or another command has removed it."""
+    try:
+        with asking("remove a container"):
+            client.remove_container(container, force=True)
+    except EngineUnavailable:
+        return
+
+
+def remove_orphans(client: "APIClient", label: str, is_owned: Callable[[Mapping[str, str]], bool]) -> None:
+    """Remove the containers with a label (`NAME` or `NAME=VALUE`) whose labels say that nobody owns them any more.
+
+    Raises `EngineUnavailable` if they cannot be listed.
+    """
+    with asking("list containers"):
+        found = client.containers(all=True, filters={"label": label})
+    for each in found:
+        if not is_owned(each["Labels"]):
+            remove_container(client, each["Id"])
 
 
 def _innermost(error: BaseException) -> str:

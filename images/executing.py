@@ -13,7 +13,7 @@ import tarfile
 import tempfile
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from socket import gethostname
 from typing import IO, TYPE_CHECKING, Any
 
@@ -29,7 +29,7 @@ from flyte_build.errors import EngineUnavailable, ImageBuildError
 from . import installing
 from .config import CONFIG, Added, Image
 from .context import Contexts, left_out
-from .docker import asking, connect
+from .docker import asking, connect, remove_orphans
 from .loading import Fetch, load, pieces
 from .recipe import Execute
 from .uv import indexes
@@ -86,7 +86,7 @@ class Executor:
     def execute(self, base: Image, step: Execute, env: Mapping[str, str], workdir: str, fetch: Fetch) -> Image:
         """The image that a step makes of another, as root. Raises `ImageBuildError` if it fails."""
         client = self._reach(describe(step))
-        _remove_orphans(client)
+        remove_orphans(client, _LABEL, _is_built)
         on = load(client, base.manifest, self._blobs, fetch)
         certificates = ""
         if step.install:
@@ -165,35 +165,32 @@ class Executor:
 @contextmanager
 def _container(client: "APIClient", image: str, script: str, env: Mapping[str, str], workdir: str, lease: Lease) -> Iterator[str]:
     """A container, and its removal. While the lease is held, which is released then, it is no orphan."""
-    with asking("make a container for a build step"):
-        container = client.create_container_from_config(
-            {
-                "Image": image,
-                "Entrypoint": ["/bin/sh", "-e", "-c", script],
-                "Cmd": [],
-                "User": "0",
-                "Env": [f"{name}={text}" for name, text in env.items()],
-                **({"WorkingDir": workdir} if workdir else {}),
-                "Labels": {_LABEL: f"{gethostname()}:{lease.path}"},
-            }
-        )["Id"]
     try:
-        yield container
+        with asking("make a container for a build step"):
+            container = client.create_container_from_config(
+                {
+                    "Image": image,
+                    "Entrypoint": ["/bin/sh", "-e", "-c", script],
+                    "Cmd": [],
+                    "User": "0",
+                    "Env": [f"{name}={text}" for name, text in env.items()],
+                    **({"WorkingDir": workdir} if workdir else {}),
+                    "Labels": {_LABEL: f"{gethostname()}:{lease.path}"},
+                }
+            )["Id"]
+        try:
+            yield container
+        finally:
+            with asking("remove the container of a build step"):
+                client.remove_container(container, force=True)
     finally:
-        with asking("remove the container of a build step"):
-            client.remove_container(container, force=True)
         lease.release()
 
 
-def _remove_orphans(client: "APIClient") -> None:
-    """Remove the containers of build steps whose command was killed before it could: its lease is held no more."""
-    with asking("list containers"):
-        found = client.containers(all=True, filters={"label": _LABEL})
-    for each in found:
-        host, _, lease = each["Labels"][_LABEL].partition(":")
-        if host == gethostname() and not is_held(lease):
-            with suppress(EngineUnavailable), asking("remove a container"):  # Another command may be faster.
-                client.remove_container(each["Id"], force=True)
+def _is_built(labels: Mapping[str, str]) -> bool:
+    """Whether the command that builds in a container of these labels lives, or is another machine's."""
+    host, _, lease = labels[_LABEL].partition(":")
+    return host != gethostname() or is_held(lease)
 
 
 def _member(archive: tarfile.TarFile, name: str) -> IO[bytes]:

@@ -5,10 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from flyte_build.cas.digest import Digest
-from flyte_build.cas.registry.name import RepositoryName, check_tag, is_host
+from flyte_build.cas.registry.name import HUB, HUB_NAMES, RepositoryName, check_tag, is_host
 from flyte_build.errors import ReferenceInvalid, StoreError
-
-_HUB = "registry-1.docker.io"  # What `docker.io` stands for, and names without a host.
 
 
 @dataclass(frozen=True)
@@ -42,6 +40,8 @@ def _full(name: str) -> str:
     if name.startswith("oci:") or "://" in name:
         return name
     first, slash, rest = name.partition("/")
-    if slash and is_host(first):
-        return f"{_HUB}/{rest if '/' in rest else 'library/' + rest}" if first in ("docker.io", "index.docker.io") else name
-    return f"{_HUB}/{name if slash else 'library/' + name}"
+    if not (slash and is_host(first)):
+        rest = name
+    elif first not in HUB_NAMES:
+        return name
+    return f"{HUB}/{rest if '/' in rest else 'library/' + rest}"

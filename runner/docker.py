@@ -18,6 +18,7 @@ from threading import Thread
 from typing import TYPE_CHECKING, Any
 
 from flyte_build.errors import EngineUnavailable
+from flyte_build.images import docker
 from flyte_build.images.docker import asking
 from flyte_build.secrets import Secrets
 
@@ -181,7 +182,7 @@ class DockerEngine:
     def _forget(self, container: "_Container") -> None:
         container.close()
         del self._containers[container.action.id, container.action.attempt]
-        thread = Thread(target=_remove, args=(self._client, container.id), daemon=True)
+        thread = Thread(target=docker.remove_container, args=(self._client, container.id), daemon=True)
         thread.start()
         self._removing.append(thread)
 
@@ -239,18 +240,6 @@ def _advise(action: Action, result: dict[str, Any]) -> None:
         write_result(action.folder, {**result, "error": {**result["error"], "hint": advice}})
 
 
-def _remove(client: "APIClient", container: str) -> None:
-    try:
-        with asking("remove a container"):
-            client.remove_container(container, force=True)
-    except EngineUnavailable:  # An orphan then, which a later command removes.
-        return
-
-
 def remove_orphans(client: "APIClient", store: str, is_going: Callable[[str], bool]) -> None:
     """Remove the containers of a store's runs that have ended: their command was killed before it could."""
-    with asking("list containers"):
-        found = client.containers(all=True, filters={"label": f"{LABEL}={store}"})
-    for each in found:
-        if not is_going(each["Labels"].get(RUN_LABEL, "")):
-            _remove(client, each["Id"])
+    docker.remove_orphans(client, f"{LABEL}={store}", lambda labels: is_going(labels.get(RUN_LABEL, "")))

@@ -12,7 +12,10 @@ _PATH = re.compile(r"[a-z0-9]+(?:(?:[._]|__|-+)[a-z0-9]+)*(?:/[a-z0-9]+(?:(?:[._
 _HOST = re.compile(r"(?:\[[0-9a-fA-F:]+\]|[A-Za-z0-9](?:[A-Za-z0-9.-]*[A-Za-z0-9])?)(?::[0-9]{1,5})?\Z")
 _TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}\Z")
 _LOOPBACK = re.compile(r"(?:localhost|127(?:\.[0-9]{1,3}){3}|\[::1\])(?::[0-9]+)?\Z")
-_HUB = ("docker.io", "index.docker.io")  # Names of Docker Hub, whose registry has another one.
+HUB = "registry-1.docker.io"
+"""The registry of Docker Hub."""
+HUB_NAMES = ("docker.io", "index.docker.io")
+"""What docker calls it."""
 _HINT = 'For example: "registry.example.com/team/cache", "localhost:5000/cache", or "oci:/srv/cache" for a folder.'
 
 
@@ -82,7 +85,7 @@ def _split(text: str) -> tuple[str, str, str]:
         )
     if (separator and scheme not in ("http", "https")) or not _is_address(host) or not (is_host(host) or separator):
         raise ReferenceInvalid(f"{_shown(text)} names no registry", why="It begins with no host.", hint=_HINT)
-    return scheme, "registry-1.docker.io" if host in _HUB else host, path
+    return scheme, HUB if host in HUB_NAMES else host, path
 
 
 def _shown(text: str) -> str:
