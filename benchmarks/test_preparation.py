@@ -36,7 +36,7 @@ def walk(root: str) -> int:
 
 def prepare(root: Path, home: Path) -> Preparation:
     """Discovery, tree and bundle, in this process."""
-    preparation = Preparation(Project(str(root), "hello.py"), "all", Cache(str(home / "cache"), Counters(), print), Counters())
+    preparation = Preparation(Project.of(str(root), "hello.py"), "all", Cache(str(home / "cache"), Counters(), print), Counters())
     preparation.discover()
     preparation.resolve()
     return preparation

@@ -14,11 +14,15 @@ from .snapshot import File, Folder
 
 
 class Draft:
-    """What is known so far of one folder (its path relative to the root); `take` adds what is in the tree."""
+    """What is known so far of one folder (its path relative to the root); `take` adds what is in the tree.
+
+    `seen` has the states in which files and links were met.
+    """
 
     def __init__(self, path: str, names: States) -> None:
         self.path, self._names = path, names
         self.states: States = {}
+        self.seen: States = {}
         self.files: dict[bytes, File] = {}
         self.unread: list[Unread] = []
         self.below: list[str] = []
@@ -57,7 +61,8 @@ class Draft:
             elif "/" in name or name in self.excluded:
                 look.append(name)
         files = dict(sorted(self.files.items()))
-        return Folder(pack(look), tuple(self.below), len(files), self.size, marshal.dumps(files, 2), self.excluded, self.secrets)
+        links = tuple(os.fsdecode(name) for name, file in files.items() if file[0] == "l")
+        return Folder(pack(look), tuple(self.below), len(files), self.size, marshal.dumps(files, 2), self.excluded, self.secrets, links)
 
 
 class Unread(NamedTuple):

@@ -46,6 +46,7 @@ htmlcov/
 .vscode/
 .flyte/
 flyte.lock
+/.flyte-roots/
 .DS_Store
 *.sw[op]
 *~

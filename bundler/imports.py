@@ -1,76 +1,106 @@
-"""Static analysis of imports: the modules below the root that a file may import later, in a function or for types alone."""
+"""Static analysis of imports: the modules that a file may import later, in a function or for types alone."""
 
 from __future__ import annotations
 
 import ast
 import os
-from collections.abc import Callable, Iterator, Sequence
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from importlib.machinery import ModuleSpec, PathFinder
 
-_OURS = ("flyte", "flyte_build")  # These come with the worker, not with the bundle.
+LookUp = Callable[[str, str], None]
 
 
-def reachable(root: str, roots: Sequence[str], start: Sequence[str], look_up: Callable[[str, str], None]) -> set[str]:
-    """The files (relative to `root`) that `start`'s modules import, at any depth of nesting, and what these import.
+class Imports:
+    """Finds modules as `import` would, without importing any.
 
-    `roots` are the folders (relative, "" is the root itself) where modules are looked for; each look-up of a name in a
-    folder is told to `look_up` (an absolute folder, a name), so that a file that appears there later is noticed.
+    Each look-up of a name in a folder is told to `look_up` (the folder, the name), so that a file that appears there later is noticed;
+    `is_own` says whether a file is the user's: only these are followed.
     """
-    found: set[str] = set()
-    waiting = [path for path in start if path.endswith(".py")]
-    seen = set(waiting)
-    while waiting:
-        path = waiting.pop()
-        for name in _imported(root, roots, path):
-            if name.partition(".")[0] in _OURS:
+
+    def __init__(self, look_up: LookUp, is_own: Callable[[str], bool], is_ours: Callable[[str], bool]) -> None:
+        self._look_up, self._is_own, self._is_ours = look_up, is_own, is_ours
+        self._specs: dict[str, ModuleSpec | None] = {}
+
+    def reachable(self, start: Iterable[tuple[str, str]]) -> dict[str, str]:
+        """Return the names of the modules, by their files, that these modules (name, file) import in any place, and what these import."""
+        waiting = [(name, file) for name, file in start if file.endswith(".py")]
+        seen = {file for _, file in waiting}
+        found: dict[str, str] = {}
+        while waiting:
+            name, file = waiting.pop()
+            for wanted in _imported(name, file):
+                for each, origin in self._own(wanted):
+                    found[origin] = each
+                    if origin not in seen and origin.endswith(".py"):
+                        seen.add(origin)
+                        waiting.append((each, origin))
+        return found
+
+    def _own(self, name: str) -> Iterator[tuple[str, str]]:
+        """The user's files that importing a module by this name would load: those of its packages, and its own."""
+        if self._is_ours(name):
+            return
+        parts = name.split(".")
+        for length in range(1, len(parts) + 1):
+            each = ".".join(parts[:length])
+            spec = self._spec(each)
+            if spec is None:
+                return
+            if spec.has_location and spec.origin:
+                if not self._is_own(spec.origin):
+                    return
+                yield each, spec.origin
+
+    def _spec(self, name: str) -> ModuleSpec | None:
+        if name not in self._specs:
+            self._specs[name] = self._find(name)
+        return self._specs[name]
+
+    def _find(self, name: str) -> ModuleSpec | None:
+        above, _, own = name.rpartition(".")
+        path = None
+        if above:
+            package = sys.modules.get(above)
+            spec = self._specs[above]
+            places = getattr(package, "__path__", None) or (spec.submodule_search_locations if spec else None)
+            if places is None:
+                return None
+            path = list(places)
+        for folder in sys.path if path is None else path:
+            self._look_up(folder, own)
+        if above:
+            return PathFinder.find_spec(name, path)
+        for finder in sys.meta_path:
+            try:
+                spec = finder.find_spec(name, None)
+            except Exception:  # Somebody else's finder.
                 continue
-            for file in _files(root, roots, name, look_up):
-                found.add(file)
-                if file not in seen:
-                    seen.add(file)
-                    waiting.append(file)
-    return found
+            if spec is not None:
+                return spec
+        return None
 
 
-def _imported(root: str, roots: Sequence[str], path: str) -> Iterator[str]:
+def _imported(name: str, file: str) -> Iterator[str]:
     try:
-        with open(f"{root}/{path}", "rb") as file:
-            tree = ast.parse(file.read())
+        with open(file, "rb") as source:
+            tree = ast.parse(source.read())
     except (OSError, SyntaxError, ValueError, RecursionError):
         return  # Whoever imports it is told.
+    package = name if os.path.basename(file) == "__init__.py" else name.rpartition(".")[0]
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
-            for base in [node.module or ""] if not node.level else _absolute(roots, path, node.level, node.module):
-                if base:
-                    yield base
-                yield from (f"{base}.{alias.name}".lstrip(".") for alias in node.names if alias.name != "*")
+            base = _absolute(package, node.level, node.module or "") if node.level else node.module
+            if base:
+                yield base
+                yield from (f"{base}.{alias.name}" for alias in node.names if alias.name != "*")
 
 
-def _absolute(roots: Sequence[str], path: str, level: int, module: str | None) -> Iterator[str]:
-    for folder in roots:
-        prefix = folder + "/" if folder else ""
-        if path.startswith(prefix):
-            parts = path[len(prefix) :].split("/")[:-level]
-            if level < len(path[len(prefix) :].split("/")) + 1 and parts:
-                yield ".".join(parts + ([module] if module else []))
-
-
-def _files(root: str, roots: Sequence[str], name: str, look_up: Callable[[str, str], None]) -> list[str]:
-    for folder in roots:
-        files: list[str] = []
-        here = folder
-        parts = name.split(".")
-        for at, part in enumerate(parts):
-            look_up(f"{root}/{here}" if here else root, part)
-            base = f"{here}/{part}" if here else part
-            if os.path.isfile(f"{root}/{base}.py"):
-                return [*files, f"{base}.py"] if at == len(parts) - 1 else files
-            if not os.path.isdir(f"{root}/{base}"):
-                break
-            if os.path.isfile(f"{root}/{base}/__init__.py"):
-                files.append(f"{base}/__init__.py")
-            here = base
-        if files:
-            return files
-    return []
+def _absolute(package: str, level: int, module: str) -> str:
+    """The absolute name of what a relative import names in a package, or "" where that is above all packages."""
+    parts = package.split(".") if package else []
+    if level > len(parts):
+        return ""
+    return ".".join([*parts[: len(parts) - level + 1], *([module] if module else [])])

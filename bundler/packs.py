@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import os
 from bisect import bisect_left
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import accumulate
 from typing import NamedTuple
 
@@ -69,10 +69,10 @@ class _Trie(NamedTuple):
 
 
 class Packer:
-    """Writes packs of the files below `root`; what was read already comes from `contents`."""
+    """Writes packs; `absolute` gives the place on disk of a path in the tree, and what was read already comes from `contents`."""
 
-    def __init__(self, root: str, contents: Contents, counters: Counters) -> None:
-        self._root, self._contents, self._counters = root, contents, counters
+    def __init__(self, absolute: Callable[[str], str], contents: Contents, counters: Counters) -> None:
+        self._absolute, self._contents, self._counters = absolute, contents, counters
 
     def pack(self, entries: Sequence[Entry], batch: Batch) -> Layer:
         """Write one pack as a layer.
@@ -95,7 +95,7 @@ class Packer:
         if data is not None:
             yield data
             return
-        path = f"{self._root}/{entry.name}"
+        path = self._absolute(entry.name)
         if entry.size > _CHUNK:
             yield from self._stream(entry, path)
             return

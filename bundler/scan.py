@@ -10,7 +10,7 @@ import marshal
 import os
 import stat
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from flyte_build.cas.blobs import Blobs
@@ -33,8 +33,9 @@ _VENV_RULE = "built in: a virtual environment (it holds pyvenv.cfg)"
 
 
 class Scanner:
-    """Scans below one root; a path in `allowed` (relative) may hold a secret.
+    """Scans below one root; a path in `allowed` may hold a secret.
 
+    What is found lies in the tree below `place`, and is called in messages and in `allowed` by its relative path after `shown`.
     A large tree of which nothing is remembered is read by two processes, and packed into `blobs` meanwhile, if there are any.
     """
 
@@ -48,11 +49,15 @@ class Scanner:
         budget: "Budget | None" = None,
         allowed: frozenset[str] = frozenset(),
         progress: Progress = lambda done, total: None,
+        contents: Contents | None = None,
+        place: str = "",
+        shown: str = "",
     ) -> None:
         self._root, self._index, self._counters, self._blobs = root, index, counters, blobs
         self._budget, self._allowed, self._progress = budget, allowed, progress
         self._rules: dict[str, Rules] = {}
-        self._contents = Contents()
+        self._contents = contents or Contents()
+        self._place, self._shown = place, shown
 
     def scan_all(self) -> Scan:
         """Everything below the root but what the ignore rules keep out.
@@ -61,8 +66,8 @@ class Scanner:
         """
         from .budget import Budget, Meter
 
-        scope = f"tree:{self._root}"
-        before = {folder: Folder(*known) for folder, known in self._index.load(scope).items()}
+        scope, started = f"tree:{self._root}", time.time_ns()
+        before = {folder: Folder(*known) for folder, known in self._index.load(scope).items() if len(known) == len(Folder._fields)}
         folders: dict[str, Folder | Draft] = {}
         self._rules = {}
         meter = Meter(self._budget or Budget())
@@ -75,7 +80,7 @@ class Scanner:
             except FileNotFoundError:
                 continue
             except OSError as error:
-                raise _unreadable(folder, error) from error
+                raise _unreadable(self._shown + folder, error) from error
             now: Folder | Draft
             if old and valid and pack(listing) == old.look:
                 now = old
@@ -87,29 +92,34 @@ class Scanner:
         self._counters.add(files_stated=sum([now.taken for now in folders.values()]))
         drafts = [now for now in folders.values() if isinstance(now, Draft)]
         self._read(drafts, all_new=not before)
-        found = {folder: now.folder() if isinstance(now, Draft) else now for folder, now in folders.items()}
-        changed = {draft.path: tuple(found[draft.path]) for draft in drafts if found[draft.path] != before.get(draft.path)}
+        found = {folder: self._with_links(folder, now.folder() if isinstance(now, Draft) else now) for folder, now in folders.items()}
+        changed = {folder: tuple(now) for folder, now in found.items() if now != before.get(folder)}
         self._index.save(scope, changed, before.keys() - found.keys())
         self._refuse_secrets(found)
-        return Scan(found, before, self._contents)
+        return self._scan(found, before, self._is_recent(drafts, started))
 
-    def scan_files(self, paths: Iterable[str]) -> Scan:
-        """Just the files of these relative paths, and the links that lead to them; paths that are gone are left out."""
+    def scan_files(self, paths: Iterable[str], besides: Sequence[Scan] = ()) -> Scan:
+        """Just the files of these relative paths, and the links that lead to them; without those that are gone, or in other scans."""
         from . import links
 
-        scope = f"files:{self._root}"
+        scope, started = f"files:{self._root}", time.time_ns()
         remembered: dict[str, tuple[Row, File, str]] = self._index.load(scope)
         now, before = _Drafts(), _Drafts()
         for path in sorted({part for wanted in paths for part in links.resolve(self._root, wanted)}):
+            if any(scan.holds(path) for scan in besides):
+                continue
             try:
                 state = row(os.lstat(f"{self._root}/{path}"))
             except FileNotFoundError:
                 continue
+            if stat.S_ISDIR(state[0]):  # A link leads there: what is in it has names of its own.
+                continue
             draft, name = now.at(path)
+            draft.seen[name] = state
             old = remembered.get(path)
             if old:
                 before.at(path)[0].take(name, *old)
-            if old and old[0] == state:
+            if old and old[0] == state and not stat.S_ISLNK(state[0]):
                 draft.take(name, *old)
             else:
                 self._take(draft, name, state, time.time_ns())
@@ -119,7 +129,35 @@ class Scanner:
         self._index.save(scope, {path: each for path, each in known if each != remembered.get(path)})
         found = now.folders()
         self._refuse_secrets(found)
-        return Scan(found, before.folders(), self._contents)
+        return self._scan(found, before.folders(), self._is_recent(now.drafts.values(), started))
+
+    def _scan(self, found: dict[str, Folder], before: dict[str, Folder], is_recent: bool) -> Scan:
+        return Scan(found, before, self._contents, is_recent=is_recent, place=self._place, shown=self._shown)
+
+    def _with_links(self, folder: str, now: Folder) -> Folder:
+        """A folder with the texts of its links as they are by now: another link on their way may have changed."""
+        if not now.links:
+            return now
+        from . import links
+
+        files = now.unpacked()
+        for name in now.links:
+            target = links.target(self._root, folder + name, self._shown)
+            files[os.fsencode(name)] = ("l", len(target), target)
+        packed = marshal.dumps(files, 2)
+        return now if packed == now.files else now._replace(files=packed, size=sum([file[1] for file in files.values()]))
+
+    def _is_recent(self, drafts: Iterable[Draft], started: int) -> bool:
+        """Whether anything that was looked at may have been changed since then (ns): then what was looked at before may be older."""
+        for draft in drafts:
+            states = [state for state in draft.seen.values() if state]
+            try:
+                states.append(row(os.stat(f"{self._root}/{draft.path}")))
+            except FileNotFoundError:
+                return True
+            if any(not trusted(state, started) for state in states):
+                return True
+        return False
 
     def remembered(self, *scans: Scan) -> Digest | None:
         """The digest of the tree that these scans make, if it was told when they had found exactly the same."""
@@ -162,8 +200,9 @@ class Scanner:
                     state = state or row(os.lstat(f"{self._root}/{folder}{name}"))
                 except FileNotFoundError:
                     continue
+                draft.seen[name] = state
                 file = files.get(os.fsencode(name)) if before.get(tag) == state else None
-                if file and (valid or file[0] != "l"):
+                if file and file[0] != "l":
                     draft.take(name, state, file, old.secrets.get(name, "") if old else "")
                 else:
                     self._take(draft, name, state, began)
@@ -176,10 +215,10 @@ class Scanner:
         elif stat.S_ISLNK(state[0]):
             from . import links
 
-            target = links.target(self._root, draft.path + name)
+            target = links.target(self._root, draft.path + name, self._shown)
             draft.take(name, trusted(state, began), ("l", len(target), target))
         else:
-            raise _special(draft.path + name)
+            raise _special(self._shown + draft.path + name)
 
     def _rules_of(self, folder: str) -> "Rules":
         if folder not in self._rules:
@@ -217,9 +256,9 @@ class Scanner:
             except FileNotFoundError:
                 continue
             except OSError as error:
-                raise _unreadable(path, error) from error
+                raise _unreadable(self._shown + path, error) from error
             if found.data is not None:
-                self._contents.keep(path, found.data)
+                self._contents.keep(self._place + path, found.data)
             mode, size = found.state[:2]
             file = ("x" if mode & 0o100 else "f", size, found.digest.hex.encode())
             each.draft.take(each.name, found.trusted, file, secrets.by_name(path) or watch.found)
@@ -227,7 +266,7 @@ class Scanner:
             draft.unread.clear()
 
     def _refuse_secrets(self, folders: dict[str, Folder]) -> None:
-        found = [(folder + name, why) for folder, known in folders.items() for name, why in known.secrets.items()]
+        found = [(self._shown + folder + name, why) for folder, known in folders.items() for name, why in known.secrets.items()]
         if found:
             from . import secrets
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import marshal
 import os
+from collections.abc import Iterable, Iterator
 from functools import cached_property
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -25,6 +26,7 @@ class Folder(NamedTuple):
     `look` is what a look at the folder gave, and `files` what is in the tree, both packed: a folder that looks the same is
     taken as it is, and not unpacked. `below` are the folders (relative to the root, ending in "/") that the scan goes on
     with; `taken` and `size` sum up the files. `excluded` says by which rule a name stays out (a folder's ends in "/").
+    `links` names the links, whose text is asked for anew each time.
     """
 
     look: bytes
@@ -34,6 +36,7 @@ class Folder(NamedTuple):
     files: bytes
     excluded: dict[str, str]
     secrets: dict[str, str]
+    links: tuple[str, ...] = ()
 
     def unpacked(self) -> dict[bytes, File]:
         """The files and links of the folder, by name."""
@@ -66,10 +69,24 @@ class Contents:
 
 
 class Scan:
-    """What was found, and what is remembered of the time before: folders by relative path ("" or ending in "/")."""
+    """What was found, and what is remembered of the time before: folders by relative path ("" or ending in "/").
 
-    def __init__(self, folders: dict[str, Folder], before: dict[str, Folder], contents: Contents) -> None:
-        self.folders, self.before, self.contents = folders, before, contents
+    In the tree they lie below `place`, in messages they are called by the path `shown` ("", or ending in "/").
+    `is_recent` says that some of it may have been changed since the scan began.
+    """
+
+    def __init__(
+        self,
+        folders: dict[str, Folder],
+        before: dict[str, Folder],
+        contents: Contents,
+        *,
+        is_recent: bool = False,
+        place: str = "",
+        shown: str = "",
+    ) -> None:
+        self.folders, self.before, self.contents, self.is_recent = folders, before, contents, is_recent
+        self._place, self._shown = place, shown
 
     @property
     def unchanged(self) -> bool:
@@ -78,19 +95,36 @@ class Scan:
 
     @cached_property
     def state(self) -> bytes:
-        """A fingerprint of the files that were found."""
-        return _state(self.folders)
+        """A fingerprint of the files that were found, and of where they are in the tree."""
+        return _state(self.folders, self._place)
 
     @cached_property
     def state_before(self) -> bytes:
         """The fingerprint of the files that are remembered."""
-        return _state(self.before)
+        return _state(self.before, self._place)
 
     def holds(self, path: str) -> bool:
-        """Whether a file or link of this path is among what was found."""
-        head, slash, name = path.rpartition("/")
+        """Whether a file or link of this path in the tree is among what was found."""
+        if not path.startswith(self._place):
+            return False
+        head, slash, name = path.removeprefix(self._place).rpartition("/")
         known = self.folders.get(head + slash)
         return known is not None and os.fsencode(name) in known.unpacked()
+
+    def contents_of(self, paths: Iterable[str]) -> Iterator[tuple[str, str]]:
+        """Give the sha256 (hex) of those of some paths in the tree that are files among what was found."""
+        unpacked: dict[str, dict[bytes, File]] = {}
+        for path in paths:
+            if not path.startswith(self._place):
+                continue
+            head, slash, name = path.removeprefix(self._place).rpartition("/")
+            folder = head + slash
+            if folder not in unpacked:
+                known = self.folders.get(folder)
+                unpacked[folder] = known.unpacked() if known else {}
+            file = unpacked[folder].get(os.fsencode(name))
+            if file and file[0] != "l":
+                yield path, file[2].decode()
 
     def difference(self) -> dict[str, list[str]]:
         """The paths that were `added`, `removed` and `changed` since the scan that is remembered."""
@@ -100,9 +134,10 @@ class Scan:
             if packed and packed_before and packed.files == packed_before.files:
                 continue
             now, old = packed.unpacked() if packed else {}, packed_before.unpacked() if packed_before else {}
-            found["added"] += [folder + os.fsdecode(name) for name in now.keys() - old.keys()]
-            found["removed"] += [folder + os.fsdecode(name) for name in old.keys() - now.keys()]
-            found["changed"] += [folder + os.fsdecode(name) for name in now.keys() & old.keys() if now[name] != old[name]]
+            above = self._shown + folder
+            found["added"] += [above + os.fsdecode(name) for name in now.keys() - old.keys()]
+            found["removed"] += [above + os.fsdecode(name) for name in old.keys() - now.keys()]
+            found["changed"] += [above + os.fsdecode(name) for name in now.keys() & old.keys() if now[name] != old[name]]
         return found
 
     def entries(self) -> "list[Entry]":
@@ -111,7 +146,7 @@ class Scan:
 
         entries = []
         for folder in sorted(self.folders):
-            above = os.fsencode(folder)
+            above = os.fsencode(self._place + folder)
             entries += [Entry(above + name, *file) for name, file in self.folders[folder].unpacked().items()]
         return entries
 
@@ -120,5 +155,6 @@ class Scan:
         return sorted((folder + name, rule) for folder, known in self.folders.items() for name, rule in known.excluded.items())
 
 
-def _state(folders: dict[str, Folder]) -> bytes:
-    return fingerprint(b"".join([part for folder in sorted(folders) for part in (os.fsencode(folder), b"\0", folders[folder].files)]))
+def _state(folders: dict[str, Folder], place: str) -> bytes:
+    parts = [part for folder in sorted(folders) for part in (os.fsencode(folder), b"\0", folders[folder].files)]
+    return fingerprint(b"".join([os.fsencode(place), b"\0", *parts]))

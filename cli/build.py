@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from flyte_build.attempts import Settings
+from flyte_build.config import Configuration
 from flyte_build.errors import UsageError
 from flyte_build.housekeeping import start_if_due
-from flyte_build.project import locate
+from flyte_build.project import locate, root_of
 from flyte_build.running import Runner, handle_termination
 from flyte_build.stores import Stores
 from flyte_build.targets import Target, choose, once_each
@@ -19,7 +20,7 @@ from flyte_build.taskfiles import task_files
 from flyte_build.texts import rounded_size
 
 from .console import Console, node_json
-from .options import of_a_registry, with_registries
+from .options import of_a_registry, settings_of_each, with_registries
 
 if TYPE_CHECKING:
     from flyte_build.building import EnvironmentImage
@@ -36,7 +37,7 @@ if TYPE_CHECKING:
 @click.option("--force", is_flag=True, help="Make all layers anew, although they are there.")
 @click.option("--locked", is_flag=True, help="Resolve nothing: fail (exit code 3) if flyte.lock does not pin all.")
 @of_a_registry
-@click.option("--root-dir", type=click.Path(), help="The project's root; the current folder if none is given.")
+@click.option("--root-dir", type=click.Path(), help="The project's root (default: the nearest marked folder at or above FILE).")
 @click.option("--all", "everything", is_flag=True, help="Build for all environments of FILE.")
 @click.option("-r", "--recursive", is_flag=True, help="Build for all environments of all Python files below the folder FILE.")
 @click.argument("file", metavar="FILE", type=click.Path())
@@ -70,11 +71,14 @@ def build(
     files = task_files(os.path.realpath(file)) if recursive else [file]
     projects = [locate(each, root_dir) for each in files]
     stores = Stores(console)
-    config = with_registries(console.configuration(projects[0].root if projects else os.path.realpath(file)), **registries)
-    settings = Settings.configured(config, version="-", locked=locked or None, builder=builder)
+
+    def settings(config: Configuration) -> Settings:
+        return Settings.configured(with_registries(config, **registries), version="-", locked=locked or None, builder=builder)
+
+    config = console.configuration(root_of(file))
     handle_termination()
     click.get_current_context().call_on_close(lambda: start_if_due(stores, config))
-    runners = [Runner(project, settings, stores, console, dry=explain) for project in projects]
+    runners = [Runner(project, own, stores, console, dry=explain) for project, own in settings_of_each(console, projects, settings)]
     targets: list[Target] = once_each(choose(runner, env_variable, everything or recursive, for_images=True) for runner in runners)
     built = build_images(targets, stores, console, push=push, force=force, dry=explain)
     if console.json:

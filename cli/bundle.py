@@ -53,6 +53,7 @@ def ls(console: Console, copy_style: CopyStyle | None, root_dir: str | None, why
     files = listing["files"]
     for entry in files:
         mark = " (executable)" if entry["executable"] else ""
+        mark += f"  (from {entry['from']})" if "from" in entry else ""
         console.print(f"{entry['size']:>12,}  {printable(entry['path'])}{mark}")
     for entry in listing["excluded"]:
         console.print(f"{'excluded':>12}  {printable(entry['path'])}  ({printable(entry['rule'])})")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +12,7 @@ from flyte_build.config import Configuration, settings
 from flyte_build.config.registries import Registries
 from flyte_build.config.settings import CopyStyle
 from flyte_build.errors import NotFound, UsageError
-from flyte_build.project import locate
+from flyte_build.project import locate, root_here
 from flyte_build.running import Runner
 from flyte_build.sharing import Sharing
 from flyte_build.stores import Stores
@@ -150,7 +149,7 @@ def rm(console: Console, /, remote: bool, key: str, **registries: Any) -> None:
 
 def _sharing(console: Console, stores: Stores, registries: Mapping[str, Any]) -> Sharing:
     """The repositories that are configured for the current folder, and what options say."""
-    config = with_registries(console.configuration(os.path.realpath(os.getcwd())), **registries)
+    config = with_registries(console.configuration(root_here()), **registries)
     chosen = Registries.configured(config)
     return Sharing(chosen, stores.cache, stores.counters, config[settings.PROJECT], console.said, console.transferred)
 
@@ -181,7 +180,7 @@ def gc(
     """
     from flyte_build.housekeeping import collect, note, space
 
-    config = console.configuration(os.path.realpath(os.getcwd()))
+    config = console.configuration(root_here())
     config = config.override({settings.KEEP: keep, settings.MAX_SIZE: max_size, settings.MIN_FREE: min_free})
     if remote and (max_size or min_free):
         raise UsageError("--max-size and --min-free are about this machine, not about a repository", hint="Use --keep with --remote.")

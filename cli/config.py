@@ -12,6 +12,7 @@ from click.shell_completion import CompletionItem
 from flyte_build.config import Configuration, Places, places_of
 from flyte_build.config.settings import BY_KEY, SETTINGS, Setting, find_setting
 from flyte_build.errors import UsageError
+from flyte_build.project import root_here
 
 from .console import Console
 
@@ -58,7 +59,7 @@ def get(console: Console, key: str) -> None:
 
 @config.command("set")
 @click.option("--user", "place", flag_value="user", default="user", help="In the user's file (the default).")
-@click.option("--project", "place", flag_value="project", help="In the project's file, in the current folder.")
+@click.option("--project", "place", flag_value="project", help="In the project's file, at its root.")
 @click.argument("key", shell_complete=_keys)
 @click.argument("value", shell_complete=_values)
 @click.pass_obj
@@ -109,7 +110,7 @@ def writable_file(place: str) -> str:
 
 
 def _here() -> str:
-    return os.path.realpath(os.getcwd())
+    return root_here()
 
 
 def _is_given(setting: Setting[Any], held: Configuration) -> bool:

@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from flyte_build.attempts import Settings
+from flyte_build.config import Configuration
 from flyte_build.config.registries import Registries
 from flyte_build.deployed import Deployments
 from flyte_build.deployment import Deployer, Deployment
 from flyte_build.deployments.naming import check_version
 from flyte_build.errors import ModuleLoadError, UsageError
 from flyte_build.housekeeping import start_if_due
-from flyte_build.project import locate
+from flyte_build.project import locate, root_of
 from flyte_build.running import Runner, handle_termination
 from flyte_build.stores import Stores
 from flyte_build.targets import Target, choose, once_each
@@ -24,7 +25,7 @@ from flyte_build.taskfiles import task_files
 from flyte_build.texts import listed, printable
 
 from .console import Console
-from .options import of_a_bundle, of_a_deployment, of_pins, pinned, with_registries
+from .options import of_a_bundle, of_a_deployment, of_pins, pinned, settings_of_each, with_registries
 
 if TYPE_CHECKING:
     from flyte_build.graph import Outcome
@@ -68,20 +69,24 @@ def deploy(
     stores = Stores(console)
     files = task_files(os.path.realpath(file)) if recursive else [file]
     projects = [locate(each, root_dir) for each in files]
-    root = projects[0].root if projects else os.path.realpath(file)
+    root = projects[0].root if len({each.root for each in projects}) == 1 else root_of(file)
     given = {name: options.pop(name) for name in ("registry", "cache_read", "cache_write")}
     config = with_registries(console.configuration(root), **given)
     if options["version"] is not None:
         check_version(options["version"])
-    options.update(pinned(config, options.pop("image"), options.pop("locked")))
-    settings = Settings.configured(config, **options)
+    image, locked = options.pop("image"), options.pop("locked")
+
+    def settings_in(config: Configuration) -> Settings:
+        return Settings.configured(with_registries(config, **given), **options, **pinned(config, image, locked))
+
+    settings = settings_in(config)
     deployments = Deployments(settings, stores, console)
     handle_termination()
     click.get_current_context().call_on_close(lambda: start_if_due(stores, config))
 
     def targets() -> Iterator[Target]:
-        for project in projects:
-            own = replace(settings, registries=Registries()) if dry_run else settings  # So that nobody is asked.
+        for project, own in settings_of_each(console, projects, settings_in):
+            own = replace(own, registries=Registries()) if dry_run else own  # So that nobody is asked.
             runner = Runner(project, own, stores, OfFile(console, project.file) if recursive else console, dry=dry_run)
             try:
                 yield choose(runner, env_variable, everything or recursive)

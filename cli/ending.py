@@ -23,6 +23,7 @@ def run_and_report(console: Console, runner: Runner, variable: str, inputs: Mapp
         runner.finish()
     outcomes = runner.outcomes
     if explain:
+        console.note(f"  root {runner.project.root}")
         for outcome in outcomes:
             console.note(f"  {outcome.state:7} {outcome.node.kind:10} {outcome.node.name}  {outcome.why or outcome.key}")
     try:

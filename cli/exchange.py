@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
+from itertools import chain
 from typing import Any
 
 import click
@@ -11,7 +11,7 @@ import click
 from flyte_build.attempts import Settings
 from flyte_build.config.settings import CopyStyle
 from flyte_build.exchange import Exchange, Item
-from flyte_build.project import Project, locate
+from flyte_build.project import Project, given_root, locate, root_here
 from flyte_build.stores import Stores
 
 from .console import Console, Quiet
@@ -28,8 +28,8 @@ def pull(console: Console, /, files: tuple[str, ...], **options: Any) -> None:
 
     Fails (exit code 3) if something that a FILE needs is nowhere.
     """
-    exchange, projects, stores = _exchange(console, files, **options)
-    _report(console, exchange.pull(projects) if files else exchange.pull_all(), stores)
+    exchanges, stores = _exchanges(console, files, **options)
+    _report(console, chain(*(each.pull(projects) if files else each.pull_all() for each, projects in exchanges)), stores)
 
 
 @click.command()
@@ -42,21 +42,27 @@ def push(console: Console, /, files: tuple[str, ...], **options: Any) -> None:
 
     Fails (exit code 3) if something is not here, or could not be published.
     """
-    exchange, projects, stores = _exchange(console, files, **options)
-    _report(console, exchange.push(projects) if files else exchange.push_all(), stores)
+    exchanges, stores = _exchanges(console, files, **options)
+    _report(console, chain(*(each.push(projects) if files else each.push_all() for each, projects in exchanges)), stores)
 
 
-def _exchange(
+def _exchanges(
     console: Console, files: tuple[str, ...], *, copy_style: CopyStyle | None, root_dir: str | None, **registries: Any
-) -> tuple[Exchange, list[Project], Stores]:
-    projects = [locate(file, root_dir) for file in dict.fromkeys(files)]
-    root = projects[0].root if projects else os.path.realpath(root_dir or os.getcwd())
-    config = with_registries(console.configuration(root), **registries)
-    settings = Settings.configured(config, copy_style=copy_style, version="-")
-    if not (settings.registries.reads or settings.registries.write):
-        console.said("No registry is configured: the store on this machine is all there is.")
+) -> tuple[list[tuple[Exchange, list[Project]]], Stores]:
+    """An exchange for each project that the files belong to, by its own settings, with its files."""
     stores = Stores(console)
-    return Exchange(settings, stores, Quiet(console)), projects, stores
+    of_root: dict[str, list[Project]] = {} if files else {given_root(root_dir) if root_dir else root_here(): []}
+    for file in dict.fromkeys(files):
+        project = locate(file, root_dir)
+        of_root.setdefault(project.root, []).append(project)
+    exchanges = []
+    for root, projects in of_root.items():
+        config = with_registries(console.configuration(root), **registries)
+        settings = Settings.configured(config, copy_style=copy_style, version="-")
+        if not (settings.registries.reads or settings.registries.write):
+            console.said("No registry is configured: the store on this machine is all there is.")
+        exchanges.append((Exchange(settings, stores, Quiet(console)), projects))
+    return exchanges, stores
 
 
 def _report(console: Console, items: Iterator[Item], stores: Stores) -> None:

@@ -10,7 +10,7 @@ import click
 from flyte_build.attempts import Settings
 from flyte_build.errors import UsageError
 from flyte_build.locking import Locked, Upgrade, lock_files
-from flyte_build.project import locate
+from flyte_build.project import given_root, locate, root_here
 from flyte_build.running import Runner
 from flyte_build.stores import Stores
 from flyte_build.taskfiles import task_files
@@ -29,7 +29,7 @@ from .options import images_of, of_images
     multiple=True,
     help="Move what is pinned to what there is now: all but Python, or the package, base (or `python`) of that name.",
 )
-@click.option("--root-dir", type=click.Path(), help="The project's root; the current folder if none is given.")
+@click.option("--root-dir", type=click.Path(), help="The project's root (default: the nearest marked folder at or above FILE).")
 @of_images
 @click.argument("files", metavar="[FILE]...", type=click.Path(), nargs=-1)
 @click.pass_obj
@@ -52,8 +52,10 @@ def lock(
     if check and upgrade:
         raise UsageError("--check and --upgrade are given together", hint="Leave one of them out.")
     everything = not files
-    found = files or task_files(os.path.realpath(root_dir or os.getcwd()))
-    projects = [locate(file, root_dir) for file in found]
+    root = given_root(root_dir) if root_dir else root_here()
+    projects = [locate(file, root_dir) for file in files or task_files(root)]
+    if everything and (own := [project for project in projects if project.root == root]):
+        projects = own  # Projects below this one have files of their own.
     if not projects:
         raise UsageError("No file below this folder imports flyte", hint="Go to the project's root, or name it with --root-dir.")
     if len({project.root for project in projects}) > 1:

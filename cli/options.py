@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
 
     from flyte_build.attempts import Settings
+    from flyte_build.project import Project
     from flyte_build.runner.rows import Phase
 
     from .console import Console
@@ -43,7 +44,7 @@ def of_a_bundle(command: F) -> F:
     """Add the options that every command takes which looks at what a file needs: `copy_style` and `root_dir`."""
     styles = "What of the project goes into the bundle (setting: run.copy_style)."
     for option in (
-        click.option("--root-dir", type=click.Path(), help="The project's root; the current folder if none is given."),
+        click.option("--root-dir", type=click.Path(), help="The project's root (default: the nearest marked folder at or above FILE)."),
         click.option("--copy-style", type=click.Choice(COPY_STYLES), help=styles),
     ):
         command = option(command)
@@ -111,14 +112,26 @@ def with_registries(config: Configuration, registry: str | None, cache_read: tup
     return config.override({settings.SHARED: registry, settings.CACHE_READ: reads, settings.CACHE_WRITE: cache_write})
 
 
+def settings_of_each(
+    console: "Console", projects: Iterable["Project"], settings: Callable[[Configuration], "Settings"]
+) -> "list[tuple[Project, Settings]]":
+    """Give each project with the `settings` that its own configuration comes to."""
+    roots: dict[str, Settings] = {}
+    found = []
+    for project in projects:
+        if project.root not in roots:
+            roots[project.root] = settings(console.configuration(project.root))
+        found.append((project, roots[project.root]))
+    return found
+
+
 def settings_of(console: "Console", options: Mapping[str, Any]) -> "Settings":
     """The settings of a command about deployments, which needs no file: what `of_a_deployment` was given, and what is configured here."""
-    import os
-
     from flyte_build.attempts import Settings
+    from flyte_build.project import root_here
 
     registries = {name: options[name] for name in ("registry", "cache_read", "cache_write")}
-    config = with_registries(console.configuration(os.path.realpath(os.getcwd())), **registries)
+    config = with_registries(console.configuration(root_here()), **registries)
     return Settings.configured(config, project=options["project"], domain=options["domain"])
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import replace
 from typing import Any
 
@@ -11,6 +10,7 @@ import click
 from flyte_build.attempts import Settings
 from flyte_build.errors import UsageError
 from flyte_build.housekeeping import start_if_due
+from flyte_build.project import root_here
 from flyte_build.recorded import Recorded
 from flyte_build.running import Runner, handle_termination
 from flyte_build.stores import Stores
@@ -46,7 +46,7 @@ def rerun(
     stores = Stores(console)
     recorded = Recorded.find(run, stores.history)
     variables, labels = pairs("--env", env, "MODE=fast"), pairs("--label", label, "team=blue")
-    config = with_registries(console.configuration(recorded.root or os.path.realpath(os.getcwd())), **registries)
+    config = with_registries(console.configuration(recorded.root or root_here()), **registries)
     settings = replace(recorded.settings(Settings.configured(config)), name=name, env=variables, labels=labels)
     if recorded.is_script:
         _rerun_script(console, stores, settings, recorded, rest)

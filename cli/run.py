@@ -15,7 +15,7 @@ from flyte_build.discovery import Discovery
 from flyte_build.errors import UsageError
 from flyte_build.housekeeping import start_if_due
 from flyte_build.interface import Interface
-from flyte_build.project import locate
+from flyte_build.project import locate, root_here
 from flyte_build.running import Runner, handle_termination
 from flyte_build.stores import Stores
 
@@ -73,7 +73,7 @@ def run(
         rest = ("hello", *rest) if not rest or rest[0].startswith("-") else rest
     own = file if file in ("python-script", "deployed-task") and not os.path.exists(file) else ""
     project = None if own else locate(file, root_dir)
-    config = console.configuration(project.root if project else os.path.realpath(os.getcwd()))
+    config = console.configuration(project.root if project else root_here())
     settings = _settings(config, **options)
     if project is None:
         _run_own(own, list(rest), (console, stores, settings))

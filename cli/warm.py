@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
-import os
 from typing import Any
 
 import click
 
 from flyte_build.attempts import Settings
+from flyte_build.config import Configuration
 from flyte_build.config.settings import CopyStyle
 from flyte_build.errors import UsageError
 from flyte_build.graph import Outcome
-from flyte_build.project import Project, locate
+from flyte_build.project import Project, given_root, locate, root_here
 from flyte_build.stores import Stores
 from flyte_build.taskfiles import task_files
 from flyte_build.warming import Warmed
 from flyte_build.warming import warm as warm_files
 
 from .console import Console, Quiet, node_json
-from .options import of_a_bundle, of_a_registry, of_pins, pinned, with_registries
+from .options import of_a_bundle, of_a_registry, of_pins, pinned, settings_of_each, with_registries
 
 _COLUMNS = ("FILE", "WHAT", "STATE", "FROM", "WHY")
 
@@ -49,10 +49,15 @@ def warm(
 ) -> None:
     """Prepare and publish all that the tasks of each FILE need, and run nothing."""
     projects = _projects(files, everything, root_dir)
-    config = with_registries(console.configuration(projects[0].root), **registries)
-    settings = Settings.configured(config, copy_style=copy_style, version="-", **pinned(config, image, locked))
+
+    def settings(config: Configuration) -> Settings:
+        config = with_registries(config, **registries)
+        return Settings.configured(config, copy_style=copy_style, version="-", **pinned(config, image, locked))
+
+    targets = settings_of_each(console, projects, settings)
+    publishes = any(each.registries.write for _, each in targets)
     stores, warmed = Stores(console), []
-    for each in warm_files(projects, settings, stores, Quiet(console), check=check, jobs=jobs):
+    for each in warm_files(targets, stores, Quiet(console), check=check, jobs=jobs):
         if each.holds_tasks or not everything:
             warmed.append(each)
             _note(console, each, check)
@@ -63,7 +68,7 @@ def warm(
             {
                 "file": each.file,
                 **node_json(outcome),
-                "published": outcome.key not in each.unpublished if settings.registries.write else None,
+                "published": outcome.key not in each.unpublished if publishes else None,
             }
             for each in warmed
             for outcome in each.outcomes
@@ -80,7 +85,7 @@ def _projects(files: tuple[str, ...], everything: bool, root_dir: str | None) ->
     if everything == bool(files):
         raise UsageError("`flyte cache warm` takes files, or --all", hint="For example: flyte cache warm --all")
     if everything:
-        files = tuple(task_files(os.path.realpath(root_dir or os.getcwd())))
+        files = tuple(task_files(given_root(root_dir) if root_dir else root_here()))
         if not files:
             raise UsageError("No file below this folder imports flyte", hint="Go to the project's root, or name it with --root-dir.")
     projects = [locate(file, root_dir) for file in files]

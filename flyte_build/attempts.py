@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from flyte_build.runner.aborting import LOOK, asked
@@ -141,6 +141,7 @@ class Call:
             root=self.project.root,
             roots=tuple(self.project.roots),
             last=tuple(self.project.last),
+            shown={place: self.project.shown(place) for place in self.project.beside},
             code=self.code,
             env={**self.variables, **self.task["env_vars"], **self.settings.env},
             timeout=self.task["timeout"],
@@ -166,6 +167,7 @@ class _Ending:
 def carry_out(call: Call, engine: "Engine", stores: Stores, listener: Listener, began: float) -> Finished:
     """Run a task until it has succeeded or may not be tried again; `began` is the monotonic time from which seconds count."""
     history = stores.history
+    call = replace(call, inputs=_effective(call))
     _say_what_differs(engine, call, listener)
     name = _begin(call, history)
     folder, url = history.run_folder(name), history.url(name)
@@ -190,6 +192,13 @@ def carry_out(call: Call, engine: "Engine", stores: Stores, listener: Listener, 
     finally:
         history.end(name, ending.phase, ending.error, attempt)
     return Finished(name, url, call.task["name"], ending.phase, ending.outputs, ending.error, time.monotonic() - began)
+
+
+def _effective(call: Call) -> dict[str, Any]:
+    """The inputs with the defaults of what is not given, as the task's description has them: what the task is really called with."""
+    defaults = {each["name"]: each["default"] for each in call.task["interface"]["inputs"] if "default" in each}
+    values = {**defaults, **call.inputs}
+    return {each["name"]: values[each["name"]] for each in call.task["interface"]["inputs"] if each["name"] in values}
 
 
 def _begin(call: Call, history: History) -> str:
@@ -283,6 +292,10 @@ def _say_what_differs(engine: "Engine", call: Call, listener: Listener) -> None:
     if bare := task["unannotated"]:
         verb = "have" if len(bare) > 1 else "has"
         listener.said(f"{', '.join(bare)} of {task['name']} {verb} no annotation: what is no JSON value is pickled.")
+    computed = [each["name"] for each in task["interface"]["inputs"] if each["default_text"] and each["name"] not in call.inputs]
+    if computed:
+        whose = "defaults" if len(computed) > 1 else "default"
+        listener.said(f"The {whose} of {', '.join(computed)} of {task['name']} cannot be written down: made anew where the task runs.")
     unused = [name for name in sorted({*task["options"], *call.settings.options}) if name not in engine.acts_on]
     if task["timeout"] and "timeout" not in engine.acts_on:
         unused.append("timeout")

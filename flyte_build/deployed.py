@@ -191,7 +191,7 @@ class DeployedTask:
         spec, told = {**self.document.spec(self.function), **self.changes}, self.document.value["code"]
         return Call(
             task=spec,
-            project=Project.deployed(told["file"], spec["module"], told["roots"], told["last"]),
+            project=Project("", told["file"], spec["module"], tuple(told["roots"]), tuple(told["last"])),
             variable=spec["variable"],
             inputs=inputs,
             settings=replace(settings, version=self.found.release.version),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
@@ -128,12 +127,12 @@ class Deployer:
         return Deployment(done)
 
     def _documents(self, target: Target, dry: bool) -> "Iterator[tuple[Document, PinnedImage | None]]":
-        preparation, project = target.runner.preparation, target.runner.project
+        preparation = target.runner.preparation
         outcomes = preparation.resolve()
         tree = outcomes[preparation.tree].artifact
         assert tree is not None
-        last = [os.path.relpath(folder, project.root) for folder in project.last]
-        code = {"tree": tree, "file": project.file, "roots": project.roots, "last": last}
+        project = preparation.discovery.project
+        code = {"tree": tree, "file": project.file, "roots": list(project.roots), "last": list(project.last)}
         for environment in target.environments:
             if lost := sorted(task["name"] for task in environment["tasks"].values() if not task["variable"]):
                 raise DeploymentError(

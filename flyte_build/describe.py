@@ -5,57 +5,83 @@ from __future__ import annotations
 import os
 import stat
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from importlib.machinery import EXTENSION_SUFFIXES
 from types import ModuleType
 from typing import Any
 
 from flyte_build.bundler import secrets
-from flyte_build.bundler.imports import reachable
+from flyte_build.bundler.imports import Imports
 from flyte_build.cas.counters import Counters
 from flyte_build.cas.statindex import hash_file, trusted
 
 from .declared import image_value, json_value
 from .environment import TaskEnvironment
 from .errors import DeclarationError
-from .importing import below, loaded_files
+from .import_roots import Module, left_out, real_files, with_roots
+from .importing import is_ours, is_own, loaded_files
 from .interface import interface_of, unannotated
 from .observe import Watch
+from .project import Project
 from .resources import RetryStrategy, Timeout
 from .task import Options, Task
-from .watched import candidates, distributions, names_in, presence
+from .watched import candidates, distributions, names_in, presence, times
 
 
-def describe(module: ModuleType, loaded: set[str], root: str, file: str, roots: Sequence[str], watch: Watch, began: int) -> dict[str, Any]:
+def describe(module: ModuleType, project: Project, path: list[str], here: str, watch: Watch, began: int) -> dict[str, Any]:
     """Discovery's document, and what was seen while it was made, as JSON values.
 
-    `loaded` are the files of all modules, `began` is when the import began, in ns: a file that was changed since makes the result volatile.
+    `path` is `sys.path` without the project's own roots, `here` the current folder if that comes last of it ("" if not); `began` is when
+    the import began, in ns: files that were changed since are named as `changed`.
     """
-    modules = sorted(path for name in loaded if (path := below(root, name)))
-    modules = sorted({*modules, *reachable(root, roots, modules, watch.look_up)})
-    read = sorted(path for name in watch.files if os.path.isfile(name) and (path := below(root, name)) and path not in modules)
+    loaded = loaded_files()
+    found = [Module(name, file, name in watch.names) for file, name in loaded.items() if is_own(file) and not is_ours(name)]
+    later = Imports(watch.look_up, is_own, is_ours).reachable((each.name, each.file) for each in found)
+    found += [Module(name, file) for file, name in later.items() if file not in loaded]
+    modules = list(real_files(project, found, path))
+    project, files = with_roots(project, modules, path, here)
+    seen_files = {os.path.normpath(name) for name in watch.files}
+    read = sorted({place for name in seen_files if _is_data(name) for place in _places(project, name)} - files.keys())
     environments = _environments(module)
+    root = project.root
     document = {
         "module": module.__name__,
-        "file": file,
-        "roots": list(roots),
-        "modules": modules,
-        "read": [path for path in read if not secrets.by_name(path)],
-        "withheld": [path for path in read if secrets.by_name(path)],
-        "include": sorted({include for environment in environments for include in _includes(environment, root)}),
+        "file": project.file,
+        "roots": list(project.roots),
+        "last": list(project.last),
+        "beside": dict(project.beside),
+        "modules": sorted(files),
+        "native": sorted(name for name in files if name.endswith(tuple(EXTENSION_SUFFIXES))),
+        "loose": left_out(modules, files.values()),
+        "read": [name for name in read if not secrets.by_name(name)],
+        "withheld": [project.shown(name) for name in read if secrets.by_name(name)],
+        "include": sorted({include for environment in environments for include in _includes(environment)}),
         "tasks": {name: describe_task(task, root) for name, task in vars(module).items() if isinstance(task, Task)},
         "environments": {name: value.name for name, value in vars(module).items() if isinstance(value, TaskEnvironment)},
-        "reachable": [_describe_environment(environment, module, root) for environment in environments],
+        "reachable": [_describe_environment(environment, module, project) for environment in environments],
     }
     counters = Counters()
     ours = os.path.dirname(os.path.realpath(__file__)) + "/"
-    describing = {path for path in loaded_files() if path.startswith(ours)}
+    describing = {name for name in loaded_files() if name.startswith(ours)}
+    seen, changed = _seen({*loaded, *describing, *files.values()}, here, watch, counters, began)
     return {
         "document": document,
-        "seen": _seen(root, loaded | describing, modules, watch, counters, began),
+        "seen": seen,
         "volatile": watch.volatile,
+        "changed": [os.path.relpath(name, root) for name in changed],
         "wrote": watch.wrote,
         "counters": counters.snapshot(),
     }
+
+
+def _is_data(path: str) -> bool:
+    return is_own(path) and os.path.isfile(path)
+
+
+def _places(project: Project, path: str) -> list[str]:
+    """The paths in the tree of a file that was read: below the root, and below each root beside it, unless that is all of a home folder."""
+    wide = {place for place, folder in project.beside.items() if folder in ("/", os.path.realpath(os.path.expanduser("~")))}
+    return [place for place in project.places(path) if not any(place.startswith(each + "/") for each in wide)]
 
 
 def _environments(module: ModuleType) -> list[TaskEnvironment]:
@@ -64,16 +90,18 @@ def _environments(module: ModuleType) -> list[TaskEnvironment]:
     return list({id(each): each for environment in declared for each in environment.reachable()}.values())
 
 
-def _includes(environment: TaskEnvironment, root: str) -> list[tuple[str, str]]:
-    folder = os.path.relpath(os.path.dirname(os.path.realpath(environment.declared_in)), root)
-    return [("" if folder == "." else folder, pattern) for pattern in environment.include]
+def _includes(environment: TaskEnvironment) -> list[tuple[str, str]]:
+    folder = os.path.dirname(os.path.realpath(environment.declared_in))
+    return [(folder, pattern) for pattern in environment.include]
 
 
-def _describe_environment(environment: TaskEnvironment, module: ModuleType, root: str) -> dict[str, Any]:
+def _describe_environment(environment: TaskEnvironment, module: ModuleType, project: Project) -> dict[str, Any]:
     """All that deploying an environment needs to know of it, as a JSON value: `file` declares it ("": none of the project's)."""
+    root = project.root
+    declared = os.path.realpath(environment.declared_in)
     return {
         "name": environment.name,
-        "file": below(root, os.path.realpath(environment.declared_in)) or "",
+        "file": next(iter(project.places(declared)), "") if is_own(declared) else "",
         "description": environment.description or "",
         "depends_on": sorted({each.name for each in environment.depends_on}),
         "image": image_value(environment.image, root),
@@ -164,32 +192,58 @@ def _seconds(limit: Timeout, task: str) -> float | None:
         ) from None
 
 
-def _seen(root: str, loaded: set[str], modules: list[str], watch: Watch, counters: Counters, began: int) -> dict[str, Any]:
+def _seen(loaded: set[str], here: str, watch: Watch, counters: Counters, began: int) -> tuple[dict[str, Any], list[str]]:
+    """What must stay as it is for the result to count, and the files that were changed since the import began."""
     for folder, names in list(watch.lookups.items()):
         for name in names:
             if os.path.isdir(f"{folder}/{name}"):  # Whether it is a package, or only a folder, decides too.
                 watch.look_up(f"{folder}/{name}", "__init__")
-    files = {}
-    for path in sorted(loaded | watch.files | {f"{root}/{name}" for name in modules}):
+    folders = [folder for folder in sys.path if os.path.isdir(folder)]
+    path_files = {f"{folder}/{name}" for folder in folders for name in distributions(folder) if name.endswith(".pth")}
+    files, changed = {}, []
+    for path in sorted(loaded | watch.files | path_files):
         try:
             found = os.stat(path)
             if stat.S_ISREG(found.st_mode):
                 reading = hash_file(os.path.realpath(path), counters)
                 files[path] = [list(trusted(reading.state, began)), reading.digest.hex]
-                if max(reading.state[2], reading.state[3]) >= began:
-                    watch.volatile.append(f"reads {os.path.relpath(path, root)}, which was changed meanwhile")
-            elif not stat.S_ISDIR(found.st_mode):
-                continue
+                if reading.state[3] >= began:  # The time of its entry: that of its content may be set to anything.
+                    changed.append(path)
+            else:
+                watch.stats.add(path)
         except OSError:
             files[path] = [[], ""]
-    return {
+    seen = {
         "files": files,
-        "lookups": {folder: [[], *_named(folder, names)] for folder, names in sorted(watch.lookups.items())},
+        "lookups": {folder: [[], *_named(folder, names)] for folder, names in sorted(watch.lookups.items()) if folder != here},
         "folders": {folder: names_in(folder) for folder in sorted(watch.folders)},
         "stats": {path: presence(path) for path in sorted(watch.stats)},
+        "times": {path: times(path) for path in sorted(watch.times)},
         "environment": sorted(watch.environment),
-        "distributions": {folder: [[], distributions(folder)] for folder in sys.path if os.path.isdir(folder)},
+        "distributions": {folder: [[], distributions(folder)] for folder in sorted({*folders, *watch.distributions} - {here})},
+        "current": _current(here, watch),
     }
+    return seen, changed
+
+
+def _current(here: str, watch: Watch) -> tuple[list[str], list[str], str]:
+    """What the current folder decided: the names that no other folder has, what of them it holds, and itself if it was asked for."""
+    modules = {name for name in watch.names if "." not in name}
+    names = sorted(name for name in modules | watch.lookups.get(here, set()) if _origin(name) in ("", here))
+    found = candidates(here, names) if here else []
+    return names, found, watch.current if found or watch.uses_current else ""
+
+
+def _origin(name: str) -> str:
+    """The folder that a top-level module was found in, "" for one that was not found."""
+    module = sys.modules.get(name)
+    if module is None:
+        return ""
+    file: str | None = getattr(module, "__file__", None) or next(iter(getattr(module, "__path__", ())), None)
+    if file is None:
+        return "built in"
+    folder = os.path.dirname(file)
+    return os.path.dirname(folder) if os.path.basename(file).partition(".")[0] == "__init__" else folder
 
 
 def _named(folder: str, names: set[str]) -> tuple[list[str], list[str]]:

@@ -14,8 +14,10 @@ import traceback
 from typing import Any
 
 from .errors import FlyteError, PreparationError
-from .importing import loaded_files, root_folders, use_folder
+from .import_roots import named, own_path
+from .importing import is_own, use_sources
 from .observe import Watch
+from .project import Project
 from .raised import cut, message_of
 
 
@@ -37,41 +39,52 @@ def main() -> None:
 
 
 def _discover(request: dict[str, Any]) -> dict[str, Any]:
-    root, file, name = request["root"], request["file"], request["module"]
-    front = root_folders(root, request["roots"])
-    sys.path[:] = [*front, *(entry for entry in sys.path if entry not in front), *request["last"]]
+    project = Project(request["root"], request["file"], request["module"], tuple(request["roots"]), tuple(request["last"]))
+    current = _current_folder()
+    front, last, path = project.folders(project.roots), project.folders(project.last), own_path(project)
+    here = "" if current in (*front, *path, *last) else current
+    hooks = [entry for entry in sys.path if not os.path.isabs(entry)]  # What an editable install's own path hook takes.
+    sys.path[:] = [*front, *path, *hooks, *last, *filter(None, [here])]
+    project = named(project, path)
+    root, file = project.root, project.file
     sys.argv = [f"{root}/{file}"]
     import flyte_build  # The face, under both of its names, before anybody watches.
 
     sys.modules["flyte"] = flyte_build
     flyte_build.install_alias()
-    use_folder(root, None)
-    watch = Watch(root)
+    use_sources(lambda folder: is_own(f"{folder}/x"), lambda path: None)
+    watch = Watch(root, current)
     began = time.time_ns()
     with watch.watching():
         import importlib
 
-        module = importlib.import_module(name)
+        module = importlib.import_module(project.module)
     if os.path.realpath(module.__file__ or "") != f"{root}/{file}":
         raise PreparationError(
             f"{file} cannot be imported: another module has its name",
-            why=f"There is a module {name!r} already, or one that comes first where modules are looked for.",
+            why=f"There is a module {project.module!r} already, or one that comes first where modules are looked for.",
             hint="Give the file another name.",
         )
-    loaded = loaded_files()
     from .describe import describe
 
     try:
-        return describe(module, loaded, root, file, request["roots"], watch, began)
+        return describe(module, project, path, here, watch, began)
     except FlyteError:
         raise
     except Exception as error:
-        last = traceback.extract_tb(error.__traceback__)[-1]
+        at = traceback.extract_tb(error.__traceback__)[-1]
         raise PreparationError(
             f"The tasks of {file} could not be described: {type(error).__name__}: {error}",
-            why=f"Importing it went well; this happened in {last.name} ({os.path.basename(last.filename)}:{last.lineno}).",
+            why=f"Importing it went well; this happened in {at.name} ({os.path.basename(at.filename)}:{at.lineno}).",
             hint="That is a fault of flyte-build: please report it. An unusual value in the file may be the cause.",
         ) from error
+
+
+def _current_folder() -> str:
+    try:
+        return os.path.realpath(os.getcwd())
+    except FileNotFoundError:
+        return ""
 
 
 def _described(error: BaseException, root: str) -> dict[str, Any]:

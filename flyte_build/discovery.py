@@ -8,27 +8,37 @@ results are kept for a file, so that switching branches finds each of them again
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
-import stat
 import sys
-import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from typing import Any
 
 from flyte_build.cas.cache import Cache
 from flyte_build.cas.counters import Counters
 from flyte_build.cas.digest import Digest
 from flyte_build.cas.encoding import Value, key
-from flyte_build.cas.statindex import hash_file, row, trusted
 from flyte_build.errors import BlobCorrupt, BlobMissing, FlyteError, ModuleLoadError, NoSuchTask
 
 from ._version import __version__
 from .graph import FIRST_TIME, Cheap, Found, Made, Memory, Outcomes, Resolve
 from .project import Project
+from .traces import Check, keyed, variable
 
 _KEPT = 16  # Results for one file.
+_ATTEMPTS = 3  # Imports of a file whose project is edited meanwhile.
+_BASES = {
+    "python": "another version of Python",
+    "executable": "another interpreter",
+    "prefix": "another environment of the interpreter",
+    "platform": "another platform",
+    "flyte-build": "another version of flyte-build",
+    "roots": "its import roots changed",
+    "module": "it has another module name",
+    "path": "PYTHONPATH names other folders",
+}
+"""What is known before the import, and what is said when it is not as it was."""
 
 
 class Discovery(Cheap):
@@ -55,15 +65,17 @@ class Discovery(Cheap):
             "file": project.file,
             "roots": list(project.roots),
             "module": project.module,
+            "path": [*_python_path()],
             "python": sys.version,
             "executable": os.path.realpath(sys.executable),  # An environment has several names for its one interpreter.
             "prefix": sys.prefix,
             "platform": sys.platform,
             "flyte-build": __version__,
-            "variables": {name: _keyed(cache, value) for name, value in os.environ.items() if name.startswith("PYTHON")},
+            "variables": {name: keyed(cache, value) for name, value in os.environ.items() if name.startswith("PYTHON")},
         }
         self._meanwhile = meanwhile
         self.disturbed = False
+        self._files: Mapping[str, str] = {}
         self.document: dict[str, Any] = {}
 
     def inputs(self, outcomes: Outcomes) -> Mapping[str, Value]:
@@ -72,21 +84,32 @@ class Discovery(Cheap):
 
     def look_up(self, memory: Memory, outcomes: Outcomes) -> Found:
         """The result whose touched things are all as they were, or what is different from the newest one."""
-        why = FIRST_TIME
         base = key(self.kind, self.format, self._base)
+        why = ""
         for at, (found, seen) in enumerate(self._cache.records.traces(base, _KEPT)):
-            check = _Check(self._cache, self._counters, seen)
+            check = Check(self._cache, self._counters, seen)
             different = check.difference()
             if not different:
                 record = memory.find(found)
                 if record and self._read(record.artifact):
                     if check.refreshed or at:
                         self._cache.records.add_trace(base, found, seen, _KEPT)
+                    self._files = {path: known[1] for path, known in seen["files"].items()}
                     return Found(self._base, record)
                 different = "what was found is not in the store any more"
-            if not at:
-                why = different
-        return Found(self._base, None, why)
+            why = why or different
+        return Found(self._base, None, why or self._why(memory))
+
+    def _why(self, memory: Memory) -> str:
+        """Why there is no result under what is known before the import."""
+        last = memory.last(self.label)
+        if last is None:
+            return FIRST_TIME
+        now = {name: _json(self._base[name]) for name in _BASES}
+        changed = [phrase for name, phrase in _BASES.items() if last.inputs.get(name, now[name]) != now[name]]
+        variables = {*_items(last.inputs.get("variables"))} ^ {*_items(self._base["variables"])}
+        names = sorted({name for name, _ in variables})
+        return "; ".join([*changed, *(f"the environment variable {name} changed" for name in names)]) or "nothing of it is kept any more"
 
     def _read(self, artifact: Digest) -> bool:
         try:
@@ -99,30 +122,50 @@ class Discovery(Cheap):
         return True
 
     def make(self, outcomes: Outcomes, resolve: Resolve) -> Made:
-        """Import the file in a child process. Raises `ModuleLoadError`."""
-        answer = _ask(self._project, self._meanwhile)
-        if "error" in answer:
-            raise _load_error(self._project.file, answer["error"])
+        """Import the file in a child process; again if files were changed meanwhile. Raises `ModuleLoadError`."""
+        for left in range(_ATTEMPTS - 1, -1, -1):
+            answer = _ask(self._project, self._meanwhile)
+            if "error" in answer:
+                raise _load_error(self._project.file, answer["error"])
+            if not answer["changed"] or not left:
+                break
         self.document = answer["document"]
         self._counters.add(**answer["counters"])
-        for what in answer["volatile"]:
+        volatile = [*answer["volatile"], *(f"reads {path}, which is changed meanwhile" for path in answer["changed"])]
+        for what in volatile:
             self._said(f"Importing {self._project.file} {what}, so it is imported anew each time.")
-        self.recorded = not answer["volatile"]
-        self.disturbed = bool(answer["wrote"] or answer["volatile"])
+        self.recorded = not volatile
+        self.disturbed = bool(answer["wrote"] or volatile)
         seen = answer["seen"]
-        seen["environment"] = {name: _variable(self._cache, name) for name in seen["environment"]}
+        self._files = {path: digest for path, (_, digest) in seen["files"].items()}
+        seen["environment"] = {name: variable(self._cache, name) for name in seen["environment"]}
         document = json.dumps(self.document, sort_keys=True).encode()
         artifact = Digest.of(document) if self._dry else self._cache.blobs.put(document)
+        compared = ("lookups", "folders", "stats", "times", "distributions", "current")
         inputs: dict[str, Value] = {
             **self._base,
-            "files": {path: digest for path, (_, digest) in seen["files"].items()},
+            "files": {**self._files},
             "environment": seen["environment"],
-            "seen": Digest.of(json.dumps([seen[name] for name in ("lookups", "folders", "stats")], sort_keys=True).encode()),
+            "seen": Digest.of(json.dumps([seen[name] for name in compared], sort_keys=True).encode()),
         }
         if self.recorded and not self._dry:
             base, own = key(self.kind, self.format, self._base), key(self.kind, self.format, inputs)
             self._cache.records.add_trace(base, own, seen, _KEPT)
         return Made(artifact, (artifact,), inputs, "" if self.recorded else "importing it is not repeatable", answer["seconds"])
+
+    @property
+    def project(self) -> Project:
+        """The project with all the import roots that were found."""
+        found = self.document
+        return replace(
+            self._project, module=found["module"], roots=tuple(found["roots"]), last=tuple(found["last"]), beside=found["beside"]
+        )
+
+    def contents(self) -> Mapping[str, str]:
+        """The sha256 (hex) of each file of the project that was imported or read, by its path in the tree, as of the import."""
+        project = self.project
+        paths = ((path, project.absolute(path)) for path in (*self.document["modules"], *self.document["read"]))
+        return {path: self._files[file] for path, file in paths if file in self._files}
 
     def task(self, name: str) -> dict[str, Any]:
         """What was found of the task that stands under the variable `name`. Raises `NoSuchTask`."""
@@ -139,70 +182,6 @@ class Discovery(Cheap):
                 hint=f"Did you mean {near[0]!r}?" if near else "A task is a function below `@env.task`, named by its variable.",
             )
         return tasks[name]
-
-
-class _Check:
-    """Compares what was seen with what is there now; states that can be trusted by now are put into `seen`."""
-
-    def __init__(self, cache: Cache, counters: Counters, seen: dict[str, Any]) -> None:
-        self._cache, self._counters, self._seen = cache, counters, seen
-        self.refreshed = False
-
-    def difference(self) -> str:
-        """The first things that differ, for people, or ""."""
-        from .watched import candidates, distributions, names_in, presence
-
-        changed = [path for path, known in self._seen["files"].items() if self._file_changed(path, known)]
-        if changed:
-            ours = os.path.dirname(os.path.realpath(__file__)) + "/"
-            names = list(dict.fromkeys("flyte-build itself" if path.startswith(ours) else os.path.basename(path) for path in changed))
-            return f"{', '.join(names[:5])} changed"
-        for name, value in self._seen["environment"].items():
-            if _variable(self._cache, name) != value:
-                return "an environment variable changed" if name == "*" else f"the environment variable {name} changed"
-        for folder, known in self._seen["lookups"].items():
-            if self._folder_changed(folder, known) and (now := candidates(folder, known[1])) != known[2]:
-                return f"in {folder}: {', '.join(sorted(set(now) ^ set(known[2])))} appeared or vanished"
-        for folder, known in self._seen["distributions"].items():
-            if self._folder_changed(folder, known) and distributions(folder) != known[1]:
-                return f"other packages are installed in {folder}"
-        for folder, names in self._seen["folders"].items():
-            if names_in(folder) != names:
-                return f"the folder {folder} holds other names"
-        for path, known in self._seen["stats"].items():
-            if presence(path) != known:
-                return f"{path} appeared, vanished or changed"
-        return ""
-
-    def _file_changed(self, path: str, known: list[Any]) -> bool:
-        try:
-            found = os.stat(path)
-        except OSError:
-            return bool(known[1])
-        self._counters.add(files_stated=1)
-        if known[0] and row(found) == tuple(known[0]):
-            return False
-        if not stat.S_ISREG(found.st_mode):
-            return True
-        reading = hash_file(os.path.realpath(path), self._counters)
-        if reading.digest.hex == known[1] and reading.trusted:
-            known[0], self.refreshed = list(reading.trusted), True
-        return bool(reading.digest.hex != known[1])
-
-    def _folder_changed(self, folder: str, known: list[Any]) -> bool:
-        """Whether a folder may hold other names than when its state was taken."""
-        began = time.time_ns()
-        try:
-            found = row(os.stat(folder))
-        except OSError:
-            return True
-        if known[0] and found == tuple(known[0]):
-            return False
-        state = trusted(found, began)
-        if state:
-            # Taken before the names are compared; if they differ, the whole is not used.
-            known[0], self.refreshed = list(state), True
-        return True
 
 
 def _ask(project: Project, meanwhile: Callable[[], None]) -> dict[str, Any]:
@@ -253,14 +232,14 @@ def _load_error(file: str, error: dict[str, str]) -> FlyteError:
     )
 
 
-def _variable(cache: Cache, name: str) -> str | None:
-    if name == "*":
-        names = sorted(each for each in os.environ if each not in ("_", "SHLVL", "OLDPWD"))
-        return _keyed(cache, json.dumps([[each, os.environ[each]] for each in names]))
-    value = os.environ.get(name)
-    return None if value is None else _keyed(cache, value)
+def _python_path() -> list[str]:
+    """The folders that `PYTHONPATH` names, which may be relative to the current one."""
+    return [os.path.abspath(entry) for entry in os.environ.get("PYTHONPATH", "").split(os.pathsep) if entry]
 
 
-def _keyed(cache: Cache, value: str) -> str:
-    """A hash that only this cache can make, so that it gives nothing away about the value."""
-    return hashlib.blake2b(value.encode("utf-8", "surrogateescape"), key=cache.secret, digest_size=16).hexdigest()
+def _json(value: Value) -> Any:
+    return json.loads(json.dumps(value))
+
+
+def _items(mapping: Any) -> Iterable[tuple[str, Any]]:
+    return mapping.items() if isinstance(mapping, Mapping) else ()

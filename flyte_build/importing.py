@@ -22,20 +22,25 @@ from types import ModuleType
 from typing import Any
 
 
-def use_folder(root: str, bytecode: str | None) -> None:
-    """Import what lies below `root` with bytecode kept below the folder `bytecode` (None: compiled each time).
+def use_sources(takes: Callable[[str], bool], bytecode: Callable[[str], str | None]) -> None:
+    """Import what lies in folders that `takes` says yes to from its source, with compiled modules only where we put them.
 
-    Installed packages (a virtual environment below the root) are not touched.
+    `bytecode` gives for the path of a `.pyc` file the path that is used in its place, or None: then the source is compiled each time.
     """
 
     class Loader(SourceFileLoader):
         def get_data(self, path: str) -> bytes:
-            return super().get_data(_place(path, root, bytecode))
+            if path.endswith(".pyc"):
+                place = bytecode(path)
+                if place is None:
+                    raise FileNotFoundError(path)
+                return super().get_data(place)
+            return super().get_data(path)
 
         def set_data(self, path: str, data: Any, *, _mode: int = 0o666) -> None:
-            if bytecode is None:
+            place = bytecode(path)
+            if place is None:
                 return
-            place = _place(path, root, bytecode)
             try:
                 os.makedirs(os.path.dirname(place), exist_ok=True)
                 super().set_data(place, data, _mode=0o644)
@@ -46,22 +51,13 @@ def use_folder(root: str, bytecode: str | None) -> None:
 
     hook = FileFinder.path_hook((ExtensionFileLoader, EXTENSION_SUFFIXES), (Loader, SOURCE_SUFFIXES))
 
-    def below(path: str) -> Any:
-        real = os.path.realpath(path)
-        if not (real + "/").startswith(root + "/") or is_installed(real):
-            raise ImportError("not below the root", path=path)
+    def taken(path: str) -> Any:
+        if not takes(path):
+            raise ImportError("left to the other hooks", path=path)
         return hook(path)
 
-    sys.path_hooks.insert(0, below)
+    sys.path_hooks.insert(0, taken)
     sys.path_importer_cache.clear()
-
-
-def _place(path: str, root: str, bytecode: str | None) -> str:
-    if not path.endswith(".pyc"):
-        return path
-    if bytecode is None:
-        raise FileNotFoundError(path)
-    return f"{bytecode}/{os.path.relpath(path, root)}"
 
 
 def is_installed(path: str) -> bool:
@@ -78,53 +74,82 @@ _STDLIB = os.path.realpath(os.path.dirname(os.__file__))
 _ZIP = f"{os.path.dirname(_STDLIB)}/python{sys.version_info[0]}{sys.version_info[1]}.zip"
 
 
-def root_folders(root: str, roots: Sequence[str]) -> list[str]:
-    """The absolute folders of a project's import roots, which are relative to its root ("" is the root itself)."""
-    return [f"{root}/{folder}" if folder else root for folder in roots]
+def is_own(path: str) -> bool:
+    """Whether a file is the user's: neither the standard library's nor an installed package's.
+
+    An editable install is the user's, also one that is a link in `site-packages`.
+    """
+    if os.path.islink(path):
+        return not _is_fixed(os.path.realpath(path))
+    folder = os.path.dirname(path)
+    if (known := _own.get(folder)) is None:
+        known = _own[folder] = not (_is_fixed(folder) and _is_fixed(os.path.realpath(folder)))
+    return known
 
 
-def loaded_files() -> set[str]:
-    """The absolute paths of all modules' files, but for the standard library's and what is built in."""
-    found = set()
-    for module in list(sys.modules.values()):
+_own: dict[str, bool] = {}  # By folder: `realpath` takes its time, and most files share theirs.
+
+
+def _is_fixed(path: str) -> bool:
+    return is_installed(path) or is_stdlib(path)
+
+
+def is_ours(name: str) -> bool:
+    """Whether a module of that name comes with flyte-build, and so with every worker."""
+    return name.partition(".")[0] in ("flyte", "flyte_build")
+
+
+def loaded_files() -> dict[str, str]:
+    """The absolute paths of all modules' files, with each module's name; without the standard library's and what is built in."""
+    found = {}
+    for name, module in list(sys.modules.items()):
         spec = getattr(module, "__spec__", None)
         origin = getattr(spec, "origin", None) or getattr(module, "__file__", None)
         if isinstance(origin, str) and os.path.isabs(origin) and not is_stdlib(origin) and os.path.isfile(origin):
-            found.add(origin)
+            found[origin] = getattr(spec, "name", None) or name
     return found
 
 
-def below(root: str, path: str) -> str | None:
-    """A path relative to the root, or None when it is not the project's own."""
-    return os.path.relpath(path, root) if path.startswith(root + "/") and not is_installed(path) else None
-
-
 class Guard:
-    """The last finder: refuses modules of the working tree, which are not what was prepared, and says what to do.
+    """The first finder of a worker: takes modules from the bundle and from installed packages, and refuses those of any working tree.
 
-    `tree` is the project's root, whose entries were taken from `sys.path`; `hint(path)` gives the advice for a file or folder. Finders that
-    editable installs have added come after this one, and are asked by it.
+    `code` is the bundle's folder, `roots` are the import roots in it. `removed` are the entries of `sys.path` that were taken away,
+    where an unknown module is looked for to say what to do; `hint(path)` gives that advice for a file or folder. Editable installs have
+    finders that may come before Python's own: what they find in a working tree is looked for again in the bundle.
     """
 
-    def __init__(self, tree: str, removed: Sequence[str], hint: Callable[[str], str]) -> None:
-        self._tree, self._removed, self._hint = tree, list(removed), hint
+    def __init__(self, code: str, roots: Sequence[str], removed: Sequence[str], hint: Callable[[str], str]) -> None:
+        self._code, self._roots, self._removed, self._hint = code + "/", list(roots), list(removed), hint
 
     def find_spec(self, name: str, path: Sequence[str] | None, target: ModuleType | None = None) -> ModuleSpec | None:
-        """What the finders after this one find, unless it is in the working tree; raises `ModuleNotFoundError` then."""
-        after = sys.meta_path[sys.meta_path.index(self) + 1 :]
-        spec = next((spec for finder in after if (spec := finder.find_spec(name, path, target))), None)
-        if spec is None and path is None:
-            spec = PathFinder.find_spec(name, self._removed)
-        elif spec is None and path is not None:
-            spec = PathFinder.find_spec(name, [f"{self._tree}/{self._relative(entry)}" for entry in path if self._relative(entry)])
-        if spec is None:
-            return None
-        places = [spec.origin] if spec.has_location and spec.origin else list(spec.submodule_search_locations or ())
-        for place in map(os.path.realpath, places):
-            if (place + "/").startswith(self._tree + "/") and not is_installed(place):
+        """Return what the other finders find, unless it is in a working tree; raises `ModuleNotFoundError` then."""
+        spec = next((spec for finder in sys.meta_path if finder is not self and (spec := finder.find_spec(name, path, target))), None)
+        if spec is None or is_ours(name):
+            if spec is None and (place := self._elsewhere(name, path)):
+                raise ModuleNotFoundError(f"No module named {name!r} in the bundle. {self._hint(place)}", name=name)
+            return spec
+        if place := self._outside(spec):
+            spec = PathFinder.find_spec(name, self._roots if path is None else path)
+            if spec is None or self._outside(spec):
                 raise ModuleNotFoundError(f"No module named {name!r} in the bundle. {self._hint(place)}", name=name)
         return spec
 
-    def _relative(self, entry: str) -> str:
-        _, found, rest = entry.partition("/code/")
-        return rest if found else ""
+    def _outside(self, spec: ModuleSpec) -> str:
+        """The place of a module that is neither the bundle's nor an installed package's, or ""."""
+        if not spec.has_location and spec.submodule_search_locations is None:
+            return ""
+        places = [spec.origin] if spec.has_location and spec.origin else list(spec.submodule_search_locations or ())
+        outside = [place for place in places if not place.startswith(self._code) and os.path.isabs(place) and is_own(place)]
+        return outside[0] if len(outside) == len(places) and outside else ""
+
+    def _elsewhere(self, name: str, path: Sequence[str] | None) -> str:
+        """Where a module that is not found is in the working tree, or ""."""
+        if path is None:
+            places: list[str] = self._removed
+        else:
+            below = [entry.removeprefix(self._code) for entry in path if entry.startswith(self._code)]
+            places = [f"{folder}/{inner}" for inner in below for folder in self._removed]
+        spec = PathFinder.find_spec(name, places)
+        if spec is None:
+            return ""
+        return spec.origin if spec.has_location and spec.origin else next(iter(spec.submodule_search_locations or ()), "")

@@ -177,7 +177,7 @@ def interface_of(function: Callable[..., Any], docs: bool = False) -> Interface:
     try:
         for name, parameter in inspect.signature(function).parameters.items():
             type = type_of(hints.get(name, Any))
-            default, default_text = _default(type, parameter.default)
+            default, default_text = _default(type, parameter.default, proven=docs)
             inputs.append(Parameter(name, type, default, default_text, texts.get(name, "")))
         return Interface(inputs, [(name, type_of(hint)) for name, hint in _outputs(hints.get("return", Any))], summary)
     except RecursionError:
@@ -193,16 +193,26 @@ def unannotated(function: Callable[..., Any]) -> list[str]:
     return found + ["the result"] * (signature.return_annotation is inspect.Signature.empty)
 
 
-def _default(type: Type, value: Any) -> tuple[Wire, str]:
+def _default(type: Type, value: Any, proven: bool) -> tuple[Wire, str]:
+    """A default as wire and as text. If it is to be `proven`, it has wire only where that makes an equal value again."""
     if value is inspect.Parameter.empty:
         return ABSENT, ""
     if value is None:
         return None, "null"
     try:
         wire = type.check(type.dump(value))  # Nothing that could not be given as well: no pickles.
-        return wire, _as_typed(wire)
+        if not proven or _is_equal(type, wire, value):
+            return wire, _as_typed(wire)
+        raise Mismatch(str(type), value)
     except Mismatch:
         return ABSENT, re.sub(r" at 0x[0-9a-f]+", "", shortened(value))  # An address says nothing, and is another one each time.
+
+
+def _is_equal(type: Type, wire: Wire, value: Any) -> bool:
+    try:
+        return bool(type.load(wire) == value) or bool(value != value)  # The last is true of NaN.
+    except Exception:  # Whatever the user's class raises.
+        return False
 
 
 def _as_typed(wire: Wire) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +16,7 @@ from flyte_build.cas.counters import Counters
 from flyte_build.cas.digest import Digest
 from flyte_build.cas.encoding import Value, key
 from flyte_build.cas.records import Record
-from flyte_build.errors import ExtractionRefused, FlyteError, UsageError
+from flyte_build.errors import ExtractionRefused, FileUnstable, FlyteError
 
 from .config.settings import CopyStyle
 from .discovery import Discovery
@@ -25,13 +25,19 @@ from .graph import Cheap, Made, Node, Outcomes, Resolve
 from .project import Project
 
 if TYPE_CHECKING:
+    from flyte_build.bundler.budget import Budget
     from flyte_build.bundler.bundle import Bundle
     from flyte_build.bundler.tree import Tree
     from flyte_build.cas.layer import Layer
 
+_LOOKS = 5  # At a project that is edited meanwhile.
+
 
 class TreeNode(Cheap):
-    """The tree of a project in one copy style. Once resolved, `scans` hold what was seen."""
+    """The tree of a project in one copy style. Once resolved, `scans` hold what was seen.
+
+    `scanner` makes the scanner of a folder whose files lie in the tree below a place.
+    """
 
     kind = "tree"
 
@@ -40,13 +46,15 @@ class TreeNode(Cheap):
         project: Project,
         discovery: Discovery,
         copy_style: CopyStyle,
-        scanner: Scanner,
+        scanner: Callable[[Project, str], Scanner],
         previous: "Callable[[], Tree | None]",
+        budget: "Budget | None",
     ) -> None:
         label = f"tree:{project.root}/{project.file} {copy_style}"
         super().__init__(copy_style, label, (discovery,))
         self._project, self._discovery, self._copy_style = project, discovery, copy_style
-        self._scanner, self._previous = scanner, previous
+        self._new_scanner, self._previous, self._budget = scanner, previous, budget
+        self._scanner = scanner(project, "")
         self._scanned: Scan | None = None
         self._tree: "Tree | None" = None
         self._before: Digest | None = None
@@ -67,27 +75,60 @@ class TreeNode(Cheap):
             self.ahead = time.perf_counter() - began
 
     def _digest(self) -> Digest:
-        scanner = self._scanner
-        if self._copy_style == "all":
-            self.scans = [self._scanned if self._scanned and not self._discovery.disturbed else scanner.scan_all()]
-        if wanted := self._wanted():
-            self.scans.append(scanner.scan_files(wanted))
-        if known := scanner.remembered(*self.scans):
+        self._tree = None
+        ahead = self._scanned if self._scanned and not self._discovery.disturbed else None
+        self.scans, self._scanned = self._scan(ahead), None
+        for _ in range(_LOOKS):
+            if not any(scan.is_recent for scan in self.scans):
+                break
+            seen = [scan.state for scan in self.scans]  # Files are looked at one after another: is it one state?
+            self.scans = self._scan(None)
+            if [scan.state for scan in self.scans] == seen:
+                break
+        else:
+            raise changing()
+        self._compare()
+        if known := self._scanner.remembered(*self.scans):
             return known
-        self._before = scanner.remembered_before(*self.scans)
-        return scanner.remember(self.tree().digest, *self.scans)
+        self._before = self._scanner.remembered_before(*self.scans)
+        return self._scanner.remember(self.tree().digest, *self.scans)
+
+    def _scan(self, ahead: Scan | None) -> list[Scan]:
+        """Look at all files; `ahead` is a scan of the whole root that was made already."""
+        if self._copy_style == "none":
+            return []
+        scans = [ahead or self._scanner.scan_all()] if self._copy_style == "all" else []
+        project, document = self._discovery.project, self._discovery.document
+        wanted: dict[str, list[str]] = {}
+        for path in sorted({*document["modules"], *document["read"], *self._included()}):
+            place = next((place for place in project.beside if path.startswith(place + "/")), "")
+            wanted.setdefault(place, []).append(path.removeprefix(place + "/") if place else path)
+        for place, paths in sorted(wanted.items()):
+            scanner = self._new_scanner(project, place) if place else self._scanner
+            scans.append(scanner.scan_files(paths, besides=scans[:1] if not place else []))
+        return [scan for scan in scans if scan.folders or scan.before]
+
+    def _included(self) -> Iterable[str]:
+        if not self._discovery.document["include"]:
+            return ()
+        from flyte_build.bundler.budget import Budget
+
+        from .include import included
+
+        return included(self._discovery.project, self._discovery.document["include"], self._budget or Budget())
+
+    def _compare(self) -> None:
+        """Raise `FileUnstable` unless the files that the import saw are those that the scans saw."""
+        if self._copy_style == "none":
+            return
+        there = {path: content for scan in self.scans for path, content in scan.contents_of(self._discovery.contents())}
+        for path, content in self._discovery.contents().items():
+            if there.get(path, content) != content:
+                raise changing(self._discovery.project.shown(path))
 
     def holds(self, path: str) -> bool:
         """Whether a file or link of this path is among what the scans found."""
         return any(scan.holds(path) for scan in self.scans)
-
-    def _wanted(self) -> list[str]:
-        """The files that go in by name: what was imported, read and included, unless the scan has it already."""
-        if self._copy_style == "none":
-            return []
-        document = self._discovery.document
-        paths = {*document["modules"], *document["read"], *included(self._project.root, document["include"])}
-        return sorted(path for path in paths if not self.holds(path))
 
     def tree(self) -> "Tree":
         """The tree itself."""
@@ -109,7 +150,18 @@ class TreeNode(Cheap):
         previous = self._previous()
         if previous is None:
             return "files changed"
-        return counted(self.tree().difference(previous), "file") or "nothing changed"
+        shown = self._discovery.project.shown
+        difference = self.tree().difference(previous)
+        return counted({how: sorted(map(shown, paths)) for how, paths in difference.items()}, "file") or "nothing changed"
+
+
+def changing(path: str = "") -> FileUnstable:
+    """The error of a project that is edited while it is prepared."""
+    return FileUnstable(
+        f"{path or 'The project'} changed while it was prepared",
+        why="What was looked at first and what was looked at last are not of one state.",
+        hint="Run the command again when nothing writes to the project.",
+    )
 
 
 class PackNode(Node):
@@ -145,9 +197,9 @@ class BundleNode(Node):
     kind, format = identity.KIND, identity.FORMAT
     shared = True
 
-    def __init__(self, tree: TreeNode, cache: Cache, counters: Counters, root: str) -> None:
+    def __init__(self, tree: TreeNode, cache: Cache, counters: Counters, absolute: Callable[[str], str]) -> None:
         super().__init__(tree.name, "bundle" + tree.label.removeprefix("tree"), (tree,))
-        self._tree, self._cache, self._counters, self._root = tree, cache, counters, root
+        self._tree, self._cache, self._counters, self._absolute = tree, cache, counters, absolute
 
     def inputs(self, outcomes: Outcomes) -> Mapping[str, Value]:
         """The tree, by digest."""
@@ -191,7 +243,7 @@ class BundleNode(Node):
 
         tree = self._tree.tree()
         contents = self._tree.scans[0].contents if self._tree.scans else Contents()  # One scanner's scans share theirs.
-        packer = Packer(self._root, contents, self._counters)
+        packer = Packer(self._absolute, contents, self._counters)
         blobs = self._cache.blobs
 
         def write(part: Digest, positions: list[int]) -> Layer:
@@ -226,28 +278,3 @@ def accept_bundle(cache: Cache, artifact: Digest, inputs: Mapping[str, Any]) -> 
     if bundle.read_tree(found, cache.blobs).digest != inputs["tree"]:
         raise ExtractionRefused(f"{artifact} is the bundle of another tree", why=f"It holds {found.tree}.")
     return (*found.blobs(), found.tree)
-
-
-def included(root: str, patterns: Iterable[tuple[str, str]]) -> Iterator[str]:
-    """The files (relative to `root`) that `include` patterns name: files, folders with all in them, and globs.
-
-    Each pattern comes with the folder (relative) that it is relative to. Raises `UsageError` for what is not there.
-    """
-    for folder, pattern in patterns:
-        import glob
-
-        base = os.path.normpath(os.path.join(root, folder, pattern))
-        found = sorted(glob.glob(base, recursive=True, include_hidden=True)) if glob.has_magic(pattern) else [base]
-        if not (base + "/").startswith(root + "/"):
-            raise UsageError(f"include={pattern!r} leads out of the project", hint="Name files below the project's root.")
-        if not os.path.lexists(base) and not glob.has_magic(pattern):
-            raise UsageError(
-                f"include={pattern!r} names nothing", why=f"There is no {base}.", hint="It is relative to the file that declares it."
-            )
-        for path in found:
-            if os.path.isdir(path) and not os.path.islink(path):
-                for here, folders, files in os.walk(path):
-                    folders[:] = sorted(name for name in folders if name not in ("__pycache__", ".git", "node_modules"))
-                    yield from (os.path.relpath(f"{here}/{name}", root) for name in sorted(files))
-            else:
-                yield os.path.relpath(path, root)

@@ -1,50 +1,57 @@
-"""Watching what an import touches: files, folders, names looked up, environment variables, and what makes it volatile.
+"""Watching what an import touches: files, folders, links, names looked up, environment variables, and what makes it volatile.
 
-Files and folders are seen through Python's audit hooks (PEP 578); environment variables through `os.environ`'s class;
-`os.stat`, which has no audit event, through a wrapper (what calls the C function by another way is not seen); clocks and
-random numbers through a profile function. This is for a process of its own: what is hooked stays hooked.
+Files and folders are seen through Python's audit hooks (PEP 578); environment variables through the class of `os.environ`;
+`os.stat` and its like, which have no audit events, through wrappers (what calls the C functions by another way is not seen).
+This is for a process of its own: what is hooked stays hooked.
 """
 
 from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from importlib.machinery import ModuleSpec
 from types import FrameType, ModuleType
 from typing import Any
 
-from .importing import is_installed, is_stdlib
+from . import clocks, importing
+from .importing import is_installed, is_own, is_stdlib
 
 _PROCESSES = frozenset(("subprocess.Popen", "os.system", "os.posix_spawn", "os.exec", "os.fork", "os.forkpty", "pty.spawn"))
 _NETWORK = frozenset(("socket.connect", "socket.getaddrinfo", "socket.gethostbyname", "socket.sendto", "urllib.Request"))
 _SOCKETS = frozenset(("socket.__new__", "socket.bind"))
-_CLOCKS = frozenset(
-    ["time", "time_ns", "localtime", "gmtime", "ctime", "now", "utcnow", "today", "urandom", "getrandbits", "random", "uuid1", "uuid4"]
-)
-_CLOCK_OWNERS = ("time", "datetime", "date", "posix", "Random", "_random", "uuid")
 _CHANGES = frozenset(("os.link", "os.mkdir", "os.remove", "os.rename", "os.rmdir", "os.symlink", "os.truncate", "sqlite3.connect"))
 _UNSTABLE = ("/proc/", "/sys/", "/dev/")
-_SHELL = frozenset(("_", "SHLVL", "OLDPWD"))  # A shell changes these with every command.
+_METADATA = ("importlib/metadata/__init__.py", "importlib_metadata/__init__.py", "pkg_resources/__init__.py")
+_ASKING = ("stat", "lstat", "access", "readlink")
+_AGES = ("getmtime", "getctime", "getatime")
+_IMPORTLIB = "<frozen importlib"
 
 
 class Watch:
     """What was seen. Paths are absolute; `lookups` has, for each folder, the names that were looked for in it.
 
-    `wrote` says that something below the root may have been changed.
+    `folders` were listed, of `distributions` only the installed packages count; `stats` were asked about, of `times` the times, too.
+    `names` are the modules that were looked for by their names. `uses_current` says that the `current` folder decided something, and
+    `wrote` that something below the root may have been changed.
     """
 
-    def __init__(self, root: str) -> None:
-        self.root = root
+    def __init__(self, root: str, current: str) -> None:
+        self.root, self.current = root, current
         self.files: set[str] = set()
         self.folders: set[str] = set()
+        self.distributions: set[str] = set()
         self.stats: set[str] = set()
+        self.times: set[str] = set()
         self.lookups: dict[str, set[str]] = {}
+        self.names: set[str] = set()
         self.environment: set[str] = set()
         self.volatile: list[str] = []
+        self.uses_current = False
         self.wrote = False
         self._on = False
+        self._getcwd = os.getcwd
 
     @contextmanager
     def watching(self) -> Iterator[None]:
@@ -52,101 +59,144 @@ class Watch:
         watch = self
 
         class Environ(type(os.environ)):  # type: ignore[misc]  # A class without a public name.
-            def __getitem__(self, name: str) -> str:
+            def __getitem__(self, name: Any) -> Any:
                 watch._variable(name)
-                return str(super().__getitem__(name))
+                return super().__getitem__(name)
 
-            def __iter__(self) -> Iterator[str]:
-                names = list(super().__iter__())
+            def __iter__(self) -> Iterator[Any]:
                 watch._variable("*")
-                return iter(names)
+                return iter(list(super().__iter__()))
 
-        os.environ.__class__ = Environ
+            def __len__(self) -> int:
+                watch._variable("*")
+                return int(super().__len__())
+
+        os.environ.__class__ = os.environb.__class__ = Environ
         sys.addaudithook(self._audit)
         sys.meta_path.insert(0, self)
-        stat, lstat, access = os.stat, os.lstat, os.access
-        os.stat, os.lstat, os.access = self._stating(stat), self._stating(lstat), self._stating(access)
+        wrapped: list[tuple[ModuleType, str, Callable[..., Any]]] = [
+            *((os, name, self._asking(getattr(os, name), self.stats)) for name in _ASKING),
+            *((os.path, name, self._asking(getattr(os.path, name), self.times)) for name in _AGES),
+            *((os, name, self._locating(getattr(os, name))) for name in ("getcwd", "getcwdb")),
+        ]
+        originals = [(module, name, getattr(module, name)) for module, name, _ in wrapped]
+        for module, name, function in wrapped:
+            setattr(module, name, function)
         self._on = True
-        sys.setprofile(self._profile)
         try:
-            yield
+            with clocks.watching(self._clock):
+                yield
         finally:
-            sys.setprofile(None)
             self._on = False
-            os.stat, os.lstat, os.access = stat, lstat, access
+            for module, name, function in originals:
+                setattr(module, name, function)
             sys.meta_path.remove(self)
 
     def find_spec(self, name: str, path: Sequence[str] | None, target: ModuleType | None = None) -> ModuleSpec | None:
         """Remember that `name` was looked for; never finds anything."""
+        self.names.add(name)
         for folder in sys.path if path is None else path:
             self.look_up(folder, name.rpartition(".")[2])
         return None
 
     def look_up(self, folder: str, name: str) -> None:
         """Remember that a module of that name was looked for in `folder`."""
-        folder = os.path.abspath(folder)
-        if not is_stdlib(folder + "/"):
-            self.lookups.setdefault(folder, set()).add(name)
+        if os.path.isabs(folder) and not is_stdlib(folder + "/"):
+            self.lookups.setdefault(os.path.normpath(folder), set()).add(name)
 
-    def _variable(self, name: str) -> None:
+    def _variable(self, name: Any) -> None:
         if self._on and isinstance(name, str | bytes):
-            self.environment.update({os.fsdecode(name)} - _SHELL)
+            self.environment.add(os.fsdecode(name))
 
     def _audit(self, event: str, args: tuple[Any, ...]) -> None:
         if not self._on:
             return
         if event == "open":
-            path, mode, flags = args
-            reading = not (flags & (os.O_WRONLY | os.O_RDWR)) if isinstance(flags, int) else True
-            if isinstance(path, (str, bytes)) and reading and not (mode and set(mode) & set("wax")):
-                self._path(self.files, os.fsdecode(path))
-            elif isinstance(path, (str, bytes)) and os.path.abspath(os.fsdecode(path)).startswith(self.root + "/"):
-                self.wrote = True
+            path, _, flags = args
+            if isinstance(path, (str, bytes)) and isinstance(flags, int):
+                self._open(os.fsdecode(path), flags)
         elif event in _CHANGES:
             self.wrote = True
         elif event in ("os.listdir", "os.scandir"):
-            if sys._getframe(1).f_code.co_filename.startswith("<frozen importlib"):
+            caller = sys._getframe(1).f_code.co_filename
+            if caller.startswith(_IMPORTLIB) or isinstance(args[0], int):
                 return  # A finder fills its cache: `lookups` hold what counts of that.
-            self._path(self.folders, os.fsdecode(args[0] or ".") if not isinstance(args[0], int) else "/dev/")
+            self._path(self.distributions if caller.endswith(_METADATA) else self.folders, os.fsdecode(args[0] or "."))
         elif event in _PROCESSES:
             self._say(f"starts a process ({event})")
         elif event in _NETWORK or (event in _SOCKETS and self._caller(sys._getframe(1))):
             self._say(f"opens a network connection ({event})")
 
+    def _open(self, path: str, flags: int) -> None:
+        access = flags & os.O_ACCMODE
+        if access == os.O_RDONLY or (access == os.O_RDWR and not flags & os.O_TRUNC):
+            self._path(self.files, path)
+        if access != os.O_RDONLY and self._absolute(path).startswith(self.root + "/"):
+            self.wrote = True
+
+    def _absolute(self, path: str) -> str:
+        return os.path.normpath(path if os.path.isabs(path) else f"{self._getcwd()}/{path}")
+
     def _path(self, into: set[str], path: str) -> None:
-        path = os.path.abspath(path)
+        if not os.path.isabs(path):
+            self.uses_current = True
+        path = self._absolute(path)
         if not path.startswith(_UNSTABLE) and not path.endswith(".pyc") and not is_stdlib(path):
             into.add(path)
 
-    def _stating(self, function: Any) -> Any:
-        def stat(path: Any, *args: Any, **kwargs: Any) -> Any:
+    def _asking(self, function: Callable[..., Any], into: set[str]) -> Callable[..., Any]:
+        def ask(path: Any, *args: Any, **kwargs: Any) -> Any:
             if self._on and isinstance(path, (str, bytes, os.PathLike)) and kwargs.get("dir_fd") is None:
-                name = os.path.abspath(os.fsdecode(path))
-                if name.startswith(self.root + "/") and not is_installed(name):
-                    self.stats.add(name)
+                name = os.fsdecode(path)
+                if not is_installed(name) and not self._is_finder(sys._getframe(1)):
+                    self._path(into, name)
             return function(path, *args, **kwargs)
 
-        return stat
+        return ask
 
-    def _profile(self, frame: FrameType, event: str, arg: Any) -> None:
-        if event == "c_call":
-            name = arg.__name__
-            if name in _CLOCKS:
-                owner = arg.__self__ if arg.__self__ is not None else arg
-                owners = (getattr(owner, "__name__", ""), type(owner).__name__)
-                if any(o in _CLOCK_OWNERS for o in owners) and (where := self._caller(frame)):
-                    self._say(f"reads the clock or random numbers ({name}, {where})")
+    def _locating(self, function: Callable[[], Any]) -> Callable[[], Any]:
+        def locate() -> Any:
+            if self._on and self._on_behalf(sys._getframe(1)):
+                self.uses_current = True
+            return function()
+
+        return locate
+
+    def _clock(self, name: str, frame: FrameType | None) -> None:
+        if self._on and (where := self._caller(frame)):
+            self._say(f"reads the clock or random numbers ({name}, {where})")
 
     def _caller(self, frame: FrameType | None) -> str:
         """Where the user's own code made this call, or "" when it was made by somebody's import or library."""
         while frame is not None and is_stdlib(frame.f_code.co_filename):
-            if frame.f_code.co_filename.startswith("<frozen importlib"):
+            if frame.f_code.co_filename.startswith(_IMPORTLIB):
                 return ""
             frame = frame.f_back
-        if frame is None or is_installed(frame.f_code.co_filename) or not frame.f_code.co_filename.startswith(self.root + "/"):
+        if frame is None or not self._is_own(frame):
             return ""
         return f"{os.path.relpath(frame.f_code.co_filename, self.root)}:{frame.f_lineno}"
+
+    def _on_behalf(self, frame: FrameType | None) -> bool:
+        """Whether the user's own code asked for this, by itself or through libraries, and not an import of one."""
+        while frame is not None and not frame.f_code.co_filename.startswith(_IMPORTLIB):
+            if self._is_own(frame):
+                return True
+            frame = frame.f_back
+        return False
+
+    def _is_finder(self, frame: FrameType | None) -> bool:
+        """Whether it is our own finder that asks: `lookups` hold what counts of that."""
+        while frame is not None and is_stdlib(frame.f_code.co_filename):
+            frame = frame.f_back
+        return frame is not None and frame.f_code.co_filename == importing.__file__
+
+    def _is_own(self, frame: FrameType) -> bool:
+        name = frame.f_code.co_filename
+        return os.path.isabs(name) and not name.startswith(_OURS) and is_own(name)
 
     def _say(self, what: str) -> None:
         if what not in self.volatile:
             self.volatile.append(what)
+
+
+_OURS = os.path.dirname(os.path.realpath(__file__)) + "/"

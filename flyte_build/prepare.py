@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from flyte_build.bundler.marker import find
 from flyte_build.bundler.scan import Progress, Scanner
+from flyte_build.bundler.snapshot import Contents
 from flyte_build.cas.cache import Cache
 from flyte_build.cas.counters import Counters
 from flyte_build.cas.records import Record
@@ -64,12 +65,27 @@ class Preparation:
         self._dry, self._locked, self._images = dry, locked or dry, images
         self._builder = builder
         self._environments: dict[str, EnvironmentNode] = {}
+        self._is_native_said = False
         self._resolver = Resolver(cache.records, remake=remake, dry=dry, elsewhere=elsewhere, watch=watch, begun=begun)
         self.discovery = Discovery(project, cache, counters, said, dry, self._meanwhile)
-        blobs = None if dry or elsewhere else cache.blobs  # Nothing is packed before it is known whether others have it.
-        scanner = Scanner(project.root, cache.index, counters, blobs=blobs, budget=budget, allowed=allowed, progress=progress)
-        self.tree = TreeNode(project, self.discovery, copy_style, scanner, self._previous_tree)
-        self.bundle = BundleNode(self.tree, cache, counters, project.root)
+        contents = Contents()
+
+        def scanner(project: Project, place: str) -> Scanner:
+            return Scanner(
+                project.absolute(place),
+                cache.index,
+                counters,
+                blobs=None if dry or elsewhere else cache.blobs,  # Nothing is packed before it is known whether others have it.
+                budget=budget,
+                allowed=allowed,
+                progress=progress,
+                contents=contents,
+                place=f"{place}/" if place else "",
+                shown=f"{project.shown(place)}/" if place else "",
+            )
+
+        self.tree = TreeNode(project, self.discovery, copy_style, scanner, self._previous_tree, budget)
+        self.bundle = BundleNode(self.tree, cache, counters, lambda path: self.discovery.project.absolute(path))
 
     def _meanwhile(self) -> None:
         """What can be done while a file is imported in another process."""
@@ -85,9 +101,20 @@ class Preparation:
     def discover(self) -> Discovery:
         """Resolve discovery alone."""
         self._resolver.resolve([self.discovery])
-        for path in self.discovery.document["withheld"]:
+        document = self.discovery.document
+        for path in document["withheld"]:
             self._said(f"{path} was read while {self.project.file} was imported, and is not in the bundle: it may hold secrets.")
+        for path in document["loose"]:
+            self._said(f"{path} was loaded by its path from outside of the project, and is not in the bundle.")
+        if document["native"] and not self._is_native_said:
+            self._is_native_said = True
+            names, here = ", ".join(map(self.discovery.project.shown, document["native"])), os.uname()
+            self._said(f"The bundle holds machine code, so it runs on {here.sysname} {here.machine} with this Python alone: {names}.")
         return self.discovery
+
+    def start_over(self) -> None:
+        """Forget what was resolved: files were edited meanwhile."""
+        self._resolver.outcomes.clear()
 
     @cached_property
     def pins(self) -> "Pins":

@@ -1,53 +1,82 @@
-"""Projects: where a file belongs, and under which name it is imported."""
+"""Projects: where a file belongs, under which name it is imported, and from which folders its code comes."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 
 from .errors import UsageError
 
 INTERACTIVE = "<interactive>"  # Stands for the file of a task that is in none.
+BESIDE = ".flyte-roots"  # The reserved folder of a tree that holds the code of import roots beside the project's root.
+_MARKS = ("flyte.toml", "flyte.lock", "pyproject.toml", "setup.py", ".git")
 
 
+@dataclass(frozen=True)
 class Project:
-    """Where a file belongs: its `root` (absolute), the `file` and the import `roots` below it, and its `module` name.
+    """Where a file belongs: its `root` (absolute), the `file` below it, its `module` name, and the import roots.
 
-    `last` are folders (absolute) that come at the end of `sys.path`: a package's own folder must not shadow others.
+    All paths but `root` are those of the tree. `roots` come first on `sys.path` ("" is the root itself), `last` after the installed
+    packages. `beside` maps folders of the tree to the absolute folders outside of the root that their files come from.
     """
 
-    def __init__(self, root: str, file: str) -> None:
-        self.root, self.file = root, file
-        folder = os.path.dirname(file)
-        self.roots = [""]
-        if os.path.isdir(f"{root}/src") and not os.path.exists(f"{root}/src/__init__.py"):
-            self.roots.insert(0, "src")
-        in_package = os.path.exists(f"{root}/{folder}/__init__.py")
-        if folder and folder not in self.roots and not in_package:
-            self.roots.append(folder)
-        self.last = [f"{root}/{folder}"] if folder and in_package else []
-        parts = file.removesuffix(".py").split("/")
-        base = 1 if self.roots[0] == "src" and parts[0] == "src" else 0
-        dotted = all(part.isidentifier() for part in parts[base:])
-        if len(parts) > base + 1 and folder in self.roots and os.path.exists(f"{root}/{folder}/{parts[base]}.py"):
-            # jobs/jobs.py: a module `jobs` wins over a folder `jobs` that is no package, so the file is just `jobs`.
-            dotted = False
-            self.roots.insert(0, self.roots.pop(self.roots.index(folder)))
-        self.module = ".".join(parts[base:]) if dotted else parts[-1]
+    root: str
+    file: str
+    module: str
+    roots: tuple[str, ...] = ("",)
+    last: tuple[str, ...] = ()
+    beside: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
-    def deployed(cls, file: str, module: str, roots: list[str], last: list[str]) -> "Project":
-        """The project of a deployed task, which is on no disk: its root is "", and `last` are relative too."""
-        project = cls.__new__(cls)
-        project.root, project.file, project.module, project.roots, project.last = "", file, module, roots, last
-        return project
+    def of(cls, root: str, file: str) -> Project:
+        """Return the project of `file` (relative to `root`) as far as the disk alone tells, before anything is imported."""
+        folder = os.path.dirname(file)
+        roots = [""]
+        if os.path.isdir(f"{root}/src") and not os.path.exists(f"{root}/src/__init__.py"):
+            roots.insert(0, "src")
+        in_package = os.path.exists(f"{root}/{folder}/__init__.py")
+        if folder and folder not in roots and not in_package:
+            roots.append(folder)
+        parts = file.removesuffix(".py").split("/")
+        base = 1 if roots[0] == "src" and parts[0] == "src" else 0
+        dotted = all(part.isidentifier() for part in parts[base:])
+        if len(parts) > base + 1 and folder in roots and os.path.exists(f"{root}/{folder}/{parts[base]}.py"):
+            # jobs/jobs.py: a module `jobs` wins over a folder `jobs` that is no package, so the file is just `jobs`.
+            dotted = False
+            roots.insert(0, roots.pop(roots.index(folder)))
+        last = (folder,) if folder and in_package else ()  # A package's own folder must not shadow others.
+        return cls(root, file, ".".join(parts[base:]) if dotted else parts[-1], tuple(roots), last)
+
+    def absolute(self, path: str) -> str:
+        """Return where on disk a path of the tree is."""
+        if path.startswith(BESIDE):
+            for place, folder in self.beside.items():
+                if (path + "/").startswith(place + "/"):
+                    return folder + path.removeprefix(place)
+        return f"{self.root}/{path}" if path else self.root
+
+    def folders(self, roots: Iterable[str]) -> list[str]:
+        """Return the absolute folders of import roots."""
+        return [self.absolute(root) for root in roots]
+
+    def places(self, path: str) -> list[str]:
+        """Return the paths in the tree of an absolute path: one below the root, and one for each root beside it that holds the path."""
+        found = [path.removeprefix(self.root + "/")] if path.startswith(self.root + "/") else []
+        return found + [place + path.removeprefix(folder) for place, folder in self.beside.items() if path.startswith(folder + "/")]
+
+    def shown(self, path: str) -> str:
+        """Return how a path of the tree is called in messages: relative to the root, as one would type it there."""
+        if not self.beside:
+            return path
+        return os.path.relpath(self.absolute(path), self.root) if path.startswith(BESIDE) else path
 
 
 def locate(file: str, root_dir: str | None) -> Project:
-    """The project that a file belongs to. Raises `UsageError`.
+    """Return the project that a file belongs to, whatever the current folder is. Raises `UsageError`.
 
-    The root is `root_dir` if given, else the current folder; a file outside of that takes the nearest folder above it
-    that holds `pyproject.toml`, `.git` or `flyte.toml`, else its own.
+    The root is `root_dir` if given, else the nearest folder at or above the file that is marked as a project's; with none, the
+    folder of the file's outermost package.
     """
     path = os.path.realpath(file)
     if not os.path.isfile(path):
@@ -55,14 +84,53 @@ def locate(file: str, root_dir: str | None) -> Project:
         raise UsageError(f"The file {file} {what}", hint=_near(file) or "Give the Python file that holds the task.")
     if not path.endswith(".py"):
         raise UsageError(f"{file} is no Python file", hint="Give the Python file that holds the task.")
-    root = os.path.realpath(root_dir or os.getcwd())
+    root = given_root(root_dir) if root_dir is not None else _marked(os.path.dirname(path)) or _above_packages(path)
+    if root == "/":
+        raise UsageError("The root / holds all of the machine", hint="Move the code into a folder of its own, or name one: `--root-dir`.")
+    if not path.startswith(root + "/"):
+        raise UsageError(f"{file} is not below the root {root_dir}", hint="Leave out `--root-dir`, or give a folder above the file.")
+    return Project.of(root, os.path.relpath(path, root))
+
+
+def given_root(root_dir: str) -> str:
+    """Return the root that `--root-dir` names. Raises `UsageError`."""
+    root = os.path.realpath(root_dir)
     if not os.path.isdir(root):
         raise UsageError(f"The root {root_dir} is no folder", hint="`--root-dir` takes the folder that holds all of the project's code.")
-    if not path.startswith(root.rstrip("/") + "/"):
-        if root_dir:
-            raise UsageError(f"{file} is not below the root {root_dir}", hint="Leave out `--root-dir`, or give a folder above the file.")
-        root = next(filter(_is_root, _above(path)), os.path.dirname(path))
-    return Project(root, os.path.relpath(path, root))
+    return root
+
+
+def root_here() -> str:
+    """Return the root of the project that the current folder is in, or that folder: for what names no file."""
+    return root_of(os.getcwd())
+
+
+def root_of(path: str) -> str:
+    """Return the root of the project that a folder or file is in; a folder that is in none is its own."""
+    real = os.path.realpath(path)
+    folder = real if os.path.isdir(real) else os.path.dirname(real)
+    return _marked(folder) or folder
+
+
+def is_project(folder: str) -> bool:
+    """Whether a folder is marked as the root of a project."""
+    return folder not in _never() and any(os.path.exists(f"{folder}/{mark}") for mark in _MARKS)
+
+
+def _marked(folder: str) -> str | None:
+    return next(filter(is_project, _upwards(folder)), None)
+
+
+def _never() -> tuple[str, ...]:
+    return ("/", os.path.realpath(os.path.expanduser("~")))
+
+
+def _above_packages(path: str) -> str:
+    """The folder that holds the outermost package that a file is in, or the file itself."""
+    folder = os.path.dirname(path)
+    while folder != "/" and os.path.exists(f"{folder}/__init__.py"):
+        folder = os.path.dirname(folder)
+    return folder
 
 
 def _near(file: str) -> str:
@@ -77,11 +145,9 @@ def _near(file: str) -> str:
     return f"Did you mean {os.path.join(folder, near[0])}?" if near else ""
 
 
-def _above(path: str) -> Iterator[str]:
-    while path != "/":
-        path = os.path.dirname(path)
-        yield path
-
-
-def _is_root(folder: str) -> bool:
-    return any(os.path.exists(f"{folder}/{mark}") for mark in ("pyproject.toml", ".git", "flyte.toml"))
+def _upwards(folder: str) -> Iterator[str]:
+    while True:
+        yield folder
+        if folder == "/":
+            return
+        folder = os.path.dirname(folder)

@@ -13,20 +13,20 @@ from types import FrameType
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from flyte_build.cas.digest import Digest
-from flyte_build.errors import UsageError
+from flyte_build.errors import FileUnstable, UsageError
 from flyte_build.runner.engine import Stopped
 
 from .attempts import Call, Finished, Settings, carry_out
 from .discovery import Discovery
-from .graph import Outcome
-from .importing import root_folders
+from .graph import Node, Outcome
+from .interface import Interface
 from .listener import Listener
 from .placement import Placement, place
 from .prepare import Preparation
 from .project import Project
 from .sharing import Sharing
 from .stores import Stores
-from .texts import listed
+from .texts import listed, printable
 
 if TYPE_CHECKING:
     from flyte_build.bundler.tree import Entry
@@ -35,6 +35,8 @@ if TYPE_CHECKING:
     from .containerimages import ContainerImages
     from .containers import ContainerImage
     from .task import Task
+
+_ATTEMPTS = 3  # At preparing a project that is edited meanwhile.
 
 
 class Runner:
@@ -94,10 +96,17 @@ class Runner:
         assert record is not None
         blobs = self.stores.cache.blobs
         layers = record.refs[3:-1]
+        shown = self.preparation.discovery.project.shown
         return {
             "digest": tree.digest,
             "files": [
-                {"path": _text(entry.path), "size": entry.size, "digest": _content(entry), "executable": entry.kind == "x"}
+                {
+                    "path": _text(entry.path),
+                    "size": entry.size,
+                    "digest": _content(entry),
+                    "executable": entry.kind == "x",
+                    **({"from": printable(source)} if (source := shown(entry.name)) != entry.name else {}),
+                }
                 for entry in tree.entries
             ],
             "packs": [
@@ -113,28 +122,48 @@ class Runner:
         It is prepared and runs in a process of its own, unless the settings say `local`: then it runs here, from the working tree.
         What was prepared is published meanwhile; `finish` waits for that.
         """
-        task = self.preparation.discovery.task(variable)
-        task = {**task, "image": self.preparation.image(task)}
-        call = Call(task=task, project=self.project, variable=variable, inputs=inputs, settings=self.settings)
         if self.settings.engine == "local":
             from flyte_build.runner.execution import load_task
 
-            here = self.project
-            sys.path[:] = [*root_folders(here.root, here.roots), *sys.path, *here.last]
-            return run_here(call, lambda: load_task(here.module, variable), self.stores, self.listener)
-        return self._run_prepared(call)
+            call, here = self._call(variable, inputs), self.project
+            current = [os.path.realpath(os.getcwd())]  # As discovery has it: the last place where a module is looked for.
+            sys.path[:] = dict.fromkeys([*here.folders(here.roots), *sys.path, *here.folders(here.last), *current])
+            return run_here(call, lambda: load_task(call.project.module, variable), self.stores, self.listener)
+        return self._run_prepared(variable, inputs)
 
-    def _run_prepared(self, call: Call) -> Finished:
-        cache, began, preparation = self.stores.cache, time.monotonic(), self.preparation
-        image, engine = call.task["image"], self.settings.engine
-        with cache.preparing():
-            where = Placement()
+    def _call(self, variable: str, inputs: Mapping[str, Any]) -> Call:
+        task = self.preparation.discovery.task(variable)
+        task = {**task, "image": self.preparation.image(task)}
+        project = self.preparation.discovery.project
+        return Call(task=task, project=project, variable=variable, inputs=inputs, settings=self.settings)
+
+    def _resolve(self, variable: str, inputs: Mapping[str, Any]) -> tuple[Call, Placement, Mapping[Node, Outcome]]:
+        """Resolve what a call needs; from the start if files are edited meanwhile. Raises `FileUnstable` if that does not end."""
+        preparation, engine = self.preparation, self.settings.engine
+        for left in range(_ATTEMPTS - 1, -1, -1):
+            call = self._call(variable, inputs)
+            image, where = call.task["image"], Placement()
             if image != "auto" or engine == "docker":
-                where = place(call.task["environment"], image, engine, lambda: preparation.environment(image))
+                where = place(call.task["environment"], image, engine, partial(preparation.environment, image))
+            try:
+                return call, where, preparation.resolve(*([where.environment] if where.environment else []))
+            except FileUnstable as error:
+                if not left:
+                    raise
+                self.listener.said(f"{error.what}; it is prepared again.")
+            preparation.start_over()
+            interface = preparation.discover().task(variable)["interface"]
+            if interface != call.task["interface"]:
+                inputs = Interface.from_document(interface).check_inputs(dict(inputs))
+        raise AssertionError("The last attempt returns or raises")
+
+    def _run_prepared(self, variable: str, inputs: Mapping[str, Any]) -> Finished:
+        cache, began, preparation = self.stores.cache, time.monotonic(), self.preparation
+        with cache.preparing():
+            call, where, outcomes = self._resolve(variable, inputs)
             if where.why:
                 self.listener.said(f"{call.task['environment']} runs in a container: {where.why}.")
             needed = [where.environment] if where.environment else []
-            outcomes = preparation.resolve(*needed)
             code, container = preparation.extracted(), None
             if where.image is not None:
                 container = self._container_images.get(where.image, call.task["environment"])
@@ -256,8 +285,7 @@ def script_call(inputs: Mapping[str, Any], timeout: float | None, settings: Sett
     path = inputs["path"]
     if not os.path.isfile(path):
         raise UsageError(f"There is no script {path}", hint="Give a Python file: `flyte run python-script SCRIPT`.")
-    project = Project(os.path.dirname(path), os.path.basename(path))
-    project.module = module
+    project = Project(os.path.dirname(path), os.path.basename(path), module)
     task = describe_task(script.override(timeout=timeout))
     return Call(task=task, project=project, variable="script", inputs=inputs, settings=settings)
 

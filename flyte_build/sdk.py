@@ -135,7 +135,7 @@ class RunContext:
         if mode == "local":
             from .describe import describe_task
 
-            project = locate(file, None) if in_file else Project(os.getcwd(), INTERACTIVE)
+            project = locate(file, None) if in_file else Project.of(os.getcwd(), INTERACTIVE)
             call = Call(task=describe_task(task), project=project, variable=variable, inputs=inputs, settings=settings)
             finished = run_here(call, lambda: task, stores, listener)
         else:

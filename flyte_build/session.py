@@ -9,7 +9,7 @@ from .attempts import Settings
 from .config import Configuration
 from .errors import InitializationError, UsageError
 from .listener import Listener
-from .project import locate
+from .project import locate, root_here
 
 _settings: Settings | None = None
 
@@ -26,9 +26,9 @@ def configured(path: str | None, **given: str | None) -> Settings:
 
 
 def project_root() -> str:
-    """The root of the project of the script that is running, or the current folder."""
+    """The root of the project of the script that is running, or of the current folder."""
     script = getattr(sys.modules["__main__"], "__file__", None) or ""
-    return locate(script, None).root if script.endswith(".py") and os.path.isfile(script) else os.path.realpath(os.getcwd())
+    return locate(script, None).root if script.endswith(".py") and os.path.isfile(script) else root_here()
 
 
 def has_begun() -> bool:

@@ -32,16 +32,14 @@ class Warmed:
         return self.error is None and not self.unpublished and all(each.state != "missing" for each in self.outcomes if each.node.shared)
 
 
-def warm(
-    projects: Sequence[Project], settings: Settings, stores: Stores, listener: Listener, *, check: bool, jobs: int
-) -> Iterator[Warmed]:
-    """Prepare and publish what each file needs, `jobs` files at a time; with `check` nothing is made or published.
+def warm(projects: Sequence[tuple[Project, Settings]], stores: Stores, listener: Listener, *, check: bool, jobs: int) -> Iterator[Warmed]:
+    """Prepare and publish what each file needs, by its project's settings, `jobs` at a time; with `check` nothing is made or published.
 
     What comes of each file is given in their order, and counted in `stores`.
     """
     with ThreadPoolExecutor(jobs) as pool:
-        yield from pool.map(lambda project: _warm(project, settings, stores, listener, check), projects)
-    if not check:
+        yield from pool.map(lambda each: _warm(each[0], each[1], stores, listener, check), projects)
+    for settings in [] if check else {id(settings): settings for _, settings in projects}.values():
         rest = Sharing(settings.registries, stores.cache, stores.counters, settings.project, listener.said)
         rest.publish([])
         rest.finish()

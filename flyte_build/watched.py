@@ -28,12 +28,17 @@ def candidates(folder: str, names: Collection[str]) -> list[str]:
         return []
 
 
-def names_in(folder: str) -> list[str]:
-    """All names in a folder, sorted; what cannot be listed has none. Bytecode caches do not count."""
+def names_in(folder: str) -> list[str] | None:
+    """All names in a folder, sorted, with a mark for folders and links; None for what cannot be listed. Bytecode caches do not count."""
     try:
-        return sorted(name for name in os.listdir(folder) if name != "__pycache__")
+        with os.scandir(folder) as entries:
+            return sorted(entry.name + _mark(entry) for entry in entries if entry.name != "__pycache__")
     except OSError:
-        return []
+        return None
+
+
+def _mark(entry: os.DirEntry[str]) -> str:
+    return "@" if entry.is_symlink() else "/" if entry.is_dir(follow_symlinks=False) else ""
 
 
 def recall(records: Records, base: Key, root: str, limit: int) -> Record | None:
@@ -56,14 +61,31 @@ def _digest(path: str) -> str:
 
 
 def presence(path: str) -> list[Any]:
-    """Whether a path exists, of what kind it is, and how large a file is."""
+    """What can be asked about a path: its kind, its rights, how large a file is, where a link leads, and the same of what is there."""
+    try:
+        own = os.lstat(path)
+        target = os.readlink(path) if stat.S_ISLNK(own.st_mode) else ""
+    except OSError:
+        return []
+    try:
+        found = os.stat(path)
+    except OSError:
+        return [own.st_mode, target]
+    return [own.st_mode, target, found.st_mode, found.st_size if stat.S_ISREG(found.st_mode) else 0]
+
+
+def times(path: str) -> list[int]:
+    """The times of a path, in ns: of its content and of its entry."""
     try:
         found = os.stat(path)
     except OSError:
         return []
-    return [stat.S_IFMT(found.st_mode), found.st_size if stat.S_ISREG(found.st_mode) else 0]
+    return [found.st_mtime_ns, found.st_ctime_ns]
 
 
 def distributions(folder: str) -> list[str]:
     """The installed distributions and path files in a folder of `sys.path`, by the names of their files."""
-    return [name for name in names_in(folder) if name.endswith((".dist-info", ".egg-info", ".pth"))]
+    try:
+        return sorted(name for name in os.listdir(folder) if name.endswith((".dist-info", ".egg-info", ".pth")))
+    except OSError:
+        return []

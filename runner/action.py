@@ -18,11 +18,12 @@ from typing import Any
 class Action:
     """`code` is the folder of the extracted bundle ("" without one), `roots` the import roots in it, in order.
 
-    `root` is the working tree, which must not be imported from, and `file` the task's file in it;
+    `last` are import roots after installed packages. `root` is the working tree, which must not be imported from, and `file` the task's
+    file in it; `shown` says how folders of the bundle that come from elsewhere are called in messages;
     `inputs` are wire; `env` are added to the environment;
     `timeout` is in seconds. `attempt` counts from 1. `copy_style` says how the bundle was made; `options`
     are what else was asked for, and is not acted on. `deployment` names a deployed task by its pin; then there is no working
-    tree: `root` is "", and `last` is relative.
+    tree: `root` is "".
     """
 
     id: str
@@ -36,6 +37,7 @@ class Action:
     root: str
     roots: tuple[str, ...] = ("",)
     last: tuple[str, ...] = ()
+    shown: Mapping[str, str] = field(default_factory=dict)
     code: str = ""
     env: Mapping[str, str] = field(default_factory=dict)
     timeout: float | None = None

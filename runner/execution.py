@@ -8,6 +8,7 @@ import os
 import sys
 import traceback
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Any, NoReturn
 
 from flyte_build.calling import set_caller
@@ -29,6 +30,25 @@ class _Refused(Exception):
         self.error = error
 
 
+@dataclass(frozen=True)
+class Sources:
+    """The `folder` of the user's code, and how folders below it (or elsewhere) are called in messages."""
+
+    folder: str
+    shown: Mapping[str, str] = field(default_factory=dict)
+
+    def hold(self, file: str) -> bool:
+        """Whether a file is the user's."""
+        return file.startswith(self.folder + "/")
+
+    def named(self, text: str) -> str:
+        """Return a text with the paths in it as the user knows them."""
+        text = text.replace(self.folder + "/", "")
+        for folder, name in self.shown.items():
+            text = text.replace(f'"{folder}/', f'"{name}/')
+        return text
+
+
 class InProcess:
     """Where a task calls a task: for now the function itself runs, in the same process."""
 
@@ -45,11 +65,11 @@ def load_task(module: str, variable: str) -> Task[..., Any]:
     return task
 
 
-def execute(load: Callable[[], Task[..., Any]], inputs: Mapping[str, Any], below: str) -> dict[str, Any]:
+def execute(load: Callable[[], Task[..., Any]], inputs: Mapping[str, Any], sources: Sources) -> dict[str, Any]:
     """Run the task that `load` gives, and describe what came of it.
 
-    That is `{"phase": "succeeded", "outputs"}` or `{"phase": "failed", "error"}`. `inputs` are wire; `below` is the folder
-    of the user's code, to which tracebacks are cut. Only Ctrl-C and `Stopped` are raised.
+    That is `{"phase": "succeeded", "outputs"}` or `{"phase": "failed", "error"}`. `inputs` are wire; tracebacks are cut to
+    the user's `sources`. Only Ctrl-C and `Stopped` are raised.
     """
     try:
         return {"phase": "succeeded", "outputs": call(load(), dict(inputs))}
@@ -58,20 +78,20 @@ def execute(load: Callable[[], Task[..., Any]], inputs: Mapping[str, Any], below
         message = f"the task returned {shortened(mismatch.given)}{at} where its annotation says {mismatch.expected}"
         return _failed("RuntimeDataValidationError", f"{message}. {mismatch.reasons}" if mismatch.reasons else message, "")
     except _Refused as refused:
-        return _wrong_input(refused.error, below)
+        return _wrong_input(refused.error, sources)
     except SystemExit as error:
-        return _failed("SystemExit", f"the task called sys.exit({shortened(error.code)})", _traceback(error, below))
+        return _failed("SystemExit", f"the task called sys.exit({shortened(error.code)})", _traceback(error, sources))
     except (KeyboardInterrupt, Stopped):
         raise
     except BaseException as error:  # Whatever a task raises is its result.
-        return failure(error, below)
+        return failure(error, sources)
 
 
-def failure(error: BaseException, below: str) -> dict[str, Any]:
+def failure(error: BaseException, sources: Sources) -> dict[str, Any]:
     """The description of a task that has raised `error`."""
     from flyte_build.raised import message_of
 
-    return _failed(type(error).__name__, message_of(error), _traceback(error, below))
+    return _failed(type(error).__name__, message_of(error), _traceback(error, sources))
 
 
 def call(task: Task[..., Any], inputs: dict[str, Any]) -> dict[str, Any]:
@@ -113,23 +133,23 @@ def _failed(kind: str, message: str, trace: str) -> dict[str, Any]:
     return {"phase": "failed", "error": {"type": kind, "message": message, "kind": "user", "traceback": trace}}
 
 
-def _wrong_input(error: InputError, below: str) -> dict[str, Any]:
+def _wrong_input(error: InputError, sources: Sources) -> dict[str, Any]:
     """The result where an input's own class has refused it; of its frames those are shown that lead through the user's code."""
     cause = error.__cause__
     frames = traceback.extract_tb(cause.__traceback__) if cause else ()
-    trace = _traceback(cause, below) if cause and any(frame.filename.startswith(below + "/") for frame in frames) else ""
+    trace = _traceback(cause, sources) if cause and any(sources.hold(frame.filename) for frame in frames) else ""
     described = {"type": "InputError", "message": f"{error.what}. {error.why}", "kind": "input", "traceback": trace}
     return {"phase": "failed", "error": {**described, "hint": error.hint} if error.hint else described}
 
 
-def _traceback(error: BaseException, below: str) -> str:
+def _traceback(error: BaseException, sources: Sources) -> str:
     """The traceback from the user's first frame on, "" without any frame or note; paths in a bundle are shown as the project's."""
     from flyte_build.raised import cut
 
     described = traceback.TracebackException.from_exception(error, limit=None)
     for one in _chain(described):
         one.stack[:] = [frame for frame in one.stack if not frame.filename.startswith(_OURS)]
-        own = [at for at, frame in enumerate(one.stack) if frame.filename.startswith(below + "/")]
+        own = [at for at, frame in enumerate(one.stack) if sources.hold(frame.filename)]
         one.stack[:] = one.stack[own[0] :] if own else one.stack[-3:]
     if not described.stack and not hasattr(error, "__notes__"):
         return ""
@@ -139,7 +159,7 @@ def _traceback(error: BaseException, below: str) -> str:
         lines = list(described.format_exception_only())
     if len(lines) > 400:
         lines = [*lines[:200], "  ...\n", *lines[-200:]]
-    return "".join(cut(line[:-1]) + "\n" for line in lines).replace(below + "/", "")
+    return sources.named("".join(cut(line[:-1]) + "\n" for line in lines))
 
 
 def _chain(described: traceback.TracebackException) -> list[traceback.TracebackException]:

@@ -15,7 +15,7 @@ from flyte_build.task import Task
 from .aborting import LOOK, asked
 from .action import Action, write_result
 from .engine import Event
-from .execution import execute
+from .execution import Sources, execute
 
 _TICK = 1.0  # Seconds by which the start of a process may be wrong: Linux counts from the boot, known to the second.
 _GRACE = 1.0  # Seconds between asking a process to end and making it end.
@@ -38,7 +38,7 @@ class LocalEngine:
         os.environ.update(action.env)
         self._running, self._began = [action], time.time()
         with _interrupted_when_asked(action.folder):
-            write_result(action.folder, execute(self._load, action.inputs, action.root))
+            write_result(action.folder, execute(self._load, action.inputs, Sources(action.root)))
         self._running = []
 
     def wait(self, action: Action, seconds: float | None) -> Event | None:

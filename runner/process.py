@@ -51,7 +51,7 @@ class ProcessEngine:
             return
         worker, self._spare = self._spare or self._start(), None
         action.write()
-        order = {"folder": action.folder, "env": {**action.env, **self._secrets}}
+        order = {"folder": action.folder, "env": {**action.env, **self._secrets}, "guarded": True}
         try:
             os.write(worker.control, json.dumps(order).encode() + b"\n")
         except BrokenPipeError:

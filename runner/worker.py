@@ -47,7 +47,7 @@ def main() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # The terminal's Ctrl-C is the command's to handle.
     from flyte_build import install_alias
     from flyte_build.runner.action import write_result
-    from flyte_build.runner.execution import execute, failure, finish, load_task
+    from flyte_build.runner.execution import Sources, execute, failure, finish, load_task
 
     install_alias()
     for name in _AHEAD:
@@ -68,14 +68,14 @@ def main() -> None:
     os.environ["FLYTE_RUN"] = action["run"]
     code = f"{action['code']}/code" if action["code"] else ""
     if code:
-        _use_bundle(action, code)
+        _use_bundle(action, code, guarded=order.get("guarded", False))
     sys.argv = [action["module"]]
     _enter(f"{order['folder']}/work", code)
-    own, below = os.getpid(), code or action["root"]
+    own, sources = os.getpid(), Sources(code or action["root"], action["shown"])
     try:
-        result = execute(lambda: load_task(action["module"], action["variable"]), action["inputs"], below)
+        result = execute(lambda: load_task(action["module"], action["variable"]), action["inputs"], sources)
     except KeyboardInterrupt as error:  # Nobody can interrupt this process: the task itself has raised it.
-        result = failure(error, below)
+        result = failure(error, sources)
     if os.getpid() != own:  # A child that the task has forked has returned from it too. It decides nothing.
         finish(0)
     if result["phase"] == "failed" and code and action["root"]:
@@ -93,23 +93,27 @@ def main() -> None:
     finish(0 if result["phase"] == "succeeded" else 1, then=_end_children)
 
 
-def _use_bundle(action: dict[str, Any], code: str) -> None:
-    """Import the project's modules from the folder `code`, and nothing from its working tree."""
-    from flyte_build.importing import Guard, root_folders, use_folder
+def _use_bundle(action: dict[str, Any], code: str, guarded: bool) -> None:
+    """Import the project's modules from the folder `code`; on a machine with working trees (`guarded`) nothing comes from these."""
+    from flyte_build.importing import Guard, is_own, use_sources
 
-    root = action["root"]
-    project = [
-        entry for entry in sys.path if root and (os.path.realpath(entry) + "/").startswith(root + "/") and "site-packages" not in entry
-    ]
-    sys.path[:] = [entry for entry in sys.path if entry not in project]
-    last = [os.path.relpath(folder, root) if root else folder for folder in action["last"]]
-    sys.path[:] = [*root_folders(code, action["roots"]), *sys.path, *root_folders(code, last)]
-    use_folder(code, f"{action['code']}/bytecode")
-    if not root:  # A deployed task has no working tree that could be taken for its code.
-        return
-    guard = Guard(root, [*root_folders(root, action["roots"]), *project], lambda path: _advice(action, path))
-    places = [at for at, finder in enumerate(sys.meta_path) if getattr(finder, "__name__", "") == "PathFinder"]
-    sys.meta_path.insert(places[-1] + 1 if places else len(sys.meta_path), guard)
+    def folders(roots: list[str]) -> list[str]:
+        return [f"{code}/{root}" if root else code for root in roots]
+
+    removed = [entry for entry in sys.path if guarded and is_own(f"{entry}/x")]
+    kept = [entry for entry in sys.path if entry not in removed]
+    roots, last = folders(action["roots"]), folders(action["last"])
+    sys.path[:] = [*roots, *kept, *last]
+    bytecode = f"{action['code']}/bytecode"
+    use_sources(lambda folder: _is_below(folder, code), lambda path: f"{bytecode}/{os.path.relpath(path, code)}")
+    if guarded:
+        tree = [f"{action['root']}/{root}".rstrip("/") for root in action["roots"]] if action["root"] else []
+        sys.meta_path.insert(0, Guard(code, [*roots, *last], [*tree, *removed], lambda path: _advice(action, path)))
+
+
+def _is_below(folder: str, code: str) -> bool:
+    real = os.path.realpath(folder)
+    return (real + "/").startswith(code + "/") and "/site-packages/" not in real + "/"
 
 
 def _write_private(path: str, text: str) -> None:
@@ -119,9 +123,11 @@ def _write_private(path: str, text: str) -> None:
 
 def _enter(folder: str, code: str) -> None:
     """Make a working folder with the bundle's top-level entries linked in, if there is a bundle, and enter it."""
+    from flyte_build.project import BESIDE
+
     os.makedirs(folder, exist_ok=True)
     for name in os.listdir(code) if code else ():
-        if not os.path.lexists(f"{folder}/{name}"):
+        if name != BESIDE and not os.path.lexists(f"{folder}/{name}"):
             os.symlink(f"{code}/{name}", f"{folder}/{name}")
     os.chdir(folder)
 
@@ -137,6 +143,8 @@ def _print(text: str) -> None:
 
 
 def _advice(action: dict[str, Any], path: str) -> str:
+    if not action["root"]:
+        return f"It is in {path}, and was not deployed: import it at the top of a module, or include it, and deploy again."
     from .absent import advice
 
     return advice(action, path)

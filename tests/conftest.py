@@ -132,7 +132,7 @@ def make_bundle(cache: Cache, root: str | Path, label: str = "bundle:project") -
     with cache.preparing():
         found, counters = scan(cache, root)
         tree = Tree(found.entries())
-        packer = packs.Packer(os.fspath(root), found.contents, counters)
+        packer = packs.Packer(f"{os.fspath(root)}/".__add__, found.contents, counters)
         with cache.blobs.batch() as batch:
             layers = [packer.pack(part, batch) for part in cut(tree)]
             made = bundle.write(tree, layers, batch)

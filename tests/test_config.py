@@ -266,6 +266,7 @@ def test_a_file_of_flyte_2_is_read_for_what_concerns_us(flyte: Shell) -> None:
     assert value(flyte, "task.domain") == ["development", "default"]
     places = [flyte.home, flyte.project.parent, flyte.project]
     (flyte.project.parent / ".git").mkdir()
+    (flyte.project / "setup.py").write_text("")
     for number, place in enumerate(places):
         (place / ".flyte").mkdir(parents=True)
         (place / ".flyte" / "config.yaml").write_text(text.format(f"d{number}"))

@@ -162,7 +162,7 @@ IDLE: list[Callable[[Path, random.Random], object]] = [
 def resolve(root: Path, home: Path, style: CopyStyle) -> tuple[dict[str, Any], str | None, list[str]]:
     """What discovery found, the tree's digest, and the kinds of what was made."""
     cache = Cache(str(home), Counters(), pytest.fail)
-    preparation = Preparation(Project(str(root), "main.py"), style, cache, Counters(), said=pytest.fail)
+    preparation = Preparation(Project.of(str(root), "main.py"), style, cache, Counters(), said=pytest.fail)
     preparation.discover()
     outcomes = preparation.resolve()
     made = [outcome.node.kind for outcome in preparation.outcomes if outcome.state == "made"]

@@ -59,7 +59,7 @@ def prepare(cache: Cache, root: str) -> bundle.Bundle:
     with cache.preparing():
         scan = Scanner(root, cache.index, Counters()).scan_all()
         tree = Tree(scan.entries())
-        packer = packs.Packer(root, scan.contents, Counters())
+        packer = packs.Packer(f"{root}/".__add__, scan.contents, Counters())
         layers = []
         for part in packs.cut(tree.sizes()):
             with cache.blobs.batch() as batch:

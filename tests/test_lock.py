@@ -630,6 +630,7 @@ def test_a_lock_file_that_cannot_be_written_is_an_error(shop: Shell) -> None:
 
 def test_images_of_one_project_share_the_lock(shop: Shell) -> None:
     """Files below the root are all looked at; those of two projects are not locked together."""
+    (shop.project / "pyproject.toml").write_text("")
     (shop.project / "sub").mkdir()
     declare(shop, '.with_pip_packages("beta", extra_args=LINKS)', "sub/other.py".replace("sub/", ""))
     (shop.project / "other.py").rename(shop.project / "sub" / "other.py")

@@ -17,7 +17,7 @@ from flyte_build.cas.counters import Counters
 from flyte_build.errors import FileUnstable, SecretRefused
 from flyte_build.prepare import Preparation
 from flyte_build.project import Project
-from tests.conftest import Executable, Files, Link, as_root, opened, process, read_files, run, same, write_files
+from tests.conftest import Executable, Files, Link, as_root, clock_moves, opened, process, read_files, run, same, write_files
 
 KEY = b"-----BEGIN PRIVATE KEY-----\n" + b"A" * 64 + b"\n-----END PRIVATE KEY-----\n"
 
@@ -28,7 +28,7 @@ def prepare(folder: Path, root: Path, warm: bool = False) -> tuple[bundle.Bundle
     with opened(folder, counters=counters) as cache:
         if warm:
             cache.index.save(f"tree:{root}", {"nowhere/": (b"", (), 0, 0, b"", {}, {})})
-        preparation = Preparation(Project(str(root), "flow.py"), "all", cache, counters)
+        preparation = Preparation(Project.of(str(root), "flow.py"), "all", cache, counters)
         with cache.preparing():
             preparation.discover()
             made = preparation.resolve()[preparation.bundle].artifact
@@ -49,6 +49,7 @@ def large(tmp_path: Path) -> Iterator[Path]:
         "empty": b"",
     }
     write_files(tmp_path / "project", files)
+    clock_moves(tmp_path)  # Else what was just written is looked at twice.
     yield tmp_path / "project"
 
 
@@ -85,7 +86,7 @@ def test_a_secret_stops_it_and_no_blob_holds_it(large: Path, tmp_path: Path) -> 
         prepare(tmp_path, large)
     with opened(tmp_path) as cache:
         before = {digest for digest, _ in cache.blobs.names()}
-        preparation = Preparation(Project(str(large), "flow.py"), "all", cache, Counters(), allowed=frozenset(["d2/notes.txt"]))
+        preparation = Preparation(Project.of(str(large), "flow.py"), "all", cache, Counters(), allowed=frozenset(["d2/notes.txt"]))
         with cache.preparing():
             preparation.discover()
             made = preparation.resolve()[preparation.bundle].record

@@ -188,7 +188,7 @@ def test_everything_that_waits_can_be_awaited(flyte: Shell) -> None:
     """
     lines = python(flyte, code)
     assert [rest for line in lines if (rest := re.sub("^(moving)+", "", line))] == [  # Two runs at once may share a line.
-        "Point(x=2) Point(x=6) {'point': Point(x=1)}",
+        "Point(x=2) Point(x=6) {'point': Point(x=1), 'by': datetime.timedelta(seconds=1)}",
         "succeeded 2",
         "['moving'] ['succeeded']",
         "ValueError",

@@ -326,7 +326,7 @@ def test_a_file_that_changed_since_the_scan_is_never_packed(cache: Cache, projec
     for size in (10, packs.LIMIT + 10):
         write_files(project, {"a.bin": b"a" * size})
         (entry,) = tree_of(cache, project).entries
-        packer = packs.Packer(str(project), Contents(), Counters())
+        packer = packs.Packer(f"{project}/".__add__, Contents(), Counters())
         for content in (b"b" * size, b"a" * (size + 1), b"a" * (size - 1), b"", None):
             os.unlink(project / "a.bin")
             if content is not None:
@@ -351,7 +351,7 @@ while True:
     for _ in range(n * 7919 % 150_000): pass
     os.utime(sys.argv[1])
 """
-    packer = packs.Packer(str(project), Contents(), Counters())
+    packer = packs.Packer(f"{project}/".__add__, Contents(), Counters())
     with process(toucher, str(project / "a.bin")) as other:
         assert other.stdout is not None and other.stdout.readline() == "touching\n"
         try:

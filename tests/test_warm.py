@@ -30,6 +30,7 @@ def files(flyte: Shell) -> Shell:
         ".venv/lib/x.py": "1/0\n",
         "ignored/y.py": "import flyte\n1/0\n",
         ".gitignore": "ignored/\n",
+        "flyte.toml": "",
     }.items():
         (flyte.project / name).parent.mkdir(parents=True, exist_ok=True)
         (flyte.project / name).write_text(text)

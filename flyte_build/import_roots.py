@@ -1,0 +1,136 @@
+"""Import roots: from which folder each module came, and where its file goes in the tree.
+
+A module's import root is its file's path without the part that its name says. Roots at or below the project's root are in the tree under
+their own path. One beside it gets a folder below the reserved one, numbered in the order of `sys.path`, so that no path of the machine is
+in the tree; so does a package that an editable install maps to a folder of another name.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+
+from .importing import is_installed, is_own, is_stdlib
+from .project import BESIDE, Project
+
+
+@dataclass(frozen=True)
+class Module:
+    """A module of the user's: its name, the absolute path of its file, and whether it was found by its name (or loaded by its path)."""
+
+    name: str
+    file: str
+    found: bool = True
+
+    def origin(self) -> tuple[str, str]:
+        """Return the import root, and "" (or the folder of a package that is called otherwise, and the package's name)."""
+        at, parts = self.file, self.name.split(".")
+        folder, name = os.path.split(at)
+        at = folder if name.partition(".")[0] == "__init__" else f"{folder}/{name.partition('.')[0]}"
+        while parts:
+            above, last = os.path.split(at)
+            if last != parts[-1]:
+                return at, ".".join(parts)
+            at = above
+            parts.pop()
+        return at, ""
+
+
+def named(project: Project, path: Sequence[str]) -> Project:
+    """Return the project with its file's module called as the first folder of `sys.path` says that holds the file below the root."""
+    own = {project.absolute(root) for root in project.roots}
+    file = f"{project.root}/{project.file}"
+    for folder in map(os.path.realpath, path):
+        if folder in own or not folder.startswith(project.root + "/") or not file.startswith(folder + "/") or not is_own(f"{folder}/x"):
+            continue
+        parts = file.removeprefix(folder + "/").removesuffix(".py").split("/")
+        shadowed = any(os.path.exists(f"{root}/{parts[0]}{ending}") for root in own for ending in ("", ".py"))
+        if not shadowed and not os.path.exists(f"{folder}/__init__.py") and all(part.isidentifier() for part in parts):
+            return replace(project, module=".".join(parts))
+    return project
+
+
+def real_files(project: Project, modules: Iterable[Module], path: Sequence[str]) -> Iterator[Module]:
+    """Give the modules with the entries of `sys.path` that their files are below resolved: links in these are the machine's matter."""
+    entries = sorted(((entry, os.path.realpath(entry)) for entry in path if os.path.isabs(entry)), key=lambda each: -len(each[0]))
+    for module in modules:
+        file = module.file
+        if not file.startswith(project.root + "/"):
+            entry, real = next((each for each in entries if file.startswith(each[0] + "/")), ("", ""))
+            is_link = not entry or is_installed(file)  # One in `site-packages` leads to it.
+            file = os.path.realpath(file) if is_link else real + file.removeprefix(entry)
+        yield replace(module, file=file)
+
+
+def with_roots(project: Project, modules: Sequence[Module], path: Sequence[str], here: str) -> tuple[Project, dict[str, str]]:
+    """Return the project with all its import roots, and where the file of each module is, by its path in the tree.
+
+    `path` is `sys.path` without the project's own roots; `here` is the current folder if that comes last of it, "" if not. Modules that
+    were loaded by their path from outside of the root are in no import root, and left out.
+    """
+    bases: dict[str, str] = {}  # The import roots that are used, each with the first name (in their order) found in it.
+    mapped: dict[str, str] = {}  # The folders of packages that are called otherwise, each with the package's name.
+    places: list[tuple[Module, str]] = []
+    known = {os.path.realpath(entry) for entry in path} | {here}
+    for module in sorted(modules, key=lambda each: each.name):
+        base, package = module.origin()
+        if package and module.found and os.path.isdir(base):
+            mapped.setdefault(base, package)
+            places.append((module, base))
+        elif not package and (module.found or base in known):
+            bases.setdefault(base, module.name)
+            places.append((module, base))
+        else:
+            places.append((module, project.root))
+    fixed = next((at for at, entry in enumerate(path) if is_stdlib(entry) or not is_own(f"{entry}/x")), len(path))
+    entries = [os.path.realpath(entry) for entry in path]
+    used = [[entry for entry in part if entry in bases or _below(project, entry)] for part in (entries[:fixed], entries[fixed:])]
+    listed = {*used[0], *used[1], *project.folders((*project.roots, *project.last)), here}
+    more = sorted(bases.keys() - listed, key=bases.__getitem__)
+    ends = [here] if here in bases else []
+    numbered: dict[str, str] = {}
+
+    def place(folder: str, package: str = "") -> str:
+        if _below(project, folder) and not package:
+            return os.path.relpath(folder, project.root) if folder != project.root else ""
+        root = numbered.setdefault(folder, f"{BESIDE}/{len(numbered)}")
+        beside["/".join((root, *package.split("."))) if package else root] = folder
+        return root
+
+    beside: dict[str, str] = {}
+    roots = [*project.roots, *map(place, used[0])]
+    last = [*map(place, used[1]), *map(place, more), *(place(folder, package) for folder, package in sorted(mapped.items(), key=_name))]
+    last += [*project.last, *map(place, ends)]
+    roots = list(dict.fromkeys(roots))
+    project = replace(project, roots=tuple(roots), last=tuple(root for root in dict.fromkeys(last) if root not in roots), beside=beside)
+    return project, dict(_in_tree(project, places))
+
+
+def _in_tree(project: Project, places: Iterable[tuple[Module, str]]) -> Iterator[tuple[str, str]]:
+    folders = {folder: place for place, folder in project.beside.items()}
+    for module, base in places:
+        if base in folders:
+            yield folders[base] + module.file.removeprefix(base), module.file
+        elif module.file.startswith(project.root + "/"):
+            yield module.file.removeprefix(project.root + "/"), module.file
+
+
+def _below(project: Project, folder: str) -> bool:
+    return (folder + "/").startswith(project.root + "/") and is_own(f"{folder}/x")
+
+
+def _name(item: tuple[str, str]) -> str:
+    return item[1]
+
+
+def left_out(modules: Iterable[Module], files: Collection[str]) -> list[str]:
+    """Return the files of modules that are in no import root, sorted: they were loaded by their path."""
+    return sorted({module.file for module in modules} - set(files))
+
+
+def own_path(project: Project) -> list[str]:
+    """Return the folders of this process's `sys.path` but for the project's own roots."""
+    own = set(project.folders((*project.roots, *project.last)))
+    return [entry for entry in sys.path if os.path.isabs(entry) and entry not in own]

@@ -1,0 +1,73 @@
+"""`include`: the files that environments name for their tasks, beside the modules that are imported."""
+
+from __future__ import annotations
+
+import glob
+import os
+from collections.abc import Iterable, Iterator
+
+from flyte_build.bundler.budget import Budget, Meter
+from flyte_build.errors import UsageError
+
+from .project import Project
+
+_SKIPPED = ("__pycache__", ".git", "node_modules")
+
+
+def included(project: Project, patterns: Iterable[tuple[str, str]], budget: Budget) -> Iterator[str]:
+    """Give the paths in the tree of all that `include` patterns name: files, folders with all in them, links with what they lead to.
+
+    Each pattern comes with the absolute folder that it is relative to. Raises `UsageError` for what is not there, or outside of the
+    project and of the import roots beside it, and `BudgetExceeded`.
+    """
+    meter = Meter(budget)
+    for folder, pattern in patterns:
+        base = os.path.normpath(os.path.join(folder, pattern))
+        is_glob = glob.has_magic(pattern)
+        place = _root_of(project, base)
+        if place is None:
+            raise UsageError(f"include={pattern!r} leads out of the project", hint="Name files below the project's root.")
+        if not os.path.lexists(base) and not is_glob:
+            raise UsageError(
+                f"include={pattern!r} names nothing", why=f"There is no {base}.", hint="It is relative to the file that declares it."
+            )
+        walk = _Walk(project.absolute(place), meter)
+        for path in sorted(glob.glob(base, recursive=True, include_hidden=True)) if is_glob else [base]:
+            yield from (f"{place}/{each}" if place else each for each in walk.take(path))
+
+
+def _root_of(project: Project, path: str) -> str | None:
+    """The folder of the tree ("" for the root) that a path on disk is below or at."""
+    for place in ("", *project.beside):
+        if (path + "/").startswith(project.absolute(place) + "/"):
+            return place
+    return None
+
+
+class _Walk:
+    """Gives each path below one root at most once, relative to it; links are given with what they lead to inside of the root."""
+
+    def __init__(self, root: str, meter: Meter) -> None:
+        self._root, self._meter = root, meter
+        self._real = os.path.realpath(root)
+        self._given: set[str] = set()
+
+    def take(self, path: str) -> Iterator[str]:
+        """Give an absolute path: a file, a link, or all that is in a folder."""
+        relative = os.path.relpath(path, self._root)
+        if relative in self._given:
+            return
+        self._given.add(relative)
+        if os.path.islink(path):
+            yield relative
+            leads_to = os.path.realpath(path)
+            if os.path.isdir(leads_to) and (leads_to + "/").startswith(self._real + "/"):
+                yield from self.take(self._root + leads_to.removeprefix(self._real))
+        elif os.path.isdir(path):
+            with os.scandir(path) as entries:
+                names = sorted(entry.name for entry in entries if entry.name not in _SKIPPED or not entry.is_dir(follow_symlinks=False))
+            self._meter.enter("" if relative == "." else relative + "/", len(names), 0)
+            for name in names:
+                yield from self.take(f"{path}/{name}")
+        else:
+            yield relative

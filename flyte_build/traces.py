@@ -1,0 +1,109 @@
+"""Traces: what an import has seen, compared with what is there now."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import stat
+import time
+from collections.abc import Iterator
+from typing import Any
+
+from flyte_build.cas.cache import Cache
+from flyte_build.cas.counters import Counters
+from flyte_build.cas.statindex import hash_file, row, trusted
+
+from .watched import candidates, distributions, names_in, presence, times
+
+_OURS = os.path.dirname(os.path.realpath(__file__)) + "/"
+
+
+class Check:
+    """Compares what was seen with what is there now; states that can be trusted by now are put into `seen`."""
+
+    def __init__(self, cache: Cache, counters: Counters, seen: dict[str, Any]) -> None:
+        self._cache, self._counters, self._seen = cache, counters, seen
+        self.refreshed = False
+
+    def difference(self) -> str:
+        """Return the first things that differ, in words, or ""."""
+        return next(self._differences(), "")
+
+    def _differences(self) -> Iterator[str]:
+        changed = [path for path, known in self._seen["files"].items() if self._file_changed(path, known)]
+        if changed:
+            names = list(dict.fromkeys("flyte-build itself" if path.startswith(_OURS) else os.path.basename(path) for path in changed))
+            yield f"{', '.join(names[:5])} changed"
+        for name, value in sorted(self._seen["environment"].items(), key=lambda item: item[0] == "*"):  # The one that has a name first.
+            if variable(self._cache, name) != value:
+                yield "an environment variable changed" if name == "*" else f"the environment variable {name} changed"
+        yield from self._current(*self._seen["current"])
+        for folder, known in self._seen["lookups"].items():
+            if self._folder_changed(folder, known) and (now := candidates(folder, known[1])) != known[2]:
+                yield f"in {folder}: {', '.join(sorted(set(now) ^ set(known[2])))} appeared or vanished"
+        for folder, known in self._seen["distributions"].items():
+            if self._folder_changed(folder, known) and distributions(folder) != known[1]:
+                yield f"other packages are installed in {folder}"
+        for folder, names in self._seen["folders"].items():
+            if names_in(folder) != names:
+                yield f"the folder {folder} holds other names"
+        for path, known in self._seen["stats"].items():
+            if presence(path) != known:
+                yield f"{path} appeared, vanished or changed"
+        for path, known in self._seen["times"].items():
+            if times(path) != known:
+                yield f"{path} has other times"
+
+    def _current(self, names: list[str], candidates_then: list[str], folder: str) -> Iterator[str]:
+        try:
+            here = os.path.realpath(os.getcwd())
+        except FileNotFoundError:
+            here = ""
+        if folder and here != folder:
+            yield "it was imported from another current folder"
+        if (now := [] if here in self._seen["lookups"] else candidates(here, names)) != candidates_then:
+            yield f"in the current folder: {', '.join(sorted(set(now) ^ set(candidates_then)))} appeared or vanished"
+
+    def _file_changed(self, path: str, known: list[Any]) -> bool:
+        try:
+            found = os.stat(path)
+        except OSError:
+            return bool(known[1])
+        self._counters.add(files_stated=1)
+        if known[0] and row(found) == tuple(known[0]):
+            return False
+        if not stat.S_ISREG(found.st_mode):
+            return True
+        reading = hash_file(os.path.realpath(path), self._counters)
+        if reading.digest.hex == known[1] and reading.trusted:
+            known[0], self.refreshed = list(reading.trusted), True
+        return bool(reading.digest.hex != known[1])
+
+    def _folder_changed(self, folder: str, known: list[Any]) -> bool:
+        """Whether a folder may hold other names than when its state was taken."""
+        began = time.time_ns()
+        try:
+            found = row(os.stat(folder))
+        except OSError:
+            return True
+        if known[0] and found == tuple(known[0]):
+            return False
+        state = trusted(found, began)
+        if state:
+            # Taken before the names are compared; if they differ, the whole is not used.
+            known[0], self.refreshed = list(state), True
+        return True
+
+
+def variable(cache: Cache, name: str) -> str | None:
+    """Return a keyed hash of an environment variable (of all of them for `*`), or None where it is not set."""
+    if name == "*":
+        return keyed(cache, json.dumps(sorted(os.environ.items())))
+    value = os.environ.get(name)
+    return None if value is None else keyed(cache, value)
+
+
+def keyed(cache: Cache, value: str) -> str:
+    """Return a hash that only this cache can make, so that it gives nothing away about the value."""
+    return hashlib.blake2b(value.encode("utf-8", "surrogateescape"), key=cache.secret, digest_size=16).hexdigest()
