@@ -8,11 +8,13 @@ from dataclasses import fields, is_dataclass
 from datetime import timedelta
 from enum import Enum
 from os import PathLike, fspath
+from os.path import commonpath, expanduser, isabs, realpath, relpath
 from typing import Any
 
 from .image import Image, Step
 
 _VERBATIM = frozenset(("env_vars", "commands", "workdir"))  # Steps that name no files of the project.
+_FILES = frozenset(("file", "path", "pyproject_file", "script", "src", "uvlock"))  # Options that name files of this machine.
 _ADDRESS = re.compile(r" at 0x[0-9a-f]+")
 
 
@@ -57,10 +59,19 @@ def image_value(image: str | Image | None, root: str) -> Any:
     }
 
 
+def _of_workspace(path: str, root: str) -> str:
+    """A path beside `root` as one would write it there, so that it is the same in every checkout; one of the machine's stays as it is."""
+    if not (root and isabs(path)):
+        return path
+    shared = commonpath((root, path))
+    is_workspace = shared != "/" and not f"{realpath(expanduser('~'))}/".startswith(f"{shared}/")
+    return relpath(path, root) if is_workspace else path
+
+
 def _step(step: Step, root: str) -> dict[str, Any]:
     what, options = step
     below = "" if what in _VERBATIM else root
-    found = {name: json_value(value, below) for name, value in options}
+    found = {name: _of_workspace(json_value(value, below), root) if name in _FILES else json_value(value, below) for name, value in options}
     if what == "pip_packages":  # A folder below the root is still a path, and no package of that name.
         given = dict(options)["packages"]
         found["packages"] = [new if new == old else f"./{new}" for new, old in zip(found["packages"], given, strict=True)]

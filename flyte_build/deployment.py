@@ -131,6 +131,7 @@ class Deployer:
         outcomes = preparation.resolve()
         tree = outcomes[preparation.tree].artifact
         assert tree is not None
+        preparation.say_what_binds()
         project = preparation.discovery.project
         code = {"tree": tree, "file": project.file, "roots": list(project.roots), "last": list(project.last)}
         for environment in target.environments:

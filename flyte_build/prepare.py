@@ -65,7 +65,6 @@ class Preparation:
         self._dry, self._locked, self._images = dry, locked or dry, images
         self._builder = builder
         self._environments: dict[str, EnvironmentNode] = {}
-        self._is_native_said = False
         self._resolver = Resolver(cache.records, remake=remake, dry=dry, elsewhere=elsewhere, watch=watch, begun=begun)
         self.discovery = Discovery(project, cache, counters, said, dry, self._meanwhile)
         contents = Contents()
@@ -106,11 +105,13 @@ class Preparation:
             self._said(f"{path} was read while {self.project.file} was imported, and is not in the bundle: it may hold secrets.")
         for path in document["loose"]:
             self._said(f"{path} was loaded by its path from outside of the project, and is not in the bundle.")
-        if document["native"] and not self._is_native_said:
-            self._is_native_said = True
-            names, here = ", ".join(map(self.discovery.project.shown, document["native"])), os.uname()
-            self._said(f"The bundle holds machine code, so it runs on {here.sysname} {here.machine} with this Python alone: {names}.")
         return self.discovery
+
+    def say_what_binds(self) -> None:
+        """Say which files of the bundle run on this platform alone, if there are any."""
+        if names := ", ".join(map(self.discovery.project.shown, self.discovery.document["native"])):
+            here = os.uname()
+            self._said(f"The bundle holds machine code, so it runs on {here.sysname} {here.machine} with this Python alone: {names}.")
 
     def start_over(self) -> None:
         """Forget what was resolved: files were edited meanwhile."""
@@ -171,6 +172,7 @@ class Preparation:
         outcomes = self._resolver.resolve([self.bundle, *others])
         if outcomes[self.bundle].state == "made":
             self.cache.publish_index()
+            self.say_what_binds()
         return outcomes
 
     def fetch(self) -> Outcome:

@@ -12,7 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.command import FLYTE, Shell, states
+import flyte_build
+from flyte_build.declared import image_value
+from tests.command import Shell, states
 from tests.conftest import write_files
 
 MAIN = """
@@ -309,4 +311,23 @@ def test_the_home_folder_is_no_project(tmp_path: Path) -> None:
     )
     shell = Shell(home / "work", home)
     assert "root " + str(home / "work") in shell("run", "--explain", "flow.py", "price").stderr
-    assert FLYTE
+
+
+def test_an_image_that_a_member_declares_names_its_files_alike_in_every_checkout(workspace: Workspace) -> None:
+    """Requirements beside the project are called by their path from its root."""
+    for name in ("one", "two"):
+        workspace.write(f"{name}/app/pyproject.toml", "")
+        workspace.write(f"{name}/core/requirements.txt", "nothing-of-this-name==1\n")
+        image = 'pathlib.Path(__file__).parent / "requirements.txt"'
+        workspace.write(
+            f"{name}/core/core.py", f"import flyte, pathlib\nimage = flyte.Image.from_debian_base((3, 11)).with_requirements({image})\n"
+        )
+        flow = 'import flyte, core\nenv = flyte.TaskEnvironment("shop", image=core.image)\n\n@env.task\ndef price() -> None: ...\n'
+        workspace.write(f"{name}/app/flow.py", flow)
+        shell = workspace.shell(f"{name}/app", PYTHONPATH=f"{workspace.folder}/{name}/core")
+        refused = shell("run", "--locked", "flow.py", "price", exit_code=3).stderr
+        assert "../core/requirements.txt" in refused and str(workspace.folder) not in refused
+    declared = flyte_build.Image.from_debian_base().with_requirements(workspace.folder / "one/core/requirements.txt")
+    for root, path in ((workspace.folder / "one/app", "../core/requirements.txt"), (Path("/srv/app"), None)):
+        (step,) = image_value(declared, str(root))["steps"]
+        assert step["file"] == (path or str(workspace.folder / "one/core/requirements.txt"))
