@@ -19,6 +19,7 @@ from flyte_build.cas.cache import Cache
 from flyte_build.cas.counters import Counters
 from flyte_build.cas.digest import Digest
 from flyte_build.cas.encoding import Value, key
+from flyte_build.cas.records import Record
 from flyte_build.errors import BlobCorrupt, BlobMissing, FlyteError, ModuleLoadError, NoSuchTask
 
 from ._version import __version__
@@ -98,18 +99,18 @@ class Discovery(Cheap):
                     return Found(self._base, record)
                 different = "what was found is not in the store any more"
             why = why or different
-        return Found(self._base, None, why or self._why(memory))
-
-    def _why(self, memory: Memory) -> str:
-        """Why there is no result under what is known before the import."""
         last = memory.last(self.label)
         if last is None:
-            return FIRST_TIME
+            return Found(self._base, None, why or FIRST_TIME)
+        return Found(self._base, None, self._other_base(last) or why or "what its import saw is not known any more")
+
+    def _other_base(self, last: Record) -> str:
+        """What is different from the last time of what is known before the import, or ""."""
         now = {name: _json(self._base[name]) for name in _BASES}
         changed = [phrase for name, phrase in _BASES.items() if last.inputs.get(name, now[name]) != now[name]]
         variables = {*_items(last.inputs.get("variables"))} ^ {*_items(self._base["variables"])}
-        names = sorted({name for name, _ in variables})
-        return "; ".join([*changed, *(f"the environment variable {name} changed" for name in names)]) or "nothing of it is kept any more"
+        names = sorted({name for name, _ in variables} - ({"PYTHONPATH"} if _BASES["path"] in changed else set()))
+        return "; ".join([*changed, *(f"the environment variable {name} changed" for name in names)])
 
     def _read(self, artifact: Digest) -> bool:
         try:

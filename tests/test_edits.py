@@ -258,7 +258,7 @@ class Silent(Listener):
     def said(self, sentence: str) -> None:
         """Said to nobody."""
 
-    def output(self, stream: int, data: bytes) -> int:
+    def output(self, stream: int, data: bytes, seconds: float) -> int:
         """Shown to nobody."""
         return len(data)
 
