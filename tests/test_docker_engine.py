@@ -271,3 +271,15 @@ def test_without_an_engine_the_error_says_so(shell: Shell) -> None:
     """And what to do."""
     done = shell("run", "tasks.py", "hello", exit_code=3, env={"DOCKER_HOST": "unix:///nowhere/docker.sock"})
     assert "Docker cannot be reached" in done.stderr and "DOCKER_HOST" in done.stderr and "Traceback" not in done.stderr
+
+
+def test_code_beside_the_project_comes_into_containers(shell: Shell, image: str) -> None:
+    """Its import roots are those of the bundle, whatever is on the path of the image or of this machine."""
+    beside = shell.project.parent / "beside" / "core"
+    beside.mkdir(parents=True)
+    (beside / "__init__.py").write_text("import pathlib\nTEXT = (pathlib.Path(__file__).parent / 'a.txt').read_text()\n")
+    (beside / "a.txt").write_text("from beside")
+    flow = f'import flyte, core\nenv = flyte.TaskEnvironment("b", image="{image}")\n\n@env.task\ndef where() -> list[str]:\n'
+    (shell.project / "beside.py").write_text(flow + "    return [core.TEXT, core.__file__]\n")
+    done = shell.json("run", "beside.py", "where", env={"PYTHONPATH": str(beside.parent)})
+    assert done["outputs"] == {"o0": ["from beside", "/opt/flyte/code/.flyte-roots/0/core/__init__.py"]}

@@ -161,7 +161,7 @@ def test_the_readme_has_two_commands() -> None:
     """One sets up and runs the example, one sets up and runs the tests; `.ci/run` runs the second as it stands."""
     run, test = _blocks(ROOT / "README.md", "bash")
     assert "-m venv" in run and "flyte run examples/hello.py hello --name World" in run
-    assert "-m venv" in test and test.rstrip().endswith("pytest")
+    assert "-m venv" in test and test.rstrip().endswith("pytest -n 2")
 
 
 def test_the_readmes_script_runs(tmp_path: Path) -> None:
