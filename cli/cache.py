@@ -96,7 +96,7 @@ def _collected(last: Mapping[str, Any] | None) -> str:
 @click.pass_obj
 def verify(console: Console, /, repair: bool, **registries: Any) -> None:
     """Read everything that is stored; what is bad is put aside, and is made again when it is needed."""
-    from flyte_build.bundler import extraction
+    from flyte_build.bundler import extraction, proof
     from flyte_build.cas.verification import verify_blobs
     from flyte_build.images import venv
 
@@ -104,9 +104,10 @@ def verify(console: Console, /, repair: bool, **registries: Any) -> None:
     sharing = _sharing(console, stores, registries) if repair else None
     with stores.cache.preparing():
         checked, bad = verify_blobs(stores.cache, console.progress, sharing.shared.restore if sharing else lambda record: "")
-        extractions, changed = extraction.verify(stores.cache)
-        environments, broken = venv.verify(stores.cache)
-    bad += [*changed, *broken]
+        _, wrong = proof.verify(stores.cache)
+    extractions, changed = extraction.verify(stores.cache)
+    environments, broken = venv.verify(stores.cache)
+    bad += [*wrong, *changed, *broken]
     if console.json:
         console.document({"checked": checked + extractions + environments, "bad": [vars(each) for each in bad]})
     else:

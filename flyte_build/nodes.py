@@ -158,8 +158,16 @@ class BundleNode(Node):
         return all(map(self._cache.blobs.has, record.refs[:-1]))
 
     def accept(self, artifact: Digest, inputs: Mapping[str, Value]) -> tuple[Digest, ...]:
-        """All blobs of a bundle that another machine made, and its tree. Raises a `FlyteError` if it holds another tree."""
-        return accept_bundle(self._cache, artifact, inputs)
+        """All blobs of a bundle that another machine made, and its tree, which is extracted then: that proves it.
+
+        Raises a `FlyteError` if it is not the bundle of that tree, byte by byte.
+        """
+        from flyte_build.bundler import bundle, extraction
+
+        found = _claiming(bundle.read(artifact, self._cache.blobs), inputs)
+        extraction.take(self._cache, found, self._tree.tree())
+        self._adopt_packs(found)
+        return (*found.blobs(), found.tree)
 
     def explain(self, inputs: Mapping[str, Value], last: Record) -> str:
         """What its tree says."""
@@ -174,7 +182,7 @@ class BundleNode(Node):
         has = self._cache.blobs.has
         return [PackNode(at, self.label, part, partial(write, part, places), has) for at, (part, places) in enumerate(parts)]
 
-    def adopt_packs(self, fetched: "Bundle") -> None:
+    def _adopt_packs(self, fetched: "Bundle") -> None:
         """Record the packs of a bundle that another machine made and that proved right, so that an edit remakes one of them."""
         parts = self.packs(nothing_to_write)
         if len(parts) == len(fetched.packs):  # Else it was cut otherwise.
@@ -219,13 +227,20 @@ def nothing_to_write(part: Digest, positions: list[int]) -> "Layer":
 
 
 def accept_bundle(cache: Cache, artifact: Digest, inputs: Mapping[str, Any]) -> tuple[Digest, ...]:
-    """What `BundleNode.accept` gives for these inputs: for a bundle that is fetched for its own sake."""
+    """What `BundleNode.accept` gives for these inputs: for a bundle that is fetched for its own sake, which is not extracted."""
     from flyte_build.bundler import bundle
+    from flyte_build.bundler.proof import Proof
 
-    found = bundle.read(artifact, cache.blobs)
-    if bundle.read_tree(found, cache.blobs).digest != inputs["tree"]:
-        raise ExtractionRefused(f"{artifact} is the bundle of another tree", why=f"It holds {found.tree}.")
+    found = _claiming(bundle.read(artifact, cache.blobs), inputs)
+    Proof(cache.blobs, found, bundle.read_tree(found, cache.blobs)).run()
     return (*found.blobs(), found.tree)
+
+
+def _claiming(found: "Bundle", inputs: Mapping[str, Any]) -> "Bundle":
+    """The bundle itself. Raises `ExtractionRefused` if it says that it is another tree's than `inputs` ask for."""
+    if found.tree != inputs["tree"]:
+        raise ExtractionRefused(f"{found.manifest} is the bundle of another tree", why=f"It says that it holds {found.tree}.")
+    return found
 
 
 def included(root: str, patterns: Iterable[tuple[str, str]]) -> Iterator[str]:

@@ -20,7 +20,16 @@ from flyte_build.cas.digest import Digest
 from flyte_build.cas.faults import storing
 from flyte_build.cas.folder import make_own
 from flyte_build.cas.lease import locked
-from flyte_build.errors import BlobCorrupt, BlobMissing, RegistryCorrupt, RegistryRefused, RegistryUnreachable, StoreError, StoreUnavailable
+from flyte_build.errors import (
+    BlobCorrupt,
+    BlobMissing,
+    RegistryCorrupt,
+    RegistryRefused,
+    RegistryUnreachable,
+    RepositoryCorrupt,
+    StoreError,
+    StoreUnavailable,
+)
 
 from .descriptor import INDEX, Descriptor
 from .manifest import LIMIT, Manifest
@@ -216,8 +225,8 @@ class LayoutRepository:
             raise self._malformed(name, "It is no JSON object.")
         return document
 
-    def _malformed(self, name: str, why: str) -> RegistryCorrupt:
-        return RegistryCorrupt(f"{name} of {self.name} is malformed", why=why, hint=f"Mend or delete {name}; the blobs are not touched.")
+    def _malformed(self, name: str, why: str) -> RepositoryCorrupt:
+        return RepositoryCorrupt(f"{name} of {self.name} is malformed", why=why, hint=f"Mend or delete {name}; the blobs are not touched.")
 
     def _check_version(self) -> None:
         """Raise `RegistryRefused` for a layout of a version that is not known here."""

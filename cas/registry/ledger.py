@@ -83,3 +83,7 @@ class Ledger:
     def drop(self, place: RepositoryName, key: Key) -> None:
         """Forget about a publication: the record is gone, here or there."""
         self._database.execute("DELETE FROM publications WHERE place=? AND key=?", (str(place), key))
+
+    def drop_everywhere(self, keys: Iterable[Key]) -> None:
+        """Forget about all publications of some records: they are gone here, and what they said was wrong."""
+        self._database.execute_many("DELETE FROM publications WHERE key=?", [(key,) for key in keys])

@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 from urllib3.exceptions import HTTPError, NewConnectionError, ProxyError, SSLError, TimeoutError
 from urllib3.response import BaseHTTPResponse
 
-from flyte_build.errors import RegistryCorrupt, RegistryDenied, RegistryError, RegistryRefused, RegistryUnreachable
+from flyte_build.errors import RegistryDenied, RegistryError, RegistryRefused, RegistryUnreachable, RepositoryCorrupt
 
 from .name import RepositoryName, redacted
 from .patience import Transient
@@ -52,10 +52,10 @@ def failure(name: RepositoryName, error: Exception) -> RegistryUnreachable:
     return Transient(f"{name} cannot be reached", why=text)
 
 
-def foreign(name: RepositoryName, answer: BaseHTTPResponse, wanted: str) -> RegistryCorrupt:
+def foreign(name: RepositoryName, answer: BaseHTTPResponse, wanted: str) -> RepositoryCorrupt:
     """The error for an answer that no registry gives; `wanted` is what was asked for."""
     kind = _plain(answer.headers.get("Content-Type", "")) or "something without a type"
-    return RegistryCorrupt(
+    return RepositoryCorrupt(
         f"{name.host} answers as no registry does",
         why=f"It answered {answer.status} with {kind} when it was asked for {wanted}.",
         hint="Is that the registry's host and port?",
