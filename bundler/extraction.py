@@ -16,7 +16,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 
 from flyte_build.cas import tar
 from flyte_build.cas.blobs import Blobs, write_all
@@ -38,48 +38,60 @@ _UNKNOWN = "no bundle of them is known"
 _NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
-def extract(cache: Cache, bundle: Bundle, budget: Budget = Budget(), known: Tree | None = None) -> str:
-    """Extract a bundle and return its folder; one that is there and intact is used.
+def extract(cache: Cache, bundle: Bundle, budget: Budget = Budget()) -> str:
+    """Extract a bundle and return its folder; one that is there and intact is used. Whoever calls this holds the cache.
 
-    `known` is its tree, if that was seen on this machine: it is not counted against the budget then. Whoever calls this holds the cache.
     Raises `BlobCorrupt`, `BlobMissing` or `ExtractionRefused`; then nothing is left at the final place.
     """
-    final = cache.extraction(bundle.tree)
     os.makedirs(cache.extractions, exist_ok=True)
-    with locked(f"{cache.folder}/extract.lock", exclusive=True):  # So that twenty commands extract it once.
-        if find(cache, bundle.tree):
-            return final
-        tree = read_tree(bundle, cache.blobs, known)
-        if tree is not known:
-            _check(tree, budget)
-        temporary = f"{cache.extractions}/.extracting-{os.urandom(8).hex()}"
-        try:
-            with storing("extract a bundle"):
-                _Extraction(cache.blobs, bundle, tree, f"{temporary}/code").run()
-                os.mkdir(f"{temporary}/bytecode")
-                mark(temporary, tree)
-            if os.path.lexists(final):
-                if bundle.tree in cache.leased():  # A task runs in what was changed: this run has a copy of its own.
-                    final = f"{final}-{os.urandom(4).hex()}"
-                else:
-                    remove_tree(final)
-            with storing("extract a bundle"):
-                os.rename(temporary, final)
-        except BaseException:
-            remove_tree(temporary)
-            raise
-    return final
+    with _extracting(cache):
+        if found := find(cache, bundle.tree):
+            return found
+        tree = read_tree(bundle, cache.blobs)
+        _check(tree, budget)
+        return _write(cache, bundle, tree)[0]
 
 
-def take(cache: Cache, bundle: Bundle, tree: Tree) -> None:
+def take(cache: Cache, bundle: Bundle, tree: Tree) -> list[list[bytes]]:
     """Prove a bundle of `tree` that comes from elsewhere: it is extracted, which is what it is for, unless its tree is already.
 
-    Raises `BlobCorrupt`, `BlobMissing` or `ExtractionRefused`.
+    Returns the paths in each of its packs. Raises `BlobCorrupt`, `BlobMissing` or `ExtractionRefused`.
     """
-    if find(cache, bundle.tree):
-        Proof(cache.blobs, bundle, read_tree(bundle, cache.blobs, tree)).run()
-    else:
-        extract(cache, bundle, known=tree)
+    os.makedirs(cache.extractions, exist_ok=True)
+    tree = read_tree(bundle, cache.blobs, tree)
+    with _extracting(cache):
+        if not find(cache, bundle.tree):
+            return _write(cache, bundle, tree)[1].paths
+    proof = Proof(cache.blobs, bundle, tree)
+    proof.run()
+    return proof.paths
+
+
+def _extracting(cache: Cache) -> AbstractContextManager[None]:
+    """Hold this around extracting, so that twenty commands extract a bundle once."""
+    return locked(f"{cache.folder}/extract.lock", exclusive=True)
+
+
+def _write(cache: Cache, bundle: Bundle, tree: Tree) -> "tuple[str, Proof]":
+    """Extract a bundle, and return its folder and how it was proven."""
+    final, temporary = cache.extraction(bundle.tree), f"{cache.extractions}/.extracting-{os.urandom(8).hex()}"
+    try:
+        with storing("extract a bundle"):
+            extraction = _Extraction(cache.blobs, bundle, tree, f"{temporary}/code")
+            extraction.run()
+            os.mkdir(f"{temporary}/bytecode")
+            mark(temporary, tree)
+        if os.path.lexists(final):
+            if bundle.tree in cache.leased():  # A task runs in what was changed: this run has a copy of its own.
+                final = f"{final}-{os.urandom(4).hex()}"
+            else:
+                remove_tree(final)
+        with storing("extract a bundle"):
+            os.rename(temporary, final)
+    except BaseException:
+        remove_tree(temporary)
+        raise
+    return final, extraction
 
 
 def verify(cache: Cache) -> tuple[int, list[Bad]]:

@@ -31,6 +31,7 @@ class Proof:
     def __init__(self, blobs: Blobs, bundle: Bundle, tree: Tree) -> None:
         self._blobs, self._bundle, self._tree = blobs, bundle, tree
         self._left = {CODE + entry.path: entry for entry in tree.entries}
+        self.paths: list[list[bytes]] = []  # Of each pack, once it was read.
 
     def run(self) -> None:
         """Read all packs. Raises `BlobMissing`, `BlobCorrupt`, or `ExtractionRefused` for what is not as the tree says."""
@@ -39,11 +40,9 @@ class Proof:
             from concurrent.futures import ThreadPoolExecutor
 
             with ThreadPoolExecutor(2) as pool:
-                for _ in pool.map(self._pack, packs):
-                    pass
+                self.paths = list(pool.map(self._pack, packs))
         else:
-            for pack in packs:
-                self._pack(pack)
+            self.paths = list(map(self._pack, packs))
         if self._left:
             raise self._refused(f"{next(iter(self._left.values())).name!r} is missing from it")
 
@@ -55,12 +54,14 @@ class Proof:
         """Take the bytes of a file piece by piece; the body raises if they turn out to be wrong."""
         yield _Nowhere()
 
-    def _pack(self, pack: Layer) -> None:
+    def _pack(self, pack: Layer) -> list[bytes]:
+        paths = []
         with read_blob(pack, self._blobs) as reader:
             while member := reader.next():
-                self._member(reader, member)
+                paths.append(self._member(reader, member).path)
+        return paths
 
-    def _member(self, reader: tar.Reader, member: tar.Member) -> None:
+    def _member(self, reader: tar.Reader, member: tar.Member) -> Entry:
         entry = self._left.pop(member.name, None)  # At once: another thread may meet the same name.
         link = member.target is not None
         if entry is None or (entry.kind == "l") != link or (entry.kind == "x") != member.executable:
@@ -68,18 +69,19 @@ class Proof:
         if link:
             if member.target != entry.content:
                 raise self._refused(f"the link {entry.name!r} leads elsewhere than its tree says")
-            return
+            return entry
         if member.size != entry.size:
             raise self._refused(f"{entry.name!r} is not of the size that its tree says")
         if entry.size <= _SMALL:
             data = reader.skim(entry.size, None)
             self._compare(entry, hashlib.sha256(data))
             self.small(entry, data)
-            return
+            return entry
         with self.large(entry) as into:
             writer = _Hashed(into)
             reader.skim(entry.size, writer)
             self._compare(entry, writer.sha256)
+        return entry
 
     def _compare(self, entry: Entry, sha256: "hashlib._Hash") -> None:
         if sha256.hexdigest().encode() != entry.content:

@@ -119,7 +119,7 @@ class PackNode(Node):
 
     def __init__(self, at: int, label: str, part: Digest, write: "Callable[[], Layer]", blobs_has: Callable[[Digest], bool]) -> None:
         super().__init__(f"pack {at}", f"{label} {at}")
-        self._part, self._write, self._has = part, write, blobs_has
+        self._part, self.layer, self._has = part, write, blobs_has
 
     def inputs(self, outcomes: Outcomes) -> Mapping[str, Value]:
         """The part of the tree, by digest."""
@@ -135,7 +135,7 @@ class PackNode(Node):
 
     def make(self, outcomes: Outcomes, resolve: Resolve) -> Made:
         """Write the layer; the artifact is the tar's digest, which does not depend on compression."""
-        layer = self._write()
+        layer = self.layer()
         return Made(layer.diff_id, (layer.digest,))
 
 
@@ -165,8 +165,7 @@ class BundleNode(Node):
         from flyte_build.bundler import bundle, extraction
 
         found = _claiming(bundle.read(artifact, self._cache.blobs), inputs)
-        extraction.take(self._cache, found, self._tree.tree())
-        self._adopt_packs(found)
+        self._adopt_packs(found, extraction.take(self._cache, found, self._tree.tree()))
         return (*found.blobs(), found.tree)
 
     def explain(self, inputs: Mapping[str, Value], last: Record) -> str:
@@ -182,13 +181,21 @@ class BundleNode(Node):
         has = self._cache.blobs.has
         return [PackNode(at, self.label, part, partial(write, part, places), has) for at, (part, places) in enumerate(parts)]
 
-    def _adopt_packs(self, fetched: "Bundle") -> None:
-        """Record the packs of a bundle that another machine made and that proved right, so that an edit remakes one of them."""
-        parts = self.packs(nothing_to_write)
-        if len(parts) == len(fetched.packs):  # Else it was cut otherwise.
-            for node, layer in zip(parts, fetched.packs, strict=True):
-                inputs = node.inputs({})
-                self._cache.records.add(Record(key(node.kind, node.format, inputs), node.kind, layer.diff_id, (layer.digest,), inputs))
+    def _adopt_packs(self, fetched: "Bundle", paths: list[list[bytes]]) -> None:
+        """Record those packs of a bundle that proved right which hold just what ours would, so that an edit remakes one of them."""
+        entries = self._tree.tree().entries
+        layers = {tuple(held): layer for held, layer in zip(paths, fetched.packs, strict=True)}
+
+        def layer_of(part: Digest, positions: list[int]) -> "Layer":
+            return layers[tuple(entries[at].path for at in positions)]
+
+        for node in self.packs(layer_of):
+            try:
+                layer = node.layer()
+            except KeyError:
+                continue  # It was cut otherwise.
+            inputs = node.inputs({})
+            self._cache.records.add(Record(key(node.kind, node.format, inputs), node.kind, layer.diff_id, (layer.digest,), inputs))
 
     def make(self, outcomes: Outcomes, resolve: Resolve) -> Made:
         """Write the packs that are not there yet, then the manifest."""

@@ -52,6 +52,20 @@ class Forger:
         self.manifest["layers"][at] |= self.put(blob)
         self.config["rootfs"]["diff_ids"][at] = "sha256:" + hashlib.sha256(plain).hexdigest()
 
+    def recut(self) -> None:
+        """Have each member of the last pack as a pack of its own, the last one first."""
+        pack, members = self.packs[-1][: -len(tar.END)], []
+        while pack:
+            rest = _without_first(pack)
+            members.insert(0, pack[: len(pack) - len(rest)])
+            pack = rest
+        layer = self.manifest["layers"][-1]
+        del self.manifest["layers"][1:], self.config["rootfs"]["diff_ids"][1:]
+        for number, member in enumerate(members, 1):
+            self.manifest["layers"].append(dict(layer))
+            self.config["rootfs"]["diff_ids"].append("")
+            self.set_layer(number, member + tar.END)
+
     def publish(self, config: bytes | None = None, manifest: bytes | None = None, record: bytes | None = None) -> None:
         """Write all documents, or the bytes that are given in their place, so that each names the next one as it is."""
         self.manifest["config"] |= self.put(_json(self.config) if config is None else config) if "config" in self.manifest else {}

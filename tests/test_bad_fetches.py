@@ -192,3 +192,18 @@ def test_a_deployment_whose_bundle_is_bad(machine: Shell, good: Good, tmp_path: 
     assert "other bytes than its tree says" in done.stderr
     check(machine, good, "run", place)
     assert machine("run", "--registry", place, "deployed-task", "t.state:v1", exit_code=0).stdout
+
+
+def test_a_bundle_that_was_cut_otherwise(machine: Shell, good: Good, tmp_path: Path) -> None:
+    """It is as good as any: one pack for each file, in no order. It is used, listed, and an edit makes a right one of it."""
+    place = f"oci:{tmp_path}/shared"
+    forger = Forger(good.shared, tmp_path / "shared")
+    forger.recut()
+    forger.publish()
+    found = machine.json("run", "--registry", place, "tasks.py", "state")
+    assert bundle_of(found)["from"] == place and next(iter(found["outputs"].values())) == good.state
+    assert [pack["files"] for pack in machine.json("bundle", "ls", "tasks.py")["packs"]] == [None] * len(good.state)
+    project = shutil.copytree(good.project, tmp_path / "project", symlinks=True)
+    (project / "new.txt").write_text("new")
+    edited = Shell(project, machine.home).json("run", "--registry", place, "tasks.py", "state")
+    assert len(next(iter(edited["outputs"].values()))) == len(good.state) + 1
