@@ -147,7 +147,7 @@ def _write(cache: Cache, document: Mapping[str, Any]) -> None:
     from datetime import UTC, datetime
 
     ended = datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
-    temporary = f"{_path(cache)}.new"
+    temporary = f"{_path(cache)}.{os.urandom(4).hex()}"  # Two collections may end at once.
     with open(temporary, "w", encoding="utf-8") as file:
         json.dump({"ended": ended, **document}, file)
     os.replace(temporary, _path(cache))
