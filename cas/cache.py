@@ -31,7 +31,7 @@ from .lease import Lease, held, locked
 from .registry import ledger
 
 FORMAT = 1
-_TABLES = 2  # The version of the database: since 2 it has the ledger of repositories.
+_TABLES = 3  # The version of the database: since 2 it has the ledger of repositories, since 3 those that are left alone.
 
 
 class Cache:

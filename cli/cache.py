@@ -153,7 +153,9 @@ def _sharing(console: Console, stores: Stores, registries: Mapping[str, Any]) ->
     """The repositories that are configured for the current folder, and what options say."""
     config = with_registries(console.configuration(os.path.realpath(os.getcwd())), **registries)
     chosen = Registries.configured(config)
-    return Sharing(chosen, stores.cache, stores.counters, config[settings.PROJECT], console.said, console.transferred)
+    sharing = Sharing(chosen, stores.cache, stores.counters, config[settings.PROJECT], console.said, console.transferred)
+    sharing.ask_again()
+    return sharing
 
 
 @cache.command("gc")

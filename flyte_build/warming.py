@@ -39,10 +39,11 @@ def warm(
 
     What comes of each file is given in their order, and counted in `stores`.
     """
+    rest = Sharing(settings.registries, stores.cache, stores.counters, settings.project, listener.said)
+    rest.ask_again()
     with ThreadPoolExecutor(jobs) as pool:
         yield from pool.map(lambda project: _warm(project, settings, stores, listener, check), projects)
     if not check:
-        rest = Sharing(settings.registries, stores.cache, stores.counters, settings.project, listener.said)
         rest.publish([])
         rest.finish()
 

@@ -259,9 +259,12 @@ def documents() -> Iterator[tuple[str, Forge]]:
                 forger.publish()
                 return
             forger.publish()
-            document = getattr(forger, which)
-            _set(document, path, value, is_gone)
-            forger.publish(**{which: _json(document)}) if which == "record" else _publish_manifest(forger)
+            _set(getattr(forger, which), path, value, is_gone)
+            if which == "manifest":
+                forger.record["manifests"][0] |= forger.put(_json(forger.manifest))
+            entries = forger.layout.entries()
+            entries[forger.tag] |= forger.put(_json(forger.record))
+            forger.layout.write(entries)
 
         return forge
 
@@ -283,13 +286,6 @@ def documents() -> Iterator[tuple[str, Forge]]:
     yield "record: other inputs", with_value("record", ("annotations", INPUTS), '{"tree": "sha256:' + "d" * 64 + '"}', False)
     yield "record: inputs with NaN", with_value("record", ("annotations", INPUTS), '{"tree": NaN}', False)
     yield "record: of the year 9999", with_value("record", ("annotations", CREATED), "9999-12-31T23:59:59+00:00", False)
-
-
-def _publish_manifest(forger: Forger) -> None:
-    forger.record["manifests"][0] |= forger.put(_json(forger.manifest))
-    entries = forger.layout.entries()
-    entries[forger.tag] |= forger.put(_json(forger.record))
-    forger.layout.write(entries)
 
 
 def _set(document: Any, path: tuple[Any, ...], value: Any, is_gone: bool) -> None:

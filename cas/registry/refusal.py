@@ -13,7 +13,7 @@ from urllib3.response import BaseHTTPResponse
 from flyte_build.errors import RegistryDenied, RegistryError, RegistryRefused, RegistryUnreachable, RepositoryCorrupt
 
 from .name import RepositoryName, redacted
-from .patience import Transient
+from .patience import Late, Transient
 
 API_VERSION = "Docker-Distribution-Api-Version"  # What most registries add to all of their answers.
 _TRANSIENT = frozenset({408, 425, 429, 500, 502, 503, 504})
@@ -48,8 +48,13 @@ def failure(name: RepositoryName, error: Exception) -> RegistryUnreachable:
     if isinstance(error, TimeoutError) and not isinstance(error, NewConnectionError):  # Which is one, too.
         waited = re.search(r"timeout=([0-9.]+)", text)
         why = f"There was no answer within {float(waited[1]):.2g} s." if waited else "It stopped in the middle of an answer."
-        return Transient(f"{name} does not answer", why=why)
+        return Late(f"{name} does not answer", why=why)
     return Transient(f"{name} cannot be reached", why=text)
+
+
+def late(name: RepositoryName) -> Late:
+    """The error for an answer that came too slowly to be waited for."""
+    return Late(f"{name} is too slow", why="It sent too few bytes in the time that it had.")
 
 
 def foreign(name: RepositoryName, answer: BaseHTTPResponse, wanted: str) -> RepositoryCorrupt:

@@ -94,6 +94,7 @@ class SharedCache:
             return None
         try:
             found = repository.manifest(tag_of(key))
+            self._ledger.come_back([place])
             record = PublishedRecord.parse(found) if found else None
         except RegistryError as error:
             self._miss(place, key.short, error)
@@ -176,7 +177,12 @@ class SharedCache:
         write = self._write
         if write is None:
             return set()
-        absent = self._absent(write, artifacts)
+        try:
+            absent = self._absent(write, artifacts)
+        except RegistryUnreachable:
+            self._ledger.leave(str(write.name))
+            raise
+        self._ledger.come_back([str(write.name)])
         for repository in self._reads if anywhere else ():
             if repository.name != write.name and str(repository.name) not in self._failed:
                 try:
@@ -229,6 +235,7 @@ class SharedCache:
             try:
                 self._publish(record, self._write)
                 published.append(record)
+                self._ledger.come_back([str(self._write.name)])
             except RegistryError as error:
                 self._fail(str(self._write.name), error)
                 break
@@ -273,6 +280,9 @@ class SharedCache:
         if place in self._failed:
             return
         self._failed.add(place)
+        if isinstance(error, RegistryUnreachable) and not self._ledger.leave(place):
+            return  # It was said when it began.
         why = ": ".join(part.rstrip(".") for part in (error.what, error.why) if part)
         later = "; what is made here is published by a later command" if self._write and str(self._write.name) == place else ""
-        self._said(f"{why}. This command goes on without it{later}." + (f" {error.hint}" if error.hint else ""))
+        for_now = " It is asked again in some minutes." if isinstance(error, RegistryUnreachable) else ""
+        self._said(f"{why}. This command goes on without it{later}.{for_now}" + (f" {error.hint}" if error.hint else ""))
