@@ -76,7 +76,11 @@ def stats(console: Console) -> None:
         console.document({**found, "collected": collected})
         return
     for name, value in found.items():
-        console.print(f"{name:13} {value:,}" if isinstance(value, int) else f"{name:13} {value}")
+        if isinstance(value, dict):
+            for part, size in value.items():
+                console.print(f"  {part:11} {size:,}")
+        else:
+            console.print(f"{name:13} {value:,}" if isinstance(value, int) else f"{name:13} {value}")
     console.print(f"{'collected':13} {_collected(collected)}")
 
 
