@@ -7,10 +7,10 @@ config is fixed: a bundle holds no machine code of its own.
 
 from __future__ import annotations
 
-import io
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from flyte_build.cas import tar
 from flyte_build.cas.blobs import Batch, BlobReader
@@ -18,15 +18,16 @@ from flyte_build.cas.digest import Digest
 from flyte_build.cas.layer import MEDIA_TYPES, Layer, write_layer
 from flyte_build.cas.registry.descriptor import Descriptor
 from flyte_build.cas.registry.manifest import Manifest
-from flyte_build.errors import ExtractionRefused
+from flyte_build.errors import ExtractionRefused, RegistryCorrupt, StoreError
 
+from .layer_stream import read_bytes
 from .tree import Tree
 
 TREE = b"opt/flyte/code.tree"
 ANNOTATION = "dev.flyte.tree"
 _CONFIG = "application/vnd.oci.image.config.v1+json"
-WINDOW = 8 << 20  # Bytes of zstd window that a layer may ask for (RFC 8878, 3.1.1.1.2 recommends to allow 8 MiB).
 _DOCUMENT_LIMIT = 256 << 20
+_CONFIG_LIMIT = 4 << 20
 
 
 @dataclass(frozen=True)
@@ -48,15 +49,7 @@ def write(tree: Tree, packs: list[Layer], batch: Batch) -> Bundle:
     """Write the bundle of `tree`, whose packs are there (or in the batch) already."""
     document = write_layer(_document(tree), batch)
     layers = [document, *packs]
-    config = _json(
-        {
-            "architecture": "amd64",
-            "os": "linux",
-            "created": "1970-01-01T00:00:00Z",
-            "config": {},
-            "rootfs": {"type": "layers", "diff_ids": [layer.diff_id for layer in layers]},
-        }
-    )
+    config = _json(_config([layer.diff_id for layer in layers]))
     manifest = Manifest.of_layers(
         Descriptor(_CONFIG, Digest.of(config), len(config)),
         [Descriptor(MEDIA_TYPES["zstd"], layer.digest, layer.size) for layer in layers],
@@ -66,44 +59,74 @@ def write(tree: Tree, packs: list[Layer], batch: Batch) -> Bundle:
 
 
 def read(manifest: Digest, blobs: BlobReader) -> Bundle:
-    """The bundle of that manifest. Raises `BlobMissing`, `BlobCorrupt`, or `ExtractionRefused` for what is no bundle."""
+    """Return the bundle of that manifest, as far as its manifest and its config say what it is.
+
+    Raises `BlobMissing`, `BlobCorrupt`, or `ExtractionRefused` for what is no bundle.
+    """
     try:
-        outer = json.loads(blobs.read(manifest))
-        config = Digest.parse(outer["config"]["digest"])
-        diff_ids = json.loads(blobs.read(config))["rootfs"]["diff_ids"]
-        layers = [
-            Layer(Digest.parse(layer["digest"]), int(layer["size"]), Digest.parse(diff_id))
-            for layer, diff_id in zip(outer["layers"], diff_ids, strict=True)
-        ]
-        return Bundle(manifest, config, Digest.parse(outer["annotations"][ANNOTATION]), layers[0], tuple(layers[1:]))
-    except (ValueError, KeyError, TypeError, IndexError, AttributeError, OverflowError, RecursionError) as error:
-        raise ExtractionRefused(f"{manifest} is no bundle", why=f"Its manifest is malformed ({error!r}).") from None
-
-
-def read_tree(bundle: Bundle, blobs: BlobReader) -> Tree:
-    """The tree that a bundle carries, verified against the digest that it claims."""
-    import zstandard
-
-    data = blobs.read(bundle.document.digest)
-    if len(data) != bundle.document.size:
-        raise ExtractionRefused(f"{bundle.manifest} is no bundle", why="A layer is not of the size that it says.")
+        outer = Manifest.parse(blobs.read(manifest))
+        config, layers = outer.config, outer.layers
+    except RegistryCorrupt as error:
+        raise _none(manifest, f"{error.what}. {error.why}") from None
+    if config.media_type != _CONFIG or config.size > _CONFIG_LIMIT:
+        raise _none(manifest, "Its config is of another kind, or too large.")
+    if other := [layer.media_type for layer in layers if layer.media_type != MEDIA_TYPES["zstd"]]:
+        raise _none(manifest, f"A layer is of the kind {other[0]!r:.100}.")
+    diff_ids = _diff_ids(manifest, blobs.read(config.digest))
+    if not layers or len(layers) != len(diff_ids):
+        raise _none(manifest, f"It has {len(layers)} layers, and its config speaks of {len(diff_ids)}.")
+    found = [Layer(layer.digest, layer.size, diff_id) for layer, diff_id in zip(layers, diff_ids, strict=True)]
     try:
-        with zstandard.ZstdDecompressor(max_window_size=WINDOW).stream_reader(data) as stream:
-            reader = tar.Reader(io.BufferedReader(stream))
-            member = reader.next()
-            if member is None or member.name != TREE or member.size > _DOCUMENT_LIMIT:
-                raise ExtractionRefused(f"{bundle.manifest} is no bundle", why="Its first layer does not hold a tree.")
-            document = reader.skim(member.size, None)
-            if reader.next() is not None:
-                raise ExtractionRefused(f"{bundle.manifest} is no bundle", why="Its first layer holds more than a tree.")
-    except zstandard.ZstdError as error:
-        raise ExtractionRefused(
-            f"{bundle.manifest} is no bundle", why=f"Its first layer is not compressed as it should be ({error})."
-        ) from None
-    tree = Tree.decode(document)
-    if tree.digest != bundle.tree:
+        tree = Digest.parse(outer.annotations.get(ANNOTATION, ""))
+    except (RegistryCorrupt, StoreError):
+        raise _none(manifest, f"Its annotation {ANNOTATION} is no digest.") from None
+    return Bundle(manifest, config.digest, tree, found[0], tuple(found[1:]))
+
+
+def _diff_ids(manifest: Digest, config: bytes) -> list[Digest]:
+    """The digests of the archives in all layers. Raises `ExtractionRefused` for a config that says anything else."""
+    try:
+        document = json.loads(config)
+        diff_ids = [Digest.parse(text) for text in document["rootfs"]["diff_ids"]]
+    except (ValueError, KeyError, TypeError, RecursionError, StoreError):
+        raise _none(manifest, "Its config has no diff_ids.") from None
+    if document != _config(diff_ids):  # An image that is made of it would have what else it says.
+        raise _none(manifest, "Its config is not one of a bundle.")
+    return diff_ids
+
+
+def _config(diff_ids: Sequence[Digest]) -> dict[str, Any]:
+    """The config as a JSON value: the one that there is for these layers."""
+    return {
+        "architecture": "amd64",
+        "os": "linux",
+        "created": "1970-01-01T00:00:00Z",
+        "config": {},
+        "rootfs": {"type": "layers", "diff_ids": list(diff_ids)},
+    }
+
+
+def read_tree(bundle: Bundle, blobs: BlobReader, known: Tree | None = None) -> Tree:
+    """Return the tree that a bundle carries, verified against the digest that it claims; `known` itself, if it is that one.
+
+    Raises `BlobMissing`, `BlobCorrupt`, or `ExtractionRefused`.
+    """
+    if bundle.document.size > _DOCUMENT_LIMIT:
+        raise _none(bundle.manifest, "Its first layer is too large.")
+    with read_bytes(bundle.document, blobs.read(bundle.document.digest)) as reader:
+        member = reader.next()
+        if member is None or member.name != TREE or member.size > _DOCUMENT_LIMIT:
+            raise _none(bundle.manifest, "Its first layer does not hold a tree.")
+        document = reader.skim(member.size, None)
+        if reader.next() is not None:
+            raise _none(bundle.manifest, "Its first layer holds more than a tree.")
+    if Digest.of(document) != bundle.tree:
         raise ExtractionRefused(f"{bundle.manifest} is not the bundle of {bundle.tree}", why="The tree inside is another.")
-    return tree
+    return known if known and known.document == document else Tree.decode(document)
+
+
+def _none(manifest: Digest, why: str) -> ExtractionRefused:
+    return ExtractionRefused(f"{manifest} is no bundle", why=why, hint="Do not use the place that it came from.")
 
 
 def _document(tree: Tree) -> Iterator[bytes]:

@@ -1,90 +1,133 @@
 """Extraction: a bundle's bytes as files again, trusting nothing but the tree's digest.
 
-The tree is verified first, and says every path, size and digest; an archive's member that is not exactly as the tree
-says, once, is refused. Files are written into a fresh folder next to the final one, links last, so nothing is written
-through a link; then the folder gets its marker and is renamed. There is no sync for each file: an extraction can be made
-again, and is, when the machine was started anew since, or when the marker shows that someone has changed it.
+The tree is verified first, and each file is compared with it (`proof`). Files are written into a fresh folder next to
+the final one, links last, so nothing is written through a link; then the folder gets its marker and is renamed. There
+is no sync for each file: an extraction can be made again, and is,
+when the machine was started anew since, or when the marker shows that someone has changed it.
 
     <cache>/extractions/<hex of the tree>/code/       the tree, read-only
     <cache>/extractions/<hex of the tree>/bytecode/   compiled modules of just this tree
     <cache>/extractions/<hex of the tree>/complete    the marker (JSON)
+    <cache>/extractions/<hex of the tree>-<random>/   another, of a run that began while a task ran in one that was changed
 """
 
 from __future__ import annotations
 
 import hashlib
-import io
 import os
-from typing import BinaryIO
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
 
 from flyte_build.cas import tar
 from flyte_build.cas.blobs import Blobs, write_all
 from flyte_build.cas.cache import Cache
-from flyte_build.cas.digest import Digest
+from flyte_build.cas.digest import Digest, is_hex
 from flyte_build.cas.faults import storing
 from flyte_build.cas.gc import remove_tree
-from flyte_build.cas.layer import Layer
 from flyte_build.cas.lease import locked
 from flyte_build.cas.verification import Bad
 from flyte_build.errors import ExtractionRefused, StoreError
 
 from .budget import Budget
-from .bundle import WINDOW, Bundle, read, read_tree
+from .bundle import Bundle, read, read_tree
 from .marker import find, mark
-from .packs import CODE
+from .proof import Proof
 from .tree import Entry, Tree, folders
 
-_SMALL = 1 << 20  # Bytes of a file that is checked before any of it is written.
+_UNKNOWN = "no bundle of them is known"
 _NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-_PARALLEL = 4 << 20  # Bytes from which a second thread pays.
 
 
 def extract(cache: Cache, bundle: Bundle, budget: Budget = Budget()) -> str:
-    """Extract a bundle and return its folder; one that is there and intact is used.
+    """Extract a bundle and return its folder; one that is there and intact is used. Whoever calls this holds the cache.
 
     Raises `BlobCorrupt`, `BlobMissing` or `ExtractionRefused`; then nothing is left at the final place.
     """
-    final = cache.extraction(bundle.tree)
     os.makedirs(cache.extractions, exist_ok=True)
-    with locked(f"{cache.folder}/extract.lock", exclusive=True):  # So that twenty commands extract it once.
-        if find(cache, bundle.tree):
-            return final
+    with _extracting(cache):
+        if found := find(cache, bundle.tree):
+            return found
         tree = read_tree(bundle, cache.blobs)
         _check(tree, budget)
-        temporary = f"{cache.extractions}/.extracting-{os.urandom(8).hex()}"
-        try:
-            with storing("extract a bundle"):
-                _Extraction(cache.blobs, bundle, tree, f"{temporary}/code").run()
-                os.mkdir(f"{temporary}/bytecode")
-                mark(temporary, tree)
-            remove_tree(final)
-            with storing("extract a bundle"):
-                os.rename(temporary, final)
-        except BaseException:
-            remove_tree(temporary)
-            raise
-    return final
+        return _write(cache, bundle, tree)[0]
+
+
+def take(cache: Cache, bundle: Bundle, tree: Tree) -> list[list[bytes]]:
+    """Prove a bundle of `tree` that comes from elsewhere: it is extracted, which is what it is for, unless its tree is already.
+
+    Returns the paths in each of its packs. Raises `BlobCorrupt`, `BlobMissing` or `ExtractionRefused`.
+    """
+    os.makedirs(cache.extractions, exist_ok=True)
+    tree = read_tree(bundle, cache.blobs, tree)
+    with _extracting(cache):
+        if not find(cache, bundle.tree):
+            return _write(cache, bundle, tree)[1].paths
+    proof = Proof(cache.blobs, bundle, tree)
+    proof.run()
+    return proof.paths
+
+
+def _extracting(cache: Cache) -> AbstractContextManager[None]:
+    """Hold this around extracting, so that twenty commands extract a bundle once."""
+    return locked(f"{cache.folder}/extract.lock", exclusive=True)
+
+
+def _write(cache: Cache, bundle: Bundle, tree: Tree) -> "tuple[str, Proof]":
+    """Extract a bundle, and return its folder and how it was proven."""
+    final, temporary = cache.extraction(bundle.tree), f"{cache.extractions}/.extracting-{os.urandom(8).hex()}"
+    try:
+        with storing("extract a bundle"):
+            extraction = _Extraction(cache.blobs, bundle, tree, f"{temporary}/code")
+            extraction.run()
+            os.mkdir(f"{temporary}/bytecode")
+            mark(temporary, tree)
+        if os.path.lexists(final):
+            if bundle.tree in cache.leased():  # A task runs in what was changed: this run has a copy of its own.
+                final = f"{final}-{os.urandom(4).hex()}"
+            else:
+                remove_tree(final)
+        with storing("extract a bundle"):
+            os.rename(temporary, final)
+    except BaseException:
+        remove_tree(temporary)
+        raise
+    return final, extraction
 
 
 def verify(cache: Cache) -> tuple[int, list[Bad]]:
-    """Compare every extraction with its bundle; a bad one is removed, and made again when it is needed."""
-    bundles = {record.refs[-1]: record.artifact for record in cache.records.of_kind("bundle")}
+    """Compare every extraction with its bundle; a bad one is removed, and made again when it is needed.
+
+    Nobody holds the cache. What a running task uses stays: if it is bad, no other run will use it.
+    """
+    with cache.preparing():
+        bundles = {record.refs[-1]: record.artifact for record in cache.records.of_kind("bundle")}
+        names = [name for name in sorted(os.listdir(cache.extractions)) if is_hex(name)]
+        wrong = {name: what for name in names if (what := _wrong(cache, Digest("sha256:" + name), bundles))}
     bad = []
-    names = [name for name in sorted(os.listdir(cache.extractions)) if not name.startswith(".")]
-    for name in names:
-        tree = Digest("sha256:" + name)
-        folder = cache.extraction(tree)
-        try:
-            known = tree in bundles
-            what = damage(folder, read_tree(read(bundles[tree], cache.blobs), cache.blobs)) if known else "no bundle of them is known"
-        except StoreError as error:
-            what = error.what
-        if what or find(cache, tree) is None:
-            remove_tree(folder)
-            bad.append(
-                Bad(tree, f"extracted files: {what or 'changed since they were extracted'}; they are extracted again when needed", True)
-            )
+    for name, what in wrong.items():
+        tree, folder = Digest("sha256:" + name), f"{cache.extractions}/{name}"
+        with cache.collecting():
+            if tree not in cache.leased():
+                remove_tree(folder)
+            elif what == _UNKNOWN:
+                continue
+            elif os.path.exists(f"{folder}/complete"):
+                os.unlink(f"{folder}/complete")
+        bad.append(Bad(tree, f"extracted files: {what}; they are extracted again when needed", True))
     return len(names), bad
+
+
+def _wrong(cache: Cache, tree: Digest, bundles: Mapping[Digest, Digest]) -> str:
+    """What is wrong with the extraction of a tree, or "" if nothing is; `bundles` are the manifests by tree."""
+    if tree not in bundles:
+        return _UNKNOWN
+    try:
+        what = damage(cache.extraction(tree), read_tree(read(bundles[tree], cache.blobs), cache.blobs))
+    except (StoreError, ExtractionRefused) as error:
+        return error.what
+    except OSError as error:  # Somebody changes it at this moment.
+        return f"{error.strerror}: {error.filename}"
+    return what or ("" if find(cache, tree) else "changed since they were extracted")
 
 
 def damage(folder: str, tree: Tree) -> str:
@@ -117,121 +160,57 @@ def _check(tree: Tree, budget: Budget) -> None:
         )
 
 
-class _Extraction:
-    """One extraction, into a folder that does not exist yet."""
+class _Extraction(Proof):
+    """A proof that writes what it has proven into a folder that does not exist yet."""
 
     def __init__(self, blobs: Blobs, bundle: Bundle, tree: Tree, folder: str) -> None:
-        self._blobs, self._bundle, self._folder = blobs, bundle, os.fsencode(folder)
-        self._tree = tree
-        self._left = {CODE + entry.path: entry for entry in tree.entries}
+        super().__init__(blobs, bundle, tree)
+        self._folder = os.fsencode(folder)
 
     def run(self) -> None:
+        """Write all files, then the links. Raises as `Proof.run` does."""
         os.makedirs(self._folder)
-        self._folders = sorted(folders(entry.path for entry in self._tree.entries))
-        for folder in self._folders:
-            os.mkdir(self._folder + b"/" + folder)
-        packs = self._bundle.packs
-        if len(packs) > 1 and sum(pack.size for pack in packs) > _PARALLEL:
-            from concurrent.futures import ThreadPoolExecutor
-
-            with ThreadPoolExecutor(2) as pool:
-                for _ in pool.map(self._pack, packs):
-                    pass
-        else:
-            for pack in packs:
-                self._pack(pack)
-        if self._left:
-            raise _refused(self._bundle, f"{next(iter(self._left.values())).name!r} is missing from it")
-        for entry in self._tree.entries:
-            if entry.kind == "l":  # Last, so that nothing is written through one.
-                os.symlink(entry.content, self._folder + b"/" + entry.path)
-        for folder in [*self._folders, b""]:
-            os.chmod(self._folder + b"/" + folder, 0o555)
-
-    def _pack(self, pack: Layer) -> None:
-        import zstandard
-
-        with self._blobs.open(pack.digest) as raw:
-            verified = _Verified(raw)
-            stream = zstandard.ZstdDecompressor(max_window_size=WINDOW).stream_reader(verified)  # type: ignore[arg-type]  # It only reads.
-            try:
-                reader = tar.Reader(io.BufferedReader(stream, 1 << 20))
-                while member := reader.next():
-                    self._member(reader, member)
-            except (zstandard.ZstdError, ExtractionRefused) as error:
-                if verified.digest() != pack.digest:
-                    raise self._blobs.condemn(pack.digest, "its bytes have another digest") from error
-                if isinstance(error, ExtractionRefused):
-                    raise
-                raise _refused(self._bundle, f"a pack is not compressed as it should be ({error})") from error
-            if verified.digest() != pack.digest:
-                raise self._blobs.condemn(pack.digest, "its bytes have another digest")
-            if verified.size != pack.size:
-                raise _refused(self._bundle, "a pack is not of the size that its manifest says")
-
-    def _member(self, reader: tar.Reader, member: tar.Member) -> None:
-        entry = self._left.get(member.name)
-        link = member.target is not None
-        if entry is None or (entry.kind == "l") != link or (entry.kind == "x") != member.executable:
-            raise _refused(self._bundle, f"the member {member.name[:200]!r} is not in its tree, or is there twice")
-        if link:
-            if member.target != entry.content:
-                raise _refused(self._bundle, f"the link {entry.name!r} leads elsewhere than its tree says")
-            del self._left[member.name]
-            return
-        if member.size != entry.size:
-            raise _refused(self._bundle, f"{entry.name!r} is not of the size that its tree says")
-        del self._left[member.name]
-        small = reader.skim(entry.size, None) if entry.size <= _SMALL else None
-        if small is not None and hashlib.sha256(small).hexdigest().encode() != entry.content:
-            raise self._other_bytes(entry)
-        mode = 0o555 if member.executable else 0o444
-        file = os.open(self._folder + b"/" + entry.path, _NEW, mode)
+        self._root = os.open(self._folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
-            if small is not None:
-                write_all(file, small)
-                return
-            writer = _Writer(file)
-            reader.skim(entry.size, writer)
-            if writer.sha256.hexdigest().encode() != entry.content:
-                raise self._other_bytes(entry)
+            below = sorted(folders(entry.path for entry in self._tree.entries))
+            for folder in below:
+                os.mkdir(folder, dir_fd=self._root)
+            super().run()
+            for entry in self._tree.entries:
+                if entry.kind == "l":  # Last, so that nothing is written through one.
+                    os.symlink(entry.content, entry.path, dir_fd=self._root)
+            for folder in below:
+                os.chmod(folder, 0o555, dir_fd=self._root)
+            os.fchmod(self._root, 0o555)
+        finally:
+            os.close(self._root)
+
+    def small(self, entry: Entry, data: bytes) -> None:
+        """Write a file."""
+        with self._file(entry) as file:
+            write_all(file, data)
+
+    @contextmanager
+    def large(self, entry: Entry) -> Iterator[tar.Writable]:
+        """Write a file piece by piece."""
+        with self._file(entry) as file:
+            yield _Writer(file)
+
+    @contextmanager
+    def _file(self, entry: Entry) -> Iterator[int]:
+        file = os.open(entry.path, _NEW, 0o555 if entry.kind == "x" else 0o444, dir_fd=self._root)
+        try:
+            yield file
         finally:
             os.close(file)
 
-    def _other_bytes(self, entry: Entry) -> ExtractionRefused:
-        return _refused(self._bundle, f"{entry.name!r} has other bytes than its tree says")
-
-
-class _Verified(io.RawIOBase):
-    """Hashes what is read through it."""
-
-    def __init__(self, raw: BinaryIO) -> None:
-        self._raw, self._sha256, self.size = raw, hashlib.sha256(), 0
-
-    def read(self, size: int = -1) -> bytes:
-        data = self._raw.read(size)
-        self._sha256.update(data)
-        self.size += len(data)
-        return data
-
-    def digest(self) -> Digest:
-        """The digest of the whole, read to its end."""
-        while self.read(1 << 20):
-            pass
-        return Digest.from_hash(self._sha256)
-
 
 class _Writer:
-    """Hashes what is written through it."""
+    """Writes to a file descriptor."""
 
     def __init__(self, file: int) -> None:
-        self._file, self.sha256 = file, hashlib.sha256()
+        self._file = file
 
     def write(self, data: bytes) -> int:
-        self.sha256.update(data)
         write_all(self._file, data)
         return len(data)
-
-
-def _refused(bundle: Bundle, why: str) -> ExtractionRefused:
-    return ExtractionRefused(f"The bundle {bundle.manifest.short} was refused", why=why, hint="Do not use the place that it came from.")

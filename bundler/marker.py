@@ -27,9 +27,9 @@ def find(cache: Cache, tree: Digest) -> str | None:
         with open(f"{folder}/complete", "rb") as file:
             marker = json.loads(file.read())
         sealed = [[path, *_state(f"{folder}/code/{path}")] for path, *_ in marker["sealed"]]
-    except (OSError, ValueError, KeyError, TypeError):
+        return folder if sealed and sealed == marker["sealed"] and is_since(marker["boot"]) else None
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return None
-    return folder if sealed == marker["sealed"] and is_since(marker["boot"]) else None
 
 
 def mark(folder: str, tree: Tree) -> None:

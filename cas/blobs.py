@@ -6,8 +6,10 @@ renamed. Whoever writes holds the cache's shared lock, so a temporary file found
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
+import stat
 from collections.abc import Iterator
 from types import TracebackType
 from typing import BinaryIO, Protocol
@@ -45,13 +47,13 @@ class Blobs:
         return f"{self.folder}/{digest.hex}"
 
     def has(self, digest: Digest) -> bool:
-        """Whether a blob of that name is there; its bytes are not looked at."""
-        return os.path.exists(self.path(digest))
+        """Whether a blob of that name is there; its bytes are not looked at. A pipe or a device is none."""
+        return os.path.isfile(self.path(digest))
 
     def open(self, digest: Digest) -> BinaryIO:
         """A stream of the bytes as they stand: who reads it verifies it. Raises `BlobMissing`."""
         try:
-            return open(self.path(digest), "rb", buffering=0)
+            return open_file(self.path(digest))
         except FileNotFoundError:
             raise _missing(digest) from None
 
@@ -249,6 +251,15 @@ class _Sync:
         if self._thread:
             self._thread.join()
         return self._error
+
+
+def open_file(path: str) -> BinaryIO:
+    """Open a file to be read, unbuffered. Raises `FileNotFoundError` also for a pipe or a device, which would be waited for."""
+    file = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    if not stat.S_ISREG(os.fstat(file).st_mode):
+        os.close(file)
+        raise FileNotFoundError(errno.ENOENT, "There is no file", path)
+    return open(file, "rb", buffering=0)
 
 
 def write_all(file: int, data: bytes | memoryview) -> None:

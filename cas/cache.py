@@ -31,7 +31,7 @@ from .lease import Lease, held, locked
 from .registry import ledger
 
 FORMAT = 1
-_TABLES = 2  # The version of the database: since 2 it has the ledger of repositories.
+_TABLES = 3  # The version of the database: since 2 it has the ledger of repositories, since 3 those that are left alone.
 
 
 class Cache:
@@ -124,14 +124,18 @@ class Cache:
         """What is kept by leases now."""
         return set(held(self._leases))
 
-    def statistics(self) -> dict[str, str | int]:
-        """The cache's folder; how many blobs, their bytes, records, leases and environments."""
-        sizes = [size for _, size in self.blobs.names()]
+    def statistics(self) -> dict[str, str | int | dict[str, int]]:
+        """The cache's folder; how many blobs, records, leases and environments; the bytes that all takes on the disk, and by part."""
+        from .usage import usage
+
+        with storing("measure the cache"):
+            parts = usage(self.folder)
         leases = sum(name.endswith(".lease") for name in os.listdir(self._leases))
         return {
             "path": self.folder,
-            "blobs": len(sizes),
-            "bytes": sum(sizes),
+            "blobs": sum(1 for _ in self.blobs.names()),
+            "bytes": sum(parts.values()),
+            "parts": parts,
             "records": self.records.count(),
             "leases": leases,
             "environments": len(self.made(self.environments)),

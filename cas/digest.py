@@ -24,8 +24,8 @@ class _Sha256(str):
     @classmethod
     def parse(cls, text: str) -> "_Sha256":
         """Take `text` as it stands, or raise `StoreError` when it is not `sha256:` and 64 hex digits."""
-        if not text.startswith(_PREFIX) or not is_hex(text[len(_PREFIX) :]):
-            raise StoreError(f"{text[:100]!r} is not a digest", why="A digest is `sha256:` and 64 hex digits.")
+        if not isinstance(text, str) or not text.startswith(_PREFIX) or not is_hex(text[len(_PREFIX) :]):
+            raise StoreError(f"{text!r:.100} is not a digest", why="A digest is `sha256:` and 64 hex digits.")
         return cls(text)
 
     @classmethod

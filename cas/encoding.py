@@ -18,6 +18,7 @@ from typing import Union
 from .digest import Digest, Key
 
 VERSION = 1
+_FORMATS = 64  # Formats of a kind that a key may be of.
 
 Value = Union[None, bool, int, str, bytes, "list[Value]", "tuple[Value, ...]", "Mapping[str, Value]"]
 
@@ -60,3 +61,11 @@ def _parts(value: Value) -> Iterator[bytes]:
 def key(kind: str, format: int, inputs: Mapping[str, Value]) -> Key:
     """The key of a node: of this `kind`, whose artifacts have this `format` version, made from these `inputs`."""
     return Key(Digest.of(encode(["flyte-build key", VERSION, kind, format, inputs])))
+
+
+def is_key_of(found: Key, kind: str, inputs: Mapping[str, Value]) -> bool:
+    """Whether `found` is the key of such a node, in whichever format: JSON from elsewhere that names a key may say anything."""
+    try:
+        return any(found == key(kind, format, inputs) for format in range(1, _FORMATS))
+    except (TypeError, RecursionError):  # Values that no key is made of.
+        return False

@@ -167,13 +167,15 @@ def _folders(cache: Cache) -> list[tuple[str, str]]:
 
 def _unpacked(cache: Cache, marks: _Marks, surplus: set[Digest], dry_run: bool, deadline: float) -> Iterator[Removed]:
     for path, why in _folders(cache):
-        name = os.path.basename(path)
+        entry = os.path.basename(path)
+        name, _, copy = entry.partition("-")
         unfinished = name.startswith(".")
         digest = Digest("sha256:" + name)
         if time.monotonic() >= deadline:
             return
         with cache.collecting():
-            if digest in marks.now() or not os.path.lexists(path):
+            live = cache.leased() if copy else marks.now()  # A copy of an extraction is for one run.
+            if digest in live or not os.path.lexists(path):
                 continue
             if not dry_run:
                 path = _doom(path)
@@ -181,7 +183,7 @@ def _unpacked(cache: Cache, marks: _Marks, surplus: set[Digest], dry_run: bool, 
         if not dry_run:
             _remove_doomed(path)  # It can take long, and nobody waits for it.
         if unfinished:
-            yield Removed(name, size, "left by an extraction that ended early")
+            yield Removed(entry, size, "left by an extraction that ended early")
         else:
             yield Removed(digest, size, _MAKES_ROOM if digest in surplus else why)
 

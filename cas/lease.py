@@ -13,6 +13,8 @@ import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
+from flyte_build.errors import StoreError, StoreUnavailable
+
 from .digest import Digest
 from .faults import storing
 
@@ -61,9 +63,19 @@ def held(folder: str) -> Iterator[Digest]:
                 if lockable(file):
                     _unlink(entry.path)
                 elif entry.name.endswith(".lease"):
-                    yield from (Digest(digest) for digest in json.loads(os.read(file, 1 << 24)))
+                    yield from _digests(entry.path, os.read(file, 1 << 24))
             finally:
                 os.close(file)
+
+
+def _digests(path: str, data: bytes) -> list[Digest]:
+    """The digests in a lease. Raises `StoreUnavailable` for what is none: what it keeps is not known, so nothing may be collected."""
+    try:
+        return [Digest.parse(digest) for digest in json.loads(data)]
+    except (ValueError, TypeError, RecursionError, StoreError):
+        raise StoreUnavailable(
+            f"The lease {path} cannot be read", why="It is held by a process, and says nothing.", hint="Delete it if it is not flyte's."
+        ) from None
 
 
 def _unlink(path: str) -> None:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from .cache import Cache
 from .digest import Key
 from .records import Record
+from .registry.ledger import Ledger
 
 
 @dataclass(frozen=True)
@@ -45,6 +46,13 @@ def verify_blobs(
         remedy = _remedy([places.get(record.key, "") for record in records])
         bad.append(Bad(digest, f"its bytes had another digest; it is in quarantine; {remedy}", True))
     return len(names), bad
+
+
+def forget(cache: Cache, record: Record) -> None:
+    """Forget a record whose artifact proved wrong, and all that needs one of its blobs, so that it is made, and published, again."""
+    keys = {record.key, *(each.key for ref in record.refs for each in cache.records.needing(ref))}
+    cache.records.remove_all(keys)
+    Ledger(cache.database).drop_everywhere(keys)
 
 
 def _remedy(places: list[str]) -> str:

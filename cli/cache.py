@@ -75,7 +75,11 @@ def stats(console: Console) -> None:
         console.document({**found, "collected": collected})
         return
     for name, value in found.items():
-        console.print(f"{name:13} {value:,}" if isinstance(value, int) else f"{name:13} {value}")
+        if isinstance(value, dict):
+            for part, size in value.items():
+                console.print(f"  {part:11} {size:,}")
+        else:
+            console.print(f"{name:13} {value:,}" if isinstance(value, int) else f"{name:13} {value}")
     console.print(f"{'collected':13} {_collected(collected)}")
 
 
@@ -95,7 +99,7 @@ def _collected(last: Mapping[str, Any] | None) -> str:
 @click.pass_obj
 def verify(console: Console, /, repair: bool, **registries: Any) -> None:
     """Read everything that is stored; what is bad is put aside, and is made again when it is needed."""
-    from flyte_build.bundler import extraction
+    from flyte_build.bundler import extraction, proof
     from flyte_build.cas.verification import verify_blobs
     from flyte_build.images import venv
 
@@ -103,9 +107,10 @@ def verify(console: Console, /, repair: bool, **registries: Any) -> None:
     sharing = _sharing(console, stores, registries) if repair else None
     with stores.cache.preparing():
         checked, bad = verify_blobs(stores.cache, console.progress, sharing.shared.restore if sharing else lambda record: "")
-        extractions, changed = extraction.verify(stores.cache)
-        environments, broken = venv.verify(stores.cache)
-    bad += [*changed, *broken]
+        _, wrong = proof.verify(stores.cache)
+    extractions, changed = extraction.verify(stores.cache)
+    environments, broken = venv.verify(stores.cache)
+    bad += [*wrong, *changed, *broken]
     if console.json:
         console.document({"checked": checked + extractions + environments, "bad": [vars(each) for each in bad]})
     else:
@@ -151,7 +156,9 @@ def _sharing(console: Console, stores: Stores, registries: Mapping[str, Any]) ->
     """The repositories that are configured for the current folder, and what options say."""
     config = with_registries(console.configuration(root_here()), **registries)
     chosen = Registries.configured(config)
-    return Sharing(chosen, stores.cache, stores.counters, config[settings.PROJECT], console.said, console.transferred)
+    sharing = Sharing(chosen, stores.cache, stores.counters, config[settings.PROJECT], console.said, console.transferred)
+    sharing.ask_again()
+    return sharing
 
 
 @cache.command("gc")

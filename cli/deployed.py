@@ -13,6 +13,7 @@ from flyte_build.deployed import DeployedTask, Deployments
 from flyte_build.errors import UsageError
 from flyte_build.interface import Interface
 from flyte_build.stores import Stores
+from flyte_build.texts import printable
 
 from .console import Console
 from .ending import report
@@ -70,8 +71,14 @@ def deployed_task(
 
 
 def interface_of(task: DeployedTask) -> Interface:
-    """The inputs and outputs of a deployed task."""
-    return Interface.from_document(task.document.tasks[task.function]["interface"])
+    """The inputs and outputs of a deployed task, described such as a terminal can show it."""
+    told = task.document.tasks[task.function]["interface"]
+    inputs = [{**each, "doc": _shown(each["doc"]), "default_text": _shown(each["default_text"])} for each in told["inputs"]]
+    return Interface.from_document({**told, "doc": _shown(told["doc"]), "inputs": inputs})
+
+
+def _shown(text: str) -> str:
+    return "\n".join(map(printable, text.split("\n")))
 
 
 def run_deployed(

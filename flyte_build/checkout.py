@@ -10,7 +10,8 @@ from flyte_build.bundler.marker import find
 from flyte_build.cas.cache import Cache
 from flyte_build.cas.digest import Digest
 from flyte_build.cas.faults import storing
-from flyte_build.errors import BlobCorrupt, BlobMissing, NotFound, UsageError
+from flyte_build.cas.verification import forget
+from flyte_build.errors import BlobCorrupt, BlobMissing, ExtractionRefused, NotFound, UsageError
 
 
 def check_out(cache: Cache, tree: Digest, folder: str) -> int:
@@ -39,6 +40,8 @@ def _extract(cache: Cache, tree: Digest) -> str | None:
                 return extraction.extract(cache, bundle.read(record.artifact, cache.blobs))
             except (BlobCorrupt, BlobMissing):
                 continue
+            except ExtractionRefused:
+                forget(cache, record)
     return None
 
 

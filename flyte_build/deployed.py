@@ -96,12 +96,10 @@ class Deployments:
         from time import monotonic
 
         from flyte_build.bundler.budget import Budget
-        from flyte_build.bundler.extraction import extract
-        from flyte_build.bundler.marker import find
 
         began, cache, document = monotonic(), self._stores.cache, task.document
         with cache.preparing():
-            code = find(cache, document.tree) or extract(cache, self.catalogue.bundle(task.found), settings.budget or Budget())
+            code = self.catalogue.code(task.found, settings.budget or Budget())
             call = task.call(inputs, settings, code)
             call, container, held = bring(call, task.found, document, self.catalogue, self._stores, self._listener)
             lease = cache.lease([document.tree, *held, *runtime_held(self._stores, document.kind != "host")])

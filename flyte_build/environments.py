@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -11,7 +12,7 @@ from flyte_build.cas.cache import Cache
 from flyte_build.cas.digest import Digest
 from flyte_build.cas.encoding import Value, key
 from flyte_build.cas.records import Record
-from flyte_build.errors import NotLocked
+from flyte_build.errors import ImageBuildError, NotLocked
 from flyte_build.images.platforms import PYTHON, architecture, here
 
 from .graph import FIRST_TIME, Found, Made, Memory, Node, Outcomes, Resolve
@@ -148,8 +149,15 @@ def install(cache: Cache, python: str, wheels: "Sequence[Wheel]", root: str, uv:
     inputs = environment_inputs(python, here(), wheels)
     own = key(EnvironmentNode.kind, EnvironmentNode.format, inputs)
     artifact = Digest(own)
-    if not is_complete(cache.environment(artifact)):
-        make(cache.environment(artifact), wheels, root, uv)
+    folder = cache.environment(artifact)
+    if not is_complete(folder):
+        if os.path.exists(f"{folder}/venv") and artifact in cache.leased():
+            raise ImageBuildError(
+                "The environment of this image was changed, and a task is running in it",
+                why="Its packages are not as they were installed; it cannot be installed again under the running task.",
+                hint="Wait until the task has ended, or end it with `flyte abort RUN`. Then run the command again.",
+            )
+        make(folder, wheels, root, uv)
     return Record(own, EnvironmentNode.kind, artifact, (artifact,), inputs)
 
 

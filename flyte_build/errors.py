@@ -127,6 +127,10 @@ class RegistryCorrupt(RegistryError):
     """What it sent is not what was asked for by digest, or is not well-formed."""
 
 
+class RepositoryCorrupt(RegistryCorrupt):
+    """Not a thing that it holds, but the whole of it is not what it should be: it is no registry, or an index cannot be read."""
+
+
 class DeploymentError(PreparationError):
     """Something cannot be deployed as it is."""
 

@@ -47,6 +47,7 @@ class Exchange:
 
     def pull(self, projects: Sequence[Project]) -> Iterator[Item]:
         """Fetch what these files need and others have made; nothing is made."""
+        self._sharing.ask_again()
         for runner in self._runners(projects):
             outcome = runner.preparation.fetch()
             state = "missing" if outcome.state == "missing" else "fetched" if outcome.fetched else "here"
@@ -54,6 +55,7 @@ class Exchange:
 
     def pull_all(self) -> Iterator[Item]:
         """Fetch all that this project has in the repositories that are read."""
+        self._sharing.ask_again()
         for offer in self._sharing.shared.catalogue():
             record = offer.record
             known = _ACCEPT.get(record.kind)
@@ -68,6 +70,7 @@ class Exchange:
 
     def push(self, projects: Sequence[Project]) -> Iterator[Item]:
         """Publish what these files need and is here; nothing is made."""
+        self._sharing.ask_again()
         for runner in self._runners(projects):
             runner.preparation.resolve()
             records = runner.preparation.shareable()
@@ -77,6 +80,7 @@ class Exchange:
 
     def push_all(self) -> Iterator[Item]:
         """Publish all that is here and good on other machines."""
+        self._sharing.ask_again()
         yield from self._publish([record for kind in _ACCEPT for record in self._stores.cache.records.of_kind(kind)], "")
 
     def _runners(self, projects: Sequence[Project]) -> Iterator[Runner]:

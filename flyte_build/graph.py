@@ -202,10 +202,6 @@ class Resolver:
         self._children: dict[Node, _Children] = {}
         self.outcomes: dict[Node, Outcome] = {}
 
-    def shun_others(self) -> None:
-        """From now on take nothing from elsewhere."""
-        self._elsewhere = None
-
     def resolve(self, goals: Iterable[Node]) -> Outcomes:
         """Resolve `goals` and all that they need; independent nodes at the same time. An error of a node is raised."""
         from graphlib import TopologicalSorter

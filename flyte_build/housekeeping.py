@@ -22,6 +22,10 @@ if TYPE_CHECKING:
 
 _EVERY = 86_400.0  # Seconds between two collections.
 _SMALL = 64 << 20  # Bytes of blobs below which a cache is left alone.
+_LAST = (
+    {"ended": str, "by": str, "error": str},
+    {"ended": str, "by": str, "error": None, "removed": int, "bytes": int, "complete": bool},
+)
 _LASTS = 120.0  # Seconds after which a collection begins nothing more.
 
 
@@ -106,12 +110,15 @@ def last(cache: Cache) -> Mapping[str, Any] | None:
     """The last collection: when it ended, who began it, what it removed; None if there was none yet."""
     import json
 
+    from .deployments.shape import check
+
     try:
         with open(_path(cache), encoding="utf-8") as file:
-            found = json.load(file)
-    except (FileNotFoundError, ValueError):
+            found: dict[str, Any] = json.load(file)
+        check(found, _LAST)
+        return found
+    except (OSError, ValueError, RecursionError):
         return None
-    return found if isinstance(found, dict) else None
 
 
 def _path(cache: Cache) -> str:
@@ -147,7 +154,7 @@ def _write(cache: Cache, document: Mapping[str, Any]) -> None:
     from datetime import UTC, datetime
 
     ended = datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
-    temporary = f"{_path(cache)}.new"
+    temporary = f"{_path(cache)}.{os.urandom(4).hex()}"  # Two collections may end at once.
     with open(temporary, "w", encoding="utf-8") as file:
         json.dump({"ended": ended, **document}, file)
     os.replace(temporary, _path(cache))

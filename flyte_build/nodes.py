@@ -171,7 +171,7 @@ class PackNode(Node):
 
     def __init__(self, at: int, label: str, part: Digest, write: "Callable[[], Layer]", blobs_has: Callable[[Digest], bool]) -> None:
         super().__init__(f"pack {at}", f"{label} {at}")
-        self._part, self._write, self._has = part, write, blobs_has
+        self._part, self.layer, self._has = part, write, blobs_has
 
     def inputs(self, outcomes: Outcomes) -> Mapping[str, Value]:
         """The part of the tree, by digest."""
@@ -187,7 +187,7 @@ class PackNode(Node):
 
     def make(self, outcomes: Outcomes, resolve: Resolve) -> Made:
         """Write the layer; the artifact is the tar's digest, which does not depend on compression."""
-        layer = self._write()
+        layer = self.layer()
         return Made(layer.diff_id, (layer.digest,))
 
 
@@ -210,8 +210,15 @@ class BundleNode(Node):
         return all(map(self._cache.blobs.has, record.refs[:-1]))
 
     def accept(self, artifact: Digest, inputs: Mapping[str, Value]) -> tuple[Digest, ...]:
-        """All blobs of a bundle that another machine made, and its tree. Raises a `FlyteError` if it holds another tree."""
-        return accept_bundle(self._cache, artifact, inputs)
+        """All blobs of a bundle that another machine made, and its tree, which is extracted then: that proves it.
+
+        Raises a `FlyteError` if it is not the bundle of that tree, byte by byte.
+        """
+        from flyte_build.bundler import bundle, extraction
+
+        found = _claiming(bundle.read(artifact, self._cache.blobs), inputs)
+        self._adopt_packs(found, extraction.take(self._cache, found, self._tree.tree()))
+        return (*found.blobs(), found.tree)
 
     def explain(self, inputs: Mapping[str, Value], last: Record) -> str:
         """What its tree says."""
@@ -226,13 +233,21 @@ class BundleNode(Node):
         has = self._cache.blobs.has
         return [PackNode(at, self.label, part, partial(write, part, places), has) for at, (part, places) in enumerate(parts)]
 
-    def adopt_packs(self, fetched: "Bundle") -> None:
-        """Record the packs of a bundle that another machine made and that proved right, so that an edit remakes one of them."""
-        parts = self.packs(nothing_to_write)
-        if len(parts) == len(fetched.packs):  # Else it was cut otherwise.
-            for node, layer in zip(parts, fetched.packs, strict=True):
-                inputs = node.inputs({})
-                self._cache.records.add(Record(key(node.kind, node.format, inputs), node.kind, layer.diff_id, (layer.digest,), inputs))
+    def _adopt_packs(self, fetched: "Bundle", paths: list[list[bytes]]) -> None:
+        """Record those packs of a bundle that proved right which hold just what ours would, so that an edit remakes one of them."""
+        entries = self._tree.tree().entries
+        layers = {tuple(held): layer for held, layer in zip(paths, fetched.packs, strict=True)}
+
+        def layer_of(part: Digest, positions: list[int]) -> "Layer":
+            return layers[tuple(entries[at].path for at in positions)]
+
+        for node in self.packs(layer_of):
+            try:
+                layer = node.layer()
+            except KeyError:
+                continue  # It was cut otherwise.
+            inputs = node.inputs({})
+            self._cache.records.add(Record(key(node.kind, node.format, inputs), node.kind, layer.diff_id, (layer.digest,), inputs))
 
     def make(self, outcomes: Outcomes, resolve: Resolve) -> Made:
         """Write the packs that are not there yet, then the manifest."""
@@ -271,10 +286,17 @@ def nothing_to_write(part: Digest, positions: list[int]) -> "Layer":
 
 
 def accept_bundle(cache: Cache, artifact: Digest, inputs: Mapping[str, Any]) -> tuple[Digest, ...]:
-    """What `BundleNode.accept` gives for these inputs: for a bundle that is fetched for its own sake."""
+    """What `BundleNode.accept` gives for these inputs: for a bundle that is fetched for its own sake, which is not extracted."""
     from flyte_build.bundler import bundle
+    from flyte_build.bundler.proof import Proof
 
-    found = bundle.read(artifact, cache.blobs)
-    if bundle.read_tree(found, cache.blobs).digest != inputs["tree"]:
-        raise ExtractionRefused(f"{artifact} is the bundle of another tree", why=f"It holds {found.tree}.")
+    found = _claiming(bundle.read(artifact, cache.blobs), inputs)
+    Proof(cache.blobs, found, bundle.read_tree(found, cache.blobs)).run()
     return (*found.blobs(), found.tree)
+
+
+def _claiming(found: "Bundle", inputs: Mapping[str, Any]) -> "Bundle":
+    """The bundle itself. Raises `ExtractionRefused` if it says that it is another tree's than `inputs` ask for."""
+    if found.tree != inputs["tree"]:
+        raise ExtractionRefused(f"{found.manifest} is the bundle of another tree", why=f"It says that it holds {found.tree}.")
+    return found

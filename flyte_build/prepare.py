@@ -209,34 +209,31 @@ class Preparation:
         return sum(os.path.getsize(path) for path in paths if os.path.exists(path)) or None
 
     def extracted(self) -> str:
-        """The folder in which the tree is extracted; a bundle whose blobs turn out to be bad is made again, once."""
+        """The folder in which the tree is extracted; a bundle that turns out to be bad is forgotten and made again."""
         tree = self._resolver.outcomes[self.tree].artifact
         assert tree is not None
         if found := find(self.cache, tree):
             return found
         from flyte_build.bundler import bundle, extraction
         from flyte_build.bundler.budget import Budget
+        from flyte_build.cas.verification import forget
 
-        record = self._resolver.outcomes[self.bundle].record
+        record, was_refused = self._resolver.outcomes[self.bundle].record, False
         for left in range(len(record.refs) if record else 1, -1, -1):  # Each turn finds one bad blob at least.
-            outcome = self._resolver.outcomes[self.bundle]
-            assert outcome.record is not None
+            record = self._resolver.outcomes[self.bundle].record
+            assert record is not None
             try:
-                held = bundle.read(outcome.record.artifact, self.cache.blobs)
-                folder = extraction.extract(self.cache, held, self._budget or Budget())
-                if outcome.fetched:
-                    self.bundle.adopt_packs(held)
-                return folder
+                return extraction.extract(self.cache, bundle.read(record.artifact, self.cache.blobs), self._budget or Budget())
             except (BlobCorrupt, BlobMissing) as error:
                 if not left:
                     raise
                 self._said(f"{error.what}; it is made again.")
             except ExtractionRefused as error:
-                if not outcome.fetched:
+                if was_refused:
                     raise
-                self._said(f"What {outcome.place} holds is not used: {error.what}. {error.why}")
-                self.cache.records.remove(outcome.record.key)
-                self._resolver.shun_others()
+                was_refused = True
+                self._said(f"{error.what}; it is made again. {error.why}")
+                forget(self.cache, record)
             del self._resolver.outcomes[self.bundle]
             self.resolve()
         raise StoreError("The bundle cannot be extracted")
@@ -247,5 +244,5 @@ class Preparation:
         record = self.cache.records.last(self.bundle.label)
         try:
             return bundle.read_tree(bundle.read(record.artifact, self.cache.blobs), self.cache.blobs) if record else None
-        except StoreError:
+        except (StoreError, ExtractionRefused):
             return None

@@ -95,8 +95,9 @@ class Runner:
         tree, record = node.tree(), outcomes[self.preparation.bundle].record
         assert record is not None
         blobs = self.stores.cache.blobs
-        layers = record.refs[3:-1]
         shown = self.preparation.discovery.project.shown
+        layers, parts = record.refs[3:-1], packs.cut(tree.sizes())
+        counts = list(map(len, parts)) if len(parts) == len(layers) else [None] * len(layers)  # Another machine may have cut it otherwise.
         return {
             "digest": tree.digest,
             "files": [
@@ -110,8 +111,8 @@ class Runner:
                 for entry in tree.entries
             ],
             "packs": [
-                {"digest": layer, "size": os.path.getsize(blobs.path(layer)), "files": len(part)}
-                for layer, part in zip(layers, packs.cut(tree.sizes()), strict=True)
+                {"digest": layer, "size": os.path.getsize(blobs.path(layer)), "files": count}
+                for layer, count in zip(layers, counts, strict=True)
             ],
             "excluded": [{"path": path, "rule": rule} for scan in node.scans for path, rule in scan.excluded() if not node.holds(path)],
         }

@@ -66,24 +66,40 @@ class Sharing:
             return opened.setdefault(str(name), open_repository(name, self._counters, patience))
 
         write = repository(self._registries.write) if self._registries.write else None
-        reads = [repository(name) for name in self._registries.reads]
+        reads = [repository(name) for name in self._registries.reads if str(name) not in self._away]
         return SharedCache(cache, reads, write, self._project, self._said, progress, self._failed)
+
+    @cached_property
+    def _away(self) -> set[str]:
+        """The repositories that could not be reached a short time ago: they are left alone, and cost nothing."""
+        return set(self._ledger().away()) if self._registries.reads or self._registries.write else set()
+
+    @property
+    def _is_alone(self) -> bool:
+        """Whether there is nobody to look anything up at."""
+        return all(str(name) in self._away for name in self._registries.reads)
+
+    def ask_again(self) -> None:
+        """Leave no repository alone: the command is about them."""
+        names = [*self._registries.reads, *([self._registries.write] if self._registries.write else [])]
+        self._ledger().come_back(map(str, names))
 
     def get_ready(self) -> None:
         """Load the clients of the repositories; nothing is sent."""
-        self.shared  # noqa: B018  # A property that is kept.
+        if not self._is_alone:
+            self.shared  # noqa: B018  # A property that is kept.
 
     def find(self, key: Key) -> "Offer | None":
         """Who has what `key` produced; nothing is fetched."""
-        return self.shared.find(key)
+        return None if self._is_alone else self.shared.find(key)
 
     def obtain(self, key: Key, accept: Callable[[Digest], tuple[Digest, ...]], whole: bool = True) -> tuple[Record, str] | None:
         """Fetch what `key` produced, if anyone has it; without its layers unless `whole`."""
-        return self.shared.obtain(key, accept, whole)
+        return None if self._is_alone else self.shared.obtain(key, accept, whole)
 
     def tagged(self, tag: str) -> "Iterable[tuple[Digest, str]]":
         """The manifests under a tag, each with the repository where it is; they and their configs are here then."""
-        return self.shared.tagged(tag)
+        return () if self._is_alone else self.shared.tagged(tag)
 
     def lacking(self, artifacts: Mapping[Key, Digest | None], *, anywhere: bool, forget: bool) -> set[Key]:
         """Those of some keys whose artifact the repository that is written to has not, whatever this machine remembers.
@@ -114,9 +130,12 @@ class Sharing:
         if write is None:
             return
         ledger = self._ledger()
-        due = [record.key for record in records if ledger.is_due(write, record.key)]
+        due, owed = [record.key for record in records if ledger.is_due(write, record.key)], set(ledger.owed(write))
         for key in due:
-            ledger.owe(write, key)
+            if key not in owed:
+                ledger.owe(write, key)
+        if str(write) in ledger.away():  # Also if that was found out a moment ago.
+            return
         if keys := due if alone else ledger.owed(write):
             from threading import Thread
 

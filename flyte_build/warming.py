@@ -37,10 +37,15 @@ def warm(projects: Sequence[tuple[Project, Settings]], stores: Stores, listener:
 
     What comes of each file is given in their order, and counted in `stores`.
     """
+    others = [
+        Sharing(settings.registries, stores.cache, stores.counters, settings.project, listener.said)
+        for settings in {id(settings): settings for _, settings in projects}.values()
+    ]
+    for rest in others:
+        rest.ask_again()
     with ThreadPoolExecutor(jobs) as pool:
         yield from pool.map(lambda each: _warm(each[0], each[1], stores, listener, check), projects)
-    for settings in [] if check else {id(settings): settings for _, settings in projects}.values():
-        rest = Sharing(settings.registries, stores.cache, stores.counters, settings.project, listener.said)
+    for rest in [] if check else others:
         rest.publish([])
         rest.finish()
 

@@ -19,13 +19,12 @@ from flyte_build.cas.cache import Cache
 from flyte_build.cas.digest import Digest, Key
 from flyte_build.cas.encoding import key
 from flyte_build.cas.records import Record
-from flyte_build.cas.registry.descriptor import Descriptor
 from flyte_build.cas.registry.ledger import Ledger
 from flyte_build.cas.registry.manifest import Manifest
 from flyte_build.cas.registry.name import RepositoryName
 from flyte_build.cas.registry.repository import Repository
 from flyte_build.cas.registry.transfer import Progress, Transfer
-from flyte_build.errors import BlobMissing, ImageBuildError
+from flyte_build.errors import BlobMissing, ImageBuildError, RegistryCorrupt
 
 from .config import PATH, Image, check
 from .interpreter import Interpreter
@@ -38,6 +37,7 @@ KIND, _FORMAT = "base", 1
 _PYTHON = re.compile(r"python3\.([0-9]+)\Z")
 _HOPS = 20  # Links that are followed at most.
 _MEMBERS = 5_000_000  # Members of all layers, at most.
+_WINDOW = 128 << 20  # Bytes of zstd window that a layer may ask for: what `zstd --long` writes.
 Open = Callable[[RepositoryName], Repository]
 
 
@@ -132,9 +132,11 @@ def _read(document: bytes) -> dict[str, Any]:
 def _platforms(manifest: Manifest) -> dict[str, Digest]:
     """The platforms of an index, with their manifests; none for what is no index."""
     found: dict[str, Digest] = {}
-    for each in manifest.document["manifests"] if manifest.is_index else ():
+    for each, descriptor in zip(manifest.document["manifests"], manifest.manifests, strict=True) if manifest.is_index else ():
         said = each.get("platform") or {}
-        found.setdefault(f"{said.get('os')}/{said.get('architecture')}", Descriptor.parse(each).digest)
+        if not isinstance(said, dict) or not (name := f"{said.get('os')}/{said.get('architecture')}").isprintable():
+            raise RegistryCorrupt(f"{manifest.digest} is no index of images", why="A platform in it is none.")
+        found.setdefault(name, descriptor.digest)
     return found
 
 
@@ -185,7 +187,7 @@ class _Names:
                             hidden.append(f"{folder}/{last[4:]}".lstrip("/"))
                         else:
                             new[name] = member.linkname if member.issym() else None
-                except (tarfile.TarError, EOFError, OSError, ValueError) as error:
+                except _unreadable() as error:
                     raise ImageBuildError(
                         f"A layer of the base cannot be read: {layer.digest.short}", why=f"{error}.", hint="Name another base."
                     ) from None
@@ -271,6 +273,15 @@ def _hides(gone: tuple[str, ...], name: str) -> bool:
     return any(name == each or name.startswith(each if each.endswith("/") else f"{each}/") for each in gone)
 
 
+def _unreadable() -> tuple[type[Exception], ...]:
+    """What reading a layer raises that is no archive, or is compressed as it should not be."""
+    import zlib
+
+    import zstandard
+
+    return (tarfile.TarError, EOFError, OSError, ValueError, OverflowError, RecursionError, zlib.error, zstandard.ZstdError)
+
+
 def _plain(stream: IO[bytes], stack: ExitStack) -> IO[bytes]:
     """The bytes of a layer without its compression, which its first bytes tell."""
     head = stream.read(4)
@@ -280,5 +291,6 @@ def _plain(stream: IO[bytes], stack: ExitStack) -> IO[bytes]:
     if head == b"\x28\xb5\x2f\xfd":
         import zstandard
 
-        return cast(IO[bytes], stack.enter_context(zstandard.ZstdDecompressor().stream_reader(stream, read_across_frames=True)))
+        decompressor = zstandard.ZstdDecompressor(max_window_size=_WINDOW)
+        return cast(IO[bytes], stack.enter_context(decompressor.stream_reader(stream, read_across_frames=True)))
     return stream

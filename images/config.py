@@ -17,7 +17,7 @@ from flyte_build.cas.digest import Digest, Key
 from flyte_build.cas.layer import MEDIA_TYPES, Compression, Layer
 from flyte_build.cas.registry.descriptor import DOCKER_MANIFEST, MANIFEST, Descriptor
 from flyte_build.cas.registry.manifest import Manifest
-from flyte_build.errors import ImageBuildError, RegistryCorrupt
+from flyte_build.errors import ImageBuildError, RegistryCorrupt, StoreError
 
 CONFIG = "application/vnd.oci.image.config.v1+json"
 KEY = "dev.flyte.key"  # The annotation of a layer that says what went into it.
@@ -78,7 +78,7 @@ class Image:
         """The digests of the uncompressed layers, in order: one for each layer of the manifest."""
         try:
             found = tuple(Digest.parse(text) for text in self.document["rootfs"]["diff_ids"])
-        except (KeyError, TypeError, AttributeError):
+        except (KeyError, TypeError, AttributeError, StoreError):
             raise _malformed(self, "Its config has no diff_ids.") from None
         if len(found) != len(self.manifest.layers):
             raise _malformed(self, f"It has {len(self.manifest.layers)} layers, and its config speaks of {len(found)}.")
@@ -87,7 +87,10 @@ class Image:
     @property
     def platform(self) -> str:
         """What it runs on: `linux/amd64`."""
-        return f"{self.document.get('os', '')}/{self.document.get('architecture', '')}"
+        found = f"{self.document.get('os', '')}/{self.document.get('architecture', '')}"
+        if not found.isprintable():
+            raise _malformed(self, "Its platform is none.")
+        return found
 
     @property
     def settings(self) -> Mapping[str, Any]:
@@ -98,7 +101,10 @@ class Image:
     @property
     def env(self) -> dict[str, str]:
         """The environment variables of its containers."""
-        pairs = (str(text).partition("=") for text in self.settings.get("Env") or ())
+        said = self.settings.get("Env") or []
+        if not isinstance(said, list):
+            raise _malformed(self, "Its variables are no list.")
+        pairs = (str(text).partition("=") for text in said)
         return {name: value for name, _, value in pairs}
 
     @property

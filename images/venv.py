@@ -162,18 +162,30 @@ def _run(command: list[str], root: str, uv: "Uv") -> None:
 
 
 def verify(cache: "Cache") -> "tuple[int, list[Bad]]":
-    """Compare every environment with the records of its packages; a bad one is removed, and made again when it is needed."""
+    """Compare every environment with the records of its packages; a bad one is removed, and made again when it is needed.
+
+    Nobody holds the cache. What a running task uses stays: if it is bad, no other run will use it.
+    """
     from flyte_build.cas.gc import remove_tree
     from flyte_build.cas.verification import Bad
 
     bad = []
-    names = cache.made(cache.environments)
-    for name in names:
+    with cache.preparing():
+        names = cache.made(cache.environments)
+        wrong = {name: what for name in names if (what := _wrong(f"{cache.environments}/{name}"))}
+    for name, what in wrong.items():
         folder = f"{cache.environments}/{name}"
-        if not os.path.exists(f"{folder}/complete"):
-            continue  # It is being made, or somebody has ended while making it.
-        what = damage(folder, contents=True) if is_complete(folder) else "it is not as it was made"
-        if what:
-            remove_tree(folder)
-            bad.append(Bad(f"sha256:{name}", f"an environment: {what}; it is made again when it is needed", True))
+        with cache.collecting():
+            if f"sha256:{name}" not in cache.leased():
+                remove_tree(folder)
+            elif os.path.exists(f"{folder}/complete"):
+                os.unlink(f"{folder}/complete")
+        bad.append(Bad(f"sha256:{name}", f"an environment: {what}; it is made again when it is needed", True))
     return len(names), bad
+
+
+def _wrong(folder: str) -> str:
+    """What is wrong with an environment, or "" if nothing is, or if it is being made."""
+    if not os.path.exists(f"{folder}/complete"):
+        return ""
+    return damage(folder, contents=True) if is_complete(folder) else "it is not as it was made"

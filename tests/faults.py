@@ -196,6 +196,21 @@ class When:
         else:
             self._add(answer=lambda answer: replace(answer, body=_change(answer.body, after, lambda: self.proxy.pause(seconds))))
 
+    def drips(self, data: bytes) -> None:
+        """The answer is `data`, as it goes over the line, then a byte each fifth of a second, without end; nothing is passed on."""
+
+        def before(exchange: Exchange) -> None:
+            exchange.wfile.write(data)
+            while True:
+                exchange.wfile.write(b"0")
+                self.proxy.pause(0.2)
+
+        self._add(before)
+
+    def changes(self, change: Callable[[Answer], Answer]) -> None:
+        """The answer is what the function makes of it."""
+        self._add(answer=change)
+
     def flips(self, at: int = 0) -> None:
         """A bit of the byte at this place of the answer's body is wrong."""
         self._add(answer=lambda answer: replace(answer, body=_flip(answer.body, at)))

@@ -52,15 +52,15 @@ def plain(cache: Cache, tree: Tree, *tars: bytes) -> bundle.Bundle:
 def with_document(cache: Cache, document: bytes, *tars: bytes, claimed: Digest | None = None) -> bundle.Bundle:
     """A bundle whose first layer is exactly `document` (a tar)."""
     layers = [layer(cache, data) for data in (document, *tars)]
-    config = json.dumps({"rootfs": {"diff_ids": [each.diff_id for each in layers]}}).encode()
-    manifest = json.dumps(
-        {
-            "config": {"digest": cache.blobs.put(config)},
-            "layers": [{"digest": each.digest, "size": each.size} for each in layers],
-            "annotations": {bundle.ANNOTATION: claimed or Digest.of(document[512:])},
-        }
-    ).encode()
-    return bundle.read(cache.blobs.put(manifest), cache.blobs)
+    with cache.blobs.batch() as batch:
+        made = bundle.write(Tree([]), layers, batch)
+    manifest = json.loads(cache.blobs.read(made.manifest))
+    config = json.loads(cache.blobs.read(made.config))
+    del manifest["layers"][0], config["rootfs"]["diff_ids"][0]
+    data = json.dumps(config).encode()
+    manifest["config"] |= {"digest": cache.blobs.put(data), "size": len(data)}
+    manifest["annotations"] = {bundle.ANNOTATION: claimed or Digest.of(document[512:])}
+    return bundle.read(cache.blobs.put(json.dumps(manifest).encode()), cache.blobs)
 
 
 def document_tar(document: bytes) -> bytes:

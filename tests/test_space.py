@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import signal
+import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -213,15 +214,20 @@ def test_a_full_disk_gives_up_extractions_first(tmp_path: Path) -> None:
 def test_the_command_takes_limits_from_options_and_settings(flyte: Shell) -> None:
     """`--keep`, `--max-size`, `--min-free` override the settings; what makes no sense is refused."""
     flyte("run", "tasks.py", "hello")
-    size = flyte.json("cache", "stats")["bytes"]
+    cached = flyte.home / "cache" / "v1" / "blobs" / "sha256"
+
+    def held() -> int:
+        return sum(path.stat().st_size for path in cached.iterdir())
+
+    size = held()
     assert flyte.json("cache", "gc")["removed"] == []
     found = flyte.json("cache", "gc", "--dry-run", "--max-size", "1kB")
     assert found["bytes"] >= size - 1000 and flyte.json("cache", "gc", "--dry-run", env={"FLYTE_CACHE_MAX_SIZE": "1 kB"}) == found
     assert flyte.json("cache", "gc", "--dry-run", "--max-size", "none", env={"FLYTE_CACHE_MAX_SIZE": "1 kB"})["removed"] == []
     assert flyte.json("cache", "gc", "--dry-run", env={"FLYTE_CACHE_KEEP": "0"})["removed"]
-    assert flyte.json("cache", "stats")["bytes"] == size
+    assert held() == size
     lacking = flyte("cache", "gc", "--min-free", "1000 PB")
-    assert "something else fills it" in lacking.stderr and flyte.json("cache", "stats")["bytes"] == size
+    assert "something else fills it" in lacking.stderr and held() == size
     assert flyte.json("cache", "gc", "--max-size", "1kB") == found
     for option in ("--keep", "--max-size", "--min-free"):
         for text in ("lots", "-1"):
@@ -353,3 +359,23 @@ def test_a_collection_by_hand_counts_too(large: Shell) -> None:
     assert "by `flyte cache gc`: 70 things removed" in large("cache", "stats").stdout
     document = json.loads((large.home / "cache" / "v1" / "collected.json").read_text())
     assert document["removed"] == 70
+
+
+def test_stats_count_what_the_disk_holds(flyte: Shell) -> None:
+    """As `du` does: every part of it, folders, names and a file's last block too."""
+    for number in range(300):
+        path = flyte.project / f"p{number % 7}" / f"m{number}.py"
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(f"# {number}")
+    flyte("run", "--copy-style", "all", "tasks.py", "hello")
+    found = flyte.json("cache", "stats")
+    assert set(found) == {"path", "blobs", "bytes", "parts", "records", "leases", "environments", "collected"}
+
+    def du(path: str) -> int:
+        return int(subprocess.run(["du", "-s", "--block-size=1", path], capture_output=True, text=True, check=True).stdout.split()[0])
+
+    for part in ("blobs", "extractions"):
+        assert found["parts"][part] == du(f"{found['path']}/{part}")
+    assert abs(found["bytes"] - du(found["path"])) < 200_000  # The database is being used.
+    assert found["bytes"] == sum(found["parts"].values()) > 300 * 512
+    assert f"extractions {found['parts']['extractions']:,}" in flyte("cache", "stats").stdout

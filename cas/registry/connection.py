@@ -24,6 +24,7 @@ from flyte_build._version import __version__
 from flyte_build.cas.counters import Counters
 from flyte_build.errors import RegistryRefused
 
+from .deadlines import Deadlines, connection_class
 from .name import RepositoryName
 from .refusal import astray, failure
 
@@ -61,12 +62,14 @@ class Connections:
         self._verify = next((path for each in _CA_VARIABLES if (path := os.environ.get(each))), True)
         self._session = oras.provider.Registry(name.host, tls_verify=self._verify).session
         self._adapter = _Adapter()
+        self.deadlines = Deadlines()
         self._pools: dict[tuple[str, str], tuple[HTTPConnectionPool, str | None]] = {}
 
     def send(self, method: str, url: str, headers: Mapping[str, str] = {}, body: Body = None, timeout: float = 60.0) -> BaseHTTPResponse:
-        """The answer, whatever it is; its body is still to be read. `timeout` are seconds without any byte.
+        """The answer, whatever it is; its body is still to be read.
 
-        Raises `Transient` for what may pass, `RegistryUnreachable` and `RegistryRefused` for an address that cannot be asked.
+        Once the request was sent, all of the answer must come within `timeout` seconds, which `deadlines` extends. Raises `Transient` for
+        what may pass, `RegistryUnreachable` and `RegistryRefused` for an address that cannot be asked.
         """
         try:
             parts = urlsplit(url)
@@ -111,7 +114,9 @@ class Connections:
         found = self._pools.get((scheme, host))
         if found is None:
             settings = self._session.merge_environment_settings(f"{scheme}://{host}/", {}, None, self._verify, None)
-            found = self._pools[scheme, host] = self._adapter.pool(f"{scheme}://{host}/", settings["verify"], settings["proxies"])
+            found = self._adapter.pool(f"{scheme}://{host}/", settings["verify"], settings["proxies"])
+            found[0].ConnectionCls = connection_class(self.deadlines, found[0].scheme)
+            self._pools[scheme, host] = found
         return found
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, BinaryIO, TypeVar
@@ -21,8 +22,8 @@ from .connection import drain
 from .descriptor import MANIFESTS, Descriptor
 from .manifest import LIMIT, Manifest
 from .name import RepositoryName
-from .patience import STALL, Patience, Transient
-from .refusal import API_VERSION, failure, foreign
+from .patience import SPEED, STALL, Patience, Transient
+from .refusal import API_VERSION, failure, foreign, late
 from .repository import Moved
 from .session import Session
 
@@ -31,7 +32,8 @@ _CHUNK = 1 << 20
 _ACCEPT = {"Accept": ", ".join(sorted(MANIFESTS))}
 _FOUND = frozenset({200, 404})
 _UNKNOWN = ("MANIFEST_BLOB_UNKNOWN", "BLOB_UNKNOWN", "MANIFEST_UNKNOWN")  # distribution-spec 1.1, "Error Codes".
-_PAGES = 10_000
+_PAGES = 1_000
+_TAGS = 1_000_000
 
 
 class RemoteRepository:
@@ -119,23 +121,30 @@ class RemoteRepository:
                 writer.restart()
             if answer.status != (206 if writer.size else 200):
                 raise Transient(f"{self.name} does not continue a download", why=f"It answered {answer.status}.")
-            for piece in self._pieces(answer, blob.size - writer.size):
+            for piece in self._pieces(answer, blob.size - writer.size, is_long=True):
                 writer.write(piece)
                 moved(len(piece))
                 self._counters.add(bytes_received=len(piece))
         if writer.size < blob.size:
             raise Transient(f"{self.name} sent too little of {blob.digest}", why=f"{writer.size:,} of {blob.size:,} bytes came.")
 
-    def _pieces(self, answer: BaseHTTPResponse, limit: int) -> Iterator[bytes]:
-        """The body of an answer, of at most `limit` bytes."""
+    def _pieces(self, answer: BaseHTTPResponse, limit: int, is_long: bool = False) -> Iterator[bytes]:
+        """The body of an answer, of at most `limit` bytes; a long one has more time the more of it has come."""
+        began, count = time.monotonic(), 0
         try:
-            while piece := answer.read1(_CHUNK):  # What came before a reset is not lost.
-                limit -= len(piece)
-                if limit < 0:
+            while True:
+                if is_long:
+                    self._session.deadlines.extend(answer, began + STALL + count / SPEED - time.monotonic())
+                if not (piece := answer.read1(_CHUNK)):  # What came before a reset is not lost.
+                    break
+                count += len(piece)
+                if count > limit:
                     raise RegistryCorrupt(f"{self.name} sends more than it should", why="An answer does not end where it must.")
                 yield piece
         except (HTTPError, OSError) as error:
-            raise failure(self.name, error) from error
+            raise late(self.name) if self._session.deadlines.is_late(answer) else failure(self.name, error) from error
+        if self._session.deadlines.is_late(answer):
+            raise late(self.name)
 
     def upload(self, blob: Descriptor, source: Callable[[], BinaryIO], moved: Moved, mount: RepositoryName | None = None) -> None:
         """Keep a blob whose bytes `source` opens. It may be in `mount`, a repository of the same registry, already."""
@@ -153,9 +162,9 @@ class RemoteRepository:
             if stream.seek(0, os.SEEK_END) != blob.size:
                 raise BlobCorrupt(f"Blob {blob.digest} is corrupt", why=f"It has {stream.tell():,} bytes, and should have {blob.size:,}.")
             stream.seek(0)
-            body = _Counted(stream, moved, self._counters)
+            body, patience = _Counted(stream, moved, self._counters), STALL + blob.size / (100 * SPEED)  # It may copy all of it.
             try:
-                answer = self._session.ask("PUT", place, frozenset({201, 204, 404, 409, 416}), headers=headers, body=body, timeout=STALL)
+                answer = self._session.ask("PUT", place, frozenset({201, 204, 404, 409, 416}), headers=headers, body=body, timeout=patience)
                 drain(answer)
                 if answer.status >= 400:  # The upload has ended, or another one is in the way: it begins anew.
                     raise Transient(f"{self.name} lost an upload", why=f"It answered {answer.status}.")
@@ -179,21 +188,22 @@ class RemoteRepository:
 
     def tags(self) -> list[str]:
         """All tags, in no order."""
-        found: list[str] = []
-        page, asked = "tags/list?n=1000", set[str]()
+        found: dict[str, None] = {}
+        page, asked, before = "tags/list?n=1000", set[str](), -1
         while page:
-            if page in asked or len(asked) == _PAGES:
+            if page in asked or len(asked) == _PAGES or len(found) > _TAGS or len(found) == before:
                 raise RegistryCorrupt(f"{self.name} has no end of tags", why=f"After {len(asked):,} pages it leads to one more.")
             asked.add(page)
+            before = len(found)
             tags, query = self._persist(lambda timeout, page=page: self._tags(page, timeout))  # type: ignore[misc]  # No lambda with a default is inferred.
-            found += tags
+            found.update(dict.fromkeys(tags))
             page = f"tags/list?{query}" if query else ""
-        return found
+        return list(found)
 
     def _tags(self, page: str, timeout: float) -> tuple[list[str], str]:
         """The tags on a page, and the query of the next one: of its address that alone counts, since the host may be an inner one."""
         with self._ask("GET", page, _FOUND, timeout=timeout) as answer:
-            data = b"".join(self._pieces(answer, 64 << 20))
+            data = b"".join(self._pieces(answer, 64 << 20, is_long=True))
             try:
                 document = json.loads(data)
             except (ValueError, RecursionError):

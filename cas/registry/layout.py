@@ -10,17 +10,27 @@ from __future__ import annotations
 
 import json
 import os
+import stat
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from typing import Any, BinaryIO
 
-from flyte_build.cas.blobs import TEMPORARY, Blobs, BlobWriter
+from flyte_build.cas.blobs import TEMPORARY, Blobs, BlobWriter, open_file
 from flyte_build.cas.counters import Counters
 from flyte_build.cas.digest import Digest
 from flyte_build.cas.faults import storing
 from flyte_build.cas.folder import make_own
 from flyte_build.cas.lease import locked
-from flyte_build.errors import BlobCorrupt, BlobMissing, RegistryCorrupt, RegistryRefused, RegistryUnreachable, StoreError, StoreUnavailable
+from flyte_build.errors import (
+    BlobCorrupt,
+    BlobMissing,
+    RegistryCorrupt,
+    RegistryRefused,
+    RegistryUnreachable,
+    RepositoryCorrupt,
+    StoreError,
+    StoreUnavailable,
+)
 
 from .descriptor import INDEX, Descriptor
 from .manifest import LIMIT, Manifest
@@ -32,6 +42,7 @@ _VERSION = "1.0.0"  # image-layout.md, "oci-layout file": the only one that ther
 _OWN = frozenset({".gitignore", ".index.lock", ".lock", ".tags.lock", "blobs", "index.json", "quarantine"})
 _BEING_MADE = ("index.json.", "oci-layout")  # What is there while somebody else makes the same layout.
 _CHUNK = 1 << 20
+_INDEX = 256 << 20  # Bytes of an index, at most.
 
 
 class LayoutRepository:
@@ -88,15 +99,20 @@ class LayoutRepository:
         """Whether a blob is there, of that size."""
         with self._using():
             try:
-                return os.stat(self._blobs.path(blob.digest)).st_size == blob.size
+                found = os.stat(self._blobs.path(blob.digest))
             except FileNotFoundError:
                 return False
+            return stat.S_ISREG(found.st_mode) and found.st_size == blob.size
 
     def download(self, blob: Descriptor, writer: BlobWriter, moved: Moved) -> None:
         """Write a blob's bytes, verified: `writer` holds all of them then, and is not finished. Raises `BlobMissing`."""
         with self._using():
             stream = self._blobs.open(blob.digest)
         with stream:
+            if (size := os.fstat(stream.fileno()).st_size) != blob.size:
+                raise RegistryCorrupt(
+                    f"{self.name} has other bytes than {blob.digest}", why=f"They are {size:,}, and should be {blob.size:,}."
+                )
             _copy(stream, writer, moved)
         if writer.digest != blob.digest:
             raise self._corrupt(blob.digest)
@@ -206,8 +222,11 @@ class LayoutRepository:
     def _read(self, name: str) -> dict[str, Any] | None:
         """The JSON object in a file of the layout; None if there is no file."""
         try:
-            with open(f"{self._folder}/{name}", "rb") as file:
-                document = json.load(file)
+            with open_file(f"{self._folder}/{name}") as file:
+                data = file.read(_INDEX + 1)
+            if len(data) > _INDEX:
+                raise self._malformed(name, f"It has more than {_INDEX:,} bytes.")
+            document = json.loads(data)
         except (FileNotFoundError, NotADirectoryError):
             return None
         except (ValueError, RecursionError):
@@ -216,8 +235,8 @@ class LayoutRepository:
             raise self._malformed(name, "It is no JSON object.")
         return document
 
-    def _malformed(self, name: str, why: str) -> RegistryCorrupt:
-        return RegistryCorrupt(f"{name} of {self.name} is malformed", why=why, hint=f"Mend or delete {name}; the blobs are not touched.")
+    def _malformed(self, name: str, why: str) -> RepositoryCorrupt:
+        return RepositoryCorrupt(f"{name} of {self.name} is malformed", why=why, hint=f"Mend or delete {name}; the blobs are not touched.")
 
     def _check_version(self) -> None:
         """Raise `RegistryRefused` for a layout of a version that is not known here."""

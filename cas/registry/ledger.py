@@ -20,8 +20,10 @@ CREATE TABLE IF NOT EXISTS held(
   place TEXT NOT NULL, digest TEXT NOT NULL, seen INTEGER NOT NULL, PRIMARY KEY(place, digest)) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS publications(
   place TEXT NOT NULL, key TEXT NOT NULL, published INTEGER NOT NULL, PRIMARY KEY(place, key)) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS absences(place TEXT PRIMARY KEY, since INTEGER NOT NULL, until INTEGER NOT NULL) WITHOUT ROWID;
 """
 _WEEK = 7 * 86400
+_SHORT, _LONG = 300, 3600  # Seconds for which a place that cannot be reached is left alone, at first and at most.
 _OWED = 0  # Stands for the time of a publication that has not happened yet.
 
 
@@ -83,3 +85,27 @@ class Ledger:
     def drop(self, place: RepositoryName, key: Key) -> None:
         """Forget about a publication: the record is gone, here or there."""
         self._database.execute("DELETE FROM publications WHERE place=? AND key=?", (str(place), key))
+
+    def drop_everywhere(self, keys: Iterable[Key]) -> None:
+        """Forget about all publications of some records: they are gone here, and what they said was wrong."""
+        self._database.execute_many("DELETE FROM publications WHERE key=?", [(key,) for key in keys])
+
+    def away(self) -> list[str]:
+        """Return the places that are left alone for now, since they could not be reached a short time ago."""
+        now = int(time.time())
+        return [place for (place,) in self._database.execute("SELECT place FROM absences WHERE until>? AND since<=?", (now, now))]
+
+    def leave(self, place: str) -> bool:
+        """Leave a place alone for some minutes, the longer the longer it cannot be reached; return whether that is new."""
+        now = int(time.time())
+        row = self._database.one("SELECT since FROM absences WHERE place=?", (place,))
+        since = min(row[0], now) if row else now
+        until = now + max(_SHORT, min(_LONG, now - since))
+        self._database.execute("INSERT OR REPLACE INTO absences VALUES(?,?,?)", (place, since, until))
+        return row is None
+
+    def come_back(self, places: Iterable[str]) -> None:
+        """Ask places again that were left alone."""
+        for place in places:
+            if self._database.one("SELECT 1 FROM absences WHERE place=?", (place,)):  # Nothing is written where nothing is new.
+                self._database.execute("DELETE FROM absences WHERE place=?", (place,))

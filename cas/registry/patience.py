@@ -14,9 +14,11 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 _LOOK_UPS = 5.0  # Seconds by which failures may hold up all look-ups of a command.
 _LEAST = 1.0  # Seconds that a registry has for its next byte, even when all others were used up.
-STALL = 60.0  # Seconds that it has for the next byte of a transfer.
+STALL = 30.0  # Seconds that it has for the next byte of a transfer.
+SPEED = 10_000  # Bytes per second that a transfer must reach on the whole, once `STALL` has passed.
 _TRANSFER = 60.0  # Seconds for which one transfer is tried again.
 _ATTEMPTS = 6
+_LATE = 2  # Attempts of something for which there is no answer in time.
 
 
 class Transient(RegistryUnreachable):
@@ -25,6 +27,10 @@ class Transient(RegistryUnreachable):
     def __init__(self, what: str, *, why: str = "", hint: str = "", after: float | None = None) -> None:
         super().__init__(what, why=why, hint=hint)
         self.after = after
+
+
+class Late(Transient):
+    """The time for an answer is over."""
 
 
 class Patience:
@@ -37,8 +43,12 @@ class Patience:
         self._left = seconds
 
     def look_up(self, ask: Callable[[float], T]) -> T:
-        """What `ask` gives, tried again while there is time."""
-        return self._persist(ask, lambda: False)
+        """What `ask` gives, tried again while there is time. A slow answer takes from it, too."""
+        began, before = time.monotonic(), self._left
+        try:
+            return self._persist(ask, lambda: False)
+        finally:
+            self._left = min(self._left, max(0.0, before - max(0.0, time.monotonic() - began - _LEAST)))
 
     def transfer(self, move: Callable[[float], T], reached: Callable[[], bool], done: Callable[[], int] = lambda: 0) -> T:
         """What `move` gives, tried again for a minute after a failure, and for another one whenever `done` has grown meanwhile.
@@ -46,11 +56,11 @@ class Patience:
         But a registry that has never been `reached`, since it is down or stalls, costs a command no more than a look-up.
         """
         while True:
-            before = done()
+            before, began = done(), time.monotonic()
             try:
                 return self._persist(move, reached)
             except Transient:
-                if done() <= before:
+                if done() - before <= SPEED * max(0.0, time.monotonic() - began - STALL):
                     raise
 
     def _persist(self, call: Callable[[float], T], reached: Callable[[], bool]) -> T:
@@ -91,7 +101,8 @@ def _again(call: Callable[[], T], left: Callable[[], float]) -> T:
         return call()
 
     def enough(state: RetryCallState) -> bool:
-        return state.attempt_number >= _ATTEMPTS or state.upcoming_sleep >= left()
+        is_late = isinstance(state.outcome.exception() if state.outcome else None, Late)
+        return state.attempt_number >= (_LATE if is_late else _ATTEMPTS) or state.upcoming_sleep >= left()
 
     return Retrying(retry=retry_if_exception_type(Transient), stop=enough, wait=_wait, reraise=True)(again)
 

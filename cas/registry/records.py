@@ -6,6 +6,7 @@ An artifact's manifest knows no key, since two keys can have one artifact: delet
 from __future__ import annotations
 
 import json
+import re
 import time
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -26,6 +27,7 @@ PREFIX = "record."
 _PARALLEL = 8
 KEY, KIND, PROJECT, INPUTS = "dev.flyte.key", "dev.flyte.kind", "dev.flyte.project", "dev.flyte.inputs"
 CREATED = "org.opencontainers.image.created"  # image-spec, annotations.md: RFC 3339.
+_KIND_NAME = re.compile(r"[a-z]{1,32}\Z")
 
 
 @dataclass(frozen=True)
@@ -65,6 +67,8 @@ class PublishedRecord:
             key = Key(Key.parse(texts[KEY]))
         except StoreError:
             raise _no_record(manifest, f"Its {KEY} is no key.") from None
+        if not _KIND_NAME.match(texts[KIND]) or not texts[PROJECT].isprintable():
+            raise _no_record(manifest, f"Its {KIND} or {PROJECT} is no name.")
         return cls(key, texts[KIND], manifest.manifests[0], texts[PROJECT], inputs, published, manifest)
 
 

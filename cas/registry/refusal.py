@@ -10,10 +10,10 @@ from urllib.parse import urlsplit
 from urllib3.exceptions import HTTPError, NewConnectionError, ProxyError, SSLError, TimeoutError
 from urllib3.response import BaseHTTPResponse
 
-from flyte_build.errors import RegistryCorrupt, RegistryDenied, RegistryError, RegistryRefused, RegistryUnreachable
+from flyte_build.errors import RegistryDenied, RegistryError, RegistryRefused, RegistryUnreachable, RepositoryCorrupt
 
 from .name import RepositoryName, redacted
-from .patience import Transient
+from .patience import Late, Transient
 
 API_VERSION = "Docker-Distribution-Api-Version"  # What most registries add to all of their answers.
 _TRANSIENT = frozenset({408, 425, 429, 500, 502, 503, 504})
@@ -48,14 +48,19 @@ def failure(name: RepositoryName, error: Exception) -> RegistryUnreachable:
     if isinstance(error, TimeoutError) and not isinstance(error, NewConnectionError):  # Which is one, too.
         waited = re.search(r"timeout=([0-9.]+)", text)
         why = f"There was no answer within {float(waited[1]):.2g} s." if waited else "It stopped in the middle of an answer."
-        return Transient(f"{name} does not answer", why=why)
+        return Late(f"{name} does not answer", why=why)
     return Transient(f"{name} cannot be reached", why=text)
 
 
-def foreign(name: RepositoryName, answer: BaseHTTPResponse, wanted: str) -> RegistryCorrupt:
+def late(name: RepositoryName) -> Late:
+    """The error for an answer that came too slowly to be waited for."""
+    return Late(f"{name} is too slow", why="It sent too few bytes in the time that it had.")
+
+
+def foreign(name: RepositoryName, answer: BaseHTTPResponse, wanted: str) -> RepositoryCorrupt:
     """The error for an answer that no registry gives; `wanted` is what was asked for."""
     kind = _plain(answer.headers.get("Content-Type", "")) or "something without a type"
-    return RegistryCorrupt(
+    return RepositoryCorrupt(
         f"{name.host} answers as no registry does",
         why=f"It answered {answer.status} with {kind} when it was asked for {wanted}.",
         hint="Is that the registry's host and port?",

@@ -6,6 +6,7 @@ Credentials go to the registry's own host only, nothing leads from https to http
 from __future__ import annotations
 
 from collections.abc import Mapping
+from time import monotonic
 from urllib.parse import urljoin, urlsplit
 
 from urllib3.response import BaseHTTPResponse
@@ -15,11 +16,25 @@ from flyte_build.errors import RegistryRefused, RegistryUnreachable
 
 from .connection import Body, Connections, drain, kept, position, rewind
 from .name import RepositoryName
-from .refusal import astray, refusal, shown
+from .refusal import astray, late, refusal, shown
 from .tokens import Authorizations
 
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _HOPS = 5
+
+
+class _Time:
+    """The seconds that a request, with all that it leads to, has for its answer; each has as many unless they are shared."""
+
+    def __init__(self, seconds: float, is_shared: bool = True) -> None:
+        self._seconds, self._end = seconds, monotonic() + seconds if is_shared else None
+
+    def left(self, name: RepositoryName) -> float:
+        """What is left. Raises `Late` if that is nothing."""
+        left = self._seconds if self._end is None else self._end - monotonic()
+        if left <= 0:
+            raise late(name)
+        return left
 
 
 class Session:
@@ -32,6 +47,7 @@ class Session:
         self._scheme = name.scheme or ("http" if name.is_loopback else "https")
         self._connections = Connections(name, counters)
         self._authorizations = Authorizations(name, self._connections)
+        self.deadlines = self._connections.deadlines
 
     @property
     def base(self) -> str:
@@ -62,10 +78,10 @@ class Session:
     ) -> BaseHTTPResponse:
         """The answer, whose status is one of `allowed`; its body is still to be read. A body that is a file is sent from where it stands.
 
-        `timeout` are seconds without any byte. Raises `Transient` for what may pass, `RegistryUnreachable`, `RegistryDenied` and
-        `RegistryRefused`.
+        All must be answered within `timeout` seconds, redirects and tokens too; where the body is a file, each request once it was sent.
+        Raises `Transient` for what may pass, `RegistryUnreachable`, `RegistryDenied` and `RegistryRefused`.
         """
-        answer = self._ask(method, url, headers, body, timeout)
+        answer = self._ask(method, url, headers, body, _Time(timeout, is_shared=body is None or isinstance(body, bytes)))
         if answer.status in allowed:
             return answer
         try:
@@ -75,18 +91,18 @@ class Session:
 
     def ask_anonymously(self, url: str, timeout: float) -> BaseHTTPResponse:
         """The answer to a request without credentials, whatever it is. Raises as `ask` does."""
-        return self._follow("GET", url, {}, None, timeout, "")[1]
+        return self._follow("GET", url, {}, None, _Time(timeout), "")[1]
 
-    def _ask(self, method: str, url: str, headers: Mapping[str, str], body: Body, timeout: float) -> BaseHTTPResponse:
+    def _ask(self, method: str, url: str, headers: Mapping[str, str], body: Body, time: _Time) -> BaseHTTPResponse:
         start = position(body)
         authorization = self._authorizations.expected(method)
         for _ in range(2):  # As it is, or with what was right before; with a new token, should the first have expired.
-            asked, answer = self._follow(method, url, headers, body, timeout, authorization)
+            asked, answer = self._follow(method, url, headers, body, time, authorization)
             if answer.status not in (401, 403) or not self._is_own(asked):
                 return answer
             challenge = answer.headers.get("WWW-Authenticate", "")
             try:
-                new = self._authorizations.answer(method, challenge, authorization, self._scheme, timeout)
+                new = self._authorizations.answer(method, challenge, authorization, self._scheme, time.left(self.name))
             except BaseException:
                 answer.close()
                 raise
@@ -95,16 +111,16 @@ class Session:
             authorization = new
             drain(answer)
             rewind(body, start)
-        return self._follow(method, url, headers, body, timeout, authorization)[1]
+        return self._follow(method, url, headers, body, time, authorization)[1]
 
     def _follow(
-        self, method: str, url: str, headers: Mapping[str, str], body: Body, timeout: float, authorization: str
+        self, method: str, url: str, headers: Mapping[str, str], body: Body, time: _Time, authorization: str
     ) -> tuple[str, BaseHTTPResponse]:
         """An answer that is no redirect, and the address that gave it; by https where the registry turns out to want that."""
         start = position(body)
         for _ in range(_HOPS):
             own = {"Authorization": authorization} if authorization and self._is_own(url) else {}
-            answer = self._connections.send(method, url, {**headers, **own}, body, timeout)
+            answer = self._connections.send(method, url, {**headers, **own}, body, time.left(self.name))
             self.reached = self.reached or answer.status < 500
             if answer.status == 400 and self._may_want_tls(url):
                 answer, said = kept(answer)

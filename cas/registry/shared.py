@@ -12,8 +12,18 @@ from dataclasses import dataclass
 
 from flyte_build.cas.cache import Cache
 from flyte_build.cas.digest import Digest, Key, is_hex
+from flyte_build.cas.encoding import is_key_of
 from flyte_build.cas.records import Record
-from flyte_build.errors import BlobCorrupt, BlobMissing, FlyteError, RegistryCorrupt, RegistryError, RegistryUnreachable, StoreError
+from flyte_build.errors import (
+    BlobCorrupt,
+    BlobMissing,
+    FlyteError,
+    RegistryCorrupt,
+    RegistryError,
+    RegistryUnreachable,
+    RepositoryCorrupt,
+    StoreError,
+)
 
 from .keeping import keep_tag
 from .ledger import Ledger
@@ -24,6 +34,7 @@ from .transfer import Progress, Transfer
 
 _MANY = 20  # Keys that are rather looked for in the list of all tags.
 _PARALLEL = 8
+_LARGEST = 16 << 30  # Bytes of an artifact that is fetched at most; what is larger is made here.
 
 
 @dataclass(frozen=True)
@@ -69,7 +80,7 @@ class SharedCache:
         try:
             return offer if offer.repository.manifest(offer.record.artifact.digest) else None
         except RegistryError as error:
-            self._fail(offer.place, error)
+            self._miss(offer.place, key.short, error)
             return None
 
     def _find(self, key: Key) -> Offer | None:
@@ -83,26 +94,21 @@ class SharedCache:
             return None
         try:
             found = repository.manifest(tag_of(key))
+            self._ledger.come_back([place])
+            record = PublishedRecord.parse(found) if found else None
         except RegistryError as error:
-            self._fail(place, error)
+            self._miss(place, key.short, error)
             return None
-        if found is None:
-            return None
-        try:
-            record = PublishedRecord.parse(found)
-        except RegistryCorrupt as error:
-            self._said(f"{place} holds no record under {tag_of(key)}, but something else, which is not used. {error.why}")
-            return None
-        if record.key != key:
+        if record is not None and not (record.key == key and is_key_of(key, record.kind, record.inputs)):
             self._said(f"{place} holds a record of another key than {key}; it is not used.")
             return None
-        return Offer(record, repository)
+        return Offer(record, repository) if record else None
 
     def catalogue(self) -> Iterator[Offer]:
         """All that this project has published in the repositories that are read, each key once. Raises `RegistryError`."""
         for repository in self._reads:
             for record in published_records(repository):
-                if record.project == self._project and record.key not in self._offers:
+                if record.project == self._project and record.key not in self._offers and is_key_of(record.key, record.kind, record.inputs):
                     self._offers[record.key] = Offer(record, repository)
                     yield Offer(record, repository)
 
@@ -118,7 +124,7 @@ class SharedCache:
             except BlobMissing:
                 continue
             except RegistryError as error:
-                self._fail(place, error)
+                self._miss(place, tag, error)
 
     def obtain(self, key: Key, accept: Callable[[Digest], tuple[Digest, ...]], whole: bool = True) -> tuple[Record, str] | None:
         """Fetch what a repository has under a key, and record it; gives the record and the place where it was found.
@@ -133,17 +139,14 @@ class SharedCache:
             return None
         found = offer.record
         try:
-            self._transfer.pull(found.artifact.digest, offer.repository, whole)
+            self._transfer.pull(found.artifact.digest, offer.repository, whole, _LARGEST)
             refs = accept(found.artifact.digest)
         except (BlobMissing, BlobCorrupt):
             return None  # It was collected there, or went bad here; whoever makes it publishes it again.
-        except RegistryError as error:
-            self._fail(offer.place, error)
-            return None
         except StoreError:
             raise
         except FlyteError as error:
-            self._said(f"What {offer.place} holds for {key.short} is not used: {error.what}. {error.why}")
+            self._miss(offer.place, key.short, error)
             return None
         record = Record(key, found.kind, found.artifact.digest, refs, found.inputs)
         self._cache.records.add(record)
@@ -163,7 +166,7 @@ class SharedCache:
                 except BlobMissing:
                     continue
                 except RegistryError as error:
-                    self._fail(offer.place, error)
+                    self._miss(offer.place, record.key.short, error)
         return ""
 
     def lacking(self, artifacts: Mapping[Key, Digest | None], anywhere: bool) -> set[Key]:
@@ -174,7 +177,12 @@ class SharedCache:
         write = self._write
         if write is None:
             return set()
-        absent = self._absent(write, artifacts)
+        try:
+            absent = self._absent(write, artifacts)
+        except RegistryUnreachable:
+            self._ledger.leave(str(write.name))
+            raise
+        self._ledger.come_back([str(write.name)])
         for repository in self._reads if anywhere else ():
             if repository.name != write.name and str(repository.name) not in self._failed:
                 try:
@@ -227,6 +235,7 @@ class SharedCache:
             try:
                 self._publish(record, self._write)
                 published.append(record)
+                self._ledger.come_back([str(self._write.name)])
             except RegistryError as error:
                 self._fail(str(self._write.name), error)
                 break
@@ -260,10 +269,20 @@ class SharedCache:
             self._cache.records.remove(record.key)  # So that it is fetched when it is needed next.
         self._ledger.settle(repository.name, record.key, theirs.published)
 
+    def _miss(self, place: str, name: str, error: FlyteError) -> None:
+        """Say why what is at a place under a name is not used; a place that fails as a whole is not asked again."""
+        if isinstance(error, RegistryError) and (isinstance(error, RepositoryCorrupt) or not isinstance(error, RegistryCorrupt)):
+            self._fail(place, error)
+        else:
+            self._said(f"What {place} holds for {name} is not used: {error.what}. {error.why}".rstrip())
+
     def _fail(self, place: str, error: RegistryError) -> None:
         if place in self._failed:
             return
         self._failed.add(place)
+        if isinstance(error, RegistryUnreachable) and not self._ledger.leave(place):
+            return  # It was said when it began.
         why = ": ".join(part.rstrip(".") for part in (error.what, error.why) if part)
         later = "; what is made here is published by a later command" if self._write and str(self._write.name) == place else ""
-        self._said(f"{why}. This command goes on without it{later}." + (f" {error.hint}" if error.hint else ""))
+        for_now = " It is asked again in some minutes." if isinstance(error, RegistryUnreachable) else ""
+        self._said(f"{why}. This command goes on without it{later}.{for_now}" + (f" {error.hint}" if error.hint else ""))

@@ -22,7 +22,7 @@ from . import credentials
 from .connection import SMALL, Connections
 from .name import RepositoryName
 from .patience import Transient
-from .refusal import failure, refusal, shown
+from .refusal import failure, late, refusal, shown
 
 _BEARER = re.compile(r'(?:^|,)\s*bearer\s+((?:\w+="[^"]*"[\s,]*)+)', re.IGNORECASE)
 _BASIC = re.compile(r"(?:^|,)\s*basic\b", re.IGNORECASE)
@@ -114,6 +114,8 @@ class Authorizations:
                     raise failure(self._name, error) from error
                 except (ValueError, TypeError, AttributeError, RecursionError):
                     pass  # It is said below, without any of it.
+                if self._connections.deadlines.is_late(answer):
+                    raise late(self._name)
                 raise RegistryDenied(f"{self._name} gave no token", why=f"What {realm} answered holds none.")
             refused = refusal(self._name, "to give a token", answer)
             if isinstance(refused, Transient):

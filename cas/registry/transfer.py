@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import shutil
+import sys
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from threading import Lock
 
 from flyte_build.cas.blobs import Blobs
 from flyte_build.cas.digest import Digest
-from flyte_build.errors import BlobCorrupt, BlobMissing, RegistryRefused
+from flyte_build.errors import BlobCorrupt, BlobMissing, RegistryCorrupt, RegistryRefused
 
 from .descriptor import Descriptor
 from .ledger import Ledger
@@ -78,10 +80,11 @@ class Transfer:
 
         self._all(list(blobs), send)
 
-    def pull(self, digest: Digest, repository: Repository, whole: bool = True) -> Manifest:
+    def pull(self, digest: Digest, repository: Repository, whole: bool = True, most: int = sys.maxsize) -> Manifest:
         """The manifest of that digest; it and all blobs that it names are here then, or its config alone unless `whole`.
 
-        Raises `BlobMissing` if one is not there.
+        Raises `BlobMissing` if one is not there, and `RegistryCorrupt` if they are more than `most` bytes, or more than the disk has: then
+        nothing is fetched.
         """
         if self._blobs.has(digest):
             manifest = Manifest.parse(self._blobs.read(digest))
@@ -95,8 +98,14 @@ class Transfer:
                 repository.download(blob, writer, moved)
                 writer.finish(blob.digest)
 
-        wanted = manifest.blobs() if whole else (manifest.config,)
-        self._all([blob for blob in wanted if not self._blobs.has(blob.digest)], fetch)
+        wanted = [blob for blob in (manifest.blobs() if whole else (manifest.config,)) if not self._blobs.has(blob.digest)]
+        size, free = sum(blob.size for blob in wanted), shutil.disk_usage(self._blobs.folder).free
+        if size > min(most, free):
+            raise RegistryCorrupt(
+                f"{digest} in {repository.name} is too large",
+                why=f"It says that it has {size:,} bytes; " + (f"the disk has {free:,}." if size > free else f"{most:,} are allowed."),
+            )
+        self._all(wanted, fetch)
         self._blobs.put(manifest.data)
         self._ledger.hold(repository.name, [blob.digest for blob in manifest.blobs()])
         return manifest

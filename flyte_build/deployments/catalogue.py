@@ -18,7 +18,17 @@ from flyte_build.cas.registry.ledger import Ledger
 from flyte_build.cas.registry.manifest import Manifest
 from flyte_build.cas.registry.repository import Repository
 from flyte_build.cas.registry.transfer import Progress, Transfer
-from flyte_build.errors import BlobCorrupt, BlobMissing, FlyteError, NotFound, RegistryCorrupt, RegistryError, RegistryUnreachable
+from flyte_build.cas.verification import forget
+from flyte_build.errors import (
+    BlobCorrupt,
+    BlobMissing,
+    ExtractionRefused,
+    FlyteError,
+    NotFound,
+    RegistryCorrupt,
+    RegistryError,
+    RegistryUnreachable,
+)
 from flyte_build.images.config import Image
 
 from .document import TYPE, Document
@@ -26,13 +36,15 @@ from .naming import LATEST, Reference, Space, pin_tag, read_tag
 from .release import Release
 
 if TYPE_CHECKING:
-    from flyte_build.bundler.bundle import Bundle
+    from flyte_build.bundler.budget import Budget
     from flyte_build.bundler.tree import Tree
 
 _PARALLEL = 8
 _SHOWN = 5
 _NOTES = 10
 _THIS = "this machine"
+_DOCUMENT = 64 << 20  # Bytes of a deployment's document, at most.
+_SLACK = 1 << 30  # Bytes by which a bundle may be larger than the files that it holds.
 
 
 @dataclass(frozen=True)
@@ -149,7 +161,7 @@ class Catalogue:
     def document(self, found: Found) -> Document:
         """The document of what was found, verified against its pin; it stays on this machine. Raises `RegistryCorrupt`."""
         pin, blobs = found.release.pin, self._cache.blobs
-        manifest = self._fetch(pin, found.repository) if found.repository else Manifest.parse(blobs.read(pin))
+        manifest = self._fetch(pin, found.repository, _DOCUMENT) if found.repository else Manifest.parse(blobs.read(pin))
         if manifest.artifact_type != TYPE or len(manifest.layers) != 1:
             raise RegistryCorrupt(f"{pin} is no deployment", why="It is of another kind, or has not the one layer that one has.")
         document = Document.parse(blobs.read(manifest.layers[0].digest))
@@ -159,22 +171,34 @@ class Catalogue:
         self._cache.records.add(Record(_key(pin), "deployment", pin, refs, {"pin": pin, "name": found.release.tag}))
         return document
 
-    def _fetch(self, digest: Digest, repository: Repository) -> Manifest:
+    def _fetch(self, digest: Digest, repository: Repository, most: int) -> Manifest:
         try:
-            return self._transfer.pull(digest, repository)
+            return self._transfer.pull(digest, repository, most=most)
         except BlobMissing as error:
             raise RegistryCorrupt(
                 f"{repository.name} has lost a part of a deployment", why=f"{error.what}.", hint="`flyte doctor` lists what is missing."
             ) from None
 
-    def bundle(self, found: Found) -> "Bundle":
-        """The bundle of what was found; all of it is on this machine then. Raises `RegistryCorrupt`, `ExtractionRefused`."""
-        from flyte_build.bundler import bundle
+    def code(self, found: Found, budget: "Budget") -> str:
+        """Extract the code of what was found, and return its folder; its bundle is fetched unless this machine has it.
+
+        Raises `NotFound` if nobody has it, `RegistryCorrupt` and `ExtractionRefused` for what is not the code that was deployed.
+        """
+        from flyte_build.bundler import bundle, extraction
+        from flyte_build.bundler.marker import find
 
         blobs, tree = self._cache.blobs, Digest.parse(found.release.tree)
+        if folder := find(self._cache, tree):
+            return folder
         record = self._cache.records.find(bundle_key(tree))
         if record and all(map(blobs.has, record.refs[:-1])):
-            return bundle.read(record.artifact, blobs)
+            try:
+                return extraction.extract(self._cache, bundle.read(record.artifact, blobs), budget)
+            except (BlobMissing, BlobCorrupt):
+                pass  # It went bad here.
+            except ExtractionRefused as error:
+                self._said(f"{error.what}; it is fetched again. {error.why}")
+                forget(self._cache, record)
         repository = found.repository
         if repository is None:
             online = self._published(found.release.pin)
@@ -184,13 +208,14 @@ class Catalogue:
                     why=self._nowhere(),
                 )
             found, repository = online, online.repository
-        self._fetch(found.release.bundle.digest, repository)
+        self._fetch(found.release.bundle.digest, repository, budget.bytes + _SLACK)
         fetched = bundle.read(found.release.bundle.digest, blobs)
         if fetched.tree != tree:
             raise RegistryCorrupt(f"The deployment {found.release.pin} has another bundle than its index says")
+        folder = extraction.extract(self._cache, fetched, budget)  # Only what has proven right is recorded.
         refs = (*fetched.blobs(), tree)
         self._cache.records.add(Record(bundle_key(tree), KIND, fetched.manifest, refs, {"tree": tree}))
-        return fetched
+        return folder
 
     def image(self, found: Found, identity: Digest) -> tuple[Image, list[Repository]]:
         """The image of what was found whose config has that digest, and the repositories that have its layers. Raises `RegistryCorrupt`.
@@ -224,7 +249,10 @@ class Catalogue:
 
         blobs, record = self._cache.blobs, self._cache.records.find(bundle_key(Digest.parse(found.release.tree)))
         if record and all(map(blobs.has, record.refs[:3])):
-            return bundle.read_tree(bundle.read(record.artifact, blobs), blobs)
+            try:
+                return bundle.read_tree(bundle.read(record.artifact, blobs), blobs)
+            except (BlobMissing, BlobCorrupt, ExtractionRefused):
+                pass  # It went bad here.
         repository, digest = found.repository, found.release.bundle.digest
         manifest = repository.manifest(digest) if repository else None
         if repository is None or manifest is None:

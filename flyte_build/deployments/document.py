@@ -14,7 +14,9 @@ from typing import Any
 from flyte_build.cas.digest import Digest
 from flyte_build.cas.registry.descriptor import Descriptor
 from flyte_build.cas.registry.manifest import EMPTY_CONFIG, Manifest, empty_config
-from flyte_build.errors import RegistryCorrupt, StoreFormatUnknown
+from flyte_build.errors import FlyteError, RegistryCorrupt, StoreFormatUnknown
+
+from .shape import DOCUMENT, check, text
 
 FORMAT = 1
 TYPE = "application/vnd.flyte.deployment.v1+json"
@@ -51,21 +53,40 @@ class Document:
     def parse(cls, data: bytes) -> "Document":
         """The document of these bytes, which are verified by their digest. Raises `RegistryCorrupt`, `StoreFormatUnknown`."""
         try:
-            value = json.loads(data)
-            if value["format"] != FORMAT:
+            value = json.loads(data, parse_constant=_refuse)
+            if isinstance(value, dict) and type(value.get("format")) is int and value["format"] > FORMAT:
                 raise StoreFormatUnknown(
                     "A deployment was made by a newer version of flyte-build",
-                    why=f"Its format is {value['format']!r:.20}; this version knows {FORMAT}.",
+                    why=f"Its format is {value['format']}; this version knows {FORMAT}.",
                     hint="Upgrade flyte-build.",
                 )
+            check(value, DOCUMENT)
             document = cls(value)
-            found = (document.name, document.tree, document.kind, value["code"]["roots"], value["code"]["last"], value["code"]["file"])
-            tasks = [(task["module"], task["variable"], task["interface"], task["options"]) for task in document.tasks.values()]
-            if not all(found[:3]) or not tasks:
+            if value["format"] != FORMAT or not document.name or not document.tasks:
                 raise ValueError("something is missing")
+            document._check_types()
             return document
-        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-            raise RegistryCorrupt("A deployment is malformed", why=f"{error!r:.200}") from None
+        except (ValueError, KeyError, TypeError, IndexError, AttributeError, RecursionError) as error:
+            raise RegistryCorrupt("A deployment is malformed", why=f"{_reason(error)}.", hint="Do not use it; deploy again.") from None
+
+    def _check_types(self) -> None:
+        """Raise unless the types of inputs and outputs are known, and the declared image is one."""
+        from flyte_build.interface import Interface
+
+        for task in self.tasks.values():
+            interface = Interface.from_document(task["interface"])
+            for known in (*(each.type for each in interface.inputs), *(type for _, type in interface.outputs)):
+                text(str(known), "a type")
+        if (image := self.value["image"]) is not None:
+            from flyte_build.images.recipe import Recipe
+
+            try:
+                recipe = Recipe.of(image)
+            except FlyteError as error:
+                raise ValueError(f"its image is none: {error.what}") from None
+            check(recipe.env, {"*": str}, "the image's variables")
+        elif self.kind == "image":
+            raise ValueError("the document has no image")
 
     @property
     def name(self) -> str:
@@ -112,6 +133,15 @@ class Document:
     def blobs(self) -> tuple[bytes, ...]:
         """The bytes of all that the manifest names, and its own."""
         return (EMPTY_CONFIG, self.data, self.manifest.data)
+
+
+def _refuse(constant: str) -> None:
+    raise ValueError(f"{constant} is no JSON")
+
+
+def _reason(error: Exception) -> str:
+    text = str(error) if type(error) is ValueError else repr(error)
+    return "".join(filter(str.isprintable, text))[:200]
 
 
 _SAID_ONCE = ("name", "environment", "image")  # What the document says for all of its tasks.

@@ -23,6 +23,8 @@ from .catalogue import Found
 from .naming import pin_tag
 from .release import Release
 
+_LOOKS = 5  # How often a tag may be found moved before that is an error.
+
 
 class Publisher:
     """Publishes to, and removes from, one repository; what is published is in the cache."""
@@ -68,7 +70,9 @@ class Publisher:
                     kept = self._same(release)
                 if kept is not None:
                     self._lead_to(kept)
-        while kept is not None and (now := self.existing(release)) is not None:  # On a registry nobody can hold a tag.
+        for _ in range(_LOOKS):  # On a registry nobody can hold a tag.
+            if kept is None or (now := self.existing(release)) is None:
+                raise DeploymentError(f"{release.tag} was deleted by someone else in the same moment", hint="Deploy again.")
             if now.release.pin != release.pin:
                 if self._is_latest(kept):
                     repository.put_manifest(now.index, release.latest)
@@ -79,7 +83,11 @@ class Publisher:
                 return is_new
             kept, is_new = now, False
             self._lead_to(kept)
-        raise DeploymentError(f"{release.tag} was deleted by someone else in the same moment", hint="Deploy again.")
+        raise DeploymentError(
+            f"{release.tag} in {repository.name} is another one at each look",
+            why="Somebody moves it all the time, or the registry does not keep what is put there.",
+            hint="Deploy under another --version.",
+        )
 
     def _same(self, release: Release) -> Found | None:
         """What is under a release's version. Raises `DeploymentError` if it is another deployment."""

@@ -1,0 +1,129 @@
+"""Proof: every byte of a bundle's packs compared with the bundle's tree, whose digest alone is trusted.
+
+The tree says every path, size and digest; a member of a pack that is not exactly as the tree says, once, is refused.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from flyte_build.cas import tar
+from flyte_build.cas.blobs import Blobs
+from flyte_build.cas.cache import Cache
+from flyte_build.cas.layer import Layer
+from flyte_build.cas.verification import Bad, forget
+from flyte_build.errors import BlobCorrupt, BlobMissing, ExtractionRefused
+
+from .bundle import Bundle, read, read_tree
+from .layer_stream import read_blob
+from .packs import CODE
+from .tree import Entry, Tree
+
+_SMALL = 1 << 20  # Bytes of a file that is checked before any of it is passed on.
+_PARALLEL = 4 << 20  # Bytes from which a second thread pays.
+
+
+class Proof:
+    """One proof of a bundle that holds `tree`. A subclass keeps what `small` and `large` are given."""
+
+    def __init__(self, blobs: Blobs, bundle: Bundle, tree: Tree) -> None:
+        self._blobs, self._bundle, self._tree = blobs, bundle, tree
+        self._left = {CODE + entry.path: entry for entry in tree.entries}
+        self.paths: list[list[bytes]] = []  # Of each pack, once it was read.
+
+    def run(self) -> None:
+        """Read all packs. Raises `BlobMissing`, `BlobCorrupt`, or `ExtractionRefused` for what is not as the tree says."""
+        packs = self._bundle.packs
+        if len(packs) > 1 and sum(pack.size for pack in packs) > _PARALLEL:
+            from concurrent.futures import ThreadPoolExecutor
+
+            with ThreadPoolExecutor(2) as pool:
+                self.paths = list(pool.map(self._pack, packs))
+        else:
+            self.paths = list(map(self._pack, packs))
+        if self._left:
+            raise self._refused(f"{next(iter(self._left.values())).name!r} is missing from it")
+
+    def small(self, entry: Entry, data: bytes) -> None:
+        """Take the bytes of a file, which are right."""
+
+    @contextmanager
+    def large(self, entry: Entry) -> Iterator[tar.Writable]:
+        """Take the bytes of a file piece by piece; the body raises if they turn out to be wrong."""
+        yield _Nowhere()
+
+    def _pack(self, pack: Layer) -> list[bytes]:
+        paths = []
+        with read_blob(pack, self._blobs) as reader:
+            while member := reader.next():
+                paths.append(self._member(reader, member).path)
+        return paths
+
+    def _member(self, reader: tar.Reader, member: tar.Member) -> Entry:
+        entry = self._left.pop(member.name, None)  # At once: another thread may meet the same name.
+        link = member.target is not None
+        if entry is None or (entry.kind == "l") != link or (entry.kind == "x") != member.executable:
+            raise self._refused(f"the member {member.name[:200]!r} is not in its tree, or is there twice")
+        if link:
+            if member.target != entry.content:
+                raise self._refused(f"the link {entry.name!r} leads elsewhere than its tree says")
+            return entry
+        if member.size != entry.size:
+            raise self._refused(f"{entry.name!r} is not of the size that its tree says")
+        if entry.size <= _SMALL:
+            data = reader.skim(entry.size, None)
+            self._compare(entry, hashlib.sha256(data))
+            self.small(entry, data)
+            return entry
+        with self.large(entry) as into:
+            writer = _Hashed(into)
+            reader.skim(entry.size, writer)
+            self._compare(entry, writer.sha256)
+        return entry
+
+    def _compare(self, entry: Entry, sha256: "hashlib._Hash") -> None:
+        if sha256.hexdigest().encode() != entry.content:
+            raise self._refused(f"{entry.name!r} has other bytes than its tree says")
+
+    def _refused(self, why: str) -> ExtractionRefused:
+        return ExtractionRefused(
+            f"The bundle {self._bundle.manifest.short} was refused", why=f"{why}.", hint="Do not use the place that it came from."
+        )
+
+
+class _Hashed:
+    """Hashes what is written through it."""
+
+    def __init__(self, into: tar.Writable) -> None:
+        self._into, self.sha256 = into, hashlib.sha256()
+
+    def write(self, data: bytes) -> int:
+        self.sha256.update(data)
+        return self._into.write(data)
+
+
+class _Nowhere:
+    """Keeps nothing."""
+
+    def write(self, data: bytes) -> int:
+        return len(data)
+
+
+def verify(cache: Cache) -> tuple[int, list[Bad]]:
+    """Prove every bundle that is recorded; one that proves wrong is forgotten, with its packs, and made again when it is needed.
+
+    Returns how many there were, and what was bad. Bundles whose blobs are gone or corrupt are not this function's concern.
+    """
+    records, bad = cache.records.of_kind("bundle"), []
+    for record in records:
+        try:
+            bundle = read(record.artifact, cache.blobs)
+            Proof(cache.blobs, bundle, read_tree(bundle, cache.blobs)).run()
+        except (BlobMissing, BlobCorrupt):
+            continue
+        except ExtractionRefused as error:
+            forget(cache, record)
+            bad.append(Bad(record.artifact, f"a bundle: {error.why.rstrip('.')}; it is made again when it is needed", True))
+    return len(records), bad

@@ -1,0 +1,114 @@
+"""Deadlines for answers: a peer that sends one byte at a time never lets a socket's own timeout pass."""
+
+from __future__ import annotations
+
+import socket
+import time
+from threading import Condition, Thread
+from typing import Any
+from weakref import WeakKeyDictionary
+
+from urllib3.connection import HTTPConnection, HTTPSConnection
+from urllib3.response import BaseHTTPResponse, HTTPResponse
+
+
+class Deadlines:
+    """Ends connections whose time is over. One thread watches all of them; it starts with the first and ends with the process."""
+
+    def __init__(self) -> None:
+        self._due: dict[socket.socket, float] = {}
+        self._sockets: WeakKeyDictionary[BaseHTTPResponse, socket.socket] = WeakKeyDictionary()
+        self._late: WeakKeyDictionary[socket.socket, bool] = WeakKeyDictionary()
+        self._changed = Condition()
+        self._next = float("inf")
+        self._thread: Thread | None = None
+
+    def set(self, connection: socket.socket, seconds: float) -> None:
+        """Give a connection so many seconds from now."""
+        with self._changed:
+            due = self._due[connection] = time.monotonic() + seconds
+            if self._thread is None:
+                self._thread = Thread(target=self._watch, daemon=True)
+                self._thread.start()
+            elif due < self._next:
+                self._changed.notify()
+
+    def clear(self, connection: socket.socket) -> None:
+        """Give a connection all the time that there is."""
+        with self._changed:
+            self._due.pop(connection, None)
+
+    def follow(self, answer: BaseHTTPResponse, connection: socket.socket) -> None:
+        """Remember by which connection an answer comes."""
+        self._sockets[answer] = connection
+
+    def extend(self, answer: BaseHTTPResponse, seconds: float) -> None:
+        """Give an answer so many seconds from now."""
+        if (connection := self._sockets.get(answer)) and connection in self._due:
+            self.set(connection, seconds)
+
+    def is_late(self, answer: BaseHTTPResponse) -> bool:
+        """Whether the connection of an answer was ended because its time was over."""
+        connection = self._sockets.get(answer)
+        return connection is not None and connection in self._late
+
+    def is_over(self, connection: socket.socket) -> bool:
+        """Whether a connection was ended because its time was over."""
+        return connection in self._late
+
+    def _watch(self) -> None:
+        with self._changed:
+            while True:
+                now = time.monotonic()
+                for connection in [each for each, due in self._due.items() if due <= now]:
+                    del self._due[connection]
+                    self._late[connection] = True
+                    try:
+                        socket.socket.shutdown(connection, socket.SHUT_RDWR)  # Not TLS's own, which another thread is using.
+                    except OSError:
+                        pass  # It has just ended.
+                self._next = min(self._due.values(), default=float("inf"))
+                self._changed.wait(None if self._next == float("inf") else self._next - now)
+
+
+class _Timed(HTTPConnection):
+    """A connection whose answers have, in all, the time that its timeout gives to each byte."""
+
+    def __init__(self, deadlines: Deadlines, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self._deadlines = deadlines
+
+    def getresponse(self) -> HTTPResponse:  # type: ignore[override]  # As urllib3's own.
+        connection, deadlines = self.sock, self._deadlines
+        if connection is None or not isinstance(self.timeout, int | float):
+            return super().getresponse()
+        deadlines.set(connection, self.timeout)
+        try:
+            answer = super().getresponse()
+        except Exception as error:
+            if deadlines.is_over(connection):
+                raise TimeoutError("timed out") from error
+            raise
+        if answer.length_remaining == 0:
+            deadlines.clear(connection)
+            return answer
+        deadlines.follow(answer, connection)
+        release = answer.release_conn
+
+        def released() -> None:
+            deadlines.clear(connection)
+            release()
+
+        answer.release_conn = released  # type: ignore[method-assign]  # The one place that is told when all was read.
+        return answer
+
+
+class _TimedTls(_Timed, HTTPSConnection):
+    """The same over TLS."""
+
+
+def connection_class(deadlines: Deadlines, scheme: str) -> Any:
+    """Return what makes timed connections for a pool of that scheme."""
+    from functools import partial
+
+    return partial(_TimedTls if scheme == "https" else _Timed, deadlines)

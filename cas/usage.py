@@ -1,0 +1,48 @@
+"""What a folder takes on the disk, by its parts, as `du` counts it: blocks, each file once however many names it has."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+
+_BLOCK = 512  # Bytes of what `st_blocks` counts (POSIX, <sys/stat.h>).
+_DATABASE = "cache.sqlite"
+_PARTS = ("blobs", "extractions", "environments", "runtimes", "quarantine")
+
+
+def usage(folder: str) -> dict[str, int]:
+    """Return the bytes on the disk of each part of a cache's folder: its large folders, the database, and the rest."""
+    seen: set[tuple[int, int]] = set()
+    found = dict.fromkeys((*_PARTS, "database", "rest"), 0)
+    found["rest"] = _size(folder, seen)
+    for entry in _entries(folder):
+        part = entry.name if entry.name in _PARTS else "database" if entry.name.startswith(_DATABASE) else "rest"
+        found[part] += sum(_size(path, seen) for path in _below(entry))
+    return found
+
+
+def _below(entry: "os.DirEntry[str]") -> Iterator[str]:
+    """The path of an entry, and of all that is below it; what another process removes meanwhile is passed over."""
+    yield entry.path
+    if entry.is_dir(follow_symlinks=False):
+        for each in _entries(entry.path):
+            yield from _below(each)
+
+
+def _entries(folder: str) -> "list[os.DirEntry[str]]":
+    try:
+        with os.scandir(folder) as entries:
+            return list(entries)
+    except FileNotFoundError:
+        return []
+
+
+def _size(path: str, seen: set[tuple[int, int]]) -> int:
+    try:
+        found = os.lstat(path)
+    except FileNotFoundError:
+        return 0
+    if (found.st_dev, found.st_ino) in seen:
+        return 0
+    seen.add((found.st_dev, found.st_ino))
+    return found.st_blocks * _BLOCK

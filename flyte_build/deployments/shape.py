@@ -1,0 +1,196 @@
+"""Shapes of JSON values, and the one that a deployment's document has: what is not of it is refused before anything is done with it.
+
+A shape is a type (`str`, `bool`, `int`, `float`: any number that is finite), None, a list of one shape, a mapping of names to shapes
+(`"name?"` may be absent, `"*"` stands for all names), a tuple of shapes of which one must fit, or a function that raises `ValueError`.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import re
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from flyte_build.cas.digest import Digest
+from flyte_build.errors import StoreError
+
+_LONGEST = 1e9  # Seconds: a time that a timer still takes.
+_MOST = 1_000_000  # Retries.
+_CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")
+
+
+def check(value: Any, shape: Any, where: str = "the document") -> None:
+    """Raise `ValueError`, which says where, unless a JSON value has a shape."""
+    if isinstance(shape, tuple):
+        for each in shape[:-1]:
+            try:
+                return check(value, each, where)
+            except ValueError:
+                continue
+        return check(value, shape[-1], where)
+    if isinstance(shape, list):
+        if not isinstance(value, list):
+            raise ValueError(f"{where} is no list")
+        for number, item in enumerate(value):
+            check(item, shape[0], f"{where}[{number}]")
+        return None
+    if isinstance(shape, Mapping):
+        return _check_names(value, shape, where)
+    if shape is None or isinstance(shape, type):
+        return _check_scalar(value, shape, where)
+    try:
+        shape(value)
+    except ValueError as error:
+        raise ValueError(f"{where} {error}") from None
+    return None
+
+
+def _check_names(value: Any, shape: Mapping[str, Any], where: str) -> None:
+    if not isinstance(value, dict):
+        raise ValueError(f"{where} is no object")
+    for name in value:
+        text(name)
+        if "*" in shape:
+            check(value[name], shape["*"], f"{where}.{name!r:.50}")
+    for name, each in shape.items():
+        if name == "*" or (name.endswith("?") and name[:-1] not in value):
+            continue
+        if name.rstrip("?") not in value:
+            raise ValueError(f"{where} has no {name}")
+        check(value[name.rstrip("?")], each, f"{where}.{name.rstrip('?')}")
+
+
+def _check_scalar(value: Any, shape: type | None, where: str) -> None:
+    if shape is str:
+        text(value, where)
+    elif shape is float:
+        if type(value) is not int and not (type(value) is float and math.isfinite(value)):
+            raise ValueError(f"{where} is no number")
+    elif (shape is None and value is not None) or (shape is not None and type(value) is not shape):
+        raise ValueError(f"{where} is not of the type {getattr(shape, '__name__', 'null')}")
+
+
+def text(value: Any, where: str = "a name") -> None:
+    """Raise `ValueError` unless a value is text that can be a path, an argument or a variable."""
+    if not isinstance(value, str) or "\0" in value:
+        raise ValueError(f"{where} is no text")
+    os.fsencode(value)  # Half a surrogate pair cannot be written anywhere.
+
+
+def digest(value: Any) -> None:
+    """Raise `ValueError` unless a value is a digest."""
+    try:
+        Digest.parse(value)
+    except StoreError as error:
+        raise ValueError(f"is no digest: {error.what}") from None
+
+
+def _inside(value: Any) -> None:
+    text(value)
+    if os.path.isabs(value) or ".." in value.split("/"):
+        raise ValueError("leads out of the code")
+
+
+def _seconds(value: Any) -> None:
+    check(value, float)
+    if not 0 <= value <= _LONGEST:
+        raise ValueError("is no time")
+
+
+def _times(value: Any) -> None:
+    check(value, int)
+    if not 0 <= value <= _MOST:
+        raise ValueError("is no number of retries")
+
+
+def _variables(value: Any) -> None:
+    check(value, {"*": str}, "env_vars")
+    if any(not name or "=" in name for name in value):
+        raise ValueError("has a name that no variable can have")
+
+
+_RUNTIMES: Mapping[str, Any] = {
+    "host": {"kind": str},
+    "reference": {"kind": str, "uri": str, "digest": digest},
+    "image": {
+        "kind": str,
+        "digest": digest,
+        "platforms": {"*": digest},
+        "python": str,
+        "packages": {"*": [lambda wheel: _wheel(wheel)]},
+    },
+}
+
+
+def _wheel(value: Any) -> None:
+    check(value, [str], "a wheel")
+    if len(value) != 4:
+        raise ValueError("is not a name, a version, a file and a digest")
+    digest(value[3])
+
+
+def _runtime(value: Any) -> None:
+    check(value, {"kind": str}, "it")
+    if value["kind"] not in _RUNTIMES:
+        raise ValueError(f"is of the unknown kind {value['kind']!r:.50}")
+    check(value, _RUNTIMES[value["kind"]], "it")
+
+
+def _schema(value: Any) -> None:
+    """Raise `ValueError` for a type's schema that no terminal should be shown."""
+    for each in value if isinstance(value, list) else ():
+        _schema(each)
+    if isinstance(value, str) and _CONTROL.search(value):
+        raise ValueError("holds control characters")
+
+
+def _output(value: Any) -> None:
+    check(value, [lambda part: None], "an output")
+    if len(value) != 2:
+        raise ValueError("is not a name and a type")
+    text(value[0])
+    _schema(value[1])
+
+
+def _name(value: Any) -> None:
+    text(value)
+    if not value.isidentifier():
+        raise ValueError("is no name of a variable")
+
+
+def _tasks(value: Any) -> None:
+    check(value, {"*": _TASK}, "it")
+    for name in value:
+        _name(name)
+
+
+def anything(value: Any) -> None:
+    """Take any value."""
+
+
+_INPUT = {"name": _name, "schema": _schema, "type": str, "default_text": str, "doc": str}
+_TASK = {
+    "module": str,
+    "variable": str,
+    "function": str,
+    "short_name": str,
+    "async": bool,
+    "backoff": [_seconds],
+    "env_vars": _variables,
+    "interface": {"doc": str, "inputs": [_INPUT], "outputs": [_output]},
+    "options": {"*": anything, "resources?": {"*": anything}},
+    "retries": _times,
+    "timeout": (None, _seconds),
+    "unannotated": [str],
+}
+DOCUMENT: Mapping[str, Callable[[Any], None] | Any] = {
+    "format": int,
+    "name": str,
+    "description": str,
+    "depends_on": [str],
+    "code": {"tree": digest, "file": _inside, "roots": [_inside], "last": [anything]},
+    "environment": _runtime,
+    "image": (None, {"*": anything}),
+    "tasks": _tasks,
+}
