@@ -22,6 +22,7 @@ from flyte_build.cas.blobs import Blobs, write_all
 from flyte_build.cas.cache import Cache
 from flyte_build.cas.digest import Digest
 from flyte_build.cas.faults import storing
+from flyte_build.cas.folder import make_below
 from flyte_build.cas.gc import remove_tree
 from flyte_build.cas.layer import Layer
 from flyte_build.cas.lease import locked
@@ -45,7 +46,7 @@ def extract(cache: Cache, bundle: Bundle, budget: Budget = Budget()) -> str:
     Raises `BlobCorrupt`, `BlobMissing` or `ExtractionRefused`; then nothing is left at the final place.
     """
     final = cache.extraction(bundle.tree)
-    os.makedirs(cache.extractions, exist_ok=True)
+    make_below(cache.extractions)
     with locked(f"{cache.folder}/extract.lock", exclusive=True):  # So that twenty commands extract it once.
         if find(cache, bundle.tree):
             return final
@@ -126,7 +127,9 @@ class _Extraction:
         self._left = {CODE + entry.path: entry for entry in tree.entries}
 
     def run(self) -> None:
-        os.makedirs(self._folder)
+        make_below(os.path.dirname(os.fsdecode(self._folder)))
+        os.mkdir(self._folder, 0o755)
+        self._masked = os.stat(self._folder).st_mode & 0o777 != 0o755  # By the umask: users of containers must be able to read all.
         self._folders = sorted(folders(entry.path for entry in self._tree.entries))
         for folder in self._folders:
             os.mkdir(self._folder + b"/" + folder)
@@ -188,6 +191,8 @@ class _Extraction:
         mode = 0o555 if member.executable else 0o444
         file = os.open(self._folder + b"/" + entry.path, _NEW, mode)
         try:
+            if self._masked:
+                os.fchmod(file, mode)
             if small is not None:
                 write_all(file, small)
                 return
