@@ -149,7 +149,7 @@ def install(cache: Cache, python: str, wheels: "Sequence[Wheel]", root: str, uv:
     own = key(EnvironmentNode.kind, EnvironmentNode.format, inputs)
     artifact = Digest(own)
     if not is_complete(cache.environment(artifact)):
-        make(cache.environment(artifact), wheels, root, uv)
+        make(cache.environment(artifact), wheels, root, uv, cache.blobs)
     return Record(own, EnvironmentNode.kind, artifact, (artifact,), inputs)
 
 
