@@ -12,7 +12,7 @@ from flyte_build.attempts import Settings
 from flyte_build.errors import UsageError
 from flyte_build.housekeeping import start_if_due
 from flyte_build.project import locate
-from flyte_build.running import Runner, handle_termination
+from flyte_build.running import Runner
 from flyte_build.stores import Stores
 from flyte_build.targets import Target, choose, once_each
 from flyte_build.taskfiles import task_files
@@ -72,7 +72,6 @@ def build(
     stores = Stores(console)
     config = with_registries(console.configuration(projects[0].root if projects else os.path.realpath(file)), **registries)
     settings = Settings.configured(config, version="-", locked=locked or None, builder=builder)
-    handle_termination()
     click.get_current_context().call_on_close(lambda: start_if_due(stores, config))
     runners = [Runner(project, settings, stores, console, dry=explain) for project in projects]
     targets: list[Target] = once_each(choose(runner, env_variable, everything or recursive, for_images=True) for runner in runners)

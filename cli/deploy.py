@@ -17,7 +17,7 @@ from flyte_build.deployments.naming import check_version
 from flyte_build.errors import ModuleLoadError, UsageError
 from flyte_build.housekeeping import start_if_due
 from flyte_build.project import locate
-from flyte_build.running import Runner, handle_termination
+from flyte_build.running import Runner
 from flyte_build.stores import Stores
 from flyte_build.targets import Target, choose, once_each
 from flyte_build.taskfiles import task_files
@@ -76,7 +76,6 @@ def deploy(
     options.update(pinned(config, options.pop("image"), options.pop("locked")))
     settings = Settings.configured(config, **options)
     deployments = Deployments(settings, stores, console)
-    handle_termination()
     click.get_current_context().call_on_close(lambda: start_if_due(stores, config))
 
     def targets() -> Iterator[Target]:
