@@ -55,7 +55,7 @@ _PASSWORD, _ADDRESS = "it holds a password or a token", "it holds an address wit
 _INDEX_WHY, _KEY_WHY = "it holds a package index's credentials", "it holds a private key"
 _WORDS = (b"pass", b"Pass", b"PASS", b"pwd", b"PWD", b"Pwd", b"ecret", b"SECRET", b"oken", b"TOKEN", b"key", b"Key", b"KEY")
 _NAME = rb"[\w.-]{0,80}?(?i:password|passwd|passphrase|pwd|secret|token|(?:api|access|account|secret|private|auth|encryption|fernet)_?key)"
-_START = rb"(?m)^[ \t]*\{?[ \t]*(?:(?:export|set|ENV|ARG|-|-e)[ \t]+)?[\"']?"
+_START = rb"(?m)^[ \t]*+(?:\{[ \t]*+)?(?:(?:export|set|ENV|ARG|-|-e)[ \t]++)?[\"']?"
 
 _TOKENS = (  # The service, how its tokens begin, and how they go on.
     ("AWS", b"AKIA", rb"[A-Z2-7]{16}(?![A-Za-z0-9])"),
@@ -111,14 +111,14 @@ _INDEX_URL = Rule(
 _INDEX_TOKEN = Rule(
     _INDEX_WHY,
     (b"_auth", b"_password", b"AuthToken", b"AuthIdent", b"token", b"password"),
-    rb"(?m)^[ \t]*[\"']?(?://[^\s:]{1,200}(?::\d+)?(?:/[^\s:]{0,200})?:)?(?:_authToken|_auth|_password|npmAuthToken|npmAuthIdent|token|password)"
+    rb"(?m)^[ \t]*+[\"']?(?://[^\s:]{1,200}(?::\d+)?(?:/[^\s:]{0,200})?:)?(?:_authToken|_auth|_password|npmAuthToken|npmAuthIdent|token|password)"
     rb"[\"']?[ \t]*[=:][ \t]*[\"']?([^\s\"']{6,400})",
 )
-_SETTING = Rule(_PASSWORD, _WORDS, _START + _NAME + rb"[\"']?[ \t]*[=: ][ \t]*[\"']?([^\s\"',;#]{6,400})", guess=True)
+_SETTING = Rule(_PASSWORD, _WORDS, _START + _NAME + rb"[\"']?(?:[ \t]*+[=:][ \t]*+|[ \t]++)[\"']?([^\s\"',;#]{6,400})", guess=True)
 _CODE = Rule(
     _PASSWORD,
     _WORDS,
-    rb"(?m)^[ \t]*(?:os\.environ\[)?[\"']?"
+    rb"(?m)^[ \t]*+(?:os\.environ\[)?[\"']?"
     + _NAME
     + rb"[\"']?\]?(?:[ \t]*:[ \t]*str)?[ \t]*[=:][ \t]*[\"']((?=[^\s\"']{0,400}[0-9])[^\s\"']{8,400})[\"']",
     guess=True,
@@ -138,7 +138,7 @@ _KUBECONFIG = Rule(
 _MANIFEST = Rule(
     "it holds a Kubernetes secret",
     (b"kind: Secret\n", b"kind: Secret\r", b'kind: "Secret"'),
-    rb"(?m)^[ \t]+[\"']?" + _NAME + rb"[\w.-]{0,80}[\"']?: *[\"']?([^\s\"'#|>]{8,4000})|\.dockerconfigjson: *[\"']?([A-Za-z0-9+/]{16})",
+    rb"(?m)^[ \t]++[\"']?" + _NAME + rb"[\w.-]{0,80}[\"']?: *[\"']?([^\s\"'#|>]{8,4000})|\.dockerconfigjson: *[\"']?([A-Za-z0-9+/]{16})",
     guess=True,
 )
 _REGISTRY_LOGIN = Rule(
@@ -153,7 +153,7 @@ _CLIENT = Rule(
 )
 _LOGIN = Rule(_PASSWORD, (b"password", b"token"), rb'"(?:password|token)"\s{0,9}:\s{0,9}"([^"\s]{6,4000})"', guess=True)
 _WEB_KEY = Rule(_KEY_WHY, (b'"kty"',), rb'"d"\s{0,9}:\s{0,9}"([\w-]{40})')
-_WIREGUARD = Rule(_KEY_WHY, (b"PrivateKey",), rb"(?m)^[ \t]*PrivateKey[ \t]*=[ \t]*([A-Za-z0-9+/]{43}=)")
+_WIREGUARD = Rule(_KEY_WHY, (b"PrivateKey",), rb"(?m)^[ \t]*+PrivateKey[ \t]*=[ \t]*([A-Za-z0-9+/]{43}=)")
 _XML = Rule(
     _PASSWORD,
     (b"assword",),
@@ -162,7 +162,7 @@ _XML = Rule(
 )
 _BARE = Rule(_PASSWORD, (b"",), rb"\A\s{0,9}(\S{12,4000})\s{0,9}\Z")
 _OBSCURED = Rule(
-    _PASSWORD, (b"pass", b"token", b"secret"), rb"(?m)^[ \t]*(?:pass|token|client_secret|secret_access_key)[ \t]*=[ \t]*(\S{8})"
+    _PASSWORD, (b"pass", b"token", b"secret"), rb"(?m)^[ \t]*+(?:pass|token|client_secret|secret_access_key)[ \t]*=[ \t]*(\S{8})"
 )
 
 _TEXT = (*TOKENS, _URL)

@@ -252,6 +252,16 @@ def test_a_token_is_found_anywhere_in_a_large_notebook(cache: Cache, project: Pa
         scan_all(cache, project)
 
 
+@pytest.mark.parametrize(
+    "unit", [b" ", b"\n", b"{", b"a", b"token", b"password= \n", b"\n  key", b"://a:", b'"d":', b"-----BEGIN PRIVATE KEY-----\n", b"-e "]
+)
+@pytest.mark.parametrize("name", ["a.env", "a.yaml", "a.json", "a.ipynb", "pip.conf", "secrets.py", "settings.xml"])
+def test_no_content_takes_for_ever(cache: Cache, project: Path, name: str, unit: bytes) -> None:
+    """Patterns take time in proportion to the content: others would not end before the machine does."""
+    write_files(project, {name: (unit * (1 << 18))[: 1 << 18] + b"\ntoken" + b" " * (1 << 18)})
+    assert scan_all(cache, project) == {name}
+
+
 def test_the_command_names_all_of_them(flyte: Shell) -> None:
     """`flyte run` refuses to share such a project."""
     write_files(flyte.project, {"prod.env": b"TOKEN=tr0ub4dor\n", "requirements.txt": SECRETS["requirements.txt"][0].encode()})
