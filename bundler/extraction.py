@@ -23,6 +23,7 @@ from flyte_build.cas.blobs import Blobs, write_all
 from flyte_build.cas.cache import Cache
 from flyte_build.cas.digest import Digest, is_hex
 from flyte_build.cas.faults import storing
+from flyte_build.cas.folder import make_below
 from flyte_build.cas.gc import remove_tree
 from flyte_build.cas.lease import locked
 from flyte_build.cas.verification import Bad
@@ -43,7 +44,7 @@ def extract(cache: Cache, bundle: Bundle, budget: Budget = Budget()) -> str:
 
     Raises `BlobCorrupt`, `BlobMissing` or `ExtractionRefused`; then nothing is left at the final place.
     """
-    os.makedirs(cache.extractions, exist_ok=True)
+    make_below(cache.extractions)
     with _extracting(cache):
         if found := find(cache, bundle.tree):
             return found
@@ -57,7 +58,7 @@ def take(cache: Cache, bundle: Bundle, tree: Tree) -> list[list[bytes]]:
 
     Returns the paths in each of its packs. Raises `BlobCorrupt`, `BlobMissing` or `ExtractionRefused`.
     """
-    os.makedirs(cache.extractions, exist_ok=True)
+    make_below(cache.extractions)
     tree = read_tree(bundle, cache.blobs, tree)
     with _extracting(cache):
         if not find(cache, bundle.tree):
@@ -169,7 +170,9 @@ class _Extraction(Proof):
 
     def run(self) -> None:
         """Write all files, then the links. Raises as `Proof.run` does."""
-        os.makedirs(self._folder)
+        make_below(os.path.dirname(os.fsdecode(self._folder)))
+        os.mkdir(self._folder, 0o755)
+        self._masked = os.stat(self._folder).st_mode & 0o777 != 0o755  # By the umask: users of containers must be able to read all.
         self._root = os.open(self._folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
             below = sorted(folders(entry.path for entry in self._tree.entries))
@@ -198,8 +201,11 @@ class _Extraction(Proof):
 
     @contextmanager
     def _file(self, entry: Entry) -> Iterator[int]:
-        file = os.open(entry.path, _NEW, 0o555 if entry.kind == "x" else 0o444, dir_fd=self._root)
+        mode = 0o555 if entry.kind == "x" else 0o444
+        file = os.open(entry.path, _NEW, mode, dir_fd=self._root)
         try:
+            if self._masked:
+                os.fchmod(file, mode)
             yield file
         finally:
             os.close(file)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from flyte_build.cas.boot import boot, is_since
 from flyte_build.cas.cache import Cache
 from flyte_build.cas.digest import Digest
+from flyte_build.cas.folder import opener
 
 if TYPE_CHECKING:
     from .tree import Tree
@@ -40,7 +41,7 @@ def mark(folder: str, tree: Tree) -> None:
     if len(tree.entries) <= _SEALED_FILES:
         paths.update(entry.name for entry in tree.entries)
     sealed = [[path, *_state(f"{folder}/code/{path}")] for path in sorted(paths)]
-    with open(f"{folder}/complete", "w", encoding="ascii") as file:
+    with open(f"{folder}/complete", "w", encoding="ascii", opener=opener) as file:
         json.dump({"boot": boot(), "sealed": sealed}, file)
 
 

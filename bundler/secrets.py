@@ -7,53 +7,66 @@ from collections.abc import Container
 
 from flyte_build.errors import SecretRefused
 
-_NAMES = frozenset(
-    (
-        ".git-credentials",
-        ".htpasswd",
-        ".my.cnf",
-        ".netrc",
-        ".pgpass",
-        ".pypirc",
-        "_netrc",
-        "application_default_credentials.json",
-        "credentials.json",
-        "netrc",
-    )
-)
-_ENDINGS = (".p12", ".pfx", ".jks", ".keystore", ".ppk", ".kdbx")
-_FOLDERS = re.compile(r"(^|/)\.(aws/|kube/|azure/|ssh/|gnupg/|config/gcloud/|docker/config\.json$)")
-# A key, not the mere words: base64 follows, after a line break that may be written as an escape, and RFC 1421 headers.
-_KEY = re.compile(
-    rb"-----BEGIN (?:[A-Z0-9]+ )*PRIVATE KEY(?: BLOCK)?-----(?:\\[rn]|\s)+"
-    rb"(?:[A-Za-z-]+: [^\n]{0,200}(?:\\[rn]|\s)+)*[A-Za-z0-9+/=]{40}"
-)
-_SERVICE_ACCOUNT = re.compile(rb'"type"\s*:\s*"service_account"')
-_INDEX_TOKEN = re.compile(
-    rb"(?m)^\s*(?://[^\s:]+:)?_(?:authToken|auth|password)\s*=\s*[^\s$]{8}|^\s*(?:extra-)?index-url\s*=\s*https?://[^/\s$]+:[^/\s$]+@"
-)
+from . import credentials
+from .credentials import Rule
+
 _OVERLAP = 4096
+_LOOKED_AT = 4 << 20  # Bytes of a file in which the rules of its kind are tried; private keys are looked for everywhere.
 
 
 def by_name(path: str) -> str:
-    """What kind of secret a file of this path (relative, with `/`) is, or ""."""
-    name = path.rpartition("/")[2]
-    hidden = path.startswith(".") or "/." in path
-    if name in _NAMES or name.endswith(_ENDINGS) or (hidden and (name.startswith(".env") or _FOLDERS.search(path))):
+    """Return what kind of secret a file of this path (relative, with `/`) is, or ""."""
+    name = path.rpartition("/")[2].lower()
+    if name in credentials.NAMES or name.endswith(credentials.ENDINGS):
+        return "a file of this name holds credentials"
+    if (path[:1] == "." or "/." in path) and _is_hidden_secret(path, name):
         return "a file of this name holds credentials"
     return ""
 
 
+def _is_hidden_secret(path: str, name: str) -> bool:
+    is_environment = name.startswith(".env") and not re.search(credentials.TEMPLATE, name)
+    return is_environment or re.search(credentials.FOLDERS, path) is not None
+
+
 def by_content(path: str, data: bytes) -> str:
-    """What kind of secret these bytes are, or ""."""
-    if b"PRIVATE KEY" in data and _KEY.search(data):
-        return "it holds a private key"
-    if path.endswith(".json") and b"private_key" in data and _SERVICE_ACCOUNT.search(data):
-        return "it is a service account's key"
-    name = path.rpartition("/")[2]
-    if name in (".npmrc", "pip.conf", "pip.ini", ".condarc") and _INDEX_TOKEN.search(data):
-        return "it holds a package index's credentials"
+    """Return what kind of secret these bytes are, or ""."""
+    return _private_key(data) or _by_kind(path, data[:_LOOKED_AT])
+
+
+def _private_key(data: bytes) -> str:
+    return "it holds a private key" if b"PRIVATE KEY" in data and re.search(credentials.PRIVATE_KEY, data) else ""
+
+
+def _by_kind(path: str, data: bytes) -> str:
+    name = path.rpartition("/")[2].lower()
+    for rule in _rules(path, name):
+        for needle in rule.needles:  # A loop, and no generator: this is run for each file and rule.
+            if needle in data:
+                if _matches(rule, data, name):
+                    return rule.why
+                break
     return ""
+
+
+def _rules(path: str, name: str) -> tuple[Rule, ...]:
+    """Return the rules for a file of this path and name (lower case)."""
+    if name in credentials.NAMED:
+        return credentials.NAMED[name]
+    ending = name.rpartition(".")[2] if "." in name else ""
+    if ending == "py":
+        return ()
+    if name.startswith((".env", "dockerfile")) or ".envs/" in path:
+        return credentials.ENVIRONMENT
+    if ending in ("txt", "in") and re.search(credentials.REQUIREMENTS, path):
+        return credentials.REQUIREMENT
+    return credentials.KINDS.get(ending, ())
+
+
+def _matches(rule: Rule, data: bytes, name: str) -> bool:
+    if rule.guess and re.search(credentials.TEMPLATE, name):
+        return False
+    return any(not credentials.is_placeholder(match[match.lastindex or 0], guess=rule.guess) for match in re.finditer(rule.pattern, data))
 
 
 class ContentWatch:
@@ -61,13 +74,15 @@ class ContentWatch:
 
     def __init__(self, path: str) -> None:
         self.found = ""
-        self._path, self._tail = path, b""
+        self._path, self._tail, self._read = path, b"", 0
 
     def feed(self, piece: bytes) -> None:
         """Look at the next piece, together with the end of the one before."""
         if not self.found:
-            self.found = by_content(self._path, self._tail + piece)
+            data = self._tail + piece
+            self.found = _private_key(data) or ("" if self._read > _LOOKED_AT else _by_kind(self._path, data))
             self._tail = piece[-_OVERLAP:]
+            self._read += len(piece)
 
 
 def refuse(found: list[tuple[str, str]], allowed: Container[str]) -> None:

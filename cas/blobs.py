@@ -11,6 +11,7 @@ import hashlib
 import os
 import stat
 from collections.abc import Iterator
+from functools import cached_property
 from types import TracebackType
 from typing import BinaryIO, Protocol
 
@@ -19,6 +20,7 @@ from flyte_build.errors import BlobCorrupt, BlobMissing
 from .counters import Counters
 from .digest import Digest, is_hex
 from .faults import storing, unavailable
+from .folder import make_below, mode_in
 
 TEMPORARY = ".writing-"
 
@@ -41,6 +43,11 @@ class Blobs:
 
     def __init__(self, folder: str, quarantine: str, counters: Counters) -> None:
         self.folder, self._quarantine, self._counters = folder, quarantine, counters
+
+    @cached_property
+    def mode(self) -> int:
+        """The permissions of blobs: they are never changed, and for those for whom the folder is open."""
+        return mode_in(self.folder) & 0o444
 
     def path(self, digest: Digest) -> str:
         """Where the blob of that name is, or would be."""
@@ -80,7 +87,7 @@ class Blobs:
     def condemn(self, digest: Digest, what: str) -> BlobCorrupt:
         """Move a bad blob to quarantine, and give the error to raise. Safe when another process did so first."""
         with storing("move a bad blob to quarantine"):
-            os.makedirs(self._quarantine, exist_ok=True)
+            make_below(self._quarantine)
             try:
                 os.replace(self.path(digest), f"{self._quarantine}/{digest.hex}")
             except FileNotFoundError:
@@ -178,7 +185,7 @@ class BlobWriter:
         self._batch = batch
         self._path = f"{batch._blobs.folder}/{TEMPORARY}{os.urandom(8).hex()}"
         with storing("write a blob"):
-            self._file = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o444)
+            self._file = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, batch._blobs.mode)
         self._sha256 = hashlib.sha256()
         self.size = 0
 

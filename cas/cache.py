@@ -6,6 +6,7 @@ Format 1, below the folder (docs/formats.md):
     v1/cache.sqlite                                        records, labels, traces, stat index
     v1/extractions/<hex of a tree>/                        trees, extracted
     v1/environments/<hex of a key>/                        virtual environments
+    v1/wheels/<hex>/<name>.whl                             links to blobs that are wheels
     v1/runtimes/<hex>/                                     copies of our own package, for tasks in environments and containers
     v1/leases/  v1/lock  v1/quarantine/  v1/collected.json
 """
@@ -26,7 +27,7 @@ from .counters import Counters
 from .database import open_database
 from .digest import Digest
 from .faults import storing
-from .folder import make_own
+from .folder import make_below, make_own, opener
 from .lease import Lease, held, locked
 from .registry import ledger
 
@@ -73,8 +74,7 @@ class Cache:
 
     def _create(self) -> None:
         with storing("make the cache's folder"):
-            os.makedirs(self.root, exist_ok=True)
-            for name in os.listdir(self.root):
+            for name in os.listdir(self.root) if os.path.isdir(self.root) else ():
                 if name[:1] == "v" and name[1:].isdigit() and int(name[1:]) > FORMAT:
                     raise StoreFormatUnknown(
                         f"{self.root} was written by a newer version of flyte-build",
@@ -83,14 +83,14 @@ class Cache:
                     )
             make_own(self.root)
             for name in ("blobs/sha256", "extractions", "leases"):
-                os.makedirs(f"{self.folder}/{name}", exist_ok=True)
+                make_below(f"{self.folder}/{name}")
             if not os.path.exists(f"{self.folder}/index.json"):
                 self._write("index.json", {"schemaVersion": 2, "manifests": []})
             self._write("oci-layout", {"imageLayoutVersion": "1.0.0"})  # Last: it says that the rest is there.
 
     def _write(self, name: str, document: object) -> None:
         temporary = f"{self.folder}/{name}.{os.urandom(4).hex()}"
-        with open(temporary, "w", encoding="utf-8") as file:
+        with open(temporary, "w", encoding="utf-8", opener=opener) as file:
             json.dump(document, file)
         os.replace(temporary, f"{self.folder}/{name}")
 

@@ -16,6 +16,7 @@ from typing import Any
 from flyte_build.errors import StoreError, StoreFormatUnknown, StoreUnavailable
 
 from .faults import storing
+from .folder import mode_in, opener
 
 _NETWORK = frozenset({"nfs", "nfs4", "cifs", "smb3", "smbfs", "afs", "afpfs", "9p", "lustre", "gpfs", "fuse.sshfs", "ceph"})
 _DAMAGED = ".is-damaged"  # A mark beside a database in which damage was met.
@@ -57,7 +58,7 @@ class Database:
             yield
         except sqlite3.Error as error:
             if _is_damage(error):
-                with open(self._path + _DAMAGED, "w"):
+                with open(self._path + _DAMAGED, "w", opener=opener):
                     pass
             raise _unavailable(self._path, error) from error
 
@@ -139,6 +140,7 @@ def _upgrade(database: sqlite3.Connection, version: int, schema: str, since: Map
 
 
 def _create(database: sqlite3.Connection, path: str, version: int, schema: str) -> None:
+    os.chmod(path, os.stat(path).st_mode & mode_in(os.path.dirname(path)))  # SQLite's other files get the same mode.
     journal = "DELETE" if _on_network(path) else "WAL"
     deadline = time.monotonic() + _WAIT
     while True:  # SQLite answers "busy" at once, timeout or not, while another process changes the journal's mode.

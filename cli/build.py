@@ -13,7 +13,7 @@ from flyte_build.config import Configuration
 from flyte_build.errors import UsageError
 from flyte_build.housekeeping import start_if_due
 from flyte_build.project import locate, root_of
-from flyte_build.running import Runner, handle_termination
+from flyte_build.running import Runner
 from flyte_build.stores import Stores
 from flyte_build.targets import Target, choose, once_each
 from flyte_build.taskfiles import task_files
@@ -76,7 +76,6 @@ def build(
         return Settings.configured(with_registries(config, **registries), version="-", locked=locked or None, builder=builder)
 
     config = console.configuration(root_of(file))
-    handle_termination()
     click.get_current_context().call_on_close(lambda: start_if_due(stores, config))
     runners = [Runner(project, own, stores, console, dry=explain) for project, own in settings_of_each(console, projects, settings)]
     targets: list[Target] = once_each(choose(runner, env_variable, everything or recursive, for_images=True) for runner in runners)

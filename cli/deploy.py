@@ -18,7 +18,7 @@ from flyte_build.deployments.naming import check_version
 from flyte_build.errors import ModuleLoadError, UsageError
 from flyte_build.housekeeping import start_if_due
 from flyte_build.project import locate, root_of
-from flyte_build.running import Runner, handle_termination
+from flyte_build.running import Runner
 from flyte_build.stores import Stores
 from flyte_build.targets import Target, choose, once_each
 from flyte_build.taskfiles import task_files
@@ -81,7 +81,6 @@ def deploy(
 
     settings = settings_in(config)
     deployments = Deployments(settings, stores, console)
-    handle_termination()
     click.get_current_context().call_on_close(lambda: start_if_due(stores, config))
 
     def targets() -> Iterator[Target]:

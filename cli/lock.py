@@ -75,7 +75,7 @@ def lock(
 def _report(console: Console, locked: Locked, check: bool) -> None:
     if console.json:
         document = {"path": locked.path, "changes": [vars(each) for each in locked.changes], "missing": locked.missing}
-        console.document({**document, "unused": locked.unused})
+        console.document({**document, "unused": locked.unused, **({} if check else {"beside": locked.beside})})
         return
     if locked.changes:
         rows: list[Sequence[str]] = [
@@ -88,6 +88,9 @@ def _report(console: Console, locked: Locked, check: bool) -> None:
         console.note(f"{console.style('unused', fg='red')}   {what}", "error")
     if not locked.complete:
         console.note("Run `flyte lock`, and commit flyte.lock.", "error")
+    elif locked.beside:
+        also = "also changed" if locked.changes else "keeps all versions, and changed"
+        console.note(f"{os.path.basename(locked.path)} {also}: {'; '.join(locked.beside)}")
     elif not locked.changes:
         console.note(f"{os.path.basename(locked.path)} {'is complete' if check else 'stays as it is'}")
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
@@ -13,6 +14,8 @@ from flyte_build._version import __version__
 from flyte_build.errors import FlyteError, StoreUnavailable
 
 if TYPE_CHECKING:
+    from types import FrameType
+
     from click.shell_completion import CompletionItem
 
     from flyte_build.runner.spawn import Worker
@@ -111,6 +114,7 @@ def run_command(args: list[str], spare: "Worker | None") -> int:
         print("flyte-build does not run on Windows; it does in WSL.", file=sys.stderr)
         return 3
     ctx = None
+    _end_in_order()
     try:
         with flyte.make_context("flyte", list(args), obj=spare) as ctx:
             _refuse_twin()
@@ -143,9 +147,21 @@ def run_command(args: list[str], spare: "Worker | None") -> int:
 
         if not isinstance(error, Stopped):
             raise
-        return _print_error(args, "Aborted", "Stopped by SIGTERM", "", "What was prepared stays cached.", 5)
+        return _print_error(args, "Aborted", f"Stopped by {error}", "", "What was prepared stays cached.", 5)
     finally:
         _send_away(ctx.obj.spare if ctx is not None and hasattr(ctx.obj, "spare") else spare)
+
+
+def _end_in_order() -> None:
+    """From now on SIGTERM and SIGHUP raise `Stopped` in the main thread; one that is ignored, as by nohup, stays so."""
+    from flyte_build.runner.engine import Stopped
+
+    def stop(number: int, frame: "FrameType | None") -> NoReturn:
+        raise Stopped(signal.Signals(number).name)
+
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) is signal.SIG_DFL:
+            signal.signal(number, stop)
 
 
 def _known(error: Exception) -> FlyteError | None:
@@ -198,11 +214,13 @@ def _print_error(args: list[str], kind: str, what: str, why: str, hint: str, cod
     if _asks_for_json(args, "--log-format"):
         from .lines import as_json
 
-        print(as_json("error", what, type=kind, why=why, hint=hint, exit_code=code), file=sys.stderr)
-        return code
-    color = sys.stderr.isatty() and not os.environ.get("NO_COLOR")
-    head = click.style("error:", fg="red", bold=True) if color else "error:"
-    lines = [f"{head} {what}"]
-    lines += ["  " + line for part in (why, hint) if part for line in part.splitlines()]
-    print("\n".join(lines), file=sys.stderr)
+        text = as_json("error", what, type=kind, why=why, hint=hint, exit_code=code)
+    else:
+        color = sys.stderr.isatty() and not os.environ.get("NO_COLOR")
+        head = click.style("error:", fg="red", bold=True) if color else "error:"
+        text = "\n".join([f"{head} {what}", *("  " + line for part in (why, hint) if part for line in part.splitlines())])
+    try:
+        print(text, file=sys.stderr, flush=True)
+    except OSError:  # The terminal is gone, or the disk full: the exit code says it all the same.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
     return code

@@ -12,7 +12,7 @@ from flyte_build.errors import UsageError
 from flyte_build.housekeeping import start_if_due
 from flyte_build.project import root_here
 from flyte_build.recorded import Recorded
-from flyte_build.running import Runner, handle_termination
+from flyte_build.running import Runner
 from flyte_build.stores import Stores
 
 from .console import Console
@@ -42,7 +42,6 @@ def rerun(
     Options of `rerun` stand before RUN; inputs that shall be others than those of then stand after it. `flyte rerun RUN --help` shows
     them. Environment variables that were given with `-e` are not kept, and must be given again.
     """
-    handle_termination()
     stores = Stores(console)
     recorded = Recorded.find(run, stores.history)
     variables, labels = pairs("--env", env, "MODE=fast"), pairs("--label", label, "team=blue")

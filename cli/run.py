@@ -16,7 +16,7 @@ from flyte_build.errors import UsageError
 from flyte_build.housekeeping import start_if_due
 from flyte_build.interface import Interface
 from flyte_build.project import locate, root_here
-from flyte_build.running import Runner, handle_termination
+from flyte_build.running import Runner
 from flyte_build.stores import Stores
 
 from .console import Console
@@ -64,7 +64,6 @@ def run(
     `flyte run FILE TASK --help` a task's inputs. `flyte run hello` runs a built-in example,
     `flyte run python-script SCRIPT` a plain script, and `flyte run deployed-task ENV.TASK` a task that was deployed.
     """
-    handle_termination()
     stores = Stores(console)
     if file == "hello" and not os.path.exists(file):
         from flyte_build.hello import write_example

@@ -13,6 +13,7 @@ _NO_WORKER = frozenset(("--help", "-h", "--local", "--version", "docker", "--eng
 
 def main() -> None:
     """Run the command line and end the process with its exit code."""
+    _open_streams()
     gc.disable()  # A short life makes few cycles; looking for them would cost a tenth of a large scan.
     spare = None
     if COMPLETE in os.environ:
@@ -31,6 +32,18 @@ def main() -> None:
     except KeyboardInterrupt:
         code = 130
     os._exit(_flushed(code))  # Taking the interpreter apart would take longer than many a command.
+
+
+def _open_streams() -> None:
+    """Open standard streams that are closed (`>&-`) on /dev/null, as git does: else the next file that is opened takes their place."""
+    for number, name, mode in ((0, "stdin", "r"), (1, "stdout", "w"), (2, "stderr", "w")):
+        if getattr(sys, name) is None:
+            opened = os.open(os.devnull, os.O_RDWR)
+            if opened != number:
+                os.dup2(opened, number)
+                os.close(opened)
+            os.set_inheritable(number, True)
+            setattr(sys, name, open(number, mode, encoding="utf-8", closefd=False))  # noqa: SIM115  # It stays open to the end.
 
 
 def _flushed(code: int) -> int:

@@ -171,9 +171,9 @@ def carry_out(call: Call, engine: "Engine", stores: Stores, listener: Listener, 
     _say_what_differs(engine, call, listener)
     name = _begin(call, history)
     folder, url = history.run_folder(name), history.url(name)
-    listener.started(name, url)
     attempt, ending = 0, _Ending("failed")
     try:
+        listener.started(name, url)
         while True:
             attempt += 1
             ending = _try(engine, call.action(name, folder, attempt))

@@ -157,7 +157,7 @@ def install(cache: Cache, python: str, wheels: "Sequence[Wheel]", root: str, uv:
                 why="Its packages are not as they were installed; it cannot be installed again under the running task.",
                 hint="Wait until the task has ended, or end it with `flyte abort RUN`. Then run the command again.",
             )
-        make(folder, wheels, root, uv)
+        make(folder, wheels, root, uv, cache.blobs)
     return Record(own, EnvironmentNode.kind, artifact, (artifact,), inputs)
 
 

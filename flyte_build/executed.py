@@ -82,6 +82,12 @@ def _unused(layout: LayoutRepository, tag: str, before: float) -> Digest | None:
         if kept is None or datetime.fromisoformat(kept.annotations[CREATED]).timestamp() > before:
             return None
         lock, _ = lockfile.read(f"{kept.annotations[_ROOT]}/{lockfile.NAME}")
-    except (FlyteError, KeyError, ValueError):  # Something of it, or that flyte.lock, is damaged: it may still be needed.
+    except (
+        FlyteError,
+        KeyError,
+        TypeError,
+        ValueError,
+        OverflowError,
+    ):  # Something of it, or that flyte.lock, is damaged: it may still be needed.
         return None
     return None if any(step.digest.hex == tag.rpartition(".")[2] for step in lock.steps) else kept.digest

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 
+from flyte_build.cas.folder import make_below, opener
+
 _EXAMPLE = '''import flyte
 
 env = flyte.TaskEnvironment(name="hello")
@@ -29,9 +31,9 @@ def write_example(folder: str) -> str:
                 return path
     except OSError:
         pass
-    os.makedirs(os.path.dirname(path), exist_ok=True)
+    make_below(os.path.dirname(path))
     temporary = f"{path}.{os.getpid()}"
-    with open(temporary, "w", encoding="utf-8") as file:
+    with open(temporary, "w", encoding="utf-8", opener=opener) as file:
         file.write(_EXAMPLE)
     os.replace(temporary, path)
     return path

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from flyte_build.cas.cache import Cache
+from flyte_build.cas.folder import opener
 from flyte_build.errors import StoreError
 
 from .config import Configuration, settings
@@ -144,7 +145,7 @@ def _is_small(cache: Cache, max_size: int | None) -> bool:
 
 
 def _begin(cache: Cache) -> None:
-    with open(_path(cache), "a"):
+    with open(_path(cache), "a", opener=opener):
         pass
     os.utime(_path(cache))
 
@@ -155,6 +156,6 @@ def _write(cache: Cache, document: Mapping[str, Any]) -> None:
 
     ended = datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
     temporary = f"{_path(cache)}.{os.urandom(4).hex()}"  # Two collections may end at once.
-    with open(temporary, "w", encoding="utf-8") as file:
+    with open(temporary, "w", encoding="utf-8", opener=opener) as file:
         json.dump({"ended": ended, **document}, file)
     os.replace(temporary, _path(cache))

@@ -315,5 +315,5 @@ def _value(options: Mapping[str, Any]) -> Value:
 
 
 def _numbered(label: str, platform: str, at: int) -> str:
-    """The label of a stage that so many others follow."""
-    return f"image:{label} {platform}" + (f" {at}" if at else "")
+    """Return the label of a stage that so many others follow: the last one is the image itself."""
+    return f"stage:{label} {platform} {at}" if at else f"image:{label} {platform}"

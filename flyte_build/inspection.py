@@ -44,7 +44,10 @@ def images_here(cache: Cache) -> Iterator[ImageHere]:
     """The last image of each environment that was built here."""
     for label, record in cache.records.labelled("image"):
         words = label.removeprefix("image:").rsplit(" ", 2)
-        if len(words) == 3 and "/" in words[2] and (image := _read(record, cache)):
+        if not label.startswith("image:") or len(words) != 3:
+            continue
+        image = _read(record, cache)
+        if image and f"{image.platform}/".startswith(f"{words[2]}/"):  # Older versions gave such labels to what steps came to as well.
             yield ImageHere(words[1], words[0], words[2], image, reason(cache, record.key))
 
 

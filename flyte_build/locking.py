@@ -37,12 +37,16 @@ class Change:
 
 @dataclass(frozen=True, kw_only=True)
 class Locked:
-    """What came of one lock file: what has changed in it, and with a check what it misses, and what no image uses."""
+    """What came of one lock file: the versions that changed in it, and with a check what it misses, and what no image uses.
+
+    `beside` are phrases for all else that changed in it.
+    """
 
     path: str
     changes: Sequence[Change]
     missing: Sequence[str]
     unused: Sequence[str]
+    beside: Sequence[str] = ()
 
     @property
     def complete(self) -> bool:
@@ -99,7 +103,13 @@ def lock_files(runners: Sequence[Runner], *, everything: bool, check: bool, upgr
         pins.replace(lambda found: locking.pinned(found, everything))
         after = pins.lock
     unused = list(_left_over(before, locking.pinned(before, True))) if everything and check else []
-    return Locked(path=pins.path, changes=() if check else list(changes(before, after)), missing=locking.missing, unused=unused)
+    return Locked(
+        path=pins.path,
+        changes=() if check else list(changes(before, after)),
+        missing=locking.missing,
+        unused=unused,
+        beside=() if check else list(_beside(before, after)),
+    )
 
 
 def _image(runner: Runner, environment: Mapping[str, Any]) -> Any:
@@ -202,6 +212,23 @@ def changes(before: Lock, after: Lock) -> Iterator[Change]:
         if lost or won:
             found.append(Change(name=name, old=", ".join(lost), new=", ".join(won), python=python, platform=platform))
     yield from sorted(found, key=lambda each: (each.name, each.python, each.platform))
+
+
+def _beside(before: Lock, after: Lock) -> Iterator[str]:
+    """Say what changed in a lock although no version did, as phrases."""
+    if asked := [str(each.wanted) for each in after.packages if before.locked(each.wanted) is None]:
+        yield f"packages are locked for {listed(asked, 3)}"
+    if dropped := [str(each.wanted) for each in before.packages if after.locked(each.wanted) is None]:
+        yield f"no packages are locked for {listed(dropped, 3)} as it was"
+    old, new = ([wheel for each in lock.packages for wheel in each.wheels] for lock in (before, after))
+    known = {(wheel.name, wheel.version) for wheel in old}
+    if others := sorted({wheel.name for wheel in new if (wheel.name, wheel.version) in known and wheel not in old}):
+        yield f"the wheels of {listed(others, 5)} are other files, or come from elsewhere"
+    if any(step not in before.steps for step in after.steps) or len(before.steps) != len(after.steps):
+        yield "what commands came to"
+    pinned = {each.reference: each for each in before.bases}
+    if found := [each.reference for each in after.bases if each.python and each.reference in pinned and not pinned[each.reference].python]:
+        yield f"the Python in {listed(found, 3)}"
 
 
 def _versions(lock: Lock) -> dict[tuple[str, str, str], set[str]]:

@@ -8,7 +8,7 @@ from threading import RLock
 
 from flyte_build.cas.digest import Digest
 from flyte_build.errors import DeclarationError, FileUnstable, ImageBuildError, NotLocked
-from flyte_build.images.lockfile import NAME, Lock, alone, read, write
+from flyte_build.images.lockfile import NAME, Lock, alone, dump, read, write
 from flyte_build.images.pins import LockedPackages, PinnedBase, PinnedStep, Wanted, Wheel
 from flyte_build.images.platforms import PYTHON
 from flyte_build.images.recipe import Recipe
@@ -137,7 +137,7 @@ class Pins:
         with self._alone, alone(self.root):
             before, self._bytes = read(self.path)
             self._loaded = change(before)
-            if self._loaded != before:
+            if self._loaded != before and dump(self._loaded) != dump(before):  # Its order is none: the file has one of its own.
                 write(self.path, self._loaded)
                 self._loaded, self._bytes = read(self.path)
 

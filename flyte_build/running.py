@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import os
-import signal
 import sys
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import cached_property, partial
-from types import FrameType
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
 from flyte_build.cas.digest import Digest
 from flyte_build.errors import FileUnstable, UsageError
-from flyte_build.runner.engine import Stopped
 
 from .attempts import Call, Finished, Settings, carry_out
 from .discovery import Discovery
@@ -289,12 +286,3 @@ def script_call(inputs: Mapping[str, Any], timeout: float | None, settings: Sett
     project = Project(os.path.dirname(path), os.path.basename(path), module)
     task = describe_task(script.override(timeout=timeout))
     return Call(task=task, project=project, variable="script", inputs=inputs, settings=settings)
-
-
-def handle_termination() -> None:
-    """From now on SIGTERM raises `Stopped` in the main thread."""
-
-    def stop(number: int, frame: FrameType | None) -> NoReturn:
-        raise Stopped
-
-    signal.signal(signal.SIGTERM, stop)

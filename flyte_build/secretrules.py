@@ -1,4 +1,4 @@
-"""What files must not go into images: the same as into bundles."""
+"""Rules for files that must not go into images: those of bundles."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from flyte_build.texts import listed
 
 
 class SecretRules:
-    """Keeps out of images what is kept out of bundles."""
+    """The files kept out of images, which are those kept out of bundles."""
 
     def __init__(self, allowed: frozenset[str]) -> None:
         self._allowed = allowed
@@ -21,6 +21,6 @@ class SecretRules:
         if refused:
             raise SecretRefused(
                 f"Files with secrets would have gone into the image: {listed([path for path, _ in refused])}",
-                why=f"{refused[0][0]}: {refused[0][1]}. Who has the image reads them.",
+                why=f"{refused[0][0]}: {refused[0][1]}. Anyone with the image could read them.",
                 hint=f'Add `{refused[0][0]}` to .dockerignore; or allow it in flyte.toml: bundle.allow_secrets = ["{refused[0][0]}"]',
             )

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from functools import cached_property
 from typing import TYPE_CHECKING
 
 from flyte_build.cas.counters import Counters
+from flyte_build.cas.faults import storing
+from flyte_build.cas.folder import make_own, make_private
 from flyte_build.runner.history import History
 
 from .config import Places
@@ -22,6 +25,7 @@ class Stores:
         self.places = places or Places.find()
         self.counters = counters or Counters()
         self._listener = listener
+        self._own(self.places.data)
         self.history = History(self.places.data, listener.said)
         for name in self.history.end_orphans():
             listener.said(f"The run {name} had lost its command; it is marked as failed.")
@@ -31,7 +35,16 @@ class Stores:
         """The cache, opened when it is first used."""
         from flyte_build.cas.cache import Cache
 
+        self._own(self.places.cache)
         return Cache(self.places.cache, self.counters, self._listener.said)
+
+    def _own(self, folder: str) -> None:
+        """Make a folder the user's own, unless several share it: also one that is there already."""
+        with storing("make the store's folder"):
+            if not os.path.isdir(folder):
+                make_own(folder, shared=self.places.shared)
+            elif not self.places.shared:
+                make_private(folder)
 
     @cached_property
     def runtime(self) -> str:

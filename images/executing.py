@@ -149,14 +149,23 @@ class Executor:
             for piece in client.get_image(image, chunk_size=_CHUNK):
                 archive.write(piece)
             archive.seek(0)
-            with tarfile.open(fileobj=archive) as members:  # Nothing of it is unpacked: members are read, each by its name.
-                (manifest,) = json.load(_member(members, "manifest.json"))
-                config = json.load(_member(members, manifest["Config"]))
-                with self._blobs.batch() as batch:
-                    layers = tuple(self._layer(_member(members, name), batch) for name in manifest["Layers"][after:])
-        if [layer.diff_id for layer in layers] != config["rootfs"]["diff_ids"][after:]:
+            try:
+                config, layers = self._members(archive, after)
+                expected = config["rootfs"]["diff_ids"][after:]
+            except (LookupError, TypeError, ValueError, AttributeError, RecursionError, tarfile.TarError) as error:
+                why = f"It is of another form than expected ({type(error).__name__}: {error})."
+                raise EngineUnavailable(f"Docker exported the image {image}, which cannot be read", why=why) from None
+        if [layer.diff_id for layer in layers] != expected:
             raise EngineUnavailable("Docker exported other layers than it says", why=f"They are of the image {image}.")
         return config, layers
+
+    def _members(self, archive: IO[bytes], after: int) -> tuple[dict[str, Any], tuple[Layer, ...]]:
+        """Read an exported image. Raises what reading JSON and archives raises if it is none."""
+        with tarfile.open(fileobj=archive) as members:  # Nothing of it is unpacked: members are read, each by its name.
+            (manifest,) = json.load(_member(members, "manifest.json"))
+            config: dict[str, Any] = json.load(_member(members, manifest["Config"]))
+            with self._blobs.batch() as batch:
+                return config, tuple(self._layer(_member(members, name), batch) for name in manifest["Layers"][after:])
 
     def _layer(self, stream: IO[bytes], batch: Batch) -> Layer:
         return write_archive(pieces(stream), batch, self._compression)

@@ -46,7 +46,13 @@ class Indexes:
         named = [(*_split(each), _given(source, variables)) for source in _VARIABLES for each in known.get(source, "").split()]
         for path, table in _tables(root, variables):
             named += [(name, url, path) for name, url in _of_table(table)]
-        return cls([_index(name, url, source, variables) for name, url, source in named])
+        found = []
+        for name, url, source in named:
+            try:
+                found.append(_index(name, url, source, variables))
+            except ValueError:  # It is no address, as uv says.
+                continue
+        return cls(found)
 
     def of(self, url: str) -> Index | None:
         """The index at the same scheme, host and port; of several one with credentials, and then the one whose path is most alike."""
@@ -117,7 +123,7 @@ def _read(path: str) -> Mapping[str, Any]:
         with open(path, "rb") as file:
             document = tomllib.load(file)
         table: Mapping[str, Any] = document.get("tool", {}).get("uv", {}) if path.endswith("pyproject.toml") else document
-    except (OSError, ValueError, AttributeError):
+    except (OSError, ValueError, AttributeError, RecursionError):
         return {}
     return table
 

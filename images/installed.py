@@ -10,63 +10,34 @@ import csv
 import glob
 import hashlib
 import os
-from collections.abc import Callable, Iterable
-from functools import partial
-from typing import TYPE_CHECKING
-
-from .binaries import HEAD, check_binaries, refused
-
-if TYPE_CHECKING:
-    from .pins import Wheel
 
 
 def damage(packages: str, *, contents: bool) -> str:
-    """The first file below the folder `packages` that is missing or has another size (with `contents`: other bytes), or ""."""
+    """Return the first file below the folder `packages` that is missing or has another size (with `contents`: other bytes), or ""."""
     for record in sorted(glob.glob(f"{glob.escape(packages)}/*.dist-info/RECORD")):
-        with open(record, encoding="utf-8", newline="") as file:
-            for path, digest, size in csv.reader(file):
-                if not digest:  # As of RECORD itself.
-                    continue
-                place = os.path.normpath(os.path.join(packages, path))
-                if not os.path.isfile(place) or (size and os.path.getsize(place) != int(size)) or (contents and not _is(place, digest)[0]):
-                    return path
+        try:
+            with open(record, encoding="utf-8", newline="") as file:
+                for path, digest, size in csv.reader(file):
+                    if digest and not _is_good(os.path.normpath(os.path.join(packages, path)), digest if contents else "", size):
+                        return path
+        except ValueError:  # It has lines of another form, or is no text.
+            return os.path.relpath(record, packages)
     return ""
 
 
-def check(packages: str, wheels: "Iterable[Wheel]", platform: str) -> None:
-    """Raise `ImageBuildError` for a wheel, just installed below the folder `packages`, that a layer would refuse, too.
-
-    Its files must be those of its RECORD, and machine code be for this machine. Every file is read once.
-    """
-    from packaging.utils import canonicalize_name
-
-    records = {
-        canonicalize_name(os.path.basename(os.path.dirname(each)).removesuffix(".dist-info").rpartition("-")[0]): each
-        for each in glob.iglob(f"{glob.escape(packages)}/*.dist-info/RECORD")
-    }
-    for wheel in wheels:
-        heads: dict[str, Callable[[], bytes]] = {}
-        if (record := records.get(canonicalize_name(wheel.name))) is None:
-            raise refused(wheel, "What was installed of it has no RECORD.")
-        with open(record, encoding="utf-8", newline="") as file:
-            for path, digest, _ in csv.reader(file):
-                if digest:
-                    good, head = _is(os.path.normpath(os.path.join(packages, path)), digest)
-                    if not good:
-                        raise refused(wheel, f"{path} in it is not the file that its RECORD says.")
-                    heads[path] = partial(bytes, head)
-        if platform.startswith("linux/"):
-            check_binaries(wheel, heads, platform)
+def _is_good(path: str, digest: str, size: str) -> bool:
+    """Whether a file is there, and has a size and a hash as RECORD writes them ("": any)."""
+    if not os.path.isfile(path) or (size and os.path.getsize(path) != int(size)):
+        return False
+    return not digest or _is(path, digest)
 
 
-def _is(path: str, hashed: str) -> tuple[bool, bytes]:
-    """Whether a file has a hash as RECORD writes it, and the first bytes of the file."""
+def _is(path: str, hashed: str) -> bool:
+    """Whether a file has a hash as RECORD writes it."""
     name, _, expected = hashed.partition("=")
     try:
         with open(path, "rb") as file:
-            head = file.read(HEAD)
-            file.seek(0)
             digest = hashlib.file_digest(file, name).digest()
     except (OSError, ValueError):  # ValueError: no such hash.
-        return False, b""
-    return base64.urlsafe_b64encode(digest).decode().rstrip("=") == expected, head
+        return False
+    return base64.urlsafe_b64encode(digest).decode().rstrip("=") == expected

@@ -7,6 +7,7 @@ more often than not.
 from __future__ import annotations
 
 import fcntl
+import glob
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -242,7 +243,8 @@ def alone(root: str) -> Iterator[None]:
 def write(path: str, lock: Lock) -> None:
     """Replace the lock file at once, so that nobody reads half of it. Raises `ImageBuildError` if it cannot be written.
 
-    What would not be read again is not written: then the file that is there stays.
+    Hold `alone` around it: what writers that were killed have left is removed. What would not be read again is not written: then the
+    file that is there stays.
     """
     import tomllib
 
@@ -252,6 +254,8 @@ def write(path: str, lock: Lock) -> None:
         _lock(tomllib.loads(text))
     except ValueError as error:
         raise ImageBuildError(f"{path} cannot hold what was resolved", why=f"{error}.") from None
+    for left in glob.glob(f"{glob.escape(path)}.{'[0-9a-f]' * 8}"):
+        os.unlink(left)
     temporary = f"{path}.{os.urandom(4).hex()}"
     try:
         with open(temporary, "xb") as file:

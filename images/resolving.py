@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import re
-import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, unquote, urlsplit, urlunsplit
@@ -21,6 +20,7 @@ from .pins import Wanted, Wheel
 from .platforms import GLIBC, MACOS, machine, target
 from .recipe import Source
 from .requirements import arguments
+from .scratch import scratch
 from .uv import Uv, denied, explained, is_about_network
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ def resolve(wanted: Wanted, sources: Sequence[Source], root: str, uv: Uv, prefer
     """
     if built := next(filter(_SOURCES.search, wanted.requirements), ""):
         raise _without_wheel(built, "", wanted)
-    with tempfile.TemporaryDirectory(prefix="flyte-lock-") as folder:
+    with scratch("flyte-lock-") as folder:
         resolving = _Resolving(wanted, root, folder, uv)
         found: dict[str, Wheel] = {}
         for source in sources:

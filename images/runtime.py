@@ -13,6 +13,7 @@ from flyte_build.cas.cache import Cache
 from flyte_build.cas.digest import Digest
 from flyte_build.cas.encoding import Value, encode
 from flyte_build.cas.faults import storing
+from flyte_build.cas.folder import make_below
 
 if TYPE_CHECKING:
     from flyte_build.cas.blobs import Batch
@@ -68,14 +69,17 @@ def folder(cache: Cache) -> str:
 
         temporary = f"{cache.runtimes}/.{os.urandom(8).hex()}"
         with storing("write the runtime"):
+            make_below(cache.runtimes)
             for name, path in found:
                 os.makedirs(os.path.dirname(f"{temporary}/{name}"), exist_ok=True)
                 shutil.copyfile(path, f"{temporary}/{name}")
             compileall.compile_dir(temporary, quiet=2, invalidation_mode=py_compile.PycInvalidationMode.UNCHECKED_HASH)
-            for path, _, names in os.walk(temporary):  # A machine that crashes must not leave half of it under its name.
+            for path, _, names in os.walk(temporary):
+                os.chmod(path, 0o755)  # Whatever the umask: a container's user reads it.
                 for name in names:
                     with open(f"{path}/{name}", "rb") as file:
-                        os.fsync(file.fileno())
+                        os.fchmod(file.fileno(), 0o644)
+                        os.fsync(file.fileno())  # A machine that crashes must not leave half of it under its name.
             try:
                 os.rename(temporary, place)
             except OSError:  # Another process was first.

@@ -9,17 +9,19 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from flyte_build.cas.boot import boot, is_since
 from flyte_build.cas.faults import storing
+from flyte_build.cas.folder import make_below, opener
 from flyte_build.cas.lease import locked
 from flyte_build.errors import ImageBuildError
 
 from .platforms import PYTHON, here
 
 if TYPE_CHECKING:
+    from flyte_build.cas.blobs import Blobs
     from flyte_build.cas.cache import Cache
     from flyte_build.cas.verification import Bad
 
@@ -70,26 +72,24 @@ def damage(folder: str, *, contents: bool = False) -> str:
     return ""
 
 
-def make(folder: str, wheels: "Sequence[Wheel]", root: str, uv: "Uv") -> None:
+def make(folder: str, wheels: "Sequence[Wheel]", root: str, uv: "Uv", blobs: "Blobs") -> None:
     """Make an environment of these wheels, unless another process has just done so. Paths of wheels are relative to `root`.
 
-    Raises `ImageBuildError` for a wheel that cannot be had, is not the one that was locked, or is not what it says.
+    Wheels are fetched into `blobs`, and read before anything of them is installed. Raises `ImageBuildError` for a wheel that
+    cannot be fetched, is not the one that was locked, or is one that a layer would refuse.
     """
     with storing("make an environment"):
-        os.makedirs(folder, exist_ok=True)
+        make_below(folder)
     with locked(f"{folder}/lock", exclusive=True):
         if is_complete(folder):
             return
         _clear(folder)
         _run(["venv", "--quiet", "--no-project", "--no-config", "--python", _interpreter(), f"{folder}/venv"], root, uv)
-        if packages := "".join(_package(wheel, root) for wheel in wheels):
-            with storing("make an environment"), open(f"{folder}/pylock.toml", "w", encoding="utf-8") as file:
+        if packages := "".join(_package(*each) for each in _checked(folder, wheels, root, blobs)):
+            with storing("make an environment"), open(f"{folder}/pylock.toml", "w", encoding="utf-8", opener=opener) as file:
                 file.write(f'lock-version = "1.0"\ncreated-by = "flyte-build"\n{packages}')
             command = ["pip", "sync", "--quiet", "--no-build", "--python", python_of(folder), f"{folder}/pylock.toml"]
             _run(command, root, uv)
-            from . import installed
-
-            installed.check(_packages(folder), wheels, here())
         with storing("make an environment"):
             os.makedirs(f"{_packages(folder)}/__pycache__", exist_ok=True)  # Else the first import would change the folder.
             _mark(folder)
@@ -97,7 +97,7 @@ def make(folder: str, wheels: "Sequence[Wheel]", root: str, uv: "Uv") -> None:
 
 def _mark(folder: str) -> None:
     temporary = f"{folder}/complete.{os.getpid()}"
-    with open(temporary, "w", encoding="ascii") as file:
+    with open(temporary, "w", encoding="ascii", opener=opener) as file:
         json.dump({"boot": boot(), "packages": _state(folder)}, file)
     os.rename(temporary, f"{folder}/complete")
 
@@ -128,10 +128,49 @@ def _clear(folder: str) -> None:
             shutil.rmtree(f"{folder}/venv")
 
 
-def _package(wheel: "Wheel", root: str) -> str:
+def _checked(folder: str, wheels: "Sequence[Wheel]", root: str, blobs: "Blobs") -> "Iterator[tuple[Wheel, str]]":
+    """Yield the wheels with the paths of their files: links of their names, since uv goes by names, where it finds them again."""
+    if not wheels:
+        return
+    from flyte_build.cas.counters import Counters
+
+    from .fetching import Fetcher
+    from .interpreter import Interpreter
+    from .wheel import check
+
+    interpreter = Interpreter(
+        version=PYTHON, executable=python_of(folder), packages=_packages(folder), scripts=os.path.dirname(python_of(folder))
+    )
+    named = f"{os.path.dirname(os.path.dirname(folder))}/wheels"
+    with storing("name a wheel"):
+        _remove_dangling(named)
+    for wheel, path in Fetcher(root, blobs, Counters()).fetch(wheels):
+        check(wheel, path, interpreter, here())
+        link = f"{named}/{wheel.digest.hex}/{wheel.filename}"
+        with storing("name a wheel"):
+            make_below(os.path.dirname(link))
+            try:
+                os.symlink(path, link)
+            except FileExistsError:
+                pass
+        yield wheel, link
+
+
+def _remove_dangling(named: str) -> None:
+    """Remove the links to wheels that were collected since."""
+    from glob import escape, iglob
+
+    for link in iglob(f"{escape(named)}/*/*"):
+        if not os.path.exists(link):
+            os.unlink(link)
+            os.rmdir(os.path.dirname(link))
+
+
+def _package(wheel: "Wheel", path: str) -> str:
     """A wheel as a package of a pylock.toml (PyPA specifications, "pylock.toml")."""
-    url = wheel.url if "://" in wheel.url else f"file://{os.path.join(root, wheel.url)}"
-    file = f'{{ url = {_quoted(url)}, hashes = {{ sha256 = "{wheel.digest.hex}" }} }}'
+    from urllib.parse import quote
+
+    file = f'{{ url = {_quoted("file://" + quote(path))}, hashes = {{ sha256 = "{wheel.digest.hex}" }} }}'
     return f"[[packages]]\nname = {_quoted(wheel.name)}\nversion = {_quoted(wheel.version)}\nwheels = [{file}]\n"
 
 
@@ -140,25 +179,11 @@ def _quoted(text: str) -> str:
 
 
 def _run(command: list[str], root: str, uv: "Uv") -> None:
-    from .uv import denied, explained, is_about_network
+    from .uv import explained
 
     done = uv.run(command, root)
     if done.returncode != 0:
-        text = explained(done.stderr)
-        if "Hash mismatch" in text:
-            raise ImageBuildError(
-                "A wheel is not the one that was locked",
-                why=text,
-                hint="Someone has changed it where it comes from. If you trust it: `flyte lock --upgrade NAME`.",
-            )
-        hint = ""
-        if address := denied(text):
-            from .indexes import Indexes
-
-            hint = Indexes.configured(root, os.environ).advice(address)
-        elif is_about_network(text):
-            hint = "Check the network. What was installed before needs none."
-        raise ImageBuildError("The environment could not be made", why=text, hint=hint)
+        raise ImageBuildError("The environment could not be made", why=explained(done.stderr))
 
 
 def verify(cache: "Cache") -> "tuple[int, list[Bad]]":

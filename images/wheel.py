@@ -16,7 +16,7 @@ import warnings
 import zipfile
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, BinaryIO
@@ -80,12 +80,23 @@ class _Zipped:
 
     def add_to(self, layer: LayerWriter) -> None:
         """Append it to a layer. Raises `ImageBuildError` if it is not what the RECORD says."""
-        try:
+        with self._damage_named():
             if self._info.compress_type == zipfile.ZIP_DEFLATED and self._info.compress_size >= _SMALL:
                 layer.splice(self)
             else:
                 for _, plain in self.inflate():
                     layer.write(plain)
+
+    def check(self) -> None:
+        """Raise `ImageBuildError` if it is not what the RECORD says."""
+        with self._damage_named():
+            for _ in self.inflate():
+                pass
+
+    @contextmanager
+    def _damage_named(self) -> Iterator[None]:
+        try:
+            yield
         except zlib.error as error:
             raise refused(self._wheel, f"{self._info.filename} in it is damaged ({error}).") from None
 
@@ -178,6 +189,14 @@ def new_folders(path: bytes, seen: set[str]) -> Iterator[bytes]:
             yield os.fsencode(folder)
 
 
+def check(wheel: Wheel, path: str, interpreter: Interpreter, platform: str) -> None:
+    """Read a wheel's file, and raise `ImageBuildError` for one that a layer would refuse: what installs it then need not be trusted."""
+    with open(path, "rb") as file:
+        for member in members_of(wheel, file, interpreter, platform):
+            if isinstance(member.content, _Zipped):
+                member.content.check()
+
+
 def members_of(wheel: Wheel, file: BinaryIO, interpreter: Interpreter, platform: str) -> list[Member]:
     """The files that a wheel comes to when it is installed. Raises `ImageBuildError`."""
     try:
@@ -185,7 +204,8 @@ def members_of(wheel: Wheel, file: BinaryIO, interpreter: Interpreter, platform:
             archive.filename = wheel.filename
             _check_size(wheel, archive, os.fstat(file.fileno()).st_size)
             source = _Source(wheel, archive, file)
-            check_binaries(wheel, {name: partial(found.head, HEAD) for name, found in source.files.items()}, platform)
+            if platform.startswith("linux/"):
+                check_binaries(wheel, {name: partial(found.head, HEAD) for name, found in source.files.items()}, platform)
             destination = _Destination(wheel, interpreter)
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", RuntimeWarning)  # Of files in `__pycache__`, which are left out.
@@ -285,9 +305,11 @@ class _Destination(WheelDestination):
 
     def _add(self, scheme: str, path: str, content: "_Made | _Zipped", executable: bool) -> RecordEntry:
         _check_path(self._wheel, path)
-        if scheme == "scripts" and _PYTHON.match(path):
-            raise refused(self._wheel, f"It brings a script {path}, which would take the place of the image's Python.")
-        self.members.append(Member(os.fsencode(f"{self._folders[scheme]}/{path}".lstrip("/")), content, executable))
+        place = f"{self._folders[scheme]}/{path}"
+        folder, _, name = place.rpartition("/")
+        if (folder == self._interpreter.scripts and _PYTHON.match(name)) or place == f"{self._folders['data']}/pyvenv.cfg":
+            raise refused(self._wheel, f"It brings {place}, which would take the place of the environment's Python.")
+        self.members.append(Member(os.fsencode(place.lstrip("/")), content, executable))
         from installer.records import Hash as RecordHash
 
         return RecordEntry(path, RecordHash(*content.hash), content.size)

@@ -10,6 +10,8 @@ import os
 import pwd
 from dataclasses import asdict, dataclass
 
+from flyte_build.cas.folder import opener
+
 LOOK = 0.25  # Seconds between two looks.
 
 
@@ -31,7 +33,7 @@ def ask(folder: str, reason: str) -> None:
     except KeyError:  # As in a container that runs under any number.
         by = f"user {os.getuid()}"
     temporary = f"{folder}/abort.{os.urandom(4).hex()}"
-    with open(temporary, "w", encoding="utf-8") as file:
+    with open(temporary, "w", encoding="utf-8", opener=opener) as file:
         json.dump(asdict(Request(by, reason)), file)
     try:
         os.link(temporary, f"{folder}/abort")

@@ -13,6 +13,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from flyte_build.cas.folder import make_below, opener
+
 
 @dataclass(frozen=True, kw_only=True)
 class Action:
@@ -51,9 +53,9 @@ class Action:
 
     def write(self) -> None:
         """Put the action into its folder, for a worker. Values of environment variables stay out of every file."""
-        os.makedirs(f"{self.folder}/work", exist_ok=True)
+        make_below(f"{self.folder}/work")
         document = {**asdict(self), "env": sorted(self.env)}
-        with open(f"{self.folder}/action.json", "w", encoding="utf-8") as file:
+        with open(f"{self.folder}/action.json", "w", encoding="utf-8", opener=opener) as file:
             json.dump(document, file)
         try:
             os.unlink(f"{self.folder}/result.json")
@@ -78,7 +80,7 @@ def read_document(folder: str, name: str) -> dict[str, Any] | None:
 def write_result(folder: str, result: Mapping[str, Any]) -> None:
     """Commit a result, once and whole."""
     temporary = f"{folder}/result.json.new"
-    with open(temporary, "w", encoding="utf-8") as file:
+    with open(temporary, "w", encoding="utf-8", opener=opener) as file:
         json.dump(result, file, allow_nan=False)
         file.flush()
         os.fsync(file.fileno())

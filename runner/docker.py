@@ -80,8 +80,8 @@ class DockerEngine:
         if (action.id, action.attempt) in self._containers:
             return
         replace(action, code="/opt/flyte" if action.code else "").write()
-        for folder in (action.folder, f"{action.folder}/work"):
-            os.chmod(folder, 0o777)  # The image's user may be any; nobody else reaches it, since the folders above are its owner's alone.
+        for path, mode in (("", 0o777), ("/work", 0o777), ("/action.json", 0o644)):
+            os.chmod(action.folder + path, mode)  # The image's user may be any; nobody else reaches it: the folders above are closed.
         secrets = self._place.secrets
         order = {"folder": _ACTION, "env": {**action.env, **secrets.variables}, "files": dict(secrets.files)}
         with asking("start a container"):

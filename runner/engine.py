@@ -26,7 +26,7 @@ class Event:
 
 
 class Stopped(BaseException):
-    """SIGTERM, as an exception, so that what is under way ends in order."""
+    """SIGTERM or SIGHUP (its name is the argument), as an exception, so that what is under way ends in order."""
 
 
 class Engine(Protocol):

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from flyte_build.cas.digest import Digest
 from flyte_build.cas.faults import storing
-from flyte_build.cas.folder import make_own
+from flyte_build.cas.folder import PRIVATE, make_below, make_own
 from flyte_build.cas.lease import lockable
 from flyte_build.errors import NotFound, RunExists
 
@@ -43,7 +43,8 @@ class History:
         if not os.path.isdir(f"{self.folder}/runs"):
             with storing("make the data folder"):
                 make_own(folder)
-                os.makedirs(f"{self.folder}/runs", mode=0o700, exist_ok=True)  # Inputs and outputs are nobody else's.
+                make_below(self.folder)
+                os.makedirs(f"{self.folder}/runs", mode=PRIVATE, exist_ok=True)  # Inputs and outputs are nobody else's.
         self._database = open_tables(
             f"{self.folder}/history.sqlite",
             lambda aside: said(f"The history's database was damaged; it was moved to {aside}. The runs' folders are untouched."),
@@ -76,7 +77,7 @@ class History:
         folder = self.run_folder(name)
         with storing("make the run's folder"):
             try:
-                os.mkdir(folder)
+                os.mkdir(folder, PRIVATE)
             except FileExistsError:
                 raise RunExists(f"There is a run {name!r} already", hint="Give another `--name`, or none.") from None
             lock = os.open(f"{folder}/lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)

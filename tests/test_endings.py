@@ -57,7 +57,7 @@ def test_a_traceback_shows_the_users_code_alone(flyte: Shell) -> None:
     assert "before" in log and "ValueError: no [good]" in log
 
 
-@pytest.mark.parametrize(("number", "exit_code"), [(signal.SIGINT, 130), (signal.SIGTERM, 5), (signal.SIGKILL, -9)])
+@pytest.mark.parametrize(("number", "exit_code"), [(signal.SIGINT, 130), (signal.SIGTERM, 5), (signal.SIGHUP, 5), (signal.SIGKILL, -9)])
 def test_a_signal_ends_the_task_and_its_children(flyte: Shell, number: int, exit_code: int) -> None:
     """Also those that have left its group; the run has ended in the history."""
     command = flyte.start("run", "tasks.py", "for_ever")
@@ -67,6 +67,46 @@ def test_a_signal_ends_the_task_and_its_children(flyte: Shell, number: int, exit
     assert command.returncode == exit_code and "flyte_build" not in errors
     wait_for_no_sleepers()
     assert flyte.last_run()["phase"] == ("failed" if number == signal.SIGKILL else "aborted")
+
+
+def test_a_hang_up_that_is_ignored_ends_nothing(flyte: Shell) -> None:
+    """As with nohup."""
+    command = subprocess.Popen(
+        ["sh", "-c", f"trap '' HUP; exec {FLYTE} run tasks.py stubborn"],
+        cwd=flyte.project,
+        env=flyte.environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert command.stdout and command.stdout.readline() == "started\n"
+    command.send_signal(signal.SIGHUP)
+    with pytest.raises(subprocess.TimeoutExpired):
+        command.wait(0.5)
+    flyte("abort", "run", flyte.last_run()["name"])
+    command.communicate(timeout=30)
+    assert flyte.last_run()["phase"] == "aborted"
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+@pytest.mark.parametrize("args", [("get", "logs", "--follow"), ("run", "--local", "tasks.py", "patient")])
+def test_any_command_ends_in_order(flyte: Shell, args: tuple[str, ...], number: signal.Signals) -> None:
+    """With the exit code of what was stopped, the signal named, and no traceback; also a task in the command's own process."""
+    waiting = flyte.start("run", "tasks.py", "for_ever")
+    assert waiting.stdout and waiting.stdout.readline() == "started\n"
+    command = flyte.start(*args, *([flyte.last_run()["name"]] if args[0] == "get" else []))
+    try:
+        assert command.stdout and command.stderr
+        (command.stdout if args[0] == "get" else command.stderr).readline()
+        command.send_signal(number)
+        _, errors = command.communicate(timeout=20)
+        assert command.returncode == 5 and f"Stopped by {number.name}" in errors and "Traceback" not in errors
+    finally:
+        command.kill()
+        waiting.terminate()
+        waiting.communicate(timeout=30)
+    assert {each["phase"] for each in flyte.json("get", "run")} == {"aborted"}
+    wait_for_no_sleepers()
 
 
 def test_asking_twice_ends_a_task_that_does_not_listen(flyte: Shell) -> None:

@@ -270,9 +270,7 @@ def test_a_used_one_outlives_a_collection_and_a_check(shop: Shell) -> None:
 def test_an_interrupted_command_leaves_nothing_running(shop: Shell, number: signal.Signals) -> None:
     """Not even the installer, whoever gets the signal; the next command makes the environment."""
     shop("lock")
-    for name in os.listdir(shop.project / "wheels"):  # An installer that reads from a pipe waits for ever.
-        (shop.project / "wheels" / name).unlink()
-        os.mkfifo(shop.project / "wheels" / name)
+    os.mkfifo(shop.project / "uv.toml")  # An installer that reads from a pipe waits for ever.
     running = shop.start("run", "tasks.py", "versions")
     try:
         deadline = time.monotonic() + 30
@@ -283,6 +281,28 @@ def test_an_interrupted_command_leaves_nothing_running(shop: Shell, number: sign
         running.communicate(timeout=20)
         assert running.returncode == (130 if number == signal.SIGINT else 5)
         assert psutil.wait_procs(installers, timeout=10)[1] == []
+    finally:
+        running.kill()
+        running.communicate()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_command_that_is_interrupted_while_it_fetches_ends(shop: Shell, number: signal.Signals) -> None:
+    """Though what it reads from says nothing; no half environment is taken for a whole one."""
+    shop("lock")
+    for path in (shop.project / "wheels").iterdir():
+        path.unlink()
+        os.mkfifo(path)
+    running = shop.start("run", "tasks.py", "versions")
+    try:
+        deadline = time.monotonic() + 30
+        while not list(shop.home.glob("cache/v1/blobs/sha256/.writing-*")):
+            assert time.monotonic() < deadline and running.poll() is None
+            time.sleep(0.01)
+        running.send_signal(number)
+        running.communicate(timeout=20)
+        assert running.returncode == (130 if number == signal.SIGINT else 5)
+        assert not list(shop.home.glob("cache/v1/environments/*/complete"))
     finally:
         running.kill()
         running.communicate()

@@ -109,6 +109,7 @@ def test_what_executes_runs_in_a_container_by_itself(shell: Shell) -> None:
     assert '"file": "made up\\nred"' in done.stdout
     assert "heavy runs in a container: it runs python3 -c" in done.stderr
     assert "[[step]]" in (shell.project / "flyte.lock").read_text()
+    assert [each["env"] for each in shell.json("get", "image")] == ["heavy"], "a step is no environment"
     again = shell.json("run", "--locked", "tasks.py", "cooked")
     assert again["outputs"]["o0"] == COOKED and {node["state"] for node in again["prepared"]} == {"cached"}
 

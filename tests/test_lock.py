@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import os
+import shutil
+import signal
 import subprocess
 import sys
+import time
 import tomllib
 from dataclasses import replace
 from pathlib import Path
@@ -673,3 +676,79 @@ def test_help_of_the_command_is_complete() -> None:
     """It is the installed command that answers."""
     done = subprocess.run([FLYTE, "lock", "--help"], capture_output=True, text=True, check=True)
     assert "--upgrade [NAME]" in done.stdout and "--check" in done.stdout
+
+
+# --- What it says, and what it leaves
+
+
+def test_lock_says_what_changed_beside_versions(shop: Shell) -> None:
+    """Other requirements that come to the same versions, and wheels that are other files; nothing is said to stay that does not."""
+    shop("lock")
+    before = text(shop)
+    declare(shop, '.with_pip_packages("alpha>=1", extra_args=LINKS)')
+    told = shop("lock").stderr
+    assert text(shop) != before and "stays as it is" not in told and "packages are locked for alpha>=1" in told
+    MadeWheel("beta", "2.0", {"beta.py": b"VERSION = 'other'\n"}).write(shop.project / "wheels")
+    found = shop.json("lock", "--upgrade")
+    assert found["changes"] == [] and found["beside"] == ["the wheels of beta are other files, or come from elsewhere"]
+    assert shop.json("lock")["beside"] == [] and "stays as it is" in shop("lock").stderr
+
+
+def test_lock_leaves_a_complete_file_alone(shop: Shell) -> None:
+    """To the byte, with what people have written into it, and however its entries are sorted."""
+    declare(shop, '.with_pip_packages("alpha", extra_args=LINKS)', "other.py")
+    declare(shop, '.with_pip_packages("beta<2", extra_args=LINKS)', "third.py")
+    shop("lock")
+    path = shop.project / "flyte.lock"
+    head, *tables = path.read_text().split("[[packages]]")
+    path.write_text(
+        "# Ask Ann before you move anything.\n" + "[[packages]]".join([head, *(each.rstrip() + "\n\n" for each in reversed(tables))])
+    )
+    before = path.read_bytes()
+    assert len(tables) > 1 and "stays as it is" in shop("lock").stderr and path.read_bytes() == before
+
+
+def start_and_wait(shop: Shell, temporary: Path, count: int) -> subprocess.Popen[str]:
+    """A `flyte lock` that resolves for ever, since it reads a wheel from a pipe; so many are under way then."""
+    running = shop.start("lock")
+    deadline = time.monotonic() + 30
+    while len(list(temporary.glob("flyte-lock-*/packages.txt"))) < count:
+        assert time.monotonic() < deadline and running.poll() is None
+        time.sleep(0.01)
+    return running
+
+
+def folders_of(temporary: Path) -> list[Path]:
+    """What commands that resolve have there."""
+    return [path for path in temporary.glob("flyte-lock-*") if path.is_dir()]
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
+def test_a_lock_that_is_ended_leaves_nothing(shop: Shell, tmp_path: Path, number: signal.Signals) -> None:
+    """What could not be removed when it was killed, the next one removes; that of one which goes on, and a stranger's, stay."""
+    temporary, wheel = tmp_path / "tmp", shop.project / "wheels/alpha-2.0-py3-none-any.whl"
+    temporary.mkdir()
+    (temporary / "flyte-lock-of-someone").write_text("no folder")
+    shop.variables["TMPDIR"] = str(temporary)
+    other = Shell(shop.home.parent / "other", shop.home, shop.variables)
+    shutil.copytree(shop.project, other.project)
+    wheel.unlink()
+    os.mkfifo(wheel)
+    goes_on = start_and_wait(shop, temporary, 1)
+    ended = start_and_wait(shop, temporary, 2)
+    try:
+        ended.send_signal(number)
+        ended.communicate(timeout=20)
+        assert ended.returncode == {signal.SIGKILL: -9, signal.SIGINT: 130}.get(number, 5)
+        assert len(folders_of(temporary)) == (2 if number == signal.SIGKILL else 1)
+        (other.project / "flyte.lock.0123abcd").write_text("half")
+        other("lock")
+        assert len(folders_of(temporary)) == 1 and goes_on.poll() is None and (temporary / "flyte-lock-of-someone").is_file()
+        assert [path.name for path in other.project.glob("flyte.lock*")] == ["flyte.lock"]
+    finally:
+        for each in (goes_on, ended):
+            try:
+                os.killpg(each.pid, signal.SIGKILL)  # Each is a group of its own, with its resolver.
+            except ProcessLookupError:
+                pass
+            each.communicate()

@@ -196,6 +196,13 @@ REFERENCES: Kind[dict[str, str]] = Kind(
 )
 
 HOME = Setting("home", TEXT, "", "The folder below which everything is kept; the platform's folders if it is not set.", in_files=False)
+SHARED_STORE = Setting(
+    "store.shared",
+    FLAG,
+    False,
+    "Whether several users of this machine share the cache and the data: else their folders are closed to all others.",
+    in_files=False,
+)
 PROJECT = Setting("task.project", TEXT, "default", "The project that runs belong to (`--project`).")
 DOMAIN = Setting("task.domain", TEXT, "development", "The domain that runs belong to (`--domain`).")
 ORG = Setting("task.org", TEXT, "", "The organisation.", acted_on=False)
@@ -262,7 +269,7 @@ LOCKED = Setting(
 PERSISTENCE = Setting("local.persistence", FLAG, True, "Whether local runs are remembered; they always are.", acted_on=False)
 
 SETTINGS: tuple[Setting[Any], ...] = (  # In the order of a file: what is in no section first, and each section once.
-    *(HOME, LOCKED, SHARED, PROJECT, DOMAIN, ORG, COPY_STYLE, ENGINE, ALLOW_SECRETS, MAX_FILES, MAX_BYTES, MAX_SCAN_TIME),
+    *(HOME, SHARED_STORE, LOCKED, SHARED, PROJECT, DOMAIN, ORG, COPY_STYLE, ENGINE, ALLOW_SECRETS, MAX_FILES, MAX_BYTES, MAX_SCAN_TIME),
     *(CACHE_READ, CACHE_WRITE, KEEP, MAX_SIZE, MIN_FREE, MIN_SIZE, AUTO_GC, NETWORK),
     *(IMAGE_BASE, COMPRESSION, REGISTRY, BUILDER, IMAGE_REFS, PERSISTENCE),
 )
