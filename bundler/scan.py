@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 Progress = Callable[[int, int], None]
 
+_RULES = 2  # Raised when more files hold secrets than before: what is known is looked at again.
 _VENV_RULE = "built in: a virtual environment (it holds pyvenv.cfg)"
 
 
@@ -66,7 +67,7 @@ class Scanner:
         """
         from .budget import Budget, Meter
 
-        scope, started = f"tree:{self._root}", time.time_ns()
+        scope, started = f"tree {_RULES}:{self._root}", time.time_ns()
         before = {folder: Folder(*known) for folder, known in self._index.load(scope).items() if len(known) == len(Folder._fields)}
         folders: dict[str, Folder | Draft] = {}
         self._rules = {}
@@ -102,7 +103,7 @@ class Scanner:
         """Just the files of these relative paths, and the links that lead to them; without those that are gone, or in other scans."""
         from . import links
 
-        scope, started = f"files:{self._root}", time.time_ns()
+        scope, started = f"files {_RULES}:{self._root}", time.time_ns()
         remembered: dict[str, tuple[Row, File, str]] = self._index.load(scope)
         now, before = _Drafts(), _Drafts()
         for path in sorted({part for wanted in paths for part in links.resolve(self._root, wanted)}):

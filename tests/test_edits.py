@@ -73,7 +73,7 @@ START: Mapping[str, str] = {
     "app/v1/a.txt": "first",
     "app/v2/a.txt": "second",
     "app/current": "-> v1",
-    "app/shown.txt": "-> current/a.txt",
+    "app/shown.txt": "-> ../app/current/a.txt",
     "app/linked": "-> current/../current",
     "app/.gitignore": "*.log\n",
     "app/logs/x.log": "x",
@@ -116,6 +116,7 @@ PYTHON = ["app/helper.py", "app/pkg/part.py", "app/ns/inner.py", "other/ns/outer
 EDITS: dict[str, Callable[[State, int], State]] = {
     "value": lambda state, n: state.write(PYTHON[n % 6], f"VALUE = {n % 10}\n"),
     "sibling": lambda state, n: state.write("core/src/core/__init__.py", START["core/src/core/__init__.py"].replace("6", str(n % 10))),
+    "shadow of a sibling": lambda state, n: state.toggle("libs/core/__init__.py", f"VALUE = {n % 10}\nDATA = 'libs'\n"),
     "sibling's data": lambda state, n: state.write("core/src/core/data.txt", f"data {n % 3}"),
     "settings": lambda state, n: state.write("app/settings.json", json.dumps({"limit": n})),
     "plugin": lambda state, n: state.toggle(f"app/plugins/{'bcd'[n % 3]}.txt", "p"),
@@ -264,7 +265,7 @@ class Silent(Listener):
 
 
 MOVES = st.lists(
-    st.tuples(st.sampled_from([*EDITS, "revert", "touch", "value", "sibling", "retarget"]), st.integers(0, 59)),
+    st.tuples(st.sampled_from([*EDITS, "revert", "touch", "value", "sibling", "retarget", "retarget", "order"]), st.integers(0, 59)),
     min_size=STEPS,
     max_size=STEPS,
 )
