@@ -242,7 +242,7 @@ def test_the_stat_index_forgets_folders_that_are_gone(cache: Cache, project: Pat
     assert len(cache.index.scopes()) == 2
     run("import shutil, sys; shutil.rmtree(sys.argv[1])", str(project / "gone"))
     gc.collect(cache, DAY, False)
-    assert cache.index.scopes() == [f"tree:{project}/here"]
+    assert cache.index.scopes() == [f"tree 2:{project}/here"]
 
 
 @pytest.mark.parametrize("junk", ["file", "folder", "link", "odd"])

@@ -27,7 +27,7 @@ def prepare(folder: Path, root: Path, warm: bool = False) -> tuple[bundle.Bundle
     counters = Counters()
     with opened(folder, counters=counters) as cache:
         if warm:
-            cache.index.save(f"tree:{root}", {"nowhere/": (b"", (), 0, 0, b"", {}, {})})
+            cache.index.save(f"tree 2:{root}", {"nowhere/": (b"", (), 0, 0, b"", {}, {}, ())})
         preparation = Preparation(Project.of(str(root), "flow.py"), "all", cache, counters)
         with cache.preparing():
             preparation.discover()
