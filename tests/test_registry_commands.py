@@ -13,6 +13,7 @@ import pytest
 
 from tests.clients import LOGIN, docker_config, no_settings  # noqa: F401
 from tests.command import Shell, states
+from tests.conftest import opened
 from tests.faults import FaultProxy
 from tests.registries import Server, forward_proxy, serve
 
@@ -51,6 +52,7 @@ def test_a_registry_that_stalls_holds_up_a_run_only_a_little(flyte: Shell, regis
         assert len(proxy.requests) <= 2
         assert len([line for line in sentences(done.stderr, place) if "does not answer" in line]) == 1
         proxy.clear()
+        is_back(flyte)
         flyte("run", "--registry", place, "tasks.py", "hello")
         assert proxy.seen("PUT", "/manifests/record.")
 
@@ -61,11 +63,18 @@ def test_a_registry_that_is_down_is_said_in_one_sentence(flyte: Shell, registry:
         with proxy.down():
             done = flyte("run", "--registry", place, "tasks.py", "hello")
         assert "Hello, World!" in done.stdout and done.stderr.count(place) == 1
+        is_back(flyte)
         flyte("run", "--registry", place, "tasks.py", "hello")
         assert proxy.seen("PUT", "/manifests/record.")
         proxy.requests.clear()
         flyte("run", "--registry", place, "tasks.py", "hello")
         assert proxy.requests == []
+
+
+def is_back(machine: Shell) -> None:
+    """A machine no more leaves any registry alone: none has ever been away."""
+    with opened(machine.home / "cache") as cache:
+        cache.database.execute("DELETE FROM absences")
 
 
 @pytest.mark.parametrize("kind", ["password", "tokens"])
@@ -95,6 +104,7 @@ def test_a_password_is_nowhere(flyte: Shell, other: Shell, tmp_path: Path, kind:
         for way in (ways[1], wrong):
             with (flyte.project / "tasks.py").open("a") as file:
                 file.write("# changed\n")
+            is_back(flyte)
             done = flyte("run", "--registry", place, "tasks.py", "hello", env=way)
             assert len(sentences(done.stderr, place)) == 1
             output += done.stdout + done.stderr
@@ -158,7 +168,7 @@ def test_what_a_registry_does_wrong_costs_a_run_nothing_but_time(
                 blobs.end_after(10)
         result = json.loads((done := other("-of", "json", "run", "--registry", place, "tasks.py", "hello")).stdout)
         assert result["outputs"] and bool(result["counters"]["layers_made"]) == (fault != "reset")
-        assert len(sentences(done.stderr, place)) <= 1
+        assert len([line for line in sentences(done.stderr, place) if not line.startswith("published ")]) <= 1
 
 
 def test_runs_go_through_a_proxy_and_trust_a_private_authority(flyte: Shell, other: Shell, tmp_path: Path) -> None:

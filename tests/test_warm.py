@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -76,12 +77,17 @@ def test_all_files_below_the_root(files: Shell) -> None:
     assert "No file below this folder" in files("cache", "warm", "--all", "--root-dir", ".venv", exit_code=2).stderr
 
 
+def counts(machine: Shell) -> dict[str, Any]:
+    """How many of each a cache holds; what its database takes changes as it is used."""
+    return {name: count for name, count in machine.json("cache", "stats").items() if name not in ("bytes", "parts")}
+
+
 def test_a_check_changes_nothing(files: Shell, repository: str) -> None:
     """It fails where something is missing, here or in the repository; a machine that could fetch everything passes."""
     check = ("cache", "warm", "--check", "--registry", repository, "tasks.py")
-    before = files.json("cache", "stats")
+    before = counts(files)
     assert "missing" in files(*check, exit_code=3).stdout
-    assert {**files.json("cache", "stats")} == before and at(repository).tags() == []
+    assert counts(files) == before and at(repository).tags() == []
     files("run", "tasks.py", "hello")
     assert "cached, not published" in files(*check, exit_code=3).stdout and at(repository).tags() == []
     files("cache", "warm", "--registry", repository, "tasks.py")

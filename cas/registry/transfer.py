@@ -6,6 +6,7 @@ import shutil
 import sys
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from threading import Lock
 
 from flyte_build.cas.blobs import Blobs
@@ -21,6 +22,7 @@ Progress = Callable[[int, int], None]
 """Is told how many bytes of how many were moved."""
 _PARALLEL = 4
 _ATTEMPTS = 4
+_LARGE = 8 << 20  # Bytes of a blob that is worth being kept by itself when others cannot be fetched.
 _SMALL = 64 << 10  # Bytes that are sent as fast as it can be asked whether they are there.
 
 
@@ -94,7 +96,8 @@ class Transfer:
             raise BlobMissing(f"{repository.name} does not have the manifest {digest}")
 
         def fetch(blob: Descriptor, moved: Callable[[int], None]) -> None:
-            with self._blobs.batch() as batch, batch.writer() as writer:
+            # A large blob is kept as soon as it is here; many small ones together, or their syncs would take longer than they do.
+            with self._blobs.batch() if blob.size > _LARGE else nullcontext(together) as batch, batch.writer() as writer:
                 repository.download(blob, writer, moved)
                 writer.finish(blob.digest)
 
@@ -105,7 +108,8 @@ class Transfer:
                 f"{digest} in {repository.name} is too large",
                 why=f"It says that it has {size:,} bytes; " + (f"the disk has {free:,}." if size > free else f"{most:,} are allowed."),
             )
-        self._all(wanted, fetch)
+        with self._blobs.batch() as together:
+            self._all(wanted, fetch)
         self._blobs.put(manifest.data)
         self._ledger.hold(repository.name, [blob.digest for blob in manifest.blobs()])
         return manifest
