@@ -15,7 +15,7 @@ from importlib.machinery import ModuleSpec
 from types import FrameType, ModuleType
 from typing import Any
 
-from . import clocks, importing
+from .clocks import watching as watching_clocks
 from .importing import is_installed, is_own, is_stdlib
 
 _PROCESSES = frozenset(("subprocess.Popen", "os.system", "os.posix_spawn", "os.exec", "os.fork", "os.forkpty", "pty.spawn"))
@@ -84,7 +84,7 @@ class Watch:
             setattr(module, name, function)
         self._on = True
         try:
-            with clocks.watching(self._clock):
+            with watching_clocks(self._clock):
                 yield
         finally:
             self._on = False
@@ -188,7 +188,7 @@ class Watch:
         """Whether it is our own finder that asks: `lookups` hold what counts of that."""
         while frame is not None and is_stdlib(frame.f_code.co_filename):
             frame = frame.f_back
-        return frame is not None and frame.f_code.co_filename == importing.__file__
+        return frame is not None and frame.f_code.co_filename == is_own.__code__.co_filename
 
     def _is_own(self, frame: FrameType) -> bool:
         name = frame.f_code.co_filename

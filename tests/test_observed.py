@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -245,8 +244,6 @@ def test_why_a_file_that_is_known_is_imported_again(root: Path, tmp_path: Path, 
     assert discover(root, tmp_path / "warm").why == "the environment variable PYTHONOPTIMIZE changed"
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     assert "PYTHONPATH names other folders" in discover(root, tmp_path / "warm").why
-    monkeypatch.setattr(sys, "prefix", "/another")
-    assert "another environment of the interpreter" in discover(root, tmp_path / "warm").why
 
 
 def test_no_value_of_a_variable_is_kept(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
