@@ -47,14 +47,14 @@ try:
     from optional import VALUE as OPTIONAL
 except ImportError:
     OPTIONAL = -1
-env = flyte.TaskEnvironment("edits", include=["extra/*.cfg", "shown.txt", "linked"])
+env = flyte.TaskEnvironment("edits", include=["extra/*.cfg", "shown.txt", "linked", "sub"])
 
 @env.task
 def job(limit: int = LIMIT, plugins: str = PLUGINS, flag: bool = (HERE / "flag").exists(), optional: int = OPTIONAL,
         mode: str = os.environ.get("EDIT_MODE", "none"), csv: str = getattr(csv, "MINE", "no"), current: str = CURRENT,
         values: list[int] = [helper.VALUE, part.VALUE, LEAF, core.VALUE, ns.inner.VALUE, ns.outer.VALUE]) -> str:
     import later, core.lazy
-    there = [(HERE / name).read_text() for name in ("shown.txt", "linked/a.txt")]
+    there = [(HERE / name).read_text() for name in ("shown.txt", "linked/a.txt", "sub/shown.txt")]
     return repr([limit, plugins, flag, optional, mode, csv, current, values, later.VALUE, core.lazy.VALUE, core.DATA, there])
 """
 START: Mapping[str, str] = {
@@ -75,6 +75,7 @@ START: Mapping[str, str] = {
     "app/current": "-> v1",
     "app/shown.txt": "-> ../app/current/a.txt",
     "app/linked": "-> current/../current",
+    "app/sub/shown.txt": "-> ../../app/current/a.txt",
     "app/.gitignore": "*.log\n",
     "app/logs/x.log": "x",
     "core/src/core/__init__.py": "import pathlib\nVALUE = 6\nDATA = (pathlib.Path(__file__).parent / 'data.txt').read_text()\n",

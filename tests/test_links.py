@@ -46,17 +46,21 @@ def read(shell: Shell, path: str, style: str = "loaded_modules", exit_code: int 
     return result["outputs"]["o0"] if result.get("outputs") else result["error"]["message"]
 
 
-@pytest.mark.parametrize("written", ["{root}/current/a.txt", "../{name}/current/a.txt", "current/../current/a.txt", "current/a.txt"])
+WRITTEN = ["{root}/current/a.txt", "../../{name}/current/a.txt", "../current/../current/a.txt", "../current/a.txt"]
+
+
+@pytest.mark.parametrize("written", WRITTEN)
 @pytest.mark.parametrize("style", ["all", "loaded_modules"])
 def test_a_link_follows_a_retargeted_link(project: Shell, written: str, style: str) -> None:
-    """Absolute, out of the root and back in, through another link and up again: warm as well as cold."""
-    (project.project / "shown.txt").symlink_to(written.format(root=project.project, name=project.project.name))
-    flow(project, include='("shown.txt",)')
-    assert read(project, "shown.txt", style) == "one"
+    """Absolute, out of the root and back in, through another link and up again: warm as well as cold, in a folder that is as it was."""
+    (project.project / "sub").mkdir()
+    (project.project / "sub/shown.txt").symlink_to(written.format(root=project.project, name=project.project.name))
+    flow(project, include='("sub",)')
+    assert read(project, "sub/shown.txt", style) == "one"
     retarget(project.project / "current", "v2")
-    assert read(project, "shown.txt", style) == "two"
+    assert read(project, "sub/shown.txt", style) == "two"
     retarget(project.project / "current", "v1")
-    assert read(project, "shown.txt", style) == "one"
+    assert read(project, "sub/shown.txt", style) == "one"
 
 
 @pytest.mark.parametrize("style", ["all", "loaded_modules"])
