@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from difflib import get_close_matches
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -31,6 +30,7 @@ from flyte_build.errors import (
 )
 from flyte_build.images.config import Image
 
+from .absence import absence
 from .document import TYPE, Document
 from .naming import LATEST, Reference, Space, pin_tag, read_tag
 from .release import Release
@@ -40,7 +40,6 @@ if TYPE_CHECKING:
     from flyte_build.bundler.tree import Tree
 
 _PARALLEL = 8
-_SHOWN = 5
 _NOTES = 10
 _THIS = "this machine"
 _DOCUMENT = 64 << 20  # Bytes of a deployment's document, at most.
@@ -308,44 +307,7 @@ class Catalogue:
             known = [read for repository in self.repositories for tag in repository.tags() if (read := read_tag(tag))]
         except RegistryError:
             known = []
-        environment = reference.environment
-        versions = sorted({version for where, name, version in known if (where, name) == (space, environment)} - {LATEST})
-        if reference.version in versions:
-            return NotFound(
-                f"{environment}:{reference.version} is lost",
-                why="Its tag is there, and leads to nothing.",
-                hint="Deploying the same again puts it back.",
-            )
-        if versions and reference.pin:
-            return NotFound(
-                f"{environment} has no deployment {reference.pin}",
-                why=f"It is not in {space}.",
-                hint=f"`flyte get deployment {environment}` lists what is, with digests.",
-            )
-        if versions:
-            near = get_close_matches(reference.version, versions, _SHOWN, 0.3) or versions[-_SHOWN:]
-            there = f"there are {len(versions):,}; the nearest" if len(versions) > 1 else "there is one"
-            return NotFound(
-                f"{environment} has no version {reference.version or LATEST!r}",
-                why=f"In {space} {there}: {', '.join(near)}.",
-                hint=f"`flyte get deployment {environment}` lists them."
-                if len(versions) > 1
-                else f"Did you mean {environment}:{versions[0]}?",
-            )
-        elsewhere = next((where for where, name, _ in known if name == environment), None)
-        if elsewhere:
-            return NotFound(
-                f"{environment} is not deployed in {space}",
-                why=f"It is in {elsewhere}.",
-                hint=f"Add --project {elsewhere.project} --domain {elsewhere.domain}.",
-            )
-        names = sorted({name for where, name, _ in known if where == space})
-        near = get_close_matches(environment.lower(), names, _SHOWN, 0.5)
-        return NotFound(
-            f"{environment} is not deployed",
-            why=f"No environment of that name in {space} is known to {' or '.join(map(self.place, self.repositories))}.",
-            hint=f"Did you mean {' or '.join(near)}?" if near else "`flyte deploy FILE` deploys one; `flyte get deployment` lists them.",
-        )
+        return absence(space, reference, known, " or ".join(map(self.place, self.repositories)))
 
     def place(self, repository: Repository) -> str:
         """How a repository is called in messages."""
