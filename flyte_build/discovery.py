@@ -127,7 +127,7 @@ class Discovery(Cheap):
         for left in range(_ATTEMPTS - 1, -1, -1):
             answer = _ask(self._project, self._meanwhile)
             if "error" in answer:
-                raise _load_error(self._project.file, answer["error"])
+                raise _load_error(self._project, answer["error"])
             if not answer["changed"] or not left:
                 break
         self.document = answer["document"]
@@ -217,7 +217,8 @@ def _ask(project: Project, meanwhile: Callable[[], None]) -> dict[str, Any]:
     return answer
 
 
-def _load_error(file: str, error: dict[str, str]) -> FlyteError:
+def _load_error(project: Project, error: dict[str, str]) -> FlyteError:
+    file, root = project.file, project.root
     if error["what"]:
         place = f"{error['place']}: " if error["place"] else ""
         return ModuleLoadError(f"{place}{error['what']}", why=error["why"], hint=error["hint"])
@@ -225,7 +226,7 @@ def _load_error(file: str, error: dict[str, str]) -> FlyteError:
         return ModuleLoadError(f"{error['place'] or file}: syntax error: {error['message']}", hint="Mend it, and run the command again.")
     hint = "Mend it, and run the command again."
     if error["module"]:
-        hint = f"Install {error['module'].partition('.')[0]!r} into this Python, or check the name. The project's root is on `sys.path`."
+        hint = f"Install {error['module'].partition('.')[0]!r} into this Python, or check the name. The project's root, {root}, is on `sys.path`."
     return ModuleLoadError(
         f"Importing {file} failed{' at ' + error['place'] if error['place'] else ''}: {error['type']}: {error['message']}",
         why=error["traceback"].rstrip(),

@@ -26,7 +26,11 @@ def included(project: Project, patterns: Iterable[tuple[str, str]], budget: Budg
         is_glob = glob.has_magic(pattern)
         place = _root_of(project, base)
         if place is None:
-            raise UsageError(f"include={pattern!r} leads out of the project", hint="Name files below the project's root.")
+            raise UsageError(
+                f"include={pattern!r} leads out of the project",
+                why=f"The project's root is {project.root}.",
+                hint="If a folder above is meant, put an empty flyte.toml there, or name it with `--root-dir`.",
+            )
         if not os.path.lexists(base) and not is_glob:
             raise UsageError(
                 f"include={pattern!r} names nothing", why=f"There is no {base}.", hint="It is relative to the file that declares it."

@@ -331,3 +331,13 @@ def test_an_image_that_a_member_declares_names_its_files_alike_in_every_checkout
     for root, path in ((workspace.folder / "one/app", "../core/requirements.txt"), (Path("/srv/app"), None)):
         (step,) = image_value(declared, str(root))["steps"]
         assert step["file"] == (path or str(workspace.folder / "one/core/requirements.txt"))
+
+
+def test_what_is_outside_of_the_root_is_said_with_the_root(tmp_path: Path) -> None:
+    """A file in no project has its own folder for its root; a file above it is named with what to do."""
+    write_files(tmp_path / "demo", {"data.csv": b"1", "jobs/flow.py": main("", "1").replace(b'"shop"', b'"shop", include=["../data.csv"]')})
+    shell = Shell(tmp_path / "demo", tmp_path / "home")
+    refused = shell("run", "jobs/flow.py", "price", exit_code=2).stderr
+    assert f"The project's root is {tmp_path}/demo/jobs." in refused and "flyte.toml" in refused
+    (tmp_path / "demo/flyte.toml").write_text("")
+    assert shell("run", "jobs/flow.py", "price").stdout == "1\n"
