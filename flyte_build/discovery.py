@@ -226,7 +226,8 @@ def _load_error(project: Project, error: dict[str, str]) -> FlyteError:
         return ModuleLoadError(f"{error['place'] or file}: syntax error: {error['message']}", hint="Mend it, and run the command again.")
     hint = "Mend it, and run the command again."
     if error["module"]:
-        hint = f"Install {error['module'].partition('.')[0]!r} into this Python, or check the name. The project's root, {root}, is on `sys.path`."
+        name = error["module"].partition(".")[0]
+        hint = f"Install {name!r} into this Python, or check the name. The project's root, {root}, is on `sys.path`."
     return ModuleLoadError(
         f"Importing {file} failed{' at ' + error['place'] if error['place'] else ''}: {error['type']}: {error['message']}",
         why=error["traceback"].rstrip(),
