@@ -14,7 +14,10 @@ from .types import ABSENT, Mismatch, Type, Wire, from_document, shortened
 
 
 class Parameter:
-    """An input. `default` is wire, or `ABSENT`; one that has no wire form is known only as text, in `default_text`."""
+    """An input. `default` is wire, or `ABSENT`; one that has no wire form is known only as text, in `default_text`.
+
+    Whatever the type, None is a value where it is the default, as Python has it: `items: list[int] = None`.
+    """
 
     def __init__(self, name: str, type: Type, default: Wire = ABSENT, default_text: str = "", doc: str = "") -> None:
         self.name, self.type, self.default, self.default_text, self.doc = name, type, default, default_text, doc
@@ -34,14 +37,16 @@ class Parameter:
 
     def check(self, value: Any) -> Wire:
         """Wire of a JSON value. Raises `InputError`."""
-        return self._converted(lambda: self.type.check(value, self.default))
+        return None if self._is_none(value) else self._converted(lambda: self.type.check(value, self.default))
 
     def dump(self, value: Any) -> Wire:
         """Wire of an object. Raises `InputError`."""
-        return self._converted(lambda: self.type.dump(value))
+        return None if self._is_none(value) else self._converted(lambda: self.type.dump(value))
 
     def load(self, wire: Wire) -> Any:
         """The object that the function is called with. Raises `InputError`, also from whatever the user's class raises."""
+        if self._is_none(wire):
+            return None
         try:
             return self._converted(lambda: self.type.load(wire))
         except InputError:
@@ -53,6 +58,9 @@ class Parameter:
                 why=f"Expected: {self.type.described}. Making it raised {said}.",
                 hint=f"For example: {self.usage}",
             ) from error
+
+    def _is_none(self, value: Any) -> bool:
+        return value is None and self.default is None
 
     def missing(self) -> InputError:
         """The error to raise when no value was given."""

@@ -92,6 +92,18 @@ def test_a_default_that_cannot_be_written_down_is_made_where_the_task_runs(compu
     assert computed.json("get", "io", computed.last_run()["name"])["inputs"] == {"items": [3]}
 
 
+def test_none_is_a_default_of_any_type(computed: Shell) -> None:
+    """As Python has it: in runs of all kinds, given again, and from Python."""
+    task = "@env.task\ndef none(a: int = None, b: list[int] = None, c: Size = None) -> str:\n    return repr((a, b, c))\n"
+    (computed.project / "none.py").write_text(FLOW + "\n" + task)
+    for options in ((), ("--local",)):
+        run = computed.json("run", *options, "none.py", "none")
+        assert run["outputs"] == {"o0": "(None, None, None)"}
+    assert computed.json("rerun", run["run"], "--b", "[1]")["outputs"] == {"o0": "(None, [1], None)"}
+    computed("deploy", "--version", "v1", "none.py", "env")
+    assert computed.json("run", "deployed-task", "defaults.none:v1")["outputs"] == {"o0": "(None, None, None)"}
+
+
 def test_a_run_that_is_edited_meanwhile_is_of_one_state(flyte: Shell) -> None:
     """What help, module and data say is of one moment, however fast they are written."""
     flow = "import flyte\nimport one, two\nenv = flyte.TaskEnvironment('mixed', include=['data.txt'])\n\n\n@env.task\n"

@@ -14,7 +14,7 @@ from typing import Any
 from flyte_build.cas.digest import Digest
 from flyte_build.cas.registry.descriptor import Descriptor
 from flyte_build.cas.registry.manifest import EMPTY_CONFIG, Manifest, empty_config
-from flyte_build.errors import FlyteError, RegistryCorrupt, StoreFormatUnknown
+from flyte_build.errors import FlyteError, InputError, RegistryCorrupt, StoreFormatUnknown
 
 from .shape import DOCUMENT, check, text
 
@@ -72,11 +72,18 @@ class Document:
     def _check_types(self) -> None:
         """Raise unless the types of inputs and outputs are known, and the declared image is one."""
         from flyte_build.interface import Interface
+        from flyte_build.types import ABSENT
 
         for task in self.tasks.values():
             interface = Interface.from_document(task["interface"])
             for known in (*(each.type for each in interface.inputs), *(type for _, type in interface.outputs)):
                 text(str(known), "a type")
+            for each in interface.inputs:
+                if each.default is not ABSENT:
+                    try:
+                        each.check(each.default)
+                    except InputError as error:
+                        raise ValueError(f"a default is none: {error.what}") from None
         if (image := self.value["image"]) is not None:
             from flyte_build.images.recipe import Recipe
 
