@@ -17,7 +17,7 @@ from .errors import FlyteError, PreparationError
 from .import_roots import named, own_path
 from .importing import is_own, use_sources
 from .observe import Watch
-from .project import Project
+from .project import Project, current_folder
 from .raised import cut, message_of
 
 
@@ -40,7 +40,7 @@ def main() -> None:
 
 def _discover(request: dict[str, Any]) -> dict[str, Any]:
     project = Project(request["root"], request["file"], request["module"], tuple(request["roots"]), tuple(request["last"]))
-    current = _current_folder()
+    current = current_folder()
     front, last, path = project.folders(project.roots), project.folders(project.last), own_path(project)
     here = "" if current in (*front, *path, *last) else current
     hooks = [entry for entry in sys.path if not os.path.isabs(entry)]  # What an editable install's own path hook takes.
@@ -78,13 +78,6 @@ def _discover(request: dict[str, Any]) -> dict[str, Any]:
             why=f"Importing it went well; this happened in {at.name} ({os.path.basename(at.filename)}:{at.lineno}).",
             hint="That is a fault of flyte-build: please report it. An unusual value in the file may be the cause.",
         ) from error
-
-
-def _current_folder() -> str:
-    try:
-        return os.path.realpath(os.getcwd())
-    except FileNotFoundError:
-        return ""
 
 
 def _described(error: BaseException, root: str) -> dict[str, Any]:

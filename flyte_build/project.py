@@ -100,9 +100,19 @@ def given_root(root_dir: str) -> str:
     return root
 
 
+def current_folder() -> str:
+    """Return the current folder, or "" if it is gone."""
+    try:
+        return os.path.realpath(os.getcwd())
+    except FileNotFoundError:
+        return ""
+
+
 def root_here() -> str:
-    """Return the root of the project that the current folder is in, or that folder: for what names no file."""
-    return root_of(os.getcwd())
+    """Return the root of the project that the current folder is in, or that folder: for what names no file. Raises `UsageError`."""
+    if here := current_folder():
+        return root_of(here)
+    raise UsageError("The current folder is gone", hint="Go to another one, or to this one again if it was made anew: cd .")
 
 
 def root_of(path: str) -> str:

@@ -20,7 +20,7 @@ from .interface import Interface
 from .listener import Listener
 from .placement import Placement, place
 from .prepare import Preparation
-from .project import Project
+from .project import Project, current_folder
 from .sharing import Sharing
 from .stores import Stores
 from .texts import listed, printable
@@ -124,8 +124,8 @@ class Runner:
             from flyte_build.runner.execution import load_task
 
             call, here = self._call(variable, inputs), self.project
-            current = [os.path.realpath(os.getcwd())]  # As discovery has it: the last place where a module is looked for.
-            sys.path[:] = dict.fromkeys([*here.folders(here.roots), *sys.path, *here.folders(here.last), *current])
+            current = current_folder()  # As discovery has it: the last place where a module is looked for.
+            sys.path[:] = dict.fromkeys(filter(None, [*here.folders(here.roots), *sys.path, *here.folders(here.last), current]))
             return run_here(call, lambda: load_task(call.project.module, variable), self.stores, self.listener)
         return self._run_prepared(variable, inputs)
 

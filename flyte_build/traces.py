@@ -14,6 +14,7 @@ from flyte_build.cas.cache import Cache
 from flyte_build.cas.counters import Counters
 from flyte_build.cas.statindex import hash_file, row, trusted
 
+from .project import current_folder
 from .watched import candidates, distributions, names_in, presence, times
 
 _OURS = os.path.dirname(os.path.realpath(__file__)) + "/"
@@ -56,10 +57,7 @@ class Check:
                 yield f"{path} has other times"
 
     def _current(self, names: list[str], candidates_then: list[str], folder: str) -> Iterator[str]:
-        try:
-            here = os.path.realpath(os.getcwd())
-        except FileNotFoundError:
-            here = ""
+        here = current_folder()
         if folder and here != folder:
             yield "it was imported from another current folder"
         if (now := [] if here in self._seen["lookups"] else candidates(here, names)) != candidates_then:

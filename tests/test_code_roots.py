@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import subprocess
 import sys
 import sysconfig
@@ -341,3 +342,22 @@ def test_what_is_outside_of_the_root_is_said_with_the_root(tmp_path: Path) -> No
     assert f"The project's root is {tmp_path}/demo/jobs." in refused and "flyte.toml" in refused
     (tmp_path / "demo/flyte.toml").write_text("")
     assert shell("run", "jobs/flow.py", "price").stdout == "1\n"
+
+
+def test_a_current_folder_that_is_gone_is_no_matter(workspace: Workspace) -> None:
+    """A file that is named in full is run; what would look there says so."""
+    workspace.write("app/flow.py", main("", "1"))
+    gone = workspace.folder / "gone"
+    gone.mkdir()
+    shell = workspace.shell()
+    flyte = " ".join(map(shlex.quote, shell.program))
+    for arguments in (
+        f"run {workspace.folder}/app/flow.py price",
+        f"run --local {workspace.folder}/app/flow.py price",
+        "get run -h",
+        "cache warm --all",
+    ):
+        code = f"mkdir -p {gone}; cd {gone}; rmdir {gone}; {flyte} {arguments}"
+        done = subprocess.run(["sh", "-c", code], env=shell.environment, capture_output=True, text=True, check=False)
+        wanted = (2, "The current folder is gone") if "warm" in arguments else (0, "1" if "price" in arguments else "Usage")
+        assert (done.returncode, wanted[1] in done.stdout + done.stderr) == (wanted[0], True), done.stderr
