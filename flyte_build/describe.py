@@ -19,7 +19,7 @@ from .declared import image_value, json_value
 from .environment import TaskEnvironment
 from .errors import DeclarationError
 from .import_roots import Module, left_out, real_files, with_roots
-from .importing import is_ours, is_own, loaded_files
+from .importing import is_ours, is_own, loaded_modules
 from .interface import interface_of, unannotated
 from .observe import Watch
 from .project import Project
@@ -34,8 +34,9 @@ def describe(module: ModuleType, project: Project, path: list[str], here: str, w
     `path` is `sys.path` without the project's own roots, `here` the current folder if that comes last of it ("" if not); `began` is when
     the import began, in ns: files that were changed since are named as `changed`.
     """
-    loaded = loaded_files()
-    found = [Module(name, file, name in watch.names) for file, name in loaded.items() if is_own(file) and not is_ours(name)]
+    named = loaded_modules()
+    loaded = {file for _, file in named}
+    found = [Module(name, file, name in watch.names) for name, file in sorted(named) if is_own(file) and not is_ours(name)]
     later = Imports(watch.look_up, is_own, is_ours).reachable((each.name, each.file) for each in found)
     found += [Module(name, file) for file, name in later.items() if file not in loaded]
     modules = list(real_files(project, found, path))
@@ -62,7 +63,7 @@ def describe(module: ModuleType, project: Project, path: list[str], here: str, w
     }
     counters = Counters()
     ours = os.path.dirname(os.path.realpath(__file__)) + "/"
-    describing = {name for name in loaded_files() if name.startswith(ours)}
+    describing = {file for _, file in loaded_modules() if file.startswith(ours)}
     seen, changed = _seen({*loaded, *describing, *files.values()}, here, watch, counters, began)
     return {
         "document": document,

@@ -99,14 +99,14 @@ def is_ours(name: str) -> bool:
     return name.partition(".")[0] in ("flyte", "flyte_build")
 
 
-def loaded_files() -> dict[str, str]:
-    """The absolute paths of all modules' files, with each module's name; without the standard library's and what is built in."""
-    found = {}
+def loaded_modules() -> set[tuple[str, str]]:
+    """Return the names and absolute paths of all modules that have a file and are not of the standard library."""
+    found = set()
     for name, module in list(sys.modules.items()):
         spec = getattr(module, "__spec__", None)
         origin = getattr(spec, "origin", None) or getattr(module, "__file__", None)
         if isinstance(origin, str) and os.path.isabs(origin) and not is_stdlib(origin) and os.path.isfile(origin):
-            found[origin] = getattr(spec, "name", None) or name
+            found.add((getattr(spec, "name", None) or name, origin))
     return found
 
 

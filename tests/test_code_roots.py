@@ -361,3 +361,13 @@ def test_a_current_folder_that_is_gone_is_no_matter(workspace: Workspace) -> Non
         done = subprocess.run(["sh", "-c", code], env=shell.environment, capture_output=True, text=True, check=False)
         wanted = (2, "The current folder is gone") if "warm" in arguments else (0, "1" if "price" in arguments else "Usage")
         assert (done.returncode, wanted[1] in done.stdout + done.stderr) == (wanted[0], True), done.stderr
+
+
+def test_one_file_may_be_two_modules(workspace: Workspace) -> None:
+    """As it is for Python where two folders of `sys.path` lie in each other."""
+    workspace.write("core/src/core.py", "VALUE = 1\n")
+    workspace.write("app/flow.py", main("import core, src.core", "(core.VALUE, src.core.VALUE, core is src.core)"))
+    workspace.editable("core", "core/src")
+    shell = workspace.shell()
+    assert shell.json("run", "flow.py", "price")["outputs"] == {"o0": "(1, 1, False)"}
+    assert len([path for path in bundled(shell, "flow.py") if path.endswith("core.py")]) == 2
