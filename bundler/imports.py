@@ -6,7 +6,7 @@ import ast
 import os
 import sys
 from collections.abc import Callable, Iterable, Iterator
-from importlib.machinery import ModuleSpec, PathFinder
+from importlib.machinery import ModuleSpec
 
 LookUp = Callable[[str, str], None]
 
@@ -48,7 +48,7 @@ class Imports:
             if spec is None:
                 return
             if spec.has_location and spec.origin:
-                if not self._is_own(spec.origin):
+                if not (os.path.isfile(spec.origin) and self._is_own(spec.origin)):
                     return
                 yield each, spec.origin
 
@@ -69,11 +69,9 @@ class Imports:
             path = list(places)
         for folder in sys.path if path is None else path:
             self._look_up(folder, own)
-        if above:
-            return PathFinder.find_spec(name, path)
         for finder in sys.meta_path:
             try:
-                spec = finder.find_spec(name, None)
+                spec = finder.find_spec(name, path)
             except Exception:  # Somebody else's finder.
                 continue
             if spec is not None:

@@ -111,8 +111,10 @@ class Scanner:
                 continue
             try:
                 state = row(os.lstat(f"{self._root}/{path}"))
-            except FileNotFoundError:
+            except (FileNotFoundError, NotADirectoryError):
                 continue
+            except OSError as error:
+                raise _unreadable(self._shown + path, error) from error
             if stat.S_ISDIR(state[0]):  # A link leads there: what is in it has names of its own.
                 continue
             draft, name = now.at(path)

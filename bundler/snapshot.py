@@ -87,6 +87,7 @@ class Scan:
     ) -> None:
         self.folders, self.before, self.contents, self.is_recent = folders, before, contents, is_recent
         self._place, self._shown = place, shown
+        self._unpacked: dict[str, dict[bytes, File]] = {}
 
     @property
     def unchanged(self) -> bool:
@@ -108,21 +109,22 @@ class Scan:
         if not path.startswith(self._place):
             return False
         head, slash, name = path.removeprefix(self._place).rpartition("/")
-        known = self.folders.get(head + slash)
-        return known is not None and os.fsencode(name) in known.unpacked()
+        return os.fsencode(name) in self._files(head + slash)
+
+    def _files(self, folder: str) -> dict[bytes, File]:
+        """The files and links of a folder, unpacked once."""
+        if folder not in self._unpacked:
+            known = self.folders.get(folder)
+            self._unpacked[folder] = known.unpacked() if known else {}
+        return self._unpacked[folder]
 
     def contents_of(self, paths: Iterable[str]) -> Iterator[tuple[str, str]]:
         """Give the sha256 (hex) of those of some paths in the tree that are files among what was found."""
-        unpacked: dict[str, dict[bytes, File]] = {}
         for path in paths:
             if not path.startswith(self._place):
                 continue
             head, slash, name = path.removeprefix(self._place).rpartition("/")
-            folder = head + slash
-            if folder not in unpacked:
-                known = self.folders.get(folder)
-                unpacked[folder] = known.unpacked() if known else {}
-            file = unpacked[folder].get(os.fsencode(name))
+            file = self._files(head + slash).get(os.fsencode(name))
             if file and file[0] != "l":
                 yield path, file[2].decode()
 

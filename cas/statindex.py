@@ -31,7 +31,8 @@ UNTRUSTED: Row = ()  # Equal to no file's row: the file is read again.
 
 _CHUNK = 1 << 20
 _ATTEMPTS = 5
-_TICK = 20_000_000  # ns: kernels stamp files with a clock that advances every 1 to 10 ms.
+TICK = 20_000_000
+"""Nanoseconds by which a file's times may be older than the moment: kernels stamp files with a clock that advances every 1 to 10 ms."""
 _SECOND = 1_000_000_000
 _WRITER = marshal.version << 16 | sys.version_info.major << 8 | sys.version_info.minor  # The seed of each fingerprint.
 _SUM = 16  # Bytes of a fingerprint.
@@ -78,7 +79,7 @@ def trusted(state: Row, began: int) -> Row:
     """`state` if a change after `began` (ns since the epoch) would show in it, else `UNTRUSTED`."""
     _, _, mtime, ctime, _ = state
     coarse = mtime % _SECOND == 0 and ctime % _SECOND == 0  # A file system that keeps whole seconds, or two.
-    return state if max(mtime, ctime) < began - (2 * _SECOND if coarse else _TICK) else UNTRUSTED
+    return state if max(mtime, ctime) < began - (2 * _SECOND if coarse else TICK) else UNTRUSTED
 
 
 class Reading(NamedTuple):

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
 import stat
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from importlib.machinery import EXTENSION_SUFFIXES
 from types import ModuleType
 from typing import Any
@@ -13,36 +14,37 @@ from typing import Any
 from flyte_build.bundler import secrets
 from flyte_build.bundler.imports import Imports
 from flyte_build.cas.counters import Counters
-from flyte_build.cas.statindex import hash_file, trusted
+from flyte_build.cas.statindex import TICK, hash_file, trusted
 
 from .declared import image_value, json_value
 from .environment import TaskEnvironment
 from .errors import DeclarationError
-from .import_roots import Module, left_out, real_files, with_roots
-from .importing import is_ours, is_own, loaded_modules
+from .import_roots import Module, left_out, own_path, real_files, with_roots
+from .importing import is_ours, is_own, loaded_modules, plain
 from .interface import interface_of, unannotated
-from .observe import Watch
+from .observe import OF_THE_INTERPRETER, Watch, state_of
 from .project import Project
 from .resources import RetryStrategy, Timeout
 from .task import Options, Task
-from .watched import candidates, distributions, names_in, presence, times
+from .watched import OF_SHELLS, candidates, distributions, names_in, presence, times
 
 
-def describe(module: ModuleType, project: Project, path: list[str], here: str, watch: Watch, began: int) -> dict[str, Any]:
+def describe(module: ModuleType, project: Project, here: str, watch: Watch, began: int) -> dict[str, Any]:
     """Discovery's document, and what was seen while it was made, as JSON values.
 
-    `path` is `sys.path` without the project's own roots, `here` the current folder if that comes last of it ("" if not); `began` is when
-    the import began, in ns: files that were changed since are named as `changed`.
+    `here` is the current folder if that comes last of `sys.path` ("" if not); `began` is when the import began, in ns: files that were
+    changed since are named as `changed`.
     """
     named = loaded_modules()
     loaded = {file for _, file in named}
-    found = [Module(name, file, name in watch.names) for name, file in sorted(named) if is_own(file) and not is_ours(name)]
+    own = [(name, file) for name, file in sorted(named) if is_own(file) and not is_ours(name) and name not in OF_THE_INTERPRETER]
+    found = [Module(name, file, name in watch.names) for name, file in own]
     later = Imports(watch.look_up, is_own, is_ours).reachable((each.name, each.file) for each in found)
-    found += [Module(name, file) for file, name in later.items() if file not in loaded]
-    modules = list(real_files(project, found, path))
+    found += [Module(name, plain(file)) for file, name in later.items() if plain(file) not in loaded]
+    path = [entry for entry in own_path(project) if entry != here]  # With what the import has put there.
+    modules = list(real_files(project, found))
     project, files = with_roots(project, modules, path, here)
-    seen_files = {os.path.normpath(name) for name in watch.files}
-    read = sorted({place for name in seen_files if _is_data(name) for place in _places(project, name)} - files.keys())
+    read = sorted({place for name in watch.files if _is_data(name) for place in _places(project, name, files)} - files.keys())
     environments = _environments(module)
     root = project.root
     document = {
@@ -79,10 +81,16 @@ def _is_data(path: str) -> bool:
     return is_own(path) and os.path.isfile(path)
 
 
-def _places(project: Project, path: str) -> list[str]:
-    """The paths in the tree of a file that was read: below the root, and below each root beside it, unless that is all of a home folder."""
-    wide = {place for place, folder in project.beside.items() if folder in ("/", os.path.realpath(os.path.expanduser("~")))}
-    return [place for place in project.places(path) if not any(place.startswith(each + "/") for each in wide)]
+def _places(project: Project, path: str, modules: Iterable[str]) -> list[str]:
+    """The paths in the tree of a file that was read: below the root, and below roots beside it.
+
+    Of a root beside that holds the project too, or a home folder, only what lies with the modules that came from there is meant.
+    """
+    found = project.places(path) or project.places(os.path.realpath(path))
+    home = os.path.realpath(os.path.expanduser("~"))
+    wide = {place for place, folder in project.beside.items() if f"{project.root}/".startswith(folder.rstrip("/") + "/") or folder == home}
+    tops = {"/".join(name.split("/")[:3]) for name in modules}
+    return [each for each in found if "/".join(each.split("/")[:2]) not in wide or "/".join(each.split("/")[:3]) in tops]
 
 
 def _environments(module: ModuleType) -> list[TaskEnvironment]:
@@ -143,7 +151,7 @@ def describe_task(task: Task[..., Any], root: str = "") -> dict[str, Any]:
         "function": task.func.__name__,
         "short_name": task.short_name,
         "async": task.is_async,
-        "interface": interface_of(task.func, docs=True).document(),
+        "interface": _portable(interface_of(task.func, docs=True).document(), root),
         "env_vars": {**(environment.env_vars or {}), **(options.env_vars or {})},
         **_retries(options.retries),
         "timeout": _seconds(limit, task.name),
@@ -151,6 +159,15 @@ def describe_task(task: Task[..., Any], root: str = "") -> dict[str, Any]:
         "options": {name: json_value(value, root) for name, value in asked.items() if value},
         "unannotated": unannotated(task.func),
     }
+
+
+def _portable(interface: dict[str, Any], root: str) -> dict[str, Any]:
+    """An interface without defaults that hold a path below `root`: where the task runs its code lies elsewhere, and makes them anew."""
+    for each in interface["inputs"] if root else ():
+        if f"{root}/" in each["default_text"] or f'"{root}' in json.dumps(each.get("default", "")):
+            each.pop("default", None)
+            each["default_text"] = each["default_text"].replace(f"{root}/", "").replace(root, ".")
+    return interface
 
 
 def overridden(spec: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
@@ -199,7 +216,7 @@ def _seen(loaded: set[str], here: str, watch: Watch, counters: Counters, began: 
         for name in names:
             if os.path.isdir(f"{folder}/{name}"):  # Whether it is a package, or only a folder, decides too.
                 watch.look_up(f"{folder}/{name}", "__init__")
-    folders = [folder for folder in sys.path if os.path.isdir(folder)]
+    folders = [folder for folder in sys.path if isinstance(folder, str) and os.path.isdir(folder)]
     path_files = {f"{folder}/{name}" for folder in folders for name in distributions(folder) if name.endswith(".pth")}
     files, changed = {}, []
     for path in sorted(loaded | watch.files | path_files):
@@ -208,7 +225,8 @@ def _seen(loaded: set[str], here: str, watch: Watch, counters: Counters, began: 
             if stat.S_ISREG(found.st_mode):
                 reading = hash_file(os.path.realpath(path), counters)
                 files[path] = [list(trusted(reading.state, began)), reading.digest.hex]
-                if reading.state[3] >= began:  # The time of its entry: that of its content may be set to anything.
+                is_late = reading.state[3] >= began - TICK  # The time of its entry: that of its content may be set to anything.
+                if is_late or watch.opened.get(path, reading.state) != reading.state or state_of(path) != reading.state:
                     changed.append(path)
             else:
                 watch.stats.add(path)
@@ -220,7 +238,7 @@ def _seen(loaded: set[str], here: str, watch: Watch, counters: Counters, began: 
         "folders": {folder: names_in(folder) for folder in sorted(watch.folders)},
         "stats": {path: presence(path) for path in sorted(watch.stats)},
         "times": {path: times(path) for path in sorted(watch.times)},
-        "environment": sorted(watch.environment),
+        "environment": sorted(watch.environment - (OF_SHELLS if "*" in watch.environment else set())),
         "distributions": {folder: [[], distributions(folder)] for folder in sorted({*folders, *watch.distributions} - {here})},
         "current": _current(here, watch),
     }

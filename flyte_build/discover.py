@@ -15,7 +15,7 @@ from typing import Any
 
 from .errors import FlyteError, PreparationError
 from .import_roots import named, own_path
-from .importing import is_own, use_sources
+from .importing import distrust_bytecode, install_targets, is_own, use_sources
 from .observe import Watch
 from .project import Project, current_folder
 from .raised import cut, message_of
@@ -40,10 +40,11 @@ def main() -> None:
 
 def _discover(request: dict[str, Any]) -> dict[str, Any]:
     project = Project(request["root"], request["file"], request["module"], tuple(request["roots"]), tuple(request["last"]))
+    install_targets(project.root)
     current = current_folder()
     front, last, path = project.folders(project.roots), project.folders(project.last), own_path(project)
     here = "" if current in (*front, *path, *last) else current
-    hooks = [entry for entry in sys.path if not os.path.isabs(entry)]  # What an editable install's own path hook takes.
+    hooks = [entry for entry in sys.path if isinstance(entry, str) and not os.path.isabs(entry)]  # What editable installs' path hooks take.
     sys.path[:] = [*front, *path, *hooks, *last, *filter(None, [here])]
     project = named(project, path)
     root, file = project.root, project.file
@@ -53,6 +54,7 @@ def _discover(request: dict[str, Any]) -> dict[str, Any]:
     sys.modules["flyte"] = flyte_build
     flyte_build.install_alias()
     use_sources(lambda folder: is_own(f"{folder}/x"), lambda path: None)
+    distrust_bytecode(is_own)
     watch = Watch(root, current)
     began = time.time_ns()
     with watch.watching():
@@ -68,7 +70,7 @@ def _discover(request: dict[str, Any]) -> dict[str, Any]:
     from .describe import describe
 
     try:
-        return describe(module, project, path, here, watch, began)
+        return describe(module, project, here, watch, began)
     except FlyteError:
         raise
     except Exception as error:

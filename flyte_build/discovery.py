@@ -193,6 +193,7 @@ def _ask(project: Project, meanwhile: Callable[[], None]) -> dict[str, Any]:
         [sys.executable, "-P", "-c", "from flyte_build.discover import main; main()"],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
+        env={"PYTHONHASHSEED": "0", **os.environ},  # What is made of sets and hashes is the same each time.
     )
     try:
         assert child.stdin is not None
@@ -237,7 +238,8 @@ def _load_error(project: Project, error: dict[str, str]) -> FlyteError:
 
 def _python_path() -> list[str]:
     """The folders that `PYTHONPATH` names, which may be relative to the current one."""
-    return [os.path.abspath(entry) for entry in os.environ.get("PYTHONPATH", "").split(os.pathsep) if entry]
+    given = os.environ.get("PYTHONPATH", "")
+    return [os.path.abspath(entry) for entry in given.split(os.pathsep)] if given else []  # An empty entry is the current folder.
 
 
 def _json(value: Value) -> Any:

@@ -12,7 +12,7 @@ import sys
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
-from .importing import is_installed, is_own, is_stdlib
+from .importing import is_own, is_stdlib
 from .project import BESIDE, Project
 
 
@@ -52,16 +52,11 @@ def named(project: Project, path: Sequence[str]) -> Project:
     return project
 
 
-def real_files(project: Project, modules: Iterable[Module], path: Sequence[str]) -> Iterator[Module]:
-    """Give the modules with the entries of `sys.path` that their files are below resolved: links in these are the machine's matter."""
-    entries = sorted(((entry, os.path.realpath(entry)) for entry in path if os.path.isabs(entry)), key=lambda each: -len(each[0]))
+def real_files(project: Project, modules: Iterable[Module]) -> Iterator[Module]:
+    """Give the modules with their real files, where these are not below the root: links beside it are the machine's matter."""
     for module in modules:
-        file = module.file
-        if not file.startswith(project.root + "/"):
-            entry, real = next((each for each in entries if file.startswith(each[0] + "/")), ("", ""))
-            is_link = not entry or is_installed(file)  # One in `site-packages` leads to it.
-            file = os.path.realpath(file) if is_link else real + file.removeprefix(entry)
-        yield replace(module, file=file)
+        is_below = module.file.startswith(project.root + "/")
+        yield module if is_below else replace(module, file=os.path.realpath(module.file))
 
 
 def with_roots(project: Project, modules: Sequence[Module], path: Sequence[str], here: str) -> tuple[Project, dict[str, str]]:
@@ -113,7 +108,7 @@ def _in_tree(project: Project, places: Iterable[tuple[Module, str]]) -> Iterator
     for module, base in places:
         if base in folders:
             yield folders[base] + module.file.removeprefix(base), module.file
-        elif module.file.startswith(project.root + "/"):
+        if module.file.startswith(project.root + "/"):  # Each file below the root has its own path, whatever it is called.
             yield module.file.removeprefix(project.root + "/"), module.file
 
 
@@ -133,4 +128,4 @@ def left_out(modules: Iterable[Module], files: Collection[str]) -> list[str]:
 def own_path(project: Project) -> list[str]:
     """Return the folders of this process's `sys.path` but for the project's own roots."""
     own = set(project.folders((*project.roots, *project.last)))
-    return [entry for entry in sys.path if os.path.isabs(entry) and entry not in own]
+    return [entry for entry in sys.path if isinstance(entry, str) and os.path.isabs(entry) and entry not in own]

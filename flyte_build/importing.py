@@ -60,18 +60,50 @@ def use_sources(takes: Callable[[str], bool], bytecode: Callable[[str], str | No
     sys.path_importer_cache.clear()
 
 
+def distrust_bytecode(of: Callable[[str], bool]) -> None:
+    """From now on compile the sources that `of` says yes to each time, by whatever finder they come. For a process of its own.
+
+    Editable installs have finders with Python's own loader, which believes a `.pyc` of the same time and size.
+    """
+    import importlib._bootstrap_external as loading
+
+    usual = loading.cache_from_source  # What every source loader asks.
+
+    def cache_from_source(path: Any, *arguments: Any, **options: Any) -> Any:
+        if of(os.fspath(path)):
+            raise NotImplementedError  # As where Python writes none (PEP 3147).
+        return usual(path, *arguments, **options)
+
+    loading.cache_from_source = cache_from_source
+
+
 def is_installed(path: str) -> bool:
     """Whether a path lies in an interpreter's own folders, or among installed packages."""
-    return "/site-packages/" in path + "/" or "/dist-packages/" in path + "/" or (path + "/").startswith(_STDLIB + "/")
+    whole = path + "/"
+    return "/site-packages/" in whole or "/dist-packages/" in whole or whole.startswith((*_STDLIB, *_targets))
 
 
 def is_stdlib(path: str) -> bool:
     """Whether a path belongs to the standard library."""
-    return path.startswith("<frozen") or (path.startswith(_STDLIB) and "/site-packages/" not in path) or path == _ZIP
+    whole = path + "/"
+    return path.startswith("<frozen") or (whole.startswith(_STDLIB) and "/site-packages/" not in whole) or path in _ZIPS
 
 
-_STDLIB = os.path.realpath(os.path.dirname(os.__file__))
-_ZIP = f"{os.path.dirname(_STDLIB)}/python{sys.version_info[0]}{sys.version_info[1]}.zip"
+def install_targets(root: str) -> None:
+    """Take folders of `PYTHONPATH` that packages were installed into (`pip install --target`) for what they are, but none below `root`."""
+    for entry in filter(os.path.isabs, os.environ.get("PYTHONPATH", "").split(os.pathsep)):
+        try:
+            holds = any(name.endswith(".dist-info") for name in os.listdir(entry))
+        except OSError:
+            continue
+        if holds and not (root and f"{os.path.realpath(entry)}/".startswith(root + "/")):
+            _targets.extend((os.path.normpath(entry) + "/", os.path.realpath(entry) + "/"))
+
+
+_FOLDER = os.path.dirname(os.__file__)
+_STDLIB = tuple({_FOLDER + "/", os.path.realpath(_FOLDER) + "/"})  # A link may lead to the interpreter.
+_ZIPS = {f"{os.path.dirname(folder[:-1])}/python{sys.version_info[0]}{sys.version_info[1]}.zip" for folder in _STDLIB}
+_targets: list[str] = []
 
 
 def is_own(path: str) -> bool:
@@ -103,11 +135,21 @@ def loaded_modules() -> set[tuple[str, str]]:
     """Return the names and absolute paths of all modules that have a file and are not of the standard library."""
     found = set()
     for name, module in list(sys.modules.items()):
-        spec = getattr(module, "__spec__", None)
-        origin = getattr(spec, "origin", None) or getattr(module, "__file__", None)
+        try:
+            spec = getattr(module, "__spec__", None)
+            origin = getattr(spec, "origin", None) or getattr(module, "__file__", None)
+        except Exception:  # Whatever a module's own `__getattr__` raises.
+            continue
         if isinstance(origin, str) and os.path.isabs(origin) and not is_stdlib(origin) and os.path.isfile(origin):
-            found.add((getattr(spec, "name", None) or name, origin))
+            found.add((getattr(spec, "name", None) or name, plain(origin)))
     return found
+
+
+def plain(path: str) -> str:
+    """Return an absolute path without `.` and `..`, which may lead up from where a link leads."""
+    if f"{path}/" == f"{os.path.normpath(path)}/":
+        return path
+    return f"{os.path.realpath(os.path.dirname(path))}/{os.path.basename(path)}"
 
 
 class Guard:
@@ -139,7 +181,7 @@ class Guard:
         if not spec.has_location and spec.submodule_search_locations is None:
             return ""
         places = [spec.origin] if spec.has_location and spec.origin else list(spec.submodule_search_locations or ())
-        outside = [place for place in places if not place.startswith(self._code) and os.path.isabs(place) and is_own(place)]
+        outside = [place for place in places if not place.startswith(self._code) and os.path.exists(place) and is_own(place)]
         return outside[0] if len(outside) == len(places) and outside else ""
 
     def _elsewhere(self, name: str, path: Sequence[str] | None) -> str:
@@ -152,4 +194,7 @@ class Guard:
         spec = PathFinder.find_spec(name, places)
         if spec is None:
             return ""
-        return spec.origin if spec.has_location and spec.origin else next(iter(spec.submodule_search_locations or ()), "")
+        if spec.has_location and spec.origin:
+            return spec.origin
+        folders = list(spec.submodule_search_locations or ())  # One that holds no code is not what was meant.
+        return next((folder for folder in folders if any(each.endswith(".py") for each in os.listdir(folder))), "")

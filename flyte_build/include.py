@@ -68,8 +68,11 @@ class _Walk:
             if os.path.isdir(leads_to) and (leads_to + "/").startswith(self._real + "/"):
                 yield from self.take(self._root + leads_to.removeprefix(self._real))
         elif os.path.isdir(path):
-            with os.scandir(path) as entries:
-                names = sorted(entry.name for entry in entries if entry.name not in _SKIPPED or not entry.is_dir(follow_symlinks=False))
+            try:
+                with os.scandir(path) as entries:
+                    names = sorted(entry.name for entry in entries if entry.name not in _SKIPPED or not entry.is_dir(follow_symlinks=False))
+            except OSError as error:
+                raise UsageError(f"The included folder {path} cannot be read", why=f"{error.strerror}.", hint="Make it readable.") from None
             self._meter.enter("" if relative == "." else relative + "/", len(names), 0)
             for name in names:
                 yield from self.take(f"{path}/{name}")

@@ -218,9 +218,24 @@ def _default(type: Type, value: Any, proven: bool) -> tuple[Wire, str]:
 
 def _is_equal(type: Type, wire: Wire, value: Any) -> bool:
     try:
-        return bool(type.load(wire) == value) or bool(value != value)  # The last is true of NaN.
+        return _is_same(type.load(wire), value)
     except Exception:  # Whatever the user's class raises.
         return False
+
+
+def _is_same(one: Any, other: Any) -> bool:
+    """Whether two values are equal and of the same types, at any depth; a float may stand for an integer."""
+    if isinstance(one, float) and type(other) in (int, float):
+        return bool(one == other or other != other)  # The last is true of NaN.
+    if type(one) is not type(other):
+        return False
+    if isinstance(one, dict):
+        return list(one) == list(other) and all(_is_same(one[name], other[name]) for name in one)
+    if isinstance(one, list | tuple):
+        return len(one) == len(other) and all(map(_is_same, one, other))
+    if hasattr(one, "__dataclass_fields__"):
+        return all(_is_same(getattr(one, name), getattr(other, name)) for name in one.__dataclass_fields__)
+    return bool(one == other) and (isinstance(one, set | frozenset) or repr(one) == repr(other))
 
 
 def _as_typed(wire: Wire) -> str:

@@ -121,10 +121,15 @@ class TreeNode(Cheap):
         """Raise `FileUnstable` unless the files that the import saw are those that the scans saw."""
         if self._copy_style == "none":
             return
-        there = {path: content for scan in self.scans for path, content in scan.contents_of(self._discovery.contents())}
-        for path, content in self._discovery.contents().items():
-            if there.get(path, content) != content:
-                raise changing(self._discovery.project.shown(path))
+        project, expected = self._discovery.project, self._discovery.contents()
+        there = {path: content for scan in self.scans for path, content in scan.contents_of(expected)}
+        for path, content in expected.items():
+            known = there.get(path)
+            if known is None:  # It is reached through a link, or has vanished.
+                places = project.places(os.path.realpath(project.absolute(path)))
+                known = next((each for scan in self.scans for _, each in scan.contents_of(places)), None)
+            if known != content:
+                raise changing(project.shown(path))
 
     def holds(self, path: str) -> bool:
         """Whether a file or link of this path is among what the scans found."""

@@ -15,6 +15,8 @@ from importlib.machinery import ModuleSpec
 from types import FrameType, ModuleType
 from typing import Any
 
+from flyte_build.cas.statindex import UNTRUSTED, Row, row
+
 from .clocks import watching as watching_clocks
 from .importing import is_installed, is_own, is_stdlib
 
@@ -26,32 +28,34 @@ _UNSTABLE = ("/proc/", "/sys/", "/dev/")
 _METADATA = ("importlib/metadata/__init__.py", "importlib_metadata/__init__.py", "pkg_resources/__init__.py")
 _ASKING = ("stat", "lstat", "access", "readlink")
 _AGES = ("getmtime", "getctime", "getatime")
+OF_THE_INTERPRETER = ("sitecustomize", "usercustomize")  # Modules that Python itself imports when it starts.
 _IMPORTLIB = "<frozen importlib"
 
 
 class Watch:
     """What was seen. Paths are absolute; `lookups` has, for each folder, the names that were looked for in it.
 
-    `folders` were listed, of `distributions` only the installed packages count; `stats` were asked about, of `times` the times, too.
-    `names` are the modules that were looked for by their names. `uses_current` says that the `current` folder decided something, and
-    `wrote` that something below the root may have been changed.
+    `opened` has the state in which each file was read. `folders` were listed, of `distributions` only the installed packages count;
+    `stats` were asked about, of `times` the times, too. `names` are the modules that were looked for by their names. `uses_current` says
+    that the `current` folder decided something, and `wrote` that something below the root may have been changed.
     """
 
     def __init__(self, root: str, current: str) -> None:
         self.root, self.current = root, current
         self.files: set[str] = set()
+        self.opened: dict[str, Row] = {}
         self.folders: set[str] = set()
         self.distributions: set[str] = set()
         self.stats: set[str] = set()
         self.times: set[str] = set()
         self.lookups: dict[str, set[str]] = {}
-        self.names: set[str] = set()
+        self.names = set(sys.modules)  # What the interpreter's start has imported was found by its name, too.
         self.environment: set[str] = set()
         self.volatile: list[str] = []
         self.uses_current = False
         self.wrote = False
         self._on = False
-        self._getcwd = os.getcwd
+        self._getcwd, self._stat = os.getcwd, os.stat
 
     @contextmanager
     def watching(self) -> Iterator[None]:
@@ -101,7 +105,7 @@ class Watch:
 
     def look_up(self, folder: str, name: str) -> None:
         """Remember that a module of that name was looked for in `folder`."""
-        if os.path.isabs(folder) and not is_stdlib(folder + "/"):
+        if isinstance(folder, str) and os.path.isabs(folder) and not is_stdlib(folder):  # Python passes over what is no text.
             self.lookups.setdefault(os.path.normpath(folder), set()).add(name)
 
     def _variable(self, name: Any) -> None:
@@ -131,6 +135,9 @@ class Watch:
         access = flags & os.O_ACCMODE
         if access == os.O_RDONLY or (access == os.O_RDWR and not flags & os.O_TRUNC):
             self._path(self.files, path)
+            name = self._absolute(path)
+            if name in self.files and name not in self.opened:
+                self.opened[name] = state_of(name, self._stat)
         if access != os.O_RDONLY and self._absolute(path).startswith(self.root + "/"):
             self.wrote = True
 
@@ -197,6 +204,14 @@ class Watch:
     def _say(self, what: str) -> None:
         if what not in self.volatile:
             self.volatile.append(what)
+
+
+def state_of(path: str, stat: Callable[[str], os.stat_result] = os.stat) -> Row:
+    """Return the state of what a path leads to, or one that is like no other."""
+    try:
+        return row(stat(path))
+    except OSError:
+        return UNTRUSTED
 
 
 _OURS = os.path.dirname(os.path.realpath(__file__)) + "/"

@@ -15,7 +15,7 @@ from flyte_build.cas.counters import Counters
 from flyte_build.cas.statindex import hash_file, row, trusted
 
 from .project import current_folder
-from .watched import candidates, distributions, names_in, presence, times
+from .watched import OF_SHELLS, candidates, distributions, names_in, presence, times
 
 _OURS = os.path.dirname(os.path.realpath(__file__)) + "/"
 
@@ -60,7 +60,7 @@ class Check:
         here = current_folder()
         if folder and here != folder:
             yield "it was imported from another current folder"
-        if (now := [] if here in self._seen["lookups"] else candidates(here, names)) != candidates_then:
+        if (now := [] if here in self._seen["distributions"] else candidates(here, names)) != candidates_then:
             yield f"in the current folder: {', '.join(sorted(set(now) ^ set(candidates_then)))} appeared or vanished"
 
     def _file_changed(self, path: str, known: list[Any]) -> bool:
@@ -97,7 +97,7 @@ class Check:
 def variable(cache: Cache, name: str) -> str | None:
     """Return a keyed hash of an environment variable (of all of them for `*`), or None where it is not set."""
     if name == "*":
-        return keyed(cache, json.dumps(sorted(os.environ.items())))
+        return keyed(cache, json.dumps(sorted(item for item in os.environ.items() if item[0] not in OF_SHELLS)))
     value = os.environ.get(name)
     return None if value is None else keyed(cache, value)
 

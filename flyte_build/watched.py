@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Collection
+from importlib.machinery import all_suffixes
 from typing import TYPE_CHECKING, Any
 
 from flyte_build.cas.digest import Digest
@@ -14,18 +15,23 @@ if TYPE_CHECKING:
     from flyte_build.cas.records import Record, Records
 
 
+OF_SHELLS = frozenset(("_", "OLDPWD", "PWD", "SHLVL"))  # Shells change these with every command and folder.
+_SUFFIXES = frozenset(all_suffixes())
+
+
 def candidates(folder: str, names: Collection[str]) -> list[str]:
-    """What in `folder` could be a module of one of these names: folders, and files that begin so."""
+    """What in `folder` could be a module of one of these names: folders, and files with a module's ending."""
     wanted = frozenset(names)
     try:
         with os.scandir(folder) as entries:
-            return sorted(
-                entry.name
-                for entry in entries
-                if entry.name.partition(".")[0] in wanted and ("." in entry.name or entry.is_dir()) and not entry.name.endswith(".pyi")
-            )
+            return sorted(entry.name for entry in entries if _is_candidate(entry, wanted))
     except OSError:
         return []
+
+
+def _is_candidate(entry: os.DirEntry[str], wanted: Collection[str]) -> bool:
+    stem, dot, ending = entry.name.partition(".")
+    return stem in wanted and (dot + ending in _SUFFIXES if dot else entry.is_dir())
 
 
 def names_in(folder: str) -> list[str] | None:

@@ -95,18 +95,22 @@ def main() -> None:
 
 def _use_bundle(action: dict[str, Any], code: str, guarded: bool) -> None:
     """Import the project's modules from the folder `code`; on a machine with working trees (`guarded`) nothing comes from these."""
-    from flyte_build.importing import Guard, is_own, use_sources
+    from flyte_build.importing import Guard, install_targets, is_ours, is_own, loaded_modules, use_sources
 
     def folders(roots: list[str]) -> list[str]:
         return [f"{code}/{root}" if root else code for root in roots]
 
-    removed = [entry for entry in sys.path if guarded and is_own(f"{entry}/x")]
+    install_targets(action["root"])
+    removed = [entry for entry in sys.path if guarded and is_own(f"{entry}/x") and not os.path.isfile(entry)]
     kept = [entry for entry in sys.path if entry not in removed]
     roots, last = folders(action["roots"]), folders(action["last"])
     sys.path[:] = [*roots, *kept, *last]
     bytecode = f"{action['code']}/bytecode"
     use_sources(lambda folder: _is_below(folder, code), lambda path: f"{bytecode}/{os.path.relpath(path, code)}")
     if guarded:
+        for name, file in loaded_modules():  # The interpreter's start has loaded them from a working tree.
+            if is_own(file) and not is_ours(name) and name != "__main__":
+                sys.modules.pop(name, None)
         tree = [f"{action['root']}/{root}".rstrip("/") for root in action["roots"]] if action["root"] else []
         sys.meta_path.insert(0, Guard(code, [*roots, *last], [*tree, *removed], lambda path: _advice(action, path)))
 

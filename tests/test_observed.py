@@ -27,7 +27,7 @@ HERE = pathlib.Path(__file__).parent
 env = flyte.TaskEnvironment("seen")
 
 @env.task
-def job(value: str = str(VALUE)) -> str:
+def job(value: str = str(VALUE).replace(str(HERE), "HERE")) -> str:
     return value
 """
 
