@@ -216,7 +216,7 @@ def _seen(loaded: set[str], here: str, watch: Watch, counters: Counters, began: 
         for name in names:
             if os.path.isdir(f"{folder}/{name}"):  # Whether it is a package, or only a folder, decides too.
                 watch.look_up(f"{folder}/{name}", "__init__")
-    folders = [folder for folder in sys.path if isinstance(folder, str) and os.path.isdir(folder)]
+    folders = [folder for folder in sys.path if isinstance(folder, str) and os.path.isabs(folder)]  # Also those that are not there yet.
     path_files = {f"{folder}/{name}" for folder in folders for name in distributions(folder) if name.endswith(".pth")}
     files, changed = {}, []
     for path in sorted(loaded | watch.files | path_files):

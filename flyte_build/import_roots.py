@@ -79,7 +79,7 @@ def with_roots(project: Project, modules: Sequence[Module], path: Sequence[str],
             places.append((module, base))
         else:
             places.append((module, project.root))
-    fixed = next((at for at, entry in enumerate(path) if is_stdlib(entry) or not is_own(f"{entry}/x")), len(path))
+    fixed = next((at for at, entry in enumerate(path) if is_stdlib(entry)), len(path))
     entries = [os.path.realpath(entry) for entry in path]
     used = [[entry for entry in part if entry in bases or _below(project, entry)] for part in (entries[:fixed], entries[fixed:])]
     listed = {*used[0], *used[1], *project.folders((*project.roots, *project.last)), here}
