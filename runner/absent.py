@@ -16,16 +16,27 @@ def hint(error: Mapping[str, str], action: Mapping[str, Any]) -> str:
         for folder in ("", os.path.dirname(action["file"])):
             path = _relative(name, (code, f"{action['folder']}/work"), folder)
             if path and (is_missing or "." in os.path.basename(path)) and not by_name(path):
-                there = f"{action['root']}/{path}"
+                there = _source(action, path)
                 if os.path.exists(there) and not os.path.exists(f"{code}/{path}"):
-                    return f"{path} is in the project, but not in the bundle. {advice(action, there)}"
+                    name = os.path.relpath(there, action["root"])
+                    where = "beside" if name.startswith("../") else "in"
+                    return f"{name} is {where} the project, but not in the bundle. {advice(action, there)}"
     return ""
 
 
+def _source(action: Mapping[str, Any], path: str) -> str:
+    """Where on disk a path of the bundle is from."""
+    for place, name in action["shown"].items():
+        if path.startswith(place + "/"):
+            return os.path.normpath(f"{action['root']}/{name}{path.removeprefix(place)}")
+    return f"{action['root']}/{path}"
+
+
 def advice(action: Mapping[str, Any], path: str) -> str:
-    """What to do about a file or folder of the project (absolute) that is not in the bundle."""
+    """What to do about a file or folder of the project, or beside it (absolute), that is not in the bundle."""
     include = os.path.relpath(path, os.path.dirname(f"{action['root']}/{action['file']}"))
-    return f'Add it to the environment: TaskEnvironment(..., include=["{include}"]), or use `--copy-style all`.'
+    remedy = f'Add it to the environment: TaskEnvironment(..., include=["{include}"])'
+    return f"{remedy}, or use `--copy-style all`." if path.startswith(action["root"] + "/") else f"{remedy}."
 
 
 def _said(error: Mapping[str, str]) -> list[str]:

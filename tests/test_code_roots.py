@@ -371,3 +371,18 @@ def test_one_file_may_be_two_modules(workspace: Workspace) -> None:
     shell = workspace.shell()
     assert shell.json("run", "flow.py", "price")["outputs"] == {"o0": "(1, 1, False)"}
     assert len([path for path in bundled(shell, "flow.py") if path.endswith("core.py")]) == 2
+
+
+def test_data_of_a_member_that_is_missing_in_the_task_is_named_with_the_remedy(workspace: Workspace) -> None:
+    """As a file of the project is; the remedy works."""
+    workspace.write(
+        "core/core/__init__.py", "import pathlib\ndef data(): return (pathlib.Path(__file__).parent / 'late.txt').read_text()\n"
+    )
+    workspace.write("core/core/late.txt", "late")
+    workspace.write("app/flow.py", main("import core", "core.data()"))
+    workspace.editable("core")
+    failed = workspace.shell()("run", "flow.py", "price", exit_code=1).stderr
+    assert "../core/core/late.txt is beside the project, but not in the bundle" in failed and "copy-style" not in failed
+    assert 'include=["../core/core/late.txt"]' in failed
+    workspace.write("app/flow.py", main("import core", "core.data()").replace(b'"shop"', b'"shop", include=["../core/core/late.txt"]'))
+    assert workspace.shell().json("run", "flow.py", "price")["outputs"] == {"o0": "late"}
