@@ -69,9 +69,12 @@ def with_roots(project: Project, modules: Sequence[Module], path: Sequence[str],
     mapped: dict[str, str] = {}  # The folders of packages that are called otherwise, each with the package's name.
     places: list[tuple[Module, str]] = []
     known = {os.path.realpath(entry) for entry in path} | {here}
+    plainly = {module.name: base for module in modules for base, package in [module.origin()] if not package}
     for module in sorted(modules, key=lambda each: each.name):
         base, package = module.origin()
-        if package and module.found and os.path.isdir(base):
+        if package in plainly and module.file.startswith(plainly[package] + "/"):  # By a package's own `__path__`.
+            places.append((module, plainly[package]))
+        elif package and module.found and os.path.isdir(base):
             mapped.setdefault(base, package)
             places.append((module, base))
         elif not package and (module.found or base in known):
@@ -87,16 +90,32 @@ def with_roots(project: Project, modules: Sequence[Module], path: Sequence[str],
     ends = [here] if here in bases else []
     numbered: dict[str, str] = {}
 
-    def place(folder: str, package: str = "") -> str:
-        if _below(project, folder) and not package:
+    def place(folder: str) -> str:
+        if _below(project, folder):
             return os.path.relpath(folder, project.root) if folder != project.root else ""
         root = numbered.setdefault(folder, f"{BESIDE}/{len(numbered)}")
-        beside["/".join((root, *package.split("."))) if package else root] = folder
+        beside[root] = folder
+        return root
+
+    def place_package(folder: str, package: str) -> str:
+        """Place a package that is called otherwise than its folder: below its parent's place, or in a root of its own."""
+        parent, _, name = package.rpartition(".")
+        if parent in renamed:
+            root, renamed[package] = "", f"{renamed[parent]}/{name}"
+        elif parent in plainly:
+            root = place(plainly[parent])
+            renamed[package] = "/".join(filter(None, (root, *package.split("."))))
+        else:
+            root = numbered.setdefault(folder, f"{BESIDE}/{len(numbered)}")
+            renamed[package] = f"{root}/{package.replace('.', '/')}"
+        beside[renamed[package]] = folder
         return root
 
     beside: dict[str, str] = {}
+    renamed: dict[str, str] = {}
     roots = [*project.roots, *map(place, used[0])]
-    last = [*map(place, used[1]), *map(place, more), *(place(folder, package) for folder, package in sorted(mapped.items(), key=_name))]
+    last = [*map(place, used[1]), *map(place, more)]
+    last += [place_package(folder, package) for folder, package in sorted(mapped.items(), key=_name)]
     last += [*project.last, *map(place, ends)]
     roots = list(dict.fromkeys(roots))
     project = replace(project, roots=tuple(roots), last=tuple(root for root in dict.fromkeys(last) if root not in roots), beside=beside)

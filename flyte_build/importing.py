@@ -170,6 +170,8 @@ class Guard:
             if spec is None and (place := self._elsewhere(name, path)):
                 raise ModuleNotFoundError(f"No module named {name!r} in the bundle. {self._hint(place)}", name=name)
             return spec
+        if spec.submodule_search_locations is not None and not spec.has_location:
+            spec = self._inside(spec)
         if place := self._outside(spec):
             spec = PathFinder.find_spec(name, self._roots if path is None else path)
             if spec is None or self._outside(spec):
@@ -183,6 +185,16 @@ class Guard:
         places = [spec.origin] if spec.has_location and spec.origin else list(spec.submodule_search_locations or ())
         outside = [place for place in places if not place.startswith(self._code) and os.path.exists(place) and is_own(place)]
         return outside[0] if len(outside) == len(places) and outside else ""
+
+    def _inside(self, spec: ModuleSpec) -> ModuleSpec:
+        """A namespace package without its portions in working trees, unless it has no others."""
+        portions = list(spec.submodule_search_locations or ())
+        inside = [each for each in portions if each.startswith(self._code) or not os.path.exists(each) or not is_own(f"{each}/x")]
+        if len(inside) in (0, len(portions)):
+            return spec
+        reduced = ModuleSpec(spec.name, None, is_package=True)
+        reduced.submodule_search_locations = inside
+        return reduced
 
     def _elsewhere(self, name: str, path: Sequence[str] | None) -> str:
         """Where a module that is not found is in the working tree, or ""."""

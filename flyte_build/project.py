@@ -18,7 +18,8 @@ class Project:
     """Where a file belongs: its `root` (absolute), the `file` below it, its `module` name, and the import roots.
 
     All paths but `root` are those of the tree. `roots` come first on `sys.path` ("" is the root itself), `last` after the installed
-    packages. `beside` maps folders of the tree to the absolute folders outside of the root that their files come from.
+    packages. `beside` maps folders of the tree to the absolute folders that their files come from: of import roots outside of the root, and
+    of packages whose folders have other names. Inner ones come first.
     """
 
     root: str
@@ -27,6 +28,10 @@ class Project:
     roots: tuple[str, ...] = ("",)
     last: tuple[str, ...] = ()
     beside: Mapping[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.beside:
+            object.__setattr__(self, "beside", dict(sorted(self.beside.items(), key=lambda item: -len(item[0]))))
 
     @classmethod
     def of(cls, root: str, file: str) -> Project:
@@ -50,10 +55,9 @@ class Project:
 
     def absolute(self, path: str) -> str:
         """Return where on disk a path of the tree is."""
-        if path.startswith(BESIDE):
-            for place, folder in self.beside.items():
-                if (path + "/").startswith(place + "/"):
-                    return folder + path.removeprefix(place)
+        for place, folder in self.beside.items():
+            if (path + "/").startswith(place + "/"):
+                return folder + path.removeprefix(place)
         return f"{self.root}/{path}" if path else self.root
 
     def folders(self, roots: Iterable[str]) -> list[str]:
@@ -67,9 +71,7 @@ class Project:
 
     def shown(self, path: str) -> str:
         """Return how a path of the tree is called in messages: relative to the root, as one would type it there."""
-        if not self.beside:
-            return path
-        return os.path.relpath(self.absolute(path), self.root) if path.startswith(BESIDE) else path
+        return os.path.relpath(self.absolute(path), self.root) if self.beside else path
 
 
 def locate(file: str, root_dir: str | None) -> Project:

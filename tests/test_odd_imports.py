@@ -266,3 +266,46 @@ def test_an_include_of_thousands_of_files_beside_all_is_looked_up_once(flyte: Sh
     python = Path(FLYTE).parent / "python"
     done = subprocess.run([python, "-c", code], cwd=flyte.project, env=flyte.environment, capture_output=True, text=True, check=True)
     assert int(done.stdout.split()[-1]) < 3000
+
+
+def test_a_package_with_a_path_of_its_own(workspace: Workspace) -> None:
+    """What is found by `__path__` stays where it is, also if it is imported in a function."""
+    for folder in ("app", "core"):
+        workspace.write(f"{folder}/pkg{folder}/__init__.py", "import os\n__path__.append(os.path.dirname(__file__) + '/_vendor')\n")
+        workspace.write(f"{folder}/pkg{folder}/_vendor/bar{folder}.py", f"VALUE = {folder!r}\n")
+    inner = "from pkgapp import barapp; from pkgcore import barcore"
+    workspace.write("app/flow.py", main("import pkgapp, pkgcore", "(barapp.VALUE, barcore.VALUE)", inner))
+    workspace.editable("core")
+    shell = workspace.shell()
+    assert shell.json("run", "flow.py", "price")["outputs"] == {"o0": "('app', 'core')"}
+    assert {path for path in bundled(shell, "flow.py") if "bar" in path} == {
+        "pkgapp/_vendor/barapp.py",
+        ".flyte-roots/0/pkgcore/_vendor/barcore.py",
+    }
+
+
+@pytest.mark.parametrize("inside", [True, False])
+def test_packages_in_folders_of_other_names(workspace: Workspace, inside: bool) -> None:
+    """A package and a part of it, each mapped to a folder: of the project itself, or beside it."""
+    where = "app" if inside else "core"
+    for folder, text in (("one", "VALUE = 1\n"), ("two", "VALUE = 2\n")):
+        workspace.write(f"{where}/{folder}/__init__.py", text)
+        workspace.write(f"{where}/{folder}/lazy.py", text)
+    finder = f"""
+import sys
+from importlib.util import spec_from_file_location
+MAPPING = {{"nest": "{workspace.folder}/{where}/one", "nest.sub": "{workspace.folder}/{where}/two"}}
+class Finder:
+    @classmethod
+    def find_spec(cls, name, path=None, target=None):
+        if folder := MAPPING.get(name):
+            return spec_from_file_location(name, folder + "/__init__.py", submodule_search_locations=[folder])
+sys.meta_path.append(Finder)
+"""
+    (workspace.site / "_nest_finder.py").write_text(finder)
+    (workspace.site / "_nest.pth").write_text("import _nest_finder\n")
+    value = "(nest.VALUE, nest.sub.VALUE, nest.lazy.VALUE, nest.sub.lazy.VALUE)"
+    workspace.write("app/flow.py", main("import nest.sub", value, "import nest.lazy, nest.sub.lazy"))
+    shell = workspace.shell()
+    for style in ("loaded_modules", "all"):
+        assert shell.json("run", "--copy-style", style, "flow.py", "price")["outputs"] == {"o0": "(1, 2, 1, 2)"}
