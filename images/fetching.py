@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 from functools import cached_property
 from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 Progress = Callable[[int, int], None]
 _PARALLEL = 6
+_LOOK = 0.2  # Seconds after which it is looked whether anybody still waits.
 _ATTEMPTS = 4
 _PIECE = 1 << 18
 _TIMEOUT = (10, 60)  # Seconds to connect, and for the next byte.
@@ -31,11 +32,19 @@ class Fetcher:
     """Fetches wheels, several at a time. Proxies, private certificate authorities and netrc are those of `requests`, and credentials
     also those of the user's indexes.
 
-    `root` is what the paths of wheels are relative to; `progress` is told how many bytes of how many have come.
+    `root` is what the paths of wheels are relative to; `progress` is told how many bytes of how many have come. When `stopped` says so,
+    nobody waits for what is still to come.
     """
 
-    def __init__(self, root: str, blobs: Blobs, counters: Counters, progress: Progress = lambda done, total: None) -> None:
-        self._root, self._blobs, self._counters, self._progress = root, blobs, counters, progress
+    def __init__(
+        self,
+        root: str,
+        blobs: Blobs,
+        counters: Counters,
+        progress: Progress = lambda done, total: None,
+        stopped: Callable[[], bool] = lambda: False,
+    ) -> None:
+        self._root, self._blobs, self._counters, self._progress, self._stopped = root, blobs, counters, progress, stopped
         self._session: Session | None = None
 
     @cached_property
@@ -53,12 +62,21 @@ class Fetcher:
                 done += count
                 self._progress(done, max(done, total))
 
-            pool = ThreadPoolExecutor(_PARALLEL)
+            pool, is_over = ThreadPoolExecutor(_PARALLEL), False
             try:
-                for future in [pool.submit(self._fetch, wheel, moved) for wheel in sorted(missing, key=lambda wheel: -wheel.size)]:
-                    future.result()
+                waiting = {pool.submit(self._fetch, wheel, moved) for wheel in sorted(missing, key=lambda wheel: -wheel.size)}
+                while waiting:
+                    done_now, waiting = wait(waiting, _LOOK, FIRST_COMPLETED)
+                    for future in done_now:
+                        future.result()
+                    if self._stopped():
+                        raise ImageBuildError("Fetching wheels was stopped")
+                is_over = True
+            except Exception:
+                is_over = not self._stopped()
+                raise
             finally:
-                pool.shutdown(cancel_futures=True)
+                pool.shutdown(wait=is_over, cancel_futures=True)  # After an interruption nobody waits for a source that says nothing.
         return [(wheel, self._blobs.path(wheel.digest)) for wheel in wheels]
 
     def _is_good(self, wheel: Wheel) -> bool:

@@ -28,11 +28,11 @@ _DECIDED = ("VIRTUAL_ENV", "UV_PROJECT_ENVIRONMENT", "UV_PYTHON", "UV_SYSTEM_PYT
 
 
 class Uv:
-    """Runs uv; `stop`, called from another thread, ends it."""
+    """Runs uv; `stop`, called from another thread, ends it, and `is_stopped` from then on."""
 
     def __init__(self) -> None:
         self._running: set[subprocess.Popen[bytes]] = set()
-        self._stopped = False
+        self.is_stopped = False
 
     def run(self, arguments: Sequence[str], folder: str) -> "subprocess.CompletedProcess[bytes]":
         """Run it in `folder`, without progress, until it ends. Raises `ImageBuildError` if it is not installed."""
@@ -42,7 +42,7 @@ class Uv:
         with subprocess.Popen(command, cwd=folder, env=environment, stdin=subprocess.DEVNULL, stdout=pipe, stderr=pipe) as process:
             self._running.add(process)
             try:
-                if self._stopped:
+                if self.is_stopped:
                     process.kill()
                 output, errors = process.communicate()
             except BaseException:
@@ -54,7 +54,7 @@ class Uv:
 
     def stop(self) -> None:
         """End what runs, and what would be run from now on: nobody waits for it any more."""
-        self._stopped = True
+        self.is_stopped = True
         for process in tuple(self._running):
             process.kill()
 

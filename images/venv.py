@@ -85,7 +85,7 @@ def make(folder: str, wheels: "Sequence[Wheel]", root: str, uv: "Uv", blobs: "Bl
             return
         _clear(folder)
         _run(["venv", "--quiet", "--no-project", "--no-config", "--python", _interpreter(), f"{folder}/venv"], root, uv)
-        if packages := "".join(_package(*each) for each in _checked(folder, wheels, root, blobs)):
+        if packages := "".join(_package(*each) for each in _checked(folder, wheels, root, blobs, uv)):
             with storing("make an environment"), open(f"{folder}/pylock.toml", "w", encoding="utf-8", opener=opener) as file:
                 file.write(f'lock-version = "1.0"\ncreated-by = "flyte-build"\n{packages}')
             command = ["pip", "sync", "--quiet", "--no-build", "--python", python_of(folder), f"{folder}/pylock.toml"]
@@ -128,7 +128,7 @@ def _clear(folder: str) -> None:
             shutil.rmtree(f"{folder}/venv")
 
 
-def _checked(folder: str, wheels: "Sequence[Wheel]", root: str, blobs: "Blobs") -> "Iterator[tuple[Wheel, str]]":
+def _checked(folder: str, wheels: "Sequence[Wheel]", root: str, blobs: "Blobs", uv: "Uv") -> "Iterator[tuple[Wheel, str]]":
     """Yield the wheels with the paths of their files: links of their names, since uv goes by names, where it finds them again."""
     if not wheels:
         return
@@ -144,7 +144,7 @@ def _checked(folder: str, wheels: "Sequence[Wheel]", root: str, blobs: "Blobs") 
     named = f"{os.path.dirname(os.path.dirname(folder))}/wheels"
     with storing("name a wheel"):
         _remove_dangling(named)
-    for wheel, path in Fetcher(root, blobs, Counters()).fetch(wheels):
+    for wheel, path in Fetcher(root, blobs, Counters(), stopped=lambda: uv.is_stopped).fetch(wheels):
         check(wheel, path, interpreter, here())
         link = f"{named}/{wheel.digest.hex}/{wheel.filename}"
         with storing("name a wheel"):
