@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from flyte_build.cas.blobs import Blobs
 from flyte_build.cas.counters import Counters
 from flyte_build.cas.digest import Digest
-from flyte_build.cas.statindex import Row, StatIndex, hash_file, row, trusted
+from flyte_build.cas.statindex import Row, StatIndex, changed_since, hash_file, row, stamp, trusted
 from flyte_build.errors import ScanError
 
 from .draft import Draft, Unread, pack
@@ -67,7 +67,7 @@ class Scanner:
         """
         from .budget import Budget, Meter
 
-        scope, started = f"tree {_RULES}:{self._root}", time.time_ns()
+        scope, started = f"tree {_RULES}:{self._root}", stamp()
         before = {folder: Folder(*known) for folder, known in self._index.load(scope).items() if len(known) == len(Folder._fields)}
         folders: dict[str, Folder | Draft] = {}
         self._rules = {}
@@ -103,7 +103,7 @@ class Scanner:
         """Just the files of these relative paths, and the links that lead to them; without those that are gone, or in other scans."""
         from . import links
 
-        scope, started = f"files {_RULES}:{self._root}", time.time_ns()
+        scope, started = f"files {_RULES}:{self._root}", stamp()
         remembered: dict[str, tuple[Row, File, str]] = self._index.load(scope)
         now, before = _Drafts(), _Drafts()
         for path in sorted({part for wanted in paths for part in links.resolve(self._root, wanted)}):
@@ -151,14 +151,14 @@ class Scanner:
         return now if packed == now.files else now._replace(files=packed, size=sum([file[1] for file in files.values()]))
 
     def _is_recent(self, drafts: Iterable[Draft], started: int) -> bool:
-        """Whether anything that was looked at may have been changed since then (ns): then what was looked at before may be older."""
+        """Whether anything that was looked at may have been changed since then (see `stamp`): what was looked at before may be older."""
         for draft in drafts:
             states = [state for state in draft.seen.values() if state]
             try:
                 states.append(row(os.stat(f"{self._root}/{draft.path}")))
             except FileNotFoundError:
                 return True
-            if any(not trusted(state, started) for state in states):
+            if any(changed_since(state, started) for state in states):
                 return True
         return False
 

@@ -34,6 +34,7 @@ _ATTEMPTS = 5
 TICK = 20_000_000
 """Nanoseconds by which a file's times may be older than the moment: kernels stamp files with a clock that advances every 1 to 10 ms."""
 _SECOND = 1_000_000_000
+_COARSE = 5  # CLOCK_REALTIME_COARSE (clock_gettime(2)), which Linux stamps files with.
 _WRITER = marshal.version << 16 | sys.version_info.major << 8 | sys.version_info.minor  # The seed of each fingerprint.
 _SUM = 16  # Bytes of a fingerprint.
 
@@ -80,6 +81,19 @@ def trusted(state: Row, began: int) -> Row:
     _, _, mtime, ctime, _ = state
     coarse = mtime % _SECOND == 0 and ctime % _SECOND == 0  # A file system that keeps whole seconds, or two.
     return state if max(mtime, ctime) < began - (2 * _SECOND if coarse else TICK) else UNTRUSTED
+
+
+def stamp() -> int:
+    """Return the time, in ns, that a file would get if it were changed now: that of the kernel's coarse clock, or a little earlier."""
+    if sys.platform == "linux":
+        return time.clock_gettime_ns(_COARSE)
+    return time.time_ns() - TICK
+
+
+def changed_since(state: Row, moment: int) -> bool:
+    """Whether a file in this state may have been changed at or after a moment that `stamp` gave."""
+    ctime = state[3]
+    return ctime + (2 * _SECOND if ctime % _SECOND == 0 else 0) >= moment
 
 
 class Reading(NamedTuple):

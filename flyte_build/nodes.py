@@ -81,10 +81,10 @@ class TreeNode(Cheap):
         for _ in range(_LOOKS):
             if not any(scan.is_recent for scan in self.scans):
                 break
-            seen = [scan.state for scan in self.scans]  # Files are looked at one after another: is it one state?
-            self.scans = self._scan(None)
-            if [scan.state for scan in self.scans] == seen:
+            again = self._scan(None)  # Files are looked at one after another: is it one state?
+            if [scan.state for scan in again] == [scan.state for scan in self.scans]:
                 break
+            self.scans = again
         else:
             raise changing()
         self._compare()
