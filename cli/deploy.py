@@ -71,7 +71,7 @@ def deploy(
     projects = [locate(each, root_dir) for each in files]
     root = projects[0].root if len({each.root for each in projects}) == 1 else root_of(file)
     given = {name: options.pop(name) for name in ("registry", "cache_read", "cache_write")}
-    config = with_registries(console.configuration(root), **given)
+    config = console.configuration(root)
     if options["version"] is not None:
         check_version(options["version"])
     image, locked = options.pop("image"), options.pop("locked")

@@ -44,7 +44,7 @@ def describe(module: ModuleType, project: Project, here: str, watch: Watch, bega
     path = [entry for entry in own_path(project) if entry != here]  # With what the import has put there.
     modules = list(real_files(project, found))
     project, files = with_roots(project, modules, path, here)
-    read = sorted({place for name in watch.files if _is_data(name) for place in _places(project, name, files)} - files.keys())
+    read = sorted(_places(project, filter(_is_data, watch.files), files) - files.keys())
     environments = _environments(module)
     root = project.root
     document = {
@@ -81,16 +81,16 @@ def _is_data(path: str) -> bool:
     return is_own(path) and os.path.isfile(path)
 
 
-def _places(project: Project, path: str, modules: Iterable[str]) -> list[str]:
-    """The paths in the tree of a file that was read: below the root, and below roots beside it.
+def _places(project: Project, paths: Iterable[str], modules: Iterable[str]) -> set[str]:
+    """The paths in the tree of files that were read: below the root, and below roots beside it.
 
     Of a root beside that holds the project too, or a home folder, only what lies with the modules that came from there is meant.
     """
-    found = project.places(path) or project.places(os.path.realpath(path))
+    found = {place for path in paths for place in project.places(path) or project.places(os.path.realpath(path))}
     home = os.path.realpath(os.path.expanduser("~"))
     wide = {place for place, folder in project.beside.items() if f"{project.root}/".startswith(folder.rstrip("/") + "/") or folder == home}
     tops = {"/".join(name.split("/")[:3]) for name in modules}
-    return [each for each in found if "/".join(each.split("/")[:2]) not in wide or "/".join(each.split("/")[:3]) in tops]
+    return {each for each in found if "/".join(each.split("/")[:2]) not in wide or "/".join(each.split("/")[:3]) in tops}
 
 
 def _environments(module: ModuleType) -> list[TaskEnvironment]:
