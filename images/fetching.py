@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 from functools import cached_property
@@ -11,6 +12,7 @@ from urllib.parse import unquote, urlsplit
 
 from flyte_build.cas.blobs import Blobs, BlobWriter
 from flyte_build.cas.counters import Counters
+from flyte_build.cas.registry.patience import SPEED, STALL
 from flyte_build.errors import ImageBuildError
 
 from .indexes import Indexes
@@ -19,12 +21,14 @@ from .pins import Wheel
 if TYPE_CHECKING:
     from requests import Response, Session
 
+    from flyte_build.cas.registry.deadlines import Deadlines
+
 Progress = Callable[[int, int], None]
 _PARALLEL = 6
 _LOOK = 0.2  # Seconds after which it is looked whether anybody still waits.
 _ATTEMPTS = 4
 _PIECE = 1 << 18
-_TIMEOUT = (10, 60)  # Seconds to connect, and for the next byte.
+_CONNECT = 10.0  # Seconds for a connection to be made.
 _PASSING = frozenset({408, 425, 429, 500, 502, 503, 504})
 
 
@@ -45,7 +49,6 @@ class Fetcher:
         stopped: Callable[[], bool] = lambda: False,
     ) -> None:
         self._root, self._blobs, self._counters, self._progress, self._stopped = root, blobs, counters, progress, stopped
-        self._session: Session | None = None
 
     @cached_property
     def _indexes(self) -> Indexes:
@@ -119,8 +122,8 @@ class Fetcher:
                 moved(-writer.size)
                 writer.restart()
             self._counters.add(requests=1)
-            with self._client().get(
-                wheel.url, stream=True, timeout=_TIMEOUT, headers={"Accept-Encoding": "identity"}, auth=login
+            with self._client.get(
+                wheel.url, stream=True, timeout=(_CONNECT, STALL), headers={"Accept-Encoding": "identity"}, auth=login
             ) as answer:
                 if answer.status_code in _PASSING:
                     raise _Passing(f"It answered {answer.status_code}.")
@@ -128,12 +131,16 @@ class Fetcher:
                     raise self._denied(wheel, answer)
                 if answer.status_code != 200:
                     raise _unavailable(wheel, f"{_shown(wheel)} answered {answer.status_code} ({answer.reason}).")
+                began = time.monotonic()
                 for piece in answer.iter_content(_PIECE):
                     if 0 < wheel.size < writer.size + len(piece):
                         raise _unavailable(wheel, f"{_shown(wheel)} has more than the {wheel.size:,} bytes that were locked.")
                     writer.write(piece)
                     self._counters.add(bytes_received=len(piece))
                     moved(len(piece))
+                    self._deadlines.extend(answer.raw, began + STALL + writer.size / SPEED - time.monotonic())
+                if self._deadlines.is_late(answer.raw):
+                    raise _Passing("It sends too slowly.")
             if writer.size < wheel.size:
                 raise _Passing(f"{writer.size:,} of {wheel.size:,} bytes came.")
 
@@ -159,19 +166,26 @@ class Fetcher:
             hint=self._indexes.advice(answer.url),
         )
 
-    def _client(self) -> "Session":
-        if self._session is None:
-            from requests import Session
-            from requests.adapters import HTTPAdapter
+    @cached_property
+    def _deadlines(self) -> "Deadlines":
+        from flyte_build.cas.registry.deadlines import Deadlines
 
-            self._session = Session()
-            self._session.mount("https://", HTTPAdapter(pool_maxsize=_PARALLEL))
-            self._session.mount("http://", HTTPAdapter(pool_maxsize=_PARALLEL))
-            for name in ("SSL_CERT_FILE", "SSL_CERT_DIR"):  # Those of `requests` itself count first.
-                if os.environ.get(name) and not os.environ.get("REQUESTS_CA_BUNDLE") and not os.environ.get("CURL_CA_BUNDLE"):
-                    self._session.verify = os.environ[name]
-                    break
-        return self._session
+        return Deadlines()
+
+    @cached_property
+    def _client(self) -> "Session":
+        from requests import Session
+
+        from flyte_build.cas.registry.deadlines import TimedAdapter
+
+        session = Session()
+        for scheme in ("https://", "http://"):
+            session.mount(scheme, TimedAdapter(self._deadlines, pool_maxsize=_PARALLEL))
+        for name in ("SSL_CERT_FILE", "SSL_CERT_DIR"):  # Those of `requests` itself count first.
+            if os.environ.get(name) and not os.environ.get("REQUESTS_CA_BUNDLE") and not os.environ.get("CURL_CA_BUNDLE"):
+                session.verify = os.environ[name]
+                break
+        return session
 
 
 class _Passing(Exception):

@@ -8,12 +8,12 @@ import struct
 import sys
 import threading
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from email.message import Message
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
-from socketserver import TCPServer, ThreadingMixIn
+from socketserver import BaseRequestHandler, TCPServer, ThreadingMixIn, ThreadingTCPServer
 from typing import Any
 
 BLOCK = 1 << 16
@@ -265,3 +265,27 @@ def _blocks(path: Path) -> Iterator[bytes]:
     with path.open("rb") as file:
         while block := file.read(BLOCK):
             yield block
+
+
+@contextmanager
+def dripping(first: bytes) -> Iterator[str]:
+    """The address of a server that says this to whoever has asked for something, then a byte each fifth of a second, without end."""
+
+    class Drip(BaseRequestHandler):
+        def handle(self) -> None:
+            with suppress(OSError):  # The client has left.
+                self.request.recv(BLOCK)
+                self.request.sendall(first)
+                while not stopping.wait(0.2):
+                    self.request.sendall(b"0")
+
+    stopping = threading.Event()
+    with ThreadingTCPServer(("127.0.0.1", 0), Drip) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            yield f"127.0.0.1:{server.server_address[1]}"
+        finally:
+            stopping.set()
+            server.shutdown()
+            thread.join()

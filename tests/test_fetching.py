@@ -16,7 +16,7 @@ from flyte_build.errors import ImageBuildError
 from flyte_build.images.fetching import Fetcher
 from flyte_build.images.pins import Wheel
 from tests.bases import blobs_of
-from tests.listening import Answer, Cut, Exchange, Listener, Recorder
+from tests.listening import Answer, Cut, Exchange, Listener, Recorder, dripping
 from tests.registries import forward_proxy
 
 DATA = os.urandom(300_000)
@@ -70,6 +70,27 @@ def test_what_passes_is_tried_again(blobs: Blobs, odd: Callable[[], Answer]) -> 
         (path,) = fetch(blobs, wheel_at(index.url))
         assert Path(path).read_bytes() == DATA
         assert len(index.requests) == 3
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("scheme", "first"),
+    [
+        ("https", b"\x16\x03\x03\x40\x00"),
+        ("http", b"HT"),
+        ("http", b"HTTP/1.1 200 OK\r\nX-Long: "),
+        ("http", b"HTTP/1.1 200 OK\r\nContent-Length: 300000\r\n\r\n"),
+        ("http", b"HTTP/1.1 200 OK\r\n\r\n"),
+        ("http", b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"),
+    ],
+    ids=["handshake", "status", "headers", "body", "body of no length", "chunk"],
+)
+def test_a_server_that_drips(blobs: Blobs, monkeypatch: pytest.MonkeyPatch, scheme: str, first: bytes) -> None:
+    """One byte at a time, in any part of an answer, ends after a while."""
+    for name in ("_CONNECT", "STALL"):
+        monkeypatch.setattr(f"flyte_build.images.fetching.{name}", 2.0)
+    with dripping(first) as host, pytest.raises(ImageBuildError, match=r"pkg 1\.0 cannot be fetched"):
+        fetch(blobs, wheel_at(f"{scheme}://{host}"))
 
 
 def test_a_wheel_is_fetched_once(blobs: Blobs) -> None:

@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 from collections.abc import Callable
+from dataclasses import replace
 from itertools import count
 from math import inf
 from pathlib import Path
@@ -18,7 +19,7 @@ from tests.clients import repository_of
 from tests.command import FLYTE, Shell
 from tests.faults import FaultProxy
 from tests.forgery import Forger
-from tests.listening import Answer
+from tests.listening import Answer, dripping
 from tests.registries import Server
 from tests.test_bad_fetches import Good, check, good, machine  # noqa: F401  # Fixtures.
 from tests.test_shared_cache import bundle_of
@@ -58,6 +59,24 @@ def test_a_token_that_drips(flyte: Shell, registry: Server, repository: str) -> 
         done = run(flyte, "run", "--registry", proxy.repository(repository.partition("/")[2]), "tasks.py", "hello")
         assert (done.returncode, done.stdout) == (0, "Hello, World!\n") and "This command goes on without it" in done.stderr
         assert len(proxy.requests) <= 4
+
+
+HELLO = b"\x16\x03\x03\x40\x00"  # The head of a record of 16 KiB (RFC 8446, 5.1).
+
+
+def test_a_handshake_that_drips(flyte: Shell) -> None:
+    """The same before there is anything to ask."""
+    with dripping(HELLO) as host:
+        done = run(flyte, "run", "--registry", f"https://{host}/x", "tasks.py", "hello")
+    assert (done.returncode, done.stdout) == (0, "Hello, World!\n") and "This command goes on without it" in done.stderr
+
+
+def test_a_proxy_that_drips(flyte: Shell) -> None:
+    """The same where a proxy does not say whether there is a way."""
+    with dripping(b"HTTP/1.1 200 OK\r\nX-Long: ") as host:
+        behind = replace(flyte, variables={"https_proxy": f"http://{host}", "no_proxy": ""})
+        done = run(behind, "run", "--registry", "https://registry.example.com/x", "tasks.py", "hello")
+    assert (done.returncode, done.stdout) == (0, "Hello, World!\n") and "This command goes on without it" in done.stderr
 
 
 @pytest.mark.slow

@@ -16,7 +16,6 @@ import oras.logger
 import oras.provider
 import urllib3
 from requests import Request
-from requests.adapters import HTTPAdapter
 from urllib3.exceptions import HTTPError
 from urllib3.response import BaseHTTPResponse, HTTPResponse
 
@@ -24,7 +23,7 @@ from flyte_build._version import __version__
 from flyte_build.cas.counters import Counters
 from flyte_build.errors import RegistryRefused
 
-from .deadlines import Deadlines, connection_class
+from .deadlines import Deadlines, TimedAdapter
 from .name import RepositoryName
 from .refusal import astray, failure
 
@@ -61,8 +60,8 @@ class Connections:
         oras.logger.logger.set_level(logging.CRITICAL)  # What it says may hold what a credential helper printed.
         self._verify = next((path for each in _CA_VARIABLES if (path := os.environ.get(each))), True)
         self._session = oras.provider.Registry(name.host, tls_verify=self._verify).session
-        self._adapter = _Adapter()
         self.deadlines = Deadlines()
+        self._adapter = _Adapter(self.deadlines)
         self._pools: dict[tuple[str, str], tuple[HTTPConnectionPool, str | None]] = {}
 
     def send(self, method: str, url: str, headers: Mapping[str, str] = {}, body: Body = None, timeout: float = 60.0) -> BaseHTTPResponse:
@@ -115,12 +114,11 @@ class Connections:
         if found is None:
             settings = self._session.merge_environment_settings(f"{scheme}://{host}/", {}, None, self._verify, None)
             found = self._adapter.pool(f"{scheme}://{host}/", settings["verify"], settings["proxies"])
-            found[0].ConnectionCls = connection_class(self.deadlines, found[0].scheme)
             self._pools[scheme, host] = found
         return found
 
 
-class _Adapter(HTTPAdapter):
+class _Adapter(TimedAdapter):
     """Gives the pool of connections to a host, through the proxy that the environment names."""
 
     def init_poolmanager(self, connections: int, maxsize: int, block: bool = False, **options: Any) -> None:

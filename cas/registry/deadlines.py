@@ -1,15 +1,20 @@
-"""Deadlines for answers: a peer that sends one byte at a time never lets a socket's own timeout pass."""
+"""Deadlines for connections and answers: a peer that sends one byte at a time never lets a socket's own timeout pass."""
 
 from __future__ import annotations
 
 import socket
 import time
+from functools import partial
 from threading import Condition, Thread
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
+from requests.adapters import HTTPAdapter
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.response import BaseHTTPResponse, HTTPResponse
+
+if TYPE_CHECKING:
+    from urllib3.connectionpool import HTTPConnectionPool
 
 
 class Deadlines:
@@ -72,11 +77,33 @@ class Deadlines:
 
 
 class _Timed(HTTPConnection):
-    """A connection whose answers have, in all, the time that its timeout gives to each byte."""
+    """A connection that is made, and whose answers come, in the time that its timeout gives to each byte."""
 
     def __init__(self, deadlines: Deadlines, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
         self._deadlines = deadlines
+        self._opened: socket.socket | None = None
+
+    def _new_conn(self) -> socket.socket:
+        opened = super()._new_conn()
+        if isinstance(self.timeout, int | float):
+            self._opened = opened.dup()  # TLS takes the first over before anything was said.
+            self._deadlines.set(self._opened, self.timeout)
+        return opened
+
+    def connect(self) -> None:
+        """Connect, with all that a proxy and TLS have to say before the first request."""
+        try:
+            super().connect()
+        except Exception as error:
+            if self._opened and self._deadlines.is_over(self._opened):
+                raise TimeoutError("timed out") from error
+            raise
+        finally:
+            if self._opened:
+                self._deadlines.clear(self._opened)
+                self._opened.close()
+                self._opened = None
 
     def getresponse(self) -> HTTPResponse:  # type: ignore[override]  # As urllib3's own.
         connection, deadlines = self.sock, self._deadlines
@@ -107,8 +134,14 @@ class _TimedTls(_Timed, HTTPSConnection):
     """The same over TLS."""
 
 
-def connection_class(deadlines: Deadlines, scheme: str) -> Any:
-    """Return what makes timed connections for a pool of that scheme."""
-    from functools import partial
+class TimedAdapter(HTTPAdapter):
+    """Has the connections of a session of `requests` timed, which are meant to be given a connect and a read timeout."""
 
-    return partial(_TimedTls if scheme == "https" else _Timed, deadlines)
+    def __init__(self, deadlines: Deadlines, **options: Any) -> None:
+        self.deadlines = deadlines
+        super().__init__(**options)
+
+    def get_connection_with_tls_context(self, *arguments: Any, **options: Any) -> "HTTPConnectionPool":
+        pool = super().get_connection_with_tls_context(*arguments, **options)
+        pool.ConnectionCls = partial(_TimedTls if pool.scheme == "https" else _Timed, self.deadlines)  # type: ignore[assignment]
+        return pool
