@@ -51,10 +51,13 @@ def report(name: str, ratio: float, goal: str, detail: str) -> None:
     LINES.append(f"{name:45} {ratio:6.2f} x  (goal: {goal})  {detail}")
 
 
-def paired(ours: Callable[[], object], other: Callable[[], object], rounds: int) -> tuple[float, float]:
-    """The median seconds of both, timed in turn after one warm-up each."""
+def paired(
+    ours: Callable[[], object], other: Callable[[], object], rounds: int, before: Callable[[], object] = lambda: None
+) -> tuple[float, float]:
+    """The median seconds of both, timed in turn after one warm-up each, and after what is done `before` them and not timed."""
     times: tuple[list[float], list[float]] = ([], [])
     for at in range(rounds + 1):
+        before()
         for into, call in zip(times, (ours, other), strict=True):
             began = time.perf_counter()
             call()
