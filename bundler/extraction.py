@@ -19,7 +19,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 
 from flyte_build.cas import tar
-from flyte_build.cas.blobs import Blobs, write_all
+from flyte_build.cas.blobs import write_all
 from flyte_build.cas.cache import Cache
 from flyte_build.cas.digest import Digest, is_hex
 from flyte_build.cas.faults import storing
@@ -40,7 +40,9 @@ _NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 def extract(cache: Cache, bundle: Bundle, budget: Budget = Budget()) -> str:
-    """Extract a bundle and return its folder; one that is there and intact is used. Whoever calls this holds the cache.
+    """Extract a bundle that was made or proven here, and return its folder; one that is there and intact is used.
+
+    Whoever calls this holds the cache.
 
     Raises `BlobCorrupt`, `BlobMissing` or `ExtractionRefused`; then nothing is left at the final place.
     """
@@ -50,19 +52,24 @@ def extract(cache: Cache, bundle: Bundle, budget: Budget = Budget()) -> str:
             return found
         tree = read_tree(bundle, cache.blobs)
         _check(tree, budget)
-        return _write(cache, bundle, tree)[0]
+        return _write(cache, _Extraction(cache.blobs, bundle, tree, is_known=True))
 
 
-def take(cache: Cache, bundle: Bundle, tree: Tree) -> list[list[bytes]]:
-    """Prove a bundle of `tree` that comes from elsewhere: it is extracted, which is what it is for, unless its tree is already.
+def take(cache: Cache, bundle: Bundle, tree: Tree | None = None, budget: Budget | None = None) -> list[list[bytes]]:
+    """Prove a bundle that comes from elsewhere: it is extracted, which is what it is for, unless its tree is already.
 
-    Returns the paths in each of its packs. Raises `BlobCorrupt`, `BlobMissing` or `ExtractionRefused`.
+    `tree` may be what it is the bundle of, and a `budget` what it must keep to. Returns the paths in each of its packs.
+    Raises `BlobCorrupt`, `BlobMissing` or `ExtractionRefused`.
     """
     make_below(cache.extractions)
     tree = read_tree(bundle, cache.blobs, tree)
+    if budget:
+        _check(tree, budget)
     with _extracting(cache):
         if not find(cache, bundle.tree):
-            return _write(cache, bundle, tree)[1].paths
+            extraction = _Extraction(cache.blobs, bundle, tree)
+            _write(cache, extraction)
+            return extraction.paths
     proof = Proof(cache.blobs, bundle, tree)
     proof.run()
     return proof.paths
@@ -73,17 +80,17 @@ def _extracting(cache: Cache) -> AbstractContextManager[None]:
     return locked(f"{cache.folder}/extract.lock", exclusive=True)
 
 
-def _write(cache: Cache, bundle: Bundle, tree: Tree) -> "tuple[str, Proof]":
-    """Extract a bundle, and return its folder and how it was proven."""
-    final, temporary = cache.extraction(bundle.tree), f"{cache.extractions}/.extracting-{os.urandom(8).hex()}"
+def _write(cache: Cache, extraction: "_Extraction") -> str:
+    """Have a bundle extracted, and return its folder."""
+    tree, temporary = extraction.tree, f"{cache.extractions}/.extracting-{os.urandom(8).hex()}"
+    final = cache.extraction(tree.digest)
     try:
         with storing("extract a bundle"):
-            extraction = _Extraction(cache.blobs, bundle, tree, f"{temporary}/code")
-            extraction.run()
+            extraction.write(f"{temporary}/code")
             os.mkdir(f"{temporary}/bytecode")
             mark(temporary, tree)
         if os.path.lexists(final):
-            if bundle.tree in cache.leased():  # A task runs in what was changed: this run has a copy of its own.
+            if tree.digest in cache.leased():  # A task runs in what was changed: this run has a copy of its own.
                 final = f"{final}-{os.urandom(4).hex()}"
             else:
                 remove_tree(final)
@@ -92,7 +99,7 @@ def _write(cache: Cache, bundle: Bundle, tree: Tree) -> "tuple[str, Proof]":
     except BaseException:
         remove_tree(temporary)
         raise
-    return final, extraction
+    return final
 
 
 def verify(cache: Cache) -> tuple[int, list[Bad]]:
@@ -164,51 +171,49 @@ def _check(tree: Tree, budget: Budget) -> None:
 class _Extraction(Proof):
     """A proof that writes what it has proven into a folder that does not exist yet."""
 
-    def __init__(self, blobs: Blobs, bundle: Bundle, tree: Tree, folder: str) -> None:
-        super().__init__(blobs, bundle, tree)
-        self._folder = os.fsencode(folder)
-
-    def run(self) -> None:
-        """Write all files, then the links. Raises as `Proof.run` does."""
-        make_below(os.path.dirname(os.fsdecode(self._folder)))
-        os.mkdir(self._folder, 0o755)
-        self._masked = os.stat(self._folder).st_mode & 0o777 != 0o755  # By the umask: users of containers must be able to read all.
-        self._root = os.open(self._folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    def write(self, folder: str) -> None:
+        """Write all files, then the links. Raises as `run` does."""
+        make_below(os.path.dirname(folder))
+        os.mkdir(folder, 0o755)
+        self._masked = os.stat(folder).st_mode & 0o777 != 0o755  # By the umask: users of containers must be able to read all.
+        self._root = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
-            below = sorted(folders(entry.path for entry in self._tree.entries))
-            for folder in below:
-                os.mkdir(folder, dir_fd=self._root)
-            super().run()
-            for entry in self._tree.entries:
+            below = sorted(folders(entry.path for entry in self.tree.entries))
+            for path in below:
+                os.mkdir(path, dir_fd=self._root)
+            self.run()
+            for entry in self.tree.entries:
                 if entry.kind == "l":  # Last, so that nothing is written through one.
                     os.symlink(entry.content, entry.path, dir_fd=self._root)
-            for folder in below:
-                os.chmod(folder, 0o555, dir_fd=self._root)
+            for path in below:
+                os.chmod(path, 0o555, dir_fd=self._root)
             os.fchmod(self._root, 0o555)
         finally:
             os.close(self._root)
 
     def small(self, entry: Entry, data: bytes) -> None:
         """Write a file."""
-        with self._file(entry) as file:
+        file = self._new(entry)
+        try:
             write_all(file, data)
+        finally:
+            os.close(file)
 
     @contextmanager
     def large(self, entry: Entry) -> Iterator[tar.Writable]:
         """Write a file piece by piece."""
-        with self._file(entry) as file:
-            yield _Writer(file)
-
-    @contextmanager
-    def _file(self, entry: Entry) -> Iterator[int]:
-        mode = 0o555 if entry.kind == "x" else 0o444
-        file = os.open(entry.path, _NEW, mode, dir_fd=self._root)
+        file = self._new(entry)
         try:
-            if self._masked:
-                os.fchmod(file, mode)
-            yield file
+            yield _Writer(file)
         finally:
             os.close(file)
+
+    def _new(self, entry: Entry) -> int:
+        mode = 0o555 if entry.kind == "x" else 0o444
+        file = os.open(entry.path, _NEW, mode, dir_fd=self._root)
+        if self._masked:
+            os.fchmod(file, mode)
+        return file
 
 
 class _Writer:

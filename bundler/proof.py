@@ -26,10 +26,13 @@ _PARALLEL = 4 << 20  # Bytes from which a second thread pays.
 
 
 class Proof:
-    """One proof of a bundle that holds `tree`. A subclass keeps what `small` and `large` are given."""
+    """One proof of a bundle that holds `tree`; of one that `is_known` to be right, only bytes that may have changed since are proven.
 
-    def __init__(self, blobs: Blobs, bundle: Bundle, tree: Tree) -> None:
-        self._blobs, self._bundle, self._tree = blobs, bundle, tree
+    A subclass keeps what `small` and `large` are given.
+    """
+
+    def __init__(self, blobs: Blobs, bundle: Bundle, tree: Tree, is_known: bool = False) -> None:
+        self._blobs, self._bundle, self.tree, self._is_known = blobs, bundle, tree, is_known
         self._left = {CODE + entry.path: entry for entry in tree.entries}
         self.paths: list[list[bytes]] = []  # Of each pack, once it was read.
 
@@ -56,7 +59,7 @@ class Proof:
 
     def _pack(self, pack: Layer) -> list[bytes]:
         paths = []
-        with read_blob(pack, self._blobs) as reader:
+        with read_blob(pack, self._blobs, self._is_known) as reader:
             while member := reader.next():
                 paths.append(self._member(reader, member).path)
         return paths

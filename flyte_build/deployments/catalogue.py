@@ -211,10 +211,10 @@ class Catalogue:
         fetched = bundle.read(found.release.bundle.digest, blobs)
         if fetched.tree != tree:
             raise RegistryCorrupt(f"The deployment {found.release.pin} has another bundle than its index says")
-        folder = extraction.extract(self._cache, fetched, budget)  # Only what has proven right is recorded.
+        extraction.take(self._cache, fetched, budget=budget)  # Only what has proven right is recorded.
         refs = (*fetched.blobs(), tree)
         self._cache.records.add(Record(bundle_key(tree), KIND, fetched.manifest, refs, {"tree": tree}))
-        return folder
+        return extraction.extract(self._cache, fetched, budget)
 
     def image(self, found: Found, identity: Digest) -> tuple[Image, list[Repository]]:
         """The image of what was found whose config has that digest, and the repositories that have its layers. Raises `RegistryCorrupt`.
