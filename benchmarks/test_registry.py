@@ -136,12 +136,11 @@ def test_the_first_task_on_a_fresh_machine(benchmark: BenchmarkFixture, server: 
     (project / "hello.py").write_text(HELLO)
     place = server.repository(f"speed/{uuid.uuid4().hex}")
     run = [FLYTE, "run", "--copy-style", "all" if size != "hello" else "loaded_modules", "--registry", place, "hello.py", "hello"]
-    warm = tmp_path / "warm"
+    warm, *fresh = homes = [tmp_path / name for name in ("warm", *(f"fresh{at}" for at in range(5)))]
     command(*run, cwd=project, home=warm)()
     pairs = []
-    for at in range(5):  # None is deleted in between: a file system may pass over what was just freed, slowly.
-        fresh = tmp_path / f"fresh{at}"
-        pairs.append((timed(command(*run, cwd=project, home=fresh)), timed(command(*run, cwd=project, home=warm))))
+    for home in fresh:  # None is deleted in between: a file system may pass over what was just freed, slowly.
+        pairs.append((timed(command(*run, cwd=project, home=home)), timed(command(*run, cwd=project, home=warm))))
     benchmark.pedantic(lambda: None)
     transfers = [transfer(place, tmp_path / f"transfer{at}") for at in range(3)]
     seconds, base = (statistics.median(column) for column in zip(*pairs, strict=True))
@@ -153,7 +152,7 @@ def test_the_first_task_on_a_fresh_machine(benchmark: BenchmarkFixture, server: 
         "at most 3" if size == "hello" else "at most 8",
         f"{seconds:.2f} s, of which {moved:.2f} s for the transfer, to {base:.2f} s",
     )
-    for home in (warm, *(tmp_path / f"fresh{at}" for at in range(5))):
+    for home in homes:
         forget(home)
 
 

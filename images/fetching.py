@@ -12,7 +12,7 @@ from urllib.parse import unquote, urlsplit
 
 from flyte_build.cas.blobs import Blobs, BlobWriter
 from flyte_build.cas.counters import Counters
-from flyte_build.cas.registry.patience import SPEED, STALL
+from flyte_build.cas.registry.patience import STALL, time_left
 from flyte_build.errors import ImageBuildError
 
 from .indexes import Indexes
@@ -65,7 +65,7 @@ class Fetcher:
                 done += count
                 self._progress(done, max(done, total))
 
-            pool, is_over = ThreadPoolExecutor(_PARALLEL), False
+            pool = ThreadPoolExecutor(_PARALLEL)
             try:
                 waiting = {pool.submit(self._fetch, wheel, moved) for wheel in sorted(missing, key=lambda wheel: -wheel.size)}
                 while waiting:
@@ -74,12 +74,11 @@ class Fetcher:
                         future.result()
                     if self._stopped():
                         raise ImageBuildError("Fetching wheels was stopped")
-                is_over = True
             except Exception:
-                is_over = not self._stopped()
+                pool.shutdown(wait=not self._stopped(), cancel_futures=True)
                 raise
             finally:
-                pool.shutdown(wait=is_over, cancel_futures=True)  # After an interruption nobody waits for a source that says nothing.
+                pool.shutdown(wait=False, cancel_futures=True)  # After an interruption nobody waits for a source that says nothing.
         return [(wheel, self._blobs.path(wheel.digest)) for wheel in wheels]
 
     def _is_good(self, wheel: Wheel) -> bool:
@@ -138,7 +137,7 @@ class Fetcher:
                     writer.write(piece)
                     self._counters.add(bytes_received=len(piece))
                     moved(len(piece))
-                    self._deadlines.extend(answer.raw, began + STALL + writer.size / SPEED - time.monotonic())
+                    self._deadlines.extend(answer.raw, time_left(began, writer.size))
                 if self._deadlines.is_late(answer.raw):
                     raise _Passing("It sends too slowly.")
             if writer.size < wheel.size:

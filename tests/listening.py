@@ -17,6 +17,15 @@ from socketserver import BaseRequestHandler, TCPServer, ThreadingMixIn, Threadin
 from typing import Any
 
 BLOCK = 1 << 16
+OK = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n"
+DRIPS = {
+    "status": b"HT",
+    "headers": OK + b"X-Long: ",
+    "body": OK + b"Content-Length: 100000\r\n\r\n{",
+    "chunk": OK + b"Transfer-Encoding: chunked\r\n\r\n",
+}
+"""What a server may say before it goes on a byte at a time."""
+HANDSHAKE = b"\x16\x03\x03\x40\x00"  # The head of a record of 16 KiB (RFC 8446, 5.1).
 Headers = list[tuple[str, str]]
 
 

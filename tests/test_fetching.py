@@ -16,7 +16,7 @@ from flyte_build.errors import ImageBuildError
 from flyte_build.images.fetching import Fetcher
 from flyte_build.images.pins import Wheel
 from tests.bases import blobs_of
-from tests.listening import Answer, Cut, Exchange, Listener, Recorder, dripping
+from tests.listening import DRIPS, HANDSHAKE, OK, Answer, Cut, Exchange, Listener, Recorder, dripping
 from tests.registries import forward_proxy
 
 DATA = os.urandom(300_000)
@@ -75,15 +75,8 @@ def test_what_passes_is_tried_again(blobs: Blobs, odd: Callable[[], Answer]) -> 
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("scheme", "first"),
-    [
-        ("https", b"\x16\x03\x03\x40\x00"),
-        ("http", b"HT"),
-        ("http", b"HTTP/1.1 200 OK\r\nX-Long: "),
-        ("http", b"HTTP/1.1 200 OK\r\nContent-Length: 300000\r\n\r\n"),
-        ("http", b"HTTP/1.1 200 OK\r\n\r\n"),
-        ("http", b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"),
-    ],
-    ids=["handshake", "status", "headers", "body", "body of no length", "chunk"],
+    [("https", HANDSHAKE), *(("http", first) for first in DRIPS.values()), ("http", OK + b"\r\n")],
+    ids=["handshake", *DRIPS, "body of no length"],
 )
 def test_a_server_that_drips(blobs: Blobs, monkeypatch: pytest.MonkeyPatch, scheme: str, first: bytes) -> None:
     """One byte at a time, in any part of an answer, ends after a while."""

@@ -19,18 +19,10 @@ from tests.clients import repository_of
 from tests.command import FLYTE, Shell
 from tests.faults import FaultProxy
 from tests.forgery import Forger
-from tests.listening import Answer, dripping
+from tests.listening import DRIPS, HANDSHAKE, OK, Answer, dripping
 from tests.registries import Server
 from tests.test_bad_fetches import Good, check, good, machine  # noqa: F401  # Fixtures.
 from tests.test_shared_cache import bundle_of
-
-_OK = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n"
-DRIPS = {
-    "status": b"HT",
-    "headers": _OK + b"X-Long: ",
-    "body": _OK + b"Content-Length: 100000\r\n\r\n{",
-    "chunk": _OK + b"Transfer-Encoding: chunked\r\n\r\n",
-}
 
 
 def run(shell: Shell, *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -61,19 +53,16 @@ def test_a_token_that_drips(flyte: Shell, registry: Server, repository: str) -> 
         assert len(proxy.requests) <= 4
 
 
-HELLO = b"\x16\x03\x03\x40\x00"  # The head of a record of 16 KiB (RFC 8446, 5.1).
-
-
 def test_a_handshake_that_drips(flyte: Shell) -> None:
     """The same before there is anything to ask."""
-    with dripping(HELLO) as host:
+    with dripping(HANDSHAKE) as host:
         done = run(flyte, "run", "--registry", f"https://{host}/x", "tasks.py", "hello")
     assert (done.returncode, done.stdout) == (0, "Hello, World!\n") and "This command goes on without it" in done.stderr
 
 
 def test_a_proxy_that_drips(flyte: Shell) -> None:
     """The same where a proxy does not say whether there is a way."""
-    with dripping(b"HTTP/1.1 200 OK\r\nX-Long: ") as host:
+    with dripping(DRIPS["headers"]) as host:
         behind = replace(flyte, variables={"https_proxy": f"http://{host}", "no_proxy": ""})
         done = run(behind, "run", "--registry", "https://registry.example.com/x", "tasks.py", "hello")
     assert (done.returncode, done.stdout) == (0, "Hello, World!\n") and "This command goes on without it" in done.stderr
@@ -102,7 +91,7 @@ def test_a_download_that_drips(flyte: Shell, registry: Server, repository: str, 
     """Bytes come, but too few: what is needed is made here."""
     flyte("run", "--registry", repository, "tasks.py", "hello")
     with FaultProxy(registry.url) as proxy:
-        proxy.on("GET", "/blobs/", times=inf).drips(_OK + b"Content-Length: 100000000\r\n\r\n")
+        proxy.on("GET", "/blobs/", times=inf).drips(OK + b"Content-Length: 100000000\r\n\r\n")
         other = Shell(flyte.project, tmp_path / "other")
         done = run(other, "-of", "json", "run", "--registry", proxy.repository(repository.partition("/")[2]), "tasks.py", "hello")
         assert bundle_of(json.loads(done.stdout))["from"] == "made" and len(proxy.seen("GET", "/blobs/")) <= 8

@@ -57,9 +57,10 @@ class Deadlines:
         connection = self._sockets.get(answer)
         return connection is not None and connection in self._late
 
-    def is_over(self, connection: socket.socket) -> bool:
-        """Whether a connection was ended because its time was over."""
-        return connection in self._late
+    def check(self, connection: socket.socket) -> None:
+        """Raise `TimeoutError` for a connection that was ended because its time was over."""
+        if connection in self._late:
+            raise TimeoutError("timed out")
 
     def _watch(self) -> None:
         with self._changed:
@@ -95,9 +96,9 @@ class _Timed(HTTPConnection):
         """Connect, with all that a proxy and TLS have to say before the first request."""
         try:
             super().connect()
-        except Exception as error:
-            if self._opened and self._deadlines.is_over(self._opened):
-                raise TimeoutError("timed out") from error
+        except Exception:
+            if self._opened:
+                self._deadlines.check(self._opened)
             raise
         finally:
             if self._opened:
@@ -112,9 +113,8 @@ class _Timed(HTTPConnection):
         deadlines.set(connection, self.timeout)
         try:
             answer = super().getresponse()
-        except Exception as error:
-            if deadlines.is_over(connection):
-                raise TimeoutError("timed out") from error
+        except Exception:
+            deadlines.check(connection)
             raise
         if answer.length_remaining == 0:
             deadlines.clear(connection)
@@ -143,5 +143,5 @@ class TimedAdapter(HTTPAdapter):
 
     def get_connection_with_tls_context(self, *arguments: Any, **options: Any) -> "HTTPConnectionPool":
         pool = super().get_connection_with_tls_context(*arguments, **options)
-        pool.ConnectionCls = partial(_TimedTls if pool.scheme == "https" else _Timed, self.deadlines)  # type: ignore[assignment]
+        pool.ConnectionCls = partial(_TimedTls if pool.scheme == "https" else _Timed, self.deadlines)  # type: ignore[assignment]  # It is only called.
         return pool

@@ -22,7 +22,7 @@ from .connection import drain
 from .descriptor import MANIFESTS, Descriptor
 from .manifest import LIMIT, Manifest
 from .name import RepositoryName
-from .patience import SPEED, STALL, Patience, Transient
+from .patience import SPEED, STALL, Patience, Transient, time_left
 from .refusal import API_VERSION, failure, foreign, late
 from .repository import Moved
 from .session import Session
@@ -134,7 +134,7 @@ class RemoteRepository:
         try:
             while True:
                 if is_long:
-                    self._session.deadlines.extend(answer, began + STALL + count / SPEED - time.monotonic())
+                    self._session.deadlines.extend(answer, time_left(began, count))
                 if not (piece := answer.read1(_CHUNK)):  # What came before a reset is not lost.
                     break
                 count += len(piece)

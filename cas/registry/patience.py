@@ -21,6 +21,11 @@ _ATTEMPTS = 6
 _LATE = 2  # Attempts of something for which there is no answer in time.
 
 
+def time_left(began: float, count: int) -> float:
+    """Return the seconds for the next byte of a transfer that began then (by the monotonic clock) and of which `count` bytes have come."""
+    return began + STALL + count / SPEED - time.monotonic()
+
+
 class Transient(RegistryUnreachable):
     """A failure that may pass; `after` are the seconds after which the registry wants to be asked again (RFC 9110, Retry-After)."""
 
