@@ -3,6 +3,6 @@
 A module, not a package: where the other distribution of this name is installed too, its package comes first, whole.
 """
 
-import flyte_build
+from flyte_build._alias import install_alias
 
-flyte_build.install_alias()
+install_alias()

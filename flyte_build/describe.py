@@ -16,6 +16,7 @@ from flyte_build.bundler.imports import Imports
 from flyte_build.cas.counters import Counters
 from flyte_build.cas.statindex import TICK, hash_file, trusted
 
+from ._alias import PACKAGE
 from .declared import image_value, json_value
 from .environment import TaskEnvironment
 from .errors import DeclarationError
@@ -64,7 +65,7 @@ def describe(module: ModuleType, project: Project, here: str, watch: Watch, bega
         "reachable": [_describe_environment(environment, module, project) for environment in environments],
     }
     counters = Counters()
-    ours = os.path.dirname(os.path.realpath(__file__)) + "/"
+    ours = os.path.realpath(PACKAGE) + "/"
     describing = {file for _, file in loaded_modules() if file.startswith(ours)}
     seen, changed = _seen({*loaded, *describing, *files.values()}, here, watch, counters, began)
     return {

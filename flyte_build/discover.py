@@ -13,6 +13,7 @@ import time
 import traceback
 from typing import Any
 
+from ._alias import install_alias
 from .errors import FlyteError, PreparationError
 from .import_roots import named, own_path
 from .importing import distrust_bytecode, install_targets, is_own, use_sources
@@ -49,10 +50,7 @@ def _discover(request: dict[str, Any]) -> dict[str, Any]:
     project = named(project, path)
     root, file = project.root, project.file
     sys.argv = [f"{root}/{file}"]
-    import flyte_build  # The face, under both of its names, before anybody watches.
-
-    sys.modules["flyte"] = flyte_build
-    flyte_build.install_alias()
+    install_alias()  # The face has both of its names before anybody watches.
     use_sources(lambda folder: is_own(f"{folder}/x"), lambda path: None)
     distrust_bytecode(is_own)
     watch = Watch(root, current)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import re
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, overload
 
+from ._alias import PACKAGE
 from .errors import DeclarationError
 from .task import Options, Task
 
@@ -110,7 +110,6 @@ class TaskEnvironment:
 
 def _declaring_file() -> str:
     frame = sys._getframe(1)
-    here = os.path.dirname(__file__)
-    while frame.f_back and (os.path.dirname(frame.f_code.co_filename) == here or frame.f_code.co_filename == "<string>"):
+    while frame.f_back and (frame.f_code.co_filename.startswith(PACKAGE + "/") or frame.f_code.co_filename == "<string>"):
         frame = frame.f_back
     return frame.f_code.co_filename

@@ -17,6 +17,7 @@ from typing import Any
 
 from flyte_build.cas.statindex import UNTRUSTED, Row, row
 
+from ._alias import PACKAGE
 from .clocks import watching as watching_clocks
 from .importing import is_installed, is_own, is_stdlib
 
@@ -214,4 +215,4 @@ def state_of(path: str, stat: Callable[[str], os.stat_result] = os.stat) -> Row:
         return UNTRUSTED
 
 
-_OURS = os.path.dirname(os.path.realpath(__file__)) + "/"
+_OURS = os.path.realpath(PACKAGE) + "/"

@@ -14,10 +14,11 @@ from flyte_build.cas.cache import Cache
 from flyte_build.cas.counters import Counters
 from flyte_build.cas.statindex import hash_file, row, trusted
 
+from ._alias import PACKAGE
 from .project import current_folder
 from .watched import OF_SHELLS, candidates, distributions, names_in, presence, times
 
-_OURS = os.path.dirname(os.path.realpath(__file__)) + "/"
+_OURS = os.path.realpath(PACKAGE) + "/"
 
 
 class Check:

@@ -9,6 +9,7 @@ import os
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from flyte_build._alias import PACKAGE
 from flyte_build.cas.cache import Cache
 from flyte_build.cas.digest import Digest
 from flyte_build.cas.encoding import Value, encode
@@ -20,13 +21,12 @@ if TYPE_CHECKING:
     from flyte_build.cas.layer import Compression, Layer
 
 PLACE = "opt/flyte/runtime"  # In an image.
-_PACKAGE = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 _LEFT_OUT = frozenset(("cli", "__pycache__"))  # Commands need libraries that an image has not.
 
 
 def files() -> Iterator[tuple[str, str]]:
     """The runtime's files: each one's path below the folder that is imported from, and where it is on this machine; sorted."""
-    yield from sorted(_below(_PACKAGE, os.path.basename(_PACKAGE)))
+    yield from sorted(_below(PACKAGE, os.path.basename(PACKAGE)))
 
 
 def _below(folder: str, name: str) -> Iterator[tuple[str, str]]:

@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NoReturn
 
+from flyte_build._alias import PACKAGE
 from flyte_build.calling import set_caller
 from flyte_build.errors import InputError
 from flyte_build.interface import interface_of
@@ -19,7 +20,7 @@ from flyte_build.types import Mismatch, shortened
 
 from .engine import Stopped
 
-_OURS = (os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + "/", "<frozen importlib")
+_OURS = (PACKAGE + "/", "<frozen importlib")
 
 
 class _Refused(Exception):

@@ -45,7 +45,7 @@ _terminated: list[int] = []  # The signal that has ended the task, if one has.
 def main() -> None:
     """Wait for an action and run it."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # The terminal's Ctrl-C is the command's to handle.
-    from flyte_build import install_alias
+    from flyte_build._alias import install_alias
     from flyte_build.runner.action import write_result
     from flyte_build.runner.execution import Sources, execute, failure, finish, load_task
 

@@ -357,7 +357,7 @@ def test_every_module_of_the_runtime_that_a_task_can_use_is_there(shop: Shell, t
     code = f"""
 import sys
 sys.path.insert(0, {place!r})
-from flyte_build import install_alias
+from flyte_build._alias import install_alias
 install_alias()
 import flyte, flyte.errors
 [getattr(flyte, name) for name in ("Image", "TaskEnvironment", "Resources", "Secret", "Cache", "RetryStrategy", "Timeout")]
