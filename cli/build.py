@@ -17,7 +17,7 @@ from flyte_build.running import Runner
 from flyte_build.stores import Stores
 from flyte_build.targets import Target, choose, once_each
 from flyte_build.taskfiles import task_files
-from flyte_build.texts import rounded_size
+from flyte_build.text.units import rounded_size
 
 from .console import Console, node_json
 from .options import of_a_registry, settings_of_each, with_registries

@@ -14,7 +14,7 @@ from flyte_build.housekeeping import start_if_due
 from flyte_build.project import locate
 from flyte_build.running import Runner
 from flyte_build.stores import Stores
-from flyte_build.texts import printable
+from flyte_build.text.wording import printable
 
 from .console import Console
 from .options import of_a_bundle

@@ -165,7 +165,7 @@ class Console(Listener):
 
     def table(self, columns: Iterable[str], rows: Iterable[Iterable[str]]) -> None:
         """A table on standard output."""
-        from flyte_build.texts import printable
+        from flyte_build.text.wording import printable
 
         self._clear()
         if self._plain or not sys.stdout.isatty():

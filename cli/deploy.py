@@ -22,7 +22,7 @@ from flyte_build.running import Runner
 from flyte_build.stores import Stores
 from flyte_build.targets import Target, choose, once_each
 from flyte_build.taskfiles import task_files
-from flyte_build.texts import listed, printable
+from flyte_build.text.wording import listed, printable
 
 from .console import Console
 from .options import of_a_bundle, of_a_deployment, of_pins, pinned, settings_of_each, with_registries

@@ -13,7 +13,7 @@ from flyte_build.deployed import DeployedTask, Deployments
 from flyte_build.errors import UsageError
 from flyte_build.interface import Interface
 from flyte_build.stores import Stores
-from flyte_build.texts import printable
+from flyte_build.text.wording import printable
 
 from .console import Console
 from .ending import report

@@ -8,7 +8,7 @@ import click
 
 from flyte_build.deployed import Deployments
 from flyte_build.stores import Stores
-from flyte_build.texts import printable
+from flyte_build.text.wording import printable
 
 from .console import Console
 from .options import of_a_deployment, settings_of

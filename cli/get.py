@@ -28,7 +28,7 @@ def get() -> None:
 def image(console: Console) -> None:
     """List the images that were built here: the last one of each environment."""
     from flyte_build.inspection import images_here
-    from flyte_build.texts import rounded_size
+    from flyte_build.text.units import rounded_size
 
     found = list(images_here(Stores(console).cache))
     if console.json:

@@ -12,7 +12,7 @@ from flyte_build.graph import Node, Outcome, edges
 from flyte_build.project import locate
 from flyte_build.running import Runner
 from flyte_build.stores import Stores
-from flyte_build.texts import rounded_size
+from flyte_build.text.units import rounded_size
 
 from .console import Console, Quiet, node_json
 from .options import of_a_bundle, of_a_registry, with_registries

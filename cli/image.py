@@ -6,7 +6,7 @@ import click
 
 from flyte_build.listener import Listener
 from flyte_build.stores import Stores
-from flyte_build.texts import rounded_size
+from flyte_build.text.units import rounded_size
 
 from .console import Console
 

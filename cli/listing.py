@@ -12,7 +12,7 @@ from flyte_build.deployments.document import Document
 from flyte_build.deployments.naming import Reference
 from flyte_build.errors import NotFound, UsageError
 from flyte_build.stores import Stores
-from flyte_build.texts import printable
+from flyte_build.text.wording import printable
 
 from .console import Console
 

@@ -189,7 +189,7 @@ def pairs(option: str, texts: Iterable[str], example: str) -> dict[str, str]:
 
 def moment(ctx: click.Context, parameter: click.Parameter, text: str | None) -> float | None:
     """An option's callback: the seconds since the epoch of ISO 8601, `now`, `today`, `now - P1D`; without an offset it is local time."""
-    from flyte_build.texts import parse_datetime
+    from flyte_build.text.units import parse_datetime
 
     try:
         return None if text is None else parse_datetime(text).timestamp()

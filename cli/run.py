@@ -143,7 +143,7 @@ def _settings(
 def _list_tasks(console: Console, file: str, discovery: Discovery, asked: bool) -> None:
     tasks: dict[str, dict[str, Any]] = discovery.document["tasks"]
     if not asked and tasks:
-        from flyte_build.texts import listed
+        from flyte_build.text.wording import listed
 
         raise UsageError(f"No task is named; {file} holds {listed(tasks)}", hint=f"For example: flyte run {file} {next(iter(tasks))}")
     if not tasks:

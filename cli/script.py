@@ -56,7 +56,7 @@ def run_script(console: Console, stores: Stores, settings: Settings, inputs: dic
 
 
 def _seconds(text: str) -> float:
-    from flyte_build.texts import parse_timedelta
+    from flyte_build.text.units import parse_timedelta
 
     try:
         seconds = parse_timedelta(text).total_seconds()

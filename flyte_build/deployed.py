@@ -12,7 +12,6 @@ from flyte_build.cas.registry.opening import open_repository
 from flyte_build.cas.registry.patience import Patience
 from flyte_build.cas.registry.repository import Repository
 from flyte_build.errors import NotFound, RegistryCorrupt, RegistryError, RegistryRefused, RegistryUnreachable
-from flyte_build.texts import listed, printable
 
 from .attempts import Call, Finished, Settings
 from .deployedplace import bring
@@ -25,6 +24,7 @@ from .listener import Listener
 from .project import Project
 from .running import run_in_container, run_in_worker, runtime_held
 from .stores import Stores
+from .text.wording import listed, printable
 
 if TYPE_CHECKING:
     from flyte_build.runner.spawn import Worker

@@ -13,7 +13,6 @@ from flyte_build.cas.digest import Digest
 from flyte_build.cas.encoding import encode
 from flyte_build.cas.registry.manifest import Manifest
 from flyte_build.errors import DeploymentError
-from flyte_build.texts import listed, printable
 
 from .attempts import Settings
 from .deployed import Deployments
@@ -30,6 +29,7 @@ from .listener import Listener
 from .running import Runner
 from .stores import Stores
 from .targets import Target
+from .text.wording import listed, printable
 
 if TYPE_CHECKING:
     from .pinnedimage import PinnedImage

@@ -174,7 +174,7 @@ class Discovery(Cheap):
         if name not in tasks:
             from difflib import get_close_matches
 
-            from .texts import listed
+            from .text.wording import listed
 
             near = get_close_matches(name, tasks, 1)
             raise NoSuchTask(

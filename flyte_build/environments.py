@@ -169,6 +169,6 @@ def difference(old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
     parts += [f"-{name}=={before[name]}" for name in sorted(before.keys() - now.keys())]
     if old.get("python") != new.get("python"):
         parts.append(f"Python {old.get('python')} -> {new.get('python')}")
-    from .texts import listed
+    from .text.wording import listed
 
     return listed(parts, 8) if parts else "its wheels are other ones"

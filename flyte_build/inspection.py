@@ -18,9 +18,9 @@ from flyte_build.images.config import Image
 from flyte_build.images.platforms import linux_here
 from flyte_build.images.publishing import index_of
 from flyte_build.images.reference import Reference
-from flyte_build.texts import listed
 
 from .imaging import reason
+from .text.wording import listed
 
 _SHORTEST = 6  # Digits that a digest is abbreviated to at least.
 

@@ -16,7 +16,7 @@ from .environments import why_not_local
 from .errors import FlyteError, NotLocked, UsageError
 from .pinning import Pins
 from .running import Runner
-from .texts import listed
+from .text.wording import listed
 
 _PYTHON = "python"  # Under this name the Python that is meant is moved: to the minor version of the interpreter at hand.
 

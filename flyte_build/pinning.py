@@ -14,7 +14,8 @@ from flyte_build.images.platforms import PYTHON
 from flyte_build.images.recipe import Recipe
 from flyte_build.images.requirements import Reading
 from flyte_build.images.uv import Uv
-from flyte_build.texts import listed
+
+from .text.wording import listed
 
 _OLDEST = 11  # The minor version of the oldest Python that tasks run with.
 

@@ -23,7 +23,7 @@ from .prepare import Preparation
 from .project import Project, current_folder
 from .sharing import Sharing
 from .stores import Stores
-from .texts import listed, printable
+from .text.wording import listed, printable
 
 if TYPE_CHECKING:
     from flyte_build.bundler.tree import Entry

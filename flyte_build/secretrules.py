@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from flyte_build.bundler import secrets
 from flyte_build.errors import SecretRefused
-from flyte_build.texts import listed
+
+from .text.wording import listed
 
 
 class SecretRules:

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from flyte_build.errors import DeploymentError, UsageError
-from flyte_build.texts import listed
 
 from .running import Runner
+from .text.wording import listed
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 
 from flyte_build.cas.digest import Digest
 from flyte_build.errors import StoreError
-from flyte_build.texts import listed, printable
+from flyte_build.text.wording import listed, printable
 
 from .pins import LockedPackages, PinnedBase, PinnedStep, Wanted, Wheel
 

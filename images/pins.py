@@ -8,7 +8,7 @@ from typing import Any
 from urllib.parse import unquote
 
 from flyte_build.cas.digest import Digest
-from flyte_build.texts import listed
+from flyte_build.text.wording import listed
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -117,7 +117,7 @@ def _pairs(text: str) -> Any:
 
 
 def _duration(value: Any) -> float:
-    from flyte_build.texts import parse_timedelta
+    from flyte_build.text.units import parse_timedelta
 
     seconds = parse_timedelta(value).total_seconds() if isinstance(value, str) else value
     if type(seconds) not in (int, float) or not 0 <= seconds < float("inf"):
@@ -133,7 +133,7 @@ def _duration_text(seconds: float) -> str:
 
 
 def _size(value: Any) -> int:
-    from flyte_build.texts import parse_size
+    from flyte_build.text.units import parse_size
 
     size = parse_size(value) if isinstance(value, str) else _of(int)(value)
     if size < 0:
@@ -142,7 +142,7 @@ def _size(value: Any) -> int:
 
 
 def _size_text(size: int) -> str:
-    from flyte_build.texts import size_text
+    from flyte_build.text.units import size_text
 
     return size_text(size)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any, Literal, NamedTuple
 
-from flyte_build.texts import printable
+from flyte_build.text.wording import printable
 from flyte_build.types import from_document
 
 from .document import Document

@@ -15,7 +15,7 @@ from flyte_build.cas.digest import Digest
 from flyte_build.cas.registry.descriptor import Descriptor
 from flyte_build.cas.registry.manifest import Manifest
 from flyte_build.errors import ReferenceInvalid, RegistryCorrupt, StoreError
-from flyte_build.texts import printable
+from flyte_build.text.wording import printable
 
 from .naming import LATEST, Space, read_tag
 

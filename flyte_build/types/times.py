@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import date, datetime, timedelta
 from typing import Any
 
-from flyte_build.texts import parse_datetime, parse_timedelta
+from flyte_build.text.units import parse_datetime, parse_timedelta
 
 from . import ABSENT, Mismatch, Scalar, Type, Wire
 

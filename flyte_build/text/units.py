@@ -1,9 +1,8 @@
-"""Texts for people: moments, durations and sizes as they write them, long lists, and what others wrote."""
+"""Moments, durations and sizes, as people write and read them."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
 from datetime import datetime, timedelta
 
 _ISO = re.compile(
@@ -100,15 +99,3 @@ def rounded_size(size: int) -> str:
             break
         amount, unit = amount / 1000, larger
     return f"{size} B" if unit == "B" else f"{amount:.1f} {unit}"
-
-
-def listed(names: Iterable[str], most: int = 10) -> str:
-    """Names for a sentence: the first few, and how many more there are."""
-    found = list(names)
-    shown = ", ".join(found[:most])
-    return f"{shown} and {len(found) - most:,} more" if len(found) > most else shown
-
-
-def printable(text: str) -> str:
-    """A text that others wrote as a terminal can show it: what is no character to be seen, a line's end too, is escaped."""
-    return "".join(sign if sign.isprintable() else sign.encode("unicode_escape", "surrogatepass").decode() for sign in text)
