@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Any, Literal
 import click
 
 from flyte_build.config import Configuration, settings
-from flyte_build.listener import Listener, pass_on
+from flyte_build.graph.reporter import Listener, pass_on
 
 from .lines import Level, as_json
 
 if TYPE_CHECKING:
-    from flyte_build.graph import Node, Outcome
+    from flyte_build.graph.node import Node, Outcome
     from flyte_build.runner.spawn import Worker
 
 Format = Literal["table", "table-simple", "json", "json-raw"]

@@ -28,7 +28,7 @@ from .console import Console
 from .options import of_a_bundle, of_a_deployment, of_pins, pinned, settings_of_each, with_registries
 
 if TYPE_CHECKING:
-    from flyte_build.graph import Outcome
+    from flyte_build.graph.node import Outcome
 
 
 @click.command()

@@ -8,7 +8,8 @@ import click
 
 from flyte_build.attempts import Settings
 from flyte_build.config.settings import CopyStyle
-from flyte_build.graph import Node, Outcome, edges
+from flyte_build.graph.node import Node, Outcome
+from flyte_build.graph.resolver import edges
 from flyte_build.project import locate
 from flyte_build.running import Runner
 from flyte_build.stores import Stores

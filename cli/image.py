@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from flyte_build.listener import Listener
+from flyte_build.graph.reporter import Listener
 from flyte_build.stores import Stores
 from flyte_build.text.units import rounded_size
 

@@ -168,7 +168,7 @@ def runs_under_way(ctx: click.Context, parameter: click.Parameter, incomplete: s
 def _completions(incomplete: str, *phases: "Phase") -> "list[CompletionItem]":
     from click.shell_completion import CompletionItem
 
-    from flyte_build.listener import Listener
+    from flyte_build.graph.reporter import Listener
     from flyte_build.runner.rows import Filter
     from flyte_build.stores import Stores
 

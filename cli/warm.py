@@ -10,7 +10,7 @@ from flyte_build.attempts import Settings
 from flyte_build.config import Configuration
 from flyte_build.config.settings import CopyStyle
 from flyte_build.errors import UsageError
-from flyte_build.graph import Outcome
+from flyte_build.graph.node import Outcome
 from flyte_build.project import Project, given_root, locate, root_here
 from flyte_build.stores import Stores
 from flyte_build.taskfiles import task_files

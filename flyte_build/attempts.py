@@ -16,7 +16,7 @@ from .config import Configuration, settings
 from .config.registries import Registries
 from .config.settings import CopyStyle, EngineName
 from .errors import FlyteError, InputError
-from .listener import Listener
+from .graph.reporter import Listener
 from .stores import Stores
 
 if TYPE_CHECKING:

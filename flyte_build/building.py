@@ -24,9 +24,9 @@ from flyte_build.images.recipe import Recipe
 
 from .attempts import Settings
 from .executed import ExecutedSteps
-from .graph import Outcome
+from .graph.node import Outcome
+from .graph.reporter import Listener
 from .imaging import BuiltImage, ImageBuilder, Pinned, latest_tag
-from .listener import Listener
 from .missing import MissingImage
 from .secretrules import SecretRules
 from .sharing import Sharing

@@ -12,8 +12,8 @@ from flyte_build.images.recipe import Recipe, chosen
 
 from .attempts import Settings
 from .building import EnvironmentImage, Imager
+from .graph.reporter import Listener
 from .imaging import BuiltImage
-from .listener import Listener
 from .pinning import Pins
 from .stores import Stores
 from .targets import Target

@@ -19,8 +19,8 @@ from flyte_build.images.platforms import linux_here
 
 from .attempts import Settings
 from .containers import ContainerImage, by_digest
-from .graph import Made, Node, Outcome, Outcomes, Resolve
-from .listener import Listener
+from .graph.node import Made, Node, Outcome, Outcomes, Resolve
+from .graph.reporter import Listener
 from .stores import Stores
 from .watched import recall
 

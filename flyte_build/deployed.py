@@ -20,7 +20,7 @@ from .deployments.catalogue import Catalogue, Found, chosen
 from .deployments.difference import Change, changes, of_distributions
 from .deployments.document import Document
 from .deployments.naming import Reference, Space
-from .listener import Listener
+from .graph.reporter import Listener
 from .project import Project
 from .running import run_in_container, run_in_worker, runtime_held
 from .stores import Stores

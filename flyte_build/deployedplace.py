@@ -14,7 +14,7 @@ from .attempts import Call
 from .deployments.catalogue import Catalogue, Found
 from .deployments.document import Document
 from .deployments.runtime import wheels_of
-from .listener import Listener
+from .graph.reporter import Listener
 from .placement import in_containers_only
 from .stores import Stores
 

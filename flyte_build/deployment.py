@@ -25,7 +25,7 @@ from .deployments.provenance import commit, user
 from .deployments.publishing import Publisher
 from .deployments.release import TREE, Release
 from .deployments.runtime import HOST, by_reference
-from .listener import Listener
+from .graph.reporter import Listener
 from .running import Runner
 from .stores import Stores
 from .targets import Target

@@ -23,7 +23,7 @@ from flyte_build.cas.records import Record
 from flyte_build.errors import BlobCorrupt, BlobMissing, FlyteError, ModuleLoadError, NoSuchTask
 
 from ._version import __version__
-from .graph import FIRST_TIME, Cheap, Found, Made, Memory, Outcomes, Resolve
+from .graph.node import FIRST_TIME, Cheap, Found, Made, Memory, Outcomes, Resolve
 from .project import Project
 from .traces import Check, keyed, variable
 

@@ -12,7 +12,7 @@ from flyte_build.cas.encoding import key
 from flyte_build.cas.records import Record
 
 from .attempts import Settings
-from .listener import Listener
+from .graph.reporter import Listener
 from .nodes import BundleNode, accept_bundle
 from .project import Project
 from .running import Runner

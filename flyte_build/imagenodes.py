@@ -24,8 +24,8 @@ from flyte_build.images.files import Copied
 from flyte_build.images.pins import PinnedStep
 
 from .executed import Executed, ExecutedSteps
-from .explain import difference
-from .graph import Made, Node, Outcomes, Resolve
+from .graph.explain import difference
+from .graph.node import Made, Node, Outcomes, Resolve
 from .grounds import Ground
 
 

@@ -30,7 +30,8 @@ from flyte_build.images.publishing import LayerSources
 from flyte_build.images.recipe import Copy, Execute, Packages, Recipe
 
 from .executed import Executed, ExecutedSteps
-from .graph import Elsewhere, Node, Outcome, Resolver
+from .graph.node import Elsewhere, Node, Outcome
+from .graph.resolver import Resolver
 from .grounds import Ground, OfImage, OfReference
 from .imagenodes import ImageNode, Offers, PinnedSteps, StepNode
 from .missing import MissingImage

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from flyte_build.cas.encoding import Value
 
-from .graph import Made, Node, Outcome, Outcomes, Resolve
+from .graph.node import Made, Node, Outcome, Outcomes, Resolve
 
 
 @dataclass(frozen=True)

@@ -20,8 +20,8 @@ from flyte_build.errors import ExtractionRefused, FileUnstable, FlyteError
 
 from .config.settings import CopyStyle
 from .discovery import Discovery
-from .explain import counted
-from .graph import Cheap, Made, Node, Outcomes, Resolve
+from .graph.explain import counted
+from .graph.node import Cheap, Made, Node, Outcomes, Resolve
 from .project import Project
 
 if TYPE_CHECKING:

@@ -16,7 +16,7 @@ from flyte_build.images.recipe import Recipe
 from .attempts import Settings
 from .building import EnvironmentImage, Imager
 from .deployments.runtime import of_image
-from .listener import Listener
+from .graph.reporter import Listener
 from .running import Runner
 from .stores import Stores
 

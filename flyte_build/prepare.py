@@ -19,7 +19,8 @@ from flyte_build.errors import BlobCorrupt, BlobMissing, ExtractionRefused, NotL
 
 from .config.settings import CopyStyle
 from .discovery import Discovery
-from .graph import Elsewhere, Node, Outcome, Resolver
+from .graph.node import Elsewhere, Node, Outcome
+from .graph.resolver import Resolver
 from .nodes import BundleNode, TreeNode, nothing_to_write
 from .project import Project
 

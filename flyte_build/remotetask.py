@@ -17,8 +17,8 @@ from .deployed import DeployedTask, Deployments
 from .deployments.naming import Reference
 from .describe import overridden
 from .errors import InputError, UsageError
+from .graph.reporter import Listener
 from .interface import Interface, Parameter
-from .listener import Listener
 from .runs import Run
 from .session import current
 from .stores import Stores

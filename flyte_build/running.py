@@ -15,9 +15,9 @@ from flyte_build.errors import FileUnstable, UsageError
 
 from .attempts import Call, Finished, Settings, carry_out
 from .discovery import Discovery
-from .graph import Node, Outcome
+from .graph.node import Node, Outcome
+from .graph.reporter import Listener
 from .interface import Interface
-from .listener import Listener
 from .placement import Placement, place
 from .prepare import Preparation
 from .project import Project, current_folder

@@ -15,9 +15,9 @@ from .config.registries import Registries
 from .config.settings import CopyStyle
 from .environment import TaskEnvironment
 from .errors import UsageError
+from .graph.reporter import Listener
 from .image import Image
 from .interface import interface_of
-from .listener import Listener
 from .project import INTERACTIVE, Project, locate
 from .recorded import Recorded
 from .running import Runner, run_here, run_in_worker, script_call

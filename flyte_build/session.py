@@ -8,7 +8,7 @@ import sys
 from .attempts import Settings
 from .config import Configuration
 from .errors import InitializationError, UsageError
-from .listener import Listener
+from .graph.reporter import Listener
 from .project import locate, root_here
 
 _settings: Settings | None = None

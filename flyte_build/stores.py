@@ -12,7 +12,7 @@ from flyte_build.cas.folder import make_own, make_private
 from flyte_build.runner.history import History
 
 from .config import Places
-from .listener import Listener
+from .graph.reporter import Listener
 
 if TYPE_CHECKING:
     from flyte_build.cas.cache import Cache

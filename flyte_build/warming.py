@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 from .attempts import Settings
 from .errors import FlyteError
-from .graph import Outcome
-from .listener import Listener
+from .graph.node import Outcome
+from .graph.reporter import Listener
 from .project import Project
 from .running import Runner
 from .sharing import Sharing

@@ -24,7 +24,7 @@ from flyte_build.cas.registry.patience import Patience
 from flyte_build.cas.registry.repository import Repository
 from flyte_build.errors import EngineUnavailable, FileUnstable, FlyteError, ImageBuildError, SecretRefused, UsageError
 from flyte_build.executed import ExecutedSteps
-from flyte_build.graph import Outcome
+from flyte_build.graph.node import Outcome
 from flyte_build.images.base import Bases
 from flyte_build.images.config import Image
 from flyte_build.images.executing import describe

@@ -25,8 +25,8 @@ from flyte_build.bundler.tree import Tree
 from flyte_build.config import Configuration, Places
 from flyte_build.config.settings import CopyStyle
 from flyte_build.errors import FlyteError
-from flyte_build.explain import counted
-from flyte_build.listener import Listener
+from flyte_build.graph.explain import counted
+from flyte_build.graph.reporter import Listener
 from flyte_build.project import Project
 from flyte_build.running import Runner
 from flyte_build.stores import Stores

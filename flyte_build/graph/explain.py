@@ -36,7 +36,7 @@ def changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
 
 def counted(listed: Mapping[str, list[str]], what: str = "") -> str:
     """`2 files changed: a.py, lib/b.py; 1 added: c.py`, at most five names of each."""
-    from .text.wording import printable
+    from flyte_build.text.wording import printable
 
     parts: list[str] = []
     for how, names in listed.items():

@@ -9,7 +9,7 @@ import sys
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from .graph import Node, Outcome
+    from .node import Node, Outcome
 
 
 class Listener:
