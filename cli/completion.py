@@ -14,9 +14,9 @@ from click.shell_completion import CompletionItem, shell_complete
 
 from flyte_build.attempts import Settings
 from flyte_build.config import Configuration
+from flyte_build.declarations.interface import Interface
 from flyte_build.errors import FlyteError
 from flyte_build.graph.reporter import Listener
-from flyte_build.interface import Interface
 from flyte_build.project import locate
 from flyte_build.recorded import Recorded
 from flyte_build.running import Runner

@@ -7,8 +7,8 @@ from typing import Any
 
 import click
 
+from flyte_build.declarations.interface import Interface, Parameter
 from flyte_build.errors import InputError, UsageError
-from flyte_build.interface import Interface, Parameter
 
 
 class Inputs(click.Command):
@@ -52,7 +52,7 @@ class Inputs(click.Command):
 def _read(file: str) -> Mapping[str, Any]:
     import sys
 
-    from flyte_build.documents import read_file, read_text
+    from flyte_build.values.documents import read_file, read_text
 
     try:
         values = read_text(sys.stdin.read()) if file == "-" else read_file(file)

@@ -10,15 +10,16 @@ if TYPE_CHECKING:
     from typing import Any
 
     from ._version import __version__ as __version__
-    from .environment import TaskEnvironment as TaskEnvironment
-    from .image import Image as Image
-    from .resources import Backoff as Backoff
-    from .resources import Cache as Cache
-    from .resources import Resources as Resources
-    from .resources import RetryStrategy as RetryStrategy
-    from .resources import ReusePolicy as ReusePolicy
-    from .resources import Secret as Secret
-    from .resources import Timeout as Timeout
+    from .declarations.environment import TaskEnvironment as TaskEnvironment
+    from .declarations.image import Image as Image
+    from .declarations.resources import Backoff as Backoff
+    from .declarations.resources import Cache as Cache
+    from .declarations.resources import Resources as Resources
+    from .declarations.resources import RetryStrategy as RetryStrategy
+    from .declarations.resources import ReusePolicy as ReusePolicy
+    from .declarations.resources import Secret as Secret
+    from .declarations.resources import Timeout as Timeout
+    from .declarations.task import Task as Task
     from .runs import Run as Run
     from .sdk import build as build
     from .sdk import build_images as build_images
@@ -29,20 +30,19 @@ if TYPE_CHECKING:
     from .sdk import init_from_config as init_from_config
     from .sdk import run as run
     from .sdk import with_runcontext as with_runcontext
-    from .task import Task as Task
 
 _PLACES = {
-    "Backoff": "resources",
-    "Cache": "resources",
-    "Image": "image",
-    "Resources": "resources",
-    "RetryStrategy": "resources",
-    "ReusePolicy": "resources",
+    "Backoff": "declarations.resources",
+    "Cache": "declarations.resources",
+    "Image": "declarations.image",
+    "Resources": "declarations.resources",
+    "RetryStrategy": "declarations.resources",
+    "ReusePolicy": "declarations.resources",
     "Run": "runs",
-    "Secret": "resources",
-    "Task": "task",
-    "TaskEnvironment": "environment",
-    "Timeout": "resources",
+    "Secret": "declarations.resources",
+    "Task": "declarations.task",
+    "TaskEnvironment": "declarations.environment",
+    "Timeout": "declarations.resources",
     "__version__": "_version",
     "build": "sdk",
     "build_images": "sdk",

@@ -17,16 +17,16 @@ from flyte_build.cas.counters import Counters
 from flyte_build.cas.statindex import TICK, hash_file, trusted
 
 from ._alias import PACKAGE
-from .declared import image_value, json_value
-from .environment import TaskEnvironment
+from .declarations.environment import TaskEnvironment
+from .declarations.interface import interface_of, unannotated
+from .declarations.resources import RetryStrategy, Timeout
+from .declarations.serialize import image_value, json_value
+from .declarations.task import Options, Task
 from .errors import DeclarationError
 from .import_roots import Module, left_out, own_path, real_files, with_roots
 from .importing import is_ours, is_own, loaded_modules, plain
-from .interface import interface_of, unannotated
 from .observe import OF_THE_INTERPRETER, Watch, state_of
 from .project import Project
-from .resources import RetryStrategy, Timeout
-from .task import Options, Task
 from .watched import OF_SHELLS, candidates, distributions, names_in, presence, times
 
 

@@ -10,8 +10,8 @@ from typing import Any
 from flyte_build.runner.history import History
 
 from .attempts import Settings
+from .declarations.interface import Interface, Parameter
 from .errors import InputError, NotFound
-from .interface import Interface, Parameter
 from .project import INTERACTIVE, Project, locate
 from .script import __name__ as SCRIPT
 

@@ -13,12 +13,12 @@ from flyte_build.runner.history import History
 from .attempts import Settings
 from .blocking import Blocking, BlockingIterator, blocking
 from .config import Places
+from .declarations.interface import Interface, Parameter
 from .deployed import DeployedTask, Deployments
 from .deployments.naming import Reference
 from .describe import overridden
 from .errors import InputError, UsageError
 from .graph.reporter import Listener
-from .interface import Interface, Parameter
 from .runs import Run
 from .session import current
 from .stores import Stores
@@ -186,8 +186,8 @@ def _wire(parameter: Parameter, value: Any) -> Any:
     try:
         return parameter.check(value)
     except InputError:
-        from .types import Mismatch
-        from .types.annotations import type_of
+        from .values.annotations import type_of
+        from .values.type import Mismatch
 
         try:
             return parameter.check(type_of(type(value)).dump(value))

@@ -14,10 +14,10 @@ from flyte_build.cas.digest import Digest
 from flyte_build.errors import FileUnstable, UsageError
 
 from .attempts import Call, Finished, Settings, carry_out
+from .declarations.interface import Interface
 from .discovery import Discovery
 from .graph.node import Node, Outcome
 from .graph.reporter import Listener
-from .interface import Interface
 from .placement import Placement, place
 from .prepare import Preparation
 from .project import Project, current_folder
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
     from .containerimages import ContainerImages
     from .containers import ContainerImage
-    from .task import Task
+    from .declarations.task import Task
 
 _ATTEMPTS = 3  # At preparing a project that is edited meanwhile.
 

@@ -15,6 +15,7 @@ from flyte_build.runner.rows import ActionRow, Filter, Phase, RunRow
 
 from .blocking import Blocking, BlockingIterator, blocking, blocking_iterator
 from .config import Places
+from .declarations.interface import Interface
 from .errors import (
     ActionAbortedError,
     BaseRuntimeError,
@@ -27,7 +28,6 @@ from .errors import (
     TaskTimeoutError,
     UsageError,
 )
-from .interface import Interface
 
 _ERRORS = {"OOMError": OOMError, "TaskTimeoutError": TaskTimeoutError}
 _ABORTS_WITHIN = 10.0  # Seconds to wait for a run that was asked to end.

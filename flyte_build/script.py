@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 
-from .environment import TaskEnvironment
+from .declarations.environment import TaskEnvironment
 from .errors import OOMError, RuntimeUserError
 
 env = TaskEnvironment(name="python-script")

@@ -13,18 +13,18 @@ from .attempts import Call, Settings
 from .blocking import Blocking, blocking
 from .config.registries import Registries
 from .config.settings import CopyStyle
-from .environment import TaskEnvironment
+from .declarations.environment import TaskEnvironment
+from .declarations.image import Image
+from .declarations.interface import interface_of
+from .declarations.task import Task
 from .errors import UsageError
 from .graph.reporter import Listener
-from .image import Image
-from .interface import interface_of
 from .project import INTERACTIVE, Project, locate
 from .recorded import Recorded
 from .running import Runner, run_here, run_in_worker, script_call
 from .runs import Run
 from .session import begin, current, has_begun, initialised, project_root, refuse_while_imported
 from .stores import Stores
-from .task import Task
 
 if TYPE_CHECKING:
     from .building import EnvironmentImage
@@ -217,7 +217,7 @@ def _targets(
 def _build(image: Image, dry_run: bool = False, force: bool = False) -> "EnvironmentImage":
     """Build an image as `flyte build` does, and push it if it is said where to. With `dry_run` nothing is made."""
     from .builds import build_image
-    from .declared import image_value
+    from .declarations.serialize import image_value
 
     refuse_while_imported("flyte.build")
     listener, root = Listener(), project_root()

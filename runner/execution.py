@@ -12,11 +12,11 @@ from dataclasses import dataclass, field
 from typing import Any, NoReturn
 
 from flyte_build._alias import PACKAGE
-from flyte_build.calling import set_caller
+from flyte_build.declarations.context import set_caller
+from flyte_build.declarations.interface import interface_of
+from flyte_build.declarations.task import Task
 from flyte_build.errors import InputError
-from flyte_build.interface import interface_of
-from flyte_build.task import Task
-from flyte_build.types import Mismatch, shortened
+from flyte_build.values.type import Mismatch, shortened
 
 from .engine import Stopped
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
 
-from flyte_build.task import Task
+from flyte_build.declarations.task import Task
 
 from .aborting import LOOK, asked
 from .action import Action, write_result

@@ -22,9 +22,9 @@ from .spawn import CONTROL
 # task does, in the order of its imports.
 _AHEAD = [
     "flyte_build.importing",
-    "flyte_build.environment",
-    "flyte_build.types.annotations",
-    "flyte_build.types.scalars",
+    "flyte_build.declarations.environment",
+    "flyte_build.values.annotations",
+    "flyte_build.values.scalars",
     "selectors",
     "socket",
     "ssl",

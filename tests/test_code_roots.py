@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 import flyte_build
-from flyte_build.declared import image_value
+from flyte_build.declarations.serialize import image_value
 from tests.command import Shell, states
 from tests.conftest import write_files
 

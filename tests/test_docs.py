@@ -26,7 +26,7 @@ from flyte_build.cli.deployed import deployed_task
 from flyte_build.cli.main import flyte
 from flyte_build.cli.script import python_script
 from flyte_build.config.settings import SETTINGS
-from flyte_build.types.annotations import type_of
+from flyte_build.values.annotations import type_of
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")])

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from flyte_build.declared import image_value
+from flyte_build.declarations.image import Image
+from flyte_build.declarations.serialize import image_value
 from flyte_build.errors import DeclarationError
-from flyte_build.image import Image
 from flyte_build.images.recipe import Base, Copy, Execute, Packages, Recipe, Source, named, not_acted_on
 from tests.command import Shell
 

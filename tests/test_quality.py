@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-INTERFACE = "from flyte_build.interface import interface_of\ndef task(x: str) -> str: ...\ninterface_of(task).dump_outputs('')"
+INTERFACE = "from flyte_build.declarations.interface import interface_of\ndef task(x: str) -> str: ...\ninterface_of(task).dump_outputs('')"
 BIN = os.path.dirname(sys.executable)
 
 
@@ -60,11 +60,14 @@ def test_the_wheel_holds_exactly_the_packages(tmp_path: Path) -> None:
     [
         ("import flyte", "typing dataclasses click sqlite3 asyncio"),
         ("import flyte; flyte.TaskEnvironment", "click sqlite3 asyncio pathspec rich docker oras"),
-        ("import flyte_build.cas.digest", "click sqlite3 flyte_build.task"),
+        ("import flyte_build.cas.digest", "click sqlite3 flyte_build.declarations.task"),
         ("import flyte_build.runner.spawn", "typing dataclasses json subprocess"),
         ("import flyte_build.runner.worker", "click sqlite3 rich pathspec zstandard xxhash docker oras"),
-        (INTERFACE, "datetime decimal uuid pathlib base64 flyte_build.documents flyte_build.types.containers flyte_build.types.times"),
-        ("import flyte_build.interface", "flyte_build.types.annotations flyte_build.types.scalars"),
+        (
+            INTERFACE,
+            "datetime decimal uuid pathlib base64 flyte_build.values.documents flyte_build.values.containers flyte_build.values.times",
+        ),
+        ("import flyte_build.declarations.interface", "flyte_build.values.annotations flyte_build.values.scalars"),
         ("import flyte_build.cli.main", "sqlite3 rich asyncio pathspec zstandard docker oras flyte_build.attempts"),
         ("import flyte_build.cli.get", "rich asyncio pathspec zstandard docker oras flyte_build.prepare flyte_build.cas.cache"),
         ("import flyte_build.cli.run", "rich asyncio pathspec zstandard docker oras tomlkit subprocess flyte_build.bundler.packs"),

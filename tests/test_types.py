@@ -19,10 +19,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from flyte_build.declarations.interface import Interface, Parameter, interface_of
 from flyte_build.errors import InputError
-from flyte_build.interface import Interface, Parameter, interface_of
-from flyte_build.types import Mismatch, from_document
-from flyte_build.types.annotations import type_of
+from flyte_build.values.annotations import type_of
+from flyte_build.values.type import Mismatch, from_document
 
 
 @dataclasses.dataclass

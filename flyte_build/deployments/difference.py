@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any, Literal, NamedTuple
 
 from flyte_build.text.wording import printable
-from flyte_build.types import from_document
+from flyte_build.values.type import from_document
 
 from .document import Document
 

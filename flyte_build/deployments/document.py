@@ -71,8 +71,8 @@ class Document:
 
     def _check_types(self) -> None:
         """Raise unless the types of inputs and outputs are known, and the declared image is one."""
-        from flyte_build.interface import Interface
-        from flyte_build.types import ABSENT
+        from flyte_build.declarations.interface import Interface
+        from flyte_build.values.type import ABSENT
 
         for task in self.tasks.values():
             interface = Interface.from_document(task["interface"])

@@ -5,7 +5,7 @@ from __future__ import annotations
 from importlib import import_module
 from typing import Any
 
-from . import ABSENT, Mismatch, Scalar, Type, Wire
+from .type import ABSENT, Mismatch, Scalar, Type, Wire
 
 _BASE64 = "base64:"
 

@@ -23,7 +23,7 @@ ABSENT: Any = object()  # Stands for a wire value that is not there.
 _SCALARS = {
     **dict.fromkeys(("None", "bool", "int", "float", "str"), "scalars"),
     **dict.fromkeys(("datetime", "date", "timedelta"), "times"),
-    **dict.fromkeys(("Path", "UUID", "Decimal", "bytes"), "texts"),
+    **dict.fromkeys(("Path", "UUID", "Decimal", "bytes"), "strings"),
     "any": "objects",
 }
 _KINDS = {
@@ -93,7 +93,7 @@ class Type(ABC):
 
     def parse(self, text: str, default: Wire = ABSENT) -> Wire:
         """The wire of a text from a command line: JSON, `@FILE`, or the path of a file. Raises `Mismatch`."""
-        from flyte_build.documents import read_text
+        from .documents import read_text
 
         try:
             value = read_text(text)
@@ -200,4 +200,4 @@ def same(one: Any, other: Any) -> bool:
 def _module(name: str) -> Any:
     from importlib import import_module
 
-    return import_module(f".{name}", __name__)
+    return import_module(f".{name}", __package__)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from . import ABSENT, Mismatch, Type, Wire, from_document, step
+from .type import ABSENT, Mismatch, Type, Wire, from_document, step
 
 
 class Field(NamedTuple):

@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from . import ABSENT, Mismatch, Type, Wire, from_document, step
+from .type import ABSENT, Mismatch, Type, Wire, from_document, step
 
 _CLASSES: dict[str, type] = {"list": list, "set": set, "frozenset": frozenset, "tuple": tuple}
 
@@ -36,7 +36,7 @@ class Array(Type):
         return self._collected([step(f"[{at}]", self.item.parse, text) for at, text in enumerate(texts)])
 
     def _is_whole(self, text: str) -> bool:
-        from flyte_build.documents import names_file
+        from .documents import names_file
 
         return text[:1] == "[" or (names_file(text) and not self.item.is_file)
 

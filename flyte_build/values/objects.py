@@ -8,8 +8,8 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-from . import ABSENT, Mismatch, Scalar, Type, Wire, shortened
 from .scalars import BITS
+from .type import ABSENT, Mismatch, Scalar, Type, Wire, shortened
 
 _NAMED = re.compile(r"[^\W\d][\w.]*:[^\W\d][\w.]*\Z")
 _PICKLE = "$pickle"

@@ -7,7 +7,7 @@ from typing import Any
 
 from flyte_build.text.units import parse_datetime, parse_timedelta
 
-from . import ABSENT, Mismatch, Scalar, Type, Wire
+from .type import ABSENT, Mismatch, Scalar, Type, Wire
 
 
 class DateTime(Scalar):

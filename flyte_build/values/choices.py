@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from . import ABSENT, Mismatch, Type, Wire, same
+from .type import ABSENT, Mismatch, Type, Wire, same
 
 
 class Choice(Type):

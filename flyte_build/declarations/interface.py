@@ -9,8 +9,8 @@ import typing
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-from .errors import DeclarationError, InputError
-from .types import ABSENT, Mismatch, Type, Wire, from_document, shortened
+from flyte_build.errors import DeclarationError, InputError
+from flyte_build.values.type import ABSENT, Mismatch, Type, Wire, from_document, shortened
 
 
 class Parameter:
@@ -177,7 +177,7 @@ def interface_of(function: Callable[..., Any], docs: bool = False) -> Interface:
 
     Raises `DeclarationError`.
     """
-    from .types.annotations import hints_of, type_of  # Only where tasks are at hand.
+    from flyte_build.values.annotations import hints_of, type_of  # Only where tasks are at hand.
 
     hints = hints_of(function)
     summary, texts = _docstring(function) if docs else ("", {})
@@ -249,7 +249,7 @@ def _outputs(returned: Any) -> list[tuple[str, Any]]:
     if returned is None or returned is type(None):
         return []
     if isinstance(returned, type) and issubclass(returned, tuple) and hasattr(returned, "_fields"):
-        from .types.annotations import hints_of
+        from flyte_build.values.annotations import hints_of
 
         hints = hints_of(returned)
         return [(name, hints.get(name, Any)) for name in returned._fields]

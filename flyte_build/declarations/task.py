@@ -8,8 +8,9 @@ from dataclasses import dataclass, field, replace
 from functools import update_wrapper
 from typing import TYPE_CHECKING, Any, Generic, Literal, ParamSpec, TypeVar, overload
 
-from .calling import call, call_async
-from .errors import DeclarationError
+from flyte_build.errors import DeclarationError
+
+from .context import call, call_async
 
 if TYPE_CHECKING:
     from .environment import TaskEnvironment

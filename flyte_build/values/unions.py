@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-from . import ABSENT, Mismatch, Type, Wire, from_document
+from .type import ABSENT, Mismatch, Type, Wire, from_document
 
 _MEMBER, _VALUE = "$member", "$value"
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from os import PathLike, fspath
 from typing import TYPE_CHECKING, Any, Literal
 
-from .errors import DeclarationError
+from flyte_build.errors import DeclarationError
 
 if TYPE_CHECKING:
     from .resources import Secret

@@ -8,8 +8,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, overload
 
-from ._alias import PACKAGE
-from .errors import DeclarationError
+from flyte_build._alias import PACKAGE
+from flyte_build.errors import DeclarationError
+
 from .task import Options, Task
 
 if TYPE_CHECKING:

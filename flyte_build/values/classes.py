@@ -8,10 +8,10 @@ from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from typing import Any
 
-from . import Type, scalar
 from .annotations import Outer, hints_of, type_of
 from .objects import Object
 from .records import Field, Maker, Record
+from .type import Type, scalar
 
 
 def record_of(annotation: Any, outer: Outer) -> Record | None:

@@ -12,7 +12,7 @@ from typing import Any
 
 from flyte_build.errors import DeclarationError
 
-from . import ABSENT, Type, scalar
+from .type import ABSENT, Type, scalar
 
 Outer = Sequence[tuple[Any, Type]]  # The annotations and records around a field, the innermost first.
 

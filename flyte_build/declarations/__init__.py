@@ -1,0 +1,1 @@
+"""What users declare: environments, tasks, images, resources. The standard library only, and no I/O."""
