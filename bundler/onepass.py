@@ -26,8 +26,8 @@ from flyte_build.cas.counters import Counters
 from flyte_build.cas.digest import Digest
 from flyte_build.cas.layer import Layer, write_layer
 from flyte_build.cas.statindex import Row, trusted
+from flyte_build.workspace import sensitive
 
-from . import secrets
 from .draft import Draft, Unread
 from .packs import CODE, LIMIT, cut, read_whole
 from .snapshot import Contents, File
@@ -136,7 +136,7 @@ class _Work:
                 continue
             state, data, path = each.file.state, self._data(each), each.file.path
             files, size = files + 1, size + len(data)
-            if secrets.by_name(path) or secrets.by_content(path, data):
+            if sensitive.by_name(path) or sensitive.by_content(path, data):
                 raise _Unpackable(f"{path} holds a secret")
             executable = bool(state[0] & 0o100)
             content = hashlib.sha256(data).hexdigest().encode()

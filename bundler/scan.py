@@ -24,8 +24,9 @@ from .listing import RULE_FILES, VENV, Listing, look, states
 from .snapshot import Contents, File, Folder, Scan
 
 if TYPE_CHECKING:
+    from flyte_build.workspace.ignore import Rules
+
     from .budget import Budget
-    from .ignore import Rules
 
 Progress = Callable[[int, int], None]
 
@@ -225,7 +226,7 @@ class Scanner:
 
     def _rules_of(self, folder: str) -> "Rules":
         if folder not in self._rules:
-            from .ignore import RuleFile, Rules
+            from flyte_build.workspace.ignore import RuleFile, Rules
 
             above = folder[:-1].rpartition("/")
             rules = self._rules_of(above[0] + above[1]) if folder else Rules.built_in()
@@ -243,7 +244,7 @@ class Scanner:
         unread = [each for draft in drafts for each in draft.unread]
         if not unread:
             return
-        from . import secrets
+        from flyte_build.workspace import sensitive
 
         if all_new:
             from . import onepass
@@ -253,7 +254,7 @@ class Scanner:
             if not done % 256:
                 self._progress(done, len(unread))
             path = each.path
-            watch = secrets.ContentWatch(path)
+            watch = sensitive.ContentWatch(path)
             try:
                 found = hash_file(f"{self._root}/{path}", self._counters, Contents.FILE, watch.feed)
             except FileNotFoundError:
@@ -264,16 +265,16 @@ class Scanner:
                 self._contents.keep(self._place + path, found.data)
             mode, size = found.state[:2]
             file = ("x" if mode & 0o100 else "f", size, found.digest.hex.encode())
-            each.draft.take(each.name, found.trusted, file, secrets.by_name(path) or watch.found)
+            each.draft.take(each.name, found.trusted, file, sensitive.by_name(path) or watch.found)
         for draft in drafts:
             draft.unread.clear()
 
     def _refuse_secrets(self, folders: dict[str, Folder]) -> None:
         found = [(self._shown + folder + name, why) for folder, known in folders.items() for name, why in known.secrets.items()]
         if found:
-            from . import secrets
+            from flyte_build.workspace import sensitive
 
-            secrets.refuse(found, self._allowed)
+            sensitive.refuse(found, self._allowed)
 
 
 class _Drafts:

@@ -12,12 +12,12 @@ from flyte_build.attempts import Settings
 from flyte_build.config import Configuration
 from flyte_build.errors import UsageError
 from flyte_build.housekeeping import start_if_due
-from flyte_build.project import locate, root_of
 from flyte_build.running import Runner
 from flyte_build.stores import Stores
 from flyte_build.targets import Target, choose, once_each
-from flyte_build.taskfiles import task_files
 from flyte_build.text.units import rounded_size
+from flyte_build.workspace.task_files import task_files
+from flyte_build.workspace.workspace import locate, root_of
 
 from .console import Console, node_json
 from .options import of_a_registry, settings_of_each, with_registries

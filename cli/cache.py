@@ -12,10 +12,10 @@ from flyte_build.config import Configuration, settings
 from flyte_build.config.registries import Registries
 from flyte_build.config.settings import CopyStyle
 from flyte_build.errors import NotFound, UsageError
-from flyte_build.project import locate, root_here
 from flyte_build.running import Runner
 from flyte_build.sharing import Sharing
 from flyte_build.stores import Stores
+from flyte_build.workspace.workspace import locate, root_here
 
 from .console import Console, Quiet, node_json
 from .exchange import pull, push

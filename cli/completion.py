@@ -17,18 +17,18 @@ from flyte_build.config import Configuration
 from flyte_build.declarations.interface import Interface
 from flyte_build.errors import FlyteError
 from flyte_build.graph.reporter import Listener
-from flyte_build.project import locate
 from flyte_build.recorded import Recorded
 from flyte_build.running import Runner
 from flyte_build.stores import Stores
+from flyte_build.workspace.workspace import locate
 
 from .inputs import Inputs
 from .main import Commands, flyte
 from .options import runs
 
 if TYPE_CHECKING:
-    from flyte_build.discovery import Discovery
-    from flyte_build.project import Project
+    from flyte_build.discovery.node import Discovery
+    from flyte_build.workspace.workspace import Project
 
 
 def complete(variable: str) -> int:

@@ -12,7 +12,7 @@ from click.shell_completion import CompletionItem
 from flyte_build.config import Configuration, Places, places_of
 from flyte_build.config.settings import BY_KEY, SETTINGS, Setting, find_setting
 from flyte_build.errors import UsageError
-from flyte_build.project import root_here
+from flyte_build.workspace.workspace import root_here
 
 from .console import Console
 

@@ -17,12 +17,12 @@ from flyte_build.deployment import Deployer, Deployment
 from flyte_build.deployments.naming import check_version
 from flyte_build.errors import ModuleLoadError, UsageError
 from flyte_build.housekeeping import start_if_due
-from flyte_build.project import locate, root_of
 from flyte_build.running import Runner
 from flyte_build.stores import Stores
 from flyte_build.targets import Target, choose, once_each
-from flyte_build.taskfiles import task_files
 from flyte_build.text.wording import listed, printable
+from flyte_build.workspace.task_files import task_files
+from flyte_build.workspace.workspace import locate, root_of
 
 from .console import Console
 from .options import of_a_bundle, of_a_deployment, of_pins, pinned, settings_of_each, with_registries

@@ -11,8 +11,8 @@ import click
 from flyte_build.attempts import Settings
 from flyte_build.config.settings import CopyStyle
 from flyte_build.exchange import Exchange, Item
-from flyte_build.project import Project, given_root, locate, root_here
 from flyte_build.stores import Stores
+from flyte_build.workspace.workspace import Project, given_root, locate, root_here
 
 from .console import Console, Quiet
 from .options import of_a_bundle, of_a_registry, with_registries

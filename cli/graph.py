@@ -10,10 +10,10 @@ from flyte_build.attempts import Settings
 from flyte_build.config.settings import CopyStyle
 from flyte_build.graph.node import Node, Outcome
 from flyte_build.graph.resolver import edges
-from flyte_build.project import locate
 from flyte_build.running import Runner
 from flyte_build.stores import Stores
 from flyte_build.text.units import rounded_size
+from flyte_build.workspace.workspace import locate
 
 from .console import Console, Quiet, node_json
 from .options import of_a_bundle, of_a_registry, with_registries

@@ -10,10 +10,10 @@ import click
 from flyte_build.attempts import Settings
 from flyte_build.errors import UsageError
 from flyte_build.locking import Locked, Upgrade, lock_files
-from flyte_build.project import given_root, locate, root_here
 from flyte_build.running import Runner
 from flyte_build.stores import Stores
-from flyte_build.taskfiles import task_files
+from flyte_build.workspace.task_files import task_files
+from flyte_build.workspace.workspace import given_root, locate, root_here
 
 from .console import Console, Quiet
 from .options import images_of, of_images

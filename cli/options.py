@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
 
     from flyte_build.attempts import Settings
-    from flyte_build.project import Project
     from flyte_build.runner.rows import Phase
+    from flyte_build.workspace.workspace import Project
 
     from .console import Console
 
@@ -128,7 +128,7 @@ def settings_of_each(
 def settings_of(console: "Console", options: Mapping[str, Any]) -> "Settings":
     """The settings of a command about deployments, which needs no file: what `of_a_deployment` was given, and what is configured here."""
     from flyte_build.attempts import Settings
-    from flyte_build.project import root_here
+    from flyte_build.workspace.workspace import root_here
 
     registries = {name: options[name] for name in ("registry", "cache_read", "cache_write")}
     config = with_registries(console.configuration(root_here()), **registries)

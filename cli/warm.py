@@ -11,11 +11,11 @@ from flyte_build.config import Configuration
 from flyte_build.config.settings import CopyStyle
 from flyte_build.errors import UsageError
 from flyte_build.graph.node import Outcome
-from flyte_build.project import Project, given_root, locate, root_here
 from flyte_build.stores import Stores
-from flyte_build.taskfiles import task_files
 from flyte_build.warming import Warmed
 from flyte_build.warming import warm as warm_files
+from flyte_build.workspace.task_files import task_files
+from flyte_build.workspace.workspace import Project, given_root, locate, root_here
 
 from .console import Console, Quiet, node_json
 from .options import of_a_bundle, of_a_registry, of_pins, pinned, settings_of_each, with_registries

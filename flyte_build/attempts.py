@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from flyte_build.runner.engine import Engine, Event
     from flyte_build.runner.rows import Phase
 
-    from .project import Project
+    from .workspace.workspace import Project
 
 _PATIENCE = 1.0  # Seconds that a task has for ending when its run is aborted.
 _EXIT_CODES: dict[Phase, int] = {"succeeded": 0, "failed": 1, "aborted": 5, "timed_out": 6}

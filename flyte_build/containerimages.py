@@ -18,11 +18,11 @@ from flyte_build.images.loading import has
 from flyte_build.images.platforms import linux_here
 
 from .attempts import Settings
+from .cas.traces import recall
 from .containers import ContainerImage, by_digest
 from .graph.node import Made, Node, Outcome, Outcomes, Resolve
 from .graph.reporter import Listener
 from .stores import Stores
-from .watched import recall
 
 if TYPE_CHECKING:
     from flyte_build.images.recipe import Recipe

@@ -21,10 +21,10 @@ from .deployments.difference import Change, changes, of_distributions
 from .deployments.document import Document
 from .deployments.naming import Reference, Space
 from .graph.reporter import Listener
-from .project import Project
 from .running import run_in_container, run_in_worker, runtime_held
 from .stores import Stores
 from .text.wording import listed, printable
+from .workspace.workspace import Project
 
 if TYPE_CHECKING:
     from flyte_build.runner.spawn import Worker

@@ -15,8 +15,8 @@ from flyte_build.cas.records import Record
 from flyte_build.errors import ImageBuildError, NotLocked
 from flyte_build.images.platforms import PYTHON, architecture, here
 
+from .cas.traces import recall
 from .graph.node import FIRST_TIME, Found, Made, Memory, Node, Outcomes, Resolve
-from .watched import recall
 
 if TYPE_CHECKING:
     from flyte_build.images.pins import Wheel

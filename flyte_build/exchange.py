@@ -14,10 +14,10 @@ from flyte_build.cas.records import Record
 from .attempts import Settings
 from .graph.reporter import Listener
 from .nodes import BundleNode, accept_bundle
-from .project import Project
 from .running import Runner
 from .sharing import Sharing
 from .stores import Stores
+from .workspace.workspace import Project
 
 Accept = Callable[[Cache, Digest, Mapping[str, Any]], tuple[Digest, ...]]
 _ACCEPT: Mapping[str, tuple[int, Accept]] = {BundleNode.kind: (BundleNode.format, accept_bundle)}

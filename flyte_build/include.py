@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator
 from flyte_build.bundler.budget import Budget, Meter
 from flyte_build.errors import UsageError
 
-from .project import Project
+from .workspace.workspace import Project
 
 _SKIPPED = ("__pycache__", ".git", "node_modules")
 

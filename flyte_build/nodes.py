@@ -19,10 +19,10 @@ from flyte_build.cas.records import Record
 from flyte_build.errors import ExtractionRefused, FileUnstable, FlyteError
 
 from .config.settings import CopyStyle
-from .discovery import Discovery
+from .discovery.node import Discovery
 from .graph.explain import counted
 from .graph.node import Cheap, Made, Node, Outcomes, Resolve
-from .project import Project
+from .workspace.workspace import Project
 
 if TYPE_CHECKING:
     from flyte_build.bundler.budget import Budget

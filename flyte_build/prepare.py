@@ -18,11 +18,11 @@ from flyte_build.cas.records import Record
 from flyte_build.errors import BlobCorrupt, BlobMissing, ExtractionRefused, NotLocked, StoreError
 
 from .config.settings import CopyStyle
-from .discovery import Discovery
+from .discovery.node import Discovery
 from .graph.node import Elsewhere, Node, Outcome
 from .graph.resolver import Resolver
 from .nodes import BundleNode, TreeNode, nothing_to_write
-from .project import Project
+from .workspace.workspace import Project
 
 if TYPE_CHECKING:
     from flyte_build.bundler.budget import Budget

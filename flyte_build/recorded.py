@@ -12,8 +12,8 @@ from flyte_build.runner.history import History
 from .attempts import Settings
 from .declarations.interface import Interface, Parameter
 from .errors import InputError, NotFound
-from .project import INTERACTIVE, Project, locate
 from .script import __name__ as SCRIPT
+from .workspace.workspace import INTERACTIVE, Project, locate
 
 
 class Recorded:

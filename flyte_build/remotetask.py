@@ -16,7 +16,7 @@ from .config import Places
 from .declarations.interface import Interface, Parameter
 from .deployed import DeployedTask, Deployments
 from .deployments.naming import Reference
-from .describe import overridden
+from .discovery.describe import overridden
 from .errors import InputError, UsageError
 from .graph.reporter import Listener
 from .runs import Run

@@ -15,15 +15,15 @@ from flyte_build.errors import FileUnstable, UsageError
 
 from .attempts import Call, Finished, Settings, carry_out
 from .declarations.interface import Interface
-from .discovery import Discovery
+from .discovery.node import Discovery
 from .graph.node import Node, Outcome
 from .graph.reporter import Listener
 from .placement import Placement, place
 from .prepare import Preparation
-from .project import Project, current_folder
 from .sharing import Sharing
 from .stores import Stores
 from .text.wording import listed, printable
+from .workspace.workspace import Project, current_folder
 
 if TYPE_CHECKING:
     from flyte_build.bundler.tree import Entry
@@ -276,7 +276,7 @@ def run_here(call: Call, load: "Callable[[], Task[..., Any]]", stores: Stores, l
 
 def script_call(inputs: Mapping[str, Any], timeout: float | None, settings: Settings) -> Call:
     """The call that runs a plain script: `inputs` are those of `script.script`, `timeout` is in seconds. Raises `UsageError`."""
-    from .describe import describe_task
+    from .discovery.describe import describe_task
     from .script import __name__ as module
     from .script import script
 

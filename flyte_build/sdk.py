@@ -19,12 +19,12 @@ from .declarations.interface import interface_of
 from .declarations.task import Task
 from .errors import UsageError
 from .graph.reporter import Listener
-from .project import INTERACTIVE, Project, locate
 from .recorded import Recorded
 from .running import Runner, run_here, run_in_worker, script_call
 from .runs import Run
 from .session import begin, current, has_begun, initialised, project_root, refuse_while_imported
 from .stores import Stores
+from .workspace.workspace import INTERACTIVE, Project, locate
 
 if TYPE_CHECKING:
     from .building import EnvironmentImage
@@ -133,7 +133,7 @@ class RunContext:
                 hint='Run it in this process, `flyte.with_runcontext(mode="local").run(...)`, or put it into a file.',
             )
         if mode == "local":
-            from .describe import describe_task
+            from .discovery.describe import describe_task
 
             project = locate(file, None) if in_file else Project.of(os.getcwd(), INTERACTIVE)
             call = Call(task=describe_task(task), project=project, variable=variable, inputs=inputs, settings=settings)

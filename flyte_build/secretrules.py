@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from flyte_build.bundler import secrets
 from flyte_build.errors import SecretRefused
 
 from .text.wording import listed
+from .workspace import sensitive
 
 
 class SecretRules:
@@ -13,8 +13,8 @@ class SecretRules:
 
     def __init__(self, allowed: frozenset[str]) -> None:
         self._allowed = allowed
-        self.by_name = secrets.by_name
-        self.watch = secrets.ContentWatch
+        self.by_name = sensitive.by_name
+        self.watch = sensitive.ContentWatch
 
     def refuse(self, found: list[tuple[str, str]]) -> None:
         """Raise `SecretRefused` for those that are not allowed."""

@@ -9,7 +9,7 @@ from .attempts import Settings
 from .config import Configuration
 from .errors import InitializationError, UsageError
 from .graph.reporter import Listener
-from .project import locate, root_here
+from .workspace.workspace import locate, root_here
 
 _settings: Settings | None = None
 
@@ -50,7 +50,7 @@ def initialised() -> Settings:
 
 def refuse_while_imported(what: str) -> None:
     """Raise `UsageError` in the process that finds the tasks of a file by importing it: it would start that process again, without end."""
-    if "flyte_build.discover" in sys.modules:
+    if "flyte_build.discovery.child" in sys.modules:
         raise UsageError(
             f"{what} is called while the file is imported",
             why="The file is imported to find its tasks.",

@@ -10,10 +10,10 @@ from .attempts import Settings
 from .errors import FlyteError
 from .graph.node import Outcome
 from .graph.reporter import Listener
-from .project import Project
 from .running import Runner
 from .sharing import Sharing
 from .stores import Stores
+from .workspace.workspace import Project
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from typing import Any
 
 def hint(error: Mapping[str, str], action: Mapping[str, Any]) -> str:
     """Advice about a file that the `error` of a task names and that only the project has; "" if there is none."""
-    from flyte_build.bundler.secrets import by_name
+    from flyte_build.workspace.sensitive import by_name
 
     code, is_missing = f"{action['code']}/code", "FileNotFoundError" in (error["type"], *_types(error["traceback"]))
     for name in _names(error):

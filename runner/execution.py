@@ -90,7 +90,7 @@ def execute(load: Callable[[], Task[..., Any]], inputs: Mapping[str, Any], sourc
 
 def failure(error: BaseException, sources: Sources) -> dict[str, Any]:
     """The description of a task that has raised `error`."""
-    from flyte_build.raised import message_of
+    from flyte_build.workspace.tracebacks import message_of
 
     return _failed(type(error).__name__, message_of(error), _traceback(error, sources))
 
@@ -145,7 +145,7 @@ def _wrong_input(error: InputError, sources: Sources) -> dict[str, Any]:
 
 def _traceback(error: BaseException, sources: Sources) -> str:
     """The traceback from the user's first frame on, "" without any frame or note; paths in a bundle are shown as the project's."""
-    from flyte_build.raised import cut
+    from flyte_build.workspace.tracebacks import cut
 
     described = traceback.TracebackException.from_exception(error, limit=None)
     for one in _chain(described):

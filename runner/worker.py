@@ -21,7 +21,7 @@ from .spawn import CONTROL
 # Imported one after another while there is nothing to do yet: what a bundle and every task's file need, then what an async
 # task does, in the order of its imports.
 _AHEAD = [
-    "flyte_build.importing",
+    "flyte_build.workspace.import_hooks",
     "flyte_build.declarations.environment",
     "flyte_build.values.annotations",
     "flyte_build.values.scalars",
@@ -95,7 +95,7 @@ def main() -> None:
 
 def _use_bundle(action: dict[str, Any], code: str, guarded: bool) -> None:
     """Import the project's modules from the folder `code`; on a machine with working trees (`guarded`) nothing comes from these."""
-    from flyte_build.importing import Guard, install_targets, is_ours, is_own, loaded_modules, use_sources
+    from flyte_build.workspace.import_hooks import Guard, install_targets, is_ours, is_own, loaded_modules, use_sources
 
     def folders(roots: list[str]) -> list[str]:
         return [f"{code}/{root}" if root else code for root in roots]
@@ -127,7 +127,7 @@ def _write_private(path: str, text: str) -> None:
 
 def _enter(folder: str, code: str) -> None:
     """Make a working folder with the bundle's top-level entries linked in, if there is a bundle, and enter it."""
-    from flyte_build.project import BESIDE
+    from flyte_build.workspace.workspace import BESIDE
 
     os.makedirs(folder, exist_ok=True)
     for name in os.listdir(code) if code else ():

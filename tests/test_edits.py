@@ -27,9 +27,9 @@ from flyte_build.config.settings import CopyStyle
 from flyte_build.errors import FlyteError
 from flyte_build.graph.explain import counted
 from flyte_build.graph.reporter import Listener
-from flyte_build.project import Project
 from flyte_build.running import Runner
 from flyte_build.stores import Stores
+from flyte_build.workspace.workspace import Project
 
 STEPS = 25  # Edits of one project.
 LONG = int(os.environ.get("FLYTE_TEST_EDITS", "2000"))

@@ -244,7 +244,7 @@ def main(scenario: str, folder: str, kills: int) -> None:
     import psutil  # noqa: F401  # All that the children need is loaded once, here.
     import zstandard  # noqa: F401  # The same.
 
-    from flyte_build.bundler import ignore, secrets  # noqa: F401  # The same.
+    from flyte_build.workspace import ignore, sensitive  # noqa: F401  # The same.
 
     store, root = f"{folder}/cache", f"{folder}/project"
     os.makedirs(root)

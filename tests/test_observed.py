@@ -16,7 +16,7 @@ from flyte_build.cas.cache import Cache
 from flyte_build.cas.counters import Counters
 from flyte_build.errors import FlyteError
 from flyte_build.prepare import Preparation
-from flyte_build.project import Project
+from flyte_build.workspace.workspace import Project
 from tests.conftest import write_files
 
 FLOW = """

@@ -16,7 +16,7 @@ from flyte_build.bundler import bundle, extraction
 from flyte_build.cas.counters import Counters
 from flyte_build.errors import FileUnstable, SecretRefused
 from flyte_build.prepare import Preparation
-from flyte_build.project import Project
+from flyte_build.workspace.workspace import Project
 from tests.conftest import Executable, Files, Link, as_root, clock_moves, opened, process, read_files, run, same, write_files
 
 KEY = b"-----BEGIN PRIVATE KEY-----\n" + b"A" * 64 + b"\n-----END PRIVATE KEY-----\n"

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Mapping
 from typing import Any
 
-from flyte_build.watched import distributions
+from flyte_build.discovery.trace import distributions
 
 _SHOWN = 5
 

@@ -7,8 +7,8 @@ from collections.abc import Container
 
 from flyte_build.errors import SecretRefused
 
-from . import credentials
-from .credentials import Rule
+from . import secret_rules
+from .secret_rules import Rule
 
 _OVERLAP = 4096
 _LOOKED_AT = 4 << 20  # Bytes of a file in which the rules of its kind are tried; private keys are looked for everywhere.
@@ -17,7 +17,7 @@ _LOOKED_AT = 4 << 20  # Bytes of a file in which the rules of its kind are tried
 def by_name(path: str) -> str:
     """Return what kind of secret a file of this path (relative, with `/`) is, or ""."""
     name = path.rpartition("/")[2].lower()
-    if name in credentials.NAMES or name.endswith(credentials.ENDINGS):
+    if name in secret_rules.NAMES or name.endswith(secret_rules.ENDINGS):
         return "a file of this name holds credentials"
     if (path[:1] == "." or "/." in path) and _is_hidden_secret(path, name):
         return "a file of this name holds credentials"
@@ -25,8 +25,8 @@ def by_name(path: str) -> str:
 
 
 def _is_hidden_secret(path: str, name: str) -> bool:
-    is_environment = name.startswith(".env") and not re.search(credentials.TEMPLATE, name)
-    return is_environment or re.search(credentials.FOLDERS, path) is not None
+    is_environment = name.startswith(".env") and not re.search(secret_rules.TEMPLATE, name)
+    return is_environment or re.search(secret_rules.FOLDERS, path) is not None
 
 
 def by_content(path: str, data: bytes) -> str:
@@ -35,7 +35,7 @@ def by_content(path: str, data: bytes) -> str:
 
 
 def _private_key(data: bytes) -> str:
-    return "it holds a private key" if b"PRIVATE KEY" in data and re.search(credentials.PRIVATE_KEY, data) else ""
+    return "it holds a private key" if b"PRIVATE KEY" in data and re.search(secret_rules.PRIVATE_KEY, data) else ""
 
 
 def _by_kind(path: str, data: bytes) -> str:
@@ -51,22 +51,22 @@ def _by_kind(path: str, data: bytes) -> str:
 
 def _rules(path: str, name: str) -> tuple[Rule, ...]:
     """Return the rules for a file of this path and name (lower case)."""
-    if name in credentials.NAMED:
-        return credentials.NAMED[name]
+    if name in secret_rules.NAMED:
+        return secret_rules.NAMED[name]
     ending = name.rpartition(".")[2] if "." in name else ""
     if ending == "py":
         return ()
     if name.startswith((".env", "dockerfile")) or ".envs/" in path:
-        return credentials.ENVIRONMENT
-    if ending in ("txt", "in") and re.search(credentials.REQUIREMENTS, path):
-        return credentials.REQUIREMENT
-    return credentials.KINDS.get(ending, ())
+        return secret_rules.ENVIRONMENT
+    if ending in ("txt", "in") and re.search(secret_rules.REQUIREMENTS, path):
+        return secret_rules.REQUIREMENT
+    return secret_rules.KINDS.get(ending, ())
 
 
 def _matches(rule: Rule, data: bytes, name: str) -> bool:
-    if rule.guess and re.search(credentials.TEMPLATE, name):
+    if rule.guess and re.search(secret_rules.TEMPLATE, name):
         return False
-    return any(not credentials.is_placeholder(match[match.lastindex or 0], guess=rule.guess) for match in re.finditer(rule.pattern, data))
+    return any(not secret_rules.is_placeholder(match[match.lastindex or 0], guess=rule.guess) for match in re.finditer(rule.pattern, data))
 
 
 class ContentWatch:

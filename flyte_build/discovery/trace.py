@@ -6,14 +6,7 @@ import os
 import stat
 from collections.abc import Collection
 from importlib.machinery import all_suffixes
-from typing import TYPE_CHECKING, Any
-
-from flyte_build.cas.digest import Digest
-
-if TYPE_CHECKING:
-    from flyte_build.cas.digest import Key
-    from flyte_build.cas.records import Record, Records
-
+from typing import Any
 
 OF_SHELLS = frozenset(("_", "OLDPWD", "PWD", "SHLVL"))  # Shells change these with every command and folder.
 _SUFFIXES = frozenset(all_suffixes())
@@ -45,25 +38,6 @@ def names_in(folder: str) -> list[str] | None:
 
 def _mark(entry: os.DirEntry[str]) -> str:
     return "@" if entry.is_symlink() else "/" if entry.is_dir(follow_symlinks=False) else ""
-
-
-def recall(records: Records, base: Key, root: str, limit: int) -> Record | None:
-    """What was made under `base` when all files below `root` that decided it had the bytes that they have now, marked as used.
-
-    Its traces hold the digests of these files by path; one that is not there counts as empty.
-    """
-    for found, seen in records.traces(base, limit):
-        if all(_digest(os.path.join(root, path)) == digest for path, digest in seen.items()):
-            return records.find(found)
-    return None
-
-
-def _digest(path: str) -> str:
-    try:
-        with open(path, "rb") as file:
-            return Digest.of(file.read())
-    except FileNotFoundError:
-        return Digest.of(b"")
 
 
 def presence(path: str) -> list[Any]:

@@ -12,8 +12,8 @@ import sys
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
-from .importing import is_own, is_stdlib
-from .project import BESIDE, Project
+from flyte_build.workspace.import_hooks import is_own, is_stdlib
+from flyte_build.workspace.workspace import BESIDE, Project
 
 
 @dataclass(frozen=True)

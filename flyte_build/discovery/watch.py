@@ -15,11 +15,11 @@ from importlib.machinery import ModuleSpec
 from types import FrameType, ModuleType
 from typing import Any
 
+from flyte_build._alias import PACKAGE
 from flyte_build.cas.statindex import UNTRUSTED, Row, row
+from flyte_build.workspace.import_hooks import is_installed, is_own, is_stdlib
 
-from ._alias import PACKAGE
 from .clocks import watching as watching_clocks
-from .importing import is_installed, is_own, is_stdlib
 
 _PROCESSES = frozenset(("subprocess.Popen", "os.system", "os.posix_spawn", "os.exec", "os.fork", "os.forkpty", "pty.spawn"))
 _NETWORK = frozenset(("socket.connect", "socket.getaddrinfo", "socket.gethostbyname", "socket.sendto", "urllib.Request"))

@@ -10,13 +10,13 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
+from flyte_build._alias import PACKAGE
 from flyte_build.cas.cache import Cache
 from flyte_build.cas.counters import Counters
 from flyte_build.cas.statindex import hash_file, row, trusted
+from flyte_build.workspace.workspace import current_folder
 
-from ._alias import PACKAGE
-from .project import current_folder
-from .watched import OF_SHELLS, candidates, distributions, names_in, presence, times
+from .trace import OF_SHELLS, candidates, distributions, names_in, presence, times
 
 _OURS = os.path.realpath(PACKAGE) + "/"
 

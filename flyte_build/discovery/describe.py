@@ -11,23 +11,23 @@ from importlib.machinery import EXTENSION_SUFFIXES
 from types import ModuleType
 from typing import Any
 
-from flyte_build.bundler import secrets
-from flyte_build.bundler.imports import Imports
+from flyte_build._alias import PACKAGE
 from flyte_build.cas.counters import Counters
 from flyte_build.cas.statindex import TICK, hash_file, trusted
+from flyte_build.declarations.environment import TaskEnvironment
+from flyte_build.declarations.interface import interface_of, unannotated
+from flyte_build.declarations.resources import RetryStrategy, Timeout
+from flyte_build.declarations.serialize import image_value, json_value
+from flyte_build.declarations.task import Options, Task
+from flyte_build.errors import DeclarationError
+from flyte_build.workspace import sensitive
+from flyte_build.workspace.import_hooks import is_ours, is_own, loaded_modules, plain
+from flyte_build.workspace.workspace import Project
 
-from ._alias import PACKAGE
-from .declarations.environment import TaskEnvironment
-from .declarations.interface import interface_of, unannotated
-from .declarations.resources import RetryStrategy, Timeout
-from .declarations.serialize import image_value, json_value
-from .declarations.task import Options, Task
-from .errors import DeclarationError
 from .import_roots import Module, left_out, own_path, real_files, with_roots
-from .importing import is_ours, is_own, loaded_modules, plain
-from .observe import OF_THE_INTERPRETER, Watch, state_of
-from .project import Project
-from .watched import OF_SHELLS, candidates, distributions, names_in, presence, times
+from .static_imports import Imports
+from .trace import OF_SHELLS, candidates, distributions, names_in, presence, times
+from .watch import OF_THE_INTERPRETER, Watch, state_of
 
 
 def describe(module: ModuleType, project: Project, here: str, watch: Watch, began: int) -> dict[str, Any]:
@@ -57,8 +57,8 @@ def describe(module: ModuleType, project: Project, here: str, watch: Watch, bega
         "modules": sorted(files),
         "native": sorted(name for name in files if name.endswith(tuple(EXTENSION_SUFFIXES))),
         "loose": left_out(modules, files.values()),
-        "read": [name for name in read if not secrets.by_name(name)],
-        "withheld": [project.shown(name) for name in read if secrets.by_name(name)],
+        "read": [name for name in read if not sensitive.by_name(name)],
+        "withheld": [project.shown(name) for name in read if sensitive.by_name(name)],
         "include": sorted({include for environment in environments for include in _includes(environment)}),
         "tasks": {name: describe_task(task, root) for name, task in vars(module).items() if isinstance(task, Task)},
         "environments": {name: value.name for name, value in vars(module).items() if isinstance(value, TaskEnvironment)},

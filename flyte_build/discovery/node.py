@@ -15,17 +15,17 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
+from flyte_build._version import __version__
 from flyte_build.cas.cache import Cache
 from flyte_build.cas.counters import Counters
 from flyte_build.cas.digest import Digest
 from flyte_build.cas.encoding import Value, key
 from flyte_build.cas.records import Record
 from flyte_build.errors import BlobCorrupt, BlobMissing, FlyteError, ModuleLoadError, NoSuchTask
+from flyte_build.graph.node import FIRST_TIME, Cheap, Found, Made, Memory, Outcomes, Resolve
+from flyte_build.workspace.workspace import Project
 
-from ._version import __version__
-from .graph.node import FIRST_TIME, Cheap, Found, Made, Memory, Outcomes, Resolve
-from .project import Project
-from .traces import Check, keyed, variable
+from .check import Check, keyed, variable
 
 _KEPT = 16  # Results for one file.
 _ATTEMPTS = 3  # Imports of a file whose project is edited meanwhile.
@@ -174,7 +174,7 @@ class Discovery(Cheap):
         if name not in tasks:
             from difflib import get_close_matches
 
-            from .text.wording import listed
+            from flyte_build.text.wording import listed
 
             near = get_close_matches(name, tasks, 1)
             raise NoSuchTask(
@@ -190,7 +190,7 @@ def _ask(project: Project, meanwhile: Callable[[], None]) -> dict[str, Any]:
 
     request = {"root": project.root, "file": project.file, "module": project.module, "roots": project.roots, "last": project.last}
     child = subprocess.Popen(
-        [sys.executable, "-P", "-c", "from flyte_build.discover import main; main()"],
+        [sys.executable, "-P", "-c", "from flyte_build.discovery.child import main; main()"],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         env={"PYTHONHASHSEED": "0", **os.environ},  # What is made of sets and hashes is the same each time.

@@ -13,13 +13,14 @@ import time
 import traceback
 from typing import Any
 
-from ._alias import install_alias
-from .errors import FlyteError, PreparationError
+from flyte_build._alias import install_alias
+from flyte_build.errors import FlyteError, PreparationError
+from flyte_build.workspace.import_hooks import distrust_bytecode, install_targets, is_own, use_sources
+from flyte_build.workspace.tracebacks import cut, message_of
+from flyte_build.workspace.workspace import Project, current_folder
+
 from .import_roots import named, own_path
-from .importing import distrust_bytecode, install_targets, is_own, use_sources
-from .observe import Watch
-from .project import Project, current_folder
-from .raised import cut, message_of
+from .watch import Watch
 
 
 def main() -> None:

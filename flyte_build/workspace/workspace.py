@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
-from .errors import UsageError
+from flyte_build.errors import UsageError
 
 INTERACTIVE = "<interactive>"  # Stands for the file of a task that is in none.
 BESIDE = ".flyte-roots"  # The reserved folder of a tree that holds the code of import roots beside the project's root.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 
-from flyte_build.bundler.ignore import RuleFile, Rules
+from .ignore import RuleFile, Rules
 
 _DECLARES = re.compile(rb"^\s*(?:import|from)\s+flyte\b|^\s*@[\w.]+\.task\b|\.clone_with\(", re.M)
 _RULES = (".gitignore", ".flyteignore")

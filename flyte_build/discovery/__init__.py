@@ -1,0 +1,1 @@
+"""Which tasks a file holds: found by importing it under watch, in a process of its own, and remembered."""
