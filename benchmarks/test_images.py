@@ -25,10 +25,10 @@ from pytest_benchmark.fixture import BenchmarkFixture
 from benchmarks.conftest import FLYTE, HELLO, forget, paired, report
 from flyte_build.cas.cache import Cache
 from flyte_build.cas.counters import Counters
+from flyte_build.cas.registry import open_repository
 from flyte_build.cas.registry.ledger import Ledger
 from flyte_build.cas.registry.name import RepositoryName
-from flyte_build.cas.registry.opening import open_repository
-from flyte_build.cas.registry.patience import Patience
+from flyte_build.cas.registry.retry_budget import Patience
 from flyte_build.cas.registry.transfer import Transfer
 from flyte_build.executed import ExecutedSteps
 from flyte_build.images.base import Bases

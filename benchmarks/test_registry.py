@@ -19,13 +19,13 @@ from benchmarks.conftest import FLYTE, HELLO, command, forget, paired, report
 from flyte_build.cas.blobs import Blobs
 from flyte_build.cas.counters import Counters
 from flyte_build.cas.digest import Digest, Key
+from flyte_build.cas.registry import open_repository
 from flyte_build.cas.registry.descriptor import Descriptor
 from flyte_build.cas.registry.manifest import Manifest
 from flyte_build.cas.registry.name import RepositoryName
-from flyte_build.cas.registry.opening import open_repository
-from flyte_build.cas.registry.patience import Patience
-from flyte_build.cas.registry.records import tag_of
 from flyte_build.cas.registry.repository import Repository
+from flyte_build.cas.registry.retry_budget import Patience
+from flyte_build.cas.registry.tags import record_tag
 from flyte_build.cas.registry.transfer import missing
 from tests.needs import need
 from tests.registries import Server, serve
@@ -124,7 +124,7 @@ def test_existence_checks_against_oras(benchmark: BenchmarkFixture, server: Serv
     benchmark.extra_info["blobs"] = seconds / base
     report("1,000 blobs: is each there?", seconds / base, "at most 0.25", f"{seconds:.2f} s to {base:.2f} s")
     keys = [Key(Digest.of(b"%d" % at)) for at in range(1000)]
-    seconds, base = paired(lambda: {tag_of(key) for key in keys}.difference(repository.tags()), sequential, 3)
+    seconds, base = paired(lambda: {record_tag(key) for key in keys}.difference(repository.tags()), sequential, 3)
     benchmark.extra_info["records"] = seconds / base
     report("1,000 records: is each there?", seconds / base, "at most 0.25", f"{seconds:.3f} s to {base:.2f} s")
 

@@ -22,11 +22,11 @@ from flyte_build.cas import tar
 from flyte_build.cas.blobs import write_all
 from flyte_build.cas.cache import Cache
 from flyte_build.cas.digest import Digest, is_hex
-from flyte_build.cas.faults import storing
 from flyte_build.cas.folder import make_below
 from flyte_build.cas.gc import remove_tree
 from flyte_build.cas.lease import locked
-from flyte_build.cas.verification import Bad
+from flyte_build.cas.os_errors import storing
+from flyte_build.cas.verify import Bad
 from flyte_build.errors import ExtractionRefused, StoreError
 
 from .budget import Budget

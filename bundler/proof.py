@@ -13,7 +13,7 @@ from flyte_build.cas import tar
 from flyte_build.cas.blobs import Blobs
 from flyte_build.cas.cache import Cache
 from flyte_build.cas.layer import Layer
-from flyte_build.cas.verification import Bad, forget
+from flyte_build.cas.verify import Bad, forget
 from flyte_build.errors import BlobCorrupt, BlobMissing, ExtractionRefused
 
 from .bundle import Bundle, read, read_tree

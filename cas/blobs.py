@@ -19,8 +19,8 @@ from flyte_build.errors import BlobCorrupt, BlobMissing
 
 from .counters import Counters
 from .digest import Digest, is_hex
-from .faults import storing, unavailable
 from .folder import make_below, mode_in
+from .os_errors import storing, unavailable
 
 TEMPORARY = ".writing-"
 

@@ -26,9 +26,9 @@ from .blobs import Blobs
 from .counters import Counters
 from .database import open_database
 from .digest import Digest
-from .faults import storing
 from .folder import make_below, make_own, opener
 from .lease import Lease, held, locked
+from .os_errors import storing
 from .registry import ledger
 
 FORMAT = 1

@@ -15,8 +15,8 @@ from typing import Any
 
 from flyte_build.errors import StoreError, StoreFormatUnknown, StoreUnavailable
 
-from .faults import storing
 from .folder import mode_in, opener
+from .os_errors import storing
 
 _NETWORK = frozenset({"nfs", "nfs4", "cifs", "smb3", "smbfs", "afs", "afpfs", "9p", "lustre", "gpfs", "fuse.sshfs", "ceph"})
 _DAMAGED = ".is-damaged"  # A mark beside a database in which damage was met.

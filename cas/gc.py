@@ -17,7 +17,7 @@ from itertools import islice
 from .cache import Cache
 from .digest import Digest, Key
 from .eviction import evict
-from .faults import storing
+from .os_errors import storing
 from .records import Use
 from .registry.ledger import Ledger
 

@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from flyte_build.errors import StoreError, StoreUnavailable
 
 from .digest import Digest
-from .faults import storing
+from .os_errors import storing
 
 
 class Lease:

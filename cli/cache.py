@@ -100,7 +100,7 @@ def _collected(last: Mapping[str, Any] | None) -> str:
 def verify(console: Console, /, repair: bool, **registries: Any) -> None:
     """Read everything that is stored; what is bad is put aside, and is made again when it is needed."""
     from flyte_build.bundler import extraction, proof
-    from flyte_build.cas.verification import verify_blobs
+    from flyte_build.cas.verify import verify_blobs
     from flyte_build.images import venv
 
     stores = Stores(console)
@@ -210,9 +210,9 @@ def gc(
 
 
 def _collect_remote(console: Console, config: Configuration, dry_run: bool) -> None:
-    from flyte_build.cas.registry.collection import collect_records
-    from flyte_build.cas.registry.opening import open_repository
-    from flyte_build.cas.registry.patience import Patience
+    from flyte_build.cas.registry import open_repository
+    from flyte_build.cas.registry.remote_gc import collect_records
+    from flyte_build.cas.registry.retry_budget import Patience
 
     stores = Stores(console)
     registries = Registries.configured(config)

@@ -25,8 +25,8 @@ def inspect(console: Console, platform: str | None, ref: str) -> None:
 
     REF is a reference of a registry, an environment's name, or a digest of an image that was built here.
     """
-    from flyte_build.cas.registry.opening import open_repository
-    from flyte_build.cas.registry.patience import Patience
+    from flyte_build.cas.registry import open_repository
+    from flyte_build.cas.registry.retry_budget import Patience
     from flyte_build.inspection import find
 
     stores = Stores(Listener())

@@ -171,7 +171,7 @@ def _known(error: Exception) -> FlyteError | None:
     if isinstance(error, Error):
         return StoreUnavailable("The store's database cannot be used", why=str(error), hint="Is the disk full, or the folder not yours?")
     if isinstance(error, OSError):
-        from flyte_build.cas.faults import unavailable
+        from flyte_build.cas.os_errors import unavailable
 
         return unavailable("go on", error)
     return None

@@ -7,10 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from flyte_build.cas.digest import Digest
-from flyte_build.cas.registry.keeping import keep_tag
 from flyte_build.cas.registry.name import RepositoryName, check_tag
-from flyte_build.cas.registry.opening import open_repository
-from flyte_build.cas.registry.patience import Patience
 from flyte_build.cas.registry.repository import Repository
 from flyte_build.errors import UsageError
 from flyte_build.images.base import Bases
@@ -23,6 +20,9 @@ from flyte_build.images.publishing import ImagePublisher, index_of
 from flyte_build.images.recipe import Recipe
 
 from .attempts import Settings
+from .cas.registry import open_repository
+from .cas.registry.retry_budget import Patience
+from .cas.registry.tags import keep_tag
 from .executed import ExecutedSteps
 from .graph.node import Outcome
 from .graph.reporter import Listener

@@ -9,9 +9,10 @@ from flyte_build.bundler import bundle, extraction
 from flyte_build.bundler.marker import find
 from flyte_build.cas.cache import Cache
 from flyte_build.cas.digest import Digest
-from flyte_build.cas.faults import storing
-from flyte_build.cas.verification import forget
 from flyte_build.errors import BlobCorrupt, BlobMissing, ExtractionRefused, NotFound, UsageError
+
+from .cas.os_errors import storing
+from .cas.verify import forget
 
 
 def check_out(cache: Cache, tree: Digest, folder: str) -> int:

@@ -8,12 +8,12 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from flyte_build.cas.registry.name import RepositoryName
-from flyte_build.cas.registry.opening import open_repository
-from flyte_build.cas.registry.patience import Patience
 from flyte_build.cas.registry.repository import Repository
 from flyte_build.errors import NotFound, RegistryCorrupt, RegistryError, RegistryRefused, RegistryUnreachable
 
 from .attempts import Call, Finished, Settings
+from .cas.registry import open_repository
+from .cas.registry.retry_budget import Patience
 from .deployedplace import bring
 from .deployments import host
 from .deployments.catalogue import Catalogue, Found, chosen

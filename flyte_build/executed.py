@@ -19,11 +19,12 @@ from flyte_build.cas.registry.layout import LayoutRepository
 from flyte_build.cas.registry.ledger import Ledger
 from flyte_build.cas.registry.manifest import Manifest
 from flyte_build.cas.registry.name import RepositoryName
-from flyte_build.cas.registry.records import CREATED
 from flyte_build.cas.registry.transfer import Transfer
 from flyte_build.errors import FlyteError, RegistryCorrupt
 from flyte_build.images import lockfile
 from flyte_build.images.config import Image
+
+from .cas.registry.published_record import CREATED
 
 Executed = tuple[Image, Sequence[Descriptor]]
 """What executing a step came to: the image, and those of its layers that executing has made."""

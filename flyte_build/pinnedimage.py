@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from flyte_build.cas.registry.keeping import keep_tag
 from flyte_build.cas.registry.manifest import Manifest
 from flyte_build.cas.registry.repository import Repository
 from flyte_build.images.pins import LockedPackages
@@ -15,6 +14,7 @@ from flyte_build.images.recipe import Recipe
 
 from .attempts import Settings
 from .building import EnvironmentImage, Imager
+from .cas.registry.tags import keep_tag
 from .deployments.runtime import of_image
 from .graph.reporter import Listener
 from .running import Runner

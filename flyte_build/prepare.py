@@ -126,9 +126,10 @@ class Preparation:
         return Pins(self.project.root, self._said, locked=self._locked, look_up=self._look_up)
 
     def _look_up(self, reference: str, with_python: bool) -> "PinnedBase":
-        from flyte_build.cas.registry.opening import open_repository
-        from flyte_build.cas.registry.patience import Patience
         from flyte_build.images.base import Bases
+
+        from .cas.registry import open_repository
+        from .cas.registry.retry_budget import Patience
 
         patience = Patience()
         return Bases(self.cache, lambda name: open_repository(name, self._counters, patience)).look_up(reference, with_python)
@@ -217,7 +218,8 @@ class Preparation:
             return found
         from flyte_build.bundler import bundle, extraction
         from flyte_build.bundler.budget import Budget
-        from flyte_build.cas.verification import forget
+
+        from .cas.verify import forget
 
         record, was_refused = self._resolver.outcomes[self.bundle].record, False
         for left in range(len(record.refs) if record else 1, -1, -1):  # Each turn finds one bad blob at least.

@@ -23,7 +23,8 @@ if TYPE_CHECKING:
     from flyte_build.cas.registry.ledger import Ledger
     from flyte_build.cas.registry.name import RepositoryName
     from flyte_build.cas.registry.repository import Repository
-    from flyte_build.cas.registry.shared import Offer, SharedCache
+
+    from .cas.registry.shared_cache import Offer, SharedCache
 
 Progress = Callable[[int, int], None]
 
@@ -55,9 +56,9 @@ class Sharing:
         return self._open(self._cache, self._progress)
 
     def _open(self, cache: Cache, progress: Progress) -> "SharedCache":
-        from flyte_build.cas.registry.opening import open_repository
-        from flyte_build.cas.registry.patience import Patience
-        from flyte_build.cas.registry.shared import SharedCache
+        from .cas.registry import open_repository
+        from .cas.registry.retry_budget import Patience
+        from .cas.registry.shared_cache import SharedCache
 
         patience = Patience()
         opened: dict[str, Repository] = {}

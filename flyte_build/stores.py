@@ -7,10 +7,10 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 from flyte_build.cas.counters import Counters
-from flyte_build.cas.faults import storing
 from flyte_build.cas.folder import make_own, make_private
 from flyte_build.runner.history import History
 
+from .cas.os_errors import storing
 from .config import Places
 from .graph.reporter import Listener
 

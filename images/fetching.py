@@ -12,7 +12,7 @@ from urllib.parse import unquote, urlsplit
 
 from flyte_build.cas.blobs import Blobs, BlobWriter
 from flyte_build.cas.counters import Counters
-from flyte_build.cas.registry.patience import STALL, time_left
+from flyte_build.cas.registry.retry_budget import STALL, time_left
 from flyte_build.errors import ImageBuildError
 
 from .indexes import Indexes

@@ -13,8 +13,8 @@ from flyte_build._alias import PACKAGE
 from flyte_build.cas.cache import Cache
 from flyte_build.cas.digest import Digest
 from flyte_build.cas.encoding import Value, encode
-from flyte_build.cas.faults import storing
 from flyte_build.cas.folder import make_below
+from flyte_build.cas.os_errors import storing
 
 if TYPE_CHECKING:
     from flyte_build.cas.blobs import Batch

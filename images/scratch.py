@@ -9,8 +9,8 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from flyte_build.cas.faults import storing
 from flyte_build.cas.lease import lockable
+from flyte_build.cas.os_errors import storing
 
 
 @contextmanager

@@ -13,9 +13,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from flyte_build.cas.boot import boot, is_since
-from flyte_build.cas.faults import storing
 from flyte_build.cas.folder import make_below, opener
 from flyte_build.cas.lease import locked
+from flyte_build.cas.os_errors import storing
 from flyte_build.errors import ImageBuildError
 
 from .platforms import PYTHON, here
@@ -23,7 +23,7 @@ from .platforms import PYTHON, here
 if TYPE_CHECKING:
     from flyte_build.cas.blobs import Blobs
     from flyte_build.cas.cache import Cache
-    from flyte_build.cas.verification import Bad
+    from flyte_build.cas.verify import Bad
 
     from .pins import Wheel
     from .uv import Uv
@@ -192,7 +192,7 @@ def verify(cache: "Cache") -> "tuple[int, list[Bad]]":
     Nobody holds the cache. What a running task uses stays: if it is bad, no other run will use it.
     """
     from flyte_build.cas.gc import remove_tree
-    from flyte_build.cas.verification import Bad
+    from flyte_build.cas.verify import Bad
 
     bad = []
     with cache.preparing():

@@ -13,9 +13,9 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from flyte_build.cas.digest import Digest
-from flyte_build.cas.faults import storing
 from flyte_build.cas.folder import PRIVATE, make_below, make_own
 from flyte_build.cas.lease import lockable
+from flyte_build.cas.os_errors import storing
 from flyte_build.errors import NotFound, RunExists
 
 from .action import read_document, write_result

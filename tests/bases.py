@@ -19,12 +19,12 @@ import pytest
 from flyte_build.cas.blobs import Blobs
 from flyte_build.cas.counters import Counters
 from flyte_build.cas.digest import Digest
+from flyte_build.cas.registry import open_repository
 from flyte_build.cas.registry.descriptor import Descriptor
 from flyte_build.cas.registry.manifest import Manifest
 from flyte_build.cas.registry.name import RepositoryName
-from flyte_build.cas.registry.opening import open_repository
-from flyte_build.cas.registry.patience import Patience
 from flyte_build.cas.registry.repository import Repository
+from flyte_build.cas.registry.retry_budget import Patience
 from flyte_build.images.pins import LockedPackages, PinnedBase, PinnedStep, Wanted, Wheel
 from flyte_build.images.recipe import Recipe
 from tests.needs import need

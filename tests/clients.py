@@ -13,13 +13,13 @@ import pytest
 from flyte_build.cas.cache import Cache
 from flyte_build.cas.counters import Counters
 from flyte_build.cas.digest import Digest
+from flyte_build.cas.registry import open_repository
 from flyte_build.cas.registry.descriptor import Descriptor
 from flyte_build.cas.registry.ledger import Ledger
 from flyte_build.cas.registry.manifest import EMPTY_CONFIG, Manifest, empty_config
 from flyte_build.cas.registry.name import RepositoryName
-from flyte_build.cas.registry.opening import open_repository
-from flyte_build.cas.registry.patience import Patience
 from flyte_build.cas.registry.repository import Repository
+from flyte_build.cas.registry.retry_budget import Patience
 from flyte_build.cas.registry.transfer import Transfer
 from tests.listening import Listener
 

@@ -16,7 +16,7 @@ import zstandard
 from flyte_build.bundler import bundle
 from flyte_build.bundler.tree import Tree
 from flyte_build.cas import tar
-from flyte_build.cas.registry.records import CREATED, INPUTS, KEY, KIND, PROJECT
+from flyte_build.cas.registry.published_record import CREATED, INPUTS, KEY, KIND, PROJECT
 from tests.layouts import Layout
 
 ESCAPES = "\x1b]0;evil\x07\x1b[31mevil\x1b[0m\r\n"

@@ -18,10 +18,10 @@ from flyte_build.builds import layers_of
 from flyte_build.cas.cache import Cache
 from flyte_build.cas.counters import Counters
 from flyte_build.cas.digest import Digest
+from flyte_build.cas.registry import open_repository
 from flyte_build.cas.registry.name import RepositoryName
-from flyte_build.cas.registry.opening import open_repository
-from flyte_build.cas.registry.patience import Patience
 from flyte_build.cas.registry.repository import Repository
+from flyte_build.cas.registry.retry_budget import Patience
 from flyte_build.errors import EngineUnavailable, FileUnstable, FlyteError, ImageBuildError, SecretRefused, UsageError
 from flyte_build.executed import ExecutedSteps
 from flyte_build.graph.node import Outcome

@@ -16,7 +16,7 @@ from flyte_build.cas import gc
 from flyte_build.cas.cache import Cache
 from flyte_build.cas.digest import Digest
 from flyte_build.cas.records import Record
-from flyte_build.cas.verification import verify_blobs
+from flyte_build.cas.verify import verify_blobs
 from tests.conftest import ROOT, make_bundle, opened, process, record_blob, run, temporary, write_files
 
 DAY = 86_400.0

@@ -19,7 +19,8 @@ from flyte_build.cas.cache import Cache
 from flyte_build.cas.digest import Digest
 from flyte_build.cas.registry.layout import TAG, LayoutRepository
 from flyte_build.cas.registry.manifest import Manifest
-from flyte_build.cas.registry.records import PublishedRecord, record_index, tag_of
+from flyte_build.cas.registry.published_record import PublishedRecord, record_index
+from flyte_build.cas.registry.tags import record_tag
 from flyte_build.errors import BlobMissing, RegistryCorrupt, RegistryError, RegistryRefused, RegistryUnreachable
 from tests.clients import WITH_TESTS, artifact_of, blob_of, download, no_settings, repository_of, transfer_of, upload  # noqa: F401
 from tests.conftest import as_root, flip, make_bundle, mounted, opened, write_files
@@ -308,7 +309,7 @@ def published(cache: Cache, project: Path, place: str) -> tuple[dict[str, Manife
     named = [replace(bundle.descriptor, annotations={"dev.test.tree": str(made.tree)}), artifact.descriptor]
     both = Manifest.of_manifests(named, artifact_type="application/vnd.test.index", annotations={"dev.test": "both"})
     repository = repository_of(place)
-    for tag, manifest in (found := {"bundle": bundle, "artifact": artifact, tag_of(record.key): index, "both": both}).items():
+    for tag, manifest in (found := {"bundle": bundle, "artifact": artifact, record_tag(record.key): index, "both": both}).items():
         transfer_of(cache).push(manifest, repository, tag)
     return found, files
 

@@ -23,14 +23,14 @@ from hypothesis import strategies as st
 from flyte_build.cas.cache import Cache
 from flyte_build.cas.counters import Counters
 from flyte_build.cas.digest import Digest
+from flyte_build.cas.registry import open_repository
 from flyte_build.cas.registry.descriptor import MANIFESTS, Descriptor
 from flyte_build.cas.registry.ledger import Ledger
 from flyte_build.cas.registry.manifest import Manifest
 from flyte_build.cas.registry.name import RepositoryName, redacted
-from flyte_build.cas.registry.opening import open_repository
-from flyte_build.cas.registry.patience import Patience
-from flyte_build.cas.registry.records import CREATED, INPUTS, KEY, KIND, PROJECT, TYPE, PublishedRecord
+from flyte_build.cas.registry.published_record import CREATED, INPUTS, KEY, KIND, PROJECT, TYPE, PublishedRecord
 from flyte_build.cas.registry.repository import Repository
+from flyte_build.cas.registry.retry_budget import Patience
 from flyte_build.errors import (
     BlobMissing,
     ReferenceInvalid,

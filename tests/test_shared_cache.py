@@ -21,12 +21,13 @@ from flyte_build.cas.counters import Counters
 from flyte_build.cas.digest import Digest, Key
 from flyte_build.cas.layer import Layer
 from flyte_build.cas.records import Record
+from flyte_build.cas.registry import open_repository
 from flyte_build.cas.registry.manifest import Manifest
 from flyte_build.cas.registry.name import RepositoryName
-from flyte_build.cas.registry.opening import open_repository
-from flyte_build.cas.registry.patience import Patience
-from flyte_build.cas.registry.records import record_index, tag_of
+from flyte_build.cas.registry.published_record import record_index
 from flyte_build.cas.registry.repository import Repository
+from flyte_build.cas.registry.retry_budget import Patience
+from flyte_build.cas.registry.tags import record_tag
 from tests.command import Shell
 from tests.conftest import archive, flip, layer, opened
 from tests.faults import FaultProxy
@@ -321,7 +322,7 @@ def test_a_record_in_use_is_published_again_weekly(flyte: Shell, place: str) -> 
 def published_bundle(machine: Shell, place: str) -> tuple[Key, Manifest]:
     """The key and the record's index of the only bundle of a machine, which it has published."""
     key = Key(bundle_of(machine.json("run", "--registry", place, "tasks.py", "hello"))["key"])
-    index = at(place).manifest(tag_of(key))
+    index = at(place).manifest(record_tag(key))
     assert index is not None
     return key, index
 
@@ -346,7 +347,7 @@ def publish(cache: Cache, place: str, key: Key, made: bundle.Bundle) -> None:
     recorded = cache.records.find(key)
     assert recorded is not None
     record = Record(key, "bundle", made.manifest, (), recorded.inputs)
-    repository.put_manifest(record_index(record, manifest.descriptor, "default"), tag_of(key))
+    repository.put_manifest(record_index(record, manifest.descriptor, "default"), record_tag(key))
 
 
 def test_two_machines_publish_one_key_with_different_bytes(flyte: Shell, other: Shell, registry: Server, repository: str) -> None:
@@ -356,8 +357,8 @@ def test_two_machines_publish_one_key_with_different_bytes(flyte: Shell, other: 
         place = proxy.repository(repository.partition("/")[2])
         theirs = repacked(cache, key, {"tasks.py": (flyte.project / "tasks.py").read_bytes()})
         at(repository).delete_manifest(Digest(published_bundle(flyte, repository)[1].digest))
-        proxy.on("GET", rf"/manifests/{tag_of(key)}").passes()  # It looks for it, and publishes; then ours is in its place.
-        proxy.on("GET", rf"/manifests/{tag_of(key)}").calls(lambda: publish(cache, repository, key, theirs))
+        proxy.on("GET", rf"/manifests/{record_tag(key)}").passes()  # It looks for it, and publishes; then ours is in its place.
+        proxy.on("GET", rf"/manifests/{record_tag(key)}").calls(lambda: publish(cache, repository, key, theirs))
         done = other("run", "--registry", place, "tasks.py", "hello")
         assert "from another machine" in done.stderr and theirs.manifest.short in done.stderr and done.stdout == "Hello, World!\n"
         found = bundle_of(other.json("run", "--registry", place, "tasks.py", "hello"))
@@ -392,9 +393,9 @@ def test_a_tag_of_a_record_that_was_moved_by_hand(flyte: Shell, other: Shell, pl
     key, index = published_bundle(flyte, place)
     (flyte.project / "more.py").write_text(OTHER)
     flyte("run", "--registry", place, "more.py", "one")
-    another = next(index for tag in records(place) if tag != tag_of(key) and (index := at(place).manifest(tag)))
+    another = next(index for tag in records(place) if tag != record_tag(key) and (index := at(place).manifest(tag)))
     for wrong in (another, Manifest.of_manifests(index.manifests)):
-        at(place).put_manifest(wrong, tag_of(key))
+        at(place).put_manifest(wrong, record_tag(key))
         done = other("run", "--registry", place, "tasks.py", "hello")
         assert done.stdout == "Hello, World!\n" and "not used" in done.stderr and f"published 1 to {place}" in done.stderr
         shutil.rmtree(other.home)
@@ -502,10 +503,10 @@ def test_a_bundle_of_two_records_stays_until_both_are_gone(flyte: Shell, place: 
     key, index = published_bundle(flyte, place)
     twin = Key(Digest.of(b"another key of the same artifact"))
     record = Record(twin, "bundle", index.manifests[0].digest, (), {"tree": "x"})
-    at(place).put_manifest(record_index(record, index.manifests[0], "default"), tag_of(twin))
+    at(place).put_manifest(record_index(record, index.manifests[0], "default"), record_tag(twin))
     kept = f"keep.{index.manifests[0].digest.hex}"
     flyte("cache", "rm", "--remote", "--registry", place, key.hex[:12])
-    assert sorted(at(place).tags()) == sorted([kept, tag_of(twin)])
+    assert sorted(at(place).tags()) == sorted([kept, record_tag(twin)])
     flyte("cache", "rm", "--remote", "--registry", place, twin)
     assert at(place).tags() == []
 

@@ -25,7 +25,7 @@ from flyte_build.cas.encoding import key
 from flyte_build.cas.eviction import evict
 from flyte_build.cas.gc import Space
 from flyte_build.cas.records import Use
-from flyte_build.cas.verification import verify_blobs
+from flyte_build.cas.verify import verify_blobs
 from tests.command import Shell
 from tests.conftest import as_root, make_bundle, mounted, opened, process, record_blob, temporary, write_files
 from tests.test_gc import DAY, PREPARE, blobs, removed, used

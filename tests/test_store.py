@@ -23,7 +23,7 @@ from flyte_build.cas.encoding import key
 from flyte_build.cas.records import Record
 from flyte_build.cas.registry.ledger import Ledger
 from flyte_build.cas.statindex import hash_file
-from flyte_build.cas.verification import verify_blobs
+from flyte_build.cas.verify import verify_blobs
 from flyte_build.errors import BlobCorrupt, BlobMissing, FileUnstable, StoreError, StoreFormatUnknown, StoreUnavailable
 from tests.conftest import (
     as_root,

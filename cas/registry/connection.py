@@ -24,8 +24,8 @@ from flyte_build.cas.counters import Counters
 from flyte_build.errors import RegistryRefused
 
 from .deadlines import Deadlines, TimedAdapter
+from .error_responses import astray, failure
 from .name import RepositoryName
-from .refusal import astray, failure
 
 if TYPE_CHECKING:
     from urllib3.connectionpool import HTTPConnectionPool

@@ -20,11 +20,11 @@ from flyte_build.errors import BlobCorrupt, BlobMissing, RegistryCorrupt, Regist
 
 from .connection import drain
 from .descriptor import MANIFESTS, Descriptor
+from .error_responses import API_VERSION, failure, foreign, late
 from .manifest import LIMIT, Manifest
 from .name import RepositoryName
-from .patience import SPEED, STALL, Patience, Transient, time_left
-from .refusal import API_VERSION, failure, foreign, late
 from .repository import Moved
+from .retry_budget import SPEED, STALL, Patience, Transient, time_left
 from .session import Session
 
 T = TypeVar("T")

@@ -18,9 +18,9 @@ from typing import Any, BinaryIO
 from flyte_build.cas.blobs import TEMPORARY, Blobs, BlobWriter, open_file
 from flyte_build.cas.counters import Counters
 from flyte_build.cas.digest import Digest
-from flyte_build.cas.faults import storing
 from flyte_build.cas.folder import make_own
 from flyte_build.cas.lease import locked
+from flyte_build.cas.os_errors import storing
 from flyte_build.errors import (
     BlobCorrupt,
     BlobMissing,

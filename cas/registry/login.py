@@ -8,8 +8,8 @@ from flyte_build.cas.counters import Counters
 from flyte_build.errors import RegistryDenied
 
 from .connection import kept
+from .error_responses import API_VERSION, foreign, refusal
 from .name import RepositoryName
-from .refusal import API_VERSION, foreign, refusal
 from .session import Session
 
 _TIMEOUT = 10.0  # Seconds without any byte.

@@ -15,8 +15,8 @@ from flyte_build.cas.counters import Counters
 from flyte_build.errors import RegistryRefused, RegistryUnreachable
 
 from .connection import Body, Connections, drain, kept, position, rewind
+from .error_responses import astray, late, refusal, shown
 from .name import RepositoryName
-from .refusal import astray, late, refusal, shown
 from .tokens import Authorizations
 
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})

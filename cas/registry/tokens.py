@@ -20,9 +20,9 @@ from flyte_build.errors import RegistryDenied
 
 from . import credentials
 from .connection import SMALL, Connections
+from .error_responses import failure, late, refusal, shown
 from .name import RepositoryName
-from .patience import Transient
-from .refusal import failure, late, refusal, shown
+from .retry_budget import Transient
 
 _BEARER = re.compile(r'(?:^|,)\s*bearer\s+((?:\w+="[^"]*"[\s,]*)+)', re.IGNORECASE)
 _BASIC = re.compile(r"(?:^|,)\s*basic\b", re.IGNORECASE)

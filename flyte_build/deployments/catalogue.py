@@ -16,8 +16,9 @@ from flyte_build.cas.records import Record
 from flyte_build.cas.registry.ledger import Ledger
 from flyte_build.cas.registry.manifest import Manifest
 from flyte_build.cas.registry.repository import Repository
+from flyte_build.cas.registry.tags import pin_tag
 from flyte_build.cas.registry.transfer import Progress, Transfer
-from flyte_build.cas.verification import forget
+from flyte_build.cas.verify import forget
 from flyte_build.errors import (
     BlobCorrupt,
     BlobMissing,
@@ -32,7 +33,7 @@ from flyte_build.images.config import Image
 
 from .absence import absence
 from .document import TYPE, Document
-from .naming import LATEST, Reference, Space, pin_tag, read_tag
+from .naming import LATEST, Reference, Space, read_tag
 from .release import Release
 
 if TYPE_CHECKING:

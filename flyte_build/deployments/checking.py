@@ -8,13 +8,12 @@ from operator import itemgetter
 
 from flyte_build.bundler.bundle import ANNOTATION
 from flyte_build.cas.digest import Digest
-from flyte_build.cas.registry.keeping import keep_tag
 from flyte_build.cas.registry.name import RepositoryName
 from flyte_build.cas.registry.repository import Repository
+from flyte_build.cas.registry.tags import keep_tag, pin_tag
 from flyte_build.errors import FlyteError, ReferenceInvalid, RegistryCorrupt, RegistryError, StoreFormatUnknown
 
 from .catalogue import Catalogue, Entry, Found
-from .naming import pin_tag
 from .publishing import lacking
 from .release import Release
 

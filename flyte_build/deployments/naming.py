@@ -2,8 +2,8 @@
 
 <project>.<domain>.<environment>.<version>    a version (no dots in the first three, so that a tag is read in one way)
 <project>.<domain>.<environment>.latest       the version that was deployed last
-pin.<hex>                                     what is deployed under that pin
-keep.<hex>                                    a manifest that is deployed: registries collect what has no tag, even if an index names it
+
+The tags `pin.<hex>` and `keep.<hex>` stand beside these (`cas/registry/tags.py`).
 """
 
 from __future__ import annotations
@@ -13,12 +13,13 @@ from dataclasses import dataclass
 
 from flyte_build.cas.digest import Digest, is_hex
 from flyte_build.cas.registry.name import check_tag
+from flyte_build.cas.registry.tags import KEEP, PIN, RECORD
 from flyte_build.errors import ReferenceInvalid
 
 LATEST = "latest"
 _PART = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]*\Z")
 _VERSION = re.compile(r"[A-Za-z0-9_.-]+\Z")
-_RESERVED = frozenset({"keep", "pin", "record"})
+_RESERVED = frozenset(prefix.rstrip(".") for prefix in (RECORD, KEEP, PIN))
 _FORMS = "For example: ENV, ENV:v1, ENV@sha256:..."
 _TASK_FORMS = "For example: ENV.TASK, ENV.TASK:v1, ENV.TASK@sha256:..."
 
@@ -55,11 +56,6 @@ def read_tag(tag: str) -> tuple[Space, str, str] | None:
     if len(parts) != 4 or not all(map(_PART.match, parts[:3])) or not _VERSION.match(parts[3]) or not _RESERVED.isdisjoint(parts[:2]):
         return None
     return Space(*parts[:2]), parts[2], parts[3]
-
-
-def pin_tag(pin: Digest) -> str:
-    """The tag that leads from a pin to what is deployed under it."""
-    return f"pin.{pin.hex}"
 
 
 def check_version(version: str) -> str:

@@ -11,16 +11,15 @@ from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from flyte_build.bundler.identity import bundle_key
 from flyte_build.cas.cache import Cache
 from flyte_build.cas.digest import Digest
-from flyte_build.cas.registry.keeping import keep_tag
 from flyte_build.cas.registry.ledger import Ledger
 from flyte_build.cas.registry.manifest import Manifest
-from flyte_build.cas.registry.records import read_record, tag_of
+from flyte_build.cas.registry.published_record import read_record
 from flyte_build.cas.registry.repository import Repository
+from flyte_build.cas.registry.tags import keep_tag, pin_tag, record_tag
 from flyte_build.cas.registry.transfer import Progress, Transfer, missing
 from flyte_build.errors import DeploymentError, RegistryCorrupt, RegistryError
 
 from .catalogue import Found
-from .naming import pin_tag
 from .release import Release
 
 _LOOKS = 5  # How often a tag may be found moved before that is an error.
@@ -219,7 +218,7 @@ class Publisher:
     def _moves(self, found: Found, staying: Sequence[Found], needed: Container[Digest]) -> Iterator[tuple[str, Manifest, Manifest]]:
         """The tags to move when a release goes, each with what it names now and then."""
         release, index = found.release, found.index
-        recorded = read_record(self.repository, tag_of(bundle_key(Digest.parse(release.tree))))
+        recorded = read_record(self.repository, record_tag(bundle_key(Digest.parse(release.tree))))
         for each in release.pinned:
             is_cached = recorded is not None and recorded.artifact.digest == each.digest  # Runs find it by its record.
             if each.digest not in needed and not is_cached and (manifest := self.repository.manifest(each.digest)):

@@ -25,11 +25,11 @@ from flyte_build.errors import (
     StoreError,
 )
 
-from .keeping import keep_tag
 from .ledger import Ledger
 from .manifest import Manifest
-from .records import PublishedRecord, has_artifact, published_records, read_record, record_index, tag_of
+from .published_record import PublishedRecord, has_artifact, published_records, read_record, record_index
 from .repository import Repository
+from .tags import keep_tag, record_tag
 from .transfer import Progress, Transfer
 
 _MANY = 20  # Keys that are rather looked for in the list of all tags.
@@ -93,7 +93,7 @@ class SharedCache:
         if place in self._failed:
             return None
         try:
-            found = repository.manifest(tag_of(key))
+            found = repository.manifest(record_tag(key))
             self._ledger.come_back([place])
             record = PublishedRecord.parse(found) if found else None
         except RegistryError as error:
@@ -196,8 +196,8 @@ class SharedCache:
         asked = set(artifacts)
         if len(asked) > _MANY:
             tags = set(repository.tags())
-            asked = {key for key, artifact in artifacts.items() if not artifact or not {tag_of(key), keep_tag(artifact)} <= tags}
-            unknown = {key for key in asked if tag_of(key) not in tags}
+            asked = {key for key, artifact in artifacts.items() if not artifact or not {record_tag(key), keep_tag(artifact)} <= tags}
+            unknown = {key for key in asked if record_tag(key) not in tags}
             return unknown | self._without_artifact(repository, asked - unknown)
         return self._without_artifact(repository, asked)
 
@@ -210,13 +210,13 @@ class SharedCache:
         """The records, in the repository that is written to, of the keys that begin with `start`. Raises `RegistryError`."""
         if self._write is None:
             return []
-        wanted = tag_of(Key(start))
+        wanted = record_tag(Key(start))
         tags = [wanted] if is_hex(start.removeprefix("sha256:")) else [tag for tag in self._write.tags() if tag.startswith(wanted)]
         return [record for tag in tags if (record := read_record(self._write, tag))]
 
     def remove(self, record: PublishedRecord) -> None:
         """Remove one of the records that `published` gives. Raises `RegistryError`."""
-        from .collection import delete_record
+        from .remote_gc import delete_record
 
         assert self._write is not None
         delete_record(self._write, record)
@@ -247,7 +247,7 @@ class SharedCache:
     def _publish(self, record: Record, repository: Repository) -> None:
         manifest = Manifest.parse(self._cache.blobs.read(record.artifact))
         index = record_index(record, manifest.descriptor, self._project)
-        tag = tag_of(record.key)
+        tag = record_tag(record.key)
         with repository.writing():
             keep = keep_tag(manifest.digest)
             self._transfer.push(manifest, repository, keep)

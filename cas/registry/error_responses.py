@@ -13,7 +13,7 @@ from urllib3.response import BaseHTTPResponse
 from flyte_build.errors import RegistryDenied, RegistryError, RegistryRefused, RegistryUnreachable, RepositoryCorrupt
 
 from .name import RepositoryName, redacted
-from .patience import Late, Transient
+from .retry_budget import Late, Transient
 
 API_VERSION = "Docker-Distribution-Api-Version"  # What most registries add to all of their answers.
 _TRANSIENT = frozenset({408, 425, 429, 500, 502, 503, 504})

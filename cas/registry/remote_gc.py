@@ -17,14 +17,13 @@ from flyte_build.cas.digest import Digest
 from flyte_build.cas.gc import Collection, Removed
 from flyte_build.errors import RegistryCorrupt, RegistryRefused
 
-from .keeping import PREFIX as KEEP
-from .keeping import keep_tag
 from .layout import LayoutRepository
-from .records import PREFIX, PublishedRecord, published_records
+from .published_record import PublishedRecord, published_records
 from .repository import Repository
+from .tags import KEEP, RECORD, keep_tag
 
 _PARALLEL = 8
-_OWN = (PREFIX, KEEP)
+_OWN = (RECORD, KEEP)
 
 
 def collect_records(repository: Repository, project: str, keep: float, dry_run: bool) -> Collection:
@@ -94,7 +93,7 @@ def _delete(repository: Repository, record: PublishedRecord, orphans: Container[
         raise RegistryRefused(
             f"{repository.name} does not allow deletion",
             why=error.why,
-            hint=f"Switch it on in the registry, or let the registry's own rules remove tags that begin with `{PREFIX}` and `{KEEP}`.",
+            hint=f"Switch it on in the registry, or let the registry's own rules remove tags that begin with `{RECORD}` and `{KEEP}`.",
         ) from None
 
 

@@ -21,9 +21,9 @@ from flyte_build.errors import RegistryCorrupt, StoreError
 from .descriptor import Descriptor
 from .manifest import Manifest
 from .repository import Repository
+from .tags import RECORD, record_tag
 
 TYPE = "application/vnd.flyte.record.v1+json"
-PREFIX = "record."
 _PARALLEL = 8
 KEY, KIND, PROJECT, INPUTS = "dev.flyte.key", "dev.flyte.kind", "dev.flyte.project", "dev.flyte.inputs"
 CREATED = "org.opencontainers.image.created"  # image-spec, annotations.md: RFC 3339.
@@ -76,11 +76,6 @@ def _no_record(manifest: Manifest, why: str) -> RegistryCorrupt:
     return RegistryCorrupt(f"{manifest.digest} is no record", why=why)
 
 
-def tag_of(key: Key) -> str:
-    """The tag of a key's record."""
-    return PREFIX + key.hex
-
-
 def record_index(record: Record, artifact: Descriptor, project: str) -> Manifest:
     """The index that is the record, as of now."""
     annotations = {
@@ -98,19 +93,19 @@ def read_record(repository: Repository, tag: str) -> PublishedRecord | None:
     try:
         index = repository.manifest(tag)
         record = index and PublishedRecord.parse(index)
-        return record if record and tag_of(record.key) == tag else None
+        return record if record and record_tag(record.key) == tag else None
     except RegistryCorrupt:
         return None
 
 
 def has_artifact(repository: Repository, key: Key) -> bool:
     """Whether a repository has what a key produced, and not only the record of it. Raises `RegistryError`."""
-    record = read_record(repository, tag_of(key))
+    record = read_record(repository, record_tag(key))
     return record is not None and repository.manifest(record.artifact.digest) is not None
 
 
 def published_records(repository: Repository) -> Iterator[PublishedRecord]:
     """All records in a repository; what stands under a record's tag and is none is passed over."""
-    tags = [tag for tag in repository.tags() if tag.startswith(PREFIX)]
+    tags = [tag for tag in repository.tags() if tag.startswith(RECORD)]
     with ThreadPoolExecutor(_PARALLEL) as pool:
         yield from filter(None, pool.map(lambda tag: read_record(repository, tag), tags))
