@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from flyte_build.attempts import Settings
-from flyte_build.config import Configuration
 from flyte_build.errors import UsageError
 from flyte_build.housekeeping import start_if_due
 from flyte_build.running import Runner
+from flyte_build.settings.configuration import Configuration
+from flyte_build.settings.settings import Settings
 from flyte_build.stores import Stores
 from flyte_build.targets import Target, choose, once_each
 from flyte_build.text.units import rounded_size

@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from flyte_build.attempts import Settings
-from flyte_build.config import Configuration, settings
-from flyte_build.config.registries import Registries
-from flyte_build.config.settings import CopyStyle
 from flyte_build.errors import NotFound, UsageError
 from flyte_build.running import Runner
+from flyte_build.settings import table
+from flyte_build.settings.configuration import Configuration
+from flyte_build.settings.registries import Registries
+from flyte_build.settings.settings import Settings
+from flyte_build.settings.table import CopyStyle
 from flyte_build.sharing import Sharing
 from flyte_build.stores import Stores
 from flyte_build.workspace.workspace import locate, root_here
@@ -156,7 +157,7 @@ def _sharing(console: Console, stores: Stores, registries: Mapping[str, Any]) ->
     """The repositories that are configured for the current folder, and what options say."""
     config = with_registries(console.configuration(root_here()), **registries)
     chosen = Registries.configured(config)
-    sharing = Sharing(chosen, stores.cache, stores.counters, config[settings.PROJECT], console.said, console.transferred)
+    sharing = Sharing(chosen, stores.cache, stores.counters, config[table.PROJECT], console.said, console.transferred)
     sharing.ask_again()
     return sharing
 
@@ -188,7 +189,7 @@ def gc(
     from flyte_build.housekeeping import collect, note, space
 
     config = console.configuration(root_here())
-    config = config.override({settings.KEEP: keep, settings.MAX_SIZE: max_size, settings.MIN_FREE: min_free})
+    config = config.override({table.KEEP: keep, table.MAX_SIZE: max_size, table.MIN_FREE: min_free})
     if remote and (max_size or min_free):
         raise UsageError("--max-size and --min-free are about this machine, not about a repository", hint="Use --keep with --remote.")
     if remote:
@@ -196,7 +197,7 @@ def gc(
         return
     stores = Stores(console)
     opened = stores.cache
-    collection = collect(opened, stores.places.executed, config[settings.KEEP], space(config), dry_run=dry_run)
+    collection = collect(opened, stores.places.executed, config[table.KEEP], space(config), dry_run=dry_run)
     if not dry_run:
         note(opened, collection, "command")
     if collection.over:
@@ -218,7 +219,7 @@ def _collect_remote(console: Console, config: Configuration, dry_run: bool) -> N
     registries = Registries.configured(config)
     place = registries.write or registries.of_deployments(stores.places)[0]  # Without a registry, that is this machine's own store.
     repository = open_repository(place, stores.counters, Patience())
-    collection = collect_records(repository, config[settings.PROJECT], config[settings.KEEP], dry_run)
+    collection = collect_records(repository, config[table.PROJECT], config[table.KEEP], dry_run)
     _report(console, collection, dry_run, "records")
 
 

@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING
 import click
 from click.shell_completion import CompletionItem, shell_complete
 
-from flyte_build.attempts import Settings
-from flyte_build.config import Configuration
 from flyte_build.declarations.interface import Interface
 from flyte_build.errors import FlyteError
 from flyte_build.graph.reporter import Listener
 from flyte_build.recorded import Recorded
 from flyte_build.running import Runner
+from flyte_build.settings.configuration import Configuration
+from flyte_build.settings.settings import Settings
 from flyte_build.stores import Stores
 from flyte_build.workspace.workspace import locate
 

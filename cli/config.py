@@ -9,9 +9,10 @@ from typing import Any
 import click
 from click.shell_completion import CompletionItem
 
-from flyte_build.config import Configuration, Places, places_of
-from flyte_build.config.settings import BY_KEY, SETTINGS, Setting, find_setting
 from flyte_build.errors import UsageError
+from flyte_build.settings.configuration import Configuration, places_of
+from flyte_build.settings.places import Places
+from flyte_build.settings.table import BY_KEY, SETTINGS, Setting, find_setting
 from flyte_build.workspace.workspace import root_here
 
 from .console import Console
@@ -65,8 +66,8 @@ def get(console: Console, key: str) -> None:
 @click.pass_obj
 def set_(console: Console, place: str, key: str, value: str) -> None:
     """Write a setting into a configuration file. All else in it stays as it is."""
-    from flyte_build.config.edit import set_value
-    from flyte_build.config.files import is_flyte2
+    from flyte_build.settings.edit import set_value
+    from flyte_build.settings.files import is_flyte2
 
     setting = find_setting(key)
     if not setting.in_files:
@@ -102,7 +103,7 @@ def writable_file(place: str) -> str:
         return Places.find().config
     pyproject = f"{_here()}/pyproject.toml"
     if not os.path.exists(f"{_here()}/flyte.toml") and os.path.exists(pyproject):
-        from flyte_build.config.files import read_file
+        from flyte_build.settings.files import read_file
 
         if read_file(pyproject, lambda sentence: None):
             return pyproject

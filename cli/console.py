@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
-from flyte_build.config import Configuration, settings
 from flyte_build.graph.reporter import Listener, pass_on
+from flyte_build.settings import table
+from flyte_build.settings.configuration import Configuration
 
 from .lines import Level, as_json
 
@@ -62,7 +63,7 @@ class Console(Listener):
 
     def configuration(self, root: str) -> Configuration:
         """What is configured for the project at `root`: by the file that the command names, else by those that are found."""
-        return Configuration.load(root, self.said, self.config).override({settings.ORG: self._org})
+        return Configuration.load(root, self.said, self.config).override({table.ORG: self._org})
 
     def style(self, text: str, **style: Any) -> str:
         """`text` in a style, where colours are wanted."""
@@ -176,12 +177,12 @@ class Console(Listener):
         from rich.table import Table
         from rich.text import Text
 
-        table = Table(box=None, pad_edge=False)
+        grid = Table(box=None, pad_edge=False)
         for column in columns:
-            table.add_column(column, overflow="fold")
+            grid.add_column(column, overflow="fold")
         for row in rows:
-            table.add_row(*(Text(printable(cell)) for cell in row))
-        Rich(no_color=not self._color).print(table)
+            grid.add_row(*(Text(printable(cell)) for cell in row))
+        Rich(no_color=not self._color).print(grid)
 
     def print(self, text: str) -> None:
         """Lines on standard output."""

@@ -18,7 +18,7 @@ def create() -> None:
 @click.pass_obj
 def config(console: Console, place: str) -> None:
     """Write a configuration file that holds every setting as a comment. A file that is there stays as it is."""
-    from flyte_build.config.edit import create
+    from flyte_build.settings.edit import create
 
     from .config import writable_file
 

@@ -8,10 +8,10 @@ from typing import Any
 
 import click
 
-from flyte_build.attempts import Settings
 from flyte_build.declarations.interface import Interface
 from flyte_build.deployed import DeployedTask, Deployments
 from flyte_build.errors import UsageError
+from flyte_build.settings.settings import Settings
 from flyte_build.stores import Stores
 from flyte_build.text.wording import printable
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
-from flyte_build.attempts import Settings
 from flyte_build.deployed import Deployments
 from flyte_build.deployments.catalogue import Found
 from flyte_build.deployments.document import Document
 from flyte_build.deployments.naming import Reference
 from flyte_build.errors import NotFound, UsageError
+from flyte_build.settings.settings import Settings
 from flyte_build.stores import Stores
 from flyte_build.text.wording import printable
 

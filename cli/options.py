@@ -9,15 +9,16 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from flyte_build.config import Configuration, settings
-from flyte_build.config.settings import COPY_STYLES
 from flyte_build.errors import UsageError
+from flyte_build.settings import table
+from flyte_build.settings.configuration import Configuration
+from flyte_build.settings.table import COPY_STYLES
 
 if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
 
-    from flyte_build.attempts import Settings
     from flyte_build.runner.rows import Phase
+    from flyte_build.settings.settings import Settings
     from flyte_build.workspace.workspace import Project
 
     from .console import Console
@@ -78,7 +79,7 @@ def of_pins(command: F) -> F:
 
 def images_of(config: Configuration, texts: Iterable[str]) -> dict[str, str]:
     """The references of images by name, as configured and as `--image` gives them. Raises `UsageError`."""
-    configured = config[settings.IMAGE_REFS]
+    configured = config[table.IMAGE_REFS]
     found = dict(configured)
     for text in texts:
         name, equals, uri = text.rpartition("=")
@@ -109,7 +110,7 @@ def of_a_deployment(command: F) -> F:
 def with_registries(config: Configuration, registry: str | None, cache_read: tuple[str, ...], cache_write: str | None) -> Configuration:
     """The configuration with what `of_a_registry` was given. Raises `UsageError`."""
     reads = json.dumps(cache_read) if cache_read else None
-    return config.override({settings.SHARED: registry, settings.CACHE_READ: reads, settings.CACHE_WRITE: cache_write})
+    return config.override({table.SHARED: registry, table.CACHE_READ: reads, table.CACHE_WRITE: cache_write})
 
 
 def settings_of_each(
@@ -127,7 +128,7 @@ def settings_of_each(
 
 def settings_of(console: "Console", options: Mapping[str, Any]) -> "Settings":
     """The settings of a command about deployments, which needs no file: what `of_a_deployment` was given, and what is configured here."""
-    from flyte_build.attempts import Settings
+    from flyte_build.settings.settings import Settings
     from flyte_build.workspace.workspace import root_here
 
     registries = {name: options[name] for name in ("registry", "cache_read", "cache_write")}

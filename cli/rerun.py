@@ -7,11 +7,11 @@ from typing import Any
 
 import click
 
-from flyte_build.attempts import Settings
 from flyte_build.errors import UsageError
 from flyte_build.housekeeping import start_if_due
 from flyte_build.recorded import Recorded
 from flyte_build.running import Runner
+from flyte_build.settings.settings import Settings
 from flyte_build.stores import Stores
 from flyte_build.workspace.workspace import root_here
 

@@ -10,10 +10,10 @@ from typing import Any
 
 import click
 
-from flyte_build.attempts import Settings
 from flyte_build.declarations.resources import Resources
 from flyte_build.errors import UsageError
 from flyte_build.running import run_in_worker, script_call
+from flyte_build.settings.settings import Settings
 from flyte_build.stores import Stores
 
 from .console import Console

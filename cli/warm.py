@@ -6,11 +6,11 @@ from typing import Any
 
 import click
 
-from flyte_build.attempts import Settings
-from flyte_build.config import Configuration
-from flyte_build.config.settings import CopyStyle
 from flyte_build.errors import UsageError
 from flyte_build.graph.node import Outcome
+from flyte_build.settings.configuration import Configuration
+from flyte_build.settings.settings import Settings
+from flyte_build.settings.table import CopyStyle
 from flyte_build.stores import Stores
 from flyte_build.warming import Warmed
 from flyte_build.warming import warm as warm_files

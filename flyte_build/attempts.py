@@ -12,15 +12,12 @@ from flyte_build.runner.action import Action
 from flyte_build.runner.engine import Stopped
 from flyte_build.runner.history import History
 
-from .config import Configuration, settings
-from .config.registries import Registries
-from .config.settings import CopyStyle, EngineName
 from .errors import FlyteError, InputError
 from .graph.reporter import Listener
+from .settings.settings import Settings
 from .stores import Stores
 
 if TYPE_CHECKING:
-    from flyte_build.bundler.budget import Budget
     from flyte_build.runner.aborting import Request
     from flyte_build.runner.engine import Engine, Event
     from flyte_build.runner.rows import Phase
@@ -29,65 +26,6 @@ if TYPE_CHECKING:
 
 _PATIENCE = 1.0  # Seconds that a task has for ending when its run is aborted.
 _EXIT_CODES: dict[Phase, int] = {"succeeded": 0, "failed": 1, "aborted": 5, "timed_out": 6}
-
-
-@dataclass(frozen=True, kw_only=True)
-class Settings:
-    """How to run: what the configuration, the command's options and the caller's arguments say.
-
-    `options` are what is asked for and not acted on, by name, as JSON values: it is kept with the run, and said.
-    """
-
-    project: str
-    domain: str
-    name: str | None = None
-    version: str = ""
-    copy_style: CopyStyle
-    env: Mapping[str, str] = field(default_factory=dict)
-    labels: Mapping[str, str] = field(default_factory=dict)
-    engine: EngineName
-    remake: bool = False
-    options: Mapping[str, Any] = field(default_factory=dict)
-    allow_secrets: frozenset[str]
-    budget: "Budget | None"
-    registries: Registries
-    image_base: str
-    image_compression: settings.Compression
-    image_registry: str
-    builder: str
-    network: str = ""
-    locked: bool = False
-    images: Mapping[str, str] = field(default_factory=dict)
-
-    @classmethod
-    def configured(cls, config: Configuration, **given: Any) -> "Settings":
-        """What is `given` (None: it is not), and for all else what the configuration says."""
-        values = {
-            "project": config[settings.PROJECT],
-            "domain": config[settings.DOMAIN],
-            "copy_style": config[settings.COPY_STYLE],
-            "engine": config[settings.ENGINE],
-            "allow_secrets": config[settings.ALLOW_SECRETS],
-            "budget": _budget(config),
-            "registries": Registries.configured(config),
-            "network": config[settings.NETWORK],
-            "image_base": config[settings.IMAGE_BASE],
-            "image_compression": config[settings.COMPRESSION],
-            "image_registry": config[settings.REGISTRY],
-            "builder": config[settings.BUILDER],
-            "images": config[settings.IMAGE_REFS],
-            "locked": config[settings.LOCKED],
-        }
-        return cls(**{**values, **{name: value for name, value in given.items() if value is not None}})
-
-
-def _budget(config: Configuration) -> "Budget | None":
-    """What is configured, or None for the usual one: only a scan of everything loads that."""
-    if all(config.source(each) == "default" for each in (settings.MAX_FILES, settings.MAX_BYTES, settings.MAX_SCAN_TIME)):
-        return None
-    from flyte_build.bundler.budget import Budget
-
-    return Budget(files=config[settings.MAX_FILES], bytes=config[settings.MAX_BYTES], seconds=config[settings.MAX_SCAN_TIME])
 
 
 @dataclass(frozen=True)

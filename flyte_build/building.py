@@ -19,7 +19,6 @@ from flyte_build.images.platforms import linux_here
 from flyte_build.images.publishing import ImagePublisher, index_of
 from flyte_build.images.recipe import Recipe
 
-from .attempts import Settings
 from .cas.registry import open_repository
 from .cas.registry.retry_budget import Patience
 from .cas.registry.tags import keep_tag
@@ -29,6 +28,7 @@ from .graph.reporter import Listener
 from .imaging import BuiltImage, ImageBuilder, Pinned, latest_tag
 from .missing import MissingImage
 from .secretrules import SecretRules
+from .settings.settings import Settings
 from .sharing import Sharing
 from .stores import Stores
 

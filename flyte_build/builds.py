@@ -10,11 +10,11 @@ from flyte_build.errors import UsageError
 from flyte_build.images.build import OURS
 from flyte_build.images.recipe import Recipe, chosen
 
-from .attempts import Settings
 from .building import EnvironmentImage, Imager
 from .graph.reporter import Listener
 from .imaging import BuiltImage
 from .pinning import Pins
+from .settings.settings import Settings
 from .stores import Stores
 from .targets import Target
 

@@ -17,11 +17,11 @@ from flyte_build.images.docker import connect
 from flyte_build.images.loading import has
 from flyte_build.images.platforms import linux_here
 
-from .attempts import Settings
 from .cas.traces import recall
 from .containers import ContainerImage, by_digest
 from .graph.node import Made, Node, Outcome, Outcomes, Resolve
 from .graph.reporter import Listener
+from .settings.settings import Settings
 from .stores import Stores
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ from flyte_build.cas.registry.name import RepositoryName
 from flyte_build.cas.registry.repository import Repository
 from flyte_build.errors import NotFound, RegistryCorrupt, RegistryError, RegistryRefused, RegistryUnreachable
 
-from .attempts import Call, Finished, Settings
+from .attempts import Call, Finished
 from .cas.registry import open_repository
 from .cas.registry.retry_budget import Patience
 from .deployedplace import bring
@@ -22,6 +22,7 @@ from .deployments.document import Document
 from .deployments.naming import Reference, Space
 from .graph.reporter import Listener
 from .running import run_in_container, run_in_worker, runtime_held
+from .settings.settings import Settings
 from .stores import Stores
 from .text.wording import listed, printable
 from .workspace.workspace import Project

@@ -14,7 +14,6 @@ from flyte_build.cas.encoding import encode
 from flyte_build.cas.registry.manifest import Manifest
 from flyte_build.errors import DeploymentError
 
-from .attempts import Settings
 from .deployed import Deployments
 from .deployments import host
 from .deployments.catalogue import Found
@@ -27,6 +26,7 @@ from .deployments.release import TREE, Release
 from .deployments.runtime import HOST, by_reference
 from .graph.reporter import Listener
 from .running import Runner
+from .settings.settings import Settings
 from .stores import Stores
 from .targets import Target
 from .text.wording import listed, printable

@@ -11,10 +11,10 @@ from flyte_build.cas.digest import Digest
 from flyte_build.cas.encoding import key
 from flyte_build.cas.records import Record
 
-from .attempts import Settings
 from .graph.reporter import Listener
 from .nodes import BundleNode, accept_bundle
 from .running import Runner
+from .settings.settings import Settings
 from .sharing import Sharing
 from .stores import Stores
 from .workspace.workspace import Project

@@ -14,7 +14,8 @@ from flyte_build.cas.cache import Cache
 from flyte_build.cas.folder import opener
 from flyte_build.errors import StoreError
 
-from .config import Configuration, settings
+from .settings import table
+from .settings.configuration import Configuration
 
 if TYPE_CHECKING:
     from flyte_build.cas.gc import Collection, Space
@@ -37,16 +38,16 @@ def start_if_due(stores: "Stores", config: Configuration) -> None:
     """
     cache = stores.cache
     try:
-        if not config[settings.AUTO_GC] or not _is_due(cache):
+        if not config[table.AUTO_GC] or not _is_due(cache):
             return
         _begin(cache)
-        if _is_small(cache, config[settings.MAX_SIZE]):
+        if _is_small(cache, config[table.MAX_SIZE]):
             return
         import json
         import subprocess
         import sys
 
-        order = {"cache": cache.root, "executed": stores.places.executed, "keep": config[settings.KEEP], "space": vars(space(config))}
+        order = {"cache": cache.root, "executed": stores.places.executed, "keep": config[table.KEEP], "space": vars(space(config))}
         # Nothing of the terminal, of pipes or of the working folder is held, and no signal meant for the command arrives.
         subprocess.Popen(
             [sys.executable, "-P", "-c", "from flyte_build.housekeeping import main; main()", json.dumps(order)],
@@ -64,7 +65,7 @@ def space(config: Configuration) -> "Space":
     """What the cache may take."""
     from flyte_build.cas.gc import Space
 
-    return Space(max_size=config[settings.MAX_SIZE], min_free=config[settings.MIN_FREE], min_size=config[settings.MIN_SIZE])
+    return Space(max_size=config[table.MAX_SIZE], min_free=config[table.MIN_FREE], min_size=config[table.MIN_SIZE])
 
 
 def collect(cache: Cache, executed: str, keep: float, space: "Space", *, dry_run: bool, seconds: float = float("inf")) -> "Collection":

@@ -18,10 +18,10 @@ from flyte_build.cas.encoding import Value, key
 from flyte_build.cas.records import Record
 from flyte_build.errors import ExtractionRefused, FileUnstable, FlyteError
 
-from .config.settings import CopyStyle
 from .discovery.node import Discovery
 from .graph.explain import counted
 from .graph.node import Cheap, Made, Node, Outcomes, Resolve
+from .settings.table import CopyStyle
 from .workspace.workspace import Project
 
 if TYPE_CHECKING:

@@ -12,12 +12,12 @@ from flyte_build.cas.registry.repository import Repository
 from flyte_build.images.pins import LockedPackages
 from flyte_build.images.recipe import Recipe
 
-from .attempts import Settings
 from .building import EnvironmentImage, Imager
 from .cas.registry.tags import keep_tag
 from .deployments.runtime import of_image
 from .graph.reporter import Listener
 from .running import Runner
+from .settings.settings import Settings
 from .stores import Stores
 
 

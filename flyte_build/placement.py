@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from flyte_build.errors import ImageBuildError
 
-from .config.settings import EngineName
+from .settings.table import EngineName
 
 if TYPE_CHECKING:
     from collections.abc import Callable

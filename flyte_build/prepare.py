@@ -17,11 +17,11 @@ from flyte_build.cas.counters import Counters
 from flyte_build.cas.records import Record
 from flyte_build.errors import BlobCorrupt, BlobMissing, ExtractionRefused, NotLocked, StoreError
 
-from .config.settings import CopyStyle
 from .discovery.node import Discovery
 from .graph.node import Elsewhere, Node, Outcome
 from .graph.resolver import Resolver
 from .nodes import BundleNode, TreeNode, nothing_to_write
+from .settings.table import CopyStyle
 from .workspace.workspace import Project
 
 if TYPE_CHECKING:

@@ -9,10 +9,10 @@ from typing import Any
 
 from flyte_build.runner.history import History
 
-from .attempts import Settings
 from .declarations.interface import Interface, Parameter
 from .errors import InputError, NotFound
 from .script import __name__ as SCRIPT
+from .settings.settings import Settings
 from .workspace.workspace import INTERACTIVE, Project, locate
 
 

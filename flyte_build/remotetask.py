@@ -10,9 +10,7 @@ from typing import Any, Literal
 from flyte_build.cas.digest import Digest
 from flyte_build.runner.history import History
 
-from .attempts import Settings
 from .blocking import Blocking, BlockingIterator, blocking
-from .config import Places
 from .declarations.interface import Interface, Parameter
 from .deployed import DeployedTask, Deployments
 from .deployments.naming import Reference
@@ -21,6 +19,8 @@ from .errors import InputError, UsageError
 from .graph.reporter import Listener
 from .runs import Run
 from .session import current
+from .settings.places import Places
+from .settings.settings import Settings
 from .stores import Stores
 
 

@@ -13,13 +13,14 @@ from typing import TYPE_CHECKING, Any
 from flyte_build.cas.digest import Digest
 from flyte_build.errors import FileUnstable, UsageError
 
-from .attempts import Call, Finished, Settings, carry_out
+from .attempts import Call, Finished, carry_out
 from .declarations.interface import Interface
 from .discovery.node import Discovery
 from .graph.node import Node, Outcome
 from .graph.reporter import Listener
 from .placement import Placement, place
 from .prepare import Preparation
+from .settings.settings import Settings
 from .sharing import Sharing
 from .stores import Stores
 from .text.wording import listed, printable

@@ -14,7 +14,6 @@ from flyte_build.runner.log import Log
 from flyte_build.runner.rows import ActionRow, Filter, Phase, RunRow
 
 from .blocking import Blocking, BlockingIterator, blocking, blocking_iterator
-from .config import Places
 from .declarations.interface import Interface
 from .errors import (
     ActionAbortedError,
@@ -28,6 +27,7 @@ from .errors import (
     TaskTimeoutError,
     UsageError,
 )
+from .settings.places import Places
 
 _ERRORS = {"OOMError": OOMError, "TaskTimeoutError": TaskTimeoutError}
 _ABORTS_WITHIN = 10.0  # Seconds to wait for a run that was asked to end.

@@ -9,10 +9,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal
 
-from .attempts import Call, Settings
+from .attempts import Call
 from .blocking import Blocking, blocking
-from .config.registries import Registries
-from .config.settings import CopyStyle
 from .declarations.environment import TaskEnvironment
 from .declarations.image import Image
 from .declarations.interface import interface_of
@@ -23,6 +21,9 @@ from .recorded import Recorded
 from .running import Runner, run_here, run_in_worker, script_call
 from .runs import Run
 from .session import begin, current, has_begun, initialised, project_root, refuse_while_imported
+from .settings.registries import Registries
+from .settings.settings import Settings
+from .settings.table import CopyStyle
 from .stores import Stores
 from .workspace.workspace import INTERACTIVE, Project, locate
 

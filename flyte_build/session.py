@@ -5,10 +5,10 @@ from __future__ import annotations
 import os
 import sys
 
-from .attempts import Settings
-from .config import Configuration
 from .errors import InitializationError, UsageError
 from .graph.reporter import Listener
+from .settings.configuration import Configuration
+from .settings.settings import Settings
 from .workspace.workspace import locate, root_here
 
 _settings: Settings | None = None

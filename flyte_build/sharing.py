@@ -14,8 +14,8 @@ from flyte_build.cas.counters import Counters
 from flyte_build.cas.digest import Digest, Key
 from flyte_build.cas.records import Record
 
-from .config.registries import Registries
 from .errors import FlyteError
+from .settings.registries import Registries
 
 if TYPE_CHECKING:
     from threading import Thread

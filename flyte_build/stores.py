@@ -11,8 +11,8 @@ from flyte_build.cas.folder import make_own, make_private
 from flyte_build.runner.history import History
 
 from .cas.os_errors import storing
-from .config import Places
 from .graph.reporter import Listener
+from .settings.places import Places
 
 if TYPE_CHECKING:
     from flyte_build.cas.cache import Cache

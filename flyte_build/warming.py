@@ -6,11 +6,11 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
-from .attempts import Settings
 from .errors import FlyteError
 from .graph.node import Outcome
 from .graph.reporter import Listener
 from .running import Runner
+from .settings.settings import Settings
 from .sharing import Sharing
 from .stores import Stores
 from .workspace.workspace import Project

@@ -14,7 +14,7 @@ from click.shell_completion import ShellComplete
 
 from flyte_build.bundler.budget import Budget
 from flyte_build.cli.main import flyte as command
-from flyte_build.config.settings import MAX_BYTES, MAX_FILES, MAX_SCAN_TIME, SETTINGS
+from flyte_build.settings.table import MAX_BYTES, MAX_FILES, MAX_SCAN_TIME, SETTINGS
 from tests.command import Shell
 
 
@@ -330,7 +330,7 @@ def test_no_parser_is_loaded_for_nothing(flyte: Shell) -> None:
     (flyte.project / "pyproject.toml").write_text('[build-system]\nrequires = ["setuptools>=70"]\n\n[tool.ruff]\nline-length = 100\n')
 
     def loaded() -> set[str]:
-        names = ("tomllib", "tomlkit", "yaml", "difflib", "flyte_build.config.files")
+        names = ("tomllib", "tomlkit", "yaml", "difflib", "flyte_build.settings.files")
         code = f"import sys; from flyte_build.cli.main import run_command; run_command({['run', 'tasks.py', '--help']}, None); "
         code += f"print([name for name in {names} if name in sys.modules], file=sys.stderr)"
         done = subprocess.run([sys.executable, "-c", code], cwd=flyte.project, env=flyte.environment, capture_output=True, text=True)
@@ -339,4 +339,4 @@ def test_no_parser_is_loaded_for_nothing(flyte: Shell) -> None:
     loaded()
     assert loaded() == set()
     (flyte.project / "flyte.toml").write_text('task.project = "x"\n')
-    assert loaded() == {"tomllib", "flyte_build.config.files"}
+    assert loaded() == {"tomllib", "flyte_build.settings.files"}

@@ -25,7 +25,7 @@ from flyte_build.cas.encoding import encode, key
 from flyte_build.cli.deployed import deployed_task
 from flyte_build.cli.main import flyte
 from flyte_build.cli.script import python_script
-from flyte_build.config.settings import SETTINGS
+from flyte_build.settings.table import SETTINGS
 from flyte_build.values.annotations import type_of
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -12,7 +12,7 @@ from typing import Any
 from flyte_build.errors import PreparationError, UsageError
 
 from .files import prefix
-from .settings import SETTINGS, Setting
+from .table import SETTINGS, Setting
 
 
 def set_value(path: str, setting: Setting[Any], value: Any) -> None:

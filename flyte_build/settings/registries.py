@@ -5,7 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from . import Configuration, Places, settings
+from . import table
+from .configuration import Configuration
+from .places import Places
 
 if TYPE_CHECKING:
     from flyte_build.cas.registry.name import RepositoryName
@@ -22,11 +24,11 @@ class Registries:
     @classmethod
     def configured(cls, config: Configuration) -> "Registries":
         """`registry` alone is for all; `cache.read` and `cache.write` are in its place where they are given, also as nothing."""
-        home = config[settings.SHARED]
-        reads, write = config[settings.CACHE_READ], config[settings.CACHE_WRITE]
-        if config.source(settings.CACHE_READ) == "default":
+        home = config[table.SHARED]
+        reads, write = config[table.CACHE_READ], config[table.CACHE_WRITE]
+        if config.source(table.CACHE_READ) == "default":
             reads = (home,) if home else ()
-        if config.source(settings.CACHE_WRITE) == "default":
+        if config.source(table.CACHE_WRITE) == "default":
             write = home
         return cls(reads, write, home or write)
 

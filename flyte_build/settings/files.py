@@ -8,7 +8,7 @@ from typing import Any
 
 from flyte_build.errors import UsageError
 
-from .settings import BY_KEY, SECTIONS, Setting, find_setting, nearest, placed
+from .table import BY_KEY, SECTIONS, Setting, find_setting, nearest, placed
 
 Found = list[tuple[Setting[Any], Any]]
 _FLYTE2 = ("task", "image", "local")  # The sections of a Flyte 2 file that concern us; the rest is about its control plane.
