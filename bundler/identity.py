@@ -1,4 +1,4 @@
-"""What a bundle is recorded under: the one place that preparing, and fetching what was deployed, agree on."""
+"""What a bundle is recorded under: preparing, and fetching what was deployed, agree on it here, and load nothing else for it."""
 
 from __future__ import annotations
 

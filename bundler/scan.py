@@ -61,18 +61,25 @@ class Scanner:
         self._contents = contents or Contents()
         self._place, self._shown = place, shown
 
+    @property
+    def budget(self) -> "Budget":
+        """What a bundle may take."""
+        from .budget import Budget
+
+        return self._budget or Budget()
+
     def scan_all(self) -> Scan:
         """Everything below the root but what the ignore rules keep out.
 
         Raises `SecretRefused`, `BudgetExceeded`, `FileUnstable`, or `ScanError` for what cannot be in a bundle.
         """
-        from .budget import Budget, Meter
+        from .budget import Meter
 
         scope, started = f"tree {_RULES}:{self._root}", stamp()
         before = {folder: Folder(*known) for folder, known in self._index.load(scope).items() if len(known) == len(Folder._fields)}
         folders: dict[str, Folder | Draft] = {}
         self._rules = {}
-        meter = Meter(self._budget or Budget())
+        meter = Meter(self.budget)
         waiting = [("", True)]
         while waiting:
             folder, valid = waiting.pop()
@@ -247,9 +254,9 @@ class Scanner:
         from flyte_build.workspace import sensitive
 
         if all_new:
-            from . import onepass
+            from . import parallel_scan
 
-            unread = onepass.read(self._root, drafts, self._blobs, self._contents, self._counters, self._progress)
+            unread = parallel_scan.read(self._root, drafts, self._blobs, self._contents, self._counters, self._progress)
         for done, each in enumerate(unread):
             if not done % 256:
                 self._progress(done, len(unread))

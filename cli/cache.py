@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import click
+from flyte_build.bundler.copy_style import CopyStyle
 
 from flyte_build.errors import NotFound, UsageError
 from flyte_build.running import Runner
@@ -13,7 +14,6 @@ from flyte_build.settings import table
 from flyte_build.settings.configuration import Configuration
 from flyte_build.settings.registries import Registries
 from flyte_build.settings.settings import Settings
-from flyte_build.settings.table import CopyStyle
 from flyte_build.sharing import Sharing
 from flyte_build.stores import Stores
 from flyte_build.workspace.workspace import locate, root_here

@@ -196,8 +196,8 @@ def io(console: Console, inputs_only: bool, outputs_only: bool, run: str, action
 @click.pass_obj
 def code(console: Console, output: str | None, run: str, action: str | None) -> None:
     """Write the files of a run's bundle into a folder."""
+    from flyte_build.bundler.checkout import check_out
     from flyte_build.cas.digest import Digest
-    from flyte_build.checkout import check_out
 
     stores = Stores(console)
     row = stores.history.get(run)

@@ -8,11 +8,11 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
+from flyte_build.bundler.copy_style import COPY_STYLES
 
 from flyte_build.errors import UsageError
 from flyte_build.settings import table
 from flyte_build.settings.configuration import Configuration
-from flyte_build.settings.table import COPY_STYLES
 
 if TYPE_CHECKING:
     from click.shell_completion import CompletionItem

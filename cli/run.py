@@ -7,6 +7,7 @@ import re
 from typing import Any
 
 import click
+from flyte_build.bundler.copy_style import CopyStyle
 
 from flyte_build.declarations.interface import Interface
 from flyte_build.discovery.node import Discovery
@@ -15,7 +16,7 @@ from flyte_build.housekeeping import start_if_due
 from flyte_build.running import Runner
 from flyte_build.settings.configuration import Configuration
 from flyte_build.settings.settings import Settings
-from flyte_build.settings.table import ENGINES, CopyStyle, EngineName
+from flyte_build.settings.table import ENGINES, EngineName
 from flyte_build.stores import Stores
 from flyte_build.workspace.workspace import locate, root_here
 

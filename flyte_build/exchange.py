@@ -11,8 +11,8 @@ from flyte_build.cas.digest import Digest
 from flyte_build.cas.encoding import key
 from flyte_build.cas.records import Record
 
+from .bundler.nodes import BundleNode, accept_bundle
 from .graph.reporter import Listener
-from .nodes import BundleNode, accept_bundle
 from .running import Runner
 from .settings.settings import Settings
 from .sharing import Sharing

@@ -17,11 +17,11 @@ from flyte_build.cas.counters import Counters
 from flyte_build.cas.records import Record
 from flyte_build.errors import BlobCorrupt, BlobMissing, ExtractionRefused, NotLocked, StoreError
 
+from .bundler.copy_style import CopyStyle
+from .bundler.nodes import BundleNode, LoadedFiles, TreeNode, nothing_to_write
 from .discovery.node import Discovery
 from .graph.node import Elsewhere, Node, Outcome
 from .graph.resolver import Resolver
-from .nodes import BundleNode, TreeNode, nothing_to_write
-from .settings.table import CopyStyle
 from .workspace.workspace import Project
 
 if TYPE_CHECKING:
@@ -84,8 +84,13 @@ class Preparation:
                 shown=f"{project.shown(place)}/" if place else "",
             )
 
-        self.tree = TreeNode(project, self.discovery, copy_style, scanner, self._previous_tree, budget)
+        self.tree = TreeNode(project, self.discovery, self._loaded, copy_style, scanner, self._previous_tree)
         self.bundle = BundleNode(self.tree, cache, counters, lambda path: self.discovery.project.absolute(path))
+
+    def _loaded(self) -> LoadedFiles:
+        found, document = self.discovery, self.discovery.document
+        paths = {*document["modules"], *document["read"]}
+        return LoadedFiles(found.project, paths, document["include"], found.contents(), found.disturbed)
 
     def _meanwhile(self) -> None:
         """What can be done while a file is imported in another process."""

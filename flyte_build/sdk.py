@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from .attempts import Call
 from .blocking import Blocking, blocking
+from .bundler.copy_style import CopyStyle
 from .declarations.environment import TaskEnvironment
 from .declarations.image import Image
 from .declarations.interface import interface_of
@@ -23,7 +24,6 @@ from .runs import Run
 from .session import begin, current, has_begun, initialised, project_root, refuse_while_imported
 from .settings.registries import Registries
 from .settings.settings import Settings
-from .settings.table import CopyStyle
 from .stores import Stores
 from .workspace.workspace import INTERACTIVE, Project, locate
 

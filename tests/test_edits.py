@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from flyte_build.bundler.copy_style import CopyStyle
 from hypothesis import Phase, given, seed, settings
 from hypothesis import strategies as st
 
@@ -28,7 +29,6 @@ from flyte_build.running import Runner
 from flyte_build.settings.configuration import Configuration
 from flyte_build.settings.places import Places
 from flyte_build.settings.settings import Settings
-from flyte_build.settings.table import CopyStyle
 from flyte_build.stores import Stores
 from flyte_build.workspace.workspace import Project
 

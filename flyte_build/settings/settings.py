@@ -6,10 +6,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from flyte_build.bundler.copy_style import CopyStyle
+
 from . import table
 from .configuration import Configuration
 from .registries import Registries
-from .table import CopyStyle, EngineName
+from .table import EngineName
 
 if TYPE_CHECKING:
     from flyte_build.bundler.budget import Budget

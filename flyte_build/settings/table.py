@@ -9,13 +9,12 @@ import json
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
 
+from flyte_build.bundler.copy_style import COPY_STYLES
 from flyte_build.errors import UsageError
 
 if TYPE_CHECKING:
     from flyte_build.cas.registry.name import RepositoryName
 
-CopyStyle = Literal["loaded_modules", "all", "none"]
-COPY_STYLES: tuple[CopyStyle, ...] = ("loaded_modules", "all", "none")
 BUILDERS = ("native", "docker", "local", "remote")
 Compression = Literal["gzip", "zstd", "none"]
 COMPRESSIONS: tuple[Compression, ...] = ("gzip", "zstd", "none")

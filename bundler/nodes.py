@@ -4,39 +4,55 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from flyte_build.bundler import identity
-from flyte_build.bundler.scan import Scanner
-from flyte_build.bundler.snapshot import Scan
 from flyte_build.cas.cache import Cache
 from flyte_build.cas.counters import Counters
 from flyte_build.cas.digest import Digest
 from flyte_build.cas.encoding import Value, key
 from flyte_build.cas.records import Record
 from flyte_build.errors import ExtractionRefused, FileUnstable, FlyteError
+from flyte_build.graph.explain import counted
+from flyte_build.graph.node import Cheap, Made, Node, Outcomes, Resolve
+from flyte_build.workspace.workspace import Project
 
-from .discovery.node import Discovery
-from .graph.explain import counted
-from .graph.node import Cheap, Made, Node, Outcomes, Resolve
-from .settings.table import CopyStyle
-from .workspace.workspace import Project
+from . import identity
+from .copy_style import CopyStyle
+from .scan import Scanner
+from .snapshot import Scan
 
 if TYPE_CHECKING:
-    from flyte_build.bundler.budget import Budget
-    from flyte_build.bundler.bundle import Bundle
-    from flyte_build.bundler.tree import Tree
     from flyte_build.cas.layer import Layer
 
+    from .bundle import Bundle
+    from .tree import Tree
+
 _LOOKS = 5  # At a project that is edited meanwhile.
+
+
+@dataclass(frozen=True)
+class LoadedFiles:
+    """What a tree must hold whatever is copied, as importing the `project`'s file has shown.
+
+    `paths` are places in the tree, `include` folders with patterns. `contents` are the sha256 (hex) by place of what was
+    read; `disturbed` says that the import may have changed files.
+    """
+
+    project: Project
+    paths: Collection[str]
+    include: Collection[tuple[str, str]]
+    contents: Mapping[str, str]
+    disturbed: bool
 
 
 class TreeNode(Cheap):
     """The tree of a project in one copy style. Once resolved, `scans` hold what was seen.
 
-    `scanner` makes the scanner of a folder whose files lie in the tree below a place.
+    `loaded` gives what the node `finder` has found, once that is resolved; `scanner` makes the scanner of a folder whose
+    files lie in the tree below a place; `previous` gives the tree of the last resolve, to explain what changed.
     """
 
     kind = "tree"
@@ -44,16 +60,16 @@ class TreeNode(Cheap):
     def __init__(
         self,
         project: Project,
-        discovery: Discovery,
+        finder: Node,
+        loaded: "Callable[[], LoadedFiles]",
         copy_style: CopyStyle,
         scanner: Callable[[Project, str], Scanner],
         previous: "Callable[[], Tree | None]",
-        budget: "Budget | None",
     ) -> None:
         label = f"tree:{project.root}/{project.file} {copy_style}"
-        super().__init__(copy_style, label, (discovery,))
-        self._project, self._discovery, self._copy_style = project, discovery, copy_style
-        self._new_scanner, self._previous, self._budget = scanner, previous, budget
+        super().__init__(copy_style, label, (finder,))
+        self._find, self._copy_style = loaded, copy_style
+        self._new_scanner, self._previous = scanner, previous
         self._scanner = scanner(project, "")
         self._scanned: Scan | None = None
         self._tree: "Tree | None" = None
@@ -75,8 +91,8 @@ class TreeNode(Cheap):
             self.ahead = time.perf_counter() - began
 
     def _digest(self) -> Digest:
-        self._tree = None
-        ahead = self._scanned if self._scanned and not self._discovery.disturbed else None
+        self._tree, self._loaded = None, self._find()
+        ahead = self._scanned if self._scanned and not self._loaded.disturbed else None
         self.scans, self._scanned = self._scan(ahead), None
         for _ in range(_LOOKS):
             if not any(scan.is_recent for scan in self.scans):
@@ -98,9 +114,9 @@ class TreeNode(Cheap):
         if self._copy_style == "none":
             return []
         scans = [ahead or self._scanner.scan_all()] if self._copy_style == "all" else []
-        project, document = self._discovery.project, self._discovery.document
+        project = self._loaded.project
         wanted: dict[str, list[str]] = {}
-        for path in sorted({*document["modules"], *document["read"], *self._included()}):
+        for path in sorted({*self._loaded.paths, *self._included()}):
             place = next((place for place in project.beside if path.startswith(place + "/")), "")
             wanted.setdefault(place, []).append(path.removeprefix(place + "/") if place else path)
         for place, paths in sorted(wanted.items()):
@@ -109,19 +125,17 @@ class TreeNode(Cheap):
         return [scan for scan in scans if scan.folders or scan.before]
 
     def _included(self) -> Iterable[str]:
-        if not self._discovery.document["include"]:
+        if not self._loaded.include:
             return ()
-        from flyte_build.bundler.budget import Budget
-
         from .include import included
 
-        return included(self._discovery.project, self._discovery.document["include"], self._budget or Budget())
+        return included(self._loaded.project, self._loaded.include, self._scanner.budget)
 
     def _compare(self) -> None:
         """Raise `FileUnstable` unless the files that the import saw are those that the scans saw."""
         if self._copy_style == "none":
             return
-        project, expected = self._discovery.project, self._discovery.contents()
+        project, expected = self._loaded.project, self._loaded.contents
         there = {path: content for scan in self.scans for path, content in scan.contents_of(expected)}
         for path, content in expected.items():
             known = there.get(path)
@@ -137,7 +151,7 @@ class TreeNode(Cheap):
 
     def tree(self) -> "Tree":
         """The tree itself."""
-        from flyte_build.bundler.tree import Tree
+        from .tree import Tree
 
         if self._tree is None:
             self._tree = Tree([entry for scan in self.scans for entry in scan.entries()])  # No path is in two of them.
@@ -155,7 +169,7 @@ class TreeNode(Cheap):
         previous = self._previous()
         if previous is None:
             return "files changed"
-        shown = self._discovery.project.shown
+        shown = self._loaded.project.shown
         difference = self.tree().difference(previous)
         return counted({how: sorted(map(shown, paths)) for how, paths in difference.items()}, "file") or "nothing changed"
 
@@ -219,7 +233,7 @@ class BundleNode(Node):
 
         Raises a `FlyteError` if it is not the bundle of that tree, byte by byte.
         """
-        from flyte_build.bundler import bundle, extraction
+        from . import bundle, extraction
 
         found = _claiming(bundle.read(artifact, self._cache.blobs), inputs)
         self._adopt_packs(found, extraction.take(self._cache, found, self._tree.tree()))
@@ -231,7 +245,7 @@ class BundleNode(Node):
 
     def packs(self, write: "Callable[[Digest, list[int]], Layer]") -> list[PackNode]:
         """The packs of the tree; `write` makes one of a part's digest and the positions of its entries."""
-        from flyte_build.bundler.packs import cut
+        from .packs import cut
 
         tree = self._tree.tree()
         parts = [(tree.part_digest(positions), positions) for positions in cut(tree.sizes())]
@@ -256,10 +270,11 @@ class BundleNode(Node):
 
     def make(self, outcomes: Outcomes, resolve: Resolve) -> Made:
         """Write the packs that are not there yet, then the manifest."""
-        from flyte_build.bundler import bundle
-        from flyte_build.bundler.packs import Packer
-        from flyte_build.bundler.snapshot import Contents
         from flyte_build.cas.layer import Layer
+
+        from . import bundle
+        from .packs import Packer
+        from .snapshot import Contents
 
         tree = self._tree.tree()
         contents = self._tree.scans[0].contents if self._tree.scans else Contents()  # One scanner's scans share theirs.
@@ -292,8 +307,8 @@ def nothing_to_write(part: Digest, positions: list[int]) -> "Layer":
 
 def accept_bundle(cache: Cache, artifact: Digest, inputs: Mapping[str, Any]) -> tuple[Digest, ...]:
     """What `BundleNode.accept` gives for these inputs: for a bundle that is fetched for its own sake, which is not extracted."""
-    from flyte_build.bundler import bundle
-    from flyte_build.bundler.proof import Proof
+    from . import bundle
+    from .proof import Proof
 
     found = _claiming(bundle.read(artifact, cache.blobs), inputs)
     Proof(cache.blobs, found, bundle.read_tree(found, cache.blobs)).run()

@@ -5,14 +5,14 @@ from __future__ import annotations
 import os
 import shutil
 
-from flyte_build.bundler import bundle, extraction
-from flyte_build.bundler.marker import find
 from flyte_build.cas.cache import Cache
 from flyte_build.cas.digest import Digest
+from flyte_build.cas.os_errors import storing
+from flyte_build.cas.verify import forget
 from flyte_build.errors import BlobCorrupt, BlobMissing, ExtractionRefused, NotFound, UsageError
 
-from .cas.os_errors import storing
-from .cas.verify import forget
+from . import bundle, extraction
+from .marker import find
 
 
 def check_out(cache: Cache, tree: Digest, folder: str) -> int:

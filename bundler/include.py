@@ -6,10 +6,10 @@ import glob
 import os
 from collections.abc import Iterable, Iterator
 
-from flyte_build.bundler.budget import Budget, Meter
 from flyte_build.errors import UsageError
+from flyte_build.workspace.workspace import Project
 
-from .workspace.workspace import Project
+from .budget import Budget, Meter
 
 _SKIPPED = ("__pycache__", ".git", "node_modules")
 
