@@ -30,17 +30,17 @@ from flyte_build.cas.registry.ledger import Ledger
 from flyte_build.cas.registry.name import RepositoryName
 from flyte_build.cas.registry.retry_budget import Patience
 from flyte_build.cas.registry.transfer import Transfer
-from flyte_build.executed import ExecutedSteps
-from flyte_build.images.base import Bases
-from flyte_build.images.compose import compose
-from flyte_build.images.config import Image
-from flyte_build.images.fetching import Fetcher
-from flyte_build.images.pins import PinnedBase, Wheel
+from flyte_build.images.build.base import Bases
+from flyte_build.images.build.builder import BuiltImage, ImageBuilder
+from flyte_build.images.build.compose import compose
+from flyte_build.images.build.publisher import ImagePublisher
+from flyte_build.images.build.step_results import StepResults
+from flyte_build.images.layers.wheel_download import Fetcher
+from flyte_build.images.lock.pins import PinnedBase, Wheel
+from flyte_build.images.lock.project_lock import Pins
+from flyte_build.images.oci_image import OciImage
 from flyte_build.images.platforms import linux_here
-from flyte_build.images.publishing import ImagePublisher
 from flyte_build.images.recipe import Recipe
-from flyte_build.imaging import BuiltImage, ImageBuilder
-from flyte_build.pinning import Pins
 from tests.bases import push_image, rootfs
 from tests.conftest import make_bundle, write_files
 from tests.engines import docker_engine
@@ -97,7 +97,7 @@ class Setting:
     def build(self, *packages: str, remake: bool = False) -> BuiltImage:
         bases = Bases(self.cache, self.open)  # type: ignore[arg-type]  # It opens repositories.
         root, pins = str(self.folder), self.pins()
-        kept = ExecutedSteps(f"{self.folder}/executed", root, self.cache, self.counters)
+        kept = StepResults(f"{self.folder}/executed", root, self.cache, self.counters)
         builder = ImageBuilder(root, self.cache, self.counters, pins, bases, self.open, kept, debian="", remake=remake)  # type: ignore[arg-type]  # As above.
         with self.cache.preparing():
             built = builder.build(self.recipe(*packages), linux_here(), "bench")
@@ -243,7 +243,7 @@ def test_composing(benchmark: BenchmarkFixture, setting: Setting, tmp_path: Path
     times = []
     for at in range(10):
         write_files(tmp_path / f"project{at}", {"a.py": os.urandom(1 << 20), "b.py": b"%d" % at})
-        bundle = Image.read(make_bundle(setting.cache, tmp_path / f"project{at}").manifest, setting.cache.blobs)
+        bundle = OciImage.read(make_bundle(setting.cache, tmp_path / f"project{at}").manifest, setting.cache.blobs)
         Transfer(setting.cache.blobs, Ledger(setting.cache.database)).push(bundle.manifest, repository)
         times.append(seconds(lambda at=at, bundle=bundle: publisher.push(compose(image, [bundle]), f"composed-{at}")))  # type: ignore[misc]  # No lambda with a default is inferred.
     benchmark.pedantic(lambda: None)

@@ -90,7 +90,7 @@ def build(
 def _documents(built: "Iterable[EnvironmentImage]") -> "Iterable[dict[str, Any]]":
     """An object for each environment and platform."""
     from flyte_build.builds import layers_of
-    from flyte_build.missing import MissingImage
+    from flyte_build.images.build.planned_image import PlannedImage
 
     for each in built:
         for env in each.envs:
@@ -100,19 +100,19 @@ def _documents(built: "Iterable[EnvironmentImage]") -> "Iterable[dict[str, Any]]
                     "platform": platform,
                     "reference": each.reference,
                     "digest": each.digest,
-                    "identity": None if isinstance(found, MissingImage) else found.image.identity,
-                    "layers": [] if isinstance(found, MissingImage) else layers_of(found),
+                    "identity": None if isinstance(found, PlannedImage) else found.image.identity,
+                    "layers": [] if isinstance(found, PlannedImage) else layers_of(found),
                 }
 
 
 def _show(console: Console, built: "Iterable[EnvironmentImage]") -> None:
     from flyte_build.builds import layers_of
-    from flyte_build.missing import MissingImage
+    from flyte_build.images.build.planned_image import PlannedImage
 
     for each in built:
         console.print(f"{', '.join(each.envs)}: {each.reference or each.digest or '(its digest is known when it is there)'}")
         for platform, found in each.found.items():
-            if isinstance(found, MissingImage):
+            if isinstance(found, PlannedImage):
                 console.print(f"  {platform}  to be {'fetched' if found.is_elsewhere else 'made'}")
                 continue
             layers = layers_of(found)

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import click
-from flyte_build.bundler.copy_style import CopyStyle
 
+from flyte_build.bundler.copy_style import CopyStyle
 from flyte_build.errors import NotFound, UsageError
 from flyte_build.running import Runner
 from flyte_build.settings import table
@@ -102,7 +102,7 @@ def verify(console: Console, /, repair: bool, **registries: Any) -> None:
     """Read everything that is stored; what is bad is put aside, and is made again when it is needed."""
     from flyte_build.bundler import extraction, proof
     from flyte_build.cas.verify import verify_blobs
-    from flyte_build.images import venv
+    from flyte_build.images.environments import venv
 
     stores = Stores(console)
     sharing = _sharing(console, stores, registries) if repair else None

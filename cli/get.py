@@ -27,7 +27,7 @@ def get() -> None:
 @click.pass_obj
 def image(console: Console) -> None:
     """List the images that were built here: the last one of each environment."""
-    from flyte_build.inspection import images_here
+    from flyte_build.images.inspect import images_here
     from flyte_build.text.units import rounded_size
 
     found = list(images_here(Stores(console).cache))

@@ -27,7 +27,7 @@ def inspect(console: Console, platform: str | None, ref: str) -> None:
     """
     from flyte_build.cas.registry import open_repository
     from flyte_build.cas.registry.retry_budget import Patience
-    from flyte_build.inspection import find
+    from flyte_build.images.inspect import find
 
     stores = Stores(Listener())
     patience = Patience()

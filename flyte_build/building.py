@@ -10,24 +10,23 @@ from flyte_build.cas.digest import Digest
 from flyte_build.cas.registry.name import RepositoryName, check_tag
 from flyte_build.cas.registry.repository import Repository
 from flyte_build.errors import UsageError
-from flyte_build.images.base import Bases
-from flyte_build.images.config import Image
-from flyte_build.images.context import Contexts
-from flyte_build.images.executing import Executor
-from flyte_build.images.loading import Fetch
 from flyte_build.images.platforms import linux_here
-from flyte_build.images.publishing import ImagePublisher, index_of
 from flyte_build.images.recipe import Recipe
 
 from .cas.registry import open_repository
 from .cas.registry.retry_budget import Patience
 from .cas.registry.tags import keep_tag
-from .executed import ExecutedSteps
 from .graph.node import Outcome
 from .graph.reporter import Listener
-from .imaging import BuiltImage, ImageBuilder, Pinned, latest_tag
-from .missing import MissingImage
-from .secretrules import SecretRules
+from .images.build.base import Bases
+from .images.build.builder import BuiltImage, ImageBuilder, Pinned, latest_tag
+from .images.build.planned_image import PlannedImage
+from .images.build.publisher import ImagePublisher, index_of
+from .images.build.step_results import StepResults
+from .images.docker.context import Contexts
+from .images.docker.execute import Executor
+from .images.docker.load import Fetch
+from .images.oci_image import OciImage
 from .settings.settings import Settings
 from .sharing import Sharing
 from .stores import Stores
@@ -41,7 +40,7 @@ class EnvironmentImage:
     """
 
     envs: tuple[str, ...]
-    found: Mapping[str, BuiltImage | MissingImage]
+    found: Mapping[str, BuiltImage | PlannedImage]
     reference: str | None = None
 
     @property
@@ -88,7 +87,7 @@ class Imager:
         self.sharing = Sharing(settings.registries, stores.cache, stores.counters, settings.project, listener.said, listener.transferred)
         bases = Bases(stores.cache, self.open, listener.transferred)
         self.look_up = bases.look_up
-        contexts = Contexts(root, stores.cache.index, stores.counters, SecretRules(settings.allow_secrets))
+        contexts = Contexts(root, stores.cache.index, stores.counters, settings.allow_secrets)
         self._builder = ImageBuilder(
             root,
             stores.cache,
@@ -96,7 +95,7 @@ class Imager:
             pins,
             bases,
             self.open,
-            ExecutedSteps(stores.places.executed, root, stores.cache, stores.counters),
+            StepResults(stores.places.executed, root, stores.cache, stores.counters),
             debian=settings.image_base,
             compression=settings.image_compression,
             elsewhere=self.sharing if settings.registries.reads else None,
@@ -150,7 +149,7 @@ class Imager:
         publisher = self._publisher(repository, built.images.values())
         records = [each.record for each in built.nodes if each.node.shared and each.record]
         for record in records:
-            image = Image.read(record.artifact, self._stores.cache.blobs)
+            image = OciImage.read(record.artifact, self._stores.cache.blobs)
             publisher.push(image, keep_tag(image.manifest.digest))
         for platform, each in built.images.items():
             repository.put_manifest(each.image.manifest, latest_tag(built.envs[0], platform))

@@ -7,13 +7,13 @@ from collections.abc import Sequence
 from typing import Any
 
 from flyte_build.errors import UsageError
-from flyte_build.images.build import OURS
 from flyte_build.images.recipe import Recipe, chosen
 
 from .building import EnvironmentImage, Imager
 from .graph.reporter import Listener
-from .imaging import BuiltImage
-from .pinning import Pins
+from .images.build.builder import BuiltImage
+from .images.build.plan import OURS
+from .images.lock.project_lock import Pins
 from .settings.settings import Settings
 from .stores import Stores
 from .targets import Target

@@ -13,14 +13,14 @@ from flyte_build.cas.digest import Digest, Key
 from flyte_build.cas.encoding import Value, key
 from flyte_build.cas.records import Record
 from flyte_build.errors import ImageBuildError, RegistryError, StoreError
-from flyte_build.images.docker import connect
-from flyte_build.images.loading import has
 from flyte_build.images.platforms import linux_here
 
 from .cas.traces import recall
 from .containers import ContainerImage, by_digest
 from .graph.node import Made, Node, Outcome, Outcomes, Resolve
 from .graph.reporter import Listener
+from .images.docker.client import connect
+from .images.docker.load import has
 from .settings.settings import Settings
 from .stores import Stores
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from flyte_build.images.recipe import Recipe
 
     from .building import EnvironmentImage, Imager
-    from .pinning import Pins
+    from .images.lock.project_lock import Pins
 
 _KEPT = 16  # States of flyte.lock, and of files of requirements, for one image.
 
@@ -80,10 +80,10 @@ class ContainerImages:
         return by_digest(connect(), reference.name.text, digest)
 
     def _built(self, image: Any, environment: str) -> ContainerImage:
-        from flyte_build.images.loading import load
         from flyte_build.images.recipe import Recipe
 
         from .building import Imager
+        from .images.docker.load import load
 
         recipe, pins = Recipe.of(image), self._pins()
         if recipe.platforms and linux_here() not in recipe.platforms:
@@ -145,8 +145,9 @@ class _Known(Node):
 
 def _reads_files(recipe: "Recipe", root: str) -> bool:
     """Whether files of the project at `root` go into the image: they are looked at each time."""
-    from flyte_build.images.installing import local
     from flyte_build.images.recipe import Copy, Execute
+
+    from .images.docker.install import local
 
     if recipe.base.kind == "dockerfile":
         return True

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING
 
 from flyte_build.cas.digest import Digest
 from flyte_build.errors import ImageBuildError, NotFound
-from flyte_build.images import loading
-from flyte_build.images.docker import asking
 from flyte_build.runner.docker import DockerEngine, Place, remove_orphans
 from flyte_build.runner.limits import Limits
 
 from .attempts import Call
+from .images.docker import load
+from .images.docker.client import asking
 from .secrets import look_up
 from .stores import Stores
 
@@ -37,7 +37,7 @@ def by_digest(client: "APIClient", name: str, digest: Digest) -> ContainerImage:
     from docker.errors import NotFound as Absent
 
     pinned = f"{name}@{digest}"
-    if not loading.has(client, pinned):
+    if not load.has(client, pinned):
         with asking("pull an image"):
             try:
                 client.pull(name, tag=digest)

@@ -48,16 +48,16 @@ def bring(
         raise in_containers_only(document.name, refusal)
     if engine != "docker" and wheels is not None:
         from flyte_build.images.recipe import Recipe
-        from flyte_build.images.uv import Uv
 
-        from .environments import install
+        from .images.environments.node import install
+        from .images.lock.uv import Uv
 
         record = install(stores.cache, runtime["python"], wheels, os.getcwd(), Uv())
         stores.cache.records.add(record)
         made = record.artifact
         variables = Recipe.of(document.value["image"]).env
         return replace(call, environment=stores.cache.environment(made), variables=variables), None, [made]
-    from flyte_build.images.docker import connect
+    from .images.docker.client import connect
 
     if engine == "auto":
         listener.said(f"{document.name} runs in a container: {refusal}.")
@@ -71,16 +71,15 @@ def _refusal(document: Document) -> str:
         return f"what is in {runtime['uri']} is only in its container"
     from flyte_build.images.recipe import Recipe
 
-    from .environments import why_not_local
+    from .images.environments.node import why_not_local
 
     return why_not_local(Recipe.of(document.value["image"]), lambda: str(runtime["python"]))
 
 
 def _container(client: "APIClient", found: Found, document: Document, catalogue: Catalogue, stores: Stores) -> "ContainerImage":
-    from flyte_build.images.loading import load
-    from flyte_build.images.publishing import LayerSources
-
     from .containers import ContainerImage, by_digest
+    from .images.build.publisher import LayerSources
+    from .images.docker.load import load
 
     runtime = document.value["environment"]
     if document.kind == "reference":

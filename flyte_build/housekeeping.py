@@ -72,8 +72,9 @@ def collect(cache: Cache, executed: str, keep: float, space: "Space", *, dry_run
     """Collect the cache (`cas.gc.collect`), and what is kept in the folder `executed` of steps that no project pins any more."""
     from dataclasses import replace
 
-    from flyte_build import executed as steps
     from flyte_build.cas import gc
+
+    from .images.build import step_results as steps
 
     collection = gc.collect(cache, keep, dry_run, space, seconds)
     return replace(collection, removed=[*collection.removed, *steps.collect(executed, keep, dry_run)])

@@ -7,14 +7,14 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from flyte_build.images.lockfile import Lock
-from flyte_build.images.pins import LockedPackages, PinnedBase
 from flyte_build.images.platforms import PYTHON, architecture, here
 from flyte_build.images.recipe import Recipe
 
-from .environments import why_not_local
 from .errors import FlyteError, NotLocked, UsageError
-from .pinning import Pins
+from .images.environments.node import why_not_local
+from .images.lock.lockfile import Lock
+from .images.lock.pins import LockedPackages, PinnedBase
+from .images.lock.project_lock import Pins
 from .running import Runner
 from .text.wording import listed
 

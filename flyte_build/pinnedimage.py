@@ -9,13 +9,13 @@ from typing import Any
 
 from flyte_build.cas.registry.manifest import Manifest
 from flyte_build.cas.registry.repository import Repository
-from flyte_build.images.pins import LockedPackages
 from flyte_build.images.recipe import Recipe
 
 from .building import EnvironmentImage, Imager
 from .cas.registry.tags import keep_tag
 from .deployments.runtime import of_image
 from .graph.reporter import Listener
+from .images.lock.pins import LockedPackages
 from .running import Runner
 from .settings.settings import Settings
 from .stores import Stores

@@ -12,7 +12,7 @@ from .settings.table import EngineName
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from .environments import EnvironmentNode
+    from .images.environments.node import EnvironmentNode
 
 DEBIAN = {"base": {"step": "debian"}, "steps": []}
 """The image of a task that names none, where it runs in a container all the same."""

@@ -27,10 +27,10 @@ from .workspace.workspace import Project
 if TYPE_CHECKING:
     from flyte_build.bundler.budget import Budget
     from flyte_build.bundler.tree import Tree
-    from flyte_build.images.pins import PinnedBase
 
-    from .environments import EnvironmentNode
-    from .pinning import Pins
+    from .images.environments.node import EnvironmentNode
+    from .images.lock.pins import PinnedBase
+    from .images.lock.project_lock import Pins
 
 
 class Preparation:
@@ -126,15 +126,14 @@ class Preparation:
     @cached_property
     def pins(self) -> "Pins":
         """The pins of the project."""
-        from .pinning import Pins
+        from .images.lock.project_lock import Pins
 
         return Pins(self.project.root, self._said, locked=self._locked, look_up=self._look_up)
 
     def _look_up(self, reference: str, with_python: bool) -> "PinnedBase":
-        from flyte_build.images.base import Bases
-
         from .cas.registry import open_repository
         from .cas.registry.retry_budget import Patience
+        from .images.build.base import Bases
 
         patience = Patience()
         return Bases(self.cache, lambda name: open_repository(name, self._counters, patience)).look_up(reference, with_python)
@@ -150,7 +149,7 @@ class Preparation:
 
     def environment(self, image: Any) -> "EnvironmentNode":
         """The local environment of a declared image, as a JSON value."""
-        from .environments import EnvironmentNode
+        from .images.environments.node import EnvironmentNode
 
         same = json.dumps(image, sort_keys=True)
         if same not in self._environments:

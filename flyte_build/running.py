@@ -239,7 +239,7 @@ def _secrets(call: Call, listener: Listener) -> Mapping[str, str]:
 
 def _interpreter(environment: str, stores: Stores) -> tuple[str, dict[str, str]]:
     """The Python of a local environment, and the variables of a worker in it."""
-    from flyte_build.images import venv
+    from .images.environments import venv
 
     return venv.python_of(environment), venv.variables(environment, stores.runtime, os.environ)
 

@@ -49,7 +49,7 @@ class Stores:
     @cached_property
     def runtime(self) -> str:
         """The folder of our own package for tasks in environments and containers; who uses it holds a lease on its name."""
-        from flyte_build.images import runtime
+        from .images.layers import runtime
 
         return runtime.folder(self.cache)
 

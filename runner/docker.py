@@ -18,8 +18,8 @@ from threading import Thread
 from typing import TYPE_CHECKING, Any
 
 from flyte_build.errors import EngineUnavailable
-from flyte_build.images import docker
-from flyte_build.images.docker import asking
+from flyte_build.images.docker import client as docker_client
+from flyte_build.images.docker.client import asking
 from flyte_build.secrets import Secrets
 
 from .absent import hint
@@ -182,7 +182,7 @@ class DockerEngine:
     def _forget(self, container: "_Container") -> None:
         container.close()
         del self._containers[container.action.id, container.action.attempt]
-        thread = Thread(target=docker.remove_container, args=(self._client, container.id), daemon=True)
+        thread = Thread(target=docker_client.remove_container, args=(self._client, container.id), daemon=True)
         thread.start()
         self._removing.append(thread)
 
@@ -242,4 +242,4 @@ def _advise(action: Action, result: dict[str, Any]) -> None:
 
 def remove_orphans(client: "APIClient", store: str, is_going: Callable[[str], bool]) -> None:
     """Remove the containers of a store's runs that have ended: their command was killed before it could."""
-    docker.remove_orphans(client, f"{LABEL}={store}", lambda labels: is_going(labels.get(RUN_LABEL, "")))
+    docker_client.remove_orphans(client, f"{LABEL}={store}", lambda labels: is_going(labels.get(RUN_LABEL, "")))

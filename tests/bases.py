@@ -25,7 +25,7 @@ from flyte_build.cas.registry.manifest import Manifest
 from flyte_build.cas.registry.name import RepositoryName
 from flyte_build.cas.registry.repository import Repository
 from flyte_build.cas.registry.retry_budget import Patience
-from flyte_build.images.pins import LockedPackages, PinnedBase, PinnedStep, Wanted, Wheel
+from flyte_build.images.lock.pins import LockedPackages, PinnedBase, PinnedStep, Wanted, Wheel
 from flyte_build.images.recipe import Recipe
 from tests.needs import need
 

@@ -23,16 +23,15 @@ from flyte_build.cas.registry.name import RepositoryName
 from flyte_build.cas.registry.repository import Repository
 from flyte_build.cas.registry.retry_budget import Patience
 from flyte_build.errors import EngineUnavailable, FileUnstable, FlyteError, ImageBuildError, SecretRefused, UsageError
-from flyte_build.executed import ExecutedSteps
 from flyte_build.graph.node import Outcome
-from flyte_build.images.base import Bases
-from flyte_build.images.config import Image
-from flyte_build.images.executing import describe
-from flyte_build.images.pins import PinnedBase, Wheel
-from flyte_build.images.publishing import ImagePublisher
+from flyte_build.images.build.base import Bases
+from flyte_build.images.build.builder import BuiltImage, ImageBuilder
+from flyte_build.images.build.publisher import ImagePublisher
+from flyte_build.images.build.step_results import StepResults
+from flyte_build.images.docker.execute import describe
+from flyte_build.images.lock.pins import PinnedBase, Wheel
+from flyte_build.images.oci_image import OciImage
 from flyte_build.images.recipe import Base, Copy, Execute, Packages, Recipe, Source, Step
-from flyte_build.imaging import BuiltImage, ImageBuilder
-from flyte_build.secretrules import SecretRules
 from tests.bases import DEBIAN, FixedPins, MadeWheel, archive, base_of, opened, push_image, real_layer
 from tests.conftest import opened as opened_cache
 from tests.engines import Engine
@@ -62,7 +61,7 @@ class Machine:
         declared = Recipe(base=Base(kind="reference", uri=BASE), sources=sources, steps=steps, **recipe)  # type: ignore[arg-type]  # Each test gives its own.
         root, pins, bases = str(self.root), self.pins, Bases(self.cache, self.open)
         options = {"debian": "", "said": self.said.append, **self._options}
-        kept = ExecutedSteps(f"{self.root}/../executed", root, self.cache, self.counters)
+        kept = StepResults(f"{self.root}/../executed", root, self.cache, self.counters)
         builder = ImageBuilder(root, self.cache, self.counters, pins, bases, self.open, kept, **options)  # type: ignore[arg-type]  # Each test gives its own.
         built = builder.build(declared, platform, "test")
         assert built is not None
@@ -86,7 +85,7 @@ def machine(tmp_path: Path, repository: str) -> Iterator[Callable[..., Machine]]
         each.__exit__(None, None, None)
 
 
-def files_of(machine: Machine, image: Image) -> dict[str, bytes | str]:
+def files_of(machine: Machine, image: OciImage) -> dict[str, bytes | str]:
     """The files of all layers that were added to the base, and the targets of links."""
     found: dict[str, bytes | str] = {}
     for layer in image.manifest.layers[1:]:
@@ -325,9 +324,9 @@ class Recording:
     def __init__(self, cache: Cache) -> None:
         self.cache, self.asked = cache, list[str]()
 
-    def execute(self, base: Image, step: Execute, env: Mapping[str, str], workdir: str, fetch: object) -> Image:
+    def execute(self, base: OciImage, step: Execute, env: Mapping[str, str], workdir: str, fetch: object) -> OciImage:
         from flyte_build.cas.layer import write_archive
-        from flyte_build.images.config import Added
+        from flyte_build.images.oci_image import Added
 
         what = describe(step)
         self.asked.append(what)
@@ -337,7 +336,7 @@ class Recording:
             image.write(batch)
         return image
 
-    def build(self, file: str, platform: str) -> Image:
+    def build(self, file: str, platform: str) -> OciImage:
         raise AssertionError
 
 
@@ -490,9 +489,9 @@ def test_file_that_changes_meanwhile(tmp_path: Path, machine: Callable[..., Mach
     path = tmp_path / "project/a.txt"
     path.write_text("a")
     one = machine()
-    from flyte_build.images.files import Copier, write_layer
+    from flyte_build.images.layers.files import Copier, write_layer
 
-    copier = Copier(str(tmp_path / "project"), one.cache.index, one.counters, SecretRules(frozenset()))
+    copier = Copier(str(tmp_path / "project"), one.cache.index, one.counters, frozenset())
     copied = copier.collect(Copy("a.txt", "/a", False))
     path.write_text("b")
     with pytest.raises(FileUnstable, match=r"a\.txt changed"), one.cache.blobs.batch() as batch:

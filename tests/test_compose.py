@@ -16,9 +16,9 @@ from flyte_build.cas.registry.repository import Repository
 from flyte_build.cas.registry.retry_budget import Patience
 from flyte_build.cas.registry.transfer import Transfer
 from flyte_build.errors import ImageBuildError
-from flyte_build.images.compose import compose
-from flyte_build.images.config import Image
-from flyte_build.images.publishing import ImagePublisher
+from flyte_build.images.build.compose import compose
+from flyte_build.images.build.publisher import ImagePublisher
+from flyte_build.images.oci_image import OciImage
 from tests.bases import archive, push_image
 from tests.conftest import make_bundle, opened, write_files
 from tests.registries import serve
@@ -32,10 +32,10 @@ class Parts:
         self.transfer = Transfer(cache.blobs, Ledger(cache.database))
         manifest = push_image(image_in, [archive({"usr/lib/large": os.urandom(1 << 20)})], settings={"User": "7", "Env": ["A=1"]})
         self.transfer.pull(manifest.digest, self.open(image_in))
-        self.image = Image.read(manifest.digest, cache.blobs)
+        self.image = OciImage.read(manifest.digest, cache.blobs)
         write_files(project, {"a.py": os.urandom(300_000).hex().encode(), "b/c.py": b"c"})
         bundle = make_bundle(cache, project)
-        self.bundle = Image.read(bundle.manifest, cache.blobs)
+        self.bundle = OciImage.read(bundle.manifest, cache.blobs)
         self.transfer.push(self.bundle.manifest, self.open(bundle_in))
 
     def open(self, name: str) -> Repository:

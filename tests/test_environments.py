@@ -14,7 +14,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from flyte_build.images import runtime, venv
+from flyte_build.images.environments import venv
+from flyte_build.images.layers import runtime
 from flyte_build.images.platforms import PYTHON
 from tests.bases import MadeWheel
 from tests.command import FLYTE, Shell, sleepers, states, wait_for_no_sleepers
@@ -87,8 +88,9 @@ def test_a_second_run_finds_it_and_reads_no_lock(shop: Shell) -> None:
     result = json.loads(done.stdout)
     assert states(result)["environment"] == "cached" and result["outputs"]["o0"]["alpha"] == "2.0"
     loaded = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines() if line.startswith("import time:")}
-    assert "flyte_build.environments" in loaded
-    assert not loaded & {"tomllib", "tomlkit", "packaging", "uv", "flyte_build.pinning", "flyte_build.images.lockfile"}
+    assert "flyte_build.images.environments.node" in loaded
+    unwanted = {"tomllib", "tomlkit", "packaging", "uv", "flyte_build.images.lock.project_lock", "flyte_build.images.lock.lockfile"}
+    assert not loaded & unwanted
 
 
 def test_one_set_of_wheels_is_one_environment(shop: Shell) -> None:

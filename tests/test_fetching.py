@@ -13,8 +13,8 @@ from flyte_build.cas.blobs import Blobs
 from flyte_build.cas.counters import Counters
 from flyte_build.cas.digest import Digest
 from flyte_build.errors import ImageBuildError
-from flyte_build.images.fetching import Fetcher
-from flyte_build.images.pins import Wheel
+from flyte_build.images.layers.wheel_download import Fetcher
+from flyte_build.images.lock.pins import Wheel
 from tests.bases import blobs_of
 from tests.listening import DRIPS, HANDSHAKE, OK, Answer, Cut, Exchange, Listener, Recorder, dripping
 from tests.registries import forward_proxy
@@ -81,7 +81,7 @@ def test_what_passes_is_tried_again(blobs: Blobs, odd: Callable[[], Answer]) -> 
 def test_a_server_that_drips(blobs: Blobs, monkeypatch: pytest.MonkeyPatch, scheme: str, first: bytes) -> None:
     """One byte at a time, in any part of an answer, ends after a while."""
     for name in ("_CONNECT", "STALL"):
-        monkeypatch.setattr(f"flyte_build.images.fetching.{name}", 2.0)
+        monkeypatch.setattr(f"flyte_build.images.layers.wheel_download.{name}", 2.0)
     with dripping(first) as host, pytest.raises(ImageBuildError, match=r"pkg 1\.0 cannot be fetched"):
         fetch(blobs, wheel_at(f"{scheme}://{host}"))
 

@@ -16,9 +16,9 @@ from flyte_build.cas.layer import MEDIA_TYPES
 from flyte_build.cas.registry.descriptor import Descriptor
 from flyte_build.cas.registry.manifest import Manifest
 from flyte_build.errors import RegistryCorrupt
-from flyte_build.images.config import CONFIG
-from flyte_build.images.indexes import Indexes
-from flyte_build.images.loading import load
+from flyte_build.images.docker.load import load
+from flyte_build.images.lock.indexes import Indexes
+from flyte_build.images.oci_image import CONFIG
 from tests.bases import blobs_of
 from tests.conftest import write_files
 from tests.listening import Answer, Exchange, Listener

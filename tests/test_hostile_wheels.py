@@ -12,11 +12,11 @@ from pathlib import Path
 
 import pytest
 
-from flyte_build.environments import install
 from flyte_build.errors import ImageBuildError
-from flyte_build.images.pins import Wheel
+from flyte_build.images.environments.node import install
+from flyte_build.images.lock.pins import Wheel
+from flyte_build.images.lock.uv import Uv
 from flyte_build.images.platforms import PYTHON
-from flyte_build.images.uv import Uv
 from tests.bases import MadeWheel, blobs_of, pinned, sha256
 from tests.conftest import opened
 from tests.test_wheel_layers import ARM, elf, layer_of

@@ -19,12 +19,12 @@ from hypothesis import strategies as st
 
 from flyte_build.cas.digest import Digest
 from flyte_build.errors import ImageBuildError, NotLocked
-from flyte_build.images import lockfile
-from flyte_build.images.lockfile import Lock
-from flyte_build.images.pins import LockedPackages, PinnedBase, PinnedStep, Wanted, Wheel
+from flyte_build.images.lock import lockfile
+from flyte_build.images.lock.lockfile import Lock
+from flyte_build.images.lock.pins import LockedPackages, PinnedBase, PinnedStep, Wanted, Wheel
+from flyte_build.images.lock.project_lock import Pins
 from flyte_build.images.platforms import PYTHON
 from flyte_build.images.recipe import Base, Recipe, Source
-from flyte_build.pinning import Pins
 from tests.bases import MadeWheel, base_of
 from tests.command import FLYTE, Shell
 from tests.shop import PrivateIndex, declare, shop

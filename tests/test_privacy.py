@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from flyte_build.images import runtime
+from flyte_build.images.layers import runtime
 from tests.command import FLYTE, Shell
 from tests.conftest import opened, run
 

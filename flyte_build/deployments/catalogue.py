@@ -29,7 +29,7 @@ from flyte_build.errors import (
     RegistryError,
     RegistryUnreachable,
 )
-from flyte_build.images.config import Image
+from flyte_build.images.oci_image import OciImage
 
 from .absence import absence
 from .document import TYPE, Document
@@ -217,7 +217,7 @@ class Catalogue:
         self._cache.records.add(Record(bundle_key(tree), KIND, fetched.manifest, refs, {"tree": tree}))
         return extraction.extract(self._cache, fetched, budget)
 
-    def image(self, found: Found, identity: Digest) -> tuple[Image, list[Repository]]:
+    def image(self, found: Found, identity: Digest) -> tuple[OciImage, list[Repository]]:
         """The image of what was found whose config has that digest, and the repositories that have its layers. Raises `RegistryCorrupt`.
 
         Its manifest and its config are on this machine then.
@@ -236,7 +236,7 @@ class Catalogue:
                     found.repository.download(manifest.config, writer, lambda count: None)
                     writer.finish(identity)
             blobs.put(manifest.data)
-            return Image(manifest, blobs.read(identity)), [found.repository] if found.repository else list(self.repositories)
+            return OciImage(manifest, blobs.read(identity)), [found.repository] if found.repository else list(self.repositories)
         raise RegistryCorrupt(
             f"The image of {found.release.environment}:{found.release.version} is not there any more",
             why=f"Its identity is {identity}.",

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from flyte_build.cas.digest import Digest
-from flyte_build.images.pins import Wheel
+from flyte_build.images.lock.pins import Wheel
 from flyte_build.images.reference import Reference
 
 from .document import canonical

@@ -1,0 +1,1 @@
+"""Building images: bases, plans, nodes, and publishing what was built."""

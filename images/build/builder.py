@@ -1,0 +1,317 @@
+"""Building images from recipes: each is one node on its base, cut into stages where something must be executed."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from flyte_build.cas.cache import Cache
+from flyte_build.cas.counters import Counters
+from flyte_build.cas.digest import Key
+from flyte_build.cas.encoding import Value, key
+from flyte_build.cas.layer import Compression
+from flyte_build.cas.records import Record
+from flyte_build.cas.registry.descriptor import Descriptor
+from flyte_build.cas.registry.name import RepositoryName
+from flyte_build.errors import EngineUnavailable, NotLocked
+from flyte_build.graph.node import Elsewhere, Node, Outcome
+from flyte_build.graph.resolver import Resolver
+from flyte_build.images.docker.context import Contexts
+from flyte_build.images.docker.execute import describe
+from flyte_build.images.docker.install import local
+from flyte_build.images.docker.load import Fetch
+from flyte_build.images.layers.files import Copied, Copier
+from flyte_build.images.layers.wheel_download import Fetcher
+from flyte_build.images.lock.pins import LockedPackages, PinnedBase, Wanted
+from flyte_build.images.oci_image import OciImage
+from flyte_build.images.recipe import Copy, Execute, Packages, Recipe
+
+from .base import Bases, BaseSource, LocalBase, Open, RegistryBase
+from .nodes import ImageNode, Offers, PinnedSteps, StepNode
+from .plan import FORMAT, Plan
+from .planned_image import PlannedImage
+from .publisher import LayerSources
+from .step_results import StepResult, StepResults
+
+
+class Pinned(PinnedSteps, Protocol):
+    """What is pinned for a project; what is not is looked up, unless it is locked."""
+
+    def python(self, recipe: Recipe) -> str:
+        """The minor version of Python that an image means."""
+
+    def packages(self, recipe: Recipe, python: str, platform: str) -> LockedPackages:
+        """The locked packages of an image."""
+
+    def wanted(self, recipe: Recipe, python: str, platform: str) -> Wanted:
+        """What is asked for, for a Python and a platform."""
+
+    def base(self, reference: str) -> PinnedBase:
+        """What a reference names."""
+
+
+class Others(Elsewhere, Offers, Protocol):
+    """What other machines have made, and its layers."""
+
+
+class Executor(Protocol):
+    """What executes steps: a container engine."""
+
+    def execute(self, base: OciImage, step: Execute, env: Mapping[str, str], workdir: str, fetch: Fetch) -> OciImage:
+        """The image that a step makes of another, with these variables, in that folder ("": the image's own); what it adds is on this
+
+        machine then. `fetch` brings layers of the other one.
+        """
+
+    def build(self, file: str, platform: str) -> OciImage:
+        """The image that a Dockerfile makes."""
+
+
+@dataclass(frozen=True)
+class BuiltImage:
+    """An image for one platform, that is on this machine (its layers may be elsewhere).
+
+    `places` are repositories that hold layers of it, `made` are its nodes, in order: the last is its own.
+    """
+
+    image: OciImage
+    places: tuple[str, ...]
+    nodes: Sequence[Outcome]
+
+    @property
+    def record(self) -> Record:
+        """The record of the image."""
+        record = self.nodes[-1].record
+        assert record is not None
+        return record
+
+
+class ImageBuilder:
+    """Builds the images of one project, whose root is `root`.
+
+    `kept` has what executing steps came to. `debian` is the reference of the Debian base, with `{python}` in it. `elsewhere` is what
+    other machines have made, `executor` what executes steps. `allowed` are files that may be copied although they look like secrets.
+    `said`, `watch`, `begun` and `progress` are told what happens.
+    """
+
+    def __init__(
+        self,
+        root: str,
+        cache: Cache,
+        counters: Counters,
+        pins: Pinned,
+        bases: Bases,
+        open_repository: Open,
+        kept: StepResults,
+        *,
+        debian: str,
+        compression: Compression = "gzip",
+        elsewhere: Others | None = None,
+        executor: Executor | None = None,
+        allowed: frozenset[str] = frozenset(),
+        remake: bool = False,
+        dry: bool = False,
+        said: Callable[[str], None] = lambda sentence: None,
+        watch: Callable[[Outcome], None] = lambda outcome: None,
+        begun: Callable[[Node, str], None] = lambda node, why: None,
+        progress: Callable[[int, int], None] = lambda done, total: None,
+    ) -> None:
+        self._root, self._cache, self._pins, self._bases, self._executor, self._said = root, cache, pins, bases, executor, said
+        self._kept, self._dry, self._anew, self._watch = kept, dry, remake, watch
+        self._debian, self._compression, self._open = debian, compression, open_repository
+        self._copier = Copier(root, cache.index, counters, allowed)
+        self._contexts = Contexts(root, cache.index, counters, allowed)
+        self._offers = None if remake else elsewhere
+        self._fetcher = Fetcher(root, cache.blobs, counters, progress)
+        self._new_resolver: Callable[[], Resolver] = lambda: Resolver(
+            cache.records, remake=remake, dry=dry, elsewhere=elsewhere, watch=watch, begun=begun
+        )
+
+    def build(self, recipe: Recipe, platform: str, label: str, lenient: bool = False) -> BuiltImage | PlannedImage:
+        """The image of a recipe for one platform, or what a dry build finds of one that would have to be made.
+
+        `label` is under what its last outcome is remembered. `lenient`ly, what is not pinned is missing, too. Raises `ImageBuildError`,
+        `NotLocked`, `EngineUnavailable`, and what pins, registries and the store raise.
+        """
+        nodes: list[Outcome] = []
+        places: list[str] = []
+        why = ""
+        try:
+            image = self._image(recipe, platform, label, nodes, places)
+        except NotLocked as error:
+            if not lenient:
+                raise
+            image, why = None, f"{error.what} yet"
+        if image is None:
+            missing = PlannedImage.of(nodes, _names(recipe, platform)[len(nodes) :], why)
+            for each in missing.nodes[len(nodes) :]:
+                self._watch(each)
+            return missing
+        return BuiltImage(image, tuple(dict.fromkeys(places)), nodes)
+
+    def _image(self, recipe: Recipe, platform: str, label: str, nodes: list[Outcome], places: list[str]) -> OciImage | None:
+        """The image, if it need not be made in a dry build; its nodes and the repositories that hold layers are added."""
+        ground, python = self._ground(recipe, platform, nodes, places, label)
+        if ground is None:
+            return None
+        if isinstance(ground, RegistryBase):
+            from flyte_build.images.reference import Reference
+
+            places.append(Reference.parse(ground.pinned.reference).name.text)
+        stages = _stages(recipe)
+        for at, (steps, execute) in enumerate(stages):
+            last = at == len(stages) - 1
+            if steps or last:  # The last one has the variables and the working folder in any case.
+                plan = self._plan(recipe, steps, python, platform)
+                name = _numbered(label, platform, len(stages) - 1 - at)
+                node = self._node(ground, plan, platform, name, latest_tag(label.rpartition(" ")[2], platform))
+                image = self._resolve(node, nodes, places)
+                if image is None:
+                    return None
+                ground = LocalBase(image, self._bases, self.fetch(places))
+            if execute is not None:
+                step = self._executed(ground, execute, recipe, platform, _numbered(label, platform, len(stages) - 1 - at), places)
+                image = self._resolve(step, nodes, places)
+                if image is None:
+                    return None
+                ground = LocalBase(image, self._bases, self.fetch(places))
+        assert isinstance(ground, LocalBase)
+        return ground.image
+
+    def _ground(
+        self, recipe: Recipe, platform: str, nodes: list[Outcome], places: list[str], label: str
+    ) -> tuple[RegistryBase | LocalBase | None, str]:
+        """What the first layer of a recipe stands on, and the Python that it has or is meant to have."""
+        match recipe.base.kind:
+            case "debian":
+                python = self._pins.python(recipe)
+                return RegistryBase(self._pins.base(self._debian.format(python=python)), platform, self._bases), python
+            case "reference":
+                pinned = self._pins.base(recipe.base.uri)
+                return RegistryBase(pinned, platform, self._bases), self._pins.python(recipe) if recipe.sources else ""
+        file = recipe.base.file
+        executor = self._needed(_dockerfile(file))
+        step = key("step", FORMAT, {"dockerfile": os.path.basename(file), "context": self._contexts.of_dockerfile(file)})
+        name, label = _dockerfile(file), _numbered(label, platform, -1)
+
+        def execute() -> StepResult:
+            image = executor.build(file, platform)
+            return image, image.manifest.layers
+
+        node = StepNode(name, label, step, platform, self._pins, execute, self._kept, self._cache, self._said, self._anew)
+        image = self._resolve(node, nodes, places)
+        if image is None:
+            return None, ""
+        ground = LocalBase(image, self._bases, self.fetch(places))
+        interpreter = ground.load().interpreter
+        return ground, interpreter.version if interpreter else ""
+
+    def _plan(self, recipe: Recipe, steps: Sequence[Packages | Copy], python: str, platform: str) -> Plan:
+        found: list[LockedPackages | Copied] = []
+        for step in steps:
+            found.append(self._copier.collect(step) if isinstance(step, Copy) else self._pins.packages(recipe, python, platform))
+        return Plan(steps=found, env=recipe.env, workdir=recipe.workdir)
+
+    def _node(self, ground: BaseSource, plan: Plan, platform: str, label: str, tag: str) -> ImageNode:
+        return ImageNode(ground, plan, platform, self._compression, label, self._cache, self._fetcher, self._said, self._offers, tag)
+
+    def _executed(self, ground: BaseSource, step: Execute, recipe: Recipe, platform: str, label: str, places: Sequence[str]) -> StepNode:
+        what = describe(step)
+        env, workdir = ({}, "") if step.apt else (recipe.env, recipe.workdir)  # Debian packages do not depend on them.
+        about: dict[str, Value] = {"on": ground.identity, "apt": step.apt, "commands": step.commands, "env": dict(env), "workdir": workdir}
+        if step.install:
+            wanted = self._pins.wanted(recipe, "", platform)
+            about["install"] = {"requirements": wanted.requirements, "files": dict(wanted.files), "options": _value(wanted.options)}
+            if paths := local(step.install, self._root):
+                about["sources"] = self._contexts.identity(paths)
+
+        def execute() -> StepResult:
+            base = ground.load().image
+            image = self._needed(what).execute(base, step, env, workdir, self.fetch(places))
+            return image, image.manifest.layers[len(base.manifest.layers) :]
+
+        step_key = key("step", FORMAT, about)
+        return StepNode(what, f"{label} {what}", step_key, platform, self._pins, execute, self._kept, self._cache, self._said, self._anew)
+
+    def fetch(self, places: Sequence[str]) -> Fetch:
+        """What brings layers here from some repositories (which may become more)."""
+
+        def fetch(layers: Iterable[Descriptor]) -> None:
+            LayerSources(self._cache, [self._open(RepositoryName.parse(place)) for place in places]).bring(layers)
+
+        return fetch
+
+    def _needed(self, what: str) -> Executor:
+        if self._executor is None:
+            raise EngineUnavailable(
+                f"The image needs something to be executed: {what}",
+                why="There is no container engine here that could.",
+                hint="Start Docker, or use packages and files alone, which need none.",
+            )
+        return self._executor
+
+    def _resolve(self, node: Node, nodes: list[Outcome], places: list[str]) -> OciImage | None:
+        outcome = self._new_resolver().resolve([node])[node]
+        nodes += [*outcome.children, outcome]
+        if outcome.record is None:
+            return None
+        if outcome.state == "made" or outcome.fetched:
+            held = [outcome.place] if outcome.fetched else node.places if isinstance(node, ImageNode) else []
+            self._cache.records.add_trace(outcome.record.key, outcome.record.key, {"why": outcome.why, "places": held}, 1)
+        where = _seen(self._cache, outcome.record.key).get("places", [])
+        if isinstance(node, StepNode) and outcome.state == "cached" and not where and not self._dry:
+            node.keep(outcome.record)  # It was collected there, or another project has made it.
+        places += where
+        return OciImage.read(outcome.record.artifact, self._cache.blobs)
+
+
+def reason(cache: Cache, of: Key) -> str:
+    """Why an image was made; "" if nothing is remembered of it."""
+    return str(_seen(cache, of).get("why", ""))
+
+
+def _seen(cache: Cache, of: Key) -> Mapping[str, Any]:
+    """What is remembered of how an image came here: why it was made, and the repositories that have layers of it."""
+    return next((seen for _, seen in cache.records.traces(of, 1)), {})
+
+
+def latest_tag(name: str, platform: str) -> str:
+    """The tag of the last image of a name that was published: others use its layers for the next one."""
+    return f"image.{name[:80]}.latest-{platform.partition('/')[2]}"
+
+
+def _stages(recipe: Recipe) -> list[tuple[list[Packages | Copy], Execute | None]]:
+    """The steps, cut after each one that must be executed."""
+    stages: list[tuple[list[Packages | Copy], Execute | None]] = [([], None)]
+    for step in recipe.steps:
+        if isinstance(step, Execute):
+            stages[-1] = (stages[-1][0], step)
+            stages.append(([], None))
+        else:
+            stages[-1][0].append(step)
+    return stages
+
+
+def _names(recipe: Recipe, platform: str) -> list[str]:
+    """The names of the nodes that an image is made of, in order."""
+    names = [_dockerfile(recipe.base.file)] if recipe.base.kind == "dockerfile" else []
+    for steps, execute in _stages(recipe):
+        names += [platform] if steps or execute is None else []
+        names += [describe(execute)] if execute else []
+    return names
+
+
+def _dockerfile(file: str) -> str:
+    return f"the Dockerfile {file}"
+
+
+def _value(options: Mapping[str, Any]) -> Value:
+    """Options as a value to make a key of."""
+    return {name: list(value) if isinstance(value, list | tuple) else value for name, value in options.items()}
+
+
+def _numbered(label: str, platform: str, at: int) -> str:
+    """Return the label of a stage that so many others follow: the last one is the image itself."""
+    return f"stage:{label} {platform} {at}" if at else f"image:{label} {platform}"

@@ -1,0 +1,287 @@
+"""The nodes of images: one for each image, found by what it is declared and pinned to be, one for each layer, and for what is executed.
+
+An image's key holds digests alone that are known without a network: the base's, the wheels', the files', and what was executed. So a
+look-up reads one record; only making an image looks at the base and at layers.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from typing import Protocol
+
+from flyte_build.cas.cache import Cache
+from flyte_build.cas.digest import Digest, Key
+from flyte_build.cas.encoding import Value, key
+from flyte_build.cas.layer import Compression, Layer
+from flyte_build.cas.records import Record
+from flyte_build.cas.registry.descriptor import Descriptor
+from flyte_build.errors import ImageBuildError, NotLocked, RegistryError, StoreError
+from flyte_build.graph.explain import difference
+from flyte_build.graph.node import Made, Node, Outcomes, Resolve
+from flyte_build.images.layers.files import Copied
+from flyte_build.images.layers.wheel_download import Fetcher
+from flyte_build.images.lock.pins import PinnedStep
+from flyte_build.images.oci_image import Added, OciImage
+
+from .base import BaseSource
+from .plan import FORMAT, Part, Plan
+from .step_results import StepResult, StepResults
+
+
+class PinnedSteps(Protocol):
+    """What executing steps came to, as it is pinned."""
+
+    @property
+    def locked(self) -> bool:
+        """Whether nothing may be looked up."""
+
+    def step(self, key: str, platform: str) -> PinnedStep | None:
+        """What executing something came to, if it is pinned."""
+
+    def step_by_now(self, key: str, platform: str) -> PinnedStep | None:
+        """The same, also if another command has pinned it meanwhile."""
+
+    def keep_step(self, step: PinnedStep) -> None:
+        """Pin what executing something came to."""
+
+
+class _LayerNode(Node):
+    """A layer. Its artifact is the digest of what is inside, which does not depend on compression."""
+
+    kind = "layer"
+
+    def __init__(self, part: Part, label: str, cache: Cache) -> None:
+        super().__init__(part.what, f"{label} {part.what}")
+        self._part, self._cache = part, cache
+
+    def inputs(self, outcomes: Outcomes) -> Mapping[str, Value]:
+        """What goes in."""
+        return self._part.inputs
+
+    def usable(self, record: Record) -> bool:
+        """Whether its blob is there."""
+        return self._cache.blobs.has(record.refs[0])
+
+    def is_here(self, wanted: Key) -> bool:
+        """Whether the layer of its key is on this machine."""
+        record = self._cache.records.find(wanted)
+        return record is not None and self.usable(record)
+
+    def make(self, outcomes: Outcomes, resolve: Resolve) -> Made:
+        """Write it."""
+        with self._cache.blobs.batch() as batch:
+            layer = self._part.make(batch)
+        return Made(layer.diff_id, (layer.digest,))
+
+
+class Offers(Protocol):
+    """What repositories have under tags."""
+
+    def tagged(self, tag: str) -> Iterable[tuple[Digest, str]]:
+        """The manifests under a tag, each with the repository where it is; they and their configs are here then."""
+
+
+class ImageNode(Node):
+    """An image on a base. The artifact is the manifest's digest, one copy's; the config's is the identity.
+
+    `offers` may have its layers: those of the image under `tag` are used, and stay in their `places`, which are known once it is made.
+    """
+
+    kind, format = "image", FORMAT
+    shared, whole = True, False
+
+    def __init__(
+        self,
+        ground: BaseSource,
+        plan: Plan,
+        platform: str,
+        compression: Compression,
+        label: str,
+        cache: Cache,
+        fetcher: Fetcher,
+        said: Callable[[str], None],
+        offers: Offers | None,
+        tag: str,
+    ) -> None:
+        super().__init__(platform, label)
+        self._offers, self._tag = offers, tag
+        self.places: list[str] = []
+        self._ground, self._plan, self._platform, self._compression = ground, plan, platform, compression
+        self._cache, self._fetcher, self._said = cache, fetcher, said
+
+    def inputs(self, outcomes: Outcomes) -> Mapping[str, Value]:
+        """All that decides the image, and how its layers are compressed here."""
+        plan = self._plan
+        steps: list[Value] = []
+        packages: dict[str, Value] = {}
+        for step in plan.steps:
+            if isinstance(step, Copied):
+                steps.append({"copy": step.step.src, "to": step.step.dst, "files": step.identity})
+            else:
+                steps.append("packages")
+                packages.update({f"{each.name}=={each.version}": each.digest for each in step.wheels})
+        return {
+            "base": self._ground.identity,
+            "platform": self._platform,
+            "packages": packages,
+            "steps": steps,
+            "env": dict(plan.env),
+            "workdir": plan.workdir,
+            "compression": self._compression,
+        }
+
+    def usable(self, record: Record) -> bool:
+        """Whether the manifest, the config and what layers there were are still on this machine."""
+        return all(map(self._cache.blobs.has, record.refs))
+
+    def accept(self, artifact: Digest, inputs: Mapping[str, Value]) -> tuple[Digest, ...]:
+        """The manifest and the config of an image that another machine made; its layers stay where they are."""
+        image = OciImage.read(artifact, self._cache.blobs)
+        if image.platform != self._platform:
+            raise ImageBuildError(f"{artifact} is no image for {self._platform}")
+        return (artifact, image.identity)
+
+    def explain(self, inputs: Mapping[str, Value], last: Record) -> str:
+        """What changed: packages as `+name==version` and `-name==version`."""
+        old, new = last.inputs.get("packages", {}), inputs["packages"]
+        assert isinstance(new, Mapping)
+        parts = [f"+{name}" for name in sorted(new.keys() - old.keys())] + [f"-{name}" for name in sorted(old.keys() - new.keys())]
+        parts += [f"{name} is another wheel" for name in sorted(new.keys() & old.keys()) if new[name] != old[name]]
+        rest = {name: value for name, value in inputs.items() if name != "packages"}
+        before = {name: value for name, value in last.inputs.items() if name != "packages"}
+        if parts and rest == before:
+            return " ".join(parts)
+        return "; ".join(filter(None, [" ".join(parts), difference(before, rest)]))
+
+    def make(self, outcomes: Outcomes, resolve: Resolve) -> Made:
+        """Make the layers that are not there, then the config and the manifest."""
+        base = self._ground.load()
+        parts = self._plan.parts(base, self._compression, self._fetcher, self._said)
+        nodes = [_LayerNode(part, self.label, self._cache) for part in parts]
+        keys = [key(node.kind, node.format, node.inputs({})) for node in nodes]
+        offered = self._offered([wanted for node, wanted in zip(nodes, keys, strict=True) if not node.is_here(wanted)])
+        found = resolve([node for node, wanted in zip(nodes, keys, strict=True) if wanted not in offered])
+        layers = []
+        for node, wanted, part in zip(nodes, keys, parts, strict=True):
+            if wanted in offered:
+                layers.append(offered[wanted])
+                continue
+            record = found[node].record
+            assert record is not None
+            blob = record.refs[0]
+            layer = Layer(blob, os.path.getsize(self._cache.blobs.path(blob)), record.artifact)
+            layers.append(Added.of(layer, self._compression, part.what, wanted))
+        image = self._plan.assemble(base, layers)
+        with self._cache.blobs.batch() as batch:
+            manifest = image.write(batch)
+        own = (layer.blob.digest for layer in layers if layer not in offered.values())
+        return Made(manifest, (manifest, image.identity, *own))
+
+    def _offered(self, wanted: Collection[Key]) -> dict[Key, Added]:
+        """Those of some layers that others have made."""
+        found: dict[Key, Added] = {}
+        for manifest, place in self._offers.tagged(self._tag) if self._offers and wanted else ():
+            known = OciImage.read(manifest, self._cache.blobs).layers_by_key()
+            if new := {each: known[each] for each in wanted if each in known and each not in found}:
+                found.update(new)
+                self.places.append(place)
+        return found
+
+
+class StepNode(Node):
+    """What executing something makes. It does not repeat, so what it came to is pinned, and is among the inputs.
+
+    What is `kept` of it is taken, unless it shall be executed `anew`.
+    """
+
+    kind, format = "image", FORMAT
+    shared, whole = True, True
+
+    def __init__(
+        self,
+        name: str,
+        label: str,
+        step: str,
+        platform: str,
+        pins: PinnedSteps,
+        execute: Callable[[], StepResult],
+        kept: StepResults,
+        cache: Cache,
+        said: Callable[[str], None],
+        anew: bool,
+    ) -> None:
+        super().__init__(name, label)
+        self._step, self._platform, self._pins, self._execute, self._kept, self._anew = step, platform, pins, execute, kept, anew
+        self._cache, self._said = cache, said
+
+    def inputs(self, outcomes: Outcomes) -> Mapping[str, Value]:
+        """What it is executed on and what is executed, as one digest, and what that came to."""
+        pinned = self._pins.step(self._step, self._platform)
+        return self._with(pinned.digest if pinned else None)
+
+    def _with(self, digest: Digest | None) -> Mapping[str, Value]:
+        return {"executed": self.name, "step": self._step, "platform": self._platform, "pinned": digest}
+
+    def usable(self, record: Record) -> bool:
+        """Whether all of it is there."""
+        return all(map(self._cache.blobs.has, record.refs))
+
+    def accept(self, artifact: Digest, inputs: Mapping[str, Value]) -> tuple[Digest, ...]:
+        """All blobs of what another machine made, if that is what is pinned."""
+        image = OciImage.read(artifact, self._cache.blobs)
+        if image.identity != inputs["pinned"]:
+            raise ImageBuildError(f"{artifact} is not what is pinned", why=f"It is {image.identity}.")
+        return (artifact, image.identity, *(layer.digest for layer in image.manifest.layers))
+
+    def make(self, outcomes: Outcomes, resolve: Resolve) -> Made:
+        """Take what is kept of it; else execute it, and pin what comes of it. Raises `NotLocked` where nothing may be resolved."""
+        with self._cache.making(self._step):  # Another command that wants the same waits, and takes what this one has made.
+            pinned = self._pins.step_by_now(self._step, self._platform)
+            found = self._bring(pinned.digest) if pinned and not self._anew else None
+            image, layers = found or self._executed(pinned)
+            with self._cache.blobs.batch() as batch:
+                image.write(batch)
+            self._keep(image, layers)
+        refs = (image.manifest.digest, image.identity, *(layer.digest for layer in layers))
+        why = "it was kept" if found else ""
+        return Made(image.manifest.digest, refs, self._with(image.identity), why)
+
+    def keep(self, record: Record) -> None:
+        """Keep what was made here among the user's data, where deleting the cache does not reach it."""
+        image = OciImage.read(record.artifact, self._cache.blobs)
+        self._keep(image, [layer for layer in image.manifest.layers if layer.digest in record.refs])
+
+    def _keep(self, image: OciImage, layers: Sequence[Descriptor]) -> None:
+        try:
+            self._kept.keep(image, layers)
+        except (RegistryError, StoreError) as error:
+            self._said(f"What {self.name} came to is in the cache alone: {error.what}.")
+
+    def _bring(self, identity: Digest) -> StepResult | None:
+        try:
+            return self._kept.bring(identity)
+        except (RegistryError, StoreError) as error:
+            self._said(f"What {self.name} came to was kept, and cannot be read: {error.what}.")
+            return None
+
+    def _executed(self, pinned: PinnedStep | None) -> StepResult:
+        if self._pins.locked and pinned is None:
+            raise NotLocked(
+                f"{self.name} was never executed here",
+                why="--locked refuses to.",
+                hint="Build it where it may be executed (`flyte build`), and commit flyte.lock.",
+            )
+        if self._pins.locked and pinned:
+            raise NotLocked(
+                f"{self.name} would be executed again" if self._anew else f"What {self.name} came to is nowhere any more",
+                why=f"{pinned.digest} is pinned; executed again it would come to something else.",
+                hint="Build without --locked, and commit flyte.lock; `flyte build --push` keeps what was built for other machines.",
+            )
+        image, layers = self._execute()
+        if pinned and pinned.digest != image.identity:
+            before = f"it was {pinned.digest.short}" + ("" if self._anew else ", which is nowhere any more")
+            self._said(f"Executed again, {self.name} came to {image.identity.short}; {before}.")
+        if pinned is None or pinned.digest != image.identity:
+            self._pins.keep_step(PinnedStep(key=self._step, platform=self._platform, digest=image.identity))
+        return image, layers

@@ -1,0 +1,1 @@
+"""What the Docker Engine of this machine does for images."""

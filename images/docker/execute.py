@@ -1,0 +1,218 @@
+"""Executing what an image's declaration asks for, in a container: commands, Debian packages, Dockerfiles.
+
+What comes of it is one layer on top of the image that it ran in (or a Dockerfile's whole image), exported from the engine.
+It differs each time, which is why it is pinned.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import tarfile
+import tempfile
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from socket import gethostname
+from typing import IO, TYPE_CHECKING, Any
+
+from flyte_build.cas.blobs import Batch
+from flyte_build.cas.cache import Cache
+from flyte_build.cas.digest import Digest
+from flyte_build.cas.layer import Compression, Layer, write_archive
+from flyte_build.cas.lease import Lease, is_held
+from flyte_build.cas.registry.descriptor import Descriptor
+from flyte_build.cas.registry.manifest import Manifest
+from flyte_build.errors import EngineUnavailable, ImageBuildError
+from flyte_build.images.lock.uv import indexes
+from flyte_build.images.oci_image import CONFIG, Added, OciImage
+from flyte_build.images.recipe import Execute
+
+from . import install
+from .client import asking, connect, remove_orphans
+from .context import Contexts, left_out
+from .load import Fetch, load, pieces
+
+if TYPE_CHECKING:
+    from docker import APIClient
+
+_CHUNK = 1 << 20
+_LAST_WORDS = 20  # Lines of output that an error shows.
+_LABEL = "flyte.build"
+_APT = (
+    "apt-get update && DEBIAN_FRONTEND=noninteractive apt-get install --yes --no-install-recommends {}"
+    " && apt-get clean && rm -rf /var/lib/apt/lists/* /var/cache/apt/*.bin /var/log/apt /var/log/dpkg.log /var/cache/ldconfig/aux-cache"
+)
+
+Said = Callable[[str], None]
+"""Is told each line that is printed meanwhile."""
+
+
+def describe(step: Execute) -> str:
+    """The step, for people."""
+    if step.install:
+        return f"uv pip install {' '.join(word for source in step.install for word in (source.packages or (f'-r {source.file}',)))}"
+    return f"apt-get install {' '.join(step.apt)}" if step.apt else "; ".join(step.commands)
+
+
+def script(step: Execute, root: str) -> str:
+    """The step as one shell script, which ends at the first command that fails; `root` is the project's, which is there too."""
+    if step.install:
+        return install.script(step.install, root)
+    if step.apt:
+        return _APT.format(shlex.join(step.apt))
+    return "\n".join(step.commands)
+
+
+class Executor:
+    """Executes in this machine's Docker Engine. `root` is the project's, `contexts` its files; `said` is told what is printed."""
+
+    def __init__(self, root: str, cache: Cache, compression: Compression, said: Said, contexts: Contexts) -> None:
+        self._root, self._cache, self._compression, self._said, self._contexts = root, cache, compression, said, contexts
+        self._blobs = cache.blobs
+
+    def _reach(self, what: str) -> "APIClient":
+        """The engine, for what is to be executed. Raises `EngineUnavailable`, which names it."""
+        try:
+            return connect()
+        except EngineUnavailable as error:
+            raise EngineUnavailable(
+                f"The image needs something to be executed: {what}",
+                why=f"{error.what}: {error.why}",
+                hint="Start Docker, or use packages and files alone, which need none.",
+            ) from None
+
+    def execute(self, base: OciImage, step: Execute, env: Mapping[str, str], workdir: str, fetch: Fetch) -> OciImage:
+        """The image that a step makes of another, as root. Raises `ImageBuildError` if it fails."""
+        client = self._reach(describe(step))
+        remove_orphans(client, _LABEL, _is_built)
+        on = load(client, base.manifest, self._blobs, fetch)
+        certificates = ""
+        if step.install:
+            env = {**env, **indexes(os.environ)}
+            if certificates := env.get("SSL_CERT_FILE", ""):
+                env["SSL_CERT_FILE"] = install.CERTIFICATES  # Whom this machine trusts, the step trusts.
+        with _container(client, on, script(step, self._root), env, workdir, self._cache.lease([])) as container:
+            if step.install:
+                with install.given(step.install, self._root, self._contexts, certificates) as archive, asking("fill a container"):
+                    client.put_archive(container, "/", archive)
+            made = self._run(client, container, describe(step))
+        try:
+            _, layers = self._export(client, made, len(base.diff_ids))
+        finally:
+            client.remove_image(made, force=True)
+        return base.change([Added.of(layer, self._compression, describe(step)) for layer in layers])
+
+    def _run(self, client: "APIClient", container: str, what: str) -> str:
+        """Run a container to its end; the id of the image that comes of it is given."""
+        with asking("execute a build step"):
+            client.start(container)
+            lines: deque[str] = deque(maxlen=_LAST_WORDS)
+            for line in _lines(client.logs(container, stream=True, follow=True)):
+                lines.append(line)
+                self._said(line)
+            if code := client.wait(container)["StatusCode"]:
+                raise ImageBuildError(f"{what} failed with exit code {code}", why="\n".join(lines))
+            return str(client.commit(container)["Id"])
+
+    def build(self, file: str, platform: str) -> OciImage:
+        """The image that a Dockerfile makes, with its folder as the context."""
+        dockerfile = f"{self._root}/{file}"
+        client, folder = self._reach(f"the Dockerfile {file}"), os.path.dirname(dockerfile)
+        from docker.utils.build import tar
+
+        options = {"rm": True, "forcerm": True, "platform": platform, "decode": True}
+        lines: deque[str] = deque(maxlen=_LAST_WORDS)
+        made = ""
+        with asking(f"build {dockerfile}"):
+            context = tar(folder, exclude=left_out(folder), dockerfile=(os.path.basename(dockerfile), None))
+            answers = client.build(fileobj=context, custom_context=True, dockerfile=os.path.basename(dockerfile), **options)
+            for answer in answers:
+                if "error" in answer:
+                    raise ImageBuildError(f"{dockerfile} could not be built", why="\n".join([*lines, answer["error"].strip()]))
+                for line in str(answer.get("stream", "")).splitlines():
+                    if line.strip():
+                        lines.append(line)
+                        self._said(line)
+                made = answer.get("aux", {}).get("ID", made)
+        config, layers = self._export(client, made, 0)
+        kept = {name: config[name] for name in ("architecture", "os", "config") if name in config}
+        rootfs = {"type": "layers", "diff_ids": []}
+        data = json.dumps({**kept, "rootfs": rootfs}, sort_keys=True, separators=(",", ":")).encode()
+        empty = OciImage(Manifest.of_layers(Descriptor(CONFIG, Digest.of(data), len(data)), []), data)
+        return empty.change([Added.of(layer, self._compression, f"of the Dockerfile {file}") for layer in layers])
+
+    def _export(self, client: "APIClient", image: str, after: int) -> tuple[dict[str, Any], tuple[Layer, ...]]:
+        """An image's config, and its layers after the first so many, which are among the blobs then."""
+        with tempfile.TemporaryFile() as archive:
+            for piece in client.get_image(image, chunk_size=_CHUNK):
+                archive.write(piece)
+            archive.seek(0)
+            try:
+                config, layers = self._members(archive, after)
+                expected = config["rootfs"]["diff_ids"][after:]
+            except (LookupError, TypeError, ValueError, AttributeError, RecursionError, tarfile.TarError) as error:
+                why = f"It is of another form than expected ({type(error).__name__}: {error})."
+                raise EngineUnavailable(f"Docker exported the image {image}, which cannot be read", why=why) from None
+        if [layer.diff_id for layer in layers] != expected:
+            raise EngineUnavailable("Docker exported other layers than it says", why=f"They are of the image {image}.")
+        return config, layers
+
+    def _members(self, archive: IO[bytes], after: int) -> tuple[dict[str, Any], tuple[Layer, ...]]:
+        """Read an exported image. Raises what reading JSON and archives raises if it is none."""
+        with tarfile.open(fileobj=archive) as members:  # Nothing of it is unpacked: members are read, each by its name.
+            (manifest,) = json.load(_member(members, "manifest.json"))
+            config: dict[str, Any] = json.load(_member(members, manifest["Config"]))
+            with self._blobs.batch() as batch:
+                return config, tuple(self._layer(_member(members, name), batch) for name in manifest["Layers"][after:])
+
+    def _layer(self, stream: IO[bytes], batch: Batch) -> Layer:
+        return write_archive(pieces(stream), batch, self._compression)
+
+
+@contextmanager
+def _container(client: "APIClient", image: str, script: str, env: Mapping[str, str], workdir: str, lease: Lease) -> Iterator[str]:
+    """A container, and its removal. While the lease is held, which is released then, it is no orphan."""
+    try:
+        with asking("make a container for a build step"):
+            container = client.create_container_from_config(
+                {
+                    "Image": image,
+                    "Entrypoint": ["/bin/sh", "-e", "-c", script],
+                    "Cmd": [],
+                    "User": "0",
+                    "Env": [f"{name}={text}" for name, text in env.items()],
+                    **({"WorkingDir": workdir} if workdir else {}),
+                    "Labels": {_LABEL: f"{gethostname()}:{lease.path}"},
+                }
+            )["Id"]
+        try:
+            yield container
+        finally:
+            with asking("remove the container of a build step"):
+                client.remove_container(container, force=True)
+    finally:
+        lease.release()
+
+
+def _is_built(labels: Mapping[str, str]) -> bool:
+    """Whether the command that builds in a container of these labels lives, or is another machine's."""
+    host, _, lease = labels[_LABEL].partition(":")
+    return host != gethostname() or is_held(lease)
+
+
+def _member(archive: tarfile.TarFile, name: str) -> IO[bytes]:
+    found = archive.extractfile(name)
+    if found is None:
+        raise EngineUnavailable("Docker exported an image that cannot be read", why=f"It has no {name}.")
+    return found
+
+
+def _lines(chunks: Iterator[bytes]) -> Iterator[str]:
+    held = b""
+    for chunk in chunks:
+        *whole, held = (held + chunk).split(b"\n")
+        yield from (line.rpartition(b"\r")[2].decode(errors="replace").rstrip() for line in whole)
+    if held:
+        yield held.decode(errors="replace")

@@ -1,0 +1,1 @@
+"""Local environments: the packages of an image, installed on this machine."""

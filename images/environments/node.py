@@ -1,0 +1,172 @@
+"""Local environments: the packages of a declared image as a virtual environment of this machine, for the `process` engine."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from flyte_build.cas.cache import Cache
+from flyte_build.cas.digest import Digest
+from flyte_build.cas.encoding import Value, key
+from flyte_build.cas.records import Record
+from flyte_build.cas.traces import recall
+from flyte_build.errors import ImageBuildError, NotLocked
+from flyte_build.graph.node import FIRST_TIME, Found, Made, Memory, Node, Outcomes, Resolve
+from flyte_build.images.platforms import PYTHON, architecture, here
+
+if TYPE_CHECKING:
+    from flyte_build.images.lock.pins import Wheel
+    from flyte_build.images.lock.project_lock import Pins
+    from flyte_build.images.lock.uv import Uv
+    from flyte_build.images.recipe import Recipe
+
+_KEPT = 16  # States of flyte.lock and of requirements' files for one image.
+
+
+class EnvironmentNode(Node):
+    """The environment of an image, which is given as a JSON value; the artifact's digest names its folder.
+
+    It is looked up by the bytes of flyte.lock and of the files that the image names: while these are as they were, nothing is parsed.
+    `name` is that of the first `TaskEnvironment` with this image. `pins` are asked for when they are needed. A `dry` look remembers
+    nothing.
+    """
+
+    kind = "environment"
+
+    def __init__(
+        self, name: str, image: Any, root: str, cache: Cache, pins: "Callable[[], Pins]", needs: tuple[Node, ...], dry: bool = False
+    ) -> None:
+        super().__init__(name, f"environment:{root}/{name}", needs)
+        self._image, self._root, self._cache, self._pins, self._dry = image, root, cache, pins, dry
+        self._declared: dict[str, Value] = {"image": json.dumps(image, sort_keys=True), "python": PYTHON, "platform": here()}
+        self._base = key(self.kind, self.format, self._declared)
+        self._seen: Mapping[str, Digest] = {}
+
+    @cached_property
+    def recipe(self) -> "Recipe":
+        """What the image is made of."""
+        from flyte_build.images.recipe import Recipe
+
+        return Recipe.of(self._image)
+
+    @property
+    def variables(self) -> dict[str, str]:
+        """The environment variables of the image. They are the recipe's; a run of what is there needs no more of it."""
+        return dict(pair for step in self._image["steps"] if step["step"] == "env_vars" for pair in step["variables"])
+
+    def refusal(self) -> str:
+        """Why the image cannot be had as a local environment, as a phrase; "" if it can. May look up what the base is."""
+        return "" if self._known else why_not_local(self.recipe, lambda: self._pins().python(self.recipe))
+
+    @cached_property
+    def _known(self) -> Record | None:
+        """What it was when flyte.lock and all files were as they are now."""
+        return recall(self._cache.records, self._base, self._root, _KEPT)
+
+    def inputs(self, outcomes: Outcomes) -> Mapping[str, Value]:
+        """The wheels that are pinned. Raises `NotLocked`."""
+        known = self._pins().known()
+        locked = known.packages(self.recipe, known.python(self.recipe), here())
+        self._seen = known.seen
+        return environment_inputs(locked.python, locked.platform, locked.wheels)
+
+    def look_up(self, memory: Memory, outcomes: Outcomes) -> Found:
+        """The environment of what is pinned, or why there is none."""
+        if self._known and self.usable(self._known):
+            return Found(self._known.inputs, self._known)
+        try:
+            found = super().look_up(memory, outcomes)
+        except NotLocked:
+            return Found(self._declared, None, "its packages are not locked yet" if memory.last(self.label) else FIRST_TIME)
+        if found.record and not self._dry:
+            self._cache.records.add_trace(self._base, found.record.key, self._seen, _KEPT)
+        return found
+
+    def usable(self, record: Record) -> bool:
+        """Whether it is there, as it was made."""
+        from .venv import is_complete
+
+        return is_complete(self._cache.environment(record.artifact))
+
+    def explain(self, inputs: Mapping[str, Value], last: Record) -> str:
+        """Which packages were added, removed and moved."""
+        return difference(last.inputs, inputs)
+
+    def make(self, outcomes: Outcomes, resolve: Resolve) -> Made:
+        """Resolve what is not pinned, and install all. Raises `ImageBuildError`."""
+        pins = self._pins()
+        locked = pins.packages(self.recipe, pins.python(self.recipe), here())
+        pins.save()
+        inputs, last = self.inputs(outcomes), self._cache.records.last(self.label)
+        made = install(self._cache, locked.python, locked.wheels, self._root, pins.uv)
+        self._cache.records.add_trace(self._base, made.key, self._seen, _KEPT)
+        return Made(made.artifact, made.refs, inputs, difference(last.inputs, inputs) if last else "")
+
+    def stop(self) -> None:
+        """End what is resolved or installed."""
+        self._pins().uv.stop()
+
+
+def why_not_local(recipe: "Recipe", python: Callable[[], str]) -> str:
+    """Why an image cannot be had as an environment of this machine, as a phrase; "" if it can.
+
+    `python` gives the minor version of its Python ("": it has none); it is asked last.
+    """
+    from flyte_build.images.recipe import Copy
+
+    if recipe.executes:
+        return f"it runs {recipe.executes}"
+    if any(isinstance(step, Copy) for step in recipe.steps):
+        return "it copies files into the image"
+    if recipe.platforms and not any(architecture(each) == architecture(here()) for each in recipe.platforms):
+        return f"it is for {' and '.join(recipe.platforms)}, and this machine is {here()}"
+    if recipe.base.kind == "reference" and not recipe.sources:
+        return f"what is in {recipe.base.uri} is only in its container"
+    found = python()
+    if not found:
+        return f"{recipe.base.uri} has no Python of its own"
+    return "" if found == PYTHON else f"it has Python {found}, and this is {PYTHON}"
+
+
+def environment_inputs(python: str, platform: str, wheels: "Iterable[Wheel]") -> Mapping[str, Value]:
+    """What decides an environment."""
+    packages = {f"{wheel.name}=={wheel.version}": wheel.digest for wheel in wheels}
+    return {"python": python, "platform": platform, "packages": packages}
+
+
+def install(cache: Cache, python: str, wheels: "Sequence[Wheel]", root: str, uv: "Uv") -> Record:
+    """The record, which is yet to be kept, of the environment of some wheels for this machine; the environment is there then.
+
+    `root` is what relative paths of wheels are relative to. Raises `ImageBuildError`.
+    """
+    from .venv import is_complete, make
+
+    inputs = environment_inputs(python, here(), wheels)
+    own = key(EnvironmentNode.kind, EnvironmentNode.format, inputs)
+    artifact = Digest(own)
+    folder = cache.environment(artifact)
+    if not is_complete(folder):
+        if os.path.exists(f"{folder}/venv") and artifact in cache.leased():
+            raise ImageBuildError(
+                "The environment of this image was changed, and a task is running in it",
+                why="Its packages are not as they were installed; it cannot be installed again under the running task.",
+                hint="Wait until the task has ended, or end it with `flyte abort RUN`. Then run the command again.",
+            )
+        make(folder, wheels, root, uv, cache.blobs)
+    return Record(own, EnvironmentNode.kind, artifact, (artifact,), inputs)
+
+
+def difference(old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
+    """How the packages of two environments differ: `+numpy==2.3.1`, `-six==1.17.0`, `idna 3.10 -> 3.11`."""
+    before, now = (dict(each.split("==", 1) for each in inputs.get("packages", ())) for inputs in (old, new))
+    parts = [f"{name} {before[name]} -> {now[name]}" for name in sorted(now) if before.get(name, now[name]) != now[name]]
+    parts += [f"+{name}=={now[name]}" for name in sorted(now.keys() - before.keys())]
+    parts += [f"-{name}=={before[name]}" for name in sorted(before.keys() - now.keys())]
+    if old.get("python") != new.get("python"):
+        parts.append(f"Python {old.get('python')} -> {new.get('python')}")
+    from flyte_build.text.wording import listed
+
+    return listed(parts, 8) if parts else "its wheels are other ones"

@@ -1,0 +1,213 @@
+"""Virtual environments: exactly the wheels of a lock, installed by `uv` for this machine's Python, in a folder of the cache.
+
+Scripts in an environment hold its path, so it is made in its final place: `lock` is held meanwhile, and `complete` is written
+last. One without that marker, or that is not as it was made, is made again.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from flyte_build.cas.boot import boot, is_since
+from flyte_build.cas.folder import make_below, opener
+from flyte_build.cas.lease import locked
+from flyte_build.cas.os_errors import storing
+from flyte_build.errors import ImageBuildError
+from flyte_build.images.platforms import PYTHON, here
+
+if TYPE_CHECKING:
+    from flyte_build.cas.blobs import Blobs
+    from flyte_build.cas.cache import Cache
+    from flyte_build.cas.verify import Bad
+    from flyte_build.images.lock.pins import Wheel
+    from flyte_build.images.lock.uv import Uv
+
+
+def python_of(folder: str) -> str:
+    """The path of an environment's Python."""
+    return f"{folder}/venv/bin/python"
+
+
+def variables(folder: str, runtime: str, inherited: Mapping[str, str]) -> dict[str, str]:
+    """The variables of a process in an environment, which are inherited but for what would let other packages in.
+
+    Our own package comes from the folder `runtime`. Commands of the environment are found first.
+    """
+    found = {name: value for name, value in inherited.items() if name not in ("PYTHONHOME", "PYTHONPATH")}
+    path = f"{folder}/venv/bin{os.pathsep}{inherited.get('PATH', os.defpath)}"
+    return {**found, "PATH": path, "PYTHONPATH": runtime, "VIRTUAL_ENV": f"{folder}/venv"}
+
+
+def is_complete(folder: str) -> bool:
+    """Whether an environment is there, with its interpreter, and with the packages that were installed and no others.
+
+    After a restart of the machine its files are looked at, since none was synced.
+    """
+    try:
+        with open(f"{folder}/complete", encoding="ascii") as file:
+            marker = json.load(file)
+        if not os.access(python_of(folder), os.X_OK) or marker["packages"] != _state(folder):
+            return False
+        if not is_since(marker["boot"]):
+            if damage(folder):
+                return False
+            _mark(folder)
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+    return True
+
+
+def damage(folder: str, *, contents: bool = False) -> str:
+    """What is wrong with the packages of an environment (with `contents` every byte is compared), or ""."""
+    from . import verify
+
+    if path := verify.damage(_packages(folder), contents=contents):
+        return f"{path} is missing or was changed"
+    return ""
+
+
+def make(folder: str, wheels: "Sequence[Wheel]", root: str, uv: "Uv", blobs: "Blobs") -> None:
+    """Make an environment of these wheels, unless another process has just done so. Paths of wheels are relative to `root`.
+
+    Wheels are fetched into `blobs`, and read before anything of them is installed. Raises `ImageBuildError` for a wheel that
+    cannot be fetched, is not the one that was locked, or is one that a layer would refuse.
+    """
+    with storing("make an environment"):
+        make_below(folder)
+    with locked(f"{folder}/lock", exclusive=True):
+        if is_complete(folder):
+            return
+        _clear(folder)
+        _run(["venv", "--quiet", "--no-project", "--no-config", "--python", _interpreter(), f"{folder}/venv"], root, uv)
+        if packages := "".join(_package(*each) for each in _checked(folder, wheels, root, blobs, uv)):
+            with storing("make an environment"), open(f"{folder}/pylock.toml", "w", encoding="utf-8", opener=opener) as file:
+                file.write(f'lock-version = "1.0"\ncreated-by = "flyte-build"\n{packages}')
+            command = ["pip", "sync", "--quiet", "--no-build", "--python", python_of(folder), f"{folder}/pylock.toml"]
+            _run(command, root, uv)
+        with storing("make an environment"):
+            os.makedirs(f"{_packages(folder)}/__pycache__", exist_ok=True)  # Else the first import would change the folder.
+            _mark(folder)
+
+
+def _mark(folder: str) -> None:
+    temporary = f"{folder}/complete.{os.getpid()}"
+    with open(temporary, "w", encoding="ascii", opener=opener) as file:
+        json.dump({"boot": boot(), "packages": _state(folder)}, file)
+    os.rename(temporary, f"{folder}/complete")
+
+
+def _interpreter() -> str:
+    """The interpreter that this one's environment was made of: an environment may be gone tomorrow."""
+    return os.path.realpath(getattr(sys, "_base_executable", "") or sys.executable)
+
+
+def _packages(folder: str) -> str:
+    return f"{folder}/venv/lib/python{PYTHON}/site-packages"
+
+
+def _state(folder: str) -> list[int]:
+    """What changes when a package is added or removed."""
+    found = os.stat(_packages(folder))
+    return [found.st_ino, found.st_mtime_ns]
+
+
+def _clear(folder: str) -> None:
+    import shutil
+
+    with storing("remove a broken environment"):
+        for name in ("complete", "pylock.toml"):
+            if os.path.exists(f"{folder}/{name}"):
+                os.unlink(f"{folder}/{name}")
+        if os.path.lexists(f"{folder}/venv"):
+            shutil.rmtree(f"{folder}/venv")
+
+
+def _checked(folder: str, wheels: "Sequence[Wheel]", root: str, blobs: "Blobs", uv: "Uv") -> "Iterator[tuple[Wheel, str]]":
+    """Yield the wheels with the paths of their files: links of their names, since uv goes by names, where it finds them again."""
+    if not wheels:
+        return
+    from flyte_build.cas.counters import Counters
+    from flyte_build.images.layers.wheel import check
+    from flyte_build.images.layers.wheel_download import Fetcher
+    from flyte_build.images.platforms import Interpreter
+
+    interpreter = Interpreter(
+        version=PYTHON, executable=python_of(folder), packages=_packages(folder), scripts=os.path.dirname(python_of(folder))
+    )
+    named = f"{os.path.dirname(os.path.dirname(folder))}/wheels"
+    with storing("name a wheel"):
+        _remove_dangling(named)
+    for wheel, path in Fetcher(root, blobs, Counters(), stopped=lambda: uv.is_stopped).fetch(wheels):
+        check(wheel, path, interpreter, here())
+        link = f"{named}/{wheel.digest.hex}/{wheel.filename}"
+        with storing("name a wheel"):
+            make_below(os.path.dirname(link))
+            try:
+                os.symlink(path, link)
+            except FileExistsError:
+                pass
+        yield wheel, link
+
+
+def _remove_dangling(named: str) -> None:
+    """Remove the links to wheels that were collected since."""
+    from glob import escape, iglob
+
+    for link in iglob(f"{escape(named)}/*/*"):
+        if not os.path.exists(link):
+            os.unlink(link)
+            os.rmdir(os.path.dirname(link))
+
+
+def _package(wheel: "Wheel", path: str) -> str:
+    """A wheel as a package of a pylock.toml (PyPA specifications, "pylock.toml")."""
+    from urllib.parse import quote
+
+    file = f'{{ url = {_quoted("file://" + quote(path))}, hashes = {{ sha256 = "{wheel.digest.hex}" }} }}'
+    return f"[[packages]]\nname = {_quoted(wheel.name)}\nversion = {_quoted(wheel.version)}\nwheels = [{file}]\n"
+
+
+def _quoted(text: str) -> str:
+    return json.dumps(text, ensure_ascii=False)  # Such texts are TOML's, too.
+
+
+def _run(command: list[str], root: str, uv: "Uv") -> None:
+    from flyte_build.images.lock.uv import explained
+
+    done = uv.run(command, root)
+    if done.returncode != 0:
+        raise ImageBuildError("The environment could not be made", why=explained(done.stderr))
+
+
+def verify(cache: "Cache") -> "tuple[int, list[Bad]]":
+    """Compare every environment with the records of its packages; a bad one is removed, and made again when it is needed.
+
+    Nobody holds the cache. What a running task uses stays: if it is bad, no other run will use it.
+    """
+    from flyte_build.cas.gc import remove_tree
+    from flyte_build.cas.verify import Bad
+
+    bad = []
+    with cache.preparing():
+        names = cache.made(cache.environments)
+        wrong = {name: what for name in names if (what := _wrong(f"{cache.environments}/{name}"))}
+    for name, what in wrong.items():
+        folder = f"{cache.environments}/{name}"
+        with cache.collecting():
+            if f"sha256:{name}" not in cache.leased():
+                remove_tree(folder)
+            elif os.path.exists(f"{folder}/complete"):
+                os.unlink(f"{folder}/complete")
+        bad.append(Bad(f"sha256:{name}", f"an environment: {what}; it is made again when it is needed", True))
+    return len(names), bad
+
+
+def _wrong(folder: str) -> str:
+    """What is wrong with an environment, or "" if nothing is, or if it is being made."""
+    if not os.path.exists(f"{folder}/complete"):
+        return ""
+    return damage(folder, contents=True) if is_complete(folder) else "it is not as it was made"

@@ -1,0 +1,1 @@
+"""Layers of images: wheels, files, and the runtime."""

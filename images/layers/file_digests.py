@@ -1,0 +1,56 @@
+"""What files of a project hold, told from the stat index where nothing has changed, and which of them are secrets."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Container, Iterable
+
+from flyte_build.cas.counters import Counters
+from flyte_build.cas.digest import Digest
+from flyte_build.cas.statindex import StatIndex, hash_file, row
+from flyte_build.errors import SecretRefused
+from flyte_build.text.wording import listed
+from flyte_build.workspace.sensitive import ContentWatch, by_name
+
+
+class Contents:
+    """Looks at the files of a folder of the project at `root`; `use` is what for. `save` keeps what was read for the next time."""
+
+    def __init__(self, use: str, folder: str, root: str, index: StatIndex, counters: Counters) -> None:
+        self._scope, self._folder, self._root = f"{use}:{folder}", folder, os.path.realpath(root)
+        self._index, self._counters = index, counters
+        self._known, self._read = index.load(self._scope), dict[str, object]()
+        self._looked = set[str]()
+        self.found: list[tuple[str, str]] = []  # Secrets: path below the root, and what kind of secret.
+
+    def look(self, name: str, state: os.stat_result) -> Digest:
+        """What a regular file holds, whose path in the folder is `name`. Raises `FileUnstable`."""
+        path = f"{self._folder}/{name}"
+        below = os.path.relpath(path, self._root)
+        before, content, why = self._known.get(name) or (None, "", "")
+        self._looked.add(name)
+        if before != row(state):
+            watch = ContentWatch(below)
+            reading = hash_file(path, self._counters, watch=watch.feed)
+            content, why = str(reading.digest), watch.found
+            self._read[name] = (reading.trusted, content, why)
+        if why := why or by_name(below):
+            self.found.append((below, why))
+        return Digest(content)
+
+    def save(self, whole: bool) -> None:
+        """Keep what was read; with `whole` all files of the folder were looked at, and others are gone."""
+        gone = self._known.keys() - self._looked if whole else ()
+        if self._read or gone:
+            self._index.save(self._scope, self._read, gone)
+
+
+def refuse_secrets(found: Iterable[tuple[str, str]], allowed: Container[str]) -> None:
+    """Raise `SecretRefused` for files (path, what kind of secret) that are not allowed."""
+    refused = sorted((path, why) for path, why in found if path not in allowed)
+    if refused:
+        raise SecretRefused(
+            f"Files with secrets would have gone into the image: {listed([path for path, _ in refused])}",
+            why=f"{refused[0][0]}: {refused[0][1]}. Anyone with the image could read them.",
+            hint=f'Add `{refused[0][0]}` to .dockerignore; or allow it in flyte.toml: bundle.allow_secrets = ["{refused[0][0]}"]',
+        )

@@ -1,0 +1,328 @@
+"""Wheels to layers: each file of a wheel to where the image's Python looks for it (PyPA specifications, "Binary distribution format").
+
+`installer` knows where the files of a wheel go; here they become members of an archive. The same wheels and interpreter give the
+same archive, byte by byte: members sorted by path, mode 0644 or 0755, no times, and the installed RECORD sorted, too.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import io
+import os
+import re
+import struct
+import warnings
+import zipfile
+import zlib
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, BinaryIO
+
+from installer import install
+from installer.destinations import WheelDestination
+from installer.exceptions import InstallerError
+from installer.records import InvalidRecordEntry, RecordEntry, parse_record_file
+from installer.scripts import Script
+from installer.sources import WheelFile
+
+from flyte_build.cas import tar
+from flyte_build.cas.blobs import Batch
+from flyte_build.cas.layer import Compression, Layer
+from flyte_build.images.lock.pins import Wheel
+from flyte_build.images.platforms import Interpreter
+
+from .gzip_members import LayerWriter, inflated
+from .machine_code import HEAD, check_binaries, refused
+
+_PYTHON = re.compile(r"pythonw?(\d+(\.\d+)*)?\Z")
+FORMAT = 1
+"""The version of what a wheel's layer looks like; raised when the same wheels come to another archive."""
+_CHUNK = 1 << 18
+_SMALL = 4096  # Bytes of a deflated file that is rather compressed again, together with its neighbours.
+_BOMB = (200, 1 << 30)  # So many times its own size, and so many bytes, a wheel may not come to.
+STANDARD = frozenset({"usr", "usr/lib", "usr/bin", "usr/local", "usr/local/bin", "usr/local/lib", "opt"})
+"""Folders that every base has: they are as the base has them."""
+_SIGNATURES = ("RECORD.jws", "RECORD.p7s")
+_MALFORMED = (
+    *(InstallerError, InvalidRecordEntry, zipfile.BadZipFile, zlib.error),
+    *(KeyError, ValueError, NotImplementedError, EOFError),
+)
+Hash = tuple[str, str]
+
+
+@dataclass(frozen=True)
+class _Made:
+    """A file made here: a script, a list."""
+
+    data: bytes
+
+    def add_to(self, layer: LayerWriter) -> None:
+        layer.write(self.data)
+
+    @property
+    def size(self) -> int:
+        return len(self.data)
+
+    @property
+    def hash(self) -> Hash:
+        return "sha256", _sum(hashlib.sha256(self.data).digest())
+
+
+class _Zipped:
+    """A file in a wheel, and the hash that the wheel's RECORD claims for it: checked when it is read."""
+
+    def __init__(self, wheel: Wheel, file: BinaryIO, info: zipfile.ZipInfo, claimed: Hash) -> None:
+        self._wheel, self._file, self._info, self.hash = wheel, file, info, claimed
+        self.size, self.crc = info.file_size, info.CRC
+
+    def add_to(self, layer: LayerWriter) -> None:
+        """Append it to a layer. Raises `ImageBuildError` if it is not what the RECORD says."""
+        with self._damage_named():
+            if self._info.compress_type == zipfile.ZIP_DEFLATED and self._info.compress_size >= _SMALL:
+                layer.splice(self)
+            else:
+                for _, plain in self.inflate():
+                    layer.write(plain)
+
+    def check(self) -> None:
+        """Raise `ImageBuildError` if it is not what the RECORD says."""
+        with self._damage_named():
+            for _ in self.inflate():
+                pass
+
+    @contextmanager
+    def _damage_named(self) -> Iterator[None]:
+        try:
+            yield
+        except zlib.error as error:
+            raise refused(self._wheel, f"{self._info.filename} in it is damaged ({error}).") from None
+
+    def inflate(self) -> Iterator[tuple[bytes, bytes]]:
+        """Pieces as they stand with what they come to."""
+        claimed, crc = hashlib.new(self.hash[0]), 0
+        pieces: Iterator[tuple[bytes, bytes]]
+        if self._info.compress_type == zipfile.ZIP_DEFLATED:
+            pieces = inflated(self._raw(), self.size)
+        else:
+            pieces = ((piece, piece) for piece in self._raw())
+        for raw, plain in pieces:
+            claimed.update(plain)
+            crc = zlib.crc32(plain, crc)
+            yield raw, plain
+        if _sum(claimed.digest()) != self.hash[1] or crc != self.crc:
+            raise refused(self._wheel, f"{self._info.filename} in it is not the file that its RECORD says.")
+
+    def head(self, size: int) -> bytes:
+        """The first bytes."""
+        raw = next(self._raw(_SMALL), b"")
+        return zlib.decompressobj(-15).decompress(raw, size) if self._info.compress_type == zipfile.ZIP_DEFLATED else raw[:size]
+
+    def _raw(self, size: int = _CHUNK) -> Iterator[bytes]:
+        """The bytes as they stand in the zip file, in pieces of a size (APPNOTE.TXT 4.3.7: a local header of 30 bytes, a name, more)."""
+        local = os.pread(self._file.fileno(), 30, self._info.header_offset)
+        if len(local) < 30 or local[:4] != b"PK\3\4":
+            raise refused(self._wheel, "It is no zip file as it should be.")
+        at = self._info.header_offset + 30 + sum(struct.unpack("<HH", local[26:30]))
+        left = self._info.compress_size
+        while left:
+            piece = os.pread(self._file.fileno(), min(left, size), at)
+            if not piece:
+                raise refused(self._wheel, "It ends too early.")
+            yield piece
+            at, left = at + len(piece), left - len(piece)
+
+
+@dataclass(frozen=True)
+class Member:
+    """A file of a layer: its absolute path without the first `/`, and what is in it."""
+
+    path: bytes
+    content: "_Made | _Zipped"
+    executable: bool
+
+
+def write_layer(
+    wheels: Sequence[tuple[Wheel, str]],
+    interpreter: Interpreter,
+    platform: str,
+    batch: Batch,
+    compression: Compression,
+    said: Callable[[str], None] = lambda sentence: None,
+) -> Layer:
+    """One layer of some wheels, each with the path of its file, whose digest is known to be right.
+
+    Raises `ImageBuildError` for a wheel that is not what it says, or not for that Python and platform. `said` is told of a path
+    that two of them write: what the last one by name has is there.
+    """
+    with ExitStack() as stack:
+        members: dict[bytes, tuple[Wheel, Member]] = {}
+        for wheel, where in sorted(wheels, key=lambda each: each[0].name):
+            file = stack.enter_context(open(where, "rb"))
+            for member in members_of(wheel, file, interpreter, platform):
+                other = members.get(member.path)
+                if other and other[1].content.hash != member.content.hash:
+                    said(f"{wheel.name} and {other[0].name} both have {os.fsdecode(member.path)}; that of {wheel.name} is used.")
+                members[member.path] = (wheel, member)
+        with batch.writer() as writer:
+            layer = LayerWriter(batch, writer, compression)
+            seen = set(STANDARD)
+            for path in sorted(members):
+                for folder in new_folders(path, seen):
+                    layer.write(tar.folder(folder))
+                member = members[path][1]
+                layer.write(tar.header(tar.Member(path, member.content.size, member.executable)))
+                member.content.add_to(layer)
+                layer.write(tar.padding(member.content.size))
+            return layer.finish()
+
+
+def new_folders(path: bytes, seen: set[str]) -> Iterator[bytes]:
+    """The folders above a path that were not seen yet, the highest first. Engines make such folders with modes of their own."""
+    parts = os.fsdecode(path).split("/")[:-1]
+    for at in range(1, len(parts) + 1):
+        folder = "/".join(parts[:at])
+        if folder not in seen:
+            seen.add(folder)
+            yield os.fsencode(folder)
+
+
+def check(wheel: Wheel, path: str, interpreter: Interpreter, platform: str) -> None:
+    """Read a wheel's file, and raise `ImageBuildError` for one that a layer would refuse: what installs it then need not be trusted."""
+    with open(path, "rb") as file:
+        for member in members_of(wheel, file, interpreter, platform):
+            if isinstance(member.content, _Zipped):
+                member.content.check()
+
+
+def members_of(wheel: Wheel, file: BinaryIO, interpreter: Interpreter, platform: str) -> list[Member]:
+    """The files that a wheel comes to when it is installed. Raises `ImageBuildError`."""
+    try:
+        with zipfile.ZipFile(file) as archive:
+            archive.filename = wheel.filename
+            _check_size(wheel, archive, os.fstat(file.fileno()).st_size)
+            source = _Source(wheel, archive, file)
+            if platform.startswith("linux/"):
+                check_binaries(wheel, {name: partial(found.head, HEAD) for name, found in source.files.items()}, platform)
+            destination = _Destination(wheel, interpreter)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", RuntimeWarning)  # Of files in `__pycache__`, which are left out.
+                install(source, destination, {"INSTALLER": b"flyte-build\n"})
+            return destination.members
+    except _MALFORMED as error:
+        why = str(error).rstrip(".") + "."
+        raise refused(wheel, why[:1].upper() + why[1:]) from None
+
+
+def _check_size(wheel: Wheel, archive: zipfile.ZipFile, size: int) -> None:
+    total = sum(info.file_size for info in archive.infolist())
+    if total > max(_BOMB[0] * size, _BOMB[1]):
+        raise refused(wheel, f"It would come to {total:,} bytes, which no honest wheel of {size:,} does.")
+    for info in archive.infolist():
+        if info.flag_bits & 1 or info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+            raise refused(wheel, f"{info.filename} in it is encrypted, or compressed in an unknown way.")
+        if info.compress_type == zipfile.ZIP_STORED and info.file_size != info.compress_size:
+            raise refused(wheel, f"{info.filename} in it has two sizes.")
+
+
+class _Source(WheelFile):
+    """A wheel whose files are handed on as they stand. Raises `ValueError` if they are not those of the RECORD."""
+
+    def __init__(self, wheel: Wheel, archive: zipfile.ZipFile, file: BinaryIO) -> None:
+        super().__init__(archive)
+        record = f"{self.dist_info_dir}/RECORD"
+        self._records = {row[0]: row for row in parse_record_file(self.read_dist_info("RECORD").splitlines())}
+        signatures = [f"{self.dist_info_dir}/{name}" for name in _SIGNATURES]
+        self.files: dict[str, _Zipped] = {}
+        for info in archive.infolist():
+            name = info.filename
+            if name.endswith("/") or name == record or name in signatures:
+                continue
+            _check_path(wheel, name)
+            if name in self.files:
+                raise ValueError(f"it has {name} twice")
+            if name not in self._records:
+                raise ValueError(f"its RECORD does not mention {name}")
+            entry = RecordEntry.from_elements(*self._records[name])
+            if entry.hash_ is None or entry.hash_.name not in ("sha256", "sha384", "sha512"):
+                raise ValueError(f"its RECORD has no good hash of {name}")
+            if entry.size is not None and entry.size != info.file_size:
+                raise ValueError(f"{name} in it is not of the size that its RECORD says")
+            self.files[name] = _Zipped(wheel, file, info, (entry.hash_.name, entry.hash_.value))
+        absent = self._records.keys() - self.files.keys() - {record, *signatures}
+        if absent := {name for name in absent if not name.endswith("/") and "/__pycache__/" not in name}:
+            raise ValueError(f"it lacks {min(absent)}, which its RECORD has")
+        self._infos = {info.filename: info for info in archive.infolist()}
+
+    def get_contents(self) -> "Iterator[tuple[tuple[str, str, str], Any, bool]]":
+        for name, content in self.files.items():
+            mode = self._infos[name].external_attr >> 16
+            yield self._records[name], content, bool(mode & 0o111 and mode & 0o170000 in (0, 0o100000))
+
+
+class _Destination(WheelDestination):
+    """Collects the members."""
+
+    def __init__(self, wheel: Wheel, interpreter: Interpreter) -> None:
+        self._wheel, self._interpreter = wheel, interpreter
+        prefix = os.path.dirname(interpreter.scripts)
+        self._folders: Mapping[str, str] = {
+            "purelib": interpreter.packages,
+            "platlib": interpreter.packages,
+            "scripts": interpreter.scripts,
+            "data": prefix,
+            "headers": f"{prefix}/include/python{interpreter.version}/{wheel.name}",
+        }
+        self.members: list[Member] = []
+
+    def write_script(self, name: str, module: str, attr: str, section: Any) -> RecordEntry:
+        _, data = Script(name, module, attr, section).generate(self._interpreter.executable, "posix")
+        return self._add("scripts", name, _Made(data), True)
+
+    def write_file(self, scheme: str, path: "str | os.PathLike[str]", stream: Any, is_executable: bool) -> RecordEntry:
+        content = stream if isinstance(stream, _Zipped) else _Made(stream.read())
+        if scheme == "scripts" and isinstance(content, _Zipped):
+            content, is_executable = self._script(content), True
+        return self._add(scheme, os.fspath(path), content, is_executable)
+
+    def _script(self, content: _Zipped) -> "_Made | _Zipped":
+        """The file, with the image's interpreter if it asks for Python: `#!python` ("Recommended archiver features")."""
+        if not content.head(8).startswith(b"#!python"):
+            return content
+        data = b"".join(plain for _, plain in content.inflate())
+        _, newline, rest = data.partition(b"\n")
+        return _Made(b"#!" + self._interpreter.executable.encode() + newline + rest)
+
+    def finalize_installation(self, scheme: str, record_file_path: str, records: "Iterable[tuple[str, RecordEntry]]") -> None:
+        base, lines = self._folders[scheme], io.StringIO()
+        import csv
+
+        rows = [entry.to_row(None if each == scheme else _below(base, self._folders[each])) for each, entry in records]
+        csv.writer(lines, lineterminator="\n").writerows(sorted(rows))
+        self._add(scheme, record_file_path, _Made(lines.getvalue().encode()), False)
+
+    def _add(self, scheme: str, path: str, content: "_Made | _Zipped", executable: bool) -> RecordEntry:
+        _check_path(self._wheel, path)
+        place = f"{self._folders[scheme]}/{path}"
+        folder, _, name = place.rpartition("/")
+        if (folder == self._interpreter.scripts and _PYTHON.match(name)) or place == f"{self._folders['data']}/pyvenv.cfg":
+            raise refused(self._wheel, f"It brings {place}, which would take the place of the environment's Python.")
+        self.members.append(Member(os.fsencode(place.lstrip("/")), content, executable))
+        from installer.records import Hash as RecordHash
+
+        return RecordEntry(path, RecordHash(*content.hash), content.size)
+
+
+def _check_path(wheel: Wheel, path: str) -> None:
+    if "\0" in path or any(part in ("", ".", "..") for part in path.split("/")):
+        raise refused(wheel, f"{path!r} in it leads out of its folder.")
+
+
+def _below(base: str, folder: str) -> str:
+    return os.path.relpath(folder, base) + "/"
+
+
+def _sum(digest: bytes) -> str:
+    return base64.urlsafe_b64encode(digest).decode().rstrip("=")

@@ -1,0 +1,1 @@
+"""What images are locked to: requirements, resolved and pinned in flyte.lock."""

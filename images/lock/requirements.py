@@ -1,0 +1,160 @@
+"""What a recipe's sources ask for: requirements, the files that say them, and options of the resolver, as one thing that can be locked.
+
+A file counts by what it says about packages: a requirements file and a uv.lock by their bytes, a pyproject.toml by its
+dependencies, a script by its inline metadata. So an edit of anything else leaves what is locked as it is.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shlex
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from flyte_build.cas.digest import Digest
+from flyte_build.errors import DeclarationError
+from flyte_build.images.recipe import Source
+
+from .pins import Wanted
+
+# PyPA specifications, "Inline script metadata", reference implementation: the form of a block.
+_METADATA = re.compile(r"(?m)^# /// script$\s(?P<content>(^#(| .*)$\s)+)^# ///$")
+_NAMES_FILE = re.compile(r"\s*(?:-r|-c|--requirement|--constraint)[\s=]+(.+)")
+_OF_FILES = frozenset(("-c", "--constraint", "--constraints", "--override", "--overrides", "--exclude", "--build-constraint"))
+_RESOLVING = ("dependencies", "optional-dependencies", "requires-python", "dynamic")  # Of the table `project`.
+
+
+class Reading:
+    """Reads the files that sources name; `read` are the digests of all that was, by path below the project's root."""
+
+    def __init__(self, root: str) -> None:
+        self._root = root
+        self.read: dict[str, Digest] = {}
+
+    def wanted(self, sources: Sequence[Source], python: str, platform: str) -> Wanted:
+        """What the sources ask for. Raises `DeclarationError` for a file that is not there or not well-formed."""
+        requirements: set[str] = set()
+        files: dict[str, Digest] = {}
+        for source in sources:
+            requirements.update(source.packages)
+            if not source.file:
+                continue
+            path = self._relative(source.file)
+            match source.kind:
+                case "requirements":
+                    requirements.add(f"-r {path}")
+                    self._follow(path, files)
+                case "pyproject":
+                    requirements.add(f"-r {path}")
+                    files[path] = self._project(path)
+                case "uv_script":
+                    requirements.add(f"-r {path}")
+                    files[path] = _digest(self.script(source.file))
+                case "uv_project":
+                    lock = self._relative(source.lock)
+                    requirements.add(" ".join(["--project", path, *arguments(source)]))
+                    files.update({path: self._project(path), lock: Digest.of(self._bytes(lock))})
+        asked = [source for source in sources if source.kind != "uv_project"]
+        for file in (file for source in asked for file in _files_of(arguments(source))):
+            self._follow(self._relative(file), files)
+        options = merged(asked)
+        return Wanted(requirements=tuple(sorted(requirements)), files=files, options=options, python=python, platform=platform)
+
+    def script(self, file: str) -> Mapping[str, Any]:
+        """The inline metadata of a script. Raises `DeclarationError`."""
+        import tomllib
+
+        path = self._relative(file)
+        text = self._bytes(path).decode("utf-8", "replace").replace("\r\n", "\n")
+        blocks = [found.group("content") for found in _METADATA.finditer(text)]
+        if len(blocks) != 1:
+            raise DeclarationError(
+                f"{path} has {'several blocks of' if blocks else 'no'} inline metadata",
+                why="Its packages are read from the comment that begins with `# /// script`.",
+                hint="`uv add --script` writes one.",
+            )
+        lines = blocks[0].splitlines()
+        try:
+            return tomllib.loads("\n".join(line[2:] if line.startswith("# ") else line[1:] for line in lines))
+        except ValueError as error:
+            raise DeclarationError(f"The inline metadata of {path} is not well-formed", why=str(error)) from None
+
+    def _project(self, path: str) -> Digest:
+        import tomllib
+
+        try:
+            document = tomllib.loads(self._bytes(path).decode())
+        except ValueError as error:
+            raise DeclarationError(f"{path} is not well-formed", why=str(error)) from None
+        project = {name: document.get("project", {}).get(name) for name in _RESOLVING}
+        return _digest({"project": project, "groups": document.get("dependency-groups"), "uv": document.get("tool", {}).get("uv")})
+
+    def _follow(self, path: str, files: dict[str, Digest]) -> None:
+        """Add a requirements file, and those that it names."""
+        if path in files:
+            return
+        data = self._bytes(path)
+        files[path] = Digest.of(data)
+        for line in data.decode("utf-8", "replace").splitlines():
+            named = _NAMES_FILE.match(line)
+            if named and "://" not in line:
+                name = named[1].split(" #")[0].strip().strip("\"'")
+                self._follow(self._relative(os.path.join(os.path.dirname(path), name)), files)
+
+    def _relative(self, path: str) -> str:
+        if os.path.isabs(path):
+            return os.path.relpath(os.path.realpath(path), self._root)
+        return os.path.normpath(path)
+
+    def _bytes(self, path: str) -> bytes:
+        try:
+            with open(os.path.join(self._root, path), "rb") as file:
+                data = file.read()
+        except OSError as error:
+            raise DeclarationError(
+                f"An image needs {path}, which cannot be read",
+                why=f"{error.strerror}: {os.path.join(self._root, path)}",
+                hint="Paths are relative to the project's root; Path(__file__).parent / ... names a file beside the declaring one.",
+            ) from None
+        self.read[path] = Digest.of(data)
+        return data
+
+
+def merged(sources: Sequence[Source]) -> dict[str, Any]:
+    """The options of all sources together, in the order of their declaration, as `Wanted` has them.
+
+    Where all agree on one `index_url`, it is the index. Where they don't, those that are given are asked before the usual one.
+    """
+    indexes = list(dict.fromkeys(source.options.get("index_url", "") for source in sources))
+    extra = [url for source in sources for url in source.options.get("extra_index_urls", ())]
+    if len(indexes) > 1:
+        extra = [*filter(None, indexes), *extra]
+    options = {
+        "index_url": indexes[0] if len(indexes) == 1 else "",
+        "extra_index_urls": list(dict.fromkeys(extra)),
+        "pre": any(source.options.get("pre") for source in sources),
+        "extra_args": [word for words in dict.fromkeys(map(arguments, sources)) for word in words],
+    }
+    return {name: value for name, value in options.items() if value}
+
+
+def arguments(source: Source) -> tuple[str, ...]:
+    """The extra arguments of a source, as words. Raises `DeclarationError`."""
+    try:
+        return tuple(shlex.split(source.options.get("extra_args", "")))
+    except ValueError as error:
+        raise DeclarationError(f"extra_args={source.options['extra_args']!r} cannot be read", why=str(error)) from None
+
+
+def _files_of(words: Sequence[str]) -> Iterator[str]:
+    """The files that arguments of the resolver name."""
+    for word, after in zip(words, [*words, ""][1:], strict=True):
+        name, equals, value = word.partition("=")
+        if name in _OF_FILES:
+            yield value if equals else after
+
+
+def _digest(value: Any) -> Digest:
+    return Digest.of(json.dumps(value, sort_keys=True, default=str).encode())
