@@ -35,7 +35,7 @@ def deployment(console: Console, /, name: str, **options: Any) -> None:
     `latest` is the newest that is left then. What no other deployment needs is given up to the registry's own collection.
     """
     from flyte_build.deployed import Deployments
-    from flyte_build.deployments.naming import Reference
+    from flyte_build.deployments.names import Reference
 
     reference = Reference.parse(name)
     gone = Deployments(settings_of(console, options), Stores(console), console).delete(reference)

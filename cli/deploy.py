@@ -11,7 +11,7 @@ import click
 
 from flyte_build.deployed import Deployments
 from flyte_build.deployment import Deployer, Deployment
-from flyte_build.deployments.naming import check_version
+from flyte_build.deployments.names import check_version
 from flyte_build.errors import ModuleLoadError, UsageError
 from flyte_build.housekeeping import start_if_due
 from flyte_build.running import Runner

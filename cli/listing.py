@@ -8,7 +8,7 @@ from typing import Any
 from flyte_build.deployed import Deployments
 from flyte_build.deployments.catalogue import Found
 from flyte_build.deployments.document import Document
-from flyte_build.deployments.naming import Reference
+from flyte_build.deployments.names import Reference
 from flyte_build.errors import NotFound, UsageError
 from flyte_build.settings.settings import Settings
 from flyte_build.stores import Stores

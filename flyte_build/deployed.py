@@ -15,11 +15,11 @@ from .attempts import Call, Finished
 from .cas.registry import open_repository
 from .cas.registry.retry_budget import Patience
 from .deployedplace import bring
-from .deployments import host
+from .deployments import provenance
 from .deployments.catalogue import Catalogue, Found, chosen
 from .deployments.difference import Change, changes, of_distributions
 from .deployments.document import Document
-from .deployments.naming import Reference, Space
+from .deployments.names import Reference, Space
 from .graph.reporter import Listener
 from .running import run_in_container, run_in_worker, runtime_held
 from .settings.settings import Settings
@@ -30,7 +30,7 @@ from .workspace.workspace import Project
 if TYPE_CHECKING:
     from flyte_build.runner.spawn import Worker
 
-    from .deployments.checking import Checked
+    from .deployments.health import Checked
 
 
 class Deployments:
@@ -105,7 +105,7 @@ class Deployments:
             call, container, held = bring(call, task.found, document, self.catalogue, self._stores, self._listener)
             lease = cache.lease([document.tree, *held, *runtime_held(self._stores, document.kind != "host")])
         try:
-            if document.kind == "host" and (phrases := host.differences(task.found.release.host, host.describe())):
+            if document.kind == "host" and (phrases := provenance.interpreter_differences(task.found.release.host, provenance.interpreter())):
                 self._listener.said(f"{task.name} was deployed from another interpreter than this one: {', '.join(phrases)}.")
             if container:
                 return run_in_container(call, self._stores, self._listener, container, began)
@@ -120,7 +120,7 @@ class Deployments:
         """
         from flyte_build.cas.registry.layout import LayoutRepository
 
-        from .deployments.publishing import Publisher
+        from .deployments.publisher import Publisher
 
         catalogue = self.catalogue.alone()
         if reference.version:
@@ -160,7 +160,7 @@ class Deployments:
 
     def check(self) -> "Iterator[Checked]":
         """How each version is that is deployed in the repositories, in whatever project; the cache is held meanwhile."""
-        from .deployments.checking import Checker
+        from .deployments.health import Checker
 
         with self._stores.cache.preparing():
             yield from Checker(self.catalogue, self.open).check()

@@ -15,13 +15,13 @@ from flyte_build.cas.registry.manifest import Manifest
 from flyte_build.errors import DeploymentError
 
 from .deployed import Deployments
-from .deployments import host
+from .deployments import provenance
 from .deployments.catalogue import Found
 from .deployments.difference import changes
 from .deployments.document import Document, canonical
-from .deployments.naming import check_version
+from .deployments.names import check_version
 from .deployments.provenance import commit, user
-from .deployments.publishing import Publisher
+from .deployments.publisher import Publisher
 from .deployments.release import TREE, Release
 from .deployments.runtime import HOST, by_reference
 from .graph.reporter import Listener
@@ -199,7 +199,7 @@ class Deployer:
 
     @cached_property
     def _host(self) -> dict[str, Any]:
-        return host.describe()
+        return provenance.interpreter()
 
     def _needed(self, release: Release, manifests: Sequence[Manifest]) -> list[Digest]:
         return [Digest(release.tree), *(each for one in manifests for each in (one.digest, *(blob.digest for blob in one.blobs())))]

@@ -13,7 +13,7 @@ from flyte_build.runner.history import History
 from .blocking import Blocking, BlockingIterator, blocking
 from .declarations.interface import Interface, Parameter
 from .deployed import DeployedTask, Deployments
-from .deployments.naming import Reference
+from .deployments.names import Reference
 from .discovery.describe import overridden
 from .errors import InputError, UsageError
 from .graph.reporter import Listener

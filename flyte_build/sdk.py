@@ -170,7 +170,7 @@ def _deploy(
     """
     from .deployed import Deployments
     from .deployment import Deployer
-    from .deployments.naming import check_version
+    from .deployments.names import check_version
     from .targets import once_each
 
     refuse_while_imported("flyte.deploy")

@@ -7,7 +7,7 @@ from difflib import get_close_matches
 
 from flyte_build.errors import NotFound
 
-from .naming import LATEST, Reference, Space
+from .names import LATEST, Reference, Space
 
 _SHOWN = 5
 

@@ -33,7 +33,7 @@ from flyte_build.images.oci_image import OciImage
 
 from .absence import absence
 from .document import TYPE, Document
-from .naming import LATEST, Reference, Space, read_tag
+from .names import LATEST, Reference, Space, read_tag
 from .release import Release
 
 if TYPE_CHECKING:

@@ -17,7 +17,7 @@ from flyte_build.cas.registry.manifest import Manifest
 from flyte_build.errors import ReferenceInvalid, RegistryCorrupt, StoreError
 from flyte_build.text.wording import printable
 
-from .naming import LATEST, Space, read_tag
+from .names import LATEST, Space, read_tag
 
 TYPE = "application/vnd.flyte.release.v1+json"
 TREE = "dev.flyte.tree"

@@ -14,7 +14,7 @@ from flyte_build.cas.registry.tags import keep_tag, pin_tag
 from flyte_build.errors import FlyteError, ReferenceInvalid, RegistryCorrupt, RegistryError, StoreFormatUnknown
 
 from .catalogue import Catalogue, Entry, Found
-from .publishing import lacking
+from .publisher import lacking
 from .release import Release
 
 
