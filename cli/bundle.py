@@ -6,8 +6,8 @@ import os
 from typing import Any
 
 import click
-from flyte_build.bundler.copy_style import CopyStyle
 
+from flyte_build.bundler.copy_style import CopyStyle
 from flyte_build.errors import UsageError
 from flyte_build.housekeeping import start_if_due
 from flyte_build.running import Runner
@@ -74,7 +74,7 @@ def _explain(console: Console, path: str, listing: dict[str, Any], runner: Runne
         reasons = {
             "it is imported": path in document["modules"],
             "it was read while the file was imported": path in document["read"],
-            "`include` names it": runner.settings.copy_style == "loaded_modules",
+            "`include` names it": runner.settings.run.copy_style == "loaded_modules",
         }
         why = next((reason for reason, holds in reasons.items() if holds), "no rule keeps it out")
         console.print(f"{path} is in the bundle: {why}" + (f", although a rule would keep it out ({rule['rule']})" if rule else "") + ".")
@@ -87,5 +87,5 @@ def _explain(console: Console, path: str, listing: dict[str, Any], runner: Runne
     else:
         include = os.path.relpath(path, os.path.dirname(runner.project.file))
         remedy = f'Add include=["{include}"] to the environment, or use `--copy-style all`.'
-        everything = runner.settings.copy_style == "all"
+        everything = runner.settings.run.copy_style == "all"
         console.print(f"{path} is not in the bundle: {'it holds no files.' if everything else 'nothing imports it. ' + remedy}")

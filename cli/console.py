@@ -19,7 +19,7 @@ from .lines import Level, as_json
 
 if TYPE_CHECKING:
     from flyte_build.graph.node import Node, Outcome
-    from flyte_build.runner.spawn import Worker
+    from flyte_build.runner.worker.spawn import Worker
 
 Format = Literal["table", "table-simple", "json", "json-raw"]
 LogFormat = Literal["console", "json"]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any
 
 import click
@@ -54,19 +53,18 @@ def deployed_task(
     registries = settings.registries
     if where["registry"] is not None or where["cache_read"] or where["cache_write"] is not None:
         registries = settings_of(console, where).registries
-    settings = replace(
-        settings,
-        project=where["project"] or settings.project,
-        domain=where["domain"] or settings.domain,
+    settings = settings.change(
+        project=where["project"] or None,
+        domain=where["domain"] or None,
         registries=registries,
-        name=name or settings.name,
-        env={**settings.env, **pairs("--env", env, "MODE=fast")},
-        labels={**settings.labels, **pairs("--label", label, "team=blue")},
+        name=name or None,
+        env={**settings.run.env, **pairs("--env", env, "MODE=fast")},
+        labels={**settings.run.labels, **pairs("--label", label, "team=blue")},
     )
     deployments = Deployments(settings, stores, console)
     found = deployments.task(task)
     inputs = Inputs(found.function, interface_of(found)).parse_inputs(f"flyte run deployed-task {task}", list(rest), inputs_file)
-    settings = replace(settings, project=run_project or settings.project, domain=run_domain or settings.domain)
+    settings = settings.change(project=run_project or None, domain=run_domain or None)
     run_deployed(console, stores, deployments, found, inputs, settings)
 
 

@@ -7,8 +7,8 @@ from typing import Any
 
 import click
 
-from flyte_build.attempts import Finished
 from flyte_build.graph.node import Outcome
+from flyte_build.runner.controller.controller import Finished
 from flyte_build.running import Runner
 from flyte_build.stores import Stores
 

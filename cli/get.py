@@ -10,8 +10,8 @@ from typing import Any
 import click
 
 from flyte_build.errors import NotFound
-from flyte_build.runner.history import History
-from flyte_build.runner.rows import PHASES, ActionRow, Filter, Phase, RunRow, iso
+from flyte_build.runner.history.history import History
+from flyte_build.runner.history.rows import PHASES, ActionRow, Filter, Phase, RunRow, iso
 from flyte_build.stores import Stores
 
 from .console import Console

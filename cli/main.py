@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import os
-import signal
 import sys
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -14,11 +13,9 @@ from flyte_build._version import __version__
 from flyte_build.errors import FlyteError, StoreUnavailable
 
 if TYPE_CHECKING:
-    from types import FrameType
-
     from click.shell_completion import CompletionItem
 
-    from flyte_build.runner.spawn import Worker
+    from flyte_build.runner.worker.spawn import Worker
 
 _COMMANDS = {
     "abort": ("abort", "End a run that is under way."),
@@ -114,7 +111,9 @@ def run_command(args: list[str], spare: "Worker | None") -> int:
         print("flyte-build does not run on Windows; it does in WSL.", file=sys.stderr)
         return 3
     ctx = None
-    _end_in_order()
+    from flyte_build.runner.signals import end_in_order
+
+    end_in_order()
     try:
         with flyte.make_context("flyte", list(args), obj=spare) as ctx:
             _refuse_twin()
@@ -143,25 +142,13 @@ def run_command(args: list[str], spare: "Worker | None") -> int:
             raise
         return _print_error(args, type(known).__name__, known.what, known.why, known.hint, known.exit_code)
     except BaseException as error:
-        from flyte_build.runner.engine import Stopped
+        from flyte_build.runner.signals import Stopped
 
         if not isinstance(error, Stopped):
             raise
         return _print_error(args, "Aborted", f"Stopped by {error}", "", "What was prepared stays cached.", 5)
     finally:
         _send_away(ctx.obj.spare if ctx is not None and hasattr(ctx.obj, "spare") else spare)
-
-
-def _end_in_order() -> None:
-    """From now on SIGTERM and SIGHUP raise `Stopped` in the main thread; one that is ignored, as by nohup, stays so."""
-    from flyte_build.runner.engine import Stopped
-
-    def stop(number: int, frame: "FrameType | None") -> NoReturn:
-        raise Stopped(signal.Signals(number).name)
-
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        if signal.getsignal(number) is signal.SIG_DFL:
-            signal.signal(number, stop)
 
 
 def _known(error: Exception) -> FlyteError | None:
@@ -179,7 +166,7 @@ def _known(error: Exception) -> FlyteError | None:
 
 def _send_away(spare: Any) -> None:
     if spare is not None:
-        from flyte_build.runner.spawn import dismiss
+        from flyte_build.runner.worker.spawn import dismiss
 
         dismiss(spare)
 

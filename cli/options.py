@@ -8,8 +8,8 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
-from flyte_build.bundler.copy_style import COPY_STYLES
 
+from flyte_build.bundler.copy_style import COPY_STYLES
 from flyte_build.errors import UsageError
 from flyte_build.settings import table
 from flyte_build.settings.configuration import Configuration
@@ -17,7 +17,7 @@ from flyte_build.settings.configuration import Configuration
 if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
 
-    from flyte_build.runner.rows import Phase
+    from flyte_build.runner.history.rows import Phase
     from flyte_build.settings.settings import Settings
     from flyte_build.workspace.workspace import Project
 
@@ -170,7 +170,7 @@ def _completions(incomplete: str, *phases: "Phase") -> "list[CompletionItem]":
     from click.shell_completion import CompletionItem
 
     from flyte_build.graph.reporter import Listener
-    from flyte_build.runner.rows import Filter
+    from flyte_build.runner.history.rows import Filter
     from flyte_build.stores import Stores
 
     rows = Stores(Listener()).history.list(_OFFERED, Filter(phases=phases))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 import click
@@ -46,7 +45,7 @@ def rerun(
     recorded = Recorded.find(run, stores.history)
     variables, labels = pairs("--env", env, "MODE=fast"), pairs("--label", label, "team=blue")
     config = with_registries(console.configuration(recorded.root or root_here()), **registries)
-    settings = replace(recorded.settings(Settings.configured(config)), name=name, env=variables, labels=labels)
+    settings = recorded.settings(Settings.configured(config)).change(name=name, env=variables, labels=labels)
     if recorded.is_script:
         _rerun_script(console, stores, settings, recorded, rest)
         return

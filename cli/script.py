@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import shlex
 import time
-from dataclasses import replace
 from typing import Any
 
 import click
@@ -44,8 +43,8 @@ def python_script(given: "tuple[Console, Stores, Settings]", /, extra_args: str,
             f"--extra-args {extra_args!r} cannot be split", why=f"{error}.", hint="For example: --extra-args '--n 3'"
         ) from None
     inputs = {"path": os.path.realpath(script), "arguments": arguments, "folder": os.getcwd()}
-    settings = replace(settings, options={**settings.options, **given_of(options)})
-    Resources(**{name: settings.options.get(name) for name in ("cpu", "memory", "gpu")})  # Refuses what makes no sense.
+    settings = settings.change(options={**settings.run.options, **given_of(options)})
+    Resources(**{name: settings.run.options.get(name) for name in ("cpu", "memory", "gpu")})  # Refuses what makes no sense.
     run_script(console, stores, settings, inputs, None if timeout is None else _seconds(timeout))
 
 

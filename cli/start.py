@@ -22,7 +22,7 @@ def main() -> None:
         os._exit(_flushed(complete(COMPLETE)))
     verb = next((word for word in sys.argv[1:6] if word in _VERBS), "")
     if verb.endswith("run") and _NO_WORKER.isdisjoint(sys.argv) and sys.platform != "win32":
-        from flyte_build.runner.spawn import start_worker
+        from flyte_build.runner.worker.spawn import start_worker
 
         spare = start_worker()
     try:

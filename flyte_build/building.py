@@ -84,7 +84,9 @@ class Imager:
     ) -> None:
         self._settings, self._stores, self._listener = settings, stores, listener
         self._patience = Patience()
-        self.sharing = Sharing(settings.registries, stores.cache, stores.counters, settings.project, listener.said, listener.transferred)
+        self.sharing = Sharing(
+            settings.registries, stores.cache, stores.counters, settings.run.project, listener.said, listener.transferred
+        )
         bases = Bases(stores.cache, self.open, listener.transferred)
         self.look_up = bases.look_up
         contexts = Contexts(root, stores.cache.index, stores.counters, settings.allow_secrets)

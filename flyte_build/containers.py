@@ -8,19 +8,19 @@ from typing import TYPE_CHECKING
 
 from flyte_build.cas.digest import Digest
 from flyte_build.errors import ImageBuildError, NotFound
-from flyte_build.runner.docker import DockerEngine, Place, remove_orphans
-from flyte_build.runner.limits import Limits
 
-from .attempts import Call
 from .images.docker import load
 from .images.docker.client import asking
-from .secrets import look_up
+from .runner.call import Call
+from .runner.engines.docker import DockerEngine, Place, remove_orphans
+from .runner.engines.limits import Limits
+from .runner.secrets import look_up
 from .stores import Stores
 
 if TYPE_CHECKING:
     from docker import APIClient
 
-    from flyte_build.runner.engine import Sink
+    from .runner.engines.protocol import Sink
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ def by_digest(client: "APIClient", name: str, digest: Digest) -> ContainerImage:
     return ContainerImage(client, pinned)
 
 
-def docker_engine(call: Call, stores: Stores, image: ContainerImage, sink: "Sink") -> DockerEngine:
+def docker_engine(call: Call, stores: Stores, image: ContainerImage, network: str, sink: "Sink") -> DockerEngine:
     """The engine that runs a call in containers of `image`. What earlier commands have left running ends here."""
     client, history = image.client, stores.history
 
@@ -64,7 +64,7 @@ def docker_engine(call: Call, stores: Stores, image: ContainerImage, sink: "Sink
         image=image.reference,
         runtime=stores.runtime,
         store=history.identity,
-        network=call.settings.network,
+        network=network,
         limits=Limits.of(options.get("resources") or {}),
         secrets=look_up(options.get("secrets"), os.environ),
     )

@@ -11,7 +11,6 @@ from flyte_build.cas.registry.name import RepositoryName
 from flyte_build.cas.registry.repository import Repository
 from flyte_build.errors import NotFound, RegistryCorrupt, RegistryError, RegistryRefused, RegistryUnreachable
 
-from .attempts import Call, Finished
 from .cas.registry import open_repository
 from .cas.registry.retry_budget import Patience
 from .deployedplace import bring
@@ -21,6 +20,8 @@ from .deployments.difference import Change, changes, of_distributions
 from .deployments.document import Document
 from .deployments.names import Reference, Space
 from .graph.reporter import Listener
+from .runner.call import Call
+from .runner.controller.controller import Finished
 from .running import run_in_container, run_in_worker, runtime_held
 from .settings.settings import Settings
 from .stores import Stores
@@ -28,9 +29,8 @@ from .text.wording import listed, printable
 from .workspace.workspace import Project
 
 if TYPE_CHECKING:
-    from flyte_build.runner.spawn import Worker
-
     from .deployments.health import Checked
+    from .runner.worker.spawn import Worker
 
 
 class Deployments:
@@ -41,7 +41,7 @@ class Deployments:
         self._patience = Patience()
         self._names = settings.registries.of_deployments(stores.places)
         self._here = "" if settings.registries.home else self._names[0].folder
-        self.space = Space(settings.project, settings.domain)
+        self.space = Space(settings.run.project, settings.run.domain)
 
     def open(self, name: RepositoryName) -> Repository:
         """A repository, with the command's counters and patience."""
@@ -102,13 +102,15 @@ class Deployments:
         with cache.preparing():
             code = self.catalogue.code(task.found, settings.budget or Budget())
             call = task.call(inputs, settings, code)
-            call, container, held = bring(call, task.found, document, self.catalogue, self._stores, self._listener)
+            call, container, held = bring(call, settings.engine, task.found, document, self.catalogue, self._stores, self._listener)
             lease = cache.lease([document.tree, *held, *runtime_held(self._stores, document.kind != "host")])
         try:
-            if document.kind == "host" and (phrases := provenance.interpreter_differences(task.found.release.host, provenance.interpreter())):
+            if document.kind == "host" and (
+                phrases := provenance.interpreter_differences(task.found.release.host, provenance.interpreter())
+            ):
                 self._listener.said(f"{task.name} was deployed from another interpreter than this one: {', '.join(phrases)}.")
             if container:
-                return run_in_container(call, self._stores, self._listener, container, began)
+                return run_in_container(call, self._stores, self._listener, container, settings.network, began)
             return run_in_worker(call, self._stores, self._listener, spare, began)
         finally:
             lease.release()
@@ -193,7 +195,7 @@ class DeployedTask:
             project=Project("", told["file"], spec["module"], tuple(told["roots"]), tuple(told["last"])),
             variable=spec["variable"],
             inputs=inputs,
-            settings=replace(settings, version=self.found.release.version),
+            run=replace(settings.run, version=self.found.release.version),
             code=code,
             tree=self.document.tree,
             deployment=f"{self.document.name}.{self.function}@{self.document.pin}",

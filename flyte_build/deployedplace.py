@@ -10,12 +10,13 @@ from flyte_build.cas.digest import Digest
 from flyte_build.errors import ImageBuildError
 from flyte_build.images.platforms import here, linux_here
 
-from .attempts import Call
 from .deployments.catalogue import Catalogue, Found
 from .deployments.document import Document
 from .deployments.runtime import wheels_of
 from .graph.reporter import Listener
 from .placement import in_containers_only
+from .runner.call import Call
+from .settings.table import EngineName
 from .stores import Stores
 
 if TYPE_CHECKING:
@@ -25,13 +26,13 @@ if TYPE_CHECKING:
 
 
 def bring(
-    call: Call, found: Found, document: Document, catalogue: Catalogue, stores: Stores, listener: Listener
+    call: Call, engine: EngineName, found: Found, document: Document, catalogue: Catalogue, stores: Stores, listener: Listener
 ) -> "tuple[Call, ContainerImage | None, list[Digest]]":
     """The call as it is to be run, the image of its container (None: it runs in a process), and what must not be collected meanwhile.
 
     The engine that is asked for decides, and the image. Raises `ImageBuildError`, and `EngineUnavailable`.
     """
-    engine, runtime = call.settings.engine, document.value["environment"]
+    runtime = document.value["environment"]
     if document.kind == "host":
         if engine != "docker":
             return call, None, []

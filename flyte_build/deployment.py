@@ -160,8 +160,8 @@ class Deployer:
 
     def _version(self, documents: Sequence[Document]) -> str | None:
         """The version that was asked for, or the short digest of all that is deployed; None if that is not known."""
-        if self._settings.version:
-            return check_version(self._settings.version)
+        if self._settings.run.version:
+            return check_version(self._settings.run.version)
         if any(document.value["environment"].get("digest", "") is None for document in documents):
             return None
         if len(documents) == 1:

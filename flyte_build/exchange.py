@@ -43,7 +43,9 @@ class Exchange:
 
     def __init__(self, settings: Settings, stores: Stores, listener: Listener) -> None:
         self._settings, self._stores, self._listener = settings, stores, listener
-        self._sharing = Sharing(settings.registries, stores.cache, stores.counters, settings.project, listener.said, listener.transferred)
+        self._sharing = Sharing(
+            settings.registries, stores.cache, stores.counters, settings.run.project, listener.said, listener.transferred
+        )
 
     def pull(self, projects: Sequence[Project]) -> Iterator[Item]:
         """Fetch what these files need and others have made; nothing is made."""

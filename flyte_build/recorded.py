@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any
-
-from flyte_build.runner.history import History
 
 from .declarations.interface import Interface, Parameter
 from .errors import InputError, NotFound
+from .runner.history.history import History
 from .script import __name__ as SCRIPT
 from .settings.settings import Settings
 from .workspace.workspace import INTERACTIVE, Project, locate
@@ -44,8 +42,7 @@ class Recorded:
         """The settings of then, and for what is not kept those that are `configured`."""
         document = self._document
         style = document["copy_style"]
-        return replace(
-            configured,
+        return configured.change(
             project=document["project"],
             domain=document["domain"],
             version=document["version"] if style == "none" else "",
@@ -95,6 +92,6 @@ class Recorded:
 
     def forgotten(self, task: Mapping[str, Any], settings: Settings) -> str:
         """A sentence about environment variables that the run was given and a new one is not; "" if there are none."""
-        names = sorted({*self._document["env"]} - {*task["env_vars"]} - {*settings.env})
+        names = sorted({*self._document["env"]} - {*task["env_vars"]} - {*settings.run.env})
         given = f"The run {self.run} was given {', '.join(names)} with `-e`"
         return f"{given}; values are not kept, so give them again if need be." if names else ""

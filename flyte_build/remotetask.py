@@ -8,7 +8,6 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from flyte_build.cas.digest import Digest
-from flyte_build.runner.history import History
 
 from .blocking import Blocking, BlockingIterator, blocking
 from .declarations.interface import Interface, Parameter
@@ -17,6 +16,7 @@ from .deployments.names import Reference
 from .discovery.describe import overridden
 from .errors import InputError, UsageError
 from .graph.reporter import Listener
+from .runner.history.history import History
 from .runs import Run
 from .session import current
 from .settings.places import Places
@@ -145,7 +145,7 @@ class Task:
             if parameter.required and parameter.name not in wire:
                 raise parameter.missing()
         space = task.found.release.space
-        chosen = settings or replace(current(), project=space.project, domain=space.domain)
+        chosen = settings or current().change(project=space.project, domain=space.domain)
         return Run(Places.find().data, task.run(wire, chosen).name)
 
     async def aio(self, **inputs: Any) -> Any:
@@ -164,8 +164,7 @@ class Task:
 
 
 def _settings(project: str | None, domain: str | None) -> Settings:
-    settings = current()
-    return replace(settings, project=project or settings.project, domain=domain or settings.domain)
+    return current().change(project=project or None, domain=domain or None)
 
 
 def _current_version(name: str) -> str:

@@ -13,13 +13,14 @@ from typing import TYPE_CHECKING, Any
 from flyte_build.cas.digest import Digest
 from flyte_build.errors import FileUnstable, UsageError
 
-from .attempts import Call, Finished, carry_out
 from .declarations.interface import Interface
 from .discovery.node import Discovery
 from .graph.node import Node, Outcome
 from .graph.reporter import Listener
 from .placement import Placement, place
 from .prepare import Preparation
+from .runner.call import Call
+from .runner.controller.controller import Finished, carry_out
 from .settings.settings import Settings
 from .sharing import Sharing
 from .stores import Stores
@@ -28,11 +29,11 @@ from .workspace.workspace import Project, current_folder
 
 if TYPE_CHECKING:
     from flyte_build.bundler.tree import Entry
-    from flyte_build.runner.spawn import Worker
 
     from .containerimages import ContainerImages
     from .containers import ContainerImage
     from .declarations.task import Task
+    from .runner.worker.spawn import Worker
 
 _ATTEMPTS = 3  # At preparing a project that is edited meanwhile.
 
@@ -50,7 +51,7 @@ class Runner:
         dry: bool = False,
         spare: "Callable[[], Worker | None]" = lambda: None,
     ) -> None:
-        if settings.copy_style == "none" and not settings.version:
+        if settings.run.copy_style == "none" and not settings.run.version:
             raise UsageError(
                 "`--copy-style none` needs a `--version`",
                 why="Without the code nothing tells one version from another.",
@@ -58,10 +59,12 @@ class Runner:
             )
         self.project, self.settings, self.stores, self.listener = project, settings, stores, listener
         self._spare = spare
-        self.sharing = Sharing(settings.registries, stores.cache, stores.counters, settings.project, listener.said, listener.transferred)
+        self.sharing = Sharing(
+            settings.registries, stores.cache, stores.counters, settings.run.project, listener.said, listener.transferred
+        )
         self.preparation = Preparation(
             project,
-            settings.copy_style,
+            settings.run.copy_style,
             stores.cache,
             stores.counters,
             remake=settings.remake,
@@ -122,7 +125,7 @@ class Runner:
         What was prepared is published meanwhile; `finish` waits for that.
         """
         if self.settings.engine == "local":
-            from flyte_build.runner.execution import load_task
+            from .runner.worker.execute import load_task
 
             call, here = self._call(variable, inputs), self.project
             current = current_folder()  # As discovery has it: the last place where a module is looked for.
@@ -134,7 +137,7 @@ class Runner:
         task = self.preparation.discovery.task(variable)
         task = {**task, "image": self.preparation.image(task)}
         project = self.preparation.discovery.project
-        return Call(task=task, project=project, variable=variable, inputs=inputs, settings=self.settings)
+        return Call(task=task, project=project, variable=variable, inputs=inputs, run=self.settings.run)
 
     def _resolve(self, variable: str, inputs: Mapping[str, Any]) -> tuple[Call, Placement, Mapping[Node, Outcome]]:
         """Resolve what a call needs; from the start if files are edited meanwhile. Raises `FileUnstable` if that does not end."""
@@ -173,11 +176,10 @@ class Runner:
             if where.environment:
                 call = replace(call, environment=cache.environment(*made), variables=where.environment.variables)
         self.publish()
-        settings = self.settings if self.settings.version else replace(self.settings, version=tree.short)
-        prepared = replace(call, settings=settings, code=code, tree=tree)
+        prepared = replace(call, run=replace(call.run, version=call.run.version or tree.short), code=code, tree=tree)
         try:
             if container:
-                return run_in_container(prepared, self.stores, self.listener, container, began)
+                return run_in_container(prepared, self.stores, self.listener, container, self.settings.network, began)
             return run_in_worker(prepared, self.stores, self.listener, self._spare(), began)
         finally:
             lease.release()
@@ -208,8 +210,8 @@ class Runner:
 
 def run_in_worker(call: Call, stores: Stores, listener: Listener, spare: "Worker | None", began: float) -> Finished:
     """Run a task whose code is at hand in a process of its own."""
-    from flyte_build.runner.process import ProcessEngine
-    from flyte_build.runner.spawn import dismiss, start_worker
+    from .runner.engines.process import ProcessEngine
+    from .runner.worker.spawn import dismiss, start_worker
 
     start = start_worker
     if call.environment:
@@ -219,7 +221,7 @@ def run_in_worker(call: Call, stores: Stores, listener: Listener, spare: "Worker
             dismiss(other)
     engine = ProcessEngine(listener.output, spare, start, _secrets(call, listener))
     try:
-        return carry_out(call, engine, stores, listener, began)
+        return carry_out(call, engine, stores.history, listener, began)
     finally:
         engine.close()
 
@@ -228,7 +230,7 @@ def _secrets(call: Call, listener: Listener) -> Mapping[str, str]:
     """The variables of the secrets that a task asks for. Of those in files it is said that they are not there."""
     if not (declared := call.task["options"].get("secrets")):
         return {}
-    from .secrets import look_up
+    from .runner.secrets import look_up
 
     found = look_up(declared, os.environ)
     if found.files:
@@ -249,13 +251,13 @@ def runtime_held(stores: Stores, is_used: bool) -> list[Digest]:
     return [Digest("sha256:" + os.path.basename(stores.runtime))] if is_used else []
 
 
-def run_in_container(call: Call, stores: Stores, listener: Listener, image: "ContainerImage", began: float) -> Finished:
+def run_in_container(call: Call, stores: Stores, listener: Listener, image: "ContainerImage", network: str, began: float) -> Finished:
     """Run a task whose code is at hand in a container."""
     from .containers import docker_engine
 
-    engine = docker_engine(call, stores, image, listener.output)
+    engine = docker_engine(call, stores, image, network, listener.output)
     try:
-        return carry_out(call, engine, stores, listener, began)
+        return carry_out(call, engine, stores.history, listener, began)
     finally:
         engine.close()
 
@@ -270,9 +272,9 @@ def _content(entry: "Entry") -> str:
 
 def run_here(call: Call, load: "Callable[[], Task[..., Any]]", stores: Stores, listener: Listener) -> Finished:
     """Run the task that `load` gives in this process, from the working tree; nothing is prepared."""
-    from flyte_build.runner.local import LocalEngine
+    from .runner.engines.local import LocalEngine
 
-    return carry_out(call, LocalEngine(load), stores, listener, time.monotonic())
+    return carry_out(call, LocalEngine(load), stores.history, listener, time.monotonic())
 
 
 def script_call(inputs: Mapping[str, Any], timeout: float | None, settings: Settings) -> Call:
@@ -286,4 +288,4 @@ def script_call(inputs: Mapping[str, Any], timeout: float | None, settings: Sett
         raise UsageError(f"There is no script {path}", hint="Give a Python file: `flyte run python-script SCRIPT`.")
     project = Project(os.path.dirname(path), os.path.basename(path), module)
     task = describe_task(script.override(timeout=timeout))
-    return Call(task=task, project=project, variable="script", inputs=inputs, settings=settings)
+    return Call(task=task, project=project, variable="script", inputs=inputs, run=settings.run)

@@ -8,11 +8,6 @@ from contextlib import contextmanager
 from datetime import datetime
 from typing import Any
 
-from flyte_build.runner.aborting import ask
-from flyte_build.runner.history import History
-from flyte_build.runner.log import Log
-from flyte_build.runner.rows import ActionRow, Filter, Phase, RunRow
-
 from .blocking import Blocking, BlockingIterator, blocking, blocking_iterator
 from .declarations.interface import Interface
 from .errors import (
@@ -27,6 +22,10 @@ from .errors import (
     TaskTimeoutError,
     UsageError,
 )
+from .runner.abort import ask
+from .runner.history.history import History
+from .runner.history.log import Log
+from .runner.history.rows import ActionRow, Filter, Phase, RunRow
 from .settings.places import Places
 
 _ERRORS = {"OOMError": OOMError, "TaskTimeoutError": TaskTimeoutError}

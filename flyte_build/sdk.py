@@ -6,10 +6,8 @@ import os
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal
 
-from .attempts import Call
 from .blocking import Blocking, blocking
 from .bundler.copy_style import CopyStyle
 from .declarations.environment import TaskEnvironment
@@ -19,6 +17,7 @@ from .declarations.task import Task
 from .errors import UsageError
 from .graph.reporter import Listener
 from .recorded import Recorded
+from .runner.call import Call
 from .running import Runner, run_here, run_in_worker, script_call
 from .runs import Run
 from .session import begin, current, has_begun, initialised, project_root, refuse_while_imported
@@ -57,12 +56,12 @@ def init_from_config(path: str | None = None, project: str | None = None, domain
 
 def current_project() -> str:
     """The project's name. Raises `InitializationError` before `init`."""
-    return initialised().project
+    return initialised().run.project
 
 
 def current_domain() -> str:
     """The domain's name. Raises `InitializationError` before `init`."""
-    return initialised().domain
+    return initialised().run.domain
 
 
 class RunContext:
@@ -82,7 +81,7 @@ class RunContext:
         if args:
             raise UsageError(f"The inputs of {task.name} have no names", why="It is deployed.", hint="Give them by name: x=1.")
         space = task.find().found.release.space
-        return task.run(inputs, replace(current(), **{"project": space.project, "domain": space.domain, **self._changes}))
+        return task.run(inputs, current().change(**{"project": space.project, "domain": space.domain, **self._changes}))
 
     @blocking
     def rerun(self, run: str, /, **inputs: Any) -> Run:
@@ -93,7 +92,7 @@ class RunContext:
         listener = Listener()
         stores = Stores(listener)
         recorded = Recorded.find(run, stores.history)
-        settings = replace(recorded.settings(current()), **self._changes)
+        settings = recorded.settings(current()).change(**self._changes)
         if recorded.is_script:
             call = script_call({**recorded.inputs, **inputs}, recorded.timeout, settings)
             return _ended(Run(stores.places.data, run_in_worker(call, stores, listener, None, time.monotonic()).name))
@@ -122,7 +121,7 @@ class RunContext:
         mode = self._mode or ("remote" if has_begun() else "local")
         interface = interface_of(task.func)
         inputs = interface.dump_inputs(args, kwargs)
-        settings = replace(current(), **self._changes)
+        settings = current().change(**self._changes)
         listener = Listener()
         stores = Stores(listener)
         file, variable = task.func.__code__.co_filename, _variable(task)
@@ -137,7 +136,7 @@ class RunContext:
             from .discovery.describe import describe_task
 
             project = locate(file, None) if in_file else Project.of(os.getcwd(), INTERACTIVE)
-            call = Call(task=describe_task(task), project=project, variable=variable, inputs=inputs, settings=settings)
+            call = Call(task=describe_task(task), project=project, variable=variable, inputs=inputs, run=settings.run)
             finished = run_here(call, lambda: task, stores, listener)
         else:
             refuse_while_imported("flyte.run")
@@ -177,10 +176,10 @@ def _deploy(
     if version is not None:
         check_version(version)
     settings = current()
-    settings = replace(settings, version=version or "", copy_style=copy_style or settings.copy_style)
+    settings = settings.change(version=version or "", copy_style=copy_style)
     listener = Listener()
     stores = Stores(listener)
-    asked = replace(settings, registries=Registries()) if dry_run else settings
+    asked = settings.change(registries=Registries()) if dry_run else settings
     targets = _targets("flyte.deploy", environments, asked, stores, listener, dry=dry_run)
     return Deployer(Deployments(settings, stores, listener), settings, stores, listener).deploy(once_each(targets), dry=dry_run)
 
@@ -234,7 +233,7 @@ def _build_images(*environments: TaskEnvironment) -> "dict[str, EnvironmentImage
     from .targets import once_each
 
     refuse_while_imported("flyte.build_images")
-    settings, listener = replace(current(), version="-"), Listener()
+    settings, listener = current().change(version="-"), Listener()
     stores = Stores(listener)
     targets = once_each(_targets("flyte.build_images", environments, settings, stores, listener, for_images=True))
     push = bool(settings.image_registry or settings.registries.write or settings.registries.home)

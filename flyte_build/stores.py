@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 
 from flyte_build.cas.counters import Counters
 from flyte_build.cas.folder import make_own, make_private
-from flyte_build.runner.history import History
 
 from .cas.os_errors import storing
 from .graph.reporter import Listener
+from .runner.history.history import History
 from .settings.places import Places
 
 if TYPE_CHECKING:

@@ -38,7 +38,7 @@ def warm(projects: Sequence[tuple[Project, Settings]], stores: Stores, listener:
     What comes of each file is given in their order, and counted in `stores`.
     """
     others = [
-        Sharing(settings.registries, stores.cache, stores.counters, settings.project, listener.said)
+        Sharing(settings.registries, stores.cache, stores.counters, settings.run.project, listener.said)
         for settings in {id(settings): settings for _, settings in projects}.values()
     ]
     for rest in others:

@@ -10,53 +10,65 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
-from typing import Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 from flyte_build.cas.folder import make_below, opener
+
+if TYPE_CHECKING:
+    from .call import Call
+
+NO_RESULT = 74  # A worker's exit code when it could not write its result (EX_IOERR of sysexits.h).
 
 
 @dataclass(frozen=True, kw_only=True)
 class Action:
-    """`code` is the folder of the extracted bundle ("" without one), `roots` the import roots in it, in order.
-
-    `last` are import roots after installed packages. `root` is the working tree, which must not be imported from, and `file` the task's
-    file in it; `shown` says how folders of the bundle that come from elsewhere are called in messages;
-    `inputs` are wire; `env` are added to the environment;
-    `timeout` is in seconds. `attempt` counts from 1. `copy_style` says how the bundle was made; `options`
-    are what else was asked for, and is not acted on. `deployment` names a deployed task by its pin; then there is no working
-    tree: `root` is "".
-    """
+    """One attempt at a `call`, which counts from 1; `folder` is its own, in the history of `run`."""
 
     id: str
     run: str
     folder: str
-    task: str
-    module: str
-    variable: str
-    file: str
-    inputs: Mapping[str, Any]
-    root: str
-    roots: tuple[str, ...] = ("",)
-    last: tuple[str, ...] = ()
-    shown: Mapping[str, str] = field(default_factory=dict)
-    code: str = ""
-    env: Mapping[str, str] = field(default_factory=dict)
-    timeout: float | None = None
+    call: Call
     attempt: int = 1
-    project: str = "default"
-    domain: str = "development"
-    version: str = ""
-    copy_style: str = ""
-    options: Mapping[str, Any] = field(default_factory=dict)
-    deployment: str = ""
+
+    def document(self) -> dict[str, Any]:
+        """All that a worker must know, as a JSON value, and all that running the same again takes.
+
+        `roots` are import roots in the code, in order, `last` those after installed packages; `root` is the working tree, which must not
+        be imported from. `shown` says how folders of the code that come from elsewhere are called in messages. Of environment
+        variables the names stand in it, the values in no file.
+        """
+        call, project, options = self.call, self.call.project, self.call.run
+        return {
+            "id": self.id,
+            "run": self.run,
+            "folder": self.folder,
+            "task": call.task["name"],
+            "module": project.module,
+            "variable": call.variable,
+            "file": project.file,
+            "inputs": dict(call.inputs),
+            "root": project.root,
+            "roots": list(project.roots),
+            "last": list(project.last),
+            "shown": {place: project.shown(place) for place in project.beside},
+            "code": call.code,
+            "env": sorted(call.env),
+            "timeout": call.task["timeout"],
+            "attempt": self.attempt,
+            "project": options.project,
+            "domain": options.domain,
+            "version": options.version,
+            "copy_style": options.copy_style,
+            "options": dict(options.options),
+            "deployment": call.deployment,
+        }
 
     def write(self) -> None:
-        """Put the action into its folder, for a worker. Values of environment variables stay out of every file."""
+        """Put the action into its folder, for a worker."""
         make_below(f"{self.folder}/work")
-        document = {**asdict(self), "env": sorted(self.env)}
         with open(f"{self.folder}/action.json", "w", encoding="utf-8", opener=opener) as file:
-            json.dump(document, file)
+            json.dump(self.document(), file)
         try:
             os.unlink(f"{self.folder}/result.json")
         except FileNotFoundError:

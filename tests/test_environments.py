@@ -363,7 +363,7 @@ from flyte_build._alias import install_alias
 install_alias()
 import flyte, flyte.errors
 [getattr(flyte, name) for name in ("Image", "TaskEnvironment", "Resources", "Secret", "Cache", "RetryStrategy", "Timeout")]
-import flyte_build.runner.worker, flyte_build.runner.execution, flyte_build.values.annotations
+import flyte_build.runner.worker.main, flyte_build.runner.worker.execute, flyte_build.values.annotations
 known = {{*sys.stdlib_module_names, "sitecustomize"}}
 print(sorted(name for name in {{each.partition(".")[0] for each in sys.modules}} - known if name[0] != "_"))
 """

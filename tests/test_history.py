@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from flyte_build.runner.rows import Filter
+from flyte_build.runner.history.rows import Filter
 from tests.command import TASKS, Shell
 
 OLD_TABLE = """

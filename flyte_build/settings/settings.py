@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any
 
-from flyte_build.bundler.copy_style import CopyStyle
+from flyte_build.runner.call import RunOptions
 
 from . import table
 from .configuration import Configuration
@@ -19,21 +19,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """How to run: what the configuration, the command's options and the caller's arguments say.
+    """How to run: what the configuration, the command's options and the caller's arguments say."""
 
-    `options` are what is asked for and not acted on, by name, as JSON values: it is kept with the run, and said.
-    """
-
-    project: str
-    domain: str
-    name: str | None = None
-    version: str = ""
-    copy_style: CopyStyle
-    env: Mapping[str, str] = field(default_factory=dict)
-    labels: Mapping[str, str] = field(default_factory=dict)
+    run: RunOptions
     engine: EngineName
     remake: bool = False
-    options: Mapping[str, Any] = field(default_factory=dict)
     allow_secrets: frozenset[str]
     budget: "Budget | None"
     registries: Registries
@@ -47,24 +37,31 @@ class Settings:
 
     @classmethod
     def configured(cls, config: Configuration, **given: Any) -> "Settings":
-        """What is `given` (None: it is not), and for all else what the configuration says."""
-        values = {
-            "project": config[table.PROJECT],
-            "domain": config[table.DOMAIN],
-            "copy_style": config[table.COPY_STYLE],
-            "engine": config[table.ENGINE],
-            "allow_secrets": config[table.ALLOW_SECRETS],
-            "budget": _budget(config),
-            "registries": Registries.configured(config),
-            "network": config[table.NETWORK],
-            "image_base": config[table.IMAGE_BASE],
-            "image_compression": config[table.COMPRESSION],
-            "image_registry": config[table.REGISTRY],
-            "builder": config[table.BUILDER],
-            "images": config[table.IMAGE_REFS],
-            "locked": config[table.LOCKED],
-        }
-        return cls(**{**values, **{name: value for name, value in given.items() if value is not None}})
+        """What is `given` (as `change` takes it), and for all else what the configuration says."""
+        images = config[table.IMAGE_REFS]
+        return cls(
+            run=RunOptions(project=config[table.PROJECT], domain=config[table.DOMAIN], copy_style=config[table.COPY_STYLE]),
+            engine=config[table.ENGINE],
+            allow_secrets=config[table.ALLOW_SECRETS],
+            budget=_budget(config),
+            registries=Registries.configured(config),
+            network=config[table.NETWORK],
+            image_base=config[table.IMAGE_BASE],
+            image_compression=config[table.COMPRESSION],
+            image_registry=config[table.REGISTRY],
+            builder=config[table.BUILDER],
+            images=images,
+            locked=config[table.LOCKED],
+        ).change(**given)
+
+    def change(self, **given: Any) -> "Settings":
+        """The same but for what is `given`, by the names of this class's fields and of `RunOptions`'s; None: it is not given."""
+        there = {name: value for name, value in given.items() if value is not None}
+        of_run = {name: there.pop(name) for name in _OF_RUN & there.keys()}
+        return replace(self, **there, run=replace(self.run, **of_run))
+
+
+_OF_RUN = frozenset(each.name for each in fields(RunOptions))
 
 
 def _budget(config: Configuration) -> "Budget | None":

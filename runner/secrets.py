@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from .errors import PreparationError
+from flyte_build.errors import PreparationError
 
 
 @dataclass(frozen=True, repr=False)

@@ -20,13 +20,13 @@ from typing import TYPE_CHECKING, Any
 from flyte_build.errors import EngineUnavailable
 from flyte_build.images.docker import client as docker_client
 from flyte_build.images.docker.client import asking
-from flyte_build.secrets import Secrets
+from flyte_build.runner.action import NO_RESULT, Action, write_result
+from flyte_build.runner.secrets import Secrets
+from flyte_build.runner.worker.missing_files import hint
 
-from .absent import hint
-from .action import Action, write_result
-from .engine import NO_RESULT, Event, Sink
 from .limits import Limits
 from .output import Output
+from .protocol import Event, Sink
 
 if TYPE_CHECKING:
     from docker import APIClient
@@ -44,7 +44,7 @@ if sys.version_info < (3, 11):
     sys.exit("flyte needs Python 3.11 or newer; python3 of this image is " + sys.version.split()[0])
 os.dup2(0, 3)
 os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
-from flyte_build.runner.worker import main
+from flyte_build.runner.worker.main import main
 main()
 """
 
@@ -79,11 +79,11 @@ class DockerEngine:
         """Begin an attempt; one that was begun already (same action, same attempt) is not begun twice."""
         if (action.id, action.attempt) in self._containers:
             return
-        replace(action, code="/opt/flyte" if action.code else "").write()
+        replace(action, call=replace(action.call, code="/opt/flyte" if action.call.code else "")).write()
         for path, mode in (("", 0o777), ("/work", 0o777), ("/action.json", 0o644)):
             os.chmod(action.folder + path, mode)  # The image's user may be any; nobody else reaches it: the folders above are closed.
         secrets = self._place.secrets
-        order = {"folder": _ACTION, "env": {**action.env, **secrets.variables}, "files": dict(secrets.files)}
+        order = {"folder": _ACTION, "env": {**action.call.env, **secrets.variables}, "files": dict(secrets.files)}
         with asking("start a container"):
             made = self._client.create_container_from_config(self._configuration(action))["Id"]
             try:
@@ -99,8 +99,8 @@ class DockerEngine:
         """The container as the engine's API takes it (docs.docker.com/reference/api/engine, "ContainerCreate")."""
         place, limits = self._place, self._place.limits
         mounts = [(action.folder, _ACTION, False), (place.runtime, _RUNTIME, True)]
-        if action.code:
-            mounts.append((f"{action.code}/code", _CODE, True))
+        if action.call.code:
+            mounts.append((f"{action.call.code}/code", _CODE, True))
         host = {
             "Init": True,
             "Mounts": [{"Type": "bind", "Source": source, "Target": to, "ReadOnly": fixed} for source, to, fixed in mounts],
@@ -146,7 +146,7 @@ class DockerEngine:
         if result and result["phase"] == "succeeded":  # Its streams are closed, and that is all that counts: nobody waits for the rest.
             self._forget(container)
             return Event("succeeded", 0)
-        if result and action.code and action.root:
+        if result and action.call.code and action.call.project.root:
             _advise(action, result)
         with asking("say how a container ended"):
             self._client.wait(container.id)
@@ -235,7 +235,7 @@ def _event(state: Mapping[str, Any], cancelled: bool, memory: int | None) -> Eve
 
 def _advise(action: Action, result: dict[str, Any]) -> None:
     """Add what to do about a file that only the project has to a result: the container could not see it."""
-    error = {name: text.replace(_CODE, f"{action.code}/code") for name, text in result["error"].items()}
+    error = {name: text.replace(_CODE, f"{action.call.code}/code") for name, text in result["error"].items()}
     if advice := hint(error, {**asdict(action), "folder": _ACTION}):
         write_result(action.folder, {**result, "error": {**result["error"], "hint": advice}})
 

@@ -7,22 +7,18 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from flyte_build.runner.aborting import LOOK, asked
+from flyte_build.errors import FlyteError, InputError
+from flyte_build.graph.reporter import Listener
+from flyte_build.runner.abort import LOOK, asked
 from flyte_build.runner.action import Action
-from flyte_build.runner.engine import Stopped
-from flyte_build.runner.history import History
-
-from .errors import FlyteError, InputError
-from .graph.reporter import Listener
-from .settings.settings import Settings
-from .stores import Stores
+from flyte_build.runner.call import Call
+from flyte_build.runner.history.history import History
+from flyte_build.runner.signals import Stopped
 
 if TYPE_CHECKING:
-    from flyte_build.runner.aborting import Request
-    from flyte_build.runner.engine import Engine, Event
-    from flyte_build.runner.rows import Phase
-
-    from .workspace.workspace import Project
+    from flyte_build.runner.abort import Request
+    from flyte_build.runner.engines.protocol import Engine, Event
+    from flyte_build.runner.history.rows import Phase
 
 _PATIENCE = 1.0  # Seconds that a task has for ending when its run is aborted.
 _EXIT_CODES: dict[Phase, int] = {"succeeded": 0, "failed": 1, "aborted": 5, "timed_out": 6}
@@ -46,53 +42,6 @@ class Finished:
         return InputError.exit_code if _wrong_input(self.error) else _EXIT_CODES[self.phase]
 
 
-@dataclass(frozen=True, kw_only=True)
-class Call:
-    """What is run and how: the described `task`, which stands under `variable` in the project's file, with wire inputs.
-
-    `code` is the folder of the extracted bundle and `tree` that bundle's tree ("" without one), `deployment` a deployed task's pin.
-    `environment` is the folder of the local environment that it runs in ("": the interpreter at hand), `variables` those of its image.
-    """
-
-    task: Mapping[str, Any]
-    project: Project
-    variable: str
-    inputs: Mapping[str, Any]
-    settings: Settings
-    code: str = ""
-    tree: str = ""
-    deployment: str = ""
-    environment: str = ""
-    variables: Mapping[str, str] = field(default_factory=dict)
-
-    def action(self, run: str, folder: str, attempt: int) -> Action:
-        """The action that a worker is given for one attempt."""
-        return Action(
-            id=f"{run}-a0",
-            run=run,
-            folder=folder,
-            task=self.task["name"],
-            module=self.project.module,
-            variable=self.variable,
-            file=self.project.file,
-            inputs=self.inputs,
-            root=self.project.root,
-            roots=tuple(self.project.roots),
-            last=tuple(self.project.last),
-            shown={place: self.project.shown(place) for place in self.project.beside},
-            code=self.code,
-            env={**self.variables, **self.task["env_vars"], **self.settings.env},
-            timeout=self.task["timeout"],
-            attempt=attempt,
-            project=self.settings.project,
-            domain=self.settings.domain,
-            version=self.settings.version,
-            copy_style=self.settings.copy_style,
-            options=self.settings.options,
-            deployment=self.deployment,
-        )
-
-
 @dataclass(frozen=True)
 class _Ending:
     """What came of an attempt."""
@@ -102,9 +51,8 @@ class _Ending:
     outputs: Mapping[str, Any] = field(default_factory=dict)
 
 
-def carry_out(call: Call, engine: "Engine", stores: Stores, listener: Listener, began: float) -> Finished:
+def carry_out(call: Call, engine: "Engine", history: History, listener: Listener, began: float) -> Finished:
     """Run a task until it has succeeded or may not be tried again; `began` is the monotonic time from which seconds count."""
-    history = stores.history
     call = replace(call, inputs=_effective(call))
     _say_what_differs(engine, call, listener)
     name = _begin(call, history)
@@ -114,7 +62,7 @@ def carry_out(call: Call, engine: "Engine", stores: Stores, listener: Listener, 
         listener.started(name, url)
         while True:
             attempt += 1
-            ending = _try(engine, call.action(name, folder, attempt))
+            ending = _try(engine, Action(id=f"{name}-a0", run=name, folder=folder, call=call, attempt=attempt))
             if ending.phase in ("succeeded", "aborted") or _wrong_input(ending.error) or attempt > call.task["retries"]:
                 break
             _wait_before_retry(call.task, attempt, ending, folder, listener)
@@ -140,17 +88,7 @@ def _effective(call: Call) -> dict[str, Any]:
 
 
 def _begin(call: Call, history: History) -> str:
-    settings = call.settings
-    return history.begin(
-        settings.name,
-        task=call.task["name"],
-        file=call.project.file,
-        project=settings.project,
-        domain=settings.domain,
-        version=settings.version,
-        tree=call.tree,
-        labels=settings.labels,
-    )
+    return history.begin(call)
 
 
 def _wait_before_retry(task: Mapping[str, Any], attempt: int, ending: _Ending, folder: str, listener: Listener) -> None:
@@ -167,7 +105,8 @@ def _try(engine: "Engine", action: Action) -> _Ending:
     """Make one attempt, and stop it at its timeout or when someone asks for it."""
     if request := asked(action.folder):
         return _aborted(request)
-    until = None if action.timeout is None else time.monotonic() + action.timeout
+    timeout: float | None = action.call.task["timeout"]
+    until = None if timeout is None else time.monotonic() + timeout
     try:
         engine.submit(action)
         while True:
@@ -180,7 +119,7 @@ def _try(engine: "Engine", action: Action) -> _Ending:
                 return _aborted(request)
             if until is not None and time.monotonic() >= until:
                 _stop(engine, action)
-                return _Ending("timed_out", _error("TaskTimeoutError", f"it ran longer than its timeout of {action.timeout:g} s"))
+                return _Ending("timed_out", _error("TaskTimeoutError", f"it ran longer than its timeout of {timeout:g} s"))
     except (KeyboardInterrupt, Stopped):
         _stop(engine, action)
         raise
@@ -234,7 +173,7 @@ def _say_what_differs(engine: "Engine", call: Call, listener: Listener) -> None:
     if computed:
         whose = "defaults" if len(computed) > 1 else "default"
         listener.said(f"The {whose} of {', '.join(computed)} of {task['name']} cannot be written down: made anew where the task runs.")
-    unused = [name for name in sorted({*task["options"], *call.settings.options}) if name not in engine.acts_on]
+    unused = [name for name in sorted({*task["options"], *call.run.options}) if name not in engine.acts_on]
     if task["timeout"] and "timeout" not in engine.acts_on:
         unused.append("timeout")
     if isinstance(task["image"], Mapping):

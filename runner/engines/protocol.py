@@ -6,13 +6,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
-from .action import Action
+from flyte_build.runner.action import Action
 
 # Takes bytes that the task wrote to a stream (1 or 2), waits some seconds for a reader, and says how many it has passed on.
 Sink = Callable[[int, bytes, float], int]
-
-
-NO_RESULT = 74  # A worker's exit code when it could not write its result (EX_IOERR of sysexits.h).
 
 
 @dataclass(frozen=True)
@@ -23,10 +20,6 @@ class Event:
     exit_code: int | None = None
     why: str = ""
     out_of_memory: bool = False
-
-
-class Stopped(BaseException):
-    """SIGTERM or SIGHUP (its name is the argument), as an exception, so that what is under way ends in order."""
 
 
 class Engine(Protocol):

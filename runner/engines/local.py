@@ -11,11 +11,11 @@ from contextlib import contextmanager, suppress
 from typing import Any
 
 from flyte_build.declarations.task import Task
+from flyte_build.runner.abort import LOOK, asked
+from flyte_build.runner.action import Action, write_result
+from flyte_build.runner.worker.execute import Sources, execute
 
-from .aborting import LOOK, asked
-from .action import Action, write_result
-from .engine import Event
-from .execution import Sources, execute
+from .protocol import Event
 
 _TICK = 1.0  # Seconds by which the start of a process may be wrong: Linux counts from the boot, known to the second.
 _GRACE = 1.0  # Seconds between asking a process to end and making it end.
@@ -35,10 +35,10 @@ class LocalEngine:
     def submit(self, action: Action) -> None:
         """Run the attempt to its end. Raises `KeyboardInterrupt` when the run is asked to end, as for Ctrl-C."""
         action.write()
-        os.environ.update(action.env)
+        os.environ.update(action.call.env)
         self._running, self._began = [action], time.time()
         with _interrupted_when_asked(action.folder):
-            write_result(action.folder, execute(self._load, action.inputs, Sources(action.root)))
+            write_result(action.folder, execute(self._load, action.call.inputs, Sources(action.call.project.root)))
         self._running = []
 
     def wait(self, action: Action, seconds: float | None) -> Event | None:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from .action import Action
-from .engine import Sink
-from .log import LogWriter
+from flyte_build.runner.action import Action
+from flyte_build.runner.history.log import LogWriter
+
+from .protocol import Sink
 
 
 class Output:

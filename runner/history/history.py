@@ -17,11 +17,13 @@ from flyte_build.cas.folder import PRIVATE, make_below, make_own
 from flyte_build.cas.lease import lockable
 from flyte_build.cas.os_errors import storing
 from flyte_build.errors import NotFound, RunExists
+from flyte_build.runner.action import read_document, write_result
 
-from .action import read_document, write_result
-from .tables import open_tables
+from .schema import open_tables
 
 if TYPE_CHECKING:
+    from flyte_build.runner.call import Call
+
     from .rows import Filter, Phase, RunRow
 
 FORMAT = 1
@@ -69,11 +71,10 @@ class History:
         """The same as a URL."""
         return f"file://{self.run_folder(name)}"
 
-    def begin(
-        self, name: str | None, *, task: str, file: str, project: str, domain: str, version: str, tree: str, labels: Mapping[str, str]
-    ) -> str:
-        """Begin a run; its name is made if none is given. Raises `RunExists`."""
-        name = name or _new_name()
+    def begin(self, call: Call) -> str:
+        """Begin a run of a call, and give its name, which is made if the call says none. Raises `RunExists`."""
+        options = call.run
+        name = options.name or _new_name()
         folder = self.run_folder(name)
         with storing("make the run's folder"):
             try:
@@ -87,9 +88,19 @@ class History:
             self._database.execute(
                 "INSERT INTO runs(name, task, file, project, domain, version, phase, why, attempts, started, user, tree)"
                 " VALUES(?,?,?,?,?,?,'running','',1,?,?,?)",
-                (name, task, file, project, domain, version, time.time(), os.getuid(), tree),
+                (
+                    name,
+                    call.task["name"],
+                    call.project.file,
+                    options.project,
+                    options.domain,
+                    options.version,
+                    time.time(),
+                    os.getuid(),
+                    call.tree,
+                ),
             )
-            for label in labels.items():
+            for label in options.labels.items():
                 self._database.execute("INSERT INTO labels VALUES(?,?,?)", (name, *label))
         return name
 

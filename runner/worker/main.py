@@ -15,7 +15,8 @@ import signal
 import sys
 from typing import Any
 
-from .engine import NO_RESULT
+from flyte_build.runner.action import NO_RESULT
+
 from .spawn import CONTROL
 
 # Imported one after another while there is nothing to do yet: what a bundle and every task's file need, then what an async
@@ -47,7 +48,8 @@ def main() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # The terminal's Ctrl-C is the command's to handle.
     from flyte_build._alias import install_alias
     from flyte_build.runner.action import write_result
-    from flyte_build.runner.execution import Sources, execute, failure, finish, load_task
+
+    from .execute import Sources, execute, failure, finish, load_task
 
     install_alias()
     for name in _AHEAD:
@@ -79,7 +81,7 @@ def main() -> None:
     if os.getpid() != own:  # A child that the task has forked has returned from it too. It decides nothing.
         finish(0)
     if result["phase"] == "failed" and code and action["root"]:
-        from .absent import hint
+        from .missing_files import hint
 
         if advice := hint(result["error"], action):
             result["error"]["hint"] = advice
@@ -149,7 +151,7 @@ def _print(text: str) -> None:
 def _advice(action: dict[str, Any], path: str) -> str:
     if not action["root"]:
         return f"It is in {path}, and was not deployed: import it at the top of a module, or include it, and deploy again."
-    from .absent import advice
+    from .missing_files import advice
 
     return advice(action, path)
 
@@ -169,7 +171,7 @@ def _end_children() -> None:
         os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
     except ChildProcessError:  # It has no children, as most: nothing needs to be imported.
         return
-    from .children import descendants
+    from .process_tree import descendants
 
     for pid in descendants(os.getpid()):
         try:

@@ -16,9 +16,8 @@ from flyte_build.declarations.context import set_caller
 from flyte_build.declarations.interface import interface_of
 from flyte_build.declarations.task import Task
 from flyte_build.errors import InputError
+from flyte_build.runner.signals import Stopped
 from flyte_build.values.type import Mismatch, shortened
-
-from .engine import Stopped
 
 _OURS = (PACKAGE + "/", "<frozen importlib")
 

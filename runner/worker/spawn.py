@@ -38,7 +38,7 @@ def start_worker(python: str = sys.executable, variables: "Mapping[str, str]" = 
         descriptors = [*map(os.dup, descriptors[:3]), *descriptors[3:], *descriptors[:3]]
     pid = os.posix_spawn(
         python,
-        [python, "-u", "-P", "-c", "from flyte_build.runner.worker import main; main()"],
+        [python, "-u", "-P", "-c", "from flyte_build.runner.worker.main import main; main()"],
         variables,
         file_actions=[
             (os.POSIX_SPAWN_DUP2, nothing, 0),

@@ -12,12 +12,12 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType
 
 from flyte_build.errors import RuntimeSystemError
+from flyte_build.runner.action import NO_RESULT, Action
+from flyte_build.runner.worker.process_tree import descendants
+from flyte_build.runner.worker.spawn import Worker, dismiss, follow_size, signal_group, start_worker
 
-from .action import Action
-from .children import descendants
-from .engine import NO_RESULT, Event, Sink
 from .output import Output
-from .spawn import Worker, dismiss, follow_size, signal_group, start_worker
+from .protocol import Event, Sink
 
 _GRACE = 5.0  # Seconds between asking a task to end and making it end.
 _TURN = 0.5  # Seconds after which it is looked whether a silent worker is still there.
@@ -51,7 +51,7 @@ class ProcessEngine:
             return
         worker, self._spare = self._spare or self._start(), None
         action.write()
-        order = {"folder": action.folder, "env": {**action.env, **self._secrets}, "guarded": True}
+        order = {"folder": action.folder, "env": {**action.call.env, **self._secrets}, "guarded": True}
         try:
             os.write(worker.control, json.dumps(order).encode() + b"\n")
         except BrokenPipeError:

@@ -1,0 +1,54 @@
+"""A call of a task: what is run, with which inputs, under which options."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from flyte_build.bundler.copy_style import CopyStyle
+from flyte_build.workspace.workspace import Project
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunOptions:
+    """How a run is recorded, and what it is given beside its inputs. `name`: made if it is None.
+
+    `version` is that of the code, `copy_style` says how its bundle was made. `env` are environment variables, which are not kept;
+    `options` are what is asked for and not acted on, by name, as JSON values: it is kept with the run, and said.
+    """
+
+    name: str | None = None
+    project: str
+    domain: str
+    version: str = ""
+    copy_style: CopyStyle
+    labels: Mapping[str, str] = field(default_factory=dict)
+    env: Mapping[str, str] = field(default_factory=dict)
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Call:
+    """What is run and how: the described `task`, which stands under `variable` in the project's file, with wire inputs.
+
+    `code` is the folder of the extracted bundle and `tree` that bundle's tree ("" without one), `deployment` a deployed task's pin:
+    then there is no working tree, and the project's root is "".
+    `environment` is the folder of the local environment that it runs in ("": the interpreter at hand), `variables` those of its image.
+    """
+
+    task: Mapping[str, Any]
+    project: Project
+    variable: str
+    inputs: Mapping[str, Any]
+    run: RunOptions
+    code: str = ""
+    tree: str = ""
+    deployment: str = ""
+    environment: str = ""
+    variables: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def env(self) -> dict[str, str]:
+        """The environment variables that are added for it."""
+        return {**self.variables, **self.task["env_vars"], **self.run.env}

@@ -1,0 +1,1 @@
+"""The controller: it carries calls out on an engine."""
