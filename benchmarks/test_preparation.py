@@ -18,7 +18,7 @@ from flyte_build.bundler import bundle, extraction
 from flyte_build.cas.cache import Cache
 from flyte_build.cas.counters import Counters
 from flyte_build.cas.statindex import TICK
-from flyte_build.prepare import Preparation
+from flyte_build.ops.prepare import Preparation
 from flyte_build.workspace.workspace import Project
 
 

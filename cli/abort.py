@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import click
 
-from flyte_build.runs import abort as abort_run
-from flyte_build.stores import Stores
+from flyte_build.ops.abort import abort as abort_run
+from flyte_build.ops.session import Stores
 
 from .console import Console
 from .options import runs_under_way

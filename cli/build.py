@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from flyte_build.errors import UsageError
-from flyte_build.housekeeping import start_if_due
-from flyte_build.running import Runner
+from flyte_build.ops.gc import start_if_due
+from flyte_build.ops.run import Runner
+from flyte_build.ops.session import Stores
+from flyte_build.ops.targets import Target, choose, once_each
 from flyte_build.settings.configuration import Configuration
 from flyte_build.settings.settings import Settings
-from flyte_build.stores import Stores
-from flyte_build.targets import Target, choose, once_each
 from flyte_build.text.units import rounded_size
 from flyte_build.workspace.task_files import task_files
 from flyte_build.workspace.workspace import locate, root_of
@@ -23,7 +23,7 @@ from .console import Console, node_json
 from .options import of_a_registry, settings_of_each, with_registries
 
 if TYPE_CHECKING:
-    from flyte_build.building import EnvironmentImage
+    from flyte_build.ops.project_images import EnvironmentImage
 
 
 @click.command()
@@ -62,7 +62,7 @@ def build(
 
     No Docker is needed, but for commands, Debian packages and Dockerfiles.
     """
-    from flyte_build.builds import build_images
+    from flyte_build.ops.build import build_images
 
     if env_variable and (everything or recursive):
         raise UsageError("ENV_VARIABLE is given together with --all or -r", hint="Leave one of them out.")
@@ -89,8 +89,8 @@ def build(
 
 def _documents(built: "Iterable[EnvironmentImage]") -> "Iterable[dict[str, Any]]":
     """An object for each environment and platform."""
-    from flyte_build.builds import layers_of
     from flyte_build.images.build.planned_image import PlannedImage
+    from flyte_build.ops.build import layers_of
 
     for each in built:
         for env in each.envs:
@@ -106,8 +106,8 @@ def _documents(built: "Iterable[EnvironmentImage]") -> "Iterable[dict[str, Any]]
 
 
 def _show(console: Console, built: "Iterable[EnvironmentImage]") -> None:
-    from flyte_build.builds import layers_of
     from flyte_build.images.build.planned_image import PlannedImage
+    from flyte_build.ops.build import layers_of
 
     for each in built:
         console.print(f"{', '.join(each.envs)}: {each.reference or each.digest or '(its digest is known when it is there)'}")

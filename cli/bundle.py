@@ -9,10 +9,10 @@ import click
 
 from flyte_build.bundler.copy_style import CopyStyle
 from flyte_build.errors import UsageError
-from flyte_build.housekeeping import start_if_due
-from flyte_build.running import Runner
+from flyte_build.ops.gc import start_if_due
+from flyte_build.ops.run import Runner
+from flyte_build.ops.session import Stores
 from flyte_build.settings.settings import Settings
-from flyte_build.stores import Stores
 from flyte_build.text.wording import printable
 from flyte_build.workspace.workspace import locate
 

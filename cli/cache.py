@@ -9,13 +9,13 @@ import click
 
 from flyte_build.bundler.copy_style import CopyStyle
 from flyte_build.errors import NotFound, UsageError
-from flyte_build.running import Runner
+from flyte_build.ops.run import Runner
+from flyte_build.ops.session import Stores
+from flyte_build.ops.sharing import Sharing
 from flyte_build.settings import table
 from flyte_build.settings.configuration import Configuration
 from flyte_build.settings.registries import Registries
 from flyte_build.settings.settings import Settings
-from flyte_build.sharing import Sharing
-from flyte_build.stores import Stores
 from flyte_build.workspace.workspace import locate, root_here
 
 from .console import Console, Quiet, node_json
@@ -68,7 +68,7 @@ def why(console: Console, /, copy_style: CopyStyle | None, root_dir: str | None,
 @click.pass_obj
 def stats(console: Console) -> None:
     """Say where the cache is, what it holds, and when it was last collected."""
-    from flyte_build.housekeeping import last
+    from flyte_build.ops.gc import last
 
     opened = Stores(console).cache
     found, collected = opened.statistics(), last(opened)
@@ -186,7 +186,7 @@ def gc(
 
     With --remote: the records of this project that nobody has used within the keep time. Deployments, and what others have published, stay.
     """
-    from flyte_build.housekeeping import collect, note, space
+    from flyte_build.ops.gc import collect, note, space
 
     config = console.configuration(root_here())
     config = config.override({table.KEEP: keep, table.MAX_SIZE: max_size, table.MIN_FREE: min_free})

@@ -15,11 +15,11 @@ from click.shell_completion import CompletionItem, shell_complete
 from flyte_build.declarations.interface import Interface
 from flyte_build.errors import FlyteError
 from flyte_build.graph.reporter import Listener
-from flyte_build.recorded import Recorded
-from flyte_build.running import Runner
+from flyte_build.ops.rerun import Recorded
+from flyte_build.ops.run import Runner
+from flyte_build.ops.session import Stores
 from flyte_build.settings.configuration import Configuration
 from flyte_build.settings.settings import Settings
-from flyte_build.stores import Stores
 from flyte_build.workspace.workspace import locate
 
 from .inputs import Inputs
@@ -63,7 +63,7 @@ class _Flyte(Commands):
 
             return python_script.name, python_script, args[2:]
         if args[:2] == ["run", "deployed-task"]:
-            from .deployed import deployed_task
+            from .deployed_task import deployed_task
 
             return deployed_task.name, deployed_task, args[2:]
         return super().resolve_command(ctx, args)

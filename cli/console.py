@@ -8,14 +8,12 @@ import sys
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Literal
-
 import click
-
 from flyte_build.graph.reporter import Listener, pass_on
 from flyte_build.settings import table
 from flyte_build.settings.configuration import Configuration
-
-from .lines import Level, as_json
+import time
+from typing import Any, Literal
 
 if TYPE_CHECKING:
     from flyte_build.graph.node import Node, Outcome
@@ -229,3 +227,13 @@ def node_json(outcome: Outcome) -> dict[str, Any]:
         "why": outcome.why,
         "seconds": round(outcome.seconds, 6),
     }
+
+
+Level = Literal["info", "warning", "error"]
+
+
+def as_json(level: Level, message: str, **more: Any) -> str:
+    """The line: `time` (UTC, ISO 8601), `level`, `message`, and `more` of what is not empty. Columns are not kept in it."""
+    text = message if "\n" in message else " ".join(message.split())
+    now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+    return json.dumps({"time": now, "level": level, "message": text, **{name: value for name, value in more.items() if value != ""}})

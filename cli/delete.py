@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from flyte_build.stores import Stores
+from flyte_build.ops.session import Stores
 
 from .cache import gc
 from .console import Console
@@ -34,8 +34,8 @@ def deployment(console: Console, /, name: str, **options: Any) -> None:
 
     `latest` is the newest that is left then. What no other deployment needs is given up to the registry's own collection.
     """
-    from flyte_build.deployed import Deployments
     from flyte_build.deployments.names import Reference
+    from flyte_build.ops.releases import Deployments
 
     reference = Reference.parse(name)
     gone = Deployments(settings_of(console, options), Stores(console), console).delete(reference)

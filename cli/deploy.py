@@ -9,17 +9,17 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from flyte_build.deployed import Deployments
-from flyte_build.deployment import Deployer, Deployment
 from flyte_build.deployments.names import check_version
 from flyte_build.errors import ModuleLoadError, UsageError
-from flyte_build.housekeeping import start_if_due
-from flyte_build.running import Runner
+from flyte_build.ops.deploy import Deployer, Deployment
+from flyte_build.ops.gc import start_if_due
+from flyte_build.ops.releases import Deployments
+from flyte_build.ops.run import Runner
+from flyte_build.ops.session import Stores
+from flyte_build.ops.targets import Target, choose, once_each
 from flyte_build.settings.configuration import Configuration
 from flyte_build.settings.registries import Registries
 from flyte_build.settings.settings import Settings
-from flyte_build.stores import Stores
-from flyte_build.targets import Target, choose, once_each
 from flyte_build.text.wording import listed, printable
 from flyte_build.workspace.task_files import task_files
 from flyte_build.workspace.workspace import locate, root_of

@@ -6,9 +6,9 @@ from typing import Any
 
 import click
 
-from flyte_build.deployed import Deployments, Difference
 from flyte_build.deployments.names import Reference
-from flyte_build.stores import Stores
+from flyte_build.ops.releases import Deployments, Difference
+from flyte_build.ops.session import Stores
 from flyte_build.text.wording import printable
 
 from .console import Console

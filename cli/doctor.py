@@ -6,8 +6,8 @@ from typing import Any
 
 import click
 
-from flyte_build.deployed import Deployments
-from flyte_build.stores import Stores
+from flyte_build.ops.releases import Deployments
+from flyte_build.ops.session import Stores
 from flyte_build.text.wording import printable
 
 from .console import Console

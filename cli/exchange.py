@@ -7,11 +7,11 @@ from itertools import chain
 from typing import Any
 
 import click
-from flyte_build.bundler.copy_style import CopyStyle
 
-from flyte_build.exchange import Exchange, Item
+from flyte_build.bundler.copy_style import CopyStyle
+from flyte_build.ops.exchange import Exchange, Item
+from flyte_build.ops.session import Stores
 from flyte_build.settings.settings import Settings
-from flyte_build.stores import Stores
 from flyte_build.workspace.workspace import Project, given_root, locate, root_here
 
 from .console import Console, Quiet

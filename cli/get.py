@@ -10,9 +10,9 @@ from typing import Any
 import click
 
 from flyte_build.errors import NotFound
+from flyte_build.ops.session import Stores
 from flyte_build.runner.history.history import History
 from flyte_build.runner.history.rows import PHASES, ActionRow, Filter, Phase, RunRow, iso
-from flyte_build.stores import Stores
 
 from .console import Console
 from .options import moment, of_a_deployment, pairs, runs, settings_of
@@ -143,7 +143,7 @@ def action(console: Console, run: str, action: str | None) -> None:
 @click.pass_obj
 def logs(console: Console, lines: int | None, show_ts: bool, attempt: int | None, follow: bool, run: str, action: str | None) -> None:
     """Print what a run's task has printed, as it was."""
-    from flyte_build.runs import open_log
+    from flyte_build.ops.abort import open_log
 
     history = Stores(console).history
     _check_action(history.get(run), action)
@@ -220,7 +220,7 @@ def code(console: Console, output: str | None, run: str, action: str | None) -> 
 @click.pass_obj
 def task(console: Console, /, limit: int, name: str | None, version: str | None, **options: Any) -> None:
     """List the tasks that are deployed, with all of their versions or those of one; or show a version."""
-    from .listing import list_tasks
+    from .releases import list_tasks
 
     list_tasks(console, settings_of(console, options), limit, name, version)
 
@@ -233,7 +233,7 @@ def task(console: Console, /, limit: int, name: str | None, version: str | None,
 @click.pass_obj
 def deployment(console: Console, /, limit: int, name: str | None, version: str | None, **options: Any) -> None:
     """List the environments that are deployed, with all of their versions or those of one; or show a version."""
-    from .listing import list_deployments
+    from .releases import list_deployments
 
     list_deployments(console, settings_of(console, options), limit, name, version)
 

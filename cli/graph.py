@@ -5,13 +5,13 @@ from __future__ import annotations
 from typing import Any, Literal
 
 import click
-from flyte_build.bundler.copy_style import CopyStyle
 
+from flyte_build.bundler.copy_style import CopyStyle
 from flyte_build.graph.node import Node, Outcome
 from flyte_build.graph.resolver import edges
-from flyte_build.running import Runner
+from flyte_build.ops.run import Runner
+from flyte_build.ops.session import Stores
 from flyte_build.settings.settings import Settings
-from flyte_build.stores import Stores
 from flyte_build.text.units import rounded_size
 from flyte_build.workspace.workspace import locate
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from flyte_build.graph.reporter import Listener
-from flyte_build.stores import Stores
+from flyte_build.ops.session import Stores
 from flyte_build.text.units import rounded_size
 
 from .console import Console

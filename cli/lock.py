@@ -8,10 +8,10 @@ from collections.abc import Sequence
 import click
 
 from flyte_build.errors import UsageError
-from flyte_build.locking import Locked, Upgrade, lock_files
-from flyte_build.running import Runner
+from flyte_build.ops.lock import Locked, Upgrade, lock_files
+from flyte_build.ops.run import Runner
+from flyte_build.ops.session import Stores
 from flyte_build.settings.settings import Settings
-from flyte_build.stores import Stores
 from flyte_build.workspace.task_files import task_files
 from flyte_build.workspace.workspace import given_root, locate, root_here
 

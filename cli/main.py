@@ -199,7 +199,7 @@ def _print_error(args: list[str], kind: str, what: str, why: str, hint: str, cod
         except OSError:  # It cannot be told there, so it is told on standard error.
             os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
     if _asks_for_json(args, "--log-format"):
-        from .lines import as_json
+        from .console import as_json
 
         text = as_json("error", what, type=kind, why=why, hint=hint, exit_code=code)
     else:

@@ -170,8 +170,8 @@ def _completions(incomplete: str, *phases: "Phase") -> "list[CompletionItem]":
     from click.shell_completion import CompletionItem
 
     from flyte_build.graph.reporter import Listener
+    from flyte_build.ops.session import Stores
     from flyte_build.runner.history.rows import Filter
-    from flyte_build.stores import Stores
 
     rows = Stores(Listener()).history.list(_OFFERED, Filter(phases=phases))
     return [CompletionItem(row.name, help=f"{row.task} {row.phase}") for row in rows if row.name.startswith(incomplete)]

@@ -7,15 +7,15 @@ from typing import Any
 import click
 
 from flyte_build.errors import UsageError
-from flyte_build.housekeeping import start_if_due
-from flyte_build.recorded import Recorded
-from flyte_build.running import Runner
+from flyte_build.ops.gc import start_if_due
+from flyte_build.ops.rerun import Recorded
+from flyte_build.ops.run import Runner
+from flyte_build.ops.session import Stores
 from flyte_build.settings.settings import Settings
-from flyte_build.stores import Stores
 from flyte_build.workspace.workspace import root_here
 
 from .console import Console
-from .ending import run_and_report
+from .report import run_and_report
 from .inputs import Inputs
 from .options import of_a_new_run, of_a_registry, pairs, with_registries
 
@@ -62,12 +62,13 @@ def rerun(
 
 
 def _rerun_deployed(console: Console, stores: Stores, settings: Settings, recorded: Recorded, rest: tuple[str, ...]) -> None:
-    from flyte_build.deployed import Deployments
+    from flyte_build.ops.releases import Deployments
+    from flyte_build.ops.run_deployed import find_task
 
-    from .deployed import run_deployed
+    from .deployed_task import run_deployed
 
     deployments = Deployments(settings, stores, console)
-    task = deployments.task(recorded.deployment)
+    task = find_task(deployments, recorded.deployment)
     spec = task.document.spec(task.function)
     changed = Inputs(task.function, recorded.interface(spec)).parse_inputs(f"flyte rerun {recorded.run}", list(rest))
     if sentence := recorded.forgotten(spec, settings):

@@ -7,21 +7,21 @@ import re
 from typing import Any
 
 import click
-from flyte_build.bundler.copy_style import CopyStyle
 
+from flyte_build.bundler.copy_style import CopyStyle
 from flyte_build.declarations.interface import Interface
 from flyte_build.discovery.node import Discovery
 from flyte_build.errors import UsageError
-from flyte_build.housekeeping import start_if_due
-from flyte_build.running import Runner
+from flyte_build.ops.gc import start_if_due
+from flyte_build.ops.run import Runner
+from flyte_build.ops.session import Stores
 from flyte_build.settings.configuration import Configuration
 from flyte_build.settings.settings import Settings
 from flyte_build.settings.table import ENGINES, EngineName
-from flyte_build.stores import Stores
 from flyte_build.workspace.workspace import locate, root_here
 
 from .console import Console
-from .ending import run_and_report
+from .report import run_and_report
 from .inputs import Inputs
 from .options import given_of, of_a_bundle, of_a_new_run, of_a_registry, of_pins, one_word, pairs, pinned, with_registries
 
@@ -67,7 +67,7 @@ def run(
     """
     stores = Stores(console)
     if file == "hello" and not os.path.exists(file):
-        from flyte_build.hello import write_example
+        from flyte_build.builtin.hello import write_example
 
         file, root_dir = write_example(stores.places.cache), None
         rest = ("hello", *rest) if not rest or rest[0].startswith("-") else rest
@@ -95,7 +95,7 @@ def _run_own(name: str, rest: list[str], given: tuple[Console, Stores, Settings]
     if name == "python-script":
         from .script import python_script as command
     else:
-        from .deployed import deployed_task as command
+        from .deployed_task import deployed_task as command
     with command.make_context(f"flyte run {name}", rest, obj=given) as ctx:
         command.invoke(ctx)
 

@@ -11,12 +11,12 @@ import click
 
 from flyte_build.declarations.resources import Resources
 from flyte_build.errors import UsageError
-from flyte_build.running import run_in_worker, script_call
+from flyte_build.ops.run import run_in_worker, script_call
+from flyte_build.ops.session import Stores
 from flyte_build.settings.settings import Settings
-from flyte_build.stores import Stores
 
 from .console import Console
-from .ending import report
+from .report import report
 from .options import given_of
 
 

@@ -5,15 +5,15 @@ from __future__ import annotations
 from typing import Any
 
 import click
-from flyte_build.bundler.copy_style import CopyStyle
 
+from flyte_build.bundler.copy_style import CopyStyle
 from flyte_build.errors import UsageError
 from flyte_build.graph.node import Outcome
+from flyte_build.ops.session import Stores
+from flyte_build.ops.warm import Warmed
+from flyte_build.ops.warm import warm as warm_files
 from flyte_build.settings.configuration import Configuration
 from flyte_build.settings.settings import Settings
-from flyte_build.stores import Stores
-from flyte_build.warming import Warmed
-from flyte_build.warming import warm as warm_files
 from flyte_build.workspace.task_files import task_files
 from flyte_build.workspace.workspace import Project, given_root, locate, root_here
 

@@ -20,16 +20,16 @@ if TYPE_CHECKING:
     from .declarations.resources import Secret as Secret
     from .declarations.resources import Timeout as Timeout
     from .declarations.task import Task as Task
-    from .runs import Run as Run
-    from .sdk import build as build
-    from .sdk import build_images as build_images
-    from .sdk import current_domain as current_domain
-    from .sdk import current_project as current_project
-    from .sdk import deploy as deploy
-    from .sdk import init as init
-    from .sdk import init_from_config as init_from_config
-    from .sdk import run as run
-    from .sdk import with_runcontext as with_runcontext
+    from .sdk.build import build as build
+    from .sdk.build import build_images as build_images
+    from .sdk.deploy import deploy as deploy
+    from .sdk.init import current_domain as current_domain
+    from .sdk.init import current_project as current_project
+    from .sdk.init import init as init
+    from .sdk.init import init_from_config as init_from_config
+    from .sdk.run import run as run
+    from .sdk.run import with_runcontext as with_runcontext
+    from .sdk.runs import Run as Run
 
 _PLACES = {
     "Backoff": "declarations.resources",
@@ -38,21 +38,21 @@ _PLACES = {
     "Resources": "declarations.resources",
     "RetryStrategy": "declarations.resources",
     "ReusePolicy": "declarations.resources",
-    "Run": "runs",
+    "Run": "sdk.runs",
     "Secret": "declarations.resources",
     "Task": "declarations.task",
     "TaskEnvironment": "declarations.environment",
     "Timeout": "declarations.resources",
     "__version__": "_version",
-    "build": "sdk",
-    "build_images": "sdk",
-    "current_domain": "sdk",
-    "current_project": "sdk",
-    "deploy": "sdk",
-    "init": "sdk",
-    "init_from_config": "sdk",
-    "run": "sdk",
-    "with_runcontext": "sdk",
+    "build": "sdk.build",
+    "build_images": "sdk.build",
+    "current_domain": "sdk.init",
+    "current_project": "sdk.init",
+    "deploy": "sdk.deploy",
+    "init": "sdk.init",
+    "init_from_config": "sdk.init",
+    "run": "sdk.run",
+    "with_runcontext": "sdk.run",
 }
 _MODULES = ("errors", "remote")
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .remotetask import Task as Task
-from .remotetask import TaskDetails as TaskDetails
-from .runs import Outputs as Outputs
-from .runs import Run as Run
+from .sdk.remote_task import Task as Task
+from .sdk.remote_task import TaskDetails as TaskDetails
+from .sdk.runs import Outputs as Outputs
+from .sdk.runs import Run as Run

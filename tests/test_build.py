@@ -14,7 +14,6 @@ from pathlib import Path
 
 import pytest
 
-from flyte_build.builds import layers_of
 from flyte_build.cas.cache import Cache
 from flyte_build.cas.counters import Counters
 from flyte_build.cas.digest import Digest
@@ -32,6 +31,7 @@ from flyte_build.images.docker.execute import describe
 from flyte_build.images.lock.pins import PinnedBase, Wheel
 from flyte_build.images.oci_image import OciImage
 from flyte_build.images.recipe import Base, Copy, Execute, Packages, Recipe, Source, Step
+from flyte_build.ops.build import layers_of
 from tests.bases import DEBIAN, FixedPins, MadeWheel, archive, base_of, opened, push_image, real_layer
 from tests.conftest import opened as opened_cache
 from tests.engines import Engine

@@ -22,7 +22,7 @@ import pytest
 from flyte_build.bundler.tree import Entry, Tree
 from flyte_build.cas.digest import Digest
 from flyte_build.cas.encoding import encode, key
-from flyte_build.cli.deployed import deployed_task
+from flyte_build.cli.deployed_task import deployed_task
 from flyte_build.cli.main import flyte
 from flyte_build.cli.script import python_script
 from flyte_build.settings.table import SETTINGS

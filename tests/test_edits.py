@@ -17,19 +17,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from flyte_build.bundler.copy_style import CopyStyle
 from hypothesis import Phase, given, seed, settings
 from hypothesis import strategies as st
 
+from flyte_build.bundler.copy_style import CopyStyle
 from flyte_build.bundler.tree import Tree
 from flyte_build.errors import FlyteError
 from flyte_build.graph.explain import counted
 from flyte_build.graph.reporter import Listener
-from flyte_build.running import Runner
+from flyte_build.ops.run import Runner
+from flyte_build.ops.session import Stores
 from flyte_build.settings.configuration import Configuration
 from flyte_build.settings.places import Places
 from flyte_build.settings.settings import Settings
-from flyte_build.stores import Stores
 from flyte_build.workspace.workspace import Project
 
 STEPS = 25  # Edits of one project.

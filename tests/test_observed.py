@@ -15,7 +15,7 @@ import pytest
 from flyte_build.cas.cache import Cache
 from flyte_build.cas.counters import Counters
 from flyte_build.errors import FlyteError
-from flyte_build.prepare import Preparation
+from flyte_build.ops.prepare import Preparation
 from flyte_build.workspace.workspace import Project
 from tests.conftest import write_files
 

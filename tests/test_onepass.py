@@ -15,7 +15,7 @@ import pytest
 from flyte_build.bundler import bundle, extraction
 from flyte_build.cas.counters import Counters
 from flyte_build.errors import FileUnstable, SecretRefused
-from flyte_build.prepare import Preparation
+from flyte_build.ops.prepare import Preparation
 from flyte_build.workspace.workspace import Project
 from tests.conftest import Executable, Files, Link, as_root, clock_moves, opened, process, read_files, run, same, write_files
 

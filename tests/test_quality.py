@@ -69,7 +69,7 @@ def test_the_wheel_holds_exactly_the_packages(tmp_path: Path) -> None:
         ),
         ("import flyte_build.declarations.interface", "flyte_build.values.annotations flyte_build.values.scalars"),
         ("import flyte_build.cli.main", "sqlite3 rich asyncio pathspec zstandard docker oras flyte_build.runner.controller.controller"),
-        ("import flyte_build.cli.get", "rich asyncio pathspec zstandard docker oras flyte_build.prepare flyte_build.cas.cache"),
+        ("import flyte_build.cli.get", "rich asyncio pathspec zstandard docker oras flyte_build.ops.prepare flyte_build.cas.cache"),
         ("import flyte_build.cli.run", "rich asyncio pathspec zstandard docker oras tomlkit subprocess flyte_build.bundler.packs"),
     ],
 )

@@ -8,11 +8,10 @@ from typing import TYPE_CHECKING
 
 from flyte_build.cas.counters import Counters
 from flyte_build.cas.folder import make_own, make_private
-
-from .cas.os_errors import storing
-from .graph.reporter import Listener
-from .runner.history.history import History
-from .settings.places import Places
+from flyte_build.cas.os_errors import storing
+from flyte_build.graph.reporter import Listener
+from flyte_build.runner.history.history import History
+from flyte_build.settings.places import Places
 
 if TYPE_CHECKING:
     from flyte_build.cas.cache import Cache
@@ -49,7 +48,7 @@ class Stores:
     @cached_property
     def runtime(self) -> str:
         """The folder of our own package for tasks in environments and containers; who uses it holds a lease on its name."""
-        from .images.layers import runtime
+        from flyte_build.images.layers import runtime
 
         return runtime.folder(self.cache)
 

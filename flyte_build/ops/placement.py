@@ -1,28 +1,73 @@
-"""What a deployed task runs in, brought to this machine: the local environment of its image, or a container. No sources are needed."""
+"""Where a task runs: in the interpreter at hand, in a local environment, or in a container; its image and the engine asked for decide."""
 
 from __future__ import annotations
 
 import os
-from dataclasses import replace
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
 
 from flyte_build.cas.digest import Digest
 from flyte_build.errors import ImageBuildError
 from flyte_build.images.platforms import here, linux_here
-
-from .deployments.catalogue import Catalogue, Found
-from .deployments.document import Document
-from .deployments.runtime import wheels_of
-from .graph.reporter import Listener
-from .placement import in_containers_only
-from .runner.call import Call
-from .settings.table import EngineName
-from .stores import Stores
+from flyte_build.settings.table import EngineName
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from docker import APIClient
 
-    from .containers import ContainerImage
+    from flyte_build.deployments.catalogue import Catalogue, Found
+    from flyte_build.deployments.document import Document
+    from flyte_build.graph.reporter import Listener
+    from flyte_build.images.environments.node import EnvironmentNode
+    from flyte_build.ops.container_images import ContainerImage
+    from flyte_build.ops.session import Stores
+    from flyte_build.runner.call import Call
+
+DEBIAN = {"base": {"step": "debian"}, "steps": []}
+"""The image of a task that names none, where it runs in a container all the same."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Placement:
+    """In a container of an `image` (a JSON value; None: in none), or in the `environment` (None: in the interpreter at hand).
+
+    `why` says, as a phrase, why it had to be a container, where nobody has asked for one.
+    """
+
+    image: Any = None
+    environment: "EnvironmentNode | None" = None
+    why: str = ""
+
+
+def place(name: str, image: Any, engine: EngineName, environment: "Callable[[], EnvironmentNode]") -> Placement:
+    """Where the tasks of the environment `name` run; a declared image's local environment is asked for if it matters.
+
+    Raises `ImageBuildError` where they shall run in a process and their image is in containers only.
+    """
+    if engine == "docker":
+        return Placement(image=DEBIAN if image == "auto" else image)
+    if image == "auto":
+        return Placement()
+    if isinstance(image, str):
+        node, refusal = None, f"what is in {image} is only in its container"
+    else:
+        node = environment()
+        refusal = node.refusal()
+    if not refusal:
+        return Placement(environment=node)
+    if engine == "auto":
+        return Placement(image=image, why=refusal)
+    raise in_containers_only(name, refusal)
+
+
+def in_containers_only(name: str, refusal: str) -> ImageBuildError:
+    """The error of an environment whose image cannot be had on this machine itself, for that reason."""
+    return ImageBuildError(
+        f"The image of {name} cannot be had as an environment of this machine",
+        why=f"{refusal[:1].upper()}{refusal[1:]}.",
+        hint="Run it in a container: --engine docker (or auto).",
+    )
 
 
 def bring(
@@ -32,6 +77,8 @@ def bring(
 
     The engine that is asked for decides, and the image. Raises `ImageBuildError`, and `EngineUnavailable`.
     """
+    from flyte_build.deployments.runtime import wheels_of
+
     runtime = document.value["environment"]
     if document.kind == "host":
         if engine != "docker":
@@ -48,17 +95,16 @@ def bring(
     if engine == "process" and refusal:
         raise in_containers_only(document.name, refusal)
     if engine != "docker" and wheels is not None:
+        from flyte_build.images.environments.node import install
+        from flyte_build.images.lock.uv import Uv
         from flyte_build.images.recipe import Recipe
-
-        from .images.environments.node import install
-        from .images.lock.uv import Uv
 
         record = install(stores.cache, runtime["python"], wheels, os.getcwd(), Uv())
         stores.cache.records.add(record)
         made = record.artifact
         variables = Recipe.of(document.value["image"]).env
         return replace(call, environment=stores.cache.environment(made), variables=variables), None, [made]
-    from .images.docker.client import connect
+    from flyte_build.images.docker.client import connect
 
     if engine == "auto":
         listener.said(f"{document.name} runs in a container: {refusal}.")
@@ -70,17 +116,16 @@ def _refusal(document: Document) -> str:
     runtime = document.value["environment"]
     if document.kind == "reference":
         return f"what is in {runtime['uri']} is only in its container"
+    from flyte_build.images.environments.node import why_not_local
     from flyte_build.images.recipe import Recipe
-
-    from .images.environments.node import why_not_local
 
     return why_not_local(Recipe.of(document.value["image"]), lambda: str(runtime["python"]))
 
 
 def _container(client: "APIClient", found: Found, document: Document, catalogue: Catalogue, stores: Stores) -> "ContainerImage":
-    from .containers import ContainerImage, by_digest
-    from .images.build.publisher import LayerSources
-    from .images.docker.load import load
+    from flyte_build.images.build.publisher import LayerSources
+    from flyte_build.images.docker.load import load
+    from flyte_build.ops.container_images import ContainerImage, by_digest
 
     runtime = document.value["environment"]
     if document.kind == "reference":

@@ -7,32 +7,33 @@ from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from flyte_build.cas.digest import Digest
 from flyte_build.cas.encoding import encode
 from flyte_build.cas.registry.manifest import Manifest
+from flyte_build.cas.registry.repository import Repository
+from flyte_build.cas.registry.tags import keep_tag
+from flyte_build.deployments import provenance
+from flyte_build.deployments.catalogue import Found
+from flyte_build.deployments.difference import changes
+from flyte_build.deployments.document import Document, canonical
+from flyte_build.deployments.names import check_version
+from flyte_build.deployments.provenance import commit, user
+from flyte_build.deployments.publisher import Publisher
+from flyte_build.deployments.release import TREE, Release
+from flyte_build.deployments.runtime import HOST, by_reference, of_image
 from flyte_build.errors import DeploymentError
-
-from .deployed import Deployments
-from .deployments import provenance
-from .deployments.catalogue import Found
-from .deployments.difference import changes
-from .deployments.document import Document, canonical
-from .deployments.names import check_version
-from .deployments.provenance import commit, user
-from .deployments.publisher import Publisher
-from .deployments.release import TREE, Release
-from .deployments.runtime import HOST, by_reference
-from .graph.reporter import Listener
-from .running import Runner
-from .settings.settings import Settings
-from .stores import Stores
-from .targets import Target
-from .text.wording import listed, printable
-
-if TYPE_CHECKING:
-    from .pinnedimage import PinnedImage
+from flyte_build.graph.reporter import Listener
+from flyte_build.images.lock.pins import LockedPackages
+from flyte_build.images.recipe import Recipe
+from flyte_build.ops.project_images import EnvironmentImage, Imager
+from flyte_build.ops.releases import Deployments
+from flyte_build.ops.run import Runner
+from flyte_build.ops.session import Stores
+from flyte_build.ops.targets import Target
+from flyte_build.settings.settings import Settings
+from flyte_build.text.wording import listed, printable
 
 _SHOWN = 20
 _FILES = 5
@@ -153,7 +154,7 @@ class Deployer:
         if isinstance(image, str):
             pins = runner.preparation.pins
             return by_reference(image, None if dry else lambda uri: pins.base(uri).digest), None
-        from .pinnedimage import PinnedImage
+        from .deploy import PinnedImage
 
         built = PinnedImage.build(runner, self._settings, self._stores, self._listener, name, image, dry)
         return (built.runtime, built) if built else ({"kind": "image", "digest": None}, None)
@@ -240,3 +241,54 @@ class Deployer:
             tree=document.tree,
             runtime={"kind": runtime["kind"], "digest": runtime["digest"]},
         )
+
+
+@dataclass(frozen=True, kw_only=True)
+class PinnedImage:
+    """An environment's image for each of its platforms, the Python in it, and the packages that it was locked to."""
+
+    imager: Imager
+    image: EnvironmentImage
+    python: str
+    packages: tuple[LockedPackages, ...]
+
+    @classmethod
+    def build(
+        cls, runner: Runner, settings: Settings, stores: Stores, listener: Listener, name: str, image: Any, dry: bool
+    ) -> "PinnedImage | None":
+        """The image that the environment `name` declares (a JSON value); None in a dry run that would have to make it."""
+        pins, recipe = runner.preparation.pins, Recipe.of(image)
+        imager = Imager(runner.project.root, settings, stores, listener, pins, dry=dry)
+        built = imager.build(recipe, [name])
+        if not built.images:
+            return None
+        python = pins.python(recipe)
+        packages = tuple(pins.packages(recipe, python, platform) for platform in built.images) if recipe.locks else ()
+        return cls(imager=imager, image=built, python=python, packages=packages)
+
+    @cached_property
+    def runtime(self) -> Mapping[str, Any]:
+        """What the deployment's document says of it: identities alone."""
+        images = {platform: built.image.identity for platform, built in self.image.images.items()}
+        packages = {each.platform: each.wheels for each in self.packages} if self.packages else dict.fromkeys(images, ())
+        return of_image(images, self.python, packages)
+
+    @property
+    def manifests(self) -> tuple[Manifest, ...]:
+        """The manifests of the images."""
+        return tuple(built.image.manifest for built in self.image.images.values())
+
+    @property
+    def seen(self) -> Mapping[str, str]:
+        """Where the wheels were seen, by digest."""
+        return {wheel.digest: wheel.url for each in self.packages for wheel in each.wheels}
+
+    def put(self, repository: Repository) -> None:
+        """Keep the images in a repository, whole: layers of a base are mounted there, or sent once."""
+        for built in self.image.images.values():
+            self.imager.put(built, repository, keep_tag(built.image.manifest.digest))
+
+    def publish(self) -> None:
+        """Publish what was built to the shared cache, executed steps too, so that nobody has to make it again."""
+        if any(each.state == "made" for each in self.image.nodes):
+            self.imager.publish(self.image)

@@ -7,16 +7,16 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from flyte_build.errors import FlyteError, NotLocked, UsageError
+from flyte_build.images.environments.node import why_not_local
+from flyte_build.images.lock.lockfile import Lock
+from flyte_build.images.lock.pins import LockedPackages, PinnedBase
+from flyte_build.images.lock.project_lock import Pins
 from flyte_build.images.platforms import PYTHON, architecture, here
 from flyte_build.images.recipe import Recipe
+from flyte_build.text.wording import listed
 
-from .errors import FlyteError, NotLocked, UsageError
-from .images.environments.node import why_not_local
-from .images.lock.lockfile import Lock
-from .images.lock.pins import LockedPackages, PinnedBase
-from .images.lock.project_lock import Pins
-from .running import Runner
-from .text.wording import listed
+from .run import Runner
 
 _PYTHON = "python"  # Under this name the Python that is meant is moved: to the minor version of the interpreter at hand.
 

@@ -8,28 +8,24 @@ from contextlib import contextmanager
 from datetime import datetime
 from typing import Any
 
-from .blocking import Blocking, BlockingIterator, blocking, blocking_iterator
-from .declarations.interface import Interface
-from .errors import (
+from flyte_build.declarations.interface import Interface
+from flyte_build.errors import (
     ActionAbortedError,
     BaseRuntimeError,
-    FlyteError,
     InputError,
-    NotFound,
     OOMError,
     RuntimeSystemError,
     RuntimeUserError,
     TaskTimeoutError,
-    UsageError,
 )
-from .runner.abort import ask
-from .runner.history.history import History
-from .runner.history.log import Log
-from .runner.history.rows import ActionRow, Filter, Phase, RunRow
-from .settings.places import Places
+from flyte_build.ops.abort import abort, open_log
+from flyte_build.runner.history.history import History
+from flyte_build.runner.history.rows import ActionRow, Filter, Phase, RunRow
+from flyte_build.settings.places import Places
+
+from .blocking import Blocking, BlockingIterator, blocking, blocking_iterator
 
 _ERRORS = {"OOMError": OOMError, "TaskTimeoutError": TaskTimeoutError}
-_ABORTS_WITHIN = 10.0  # Seconds to wait for a run that was asked to end.
 
 
 class Outputs(tuple[Any, ...]):
@@ -232,31 +228,3 @@ def _opened(data: str) -> Iterator[History]:
         yield history
     finally:
         history.close()
-
-
-def abort(history: History, name: str, reason: str) -> RunRow:
-    """Ask a run to end, wait until it has, and give how it ended. Raises `NotFound`, `UsageError` if it had ended before."""
-    if not history.going(name):
-        raise UsageError(
-            f"The run {name} has ended already ({history.get(name).phase.replace('_', ' ')})", hint="There is nothing to abort."
-        )
-    ask(history.run_folder(name), reason)
-    row = history.wait(name, _ABORTS_WITHIN)
-    if row.ended is None:
-        raise FlyteError(
-            f"The run {name} was asked to end {_ABORTS_WITHIN:g} s ago, and has not ended",
-            why="A task with `--local` that does not end on Ctrl-C, or runs outside of the main thread, cannot be ended from outside.",
-            hint="End the process that it runs in.",
-        )
-    return row
-
-
-def open_log(history: History, name: str, attempt: int | None, follow: bool) -> Log:
-    """The log of a run, for reading; with `follow` it ends when the run does. Raises `NotFound`."""
-    row = history.get(name)
-    try:
-        return Log(history.run_folder(name), attempt, (lambda: history.going(name)) if follow else lambda: False)
-    except FileNotFoundError:
-        raise NotFound(f"The run {name} has no log", why="It ran in the command's own process (`--local`), or did not start.") from None
-    except LookupError:
-        raise NotFound(f"The run {name} has no attempt {attempt}", why=f"It has had {row.attempts}.") from None

@@ -6,12 +6,14 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from .declarations.interface import Interface, Parameter
-from .errors import InputError, NotFound
-from .runner.history.history import History
-from .script import __name__ as SCRIPT
-from .settings.settings import Settings
-from .workspace.workspace import INTERACTIVE, Project, locate
+from flyte_build.builtin.script import __name__ as SCRIPT
+from flyte_build.declarations.interface import Interface, Parameter
+from flyte_build.errors import InputError, NotFound
+from flyte_build.runner.history.history import History
+from flyte_build.settings.settings import Settings
+from flyte_build.workspace.workspace import INTERACTIVE, Project, locate
+
+_SCRIPTS = (SCRIPT, "flyte_build.script")  # The second is how earlier versions recorded it.
 
 
 class Recorded:
@@ -24,7 +26,7 @@ class Recorded:
         if "copy_style" not in document:
             raise NotFound(f"What the run {run} was given is not known in full", why="An older version of flyte-build recorded it.")
         self.run = run
-        self.is_script = document["module"] == SCRIPT
+        self.is_script = document["module"] in _SCRIPTS
         self.variable: str = document["variable"]
         self.inputs: dict[str, Any] = document["inputs"]
         self.timeout: float | None = document["timeout"]

@@ -7,15 +7,15 @@ from collections.abc import Sequence
 from typing import Any
 
 from flyte_build.errors import UsageError
+from flyte_build.graph.reporter import Listener
+from flyte_build.images.build.builder import BuiltImage
+from flyte_build.images.build.plan import OURS
+from flyte_build.images.lock.project_lock import Pins
 from flyte_build.images.recipe import Recipe, chosen
+from flyte_build.settings.settings import Settings
 
-from .building import EnvironmentImage, Imager
-from .graph.reporter import Listener
-from .images.build.builder import BuiltImage
-from .images.build.plan import OURS
-from .images.lock.project_lock import Pins
-from .settings.settings import Settings
-from .stores import Stores
+from .project_images import EnvironmentImage, Imager
+from .session import Stores
 from .targets import Target
 
 

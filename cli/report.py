@@ -8,9 +8,9 @@ from typing import Any
 import click
 
 from flyte_build.graph.node import Outcome
+from flyte_build.ops.run import Runner
+from flyte_build.ops.session import Stores
 from flyte_build.runner.controller.controller import Finished
-from flyte_build.running import Runner
-from flyte_build.stores import Stores
 
 from .console import Console, node_json
 

@@ -8,14 +8,15 @@ from typing import Any
 import click
 
 from flyte_build.declarations.interface import Interface
-from flyte_build.deployed import DeployedTask, Deployments
 from flyte_build.errors import UsageError
+from flyte_build.ops.releases import Deployments
+from flyte_build.ops.run_deployed import DeployedTask, find_task
+from flyte_build.ops.session import Stores
 from flyte_build.settings.settings import Settings
-from flyte_build.stores import Stores
 from flyte_build.text.wording import printable
 
 from .console import Console
-from .ending import report
+from .report import report
 from .inputs import Inputs
 from .options import of_a_deployment, of_a_new_run, pairs, settings_of
 
@@ -62,7 +63,7 @@ def deployed_task(
         labels={**settings.run.labels, **pairs("--label", label, "team=blue")},
     )
     deployments = Deployments(settings, stores, console)
-    found = deployments.task(task)
+    found = find_task(deployments, task)
     inputs = Inputs(found.function, interface_of(found)).parse_inputs(f"flyte run deployed-task {task}", list(rest), inputs_file)
     settings = settings.change(project=run_project or None, domain=run_domain or None)
     run_deployed(console, stores, deployments, found, inputs, settings)
@@ -84,5 +85,5 @@ def run_deployed(
 ) -> None:
     """Run a deployed task, and report how it ended."""
     with console.only_document():
-        finished = deployments.run(task, inputs, settings, console.take_spare())
+        finished = task.run(inputs, settings, console.take_spare())
     report(console, finished, stores)

@@ -6,18 +6,18 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from flyte_build.bundler.nodes import BundleNode, accept_bundle
 from flyte_build.cas.cache import Cache
 from flyte_build.cas.digest import Digest
 from flyte_build.cas.encoding import key
 from flyte_build.cas.records import Record
+from flyte_build.graph.reporter import Listener
+from flyte_build.settings.settings import Settings
+from flyte_build.workspace.workspace import Project
 
-from .bundler.nodes import BundleNode, accept_bundle
-from .graph.reporter import Listener
-from .running import Runner
-from .settings.settings import Settings
+from .run import Runner
+from .session import Stores
 from .sharing import Sharing
-from .stores import Stores
-from .workspace.workspace import Project
 
 Accept = Callable[[Cache, Digest, Mapping[str, Any]], tuple[Digest, ...]]
 _ACCEPT: Mapping[str, tuple[int, Accept]] = {BundleNode.kind: (BundleNode.format, accept_bundle)}

@@ -7,29 +7,29 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from flyte_build.cas.digest import Digest
+from flyte_build.cas.registry import open_repository
 from flyte_build.cas.registry.name import RepositoryName, check_tag
 from flyte_build.cas.registry.repository import Repository
+from flyte_build.cas.registry.retry_budget import Patience
+from flyte_build.cas.registry.tags import keep_tag
 from flyte_build.errors import UsageError
+from flyte_build.graph.node import Outcome
+from flyte_build.graph.reporter import Listener
+from flyte_build.images.build.base import Bases
+from flyte_build.images.build.builder import BuiltImage, ImageBuilder, Pinned, latest_tag
+from flyte_build.images.build.planned_image import PlannedImage
+from flyte_build.images.build.publisher import ImagePublisher, index_of
+from flyte_build.images.build.step_results import StepResults
+from flyte_build.images.docker.context import Contexts
+from flyte_build.images.docker.execute import Executor
+from flyte_build.images.docker.load import Fetch
+from flyte_build.images.oci_image import OciImage
 from flyte_build.images.platforms import linux_here
 from flyte_build.images.recipe import Recipe
+from flyte_build.settings.settings import Settings
 
-from .cas.registry import open_repository
-from .cas.registry.retry_budget import Patience
-from .cas.registry.tags import keep_tag
-from .graph.node import Outcome
-from .graph.reporter import Listener
-from .images.build.base import Bases
-from .images.build.builder import BuiltImage, ImageBuilder, Pinned, latest_tag
-from .images.build.planned_image import PlannedImage
-from .images.build.publisher import ImagePublisher, index_of
-from .images.build.step_results import StepResults
-from .images.docker.context import Contexts
-from .images.docker.execute import Executor
-from .images.docker.load import Fetch
-from .images.oci_image import OciImage
-from .settings.settings import Settings
+from .session import Stores
 from .sharing import Sharing
-from .stores import Stores
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,15 +1,17 @@
-"""What `flyte.init` has said: the settings of all that is done from Python from then on."""
+"""`flyte.init`: the settings of all that is done from Python from then on."""
 
 from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Mapping
+from typing import Any
 
-from .errors import InitializationError, UsageError
-from .graph.reporter import Listener
-from .settings.configuration import Configuration
-from .settings.settings import Settings
-from .workspace.workspace import locate, root_here
+from flyte_build.errors import InitializationError, UsageError
+from flyte_build.graph.reporter import Listener
+from flyte_build.settings.configuration import Configuration
+from flyte_build.settings.settings import Settings
+from flyte_build.workspace.workspace import locate, root_here
 
 _settings: Settings | None = None
 
@@ -56,3 +58,38 @@ def refuse_while_imported(what: str) -> None:
             why="The file is imported to find its tasks.",
             hint='Call it below `if __name__ == "__main__":`.',
         )
+
+
+def init(project: str | None = None, domain: str | None = None, **unused: Any) -> None:
+    """From now on `flyte.run` prepares tasks and runs them in processes of their own, as `flyte run` does.
+
+    What is not given is as configured. Arguments about a control plane are accepted, and said to be unused. Raises `UsageError` for a
+    configuration that makes no sense.
+    """
+    say_unused("flyte.init", unused)
+    begin(None, project=project, domain=domain)
+
+
+def init_from_config(path: str | None = None, project: str | None = None, domain: str | None = None, **unused: Any) -> None:
+    """The same; `path` is the one configuration file to read (ours, or a `config.yaml` of Flyte 2).
+
+    Raises `UsageError` when it is not there.
+    """
+    say_unused("flyte.init_from_config", unused)
+    begin(path, project=project, domain=domain)
+
+
+def current_project() -> str:
+    """The project's name. Raises `InitializationError` before `init`."""
+    return initialised().run.project
+
+
+def current_domain() -> str:
+    """The domain's name. Raises `InitializationError` before `init`."""
+    return initialised().run.domain
+
+
+def say_unused(function: str, given: Mapping[str, Any]) -> None:
+    """Say which arguments of a function are not acted on, if any are given."""
+    if names := [name for name, value in given.items() if value is not None]:
+        Listener().said(f"{function} does not act on: {', '.join(names)}.")

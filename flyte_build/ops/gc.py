@@ -13,14 +13,13 @@ from typing import TYPE_CHECKING, Any
 from flyte_build.cas.cache import Cache
 from flyte_build.cas.folder import opener
 from flyte_build.errors import StoreError
-
-from .settings import table
-from .settings.configuration import Configuration
+from flyte_build.settings import table
+from flyte_build.settings.configuration import Configuration
 
 if TYPE_CHECKING:
     from flyte_build.cas.gc import Collection, Space
 
-    from .stores import Stores
+    from .session import Stores
 
 _EVERY = 86_400.0  # Seconds between two collections.
 _SMALL = 64 << 20  # Bytes of blobs below which a cache is left alone.
@@ -50,7 +49,7 @@ def start_if_due(stores: "Stores", config: Configuration) -> None:
         order = {"cache": cache.root, "executed": stores.places.executed, "keep": config[table.KEEP], "space": vars(space(config))}
         # Nothing of the terminal, of pipes or of the working folder is held, and no signal meant for the command arrives.
         subprocess.Popen(
-            [sys.executable, "-P", "-c", "from flyte_build.housekeeping import main; main()", json.dumps(order)],
+            [sys.executable, "-P", "-c", "from flyte_build.ops.gc import main; main()", json.dumps(order)],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
@@ -73,8 +72,7 @@ def collect(cache: Cache, executed: str, keep: float, space: "Space", *, dry_run
     from dataclasses import replace
 
     from flyte_build.cas import gc
-
-    from .images.build import step_results as steps
+    from flyte_build.images.build import step_results as steps
 
     collection = gc.collect(cache, keep, dry_run, space, seconds)
     return replace(collection, removed=[*collection.removed, *steps.collect(executed, keep, dry_run)])
@@ -113,7 +111,7 @@ def last(cache: Cache) -> Mapping[str, Any] | None:
     """The last collection: when it ended, who began it, what it removed; None if there was none yet."""
     import json
 
-    from .deployments.shape import check
+    from flyte_build.deployments.shape import check
 
     try:
         with open(_path(cache), encoding="utf-8") as file:

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
-from flyte_build.deployed import Deployments
 from flyte_build.deployments.catalogue import Found
 from flyte_build.deployments.document import Document
 from flyte_build.deployments.names import Reference
 from flyte_build.errors import NotFound, UsageError
+from flyte_build.ops.releases import Deployments
+from flyte_build.ops.run_deployed import find_task
+from flyte_build.ops.session import Stores
 from flyte_build.settings.settings import Settings
-from flyte_build.stores import Stores
 from flyte_build.text.wording import printable
 
 from .console import Console
@@ -23,13 +24,13 @@ def list_tasks(console: Console, settings: Settings, limit: int, name: str | Non
     text = _joined(name, version)
     reference, function = Reference.parse_task(text) if text else (None, "")
     if reference and (reference.version or reference.pin):
-        task = deployments.task(text)
+        task = find_task(deployments, text)
         _show(console, task.found, task.document, f"{task.document.name}.{task.function}", [task.function])
         return
     found = deployments.releases(reference.environment if reference else None)
     rows = [(f"{each.release.environment}.{task}", each) for each in found for task in each.release.tasks if function in ("", task)]
     if text and not rows:
-        deployments.task(text)
+        find_task(deployments, text)
         raise NotFound(f"{text} is not deployed")
     _list(console, rows[:limit])
 

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from flyte_build.declarations.environment import TaskEnvironment
 from flyte_build.errors import DeploymentError, UsageError
+from flyte_build.graph.reporter import Listener
+from flyte_build.settings.settings import Settings
+from flyte_build.text.wording import listed
+from flyte_build.workspace.workspace import locate
 
-from .running import Runner
-from .text.wording import listed
+from .run import Runner
+from .session import Stores
 
 
 @dataclass(frozen=True)
@@ -91,3 +97,28 @@ def once_each(targets: Iterable[Target]) -> list[Target]:
                 found[each["name"]] = (target.runner, each)
     runners = {id(runner): runner for runner, _ in found.values()}
     return [Target(runner, [each for owner, each in found.values() if owner is runner]) for runner in runners.values()]
+
+
+def targets_of(
+    what: str,
+    environments: Sequence[TaskEnvironment],
+    settings: Settings,
+    stores: Stores,
+    listener: Listener,
+    *,
+    dry: bool = False,
+    for_images: bool = False,
+) -> "list[Target]":
+    """The targets that some environments are, each in the file that declares it; see `choose`. Raises `UsageError`."""
+    if not environments:
+        raise UsageError(f"No environment is given to {what}", hint=f"For example: {what}(env)")
+    runners: dict[str, Runner] = {}
+    targets = []
+    for environment in environments:
+        file = environment.declared_in
+        if not os.path.isfile(file):
+            raise UsageError(f"The environment {environment.name} is in no Python file", hint="Put it into a file.")
+        if file not in runners:
+            runners[file] = Runner(locate(file, None), settings, stores, listener, dry=dry)
+        targets.append(choose(runners[file], environment.name, for_images=for_images))
+    return targets

@@ -11,29 +11,28 @@ from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
 
 from flyte_build.cas.digest import Digest
+from flyte_build.declarations.interface import Interface
+from flyte_build.discovery.node import Discovery
 from flyte_build.errors import FileUnstable, UsageError
+from flyte_build.graph.node import Node, Outcome
+from flyte_build.graph.reporter import Listener
+from flyte_build.runner.call import Call
+from flyte_build.runner.controller.controller import Finished, carry_out
+from flyte_build.settings.settings import Settings
+from flyte_build.text.wording import listed, printable
+from flyte_build.workspace.workspace import Project, current_folder
 
-from .declarations.interface import Interface
-from .discovery.node import Discovery
-from .graph.node import Node, Outcome
-from .graph.reporter import Listener
 from .placement import Placement, place
 from .prepare import Preparation
-from .runner.call import Call
-from .runner.controller.controller import Finished, carry_out
-from .settings.settings import Settings
+from .session import Stores
 from .sharing import Sharing
-from .stores import Stores
-from .text.wording import listed, printable
-from .workspace.workspace import Project, current_folder
 
 if TYPE_CHECKING:
     from flyte_build.bundler.tree import Entry
+    from flyte_build.declarations.task import Task
+    from flyte_build.runner.worker.spawn import Worker
 
-    from .containerimages import ContainerImages
-    from .containers import ContainerImage
-    from .declarations.task import Task
-    from .runner.worker.spawn import Worker
+    from .container_images import ContainerImage, ContainerImages
 
 _ATTEMPTS = 3  # At preparing a project that is edited meanwhile.
 
@@ -125,7 +124,7 @@ class Runner:
         What was prepared is published meanwhile; `finish` waits for that.
         """
         if self.settings.engine == "local":
-            from .runner.worker.execute import load_task
+            from flyte_build.runner.worker.execute import load_task
 
             call, here = self._call(variable, inputs), self.project
             current = current_folder()  # As discovery has it: the last place where a module is looked for.
@@ -186,7 +185,7 @@ class Runner:
 
     @cached_property
     def _container_images(self) -> "ContainerImages":
-        from .containerimages import ContainerImages
+        from .container_images import ContainerImages
 
         return ContainerImages(self.project.root, self.settings, self.stores, self.listener, lambda: self.preparation.pins)
 
@@ -210,8 +209,8 @@ class Runner:
 
 def run_in_worker(call: Call, stores: Stores, listener: Listener, spare: "Worker | None", began: float) -> Finished:
     """Run a task whose code is at hand in a process of its own."""
-    from .runner.engines.process import ProcessEngine
-    from .runner.worker.spawn import dismiss, start_worker
+    from flyte_build.runner.engines.process import ProcessEngine
+    from flyte_build.runner.worker.spawn import dismiss, start_worker
 
     start = start_worker
     if call.environment:
@@ -230,7 +229,7 @@ def _secrets(call: Call, listener: Listener) -> Mapping[str, str]:
     """The variables of the secrets that a task asks for. Of those in files it is said that they are not there."""
     if not (declared := call.task["options"].get("secrets")):
         return {}
-    from .runner.secrets import look_up
+    from flyte_build.runner.secrets import look_up
 
     found = look_up(declared, os.environ)
     if found.files:
@@ -241,7 +240,7 @@ def _secrets(call: Call, listener: Listener) -> Mapping[str, str]:
 
 def _interpreter(environment: str, stores: Stores) -> tuple[str, dict[str, str]]:
     """The Python of a local environment, and the variables of a worker in it."""
-    from .images.environments import venv
+    from flyte_build.images.environments import venv
 
     return venv.python_of(environment), venv.variables(environment, stores.runtime, os.environ)
 
@@ -253,7 +252,7 @@ def runtime_held(stores: Stores, is_used: bool) -> list[Digest]:
 
 def run_in_container(call: Call, stores: Stores, listener: Listener, image: "ContainerImage", network: str, began: float) -> Finished:
     """Run a task whose code is at hand in a container."""
-    from .containers import docker_engine
+    from .container_images import docker_engine
 
     engine = docker_engine(call, stores, image, network, listener.output)
     try:
@@ -272,16 +271,16 @@ def _content(entry: "Entry") -> str:
 
 def run_here(call: Call, load: "Callable[[], Task[..., Any]]", stores: Stores, listener: Listener) -> Finished:
     """Run the task that `load` gives in this process, from the working tree; nothing is prepared."""
-    from .runner.engines.local import LocalEngine
+    from flyte_build.runner.engines.local import LocalEngine
 
     return carry_out(call, LocalEngine(load), stores.history, listener, time.monotonic())
 
 
 def script_call(inputs: Mapping[str, Any], timeout: float | None, settings: Settings) -> Call:
     """The call that runs a plain script: `inputs` are those of `script.script`, `timeout` is in seconds. Raises `UsageError`."""
-    from .discovery.describe import describe_task
-    from .script import __name__ as module
-    from .script import script
+    from flyte_build.builtin.script import __name__ as module
+    from flyte_build.builtin.script import script
+    from flyte_build.discovery.describe import describe_task
 
     path = inputs["path"]
     if not os.path.isfile(path):

@@ -13,9 +13,8 @@ from flyte_build.cas.cache import Cache
 from flyte_build.cas.counters import Counters
 from flyte_build.cas.digest import Digest, Key
 from flyte_build.cas.records import Record
-
-from .errors import FlyteError
-from .settings.registries import Registries
+from flyte_build.errors import FlyteError
+from flyte_build.settings.registries import Registries
 
 if TYPE_CHECKING:
     from threading import Thread
@@ -23,8 +22,7 @@ if TYPE_CHECKING:
     from flyte_build.cas.registry.ledger import Ledger
     from flyte_build.cas.registry.name import RepositoryName
     from flyte_build.cas.registry.repository import Repository
-
-    from .cas.registry.shared_cache import Offer, SharedCache
+    from flyte_build.cas.registry.shared_cache import Offer, SharedCache
 
 Progress = Callable[[int, int], None]
 
@@ -56,9 +54,9 @@ class Sharing:
         return self._open(self._cache, self._progress)
 
     def _open(self, cache: Cache, progress: Progress) -> "SharedCache":
-        from .cas.registry import open_repository
-        from .cas.registry.retry_budget import Patience
-        from .cas.registry.shared_cache import SharedCache
+        from flyte_build.cas.registry import open_repository
+        from flyte_build.cas.registry.retry_budget import Patience
+        from flyte_build.cas.registry.shared_cache import SharedCache
 
         patience = Patience()
         opened: dict[str, Repository] = {}

@@ -6,14 +6,15 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
-from .errors import FlyteError
-from .graph.node import Outcome
-from .graph.reporter import Listener
-from .running import Runner
-from .settings.settings import Settings
+from flyte_build.errors import FlyteError
+from flyte_build.graph.node import Outcome
+from flyte_build.graph.reporter import Listener
+from flyte_build.settings.settings import Settings
+from flyte_build.workspace.workspace import Project
+
+from .run import Runner
+from .session import Stores
 from .sharing import Sharing
-from .stores import Stores
-from .workspace.workspace import Project
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,8 @@ import signal
 import subprocess
 import sys
 
-from .declarations.environment import TaskEnvironment
-from .errors import OOMError, RuntimeUserError
+from flyte_build.declarations.environment import TaskEnvironment
+from flyte_build.errors import OOMError, RuntimeUserError
 
 env = TaskEnvironment(name="python-script")
 

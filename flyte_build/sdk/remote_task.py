@@ -8,20 +8,21 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from flyte_build.cas.digest import Digest
+from flyte_build.declarations.interface import Interface, Parameter
+from flyte_build.deployments.names import Reference
+from flyte_build.discovery.describe import overridden
+from flyte_build.errors import InputError, UsageError
+from flyte_build.graph.reporter import Listener
+from flyte_build.ops.releases import Deployments
+from flyte_build.ops.run_deployed import DeployedTask, find_task
+from flyte_build.ops.session import Stores
+from flyte_build.runner.history.history import History
+from flyte_build.settings.places import Places
+from flyte_build.settings.settings import Settings
 
 from .blocking import Blocking, BlockingIterator, blocking
-from .declarations.interface import Interface, Parameter
-from .deployed import DeployedTask, Deployments
-from .deployments.names import Reference
-from .discovery.describe import overridden
-from .errors import InputError, UsageError
-from .graph.reporter import Listener
-from .runner.history.history import History
+from .init import current
 from .runs import Run
-from .session import current
-from .settings.places import Places
-from .settings.settings import Settings
-from .stores import Stores
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -125,7 +126,7 @@ class Task:
         if self._found is None:
             listener = Listener()
             settings = _settings(self._project, self._domain)
-            found = Deployments(settings, Stores(listener), listener).task(self._text)
+            found = find_task(Deployments(settings, Stores(listener), listener), self._text)
             self._found = replace(found, changes=overridden(found.document.spec(found.function), self._changes))
         return self._found
 
@@ -185,8 +186,8 @@ def _wire(parameter: Parameter, value: Any) -> Any:
     try:
         return parameter.check(value)
     except InputError:
-        from .values.annotations import type_of
-        from .values.type import Mismatch
+        from flyte_build.values.annotations import type_of
+        from flyte_build.values.type import Mismatch
 
         try:
             return parameter.check(type_of(type(value)).dump(value))

@@ -6,29 +6,34 @@ import json
 import os
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from flyte_build.cas.digest import Digest, Key
 from flyte_build.cas.encoding import Value, key
 from flyte_build.cas.records import Record
-from flyte_build.errors import ImageBuildError, RegistryError, StoreError
+from flyte_build.cas.traces import recall
+from flyte_build.errors import ImageBuildError, NotFound, RegistryError, StoreError
+from flyte_build.graph.node import Made, Node, Outcome, Outcomes, Resolve
+from flyte_build.graph.reporter import Listener
+from flyte_build.images.docker import load
+from flyte_build.images.docker.client import asking, connect
+from flyte_build.images.docker.load import has
 from flyte_build.images.platforms import linux_here
-
-from .cas.traces import recall
-from .containers import ContainerImage, by_digest
-from .graph.node import Made, Node, Outcome, Outcomes, Resolve
-from .graph.reporter import Listener
-from .images.docker.client import connect
-from .images.docker.load import has
-from .settings.settings import Settings
-from .stores import Stores
+from flyte_build.ops.session import Stores
+from flyte_build.runner.call import Call
+from flyte_build.runner.engines.docker import DockerEngine, Place, remove_orphans
+from flyte_build.runner.engines.limits import Limits
+from flyte_build.runner.secrets import look_up
+from flyte_build.settings.settings import Settings
 
 if TYPE_CHECKING:
-    from flyte_build.images.recipe import Recipe
+    from docker import APIClient
 
-    from .building import EnvironmentImage, Imager
-    from .images.lock.project_lock import Pins
+    from flyte_build.images.lock.project_lock import Pins
+    from flyte_build.images.recipe import Recipe
+    from flyte_build.ops.project_images import EnvironmentImage, Imager
+    from flyte_build.runner.engines.protocol import Sink
 
 _KEPT = 16  # States of flyte.lock, and of files of requirements, for one image.
 
@@ -80,10 +85,10 @@ class ContainerImages:
         return by_digest(connect(), reference.name.text, digest)
 
     def _built(self, image: Any, environment: str) -> ContainerImage:
+        from flyte_build.images.docker.load import load
         from flyte_build.images.recipe import Recipe
 
-        from .building import Imager
-        from .images.docker.load import load
+        from .project_images import Imager
 
         recipe, pins = Recipe.of(image), self._pins()
         if recipe.platforms and linux_here() not in recipe.platforms:
@@ -145,10 +150,57 @@ class _Known(Node):
 
 def _reads_files(recipe: "Recipe", root: str) -> bool:
     """Whether files of the project at `root` go into the image: they are looked at each time."""
+    from flyte_build.images.docker.install import local
     from flyte_build.images.recipe import Copy, Execute
-
-    from .images.docker.install import local
 
     if recipe.base.kind == "dockerfile":
         return True
     return any(isinstance(step, Copy) or (isinstance(step, Execute) and bool(local(step.install, root))) for step in recipe.steps)
+
+
+@dataclass(frozen=True)
+class ContainerImage:
+    """An image that the engine of a `client` has, under an id or a name and digest."""
+
+    client: "APIClient"
+    reference: str
+
+
+def by_digest(client: "APIClient", name: str, digest: Digest) -> ContainerImage:
+    """An image by its name and its manifest's digest; it is pulled only if the engine has not got it. Raises `ImageBuildError`."""
+    from docker.errors import APIError
+    from docker.errors import NotFound as Absent
+
+    pinned = f"{name}@{digest}"
+    if not load.has(client, pinned):
+        with asking("pull an image"):
+            try:
+                client.pull(name, tag=digest)
+            except Absent:
+                raise ImageBuildError(f"There is no image {pinned}", hint="Push it, or pin another one: `flyte lock --upgrade`.") from None
+            except APIError as error:
+                raise ImageBuildError(f"Docker could not pull {pinned}", why=str(error.explanation or error)) from None
+    return ContainerImage(client, pinned)
+
+
+def docker_engine(call: Call, stores: Stores, image: ContainerImage, network: str, sink: "Sink") -> DockerEngine:
+    """The engine that runs a call in containers of `image`. What earlier commands have left running ends here."""
+    client, history = image.client, stores.history
+
+    def is_going(run: str) -> bool:
+        try:
+            return history.going(run)
+        except NotFound:
+            return False
+
+    remove_orphans(client, history.identity, is_going)
+    options = call.task["options"]
+    place = Place(
+        image=image.reference,
+        runtime=stores.runtime,
+        store=history.identity,
+        network=network,
+        limits=Limits.of(options.get("resources") or {}),
+        secrets=look_up(options.get("secrets"), os.environ),
+    )
+    return DockerEngine(place, sink, client)

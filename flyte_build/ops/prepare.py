@@ -9,28 +9,26 @@ from functools import cached_property
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
+from flyte_build.bundler.copy_style import CopyStyle
 from flyte_build.bundler.marker import find
+from flyte_build.bundler.nodes import BundleNode, LoadedFiles, TreeNode, nothing_to_write
 from flyte_build.bundler.scan import Progress, Scanner
 from flyte_build.bundler.snapshot import Contents
 from flyte_build.cas.cache import Cache
 from flyte_build.cas.counters import Counters
 from flyte_build.cas.records import Record
+from flyte_build.discovery.node import Discovery
 from flyte_build.errors import BlobCorrupt, BlobMissing, ExtractionRefused, NotLocked, StoreError
-
-from .bundler.copy_style import CopyStyle
-from .bundler.nodes import BundleNode, LoadedFiles, TreeNode, nothing_to_write
-from .discovery.node import Discovery
-from .graph.node import Elsewhere, Node, Outcome
-from .graph.resolver import Resolver
-from .workspace.workspace import Project
+from flyte_build.graph.node import Elsewhere, Node, Outcome
+from flyte_build.graph.resolver import Resolver
+from flyte_build.workspace.workspace import Project
 
 if TYPE_CHECKING:
     from flyte_build.bundler.budget import Budget
     from flyte_build.bundler.tree import Tree
-
-    from .images.environments.node import EnvironmentNode
-    from .images.lock.pins import PinnedBase
-    from .images.lock.project_lock import Pins
+    from flyte_build.images.environments.node import EnvironmentNode
+    from flyte_build.images.lock.pins import PinnedBase
+    from flyte_build.images.lock.project_lock import Pins
 
 
 class Preparation:
@@ -126,14 +124,14 @@ class Preparation:
     @cached_property
     def pins(self) -> "Pins":
         """The pins of the project."""
-        from .images.lock.project_lock import Pins
+        from flyte_build.images.lock.project_lock import Pins
 
         return Pins(self.project.root, self._said, locked=self._locked, look_up=self._look_up)
 
     def _look_up(self, reference: str, with_python: bool) -> "PinnedBase":
-        from .cas.registry import open_repository
-        from .cas.registry.retry_budget import Patience
-        from .images.build.base import Bases
+        from flyte_build.cas.registry import open_repository
+        from flyte_build.cas.registry.retry_budget import Patience
+        from flyte_build.images.build.base import Bases
 
         patience = Patience()
         return Bases(self.cache, lambda name: open_repository(name, self._counters, patience)).look_up(reference, with_python)
@@ -149,7 +147,7 @@ class Preparation:
 
     def environment(self, image: Any) -> "EnvironmentNode":
         """The local environment of a declared image, as a JSON value."""
-        from .images.environments.node import EnvironmentNode
+        from flyte_build.images.environments.node import EnvironmentNode
 
         same = json.dumps(image, sort_keys=True)
         if same not in self._environments:
@@ -222,8 +220,7 @@ class Preparation:
             return found
         from flyte_build.bundler import bundle, extraction
         from flyte_build.bundler.budget import Budget
-
-        from .cas.verify import forget
+        from flyte_build.cas.verify import forget
 
         record, was_refused = self._resolver.outcomes[self.bundle].record, False
         for left in range(len(record.refs) if record else 1, -1, -1):  # Each turn finds one bad blob at least.

@@ -1,0 +1,127 @@
+"""What is deployed: found, compared, checked and removed, without the files that it was made from."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+from flyte_build.cas.registry import open_repository
+from flyte_build.cas.registry.name import RepositoryName
+from flyte_build.cas.registry.repository import Repository
+from flyte_build.cas.registry.retry_budget import Patience
+from flyte_build.deployments.catalogue import Catalogue, Found, chosen
+from flyte_build.deployments.difference import Change, changes, of_distributions
+from flyte_build.deployments.document import Document
+from flyte_build.deployments.names import Reference, Space
+from flyte_build.errors import RegistryCorrupt, RegistryError, RegistryRefused
+from flyte_build.graph.reporter import Listener
+from flyte_build.settings.settings import Settings
+
+from .session import Stores
+
+if TYPE_CHECKING:
+    from flyte_build.deployments.health import Checked
+
+
+class Deployments:
+    """What is deployed in the repositories of some settings, in a project's domain."""
+
+    def __init__(self, settings: Settings, stores: Stores, listener: Listener) -> None:
+        self.stores, self.listener = stores, listener
+        self._patience = Patience()
+        self._names = settings.registries.of_deployments(stores.places)
+        self._here = "" if settings.registries.home else self._names[0].folder
+        self.space = Space(settings.run.project, settings.run.domain)
+
+    def open(self, name: RepositoryName) -> Repository:
+        """A repository, with the command's counters and patience."""
+        return open_repository(name, self.stores.counters, self._patience)
+
+    @cached_property
+    def catalogue(self) -> Catalogue:
+        """Where they are looked up; the first repository is where new ones go."""
+        repositories = [self.open(name) for name in self._names]
+        return Catalogue(repositories, self.stores.cache, self.listener.said, self.listener.transferred, self._here)
+
+    def releases(self, environment: str | None = None) -> list[Found]:
+        """The releases of an environment, or of all in the project's domain, newest first."""
+        return self.catalogue.releases(lambda space, name, version: space == self.space and environment in (None, name))
+
+    def find(self, reference: Reference) -> tuple[Found, Document]:
+        """What a reference names, and its document. Raises `NotFound`."""
+        found = self.catalogue.find(self.space, reference)
+        with self.stores.cache.preparing():
+            return found, self.catalogue.document(found)
+
+    def difference(self, old: Reference, new: Reference) -> "Difference":
+        """How two deployments differ."""
+        (before, one), (after, other) = self.find(old), self.find(new)
+        files: dict[str, list[str]] = {"added": [], "removed": [], "changed": []}
+        if one.tree != other.tree:
+            with self.stores.cache.preparing():
+                files = self.catalogue.tree(after).difference(self.catalogue.tree(before))
+        packages = of_distributions(before.release.host, after.release.host)
+        return Difference(before, after, [*changes(one, other), *packages], files)
+
+    def delete(self, reference: Reference) -> list[Found]:
+        """Remove a version, or all versions of an environment; gives what is gone.
+
+        `latest` is the version that it names now. Raises `NotFound`, and `RegistryRefused` where nothing may be deleted.
+        """
+        from flyte_build.cas.registry.layout import LayoutRepository
+        from flyte_build.deployments.publisher import Publisher
+
+        catalogue = self.catalogue.alone()
+        if reference.version:
+            reference = replace(reference, version=catalogue.find(self.space, reference).release.version)
+        elif not any(self._is_meant(each, reference) for each in self._all(catalogue, reference.environment)):
+            raise catalogue.missing(self.space, reference)
+        repository = catalogue.repositories[0]
+        try:
+            publisher = Publisher(repository, self.stores.cache)
+            gone = publisher.remove(lambda each: self._is_meant(each, reference), lambda: self._all(catalogue))
+        except RegistryRefused as error:
+            raise RegistryRefused(
+                f"{repository.name} does not allow that something is deleted",
+                why=error.why,
+                hint="Ask who runs it: deleting is switched off in many registries (in Distribution: storage.delete.enabled).",
+            ) from None
+        if not gone:  # Somebody else was first.
+            raise catalogue.missing(self.space, reference)
+        if isinstance(repository, LayoutRepository):  # In a folder there is nobody else to collect what nothing leads to.
+            for _ in repository.sweep((), dry_run=False):
+                pass
+        return gone
+
+    def _all(self, catalogue: Catalogue, environment: str | None = None) -> list[Found]:
+        """All releases, or those of an environment here, but for what is lost or corrupt. Raises `RegistryError` if one cannot be read."""
+        entries = catalogue.entries(lambda space, name, version: environment is None or (space, name) == (self.space, environment))
+        for each in entries:
+            if isinstance(each.outcome, RegistryError) and not isinstance(each.outcome, RegistryCorrupt):
+                raise each.outcome
+        return chosen(entries)
+
+    def _is_meant(self, found: Found, reference: Reference) -> bool:
+        release = found.release
+        if (release.space, release.environment) != (self.space, reference.environment):
+            return False
+        return reference.pin == release.pin if reference.pin else reference.version in ("", release.version)
+
+    def check(self) -> "Iterator[Checked]":
+        """How each version is that is deployed in the repositories, in whatever project; the cache is held meanwhile."""
+        from flyte_build.deployments.health import Checker
+
+        with self.stores.cache.preparing():
+            yield from Checker(self.catalogue, self.open).check()
+
+
+@dataclass(frozen=True)
+class Difference:
+    """Two releases, the fields that differ, and the paths of files that were `added`, `removed` and `changed`."""
+
+    old: Found
+    new: Found
+    changes: Sequence[Change]
+    files: Mapping[str, Sequence[str]]

@@ -1,0 +1,100 @@
+"""Running what is deployed: nothing is prepared, and no source file is needed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+from flyte_build.deployments import provenance
+from flyte_build.deployments.catalogue import Found
+from flyte_build.deployments.document import Document
+from flyte_build.deployments.names import Reference
+from flyte_build.errors import NotFound, RegistryUnreachable
+from flyte_build.runner.call import Call
+from flyte_build.runner.controller.controller import Finished
+from flyte_build.settings.settings import Settings
+from flyte_build.text.wording import listed, printable
+from flyte_build.workspace.workspace import Project
+
+from .placement import bring
+from .releases import Deployments
+from .run import run_in_container, run_in_worker, runtime_held
+
+if TYPE_CHECKING:
+    from flyte_build.runner.worker.spawn import Worker
+
+
+@dataclass(frozen=True)
+class DeployedTask:
+    """A task of a deployment that was found; `changes` are the fields of its spec that shall be others."""
+
+    deployments: Deployments
+    found: Found
+    document: Document
+    function: str
+    changes: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def name(self) -> str:
+        """Its full name and its version."""
+        return f"{self.document.name}.{self.function}:{self.found.release.version}"
+
+    def run(self, inputs: Mapping[str, Any], settings: Settings, spare: "Worker | None" = None) -> Finished:
+        """Run it with wire inputs. Nothing is prepared: what is not on this machine yet is fetched."""
+        from time import monotonic
+
+        from flyte_build.bundler.budget import Budget
+
+        began, document = monotonic(), self.document
+        stores, listener, catalogue = self.deployments.stores, self.deployments.listener, self.deployments.catalogue
+        cache = stores.cache
+        with cache.preparing():
+            code = catalogue.code(self.found, settings.budget or Budget())
+            call = self.call(inputs, settings, code)
+            call, container, held = bring(call, settings.engine, self.found, document, catalogue, stores, listener)
+            lease = cache.lease([document.tree, *held, *runtime_held(stores, document.kind != "host")])
+        try:
+            if document.kind == "host" and (
+                phrases := provenance.interpreter_differences(self.found.release.host, provenance.interpreter())
+            ):
+                listener.said(f"{self.name} was deployed from another interpreter than this one: {', '.join(phrases)}.")
+            if container:
+                return run_in_container(call, stores, listener, container, settings.network, began)
+            return run_in_worker(call, stores, listener, spare, began)
+        finally:
+            lease.release()
+
+    def call(self, inputs: Mapping[str, Any], settings: Settings, code: str) -> Call:
+        """The call that runs it from extracted `code`."""
+        spec, told = {**self.document.spec(self.function), **self.changes}, self.document.value["code"]
+        return Call(
+            task=spec,
+            project=Project("", told["file"], spec["module"], tuple(told["roots"]), tuple(told["last"])),
+            variable=spec["variable"],
+            inputs=inputs,
+            run=replace(settings.run, version=self.found.release.version),
+            code=code,
+            tree=self.document.tree,
+            deployment=f"{self.document.name}.{self.function}@{self.document.pin}",
+        )
+
+
+def find_task(deployments: Deployments, text: str) -> "DeployedTask":
+    """The deployed task that `ENV.TASK[:VERSION|@sha256:...]` names. Raises `NotFound`, `ReferenceInvalid`."""
+    reference, function = Reference.parse_task(text)
+    try:
+        found, document = deployments.find(reference)
+    except RegistryUnreachable as error:
+        hint = "What has run here before needs no registry by its pin: ENV.TASK@sha256:..."
+        raise RegistryUnreachable(error.what, why=error.why, hint=error.hint or hint) from None
+    if function not in document.tasks:
+        from difflib import get_close_matches
+
+        near = get_close_matches(function, document.tasks, 1)
+        raise NotFound(
+            f"{found.release.environment}:{found.release.version} has no task {function!r}",
+            why=f"It has {listed(map(printable, sorted(document.tasks)))}.",
+            hint=f"Did you mean {document.name}.{printable(near[0])}?" if near else "",
+        )
+    return DeployedTask(deployments, found, document, function)

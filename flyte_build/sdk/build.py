@@ -1,0 +1,45 @@
+"""`flyte.build` and `flyte.build_images`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from flyte_build.declarations.environment import TaskEnvironment
+from flyte_build.declarations.image import Image
+from flyte_build.graph.reporter import Listener
+from flyte_build.ops.session import Stores
+
+from .blocking import Blocking
+from .init import current, project_root, refuse_while_imported
+
+if TYPE_CHECKING:
+    from flyte_build.ops.project_images import EnvironmentImage
+
+
+def _build(image: Image, dry_run: bool = False, force: bool = False) -> "EnvironmentImage":
+    """Build an image as `flyte build` does, and push it if it is said where to. With `dry_run` nothing is made."""
+    from flyte_build.declarations.serialize import image_value
+    from flyte_build.ops.build import build_image
+
+    refuse_while_imported("flyte.build")
+    listener, root = Listener(), project_root()
+    return build_image(image_value(image, root), root, current(), Stores(listener), listener, force=force, dry=dry_run)
+
+
+build = Blocking(_build)
+
+
+def _build_images(*environments: TaskEnvironment) -> "dict[str, EnvironmentImage]":
+    """Build the images of environments and of those that they depend on, by the environments' names; pushed if it is said where to."""
+    from flyte_build.ops.build import build_images as build_all
+    from flyte_build.ops.targets import once_each, targets_of
+
+    refuse_while_imported("flyte.build_images")
+    settings, listener = current().change(version="-"), Listener()
+    stores = Stores(listener)
+    targets = once_each(targets_of("flyte.build_images", environments, settings, stores, listener, for_images=True))
+    push = bool(settings.image_registry or settings.registries.write or settings.registries.home)
+    return {name: each for each in build_all(targets, stores, listener, push=push) for name in each.envs}
+
+
+build_images = Blocking(_build_images)

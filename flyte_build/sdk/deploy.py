@@ -1,0 +1,44 @@
+"""`flyte.deploy`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from flyte_build.bundler.copy_style import CopyStyle
+from flyte_build.declarations.environment import TaskEnvironment
+from flyte_build.graph.reporter import Listener
+from flyte_build.ops.session import Stores
+from flyte_build.settings.registries import Registries
+
+from .blocking import Blocking
+from .init import current, refuse_while_imported
+
+if TYPE_CHECKING:
+    from flyte_build.ops.deploy import Deployment
+
+
+def _deploy(
+    *environments: TaskEnvironment, version: str | None = None, dry_run: bool = False, copy_style: CopyStyle | None = None
+) -> "Deployment":
+    """Deploy environments, with those that they depend on, as `flyte deploy` does. Raises `DeploymentError`.
+
+    Without a version it is the content's own short digest. A dry run makes nothing, and asks no registry.
+    """
+    from flyte_build.deployments.names import check_version
+    from flyte_build.ops.deploy import Deployer
+    from flyte_build.ops.releases import Deployments
+    from flyte_build.ops.targets import once_each, targets_of
+
+    refuse_while_imported("flyte.deploy")
+    if version is not None:
+        check_version(version)
+    settings = current()
+    settings = settings.change(version=version or "", copy_style=copy_style)
+    listener = Listener()
+    stores = Stores(listener)
+    asked = settings.change(registries=Registries()) if dry_run else settings
+    targets = targets_of("flyte.deploy", environments, asked, stores, listener, dry=dry_run)
+    return Deployer(Deployments(settings, stores, listener), settings, stores, listener).deploy(once_each(targets), dry=dry_run)
+
+
+deploy = Blocking(_deploy)

@@ -1,0 +1,157 @@
+"""`flyte.run`, and `flyte.with_runcontext`: running tasks from Python code."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Literal
+
+from flyte_build.declarations.interface import interface_of
+from flyte_build.declarations.task import Task
+from flyte_build.errors import UsageError
+from flyte_build.graph.reporter import Listener
+from flyte_build.ops.rerun import Recorded
+from flyte_build.ops.run import Runner, run_here, run_in_worker, script_call
+from flyte_build.ops.session import Stores
+from flyte_build.runner.call import Call
+from flyte_build.workspace.workspace import INTERACTIVE, Project, locate
+
+from .blocking import Blocking, blocking
+from .init import current, has_begun, refuse_while_imported, say_unused
+from .runs import Run
+
+if TYPE_CHECKING:
+    from .remote_task import Task as Deployed
+
+Mode = Literal["local", "remote", "hybrid"]
+
+
+class RunContext:
+    """How the next run is to be done; see `with_runcontext`."""
+
+    def __init__(self, mode: Mode | None, settings: Mapping[str, Any]) -> None:
+        self._mode, self._changes = mode, settings
+
+    @blocking
+    def run(self, task: "Task[..., Any] | Deployed", /, *args: Any, **kwargs: Any) -> Run:
+        """Run `task` with these inputs and wait for it; one that is deployed takes them by name. Raises the task's error."""
+        return _ended(self._run(task, args, kwargs))
+
+    def _run_deployed(self, task: "Deployed", args: tuple[Any, ...], inputs: dict[str, Any]) -> Run:
+        if self._mode == "local":
+            raise UsageError(f"{task.name} is deployed, and runs in a process of its own", hint='Leave out `mode="local"`.')
+        if args:
+            raise UsageError(f"The inputs of {task.name} have no names", why="It is deployed.", hint="Give them by name: x=1.")
+        space = task.find().found.release.space
+        return task.run(inputs, current().change(**{"project": space.project, "domain": space.domain, **self._changes}))
+
+    @blocking
+    def rerun(self, run: str, /, **inputs: Any) -> Run:
+        """Run the task of an earlier run again: the same file as it is now, the inputs of then but for those that are given.
+
+        Inputs are JSON values here, as are the outputs of the run. Raises `NotFound`, `InputError`, and the task's error.
+        """
+        listener = Listener()
+        stores = Stores(listener)
+        recorded = Recorded.find(run, stores.history)
+        settings = recorded.settings(current()).change(**self._changes)
+        if recorded.is_script:
+            call = script_call({**recorded.inputs, **inputs}, recorded.timeout, settings)
+            return _ended(Run(stores.places.data, run_in_worker(call, stores, listener, None, time.monotonic()).name))
+        if recorded.deployment:
+            from flyte_build.ops.releases import Deployments
+            from flyte_build.ops.run_deployed import find_task
+
+            deployed = find_task(Deployments(settings, stores, listener), recorded.deployment)
+            wire = recorded.changed(deployed.document.spec(deployed.function), inputs)
+            return _ended(Run(stores.places.data, deployed.run(wire, settings).name))
+        runner = Runner(recorded.project(), settings, stores, listener)
+        task = runner.discover().task(recorded.variable)
+        changed = recorded.changed(task, inputs)
+        if sentence := recorded.forgotten(task, settings):
+            listener.said(sentence)
+        finished = runner.run(recorded.variable, changed)
+        runner.finish()
+        return _ended(Run(stores.places.data, finished.name))
+
+    def _run(self, task: "Task[..., Any] | Deployed", args: tuple[Any, ...], kwargs: dict[str, Any]) -> Run:
+        if not isinstance(task, Task):
+            from .remote_task import Task as Deployed
+
+            if isinstance(task, Deployed):
+                return self._run_deployed(task, args, kwargs)
+            raise UsageError(f"flyte.run cannot run {task!r:.100}", why="It is no task.", hint="Decorate the function with `@env.task`.")
+        mode = self._mode or ("remote" if has_begun() else "local")
+        interface = interface_of(task.func)
+        inputs = interface.dump_inputs(args, kwargs)
+        settings = current().change(**self._changes)
+        listener = Listener()
+        stores = Stores(listener)
+        file, variable = task.func.__code__.co_filename, _variable(task)
+        in_file = os.path.isfile(file) and file.endswith(".py")
+        if not in_file and mode != "local":
+            raise UsageError(
+                f"The task {task.name} is in no Python file",
+                why="It was typed in, or its file's name does not end with .py, so there is nothing to bundle.",
+                hint='Run it in this process, `flyte.with_runcontext(mode="local").run(...)`, or put it into a file.',
+            )
+        if mode == "local":
+            from flyte_build.discovery.describe import describe_task
+
+            project = locate(file, None) if in_file else Project.of(os.getcwd(), INTERACTIVE)
+            call = Call(task=describe_task(task), project=project, variable=variable, inputs=inputs, run=settings.run)
+            finished = run_here(call, lambda: task, stores, listener)
+        else:
+            refuse_while_imported("flyte.run")
+            runner = Runner(locate(file, None), settings, stores, listener)
+            runner.discover()
+            finished = runner.run(variable, inputs)
+            runner.finish()
+        return Run(stores.places.data, finished.name, interface)
+
+
+def _ended(run: Run) -> Run:
+    run.raise_for_status()
+    return run
+
+
+def _run(task: "Task[..., Any] | Deployed", /, *args: Any, **kwargs: Any) -> Run:
+    """Run a task with these inputs and wait for it: prepared if `init` was called, else in this process."""
+    return RunContext(None, {}).run(task, *args, **kwargs)
+
+
+run = Blocking(_run)
+
+
+def with_runcontext(
+    mode: Mode | None = None,
+    *,
+    name: str | None = None,
+    version: str | None = None,
+    copy_style: str | None = None,
+    project: str | None = None,
+    domain: str | None = None,
+    env_vars: Mapping[str, str] | None = None,
+    labels: Mapping[str, str] | None = None,
+    **unused: Any,
+) -> RunContext:
+    """Say how the next run is to be done: `flyte.with_runcontext(mode="local").run(task, x=1)`."""
+    given = {
+        "name": name,
+        "version": version,
+        "copy_style": copy_style,
+        "project": project,
+        "domain": domain,
+        "env": env_vars,
+        "labels": labels,
+    }
+    say_unused("flyte.with_runcontext", unused)
+    return RunContext(mode, {key: value for key, value in given.items() if value is not None})
+
+
+def _variable(task: Task[..., Any]) -> str:
+    module = sys.modules.get(task.func.__module__)
+    names = [name for name, value in vars(module).items() if value is task] if module else []
+    return names[0] if names else task.func.__name__
