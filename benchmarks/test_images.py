@@ -28,7 +28,7 @@ from flyte_build.cas.counters import Counters
 from flyte_build.cas.registry import open_repository
 from flyte_build.cas.registry.ledger import Ledger
 from flyte_build.cas.registry.name import RepositoryName
-from flyte_build.cas.registry.retry_budget import Patience
+from flyte_build.cas.registry.retry_budget import RetryBudget
 from flyte_build.cas.registry.transfer import Transfer
 from flyte_build.images.build.base import Bases
 from flyte_build.images.build.builder import BuiltImage, ImageBuilder
@@ -82,7 +82,7 @@ class Setting:
     counters: Counters
 
     def open(self, name: RepositoryName) -> object:
-        return open_repository(name, self.counters, Patience())
+        return open_repository(name, self.counters, RetryBudget())
 
     def recipe(self, *packages: str) -> Recipe:
         step = {"step": "pip_packages", "packages": list(packages)}
@@ -235,9 +235,9 @@ def _added(setting: Setting, at: int) -> tuple[float, int]:
 def test_composing(benchmark: BenchmarkFixture, setting: Setting, tmp_path: Path) -> None:
     """An image and a bundle composed, and the result pushed to a registry on this machine that has the layers of both."""
     name = setting.registry.repository(f"bench/{uuid.uuid4().hex}")
-    repository = open_repository(RepositoryName.parse(name), setting.counters, Patience())
+    repository = open_repository(RepositoryName.parse(name), setting.counters, RetryBudget())
     image = setting.build(*PACKAGES).image
-    base = open_repository(RepositoryName.parse(setting.base.reference.rpartition(":")[0]), Counters(), Patience())
+    base = open_repository(RepositoryName.parse(setting.base.reference.rpartition(":")[0]), Counters(), RetryBudget())
     publisher = ImagePublisher(repository, setting.cache, [base])
     publisher.push(image)
     times = []

@@ -24,7 +24,7 @@ from flyte_build.cas.registry.descriptor import Descriptor
 from flyte_build.cas.registry.manifest import Manifest
 from flyte_build.cas.registry.name import RepositoryName
 from flyte_build.cas.registry.repository import Repository
-from flyte_build.cas.registry.retry_budget import Patience
+from flyte_build.cas.registry.retry_budget import RetryBudget
 from flyte_build.cas.registry.tags import record_tag
 from flyte_build.cas.registry.transfer import missing
 from tests.needs import need
@@ -46,7 +46,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 
 def opened(server: Server) -> Repository:
     """A repository that nothing was put into yet."""
-    return open_repository(RepositoryName.parse(server.repository(f"speed/{uuid.uuid4().hex}")), Counters(), Patience())
+    return open_repository(RepositoryName.parse(server.repository(f"speed/{uuid.uuid4().hex}")), Counters(), RetryBudget())
 
 
 def image(folder: Path) -> Descriptor:
@@ -159,7 +159,7 @@ def test_the_first_task_on_a_fresh_machine(benchmark: BenchmarkFixture, server: 
 def transfer(place: str, folder: Path) -> float:
     """The seconds that fetching all blobs of a repository's only record takes, once everything is loaded."""
     os.makedirs(f"{folder}/blobs")
-    repository = open_repository(RepositoryName.parse(place), Counters(), Patience())
+    repository = open_repository(RepositoryName.parse(place), Counters(), RetryBudget())
     blobs = Blobs(f"{folder}/blobs", f"{folder}/quarantine", Counters())
     began = time.perf_counter()
     index = repository.manifest(next(tag for tag in repository.tags() if tag.startswith("record.")))

@@ -26,7 +26,7 @@ _TURN = 2000  # Deletions under one exclusive lock: about a tenth of a second.
 
 
 @dataclass(frozen=True, kw_only=True)
-class Space:
+class SpaceLimits:
     """What the cache may take, in bytes: at most `max_size`, and less while the disk has not `min_free`.
 
     For the sake of free space it is never made smaller than `min_size`: when something else fills the disk, giving up
@@ -67,7 +67,7 @@ class Collection:
         return sum(item.size for item in self.removed)
 
 
-def collect(cache: Cache, keep: float, dry_run: bool, space: Space = Space(), seconds: float = float("inf")) -> Collection:
+def collect(cache: Cache, keep: float, dry_run: bool, space: SpaceLimits = SpaceLimits(), seconds: float = float("inf")) -> Collection:
     """Remove what no lease and no record used within the last `keep` seconds needs; 0 removes all that has no root.
 
     Records are given up beyond that until the cache fits into `space`. After `seconds` nothing more is begun. A dry run
@@ -111,7 +111,7 @@ def collect(cache: Cache, keep: float, dry_run: bool, space: Space = Space(), se
     return Collection(removed, kept + unseen, over, lacking, time.monotonic() < deadline)
 
 
-def _make_room(cache: Cache, uses: list[Use], space: Space, unpacked: dict[Digest, int]) -> tuple[list[Use], int, int]:
+def _make_room(cache: Cache, uses: list[Use], space: SpaceLimits, unpacked: dict[Digest, int]) -> tuple[list[Use], int, int]:
     """The records to give up, the bytes that are too many even then, and those that the disk still lacks."""
     sizes = {**dict(cache.blobs.names()), **unpacked}
     pinned = cache.leased()

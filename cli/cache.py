@@ -213,12 +213,12 @@ def gc(
 def _collect_remote(console: Console, config: Configuration, dry_run: bool) -> None:
     from flyte_build.cas.registry import open_repository
     from flyte_build.cas.registry.remote_gc import collect_records
-    from flyte_build.cas.registry.retry_budget import Patience
+    from flyte_build.cas.registry.retry_budget import RetryBudget
 
     stores = Stores(console)
     registries = Registries.configured(config)
     place = registries.write or registries.of_deployments(stores.places)[0]  # Without a registry, that is this machine's own store.
-    repository = open_repository(place, stores.counters, Patience())
+    repository = open_repository(place, stores.counters, RetryBudget())
     collection = collect_records(repository, config[table.PROJECT], config[table.KEEP], dry_run)
     _report(console, collection, dry_run, "records")
 

@@ -5,15 +5,16 @@ from __future__ import annotations
 import json
 import os
 import sys
+import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Literal
+
 import click
+
 from flyte_build.graph.reporter import Listener, pass_on
 from flyte_build.settings import table
 from flyte_build.settings.configuration import Configuration
-import time
-from typing import Any, Literal
 
 if TYPE_CHECKING:
     from flyte_build.graph.node import Node, Outcome

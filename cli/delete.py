@@ -34,10 +34,10 @@ def deployment(console: Console, /, name: str, **options: Any) -> None:
 
     `latest` is the newest that is left then. What no other deployment needs is given up to the registry's own collection.
     """
-    from flyte_build.deployments.names import Reference
+    from flyte_build.deployments.names import DeploymentReference
     from flyte_build.ops.releases import Deployments
 
-    reference = Reference.parse(name)
+    reference = DeploymentReference.parse(name)
     gone = Deployments(settings_of(console, options), Stores(console), console).delete(reference)
     if console.json:
         names = [{"env": each.release.environment, "version": each.release.version, "digest": each.release.pin} for each in gone]

@@ -16,9 +16,9 @@ from flyte_build.settings.settings import Settings
 from flyte_build.text.wording import printable
 
 from .console import Console
-from .report import report
 from .inputs import Inputs
 from .options import of_a_deployment, of_a_new_run, pairs, settings_of
+from .report import report
 
 
 @click.command("deployed-task", context_settings={"allow_interspersed_args": False, "help_option_names": ["-h", "--help"]})

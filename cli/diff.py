@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from flyte_build.deployments.names import Reference
+from flyte_build.deployments.names import DeploymentReference
 from flyte_build.ops.releases import Deployments, Difference
 from flyte_build.ops.session import Stores
 from flyte_build.text.wording import printable
@@ -26,7 +26,7 @@ def diff(console: Console, /, old: str, new: str, **options: Any) -> None:
     `ENV` alone is its latest version, `ENV@sha256:...` the one of that digest.
     """
     deployments = Deployments(settings_of(console, options), Stores(console), console)
-    found = deployments.difference(Reference.parse(old), Reference.parse(new))
+    found = deployments.difference(DeploymentReference.parse(old), DeploymentReference.parse(new))
     if console.json:
         console.document(_document(found))
         return

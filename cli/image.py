@@ -26,11 +26,11 @@ def inspect(console: Console, platform: str | None, ref: str) -> None:
     REF is a reference of a registry, an environment's name, or a digest of an image that was built here.
     """
     from flyte_build.cas.registry import open_repository
-    from flyte_build.cas.registry.retry_budget import Patience
+    from flyte_build.cas.registry.retry_budget import RetryBudget
     from flyte_build.images.inspect import find
 
     stores = Stores(Listener())
-    patience = Patience()
+    patience = RetryBudget()
     with stores.cache.preparing():
         found = find(ref, platform, stores.cache, lambda name: open_repository(name, stores.counters, patience))
     document = found.document()

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
-from flyte_build.deployments.catalogue import Found
+from flyte_build.deployments.catalogue import FoundRelease
 from flyte_build.deployments.document import Document
-from flyte_build.deployments.names import Reference
+from flyte_build.deployments.names import DeploymentReference
 from flyte_build.errors import NotFound, UsageError
 from flyte_build.ops.releases import Deployments
 from flyte_build.ops.run_deployed import find_task
@@ -22,7 +22,7 @@ def list_tasks(console: Console, settings: Settings, limit: int, name: str | Non
     """The deployed tasks, or the versions of one; with a version, all that is known of it."""
     deployments = Deployments(settings, Stores(console), console)
     text = _joined(name, version)
-    reference, function = Reference.parse_task(text) if text else (None, "")
+    reference, function = DeploymentReference.parse_task(text) if text else (None, "")
     if reference and (reference.version or reference.pin):
         task = find_task(deployments, text)
         _show(console, task.found, task.document, f"{task.document.name}.{task.function}", [task.function])
@@ -39,7 +39,7 @@ def list_deployments(console: Console, settings: Settings, limit: int, name: str
     """The deployed environments, or the versions of one; with a version, all that is known of it."""
     deployments = Deployments(settings, Stores(console), console)
     text = _joined(name, version)
-    reference = Reference.parse(text) if text else None
+    reference = DeploymentReference.parse(text) if text else None
     if reference and (reference.version or reference.pin):
         found, document = deployments.find(reference)
         _show(console, found, document, document.name, sorted(document.tasks))
@@ -59,7 +59,7 @@ def _joined(name: str | None, version: str | None) -> str:
     return f"{name}@{version}" if version.startswith("sha256:") else f"{name}:{version}"
 
 
-def _list(console: Console, rows: Sequence[tuple[str, Found]]) -> None:
+def _list(console: Console, rows: Sequence[tuple[str, FoundRelease]]) -> None:
     if console.json:
         console.document([{**_row(name, found), "latest": found.is_latest} for name, found in rows])
     elif rows:
@@ -68,14 +68,14 @@ def _list(console: Console, rows: Sequence[tuple[str, Found]]) -> None:
         console.note("Nothing is deployed here yet. `flyte deploy FILE` does it.")
 
 
-def _cells(rows: Iterable[tuple[str, Found]]) -> Iterator[list[str]]:
+def _cells(rows: Iterable[tuple[str, FoundRelease]]) -> Iterator[list[str]]:
     for name, found in rows:
         release = found.release
         revision = f"{release.commit[:12]}{' (changed)' if release.dirty else ''}"
         yield [name, release.version, release.pin.short, f"{release.created[:19]}Z", revision, "latest" if found.is_latest else ""]
 
 
-def _row(name: str, found: Found) -> dict[str, Any]:
+def _row(name: str, found: FoundRelease) -> dict[str, Any]:
     release = found.release
     return {
         "name": name,
@@ -86,7 +86,7 @@ def _row(name: str, found: Found) -> dict[str, Any]:
     }
 
 
-def _show(console: Console, found: Found, document: Document, name: str, functions: Sequence[str]) -> None:
+def _show(console: Console, found: FoundRelease, document: Document, name: str, functions: Sequence[str]) -> None:
     release = found.release
     host = {name: value for name, value in release.host.items() if name != "distributions"}
     details = {

@@ -15,9 +15,9 @@ from flyte_build.settings.settings import Settings
 from flyte_build.workspace.workspace import root_here
 
 from .console import Console
-from .report import run_and_report
 from .inputs import Inputs
 from .options import of_a_new_run, of_a_registry, pairs, with_registries
+from .report import run_and_report
 
 
 @click.command(context_settings={"allow_interspersed_args": False})

@@ -21,9 +21,9 @@ from flyte_build.settings.table import ENGINES, EngineName
 from flyte_build.workspace.workspace import locate, root_here
 
 from .console import Console
-from .report import run_and_report
 from .inputs import Inputs
 from .options import given_of, of_a_bundle, of_a_new_run, of_a_registry, of_pins, one_word, pairs, pinned, with_registries
+from .report import run_and_report
 
 _TAG = re.compile(r"[\w][\w.-]{0,127}\Z", re.ASCII)  # OCI distribution-spec 1.1, "Pulling manifests".
 

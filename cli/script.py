@@ -16,8 +16,8 @@ from flyte_build.ops.session import Stores
 from flyte_build.settings.settings import Settings
 
 from .console import Console
-from .report import report
 from .options import given_of
+from .report import report
 
 
 @click.command("python-script")

@@ -20,7 +20,7 @@ from .build.builder import reason
 from .build.publisher import index_of
 from .oci_image import OciImage
 from .platforms import linux_here
-from .reference import Reference
+from .reference import ImageReference
 
 _SHORTEST = 6  # Digits that a digest is abbreviated to at least.
 
@@ -82,7 +82,7 @@ def find(text: str, platform: str | None, cache: Cache, open_repository: Callabl
     try:
         if not any(sign in text for sign in "/:@"):
             raise ReferenceInvalid(text, why="It is no environment with an image here, and no reference.")
-        reference = Reference.parse(text)
+        reference = ImageReference.parse(text)
     except ReferenceInvalid as error:
         raise NotFound(f"There is no image {text}", why=error.why, hint="`flyte get image` lists those that were built here.") from None
     repository = open_repository(reference.name)

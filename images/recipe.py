@@ -23,7 +23,7 @@ _KEPT_ONLY = frozenset(("secret_mounts", "registry_secret", "install_project"))
 
 
 @dataclass(frozen=True, kw_only=True)
-class Base:
+class BaseStep:
     """What an image stands on: `debian` with a Python (None: the minor version that is pinned), a `reference`, or a `dockerfile`."""
 
     kind: Literal["debian", "reference", "dockerfile"]
@@ -80,7 +80,7 @@ Step = Packages | Copy | Execute
 class Recipe:
     """All that an image is made of. `platforms` are OCI's (`linux/amd64`); none means this machine's, on Linux."""
 
-    base: Base
+    base: BaseStep
     platforms: tuple[str, ...] = ()
     sources: tuple[Source, ...] = ()
     steps: tuple[Step, ...] = ()
@@ -115,7 +115,7 @@ class Recipe:
     def of(cls, value: Any) -> "Recipe":
         """The recipe of an image as a JSON value: a reference, or a base and steps. Raises `DeclarationError`."""
         if isinstance(value, str):
-            return cls(base=Base(kind="reference", uri=value))
+            return cls(base=BaseStep(kind="reference", uri=value))
         declared, steps = value["base"], value["steps"]
         sources = [_source(step) for step in steps if step["step"] in _PACKAGES]
         if declared["step"] == "uv_script":
@@ -166,15 +166,15 @@ def not_acted_on(value: Any) -> list[str]:
     return sorted(_KEPT_ONLY & given)
 
 
-def _base(declared: Mapping[str, Any]) -> Base:
+def _base(declared: Mapping[str, Any]) -> BaseStep:
     match declared["step"]:
         case "debian" | "uv_script":
             version = declared.get("python_version")
-            return Base(kind="debian", python=".".join(map(str, version)) if version else None)
+            return BaseStep(kind="debian", python=".".join(map(str, version)) if version else None)
         case "reference":
-            return Base(kind="reference", uri=declared["uri"])
+            return BaseStep(kind="reference", uri=declared["uri"])
         case "dockerfile":
-            return Base(kind="dockerfile", file=declared["file"])
+            return BaseStep(kind="dockerfile", file=declared["file"])
     raise DeclarationError(f"An image stands on {declared['step']!r}, which is not known here")
 
 

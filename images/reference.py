@@ -10,7 +10,7 @@ from flyte_build.errors import ReferenceInvalid, StoreError
 
 
 @dataclass(frozen=True)
-class Reference:
+class ImageReference:
     """An image in a repository: by its `digest`, or under a `tag` ("latest" if none is named)."""
 
     name: RepositoryName
@@ -18,7 +18,7 @@ class Reference:
     digest: Digest | None
 
     @classmethod
-    def parse(cls, text: str) -> "Reference":
+    def parse(cls, text: str) -> "ImageReference":
         """What a text refers to. Raises `ReferenceInvalid`."""
         place, at, pinned = text.partition("@")
         folder, slash, last = place.rpartition("/")

@@ -24,7 +24,7 @@ from flyte_build.cas.registry.descriptor import Descriptor
 from flyte_build.cas.registry.manifest import Manifest
 from flyte_build.cas.registry.name import RepositoryName
 from flyte_build.cas.registry.repository import Repository
-from flyte_build.cas.registry.retry_budget import Patience
+from flyte_build.cas.registry.retry_budget import RetryBudget
 from flyte_build.images.lock.pins import LockedPackages, PinnedBase, PinnedStep, Wanted, Wheel
 from flyte_build.images.recipe import Recipe
 from tests.needs import need
@@ -53,7 +53,7 @@ def archive(files: Mapping[str, bytes | str]) -> bytes:
 
 def opened(name: str) -> Repository:
     """A repository by its name."""
-    return open_repository(RepositoryName.parse(name), Counters(), Patience())
+    return open_repository(RepositoryName.parse(name), Counters(), RetryBudget())
 
 
 def push_image(

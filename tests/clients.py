@@ -19,7 +19,7 @@ from flyte_build.cas.registry.ledger import Ledger
 from flyte_build.cas.registry.manifest import EMPTY_CONFIG, Manifest, empty_config
 from flyte_build.cas.registry.name import RepositoryName
 from flyte_build.cas.registry.repository import Repository
-from flyte_build.cas.registry.retry_budget import Patience
+from flyte_build.cas.registry.retry_budget import RetryBudget
 from flyte_build.cas.registry.transfer import Transfer
 from tests.listening import Listener
 
@@ -52,7 +52,7 @@ def log_in(host: str, login: tuple[str, str] = LOGIN) -> None:
 def repository_of(name: str | RepositoryName, counters: Counters | None = None, patience: float = 5.0) -> Repository:
     """A repository, newly opened."""
     name = RepositoryName.parse(name) if isinstance(name, str) else name
-    return open_repository(name, counters or Counters(), Patience(patience))
+    return open_repository(name, counters or Counters(), RetryBudget(patience))
 
 
 def blob_of(data: bytes) -> Descriptor:

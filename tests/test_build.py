@@ -20,7 +20,7 @@ from flyte_build.cas.digest import Digest
 from flyte_build.cas.registry import open_repository
 from flyte_build.cas.registry.name import RepositoryName
 from flyte_build.cas.registry.repository import Repository
-from flyte_build.cas.registry.retry_budget import Patience
+from flyte_build.cas.registry.retry_budget import RetryBudget
 from flyte_build.errors import EngineUnavailable, FileUnstable, FlyteError, ImageBuildError, SecretRefused, UsageError
 from flyte_build.graph.node import Outcome
 from flyte_build.images.build.base import Bases
@@ -30,7 +30,7 @@ from flyte_build.images.build.step_results import StepResults
 from flyte_build.images.docker.execute import describe
 from flyte_build.images.lock.pins import PinnedBase, Wheel
 from flyte_build.images.oci_image import OciImage
-from flyte_build.images.recipe import Base, Copy, Execute, Packages, Recipe, Source, Step
+from flyte_build.images.recipe import BaseStep, Copy, Execute, Packages, Recipe, Source, Step
 from flyte_build.ops.build import layers_of
 from tests.bases import DEBIAN, FixedPins, MadeWheel, archive, base_of, opened, push_image, real_layer
 from tests.conftest import opened as opened_cache
@@ -53,12 +53,12 @@ class Machine:
         self.outcomes: list[Outcome] = []
 
     def open(self, name: RepositoryName) -> Repository:
-        return open_repository(name, self.counters, Patience())
+        return open_repository(name, self.counters, RetryBudget())
 
     def build(self, *steps: Step, platform: str = AMD64, **recipe: object) -> BuiltImage:
         """The image of these steps."""
         sources = (Source(kind="packages", packages=("x",)),) if Packages() in steps else ()
-        declared = Recipe(base=Base(kind="reference", uri=BASE), sources=sources, steps=steps, **recipe)  # type: ignore[arg-type]  # Each test gives its own.
+        declared = Recipe(base=BaseStep(kind="reference", uri=BASE), sources=sources, steps=steps, **recipe)  # type: ignore[arg-type]  # Each test gives its own.
         root, pins, bases = str(self.root), self.pins, Bases(self.cache, self.open)
         options = {"debian": "", "said": self.said.append, **self._options}
         kept = StepResults(f"{self.root}/../executed", root, self.cache, self.counters)
@@ -419,7 +419,7 @@ def test_whiteouts(cache: Cache, repository: str) -> None:
 def test_base_is_read_once(cache: Cache, repository: str) -> None:
     """What was found in a base is recorded under its digest: no layer is read, and nobody asked, for it again."""
     counters = Counters()
-    bases = Bases(cache, lambda name: open_repository(name, counters, Patience()))
+    bases = Bases(cache, lambda name: open_repository(name, counters, RetryBudget()))
     manifest = push_image(repository, [gzip.compress(archive(DEBIAN))], media_type="application/vnd.oci.image.layer.v1.tar+gzip")
     pinned = bases.look_up(repository)
     assert (pinned.digest, pinned.python) == (manifest.digest, "3.11")

@@ -13,7 +13,7 @@ from flyte_build.cas.registry import open_repository
 from flyte_build.cas.registry.ledger import Ledger
 from flyte_build.cas.registry.name import RepositoryName
 from flyte_build.cas.registry.repository import Repository
-from flyte_build.cas.registry.retry_budget import Patience
+from flyte_build.cas.registry.retry_budget import RetryBudget
 from flyte_build.cas.registry.transfer import Transfer
 from flyte_build.errors import ImageBuildError
 from flyte_build.images.build.compose import compose
@@ -39,7 +39,7 @@ class Parts:
         self.transfer.push(self.bundle.manifest, self.open(bundle_in))
 
     def open(self, name: str) -> Repository:
-        return open_repository(RepositoryName.parse(name), self.counters, Patience())
+        return open_repository(RepositoryName.parse(name), self.counters, RetryBudget())
 
     def sent(self) -> int:
         return self.counters.snapshot()["bytes_sent"]

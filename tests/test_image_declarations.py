@@ -12,7 +12,7 @@ import pytest
 from flyte_build.declarations.image import Image
 from flyte_build.declarations.serialize import image_value
 from flyte_build.errors import DeclarationError
-from flyte_build.images.recipe import Base, Copy, Execute, Packages, Recipe, Source, named, not_acted_on
+from flyte_build.images.recipe import BaseStep, Copy, Execute, Packages, Recipe, Source, named, not_acted_on
 from tests.command import Shell
 
 ROOT = "/srv/project"
@@ -110,9 +110,9 @@ def test_paths_below_the_root_are_relative_to_it() -> None:
 
 def test_a_base_says_what_it_stands_on() -> None:
     """The kinds of bases, and what each keeps."""
-    assert recipe(Image.from_debian_base((3, 12), platform="linux/arm64")).base == Base(kind="debian", python="3.12")
+    assert recipe(Image.from_debian_base((3, 12), platform="linux/arm64")).base == BaseStep(kind="debian", python="3.12")
     assert recipe(Image.from_debian_base(platform=("linux/arm64", "linux/amd64"))).platforms == ("linux/amd64", "linux/arm64")
-    assert Recipe.of(value(Image.from_base("python:3.12"))).base == Base(kind="reference", uri="python:3.12")
+    assert Recipe.of(value(Image.from_base("python:3.12"))).base == BaseStep(kind="reference", uri="python:3.12")
     dockerfile = recipe(Image.from_dockerfile(Path(ROOT, "Dockerfile"), registry="registry.example.com/a", name="b"))
     assert (dockerfile.base.file, dockerfile.registry, dockerfile.name) == ("Dockerfile", "registry.example.com/a", "b")
     script = recipe(Image.from_uv_script("train.py", name="train", pre=True))

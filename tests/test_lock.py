@@ -24,7 +24,7 @@ from flyte_build.images.lock.lockfile import Lock
 from flyte_build.images.lock.pins import LockedPackages, PinnedBase, PinnedStep, Wanted, Wheel
 from flyte_build.images.lock.project_lock import Pins
 from flyte_build.images.platforms import PYTHON
-from flyte_build.images.recipe import Base, Recipe, Source
+from flyte_build.images.recipe import BaseStep, Recipe, Source
 from tests.bases import MadeWheel, base_of
 from tests.command import FLYTE, Shell
 from tests.shop import PrivateIndex, declare, shop
@@ -653,7 +653,7 @@ def test_pins_are_found_again(tmp_path: Path) -> None:
     pins = Pins(
         str(tmp_path), said.append, locked=False, look_up=lambda name, with_python: PinnedBase(reference=name, digest=digest, python="3.12")
     )
-    recipe = Recipe(base=Base(kind="reference", uri="a:1"), sources=(Source(kind="packages", packages=("x",)),))
+    recipe = Recipe(base=BaseStep(kind="reference", uri="a:1"), sources=(Source(kind="packages", packages=("x",)),))
     assert pins.python(recipe) == "3.12"
     pins.keep_step(PinnedStep(key=digest, platform="linux/amd64", digest=digest))
     pins.save()

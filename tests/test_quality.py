@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import ast
 import os
 import subprocess
 import sys
+import tomllib
 import zipfile
 from pathlib import Path
 
@@ -48,7 +50,7 @@ def test_the_wheel_holds_exactly_the_packages(tmp_path: Path) -> None:
     assert sorted(source.rglob("*")) == before
     with zipfile.ZipFile(next(tmp_path.glob("*.whl"))) as wheel:
         held = {name for name in wheel.namelist() if ".dist-info/" not in name}
-    parts = ("cas", "bundler", "images", "runner", "cli")
+    parts = tuple(_parts())
     expected = {f"flyte_build/{name}" for name in files if name.startswith(parts) and name.endswith(".py")}
     expected |= {name for name in files if name.startswith("flyte_build/") and name.endswith((".py", "py.typed"))}
     expected |= {f"flyte-{name}" for name in files if name.startswith("stubs/")}
@@ -77,6 +79,48 @@ def test_imports_stay_within_their_budget(code: str, unwanted: str) -> None:
     """What is on the way of a warm command loads nothing that it does not use."""
     check = f"{code}; import sys; print([name for name in {unwanted.split()!r} if name in sys.modules])"
     assert subprocess.run([sys.executable, "-I", "-c", check], capture_output=True, text=True, check=True).stdout.strip() == "[]"
+
+
+def _parts() -> set[str]:
+    """The parts that lie at the top: those that `setup.py` names."""
+    tree = ast.parse((ROOT / "setup.py").read_text())
+    lists = [node.value for node in tree.body if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "PARTS"]
+    return set(ast.literal_eval(lists[0]))
+
+
+def test_the_package_holds_public_modules_and_parts_alone() -> None:
+    """A module that lies directly in `flyte_build` is a public `flyte.X` (or the face itself); all else is in a part."""
+    own = ROOT / "flyte_build"
+    modules = {path.stem for path in own.glob("*.py")}
+    assert modules == {"__init__", "_alias", "_version", "errors", "remote"}
+    assert {f"flyte.{path.stem}" for path in (ROOT / "stubs").glob("*.pyi")} == {"flyte.__init__", "flyte.errors", "flyte.remote"}
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]
+    layers = settings["importlinter"]["contracts"][0]["layers"]
+    known = {name for layer in layers for name in layer.split(" | ")}
+    assert {path.name for path in own.iterdir() if path.is_dir() and path.name != "__pycache__"} == known - modules
+
+
+def test_a_part_at_the_top_has_its_link_and_its_ban() -> None:
+    """The links show type checkers what is installed; without the ban a part would have a second name."""
+    links = {path.name for path in (ROOT / "flyte_build").iterdir() if path.is_symlink()}
+    banned = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["ruff"]["lint"]["flake8-tidy-imports"]["banned-api"]
+    assert links == _parts() == banned.keys()
+    assert all(os.readlink(ROOT / "flyte_build" / name) == f"../{name}" for name in links)
+
+
+TWICE = {"Cache": "the store; and `flyte.Cache`", "Task": "`flyte.Task`; and `flyte.remote.Task`"}
+
+
+def test_class_names_are_unique() -> None:
+    """One name is one thing, but for names that users know from Flyte 2, and for classes that no other module sees."""
+    places: dict[str, list[str]] = {}
+    for top in ("flyte_build", *sorted(_parts())):
+        for folder, _, names in os.walk(ROOT / top):  # It follows no links.
+            for path in (f"{folder}/{name}" for name in names if name.endswith(".py")):
+                classes = [node for node in ast.walk(ast.parse(Path(path).read_text())) if isinstance(node, ast.ClassDef)]
+                for each in classes:
+                    places.setdefault(each.name, []).append(path)
+    assert {name for name, found in places.items() if len(found) > 1 and not name.startswith("_")} == TWICE.keys()
 
 
 def test_the_face_gives_every_name_and_no_other() -> None:

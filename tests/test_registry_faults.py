@@ -30,7 +30,7 @@ from flyte_build.cas.registry.manifest import Manifest
 from flyte_build.cas.registry.name import RepositoryName, redacted
 from flyte_build.cas.registry.published_record import CREATED, INPUTS, KEY, KIND, PROJECT, TYPE, PublishedRecord
 from flyte_build.cas.registry.repository import Repository
-from flyte_build.cas.registry.retry_budget import Patience
+from flyte_build.cas.registry.retry_budget import RetryBudget
 from flyte_build.errors import (
     BlobMissing,
     ReferenceInvalid,
@@ -178,7 +178,7 @@ def test_why_there_is_no_answer_is_said_in_plain_words(proxy: FaultProxy, path: 
 
 def test_look_ups_share_their_patience(proxy: FaultProxy, path: str) -> None:
     """Of all repositories of a command; what was used up by one is not there for another."""
-    patience = Patience(1.5)
+    patience = RetryBudget(1.5)
     proxy.on("GET", **ALWAYS).stalls(600)
     for name in ("one", "two", "three"):
         with pytest.raises(RegistryUnreachable):

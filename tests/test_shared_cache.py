@@ -26,7 +26,7 @@ from flyte_build.cas.registry.manifest import Manifest
 from flyte_build.cas.registry.name import RepositoryName
 from flyte_build.cas.registry.published_record import record_index
 from flyte_build.cas.registry.repository import Repository
-from flyte_build.cas.registry.retry_budget import Patience
+from flyte_build.cas.registry.retry_budget import RetryBudget
 from flyte_build.cas.registry.tags import record_tag
 from tests.command import Shell
 from tests.conftest import archive, flip, layer, opened
@@ -56,7 +56,7 @@ def other(flyte: Shell, tmp_path: Path) -> Iterator[Shell]:
 
 def at(place: str) -> Repository:
     """The repository of that name."""
-    return open_repository(RepositoryName.parse(place), Counters(), Patience())
+    return open_repository(RepositoryName.parse(place), Counters(), RetryBudget())
 
 
 def records(place: str) -> list[str]:

@@ -23,7 +23,7 @@ from flyte_build.cas.cache import Cache
 from flyte_build.cas.digest import Digest
 from flyte_build.cas.encoding import key
 from flyte_build.cas.eviction import evict
-from flyte_build.cas.gc import Space
+from flyte_build.cas.gc import SpaceLimits
 from flyte_build.cas.records import Use
 from flyte_build.cas.verify import verify_blobs
 from tests.command import Shell
@@ -74,12 +74,12 @@ def test_the_least_recently_used_go_until_it_fits(cache: Cache) -> None:
     """And no more; each says why. What is leased stays, whatever its age; the records that are left are whole."""
     digest = fill(cache, {"now": 0, "recent": 1, "older": 2, "oldest": 3, "leased": 4})
     lease = cache.lease([digest["leased"]])
-    dry = gc.collect(cache, 14 * DAY, True, Space(max_size=3500))
-    assert gc.collect(cache, 14 * DAY, False, Space(max_size=3500)) == dry
+    dry = gc.collect(cache, 14 * DAY, True, SpaceLimits(max_size=3500))
+    assert gc.collect(cache, 14 * DAY, False, SpaceLimits(max_size=3500)) == dry
     assert removed(dry) == {digest["older"], digest["oldest"]} and (dry.over, dry.lacking, dry.kept) == (0, 0, 3)
     assert {each.why for each in dry.removed} == {"to make room: it was used least recently"}
     assert verify_blobs(cache, lambda done, total: None) == (3, [])
-    assert gc.collect(cache, 14 * DAY, False, Space(max_size=3500)).removed == []
+    assert gc.collect(cache, 14 * DAY, False, SpaceLimits(max_size=3500)).removed == []
     lease.release()
 
 
@@ -88,7 +88,7 @@ def test_a_limit_below_what_is_in_use_is_said(cache: Cache) -> None:
     digest = fill(cache, {"a": 0, "b": 0})
     lease = cache.lease([digest["a"]])
     for dry_run in (True, False):
-        collection = gc.collect(cache, 14 * DAY, dry_run, Space(max_size=100))
+        collection = gc.collect(cache, 14 * DAY, dry_run, SpaceLimits(max_size=100))
         assert removed(collection) == {digest["b"]} and collection.over == 900
     lease.release()
 
@@ -97,7 +97,7 @@ def test_what_a_later_record_needs_stays(cache: Cache, project: Path) -> None:
     """An old record of a blob that a recent one needs is kept, with the blob: giving it up would free nothing."""
     digest = fill(cache, {"shared": 5, "loose": 4})
     record_blob(cache, "recent", digest["shared"])
-    collection = gc.collect(cache, 14 * DAY, False, Space(max_size=1500))
+    collection = gc.collect(cache, 14 * DAY, False, SpaceLimits(max_size=1500))
     assert removed(collection) == {digest["loose"]} and cache.records.count() == 2
 
 
@@ -106,7 +106,7 @@ def test_an_old_record_goes_with_what_it_shares(cache: Cache) -> None:
     digest = fill(cache, {"shared": 20})["shared"]
     record = record_blob(cache, "recent", digest)
     used(cache, record, DAY)
-    assert removed(gc.collect(cache, 14 * DAY, False, Space(max_size=10))) == {digest} and cache.records.count() == 0
+    assert removed(gc.collect(cache, 14 * DAY, False, SpaceLimits(max_size=10))) == {digest} and cache.records.count() == 0
 
 
 def test_an_extraction_counts_and_goes_with_its_bundle(cache: Cache, project: Path) -> None:
@@ -116,8 +116,8 @@ def test_an_extraction_counts_and_goes_with_its_bundle(cache: Cache, project: Pa
     extraction.extract(cache, made)
     digest = fill(cache, {"later": 0})
     cache.database.execute("UPDATE records SET used=used-86400 WHERE kind='bundle'")
-    dry = gc.collect(cache, 14 * DAY, True, Space(max_size=40_000))
-    assert gc.collect(cache, 14 * DAY, False, Space(max_size=40_000)) == dry
+    dry = gc.collect(cache, 14 * DAY, True, SpaceLimits(max_size=40_000))
+    assert gc.collect(cache, 14 * DAY, False, SpaceLimits(max_size=40_000)) == dry
     assert removed(dry) == {*made.blobs(), made.tree} and blobs(cache) == {digest["later"]}
     assert os.listdir(cache.extractions) == [] and cache.records.last("bundle:project") is None
 
@@ -128,7 +128,7 @@ def test_a_disk_that_runs_full_takes_from_the_cache_down_to_its_floor(tmp_path: 
     with mounted(tmp_path / "disk", "size=8m") as disk, opened(f"{disk}/cache") as cache:
         digest = fill(cache, {str(n): n for n in range(6)}, 256 * 1024)
         free = shutil.disk_usage(disk).free
-        space = Space(min_free=free + 100_000, min_size=512 * 1024)
+        space = SpaceLimits(min_free=free + 100_000, min_size=512 * 1024)
         dry = gc.collect(cache, 14 * DAY, True, space)
         real = gc.collect(cache, 14 * DAY, False, space)
         assert removed(dry) == removed(real) == {digest["5"]} and real.lacking == 0
@@ -162,11 +162,11 @@ def test_a_dry_run_equals_the_real_one(chosen: list[tuple[str, set[int], float]]
             else:
                 used(cache, record_blob(cache, str(at), *refs), days * DAY)
         before = blobs(cache), cache.database.execute("SELECT * FROM records")
-        dry = gc.collect(cache, DAY, True, Space(max_size=limit))
+        dry = gc.collect(cache, DAY, True, SpaceLimits(max_size=limit))
         assert (blobs(cache), cache.database.execute("SELECT * FROM records")) == before
-        assert gc.collect(cache, DAY, False, Space(max_size=limit)) == dry
+        assert gc.collect(cache, DAY, False, SpaceLimits(max_size=limit)) == dry
         assert sum(size for _, size in cache.blobs.names()) <= limit or blobs(cache) == cache.leased()
-        assert gc.collect(cache, DAY, False, Space(max_size=limit)).removed == []
+        assert gc.collect(cache, DAY, False, SpaceLimits(max_size=limit)).removed == []
         for lease in leases:
             lease.release()
 
@@ -195,7 +195,7 @@ def test_two_at_once_and_a_kill(tmp_path: Path) -> None:
         for other in others:
             other.kill()
             other.communicate()
-        gc.collect(cache, 14 * DAY, False, Space(max_size=50_000))
+        gc.collect(cache, 14 * DAY, False, SpaceLimits(max_size=50_000))
         assert digest["0"] in blobs(cache) and verify_blobs(cache, lambda done, total: None)[1] == []
         assert all(map(cache.blobs.has, (ref for _, _, refs in cache.records.uses(0) for ref in refs)))
 

@@ -9,10 +9,10 @@ if TYPE_CHECKING:
 
     from .name import RepositoryName
     from .repository import Repository
-    from .retry_budget import Patience
+    from .retry_budget import RetryBudget
 
 
-def open_repository(name: RepositoryName, counters: Counters, patience: Patience) -> Repository:
+def open_repository(name: RepositoryName, counters: Counters, patience: RetryBudget) -> Repository:
     """The repository of that name; nothing is asked of it yet. `patience` is for look-ups that fail."""
     if name.folder:
         from .layout import LayoutRepository

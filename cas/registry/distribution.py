@@ -24,7 +24,7 @@ from .error_responses import API_VERSION, failure, foreign, late
 from .manifest import LIMIT, Manifest
 from .name import RepositoryName
 from .repository import Moved
-from .retry_budget import SPEED, STALL, Patience, Transient, time_left
+from .retry_budget import SPEED, STALL, RetryBudget, Transient, time_left
 from .session import Session
 
 T = TypeVar("T")
@@ -39,7 +39,7 @@ _TAGS = 1_000_000
 class RemoteRepository:
     """One repository of a registry. Nothing is asked before the first use."""
 
-    def __init__(self, name: RepositoryName, counters: Counters, patience: Patience) -> None:
+    def __init__(self, name: RepositoryName, counters: Counters, patience: RetryBudget) -> None:
         self.name, self._counters, self._patience = name, counters, patience
         self._session = Session(name, counters)
 

@@ -38,7 +38,7 @@ class Late(Transient):
     """The time for an answer is over."""
 
 
-class Patience:
+class RetryBudget:
     """What is left of a command's time for look-ups that fail; its repositories share one.
 
     What is asked for is told how many seconds it may wait for a byte. All methods raise `RegistryUnreachable` in the end.

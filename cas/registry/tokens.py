@@ -18,8 +18,8 @@ from urllib3.exceptions import HTTPError
 
 from flyte_build.errors import RegistryDenied
 
-from . import credentials
 from .connection import SMALL, Connections
+from .credentials import encoded, find
 from .error_responses import failure, late, refusal, shown
 from .name import RepositoryName
 from .retry_budget import Transient
@@ -69,7 +69,7 @@ class Authorizations:
 
     def use(self, user: str, password: str) -> None:
         """Use these credentials, and no others."""
-        self._basic, self._loaded = credentials.encoded(user, password), True
+        self._basic, self._loaded = encoded(user, password), True
 
     def expected(self, method: str) -> str:
         """What will probably be asked for with a method, or ""."""
@@ -86,7 +86,7 @@ class Authorizations:
             return used
         with self._lock:
             if not self._loaded:
-                self._basic, self._loaded = credentials.find(self._name.host), True
+                self._basic, self._loaded = find(self._name.host), True
             known = self._known.get(challenge)
             if known is None or known == used:  # Else another thread has got a new one by now.
                 basic = f"Basic {self._basic}" if self._basic else ""

@@ -7,12 +7,12 @@ from difflib import get_close_matches
 
 from flyte_build.errors import NotFound
 
-from .names import LATEST, Reference, Space
+from .names import LATEST, DeploymentReference, Namespace
 
 _SHOWN = 5
 
 
-def absence(space: Space, reference: Reference, known: Sequence[tuple[Space, str, str]], places: str) -> NotFound:
+def absence(space: Namespace, reference: DeploymentReference, known: Sequence[tuple[Namespace, str, str]], places: str) -> NotFound:
     """Return the error for what `reference` names in `space`.
 
     `known` are the spaces, environments and versions that are deployed in the repositories that messages call `places`.

@@ -33,7 +33,7 @@ from flyte_build.images.oci_image import OciImage
 
 from .absence import absence
 from .document import TYPE, Document
-from .names import LATEST, Reference, Space, read_tag
+from .names import LATEST, DeploymentReference, Namespace, read_tag
 from .release import Release
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ _SLACK = 1 << 30  # Bytes by which a bundle may be larger than the files that it
 
 
 @dataclass(frozen=True)
-class Found:
+class FoundRelease:
     """A release, its index, and the repository where it was found; None: on this machine, by its pin."""
 
     release: Release
@@ -58,12 +58,12 @@ class Found:
 
 
 @dataclass(frozen=True)
-class Entry:
+class TaggedRelease:
     """The tag of a version, or `latest`, in a repository: what was found under it, or the error that says why nothing was."""
 
     repository: Repository
     tag: str
-    outcome: Found | FlyteError
+    outcome: FoundRelease | FlyteError
 
     @property
     def is_latest(self) -> bool:
@@ -92,7 +92,7 @@ class Catalogue:
         """The same of the first repository alone."""
         return Catalogue(self.repositories[:1], self._cache, self._said, here=self._here)
 
-    def find(self, space: Space, reference: Reference) -> Found:
+    def find(self, space: Namespace, reference: DeploymentReference) -> FoundRelease:
         """What a reference names. Raises `NotFound`, which says what there is instead."""
         if reference.pin:
             return self._pinned(reference, reference.pin)
@@ -102,7 +102,7 @@ class Catalogue:
                 return found
         raise self.missing(space, reference)
 
-    def _read(self, repository: Repository, tag: str) -> Found | None:
+    def _read(self, repository: Repository, tag: str) -> FoundRelease | None:
         """What is under a tag. Raises `RegistryCorrupt` for what does not belong there."""
         index = repository.manifest(tag)
         if index is None:
@@ -114,9 +114,9 @@ class Catalogue:
                 why=f"It is {release.tag}: the tag was moved, and not by flyte.",
                 hint="Move the tag back, or delete it.",
             )
-        return Found(release, index, repository)
+        return FoundRelease(release, index, repository)
 
-    def _pinned(self, reference: Reference, pin: Digest) -> Found:
+    def _pinned(self, reference: DeploymentReference, pin: Digest) -> FoundRelease:
         found = self._kept(pin) or self._published(pin)
         if found is None:
             raise NotFound(
@@ -132,7 +132,7 @@ class Catalogue:
             )
         return found
 
-    def _published(self, pin: Digest) -> Found | None:
+    def _published(self, pin: Digest) -> FoundRelease | None:
         for repository in self.repositories:
             index = repository.manifest(pin_tag(pin))
             if index is not None:
@@ -143,22 +143,22 @@ class Catalogue:
                         why=f"It is {release.pin}.",
                         hint="Do not use what it holds; deploy again.",
                     )
-                return Found(release, index, repository)
+                return FoundRelease(release, index, repository)
         copied = self.releases(lambda space, environment, version: True)  # Who copies a version elsewhere may leave the pin's tag behind.
         return next((each for each in copied if each.release.pin == pin), None)
 
-    def _kept(self, pin: Digest) -> Found | None:
+    def _kept(self, pin: Digest) -> FoundRelease | None:
         """What this machine knows of a pin, if it has the deployment."""
         record = self._cache.records.find(_key(pin))
         if record is None or not all(map(self._cache.blobs.has, record.refs)):
             return None
         try:
             index = Manifest.parse(self._cache.blobs.read(record.refs[-1]))
-            return Found(Release.parse(index), index, None)
+            return FoundRelease(Release.parse(index), index, None)
         except (BlobCorrupt, BlobMissing):
             return None
 
-    def document(self, found: Found) -> Document:
+    def document(self, found: FoundRelease) -> Document:
         """The document of what was found, verified against its pin; it stays on this machine. Raises `RegistryCorrupt`."""
         pin, blobs = found.release.pin, self._cache.blobs
         manifest = self._fetch(pin, found.repository, _DOCUMENT) if found.repository else Manifest.parse(blobs.read(pin))
@@ -179,7 +179,7 @@ class Catalogue:
                 f"{repository.name} has lost a part of a deployment", why=f"{error.what}.", hint="`flyte doctor` lists what is missing."
             ) from None
 
-    def code(self, found: Found, budget: "Budget") -> str:
+    def code(self, found: FoundRelease, budget: "Budget") -> str:
         """Extract the code of what was found, and return its folder; its bundle is fetched unless this machine has it.
 
         Raises `NotFound` if nobody has it, `RegistryCorrupt` and `ExtractionRefused` for what is not the code that was deployed.
@@ -217,7 +217,7 @@ class Catalogue:
         self._cache.records.add(Record(bundle_key(tree), KIND, fetched.manifest, refs, {"tree": tree}))
         return extraction.extract(self._cache, fetched, budget)
 
-    def image(self, found: Found, identity: Digest) -> tuple[OciImage, list[Repository]]:
+    def image(self, found: FoundRelease, identity: Digest) -> tuple[OciImage, list[Repository]]:
         """The image of what was found whose config has that digest, and the repositories that have its layers. Raises `RegistryCorrupt`.
 
         Its manifest and its config are on this machine then.
@@ -243,7 +243,7 @@ class Catalogue:
             hint="`flyte doctor` lists what is missing.",
         )
 
-    def tree(self, found: Found) -> "Tree":
+    def tree(self, found: FoundRelease) -> "Tree":
         """The files of what was found, by name and digest; their bytes are not fetched."""
         from flyte_build.bundler import bundle
 
@@ -267,25 +267,25 @@ class Catalogue:
                         writer.finish(blob.digest)
         return bundle.read_tree(bundle.read(digest, blobs), blobs)
 
-    def releases(self, wanted: Callable[[Space, str, str], bool]) -> list[Found]:
+    def releases(self, wanted: Callable[[Namespace, str, str], bool]) -> list[FoundRelease]:
         """The releases whose space, environment and version are wanted, newest first; of one in two repositories the first.
 
         What cannot be read is not among them, and that is said.
         """
         entries = self.entries(wanted)
-        unread = [(each, each.outcome) for each in entries if not isinstance(each.outcome, Found)]
+        unread = [(each, each.outcome) for each in entries if not isinstance(each.outcome, FoundRelease)]
         for entry, error in unread[:_NOTES]:
             self._said(f"{entry.tag} in {self.place(entry.repository)} is not listed: {error.what}. {error.why}".rstrip())
         if len(unread) > _NOTES:
             self._said(f"{len(unread) - _NOTES:,} more are not listed. `flyte doctor` names all of them.")
         return chosen(entries)
 
-    def entries(self, wanted: Callable[[Space, str, str], bool]) -> list[Entry]:
+    def entries(self, wanted: Callable[[Namespace, str, str], bool]) -> list[TaggedRelease]:
         """What is under the tags, in all repositories, whose space, environment and version are wanted. One that fails hides no other.
 
         Raises `RegistryUnreachable` if none of several can be had.
         """
-        found: list[Entry] = []
+        found: list[TaggedRelease] = []
         for repository in self.repositories:
             tags = [tag for tag in repository.tags() if (read := read_tag(tag)) and wanted(*read)]
             with ThreadPoolExecutor(_PARALLEL) as pool:
@@ -295,14 +295,14 @@ class Catalogue:
             raise next(each for each in outcomes if isinstance(each, RegistryUnreachable))
         return found
 
-    def _entry(self, repository: Repository, tag: str) -> Entry:
+    def _entry(self, repository: Repository, tag: str) -> TaggedRelease:
         try:
             found = self._read(repository, tag)
         except RegistryError as error:
-            return Entry(repository, tag, error)
-        return Entry(repository, tag, found or BlobMissing("Its index is lost", why="The tag is there, and leads to nothing."))
+            return TaggedRelease(repository, tag, error)
+        return TaggedRelease(repository, tag, found or BlobMissing("Its index is lost", why="The tag is there, and leads to nothing."))
 
-    def missing(self, space: Space, reference: Reference) -> NotFound:
+    def missing(self, space: Namespace, reference: DeploymentReference) -> NotFound:
         """The error for what is not there, with the nearest that is."""
         try:
             known = [read for repository in self.repositories for tag in repository.tags() if (read := read_tag(tag))]
@@ -319,12 +319,12 @@ class Catalogue:
         return f"Neither {_THIS} nor {' nor '.join(others)} has it." if others else "This machine does not have it."
 
 
-def chosen(entries: Iterable[Entry]) -> list[Found]:
+def chosen(entries: Iterable[TaggedRelease]) -> list[FoundRelease]:
     """The releases among some entries, newest first; of one in two repositories the first."""
-    found: dict[str, Found] = {}
+    found: dict[str, FoundRelease] = {}
     latest: set[Digest] = set()
     for entry in entries:
-        if isinstance(entry.outcome, Found):
+        if isinstance(entry.outcome, FoundRelease):
             if entry.is_latest:
                 latest.add(entry.outcome.index.digest)
             else:

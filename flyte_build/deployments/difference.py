@@ -19,7 +19,7 @@ How = Literal["added", "removed", "changed"]
 _Groups = dict[tuple[str, str], dict[str, Any]]  # By section and name; what is in one group is added, removed or changed together.
 
 
-class Change(NamedTuple):
+class FieldChange(NamedTuple):
     """What is not the same: in which `section` and `task` ("" is the environment) it is, its name, and how it changed.
 
     `old` and `new` are JSON values, None where there is none or where it is not shown.
@@ -39,7 +39,7 @@ class Change(NamedTuple):
         return printable(shown)
 
 
-def changes(old: Document, new: Document) -> list[Change]:
+def changes(old: Document, new: Document) -> list[FieldChange]:
     """What differs between two documents, sorted; of their code only how it is imported (a tree says itself how it differs)."""
     found = list(_compared("", _environment(old), _environment(new)))
     for task in old.tasks.keys() | new.tasks.keys():
@@ -48,39 +48,39 @@ def changes(old: Document, new: Document) -> list[Change]:
             found += _compared(task, _groups(before), _groups(after))
             found += _order(task, before["interface"]["inputs"], after["interface"]["inputs"])
         else:
-            found.append(Change("tasks", task, "", "added" if task in new.tasks else "removed"))
+            found.append(FieldChange("tasks", task, "", "added" if task in new.tasks else "removed"))
     return sorted(found, key=lambda change: change[:3])
 
 
-def of_distributions(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[Change]:
+def of_distributions(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[FieldChange]:
     """The distributions of two descriptions of a host that differ, and Python's version and the platform."""
     before, after = ({**host, **(host.get("distributions") or {}), "distributions": None} for host in (old, new))
     return list(_fields("packages", "", "", before, after))
 
 
-def _compared(task: str, old: _Groups, new: _Groups) -> Iterator[Change]:
+def _compared(task: str, old: _Groups, new: _Groups) -> Iterator[FieldChange]:
     for section, name in old.keys() | new.keys():
         before, after = old.get((section, name)), new.get((section, name))
         if name and (before is None or after is None):
-            yield Change(section, task, name, "removed" if after is None else "added")
+            yield FieldChange(section, task, name, "removed" if after is None else "added")
         else:
             yield from _fields(section, task, name, before or {}, after or {})
 
 
-def _fields(section: str, task: str, name: str, old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[Change]:
+def _fields(section: str, task: str, name: str, old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[FieldChange]:
     for field in sorted(old.keys() | new.keys()):
         before, after = old.get(field), new.get(field)
         if before != after:
             values = () if section in _UNTOLD or field in _UNTOLD else (before, after)
-            yield Change(section, task, ": ".join(part for part in (name, field) if part), "changed", *values)
+            yield FieldChange(section, task, ": ".join(part for part in (name, field) if part), "changed", *values)
 
 
-def _order(task: str, old: list[Mapping[str, Any]], new: list[Mapping[str, Any]]) -> Iterator[Change]:
+def _order(task: str, old: list[Mapping[str, Any]], new: list[Mapping[str, Any]]) -> Iterator[FieldChange]:
     """Another order of the inputs that both have: they may be given by position."""
     before, after = [entry["name"] for entry in old], [entry["name"] for entry in new]
     both = [[name for name in names if name in before and name in after] for names in (before, after)]
     if both[0] != both[1]:
-        yield Change("interface", task, "order of the inputs", "changed", *both)
+        yield FieldChange("interface", task, "order of the inputs", "changed", *both)
 
 
 def _environment(document: Document) -> _Groups:

@@ -13,7 +13,7 @@ from flyte_build.cas.registry.repository import Repository
 from flyte_build.cas.registry.tags import keep_tag, pin_tag
 from flyte_build.errors import FlyteError, ReferenceInvalid, RegistryCorrupt, RegistryError, StoreFormatUnknown
 
-from .catalogue import Catalogue, Entry, Found
+from .catalogue import Catalogue, FoundRelease, TaggedRelease
 from .publisher import lacking
 from .release import Release
 
@@ -55,7 +55,7 @@ class Checker:
         nowhere = _without_latest(entries)
         for entry in entries:
             place = self._catalogue.place(entry.repository)
-            if not isinstance(entry.outcome, Found):
+            if not isinstance(entry.outcome, FoundRelease):
                 yield Checked(place, entry.tag, None, _why(entry.outcome))
             elif not entry.is_latest:
                 release, health = entry.outcome.release, self._health(entry.outcome, entry.repository)
@@ -63,7 +63,7 @@ class Checker:
                     health = replace(health, untagged=(*health.untagged, release.latest))
                 yield Checked(place, entry.tag, release.pin, health)
 
-    def _health(self, found: Found, repository: Repository) -> Health:
+    def _health(self, found: FoundRelease, repository: Repository) -> Health:
         key: tuple[RepositoryName | Digest, ...] = (repository.name, *(each.digest for each in found.release.pinned))
         if key not in self._known:
             try:
@@ -72,7 +72,7 @@ class Checker:
                 self._known[key] = _why(error)
         return self._known[key]
 
-    def _looked(self, found: Found, repository: Repository) -> Health:
+    def _looked(self, found: FoundRelease, repository: Repository) -> Health:
         release = found.release
         digests = [each.digest for each in release.pinned]
         manifests = [repository.manifest(digest) for digest in digests]
@@ -86,7 +86,7 @@ class Checker:
             return Health(damaged=(f"{code.digest} is not the code that it was deployed with ({release.tree})",))
         return Health(lost=tuple(image), untagged=tuple(_untagged(release, repository)))
 
-    def _lost_image(self, found: Found) -> list[str]:
+    def _lost_image(self, found: FoundRelease) -> list[str]:
         """The image that the tasks run in, if it cannot be had. Raises `RegistryCorrupt` for a document that is not what its index says."""
         runtime = self._catalogue.document(found).value["environment"]
         if runtime["kind"] != "reference":
@@ -101,12 +101,12 @@ class Checker:
         return [] if there else [image]
 
 
-def _without_latest(entries: Sequence[Entry]) -> list[Entry]:
+def _without_latest(entries: Sequence[TaggedRelease]) -> list[TaggedRelease]:
     """The newest version of each environment that has no `latest`."""
     there = {(entry.repository.name, entry.tag) for entry in entries}
-    newest: dict[tuple[RepositoryName, str], tuple[str, Entry]] = {}
+    newest: dict[tuple[RepositoryName, str], tuple[str, TaggedRelease]] = {}
     for entry in entries:
-        if isinstance(entry.outcome, Found) and (key := (entry.repository.name, entry.outcome.release.latest)) not in there:
+        if isinstance(entry.outcome, FoundRelease) and (key := (entry.repository.name, entry.outcome.release.latest)) not in there:
             newest[key] = max(newest.get(key, ("", entry)), (entry.outcome.release.created, entry), key=itemgetter(0))
     return [entry for _, entry in newest.values()]
 

@@ -25,7 +25,7 @@ _TASK_FORMS = "For example: ENV.TASK, ENV.TASK:v1, ENV.TASK@sha256:..."
 
 
 @dataclass(frozen=True)
-class Space:
+class Namespace:
     """A project's domain, in which environments are deployed. Raises `ReferenceInvalid` for names that no tag can hold."""
 
     project: str
@@ -50,12 +50,12 @@ class Space:
         return f"project {self.project}, domain {self.domain}"
 
 
-def read_tag(tag: str) -> tuple[Space, str, str] | None:
+def read_tag(tag: str) -> tuple[Namespace, str, str] | None:
     """The space, environment and version that a tag names; None for a tag of another kind."""
     parts = tag.split(".", 3)
     if len(parts) != 4 or not all(map(_PART.match, parts[:3])) or not _VERSION.match(parts[3]) or not _RESERVED.isdisjoint(parts[:2]):
         return None
-    return Space(*parts[:2]), parts[2], parts[3]
+    return Namespace(*parts[:2]), parts[2], parts[3]
 
 
 def check_version(version: str) -> str:
@@ -74,7 +74,7 @@ def check_version(version: str) -> str:
 
 
 @dataclass(frozen=True)
-class Reference:
+class DeploymentReference:
     """Which deployment is meant: of an `environment`, by `version` ("" is none in particular, `latest` the latest) or by `pin`."""
 
     environment: str
@@ -82,7 +82,7 @@ class Reference:
     pin: Digest | None = None
 
     @classmethod
-    def parse(cls, text: str, forms: str = _FORMS) -> "Reference":
+    def parse(cls, text: str, forms: str = _FORMS) -> "DeploymentReference":
         """The deployment that `ENV`, `ENV:VERSION` or `ENV@sha256:...` names; `forms` is the hint for what is none.
 
         Raises `ReferenceInvalid`.
@@ -98,7 +98,7 @@ class Reference:
         return cls(_environment(environment, forms), version)
 
     @classmethod
-    def parse_task(cls, text: str) -> "tuple[Reference, str]":
+    def parse_task(cls, text: str) -> "tuple[DeploymentReference, str]":
         """The deployment and the function that `ENV.TASK` names, with a version or a pin. Raises `ReferenceInvalid`."""
         end = min((at for at in (text.find(":"), text.find("@")) if at >= 0), default=len(text))
         environment, dot, function = text[:end].partition(".")

@@ -19,7 +19,7 @@ from flyte_build.cas.registry.tags import keep_tag, pin_tag, record_tag
 from flyte_build.cas.registry.transfer import Progress, Transfer, missing
 from flyte_build.errors import DeploymentError, RegistryCorrupt, RegistryError
 
-from .catalogue import Found
+from .catalogue import FoundRelease
 from .release import Release
 
 _LOOKS = 5  # How often a tag may be found moved before that is an error.
@@ -34,7 +34,7 @@ class Publisher:
         self._transfer = Transfer(cache.blobs, self._ledger, progress)
         self._complete: set[Digest] = set()
 
-    def existing(self, release: Release) -> Found | None:
+    def existing(self, release: Release) -> FoundRelease | None:
         """What the repository has under a release's version; None also if it is the same deployment's under another one.
 
         Raises `DeploymentError` if somebody has moved the tag to something else.
@@ -49,7 +49,7 @@ class Publisher:
                 why="It was moved, and not by flyte.",
                 hint="Move it back or delete it, or deploy under another --version.",
             )
-        return Found(found, index, self.repository)
+        return FoundRelease(found, index, self.repository)
 
     def publish(self, release: Release, manifests: Sequence[Manifest]) -> bool:
         """Publish a release, of which `manifests` are all that make it up; it is all there then.
@@ -88,7 +88,7 @@ class Publisher:
             hint="Deploy under another --version.",
         )
 
-    def _same(self, release: Release) -> Found | None:
+    def _same(self, release: Release) -> FoundRelease | None:
         """What is under a release's version. Raises `DeploymentError` if it is another deployment."""
         found = self.existing(release)
         if found is not None and found.release.pin != release.pin:
@@ -108,7 +108,7 @@ class Publisher:
             self.repository.put_manifest(latest, release.tag)
             raise _taken(other)
 
-    def _lead_to(self, found: Found) -> None:
+    def _lead_to(self, found: FoundRelease) -> None:
         """Make sure that the tags are there that keep a release, and that lead to it by its pin and as the latest."""
         self._keep(found.release)
         self._pin(found)
@@ -125,7 +125,7 @@ class Publisher:
         tagged = _sound(self.repository, keep_tag(manifest))
         return tagged is not None and tagged.digest == manifest
 
-    def _pin(self, found: Found) -> bool:
+    def _pin(self, found: FoundRelease) -> bool:
         """Put the tag of a release's pin if it is missing, or names something else; gives whether it was so."""
         tag = pin_tag(found.release.pin)
         try:
@@ -137,7 +137,7 @@ class Publisher:
         self.repository.put_manifest(found.index, tag)
         return True
 
-    def _is_latest(self, found: Found) -> bool:
+    def _is_latest(self, found: FoundRelease) -> bool:
         latest = _sound(self.repository, found.release.latest)
         return latest is not None and latest.digest == found.index.digest
 
@@ -155,7 +155,7 @@ class Publisher:
             f"{self.repository.name} does not keep what is put there", why=f"It has no {lost[0]}.", hint="Is its disk full?"
         )
 
-    def refresh(self, found: Found, manifests: Sequence[Manifest]) -> bool:
+    def refresh(self, found: FoundRelease, manifests: Sequence[Manifest]) -> bool:
         """Make sure that a release that is there is whole, with all of its tags, and the latest; gives whether it was not the latest."""
         repository, release = self.repository, found.release
         wanted = [manifest for manifest in manifests if manifest.digest not in self._complete]
@@ -175,7 +175,7 @@ class Publisher:
                     repository.put_manifest(found.index, release.tag)
         return not was_latest
 
-    def remove(self, is_meant: Callable[[Found], bool], list_releases: Callable[[], list[Found]]) -> list[Found]:
+    def remove(self, is_meant: Callable[[FoundRelease], bool], list_releases: Callable[[], list[FoundRelease]]) -> list[FoundRelease]:
         """Remove those of the repository's releases that are meant, and give them. Raises `RegistryRefused` where that may not be.
 
         Tags that name what shall go are moved first: to another release that needs what they stand for, or to the index that is
@@ -195,7 +195,7 @@ class Publisher:
             )
         return gone
 
-    def _remove(self, found: Found, moves: Sequence[tuple[str, Manifest, Manifest]]) -> None:
+    def _remove(self, found: FoundRelease, moves: Sequence[tuple[str, Manifest, Manifest]]) -> None:
         try:
             for tag, _, after in moves:
                 self.repository.put_manifest(after, tag)
@@ -205,7 +205,7 @@ class Publisher:
                 self.repository.put_manifest(before, tag)
             raise
 
-    def _put_back(self, moved: set[str], known: Container[Digest], now: Iterable[Found]) -> None:
+    def _put_back(self, moved: set[str], known: Container[Digest], now: Iterable[FoundRelease]) -> None:
         """Put back the tags of the releases of `now`, newest first, that were not known when tags were moved; `moved`: of the latest."""
         for found in now:
             if found.index.digest not in known:
@@ -215,7 +215,9 @@ class Publisher:
                     self.repository.put_manifest(found.index, found.release.latest)
             moved = moved - {found.release.latest}
 
-    def _moves(self, found: Found, staying: Sequence[Found], needed: Container[Digest]) -> Iterator[tuple[str, Manifest, Manifest]]:
+    def _moves(
+        self, found: FoundRelease, staying: Sequence[FoundRelease], needed: Container[Digest]
+    ) -> Iterator[tuple[str, Manifest, Manifest]]:
         """The tags to move when a release goes, each with what it names now and then."""
         release, index = found.release, found.index
         recorded = read_record(self.repository, record_tag(bundle_key(Digest.parse(release.tree))))

@@ -17,7 +17,7 @@ from flyte_build.cas.registry.manifest import Manifest
 from flyte_build.errors import ReferenceInvalid, RegistryCorrupt, StoreError
 from flyte_build.text.wording import printable
 
-from .names import LATEST, Space, read_tag
+from .names import LATEST, Namespace, read_tag
 
 TYPE = "application/vnd.flyte.release.v1+json"
 TREE = "dev.flyte.tree"
@@ -38,7 +38,7 @@ class Release:
     of the interpreter that it was deployed from, `tasks` the names of the functions; `wheels` says where each wheel was seen, by digest.
     """
 
-    space: Space
+    space: Namespace
     environment: str
     version: str
     created: str
@@ -111,7 +111,7 @@ class Release:
             ):
                 raise ValueError("its annotations are of other types")
             release = cls(
-                space=Space(texts[_PROJECT], texts[_DOMAIN]),
+                space=Namespace(texts[_PROJECT], texts[_DOMAIN]),
                 **{name: printable(texts[key]) for name, key in _TEXTS.items()},
                 **{name: printable(texts.get(key, "")) for name, key in _OPTIONAL.items()},
                 dirty=texts[_DIRTY] == "true",

@@ -7,7 +7,7 @@ from typing import Any
 
 from flyte_build.cas.digest import Digest
 from flyte_build.images.lock.pins import Wheel
-from flyte_build.images.reference import Reference
+from flyte_build.images.reference import ImageReference
 
 from .document import canonical
 
@@ -19,7 +19,7 @@ def by_reference(uri: str, pinned: Callable[[str], Digest] | None) -> dict[str, 
 
     The digest is None if it is not said and nothing may be asked. Raises `ReferenceInvalid`, and what `pinned` raises.
     """
-    found = Reference.parse(uri)
+    found = ImageReference.parse(uri)
     digest = found.digest or (pinned(uri) if pinned else None)
     return {"kind": "reference", "uri": found.name.text, "digest": digest}
 

@@ -22,7 +22,7 @@ from flyte_build.cas.digest import Digest
 from flyte_build.cas.encoding import Value, key
 from flyte_build.cas.records import Record
 from flyte_build.errors import BlobCorrupt, BlobMissing, FlyteError, ModuleLoadError, NoSuchTask
-from flyte_build.graph.node import FIRST_TIME, Cheap, Found, Made, Memory, Outcomes, Resolve
+from flyte_build.graph.node import FIRST_TIME, Cheap, Lookup, Made, Outcomes, RecordStore, Resolve
 from flyte_build.workspace.workspace import Project
 
 from .check import Check, keyed, variable
@@ -83,7 +83,7 @@ class Discovery(Cheap):
         """What is known before the import: the file, and what runs it."""
         return self._base
 
-    def look_up(self, memory: Memory, outcomes: Outcomes) -> Found:
+    def look_up(self, memory: RecordStore, outcomes: Outcomes) -> Lookup:
         """The result whose touched things are all as they were, or what is different from the newest one."""
         base = key(self.kind, self.format, self._base)
         why = ""
@@ -96,13 +96,13 @@ class Discovery(Cheap):
                     if check.refreshed or at:
                         self._cache.records.add_trace(base, found, seen, _KEPT)
                     self._files = {path: known[1] for path, known in seen["files"].items()}
-                    return Found(self._base, record)
+                    return Lookup(self._base, record)
                 different = "what was found is not in the store any more"
             why = why or different
         last = memory.last(self.label)
         if last is None:
-            return Found(self._base, None, why or FIRST_TIME)
-        return Found(self._base, None, self._other_base(last) or why or "what its import saw is not known any more")
+            return Lookup(self._base, None, why or FIRST_TIME)
+        return Lookup(self._base, None, self._other_base(last) or why or "what its import saw is not known any more")
 
     def _other_base(self, last: Record) -> str:
         """What is different from the last time of what is known before the import, or ""."""

@@ -20,7 +20,7 @@ from .explain import difference
 FIRST_TIME = "first time"
 
 
-class Memory(Protocol):
+class RecordStore(Protocol):
     """Where records are remembered."""
 
     def find(self, key: Key) -> Record | None:
@@ -36,7 +36,7 @@ class Memory(Protocol):
         """Remember what the last resolve under `label` came to."""
 
 
-class Holder(Protocol):
+class RemoteRecord(Protocol):
     """Somebody who has what a key produced."""
 
     @property
@@ -44,13 +44,13 @@ class Holder(Protocol):
         """Where it is, for people."""
 
 
-class Elsewhere(Protocol):
+class RemoteCache(Protocol):
     """What other machines have made. Nothing that goes wrong there is raised: it is a miss then."""
 
     def get_ready(self) -> None:
         """Load what looking there takes, while something else has to be waited for."""
 
-    def find(self, key: Key) -> Holder | None:
+    def find(self, key: Key) -> RemoteRecord | None:
         """Who has what `key` produced; nothing is fetched."""
 
     def obtain(self, key: Key, accept: Callable[[Digest], tuple[Digest, ...]], whole: bool = True) -> tuple[Record, str] | None:
@@ -61,7 +61,7 @@ class Elsewhere(Protocol):
         """
 
 
-class Found:
+class Lookup:
     """What looking a node up came to: its inputs, its record or why there is none, and the seconds that it took."""
 
     def __init__(self, inputs: Mapping[str, Value], record: Record | None, why: str = "") -> None:
@@ -159,16 +159,16 @@ class Node(ABC):
         """What changed since the last resolve."""
         return difference(last.inputs, inputs)
 
-    def look_up(self, memory: Memory, outcomes: Outcomes) -> Found:
+    def look_up(self, memory: RecordStore, outcomes: Outcomes) -> Lookup:
         """The record for the inputs as they are now, or why there is none."""
         inputs = self.inputs(outcomes)
         record = memory.find(key(self.kind, self.format, inputs))
         if record and self.usable(record):
-            return Found(inputs, record)
+            return Lookup(inputs, record)
         if record:
-            return Found(inputs, None, "what was made is not in the store any more")
+            return Lookup(inputs, None, "what was made is not in the store any more")
         last = memory.last(self.label)
-        return Found(inputs, None, self.explain(inputs, last) if last else FIRST_TIME)
+        return Lookup(inputs, None, self.explain(inputs, last) if last else FIRST_TIME)
 
 
 Resolve = Callable[[Iterable[Node]], Outcomes]

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from flyte_build.cas.encoding import key
 from flyte_build.cas.records import Record
 
-from .node import Cheap, Elsewhere, Found, Made, Memory, Node, Outcome, Outcomes, Resolve
+from .node import Cheap, Lookup, Made, Node, Outcome, Outcomes, RecordStore, RemoteCache, Resolve
 
 if TYPE_CHECKING:
     from concurrent.futures import Future
@@ -24,12 +24,12 @@ class Resolver:
 
     def __init__(
         self,
-        memory: Memory,
+        memory: RecordStore,
         *,
         remake: bool = False,
         dry: bool = False,
         jobs: int = 2,
-        elsewhere: Elsewhere | None = None,
+        elsewhere: RemoteCache | None = None,
         watch: Callable[[Outcome], None] = lambda outcome: None,
         begun: Callable[[Node, str], None] = lambda node, why: None,
     ) -> None:
@@ -51,7 +51,7 @@ class Resolver:
             sorter.add(node, *needs)
             waiting += needs
         sorter.prepare()
-        making: dict[Future[tuple[Made | _Taken, float]], tuple[Node, Found]] = {}
+        making: dict[Future[tuple[Made | _Taken, float]], tuple[Node, Lookup]] = {}
         pool = None
         try:
             while sorter.is_active():
@@ -84,7 +84,7 @@ class Resolver:
                 pool.shutdown(cancel_futures=True)
         return self.outcomes
 
-    def _make(self, node: Node, found: Found) -> "tuple[Made | _Taken, float]":
+    def _make(self, node: Node, found: Lookup) -> "tuple[Made | _Taken, float]":
         """Take a node from elsewhere, or make it; and say how long that took, apart from what it resolved on the way."""
         began = time.perf_counter()
         if node.shared and self._elsewhere:
@@ -105,7 +105,7 @@ class Resolver:
 
         return resolve
 
-    def _settle(self, node: Node, done: Callable[[Node], None]) -> tuple[Node, Found] | None:
+    def _settle(self, node: Node, done: Callable[[Node], None]) -> tuple[Node, Lookup] | None:
         """Settle a node without making it; gives back what must be made."""
         began = time.perf_counter() - node.ahead
         if any(self.outcomes[need].record is None for need in node.needs):
@@ -137,7 +137,7 @@ class Resolver:
         found.seconds = time.perf_counter() - began
         return node, found
 
-    def _finish(self, node: Node, found: Found, made: "Made | _Taken", seconds: float) -> None:
+    def _finish(self, node: Node, found: Lookup, made: "Made | _Taken", seconds: float) -> None:
         if isinstance(made, _Taken):
             self._memory.set_last(node.label, made.record.key)
             self._add(Outcome(node, "cached", made.record, made.record.key, found.why, found.seconds + seconds, [], made.place))

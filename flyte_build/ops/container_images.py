@@ -74,9 +74,9 @@ class ContainerImages:
         return self._built(image, environment)
 
     def _pulled(self, uri: str) -> ContainerImage:
-        from flyte_build.images.reference import Reference
+        from flyte_build.images.reference import ImageReference
 
-        reference = Reference.parse(uri)
+        reference = ImageReference.parse(uri)
         if reference.digest:
             return by_digest(connect(), reference.name.text, reference.digest)
         pins = self._pins()

@@ -15,7 +15,7 @@ from flyte_build.cas.registry.manifest import Manifest
 from flyte_build.cas.registry.repository import Repository
 from flyte_build.cas.registry.tags import keep_tag
 from flyte_build.deployments import provenance
-from flyte_build.deployments.catalogue import Found
+from flyte_build.deployments.catalogue import FoundRelease
 from flyte_build.deployments.difference import changes
 from flyte_build.deployments.document import Document, canonical
 from flyte_build.deployments.names import check_version
@@ -205,7 +205,7 @@ class Deployer:
     def _needed(self, release: Release, manifests: Sequence[Manifest]) -> list[Digest]:
         return [Digest(release.tree), *(each for one in manifests for each in (one.digest, *(blob.digest for blob in one.blobs())))]
 
-    def _before(self, release: Release) -> Found | None:
+    def _before(self, release: Release) -> FoundRelease | None:
         """What is there under a release's version. Raises `DeploymentError` if it is another deployment."""
         found = self.publisher.existing(release)
         if found is None or found.release.pin == release.pin:
@@ -219,10 +219,10 @@ class Deployer:
             hint="Deploy under another --version, or under none: then it is the content's own digest.",
         )
 
-    def _files(self, old: Found, new: Release) -> list[str]:
+    def _files(self, old: FoundRelease, new: Release) -> list[str]:
         if old.release.tree == new.tree:
             return []
-        found = self._catalogue.tree(Found(new, new.index(), None)).difference(self._catalogue.tree(old))
+        found = self._catalogue.tree(FoundRelease(new, new.index(), None)).difference(self._catalogue.tree(old))
         return [f"files {how}: {listed(map(printable, paths), _FILES)}" for how, paths in found.items() if paths]
 
     def _done(self, document: Document, version: str | None, tag: str, state: str) -> DeployedEnvironment:

@@ -17,7 +17,7 @@ from flyte_build.settings import table
 from flyte_build.settings.configuration import Configuration
 
 if TYPE_CHECKING:
-    from flyte_build.cas.gc import Collection, Space
+    from flyte_build.cas.gc import Collection, SpaceLimits
 
     from .session import Stores
 
@@ -60,14 +60,16 @@ def start_if_due(stores: "Stores", config: Configuration) -> None:
         return
 
 
-def space(config: Configuration) -> "Space":
+def space(config: Configuration) -> "SpaceLimits":
     """What the cache may take."""
-    from flyte_build.cas.gc import Space
+    from flyte_build.cas.gc import SpaceLimits
 
-    return Space(max_size=config[table.MAX_SIZE], min_free=config[table.MIN_FREE], min_size=config[table.MIN_SIZE])
+    return SpaceLimits(max_size=config[table.MAX_SIZE], min_free=config[table.MIN_FREE], min_size=config[table.MIN_SIZE])
 
 
-def collect(cache: Cache, executed: str, keep: float, space: "Space", *, dry_run: bool, seconds: float = float("inf")) -> "Collection":
+def collect(
+    cache: Cache, executed: str, keep: float, space: "SpaceLimits", *, dry_run: bool, seconds: float = float("inf")
+) -> "Collection":
     """Collect the cache (`cas.gc.collect`), and what is kept in the folder `executed` of steps that no project pins any more."""
     from dataclasses import replace
 
@@ -84,7 +86,7 @@ def main() -> None:
     import sys
 
     from flyte_build.cas.counters import Counters
-    from flyte_build.cas.gc import Space
+    from flyte_build.cas.gc import SpaceLimits
     from flyte_build.cas.lease import lockable
 
     os.nice(10)
@@ -94,7 +96,7 @@ def main() -> None:
     if not lockable(lock):
         return
     try:
-        collection = collect(cache, order["executed"], order["keep"], Space(**order["space"]), dry_run=False, seconds=_LASTS)
+        collection = collect(cache, order["executed"], order["keep"], SpaceLimits(**order["space"]), dry_run=False, seconds=_LASTS)
         note(cache, collection, "itself")
     except Exception as error:  # `flyte cache stats` shows it; nobody else would.
         _write(cache, {"by": "itself", "error": str(error)})

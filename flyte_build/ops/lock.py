@@ -22,7 +22,7 @@ _PYTHON = "python"  # Under this name the Python that is meant is moved: to the 
 
 
 @dataclass(frozen=True, kw_only=True)
-class Change:
+class PinChange:
     """What became of one package, base, or Python; `old` and `new` are versions or digests, "" where there is none.
 
     `python` and `platform` are what a package is for, "" for others.
@@ -43,7 +43,7 @@ class Locked:
     """
 
     path: str
-    changes: Sequence[Change]
+    changes: Sequence[PinChange]
     missing: Sequence[str]
     unused: Sequence[str]
     beside: Sequence[str] = ()
@@ -196,21 +196,21 @@ def _left_over(before: Lock, after: Lock) -> Iterator[str]:
     yield from (str(each.wanted) for each in before.packages if each not in after.packages)
 
 
-def changes(before: Lock, after: Lock) -> Iterator[Change]:
+def changes(before: Lock, after: Lock) -> Iterator[PinChange]:
     """What was added, removed and moved, sorted by name."""
     found = []
     if before.python != after.python:
-        found.append(Change(name="Python", old=before.python, new=after.python))
+        found.append(PinChange(name="Python", old=before.python, new=after.python))
     old_bases, new_bases = ({each.reference: each.digest.short for each in lock.bases} for lock in (before, after))
     for name in {**old_bases, **new_bases}:
         if old_bases.get(name) != new_bases.get(name):
-            found.append(Change(name=name, old=old_bases.get(name, ""), new=new_bases.get(name, "")))
+            found.append(PinChange(name=name, old=old_bases.get(name, ""), new=new_bases.get(name, "")))
     old, new = _versions(before), _versions(after)
     for which in {**old, **new}:
         lost, won = (sorted(one.get(which, set()) - other.get(which, set())) for one, other in ((old, new), (new, old)))
         name, python, platform = which
         if lost or won:
-            found.append(Change(name=name, old=", ".join(lost), new=", ".join(won), python=python, platform=platform))
+            found.append(PinChange(name=name, old=", ".join(lost), new=", ".join(won), python=python, platform=platform))
     yield from sorted(found, key=lambda each: (each.name, each.python, each.platform))
 
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from docker import APIClient
 
-    from flyte_build.deployments.catalogue import Catalogue, Found
+    from flyte_build.deployments.catalogue import Catalogue, FoundRelease
     from flyte_build.deployments.document import Document
     from flyte_build.graph.reporter import Listener
     from flyte_build.images.environments.node import EnvironmentNode
@@ -71,7 +71,7 @@ def in_containers_only(name: str, refusal: str) -> ImageBuildError:
 
 
 def bring(
-    call: Call, engine: EngineName, found: Found, document: Document, catalogue: Catalogue, stores: Stores, listener: Listener
+    call: Call, engine: EngineName, found: FoundRelease, document: Document, catalogue: Catalogue, stores: Stores, listener: Listener
 ) -> "tuple[Call, ContainerImage | None, list[Digest]]":
     """The call as it is to be run, the image of its container (None: it runs in a process), and what must not be collected meanwhile.
 
@@ -122,7 +122,7 @@ def _refusal(document: Document) -> str:
     return why_not_local(Recipe.of(document.value["image"]), lambda: str(runtime["python"]))
 
 
-def _container(client: "APIClient", found: Found, document: Document, catalogue: Catalogue, stores: Stores) -> "ContainerImage":
+def _container(client: "APIClient", found: FoundRelease, document: Document, catalogue: Catalogue, stores: Stores) -> "ContainerImage":
     from flyte_build.images.build.publisher import LayerSources
     from flyte_build.images.docker.load import load
     from flyte_build.ops.container_images import ContainerImage, by_digest

@@ -19,7 +19,7 @@ from flyte_build.cas.counters import Counters
 from flyte_build.cas.records import Record
 from flyte_build.discovery.node import Discovery
 from flyte_build.errors import BlobCorrupt, BlobMissing, ExtractionRefused, NotLocked, StoreError
-from flyte_build.graph.node import Elsewhere, Node, Outcome
+from flyte_build.graph.node import Node, Outcome, RemoteCache
 from flyte_build.graph.resolver import Resolver
 from flyte_build.workspace.workspace import Project
 
@@ -54,7 +54,7 @@ class Preparation:
         progress: Progress = lambda done, total: None,
         allowed: frozenset[str] = frozenset(),
         budget: "Budget | None" = None,
-        elsewhere: Elsewhere | None = None,
+        elsewhere: RemoteCache | None = None,
         locked: bool = False,
         images: Mapping[str, str] = MappingProxyType({}),
         builder: str = "native",
@@ -130,10 +130,10 @@ class Preparation:
 
     def _look_up(self, reference: str, with_python: bool) -> "PinnedBase":
         from flyte_build.cas.registry import open_repository
-        from flyte_build.cas.registry.retry_budget import Patience
+        from flyte_build.cas.registry.retry_budget import RetryBudget
         from flyte_build.images.build.base import Bases
 
-        patience = Patience()
+        patience = RetryBudget()
         return Bases(self.cache, lambda name: open_repository(name, self._counters, patience)).look_up(reference, with_python)
 
     def image(self, task: Mapping[str, Any]) -> Any:

@@ -10,7 +10,7 @@ from flyte_build.cas.digest import Digest
 from flyte_build.cas.registry import open_repository
 from flyte_build.cas.registry.name import RepositoryName, check_tag
 from flyte_build.cas.registry.repository import Repository
-from flyte_build.cas.registry.retry_budget import Patience
+from flyte_build.cas.registry.retry_budget import RetryBudget
 from flyte_build.cas.registry.tags import keep_tag
 from flyte_build.errors import UsageError
 from flyte_build.graph.node import Outcome
@@ -21,7 +21,7 @@ from flyte_build.images.build.planned_image import PlannedImage
 from flyte_build.images.build.publisher import ImagePublisher, index_of
 from flyte_build.images.build.step_results import StepResults
 from flyte_build.images.docker.context import Contexts
-from flyte_build.images.docker.execute import Executor
+from flyte_build.images.docker.execute import DockerExecutor
 from flyte_build.images.docker.load import Fetch
 from flyte_build.images.oci_image import OciImage
 from flyte_build.images.platforms import linux_here
@@ -83,7 +83,7 @@ class Imager:
         dry: bool = False,
     ) -> None:
         self._settings, self._stores, self._listener = settings, stores, listener
-        self._patience = Patience()
+        self._patience = RetryBudget()
         self.sharing = Sharing(
             settings.registries, stores.cache, stores.counters, settings.run.project, listener.said, listener.transferred
         )
@@ -101,7 +101,7 @@ class Imager:
             debian=settings.image_base,
             compression=settings.image_compression,
             elsewhere=self.sharing if settings.registries.reads else None,
-            executor=Executor(root, stores.cache, settings.image_compression, listener.executing, contexts),
+            executor=DockerExecutor(root, stores.cache, settings.image_compression, listener.executing, contexts),
             allowed=settings.allow_secrets,
             remake=force,
             dry=dry,

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING
 from flyte_build.cas.registry import open_repository
 from flyte_build.cas.registry.name import RepositoryName
 from flyte_build.cas.registry.repository import Repository
-from flyte_build.cas.registry.retry_budget import Patience
-from flyte_build.deployments.catalogue import Catalogue, Found, chosen
-from flyte_build.deployments.difference import Change, changes, of_distributions
+from flyte_build.cas.registry.retry_budget import RetryBudget
+from flyte_build.deployments.catalogue import Catalogue, FoundRelease, chosen
+from flyte_build.deployments.difference import FieldChange, changes, of_distributions
 from flyte_build.deployments.document import Document
-from flyte_build.deployments.names import Reference, Space
+from flyte_build.deployments.names import DeploymentReference, Namespace
 from flyte_build.errors import RegistryCorrupt, RegistryError, RegistryRefused
 from flyte_build.graph.reporter import Listener
 from flyte_build.settings.settings import Settings
@@ -30,10 +30,10 @@ class Deployments:
 
     def __init__(self, settings: Settings, stores: Stores, listener: Listener) -> None:
         self.stores, self.listener = stores, listener
-        self._patience = Patience()
+        self._patience = RetryBudget()
         self._names = settings.registries.of_deployments(stores.places)
         self._here = "" if settings.registries.home else self._names[0].folder
-        self.space = Space(settings.run.project, settings.run.domain)
+        self.space = Namespace(settings.run.project, settings.run.domain)
 
     def open(self, name: RepositoryName) -> Repository:
         """A repository, with the command's counters and patience."""
@@ -45,17 +45,17 @@ class Deployments:
         repositories = [self.open(name) for name in self._names]
         return Catalogue(repositories, self.stores.cache, self.listener.said, self.listener.transferred, self._here)
 
-    def releases(self, environment: str | None = None) -> list[Found]:
+    def releases(self, environment: str | None = None) -> list[FoundRelease]:
         """The releases of an environment, or of all in the project's domain, newest first."""
         return self.catalogue.releases(lambda space, name, version: space == self.space and environment in (None, name))
 
-    def find(self, reference: Reference) -> tuple[Found, Document]:
+    def find(self, reference: DeploymentReference) -> tuple[FoundRelease, Document]:
         """What a reference names, and its document. Raises `NotFound`."""
         found = self.catalogue.find(self.space, reference)
         with self.stores.cache.preparing():
             return found, self.catalogue.document(found)
 
-    def difference(self, old: Reference, new: Reference) -> "Difference":
+    def difference(self, old: DeploymentReference, new: DeploymentReference) -> "Difference":
         """How two deployments differ."""
         (before, one), (after, other) = self.find(old), self.find(new)
         files: dict[str, list[str]] = {"added": [], "removed": [], "changed": []}
@@ -65,7 +65,7 @@ class Deployments:
         packages = of_distributions(before.release.host, after.release.host)
         return Difference(before, after, [*changes(one, other), *packages], files)
 
-    def delete(self, reference: Reference) -> list[Found]:
+    def delete(self, reference: DeploymentReference) -> list[FoundRelease]:
         """Remove a version, or all versions of an environment; gives what is gone.
 
         `latest` is the version that it names now. Raises `NotFound`, and `RegistryRefused` where nothing may be deleted.
@@ -95,7 +95,7 @@ class Deployments:
                 pass
         return gone
 
-    def _all(self, catalogue: Catalogue, environment: str | None = None) -> list[Found]:
+    def _all(self, catalogue: Catalogue, environment: str | None = None) -> list[FoundRelease]:
         """All releases, or those of an environment here, but for what is lost or corrupt. Raises `RegistryError` if one cannot be read."""
         entries = catalogue.entries(lambda space, name, version: environment is None or (space, name) == (self.space, environment))
         for each in entries:
@@ -103,7 +103,7 @@ class Deployments:
                 raise each.outcome
         return chosen(entries)
 
-    def _is_meant(self, found: Found, reference: Reference) -> bool:
+    def _is_meant(self, found: FoundRelease, reference: DeploymentReference) -> bool:
         release = found.release
         if (release.space, release.environment) != (self.space, reference.environment):
             return False
@@ -121,7 +121,7 @@ class Deployments:
 class Difference:
     """Two releases, the fields that differ, and the paths of files that were `added`, `removed` and `changed`."""
 
-    old: Found
-    new: Found
-    changes: Sequence[Change]
+    old: FoundRelease
+    new: FoundRelease
+    changes: Sequence[FieldChange]
     files: Mapping[str, Sequence[str]]

@@ -7,9 +7,9 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from flyte_build.deployments import provenance
-from flyte_build.deployments.catalogue import Found
+from flyte_build.deployments.catalogue import FoundRelease
 from flyte_build.deployments.document import Document
-from flyte_build.deployments.names import Reference
+from flyte_build.deployments.names import DeploymentReference
 from flyte_build.errors import NotFound, RegistryUnreachable
 from flyte_build.runner.call import Call
 from flyte_build.runner.controller.controller import Finished
@@ -30,7 +30,7 @@ class DeployedTask:
     """A task of a deployment that was found; `changes` are the fields of its spec that shall be others."""
 
     deployments: Deployments
-    found: Found
+    found: FoundRelease
     document: Document
     function: str
     changes: Mapping[str, Any] = field(default_factory=dict)
@@ -82,7 +82,7 @@ class DeployedTask:
 
 def find_task(deployments: Deployments, text: str) -> "DeployedTask":
     """The deployed task that `ENV.TASK[:VERSION|@sha256:...]` names. Raises `NotFound`, `ReferenceInvalid`."""
-    reference, function = Reference.parse_task(text)
+    reference, function = DeploymentReference.parse_task(text)
     try:
         found, document = deployments.find(reference)
     except RegistryUnreachable as error:

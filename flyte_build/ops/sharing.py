@@ -55,10 +55,10 @@ class Sharing:
 
     def _open(self, cache: Cache, progress: Progress) -> "SharedCache":
         from flyte_build.cas.registry import open_repository
-        from flyte_build.cas.registry.retry_budget import Patience
+        from flyte_build.cas.registry.retry_budget import RetryBudget
         from flyte_build.cas.registry.shared_cache import SharedCache
 
-        patience = Patience()
+        patience = RetryBudget()
         opened: dict[str, Repository] = {}
 
         def repository(name: RepositoryName) -> Repository:

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from flyte_build.cas.digest import Digest
 from flyte_build.declarations.interface import Interface, Parameter
-from flyte_build.deployments.names import Reference
+from flyte_build.deployments.names import DeploymentReference
 from flyte_build.discovery.describe import overridden
 from flyte_build.errors import InputError, UsageError
 from flyte_build.graph.reporter import Listener
@@ -75,7 +75,7 @@ class Task:
         elif auto_version not in ("latest", None):
             raise UsageError(f"auto_version={auto_version!r} is unknown", hint='Write "latest" or "current".')
         text = name if version is None else f"{name}@{version}" if version.startswith("sha256:") else f"{name}:{version}"
-        Reference.parse_task(text)
+        DeploymentReference.parse_task(text)
         return Task(text, project, domain, {})
 
     @staticmethod
@@ -83,7 +83,7 @@ class Task:
         by_task_name: str | None = None, project: str | None = None, domain: str | None = None, limit: int = 100
     ) -> Iterator["Task"]:
         """The newest deployed tasks, or versions of one, newest first."""
-        reference, function = Reference.parse_task(by_task_name) if by_task_name else (None, "")
+        reference, function = DeploymentReference.parse_task(by_task_name) if by_task_name else (None, "")
         listener = Listener()
         found = Deployments(_settings(project, domain), Stores(listener), listener)
         tasks = (

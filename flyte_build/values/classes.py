@@ -10,11 +10,11 @@ from typing import Any
 
 from .annotations import Outer, hints_of, type_of
 from .objects import Object
-from .records import Field, Maker, Record
+from .records import Field, Maker, RecordType
 from .type import Type, scalar
 
 
-def record_of(annotation: Any, outer: Outer) -> Record | None:
+def record_of(annotation: Any, outer: Outer) -> RecordType | None:
     """The record of a dataclass, named tuple, typed dictionary or model (also of a generic one with arguments), or None."""
     cls = typing.get_origin(annotation) or annotation
     if not isinstance(cls, type):
@@ -34,8 +34,8 @@ def record_of(annotation: Any, outer: Outer) -> Record | None:
     return None
 
 
-def _record(annotation: Any, cls: type, fields: Iterable[tuple[str, bool]], outer: Outer, maker: Maker) -> Record:
-    record, hints = Record(cls.__name__, maker), hints_of(cls)
+def _record(annotation: Any, cls: type, fields: Iterable[tuple[str, bool]], outer: Outer, maker: Maker) -> RecordType:
+    record, hints = RecordType(cls.__name__, maker), hints_of(cls)
     bind = partial(_bound, dict(zip(getattr(cls, "__parameters__", ()), typing.get_args(annotation), strict=False)))
     inside = [(annotation, record), *outer]
     return record.complete([Field(name, type_of(bind(hints.get(name, Any)), inside), required) for name, required in fields])
@@ -63,7 +63,7 @@ def _is_required(cls: Any, name: str, hint: Any) -> bool:
     return origin is typing.Required or (name in cls.__required_keys__ and origin is not typing.NotRequired)
 
 
-def _model(cls: Any, outer: Outer) -> Record:
+def _model(cls: Any, outer: Outer) -> RecordType:
     """A model, known by its methods (those of pydantic 2). It makes and checks its objects itself; a field of a class that only the
     model knows is JSON, as the model writes it."""
     own: set[str] = set()
@@ -77,7 +77,7 @@ def _model(cls: Any, outer: Outer) -> Record:
     def make(values: dict[str, Any]) -> Any:
         return cls.model_validate({getattr(cls.model_fields[name], "alias", None) or name: value for name, value in values.items()})
 
-    record, fields = Record(cls.__name__, Maker(take, make)), []
+    record, fields = RecordType(cls.__name__, Maker(take, make)), []
     for name, info in cls.model_fields.items():
         known = type_of(info.annotation, [(cls, record), *outer])
         if any(isinstance(each, Object) for each in _all(known)):

@@ -23,7 +23,7 @@ class Maker(NamedTuple):
     make: Callable[[dict[str, Any]], Any]
 
 
-class Record(Type):
+class RecordType(Type):
     """A class by its fields; `maker` is there where the class is. It is made without fields, since it can hold itself."""
 
     fields: Sequence[Field] = ()
@@ -32,7 +32,7 @@ class Record(Type):
         super().__init__(name)
         self._maker = maker
 
-    def complete(self, fields: Sequence[Field]) -> "Record":
+    def complete(self, fields: Sequence[Field]) -> "RecordType":
         """This record, with its fields."""
         self.fields, self.inner = fields, [field.type for field in fields]
         texts = (f"{field.name}: {field.type}" + ("" if field.required else " (optional)") for field in fields)
@@ -128,5 +128,5 @@ def read(document: Wire, outer: Sequence[Type]) -> Type:
     kind, about, *rest = document
     if kind == "enclosing":
         return Enclosing(outer[about], about)
-    record = Record(about)
+    record = RecordType(about)
     return record.complete([Field(name, from_document(type, (record, *outer)), required) for name, type, required in rest[0]])

@@ -21,7 +21,7 @@ from flyte_build.images.docker.load import Fetch
 from flyte_build.images.lock.pins import PinnedBase
 from flyte_build.images.oci_image import OciImage, check
 from flyte_build.images.platforms import Interpreter, linux_here
-from flyte_build.images.reference import Reference
+from flyte_build.images.reference import ImageReference
 
 from .base_scan import BaseScan
 
@@ -55,7 +55,7 @@ class Bases:
         """What is behind a reference today, and the Python in it, for which its layers are looked through, once.
 
         Raises `ImageBuildError` if it is not there, and `RegistryError`."""
-        found = Reference.parse(reference)
+        found = ImageReference.parse(reference)
         manifest = self._open(found.name).manifest(found.digest or found.tag)
         if manifest is None:
             raise _absent(found)
@@ -69,7 +69,7 @@ class Bases:
 
     def get(self, pinned: PinnedBase, platform: str) -> Base:
         """The base of that digest, for one platform ("": for its only one). Raises `ImageBuildError` and `RegistryError`."""
-        reference = Reference.parse(pinned.reference)
+        reference = ImageReference.parse(pinned.reference)
         record = self._cache.records.find(_key(pinned.digest, platform))
         if record is None or not all(map(self._cache.blobs.has, record.refs)):
             record = self._inspect(reference, pinned.digest, platform)
@@ -85,7 +85,7 @@ class Bases:
             record = self._record(image, known, {"config": image.identity})
         return Base(image=image, place=None, **_read(self._cache.blobs.read(record.artifact)))
 
-    def _inspect(self, reference: Reference, digest: Digest, platform: str) -> Record:
+    def _inspect(self, reference: ImageReference, digest: Digest, platform: str) -> Record:
         repository = self._open(reference.name)
         manifest = repository.manifest(digest)
         if manifest is not None and manifest.is_index:
@@ -128,7 +128,7 @@ def _platforms(manifest: Manifest) -> dict[str, Digest]:
     return found
 
 
-def _chosen(manifest: Manifest, reference: Reference, platform: str) -> Digest:
+def _chosen(manifest: Manifest, reference: ImageReference, platform: str) -> Digest:
     platforms = _platforms(manifest)
     if platform in platforms:
         return platforms[platform]
@@ -141,7 +141,7 @@ def _chosen(manifest: Manifest, reference: Reference, platform: str) -> Digest:
     )
 
 
-def _absent(reference: Reference) -> ImageBuildError:
+def _absent(reference: ImageReference) -> ImageBuildError:
     return ImageBuildError(
         f"There is no image {reference}",
         why=f"{reference.name} does not have it.",

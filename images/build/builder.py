@@ -16,7 +16,7 @@ from flyte_build.cas.records import Record
 from flyte_build.cas.registry.descriptor import Descriptor
 from flyte_build.cas.registry.name import RepositoryName
 from flyte_build.errors import EngineUnavailable, NotLocked
-from flyte_build.graph.node import Elsewhere, Node, Outcome
+from flyte_build.graph.node import Node, Outcome, RemoteCache
 from flyte_build.graph.resolver import Resolver
 from flyte_build.images.docker.context import Contexts
 from flyte_build.images.docker.execute import describe
@@ -52,11 +52,11 @@ class Pinned(PinnedSteps, Protocol):
         """What a reference names."""
 
 
-class Others(Elsewhere, Offers, Protocol):
+class Others(RemoteCache, Offers, Protocol):
     """What other machines have made, and its layers."""
 
 
-class Executor(Protocol):
+class StepExecutor(Protocol):
     """What executes steps: a container engine."""
 
     def execute(self, base: OciImage, step: Execute, env: Mapping[str, str], workdir: str, fetch: Fetch) -> OciImage:
@@ -109,7 +109,7 @@ class ImageBuilder:
         debian: str,
         compression: Compression = "gzip",
         elsewhere: Others | None = None,
-        executor: Executor | None = None,
+        executor: StepExecutor | None = None,
         allowed: frozenset[str] = frozenset(),
         remake: bool = False,
         dry: bool = False,
@@ -157,9 +157,9 @@ class ImageBuilder:
         if ground is None:
             return None
         if isinstance(ground, RegistryBase):
-            from flyte_build.images.reference import Reference
+            from flyte_build.images.reference import ImageReference
 
-            places.append(Reference.parse(ground.pinned.reference).name.text)
+            places.append(ImageReference.parse(ground.pinned.reference).name.text)
         stages = _stages(recipe)
         for at, (steps, execute) in enumerate(stages):
             last = at == len(stages) - 1
@@ -243,7 +243,7 @@ class ImageBuilder:
 
         return fetch
 
-    def _needed(self, what: str) -> Executor:
+    def _needed(self, what: str) -> StepExecutor:
         if self._executor is None:
             raise EngineUnavailable(
                 f"The image needs something to be executed: {what}",

@@ -14,7 +14,7 @@ from flyte_build.cas.digest import Digest
 from flyte_build.cas.encoding import Value, encode
 from flyte_build.cas.statindex import StatIndex
 from flyte_build.errors import SecretRefused, UsageError
-from flyte_build.images.layers.file_digests import Contents, refuse_secrets
+from flyte_build.images.layers.file_digests import FileDigests, refuse_secrets
 
 _OURS = ("flyte.lock", "**/__pycache__")  # What running tasks writes.
 _ENVIRONMENTS = "**/.venv"  # No sources of anything, and large.
@@ -67,8 +67,8 @@ class Contexts:
         patterns = [*left_out(self._root), _ENVIRONMENTS, *(f"!{name}" for name in needed)]
         return _walk(self._root, patterns, ".dockerignore")
 
-    def _contents(self, use: str, folder: str) -> Contents:
-        return Contents(use, folder, self._root, self._index, self._counters)
+    def _contents(self, use: str, folder: str) -> FileDigests:
+        return FileDigests(use, folder, self._root, self._index, self._counters)
 
     def _allows(self, path: str, why: str) -> bool:
         try:
@@ -93,7 +93,7 @@ def _walk(folder: str, patterns: list[str], kept: str) -> list[str]:
     return sorted(exclude_paths(folder, patterns, dockerfile=kept))
 
 
-def _rows(folder: str, names: Iterable[str], contents: Contents) -> dict[str, Value]:
+def _rows(folder: str, names: Iterable[str], contents: FileDigests) -> dict[str, Value]:
     rows: dict[str, Value] = {}
     for name in names:
         path = os.path.join(folder, name)

@@ -65,7 +65,7 @@ def script(step: Execute, root: str) -> str:
     return "\n".join(step.commands)
 
 
-class Executor:
+class DockerExecutor:
     """Executes in this machine's Docker Engine. `root` is the project's, `contexts` its files; `said` is told what is printed."""
 
     def __init__(self, root: str, cache: Cache, compression: Compression, said: Said, contexts: Contexts) -> None:

@@ -15,7 +15,7 @@ from typing import IO
 from urllib.parse import unquote, urlsplit
 
 from flyte_build.errors import FileUnstable
-from flyte_build.images.lock.requirements import Reading, arguments
+from flyte_build.images.lock.requirements import RequirementsReader, arguments
 from flyte_build.images.lock.uv import find_uv
 from flyte_build.images.recipe import Source
 
@@ -54,7 +54,7 @@ def given(sources: Sequence[Source], root: str, contexts: Contexts, certificates
 
     Raises `FileUnstable`.
     """
-    named = [*Reading(root).wanted(sources, "", "").files, *_CONFIGURING]
+    named = [*RequirementsReader(root).wanted(sources, "", "").files, *_CONFIGURING]
     names = contexts.sources(named) if _may_need_all(sources, root) else [name for name in named if os.path.isfile(f"{root}/{name}")]
     archive = tempfile.TemporaryFile()  # noqa: SIM115  # Whoever asked for it closes it.
     with tarfile.open(fileobj=archive, mode="w") as tar:
@@ -93,7 +93,7 @@ def _requirements(sources: Sequence[Source], root: str) -> Iterator[tuple[str, s
     """All requirements, and lines and words that are none, with the folder of the file where they stand."""
     for source in sources:
         yield from ((root, text) for text in (*source.packages, *arguments(source)))
-    files = Reading(root).wanted([source for source in sources if source.kind == "requirements"], "", "").files
+    files = RequirementsReader(root).wanted([source for source in sources if source.kind == "requirements"], "", "").files
     for name in files:
         with open(os.path.join(root, name), encoding="utf-8", errors="replace") as file:
             yield from ((os.path.dirname(os.path.join(root, name)), line) for line in file)

@@ -14,7 +14,7 @@ from flyte_build.cas.encoding import Value, key
 from flyte_build.cas.records import Record
 from flyte_build.cas.traces import recall
 from flyte_build.errors import ImageBuildError, NotLocked
-from flyte_build.graph.node import FIRST_TIME, Found, Made, Memory, Node, Outcomes, Resolve
+from flyte_build.graph.node import FIRST_TIME, Lookup, Made, Node, Outcomes, RecordStore, Resolve
 from flyte_build.images.platforms import PYTHON, architecture, here
 
 if TYPE_CHECKING:
@@ -73,14 +73,14 @@ class EnvironmentNode(Node):
         self._seen = known.seen
         return environment_inputs(locked.python, locked.platform, locked.wheels)
 
-    def look_up(self, memory: Memory, outcomes: Outcomes) -> Found:
+    def look_up(self, memory: RecordStore, outcomes: Outcomes) -> Lookup:
         """The environment of what is pinned, or why there is none."""
         if self._known and self.usable(self._known):
-            return Found(self._known.inputs, self._known)
+            return Lookup(self._known.inputs, self._known)
         try:
             found = super().look_up(memory, outcomes)
         except NotLocked:
-            return Found(self._declared, None, "its packages are not locked yet" if memory.last(self.label) else FIRST_TIME)
+            return Lookup(self._declared, None, "its packages are not locked yet" if memory.last(self.label) else FIRST_TIME)
         if found.record and not self._dry:
             self._cache.records.add_trace(self._base, found.record.key, self._seen, _KEPT)
         return found

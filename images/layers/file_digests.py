@@ -13,7 +13,7 @@ from flyte_build.text.wording import listed
 from flyte_build.workspace.sensitive import ContentWatch, by_name
 
 
-class Contents:
+class FileDigests:
     """Looks at the files of a folder of the project at `root`; `use` is what for. `save` keeps what was read for the next time."""
 
     def __init__(self, use: str, folder: str, root: str, index: StatIndex, counters: Counters) -> None:

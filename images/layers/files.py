@@ -24,7 +24,7 @@ from flyte_build.cas.statindex import StatIndex
 from flyte_build.errors import FileUnstable, ImageBuildError, UsageError
 from flyte_build.images.recipe import Copy
 
-from .file_digests import Contents, refuse_secrets
+from .file_digests import FileDigests, refuse_secrets
 
 if TYPE_CHECKING:
     from pathspec import PathSpec
@@ -33,7 +33,7 @@ _CHUNK = 1 << 20
 
 
 @dataclass(frozen=True)
-class Entry:
+class CopiedFile:
     """A file or a link to copy: `name` is its path in what is copied ("" for a single file); `path` is where it is on this machine."""
 
     name: str
@@ -49,7 +49,7 @@ class Copied:
     """What one step copies."""
 
     step: Copy
-    entries: tuple[Entry, ...]
+    entries: tuple[CopiedFile, ...]
 
     @property
     def identity(self) -> Digest:
@@ -76,7 +76,7 @@ class Copier:
             )
         real = os.path.realpath(top)
         folder = real if step.folder else os.path.dirname(real)
-        contents = Contents("image", folder, self._root, self._index, self._counters)
+        contents = FileDigests("image", folder, self._root, self._index, self._counters)
         if step.folder:
             names = self._walk(real, _ignored(self._root, step.ignore), os.path.relpath(top, self._root))
             entries = [_entry(name, f"{real}/{name}", real, contents) for name in names]
@@ -97,7 +97,7 @@ class Copier:
                     yield f"{base}{name}"
 
 
-def _entry(name: str, path: str, top: str, contents: Contents) -> Entry:
+def _entry(name: str, path: str, top: str, contents: FileDigests) -> CopiedFile:
     state = os.lstat(path)
     if stat.S_ISLNK(state.st_mode):
         target = os.readlink(path)
@@ -107,12 +107,12 @@ def _entry(name: str, path: str, top: str, contents: Contents) -> Entry:
                 why=f"It leads to {target}.",
                 hint="Exclude it in .dockerignore, or copy what it leads to.",
             )
-        return Entry(name, path, 0, False, Digest.of(os.fsencode(target)), target)
+        return CopiedFile(name, path, 0, False, Digest.of(os.fsencode(target)), target)
     if not stat.S_ISREG(state.st_mode):
         raise ImageBuildError(
             f"{path} is no file that can be copied", why="It is a socket, a pipe or a device.", hint="Exclude it in .dockerignore."
         )
-    return Entry(name, path, state.st_size, bool(state.st_mode & 0o100), contents.look(name, state))
+    return CopiedFile(name, path, state.st_size, bool(state.st_mode & 0o100), contents.look(name, state))
 
 
 def write_layer(copied: Copied, place: Callable[[str], str], batch: Batch, compression: Compression) -> Layer:
@@ -159,7 +159,7 @@ def destination(step: Copy, workdir: str, links: Mapping[str, str]) -> Callable[
     return lambda name: f"{top}/{name}".strip("/") if name else top
 
 
-def _read(entry: Entry) -> Iterator[bytes]:
+def _read(entry: CopiedFile) -> Iterator[bytes]:
     sha256, size = hashlib.sha256(), 0
     with open(entry.path, "rb", buffering=0) as file:
         while (piece := file.read(_CHUNK)) and size <= entry.size:

@@ -136,7 +136,7 @@ class _Zipped:
 
 
 @dataclass(frozen=True)
-class Member:
+class LayerFile:
     """A file of a layer: its absolute path without the first `/`, and what is in it."""
 
     path: bytes
@@ -158,7 +158,7 @@ def write_layer(
     that two of them write: what the last one by name has is there.
     """
     with ExitStack() as stack:
-        members: dict[bytes, tuple[Wheel, Member]] = {}
+        members: dict[bytes, tuple[Wheel, LayerFile]] = {}
         for wheel, where in sorted(wheels, key=lambda each: each[0].name):
             file = stack.enter_context(open(where, "rb"))
             for member in members_of(wheel, file, interpreter, platform):
@@ -197,7 +197,7 @@ def check(wheel: Wheel, path: str, interpreter: Interpreter, platform: str) -> N
                 member.content.check()
 
 
-def members_of(wheel: Wheel, file: BinaryIO, interpreter: Interpreter, platform: str) -> list[Member]:
+def members_of(wheel: Wheel, file: BinaryIO, interpreter: Interpreter, platform: str) -> list[LayerFile]:
     """The files that a wheel comes to when it is installed. Raises `ImageBuildError`."""
     try:
         with zipfile.ZipFile(file) as archive:
@@ -275,7 +275,7 @@ class _Destination(WheelDestination):
             "data": prefix,
             "headers": f"{prefix}/include/python{interpreter.version}/{wheel.name}",
         }
-        self.members: list[Member] = []
+        self.members: list[LayerFile] = []
 
     def write_script(self, name: str, module: str, attr: str, section: Any) -> RecordEntry:
         _, data = Script(name, module, attr, section).generate(self._interpreter.executable, "posix")
@@ -309,7 +309,7 @@ class _Destination(WheelDestination):
         folder, _, name = place.rpartition("/")
         if (folder == self._interpreter.scripts and _PYTHON.match(name)) or place == f"{self._folders['data']}/pyvenv.cfg":
             raise refused(self._wheel, f"It brings {place}, which would take the place of the environment's Python.")
-        self.members.append(Member(os.fsencode(place.lstrip("/")), content, executable))
+        self.members.append(LayerFile(os.fsencode(place.lstrip("/")), content, executable))
         from installer.records import Hash as RecordHash
 
         return RecordEntry(path, RecordHash(*content.hash), content.size)

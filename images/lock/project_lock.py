@@ -14,7 +14,7 @@ from flyte_build.text.wording import listed
 
 from .lockfile import NAME, Lock, alone, dump, read, write
 from .pins import LockedPackages, PinnedBase, PinnedStep, Wanted, Wheel
-from .requirements import Reading
+from .requirements import RequirementsReader
 from .uv import Uv
 
 _OLDEST = 11  # The minor version of the oldest Python that tasks run with.
@@ -31,7 +31,7 @@ class Pins:
         self.root, self.path = root, f"{root}/{NAME}"
         self._said, self.locked, self.look_up = said, locked, look_up
         self.uv = Uv()
-        self._reading = Reading(root)
+        self._reading = RequirementsReader(root)
         self._alone = RLock()
         self._loaded: Lock | None = None
         self._bytes = b""

@@ -26,7 +26,7 @@ _OF_FILES = frozenset(("-c", "--constraint", "--constraints", "--override", "--o
 _RESOLVING = ("dependencies", "optional-dependencies", "requires-python", "dynamic")  # Of the table `project`.
 
 
-class Reading:
+class RequirementsReader:
     """Reads the files that sources name; `read` are the digests of all that was, by path below the project's root."""
 
     def __init__(self, root: str) -> None:
