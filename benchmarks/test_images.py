@@ -28,13 +28,16 @@ from flyte_build.cas.counters import Counters
 from flyte_build.cas.registry import open_repository
 from flyte_build.cas.registry.ledger import Ledger
 from flyte_build.cas.registry.name import RepositoryName
+from flyte_build.cas.registry.repository import Repository
 from flyte_build.cas.registry.retry_budget import RetryBudget
 from flyte_build.cas.registry.transfer import Transfer
+from flyte_build.graph.reporter import Reporter
 from flyte_build.images.build.base import Bases
-from flyte_build.images.build.builder import BuiltImage, ImageBuilder
+from flyte_build.images.build.builder import BuildOptions, BuildSources, BuiltImage, ImageBuilder
 from flyte_build.images.build.compose import compose
 from flyte_build.images.build.publisher import ImagePublisher
 from flyte_build.images.build.step_results import StepResults
+from flyte_build.images.layers.file_digests import ProjectFiles
 from flyte_build.images.layers.wheel_download import Fetcher
 from flyte_build.images.lock.pins import PinnedBase, Wheel
 from flyte_build.images.lock.project_lock import Pins
@@ -81,7 +84,7 @@ class Setting:
     base: PinnedBase
     counters: Counters
 
-    def open(self, name: RepositoryName) -> object:
+    def open(self, name: RepositoryName) -> Repository:
         return open_repository(name, self.counters, RetryBudget())
 
     def recipe(self, *packages: str) -> Recipe:
@@ -95,10 +98,10 @@ class Setting:
         return self.pins(False).packages(self.recipe(*packages), PYTHON, linux_here()).wheels
 
     def build(self, *packages: str, remake: bool = False) -> BuiltImage:
-        bases = Bases(self.cache, self.open)  # type: ignore[arg-type]  # It opens repositories.
-        root, pins = str(self.folder), self.pins()
-        kept = StepResults(f"{self.folder}/executed", root, self.cache, self.counters)
-        builder = ImageBuilder(root, self.cache, self.counters, pins, bases, self.open, kept, debian="", remake=remake)  # type: ignore[arg-type]  # As above.
+        files = ProjectFiles(str(self.folder), self.cache.index, self.counters)
+        kept = StepResults(f"{self.folder}/executed", files.root, self.cache, self.counters)
+        sources = BuildSources(bases=Bases(self.cache, self.open), open_repository=self.open, kept=kept)
+        builder = ImageBuilder(files, self.cache, self.pins(), sources, BuildOptions(debian="", anew=remake), Reporter())
         with self.cache.preparing():
             built = builder.build(self.recipe(*packages), linux_here(), "bench")
         assert built is not None

@@ -15,11 +15,16 @@ from pytest_benchmark.fixture import BenchmarkFixture
 
 from benchmarks.conftest import FLYTE, forget, make_tree, paired, report
 from flyte_build.bundler import bundle, extraction
-from flyte_build.cas.cache import Cache
-from flyte_build.cas.counters import Counters
 from flyte_build.cas.statindex import TICK
-from flyte_build.ops.prepare import Preparation
-from flyte_build.workspace.workspace import Project
+from flyte_build.ops.prepare import FilePlan
+from flyte_build.ops.session import Session, Stores
+from flyte_build.runner.reporter import RunReporter
+from flyte_build.settings.configuration import Configuration
+from flyte_build.settings.places import Places
+from flyte_build.settings.settings import Settings
+from flyte_build.workspace.workspace import Workspace
+
+SETTINGS = Settings.configured(Configuration({}), copy_style="all")
 
 
 def walk(root: str) -> int:
@@ -36,12 +41,13 @@ def walk(root: str) -> int:
     return count
 
 
-def prepare(root: Path, home: Path) -> Preparation:
+def prepare(root: Path, home: Path) -> FilePlan:
     """Discovery, tree and bundle, in this process."""
-    preparation = Preparation(Project.of(str(root), "hello.py"), "all", Cache(str(home / "cache"), Counters(), print), Counters())
-    preparation.discover()
-    preparation.resolve()
-    return preparation
+    stores = Stores(RunReporter(), Places(cache=str(home / "cache"), data=str(home / "data"), config=""))
+    plan = FilePlan(Session(SETTINGS, stores), Workspace.of(str(root), "hello.py"))
+    plan.discover()
+    plan.resolve()
+    return plan
 
 
 def node_seconds(root: Path, home: Path) -> float:
@@ -102,7 +108,7 @@ def test_extraction(benchmark: BenchmarkFixture, tree: Path, home: Path, tmp_pat
     preparation = prepare(tree, home)
     manifest = preparation.resolve()[preparation.bundle].artifact
     assert manifest is not None
-    cache = preparation.cache
+    cache = preparation.session.cache
     made = bundle.read(manifest, cache.blobs)
     subprocess.run(f"tar c . | zstd -3 -q > {tmp_path}/tree.tzst", shell=True, cwd=tree, check=True)
     count = iter(range(1000))

@@ -7,14 +7,14 @@ import os
 from collections.abc import Iterable, Iterator
 
 from flyte_build.errors import UsageError
-from flyte_build.workspace.workspace import Project
+from flyte_build.workspace.workspace import Workspace
 
 from .budget import Budget, Meter
 
 _SKIPPED = ("__pycache__", ".git", "node_modules")
 
 
-def included(project: Project, patterns: Iterable[tuple[str, str]], budget: Budget) -> Iterator[str]:
+def included(project: Workspace, patterns: Iterable[tuple[str, str]], budget: Budget) -> Iterator[str]:
     """Give the paths in the tree of all that `include` patterns name: files, folders with all in them, links with what they lead to.
 
     Each pattern comes with the absolute folder that it is relative to. Raises `UsageError` for what is not there, or outside of the
@@ -40,7 +40,7 @@ def included(project: Project, patterns: Iterable[tuple[str, str]], budget: Budg
             yield from (f"{place}/{each}" if place else each for each in walk.take(path))
 
 
-def _root_of(project: Project, path: str) -> str | None:
+def _root_of(project: Workspace, path: str) -> str | None:
     """The folder of the tree ("" for the root) that a path on disk is below or at."""
     for place in ("", *project.beside):
         if (path + "/").startswith(project.absolute(place) + "/"):

@@ -17,7 +17,7 @@ from flyte_build.cas.records import Record
 from flyte_build.errors import ExtractionRefused, FileUnstable, FlyteError
 from flyte_build.graph.explain import counted
 from flyte_build.graph.node import Cheap, Made, Node, Outcomes, Resolve
-from flyte_build.workspace.workspace import Project
+from flyte_build.workspace.workspace import Workspace
 
 from . import identity
 from .copy_style import CopyStyle
@@ -41,7 +41,7 @@ class LoadedFiles:
     read; `disturbed` says that the import may have changed files.
     """
 
-    project: Project
+    project: Workspace
     paths: Collection[str]
     include: Collection[tuple[str, str]]
     contents: Mapping[str, str]
@@ -59,11 +59,11 @@ class TreeNode(Cheap):
 
     def __init__(
         self,
-        project: Project,
+        project: Workspace,
         finder: Node,
         loaded: "Callable[[], LoadedFiles]",
         copy_style: CopyStyle,
-        scanner: Callable[[Project, str], Scanner],
+        scanner: Callable[[Workspace, str], Scanner],
         previous: "Callable[[], Tree | None]",
     ) -> None:
         label = f"tree:{project.root}/{project.file} {copy_style}"

@@ -11,7 +11,7 @@ import os
 import stat
 import time
 from collections.abc import Callable, Iterable, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from flyte_build.cas.blobs import Blobs
 from flyte_build.cas.counters import Counters
@@ -34,10 +34,22 @@ _RULES = 2  # Raised when more files hold secrets than before: what is known is 
 _VENV_RULE = "built in: a virtual environment (it holds pyvenv.cfg)"
 
 
-class Scanner:
-    """Scans below one root; a path in `allowed` may hold a secret.
+class ScanOptions(NamedTuple):
+    """How to scan: a path in `allowed` may hold a secret; `progress` is told how many of how many files were read.
 
     What is found lies in the tree below `place`, and is called in messages and in `allowed` by its relative path after `shown`.
+    """
+
+    budget: "Budget | None" = None
+    allowed: frozenset[str] = frozenset()
+    progress: Progress = lambda done, total: None
+    place: str = ""
+    shown: str = ""
+
+
+class Scanner:
+    """Scans below one root.
+
     A large tree of which nothing is remembered is read by two processes, and packed into `blobs` meanwhile, if there are any.
     """
 
@@ -46,20 +58,15 @@ class Scanner:
         root: str,
         index: StatIndex,
         counters: Counters,
+        options: ScanOptions = ScanOptions(),
         *,
-        blobs: Blobs | None = None,
-        budget: "Budget | None" = None,
-        allowed: frozenset[str] = frozenset(),
-        progress: Progress = lambda done, total: None,
         contents: Contents | None = None,
-        place: str = "",
-        shown: str = "",
+        blobs: Blobs | None = None,
     ) -> None:
         self._root, self._index, self._counters, self._blobs = root, index, counters, blobs
-        self._budget, self._allowed, self._progress = budget, allowed, progress
+        self._budget, self._allowed, self._progress, self._place, self._shown = options
         self._rules: dict[str, Rules] = {}
         self._contents = contents or Contents()
-        self._place, self._shown = place, shown
 
     @property
     def budget(self) -> "Budget":

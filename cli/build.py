@@ -10,8 +10,8 @@ import click
 
 from flyte_build.errors import UsageError
 from flyte_build.ops.gc import start_if_due
-from flyte_build.ops.run import Runner
-from flyte_build.ops.session import Stores
+from flyte_build.ops.prepare import FilePlan
+from flyte_build.ops.session import Session, Stores
 from flyte_build.ops.targets import Target, choose, once_each
 from flyte_build.settings.configuration import Configuration
 from flyte_build.settings.settings import Settings
@@ -77,9 +77,10 @@ def build(
 
     config = console.configuration(root_of(file))
     click.get_current_context().call_on_close(lambda: start_if_due(stores, config))
-    runners = [Runner(project, own, stores, console, dry=explain) for project, own in settings_of_each(console, projects, settings)]
-    targets: list[Target] = once_each(choose(runner, env_variable, everything or recursive, for_images=True) for runner in runners)
-    built = build_images(targets, stores, console, push=push, force=force, dry=explain)
+    sessions = [(project, Session(own, stores, read_only=explain)) for project, own in settings_of_each(console, projects, settings)]
+    plans = [FilePlan(session, project) for project, session in sessions]
+    targets: list[Target] = once_each(choose(plan, env_variable, everything or recursive, for_images=True) for plan in plans)
+    built = build_images(targets, push=push, force=force)
     if console.json:
         nodes = [node_json(outcome) for each in built for outcome in each.nodes]
         console.document({"images": list(_documents(built)), "nodes": nodes, "counters": stores.counters.snapshot()})

@@ -9,9 +9,10 @@ import click
 
 from flyte_build.bundler.copy_style import CopyStyle
 from flyte_build.errors import UsageError
+from flyte_build.ops.bundle import list_bundle
 from flyte_build.ops.gc import start_if_due
-from flyte_build.ops.run import Runner
-from flyte_build.ops.session import Stores
+from flyte_build.ops.prepare import FilePlan
+from flyte_build.ops.session import Session, Stores
 from flyte_build.settings.settings import Settings
 from flyte_build.text.wording import printable
 from flyte_build.workspace.workspace import locate
@@ -39,13 +40,13 @@ def ls(console: Console, copy_style: CopyStyle | None, root_dir: str | None, why
     config = console.configuration(project.root)
     settings = Settings.configured(config, copy_style=copy_style, version="-")
     click.get_current_context().call_on_close(lambda: start_if_due(stores, config))
-    runner = Runner(project, settings, stores, console)
+    plan = FilePlan(Session(settings, stores), project)
     with stores.cache.preparing():
-        listing = runner.list_bundle()
-    root = runner.project.root
+        listing = list_bundle(plan)
+    root = project.root
     if why is not None:
         path = os.path.relpath(os.path.realpath(why), root) if os.path.exists(why) else os.path.normpath(why)
-        _explain(console, path, listing, runner)
+        _explain(console, path, listing, plan)
         return
     if console.json:
         console.document(listing)
@@ -64,17 +65,17 @@ def ls(console: Console, copy_style: CopyStyle | None, root_dir: str | None, why
         console.print("largest: " + ", ".join(f"{printable(entry['path'])} ({entry['size'] / 1e6:.1f} MB)" for entry in largest))
 
 
-def _explain(console: Console, path: str, listing: dict[str, Any], runner: Runner) -> None:
+def _explain(console: Console, path: str, listing: dict[str, Any], plan: FilePlan) -> None:
     entry = next((entry for entry in listing["files"] if entry["path"] == path), None)
     rule = next(
         (each for each in listing["excluded"] if path == each["path"] or (path + "/").startswith(each["path"].rstrip("/") + "/")), None
     )
-    document = runner.preparation.discovery.document
+    document = plan.discovery.document
     if entry is not None:
         reasons = {
             "it is imported": path in document["modules"],
             "it was read while the file was imported": path in document["read"],
-            "`include` names it": runner.settings.run.copy_style == "loaded_modules",
+            "`include` names it": plan.session.settings.run.copy_style == "loaded_modules",
         }
         why = next((reason for reason, holds in reasons.items() if holds), "no rule keeps it out")
         console.print(f"{path} is in the bundle: {why}" + (f", although a rule would keep it out ({rule['rule']})" if rule else "") + ".")
@@ -82,10 +83,10 @@ def _explain(console: Console, path: str, listing: dict[str, Any], runner: Runne
         console.print(f"{path} is a folder with {len(below):,} of the bundle's files.")
     elif rule is not None:
         console.print(f"{path} is not in the bundle: {rule['path']} is kept out by {rule['rule']}.")
-    elif not os.path.lexists(f"{runner.project.root}/{path}"):
-        raise UsageError(f"There is no {path} below {runner.project.root}")
+    elif not os.path.lexists(f"{plan.workspace.root}/{path}"):
+        raise UsageError(f"There is no {path} below {plan.workspace.root}")
     else:
-        include = os.path.relpath(path, os.path.dirname(runner.project.file))
+        include = os.path.relpath(path, os.path.dirname(plan.workspace.file))
         remedy = f'Add include=["{include}"] to the environment, or use `--copy-style all`.'
-        everything = runner.settings.run.copy_style == "all"
+        everything = plan.session.settings.run.copy_style == "all"
         console.print(f"{path} is not in the bundle: {'it holds no files.' if everything else 'nothing imports it. ' + remedy}")

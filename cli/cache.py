@@ -9,8 +9,8 @@ import click
 
 from flyte_build.bundler.copy_style import CopyStyle
 from flyte_build.errors import NotFound, UsageError
-from flyte_build.ops.run import Runner
-from flyte_build.ops.session import Stores
+from flyte_build.ops.prepare import FilePlan
+from flyte_build.ops.session import Session, Stores
 from flyte_build.ops.sharing import Sharing
 from flyte_build.settings import table
 from flyte_build.settings.configuration import Configuration
@@ -44,17 +44,17 @@ for command in (pull, push, warm):
 @click.pass_obj
 def why(console: Console, /, copy_style: CopyStyle | None, root_dir: str | None, file: str, task: str | None, **registries: Any) -> None:
     """Say what `flyte run FILE` would prepare, and what changed since the last time. Prepares nothing."""
-    stores = Stores(console)
+    stores = Stores(Quiet(console))
     project = locate(file, root_dir)
     config = with_registries(console.configuration(project.root), **registries)
     chosen = Settings.configured(config, copy_style=copy_style, version="-")
-    runner = Runner(project, chosen, stores, Quiet(console), dry=True)
+    plan = FilePlan(Session(chosen, stores, read_only=True), project)
     with stores.cache.preparing():
-        runner.discover()
+        plan.discover()
         if task is not None:
-            runner.preparation.discovery.task(task)
-        runner.preparation.resolve(*runner.preparation.environments())
-    outcomes = runner.preparation.outcomes
+            plan.discovery.task(task)
+        plan.resolve(*plan.environments())
+    outcomes = plan.outcomes
     if console.json:
         console.document({"nodes": [node_json(outcome) for outcome in outcomes]})
         return
@@ -107,7 +107,7 @@ def verify(console: Console, /, repair: bool, **registries: Any) -> None:
     stores = Stores(console)
     sharing = _sharing(console, stores, registries) if repair else None
     with stores.cache.preparing():
-        checked, bad = verify_blobs(stores.cache, console.progress, sharing.shared.restore if sharing else lambda record: "")
+        checked, bad = verify_blobs(stores.cache, console.files_read, sharing.shared.restore if sharing else lambda record: "")
         _, wrong = proof.verify(stores.cache)
     extractions, changed = extraction.verify(stores.cache)
     environments, broken = venv.verify(stores.cache)
@@ -156,8 +156,7 @@ def rm(console: Console, /, remote: bool, key: str, **registries: Any) -> None:
 def _sharing(console: Console, stores: Stores, registries: Mapping[str, Any]) -> Sharing:
     """The repositories that are configured for the current folder, and what options say."""
     config = with_registries(console.configuration(root_here()), **registries)
-    chosen = Registries.configured(config)
-    sharing = Sharing(chosen, stores.cache, stores.counters, config[table.PROJECT], console.said, console.transferred)
+    sharing = Session(Settings.configured(config), stores).sharing
     sharing.ask_again()
     return sharing
 
@@ -201,9 +200,9 @@ def gc(
     if not dry_run:
         note(opened, collection, "command")
     if collection.over:
-        console.said(f"The cache is still {collection.over:,} bytes above its limit: running tasks need them.")
+        console.note(f"The cache is still {collection.over:,} bytes above its limit: running tasks need them.")
     if collection.lacking:
-        console.said(
+        console.note(
             f"The disk has still {collection.lacking:,} bytes less free space than it should: something else fills it, "
             "or what is left is kept for cache.min_size."
         )
@@ -211,15 +210,12 @@ def gc(
 
 
 def _collect_remote(console: Console, config: Configuration, dry_run: bool) -> None:
-    from flyte_build.cas.registry import open_repository
     from flyte_build.cas.registry.remote_gc import collect_records
-    from flyte_build.cas.registry.retry_budget import RetryBudget
 
     stores = Stores(console)
     registries = Registries.configured(config)
     place = registries.write or registries.of_deployments(stores.places)[0]  # Without a registry, that is this machine's own store.
-    repository = open_repository(place, stores.counters, RetryBudget())
-    collection = collect_records(repository, config[table.PROJECT], config[table.KEEP], dry_run)
+    collection = collect_records(stores.repositories.open(place), config[table.PROJECT], config[table.KEEP], dry_run)
     _report(console, collection, dry_run, "records")
 
 
@@ -230,9 +226,9 @@ def _report(console: Console, collection: Collection, dry_run: bool, what: str) 
         console.document({"removed": removed, **counts})
         return
     for item in collection.removed[:20]:
-        console.note(f"  {item.digest}  {item.size:,} bytes  {item.why}")
+        console.line(f"  {item.digest}  {item.size:,} bytes  {item.why}")
     if len(collection.removed) > 20:
-        console.note(f"  ... and {len(collection.removed) - 20:,} more")
+        console.line(f"  ... and {len(collection.removed) - 20:,} more")
     word = "would be removed" if dry_run else "removed"
     noun = "thing" if len(collection.removed) == 1 else "things"
     console.print(f"{len(collection.removed):,} {noun} {word}, {collection.bytes:,} bytes; {collection.kept:,} {what} kept")

@@ -14,10 +14,10 @@ from click.shell_completion import CompletionItem, shell_complete
 
 from flyte_build.declarations.interface import Interface
 from flyte_build.errors import FlyteError
-from flyte_build.graph.reporter import Listener
+from flyte_build.ops.prepare import FilePlan
 from flyte_build.ops.rerun import Recorded
-from flyte_build.ops.run import Runner
-from flyte_build.ops.session import Stores
+from flyte_build.ops.session import Session, Stores
+from flyte_build.runner.reporter import RunReporter
 from flyte_build.settings.configuration import Configuration
 from flyte_build.settings.settings import Settings
 from flyte_build.workspace.workspace import locate
@@ -28,7 +28,7 @@ from .options import runs
 
 if TYPE_CHECKING:
     from flyte_build.discovery.node import Discovery
-    from flyte_build.workspace.workspace import Project
+    from flyte_build.workspace.workspace import Workspace
 
 
 def complete(variable: str) -> int:
@@ -92,7 +92,7 @@ class _Runs(click.Group):
 
     def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
         """The task of a run, whose inputs are options."""
-        recorded = Recorded.find(name, Stores(Listener()).history)
+        recorded = Recorded.find(name, Stores(RunReporter()).history)
         return Inputs(name, recorded.interface(_discover(recorded.project()).task(recorded.variable)))
 
     def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
@@ -100,7 +100,7 @@ class _Runs(click.Group):
         return [*runs(ctx, self.params[0], incomplete), *click.Command.shell_complete(self, ctx, incomplete)]
 
 
-def _discover(project: "Project") -> "Discovery":
-    listener = Listener()
-    settings = Settings.configured(Configuration.load(project.root, listener.said))
-    return Runner(project, settings, Stores(listener), listener).discover()
+def _discover(project: "Workspace") -> "Discovery":
+    reporter = RunReporter()
+    settings = Settings.configured(Configuration.load(project.root, reporter.note))
+    return FilePlan(Session(settings, Stores(reporter)), project).discover()

@@ -80,10 +80,10 @@ def set_(console: Console, place: str, key: str, value: str) -> None:
     if console.json:
         console.document({"key": key, "value": setting.toml(value), "file": path})
     else:
-        console.note(f"{key} is set in {path}")
+        console.line(f"{key} is set in {path}")
     held = console.configuration(_here())
     if held.source(setting) != path:
-        console.said(f"What holds here is {_text(setting.kind.show(held[setting]))}, from {held.source(setting)}.")
+        console.note(f"What holds here is {_text(setting.kind.show(held[setting]))}, from {held.source(setting)}.")
 
 
 @config.command("path")

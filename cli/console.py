@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
-from flyte_build.graph.reporter import Listener, pass_on
+from flyte_build.runner.reporter import Forwarder, RunReporter, pass_on
 from flyte_build.settings import table
 from flyte_build.settings.configuration import Configuration
 
@@ -26,7 +26,7 @@ _LARGE = 4 << 20  # Bytes of a transfer of which progress is shown.
 _SHOWN = 4000  # Characters of a value on a terminal.
 
 
-class Console(Listener):
+class Console(RunReporter):
     """Prints for a person, or one JSON document for a machine; then everything else goes to standard error."""
 
     def __init__(
@@ -53,7 +53,7 @@ class Console(Listener):
         self._line = False
         self._cached: list[str] = []
         if org is not None:
-            self.said("--org: accepted, but not acted on: task.org.")
+            self.note("--org: accepted, but not acted on: task.org.")
 
     def take_spare(self) -> "Worker | None":
         """The worker that was started early; whoever takes it sends it away."""
@@ -62,68 +62,68 @@ class Console(Listener):
 
     def configuration(self, root: str) -> Configuration:
         """What is configured for the project at `root`: by the file that the command names, else by those that are found."""
-        return Configuration.load(root, self.said, self.config).override({table.ORG: self._org})
+        return Configuration.load(root, self.note, self.config).override({table.ORG: self._org})
 
     def style(self, text: str, **style: Any) -> str:
         """`text` in a style, where colours are wanted."""
         return click.style(text, **style) if self._color else text
 
-    def note(self, text: str, level: Level = "info") -> None:
+    def line(self, text: str, level: Level = "info") -> None:
         """A line on standard error, after all that was printed before."""
         self._clear()
         sys.stdout.flush()
         print(as_json(level, text) if self._log_json else text, file=sys.stderr, flush=True)
 
-    def said(self, sentence: str) -> None:
+    def note(self, sentence: str) -> None:
         """Something that the user should know."""
-        self.note(sentence if self._log_json else f"{self.style('note:', fg='yellow')} {sentence}", "warning")
+        self.line(sentence if self._log_json else f"{self.style('note:', fg='yellow')} {sentence}", "warning")
 
-    def begun(self, node: Node, why: str) -> None:
+    def node_started(self, node: Node, why: str) -> None:
         """A node is about to be made."""
         if node.kind not in ("pack", "layer"):
             self._status(f"preparing {node.kind} ({why}) ...")
 
-    def progress(self, done: int, total: int) -> None:
+    def files_read(self, done: int, total: int) -> None:
         """So many of so many files were read."""
         if total > 2000:
             self._status(f"reading files: {done:,} of {total:,}")
 
-    def transferred(self, done: int, total: int) -> None:
+    def bytes_moved(self, done: int, total: int) -> None:
         """So many of so many bytes were sent or received."""
         if total > _LARGE:
             self._status(f"transferring: {done / 1e6:,.0f} of {total / 1e6:,.0f} MB")
 
     def published(self, place: str, count: int) -> None:
         """So many things were published to a repository."""
-        self.note(f"{self.style('published', fg='cyan')} {count} to {place}")
+        self.line(f"{self.style('published', fg='cyan')} {count} to {place}")
 
-    def resolved(self, outcome: Outcome) -> None:
+    def node_resolved(self, outcome: Outcome) -> None:
         """A node was found or made."""
         node = outcome.node
         if outcome.state == "cached" and not outcome.fetched:
             self._cached.append(node.kind)
             if self._verbose:
-                self.note(f"{self.style('cached', fg='green'):8} {node.kind:10} {node.name}  {outcome.key}")
+                self.line(f"{self.style('cached', fg='green'):8} {node.kind:10} {node.name}  {outcome.key}")
             return
         if outcome.state == "cached":
-            self.note(f"{self.style('fetched', fg='cyan'):8} {node.kind} from {outcome.place}{_seconds(outcome.seconds)}")
+            self.line(f"{self.style('fetched', fg='cyan'):8} {node.kind} from {outcome.place}{_seconds(outcome.seconds)}")
             return
         word = "would be made" if outcome.state == "missing" else "made"
         made = sum(child.state == "made" for child in outcome.children)
         extra = f", {made} of {len(outcome.children)} {outcome.children[0].node.kind}s" if outcome.children else ""
         name = f"image {node.name}" if node.kind == "image" else node.kind
-        self.note(f"{self.style(word, fg='cyan'):8} {name} ({outcome.why}{extra}){_seconds(outcome.seconds)}")
+        self.line(f"{self.style(word, fg='cyan'):8} {name} ({outcome.why}{extra}){_seconds(outcome.seconds)}")
 
-    def executing(self, line: str) -> None:
+    def step_output(self, line: str) -> None:
         """A build step has printed a line."""
         if line.strip():
-            self.note(self.style(f"  | {line}", dim=True))
+            self.line(self.style(f"  | {line}", dim=True))
 
-    def started(self, name: str, url: str) -> None:
+    def run_started(self, name: str, url: str) -> None:
         """The run has begun."""
         if self._cached and not self._verbose:
-            self.note(f"{self.style('cached', fg='green')}   {', '.join(dict.fromkeys(self._cached))}")
-        self.note(f"{self.style('run', bold=True)}      {name}  {url}")
+            self.line(f"{self.style('cached', fg='green')}   {', '.join(dict.fromkeys(self._cached))}")
+        self.line(f"{self.style('run', bold=True)}      {name}  {url}")
 
     def output(self, stream: int, data: bytes, seconds: float) -> int:
         """The task wrote something: it passes through as it is."""
@@ -206,13 +206,10 @@ def _seconds(seconds: float) -> str:
     return f"  {seconds:.2f} s" if seconds >= 0.005 else ""
 
 
-class Quiet(Console):
+class Quiet(Forwarder):
     """Says what must be said, and nothing of nodes."""
 
-    def __init__(self, console: Console) -> None:
-        self.__dict__ = console.__dict__
-
-    def resolved(self, outcome: object) -> None:
+    def node_resolved(self, outcome: Outcome) -> None:
         """Nothing: the command prints all nodes itself."""
 
 

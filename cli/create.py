@@ -27,4 +27,4 @@ def config(console: Console, place: str) -> None:
     if console.json:
         console.document({"file": path})
     else:
-        console.note(f"{path} is written; each setting in it is a comment so far")
+        console.line(f"{path} is written; each setting in it is a comment so far")

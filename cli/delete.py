@@ -6,11 +6,9 @@ from typing import Any
 
 import click
 
-from flyte_build.ops.session import Stores
-
 from .cache import gc
 from .console import Console
-from .options import of_a_deployment, settings_of
+from .options import of_a_deployment, session_of
 
 
 @click.group()
@@ -38,7 +36,7 @@ def deployment(console: Console, /, name: str, **options: Any) -> None:
     from flyte_build.ops.releases import Deployments
 
     reference = DeploymentReference.parse(name)
-    gone = Deployments(settings_of(console, options), Stores(console), console).delete(reference)
+    gone = Deployments(session_of(console, options)).delete(reference)
     if console.json:
         names = [{"env": each.release.environment, "version": each.release.version, "digest": each.release.pin} for each in gone]
         console.document({"deleted": names})

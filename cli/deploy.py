@@ -13,10 +13,11 @@ from flyte_build.deployments.names import check_version
 from flyte_build.errors import ModuleLoadError, UsageError
 from flyte_build.ops.deploy import Deployer, Deployment
 from flyte_build.ops.gc import start_if_due
+from flyte_build.ops.prepare import FilePlan
 from flyte_build.ops.releases import Deployments
-from flyte_build.ops.run import Runner
-from flyte_build.ops.session import Stores
+from flyte_build.ops.session import Session, Stores
 from flyte_build.ops.targets import Target, choose, once_each
+from flyte_build.runner.reporter import Forwarder
 from flyte_build.settings.configuration import Configuration
 from flyte_build.settings.registries import Registries
 from flyte_build.settings.settings import Settings
@@ -80,24 +81,25 @@ def deploy(
         return Settings.configured(with_registries(config, **given), **options, **pinned(config, image, locked))
 
     settings = settings_in(config)
-    deployments = Deployments(settings, stores, console)
+    deployments = Deployments(Session(settings, stores, read_only=dry_run))
     click.get_current_context().call_on_close(lambda: start_if_due(stores, config))
 
     def targets() -> Iterator[Target]:
         for project, own in settings_of_each(console, projects, settings_in):
             own = replace(own, registries=Registries()) if dry_run else own  # So that nobody is asked.
-            runner = Runner(project, own, stores, OfFile(console, project.file) if recursive else console, dry=dry_run)
+            reporter = OfFile(console, project.file) if recursive else console
+            plan = FilePlan(Session(own, stores, read_only=dry_run, reporter=reporter), project)
             try:
-                yield choose(runner, env_variable, everything or recursive)
+                yield choose(plan, env_variable, everything or recursive)
             except ModuleLoadError as error:
                 if not ignore_load_errors or not recursive:
                     raise
-                console.said(f"{project.file} is left out: {error.what}.")
+                console.note(f"{project.file} is left out: {error.what}.")
 
     found = once_each(targets())
     if not any(target.environments for target in found):
         raise UsageError(f"{file} holds no environment with tasks", hint="An environment is a `flyte.TaskEnvironment`.")
-    deployment = Deployer(deployments, settings, stores, console).deploy(found, dry=dry_run)
+    deployment = Deployer(deployments).deploy(found)
     if console.json:
         documents = [each.document() for each in deployment.envs.values()]
         console.document({"deployments": documents, "counters": stores.counters.snapshot()})
@@ -105,21 +107,19 @@ def deploy(
         _show(console, deployment)
 
 
-class OfFile(Console):
+class OfFile(Forwarder):
     """Says of which of many files it speaks, before what is made of it."""
 
-    __slots__ = ("_file",)  # All else is the console's own.
-
     def __init__(self, console: Console, file: str) -> None:
-        self.__dict__ = console.__dict__
-        self._file = file
+        super().__init__(console)
+        self._console, self._file = console, file
 
-    def resolved(self, outcome: "Outcome") -> None:
+    def node_resolved(self, outcome: "Outcome") -> None:
         """A node was found or made."""
         if self._file and outcome.state != "cached":
-            self.note(f"{printable(self._file)}:")
+            self._console.line(f"{printable(self._file)}:")
             self._file = ""
-        super().resolved(outcome)
+        super().node_resolved(outcome)
 
 
 def _show(console: Console, deployment: Deployment) -> None:
@@ -132,4 +132,4 @@ def _show(console: Console, deployment: Deployment) -> None:
         console.print(f"  tasks     {listed(each.tasks)}")
     if not any(each.state == "planned" for each in deployment.envs.values()):
         first = next(iter(deployment.envs.values()))
-        console.note(f"Run one with: flyte run deployed-task {first.tasks[0]}:{first.version}")
+        console.line(f"Run one with: flyte run deployed-task {first.tasks[0]}:{first.version}")

@@ -11,13 +11,13 @@ from flyte_build.declarations.interface import Interface
 from flyte_build.errors import UsageError
 from flyte_build.ops.releases import Deployments
 from flyte_build.ops.run_deployed import DeployedTask, find_task
-from flyte_build.ops.session import Stores
+from flyte_build.ops.session import Session, Stores
 from flyte_build.settings.settings import Settings
 from flyte_build.text.wording import printable
 
 from .console import Console
 from .inputs import Inputs
-from .options import of_a_deployment, of_a_new_run, pairs, settings_of
+from .options import of_a_deployment, of_a_new_run, pairs, session_of
 from .report import report
 
 
@@ -53,7 +53,7 @@ def deployed_task(
         raise UsageError("A deployed task runs in a process of its own", hint="Leave out `--local` and `--engine local`.")
     registries = settings.registries
     if where["registry"] is not None or where["cache_read"] or where["cache_write"] is not None:
-        registries = settings_of(console, where).registries
+        registries = session_of(console, where).settings.registries
     settings = settings.change(
         project=where["project"] or None,
         domain=where["domain"] or None,
@@ -62,11 +62,10 @@ def deployed_task(
         env={**settings.run.env, **pairs("--env", env, "MODE=fast")},
         labels={**settings.run.labels, **pairs("--label", label, "team=blue")},
     )
-    deployments = Deployments(settings, stores, console)
-    found = find_task(deployments, task)
+    found = find_task(Deployments(Session(settings, stores)), task)
     inputs = Inputs(found.function, interface_of(found)).parse_inputs(f"flyte run deployed-task {task}", list(rest), inputs_file)
     settings = settings.change(project=run_project or None, domain=run_domain or None)
-    run_deployed(console, stores, deployments, found, inputs, settings)
+    run_deployed(console, Session(settings, stores), found, inputs)
 
 
 def interface_of(task: DeployedTask) -> Interface:
@@ -80,10 +79,8 @@ def _shown(text: str) -> str:
     return "\n".join(map(printable, text.split("\n")))
 
 
-def run_deployed(
-    console: Console, stores: Stores, deployments: Deployments, task: DeployedTask, inputs: Mapping[str, Any], settings: Settings
-) -> None:
+def run_deployed(console: Console, session: Session, task: DeployedTask, inputs: Mapping[str, Any]) -> None:
     """Run a deployed task, and report how it ended."""
     with console.only_document():
-        finished = task.run(inputs, settings, console.take_spare())
-    report(console, finished, stores)
+        finished = task.run(session, inputs, console.take_spare())
+    report(console, finished, session.stores)

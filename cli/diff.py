@@ -8,11 +8,10 @@ import click
 
 from flyte_build.deployments.names import DeploymentReference
 from flyte_build.ops.releases import Deployments, Difference
-from flyte_build.ops.session import Stores
 from flyte_build.text.wording import printable
 
 from .console import Console
-from .options import of_a_deployment, settings_of
+from .options import of_a_deployment, session_of
 
 
 @click.command()
@@ -25,7 +24,7 @@ def diff(console: Console, /, old: str, new: str, **options: Any) -> None:
 
     `ENV` alone is its latest version, `ENV@sha256:...` the one of that digest.
     """
-    deployments = Deployments(settings_of(console, options), Stores(console), console)
+    deployments = Deployments(session_of(console, options))
     found = deployments.difference(DeploymentReference.parse(old), DeploymentReference.parse(new))
     if console.json:
         console.document(_document(found))
@@ -33,7 +32,7 @@ def diff(console: Console, /, old: str, new: str, **options: Any) -> None:
     for line in _lines(console, found):
         console.print(line)
     if not found.changes and not any(found.files.values()):
-        console.note(f"{old} and {new} are the same.")
+        console.line(f"{old} and {new} are the same.")
 
 
 def _document(found: Difference) -> dict[str, Any]:

@@ -7,11 +7,10 @@ from typing import Any
 import click
 
 from flyte_build.ops.releases import Deployments
-from flyte_build.ops.session import Stores
 from flyte_build.text.wording import printable
 
 from .console import Console
-from .options import of_a_deployment, settings_of
+from .options import of_a_deployment, session_of
 
 _COLOURS = {"lost": "red", "damaged": "red", "ok": "green"}
 
@@ -24,7 +23,7 @@ def doctor(console: Console, /, **options: Any) -> None:
 
     It ends with exit code 3 if something is lost or damaged. Deploying the same again puts back what is lost, and tags that are missing.
     """
-    deployments = Deployments(settings_of(console, options), Stores(console), console)
+    deployments = Deployments(session_of(console, options))
     several = len(deployments.catalogue.repositories) > 1
     checked: list[dict[str, Any]] = []
     for each in deployments.check():
@@ -41,9 +40,9 @@ def doctor(console: Console, /, **options: Any) -> None:
     if console.json:
         console.document({"deployments": checked})
     else:
-        console.note(f"{len(checked):,} deployments checked; {broken:,} broken.")
+        console.line(f"{len(checked):,} deployments checked; {broken:,} broken.")
         if untagged:
-            console.note(
+            console.line(
                 f"Of {untagged:,} a tag is missing, without which a registry may collect them. Deploying the same again puts it back."
             )
     if broken:

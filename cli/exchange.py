@@ -10,9 +10,9 @@ import click
 
 from flyte_build.bundler.copy_style import CopyStyle
 from flyte_build.ops.exchange import Exchange, Item
-from flyte_build.ops.session import Stores
+from flyte_build.ops.session import Session, Stores
 from flyte_build.settings.settings import Settings
-from flyte_build.workspace.workspace import Project, given_root, locate, root_here
+from flyte_build.workspace.workspace import Workspace, given_root, locate, root_here
 
 from .console import Console, Quiet
 from .options import of_a_bundle, of_a_registry, with_registries
@@ -48,10 +48,10 @@ def push(console: Console, /, files: tuple[str, ...], **options: Any) -> None:
 
 def _exchanges(
     console: Console, files: tuple[str, ...], *, copy_style: CopyStyle | None, root_dir: str | None, **registries: Any
-) -> tuple[list[tuple[Exchange, list[Project]]], Stores]:
+) -> tuple[list[tuple[Exchange, list[Workspace]]], Stores]:
     """An exchange for each project that the files belong to, by its own settings, with its files."""
-    stores = Stores(console)
-    of_root: dict[str, list[Project]] = {} if files else {given_root(root_dir) if root_dir else root_here(): []}
+    stores = Stores(Quiet(console))
+    of_root: dict[str, list[Workspace]] = {} if files else {given_root(root_dir) if root_dir else root_here(): []}
     for file in dict.fromkeys(files):
         project = locate(file, root_dir)
         of_root.setdefault(project.root, []).append(project)
@@ -60,8 +60,8 @@ def _exchanges(
         config = with_registries(console.configuration(root), **registries)
         settings = Settings.configured(config, copy_style=copy_style, version="-")
         if not (settings.registries.reads or settings.registries.write):
-            console.said("No registry is configured: the store on this machine is all there is.")
-        exchanges.append((Exchange(settings, stores, Quiet(console)), projects))
+            console.note("No registry is configured: the store on this machine is all there is.")
+        exchanges.append((Exchange(Session(settings, stores)), projects))
     return exchanges, stores
 
 

@@ -15,7 +15,7 @@ from flyte_build.runner.history.history import History
 from flyte_build.runner.history.rows import PHASES, ActionRow, Filter, Phase, RunRow, iso
 
 from .console import Console
-from .options import moment, of_a_deployment, pairs, runs, settings_of
+from .options import moment, of_a_deployment, pairs, runs, session_of
 
 
 @click.group()
@@ -46,7 +46,7 @@ def image(console: Console) -> None:
         ]
         console.table(("ENV", "PLATFORM", "IMAGE", "SIZE", "WHY"), cells)
     else:
-        console.note("There are no images yet. `flyte build FILE` makes one.")
+        console.line("There are no images yet. `flyte build FILE` makes one.")
 
 
 @get.command("run")
@@ -93,7 +93,7 @@ def run(
         cells = (_cells(row.name, row) + [row.why.partition("\n")[0].replace("\t", " ")] for row in rows)
         console.table(("NAME", "TASK", "PHASE", "STARTED", "SECONDS", "WHY"), cells)
     else:
-        console.note("There is no such run." if wanted != Filter() else "There are no runs yet. `flyte run hello` makes one.")
+        console.line("There is no such run." if wanted != Filter() else "There are no runs yet. `flyte run hello` makes one.")
 
 
 def _show_run(console: Console, history: History, row: RunRow) -> None:
@@ -178,7 +178,7 @@ def io(console: Console, inputs_only: bool, outputs_only: bool, run: str, action
         console.document(document)
         return
     if not any(document.values()):
-        console.note(f"The run {run} has no {' and no '.join(document)}.")
+        console.line(f"The run {run} has no {' and no '.join(document)}.")
     for kind, values in document.items():
         _print_values(console, kind.removesuffix("s"), values, f"flyte -of json get io {run}")
 
@@ -222,7 +222,7 @@ def task(console: Console, /, limit: int, name: str | None, version: str | None,
     """List the tasks that are deployed, with all of their versions or those of one; or show a version."""
     from .releases import list_tasks
 
-    list_tasks(console, settings_of(console, options), limit, name, version)
+    list_tasks(console, session_of(console, options), limit, name, version)
 
 
 @get.command("deployment")
@@ -235,7 +235,7 @@ def deployment(console: Console, /, limit: int, name: str | None, version: str |
     """List the environments that are deployed, with all of their versions or those of one; or show a version."""
     from .releases import list_deployments
 
-    list_deployments(console, settings_of(console, options), limit, name, version)
+    list_deployments(console, session_of(console, options), limit, name, version)
 
 
 @get.command("config")

@@ -9,8 +9,9 @@ import click
 from flyte_build.bundler.copy_style import CopyStyle
 from flyte_build.graph.node import Node, Outcome
 from flyte_build.graph.resolver import edges
-from flyte_build.ops.run import Runner
-from flyte_build.ops.session import Stores
+from flyte_build.ops.graph import size_of, survey
+from flyte_build.ops.prepare import FilePlan
+from flyte_build.ops.session import Session, Stores
 from flyte_build.settings.settings import Settings
 from flyte_build.text.units import rounded_size
 from flyte_build.workspace.workspace import locate
@@ -36,13 +37,13 @@ def graph(
 ) -> None:
     """Show the nodes that the tasks of FILE need: cached or not, how large, and why. Prepares nothing."""
     project = locate(file, root_dir)
-    stores = Stores(console)
+    stores = Stores(Quiet(console))
     config = with_registries(console.configuration(project.root), **registries)
     settings = Settings.configured(config, copy_style=copy_style, version="-")
-    runner = Runner(project, settings, stores, Quiet(console), dry=True)
+    plan = FilePlan(Session(settings, stores, read_only=True), project)
     with stores.cache.preparing():
-        outcomes = runner.preparation.survey()
-        sizes = [runner.preparation.size(outcome) for outcome in outcomes]
+        outcomes = survey(plan)
+        sizes = [size_of(plan, outcome) for outcome in outcomes]
     pairs = edges(outcomes)
     if console.json or format == "json":
         nodes = [{"id": _id(outcome.node), **node_json(outcome), "size": size} for outcome, size in zip(outcomes, sizes, strict=True)]

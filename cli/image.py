@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import click
 
-from flyte_build.graph.reporter import Listener
 from flyte_build.ops.session import Stores
+from flyte_build.runner.reporter import RunReporter
 from flyte_build.text.units import rounded_size
 
 from .console import Console
@@ -25,14 +25,11 @@ def inspect(console: Console, platform: str | None, ref: str) -> None:
 
     REF is a reference of a registry, an environment's name, or a digest of an image that was built here.
     """
-    from flyte_build.cas.registry import open_repository
-    from flyte_build.cas.registry.retry_budget import RetryBudget
     from flyte_build.images.inspect import find
 
-    stores = Stores(Listener())
-    patience = RetryBudget()
+    stores = Stores(RunReporter())
     with stores.cache.preparing():
-        found = find(ref, platform, stores.cache, lambda name: open_repository(name, stores.counters, patience))
+        found = find(ref, platform, stores.cache, stores.repositories.open)
     document = found.document()
     if console.json:
         console.document(document)

@@ -9,8 +9,8 @@ import click
 
 from flyte_build.errors import UsageError
 from flyte_build.ops.lock import Locked, Upgrade, lock_files
-from flyte_build.ops.run import Runner
-from flyte_build.ops.session import Stores
+from flyte_build.ops.prepare import FilePlan
+from flyte_build.ops.session import Session, Stores
 from flyte_build.settings.settings import Settings
 from flyte_build.workspace.task_files import task_files
 from flyte_build.workspace.workspace import given_root, locate, root_here
@@ -62,11 +62,11 @@ def lock(
         raise UsageError("The files belong to several projects", hint="Each has its own flyte.lock: name the files of one.")
     config = console.configuration(projects[0].root)
     settings = Settings.configured(config, version="-", images=images_of(config, image))
-    stores = Stores(console)
-    runners = [Runner(project, settings, stores, Quiet(console)) for project in projects]
+    session = Session(settings, Stores(Quiet(console)))
+    plans = [FilePlan(session, project) for project in projects]
     moved = Upgrade(everything=bool(upgrade) and not names, names=names)
-    with stores.cache.preparing():
-        locked = lock_files(runners, everything=everything, check=check, upgrade=moved)
+    with session.cache.preparing():
+        locked = lock_files(plans, everything=everything, check=check, upgrade=moved)
     _report(console, locked, check)
     if not locked.complete:
         raise click.exceptions.Exit(3)
@@ -83,16 +83,16 @@ def _report(console: Console, locked: Locked, check: bool) -> None:
         ]
         console.table(("NAME", "FROM", "TO", "FOR"), rows)
     for sentence in locked.missing:
-        console.note(f"{console.style('missing', fg='red')}  {sentence}", "error")
+        console.line(f"{console.style('missing', fg='red')}  {sentence}", "error")
     for what in locked.unused:
-        console.note(f"{console.style('unused', fg='red')}   {what}", "error")
+        console.line(f"{console.style('unused', fg='red')}   {what}", "error")
     if not locked.complete:
-        console.note("Run `flyte lock`, and commit flyte.lock.", "error")
+        console.line("Run `flyte lock`, and commit flyte.lock.", "error")
     elif locked.beside:
         also = "also changed" if locked.changes else "keeps all versions, and changed"
-        console.note(f"{os.path.basename(locked.path)} {also}: {'; '.join(locked.beside)}")
+        console.line(f"{os.path.basename(locked.path)} {also}: {'; '.join(locked.beside)}")
     elif not locked.changes:
-        console.note(f"{os.path.basename(locked.path)} {'is complete' if check else 'stays as it is'}")
+        console.line(f"{os.path.basename(locked.path)} {'is complete' if check else 'stays as it is'}")
 
 
 def _of(python: str, platform: str) -> str:

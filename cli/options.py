@@ -17,9 +17,10 @@ from flyte_build.settings.configuration import Configuration
 if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
 
+    from flyte_build.ops.session import Session
     from flyte_build.runner.history.rows import Phase
     from flyte_build.settings.settings import Settings
-    from flyte_build.workspace.workspace import Project
+    from flyte_build.workspace.workspace import Workspace
 
     from .console import Console
 
@@ -114,8 +115,8 @@ def with_registries(config: Configuration, registry: str | None, cache_read: tup
 
 
 def settings_of_each(
-    console: "Console", projects: Iterable["Project"], settings: Callable[[Configuration], "Settings"]
-) -> "list[tuple[Project, Settings]]":
+    console: "Console", projects: Iterable["Workspace"], settings: Callable[[Configuration], "Settings"]
+) -> "list[tuple[Workspace, Settings]]":
     """Give each project with the `settings` that its own configuration comes to."""
     roots: dict[str, Settings] = {}
     found = []
@@ -126,14 +127,15 @@ def settings_of_each(
     return found
 
 
-def settings_of(console: "Console", options: Mapping[str, Any]) -> "Settings":
-    """The settings of a command about deployments, which needs no file: what `of_a_deployment` was given, and what is configured here."""
+def session_of(console: "Console", options: Mapping[str, Any]) -> "Session":
+    """The session of a command about deployments, which needs no file: what `of_a_deployment` was given, and what is configured here."""
+    from flyte_build.ops.session import Session, Stores
     from flyte_build.settings.settings import Settings
     from flyte_build.workspace.workspace import root_here
 
     registries = {name: options[name] for name in ("registry", "cache_read", "cache_write")}
     config = with_registries(console.configuration(root_here()), **registries)
-    return Settings.configured(config, project=options["project"], domain=options["domain"])
+    return Session(Settings.configured(config, project=options["project"], domain=options["domain"]), Stores(console))
 
 
 def _name(ctx: click.Context, parameter: click.Parameter, name: str | None) -> str | None:
@@ -169,11 +171,11 @@ def runs_under_way(ctx: click.Context, parameter: click.Parameter, incomplete: s
 def _completions(incomplete: str, *phases: "Phase") -> "list[CompletionItem]":
     from click.shell_completion import CompletionItem
 
-    from flyte_build.graph.reporter import Listener
     from flyte_build.ops.session import Stores
     from flyte_build.runner.history.rows import Filter
+    from flyte_build.runner.reporter import RunReporter
 
-    rows = Stores(Listener()).history.list(_OFFERED, Filter(phases=phases))
+    rows = Stores(RunReporter()).history.list(_OFFERED, Filter(phases=phases))
     return [CompletionItem(row.name, help=f"{row.task} {row.phase}") for row in rows if row.name.startswith(incomplete)]
 
 

@@ -11,16 +11,15 @@ from flyte_build.deployments.names import DeploymentReference
 from flyte_build.errors import NotFound, UsageError
 from flyte_build.ops.releases import Deployments
 from flyte_build.ops.run_deployed import find_task
-from flyte_build.ops.session import Stores
-from flyte_build.settings.settings import Settings
+from flyte_build.ops.session import Session
 from flyte_build.text.wording import printable
 
 from .console import Console
 
 
-def list_tasks(console: Console, settings: Settings, limit: int, name: str | None, version: str | None) -> None:
+def list_tasks(console: Console, session: Session, limit: int, name: str | None, version: str | None) -> None:
     """The deployed tasks, or the versions of one; with a version, all that is known of it."""
-    deployments = Deployments(settings, Stores(console), console)
+    deployments = Deployments(session)
     text = _joined(name, version)
     reference, function = DeploymentReference.parse_task(text) if text else (None, "")
     if reference and (reference.version or reference.pin):
@@ -35,9 +34,9 @@ def list_tasks(console: Console, settings: Settings, limit: int, name: str | Non
     _list(console, rows[:limit])
 
 
-def list_deployments(console: Console, settings: Settings, limit: int, name: str | None, version: str | None) -> None:
+def list_deployments(console: Console, session: Session, limit: int, name: str | None, version: str | None) -> None:
     """The deployed environments, or the versions of one; with a version, all that is known of it."""
-    deployments = Deployments(settings, Stores(console), console)
+    deployments = Deployments(session)
     text = _joined(name, version)
     reference = DeploymentReference.parse(text) if text else None
     if reference and (reference.version or reference.pin):
@@ -65,7 +64,7 @@ def _list(console: Console, rows: Sequence[tuple[str, FoundRelease]]) -> None:
     elif rows:
         console.table(("NAME", "VERSION", "DIGEST", "CREATED", "COMMIT", ""), _cells(rows))
     else:
-        console.note("Nothing is deployed here yet. `flyte deploy FILE` does it.")
+        console.line("Nothing is deployed here yet. `flyte deploy FILE` does it.")
 
 
 def _cells(rows: Iterable[tuple[str, FoundRelease]]) -> Iterator[list[str]]:

@@ -8,30 +8,31 @@ from typing import Any
 import click
 
 from flyte_build.graph.node import Outcome
-from flyte_build.ops.run import Runner
+from flyte_build.ops.prepare import FilePlan
+from flyte_build.ops.run import run_task
 from flyte_build.ops.session import Stores
 from flyte_build.runner.controller.controller import Finished
 
 from .console import Console, node_json
 
 
-def run_and_report(console: Console, runner: Runner, variable: str, inputs: Mapping[str, Any], explain: bool) -> None:
+def run_and_report(console: Console, plan: FilePlan, variable: str, inputs: Mapping[str, Any], explain: bool) -> None:
     """Run the task under `variable`, and report how it ended."""
     with console.only_document():
-        finished = runner.run(variable, inputs)
+        finished = run_task(plan, variable, inputs, console.take_spare)
     if console.json:  # All is in one document then, counters too; else the result is not held up.
-        runner.finish()
-    outcomes = runner.outcomes
+        plan.finish()
+    outcomes = plan.outcomes
     if explain:
-        console.note(f"  root {runner.project.root}")
+        console.line(f"  root {plan.workspace.root}")
         for outcome in outcomes:
-            console.note(f"  {outcome.state:7} {outcome.node.kind:10} {outcome.node.name}  {outcome.why or outcome.key}")
+            console.line(f"  {outcome.state:7} {outcome.node.kind:10} {outcome.node.name}  {outcome.why or outcome.key}")
     try:
-        report(console, finished, runner.stores, outcomes, local=runner.settings.engine == "local")
+        report(console, finished, plan.session.stores, outcomes, local=plan.session.settings.engine == "local")
     except click.exceptions.Exit:  # The task has failed. An interruption is none: it ends the waiting, too.
-        runner.finish()
+        plan.finish()
         raise
-    runner.finish()
+    plan.finish()
 
 
 def report(console: Console, finished: Finished, stores: Stores, outcomes: Sequence[Outcome] = (), local: bool = False) -> None:
@@ -60,10 +61,10 @@ def report(console: Console, finished: Finished, stores: Stores, outcomes: Seque
 def _print_failure(console: Console, finished: Finished, local: bool) -> None:
     error = finished.error or {}
     if local and error.get("traceback"):  # A worker has printed it.
-        console.note(error["traceback"].rstrip(), "error")
+        console.line(error["traceback"].rstrip(), "error")
     head = console.style(f"{finished.phase.replace('_', ' ')}:", fg="red", bold=True)
-    console.note(f"{head} {finished.task}: {error.get('type', '')}: {error.get('message', '')}", "error")
+    console.line(f"{head} {finished.task}: {error.get('type', '')}: {error.get('message', '')}", "error")
     if error.get("hint"):
-        console.note(f"  {error['hint']}", "error")
+        console.line(f"  {error['hint']}", "error")
     if not local:
-        console.note(f"  `flyte get logs {finished.name}` shows what it printed.")
+        console.line(f"  `flyte get logs {finished.name}` shows what it printed.")

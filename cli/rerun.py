@@ -8,9 +8,9 @@ import click
 
 from flyte_build.errors import UsageError
 from flyte_build.ops.gc import start_if_due
+from flyte_build.ops.prepare import FilePlan
 from flyte_build.ops.rerun import Recorded
-from flyte_build.ops.run import Runner
-from flyte_build.ops.session import Stores
+from flyte_build.ops.session import Session, Stores
 from flyte_build.settings.settings import Settings
 from flyte_build.workspace.workspace import root_here
 
@@ -46,41 +46,41 @@ def rerun(
     variables, labels = pairs("--env", env, "MODE=fast"), pairs("--label", label, "team=blue")
     config = with_registries(console.configuration(recorded.root or root_here()), **registries)
     settings = recorded.settings(Settings.configured(config)).change(name=name, env=variables, labels=labels)
+    session = Session(settings, stores)
     if recorded.is_script:
-        _rerun_script(console, stores, settings, recorded, rest)
+        _rerun_script(console, session, recorded, rest)
         return
     if recorded.deployment:
-        _rerun_deployed(console, stores, settings, recorded, rest)
+        _rerun_deployed(console, session, recorded, rest)
         return
     click.get_current_context().call_on_close(lambda: start_if_due(stores, config))
-    runner = Runner(recorded.project(), settings, stores, console, spare=console.take_spare)
-    task = runner.discover().task(recorded.variable)
+    plan = FilePlan(session, recorded.project())
+    task = plan.discover().task(recorded.variable)
     changed = Inputs(recorded.variable, recorded.interface(task)).parse_inputs(f"flyte rerun {run}", list(rest))
-    if sentence := recorded.forgotten(task, settings):
-        console.said(sentence)
-    run_and_report(console, runner, recorded.variable, {**recorded.inputs, **changed}, explain=False)
+    if sentence := recorded.forgotten(task, session.settings):
+        console.note(sentence)
+    run_and_report(console, plan, recorded.variable, {**recorded.inputs, **changed}, explain=False)
 
 
-def _rerun_deployed(console: Console, stores: Stores, settings: Settings, recorded: Recorded, rest: tuple[str, ...]) -> None:
+def _rerun_deployed(console: Console, session: Session, recorded: Recorded, rest: tuple[str, ...]) -> None:
     from flyte_build.ops.releases import Deployments
     from flyte_build.ops.run_deployed import find_task
 
     from .deployed_task import run_deployed
 
-    deployments = Deployments(settings, stores, console)
-    task = find_task(deployments, recorded.deployment)
+    task = find_task(Deployments(session), recorded.deployment)
     spec = task.document.spec(task.function)
     changed = Inputs(task.function, recorded.interface(spec)).parse_inputs(f"flyte rerun {recorded.run}", list(rest))
-    if sentence := recorded.forgotten(spec, settings):
-        console.said(sentence)
-    run_deployed(console, stores, deployments, task, {**recorded.inputs, **changed}, settings)
+    if sentence := recorded.forgotten(spec, session.settings):
+        console.note(sentence)
+    run_deployed(console, session, task, {**recorded.inputs, **changed})
 
 
-def _rerun_script(console: Console, stores: Stores, settings: Settings, recorded: Recorded, rest: tuple[str, ...]) -> None:
-    from .script import run_script
+def _rerun_script(console: Console, session: Session, recorded: Recorded, rest: tuple[str, ...]) -> None:
+    from .script import run_and_report_script
 
     if rest:
         raise UsageError(
             f"The run {recorded.run} is of a script, which has no inputs", hint="`flyte run python-script` takes other arguments."
         )
-    run_script(console, stores, settings, recorded.inputs, recorded.timeout)
+    run_and_report_script(console, session, recorded.inputs, recorded.timeout)

@@ -13,8 +13,8 @@ from flyte_build.declarations.interface import Interface
 from flyte_build.discovery.node import Discovery
 from flyte_build.errors import UsageError
 from flyte_build.ops.gc import start_if_due
-from flyte_build.ops.run import Runner
-from flyte_build.ops.session import Stores
+from flyte_build.ops.prepare import FilePlan
+from flyte_build.ops.session import Session, Stores
 from flyte_build.settings.configuration import Configuration
 from flyte_build.settings.settings import Settings
 from flyte_build.settings.table import ENGINES, EngineName
@@ -79,15 +79,15 @@ def run(
         _run_own(own, list(rest), (console, stores, settings))
         return
     click.get_current_context().call_on_close(lambda: start_if_due(stores, config))
-    runner = Runner(project, settings, stores, console, spare=console.take_spare)
-    discovery = runner.discover()
+    plan = FilePlan(Session(settings, stores), project)
+    discovery = plan.discover()
     if not rest or rest[0].startswith("-"):
         _list_tasks(console, file, discovery, asked=rest[:1] in (("--help",), ("-h",)))
         return
     variable, *texts = rest
     interface = Interface.from_document(discovery.task(variable)["interface"])
     inputs = Inputs(variable, interface).parse_inputs(f"flyte run {file} {variable}", texts, inputs_file)
-    run_and_report(console, runner, variable, inputs, explain)
+    run_and_report(console, plan, variable, inputs, explain)
 
 
 def _run_own(name: str, rest: list[str], given: tuple[Console, Stores, Settings]) -> None:

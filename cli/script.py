@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import os
 import shlex
-import time
 from typing import Any
 
 import click
 
 from flyte_build.declarations.resources import Resources
 from flyte_build.errors import UsageError
-from flyte_build.ops.run import run_in_worker, script_call
-from flyte_build.ops.session import Stores
+from flyte_build.ops.run import run_script
+from flyte_build.ops.session import Session, Stores
 from flyte_build.settings.settings import Settings
 
 from .console import Console
@@ -45,13 +44,12 @@ def python_script(given: "tuple[Console, Stores, Settings]", /, extra_args: str,
     inputs = {"path": os.path.realpath(script), "arguments": arguments, "folder": os.getcwd()}
     settings = settings.change(options={**settings.run.options, **given_of(options)})
     Resources(**{name: settings.run.options.get(name) for name in ("cpu", "memory", "gpu")})  # Refuses what makes no sense.
-    run_script(console, stores, settings, inputs, None if timeout is None else _seconds(timeout))
+    run_and_report_script(console, Session(settings, stores), inputs, None if timeout is None else _seconds(timeout))
 
 
-def run_script(console: Console, stores: Stores, settings: Settings, inputs: dict[str, Any], timeout: float | None) -> None:
+def run_and_report_script(console: Console, session: Session, inputs: dict[str, Any], timeout: float | None) -> None:
     """Run a script and report how it ended; a script that was given before runs again by the same inputs and settings."""
-    call = script_call(inputs, timeout, settings)
-    report(console, run_in_worker(call, stores, console, console.take_spare(), time.monotonic()), stores)
+    report(console, run_script(session, inputs, timeout, console.take_spare()), session.stores)
 
 
 def _seconds(text: str) -> float:

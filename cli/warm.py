@@ -15,7 +15,7 @@ from flyte_build.ops.warm import warm as warm_files
 from flyte_build.settings.configuration import Configuration
 from flyte_build.settings.settings import Settings
 from flyte_build.workspace.task_files import task_files
-from flyte_build.workspace.workspace import Project, given_root, locate, root_here
+from flyte_build.workspace.workspace import Workspace, given_root, locate, root_here
 
 from .console import Console, Quiet, node_json
 from .options import of_a_bundle, of_a_registry, of_pins, pinned, settings_of_each, with_registries
@@ -56,8 +56,8 @@ def warm(
 
     targets = settings_of_each(console, projects, settings)
     publishes = any(each.registries.write for _, each in targets)
-    stores, warmed = Stores(console), []
-    for each in warm_files(targets, stores, Quiet(console), check=check, jobs=jobs):
+    stores, warmed = Stores(Quiet(console)), []
+    for each in warm_files(targets, stores, check=check, jobs=jobs):
         if each.holds_tasks or not everything:
             warmed.append(each)
             _note(console, each, check)
@@ -81,7 +81,7 @@ def warm(
         raise click.exceptions.Exit(3)
 
 
-def _projects(files: tuple[str, ...], everything: bool, root_dir: str | None) -> list[Project]:
+def _projects(files: tuple[str, ...], everything: bool, root_dir: str | None) -> list[Workspace]:
     if everything == bool(files):
         raise UsageError("`flyte cache warm` takes files, or --all", hint="For example: flyte cache warm --all")
     if everything:
@@ -103,10 +103,10 @@ def _append(path: str, text: str) -> None:
 def _note(console: Console, warmed: Warmed, check: bool) -> None:
     """A line for a file that is done, while others are still under way."""
     if warmed.error is not None:
-        console.note(f"{console.style('failed', fg='red')}   {warmed.file}: {warmed.error}", "error")
+        console.line(f"{console.style('failed', fg='red')}   {warmed.file}: {warmed.error}", "error")
     else:
         word = "ready" if warmed.complete else "missing" if check else "unpublished"
-        console.note(f"{console.style(word, fg='green' if warmed.complete else 'red'):8} {warmed.file}")
+        console.line(f"{console.style(word, fg='green' if warmed.complete else 'red'):8} {warmed.file}")
 
 
 def _rows(warmed: list[Warmed]) -> list[tuple[str, ...]]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from flyte_build.bundler.copy_style import CopyStyle
-from flyte_build.workspace.workspace import Project
+from flyte_build.workspace.workspace import Workspace
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,7 +38,7 @@ class Call:
     """
 
     task: Mapping[str, Any]
-    project: Project
+    project: Workspace
     variable: str
     inputs: Mapping[str, Any]
     run: RunOptions

@@ -17,7 +17,7 @@ import zstandard
 from hypothesis import HealthCheck, settings
 
 from flyte_build.bundler import bundle, packs
-from flyte_build.bundler.scan import Scanner
+from flyte_build.bundler.scan import Scanner, ScanOptions
 from flyte_build.bundler.snapshot import Scan
 from flyte_build.bundler.tree import Entry, Tree
 from flyte_build.cas import tar
@@ -27,6 +27,13 @@ from flyte_build.cas.digest import Digest
 from flyte_build.cas.encoding import key
 from flyte_build.cas.layer import Layer
 from flyte_build.cas.records import Record
+from flyte_build.ops.prepare import FilePlan
+from flyte_build.ops.session import Session, Stores
+from flyte_build.runner.reporter import RunReporter
+from flyte_build.settings.configuration import Configuration
+from flyte_build.settings.places import Places
+from flyte_build.settings.settings import Settings
+from flyte_build.workspace.workspace import Workspace
 from tests.command import TASKS, Shell
 from tests.engines import Engine, docker_engine
 from tests.registries import Server, serve
@@ -111,10 +118,40 @@ def opened(folder: str | Path, said: Callable[[str], None] | None = None, counte
         cache.database.close()
 
 
+class Recorder(RunReporter):
+    """Remembers what the user should know, and passes nothing on."""
+
+    def __init__(self) -> None:
+        self.notes: list[str] = []
+
+    def note(self, sentence: str) -> None:
+        """Remember a sentence."""
+        self.notes.append(sentence)
+
+    def output(self, stream: int, data: bytes, seconds: float) -> int:
+        """Shown to nobody."""
+        return len(data)
+
+
+@contextmanager
+def planned(
+    cache: str | Path, file: str, style: str, counters: Counters | None = None, reporter: Recorder | None = None, **given: object
+) -> Iterator[FilePlan]:
+    """The plan of a file, which is at the root of its project, over a cache in that folder; what is `given` are settings."""
+    places = Places(cache=os.fspath(cache), data=f"{cache}-data", config="")
+    stores = Stores(reporter or Recorder(), places, counters)
+    settings = Settings.configured(Configuration({}), copy_style=style, **given)
+    root, name = os.path.split(file)
+    try:
+        yield FilePlan(Session(settings, stores), Workspace.of(root, name))
+    finally:
+        stores.close()
+
+
 def scan(cache: Cache, root: str | Path, **options: object) -> tuple[Scan, Counters]:
     """A scan of all below `root`, and what it took."""
     counters = Counters()
-    return Scanner(os.fspath(root), cache.index, counters, **options).scan_all(), counters  # type: ignore[arg-type]  # Each test gives its own.
+    return Scanner(os.fspath(root), cache.index, counters, ScanOptions(**options)).scan_all(), counters  # type: ignore[arg-type]  # Each test gives its own.
 
 
 def tree_of(cache: Cache, root: str | Path, **options: object) -> Tree:

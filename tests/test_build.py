@@ -11,6 +11,7 @@ import tarfile
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -22,17 +23,18 @@ from flyte_build.cas.registry.name import RepositoryName
 from flyte_build.cas.registry.repository import Repository
 from flyte_build.cas.registry.retry_budget import RetryBudget
 from flyte_build.errors import EngineUnavailable, FileUnstable, FlyteError, ImageBuildError, SecretRefused, UsageError
-from flyte_build.graph.node import Outcome
 from flyte_build.images.build.base import Bases
-from flyte_build.images.build.builder import BuiltImage, ImageBuilder
+from flyte_build.images.build.builder import BuildOptions, BuildSources, BuiltImage, ImageBuilder
 from flyte_build.images.build.publisher import ImagePublisher
 from flyte_build.images.build.step_results import StepResults
 from flyte_build.images.docker.execute import describe
+from flyte_build.images.layers.file_digests import ProjectFiles
 from flyte_build.images.lock.pins import PinnedBase, Wheel
 from flyte_build.images.oci_image import OciImage
 from flyte_build.images.recipe import BaseStep, Copy, Execute, Packages, Recipe, Source, Step
 from flyte_build.ops.build import layers_of
 from tests.bases import DEBIAN, FixedPins, MadeWheel, archive, base_of, opened, push_image, real_layer
+from tests.conftest import Recorder
 from tests.conftest import opened as opened_cache
 from tests.engines import Engine
 from tests.needs import need
@@ -46,23 +48,25 @@ BASE = "a/base"
 class Machine:
     """A machine with a cache of its own, that builds images on a base for a project."""
 
-    def __init__(self, cache: Cache, root: Path, base: PinnedBase, wheels: tuple[Wheel, ...] = (), **options: object) -> None:
-        self.cache, self.root, self.said = cache, root, list[str]()
+    def __init__(self, cache: Cache, root: Path, base: PinnedBase, wheels: tuple[Wheel, ...] = (), **options: Any) -> None:
+        self.cache, self.root = cache, root
         self.pins = FixedPins({BASE: base}, wheels)
-        self.counters, self._options = Counters(), options
-        self.outcomes: list[Outcome] = []
+        self.counters, self.reporter = Counters(), Recorder()
+        self._allowed = options.pop("allowed", frozenset())
+        self._options = BuildOptions(debian="", **options)
+        self.executor: Recording | None = None
 
     def open(self, name: RepositoryName) -> Repository:
         return open_repository(name, self.counters, RetryBudget())
 
     def build(self, *steps: Step, platform: str = AMD64, **recipe: object) -> BuiltImage:
         """The image of these steps."""
-        sources = (Source(kind="packages", packages=("x",)),) if Packages() in steps else ()
-        declared = Recipe(base=BaseStep(kind="reference", uri=BASE), sources=sources, steps=steps, **recipe)  # type: ignore[arg-type]  # Each test gives its own.
-        root, pins, bases = str(self.root), self.pins, Bases(self.cache, self.open)
-        options = {"debian": "", "said": self.said.append, **self._options}
-        kept = StepResults(f"{self.root}/../executed", root, self.cache, self.counters)
-        builder = ImageBuilder(root, self.cache, self.counters, pins, bases, self.open, kept, **options)  # type: ignore[arg-type]  # Each test gives its own.
+        asked = (Source(kind="packages", packages=("x",)),) if Packages() in steps else ()
+        declared = Recipe(base=BaseStep(kind="reference", uri=BASE), sources=asked, steps=steps, **recipe)  # type: ignore[arg-type]  # Each test gives its own.
+        files = ProjectFiles(str(self.root), self.cache.index, self.counters, self._allowed)
+        kept = StepResults(f"{self.root}/../executed", files.root, self.cache, self.counters)
+        sources = BuildSources(bases=Bases(self.cache, self.open), open_repository=self.open, kept=kept, executor=self.executor)
+        builder = ImageBuilder(files, self.cache, self.pins, sources, self._options, self.reporter)
         built = builder.build(declared, platform, "test")
         assert built is not None
         return built
@@ -344,7 +348,7 @@ def test_executed_steps_are_pinned(tmp_path: Path, machine: Callable[..., Machin
     """What was executed is the base of what follows, and is not executed again, also where only the pin is left."""
     one = machine(MadeWheel().write(tmp_path))
     executor = Recording(one.cache)
-    one._options["executor"] = executor
+    one.executor = executor
     steps = (Execute(apt=("curl",)), Packages(), Execute(commands=("make",)))
     first = one.build(*steps)
     assert first.image.contents == ["the base", "apt-get install curl", "packages pkg==1.0", "make"]
@@ -491,7 +495,7 @@ def test_file_that_changes_meanwhile(tmp_path: Path, machine: Callable[..., Mach
     one = machine()
     from flyte_build.images.layers.files import Copier, write_layer
 
-    copier = Copier(str(tmp_path / "project"), one.cache.index, one.counters, frozenset())
+    copier = Copier(ProjectFiles(str(tmp_path / "project"), one.cache.index, one.counters))
     copied = copier.collect(Copy("a.txt", "/a", False))
     path.write_text("b")
     with pytest.raises(FileUnstable, match=r"a\.txt changed"), one.cache.blobs.batch() as batch:

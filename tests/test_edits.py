@@ -24,13 +24,14 @@ from flyte_build.bundler.copy_style import CopyStyle
 from flyte_build.bundler.tree import Tree
 from flyte_build.errors import FlyteError
 from flyte_build.graph.explain import counted
-from flyte_build.graph.reporter import Listener
-from flyte_build.ops.run import Runner
-from flyte_build.ops.session import Stores
+from flyte_build.ops.prepare import FilePlan
+from flyte_build.ops.run import run_task
+from flyte_build.ops.session import Session, Stores
 from flyte_build.settings.configuration import Configuration
 from flyte_build.settings.places import Places
 from flyte_build.settings.settings import Settings
-from flyte_build.workspace.workspace import Project
+from flyte_build.workspace.workspace import Workspace
+from tests.conftest import Recorder
 
 STEPS = 25  # Edits of one project.
 LONG = int(os.environ.get("FLYTE_TEST_EDITS", "2000"))
@@ -185,26 +186,28 @@ class Workshop:
         self.state = state
         return changed | variables
 
-    def prepare(self, home: Path) -> tuple[Any, Tree | None, dict[str, str], Runner | None]:
+    def prepare(self, home: Path) -> tuple[Any, Tree | None, dict[str, str], FilePlan | None]:
         """What discovery found (or its error), the tree, and what was made with the reasons."""
-        listener = Silent()
-        places = Places(cache=str(home / "cache"), data=str(home / "data"), config=str(home / "config.toml"))
-        stores = Stores(listener, places)
-        settings = Settings.configured(Configuration({}), copy_style=self.style)
-        runner = Runner(Project.of(str(self.folder / "app"), "main.py"), settings, stores, listener)
+        plan = self.plan(home)
         try:
-            document = dict(runner.discover().document)
-            runner.preparation.resolve()
+            document = dict(plan.discover().document)
+            plan.resolve()
         except FlyteError as error:
             return error.what, None, {}, None
         finally:
-            stores.cache.database.close()
-        made = {outcome.node.kind: outcome.why for outcome in runner.preparation.outcomes if outcome.state == "made"}
-        return document, runner.preparation.tree.tree(), made, runner
+            plan.session.stores.close()
+        made = {outcome.node.kind: outcome.why for outcome in plan.outcomes if outcome.state == "made"}
+        return document, plan.tree.tree(), made, plan
+
+    def plan(self, home: Path) -> FilePlan:
+        """A plan of the project, over the stores in a folder."""
+        places = Places(cache=str(home / "cache"), data=str(home / "data"), config=str(home / "config.toml"))
+        settings = Settings.configured(Configuration({}), copy_style=self.style)
+        return FilePlan(Session(settings, Stores(Recorder(), places)), Workspace.of(str(self.folder / "app"), "main.py"))
 
     def check(self, changed: set[str], idle: bool, with_output: bool) -> None:
         """Prepare with what is remembered, and anew."""
-        document, tree, made, runner = self.prepare(self.home)
+        document, tree, made, plan = self.prepare(self.home)
         clean_document, clean_tree, _, _ = self.prepare(self.folder / "clean")
         shutil.rmtree(self.folder / "clean")
         assert document == clean_document
@@ -214,7 +217,7 @@ class Workshop:
         for kind, why in made.items():
             self.check_reason(kind, why, changed, tree)
         self.tree = tree or self.tree
-        if with_output and runner is not None:
+        if with_output and plan is not None:
             assert self.run() == self.expected()
 
     def check_reason(self, kind: str, why: str, changed: set[str], tree: Tree | None) -> None:
@@ -222,7 +225,7 @@ class Workshop:
             return
         assert tree is not None
         if kind == "tree":
-            shown = Project(str(self.folder / "app"), "", "", beside={".flyte-roots/0": str(self.folder / "x")}).shown
+            shown = Workspace(str(self.folder / "app"), "", "", beside={".flyte-roots/0": str(self.folder / "x")}).shown
             difference = tree.difference(self.tree)
             expected = counted(difference, "file") or "nothing changed"
             numbers = [word for word in expected.split() if word.isdigit()]
@@ -235,14 +238,10 @@ class Workshop:
 
     def run(self) -> Any:
         """What the task gives, in a process and from the bundle."""
-        listener = Silent()
-        places = Places(cache=str(self.home / "cache"), data=str(self.home / "data"), config=str(self.home / "config.toml"))
-        stores = Stores(listener, places)
-        settings = Settings.configured(Configuration({}), copy_style=self.style)
-        runner = Runner(Project.of(str(self.folder / "app"), "main.py"), settings, stores, listener)
-        runner.discover()
-        finished = runner.run("job", {})
-        stores.close()
+        plan = self.plan(self.home)
+        plan.discover()
+        finished = run_task(plan, "job", {})
+        plan.session.stores.close()
         return finished.outputs.get("o0", (finished.error or {}).get("type"))
 
     def expected(self) -> Any:
@@ -253,17 +252,6 @@ class Workshop:
         code = f"import sys; sys.path[:0] = {roots!r}; import main; print(main.job.func())"
         done = subprocess.run([sys.executable, "-P", "-B", "-c", code], capture_output=True, text=True, check=False)
         return done.stdout.strip() if done.returncode == 0 else done.stderr.strip().splitlines()[-1].partition(":")[0]
-
-
-class Silent(Listener):
-    """Nothing is shown."""
-
-    def said(self, sentence: str) -> None:
-        """Said to nobody."""
-
-    def output(self, stream: int, data: bytes, seconds: float) -> int:
-        """Shown to nobody."""
-        return len(data)
 
 
 MOVES = st.lists(

@@ -269,7 +269,8 @@ import os, sys
 import encodings.ascii, psutil, zstandard, pathspec
 from tests.conftest import *
 from tests.conftest import make_bundle, opened, write_files
-from flyte_build.bundler import extraction, ignore, secrets, tree
+from flyte_build.bundler import extraction, tree
+from flyte_build.workspace import ignore, sensitive
 from flyte_build.cas import gc
 os.setgid(65534); os.setuid(65534)
 os.makedirs(sys.argv[1] + "/mine")

@@ -12,12 +12,8 @@ from typing import Any
 
 import pytest
 
-from flyte_build.cas.cache import Cache
-from flyte_build.cas.counters import Counters
 from flyte_build.errors import FlyteError
-from flyte_build.ops.prepare import Preparation
-from flyte_build.workspace.workspace import Project
-from tests.conftest import write_files
+from tests.conftest import Recorder, planned, write_files
 
 FLOW = """
 import os, pathlib, shutil, sys
@@ -43,17 +39,14 @@ class Seen:
 
 
 def discover(root: Path, home: Path) -> Seen:
-    said: list[str] = []
-    cache = Cache(str(home), Counters(), said.append)
-    preparation = Preparation(Project.of(str(root), "flow.py"), "loaded_modules", cache, Counters(), said=said.append)
-    try:
-        document = preparation.discover().document
-    except FlyteError as error:
-        return Seen(error.what + error.why, True, "")
-    finally:
-        cache.database.close()
-    (outcome,) = preparation.outcomes
-    return Seen(document["tasks"]["job"]["interface"]["inputs"][0]["default"], outcome.state == "made", outcome.why, said)
+    reporter = Recorder()
+    with planned(home, f"{root}/flow.py", "loaded_modules", reporter=reporter) as plan:
+        try:
+            document = plan.discover().document
+        except FlyteError as error:
+            return Seen(error.what + error.why, True, "")
+        (outcome,) = plan.outcomes
+        return Seen(document["tasks"]["job"]["interface"]["inputs"][0]["default"], outcome.state == "made", outcome.why, reporter.notes)
 
 
 @pytest.fixture

@@ -15,9 +15,7 @@ import pytest
 from flyte_build.bundler import bundle, extraction
 from flyte_build.cas.counters import Counters
 from flyte_build.errors import FileUnstable, SecretRefused
-from flyte_build.ops.prepare import Preparation
-from flyte_build.workspace.workspace import Project
-from tests.conftest import Executable, Files, Link, as_root, clock_moves, opened, process, read_files, run, same, write_files
+from tests.conftest import Executable, Files, Link, as_root, clock_moves, opened, planned, process, read_files, run, same, write_files
 
 KEY = b"-----BEGIN PRIVATE KEY-----\n" + b"A" * 64 + b"\n-----END PRIVATE KEY-----\n"
 
@@ -28,10 +26,9 @@ def prepare(folder: Path, root: Path, warm: bool = False) -> tuple[bundle.Bundle
     with opened(folder, counters=counters) as cache:
         if warm:
             cache.index.save(f"tree 2:{root}", {"nowhere/": (b"", (), 0, 0, b"", {}, {}, ())})
-        preparation = Preparation(Project.of(str(root), "flow.py"), "all", cache, counters)
-        with cache.preparing():
-            preparation.discover()
-            made = preparation.resolve()[preparation.bundle].artifact
+        with planned(cache.root, f"{root}/flow.py", "all", counters) as plan, cache.preparing():
+            plan.discover()
+            made = plan.resolve()[plan.bundle].artifact
         assert made is not None
         return bundle.read(made, cache.blobs), counters.snapshot()
 
@@ -86,10 +83,10 @@ def test_a_secret_stops_it_and_no_blob_holds_it(large: Path, tmp_path: Path) -> 
         prepare(tmp_path, large)
     with opened(tmp_path) as cache:
         before = {digest for digest, _ in cache.blobs.names()}
-        preparation = Preparation(Project.of(str(large), "flow.py"), "all", cache, Counters(), allowed=frozenset(["d2/notes.txt"]))
-        with cache.preparing():
-            preparation.discover()
-            made = preparation.resolve()[preparation.bundle].record
+        allowed = frozenset(["d2/notes.txt"])
+        with planned(cache.root, f"{large}/flow.py", "all", allow_secrets=allowed) as plan, cache.preparing():
+            plan.discover()
+            made = plan.resolve()[plan.bundle].record
         assert made and len({*made.refs[3:-1]} - before) == 1
 
 
@@ -97,7 +94,7 @@ def test_the_second_process_may_die(large: Path, tmp_path: Path) -> None:
     """Whatever it had taken is read and packed by the first."""
     code = """
 import os, sys
-from flyte_build.bundler import onepass
+from flyte_build.bundler import parallel_scan
 from tests.test_onepass import prepare
 from pathlib import Path
 fork = os.fork
@@ -125,7 +122,8 @@ def test_it_works_where_no_process_and_no_thread_can_be_started(large: Path, tmp
     """A limit on processes makes it slower, and nothing else."""
     code = """
 import hashlib, os, psutil, resource, sys, threading, zstandard
-from flyte_build.bundler import budget, ignore, links, onepass, secrets  # All is loaded while it can be read.
+from flyte_build.bundler import budget, links, parallel_scan  # All is loaded while it can be read.
+from flyte_build.workspace import ignore, sensitive
 from flyte_build.bundler.scan import Scanner
 from flyte_build.bundler.tree import Tree
 from flyte_build.cas.cache import Cache

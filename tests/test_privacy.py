@@ -58,7 +58,7 @@ def test_what_is_mounted_into_containers_is_readable_for_all(flyte: Shell, tmp_p
 import os, sys
 from flyte_build.cas.cache import Cache
 from flyte_build.cas.counters import Counters
-from flyte_build.images import runtime
+from flyte_build.images.layers import runtime
 os.umask(0o{umask})
 print(runtime.folder(Cache(sys.argv[1], Counters(), print)))
 """

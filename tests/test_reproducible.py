@@ -28,7 +28,8 @@ FILES: Files = {
 CODE = """
 import os, sys, encodings.utf_8_sig, zstandard, pathspec, psutil
 from pathlib import Path
-from flyte_build.bundler import bundle, ignore, packs, secrets, tree
+from flyte_build.bundler import bundle, packs, tree
+from flyte_build.workspace import ignore, sensitive
 from tests.conftest import make_bundle, opened
 folder, umask, user = sys.argv[1:]
 os.umask(int(umask, 8))

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from flyte_build.bundler.scan import Scanner
+from flyte_build.bundler.scan import Scanner, ScanOptions
 from flyte_build.cas.cache import Cache
 from flyte_build.cas.counters import Counters
 from flyte_build.errors import SecretRefused
@@ -222,7 +222,7 @@ HARMLESS: dict[str, str] = {
 
 def scan_all(cache: Cache, project: Path, allowed: frozenset[str] = frozenset()) -> set[str]:
     """The paths that a scan takes."""
-    return {entry.name for entry in Scanner(str(project), cache.index, Counters(), allowed=allowed).scan_all().entries()}
+    return {entry.name for entry in Scanner(str(project), cache.index, Counters(), ScanOptions(allowed=allowed)).scan_all().entries()}
 
 
 @pytest.mark.parametrize("path", SECRETS)

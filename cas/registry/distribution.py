@@ -25,7 +25,7 @@ from .manifest import LIMIT, Manifest
 from .name import RepositoryName
 from .repository import Moved
 from .retry_budget import SPEED, STALL, RetryBudget, Transient, time_left
-from .session import Session
+from .session import RegistrySession
 
 T = TypeVar("T")
 _CHUNK = 1 << 20
@@ -41,7 +41,7 @@ class RemoteRepository:
 
     def __init__(self, name: RepositoryName, counters: Counters, patience: RetryBudget) -> None:
         self.name, self._counters, self._patience = name, counters, patience
-        self._session = Session(name, counters)
+        self._session = RegistrySession(name, counters)
 
     def manifest(self, reference: Digest | str) -> Manifest | None:
         """The manifest of a digest or under a tag, verified; None if it is not there."""

@@ -10,7 +10,7 @@ from flyte_build.errors import RegistryDenied
 from .connection import kept
 from .error_responses import API_VERSION, foreign, refusal
 from .name import RepositoryName
-from .session import Session
+from .session import RegistrySession
 
 _TIMEOUT = 10.0  # Seconds without any byte.
 
@@ -21,7 +21,7 @@ def check_login(name: RepositoryName, user: str, password: str) -> bool:
     Raises `RegistryDenied` if it does not take these credentials, `RegistryUnreachable` if it does not answer, and `RegistryCorrupt`
     if it is no registry.
     """
-    session = Session(name, Counters())
+    session = RegistrySession(name, Counters())
     first = session.ask_anonymously(session.base, _TIMEOUT)
     if first.status != 401:
         _check(name, first)

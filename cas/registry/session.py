@@ -37,7 +37,7 @@ class _Time:
         return left
 
 
-class Session:
+class RegistrySession:
     """Sends requests to the registry of one repository. `reached` says whether it has ever answered, and not only
 
     with errors of its own (5xx). Safe to use from several threads."""

@@ -27,6 +27,8 @@ from flyte_build.errors import (
 
 from .ledger import Ledger
 from .manifest import Manifest
+from .name import RepositoryName
+from .pool import RepositoryPool
 from .published_record import PublishedRecord, has_artifact, published_records, read_record, record_index
 from .repository import Repository
 from .tags import keep_tag, record_tag
@@ -50,26 +52,28 @@ class Offer:
         return str(self.repository.name)
 
 
-class SharedCache:
-    """Repositories to read from, in order, and at most one to write to. `project` is who publishes.
+@dataclass(frozen=True)
+class Shares:
+    """Where records are looked for, in order, and where they are published, if anywhere; `project` is who publishes."""
 
-    `said` is told once of a repository that fails; its name is added to `failed`, and it is not asked again.
+    reads: Sequence[RepositoryName]
+    write: RepositoryName | None
+    project: str
+
+
+class SharedCache:
+    """The repositories of some `shares`, from a command's pool.
+
+    `note` is told once of a repository that fails; it is not asked again. `progress` is told how many bytes of how many were moved.
     """
 
-    def __init__(
-        self,
-        cache: Cache,
-        reads: Sequence[Repository],
-        write: Repository | None,
-        project: str,
-        said: Callable[[str], None],
-        progress: Progress,
-        failed: set[str],
-    ) -> None:
-        self._cache, self._reads, self._write, self._project, self._said = cache, reads, write, project, said
+    def __init__(self, cache: Cache, pool: RepositoryPool, shares: Shares, note: Callable[[str], None], progress: Progress) -> None:
+        self._cache, self._project, self._said = cache, shares.project, note
+        self._reads = [pool.open(name) for name in shares.reads]
+        self._write = pool.open(shares.write) if shares.write else None
         self._ledger = Ledger(cache.database)
         self._transfer = Transfer(cache.blobs, self._ledger, progress)
-        self._failed = failed
+        self._failed = pool.failed
         self._offers: dict[Key, Offer | None] = {}
 
     def find(self, key: Key) -> Offer | None:
@@ -126,7 +130,7 @@ class SharedCache:
             except RegistryError as error:
                 self._miss(place, tag, error)
 
-    def obtain(self, key: Key, accept: Callable[[Digest], tuple[Digest, ...]], whole: bool = True) -> tuple[Record, str] | None:
+    def fetch(self, key: Key, accept: Callable[[Digest], tuple[Digest, ...]], whole: bool = True) -> tuple[Record, str] | None:
         """Fetch what a repository has under a key, and record it; gives the record and the place where it was found.
 
         Unless `whole`, the layers stay where they are: a manifest and its config say all that is asked of them here.

@@ -17,7 +17,7 @@ from flyte_build._alias import install_alias
 from flyte_build.errors import FlyteError, PreparationError
 from flyte_build.workspace.import_hooks import distrust_bytecode, install_targets, is_own, use_sources
 from flyte_build.workspace.tracebacks import cut, message_of
-from flyte_build.workspace.workspace import Project, current_folder
+from flyte_build.workspace.workspace import Workspace, current_folder
 
 from .import_roots import named, own_path
 from .watch import Watch
@@ -41,7 +41,7 @@ def main() -> None:
 
 
 def _discover(request: dict[str, Any]) -> dict[str, Any]:
-    project = Project(request["root"], request["file"], request["module"], tuple(request["roots"]), tuple(request["last"]))
+    project = Workspace(request["root"], request["file"], request["module"], tuple(request["roots"]), tuple(request["last"]))
     install_targets(project.root)
     current = current_folder()
     front, last, path = project.folders(project.roots), project.folders(project.last), own_path(project)

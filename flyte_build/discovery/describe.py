@@ -22,7 +22,7 @@ from flyte_build.declarations.task import Options, Task
 from flyte_build.errors import DeclarationError
 from flyte_build.workspace import sensitive
 from flyte_build.workspace.import_hooks import is_ours, is_own, loaded_modules, plain
-from flyte_build.workspace.workspace import Project
+from flyte_build.workspace.workspace import Workspace
 
 from .import_roots import Module, left_out, own_path, real_files, with_roots
 from .static_imports import Imports
@@ -30,7 +30,7 @@ from .trace import OF_SHELLS, candidates, distributions, names_in, presence, tim
 from .watch import OF_THE_INTERPRETER, Watch, state_of
 
 
-def describe(module: ModuleType, project: Project, here: str, watch: Watch, began: int) -> dict[str, Any]:
+def describe(module: ModuleType, project: Workspace, here: str, watch: Watch, began: int) -> dict[str, Any]:
     """Discovery's document, and what was seen while it was made, as JSON values.
 
     `here` is the current folder if that comes last of `sys.path` ("" if not); `began` is when the import began, in ns: files that were
@@ -82,7 +82,7 @@ def _is_data(path: str) -> bool:
     return is_own(path) and os.path.isfile(path)
 
 
-def _places(project: Project, paths: Iterable[str], modules: Iterable[str]) -> set[str]:
+def _places(project: Workspace, paths: Iterable[str], modules: Iterable[str]) -> set[str]:
     """The paths in the tree of files that were read: below the root, and below roots beside it.
 
     Of a root beside that holds the project too, or a home folder, only what lies with the modules that came from there is meant.
@@ -105,7 +105,7 @@ def _includes(environment: TaskEnvironment) -> list[tuple[str, str]]:
     return [(folder, pattern) for pattern in environment.include]
 
 
-def _describe_environment(environment: TaskEnvironment, module: ModuleType, project: Project) -> dict[str, Any]:
+def _describe_environment(environment: TaskEnvironment, module: ModuleType, project: Workspace) -> dict[str, Any]:
     """All that deploying an environment needs to know of it, as a JSON value: `file` declares it ("": none of the project's)."""
     root = project.root
     declared = os.path.realpath(environment.declared_in)

@@ -13,7 +13,7 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from flyte_build.workspace.import_hooks import is_own, is_stdlib
-from flyte_build.workspace.workspace import BESIDE, Project
+from flyte_build.workspace.workspace import BESIDE, Workspace
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class Module:
         return at, ""
 
 
-def named(project: Project, path: Sequence[str]) -> Project:
+def named(project: Workspace, path: Sequence[str]) -> Workspace:
     """Return the project with its file's module called as the first folder of `sys.path` says that holds the file below the root."""
     own = {project.absolute(root) for root in project.roots}
     file = f"{project.root}/{project.file}"
@@ -52,14 +52,14 @@ def named(project: Project, path: Sequence[str]) -> Project:
     return project
 
 
-def real_files(project: Project, modules: Iterable[Module]) -> Iterator[Module]:
+def real_files(project: Workspace, modules: Iterable[Module]) -> Iterator[Module]:
     """Give the modules with their real files, where these are not below the root: links beside it are the machine's matter."""
     for module in modules:
         is_below = module.file.startswith(project.root + "/")
         yield module if is_below else replace(module, file=os.path.realpath(module.file))
 
 
-def with_roots(project: Project, modules: Sequence[Module], path: Sequence[str], here: str) -> tuple[Project, dict[str, str]]:
+def with_roots(project: Workspace, modules: Sequence[Module], path: Sequence[str], here: str) -> tuple[Workspace, dict[str, str]]:
     """Return the project with all its import roots, and where the file of each module is, by its path in the tree.
 
     `path` is `sys.path` without the project's own roots; `here` is the current folder if that comes last of it, "" if not. Modules that
@@ -122,7 +122,7 @@ def with_roots(project: Project, modules: Sequence[Module], path: Sequence[str],
     return project, dict(_in_tree(project, places))
 
 
-def _in_tree(project: Project, places: Iterable[tuple[Module, str]]) -> Iterator[tuple[str, str]]:
+def _in_tree(project: Workspace, places: Iterable[tuple[Module, str]]) -> Iterator[tuple[str, str]]:
     folders = {folder: place for place, folder in project.beside.items()}
     for module, base in places:
         if base in folders:
@@ -131,7 +131,7 @@ def _in_tree(project: Project, places: Iterable[tuple[Module, str]]) -> Iterator
             yield module.file.removeprefix(project.root + "/"), module.file
 
 
-def _below(project: Project, folder: str) -> bool:
+def _below(project: Workspace, folder: str) -> bool:
     return (folder + "/").startswith(project.root + "/") and is_own(f"{folder}/x")
 
 
@@ -144,7 +144,7 @@ def left_out(modules: Iterable[Module], files: Collection[str]) -> list[str]:
     return sorted({module.file for module in modules} - set(files))
 
 
-def own_path(project: Project) -> list[str]:
+def own_path(project: Workspace) -> list[str]:
     """Return the folders of this process's `sys.path` but for the project's own roots."""
     own = set(project.folders((*project.roots, *project.last)))
     return [entry for entry in sys.path if isinstance(entry, str) and os.path.isabs(entry) and entry not in own]

@@ -23,7 +23,7 @@ from flyte_build.cas.encoding import Value, key
 from flyte_build.cas.records import Record
 from flyte_build.errors import BlobCorrupt, BlobMissing, FlyteError, ModuleLoadError, NoSuchTask
 from flyte_build.graph.node import FIRST_TIME, Cheap, Lookup, Made, Outcomes, RecordStore, Resolve
-from flyte_build.workspace.workspace import Project
+from flyte_build.workspace.workspace import Workspace
 
 from .check import Check, keyed, variable
 
@@ -52,7 +52,7 @@ class Discovery(Cheap):
 
     def __init__(
         self,
-        project: Project,
+        project: Workspace,
         cache: Cache,
         counters: Counters,
         said: Callable[[str], None],
@@ -155,7 +155,7 @@ class Discovery(Cheap):
         return Made(artifact, (artifact,), inputs, "" if self.recorded else "importing it is not repeatable", answer["seconds"])
 
     @property
-    def project(self) -> Project:
+    def project(self) -> Workspace:
         """The project with all the import roots that were found."""
         found = self.document
         return replace(
@@ -185,7 +185,7 @@ class Discovery(Cheap):
         return tasks[name]
 
 
-def _ask(project: Project, meanwhile: Callable[[], None]) -> dict[str, Any]:
+def _ask(project: Workspace, meanwhile: Callable[[], None]) -> dict[str, Any]:
     import subprocess
 
     request = {"root": project.root, "file": project.file, "module": project.module, "roots": project.roots, "last": project.last}
@@ -218,7 +218,7 @@ def _ask(project: Project, meanwhile: Callable[[], None]) -> dict[str, Any]:
     return answer
 
 
-def _load_error(project: Project, error: dict[str, str]) -> FlyteError:
+def _load_error(project: Workspace, error: dict[str, str]) -> FlyteError:
     file, root = project.file, project.root
     if error["what"]:
         place = f"{error['place']}: " if error["place"] else ""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from flyte_build.cas.digest import Digest, Key
@@ -47,13 +48,13 @@ class RemoteRecord(Protocol):
 class RemoteCache(Protocol):
     """What other machines have made. Nothing that goes wrong there is raised: it is a miss then."""
 
-    def get_ready(self) -> None:
+    def connect(self) -> None:
         """Load what looking there takes, while something else has to be waited for."""
 
     def find(self, key: Key) -> RemoteRecord | None:
         """Who has what `key` produced; nothing is fetched."""
 
-    def obtain(self, key: Key, accept: Callable[[Digest], tuple[Digest, ...]], whole: bool = True) -> tuple[Record, str] | None:
+    def fetch(self, key: Key, accept: Callable[[Digest], tuple[Digest, ...]], whole: bool = True) -> tuple[Record, str] | None:
         """Fetch what `key` produced, if anyone has it: its record, which is in the memory then, and the place where it was.
 
         Unless `whole`, its layers stay there.
@@ -89,25 +90,21 @@ class Made:
 LOCAL = "local"
 
 
+@dataclass(eq=False)
 class Outcome:
     """How a node was resolved: `state` is `cached`, `made` or `missing`; `seconds` are its own.
 
-    `place` is where a cached one was found: `local`, or the name of a repository.
+    `children` are what was resolved while it was made; `place` is where a cached one was found: `local`, or the name of a repository.
     """
 
-    def __init__(
-        self,
-        node: "Node",
-        state: str,
-        record: Record | None,
-        key: Key | None,
-        why: str,
-        seconds: float,
-        children: "list[Outcome]",
-        place: str = LOCAL,
-    ) -> None:
-        self.node, self.state, self.record, self.key, self.why = node, state, record, key, why
-        self.seconds, self.children, self.place = seconds, children, place
+    node: "Node"
+    state: str
+    record: Record | None
+    key: Key | None
+    why: str = ""
+    seconds: float = 0.0
+    children: "list[Outcome]" = field(default_factory=list)
+    place: str = LOCAL
 
     @property
     def fetched(self) -> bool:

@@ -10,32 +10,31 @@ from flyte_build.cas.encoding import key
 from flyte_build.cas.records import Record
 
 from .node import Cheap, Lookup, Made, Node, Outcome, Outcomes, RecordStore, RemoteCache, Resolve
+from .reporter import Reporter
 
 if TYPE_CHECKING:
     from concurrent.futures import Future
 
 
 class Resolver:
-    """Resolves nodes against a memory, and what is in `elsewhere`; what is in neither is made.
+    """Resolves nodes against a memory, and what is in a `remote` cache; what is in neither is made.
 
     With `remake` no record is used; with `dry` nothing is made that costs (a node is `missing` then, and so is what needs
-    it) and nothing is remembered. `watch` is told each outcome as it comes, `begun` each node that is about to be made.
+    it) and nothing is remembered. The reporter is told of each node that is about to be made, and of each outcome as it comes.
     """
 
     def __init__(
         self,
         memory: RecordStore,
+        reporter: Reporter | None = None,
         *,
         remake: bool = False,
         dry: bool = False,
         jobs: int = 2,
-        elsewhere: RemoteCache | None = None,
-        watch: Callable[[Outcome], None] = lambda outcome: None,
-        begun: Callable[[Node, str], None] = lambda node, why: None,
+        remote: RemoteCache | None = None,
     ) -> None:
-        self._memory, self._remake, self._dry, self._jobs = memory, remake, dry, jobs
-        self._elsewhere = None if remake else elsewhere
-        self._watch, self._begun = watch, begun
+        self._memory, self._reporter, self._remake, self._dry, self._jobs = memory, reporter, remake, dry, jobs
+        self._remote = None if remake else remote
         self._children: dict[Node, _Children] = {}
         self.outcomes: dict[Node, Outcome] = {}
 
@@ -87,9 +86,9 @@ class Resolver:
     def _make(self, node: Node, found: Lookup) -> "tuple[Made | _Taken, float]":
         """Take a node from elsewhere, or make it; and say how long that took, apart from what it resolved on the way."""
         began = time.perf_counter()
-        if node.shared and self._elsewhere:
+        if node.shared and self._remote:
             wanted = key(node.kind, node.format, found.inputs)
-            if taken := self._elsewhere.obtain(wanted, lambda artifact: node.accept(artifact, found.inputs), node.whole):
+            if taken := self._remote.fetch(wanted, lambda artifact: node.accept(artifact, found.inputs), node.whole):
                 return _Taken(*taken), time.perf_counter() - began
         children = self._children[node] = _Children()
         made = node.make(self.outcomes, self._nested(children))
@@ -125,7 +124,7 @@ class Resolver:
             found.why = "asked to be made anew"
         if self._dry and not isinstance(node, Cheap):
             wanted = key(node.kind, node.format, found.inputs)
-            holder = self._elsewhere.find(wanted) if node.shared and self._elsewhere else None
+            holder = self._remote.find(wanted) if node.shared and self._remote else None
             if holder:
                 self._add(Outcome(node, "cached", None, wanted, found.why, time.perf_counter() - began, [], holder.place))
                 done(node)
@@ -133,7 +132,8 @@ class Resolver:
             self._add(Outcome(node, "missing", None, wanted, found.why, time.perf_counter() - began, []))
             done(node)
             return None
-        self._begun(node, found.why)
+        if self._reporter:
+            self._reporter.node_started(node, found.why)
         found.seconds = time.perf_counter() - began
         return node, found
 
@@ -152,7 +152,8 @@ class Resolver:
 
     def _add(self, outcome: Outcome) -> None:
         self.outcomes[outcome.node] = outcome
-        self._watch(outcome)
+        if self._reporter:
+            self._reporter.node_resolved(outcome)
 
 
 class _Taken:

@@ -7,72 +7,62 @@ from collections.abc import Sequence
 from typing import Any
 
 from flyte_build.errors import UsageError
-from flyte_build.graph.reporter import Listener
 from flyte_build.images.build.builder import BuiltImage
 from flyte_build.images.build.plan import OURS
 from flyte_build.images.lock.project_lock import Pins
 from flyte_build.images.recipe import Recipe, chosen
-from flyte_build.settings.settings import Settings
 
 from .project_images import EnvironmentImage, Imager
-from .session import Stores
+from .session import Session
 from .targets import Target
 
 
-def build_images(
-    targets: Sequence[Target],
-    stores: Stores,
-    listener: Listener,
-    *,
-    push: bool = False,
-    force: bool = False,
-    dry: bool = False,
-) -> list[EnvironmentImage]:
+def build_images(targets: Sequence[Target], *, push: bool = False, force: bool = False) -> list[EnvironmentImage]:
     """The images of environments, each made once: those that are declared, and not those that exist. With `push` they are pushed.
 
-    A `dry` build makes nothing. Raises `ImageBuildError`, `NotLocked`, `EngineUnavailable`, `RegistryError` and `StoreError`.
+    In a session that is read only nothing is made. Raises `ImageBuildError`, `NotLocked`, `EngineUnavailable`, `RegistryError` and
+    `StoreError`.
     """
     done = []
-    with stores.cache.preparing():
-        for target in targets:
-            preparation, settings = target.runner.preparation, target.runner.settings
+    for target in targets:
+        plan = target.plan
+        session = plan.session
+        with session.cache.preparing():
             declared: dict[str, tuple[Any, list[str]]] = {}
             for environment in target.environments:
-                image = preparation.image(environment)
+                image = plan.image(environment)
                 if isinstance(image, str):
                     what = "the interpreter at hand" if image == "auto" else f"{image} as it is"
-                    listener.said(f"{environment['name']} runs in {what}: no image is built for it.")
+                    session.reporter.note(f"{environment['name']} runs in {what}: no image is built for it.")
                     continue
                 declared.setdefault(json.dumps(image, sort_keys=True), (image, []))[1].append(environment["name"])
-            root = target.runner.project.root
-            imager = Imager(root, settings, stores, listener, preparation.pins, force=force, dry=dry)
+            imager = Imager(session, plan.workspace.root, plan.pins, force=force)
             for image, names in declared.values():
                 recipe = Recipe.of(image)
-                built = imager.build(recipe, names, lenient=dry and not settings.locked)
-                done.append(imager.push(built, recipe) if push and not dry else built)
-            if not dry:
-                preparation.pins.save()
+                built = imager.build(recipe, names, lenient=session.read_only and not session.settings.locked)
+                done.append(imager.push(built, recipe) if push and not session.read_only else built)
+            if not session.read_only:
+                plan.pins.save()
     return done
 
 
-def build_image(
-    image: Any, root: str, settings: Settings, stores: Stores, listener: Listener, *, force: bool, dry: bool
-) -> EnvironmentImage:
-    """The image that is declared by a JSON value; it is pushed if it is said where to. A `dry` build makes nothing."""
+def build_image(session: Session, image: Any, root: str, *, force: bool) -> EnvironmentImage:
+    """The image that is declared by a JSON value; it is pushed if it is said where to. One that is read only makes nothing."""
+    settings = session.settings
     value = chosen(image, settings.images, settings.builder)
     if isinstance(value, str):
         raise UsageError(f"The image {value!r} is none to be built", hint="Add something to it: image.with_pip_packages(...)")
     recipe = Recipe.of(value)
-    with stores.cache.preparing():
+    with session.cache.preparing():
         pins = Pins(
             root,
-            listener.said,
-            locked=settings.locked or dry,
+            session.reporter.note,
+            locked=settings.locked or session.read_only,
             look_up=lambda reference, with_python: imager.look_up(reference, with_python),
         )
-        imager = Imager(root, settings, stores, listener, pins, force=force, dry=dry)
-        built = imager.build(recipe, [recipe.name or "image"], lenient=dry and not settings.locked)
-        if dry:
+        imager = Imager(session, root, pins, force=force)
+        built = imager.build(recipe, [recipe.name or "image"], lenient=session.read_only and not settings.locked)
+        if session.read_only:
             return built
         if imager.is_told_where(recipe):
             built = imager.push(built, recipe)

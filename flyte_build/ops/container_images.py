@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -15,34 +15,34 @@ from flyte_build.cas.records import Record
 from flyte_build.cas.traces import recall
 from flyte_build.errors import ImageBuildError, NotFound, RegistryError, StoreError
 from flyte_build.graph.node import Made, Node, Outcome, Outcomes, Resolve
-from flyte_build.graph.reporter import Listener
 from flyte_build.images.docker import load
 from flyte_build.images.docker.client import asking, connect
 from flyte_build.images.docker.load import has
 from flyte_build.images.platforms import linux_here
-from flyte_build.ops.session import Stores
 from flyte_build.runner.call import Call
 from flyte_build.runner.engines.docker import DockerEngine, Place, remove_orphans
 from flyte_build.runner.engines.limits import Limits
 from flyte_build.runner.secrets import look_up
-from flyte_build.settings.settings import Settings
+
+from .session import Session
 
 if TYPE_CHECKING:
     from docker import APIClient
 
     from flyte_build.images.lock.project_lock import Pins
     from flyte_build.images.recipe import Recipe
-    from flyte_build.ops.project_images import EnvironmentImage, Imager
-    from flyte_build.runner.engines.protocol import Sink
+
+    from .prepare import FilePlan
+    from .project_images import EnvironmentImage, Imager
 
 _KEPT = 16  # States of flyte.lock, and of files of requirements, for one image.
 
 
 class ContainerImages:
-    """The images of the project in `root`. `pins` are asked for when something must be looked up; `outcomes` is what became of images."""
+    """The images that the tasks of a plan's file run in; `outcomes` is what became of images that were looked for."""
 
-    def __init__(self, root: str, settings: Settings, stores: Stores, listener: Listener, pins: "Callable[[], Pins]") -> None:
-        self._root, self._settings, self._stores, self._listener, self._pins = root, settings, stores, listener, pins
+    def __init__(self, plan: FilePlan) -> None:
+        self._plan, self._session = plan, plan.session
         self.outcomes: list[Outcome] = []
         self._made: list[tuple[Imager, EnvironmentImage]] = []
 
@@ -52,7 +52,8 @@ class ContainerImages:
             try:
                 imager.publish(made)
             except (RegistryError, StoreError) as error:
-                self._listener.said(f"The image of {made.envs[0]} is not published: {error.what}. `flyte build --push` does so later.")
+                late = "`flyte build --push` does so later"
+                self._session.reporter.note(f"The image of {made.envs[0]} is not published: {error.what}. {late}.")
 
     def get(self, image: Any, environment: str) -> ContainerImage:
         """The image of an environment (a JSON value), which this machine's engine has then.
@@ -64,12 +65,12 @@ class ContainerImages:
         began = time.perf_counter()
         known = self._known(image)
         if known:
-            found = json.loads(self._stores.cache.blobs.read(known.artifact))["config"]["digest"]
+            found = json.loads(self._session.cache.blobs.read(known.artifact))["config"]["digest"]
             client = connect()
             if has(client, found):
                 outcome = Outcome(_Known(environment), "cached", known, known.key, "", time.perf_counter() - began, [])
                 self.outcomes.append(outcome)
-                self._listener.resolved(outcome)
+                self._session.reporter.node_resolved(outcome)
                 return ContainerImage(client, found)
         return self._built(image, environment)
 
@@ -79,7 +80,7 @@ class ContainerImages:
         reference = ImageReference.parse(uri)
         if reference.digest:
             return by_digest(connect(), reference.name.text, reference.digest)
-        pins = self._pins()
+        pins = self._plan.pins
         digest = pins.base(uri).digest
         pins.save()
         return by_digest(connect(), reference.name.text, digest)
@@ -90,36 +91,41 @@ class ContainerImages:
 
         from .project_images import Imager
 
-        recipe, pins = Recipe.of(image), self._pins()
+        recipe, pins = Recipe.of(image), self._plan.pins
         if recipe.platforms and linux_here() not in recipe.platforms:
             raise ImageBuildError(
                 f"The image of {environment} is for {' and '.join(recipe.platforms)}",
                 why=f"Containers of this machine are {linux_here()}.",
                 hint=f'Name both, as in platform=("{linux_here()}", "{recipe.platforms[0]}").',
             )
-        imager = Imager(self._root, self._settings, self._stores, self._listener, pins)
+        imager = Imager(self._session, self._plan.workspace.root, pins)
         built = imager.build(replace(recipe, platforms=()), [environment])
         pins.save()
         self.outcomes += built.nodes
         if any(each.state == "made" for each in built.nodes):
             self._made.append((imager, built))
         (one,) = built.images.values()
-        if not _reads_files(recipe, self._root):
-            self._stores.cache.records.add_trace(self._base(image), one.record.key, self._seen(recipe, pins), _KEPT)
+        if not _reads_files(recipe, self._plan.workspace.root):
+            self._session.cache.records.add_trace(self._base(image), one.record.key, self._seen(recipe, pins), _KEPT)
         client = connect()
-        return ContainerImage(client, load(client, one.image.manifest, self._stores.cache.blobs, imager.fetch(one)))
+        return ContainerImage(client, load(client, one.image.manifest, self._session.cache.blobs, imager.fetch(one)))
 
     def _base(self, image: Any) -> Key:
         """What an image is known under, together with flyte.lock and the files that it names."""
-        settings = self._settings
-        options: dict[str, Value] = {"base": settings.image_base, "compression": settings.image_compression}
-        machine = os.uname().machine
-        return key("container", 1, {"image": json.dumps(image, sort_keys=True), "machine": machine, "root": self._root, **options})
+        settings = self._session.settings
+        about: dict[str, Value] = {
+            "image": json.dumps(image, sort_keys=True),
+            "machine": os.uname().machine,
+            "root": self._plan.workspace.root,
+            "base": settings.image_base,
+            "compression": settings.image_compression,
+        }
+        return key("container", 1, about)
 
     def _known(self, image: Any) -> Record | None:
         """What it was when flyte.lock and all files were as they are now, if that is still here. Nothing is parsed."""
-        cache = self._stores.cache
-        record = recall(cache.records, self._base(image), self._root, _KEPT)
+        cache = self._session.cache
+        record = recall(cache.records, self._base(image), self._plan.workspace.root, _KEPT)
         return record if record and all(map(cache.blobs.has, record.refs)) else None
 
     def _seen(self, recipe: "Recipe", pins: "Pins") -> Mapping[str, Digest]:
@@ -183,9 +189,10 @@ def by_digest(client: "APIClient", name: str, digest: Digest) -> ContainerImage:
     return ContainerImage(client, pinned)
 
 
-def docker_engine(call: Call, stores: Stores, image: ContainerImage, network: str, sink: "Sink") -> DockerEngine:
+def docker_engine(session: Session, call: Call, image: ContainerImage) -> DockerEngine:
     """The engine that runs a call in containers of `image`. What earlier commands have left running ends here."""
-    client, history = image.client, stores.history
+    client, stores = image.client, session.stores
+    history = stores.history
 
     def is_going(run: str) -> bool:
         try:
@@ -199,8 +206,8 @@ def docker_engine(call: Call, stores: Stores, image: ContainerImage, network: st
         image=image.reference,
         runtime=stores.runtime,
         store=history.identity,
-        network=network,
+        network=session.settings.network,
         limits=Limits.of(options.get("resources") or {}),
         secrets=look_up(options.get("secrets"), os.environ),
     )
-    return DockerEngine(place, sink, client)
+    return DockerEngine(place, session.reporter.output, client)

@@ -24,16 +24,14 @@ from flyte_build.deployments.publisher import Publisher
 from flyte_build.deployments.release import TREE, Release
 from flyte_build.deployments.runtime import HOST, by_reference, of_image
 from flyte_build.errors import DeploymentError
-from flyte_build.graph.reporter import Listener
 from flyte_build.images.lock.pins import LockedPackages
 from flyte_build.images.recipe import Recipe
-from flyte_build.ops.project_images import EnvironmentImage, Imager
-from flyte_build.ops.releases import Deployments
-from flyte_build.ops.run import Runner
-from flyte_build.ops.session import Stores
-from flyte_build.ops.targets import Target
-from flyte_build.settings.settings import Settings
 from flyte_build.text.wording import listed, printable
+
+from .prepare import FilePlan
+from .project_images import EnvironmentImage, Imager
+from .releases import Deployments
+from .targets import Target
 
 _SHOWN = 20
 _FILES = 5
@@ -82,33 +80,34 @@ class Deployment:
 class Deployer:
     """Deploys to the first of the repositories of `deployments`."""
 
-    def __init__(self, deployments: Deployments, settings: Settings, stores: Stores, listener: Listener) -> None:
-        self._deployments, self._settings, self._stores, self._listener = deployments, settings, stores, listener
-        self._catalogue, self._space = deployments.catalogue, deployments.space
+    def __init__(self, deployments: Deployments) -> None:
+        self._session, self._space = deployments.session, deployments.space
+        self._settings, self._cache = self._session.settings, self._session.cache
+        self._catalogue = deployments.catalogue
 
     @cached_property
     def publisher(self) -> Publisher:
         """Where new deployments go."""
-        return Publisher(self._catalogue.repositories[0], self._stores.cache, self._listener.transferred)
+        return Publisher(self._catalogue.repositories[0], self._cache, self._session.reporter.bytes_moved)
 
-    def deploy(self, targets: Sequence[Target], dry: bool = False) -> Deployment:
-        """Deploy environments under one version; a `dry` run only says what it would be, and asks nobody.
+    def deploy(self, targets: Sequence[Target]) -> Deployment:
+        """Deploy environments under one version; a session that is read only says what it would be, and asks nobody.
 
         Raises `DeploymentError` for a version that exists with other content, and what preparing and registries raise.
         """
         with ExitStack() as held:
-            held.enter_context(self._stores.cache.preparing())
-            made = [(each, target.runner) for target in targets for each in self._documents(target, dry)]
-            documents = {document.name: (document, runner) for (document, _), runner in made}
+            held.enter_context(self._cache.preparing())
+            made = [(each, target.plan) for target in targets for each in self._documents(target)]
+            documents = {document.name: (document, plan) for (document, _), plan in made}
             images = {document.name: image for (document, image), _ in made if image}
             version = self._version([document for document, _ in documents.values()])
             tags = {name: self._space.tag(name, version or "0" * 12) for name in documents}
-            if dry:
+            if self._session.read_only:
                 return Deployment({name: self._done(document, version, tags[name], "planned") for name, (document, _) in documents.items()})
             assert version is not None
-            releases = {name: self._release(document, version, runner, images.get(name)) for name, (document, runner) in documents.items()}
+            releases = {name: self._release(document, version, plan, images.get(name)) for name, (document, plan) in documents.items()}
             leased = [each for release, manifests in releases.values() for each in self._needed(release, manifests)]
-            lease = self._stores.cache.lease(leased)
+            lease = self._cache.lease(leased)
             held.callback(lease.release)
             for image in images.values():
                 image.put(self._catalogue.repositories[0])
@@ -118,22 +117,21 @@ class Deployer:
                 found = before[name]
                 is_new = found is None and self.publisher.publish(release, manifests)
                 if found is not None and self.publisher.refresh(found, manifests):
-                    self._listener.said(f"{name}:{version} was deployed before; it is the latest now.")
+                    self._session.reporter.note(f"{name}:{version} was deployed before; it is the latest now.")
                 done[name] = self._done(documents[name][0], version, tags[name], "created" if is_new else "unchanged")
         for image in images.values():
             image.publish()
-        for runner in {id(runner): runner for _, runner in documents.values()}.values():  # What was made is for runs, too.
-            runner.publish()
-            runner.finish()
+        for plan in {id(plan): plan for _, plan in documents.values()}.values():  # What was made is for runs, too.
+            plan.publish()
+            plan.finish()
         return Deployment(done)
 
-    def _documents(self, target: Target, dry: bool) -> "Iterator[tuple[Document, PinnedImage | None]]":
-        preparation = target.runner.preparation
-        outcomes = preparation.resolve()
-        tree = outcomes[preparation.tree].artifact
+    def _documents(self, target: Target) -> "Iterator[tuple[Document, PinnedImage | None]]":
+        plan = target.plan
+        tree = plan.resolve()[plan.tree].artifact
         assert tree is not None
-        preparation.say_what_binds()
-        project = preparation.discovery.project
+        plan.say_what_binds()
+        project = plan.discovery.project
         code = {"tree": tree, "file": project.file, "roots": list(project.roots), "last": list(project.last)}
         for environment in target.environments:
             if lost := sorted(task["name"] for task in environment["tasks"].values() if not task["variable"]):
@@ -142,21 +140,19 @@ class Deployer:
                     why="No variable at the top level of its module holds it, so it could not be found again.",
                     hint="Declare tasks at the top level of a module.",
                 )
-            image = preparation.image(environment)
-            runtime, built = self._runtime(target.runner, environment["name"], image, dry)
+            image = plan.image(environment)
+            runtime, built = self._runtime(plan, environment["name"], image)
             yield Document.of({**environment, "image": image}, code, runtime), built
-            if not dry:
-                preparation.pins.save()
+            if not self._session.read_only:
+                plan.pins.save()
 
-    def _runtime(self, runner: Runner, name: str, image: Any, dry: bool) -> "tuple[Mapping[str, Any], PinnedImage | None]":
+    def _runtime(self, plan: FilePlan, name: str, image: Any) -> "tuple[Mapping[str, Any], PinnedImage | None]":
         if image == "auto":
             return HOST, None
         if isinstance(image, str):
-            pins = runner.preparation.pins
-            return by_reference(image, None if dry else lambda uri: pins.base(uri).digest), None
-        from .deploy import PinnedImage
-
-        built = PinnedImage.build(runner, self._settings, self._stores, self._listener, name, image, dry)
+            look_up = None if self._session.read_only else lambda uri: plan.pins.base(uri).digest
+            return by_reference(image, look_up), None
+        built = PinnedImage.build(plan, name, image)
         return (built.runtime, built) if built else ({"kind": "image", "digest": None}, None)
 
     def _version(self, documents: Sequence[Document]) -> str | None:
@@ -170,17 +166,17 @@ class Deployer:
         return Digest.of(encode({document.name: document.pin for document in documents})).short
 
     def _release(
-        self, document: Document, version: str, runner: Runner, image: "PinnedImage | None"
+        self, document: Document, version: str, plan: FilePlan, image: "PinnedImage | None"
     ) -> tuple[Release, tuple[Manifest, ...]]:
         """The release of a document, as of now; its blobs are in the cache then."""
-        cache, preparation = self._stores.cache, runner.preparation
-        bundle = preparation.resolve()[preparation.bundle].artifact
+        cache = self._cache
+        bundle = plan.resolve()[plan.bundle].artifact
         assert bundle is not None
         code = Manifest.parse(cache.blobs.read(bundle))
         with cache.blobs.batch() as batch:
             for data in document.blobs():
                 batch.add(data)
-        revision, dirty = commit(runner.project.root)
+        revision, dirty = commit(plan.workspace.root)
         release = Release(
             space=self._space,
             environment=document.name,
@@ -210,7 +206,7 @@ class Deployer:
         found = self.publisher.existing(release)
         if found is None or found.release.pin == release.pin:
             return found
-        new = Document.parse(self._stores.cache.blobs.read(Manifest.parse(self._stores.cache.blobs.read(release.pin)).layers[0].digest))
+        new = Document.parse(self._cache.blobs.read(Manifest.parse(self._cache.blobs.read(release.pin)).layers[0].digest))
         lines = [*map(str, changes(self._catalogue.document(found), new)), *self._files(found, release)]
         more = [f"and {len(lines) - _SHOWN:,} more"] if len(lines) > _SHOWN else []
         raise DeploymentError(
@@ -253,12 +249,10 @@ class PinnedImage:
     packages: tuple[LockedPackages, ...]
 
     @classmethod
-    def build(
-        cls, runner: Runner, settings: Settings, stores: Stores, listener: Listener, name: str, image: Any, dry: bool
-    ) -> "PinnedImage | None":
-        """The image that the environment `name` declares (a JSON value); None in a dry run that would have to make it."""
-        pins, recipe = runner.preparation.pins, Recipe.of(image)
-        imager = Imager(runner.project.root, settings, stores, listener, pins, dry=dry)
+    def build(cls, plan: FilePlan, name: str, image: Any) -> "PinnedImage | None":
+        """The image that the environment `name` declares (a JSON value); None if the session is read only and it would have to be made."""
+        pins, recipe = plan.pins, Recipe.of(image)
+        imager = Imager(plan.session, plan.workspace.root, pins)
         built = imager.build(recipe, [name])
         if not built.images:
             return None

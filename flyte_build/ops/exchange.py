@@ -11,13 +11,10 @@ from flyte_build.cas.cache import Cache
 from flyte_build.cas.digest import Digest
 from flyte_build.cas.encoding import key
 from flyte_build.cas.records import Record
-from flyte_build.graph.reporter import Listener
-from flyte_build.settings.settings import Settings
-from flyte_build.workspace.workspace import Project
+from flyte_build.workspace.workspace import Workspace
 
-from .run import Runner
-from .session import Stores
-from .sharing import Sharing
+from .prepare import FilePlan
+from .session import Session
 
 Accept = Callable[[Cache, Digest, Mapping[str, Any]], tuple[Digest, ...]]
 _ACCEPT: Mapping[str, tuple[int, Accept]] = {BundleNode.kind: (BundleNode.format, accept_bundle)}
@@ -39,21 +36,18 @@ class Item:
 
 
 class Exchange:
-    """Moves what is shared between this machine and the repositories that are configured."""
+    """Moves what is shared between this machine and the repositories of a session."""
 
-    def __init__(self, settings: Settings, stores: Stores, listener: Listener) -> None:
-        self._settings, self._stores, self._listener = settings, stores, listener
-        self._sharing = Sharing(
-            settings.registries, stores.cache, stores.counters, settings.run.project, listener.said, listener.transferred
-        )
+    def __init__(self, session: Session) -> None:
+        self._session, self._cache, self._sharing = session, session.cache, session.sharing
 
-    def pull(self, projects: Sequence[Project]) -> Iterator[Item]:
+    def pull(self, workspaces: Sequence[Workspace]) -> Iterator[Item]:
         """Fetch what these files need and others have made; nothing is made."""
         self._sharing.ask_again()
-        for runner in self._runners(projects):
-            outcome = runner.preparation.fetch()
+        for plan in self._plans(workspaces):
+            outcome = plan.fetch()
             state = "missing" if outcome.state == "missing" else "fetched" if outcome.fetched else "here"
-            yield Item(outcome.node.kind, outcome.key or "", runner.project.file, state, outcome.place if state == "fetched" else "")
+            yield Item(outcome.node.kind, outcome.key or "", plan.workspace.file, state, outcome.place if state == "fetched" else "")
 
     def pull_all(self) -> Iterator[Item]:
         """Fetch all that this project has in the repositories that are read."""
@@ -63,37 +57,38 @@ class Exchange:
             known = _ACCEPT.get(record.kind)
             if known is None or record.key != key(record.kind, known[0], record.inputs):
                 continue  # Of a newer version's kind, or not what its key says.
-            if self._stores.cache.records.find(record.key):
+            if self._cache.records.find(record.key):
                 yield Item(record.kind, record.key, "", "here", "")
                 continue
-            with self._stores.cache.preparing():
-                taken = self._sharing.obtain(record.key, _accepting(known[1], self._stores.cache, record.inputs))
+            with self._cache.preparing():
+                taken = self._sharing.fetch(record.key, _accepting(known[1], self._cache, record.inputs))
             yield Item(record.kind, record.key, "", "fetched" if taken else "missing", offer.place if taken else "")
 
-    def push(self, projects: Sequence[Project]) -> Iterator[Item]:
+    def push(self, workspaces: Sequence[Workspace]) -> Iterator[Item]:
         """Publish what these files need and is here; nothing is made."""
         self._sharing.ask_again()
-        for runner in self._runners(projects):
-            runner.preparation.resolve()
-            records = runner.preparation.shareable()
+        for plan in self._plans(workspaces):
+            plan.resolve()
+            records = plan.shareable()
             if not records:
-                yield Item(BundleNode.kind, "", runner.project.file, "missing", "")
-            yield from self._publish(records, runner.project.file)
+                yield Item(BundleNode.kind, "", plan.workspace.file, "missing", "")
+            yield from self._publish(records, plan.workspace.file)
 
     def push_all(self) -> Iterator[Item]:
         """Publish all that is here and good on other machines."""
         self._sharing.ask_again()
-        yield from self._publish([record for kind in _ACCEPT for record in self._stores.cache.records.of_kind(kind)], "")
+        yield from self._publish([record for kind in _ACCEPT for record in self._cache.records.of_kind(kind)], "")
 
-    def _runners(self, projects: Sequence[Project]) -> Iterator[Runner]:
-        for project in projects:
-            runner = Runner(project, self._settings, self._stores, self._listener, dry=True)
-            with self._stores.cache.preparing():
-                runner.preparation.discover()
-                yield runner
+    def _plans(self, workspaces: Sequence[Workspace]) -> Iterator[FilePlan]:
+        session = Session(self._session.settings, self._session.stores, read_only=True)
+        for workspace in workspaces:
+            plan = FilePlan(session, workspace)
+            with self._cache.preparing():
+                plan.discover()
+                yield plan
 
     def _publish(self, records: Sequence[Record], name: str) -> Iterator[Item]:
-        place = str(self._settings.registries.write or "")
+        place = str(self._session.settings.registries.write or "")
         lacking = self._sharing.lacking({record.key: record.artifact for record in records}, anywhere=False, forget=True)
         self._sharing.publish(record for record in records if record.key in lacking)
         published = {record.key for record in self._sharing.finish()}

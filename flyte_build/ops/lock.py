@@ -16,7 +16,7 @@ from flyte_build.images.platforms import PYTHON, architecture, here
 from flyte_build.images.recipe import Recipe
 from flyte_build.text.wording import listed
 
-from .run import Runner
+from .prepare import FilePlan
 
 _PYTHON = "python"  # Under this name the Python that is meant is moved: to the minor version of the interpreter at hand.
 
@@ -79,20 +79,20 @@ class Upgrade:
         return None if self.everything else self._names
 
 
-def lock_files(runners: Sequence[Runner], *, everything: bool, check: bool, upgrade: Upgrade) -> Locked:
+def lock_files(plans: Sequence[FilePlan], *, everything: bool, check: bool, upgrade: Upgrade) -> Locked:
     """Pin what the images of one project's files need; with `everything` these are all files, and what is left over is dropped.
 
     With `check` nothing is resolved or written. Raises what discovering and resolving raise.
     """
-    for runner in runners:
-        runner.discover()
-    first = runners[0]
-    pins = first.preparation.pins
+    for plan in plans:
+        plan.discover()
+    first, session = plans[0], plans[0].session
+    pins = first.pins
     before = pins.lock
     if upgrade.moves(_PYTHON) and before.python and not check:
         pins.replace(lambda found: replace(found, python=PYTHON))
-    images = [image for runner in runners for each in runner.preparation.discovery.document["reachable"] if (image := _image(runner, each))]
-    locking = _Locking(pins.known() if check else pins, upgrade, first.settings.image_base, first.listener.said)
+    images = [image for plan in plans for each in plan.discovery.document["reachable"] if (image := _image(plan, each))]
+    locking = _Locking(pins.known() if check else pins, upgrade, session.settings.image_base, session.reporter.note)
     for at, image in enumerate(images):
         if image not in images[:at]:
             locking.add(Recipe.of(image))
@@ -112,8 +112,8 @@ def lock_files(runners: Sequence[Runner], *, everything: bool, check: bool, upgr
     )
 
 
-def _image(runner: Runner, environment: Mapping[str, Any]) -> Any:
-    image = runner.preparation.image(environment)
+def _image(plan: FilePlan, environment: Mapping[str, Any]) -> Any:
+    image = plan.image(environment)
     return None if image == "auto" else image
 
 

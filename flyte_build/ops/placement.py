@@ -16,13 +16,14 @@ if TYPE_CHECKING:
 
     from docker import APIClient
 
+    from flyte_build.cas.cache import Cache
     from flyte_build.deployments.catalogue import Catalogue, FoundRelease
     from flyte_build.deployments.document import Document
-    from flyte_build.graph.reporter import Listener
     from flyte_build.images.environments.node import EnvironmentNode
-    from flyte_build.ops.container_images import ContainerImage
-    from flyte_build.ops.session import Stores
     from flyte_build.runner.call import Call
+
+    from .container_images import ContainerImage
+    from .session import Session
 
 DEBIAN = {"base": {"step": "debian"}, "steps": []}
 """The image of a task that names none, where it runs in a container all the same."""
@@ -71,7 +72,7 @@ def in_containers_only(name: str, refusal: str) -> ImageBuildError:
 
 
 def bring(
-    call: Call, engine: EngineName, found: FoundRelease, document: Document, catalogue: Catalogue, stores: Stores, listener: Listener
+    session: Session, call: Call, found: FoundRelease, document: Document, catalogue: Catalogue
 ) -> "tuple[Call, ContainerImage | None, list[Digest]]":
     """The call as it is to be run, the image of its container (None: it runs in a process), and what must not be collected meanwhile.
 
@@ -79,7 +80,7 @@ def bring(
     """
     from flyte_build.deployments.runtime import wheels_of
 
-    runtime = document.value["environment"]
+    engine, cache, runtime = session.settings.engine, session.cache, document.value["environment"]
     if document.kind == "host":
         if engine != "docker":
             return call, None, []
@@ -99,16 +100,16 @@ def bring(
         from flyte_build.images.lock.uv import Uv
         from flyte_build.images.recipe import Recipe
 
-        record = install(stores.cache, runtime["python"], wheels, os.getcwd(), Uv())
-        stores.cache.records.add(record)
+        record = install(cache, runtime["python"], wheels, os.getcwd(), Uv())
+        cache.records.add(record)
         made = record.artifact
         variables = Recipe.of(document.value["image"]).env
-        return replace(call, environment=stores.cache.environment(made), variables=variables), None, [made]
+        return replace(call, environment=cache.environment(made), variables=variables), None, [made]
     from flyte_build.images.docker.client import connect
 
     if engine == "auto":
-        listener.said(f"{document.name} runs in a container: {refusal}.")
-    return call, _container(connect(), found, document, catalogue, stores), []
+        session.reporter.note(f"{document.name} runs in a container: {refusal}.")
+    return call, _container(connect(), found, document, catalogue, cache), []
 
 
 def _refusal(document: Document) -> str:
@@ -122,10 +123,11 @@ def _refusal(document: Document) -> str:
     return why_not_local(Recipe.of(document.value["image"]), lambda: str(runtime["python"]))
 
 
-def _container(client: "APIClient", found: FoundRelease, document: Document, catalogue: Catalogue, stores: Stores) -> "ContainerImage":
+def _container(client: "APIClient", found: FoundRelease, document: Document, catalogue: Catalogue, cache: Cache) -> "ContainerImage":
     from flyte_build.images.build.publisher import LayerSources
     from flyte_build.images.docker.load import load
-    from flyte_build.ops.container_images import ContainerImage, by_digest
+
+    from .container_images import ContainerImage, by_digest
 
     runtime = document.value["environment"]
     if document.kind == "reference":
@@ -138,4 +140,4 @@ def _container(client: "APIClient", found: FoundRelease, document: Document, cat
             hint='Name more platforms in the image, as in platform=("linux/amd64", "linux/arm64"), and deploy again.',
         )
     image, repositories = catalogue.image(found, Digest.parse(identity))
-    return ContainerImage(client, load(client, image.manifest, stores.cache.blobs, LayerSources(stores.cache, repositories).bring))
+    return ContainerImage(client, load(client, image.manifest, cache.blobs, LayerSources(cache, repositories).bring))

@@ -1,89 +1,84 @@
-"""The nodes wired together: what one file needs, resolved, surveyed, fetched; and where the bundle is extracted."""
+"""What one file needs: its nodes wired together, resolved, fetched, and its bundle extracted."""
 
 from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from functools import cached_property
-from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from flyte_build.bundler.copy_style import CopyStyle
 from flyte_build.bundler.marker import find
-from flyte_build.bundler.nodes import BundleNode, LoadedFiles, TreeNode, nothing_to_write
-from flyte_build.bundler.scan import Progress, Scanner
+from flyte_build.bundler.nodes import BundleNode, LoadedFiles, TreeNode
+from flyte_build.bundler.scan import Scanner, ScanOptions
 from flyte_build.bundler.snapshot import Contents
-from flyte_build.cas.cache import Cache
-from flyte_build.cas.counters import Counters
 from flyte_build.cas.records import Record
 from flyte_build.discovery.node import Discovery
-from flyte_build.errors import BlobCorrupt, BlobMissing, ExtractionRefused, NotLocked, StoreError
-from flyte_build.graph.node import Node, Outcome, RemoteCache
+from flyte_build.errors import BlobCorrupt, BlobMissing, ExtractionRefused, NotLocked, StoreError, UsageError
+from flyte_build.graph.node import Node, Outcome
 from flyte_build.graph.resolver import Resolver
-from flyte_build.workspace.workspace import Project
+from flyte_build.workspace.workspace import Workspace
+
+from .session import Session
 
 if TYPE_CHECKING:
-    from flyte_build.bundler.budget import Budget
     from flyte_build.bundler.tree import Tree
     from flyte_build.images.environments.node import EnvironmentNode
     from flyte_build.images.lock.pins import PinnedBase
     from flyte_build.images.lock.project_lock import Pins
 
+    from .container_images import ContainerImages
 
-class Preparation:
-    """Everything that one FILE needs, as a graph over one cache; nodes are resolved in the order in which they are asked for.
 
-    `said` is told sentences for the user, `watch` and `begun` what happens to nodes, `progress` how far reading is; `elsewhere` is what
-    other machines have made. With `locked` nothing is resolved that flyte.lock does not pin; `images` are references by name,
-    `builder` is what builds images.
-    """
+class FilePlan:
+    """Everything that one file needs, as a graph; nodes are resolved in the order in which they are asked for."""
 
-    def __init__(
-        self,
-        project: Project,
-        copy_style: CopyStyle,
-        cache: Cache,
-        counters: Counters,
-        *,
-        remake: bool = False,
-        dry: bool = False,
-        said: Callable[[str], None] = lambda sentence: None,
-        watch: Callable[[Outcome], None] = lambda outcome: None,
-        begun: Callable[[Node, str], None] = lambda node, why: None,
-        progress: Progress = lambda done, total: None,
-        allowed: frozenset[str] = frozenset(),
-        budget: "Budget | None" = None,
-        elsewhere: RemoteCache | None = None,
-        locked: bool = False,
-        images: Mapping[str, str] = MappingProxyType({}),
-        builder: str = "native",
-    ) -> None:
-        self.project, self.cache, self._counters, self._said = project, cache, counters, said
-        self._budget, self._elsewhere = budget, elsewhere
-        self._dry, self._locked, self._images = dry, locked or dry, images
-        self._builder = builder
-        self._environments: dict[str, EnvironmentNode] = {}
-        self._resolver = Resolver(cache.records, remake=remake, dry=dry, elsewhere=elsewhere, watch=watch, begun=begun)
-        self.discovery = Discovery(project, cache, counters, said, dry, self._meanwhile)
-        contents = Contents()
-
-        def scanner(project: Project, place: str) -> Scanner:
-            return Scanner(
-                project.absolute(place),
-                cache.index,
-                counters,
-                blobs=None if dry or elsewhere else cache.blobs,  # Nothing is packed before it is known whether others have it.
-                budget=budget,
-                allowed=allowed,
-                progress=progress,
-                contents=contents,
-                place=f"{place}/" if place else "",
-                shown=f"{project.shown(place)}/" if place else "",
+    def __init__(self, session: Session, workspace: Workspace) -> None:
+        options = session.settings.run
+        if options.copy_style == "none" and not options.version:
+            raise UsageError(
+                "`--copy-style none` needs a `--version`",
+                why="Without the code nothing tells one version from another.",
+                hint="Add `--version v1`, or leave out `--copy-style none`.",
             )
+        self.session, self.workspace = session, workspace
+        self._environments: dict[str, EnvironmentNode] = {}
+        self._contents = Contents()
+        self._remote = session.sharing if session.settings.registries.reads else None
+        self._containers: ContainerImages | None = None
 
-        self.tree = TreeNode(project, self.discovery, self._loaded, copy_style, scanner, self._previous_tree)
-        self.bundle = BundleNode(self.tree, cache, counters, lambda path: self.discovery.project.absolute(path))
+    @cached_property
+    def _resolver(self) -> Resolver:
+        session = self.session
+        return Resolver(session.cache.records, session.reporter, remake=session.settings.remake, dry=session.read_only, remote=self._remote)
+
+    @cached_property
+    def discovery(self) -> Discovery:
+        """The node of the file's tasks."""
+        session = self.session
+        return Discovery(self.workspace, session.cache, session.stores.counters, session.reporter.note, session.read_only, self._meanwhile)
+
+    @cached_property
+    def tree(self) -> TreeNode:
+        """The node of the tree of files."""
+        style = self.session.settings.run.copy_style
+        return TreeNode(self.workspace, self.discovery, self._loaded, style, self._scanner, self._previous_tree)
+
+    @cached_property
+    def bundle(self) -> BundleNode:
+        """The node of the tree's bundle."""
+        session = self.session
+        return BundleNode(self.tree, session.cache, session.stores.counters, lambda path: self.discovery.project.absolute(path))
+
+    def _scanner(self, workspace: Workspace, place: str) -> Scanner:
+        """The scanner of a folder whose files lie in the tree below `place` ("": the root)."""
+        session = self.session
+        settings, cache = session.settings, session.cache
+        below, shown = (f"{place}/", f"{workspace.shown(place)}/") if place else ("", "")
+        options = ScanOptions(settings.budget, settings.allow_secrets, session.reporter.files_read, below, shown)
+        blobs = None if session.read_only or self._remote else cache.blobs  # Nothing is packed before it is known whether others have it.
+        folder, counters = workspace.absolute(place), session.stores.counters
+        return Scanner(folder, cache.index, counters, options, contents=self._contents, blobs=blobs)
 
     def _loaded(self) -> LoadedFiles:
         found, document = self.discovery, self.discovery.document
@@ -93,29 +88,42 @@ class Preparation:
     def _meanwhile(self) -> None:
         """What can be done while a file is imported in another process."""
         self.tree.scan_ahead()
-        if self._elsewhere:
-            self._elsewhere.get_ready()
+        if self._remote:
+            self._remote.connect()
 
     @property
     def outcomes(self) -> list[Outcome]:
         """What was resolved so far, packs and other children included, in order."""
-        return [each for outcome in self._resolver.outcomes.values() for each in (*outcome.children, outcome)]
+        found = [each for outcome in self._resolver.outcomes.values() for each in (*outcome.children, outcome)]
+        return [*found, *self._containers.outcomes] if self._containers else found
+
+    @property
+    def containers(self) -> "ContainerImages":
+        """The images of the file's containers."""
+        if self._containers is None:
+            from .container_images import ContainerImages
+
+            self._containers = ContainerImages(self)
+        return self._containers
 
     def discover(self) -> Discovery:
         """Resolve discovery alone."""
-        self._resolver.resolve([self.discovery])
-        document = self.discovery.document
+        with self.session.cache.preparing():
+            self._resolver.resolve([self.discovery])
+        document, note = self.discovery.document, self.session.reporter.note
         for path in document["withheld"]:
-            self._said(f"{path} was read while {self.project.file} was imported, and is not in the bundle: it may hold secrets.")
+            note(f"{path} was read while {self.workspace.file} was imported, and is not in the bundle: it may hold secrets.")
         for path in document["loose"]:
-            self._said(f"{path} was loaded by its path from outside of the project, and is not in the bundle.")
+            note(f"{path} was loaded by its path from outside of the project, and is not in the bundle.")
         return self.discovery
 
     def say_what_binds(self) -> None:
         """Say which files of the bundle run on this platform alone, if there are any."""
         if names := ", ".join(map(self.discovery.project.shown, self.discovery.document["native"])):
             here = os.uname()
-            self._said(f"The bundle holds machine code, so it runs on {here.sysname} {here.machine} with this Python alone: {names}.")
+            self.session.reporter.note(
+                f"The bundle holds machine code, so it runs on {here.sysname} {here.machine} with this Python alone: {names}."
+            )
 
     def start_over(self) -> None:
         """Forget what was resolved: files were edited meanwhile."""
@@ -123,27 +131,25 @@ class Preparation:
 
     @cached_property
     def pins(self) -> "Pins":
-        """The pins of the project."""
+        """The pins of the project; in a session that is read only nothing is looked up that they lack."""
         from flyte_build.images.lock.project_lock import Pins
 
-        return Pins(self.project.root, self._said, locked=self._locked, look_up=self._look_up)
+        locked = self.session.settings.locked or self.session.read_only
+        return Pins(self.workspace.root, self.session.reporter.note, locked=locked, look_up=self._look_up)
 
     def _look_up(self, reference: str, with_python: bool) -> "PinnedBase":
-        from flyte_build.cas.registry import open_repository
-        from flyte_build.cas.registry.retry_budget import RetryBudget
         from flyte_build.images.build.base import Bases
 
-        patience = RetryBudget()
-        return Bases(self.cache, lambda name: open_repository(name, self._counters, patience)).look_up(reference, with_python)
+        return Bases(self.session.cache, self.session.stores.repositories.open).look_up(reference, with_python)
 
     def image(self, task: Mapping[str, Any]) -> Any:
         """The image of a task, or of an environment, as a JSON value, with references in the place of names."""
-        image = task["image"]
-        if image == "auto" and not self._images:
+        image, settings = task["image"], self.session.settings
+        if image == "auto" and not settings.images:
             return image
         from flyte_build.images.recipe import chosen
 
-        return chosen(image, self._images, self._builder)
+        return chosen(image, settings.images, settings.builder)
 
     def environment(self, image: Any) -> "EnvironmentNode":
         """The local environment of a declared image, as a JSON value."""
@@ -152,7 +158,8 @@ class Preparation:
         same = json.dumps(image, sort_keys=True)
         if same not in self._environments:
             name = next(each["name"] for each in self.discovery.document["reachable"] if self.image(each) == image)
-            node = EnvironmentNode(name, image, self.project.root, self.cache, lambda: self.pins, (self.discovery,), self._dry)
+            session = self.session
+            node = EnvironmentNode(name, image, self.workspace.root, session.cache, lambda: self.pins, (self.discovery,), session.read_only)
             self._environments[same] = node
         return self._environments[same]
 
@@ -160,7 +167,7 @@ class Preparation:
         try:
             return node.refusal()
         except NotLocked:
-            if not self._dry:
+            if not self.session.read_only:
                 raise
             return ""
 
@@ -175,17 +182,17 @@ class Preparation:
         """Resolve the bundle, which is in the store then, and `others`."""
         outcomes = self._resolver.resolve([self.bundle, *others])
         if outcomes[self.bundle].state == "made":
-            self.cache.publish_index()
+            self.session.cache.publish_index()
             self.say_what_binds()
         return outcomes
 
     def fetch(self) -> Outcome:
-        """Resolve all, in a dry preparation, and fetch the bundle if others have it and this machine has not."""
+        """Resolve all, in a session that is read only, and fetch the bundle if others have it and this machine has not."""
         outcomes = self._resolver.resolve([self.bundle])
         outcome = outcomes[self.bundle]
-        if outcome.fetched and outcome.key is not None and self._elsewhere is not None:
+        if outcome.fetched and outcome.key is not None and self._remote is not None:
             inputs = self.bundle.inputs(outcomes)
-            if not self._elsewhere.obtain(outcome.key, lambda artifact: self.bundle.accept(artifact, inputs)):
+            if not self._remote.fetch(outcome.key, lambda artifact: self.bundle.accept(artifact, inputs)):
                 outcome.state = "missing"
         return outcome
 
@@ -193,51 +200,44 @@ class Preparation:
         """The records of all that was resolved and is good on other machines."""
         return [each.record for each in self._resolver.outcomes.values() if each.node.shared and each.record]
 
-    def survey(self) -> list[Outcome]:
-        """Resolve all without making anything, also the packs of a bundle that is there; needed nodes come first."""
-        outcomes = self._resolver.resolve([self.bundle, *self.environments()])
-        if outcomes[self.tree].artifact is not None:
-            packs = Resolver(self.cache.records, dry=True).resolve(self.bundle.packs(nothing_to_write))
-            outcomes[self.bundle].children[:] = packs.values()
-        return self.outcomes
+    def publish(self) -> None:
+        """Begin to publish what was prepared; `finish` waits for it."""
+        self.session.sharing.publish(self.shareable())
 
-    def size(self, outcome: Outcome) -> int | None:
-        """The bytes of an artifact: a tree's are its files, any other's its blobs; None for what is not there."""
-        if outcome.node is self.tree:
-            return None if outcome.artifact is None else sum(size for _, size in self.tree.tree().sizes())
-        if outcome.record is None or not outcome.node.usable(outcome.record):
-            return None
-        if outcome.node.kind == "environment":
-            return None
-        paths = map(self.cache.blobs.path, outcome.record.refs)
-        return sum(os.path.getsize(path) for path in paths if os.path.exists(path)) or None
+    def finish(self) -> None:
+        """Wait until what was prepared is published, which has gone on while something else was done."""
+        if self._containers:
+            self._containers.publish()
+        if published := self.session.sharing.finish():
+            self.session.reporter.published(str(self.session.settings.registries.write), len(published))
 
     def extracted(self) -> str:
         """The folder in which the tree is extracted; a bundle that turns out to be bad is forgotten and made again."""
-        tree = self._resolver.outcomes[self.tree].artifact
+        cache, tree = self.session.cache, self._resolver.outcomes[self.tree].artifact
         assert tree is not None
-        if found := find(self.cache, tree):
+        if found := find(cache, tree):
             return found
         from flyte_build.bundler import bundle, extraction
         from flyte_build.bundler.budget import Budget
         from flyte_build.cas.verify import forget
 
+        budget, note = self.session.settings.budget or Budget(), self.session.reporter.note
         record, was_refused = self._resolver.outcomes[self.bundle].record, False
         for left in range(len(record.refs) if record else 1, -1, -1):  # Each turn finds one bad blob at least.
             record = self._resolver.outcomes[self.bundle].record
             assert record is not None
             try:
-                return extraction.extract(self.cache, bundle.read(record.artifact, self.cache.blobs), self._budget or Budget())
+                return extraction.extract(cache, bundle.read(record.artifact, cache.blobs), budget)
             except (BlobCorrupt, BlobMissing) as error:
                 if not left:
                     raise
-                self._said(f"{error.what}; it is made again.")
+                note(f"{error.what}; it is made again.")
             except ExtractionRefused as error:
                 if was_refused:
                     raise
                 was_refused = True
-                self._said(f"{error.what}; it is made again. {error.why}")
-                forget(self.cache, record)
+                note(f"{error.what}; it is made again. {error.why}")
+                forget(cache, record)
             del self._resolver.outcomes[self.bundle]
             self.resolve()
         raise StoreError("The bundle cannot be extracted")
@@ -245,8 +245,9 @@ class Preparation:
     def _previous_tree(self) -> "Tree | None":
         from flyte_build.bundler import bundle
 
-        record = self.cache.records.last(self.bundle.label)
+        cache = self.session.cache
+        record = cache.records.last(self.bundle.label)
         try:
-            return bundle.read_tree(bundle.read(record.artifact, self.cache.blobs), self.cache.blobs) if record else None
+            return bundle.read_tree(bundle.read(record.artifact, cache.blobs), cache.blobs) if record else None
         except (StoreError, ExtractionRefused):
             return None

@@ -7,29 +7,24 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from flyte_build.cas.digest import Digest
-from flyte_build.cas.registry import open_repository
 from flyte_build.cas.registry.name import RepositoryName, check_tag
 from flyte_build.cas.registry.repository import Repository
-from flyte_build.cas.registry.retry_budget import RetryBudget
 from flyte_build.cas.registry.tags import keep_tag
 from flyte_build.errors import UsageError
 from flyte_build.graph.node import Outcome
-from flyte_build.graph.reporter import Listener
 from flyte_build.images.build.base import Bases
-from flyte_build.images.build.builder import BuiltImage, ImageBuilder, Pinned, latest_tag
+from flyte_build.images.build.builder import BuildOptions, BuildSources, BuiltImage, ImageBuilder, Pinned, latest_tag
 from flyte_build.images.build.planned_image import PlannedImage
 from flyte_build.images.build.publisher import ImagePublisher, index_of
 from flyte_build.images.build.step_results import StepResults
-from flyte_build.images.docker.context import Contexts
 from flyte_build.images.docker.execute import DockerExecutor
 from flyte_build.images.docker.load import Fetch
+from flyte_build.images.layers.file_digests import ProjectFiles
 from flyte_build.images.oci_image import OciImage
 from flyte_build.images.platforms import linux_here
 from flyte_build.images.recipe import Recipe
-from flyte_build.settings.settings import Settings
 
-from .session import Stores
-from .sharing import Sharing
+from .session import Session
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,52 +64,26 @@ class EnvironmentImage:
 
 
 class Imager:
-    """Builds and pushes the images of one project. `root` is its root, `pins` what is pinned for it."""
+    """Builds and pushes the images of one project. `root` is its root, `pins` what is pinned for it.
 
-    def __init__(
-        self,
-        root: str,
-        settings: Settings,
-        stores: Stores,
-        listener: Listener,
-        pins: Pinned,
-        *,
-        force: bool = False,
-        dry: bool = False,
-    ) -> None:
-        self._settings, self._stores, self._listener = settings, stores, listener
-        self._patience = RetryBudget()
-        self.sharing = Sharing(
-            settings.registries, stores.cache, stores.counters, settings.run.project, listener.said, listener.transferred
-        )
-        bases = Bases(stores.cache, self.open, listener.transferred)
-        self.look_up = bases.look_up
-        contexts = Contexts(root, stores.cache.index, stores.counters, settings.allow_secrets)
-        self._builder = ImageBuilder(
-            root,
-            stores.cache,
-            stores.counters,
-            pins,
-            bases,
-            self.open,
-            StepResults(stores.places.executed, root, stores.cache, stores.counters),
-            debian=settings.image_base,
-            compression=settings.image_compression,
-            elsewhere=self.sharing if settings.registries.reads else None,
-            executor=DockerExecutor(root, stores.cache, settings.image_compression, listener.executing, contexts),
-            allowed=settings.allow_secrets,
-            remake=force,
-            dry=dry,
-            said=listener.said,
-            watch=listener.resolved,
-            begun=listener.begun,
-            progress=listener.transferred,
-        )
-        self._root = root
+    With `force` what is there is made again, and executed again.
+    """
 
-    def open(self, name: RepositoryName) -> Repository:
-        """A repository, with the command's counters and patience."""
-        return open_repository(name, self._stores.counters, self._patience)
+    def __init__(self, session: Session, root: str, pins: Pinned, *, force: bool = False) -> None:
+        settings, stores, reporter = session.settings, session.stores, session.reporter
+        self._session, self._root = session, root
+        self._open = stores.repositories.open
+        cache, files = stores.cache, ProjectFiles(root, stores.cache.index, stores.counters, settings.allow_secrets)
+        sources = BuildSources(
+            bases=Bases(cache, self._open, reporter.bytes_moved),
+            open_repository=self._open,
+            kept=StepResults(stores.places.executed, root, cache, stores.counters),
+            executor=DockerExecutor(files, cache, settings.image_compression, reporter.step_output),
+            remote=session.sharing if settings.registries.reads else None,
+        )
+        options = BuildOptions(debian=settings.image_base, compression=settings.image_compression, anew=force, dry=session.read_only)
+        self.look_up = sources.bases.look_up
+        self._builder = ImageBuilder(files, cache, pins, sources, options, reporter)
 
     def build(self, recipe: Recipe, envs: Sequence[str], lenient: bool = False) -> EnvironmentImage:
         """The image of a recipe for all of its platforms; without images if it would have to be made, and this is dry.
@@ -129,7 +98,7 @@ class Imager:
     def push(self, built: EnvironmentImage, recipe: Recipe) -> EnvironmentImage:
         """Push an image to where its declaration or the configuration says, and publish its records. Raises `UsageError` if nobody says."""
         name, tag = self._target(built, recipe)
-        repository = self.open(name)
+        repository = self._open(name)
         self._publisher(repository, built.images.values()).push_all([each.image for each in built.images.values()], tag)
         self.publish(built)
         return replace(built, reference=f"{name}:{tag}")
@@ -144,30 +113,30 @@ class Imager:
 
     def publish(self, built: EnvironmentImage) -> None:
         """Publish what was built to the shared cache, if one is configured, so that other machines find it."""
-        write = self._settings.registries.write
+        write = self._session.settings.registries.write
         if write is None:
             return
-        repository = self.open(write)
+        repository = self._open(write)
         publisher = self._publisher(repository, built.images.values())
         records = [each.record for each in built.nodes if each.node.shared and each.record]
         for record in records:
-            image = OciImage.read(record.artifact, self._stores.cache.blobs)
+            image = OciImage.read(record.artifact, self._session.cache.blobs)
             publisher.push(image, keep_tag(image.manifest.digest))
         for platform, each in built.images.items():
             repository.put_manifest(each.image.manifest, latest_tag(built.envs[0], platform))
-        self.sharing.publish(records)
-        self.sharing.finish()
+        self._session.sharing.publish(records)
+        self._session.sharing.finish()
 
     def _publisher(self, repository: Repository, images: Iterable[BuiltImage]) -> ImagePublisher:
         """What pushes images to a repository, with their layers from wherever these are."""
         names = dict.fromkeys(place for each in images for place in each.places)
-        sources = [self.open(RepositoryName.parse(name)) for name in names]
-        return ImagePublisher(repository, self._stores.cache, sources, self._listener.transferred)
+        sources = [self._open(RepositoryName.parse(name)) for name in names]
+        return ImagePublisher(repository, self._session.cache, sources, self._session.reporter.bytes_moved)
 
     def is_told_where(self, recipe: Recipe) -> bool:
         """Whether it is said where to push the image of a recipe."""
-        registries = self._settings.registries
-        return bool(recipe.registry or self._settings.image_registry or registries.write or registries.home)
+        registries = self._session.settings.registries
+        return bool(recipe.registry or self._session.settings.image_registry or registries.write or registries.home)
 
     def _target(self, built: EnvironmentImage, recipe: Recipe) -> tuple[RepositoryName, str]:
         """Where an image goes, and its tag, which is made of its content."""
@@ -175,9 +144,9 @@ class Imager:
         assert built.digest is not None
         short = identities[0].short if len(identities) == 1 else built.digest.short
         name = recipe.name or built.envs[0]
-        if registry := recipe.registry or self._settings.image_registry:
+        if registry := recipe.registry or self._session.settings.image_registry:
             return RepositoryName.parse(f"{registry.rstrip('/')}/{_path(name)}"), short
-        home = self._settings.registries.write or self._settings.registries.home
+        home = self._session.settings.registries.write or self._session.settings.registries.home
         if home is None:
             raise UsageError(
                 f"It is not said where the image of {built.envs[0]} is to be pushed",

@@ -7,43 +7,34 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from flyte_build.cas.registry import open_repository
-from flyte_build.cas.registry.name import RepositoryName
-from flyte_build.cas.registry.repository import Repository
-from flyte_build.cas.registry.retry_budget import RetryBudget
 from flyte_build.deployments.catalogue import Catalogue, FoundRelease, chosen
 from flyte_build.deployments.difference import FieldChange, changes, of_distributions
 from flyte_build.deployments.document import Document
 from flyte_build.deployments.names import DeploymentReference, Namespace
 from flyte_build.errors import RegistryCorrupt, RegistryError, RegistryRefused
-from flyte_build.graph.reporter import Listener
-from flyte_build.settings.settings import Settings
 
-from .session import Stores
+from .session import Session
 
 if TYPE_CHECKING:
     from flyte_build.deployments.health import Checked
 
 
 class Deployments:
-    """What is deployed in the repositories of some settings, in a project's domain."""
+    """What is deployed in the repositories of a session, in its project's domain."""
 
-    def __init__(self, settings: Settings, stores: Stores, listener: Listener) -> None:
-        self.stores, self.listener = stores, listener
-        self._patience = RetryBudget()
-        self._names = settings.registries.of_deployments(stores.places)
+    def __init__(self, session: Session) -> None:
+        self.session, self.stores = session, session.stores
+        settings = session.settings
+        self._names = settings.registries.of_deployments(self.stores.places)
         self._here = "" if settings.registries.home else self._names[0].folder
         self.space = Namespace(settings.run.project, settings.run.domain)
-
-    def open(self, name: RepositoryName) -> Repository:
-        """A repository, with the command's counters and patience."""
-        return open_repository(name, self.stores.counters, self._patience)
 
     @cached_property
     def catalogue(self) -> Catalogue:
         """Where they are looked up; the first repository is where new ones go."""
-        repositories = [self.open(name) for name in self._names]
-        return Catalogue(repositories, self.stores.cache, self.listener.said, self.listener.transferred, self._here)
+        repositories = [self.stores.repositories.open(name) for name in self._names]
+        reporter = self.session.reporter
+        return Catalogue(repositories, self.stores.cache, reporter.note, reporter.bytes_moved, self._here)
 
     def releases(self, environment: str | None = None) -> list[FoundRelease]:
         """The releases of an environment, or of all in the project's domain, newest first."""
@@ -114,7 +105,7 @@ class Deployments:
         from flyte_build.deployments.health import Checker
 
         with self.stores.cache.preparing():
-            yield from Checker(self.catalogue, self.open).check()
+            yield from Checker(self.catalogue, self.stores.repositories.open).check()
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from flyte_build.declarations.interface import Interface, Parameter
 from flyte_build.errors import InputError, NotFound
 from flyte_build.runner.history.history import History
 from flyte_build.settings.settings import Settings
-from flyte_build.workspace.workspace import INTERACTIVE, Project, locate
+from flyte_build.workspace.workspace import INTERACTIVE, Workspace, locate
 
 _SCRIPTS = (SCRIPT, "flyte_build.script")  # The second is how earlier versions recorded it.
 
@@ -53,7 +53,7 @@ class Recorded:
             options=document["options"],
         )
 
-    def project(self) -> Project:
+    def project(self) -> Workspace:
         """The project that the file belongs to. Raises `UsageError` if it is not there any more, and `NotFound` if there was none."""
         if self._document["file"] == INTERACTIVE:
             raise NotFound(

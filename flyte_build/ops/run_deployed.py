@@ -11,15 +11,15 @@ from flyte_build.deployments.catalogue import FoundRelease
 from flyte_build.deployments.document import Document
 from flyte_build.deployments.names import DeploymentReference
 from flyte_build.errors import NotFound, RegistryUnreachable
-from flyte_build.runner.call import Call
+from flyte_build.runner.call import Call, RunOptions
 from flyte_build.runner.controller.controller import Finished
-from flyte_build.settings.settings import Settings
 from flyte_build.text.wording import listed, printable
-from flyte_build.workspace.workspace import Project
+from flyte_build.workspace.workspace import Workspace
 
 from .placement import bring
 from .releases import Deployments
 from .run import run_in_container, run_in_worker, runtime_held
+from .session import Session
 
 if TYPE_CHECKING:
     from flyte_build.runner.worker.spawn import Worker
@@ -40,40 +40,38 @@ class DeployedTask:
         """Its full name and its version."""
         return f"{self.document.name}.{self.function}:{self.found.release.version}"
 
-    def run(self, inputs: Mapping[str, Any], settings: Settings, spare: "Worker | None" = None) -> Finished:
-        """Run it with wire inputs. Nothing is prepared: what is not on this machine yet is fetched."""
+    def run(self, session: Session, inputs: Mapping[str, Any], spare: "Worker | None" = None) -> Finished:
+        """Run it with wire inputs, by the settings of a session. Nothing is prepared: what is not on this machine yet is fetched."""
         from time import monotonic
 
         from flyte_build.bundler.budget import Budget
 
-        began, document = monotonic(), self.document
-        stores, listener, catalogue = self.deployments.stores, self.deployments.listener, self.deployments.catalogue
-        cache = stores.cache
+        began, cache, document, catalogue = monotonic(), session.cache, self.document, self.deployments.catalogue
         with cache.preparing():
-            code = catalogue.code(self.found, settings.budget or Budget())
-            call = self.call(inputs, settings, code)
-            call, container, held = bring(call, settings.engine, self.found, document, catalogue, stores, listener)
-            lease = cache.lease([document.tree, *held, *runtime_held(stores, document.kind != "host")])
+            code = catalogue.code(self.found, session.settings.budget or Budget())
+            call = self.call(inputs, session.settings.run, code)
+            call, container, held = bring(session, call, self.found, document, catalogue)
+            lease = cache.lease([document.tree, *held, *runtime_held(session.stores, document.kind != "host")])
         try:
             if document.kind == "host" and (
                 phrases := provenance.interpreter_differences(self.found.release.host, provenance.interpreter())
             ):
-                listener.said(f"{self.name} was deployed from another interpreter than this one: {', '.join(phrases)}.")
+                session.reporter.note(f"{self.name} was deployed from another interpreter than this one: {', '.join(phrases)}.")
             if container:
-                return run_in_container(call, stores, listener, container, settings.network, began)
-            return run_in_worker(call, stores, listener, spare, began)
+                return run_in_container(session, call, container, began)
+            return run_in_worker(session, call, spare, began)
         finally:
             lease.release()
 
-    def call(self, inputs: Mapping[str, Any], settings: Settings, code: str) -> Call:
+    def call(self, inputs: Mapping[str, Any], options: RunOptions, code: str) -> Call:
         """The call that runs it from extracted `code`."""
         spec, told = {**self.document.spec(self.function), **self.changes}, self.document.value["code"]
         return Call(
             task=spec,
-            project=Project("", told["file"], spec["module"], tuple(told["roots"]), tuple(told["last"])),
+            project=Workspace("", told["file"], spec["module"], tuple(told["roots"]), tuple(told["last"])),
             variable=spec["variable"],
             inputs=inputs,
-            run=replace(settings.run, version=self.found.release.version),
+            run=replace(options, version=self.found.release.version),
             code=code,
             tree=self.document.tree,
             deployment=f"{self.document.name}.{self.function}@{self.document.pin}",

@@ -10,40 +10,27 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 from flyte_build.cas.cache import Cache
-from flyte_build.cas.counters import Counters
 from flyte_build.cas.digest import Digest, Key
 from flyte_build.cas.records import Record
 from flyte_build.errors import FlyteError
-from flyte_build.settings.registries import Registries
 
 if TYPE_CHECKING:
     from threading import Thread
 
     from flyte_build.cas.registry.ledger import Ledger
-    from flyte_build.cas.registry.name import RepositoryName
-    from flyte_build.cas.registry.repository import Repository
     from flyte_build.cas.registry.shared_cache import Offer, SharedCache
+
+    from .session import Session
 
 Progress = Callable[[int, int], None]
 
 
 class Sharing:
-    """The repositories of a command. `project` is who publishes; `said` is told sentences, `progress` how many bytes of how many
-    were moved, but not while the command does something else meanwhile.
-    """
+    """The repositories of a session. It is told how many bytes were moved, but not while the command does something else meanwhile."""
 
-    def __init__(
-        self,
-        registries: Registries,
-        cache: Cache,
-        counters: Counters,
-        project: str,
-        said: Callable[[str], None],
-        progress: Progress = lambda done, total: None,
-    ) -> None:
-        self._registries, self._cache, self._counters, self._project = registries, cache, counters, project
-        self._said, self._progress = said, progress
-        self._failed: set[str] = set()
+    def __init__(self, session: Session) -> None:
+        self._registries, self._project = session.settings.registries, session.settings.run.project
+        self._stores, self._reporter = session.stores, session.reporter
         self._publishing: Thread | None = None
         self._awaited = False
         self._published: list[Record] = []
@@ -51,22 +38,14 @@ class Sharing:
     @cached_property
     def shared(self) -> "SharedCache":
         """The shared cache over this command's cache."""
-        return self._open(self._cache, self._progress)
+        return self._over(self._stores.cache, self._reporter.bytes_moved)
 
-    def _open(self, cache: Cache, progress: Progress) -> "SharedCache":
-        from flyte_build.cas.registry import open_repository
-        from flyte_build.cas.registry.retry_budget import RetryBudget
-        from flyte_build.cas.registry.shared_cache import SharedCache
+    def _over(self, cache: Cache, progress: Progress) -> "SharedCache":
+        from flyte_build.cas.registry.shared_cache import SharedCache, Shares
 
-        patience = RetryBudget()
-        opened: dict[str, Repository] = {}
-
-        def repository(name: RepositoryName) -> Repository:
-            return opened.setdefault(str(name), open_repository(name, self._counters, patience))
-
-        write = repository(self._registries.write) if self._registries.write else None
-        reads = [repository(name) for name in self._registries.reads if str(name) not in self._away]
-        return SharedCache(cache, reads, write, self._project, self._said, progress, self._failed)
+        reads = [name for name in self._registries.reads if str(name) not in self._away]
+        shares = Shares(reads, self._registries.write, self._project)
+        return SharedCache(cache, self._stores.repositories, shares, self._reporter.note, progress)
 
     @cached_property
     def _away(self) -> set[str]:
@@ -83,7 +62,7 @@ class Sharing:
         names = [*self._registries.reads, *([self._registries.write] if self._registries.write else [])]
         self._ledger().come_back(map(str, names))
 
-    def get_ready(self) -> None:
+    def connect(self) -> None:
         """Load the clients of the repositories; nothing is sent."""
         if not self._is_alone:
             self.shared  # noqa: B018  # A property that is kept.
@@ -92,9 +71,9 @@ class Sharing:
         """Who has what `key` produced; nothing is fetched."""
         return None if self._is_alone else self.shared.find(key)
 
-    def obtain(self, key: Key, accept: Callable[[Digest], tuple[Digest, ...]], whole: bool = True) -> tuple[Record, str] | None:
+    def fetch(self, key: Key, accept: Callable[[Digest], tuple[Digest, ...]], whole: bool = True) -> tuple[Record, str] | None:
         """Fetch what `key` produced, if anyone has it; without its layers unless `whole`."""
-        return None if self._is_alone else self.shared.obtain(key, accept, whole)
+        return None if self._is_alone else self.shared.fetch(key, accept, whole)
 
     def tagged(self, tag: str) -> "Iterable[tuple[Digest, str]]":
         """The manifests under a tag, each with the repository where it is; they and their configs are here then."""
@@ -121,13 +100,15 @@ class Sharing:
     def _ledger(self) -> "Ledger":
         from flyte_build.cas.registry.ledger import Ledger
 
-        return Ledger(self._cache.database)
+        return Ledger(self._stores.cache.database)
 
     def publish(self, records: Iterable[Record], *, alone: bool = False) -> None:
         """Begin to publish these records, if they are due, and unless `alone` what an earlier command could not; `finish` waits for it."""
         write = self._registries.write
         if write is None:
             return
+        if self._publishing:  # What is on its way is owed until it is there.
+            self._publishing.join()
         ledger = self._ledger()
         due, owed = [record.key for record in records if ledger.is_due(write, record.key)], set(ledger.owed(write))
         for key in due:
@@ -144,16 +125,16 @@ class Sharing:
     def _publish(self, keys: Iterable[Key]) -> None:
         """In a thread, with a database connection of its own: the other is used meanwhile."""
         try:
-            cache = Cache(self._cache.root, self._counters, self._said)
-            with cache.preparing():
-                self._published = self._open(cache, self._progress_if_awaited).publish(keys)
-            cache.database.close()
+            stores = self._stores.beside()
+            with stores.cache.preparing():
+                self._published += self._over(stores.cache, self._progress_if_awaited).publish(keys)
+            stores.close()
         except FlyteError as error:
-            self._said(f"What was prepared is published by a later command: {error.what}.")
+            self._reporter.note(f"What was prepared is published by a later command: {error.what}.")
 
     def _progress_if_awaited(self, done: int, total: int) -> None:
         if self._awaited:
-            self._progress(done, total)
+            self._reporter.bytes_moved(done, total)
 
     def finish(self) -> list[Record]:
         """Wait until all is published that `publish` has begun to; gives what that was."""

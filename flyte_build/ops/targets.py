@@ -9,36 +9,34 @@ from typing import Any
 
 from flyte_build.declarations.environment import TaskEnvironment
 from flyte_build.errors import DeploymentError, UsageError
-from flyte_build.graph.reporter import Listener
-from flyte_build.settings.settings import Settings
 from flyte_build.text.wording import listed
 from flyte_build.workspace.workspace import locate
 
-from .run import Runner
-from .session import Stores
+from .prepare import FilePlan
+from .session import Session
 
 
 @dataclass(frozen=True)
 class Target:
     """A file's environments that are to be deployed or built, by their descriptions in its discovery."""
 
-    runner: Runner
+    plan: FilePlan
     environments: Sequence[Mapping[str, Any]]
 
 
-def choose(runner: Runner, variable: str | None, everything: bool = False, *, for_images: bool = False) -> Target:
-    """The environment under a variable of the runner's file, with all that it depends on; or all of the file's.
+def choose(plan: FilePlan, variable: str | None, everything: bool = False, *, for_images: bool = False) -> Target:
+    """The environment under a variable of the plan's file, with all that it depends on; or all of the file's.
 
     Without a variable it is the one that the file has. Only those with tasks are deployed; `for_images` all count. Raises `UsageError`.
     """
-    document, file = runner.discover().document, runner.project.file
+    document, file = plan.discover().document, plan.workspace.file
     reachable = {each["name"]: each for each in document["reachable"]}
     if len(reachable) < len(document["reachable"]):
         names = [each["name"] for each in document["reachable"]]
         twice = next(name for name in names if names.count(name) > 1)
         raise DeploymentError(f"{file} has two environments of the name {twice!r}", hint="Give each a name of its own.")
     if everything:
-        return Target(runner, [each for each in reachable.values() if each["tasks"] or for_images])
+        return Target(plan, [each for each in reachable.values() if each["tasks"] or for_images])
     variables: dict[str, str] = document["environments"]
     command = "build" if for_images else "deploy"
     if variable is None:
@@ -66,7 +64,7 @@ def choose(runner: Runner, variable: str | None, everything: bool = False, *, fo
             )
     if not (reachable[name]["tasks"] or for_images):
         raise UsageError(f"The environment {name} has no tasks", hint=f"A task is a function below `@{variable or 'env'}.task`.")
-    return Target(runner, [each for each in _with_dependencies(name, reachable) if each["tasks"] or for_images])
+    return Target(plan, [each for each in _with_dependencies(name, reachable) if each["tasks"] or for_images])
 
 
 def _with_dependencies(name: str, reachable: Mapping[str, Mapping[str, Any]]) -> Iterator[Mapping[str, Any]]:
@@ -84,41 +82,32 @@ def once_each(targets: Iterable[Target]) -> list[Target]:
 
     Raises `DeploymentError` for two of one name that different files declare.
     """
-    found: dict[str, tuple[Runner, Mapping[str, Any]]] = {}
+    found: dict[str, tuple[FilePlan, Mapping[str, Any]]] = {}
     for target in targets:
         for each in target.environments:
-            runner, known = found.get(each["name"], (None, each))
+            plan, known = found.get(each["name"], (None, each))
             if (known["file"] or each["file"]) != each["file"]:
                 raise DeploymentError(
                     f"{known['file']} and {each['file']} have environments of the name {each['name']!r}",
                     hint="Give each a name of its own.",
                 )
-            if runner is None or each["file"] == target.runner.project.file:
-                found[each["name"]] = (target.runner, each)
-    runners = {id(runner): runner for runner, _ in found.values()}
-    return [Target(runner, [each for owner, each in found.values() if owner is runner]) for runner in runners.values()]
+            if plan is None or each["file"] == target.plan.workspace.file:
+                found[each["name"]] = (target.plan, each)
+    plans = {id(plan): plan for plan, _ in found.values()}
+    return [Target(plan, [each for owner, each in found.values() if owner is plan]) for plan in plans.values()]
 
 
-def targets_of(
-    what: str,
-    environments: Sequence[TaskEnvironment],
-    settings: Settings,
-    stores: Stores,
-    listener: Listener,
-    *,
-    dry: bool = False,
-    for_images: bool = False,
-) -> "list[Target]":
+def targets_of(session: Session, what: str, environments: Sequence[TaskEnvironment], *, for_images: bool = False) -> list[Target]:
     """The targets that some environments are, each in the file that declares it; see `choose`. Raises `UsageError`."""
     if not environments:
         raise UsageError(f"No environment is given to {what}", hint=f"For example: {what}(env)")
-    runners: dict[str, Runner] = {}
+    plans: dict[str, FilePlan] = {}
     targets = []
     for environment in environments:
         file = environment.declared_in
         if not os.path.isfile(file):
             raise UsageError(f"The environment {environment.name} is in no Python file", hint="Put it into a file.")
-        if file not in runners:
-            runners[file] = Runner(locate(file, None), settings, stores, listener, dry=dry)
-        targets.append(choose(runners[file], environment.name, for_images=for_images))
+        if file not in plans:
+            plans[file] = FilePlan(session, locate(file, None))
+        targets.append(choose(plans[file], environment.name, for_images=for_images))
     return targets

@@ -8,13 +8,11 @@ from dataclasses import dataclass
 
 from flyte_build.errors import FlyteError
 from flyte_build.graph.node import Outcome
-from flyte_build.graph.reporter import Listener
 from flyte_build.settings.settings import Settings
-from flyte_build.workspace.workspace import Project
+from flyte_build.workspace.workspace import Workspace
 
-from .run import Runner
-from .session import Stores
-from .sharing import Sharing
+from .prepare import FilePlan
+from .session import Session, Stores
 
 
 @dataclass(frozen=True)
@@ -33,41 +31,38 @@ class Warmed:
         return self.error is None and not self.unpublished and all(each.state != "missing" for each in self.outcomes if each.node.shared)
 
 
-def warm(projects: Sequence[tuple[Project, Settings]], stores: Stores, listener: Listener, *, check: bool, jobs: int) -> Iterator[Warmed]:
+def warm(projects: Sequence[tuple[Workspace, Settings]], stores: Stores, *, check: bool, jobs: int) -> Iterator[Warmed]:
     """Prepare and publish what each file needs, by its project's settings, `jobs` at a time; with `check` nothing is made or published.
 
     What comes of each file is given in their order, and counted in `stores`.
     """
-    others = [
-        Sharing(settings.registries, stores.cache, stores.counters, settings.run.project, listener.said)
-        for settings in {id(settings): settings for _, settings in projects}.values()
-    ]
+    others = [Session(settings, stores) for settings in {id(settings): settings for _, settings in projects}.values()]
     for rest in others:
-        rest.ask_again()
+        rest.sharing.ask_again()
     with ThreadPoolExecutor(jobs) as pool:
-        yield from pool.map(lambda each: _warm(each[0], each[1], stores, listener, check), projects)
+        yield from pool.map(lambda each: _warm(each[0], each[1], stores, check), projects)
     for rest in [] if check else others:
-        rest.publish([])
-        rest.finish()
+        rest.sharing.publish([])
+        rest.sharing.finish()
 
 
-def _warm(project: Project, settings: Settings, shared: Stores, listener: Listener, check: bool) -> Warmed:
-    stores = Stores(listener, shared.places, shared.counters)  # Each thread has connections of its own.
+def _warm(workspace: Workspace, settings: Settings, shared: Stores, check: bool) -> Warmed:
+    stores = shared.beside()
     try:
-        runner = Runner(project, settings, stores, listener, dry=check)
+        plan = FilePlan(Session(settings, stores, read_only=check), workspace)
         with stores.cache.preparing():
-            tasks = runner.preparation.discover().document["tasks"]
+            tasks = plan.discover().document["tasks"]
             if not tasks:
-                return Warmed(project.file, [], holds_tasks=False)
-            runner.preparation.resolve(*runner.preparation.environments())
-        outcomes = runner.preparation.outcomes
+                return Warmed(workspace.file, [], holds_tasks=False)
+            plan.resolve(*plan.environments())
+        outcomes, sharing = plan.outcomes, plan.session.sharing
         artifacts = {each.key: each.artifact for each in outcomes if each.node.shared and each.key and each.state != "missing"}
-        lacking = runner.sharing.lacking(artifacts, anywhere=True, forget=not check)
+        lacking = sharing.lacking(artifacts, anywhere=True, forget=not check)
         if not check:
-            runner.sharing.publish(runner.preparation.shareable(), alone=True)  # What is owed otherwise is not for several at once.
-            lacking -= {record.key for record in runner.sharing.finish()}
-        return Warmed(project.file, outcomes, frozenset(lacking))
+            sharing.publish(plan.shareable(), alone=True)  # What is owed otherwise is not for several at once.
+            lacking -= {record.key for record in sharing.finish()}
+        return Warmed(workspace.file, outcomes, frozenset(lacking))
     except FlyteError as error:
-        return Warmed(project.file, [], error=error)
+        return Warmed(workspace.file, [], error=error)
     finally:
         stores.close()

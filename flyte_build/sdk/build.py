@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 from flyte_build.declarations.environment import TaskEnvironment
 from flyte_build.declarations.image import Image
-from flyte_build.graph.reporter import Listener
-from flyte_build.ops.session import Stores
+from flyte_build.ops.session import Session, Stores
+from flyte_build.runner.reporter import RunReporter
 
 from .blocking import Blocking
 from .init import current, project_root, refuse_while_imported
@@ -22,8 +22,9 @@ def _build(image: Image, dry_run: bool = False, force: bool = False) -> "Environ
     from flyte_build.ops.build import build_image
 
     refuse_while_imported("flyte.build")
-    listener, root = Listener(), project_root()
-    return build_image(image_value(image, root), root, current(), Stores(listener), listener, force=force, dry=dry_run)
+    root = project_root()
+    session = Session(current(), Stores(RunReporter()), read_only=dry_run)
+    return build_image(session, image_value(image, root), root, force=force)
 
 
 build = Blocking(_build)
@@ -35,11 +36,10 @@ def _build_images(*environments: TaskEnvironment) -> "dict[str, EnvironmentImage
     from flyte_build.ops.targets import once_each, targets_of
 
     refuse_while_imported("flyte.build_images")
-    settings, listener = current().change(version="-"), Listener()
-    stores = Stores(listener)
-    targets = once_each(targets_of("flyte.build_images", environments, settings, stores, listener, for_images=True))
+    settings = current().change(version="-")
+    targets = once_each(targets_of(Session(settings, Stores(RunReporter())), "flyte.build_images", environments, for_images=True))
     push = bool(settings.image_registry or settings.registries.write or settings.registries.home)
-    return {name: each for each in build_all(targets, stores, listener, push=push) for name in each.envs}
+    return {name: each for each in build_all(targets, push=push) for name in each.envs}
 
 
 build_images = Blocking(_build_images)

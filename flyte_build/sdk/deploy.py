@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 from flyte_build.bundler.copy_style import CopyStyle
 from flyte_build.declarations.environment import TaskEnvironment
-from flyte_build.graph.reporter import Listener
-from flyte_build.ops.session import Stores
+from flyte_build.ops.session import Session, Stores
+from flyte_build.runner.reporter import RunReporter
 from flyte_build.settings.registries import Registries
 
 from .blocking import Blocking
@@ -34,11 +34,10 @@ def _deploy(
         check_version(version)
     settings = current()
     settings = settings.change(version=version or "", copy_style=copy_style)
-    listener = Listener()
-    stores = Stores(listener)
-    asked = settings.change(registries=Registries()) if dry_run else settings
-    targets = targets_of("flyte.deploy", environments, asked, stores, listener, dry=dry_run)
-    return Deployer(Deployments(settings, stores, listener), settings, stores, listener).deploy(once_each(targets), dry=dry_run)
+    stores = Stores(RunReporter())
+    asked = settings.change(registries=Registries()) if dry_run else settings  # So that nobody is asked.
+    targets = targets_of(Session(asked, stores, read_only=dry_run), "flyte.deploy", environments)
+    return Deployer(Deployments(Session(settings, stores, read_only=dry_run))).deploy(once_each(targets))
 
 
 deploy = Blocking(_deploy)

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from flyte_build.errors import InitializationError, UsageError
-from flyte_build.graph.reporter import Listener
+from flyte_build.graph.reporter import Reporter
 from flyte_build.settings.configuration import Configuration
 from flyte_build.settings.settings import Settings
 from flyte_build.workspace.workspace import locate, root_here
@@ -24,7 +24,7 @@ def begin(path: str | None, **given: str | None) -> None:
 
 def configured(path: str | None, **given: str | None) -> Settings:
     """What is given and configured for the project of the script that is running, or of the current folder."""
-    return Settings.configured(Configuration.load(project_root(), Listener().said, path), **given)
+    return Settings.configured(Configuration.load(project_root(), Reporter().note, path), **given)
 
 
 def project_root() -> str:
@@ -92,4 +92,4 @@ def current_domain() -> str:
 def say_unused(function: str, given: Mapping[str, Any]) -> None:
     """Say which arguments of a function are not acted on, if any are given."""
     if names := [name for name, value in given.items() if value is not None]:
-        Listener().said(f"{function} does not act on: {', '.join(names)}.")
+        Reporter().note(f"{function} does not act on: {', '.join(names)}.")

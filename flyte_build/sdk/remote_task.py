@@ -12,11 +12,12 @@ from flyte_build.declarations.interface import Interface, Parameter
 from flyte_build.deployments.names import DeploymentReference
 from flyte_build.discovery.describe import overridden
 from flyte_build.errors import InputError, UsageError
-from flyte_build.graph.reporter import Listener
+from flyte_build.graph.reporter import Reporter
 from flyte_build.ops.releases import Deployments
 from flyte_build.ops.run_deployed import DeployedTask, find_task
-from flyte_build.ops.session import Stores
+from flyte_build.ops.session import Session, Stores
 from flyte_build.runner.history.history import History
+from flyte_build.runner.reporter import RunReporter
 from flyte_build.settings.places import Places
 from flyte_build.settings.settings import Settings
 
@@ -84,8 +85,7 @@ class Task:
     ) -> Iterator["Task"]:
         """The newest deployed tasks, or versions of one, newest first."""
         reference, function = DeploymentReference.parse_task(by_task_name) if by_task_name else (None, "")
-        listener = Listener()
-        found = Deployments(_settings(project, domain), Stores(listener), listener)
+        found = Deployments(_session(project, domain))
         tasks = (
             Task(f"{each.release.environment}.{name}:{each.release.version}", project, domain, {})
             for each in found.releases(reference.environment if reference else None)
@@ -124,9 +124,7 @@ class Task:
     def find(self) -> DeployedTask:
         """What is deployed, looked up once. Raises `NotFound`."""
         if self._found is None:
-            listener = Listener()
-            settings = _settings(self._project, self._domain)
-            found = find_task(Deployments(settings, Stores(listener), listener), self._text)
+            found = find_task(Deployments(_session(self._project, self._domain)), self._text)
             self._found = replace(found, changes=overridden(found.document.spec(found.function), self._changes))
         return self._found
 
@@ -147,7 +145,7 @@ class Task:
                 raise parameter.missing()
         space = task.found.release.space
         chosen = settings or current().change(project=space.project, domain=space.domain)
-        return Run(Places.find().data, task.run(wire, chosen).name)
+        return Run(Places.find().data, task.run(Session(chosen, task.deployments.stores), wire).name)
 
     async def aio(self, **inputs: Any) -> Any:
         """The same as calling it, as a coroutine."""
@@ -164,15 +162,15 @@ class Task:
         return f"<deployed task {self._text}>"
 
 
-def _settings(project: str | None, domain: str | None) -> Settings:
-    return current().change(project=project or None, domain=domain or None)
+def _session(project: str | None, domain: str | None) -> Session:
+    return Session(current().change(project=project or None, domain=domain or None), Stores(RunReporter()))
 
 
 def _current_version(name: str) -> str:
     run = os.environ.get("FLYTE_RUN")
     if run is None:
         raise UsageError(f"There is no current version of {name}", why="No task is running here.", hint='Use auto_version="latest".')
-    history = History(Places.find().data, Listener().said)
+    history = History(Places.find().data, Reporter().note)
     try:
         return history.get(run).version
     finally:

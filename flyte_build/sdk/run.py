@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import os
 import sys
-import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Literal
 
 from flyte_build.declarations.interface import interface_of
 from flyte_build.declarations.task import Task
 from flyte_build.errors import UsageError
-from flyte_build.graph.reporter import Listener
+from flyte_build.ops.prepare import FilePlan
 from flyte_build.ops.rerun import Recorded
-from flyte_build.ops.run import Runner, run_here, run_in_worker, script_call
-from flyte_build.ops.session import Stores
+from flyte_build.ops.run import run_here, run_script, run_task
+from flyte_build.ops.session import Session, Stores
 from flyte_build.runner.call import Call
-from flyte_build.workspace.workspace import INTERACTIVE, Project, locate
+from flyte_build.runner.reporter import RunReporter
+from flyte_build.workspace.workspace import INTERACTIVE, Workspace, locate
 
 from .blocking import Blocking, blocking
 from .init import current, has_begun, refuse_while_imported, say_unused
@@ -53,27 +53,26 @@ class RunContext:
 
         Inputs are JSON values here, as are the outputs of the run. Raises `NotFound`, `InputError`, and the task's error.
         """
-        listener = Listener()
-        stores = Stores(listener)
+        stores = Stores(RunReporter())
         recorded = Recorded.find(run, stores.history)
-        settings = recorded.settings(current()).change(**self._changes)
+        session = Session(recorded.settings(current()).change(**self._changes), stores)
         if recorded.is_script:
-            call = script_call({**recorded.inputs, **inputs}, recorded.timeout, settings)
-            return _ended(Run(stores.places.data, run_in_worker(call, stores, listener, None, time.monotonic()).name))
+            finished = run_script(session, {**recorded.inputs, **inputs}, recorded.timeout)
+            return _ended(Run(stores.places.data, finished.name))
         if recorded.deployment:
             from flyte_build.ops.releases import Deployments
             from flyte_build.ops.run_deployed import find_task
 
-            deployed = find_task(Deployments(settings, stores, listener), recorded.deployment)
+            deployed = find_task(Deployments(session), recorded.deployment)
             wire = recorded.changed(deployed.document.spec(deployed.function), inputs)
-            return _ended(Run(stores.places.data, deployed.run(wire, settings).name))
-        runner = Runner(recorded.project(), settings, stores, listener)
-        task = runner.discover().task(recorded.variable)
+            return _ended(Run(stores.places.data, deployed.run(session, wire).name))
+        plan = FilePlan(session, recorded.project())
+        task = plan.discover().task(recorded.variable)
         changed = recorded.changed(task, inputs)
-        if sentence := recorded.forgotten(task, settings):
-            listener.said(sentence)
-        finished = runner.run(recorded.variable, changed)
-        runner.finish()
+        if sentence := recorded.forgotten(task, session.settings):
+            session.reporter.note(sentence)
+        finished = run_task(plan, recorded.variable, changed)
+        plan.finish()
         return _ended(Run(stores.places.data, finished.name))
 
     def _run(self, task: "Task[..., Any] | Deployed", args: tuple[Any, ...], kwargs: dict[str, Any]) -> Run:
@@ -86,9 +85,7 @@ class RunContext:
         mode = self._mode or ("remote" if has_begun() else "local")
         interface = interface_of(task.func)
         inputs = interface.dump_inputs(args, kwargs)
-        settings = current().change(**self._changes)
-        listener = Listener()
-        stores = Stores(listener)
+        session = Session(current().change(**self._changes), Stores(RunReporter()))
         file, variable = task.func.__code__.co_filename, _variable(task)
         in_file = os.path.isfile(file) and file.endswith(".py")
         if not in_file and mode != "local":
@@ -100,16 +97,16 @@ class RunContext:
         if mode == "local":
             from flyte_build.discovery.describe import describe_task
 
-            project = locate(file, None) if in_file else Project.of(os.getcwd(), INTERACTIVE)
-            call = Call(task=describe_task(task), project=project, variable=variable, inputs=inputs, run=settings.run)
-            finished = run_here(call, lambda: task, stores, listener)
+            project = locate(file, None) if in_file else Workspace.of(os.getcwd(), INTERACTIVE)
+            call = Call(task=describe_task(task), project=project, variable=variable, inputs=inputs, run=session.settings.run)
+            finished = run_here(session, call, lambda: task)
         else:
             refuse_while_imported("flyte.run")
-            runner = Runner(locate(file, None), settings, stores, listener)
-            runner.discover()
-            finished = runner.run(variable, inputs)
-            runner.finish()
-        return Run(stores.places.data, finished.name, interface)
+            plan = FilePlan(session, locate(file, None))
+            plan.discover()
+            finished = run_task(plan, variable, inputs)
+            plan.finish()
+        return Run(session.stores.places.data, finished.name, interface)
 
 
 def _ended(run: Run) -> Run:

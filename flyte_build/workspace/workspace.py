@@ -14,7 +14,7 @@ _MARKS = ("flyte.toml", "flyte.lock", "pyproject.toml", "setup.py", ".git")
 
 
 @dataclass(frozen=True)
-class Project:
+class Workspace:
     """Where a file belongs: its `root` (absolute), the `file` below it, its `module` name, and the import roots.
 
     All paths but `root` are those of the tree. `roots` come first on `sys.path` ("" is the root itself), `last` after the installed
@@ -34,7 +34,7 @@ class Project:
             object.__setattr__(self, "beside", dict(sorted(self.beside.items(), key=lambda item: -len(item[0]))))
 
     @classmethod
-    def of(cls, root: str, file: str) -> Project:
+    def of(cls, root: str, file: str) -> Workspace:
         """Return the project of `file` (relative to `root`) as far as the disk alone tells, before anything is imported."""
         folder = os.path.dirname(file)
         roots = [""]
@@ -74,7 +74,7 @@ class Project:
         return os.path.relpath(self.absolute(path), self.root) if self.beside else path
 
 
-def locate(file: str, root_dir: str | None) -> Project:
+def locate(file: str, root_dir: str | None) -> Workspace:
     """Return the project that a file belongs to, whatever the current folder is. Raises `UsageError`.
 
     The root is `root_dir` if given, else the nearest folder at or above the file that is marked as a project's; with none, the
@@ -91,7 +91,7 @@ def locate(file: str, root_dir: str | None) -> Project:
         raise UsageError("The root / holds all of the machine", hint="Move the code into a folder of its own, or name one: `--root-dir`.")
     if not path.startswith(root + "/"):
         raise UsageError(f"{file} is not below the root {root_dir}", hint="Leave out `--root-dir`, or give a folder above the file.")
-    return Project.of(root, os.path.relpath(path, root))
+    return Workspace.of(root, os.path.relpath(path, root))
 
 
 def given_root(root_dir: str) -> str:

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 from flyte_build.cas.cache import Cache
-from flyte_build.cas.counters import Counters
 from flyte_build.cas.digest import Key
 from flyte_build.cas.encoding import Value, key
 from flyte_build.cas.layer import Compression
@@ -17,11 +16,13 @@ from flyte_build.cas.registry.descriptor import Descriptor
 from flyte_build.cas.registry.name import RepositoryName
 from flyte_build.errors import EngineUnavailable, NotLocked
 from flyte_build.graph.node import Node, Outcome, RemoteCache
+from flyte_build.graph.reporter import Reporter
 from flyte_build.graph.resolver import Resolver
 from flyte_build.images.docker.context import Contexts
 from flyte_build.images.docker.execute import describe
 from flyte_build.images.docker.install import local
 from flyte_build.images.docker.load import Fetch
+from flyte_build.images.layers.file_digests import ProjectFiles
 from flyte_build.images.layers.files import Copied, Copier
 from flyte_build.images.layers.wheel_download import Fetcher
 from flyte_build.images.lock.pins import LockedPackages, PinnedBase, Wanted
@@ -29,7 +30,7 @@ from flyte_build.images.oci_image import OciImage
 from flyte_build.images.recipe import Copy, Execute, Packages, Recipe
 
 from .base import Bases, BaseSource, LocalBase, Open, RegistryBase
-from .nodes import ImageNode, Offers, PinnedSteps, StepNode
+from .nodes import ImageNode, ImageTarget, Offers, PinnedSteps, Step, StepNode, StepStore, TaggedLayers
 from .plan import FORMAT, Plan
 from .planned_image import PlannedImage
 from .publisher import LayerSources
@@ -88,46 +89,41 @@ class BuiltImage:
         return record
 
 
-class ImageBuilder:
-    """Builds the images of one project, whose root is `root`.
+@dataclass(frozen=True, kw_only=True)
+class BuildSources:
+    """Where comes from what images are made of: `kept` has what executing steps came to, `remote` what other machines have made."""
 
-    `kept` has what executing steps came to. `debian` is the reference of the Debian base, with `{python}` in it. `elsewhere` is what
-    other machines have made, `executor` what executes steps. `allowed` are files that may be copied although they look like secrets.
-    `said`, `watch`, `begun` and `progress` are told what happens.
+    bases: Bases
+    open_repository: Open
+    kept: StepResults
+    executor: StepExecutor | None = None
+    remote: Others | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class BuildOptions:
+    """How to build. `debian` is the reference of the Debian base, with `{python}` in it.
+
+    `anew` makes again, and executes again, what is there; `dry` makes nothing.
     """
 
+    debian: str
+    compression: Compression = "gzip"
+    anew: bool = False
+    dry: bool = False
+
+
+class ImageBuilder:
+    """Builds the images of one project."""
+
     def __init__(
-        self,
-        root: str,
-        cache: Cache,
-        counters: Counters,
-        pins: Pinned,
-        bases: Bases,
-        open_repository: Open,
-        kept: StepResults,
-        *,
-        debian: str,
-        compression: Compression = "gzip",
-        elsewhere: Others | None = None,
-        executor: StepExecutor | None = None,
-        allowed: frozenset[str] = frozenset(),
-        remake: bool = False,
-        dry: bool = False,
-        said: Callable[[str], None] = lambda sentence: None,
-        watch: Callable[[Outcome], None] = lambda outcome: None,
-        begun: Callable[[Node, str], None] = lambda node, why: None,
-        progress: Callable[[int, int], None] = lambda done, total: None,
+        self, files: ProjectFiles, cache: Cache, pins: Pinned, sources: BuildSources, options: BuildOptions, reporter: Reporter
     ) -> None:
-        self._root, self._cache, self._pins, self._bases, self._executor, self._said = root, cache, pins, bases, executor, said
-        self._kept, self._dry, self._anew, self._watch = kept, dry, remake, watch
-        self._debian, self._compression, self._open = debian, compression, open_repository
-        self._copier = Copier(root, cache.index, counters, allowed)
-        self._contexts = Contexts(root, cache.index, counters, allowed)
-        self._offers = None if remake else elsewhere
-        self._fetcher = Fetcher(root, cache.blobs, counters, progress)
-        self._new_resolver: Callable[[], Resolver] = lambda: Resolver(
-            cache.records, remake=remake, dry=dry, elsewhere=elsewhere, watch=watch, begun=begun
-        )
+        self._root, self._cache, self._pins = files.root, cache, pins
+        self._sources, self._options, self._reporter = sources, options, reporter
+        self._copier, self._contexts = Copier(files), Contexts(files)
+        self._offers = None if options.anew else sources.remote
+        self._fetcher = Fetcher(files.root, cache.blobs, files.counters, reporter.bytes_moved)
 
     def build(self, recipe: Recipe, platform: str, label: str, lenient: bool = False) -> BuiltImage | PlannedImage:
         """The image of a recipe for one platform, or what a dry build finds of one that would have to be made.
@@ -147,7 +143,7 @@ class ImageBuilder:
         if image is None:
             missing = PlannedImage.of(nodes, _names(recipe, platform)[len(nodes) :], why)
             for each in missing.nodes[len(nodes) :]:
-                self._watch(each)
+                self._reporter.node_resolved(each)
             return missing
         return BuiltImage(image, tuple(dict.fromkeys(places)), nodes)
 
@@ -170,13 +166,13 @@ class ImageBuilder:
                 image = self._resolve(node, nodes, places)
                 if image is None:
                     return None
-                ground = LocalBase(image, self._bases, self.fetch(places))
+                ground = LocalBase(image, self._sources.bases, self.fetch(places))
             if execute is not None:
                 step = self._executed(ground, execute, recipe, platform, _numbered(label, platform, len(stages) - 1 - at), places)
                 image = self._resolve(step, nodes, places)
                 if image is None:
                     return None
-                ground = LocalBase(image, self._bases, self.fetch(places))
+                ground = LocalBase(image, self._sources.bases, self.fetch(places))
         assert isinstance(ground, LocalBase)
         return ground.image
 
@@ -187,10 +183,10 @@ class ImageBuilder:
         match recipe.base.kind:
             case "debian":
                 python = self._pins.python(recipe)
-                return RegistryBase(self._pins.base(self._debian.format(python=python)), platform, self._bases), python
+                return RegistryBase(self._pins.base(self._options.debian.format(python=python)), platform, self._sources.bases), python
             case "reference":
                 pinned = self._pins.base(recipe.base.uri)
-                return RegistryBase(pinned, platform, self._bases), self._pins.python(recipe) if recipe.sources else ""
+                return RegistryBase(pinned, platform, self._sources.bases), self._pins.python(recipe) if recipe.sources else ""
         file = recipe.base.file
         executor = self._needed(_dockerfile(file))
         step = key("step", FORMAT, {"dockerfile": os.path.basename(file), "context": self._contexts.of_dockerfile(file)})
@@ -200,11 +196,10 @@ class ImageBuilder:
             image = executor.build(file, platform)
             return image, image.manifest.layers
 
-        node = StepNode(name, label, step, platform, self._pins, execute, self._kept, self._cache, self._said, self._anew)
-        image = self._resolve(node, nodes, places)
+        image = self._resolve(self._step_node(label, Step(name, step, platform, execute)), nodes, places)
         if image is None:
             return None, ""
-        ground = LocalBase(image, self._bases, self.fetch(places))
+        ground = LocalBase(image, self._sources.bases, self.fetch(places))
         interpreter = ground.load().interpreter
         return ground, interpreter.version if interpreter else ""
 
@@ -215,7 +210,9 @@ class ImageBuilder:
         return Plan(steps=found, env=recipe.env, workdir=recipe.workdir)
 
     def _node(self, ground: BaseSource, plan: Plan, platform: str, label: str, tag: str) -> ImageNode:
-        return ImageNode(ground, plan, platform, self._compression, label, self._cache, self._fetcher, self._said, self._offers, tag)
+        target = ImageTarget(ground, plan, platform, self._options.compression)
+        offered = TaggedLayers(self._offers, tag, self._cache.blobs) if self._offers else None
+        return ImageNode(label, target, self._cache, self._fetcher, self._reporter.note, offered)
 
     def _executed(self, ground: BaseSource, step: Execute, recipe: Recipe, platform: str, label: str, places: Sequence[str]) -> StepNode:
         what = describe(step)
@@ -232,28 +229,32 @@ class ImageBuilder:
             image = self._needed(what).execute(base, step, env, workdir, self.fetch(places))
             return image, image.manifest.layers[len(base.manifest.layers) :]
 
-        step_key = key("step", FORMAT, about)
-        return StepNode(what, f"{label} {what}", step_key, platform, self._pins, execute, self._kept, self._cache, self._said, self._anew)
+        return self._step_node(f"{label} {what}", Step(what, key("step", FORMAT, about), platform, execute))
+
+    def _step_node(self, label: str, step: Step) -> StepNode:
+        return StepNode(label, step, self._pins, StepStore(self._sources.kept, self._options.anew), self._cache, self._reporter.note)
 
     def fetch(self, places: Sequence[str]) -> Fetch:
         """What brings layers here from some repositories (which may become more)."""
 
         def fetch(layers: Iterable[Descriptor]) -> None:
-            LayerSources(self._cache, [self._open(RepositoryName.parse(place)) for place in places]).bring(layers)
+            LayerSources(self._cache, [self._sources.open_repository(RepositoryName.parse(place)) for place in places]).bring(layers)
 
         return fetch
 
     def _needed(self, what: str) -> StepExecutor:
-        if self._executor is None:
+        if self._sources.executor is None:
             raise EngineUnavailable(
                 f"The image needs something to be executed: {what}",
                 why="There is no container engine here that could.",
                 hint="Start Docker, or use packages and files alone, which need none.",
             )
-        return self._executor
+        return self._sources.executor
 
     def _resolve(self, node: Node, nodes: list[Outcome], places: list[str]) -> OciImage | None:
-        outcome = self._new_resolver().resolve([node])[node]
+        options = self._options
+        resolver = Resolver(self._cache.records, self._reporter, remake=options.anew, dry=options.dry, remote=self._sources.remote)
+        outcome = resolver.resolve([node])[node]
         nodes += [*outcome.children, outcome]
         if outcome.record is None:
             return None
@@ -261,7 +262,7 @@ class ImageBuilder:
             held = [outcome.place] if outcome.fetched else node.places if isinstance(node, ImageNode) else []
             self._cache.records.add_trace(outcome.record.key, outcome.record.key, {"why": outcome.why, "places": held}, 1)
         where = _seen(self._cache, outcome.record.key).get("places", [])
-        if isinstance(node, StepNode) and outcome.state == "cached" and not where and not self._dry:
+        if isinstance(node, StepNode) and outcome.state == "cached" and not where and not self._options.dry:
             node.keep(outcome.record)  # It was collected there, or another project has made it.
         places += where
         return OciImage.read(outcome.record.artifact, self._cache.blobs)

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Protocol
 
+from flyte_build.cas.blobs import Blobs
 from flyte_build.cas.cache import Cache
 from flyte_build.cas.digest import Digest, Key
 from flyte_build.cas.encoding import Value, key
@@ -82,10 +84,37 @@ class Offers(Protocol):
         """The manifests under a tag, each with the repository where it is; they and their configs are here then."""
 
 
+@dataclass(frozen=True)
+class TaggedLayers:
+    """The layers of the images that repositories have under a tag."""
+
+    offers: Offers
+    tag: str
+    blobs: Blobs
+
+    def find(self, wanted: Collection[Key]) -> dict[Key, tuple[Added, str]]:
+        """Those layers that have one of these keys, each with the repository where it is."""
+        found: dict[Key, tuple[Added, str]] = {}
+        for manifest, place in self.offers.tagged(self.tag) if wanted else ():
+            known = OciImage.read(manifest, self.blobs).layers_by_key()
+            found.update({each: (known[each], place) for each in wanted if each in known and each not in found})
+        return found
+
+
+@dataclass(frozen=True)
+class ImageTarget:
+    """An image for one platform, as it is to be: a plan on a base, with layers compressed in some way."""
+
+    ground: BaseSource
+    plan: Plan
+    platform: str
+    compression: Compression
+
+
 class ImageNode(Node):
     """An image on a base. The artifact is the manifest's digest, one copy's; the config's is the identity.
 
-    `offers` may have its layers: those of the image under `tag` are used, and stay in their `places`, which are known once it is made.
+    Layers that are `offered` are used, and stay in their `places`, which are known once it is made.
     """
 
     kind, format = "image", FORMAT
@@ -93,26 +122,20 @@ class ImageNode(Node):
 
     def __init__(
         self,
-        ground: BaseSource,
-        plan: Plan,
-        platform: str,
-        compression: Compression,
         label: str,
+        target: ImageTarget,
         cache: Cache,
         fetcher: Fetcher,
-        said: Callable[[str], None],
-        offers: Offers | None,
-        tag: str,
+        note: Callable[[str], None],
+        offered: TaggedLayers | None = None,
     ) -> None:
-        super().__init__(platform, label)
-        self._offers, self._tag = offers, tag
+        super().__init__(target.platform, label)
+        self._target, self._cache, self._fetcher, self._note, self._offered = target, cache, fetcher, note, offered
         self.places: list[str] = []
-        self._ground, self._plan, self._platform, self._compression = ground, plan, platform, compression
-        self._cache, self._fetcher, self._said = cache, fetcher, said
 
     def inputs(self, outcomes: Outcomes) -> Mapping[str, Value]:
         """All that decides the image, and how its layers are compressed here."""
-        plan = self._plan
+        plan = self._target.plan
         steps: list[Value] = []
         packages: dict[str, Value] = {}
         for step in plan.steps:
@@ -122,13 +145,13 @@ class ImageNode(Node):
                 steps.append("packages")
                 packages.update({f"{each.name}=={each.version}": each.digest for each in step.wheels})
         return {
-            "base": self._ground.identity,
-            "platform": self._platform,
+            "base": self._target.ground.identity,
+            "platform": self._target.platform,
             "packages": packages,
             "steps": steps,
             "env": dict(plan.env),
             "workdir": plan.workdir,
-            "compression": self._compression,
+            "compression": self._target.compression,
         }
 
     def usable(self, record: Record) -> bool:
@@ -138,8 +161,8 @@ class ImageNode(Node):
     def accept(self, artifact: Digest, inputs: Mapping[str, Value]) -> tuple[Digest, ...]:
         """The manifest and the config of an image that another machine made; its layers stay where they are."""
         image = OciImage.read(artifact, self._cache.blobs)
-        if image.platform != self._platform:
-            raise ImageBuildError(f"{artifact} is no image for {self._platform}")
+        if image.platform != self._target.platform:
+            raise ImageBuildError(f"{artifact} is no image for {self._target.platform}")
         return (artifact, image.identity)
 
     def explain(self, inputs: Mapping[str, Value], last: Record) -> str:
@@ -156,11 +179,14 @@ class ImageNode(Node):
 
     def make(self, outcomes: Outcomes, resolve: Resolve) -> Made:
         """Make the layers that are not there, then the config and the manifest."""
-        base = self._ground.load()
-        parts = self._plan.parts(base, self._compression, self._fetcher, self._said)
+        base = self._target.ground.load()
+        parts = self._target.plan.parts(base, self._target.compression, self._fetcher, self._note)
         nodes = [_LayerNode(part, self.label, self._cache) for part in parts]
         keys = [key(node.kind, node.format, node.inputs({})) for node in nodes]
-        offered = self._offered([wanted for node, wanted in zip(nodes, keys, strict=True) if not node.is_here(wanted)])
+        absent = [wanted for node, wanted in zip(nodes, keys, strict=True) if not node.is_here(wanted)]
+        taken = self._offered.find(absent) if self._offered else {}
+        self.places += dict.fromkeys(place for _, place in taken.values())
+        offered = {wanted: layer for wanted, (layer, _) in taken.items()}
         found = resolve([node for node, wanted in zip(nodes, keys, strict=True) if wanted not in offered])
         layers = []
         for node, wanted, part in zip(nodes, keys, parts, strict=True):
@@ -171,57 +197,49 @@ class ImageNode(Node):
             assert record is not None
             blob = record.refs[0]
             layer = Layer(blob, os.path.getsize(self._cache.blobs.path(blob)), record.artifact)
-            layers.append(Added.of(layer, self._compression, part.what, wanted))
-        image = self._plan.assemble(base, layers)
+            layers.append(Added.of(layer, self._target.compression, part.what, wanted))
+        image = self._target.plan.assemble(base, layers)
         with self._cache.blobs.batch() as batch:
             manifest = image.write(batch)
         own = (layer.blob.digest for layer in layers if layer not in offered.values())
         return Made(manifest, (manifest, image.identity, *own))
 
-    def _offered(self, wanted: Collection[Key]) -> dict[Key, Added]:
-        """Those of some layers that others have made."""
-        found: dict[Key, Added] = {}
-        for manifest, place in self._offers.tagged(self._tag) if self._offers and wanted else ():
-            known = OciImage.read(manifest, self._cache.blobs).layers_by_key()
-            if new := {each: known[each] for each in wanted if each in known and each not in found}:
-                found.update(new)
-                self.places.append(place)
-        return found
+
+@dataclass(frozen=True)
+class Step:
+    """Something to be executed for a platform: `key` is that of what is executed, on what."""
+
+    name: str
+    key: str
+    platform: str
+    execute: Callable[[], StepResult]
+
+
+@dataclass(frozen=True)
+class StepStore:
+    """What executing steps came to, which is taken unless it shall be executed `anew`."""
+
+    kept: StepResults
+    anew: bool
 
 
 class StepNode(Node):
-    """What executing something makes. It does not repeat, so what it came to is pinned, and is among the inputs.
-
-    What is `kept` of it is taken, unless it shall be executed `anew`.
-    """
+    """What executing something makes. It does not repeat, so what it came to is pinned, and is among the inputs."""
 
     kind, format = "image", FORMAT
     shared, whole = True, True
 
-    def __init__(
-        self,
-        name: str,
-        label: str,
-        step: str,
-        platform: str,
-        pins: PinnedSteps,
-        execute: Callable[[], StepResult],
-        kept: StepResults,
-        cache: Cache,
-        said: Callable[[str], None],
-        anew: bool,
-    ) -> None:
-        super().__init__(name, label)
-        self._step, self._platform, self._pins, self._execute, self._kept, self._anew = step, platform, pins, execute, kept, anew
-        self._cache, self._said = cache, said
+    def __init__(self, label: str, step: Step, pins: PinnedSteps, store: StepStore, cache: Cache, note: Callable[[str], None]) -> None:
+        super().__init__(step.name, label)
+        self._step, self._pins, self._store, self._cache, self._note = step, pins, store, cache, note
 
     def inputs(self, outcomes: Outcomes) -> Mapping[str, Value]:
         """What it is executed on and what is executed, as one digest, and what that came to."""
-        pinned = self._pins.step(self._step, self._platform)
+        pinned = self._pins.step(self._step.key, self._step.platform)
         return self._with(pinned.digest if pinned else None)
 
     def _with(self, digest: Digest | None) -> Mapping[str, Value]:
-        return {"executed": self.name, "step": self._step, "platform": self._platform, "pinned": digest}
+        return {"executed": self.name, "step": self._step.key, "platform": self._step.platform, "pinned": digest}
 
     def usable(self, record: Record) -> bool:
         """Whether all of it is there."""
@@ -236,9 +254,9 @@ class StepNode(Node):
 
     def make(self, outcomes: Outcomes, resolve: Resolve) -> Made:
         """Take what is kept of it; else execute it, and pin what comes of it. Raises `NotLocked` where nothing may be resolved."""
-        with self._cache.making(self._step):  # Another command that wants the same waits, and takes what this one has made.
-            pinned = self._pins.step_by_now(self._step, self._platform)
-            found = self._bring(pinned.digest) if pinned and not self._anew else None
+        with self._cache.making(self._step.key):  # Another command that wants the same waits, and takes what this one has made.
+            pinned = self._pins.step_by_now(self._step.key, self._step.platform)
+            found = self._bring(pinned.digest) if pinned and not self._store.anew else None
             image, layers = found or self._executed(pinned)
             with self._cache.blobs.batch() as batch:
                 image.write(batch)
@@ -254,15 +272,15 @@ class StepNode(Node):
 
     def _keep(self, image: OciImage, layers: Sequence[Descriptor]) -> None:
         try:
-            self._kept.keep(image, layers)
+            self._store.kept.keep(image, layers)
         except (RegistryError, StoreError) as error:
-            self._said(f"What {self.name} came to is in the cache alone: {error.what}.")
+            self._note(f"What {self.name} came to is in the cache alone: {error.what}.")
 
     def _bring(self, identity: Digest) -> StepResult | None:
         try:
-            return self._kept.bring(identity)
+            return self._store.kept.bring(identity)
         except (RegistryError, StoreError) as error:
-            self._said(f"What {self.name} came to was kept, and cannot be read: {error.what}.")
+            self._note(f"What {self.name} came to was kept, and cannot be read: {error.what}.")
             return None
 
     def _executed(self, pinned: PinnedStep | None) -> StepResult:
@@ -274,14 +292,14 @@ class StepNode(Node):
             )
         if self._pins.locked and pinned:
             raise NotLocked(
-                f"{self.name} would be executed again" if self._anew else f"What {self.name} came to is nowhere any more",
+                f"{self.name} would be executed again" if self._store.anew else f"What {self.name} came to is nowhere any more",
                 why=f"{pinned.digest} is pinned; executed again it would come to something else.",
                 hint="Build without --locked, and commit flyte.lock; `flyte build --push` keeps what was built for other machines.",
             )
-        image, layers = self._execute()
+        image, layers = self._step.execute()
         if pinned and pinned.digest != image.identity:
-            before = f"it was {pinned.digest.short}" + ("" if self._anew else ", which is nowhere any more")
-            self._said(f"Executed again, {self.name} came to {image.identity.short}; {before}.")
+            before = f"it was {pinned.digest.short}" + ("" if self._store.anew else ", which is nowhere any more")
+            self._note(f"Executed again, {self.name} came to {image.identity.short}; {before}.")
         if pinned is None or pinned.digest != image.identity:
-            self._pins.keep_step(PinnedStep(key=self._step, platform=self._platform, digest=image.identity))
+            self._pins.keep_step(PinnedStep(key=self._step.key, platform=self._step.platform, digest=image.identity))
         return image, layers

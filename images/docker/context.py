@@ -7,24 +7,22 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Container, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 
-from flyte_build.cas.counters import Counters
 from flyte_build.cas.digest import Digest
 from flyte_build.cas.encoding import Value, encode
-from flyte_build.cas.statindex import StatIndex
 from flyte_build.errors import SecretRefused, UsageError
-from flyte_build.images.layers.file_digests import FileDigests, refuse_secrets
+from flyte_build.images.layers.file_digests import FileDigests, ProjectFiles
 
 _OURS = ("flyte.lock", "**/__pycache__")  # What running tasks writes.
 _ENVIRONMENTS = "**/.venv"  # No sources of anything, and large.
 
 
 class Contexts:
-    """Looks at the files of a project at `root` that containers are given."""
+    """Looks at those of a project's files that containers are given."""
 
-    def __init__(self, root: str, index: StatIndex, counters: Counters, allowed: Container[str]) -> None:
-        self._root, self._index, self._counters, self._allowed = os.path.realpath(root), index, counters, allowed
+    def __init__(self, files: ProjectFiles) -> None:
+        self._files, self._root = files, os.path.realpath(files.root)
 
     def of_dockerfile(self, file: str) -> Digest:
         """What the context of a Dockerfile holds, in one digest: paths, modes, contents, targets of links.
@@ -40,7 +38,7 @@ class Contexts:
             raise UsageError(f"{dockerfile} leads out of the project", hint=hint)
         contents = self._contents("context", folder)
         rows = _rows(folder, _walk(folder, left_out(folder), os.path.basename(dockerfile)), contents)
-        refuse_secrets(contents.found, self._allowed)
+        self._files.refuse(contents.found)
         contents.save(whole=True)
         return Digest.of(encode(list(rows.values())))
 
@@ -68,11 +66,11 @@ class Contexts:
         return _walk(self._root, patterns, ".dockerignore")
 
     def _contents(self, use: str, folder: str) -> FileDigests:
-        return FileDigests(use, folder, self._root, self._index, self._counters)
+        return FileDigests(use, folder, self._files)
 
     def _allows(self, path: str, why: str) -> bool:
         try:
-            refuse_secrets([(path, why)], self._allowed)
+            self._files.refuse([(path, why)])
         except SecretRefused:
             return False
         return True

@@ -25,6 +25,7 @@ from flyte_build.cas.lease import Lease, is_held
 from flyte_build.cas.registry.descriptor import Descriptor
 from flyte_build.cas.registry.manifest import Manifest
 from flyte_build.errors import EngineUnavailable, ImageBuildError
+from flyte_build.images.layers.file_digests import ProjectFiles
 from flyte_build.images.lock.uv import indexes
 from flyte_build.images.oci_image import CONFIG, Added, OciImage
 from flyte_build.images.recipe import Execute
@@ -45,7 +46,7 @@ _APT = (
     " && apt-get clean && rm -rf /var/lib/apt/lists/* /var/cache/apt/*.bin /var/log/apt /var/log/dpkg.log /var/cache/ldconfig/aux-cache"
 )
 
-Said = Callable[[str], None]
+Output = Callable[[str], None]
 """Is told each line that is printed meanwhile."""
 
 
@@ -66,10 +67,11 @@ def script(step: Execute, root: str) -> str:
 
 
 class DockerExecutor:
-    """Executes in this machine's Docker Engine. `root` is the project's, `contexts` its files; `said` is told what is printed."""
+    """Executes in this machine's Docker Engine, with what a project's files hold; `output` is told what is printed."""
 
-    def __init__(self, root: str, cache: Cache, compression: Compression, said: Said, contexts: Contexts) -> None:
-        self._root, self._cache, self._compression, self._said, self._contexts = root, cache, compression, said, contexts
+    def __init__(self, files: ProjectFiles, cache: Cache, compression: Compression, output: Output) -> None:
+        self._root, self._contexts = files.root, Contexts(files)
+        self._cache, self._compression, self._output = cache, compression, output
         self._blobs = cache.blobs
 
     def _reach(self, what: str) -> "APIClient":
@@ -111,7 +113,7 @@ class DockerExecutor:
             lines: deque[str] = deque(maxlen=_LAST_WORDS)
             for line in _lines(client.logs(container, stream=True, follow=True)):
                 lines.append(line)
-                self._said(line)
+                self._output(line)
             if code := client.wait(container)["StatusCode"]:
                 raise ImageBuildError(f"{what} failed with exit code {code}", why="\n".join(lines))
             return str(client.commit(container)["Id"])
@@ -134,7 +136,7 @@ class DockerExecutor:
                 for line in str(answer.get("stream", "")).splitlines():
                     if line.strip():
                         lines.append(line)
-                        self._said(line)
+                        self._output(line)
                 made = answer.get("aux", {}).get("ID", made)
         config, layers = self._export(client, made, 0)
         kept = {name: config[name] for name in ("architecture", "os", "config") if name in config}

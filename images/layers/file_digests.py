@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Container, Iterable
+from collections.abc import Iterable
+from dataclasses import dataclass
 
 from flyte_build.cas.counters import Counters
 from flyte_build.cas.digest import Digest
@@ -13,13 +14,33 @@ from flyte_build.text.wording import listed
 from flyte_build.workspace.sensitive import ContentWatch, by_name
 
 
-class FileDigests:
-    """Looks at the files of a folder of the project at `root`; `use` is what for. `save` keeps what was read for the next time."""
+@dataclass(frozen=True)
+class ProjectFiles:
+    """The files of the project at `root`, which go into images; those in `allowed` may do so although they look like secrets."""
 
-    def __init__(self, use: str, folder: str, root: str, index: StatIndex, counters: Counters) -> None:
-        self._scope, self._folder, self._root = f"{use}:{folder}", folder, os.path.realpath(root)
-        self._index, self._counters = index, counters
-        self._known, self._read = index.load(self._scope), dict[str, object]()
+    root: str
+    index: StatIndex
+    counters: Counters
+    allowed: frozenset[str] = frozenset()
+
+    def refuse(self, secrets: Iterable[tuple[str, str]]) -> None:
+        """Raise `SecretRefused` for files (path, what kind of secret) that are not allowed."""
+        refused = sorted((path, why) for path, why in secrets if path not in self.allowed)
+        if refused:
+            raise SecretRefused(
+                f"Files with secrets would have gone into the image: {listed([path for path, _ in refused])}",
+                why=f"{refused[0][0]}: {refused[0][1]}. Anyone with the image could read them.",
+                hint=f'Add `{refused[0][0]}` to .dockerignore; or allow it in flyte.toml: bundle.allow_secrets = ["{refused[0][0]}"]',
+            )
+
+
+class FileDigests:
+    """Looks at the files of a folder of the project; `use` is what for. `save` keeps what was read for the next time."""
+
+    def __init__(self, use: str, folder: str, files: ProjectFiles) -> None:
+        self._scope, self._folder, self._root = f"{use}:{folder}", folder, os.path.realpath(files.root)
+        self._index, self._counters = files.index, files.counters
+        self._known, self._read = files.index.load(self._scope), dict[str, object]()
         self._looked = set[str]()
         self.found: list[tuple[str, str]] = []  # Secrets: path below the root, and what kind of secret.
 
@@ -43,14 +64,3 @@ class FileDigests:
         gone = self._known.keys() - self._looked if whole else ()
         if self._read or gone:
             self._index.save(self._scope, self._read, gone)
-
-
-def refuse_secrets(found: Iterable[tuple[str, str]], allowed: Container[str]) -> None:
-    """Raise `SecretRefused` for files (path, what kind of secret) that are not allowed."""
-    refused = sorted((path, why) for path, why in found if path not in allowed)
-    if refused:
-        raise SecretRefused(
-            f"Files with secrets would have gone into the image: {listed([path for path, _ in refused])}",
-            why=f"{refused[0][0]}: {refused[0][1]}. Anyone with the image could read them.",
-            hint=f'Add `{refused[0][0]}` to .dockerignore; or allow it in flyte.toml: bundle.allow_secrets = ["{refused[0][0]}"]',
-        )

@@ -10,21 +10,19 @@ import hashlib
 import os
 import posixpath
 import stat
-from collections.abc import Callable, Container, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from flyte_build.cas import tar
 from flyte_build.cas.blobs import Batch
-from flyte_build.cas.counters import Counters
 from flyte_build.cas.digest import Digest
 from flyte_build.cas.encoding import Value, encode
 from flyte_build.cas.layer import Compression, Layer
-from flyte_build.cas.statindex import StatIndex
 from flyte_build.errors import FileUnstable, ImageBuildError, UsageError
 from flyte_build.images.recipe import Copy
 
-from .file_digests import FileDigests, refuse_secrets
+from .file_digests import FileDigests, ProjectFiles
 
 if TYPE_CHECKING:
     from pathspec import PathSpec
@@ -59,10 +57,10 @@ class Copied:
 
 
 class Copier:
-    """Finds the files of a project at `root`; what was read before is known from the stat index."""
+    """Finds those of a project's files that go into an image; what was read before is known from the stat index."""
 
-    def __init__(self, root: str, index: StatIndex, counters: Counters, allowed: Container[str]) -> None:
-        self._root, self._index, self._counters, self._allowed = root, index, counters, allowed
+    def __init__(self, files: ProjectFiles) -> None:
+        self._files, self._root = files, files.root
 
     def collect(self, step: Copy) -> Copied:
         """The files of a step. Raises `UsageError` for what is not there, and `ImageBuildError` for what cannot be copied."""
@@ -76,13 +74,13 @@ class Copier:
             )
         real = os.path.realpath(top)
         folder = real if step.folder else os.path.dirname(real)
-        contents = FileDigests("image", folder, self._root, self._index, self._counters)
+        contents = FileDigests("image", folder, self._files)
         if step.folder:
             names = self._walk(real, _ignored(self._root, step.ignore), os.path.relpath(top, self._root))
             entries = [_entry(name, f"{real}/{name}", real, contents) for name in names]
         else:
             entries = [replace(_entry(os.path.basename(real), real, "", contents), name="")]
-        refuse_secrets(contents.found, self._allowed)
+        self._files.refuse(contents.found)
         contents.save(whole=step.folder)
         return Copied(step, tuple(sorted(entries, key=lambda each: os.fsencode(each.name))))
 

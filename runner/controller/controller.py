@@ -8,11 +8,11 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from flyte_build.errors import FlyteError, InputError
-from flyte_build.graph.reporter import Listener
 from flyte_build.runner.abort import LOOK, asked
 from flyte_build.runner.action import Action
 from flyte_build.runner.call import Call
 from flyte_build.runner.history.history import History
+from flyte_build.runner.reporter import RunReporter
 from flyte_build.runner.signals import Stopped
 
 if TYPE_CHECKING:
@@ -51,21 +51,21 @@ class _Ending:
     outputs: Mapping[str, Any] = field(default_factory=dict)
 
 
-def carry_out(call: Call, engine: "Engine", history: History, listener: Listener, began: float) -> Finished:
+def carry_out(call: Call, engine: "Engine", history: History, reporter: RunReporter, began: float) -> Finished:
     """Run a task until it has succeeded or may not be tried again; `began` is the monotonic time from which seconds count."""
     call = replace(call, inputs=_effective(call))
-    _say_what_differs(engine, call, listener)
+    _say_what_differs(engine, call, reporter)
     name = _begin(call, history)
     folder, url = history.run_folder(name), history.url(name)
     attempt, ending = 0, _Ending("failed")
     try:
-        listener.started(name, url)
+        reporter.run_started(name, url)
         while True:
             attempt += 1
             ending = _try(engine, Action(id=f"{name}-a0", run=name, folder=folder, call=call, attempt=attempt))
             if ending.phase in ("succeeded", "aborted") or _wrong_input(ending.error) or attempt > call.task["retries"]:
                 break
-            _wait_before_retry(call.task, attempt, ending, folder, listener)
+            _wait_before_retry(call.task, attempt, ending, folder, reporter)
     except (KeyboardInterrupt, Stopped):
         request = asked(folder)
         ending = _aborted(request)
@@ -91,11 +91,11 @@ def _begin(call: Call, history: History) -> str:
     return history.begin(call)
 
 
-def _wait_before_retry(task: Mapping[str, Any], attempt: int, ending: _Ending, folder: str, listener: Listener) -> None:
+def _wait_before_retry(task: Mapping[str, Any], attempt: int, ending: _Ending, folder: str, reporter: RunReporter) -> None:
     wait = task["backoff"][attempt - 1] if task["backoff"] else 0.0
     reason = ending.error["message"] if ending.error else ending.phase
     again = f"trying again in {wait:g} s" if wait else "trying again"
-    listener.said(f"Attempt {attempt} of {task['retries'] + 1} failed ({reason}); {again}.")
+    reporter.note(f"Attempt {attempt} of {task['retries'] + 1} failed ({reason}); {again}.")
     until = time.monotonic() + wait
     while (left := until - time.monotonic()) > 0 and not asked(folder):
         time.sleep(min(LOOK, left))
@@ -163,16 +163,16 @@ def _error(kind: str, message: str, whose: str = "user") -> dict[str, str]:
     return {"type": kind, "message": message, "kind": whose, "traceback": ""}
 
 
-def _say_what_differs(engine: "Engine", call: Call, listener: Listener) -> None:
+def _say_what_differs(engine: "Engine", call: Call, reporter: RunReporter) -> None:
     """Say once for a run where it is not what a reader of the declaration would expect."""
     task = call.task
     if bare := task["unannotated"]:
         verb = "have" if len(bare) > 1 else "has"
-        listener.said(f"{', '.join(bare)} of {task['name']} {verb} no annotation: what is no JSON value is pickled.")
+        reporter.note(f"{', '.join(bare)} of {task['name']} {verb} no annotation: what is no JSON value is pickled.")
     computed = [each["name"] for each in task["interface"]["inputs"] if each["default_text"] and each["name"] not in call.inputs]
     if computed:
         whose = "defaults" if len(computed) > 1 else "default"
-        listener.said(f"The {whose} of {', '.join(computed)} of {task['name']} cannot be written down: made anew where the task runs.")
+        reporter.note(f"The {whose} of {', '.join(computed)} of {task['name']} cannot be written down: made anew where the task runs.")
     unused = [name for name in sorted({*task["options"], *call.run.options}) if name not in engine.acts_on]
     if task["timeout"] and "timeout" not in engine.acts_on:
         unused.append("timeout")
@@ -181,4 +181,4 @@ def _say_what_differs(engine: "Engine", call: Call, listener: Listener) -> None:
 
         unused += not_acted_on(task["image"])
     if unused:
-        listener.said(f"The {engine.name} engine does not act on: {', '.join(unused)}.")
+        reporter.note(f"The {engine.name} engine does not act on: {', '.join(unused)}.")

@@ -13,7 +13,7 @@ import select
 import signal
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from threading import Thread
 from typing import TYPE_CHECKING, Any
 
@@ -236,7 +236,7 @@ def _event(state: Mapping[str, Any], cancelled: bool, memory: int | None) -> Eve
 def _advise(action: Action, result: dict[str, Any]) -> None:
     """Add what to do about a file that only the project has to a result: the container could not see it."""
     error = {name: text.replace(_CODE, f"{action.call.code}/code") for name, text in result["error"].items()}
-    if advice := hint(error, {**asdict(action), "folder": _ACTION}):
+    if advice := hint(error, {**action.document(), "folder": _ACTION}):
         write_result(action.folder, {**result, "error": {**result["error"], "hint": advice}})
 
 
