@@ -18,7 +18,7 @@ BLOBS = 100_000
 
 def test_collecting(benchmark: BenchmarkFixture, home: Path) -> None:
     """Every blob is garbage."""
-    cache = Cache(str(home), Counters(), print)
+    cache = Cache.open(str(home), Counters(), print)
 
     def fill() -> None:
         for number in range(BLOBS):

@@ -116,7 +116,7 @@ def setting(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Setting]:
         name = server.repository("bench/base")
         manifest = push_image(name, [rootfs()])
         counters = Counters()
-        cache = Cache(str(folder / "home/cache"), counters, print)
+        cache = Cache.open(str(folder / "home/cache"), counters, print)
         base = PinnedBase(reference=f"{name}:latest", digest=manifest.digest, python=PYTHON)
         here = Setting(folder / "project", server, cache, base, counters)
         here.folder.mkdir()

@@ -22,11 +22,12 @@ from functools import cached_property
 from flyte_build.errors import StoreFormatUnknown
 
 from . import records, statindex
+from .atomic import replace_file
 from .blobs import Blobs
 from .counters import Counters
-from .database import open_database
+from .database import Database, open_database
 from .digest import Digest
-from .folder import make_below, make_own, opener
+from .folder import make_below, make_own
 from .lease import Lease, held, locked
 from .os_errors import storing
 from .registry import ledger
@@ -38,22 +39,28 @@ _TABLES = 3  # The version of the database: since 2 it has the ledger of reposit
 class Cache:
     """An open cache. `said` is told, in a sentence, of damage that was found and repaired."""
 
-    def __init__(self, folder: str, counters: Counters, said: Callable[[str], None]) -> None:
-        self.root = folder
-        self.folder = f"{folder}/v{FORMAT}"
-        self.said = said
-        if not os.path.exists(f"{self.folder}/oci-layout"):
-            self._create()
+    def __init__(self, root: str, database: Database, counters: Counters, said: Callable[[str], None]) -> None:
+        self.root, self.folder, self.said, self.database = root, _folder(root), said, database
         self._leases = f"{self.folder}/leases"
         self.extractions = f"{self.folder}/extractions"
         self.environments = f"{self.folder}/environments"
         self.runtimes = f"{self.folder}/runtimes"
         self.blobs = Blobs(f"{self.folder}/blobs/sha256", f"{self.folder}/quarantine", counters)
-        schema = records.SCHEMA + statindex.SCHEMA + ledger.SCHEMA
-        database = open_database(f"{self.folder}/cache.sqlite", _TABLES, schema, self._damaged)
-        self.database = database
         self.records = records.Records(database)
         self.index = statindex.StatIndex(database)
+
+    @classmethod
+    def open(cls, root: str, counters: Counters, said: Callable[[str], None]) -> "Cache":
+        """Open the cache below a folder, made if it is new. Raises `StoreUnavailable` and `StoreFormatUnknown`."""
+
+        def damaged(aside: str) -> None:
+            said(f"The cache's database was damaged; it was moved to {aside} and begun anew. Nothing but time is lost.")
+
+        if not os.path.exists(f"{_folder(root)}/oci-layout"):
+            _create(root)
+        schema = records.SCHEMA + statindex.SCHEMA + ledger.SCHEMA
+        database = open_database(f"{_folder(root)}/cache.sqlite", _TABLES, schema, damaged)
+        return cls(root, database, counters, said)
 
     @cached_property
     def secret(self) -> bytes:
@@ -71,31 +78,6 @@ class Cache:
                 os.unlink(temporary)
             with open(path, "rb") as file:
                 return file.read()
-
-    def _create(self) -> None:
-        with storing("make the cache's folder"):
-            for name in os.listdir(self.root) if os.path.isdir(self.root) else ():
-                if name[:1] == "v" and name[1:].isdigit() and int(name[1:]) > FORMAT:
-                    raise StoreFormatUnknown(
-                        f"{self.root} was written by a newer version of flyte-build",
-                        why=f"It holds format {name[1:]}; this version knows {FORMAT}.",
-                        hint="Upgrade flyte-build, or set FLYTE_HOME to another folder.",
-                    )
-            make_own(self.root)
-            for name in ("blobs/sha256", "extractions", "leases"):
-                make_below(f"{self.folder}/{name}")
-            if not os.path.exists(f"{self.folder}/index.json"):
-                self._write("index.json", {"schemaVersion": 2, "manifests": []})
-            self._write("oci-layout", {"imageLayoutVersion": "1.0.0"})  # Last: it says that the rest is there.
-
-    def _write(self, name: str, document: object) -> None:
-        temporary = f"{self.folder}/{name}.{os.urandom(4).hex()}"
-        with open(temporary, "w", encoding="utf-8", opener=opener) as file:
-            json.dump(document, file)
-        os.replace(temporary, f"{self.folder}/{name}")
-
-    def _damaged(self, aside: str) -> None:
-        self.said(f"The cache's database was damaged; it was moved to {aside} and begun anew. Nothing but time is lost.")
 
     @contextmanager
     def preparing(self) -> Iterator[None]:
@@ -178,4 +160,30 @@ class Cache:
                 }
             )
         with storing("write the index"), locked(f"{self.folder}/index.lock", exclusive=True):
-            self._write("index.json", {"schemaVersion": 2, "manifests": manifests})
+            _write(f"{self.folder}/index.json", {"schemaVersion": 2, "manifests": manifests})
+
+
+def _folder(root: str) -> str:
+    return f"{root}/v{FORMAT}"
+
+
+def _create(root: str) -> None:
+    folder = _folder(root)
+    with storing("make the cache's folder"):
+        for name in os.listdir(root) if os.path.isdir(root) else ():
+            if name[:1] == "v" and name[1:].isdigit() and int(name[1:]) > FORMAT:
+                raise StoreFormatUnknown(
+                    f"{root} was written by a newer version of flyte-build",
+                    why=f"It holds format {name[1:]}; this version knows {FORMAT}.",
+                    hint="Upgrade flyte-build, or set FLYTE_HOME to another folder.",
+                )
+        make_own(root)
+        for name in ("blobs/sha256", "extractions", "leases"):
+            make_below(f"{folder}/{name}")
+        if not os.path.exists(f"{folder}/index.json"):
+            _write(f"{folder}/index.json", {"schemaVersion": 2, "manifests": []})
+        _write(f"{folder}/oci-layout", {"imageLayoutVersion": "1.0.0"})  # Last: it says that the rest is there.
+
+
+def _write(path: str, document: object) -> None:
+    replace_file(path, json.dumps(document).encode(), sync=False)

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from flyte_build.errors import UsageError
 from flyte_build.ops.gc import start_if_due
 from flyte_build.ops.prepare import FilePlan
 from flyte_build.ops.session import Session, Stores
@@ -16,11 +14,11 @@ from flyte_build.ops.targets import Target, choose, once_each
 from flyte_build.settings.configuration import Configuration
 from flyte_build.settings.settings import Settings
 from flyte_build.text.units import rounded_size
-from flyte_build.workspace.task_files import task_files
-from flyte_build.workspace.workspace import locate, root_of
+from flyte_build.workspace.workspace import root_of
 
 from .console import Console, node_json
 from .options import of_a_registry, settings_of_each, with_registries
+from .selection import Selection, of_environments
 
 if TYPE_CHECKING:
     from flyte_build.ops.project_images import EnvironmentImage
@@ -38,48 +36,27 @@ if TYPE_CHECKING:
 @click.option("--locked", is_flag=True, help="Resolve nothing: fail (exit code 3) if flyte.lock does not pin all.")
 @of_a_registry
 @click.option("--root-dir", type=click.Path(), help="The project's root (default: the nearest marked folder at or above FILE).")
-@click.option("--all", "everything", is_flag=True, help="Build for all environments of FILE.")
-@click.option("-r", "--recursive", is_flag=True, help="Build for all environments of all Python files below the folder FILE.")
-@click.argument("file", metavar="FILE", type=click.Path())
-@click.argument("env_variable", metavar="[ENV_VARIABLE]", required=False)
+@of_environments("Build for")
 @click.pass_obj
-def build(
-    console: Console,
-    /,
-    push: bool,
-    builder: str | None,
-    explain: bool,
-    force: bool,
-    locked: bool,
-    root_dir: str | None,
-    everything: bool,
-    recursive: bool,
-    file: str,
-    env_variable: str | None,
-    **registries: Any,
-) -> None:
+def build(console: Console, /, push: bool, explain: bool, force: bool, **options: Any) -> None:
     """Build the image of the environment under ENV_VARIABLE in FILE, and of those that it depends on. What is there is not made again.
 
     No Docker is needed, but for commands, Debian packages and Dockerfiles.
     """
     from flyte_build.ops.build import build_images
 
-    if env_variable and (everything or recursive):
-        raise UsageError("ENV_VARIABLE is given together with --all or -r", hint="Leave one of them out.")
-    if os.path.isdir(file) != recursive:
-        raise UsageError(f"{file} is {'a' if os.path.isdir(file) else 'no'} folder", hint="`-r` takes a folder; without it, name a file.")
-    files = task_files(os.path.realpath(file)) if recursive else [file]
-    projects = [locate(each, root_dir) for each in files]
+    chosen = Selection.take("build", options)
+    builder, locked = options.pop("builder"), options.pop("locked")
     stores = Stores(console)
 
     def settings(config: Configuration) -> Settings:
-        return Settings.configured(with_registries(config, **registries), version="-", locked=locked or None, builder=builder)
+        return Settings.configured(with_registries(config, **options), version="-", locked=locked or None, builder=builder)
 
-    config = console.configuration(root_of(file))
+    config = console.configuration(root_of(chosen.file))
     click.get_current_context().call_on_close(lambda: start_if_due(stores, config))
-    sessions = [(project, Session(own, stores, read_only=explain)) for project, own in settings_of_each(console, projects, settings)]
-    plans = [FilePlan(session, project) for project, session in sessions]
-    targets: list[Target] = once_each(choose(plan, env_variable, everything or recursive, for_images=True) for plan in plans)
+    each_with_settings = settings_of_each(console, chosen.workspaces(), settings)
+    plans = [FilePlan(Session(own, stores, read_only=explain), project) for project, own in each_with_settings]
+    targets: list[Target] = once_each(choose(plan, chosen.env_variable, chosen.is_whole, for_images=True) for plan in plans)
     built = build_images(targets, push=push, force=force)
     if console.json:
         nodes = [node_json(outcome) for each in built for outcome in each.nodes]

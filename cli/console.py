@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 import click
@@ -26,30 +27,32 @@ _LARGE = 4 << 20  # Bytes of a transfer of which progress is shown.
 _SHOWN = 4000  # Characters of a value on a terminal.
 
 
-class Console(RunReporter):
-    """Prints for a person, or one JSON document for a machine; then everything else goes to standard error."""
+@dataclass(frozen=True, kw_only=True)
+class Appearance:
+    """How a command prints: `verbose` counts how much more it says."""
 
-    def __init__(
-        self,
-        format: Format,
-        *,
-        verbose: int = 0,
-        progress: bool = True,
-        color: bool = True,
-        spare: "Worker | None" = None,
-        config: str | None = None,
-        org: str | None = None,
-        log_format: LogFormat = "console",
-    ) -> None:
+    format: Format
+    log_format: LogFormat = "console"
+    verbose: int = 0
+    progress: bool = True
+    color: bool = True
+
+
+class Console(RunReporter):
+    """Prints for a person, or one JSON document for a machine; then everything else goes to standard error.
+
+    `spare` is a worker that was started early, `config` the one configuration file to read, if one is named.
+    """
+
+    def __init__(self, appearance: Appearance, spare: "Worker | None" = None, config: str | None = None, org: str | None = None) -> None:
+        format, self._verbose = appearance.format, appearance.verbose
         self.json = format in ("json", "json-raw")
-        self.config = config
-        self._org = org
-        self.spare = spare
-        self._raw, self._plain, self._verbose = format == "json-raw", format == "table-simple", verbose
-        self._log_json = log_format == "json"
+        self.config, self._org, self.spare = config, org, spare
+        self._raw, self._plain = format == "json-raw", format == "table-simple"
+        self._log_json = appearance.log_format == "json"
         terminal = sys.stderr.isatty() and not self._log_json
-        self._color = terminal and color and not os.environ.get("NO_COLOR")
-        self._live = terminal and progress and os.environ.get("TERM") != "dumb"
+        self._color = terminal and appearance.color and not os.environ.get("NO_COLOR")
+        self._live = terminal and appearance.progress and os.environ.get("TERM") != "dumb"
         self._line = False
         self._cached: list[str] = []
         if org is not None:

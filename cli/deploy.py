@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -22,11 +21,11 @@ from flyte_build.settings.configuration import Configuration
 from flyte_build.settings.registries import Registries
 from flyte_build.settings.settings import Settings
 from flyte_build.text.wording import listed, printable
-from flyte_build.workspace.task_files import task_files
-from flyte_build.workspace.workspace import locate, root_of
+from flyte_build.workspace.workspace import root_of
 
 from .console import Console
 from .options import of_a_bundle, of_a_deployment, of_pins, pinned, settings_of_each, with_registries
+from .selection import Selection, of_environments
 
 if TYPE_CHECKING:
     from flyte_build.graph.node import Outcome
@@ -38,39 +37,18 @@ if TYPE_CHECKING:
 @click.option("--dry-run", is_flag=True, help="Only say what would be deployed. Nothing is made, and no registry is asked.")
 @of_a_bundle
 @of_pins
-@click.option("--all", "everything", is_flag=True, help="Deploy all environments of FILE.")
-@click.option("-r", "--recursive", is_flag=True, help="Deploy all environments of all Python files below the folder FILE.")
+@of_environments("Deploy")
 @click.option("-i", "--ignore-load-errors", is_flag=True, help="With -r: leave out files that cannot be imported, and name them.")
-@click.argument("file", metavar="FILE", type=click.Path())
-@click.argument("env_variable", metavar="[ENV_VARIABLE]", required=False)
 @click.pass_obj
-def deploy(
-    console: Console,
-    /,
-    dry_run: bool,
-    everything: bool,
-    recursive: bool,
-    ignore_load_errors: bool,
-    root_dir: str | None,
-    file: str,
-    env_variable: str | None,
-    **options: Any,
-) -> None:
+def deploy(console: Console, /, dry_run: bool, ignore_load_errors: bool, **options: Any) -> None:
     """Deploy the environment under ENV_VARIABLE in FILE, with those that it depends on: its tasks, their code, and what they run in.
 
     What is deployed never changes, and runs without its source files: `flyte run deployed-task`. Without a registry it is deployed to
     this machine.
     """
-    if env_variable and (everything or recursive):
-        raise UsageError("ENV_VARIABLE is given together with --all or -r", hint="Leave one of them out.")
-    if os.path.isdir(file) and not recursive:
-        raise UsageError(f"{file} is a folder", hint=f"Deploy all that is in it with `flyte deploy -r {file}`, or name a file.")
-    if recursive and not os.path.isdir(file):
-        raise UsageError(f"{file} is no folder", hint="`-r` takes a folder; `--all` takes a file.")
-    stores = Stores(console)
-    files = task_files(os.path.realpath(file)) if recursive else [file]
-    projects = [locate(each, root_dir) for each in files]
-    root = projects[0].root if len({each.root for each in projects}) == 1 else root_of(file)
+    chosen = Selection.take("deploy", options)
+    stores, projects = Stores(console), chosen.workspaces()
+    root = projects[0].root if len({each.root for each in projects}) == 1 else root_of(chosen.file)
     given = {name: options.pop(name) for name in ("registry", "cache_read", "cache_write")}
     config = console.configuration(root)
     if options["version"] is not None:
@@ -87,18 +65,18 @@ def deploy(
     def targets() -> Iterator[Target]:
         for project, own in settings_of_each(console, projects, settings_in):
             own = replace(own, registries=Registries()) if dry_run else own  # So that nobody is asked.
-            reporter = OfFile(console, project.file) if recursive else console
+            reporter = OfFile(console, project.file) if chosen.recursive else console
             plan = FilePlan(Session(own, stores, read_only=dry_run, reporter=reporter), project)
             try:
-                yield choose(plan, env_variable, everything or recursive)
+                yield choose(plan, chosen.env_variable, chosen.is_whole)
             except ModuleLoadError as error:
-                if not ignore_load_errors or not recursive:
+                if not ignore_load_errors or not chosen.recursive:
                     raise
                 console.note(f"{project.file} is left out: {error.what}.")
 
     found = once_each(targets())
     if not any(target.environments for target in found):
-        raise UsageError(f"{file} holds no environment with tasks", hint="An environment is a `flyte.TaskEnvironment`.")
+        raise UsageError(f"{chosen.file} holds no environment with tasks", hint="An environment is a `flyte.TaskEnvironment`.")
     deployment = Deployer(deployments).deploy(found)
     if console.json:
         documents = [each.document() for each in deployment.envs.values()]

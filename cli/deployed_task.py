@@ -31,17 +31,7 @@ from .report import report
 @click.argument("rest", nargs=-1, type=click.UNPROCESSED, metavar="[INPUTS]...")
 @click.pass_obj
 def deployed_task(
-    given: "tuple[Console, Stores, Settings]",
-    /,
-    run_project: str | None,
-    run_domain: str | None,
-    inputs_file: str | None,
-    task: str,
-    rest: tuple[str, ...],
-    name: str | None,
-    label: tuple[str, ...],
-    env: tuple[str, ...],
-    **where: Any,
+    given: "tuple[Console, Stores, Settings]", /, task: str, rest: tuple[str, ...], inputs_file: str | None, **options: Any
 ) -> None:
     """Run a task that was deployed: its latest version, or the one of that version or digest.
 
@@ -52,19 +42,19 @@ def deployed_task(
     if settings.engine == "local":
         raise UsageError("A deployed task runs in a process of its own", hint="Leave out `--local` and `--engine local`.")
     registries = settings.registries
-    if where["registry"] is not None or where["cache_read"] or where["cache_write"] is not None:
-        registries = session_of(console, where).settings.registries
+    if options["registry"] is not None or options["cache_read"] or options["cache_write"] is not None:
+        registries = session_of(console, options).settings.registries
     settings = settings.change(
-        project=where["project"] or None,
-        domain=where["domain"] or None,
+        project=options["project"] or None,
+        domain=options["domain"] or None,
         registries=registries,
-        name=name or None,
-        env={**settings.run.env, **pairs("--env", env, "MODE=fast")},
-        labels={**settings.run.labels, **pairs("--label", label, "team=blue")},
+        name=options["name"] or None,
+        env={**settings.run.env, **pairs("--env", options["env"], "MODE=fast")},
+        labels={**settings.run.labels, **pairs("--label", options["label"], "team=blue")},
     )
     found = find_task(Deployments(Session(settings, stores)), task)
     inputs = Inputs(found.function, interface_of(found)).parse_inputs(f"flyte run deployed-task {task}", list(rest), inputs_file)
-    settings = settings.change(project=run_project or None, domain=run_domain or None)
+    settings = settings.change(project=options["run_project"] or None, domain=options["run_domain"] or None)
     run_deployed(console, Session(settings, stores), found, inputs)
 
 

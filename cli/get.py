@@ -12,7 +12,7 @@ import click
 from flyte_build.errors import NotFound
 from flyte_build.ops.session import Stores
 from flyte_build.runner.history.history import History
-from flyte_build.runner.history.rows import PHASES, ActionRow, Filter, Phase, RunRow, iso
+from flyte_build.runner.history.rows import PHASES, ActionRow, Filter, RunRow, iso
 
 from .console import Console
 from .options import moment, of_a_deployment, pairs, runs, session_of
@@ -60,27 +60,16 @@ def image(console: Console) -> None:
 @click.option("--with-label", multiple=True, metavar="K=V", help="Only runs with this label, or with all of these.")
 @click.argument("name", required=False, shell_complete=runs)
 @click.pass_obj
-def run(
-    console: Console,
-    limit: int,
-    in_phase: tuple[Phase, ...],
-    only_mine: bool,
-    task_name: str | None,
-    task_version: str | None,
-    created_after: float | None,
-    created_before: float | None,
-    with_label: tuple[str, ...],
-    name: str | None,
-) -> None:
+def run(console: Console, /, limit: int, name: str | None, **options: Any) -> None:
     """List the runs, newest first, or show one."""
     wanted = Filter(
-        phases=in_phase,
-        task=task_name,
-        version=task_version,
-        user=os.getuid() if only_mine else None,
-        after=created_after,
-        before=created_before,
-        labels=pairs("--with-label", with_label, "team=blue"),
+        phases=options["in_phase"],
+        task=options["task_name"],
+        version=options["task_version"],
+        user=os.getuid() if options["only_mine"] else None,
+        after=options["created_after"],
+        before=options["created_before"],
+        labels=pairs("--with-label", options["with_label"], "team=blue"),
     )
     history = Stores(console).history
     if name is not None:
@@ -141,18 +130,18 @@ def action(console: Console, run: str, action: str | None) -> None:
 @click.argument("run", metavar="RUN", shell_complete=runs)
 @click.argument("action", metavar="[ACTION]", required=False)
 @click.pass_obj
-def logs(console: Console, lines: int | None, show_ts: bool, attempt: int | None, follow: bool, run: str, action: str | None) -> None:
+def logs(console: Console, /, run: str, action: str | None, **options: Any) -> None:
     """Print what a run's task has printed, as it was."""
     from flyte_build.ops.abort import open_log
 
     history = Stores(console).history
     _check_action(history.get(run), action)
-    log = open_log(history, run, attempt, follow)
-    if lines is not None:
-        log.skip_to_last(lines)
+    log = open_log(history, run, options["attempt"], options["follow"])
+    if options["lines"] is not None:
+        log.skip_to_last(options["lines"])
     output = sys.stdout.buffer
     try:
-        for chunk in (b"%s %s\n" % (iso(at).encode(), line) for at, line in log.lines()) if show_ts else log.chunks():
+        for chunk in (b"%s %s\n" % (iso(at).encode(), line) for at, line in log.lines()) if options["show_ts"] else log.chunks():
             output.write(chunk)
             output.flush()
     except KeyboardInterrupt:  # How one leaves a log that is followed.

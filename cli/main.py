@@ -98,11 +98,12 @@ _EPILOG = """Commands, options, tasks, inputs and runs are completed by the tab 
 @click.option("--no-progress", is_flag=True, help="No progress while something takes long.")
 @click.option("--no-color", is_flag=True, help="No colours (NO_COLOR does the same).")
 @click.pass_context
-def flyte(ctx: click.Context, /, output_format: Any, no_progress: bool, no_color: bool, **given: Any) -> None:
+def flyte(ctx: click.Context, /, config: str | None, org: str | None, no_progress: bool, no_color: bool, **style: Any) -> None:
     """Run Python tasks like a build: what is prepared is content-addressed, and prepared once."""
-    from .console import Console
+    from .console import Appearance, Console
 
-    ctx.obj = Console(output_format, progress=not no_progress, color=not no_color, spare=ctx.obj, **given)
+    appearance = Appearance(format=style.pop("output_format"), progress=not no_progress, color=not no_color, **style)
+    ctx.obj = Console(appearance, ctx.obj, config, org)
 
 
 def run_command(args: list[str], spare: "Worker | None") -> int:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Mapping
 from typing import Any
 
 import click
 
-from flyte_build.bundler.copy_style import CopyStyle
 from flyte_build.declarations.interface import Interface
 from flyte_build.discovery.node import Discovery
 from flyte_build.errors import UsageError
@@ -17,7 +17,7 @@ from flyte_build.ops.prepare import FilePlan
 from flyte_build.ops.session import Session, Stores
 from flyte_build.settings.configuration import Configuration
 from flyte_build.settings.settings import Settings
-from flyte_build.settings.table import ENGINES, EngineName
+from flyte_build.settings.table import ENGINES
 from flyte_build.workspace.workspace import locate, root_here
 
 from .console import Console
@@ -74,7 +74,7 @@ def run(
     own = file if file in ("python-script", "deployed-task") and not os.path.exists(file) else ""
     project = None if own else locate(file, root_dir)
     config = console.configuration(project.root if project else root_here())
-    settings = _settings(config, **options)
+    settings = _settings(config, options)
     if project is None:
         _run_own(own, list(rest), (console, stores, settings))
         return
@@ -100,43 +100,25 @@ def _run_own(name: str, rest: list[str], given: tuple[Console, Stores, Settings]
         command.invoke(ctx)
 
 
-def _settings(
-    config: Configuration,
-    *,
-    project: str | None,
-    domain: str | None,
-    name: str | None,
-    version: str,
-    copy_style: CopyStyle | None,
-    env: tuple[str, ...],
-    label: tuple[str, ...],
-    engine: EngineName | None,
-    local: bool,
-    no_cache: bool,
-    registry: str | None,
-    cache_read: tuple[str, ...],
-    cache_write: str | None,
-    image: tuple[str, ...],
-    locked: bool,
-    **others: Any,
-) -> Settings:
-    """What the options and the configuration say. Raises `UsageError`."""
+def _settings(config: Configuration, options: Mapping[str, Any]) -> Settings:
+    """What the options of a run and the configuration say. Raises `UsageError`."""
+    rest = {**options}
+    version, image, locked = (rest.pop(name) for name in ("version", "image", "locked"))
     if version and not _TAG.match(version):
         raise UsageError(
             f"--version {version!r} is no version", why="It has at most 128 letters, digits, `_`, `.` and `-`.", hint="For example: v1.0.0"
         )
+    registries = {name: rest.pop(name) for name in ("registry", "cache_read", "cache_write")}
+    engine, is_local = rest.pop("engine"), rest.pop("local")
     return Settings.configured(
-        with_registries(config, registry, cache_read, cache_write),
-        project=project,
-        domain=domain,
-        name=name,
+        with_registries(config, **registries),
         version=version,
-        copy_style=copy_style,
-        env=pairs("--env", env, "MODE=fast"),
-        labels=pairs("--label", label, "team=blue"),
-        engine="local" if local else engine,
-        remake=no_cache,
-        options=given_of(others),
+        **{name: rest.pop(name) for name in ("project", "domain", "name", "copy_style")},
+        env=pairs("--env", rest.pop("env"), "MODE=fast"),
+        labels=pairs("--label", rest.pop("label"), "team=blue"),
+        engine="local" if is_local else engine,
+        remake=rest.pop("no_cache"),
+        options=given_of(rest),
         **pinned(config, image, locked),
     )
 

@@ -6,7 +6,6 @@ from typing import Any
 
 import click
 
-from flyte_build.bundler.copy_style import CopyStyle
 from flyte_build.errors import UsageError
 from flyte_build.graph.node import Outcome
 from flyte_build.ops.session import Stores
@@ -33,25 +32,13 @@ _COLUMNS = ("FILE", "WHAT", "STATE", "FROM", "WHY")
 @of_pins
 @click.argument("files", metavar="[FILE]...", type=click.Path(), nargs=-1)
 @click.pass_obj
-def warm(
-    console: Console,
-    /,
-    check: bool,
-    jobs: int,
-    summary: str | None,
-    everything: bool,
-    copy_style: CopyStyle | None,
-    root_dir: str | None,
-    files: tuple[str, ...],
-    image: tuple[str, ...],
-    locked: bool,
-    **registries: Any,
-) -> None:
+def warm(console: Console, /, check: bool, jobs: int, summary: str | None, everything: bool, **options: Any) -> None:
     """Prepare and publish all that the tasks of each FILE need, and run nothing."""
-    projects = _projects(files, everything, root_dir)
+    projects = _projects(options.pop("files"), everything, options.pop("root_dir"))
+    copy_style, image, locked = (options.pop(name) for name in ("copy_style", "image", "locked"))
 
     def settings(config: Configuration) -> Settings:
-        config = with_registries(config, **registries)
+        config = with_registries(config, **options)
         return Settings.configured(config, copy_style=copy_style, version="-", **pinned(config, image, locked))
 
     targets = settings_of_each(console, projects, settings)

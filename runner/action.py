@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from flyte_build.cas.atomic import replace_file
 from flyte_build.cas.folder import make_below, opener
 
 if TYPE_CHECKING:
@@ -91,9 +92,4 @@ def read_document(folder: str, name: str) -> dict[str, Any] | None:
 
 def write_result(folder: str, result: Mapping[str, Any]) -> None:
     """Commit a result, once and whole."""
-    temporary = f"{folder}/result.json.new"
-    with open(temporary, "w", encoding="utf-8", opener=opener) as file:
-        json.dump(result, file, allow_nan=False)
-        file.flush()
-        os.fsync(file.fileno())
-    os.rename(temporary, f"{folder}/result.json")
+    replace_file(f"{folder}/result.json", json.dumps(result, allow_nan=False).encode())

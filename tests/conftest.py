@@ -111,7 +111,7 @@ def opened(folder: str | Path, said: Callable[[str], None] | None = None, counte
     def nothing(sentence: str) -> None:
         raise AssertionError(sentence)
 
-    cache = Cache(os.fspath(folder), counters or Counters(), said or nothing)
+    cache = Cache.open(os.fspath(folder), counters or Counters(), said or nothing)
     try:
         yield cache
     finally:

@@ -349,7 +349,7 @@ from flyte_build.cas.counters import Counters
 from flyte_build.cas.digest import Digest
 from flyte_build.errors import ExtractionRefused
 import hashlib
-cache = Cache(sys.argv[1], Counters(), print)
+cache = Cache.open(sys.argv[1], Counters(), print)
 def bomb(head):
     compress = zstandard.ZstdCompressor(level=1).compressobj()
     data = compress.compress(head) + b"".join(compress.compress(bytes(1 << 20)) for _ in range(2048)) + compress.flush()
@@ -474,7 +474,7 @@ from flyte_build.cas.cache import Cache
 from flyte_build.cas.counters import Counters
 from flyte_build.cas.digest import Digest
 from flyte_build.errors import StoreUnavailable
-cache = Cache(sys.argv[1], Counters(), print)
+cache = Cache.open(sys.argv[1], Counters(), print)
 resource.setrlimit(resource.RLIMIT_FSIZE, (500_000,) * 2)
 try: extraction.extract(cache, bundle.read(Digest(sys.argv[2]), cache.blobs)); print("extracted")
 except StoreUnavailable as error: print("ulimit -f" in str(error))
@@ -578,7 +578,7 @@ from flyte_build.bundler import bundle, extraction
 from flyte_build.cas.cache import Cache
 from flyte_build.cas.counters import Counters
 from flyte_build.cas.digest import Digest
-cache = Cache(sys.argv[1], Counters(), print)
+cache = Cache.open(sys.argv[1], Counters(), print)
 made = bundle.read(Digest(sys.argv[2]), cache.blobs)
 with cache.preparing():
     place = extraction.extract(cache, made)

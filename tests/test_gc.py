@@ -27,7 +27,7 @@ from flyte_build.cas.counters import Counters
 from flyte_build.cas.digest import Digest
 from flyte_build.cas.encoding import key
 from flyte_build.cas.records import Record
-cache = Cache(sys.argv[1], Counters(), print)
+cache = Cache.open(sys.argv[1], Counters(), print)
 """
 
 

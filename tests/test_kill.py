@@ -137,7 +137,7 @@ def before(scenario: str, cache_folder: str, root: str, generation: int) -> None
             file.write(b"damaged")
     elif scenario in ("bundle", "extract", "collect", "quarantine"):
         files(root, generation)
-        cache = Cache(cache_folder, Counters(), must_not_say)
+        cache = Cache.open(cache_folder, Counters(), must_not_say)
         if scenario in ("extract", "collect"):
             made = prepare(cache, root)
             if scenario == "collect":
@@ -220,7 +220,7 @@ def child(work: Callable[[], object], deadly: int) -> tuple[int, int]:
 
 def check(folder: str, said: Callable[[str], None]) -> None:
     """Everything that can be read is right."""
-    cache = Cache(folder, Counters(), said)
+    cache = Cache.open(folder, Counters(), said)
     names = dict(cache.blobs.names())
     for digest in names:
         with open(cache.blobs.path(digest), "rb") as file:
@@ -250,20 +250,20 @@ def main(scenario: str, folder: str, kills: int) -> None:
     os.makedirs(root)
     said: list[str] = []
     may_say = said.append if scenario == "damaged" else must_not_say
-    Cache(store, Counters(), must_not_say).database.close()
+    Cache.open(store, Counters(), must_not_say).database.close()
 
     def once(generation: int, deadly: int) -> tuple[int, int]:
         before(scenario, store, root, generation)
 
         def work() -> None:
-            cache = Cache(store, Counters(), may_say)
+            cache = Cache.open(store, Counters(), may_say)
             WORK[scenario](cache, root, generation)
             cache.database.close()
 
         return child(work, deadly)
 
     before(scenario, store, root, 0)  # Done here first: what a child has to import would be steps that the next need not make.
-    cache = Cache(store, Counters(), may_say)
+    cache = Cache.open(store, Counters(), may_say)
     WORK[scenario](cache, root, 0)
     gc.collect(cache, 1000, False)
     cache.database.close()
@@ -280,12 +280,12 @@ def main(scenario: str, folder: str, kills: int) -> None:
         if generation % 10 == 0:  # What a kill left is collected, and all of the work succeeds on what is left.
             status, _ = once(generation, 0)
             assert status == 0
-            cache = Cache(store, Counters(), may_say)
+            cache = Cache.open(store, Counters(), may_say)
             gc.collect(cache, 1000, False)
             assert not list(cache.blobs.litter()) and all(len(name) == 64 for name in os.listdir(cache.extractions))
             assert os.listdir(f"{cache.folder}/leases") == []
             cache.database.close()
-    cache = Cache(store, Counters(), may_say)
+    cache = Cache.open(store, Counters(), may_say)
     assert cache.database.execute("PRAGMA integrity_check")[0] == ("ok",)
     print(died, steps)
 

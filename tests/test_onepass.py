@@ -131,7 +131,7 @@ from flyte_build.cas.counters import Counters
 os.setgid(65534)
 os.setuid(65534)
 resource.setrlimit(resource.RLIMIT_NPROC, (0, 0))
-cache = Cache(sys.argv[2], Counters(), print)
+cache = Cache.open(sys.argv[2], Counters(), print)
 scan = Scanner(sys.argv[1], cache.index, Counters(), blobs=cache.blobs).scan_all()
 print(Tree(scan.entries()).digest, len(scan.contents.layers))
 """

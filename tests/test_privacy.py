@@ -60,7 +60,7 @@ from flyte_build.cas.cache import Cache
 from flyte_build.cas.counters import Counters
 from flyte_build.images.layers import runtime
 os.umask(0o{umask})
-print(runtime.folder(Cache(sys.argv[1], Counters(), print)))
+print(runtime.folder(Cache.open(sys.argv[1], Counters(), print)))
 """
     place = Path(run(text, str(tmp_path / "cache")).strip())
     for folder in (code, place):

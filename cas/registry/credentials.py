@@ -12,6 +12,7 @@ import os
 import subprocess
 from typing import Any
 
+from flyte_build.cas.atomic import replace_file
 from flyte_build.errors import RegistryDenied, UsageError
 
 from .name import HUB
@@ -103,12 +104,9 @@ def _read_to_write() -> dict[str, Any]:
 
 def _write(config: dict[str, Any]) -> None:
     path = os.path.realpath(_path())
-    temporary = f"{path}.{os.urandom(4).hex()}"
     try:
         os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
-        with open(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as file:
-            json.dump(config, file, indent=4)
-        os.replace(temporary, path)
+        replace_file(path, json.dumps(config, indent=4).encode(), mode=0o600, keep_mode=False)
     except OSError as error:
         raise UsageError(f"{path} cannot be written", why=f"{error.strerror}.") from None
 

@@ -15,6 +15,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from typing import Any, BinaryIO
 
+from flyte_build.cas.atomic import replace_file
 from flyte_build.cas.blobs import TEMPORARY, Blobs, BlobWriter, open_file
 from flyte_build.cas.counters import Counters
 from flyte_build.cas.digest import Digest
@@ -277,11 +278,7 @@ class LayoutRepository:
     def _write(self, name: str, document: Mapping[str, Any]) -> None:
         temporary = f"{self._blobs.folder}/{TEMPORARY}{os.urandom(8).hex()}"
         with storing(f"write {name} of {self.name}"):
-            with open(temporary, "w", encoding="utf-8") as file:
-                json.dump(document, file)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(temporary, f"{self._folder}/{name}")
+            replace_file(f"{self._folder}/{name}", json.dumps(document).encode(), temporary=temporary)
 
 
 def _tag(entry: Any) -> str:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 
-from flyte_build.cas.folder import make_below, opener
+from flyte_build.cas.atomic import replace_file
+from flyte_build.cas.folder import make_below
 
 _EXAMPLE = '''import flyte
 
@@ -32,8 +33,5 @@ def write_example(folder: str) -> str:
     except OSError:
         pass
     make_below(os.path.dirname(path))
-    temporary = f"{path}.{os.getpid()}"
-    with open(temporary, "w", encoding="utf-8", opener=opener) as file:
-        file.write(_EXAMPLE)
-    os.replace(temporary, path)
+    replace_file(path, _EXAMPLE.encode(), sync=False)
     return path

@@ -13,6 +13,7 @@ import os
 import sys
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
+from functools import cached_property
 from typing import Any
 
 from flyte_build._version import __version__
@@ -61,7 +62,16 @@ class Discovery(Cheap):
     ) -> None:
         super().__init__(project.file, f"discovery:{project.root}/{project.file}")
         self._project, self._cache, self._counters, self._said, self._dry = project, cache, counters, said, dry
-        self._base: Mapping[str, Value] = {
+        self._meanwhile = meanwhile
+        self.disturbed = False
+        self._files: Mapping[str, str] = {}
+        self.document: dict[str, Any] = {}
+
+    @cached_property
+    def _base(self) -> Mapping[str, Value]:
+        """What is known before the import: the file, and what runs it."""
+        project = self._project
+        return {
             "root": project.root,
             "file": project.file,
             "roots": list(project.roots),
@@ -72,12 +82,8 @@ class Discovery(Cheap):
             "prefix": sys.prefix,
             "platform": sys.platform,
             "flyte-build": __version__,
-            "variables": {name: keyed(cache, value) for name, value in os.environ.items() if name.startswith("PYTHON")},
+            "variables": {name: keyed(self._cache, value) for name, value in os.environ.items() if name.startswith("PYTHON")},
         }
-        self._meanwhile = meanwhile
-        self.disturbed = False
-        self._files: Mapping[str, str] = {}
-        self.document: dict[str, Any] = {}
 
     def inputs(self, outcomes: Outcomes) -> Mapping[str, Value]:
         """What is known before the import: the file, and what runs it."""

@@ -10,6 +10,7 @@ import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from flyte_build.cas.atomic import replace_file
 from flyte_build.cas.cache import Cache
 from flyte_build.cas.folder import opener
 from flyte_build.errors import StoreError
@@ -91,7 +92,7 @@ def main() -> None:
 
     os.nice(10)
     order = json.loads(sys.argv[-1])
-    cache = Cache(order["cache"], Counters(), lambda sentence: None)
+    cache = Cache.open(order["cache"], Counters(), lambda sentence: None)
     lock = os.open(f"{cache.folder}/housekeeping.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     if not lockable(lock):
         return
@@ -157,7 +158,4 @@ def _write(cache: Cache, document: Mapping[str, Any]) -> None:
     from datetime import UTC, datetime
 
     ended = datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
-    temporary = f"{_path(cache)}.{os.urandom(4).hex()}"  # Two collections may end at once.
-    with open(temporary, "w", encoding="utf-8", opener=opener) as file:
-        json.dump({"ended": ended, **document}, file)
-    os.replace(temporary, _path(cache))
+    replace_file(_path(cache), json.dumps({"ended": ended, **document}).encode(), sync=False)

@@ -153,13 +153,15 @@ class FilePlan:
 
     def environment(self, image: Any) -> "EnvironmentNode":
         """The local environment of a declared image, as a JSON value."""
-        from flyte_build.images.environments.node import EnvironmentNode
+        from flyte_build.images.environments.node import DeclaredImage, EnvironmentNode
 
         same = json.dumps(image, sort_keys=True)
         if same not in self._environments:
             name = next(each["name"] for each in self.discovery.document["reachable"] if self.image(each) == image)
             session = self.session
-            node = EnvironmentNode(name, image, self.workspace.root, session.cache, lambda: self.pins, (self.discovery,), session.read_only)
+            node = EnvironmentNode(
+                DeclaredImage(name, image, self.workspace.root), session.cache, lambda: self.pins, (self.discovery,), session.read_only
+            )
             self._environments[same] = node
         return self._environments[same]
 

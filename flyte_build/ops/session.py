@@ -36,7 +36,7 @@ class Stores:
         """The history; runs that had lost their command are ended when it is opened."""
         if self._history is None:
             self._own(self.places.data)
-            self._history = History(self.places.data, self.reporter.note)
+            self._history = History.open(self.places.data, self.reporter.note)
             for name in self._history.end_orphans():
                 self.reporter.note(f"The run {name} had lost its command; it is marked as failed.")
         return self._history
@@ -48,7 +48,7 @@ class Stores:
             from flyte_build.cas.cache import Cache
 
             self._own(self.places.cache)
-            self._cache = Cache(self.places.cache, self.counters, self.reporter.note)
+            self._cache = Cache.open(self.places.cache, self.counters, self.reporter.note)
         return self._cache
 
     @cached_property

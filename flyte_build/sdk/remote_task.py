@@ -170,7 +170,7 @@ def _current_version(name: str) -> str:
     run = os.environ.get("FLYTE_RUN")
     if run is None:
         raise UsageError(f"There is no current version of {name}", why="No task is running here.", hint='Use auto_version="latest".')
-    history = History(Places.find().data, Reporter().note)
+    history = History.open(Places.find().data, Reporter().note)
     try:
         return history.get(run).version
     finally:

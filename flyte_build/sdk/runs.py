@@ -223,7 +223,7 @@ class Run:
 @contextmanager
 def _opened(data: str) -> Iterator[History]:
     """The history below a data folder; runs that had lost their command are ended on the way."""
-    history = History(data, lambda sentence: print(f"note: {sentence}", file=sys.stderr))
+    history = History.open(data, lambda sentence: print(f"note: {sentence}", file=sys.stderr))
     try:
         yield history
     finally:

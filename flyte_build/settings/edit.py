@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from flyte_build.cas.atomic import replace_file
 from flyte_build.errors import PreparationError, UsageError
 
 from .files import prefix
@@ -87,20 +88,7 @@ def _read(path: str) -> str:
 
 
 def _write(path: str, text: str) -> None:
-    """Replace the file at once, so that nobody reads half of it; its mode stays."""
-    temporary = f"{path}.{os.urandom(4).hex()}"
-    try:
-        with open(temporary, "x", encoding="utf-8", newline="") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        if os.path.exists(path):
-            os.chmod(temporary, os.stat(path).st_mode & 0o7777)
-        os.replace(temporary, path)
-    except BaseException:
-        if os.path.exists(temporary):
-            os.unlink(temporary)
-        raise
+    replace_file(path, text.encode(), mode=0o666)
 
 
 def _unwritable(path: str, error: OSError) -> PreparationError:

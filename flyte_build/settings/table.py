@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
 
 from flyte_build.bundler.copy_style import COPY_STYLES
@@ -43,14 +44,25 @@ class Kind(Generic[T]):
         self.expected, self.example, self.read, self.parse, self.show, self.choices = expected, example, read, parse, show, choices
 
 
+@dataclass(frozen=True, eq=False)
 class Setting(Generic[T]):
-    """One setting. `acted_on` is false for what is accepted and kept only; `in_files` for what a variable alone can say."""
+    """One setting. `acted_on` is false for what is accepted and kept only; `in_files` for what a variable alone can say.
 
-    def __init__(
-        self, key: str, kind: Kind[T], default: T, text: str, *, acted_on: bool = True, in_files: bool = True, option: str = ""
-    ) -> None:
-        self.key, self.kind, self.default, self.text, self.acted_on, self.in_files = key, kind, default, text, acted_on, in_files
-        self.option = option or f"--{key.partition('.')[2].replace('_', '-')}"
+    `flag` is the command line's option, where that is not called as the key's last word.
+    """
+
+    key: str
+    kind: Kind[T]
+    default: T
+    text: str
+    acted_on: bool = field(default=True, kw_only=True)
+    in_files: bool = field(default=True, kw_only=True)
+    flag: str = field(default="", kw_only=True)
+
+    @property
+    def option(self) -> str:
+        """The option of commands that gives it."""
+        return self.flag or f"--{self.key.partition('.')[2].replace('_', '-')}"
 
     @property
     def variable(self) -> str:
@@ -214,17 +226,17 @@ SHARED = Setting(
     REPOSITORY,
     None,
     "The repository of deployments, and of the cache that is shared: read from and written to (`--registry`).",
-    option="--registry",
+    flag="--registry",
 )
 CACHE_READ = Setting(
     "cache.read",
     REPOSITORIES,
     (),
     "Repositories to look in for what others have made, in order, in place of `registry` (`--cache-read`).",
-    option="--cache-read",
+    flag="--cache-read",
 )
 CACHE_WRITE = Setting(
-    "cache.write", REPOSITORY, None, "The repository to publish to, in place of `registry` (`--cache-write`).", option="--cache-write"
+    "cache.write", REPOSITORY, None, "The repository to publish to, in place of `registry` (`--cache-write`).", flag="--cache-write"
 )
 ALLOW_SECRETS = Setting(
     "bundle.allow_secrets", PATHS, frozenset(), "Files, by their paths below the root, that may be shared although they look like secrets."
@@ -263,7 +275,7 @@ LOCKED = Setting(
     False,
     "Whether what flyte.lock does not pin is an error (`--locked`); in CI it should be.",
     in_files=False,
-    option="--locked",
+    flag="--locked",
 )
 PERSISTENCE = Setting("local.persistence", FLAG, True, "Whether local runs are remembered; they always are.", acted_on=False)
 

@@ -101,7 +101,7 @@ class Bases:
         return self._record(image, _key(digest, image.platform), {"digest": digest, "platform": image.platform})
 
     def _record(self, image: OciImage, known: Key, inputs: Mapping[str, str]) -> Record:
-        document = json.dumps(BaseScan(self._cache, image).found(), sort_keys=True).encode()
+        document = json.dumps(BaseScan.of(self._cache, image).found(), sort_keys=True).encode()
         artifact = self._cache.blobs.put(document)
         record = Record(known, KIND, artifact, (artifact, image.manifest.digest, image.identity), inputs)
         self._cache.records.add(record)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import gzip
 import re
 import tarfile
+from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import asdict
 from typing import IO, Any, cast
@@ -25,11 +26,19 @@ _WINDOW = 128 << 20  # Bytes of zstd window that a layer may ask for: what `zstd
 
 
 class BaseScan:
-    """The names in an image's file system: of each layer in turn, without what later ones took away (image-spec, layer.md, "Whiteouts")."""
+    """The `names` in an image's file system, with the target of each link (None for what is none)."""
 
-    def __init__(self, cache: Cache, image: OciImage) -> None:
-        self._image = image
-        self._names: dict[str, str | None] = {}  # The target of a link, else None.
+    def __init__(self, image: OciImage, names: Mapping[str, str | None]) -> None:
+        self._image, self._names = image, names
+
+    @classmethod
+    def of(cls, cache: Cache, image: OciImage) -> "BaseScan":
+        """Look through the layers of an image, which are in the cache.
+
+        A name counts as far as no later layer took it away (image-spec, layer.md, "Whiteouts"). Raises `ImageBuildError` for a layer
+        that cannot be read.
+        """
+        names: dict[str, str | None] = {}
         count = 0
         for layer in image.manifest.layers:
             with ExitStack() as stack:
@@ -56,8 +65,9 @@ class BaseScan:
                     ) from None
             if hidden:
                 gone = tuple(hidden)
-                self._names = {name: target for name, target in self._names.items() if not _hides(gone, name)}
-            self._names.update(new)
+                names = {name: target for name, target in names.items() if not _hides(gone, name)}
+            names.update(new)
+        return cls(image, names)
 
     def found(self) -> dict[str, Any]:
         """What is worth remembering, as a JSON value."""

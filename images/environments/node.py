@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -26,22 +27,28 @@ if TYPE_CHECKING:
 _KEPT = 16  # States of flyte.lock and of requirements' files for one image.
 
 
+@dataclass(frozen=True)
+class DeclaredImage:
+    """An image (a JSON value) of the project at `root`; `name` is that of the first `TaskEnvironment` with it."""
+
+    name: str
+    value: Any
+    root: str
+
+
 class EnvironmentNode(Node):
-    """The environment of an image, which is given as a JSON value; the artifact's digest names its folder.
+    """The environment of an image; the artifact's digest names its folder.
 
     It is looked up by the bytes of flyte.lock and of the files that the image names: while these are as they were, nothing is parsed.
-    `name` is that of the first `TaskEnvironment` with this image. `pins` are asked for when they are needed. A `dry` look remembers
-    nothing.
+    `pins` are asked for when they are needed. A `dry` look remembers nothing.
     """
 
     kind = "environment"
 
-    def __init__(
-        self, name: str, image: Any, root: str, cache: Cache, pins: "Callable[[], Pins]", needs: tuple[Node, ...], dry: bool = False
-    ) -> None:
-        super().__init__(name, f"environment:{root}/{name}", needs)
-        self._image, self._root, self._cache, self._pins, self._dry = image, root, cache, pins, dry
-        self._declared: dict[str, Value] = {"image": json.dumps(image, sort_keys=True), "python": PYTHON, "platform": here()}
+    def __init__(self, image: DeclaredImage, cache: Cache, pins: "Callable[[], Pins]", needs: tuple[Node, ...], dry: bool = False) -> None:
+        super().__init__(image.name, f"environment:{image.root}/{image.name}", needs)
+        self._image, self._root, self._cache, self._pins, self._dry = image.value, image.root, cache, pins, dry
+        self._declared: dict[str, Value] = {"image": json.dumps(image.value, sort_keys=True), "python": PYTHON, "platform": here()}
         self._base = key(self.kind, self.format, self._declared)
         self._seen: Mapping[str, Digest] = {}
 

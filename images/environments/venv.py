@@ -12,6 +12,7 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
+from flyte_build.cas.atomic import replace_file
 from flyte_build.cas.boot import boot, is_since
 from flyte_build.cas.folder import make_below, opener
 from flyte_build.cas.lease import locked
@@ -94,10 +95,7 @@ def make(folder: str, wheels: "Sequence[Wheel]", root: str, uv: "Uv", blobs: "Bl
 
 
 def _mark(folder: str) -> None:
-    temporary = f"{folder}/complete.{os.getpid()}"
-    with open(temporary, "w", encoding="ascii", opener=opener) as file:
-        json.dump({"boot": boot(), "packages": _state(folder)}, file)
-    os.rename(temporary, f"{folder}/complete")
+    replace_file(f"{folder}/complete", json.dumps({"boot": boot(), "packages": _state(folder)}).encode(), sync=False)
 
 
 def _interpreter() -> str:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
 
 from flyte_build.cas.counters import Counters
 from flyte_build.cas.digest import Digest
@@ -40,9 +42,13 @@ class FileDigests:
     def __init__(self, use: str, folder: str, files: ProjectFiles) -> None:
         self._scope, self._folder, self._root = f"{use}:{folder}", folder, os.path.realpath(files.root)
         self._index, self._counters = files.index, files.counters
-        self._known, self._read = files.index.load(self._scope), dict[str, object]()
+        self._read = dict[str, object]()
         self._looked = set[str]()
         self.found: list[tuple[str, str]] = []  # Secrets: path below the root, and what kind of secret.
+
+    @cached_property
+    def _known(self) -> Mapping[str, Any]:
+        return self._index.load(self._scope)
 
     def look(self, name: str, state: os.stat_result) -> Digest:
         """What a regular file holds, whose path in the folder is `name`. Raises `FileUnstable`."""

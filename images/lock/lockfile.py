@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
+from flyte_build.cas.atomic import replace_file
 from flyte_build.errors import ImageBuildError
 
 from .pins import LockedPackages, PinnedBase, PinnedStep, Wanted, Wheel
@@ -256,16 +257,9 @@ def write(path: str, lock: Lock) -> None:
         raise ImageBuildError(f"{path} cannot hold what was resolved", why=f"{error}.") from None
     for left in glob.glob(f"{glob.escape(path)}.{'[0-9a-f]' * 8}"):
         os.unlink(left)
-    temporary = f"{path}.{os.urandom(4).hex()}"
     try:
-        with open(temporary, "xb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
+        replace_file(path, data, mode=0o666)
     except OSError as error:
-        if os.path.lexists(temporary):
-            os.unlink(temporary)
         raise ImageBuildError(
             f"{path} cannot be written",
             why=error.strerror or str(error),

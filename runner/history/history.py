@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
+from flyte_build.cas.database import Database
 from flyte_build.cas.digest import Digest
 from flyte_build.cas.folder import PRIVATE, make_below, make_own
 from flyte_build.cas.lease import lockable
@@ -40,18 +41,24 @@ _LOST = {
 class History:
     """The runs below one data folder."""
 
-    def __init__(self, folder: str, said: Callable[[str], None]) -> None:
-        self.folder = f"{folder}/v{FORMAT}"
-        if not os.path.isdir(f"{self.folder}/runs"):
+    def __init__(self, folder: str, database: Database) -> None:
+        self.folder, self._database = folder, database
+        self._locks: dict[str, int] = {}
+
+    @classmethod
+    def open(cls, folder: str, note: Callable[[str], None]) -> "History":
+        """Open the history in the data folder, made if it is new; `note` is told of damage that was repaired. Raises `StoreUnavailable`."""
+        own = f"{folder}/v{FORMAT}"
+        if not os.path.isdir(f"{own}/runs"):
             with storing("make the data folder"):
                 make_own(folder)
-                make_below(self.folder)
-                os.makedirs(f"{self.folder}/runs", mode=PRIVATE, exist_ok=True)  # Inputs and outputs are nobody else's.
-        self._database = open_tables(
-            f"{self.folder}/history.sqlite",
-            lambda aside: said(f"The history's database was damaged; it was moved to {aside}. The runs' folders are untouched."),
-        )
-        self._locks: dict[str, int] = {}
+                make_below(own)
+                os.makedirs(f"{own}/runs", mode=PRIVATE, exist_ok=True)  # Inputs and outputs are nobody else's.
+
+        def damaged(aside: str) -> None:
+            note(f"The history's database was damaged; it was moved to {aside}. The runs' folders are untouched.")
+
+        return cls(own, open_tables(f"{own}/history.sqlite", damaged))
 
     def close(self) -> None:
         """Close the database."""
