@@ -80,7 +80,7 @@ def _extracting(cache: Cache) -> AbstractContextManager[None]:
     return locked(f"{cache.folder}/extract.lock", exclusive=True)
 
 
-def _write(cache: Cache, extraction: "_Extraction") -> str:
+def _write(cache: Cache, extraction: _Extraction) -> str:
     """Have a bundle extracted, and return its folder."""
     tree, temporary = extraction.tree, f"{cache.extractions}/.extracting-{os.urandom(8).hex()}"
     final = cache.extraction(tree.digest)

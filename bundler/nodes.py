@@ -61,10 +61,10 @@ class TreeNode(Cheap):
         self,
         project: Workspace,
         finder: Node,
-        loaded: "Callable[[], LoadedFiles]",
+        loaded: Callable[[], LoadedFiles],
         copy_style: CopyStyle,
         scanner: Callable[[Workspace, str], Scanner],
-        previous: "Callable[[], Tree | None]",
+        previous: Callable[[], Tree | None],
     ) -> None:
         label = f"tree:{project.root}/{project.file} {copy_style}"
         super().__init__(copy_style, label, (finder,))
@@ -72,7 +72,7 @@ class TreeNode(Cheap):
         self._new_scanner, self._previous = scanner, previous
         self._scanner = scanner(project, "")
         self._scanned: Scan | None = None
-        self._tree: "Tree | None" = None
+        self._tree: Tree | None = None
         self._before: Digest | None = None
         self.scans: list[Scan] = []
 
@@ -149,7 +149,7 @@ class TreeNode(Cheap):
         """Whether a file or link of this path is among what the scans found."""
         return any(scan.holds(path) for scan in self.scans)
 
-    def tree(self) -> "Tree":
+    def tree(self) -> Tree:
         """The tree itself."""
         from .tree import Tree
 
@@ -188,7 +188,7 @@ class PackNode(Node):
 
     kind = "pack"
 
-    def __init__(self, at: int, label: str, part: Digest, write: "Callable[[], Layer]", blobs_has: Callable[[Digest], bool]) -> None:
+    def __init__(self, at: int, label: str, part: Digest, write: Callable[[], Layer], blobs_has: Callable[[Digest], bool]) -> None:
         super().__init__(f"pack {at}", f"{label} {at}")
         self._part, self.layer, self._has = part, write, blobs_has
 
@@ -243,7 +243,7 @@ class BundleNode(Node):
         """What its tree says."""
         return "the tree changed"
 
-    def packs(self, write: "Callable[[Digest, list[int]], Layer]") -> list[PackNode]:
+    def packs(self, write: Callable[[Digest, list[int]], Layer]) -> list[PackNode]:
         """The packs of the tree; `write` makes one of a part's digest and the positions of its entries."""
         from .packs import cut
 
@@ -252,12 +252,12 @@ class BundleNode(Node):
         has = self._cache.blobs.has
         return [PackNode(at, self.label, part, partial(write, part, places), has) for at, (part, places) in enumerate(parts)]
 
-    def _adopt_packs(self, fetched: "Bundle", paths: list[list[bytes]]) -> None:
+    def _adopt_packs(self, fetched: Bundle, paths: list[list[bytes]]) -> None:
         """Record those packs of a bundle that proved right which hold just what ours would, so that an edit remakes one of them."""
         entries = self._tree.tree().entries
         layers = {tuple(held): layer for held, layer in zip(paths, fetched.packs, strict=True)}
 
-        def layer_of(part: Digest, positions: list[int]) -> "Layer":
+        def layer_of(part: Digest, positions: list[int]) -> Layer:
             return layers[tuple(entries[at].path for at in positions)]
 
         for node in self.packs(layer_of):
@@ -300,7 +300,7 @@ class BundleNode(Node):
         return Made(made.manifest, (*made.blobs(), tree.digest))
 
 
-def nothing_to_write(part: Digest, positions: list[int]) -> "Layer":
+def nothing_to_write(part: Digest, positions: list[int]) -> Layer:
     """What writes no pack: for those that are only looked at."""
     raise AssertionError("No pack is made here")
 
@@ -315,7 +315,7 @@ def accept_bundle(cache: Cache, artifact: Digest, inputs: Mapping[str, Any]) -> 
     return (*found.blobs(), found.tree)
 
 
-def _claiming(found: "Bundle", inputs: Mapping[str, Any]) -> "Bundle":
+def _claiming(found: Bundle, inputs: Mapping[str, Any]) -> Bundle:
     """The bundle itself. Raises `ExtractionRefused` if it says that it is another tree's than `inputs` ask for."""
     if found.tree != inputs["tree"]:
         raise ExtractionRefused(f"{found.manifest} is the bundle of another tree", why=f"It says that it holds {found.tree}.")

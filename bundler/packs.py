@@ -55,7 +55,7 @@ class _Trie(NamedTuple):
     hashes: list[int]
     sums: list[int]
 
-    def leaves(self, limit: int, start: int, stop: int, prefix: int, bits: int) -> "Iterator[list[int]]":
+    def leaves(self, limit: int, start: int, stop: int, prefix: int, bits: int) -> Iterator[list[int]]:
         """The leaves among files `start` to `stop`, whose hashes begin with `prefix` and differ in the last `bits`."""
         if start == stop:
             return

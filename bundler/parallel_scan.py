@@ -156,7 +156,7 @@ class _Work:
         return data
 
     @contextmanager
-    def helped(self, tickets: int) -> "Iterator[Callable[[], tuple[list[_Pack], dict[str, int]]]]":
+    def helped(self, tickets: int) -> Iterator[Callable[[], tuple[list[_Pack], dict[str, int]]]]:
         """Have a second process take tickets too; what is given waits for what came of it, which is nothing if it died."""
         reading, writing = os.pipe()
         child = _fork()

@@ -86,7 +86,7 @@ class Proof:
             self._compare(entry, writer.sha256)
         return entry
 
-    def _compare(self, entry: Entry, sha256: "hashlib._Hash") -> None:
+    def _compare(self, entry: Entry, sha256: hashlib._Hash) -> None:
         if sha256.hexdigest().encode() != entry.content:
             raise self._refused(f"{entry.name!r} has other bytes than its tree says")
 

@@ -40,7 +40,7 @@ class ScanOptions(NamedTuple):
     What is found lies in the tree below `place`, and is called in messages and in `allowed` by its relative path after `shown`.
     """
 
-    budget: "Budget | None" = None
+    budget: Budget | None = None
     allowed: frozenset[str] = frozenset()
     progress: Progress = lambda done, total: None
     place: str = ""
@@ -69,7 +69,7 @@ class Scanner:
         self._contents = contents or Contents()
 
     @property
-    def budget(self) -> "Budget":
+    def budget(self) -> Budget:
         """What a bundle may take."""
         from .budget import Budget
 
@@ -238,7 +238,7 @@ class Scanner:
         else:
             raise _special(self._shown + draft.path + name)
 
-    def _rules_of(self, folder: str) -> "Rules":
+    def _rules_of(self, folder: str) -> Rules:
         if folder not in self._rules:
             from flyte_build.workspace.ignore import RuleFile, Rules
 

@@ -142,7 +142,7 @@ class Scan:
             found["changed"] += [above + os.fsdecode(name) for name in now.keys() & old.keys() if now[name] != old[name]]
         return found
 
-    def entries(self) -> "list[Entry]":
+    def entries(self) -> list[Entry]:
         """The entries of the tree that these files make, almost in order: folder by folder."""
         from .tree import Entry
 

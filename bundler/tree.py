@@ -56,7 +56,7 @@ class Tree:
         return Digest.of(_MAGIC + b"".join([self._lines[at] for at in positions]))
 
     @classmethod
-    def decode(cls, document: bytes) -> "Tree":
+    def decode(cls, document: bytes) -> Tree:
         """Read a document that may be hostile. Raises `ExtractionRefused` unless it is the one way to write a safe tree."""
         try:
             tree = cls(_parse(document))
@@ -85,7 +85,7 @@ class Tree:
         if both := files & folders(files):
             raise _refused(f"{os.fsdecode(min(both))!r} is a folder and no folder")
 
-    def difference(self, old: "Tree") -> dict[str, list[str]]:
+    def difference(self, old: Tree) -> dict[str, list[str]]:
         """The paths that were `added`, `removed` and `changed` since `old`, each list sorted."""
         before, now = {entry.path: entry for entry in old.entries}, {entry.path: entry for entry in self.entries}
         return {

@@ -99,7 +99,7 @@ class Blobs:
         with self.batch() as batch:
             return batch.add(data)
 
-    def batch(self) -> "Batch":
+    def batch(self) -> Batch:
         """A batch of blobs that become visible together; see `Batch`."""
         return Batch(self, self._counters)
 
@@ -139,7 +139,7 @@ class Batch:
         self._written: dict[str, Digest] = {}
         self._syncs: list[_Sync] = []
 
-    def __enter__(self) -> "Batch":
+    def __enter__(self) -> Batch:
         return self
 
     def add(self, data: bytes) -> Digest:
@@ -152,7 +152,7 @@ class Batch:
                 writer.finish(digest)
         return digest
 
-    def writer(self) -> "BlobWriter":
+    def writer(self) -> BlobWriter:
         """For bytes that come in pieces: memory does not grow with the blob."""
         return BlobWriter(self)
 
@@ -189,7 +189,7 @@ class BlobWriter:
         self._sha256 = hashlib.sha256()
         self.size = 0
 
-    def __enter__(self) -> "BlobWriter":
+    def __enter__(self) -> BlobWriter:
         return self
 
     def write(self, data: bytes | memoryview) -> int:

@@ -50,7 +50,7 @@ class Cache:
         self.index = statindex.StatIndex(database)
 
     @classmethod
-    def open(cls, root: str, counters: Counters, said: Callable[[str], None]) -> "Cache":
+    def open(cls, root: str, counters: Counters, said: Callable[[str], None]) -> Cache:
         """Open the cache below a folder, made if it is new. Raises `StoreUnavailable` and `StoreFormatUnknown`."""
 
         def damaged(aside: str) -> None:

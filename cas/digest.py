@@ -22,14 +22,14 @@ class _Sha256(str):
     __slots__ = ()
 
     @classmethod
-    def parse(cls, text: str) -> "_Sha256":
+    def parse(cls, text: str) -> _Sha256:
         """Take `text` as it stands, or raise `StoreError` when it is not `sha256:` and 64 hex digits."""
         if not isinstance(text, str) or not text.startswith(_PREFIX) or not is_hex(text[len(_PREFIX) :]):
             raise StoreError(f"{text!r:.100} is not a digest", why="A digest is `sha256:` and 64 hex digits.")
         return cls(text)
 
     @classmethod
-    def of(cls, data: bytes | bytearray | memoryview) -> "_Sha256":
+    def of(cls, data: bytes | bytearray | memoryview) -> _Sha256:
         """The sha256 of `data`."""
         return cls(_PREFIX + hashlib.sha256(data).hexdigest())
 
@@ -50,17 +50,17 @@ class Digest(_Sha256):
     __slots__ = ()
 
     @classmethod
-    def parse(cls, text: str) -> "Digest":
+    def parse(cls, text: str) -> Digest:
         """Take `text` as it stands, or raise `StoreError` when it is not `sha256:` and 64 hex digits."""
         return cls(super().parse(text))
 
     @classmethod
-    def of(cls, data: bytes | bytearray | memoryview) -> "Digest":
+    def of(cls, data: bytes | bytearray | memoryview) -> Digest:
         """The digest of `data`."""
         return cls(super().of(data))
 
     @classmethod
-    def from_hash(cls, sha256: "hashlib._Hash") -> "Digest":
+    def from_hash(cls, sha256: hashlib._Hash) -> Digest:
         """The digest of what a running `hashlib.sha256()` has seen."""
         return cls(_PREFIX + sha256.hexdigest())
 

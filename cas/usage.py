@@ -21,7 +21,7 @@ def usage(folder: str) -> dict[str, int]:
     return found
 
 
-def _below(entry: "os.DirEntry[str]") -> Iterator[str]:
+def _below(entry: os.DirEntry[str]) -> Iterator[str]:
     """The path of an entry, and of all that is below it; what another process removes meanwhile is passed over."""
     yield entry.path
     if entry.is_dir(follow_symlinks=False):
@@ -29,7 +29,7 @@ def _below(entry: "os.DirEntry[str]") -> Iterator[str]:
             yield from _below(each)
 
 
-def _entries(folder: str) -> "list[os.DirEntry[str]]":
+def _entries(folder: str) -> list[os.DirEntry[str]]:
     try:
         with os.scandir(folder) as entries:
             return list(entries)

@@ -65,7 +65,7 @@ def build(console: Console, /, push: bool, explain: bool, force: bool, **options
         _show(console, built)
 
 
-def _documents(built: "Iterable[EnvironmentImage]") -> "Iterable[dict[str, Any]]":
+def _documents(built: Iterable[EnvironmentImage]) -> Iterable[dict[str, Any]]:
     """An object for each environment and platform."""
     from flyte_build.images.build.planned_image import PlannedImage
     from flyte_build.ops.build import layers_of
@@ -83,7 +83,7 @@ def _documents(built: "Iterable[EnvironmentImage]") -> "Iterable[dict[str, Any]]
                 }
 
 
-def _show(console: Console, built: "Iterable[EnvironmentImage]") -> None:
+def _show(console: Console, built: Iterable[EnvironmentImage]) -> None:
     from flyte_build.images.build.planned_image import PlannedImage
     from flyte_build.ops.build import layers_of
 

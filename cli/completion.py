@@ -72,7 +72,7 @@ class _Flyte(Commands):
 class _Tasks(click.Group):
     """`flyte run FILE`."""
 
-    _found: "Discovery | None" = None
+    _found: Discovery | None = None
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """The tasks of FILE."""
@@ -82,7 +82,7 @@ class _Tasks(click.Group):
         """A task, whose inputs are options."""
         return Inputs(name, Interface.from_document(self._discovery(ctx).task(name)["interface"]))
 
-    def _discovery(self, ctx: click.Context) -> "Discovery":
+    def _discovery(self, ctx: click.Context) -> Discovery:
         self._found = self._found or _discover(locate(ctx.params["file"], ctx.params["root_dir"]))
         return self._found
 
@@ -100,7 +100,7 @@ class _Runs(click.Group):
         return [*runs(ctx, self.params[0], incomplete), *click.Command.shell_complete(self, ctx, incomplete)]
 
 
-def _discover(project: "Workspace") -> "Discovery":
+def _discover(project: Workspace) -> Discovery:
     reporter = RunReporter()
     settings = Settings.configured(Configuration.load(project.root, reporter.note))
     return FilePlan(Session(settings, Stores(reporter)), project).discover()

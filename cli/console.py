@@ -44,7 +44,7 @@ class Console(RunReporter):
     `spare` is a worker that was started early, `config` the one configuration file to read, if one is named.
     """
 
-    def __init__(self, appearance: Appearance, spare: "Worker | None" = None, config: str | None = None, org: str | None = None) -> None:
+    def __init__(self, appearance: Appearance, spare: Worker | None = None, config: str | None = None, org: str | None = None) -> None:
         format, self._verbose = appearance.format, appearance.verbose
         self.json = format in ("json", "json-raw")
         self.config, self._org, self.spare = config, org, spare
@@ -58,7 +58,7 @@ class Console(RunReporter):
         if org is not None:
             self.note("--org: accepted, but not acted on: task.org.")
 
-    def take_spare(self) -> "Worker | None":
+    def take_spare(self) -> Worker | None:
         """The worker that was started early; whoever takes it sends it away."""
         spare, self.spare = self.spare, None
         return spare

@@ -92,7 +92,7 @@ class OfFile(Forwarder):
         super().__init__(console)
         self._console, self._file = console, file
 
-    def node_resolved(self, outcome: "Outcome") -> None:
+    def node_resolved(self, outcome: Outcome) -> None:
         """A node was found or made."""
         if self._file and outcome.state != "cached":
             self._console.line(f"{printable(self._file)}:")

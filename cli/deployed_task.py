@@ -31,7 +31,7 @@ from .report import report
 @click.argument("rest", nargs=-1, type=click.UNPROCESSED, metavar="[INPUTS]...")
 @click.pass_obj
 def deployed_task(
-    given: "tuple[Console, Stores, Settings]", /, task: str, rest: tuple[str, ...], inputs_file: str | None, **options: Any
+    given: tuple[Console, Stores, Settings], /, task: str, rest: tuple[str, ...], inputs_file: str | None, **options: Any
 ) -> None:
     """Run a task that was deployed: its latest version, or the one of that version or digest.
 

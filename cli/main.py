@@ -64,7 +64,7 @@ class Commands(click.Group):
             ctx.fail(f"There is no command {args[0]!r}." + (f" Did you mean {near[0]!r}?" if near else ""))
         return super().resolve_command(ctx, args)
 
-    def shell_complete(self, ctx: click.Context, incomplete: str) -> "list[CompletionItem]":
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
         """The commands and options that begin so."""
         from click.shell_completion import CompletionItem
 
@@ -106,7 +106,7 @@ def flyte(ctx: click.Context, /, config: str | None, org: str | None, no_progres
     ctx.obj = Console(appearance, ctx.obj, config, org)
 
 
-def run_command(args: list[str], spare: "Worker | None") -> int:
+def run_command(args: list[str], spare: Worker | None) -> int:
     """Run the command line `args`, and return the exit code; every error is printed, none is raised."""
     if sys.platform == "win32":
         print("flyte-build does not run on Windows; it does in WSL.", file=sys.stderr)

@@ -115,8 +115,8 @@ def with_registries(config: Configuration, registry: str | None, cache_read: tup
 
 
 def settings_of_each(
-    console: "Console", projects: Iterable["Workspace"], settings: Callable[[Configuration], "Settings"]
-) -> "list[tuple[Workspace, Settings]]":
+    console: Console, projects: Iterable[Workspace], settings: Callable[[Configuration], Settings]
+) -> list[tuple[Workspace, Settings]]:
     """Give each project with the `settings` that its own configuration comes to."""
     roots: dict[str, Settings] = {}
     found = []
@@ -127,7 +127,7 @@ def settings_of_each(
     return found
 
 
-def session_of(console: "Console", options: Mapping[str, Any]) -> "Session":
+def session_of(console: Console, options: Mapping[str, Any]) -> Session:
     """The session of a command about deployments, which needs no file: what `of_a_deployment` was given, and what is configured here."""
     from flyte_build.ops.session import Session, Stores
     from flyte_build.settings.settings import Settings
@@ -158,17 +158,17 @@ def one_word(ctx: click.Context, parameter: click.Parameter, text: str | None) -
     return text
 
 
-def runs(ctx: click.Context, parameter: click.Parameter, incomplete: str) -> "list[CompletionItem]":
+def runs(ctx: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
     """The completions of a run's name: the newest runs, each with its task and phase."""
     return _completions(incomplete)
 
 
-def runs_under_way(ctx: click.Context, parameter: click.Parameter, incomplete: str) -> "list[CompletionItem]":
+def runs_under_way(ctx: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
     """The same of those that have not ended."""
     return _completions(incomplete, "queued", "running")
 
 
-def _completions(incomplete: str, *phases: "Phase") -> "list[CompletionItem]":
+def _completions(incomplete: str, *phases: Phase) -> list[CompletionItem]:
     from click.shell_completion import CompletionItem
 
     from flyte_build.ops.session import Stores

@@ -29,7 +29,7 @@ from .report import report
 @click.option("--gpu", help="Which GPUs it needs, as 1 or A100:4. Kept, and not acted on yet.")
 @click.argument("script", metavar="SCRIPT", type=click.Path())
 @click.pass_obj
-def python_script(given: "tuple[Console, Stores, Settings]", /, extra_args: str, timeout: str | None, script: str, **options: Any) -> None:
+def python_script(given: tuple[Console, Stores, Settings], /, extra_args: str, timeout: str | None, script: str, **options: Any) -> None:
     """Run a plain Python script as a run, with a log, a phase and an exit code of its own.
 
     It runs as `python SCRIPT` does: in the current folder, from where it stands. It is not bundled.

@@ -27,7 +27,7 @@ class Selection:
     root_dir: str | None
 
     @classmethod
-    def take(cls, command: str, options: dict[str, Any]) -> "Selection":
+    def take(cls, command: str, options: dict[str, Any]) -> Selection:
         """What the options of `of_environments` say, which are taken out of `options`. Raises `UsageError`."""
         names = ("file", "env_variable", "everything", "recursive", "root_dir")
         chosen = cls(**{name: options.pop(name) for name in names})

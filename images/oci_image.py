@@ -38,7 +38,7 @@ class Added:
     what: str
 
     @classmethod
-    def of(cls, layer: Layer, compression: Compression, what: str, key: Key | None = None) -> "Added":
+    def of(cls, layer: Layer, compression: Compression, what: str, key: Key | None = None) -> Added:
         """A layer of ours; `key` is that of what went into it, by which it is found in the manifests of others."""
         annotations = {KEY: key} if key else {}
         return cls(Descriptor(MEDIA_TYPES[compression], layer.digest, layer.size, annotations=annotations), layer.diff_id, what)
@@ -52,7 +52,7 @@ class OciImage:
     config: bytes
 
     @classmethod
-    def read(cls, manifest: Digest, blobs: BlobReader) -> "OciImage":
+    def read(cls, manifest: Digest, blobs: BlobReader) -> OciImage:
         """The image of that manifest. Raises `BlobMissing`, `BlobCorrupt`, `RegistryCorrupt`."""
         found = Manifest.parse(blobs.read(manifest))
         return cls(found, blobs.read(found.config.digest))
@@ -127,7 +127,7 @@ class OciImage:
         layers = zip(self.manifest.layers, self.diff_ids, self.contents, strict=True)
         return {Key(key): Added(*layer) for layer in layers if (key := layer[0].annotations.get(KEY))}
 
-    def change(self, added: Sequence[Added], *, env: Mapping[str, str] = {}, workdir: str = "") -> "OciImage":
+    def change(self, added: Sequence[Added], *, env: Mapping[str, str] = {}, workdir: str = "") -> OciImage:
         """The image with layers on top, variables set, and another working folder if one is named. Created in 1970, for good."""
         settings = {**self.settings}
         if env:

@@ -89,7 +89,7 @@ class Recipe:
     registry: str = ""
     name: str = ""
 
-    def executing(self) -> "Recipe":
+    def executing(self) -> Recipe:
         """The recipe whose Python packages are installed in a container, and not natively: those without wheels are built there."""
         steps = (Execute(install=self.sources) if isinstance(step, Packages) else step for step in self.steps)
         return replace(self, steps=tuple(steps))
@@ -112,7 +112,7 @@ class Recipe:
         return any(isinstance(step, Packages) for step in self.steps)
 
     @classmethod
-    def of(cls, value: Any) -> "Recipe":
+    def of(cls, value: Any) -> Recipe:
         """The recipe of an image as a JSON value: a reference, or a base and steps. Raises `DeclarationError`."""
         if isinstance(value, str):
             return cls(base=BaseStep(kind="reference", uri=value))

@@ -18,7 +18,7 @@ class ImageReference:
     digest: Digest | None
 
     @classmethod
-    def parse(cls, text: str) -> "ImageReference":
+    def parse(cls, text: str) -> ImageReference:
         """What a text refers to. Raises `ReferenceInvalid`."""
         place, at, pinned = text.partition("@")
         folder, slash, last = place.rpartition("/")

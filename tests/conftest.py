@@ -212,7 +212,7 @@ def member(item: tuple[bytes, bytes]) -> bytes:
     return head + bytes(content) + tar.padding(len(content))
 
 
-def process(code: str, *arguments: str, **options: object) -> "subprocess.Popen[str]":
+def process(code: str, *arguments: str, **options: object) -> subprocess.Popen[str]:
     """Start Python code in another process; its output is to be read."""
     settings = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, **options}
     return subprocess.Popen([sys.executable, "-c", code, *arguments], **settings)  # type: ignore[call-overload,no-any-return]  # Options are the caller's.

@@ -42,7 +42,7 @@ class Deploying(Shell):
         assert isinstance(found, dict)
         return found
 
-    def elsewhere(self, folder: Path) -> "Deploying":
+    def elsewhere(self, folder: Path) -> Deploying:
         """Another machine, if there is a registry: an empty home, and a folder without the project."""
         folder.mkdir()
         other = Deploying(folder, folder / "home" if self.place else self.home)

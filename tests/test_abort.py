@@ -10,7 +10,7 @@ import pytest
 from tests.command import Shell, wait_for_no_sleepers
 
 
-def started(flyte: Shell, *args: str) -> "subprocess.Popen[str]":
+def started(flyte: Shell, *args: str) -> subprocess.Popen[str]:
     command = flyte.start("run", "--name", "one", *args)
     assert command.stdout and command.stdout.readline() == "started\n"
     return command

@@ -24,7 +24,7 @@ class Commands:
     def __init__(self, home: Path) -> None:
         self._env = {**os.environ, "FLYTE_HOME": str(home)}
 
-    def __call__(self, *command: str) -> "subprocess.CompletedProcess[str]":
+    def __call__(self, *command: str) -> subprocess.CompletedProcess[str]:
         """What a command came to; it has no terminal and no input."""
         return subprocess.run(command, cwd=ROOT, env=self._env, capture_output=True, text=True, stdin=subprocess.DEVNULL, timeout=120)
 

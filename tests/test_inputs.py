@@ -25,7 +25,7 @@ class Project:
         """Make a file; one of tasks begins with what all of them need."""
         (self.folder / name).write_text(HEAD + text if name.endswith(".py") else text, encoding="utf-8")
 
-    def __call__(self, *command: str, exit_code: int = 0, input: str = "") -> "subprocess.CompletedProcess[str]":
+    def __call__(self, *command: str, exit_code: int = 0, input: str = "") -> subprocess.CompletedProcess[str]:
         """What a command came to. No traceback of ours may be shown."""
         done = subprocess.run(command, cwd=self.folder, capture_output=True, text=True, input=input, timeout=120)
         assert done.returncode == exit_code, done.stdout + done.stderr

@@ -41,7 +41,7 @@ with opened(sys.argv[2]) as cache:
 """
 
 
-def pushes(folder: Path, cache: Path, name: str, count: str) -> "subprocess.Popen[str]":
+def pushes(folder: Path, cache: Path, name: str, count: str) -> subprocess.Popen[str]:
     """A process that pushes artifacts, each under ten tags of its own, and says so after each."""
     command = [sys.executable, "-P", "-c", WITH_TESTS + PUSHES, f"oci:{folder}", str(cache), name, count]
     return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)

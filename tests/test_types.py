@@ -58,8 +58,8 @@ class Options(TypedDict):
 @dataclasses.dataclass
 class Node:
     value: int
-    children: "list[Node]" = dataclasses.field(default_factory=list)
-    parent: "Node | None" = None
+    children: list[Node] = dataclasses.field(default_factory=list)
+    parent: Node | None = None
 
 
 Item = TypeVar("Item")

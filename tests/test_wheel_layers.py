@@ -40,7 +40,7 @@ def elf(machine: int) -> bytes:
     return b"\x7fELF\2\1\1" + bytes(9) + struct.pack("<HH", 3, machine) + bytes(44)
 
 
-def layer_of(blobs: Blobs, *wheels: Wheel, compression: Compression = "gzip", said: "list[str] | None" = None) -> Layer:
+def layer_of(blobs: Blobs, *wheels: Wheel, compression: Compression = "gzip", said: list[str] | None = None) -> Layer:
     """The layer of some wheels in Debian's Python."""
     paths = [(wheel, wheel.url.removeprefix("file://")) for wheel in wheels]
     with blobs.batch() as batch:
@@ -291,7 +291,7 @@ WHEELS = st.lists(
 )
 
 
-def wheels_of(sizes: "list[tuple[str, int]]") -> list[Wheel]:
+def wheels_of(sizes: list[tuple[str, int]]) -> list[Wheel]:
     return [
         Wheel(name=name, version="1", url=f"https://x/{name}-1-py3-none-any.whl", digest=Digest.of(name.encode()), size=size)
         for name, size in sizes
@@ -299,7 +299,7 @@ def wheels_of(sizes: "list[tuple[str, int]]") -> list[Wheel]:
 
 
 @given(WHEELS, st.integers(0, LAYERS), st.randoms())
-def test_groups(sizes: "list[tuple[str, int]]", room: int, random: object) -> None:
+def test_groups(sizes: list[tuple[str, int]], room: int, random: object) -> None:
     """Each wheel is in one layer, there are never more than there is room for, and no order matters."""
     wheels = wheels_of(sizes)
     groups = group(wheels, room)

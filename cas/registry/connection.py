@@ -106,7 +106,7 @@ class Connections:
             rewind(body, start)
         raise AssertionError("unreachable")
 
-    def _pool(self, scheme: str, host: str) -> "tuple[HTTPConnectionPool, str | None]":
+    def _pool(self, scheme: str, host: str) -> tuple[HTTPConnectionPool, str | None]:
         """The connections to a host, and the proxy that they go through. Raises `ValueError` for what is no host."""
         if scheme not in ("http", "https") or not host or "@" in host:
             raise ValueError
@@ -124,7 +124,7 @@ class _Adapter(TimedAdapter):
     def init_poolmanager(self, connections: int, maxsize: int, block: bool = False, **options: Any) -> None:
         super().init_poolmanager(connections, maxsize, block, blocksize=_BLOCK, **options)
 
-    def pool(self, url: str, verify: bool | str, proxies: Mapping[str, str]) -> "tuple[HTTPConnectionPool, str | None]":
+    def pool(self, url: str, verify: bool | str, proxies: Mapping[str, str]) -> tuple[HTTPConnectionPool, str | None]:
         from requests.utils import select_proxy
 
         request = Request("GET", url).prepare()

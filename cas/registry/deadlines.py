@@ -141,7 +141,7 @@ class TimedAdapter(HTTPAdapter):
         self.deadlines = deadlines
         super().__init__(**options)
 
-    def get_connection_with_tls_context(self, *arguments: Any, **options: Any) -> "HTTPConnectionPool":
+    def get_connection_with_tls_context(self, *arguments: Any, **options: Any) -> HTTPConnectionPool:
         pool = super().get_connection_with_tls_context(*arguments, **options)
         pool.ConnectionCls = partial(_TimedTls if pool.scheme == "https" else _Timed, self.deadlines)  # type: ignore[assignment]  # It is only called.
         return pool

@@ -39,7 +39,7 @@ class Descriptor:
         }
 
     @classmethod
-    def parse(cls, value: Any) -> "Descriptor":
+    def parse(cls, value: Any) -> Descriptor:
         """The descriptor of JSON values. Raises `RegistryCorrupt` for what is none, and for other algorithms than sha256."""
         if not isinstance(value, dict):
             raise _malformed("It is no JSON object.")

@@ -27,24 +27,24 @@ class Manifest:
     @classmethod
     def of_layers(
         cls, config: Descriptor, layers: Iterable[Descriptor], *, artifact_type: str = "", annotations: Mapping[str, str] = {}
-    ) -> "Manifest":
+    ) -> Manifest:
         """The manifest of a config and layers; the same for the same, byte by byte."""
         return cls._of(
             MANIFEST, artifact_type, annotations, {"config": config.document(), "layers": [layer.document() for layer in layers]}
         )
 
     @classmethod
-    def of_manifests(cls, manifests: Iterable[Descriptor], *, artifact_type: str = "", annotations: Mapping[str, str] = {}) -> "Manifest":
+    def of_manifests(cls, manifests: Iterable[Descriptor], *, artifact_type: str = "", annotations: Mapping[str, str] = {}) -> Manifest:
         """The index of some manifests."""
         return cls._of(INDEX, artifact_type, annotations, {"manifests": [each.document() for each in manifests]})
 
     @classmethod
-    def of_platforms(cls, manifests: Iterable[tuple[Descriptor, Mapping[str, str]]]) -> "Manifest":
+    def of_platforms(cls, manifests: Iterable[tuple[Descriptor, Mapping[str, str]]]) -> Manifest:
         """The index of an image's manifests, each with its platform (`os`, `architecture`)."""
         return cls._of(INDEX, "", {}, {"manifests": [{**each.document(), "platform": dict(platform)} for each, platform in manifests]})
 
     @classmethod
-    def _of(cls, media_type: str, artifact_type: str, annotations: Mapping[str, str], parts: Mapping[str, Any]) -> "Manifest":
+    def _of(cls, media_type: str, artifact_type: str, annotations: Mapping[str, str], parts: Mapping[str, Any]) -> Manifest:
         document: dict[str, Any] = {"schemaVersion": 2, "mediaType": media_type, **parts}
         if artifact_type:
             document["artifactType"] = artifact_type
@@ -53,7 +53,7 @@ class Manifest:
         return cls(json.dumps(document, sort_keys=True, separators=(",", ":")).encode(), media_type)
 
     @classmethod
-    def parse(cls, data: bytes) -> "Manifest":
+    def parse(cls, data: bytes) -> Manifest:
         """The manifest of these bytes, of the media type that they say. Raises `RegistryCorrupt`."""
         if len(data) > LIMIT:
             raise RegistryCorrupt("A manifest is too large", why=f"It has {len(data):,} bytes; {LIMIT:,} are allowed.")

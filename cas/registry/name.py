@@ -32,7 +32,7 @@ class RepositoryName:
     folder: str = ""
 
     @classmethod
-    def parse(cls, text: str) -> "RepositoryName":
+    def parse(cls, text: str) -> RepositoryName:
         """The repository of that name. Raises `ReferenceInvalid`; a password in the text is in no message."""
         if text.startswith("oci:"):
             folder = text.removeprefix("oci:").removeprefix("//")
@@ -49,7 +49,7 @@ class RepositoryName:
         return cls(host=host, path=path, scheme=scheme)
 
     @classmethod
-    def of_registry(cls, text: str) -> "RepositoryName":
+    def of_registry(cls, text: str) -> RepositoryName:
         """The registry of that host, which may be part of an address: a name without a path. Raises `ReferenceInvalid`."""
         scheme, host, _ = _split(text)
         return cls(host=host, scheme=scheme)

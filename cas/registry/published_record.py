@@ -46,7 +46,7 @@ class PublishedRecord:
     index: Manifest
 
     @classmethod
-    def parse(cls, manifest: Manifest) -> "PublishedRecord":
+    def parse(cls, manifest: Manifest) -> PublishedRecord:
         """The record in an index. Raises `RegistryCorrupt` for what is none."""
         texts = manifest.annotations
         if manifest.artifact_type not in (TYPE, "") or len(manifest.manifests) != 1:  # Older tools drop the type when they copy.

@@ -40,7 +40,7 @@ class _Challenge:
     scope: str = ""
 
     @classmethod
-    def parse(cls, header: str) -> "_Challenge | None":
+    def parse(cls, header: str) -> _Challenge | None:
         """A challenge that can be answered, if there is one; a token rather than a password."""
         if bearer := _BEARER.search(header):
             found = {name.lower(): value for name, value in _PARAMETER.findall(bearer[1])}

@@ -15,20 +15,20 @@ if TYPE_CHECKING:
 class Caller(Protocol):
     """Runs the call of a task from inside a run."""
 
-    def call(self, task: "Task[..., Any]", args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    def call(self, task: Task[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """The task's result, or for an async task an awaitable of it."""
 
 
 _caller: ContextVar[Caller | None] = ContextVar("flyte_caller", default=None)
 
 
-def call(task: "Task[..., Any]", args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+def call(task: Task[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """Call a task in the way that fits where the call stands."""
     caller = _caller.get()
     return task.func(*args, **kwargs) if caller is None else caller.call(task, args, kwargs)
 
 
-async def call_async(task: "Task[..., Any]", args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+async def call_async(task: Task[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """The same as a coroutine, for sync tasks too."""
     result = call(task, args, kwargs)
     return await result if task.is_async else result

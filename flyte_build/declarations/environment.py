@@ -32,13 +32,13 @@ class TaskEnvironment:
     """
 
     name: str
-    image: "str | Image | None" = "auto"
-    resources: "Resources | None" = None
+    image: str | Image | None = "auto"
+    resources: Resources | None = None
     env_vars: Mapping[str, str] | None = None
-    secrets: "str | Secret | Sequence[str | Secret] | None" = None
+    secrets: str | Secret | Sequence[str | Secret] | None = None
     cache: Any = "disable"
-    reusable: "ReusePolicy | None" = None
-    depends_on: "list[TaskEnvironment]" = field(default_factory=list)
+    reusable: ReusePolicy | None = None
+    depends_on: list[TaskEnvironment] = field(default_factory=list)
     include: Sequence[str] = ()
     description: str | None = None
     interruptible: bool = False
@@ -46,7 +46,7 @@ class TaskEnvironment:
     service_account: str | None = None
     pod_template: Any = None
     plugin_config: Any = None
-    tasks: "dict[str, Task[..., Any]]" = field(default_factory=dict, init=False, repr=False)
+    tasks: dict[str, Task[..., Any]] = field(default_factory=dict, init=False, repr=False)
     declared_in: str = field(default="", init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -74,7 +74,7 @@ class TaskEnvironment:
 
         return declare(*function) if function else declare
 
-    def add_dependency(self, *environments: "TaskEnvironment") -> None:
+    def add_dependency(self, *environments: TaskEnvironment) -> None:
         """Say that this environment's tasks call those of `environments`."""
         for environment in environments:
             if environment is self:
@@ -82,7 +82,7 @@ class TaskEnvironment:
             if environment not in self.depends_on:
                 self.depends_on.append(environment)
 
-    def clone_with(self, name: str, **settings: Any) -> "TaskEnvironment":
+    def clone_with(self, name: str, **settings: Any) -> TaskEnvironment:
         """A new environment with the same settings but for those that are given; it has no tasks yet."""
         own = {field.name: getattr(self, field.name) for field in self.__dataclass_fields__.values() if field.init and field.name != "name"}
         unknown = sorted(settings.keys() - own.keys())
@@ -91,13 +91,13 @@ class TaskEnvironment:
         return TaskEnvironment(name, **{**own, **settings})
 
     @classmethod
-    def from_task(cls, name: str, *tasks: "Task[..., Any]") -> "TaskEnvironment":
+    def from_task(cls, name: str, *tasks: Task[..., Any]) -> TaskEnvironment:
         """An environment of tasks that other environments declared."""
         environment = cls(name, depends_on=list({id(task.environment): task.environment for task in tasks}.values()))
         environment.tasks.update({task.name: task for task in tasks})
         return environment
 
-    def reachable(self) -> "Iterator[TaskEnvironment]":
+    def reachable(self) -> Iterator[TaskEnvironment]:
         """This environment and all that it depends on, each once; a cycle is no problem."""
         seen: dict[int, TaskEnvironment] = {}
         waiting = [self]

@@ -54,10 +54,10 @@ class Image:
         flyte_version: str | None = None,
         install_flyte: bool = True,
         registry: str | None = None,
-        registry_secret: "str | Secret | None" = None,
+        registry_secret: str | Secret | None = None,
         name: str | None = None,
-        platform: "Platforms" = None,
-    ) -> "Image":
+        platform: Platforms = None,
+    ) -> Image:
         """Debian with Python of a minor version, `(3, 12)`; the one that is pinned in flyte.lock if none is named.
 
         `flyte_version` and `install_flyte` are accepted: the runtime comes by itself.
@@ -68,7 +68,7 @@ class Image:
         return cls(base, registry=registry, name=name)
 
     @classmethod
-    def from_base(cls, image_uri: str) -> "Image":
+    def from_base(cls, image_uri: str) -> Image:
         """An image that exists, by its reference."""
         if not isinstance(image_uri, str) or image_uri.split() != [image_uri]:
             raise DeclarationError(
@@ -77,26 +77,26 @@ class Image:
         return cls(_step("reference", uri=image_uri))
 
     @classmethod
-    def from_dockerfile(cls, file: "Path", registry: str | None = None, name: str | None = None, platform: "Platforms" = None) -> "Image":
+    def from_dockerfile(cls, file: Path, registry: str | None = None, name: str | None = None, platform: Platforms = None) -> Image:
         """What a Dockerfile builds, with its folder as the context."""
         return cls(_step("dockerfile", file=_path("from_dockerfile", file), platform=_platforms(platform)), registry=registry, name=name)
 
     @classmethod
     def from_uv_script(
         cls,
-        script: "Path",
+        script: Path,
         *,
         name: str | None = None,
         registry: str | None = None,
-        registry_secret: "str | Secret | None" = None,
+        registry_secret: str | Secret | None = None,
         python_version: tuple[int, int] | None = None,
         index_url: str | None = None,
         extra_index_urls: str | Sequence[str] | None = None,
         pre: bool = False,
         extra_args: str | None = None,
-        platform: "Platforms" = None,
-        secret_mounts: "Secrets" = None,
-    ) -> "Image":
+        platform: Platforms = None,
+        secret_mounts: Secrets = None,
+    ) -> Image:
         """Debian with the packages, and the Python, that a script's inline metadata asks for (PEP 723)."""
         base = _step(
             "uv_script",
@@ -109,7 +109,7 @@ class Image:
         return cls(base, registry=registry, name=name)
 
     @classmethod
-    def from_ref_name(cls, name: str = "default") -> "Image":
+    def from_ref_name(cls, name: str = "default") -> Image:
         """The image that the configuration (image.image_refs), or `--image NAME=URI`, has under this name."""
         if not isinstance(name, str) or not name:
             raise DeclarationError(f"Image.from_ref_name({name!r}) is no name")
@@ -118,13 +118,13 @@ class Image:
     def clone(
         self,
         registry: str | None = None,
-        registry_secret: "str | Secret | None" = None,
+        registry_secret: str | Secret | None = None,
         name: str | None = None,
         base_image: str | None = None,
         python_version: tuple[int, int] | None = None,
         extendable: bool | None = None,
-        platform: "Platforms" = None,
-    ) -> "Image":
+        platform: Platforms = None,
+    ) -> Image:
         """The same image under another registry or name, on another base, or for another Python or other platforms."""
         what, options = (self if base_image is None else Image.from_base(base_image)).base
         given = {"python_version": _python(python_version), "platform": _platforms(platform), "registry_secret": _secrets(registry_secret)}
@@ -145,8 +145,8 @@ class Image:
         extra_index_urls: str | Sequence[str] | None = None,
         pre: bool = False,
         extra_args: str | None = None,
-        secret_mounts: "Secrets" = None,
-    ) -> "Image":
+        secret_mounts: Secrets = None,
+    ) -> Image:
         """Add packages from an index, each a requirement as pip takes it: `"numpy"`, `"numpy>=2"`.
 
         `extra_args` are options of the resolver, uv. Credentials of an index are in none of them: they come from ~/.netrc or from
@@ -157,28 +157,28 @@ class Image:
 
     def with_requirements(
         self,
-        file: "Path",
+        file: Path,
         index_url: str | None = None,
         extra_index_urls: str | Sequence[str] | None = None,
         pre: bool = False,
         extra_args: str | None = None,
-        secret_mounts: "Secrets" = None,
-    ) -> "Image":
+        secret_mounts: Secrets = None,
+    ) -> Image:
         """Add the packages of a requirements file."""
         options = _options("with_requirements", index_url, extra_index_urls, pre, extra_args, secret_mounts)
         return self._with("requirements", file=_path("with_requirements", file), **options)
 
     def with_uv_project(
         self,
-        pyproject_file: "Path",
-        uvlock: "Path | None" = None,
+        pyproject_file: Path,
+        uvlock: Path | None = None,
         index_url: str | None = None,
         extra_index_urls: str | Sequence[str] | None = None,
         pre: bool = False,
         extra_args: str | None = None,
-        secret_mounts: "Secrets" = None,
+        secret_mounts: Secrets = None,
         project_install_mode: Literal["dependencies_only", "install_project"] = "dependencies_only",
-    ) -> "Image":
+    ) -> Image:
         """Add the packages of a project in exactly the versions of its uv.lock; `uvlock` is that file if it lies elsewhere.
 
         `extra_args` are options of `uv sync` that choose among them (`--extra NAME`, `--group NAME`, `--no-dev`). The project's own
@@ -198,28 +198,28 @@ class Image:
 
     def with_pyproject(
         self,
-        pyproject_file: "Path",
+        pyproject_file: Path,
         index_url: str | None = None,
         extra_index_urls: str | Sequence[str] | None = None,
         pre: bool = False,
         extra_args: str | None = None,
-        secret_mounts: "Secrets" = None,
-    ) -> "Image":
+        secret_mounts: Secrets = None,
+    ) -> Image:
         """Add the packages that a project's pyproject.toml declares; `extra_args="--extra NAME"` adds those of an extra."""
         options = _options("with_pyproject", index_url, extra_index_urls, pre, extra_args, secret_mounts)
         return self._with("pyproject", pyproject_file=_path("with_pyproject", pyproject_file), **options)
 
-    def with_local_v2(self) -> "Image":
+    def with_local_v2(self) -> Image:
         """Accepted: the runtime comes by itself."""
         return self
 
-    def with_apt_packages(self, *packages: str, secret_mounts: "Secrets" = None) -> "Image":
+    def with_apt_packages(self, *packages: str, secret_mounts: Secrets = None) -> Image:
         """Add Debian packages."""
         if not packages:
             return self
         return self._with("apt_packages", packages=_texts("with_apt_packages", packages), secret_mounts=_secrets(secret_mounts))
 
-    def with_commands(self, commands: Sequence[str], secret_mounts: "Secrets" = None) -> "Image":
+    def with_commands(self, commands: Sequence[str], secret_mounts: Secrets = None) -> Image:
         """Run shell commands, as root."""
         if isinstance(commands, str):
             raise DeclarationError(f"with_commands({commands!r}) is no list", hint=f"Write with_commands([{commands!r}]).")
@@ -227,7 +227,7 @@ class Image:
             self._with("commands", commands=_texts("with_commands", commands), secret_mounts=_secrets(secret_mounts)) if commands else self
         )
 
-    def with_env_vars(self, env_vars: Mapping[str, str]) -> "Image":
+    def with_env_vars(self, env_vars: Mapping[str, str]) -> Image:
         """Set environment variables; a task's own win over them."""
         for name, value in env_vars.items():
             if not isinstance(name, str) or not _VARIABLE.match(name):
@@ -236,31 +236,31 @@ class Image:
                 raise DeclarationError(f"with_env_vars: the value of {name} is no text", hint=f'Write {{"{name}": "..."}}.')
         return self._with("env_vars", variables=tuple(sorted(env_vars.items()))) if env_vars else self
 
-    def with_workdir(self, workdir: str) -> "Image":
+    def with_workdir(self, workdir: str) -> Image:
         """Set the working folder."""
         return self._with("workdir", workdir=_path("with_workdir", workdir))
 
-    def with_source_file(self, src: "Path | Sequence[Path]", dst: str = ".") -> "Image":
+    def with_source_file(self, src: Path | Sequence[Path], dst: str = ".") -> Image:
         """Copy a file, or several, to the path or into the folder `dst` of the image."""
         image = self
         for each in [src] if isinstance(src, str | PathLike) else src:
             image = image._with("source_file", src=_path("with_source_file", each), dst=_path("with_source_file", dst))
         return image
 
-    def with_source_folder(self, src: "Path", dst: str = ".", copy_contents_only: bool = False) -> "Image":
+    def with_source_folder(self, src: Path, dst: str = ".", copy_contents_only: bool = False) -> Image:
         """Copy a folder into the folder `dst` of the image, or with `copy_contents_only` what is in it."""
         where = {"src": _path("with_source_folder", src), "dst": _path("with_source_folder", dst)}
         return self._with("source_folder", **where, contents=copy_contents_only)
 
-    def with_code_bundle(self, copy_style: Literal["loaded_modules", "all"] = "loaded_modules", dst: str = ".") -> "Image":
+    def with_code_bundle(self, copy_style: Literal["loaded_modules", "all"] = "loaded_modules", dst: str = ".") -> Image:
         """Accepted: the code comes as a bundle, whatever the image."""
         return self._with("code_bundle", copy_style=copy_style, dst=_path("with_code_bundle", dst))
 
-    def with_dockerignore(self, path: "Path") -> "Image":
+    def with_dockerignore(self, path: Path) -> Image:
         """What copied folders leave out, as a .dockerignore file says it."""
         return self._with("dockerignore", path=_path("with_dockerignore", path))
 
-    def _with(self, what: str, **options: Any) -> "Image":
+    def _with(self, what: str, **options: Any) -> Image:
         return replace(self, steps=(*self.steps, _step(what, **options)))
 
 
@@ -274,7 +274,7 @@ def _options(
     extra_index_urls: str | Sequence[str] | None,
     pre: bool,
     extra_args: str | None,
-    secret_mounts: "Secrets",
+    secret_mounts: Secrets,
 ) -> dict[str, Any]:
     extra = (extra_index_urls,) if isinstance(extra_index_urls, str) else tuple(extra_index_urls or ())
     given = {"index_url": index_url or None, "extra_index_urls": extra or None, "pre": pre or None, "extra_args": extra_args or None}
@@ -338,5 +338,5 @@ def _platforms(platform: Any) -> tuple[str, ...] | None:
     return tuple(sorted(set(names))) or None
 
 
-def _secrets(secrets: "Secrets") -> tuple[Any, ...] | None:
+def _secrets(secrets: Secrets) -> tuple[Any, ...] | None:
     return tuple(secrets) if isinstance(secrets, list | tuple) else None if secrets is None else (secrets,)

@@ -110,7 +110,7 @@ class Interface:
         return {"inputs": inputs, "outputs": [[name, type.document()] for name, type in self.outputs], "doc": self.doc}
 
     @classmethod
-    def from_document(cls, document: dict[str, Any]) -> "Interface":
+    def from_document(cls, document: dict[str, Any]) -> Interface:
         """The interface that `document` describes."""
         inputs = [
             Parameter(entry["name"], from_document(entry["schema"]), entry.get("default", ABSENT), entry["default_text"], entry["doc"])

@@ -49,17 +49,17 @@ class Options:
     """A task's options as declared; None means that the environment decides."""
 
     short_name: str | None = None
-    cache: "Cache | Literal['auto', 'override', 'disable', 'enabled', 'disabled'] | None" = None
-    retries: "int | RetryStrategy" = 0
-    timeout: "Timeout | Any | None" = None
-    resources: "Resources | None" = None
+    cache: Cache | Literal["auto", "override", "disable", "enabled", "disabled"] | None = None
+    retries: int | RetryStrategy = 0
+    timeout: Timeout | Any | None = None
+    resources: Resources | None = None
     env_vars: Mapping[str, str] | None = None
-    secrets: "str | Secret | list[str | Secret] | None" = None
-    reusable: "ReusePolicy | None" = None
+    secrets: str | Secret | list[str | Secret] | None = None
+    reusable: ReusePolicy | None = None
     others: Mapping[str, Any] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, given: Mapping[str, Any]) -> "Options":
+    def of(cls, given: Mapping[str, Any]) -> Options:
         """Options from keywords. Raises `DeclarationError` for a name that does not exist."""
         unknown = sorted(given.keys() - OPTIONS)
         if unknown:
@@ -70,7 +70,7 @@ class Options:
         own = {name: value for name, value in given.items() if name in cls.__dataclass_fields__}
         return cls(**own, others={name: value for name, value in given.items() if name not in own and value is not None})
 
-    def overridden(self, given: Mapping[str, Any]) -> "Options":
+    def overridden(self, given: Mapping[str, Any]) -> Options:
         """These options with some replaced; one that is given counts, also when it is 0 or None."""
         Options.of(given)
         own = {name: value for name, value in given.items() if name in self.__dataclass_fields__}
@@ -81,7 +81,7 @@ class Options:
 class Task(Generic[P, R]):
     """A function that an environment runs. Outside of a run, calling it just calls the function."""
 
-    def __init__(self, function: Callable[P, R], environment: "TaskEnvironment", options: Options) -> None:
+    def __init__(self, function: Callable[P, R], environment: TaskEnvironment, options: Options) -> None:
         if not callable(function) or isinstance(function, type):
             raise DeclarationError(f"{function!r} is no function", hint="Write `@env.task` above a `def` or an `async def`.")
         for parameter in inspect.signature(function).parameters.values():
@@ -117,7 +117,7 @@ class Task(Generic[P, R]):
         return result
 
     @overload
-    def aio(self: "Task[P, Coroutine[Any, Any, T]]", *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, T]: ...
+    def aio(self: Task[P, Coroutine[Any, Any, T]], *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, T]: ...
     @overload
     def aio(self, *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, R]: ...
     def aio(self, *args: Any, **kwargs: Any) -> Coroutine[Any, Any, Any]:
@@ -128,7 +128,7 @@ class Task(Generic[P, R]):
         """Call the function itself, whatever is going on."""
         return self.func(*args, **kwargs)
 
-    def override(self, **options: Any) -> "Task[P, R]":
+    def override(self, **options: Any) -> Task[P, R]:
         """The same task with other options."""
         return Task(self.func, self.environment, self.options.overridden(options))
 

@@ -88,7 +88,7 @@ class Catalogue:
         self.repositories, self._cache, self._said, self._here = repositories, cache, said, here
         self._transfer = Transfer(cache.blobs, Ledger(cache.database), progress)
 
-    def alone(self) -> "Catalogue":
+    def alone(self) -> Catalogue:
         """The same of the first repository alone."""
         return Catalogue(self.repositories[:1], self._cache, self._said, here=self._here)
 
@@ -179,7 +179,7 @@ class Catalogue:
                 f"{repository.name} has lost a part of a deployment", why=f"{error.what}.", hint="`flyte doctor` lists what is missing."
             ) from None
 
-    def code(self, found: FoundRelease, budget: "Budget") -> str:
+    def code(self, found: FoundRelease, budget: Budget) -> str:
         """Extract the code of what was found, and return its folder; its bundle is fetched unless this machine has it.
 
         Raises `NotFound` if nobody has it, `RegistryCorrupt` and `ExtractionRefused` for what is not the code that was deployed.
@@ -243,7 +243,7 @@ class Catalogue:
             hint="`flyte doctor` lists what is missing.",
         )
 
-    def tree(self, found: FoundRelease) -> "Tree":
+    def tree(self, found: FoundRelease) -> Tree:
         """The files of what was found, by name and digest; their bytes are not fetched."""
         from flyte_build.bundler import bundle
 

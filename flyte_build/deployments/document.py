@@ -30,7 +30,7 @@ class Document:
         self.value = value
 
     @classmethod
-    def of(cls, environment: Mapping[str, Any], code: Mapping[str, Any], runtime: Mapping[str, Any]) -> "Document":
+    def of(cls, environment: Mapping[str, Any], code: Mapping[str, Any], runtime: Mapping[str, Any]) -> Document:
         """The document of an environment as discovery describes it.
 
         `code` holds the tree's digest and how its modules are imported, `runtime` what its tasks run in, by digest.
@@ -50,7 +50,7 @@ class Document:
         return cls(value)
 
     @classmethod
-    def parse(cls, data: bytes) -> "Document":
+    def parse(cls, data: bytes) -> Document:
         """The document of these bytes, which are verified by their digest. Raises `RegistryCorrupt`, `StoreFormatUnknown`."""
         try:
             value = json.loads(data, parse_constant=_refuse)

@@ -82,7 +82,7 @@ class DeploymentReference:
     pin: Digest | None = None
 
     @classmethod
-    def parse(cls, text: str, forms: str = _FORMS) -> "DeploymentReference":
+    def parse(cls, text: str, forms: str = _FORMS) -> DeploymentReference:
         """The deployment that `ENV`, `ENV:VERSION` or `ENV@sha256:...` names; `forms` is the hint for what is none.
 
         Raises `ReferenceInvalid`.
@@ -98,7 +98,7 @@ class DeploymentReference:
         return cls(_environment(environment, forms), version)
 
     @classmethod
-    def parse_task(cls, text: str) -> "tuple[DeploymentReference, str]":
+    def parse_task(cls, text: str) -> tuple[DeploymentReference, str]:
         """The deployment and the function that `ENV.TASK` names, with a version or a pin. Raises `ReferenceInvalid`."""
         end = min((at for at in (text.find(":"), text.find("@")) if at >= 0), default=len(text))
         environment, dot, function = text[:end].partition(".")

@@ -94,7 +94,7 @@ class Release:
         return Manifest.of_manifests(self.pinned, artifact_type=TYPE, annotations=annotations)
 
     @classmethod
-    def parse(cls, index: Manifest) -> "Release":
+    def parse(cls, index: Manifest) -> Release:
         """The release of an index, its texts such as a terminal can show. Raises `RegistryCorrupt` for what is none."""
         try:
             texts = index.annotations

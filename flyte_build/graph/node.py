@@ -97,13 +97,13 @@ class Outcome:
     `children` are what was resolved while it was made; `place` is where a cached one was found: `local`, or the name of a repository.
     """
 
-    node: "Node"
+    node: Node
     state: str
     record: Record | None
     key: Key | None
     why: str = ""
     seconds: float = 0.0
-    children: "list[Outcome]" = field(default_factory=list)
+    children: list[Outcome] = field(default_factory=list)
     place: str = LOCAL
 
     @property
@@ -130,7 +130,7 @@ class Node(ABC):
     whole = True  # Whether all of it is fetched where another machine has made it; else its layers stay there.
     ahead = 0.0  # Seconds that went into it before it was looked up.
 
-    def __init__(self, name: str, label: str, needs: "tuple[Node, ...]" = ()) -> None:
+    def __init__(self, name: str, label: str, needs: tuple[Node, ...] = ()) -> None:
         self.name, self.label, self.needs = name, label, needs
 
     @abstractmethod
@@ -138,7 +138,7 @@ class Node(ABC):
         """What decides the artifact; all of `needs` are resolved."""
 
     @abstractmethod
-    def make(self, outcomes: Outcomes, resolve: "Resolve") -> Made:
+    def make(self, outcomes: Outcomes, resolve: Resolve) -> Made:
         """Make the artifact; called from any thread. `resolve` is for nodes that are known only now."""
 
     def stop(self) -> None:  # noqa: B027  # Most nodes do not take long.

@@ -83,7 +83,7 @@ class Resolver:
                 pool.shutdown(cancel_futures=True)
         return self.outcomes
 
-    def _make(self, node: Node, found: Lookup) -> "tuple[Made | _Taken, float]":
+    def _make(self, node: Node, found: Lookup) -> tuple[Made | _Taken, float]:
         """Take a node from elsewhere, or make it; and say how long that took, apart from what it resolved on the way."""
         began = time.perf_counter()
         if node.shared and self._remote:
@@ -94,7 +94,7 @@ class Resolver:
         made = node.make(self.outcomes, self._nested(children))
         return made, time.perf_counter() - began - children.seconds if made.seconds is None else made.seconds
 
-    def _nested(self, children: "_Children") -> "Resolve":
+    def _nested(self, children: _Children) -> Resolve:
         def resolve(goals: Iterable[Node]) -> Outcomes:
             began = time.perf_counter()
             outcomes = Resolver(self._memory, remake=self._remake, jobs=self._jobs).resolve(goals)
@@ -137,7 +137,7 @@ class Resolver:
         found.seconds = time.perf_counter() - began
         return node, found
 
-    def _finish(self, node: Node, found: Lookup, made: "Made | _Taken", seconds: float) -> None:
+    def _finish(self, node: Node, found: Lookup, made: Made | _Taken, seconds: float) -> None:
         if isinstance(made, _Taken):
             self._memory.set_last(node.label, made.record.key)
             self._add(Outcome(node, "cached", made.record, made.record.key, found.why, found.seconds + seconds, [], made.place))

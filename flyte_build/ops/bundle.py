@@ -51,5 +51,5 @@ def _text(path: bytes) -> str:
     return path.decode("utf-8", "backslashreplace")
 
 
-def _content(entry: "Entry") -> str:
+def _content(entry: Entry) -> str:
     return Digest.of(entry.content) if entry.kind == "l" else f"sha256:{entry.content.decode()}"

@@ -128,7 +128,7 @@ class ContainerImages:
         record = recall(cache.records, self._base(image), self._plan.workspace.root, _KEPT)
         return record if record and all(map(cache.blobs.has, record.refs)) else None
 
-    def _seen(self, recipe: "Recipe", pins: "Pins") -> Mapping[str, Digest]:
+    def _seen(self, recipe: Recipe, pins: Pins) -> Mapping[str, Digest]:
         """The files that decided the image, as they are now."""
         known = pins.known()
         if recipe.sources:
@@ -154,7 +154,7 @@ class _Known(Node):
         raise AssertionError("It was found")
 
 
-def _reads_files(recipe: "Recipe", root: str) -> bool:
+def _reads_files(recipe: Recipe, root: str) -> bool:
     """Whether files of the project at `root` go into the image: they are looked at each time."""
     from flyte_build.images.docker.install import local
     from flyte_build.images.recipe import Copy, Execute
@@ -168,11 +168,11 @@ def _reads_files(recipe: "Recipe", root: str) -> bool:
 class ContainerImage:
     """An image that the engine of a `client` has, under an id or a name and digest."""
 
-    client: "APIClient"
+    client: APIClient
     reference: str
 
 
-def by_digest(client: "APIClient", name: str, digest: Digest) -> ContainerImage:
+def by_digest(client: APIClient, name: str, digest: Digest) -> ContainerImage:
     """An image by its name and its manifest's digest; it is pulled only if the engine has not got it. Raises `ImageBuildError`."""
     from docker.errors import APIError
     from docker.errors import NotFound as Absent

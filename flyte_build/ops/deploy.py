@@ -126,7 +126,7 @@ class Deployer:
             plan.finish()
         return Deployment(done)
 
-    def _documents(self, target: Target) -> "Iterator[tuple[Document, PinnedImage | None]]":
+    def _documents(self, target: Target) -> Iterator[tuple[Document, PinnedImage | None]]:
         plan = target.plan
         tree = plan.resolve()[plan.tree].artifact
         assert tree is not None
@@ -146,7 +146,7 @@ class Deployer:
             if not self._session.read_only:
                 plan.pins.save()
 
-    def _runtime(self, plan: FilePlan, name: str, image: Any) -> "tuple[Mapping[str, Any], PinnedImage | None]":
+    def _runtime(self, plan: FilePlan, name: str, image: Any) -> tuple[Mapping[str, Any], PinnedImage | None]:
         if image == "auto":
             return HOST, None
         if isinstance(image, str):
@@ -165,9 +165,7 @@ class Deployer:
             return documents[0].pin.short
         return Digest.of(encode({document.name: document.pin for document in documents})).short
 
-    def _release(
-        self, document: Document, version: str, plan: FilePlan, image: "PinnedImage | None"
-    ) -> tuple[Release, tuple[Manifest, ...]]:
+    def _release(self, document: Document, version: str, plan: FilePlan, image: PinnedImage | None) -> tuple[Release, tuple[Manifest, ...]]:
         """The release of a document, as of now; its blobs are in the cache then."""
         cache = self._cache
         bundle = plan.resolve()[plan.bundle].artifact
@@ -249,7 +247,7 @@ class PinnedImage:
     packages: tuple[LockedPackages, ...]
 
     @classmethod
-    def build(cls, plan: FilePlan, name: str, image: Any) -> "PinnedImage | None":
+    def build(cls, plan: FilePlan, name: str, image: Any) -> PinnedImage | None:
         """The image that the environment `name` declares (a JSON value); None if the session is read only and it would have to be made."""
         pins, recipe = plan.pins, Recipe.of(image)
         imager = Imager(plan.session, plan.workspace.root, pins)

@@ -31,7 +31,7 @@ _LAST = (
 _LASTS = 120.0  # Seconds after which a collection begins nothing more.
 
 
-def start_if_due(stores: "Stores", config: Configuration) -> None:
+def start_if_due(stores: Stores, config: Configuration) -> None:
     """Start a collection that outlives this process, if the last one was a day ago; if not, this costs one `stat`.
 
     A cache that is new or small is left alone. Nothing that goes wrong here is the command's concern.
@@ -61,16 +61,14 @@ def start_if_due(stores: "Stores", config: Configuration) -> None:
         return
 
 
-def space(config: Configuration) -> "SpaceLimits":
+def space(config: Configuration) -> SpaceLimits:
     """What the cache may take."""
     from flyte_build.cas.gc import SpaceLimits
 
     return SpaceLimits(max_size=config[table.MAX_SIZE], min_free=config[table.MIN_FREE], min_size=config[table.MIN_SIZE])
 
 
-def collect(
-    cache: Cache, executed: str, keep: float, space: "SpaceLimits", *, dry_run: bool, seconds: float = float("inf")
-) -> "Collection":
+def collect(cache: Cache, executed: str, keep: float, space: SpaceLimits, *, dry_run: bool, seconds: float = float("inf")) -> Collection:
     """Collect the cache (`cas.gc.collect`), and what is kept in the folder `executed` of steps that no project pins any more."""
     from dataclasses import replace
 
@@ -103,7 +101,7 @@ def main() -> None:
         _write(cache, {"by": "itself", "error": str(error)})
 
 
-def note(cache: Cache, collection: "Collection", by: str) -> None:
+def note(cache: Cache, collection: Collection, by: str) -> None:
     """Write down what a collection that was begun by `by` has come to; the next one is due in a day."""
     _begin(cache)
     counts = {"removed": len(collection.removed), "bytes": collection.bytes, "complete": collection.complete}

@@ -37,11 +37,11 @@ class Placement:
     """
 
     image: Any = None
-    environment: "EnvironmentNode | None" = None
+    environment: EnvironmentNode | None = None
     why: str = ""
 
 
-def place(name: str, image: Any, engine: EngineName, environment: "Callable[[], EnvironmentNode]") -> Placement:
+def place(name: str, image: Any, engine: EngineName, environment: Callable[[], EnvironmentNode]) -> Placement:
     """Where the tasks of the environment `name` run; a declared image's local environment is asked for if it matters.
 
     Raises `ImageBuildError` where they shall run in a process and their image is in containers only.
@@ -73,7 +73,7 @@ def in_containers_only(name: str, refusal: str) -> ImageBuildError:
 
 def bring(
     session: Session, call: Call, found: FoundRelease, document: Document, catalogue: Catalogue
-) -> "tuple[Call, ContainerImage | None, list[Digest]]":
+) -> tuple[Call, ContainerImage | None, list[Digest]]:
     """The call as it is to be run, the image of its container (None: it runs in a process), and what must not be collected meanwhile.
 
     The engine that is asked for decides, and the image. Raises `ImageBuildError`, and `EngineUnavailable`.
@@ -123,7 +123,7 @@ def _refusal(document: Document) -> str:
     return why_not_local(Recipe.of(document.value["image"]), lambda: str(runtime["python"]))
 
 
-def _container(client: "APIClient", found: FoundRelease, document: Document, catalogue: Catalogue, cache: Cache) -> "ContainerImage":
+def _container(client: APIClient, found: FoundRelease, document: Document, catalogue: Catalogue, cache: Cache) -> ContainerImage:
     from flyte_build.images.build.publisher import LayerSources
     from flyte_build.images.docker.load import load
 

@@ -98,7 +98,7 @@ class FilePlan:
         return [*found, *self._containers.outcomes] if self._containers else found
 
     @property
-    def containers(self) -> "ContainerImages":
+    def containers(self) -> ContainerImages:
         """The images of the file's containers."""
         if self._containers is None:
             from .container_images import ContainerImages
@@ -130,14 +130,14 @@ class FilePlan:
         self._resolver.outcomes.clear()
 
     @cached_property
-    def pins(self) -> "Pins":
+    def pins(self) -> Pins:
         """The pins of the project; in a session that is read only nothing is looked up that they lack."""
         from flyte_build.images.lock.project_lock import Pins
 
         locked = self.session.settings.locked or self.session.read_only
         return Pins(self.workspace.root, self.session.reporter.note, locked=locked, look_up=self._look_up)
 
-    def _look_up(self, reference: str, with_python: bool) -> "PinnedBase":
+    def _look_up(self, reference: str, with_python: bool) -> PinnedBase:
         from flyte_build.images.build.base import Bases
 
         return Bases(self.session.cache, self.session.stores.repositories.open).look_up(reference, with_python)
@@ -151,7 +151,7 @@ class FilePlan:
 
         return chosen(image, settings.images, settings.builder)
 
-    def environment(self, image: Any) -> "EnvironmentNode":
+    def environment(self, image: Any) -> EnvironmentNode:
         """The local environment of a declared image, as a JSON value."""
         from flyte_build.images.environments.node import DeclaredImage, EnvironmentNode
 
@@ -165,7 +165,7 @@ class FilePlan:
             self._environments[same] = node
         return self._environments[same]
 
-    def _refused(self, node: "EnvironmentNode") -> str:
+    def _refused(self, node: EnvironmentNode) -> str:
         try:
             return node.refusal()
         except NotLocked:
@@ -173,7 +173,7 @@ class FilePlan:
                 raise
             return ""
 
-    def environments(self) -> "list[EnvironmentNode]":
+    def environments(self) -> list[EnvironmentNode]:
         """The local environments of all images that the file declares. Discovers."""
         self._resolver.resolve([self.discovery])
         images = [self.image(each) for each in self.discovery.document["reachable"]]
@@ -244,7 +244,7 @@ class FilePlan:
             self.resolve()
         raise StoreError("The bundle cannot be extracted")
 
-    def _previous_tree(self) -> "Tree | None":
+    def _previous_tree(self) -> Tree | None:
         from flyte_build.bundler import bundle
 
         cache = self.session.cache

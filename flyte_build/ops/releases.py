@@ -46,7 +46,7 @@ class Deployments:
         with self.stores.cache.preparing():
             return found, self.catalogue.document(found)
 
-    def difference(self, old: DeploymentReference, new: DeploymentReference) -> "Difference":
+    def difference(self, old: DeploymentReference, new: DeploymentReference) -> Difference:
         """How two deployments differ."""
         (before, one), (after, other) = self.find(old), self.find(new)
         files: dict[str, list[str]] = {"added": [], "removed": [], "changed": []}
@@ -100,7 +100,7 @@ class Deployments:
             return False
         return reference.pin == release.pin if reference.pin else reference.version in ("", release.version)
 
-    def check(self) -> "Iterator[Checked]":
+    def check(self) -> Iterator[Checked]:
         """How each version is that is deployed in the repositories, in whatever project; the cache is held meanwhile."""
         from flyte_build.deployments.health import Checker
 

@@ -35,7 +35,7 @@ class Recorded:
         self._document = document
 
     @classmethod
-    def find(cls, run: str, history: History) -> "Recorded":
+    def find(cls, run: str, history: History) -> Recorded:
         """The run of that name. Raises `NotFound`."""
         history.get(run)  # For a name that is wrong, it knows the nearest.
         return cls(run, history.action(run))

@@ -32,9 +32,7 @@ if TYPE_CHECKING:
 _ATTEMPTS = 3  # At preparing a project that is edited meanwhile.
 
 
-def run_task(
-    plan: FilePlan, variable: str, inputs: Mapping[str, Any], take_spare: "Callable[[], Worker | None]" = lambda: None
-) -> Finished:
+def run_task(plan: FilePlan, variable: str, inputs: Mapping[str, Any], take_spare: Callable[[], Worker | None] = lambda: None) -> Finished:
     """Run the task under `variable` with wire inputs; the run is in the history from its start to its end.
 
     It is prepared and runs in a process of its own (the one that `take_spare` gives, if that will do), unless the settings say
@@ -77,7 +75,7 @@ def _resolve(plan: FilePlan, variable: str, inputs: Mapping[str, Any]) -> tuple[
     raise AssertionError("The last attempt returns or raises")
 
 
-def _run_prepared(plan: FilePlan, variable: str, inputs: Mapping[str, Any], take_spare: "Callable[[], Worker | None]") -> Finished:
+def _run_prepared(plan: FilePlan, variable: str, inputs: Mapping[str, Any], take_spare: Callable[[], Worker | None]) -> Finished:
     session, began = plan.session, time.monotonic()
     cache, stores = session.cache, session.stores
     with cache.preparing():
@@ -104,7 +102,7 @@ def _run_prepared(plan: FilePlan, variable: str, inputs: Mapping[str, Any], take
         lease.release()
 
 
-def run_in_worker(session: Session, call: Call, spare: "Worker | None", began: float) -> Finished:
+def run_in_worker(session: Session, call: Call, spare: Worker | None, began: float) -> Finished:
     """Run a task whose code is at hand in a process of its own; `began` is the monotonic time from which its seconds count."""
     from flyte_build.runner.engines.process import ProcessEngine
     from flyte_build.runner.worker.spawn import dismiss, start_worker
@@ -147,7 +145,7 @@ def runtime_held(stores: Stores, is_used: bool) -> list[Digest]:
     return [Digest("sha256:" + os.path.basename(stores.runtime))] if is_used else []
 
 
-def run_in_container(session: Session, call: Call, image: "ContainerImage", began: float) -> Finished:
+def run_in_container(session: Session, call: Call, image: ContainerImage, began: float) -> Finished:
     """Run a task whose code is at hand in a container."""
     from .container_images import docker_engine
 
@@ -158,14 +156,14 @@ def run_in_container(session: Session, call: Call, image: "ContainerImage", bega
         engine.close()
 
 
-def run_here(session: Session, call: Call, load: "Callable[[], Task[..., Any]]") -> Finished:
+def run_here(session: Session, call: Call, load: Callable[[], Task[..., Any]]) -> Finished:
     """Run the task that `load` gives in this process, from the working tree; nothing is prepared."""
     from flyte_build.runner.engines.local import LocalEngine
 
     return carry_out(call, LocalEngine(load), session.stores.history, session.reporter, time.monotonic())
 
 
-def run_script(session: Session, inputs: Mapping[str, Any], timeout: float | None, spare: "Worker | None" = None) -> Finished:
+def run_script(session: Session, inputs: Mapping[str, Any], timeout: float | None, spare: Worker | None = None) -> Finished:
     """Run a plain script: `inputs` are those of `builtin.script`, `timeout` is in seconds. Raises `UsageError`."""
     from flyte_build.builtin.script import __name__ as module
     from flyte_build.builtin.script import script

@@ -40,7 +40,7 @@ class DeployedTask:
         """Its full name and its version."""
         return f"{self.document.name}.{self.function}:{self.found.release.version}"
 
-    def run(self, session: Session, inputs: Mapping[str, Any], spare: "Worker | None" = None) -> Finished:
+    def run(self, session: Session, inputs: Mapping[str, Any], spare: Worker | None = None) -> Finished:
         """Run it with wire inputs, by the settings of a session. Nothing is prepared: what is not on this machine yet is fetched."""
         from time import monotonic
 
@@ -78,7 +78,7 @@ class DeployedTask:
         )
 
 
-def find_task(deployments: Deployments, text: str) -> "DeployedTask":
+def find_task(deployments: Deployments, text: str) -> DeployedTask:
     """The deployed task that `ENV.TASK[:VERSION|@sha256:...]` names. Raises `NotFound`, `ReferenceInvalid`."""
     reference, function = DeploymentReference.parse_task(text)
     try:

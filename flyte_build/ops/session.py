@@ -42,7 +42,7 @@ class Stores:
         return self._history
 
     @property
-    def cache(self) -> "Cache":
+    def cache(self) -> Cache:
         """The cache."""
         if self._cache is None:
             from flyte_build.cas.cache import Cache
@@ -52,7 +52,7 @@ class Stores:
         return self._cache
 
     @cached_property
-    def repositories(self) -> "RepositoryPool":
+    def repositories(self) -> RepositoryPool:
         """The repositories, in one pool."""
         from flyte_build.cas.registry.pool import RepositoryPool
 
@@ -73,7 +73,7 @@ class Stores:
             elif not self.places.shared:
                 make_private(folder)
 
-    def beside(self) -> "Stores":
+    def beside(self) -> Stores:
         """The same places with connections of their own, for another thread; counters and repositories are shared."""
         stores = Stores(self.reporter, self.places, self.counters)
         stores.repositories = self.repositories
@@ -95,12 +95,12 @@ class Session:
         self.reporter = reporter or stores.reporter
 
     @property
-    def cache(self) -> "Cache":
+    def cache(self) -> Cache:
         """The cache of this machine."""
         return self.stores.cache
 
     @cached_property
-    def sharing(self) -> "Sharing":
+    def sharing(self) -> Sharing:
         """What is shared with other machines."""
         from .sharing import Sharing
 

@@ -36,11 +36,11 @@ class Sharing:
         self._published: list[Record] = []
 
     @cached_property
-    def shared(self) -> "SharedCache":
+    def shared(self) -> SharedCache:
         """The shared cache over this command's cache."""
         return self._over(self._stores.cache, self._reporter.bytes_moved)
 
-    def _over(self, cache: Cache, progress: Progress) -> "SharedCache":
+    def _over(self, cache: Cache, progress: Progress) -> SharedCache:
         from flyte_build.cas.registry.shared_cache import SharedCache, Shares
 
         reads = [name for name in self._registries.reads if str(name) not in self._away]
@@ -67,7 +67,7 @@ class Sharing:
         if not self._is_alone:
             self.shared  # noqa: B018  # A property that is kept.
 
-    def find(self, key: Key) -> "Offer | None":
+    def find(self, key: Key) -> Offer | None:
         """Who has what `key` produced; nothing is fetched."""
         return None if self._is_alone else self.shared.find(key)
 
@@ -75,7 +75,7 @@ class Sharing:
         """Fetch what `key` produced, if anyone has it; without its layers unless `whole`."""
         return None if self._is_alone else self.shared.fetch(key, accept, whole)
 
-    def tagged(self, tag: str) -> "Iterable[tuple[Digest, str]]":
+    def tagged(self, tag: str) -> Iterable[tuple[Digest, str]]:
         """The manifests under a tag, each with the repository where it is; they and their configs are here then."""
         return () if self._is_alone else self.shared.tagged(tag)
 
@@ -97,7 +97,7 @@ class Sharing:
                 ledger.drop(write, key)
         return found
 
-    def _ledger(self) -> "Ledger":
+    def _ledger(self) -> Ledger:
         from flyte_build.cas.registry.ledger import Ledger
 
         return Ledger(self._stores.cache.database)

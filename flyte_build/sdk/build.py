@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from flyte_build.ops.project_images import EnvironmentImage
 
 
-def _build(image: Image, dry_run: bool = False, force: bool = False) -> "EnvironmentImage":
+def _build(image: Image, dry_run: bool = False, force: bool = False) -> EnvironmentImage:
     """Build an image as `flyte build` does, and push it if it is said where to. With `dry_run` nothing is made."""
     from flyte_build.declarations.serialize import image_value
     from flyte_build.ops.build import build_image
@@ -30,7 +30,7 @@ def _build(image: Image, dry_run: bool = False, force: bool = False) -> "Environ
 build = Blocking(_build)
 
 
-def _build_images(*environments: TaskEnvironment) -> "dict[str, EnvironmentImage]":
+def _build_images(*environments: TaskEnvironment) -> dict[str, EnvironmentImage]:
     """Build the images of environments and of those that they depend on, by the environments' names; pushed if it is said where to."""
     from flyte_build.ops.build import build_images as build_all
     from flyte_build.ops.targets import once_each, targets_of

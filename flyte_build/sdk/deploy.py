@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 def _deploy(
     *environments: TaskEnvironment, version: str | None = None, dry_run: bool = False, copy_style: CopyStyle | None = None
-) -> "Deployment":
+) -> Deployment:
     """Deploy environments, with those that they depend on, as `flyte deploy` does. Raises `DeploymentError`.
 
     Without a version it is the content's own short digest. A dry run makes nothing, and asks no registry.

@@ -60,7 +60,7 @@ class Task:
         domain: str | None = None,
         version: str | None = None,
         auto_version: Literal["latest", "current"] | None = None,
-    ) -> "Task":
+    ) -> Task:
         """The task `env.task` of a version (or `sha256:...`, a pin): of the latest, or of the one that the current run has.
 
         Raises `UsageError` if neither `version` nor `auto_version` is given.
@@ -82,7 +82,7 @@ class Task:
     @staticmethod
     def _listall(
         by_task_name: str | None = None, project: str | None = None, domain: str | None = None, limit: int = 100
-    ) -> Iterator["Task"]:
+    ) -> Iterator[Task]:
         """The newest deployed tasks, or versions of one, newest first."""
         reference, function = DeploymentReference.parse_task(by_task_name) if by_task_name else (None, "")
         found = Deployments(_session(project, domain))
@@ -128,7 +128,7 @@ class Task:
             self._found = replace(found, changes=overridden(found.document.spec(found.function), self._changes))
         return self._found
 
-    def override(self, **options: Any) -> "Task":
+    def override(self, **options: Any) -> Task:
         """The same task with other options: retries, timeout, env_vars, resources, ... Raises `DeclarationError`."""
         overridden({"env_vars": {}, "options": {}, "name": self._text}, options)
         return Task(self._text, self._project, self._domain, {**self._changes, **options})

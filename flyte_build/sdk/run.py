@@ -35,11 +35,11 @@ class RunContext:
         self._mode, self._changes = mode, settings
 
     @blocking
-    def run(self, task: "Task[..., Any] | Deployed", /, *args: Any, **kwargs: Any) -> Run:
+    def run(self, task: Task[..., Any] | Deployed, /, *args: Any, **kwargs: Any) -> Run:
         """Run `task` with these inputs and wait for it; one that is deployed takes them by name. Raises the task's error."""
         return _ended(self._run(task, args, kwargs))
 
-    def _run_deployed(self, task: "Deployed", args: tuple[Any, ...], inputs: dict[str, Any]) -> Run:
+    def _run_deployed(self, task: Deployed, args: tuple[Any, ...], inputs: dict[str, Any]) -> Run:
         if self._mode == "local":
             raise UsageError(f"{task.name} is deployed, and runs in a process of its own", hint='Leave out `mode="local"`.')
         if args:
@@ -75,7 +75,7 @@ class RunContext:
         plan.finish()
         return _ended(Run(stores.places.data, finished.name))
 
-    def _run(self, task: "Task[..., Any] | Deployed", args: tuple[Any, ...], kwargs: dict[str, Any]) -> Run:
+    def _run(self, task: Task[..., Any] | Deployed, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Run:
         if not isinstance(task, Task):
             from .remote_task import Task as Deployed
 
@@ -114,7 +114,7 @@ def _ended(run: Run) -> Run:
     return run
 
 
-def _run(task: "Task[..., Any] | Deployed", /, *args: Any, **kwargs: Any) -> Run:
+def _run(task: Task[..., Any] | Deployed, /, *args: Any, **kwargs: Any) -> Run:
     """Run a task with these inputs and wait for it: prepared if `init` was called, else in this process."""
     return RunContext(None, {}).run(task, *args, **kwargs)
 

@@ -31,7 +31,7 @@ _ERRORS = {"OOMError": OOMError, "TaskTimeoutError": TaskTimeoutError}
 class Outputs(tuple[Any, ...]):
     """A run's outputs, in order and by name."""
 
-    def __new__(cls, values: Sequence[Any], names: list[str]) -> "Outputs":
+    def __new__(cls, values: Sequence[Any], names: list[str]) -> Outputs:
         outputs = super().__new__(cls, values)
         outputs._names = names
         return outputs
@@ -185,7 +185,7 @@ class Run:
         return f"<run {self.name} {self.phase}>"
 
     @staticmethod
-    def _get(name: str) -> "Run":
+    def _get(name: str) -> Run:
         """The run of that name. Raises `NotFound`."""
         data = Places.find().data
         with _opened(data) as history:
@@ -201,7 +201,7 @@ class Run:
         created_before: datetime | None = None,
         with_labels: Mapping[str, str] | None = None,
         limit: int = 100,
-    ) -> Iterator["Run"]:
+    ) -> Iterator[Run]:
         """The newest runs for which all that is given holds, newest first."""
         wanted = Filter(
             phases=(in_phase,) if isinstance(in_phase, str) else tuple(in_phase or ()),

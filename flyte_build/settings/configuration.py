@@ -25,7 +25,7 @@ class Configuration:
         value: T = self._given[setting.key][0] if setting.key in self._given else setting.default
         return value
 
-    def override(self, options: Mapping[Setting[Any], str | None]) -> "Configuration":
+    def override(self, options: Mapping[Setting[Any], str | None]) -> Configuration:
         """The same, but for the options of a command that are given. Raises `UsageError` for one that makes no sense."""
         given = dict(self._given)
         for setting, text in options.items():
@@ -41,7 +41,7 @@ class Configuration:
         return self._given[setting.key][1] if setting.key in self._given else "default"
 
     @classmethod
-    def load(cls, root: str, said: Callable[[str], None], file: str | None = None) -> "Configuration":
+    def load(cls, root: str, said: Callable[[str], None], file: str | None = None) -> Configuration:
         """What holds for a project: its files and the user's (or `file` alone, where that is given), then variables.
 
         `said` is told what is accepted and not acted on. Raises `UsageError` for what is no setting, or none of its values.

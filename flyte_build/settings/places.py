@@ -29,7 +29,7 @@ class Places:
         return f"{self.data}/executed"
 
     @classmethod
-    def find(cls) -> "Places":
+    def find(cls) -> Places:
         """Below `FLYTE_HOME` if that is set, else where the platform keeps such things."""
         if os.environ.get("HOME"):  # An empty one matters only where it is used.
             _check_home()

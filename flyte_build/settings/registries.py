@@ -17,12 +17,12 @@ if TYPE_CHECKING:
 class Registries:
     """What is shared is read from `reads`, in order, and published to `write`. Deployments are in `home`, where that is configured."""
 
-    reads: "tuple[RepositoryName, ...]" = ()
-    write: "RepositoryName | None" = None
-    home: "RepositoryName | None" = None
+    reads: tuple[RepositoryName, ...] = ()
+    write: RepositoryName | None = None
+    home: RepositoryName | None = None
 
     @classmethod
-    def configured(cls, config: Configuration) -> "Registries":
+    def configured(cls, config: Configuration) -> Registries:
         """`registry` alone is for all; `cache.read` and `cache.write` are in its place where they are given, also as nothing."""
         home = config[table.SHARED]
         reads, write = config[table.CACHE_READ], config[table.CACHE_WRITE]
@@ -32,7 +32,7 @@ class Registries:
             write = home
         return cls(reads, write, home or write)
 
-    def of_deployments(self, places: Places) -> "tuple[RepositoryName, ...]":
+    def of_deployments(self, places: Places) -> tuple[RepositoryName, ...]:
         """Where deployments are: the first is where new ones go. Without a registry that is a folder among the user's data."""
         from flyte_build.cas.registry.name import RepositoryName
 

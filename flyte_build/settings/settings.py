@@ -25,7 +25,7 @@ class Settings:
     engine: EngineName
     remake: bool = False
     allow_secrets: frozenset[str]
-    budget: "Budget | None"
+    budget: Budget | None
     registries: Registries
     image_base: str
     image_compression: table.Compression
@@ -36,7 +36,7 @@ class Settings:
     images: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
-    def configured(cls, config: Configuration, **given: Any) -> "Settings":
+    def configured(cls, config: Configuration, **given: Any) -> Settings:
         """What is `given` (as `change` takes it), and for all else what the configuration says."""
         images = config[table.IMAGE_REFS]
         return cls(
@@ -54,7 +54,7 @@ class Settings:
             locked=config[table.LOCKED],
         ).change(**given)
 
-    def change(self, **given: Any) -> "Settings":
+    def change(self, **given: Any) -> Settings:
         """The same but for what is `given`, by the names of this class's fields and of `RunOptions`'s; None: it is not given."""
         there = {name: value for name, value in given.items() if value is not None}
         of_run = {name: there.pop(name) for name in _OF_RUN & there.keys()}
@@ -64,7 +64,7 @@ class Settings:
 _OF_RUN = frozenset(each.name for each in fields(RunOptions))
 
 
-def _budget(config: Configuration) -> "Budget | None":
+def _budget(config: Configuration) -> Budget | None:
     """What is configured, or None for the usual one: only a scan of everything loads that."""
     if all(config.source(each) == "default" for each in (table.MAX_FILES, table.MAX_BYTES, table.MAX_SCAN_TIME)):
         return None

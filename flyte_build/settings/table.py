@@ -158,13 +158,13 @@ def _size_text(size: int) -> str:
     return size_text(size)
 
 
-def _repository(value: Any) -> "RepositoryName | None":
+def _repository(value: Any) -> RepositoryName | None:
     from flyte_build.cas.registry.name import RepositoryName
 
     return RepositoryName.parse(value) if _of(str)(value) else None
 
 
-def _repositories(value: Any) -> "tuple[RepositoryName, ...]":
+def _repositories(value: Any) -> tuple[RepositoryName, ...]:
     return tuple(filter(None, map(_repository, _of(list)(value))))
 
 
@@ -189,13 +189,13 @@ LIMIT: Kind[int | None] = Kind(
     show=lambda value: "none" if value is None else _size_text(value),
 )
 _REPOSITORY = '"registry.example.com/team/cache", or "oci:/srv/cache" for a folder'
-REPOSITORY: "Kind[RepositoryName | None]" = Kind(
+REPOSITORY: Kind[RepositoryName | None] = Kind(
     f"a repository: {_REPOSITORY}; none if it is empty",
     '"registry.example.com/team/cache"',
     _repository,
     show=lambda name: name.text if name else "",
 )
-REPOSITORIES: "Kind[tuple[RepositoryName, ...]]" = Kind(
+REPOSITORIES: Kind[tuple[RepositoryName, ...]] = Kind(
     f"a list of repositories: {_REPOSITORY}",
     '["registry.example.com/team/cache"]',
     _repositories,
@@ -258,7 +258,7 @@ IMAGE_BASE = Setting(
     "python:{python}-slim-bookworm",
     "The image with Debian that others stand on; {python} stands for the minor version.",
 )
-COMPRESSION: "Setting[Compression]" = Setting(
+COMPRESSION: Setting[Compression] = Setting(
     "image.compression", _choice(*COMPRESSIONS), "gzip", "How the layers of images are compressed. Docker before 23 takes no zstd."
 )
 REGISTRY = Setting("image.registry", TEXT, "", "Where images are pushed, in place of `registry`: a host, and a path on it.")

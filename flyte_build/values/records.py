@@ -32,7 +32,7 @@ class RecordType(Type):
         super().__init__(name)
         self._maker = maker
 
-    def complete(self, fields: Sequence[Field]) -> "RecordType":
+    def complete(self, fields: Sequence[Field]) -> RecordType:
         """This record, with its fields."""
         self.fields, self.inner = fields, [field.type for field in fields]
         texts = (f"{field.name}: {field.type}" + ("" if field.required else " (optional)") for field in fields)

@@ -45,7 +45,7 @@ class Mismatch(Exception):
         super().__init__(expected, given, where)
         self.expected, self.given, self.where, self.reasons = expected, given, where, reasons
 
-    def below(self, step: str) -> "Mismatch":
+    def below(self, step: str) -> Mismatch:
         """The same mismatch, seen from one level up."""
         return Mismatch(self.expected, self.given, step + self.where, self.reasons)
 
@@ -58,7 +58,7 @@ class Type(ABC):
     """
 
     details = ""
-    inner: Sequence["Type"] = ()
+    inner: Sequence[Type] = ()
     is_key = False
     is_file = False
     words: Sequence[str] = ()

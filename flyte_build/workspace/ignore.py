@@ -82,7 +82,7 @@ class RuleFile(NamedTuple):
     """What any of the patterns may decide, by the name alone or by the path: most names are decided by none."""
 
     @classmethod
-    def parse(cls, folder: str, name: str, text: str) -> "RuleFile":
+    def parse(cls, folder: str, name: str, text: str) -> RuleFile:
         """Read patterns; a line that is no pattern is passed over, as git does."""
         patterns = []
         for number, line in enumerate(text.split("\n"), 1):
@@ -114,11 +114,11 @@ class Rules:
         self._files = files
 
     @classmethod
-    def built_in(cls) -> "Rules":
+    def built_in(cls) -> Rules:
         """The rules that always apply first, so that any ignore file can overrule them."""
         return cls((RuleFile.parse("", _BUILT_IN_NAME, _BUILT_IN),))
 
-    def within(self, files: list[RuleFile]) -> "Rules":
+    def within(self, files: list[RuleFile]) -> Rules:
         """These rules and then those of `files`."""
         return Rules((*self._files, *files)) if files else self
 

@@ -32,7 +32,7 @@ class BaseScan:
         self._image, self._names = image, names
 
     @classmethod
-    def of(cls, cache: Cache, image: OciImage) -> "BaseScan":
+    def of(cls, cache: Cache, image: OciImage) -> BaseScan:
         """Look through the layers of an image, which are in the cache.
 
         A name counts as far as no later layer took it away (image-spec, layer.md, "Whiteouts"). Raises `ImageBuildError` for a layer

@@ -16,7 +16,7 @@ class PlannedImage:
     nodes: Sequence[Outcome]
 
     @classmethod
-    def of(cls, nodes: Sequence[Outcome], names: Sequence[str], why: str = "") -> "PlannedImage":
+    def of(cls, nodes: Sequence[Outcome], names: Sequence[str], why: str = "") -> PlannedImage:
         """An image of which these nodes were looked up, and those of these names could not be: `why`, if not for the one before."""
         found = [*nodes]
         for name in names:

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 _TIMEOUT = 600  # Seconds that one answer may take: loading a large image takes long.
 
 
-def connect() -> "APIClient":
+def connect() -> APIClient:
     """A client of the engine that DOCKER_HOST names, or of this machine's. Raises `EngineUnavailable`."""
     from docker import APIClient
     from docker.errors import DockerException
@@ -40,7 +40,7 @@ def asking(what: str) -> Iterator[None]:
         raise EngineUnavailable(f"Docker could not {what}", why=_innermost(error)) from None
 
 
-def remove_container(client: "APIClient", container: str) -> None:
+def remove_container(client: APIClient, container: str) -> None:
     """Remove a container, whether or not it runs. If that fails it is an orphan, or another command has removed it."""
     try:
         with asking("remove a container"):
@@ -49,7 +49,7 @@ def remove_container(client: "APIClient", container: str) -> None:
         return
 
 
-def remove_orphans(client: "APIClient", label: str, is_owned: Callable[[Mapping[str, str]], bool]) -> None:
+def remove_orphans(client: APIClient, label: str, is_owned: Callable[[Mapping[str, str]], bool]) -> None:
     """Remove the containers with a label (`NAME` or `NAME=VALUE`) whose labels say that nobody owns them any more.
 
     Raises `EngineUnavailable` if they cannot be listed.

@@ -74,7 +74,7 @@ class DockerExecutor:
         self._cache, self._compression, self._output = cache, compression, output
         self._blobs = cache.blobs
 
-    def _reach(self, what: str) -> "APIClient":
+    def _reach(self, what: str) -> APIClient:
         """The engine, for what is to be executed. Raises `EngineUnavailable`, which names it."""
         try:
             return connect()
@@ -106,7 +106,7 @@ class DockerExecutor:
             client.remove_image(made, force=True)
         return base.change([Added.of(layer, self._compression, describe(step)) for layer in layers])
 
-    def _run(self, client: "APIClient", container: str, what: str) -> str:
+    def _run(self, client: APIClient, container: str, what: str) -> str:
         """Run a container to its end; the id of the image that comes of it is given."""
         with asking("execute a build step"):
             client.start(container)
@@ -145,7 +145,7 @@ class DockerExecutor:
         empty = OciImage(Manifest.of_layers(Descriptor(CONFIG, Digest.of(data), len(data)), []), data)
         return empty.change([Added.of(layer, self._compression, f"of the Dockerfile {file}") for layer in layers])
 
-    def _export(self, client: "APIClient", image: str, after: int) -> tuple[dict[str, Any], tuple[Layer, ...]]:
+    def _export(self, client: APIClient, image: str, after: int) -> tuple[dict[str, Any], tuple[Layer, ...]]:
         """An image's config, and its layers after the first so many, which are among the blobs then."""
         with tempfile.TemporaryFile() as archive:
             for piece in client.get_image(image, chunk_size=_CHUNK):
@@ -174,7 +174,7 @@ class DockerExecutor:
 
 
 @contextmanager
-def _container(client: "APIClient", image: str, script: str, env: Mapping[str, str], workdir: str, lease: Lease) -> Iterator[str]:
+def _container(client: APIClient, image: str, script: str, env: Mapping[str, str], workdir: str, lease: Lease) -> Iterator[str]:
     """A container, and its removal. While the lease is held, which is released then, it is no orphan."""
     try:
         with asking("make a container for a build step"):

@@ -33,7 +33,7 @@ _WINDOW = 128 << 20  # Bytes of zstd window that a layer may ask for: as many as
 _BOMB = (1000, 1 << 30)  # So many times its own size, and so many bytes, a layer may not come to.
 
 
-def load(client: "APIClient", manifest: Manifest, blobs: Blobs, fetch: Fetch) -> str:
+def load(client: APIClient, manifest: Manifest, blobs: Blobs, fetch: Fetch) -> str:
     """The engine's id of an image, which is there then.
 
     The config is among `blobs`; `fetch` brings those layers there that have to be sent. Raises `EngineUnavailable`, and
@@ -51,7 +51,7 @@ def load(client: "APIClient", manifest: Manifest, blobs: Blobs, fetch: Fetch) ->
     return image
 
 
-def has(client: "APIClient", image: str) -> bool:
+def has(client: APIClient, image: str) -> bool:
     """Whether the engine has an image of that id or name."""
     from docker.errors import ImageNotFound
 
@@ -63,7 +63,7 @@ def has(client: "APIClient", image: str) -> bool:
     return True
 
 
-def _known(client: "APIClient", diff_ids: Sequence[str]) -> int:
+def _known(client: APIClient, diff_ids: Sequence[str]) -> int:
     """How many of an image's layers, from the first on, the engine holds: as many as some image of its own begins with."""
     from docker.errors import ImageNotFound
 

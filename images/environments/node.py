@@ -45,7 +45,7 @@ class EnvironmentNode(Node):
 
     kind = "environment"
 
-    def __init__(self, image: DeclaredImage, cache: Cache, pins: "Callable[[], Pins]", needs: tuple[Node, ...], dry: bool = False) -> None:
+    def __init__(self, image: DeclaredImage, cache: Cache, pins: Callable[[], Pins], needs: tuple[Node, ...], dry: bool = False) -> None:
         super().__init__(image.name, f"environment:{image.root}/{image.name}", needs)
         self._image, self._root, self._cache, self._pins, self._dry = image.value, image.root, cache, pins, dry
         self._declared: dict[str, Value] = {"image": json.dumps(image.value, sort_keys=True), "python": PYTHON, "platform": here()}
@@ -53,7 +53,7 @@ class EnvironmentNode(Node):
         self._seen: Mapping[str, Digest] = {}
 
     @cached_property
-    def recipe(self) -> "Recipe":
+    def recipe(self) -> Recipe:
         """What the image is made of."""
         from flyte_build.images.recipe import Recipe
 
@@ -117,7 +117,7 @@ class EnvironmentNode(Node):
         self._pins().uv.stop()
 
 
-def why_not_local(recipe: "Recipe", python: Callable[[], str]) -> str:
+def why_not_local(recipe: Recipe, python: Callable[[], str]) -> str:
     """Why an image cannot be had as an environment of this machine, as a phrase; "" if it can.
 
     `python` gives the minor version of its Python ("": it has none); it is asked last.
@@ -138,13 +138,13 @@ def why_not_local(recipe: "Recipe", python: Callable[[], str]) -> str:
     return "" if found == PYTHON else f"it has Python {found}, and this is {PYTHON}"
 
 
-def environment_inputs(python: str, platform: str, wheels: "Iterable[Wheel]") -> Mapping[str, Value]:
+def environment_inputs(python: str, platform: str, wheels: Iterable[Wheel]) -> Mapping[str, Value]:
     """What decides an environment."""
     packages = {f"{wheel.name}=={wheel.version}": wheel.digest for wheel in wheels}
     return {"python": python, "platform": platform, "packages": packages}
 
 
-def install(cache: Cache, python: str, wheels: "Sequence[Wheel]", root: str, uv: "Uv") -> Record:
+def install(cache: Cache, python: str, wheels: Sequence[Wheel], root: str, uv: Uv) -> Record:
     """The record, which is yet to be kept, of the environment of some wheels for this machine; the environment is there then.
 
     `root` is what relative paths of wheels are relative to. Raises `ImageBuildError`.

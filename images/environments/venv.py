@@ -71,7 +71,7 @@ def damage(folder: str, *, contents: bool = False) -> str:
     return ""
 
 
-def make(folder: str, wheels: "Sequence[Wheel]", root: str, uv: "Uv", blobs: "Blobs") -> None:
+def make(folder: str, wheels: Sequence[Wheel], root: str, uv: Uv, blobs: Blobs) -> None:
     """Make an environment of these wheels, unless another process has just done so. Paths of wheels are relative to `root`.
 
     Wheels are fetched into `blobs`, and read before anything of them is installed. Raises `ImageBuildError` for a wheel that
@@ -124,7 +124,7 @@ def _clear(folder: str) -> None:
             shutil.rmtree(f"{folder}/venv")
 
 
-def _checked(folder: str, wheels: "Sequence[Wheel]", root: str, blobs: "Blobs", uv: "Uv") -> "Iterator[tuple[Wheel, str]]":
+def _checked(folder: str, wheels: Sequence[Wheel], root: str, blobs: Blobs, uv: Uv) -> Iterator[tuple[Wheel, str]]:
     """Yield the wheels with the paths of their files: links of their names, since uv goes by names, where it finds them again."""
     if not wheels:
         return
@@ -161,7 +161,7 @@ def _remove_dangling(named: str) -> None:
             os.rmdir(os.path.dirname(link))
 
 
-def _package(wheel: "Wheel", path: str) -> str:
+def _package(wheel: Wheel, path: str) -> str:
     """A wheel as a package of a pylock.toml (PyPA specifications, "pylock.toml")."""
     from urllib.parse import quote
 
@@ -173,7 +173,7 @@ def _quoted(text: str) -> str:
     return json.dumps(text, ensure_ascii=False)  # Such texts are TOML's, too.
 
 
-def _run(command: list[str], root: str, uv: "Uv") -> None:
+def _run(command: list[str], root: str, uv: Uv) -> None:
     from flyte_build.images.lock.uv import explained
 
     done = uv.run(command, root)
@@ -181,7 +181,7 @@ def _run(command: list[str], root: str, uv: "Uv") -> None:
         raise ImageBuildError("The environment could not be made", why=explained(done.stderr))
 
 
-def verify(cache: "Cache") -> "tuple[int, list[Bad]]":
+def verify(cache: Cache) -> tuple[int, list[Bad]]:
     """Compare every environment with the records of its packages; a bad one is removed, and made again when it is needed.
 
     Nobody holds the cache. What a running task uses stays: if it is bad, no other run will use it.

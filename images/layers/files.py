@@ -84,7 +84,7 @@ class Copier:
         contents.save(whole=step.folder)
         return Copied(step, tuple(sorted(entries, key=lambda each: os.fsencode(each.name))))
 
-    def _walk(self, top: str, ignored: "PathSpec[Any] | None", prefix: str) -> Iterator[str]:
+    def _walk(self, top: str, ignored: PathSpec[Any] | None, prefix: str) -> Iterator[str]:
         for folder, folders, files in os.walk(top):
             here = os.path.relpath(folder, top)
             base = "" if here == "." else f"{here}/"
@@ -173,7 +173,7 @@ def _read(entry: CopiedFile) -> Iterator[bytes]:
         )
 
 
-def _ignored(root: str, named: str) -> "PathSpec[Any] | None":
+def _ignored(root: str, named: str) -> PathSpec[Any] | None:
     path = os.path.join(root, named or ".dockerignore")
     try:
         with open(path, encoding="utf-8") as file:

@@ -38,7 +38,7 @@ def _below(folder: str, name: str) -> Iterator[tuple[str, str]]:
             yield f"{name}/{entry.name}", entry.path
 
 
-def layer(batch: "Batch", compression: "Compression") -> "Layer":
+def layer(batch: Batch, compression: Compression) -> Layer:
     """The runtime as a layer."""
     from flyte_build.cas.layer import write_layer
 

@@ -140,7 +140,7 @@ class LayerFile:
     """A file of a layer: its absolute path without the first `/`, and what is in it."""
 
     path: bytes
-    content: "_Made | _Zipped"
+    content: _Made | _Zipped
     executable: bool
 
 
@@ -256,7 +256,7 @@ class _Source(WheelFile):
             raise ValueError(f"it lacks {min(absent)}, which its RECORD has")
         self._infos = {info.filename: info for info in archive.infolist()}
 
-    def get_contents(self) -> "Iterator[tuple[tuple[str, str, str], Any, bool]]":
+    def get_contents(self) -> Iterator[tuple[tuple[str, str, str], Any, bool]]:
         for name, content in self.files.items():
             mode = self._infos[name].external_attr >> 16
             yield self._records[name], content, bool(mode & 0o111 and mode & 0o170000 in (0, 0o100000))
@@ -281,13 +281,13 @@ class _Destination(WheelDestination):
         _, data = Script(name, module, attr, section).generate(self._interpreter.executable, "posix")
         return self._add("scripts", name, _Made(data), True)
 
-    def write_file(self, scheme: str, path: "str | os.PathLike[str]", stream: Any, is_executable: bool) -> RecordEntry:
+    def write_file(self, scheme: str, path: str | os.PathLike[str], stream: Any, is_executable: bool) -> RecordEntry:
         content = stream if isinstance(stream, _Zipped) else _Made(stream.read())
         if scheme == "scripts" and isinstance(content, _Zipped):
             content, is_executable = self._script(content), True
         return self._add(scheme, os.fspath(path), content, is_executable)
 
-    def _script(self, content: _Zipped) -> "_Made | _Zipped":
+    def _script(self, content: _Zipped) -> _Made | _Zipped:
         """The file, with the image's interpreter if it asks for Python: `#!python` ("Recommended archiver features")."""
         if not content.head(8).startswith(b"#!python"):
             return content
@@ -295,7 +295,7 @@ class _Destination(WheelDestination):
         _, newline, rest = data.partition(b"\n")
         return _Made(b"#!" + self._interpreter.executable.encode() + newline + rest)
 
-    def finalize_installation(self, scheme: str, record_file_path: str, records: "Iterable[tuple[str, RecordEntry]]") -> None:
+    def finalize_installation(self, scheme: str, record_file_path: str, records: Iterable[tuple[str, RecordEntry]]) -> None:
         base, lines = self._folders[scheme], io.StringIO()
         import csv
 
@@ -303,7 +303,7 @@ class _Destination(WheelDestination):
         csv.writer(lines, lineterminator="\n").writerows(sorted(rows))
         self._add(scheme, record_file_path, _Made(lines.getvalue().encode()), False)
 
-    def _add(self, scheme: str, path: str, content: "_Made | _Zipped", executable: bool) -> RecordEntry:
+    def _add(self, scheme: str, path: str, content: _Made | _Zipped, executable: bool) -> RecordEntry:
         _check_path(self._wheel, path)
         place = f"{self._folders[scheme]}/{path}"
         folder, _, name = place.rpartition("/")

@@ -153,7 +153,7 @@ class Fetcher:
         except (_Passing, RequestException) as error:
             raise _unavailable(wheel, f"{_shown(wheel)}: {_reason(error)}") from None
 
-    def _denied(self, wheel: Wheel, answer: "Response") -> ImageBuildError:
+    def _denied(self, wheel: Wheel, answer: Response) -> ImageBuildError:
         """The error for who wants credentials, or others than were sent; a server that it was sent on to may be meant."""
         index = self._indexes.of(answer.url)
         which = f"{index} wants" if index else f"{urlsplit(answer.url).hostname} wants"
@@ -165,13 +165,13 @@ class Fetcher:
         )
 
     @cached_property
-    def _deadlines(self) -> "Deadlines":
+    def _deadlines(self) -> Deadlines:
         from flyte_build.cas.registry.deadlines import Deadlines
 
         return Deadlines()
 
     @cached_property
-    def _client(self) -> "Session":
+    def _client(self) -> Session:
         from requests import Session
 
         from flyte_build.cas.registry.deadlines import TimedAdapter

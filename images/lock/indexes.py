@@ -40,7 +40,7 @@ class Indexes:
         self._indexes = tuple(indexes)
 
     @classmethod
-    def configured(cls, root: str, variables: Mapping[str, str]) -> "Indexes":
+    def configured(cls, root: str, variables: Mapping[str, str]) -> Indexes:
         """Those of the variables, and those of uv's files for a project at `root`. A file that cannot be read is uv's to complain about."""
         known = indexes(variables)
         named = [(*_split(each), _given(source, variables)) for source in _VARIABLES for each in known.get(source, "").split()]

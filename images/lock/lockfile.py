@@ -55,7 +55,7 @@ class Lock:
         """What executing something came to."""
         return next((each for each in self.steps if (each.key, each.platform) == (key, platform)), None)
 
-    def adding(self, other: "Lock") -> "Lock":
+    def adding(self, other: Lock) -> Lock:
         """These pins and those of `other` that are not among them; but what was executed again takes the place of what is lost."""
         taken = [each for each in other.bases if self._takes(each)]
         completed = [self.base(each.reference) for each in taken]

@@ -37,7 +37,7 @@ class Pins:
         self._bytes = b""
         self._news: list[str] = []
 
-    def known(self) -> "Pins":
+    def known(self) -> Pins:
         """The same pins, of which nothing is resolved."""
         known = Pins(self.root, self._said, locked=True, look_up=self.look_up)
         known._loaded, known._bytes = self.lock, self._bytes

@@ -132,7 +132,7 @@ class _Resolving:
         packages = [each for each in lock.packages if each.marker is None or each.marker.evaluate(environment, context="lock_file")]
         return [self._wheel(each, tags, folder) for each in packages]
 
-    def _wheel(self, package: "Package", tags: Mapping[Any, int], folder: str) -> Wheel:
+    def _wheel(self, package: Package, tags: Mapping[Any, int], folder: str) -> Wheel:
         from packaging.utils import InvalidWheelFilename, parse_wheel_filename
 
         found: list[tuple[int, str, Mapping[str, str], int]] = []

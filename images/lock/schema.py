@@ -62,7 +62,7 @@ class Table:
             raise self.wrong(name, "is no list of texts")
         return values
 
-    def table(self, name: str) -> "Table | None":
+    def table(self, name: str) -> Table | None:
         """A table, if there is one of that name."""
         return Table(self.take(name, dict, "table"), f"`{name}`") if name in self._left else None
 

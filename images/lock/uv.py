@@ -34,7 +34,7 @@ class Uv:
         self._running: set[subprocess.Popen[bytes]] = set()
         self.is_stopped = False
 
-    def run(self, arguments: Sequence[str], folder: str) -> "subprocess.CompletedProcess[bytes]":
+    def run(self, arguments: Sequence[str], folder: str) -> subprocess.CompletedProcess[bytes]:
         """Run it in `folder`, without progress, until it ends. Raises `ImageBuildError` if it is not installed."""
         binary = find_uv()
         command, environment = [binary, *arguments], _environment(os.environ)

@@ -51,7 +51,7 @@ class _Ending:
     outputs: Mapping[str, Any] = field(default_factory=dict)
 
 
-def carry_out(call: Call, engine: "Engine", history: History, reporter: RunReporter, began: float) -> Finished:
+def carry_out(call: Call, engine: Engine, history: History, reporter: RunReporter, began: float) -> Finished:
     """Run a task until it has succeeded or may not be tried again; `began` is the monotonic time from which seconds count."""
     call = replace(call, inputs=_effective(call))
     _say_what_differs(engine, call, reporter)
@@ -101,7 +101,7 @@ def _wait_before_retry(task: Mapping[str, Any], attempt: int, ending: _Ending, f
         time.sleep(min(LOOK, left))
 
 
-def _try(engine: "Engine", action: Action) -> _Ending:
+def _try(engine: Engine, action: Action) -> _Ending:
     """Make one attempt, and stop it at its timeout or when someone asks for it."""
     if request := asked(action.folder):
         return _aborted(request)
@@ -125,7 +125,7 @@ def _try(engine: "Engine", action: Action) -> _Ending:
         raise
 
 
-def _stop(engine: "Engine", action: Action, patience: float | None = None) -> None:
+def _stop(engine: Engine, action: Action, patience: float | None = None) -> None:
     """End an attempt: ask it to, and make it after some seconds (None: the engine's own grace) or when asked again."""
     if action not in engine.running():
         return
@@ -139,11 +139,11 @@ def _stop(engine: "Engine", action: Action, patience: float | None = None) -> No
     engine.wait(action, None)
 
 
-def _aborted(request: "Request | None") -> _Ending:
+def _aborted(request: Request | None) -> _Ending:
     return _Ending("aborted", _error("ActionAbortedError", str(request) if request else "it was interrupted"))
 
 
-def _outcome(action: Action, event: "Event") -> _Ending:
+def _outcome(action: Action, event: Event) -> _Ending:
     result = action.result()
     if result is None:  # Whatever the engine says: without a result it has not succeeded.
         why = event.why or "its process ended without a result"
@@ -163,7 +163,7 @@ def _error(kind: str, message: str, whose: str = "user") -> dict[str, str]:
     return {"type": kind, "message": message, "kind": whose, "traceback": ""}
 
 
-def _say_what_differs(engine: "Engine", call: Call, reporter: RunReporter) -> None:
+def _say_what_differs(engine: Engine, call: Call, reporter: RunReporter) -> None:
     """Say once for a run where it is not what a reader of the declaration would expect."""
     task = call.task
     if bare := task["unannotated"]:

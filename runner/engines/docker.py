@@ -70,7 +70,7 @@ class DockerEngine:
     name = "docker"
     acts_on = frozenset(("retries", "timeout", "env_vars", "resources", "secrets"))
 
-    def __init__(self, place: Place, sink: Sink, client: "APIClient") -> None:
+    def __init__(self, place: Place, sink: Sink, client: APIClient) -> None:
         self._place, self._sink, self._client = place, sink, client
         self._containers: dict[tuple[str, int], _Container] = {}
         self._removing: list[Thread] = []
@@ -179,7 +179,7 @@ class DockerEngine:
         for thread in self._removing:
             thread.join(None if left else _ASKED)
 
-    def _forget(self, container: "_Container") -> None:
+    def _forget(self, container: _Container) -> None:
         container.close()
         del self._containers[container.action.id, container.action.attempt]
         thread = Thread(target=docker_client.remove_container, args=(self._client, container.id), daemon=True)
@@ -240,6 +240,6 @@ def _advise(action: Action, result: dict[str, Any]) -> None:
         write_result(action.folder, {**result, "error": {**result["error"], "hint": advice}})
 
 
-def remove_orphans(client: "APIClient", store: str, is_going: Callable[[str], bool]) -> None:
+def remove_orphans(client: APIClient, store: str, is_going: Callable[[str], bool]) -> None:
     """Remove the containers of a store's runs that have ended: their command was killed before it could."""
     docker_client.remove_orphans(client, f"{LABEL}={store}", lambda labels: is_going(labels.get(RUN_LABEL, "")))

@@ -19,7 +19,7 @@ class Limits:
     gpus: int = 0
 
     @classmethod
-    def of(cls, resources: Mapping[str, Any]) -> "Limits":
+    def of(cls, resources: Mapping[str, Any]) -> Limits:
         """The limits that declared resources say, as JSON values: amounts, or pairs of request and limit, of which the limit counts."""
         shm = resources.get("shm")
         return cls(

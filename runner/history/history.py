@@ -46,7 +46,7 @@ class History:
         self._locks: dict[str, int] = {}
 
     @classmethod
-    def open(cls, folder: str, note: Callable[[str], None]) -> "History":
+    def open(cls, folder: str, note: Callable[[str], None]) -> History:
         """Open the history in the data folder, made if it is new; `note` is told of damage that was repaired. Raises `StoreUnavailable`."""
         own = f"{folder}/v{FORMAT}"
         if not os.path.isdir(f"{own}/runs"):
@@ -188,7 +188,7 @@ class History:
         result = read_document(self.run_folder(name), "result") or {}
         return {key: value for key, value in result.items() if key != "phase"}
 
-    def list(self, limit: int, wanted: "Filter | None" = None) -> "list[RunRow]":
+    def list(self, limit: int, wanted: Filter | None = None) -> list[RunRow]:
         """The newest runs that are wanted (None: all are), newest first."""
         from .rows import Filter, RunRow
 

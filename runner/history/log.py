@@ -61,7 +61,7 @@ class Log:
             self._file.seek(self._times.begin(attempt))
 
     @cached_property
-    def _times(self) -> "_Times":
+    def _times(self) -> _Times:
         return _Times(f"{self._folder}/log.times")
 
     def skip_to_last(self, lines: int) -> None:

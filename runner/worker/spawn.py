@@ -25,7 +25,7 @@ class Worker:
         self.asked: float | None = None
 
 
-def start_worker(python: str = sys.executable, variables: "Mapping[str, str]" = os.environ) -> Worker:
+def start_worker(python: str = sys.executable, variables: Mapping[str, str] = os.environ) -> Worker:
     """Start a worker that waits for an action, in an interpreter that finds our package, with these environment variables.
 
     It costs little and may be started before it is known to be needed.
