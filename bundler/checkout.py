@@ -12,6 +12,7 @@ from flyte_build.cas.verify import forget
 from flyte_build.errors import BlobCorrupt, BlobMissing, ExtractionRefused, NotFound, UsageError
 
 from . import bundle, extraction
+from .identity import KIND, tree_of
 from .marker import find
 
 
@@ -35,8 +36,8 @@ def check_out(cache: Cache, tree: Digest, folder: str) -> int:
 
 
 def _extract(cache: Cache, tree: Digest) -> str | None:
-    for record in cache.records.of_kind("bundle"):
-        if record.refs[-1] == tree:
+    for record in cache.records.of_kind(KIND):
+        if tree_of(record) == tree:
             try:
                 return extraction.extract(cache, bundle.read(record.artifact, cache.blobs))
             except (BlobCorrupt, BlobMissing):

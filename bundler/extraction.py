@@ -31,6 +31,7 @@ from flyte_build.errors import ExtractionRefused, StoreError
 
 from .budget import Budget
 from .bundle import Bundle, read, read_tree
+from .identity import KIND, tree_of
 from .marker import find, mark
 from .proof import Proof
 from .tree import Entry, Tree, folders
@@ -108,7 +109,7 @@ def verify(cache: Cache) -> tuple[int, list[Bad]]:
     Nobody holds the cache. What a running task uses stays: if it is bad, no other run will use it.
     """
     with cache.preparing():
-        bundles = {record.refs[-1]: record.artifact for record in cache.records.of_kind("bundle")}
+        bundles = {tree_of(record): record.artifact for record in cache.records.of_kind(KIND)}
         names = [name for name in sorted(os.listdir(cache.extractions)) if is_hex(name)]
         wrong = {name: what for name in names if (what := _wrong(cache, Digest("sha256:" + name), bundles))}
     bad = []

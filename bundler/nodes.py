@@ -198,7 +198,7 @@ class PackNode(Node):
 
     def usable(self, record: Record) -> bool:
         """Whether the layer is there."""
-        return self._has(record.refs[0])
+        return all(map(self._has, record.refs))
 
     def explain(self, inputs: Mapping[str, Value], last: Record) -> str:
         """Packs are parts of a tree, which explains itself."""
@@ -225,8 +225,8 @@ class BundleNode(Node):
         return identity.bundle_inputs(outcomes[self._tree].artifact)
 
     def usable(self, record: Record) -> bool:
-        """Whether all blobs are there (the last of the references is the tree's identity, which is no blob)."""
-        return all(map(self._cache.blobs.has, record.refs[:-1]))
+        """Whether all blobs are there."""
+        return all(map(self._cache.blobs.has, identity.blobs_of(record)))
 
     def accept(self, artifact: Digest, inputs: Mapping[str, Value]) -> tuple[Digest, ...]:
         """All blobs of a bundle that another machine made, and its tree, which is extracted then: that proves it.
@@ -294,7 +294,8 @@ class BundleNode(Node):
         for node in nodes:
             record = outcomes[node].record
             assert record is not None
-            layers.append(Layer(record.refs[0], os.path.getsize(blobs.path(record.refs[0])), record.artifact))
+            (blob,) = record.refs
+            layers.append(Layer(blob, os.path.getsize(blobs.path(blob)), record.artifact))
         with self._cache.blobs.batch() as batch:
             made = bundle.write(tree, layers, batch)
         return Made(made.manifest, (*made.blobs(), tree.digest))

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from functools import cached_property
 
@@ -138,27 +138,18 @@ class Cache:
         except FileNotFoundError:
             return []
 
-    def publish_index(self) -> None:
-        """Write `index.json` (image-spec, image-layout.md): the last bundle of each project, by name."""
+    def write_index(self, named: Iterable[tuple[str, Digest]]) -> None:
+        """Write `index.json` (image-spec, image-layout.md), in which other tools look: manifests by name, as far as they are here."""
         from .registry.descriptor import MANIFEST
         from .registry.layout import TAG
 
         manifests = []
-        for label, record in self.records.labelled("bundle"):
-            manifest, tree = record.refs[0], record.refs[-1]
+        for name, manifest in named:
             try:
                 size = os.path.getsize(self.blobs.path(manifest))
             except FileNotFoundError:
                 continue
-            name = label.rsplit("/", 1)[-1].replace(" ", "-") or "bundle"
-            manifests.append(
-                {
-                    "mediaType": MANIFEST,
-                    "digest": manifest,
-                    "size": size,
-                    "annotations": {TAG: f"{name}-{tree.short}"},
-                }
-            )
+            manifests.append({"mediaType": MANIFEST, "digest": manifest, "size": size, "annotations": {TAG: name}})
         with storing("write the index"), locked(f"{self.folder}/index.lock", exclusive=True):
             _write(f"{self.folder}/index.json", {"schemaVersion": 2, "manifests": manifests})
 

@@ -107,7 +107,6 @@ def collect(cache: Cache, keep: float, dry_run: bool, space: SpaceLimits = Space
     unseen = len(list(names))
     if not dry_run:
         _forget_folders(cache)
-        cache.publish_index()
     return Collection(removed, kept + unseen, over, lacking, time.monotonic() < deadline)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,8 +29,8 @@ _USED_AFTER = "min(used, ?) > ?"  # A use "in the future" was written before the
 class Record:
     """What a key produced.
 
-    `artifact` is the digest that identifies it; `refs` are the digests that must stay for it to be usable (blobs, and
-    trees by their identity); `inputs` are JSON values, for people.
+    `artifact` is the digest that identifies it; `refs` are the digests that must stay for it to be usable: of blobs, and of what
+    is made of blobs and lies elsewhere in the cache, by its identity. `inputs` are JSON values, for people.
     """
 
     key: Key
@@ -93,7 +93,7 @@ class Records:
     def unused(self, limit: int, staying: Iterable[Use]) -> list[Key]:
         """The records last used at `limit` or before, but for those that refer only to what the `staying` ones do.
 
-        Removing such a one would free nothing: a pack's is used only when a bundle is made of it, and then saves that work.
+        Removing such a one would free nothing: a part's is used only when a whole is made of it, and then saves that work.
         """
         needed = {ref for _, _, refs in staying for ref in refs}
         rows = self._database.execute(f"SELECT key, refs FROM records WHERE NOT {_USED_AFTER}", (int(time.time()), limit))
@@ -104,11 +104,9 @@ class Records:
         rows = self._database.execute("SELECT key, kind, artifact, refs, inputs FROM records WHERE instr(refs, ?) > 0", (digest,))
         return [_record(row) for row in rows]
 
-    def incomplete(self, has: Callable[[Digest], bool]) -> list[Record]:
-        """The records that refer to a blob that is not there (a bundle's last reference is its tree's, an environment's its folder's)."""
-        rows = self._database.execute("SELECT key, kind, artifact, refs, inputs FROM records")
-        records = [_record(row) for row in rows]
-        return [each for each in records if not all(map(has, each.refs[:-1] if each.kind in ("bundle", "environment") else each.refs))]
+    def all(self) -> list[Record]:
+        """Every record."""
+        return [_record(row) for row in self._database.execute("SELECT key, kind, artifact, refs, inputs FROM records")]
 
     def keys(self, start: str) -> list[Key]:
         """The keys that begin with `start`."""

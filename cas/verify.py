@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from .cache import Cache
-from .digest import Key
+from .digest import Digest, Key
 from .records import Record
 from .registry.ledger import Ledger
 
@@ -21,11 +21,15 @@ class Bad:
 
 
 def verify_blobs(
-    cache: Cache, progress: Callable[[int, int], None], repair: Callable[[Record], str] = lambda record: ""
+    cache: Cache,
+    progress: Callable[[int, int], None],
+    repair: Callable[[Record], str] = lambda record: "",
+    blobs_of: Callable[[Record], Iterable[Digest]] = lambda record: record.refs,
 ) -> tuple[int, list[Bad]]:
     """Read every blob; a bad one goes to quarantine. Gives how many were read.
 
-    A record whose blobs are not all there is forgotten, unless `repair` fetches them: it says from where, or "".
+    A record whose blobs (those that `blobs_of` gives) are not all there is forgotten, unless `repair` fetches them: it says from
+    where, or "".
     """
     names = list(cache.blobs.names())
     quarantined = []
@@ -36,7 +40,9 @@ def verify_blobs(
     needing = {digest: cache.records.needing(digest) for digest in quarantined}
     places: dict[Key, str] = {}
     bad = []
-    for record in cache.records.incomplete(cache.blobs.has):
+    for record in cache.records.all():
+        if all(map(cache.blobs.has, blobs_of(record))):
+            continue
         places[record.key] = repair(record)
         if not places[record.key]:
             cache.records.remove(record.key)

@@ -100,24 +100,17 @@ def _collected(last: Mapping[str, Any] | None) -> str:
 @click.pass_obj
 def verify(console: Console, /, repair: bool, **registries: Any) -> None:
     """Read everything that is stored; what is bad is put aside, and is made again when it is needed."""
-    from flyte_build.bundler import extraction, proof
-    from flyte_build.cas.verify import verify_blobs
-    from flyte_build.images.environments import venv
+    from flyte_build.ops.verify import verify as verify_stores
 
     stores = Stores(console)
     sharing = _sharing(console, stores, registries) if repair else None
-    with stores.cache.preparing():
-        checked, bad = verify_blobs(stores.cache, console.files_read, sharing.shared.restore if sharing else lambda record: "")
-        _, wrong = proof.verify(stores.cache)
-    extractions, changed = extraction.verify(stores.cache)
-    environments, broken = venv.verify(stores.cache)
-    bad += [*wrong, *changed, *broken]
+    checked, bad = verify_stores(stores, sharing.shared.restore if sharing else lambda record: "")
     if console.json:
-        console.document({"checked": checked + extractions + environments, "bad": [vars(each) for each in bad]})
+        console.document({"checked": sum(checked.values()), "bad": [vars(each) for each in bad]})
     else:
         for each in bad:
             console.print(f"{console.style('bad', fg='red')} {each.digest}: {each.what}")
-        counts = f"{checked:,} blobs, {extractions:,} extractions and {environments:,} environments checked"
+        counts = "{blobs:,} blobs, {extractions:,} extractions and {environments:,} environments checked".format(**checked)
         console.print(f"{counts}; {len(bad)} were bad, none is left bad")
     if any(not each.repaired for each in bad):
         raise click.exceptions.Exit(3)

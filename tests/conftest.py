@@ -179,7 +179,7 @@ def make_bundle(cache: Cache, root: str | Path, label: str = "bundle:project") -
 
 def record_bundle(cache: Cache, made: bundle.Bundle, label: str = "bundle:project") -> Record:
     """Record a bundle that is in the store."""
-    record = Record(key("bundle", 1, {"tree": made.tree}), "bundle", made.manifest, (*made.blobs(), made.tree), {})
+    record = Record(key("bundle", 1, {"tree": made.tree}), "bundle", made.manifest, (*made.blobs(), made.tree), {"tree": made.tree})
     cache.records.add(record)
     cache.records.set_last(label, record.key)
     return record

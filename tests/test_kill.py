@@ -22,6 +22,8 @@ from typing import Any
 import pytest
 
 from flyte_build.bundler import bundle, extraction, packs
+from flyte_build.bundler.identity import blobs_of
+from flyte_build.bundler.index import publish_index
 from flyte_build.bundler.marker import find
 from flyte_build.bundler.scan import Scanner
 from flyte_build.bundler.tree import Tree
@@ -32,6 +34,7 @@ from flyte_build.cas.digest import Digest
 from flyte_build.cas.encoding import key
 from flyte_build.cas.records import Record
 from flyte_build.errors import BlobCorrupt
+from tests.conftest import record_bundle
 
 KILLS = 60  # For each scenario.
 SCENARIOS = ("begin", "put", "bundle", "extract", "collect", "quarantine", "damaged")
@@ -66,8 +69,7 @@ def prepare(cache: Cache, root: str) -> bundle.Bundle:
                 layers.append(packer.pack([tree.entries[at] for at in part], batch))
         with cache.blobs.batch() as batch:
             made = bundle.write(tree, layers, batch)
-        cache.records.add(Record(key("bundle", 1, {"tree": tree.digest}), "bundle", made.manifest, (*made.blobs(), tree.digest), {}))
-        cache.records.set_last("bundle:killed", key("bundle", 1, {"tree": tree.digest}))
+        record_bundle(cache, made, "bundle:killed")
     return made
 
 
@@ -84,7 +86,7 @@ def put(cache: Cache, root: str, generation: int) -> None:
         cache.records.add(Record(key("k", 1, {"n": generation}), "k", one, (one, two, three), {}))
         lease = cache.lease([one, two])
     cache.records.set_last("label", key("k", 1, {"n": generation}))
-    cache.publish_index()
+    publish_index(cache)
     lease.release()
 
 
@@ -226,7 +228,8 @@ def check(folder: str, said: Callable[[str], None]) -> None:
         with open(cache.blobs.path(digest), "rb") as file:
             data = file.read()
         assert hashlib.sha256(data).hexdigest() == digest.hex or data == b"is bad", digest  # `before` wrote the latter.
-    assert not cache.records.incomplete(cache.blobs.has)
+    for record in cache.records.all():
+        assert all(map(cache.blobs.has, blobs_of(record) if record.kind == "bundle" else record.refs))
     for _, record in cache.records.labelled("bundle"):
         made = bundle.read(record.artifact, cache.blobs)
         tree = bundle.read_tree(made, cache.blobs)

@@ -183,13 +183,14 @@ def test_what_there_is_no_time_for_is_left_to_the_next(cache: Cache) -> None:
 def test_two_at_once_and_a_kill(tmp_path: Path) -> None:
     """Collections beside each other, one of which is killed: what is left is whole, and the next one finishes."""
     code = PREPARE + "from flyte_build.cas import gc\nprint('begun', flush=True)\n"
-    code += "while True: gc.collect(cache, 1e6, False, gc.Space(max_size=int(sys.argv[2])))\n"
+    code += "while True: gc.collect(cache, 1e6, False, gc.SpaceLimits(max_size=int(sys.argv[2])))\n"
     with opened(tmp_path) as cache:
         digest = fill(cache, {str(n): n / 10 for n in range(60)}, 2000)
         others = [process(code, str(tmp_path), str(limit)) for limit in (100_000, 50_000)]
         for other in others:
             assert other.stdout is not None and other.stdout.readline() == "begun\n"
         while len(blobs(cache)) > 25:
+            assert all(other.poll() is None for other in others)
             with cache.preparing():
                 fill(cache, {"more": 0})
         for other in others:
@@ -256,7 +257,11 @@ def housekeepers(flyte: Shell) -> list[psutil.Process]:
     found = []
     for each in psutil.process_iter(["cmdline", "status"]):
         line = each.info["cmdline"] or []
-        if any("housekeeping" in word for word in line) and str(flyte.home) in line[-1] and each.info["status"] != psutil.STATUS_ZOMBIE:
+        if (
+            any("flyte_build.ops.gc" in word for word in line)
+            and str(flyte.home) in line[-1]
+            and each.info["status"] != psutil.STATUS_ZOMBIE
+        ):
             found.append(each)
     return found
 

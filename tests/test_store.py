@@ -15,6 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from flyte_build.bundler.index import publish_index
 from flyte_build.cas.blobs import Blobs
 from flyte_build.cas.cache import Cache
 from flyte_build.cas.counters import Counters
@@ -388,7 +389,7 @@ def writes(cache: Cache, digest: Digest) -> list[Callable[[], object]]:
         lambda: cache.records.remove(key("test", 1, {"name": "r"})),
         lambda: cache.lease([digest]),
         lambda: cache.index.save("scope", {"": 1}),
-        lambda: cache.publish_index(),
+        lambda: publish_index(cache),
         lambda: cache.blobs.delete(digest),
         lambda: cache.secret,
         lambda: cache.preparing().__enter__(),
@@ -728,7 +729,7 @@ def test_the_index_names_the_last_bundle_of_each_project(cache: Cache, project: 
     """`index.json` is written whole, and names what is in the store."""
     write_files(project, {"a.py": b"a"})
     made = make_bundle(cache, project, "bundle:/home/me/a b.py all")
-    cache.publish_index()
+    publish_index(cache)
     document = json.loads(Path(cache.folder, "index.json").read_text())
     (manifest,) = document["manifests"]
     assert manifest["digest"] == made.manifest and manifest["size"] == len(cache.blobs.read(made.manifest))
@@ -741,5 +742,5 @@ def test_an_index_can_be_written_although_a_manifest_is_gone(cache: Cache, proje
     write_files(project, {"b.py": b"b"})
     made = make_bundle(cache, project, "bundle:b")
     cache.blobs.condemn(gone.manifest, "a test")
-    cache.publish_index()
+    publish_index(cache)
     assert [each["digest"] for each in json.loads(Path(cache.folder, "index.json").read_text())["manifests"]] == [made.manifest]

@@ -17,6 +17,7 @@ from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
 from flyte_build.bundler import bundle, extraction, packs
+from flyte_build.bundler.index import publish_index
 from flyte_build.bundler.snapshot import Contents
 from flyte_build.bundler.tree import Entry, Tree
 from flyte_build.cas import tar
@@ -371,7 +372,7 @@ def test_the_cache_is_an_oci_layout_that_skopeo_reads_and_copies(cache: Cache, p
     need("skopeo")
     write_files(project, ODD)
     made = make_bundle(cache, project, "bundle:/home/me/flow.py all")
-    cache.publish_index()
+    publish_index(cache)
     (manifest,) = json.loads(Path(cache.folder, "index.json").read_text())["manifests"]
     source = f"oci:{cache.folder}:{manifest['annotations']['org.opencontainers.image.ref.name']}"
     shown = json.loads(subprocess.run(["skopeo", "inspect", source], check=True, capture_output=True).stdout)

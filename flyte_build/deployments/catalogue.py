@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING
 
-from flyte_build.bundler.identity import KIND, bundle_key
+from flyte_build.bundler.identity import KIND, blobs_of, bundle_key
 from flyte_build.cas.cache import Cache
 from flyte_build.cas.digest import Digest, Key
 from flyte_build.cas.encoding import key
@@ -152,8 +152,9 @@ class Catalogue:
         record = self._cache.records.find(_key(pin))
         if record is None or not all(map(self._cache.blobs.has, record.refs)):
             return None
+        *_, kept = record.refs  # As `document` writes them.
         try:
-            index = Manifest.parse(self._cache.blobs.read(record.refs[-1]))
+            index = Manifest.parse(self._cache.blobs.read(kept))
             return FoundRelease(Release.parse(index), index, None)
         except (BlobCorrupt, BlobMissing):
             return None
@@ -191,7 +192,7 @@ class Catalogue:
         if folder := find(self._cache, tree):
             return folder
         record = self._cache.records.find(bundle_key(tree))
-        if record and all(map(blobs.has, record.refs[:-1])):
+        if record and all(map(blobs.has, blobs_of(record))):
             try:
                 return extraction.extract(self._cache, bundle.read(record.artifact, blobs), budget)
             except (BlobMissing, BlobCorrupt):
@@ -248,7 +249,7 @@ class Catalogue:
         from flyte_build.bundler import bundle
 
         blobs, record = self._cache.blobs, self._cache.records.find(bundle_key(Digest.parse(found.release.tree)))
-        if record and all(map(blobs.has, record.refs[:3])):
+        if record:
             try:
                 return bundle.read_tree(bundle.read(record.artifact, blobs), blobs)
             except (BlobMissing, BlobCorrupt, ExtractionRefused):

@@ -76,7 +76,7 @@ def layers_of(built: BuiltImage) -> list[dict[str, Any]]:
     Those of a Dockerfile, which has no base that is known here, are of the state of its node.
     """
     image = built.image
-    made = {each.record.refs[0] for each in built.nodes if each.node.kind == "layer" and each.state == "made" and each.record}
+    made = {blob for each in built.nodes if each.node.kind == "layer" and each.state == "made" and each.record for blob in each.record.refs}
     executed = {each.node.name: each.state for each in built.nodes if each.node.kind == "image"}
     layers = []
     for layer, what in zip(image.manifest.layers, image.contents, strict=True):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from typing import TYPE_CHECKING, Any
 
 from flyte_build.cas.digest import Digest
@@ -16,14 +15,15 @@ if TYPE_CHECKING:
 
 def list_bundle(plan: FilePlan) -> dict[str, Any]:
     """The files, packs and excluded paths of a bundle, as JSON values; the caller holds the cache. Makes the bundle."""
-    from flyte_build.bundler import packs
+    from flyte_build.bundler import bundle, packs
 
     plan.discover()
     outcomes = plan.resolve()
     tree, record = plan.tree.tree(), outcomes[plan.bundle].record
     assert record is not None
     blobs, shown = plan.session.cache.blobs, plan.discovery.project.shown
-    layers, parts = record.refs[3:-1], packs.cut(tree.sizes())
+    layers = bundle.read(record.artifact, blobs).packs
+    parts = packs.cut(tree.sizes())
     counts = list(map(len, parts)) if len(parts) == len(layers) else [None] * len(layers)  # Another machine may have cut it otherwise.
     return {
         "digest": tree.digest,
@@ -37,10 +37,7 @@ def list_bundle(plan: FilePlan) -> dict[str, Any]:
             }
             for entry in tree.entries
         ],
-        "packs": [
-            {"digest": layer, "size": os.path.getsize(blobs.path(layer)), "files": count}
-            for layer, count in zip(layers, counts, strict=True)
-        ],
+        "packs": [{"digest": layer.digest, "size": layer.size, "files": count} for layer, count in zip(layers, counts, strict=True)],
         "excluded": [
             {"path": path, "rule": rule} for scan in plan.tree.scans for path, rule in scan.excluded() if not plan.tree.holds(path)
         ],

@@ -72,10 +72,13 @@ def collect(cache: Cache, executed: str, keep: float, space: SpaceLimits, *, dry
     """Collect the cache (`cas.gc.collect`), and what is kept in the folder `executed` of steps that no project pins any more."""
     from dataclasses import replace
 
+    from flyte_build.bundler.index import publish_index
     from flyte_build.cas import gc
     from flyte_build.images.build import step_results as steps
 
     collection = gc.collect(cache, keep, dry_run, space, seconds)
+    if not dry_run:
+        publish_index(cache)
     return replace(collection, removed=[*collection.removed, *steps.collect(executed, keep, dry_run)])
 
 

@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+from flyte_build.bundler.identity import blobs_of
+from flyte_build.bundler.index import publish_index
 from flyte_build.bundler.marker import find
 from flyte_build.bundler.nodes import BundleNode, LoadedFiles, TreeNode
 from flyte_build.bundler.scan import Scanner, ScanOptions
@@ -184,7 +186,7 @@ class FilePlan:
         """Resolve the bundle, which is in the store then, and `others`."""
         outcomes = self._resolver.resolve([self.bundle, *others])
         if outcomes[self.bundle].state == "made":
-            self.session.cache.publish_index()
+            publish_index(self.session.cache)
             self.say_what_binds()
         return outcomes
 
@@ -225,7 +227,8 @@ class FilePlan:
 
         budget, note = self.session.settings.budget or Budget(), self.session.reporter.note
         record, was_refused = self._resolver.outcomes[self.bundle].record, False
-        for left in range(len(record.refs) if record else 1, -1, -1):  # Each turn finds one bad blob at least.
+        blobs = blobs_of(record) if record else []
+        for left in range(len(blobs), -1, -1):  # Each turn finds one bad blob at least.
             record = self._resolver.outcomes[self.bundle].record
             assert record is not None
             try:

@@ -73,7 +73,8 @@ class Bases:
         record = self._cache.records.find(_key(pinned.digest, platform))
         if record is None or not all(map(self._cache.blobs.has, record.refs)):
             record = self._inspect(reference, pinned.digest, platform)
-        image = OciImage.read(record.refs[1], self._cache.blobs)
+        _, manifest, _ = record.refs  # As `_record` writes them.
+        image = OciImage.read(manifest, self._cache.blobs)
         return Base(image=image, place=reference.name, **_read(self._cache.blobs.read(record.artifact)))
 
     def of_image(self, image: OciImage, fetch: Fetch) -> Base:

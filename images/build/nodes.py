@@ -63,7 +63,7 @@ class _LayerNode(Node):
 
     def usable(self, record: Record) -> bool:
         """Whether its blob is there."""
-        return self._cache.blobs.has(record.refs[0])
+        return all(map(self._cache.blobs.has, record.refs))
 
     def is_here(self, wanted: Key) -> bool:
         """Whether the layer of its key is on this machine."""
@@ -195,7 +195,7 @@ class ImageNode(Node):
                 continue
             record = found[node].record
             assert record is not None
-            blob = record.refs[0]
+            (blob,) = record.refs
             layer = Layer(blob, os.path.getsize(self._cache.blobs.path(blob)), record.artifact)
             layers.append(Added.of(layer, self._target.compression, part.what, wanted))
         image = self._target.plan.assemble(base, layers)

@@ -1,0 +1,16 @@
+"""The index of the cache: the last bundle of each project, by a name that other tools can find it under."""
+
+from __future__ import annotations
+
+from flyte_build.cas.cache import Cache
+
+from .identity import KIND, tree_of
+
+
+def publish_index(cache: Cache) -> None:
+    """Name the bundles that are here in the cache's `index.json` (image-spec, image-layout.md)."""
+    named = []
+    for label, record in cache.records.labelled(KIND):
+        name = label.rsplit("/", 1)[-1].replace(" ", "-") or KIND
+        named.append((f"{name}-{tree_of(record).short}", record.artifact))
+    cache.write_index(named)

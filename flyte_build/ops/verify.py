@@ -1,0 +1,37 @@
+"""Checking all that is stored on this machine, and repairing what can be."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from flyte_build.bundler import extraction, identity, proof
+from flyte_build.cas.digest import Digest
+from flyte_build.cas.records import Record
+from flyte_build.cas.verify import Bad, verify_blobs
+from flyte_build.images.environments import venv
+from flyte_build.images.environments.node import EnvironmentNode
+
+if TYPE_CHECKING:
+    from .session import Stores
+
+
+def verify(stores: Stores, repair: Callable[[Record], str]) -> tuple[dict[str, int], list[Bad]]:
+    """Read everything that is stored. Gives how many blobs, extractions and environments were checked, and what was bad.
+
+    What is bad is put aside, unless `repair` fetches what a record needs: it says from where, or "".
+    """
+    cache = stores.cache
+    with cache.preparing():
+        blobs, bad = verify_blobs(cache, stores.reporter.files_read, repair, _blobs_of)
+        _, wrong = proof.verify(cache)
+    extractions, changed = extraction.verify(cache)
+    environments, broken = venv.verify(cache)
+    counts = {"blobs": blobs, "extractions": extractions, "environments": environments}
+    return counts, [*bad, *wrong, *changed, *broken]
+
+
+def _blobs_of(record: Record) -> list[Digest]:
+    if record.kind == EnvironmentNode.kind:
+        return []  # What it refers to is a folder.
+    return identity.blobs_of(record) if record.kind == identity.KIND else list(record.refs)
