@@ -14,7 +14,7 @@ from .budget import Budget, Meter
 _SKIPPED = ("__pycache__", ".git", "node_modules")
 
 
-def included(project: Workspace, patterns: Iterable[tuple[str, str]], budget: Budget) -> Iterator[str]:
+def included(workspace: Workspace, patterns: Iterable[tuple[str, str]], budget: Budget) -> Iterator[str]:
     """Give the paths in the tree of all that `include` patterns name: files, folders with all in them, links with what they lead to.
 
     Each pattern comes with the absolute folder that it is relative to. Raises `UsageError` for what is not there, or outside of the
@@ -24,26 +24,26 @@ def included(project: Workspace, patterns: Iterable[tuple[str, str]], budget: Bu
     for folder, pattern in patterns:
         base = os.path.normpath(os.path.join(folder, pattern))
         is_glob = glob.has_magic(pattern)
-        place = _root_of(project, base)
+        place = _root_of(workspace, base)
         if place is None:
             raise UsageError(
                 f"include={pattern!r} leads out of the project",
-                why=f"The project's root is {project.root}.",
+                why=f"The project's root is {workspace.root}.",
                 hint="If a folder above is meant, put an empty flyte.toml there, or name it with `--root-dir`.",
             )
         if not os.path.lexists(base) and not is_glob:
             raise UsageError(
                 f"include={pattern!r} names nothing", why=f"There is no {base}.", hint="It is relative to the file that declares it."
             )
-        walk = _Walk(project.absolute(place), meter)
+        walk = _Walk(workspace.absolute(place), meter)
         for path in sorted(glob.glob(base, recursive=True, include_hidden=True)) if is_glob else [base]:
             yield from (f"{place}/{each}" if place else each for each in walk.take(path))
 
 
-def _root_of(project: Workspace, path: str) -> str | None:
+def _root_of(workspace: Workspace, path: str) -> str | None:
     """The folder of the tree ("" for the root) that a path on disk is below or at."""
-    for place in ("", *project.beside):
-        if (path + "/").startswith(project.absolute(place) + "/"):
+    for place in ("", *workspace.beside):
+        if (path + "/").startswith(workspace.absolute(place) + "/"):
             return place
     return None
 

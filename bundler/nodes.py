@@ -35,13 +35,13 @@ _LOOKS = 5  # At a project that is edited meanwhile.
 
 @dataclass(frozen=True)
 class LoadedFiles:
-    """What a tree must hold whatever is copied, as importing the `project`'s file has shown.
+    """What a tree must hold whatever is copied, as importing the `workspace`'s file has shown.
 
     `paths` are places in the tree, `include` folders with patterns. `contents` are the sha256 (hex) by place of what was
     read; `disturbed` says that the import may have changed files.
     """
 
-    project: Workspace
+    workspace: Workspace
     paths: Collection[str]
     include: Collection[tuple[str, str]]
     contents: Mapping[str, str]
@@ -59,18 +59,18 @@ class TreeNode(Cheap):
 
     def __init__(
         self,
-        project: Workspace,
+        workspace: Workspace,
         finder: Node,
         loaded: Callable[[], LoadedFiles],
         copy_style: CopyStyle,
         scanner: Callable[[Workspace, str], Scanner],
         previous: Callable[[], Tree | None],
     ) -> None:
-        label = f"tree:{project.root}/{project.file} {copy_style}"
+        label = f"tree:{workspace.root}/{workspace.file} {copy_style}"
         super().__init__(copy_style, label, (finder,))
         self._find, self._copy_style = loaded, copy_style
         self._new_scanner, self._previous = scanner, previous
-        self._scanner = scanner(project, "")
+        self._scanner = scanner(workspace, "")
         self._scanned: Scan | None = None
         self._tree: Tree | None = None
         self._before: Digest | None = None
@@ -114,13 +114,13 @@ class TreeNode(Cheap):
         if self._copy_style == "none":
             return []
         scans = [ahead or self._scanner.scan_all()] if self._copy_style == "all" else []
-        project = self._loaded.project
+        workspace = self._loaded.workspace
         wanted: dict[str, list[str]] = {}
         for path in sorted({*self._loaded.paths, *self._included()}):
-            place = next((place for place in project.beside if path.startswith(place + "/")), "")
+            place = next((place for place in workspace.beside if path.startswith(place + "/")), "")
             wanted.setdefault(place, []).append(path.removeprefix(place + "/") if place else path)
         for place, paths in sorted(wanted.items()):
-            scanner = self._new_scanner(project, place) if place else self._scanner
+            scanner = self._new_scanner(workspace, place) if place else self._scanner
             scans.append(scanner.scan_files(paths, besides=scans[:1] if not place else []))
         return [scan for scan in scans if scan.folders or scan.before]
 
@@ -129,21 +129,21 @@ class TreeNode(Cheap):
             return ()
         from .include import included
 
-        return included(self._loaded.project, self._loaded.include, self._scanner.budget)
+        return included(self._loaded.workspace, self._loaded.include, self._scanner.budget)
 
     def _compare(self) -> None:
         """Raise `FileUnstable` unless the files that the import saw are those that the scans saw."""
         if self._copy_style == "none":
             return
-        project, expected = self._loaded.project, self._loaded.contents
+        workspace, expected = self._loaded.workspace, self._loaded.contents
         there = {path: content for scan in self.scans for path, content in scan.contents_of(expected)}
         for path, content in expected.items():
             known = there.get(path)
             if known is None:  # It is reached through a link, or has vanished.
-                places = project.places(os.path.realpath(project.absolute(path)))
+                places = workspace.places(os.path.realpath(workspace.absolute(path)))
                 known = next((each for scan in self.scans for _, each in scan.contents_of(places)), None)
             if known != content:
-                raise changing(project.shown(path))
+                raise changing(workspace.shown(path))
 
     def holds(self, path: str) -> bool:
         """Whether a file or link of this path is among what the scans found."""
@@ -169,7 +169,7 @@ class TreeNode(Cheap):
         previous = self._previous()
         if previous is None:
             return "files changed"
-        shown = self._loaded.project.shown
+        shown = self._loaded.workspace.shown
         difference = self.tree().difference(previous)
         return counted({how: sorted(map(shown, paths)) for how, paths in difference.items()}, "file") or "nothing changed"
 

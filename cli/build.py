@@ -55,7 +55,7 @@ def build(console: Console, /, push: bool, explain: bool, force: bool, **options
     config = console.configuration(root_of(chosen.file))
     click.get_current_context().call_on_close(lambda: start_if_due(stores, config))
     each_with_settings = settings_of_each(console, chosen.workspaces(), settings)
-    plans = [FilePlan(Session(own, stores, read_only=explain), project) for project, own in each_with_settings]
+    plans = [FilePlan(Session(own, stores, read_only=explain), workspace) for workspace, own in each_with_settings]
     targets: list[Target] = once_each(choose(plan, chosen.env_variable, chosen.is_whole, for_images=True) for plan in plans)
     built = build_images(targets, push=push, force=force)
     if console.json:

@@ -36,14 +36,14 @@ def bundle() -> None:
 def ls(console: Console, copy_style: CopyStyle | None, root_dir: str | None, why: str | None, file: str) -> None:
     """List what the bundle of FILE holds, what is kept out, and by which rule. Fails wherever `flyte run` would."""
     stores = Stores(console)
-    project = locate(file, root_dir)
-    config = console.configuration(project.root)
+    workspace = locate(file, root_dir)
+    config = console.configuration(workspace.root)
     settings = Settings.configured(config, copy_style=copy_style, version="-")
     click.get_current_context().call_on_close(lambda: start_if_due(stores, config))
-    plan = FilePlan(Session(settings, stores), project)
+    plan = FilePlan(Session(settings, stores), workspace)
     with stores.cache.preparing():
         listing = list_bundle(plan)
-    root = project.root
+    root = workspace.root
     if why is not None:
         path = os.path.relpath(os.path.realpath(why), root) if os.path.exists(why) else os.path.normpath(why)
         _explain(console, path, listing, plan)

@@ -45,10 +45,10 @@ for command in (pull, push, warm):
 def why(console: Console, /, copy_style: CopyStyle | None, root_dir: str | None, file: str, task: str | None, **registries: Any) -> None:
     """Say what `flyte run FILE` would prepare, and what changed since the last time. Prepares nothing."""
     stores = Stores(Quiet(console))
-    project = locate(file, root_dir)
-    config = with_registries(console.configuration(project.root), **registries)
+    workspace = locate(file, root_dir)
+    config = with_registries(console.configuration(workspace.root), **registries)
     chosen = Settings.configured(config, copy_style=copy_style, version="-")
-    plan = FilePlan(Session(chosen, stores, read_only=True), project)
+    plan = FilePlan(Session(chosen, stores, read_only=True), workspace)
     with stores.cache.preparing():
         plan.discover()
         if task is not None:

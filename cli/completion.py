@@ -93,14 +93,14 @@ class _Runs(click.Group):
     def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
         """The task of a run, whose inputs are options."""
         recorded = Recorded.find(name, Stores(RunReporter()).history)
-        return Inputs(name, recorded.interface(_discover(recorded.project()).task(recorded.variable)))
+        return Inputs(name, recorded.interface(_discover(recorded.workspace()).task(recorded.variable)))
 
     def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
         """The runs, and options."""
         return [*runs(ctx, self.params[0], incomplete), *click.Command.shell_complete(self, ctx, incomplete)]
 
 
-def _discover(project: Workspace) -> Discovery:
+def _discover(workspace: Workspace) -> Discovery:
     reporter = RunReporter()
-    settings = Settings.configured(Configuration.load(project.root, reporter.note))
-    return FilePlan(Session(settings, Stores(reporter)), project).discover()
+    settings = Settings.configured(Configuration.load(workspace.root, reporter.note))
+    return FilePlan(Session(settings, Stores(reporter)), workspace).discover()

@@ -47,8 +47,8 @@ def deploy(console: Console, /, dry_run: bool, ignore_load_errors: bool, **optio
     this machine.
     """
     chosen = Selection.take("deploy", options)
-    stores, projects = Stores(console), chosen.workspaces()
-    root = projects[0].root if len({each.root for each in projects}) == 1 else root_of(chosen.file)
+    stores, workspaces = Stores(console), chosen.workspaces()
+    root = workspaces[0].root if len({each.root for each in workspaces}) == 1 else root_of(chosen.file)
     given = {name: options.pop(name) for name in ("registry", "cache_read", "cache_write")}
     config = console.configuration(root)
     if options["version"] is not None:
@@ -63,16 +63,16 @@ def deploy(console: Console, /, dry_run: bool, ignore_load_errors: bool, **optio
     click.get_current_context().call_on_close(lambda: start_if_due(stores, config))
 
     def targets() -> Iterator[Target]:
-        for project, own in settings_of_each(console, projects, settings_in):
+        for workspace, own in settings_of_each(console, workspaces, settings_in):
             own = replace(own, registries=Registries()) if dry_run else own  # So that nobody is asked.
-            reporter = OfFile(console, project.file) if chosen.recursive else console
-            plan = FilePlan(Session(own, stores, read_only=dry_run, reporter=reporter), project)
+            reporter = OfFile(console, workspace.file) if chosen.recursive else console
+            plan = FilePlan(Session(own, stores, read_only=dry_run, reporter=reporter), workspace)
             try:
                 yield choose(plan, chosen.env_variable, chosen.is_whole)
             except ModuleLoadError as error:
                 if not ignore_load_errors or not chosen.recursive:
                     raise
-                console.note(f"{project.file} is left out: {error.what}.")
+                console.note(f"{workspace.file} is left out: {error.what}.")
 
     found = once_each(targets())
     if not any(target.environments for target in found):

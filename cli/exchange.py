@@ -29,7 +29,7 @@ def pull(console: Console, /, files: tuple[str, ...], **options: Any) -> None:
     Fails (exit code 3) if something that a FILE needs is nowhere.
     """
     exchanges, stores = _exchanges(console, files, **options)
-    _report(console, chain(*(each.pull(projects) if files else each.pull_all() for each, projects in exchanges)), stores)
+    _report(console, chain(*(each.pull(workspaces) if files else each.pull_all() for each, workspaces in exchanges)), stores)
 
 
 @click.command()
@@ -43,7 +43,7 @@ def push(console: Console, /, files: tuple[str, ...], **options: Any) -> None:
     Fails (exit code 3) if something is not here, or could not be published.
     """
     exchanges, stores = _exchanges(console, files, **options)
-    _report(console, chain(*(each.push(projects) if files else each.push_all() for each, projects in exchanges)), stores)
+    _report(console, chain(*(each.push(workspaces) if files else each.push_all() for each, workspaces in exchanges)), stores)
 
 
 def _exchanges(
@@ -53,15 +53,15 @@ def _exchanges(
     stores = Stores(Quiet(console))
     of_root: dict[str, list[Workspace]] = {} if files else {given_root(root_dir) if root_dir else root_here(): []}
     for file in dict.fromkeys(files):
-        project = locate(file, root_dir)
-        of_root.setdefault(project.root, []).append(project)
+        workspace = locate(file, root_dir)
+        of_root.setdefault(workspace.root, []).append(workspace)
     exchanges = []
-    for root, projects in of_root.items():
+    for root, workspaces in of_root.items():
         config = with_registries(console.configuration(root), **registries)
         settings = Settings.configured(config, copy_style=copy_style, version="-")
         if not (settings.registries.reads or settings.registries.write):
             console.note("No registry is configured: the store on this machine is all there is.")
-        exchanges.append((Exchange(Session(settings, stores)), projects))
+        exchanges.append((Exchange(Session(settings, stores)), workspaces))
     return exchanges, stores
 
 

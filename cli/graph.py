@@ -36,11 +36,11 @@ def graph(
     **registries: Any,
 ) -> None:
     """Show the nodes that the tasks of FILE need: cached or not, how large, and why. Prepares nothing."""
-    project = locate(file, root_dir)
+    workspace = locate(file, root_dir)
     stores = Stores(Quiet(console))
-    config = with_registries(console.configuration(project.root), **registries)
+    config = with_registries(console.configuration(workspace.root), **registries)
     settings = Settings.configured(config, copy_style=copy_style, version="-")
-    plan = FilePlan(Session(settings, stores, read_only=True), project)
+    plan = FilePlan(Session(settings, stores, read_only=True), workspace)
     with stores.cache.preparing():
         outcomes = survey(plan)
         sizes = [size_of(plan, outcome) for outcome in outcomes]

@@ -53,17 +53,17 @@ def lock(
         raise UsageError("--check and --upgrade are given together", hint="Leave one of them out.")
     everything = not files
     root = given_root(root_dir) if root_dir else root_here()
-    projects = [locate(file, root_dir) for file in files or task_files(root)]
-    if everything and (own := [project for project in projects if project.root == root]):
-        projects = own  # Projects below this one have files of their own.
-    if not projects:
+    workspaces = [locate(file, root_dir) for file in files or task_files(root)]
+    if everything and (own := [workspace for workspace in workspaces if workspace.root == root]):
+        workspaces = own  # Projects below this one have files of their own.
+    if not workspaces:
         raise UsageError("No file below this folder imports flyte", hint="Go to the project's root, or name it with --root-dir.")
-    if len({project.root for project in projects}) > 1:
+    if len({workspace.root for workspace in workspaces}) > 1:
         raise UsageError("The files belong to several projects", hint="Each has its own flyte.lock: name the files of one.")
-    config = console.configuration(projects[0].root)
+    config = console.configuration(workspaces[0].root)
     settings = Settings.configured(config, version="-", images=images_of(config, image))
     session = Session(settings, Stores(Quiet(console)))
-    plans = [FilePlan(session, project) for project in projects]
+    plans = [FilePlan(session, workspace) for workspace in workspaces]
     moved = Upgrade(everything=bool(upgrade) and not names, names=names)
     with session.cache.preparing():
         locked = lock_files(plans, everything=everything, check=check, upgrade=moved)

@@ -115,15 +115,15 @@ def with_registries(config: Configuration, registry: str | None, cache_read: tup
 
 
 def settings_of_each(
-    console: Console, projects: Iterable[Workspace], settings: Callable[[Configuration], Settings]
+    console: Console, workspaces: Iterable[Workspace], settings: Callable[[Configuration], Settings]
 ) -> list[tuple[Workspace, Settings]]:
-    """Give each project with the `settings` that its own configuration comes to."""
+    """Give each workspace with the `settings` that its own configuration comes to."""
     roots: dict[str, Settings] = {}
     found = []
-    for project in projects:
-        if project.root not in roots:
-            roots[project.root] = settings(console.configuration(project.root))
-        found.append((project, roots[project.root]))
+    for workspace in workspaces:
+        if workspace.root not in roots:
+            roots[workspace.root] = settings(console.configuration(workspace.root))
+        found.append((workspace, roots[workspace.root]))
     return found
 
 

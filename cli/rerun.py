@@ -54,7 +54,7 @@ def rerun(
         _rerun_deployed(console, session, recorded, rest)
         return
     click.get_current_context().call_on_close(lambda: start_if_due(stores, config))
-    plan = FilePlan(session, recorded.project())
+    plan = FilePlan(session, recorded.workspace())
     task = plan.discover().task(recorded.variable)
     changed = Inputs(recorded.variable, recorded.interface(task)).parse_inputs(f"flyte rerun {run}", list(rest))
     if sentence := recorded.forgotten(task, session.settings):

@@ -72,14 +72,14 @@ def run(
         file, root_dir = write_example(stores.places.cache), None
         rest = ("hello", *rest) if not rest or rest[0].startswith("-") else rest
     own = file if file in ("python-script", "deployed-task") and not os.path.exists(file) else ""
-    project = None if own else locate(file, root_dir)
-    config = console.configuration(project.root if project else root_here())
+    workspace = None if own else locate(file, root_dir)
+    config = console.configuration(workspace.root if workspace else root_here())
     settings = _settings(config, options)
-    if project is None:
+    if workspace is None:
         _run_own(own, list(rest), (console, stores, settings))
         return
     click.get_current_context().call_on_close(lambda: start_if_due(stores, config))
-    plan = FilePlan(Session(settings, stores), project)
+    plan = FilePlan(Session(settings, stores), workspace)
     discovery = plan.discover()
     if not rest or rest[0].startswith("-"):
         _list_tasks(console, file, discovery, asked=rest[:1] in (("--help",), ("-h",)))

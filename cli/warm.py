@@ -34,14 +34,14 @@ _COLUMNS = ("FILE", "WHAT", "STATE", "FROM", "WHY")
 @click.pass_obj
 def warm(console: Console, /, check: bool, jobs: int, summary: str | None, everything: bool, **options: Any) -> None:
     """Prepare and publish all that the tasks of each FILE need, and run nothing."""
-    projects = _projects(options.pop("files"), everything, options.pop("root_dir"))
+    workspaces = _workspaces(options.pop("files"), everything, options.pop("root_dir"))
     copy_style, image, locked = (options.pop(name) for name in ("copy_style", "image", "locked"))
 
     def settings(config: Configuration) -> Settings:
         config = with_registries(config, **options)
         return Settings.configured(config, copy_style=copy_style, version="-", **pinned(config, image, locked))
 
-    targets = settings_of_each(console, projects, settings)
+    targets = settings_of_each(console, workspaces, settings)
     publishes = any(each.registries.write for _, each in targets)
     stores, warmed = Stores(Quiet(console)), []
     for each in warm_files(targets, stores, check=check, jobs=jobs):
@@ -68,15 +68,15 @@ def warm(console: Console, /, check: bool, jobs: int, summary: str | None, every
         raise click.exceptions.Exit(3)
 
 
-def _projects(files: tuple[str, ...], everything: bool, root_dir: str | None) -> list[Workspace]:
+def _workspaces(files: tuple[str, ...], everything: bool, root_dir: str | None) -> list[Workspace]:
     if everything == bool(files):
         raise UsageError("`flyte cache warm` takes files, or --all", hint="For example: flyte cache warm --all")
     if everything:
         files = tuple(task_files(given_root(root_dir) if root_dir else root_here()))
         if not files:
             raise UsageError("No file below this folder imports flyte", hint="Go to the project's root, or name it with --root-dir.")
-    projects = [locate(file, root_dir) for file in files]
-    return list({(project.root, project.file): project for project in projects}.values())
+    workspaces = [locate(file, root_dir) for file in files]
+    return list({(workspace.root, workspace.file): workspace for workspace in workspaces}.values())
 
 
 def _append(path: str, text: str) -> None:

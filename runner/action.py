@@ -39,20 +39,20 @@ class Action:
         be imported from. `shown` says how folders of the code that come from elsewhere are called in messages. Of environment
         variables the names stand in it, the values in no file.
         """
-        call, project, options = self.call, self.call.project, self.call.run
+        call, workspace, options = self.call, self.call.workspace, self.call.run
         return {
             "id": self.id,
             "run": self.run,
             "folder": self.folder,
             "task": call.task["name"],
-            "module": project.module,
+            "module": workspace.module,
             "variable": call.variable,
-            "file": project.file,
+            "file": workspace.file,
             "inputs": dict(call.inputs),
-            "root": project.root,
-            "roots": list(project.roots),
-            "last": list(project.last),
-            "shown": {place: project.shown(place) for place in project.beside},
+            "root": workspace.root,
+            "roots": list(workspace.roots),
+            "last": list(workspace.last),
+            "shown": {place: workspace.shown(place) for place in workspace.beside},
             "code": call.code,
             "env": sorted(call.env),
             "timeout": call.task["timeout"],

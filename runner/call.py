@@ -30,15 +30,15 @@ class RunOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class Call:
-    """What is run and how: the described `task`, which stands under `variable` in the project's file, with wire inputs.
+    """What is run and how: the described `task`, which stands under `variable` in the workspace's file, with wire inputs.
 
     `code` is the folder of the extracted bundle and `tree` that bundle's tree ("" without one), `deployment` a deployed task's pin:
-    then there is no working tree, and the project's root is "".
+    then there is no working tree, and the workspace's root is "".
     `environment` is the folder of the local environment that it runs in ("": the interpreter at hand), `variables` those of its image.
     """
 
     task: Mapping[str, Any]
-    project: Workspace
+    workspace: Workspace
     variable: str
     inputs: Mapping[str, Any]
     run: RunOptions

@@ -41,15 +41,15 @@ def main() -> None:
 
 
 def _discover(request: dict[str, Any]) -> dict[str, Any]:
-    project = Workspace(request["root"], request["file"], request["module"], tuple(request["roots"]), tuple(request["last"]))
-    install_targets(project.root)
+    workspace = Workspace(request["root"], request["file"], request["module"], tuple(request["roots"]), tuple(request["last"]))
+    install_targets(workspace.root)
     current = current_folder()
-    front, last, path = project.folders(project.roots), project.folders(project.last), own_path(project)
+    front, last, path = workspace.folders(workspace.roots), workspace.folders(workspace.last), own_path(workspace)
     here = "" if current in (*front, *path, *last) else current
     hooks = [entry for entry in sys.path if isinstance(entry, str) and not os.path.isabs(entry)]  # What editable installs' path hooks take.
     sys.path[:] = [*front, *path, *hooks, *last, *filter(None, [here])]
-    project = named(project, path)
-    root, file = project.root, project.file
+    workspace = named(workspace, path)
+    root, file = workspace.root, workspace.file
     sys.argv = [f"{root}/{file}"]
     install_alias()  # The face has both of its names before anybody watches.
     use_sources(lambda folder: is_own(f"{folder}/x"), lambda path: None)
@@ -59,17 +59,17 @@ def _discover(request: dict[str, Any]) -> dict[str, Any]:
     with watch.watching():
         import importlib
 
-        module = importlib.import_module(project.module)
+        module = importlib.import_module(workspace.module)
     if os.path.realpath(module.__file__ or "") != f"{root}/{file}":
         raise PreparationError(
             f"{file} cannot be imported: another module has its name",
-            why=f"There is a module {project.module!r} already, or one that comes first where modules are looked for.",
+            why=f"There is a module {workspace.module!r} already, or one that comes first where modules are looked for.",
             hint="Give the file another name.",
         )
     from .describe import describe
 
     try:
-        return describe(module, project, here, watch, began)
+        return describe(module, workspace, here, watch, began)
     except FlyteError:
         raise
     except Exception as error:

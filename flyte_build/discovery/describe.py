@@ -30,7 +30,7 @@ from .trace import OF_SHELLS, candidates, distributions, names_in, presence, tim
 from .watch import OF_THE_INTERPRETER, Watch, state_of
 
 
-def describe(module: ModuleType, project: Workspace, here: str, watch: Watch, began: int) -> dict[str, Any]:
+def describe(module: ModuleType, workspace: Workspace, here: str, watch: Watch, began: int) -> dict[str, Any]:
     """Discovery's document, and what was seen while it was made, as JSON values.
 
     `here` is the current folder if that comes last of `sys.path` ("" if not); `began` is when the import began, in ns: files that were
@@ -42,27 +42,27 @@ def describe(module: ModuleType, project: Workspace, here: str, watch: Watch, be
     found = [Module(name, file, name in watch.names) for name, file in own]
     later = Imports(watch.look_up, is_own, is_ours).reachable((each.name, each.file) for each in found)
     found += [Module(name, plain(file)) for file, name in later.items() if plain(file) not in loaded]
-    path = [entry for entry in own_path(project) if entry != here]  # With what the import has put there.
-    modules = list(real_files(project, found))
-    project, files = with_roots(project, modules, path, here)
-    read = sorted(_places(project, filter(_is_data, watch.files), files) - files.keys())
+    path = [entry for entry in own_path(workspace) if entry != here]  # With what the import has put there.
+    modules = list(real_files(workspace, found))
+    workspace, files = with_roots(workspace, modules, path, here)
+    read = sorted(_places(workspace, filter(_is_data, watch.files), files) - files.keys())
     environments = _environments(module)
-    root = project.root
+    root = workspace.root
     document = {
         "module": module.__name__,
-        "file": project.file,
-        "roots": list(project.roots),
-        "last": list(project.last),
-        "beside": dict(project.beside),
+        "file": workspace.file,
+        "roots": list(workspace.roots),
+        "last": list(workspace.last),
+        "beside": dict(workspace.beside),
         "modules": sorted(files),
         "native": sorted(name for name in files if name.endswith(tuple(EXTENSION_SUFFIXES))),
         "loose": left_out(modules, files.values()),
         "read": [name for name in read if not sensitive.by_name(name)],
-        "withheld": [project.shown(name) for name in read if sensitive.by_name(name)],
+        "withheld": [workspace.shown(name) for name in read if sensitive.by_name(name)],
         "include": sorted({include for environment in environments for include in _includes(environment)}),
         "tasks": {name: describe_task(task, root) for name, task in vars(module).items() if isinstance(task, Task)},
         "environments": {name: value.name for name, value in vars(module).items() if isinstance(value, TaskEnvironment)},
-        "reachable": [_describe_environment(environment, module, project) for environment in environments],
+        "reachable": [_describe_environment(environment, module, workspace) for environment in environments],
     }
     counters = Counters()
     ours = os.path.realpath(PACKAGE) + "/"
@@ -82,14 +82,16 @@ def _is_data(path: str) -> bool:
     return is_own(path) and os.path.isfile(path)
 
 
-def _places(project: Workspace, paths: Iterable[str], modules: Iterable[str]) -> set[str]:
+def _places(workspace: Workspace, paths: Iterable[str], modules: Iterable[str]) -> set[str]:
     """The paths in the tree of files that were read: below the root, and below roots beside it.
 
     Of a root beside that holds the project too, or a home folder, only what lies with the modules that came from there is meant.
     """
-    found = {place for path in paths for place in project.places(path) or project.places(os.path.realpath(path))}
+    found = {place for path in paths for place in workspace.places(path) or workspace.places(os.path.realpath(path))}
     home = os.path.realpath(os.path.expanduser("~"))
-    wide = {place for place, folder in project.beside.items() if f"{project.root}/".startswith(folder.rstrip("/") + "/") or folder == home}
+    wide = {
+        place for place, folder in workspace.beside.items() if f"{workspace.root}/".startswith(folder.rstrip("/") + "/") or folder == home
+    }
     tops = {"/".join(name.split("/")[:3]) for name in modules}
     return {each for each in found if "/".join(each.split("/")[:2]) not in wide or "/".join(each.split("/")[:3]) in tops}
 
@@ -105,13 +107,13 @@ def _includes(environment: TaskEnvironment) -> list[tuple[str, str]]:
     return [(folder, pattern) for pattern in environment.include]
 
 
-def _describe_environment(environment: TaskEnvironment, module: ModuleType, project: Workspace) -> dict[str, Any]:
+def _describe_environment(environment: TaskEnvironment, module: ModuleType, workspace: Workspace) -> dict[str, Any]:
     """All that deploying an environment needs to know of it, as a JSON value: `file` declares it ("": none of the project's)."""
-    root = project.root
+    root = workspace.root
     declared = os.path.realpath(environment.declared_in)
     return {
         "name": environment.name,
-        "file": next(iter(project.places(declared)), "") if is_own(declared) else "",
+        "file": next(iter(workspace.places(declared)), "") if is_own(declared) else "",
         "description": environment.description or "",
         "depends_on": sorted({each.name for each in environment.depends_on}),
         "image": image_value(environment.image, root),

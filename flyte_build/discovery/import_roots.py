@@ -38,28 +38,28 @@ class Module:
         return at, ""
 
 
-def named(project: Workspace, path: Sequence[str]) -> Workspace:
+def named(workspace: Workspace, path: Sequence[str]) -> Workspace:
     """Return the project with its file's module called as the first folder of `sys.path` says that holds the file below the root."""
-    own = {project.absolute(root) for root in project.roots}
-    file = f"{project.root}/{project.file}"
+    own = {workspace.absolute(root) for root in workspace.roots}
+    file = f"{workspace.root}/{workspace.file}"
     for folder in map(os.path.realpath, path):
-        if folder in own or not folder.startswith(project.root + "/") or not file.startswith(folder + "/") or not is_own(f"{folder}/x"):
+        if folder in own or not folder.startswith(workspace.root + "/") or not file.startswith(folder + "/") or not is_own(f"{folder}/x"):
             continue
         parts = file.removeprefix(folder + "/").removesuffix(".py").split("/")
         shadowed = any(os.path.exists(f"{root}/{parts[0]}{ending}") for root in own for ending in ("", ".py"))
         if not shadowed and not os.path.exists(f"{folder}/__init__.py") and all(part.isidentifier() for part in parts):
-            return replace(project, module=".".join(parts))
-    return project
+            return replace(workspace, module=".".join(parts))
+    return workspace
 
 
-def real_files(project: Workspace, modules: Iterable[Module]) -> Iterator[Module]:
+def real_files(workspace: Workspace, modules: Iterable[Module]) -> Iterator[Module]:
     """Give the modules with their real files, where these are not below the root: links beside it are the machine's matter."""
     for module in modules:
-        is_below = module.file.startswith(project.root + "/")
+        is_below = module.file.startswith(workspace.root + "/")
         yield module if is_below else replace(module, file=os.path.realpath(module.file))
 
 
-def with_roots(project: Workspace, modules: Sequence[Module], path: Sequence[str], here: str) -> tuple[Workspace, dict[str, str]]:
+def with_roots(workspace: Workspace, modules: Sequence[Module], path: Sequence[str], here: str) -> tuple[Workspace, dict[str, str]]:
     """Return the project with all its import roots, and where the file of each module is, by its path in the tree.
 
     `path` is `sys.path` without the project's own roots; `here` is the current folder if that comes last of it, "" if not. Modules that
@@ -81,18 +81,18 @@ def with_roots(project: Workspace, modules: Sequence[Module], path: Sequence[str
             bases.setdefault(base, module.name)
             places.append((module, base))
         else:
-            places.append((module, project.root))
+            places.append((module, workspace.root))
     fixed = next((at for at, entry in enumerate(path) if is_stdlib(entry)), len(path))
     entries = [os.path.realpath(entry) for entry in path]
-    used = [[entry for entry in part if entry in bases or _below(project, entry)] for part in (entries[:fixed], entries[fixed:])]
-    listed = {*used[0], *used[1], *project.folders((*project.roots, *project.last)), here}
+    used = [[entry for entry in part if entry in bases or _below(workspace, entry)] for part in (entries[:fixed], entries[fixed:])]
+    listed = {*used[0], *used[1], *workspace.folders((*workspace.roots, *workspace.last)), here}
     more = sorted(bases.keys() - listed, key=bases.__getitem__)
     ends = [here] if here in bases else []
     numbered: dict[str, str] = {}
 
     def place(folder: str) -> str:
-        if _below(project, folder):
-            return os.path.relpath(folder, project.root) if folder != project.root else ""
+        if _below(workspace, folder):
+            return os.path.relpath(folder, workspace.root) if folder != workspace.root else ""
         root = numbered.setdefault(folder, f"{BESIDE}/{len(numbered)}")
         beside[root] = folder
         return root
@@ -113,26 +113,26 @@ def with_roots(project: Workspace, modules: Sequence[Module], path: Sequence[str
 
     beside: dict[str, str] = {}
     renamed: dict[str, str] = {}
-    roots = [*project.roots, *map(place, used[0])]
+    roots = [*workspace.roots, *map(place, used[0])]
     last = [*map(place, used[1]), *map(place, more)]
     last += [place_package(folder, package) for folder, package in sorted(mapped.items(), key=_name)]
-    last += [*project.last, *map(place, ends)]
+    last += [*workspace.last, *map(place, ends)]
     roots = list(dict.fromkeys(roots))
-    project = replace(project, roots=tuple(roots), last=tuple(root for root in dict.fromkeys(last) if root not in roots), beside=beside)
-    return project, dict(_in_tree(project, places))
+    workspace = replace(workspace, roots=tuple(roots), last=tuple(root for root in dict.fromkeys(last) if root not in roots), beside=beside)
+    return workspace, dict(_in_tree(workspace, places))
 
 
-def _in_tree(project: Workspace, places: Iterable[tuple[Module, str]]) -> Iterator[tuple[str, str]]:
-    folders = {folder: place for place, folder in project.beside.items()}
+def _in_tree(workspace: Workspace, places: Iterable[tuple[Module, str]]) -> Iterator[tuple[str, str]]:
+    folders = {folder: place for place, folder in workspace.beside.items()}
     for module, base in places:
         if base in folders:
             yield folders[base] + module.file.removeprefix(base), module.file
-        if module.file.startswith(project.root + "/"):  # Each file below the root has its own path, whatever it is called.
-            yield module.file.removeprefix(project.root + "/"), module.file
+        if module.file.startswith(workspace.root + "/"):  # Each file below the root has its own path, whatever it is called.
+            yield module.file.removeprefix(workspace.root + "/"), module.file
 
 
-def _below(project: Workspace, folder: str) -> bool:
-    return (folder + "/").startswith(project.root + "/") and is_own(f"{folder}/x")
+def _below(workspace: Workspace, folder: str) -> bool:
+    return (folder + "/").startswith(workspace.root + "/") and is_own(f"{folder}/x")
 
 
 def _name(item: tuple[str, str]) -> str:
@@ -144,7 +144,7 @@ def left_out(modules: Iterable[Module], files: Collection[str]) -> list[str]:
     return sorted({module.file for module in modules} - set(files))
 
 
-def own_path(project: Workspace) -> list[str]:
+def own_path(workspace: Workspace) -> list[str]:
     """Return the folders of this process's `sys.path` but for the project's own roots."""
-    own = set(project.folders((*project.roots, *project.last)))
+    own = set(workspace.folders((*workspace.roots, *workspace.last)))
     return [entry for entry in sys.path if isinstance(entry, str) and os.path.isabs(entry) and entry not in own]

@@ -53,15 +53,15 @@ class Discovery(Cheap):
 
     def __init__(
         self,
-        project: Workspace,
+        workspace: Workspace,
         cache: Cache,
         counters: Counters,
         said: Callable[[str], None],
         dry: bool = False,
         meanwhile: Callable[[], None] = lambda: None,
     ) -> None:
-        super().__init__(project.file, f"discovery:{project.root}/{project.file}")
-        self._project, self._cache, self._counters, self._said, self._dry = project, cache, counters, said, dry
+        super().__init__(workspace.file, f"discovery:{workspace.root}/{workspace.file}")
+        self._workspace, self._cache, self._counters, self._said, self._dry = workspace, cache, counters, said, dry
         self._meanwhile = meanwhile
         self.disturbed = False
         self._files: Mapping[str, str] = {}
@@ -70,12 +70,12 @@ class Discovery(Cheap):
     @cached_property
     def _base(self) -> Mapping[str, Value]:
         """What is known before the import: the file, and what runs it."""
-        project = self._project
+        workspace = self._workspace
         return {
-            "root": project.root,
-            "file": project.file,
-            "roots": list(project.roots),
-            "module": project.module,
+            "root": workspace.root,
+            "file": workspace.file,
+            "roots": list(workspace.roots),
+            "module": workspace.module,
             "path": [*_python_path()],
             "python": sys.version,
             "executable": os.path.realpath(sys.executable),  # An environment has several names for its one interpreter.
@@ -131,16 +131,16 @@ class Discovery(Cheap):
     def make(self, outcomes: Outcomes, resolve: Resolve) -> Made:
         """Import the file in a child process; again if files were changed meanwhile. Raises `ModuleLoadError`."""
         for left in range(_ATTEMPTS - 1, -1, -1):
-            answer = _ask(self._project, self._meanwhile)
+            answer = _ask(self._workspace, self._meanwhile)
             if "error" in answer:
-                raise _load_error(self._project, answer["error"])
+                raise _load_error(self._workspace, answer["error"])
             if not answer["changed"] or not left:
                 break
         self.document = answer["document"]
         self._counters.add(**answer["counters"])
         volatile = [*answer["volatile"], *(f"reads {path}, which is changed meanwhile" for path in answer["changed"])]
         for what in volatile:
-            self._said(f"Importing {self._project.file} {what}, so it is imported anew each time.")
+            self._said(f"Importing {self._workspace.file} {what}, so it is imported anew each time.")
         self.recorded = not volatile
         self.disturbed = bool(answer["wrote"] or volatile)
         seen = answer["seen"]
@@ -161,17 +161,17 @@ class Discovery(Cheap):
         return Made(artifact, (artifact,), inputs, "" if self.recorded else "importing it is not repeatable", answer["seconds"])
 
     @property
-    def project(self) -> Workspace:
+    def workspace(self) -> Workspace:
         """The project with all the import roots that were found."""
         found = self.document
         return replace(
-            self._project, module=found["module"], roots=tuple(found["roots"]), last=tuple(found["last"]), beside=found["beside"]
+            self._workspace, module=found["module"], roots=tuple(found["roots"]), last=tuple(found["last"]), beside=found["beside"]
         )
 
     def contents(self) -> Mapping[str, str]:
         """The sha256 (hex) of each file of the project that was imported or read, by its path in the tree, as of the import."""
-        project = self.project
-        paths = ((path, project.absolute(path)) for path in (*self.document["modules"], *self.document["read"]))
+        workspace = self.workspace
+        paths = ((path, workspace.absolute(path)) for path in (*self.document["modules"], *self.document["read"]))
         return {path: self._files[file] for path, file in paths if file in self._files}
 
     def task(self, name: str) -> dict[str, Any]:
@@ -184,17 +184,17 @@ class Discovery(Cheap):
 
             near = get_close_matches(name, tasks, 1)
             raise NoSuchTask(
-                f"There is no task {name!r} in {self._project.file}",
+                f"There is no task {name!r} in {self._workspace.file}",
                 why=f"It holds {listed(tasks) or 'no tasks'}.",
                 hint=f"Did you mean {near[0]!r}?" if near else "A task is a function below `@env.task`, named by its variable.",
             )
         return tasks[name]
 
 
-def _ask(project: Workspace, meanwhile: Callable[[], None]) -> dict[str, Any]:
+def _ask(workspace: Workspace, meanwhile: Callable[[], None]) -> dict[str, Any]:
     import subprocess
 
-    request = {"root": project.root, "file": project.file, "module": project.module, "roots": project.roots, "last": project.last}
+    request = {"root": workspace.root, "file": workspace.file, "module": workspace.module, "roots": workspace.roots, "last": workspace.last}
     child = subprocess.Popen(
         [sys.executable, "-P", "-c", "from flyte_build.discovery.child import main; main()"],
         stdin=subprocess.PIPE,
@@ -219,13 +219,15 @@ def _ask(project: Workspace, meanwhile: Callable[[], None]) -> dict[str, Any]:
     except ValueError:
         ended = f"signal {-child.returncode}" if child.returncode < 0 else f"exit code {child.returncode}"
         raise ModuleLoadError(
-            f"Importing {project.file} ended its process ({ended})", why="So its tasks are not known.", hint=f"Try `python {project.file}`."
+            f"Importing {workspace.file} ended its process ({ended})",
+            why="So its tasks are not known.",
+            hint=f"Try `python {workspace.file}`.",
         ) from None
     return answer
 
 
-def _load_error(project: Workspace, error: dict[str, str]) -> FlyteError:
-    file, root = project.file, project.root
+def _load_error(workspace: Workspace, error: dict[str, str]) -> FlyteError:
+    file, root = workspace.file, workspace.root
     if error["what"]:
         place = f"{error['place']}: " if error["place"] else ""
         return ModuleLoadError(f"{place}{error['what']}", why=error["why"], hint=error["hint"])

@@ -21,7 +21,7 @@ def list_bundle(plan: FilePlan) -> dict[str, Any]:
     outcomes = plan.resolve()
     tree, record = plan.tree.tree(), outcomes[plan.bundle].record
     assert record is not None
-    blobs, shown = plan.session.cache.blobs, plan.discovery.project.shown
+    blobs, shown = plan.session.cache.blobs, plan.discovery.workspace.shown
     layers = bundle.read(record.artifact, blobs).packs
     parts = packs.cut(tree.sizes())
     counts = list(map(len, parts)) if len(parts) == len(layers) else [None] * len(layers)  # Another machine may have cut it otherwise.

@@ -131,8 +131,8 @@ class Deployer:
         tree = plan.resolve()[plan.tree].artifact
         assert tree is not None
         plan.say_what_binds()
-        project = plan.discovery.project
-        code = {"tree": tree, "file": project.file, "roots": list(project.roots), "last": list(project.last)}
+        workspace = plan.discovery.workspace
+        code = {"tree": tree, "file": workspace.file, "roots": list(workspace.roots), "last": list(workspace.last)}
         for environment in target.environments:
             if lost := sorted(task["name"] for task in environment["tasks"].values() if not task["variable"]):
                 raise DeploymentError(

@@ -70,7 +70,7 @@ class FilePlan:
     def bundle(self) -> BundleNode:
         """The node of the tree's bundle."""
         session = self.session
-        return BundleNode(self.tree, session.cache, session.stores.counters, lambda path: self.discovery.project.absolute(path))
+        return BundleNode(self.tree, session.cache, session.stores.counters, lambda path: self.discovery.workspace.absolute(path))
 
     def _scanner(self, workspace: Workspace, place: str) -> Scanner:
         """The scanner of a folder whose files lie in the tree below `place` ("": the root)."""
@@ -85,7 +85,7 @@ class FilePlan:
     def _loaded(self) -> LoadedFiles:
         found, document = self.discovery, self.discovery.document
         paths = {*document["modules"], *document["read"]}
-        return LoadedFiles(found.project, paths, document["include"], found.contents(), found.disturbed)
+        return LoadedFiles(found.workspace, paths, document["include"], found.contents(), found.disturbed)
 
     def _meanwhile(self) -> None:
         """What can be done while a file is imported in another process."""
@@ -121,7 +121,7 @@ class FilePlan:
 
     def say_what_binds(self) -> None:
         """Say which files of the bundle run on this platform alone, if there are any."""
-        if names := ", ".join(map(self.discovery.project.shown, self.discovery.document["native"])):
+        if names := ", ".join(map(self.discovery.workspace.shown, self.discovery.document["native"])):
             here = os.uname()
             self.session.reporter.note(
                 f"The bundle holds machine code, so it runs on {here.sysname} {here.machine} with this Python alone: {names}."

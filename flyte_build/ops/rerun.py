@@ -53,7 +53,7 @@ class Recorded:
             options=document["options"],
         )
 
-    def project(self) -> Workspace:
+    def workspace(self) -> Workspace:
         """The project that the file belongs to. Raises `UsageError` if it is not there any more, and `NotFound` if there was none."""
         if self._document["file"] == INTERACTIVE:
             raise NotFound(

@@ -44,14 +44,14 @@ def run_task(plan: FilePlan, variable: str, inputs: Mapping[str, Any], take_spar
         call, here = _call(plan, variable, inputs), plan.workspace
         current = current_folder()  # As discovery has it: the last place where a module is looked for.
         sys.path[:] = dict.fromkeys(filter(None, [*here.folders(here.roots), *sys.path, *here.folders(here.last), current]))
-        return run_here(plan.session, call, lambda: load_task(call.project.module, variable))
+        return run_here(plan.session, call, lambda: load_task(call.workspace.module, variable))
     return _run_prepared(plan, variable, inputs, take_spare)
 
 
 def _call(plan: FilePlan, variable: str, inputs: Mapping[str, Any]) -> Call:
     task = plan.discovery.task(variable)
     task = {**task, "image": plan.image(task)}
-    return Call(task=task, project=plan.discovery.project, variable=variable, inputs=inputs, run=plan.session.settings.run)
+    return Call(task=task, workspace=plan.discovery.workspace, variable=variable, inputs=inputs, run=plan.session.settings.run)
 
 
 def _resolve(plan: FilePlan, variable: str, inputs: Mapping[str, Any]) -> tuple[Call, Placement, Mapping[Node, Outcome]]:
@@ -174,5 +174,5 @@ def run_script(session: Session, inputs: Mapping[str, Any], timeout: float | Non
         raise UsageError(f"There is no script {path}", hint="Give a Python file: `flyte run python-script SCRIPT`.")
     workspace = Workspace(os.path.dirname(path), os.path.basename(path), module)
     task = describe_task(script.override(timeout=timeout))
-    call = Call(task=task, project=workspace, variable="script", inputs=inputs, run=session.settings.run)
+    call = Call(task=task, workspace=workspace, variable="script", inputs=inputs, run=session.settings.run)
     return run_in_worker(session, call, spare, began)

@@ -68,7 +68,7 @@ class DeployedTask:
         spec, told = {**self.document.spec(self.function), **self.changes}, self.document.value["code"]
         return Call(
             task=spec,
-            project=Workspace("", told["file"], spec["module"], tuple(told["roots"]), tuple(told["last"])),
+            workspace=Workspace("", told["file"], spec["module"], tuple(told["roots"]), tuple(told["last"])),
             variable=spec["variable"],
             inputs=inputs,
             run=replace(options, version=self.found.release.version),

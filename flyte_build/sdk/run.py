@@ -66,7 +66,7 @@ class RunContext:
             deployed = find_task(Deployments(session), recorded.deployment)
             wire = recorded.changed(deployed.document.spec(deployed.function), inputs)
             return _ended(Run(stores.places.data, deployed.run(session, wire).name))
-        plan = FilePlan(session, recorded.project())
+        plan = FilePlan(session, recorded.workspace())
         task = plan.discover().task(recorded.variable)
         changed = recorded.changed(task, inputs)
         if sentence := recorded.forgotten(task, session.settings):
@@ -97,8 +97,8 @@ class RunContext:
         if mode == "local":
             from flyte_build.discovery.describe import describe_task
 
-            project = locate(file, None) if in_file else Workspace.of(os.getcwd(), INTERACTIVE)
-            call = Call(task=describe_task(task), project=project, variable=variable, inputs=inputs, run=session.settings.run)
+            workspace = locate(file, None) if in_file else Workspace.of(os.getcwd(), INTERACTIVE)
+            call = Call(task=describe_task(task), workspace=workspace, variable=variable, inputs=inputs, run=session.settings.run)
             finished = run_here(session, call, lambda: task)
         else:
             refuse_while_imported("flyte.run")

@@ -146,7 +146,7 @@ class DockerEngine:
         if result and result["phase"] == "succeeded":  # Its streams are closed, and that is all that counts: nobody waits for the rest.
             self._forget(container)
             return Event("succeeded", 0)
-        if result and action.call.code and action.call.project.root:
+        if result and action.call.code and action.call.workspace.root:
             _advise(action, result)
         with asking("say how a container ended"):
             self._client.wait(container.id)

@@ -38,7 +38,7 @@ class LocalEngine:
         os.environ.update(action.call.env)
         self._running, self._began = [action], time.time()
         with _interrupted_when_asked(action.folder):
-            write_result(action.folder, execute(self._load, action.call.inputs, Sources(action.call.project.root)))
+            write_result(action.folder, execute(self._load, action.call.inputs, Sources(action.call.workspace.root)))
         self._running = []
 
     def wait(self, action: Action, seconds: float | None) -> Event | None:

@@ -98,7 +98,7 @@ class History:
                 (
                     name,
                     call.task["name"],
-                    call.project.file,
+                    call.workspace.file,
                     options.project,
                     options.domain,
                     options.version,
