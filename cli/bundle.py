@@ -70,11 +70,11 @@ def _explain(console: Console, path: str, listing: dict[str, Any], plan: FilePla
     rule = next(
         (each for each in listing["excluded"] if path == each["path"] or (path + "/").startswith(each["path"].rstrip("/") + "/")), None
     )
-    document = plan.discovery.document
+    findings = plan.discovery.findings
     if entry is not None:
         reasons = {
-            "it is imported": path in document["modules"],
-            "it was read while the file was imported": path in document["read"],
+            "it is imported": path in findings.modules,
+            "it was read while the file was imported": path in findings.read,
             "`include` names it": plan.session.settings.run.copy_style == "loaded_modules",
         }
         why = next((reason for reason, holds in reasons.items() if holds), "no rule keeps it out")

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING
 import click
 from click.shell_completion import CompletionItem, shell_complete
 
-from flyte_build.declarations.interface import Interface
 from flyte_build.errors import FlyteError
 from flyte_build.ops.prepare import FilePlan
 from flyte_build.ops.rerun import Recorded
@@ -76,11 +75,11 @@ class _Tasks(click.Group):
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """The tasks of FILE."""
-        return list(self._discovery(ctx).document["tasks"])
+        return list(self._discovery(ctx).findings.tasks)
 
     def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
         """A task, whose inputs are options."""
-        return Inputs(name, Interface.from_document(self._discovery(ctx).task(name)["interface"]))
+        return Inputs(name, self._discovery(ctx).task(name).interface)
 
     def _discovery(self, ctx: click.Context) -> Discovery:
         self._found = self._found or _discover(locate(ctx.params["file"], ctx.params["root_dir"]))

@@ -97,7 +97,7 @@ def _show(console: Console, found: FoundRelease, document: Document, name: str, 
         "host": release.host,
         "environment": document.value["environment"],
         "bundle": document.tree,
-        "tasks": {function: document.spec(function) for function in functions},
+        "tasks": {function: document.spec(function).document() for function in functions},
     }
     if console.json:
         console.document(details)

@@ -69,9 +69,8 @@ def _rerun_deployed(console: Console, session: Session, recorded: Recorded, rest
     from .deployed_task import run_deployed
 
     task = find_task(Deployments(session), recorded.deployment)
-    spec = task.document.spec(task.function)
-    changed = Inputs(task.function, recorded.interface(spec)).parse_inputs(f"flyte rerun {recorded.run}", list(rest))
-    if sentence := recorded.forgotten(spec, session.settings):
+    changed = Inputs(task.function, recorded.interface(task.spec)).parse_inputs(f"flyte rerun {recorded.run}", list(rest))
+    if sentence := recorded.forgotten(task.spec, session.settings):
         console.note(sentence)
     run_deployed(console, session, task, {**recorded.inputs, **changed})
 

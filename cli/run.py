@@ -9,7 +9,6 @@ from typing import Any
 
 import click
 
-from flyte_build.declarations.interface import Interface
 from flyte_build.discovery.node import Discovery
 from flyte_build.errors import UsageError
 from flyte_build.ops.gc import start_if_due
@@ -85,7 +84,7 @@ def run(
         _list_tasks(console, file, discovery, asked=rest[:1] in (("--help",), ("-h",)))
         return
     variable, *texts = rest
-    interface = Interface.from_document(discovery.task(variable)["interface"])
+    interface = discovery.task(variable).interface
     inputs = Inputs(variable, interface).parse_inputs(f"flyte run {file} {variable}", texts, inputs_file)
     run_and_report(console, plan, variable, inputs, explain)
 
@@ -124,7 +123,7 @@ def _settings(config: Configuration, options: Mapping[str, Any]) -> Settings:
 
 
 def _list_tasks(console: Console, file: str, discovery: Discovery, asked: bool) -> None:
-    tasks: dict[str, dict[str, Any]] = discovery.document["tasks"]
+    tasks = discovery.findings.tasks
     if not asked and tasks:
         from flyte_build.text.wording import listed
 
@@ -133,7 +132,7 @@ def _list_tasks(console: Console, file: str, discovery: Discovery, asked: bool) 
         raise UsageError(f"{file} holds no tasks", why="A task is a function below `@env.task`, where env is a `flyte.TaskEnvironment`.")
     lines = [f"Usage: flyte run {file} TASK [INPUTS]...", "", "Tasks:"]
     for name, task in tasks.items():
-        inputs = ", ".join(f"{entry['name']}" for entry in task["interface"]["inputs"])
-        summary = task["interface"]["doc"].partition("\n")[0]
+        inputs = ", ".join(each.name for each in task.interface.inputs)
+        summary = task.interface.doc.partition("\n")[0]
         lines.append(f"  {name}({inputs})" + (f"  {summary}" if summary else ""))
     console.print("\n".join([*lines, "", f"`flyte run {file} TASK --help` shows a task's inputs."]))

@@ -19,7 +19,6 @@ from flyte_build.errors import DeclarationError
 DEFAULT = "default"  # The name under which `--image URI` stands.
 _OPTIONS = ("index_url", "extra_index_urls", "pre", "extra_args")
 _PACKAGES = ("pip_packages", "requirements", "pyproject", "uv_project")
-_KEPT_ONLY = frozenset(("secret_mounts", "registry_secret", "install_project"))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -156,14 +155,6 @@ def named(value: Any, references: Mapping[str, str]) -> Any:
             hint=f"Add it to image.image_refs in flyte.toml, or give --image {name}=URI.",
         )
     return {**value, "base": {"step": "reference", "uri": references[name]}} if value["steps"] else references[name]
-
-
-def not_acted_on(value: Any) -> list[str]:
-    """The options of an image (as a JSON value) that are kept and that nothing acts on."""
-    if isinstance(value, str):
-        return []
-    given = {name for step in (value["base"], *value["steps"]) for name in step}
-    return sorted(_KEPT_ONLY & given)
 
 
 def _base(declared: Mapping[str, Any]) -> BaseStep:

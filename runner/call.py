@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from flyte_build.bundler.copy_style import CopyStyle
+from flyte_build.declarations.spec import TaskSpec
 from flyte_build.workspace.workspace import Workspace
 
 
@@ -30,14 +31,14 @@ class RunOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class Call:
-    """What is run and how: the described `task`, which stands under `variable` in the workspace's file, with wire inputs.
+    """What is run and how: the `task`, which stands under `variable` in the workspace's file, with wire inputs.
 
     `code` is the folder of the extracted bundle and `tree` that bundle's tree ("" without one), `deployment` a deployed task's pin:
     then there is no working tree, and the workspace's root is "".
     `environment` is the folder of the local environment that it runs in ("": the interpreter at hand), `variables` those of its image.
     """
 
-    task: Mapping[str, Any]
+    task: TaskSpec
     workspace: Workspace
     variable: str
     inputs: Mapping[str, Any]
@@ -51,4 +52,4 @@ class Call:
     @property
     def env(self) -> dict[str, str]:
         """The environment variables that are added for it."""
-        return {**self.variables, **self.task["env_vars"], **self.run.env}
+        return {**self.variables, **self.task.semantic.env_vars, **self.run.env}

@@ -190,7 +190,7 @@ class Workshop:
         """What discovery found (or its error), the tree, and what was made with the reasons."""
         plan = self.plan(home)
         try:
-            document = dict(plan.discover().document)
+            document = vars(plan.discover().findings)["_document"]
             plan.resolve()
         except FlyteError as error:
             return error.what, None, {}, None

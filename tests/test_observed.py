@@ -42,11 +42,11 @@ def discover(root: Path, home: Path) -> Seen:
     reporter = Recorder()
     with planned(home, f"{root}/flow.py", "loaded_modules", reporter=reporter) as plan:
         try:
-            document = plan.discover().document
+            findings = plan.discover().findings
         except FlyteError as error:
             return Seen(error.what + error.why, True, "")
         (outcome,) = plan.outcomes
-        return Seen(document["tasks"]["job"]["interface"]["inputs"][0]["default"], outcome.state == "made", outcome.why, reporter.notes)
+        return Seen(findings.tasks["job"].interface.inputs[0].default, outcome.state == "made", outcome.why, reporter.notes)
 
 
 @pytest.fixture

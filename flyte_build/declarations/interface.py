@@ -6,7 +6,7 @@ import inspect
 import json
 import re
 import typing
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from flyte_build.errors import DeclarationError, InputError
@@ -110,7 +110,7 @@ class Interface:
         return {"inputs": inputs, "outputs": [[name, type.document()] for name, type in self.outputs], "doc": self.doc}
 
     @classmethod
-    def from_document(cls, document: dict[str, Any]) -> Interface:
+    def from_document(cls, document: Mapping[str, Any]) -> Interface:
         """The interface that `document` describes."""
         inputs = [
             Parameter(entry["name"], from_document(entry["schema"]), entry.get("default", ABSENT), entry["default_text"], entry["doc"])

@@ -14,6 +14,7 @@ from typing import Any
 from flyte_build.cas.digest import Digest
 from flyte_build.cas.registry.descriptor import Descriptor
 from flyte_build.cas.registry.manifest import EMPTY_CONFIG, Manifest, empty_config
+from flyte_build.declarations.spec import EnvironmentSpec, JsonObject, TaskSpec
 from flyte_build.errors import FlyteError, InputError, RegistryCorrupt, StoreFormatUnknown
 
 from .shape import DOCUMENT, check, text
@@ -26,22 +27,22 @@ LAYER = "application/vnd.flyte.deployment.document.v1+json"
 class Document:
     """The document of a deployment, by its JSON `value`."""
 
-    def __init__(self, value: Mapping[str, Any]) -> None:
+    def __init__(self, value: JsonObject) -> None:
         self.value = value
 
     @classmethod
-    def of(cls, environment: Mapping[str, Any], code: Mapping[str, Any], runtime: Mapping[str, Any]) -> Document:
-        """The document of an environment as discovery describes it.
+    def of(cls, environment: EnvironmentSpec, code: JsonObject, runtime: JsonObject) -> Document:
+        """The document of an environment.
 
         `code` holds the tree's digest and how its modules are imported, `runtime` what its tasks run in, by digest.
         """
-        tasks = environment["tasks"]
-        image = environment["image"]
+        tasks = {function: task.document() for function, task in environment.tasks.items()}
+        image = environment.image
         value = {
             "format": FORMAT,
-            "name": environment["name"],
-            "description": environment["description"],
-            "depends_on": environment["depends_on"],
+            "name": environment.name,
+            "description": environment.description,
+            "depends_on": environment.depends_on,
             "code": code,
             "environment": runtime,
             "image": image if isinstance(image, dict) else None,  # What is declared.
@@ -111,16 +112,17 @@ class Document:
         return str(self.value["environment"]["kind"])
 
     @property
-    def tasks(self) -> Mapping[str, Mapping[str, Any]]:
-        """The tasks' specs by the names of their functions."""
-        found: dict[str, dict[str, Any]] = self.value["tasks"]
+    def tasks(self) -> Mapping[str, JsonObject]:
+        """What the document says of each task, by the names of their functions."""
+        found: dict[str, JsonObject] = self.value["tasks"]
         return found
 
-    def spec(self, function: str) -> dict[str, Any]:
-        """All that running a task needs to know of it, as discovery describes it."""
+    def spec(self, function: str) -> TaskSpec:
+        """The spec of a task."""
         runtime = self.value["environment"]
         image = f"{runtime['uri']}@{runtime['digest']}" if self.kind == "reference" else self.value["image"] or "auto"
-        return {**self.tasks[function], "name": f"{self.name}.{function}", "environment": self.name, "image": image}
+        said_once = {"name": f"{self.name}.{function}", "environment": self.name, "image": image}
+        return TaskSpec.parse({**self.tasks[function], **said_once})
 
     @cached_property
     def data(self) -> bytes:

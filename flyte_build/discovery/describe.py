@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import os
 import stat
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
+from dataclasses import replace
 from importlib.machinery import EXTENSION_SUFFIXES
 from types import ModuleType
 from typing import Any
@@ -14,12 +14,11 @@ from typing import Any
 from flyte_build._alias import PACKAGE
 from flyte_build.cas.counters import Counters
 from flyte_build.cas.statindex import TICK, hash_file, trusted
+from flyte_build.declarations.describe import task_spec
 from flyte_build.declarations.environment import TaskEnvironment
-from flyte_build.declarations.interface import interface_of, unannotated
-from flyte_build.declarations.resources import RetryStrategy, Timeout
-from flyte_build.declarations.serialize import image_value, json_value
-from flyte_build.declarations.task import Options, Task
-from flyte_build.errors import DeclarationError
+from flyte_build.declarations.serialize import image_value
+from flyte_build.declarations.spec import EnvironmentSpec, TaskSpec
+from flyte_build.declarations.task import Task
 from flyte_build.workspace import sensitive
 from flyte_build.workspace.import_hooks import is_ours, is_own, loaded_modules, plain
 from flyte_build.workspace.workspace import Workspace
@@ -60,9 +59,9 @@ def describe(module: ModuleType, workspace: Workspace, here: str, watch: Watch, 
         "read": [name for name in read if not sensitive.by_name(name)],
         "withheld": [workspace.shown(name) for name in read if sensitive.by_name(name)],
         "include": sorted({include for environment in environments for include in _includes(environment)}),
-        "tasks": {name: describe_task(task, root) for name, task in vars(module).items() if isinstance(task, Task)},
+        "tasks": {name: task_spec(task, root).document() for name, task in vars(module).items() if isinstance(task, Task)},
         "environments": {name: value.name for name, value in vars(module).items() if isinstance(value, TaskEnvironment)},
-        "reachable": [_describe_environment(environment, module, workspace) for environment in environments],
+        "reachable": [_environment_spec(environment, module, workspace).document() for environment in environments],
     }
     counters = Counters()
     ours = os.path.realpath(PACKAGE) + "/"
@@ -107,110 +106,27 @@ def _includes(environment: TaskEnvironment) -> list[tuple[str, str]]:
     return [(folder, pattern) for pattern in environment.include]
 
 
-def _describe_environment(environment: TaskEnvironment, module: ModuleType, workspace: Workspace) -> dict[str, Any]:
-    """All that deploying an environment needs to know of it, as a JSON value: `file` declares it ("": none of the project's)."""
+def _environment_spec(environment: TaskEnvironment, module: ModuleType, workspace: Workspace) -> EnvironmentSpec:
     root = workspace.root
     declared = os.path.realpath(environment.declared_in)
-    return {
-        "name": environment.name,
-        "file": next(iter(workspace.places(declared)), "") if is_own(declared) else "",
-        "description": environment.description or "",
-        "depends_on": sorted({each.name for each in environment.depends_on}),
-        "image": image_value(environment.image, root),
-        "tasks": {task.func.__name__: {**describe_task(task, root), **_place(task, module)} for task in environment.tasks.values()},
-    }
+    return EnvironmentSpec(
+        name=environment.name,
+        file=next(iter(workspace.places(declared)), "") if is_own(declared) else "",
+        description=environment.description or "",
+        depends_on=sorted({each.name for each in environment.depends_on}),
+        image=image_value(environment.image, root),
+        tasks={task.func.__name__: _found_again(task, module, root) for task in environment.tasks.values()},
+    )
 
 
-def _place(task: Task[..., Any], main: ModuleType) -> dict[str, str]:
-    """The module and the variable under which a task is found again; no variable if there is none."""
+def _found_again(task: Task[..., Any], main: ModuleType, root: str) -> TaskSpec:
+    """A task's spec, with the module and the variable under which it is found again."""
+    spec = task_spec(task, root)
     for module in (main, sys.modules.get(task.func.__module__)):
         for name, value in vars(module).items() if module else ():
             if value is task:
-                return {"module": module.__name__ if module else "", "variable": name}
-    return {"module": task.func.__module__, "variable": ""}
-
-
-def describe_task(task: Task[..., Any], root: str = "") -> dict[str, Any]:
-    """All that running a task needs to know of it, as a JSON value. Paths below `root` are relative to it."""
-    environment, options = task.environment, task.options
-    limit = _limit(options.timeout)
-    cache = options.cache if options.cache is not None else environment.cache
-    asked = {
-        "cache": None if cache in ("disable", "disabled") else cache,
-        "resources": options.resources or environment.resources,
-        "secrets": options.secrets or environment.secrets,
-        "reusable": options.reusable or environment.reusable,
-        "interruptible": environment.interruptible,
-        "queue": environment.queue,
-        "service_account": environment.service_account,
-        "pod_template": environment.pod_template,
-        "plugin_config": environment.plugin_config,
-        "max_queued_time": limit.max_queued_time,
-        **options.others,
-    }
-    return {
-        "name": task.name,
-        "environment": environment.name,
-        "function": task.func.__name__,
-        "short_name": task.short_name,
-        "async": task.is_async,
-        "interface": _portable(interface_of(task.func, docs=True).document(), root),
-        "env_vars": {**(environment.env_vars or {}), **(options.env_vars or {})},
-        **_retries(options.retries),
-        "timeout": _seconds(limit, task.name),
-        "image": image_value(environment.image, root),
-        "options": {name: json_value(value, root) for name, value in asked.items() if value},
-        "unannotated": unannotated(task.func),
-    }
-
-
-def _portable(interface: dict[str, Any], root: str) -> dict[str, Any]:
-    """An interface without defaults that hold a path below `root`: where the task runs its code lies elsewhere, and makes them anew."""
-    for each in interface["inputs"] if root else ():
-        if f"{root}/" in each["default_text"] or f'"{root}' in json.dumps(each.get("default", "")):
-            each.pop("default", None)
-            each["default_text"] = each["default_text"].replace(f"{root}/", "").replace(root, ".")
-    return interface
-
-
-def overridden(spec: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
-    """The fields of a task's description that change with options as `override` takes them. Raises `DeclarationError`."""
-    options = Options.of(given)
-    asked = {name: value for name, value in given.items() if name not in ("short_name", "retries", "timeout", "env_vars")}
-    changes: dict[str, Any] = {}
-    if "short_name" in given:
-        changes["short_name"] = options.short_name
-    if "retries" in given:
-        changes.update(_retries(options.retries))
-    if "timeout" in given:
-        changes["timeout"] = _seconds(_limit(options.timeout), spec["name"])
-    if "env_vars" in given:
-        changes["env_vars"] = {**spec["env_vars"], **(options.env_vars or {})}
-    if asked:
-        kept = {name: value for name, value in spec["options"].items() if name not in asked}
-        changes["options"] = {**kept, **{name: json_value(value, "") for name, value in asked.items() if value}}
-    return changes
-
-
-def _limit(timeout: Any) -> Timeout:
-    return timeout if isinstance(timeout, Timeout) else Timeout(timeout)
-
-
-def _retries(given: int | RetryStrategy) -> dict[str, Any]:
-    retries = given if isinstance(given, RetryStrategy) else RetryStrategy(given)
-    backoff = [retries.backoff.seconds(attempt) for attempt in range(2, retries.count + 2)] if retries.backoff else []
-    return {"retries": retries.count, "backoff": backoff}
-
-
-def _seconds(limit: Timeout, task: str) -> float | None:
-    try:
-        return limit.seconds()
-    except (TypeError, ValueError):
-        raise DeclarationError(
-            f"The timeout of {task} is no duration",
-            why=f"It is {limit.max_runtime!r:.100}.",
-            hint="For example: timeout=timedelta(minutes=5), or a number of seconds.",
-        ) from None
+                return replace(spec, module=module.__name__ if module else "", variable=name)
+    return replace(spec, module=task.func.__module__, variable="")
 
 
 def _seen(loaded: set[str], here: str, watch: Watch, counters: Counters, began: int) -> tuple[dict[str, Any], list[str]]:

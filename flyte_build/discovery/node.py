@@ -12,7 +12,6 @@ import json
 import os
 import sys
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import replace
 from functools import cached_property
 from typing import Any
 
@@ -22,11 +21,13 @@ from flyte_build.cas.counters import Counters
 from flyte_build.cas.digest import Digest
 from flyte_build.cas.encoding import Value, key
 from flyte_build.cas.records import Record
+from flyte_build.declarations.spec import TaskSpec
 from flyte_build.errors import BlobCorrupt, BlobMissing, FlyteError, ModuleLoadError, NoSuchTask
 from flyte_build.graph.node import FIRST_TIME, Cheap, Lookup, Made, Outcomes, RecordStore, Resolve
 from flyte_build.workspace.workspace import Workspace
 
 from .check import Check, keyed, variable
+from .findings import Findings
 
 _KEPT = 16  # Results for one file.
 _ATTEMPTS = 3  # Imports of a file whose project is edited meanwhile.
@@ -44,12 +45,13 @@ _BASES = {
 
 
 class Discovery(Cheap):
-    """The tasks of a project's file. Once resolved, `document` holds what was found.
+    """The tasks of a project's file. Once resolved, `findings` hold what was found.
 
     While the file is imported, `meanwhile` is called once; `disturbed` says that the import may have changed files.
     """
 
     kind = "discovery"
+    findings: Findings
 
     def __init__(
         self,
@@ -65,7 +67,6 @@ class Discovery(Cheap):
         self._meanwhile = meanwhile
         self.disturbed = False
         self._files: Mapping[str, str] = {}
-        self.document: dict[str, Any] = {}
 
     @cached_property
     def _base(self) -> Mapping[str, Value]:
@@ -120,7 +121,7 @@ class Discovery(Cheap):
 
     def _read(self, artifact: Digest) -> bool:
         try:
-            self.document = json.loads(self._cache.blobs.read(artifact))
+            self.findings = Findings(json.loads(self._cache.blobs.read(artifact)))
         except BlobCorrupt as error:
             self._said(f"{error.what}; it is made again.")
             return False
@@ -136,7 +137,7 @@ class Discovery(Cheap):
                 raise _load_error(self._workspace, answer["error"])
             if not answer["changed"] or not left:
                 break
-        self.document = answer["document"]
+        self.findings = Findings(answer["document"])
         self._counters.add(**answer["counters"])
         volatile = [*answer["volatile"], *(f"reads {path}, which is changed meanwhile" for path in answer["changed"])]
         for what in volatile:
@@ -146,7 +147,7 @@ class Discovery(Cheap):
         seen = answer["seen"]
         self._files = {path: digest for path, (_, digest) in seen["files"].items()}
         seen["environment"] = {name: variable(self._cache, name) for name in seen["environment"]}
-        document = json.dumps(self.document, sort_keys=True).encode()
+        document = json.dumps(answer["document"], sort_keys=True).encode()
         artifact = Digest.of(document) if self._dry else self._cache.blobs.put(document)
         compared = ("lookups", "folders", "stats", "times", "distributions", "current")
         inputs: dict[str, Value] = {
@@ -163,20 +164,17 @@ class Discovery(Cheap):
     @property
     def workspace(self) -> Workspace:
         """The project with all the import roots that were found."""
-        found = self.document
-        return replace(
-            self._workspace, module=found["module"], roots=tuple(found["roots"]), last=tuple(found["last"]), beside=found["beside"]
-        )
+        return self.findings.placed(self._workspace)
 
     def contents(self) -> Mapping[str, str]:
         """The sha256 (hex) of each file of the project that was imported or read, by its path in the tree, as of the import."""
         workspace = self.workspace
-        paths = ((path, workspace.absolute(path)) for path in (*self.document["modules"], *self.document["read"]))
+        paths = ((path, workspace.absolute(path)) for path in (*self.findings.modules, *self.findings.read))
         return {path: self._files[file] for path, file in paths if file in self._files}
 
-    def task(self, name: str) -> dict[str, Any]:
-        """What was found of the task that stands under the variable `name`. Raises `NoSuchTask`."""
-        tasks: dict[str, dict[str, Any]] = self.document["tasks"]
+    def task(self, name: str) -> TaskSpec:
+        """The spec of the task that stands under the variable `name`. Raises `NoSuchTask`."""
+        tasks = self.findings.tasks
         if name not in tasks:
             from difflib import get_close_matches
 

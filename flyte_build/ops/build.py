@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from typing import Any
 
 from flyte_build.errors import UsageError
 from flyte_build.images.build.builder import BuiltImage
 from flyte_build.images.build.plan import OURS
+from flyte_build.images.image_choice import ImageChoice
 from flyte_build.images.lock.project_lock import Pins
 from flyte_build.images.recipe import Recipe, chosen
 
@@ -28,17 +28,17 @@ def build_images(targets: Sequence[Target], *, push: bool = False, force: bool =
         plan = target.plan
         session = plan.session
         with session.cache.preparing():
-            declared: dict[str, tuple[Any, list[str]]] = {}
+            declared: dict[ImageChoice, list[str]] = {}
             for environment in target.environments:
-                image = plan.image(environment)
-                if isinstance(image, str):
-                    what = "the interpreter at hand" if image == "auto" else f"{image} as it is"
-                    session.reporter.note(f"{environment['name']} runs in {what}: no image is built for it.")
+                image = plan.image(environment.image)
+                if not image.is_declared:
+                    what = f"{image.reference} as it is" if image.reference else "the interpreter at hand"
+                    session.reporter.note(f"{environment.name} runs in {what}: no image is built for it.")
                     continue
-                declared.setdefault(json.dumps(image, sort_keys=True), (image, []))[1].append(environment["name"])
+                declared.setdefault(image, []).append(environment.name)
             imager = Imager(session, plan.workspace.root, plan.pins, force=force)
-            for image, names in declared.values():
-                recipe = Recipe.of(image)
+            for image, names in declared.items():
+                recipe = image.recipe
                 built = imager.build(recipe, names, lenient=session.read_only and not session.settings.locked)
                 done.append(imager.push(built, recipe) if push and not session.read_only else built)
             if not session.read_only:

@@ -7,7 +7,7 @@ import os
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from flyte_build.cas.digest import Digest, Key
 from flyte_build.cas.encoding import Value, key
@@ -18,6 +18,7 @@ from flyte_build.graph.node import Made, Node, Outcome, Outcomes, Resolve
 from flyte_build.images.docker import load
 from flyte_build.images.docker.client import asking, connect
 from flyte_build.images.docker.load import has
+from flyte_build.images.image_choice import ImageChoice
 from flyte_build.images.platforms import linux_here
 from flyte_build.runner.call import Call
 from flyte_build.runner.engines.docker import DockerEngine, Place, remove_orphans
@@ -55,13 +56,13 @@ class ContainerImages:
                 late = "`flyte build --push` does so later"
                 self._session.reporter.note(f"The image of {made.envs[0]} is not published: {error.what}. {late}.")
 
-    def get(self, image: Any, environment: str) -> ContainerImage:
-        """The image of an environment (a JSON value), which this machine's engine has then.
+    def get(self, image: ImageChoice, environment: str) -> ContainerImage:
+        """The image of an environment, which this machine's engine has then.
 
         Raises `ImageBuildError`, `NotLocked`, `RegistryError`, `EngineUnavailable`.
         """
-        if isinstance(image, str):
-            return self._pulled(image)
+        if image.reference:
+            return self._pulled(image.reference)
         began = time.perf_counter()
         known = self._known(image)
         if known:
@@ -85,13 +86,12 @@ class ContainerImages:
         pins.save()
         return by_digest(connect(), reference.name.text, digest)
 
-    def _built(self, image: Any, environment: str) -> ContainerImage:
+    def _built(self, image: ImageChoice, environment: str) -> ContainerImage:
         from flyte_build.images.docker.load import load
-        from flyte_build.images.recipe import Recipe
 
         from .project_images import Imager
 
-        recipe, pins = Recipe.of(image), self._plan.pins
+        recipe, pins = image.recipe, self._plan.pins
         if recipe.platforms and linux_here() not in recipe.platforms:
             raise ImageBuildError(
                 f"The image of {environment} is for {' and '.join(recipe.platforms)}",
@@ -110,11 +110,11 @@ class ContainerImages:
         client = connect()
         return ContainerImage(client, load(client, one.image.manifest, self._session.cache.blobs, imager.fetch(one)))
 
-    def _base(self, image: Any) -> Key:
+    def _base(self, image: ImageChoice) -> Key:
         """What an image is known under, together with flyte.lock and the files that it names."""
         settings = self._session.settings
         about: dict[str, Value] = {
-            "image": json.dumps(image, sort_keys=True),
+            "image": image.text,
             "machine": os.uname().machine,
             "root": self._plan.workspace.root,
             "base": settings.image_base,
@@ -122,7 +122,7 @@ class ContainerImages:
         }
         return key("container", 1, about)
 
-    def _known(self, image: Any) -> Record | None:
+    def _known(self, image: ImageChoice) -> Record | None:
         """What it was when flyte.lock and all files were as they are now, if that is still here. Nothing is parsed."""
         cache = self._session.cache
         record = recall(cache.records, self._base(image), self._plan.workspace.root, _KEPT)
@@ -201,7 +201,7 @@ def docker_engine(session: Session, call: Call, image: ContainerImage) -> Docker
             return False
 
     remove_orphans(client, history.identity, is_going)
-    options = call.task["options"]
+    options = call.task.operational.options
     place = Place(
         image=image.reference,
         runtime=stores.runtime,

@@ -24,8 +24,8 @@ from flyte_build.deployments.publisher import Publisher
 from flyte_build.deployments.release import TREE, Release
 from flyte_build.deployments.runtime import HOST, by_reference, of_image
 from flyte_build.errors import DeploymentError
+from flyte_build.images.image_choice import ImageChoice
 from flyte_build.images.lock.pins import LockedPackages
-from flyte_build.images.recipe import Recipe
 from flyte_build.text.wording import listed, printable
 
 from .prepare import FilePlan
@@ -134,24 +134,24 @@ class Deployer:
         workspace = plan.discovery.workspace
         code = {"tree": tree, "file": workspace.file, "roots": list(workspace.roots), "last": list(workspace.last)}
         for environment in target.environments:
-            if lost := sorted(task["name"] for task in environment["tasks"].values() if not task["variable"]):
+            if lost := sorted(task.name for task in environment.tasks.values() if not task.variable):
                 raise DeploymentError(
                     f"{lost[0]} cannot be deployed",
                     why="No variable at the top level of its module holds it, so it could not be found again.",
                     hint="Declare tasks at the top level of a module.",
                 )
-            image = plan.image(environment)
-            runtime, built = self._runtime(plan, environment["name"], image)
-            yield Document.of({**environment, "image": image}, code, runtime), built
+            image = plan.image(environment.image)
+            runtime, built = self._runtime(plan, environment.name, image)
+            yield Document.of(replace(environment, image=image.value), code, runtime), built
             if not self._session.read_only:
                 plan.pins.save()
 
-    def _runtime(self, plan: FilePlan, name: str, image: Any) -> tuple[Mapping[str, Any], PinnedImage | None]:
-        if image == "auto":
+    def _runtime(self, plan: FilePlan, name: str, image: ImageChoice) -> tuple[Mapping[str, Any], PinnedImage | None]:
+        if image.is_host:
             return HOST, None
-        if isinstance(image, str):
+        if image.reference:
             look_up = None if self._session.read_only else lambda uri: plan.pins.base(uri).digest
-            return by_reference(image, look_up), None
+            return by_reference(image.reference, look_up), None
         built = PinnedImage.build(plan, name, image)
         return (built.runtime, built) if built else ({"kind": "image", "digest": None}, None)
 
@@ -247,9 +247,9 @@ class PinnedImage:
     packages: tuple[LockedPackages, ...]
 
     @classmethod
-    def build(cls, plan: FilePlan, name: str, image: Any) -> PinnedImage | None:
-        """The image that the environment `name` declares (a JSON value); None if the session is read only and it would have to be made."""
-        pins, recipe = plan.pins, Recipe.of(image)
+    def build(cls, plan: FilePlan, name: str, image: ImageChoice) -> PinnedImage | None:
+        """The image that the environment `name` declares; None if the session is read only and it would have to be made."""
+        pins, recipe = plan.pins, image.recipe
         imager = Imager(plan.session, plan.workspace.root, pins)
         built = imager.build(recipe, [name])
         if not built.images:

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 from flyte_build.errors import FlyteError, NotLocked, UsageError
 from flyte_build.images.environments.node import why_not_local
@@ -91,11 +90,12 @@ def lock_files(plans: Sequence[FilePlan], *, everything: bool, check: bool, upgr
     before = pins.lock
     if upgrade.moves(_PYTHON) and before.python and not check:
         pins.replace(lambda found: replace(found, python=PYTHON))
-    images = [image for plan in plans for each in plan.discovery.document["reachable"] if (image := _image(plan, each))]
+    images = {
+        image.text: image for plan in plans for each in plan.discovery.findings.reachable if not (image := plan.image(each.image)).is_host
+    }
     locking = _Locking(pins.known() if check else pins, upgrade, session.settings.image_base, session.reporter.note)
-    for at, image in enumerate(images):
-        if image not in images[:at]:
-            locking.add(Recipe.of(image))
+    for image in images.values():
+        locking.add(image.recipe)
     after = locking.pinned(before, everything)
     if unknown := upgrade.unknown(before):
         raise UsageError(f"flyte.lock pins no {listed(unknown)}", hint="Name a package, a base's reference, or `python`.")
@@ -110,11 +110,6 @@ def lock_files(plans: Sequence[FilePlan], *, everything: bool, check: bool, upgr
         unused=unused,
         beside=() if check else list(_beside(before, after)),
     )
-
-
-def _image(plan: FilePlan, environment: Mapping[str, Any]) -> Any:
-    image = plan.image(environment)
-    return None if image == "auto" else image
 
 
 class _Locking:

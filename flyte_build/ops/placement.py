@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from flyte_build.cas.digest import Digest
 from flyte_build.errors import ImageBuildError
+from flyte_build.images.image_choice import ImageChoice
 from flyte_build.images.platforms import here, linux_here
 from flyte_build.settings.table import EngineName
 
@@ -25,33 +26,33 @@ if TYPE_CHECKING:
     from .container_images import ContainerImage
     from .session import Session
 
-DEBIAN = {"base": {"step": "debian"}, "steps": []}
+DEBIAN = ImageChoice({"base": {"step": "debian"}, "steps": []})
 """The image of a task that names none, where it runs in a container all the same."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Placement:
-    """In a container of an `image` (a JSON value; None: in none), or in the `environment` (None: in the interpreter at hand).
+    """In a container of an `image` (None: in none), or in the `environment` (None: in the interpreter at hand).
 
     `why` says, as a phrase, why it had to be a container, where nobody has asked for one.
     """
 
-    image: Any = None
+    image: ImageChoice | None = None
     environment: EnvironmentNode | None = None
     why: str = ""
 
 
-def place(name: str, image: Any, engine: EngineName, environment: Callable[[], EnvironmentNode]) -> Placement:
+def place(name: str, image: ImageChoice, engine: EngineName, environment: Callable[[], EnvironmentNode]) -> Placement:
     """Where the tasks of the environment `name` run; a declared image's local environment is asked for if it matters.
 
     Raises `ImageBuildError` where they shall run in a process and their image is in containers only.
     """
     if engine == "docker":
-        return Placement(image=DEBIAN if image == "auto" else image)
-    if image == "auto":
+        return Placement(image=DEBIAN if image.is_host else image)
+    if image.is_host:
         return Placement()
-    if isinstance(image, str):
-        node, refusal = None, f"what is in {image} is only in its container"
+    if image.reference:
+        node, refusal = None, f"what is in {image.reference} is only in its container"
     else:
         node = environment()
         refusal = node.refusal()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Mapping
 from functools import cached_property
@@ -19,6 +18,7 @@ from flyte_build.discovery.node import Discovery
 from flyte_build.errors import BlobCorrupt, BlobMissing, ExtractionRefused, NotLocked, StoreError, UsageError
 from flyte_build.graph.node import Node, Outcome
 from flyte_build.graph.resolver import Resolver
+from flyte_build.images.image_choice import ImageChoice
 from flyte_build.workspace.workspace import Workspace
 
 from .session import Session
@@ -45,6 +45,7 @@ class FilePlan:
             )
         self.session, self.workspace = session, workspace
         self._environments: dict[str, EnvironmentNode] = {}
+        self._images: dict[str, ImageChoice] = {}
         self._contents = Contents()
         self._remote = session.sharing if session.settings.registries.reads else None
         self._containers: ContainerImages | None = None
@@ -83,9 +84,9 @@ class FilePlan:
         return Scanner(folder, cache.index, counters, options, contents=self._contents, blobs=blobs)
 
     def _loaded(self) -> LoadedFiles:
-        found, document = self.discovery, self.discovery.document
-        paths = {*document["modules"], *document["read"]}
-        return LoadedFiles(found.workspace, paths, document["include"], found.contents(), found.disturbed)
+        found, findings = self.discovery, self.discovery.findings
+        paths = {*findings.modules, *findings.read}
+        return LoadedFiles(found.workspace, paths, findings.include, found.contents(), found.disturbed)
 
     def _meanwhile(self) -> None:
         """What can be done while a file is imported in another process."""
@@ -112,16 +113,16 @@ class FilePlan:
         """Resolve discovery alone."""
         with self.session.cache.preparing():
             self._resolver.resolve([self.discovery])
-        document, note = self.discovery.document, self.session.reporter.note
-        for path in document["withheld"]:
+        findings, note = self.discovery.findings, self.session.reporter.note
+        for path in findings.withheld:
             note(f"{path} was read while {self.workspace.file} was imported, and is not in the bundle: it may hold secrets.")
-        for path in document["loose"]:
+        for path in findings.loose:
             note(f"{path} was loaded by its path from outside of the project, and is not in the bundle.")
         return self.discovery
 
     def say_what_binds(self) -> None:
         """Say which files of the bundle run on this platform alone, if there are any."""
-        if names := ", ".join(map(self.discovery.workspace.shown, self.discovery.document["native"])):
+        if names := ", ".join(map(self.discovery.workspace.shown, self.discovery.findings.native)):
             here = os.uname()
             self.session.reporter.note(
                 f"The bundle holds machine code, so it runs on {here.sysname} {here.machine} with this Python alone: {names}."
@@ -144,28 +145,27 @@ class FilePlan:
 
         return Bases(self.session.cache, self.session.stores.repositories.open).look_up(reference, with_python)
 
-    def image(self, task: Mapping[str, Any]) -> Any:
-        """The image of a task, or of an environment, as a JSON value, with references in the place of names."""
-        image, settings = task["image"], self.session.settings
-        if image == "auto" and not settings.images:
-            return image
-        from flyte_build.images.recipe import chosen
+    def image(self, declared: Any) -> ImageChoice:
+        """The image that a task or an environment declares (a JSON value), with references in the place of names; each made once."""
+        settings, value = self.session.settings, declared
+        if declared != "auto" or settings.images:
+            from flyte_build.images.recipe import chosen
 
-        return chosen(image, settings.images, settings.builder)
+            value = chosen(declared, settings.images, settings.builder)
+        image = ImageChoice(value)
+        return self._images.setdefault(image.text, image)
 
-    def environment(self, image: Any) -> EnvironmentNode:
-        """The local environment of a declared image, as a JSON value."""
-        from flyte_build.images.environments.node import DeclaredImage, EnvironmentNode
+    def environment(self, image: ImageChoice) -> EnvironmentNode:
+        """The local environment of a declared image."""
+        from flyte_build.images.environments.node import EnvironmentNode
 
-        same = json.dumps(image, sort_keys=True)
-        if same not in self._environments:
-            name = next(each["name"] for each in self.discovery.document["reachable"] if self.image(each) == image)
+        if image.text not in self._environments:
             session = self.session
-            node = EnvironmentNode(
-                DeclaredImage(name, image, self.workspace.root), session.cache, lambda: self.pins, (self.discovery,), session.read_only
-            )
-            self._environments[same] = node
-        return self._environments[same]
+            name = next(each.name for each in self.discovery.findings.reachable if self.image(each.image) is image)
+            node = EnvironmentNode(name, image, self.workspace.root, session.cache, lambda: self.pins, (self.discovery,))
+            node.remembers = not session.read_only
+            self._environments[image.text] = node
+        return self._environments[image.text]
 
     def _refused(self, node: EnvironmentNode) -> str:
         try:
@@ -178,8 +178,8 @@ class FilePlan:
     def environments(self) -> list[EnvironmentNode]:
         """The local environments of all images that the file declares. Discovers."""
         self._resolver.resolve([self.discovery])
-        images = [self.image(each) for each in self.discovery.document["reachable"]]
-        nodes = dict.fromkeys(self.environment(image) for image in images if not isinstance(image, str))
+        images = [self.image(each.image) for each in self.discovery.findings.reachable]
+        nodes = dict.fromkeys(self.environment(image) for image in images if image.is_declared)
         return [node for node in nodes if not self._refused(node)]
 
     def resolve(self, *others: Node) -> Mapping[Node, Outcome]:

@@ -8,6 +8,7 @@ from typing import Any
 
 from flyte_build.builtin.script import __name__ as SCRIPT
 from flyte_build.declarations.interface import Interface, Parameter
+from flyte_build.declarations.spec import TaskSpec
 from flyte_build.errors import InputError, NotFound
 from flyte_build.runner.history.history import History
 from flyte_build.settings.settings import Settings
@@ -61,12 +62,12 @@ class Recorded:
             )
         return locate(f"{self.root}/{self._document['file']}", self.root)
 
-    def interface(self, task: Mapping[str, Any]) -> Interface:
+    def interface(self, task: TaskSpec) -> Interface:
         """The interface of the task as it is described now, with the inputs of then as defaults.
 
         Raises `InputError` for an input of then that does not fit any more.
         """
-        now = Interface.from_document(task["interface"])
+        now = task.interface
         names = {parameter.name for parameter in now.inputs}
         for name in self.inputs.keys() - names:
             raise InputError(
@@ -83,7 +84,7 @@ class Recorded:
         text = wire if isinstance(wire, str) and wire else json.dumps(wire, ensure_ascii=False)
         return Parameter(parameter.name, parameter.type, wire, text, parameter.doc)
 
-    def changed(self, task: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
+    def changed(self, task: TaskSpec, given: Mapping[str, Any]) -> dict[str, Any]:
         """The inputs of then with some replaced by JSON values, as wire. Raises `InputError`."""
         interface = self.interface(task)
         names = [parameter.name for parameter in interface.inputs]
@@ -92,8 +93,8 @@ class Recorded:
                 raise InputError(f"The input {name!r} does not exist", why=f"The task takes {', '.join(names) or 'no inputs'}.")
         return interface.check_inputs({**self.inputs, **given})
 
-    def forgotten(self, task: Mapping[str, Any], settings: Settings) -> str:
+    def forgotten(self, task: TaskSpec, settings: Settings) -> str:
         """A sentence about environment variables that the run was given and a new one is not; "" if there are none."""
-        names = sorted({*self._document["env"]} - {*task["env_vars"]} - {*settings.run.env})
+        names = sorted({*self._document["env"]} - {*task.semantic.env_vars} - {*settings.run.env})
         given = f"The run {self.run} was given {', '.join(names)} with `-e`"
         return f"{given}; values are not kept, so give them again if need be." if names else ""

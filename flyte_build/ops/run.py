@@ -11,7 +11,6 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from flyte_build.cas.digest import Digest
-from flyte_build.declarations.interface import Interface
 from flyte_build.errors import FileUnstable, UsageError
 from flyte_build.graph.node import Node, Outcome
 from flyte_build.runner.call import Call
@@ -50,7 +49,7 @@ def run_task(plan: FilePlan, variable: str, inputs: Mapping[str, Any], take_spar
 
 def _call(plan: FilePlan, variable: str, inputs: Mapping[str, Any]) -> Call:
     task = plan.discovery.task(variable)
-    task = {**task, "image": plan.image(task)}
+    task = task.change(image=plan.image(task.semantic.image).value)
     return Call(task=task, workspace=plan.discovery.workspace, variable=variable, inputs=inputs, run=plan.session.settings.run)
 
 
@@ -59,9 +58,9 @@ def _resolve(plan: FilePlan, variable: str, inputs: Mapping[str, Any]) -> tuple[
     engine = plan.session.settings.engine
     for left in range(_ATTEMPTS - 1, -1, -1):
         call = _call(plan, variable, inputs)
-        image, where = call.task["image"], Placement()
-        if image != "auto" or engine == "docker":
-            where = place(call.task["environment"], image, engine, partial(plan.environment, image))
+        image, where = plan.image(plan.discovery.task(variable).semantic.image), Placement()
+        if not image.is_host or engine == "docker":
+            where = place(call.task.semantic.environment, image, engine, partial(plan.environment, image))
         try:
             return call, where, plan.resolve(*([where.environment] if where.environment else []))
         except FileUnstable as error:
@@ -69,9 +68,9 @@ def _resolve(plan: FilePlan, variable: str, inputs: Mapping[str, Any]) -> tuple[
                 raise
             plan.session.reporter.note(f"{error.what}; it is prepared again.")
         plan.start_over()
-        interface = plan.discover().task(variable)["interface"]
-        if interface != call.task["interface"]:
-            inputs = Interface.from_document(interface).check_inputs(dict(inputs))
+        semantic = plan.discover().task(variable).semantic
+        if semantic.interface_document != call.task.semantic.interface_document:
+            inputs = semantic.interface.check_inputs(dict(inputs))
     raise AssertionError("The last attempt returns or raises")
 
 
@@ -81,11 +80,11 @@ def _run_prepared(plan: FilePlan, variable: str, inputs: Mapping[str, Any], take
     with cache.preparing():
         call, where, outcomes = _resolve(plan, variable, inputs)
         if where.why:
-            session.reporter.note(f"{call.task['environment']} runs in a container: {where.why}.")
+            session.reporter.note(f"{call.task.semantic.environment} runs in a container: {where.why}.")
         needed = [where.environment] if where.environment else []
         code, container = plan.extracted(), None
         if where.image is not None:
-            container = plan.containers.get(where.image, call.task["environment"])
+            container = plan.containers.get(where.image, call.task.semantic.environment)
         tree = outcomes[plan.tree].artifact
         assert tree is not None
         made = [artifact for node in needed if (artifact := outcomes[node].artifact)]
@@ -123,7 +122,7 @@ def run_in_worker(session: Session, call: Call, spare: Worker | None, began: flo
 
 def _secrets(session: Session, call: Call) -> Mapping[str, str]:
     """The variables of the secrets that a task asks for. Of those in files it is said that they are not there."""
-    if not (declared := call.task["options"].get("secrets")):
+    if not (declared := call.task.operational.options.get("secrets")):
         return {}
     from flyte_build.runner.secrets import look_up
 
@@ -167,12 +166,12 @@ def run_script(session: Session, inputs: Mapping[str, Any], timeout: float | Non
     """Run a plain script: `inputs` are those of `builtin.script`, `timeout` is in seconds. Raises `UsageError`."""
     from flyte_build.builtin.script import __name__ as module
     from flyte_build.builtin.script import script
-    from flyte_build.discovery.describe import describe_task
+    from flyte_build.declarations.describe import task_spec
 
     began, path = time.monotonic(), inputs["path"]
     if not os.path.isfile(path):
         raise UsageError(f"There is no script {path}", hint="Give a Python file: `flyte run python-script SCRIPT`.")
     workspace = Workspace(os.path.dirname(path), os.path.basename(path), module)
-    task = describe_task(script.override(timeout=timeout))
+    task = task_spec(script.override(timeout=timeout))
     call = Call(task=task, workspace=workspace, variable="script", inputs=inputs, run=session.settings.run)
     return run_in_worker(session, call, spare, began)

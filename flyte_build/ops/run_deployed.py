@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from flyte_build.declarations.spec import TaskSpec
 from flyte_build.deployments import provenance
 from flyte_build.deployments.catalogue import FoundRelease
 from flyte_build.deployments.document import Document
@@ -27,13 +28,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class DeployedTask:
-    """A task of a deployment that was found; `changes` are the fields of its spec that shall be others."""
+    """A task of a deployment that was found; `spec` is what it is run by."""
 
     deployments: Deployments
     found: FoundRelease
     document: Document
     function: str
-    changes: Mapping[str, Any] = field(default_factory=dict)
+    spec: TaskSpec
 
     @property
     def name(self) -> str:
@@ -65,11 +66,11 @@ class DeployedTask:
 
     def call(self, inputs: Mapping[str, Any], options: RunOptions, code: str) -> Call:
         """The call that runs it from extracted `code`."""
-        spec, told = {**self.document.spec(self.function), **self.changes}, self.document.value["code"]
+        told = self.document.value["code"]
         return Call(
-            task=spec,
-            workspace=Workspace("", told["file"], spec["module"], tuple(told["roots"]), tuple(told["last"])),
-            variable=spec["variable"],
+            task=self.spec,
+            workspace=Workspace("", told["file"], self.spec.module or "", tuple(told["roots"]), tuple(told["last"])),
+            variable=self.spec.variable or "",
             inputs=inputs,
             run=replace(options, version=self.found.release.version),
             code=code,
@@ -95,4 +96,4 @@ def find_task(deployments: Deployments, text: str) -> DeployedTask:
             why=f"It has {listed(map(printable, sorted(document.tasks)))}.",
             hint=f"Did you mean {document.name}.{printable(near[0])}?" if near else "",
         )
-    return DeployedTask(deployments, found, document, function)
+    return DeployedTask(deployments, found, document, function, document.spec(function))

@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from flyte_build.declarations.environment import TaskEnvironment
+from flyte_build.declarations.spec import EnvironmentSpec
 from flyte_build.errors import DeploymentError, UsageError
 from flyte_build.text.wording import listed
 from flyte_build.workspace.workspace import locate
@@ -18,10 +18,10 @@ from .session import Session
 
 @dataclass(frozen=True)
 class Target:
-    """A file's environments that are to be deployed or built, by their descriptions in its discovery."""
+    """A file's environments that are to be deployed or built, by their specs."""
 
     plan: FilePlan
-    environments: Sequence[Mapping[str, Any]]
+    environments: Sequence[EnvironmentSpec]
 
 
 def choose(plan: FilePlan, variable: str | None, everything: bool = False, *, for_images: bool = False) -> Target:
@@ -29,18 +29,18 @@ def choose(plan: FilePlan, variable: str | None, everything: bool = False, *, fo
 
     Without a variable it is the one that the file has. Only those with tasks are deployed; `for_images` all count. Raises `UsageError`.
     """
-    document, file = plan.discover().document, plan.workspace.file
-    reachable = {each["name"]: each for each in document["reachable"]}
-    if len(reachable) < len(document["reachable"]):
-        names = [each["name"] for each in document["reachable"]]
+    findings, file = plan.discover().findings, plan.workspace.file
+    reachable = {each.name: each for each in findings.reachable}
+    if len(reachable) < len(findings.reachable):
+        names = [each.name for each in findings.reachable]
         twice = next(name for name in names if names.count(name) > 1)
         raise DeploymentError(f"{file} has two environments of the name {twice!r}", hint="Give each a name of its own.")
     if everything:
-        return Target(plan, [each for each in reachable.values() if each["tasks"] or for_images])
-    variables: dict[str, str] = document["environments"]
+        return Target(plan, [each for each in reachable.values() if each.tasks or for_images])
+    variables = findings.environments
     command = "build" if for_images else "deploy"
     if variable is None:
-        own = {name for name in variables.values() if len(variables) == 1 or reachable[name]["file"] == file}
+        own = {name for name in variables.values() if len(variables) == 1 or reachable[name].file == file}
         if len(own) != 1:
             raise UsageError(
                 f"No environment is named; {file} holds {listed(variables) or 'none'}",
@@ -62,17 +62,17 @@ def choose(plan: FilePlan, variable: str | None, everything: bool = False, *, fo
                 why=f"It holds {listed(variables) or 'none'}.",
                 hint=f"Did you mean {near[0]!r}?" if near else "It is named by its variable.",
             )
-    if not (reachable[name]["tasks"] or for_images):
+    if not (reachable[name].tasks or for_images):
         raise UsageError(f"The environment {name} has no tasks", hint=f"A task is a function below `@{variable or 'env'}.task`.")
-    return Target(plan, [each for each in _with_dependencies(name, reachable) if each["tasks"] or for_images])
+    return Target(plan, [each for each in _with_dependencies(name, reachable) if each.tasks or for_images])
 
 
-def _with_dependencies(name: str, reachable: Mapping[str, Mapping[str, Any]]) -> Iterator[Mapping[str, Any]]:
+def _with_dependencies(name: str, reachable: Mapping[str, EnvironmentSpec]) -> Iterator[EnvironmentSpec]:
     seen, waiting = {name}, [name]
     while waiting:
         environment = reachable[waiting.pop(0)]
         yield environment
-        new = [each for each in environment["depends_on"] if each not in seen]
+        new = [each for each in environment.depends_on if each not in seen]
         seen.update(new)
         waiting += new
 
@@ -82,17 +82,17 @@ def once_each(targets: Iterable[Target]) -> list[Target]:
 
     Raises `DeploymentError` for two of one name that different files declare.
     """
-    found: dict[str, tuple[FilePlan, Mapping[str, Any]]] = {}
+    found: dict[str, tuple[FilePlan, EnvironmentSpec]] = {}
     for target in targets:
         for each in target.environments:
-            plan, known = found.get(each["name"], (None, each))
-            if (known["file"] or each["file"]) != each["file"]:
+            plan, known = found.get(each.name, (None, each))
+            if (known.file or each.file) != each.file:
                 raise DeploymentError(
-                    f"{known['file']} and {each['file']} have environments of the name {each['name']!r}",
+                    f"{known.file} and {each.file} have environments of the name {each.name!r}",
                     hint="Give each a name of its own.",
                 )
-            if plan is None or each["file"] == target.plan.workspace.file:
-                found[each["name"]] = (target.plan, each)
+            if plan is None or each.file == target.plan.workspace.file:
+                found[each.name] = (target.plan, each)
     plans = {id(plan): plan for plan, _ in found.values()}
     return [Target(plan, [each for owner, each in found.values() if owner is plan]) for plan in plans.values()]
 

@@ -51,8 +51,7 @@ def _warm(workspace: Workspace, settings: Settings, shared: Stores, check: bool)
     try:
         plan = FilePlan(Session(settings, stores, read_only=check), workspace)
         with stores.cache.preparing():
-            tasks = plan.discover().document["tasks"]
-            if not tasks:
+            if not plan.discover().findings.tasks:
                 return Warmed(workspace.file, [], holds_tasks=False)
             plan.resolve(*plan.environments())
         outcomes, sharing = plan.outcomes, plan.session.sharing

@@ -8,9 +8,9 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from flyte_build.cas.digest import Digest
+from flyte_build.declarations.describe import check_overrides, overridden
 from flyte_build.declarations.interface import Interface, Parameter
 from flyte_build.deployments.names import DeploymentReference
-from flyte_build.discovery.describe import overridden
 from flyte_build.errors import InputError, UsageError
 from flyte_build.graph.reporter import Reporter
 from flyte_build.ops.releases import Deployments
@@ -106,38 +106,38 @@ class Task:
     def fetch(self) -> TaskDetails:
         """Look it up. Raises `NotFound`."""
         task = self.find()
-        spec, release = task.document.spec(task.function), task.found.release
+        spec, release = task.spec, task.found.release
         return TaskDetails(
-            name=spec["name"],
+            name=spec.name,
             version=release.version,
             digest=release.pin,
             project=release.space.project,
             domain=release.space.domain,
             created=release.created,
             commit=release.commit,
-            interface=Interface.from_document(spec["interface"]),
+            interface=spec.interface,
             environment=task.document.value["environment"],
-            resources=spec["options"].get("resources", {}),
-            env_vars=spec["env_vars"],
+            resources=spec.operational.options.get("resources", {}),
+            env_vars=spec.semantic.env_vars,
         )
 
     def find(self) -> DeployedTask:
         """What is deployed, looked up once. Raises `NotFound`."""
         if self._found is None:
             found = find_task(Deployments(_session(self._project, self._domain)), self._text)
-            self._found = replace(found, changes=overridden(found.document.spec(found.function), self._changes))
+            self._found = replace(found, spec=overridden(found.spec, self._changes))
         return self._found
 
     def override(self, **options: Any) -> Task:
         """The same task with other options: retries, timeout, env_vars, resources, ... Raises `DeclarationError`."""
-        overridden({"env_vars": {}, "options": {}, "name": self._text}, options)
+        check_overrides(self._text, options)
         return Task(self._text, self._project, self._domain, {**self._changes, **options})
 
     @blocking
     def run(self, inputs: Mapping[str, Any], settings: Settings | None = None) -> Run:
         """Run it with these inputs and wait for it; the run says how it ended. Raises `InputError`, `NotFound`."""
         task = self.find()
-        interface = Interface.from_document(task.document.tasks[task.function]["interface"])
+        interface = task.spec.interface
         interface.refuse_unknown(inputs)
         wire = {each.name: _wire(each, inputs[each.name]) for each in interface.inputs if each.name in inputs}
         for parameter in interface.inputs:

@@ -64,7 +64,7 @@ class RunContext:
             from flyte_build.ops.run_deployed import find_task
 
             deployed = find_task(Deployments(session), recorded.deployment)
-            wire = recorded.changed(deployed.document.spec(deployed.function), inputs)
+            wire = recorded.changed(deployed.spec, inputs)
             return _ended(Run(stores.places.data, deployed.run(session, wire).name))
         plan = FilePlan(session, recorded.workspace())
         task = plan.discover().task(recorded.variable)
@@ -95,10 +95,10 @@ class RunContext:
                 hint='Run it in this process, `flyte.with_runcontext(mode="local").run(...)`, or put it into a file.',
             )
         if mode == "local":
-            from flyte_build.discovery.describe import describe_task
+            from flyte_build.declarations.describe import task_spec
 
             workspace = locate(file, None) if in_file else Workspace.of(os.getcwd(), INTERACTIVE)
-            call = Call(task=describe_task(task), workspace=workspace, variable=variable, inputs=inputs, run=session.settings.run)
+            call = Call(task=task_spec(task), workspace=workspace, variable=variable, inputs=inputs, run=session.settings.run)
             finished = run_here(session, call, lambda: task)
         else:
             refuse_while_imported("flyte.run")

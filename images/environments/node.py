@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +17,7 @@ from flyte_build.graph.node import FIRST_TIME, Lookup, Made, Node, Outcomes, Rec
 from flyte_build.images.platforms import PYTHON, architecture, here
 
 if TYPE_CHECKING:
+    from flyte_build.images.image_choice import ImageChoice
     from flyte_build.images.lock.pins import Wheel
     from flyte_build.images.lock.project_lock import Pins
     from flyte_build.images.lock.uv import Uv
@@ -27,42 +26,32 @@ if TYPE_CHECKING:
 _KEPT = 16  # States of flyte.lock and of requirements' files for one image.
 
 
-@dataclass(frozen=True)
-class DeclaredImage:
-    """An image (a JSON value) of the project at `root`; `name` is that of the first `TaskEnvironment` with it."""
-
-    name: str
-    value: Any
-    root: str
-
-
 class EnvironmentNode(Node):
-    """The environment of an image; the artifact's digest names its folder.
+    """The environment of the image of a project at `root`; the artifact's digest names its folder.
 
     It is looked up by the bytes of flyte.lock and of the files that the image names: while these are as they were, nothing is parsed.
-    `pins` are asked for when they are needed. A `dry` look remembers nothing.
+    `name` is that of the first `TaskEnvironment` with the image. `pins` are asked for when they are needed.
     """
 
     kind = "environment"
+    remembers = True  # Whether a look at it writes down what it saw.
 
-    def __init__(self, image: DeclaredImage, cache: Cache, pins: Callable[[], Pins], needs: tuple[Node, ...], dry: bool = False) -> None:
-        super().__init__(image.name, f"environment:{image.root}/{image.name}", needs)
-        self._image, self._root, self._cache, self._pins, self._dry = image.value, image.root, cache, pins, dry
-        self._declared: dict[str, Value] = {"image": json.dumps(image.value, sort_keys=True), "python": PYTHON, "platform": here()}
+    def __init__(self, name: str, image: ImageChoice, root: str, cache: Cache, pins: Callable[[], Pins], needs: tuple[Node, ...]) -> None:
+        super().__init__(name, f"environment:{root}/{name}", needs)
+        self._image, self._root, self._cache, self._pins = image, root, cache, pins
+        self._declared: dict[str, Value] = {"image": image.text, "python": PYTHON, "platform": here()}
         self._base = key(self.kind, self.format, self._declared)
         self._seen: Mapping[str, Digest] = {}
 
-    @cached_property
+    @property
     def recipe(self) -> Recipe:
         """What the image is made of."""
-        from flyte_build.images.recipe import Recipe
-
-        return Recipe.of(self._image)
+        return self._image.recipe
 
     @property
-    def variables(self) -> dict[str, str]:
-        """The environment variables of the image. They are the recipe's; a run of what is there needs no more of it."""
-        return dict(pair for step in self._image["steps"] if step["step"] == "env_vars" for pair in step["variables"])
+    def variables(self) -> Mapping[str, str]:
+        """The environment variables of the image."""
+        return self._image.variables
 
     def refusal(self) -> str:
         """Why the image cannot be had as a local environment, as a phrase; "" if it can. May look up what the base is."""
@@ -88,7 +77,7 @@ class EnvironmentNode(Node):
             found = super().look_up(memory, outcomes)
         except NotLocked:
             return Lookup(self._declared, None, "its packages are not locked yet" if memory.last(self.label) else FIRST_TIME)
-        if found.record and not self._dry:
+        if found.record and self.remembers:
             self._cache.records.add_trace(self._base, found.record.key, self._seen, _KEPT)
         return found
 

@@ -7,7 +7,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
+from flyte_build.declarations.spec import TaskSpec
 from flyte_build.errors import FlyteError, InputError
+from flyte_build.images.image_choice import ImageChoice
 from flyte_build.runner.abort import LOOK, asked
 from flyte_build.runner.action import Action
 from flyte_build.runner.call import Call
@@ -63,7 +65,7 @@ def carry_out(call: Call, engine: Engine, history: History, reporter: RunReporte
         while True:
             attempt += 1
             ending = _try(engine, Action(id=f"{name}-a0", run=name, folder=folder, call=call, attempt=attempt))
-            if ending.phase in ("succeeded", "aborted") or _wrong_input(ending.error) or attempt > call.task["retries"]:
+            if ending.phase in ("succeeded", "aborted") or _wrong_input(ending.error) or attempt > call.task.operational.retries:
                 break
             _wait_before_retry(call.task, attempt, ending, folder, reporter)
     except (KeyboardInterrupt, Stopped):
@@ -77,25 +79,26 @@ def carry_out(call: Call, engine: Engine, history: History, reporter: RunReporte
         raise
     finally:
         history.end(name, ending.phase, ending.error, attempt)
-    return Finished(name, url, call.task["name"], ending.phase, ending.outputs, ending.error, time.monotonic() - began)
+    return Finished(name, url, call.task.name, ending.phase, ending.outputs, ending.error, time.monotonic() - began)
 
 
 def _effective(call: Call) -> dict[str, Any]:
     """The inputs with the defaults of what is not given, as the task's description has them: what the task is really called with."""
-    defaults = {each["name"]: each["default"] for each in call.task["interface"]["inputs"] if "default" in each}
-    values = {**defaults, **call.inputs}
-    return {each["name"]: values[each["name"]] for each in call.task["interface"]["inputs"] if each["name"] in values}
+    described = call.task.semantic.interface_document["inputs"]
+    values = {**{each["name"]: each["default"] for each in described if "default" in each}, **call.inputs}
+    return {each["name"]: values[each["name"]] for each in described if each["name"] in values}
 
 
 def _begin(call: Call, history: History) -> str:
     return history.begin(call)
 
 
-def _wait_before_retry(task: Mapping[str, Any], attempt: int, ending: _Ending, folder: str, reporter: RunReporter) -> None:
-    wait = task["backoff"][attempt - 1] if task["backoff"] else 0.0
+def _wait_before_retry(task: TaskSpec, attempt: int, ending: _Ending, folder: str, reporter: RunReporter) -> None:
+    operational = task.operational
+    wait = operational.backoff[attempt - 1] if operational.backoff else 0.0
     reason = ending.error["message"] if ending.error else ending.phase
     again = f"trying again in {wait:g} s" if wait else "trying again"
-    reporter.note(f"Attempt {attempt} of {task['retries'] + 1} failed ({reason}); {again}.")
+    reporter.note(f"Attempt {attempt} of {operational.retries + 1} failed ({reason}); {again}.")
     until = time.monotonic() + wait
     while (left := until - time.monotonic()) > 0 and not asked(folder):
         time.sleep(min(LOOK, left))
@@ -105,7 +108,7 @@ def _try(engine: Engine, action: Action) -> _Ending:
     """Make one attempt, and stop it at its timeout or when someone asks for it."""
     if request := asked(action.folder):
         return _aborted(request)
-    timeout: float | None = action.call.task["timeout"]
+    timeout = action.call.task.operational.timeout
     until = None if timeout is None else time.monotonic() + timeout
     try:
         engine.submit(action)
@@ -165,20 +168,18 @@ def _error(kind: str, message: str, whose: str = "user") -> dict[str, str]:
 
 def _say_what_differs(engine: Engine, call: Call, reporter: RunReporter) -> None:
     """Say once for a run where it is not what a reader of the declaration would expect."""
-    task = call.task
-    if bare := task["unannotated"]:
+    task, operational = call.task, call.task.operational
+    if bare := operational.unannotated:
         verb = "have" if len(bare) > 1 else "has"
-        reporter.note(f"{', '.join(bare)} of {task['name']} {verb} no annotation: what is no JSON value is pickled.")
-    computed = [each["name"] for each in task["interface"]["inputs"] if each["default_text"] and each["name"] not in call.inputs]
+        reporter.note(f"{', '.join(bare)} of {task.name} {verb} no annotation: what is no JSON value is pickled.")
+    described = task.semantic.interface_document["inputs"]
+    computed = [each["name"] for each in described if each["default_text"] and each["name"] not in call.inputs]
     if computed:
         whose = "defaults" if len(computed) > 1 else "default"
-        reporter.note(f"The {whose} of {', '.join(computed)} of {task['name']} cannot be written down: made anew where the task runs.")
-    unused = [name for name in sorted({*task["options"], *call.run.options}) if name not in engine.acts_on]
-    if task["timeout"] and "timeout" not in engine.acts_on:
+        reporter.note(f"The {whose} of {', '.join(computed)} of {task.name} cannot be written down: made anew where the task runs.")
+    unused = [name for name in sorted({*operational.options, *call.run.options}) if name not in engine.acts_on]
+    if operational.timeout and "timeout" not in engine.acts_on:
         unused.append("timeout")
-    if isinstance(task["image"], Mapping):
-        from flyte_build.images.recipe import not_acted_on
-
-        unused += not_acted_on(task["image"])
+    unused += ImageChoice(task.semantic.image).unused_options
     if unused:
         reporter.note(f"The {engine.name} engine does not act on: {', '.join(unused)}.")

@@ -97,7 +97,7 @@ class History:
                 " VALUES(?,?,?,?,?,?,'running','',1,?,?,?)",
                 (
                     name,
-                    call.task["name"],
+                    call.task.name,
                     call.workspace.file,
                     options.project,
                     options.domain,

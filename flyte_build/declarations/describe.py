@@ -1,0 +1,114 @@
+"""From a declared task to its spec, and what overriding options changes of one."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from flyte_build.errors import DeclarationError
+
+from .interface import interface_of, unannotated
+from .resources import RetryStrategy, Timeout
+from .serialize import image_value, json_value
+from .spec import JsonObject, OperationalSpec, SemanticSpec, TaskSpec
+from .task import Options, Task
+
+
+def task_spec(task: Task[..., Any], root: str = "") -> TaskSpec:
+    """The spec of a task. Paths below `root` become relative to it. Raises `DeclarationError`."""
+    environment, options = task.environment, task.options
+    limit = _limit(options.timeout)
+    retries = _retries(options.retries)
+    cache = options.cache if options.cache is not None else environment.cache
+    asked = {
+        "cache": None if cache in ("disable", "disabled") else cache,
+        "resources": options.resources or environment.resources,
+        "secrets": options.secrets or environment.secrets,
+        "reusable": options.reusable or environment.reusable,
+        "interruptible": environment.interruptible,
+        "queue": environment.queue,
+        "service_account": environment.service_account,
+        "pod_template": environment.pod_template,
+        "plugin_config": environment.plugin_config,
+        "max_queued_time": limit.max_queued_time,
+        **options.others,
+    }
+    semantic = SemanticSpec(
+        name=task.name,
+        environment=environment.name,
+        function=task.func.__name__,
+        is_async=task.is_async,
+        interface_document=_portable(interface_of(task.func, docs=True).document(), root),
+        env_vars={**(environment.env_vars or {}), **(options.env_vars or {})},
+        image=image_value(environment.image, root),
+    )
+    operational = OperationalSpec(
+        short_name=task.short_name,
+        retries=retries.count,
+        backoff=_backoff(retries),
+        timeout=_seconds(limit, task.name),
+        options={name: json_value(value, root) for name, value in asked.items() if value},
+        unannotated=unannotated(task.func),
+    )
+    return TaskSpec(semantic=semantic, operational=operational)
+
+
+def overridden(spec: TaskSpec, given: Mapping[str, Any]) -> TaskSpec:
+    """A spec with options as `override` takes them. Raises `DeclarationError`."""
+    changes = check_overrides(spec.name, given)
+    if "env_vars" in changes:
+        changes["env_vars"] = {**spec.semantic.env_vars, **changes["env_vars"]}
+    asked = {name: value for name, value in given.items() if name not in ("short_name", "retries", "timeout", "env_vars")}
+    if asked:
+        kept = {name: value for name, value in spec.operational.options.items() if name not in asked}
+        changes["options"] = {**kept, **{name: json_value(value, "") for name, value in asked.items() if value}}
+    return spec.change(**changes)
+
+
+def check_overrides(name: str, given: Mapping[str, Any]) -> dict[str, Any]:
+    """What options as `override` takes them say of the task `name`, by the fields of specs. Raises `DeclarationError`."""
+    options = Options.of(given)
+    changes: dict[str, Any] = {}
+    if "short_name" in given:
+        changes["short_name"] = options.short_name
+    if "retries" in given:
+        retries = _retries(options.retries)
+        changes.update(retries=retries.count, backoff=_backoff(retries))
+    if "timeout" in given:
+        changes["timeout"] = _seconds(_limit(options.timeout), name)
+    if "env_vars" in given:
+        changes["env_vars"] = options.env_vars or {}
+    return changes
+
+
+def _portable(interface: dict[str, Any], root: str) -> JsonObject:
+    """An interface without defaults that hold a path below `root`: where the task runs its code lies elsewhere, and makes them anew."""
+    for each in interface["inputs"] if root else ():
+        if f"{root}/" in each["default_text"] or f'"{root}' in json.dumps(each.get("default", "")):
+            each.pop("default", None)
+            each["default_text"] = each["default_text"].replace(f"{root}/", "").replace(root, ".")
+    return interface
+
+
+def _limit(timeout: Any) -> Timeout:
+    return timeout if isinstance(timeout, Timeout) else Timeout(timeout)
+
+
+def _retries(given: int | RetryStrategy) -> RetryStrategy:
+    return given if isinstance(given, RetryStrategy) else RetryStrategy(given)
+
+
+def _backoff(retries: RetryStrategy) -> list[float]:
+    return [retries.backoff.seconds(attempt) for attempt in range(2, retries.count + 2)] if retries.backoff else []
+
+
+def _seconds(limit: Timeout, task: str) -> float | None:
+    try:
+        return limit.seconds()
+    except (TypeError, ValueError):
+        raise DeclarationError(
+            f"The timeout of {task} is no duration",
+            why=f"It is {limit.max_runtime!r:.100}.",
+            hint="For example: timeout=timedelta(minutes=5), or a number of seconds.",
+        ) from None
