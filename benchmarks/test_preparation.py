@@ -17,7 +17,8 @@ from benchmarks.conftest import FLYTE, forget, make_tree, paired, report
 from flyte_build.bundler import bundle, extraction
 from flyte_build.cas.statindex import TICK
 from flyte_build.ops.prepare import FilePlan
-from flyte_build.ops.session import Session, Stores
+from flyte_build.ops.session import Session
+from flyte_build.ops.stores import Stores
 from flyte_build.runner.reporter import RunReporter
 from flyte_build.settings.configuration import Configuration
 from flyte_build.settings.places import Places

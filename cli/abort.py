@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from flyte_build.ops.abort import abort as abort_run
-from flyte_build.ops.session import Stores
+from flyte_build.ops.stores import Stores
 
 from .console import Console
 from .options import runs_under_way

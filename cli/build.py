@@ -9,7 +9,8 @@ import click
 
 from flyte_build.ops.gc import start_if_due
 from flyte_build.ops.prepare import FilePlan
-from flyte_build.ops.session import Session, Stores
+from flyte_build.ops.session import Session
+from flyte_build.ops.stores import Stores
 from flyte_build.ops.targets import Target, choose, once_each
 from flyte_build.settings.configuration import Configuration
 from flyte_build.settings.settings import Settings

@@ -12,7 +12,8 @@ from flyte_build.errors import UsageError
 from flyte_build.ops.bundle import list_bundle
 from flyte_build.ops.gc import start_if_due
 from flyte_build.ops.prepare import FilePlan
-from flyte_build.ops.session import Session, Stores
+from flyte_build.ops.session import Session
+from flyte_build.ops.stores import Stores
 from flyte_build.settings.settings import Settings
 from flyte_build.text.wording import printable
 from flyte_build.workspace.workspace import locate

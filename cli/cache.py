@@ -10,8 +10,9 @@ import click
 from flyte_build.bundler.copy_style import CopyStyle
 from flyte_build.errors import NotFound, UsageError
 from flyte_build.ops.prepare import FilePlan
-from flyte_build.ops.session import Session, Stores
+from flyte_build.ops.session import Session
 from flyte_build.ops.sharing import Sharing
+from flyte_build.ops.stores import Stores
 from flyte_build.settings import table
 from flyte_build.settings.configuration import Configuration
 from flyte_build.settings.registries import Registries

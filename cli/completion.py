@@ -15,7 +15,8 @@ from click.shell_completion import CompletionItem, shell_complete
 from flyte_build.errors import FlyteError
 from flyte_build.ops.prepare import FilePlan
 from flyte_build.ops.rerun import Recorded
-from flyte_build.ops.session import Session, Stores
+from flyte_build.ops.session import Session
+from flyte_build.ops.stores import Stores
 from flyte_build.runner.reporter import RunReporter
 from flyte_build.settings.configuration import Configuration
 from flyte_build.settings.settings import Settings

@@ -14,7 +14,8 @@ from flyte_build.ops.deploy import Deployer, Deployment
 from flyte_build.ops.gc import start_if_due
 from flyte_build.ops.prepare import FilePlan
 from flyte_build.ops.releases import Deployments
-from flyte_build.ops.session import Session, Stores
+from flyte_build.ops.session import Session
+from flyte_build.ops.stores import Stores
 from flyte_build.ops.targets import Target, choose, once_each
 from flyte_build.runner.reporter import Forwarder
 from flyte_build.settings.configuration import Configuration

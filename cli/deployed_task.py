@@ -11,7 +11,8 @@ from flyte_build.declarations.interface import Interface
 from flyte_build.errors import UsageError
 from flyte_build.ops.releases import Deployments
 from flyte_build.ops.run_deployed import DeployedTask, find_task
-from flyte_build.ops.session import Session, Stores
+from flyte_build.ops.session import Session
+from flyte_build.ops.stores import Stores
 from flyte_build.settings.settings import Settings
 from flyte_build.text.wording import printable
 

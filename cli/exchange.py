@@ -10,7 +10,8 @@ import click
 
 from flyte_build.bundler.copy_style import CopyStyle
 from flyte_build.ops.exchange import Exchange, Item
-from flyte_build.ops.session import Session, Stores
+from flyte_build.ops.session import Session
+from flyte_build.ops.stores import Stores
 from flyte_build.settings.settings import Settings
 from flyte_build.workspace.workspace import Workspace, given_root, locate, root_here
 

@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from flyte_build.errors import NotFound
-from flyte_build.ops.session import Stores
+from flyte_build.ops.stores import Stores
 from flyte_build.runner.history.history import History
 from flyte_build.runner.history.rows import PHASES, ActionRow, Filter, RunRow, iso
 

@@ -11,7 +11,8 @@ from flyte_build.graph.node import Node, Outcome
 from flyte_build.graph.resolver import edges
 from flyte_build.ops.graph import size_of, survey
 from flyte_build.ops.prepare import FilePlan
-from flyte_build.ops.session import Session, Stores
+from flyte_build.ops.session import Session
+from flyte_build.ops.stores import Stores
 from flyte_build.settings.settings import Settings
 from flyte_build.text.units import rounded_size
 from flyte_build.workspace.workspace import locate

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from flyte_build.ops.session import Stores
+from flyte_build.ops.stores import Stores
 from flyte_build.runner.reporter import RunReporter
 from flyte_build.text.units import rounded_size
 

@@ -10,7 +10,8 @@ import click
 from flyte_build.errors import UsageError
 from flyte_build.ops.lock import Locked, Upgrade, lock_files
 from flyte_build.ops.prepare import FilePlan
-from flyte_build.ops.session import Session, Stores
+from flyte_build.ops.session import Session
+from flyte_build.ops.stores import Stores
 from flyte_build.settings.settings import Settings
 from flyte_build.workspace.task_files import task_files
 from flyte_build.workspace.workspace import given_root, locate, root_here

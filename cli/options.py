@@ -129,7 +129,8 @@ def settings_of_each(
 
 def session_of(console: Console, options: Mapping[str, Any]) -> Session:
     """The session of a command about deployments, which needs no file: what `of_a_deployment` was given, and what is configured here."""
-    from flyte_build.ops.session import Session, Stores
+    from flyte_build.ops.session import Session
+    from flyte_build.ops.stores import Stores
     from flyte_build.settings.settings import Settings
     from flyte_build.workspace.workspace import root_here
 
@@ -171,7 +172,7 @@ def runs_under_way(ctx: click.Context, parameter: click.Parameter, incomplete: s
 def _completions(incomplete: str, *phases: Phase) -> list[CompletionItem]:
     from click.shell_completion import CompletionItem
 
-    from flyte_build.ops.session import Stores
+    from flyte_build.ops.stores import Stores
     from flyte_build.runner.history.rows import Filter
     from flyte_build.runner.reporter import RunReporter
 

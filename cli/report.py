@@ -10,7 +10,7 @@ import click
 from flyte_build.graph.node import Outcome
 from flyte_build.ops.prepare import FilePlan
 from flyte_build.ops.run import run_task
-from flyte_build.ops.session import Stores
+from flyte_build.ops.stores import Stores
 from flyte_build.runner.controller.controller import Finished
 
 from .console import Console, node_json

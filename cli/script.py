@@ -11,7 +11,8 @@ import click
 from flyte_build.declarations.resources import Resources
 from flyte_build.errors import UsageError
 from flyte_build.ops.run import run_script
-from flyte_build.ops.session import Session, Stores
+from flyte_build.ops.session import Session
+from flyte_build.ops.stores import Stores
 from flyte_build.settings.settings import Settings
 
 from .console import Console

@@ -8,7 +8,7 @@ import click
 
 from flyte_build.errors import UsageError
 from flyte_build.graph.node import Outcome
-from flyte_build.ops.session import Stores
+from flyte_build.ops.stores import Stores
 from flyte_build.ops.warm import Warmed
 from flyte_build.ops.warm import warm as warm_files
 from flyte_build.settings.configuration import Configuration

@@ -28,7 +28,8 @@ from flyte_build.cas.encoding import key
 from flyte_build.cas.layer import Layer
 from flyte_build.cas.records import Record
 from flyte_build.ops.prepare import FilePlan
-from flyte_build.ops.session import Session, Stores
+from flyte_build.ops.session import Session
+from flyte_build.ops.stores import Stores
 from flyte_build.runner.reporter import RunReporter
 from flyte_build.settings.configuration import Configuration
 from flyte_build.settings.places import Places

@@ -26,7 +26,8 @@ from flyte_build.errors import FlyteError
 from flyte_build.graph.explain import counted
 from flyte_build.ops.prepare import FilePlan
 from flyte_build.ops.run import run_task
-from flyte_build.ops.session import Session, Stores
+from flyte_build.ops.session import Session
+from flyte_build.ops.stores import Stores
 from flyte_build.settings.configuration import Configuration
 from flyte_build.settings.places import Places
 from flyte_build.settings.settings import Settings

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -33,17 +33,19 @@ if TYPE_CHECKING:
     from flyte_build.images.lock.project_lock import Pins
     from flyte_build.images.recipe import Recipe
 
-    from .prepare import FilePlan
     from .project_images import EnvironmentImage, Imager
 
 _KEPT = 16  # States of flyte.lock, and of files of requirements, for one image.
 
 
 class ContainerImages:
-    """The images that the tasks of a plan's file run in; `outcomes` is what became of images that were looked for."""
+    """The images that tasks of the project at `root` run in; `outcomes` is what became of images that were looked for.
 
-    def __init__(self, plan: FilePlan) -> None:
-        self._plan, self._session = plan, plan.session
+    `pins` are asked for when something must be looked up.
+    """
+
+    def __init__(self, session: Session, root: str, pins: Callable[[], Pins]) -> None:
+        self._session, self._root, self._pins = session, root, pins
         self.outcomes: list[Outcome] = []
         self._made: list[tuple[Imager, EnvironmentImage]] = []
 
@@ -81,7 +83,7 @@ class ContainerImages:
         reference = ImageReference.parse(uri)
         if reference.digest:
             return by_digest(connect(), reference.name.text, reference.digest)
-        pins = self._plan.pins
+        pins = self._pins()
         digest = pins.base(uri).digest
         pins.save()
         return by_digest(connect(), reference.name.text, digest)
@@ -91,21 +93,21 @@ class ContainerImages:
 
         from .project_images import Imager
 
-        recipe, pins = image.recipe, self._plan.pins
+        recipe, pins = image.recipe, self._pins()
         if recipe.platforms and linux_here() not in recipe.platforms:
             raise ImageBuildError(
                 f"The image of {environment} is for {' and '.join(recipe.platforms)}",
                 why=f"Containers of this machine are {linux_here()}.",
                 hint=f'Name both, as in platform=("{linux_here()}", "{recipe.platforms[0]}").',
             )
-        imager = Imager(self._session, self._plan.workspace.root, pins)
+        imager = Imager(self._session, self._root, pins)
         built = imager.build(replace(recipe, platforms=()), [environment])
         pins.save()
         self.outcomes += built.nodes
         if any(each.state == "made" for each in built.nodes):
             self._made.append((imager, built))
         (one,) = built.images.values()
-        if not _reads_files(recipe, self._plan.workspace.root):
+        if not _reads_files(recipe, self._root):
             self._session.cache.records.add_trace(self._base(image), one.record.key, self._seen(recipe, pins), _KEPT)
         client = connect()
         return ContainerImage(client, load(client, one.image.manifest, self._session.cache.blobs, imager.fetch(one)))
@@ -116,7 +118,7 @@ class ContainerImages:
         about: dict[str, Value] = {
             "image": image.text,
             "machine": os.uname().machine,
-            "root": self._plan.workspace.root,
+            "root": self._root,
             "base": settings.image_base,
             "compression": settings.image_compression,
         }
@@ -125,7 +127,7 @@ class ContainerImages:
     def _known(self, image: ImageChoice) -> Record | None:
         """What it was when flyte.lock and all files were as they are now, if that is still here. Nothing is parsed."""
         cache = self._session.cache
-        record = recall(cache.records, self._base(image), self._plan.workspace.root, _KEPT)
+        record = recall(cache.records, self._base(image), self._root, _KEPT)
         return record if record and all(map(cache.blobs.has, record.refs)) else None
 
     def _seen(self, recipe: Recipe, pins: Pins) -> Mapping[str, Digest]:

@@ -20,7 +20,7 @@ from flyte_build.settings.configuration import Configuration
 if TYPE_CHECKING:
     from flyte_build.cas.gc import Collection, SpaceLimits
 
-    from .session import Stores
+    from .stores import Stores
 
 _EVERY = 86_400.0  # Seconds between two collections.
 _SMALL = 64 << 20  # Bytes of blobs below which a cache is left alone.

@@ -106,7 +106,7 @@ class FilePlan:
         if self._containers is None:
             from .container_images import ContainerImages
 
-            self._containers = ContainerImages(self)
+            self._containers = ContainerImages(self.session, self.workspace.root, lambda: self.pins)
         return self._containers
 
     def discover(self) -> Discovery:

@@ -20,7 +20,8 @@ from flyte_build.workspace.workspace import Workspace, current_folder
 
 from .placement import Placement, place
 from .prepare import FilePlan
-from .session import Session, Stores
+from .session import Session
+from .stores import Stores
 
 if TYPE_CHECKING:
     from flyte_build.declarations.task import Task

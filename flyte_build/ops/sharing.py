@@ -13,6 +13,10 @@ from flyte_build.cas.cache import Cache
 from flyte_build.cas.digest import Digest, Key
 from flyte_build.cas.records import Record
 from flyte_build.errors import FlyteError
+from flyte_build.graph.reporter import Reporter
+from flyte_build.settings.registries import Registries
+
+from .stores import Stores
 
 if TYPE_CHECKING:
     from threading import Thread
@@ -20,17 +24,17 @@ if TYPE_CHECKING:
     from flyte_build.cas.registry.ledger import Ledger
     from flyte_build.cas.registry.shared_cache import Offer, SharedCache
 
-    from .session import Session
-
 Progress = Callable[[int, int], None]
 
 
 class Sharing:
-    """The repositories of a session. It is told how many bytes were moved, but not while the command does something else meanwhile."""
+    """Some repositories, for a `project` that publishes to them.
 
-    def __init__(self, session: Session) -> None:
-        self._registries, self._project = session.settings.registries, session.settings.run.project
-        self._stores, self._reporter = session.stores, session.reporter
+    The reporter is told how many bytes were moved, but not while the command does something else meanwhile.
+    """
+
+    def __init__(self, stores: Stores, registries: Registries, project: str, reporter: Reporter) -> None:
+        self._stores, self._registries, self._project, self._reporter = stores, registries, project, reporter
         self._publishing: Thread | None = None
         self._awaited = False
         self._published: list[Record] = []

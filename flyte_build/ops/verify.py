@@ -13,7 +13,7 @@ from flyte_build.images.environments import venv
 from flyte_build.images.environments.node import EnvironmentNode
 
 if TYPE_CHECKING:
-    from .session import Stores
+    from .stores import Stores
 
 
 def verify(stores: Stores, repair: Callable[[Record], str]) -> tuple[dict[str, int], list[Bad]]:

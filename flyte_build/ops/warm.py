@@ -12,7 +12,8 @@ from flyte_build.settings.settings import Settings
 from flyte_build.workspace.workspace import Workspace
 
 from .prepare import FilePlan
-from .session import Session, Stores
+from .session import Session
+from .stores import Stores
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 
 from flyte_build.declarations.environment import TaskEnvironment
 from flyte_build.declarations.image import Image
-from flyte_build.ops.session import Session, Stores
+from flyte_build.ops.session import Session
+from flyte_build.ops.stores import Stores
 from flyte_build.runner.reporter import RunReporter
 
 from .blocking import Blocking

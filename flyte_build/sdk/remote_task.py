@@ -15,7 +15,8 @@ from flyte_build.errors import InputError, UsageError
 from flyte_build.graph.reporter import Reporter
 from flyte_build.ops.releases import Deployments
 from flyte_build.ops.run_deployed import DeployedTask, find_task
-from flyte_build.ops.session import Session, Stores
+from flyte_build.ops.session import Session
+from flyte_build.ops.stores import Stores
 from flyte_build.runner.history.history import History
 from flyte_build.runner.reporter import RunReporter
 from flyte_build.settings.places import Places

@@ -13,7 +13,8 @@ from flyte_build.errors import UsageError
 from flyte_build.ops.prepare import FilePlan
 from flyte_build.ops.rerun import Recorded
 from flyte_build.ops.run import run_here, run_script, run_task
-from flyte_build.ops.session import Session, Stores
+from flyte_build.ops.session import Session
+from flyte_build.ops.stores import Stores
 from flyte_build.runner.call import Call
 from flyte_build.runner.reporter import RunReporter
 from flyte_build.workspace.workspace import INTERACTIVE, Workspace, locate
