@@ -6,7 +6,7 @@ import json
 import os
 import sys
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
@@ -20,6 +20,7 @@ from flyte_build.settings.configuration import Configuration
 if TYPE_CHECKING:
     from flyte_build.graph.node import Node, Outcome
     from flyte_build.runner.worker.spawn import Worker
+    from flyte_build.values.type import Wires
 
 Format = Literal["table", "table-simple", "json", "json-raw"]
 LogFormat = Literal["console", "json"]
@@ -154,7 +155,7 @@ class Console(RunReporter):
             os.dup2(own, 1)
             os.close(own)
 
-    def result(self, outputs: Mapping[str, Any], more: str, named: bool = False) -> None:
+    def result(self, outputs: Wires, more: str, named: bool = False) -> None:
         """A run's outputs: one alone as it is (unless `named`), several by name. `more` is the command that shows a long one whole."""
         self._clear()
         for name, value in outputs.items():

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 import click
@@ -15,6 +14,7 @@ from flyte_build.ops.session import Session
 from flyte_build.ops.stores import Stores
 from flyte_build.settings.settings import Settings
 from flyte_build.text.wording import printable
+from flyte_build.values.type import Wires
 
 from .console import Console
 from .inputs import Inputs
@@ -70,7 +70,7 @@ def _shown(text: str) -> str:
     return "\n".join(map(printable, text.split("\n")))
 
 
-def run_deployed(console: Console, session: Session, task: DeployedTask, inputs: Mapping[str, Any]) -> None:
+def run_deployed(console: Console, session: Session, task: DeployedTask, inputs: Wires) -> None:
     """Run a deployed task, and report how it ended."""
     with console.only_document():
         finished = task.run(session, inputs, console.take_spare())

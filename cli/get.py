@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Mapping
 from typing import Any
 
 import click
@@ -13,6 +12,7 @@ from flyte_build.errors import NotFound
 from flyte_build.ops.stores import Stores
 from flyte_build.runner.history.history import History
 from flyte_build.runner.history.rows import PHASES, ActionRow, Filter, RunRow, iso
+from flyte_build.values.type import Wires
 
 from .console import Console
 from .options import moment, of_a_deployment, pairs, runs, session_of
@@ -241,7 +241,7 @@ def _check_action(row: RunRow, action: str | None) -> None:
         row.action(action)
 
 
-def _print_values(console: Console, kind: str, values: Mapping[str, Any], more: str) -> None:
+def _print_values(console: Console, kind: str, values: Wires, more: str) -> None:
     console.result({f"{kind} {name}": value for name, value in values.items()}, more, named=True)
 
 

@@ -9,6 +9,7 @@ import click
 
 from flyte_build.declarations.interface import Interface, Parameter
 from flyte_build.errors import InputError, UsageError
+from flyte_build.values.type import Wires
 
 
 class Inputs(click.Command):
@@ -23,7 +24,7 @@ class Inputs(click.Command):
             name, params=options, help=interface.doc or None, context_settings={"help_option_names": help_names, "allow_extra_args": True}
         )
 
-    def parse_inputs(self, path: str, args: list[str], file: str | None = None) -> dict[str, Any]:
+    def parse_inputs(self, path: str, args: list[str], file: str | None = None) -> Wires:
         """Wire of what the arguments say, and for the rest of what a file says (`-` is standard input).
 
         Raises `UsageError`, `InputError`, or click's usage errors; `--help` is printed.

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import click
 
@@ -12,11 +11,12 @@ from flyte_build.ops.prepare import FilePlan
 from flyte_build.ops.run import run_task
 from flyte_build.ops.stores import Stores
 from flyte_build.runner.controller.controller import Finished
+from flyte_build.values.type import Wires
 
 from .console import Console, node_json
 
 
-def run_and_report(console: Console, plan: FilePlan, variable: str, inputs: Mapping[str, Any], explain: bool) -> None:
+def run_and_report(console: Console, plan: FilePlan, variable: str, inputs: Wires, explain: bool) -> None:
     """Run the task under `variable`, and report how it ended."""
     with console.only_document():
         finished = run_task(plan, variable, inputs, console.take_spare)

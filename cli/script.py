@@ -14,6 +14,7 @@ from flyte_build.ops.run import run_script
 from flyte_build.ops.session import Session
 from flyte_build.ops.stores import Stores
 from flyte_build.settings.settings import Settings
+from flyte_build.values.type import Wires
 
 from .console import Console
 from .options import given_of
@@ -48,7 +49,7 @@ def python_script(given: tuple[Console, Stores, Settings], /, extra_args: str, t
     run_and_report_script(console, Session(settings, stores), inputs, None if timeout is None else _seconds(timeout))
 
 
-def run_and_report_script(console: Console, session: Session, inputs: dict[str, Any], timeout: float | None) -> None:
+def run_and_report_script(console: Console, session: Session, inputs: Wires, timeout: float | None) -> None:
     """Run a script and report how it ended; a script that was given before runs again by the same inputs and settings."""
     report(console, run_script(session, inputs, timeout, console.take_spare()), session.stores)
 

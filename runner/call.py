@@ -8,6 +8,7 @@ from typing import Any
 
 from flyte_build.bundler.copy_style import CopyStyle
 from flyte_build.declarations.spec import TaskSpec
+from flyte_build.values.type import Wires
 from flyte_build.workspace.workspace import Workspace
 
 
@@ -41,7 +42,7 @@ class Call:
     task: TaskSpec
     workspace: Workspace
     variable: str
-    inputs: Mapping[str, Any]
+    inputs: Wires
     run: RunOptions
     code: str = ""
     tree: str = ""

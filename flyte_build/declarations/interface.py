@@ -154,7 +154,7 @@ class Interface:
                 raise parameter.missing()
         return {parameter.name: convert(parameter, given[parameter.name]) for parameter in self.inputs if parameter.name in given}
 
-    def load_inputs(self, wire: dict[str, Wire]) -> dict[str, Any]:
+    def load_inputs(self, wire: Mapping[str, Wire]) -> dict[str, Any]:
         """The objects that a task's function is called with. Raises `InputError`."""
         return {parameter.name: parameter.load(wire[parameter.name]) for parameter in self.inputs if parameter.name in wire}
 

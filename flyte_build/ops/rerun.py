@@ -12,6 +12,7 @@ from flyte_build.declarations.spec import TaskSpec
 from flyte_build.errors import InputError, NotFound
 from flyte_build.runner.history.history import History
 from flyte_build.settings.settings import Settings
+from flyte_build.values.type import Wires
 from flyte_build.workspace.workspace import INTERACTIVE, Workspace, locate
 
 _SCRIPTS = (SCRIPT, "flyte_build.script")  # The second is how earlier versions recorded it.
@@ -29,7 +30,7 @@ class Recorded:
         self.run = run
         self.is_script = document["module"] in _SCRIPTS
         self.variable: str = document["variable"]
-        self.inputs: dict[str, Any] = document["inputs"]
+        self.inputs: Wires = document["inputs"]
         self.timeout: float | None = document["timeout"]
         self.root: str = document["root"]
         self.deployment: str = document.get("deployment", "")
@@ -84,7 +85,7 @@ class Recorded:
         text = wire if isinstance(wire, str) and wire else json.dumps(wire, ensure_ascii=False)
         return Parameter(parameter.name, parameter.type, wire, text, parameter.doc)
 
-    def changed(self, task: TaskSpec, given: Mapping[str, Any]) -> dict[str, Any]:
+    def changed(self, task: TaskSpec, given: Wires) -> Wires:
         """The inputs of then with some replaced by JSON values, as wire. Raises `InputError`."""
         interface = self.interface(task)
         names = [parameter.name for parameter in interface.inputs]

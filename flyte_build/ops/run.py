@@ -16,6 +16,7 @@ from flyte_build.graph.node import Node, Outcome
 from flyte_build.runner.call import Call
 from flyte_build.runner.controller.controller import Finished, carry_out
 from flyte_build.text.wording import listed
+from flyte_build.values.type import Wires
 from flyte_build.workspace.workspace import Workspace, current_folder
 
 from .placement import Placement, place
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
 _ATTEMPTS = 3  # At preparing a project that is edited meanwhile.
 
 
-def run_task(plan: FilePlan, variable: str, inputs: Mapping[str, Any], take_spare: Callable[[], Worker | None] = lambda: None) -> Finished:
+def run_task(plan: FilePlan, variable: str, inputs: Wires, take_spare: Callable[[], Worker | None] = lambda: None) -> Finished:
     """Run the task under `variable` with wire inputs; the run is in the history from its start to its end.
 
     It is prepared and runs in a process of its own (the one that `take_spare` gives, if that will do), unless the settings say
@@ -48,13 +49,13 @@ def run_task(plan: FilePlan, variable: str, inputs: Mapping[str, Any], take_spar
     return _run_prepared(plan, variable, inputs, take_spare)
 
 
-def _call(plan: FilePlan, variable: str, inputs: Mapping[str, Any]) -> Call:
+def _call(plan: FilePlan, variable: str, inputs: Wires) -> Call:
     task = plan.discovery.task(variable)
     task = task.change(image=plan.image(task.semantic.image).value)
     return Call(task=task, workspace=plan.discovery.workspace, variable=variable, inputs=inputs, run=plan.session.settings.run)
 
 
-def _resolve(plan: FilePlan, variable: str, inputs: Mapping[str, Any]) -> tuple[Call, Placement, Mapping[Node, Outcome]]:
+def _resolve(plan: FilePlan, variable: str, inputs: Wires) -> tuple[Call, Placement, Mapping[Node, Outcome]]:
     """Resolve what a call needs; from the start if files are edited meanwhile. Raises `FileUnstable` if that does not end."""
     engine = plan.session.settings.engine
     for left in range(_ATTEMPTS - 1, -1, -1):
@@ -75,7 +76,7 @@ def _resolve(plan: FilePlan, variable: str, inputs: Mapping[str, Any]) -> tuple[
     raise AssertionError("The last attempt returns or raises")
 
 
-def _run_prepared(plan: FilePlan, variable: str, inputs: Mapping[str, Any], take_spare: Callable[[], Worker | None]) -> Finished:
+def _run_prepared(plan: FilePlan, variable: str, inputs: Wires, take_spare: Callable[[], Worker | None]) -> Finished:
     session, began = plan.session, time.monotonic()
     cache, stores = session.cache, session.stores
     with cache.preparing():
@@ -163,7 +164,7 @@ def run_here(session: Session, call: Call, load: Callable[[], Task[..., Any]]) -
     return carry_out(call, LocalEngine(load), session.stores.history, session.reporter, time.monotonic())
 
 
-def run_script(session: Session, inputs: Mapping[str, Any], timeout: float | None, spare: Worker | None = None) -> Finished:
+def run_script(session: Session, inputs: Wires, timeout: float | None, spare: Worker | None = None) -> Finished:
     """Run a plain script: `inputs` are those of `builtin.script`, `timeout` is in seconds. Raises `UsageError`."""
     from flyte_build.builtin.script import __name__ as module
     from flyte_build.builtin.script import script

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from flyte_build.declarations.spec import TaskSpec
 from flyte_build.deployments import provenance
@@ -15,6 +14,7 @@ from flyte_build.errors import NotFound, RegistryUnreachable
 from flyte_build.runner.call import Call, RunOptions
 from flyte_build.runner.controller.controller import Finished
 from flyte_build.text.wording import listed, printable
+from flyte_build.values.type import Wires
 from flyte_build.workspace.workspace import Workspace
 
 from .placement import bring
@@ -41,7 +41,7 @@ class DeployedTask:
         """Its full name and its version."""
         return f"{self.document.name}.{self.function}:{self.found.release.version}"
 
-    def run(self, session: Session, inputs: Mapping[str, Any], spare: Worker | None = None) -> Finished:
+    def run(self, session: Session, inputs: Wires, spare: Worker | None = None) -> Finished:
         """Run it with wire inputs, by the settings of a session. Nothing is prepared: what is not on this machine yet is fetched."""
         from time import monotonic
 
@@ -64,7 +64,7 @@ class DeployedTask:
         finally:
             lease.release()
 
-    def call(self, inputs: Mapping[str, Any], options: RunOptions, code: str) -> Call:
+    def call(self, inputs: Wires, options: RunOptions, code: str) -> Call:
         """The call that runs it from extracted `code`."""
         told = self.document.value["code"]
         return Call(

@@ -13,10 +13,11 @@ from __future__ import annotations
 
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 Wire = Any  # None, bool, int, float, str, list[Wire], dict[str, Wire]
+Wires = Mapping[str, Wire]  # Inputs or outputs, by name.
 ABSENT: Any = object()  # Stands for a wire value that is not there.
 
 # The module of each kind, by its name in a document: scalars are documented by name alone, the others as [kind, ...].

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from flyte_build.declarations.spec import TaskSpec
 from flyte_build.errors import FlyteError, InputError
@@ -16,6 +16,7 @@ from flyte_build.runner.call import Call
 from flyte_build.runner.history.history import History
 from flyte_build.runner.reporter import RunReporter
 from flyte_build.runner.signals import Stopped
+from flyte_build.values.type import Wires
 
 if TYPE_CHECKING:
     from flyte_build.runner.abort import Request
@@ -34,7 +35,7 @@ class Finished:
     url: str
     task: str
     phase: Phase
-    outputs: Mapping[str, Any]
+    outputs: Wires
     error: Mapping[str, str] | None
     seconds: float
 
@@ -50,7 +51,7 @@ class _Ending:
 
     phase: Phase
     error: Mapping[str, str] | None = None
-    outputs: Mapping[str, Any] = field(default_factory=dict)
+    outputs: Wires = field(default_factory=dict)
 
 
 def carry_out(call: Call, engine: Engine, history: History, reporter: RunReporter, began: float) -> Finished:
@@ -82,7 +83,7 @@ def carry_out(call: Call, engine: Engine, history: History, reporter: RunReporte
     return Finished(name, url, call.task.name, ending.phase, ending.outputs, ending.error, time.monotonic() - began)
 
 
-def _effective(call: Call) -> dict[str, Any]:
+def _effective(call: Call) -> Wires:
     """The inputs with the defaults of what is not given, as the task's description has them: what the task is really called with."""
     described = call.task.semantic.interface_document["inputs"]
     values = {**{each["name"]: each["default"] for each in described if "default" in each}, **call.inputs}

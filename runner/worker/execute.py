@@ -17,7 +17,7 @@ from flyte_build.declarations.interface import interface_of
 from flyte_build.declarations.task import Task
 from flyte_build.errors import InputError
 from flyte_build.runner.signals import Stopped
-from flyte_build.values.type import Mismatch, shortened
+from flyte_build.values.type import Mismatch, Wires, shortened
 
 _OURS = (PACKAGE + "/", "<frozen importlib")
 
@@ -65,7 +65,7 @@ def load_task(module: str, variable: str) -> Task[..., Any]:
     return task
 
 
-def execute(load: Callable[[], Task[..., Any]], inputs: Mapping[str, Any], sources: Sources) -> dict[str, Any]:
+def execute(load: Callable[[], Task[..., Any]], inputs: Wires, sources: Sources) -> dict[str, Any]:
     """Run the task that `load` gives, and describe what came of it.
 
     That is `{"phase": "succeeded", "outputs"}` or `{"phase": "failed", "error"}`. `inputs` are wire; tracebacks are cut to
@@ -94,7 +94,7 @@ def failure(error: BaseException, sources: Sources) -> dict[str, Any]:
     return _failed(type(error).__name__, message_of(error), _traceback(error, sources))
 
 
-def call(task: Task[..., Any], inputs: dict[str, Any]) -> dict[str, Any]:
+def call(task: Task[..., Any], inputs: Wires) -> dict[str, Any]:
     """Call a task's function with wire inputs, in a context where calls of tasks are child calls; gives wire outputs."""
     interface = interface_of(task.func)
     context = contextvars.copy_context()
