@@ -19,7 +19,8 @@ from pathlib import Path
 
 import pytest
 
-sys.path.append(str(Path(__file__).parent.parent))  # For what tests have to offer; last, so that the installed package is measured.
+# For what tests have to offer; last, so that the installed package is measured.
+sys.path.append(str(Path(__file__).parent.parent))
 
 FLYTE = os.path.join(os.path.dirname(sys.executable), "flyte")
 HELLO = """import flyte

@@ -139,7 +139,8 @@ def test_the_first_task_on_a_fresh_machine(benchmark: BenchmarkFixture, server: 
     warm, *fresh = homes = [tmp_path / name for name in ("warm", *(f"fresh{at}" for at in range(5)))]
     command(*run, cwd=project, home=warm)()
     pairs = []
-    for home in fresh:  # None is deleted in between: a file system may pass over what was just freed, slowly.
+    # None is deleted in between: a file system may pass over what was just freed, slowly.
+    for home in fresh:
         pairs.append((timed(command(*run, cwd=project, home=home)), timed(command(*run, cwd=project, home=warm))))
     benchmark.pedantic(lambda: None)
     transfers = [transfer(place, tmp_path / f"transfer{at}") for at in range(3)]

@@ -91,7 +91,8 @@ def _write(cache: Cache, extraction: _Extraction) -> str:
             os.mkdir(f"{temporary}/bytecode")
             mark(temporary, tree)
         if os.path.lexists(final):
-            if tree.digest in cache.leased():  # A task runs in what was changed: this run has a copy of its own.
+            # A task runs in what was changed: this run has a copy of its own.
+            if tree.digest in cache.leased():
                 final = f"{final}-{os.urandom(4).hex()}"
             else:
                 remove_tree(final)
@@ -176,7 +177,8 @@ class _Extraction(Proof):
         """Write all files, then the links. Raises as `run` does."""
         make_below(os.path.dirname(folder))
         os.mkdir(folder, 0o755)
-        self._masked = os.stat(folder).st_mode & 0o777 != 0o755  # By the umask: users of containers must be able to read all.
+        # By the umask: users of containers must be able to read all.
+        self._masked = os.stat(folder).st_mode & 0o777 != 0o755
         self._root = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
             below = sorted(folders(entry.path for entry in self.tree.entries))
@@ -194,7 +196,8 @@ class _Extraction(Proof):
 
     def small(self, entry: Entry, data: bytes) -> None:
         """Write a file."""
-        file = self._new(entry)  # Without a context manager, which would cost a tenth of an extraction.
+        # Without a context manager, which would cost a tenth of an extraction.
+        file = self._new(entry)
         try:
             write_all(file, data)
         finally:

@@ -14,7 +14,8 @@ from flyte_build.cas.digest import Digest
 from flyte_build.cas.layer import Layer
 from flyte_build.errors import ExtractionRefused
 
-WINDOW = 8 << 20  # Bytes of zstd window that a layer may ask for (RFC 8878, 3.1.1.1.2 recommends to allow 8 MiB).
+# Bytes of zstd window that a layer may ask for (RFC 8878, 3.1.1.1.2 recommends to allow 8 MiB).
+WINDOW = 8 << 20
 _BUFFER = 1 << 20
 
 

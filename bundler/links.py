@@ -7,7 +7,8 @@ from collections.abc import Iterator
 
 from flyte_build.errors import ScanError
 
-_MOST = 40  # Links that are followed on the way to one path; Linux follows as many (path_resolution(7)).
+# Links that are followed on the way to one path; Linux follows as many (path_resolution(7)).
+_MOST = 40
 
 
 def target(root: str, path: str, shown: str = "") -> bytes:

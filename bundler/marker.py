@@ -18,7 +18,8 @@ from flyte_build.cas.folder import opener
 if TYPE_CHECKING:
     from .tree import Tree
 
-_SEALED_FILES = 2_000  # A larger tree's marker seals its folders alone: what was added, removed or renamed shows.
+# A larger tree's marker seals its folders alone: what was added, removed or renamed shows.
+_SEALED_FILES = 2_000
 
 
 def find(cache: Cache, tree: Digest) -> str | None:

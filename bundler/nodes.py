@@ -154,7 +154,8 @@ class TreeNode(Cheap):
         from .tree import Tree
 
         if self._tree is None:
-            self._tree = Tree([entry for scan in self.scans for entry in scan.entries()])  # No path is in two of them.
+            # No path is in two of them.
+            self._tree = Tree([entry for scan in self.scans for entry in scan.entries()])
         return self._tree
 
     def make(self, outcomes: Outcomes, resolve: Resolve) -> Made:
@@ -277,7 +278,8 @@ class BundleNode(Node):
         from .snapshot import Contents
 
         tree = self._tree.tree()
-        contents = self._tree.scans[0].contents if self._tree.scans else Contents()  # One scanner's scans share theirs.
+        # One scanner's scans share theirs.
+        contents = self._tree.scans[0].contents if self._tree.scans else Contents()
         packer = Packer(self._absolute, contents, self._counters)
         blobs = self._cache.blobs
 

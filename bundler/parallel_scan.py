@@ -37,7 +37,8 @@ _WORTHWHILE = 500  # Files from which a second process pays.
 
 # What came of one file: its state if it can be trusted, and what it is in the tree.
 _Reading = tuple[Row, File]
-# What came of one pack: its position, each file's reading (None for a link), the layer, and what it holds.
+# What came of one pack: its position, each file's reading (None for a link), the layer, and what it
+# holds.
 _Pack = tuple[int, list[_Reading | None], tuple[str, int, str], str]
 
 
@@ -187,7 +188,8 @@ class _Work:
             try:
                 yield results
             finally:
-                os.kill(child, signal.SIGKILL)  # It has answered; if it has not, nobody waits for it any more.
+                # It has answered; if it has not, nobody waits for it any more.
+                os.kill(child, signal.SIGKILL)
                 os.waitpid(child, 0)
 
 

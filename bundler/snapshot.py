@@ -16,7 +16,8 @@ if TYPE_CHECKING:
 
     from .tree import Entry
 
-# The kind (`f`, `x`, `l`), the size in bytes, and a file's sha256 in hex or a link's target. Names are the file system's bytes.
+# The kind (`f`, `x`, `l`), the size in bytes, and a file's sha256 in hex or a link's target. Names
+# are the file system's bytes.
 File = tuple[str, int, bytes]
 
 

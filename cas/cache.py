@@ -33,7 +33,9 @@ from .os_errors import storing
 from .registry import ledger
 
 FORMAT = 1
-_TABLES = 3  # The version of the database: since 2 it has the ledger of repositories, since 3 those that are left alone.
+# The version of the database: since 2 it has the ledger of repositories, since 3 those that are
+# left alone.
+_TABLES = 3
 
 
 class Cache:
@@ -173,7 +175,8 @@ def _create(root: str) -> None:
             make_below(f"{folder}/{name}")
         if not os.path.exists(f"{folder}/index.json"):
             _write(f"{folder}/index.json", {"schemaVersion": 2, "manifests": []})
-        _write(f"{folder}/oci-layout", {"imageLayoutVersion": "1.0.0"})  # Last: it says that the rest is there.
+        # Last: it says that the rest is there.
+        _write(f"{folder}/oci-layout", {"imageLayoutVersion": "1.0.0"})
 
 
 def _write(path: str, document: object) -> None:

@@ -140,10 +140,13 @@ def _upgrade(database: sqlite3.Connection, version: int, schema: str, since: Map
 
 
 def _create(database: sqlite3.Connection, path: str, version: int, schema: str) -> None:
-    os.chmod(path, os.stat(path).st_mode & mode_in(os.path.dirname(path)))  # SQLite's other files get the same mode.
+    # SQLite's other files get the same mode.
+    os.chmod(path, os.stat(path).st_mode & mode_in(os.path.dirname(path)))
     journal = "DELETE" if _on_network(path) else "WAL"
     deadline = time.monotonic() + _WAIT
-    while True:  # SQLite answers "busy" at once, timeout or not, while another process changes the journal's mode.
+    # SQLite answers "busy" at once, timeout or not, while another process changes the journal's
+    # mode.
+    while True:
         try:
             database.execute(f"PRAGMA journal_mode={journal}")
             break

@@ -87,7 +87,8 @@ def collect(cache: Cache, keep: float, dry_run: bool, space: SpaceLimits = Space
         marks = _Marks(cache, limit, owed, keys)
         removed = list(_litter(cache, dry_run))
         names = iter(list(cache.blobs.names()))
-    removed += _unpacked(cache, marks, surplus, dry_run, deadline)  # First: a database on a full disk cannot even forget.
+    # First: a database on a full disk cannot even forget.
+    removed += _unpacked(cache, marks, surplus, dry_run, deadline)
     if not dry_run:
         with cache.collecting():
             unused = cache.records.unused(limit, (use for use in cache.records.uses(limit, owed) if use[0] not in keys))
@@ -173,7 +174,8 @@ def _unpacked(cache: Cache, marks: _Marks, surplus: set[Digest], dry_run: bool, 
         if time.monotonic() >= deadline:
             return
         with cache.collecting():
-            live = cache.leased() if copy else marks.now()  # A copy of an extraction is for one run.
+            # A copy of an extraction is for one run.
+            live = cache.leased() if copy else marks.now()
             if digest in live or not os.path.lexists(path):
                 continue
             if not dry_run:

@@ -58,7 +58,8 @@ def compressor(compression: Compression) -> Compressor:
     if compression == "gzip":
         import zlib
 
-        return zlib.compressobj(_GZIP, zlib.DEFLATED, 16 + zlib.MAX_WBITS)  # Its gzip header holds no name and no time.
+        # Its gzip header holds no name and no time.
+        return zlib.compressobj(_GZIP, zlib.DEFLATED, 16 + zlib.MAX_WBITS)
     return _Plain()
 
 

@@ -21,8 +21,10 @@ CREATE TABLE IF NOT EXISTS traces(
 """
 Use = tuple[Key, int, tuple[Digest, ...]]
 """A record as far as space matters: its key, when it was last used, and what it refers to."""
-_FRESH = 3600  # Seconds within which a second use of a record is not written down: a warm command writes nothing.
-_USED_AFTER = "min(used, ?) > ?"  # A use "in the future" was written before the clock was set back: it counts as one now.
+# Seconds within which a second use of a record is not written down: a warm command writes nothing.
+_FRESH = 3600
+# A use "in the future" was written before the clock was set back: it counts as one now.
+_USED_AFTER = "min(used, ?) > ?"
 
 
 @dataclass(frozen=True)

@@ -35,7 +35,8 @@ TICK = 20_000_000
 """Nanoseconds by which a file's times may be older than the moment: kernels stamp files with a clock that advances every 1 to 10 ms."""
 _SECOND = 1_000_000_000
 _COARSE = 5  # CLOCK_REALTIME_COARSE (clock_gettime(2)), which Linux stamps files with.
-_WRITER = marshal.version << 16 | sys.version_info.major << 8 | sys.version_info.minor  # The seed of each fingerprint.
+# The seed of each fingerprint.
+_WRITER = marshal.version << 16 | sys.version_info.major << 8 | sys.version_info.minor
 _SUM = 16  # Bytes of a fingerprint.
 
 
@@ -79,7 +80,8 @@ row: Callable[[os.stat_result], Row] = attrgetter("st_mode", "st_size", "st_mtim
 def trusted(state: Row, began: int) -> Row:
     """`state` if a change after `began` (ns since the epoch) would show in it, else `UNTRUSTED`."""
     _, _, mtime, ctime, _ = state
-    coarse = mtime % _SECOND == 0 and ctime % _SECOND == 0  # A file system that keeps whole seconds, or two.
+    # A file system that keeps whole seconds, or two.
+    coarse = mtime % _SECOND == 0 and ctime % _SECOND == 0
     return state if max(mtime, ctime) < began - (2 * _SECOND if coarse else TICK) else UNTRUSTED
 
 

@@ -71,7 +71,8 @@ def _long(kind: bytes, text: bytes) -> bytes:
 def _block(name: bytes, mode: bytes, size: int, kind: bytes, target: bytes) -> bytes:
     octal = b"%011o\0" % size if size < _OCTAL_LIMIT else b"\x80" + size.to_bytes(11, "big")
     name, target = name[:100], target[:100]
-    checksum = _SUM + sum(name) + sum(mode) + sum(octal) + sum(kind) + sum(target)  # Zeros add nothing.
+    # Zeros add nothing.
+    checksum = _SUM + sum(name) + sum(mode) + sum(octal) + sum(kind) + sum(target)
     return b"%b%b%b%b%b%06o\0 %b%b%b" % (
         name.ljust(100, b"\0"),
         mode,

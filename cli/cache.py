@@ -208,7 +208,8 @@ def _collect_remote(console: Console, config: Configuration, dry_run: bool) -> N
 
     stores = Stores(console)
     registries = Registries.configured(config)
-    place = registries.write or registries.of_deployments(stores.places)[0]  # Without a registry, that is this machine's own store.
+    # Without a registry, that is this machine's own store.
+    place = registries.write or registries.of_deployments(stores.places)[0]
     collection = collect_records(stores.repositories.open(place), config[table.PROJECT], config[table.KEEP], dry_run)
     _report(console, collection, dry_run, "records")
 

@@ -195,7 +195,8 @@ class Console(RunReporter):
     def _status(self, text: str) -> None:
         if self._live:
             self._line = True
-            width = (os.get_terminal_size(2).columns or 80) - 1  # A new terminal may not know its width yet.
+            # A new terminal may not know its width yet.
+            width = (os.get_terminal_size(2).columns or 80) - 1
             sys.stderr.write(f"\r\x1b[2K{text[:width]}")
             sys.stderr.flush()
 

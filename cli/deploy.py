@@ -65,7 +65,8 @@ def deploy(console: Console, /, dry_run: bool, ignore_load_errors: bool, **optio
 
     def targets() -> Iterator[Target]:
         for workspace, own in settings_of_each(console, workspaces, settings_in):
-            own = replace(own, registries=Registries()) if dry_run else own  # So that nobody is asked.
+            # So that nobody is asked.
+            own = replace(own, registries=Registries()) if dry_run else own
             reporter = OfFile(console, workspace.file) if chosen.recursive else console
             plan = FilePlan(Session(own, stores, read_only=dry_run, reporter=reporter), workspace)
             try:

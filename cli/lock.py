@@ -48,7 +48,8 @@ def lock(
     What is pinned stays as it is, unless --upgrade moves it. Without a FILE it looks at all files below the root that hold tasks, and drops
     what no image uses any more.
     """
-    files = (*files, *(name for name in upgrade if name.endswith(".py")))  # `--upgrade FILE`: no name is given, and then a file.
+    # `--upgrade FILE`: no name is given, and then a file.
+    files = (*files, *(name for name in upgrade if name.endswith(".py")))
     names = [name for name in upgrade if name and not name.endswith(".py")]
     if check and upgrade:
         raise UsageError("--check and --upgrade are given together", hint="Leave one of them out.")

@@ -29,7 +29,8 @@ def run_and_report(console: Console, plan: FilePlan, variable: str, inputs: Wire
             console.line(f"  {outcome.state:7} {outcome.node.kind:10} {outcome.node.name}  {outcome.why or outcome.key}")
     try:
         report(console, finished, plan.session.stores, outcomes, local=plan.session.settings.engine == "local")
-    except click.exceptions.Exit:  # The task has failed. An interruption is none: it ends the waiting, too.
+    # The task has failed. An interruption is none: it ends the waiting, too.
+    except click.exceptions.Exit:
         plan.finish()
         raise
     plan.finish()

@@ -25,7 +25,8 @@ from .inputs import Inputs
 from .options import given_of, of_a_bundle, of_a_new_run, of_a_registry, of_pins, one_word, pairs, pinned, with_registries
 from .report import run_and_report
 
-_TAG = re.compile(r"[\w][\w.-]{0,127}\Z", re.ASCII)  # OCI distribution-spec 1.1, "Pulling manifests".
+# OCI distribution-spec 1.1, "Pulling manifests".
+_TAG = re.compile(r"[\w][\w.-]{0,127}\Z", re.ASCII)
 
 
 @click.command(context_settings={"ignore_unknown_options": False, "allow_interspersed_args": False, "help_option_names": ["-h", "--help"]})

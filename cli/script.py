@@ -45,7 +45,8 @@ def python_script(given: tuple[Console, Stores, Settings], /, extra_args: str, t
         ) from None
     inputs = {"path": os.path.realpath(script), "arguments": arguments, "folder": os.getcwd()}
     settings = settings.change(options={**settings.run.options, **given_of(options)})
-    Resources(**{name: settings.run.options.get(name) for name in ("cpu", "memory", "gpu")})  # Refuses what makes no sense.
+    # Refuses what makes no sense.
+    Resources(**{name: settings.run.options.get(name) for name in ("cpu", "memory", "gpu")})
     run_and_report_script(console, Session(settings, stores), inputs, None if timeout is None else _seconds(timeout))
 
 

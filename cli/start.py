@@ -14,7 +14,8 @@ _NO_WORKER = frozenset(("--help", "-h", "--local", "--version", "docker", "--eng
 def main() -> None:
     """Run the command line and end the process with its exit code."""
     _open_streams()
-    gc.disable()  # A short life makes few cycles; looking for them would cost a tenth of a large scan.
+    # A short life makes few cycles; looking for them would cost a tenth of a large scan.
+    gc.disable()
     spare = None
     if COMPLETE in os.environ:
         from .completion import complete

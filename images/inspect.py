@@ -47,7 +47,8 @@ def images_here(cache: Cache) -> Iterator[ImageHere]:
         if not label.startswith("image:") or len(words) != 3:
             continue
         image = _read(record, cache)
-        if image and f"{image.platform}/".startswith(f"{words[2]}/"):  # Older versions gave such labels to what steps came to as well.
+        # Older versions gave such labels to what steps came to as well.
+        if image and f"{image.platform}/".startswith(f"{words[2]}/"):
             yield ImageHere(words[1], words[0], words[2], image, reason(cache, record.key))
 
 

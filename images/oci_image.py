@@ -22,7 +22,8 @@ from flyte_build.errors import ImageBuildError, RegistryCorrupt, StoreError
 CONFIG = "application/vnd.oci.image.config.v1+json"
 KEY = "dev.flyte.key"  # The annotation of a layer that says what went into it.
 CREATED = "1970-01-01T00:00:00Z"
-PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"  # What Docker gives a container whose image says nothing.
+# What Docker gives a container whose image says nothing.
+PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _FROM_DOCKER = {
     "application/vnd.docker.image.rootfs.diff.tar.gzip": MEDIA_TYPES["gzip"],
     "application/vnd.docker.image.rootfs.diff.tar": MEDIA_TYPES["none"],

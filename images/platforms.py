@@ -8,7 +8,8 @@ from dataclasses import dataclass
 
 GLIBC = (2, 28)  # What wheels for Linux may need: Debian has it since 10, Red Hat since 8.
 MACOS = (13, 0)
-PYTHON = f"{sys.version_info[0]}.{sys.version_info[1]}"  # The minor version of the interpreter at hand.
+# The minor version of the interpreter at hand.
+PYTHON = f"{sys.version_info[0]}.{sys.version_info[1]}"
 _MACHINES = {"amd64": "x86_64", "arm64": "aarch64"}
 
 

@@ -71,7 +71,8 @@ def pass_on(target: int, data: bytes, seconds: float) -> int:
     """Write what a descriptor takes without waiting for its reader by more than some seconds; gives how many bytes that is."""
     kind = os.fstat(target).st_mode
     has_reader = stat.S_ISFIFO(kind) or stat.S_ISSOCK(kind) or os.isatty(target)
-    piece = select.PIPE_BUF if has_reader else len(data)  # A pipe that takes anything takes so much: POSIX, write().
+    # A pipe that takes anything takes so much: POSIX, write().
+    piece = select.PIPE_BUF if has_reader else len(data)
     taken = 0
     while taken < len(data) and select.select([], [target], [], 0.0 if taken else seconds)[1]:
         try:

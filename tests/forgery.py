@@ -275,7 +275,8 @@ def documents() -> Iterator[tuple[str, Forge]]:
         for number, path in enumerate(paths):
             name = f"{which}: {'.'.join(map(str, path))}"
             yield f"{name} is gone", with_value(which, path, None, True)
-            for shift in range(3):  # Each place meets some of the values, and each value meets some of the places.
+            # Each place meets some of the values, and each value meets some of the places.
+            for shift in range(3):
                 what = list(_VALUES)[(number * 3 + shift) % len(_VALUES)]
                 yield f"{name} is {what}", with_value(which, path, _VALUES[what], False)
         for what, data in _RAW.items():

@@ -82,7 +82,8 @@ class Exchange(BaseHTTPRequestHandler):
                 self.send(answer)
         except Cut as cut:
             self.close_connection = True
-            if cut.reset:  # Closed with a linger time of 0; a shutdown before it would be seen as a proper end.
+            # Closed with a linger time of 0; a shutdown before it would be seen as a proper end.
+            if cut.reset:
                 self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
                 os.close(self.connection.detach())
         except ConnectionError:  # One side has left.

@@ -46,7 +46,8 @@ FLOWS: dict[str, tuple[str, ...]] = {
     "warm": ("cache", "warm", "tasks.py"),
     "deploy": ("deploy", "--version", "v1", "tasks.py"),
 }
-_STEP = 7  # Every seventh case is for each test run, with each of the commands; the others are slow.
+# Every seventh case is for each test run, with each of the commands; the others are slow.
+_STEP = 7
 
 
 @dataclass(frozen=True)
@@ -99,7 +100,8 @@ def check(machine: Shell, good: Good, flow: str, place: str) -> None:
     if FLOWS[flow]:
         try:
             done = machine(*FLOWS[flow], env=there)
-        except AssertionError as error:  # It may say that something is missing; it may not fall over.
+        # It may say that something is missing; it may not fall over.
+        except AssertionError as error:
             assert "Traceback" not in str(error), error
             done = machine(*FLOWS[flow], env=there, exit_code=3)
         spoken = done.stdout + done.stderr
@@ -149,7 +151,8 @@ def test_a_registry_with_a_bad_bundle(machine: Shell, good: Good, tmp_path: Path
     target.put_manifest(record, forger.tag)
     check(machine, good, flow, repository)
     fresh = Shell(good.project, tmp_path / "fresh")
-    assert bundle_of(fresh.json("run", "--registry", repository, "tasks.py", "state"))["from"] == repository  # It was put right there.
+    # It was put right there.
+    assert bundle_of(fresh.json("run", "--registry", repository, "tasks.py", "state"))["from"] == repository
 
 
 @pytest.mark.parametrize("command", ["run", "verify", "code"])

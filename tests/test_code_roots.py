@@ -43,7 +43,8 @@ class Workspace:
         self.python = folder / "venv/bin/python"
         (self.site,) = (folder / "venv/lib").glob("python*/site-packages")
         (self.site / "of-flyte.pth").write_text("import of_flyte\n")
-        # What the interpreter at hand has comes after all else, and its editable installs as they are.
+        # What the interpreter at hand has comes after all else, and its editable installs as they
+        # are.
         packages = sysconfig.get_paths()["purelib"]
         (self.site / "of_flyte.py").write_text(f"import site; site.addsitedir({packages!r})\n")
         write_files(self.folder / "app", {"pyproject.toml": b"[project]\nname = 'app'\n"})

@@ -86,7 +86,8 @@ def test_where_mounting_is_refused_bytes_are_sent(tmp_path: Path, cache: Cache, 
     composed = compose(parts.image, [parts.bundle])
     for layer in parts.image.manifest.layers:
         cache.blobs.delete(layer.digest)
-    with serve(tmp_path / "other") as other:  # It knows nothing of the first one, so that no layer can be mounted.
+    # It knows nothing of the first one, so that no layer can be mounted.
+    with serve(tmp_path / "other") as other:
         target = parts.open(other.repository("composed"))
         Ledger(cache.database).hold(RepositoryName.parse(other.repository("images")), [parts.image.manifest.layers[0].digest])
         ImagePublisher(target, cache, [parts.open(f"{repository}/images")]).push(composed, "composed")

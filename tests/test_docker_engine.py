@@ -140,7 +140,8 @@ def test_a_task_runs_in_an_image_that_never_heard_of_us(shell: Shell) -> None:
     assert done.stdout == "out\nHello, you!\n"
     assert "err\n" in done.stderr
     log = shell("get", "logs", shell.last_run()["name"]).stdout
-    assert sorted(log) == sorted("out\nerr\n")  # The engine does not say which of two streams was first.
+    # The engine does not say which of two streams was first.
+    assert sorted(log) == sorted("out\nerr\n")
 
 
 def test_the_code_and_its_data_are_there_and_nothing_of_this_machine(shell: Shell) -> None:

@@ -202,7 +202,8 @@ def _lasting(text: str) -> str:
     """Output without what differs each time: names of runs, times, where things are kept."""
     text = re.sub(r"\brs[0-9a-z]{11}\b", "RUN", re.sub(r"file://\S+/", "file://", text))
     text = re.sub(r"Python 3\.\d+", "Python 3.N", re.sub(r"\b(?:linux|darwin)/\w+", "PLATFORM", text))
-    text = re.sub(r"^ *[~^]+\n", "", text, flags=re.M)  # Each version of Python marks other parts of a line.
+    # Each version of Python marks other parts of a line.
+    text = re.sub(r"^ *[~^]+\n", "", text, flags=re.M)
     return re.sub(r"  \d+\.\d\d s$", "", text, flags=re.M)
 
 

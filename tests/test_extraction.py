@@ -268,7 +268,8 @@ PATHS = {
         "link to " + repr(target): [Entry(b"d/a", "l", len(target), target)]
         for target in (b"/etc/passwd", b"../..", b"../../evil", b"x/../../../y", b"a\0b", b"//etc", b"./../../x")
     },
-    # Chains: each link looks harmless as text, since `..` after a link does not undo the name before it (CVE-2025-4517 and others).
+    # Chains: each link looks harmless as text, since `..` after a link does not undo the name
+    # before it (CVE-2025-4517 and others).
     "link through a link": [Entry(b"out", "l", 14, b"x/y/up/../evil"), Entry(b"x/y/up", "l", 5, b"../..")],
     "link through two links": [
         Entry(b"a/b/c/up", "l", 8, b"../../.."),

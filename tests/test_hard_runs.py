@@ -16,7 +16,8 @@ import pytest
 from tests.command import FLYTE, Shell
 
 LARGE = 1_000_000_000 if os.environ.get("FLYTE_TEST_LARGE") else 300_000_000
-BOUND = 100_000  # KiB that the command and its children may have at most, unless a task takes more itself.
+# KiB that the command and its children may have at most, unless a task takes more itself.
+BOUND = 100_000
 TASKS = """
 import asyncio, os, resource, shutil, subprocess, sys, threading, time
 import flyte

@@ -156,11 +156,13 @@ def test_mutations(
             code = run_command(list(command), None)
             out, errors = capfd.readouterr()
             told = f"{path} = {new!r:.50}: {command}: {code}\n{out}{errors}"
-            assert code in (0, 1, 2, 3, 4) and (code == 1 or "Traceback" not in out + errors), told  # A task's own is one.
+            # A task's own is one.
+            assert code in (0, 1, 2, 3, 4) and (code == 1 or "Traceback" not in out + errors), told
             assert "\x1b" not in errors and "\x07" not in errors, told
             greeted = "World"
             if command == COMMANDS[0] and path == NAME_DEFAULT and (new is None or isinstance(new, str)):
-                greeted = str(new).encode(errors="backslashreplace").decode()  # A default is what the document says.
+                # A default is what the document says.
+                greeted = str(new).encode(errors="backslashreplace").decode()
             else:
                 assert "\x1b" not in out and "\x07" not in out, told
             if code == 0 and command == COMMANDS[0]:

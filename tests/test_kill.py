@@ -227,7 +227,8 @@ def check(folder: str, said: Callable[[str], None]) -> None:
     for digest in names:
         with open(cache.blobs.path(digest), "rb") as file:
             data = file.read()
-        assert hashlib.sha256(data).hexdigest() == digest.hex or data == b"is bad", digest  # `before` wrote the latter.
+        # `before` wrote the latter.
+        assert hashlib.sha256(data).hexdigest() == digest.hex or data == b"is bad", digest
     for record in cache.records.all():
         assert all(map(cache.blobs.has, blobs_of(record) if record.kind == "bundle" else record.refs))
     for _, record in cache.records.labelled("bundle"):
@@ -265,14 +266,16 @@ def main(scenario: str, folder: str, kills: int) -> None:
 
         return child(work, deadly)
 
-    before(scenario, store, root, 0)  # Done here first: what a child has to import would be steps that the next need not make.
+    # Done here first: what a child has to import would be steps that the next need not make.
+    before(scenario, store, root, 0)
     cache = Cache.open(store, Counters(), may_say)
     WORK[scenario](cache, root, 0)
     gc.collect(cache, 1000, False)
     cache.database.close()
     check(store, may_say)
     steps = died = 0
-    for generation in (1, 2, 3):  # The first times read more, since files that were just written are not trusted.
+    # The first times read more, since files that were just written are not trusted.
+    for generation in (1, 2, 3):
         status, steps = once(generation, 0)
         assert status == 0 and steps > 10, (status, steps)
     for generation, deadly in enumerate(spread(steps, kills), 4):
@@ -280,7 +283,8 @@ def main(scenario: str, folder: str, kills: int) -> None:
         assert status in (0, signal.SIGKILL), status
         died += status == signal.SIGKILL
         check(store, may_say)
-        if generation % 10 == 0:  # What a kill left is collected, and all of the work succeeds on what is left.
+        # What a kill left is collected, and all of the work succeeds on what is left.
+        if generation % 10 == 0:
             status, _ = once(generation, 0)
             assert status == 0
             cache = Cache.open(store, Counters(), may_say)

@@ -748,7 +748,8 @@ def test_a_lock_that_is_ended_leaves_nothing(shop: Shell, tmp_path: Path, number
     finally:
         for each in (goes_on, ended):
             try:
-                os.killpg(each.pid, signal.SIGKILL)  # Each is a group of its own, with its resolver.
+                # Each is a group of its own, with its resolver.
+                os.killpg(each.pid, signal.SIGKILL)
             except ProcessLookupError:
                 pass
             each.communicate()

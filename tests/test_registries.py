@@ -118,7 +118,8 @@ def test_a_registry_can_want_tokens_which_are_for_one_repository_and_expire(tmp_
             url = f"{tokens.url}/token?service=registry.test&scope={scope}"
             return {"Authorization": "Bearer " + json.loads(ask("GET", url, headers=basic("ann", "secret")).body)["token"]}
 
-        challenge = push(server.url, "main").headers["WWW-Authenticate"].replace("push,pull", "pull,push")  # Its order is no matter.
+        # Its order is no matter.
+        challenge = push(server.url, "main").headers["WWW-Authenticate"].replace("push,pull", "pull,push")
         assert challenge == f'Bearer realm="{tokens.url}/token",service="registry.test",scope="repository:main:pull,push"'
         assert ask("GET", f"{tokens.url}/token", headers=basic("ann", "wrong")).status == 401
         assert push(server.url, "main", headers=token("repository:main:pull,push")).status == 201
@@ -255,7 +256,8 @@ def test_the_body_is_cut_by_a_reset_or_an_end(proxy: FaultProxy, count: int) -> 
     got, error = read(proxy)
     assert error is ConnectionResetError and len(got) <= count and DATA.startswith(got)
     proxy.on("GET").end_after(count)
-    assert read(proxy) == (DATA[:count], None)  # Python's client says nothing of a short body that is read in blocks.
+    # Python's client says nothing of a short body that is read in blocks.
+    assert read(proxy) == (DATA[:count], None)
     assert read(proxy) == (DATA, None)
 
 

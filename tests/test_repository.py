@@ -158,7 +158,8 @@ def test_blobs_go_up_and_come_down_and_their_bytes_are_counted(place: Place, tmp
     if place.kind != "folder":
         assert counters.snapshot()["bytes_received"] == len(data)
         sent = counters.snapshot()["bytes_sent"]
-        assert sent == len(data) or (place.proxy and sent > len(data))  # The proxy may end a kept connection: all is sent again.
+        # The proxy may end a kept connection: all is sent again.
+        assert sent == len(data) or (place.proxy and sent > len(data))
 
 
 def test_a_manifest_that_names_what_is_not_there_is_not_kept(place: Place, cache: Cache) -> None:

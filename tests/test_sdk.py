@@ -187,7 +187,8 @@ def test_everything_that_waits_can_be_awaited(flyte: Shell) -> None:
     asyncio.run(main())
     """
     lines = python(flyte, code)
-    assert [rest for line in lines if (rest := re.sub("^(moving)+", "", line))] == [  # Two runs at once may share a line.
+    # Two runs at once may share a line.
+    assert [rest for line in lines if (rest := re.sub("^(moving)+", "", line))] == [
         "Point(x=2) Point(x=6) {'point': Point(x=1), 'by': datetime.timedelta(seconds=1)}",
         "succeeded 2",
         "['moving'] ['succeeded']",

@@ -185,7 +185,8 @@ def test_a_registry_that_is_down_is_said_once_and_published_to_later(flyte: Shel
                 again = flyte("-of", "json", "run", "--registry", place, "tasks.py", name, *(["--name", "x"] if name == "child" else []))
                 assert place not in again.stderr and json.loads(again.stdout)["counters"]["requests"] == 0
             wait_is_over(flyte)
-            assert place not in flyte("run", "--registry", place, "tasks.py", "hello").stderr  # It was said when it began.
+            # It was said when it began.
+            assert place not in flyte("run", "--registry", place, "tasks.py", "hello").stderr
             assert "cannot be reached" in flyte("cache", "push", "--registry", place, "tasks.py", exit_code=3).stderr
         flyte("cache", "gc", "--keep", "0s")
         with open(flyte.project / "tasks.py", "a") as file:
@@ -357,7 +358,8 @@ def test_two_machines_publish_one_key_with_different_bytes(flyte: Shell, other: 
         place = proxy.repository(repository.partition("/")[2])
         theirs = repacked(cache, key, {"tasks.py": (flyte.project / "tasks.py").read_bytes()})
         at(repository).delete_manifest(Digest(published_bundle(flyte, repository)[1].digest))
-        proxy.on("GET", rf"/manifests/{record_tag(key)}").passes()  # It looks for it, and publishes; then ours is in its place.
+        # It looks for it, and publishes; then ours is in its place.
+        proxy.on("GET", rf"/manifests/{record_tag(key)}").passes()
         proxy.on("GET", rf"/manifests/{record_tag(key)}").calls(lambda: publish(cache, repository, key, theirs))
         done = other("run", "--registry", place, "tasks.py", "hello")
         assert "from another machine" in done.stderr and theirs.manifest.short in done.stderr and done.stdout == "Hello, World!\n"

@@ -326,7 +326,8 @@ def test_it_starts_only_when_it_is_due(large: Shell) -> None:
     assert starts(-400 * DAY)
     assert wait_until(lambda: stats(large)["collected"])["removed"] == 70
     last = stats(large)["collected"]
-    assert starts(2 * DAY) and stats(large)["collected"] == last and housekeepers(large) == []  # It is small now.
+    # It is small now.
+    assert starts(2 * DAY) and stats(large)["collected"] == last and housekeepers(large) == []
 
 
 def test_a_kill_leaves_a_cache_that_works(large: Shell) -> None:

@@ -151,7 +151,8 @@ def test_a_value_comes_back_from_the_wire(typed: tuple[Any, Any]) -> None:
     wire = type.dump(value)
     assert json.loads(json.dumps(wire, allow_nan=False)) == wire
     assert same_object(type.load(wire), value)
-    if "$pickle" in json.dumps(wire):  # Which only a task's own process makes; from outside it is refused.
+    # Which only a task's own process makes; from outside it is refused.
+    if "$pickle" in json.dumps(wire):
         with pytest.raises(Mismatch):
             type.check(wire)
     else:

@@ -57,7 +57,8 @@ class Connections:
 
     def __init__(self, name: RepositoryName, counters: Counters) -> None:
         self._name, self._counters = name, counters
-        oras.logger.logger.set_level(logging.CRITICAL)  # What it says may hold what a credential helper printed.
+        # What it says may hold what a credential helper printed.
+        oras.logger.logger.set_level(logging.CRITICAL)
         self._verify = next((path for each in _CA_VARIABLES if (path := os.environ.get(each))), True)
         self._session = oras.provider.Registry(name.host, tls_verify=self._verify).session
         self.deadlines = Deadlines()
@@ -77,7 +78,8 @@ class Connections:
             raise astray(self._name, url) from error
         sent = {"User-Agent": f"flyte-build/{__version__}", **headers}
         target = f"{parts.path or '/'}{'?' + parts.query if parts.query else ''}"
-        if proxy and parts.scheme == "http":  # Such a proxy is told the whole address (RFC 9112, 3.2.2).
+        # Such a proxy is told the whole address (RFC 9112, 3.2.2).
+        if proxy and parts.scheme == "http":
             target = url
             sent.update(self._adapter.proxy_headers(proxy))
         start = position(body)
@@ -99,7 +101,8 @@ class Connections:
                 )
             except (HTTPError, OSError) as error:
                 was_kept = pool.num_connections == made
-                if not (first and was_kept and _is_cut(error)):  # A kept connection may have been closed just now (RFC 9112, 9.3.1).
+                # A kept connection may have been closed just now (RFC 9112, 9.3.1).
+                if not (first and was_kept and _is_cut(error)):
                     raise failure(self._name, error) from error
             except ValueError:  # Of a header, which it shows, and which may be a password.
                 raise RegistryRefused(f"{self._name} cannot be asked", why="What would be sent is no valid request.") from None

@@ -18,7 +18,8 @@ from flyte_build.errors import RegistryDenied, UsageError
 from .name import HUB
 
 _TEXT = "DOCKER_AUTH_CONFIG"
-_HUB = "index.docker.io"  # Docker Hub's host in such files, written as `https://index.docker.io/v1/`.
+# Docker Hub's host in such files, written as `https://index.docker.io/v1/`.
+_HUB = "index.docker.io"
 _HOSTS = {HUB: _HUB}
 _PATHS = frozenset({"", "v1", "v2"})  # What may follow the host in the name of an entry.
 

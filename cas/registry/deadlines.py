@@ -70,7 +70,8 @@ class Deadlines:
                     del self._due[connection]
                     self._late[connection] = True
                     try:
-                        socket.socket.shutdown(connection, socket.SHUT_RDWR)  # Not TLS's own, which another thread is using.
+                        # Not TLS's own, which another thread is using.
+                        socket.socket.shutdown(connection, socket.SHUT_RDWR)
                     except OSError:
                         pass  # It has just ended.
                 self._next = min(self._due.values(), default=float("inf"))

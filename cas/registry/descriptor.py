@@ -11,7 +11,8 @@ from flyte_build.errors import RegistryCorrupt, StoreError
 
 MANIFEST = "application/vnd.oci.image.manifest.v1+json"
 INDEX = "application/vnd.oci.image.index.v1+json"
-EMPTY = "application/vnd.oci.empty.v1+json"  # A config that says nothing: the two bytes `{}` (manifest.md).
+# A config that says nothing: the two bytes `{}` (manifest.md).
+EMPTY = "application/vnd.oci.empty.v1+json"
 DOCKER_MANIFEST = "application/vnd.docker.distribution.manifest.v2+json"
 DOCKER_INDEX = "application/vnd.docker.distribution.manifest.list.v2+json"
 INDEXES = frozenset({INDEX, DOCKER_INDEX})

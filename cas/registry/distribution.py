@@ -31,7 +31,8 @@ T = TypeVar("T")
 _CHUNK = 1 << 20
 _ACCEPT = {"Accept": ", ".join(sorted(MANIFESTS))}
 _FOUND = frozenset({200, 404})
-_UNKNOWN = ("MANIFEST_BLOB_UNKNOWN", "BLOB_UNKNOWN", "MANIFEST_UNKNOWN")  # distribution-spec 1.1, "Error Codes".
+# distribution-spec 1.1, "Error Codes".
+_UNKNOWN = ("MANIFEST_BLOB_UNKNOWN", "BLOB_UNKNOWN", "MANIFEST_UNKNOWN")
 _PAGES = 1_000
 _TAGS = 1_000_000
 
@@ -112,7 +113,8 @@ class RemoteRepository:
         with self._ask("GET", f"blobs/{blob.digest}", frozenset({200, 206, 404, 416}), headers=headers, timeout=timeout) as answer:
             if answer.status == 404:
                 raise BlobMissing(f"{self.name} does not have {blob.digest}")
-            if answer.status == 416 and answer.headers.get("Content-Range") == f"bytes */{writer.size}":  # RFC 9110, 14.4: that is all.
+            # RFC 9110, 14.4: that is all.
+            if answer.status == 416 and answer.headers.get("Content-Range") == f"bytes */{writer.size}":
                 raise RegistryCorrupt(
                     f"{self.name} has other bytes than {blob.digest}", why=f"They are {writer.size:,}, and should be {blob.size:,}."
                 )
@@ -162,11 +164,13 @@ class RemoteRepository:
             if stream.seek(0, os.SEEK_END) != blob.size:
                 raise BlobCorrupt(f"Blob {blob.digest} is corrupt", why=f"It has {stream.tell():,} bytes, and should have {blob.size:,}.")
             stream.seek(0)
-            body, patience = _Counted(stream, moved, self._counters), STALL + blob.size / (100 * SPEED)  # It may copy all of it.
+            # It may copy all of it.
+            body, patience = _Counted(stream, moved, self._counters), STALL + blob.size / (100 * SPEED)
             try:
                 answer = self._session.ask("PUT", place, frozenset({201, 204, 404, 409, 416}), headers=headers, body=body, timeout=patience)
                 drain(answer)
-                if answer.status >= 400:  # The upload has ended, or another one is in the way: it begins anew.
+                # The upload has ended, or another one is in the way: it begins anew.
+                if answer.status >= 400:
                     raise Transient(f"{self.name} lost an upload", why=f"It answered {answer.status}.")
             except BaseException:
                 moved(-body.tell())
@@ -215,7 +219,8 @@ class RemoteRepository:
             tags = document.get("tags", 0) if isinstance(document, dict) else 0
             if not isinstance(tags, list | None):
                 raise RegistryCorrupt(f"The tags of {self.name} are malformed", why="They are no list.")
-            link = answer.headers.get("Link", "")  # RFC 8288; the only relation that the specification knows is "next".
+            # RFC 8288; the only relation that the specification knows is "next".
+            link = answer.headers.get("Link", "")
             try:
                 following = urlsplit(link.partition("<")[2].partition(">")[0]).query if "next" in link.partition(">")[2] else ""
             except ValueError:

@@ -45,7 +45,8 @@ def failure(name: RepositoryName, error: Exception) -> RegistryUnreachable:
         return RegistryUnreachable(
             f"{name} cannot be trusted", why=text, hint="Set SSL_CERT_FILE to your certificate authority's file, if it is a private one."
         )
-    if isinstance(error, TimeoutError) and not isinstance(error, NewConnectionError):  # Which is one, too.
+    # Which is one, too.
+    if isinstance(error, TimeoutError) and not isinstance(error, NewConnectionError):
         waited = re.search(r"timeout=([0-9.]+)", text)
         why = f"There was no answer within {float(waited[1]):.2g} s." if waited else "It stopped in the middle of an answer."
         return Late(f"{name} does not answer", why=why)

@@ -38,10 +38,12 @@ from .manifest import LIMIT, Manifest
 from .name import RepositoryName
 from .repository import Moved
 
-TAG = "org.opencontainers.image.ref.name"  # image-spec, annotations.md: the name of an entry of index.json.
+# image-spec, annotations.md: the name of an entry of index.json.
+TAG = "org.opencontainers.image.ref.name"
 _VERSION = "1.0.0"  # image-layout.md, "oci-layout file": the only one that there is.
 _OWN = frozenset({".gitignore", ".index.lock", ".lock", ".tags.lock", "blobs", "index.json", "quarantine"})
-_BEING_MADE = ("index.json.", "oci-layout")  # What is there while somebody else makes the same layout.
+# What is there while somebody else makes the same layout.
+_BEING_MADE = ("index.json.", "oci-layout")
 _CHUNK = 1 << 20
 _INDEX = 256 << 20  # Bytes of an index, at most.
 
@@ -190,7 +192,8 @@ class LayoutRepository:
     def _create(self) -> None:
         with storing(f"make the layout {self._folder}"):
             if os.path.exists(f"{self._folder}/oci-layout"):
-                os.makedirs(self._blobs.folder, exist_ok=True)  # Other tools leave out what is empty.
+                # Other tools leave out what is empty.
+                os.makedirs(self._blobs.folder, exist_ok=True)
                 return
             os.makedirs(self._folder, exist_ok=True)
             there = set(os.listdir(self._folder))

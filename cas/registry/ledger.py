@@ -23,7 +23,8 @@ CREATE TABLE IF NOT EXISTS publications(
 CREATE TABLE IF NOT EXISTS absences(place TEXT PRIMARY KEY, since INTEGER NOT NULL, until INTEGER NOT NULL) WITHOUT ROWID;
 """
 _WEEK = 7 * 86400
-_SHORT, _LONG = 300, 3600  # Seconds for which a place that cannot be reached is left alone, at first and at most.
+# Seconds for which a place that cannot be reached is left alone, at first and at most.
+_SHORT, _LONG = 300, 3600
 _OWED = 0  # Stands for the time of a publication that has not happened yet.
 
 
@@ -107,5 +108,6 @@ class Ledger:
     def come_back(self, places: Iterable[str]) -> None:
         """Ask places again that were left alone."""
         for place in places:
-            if self._database.one("SELECT 1 FROM absences WHERE place=?", (place,)):  # Nothing is written where nothing is new.
+            # Nothing is written where nothing is new.
+            if self._database.one("SELECT 1 FROM absences WHERE place=?", (place,)):
                 self._database.execute("DELETE FROM absences WHERE place=?", (place,))

@@ -13,7 +13,8 @@ from flyte_build.errors import RegistryCorrupt
 
 from .descriptor import EMPTY, INDEX, INDEXES, MANIFEST, MANIFESTS, Descriptor
 
-LIMIT = 4 << 20  # Bytes: what a registry must take at least (distribution-spec 1.1, "Pushing Manifests").
+# Bytes: what a registry must take at least (distribution-spec 1.1, "Pushing Manifests").
+LIMIT = 4 << 20
 EMPTY_CONFIG = b"{}"
 
 
@@ -59,7 +60,8 @@ class Manifest:
             raise RegistryCorrupt("A manifest is too large", why=f"It has {len(data):,} bytes; {LIMIT:,} are allowed.")
         manifest = cls(data, "")
         media_type = manifest.document.get("mediaType")
-        if "manifests" in manifest.document and manifest.document.keys() & {"config", "layers"}:  # CVE-2021-41190.
+        # CVE-2021-41190.
+        if "manifests" in manifest.document and manifest.document.keys() & {"config", "layers"}:
             raise RegistryCorrupt("A manifest is ambiguous", why="It could be read as an index, too.")
         if media_type is None:  # OCI lets it be left out.
             media_type = INDEX if "manifests" in manifest.document else MANIFEST

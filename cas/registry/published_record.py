@@ -49,7 +49,8 @@ class PublishedRecord:
     def parse(cls, manifest: Manifest) -> PublishedRecord:
         """The record in an index. Raises `RegistryCorrupt` for what is none."""
         texts = manifest.annotations
-        if manifest.artifact_type not in (TYPE, "") or len(manifest.manifests) != 1:  # Older tools drop the type when they copy.
+        # Older tools drop the type when they copy.
+        if manifest.artifact_type not in (TYPE, "") or len(manifest.manifests) != 1:
             raise _no_record(manifest, "It is of another kind.")
         if absent := [name for name in (KEY, KIND, PROJECT, INPUTS, CREATED) if name not in texts]:
             raise _no_record(manifest, f"It has no annotation {absent[0]}.")

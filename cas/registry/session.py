@@ -96,7 +96,8 @@ class RegistrySession:
     def _ask(self, method: str, url: str, headers: Mapping[str, str], body: Body, time: _Time) -> BaseHTTPResponse:
         start = position(body)
         authorization = self._authorizations.expected(method)
-        for _ in range(2):  # As it is, or with what was right before; with a new token, should the first have expired.
+        # As it is, or with what was right before; with a new token, should the first have expired.
+        for _ in range(2):
             asked, answer = self._follow(method, url, headers, body, time, authorization)
             if answer.status not in (401, 403) or not self._is_own(asked):
                 return answer
@@ -144,7 +145,8 @@ class RegistrySession:
 
     def _wants_tls(self, answer: BaseHTTPResponse, said: bytes) -> bool:
         """Whether a registry that was asked in the clear says that it speaks TLS, or has said so to another thread."""
-        # Go's server says so without any header, and HEAD has no body. JSON is a registry's own answer.
+        # Go's server says so without any header, and HEAD has no body. JSON is a registry's own
+        # answer.
         if not answer.headers or ("json" not in answer.headers.get("Content-Type", "") and b"HTTPS" in said):
             self._scheme = "https"
         return self._scheme == "https"

@@ -146,7 +146,8 @@ class SharedCache:
             self._transfer.pull(found.artifact.digest, offer.repository, whole, _LARGEST)
             refs = accept(found.artifact.digest)
         except (BlobMissing, BlobCorrupt):
-            return None  # It was collected there, or went bad here; whoever makes it publishes it again.
+            # It was collected there, or went bad here; whoever makes it publishes it again.
+            return None
         except StoreError:
             raise
         except FlyteError as error:
@@ -243,7 +244,8 @@ class SharedCache:
             except RegistryError as error:
                 self._fail(str(self._write.name), error)
                 break
-            except StoreError as error:  # Here it is not whole any more: whoever makes it again publishes it.
+            # Here it is not whole any more: whoever makes it again publishes it.
+            except StoreError as error:
                 self._said(f"The {record.kind} {key.short} is not published: {error.what}.")
                 self._ledger.drop(self._write.name, key)
         return published

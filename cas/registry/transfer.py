@@ -22,7 +22,8 @@ Progress = Callable[[int, int], None]
 """Is told how many bytes of how many were moved."""
 _PARALLEL = 4
 _ATTEMPTS = 4
-_LARGE = 8 << 20  # Bytes of a blob that is worth being kept by itself when others cannot be fetched.
+# Bytes of a blob that is worth being kept by itself when others cannot be fetched.
+_LARGE = 8 << 20
 _SMALL = 64 << 10  # Bytes that are sent as fast as it can be asked whether they are there.
 
 
@@ -96,7 +97,8 @@ class Transfer:
             raise BlobMissing(f"{repository.name} does not have the manifest {digest}")
 
         def fetch(blob: Descriptor, moved: Callable[[int], None]) -> None:
-            # A large blob is kept as soon as it is here; many small ones together, or their syncs would take longer than they do.
+            # A large blob is kept as soon as it is here; many small ones together, or their syncs
+            # would take longer than they do.
             with self._blobs.batch() if blob.size > _LARGE else nullcontext(together) as batch, batch.writer() as writer:
                 repository.download(blob, writer, moved)
                 writer.finish(blob.digest)

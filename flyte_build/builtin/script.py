@@ -25,7 +25,8 @@ def script(path: str, arguments: list[str], folder: str) -> None:
         folder: The folder that it starts in.
     """
     with subprocess.Popen([sys.executable, "-u", path, *arguments], cwd=folder) as process:
-        code = process.wait()  # A signal that ends this process has reached the script too, and leaves it its time.
+        # A signal that ends this process has reached the script too, and leaves it its time.
+        code = process.wait()
     if code == -signal.SIGKILL:
         raise OOMError("the script was killed (SIGKILL), most likely because the machine ran out of memory")
     if code < 0:

@@ -213,7 +213,8 @@ def _default(type: Type, value: Any, proven: bool) -> tuple[Wire, str]:
             return wire, _as_typed(wire)
         raise Mismatch(str(type), value)
     except Mismatch:
-        return ABSENT, re.sub(r" at 0x[0-9a-f]+", "", shortened(value))  # An address says nothing, and is another one each time.
+        # An address says nothing, and is another one each time.
+        return ABSENT, re.sub(r" at 0x[0-9a-f]+", "", shortened(value))
 
 
 def _is_equal(type: Type, wire: Wire, value: Any) -> bool:

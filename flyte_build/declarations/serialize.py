@@ -13,8 +13,10 @@ from typing import Any
 
 from .image import Image, Step
 
-_VERBATIM = frozenset(("env_vars", "commands", "workdir"))  # Steps that name no files of the project.
-_FILES = frozenset(("file", "path", "pyproject_file", "script", "src", "uvlock"))  # Options that name files of this machine.
+# Steps that name no files of the project.
+_VERBATIM = frozenset(("env_vars", "commands", "workdir"))
+# Options that name files of this machine.
+_FILES = frozenset(("file", "path", "pyproject_file", "script", "src", "uvlock"))
 _ADDRESS = re.compile(r" at 0x[0-9a-f]+")
 
 
@@ -72,7 +74,8 @@ def _step(step: Step, root: str) -> dict[str, Any]:
     what, options = step
     below = "" if what in _VERBATIM else root
     found = {name: _of_workspace(json_value(value, below), root) if name in _FILES else json_value(value, below) for name, value in options}
-    if what == "pip_packages":  # A folder below the root is still a path, and no package of that name.
+    # A folder below the root is still a path, and no package of that name.
+    if what == "pip_packages":
         given = dict(options)["packages"]
         found["packages"] = [new if new == old else f"./{new}" for new, old in zip(found["packages"], given, strict=True)]
     return {"step": what, **found}

@@ -144,7 +144,8 @@ class Catalogue:
                         hint="Do not use what it holds; deploy again.",
                     )
                 return FoundRelease(release, index, repository)
-        copied = self.releases(lambda space, environment, version: True)  # Who copies a version elsewhere may leave the pin's tag behind.
+        # Who copies a version elsewhere may leave the pin's tag behind.
+        copied = self.releases(lambda space, environment, version: True)
         return next((each for each in copied if each.release.pin == pin), None)
 
     def _kept(self, pin: Digest) -> FoundRelease | None:
@@ -213,7 +214,8 @@ class Catalogue:
         fetched = bundle.read(found.release.bundle.digest, blobs)
         if fetched.tree != tree:
             raise RegistryCorrupt(f"The deployment {found.release.pin} has another bundle than its index says")
-        extraction.take(self._cache, fetched, budget=budget)  # Only what has proven right is recorded.
+        # Only what has proven right is recorded.
+        extraction.take(self._cache, fetched, budget=budget)
         refs = (*fetched.blobs(), tree)
         self._cache.records.add(Record(bundle_key(tree), KIND, fetched.manifest, refs, {"tree": tree}))
         return extraction.extract(self._cache, fetched, budget)

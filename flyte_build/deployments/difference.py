@@ -11,12 +11,14 @@ from flyte_build.values.type import from_document
 from .document import Document
 
 _ABSENT = "(none)"
-_UNTOLD = {"variables", "fields of its type", "declared image"}  # Sections and fields whose values are not shown: secrets, and long ones.
+# Sections and fields whose values are not shown: secrets, and long ones.
+_UNTOLD = {"variables", "fields of its type", "declared image"}
 _WORDS = {"short_name": "short name", "variable": "name in its module", "unannotated": "without annotations"}
 _SAID_ELSEWHERE = ("interface", "env_vars", "options", "function")
 
 How = Literal["added", "removed", "changed"]
-_Groups = dict[tuple[str, str], dict[str, Any]]  # By section and name; what is in one group is added, removed or changed together.
+# By section and name; what is in one group is added, removed or changed together.
+_Groups = dict[tuple[str, str], dict[str, Any]]
 
 
 class FieldChange(NamedTuple):
@@ -118,7 +120,8 @@ def _groups(task: Mapping[str, Any]) -> _Groups:
 
 
 def _type(name: str, schema: Any) -> dict[str, Any]:
-    return {"type": name, "fields of its type": None if schema == name else schema}  # Only a class has fields.
+    # Only a class has fields.
+    return {"type": name, "fields of its type": None if schema == name else schema}
 
 
 def _flat(value: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, Any]]:

@@ -37,7 +37,8 @@ def interpreter() -> dict[str, Any]:
             stem, _, kind = name.rpartition(".")
             if kind != "pth":
                 project, _, version = re.sub(r"-py\d+\.\d+$", "", stem).partition("-")
-                found.setdefault(re.sub(r"[-_.]+", "-", project).lower(), version)  # PEP 503: one spelling of a name.
+                # PEP 503: one spelling of a name.
+                found.setdefault(re.sub(r"[-_.]+", "-", project).lower(), version)
     return {
         "python": platform.python_version(),
         "implementation": platform.python_implementation(),

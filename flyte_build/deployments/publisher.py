@@ -171,7 +171,8 @@ class Publisher:
                 was_latest = self._is_latest(found)
                 if not was_latest:
                     repository.put_manifest(found.index, release.latest)
-                if (is_mended or not was_latest) and self._same(release) is None:  # It was deleted meanwhile.
+                # It was deleted meanwhile.
+                if (is_mended or not was_latest) and self._same(release) is None:
                     repository.put_manifest(found.index, release.tag)
         return not was_latest
 
@@ -222,7 +223,8 @@ class Publisher:
         release, index = found.release, found.index
         recorded = read_record(self.repository, record_tag(bundle_key(Digest.parse(release.tree))))
         for each in release.pinned:
-            is_cached = recorded is not None and recorded.artifact.digest == each.digest  # Runs find it by its record.
+            # Runs find it by its record.
+            is_cached = recorded is not None and recorded.artifact.digest == each.digest
             if each.digest not in needed and not is_cached and (manifest := self.repository.manifest(each.digest)):
                 yield keep_tag(each.digest), manifest, index
         if heir := next((each for each in staying if each.release.pin == release.pin), None):

@@ -21,10 +21,12 @@ from .names import LATEST, Namespace, read_tag
 
 TYPE = "application/vnd.flyte.release.v1+json"
 TREE = "dev.flyte.tree"
-_CREATED, _REVISION = "org.opencontainers.image.created", "org.opencontainers.image.revision"  # image-spec, annotations.md.
+# image-spec, annotations.md.
+_CREATED, _REVISION = "org.opencontainers.image.created", "org.opencontainers.image.revision"
 _TEXTS = {"environment": "dev.flyte.environment", "version": "dev.flyte.version", "created": _CREATED}
 _OPTIONAL = {"commit": _REVISION, "user": "dev.flyte.user"}
-_KIND = "dev.flyte.kind"  # Not by `artifactType`: some tools drop it when they copy an index (skopeo 1.9 does).
+# Not by `artifactType`: some tools drop it when they copy an index (skopeo 1.9 does).
+_KIND = "dev.flyte.kind"
 _PROJECT, _DOMAIN, _DIRTY, _TASKS, _HOST, _WHEELS = (
     f"dev.flyte.{name}" for name in ("project", "domain", "dirty", "tasks", "host", "wheels")
 )

@@ -37,7 +37,8 @@ class Check:
         if changed:
             names = list(dict.fromkeys("flyte-build itself" if path.startswith(_OURS) else os.path.basename(path) for path in changed))
             yield f"{', '.join(names[:5])} changed"
-        for name, value in sorted(self._seen["environment"].items(), key=lambda item: item[0] == "*"):  # The one that has a name first.
+        # The one that has a name first.
+        for name, value in sorted(self._seen["environment"].items(), key=lambda item: item[0] == "*"):
             if variable(self._cache, name) != value:
                 yield "an environment variable changed" if name == "*" else f"the environment variable {name} changed"
         yield from self._current(*self._seen["current"])

@@ -46,7 +46,8 @@ def _discover(request: dict[str, Any]) -> dict[str, Any]:
     current = current_folder()
     front, last, path = workspace.folders(workspace.roots), workspace.folders(workspace.last), own_path(workspace)
     here = "" if current in (*front, *path, *last) else current
-    hooks = [entry for entry in sys.path if isinstance(entry, str) and not os.path.isabs(entry)]  # What editable installs' path hooks take.
+    # What editable installs' path hooks take.
+    hooks = [entry for entry in sys.path if isinstance(entry, str) and not os.path.isabs(entry)]
     sys.path[:] = [*front, *path, *hooks, *last, *filter(None, [here])]
     workspace = named(workspace, path)
     root, file = workspace.root, workspace.file

@@ -21,7 +21,8 @@ _TIMES = [
     for name in ("time", "monotonic", "perf_counter", "process_time", "thread_time", "clock_gettime")
     for unit in ("", "_ns")
 ]
-_UNTIL = {"localtime": 1, "gmtime": 1, "ctime": 1, "asctime": 1, "strftime": 2}  # With so many arguments they read no clock.
+# With so many arguments they read no clock.
+_UNTIL = {"localtime": 1, "gmtime": 1, "ctime": 1, "asctime": 1, "strftime": 2}
 _SYSTEM = ("urandom", "getrandom", "times")
 _METHODS = frozenset(("now", "utcnow", "today", "random", "getrandbits", "urandom", "getrandom", "generate_time_safe", *_TIMES))
 _OWNERS = frozenset(("time", "datetime", "date", "posix", "Random", "SystemRandom", "_random", "_uuid"))

@@ -41,7 +41,8 @@ def describe(module: ModuleType, workspace: Workspace, here: str, watch: Watch, 
     found = [Module(name, file, name in watch.names) for name, file in own]
     later = Imports(watch.look_up, is_own, is_ours).reachable((each.name, each.file) for each in found)
     found += [Module(name, plain(file)) for file, name in later.items() if plain(file) not in loaded]
-    path = [entry for entry in own_path(workspace) if entry != here]  # With what the import has put there.
+    # With what the import has put there.
+    path = [entry for entry in own_path(workspace) if entry != here]
     modules = list(real_files(workspace, found))
     workspace, files = with_roots(workspace, modules, path, here)
     read = sorted(_places(workspace, filter(_is_data, watch.files), files) - files.keys())
@@ -133,9 +134,11 @@ def _seen(loaded: set[str], here: str, watch: Watch, counters: Counters, began: 
     """What must stay as it is for the result to count, and the files that were changed since the import began."""
     for folder, names in list(watch.lookups.items()):
         for name in names:
-            if os.path.isdir(f"{folder}/{name}"):  # Whether it is a package, or only a folder, decides too.
+            # Whether it is a package, or only a folder, decides too.
+            if os.path.isdir(f"{folder}/{name}"):
                 watch.look_up(f"{folder}/{name}", "__init__")
-    folders = [folder for folder in sys.path if isinstance(folder, str) and os.path.isabs(folder)]  # Also those that are not there yet.
+    # Also those that are not there yet.
+    folders = [folder for folder in sys.path if isinstance(folder, str) and os.path.isabs(folder)]
     path_files = {f"{folder}/{name}" for folder in folders for name in distributions(folder) if name.endswith(".pth")}
     files, changed = {}, []
     for path in sorted(loaded | watch.files | path_files):
@@ -144,7 +147,8 @@ def _seen(loaded: set[str], here: str, watch: Watch, counters: Counters, began: 
             if stat.S_ISREG(found.st_mode):
                 reading = hash_file(os.path.realpath(path), counters)
                 files[path] = [list(trusted(reading.state, began)), reading.digest.hex]
-                is_late = reading.state[3] >= began - TICK  # The time of its entry: that of its content may be set to anything.
+                # The time of its entry: that of its content may be set to anything.
+                is_late = reading.state[3] >= began - TICK
                 if is_late or watch.opened.get(path, reading.state) != reading.state or state_of(path) != reading.state:
                     changed.append(path)
             else:

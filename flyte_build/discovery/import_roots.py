@@ -65,14 +65,17 @@ def with_roots(workspace: Workspace, modules: Sequence[Module], path: Sequence[s
     `path` is `sys.path` without the project's own roots; `here` is the current folder if that comes last of it, "" if not. Modules that
     were loaded by their path from outside of the root are in no import root, and left out.
     """
-    bases: dict[str, str] = {}  # The import roots that are used, each with the first name (in their order) found in it.
-    mapped: dict[str, str] = {}  # The folders of packages that are called otherwise, each with the package's name.
+    # The import roots that are used, each with the first name (in their order) found in it.
+    bases: dict[str, str] = {}
+    # The folders of packages that are called otherwise, each with the package's name.
+    mapped: dict[str, str] = {}
     places: list[tuple[Module, str]] = []
     known = {os.path.realpath(entry) for entry in path} | {here}
     plainly = {module.name: base for module in modules for base, package in [module.origin()] if not package}
     for module in sorted(modules, key=lambda each: each.name):
         base, package = module.origin()
-        if package in plainly and module.file.startswith(plainly[package] + "/"):  # By a package's own `__path__`.
+        # By a package's own `__path__`.
+        if package in plainly and module.file.startswith(plainly[package] + "/"):
             places.append((module, plainly[package]))
         elif package and module.found and os.path.isdir(base):
             mapped.setdefault(base, package)
@@ -127,7 +130,8 @@ def _in_tree(workspace: Workspace, places: Iterable[tuple[Module, str]]) -> Iter
     for module, base in places:
         if base in folders:
             yield folders[base] + module.file.removeprefix(base), module.file
-        if module.file.startswith(workspace.root + "/"):  # Each file below the root has its own path, whatever it is called.
+        # Each file below the root has its own path, whatever it is called.
+        if module.file.startswith(workspace.root + "/"):
             yield module.file.removeprefix(workspace.root + "/"), module.file
 
 

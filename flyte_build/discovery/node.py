@@ -79,7 +79,8 @@ class Discovery(Cheap):
             "module": workspace.module,
             "path": [*_python_path()],
             "python": sys.version,
-            "executable": os.path.realpath(sys.executable),  # An environment has several names for its one interpreter.
+            # An environment has several names for its one interpreter.
+            "executable": os.path.realpath(sys.executable),
             "prefix": sys.prefix,
             "platform": sys.platform,
             "flyte-build": __version__,
@@ -197,7 +198,8 @@ def _ask(workspace: Workspace, meanwhile: Callable[[], None]) -> dict[str, Any]:
         [sys.executable, "-P", "-c", "from flyte_build.discovery.child import main; main()"],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
-        env={"PYTHONHASHSEED": "0", **os.environ},  # What is made of sets and hashes is the same each time.
+        # What is made of sets and hashes is the same each time.
+        env={"PYTHONHASHSEED": "0", **os.environ},
     )
     try:
         assert child.stdin is not None
@@ -245,7 +247,8 @@ def _load_error(workspace: Workspace, error: dict[str, str]) -> FlyteError:
 def _python_path() -> list[str]:
     """The folders that `PYTHONPATH` names, which may be relative to the current one."""
     given = os.environ.get("PYTHONPATH", "")
-    return [os.path.abspath(entry) for entry in given.split(os.pathsep)] if given else []  # An empty entry is the current folder.
+    # An empty entry is the current folder.
+    return [os.path.abspath(entry) for entry in given.split(os.pathsep)] if given else []
 
 
 def _json(value: Value) -> Any:

@@ -8,7 +8,8 @@ from collections.abc import Collection
 from importlib.machinery import all_suffixes
 from typing import Any
 
-OF_SHELLS = frozenset(("_", "OLDPWD", "PWD", "SHLVL"))  # Shells change these with every command and folder.
+# Shells change these with every command and folder.
+OF_SHELLS = frozenset(("_", "OLDPWD", "PWD", "SHLVL"))
 _SUFFIXES = frozenset(all_suffixes())
 
 

@@ -29,7 +29,8 @@ _UNSTABLE = ("/proc/", "/sys/", "/dev/")
 _METADATA = ("importlib/metadata/__init__.py", "importlib_metadata/__init__.py", "pkg_resources/__init__.py")
 _ASKING = ("stat", "lstat", "access", "readlink")
 _AGES = ("getmtime", "getctime", "getatime")
-OF_THE_INTERPRETER = ("sitecustomize", "usercustomize")  # Modules that Python itself imports when it starts.
+# Modules that Python itself imports when it starts.
+OF_THE_INTERPRETER = ("sitecustomize", "usercustomize")
 _IMPORTLIB = "<frozen importlib"
 
 
@@ -50,7 +51,8 @@ class Watch:
         self.stats: set[str] = set()
         self.times: set[str] = set()
         self.lookups: dict[str, set[str]] = {}
-        self.names = set(sys.modules)  # What the interpreter's start has imported was found by its name, too.
+        # What the interpreter's start has imported was found by its name, too.
+        self.names = set(sys.modules)
         self.environment: set[str] = set()
         self.volatile: list[str] = []
         self.uses_current = False
@@ -106,7 +108,8 @@ class Watch:
 
     def look_up(self, folder: str, name: str) -> None:
         """Remember that a module of that name was looked for in `folder`."""
-        if isinstance(folder, str) and os.path.isabs(folder) and not is_stdlib(folder):  # Python passes over what is no text.
+        # Python passes over what is no text.
+        if isinstance(folder, str) and os.path.isabs(folder) and not is_stdlib(folder):
             self.lookups.setdefault(os.path.normpath(folder), set()).add(name)
 
     def _variable(self, name: Any) -> None:

@@ -126,8 +126,10 @@ class Node(ABC):
     kind: str
     format = 1
     recorded = True  # Whether a record may be written; what cannot be relied on is made each time.
-    shared = False  # Whether what it makes is good on other machines: its artifact is an OCI manifest then.
-    whole = True  # Whether all of it is fetched where another machine has made it; else its layers stay there.
+    # Whether what it makes is good on other machines: its artifact is an OCI manifest then.
+    shared = False
+    # Whether all of it is fetched where another machine has made it; else its layers stay there.
+    whole = True
     ahead = 0.0  # Seconds that went into it before it was looked up.
 
     def __init__(self, name: str, label: str, needs: tuple[Node, ...] = ()) -> None:

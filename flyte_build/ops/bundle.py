@@ -24,7 +24,8 @@ def list_bundle(plan: FilePlan) -> dict[str, Any]:
     blobs, shown = plan.session.cache.blobs, plan.discovery.workspace.shown
     layers = bundle.read(record.artifact, blobs).packs
     parts = packs.cut(tree.sizes())
-    counts = list(map(len, parts)) if len(parts) == len(layers) else [None] * len(layers)  # Another machine may have cut it otherwise.
+    # Another machine may have cut it otherwise.
+    counts = list(map(len, parts)) if len(parts) == len(layers) else [None] * len(layers)
     return {
         "digest": tree.digest,
         "files": [

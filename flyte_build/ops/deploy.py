@@ -121,7 +121,8 @@ class Deployer:
                 done[name] = self._done(documents[name][0], version, tags[name], "created" if is_new else "unchanged")
         for image in images.values():
             image.publish()
-        for plan in {id(plan): plan for _, plan in documents.values()}.values():  # What was made is for runs, too.
+        # What was made is for runs, too.
+        for plan in {id(plan): plan for _, plan in documents.values()}.values():
             plan.publish()
             plan.finish()
         return Deployment(done)

@@ -48,7 +48,8 @@ def start_if_due(stores: Stores, config: Configuration) -> None:
         import sys
 
         order = {"cache": cache.root, "executed": stores.places.executed, "keep": config[table.KEEP], "space": vars(space(config))}
-        # Nothing of the terminal, of pipes or of the working folder is held, and no signal meant for the command arrives.
+        # Nothing of the terminal, of pipes or of the working folder is held, and no signal meant
+        # for the command arrives.
         subprocess.Popen(
             [sys.executable, "-P", "-c", "from flyte_build.ops.gc import main; main()", json.dumps(order)],
             stdin=subprocess.DEVNULL,
@@ -136,7 +137,8 @@ def _is_due(cache: Cache) -> bool:
     except FileNotFoundError:
         began = time.time()
         _begin(cache)
-    return not 0 <= time.time() - began < _EVERY  # A beginning in the future was written before the clock was set back.
+    # A beginning in the future was written before the clock was set back.
+    return not 0 <= time.time() - began < _EVERY
 
 
 def _is_small(cache: Cache, max_size: int | None) -> bool:

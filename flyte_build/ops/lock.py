@@ -17,7 +17,9 @@ from flyte_build.text.wording import listed
 
 from .prepare import FilePlan
 
-_PYTHON = "python"  # Under this name the Python that is meant is moved: to the minor version of the interpreter at hand.
+# Under this name the Python that is meant is moved: to the minor version of the interpreter at
+# hand.
+_PYTHON = "python"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -143,7 +145,8 @@ class _Locking:
         if is_local:
             platforms.add(here())
         targets = {(python, platform) for platform in platforms if python and recipe.locks}
-        if base.kind == "dockerfile":  # Its Python is known when it is built; what was pinned then is known by what it asks for.
+        # Its Python is known when it is built; what was pinned then is known by what it asks for.
+        if base.kind == "dockerfile":
             targets = {(each.python, each.platform) for each in self._pins.lock.packages}
         for python, platform in sorted(targets):
             wanted = self._pins.wanted(recipe, python, platform)
@@ -175,7 +178,8 @@ class _Locking:
     def pinned(self, found: Lock, everything: bool) -> Lock:
         """A lock with what was pinned; with `everything` without what no image uses. What commands came to is not judged here."""
         bases, packages = {each.reference: each for each in self._bases}, list(self._packages)
-        debian = self._debian.format(python=found.python)  # Tasks that declare no image run on it, in a container.
+        # Tasks that declare no image run on it, in a container.
+        debian = self._debian.format(python=found.python)
         for base in found.bases:
             if not everything or base.reference == debian:
                 bases.setdefault(base.reference, base)

@@ -79,7 +79,8 @@ class FilePlan:
         settings, cache = session.settings, session.cache
         below, shown = (f"{place}/", f"{workspace.shown(place)}/") if place else ("", "")
         options = ScanOptions(settings.budget, settings.allow_secrets, session.reporter.files_read, below, shown)
-        blobs = None if session.read_only or self._remote else cache.blobs  # Nothing is packed before it is known whether others have it.
+        # Nothing is packed before it is known whether others have it.
+        blobs = None if session.read_only or self._remote else cache.blobs
         folder, counters = workspace.absolute(place), session.stores.counters
         return Scanner(folder, cache.index, counters, options, contents=self._contents, blobs=blobs)
 

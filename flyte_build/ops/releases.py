@@ -81,7 +81,8 @@ class Deployments:
             ) from None
         if not gone:  # Somebody else was first.
             raise catalogue.missing(self.space, reference)
-        if isinstance(repository, LayoutRepository):  # In a folder there is nobody else to collect what nothing leads to.
+        # In a folder there is nobody else to collect what nothing leads to.
+        if isinstance(repository, LayoutRepository):
             for _ in repository.sweep((), dry_run=False):
                 pass
         return gone

@@ -43,7 +43,8 @@ def run_task(plan: FilePlan, variable: str, inputs: Wires, take_spare: Callable[
         from flyte_build.runner.worker.execute import load_task
 
         call, here = _call(plan, variable, inputs), plan.workspace
-        current = current_folder()  # As discovery has it: the last place where a module is looked for.
+        # As discovery has it: the last place where a module is looked for.
+        current = current_folder()
         sys.path[:] = dict.fromkeys(filter(None, [*here.folders(here.roots), *sys.path, *here.folders(here.last), current]))
         return run_here(plan.session, call, lambda: load_task(call.workspace.module, variable))
     return _run_prepared(plan, variable, inputs, take_spare)

@@ -59,7 +59,8 @@ def _warm(workspace: Workspace, settings: Settings, shared: Stores, check: bool)
         artifacts = {each.key: each.artifact for each in outcomes if each.node.shared and each.key and each.state != "missing"}
         lacking = sharing.lacking(artifacts, anywhere=True, forget=not check)
         if not check:
-            sharing.publish(plan.shareable(), alone=True)  # What is owed otherwise is not for several at once.
+            # What is owed otherwise is not for several at once.
+            sharing.publish(plan.shareable(), alone=True)
             lacking -= {record.key for record in sharing.finish()}
         return Warmed(workspace.file, outcomes, frozenset(lacking))
     except FlyteError as error:

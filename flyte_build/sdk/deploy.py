@@ -36,7 +36,8 @@ def _deploy(
     settings = current()
     settings = settings.change(version=version or "", copy_style=copy_style)
     stores = Stores(RunReporter())
-    asked = settings.change(registries=Registries()) if dry_run else settings  # So that nobody is asked.
+    # So that nobody is asked.
+    asked = settings.change(registries=Registries()) if dry_run else settings
     targets = targets_of(Session(asked, stores, read_only=dry_run), "flyte.deploy", environments)
     return Deployer(Deployments(Session(settings, stores, read_only=dry_run))).deploy(once_each(targets))
 

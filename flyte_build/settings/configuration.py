@@ -56,7 +56,8 @@ class Configuration:
             if name.startswith("FLYTE_") and name not in _FOR_TASKS:
                 if (setting := BY_VARIABLE.get(name)) is None:
                     unknown_variable(name, said)
-                elif os.environ[name] or not setting.kind.choices:  # An empty text is no choice: such a variable counts as unset.
+                # An empty text is no choice: such a variable counts as unset.
+                elif os.environ[name] or not setting.kind.choices:
                     try:
                         given[setting.key] = (setting.from_text(os.environ[name]), name)
                     except UsageError as error:

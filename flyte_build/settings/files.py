@@ -11,7 +11,8 @@ from flyte_build.errors import UsageError
 from .table import BY_KEY, SECTIONS, Setting, find_setting, nearest, placed
 
 Found = list[tuple[Setting[Any], Any]]
-_FLYTE2 = ("task", "image", "local")  # The sections of a Flyte 2 file that concern us; the rest is about its control plane.
+# The sections of a Flyte 2 file that concern us; the rest is about its control plane.
+_FLYTE2 = ("task", "image", "local")
 
 
 def read_file(path: str, said: Callable[[str], None]) -> Found:

@@ -37,7 +37,8 @@ class Places:
         if home := os.environ.get("FLYTE_HOME"):
             home = os.path.abspath(_expanded(home))
             return cls(cache=f"{home}/cache", data=f"{home}/data", config=f"{home}/config.toml", shared=shared)
-        if sys.platform == "linux":  # What platformdirs gives here (XDG Base Directory 0.8), without the 20 ms of its import.
+        # What platformdirs gives here (XDG Base Directory 0.8), without the 20 ms of its import.
+        if sys.platform == "linux":
             folders = (("XDG_CACHE_HOME", "~/.cache"), ("XDG_DATA_HOME", "~/.local/share"), ("XDG_CONFIG_HOME", "~/.config"))
             cache, data, config = (f"{_absolute(variable) or _expanded(usual)}/flyte-build" for variable, usual in folders)
         else:

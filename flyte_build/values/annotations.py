@@ -14,9 +14,11 @@ from flyte_build.errors import DeclarationError
 
 from .type import ABSENT, Type, scalar
 
-Outer = Sequence[tuple[Any, Type]]  # The annotations and records around a field, the innermost first.
+# The annotations and records around a field, the innermost first.
+Outer = Sequence[tuple[Any, Type]]
 
-# Scalars by the module and name of their class: if the module is not loaded, no annotation can be that class.
+# Scalars by the module and name of their class: if the module is not loaded, no annotation can be
+# that class.
 _SCALARS = {
     ("builtins", "bool"): "bool",
     ("builtins", "int"): "int",

@@ -8,7 +8,9 @@ from typing import Any
 from .type import ABSENT, Mismatch, Scalar, Type, Wire
 
 _TRUE, _FALSE = frozenset(("true", "yes", "on", "1", "t", "y")), frozenset(("false", "no", "off", "0", "f", "n"))
-BITS = 14_000  # Bits of the largest number that Python reads and writes as text, about (`sys.get_int_max_str_digits`).
+# Bits of the largest number that Python reads and writes as text, about
+# (`sys.get_int_max_str_digits`).
+BITS = 14_000
 
 
 class Exact(Scalar):

@@ -20,7 +20,8 @@ Wire = Any  # None, bool, int, float, str, list[Wire], dict[str, Wire]
 Wires = Mapping[str, Wire]  # Inputs or outputs, by name.
 ABSENT: Any = object()  # Stands for a wire value that is not there.
 
-# The module of each kind, by its name in a document: scalars are documented by name alone, the others as [kind, ...].
+# The module of each kind, by its name in a document: scalars are documented by name alone, the
+# others as [kind, ...].
 _SCALARS = {
     **dict.fromkeys(("None", "bool", "int", "float", "str"), "scalars"),
     **dict.fromkeys(("datetime", "date", "timedelta"), "times"),

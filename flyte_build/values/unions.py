@@ -90,7 +90,8 @@ class Union(Type):
         raise Mismatch(self.name, value, reasons=" ".join(_sentence(*refusal) for refusal in others))
 
     def _tried(self, value: Any) -> list[int]:
-        return self._orders.get(type(value), self._order)  # A number is an `int` or a `float` before it is anything else.
+        # A number is an `int` or a `float` before it is anything else.
+        return self._orders.get(type(value), self._order)
 
     def _beginning_with(self, name: str, order: Iterable[int]) -> list[int]:
         return sorted(order, key=lambda at: self.inner[at].name != name)

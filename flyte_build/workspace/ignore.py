@@ -14,7 +14,8 @@ from pathspec.patterns.gitignore.spec import GitIgnoreSpecPattern
 
 _BUILT_IN_NAME = "built in"
 _FOLDER = "ps_d"  # The group that matches the end of a folder in pathspec's expressions.
-_INSIDE = re.compile(r"(?<=[^/])/\*\*/$")  # To git, `a/**/` means the folders in `a`; to pathspec, `a` itself.
+# To git, `a/**/` means the folders in `a`; to pathspec, `a` itself.
+_INSIDE = re.compile(r"(?<=[^/])/\*\*/$")
 _ANYWHERE = "^(?:.+/)?"  # How its expressions begin for names at any depth.
 _BUILT_IN = """
 .git

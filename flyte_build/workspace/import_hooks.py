@@ -44,7 +44,8 @@ def use_sources(takes: Callable[[str], bool], bytecode: Callable[[str], str | No
             try:
                 os.makedirs(os.path.dirname(place), exist_ok=True)
                 super().set_data(place, data, _mode=0o644)
-                if os.path.getsize(place) != len(data):  # On a full disk Python takes a short write for a whole one.
+                # On a full disk Python takes a short write for a whole one.
+                if os.path.getsize(place) != len(data):
                     os.unlink(place)
             except OSError:
                 return  # It will be compiled again.
@@ -101,7 +102,8 @@ def install_targets(root: str) -> None:
 
 
 _FOLDER = os.path.dirname(os.__file__)
-_STDLIB = tuple({_FOLDER + "/", os.path.realpath(_FOLDER) + "/"})  # A link may lead to the interpreter.
+# A link may lead to the interpreter.
+_STDLIB = tuple({_FOLDER + "/", os.path.realpath(_FOLDER) + "/"})
 _ZIPS = {f"{os.path.dirname(folder[:-1])}/python{sys.version_info[0]}{sys.version_info[1]}.zip" for folder in _STDLIB}
 _targets: list[str] = []
 
@@ -208,5 +210,6 @@ class Guard:
             return ""
         if spec.has_location and spec.origin:
             return spec.origin
-        folders = list(spec.submodule_search_locations or ())  # One that holds no code is not what was meant.
+        # One that holds no code is not what was meant.
+        folders = list(spec.submodule_search_locations or ())
         return next((folder for folder in folders if any(each.endswith(".py") for each in os.listdir(folder))), "")

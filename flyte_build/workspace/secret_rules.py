@@ -33,7 +33,9 @@ TEMPLATE = r"[._-](example|sample|template|tmpl|tpl|dist|defaults?|schema|j2)(?=
 """In the names (lower case) of files that show what others hold."""
 REQUIREMENTS = r"(^|[/._-])(requirements?|reqs?|constraints?|dependencies)([/._-]|$)"
 """In the paths of text files that pip reads."""
-PRIVATE_KEY = (  # A key, not the mere words: base64 follows, after a line break that may be an escape, and RFC 1421 headers.
+# A key, not the mere words: base64 follows, after a line break that may be an escape, and RFC 1421
+# headers.
+PRIVATE_KEY = (
     rb"-----BEGIN (?:[A-Z0-9]+ )*PRIVATE KEY(?: BLOCK)?-----(?:\\[rn]|\s)+"
     rb"(?:[A-Za-z-]+: [^\n]{0,200}(?:\\[rn]|\s)+)*[A-Za-z0-9+/=]{40}"
 )
@@ -94,7 +96,8 @@ TOKENS = (
 )
 _ENCODED_KEY = Rule(
     _KEY_WHY,
-    (b"LS0tLS1CRUdJTi",),  # Base64 of "-----BEGIN ", of which the kind of key and "PRIVATE KEY" follow.
+    # Base64 of "-----BEGIN ", of which the kind of key and "PRIVATE KEY" follow.
+    (b"LS0tLS1CRUdJTi",),
     rb"(LS0tLS1CRUdJTi(?:BQUklWQVRFIEtFW|BSU0EgUFJJVkFURSBLRV|BFQyBQUklWQVRFIEtFW|BPUEVOU1NIIFBSSVZBVEUgS0VZ)[A-Za-z0-9+/=]{40})",
 )
 _URL = Rule(  # To a host with a full name: those of examples, and of containers beside, have none.
@@ -123,7 +126,9 @@ _CODE = Rule(
     + rb"[\"']?\]?(?:[ \t]*:[ \t]*str)?[ \t]*[=:][ \t]*[\"']((?=[^\s\"']{0,400}[0-9])[^\s\"']{8,400})[\"']",
     guess=True,
 )
-_CELL = Rule(  # JSON of code: quotes are escaped. A digit and a letter, since prompts and names are written so, too.
+# JSON of code: quotes are escaped. A digit and a letter, since prompts and names are written so,
+# too.
+_CELL = Rule(
     _PASSWORD,
     _WORDS,
     rb"[\"\s(,\[']" + _NAME + rb"(?:\\\"|')?[\])]?\s{0,9}[=:,]\s{0,9}(?:\\\"|')"

@@ -11,7 +11,8 @@ from . import secret_rules
 from .secret_rules import Rule
 
 _OVERLAP = 4096
-_LOOKED_AT = 4 << 20  # Bytes of a file in which the rules of its kind are tried; private keys are looked for everywhere.
+# Bytes of a file in which the rules of its kind are tried; private keys are looked for everywhere.
+_LOOKED_AT = 4 << 20
 
 
 def by_name(path: str) -> str:

@@ -9,7 +9,8 @@ from dataclasses import dataclass, field
 from flyte_build.errors import UsageError
 
 INTERACTIVE = "<interactive>"  # Stands for the file of a task that is in none.
-BESIDE = ".flyte-roots"  # The reserved folder of a tree that holds the code of import roots beside the project's root.
+# The reserved folder of a tree that holds the code of import roots beside the project's root.
+BESIDE = ".flyte-roots"
 _MARKS = ("flyte.toml", "flyte.lock", "pyproject.toml", "setup.py", ".git")
 
 
@@ -47,10 +48,12 @@ class Workspace:
         base = 1 if roots[0] == "src" and parts[0] == "src" else 0
         dotted = all(part.isidentifier() for part in parts[base:])
         if len(parts) > base + 1 and folder in roots and os.path.exists(f"{root}/{folder}/{parts[base]}.py"):
-            # jobs/jobs.py: a module `jobs` wins over a folder `jobs` that is no package, so the file is just `jobs`.
+            # jobs/jobs.py: a module `jobs` wins over a folder `jobs` that is no package, so the
+            # file is just `jobs`.
             dotted = False
             roots.insert(0, roots.pop(roots.index(folder)))
-        last = (folder,) if folder and in_package else ()  # A package's own folder must not shadow others.
+        # A package's own folder must not shadow others.
+        last = (folder,) if folder and in_package else ()
         return cls(root, file, ".".join(parts[base:]) if dotted else parts[-1], tuple(roots), last)
 
     def absolute(self, path: str) -> str:

@@ -93,7 +93,8 @@ class BaseScan:
     def _at(self, folder: str, final: str, version: str) -> Interpreter:
         """Where the Python of that executable looks for packages (its `site` module)."""
         prefix, own = folder.rpartition("/")[0].lstrip("/"), _prefix(final).rstrip("/")
-        if f"{prefix}/pyvenv.cfg" in self._names:  # A virtual environment: known by the path that it is started by.
+        # A virtual environment: known by the path that it is started by.
+        if f"{prefix}/pyvenv.cfg" in self._names:
             return _interpreter(version, f"/{prefix}/bin/python3", f"/{prefix}", "site-packages")
         if own == "usr":
             if self._has("usr/lib/python3/dist-packages"):  # Debian's own keeps ours apart.

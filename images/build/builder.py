@@ -216,7 +216,8 @@ class ImageBuilder:
 
     def _executed(self, ground: BaseSource, step: Execute, recipe: Recipe, platform: str, label: str, places: Sequence[str]) -> StepNode:
         what = describe(step)
-        env, workdir = ({}, "") if step.apt else (recipe.env, recipe.workdir)  # Debian packages do not depend on them.
+        # Debian packages do not depend on them.
+        env, workdir = ({}, "") if step.apt else (recipe.env, recipe.workdir)
         about: dict[str, Value] = {"on": ground.identity, "apt": step.apt, "commands": step.commands, "env": dict(env), "workdir": workdir}
         if step.install:
             wanted = self._pins.wanted(recipe, "", platform)

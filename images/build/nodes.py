@@ -254,7 +254,8 @@ class StepNode(Node):
 
     def make(self, outcomes: Outcomes, resolve: Resolve) -> Made:
         """Take what is kept of it; else execute it, and pin what comes of it. Raises `NotLocked` where nothing may be resolved."""
-        with self._cache.making(self._step.key):  # Another command that wants the same waits, and takes what this one has made.
+        # Another command that wants the same waits, and takes what this one has made.
+        with self._cache.making(self._step.key):
             pinned = self._pins.step_by_now(self._step.key, self._step.platform)
             found = self._bring(pinned.digest) if pinned and not self._store.anew else None
             image, layers = found or self._executed(pinned)

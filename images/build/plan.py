@@ -71,7 +71,8 @@ class Plan:
         if self.env.get("PATH") and base.interpreter:
             folder = posixpath.dirname(base.interpreter.executable)
             if folder not in env["PATH"].split(":"):
-                env["PATH"] += f":{folder}"  # Last: tasks need `python3`, whatever PATH was declared.
+                # Last: tasks need `python3`, whatever PATH was declared.
+                env["PATH"] += f":{folder}"
         return base.image.change(layers, env=env, workdir=self._workdir(base) if self.workdir else "")
 
     def _workdir(self, base: Base) -> str:

@@ -94,7 +94,8 @@ class DockerExecutor:
         if step.install:
             env = {**env, **indexes(os.environ)}
             if certificates := env.get("SSL_CERT_FILE", ""):
-                env["SSL_CERT_FILE"] = install.CERTIFICATES  # Whom this machine trusts, the step trusts.
+                # Whom this machine trusts, the step trusts.
+                env["SSL_CERT_FILE"] = install.CERTIFICATES
         with _container(client, on, script(step, self._root), env, workdir, self._cache.lease([])) as container:
             if step.install:
                 with install.given(step.install, self._root, self._contexts, certificates) as archive, asking("fill a container"):
@@ -163,7 +164,8 @@ class DockerExecutor:
 
     def _members(self, archive: IO[bytes], after: int) -> tuple[dict[str, Any], tuple[Layer, ...]]:
         """Read an exported image. Raises what reading JSON and archives raises if it is none."""
-        with tarfile.open(fileobj=archive) as members:  # Nothing of it is unpacked: members are read, each by its name.
+        # Nothing of it is unpacked: members are read, each by its name.
+        with tarfile.open(fileobj=archive) as members:
             (manifest,) = json.load(_member(members, "manifest.json"))
             config: dict[str, Any] = json.load(_member(members, manifest["Config"]))
             with self._blobs.batch() as batch:

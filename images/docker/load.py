@@ -29,7 +29,8 @@ if TYPE_CHECKING:
 Fetch = Callable[[Sequence[Descriptor]], None]
 """Brings layers to this machine."""
 _CHUNK = 1 << 20
-_WINDOW = 128 << 20  # Bytes of zstd window that a layer may ask for: as many as zstd itself takes without being told to.
+# Bytes of zstd window that a layer may ask for: as many as zstd itself takes without being told to.
+_WINDOW = 128 << 20
 _BOMB = (1000, 1 << 30)  # So many times its own size, and so many bytes, a layer may not come to.
 
 

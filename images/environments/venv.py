@@ -90,7 +90,8 @@ def make(folder: str, wheels: Sequence[Wheel], root: str, uv: Uv, blobs: Blobs) 
             command = ["pip", "sync", "--quiet", "--no-build", "--python", python_of(folder), f"{folder}/pylock.toml"]
             _run(command, root, uv)
         with storing("make an environment"):
-            os.makedirs(f"{_packages(folder)}/__pycache__", exist_ok=True)  # Else the first import would change the folder.
+            # Else the first import would change the folder.
+            os.makedirs(f"{_packages(folder)}/__pycache__", exist_ok=True)
             _mark(folder)
 
 

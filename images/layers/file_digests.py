@@ -44,7 +44,8 @@ class FileDigests:
         self._index, self._counters = files.index, files.counters
         self._read = dict[str, object]()
         self._looked = set[str]()
-        self.found: list[tuple[str, str]] = []  # Secrets: path below the root, and what kind of secret.
+        # Secrets: path below the root, and what kind of secret.
+        self.found: list[tuple[str, str]] = []
 
     @cached_property
     def _known(self) -> Mapping[str, Any]:

@@ -39,7 +39,8 @@ def group(wheels: Sequence[Wheel], room: int) -> tuple[tuple[Wheel, ...], ...]:
 
 
 def _rank(wheel: Wheel) -> tuple[int, str]:
-    return -wheel.size.bit_length(), wheel.name  # By power of two: a new version of about the same size keeps its place.
+    # By power of two: a new version of about the same size keeps its place.
+    return -wheel.size.bit_length(), wheel.name
 
 
 def _hash(name: str) -> int:

@@ -12,7 +12,8 @@ from flyte_build.images.lock.pins import Wheel
 _MACHINES = {"linux/amd64": "x86_64", "linux/arm64": "aarch64"}
 _ELF = {62: "x86_64", 183: "aarch64"}  # elf.h: EM_X86_64, EM_AARCH64.
 _PROGRAMS = (2, 3)  # elf.h: ET_EXEC, ET_DYN.
-_PROCESSORS = frozenset((*_ELF, 21, 22, 40, 243, 258))  # And ppc64, s390, arm, riscv, loongarch: others are data, such as code for a GPU.
+# And ppc64, s390, arm, riscv, loongarch: others are data, such as code for a GPU.
+_PROCESSORS = frozenset((*_ELF, 21, 22, 40, 243, 258))
 HEAD = 20
 """How many bytes of a file say which machine it is for."""
 _LIBRARY = re.compile(r"\.so(?:\.[0-9]+)*\Z")

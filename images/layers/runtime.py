@@ -79,7 +79,8 @@ def folder(cache: Cache) -> str:
                 for name in names:
                     with open(f"{path}/{name}", "rb") as file:
                         os.fchmod(file.fileno(), 0o644)
-                        os.fsync(file.fileno())  # A machine that crashes must not leave half of it under its name.
+                        # A machine that crashes must not leave half of it under its name.
+                        os.fsync(file.fileno())
             try:
                 os.rename(temporary, place)
             except OSError:  # Another process was first.

@@ -41,7 +41,8 @@ _PYTHON = re.compile(r"pythonw?(\d+(\.\d+)*)?\Z")
 FORMAT = 1
 """The version of what a wheel's layer looks like; raised when the same wheels come to another archive."""
 _CHUNK = 1 << 18
-_SMALL = 4096  # Bytes of a deflated file that is rather compressed again, together with its neighbours.
+# Bytes of a deflated file that is rather compressed again, together with its neighbours.
+_SMALL = 4096
 _BOMB = (200, 1 << 30)  # So many times its own size, and so many bytes, a wheel may not come to.
 STANDARD = frozenset({"usr", "usr/lib", "usr/bin", "usr/local", "usr/local/bin", "usr/local/lib", "opt"})
 """Folders that every base has: they are as the base has them."""
@@ -208,7 +209,8 @@ def members_of(wheel: Wheel, file: BinaryIO, interpreter: Interpreter, platform:
                 check_binaries(wheel, {name: partial(found.head, HEAD) for name, found in source.files.items()}, platform)
             destination = _Destination(wheel, interpreter)
             with warnings.catch_warnings():
-                warnings.simplefilter("ignore", RuntimeWarning)  # Of files in `__pycache__`, which are left out.
+                # Of files in `__pycache__`, which are left out.
+                warnings.simplefilter("ignore", RuntimeWarning)
                 install(source, destination, {"INSTALLER": b"flyte-build\n"})
             return destination.members
     except _MALFORMED as error:

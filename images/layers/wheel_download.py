@@ -77,7 +77,8 @@ class Fetcher:
                 pool.shutdown(wait=not self._stopped(), cancel_futures=True)
                 raise
             finally:
-                pool.shutdown(wait=False, cancel_futures=True)  # After an interruption nobody waits for a source that says nothing.
+                # After an interruption nobody waits for a source that says nothing.
+                pool.shutdown(wait=False, cancel_futures=True)
         return [(wheel, self._blobs.path(wheel.digest)) for wheel in wheels]
 
     def _is_good(self, wheel: Wheel) -> bool:

@@ -138,7 +138,8 @@ class Pins:
         with self._alone, alone(self.root):
             before, self._bytes = read(self.path)
             self._loaded = change(before)
-            if self._loaded != before and dump(self._loaded) != dump(before):  # Its order is none: the file has one of its own.
+            # Its order is none: the file has one of its own.
+            if self._loaded != before and dump(self._loaded) != dump(before):
                 write(self.path, self._loaded)
                 self._loaded, self._bytes = read(self.path)
 

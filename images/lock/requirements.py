@@ -23,7 +23,8 @@ from .pins import Wanted
 _METADATA = re.compile(r"(?m)^# /// script$\s(?P<content>(^#(| .*)$\s)+)^# ///$")
 _NAMES_FILE = re.compile(r"\s*(?:-r|-c|--requirement|--constraint)[\s=]+(.+)")
 _OF_FILES = frozenset(("-c", "--constraint", "--constraints", "--override", "--overrides", "--exclude", "--build-constraint"))
-_RESOLVING = ("dependencies", "optional-dependencies", "requires-python", "dynamic")  # Of the table `project`.
+# Of the table `project`.
+_RESOLVING = ("dependencies", "optional-dependencies", "requires-python", "dynamic")
 
 
 class RequirementsReader:

@@ -67,7 +67,8 @@ class _Resolving:
     def compile(self, sources: Sequence[Source], prefer: Iterable[Wheel], exact: Iterable[Wheel]) -> list[Wheel]:
         """What packages and files come to; those that are `exact` in no other version."""
         output = f"{self._folder}/pylock.toml"
-        self._write("pylock.toml", _versions(prefer))  # uv takes the versions of what it overwrites, where they fit.
+        # uv takes the versions of what it overwrites, where they fit.
+        self._write("pylock.toml", _versions(prefer))
         packages = self._write("packages.txt", "".join(f"{package}\n" for source in sources for package in source.packages))
         constraints = self._write("exact.txt", "".join(f"{wheel.name}=={wheel.version}\n" for wheel in exact))
         options = self._wanted.options

@@ -24,7 +24,8 @@ _DENIED = re.compile(
 )
 _LOGIN = re.compile(r"UV_INDEX_.+_(?:USERNAME|PASSWORD)\Z")
 _SHOWN = 1500  # Characters of what it explains.
-_DECIDED = ("VIRTUAL_ENV", "UV_PROJECT_ENVIRONMENT", "UV_PYTHON", "UV_SYSTEM_PYTHON", "UV_TARGET", "UV_PREFIX")  # By our arguments alone.
+# By our arguments alone.
+_DECIDED = ("VIRTUAL_ENV", "UV_PROJECT_ENVIRONMENT", "UV_PYTHON", "UV_SYSTEM_PYTHON", "UV_TARGET", "UV_PREFIX")
 
 
 class Uv:
@@ -80,13 +81,16 @@ def _environment(variables: Mapping[str, str]) -> dict[str, str]:
     import ssl
 
     if "SSL_CERT_FILE" not in found and (bundle := ssl.get_default_verify_paths().cafile):
-        found["SSL_CERT_FILE"] = bundle  # Whom this machine trusts, and not only whom uv's makers do: a company's proxy may be among them.
+        # Whom this machine trusts, and not only whom uv's makers do: a company's proxy may be among
+        # them.
+        found["SSL_CERT_FILE"] = bundle
     return {**found, "NO_COLOR": "1", "UV_NO_PROGRESS": "1", "UV_PREVIEW": "1"}
 
 
 def indexes(variables: Mapping[str, str]) -> dict[str, str]:
     """Those of the variables that say where packages come from, and how to get there, under the names of uv."""
-    names = {name for pair in OF_PIP.values() for name in pair} - {"UV_FIND_LINKS"}  # Folders of this machine.
+    # Folders of this machine.
+    names = {name for pair in OF_PIP.values() for name in pair} - {"UV_FIND_LINKS"}
     proxies = {"http_proxy", "https_proxy", "all_proxy", "no_proxy"}
     return {
         name: value for name, value in _environment(variables).items() if name in names or name.lower() in proxies or _LOGIN.match(name)

@@ -34,10 +34,13 @@ if TYPE_CHECKING:
 LABEL = "flyte"  # Its value is the store's id.
 RUN_LABEL = "flyte.run"
 _ACTION, _CODE, _RUNTIME = "/opt/flyte/action", "/opt/flyte/code", "/opt/flyte/runtime"
-_ASKED = 0.01  # Seconds for asking the engine to remove what has ended; it does so whether or not we are there.
+# Seconds for asking the engine to remove what has ended; it does so whether or not we are there.
+_ASKED = 0.01
 _GRACE = 5.0  # Seconds between asking a task to end and making it end.
 _CHUNK = 1 << 16
-_NO_PYTHON = 127  # The exit code where a command is not found (POSIX, "Exit Status for Commands"); Docker's init gives it too.
+# The exit code where a command is not found (POSIX, "Exit Status for Commands"); Docker's init
+# gives it too.
+_NO_PYTHON = 127
 _START = """
 import os, sys
 if sys.version_info < (3, 11):
@@ -81,7 +84,8 @@ class DockerEngine:
             return
         replace(action, call=replace(action.call, code="/opt/flyte" if action.call.code else "")).write()
         for path, mode in (("", 0o777), ("/work", 0o777), ("/action.json", 0o644)):
-            os.chmod(action.folder + path, mode)  # The image's user may be any; nobody else reaches it: the folders above are closed.
+            # The image's user may be any; nobody else reaches it: the folders above are closed.
+            os.chmod(action.folder + path, mode)
         secrets = self._place.secrets
         order = {"folder": _ACTION, "env": {**action.call.env, **secrets.variables}, "files": dict(secrets.files)}
         with asking("start a container"):
@@ -143,7 +147,8 @@ class DockerEngine:
                 container.read()
                 container.output.pass_on(0.0, leave=False)
         result = None if container.asked else action.result()
-        if result and result["phase"] == "succeeded":  # Its streams are closed, and that is all that counts: nobody waits for the rest.
+        # Its streams are closed, and that is all that counts: nobody waits for the rest.
+        if result and result["phase"] == "succeeded":
             self._forget(container)
             return Event("succeeded", 0)
         if result and action.call.code and action.call.workspace.root:

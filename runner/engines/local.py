@@ -17,7 +17,9 @@ from flyte_build.runner.worker.execute import Sources, execute
 
 from .protocol import Event
 
-_TICK = 1.0  # Seconds by which the start of a process may be wrong: Linux counts from the boot, known to the second.
+# Seconds by which the start of a process may be wrong: Linux counts from the boot, known to the
+# second.
+_TICK = 1.0
 _GRACE = 1.0  # Seconds between asking a process to end and making it end.
 
 

@@ -21,8 +21,10 @@ from .protocol import Event, Sink
 
 _GRACE = 5.0  # Seconds between asking a task to end and making it end.
 _TURN = 0.5  # Seconds after which it is looked whether a silent worker is still there.
-_NAP = 0.0002  # Seconds between the first looks at a worker that has closed its output; each is twice as long.
-_DRAIN = 1.0  # Seconds to read on after a worker has ended, if something else holds its output open.
+# Seconds between the first looks at a worker that has closed its output; each is twice as long.
+_NAP = 0.0002
+# Seconds to read on after a worker has ended, if something else holds its output open.
+_DRAIN = 1.0
 _CHUNK = 1 << 16
 
 
@@ -71,10 +73,12 @@ class ProcessEngine:
             if worker.asked is not None and now - worker.asked > _GRACE:
                 self.cancel(action, at_once=True)
             left = _TURN if deadline is None else min(_TURN, max(0.0, deadline - now))
-            if not worker.output and not output.is_held:  # It has closed its streams; most often it is about to end.
+            # It has closed its streams; most often it is about to end.
+            if not worker.output and not output.is_held:
                 time.sleep(min(nap, left))
                 nap = min(2 * nap, _TURN / 10)
-            elif not self._read(worker, output, left) and self._ended(worker):  # Something that it has started still holds its output open.
+            # Something that it has started still holds its output open.
+            elif not self._read(worker, output, left) and self._ended(worker):
                 break
         status = self._reap(worker, output)
         del self._workers[action.id, action.attempt]

@@ -8,7 +8,8 @@ from typing import Literal, Protocol
 
 from flyte_build.runner.action import Action
 
-# Takes bytes that the task wrote to a stream (1 or 2), waits some seconds for a reader, and says how many it has passed on.
+# Takes bytes that the task wrote to a stream (1 or 2), waits some seconds for a reader, and says
+# how many it has passed on.
 Sink = Callable[[int, bytes, float], int]
 
 

@@ -53,7 +53,8 @@ class History:
             with storing("make the data folder"):
                 make_own(folder)
                 make_below(own)
-                os.makedirs(f"{own}/runs", mode=PRIVATE, exist_ok=True)  # Inputs and outputs are nobody else's.
+                # Inputs and outputs are nobody else's.
+                os.makedirs(f"{own}/runs", mode=PRIVATE, exist_ok=True)
 
         def damaged(aside: str) -> None:
             note(f"The history's database was damaged; it was moved to {aside}. The runs' folders are untouched.")

@@ -85,7 +85,8 @@ class Filter:
             ("started < ?", self.before),
         ]
         given = [(test, [value]) for test, value in tests if value is not None]
-        # The `+` makes SQLite walk along the other index, not look every labelled run up and sort them all.
+        # The `+` makes SQLite walk along the other index, not look every labelled run up and sort
+        # them all.
         given += [("+name IN (SELECT run FROM labels WHERE key = ? AND value = ?)", [*label]) for label in self.labels.items()]
         if self.phases:
             given.append((f"phase IN ({', '.join('?' * len(self.phases))})", [*self.phases]))

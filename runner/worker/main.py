@@ -19,7 +19,8 @@ from flyte_build.runner.action import NO_RESULT
 
 from .spawn import CONTROL
 
-# Imported one after another while there is nothing to do yet: what a bundle and every task's file need, then what an async
+# Imported one after another while there is nothing to do yet: what a bundle and every task's file
+# need, then what an async
 # task does, in the order of its imports.
 _AHEAD = [
     "flyte_build.workspace.import_hooks",
@@ -45,7 +46,8 @@ _terminated: list[int] = []  # The signal that has ended the task, if one has.
 
 def main() -> None:
     """Wait for an action and run it."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # The terminal's Ctrl-C is the command's to handle.
+    # The terminal's Ctrl-C is the command's to handle.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     from flyte_build._alias import install_alias
     from flyte_build.runner.action import write_result
 
@@ -76,9 +78,11 @@ def main() -> None:
     own, sources = os.getpid(), Sources(code or action["root"], action["shown"])
     try:
         result = execute(lambda: load_task(action["module"], action["variable"]), action["inputs"], sources)
-    except KeyboardInterrupt as error:  # Nobody can interrupt this process: the task itself has raised it.
+    # Nobody can interrupt this process: the task itself has raised it.
+    except KeyboardInterrupt as error:
         result = failure(error, sources)
-    if os.getpid() != own:  # A child that the task has forked has returned from it too. It decides nothing.
+    # A child that the task has forked has returned from it too. It decides nothing.
+    if os.getpid() != own:
         finish(0)
     if result["phase"] == "failed" and code and action["root"]:
         from .missing_files import hint
@@ -110,7 +114,8 @@ def _use_bundle(action: dict[str, Any], code: str, guarded: bool) -> None:
     bytecode = f"{action['code']}/bytecode"
     use_sources(lambda folder: _is_below(folder, code), lambda path: f"{bytecode}/{os.path.relpath(path, code)}")
     if guarded:
-        for name, file in loaded_modules():  # The interpreter's start has loaded them from a working tree.
+        # The interpreter's start has loaded them from a working tree.
+        for name, file in loaded_modules():
             if is_own(file) and not is_ours(name) and name != "__main__":
                 sys.modules.pop(name, None)
         tree = [f"{action['root']}/{root}".rstrip("/") for root in action["roots"]] if action["root"] else []

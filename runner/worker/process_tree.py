@@ -30,6 +30,7 @@ def _parents() -> Iterator[tuple[int, int]]:
         if name.isdigit():
             try:
                 with open(f"/proc/{name}/stat", "rb") as file:
-                    yield int(name), int(file.read().rpartition(b")")[2].split()[1])  # proc(5): the name, in (), may hold anything.
+                    # proc(5): the name, in (), may hold anything.
+                    yield int(name), int(file.read().rpartition(b")")[2].split()[1])
             except (OSError, IndexError):  # It has ended.
                 continue

@@ -75,7 +75,9 @@ def _terminal(like: int) -> tuple[int, int]:
     except OSError:  # As in a container without /dev/pts.
         return os.pipe()
     modes = termios.tcgetattr(write)
-    modes[1] &= ~termios.OPOST  # No carriage returns are added: the log has what was written, and the real terminal adds its own.
+    # No carriage returns are added: the log has what was written, and the real terminal adds its
+    # own.
+    modes[1] &= ~termios.OPOST
     termios.tcsetattr(write, termios.TCSANOW, modes)
     termios.tcsetwinsize(write, termios.tcgetwinsize(like))
     return read, write
