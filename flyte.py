@@ -1,6 +1,7 @@
 """`import flyte` is `import flyte_build`.
 
-A module, not a package: where the other distribution of this name is installed too, its package comes first, whole.
+A module, not a package: where the other distribution of this name is installed too, its package
+comes first, whole.
 """
 
 from flyte_build._alias import install_alias

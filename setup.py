@@ -1,7 +1,8 @@
-"""Maps the parts, which are folders at the top, to packages below `flyte_build`; the list of packages is computed.
+"""Maps the parts, which are folders at the top, to packages below `flyte_build`; the list of
+packages is computed.
 
-What setuptools builds on the way goes to a folder that is gone afterwards: one that stays would put modules into the next
-wheel that are in the tree no more.
+What setuptools builds on the way goes to a folder that is gone afterwards: one that stays would put
+modules into the next wheel that are in the tree no more.
 """
 
 import atexit

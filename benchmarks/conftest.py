@@ -1,8 +1,9 @@
 """What the benchmarks share: trees to work on, and paired timings.
 
-Each benchmark times two things in turn, in one run, and reports the ratio of their medians as `extra_info`: absolute times
-differ between machines, ratios hardly do. `pytest benchmarks --benchmark-enable` runs them and prints the ratios;
-`FLYTE_PEER=/path/to/venv` names an environment in which the official `flyte` SDK is installed, for those that compare with it.
+Each benchmark times two things in turn, in one run, and reports the ratio of their medians as
+`extra_info`: absolute times differ between machines, ratios hardly do. `pytest benchmarks
+--benchmark-enable` runs them and prints the ratios; `FLYTE_PEER=/path/to/venv` names an environment
+in which the official `flyte` SDK is installed, for those that compare with it.
 """
 
 from __future__ import annotations
@@ -53,9 +54,14 @@ def report(name: str, ratio: float, goal: str, detail: str) -> None:
 
 
 def paired(
-    ours: Callable[[], object], other: Callable[[], object], rounds: int, before: Callable[[], object] = lambda: None
+    ours: Callable[[], object],
+    other: Callable[[], object],
+    rounds: int,
+    before: Callable[[], object] = lambda: None,
 ) -> tuple[float, float]:
-    """The median seconds of both, timed in turn after one warm-up each, and after what is done `before` them and not timed."""
+    """The median seconds of both, timed in turn after one warm-up each, and after what is done
+    `before` them and not timed.
+    """
     times: tuple[list[float], list[float]] = ([], [])
     for at in range(rounds + 1):
         before()
@@ -72,7 +78,14 @@ def command(*args: str, cwd: Path, home: Path) -> Callable[[], object]:
     environment = {**os.environ, "FLYTE_HOME": str(home)}
 
     def run() -> None:
-        subprocess.run(args, cwd=cwd, env=environment, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        subprocess.run(
+            args,
+            cwd=cwd,
+            env=environment,
+            check=True,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
 
     return run
 

@@ -34,4 +34,9 @@ def test_collecting(benchmark: BenchmarkFixture, home: Path) -> None:
         return time.perf_counter() - began
 
     seconds = benchmark.pedantic(run, setup=fill, rounds=1)
-    report("gc, blobs a second, to 6,000", BLOBS / seconds / 6000, "at least 1", f"{BLOBS / seconds:,.0f} a second")
+    report(
+        "gc, blobs a second, to 6,000",
+        BLOBS / seconds / 6000,
+        "at least 1",
+        f"{BLOBS / seconds:,.0f} a second",
+    )

@@ -1,4 +1,5 @@
-"""Images: is one there, one package more, a first build, composing; against uv and `docker build`, in one run.
+"""Images: is one there, one package more, a first build, composing; against uv and `docker build`,
+in one run.
 
 The packages come from an index and the base from Debian, once; no timing includes a download.
 """
@@ -53,7 +54,17 @@ from tests.registries import Server, serve
 ROUNDS = 3
 PYTHON = f"{sys.version_info[0]}.{sys.version_info[1]}"
 PACKAGES = (
-    *("numpy", "pandas", "scipy", "scikit-learn", "pillow", "sqlalchemy", "pydantic", "httpx", "requests"),
+    *(
+        "numpy",
+        "pandas",
+        "scipy",
+        "scikit-learn",
+        "pillow",
+        "sqlalchemy",
+        "pydantic",
+        "httpx",
+        "requests",
+    ),
     *("rich", "jinja2", "pyyaml", "attrs", "tqdm"),
 )
 MORE = "more-itertools"
@@ -89,10 +100,14 @@ class Setting:
 
     def recipe(self, *packages: str) -> Recipe:
         step = {"step": "pip_packages", "packages": list(packages)}
-        return Recipe.of({"base": {"step": "reference", "uri": self.base.reference}, "steps": [step]})
+        return Recipe.of(
+            {"base": {"step": "reference", "uri": self.base.reference}, "steps": [step]}
+        )
 
     def pins(self, locked: bool = True) -> Pins:
-        return Pins(str(self.folder), print, locked=locked, look_up=lambda reference, with_python: self.base)
+        return Pins(
+            str(self.folder), print, locked=locked, look_up=lambda reference, with_python: self.base
+        )
 
     def wheels(self, *packages: str) -> tuple[Wheel, ...]:
         return self.pins(False).packages(self.recipe(*packages), PYTHON, linux_here()).wheels
@@ -100,8 +115,17 @@ class Setting:
     def build(self, *packages: str, remake: bool = False) -> BuiltImage:
         files = ProjectFiles(str(self.folder), self.cache.index, self.counters)
         kept = StepResults(f"{self.folder}/executed", files.root, self.cache, self.counters)
-        sources = BuildSources(bases=Bases(self.cache, self.open), open_repository=self.open, kept=kept)
-        builder = ImageBuilder(files, self.cache, self.pins(), sources, BuildOptions(debian="", anew=remake), Reporter())
+        sources = BuildSources(
+            bases=Bases(self.cache, self.open), open_repository=self.open, kept=kept
+        )
+        builder = ImageBuilder(
+            files,
+            self.cache,
+            self.pins(),
+            sources,
+            BuildOptions(debian="", anew=remake),
+            Reporter(),
+        )
         with self.cache.preparing():
             built = builder.build(self.recipe(*packages), linux_here(), "bench")
         assert built is not None
@@ -120,7 +144,11 @@ def setting(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Setting]:
         base = PinnedBase(reference=f"{name}:latest", digest=manifest.digest, python=PYTHON)
         here = Setting(folder / "project", server, cache, base, counters)
         here.folder.mkdir()
-        wheels = {wheel.digest: wheel for each in (PACKAGES, (*PACKAGES, MORE)) for wheel in here.wheels(*each)}
+        wheels = {
+            wheel.digest: wheel
+            for each in (PACKAGES, (*PACKAGES, MORE))
+            for wheel in here.wheels(*each)
+        }
         Fetcher(str(here.folder), cache.blobs, counters).fetch(list(wheels.values()))
         here.pins(False).base(base.reference)
         here.build()
@@ -143,18 +171,35 @@ def test_is_it_there(benchmark: BenchmarkFixture, setting: Setting) -> None:
     times = [seconds(lambda: setting.build(*PACKAGES)) for _ in range(50)]
     assert setting.counters.snapshot()["requests"] == before
     benchmark.pedantic(lambda: setting.build(*PACKAGES), rounds=5)
-    report("is the image there, ms", 1000 * statistics.median(times), "at most 5", "no request; flyte.lock parsed each time")
+    report(
+        "is the image there, ms",
+        1000 * statistics.median(times),
+        "at most 5",
+        "no request; flyte.lock parsed each time",
+    )
 
 
 def test_first_build_against_uv(benchmark: BenchmarkFixture, setting: Setting) -> None:
-    """All layers made anew, against `uv pip install` that copies the same packages from its warm cache into a fresh folder."""
+    """All layers made anew, against `uv pip install` that copies the same packages from its warm
+    cache into a fresh folder.
+    """
     wheels = setting.wheels(*PACKAGES)
     folder = setting.folder / "uv"
     folder.mkdir()
     lines = [f"{wheel.name}=={wheel.version}" for wheel in wheels]
     (folder / "requirements.txt").write_text("\n".join(lines))
     uv = os.path.join(os.path.dirname(sys.executable), "uv")
-    install = [uv, "pip", "install", "--quiet", "--no-deps", "--python-version", PYTHON, "--link-mode", "copy"]
+    install = [
+        uv,
+        "pip",
+        "install",
+        "--quiet",
+        "--no-deps",
+        "--python-version",
+        PYTHON,
+        "--link-mode",
+        "copy",
+    ]
     command = [*install, "--target", "out", "-r", "requirements.txt"]
     environment = {**os.environ, "UV_CACHE_DIR": str(folder / "cache")}
 
@@ -170,12 +215,17 @@ def test_first_build_against_uv(benchmark: BenchmarkFixture, setting: Setting) -
     benchmark.extra_info["ratio"] = ours / base
     size = sum(wheel.size for wheel in wheels) / 1e6
     report(
-        f"first build of {len(wheels)} wheels to uv pip install", ours / base, "at most 2", f"{ours:.2f} s to {base:.2f} s, {size:.0f} MB"
+        f"first build of {len(wheels)} wheels to uv pip install",
+        ours / base,
+        "at most 2",
+        f"{ours:.2f} s to {base:.2f} s, {size:.0f} MB",
     )
 
 
 def test_one_package_more_against_docker(benchmark: BenchmarkFixture, setting: Setting) -> None:
-    """The whole command `flyte build --push`, against `docker build` with its cache warm and the wheels at hand; nothing else changed."""
+    """The whole command `flyte build --push`, against `docker build` with its cache warm and the
+    wheels at hand; nothing else changed.
+    """
     need("docker")
     context, wheels = setting.folder / "docker", setting.wheels(*PACKAGES, MORE)
     (context / "wheels").mkdir(parents=True)
@@ -186,13 +236,22 @@ def test_one_package_more_against_docker(benchmark: BenchmarkFixture, setting: S
     shutil.copy(setting.cache.blobs.path(pip.digest), context / "wheels" / "pip.whl")
     few = {wheel.name for wheel in setting.wheels(*PACKAGES)}
     names = [f"{wheel.name}=={wheel.version}" for wheel in wheels]
-    (context / "few").write_text("\n".join(name for name in names if name.partition("==")[0] in few))
+    (context / "few").write_text(
+        "\n".join(name for name in names if name.partition("==")[0] in few)
+    )
     base = setting.base.reference
     theirs, ours = [], []
     for at in range(ROUNDS):  # Each with a text that Docker has never seen.
-        subprocess.run(["docker", "build", "--quiet", "--file", "-", "."], cwd=context, **_dockerfile(base, "few"))
+        subprocess.run(
+            ["docker", "build", "--quiet", "--file", "-", "."],
+            cwd=context,
+            **_dockerfile(base, "few"),
+        )
         (context / f"more{at}").write_text("\n".join([*names, f"# {uuid.uuid4().hex}"]))
-        command, options = ["docker", "build", "--quiet", "--file", "-", "."], _dockerfile(base, f"more{at}")
+        command, options = (
+            ["docker", "build", "--quiet", "--file", "-", "."],
+            _dockerfile(base, f"more{at}"),
+        )
         theirs.append(seconds(partial(subprocess.run, command, cwd=context, **options)))
         ours.append(_added(setting, at))
     benchmark.pedantic(lambda: None)
@@ -205,22 +264,38 @@ def test_one_package_more_against_docker(benchmark: BenchmarkFixture, setting: S
 
 def _dockerfile(base: str, requirements: str) -> dict[str, Any]:
     text = DOCKERFILE.format(base=base, requirements=requirements)
-    return {"input": text, "text": True, "check": True, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    return {
+        "input": text,
+        "text": True,
+        "check": True,
+        "stdout": subprocess.DEVNULL,
+        "stderr": subprocess.DEVNULL,
+    }
 
 
 def _added(setting: Setting, at: int) -> tuple[float, int]:
-    """The seconds of a command that builds and pushes an image with one package more than was pushed before, and the bytes sent."""
+    """The seconds of a command that builds and pushes an image with one package more than was
+    pushed before, and the bytes sent.
+    """
     import json
 
     place = setting.registry.repository(f"bench/{uuid.uuid4().hex}")
     home = setting.folder / f"home{at}"
-    environment = {**os.environ, "FLYTE_HOME": str(home), "FLYTE_IMAGE_BASE": setting.base.reference}
+    environment = {
+        **os.environ,
+        "FLYTE_HOME": str(home),
+        "FLYTE_IMAGE_BASE": setting.base.reference,
+    }
     command = [FLYTE, "-of", "json", "build", "--push", "--registry", place, "bench.py"]
     shutil.copytree(setting.folder.parent / "home", home)
 
     def build(*packages: str) -> int:
-        (setting.folder / "bench.py").write_text(FILE.format(packages=", ".join(map(repr, packages))))
-        done = subprocess.run(command, cwd=setting.folder, env=environment, check=True, capture_output=True)
+        (setting.folder / "bench.py").write_text(
+            FILE.format(packages=", ".join(map(repr, packages)))
+        )
+        done = subprocess.run(
+            command, cwd=setting.folder, env=environment, check=True, capture_output=True
+        )
         return int(json.loads(done.stdout)["counters"]["bytes_sent"])
 
     build(*PACKAGES)
@@ -236,39 +311,88 @@ def _added(setting: Setting, at: int) -> tuple[float, int]:
 
 
 def test_composing(benchmark: BenchmarkFixture, setting: Setting, tmp_path: Path) -> None:
-    """An image and a bundle composed, and the result pushed to a registry on this machine that has the layers of both."""
+    """An image and a bundle composed, and the result pushed to a registry on this machine that has
+    the layers of both.
+    """
     name = setting.registry.repository(f"bench/{uuid.uuid4().hex}")
     repository = open_repository(RepositoryName.parse(name), setting.counters, RetryBudget())
     image = setting.build(*PACKAGES).image
-    base = open_repository(RepositoryName.parse(setting.base.reference.rpartition(":")[0]), Counters(), RetryBudget())
+    base = open_repository(
+        RepositoryName.parse(setting.base.reference.rpartition(":")[0]), Counters(), RetryBudget()
+    )
     publisher = ImagePublisher(repository, setting.cache, [base])
     publisher.push(image)
     times = []
     for at in range(10):
         write_files(tmp_path / f"project{at}", {"a.py": os.urandom(1 << 20), "b.py": b"%d" % at})
-        bundle = OciImage.read(make_bundle(setting.cache, tmp_path / f"project{at}").manifest, setting.cache.blobs)
-        Transfer(setting.cache.blobs, Ledger(setting.cache.database)).push(bundle.manifest, repository)
-        times.append(seconds(lambda at=at, bundle=bundle: publisher.push(compose(image, [bundle]), f"composed-{at}")))  # type: ignore[misc]  # No lambda with a default is inferred.
+        bundle = OciImage.read(
+            make_bundle(setting.cache, tmp_path / f"project{at}").manifest, setting.cache.blobs
+        )
+        Transfer(setting.cache.blobs, Ledger(setting.cache.database)).push(
+            bundle.manifest, repository
+        )
+        times.append(
+            seconds(
+                lambda at=at, bundle=bundle: publisher.push(
+                    compose(image, [bundle]), f"composed-{at}"
+                )
+            )
+        )  # type: ignore[misc]  # No lambda with a default is inferred.
     benchmark.pedantic(lambda: None)
-    report("composing with its pushes, ms", 1000 * statistics.median(times), "at most 100", "a config and a manifest are sent")
+    report(
+        "composing with its pushes, ms",
+        1000 * statistics.median(times),
+        "at most 100",
+        "a config and a manifest are sent",
+    )
 
 
-def test_a_warm_run_in_a_container(benchmark: BenchmarkFixture, setting: Setting, tmp_path: Path) -> None:
-    """The whole command, all of it prepared, against `docker run --rm` of the same image with an empty program."""
+def test_a_warm_run_in_a_container(
+    benchmark: BenchmarkFixture, setting: Setting, tmp_path: Path
+) -> None:
+    """The whole command, all of it prepared, against `docker run --rm` of the same image with an
+    empty program.
+    """
     with docker_engine() as host:
         project = tmp_path / "project"
         project.mkdir()
         (project / "hello.py").write_text(HELLO)
-        environment = {**os.environ, "DOCKER_HOST": host, "FLYTE_HOME": str(tmp_path / "home"), "FLYTE_IMAGE_BASE": setting.base.reference}
+        environment = {
+            **os.environ,
+            "DOCKER_HOST": host,
+            "FLYTE_HOME": str(tmp_path / "home"),
+            "FLYTE_IMAGE_BASE": setting.base.reference,
+        }
         run = [FLYTE, "run", "--engine", "docker", "hello.py", "hello"]
         subprocess.run(run, cwd=project, env=environment, check=True, capture_output=True)
-        built = subprocess.run([FLYTE, "-of", "json", *run[1:]], cwd=project, env=environment, check=True, capture_output=True)
-        (manifest,) = (node["digest"] for node in json.loads(built.stdout)["prepared"] if node["kind"] == "image")
+        built = subprocess.run(
+            [FLYTE, "-of", "json", *run[1:]],
+            cwd=project,
+            env=environment,
+            check=True,
+            capture_output=True,
+        )
+        (manifest,) = (
+            node["digest"]
+            for node in json.loads(built.stdout)["prepared"]
+            if node["kind"] == "image"
+        )
         blobs = next((tmp_path / "home").rglob("blobs/sha256"))
-        image = json.loads((blobs / manifest.removeprefix("sha256:")).read_bytes())["config"]["digest"]
+        image = json.loads((blobs / manifest.removeprefix("sha256:")).read_bytes())["config"][
+            "digest"
+        ]
         plain = ["docker", "run", "--rm", image, "python3", "-c", "pass"]
         quiet: dict[str, Any] = {"env": environment, "check": True, "capture_output": True}
-        ours, theirs = paired(lambda: subprocess.run(run, cwd=project, **quiet), lambda: subprocess.run(plain, **quiet), 7)
+        ours, theirs = paired(
+            lambda: subprocess.run(run, cwd=project, **quiet),
+            lambda: subprocess.run(plain, **quiet),
+            7,
+        )
     benchmark.pedantic(lambda: None)
     benchmark.extra_info["ratio"] = ours / theirs
-    report("warm run in a container to docker run", ours / theirs, "at most 1.5", f"{1000 * ours:.0f} ms to {1000 * theirs:.0f} ms")
+    report(
+        "warm run in a container to docker run",
+        ours / theirs,
+        "at most 1.5",
+        f"{1000 * ours:.0f} ms to {1000 * theirs:.0f} ms",
+    )

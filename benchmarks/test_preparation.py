@@ -1,4 +1,6 @@
-"""Deciding, bundling and extracting a tree of 10,000 files, against what the system's own tools take."""
+"""Deciding, bundling and extracting a tree of 10,000 files, against what the system's own tools
+take.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +10,7 @@ import shutil
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -44,7 +47,9 @@ def walk(root: str) -> int:
 
 def prepare(root: Path, home: Path) -> FilePlan:
     """Discovery, tree and bundle, in this process."""
-    stores = Stores(RunReporter(), Places(cache=str(home / "cache"), data=str(home / "data"), config=""))
+    stores = Stores(
+        RunReporter(), Places(cache=str(home / "cache"), data=str(home / "data"), config="")
+    )
     plan = FilePlan(Session(SETTINGS, stores), Workspace.of(str(root), "hello.py"))
     plan.discover()
     plan.resolve()
@@ -73,16 +78,31 @@ def test_nothing_changed(benchmark: BenchmarkFixture, tree: Path, home: Path) ->
     seconds, base = paired(lambda: prepare(tree, home), lambda: walk(str(tree)), 15)
     gc.enable()
     benchmark.extra_info["ratio"] = seconds / base
-    report("no-op, to a bare walk", seconds / base, "at most 1.5", f"{seconds * 1e3:.0f} ms to {base * 1e3:.0f} ms")
-    for args in (["init", "-q"], ["add", "-A"], ["-c", "user.name=x", "-c", "user.email=x@x", "commit", "-qm", "x"]):
+    report(
+        "no-op, to a bare walk",
+        seconds / base,
+        "at most 1.5",
+        f"{seconds * 1e3:.0f} ms to {base * 1e3:.0f} ms",
+    )
+    for args in (
+        ["init", "-q"],
+        ["add", "-A"],
+        ["-c", "user.name=x", "-c", "user.email=x@x", "commit", "-qm", "x"],
+    ):
         subprocess.run(["git", *args], cwd=tree, check=True)
     try:
         prepare(tree, home)
-        status = lambda: subprocess.run(["git", "status", "-s"], cwd=tree, check=True, stdout=subprocess.DEVNULL)  # noqa: E731  # Named for what it does.
+        quiet = {"cwd": tree, "check": True, "stdout": subprocess.DEVNULL}
+        status = partial(subprocess.run, ["git", "status", "-s"], **quiet)
         seconds, base = paired(lambda: prepare(tree, home), status, 10)
     finally:
         shutil.rmtree(tree / ".git")
-    report("no-op, to git status", seconds / base, "at most 3", f"{seconds * 1e3:.0f} ms to {base * 1e3:.0f} ms")
+    report(
+        "no-op, to git status",
+        seconds / base,
+        "at most 3",
+        f"{seconds * 1e3:.0f} ms to {base * 1e3:.0f} ms",
+    )
 
 
 def test_first_bundle(benchmark: BenchmarkFixture, tree: Path, home: Path) -> None:
@@ -98,10 +118,21 @@ def test_first_bundle(benchmark: BenchmarkFixture, tree: Path, home: Path) -> No
         seconds.append(node_seconds(tree, home))
 
     benchmark.pedantic(ours, setup=lambda: forget(home), rounds=2)
-    _, base = paired(fresh, lambda: subprocess.run("tar c . | zstd -3 -q > /dev/null", shell=True, cwd=tree, check=True), 5)
+    _, base = paired(
+        fresh,
+        lambda: subprocess.run(
+            "tar c . | zstd -3 -q > /dev/null", shell=True, cwd=tree, check=True
+        ),
+        5,
+    )
     median = sorted(seconds)[len(seconds) // 2]
     benchmark.extra_info["ratio"] = median / base
-    report("first bundle, to tar | zstd -3", median / base, "at most 1.5", f"{median * 1e3:.0f} ms to {base * 1e3:.0f} ms")
+    report(
+        "first bundle, to tar | zstd -3",
+        median / base,
+        "at most 1.5",
+        f"{median * 1e3:.0f} ms to {base * 1e3:.0f} ms",
+    )
 
 
 def test_extraction(benchmark: BenchmarkFixture, tree: Path, home: Path, tmp_path: Path) -> None:
@@ -129,11 +160,18 @@ def test_extraction(benchmark: BenchmarkFixture, tree: Path, home: Path, tmp_pat
     seconds, base = paired(ours, theirs, 5)
     forget(tmp_path)
     benchmark.extra_info["ratio"] = seconds / base
-    report("extraction, to zstd | tar x", seconds / base, "at most 2", f"{seconds * 1e3:.0f} ms to {base * 1e3:.0f} ms")
+    report(
+        "extraction, to zstd | tar x",
+        seconds / base,
+        "at most 2",
+        f"{seconds * 1e3:.0f} ms to {base * 1e3:.0f} ms",
+    )
 
 
 def test_one_file_edited(benchmark: BenchmarkFixture, tree: Path, home: Path) -> None:
-    """One file of many, against the no-op; what was edited within a tick of the clock before it is looked at twice."""
+    """One file of many, against the no-op; what was edited within a tick of the clock before it is
+    looked at twice.
+    """
     prepare(tree, home)
     edited = tree / "pkg3/sub3/m63.py"
     versions = iter(range(10_000))
@@ -145,27 +183,46 @@ def test_one_file_edited(benchmark: BenchmarkFixture, tree: Path, home: Path) ->
     benchmark.pedantic(lambda: prepare(tree, home), setup=edit, rounds=3, warmup_rounds=1)
     seconds, base = paired(lambda: prepare(tree, home), lambda: prepare(tree, home), 9, before=edit)
     benchmark.extra_info["ratio"] = seconds / base
-    report("one file edited, to the no-op", seconds / base, "at most 2", f"{seconds * 1e3:.0f} ms to {base * 1e3:.0f} ms")
+    report(
+        "one file edited, to the no-op",
+        seconds / base,
+        "at most 2",
+        f"{seconds * 1e3:.0f} ms to {base * 1e3:.0f} ms",
+    )
 
 
-@pytest.mark.skipif("FLYTE_PEER" not in os.environ, reason="FLYTE_PEER names no environment with the official SDK")
-def test_first_bundle_against_the_official_sdk(benchmark: BenchmarkFixture, tree: Path, home: Path, tmp_path: Path) -> None:
+@pytest.mark.skipif(
+    "FLYTE_PEER" not in os.environ, reason="FLYTE_PEER names no environment with the official SDK"
+)
+def test_first_bundle_against_the_official_sdk(
+    benchmark: BenchmarkFixture, tree: Path, home: Path, tmp_path: Path
+) -> None:
     """The other bundler on the same tree, `copy_style=all`, its import not counted in."""
     script = (
-        "import asyncio, pathlib, sys, tempfile, time\n"
-        "from flyte._code_bundle.bundle import build_code_bundle\n"
-        "began = time.perf_counter()\n"
-        "asyncio.run(build_code_bundle(from_dir=pathlib.Path(sys.argv[1]), dryrun=True, copy_style='all'))\n"
-        "print(time.perf_counter() - began)\n"
+        "import asyncio, pathlib, sys, tempfile, time\nfrom flyte._code_bundle.bundle import"
+        " build_code_bundle\nbegan ="
+        " time.perf_counter()\nasyncio.run(build_code_bundle(from_dir=pathlib.Path(sys.argv[1]),"
+        " dryrun=True, copy_style='all'))\nprint(time.perf_counter() - began)\n"
     )
     done = subprocess.run(
-        [f"{os.environ['FLYTE_PEER']}/bin/python", "-c", script, str(tree)], capture_output=True, text=True, cwd=tmp_path, check=False
+        [f"{os.environ['FLYTE_PEER']}/bin/python", "-c", script, str(tree)],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        check=False,
     )
     if done.returncode:
         pytest.skip(f"the official SDK's bundler did not run: {done.stderr[-300:]}")
     theirs = float(done.stdout.splitlines()[-1])
-    seconds = benchmark.pedantic(lambda: node_seconds(tree, home), setup=lambda: forget(home), rounds=1)
-    report("official SDK's first bundle to ours", theirs / seconds, "at least 10", f"{theirs:.2f} s to {seconds:.2f} s")
+    seconds = benchmark.pedantic(
+        lambda: node_seconds(tree, home), setup=lambda: forget(home), rounds=1
+    )
+    report(
+        "official SDK's first bundle to ours",
+        theirs / seconds,
+        "at least 10",
+        f"{theirs:.2f} s to {seconds:.2f} s",
+    )
 
 
 @pytest.mark.parametrize("files", [1_000, 10_000, 100_000])
@@ -174,7 +231,12 @@ def test_growth(benchmark: BenchmarkFixture, tmp_path: Path, home: Path, files: 
     make_tree(tmp_path / "tree", files)
     first = node_seconds(tmp_path / "tree", home)
     again = benchmark.pedantic(lambda: node_seconds(tmp_path / "tree", home), rounds=1)
-    report(f"{files:,} files: first to no-op", first / again, "linear", f"{first:.2f} s, {again * 1e3:.0f} ms")
+    report(
+        f"{files:,} files: first to no-op",
+        first / again,
+        "linear",
+        f"{first:.2f} s, {again * 1e3:.0f} ms",
+    )
 
 
 def test_memory_of_a_large_file(benchmark: BenchmarkFixture, tmp_path: Path, home: Path) -> None:
@@ -186,13 +248,19 @@ def test_memory_of_a_large_file(benchmark: BenchmarkFixture, tmp_path: Path, hom
             file.write(os.urandom(1_000_000))
     script = (
         "import resource, subprocess, sys\n"
-        "subprocess.run(sys.argv[1:], check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)\n"
+        "subprocess.run(sys.argv[1:], check=True, stdout=subprocess.DEVNULL,"
+        " stderr=subprocess.DEVNULL)\n"
         "print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)\n"
     )
     args = [sys.executable, "-c", script, FLYTE, "run", "--copy-style", "all", "hello.py", "hello"]
     environment = {**os.environ, "FLYTE_HOME": str(home)}
     done = benchmark.pedantic(
-        lambda: subprocess.run(args, cwd=tmp_path / "tree", env=environment, capture_output=True, text=True, check=True), rounds=1
+        lambda: subprocess.run(
+            args, cwd=tmp_path / "tree", env=environment, capture_output=True, text=True, check=True
+        ),
+        rounds=1,
     )
     megabytes = int(done.stdout) / 1024
-    report("peak memory, a 500 MB file", megabytes / 150, "at most 1 (150 MB)", f"{megabytes:.0f} MB")
+    report(
+        "peak memory, a 500 MB file", megabytes / 150, "at most 1 (150 MB)", f"{megabytes:.0f} MB"
+    )

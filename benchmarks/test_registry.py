@@ -1,4 +1,6 @@
-"""Repositories on a registry, against skopeo and plain calls of oras, in one run and with one server."""
+"""Repositories on a registry, against skopeo and plain calls of oras, in one run and with one
+server.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +12,7 @@ import subprocess
 import time
 import uuid
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -46,7 +49,11 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 
 def opened(server: Server) -> Repository:
     """A repository that nothing was put into yet."""
-    return open_repository(RepositoryName.parse(server.repository(f"speed/{uuid.uuid4().hex}")), Counters(), RetryBudget())
+    return open_repository(
+        RepositoryName.parse(server.repository(f"speed/{uuid.uuid4().hex}")),
+        Counters(),
+        RetryBudget(),
+    )
 
 
 def image(folder: Path) -> Descriptor:
@@ -57,10 +64,19 @@ def image(folder: Path) -> Descriptor:
         for _ in range(SIZE >> 20):
             writer.write(os.urandom(1 << 20))
         layer = Descriptor(LAYER, writer.finish(), SIZE)
-    config = json.dumps({"architecture": "amd64", "os": "linux", "rootfs": {"type": "layers", "diff_ids": [layer.digest]}}).encode()
+    config = json.dumps(
+        {
+            "architecture": "amd64",
+            "os": "linux",
+            "rootfs": {"type": "layers", "diff_ids": [layer.digest]},
+        }
+    ).encode()
     manifest = Manifest.of_layers(Descriptor(CONFIG, blobs.put(config), len(config)), [layer])
     blobs.put(manifest.data)
-    entry = {**manifest.descriptor.document(), "annotations": {"org.opencontainers.image.ref.name": "x"}}
+    entry = {
+        **manifest.descriptor.document(),
+        "annotations": {"org.opencontainers.image.ref.name": "x"},
+    }
     (folder / "oci-layout").write_text('{"imageLayoutVersion": "1.0.0"}')
     (folder / "index.json").write_text(json.dumps({"schemaVersion": 2, "manifests": [entry]}))
     return layer
@@ -73,7 +89,9 @@ def timed(call: Callable[[], object]) -> float:
     return time.perf_counter() - began
 
 
-def test_transfers_against_skopeo(benchmark: BenchmarkFixture, server: Server, tmp_path: Path) -> None:
+def test_transfers_against_skopeo(
+    benchmark: BenchmarkFixture, server: Server, tmp_path: Path
+) -> None:
     """A blob of 200 MB up and down; each round has bytes that the registry has not seen."""
     up: list[tuple[float, float]] = []
     down: list[tuple[float, float]] = []
@@ -81,29 +99,44 @@ def test_transfers_against_skopeo(benchmark: BenchmarkFixture, server: Server, t
         ours, theirs = tmp_path / f"ours{at}", tmp_path / f"theirs{at}"
         layer = image(ours)
         image(theirs)
-        repository, blobs = opened(server), Blobs(f"{ours}/blobs/sha256", f"{ours}/quarantine", Counters())
+        repository, blobs = (
+            opened(server),
+            Blobs(f"{ours}/blobs/sha256", f"{ours}/quarantine", Counters()),
+        )
         target = f"docker://{server.repository(f'speed/{uuid.uuid4().hex}')}:x"
         copy = ["skopeo", "copy", "--quiet", "--src-tls-verify=false", "--dest-tls-verify=false"]
 
-        def upload(layer: Descriptor = layer, blobs: Blobs = blobs, repository: Repository = repository) -> None:
+        def upload(
+            layer: Descriptor = layer, blobs: Blobs = blobs, repository: Repository = repository
+        ) -> None:
             repository.upload(layer, lambda: blobs.open(layer.digest), lambda count: None)
 
-        def download(layer: Descriptor = layer, blobs: Blobs = blobs, repository: Repository = repository) -> None:
+        def download(
+            layer: Descriptor = layer, blobs: Blobs = blobs, repository: Repository = repository
+        ) -> None:
             with blobs.batch() as batch, batch.writer() as writer:
                 repository.download(layer, writer, lambda count: None)
                 writer.finish(layer.digest)
 
-        up.append((timed(upload), timed(lambda: subprocess.run([*copy, f"oci:{theirs}:x", target], check=True))))  # noqa: B023  # Called at once.
+        there = partial(subprocess.run, [*copy, f"oci:{theirs}:x", target], check=True)
+        up.append((timed(upload), timed(there)))
         blobs.delete(layer.digest)
-        back = tmp_path / f"back{at}"
-        down.append((timed(download), timed(lambda: subprocess.run([*copy, target, f"oci:{back}:x"], check=True))))  # noqa: B023  # Called at once.
+        back = partial(subprocess.run, [*copy, target, f"oci:{tmp_path}/back{at}:x"], check=True)
+        down.append((timed(download), timed(back)))
     benchmark.pedantic(lambda: None)
     for name, pairs in (("upload", up), ("download", down)):
         seconds, base = (statistics.median(column) for column in zip(*pairs, strict=True))
         benchmark.extra_info[name] = base / seconds
-        report(f"skopeo's {name} of 200 MB to ours", base / seconds, "at least 0.8", f"{base:.2f} s to {seconds:.2f} s")
+        report(
+            f"skopeo's {name} of 200 MB to ours",
+            base / seconds,
+            "at least 0.8",
+            f"{base:.2f} s to {seconds:.2f} s",
+        )
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    report("memory of this process, MB", peak, "at most 100", "the peak, pytest and all else included")
+    report(
+        "memory of this process, MB", peak, "at most 100", "the peak, pytest and all else included"
+    )
 
 
 def test_existence_checks_against_oras(benchmark: BenchmarkFixture, server: Server) -> None:
@@ -122,26 +155,56 @@ def test_existence_checks_against_oras(benchmark: BenchmarkFixture, server: Serv
     benchmark.pedantic(lambda: missing(blobs, repository), rounds=2)
     seconds, base = paired(lambda: missing(blobs, repository), sequential, 3)
     benchmark.extra_info["blobs"] = seconds / base
-    report("1,000 blobs: is each there?", seconds / base, "at most 0.25", f"{seconds:.2f} s to {base:.2f} s")
+    report(
+        "1,000 blobs: is each there?",
+        seconds / base,
+        "at most 0.25",
+        f"{seconds:.2f} s to {base:.2f} s",
+    )
     keys = [Key(Digest.of(b"%d" % at)) for at in range(1000)]
-    seconds, base = paired(lambda: {record_tag(key) for key in keys}.difference(repository.tags()), sequential, 3)
+    seconds, base = paired(
+        lambda: {record_tag(key) for key in keys}.difference(repository.tags()), sequential, 3
+    )
     benchmark.extra_info["records"] = seconds / base
-    report("1,000 records: is each there?", seconds / base, "at most 0.25", f"{seconds:.3f} s to {base:.2f} s")
+    report(
+        "1,000 records: is each there?",
+        seconds / base,
+        "at most 0.25",
+        f"{seconds:.3f} s to {base:.2f} s",
+    )
 
 
 @pytest.mark.parametrize("size", ["hello", "10,000 files"])
-def test_the_first_task_on_a_fresh_machine(benchmark: BenchmarkFixture, server: Server, tree: Path, tmp_path: Path, size: str) -> None:
+def test_the_first_task_on_a_fresh_machine(
+    benchmark: BenchmarkFixture, server: Server, tree: Path, tmp_path: Path, size: str
+) -> None:
     """Against a warm run and the transfer of the same blobs."""
     project = tree if size != "hello" else tmp_path
     (project / "hello.py").write_text(HELLO)
     place = server.repository(f"speed/{uuid.uuid4().hex}")
-    run = [FLYTE, "run", "--copy-style", "all" if size != "hello" else "loaded_modules", "--registry", place, "hello.py", "hello"]
-    warm, *fresh = homes = [tmp_path / name for name in ("warm", *(f"fresh{at}" for at in range(5)))]
+    run = [
+        FLYTE,
+        "run",
+        "--copy-style",
+        "all" if size != "hello" else "loaded_modules",
+        "--registry",
+        place,
+        "hello.py",
+        "hello",
+    ]
+    warm, *fresh = homes = [
+        tmp_path / name for name in ("warm", *(f"fresh{at}" for at in range(5)))
+    ]
     command(*run, cwd=project, home=warm)()
     pairs = []
     # None is deleted in between: a file system may pass over what was just freed, slowly.
     for home in fresh:
-        pairs.append((timed(command(*run, cwd=project, home=home)), timed(command(*run, cwd=project, home=warm))))
+        pairs.append(
+            (
+                timed(command(*run, cwd=project, home=home)),
+                timed(command(*run, cwd=project, home=warm)),
+            )
+        )
     benchmark.pedantic(lambda: None)
     transfers = [transfer(place, tmp_path / f"transfer{at}") for at in range(3)]
     seconds, base = (statistics.median(column) for column in zip(*pairs, strict=True))
@@ -158,7 +221,9 @@ def test_the_first_task_on_a_fresh_machine(benchmark: BenchmarkFixture, server: 
 
 
 def transfer(place: str, folder: Path) -> float:
-    """The seconds that fetching all blobs of a repository's only record takes, once everything is loaded."""
+    """The seconds that fetching all blobs of a repository's only record takes, once everything is
+    loaded.
+    """
     os.makedirs(f"{folder}/blobs")
     repository = open_repository(RepositoryName.parse(place), Counters(), RetryBudget())
     blobs = Blobs(f"{folder}/blobs", f"{folder}/quarantine", Counters())

@@ -1,4 +1,6 @@
-"""What a bundle may take, so that a run that was started in `$HOME` stops at once and says what is so large."""
+"""What a bundle may take, so that a run that was started in `$HOME` stops at once and says what is
+so large.
+"""
 
 from __future__ import annotations
 
@@ -37,7 +39,9 @@ class Meter:
         if self._size > self._budget.bytes:
             raise self._exceeded(f"more than {self._budget.bytes / (1 << 30):.1f} GiB")
         if seconds > self._budget.seconds:
-            raise self._exceeded(f"walking over them took more than {self._budget.seconds:.0f} seconds")
+            raise self._exceeded(
+                f"walking over them took more than {self._budget.seconds:.0f} seconds"
+            )
 
     def _exceeded(self, what: str) -> BudgetExceeded:
         totals: dict[str, tuple[int, int]] = {}
@@ -46,10 +50,18 @@ class Meter:
             before = totals.get(top, (0, 0))
             totals[top] = (before[0] + files, before[1] + size)
         worst = sorted(totals.items(), key=lambda item: (-item[1][1], -item[1][0]))[:10]
-        listed = "".join(f"\n  /{name}/    # {files:,} names, {size / 1e6:,.1f} MB" for name, (files, size) in worst)
+        listed = "".join(
+            f"\n  /{name}/    # {files:,} names, {size / 1e6:,.1f} MB"
+            for name, (files, size) in worst
+        )
         return BudgetExceeded(
             f"There is too much below the root for a bundle: {what}",
-            why="Is the root meant? `--root-dir` sets it, and `--copy-style loaded_modules` takes only what is imported.",
-            hint=f"The largest so far, as lines for `.flyteignore`:{listed}\n"
-            "The settings bundle.max_files, bundle.max_size and bundle.max_scan_time raise the limits.",
+            why=(
+                "Is the root meant? `--root-dir` sets it, and `--copy-style loaded_modules` takes"
+                " only what is imported."
+            ),
+            hint=(
+                f"The largest so far, as lines for `.flyteignore`:{listed}\nThe settings"
+                " bundle.max_files, bundle.max_size and bundle.max_scan_time raise the limits."
+            ),
         )

@@ -1,8 +1,9 @@
-"""Bundles: a tree as an OCI image, that can be extracted, appended to an image, or mounted as a volume.
+"""Bundles: a tree as an OCI image, that can be extracted, appended to an image, or mounted as a
+volume.
 
-The manifest and the config are those of the OCI image-spec 1.1 (manifest.md, config.md). The first layer holds the
-tree's own document at `opt/flyte/code.tree`; the others are packs, rooted at `opt/flyte/code/`. The platform in the
-config is fixed: a bundle holds no machine code of its own.
+The manifest and the config are those of the OCI image-spec 1.1 (manifest.md, config.md). The first
+layer holds the tree's own document at `opt/flyte/code.tree`; the others are packs, rooted at
+`opt/flyte/code/`. The platform in the config is fixed: a bundle holds no machine code of its own.
 """
 
 from __future__ import annotations
@@ -32,7 +33,9 @@ _CONFIG_LIMIT = 4 << 20
 
 @dataclass(frozen=True)
 class Bundle:
-    """One copy of a tree: its manifest, its config, the layer with the tree's document, and the packs."""
+    """One copy of a tree: its manifest, its config, the layer with the tree's document, and the
+    packs.
+    """
 
     manifest: Digest
     config: Digest
@@ -42,7 +45,12 @@ class Bundle:
 
     def blobs(self) -> tuple[Digest, ...]:
         """All blobs that make up this copy, the manifest first."""
-        return (self.manifest, self.config, self.document.digest, *(pack.digest for pack in self.packs))
+        return (
+            self.manifest,
+            self.config,
+            self.document.digest,
+            *(pack.digest for pack in self.packs),
+        )
 
 
 def write(tree: Tree, packs: list[Layer], batch: Batch) -> Bundle:
@@ -74,8 +82,13 @@ def read(manifest: Digest, blobs: BlobReader) -> Bundle:
         raise _none(manifest, f"A layer is of the kind {other[0]!r:.100}.")
     diff_ids = _diff_ids(manifest, blobs.read(config.digest))
     if not layers or len(layers) != len(diff_ids):
-        raise _none(manifest, f"It has {len(layers)} layers, and its config speaks of {len(diff_ids)}.")
-    found = [Layer(layer.digest, layer.size, diff_id) for layer, diff_id in zip(layers, diff_ids, strict=True)]
+        raise _none(
+            manifest, f"It has {len(layers)} layers, and its config speaks of {len(diff_ids)}."
+        )
+    found = [
+        Layer(layer.digest, layer.size, diff_id)
+        for layer, diff_id in zip(layers, diff_ids, strict=True)
+    ]
     try:
         tree = Digest.parse(outer.annotations.get(ANNOTATION, ""))
     except (RegistryCorrupt, StoreError):
@@ -84,7 +97,9 @@ def read(manifest: Digest, blobs: BlobReader) -> Bundle:
 
 
 def _diff_ids(manifest: Digest, config: bytes) -> list[Digest]:
-    """The digests of the archives in all layers. Raises `ExtractionRefused` for a config that says anything else."""
+    """The digests of the archives in all layers. Raises `ExtractionRefused` for a config that says
+    anything else.
+    """
     try:
         document = json.loads(config)
         diff_ids = [Digest.parse(text) for text in document["rootfs"]["diff_ids"]]
@@ -107,7 +122,8 @@ def _config(diff_ids: Sequence[Digest]) -> dict[str, Any]:
 
 
 def read_tree(bundle: Bundle, blobs: BlobReader, known: Tree | None = None) -> Tree:
-    """Return the tree that a bundle carries, verified against the digest that it claims; `known` itself, if it is that one.
+    """Return the tree that a bundle carries, verified against the digest that it claims; `known`
+    itself, if it is that one.
 
     Raises `BlobMissing`, `BlobCorrupt`, or `ExtractionRefused`.
     """
@@ -121,12 +137,17 @@ def read_tree(bundle: Bundle, blobs: BlobReader, known: Tree | None = None) -> T
         if reader.next() is not None:
             raise _none(bundle.manifest, "Its first layer holds more than a tree.")
     if Digest.of(document) != bundle.tree:
-        raise ExtractionRefused(f"{bundle.manifest} is not the bundle of {bundle.tree}", why="The tree inside is another.")
+        raise ExtractionRefused(
+            f"{bundle.manifest} is not the bundle of {bundle.tree}",
+            why="The tree inside is another.",
+        )
     return known if known and known.document == document else Tree.decode(document)
 
 
 def _none(manifest: Digest, why: str) -> ExtractionRefused:
-    return ExtractionRefused(f"{manifest} is no bundle", why=why, hint="Do not use the place that it came from.")
+    return ExtractionRefused(
+        f"{manifest} is no bundle", why=why, hint="Do not use the place that it came from."
+    )
 
 
 def _document(tree: Tree) -> Iterator[bytes]:

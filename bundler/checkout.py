@@ -22,14 +22,21 @@ def check_out(cache: Cache, tree: Digest, folder: str) -> int:
     Raises `NotFound` if the cache has lost them, `UsageError` if the folder holds something.
     """
     if os.path.lexists(folder) and (not os.path.isdir(folder) or os.listdir(folder)):
-        raise UsageError(f"{folder} is not empty", why="Nothing is ever written over.", hint="Name a new folder: `-o DIR`.")
+        raise UsageError(
+            f"{folder} is not empty",
+            why="Nothing is ever written over.",
+            hint="Name a new folder: `-o DIR`.",
+        )
     with cache.preparing():
         source = find(cache, tree) or _extract(cache, tree)
         if source is None:
             raise NotFound(
                 f"The code {tree.short} is not in the cache any more",
                 why="It was collected (`flyte cache gc`), or the cache was deleted.",
-                hint="If you know the state of your project by other means, the same files have the same digest: `flyte bundle ls FILE`.",
+                hint=(
+                    "If you know the state of your project by other means, the same files have the"
+                    " same digest: `flyte bundle ls FILE`."
+                ),
             )
         with storing("write the code"):
             return _copy(f"{source}/code", folder)

@@ -14,7 +14,8 @@ from .snapshot import File, Folder
 
 
 class Draft:
-    """What is known so far of one folder (its path relative to the root); `take` adds what is in the tree.
+    """What is known so far of one folder (its path relative to the root); `take` adds what is in
+    the tree.
 
     `seen` has the states in which files and links were met.
     """
@@ -37,7 +38,9 @@ class Draft:
     @property
     def size(self) -> int:
         """The bytes of all files and links."""
-        return sum([file[1] for file in self.files.values()]) + sum([each.state[1] for each in self.unread])
+        return sum([file[1] for file in self.files.values()]) + sum(
+            [each.state[1] for each in self.unread]
+        )
 
     def take(self, name: str, state: Row, file: File, secret: str = "") -> None:
         """Add a file or link in a state that can be trusted (or none that can)."""
@@ -62,11 +65,22 @@ class Draft:
                 look.append(name)
         files = dict(sorted(self.files.items()))
         links = tuple(os.fsdecode(name) for name, file in files.items() if file[0] == "l")
-        return Folder(pack(look), tuple(self.below), len(files), self.size, marshal.dumps(files, 2), self.excluded, self.secrets, links)
+        return Folder(
+            pack(look),
+            tuple(self.below),
+            len(files),
+            self.size,
+            marshal.dumps(files, 2),
+            self.excluded,
+            self.secrets,
+            links,
+        )
 
 
 class Unread(NamedTuple):
-    """A regular file that must be read: the draft that waits for it, its name, and the state in which it was seen."""
+    """A regular file that must be read: the draft that waits for it, its name, and the state in
+    which it was seen.
+    """
 
     draft: Draft
     name: str
@@ -79,5 +93,7 @@ class Unread(NamedTuple):
 
 
 def pack(listing: Listing) -> bytes:
-    """A listing as bytes that are equal just when it is (version 2 of the format writes nothing about object identity)."""
+    """A listing as bytes that are equal just when it is (version 2 of the format writes nothing
+    about object identity).
+    """
     return marshal.dumps(listing, 2)

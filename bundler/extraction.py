@@ -1,14 +1,15 @@
 """Extraction: a bundle's bytes as files again, trusting nothing but the tree's digest.
 
-The tree is verified first, and each file is compared with it (`proof`). Files are written into a fresh folder next to
-the final one, links last, so nothing is written through a link; then the folder gets its marker and is renamed. There
-is no sync for each file: an extraction can be made again, and is,
-when the machine was started anew since, or when the marker shows that someone has changed it.
+The tree is verified first, and each file is compared with it (`proof`). Files are written into a
+fresh folder next to the final one, links last, so nothing is written through a link; then the
+folder gets its marker and is renamed. There is no sync for each file: an extraction can be made
+again, and is, when the machine was started anew since, or when the marker shows that someone has
+changed it.
 
     <cache>/extractions/<hex of the tree>/code/       the tree, read-only
     <cache>/extractions/<hex of the tree>/bytecode/   compiled modules of just this tree
     <cache>/extractions/<hex of the tree>/complete    the marker (JSON)
-    <cache>/extractions/<hex of the tree>-<random>/   another, of a run that began while a task ran in one that was changed
+    <cache>/extractions/<hex of the tree>-<random>/   another, where a changed one is in use
 """
 
 from __future__ import annotations
@@ -41,11 +42,13 @@ _NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 def extract(cache: Cache, bundle: Bundle, budget: Budget = Budget()) -> str:
-    """Extract a bundle that was made or proven here, and return its folder; one that is there and intact is used.
+    """Extract a bundle that was made or proven here, and return its folder; one that is there and
+    intact is used.
 
     Whoever calls this holds the cache.
 
-    Raises `BlobCorrupt`, `BlobMissing` or `ExtractionRefused`; then nothing is left at the final place.
+    Raises `BlobCorrupt`, `BlobMissing` or `ExtractionRefused`; then nothing is left at the final
+    place.
     """
     make_below(cache.extractions)
     with _extracting(cache):
@@ -56,11 +59,14 @@ def extract(cache: Cache, bundle: Bundle, budget: Budget = Budget()) -> str:
         return _write(cache, _Extraction(cache.blobs, bundle, tree, is_known=True))
 
 
-def take(cache: Cache, bundle: Bundle, tree: Tree | None = None, budget: Budget | None = None) -> list[list[bytes]]:
-    """Prove a bundle that comes from elsewhere: it is extracted, which is what it is for, unless its tree is already.
+def take(
+    cache: Cache, bundle: Bundle, tree: Tree | None = None, budget: Budget | None = None
+) -> list[list[bytes]]:
+    """Prove a bundle that comes from elsewhere: it is extracted, which is what it is for, unless
+    its tree is already.
 
-    `tree` may be what it is the bundle of, and a `budget` what it must keep to. Returns the paths in each of its packs.
-    Raises `BlobCorrupt`, `BlobMissing` or `ExtractionRefused`.
+    `tree` may be what it is the bundle of, and a `budget` what it must keep to. Returns the paths
+    in each of its packs. Raises `BlobCorrupt`, `BlobMissing` or `ExtractionRefused`.
     """
     make_below(cache.extractions)
     tree = read_tree(bundle, cache.blobs, tree)
@@ -105,14 +111,19 @@ def _write(cache: Cache, extraction: _Extraction) -> str:
 
 
 def verify(cache: Cache) -> tuple[int, list[Bad]]:
-    """Compare every extraction with its bundle; a bad one is removed, and made again when it is needed.
+    """Compare every extraction with its bundle; a bad one is removed, and made again when it is
+    needed.
 
     Nobody holds the cache. What a running task uses stays: if it is bad, no other run will use it.
     """
     with cache.preparing():
         bundles = {tree_of(record): record.artifact for record in cache.records.of_kind(KIND)}
         names = [name for name in sorted(os.listdir(cache.extractions)) if is_hex(name)]
-        wrong = {name: what for name in names if (what := _wrong(cache, Digest("sha256:" + name), bundles))}
+        wrong = {
+            name: what
+            for name in names
+            if (what := _wrong(cache, Digest("sha256:" + name), bundles))
+        }
     bad = []
     for name, what in wrong.items():
         tree, folder = Digest("sha256:" + name), f"{cache.extractions}/{name}"
@@ -123,16 +134,22 @@ def verify(cache: Cache) -> tuple[int, list[Bad]]:
                 continue
             elif os.path.exists(f"{folder}/complete"):
                 os.unlink(f"{folder}/complete")
-        bad.append(Bad(tree, f"extracted files: {what}; they are extracted again when needed", True))
+        bad.append(
+            Bad(tree, f"extracted files: {what}; they are extracted again when needed", True)
+        )
     return len(names), bad
 
 
 def _wrong(cache: Cache, tree: Digest, bundles: Mapping[Digest, Digest]) -> str:
-    """What is wrong with the extraction of a tree, or "" if nothing is; `bundles` are the manifests by tree."""
+    """What is wrong with the extraction of a tree, or "" if nothing is; `bundles` are the manifests
+    by tree.
+    """
     if tree not in bundles:
         return _UNKNOWN
     try:
-        what = damage(cache.extraction(tree), read_tree(read(bundles[tree], cache.blobs), cache.blobs))
+        what = damage(
+            cache.extraction(tree), read_tree(read(bundles[tree], cache.blobs), cache.blobs)
+        )
     except (StoreError, ExtractionRefused) as error:
         return error.what
     except OSError as error:  # Somebody changes it at this moment.
@@ -141,7 +158,9 @@ def _wrong(cache: Cache, tree: Digest, bundles: Mapping[Digest, Digest]) -> str:
 
 
 def damage(folder: str, tree: Tree) -> str:
-    """What is wrong with an extraction (compared with its tree, every byte), or "" if nothing is."""
+    """What is wrong with an extraction (compared with its tree, every byte), or "" if
+    nothing is.
+    """
     expected = {entry.name: entry for entry in tree.entries}
     for here, subfolders, files in os.walk(f"{folder}/code"):
         for name in files + [name for name in subfolders if os.path.islink(f"{here}/{name}")]:
@@ -156,7 +175,11 @@ def damage(folder: str, tree: Tree) -> str:
 
 def _matches(path: str, entry: Entry) -> bool:
     if os.path.islink(path) or entry.kind == "l":
-        return os.path.islink(path) and entry.kind == "l" and os.fsencode(os.readlink(path)) == entry.content
+        return (
+            os.path.islink(path)
+            and entry.kind == "l"
+            and os.fsencode(os.readlink(path)) == entry.content
+        )
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest().encode() == entry.content
 
@@ -166,7 +189,10 @@ def _check(tree: Tree, budget: Budget) -> None:
     if len(tree.entries) > budget.files or size > budget.bytes:
         raise ExtractionRefused(
             "A bundle is too large to be extracted",
-            why=f"It holds {len(tree.entries):,} files of {size:,} bytes; {budget.files:,} of {budget.bytes:,} are allowed.",
+            why=(
+                f"It holds {len(tree.entries):,} files of {size:,} bytes; {budget.files:,} of"
+                f" {budget.bytes:,} are allowed."
+            ),
         )
 
 

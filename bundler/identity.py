@@ -1,4 +1,6 @@
-"""What a bundle is recorded under: preparing, and fetching what was deployed, agree on it here, and load nothing else for it."""
+"""What a bundle is recorded under: preparing, and fetching what was deployed, agree on it here, and
+load nothing else for it.
+"""
 
 from __future__ import annotations
 
@@ -26,5 +28,7 @@ def tree_of(record: Record) -> Digest:
 
 
 def blobs_of(record: Record) -> list[Digest]:
-    """The blobs that a bundle's record needs: beside them it keeps the tree, which may be extracted."""
+    """The blobs that a bundle's record needs: beside them it keeps the tree, which may be
+    extracted.
+    """
     return [each for each in record.refs if each != tree_of(record)]

@@ -1,4 +1,6 @@
-"""`include`: the files that environments name for their tasks, beside the modules that are imported."""
+"""`include`: the files that environments name for their tasks, beside the modules that are
+imported.
+"""
 
 from __future__ import annotations
 
@@ -14,11 +16,14 @@ from .budget import Budget, Meter
 _SKIPPED = ("__pycache__", ".git", "node_modules")
 
 
-def included(workspace: Workspace, patterns: Iterable[tuple[str, str]], budget: Budget) -> Iterator[str]:
-    """Give the paths in the tree of all that `include` patterns name: files, folders with all in them, links with what they lead to.
+def included(
+    workspace: Workspace, patterns: Iterable[tuple[str, str]], budget: Budget
+) -> Iterator[str]:
+    """Give the paths in the tree of all that `include` patterns name: files, folders with all in
+    them, links with what they lead to.
 
-    Each pattern comes with the absolute folder that it is relative to. Raises `UsageError` for what is not there, or outside of the
-    project and of the import roots beside it, and `BudgetExceeded`.
+    Each pattern comes with the absolute folder that it is relative to. Raises `UsageError` for what
+    is not there, or outside of the project and of the import roots beside it, and `BudgetExceeded`.
     """
     meter = Meter(budget)
     for folder, pattern in patterns:
@@ -29,14 +34,21 @@ def included(workspace: Workspace, patterns: Iterable[tuple[str, str]], budget: 
             raise UsageError(
                 f"include={pattern!r} leads out of the project",
                 why=f"The project's root is {workspace.root}.",
-                hint="If a folder above is meant, put an empty flyte.toml there, or name it with `--root-dir`.",
+                hint=(
+                    "If a folder above is meant, put an empty flyte.toml there, or name it with"
+                    " `--root-dir`."
+                ),
             )
         if not os.path.lexists(base) and not is_glob:
             raise UsageError(
-                f"include={pattern!r} names nothing", why=f"There is no {base}.", hint="It is relative to the file that declares it."
+                f"include={pattern!r} names nothing",
+                why=f"There is no {base}.",
+                hint="It is relative to the file that declares it.",
             )
         walk = _Walk(workspace.absolute(place), meter)
-        for path in sorted(glob.glob(base, recursive=True, include_hidden=True)) if is_glob else [base]:
+        for path in (
+            sorted(glob.glob(base, recursive=True, include_hidden=True)) if is_glob else [base]
+        ):
             yield from (f"{place}/{each}" if place else each for each in walk.take(path))
 
 
@@ -49,7 +61,9 @@ def _root_of(workspace: Workspace, path: str) -> str | None:
 
 
 class _Walk:
-    """Gives each path below one root at most once, relative to it; links are given with what they lead to inside of the root."""
+    """Gives each path below one root at most once, relative to it; links are given with what they
+    lead to inside of the root.
+    """
 
     def __init__(self, root: str, meter: Meter) -> None:
         self._root, self._meter = root, meter
@@ -70,9 +84,17 @@ class _Walk:
         elif os.path.isdir(path):
             try:
                 with os.scandir(path) as entries:
-                    names = sorted(entry.name for entry in entries if entry.name not in _SKIPPED or not entry.is_dir(follow_symlinks=False))
+                    names = sorted(
+                        entry.name
+                        for entry in entries
+                        if entry.name not in _SKIPPED or not entry.is_dir(follow_symlinks=False)
+                    )
             except OSError as error:
-                raise UsageError(f"The included folder {path} cannot be read", why=f"{error.strerror}.", hint="Make it readable.") from None
+                raise UsageError(
+                    f"The included folder {path} cannot be read",
+                    why=f"{error.strerror}.",
+                    hint="Make it readable.",
+                ) from None
             self._meter.enter("" if relative == "." else relative + "/", len(names), 0)
             for name in names:
                 yield from self.take(f"{path}/{name}")

@@ -1,4 +1,6 @@
-"""The index of the cache: the last bundle of each project, by a name that other tools can find it under."""
+"""The index of the cache: the last bundle of each project, by a name that other tools can find it
+under.
+"""
 
 from __future__ import annotations
 

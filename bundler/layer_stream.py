@@ -1,4 +1,6 @@
-"""Layers as they are read from elsewhere: a tar in one frame of zstd or more, hashed within and without, in bounded memory."""
+"""Layers as they are read from elsewhere: a tar in one frame of zstd or more, hashed within and
+without, in bounded memory.
+"""
 
 from __future__ import annotations
 
@@ -21,11 +23,14 @@ _BUFFER = 1 << 20
 
 @contextmanager
 def read_blob(layer: Layer, blobs: Blobs, is_known: bool = False) -> Iterator[tar.Reader]:
-    """Yield a reader of the layer's tar, which the body reads to its end; then its digests and size are compared with `layer`.
+    """Yield a reader of the layer's tar, which the body reads to its end; then its digests and size
+    are compared with `layer`.
 
-    The diff_id of a layer that `is_known` to have the right one is not: whose blob has its digest has it.
+    The diff_id of a layer that `is_known` to have the right one is not: whose blob has its digest
+    has it.
 
-    Raises `BlobMissing`, `BlobCorrupt` (the blob is in quarantine then), and `ExtractionRefused` for any other difference.
+    Raises `BlobMissing`, `BlobCorrupt` (the blob is in quarantine then), and `ExtractionRefused`
+    for any other difference.
     """
     with blobs.open(layer.digest) as raw:
         stream = _LayerStream(raw, is_known)
@@ -41,7 +46,9 @@ def read_blob(layer: Layer, blobs: Blobs, is_known: bool = False) -> Iterator[ta
 
 @contextmanager
 def read_bytes(layer: Layer, data: bytes) -> Iterator[tar.Reader]:
-    """Yield a reader of the tar in a layer's blob of these bytes. Raises `ExtractionRefused` as `read_blob` does."""
+    """Yield a reader of the tar in a layer's blob of these bytes. Raises `ExtractionRefused` as
+    `read_blob` does.
+    """
     stream = _LayerStream(io.BytesIO(data))
     with stream.reading() as reader:
         yield reader
@@ -49,7 +56,9 @@ def read_bytes(layer: Layer, data: bytes) -> Iterator[tar.Reader]:
 
 
 class _LayerStream(io.RawIOBase):
-    """The tar in a blob of zstd; a second frame is part of it, since other readers take it for one."""
+    """The tar in a blob of zstd; a second frame is part of it, since other readers take
+    it for one.
+    """
 
     def __init__(self, raw: BinaryIO, is_known: bool = False) -> None:
         import zstandard
@@ -62,7 +71,9 @@ class _LayerStream(io.RawIOBase):
 
     @contextmanager
     def reading(self) -> Iterator[tar.Reader]:
-        """Yield a reader of the tar. What the body meets that is no zstd is raised as `ExtractionRefused`."""
+        """Yield a reader of the tar. What the body meets that is no zstd is raised as
+        `ExtractionRefused`.
+        """
         try:
             yield tar.Reader(io.BufferedReader(self, _BUFFER))
         except self._error as error:
@@ -82,11 +93,15 @@ class _LayerStream(io.RawIOBase):
         return self._blob.digest()
 
     def compare(self, layer: Layer) -> None:
-        """Raise `ExtractionRefused` unless the blob, its size and the tar in it, which was read to its end, are the layer's."""
+        """Raise `ExtractionRefused` unless the blob, its size and the tar in it, which was read to
+        its end, are the layer's.
+        """
         if self.blob() != layer.digest:
             raise _refused("Its bytes have another digest.")
         if self._blob.size != layer.size:
-            raise _refused(f"It has {self._blob.size:,} bytes, and its manifest says {layer.size:,}.")
+            raise _refused(
+                f"It has {self._blob.size:,} bytes, and its manifest says {layer.size:,}."
+            )
         if not self._is_known and Digest.from_hash(self._sha256) != layer.diff_id:
             raise _refused("Its diff_id is not the digest of the archive in it.")
 
@@ -111,4 +126,6 @@ class _Hashed(io.RawIOBase):
 
 
 def _refused(why: str) -> ExtractionRefused:
-    return ExtractionRefused("A layer was refused", why=why, hint="Do not use the place that it came from.")
+    return ExtractionRefused(
+        "A layer was refused", why=why, hint="Do not use the place that it came from."
+    )

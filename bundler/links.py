@@ -12,17 +12,22 @@ _MOST = 40
 
 
 def target(root: str, path: str, shown: str = "") -> bytes:
-    """Return what a link at `path` (relative to `root`) is to say in a bundle. Raises `ScanError` when it leads out of the root.
+    """Return what a link at `path` (relative to `root`) is to say in a bundle. Raises `ScanError`
+    when it leads out of the root.
 
-    That is what it says on disk, unless this leaves the root on its way, or goes up from where another link leads: then it is what it
-    comes to. So it depends on other links too, and is asked for each time. `shown` stands before the path in messages.
+    That is what it says on disk, unless this leaves the root on its way, or goes up from where
+    another link leads: then it is what it comes to. So it depends on other links too, and is asked
+    for each time. `shown` stands before the path in messages.
     """
     written = os.readlink(f"{root}/{path}")
     real_root, real = os.path.realpath(root), os.path.realpath(f"{root}/{path}")
     if not (real + "/").startswith(real_root + "/"):
         raise ScanError(
             f"The link {shown}{path} leads out of the project, to {written}",
-            why="A bundle holds what is below the root; the file would not be there when the task runs.",
+            why=(
+                "A bundle holds what is below the root; the file would not be there when the task"
+                " runs."
+            ),
             hint=f"Copy the file into the project, or add `/{path}` to `.flyteignore`.",
         )
     if not _is_plain(root, path, written):
@@ -31,7 +36,9 @@ def target(root: str, path: str, shown: str = "") -> bytes:
 
 
 def _is_plain(root: str, path: str, written: str) -> bool:
-    """Whether text alone tells where a link leads: it never leaves the root, and has no `..` after another link."""
+    """Whether text alone tells where a link leads: it never leaves the root, and has no `..` after
+    another link.
+    """
     if os.path.isabs(written):
         return False
     at, through_link = path.split("/")[:-1], False
@@ -47,7 +54,8 @@ def _is_plain(root: str, path: str, written: str) -> bool:
 
 
 def resolve(root: str, path: str) -> Iterator[str]:
-    """Give the relative paths that make `path` reachable below `root`: each link on the way, and where it ends.
+    """Give the relative paths that make `path` reachable below `root`: each link on the way, and
+    where it ends.
 
     It ends at a link that leads out of the root, which is refused when it is looked at.
     """

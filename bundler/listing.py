@@ -1,7 +1,8 @@
 """A look at a folder: its names, with what tells whether they have changed.
 
-A listing is a flat list, in the file system's order: a folder is its name and "/" (`VENV` if it is a virtual environment); a
-file or link is its name, then its state; a name that is known to stay out stands alone, since its state decides nothing.
+A listing is a flat list, in the file system's order: a folder is its name and "/" (`VENV` if it is
+a virtual environment); a file or link is its name, then its state; a name that is known to stay out
+stands alone, since its state decides nothing.
 """
 
 from __future__ import annotations

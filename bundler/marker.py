@@ -1,7 +1,9 @@
-"""The marker of an extraction: it says that all is there, and shows when someone has changed it since.
+"""The marker of an extraction: it says that all is there, and shows when someone has changed it
+since.
 
-It holds the state (inode, size, times) of every folder, and of every file where there are not too many, and when the
-machine was started: files that were never synced do not outlive a crash of the machine.
+It holds the state (inode, size, times) of every folder, and of every file where there are not too
+many, and when the machine was started: files that were never synced do not outlive a crash of the
+machine.
 """
 
 from __future__ import annotations
@@ -29,7 +31,9 @@ def find(cache: Cache, tree: Digest) -> str | None:
         with open(f"{folder}/complete", "rb") as file:
             marker = json.loads(file.read())
         sealed = [[path, *_state(f"{folder}/code/{path}")] for path, *_ in marker["sealed"]]
-        return folder if sealed and sealed == marker["sealed"] and is_since(marker["boot"]) else None
+        return (
+            folder if sealed and sealed == marker["sealed"] and is_since(marker["boot"]) else None
+        )
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return None
 

@@ -37,8 +37,8 @@ _LOOKS = 5  # At a project that is edited meanwhile.
 class LoadedFiles:
     """What a tree must hold whatever is copied, as importing the `workspace`'s file has shown.
 
-    `paths` are places in the tree, `include` folders with patterns. `contents` are the sha256 (hex) by place of what was
-    read; `disturbed` says that the import may have changed files.
+    `paths` are places in the tree, `include` folders with patterns. `contents` are the sha256 (hex)
+    by place of what was read; `disturbed` says that the import may have changed files.
     """
 
     workspace: Workspace
@@ -51,8 +51,9 @@ class LoadedFiles:
 class TreeNode(Cheap):
     """The tree of a project in one copy style. Once resolved, `scans` hold what was seen.
 
-    `loaded` gives what the node `finder` has found, once that is resolved; `scanner` makes the scanner of a folder whose
-    files lie in the tree below a place; `previous` gives the tree of the last resolve, to explain what changed.
+    `loaded` gives what the node `finder` has found, once that is resolved; `scanner` makes the
+    scanner of a folder whose files lie in the tree below a place; `previous` gives the tree of the
+    last resolve, to explain what changed.
     """
 
     kind = "tree"
@@ -81,7 +82,9 @@ class TreeNode(Cheap):
         return {"style": self._copy_style, "tree": self._digest()}
 
     def scan_ahead(self) -> None:
-        """Scan before discovery is done, which decides nothing of what is below the root, but for what the import writes."""
+        """Scan before discovery is done, which decides nothing of what is below the root, but for
+        what the import writes.
+        """
         if self._copy_style == "all":
             began = time.perf_counter()
             try:
@@ -132,16 +135,22 @@ class TreeNode(Cheap):
         return included(self._loaded.workspace, self._loaded.include, self._scanner.budget)
 
     def _compare(self) -> None:
-        """Raise `FileUnstable` unless the files that the import saw are those that the scans saw."""
+        """Raise `FileUnstable` unless the files that the import saw are those that
+        the scans saw.
+        """
         if self._copy_style == "none":
             return
         workspace, expected = self._loaded.workspace, self._loaded.contents
-        there = {path: content for scan in self.scans for path, content in scan.contents_of(expected)}
+        there = {
+            path: content for scan in self.scans for path, content in scan.contents_of(expected)
+        }
         for path, content in expected.items():
             known = there.get(path)
             if known is None:  # It is reached through a link, or has vanished.
                 places = workspace.places(os.path.realpath(workspace.absolute(path)))
-                known = next((each for scan in self.scans for _, each in scan.contents_of(places)), None)
+                known = next(
+                    (each for scan in self.scans for _, each in scan.contents_of(places)), None
+                )
             if known != content:
                 raise changing(workspace.shown(path))
 
@@ -166,13 +175,22 @@ class TreeNode(Cheap):
         """Which files changed since the last resolve."""
         seen = self._before == last.inputs["tree"] and [scan.difference() for scan in self.scans]
         if seen:  # The scans compared with just that tree.
-            return counted({how: sorted(path for each in seen for path in each[how]) for how in seen[0]}, "file") or "nothing changed"
+            return (
+                counted(
+                    {how: sorted(path for each in seen for path in each[how]) for how in seen[0]},
+                    "file",
+                )
+                or "nothing changed"
+            )
         previous = self._previous()
         if previous is None:
             return "files changed"
         shown = self._loaded.workspace.shown
         difference = self.tree().difference(previous)
-        return counted({how: sorted(map(shown, paths)) for how, paths in difference.items()}, "file") or "nothing changed"
+        return (
+            counted({how: sorted(map(shown, paths)) for how, paths in difference.items()}, "file")
+            or "nothing changed"
+        )
 
 
 def changing(path: str = "") -> FileUnstable:
@@ -185,11 +203,20 @@ def changing(path: str = "") -> FileUnstable:
 
 
 class PackNode(Node):
-    """One pack of a tree: a part of its entries, known by its digest, as a layer that `write` makes."""
+    """One pack of a tree: a part of its entries, known by its digest, as a layer that `write`
+    makes.
+    """
 
     kind = "pack"
 
-    def __init__(self, at: int, label: str, part: Digest, write: Callable[[], Layer], blobs_has: Callable[[Digest], bool]) -> None:
+    def __init__(
+        self,
+        at: int,
+        label: str,
+        part: Digest,
+        write: Callable[[], Layer],
+        blobs_has: Callable[[Digest], bool],
+    ) -> None:
         super().__init__(f"pack {at}", f"{label} {at}")
         self._part, self.layer, self._has = part, write, blobs_has
 
@@ -206,18 +233,24 @@ class PackNode(Node):
         return "its files changed"
 
     def make(self, outcomes: Outcomes, resolve: Resolve) -> Made:
-        """Write the layer; the artifact is the tar's digest, which does not depend on compression."""
+        """Write the layer; the artifact is the tar's digest, which does not depend on
+        compression.
+        """
         layer = self.layer()
         return Made(layer.diff_id, (layer.digest,))
 
 
 class BundleNode(Node):
-    """A tree as a bundle in the store. The artifact is the manifest's digest; the tree's is the identity."""
+    """A tree as a bundle in the store. The artifact is the manifest's digest; the tree's is the
+    identity.
+    """
 
     kind, format = identity.KIND, identity.FORMAT
     shared = True
 
-    def __init__(self, tree: TreeNode, cache: Cache, counters: Counters, absolute: Callable[[str], str]) -> None:
+    def __init__(
+        self, tree: TreeNode, cache: Cache, counters: Counters, absolute: Callable[[str], str]
+    ) -> None:
         super().__init__(tree.name, "bundle" + tree.label.removeprefix("tree"), (tree,))
         self._tree, self._cache, self._counters, self._absolute = tree, cache, counters, absolute
 
@@ -230,7 +263,8 @@ class BundleNode(Node):
         return all(map(self._cache.blobs.has, identity.blobs_of(record)))
 
     def accept(self, artifact: Digest, inputs: Mapping[str, Value]) -> tuple[Digest, ...]:
-        """All blobs of a bundle that another machine made, and its tree, which is extracted then: that proves it.
+        """All blobs of a bundle that another machine made, and its tree, which is extracted then:
+        that proves it.
 
         Raises a `FlyteError` if it is not the bundle of that tree, byte by byte.
         """
@@ -245,16 +279,23 @@ class BundleNode(Node):
         return "the tree changed"
 
     def packs(self, write: Callable[[Digest, list[int]], Layer]) -> list[PackNode]:
-        """The packs of the tree; `write` makes one of a part's digest and the positions of its entries."""
+        """The packs of the tree; `write` makes one of a part's digest and the positions of its
+        entries.
+        """
         from .packs import cut
 
         tree = self._tree.tree()
         parts = [(tree.part_digest(positions), positions) for positions in cut(tree.sizes())]
         has = self._cache.blobs.has
-        return [PackNode(at, self.label, part, partial(write, part, places), has) for at, (part, places) in enumerate(parts)]
+        return [
+            PackNode(at, self.label, part, partial(write, part, places), has)
+            for at, (part, places) in enumerate(parts)
+        ]
 
     def _adopt_packs(self, fetched: Bundle, paths: list[list[bytes]]) -> None:
-        """Record those packs of a bundle that proved right which hold just what ours would, so that an edit remakes one of them."""
+        """Record those packs of a bundle that proved right which hold just what ours would, so that
+        an edit remakes one of them.
+        """
         entries = self._tree.tree().entries
         layers = {tuple(held): layer for held, layer in zip(paths, fetched.packs, strict=True)}
 
@@ -267,7 +308,15 @@ class BundleNode(Node):
             except KeyError:
                 continue  # It was cut otherwise.
             inputs = node.inputs({})
-            self._cache.records.add(Record(key(node.kind, node.format, inputs), node.kind, layer.diff_id, (layer.digest,), inputs))
+            self._cache.records.add(
+                Record(
+                    key(node.kind, node.format, inputs),
+                    node.kind,
+                    layer.diff_id,
+                    (layer.digest,),
+                    inputs,
+                )
+            )
 
     def make(self, outcomes: Outcomes, resolve: Resolve) -> Made:
         """Write the packs that are not there yet, then the manifest."""
@@ -309,7 +358,9 @@ def nothing_to_write(part: Digest, positions: list[int]) -> Layer:
 
 
 def accept_bundle(cache: Cache, artifact: Digest, inputs: Mapping[str, Any]) -> tuple[Digest, ...]:
-    """What `BundleNode.accept` gives for these inputs: for a bundle that is fetched for its own sake, which is not extracted."""
+    """What `BundleNode.accept` gives for these inputs: for a bundle that is fetched for its own
+    sake, which is not extracted.
+    """
     from . import bundle
     from .proof import Proof
 
@@ -319,7 +370,12 @@ def accept_bundle(cache: Cache, artifact: Digest, inputs: Mapping[str, Any]) -> 
 
 
 def _claiming(found: Bundle, inputs: Mapping[str, Any]) -> Bundle:
-    """The bundle itself. Raises `ExtractionRefused` if it says that it is another tree's than `inputs` ask for."""
+    """The bundle itself. Raises `ExtractionRefused` if it says that it is another tree's than
+    `inputs` ask for.
+    """
     if found.tree != inputs["tree"]:
-        raise ExtractionRefused(f"{found.manifest} is the bundle of another tree", why=f"It says that it holds {found.tree}.")
+        raise ExtractionRefused(
+            f"{found.manifest} is the bundle of another tree",
+            why=f"It says that it holds {found.tree}.",
+        )
     return found

@@ -1,9 +1,9 @@
 """Packs: how a tree is cut into tar layers, so that an edit remakes one of them.
 
-Small files are the leaves of a binary trie over a hash of each path, split above about 2 MiB; the limit is doubled
-while there would be more than 32 leaves. Large files are packs of their own, at most 8, the rest of them together. Which
-pack a file is in depends on its path and on sizes alone. Cutting and compression are properties of a copy: changing
-them changes no identity.
+Small files are the leaves of a binary trie over a hash of each path, split above about 2 MiB; the
+limit is doubled while there would be more than 32 leaves. Large files are packs of their own, at
+most 8, the rest of them together. Which pack a file is in depends on its path and on sizes alone.
+Cutting and compression are properties of a copy: changing them changes no identity.
 """
 
 from __future__ import annotations
@@ -36,11 +36,19 @@ CODE = b"opt/flyte/code/"
 
 
 def cut(files: Sequence[tuple[bytes, int]]) -> list[list[int]]:
-    """The packs of these files (path and size in bytes, sorted by path), as their positions in order; no pack is empty."""
+    """The packs of these files (path and size in bytes, sorted by path), as their positions in
+    order; no pack is empty.
+    """
     large = sorted([(-size, path, at) for at, (path, size) in enumerate(files) if size > LIMIT])
     hashes = [xxhash.xxh3_128_intdigest(path) >> 128 - _BITS for path, _ in files]
-    order = sorted([at for at, (_, size) in enumerate(files) if size <= LIMIT], key=hashes.__getitem__)
-    trie = _Trie(order, [hashes[at] for at in order], [0, *accumulate([tar.padded(files[at][1]) for at in order])])
+    order = sorted(
+        [at for at, (_, size) in enumerate(files) if size <= LIMIT], key=hashes.__getitem__
+    )
+    trie = _Trie(
+        order,
+        [hashes[at] for at in order],
+        [0, *accumulate([tar.padded(files[at][1]) for at in order])],
+    )
     limit = LIMIT
     while len(leaves := list(trie.leaves(limit, 0, len(order), 0, _BITS))) > _LEAVES:
         limit *= 2
@@ -49,14 +57,20 @@ def cut(files: Sequence[tuple[bytes, int]]) -> list[list[int]]:
 
 
 class _Trie(NamedTuple):
-    """Files in the order of their hashes: their positions, the hashes, and the sums of all sizes before each."""
+    """Files in the order of their hashes: their positions, the hashes, and the sums of all sizes
+    before each.
+    """
 
     files: list[int]
     hashes: list[int]
     sums: list[int]
 
-    def leaves(self, limit: int, start: int, stop: int, prefix: int, bits: int) -> Iterator[list[int]]:
-        """The leaves among files `start` to `stop`, whose hashes begin with `prefix` and differ in the last `bits`."""
+    def leaves(
+        self, limit: int, start: int, stop: int, prefix: int, bits: int
+    ) -> Iterator[list[int]]:
+        """The leaves among files `start` to `stop`, whose hashes begin with `prefix` and differ in
+        the last `bits`.
+        """
         if start == stop:
             return
         if self.sums[stop] - self.sums[start] <= limit or stop - start == 1 or not bits:
@@ -69,9 +83,13 @@ class _Trie(NamedTuple):
 
 
 class Packer:
-    """Writes packs; `absolute` gives the place on disk of a path in the tree, and what was read already comes from `contents`."""
+    """Writes packs; `absolute` gives the place on disk of a path in the tree, and what was read
+    already comes from `contents`.
+    """
 
-    def __init__(self, absolute: Callable[[str], str], contents: Contents, counters: Counters) -> None:
+    def __init__(
+        self, absolute: Callable[[str], str], contents: Contents, counters: Counters
+    ) -> None:
         self._absolute, self._contents, self._counters = absolute, contents, counters
 
     def pack(self, entries: Sequence[Entry], batch: Batch) -> Layer:
@@ -126,7 +144,9 @@ class Packer:
 
 
 def read_whole(path: str | bytes, size: int) -> tuple[bytes, Row]:
-    """The bytes of a file of which `size` are expected (one more if it has grown), and its state then. Raises `OSError`."""
+    """The bytes of a file of which `size` are expected (one more if it has grown), and its state
+    then. Raises `OSError`.
+    """
     file = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
     try:
         return os.read(file, size + 1), row(os.fstat(file))

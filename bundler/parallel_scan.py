@@ -1,9 +1,11 @@
-"""One pass over a tree that is all new: files are read to be hashed, and packed meanwhile if that is wanted, by two processes.
+"""One pass over a tree that is all new: files are read to be hashed, and packed meanwhile if that
+is wanted, by two processes.
 
-Which pack a file is in depends on paths and sizes alone, and these are known before anything is read. So two processes take
-one pack after another, read its files, and write it. It only ever saves work: a pack in which anything is not as
-expected (a file that changes, that cannot be read, that holds a secret) is left out, and so is one that a process had
-taken when it died; whoever asked reads these files as always.
+Which pack a file is in depends on paths and sizes alone, and these are known before anything is
+read. So two processes take one pack after another, read its files, and write it. It only ever saves
+work: a pack in which anything is not as expected (a file that changes, that cannot be read, that
+holds a secret) is left out, and so is one that a process had taken when it died; whoever asked
+reads these files as always.
 """
 
 from __future__ import annotations
@@ -59,10 +61,10 @@ def read(
     counters: Counters,
     progress: Callable[[int, int], None],
 ) -> list[Unread]:
-    """Read the files of a new tree into their drafts, and write its packs to `blobs`, if there are any.
+    """Read the files of a new tree into their drafts, and write its packs to `blobs`, if there are
+    any.
 
-    `contents` is told of their layers.
-    Returns what is still unread.
+    `contents` is told of their layers. Returns what is still unread.
     """
     unread = [each for draft in drafts for each in draft.unread]
     if len(unread) < _WORTHWHILE:
@@ -70,13 +72,20 @@ def read(
     wanted = []
     for draft in drafts:
         above = os.fsencode(draft.path)
-        wanted += [_Wanted(above + os.fsencode(each.name), each.state[1], each) for each in draft.unread]
-        wanted += [_Wanted(above + name, size, None, target) for name, (_, size, target) in draft.files.items()]
+        wanted += [
+            _Wanted(above + os.fsencode(each.name), each.state[1], each) for each in draft.unread
+        ]
+        wanted += [
+            _Wanted(above + name, size, None, target)
+            for name, (_, size, target) in draft.files.items()
+        ]
     wanted.sort(key=itemgetter(0))
     parts = cut([(each.path, each.size) for each in wanted])
     work = _Work(os.fsencode(root), [[wanted[at] for at in part] for part in parts], blobs)
     with _tickets(len(parts)) as tickets, work.helped(tickets) as helper:
-        packs, counted = work.take(tickets, lambda number: progress(number * len(unread) // len(parts), len(unread)))
+        packs, counted = work.take(
+            tickets, lambda number: progress(number * len(unread) // len(parts), len(unread))
+        )
         more, counted_there = helper()
     left = set(range(len(parts)))
     for number, readings, (digest, size, diff_id), part in [*packs, *more]:
@@ -101,12 +110,16 @@ class _Work:
     def __init__(self, root: bytes, parts: list[list[_Wanted]], blobs: Blobs | None) -> None:
         self.parts, self._root, self._blobs = parts, root, blobs
 
-    def take(self, tickets: int, progress: Callable[[int], None]) -> tuple[list[_Pack], dict[str, int]]:
+    def take(
+        self, tickets: int, progress: Callable[[int], None]
+    ) -> tuple[list[_Pack], dict[str, int]]:
         """Make packs as long as there are tickets; returns them, and what this took."""
         counters = Counters()
         packs: list[_Pack] = []
         owner = os.getppid()
-        with Blobs(self._blobs.folder, "", counters).batch() if self._blobs else nullcontext() as batch:
+        with (
+            Blobs(self._blobs.folder, "", counters).batch() if self._blobs else nullcontext()
+        ) as batch:
             while (ticket := os.read(tickets, 1)) and os.getppid() == owner:
                 progress(ticket[0])
                 try:
@@ -126,9 +139,16 @@ class _Work:
             Entry(each.path, *(reading[1] if reading else ("l", each.size, each.target)))
             for each, reading in zip(self.parts[number], readings, strict=True)
         ]
-        return number, readings, (str(layer.digest), layer.size, str(layer.diff_id)), str(Tree(entries).digest)
+        return (
+            number,
+            readings,
+            (str(layer.digest), layer.size, str(layer.diff_id)),
+            str(Tree(entries).digest),
+        )
 
-    def _blocks(self, part: list[_Wanted], readings: list[_Reading | None], counters: Counters) -> Iterator[bytes]:
+    def _blocks(
+        self, part: list[_Wanted], readings: list[_Reading | None], counters: Counters
+    ) -> Iterator[bytes]:
         began, files, size = time.time_ns(), 0, 0
         for each in part:
             if each.file is None:
@@ -141,7 +161,9 @@ class _Work:
                 raise _Unpackable(f"{path} holds a secret")
             executable = bool(state[0] & 0o100)
             content = hashlib.sha256(data).hexdigest().encode()
-            readings.append((trusted(state, began), ("x" if executable else "f", len(data), content)))
+            readings.append(
+                (trusted(state, began), ("x" if executable else "f", len(data), content))
+            )
             yield tar.header(tar.Member(CODE + each.path, len(data), executable))
             yield data
             yield tar.padding(len(data))
@@ -158,7 +180,9 @@ class _Work:
 
     @contextmanager
     def helped(self, tickets: int) -> Iterator[Callable[[], tuple[list[_Pack], dict[str, int]]]]:
-        """Have a second process take tickets too; what is given waits for what came of it, which is nothing if it died."""
+        """Have a second process take tickets too; what is given waits for what came of it, which is
+        nothing if it died.
+        """
         reading, writing = os.pipe()
         child = _fork()
         if child is None:
@@ -195,7 +219,9 @@ class _Work:
 
 def _fork() -> int | None:
     """`os.fork`, or None where that is not safe (among threads, and on macOS) or not to be had."""
-    if sys.platform != "linux" or ("threading" in sys.modules and sys.modules["threading"].active_count() > 1):
+    if sys.platform != "linux" or (
+        "threading" in sys.modules and sys.modules["threading"].active_count() > 1
+    ):
         return None
     try:
         return os.fork()
@@ -205,7 +231,9 @@ def _fork() -> int | None:
 
 @contextmanager
 def _tickets(count: int) -> Iterator[int]:
-    """A pipe with one byte for each pack: who reads it takes the pack (a pipe gives each byte to one reader)."""
+    """A pipe with one byte for each pack: who reads it takes the pack (a pipe gives each byte to
+    one reader).
+    """
     reading, writing = os.pipe()
     try:
         os.write(writing, bytes(range(count)))

@@ -1,6 +1,8 @@
-"""Proof: every byte of a bundle's packs compared with the bundle's tree, whose digest alone is trusted.
+"""Proof: every byte of a bundle's packs compared with the bundle's tree, whose digest alone is
+trusted.
 
-The tree says every path, size and digest; a member of a pack that is not exactly as the tree says, once, is refused.
+The tree says every path, size and digest; a member of a pack that is not exactly as the tree says,
+once, is refused.
 """
 
 from __future__ import annotations
@@ -26,7 +28,8 @@ _PARALLEL = 4 << 20  # Bytes from which a second thread pays.
 
 
 class Proof:
-    """One proof of a bundle that holds `tree`; of one that `is_known` to be right, only bytes that may have changed since are proven.
+    """One proof of a bundle that holds `tree`; of one that `is_known` to be right, only bytes that
+    may have changed since are proven.
 
     A subclass keeps what `small` and `large` are given.
     """
@@ -37,7 +40,9 @@ class Proof:
         self.paths: list[list[bytes]] = []  # Of each pack, once it was read.
 
     def run(self) -> None:
-        """Read all packs. Raises `BlobMissing`, `BlobCorrupt`, or `ExtractionRefused` for what is not as the tree says."""
+        """Read all packs. Raises `BlobMissing`, `BlobCorrupt`, or `ExtractionRefused` for what is
+        not as the tree says.
+        """
         packs = self._bundle.packs
         if len(packs) > 1 and sum(pack.size for pack in packs) > _PARALLEL:
             from concurrent.futures import ThreadPoolExecutor
@@ -68,7 +73,9 @@ class Proof:
         entry = self._left.pop(member.name, None)  # At once: another thread may meet the same name.
         link = member.target is not None
         if entry is None or (entry.kind == "l") != link or (entry.kind == "x") != member.executable:
-            raise self._refused(f"the member {member.name[:200]!r} is not in its tree, or is there twice")
+            raise self._refused(
+                f"the member {member.name[:200]!r} is not in its tree, or is there twice"
+            )
         if link:
             if member.target != entry.content:
                 raise self._refused(f"the link {entry.name!r} leads elsewhere than its tree says")
@@ -92,7 +99,9 @@ class Proof:
 
     def _refused(self, why: str) -> ExtractionRefused:
         return ExtractionRefused(
-            f"The bundle {self._bundle.manifest.short} was refused", why=f"{why}.", hint="Do not use the place that it came from."
+            f"The bundle {self._bundle.manifest.short} was refused",
+            why=f"{why}.",
+            hint="Do not use the place that it came from.",
         )
 
 
@@ -115,9 +124,11 @@ class _Nowhere:
 
 
 def verify(cache: Cache) -> tuple[int, list[Bad]]:
-    """Prove every bundle that is recorded; one that proves wrong is forgotten, with its packs, and made again when it is needed.
+    """Prove every bundle that is recorded; one that proves wrong is forgotten, with its packs, and
+    made again when it is needed.
 
-    Returns how many there were, and what was bad. Bundles whose blobs are gone or corrupt are not this function's concern.
+    Returns how many there were, and what was bad. Bundles whose blobs are gone or corrupt are not
+    this function's concern.
     """
     records, bad = cache.records.of_kind("bundle"), []
     for record in records:
@@ -128,5 +139,11 @@ def verify(cache: Cache) -> tuple[int, list[Bad]]:
             continue
         except ExtractionRefused as error:
             forget(cache, record)
-            bad.append(Bad(record.artifact, f"a bundle: {error.why.rstrip('.')}; it is made again when it is needed", True))
+            bad.append(
+                Bad(
+                    record.artifact,
+                    f"a bundle: {error.why.rstrip('.')}; it is made again when it is needed",
+                    True,
+                )
+            )
     return len(records), bad

@@ -1,7 +1,8 @@
 """Scanning: what is below a root, without reading again what has not changed.
 
-A scan remembers every folder (in the stat index, for each root): what a look at it gave, and what came of that. A folder that
-looks the same costs one `stat` for each name; in any other, what is not in a remembered state is looked at anew.
+A scan remembers every folder (in the stat index, for each root): what a look at it gave, and what
+came of that. A folder that looks the same costs one `stat` for each name; in any other, what is not
+in a remembered state is looked at anew.
 """
 
 from __future__ import annotations
@@ -35,9 +36,11 @@ _VENV_RULE = "built in: a virtual environment (it holds pyvenv.cfg)"
 
 
 class ScanOptions(NamedTuple):
-    """How to scan: a path in `allowed` may hold a secret; `progress` is told how many of how many files were read.
+    """How to scan: a path in `allowed` may hold a secret; `progress` is told how many of how many
+    files were read.
 
-    What is found lies in the tree below `place`, and is called in messages and in `allowed` by its relative path after `shown`.
+    What is found lies in the tree below `place`, and is called in messages and in `allowed` by its
+    relative path after `shown`.
     """
 
     budget: Budget | None = None
@@ -50,7 +53,8 @@ class ScanOptions(NamedTuple):
 class Scanner:
     """Scans below one root.
 
-    A large tree of which nothing is remembered is read by two processes, and packed into `blobs` meanwhile, if there are any.
+    A large tree of which nothing is remembered is read by two processes, and packed into `blobs`
+    meanwhile, if there are any.
     """
 
     def __init__(
@@ -78,12 +82,17 @@ class Scanner:
     def scan_all(self) -> Scan:
         """Everything below the root but what the ignore rules keep out.
 
-        Raises `SecretRefused`, `BudgetExceeded`, `FileUnstable`, or `ScanError` for what cannot be in a bundle.
+        Raises `SecretRefused`, `BudgetExceeded`, `FileUnstable`, or `ScanError` for what cannot be
+        in a bundle.
         """
         from .budget import Meter
 
         scope, started = f"tree {_RULES}:{self._root}", stamp()
-        before = {folder: Folder(*known) for folder, known in self._index.load(scope).items() if len(known) == len(Folder._fields)}
+        before = {
+            folder: Folder(*known)
+            for folder, known in self._index.load(scope).items()
+            if len(known) == len(Folder._fields)
+        }
         folders: dict[str, Folder | Draft] = {}
         self._rules = {}
         meter = Meter(self.budget)
@@ -108,20 +117,27 @@ class Scanner:
         self._counters.add(files_stated=sum([now.taken for now in folders.values()]))
         drafts = [now for now in folders.values() if isinstance(now, Draft)]
         self._read(drafts, all_new=not before)
-        found = {folder: self._with_links(folder, now.folder() if isinstance(now, Draft) else now) for folder, now in folders.items()}
+        found = {
+            folder: self._with_links(folder, now.folder() if isinstance(now, Draft) else now)
+            for folder, now in folders.items()
+        }
         changed = {folder: tuple(now) for folder, now in found.items() if now != before.get(folder)}
         self._index.save(scope, changed, before.keys() - found.keys())
         self._refuse_secrets(found)
         return self._scan(found, before, self._is_recent(drafts, started))
 
     def scan_files(self, paths: Iterable[str], besides: Sequence[Scan] = ()) -> Scan:
-        """Just the files of these relative paths, and the links that lead to them; without those that are gone, or in other scans."""
+        """Just the files of these relative paths, and the links that lead to them; without those
+        that are gone, or in other scans.
+        """
         from . import links
 
         scope, started = f"files {_RULES}:{self._root}", stamp()
         remembered: dict[str, tuple[Row, File, str]] = self._index.load(scope)
         now, before = _Drafts(), _Drafts()
-        for path in sorted({part for wanted in paths for part in links.resolve(self._root, wanted)}):
+        for path in sorted(
+            {part for wanted in paths for part in links.resolve(self._root, wanted)}
+        ):
             if any(scan.holds(path) for scan in besides):
                 continue
             try:
@@ -144,16 +160,22 @@ class Scanner:
         self._read(list(now.drafts.values()))
         self._counters.add(files_stated=sum([draft.taken for draft in now.drafts.values()]))
         known = [each for draft in now.drafts.values() for each in draft.known()]
-        self._index.save(scope, {path: each for path, each in known if each != remembered.get(path)})
+        self._index.save(
+            scope, {path: each for path, each in known if each != remembered.get(path)}
+        )
         found = now.folders()
         self._refuse_secrets(found)
         return self._scan(found, before.folders(), self._is_recent(now.drafts.values(), started))
 
     def _scan(self, found: dict[str, Folder], before: dict[str, Folder], is_recent: bool) -> Scan:
-        return Scan(found, before, self._contents, is_recent=is_recent, place=self._place, shown=self._shown)
+        return Scan(
+            found, before, self._contents, is_recent=is_recent, place=self._place, shown=self._shown
+        )
 
     def _with_links(self, folder: str, now: Folder) -> Folder:
-        """A folder with the texts of its links as they are by now: another link on their way may have changed."""
+        """A folder with the texts of its links as they are by now: another link on their way may
+        have changed.
+        """
         if not now.links:
             return now
         from . import links
@@ -163,10 +185,16 @@ class Scanner:
             target = links.target(self._root, folder + name, self._shown)
             files[os.fsencode(name)] = ("l", len(target), target)
         packed = marshal.dumps(files, 2)
-        return now if packed == now.files else now._replace(files=packed, size=sum([file[1] for file in files.values()]))
+        return (
+            now
+            if packed == now.files
+            else now._replace(files=packed, size=sum([file[1] for file in files.values()]))
+        )
 
     def _is_recent(self, drafts: Iterable[Draft], started: int) -> bool:
-        """Whether anything that was looked at may have been changed since then (see `stamp`): what was looked at before may be older."""
+        """Whether anything that was looked at may have been changed since then (see `stamp`): what
+        was looked at before may be older.
+        """
         for draft in drafts:
             states = [state for state in draft.seen.values() if state]
             try:
@@ -178,7 +206,9 @@ class Scanner:
         return False
 
     def remembered(self, *scans: Scan) -> Digest | None:
-        """The digest of the tree that these scans make, if it was told when they had found exactly the same."""
+        """The digest of the tree that these scans make, if it was told when they had found exactly
+        the same.
+        """
         return self._told([scan.state for scan in scans])
 
     def remembered_before(self, *scans: Scan) -> Digest | None:
@@ -191,11 +221,17 @@ class Scanner:
 
     def remember(self, tree: Digest, *scans: Scan) -> Digest:
         """Remember the digest of the tree that these scans make."""
-        self._index.save(f"digest:{self._root}", {str(len(scans)): ([scan.state for scan in scans], str(tree))})
+        self._index.save(
+            f"digest:{self._root}", {str(len(scans)): ([scan.state for scan in scans], str(tree))}
+        )
         return tree
 
-    def _look_again(self, folder: str, listing: Listing, old: Folder | None, valid: bool, began: int) -> tuple[Draft, bool]:
-        """What a folder holds that does not look as before, and whether the old verdicts of the rules count below it."""
+    def _look_again(
+        self, folder: str, listing: Listing, old: Folder | None, valid: bool, began: int
+    ) -> tuple[Draft, bool]:
+        """What a folder holds that does not look as before, and whether the old verdicts of the
+        rules count below it.
+        """
         now, before = states(listing), states(marshal.loads(old.look)) if old else {}
         files = old.unpacked() if old else {}
         valid = valid and all(now.get(name) == before.get(name) for name in RULE_FILES)
@@ -206,7 +242,9 @@ class Scanner:
                 rule = old.excluded.get(name + slash)
             else:
                 rules = rules or self._rules_of(folder)
-                rule = rules.excludes(folder + name, bool(slash)) or (_VENV_RULE if tag.endswith(VENV) else None)
+                rule = rules.excludes(folder + name, bool(slash)) or (
+                    _VENV_RULE if tag.endswith(VENV) else None
+                )
             if rule:
                 draft.excluded[name + slash] = rule
                 if name in RULE_FILES and state:
@@ -248,13 +286,17 @@ class Scanner:
             for name in RULE_FILES:
                 path = f"{self._root}/{folder}{name}"
                 if os.path.isfile(path) and not os.path.islink(path):
-                    with open(path, encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
+                    with open(
+                        path, encoding="utf-8-sig", errors="surrogateescape", newline=""
+                    ) as file:
                         files.append(RuleFile.parse(folder, name, file.read()))
             self._rules[folder] = rules.within(files)
         return self._rules[folder]
 
     def _read(self, drafts: list[Draft], all_new: bool = False) -> None:
-        """Read what must be read; `all_new` says that these are all folders, and nothing was remembered of any."""
+        """Read what must be read; `all_new` says that these are all folders, and nothing was
+        remembered of any.
+        """
         unread = [each for draft in drafts for each in draft.unread]
         if not unread:
             return
@@ -263,7 +305,9 @@ class Scanner:
         if all_new:
             from . import parallel_scan
 
-            unread = parallel_scan.read(self._root, drafts, self._blobs, self._contents, self._counters, self._progress)
+            unread = parallel_scan.read(
+                self._root, drafts, self._blobs, self._contents, self._counters, self._progress
+            )
         for done, each in enumerate(unread):
             if not done % 256:
                 self._progress(done, len(unread))
@@ -284,7 +328,11 @@ class Scanner:
             draft.unread.clear()
 
     def _refuse_secrets(self, folders: dict[str, Folder]) -> None:
-        found = [(self._shown + folder + name, why) for folder, known in folders.items() for name, why in known.secrets.items()]
+        found = [
+            (self._shown + folder + name, why)
+            for folder, known in folders.items()
+            for name, why in known.secrets.items()
+        ]
         if found:
             from flyte_build.workspace import sensitive
 

@@ -24,10 +24,11 @@ File = tuple[str, int, bytes]
 class Folder(NamedTuple):
     """What is remembered of a folder, in values that the stat index takes.
 
-    `look` is what a look at the folder gave, and `files` what is in the tree, both packed: a folder that looks the same is
-    taken as it is, and not unpacked. `below` are the folders (relative to the root, ending in "/") that the scan goes on
-    with; `taken` and `size` sum up the files. `excluded` says by which rule a name stays out (a folder's ends in "/").
-    `links` names the links, whose text is asked for anew each time.
+    `look` is what a look at the folder gave, and `files` what is in the tree, both packed: a folder
+    that looks the same is taken as it is, and not unpacked. `below` are the folders (relative to
+    the root, ending in "/") that the scan goes on with; `taken` and `size` sum up the files.
+    `excluded` says by which rule a name stays out (a folder's ends in "/"). `links` names the
+    links, whose text is asked for anew each time.
     """
 
     look: bytes
@@ -48,7 +49,8 @@ class Folder(NamedTuple):
 class Contents:
     """What was read on the way, so that packing need not read it again.
 
-    The bytes of small files, bounded in bytes, and layers that were written already, by the digest of the tree's part.
+    The bytes of small files, bounded in bytes, and layers that were written already, by the digest
+    of the tree's part.
     """
 
     FILE = 1 << 20  # Bytes of the largest file that is kept.
@@ -70,10 +72,11 @@ class Contents:
 
 
 class Scan:
-    """What was found, and what is remembered of the time before: folders by relative path ("" or ending in "/").
+    """What was found, and what is remembered of the time before: folders by relative path ("" or
+    ending in "/").
 
-    In the tree they lie below `place`, in messages they are called by the path `shown` ("", or ending in "/").
-    `is_recent` says that some of it may have been changed since the scan began.
+    In the tree they lie below `place`, in messages they are called by the path `shown` ("", or
+    ending in "/"). `is_recent` says that some of it may have been changed since the scan began.
     """
 
     def __init__(
@@ -86,7 +89,12 @@ class Scan:
         place: str = "",
         shown: str = "",
     ) -> None:
-        self.folders, self.before, self.contents, self.is_recent = folders, before, contents, is_recent
+        self.folders, self.before, self.contents, self.is_recent = (
+            folders,
+            before,
+            contents,
+            is_recent,
+        )
         self._place, self._shown = place, shown
         self._unpacked: dict[str, dict[bytes, File]] = {}
 
@@ -120,7 +128,9 @@ class Scan:
         return self._unpacked[folder]
 
     def contents_of(self, paths: Iterable[str]) -> Iterator[tuple[str, str]]:
-        """Give the sha256 (hex) of those of some paths in the tree that are files among what was found."""
+        """Give the sha256 (hex) of those of some paths in the tree that are files among what was
+        found.
+        """
         for path in paths:
             if not path.startswith(self._place):
                 continue
@@ -130,17 +140,26 @@ class Scan:
                 yield path, file[2].decode()
 
     def difference(self) -> dict[str, list[str]]:
-        """The paths that were `added`, `removed` and `changed` since the scan that is remembered."""
+        """The paths that were `added`, `removed` and `changed` since the scan that is
+        remembered.
+        """
         found: dict[str, list[str]] = {"added": [], "removed": [], "changed": []}
         for folder in self.folders.keys() | self.before.keys():
             packed, packed_before = self.folders.get(folder), self.before.get(folder)
             if packed and packed_before and packed.files == packed_before.files:
                 continue
-            now, old = packed.unpacked() if packed else {}, packed_before.unpacked() if packed_before else {}
+            now, old = (
+                packed.unpacked() if packed else {},
+                packed_before.unpacked() if packed_before else {},
+            )
             above = self._shown + folder
             found["added"] += [above + os.fsdecode(name) for name in now.keys() - old.keys()]
             found["removed"] += [above + os.fsdecode(name) for name in old.keys() - now.keys()]
-            found["changed"] += [above + os.fsdecode(name) for name in now.keys() & old.keys() if now[name] != old[name]]
+            found["changed"] += [
+                above + os.fsdecode(name)
+                for name in now.keys() & old.keys()
+                if now[name] != old[name]
+            ]
         return found
 
     def entries(self) -> list[Entry]:
@@ -150,14 +169,24 @@ class Scan:
         entries = []
         for folder in sorted(self.folders):
             above = os.fsencode(self._place + folder)
-            entries += [Entry(above + name, *file) for name, file in self.folders[folder].unpacked().items()]
+            entries += [
+                Entry(above + name, *file) for name, file in self.folders[folder].unpacked().items()
+            ]
         return entries
 
     def excluded(self) -> list[tuple[str, str]]:
         """Every path (folders end in "/") that a rule keeps out, with the rule, sorted by path."""
-        return sorted((folder + name, rule) for folder, known in self.folders.items() for name, rule in known.excluded.items())
+        return sorted(
+            (folder + name, rule)
+            for folder, known in self.folders.items()
+            for name, rule in known.excluded.items()
+        )
 
 
 def _state(folders: dict[str, Folder], place: str) -> bytes:
-    parts = [part for folder in sorted(folders) for part in (os.fsencode(folder), b"\0", folders[folder].files)]
+    parts = [
+        part
+        for folder in sorted(folders)
+        for part in (os.fsencode(folder), b"\0", folders[folder].files)
+    ]
     return fingerprint(b"".join([os.fsencode(place), b"\0", *parts]))

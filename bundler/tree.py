@@ -4,9 +4,10 @@ A tree's document is `flyte-tree 1\\n`, then a line for each entry, sorted by th
 
     <kind><length of path>:<path><size>:<content>\\n
 
-The kind is `f` (file), `x` (executable file) or `l` (link). Content is the 64 hex digits of a file's sha256, or the
-`size` bytes of a link's target. Paths are the file system's bytes, relative, with `/`. Folders, owners, times and other
-mode bits are no part of it. The document's digest is the identity of the code.
+The kind is `f` (file), `x` (executable file) or `l` (link). Content is the 64 hex digits of a
+file's sha256, or the `size` bytes of a link's target. Paths are the file system's bytes, relative,
+with `/`. Folders, owners, times and other mode bits are no part of it. The document's digest is the
+identity of the code.
 """
 
 from __future__ import annotations
@@ -24,7 +25,9 @@ _path = itemgetter(0)
 
 
 class Entry(NamedTuple):
-    """One file or link: `content` is a file's sha256 in hex, or a link's target; `size` is in bytes."""
+    """One file or link: `content` is a file's sha256 in hex, or a link's target; `size` is in
+    bytes.
+    """
 
     path: bytes
     kind: str
@@ -42,7 +45,10 @@ class Tree:
 
     def __init__(self, entries: Iterable[Entry]) -> None:
         self.entries = sorted(entries, key=_path)
-        lines = [b"%b%d:%b%d:%b\n" % (kind.encode(), len(path), path, size, content) for path, kind, size, content in self.entries]
+        lines = [
+            b"%b%d:%b%d:%b\n" % (kind.encode(), len(path), path, size, content)
+            for path, kind, size, content in self.entries
+        ]
         self.document = _MAGIC + b"".join(lines)
         self.digest = Digest.of(self.document)
         self._lines = lines
@@ -52,12 +58,16 @@ class Tree:
         return [(path, size) for path, _, size, _ in self.entries]
 
     def part_digest(self, positions: Iterable[int]) -> Digest:
-        """What identifies the entries at these positions (in order): the digest of the tree that they would be alone."""
+        """What identifies the entries at these positions (in order): the digest of the tree that
+        they would be alone.
+        """
         return Digest.of(_MAGIC + b"".join([self._lines[at] for at in positions]))
 
     @classmethod
     def decode(cls, document: bytes) -> Tree:
-        """Read a document that may be hostile. Raises `ExtractionRefused` unless it is the one way to write a safe tree."""
+        """Read a document that may be hostile. Raises `ExtractionRefused` unless it is the one way
+        to write a safe tree.
+        """
         try:
             tree = cls(_parse(document))
         except (ValueError, IndexError, UnicodeDecodeError):
@@ -81,22 +91,33 @@ class Tree:
         links = {entry.path for entry in self.entries if entry.kind == "l"}
         for path, _, _, content in (entry for entry in self.entries if entry.kind == "l"):
             if _climbs_from_link(path, content, links):
-                raise _refused(f"the link {os.fsdecode(path)!r} goes up from where another link leads")
+                raise _refused(
+                    f"the link {os.fsdecode(path)!r} goes up from where another link leads"
+                )
         if both := files & folders(files):
             raise _refused(f"{os.fsdecode(min(both))!r} is a folder and no folder")
 
     def difference(self, old: Tree) -> dict[str, list[str]]:
         """The paths that were `added`, `removed` and `changed` since `old`, each list sorted."""
-        before, now = {entry.path: entry for entry in old.entries}, {entry.path: entry for entry in self.entries}
+        before, now = (
+            {entry.path: entry for entry in old.entries},
+            {entry.path: entry for entry in self.entries},
+        )
         return {
             "added": [os.fsdecode(path) for path in sorted(now.keys() - before.keys())],
             "removed": [os.fsdecode(path) for path in sorted(before.keys() - now.keys())],
-            "changed": [os.fsdecode(path) for path in sorted(now) if path in before and now[path] != before[path]],
+            "changed": [
+                os.fsdecode(path)
+                for path in sorted(now)
+                if path in before and now[path] != before[path]
+            ],
         }
 
 
 def stays_inside(path: bytes, target: bytes) -> bool:
-    """Whether a link at `path` (relative to a root) to `target` stays below that root, as far as text can tell."""
+    """Whether a link at `path` (relative to a root) to `target` stays below that root, as far as
+    text can tell.
+    """
     if target.startswith(b"/"):
         return False
     depth = path.count(b"/")
@@ -108,7 +129,9 @@ def stays_inside(path: bytes, target: bytes) -> bool:
 
 
 def _climbs_from_link(path: bytes, target: bytes, links: set[bytes]) -> bool:
-    """Whether `..` in a link's target comes after another link, so that text cannot tell where it leads (CVE-2025-4138)."""
+    """Whether `..` in a link's target comes after another link, so that text cannot tell where it
+    leads (CVE-2025-4138).
+    """
     at = path.split(b"/")[:-1]
     through_link = False
     for part in target.split(b"/"):
@@ -145,7 +168,13 @@ def _parse(document: bytes) -> Iterator[Entry]:
         size = int(document[stop:colon])
         at = colon + 1 + (size if kind == "l" else 64)
         content = document[colon + 1 : at]
-        if kind not in "fxl" or not path or size < 0 or document[at] != 10 or (kind != "l" and not _is_hex(content)):
+        if (
+            kind not in "fxl"
+            or not path
+            or size < 0
+            or document[at] != 10
+            or (kind != "l" and not _is_hex(content))
+        ):
             raise ValueError
         yield Entry(path, kind, size, content)
         at += 1
@@ -156,4 +185,6 @@ def _is_hex(content: bytes) -> bool:
 
 
 def _refused(why: str) -> ExtractionRefused:
-    return ExtractionRefused("A bundle's tree was refused", why=why, hint="Do not use the place that it came from.")
+    return ExtractionRefused(
+        "A bundle's tree was refused", why=why, hint="Do not use the place that it came from."
+    )

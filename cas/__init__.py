@@ -1,1 +1,3 @@
-"""The content-addressed store: digests, keys, blobs, records, leases, garbage collection. It knows bytes, never tasks."""
+"""The content-addressed store: digests, keys, blobs, records, leases, garbage collection. It knows
+bytes, never tasks.
+"""

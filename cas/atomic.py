@@ -1,4 +1,5 @@
-"""Replacing a file at once: whoever reads it sees what was there before or what is there now, and never a part.
+"""Replacing a file at once: whoever reads it sees what was there before or what is there now, and
+never a part.
 
 As POSIX says of `rename`; a file that is synced before survives a crash of the machine whole.
 """
@@ -11,19 +12,31 @@ from .folder import mode_in
 
 
 def replace_file(
-    path: str, data: bytes, *, mode: int | None = None, keep_mode: bool = True, sync: bool = True, temporary: str | None = None
+    path: str,
+    data: bytes,
+    *,
+    mode: int | None = None,
+    keep_mode: bool = True,
+    sync: bool = True,
+    temporary: str | None = None,
 ) -> None:
-    """Put `data` in place of what is at `path`, if anything is. Raises `OSError`; then all is as before.
+    """Put `data` in place of what is at `path`, if anything is. Raises `OSError`; then all is as
+    before.
 
-    A file that is there keeps its permissions, with `keep_mode`; a new one has `mode` before the umask, as its folder by default.
-    `temporary` is where it is written first, on the same disk; beside it by default.
+    A file that is there keeps its permissions, with `keep_mode`; a new one has `mode` before the
+    umask, as its folder by default. `temporary` is where it is written first, on the same disk;
+    beside it by default.
     """
     temporary = temporary or f"{path}.{os.urandom(4).hex()}"
     try:
         kept = os.stat(path).st_mode & 0o7777 if keep_mode else None
     except FileNotFoundError:
         kept = None
-    file = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode_in(os.path.dirname(path)) if mode is None else mode)
+    file = os.open(
+        temporary,
+        os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC,
+        mode_in(os.path.dirname(path)) if mode is None else mode,
+    )
     try:
         with open(file, "wb") as writer:
             if kept is not None:

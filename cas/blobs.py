@@ -1,7 +1,8 @@
 """Blobs: bytes in a folder, each named by its digest (OCI image-layout, "Blobs").
 
-A blob becomes visible only when all of its bytes are durable: written to a temporary file in the same folder, synced,
-renamed. Whoever writes holds the cache's shared lock, so a temporary file found without one is litter.
+A blob becomes visible only when all of its bytes are durable: written to a temporary file in the
+same folder, synced, renamed. Whoever writes holds the cache's shared lock, so a temporary file
+found without one is litter.
 """
 
 from __future__ import annotations
@@ -32,7 +33,9 @@ class BlobReader(Protocol):
         """Whether a blob of that name is there; its bytes are not looked at."""
 
     def read(self, digest: Digest) -> bytes:
-        """All bytes, verified. Raises `BlobMissing`, or `BlobCorrupt` after moving the blob to quarantine."""
+        """All bytes, verified. Raises `BlobMissing`, or `BlobCorrupt` after moving the blob to
+        quarantine.
+        """
 
     def open(self, digest: Digest) -> BinaryIO:
         """A stream of the bytes as they stand: who reads it verifies it. Raises `BlobMissing`."""
@@ -46,7 +49,9 @@ class Blobs:
 
     @cached_property
     def mode(self) -> int:
-        """The permissions of blobs: they are never changed, and for those for whom the folder is open."""
+        """The permissions of blobs: they are never changed, and for those for whom the folder is
+        open.
+        """
         return mode_in(self.folder) & 0o444
 
     def path(self, digest: Digest) -> str:
@@ -54,7 +59,9 @@ class Blobs:
         return f"{self.folder}/{digest.hex}"
 
     def has(self, digest: Digest) -> bool:
-        """Whether a blob of that name is there; its bytes are not looked at. A pipe or a device is none."""
+        """Whether a blob of that name is there; its bytes are not looked at. A pipe or a device is
+        none.
+        """
         return os.path.isfile(self.path(digest))
 
     def open(self, digest: Digest) -> BinaryIO:
@@ -65,7 +72,9 @@ class Blobs:
             raise _missing(digest) from None
 
     def read(self, digest: Digest) -> bytes:
-        """All bytes, verified. Raises `BlobMissing`, or `BlobCorrupt` after moving the blob to quarantine."""
+        """All bytes, verified. Raises `BlobMissing`, or `BlobCorrupt` after moving the blob to
+        quarantine.
+        """
         with storing("read a blob"), self.open(digest) as stream:
             data = stream.read()
         self._counters.add(bytes_hashed=len(data))
@@ -74,7 +83,9 @@ class Blobs:
         return data
 
     def verify(self, digest: Digest) -> bool:
-        """Whether the bytes are what the name says, in constant memory; if not, the blob goes to quarantine."""
+        """Whether the bytes are what the name says, in constant memory; if not, the blob goes to
+        quarantine.
+        """
         with storing("read a blob"), self.open(digest) as stream:
             sha256 = hashlib.sha256()
             while piece := stream.read(1 << 20):
@@ -85,14 +96,20 @@ class Blobs:
         return actual == digest
 
     def condemn(self, digest: Digest, what: str) -> BlobCorrupt:
-        """Move a bad blob to quarantine, and give the error to raise. Safe when another process did so first."""
+        """Move a bad blob to quarantine, and give the error to raise. Safe when another process did
+        so first.
+        """
         with storing("move a bad blob to quarantine"):
             make_below(self._quarantine)
             try:
                 os.replace(self.path(digest), f"{self._quarantine}/{digest.hex}")
             except FileNotFoundError:
-                return BlobCorrupt(f"Blob {digest} was corrupt", why=what, hint="It is in quarantine already.")
-        return BlobCorrupt(f"Blob {digest} is corrupt", why=what, hint=f"It was moved to {self._quarantine}.")
+                return BlobCorrupt(
+                    f"Blob {digest} was corrupt", why=what, hint="It is in quarantine already."
+                )
+        return BlobCorrupt(
+            f"Blob {digest} is corrupt", why=what, hint=f"It was moved to {self._quarantine}."
+        )
 
     def put(self, data: bytes) -> Digest:
         """Store one blob durably; a blob that is there already is not written again."""
@@ -104,7 +121,9 @@ class Blobs:
         return Batch(self, self._counters)
 
     def names(self) -> Iterator[tuple[Digest, int]]:
-        """Every blob with its size in bytes, in no order; what has no blob's name is passed over."""
+        """Every blob with its size in bytes, in no order; what has no blob's name is
+        passed over.
+        """
         with storing("list the blobs"), os.scandir(self.folder) as entries:
             for entry in entries:
                 if is_hex(entry.name):
@@ -129,7 +148,8 @@ class Blobs:
 
 
 class Batch:
-    """Blobs written together (from any thread): each is synced while the next is written, all are named when the body ends.
+    """Blobs written together (from any thread): each is synced while the next is written, all are
+    named when the body ends.
 
     If the body raises, none of them is named and the temporary files are removed.
     """
@@ -156,7 +176,12 @@ class Batch:
         """For bytes that come in pieces: memory does not grow with the blob."""
         return BlobWriter(self)
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
         errors = [error for sync in self._syncs if (error := sync.error())]
         if kind is None and not errors:
             with storing("name a blob"):
@@ -185,7 +210,9 @@ class BlobWriter:
         self._batch = batch
         self._path = f"{batch._blobs.folder}/{TEMPORARY}{os.urandom(8).hex()}"
         with storing("write a blob"):
-            self._file = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, batch._blobs.mode)
+            self._file = os.open(
+                self._path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, batch._blobs.mode
+            )
         self._sha256 = hashlib.sha256()
         self.size = 0
 
@@ -214,7 +241,9 @@ class BlobWriter:
         return Digest.from_hash(self._sha256)
 
     def finish(self, digest: Digest | None = None) -> Digest:
-        """Hand what was written to the batch, to be synced; `digest` is what the caller has computed already."""
+        """Hand what was written to the batch, to be synced; `digest` is what the caller has
+        computed already.
+        """
         if digest is None:
             self._batch.counters.add(bytes_hashed=self.size)
             digest = self.digest
@@ -223,7 +252,12 @@ class BlobWriter:
         self._batch.counters.add(blobs_written=1, bytes_written=self.size)
         return digest
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
         if self._file >= 0:
             os.close(self._file)
         if self._path not in self._batch._written:
@@ -261,7 +295,9 @@ class _Sync:
 
 
 def open_file(path: str) -> BinaryIO:
-    """Open a file to be read, unbuffered. Raises `FileNotFoundError` also for a pipe or a device, which would be waited for."""
+    """Open a file to be read, unbuffered. Raises `FileNotFoundError` also for a pipe or a device,
+    which would be waited for.
+    """
     file = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     if not stat.S_ISREG(os.fstat(file).st_mode):
         os.close(file)
@@ -293,4 +329,6 @@ def _unlink(path: str) -> None:
 
 
 def _missing(digest: Digest) -> BlobMissing:
-    return BlobMissing(f"Blob {digest} is not in the store", hint="Run the command again: it will be made again.")
+    return BlobMissing(
+        f"Blob {digest} is not in the store", hint="Run the command again: it will be made again."
+    )

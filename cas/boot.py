@@ -1,4 +1,6 @@
-"""When this machine was started: what was never synced does not outlive a crash, and a clean restart is not told apart from one."""
+"""When this machine was started: what was never synced does not outlive a crash, and a clean
+restart is not told apart from one.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""The cache on this machine: blobs, records, stat index, extractions, leases, in one folder. Deleting it costs time only.
+"""The cache on this machine: blobs, records, stat index, extractions, leases, in one folder.
+Deleting it costs time only.
 
 Format 1, below the folder (docs/formats.md):
 
@@ -7,7 +8,7 @@ Format 1, below the folder (docs/formats.md):
     v1/extractions/<hex of a tree>/                        trees, extracted
     v1/environments/<hex of a key>/                        virtual environments
     v1/wheels/<hex>/<name>.whl                             links to blobs that are wheels
-    v1/runtimes/<hex>/                                     copies of our own package, for tasks in environments and containers
+    v1/runtimes/<hex>/                                     copies of our own package, for tasks
     v1/leases/  v1/lock  v1/quarantine/  v1/collected.json
 """
 
@@ -41,7 +42,9 @@ _TABLES = 3
 class Cache:
     """An open cache. `said` is told, in a sentence, of damage that was found and repaired."""
 
-    def __init__(self, root: str, database: Database, counters: Counters, said: Callable[[str], None]) -> None:
+    def __init__(
+        self, root: str, database: Database, counters: Counters, said: Callable[[str], None]
+    ) -> None:
         self.root, self.folder, self.said, self.database = root, _folder(root), said, database
         self._leases = f"{self.folder}/leases"
         self.extractions = f"{self.folder}/extractions"
@@ -53,10 +56,15 @@ class Cache:
 
     @classmethod
     def open(cls, root: str, counters: Counters, said: Callable[[str], None]) -> Cache:
-        """Open the cache below a folder, made if it is new. Raises `StoreUnavailable` and `StoreFormatUnknown`."""
+        """Open the cache below a folder, made if it is new. Raises `StoreUnavailable` and
+        `StoreFormatUnknown`.
+        """
 
         def damaged(aside: str) -> None:
-            said(f"The cache's database was damaged; it was moved to {aside} and begun anew. Nothing but time is lost.")
+            said(
+                f"The cache's database was damaged; it was moved to {aside} and begun anew. Nothing"
+                " but time is lost."
+            )
 
         if not os.path.exists(f"{_folder(root)}/oci-layout"):
             _create(root)
@@ -71,7 +79,9 @@ class Cache:
         with storing("keep the cache's secret"):
             if not os.path.exists(path):
                 temporary = f"{path}.{os.urandom(4).hex()}"
-                with open(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
+                with open(
+                    os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb"
+                ) as file:
                     file.write(os.urandom(32))
                 try:
                     os.link(temporary, path)
@@ -83,7 +93,9 @@ class Cache:
 
     @contextmanager
     def preparing(self) -> Iterator[None]:
-        """Hold this around looking up, making, recording and leasing: nothing is collected meanwhile."""
+        """Hold this around looking up, making, recording and leasing: nothing is collected
+        meanwhile.
+        """
         with locked(f"{self.folder}/lock", exclusive=False):
             yield
 
@@ -95,7 +107,9 @@ class Cache:
 
     @contextmanager
     def making(self, what: str) -> Iterator[None]:
-        """Hold this around making something, named by a digest, that only one process at a time shall make."""
+        """Hold this around making something, named by a digest, that only one process at a time
+        shall make.
+        """
         path = f"{self.folder}/making-{what.rpartition(':')[2][:16]}.lock"
         with locked(path, exclusive=True):
             yield
@@ -109,7 +123,9 @@ class Cache:
         return set(held(self._leases))
 
     def statistics(self) -> dict[str, str | int | dict[str, int]]:
-        """The cache's folder; how many blobs, records, leases and environments; the bytes that all takes on the disk, and by part."""
+        """The cache's folder; how many blobs, records, leases and environments; the bytes that all
+        takes on the disk, and by part.
+        """
         from .usage import usage
 
         with storing("measure the cache"):
@@ -134,14 +150,18 @@ class Cache:
         return f"{self.environments}/{artifact.hex}"
 
     def made(self, folder: str) -> list[str]:
-        """The names in a folder of things that are made of blobs, or of what others have; those that begin with `.` are on their way."""
+        """The names in a folder of things that are made of blobs, or of what others have; those
+        that begin with `.` are on their way.
+        """
         try:
             return sorted(name for name in os.listdir(folder) if not name.startswith("."))
         except FileNotFoundError:
             return []
 
     def write_index(self, named: Iterable[tuple[str, Digest]]) -> None:
-        """Write `index.json` (image-spec, image-layout.md), in which other tools look: manifests by name, as far as they are here."""
+        """Write `index.json` (image-spec, image-layout.md), in which other tools look: manifests by
+        name, as far as they are here.
+        """
         from .registry.descriptor import MANIFEST
         from .registry.layout import TAG
 
@@ -151,7 +171,14 @@ class Cache:
                 size = os.path.getsize(self.blobs.path(manifest))
             except FileNotFoundError:
                 continue
-            manifests.append({"mediaType": MANIFEST, "digest": manifest, "size": size, "annotations": {TAG: name}})
+            manifests.append(
+                {
+                    "mediaType": MANIFEST,
+                    "digest": manifest,
+                    "size": size,
+                    "annotations": {TAG: name},
+                }
+            )
         with storing("write the index"), locked(f"{self.folder}/index.lock", exclusive=True):
             _write(f"{self.folder}/index.json", {"schemaVersion": 2, "manifests": manifests})
 

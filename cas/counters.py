@@ -1,4 +1,6 @@
-"""Counters of the work that preparation did: what tests assert and `--output-format json` reports."""
+"""Counters of the work that preparation did: what tests assert and `--output-format
+json` reports.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +8,9 @@ from _thread import allocate_lock
 
 
 class Counters:
-    """Totals of one command. Bytes are bytes; everything else is a count. Safe to add to from several threads."""
+    """Totals of one command. Bytes are bytes; everything else is a count. Safe to add to from
+    several threads.
+    """
 
     NAMES = (
         "files_stated",

@@ -1,7 +1,8 @@
 """SQLite databases that many processes share.
 
-The journal is a write-ahead log, except on a network file system, where its shared memory does not work and SQLite's
-rollback journal is used (sqlite.org/wal.html, "Overview"). The schema's version is `PRAGMA user_version`.
+The journal is a write-ahead log, except on a network file system, where its shared memory does not
+work and SQLite's rollback journal is used (sqlite.org/wal.html, "Overview"). The schema's version
+is `PRAGMA user_version`.
 """
 
 from __future__ import annotations
@@ -18,13 +19,30 @@ from flyte_build.errors import StoreError, StoreFormatUnknown, StoreUnavailable
 from .folder import mode_in, opener
 from .os_errors import storing
 
-_NETWORK = frozenset({"nfs", "nfs4", "cifs", "smb3", "smbfs", "afs", "afpfs", "9p", "lustre", "gpfs", "fuse.sshfs", "ceph"})
+_NETWORK = frozenset(
+    {
+        "nfs",
+        "nfs4",
+        "cifs",
+        "smb3",
+        "smbfs",
+        "afs",
+        "afpfs",
+        "9p",
+        "lustre",
+        "gpfs",
+        "fuse.sshfs",
+        "ceph",
+    }
+)
 _DAMAGED = ".is-damaged"  # A mark beside a database in which damage was met.
 _WAIT = 30.0  # Seconds to wait for another process's transaction.
 
 
 class Database:
-    """An open database. Whatever SQLite cannot do is raised as `StoreUnavailable`; damage is repaired by the next open."""
+    """An open database. Whatever SQLite cannot do is raised as `StoreUnavailable`; damage is
+    repaired by the next open.
+    """
 
     def __init__(self, connection: sqlite3.Connection, path: str) -> None:
         self._connection, self._path = connection, path
@@ -32,13 +50,17 @@ class Database:
     def execute(self, statement: str, values: Sequence[Any] = ()) -> list[Any]:
         """Run one statement, in a transaction of its own, and give all of its rows."""
         with self._errors():
-            return self._connection.execute(statement, [_encodable(value) for value in values]).fetchall()
+            return self._connection.execute(
+                statement, [_encodable(value) for value in values]
+            ).fetchall()
 
     def execute_many(self, statement: str, rows: Sequence[Sequence[Any]]) -> None:
         """Run one statement for each of `rows`, all in one transaction."""
         if rows:
             with self.transaction(), self._errors():
-                self._connection.executemany(statement, [[_encodable(value) for value in row] for row in rows])
+                self._connection.executemany(
+                    statement, [[_encodable(value) for value in row] for row in rows]
+                )
 
     @contextmanager
     def transaction(self) -> Iterator[None]:
@@ -73,14 +95,18 @@ class Database:
 
 
 def open_database(
-    path: str, version: int, schema: str, on_damage: Callable[[str], None], since: Mapping[int, Sequence[str]] = {}
+    path: str,
+    version: int,
+    schema: str,
+    on_damage: Callable[[str], None],
+    since: Mapping[int, Sequence[str]] = {},
 ) -> Database:
     """Open the database at `path`, made with `schema` if it is new.
 
-    One of an older version is brought up to date: by the statements `since` that version and each after it, then by `schema`, which
-    makes only what is not there.
-    A damaged database is moved aside (its new place is told to `on_damage`) and begun anew. Raises
-    `StoreFormatUnknown` when its version is newer than `version`, `StoreUnavailable` when it cannot be used at all.
+    One of an older version is brought up to date: by the statements `since` that version and each
+    after it, then by `schema`, which makes only what is not there. A damaged database is moved
+    aside (its new place is told to `on_damage`) and begun anew. Raises `StoreFormatUnknown` when
+    its version is newer than `version`, `StoreUnavailable` when it cannot be used at all.
     """
     try:
         if not os.path.exists(path + _DAMAGED):
@@ -100,7 +126,9 @@ def open_database(
         raise _unavailable(path, error) from error
 
 
-def _open(path: str, version: int, schema: str, since: Mapping[int, Sequence[str]]) -> sqlite3.Connection:
+def _open(
+    path: str, version: int, schema: str, since: Mapping[int, Sequence[str]]
+) -> sqlite3.Connection:
     database = sqlite3.connect(path, timeout=_WAIT, isolation_level=None, check_same_thread=False)
     try:
         (found,) = database.execute("PRAGMA user_version").fetchone()
@@ -121,7 +149,9 @@ def _open(path: str, version: int, schema: str, since: Mapping[int, Sequence[str
     return database
 
 
-def _upgrade(database: sqlite3.Connection, version: int, schema: str, since: Mapping[int, Sequence[str]]) -> None:
+def _upgrade(
+    database: sqlite3.Connection, version: int, schema: str, since: Mapping[int, Sequence[str]]
+) -> None:
     """Bring an older database up to date; whoever is first does it."""
     database.execute("BEGIN IMMEDIATE")
     try:
@@ -161,13 +191,23 @@ def _on_network(path: str) -> bool:
     import psutil
 
     real = os.path.realpath(path)
-    mounts = [mount for mount in psutil.disk_partitions(all=True) if real.startswith(mount.mountpoint.rstrip("/") + "/")]
+    mounts = [
+        mount
+        for mount in psutil.disk_partitions(all=True)
+        if real.startswith(mount.mountpoint.rstrip("/") + "/")
+    ]
     return bool(mounts) and max(mounts, key=lambda mount: len(mount.mountpoint)).fstype in _NETWORK
 
 
 def _encodable(value: Any) -> Any:
-    """Paths that are not UTF-8 (PEP 383), which SQLite's text cannot hold, with escapes in their place."""
-    return value.encode("utf-8", "backslashreplace").decode() if isinstance(value, str) and not value.isascii() else value
+    """Paths that are not UTF-8 (PEP 383), which SQLite's text cannot hold, with escapes in their
+    place.
+    """
+    return (
+        value.encode("utf-8", "backslashreplace").decode()
+        if isinstance(value, str) and not value.isascii()
+        else value
+    )
 
 
 def _is_damage(error: sqlite3.Error) -> bool:
@@ -178,7 +218,12 @@ def _unavailable(path: str, error: sqlite3.Error) -> StoreError:
     return StoreUnavailable(
         f"Could not use the database {path}",
         why=str(error),
-        hint="It is damaged: run the command again, and it is begun anew."
-        if _is_damage(error)
-        else "Check that the disk is not full and that the folder is yours; FLYTE_HOME chooses another one.",
+        hint=(
+            "It is damaged: run the command again, and it is begun anew."
+            if _is_damage(error)
+            else (
+                "Check that the disk is not full and that the folder is yours; FLYTE_HOME chooses"
+                " another one."
+            )
+        ),
     )

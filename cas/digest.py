@@ -1,6 +1,7 @@
 """Digests and keys: the only identities there are.
 
-A digest is written as OCI writes it (image-spec, descriptor.md, "Digests"): `sha256:` and 64 lower-case hex digits.
+A digest is written as OCI writes it (image-spec, descriptor.md, "Digests"): `sha256:` and 64
+lower-case hex digits.
 """
 
 from __future__ import annotations
@@ -23,9 +24,17 @@ class _Sha256(str):
 
     @classmethod
     def parse(cls, text: str) -> _Sha256:
-        """Take `text` as it stands, or raise `StoreError` when it is not `sha256:` and 64 hex digits."""
-        if not isinstance(text, str) or not text.startswith(_PREFIX) or not is_hex(text[len(_PREFIX) :]):
-            raise StoreError(f"{text!r:.100} is not a digest", why="A digest is `sha256:` and 64 hex digits.")
+        """Take `text` as it stands, or raise `StoreError` when it is not `sha256:` and 64 hex
+        digits.
+        """
+        if (
+            not isinstance(text, str)
+            or not text.startswith(_PREFIX)
+            or not is_hex(text[len(_PREFIX) :])
+        ):
+            raise StoreError(
+                f"{text!r:.100} is not a digest", why="A digest is `sha256:` and 64 hex digits."
+            )
         return cls(text)
 
     @classmethod
@@ -51,7 +60,9 @@ class Digest(_Sha256):
 
     @classmethod
     def parse(cls, text: str) -> Digest:
-        """Take `text` as it stands, or raise `StoreError` when it is not `sha256:` and 64 hex digits."""
+        """Take `text` as it stands, or raise `StoreError` when it is not `sha256:` and 64 hex
+        digits.
+        """
         return cls(super().parse(text))
 
     @classmethod

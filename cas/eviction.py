@@ -1,4 +1,6 @@
-"""Which records must go so that what is kept takes no more than some space. Pure: it touches no store."""
+"""Which records must go so that what is kept takes no more than some space. Pure: it touches no
+store.
+"""
 
 from __future__ import annotations
 
@@ -8,12 +10,15 @@ from .digest import Digest
 from .records import Use
 
 
-def evict(uses: Iterable[Use], sizes: Mapping[Digest, int], pinned: Set[Digest], target: int) -> tuple[list[Use], int]:
-    """The records to remove until what is left takes at most `target` bytes, and what it takes then.
+def evict(
+    uses: Iterable[Use], sizes: Mapping[Digest, int], pinned: Set[Digest], target: int
+) -> tuple[list[Use], int]:
+    """The records to remove until what is left takes at most `target` bytes, and what it takes
+    then.
 
-    What was used least recently goes first; a thing was used when the last record that needs it was. So a record whose
-    things are all needed by later ones stays, since removing it would free nothing. What is `pinned` stays in any case,
-    so that what is left can be larger than `target`.
+    What was used least recently goes first; a thing was used when the last record that needs it
+    was. So a record whose things are all needed by later ones stays, since removing it would free
+    nothing. What is `pinned` stays in any case, so that what is left can be larger than `target`.
     """
     needing: dict[Digest, list[Use]] = {}
     for use in uses:

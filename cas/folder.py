@@ -1,7 +1,8 @@
-"""Folders that hold what is ours: they never belong to a project, even where they lie below its root, and are the user's alone.
+"""Folders that hold what is ours: they never belong to a project, even where they lie below its
+root, and are the user's alone.
 
-What is made in such a folder is open to those for whom the folder is open, whatever the umask: only its topmost folder has a mode of
-its own, 0700 unless several users share it.
+What is made in such a folder is open to those for whom the folder is open, whatever the umask: only
+its topmost folder has a mode of its own, 0700 unless several users share it.
 """
 
 from __future__ import annotations
@@ -14,7 +15,8 @@ PRIVATE = 0o700
 def make_own(folder: str, *, shared: bool = False) -> None:
     """Make a folder that git and bundles leave out: it holds a `.gitignore` for all that is in it.
 
-    It is the user's alone, and so are those above it that are made on the way; a `shared` one is as the umask says. Raises `OSError`.
+    It is the user's alone, and so are those above it that are made on the way; a `shared` one is as
+    the umask says. Raises `OSError`.
     """
     _make(folder, 0o777 if shared else PRIVATE)
     if not os.path.exists(f"{folder}/.gitignore"):
@@ -23,7 +25,9 @@ def make_own(folder: str, *, shared: bool = False) -> None:
 
 
 def make_below(folder: str) -> None:
-    """Make a folder, and those above it, open to those for whom the nearest that is there is open. Raises `OSError`."""
+    """Make a folder, and those above it, open to those for whom the nearest that is there is open.
+    Raises `OSError`.
+    """
     above = folder
     while not os.path.isdir(above):
         above = os.path.dirname(above) or "."
@@ -31,7 +35,9 @@ def make_below(folder: str) -> None:
 
 
 def make_private(folder: str) -> None:
-    """Close a folder of the user's that an older version has made, and what is in it, to others. Others' folders stay as they are."""
+    """Close a folder of the user's that an older version has made, and what is in it, to others.
+    Others' folders stay as they are.
+    """
     state = os.stat(folder)
     if not state.st_mode & 0o077 or state.st_uid != os.geteuid():
         return

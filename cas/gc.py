@@ -1,8 +1,9 @@
 """Garbage collection: mark what is reachable from the roots, sweep the rest.
 
-Roots are leases, records used within the keep time, and those that are still to be published; where space is short, the
-records that were used least recently are given up too. There is no grace by age: whoever writes holds the cache's shared
-lock, and deleting happens in short turns under the exclusive one, each with marks of its own moment.
+Roots are leases, records used within the keep time, and those that are still to be published; where
+space is short, the records that were used least recently are given up too. There is no grace by
+age: whoever writes holds the cache's shared lock, and deleting happens in short turns under the
+exclusive one, each with marks of its own moment.
 """
 
 from __future__ import annotations
@@ -27,10 +28,11 @@ _TURN = 2000  # Deletions under one exclusive lock: about a tenth of a second.
 
 @dataclass(frozen=True, kw_only=True)
 class SpaceLimits:
-    """What the cache may take, in bytes: at most `max_size`, and less while the disk has not `min_free`.
+    """What the cache may take, in bytes: at most `max_size`, and less while the disk has not
+    `min_free`.
 
-    For the sake of free space it is never made smaller than `min_size`: when something else fills the disk, giving up
-    the cache would not help.
+    For the sake of free space it is never made smaller than `min_size`: when something else fills
+    the disk, giving up the cache would not help.
     """
 
     max_size: int | None = None
@@ -51,8 +53,9 @@ class Removed:
 class Collection:
     """What a collection removed, and how many blobs it kept.
 
-    `over` are the bytes by which the cache is still above its `max_size` (they are in use), `lacking` those that the disk
-    still misses to `min_free`; `complete` says whether there was time for all.
+    `over` are the bytes by which the cache is still above its `max_size` (they are in use),
+    `lacking` those that the disk still misses to `min_free`; `complete` says whether there was time
+    for all.
     """
 
     removed: list[Removed]
@@ -67,11 +70,19 @@ class Collection:
         return sum(item.size for item in self.removed)
 
 
-def collect(cache: Cache, keep: float, dry_run: bool, space: SpaceLimits = SpaceLimits(), seconds: float = float("inf")) -> Collection:
-    """Remove what no lease and no record used within the last `keep` seconds needs; 0 removes all that has no root.
+def collect(
+    cache: Cache,
+    keep: float,
+    dry_run: bool,
+    space: SpaceLimits = SpaceLimits(),
+    seconds: float = float("inf"),
+) -> Collection:
+    """Remove what no lease and no record used within the last `keep` seconds needs; 0 removes all
+    that has no root.
 
-    Records are given up beyond that until the cache fits into `space`. After `seconds` nothing more is begun. A dry run
-    finds the same things and touches nothing. Safe beside running tasks, writers and other collections.
+    Records are given up beyond that until the cache fits into `space`. After `seconds` nothing more
+    is begun. A dry run finds the same things and touches nothing. Safe beside running tasks,
+    writers and other collections.
     """
     deadline = time.monotonic() + seconds
     limit = int(time.time() - keep)
@@ -82,8 +93,13 @@ def collect(cache: Cache, keep: float, dry_run: bool, space: SpaceLimits = Space
         given_up: list[Use] = []
         over = lacking = 0
         if is_short:
-            given_up, over, lacking = _make_room(cache, cache.records.uses(limit, owed), space, unpacked)
-        keys, surplus = {key for key, _, _ in given_up}, {ref for _, _, refs in given_up for ref in refs}
+            given_up, over, lacking = _make_room(
+                cache, cache.records.uses(limit, owed), space, unpacked
+            )
+        keys, surplus = (
+            {key for key, _, _ in given_up},
+            {ref for _, _, refs in given_up for ref in refs},
+        )
         marks = _Marks(cache, limit, owed, keys)
         removed = list(_litter(cache, dry_run))
         names = iter(list(cache.blobs.names()))
@@ -91,7 +107,9 @@ def collect(cache: Cache, keep: float, dry_run: bool, space: SpaceLimits = Space
     removed += _unpacked(cache, marks, surplus, dry_run, deadline)
     if not dry_run:
         with cache.collecting():
-            unused = cache.records.unused(limit, (use for use in cache.records.uses(limit, owed) if use[0] not in keys))
+            unused = cache.records.unused(
+                limit, (use for use in cache.records.uses(limit, owed) if use[0] not in keys)
+            )
             cache.records.remove_all([*unused, *keys])
             marks = _Marks(cache, limit, owed, set())  # What is recorded again from now on counts.
     kept = 0
@@ -102,7 +120,13 @@ def collect(cache: Cache, keep: float, dry_run: bool, space: SpaceLimits = Space
                 if digest in live:
                     kept += 1
                     continue
-                removed.append(Removed(digest, size, _MAKES_ROOM if digest in surplus else "no lease or recent record needs it"))
+                removed.append(
+                    Removed(
+                        digest,
+                        size,
+                        _MAKES_ROOM if digest in surplus else "no lease or recent record needs it",
+                    )
+                )
                 if not dry_run:
                     cache.blobs.delete(digest)
     unseen = len(list(names))
@@ -111,8 +135,12 @@ def collect(cache: Cache, keep: float, dry_run: bool, space: SpaceLimits = Space
     return Collection(removed, kept + unseen, over, lacking, time.monotonic() < deadline)
 
 
-def _make_room(cache: Cache, uses: list[Use], space: SpaceLimits, unpacked: dict[Digest, int]) -> tuple[list[Use], int, int]:
-    """The records to give up, the bytes that are too many even then, and those that the disk still lacks."""
+def _make_room(
+    cache: Cache, uses: list[Use], space: SpaceLimits, unpacked: dict[Digest, int]
+) -> tuple[list[Use], int, int]:
+    """The records to give up, the bytes that are too many even then, and those that the disk still
+    lacks.
+    """
     sizes = {**dict(cache.blobs.names()), **unpacked}
     pinned = cache.leased()
     needed = sum(sizes.get(ref, 0) for ref in pinned.union(*(refs for _, _, refs in uses)))
@@ -126,7 +154,9 @@ def _make_room(cache: Cache, uses: list[Use], space: SpaceLimits, unpacked: dict
 
 
 class _Marks:
-    """What is live at this moment, without the records that are `given_up`; read again only when another process has written."""
+    """What is live at this moment, without the records that are `given_up`; read again only when
+    another process has written.
+    """
 
     def __init__(self, cache: Cache, limit: int, owed: list[Key], given_up: set[Key]) -> None:
         self._cache, self._limit, self._owed, self._given_up = cache, limit, owed, given_up
@@ -137,7 +167,10 @@ class _Marks:
         version = self._cache.records.version()
         if version != self._version:
             uses = self._cache.records.uses(self._limit, self._owed)
-            self._version, self._recorded = version, {ref for key, _, refs in uses if key not in self._given_up for ref in refs}
+            self._version, self._recorded = (
+                version,
+                {ref for key, _, refs in uses if key not in self._given_up for ref in refs},
+            )
         return self._recorded.union(self._cache.leased())
 
 
@@ -151,7 +184,9 @@ def _litter(cache: Cache, dry_run: bool) -> Iterator[Removed]:
 
 
 def _folders(cache: Cache) -> list[tuple[str, str]]:
-    """The folders in which each entry is named by a digest, as path and name, and why such an entry is removed."""
+    """The folders in which each entry is named by a digest, as path and name, and why such an entry
+    is removed.
+    """
     places = {
         cache.extractions: "the tree extracted here is not needed",
         cache.environments: "the environment is not needed",
@@ -165,7 +200,9 @@ def _folders(cache: Cache) -> list[tuple[str, str]]:
     return found
 
 
-def _unpacked(cache: Cache, marks: _Marks, surplus: set[Digest], dry_run: bool, deadline: float) -> Iterator[Removed]:
+def _unpacked(
+    cache: Cache, marks: _Marks, surplus: set[Digest], dry_run: bool, deadline: float
+) -> Iterator[Removed]:
     for path, why in _folders(cache):
         entry = os.path.basename(path)
         name, _, copy = entry.partition("-")
@@ -190,7 +227,9 @@ def _unpacked(cache: Cache, marks: _Marks, surplus: set[Digest], dry_run: bool, 
 
 
 def _sizes(cache: Cache) -> Iterator[tuple[Digest, int]]:
-    yield from ((Digest("sha256:" + os.path.basename(path)), _size(path)) for path, _ in _folders(cache))
+    yield from (
+        (Digest("sha256:" + os.path.basename(path)), _size(path)) for path, _ in _folders(cache)
+    )
 
 
 def _forget_folders(cache: Cache) -> None:

@@ -54,7 +54,9 @@ def compressor(compression: Compression) -> Compressor:
     if compression == "zstd":
         import zstandard
 
-        return zstandard.ZstdCompressor(level=_ZSTD, write_checksum=False, write_content_size=False).compressobj()
+        return zstandard.ZstdCompressor(
+            level=_ZSTD, write_checksum=False, write_content_size=False
+        ).compressobj()
     if compression == "gzip":
         import zlib
 
@@ -64,12 +66,16 @@ def compressor(compression: Compression) -> Compressor:
 
 
 def write_layer(blocks: Iterable[bytes], batch: Batch, compression: Compression = "zstd") -> Layer:
-    """Write a layer of an archive's blocks, to which the end is added. What `blocks` raises leaves nothing behind."""
+    """Write a layer of an archive's blocks, to which the end is added. What `blocks` raises leaves
+    nothing behind.
+    """
     return write_archive(_chunks(blocks), batch, compression)
 
 
 def write_archive(chunks: Iterable[bytes], batch: Batch, compression: Compression) -> Layer:
-    """Write a layer of an archive that is whole already, in pieces. What `chunks` raises leaves nothing behind."""
+    """Write a layer of an archive that is whole already, in pieces. What `chunks` raises leaves
+    nothing behind.
+    """
     compress = compressor(compression)
     diff = hashlib.sha256()
     with batch.writer() as writer:

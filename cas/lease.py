@@ -1,8 +1,8 @@
 """Leases: what is in use now and must not be collected.
 
-A lease is a locked file (flock) that lists digests. The lock ends with its owner, however the owner ends and whatever
-process takes its pid, so a lease can be neither forgotten nor stolen. (On a network file system, flock is emulated
-with byte-range locks: flock(2), "NFS details".)
+A lease is a locked file (flock) that lists digests. The lock ends with its owner, however the owner
+ends and whatever process takes its pid, so a lease can be neither forgotten nor stolen. (On a
+network file system, flock is emulated with byte-range locks: flock(2), "NFS details".)
 """
 
 from __future__ import annotations
@@ -69,12 +69,16 @@ def held(folder: str) -> Iterator[Digest]:
 
 
 def _digests(path: str, data: bytes) -> list[Digest]:
-    """The digests in a lease. Raises `StoreUnavailable` for what is none: what it keeps is not known, so nothing may be collected."""
+    """The digests in a lease. Raises `StoreUnavailable` for what is none: what it keeps is not
+    known, so nothing may be collected.
+    """
     try:
         return [Digest.parse(digest) for digest in json.loads(data)]
     except (ValueError, TypeError, RecursionError, StoreError):
         raise StoreUnavailable(
-            f"The lease {path} cannot be read", why="It is held by a process, and says nothing.", hint="Delete it if it is not flyte's."
+            f"The lease {path} cannot be read",
+            why="It is held by a process, and says nothing.",
+            hint="Delete it if it is not flyte's.",
         ) from None
 
 
@@ -86,7 +90,9 @@ def _unlink(path: str) -> None:
 
 
 def lockable(file: int) -> bool:
-    """Whether nobody holds the open `file`'s lock; this process then holds it until it closes the file."""
+    """Whether nobody holds the open `file`'s lock; this process then holds it until it closes the
+    file.
+    """
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:

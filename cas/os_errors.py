@@ -9,7 +9,10 @@ from contextlib import contextmanager
 from flyte_build.errors import StoreUnavailable
 
 _HINTS = {
-    errno.ENOSPC: "The disk is full. Free some space, or run `flyte cache gc --keep 0s`; nothing that was stored is lost.",
+    errno.ENOSPC: (
+        "The disk is full. Free some space, or run `flyte cache gc --keep 0s`; nothing that was"
+        " stored is lost."
+    ),
     errno.EDQUOT: "Your disk quota is used up. Free some space, or run `flyte cache gc --keep 0s`.",
     errno.EIO: "The disk reports an error. Check it, or set FLYTE_HOME to a folder on another one.",
     errno.EROFS: "The file system is read-only. Set FLYTE_HOME to a folder that can be written.",
@@ -24,7 +27,9 @@ _HINTS = {
 
 @contextmanager
 def storing(what: str) -> Iterator[None]:
-    """Raise `StoreUnavailable` for an `OSError` of the body; `what` names the work, as in "write a blob"."""
+    """Raise `StoreUnavailable` for an `OSError` of the body; `what` names the work, as in "write a
+    blob".
+    """
     try:
         yield
     except OSError as error:
@@ -37,5 +42,8 @@ def unavailable(what: str, error: OSError) -> StoreUnavailable:
     return StoreUnavailable(
         f"Could not {what}",
         why=f"{error.strerror or error}{where}",
-        hint=_HINTS.get(error.errno or 0, "Run the command again; FLYTE_HOME chooses another folder for the store."),
+        hint=_HINTS.get(
+            error.errno or 0,
+            "Run the command again; FLYTE_HOME chooses another folder for the store.",
+        ),
     )

@@ -1,8 +1,10 @@
-"""The stat index: which content a path had when it was last read, so that unchanged files are not read again.
+"""The stat index: which content a path had when it was last read, so that unchanged files are not
+read again.
 
-It is private to this machine and only ever saves work: an entry counts when the file's size, times, inode and mode are
-what they were, and when those times lie so far before the reading began that a later change must show in them (the
-"racily clean" entries of git's index: git, Documentation/technical/racy-git.txt).
+It is private to this machine and only ever saves work: an entry counts when the file's size, times,
+inode and mode are what they were, and when those times lie so far before the reading began that a
+later change must show in them (the "racily clean" entries of git's index: git,
+Documentation/technical/racy-git.txt).
 """
 
 from __future__ import annotations
@@ -24,7 +26,10 @@ from .counters import Counters
 from .database import Database
 from .digest import Digest
 
-SCHEMA = "CREATE TABLE IF NOT EXISTS stat(scope TEXT NOT NULL, name BLOB NOT NULL, data BLOB NOT NULL, PRIMARY KEY(scope, name));"
+SCHEMA = (
+    "CREATE TABLE IF NOT EXISTS stat(scope TEXT NOT NULL, name BLOB NOT NULL, data BLOB NOT NULL,"
+    " PRIMARY KEY(scope, name));"
+)
 
 Row = tuple[int, ...]  # mode, size in bytes, mtime and ctime in ns, inode
 UNTRUSTED: Row = ()  # Equal to no file's row: the file is read again.
@@ -32,7 +37,9 @@ UNTRUSTED: Row = ()  # Equal to no file's row: the file is read again.
 _CHUNK = 1 << 20
 _ATTEMPTS = 5
 TICK = 20_000_000
-"""Nanoseconds by which a file's times may be older than the moment: kernels stamp files with a clock that advances every 1 to 10 ms."""
+"""Nanoseconds by which a file's times may be older than the moment: kernels stamp files with a
+clock that advances every 1 to 10 ms.
+"""
 _SECOND = 1_000_000_000
 _COARSE = 5  # CLOCK_REALTIME_COARSE (clock_gettime(2)), which Linux stamps files with.
 # The seed of each fingerprint.
@@ -41,7 +48,9 @@ _SUM = 16  # Bytes of a fingerprint.
 
 
 class StatIndex:
-    """Values by name in each scope (a folder and how it was looked at), kept in the cache's database."""
+    """Values by name in each scope (a folder and how it was looked at), kept in the cache's
+    database.
+    """
 
     def __init__(self, database: Database) -> None:
         self._database = database
@@ -49,15 +58,25 @@ class StatIndex:
     def load(self, scope: str) -> dict[str, Any]:
         """What was saved in `scope`; without what is damaged, and what another Python wrote."""
         rows = self._database.execute("SELECT name, data FROM stat WHERE scope=?", (scope,))
-        return {os.fsdecode(name): marshal.loads(data[_SUM:]) for name, data in rows if data[:_SUM] == fingerprint(data[_SUM:])}
+        return {
+            os.fsdecode(name): marshal.loads(data[_SUM:])
+            for name, data in rows
+            if data[:_SUM] == fingerprint(data[_SUM:])
+        }
 
     def save(self, scope: str, values: Mapping[str, Any], gone: Iterable[str] = ()) -> None:
-        """Keep `values` (numbers, text, bytes, tuples, lists, dicts) in `scope`, and drop the names that are `gone`."""
+        """Keep `values` (numbers, text, bytes, tuples, lists, dicts) in `scope`, and drop the names
+        that are `gone`.
+        """
         rows = [(scope, os.fsencode(name), marshal.dumps(value)) for name, value in values.items()]
         self._database.execute_many(
-            "INSERT OR REPLACE INTO stat VALUES(?,?,?)", [(scope, name, fingerprint(data) + data) for scope, name, data in rows]
+            "INSERT OR REPLACE INTO stat VALUES(?,?,?)",
+            [(scope, name, fingerprint(data) + data) for scope, name, data in rows],
         )
-        self._database.execute_many("DELETE FROM stat WHERE scope=? AND name=?", [(scope, os.fsencode(name)) for name in gone])
+        self._database.execute_many(
+            "DELETE FROM stat WHERE scope=? AND name=?",
+            [(scope, os.fsencode(name)) for name in gone],
+        )
 
     def scopes(self) -> list[str]:
         """Every scope there is."""
@@ -73,7 +92,9 @@ def fingerprint(data: bytes) -> bytes:
     return xxhash.xxh3_128_digest(data, _WRITER)
 
 
-row: Callable[[os.stat_result], Row] = attrgetter("st_mode", "st_size", "st_mtime_ns", "st_ctime_ns", "st_ino")
+row: Callable[[os.stat_result], Row] = attrgetter(
+    "st_mode", "st_size", "st_mtime_ns", "st_ctime_ns", "st_ino"
+)
 """What identifies a state of a file."""
 
 
@@ -86,7 +107,9 @@ def trusted(state: Row, began: int) -> Row:
 
 
 def stamp() -> int:
-    """Return the time, in ns, that a file would get if it were changed now: that of the kernel's coarse clock, or a little earlier."""
+    """Return the time, in ns, that a file would get if it were changed now: that of the kernel's
+    coarse clock, or a little earlier.
+    """
     if sys.platform == "linux":
         return time.clock_gettime_ns(_COARSE)
     return time.time_ns() - TICK
@@ -99,7 +122,9 @@ def changed_since(state: Row, moment: int) -> bool:
 
 
 class Reading(NamedTuple):
-    """What reading a file came to: its state, that state if it can be trusted from now on, its digest, its bytes if kept."""
+    """What reading a file came to: its state, that state if it can be trusted from now on, its
+    digest, its bytes if kept.
+    """
 
     state: Row
     trusted: Row
@@ -107,11 +132,13 @@ class Reading(NamedTuple):
     data: bytes | None
 
 
-def hash_file(path: str, counters: Counters, keep: int = 0, watch: Callable[[bytes], None] | None = None) -> Reading:
+def hash_file(
+    path: str, counters: Counters, keep: int = 0, watch: Callable[[bytes], None] | None = None
+) -> Reading:
     """Read a regular file; its bytes are kept if there are at most `keep` of them.
 
-    `watch` is shown every piece that is read. A file that changes while it is read is read again; one that will not
-    hold still raises `FileUnstable`.
+    `watch` is shown every piece that is read. A file that changes while it is read is read again;
+    one that will not hold still raises `FileUnstable`.
     """
     for _ in range(_ATTEMPTS):
         file = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
@@ -130,7 +157,12 @@ def hash_file(path: str, counters: Counters, keep: int = 0, watch: Callable[[byt
             counters.add(files_read=1, bytes_hashed=size)
             state = row(before)
             if state == row(os.fstat(file)) and size == before.st_size:
-                return Reading(state, trusted(state, began), Digest.from_hash(sha256), data if size <= keep else None)
+                return Reading(
+                    state,
+                    trusted(state, began),
+                    Digest.from_hash(sha256),
+                    data if size <= keep else None,
+                )
         finally:
             os.close(file)
     raise FileUnstable(

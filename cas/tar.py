@@ -1,7 +1,7 @@
 """Deterministic tar, written and read by hand: GNU format (the GNU tar manual, "Basic Tar Format").
 
-One way to write each member: no owner, no time, mode 0644 or 0755, long names as `@LongLink` members before their own.
-Reading accepts only what writing makes.
+One way to write each member: no owner, no time, mode 0644 or 0755, long names as `@LongLink`
+members before their own. Reading accepts only what writing makes.
 """
 
 from __future__ import annotations
@@ -42,14 +42,18 @@ def header(member: Member) -> bytes:
     if len(member.name) > 100:
         blocks += _long(b"L", member.name)
     if member.target is None:
-        return blocks + _block(member.name, b"0000755" if member.executable else b"0000644", member.size, b"0", b"")
+        return blocks + _block(
+            member.name, b"0000755" if member.executable else b"0000644", member.size, b"0", b""
+        )
     if len(member.target) > 100:
         blocks += _long(b"K", member.target)
     return blocks + _block(member.name, b"0000777", 0, b"2", member.target)
 
 
 def folder(name: bytes) -> bytes:
-    """The blocks of a folder that is there although no file may be in it, or that must have mode 0755 (bundles have none)."""
+    """The blocks of a folder that is there although no file may be in it, or that must have mode
+    0755 (bundles have none).
+    """
     name += b"/"
     return (_long(b"L", name) if len(name) > 100 else b"") + _block(name, b"0000755", 0, b"5", b"")
 
@@ -65,7 +69,12 @@ def padded(size: int) -> int:
 
 
 def _long(kind: bytes, text: bytes) -> bytes:
-    return _block(b"././@LongLink", b"0000000", len(text) + 1, kind, b"") + text + b"\0" + padding(len(text) + 1)
+    return (
+        _block(b"././@LongLink", b"0000000", len(text) + 1, kind, b"")
+        + text
+        + b"\0"
+        + padding(len(text) + 1)
+    )
 
 
 def _block(name: bytes, mode: bytes, size: int, kind: bytes, target: bytes) -> bytes:
@@ -87,13 +96,17 @@ def _block(name: bytes, mode: bytes, size: int, kind: bytes, target: bytes) -> b
 
 
 class Reader:
-    """Walks over an archive that may be hostile, one member after another; raises `ExtractionRefused` at any surprise."""
+    """Walks over an archive that may be hostile, one member after another; raises
+    `ExtractionRefused` at any surprise.
+    """
 
     def __init__(self, stream: BinaryIO) -> None:
         self._stream = stream
 
     def next(self) -> Member | None:
-        """The next member, or None at the end, which must be two blocks of zeros with nothing after them."""
+        """The next member, or None at the end, which must be two blocks of zeros with nothing after
+        them.
+        """
         long: dict[bytes, bytes] = {}
         blocks = b""
         while True:
@@ -105,7 +118,9 @@ class Reader:
             kind, size = block[156:157], _size(block[124:136])
             if kind in (b"L", b"K") and kind not in long and size <= 4097:
                 text = self._take(size + -size % BLOCK)
-                if block != _block(b"././@LongLink", b"0000000", size, kind, b"") or text[size - 1 :].strip(b"\0"):
+                if block != _block(b"././@LongLink", b"0000000", size, kind, b"") or text[
+                    size - 1 :
+                ].strip(b"\0"):
                     raise _refused("a long name is malformed")
                 long[kind] = text[: size - 1]
                 blocks += block + text
@@ -114,11 +129,15 @@ class Reader:
             target = long.get(b"K", block[157:257].rstrip(b"\0")) if kind == b"2" else None
             member = Member(name, size, block[100:107] == b"0000755", target)
             if header(member) != blocks + block:
-                raise _refused(f"the member {name[:200]!r} is of a kind or form that a bundle never has")
+                raise _refused(
+                    f"the member {name[:200]!r} is of a kind or form that a bundle never has"
+                )
             return member
 
     def skim(self, size: int, into: Writable | None, chunk: int = 1 << 20) -> bytes:
-        """A member's bytes: written to `into` piece by piece, or returned when there is no `into`. Takes the padding too."""
+        """A member's bytes: written to `into` piece by piece, or returned when there is no `into`.
+        Takes the padding too.
+        """
         rest = -size % BLOCK
         if into is None:
             data = self._take(size + rest)
@@ -152,4 +171,6 @@ def _size(field: bytes) -> int:
 
 
 def _refused(why: str) -> ExtractionRefused:
-    return ExtractionRefused("An archive was refused", why=why, hint="Do not use the place that it came from.")
+    return ExtractionRefused(
+        "An archive was refused", why=why, hint="Do not use the place that it came from."
+    )

@@ -13,7 +13,8 @@ if TYPE_CHECKING:
 
 
 def recall(records: Records, base: Key, root: str, limit: int) -> Record | None:
-    """What was made under `base` when all files below `root` that decided it had the bytes that they have now, marked as used.
+    """What was made under `base` when all files below `root` that decided it had the bytes that
+    they have now, marked as used.
 
     Its traces hold the digests of these files by path; one that is not there counts as empty.
     """

@@ -1,4 +1,6 @@
-"""What a folder takes on the disk, by its parts, as `du` counts it: blocks, each file once however many names it has."""
+"""What a folder takes on the disk, by its parts, as `du` counts it: blocks, each file once however
+many names it has.
+"""
 
 from __future__ import annotations
 
@@ -11,18 +13,28 @@ _PARTS = ("blobs", "extractions", "environments", "runtimes", "quarantine")
 
 
 def usage(folder: str) -> dict[str, int]:
-    """Return the bytes on the disk of each part of a cache's folder: its large folders, the database, and the rest."""
+    """Return the bytes on the disk of each part of a cache's folder: its large folders, the
+    database, and the rest.
+    """
     seen: set[tuple[int, int]] = set()
     found = dict.fromkeys((*_PARTS, "database", "rest"), 0)
     found["rest"] = _size(folder, seen)
     for entry in _entries(folder):
-        part = entry.name if entry.name in _PARTS else "database" if entry.name.startswith(_DATABASE) else "rest"
+        part = (
+            entry.name
+            if entry.name in _PARTS
+            else "database"
+            if entry.name.startswith(_DATABASE)
+            else "rest"
+        )
         found[part] += sum(_size(path, seen) for path in _below(entry))
     return found
 
 
 def _below(entry: os.DirEntry[str]) -> Iterator[str]:
-    """The path of an entry, and of all that is below it; what another process removes meanwhile is passed over."""
+    """The path of an entry, and of all that is below it; what another process removes meanwhile is
+    passed over.
+    """
     yield entry.path
     if entry.is_dir(follow_symlinks=False):
         for each in _entries(entry.path):

@@ -1,4 +1,6 @@
-"""Checking everything that is stored, and repairing what can be: a bad blob is fetched, or made again when it is needed next."""
+"""Checking everything that is stored, and repairing what can be: a bad blob is fetched, or made
+again when it is needed next.
+"""
 
 from __future__ import annotations
 
@@ -28,8 +30,8 @@ def verify_blobs(
 ) -> tuple[int, list[Bad]]:
     """Read every blob; a bad one goes to quarantine. Gives how many were read.
 
-    A record whose blobs (those that `blobs_of` gives) are not all there is forgotten, unless `repair` fetches them: it says from
-    where, or "".
+    A record whose blobs (those that `blobs_of` gives) are not all there is forgotten, unless
+    `repair` fetches them: it says from where, or "".
     """
     names = list(cache.blobs.names())
     quarantined = []
@@ -47,15 +49,26 @@ def verify_blobs(
         if not places[record.key]:
             cache.records.remove(record.key)
         if not any(record in records for records in needing.values()):
-            bad.append(Bad(record.artifact, f"a {record.kind} whose blobs are gone was recorded; {_remedy([places[record.key]])}", True))
+            bad.append(
+                Bad(
+                    record.artifact,
+                    f"a {record.kind} whose blobs are gone was recorded;"
+                    f" {_remedy([places[record.key]])}",
+                    True,
+                )
+            )
     for digest, records in needing.items():
         remedy = _remedy([places.get(record.key, "") for record in records])
-        bad.append(Bad(digest, f"its bytes had another digest; it is in quarantine; {remedy}", True))
+        bad.append(
+            Bad(digest, f"its bytes had another digest; it is in quarantine; {remedy}", True)
+        )
     return len(names), bad
 
 
 def forget(cache: Cache, record: Record) -> None:
-    """Forget a record whose artifact proved wrong, and all that needs one of its blobs, so that it is made, and published, again."""
+    """Forget a record whose artifact proved wrong, and all that needs one of its blobs, so that it
+    is made, and published, again.
+    """
     keys = {record.key, *(each.key for ref in record.refs for each in cache.records.needing(ref))}
     cache.records.remove_all(keys)
     Ledger(cache.database).drop_everywhere(keys)
@@ -63,4 +76,6 @@ def forget(cache: Cache, record: Record) -> None:
 
 def _remedy(places: list[str]) -> str:
     found = sorted(filter(None, set(places)))
-    return f"fetched again from {', '.join(found)}" if found else "it is made again when it is needed"
+    return (
+        f"fetched again from {', '.join(found)}" if found else "it is made again when it is needed"
+    )

@@ -17,7 +17,9 @@ def abort() -> None:
 
 
 @abort.command("run")
-@click.option("--reason", default="", help="Why; it is shown where the run is, and kept in the history.")
+@click.option(
+    "--reason", default="", help="Why; it is shown where the run is, and kept in the history."
+)
 @click.argument("run", metavar="RUN", shell_complete=runs_under_way)
 @click.pass_obj
 def run(console: Console, reason: str, run: str) -> None:
@@ -26,7 +28,9 @@ def run(console: Console, reason: str, run: str) -> None:
 
 
 @abort.command("action")
-@click.option("--reason", default="", help="Why; it is shown where the run is, and kept in the history.")
+@click.option(
+    "--reason", default="", help="Why; it is shown where the run is, and kept in the history."
+)
 @click.argument("run", metavar="RUN", shell_complete=runs_under_way)
 @click.argument("action", metavar="ACTION")
 @click.pass_obj
@@ -45,4 +49,6 @@ def _abort(console: Console, run: str, action: str | None, reason: str) -> None:
     elif row.phase == "aborted":
         console.print(f"The run {run} was aborted.")
     else:
-        console.print(f"The run {run} has {row.phase.replace('_', ' ')}, before it could be aborted.")
+        console.print(
+            f"The run {run} has {row.phase.replace('_', ' ')}, before it could be aborted."
+        )

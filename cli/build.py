@@ -26,21 +26,39 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.option("--push", is_flag=True, help="Push the images to `image.registry`, or to the repository of the cache.")
+@click.option(
+    "--push",
+    is_flag=True,
+    help="Push the images to `image.registry`, or to the repository of the cache.",
+)
 @click.option(
     "--builder",
     type=click.Choice(["native", "docker"]),
-    help="How to build: natively, with Docker only for what must be executed; or packages with Docker, too (setting: image.builder).",
+    help=(
+        "How to build: natively, with Docker only for what must be executed; or packages with"
+        " Docker, too (setting: image.builder)."
+    ),
 )
-@click.option("--explain", is_flag=True, help="Only say what would be made, and why. Nothing is made.")
+@click.option(
+    "--explain", is_flag=True, help="Only say what would be made, and why. Nothing is made."
+)
 @click.option("--force", is_flag=True, help="Make all layers anew, although they are there.")
-@click.option("--locked", is_flag=True, help="Resolve nothing: fail (exit code 3) if flyte.lock does not pin all.")
+@click.option(
+    "--locked",
+    is_flag=True,
+    help="Resolve nothing: fail (exit code 3) if flyte.lock does not pin all.",
+)
 @of_a_registry
-@click.option("--root-dir", type=click.Path(), help="The project's root (default: the nearest marked folder at or above FILE).")
+@click.option(
+    "--root-dir",
+    type=click.Path(),
+    help="The project's root (default: the nearest marked folder at or above FILE).",
+)
 @of_environments("Build for")
 @click.pass_obj
 def build(console: Console, /, push: bool, explain: bool, force: bool, **options: Any) -> None:
-    """Build the image of the environment under ENV_VARIABLE in FILE, and of those that it depends on. What is there is not made again.
+    """Build the image of the environment under ENV_VARIABLE in FILE, and of those that it depends
+    on. What is there is not made again.
 
     No Docker is needed, but for commands, Debian packages and Dockerfiles.
     """
@@ -51,17 +69,30 @@ def build(console: Console, /, push: bool, explain: bool, force: bool, **options
     stores = Stores(console)
 
     def settings(config: Configuration) -> Settings:
-        return Settings.configured(with_registries(config, **options), version="-", locked=locked or None, builder=builder)
+        return Settings.configured(
+            with_registries(config, **options), version="-", locked=locked or None, builder=builder
+        )
 
     config = console.configuration(root_of(chosen.file))
     click.get_current_context().call_on_close(lambda: start_if_due(stores, config))
     each_with_settings = settings_of_each(console, chosen.workspaces(), settings)
-    plans = [FilePlan(Session(own, stores, read_only=explain), workspace) for workspace, own in each_with_settings]
-    targets: list[Target] = once_each(choose(plan, chosen.env_variable, chosen.is_whole, for_images=True) for plan in plans)
+    plans = [
+        FilePlan(Session(own, stores, read_only=explain), workspace)
+        for workspace, own in each_with_settings
+    ]
+    targets: list[Target] = once_each(
+        choose(plan, chosen.env_variable, chosen.is_whole, for_images=True) for plan in plans
+    )
     built = build_images(targets, push=push, force=force)
     if console.json:
         nodes = [node_json(outcome) for each in built for outcome in each.nodes]
-        console.document({"images": list(_documents(built)), "nodes": nodes, "counters": stores.counters.snapshot()})
+        console.document(
+            {
+                "images": list(_documents(built)),
+                "nodes": nodes,
+                "counters": stores.counters.snapshot(),
+            }
+        )
     else:
         _show(console, built)
 
@@ -89,7 +120,10 @@ def _show(console: Console, built: Iterable[EnvironmentImage]) -> None:
     from flyte_build.ops.build import layers_of
 
     for each in built:
-        console.print(f"{', '.join(each.envs)}: {each.reference or each.digest or '(its digest is known when it is there)'}")
+        console.print(
+            f"{', '.join(each.envs)}:"
+            f" {each.reference or each.digest or '(its digest is known when it is there)'}"
+        )
         for platform, found in each.found.items():
             if isinstance(found, PlannedImage):
                 console.print(f"  {platform}  to be {'fetched' if found.is_elsewhere else 'made'}")
@@ -98,7 +132,12 @@ def _show(console: Console, built: Iterable[EnvironmentImage]) -> None:
             of_base = [layer["size"] for layer in layers if layer["state"] == "base"]
             console.print(f"  {platform}  {found.image.identity}")
             if of_base:
-                console.print(f"    {'base':7} {rounded_size(sum(of_base)):>9}  {len(of_base)} layer{'s' if len(of_base) != 1 else ''}")
+                console.print(
+                    f"    {'base':7} {rounded_size(sum(of_base)):>9}  {len(of_base)}"
+                    f" layer{'s' if len(of_base) != 1 else ''}"
+                )
             for layer in layers:
                 if layer["state"] != "base":
-                    console.print(f"    {layer['state']:7} {rounded_size(layer['size']):>9}  {layer['what']}")
+                    console.print(
+                        f"    {layer['state']:7} {rounded_size(layer['size']):>9}  {layer['what']}"
+                    )

@@ -31,11 +31,20 @@ def bundle() -> None:
 
 @bundle.command("ls")
 @of_a_bundle
-@click.option("--why", metavar="PATH", type=click.Path(), help="Say why this file is in the bundle, or which line keeps it out.")
+@click.option(
+    "--why",
+    metavar="PATH",
+    type=click.Path(),
+    help="Say why this file is in the bundle, or which line keeps it out.",
+)
 @click.argument("file", metavar="FILE", type=click.Path())
 @click.pass_obj
-def ls(console: Console, copy_style: CopyStyle | None, root_dir: str | None, why: str | None, file: str) -> None:
-    """List what the bundle of FILE holds, what is kept out, and by which rule. Fails wherever `flyte run` would."""
+def ls(
+    console: Console, copy_style: CopyStyle | None, root_dir: str | None, why: str | None, file: str
+) -> None:
+    """List what the bundle of FILE holds, what is kept out, and by which rule. Fails wherever
+    `flyte run` would.
+    """
     stores = Stores(console)
     workspace = locate(file, root_dir)
     config = console.configuration(workspace.root)
@@ -46,7 +55,11 @@ def ls(console: Console, copy_style: CopyStyle | None, root_dir: str | None, why
         listing = list_bundle(plan)
     root = workspace.root
     if why is not None:
-        path = os.path.relpath(os.path.realpath(why), root) if os.path.exists(why) else os.path.normpath(why)
+        path = (
+            os.path.relpath(os.path.realpath(why), root)
+            if os.path.exists(why)
+            else os.path.normpath(why)
+        )
         _explain(console, path, listing, plan)
         return
     if console.json:
@@ -63,13 +76,23 @@ def ls(console: Console, copy_style: CopyStyle | None, root_dir: str | None, why
     console.print(f"{len(files):,} files, {total:,} bytes; tree {listing['digest']}")
     if len(files) > _LARGEST:
         largest = sorted(files, key=lambda entry: -entry["size"])[:_LARGEST]
-        console.print("largest: " + ", ".join(f"{printable(entry['path'])} ({entry['size'] / 1e6:.1f} MB)" for entry in largest))
+        console.print(
+            "largest: "
+            + ", ".join(
+                f"{printable(entry['path'])} ({entry['size'] / 1e6:.1f} MB)" for entry in largest
+            )
+        )
 
 
 def _explain(console: Console, path: str, listing: dict[str, Any], plan: FilePlan) -> None:
     entry = next((entry for entry in listing["files"] if entry["path"] == path), None)
     rule = next(
-        (each for each in listing["excluded"] if path == each["path"] or (path + "/").startswith(each["path"].rstrip("/") + "/")), None
+        (
+            each
+            for each in listing["excluded"]
+            if path == each["path"] or (path + "/").startswith(each["path"].rstrip("/") + "/")
+        ),
+        None,
     )
     findings = plan.discovery.findings
     if entry is not None:
@@ -79,8 +102,14 @@ def _explain(console: Console, path: str, listing: dict[str, Any], plan: FilePla
             "`include` names it": plan.session.settings.run.copy_style == "loaded_modules",
         }
         why = next((reason for reason, holds in reasons.items() if holds), "no rule keeps it out")
-        console.print(f"{path} is in the bundle: {why}" + (f", although a rule would keep it out ({rule['rule']})" if rule else "") + ".")
-    elif below := [entry for entry in listing["files"] if path == "." or entry["path"].startswith(path + "/")]:
+        console.print(
+            f"{path} is in the bundle: {why}"
+            + (f", although a rule would keep it out ({rule['rule']})" if rule else "")
+            + "."
+        )
+    elif below := [
+        entry for entry in listing["files"] if path == "." or entry["path"].startswith(path + "/")
+    ]:
         console.print(f"{path} is a folder with {len(below):,} of the bundle's files.")
     elif rule is not None:
         console.print(f"{path} is not in the bundle: {rule['path']} is kept out by {rule['rule']}.")
@@ -90,4 +119,7 @@ def _explain(console: Console, path: str, listing: dict[str, Any], plan: FilePla
         include = os.path.relpath(path, os.path.dirname(plan.workspace.file))
         remedy = f'Add include=["{include}"] to the environment, or use `--copy-style all`.'
         everything = plan.session.settings.run.copy_style == "all"
-        console.print(f"{path} is not in the bundle: {'it holds no files.' if everything else 'nothing imports it. ' + remedy}")
+        console.print(
+            f"{path} is not in the bundle:"
+            f" {'it holds no files.' if everything else 'nothing imports it. ' + remedy}"
+        )

@@ -43,8 +43,18 @@ for command in (pull, push, warm):
 @click.argument("file", metavar="FILE", type=click.Path())
 @click.argument("task", metavar="[TASK]", required=False)
 @click.pass_obj
-def why(console: Console, /, copy_style: CopyStyle | None, root_dir: str | None, file: str, task: str | None, **registries: Any) -> None:
-    """Say what `flyte run FILE` would prepare, and what changed since the last time. Prepares nothing."""
+def why(
+    console: Console,
+    /,
+    copy_style: CopyStyle | None,
+    root_dir: str | None,
+    file: str,
+    task: str | None,
+    **registries: Any,
+) -> None:
+    """Say what `flyte run FILE` would prepare, and what changed since the last time. Prepares
+    nothing.
+    """
     stores = Stores(Quiet(console))
     workspace = locate(file, root_dir)
     config = with_registries(console.configuration(workspace.root), **registries)
@@ -60,9 +70,13 @@ def why(console: Console, /, copy_style: CopyStyle | None, root_dir: str | None,
         console.document({"nodes": [node_json(outcome) for outcome in outcomes]})
         return
     for outcome in outcomes:
-        state = console.style(f"{outcome.state:8}", fg="green" if outcome.state == "cached" else "cyan")
+        state = console.style(
+            f"{outcome.state:8}", fg="green" if outcome.state == "cached" else "cyan"
+        )
         why = f"in {outcome.place}" if outcome.fetched else outcome.why
-        console.print(f"{state} {outcome.node.kind:10} {outcome.node.name}" + (f"  ({why})" if why else ""))
+        console.print(
+            f"{state} {outcome.node.kind:10} {outcome.node.name}" + (f"  ({why})" if why else "")
+        )
 
 
 @cache.command("stats")
@@ -81,7 +95,9 @@ def stats(console: Console) -> None:
             for part, size in value.items():
                 console.print(f"  {part:11} {size:,}")
         else:
-            console.print(f"{name:13} {value:,}" if isinstance(value, int) else f"{name:13} {value}")
+            console.print(
+                f"{name:13} {value:,}" if isinstance(value, int) else f"{name:13} {value}"
+            )
     console.print(f"{'collected':13} {_collected(collected)}")
 
 
@@ -92,15 +108,21 @@ def _collected(last: Mapping[str, Any] | None) -> str:
         return f"{last['ended']}, without success: {last['error']}"
     who = "by itself" if last["by"] == "itself" else "by `flyte cache gc`"
     rest = "" if last["complete"] else "; there was no time for all"
-    return f"{last['ended']}, {who}: {last['removed']:,} things removed, {last['bytes']:,} bytes{rest}"
+    return (
+        f"{last['ended']}, {who}: {last['removed']:,} things removed, {last['bytes']:,} bytes{rest}"
+    )
 
 
 @cache.command("verify")
-@click.option("--repair", is_flag=True, help="Fetch again what is bad or gone, where others have it.")
+@click.option(
+    "--repair", is_flag=True, help="Fetch again what is bad or gone, where others have it."
+)
 @of_a_registry
 @click.pass_obj
 def verify(console: Console, /, repair: bool, **registries: Any) -> None:
-    """Read everything that is stored; what is bad is put aside, and is made again when it is needed."""
+    """Read everything that is stored; what is bad is put aside, and is made again when it is
+    needed.
+    """
     from flyte_build.ops.verify import verify as verify_stores
 
     stores = Stores(console)
@@ -111,7 +133,8 @@ def verify(console: Console, /, repair: bool, **registries: Any) -> None:
     else:
         for each in bad:
             console.print(f"{console.style('bad', fg='red')} {each.digest}: {each.what}")
-        counts = "{blobs:,} blobs, {extractions:,} extractions and {environments:,} environments checked".format(**checked)
+        counts = "{blobs:,} blobs, {extractions:,} extractions and {environments:,} environments"
+        counts = f"{counts} checked".format(**checked)
         console.print(f"{counts}; {len(bad)} were bad, none is left bad")
     if any(not each.repaired for each in bad):
         raise click.exceptions.Exit(3)
@@ -123,7 +146,9 @@ def verify(console: Console, /, repair: bool, **registries: Any) -> None:
 @click.argument("key")
 @click.pass_obj
 def rm(console: Console, /, remote: bool, key: str, **registries: Any) -> None:
-    """Forget what KEY produced, so that it is made again. KEY is a node's key, or the first digits of one."""
+    """Forget what KEY produced, so that it is made again. KEY is a node's key, or the first digits
+    of one.
+    """
     stores = Stores(console)
     start = "sha256:" + key.removeprefix("sha256:").lower()
     here = stores.cache.records.keys(start)
@@ -131,7 +156,10 @@ def rm(console: Console, /, remote: bool, key: str, **registries: Any) -> None:
     there = {record.key: record for record in shared.published(start)} if shared else {}
     found = sorted({*here, *there})
     if not found:
-        raise NotFound(f"Nothing is known of a key {key}", hint="`flyte -v run` and `flyte -of json cache why FILE` show keys.")
+        raise NotFound(
+            f"Nothing is known of a key {key}",
+            hint="`flyte -v run` and `flyte -of json cache why FILE` show keys.",
+        )
     if len(found) > 1:
         shown = ", ".join(each.short for each in found[:5])
         raise UsageError(f"{len(found)} keys begin with {key}", why=shown, hint="Give more digits.")
@@ -143,7 +171,11 @@ def rm(console: Console, /, remote: bool, key: str, **registries: Any) -> None:
     if console.json:
         console.document({"key": found[0], "removed": {"local": bool(here), "remote": bool(there)}})
     else:
-        places = [place for place, is_gone in (("on this machine", here), ("in the repository", there)) if is_gone]
+        places = [
+            place
+            for place, is_gone in (("on this machine", here), ("in the repository", there))
+            if is_gone
+        ]
         console.print(f"{found[0]} is forgotten {' and '.join(places)}")
 
 
@@ -157,12 +189,32 @@ def _sharing(console: Console, stores: Stores, registries: Mapping[str, Any]) ->
 
 @cache.command("gc")
 @click.option("--dry-run", is_flag=True, help="Show what would be removed, and remove nothing.")
-@click.option("--keep", metavar="TIME", help="Keep what was used within this time; 0s removes all that has no root (setting: cache.keep).")
 @click.option(
-    "--max-size", metavar="SIZE", help="Give up what was used least recently until the cache is no larger (setting: cache.max_size)."
+    "--keep",
+    metavar="TIME",
+    help=(
+        "Keep what was used within this time; 0s removes all that has no root (setting:"
+        " cache.keep)."
+    ),
 )
-@click.option("--min-free", metavar="SIZE", help="The same while the disk has less free space (settings: cache.min_free, cache.min_size).")
-@click.option("--remote", is_flag=True, help="Collect the repository that is written to, and not this machine.")
+@click.option(
+    "--max-size",
+    metavar="SIZE",
+    help=(
+        "Give up what was used least recently until the cache is no larger (setting:"
+        " cache.max_size)."
+    ),
+)
+@click.option(
+    "--min-free",
+    metavar="SIZE",
+    help="The same while the disk has less free space (settings: cache.min_free, cache.min_size).",
+)
+@click.option(
+    "--remote",
+    is_flag=True,
+    help="Collect the repository that is written to, and not this machine.",
+)
 @of_a_registry
 @click.pass_obj
 def gc(
@@ -177,28 +229,37 @@ def gc(
 ) -> None:
     """Remove what no running task and no recent use needs.
 
-    With --remote: the records of this project that nobody has used within the keep time. Deployments, and what others have published, stay.
+    With --remote: the records of this project that nobody has used within the keep time.
+    Deployments, and what others have published, stay.
     """
     from flyte_build.ops.gc import collect, note, space
 
     config = console.configuration(root_here())
     config = config.override({table.KEEP: keep, table.MAX_SIZE: max_size, table.MIN_FREE: min_free})
     if remote and (max_size or min_free):
-        raise UsageError("--max-size and --min-free are about this machine, not about a repository", hint="Use --keep with --remote.")
+        raise UsageError(
+            "--max-size and --min-free are about this machine, not about a repository",
+            hint="Use --keep with --remote.",
+        )
     if remote:
         _collect_remote(console, with_registries(config, **registries), dry_run)
         return
     stores = Stores(console)
     opened = stores.cache
-    collection = collect(opened, stores.places.executed, config[table.KEEP], space(config), dry_run=dry_run)
+    collection = collect(
+        opened, stores.places.executed, config[table.KEEP], space(config), dry_run=dry_run
+    )
     if not dry_run:
         note(opened, collection, "command")
     if collection.over:
-        console.note(f"The cache is still {collection.over:,} bytes above its limit: running tasks need them.")
+        console.note(
+            f"The cache is still {collection.over:,} bytes above its limit: running tasks need"
+            " them."
+        )
     if collection.lacking:
         console.note(
-            f"The disk has still {collection.lacking:,} bytes less free space than it should: something else fills it, "
-            "or what is left is kept for cache.min_size."
+            f"The disk has still {collection.lacking:,} bytes less free space than it should:"
+            " something else fills it, or what is left is kept for cache.min_size."
         )
     _report(console, collection, dry_run, "blobs")
 
@@ -210,14 +271,21 @@ def _collect_remote(console: Console, config: Configuration, dry_run: bool) -> N
     registries = Registries.configured(config)
     # Without a registry, that is this machine's own store.
     place = registries.write or registries.of_deployments(stores.places)[0]
-    collection = collect_records(stores.repositories.open(place), config[table.PROJECT], config[table.KEEP], dry_run)
+    collection = collect_records(
+        stores.repositories.open(place), config[table.PROJECT], config[table.KEEP], dry_run
+    )
     _report(console, collection, dry_run, "records")
 
 
 def _report(console: Console, collection: Collection, dry_run: bool, what: str) -> None:
     if console.json:
         removed = [vars(item) for item in collection.removed]
-        counts = {"bytes": collection.bytes, "kept": collection.kept, "over": collection.over, "lacking": collection.lacking}
+        counts = {
+            "bytes": collection.bytes,
+            "kept": collection.kept,
+            "over": collection.over,
+            "lacking": collection.lacking,
+        }
         console.document({"removed": removed, **counts})
         return
     for item in collection.removed[:20]:
@@ -226,4 +294,7 @@ def _report(console: Console, collection: Collection, dry_run: bool, what: str) 
         console.line(f"  ... and {len(collection.removed) - 20:,} more")
     word = "would be removed" if dry_run else "removed"
     noun = "thing" if len(collection.removed) == 1 else "things"
-    console.print(f"{len(collection.removed):,} {noun} {word}, {collection.bytes:,} bytes; {collection.kept:,} {what} kept")
+    console.print(
+        f"{len(collection.removed):,} {noun} {word}, {collection.bytes:,} bytes;"
+        f" {collection.kept:,} {what} kept"
+    )

@@ -1,7 +1,7 @@
 """Completing command lines, with click's scripts for bash, zsh and fish.
 
-As completion sees it, `flyte run FILE` is a group whose commands are FILE's tasks, and `flyte rerun` one whose commands are
-the runs. A file whose discovery is recorded is not imported for it.
+As completion sees it, `flyte run FILE` is a group whose commands are FILE's tasks, and `flyte
+rerun` one whose commands are the runs. A file whose discovery is recorded is not imported for it.
 """
 
 from __future__ import annotations
@@ -32,15 +32,19 @@ if TYPE_CHECKING:
 
 
 def complete(variable: str) -> int:
-    """Print what the script of a shell asks for in an environment variable, or that script itself, and return the exit code.
+    """Print what the script of a shell asks for in an environment variable, or that script itself,
+    and return the exit code.
 
-    Nothing else is printed: what cannot be completed, because it is wrong for example, has no completions.
+    Nothing else is printed: what cannot be completed, because it is wrong for example, has no
+    completions.
     """
     instruction = os.environ.pop(variable)
     if instruction.endswith("_complete"):
         os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
     try:
-        return shell_complete(_Flyte("flyte", params=flyte.params), {}, "flyte", variable, instruction)
+        return shell_complete(
+            _Flyte("flyte", params=flyte.params), {}, "flyte", variable, instruction
+        )
     except (FlyteError, OSError, click.ClickException):
         return 1
 
@@ -54,9 +58,13 @@ class _Flyte(Commands):
         if command is None or name not in ("run", "rerun"):
             return command
         group = _Tasks if name == "run" else _Runs
-        return group(name, params=[each for each in command.params if each.name not in ("run", "rest")])
+        return group(
+            name, params=[each for each in command.params if each.name not in ("run", "rest")]
+        )
 
-    def resolve_command(self, ctx: click.Context, args: list[str]) -> tuple[str | None, click.Command | None, list[str]]:
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
         """The command that the arguments name."""
         if args[:2] == ["run", "python-script"]:
             from .script import python_script
@@ -93,11 +101,16 @@ class _Runs(click.Group):
     def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
         """The task of a run, whose inputs are options."""
         recorded = Recorded.find(name, Stores(RunReporter()).history)
-        return Inputs(name, recorded.interface(_discover(recorded.workspace()).task(recorded.variable)))
+        return Inputs(
+            name, recorded.interface(_discover(recorded.workspace()).task(recorded.variable))
+        )
 
     def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
         """The runs, and options."""
-        return [*runs(ctx, self.params[0], incomplete), *click.Command.shell_complete(self, ctx, incomplete)]
+        return [
+            *runs(ctx, self.params[0], incomplete),
+            *click.Command.shell_complete(self, ctx, incomplete),
+        ]
 
 
 def _discover(workspace: Workspace) -> Discovery:

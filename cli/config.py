@@ -19,12 +19,20 @@ from .console import Console
 
 
 def _keys(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
-    return [CompletionItem(each.key, help=each.text) for each in SETTINGS if each.key.startswith(incomplete)]
+    return [
+        CompletionItem(each.key, help=each.text)
+        for each in SETTINGS
+        if each.key.startswith(incomplete)
+    ]
 
 
 def _values(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
     setting = BY_KEY.get(ctx.params.get("key", ""))
-    return [CompletionItem(each) for each in (setting.kind.choices if setting else ()) if each.startswith(incomplete)]
+    return [
+        CompletionItem(each)
+        for each in (setting.kind.choices if setting else ())
+        if each.startswith(incomplete)
+    ]
 
 
 @click.group(invoke_without_command=True)
@@ -41,7 +49,11 @@ def show_settings(console: Console) -> None:
     if console.json:
         console.document([_document(each, held) for each in SETTINGS])
         return
-    rows = [(each.key, _text(each.kind.show(held[each])), held.source(each)) for each in SETTINGS if each.acted_on or _is_given(each, held)]
+    rows = [
+        (each.key, _text(each.kind.show(held[each])), held.source(each))
+        for each in SETTINGS
+        if each.acted_on or _is_given(each, held)
+    ]
     console.table(("SETTING", "VALUE", "FROM"), rows)
 
 
@@ -59,8 +71,12 @@ def get(console: Console, key: str) -> None:
 
 
 @config.command("set")
-@click.option("--user", "place", flag_value="user", default="user", help="In the user's file (the default).")
-@click.option("--project", "place", flag_value="project", help="In the project's file, at its root.")
+@click.option(
+    "--user", "place", flag_value="user", default="user", help="In the user's file (the default)."
+)
+@click.option(
+    "--project", "place", flag_value="project", help="In the project's file, at its root."
+)
 @click.argument("key", shell_complete=_keys)
 @click.argument("value", shell_complete=_values)
 @click.pass_obj
@@ -71,11 +87,17 @@ def set_(console: Console, place: str, key: str, value: str) -> None:
 
     setting = find_setting(key)
     if not setting.in_files:
-        raise UsageError(f"{key} cannot be set in a file", hint=f"Set the variable {setting.variable}.")
+        raise UsageError(
+            f"{key} cannot be set in a file", hint=f"Set the variable {setting.variable}."
+        )
     setting.from_text(value)
     path = console.config or writable_file(place)
     if is_flyte2(path):
-        raise UsageError(f"{path} is only read", why="It is a file of Flyte 2.", hint="`flyte config set` without `-c` writes one of ours.")
+        raise UsageError(
+            f"{path} is only read",
+            why="It is a file of Flyte 2.",
+            hint="`flyte config set` without `-c` writes one of ours.",
+        )
     set_value(path, setting, setting.toml(value))
     if console.json:
         console.document({"key": key, "value": setting.toml(value), "file": path})
@@ -83,7 +105,10 @@ def set_(console: Console, place: str, key: str, value: str) -> None:
         console.line(f"{key} is set in {path}")
     held = console.configuration(_here())
     if held.source(setting) != path:
-        console.note(f"What holds here is {_text(setting.kind.show(held[setting]))}, from {held.source(setting)}.")
+        console.note(
+            f"What holds here is {_text(setting.kind.show(held[setting]))}, from"
+            f" {held.source(setting)}."
+        )
 
 
 @config.command("path")
@@ -94,7 +119,10 @@ def path(console: Console) -> None:
     if console.json:
         console.document([{"path": each, "exists": os.path.exists(each)} for each in paths])
         return
-    console.table(("FILE", "STATE"), [(each, "read" if os.path.exists(each) else "not there") for each in paths])
+    console.table(
+        ("FILE", "STATE"),
+        [(each, "read" if os.path.exists(each) else "not there") for each in paths],
+    )
 
 
 def writable_file(place: str) -> str:

@@ -40,12 +40,20 @@ class Appearance:
 
 
 class Console(RunReporter):
-    """Prints for a person, or one JSON document for a machine; then everything else goes to standard error.
+    """Prints for a person, or one JSON document for a machine; then everything else goes to
+    standard error.
 
-    `spare` is a worker that was started early, `config` the one configuration file to read, if one is named.
+    `spare` is a worker that was started early, `config` the one configuration file to read, if one
+    is named.
     """
 
-    def __init__(self, appearance: Appearance, spare: Worker | None = None, config: str | None = None, org: str | None = None) -> None:
+    def __init__(
+        self,
+        appearance: Appearance,
+        spare: Worker | None = None,
+        config: str | None = None,
+        org: str | None = None,
+    ) -> None:
         format, self._verbose = appearance.format, appearance.verbose
         self.json = format in ("json", "json-raw")
         self.config, self._org, self.spare = config, org, spare
@@ -65,7 +73,9 @@ class Console(RunReporter):
         return spare
 
     def configuration(self, root: str) -> Configuration:
-        """What is configured for the project at `root`: by the file that the command names, else by those that are found."""
+        """What is configured for the project at `root`: by the file that the command names, else by
+        those that are found.
+        """
         return Configuration.load(root, self.note, self.config).override({table.ORG: self._org})
 
     def style(self, text: str, **style: Any) -> str:
@@ -80,7 +90,10 @@ class Console(RunReporter):
 
     def note(self, sentence: str) -> None:
         """Something that the user should know."""
-        self.line(sentence if self._log_json else f"{self.style('note:', fg='yellow')} {sentence}", "warning")
+        self.line(
+            sentence if self._log_json else f"{self.style('note:', fg='yellow')} {sentence}",
+            "warning",
+        )
 
     def node_started(self, node: Node, why: str) -> None:
         """A node is about to be made."""
@@ -107,16 +120,29 @@ class Console(RunReporter):
         if outcome.state == "cached" and not outcome.fetched:
             self._cached.append(node.kind)
             if self._verbose:
-                self.line(f"{self.style('cached', fg='green'):8} {node.kind:10} {node.name}  {outcome.key}")
+                self.line(
+                    f"{self.style('cached', fg='green'):8} {node.kind:10} {node.name} "
+                    f" {outcome.key}"
+                )
             return
         if outcome.state == "cached":
-            self.line(f"{self.style('fetched', fg='cyan'):8} {node.kind} from {outcome.place}{_seconds(outcome.seconds)}")
+            self.line(
+                f"{self.style('fetched', fg='cyan'):8} {node.kind} from"
+                f" {outcome.place}{_seconds(outcome.seconds)}"
+            )
             return
         word = "would be made" if outcome.state == "missing" else "made"
         made = sum(child.state == "made" for child in outcome.children)
-        extra = f", {made} of {len(outcome.children)} {outcome.children[0].node.kind}s" if outcome.children else ""
+        extra = (
+            f", {made} of {len(outcome.children)} {outcome.children[0].node.kind}s"
+            if outcome.children
+            else ""
+        )
         name = f"image {node.name}" if node.kind == "image" else node.kind
-        self.line(f"{self.style(word, fg='cyan'):8} {name} ({outcome.why}{extra}){_seconds(outcome.seconds)}")
+        self.line(
+            f"{self.style(word, fg='cyan'):8} {name}"
+            f" ({outcome.why}{extra}){_seconds(outcome.seconds)}"
+        )
 
     def step_output(self, line: str) -> None:
         """A build step has printed a line."""
@@ -126,7 +152,9 @@ class Console(RunReporter):
     def run_started(self, name: str, url: str) -> None:
         """The run has begun."""
         if self._cached and not self._verbose:
-            self.line(f"{self.style('cached', fg='green')}   {', '.join(dict.fromkeys(self._cached))}")
+            self.line(
+                f"{self.style('cached', fg='green')}   {', '.join(dict.fromkeys(self._cached))}"
+            )
         self.line(f"{self.style('run', bold=True)}      {name}  {url}")
 
     def output(self, stream: int, data: bytes, seconds: float) -> int:
@@ -137,11 +165,16 @@ class Console(RunReporter):
     def document(self, value: Any) -> None:
         """The one JSON document."""
         self._clear()
-        print(json.dumps(value, indent=None if self._raw else 2, ensure_ascii=True, allow_nan=False), flush=True)
+        print(
+            json.dumps(value, indent=None if self._raw else 2, ensure_ascii=True, allow_nan=False),
+            flush=True,
+        )
 
     @contextmanager
     def only_document(self) -> Iterator[None]:
-        """What the body writes to standard output goes to standard error, if that shall hold one JSON document alone."""
+        """What the body writes to standard output goes to standard error, if that shall hold one
+        JSON document alone.
+        """
         if not self.json:
             yield
             return
@@ -156,13 +189,17 @@ class Console(RunReporter):
             os.close(own)
 
     def result(self, outputs: Wires, more: str, named: bool = False) -> None:
-        """A run's outputs: one alone as it is (unless `named`), several by name. `more` is the command that shows a long one whole."""
+        """A run's outputs: one alone as it is (unless `named`), several by name. `more` is the
+        command that shows a long one whole.
+        """
         self._clear()
         for name, value in outputs.items():
             text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
             if sys.stdout.isatty() and len(text) > _SHOWN:
                 text = f"{text[:_SHOWN]}...\n({len(text):,} characters; `{more}` shows all of it)"
-            data = (text if len(outputs) == 1 and not named else f"{name}: {text}").encode("utf-8", "backslashreplace")
+            data = (text if len(outputs) == 1 and not named else f"{name}: {text}").encode(
+                "utf-8", "backslashreplace"
+            )
             sys.stdout.flush()
             sys.stdout.buffer.write(data + b"\n")
             sys.stdout.buffer.flush()
@@ -236,7 +273,16 @@ Level = Literal["info", "warning", "error"]
 
 
 def as_json(level: Level, message: str, **more: Any) -> str:
-    """The line: `time` (UTC, ISO 8601), `level`, `message`, and `more` of what is not empty. Columns are not kept in it."""
+    """The line: `time` (UTC, ISO 8601), `level`, `message`, and `more` of what is not empty.
+    Columns are not kept in it.
+    """
     text = message if "\n" in message else " ".join(message.split())
     now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-    return json.dumps({"time": now, "level": level, "message": text, **{name: value for name, value in more.items() if value != ""}})
+    return json.dumps(
+        {
+            "time": now,
+            "level": level,
+            "message": text,
+            **{name: value for name, value in more.items() if value != ""},
+        }
+    )

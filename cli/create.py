@@ -13,11 +13,17 @@ def create() -> None:
 
 
 @create.command("config")
-@click.option("--user", "place", flag_value="user", default="user", help="The user's file (the default).")
-@click.option("--project", "place", flag_value="project", help="The project's file, flyte.toml at its root.")
+@click.option(
+    "--user", "place", flag_value="user", default="user", help="The user's file (the default)."
+)
+@click.option(
+    "--project", "place", flag_value="project", help="The project's file, flyte.toml at its root."
+)
 @click.pass_obj
 def config(console: Console, place: str) -> None:
-    """Write a configuration file that holds every setting as a comment. A file that is there stays as it is."""
+    """Write a configuration file that holds every setting as a comment. A file that is there stays
+    as it is.
+    """
     from flyte_build.settings.edit import create
 
     from .config import writable_file

@@ -25,7 +25,14 @@ from flyte_build.text.wording import listed, printable
 from flyte_build.workspace.workspace import root_of
 
 from .console import Console
-from .options import of_a_bundle, of_a_deployment, of_pins, pinned, settings_of_each, with_registries
+from .options import (
+    of_a_bundle,
+    of_a_deployment,
+    of_pins,
+    pinned,
+    settings_of_each,
+    with_registries,
+)
 from .selection import Selection, of_environments
 
 if TYPE_CHECKING:
@@ -35,21 +42,33 @@ if TYPE_CHECKING:
 @click.command()
 @of_a_deployment
 @click.option("--version", help="The version; the content's own short digest if none is given.")
-@click.option("--dry-run", is_flag=True, help="Only say what would be deployed. Nothing is made, and no registry is asked.")
+@click.option(
+    "--dry-run",
+    is_flag=True,
+    help="Only say what would be deployed. Nothing is made, and no registry is asked.",
+)
 @of_a_bundle
 @of_pins
 @of_environments("Deploy")
-@click.option("-i", "--ignore-load-errors", is_flag=True, help="With -r: leave out files that cannot be imported, and name them.")
+@click.option(
+    "-i",
+    "--ignore-load-errors",
+    is_flag=True,
+    help="With -r: leave out files that cannot be imported, and name them.",
+)
 @click.pass_obj
 def deploy(console: Console, /, dry_run: bool, ignore_load_errors: bool, **options: Any) -> None:
-    """Deploy the environment under ENV_VARIABLE in FILE, with those that it depends on: its tasks, their code, and what they run in.
+    """Deploy the environment under ENV_VARIABLE in FILE, with those that it depends on: its tasks,
+    their code, and what they run in.
 
-    What is deployed never changes, and runs without its source files: `flyte run deployed-task`. Without a registry it is deployed to
-    this machine.
+    What is deployed never changes, and runs without its source files: `flyte run deployed-task`.
+    Without a registry it is deployed to this machine.
     """
     chosen = Selection.take("deploy", options)
     stores, workspaces = Stores(console), chosen.workspaces()
-    root = workspaces[0].root if len({each.root for each in workspaces}) == 1 else root_of(chosen.file)
+    root = (
+        workspaces[0].root if len({each.root for each in workspaces}) == 1 else root_of(chosen.file)
+    )
     given = {name: options.pop(name) for name in ("registry", "cache_read", "cache_write")}
     config = console.configuration(root)
     if options["version"] is not None:
@@ -57,7 +76,9 @@ def deploy(console: Console, /, dry_run: bool, ignore_load_errors: bool, **optio
     image, locked = options.pop("image"), options.pop("locked")
 
     def settings_in(config: Configuration) -> Settings:
-        return Settings.configured(with_registries(config, **given), **options, **pinned(config, image, locked))
+        return Settings.configured(
+            with_registries(config, **given), **options, **pinned(config, image, locked)
+        )
 
     settings = settings_in(config)
     deployments = Deployments(Session(settings, stores, read_only=dry_run))
@@ -78,7 +99,10 @@ def deploy(console: Console, /, dry_run: bool, ignore_load_errors: bool, **optio
 
     found = once_each(targets())
     if not any(target.environments for target in found):
-        raise UsageError(f"{chosen.file} holds no environment with tasks", hint="An environment is a `flyte.TaskEnvironment`.")
+        raise UsageError(
+            f"{chosen.file} holds no environment with tasks",
+            hint="An environment is a `flyte.TaskEnvironment`.",
+        )
     deployment = Deployer(deployments).deploy(found)
     if console.json:
         documents = [each.document() for each in deployment.envs.values()]
@@ -105,7 +129,9 @@ class OfFile(Forwarder):
 def _show(console: Console, deployment: Deployment) -> None:
     for each in deployment.envs.values():
         state = console.style(f"{each.state:9}", fg="cyan" if each.state == "created" else "green")
-        console.print(f"{state} {each.name}:{each.version or '(its version is known when its image is)'}")
+        console.print(
+            f"{state} {each.name}:{each.version or '(its version is known when its image is)'}"
+        )
         console.print(f"  digest    {each.digest or '(known when the digest of its image is)'}")
         if each.reference:
             console.print(f"  reference {each.reference}")

@@ -22,28 +22,51 @@ from .options import of_a_deployment, of_a_new_run, pairs, session_of
 from .report import report
 
 
-@click.command("deployed-task", context_settings={"allow_interspersed_args": False, "help_option_names": ["-h", "--help"]})
+@click.command(
+    "deployed-task",
+    context_settings={"allow_interspersed_args": False, "help_option_names": ["-h", "--help"]},
+)
 @of_a_deployment
 @of_a_new_run
-@click.option("--run-project", help="The project that the run belongs to; that of the deployment if none is given.")
-@click.option("--run-domain", help="The domain that the run belongs to; that of the deployment if none is given.")
-@click.option("--inputs-file", metavar="FILE|-", type=click.Path(), help="Inputs by name; see `flyte run`.")
+@click.option(
+    "--run-project",
+    help="The project that the run belongs to; that of the deployment if none is given.",
+)
+@click.option(
+    "--run-domain",
+    help="The domain that the run belongs to; that of the deployment if none is given.",
+)
+@click.option(
+    "--inputs-file", metavar="FILE|-", type=click.Path(), help="Inputs by name; see `flyte run`."
+)
 @click.argument("task", metavar="ENV.TASK[:VERSION|@DIGEST]")
 @click.argument("rest", nargs=-1, type=click.UNPROCESSED, metavar="[INPUTS]...")
 @click.pass_obj
 def deployed_task(
-    given: tuple[Console, Stores, Settings], /, task: str, rest: tuple[str, ...], inputs_file: str | None, **options: Any
+    given: tuple[Console, Stores, Settings],
+    /,
+    task: str,
+    rest: tuple[str, ...],
+    inputs_file: str | None,
+    **options: Any,
 ) -> None:
     """Run a task that was deployed: its latest version, or the one of that version or digest.
 
-    It needs neither its source files nor any preparation. Options stand before its name, inputs after it;
-    `flyte run deployed-task ENV.TASK --help` shows them.
+    It needs neither its source files nor any preparation. Options stand before its name, inputs
+    after it; `flyte run deployed-task ENV.TASK --help` shows them.
     """
     console, stores, settings = given
     if settings.engine == "local":
-        raise UsageError("A deployed task runs in a process of its own", hint="Leave out `--local` and `--engine local`.")
+        raise UsageError(
+            "A deployed task runs in a process of its own",
+            hint="Leave out `--local` and `--engine local`.",
+        )
     registries = settings.registries
-    if options["registry"] is not None or options["cache_read"] or options["cache_write"] is not None:
+    if (
+        options["registry"] is not None
+        or options["cache_read"]
+        or options["cache_write"] is not None
+    ):
         registries = session_of(console, options).settings.registries
     settings = settings.change(
         project=options["project"] or None,
@@ -54,15 +77,22 @@ def deployed_task(
         labels={**settings.run.labels, **pairs("--label", options["label"], "team=blue")},
     )
     found = find_task(Deployments(Session(settings, stores)), task)
-    inputs = Inputs(found.function, interface_of(found)).parse_inputs(f"flyte run deployed-task {task}", list(rest), inputs_file)
-    settings = settings.change(project=options["run_project"] or None, domain=options["run_domain"] or None)
+    inputs = Inputs(found.function, interface_of(found)).parse_inputs(
+        f"flyte run deployed-task {task}", list(rest), inputs_file
+    )
+    settings = settings.change(
+        project=options["run_project"] or None, domain=options["run_domain"] or None
+    )
     run_deployed(console, Session(settings, stores), found, inputs)
 
 
 def interface_of(task: DeployedTask) -> Interface:
     """The inputs and outputs of a deployed task, described such as a terminal can show it."""
     told = task.document.tasks[task.function]["interface"]
-    inputs = [{**each, "doc": _shown(each["doc"]), "default_text": _shown(each["default_text"])} for each in told["inputs"]]
+    inputs = [
+        {**each, "doc": _shown(each["doc"]), "default_text": _shown(each["default_text"])}
+        for each in told["inputs"]
+    ]
     return Interface.from_document({**told, "doc": _shown(told["doc"]), "inputs": inputs})
 
 

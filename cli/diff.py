@@ -20,7 +20,8 @@ from .options import of_a_deployment, session_of
 @click.argument("new", metavar="ENV:VERSION")
 @click.pass_obj
 def diff(console: Console, /, old: str, new: str, **options: Any) -> None:
-    """Show what is different between two deployments: interface, resources, environment, variables, packages, files.
+    """Show what is different between two deployments: interface, resources, environment, variables,
+    packages, files.
 
     `ENV` alone is its latest version, `ENV@sha256:...` the one of that digest.
     """
@@ -37,7 +38,11 @@ def diff(console: Console, /, old: str, new: str, **options: Any) -> None:
 
 def _document(found: Difference) -> dict[str, Any]:
     ends = {
-        name: {"env": each.release.environment, "version": each.release.version, "digest": each.release.pin}
+        name: {
+            "env": each.release.environment,
+            "version": each.release.version,
+            "digest": each.release.pin,
+        }
         for name, each in (("old", found.old), ("new", found.new))
     }
     return {**ends, "changes": [change._asdict() for change in found.changes], "files": found.files}
@@ -51,5 +56,7 @@ def _lines(console: Console, found: Difference) -> list[str]:
             lines.append(console.style(section, bold=True))
         lines.append(f"  {change}")
     marks = {"added": "+", "removed": "-", "changed": "~"}
-    files = [f"  {marks[how]} {printable(path)}" for how, paths in found.files.items() for path in paths]
+    files = [
+        f"  {marks[how]} {printable(path)}" for how, paths in found.files.items() for path in paths
+    ]
     return [*lines, *([console.style("files", bold=True), *files] if files else [])]

@@ -19,9 +19,11 @@ _COLOURS = {"lost": "red", "damaged": "red", "ok": "green"}
 @of_a_deployment
 @click.pass_obj
 def doctor(console: Console, /, **options: Any) -> None:
-    """Check that all that is deployed, in whatever project, can still be had: manifests, code, images.
+    """Check that all that is deployed, in whatever project, can still be had: manifests, code,
+    images.
 
-    It ends with exit code 3 if something is lost or damaged. Deploying the same again puts back what is lost, and tags that are missing.
+    It ends with exit code 3 if something is lost or damaged. Deploying the same again puts back
+    what is lost, and tags that are missing.
     """
     deployments = Deployments(session_of(console, options))
     several = len(deployments.catalogue.repositories) > 1
@@ -29,11 +31,23 @@ def doctor(console: Console, /, **options: Any) -> None:
     for each in deployments.check():
         health = each.health
         found = {"lost": health.lost, "damaged": health.damaged, "untagged": health.untagged}
-        checked.append({"name": each.tag, "repository": each.place, "digest": each.pin, "state": health.state, **found})
+        checked.append(
+            {
+                "name": each.tag,
+                "repository": each.place,
+                "digest": each.pin,
+                "state": health.state,
+                **found,
+            }
+        )
         if not console.json:
             state = console.style(health.state, fg=_COLOURS[health.state])
             console.print(f"{state:4} {each.tag}" + (f" in {each.place}" if several else ""))
-            for text in (*health.lost, *health.damaged, *(f"The tag {tag} is missing." for tag in health.untagged)):
+            for text in (
+                *health.lost,
+                *health.damaged,
+                *(f"The tag {tag} is missing." for tag in health.untagged),
+            ):
                 console.print(f"     {printable(text)}")
     broken = sum(each["state"] != "ok" for each in checked)
     untagged = sum(bool(each["untagged"]) for each in checked)
@@ -43,7 +57,8 @@ def doctor(console: Console, /, **options: Any) -> None:
         console.line(f"{len(checked):,} deployments checked; {broken:,} broken.")
         if untagged:
             console.line(
-                f"Of {untagged:,} a tag is missing, without which a registry may collect them. Deploying the same again puts it back."
+                f"Of {untagged:,} a tag is missing, without which a registry may collect them."
+                " Deploying the same again puts it back."
             )
     if broken:
         raise click.exceptions.Exit(3)

@@ -25,12 +25,19 @@ from .options import of_a_bundle, of_a_registry, with_registries
 @click.argument("files", metavar="[FILE]...", type=click.Path(), nargs=-1)
 @click.pass_obj
 def pull(console: Console, /, files: tuple[str, ...], **options: Any) -> None:
-    """Fetch what each FILE needs and others have made; without FILE, all that this project has published. Makes nothing.
+    """Fetch what each FILE needs and others have made; without FILE, all that this project has
+    published. Makes nothing.
 
     Fails (exit code 3) if something that a FILE needs is nowhere.
     """
     exchanges, stores = _exchanges(console, files, **options)
-    _report(console, chain(*(each.pull(workspaces) if files else each.pull_all() for each, workspaces in exchanges)), stores)
+    _report(
+        console,
+        chain(
+            *(each.pull(workspaces) if files else each.pull_all() for each, workspaces in exchanges)
+        ),
+        stores,
+    )
 
 
 @click.command()
@@ -39,20 +46,36 @@ def pull(console: Console, /, files: tuple[str, ...], **options: Any) -> None:
 @click.argument("files", metavar="[FILE]...", type=click.Path(), nargs=-1)
 @click.pass_obj
 def push(console: Console, /, files: tuple[str, ...], **options: Any) -> None:
-    """Publish what each FILE needs and is here; without FILE, all that is here and good on other machines. Makes nothing.
+    """Publish what each FILE needs and is here; without FILE, all that is here and good on other
+    machines. Makes nothing.
 
     Fails (exit code 3) if something is not here, or could not be published.
     """
     exchanges, stores = _exchanges(console, files, **options)
-    _report(console, chain(*(each.push(workspaces) if files else each.push_all() for each, workspaces in exchanges)), stores)
+    _report(
+        console,
+        chain(
+            *(each.push(workspaces) if files else each.push_all() for each, workspaces in exchanges)
+        ),
+        stores,
+    )
 
 
 def _exchanges(
-    console: Console, files: tuple[str, ...], *, copy_style: CopyStyle | None, root_dir: str | None, **registries: Any
+    console: Console,
+    files: tuple[str, ...],
+    *,
+    copy_style: CopyStyle | None,
+    root_dir: str | None,
+    **registries: Any,
 ) -> tuple[list[tuple[Exchange, list[Workspace]]], Stores]:
-    """An exchange for each project that the files belong to, by its own settings, with its files."""
+    """An exchange for each project that the files belong to, by its own settings,
+    with its files.
+    """
     stores = Stores(Quiet(console))
-    of_root: dict[str, list[Workspace]] = {} if files else {given_root(root_dir) if root_dir else root_here(): []}
+    of_root: dict[str, list[Workspace]] = (
+        {} if files else {given_root(root_dir) if root_dir else root_here(): []}
+    )
     for file in dict.fromkeys(files):
         workspace = locate(file, root_dir)
         of_root.setdefault(workspace.root, []).append(workspace)
@@ -69,8 +92,13 @@ def _exchanges(
 def _report(console: Console, items: Iterator[Item], stores: Stores) -> None:
     found = list(items)
     if console.json:
-        console.document({"items": [vars(item) for item in found], "counters": stores.counters.snapshot()})
+        console.document(
+            {"items": [vars(item) for item in found], "counters": stores.counters.snapshot()}
+        )
     else:
-        console.table(("STATE", "KIND", "KEY", "FILE", "REPOSITORY"), [(i.state, i.kind, i.key[7:19], i.name, i.place) for i in found])
+        console.table(
+            ("STATE", "KIND", "KEY", "FILE", "REPOSITORY"),
+            [(i.state, i.kind, i.key[7:19], i.name, i.place) for i in found],
+        )
     if any(item.state in ("missing", "unpublished") for item in found):
         raise click.exceptions.Exit(3)

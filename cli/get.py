@@ -1,4 +1,6 @@
-"""`flyte get`: runs, their actions, logs, inputs and outputs, and code; what is deployed; and images."""
+"""`flyte get`: runs, their actions, logs, inputs and outputs, and code; what is deployed; and
+images.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +22,9 @@ from .options import moment, of_a_deployment, pairs, runs, session_of
 
 @click.group()
 def get() -> None:
-    """Runs: their state, logs, inputs and outputs, and code; what is deployed; and the configuration."""
+    """Runs: their state, logs, inputs and outputs, and code; what is deployed; and the
+    configuration.
+    """
 
 
 @get.command("image")
@@ -50,14 +54,40 @@ def image(console: Console) -> None:
 
 
 @get.command("run")
-@click.option("--limit", type=click.IntRange(1), default=100, show_default=True, help="How many runs, newest first.")
-@click.option("--in-phase", multiple=True, type=click.Choice(PHASES), help="Only runs in this phase, or in one of these.")
+@click.option(
+    "--limit",
+    type=click.IntRange(1),
+    default=100,
+    show_default=True,
+    help="How many runs, newest first.",
+)
+@click.option(
+    "--in-phase",
+    multiple=True,
+    type=click.Choice(PHASES),
+    help="Only runs in this phase, or in one of these.",
+)
 @click.option("--only-mine", is_flag=True, help="Only runs that you have begun.")
 @click.option("--task-name", metavar="ENV.TASK", help="Only runs of this task.")
 @click.option("--task-version", metavar="VERSION", help="Only runs of this version.")
-@click.option("--created-after", callback=moment, metavar="TIME", help="Only runs that began at this time or later.")
-@click.option("--created-before", callback=moment, metavar="TIME", help="Only runs that began before this time.")
-@click.option("--with-label", multiple=True, metavar="K=V", help="Only runs with this label, or with all of these.")
+@click.option(
+    "--created-after",
+    callback=moment,
+    metavar="TIME",
+    help="Only runs that began at this time or later.",
+)
+@click.option(
+    "--created-before",
+    callback=moment,
+    metavar="TIME",
+    help="Only runs that began before this time.",
+)
+@click.option(
+    "--with-label",
+    multiple=True,
+    metavar="K=V",
+    help="Only runs with this label, or with all of these.",
+)
 @click.argument("name", required=False, shell_complete=runs)
 @click.pass_obj
 def run(console: Console, /, limit: int, name: str | None, **options: Any) -> None:
@@ -79,17 +109,31 @@ def run(console: Console, /, limit: int, name: str | None, **options: Any) -> No
     if console.json:
         console.document([_run(history, row) for row in rows])
     elif rows:
-        cells = (_cells(row.name, row) + [row.why.partition("\n")[0].replace("\t", " ")] for row in rows)
+        cells = (
+            _cells(row.name, row) + [row.why.partition("\n")[0].replace("\t", " ")] for row in rows
+        )
         console.table(("NAME", "TASK", "PHASE", "STARTED", "SECONDS", "WHY"), cells)
     else:
-        console.line("There is no such run." if wanted != Filter() else "There are no runs yet. `flyte run hello` makes one.")
+        console.line(
+            "There is no such run."
+            if wanted != Filter()
+            else "There are no runs yet. `flyte run hello` makes one."
+        )
 
 
 def _show_run(console: Console, history: History, row: RunRow) -> None:
     result, labels = history.result(row.name), history.labels(row.name)
-    document = {**_run(history, row), "file": row.file, "version": row.version, "labels": labels, "why": row.why}
+    document = {
+        **_run(history, row),
+        "file": row.file,
+        "version": row.version,
+        "labels": labels,
+        "why": row.why,
+    }
     if console.json:
-        console.document({**document, "actions": [_action(action) for action in row.actions()], **result})
+        console.document(
+            {**document, "actions": [_action(action) for action in row.actions()], **result}
+        )
         return
     for label in ("name", "task", "file", "version", "phase", "started", "ended", "url"):
         console.print(f"{label:8} {document[label] or '-'}")
@@ -141,7 +185,11 @@ def logs(console: Console, /, run: str, action: str | None, **options: Any) -> N
         log.skip_to_last(options["lines"])
     output = sys.stdout.buffer
     try:
-        for chunk in (b"%s %s\n" % (iso(at).encode(), line) for at, line in log.lines()) if options["show_ts"] else log.chunks():
+        for chunk in (
+            (b"%s %s\n" % (iso(at).encode(), line) for at, line in log.lines())
+            if options["show_ts"]
+            else log.chunks()
+        ):
             output.write(chunk)
             output.flush()
     except KeyboardInterrupt:  # How one leaves a log that is followed.
@@ -154,7 +202,9 @@ def logs(console: Console, /, run: str, action: str | None, **options: Any) -> N
 @click.argument("run", metavar="RUN", shell_complete=runs)
 @click.argument("action", metavar="[ACTION]", required=False)
 @click.pass_obj
-def io(console: Console, inputs_only: bool, outputs_only: bool, run: str, action: str | None) -> None:
+def io(
+    console: Console, inputs_only: bool, outputs_only: bool, run: str, action: str | None
+) -> None:
     """Show the inputs that a run was given, and its outputs."""
     history = Stores(console).history
     _check_action(history.get(run), action)
@@ -192,23 +242,40 @@ def code(console: Console, output: str | None, run: str, action: str | None) -> 
     row = stores.history.get(run)
     _check_action(row, action)
     if not row.tree:
-        raise NotFound(f"The run {run} has no bundle", why="It ran from the working tree, as scripts and `--local` do.")
+        raise NotFound(
+            f"The run {run} has no bundle",
+            why="It ran from the working tree, as scripts and `--local` do.",
+        )
     folder = output or run
     number = check_out(stores.cache, Digest(row.tree), folder)
     if console.json:
-        console.document({"run": run, "digest": row.tree, "folder": os.path.abspath(folder), "files": number})
+        console.document(
+            {"run": run, "digest": row.tree, "folder": os.path.abspath(folder), "files": number}
+        )
     else:
-        console.print(f"{number:,} {'file' if number == 1 else 'files'} written to {folder}; tree {row.tree}")
+        console.print(
+            f"{number:,} {'file' if number == 1 else 'files'} written to {folder}; tree {row.tree}"
+        )
 
 
 @get.command("task")
 @of_a_deployment
-@click.option("--limit", type=click.IntRange(1), default=100, show_default=True, help="How many, newest first.")
+@click.option(
+    "--limit",
+    type=click.IntRange(1),
+    default=100,
+    show_default=True,
+    help="How many, newest first.",
+)
 @click.argument("name", metavar="[ENV.TASK[:VERSION|@DIGEST]]", required=False)
 @click.argument("version", metavar="[VERSION]", required=False)
 @click.pass_obj
-def task(console: Console, /, limit: int, name: str | None, version: str | None, **options: Any) -> None:
-    """List the tasks that are deployed, with all of their versions or those of one; or show a version."""
+def task(
+    console: Console, /, limit: int, name: str | None, version: str | None, **options: Any
+) -> None:
+    """List the tasks that are deployed, with all of their versions or those of one; or show a
+    version.
+    """
     from .releases import list_tasks
 
     list_tasks(console, session_of(console, options), limit, name, version)
@@ -216,12 +283,22 @@ def task(console: Console, /, limit: int, name: str | None, version: str | None,
 
 @get.command("deployment")
 @of_a_deployment
-@click.option("--limit", type=click.IntRange(1), default=100, show_default=True, help="How many, newest first.")
+@click.option(
+    "--limit",
+    type=click.IntRange(1),
+    default=100,
+    show_default=True,
+    help="How many, newest first.",
+)
 @click.argument("name", metavar="[ENV[:VERSION|@DIGEST]]", required=False)
 @click.argument("version", metavar="[VERSION]", required=False)
 @click.pass_obj
-def deployment(console: Console, /, limit: int, name: str | None, version: str | None, **options: Any) -> None:
-    """List the environments that are deployed, with all of their versions or those of one; or show a version."""
+def deployment(
+    console: Console, /, limit: int, name: str | None, version: str | None, **options: Any
+) -> None:
+    """List the environments that are deployed, with all of their versions or those of one; or show
+    a version.
+    """
     from .releases import list_deployments
 
     list_deployments(console, session_of(console, options), limit, name, version)
@@ -246,11 +323,23 @@ def _print_values(console: Console, kind: str, values: Wires, more: str) -> None
 
 
 def _cells(name: str, row: RunRow | ActionRow) -> list[str]:
-    return [name, row.task, row.phase, iso(row.started), f"{row.ended - row.started:.1f}" if row.ended else ""]
+    return [
+        name,
+        row.task,
+        row.phase,
+        iso(row.started),
+        f"{row.ended - row.started:.1f}" if row.ended else "",
+    ]
 
 
 def _run(history: History, row: RunRow) -> dict[str, Any]:
-    return {"name": row.name, "task": row.task, "phase": row.phase, **_times(row), "url": history.url(row.name)}
+    return {
+        "name": row.name,
+        "task": row.task,
+        "phase": row.phase,
+        **_times(row),
+        "url": history.url(row.name),
+    }
 
 
 def _action(row: ActionRow) -> dict[str, Any]:

@@ -22,7 +22,12 @@ from .options import of_a_bundle, of_a_registry, with_registries
 
 
 @click.command()
-@click.option("--format", type=click.Choice(["text", "mermaid", "json"]), default="text", help="How to print it.")
+@click.option(
+    "--format",
+    type=click.Choice(["text", "mermaid", "json"]),
+    default="text",
+    help="How to print it.",
+)
 @of_a_bundle
 @of_a_registry
 @click.argument("file", metavar="FILE", type=click.Path())
@@ -36,7 +41,9 @@ def graph(
     file: str,
     **registries: Any,
 ) -> None:
-    """Show the nodes that the tasks of FILE need: cached or not, how large, and why. Prepares nothing."""
+    """Show the nodes that the tasks of FILE need: cached or not, how large, and why. Prepares
+    nothing.
+    """
     workspace = locate(file, root_dir)
     stores = Stores(Quiet(console))
     config = with_registries(console.configuration(workspace.root), **registries)
@@ -47,8 +54,13 @@ def graph(
         sizes = [size_of(plan, outcome) for outcome in outcomes]
     pairs = edges(outcomes)
     if console.json or format == "json":
-        nodes = [{"id": _id(outcome.node), **node_json(outcome), "size": size} for outcome, size in zip(outcomes, sizes, strict=True)]
-        console.document({"nodes": nodes, "edges": [[_id(one), _id(other)] for one, other in pairs]})
+        nodes = [
+            {"id": _id(outcome.node), **node_json(outcome), "size": size}
+            for outcome, size in zip(outcomes, sizes, strict=True)
+        ]
+        console.document(
+            {"nodes": nodes, "edges": [[_id(one), _id(other)] for one, other in pairs]}
+        )
     elif format == "mermaid":
         console.print("\n".join(_mermaid(outcomes, sizes, pairs)))
     else:
@@ -58,7 +70,9 @@ def graph(
 
 
 def _id(node: Node) -> str:
-    """A name for a node that no other one has: there is one of each kind, but for packs, which are numbered, and environments."""
+    """A name for a node that no other one has: there is one of each kind, but for packs, which are
+    numbered, and environments.
+    """
     return {"pack": node.name, "environment": f"{node.kind} {node.name}"}.get(node.kind, node.kind)
 
 
@@ -68,24 +82,44 @@ def _line(console: Console, outcome: Outcome, size: int | None, needs: str) -> s
     name = "" if node.kind == "pack" else node.name
     amount = "-" if size is None else rounded_size(size)
     why = f"in {outcome.place}" if outcome.fetched else outcome.why
-    parts = [f"{state} {_id(node):10} {amount:>9}", name, f"<- {needs}" if needs else "", f"({why})" if why else ""]
+    parts = [
+        f"{state} {_id(node):10} {amount:>9}",
+        name,
+        f"<- {needs}" if needs else "",
+        f"({why})" if why else "",
+    ]
     return "  ".join(part for part in parts if part)
 
 
-def _mermaid(outcomes: list[Outcome], sizes: list[int | None], pairs: list[tuple[Node, Node]]) -> list[str]:
-    """A flowchart as Mermaid writes it (mermaid.js.org, "Flowcharts"); quotes in texts are entities."""
+def _mermaid(
+    outcomes: list[Outcome], sizes: list[int | None], pairs: list[tuple[Node, Node]]
+) -> list[str]:
+    """A flowchart as Mermaid writes it (mermaid.js.org, "Flowcharts"); quotes in texts are
+    entities.
+    """
     numbers = {outcome.node: f"n{at}" for at, outcome in enumerate(outcomes)}
     lines = ["flowchart LR"]
     for outcome, size in zip(outcomes, sizes, strict=True):
         node = outcome.node
         name = [] if node.kind == "pack" else [node.name]
         amount = [] if size is None else [rounded_size(size)]
-        texts = [_id(node), *name, ", ".join([outcome.state, *amount]), *([outcome.why] if outcome.why else [])]
+        texts = [
+            _id(node),
+            *name,
+            ", ".join([outcome.state, *amount]),
+            *([outcome.why] if outcome.why else []),
+        ]
         text = "<br>".join(_escaped(text) for text in texts)
         lines.append(f'    {numbers[node]}["{text}"]:::{outcome.state}')
     lines += [f"    {numbers[one]} --> {numbers[other]}" for one, other in pairs]
-    return [*lines, "    classDef cached stroke:#2a2", "    classDef missing stroke:#c60,stroke-dasharray:4"]
+    return [
+        *lines,
+        "    classDef cached stroke:#2a2",
+        "    classDef missing stroke:#c60,stroke-dasharray:4",
+    ]
 
 
 def _escaped(text: str) -> str:
-    return text.replace("#", "#35;").replace('"', "#quot;").replace("<", "#lt;").replace(">", "#gt;")
+    return (
+        text.replace("#", "#35;").replace('"', "#quot;").replace("<", "#lt;").replace(">", "#gt;")
+    )

@@ -17,13 +17,19 @@ def image() -> None:
 
 
 @image.command("inspect")
-@click.option("--platform", metavar="OS/MACHINE", help="The platform of an image for several: this machine's if none is given.")
+@click.option(
+    "--platform",
+    metavar="OS/MACHINE",
+    help="The platform of an image for several: this machine's if none is given.",
+)
 @click.argument("ref", metavar="REF")
 @click.pass_obj
 def inspect(console: Console, platform: str | None, ref: str) -> None:
-    """Show the layers of an image with their sizes, its packages and variables, and why it was built.
+    """Show the layers of an image with their sizes, its packages and variables, and why it was
+    built.
 
-    REF is a reference of a registry, an environment's name, or a digest of an image that was built here.
+    REF is a reference of a registry, an environment's name, or a digest of an image that was built
+    here.
     """
     from flyte_build.images.inspect import find
 
@@ -42,6 +48,8 @@ def inspect(console: Console, platform: str | None, ref: str) -> None:
     if found.why:
         console.print(f"{'built':9} {found.why}")
     for layer in document["layers"]:
-        console.print(f"  {layer['digest'][7:19]} {rounded_size(layer['size']):>9}  {layer['what']}")
+        console.print(
+            f"  {layer['digest'][7:19]} {rounded_size(layer['size']):>9}  {layer['what']}"
+        )
     for name, value in document["variables"].items():
         console.print(f"  {name}={value}")

@@ -17,15 +17,23 @@ class Inputs(click.Command):
 
     def __init__(self, name: str, interface: Interface) -> None:
         self._interface = interface
-        taken = {spelling for parameter in interface.inputs for spelling in _spellings(parameter.name)}
-        options = [option for parameter in interface.inputs for option in _options(parameter, taken)]
+        taken = {
+            spelling for parameter in interface.inputs for spelling in _spellings(parameter.name)
+        }
+        options = [
+            option for parameter in interface.inputs for option in _options(parameter, taken)
+        ]
         help_names = [spelling for spelling in ("-h", "--help") if spelling not in taken]
         super().__init__(
-            name, params=options, help=interface.doc or None, context_settings={"help_option_names": help_names, "allow_extra_args": True}
+            name,
+            params=options,
+            help=interface.doc or None,
+            context_settings={"help_option_names": help_names, "allow_extra_args": True},
         )
 
     def parse_inputs(self, path: str, args: list[str], file: str | None = None) -> Wires:
-        """Wire of what the arguments say, and for the rest of what a file says (`-` is standard input).
+        """Wire of what the arguments say, and for the rest of what a file says (`-` is standard
+        input).
 
         Raises `UsageError`, `InputError`, or click's usage errors; `--help` is printed.
         """
@@ -34,9 +42,15 @@ class Inputs(click.Command):
                 raise InputError(
                     f"{ctx.args[0]!r} is the value of no input",
                     why="Inputs are options, each with its name.",
-                    hint=f"For example: {self._interface.inputs[0].usage}" if self._interface.inputs else "This task has none.",
+                    hint=(
+                        f"For example: {self._interface.inputs[0].usage}"
+                        if self._interface.inputs
+                        else "This task has none."
+                    ),
                 )
-            given = {name.removeprefix("input_"): texts for name, texts in ctx.params.items() if texts}
+            given = {
+                name.removeprefix("input_"): texts for name, texts in ctx.params.items() if texts
+            }
         values = _read(file) if file else {}
         self._interface.refuse_unknown(values)
         wire = {}
@@ -59,11 +73,15 @@ def _read(file: str) -> Mapping[str, Any]:
         values = read_text(sys.stdin.read()) if file == "-" else read_file(file)
     except OSError as error:
         raise UsageError(
-            f"--inputs-file {file} cannot be read", why=f"{error.strerror}.", hint="Give a file, or `-` for standard input."
+            f"--inputs-file {file} cannot be read",
+            why=f"{error.strerror}.",
+            hint="Give a file, or `-` for standard input.",
         ) from None
     except (ValueError, RecursionError) as error:
         raise UsageError(
-            f"--inputs-file {file} cannot be understood", why=f"{error}", hint="It holds JSON, or YAML or TOML by its name."
+            f"--inputs-file {file} cannot be understood",
+            why=f"{error}",
+            hint="It holds JSON, or YAML or TOML by its name.",
         ) from None
     if not isinstance(values, dict):
         raise UsageError(
@@ -84,23 +102,44 @@ def _options(parameter: Parameter, taken: set[str]) -> list[click.Parameter]:
     notes = "; ".join(part for part in (type.details, default) if part)
     text = f"{parameter.doc} [{notes}]" if parameter.doc else f"[{notes}]"
     declared = [f"input_{parameter.name}", *spellings]
-    settings: dict[str, Any] = {"multiple": True, "metavar": f"<{type}>", "help": text, "type": click.UNPROCESSED}
+    settings: dict[str, Any] = {
+        "multiple": True,
+        "metavar": f"<{type}>",
+        "help": text,
+        "type": click.UNPROCESSED,
+    }
 
     def words(ctx: click.Context, option: click.Parameter, incomplete: str) -> list[str]:
         return [word for word in type.words if word.startswith(incomplete)]
 
     if not type.takes("bool"):
         return [click.Option(declared, **settings, shell_complete=words)]
-    option = click.Option(declared, **settings, shell_complete=words, is_flag=False, flag_value="true")
-    no = [spelling for name in spellings if (spelling := f"--no-{name.removeprefix('--')}") not in taken]
-    return [option, *([_No([f"no_{parameter.name}", *no], target=f"input_{parameter.name}")] if no else [])]
+    option = click.Option(
+        declared, **settings, shell_complete=words, is_flag=False, flag_value="true"
+    )
+    no = [
+        spelling
+        for name in spellings
+        if (spelling := f"--no-{name.removeprefix('--')}") not in taken
+    ]
+    return [
+        option,
+        *([_No([f"no_{parameter.name}", *no], target=f"input_{parameter.name}")] if no else []),
+    ]
 
 
 class _No(click.Option):
     """`--no-x`: another way to write `--x false`."""
 
     def __init__(self, names: list[str], target: str) -> None:
-        super().__init__(names, is_flag=True, expose_value=False, callback=self._set, hidden=False, help="The same as `false`.")
+        super().__init__(
+            names,
+            is_flag=True,
+            expose_value=False,
+            callback=self._set,
+            hidden=False,
+            help="The same as `false`.",
+        )
         self._target = target
 
     def _set(self, ctx: click.Context, parameter: click.Parameter, value: bool) -> None:

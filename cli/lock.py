@@ -21,16 +21,27 @@ from .options import images_of, of_images
 
 
 @click.command()
-@click.option("--check", is_flag=True, help="Write nothing; fail (exit code 3) if something is missing, or is not used.")
+@click.option(
+    "--check",
+    is_flag=True,
+    help="Write nothing; fail (exit code 3) if something is missing, or is not used.",
+)
 @click.option(
     "--upgrade",
     metavar="[NAME]",
     is_flag=False,
     flag_value="",
     multiple=True,
-    help="Move what is pinned to what there is now: all but Python, or the package, base (or `python`) of that name.",
+    help=(
+        "Move what is pinned to what there is now: all but Python, or the package, base (or"
+        " `python`) of that name."
+    ),
 )
-@click.option("--root-dir", type=click.Path(), help="The project's root (default: the nearest marked folder at or above FILE).")
+@click.option(
+    "--root-dir",
+    type=click.Path(),
+    help="The project's root (default: the nearest marked folder at or above FILE).",
+)
 @of_images
 @click.argument("files", metavar="[FILE]...", type=click.Path(), nargs=-1)
 @click.pass_obj
@@ -43,10 +54,11 @@ def lock(
     image: tuple[str, ...],
     files: tuple[str, ...],
 ) -> None:
-    """Pin what the images of each FILE are made of, in flyte.lock at the project's root: packages, bases, the version of Python.
+    """Pin what the images of each FILE are made of, in flyte.lock at the project's root: packages,
+    bases, the version of Python.
 
-    What is pinned stays as it is, unless --upgrade moves it. Without a FILE it looks at all files below the root that hold tasks, and drops
-    what no image uses any more.
+    What is pinned stays as it is, unless --upgrade moves it. Without a FILE it looks at all files
+    below the root that hold tasks, and drops what no image uses any more.
     """
     # `--upgrade FILE`: no name is given, and then a file.
     files = (*files, *(name for name in upgrade if name.endswith(".py")))
@@ -59,9 +71,15 @@ def lock(
     if everything and (own := [workspace for workspace in workspaces if workspace.root == root]):
         workspaces = own  # Projects below this one have files of their own.
     if not workspaces:
-        raise UsageError("No file below this folder imports flyte", hint="Go to the project's root, or name it with --root-dir.")
+        raise UsageError(
+            "No file below this folder imports flyte",
+            hint="Go to the project's root, or name it with --root-dir.",
+        )
     if len({workspace.root for workspace in workspaces}) > 1:
-        raise UsageError("The files belong to several projects", hint="Each has its own flyte.lock: name the files of one.")
+        raise UsageError(
+            "The files belong to several projects",
+            hint="Each has its own flyte.lock: name the files of one.",
+        )
     config = console.configuration(workspaces[0].root)
     settings = Settings.configured(config, version="-", images=images_of(config, image))
     session = Session(settings, Stores(Quiet(console)))
@@ -76,12 +94,19 @@ def lock(
 
 def _report(console: Console, locked: Locked, check: bool) -> None:
     if console.json:
-        document = {"path": locked.path, "changes": [vars(each) for each in locked.changes], "missing": locked.missing}
-        console.document({**document, "unused": locked.unused, **({} if check else {"beside": locked.beside})})
+        document = {
+            "path": locked.path,
+            "changes": [vars(each) for each in locked.changes],
+            "missing": locked.missing,
+        }
+        console.document(
+            {**document, "unused": locked.unused, **({} if check else {"beside": locked.beside})}
+        )
         return
     if locked.changes:
         rows: list[Sequence[str]] = [
-            (each.name, each.old or "-", each.new or "-", _of(each.python, each.platform)) for each in locked.changes
+            (each.name, each.old or "-", each.new or "-", _of(each.python, each.platform))
+            for each in locked.changes
         ]
         console.table(("NAME", "FROM", "TO", "FOR"), rows)
     for sentence in locked.missing:
@@ -94,7 +119,9 @@ def _report(console: Console, locked: Locked, check: bool) -> None:
         also = "also changed" if locked.changes else "keeps all versions, and changed"
         console.line(f"{os.path.basename(locked.path)} {also}: {'; '.join(locked.beside)}")
     elif not locked.changes:
-        console.line(f"{os.path.basename(locked.path)} {'is complete' if check else 'stays as it is'}")
+        console.line(
+            f"{os.path.basename(locked.path)} {'is complete' if check else 'stays as it is'}"
+        )
 
 
 def _of(python: str, platform: str) -> str:

@@ -1,4 +1,6 @@
-"""The command group. Commands are loaded when they are used; help lists them without loading any."""
+"""The command group. Commands are loaded when they are used; help lists them without
+loading any.
+"""
 
 from __future__ import annotations
 
@@ -28,7 +30,10 @@ _COMMANDS = {
     "deploy": ("deploy", "Deploy environments: versions of tasks that run without their files."),
     "diff": ("diff", "Show what is different between two deployments."),
     "doctor": ("doctor", "Check that all that is deployed can still be had."),
-    "get": ("get", "Runs, with logs, inputs and outputs, code; deployed tasks; images; the configuration."),
+    "get": (
+        "get",
+        "Runs, with logs, inputs and outputs, code; deployed tasks; images; the configuration.",
+    ),
     "graph": ("graph", "Show the graph of what a file's tasks need."),
     "image": ("image", "What an image holds."),
     "lock": ("lock", "Pin what images are made of, in flyte.lock; check it, or move it."),
@@ -55,20 +60,33 @@ class Commands(click.Group):
         assert isinstance(command, click.Command)
         return command
 
-    def resolve_command(self, ctx: click.Context, args: list[str]) -> tuple[str | None, click.Command | None, list[str]]:
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
         """The command that the arguments name; an unknown one is told the nearest."""
         if args and args[0] not in _COMMANDS and not args[0].startswith("-"):
             from difflib import get_close_matches
 
-            near = [f"run {args[0]}"] if args[0].endswith(".py") else get_close_matches(args[0], _COMMANDS, 1)
-            ctx.fail(f"There is no command {args[0]!r}." + (f" Did you mean {near[0]!r}?" if near else ""))
+            near = (
+                [f"run {args[0]}"]
+                if args[0].endswith(".py")
+                else get_close_matches(args[0], _COMMANDS, 1)
+            )
+            ctx.fail(
+                f"There is no command {args[0]!r}."
+                + (f" Did you mean {near[0]!r}?" if near else "")
+            )
         return super().resolve_command(ctx, args)
 
     def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
         """The commands and options that begin so."""
         from click.shell_completion import CompletionItem
 
-        found = [CompletionItem(name, help=text) for name, (_, text) in _COMMANDS.items() if name.startswith(incomplete)]
+        found = [
+            CompletionItem(name, help=text)
+            for name, (_, text) in _COMMANDS.items()
+            if name.startswith(incomplete)
+        ]
         return found + click.Command.shell_complete(self, ctx, incomplete)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
@@ -77,17 +95,24 @@ class Commands(click.Group):
             formatter.write_dl([(name, text) for name, (_, text) in _COMMANDS.items()])
 
 
-_EPILOG = """Commands, options, tasks, inputs and runs are completed by the tab key after `eval "$(_FLYTE_COMPLETE=bash_source flyte)"`
+_EPILOG = """Commands, options, tasks, inputs and runs are completed by the tab key after
+`eval "$(_FLYTE_COMPLETE=bash_source flyte)"`
 (zsh_source, fish_source). Put that line into ~/.bashrc."""
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]}, epilog=_EPILOG)
 @click.version_option(__version__, prog_name="flyte", message="%(prog)s %(version)s (flyte-build)")
 @click.option("-o", "--org", help="The organisation (setting: task.org). Kept, and not acted on.")
-@click.option("-c", "--config", metavar="FILE", help="Read the configuration from FILE, and from no other.")
+@click.option(
+    "-c", "--config", metavar="FILE", help="Read the configuration from FILE, and from no other."
+)
 @click.option("-v", "--verbose", count=True, help="Say more: each node, and its key.")
 @click.option(
-    "-of", "--output-format", type=click.Choice(["table", "table-simple", "json", "json-raw"]), default="table", help="How to print."
+    "-of",
+    "--output-format",
+    type=click.Choice(["table", "table-simple", "json", "json-raw"]),
+    default="table",
+    help="How to print.",
 )
 @click.option(
     "--log-format",
@@ -98,16 +123,28 @@ _EPILOG = """Commands, options, tasks, inputs and runs are completed by the tab 
 @click.option("--no-progress", is_flag=True, help="No progress while something takes long.")
 @click.option("--no-color", is_flag=True, help="No colours (NO_COLOR does the same).")
 @click.pass_context
-def flyte(ctx: click.Context, /, config: str | None, org: str | None, no_progress: bool, no_color: bool, **style: Any) -> None:
+def flyte(
+    ctx: click.Context,
+    /,
+    config: str | None,
+    org: str | None,
+    no_progress: bool,
+    no_color: bool,
+    **style: Any,
+) -> None:
     """Run Python tasks like a build: what is prepared is content-addressed, and prepared once."""
     from .console import Appearance, Console
 
-    appearance = Appearance(format=style.pop("output_format"), progress=not no_progress, color=not no_color, **style)
+    appearance = Appearance(
+        format=style.pop("output_format"), progress=not no_progress, color=not no_color, **style
+    )
     ctx.obj = Console(appearance, ctx.obj, config, org)
 
 
 def run_command(args: list[str], spare: Worker | None) -> int:
-    """Run the command line `args`, and return the exit code; every error is printed, none is raised."""
+    """Run the command line `args`, and return the exit code; every error is printed, none is
+    raised.
+    """
     if sys.platform == "win32":
         print("flyte-build does not run on Windows; it does in WSL.", file=sys.stderr)
         return 3
@@ -125,7 +162,9 @@ def run_command(args: list[str], spare: Worker | None) -> int:
     except click.Abort:  # At a question, before anything was done.
         return _print_error(args, "Interrupted", "Interrupted", "", "", 130)
     except KeyboardInterrupt:
-        return _print_error(args, "Interrupted", "Interrupted", "", "What was prepared stays cached.", 130)
+        return _print_error(
+            args, "Interrupted", "Interrupted", "", "What was prepared stays cached.", 130
+        )
     except click.exceptions.NoArgsIsHelpError as error:
         print(error.format_message(), file=sys.stderr)
         return 2
@@ -133,7 +172,9 @@ def run_command(args: list[str], spare: Worker | None) -> int:
         usage = error.ctx.get_usage() if isinstance(error, click.UsageError) and error.ctx else ""
         return _print_error(args, "UsageError", error.format_message(), usage, "", 2)
     except FlyteError as error:
-        return _print_error(args, type(error).__name__, error.what, error.why, error.hint, error.exit_code)
+        return _print_error(
+            args, type(error).__name__, error.what, error.why, error.hint, error.exit_code
+        )
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         return 1
@@ -141,13 +182,17 @@ def run_command(args: list[str], spare: Worker | None) -> int:
         known = _known(error)
         if known is None:
             raise
-        return _print_error(args, type(known).__name__, known.what, known.why, known.hint, known.exit_code)
+        return _print_error(
+            args, type(known).__name__, known.what, known.why, known.hint, known.exit_code
+        )
     except BaseException as error:
         from flyte_build.runner.signals import Stopped
 
         if not isinstance(error, Stopped):
             raise
-        return _print_error(args, "Aborted", f"Stopped by {error}", "", "What was prepared stays cached.", 5)
+        return _print_error(
+            args, "Aborted", f"Stopped by {error}", "", "What was prepared stays cached.", 5
+        )
     finally:
         _send_away(ctx.obj.spare if ctx is not None and hasattr(ctx.obj, "spare") else spare)
 
@@ -157,7 +202,11 @@ def _known(error: Exception) -> FlyteError | None:
     from sqlite3 import Error
 
     if isinstance(error, Error):
-        return StoreUnavailable("The store's database cannot be used", why=str(error), hint="Is the disk full, or the folder not yours?")
+        return StoreUnavailable(
+            "The store's database cannot be used",
+            why=str(error),
+            hint="Is the disk full, or the folder not yours?",
+        )
     if isinstance(error, OSError):
         from flyte_build.cas.os_errors import unavailable
 
@@ -179,13 +228,16 @@ def _refuse_twin() -> None:
     twin = f"{os.path.dirname(os.path.dirname(flyte_build.__file__))}/flyte/__init__.py"
     if os.path.exists(twin):
         raise click.UsageError(
-            f"Another distribution of the name `flyte` is installed beside flyte-build ({twin}): `import flyte` would be that one.\n"
-            "Uninstall it: `pip uninstall flyte`, or install flyte-build into an environment of its own."
+            f"Another distribution of the name `flyte` is installed beside flyte-build ({twin}):"
+            " `import flyte` would be that one.\nUninstall it: `pip uninstall flyte`, or install"
+            " flyte-build into an environment of its own."
         )
 
 
 def _asks_for_json(args: list[str], *names: str) -> bool:
-    """Whether the arguments give one of these options a JSON format; also for what the parser has refused."""
+    """Whether the arguments give one of these options a JSON format; also for what the parser has
+    refused.
+    """
     words = [word for arg in args[:8] for word in arg.split("=", 1)]
     return any(name in names and value in ("json", "json-raw") for name, value in pairwise(words))
 
@@ -195,7 +247,20 @@ def _print_error(args: list[str], kind: str, what: str, why: str, hint: str, cod
         import json
 
         try:
-            print(json.dumps({"error": {"type": kind, "message": what, "why": why, "hint": hint, "exit_code": code}}), flush=True)
+            print(
+                json.dumps(
+                    {
+                        "error": {
+                            "type": kind,
+                            "message": what,
+                            "why": why,
+                            "hint": hint,
+                            "exit_code": code,
+                        }
+                    }
+                ),
+                flush=True,
+            )
             return code
         except OSError:  # It cannot be told there, so it is told on standard error.
             os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
@@ -206,7 +271,12 @@ def _print_error(args: list[str], kind: str, what: str, why: str, hint: str, cod
     else:
         color = sys.stderr.isatty() and not os.environ.get("NO_COLOR")
         head = click.style("error:", fg="red", bold=True) if color else "error:"
-        text = "\n".join([f"{head} {what}", *("  " + line for part in (why, hint) if part for line in part.splitlines())])
+        text = "\n".join(
+            [
+                f"{head} {what}",
+                *("  " + line for part in (why, hint) if part for line in part.splitlines()),
+            ]
+        )
     try:
         print(text, file=sys.stderr, flush=True)
     except OSError:  # The terminal is gone, or the disk full: the exit code says it all the same.

@@ -18,11 +18,15 @@ def registry() -> None:
 
 @registry.command("login")
 @click.option("-u", "--username", help="The user's name; asked for if it is not given.")
-@click.option("--password-stdin", is_flag=True, help="Read the password or token from standard input.")
+@click.option(
+    "--password-stdin", is_flag=True, help="Read the password or token from standard input."
+)
 @click.argument("host")
 @click.pass_obj
 def login(console: Console, host: str, username: str | None, password_stdin: bool) -> None:
-    """Check credentials for the registry at HOST, and keep them where docker and other tools keep theirs."""
+    """Check credentials for the registry at HOST, and keep them where docker and other tools keep
+    theirs.
+    """
     from flyte_build.cas.registry import credentials
     from flyte_build.cas.registry.login import check_login
     from flyte_build.cas.registry.name import RepositoryName
@@ -30,17 +34,31 @@ def login(console: Console, host: str, username: str | None, password_stdin: boo
     name = RepositoryName.of_registry(host)
     command = f"flyte registry login -u {username or 'NAME'} --password-stdin {name.host}"
     if not password_stdin and not sys.stdin.isatty():
-        raise UsageError("Nobody can be asked for the password", why="Standard input is no terminal.", hint=f"Give it to: {command}")
+        raise UsageError(
+            "Nobody can be asked for the password",
+            why="Standard input is no terminal.",
+            hint=f"Give it to: {command}",
+        )
     if username is None:
         if password_stdin:
             raise UsageError("--password-stdin needs a user's name", hint=command)
         username = click.prompt("Username", err=True)
-    password = sys.stdin.readline().rstrip("\r\n") if password_stdin else click.prompt("Password", hide_input=True, err=True)
+    password = (
+        sys.stdin.readline().rstrip("\r\n")
+        if password_stdin
+        else click.prompt("Password", hide_input=True, err=True)
+    )
     if not username or not password:
         raise UsageError("The user's name or the password is empty")
     if ":" in username:
-        raise UsageError("A user's name cannot have a colon", hint=command.replace(username, "NAME"))
-    where = credentials.keep(name.host, username, password) if check_login(name, username, password) else None
+        raise UsageError(
+            "A user's name cannot have a colon", hint=command.replace(username, "NAME")
+        )
+    where = (
+        credentials.keep(name.host, username, password)
+        if check_login(name, username, password)
+        else None
+    )
     if console.json:
         console.document({"host": name.host, "username": username, "kept_in": where})
     elif where is None:

@@ -17,25 +17,42 @@ from flyte_build.text.wording import printable
 from .console import Console
 
 
-def list_tasks(console: Console, session: Session, limit: int, name: str | None, version: str | None) -> None:
+def list_tasks(
+    console: Console, session: Session, limit: int, name: str | None, version: str | None
+) -> None:
     """The deployed tasks, or the versions of one; with a version, all that is known of it."""
     deployments = Deployments(session)
     text = _joined(name, version)
     reference, function = DeploymentReference.parse_task(text) if text else (None, "")
     if reference and (reference.version or reference.pin):
         task = find_task(deployments, text)
-        _show(console, task.found, task.document, f"{task.document.name}.{task.function}", [task.function])
+        _show(
+            console,
+            task.found,
+            task.document,
+            f"{task.document.name}.{task.function}",
+            [task.function],
+        )
         return
     found = deployments.releases(reference.environment if reference else None)
-    rows = [(f"{each.release.environment}.{task}", each) for each in found for task in each.release.tasks if function in ("", task)]
+    rows = [
+        (f"{each.release.environment}.{task}", each)
+        for each in found
+        for task in each.release.tasks
+        if function in ("", task)
+    ]
     if text and not rows:
         find_task(deployments, text)
         raise NotFound(f"{text} is not deployed")
     _list(console, rows[:limit])
 
 
-def list_deployments(console: Console, session: Session, limit: int, name: str | None, version: str | None) -> None:
-    """The deployed environments, or the versions of one; with a version, all that is known of it."""
+def list_deployments(
+    console: Console, session: Session, limit: int, name: str | None, version: str | None
+) -> None:
+    """The deployed environments, or the versions of one; with a version, all that is
+    known of it.
+    """
     deployments = Deployments(session)
     text = _joined(name, version)
     reference = DeploymentReference.parse(text) if text else None
@@ -50,11 +67,16 @@ def list_deployments(console: Console, session: Session, limit: int, name: str |
 
 
 def _joined(name: str | None, version: str | None) -> str:
-    """A name and a version as one reference; "" without a name. Raises `UsageError` for two versions."""
+    """A name and a version as one reference; "" without a name. Raises `UsageError` for two
+    versions.
+    """
     if name is None or version is None:
         return name or ""
     if ":" in name or "@" in name:
-        raise UsageError(f"Two versions are given: in {name!r:.200}, and {version!r:.200}", hint="Leave one of them out.")
+        raise UsageError(
+            f"Two versions are given: in {name!r:.200}, and {version!r:.200}",
+            hint="Leave one of them out.",
+        )
     return f"{name}@{version}" if version.startswith("sha256:") else f"{name}:{version}"
 
 
@@ -71,7 +93,14 @@ def _cells(rows: Iterable[tuple[str, FoundRelease]]) -> Iterator[list[str]]:
     for name, found in rows:
         release = found.release
         revision = f"{release.commit[:12]}{' (changed)' if release.dirty else ''}"
-        yield [name, release.version, release.pin.short, f"{release.created[:19]}Z", revision, "latest" if found.is_latest else ""]
+        yield [
+            name,
+            release.version,
+            release.pin.short,
+            f"{release.created[:19]}Z",
+            revision,
+            "latest" if found.is_latest else "",
+        ]
 
 
 def _row(name: str, found: FoundRelease) -> dict[str, Any]:
@@ -85,7 +114,9 @@ def _row(name: str, found: FoundRelease) -> dict[str, Any]:
     }
 
 
-def _show(console: Console, found: FoundRelease, document: Document, name: str, functions: Sequence[str]) -> None:
+def _show(
+    console: Console, found: FoundRelease, document: Document, name: str, functions: Sequence[str]
+) -> None:
     release = found.release
     host = {name: value for name, value in release.host.items() if name != "distributions"}
     details = {
@@ -102,17 +133,40 @@ def _show(console: Console, found: FoundRelease, document: Document, name: str, 
     if console.json:
         console.document(details)
         return
-    for label in ("name", "version", "digest", "created", "commit", "user", "project", "domain", "bundle"):
-        _print(console, label, f"{details[label] or '-'}{' (its files were changed)' if label == 'commit' and release.dirty else ''}")
+    for label in (
+        "name",
+        "version",
+        "digest",
+        "created",
+        "commit",
+        "user",
+        "project",
+        "domain",
+        "bundle",
+    ):
+        changed = " (its files were changed)" if label == "commit" and release.dirty else ""
+        _print(console, label, f"{details[label] or '-'}{changed}")
     runtime = document.value["environment"]
     if document.kind == "image":
         for platform, identity in runtime["platforms"].items():
             _print(console, "image", f"{identity} ({platform}, Python {runtime['python'] or '?'})")
-        names = {f"{name}=={version}" for wheels in runtime["packages"].values() for name, version, *_ in wheels}
+        names = {
+            f"{name}=={version}"
+            for wheels in runtime["packages"].values()
+            for name, version, *_ in wheels
+        }
         _print(console, "packages", ", ".join(sorted(names)) or "none but the base's")
     else:
         told = ", ".join(f"{name} {value}" for name, value in host.items())
-        _print(console, "environment", f"{runtime['uri']}@{runtime['digest']}" if document.kind == "reference" else f"host: {told}")
+        _print(
+            console,
+            "environment",
+            (
+                f"{runtime['uri']}@{runtime['digest']}"
+                if document.kind == "reference"
+                else f"host: {told}"
+            ),
+        )
         _print(console, "packages", f"{len(release.host.get('distributions') or ()):,}")
     for function in functions:
         _print_task(console, function, document.tasks[function])
@@ -120,16 +174,30 @@ def _show(console: Console, found: FoundRelease, document: Document, name: str, 
 
 def _print_task(console: Console, function: str, task: Any) -> None:
     interface = task["interface"]
-    _print(console, "task", function + (f": {interface['doc'].partition(chr(10))[0]}" if interface["doc"] else ""))
+    _print(
+        console,
+        "task",
+        function + (f": {interface['doc'].partition(chr(10))[0]}" if interface["doc"] else ""),
+    )
     for entry in interface["inputs"]:
         default = f" = {entry['default_text']}" if entry["default_text"] else ""
         doc = " ".join(entry["doc"].split())
-        _print(console, "  input", f"{entry['name']}: {entry['type']}{default}" + (f"  {doc}" if doc else ""))
+        _print(
+            console,
+            "  input",
+            f"{entry['name']}: {entry['type']}{default}" + (f"  {doc}" if doc else ""),
+        )
     settings = {"retries": task["retries"], "timeout": task["timeout"], **task["options"]}
     for name, value in settings.items():
         if value:
             _print(
-                console, f"  {name}", ", ".join(f"{key} {each}" for key, each in value.items()) if isinstance(value, dict) else str(value)
+                console,
+                f"  {name}",
+                (
+                    ", ".join(f"{key} {each}" for key, each in value.items())
+                    if isinstance(value, dict)
+                    else str(value)
+                ),
             )
     if task["env_vars"]:
         _print(console, "  variables", ", ".join(sorted(task["env_vars"])))

@@ -16,7 +16,9 @@ from flyte_build.values.type import Wires
 from .console import Console, node_json
 
 
-def run_and_report(console: Console, plan: FilePlan, variable: str, inputs: Wires, explain: bool) -> None:
+def run_and_report(
+    console: Console, plan: FilePlan, variable: str, inputs: Wires, explain: bool
+) -> None:
     """Run the task under `variable`, and report how it ended."""
     with console.only_document():
         finished = run_task(plan, variable, inputs, console.take_spare)
@@ -26,9 +28,18 @@ def run_and_report(console: Console, plan: FilePlan, variable: str, inputs: Wire
     if explain:
         console.line(f"  root {plan.workspace.root}")
         for outcome in outcomes:
-            console.line(f"  {outcome.state:7} {outcome.node.kind:10} {outcome.node.name}  {outcome.why or outcome.key}")
+            console.line(
+                f"  {outcome.state:7} {outcome.node.kind:10} {outcome.node.name} "
+                f" {outcome.why or outcome.key}"
+            )
     try:
-        report(console, finished, plan.session.stores, outcomes, local=plan.session.settings.engine == "local")
+        report(
+            console,
+            finished,
+            plan.session.stores,
+            outcomes,
+            local=plan.session.settings.engine == "local",
+        )
     # The task has failed. An interruption is none: it ends the waiting, too.
     except click.exceptions.Exit:
         plan.finish()
@@ -36,7 +47,13 @@ def run_and_report(console: Console, plan: FilePlan, variable: str, inputs: Wire
     plan.finish()
 
 
-def report(console: Console, finished: Finished, stores: Stores, outcomes: Sequence[Outcome] = (), local: bool = False) -> None:
+def report(
+    console: Console,
+    finished: Finished,
+    stores: Stores,
+    outcomes: Sequence[Outcome] = (),
+    local: bool = False,
+) -> None:
     """Print what came of a run, and end the command with the exit code that says so."""
     if console.json:
         console.document(
@@ -64,7 +81,9 @@ def _print_failure(console: Console, finished: Finished, local: bool) -> None:
     if local and error.get("traceback"):  # A worker has printed it.
         console.line(error["traceback"].rstrip(), "error")
     head = console.style(f"{finished.phase.replace('_', ' ')}:", fg="red", bold=True)
-    console.line(f"{head} {finished.task}: {error.get('type', '')}: {error.get('message', '')}", "error")
+    console.line(
+        f"{head} {finished.task}: {error.get('type', '')}: {error.get('message', '')}", "error"
+    )
     if error.get("hint"):
         console.line(f"  {error['hint']}", "error")
     if not local:

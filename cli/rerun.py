@@ -37,16 +37,20 @@ def rerun(
     rest: tuple[str, ...],
     **registries: Any,
 ) -> None:
-    """Run the task of an earlier run again: the same file as it is now (of a deployed task, what was deployed), with the inputs of then.
+    """Run the task of an earlier run again: the same file as it is now (of a deployed task, what
+    was deployed), with the inputs of then.
 
-    Options of `rerun` stand before RUN; inputs that shall be others than those of then stand after it. `flyte rerun RUN --help` shows
-    them. Environment variables that were given with `-e` are not kept, and must be given again.
+    Options of `rerun` stand before RUN; inputs that shall be others than those of then stand after
+    it. `flyte rerun RUN --help` shows them. Environment variables that were given with `-e` are not
+    kept, and must be given again.
     """
     stores = Stores(console)
     recorded = Recorded.find(run, stores.history)
     variables, labels = pairs("--env", env, "MODE=fast"), pairs("--label", label, "team=blue")
     config = with_registries(console.configuration(recorded.root or root_here()), **registries)
-    settings = recorded.settings(Settings.configured(config)).change(name=name, env=variables, labels=labels)
+    settings = recorded.settings(Settings.configured(config)).change(
+        name=name, env=variables, labels=labels
+    )
     session = Session(settings, stores)
     if recorded.is_script:
         _rerun_script(console, session, recorded, rest)
@@ -57,30 +61,39 @@ def rerun(
     click.get_current_context().call_on_close(lambda: start_if_due(stores, config))
     plan = FilePlan(session, recorded.workspace())
     task = plan.discover().task(recorded.variable)
-    changed = Inputs(recorded.variable, recorded.interface(task)).parse_inputs(f"flyte rerun {run}", list(rest))
+    changed = Inputs(recorded.variable, recorded.interface(task)).parse_inputs(
+        f"flyte rerun {run}", list(rest)
+    )
     if sentence := recorded.forgotten(task, session.settings):
         console.note(sentence)
     run_and_report(console, plan, recorded.variable, {**recorded.inputs, **changed}, explain=False)
 
 
-def _rerun_deployed(console: Console, session: Session, recorded: Recorded, rest: tuple[str, ...]) -> None:
+def _rerun_deployed(
+    console: Console, session: Session, recorded: Recorded, rest: tuple[str, ...]
+) -> None:
     from flyte_build.ops.releases import Deployments
     from flyte_build.ops.run_deployed import find_task
 
     from .deployed_task import run_deployed
 
     task = find_task(Deployments(session), recorded.deployment)
-    changed = Inputs(task.function, recorded.interface(task.spec)).parse_inputs(f"flyte rerun {recorded.run}", list(rest))
+    changed = Inputs(task.function, recorded.interface(task.spec)).parse_inputs(
+        f"flyte rerun {recorded.run}", list(rest)
+    )
     if sentence := recorded.forgotten(task.spec, session.settings):
         console.note(sentence)
     run_deployed(console, session, task, {**recorded.inputs, **changed})
 
 
-def _rerun_script(console: Console, session: Session, recorded: Recorded, rest: tuple[str, ...]) -> None:
+def _rerun_script(
+    console: Console, session: Session, recorded: Recorded, rest: tuple[str, ...]
+) -> None:
     from .script import run_and_report_script
 
     if rest:
         raise UsageError(
-            f"The run {recorded.run} is of a script, which has no inputs", hint="`flyte run python-script` takes other arguments."
+            f"The run {recorded.run} is of a script, which has no inputs",
+            hint="`flyte run python-script` takes other arguments.",
         )
     run_and_report_script(console, session, recorded.inputs, recorded.timeout)

@@ -22,18 +22,40 @@ from flyte_build.workspace.workspace import locate, root_here
 
 from .console import Console
 from .inputs import Inputs
-from .options import given_of, of_a_bundle, of_a_new_run, of_a_registry, of_pins, one_word, pairs, pinned, with_registries
+from .options import (
+    given_of,
+    of_a_bundle,
+    of_a_new_run,
+    of_a_registry,
+    of_pins,
+    one_word,
+    pairs,
+    pinned,
+    with_registries,
+)
 from .report import run_and_report
 
 # OCI distribution-spec 1.1, "Pulling manifests".
 _TAG = re.compile(r"[\w][\w.-]{0,127}\Z", re.ASCII)
 
 
-@click.command(context_settings={"ignore_unknown_options": False, "allow_interspersed_args": False, "help_option_names": ["-h", "--help"]})
-@click.option("-p", "--project", help="The project that the run belongs to (setting: task.project).")
+@click.command(
+    context_settings={
+        "ignore_unknown_options": False,
+        "allow_interspersed_args": False,
+        "help_option_names": ["-h", "--help"],
+    }
+)
+@click.option(
+    "-p", "--project", help="The project that the run belongs to (setting: task.project)."
+)
 @click.option("-d", "--domain", help="The domain that the run belongs to (setting: task.domain).")
 @of_a_new_run
-@click.option("--version", default="", help="The version that the run is recorded under; the code's short digest if none is given.")
+@click.option(
+    "--version",
+    default="",
+    help="The version that the run is recorded under; the code's short digest if none is given.",
+)
 @of_a_bundle
 @of_a_registry
 @of_pins
@@ -43,28 +65,57 @@ _TAG = re.compile(r"[\w][\w.-]{0,127}\Z", re.ASCII)
     type=click.Path(),
     help="Inputs by name, as JSON, YAML or TOML; `-` is standard input, with JSON. Options win.",
 )
-@click.option("--engine", type=click.Choice(ENGINES), help="What runs the task (setting: run.engine).")
-@click.option("--local", is_flag=True, help="Run in this process, from the working tree (for debuggers).")
+@click.option(
+    "--engine", type=click.Choice(ENGINES), help="What runs the task (setting: run.engine)."
+)
+@click.option(
+    "--local", is_flag=True, help="Run in this process, from the working tree (for debuggers)."
+)
 @click.option("--explain", is_flag=True, help="Show each node of the graph, and why it was made.")
 @click.option("--no-cache", is_flag=True, help="Prepare everything anew.")
-@click.option("--overwrite-cache", is_flag=True, help="Keep the task's result in place of an earlier one. Kept, and not acted on yet.")
-@click.option("--queue", callback=one_word, help="The queue to wait in. Kept, and not acted on yet.")
-@click.option("--service-account", callback=one_word, help="The account that the task runs under. Kept, and not acted on yet.")
-@click.option("--max-action-concurrency", type=click.IntRange(1), help="How many actions may run at once. Kept, and not acted on yet.")
 @click.option(
-    "--raw-data-path", metavar="URL", type=click.Path(file_okay=False), help="Where to put large outputs. Kept, and not acted on yet."
+    "--overwrite-cache",
+    is_flag=True,
+    help="Keep the task's result in place of an earlier one. Kept, and not acted on yet.",
+)
+@click.option(
+    "--queue", callback=one_word, help="The queue to wait in. Kept, and not acted on yet."
+)
+@click.option(
+    "--service-account",
+    callback=one_word,
+    help="The account that the task runs under. Kept, and not acted on yet.",
+)
+@click.option(
+    "--max-action-concurrency",
+    type=click.IntRange(1),
+    help="How many actions may run at once. Kept, and not acted on yet.",
+)
+@click.option(
+    "--raw-data-path",
+    metavar="URL",
+    type=click.Path(file_okay=False),
+    help="Where to put large outputs. Kept, and not acted on yet.",
 )
 @click.argument("file", metavar="FILE", type=click.Path())
 @click.argument("rest", nargs=-1, type=click.UNPROCESSED, metavar="TASK [INPUTS]...")
 @click.pass_obj
 def run(
-    console: Console, /, root_dir: str | None, explain: bool, inputs_file: str | None, file: str, rest: tuple[str, ...], **options: Any
+    console: Console,
+    /,
+    root_dir: str | None,
+    explain: bool,
+    inputs_file: str | None,
+    file: str,
+    rest: tuple[str, ...],
+    **options: Any,
 ) -> None:
     """Run TASK of the Python file FILE, in a process of its own, from a bundle of the code.
 
-    Options of `run` stand before FILE, the task's inputs after TASK. `flyte run FILE --help` lists the tasks, and
-    `flyte run FILE TASK --help` a task's inputs. `flyte run hello` runs a built-in example,
-    `flyte run python-script SCRIPT` a plain script, and `flyte run deployed-task ENV.TASK` a task that was deployed.
+    Options of `run` stand before FILE, the task's inputs after TASK. `flyte run FILE --help` lists
+    the tasks, and `flyte run FILE TASK --help` a task's inputs. `flyte run hello` runs a built-in
+    example, `flyte run python-script SCRIPT` a plain script, and `flyte run deployed-task ENV.TASK`
+    a task that was deployed.
     """
     stores = Stores(console)
     if file == "hello" and not os.path.exists(file):
@@ -87,7 +138,9 @@ def run(
         return
     variable, *texts = rest
     interface = discovery.task(variable).interface
-    inputs = Inputs(variable, interface).parse_inputs(f"flyte run {file} {variable}", texts, inputs_file)
+    inputs = Inputs(variable, interface).parse_inputs(
+        f"flyte run {file} {variable}", texts, inputs_file
+    )
     run_and_report(console, plan, variable, inputs, explain)
 
 
@@ -107,7 +160,9 @@ def _settings(config: Configuration, options: Mapping[str, Any]) -> Settings:
     version, image, locked = (rest.pop(name) for name in ("version", "image", "locked"))
     if version and not _TAG.match(version):
         raise UsageError(
-            f"--version {version!r} is no version", why="It has at most 128 letters, digits, `_`, `.` and `-`.", hint="For example: v1.0.0"
+            f"--version {version!r} is no version",
+            why="It has at most 128 letters, digits, `_`, `.` and `-`.",
+            hint="For example: v1.0.0",
         )
     registries = {name: rest.pop(name) for name in ("registry", "cache_read", "cache_write")}
     engine, is_local = rest.pop("engine"), rest.pop("local")
@@ -129,9 +184,15 @@ def _list_tasks(console: Console, file: str, discovery: Discovery, asked: bool) 
     if not asked and tasks:
         from flyte_build.text.wording import listed
 
-        raise UsageError(f"No task is named; {file} holds {listed(tasks)}", hint=f"For example: flyte run {file} {next(iter(tasks))}")
+        raise UsageError(
+            f"No task is named; {file} holds {listed(tasks)}",
+            hint=f"For example: flyte run {file} {next(iter(tasks))}",
+        )
     if not tasks:
-        raise UsageError(f"{file} holds no tasks", why="A task is a function below `@env.task`, where env is a `flyte.TaskEnvironment`.")
+        raise UsageError(
+            f"{file} holds no tasks",
+            why="A task is a function below `@env.task`, where env is a `flyte.TaskEnvironment`.",
+        )
     lines = [f"Usage: flyte run {file} TASK [INPUTS]...", "", "Tasks:"]
     for name, task in tasks.items():
         inputs = ", ".join(each.name for each in task.interface.inputs)

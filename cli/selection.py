@@ -18,7 +18,9 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 @dataclass(frozen=True, kw_only=True)
 class Selection:
-    """The environment under `env_variable` of a `file`; or all of them, `recursive`ly those of all files below a folder."""
+    """The environment under `env_variable` of a `file`; or all of them, `recursive`ly those of all
+    files below a folder.
+    """
 
     file: str
     env_variable: str | None
@@ -28,16 +30,25 @@ class Selection:
 
     @classmethod
     def take(cls, command: str, options: dict[str, Any]) -> Selection:
-        """What the options of `of_environments` say, which are taken out of `options`. Raises `UsageError`."""
+        """What the options of `of_environments` say, which are taken out of `options`. Raises
+        `UsageError`.
+        """
         names = ("file", "env_variable", "everything", "recursive", "root_dir")
         chosen = cls(**{name: options.pop(name) for name in names})
         file = chosen.file
         if chosen.env_variable and chosen.is_whole:
-            raise UsageError("ENV_VARIABLE is given together with --all or -r", hint="Leave one of them out.")
+            raise UsageError(
+                "ENV_VARIABLE is given together with --all or -r", hint="Leave one of them out."
+            )
         if os.path.isdir(file) and not chosen.recursive:
-            raise UsageError(f"{file} is a folder", hint=f"`flyte {command} -r {file}` takes all that is in it; or name a file.")
+            raise UsageError(
+                f"{file} is a folder",
+                hint=f"`flyte {command} -r {file}` takes all that is in it; or name a file.",
+            )
         if chosen.recursive and not os.path.isdir(file):
-            raise UsageError(f"{file} is no folder", hint="`-r` takes a folder; `--all` takes a file.")
+            raise UsageError(
+                f"{file} is no folder", hint="`-r` takes a folder; `--all` takes a file."
+            )
         return chosen
 
     @property
@@ -52,7 +63,9 @@ class Selection:
 
 
 def of_environments(verb: str) -> Callable[[F], F]:
-    """Add the options and arguments that `Selection.take` reads; `verb` begins their help, as in `Build`."""
+    """Add the options and arguments that `Selection.take` reads; `verb` begins their help, as in
+    `Build`.
+    """
 
     def add(command: F) -> F:
         below = f"{verb} all environments of all Python files below the folder FILE."
@@ -60,7 +73,9 @@ def of_environments(verb: str) -> Callable[[F], F]:
             click.argument("env_variable", metavar="[ENV_VARIABLE]", required=False),
             click.argument("file", metavar="FILE", type=click.Path()),
             click.option("-r", "--recursive", is_flag=True, help=below),
-            click.option("--all", "everything", is_flag=True, help=f"{verb} all environments of FILE."),
+            click.option(
+                "--all", "everything", is_flag=True, help=f"{verb} all environments of FILE."
+            ),
         ):
             command = option(command)
         return command

@@ -1,4 +1,6 @@
-"""Where the `flyte` command begins: the worker is started first, while everything else is still to be imported."""
+"""Where the `flyte` command begins: the worker is started first, while everything else is still to
+be imported.
+"""
 
 from __future__ import annotations
 
@@ -36,7 +38,9 @@ def main() -> None:
 
 
 def _open_streams() -> None:
-    """Open standard streams that are closed (`>&-`) on /dev/null, as git does: else the next file that is opened takes their place."""
+    """Open standard streams that are closed (`>&-`) on /dev/null, as git does: else the next file
+    that is opened takes their place.
+    """
     for number, name, mode in ((0, "stdin", "r"), (1, "stdout", "w"), (2, "stderr", "w")):
         if getattr(sys, name) is None:
             opened = os.open(os.devnull, os.O_RDWR)

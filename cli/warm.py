@@ -23,23 +23,50 @@ _COLUMNS = ("FILE", "WHAT", "STATE", "FROM", "WHY")
 
 
 @click.command()
-@click.option("--check", is_flag=True, help="Make and publish nothing; fail (exit code 3) if anything is missing.")
-@click.option("--jobs", type=click.IntRange(1), default=2, show_default=True, help="How many files to prepare at a time.")
-@click.option("--summary", metavar="FILE", type=click.Path(), help="Append a summary in Markdown to FILE, for the page of a CI job.")
-@click.option("--all", "everything", is_flag=True, help="All files below the project's root that hold tasks.")
+@click.option(
+    "--check",
+    is_flag=True,
+    help="Make and publish nothing; fail (exit code 3) if anything is missing.",
+)
+@click.option(
+    "--jobs",
+    type=click.IntRange(1),
+    default=2,
+    show_default=True,
+    help="How many files to prepare at a time.",
+)
+@click.option(
+    "--summary",
+    metavar="FILE",
+    type=click.Path(),
+    help="Append a summary in Markdown to FILE, for the page of a CI job.",
+)
+@click.option(
+    "--all", "everything", is_flag=True, help="All files below the project's root that hold tasks."
+)
 @of_a_bundle
 @of_a_registry
 @of_pins
 @click.argument("files", metavar="[FILE]...", type=click.Path(), nargs=-1)
 @click.pass_obj
-def warm(console: Console, /, check: bool, jobs: int, summary: str | None, everything: bool, **options: Any) -> None:
+def warm(
+    console: Console,
+    /,
+    check: bool,
+    jobs: int,
+    summary: str | None,
+    everything: bool,
+    **options: Any,
+) -> None:
     """Prepare and publish all that the tasks of each FILE need, and run nothing."""
     workspaces = _workspaces(options.pop("files"), everything, options.pop("root_dir"))
     copy_style, image, locked = (options.pop(name) for name in ("copy_style", "image", "locked"))
 
     def settings(config: Configuration) -> Settings:
         config = with_registries(config, **options)
-        return Settings.configured(config, copy_style=copy_style, version="-", **pinned(config, image, locked))
+        return Settings.configured(
+            config, copy_style=copy_style, version="-", **pinned(config, image, locked)
+        )
 
     targets = settings_of_each(console, workspaces, settings)
     publishes = any(each.registries.write for _, each in targets)
@@ -70,11 +97,16 @@ def warm(console: Console, /, check: bool, jobs: int, summary: str | None, every
 
 def _workspaces(files: tuple[str, ...], everything: bool, root_dir: str | None) -> list[Workspace]:
     if everything == bool(files):
-        raise UsageError("`flyte cache warm` takes files, or --all", hint="For example: flyte cache warm --all")
+        raise UsageError(
+            "`flyte cache warm` takes files, or --all", hint="For example: flyte cache warm --all"
+        )
     if everything:
         files = tuple(task_files(given_root(root_dir) if root_dir else root_here()))
         if not files:
-            raise UsageError("No file below this folder imports flyte", hint="Go to the project's root, or name it with --root-dir.")
+            raise UsageError(
+                "No file below this folder imports flyte",
+                hint="Go to the project's root, or name it with --root-dir.",
+            )
     workspaces = [locate(file, root_dir) for file in files]
     return list({(workspace.root, workspace.file): workspace for workspace in workspaces}.values())
 
@@ -84,36 +116,52 @@ def _append(path: str, text: str) -> None:
         with open(path, "a", encoding="utf-8") as page:
             page.write(text)
     except OSError as error:
-        raise UsageError(f"The summary cannot be written to {path}", why=error.strerror or str(error)) from None
+        raise UsageError(
+            f"The summary cannot be written to {path}", why=error.strerror or str(error)
+        ) from None
 
 
 def _note(console: Console, warmed: Warmed, check: bool) -> None:
     """A line for a file that is done, while others are still under way."""
     if warmed.error is not None:
-        console.line(f"{console.style('failed', fg='red')}   {warmed.file}: {warmed.error}", "error")
+        console.line(
+            f"{console.style('failed', fg='red')}   {warmed.file}: {warmed.error}", "error"
+        )
     else:
         word = "ready" if warmed.complete else "missing" if check else "unpublished"
-        console.line(f"{console.style(word, fg='green' if warmed.complete else 'red'):8} {warmed.file}")
+        console.line(
+            f"{console.style(word, fg='green' if warmed.complete else 'red'):8} {warmed.file}"
+        )
 
 
 def _rows(warmed: list[Warmed]) -> list[tuple[str, ...]]:
     rows: list[tuple[str, ...]] = []
     for each in warmed:
-        rows += [(each.file, *_cells(outcome, each)) for outcome in each.outcomes if outcome.node.shared]
+        rows += [
+            (each.file, *_cells(outcome, each)) for outcome in each.outcomes if outcome.node.shared
+        ]
         if each.error:
             rows.append((each.file, "", "failed", "", each.error.what))
     return rows
 
 
 def _cells(outcome: Outcome, warmed: Warmed) -> tuple[str, str, str, str]:
-    state = f"{outcome.state}, not published" if outcome.key in warmed.unpublished else outcome.state
+    state = (
+        f"{outcome.state}, not published" if outcome.key in warmed.unpublished else outcome.state
+    )
     return outcome.node.kind, state, outcome.place if outcome.state == "cached" else "", outcome.why
 
 
 def _markdown(warmed: list[Warmed], check: bool) -> str:
     """A table as GitHub and GitLab render it (GitHub Flavored Markdown, "Tables")."""
     ready = sum(each.complete for each in warmed)
-    lines = [f"### flyte cache {'check' if check else 'warm'}: {ready} of {len(warmed)} files ready", ""]
+    lines = [
+        f"### flyte cache {'check' if check else 'warm'}: {ready} of {len(warmed)} files ready",
+        "",
+    ]
     lines += [f"| {' | '.join(_COLUMNS).lower()} |", "|" + " --- |" * len(_COLUMNS)]
-    lines += [f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in row)} |" for row in _rows(warmed)]
+    lines += [
+        f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in row)} |"
+        for row in _rows(warmed)
+    ]
     return "\n".join([*lines, "", ""])

@@ -1,4 +1,5 @@
-"""A task that reads files: `include` takes them into the bundle, and the working folder has them where they were.
+"""A task that reads files: `include` takes them into the bundle, and the working folder has them
+where they were.
 
 flyte run examples/files.py count --word bundle
 """
@@ -18,4 +19,7 @@ def count(word: str) -> dict[str, int]:
         word: The word to look for.
     """
     folder = Path(__file__).parent / "data"
-    return {path.name: path.read_text(encoding="utf-8").split().count(word) for path in sorted(folder.glob("*.txt"))}
+    return {
+        path.name: path.read_text(encoding="utf-8").split().count(word)
+        for path in sorted(folder.glob("*.txt"))
+    }

@@ -1,8 +1,8 @@
 """Inputs and outputs of many types, and how each is written on the command line.
 
-flyte run examples/inputs.py plan --help
-flyte run examples/inputs.py plan --trip '{"city": "Oslo", "days": 2}' --start 2026-05-01T08:00:00Z
-flyte run examples/inputs.py parcel --size small --colour green --price 9.90 --stops Oslo --stops 2 --letter @LICENSE
+flyte run examples/inputs.py plan --help flyte run examples/inputs.py plan --trip '{"city": "Oslo",
+"days": 2}' --start 2026-05-01T08:00:00Z flyte run examples/inputs.py parcel --size small --colour
+green --price 9.90 --stops Oslo --stops 2 --letter @LICENSE
 """
 
 from collections.abc import Callable
@@ -57,8 +57,16 @@ def plan(
     """
     daily = sum(prices.values()) + (9 if insured else 0)
     people = " and ".join(["you", *guests])
-    summary = f"{trip.city} for {people}" + (f" ({', '.join(trip.tags)})" if trip.tags else "") + (f": {note}" if note else "")
-    return Plan(summary, start + timedelta(days=trip.days) + 2 * travel_time, daily * trip.days * (1 + len(guests)))
+    summary = (
+        f"{trip.city} for {people}"
+        + (f" ({', '.join(trip.tags)})" if trip.tags else "")
+        + (f": {note}" if note else "")
+    )
+    return Plan(
+        summary,
+        start + timedelta(days=trip.days) + 2 * travel_time,
+        daily * trip.days * (1 + len(guests)),
+    )
 
 
 @env.task
@@ -109,4 +117,9 @@ def parcel(
         discount: What makes of the price what is paid.
     """
     route = " > ".join(f"{stop} h" if isinstance(stop, int) else stop for stop in stops)
-    return {"what": f"a {size} {colour.value} parcel", "route": route, "letter": len(letter), "price": discount(price)}
+    return {
+        "what": f"a {size} {colour.value} parcel",
+        "route": route,
+        "letter": len(letter),
+        "price": discount(price),
+    }

@@ -1,4 +1,6 @@
-"""A file that runs its own task: `python examples/script.py` (`flyte run examples/script.py total --count 4` works too)."""
+"""A file that runs its own task: `python examples/script.py` (`flyte run examples/script.py total
+--count 4` works too).
+"""
 
 import flyte
 

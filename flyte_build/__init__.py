@@ -1,6 +1,8 @@
-"""flyte-build: tasks in Python, prepared like a build, run anywhere. `import flyte` gives this module.
+"""flyte-build: tasks in Python, prepared like a build, run anywhere. `import flyte` gives this
+module.
 
-Names are loaded when they are first used (PEP 562), so importing it costs nothing that is not needed.
+Names are loaded when they are first used (PEP 562), so importing it costs nothing that is not
+needed.
 """
 
 from __future__ import annotations

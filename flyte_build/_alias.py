@@ -22,7 +22,9 @@ class _Alias:
     """Finds `flyte.x` as the very module `flyte_build.x`."""
 
     @staticmethod
-    def find_spec(name: str, path: Sequence[str] | None = None, target: ModuleType | None = None) -> ModuleSpec | None:
+    def find_spec(
+        name: str, path: Sequence[str] | None = None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
         """The spec of a module that is loaded under its other name."""
         if not name.startswith("flyte."):
             return None
@@ -45,7 +47,9 @@ class _Alias:
         return module
 
     def exec_module(self, module: ModuleType) -> None:
-        """It has run already; the import machinery has only put the alias's spec into it, which is taken back."""
+        """It has run already; the import machinery has only put the alias's spec into it, which is
+        taken back.
+        """
         module.__spec__ = self._spec
 
 

@@ -1,14 +1,17 @@
 """Every error of ours. Each says what happened, why, and what to do, and has its own exit code.
 
-The exit codes are part of the command line's contract: 1 the task failed, 2 usage, 3 preparation failed or was
-refused, 4 not found, 5 aborted, 6 timed out, 130 interrupted. This module imports nothing.
+The exit codes are part of the command line's contract: 1 the task failed, 2 usage, 3 preparation
+failed or was refused, 4 not found, 5 aborted, 6 timed out, 130 interrupted. This module imports
+nothing.
 """
 
 from __future__ import annotations
 
 
 class FlyteError(Exception):
-    """Base of all: `what` happened, `why`, and the `hint` that says what to do next (both may be empty)."""
+    """Base of all: `what` happened, `why`, and the `hint` that says what to do next (both may be
+    empty).
+    """
 
     exit_code = 3
 
@@ -128,7 +131,9 @@ class RegistryCorrupt(RegistryError):
 
 
 class RepositoryCorrupt(RegistryCorrupt):
-    """Not a thing that it holds, but the whole of it is not what it should be: it is no registry, or an index cannot be read."""
+    """Not a thing that it holds, but the whole of it is not what it should be: it is no registry,
+    or an index cannot be read.
+    """
 
 
 class DeploymentError(PreparationError):
@@ -153,7 +158,9 @@ class BaseRuntimeError(FlyteError):
     exit_code = 1
     kind = "user"
 
-    def __init__(self, what: str, *, code: str = "", worker: str = "", why: str = "", hint: str = "") -> None:
+    def __init__(
+        self, what: str, *, code: str = "", worker: str = "", why: str = "", hint: str = ""
+    ) -> None:
         super().__init__(what, why=why, hint=hint)
         self.code = code or type(self).__name__
         self.worker = worker

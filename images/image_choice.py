@@ -14,7 +14,8 @@ _KEPT_ONLY = frozenset(("secret_mounts", "registry_secret", "install_project"))
 
 
 class ImageChoice:
-    """The image that a task runs in, by its JSON `value`: the interpreter at hand, one that a reference names, or one to be built.
+    """The image that a task runs in, by its JSON `value`: the interpreter at hand, one that a
+    reference names, or one to be built.
 
     Its recipe is made when it is asked for, once.
     """
@@ -44,15 +45,25 @@ class ImageChoice:
 
     @property
     def variables(self) -> Mapping[str, str]:
-        """The environment variables of one to be built: they are the recipe's, and are known without it."""
-        return dict(pair for step in self.value["steps"] if step["step"] == "env_vars" for pair in step["variables"])
+        """The environment variables of one to be built: they are the recipe's, and are known
+        without it.
+        """
+        return dict(
+            pair
+            for step in self.value["steps"]
+            if step["step"] == "env_vars"
+            for pair in step["variables"]
+        )
 
     @property
     def unused_options(self) -> list[str]:
         """The options of its declaration that are kept and that nothing acts on."""
         if not self.is_declared:
             return []
-        return sorted(_KEPT_ONLY & {name for step in (self.value["base"], *self.value["steps"]) for name in step})
+        return sorted(
+            _KEPT_ONLY
+            & {name for step in (self.value["base"], *self.value["steps"]) for name in step}
+        )
 
     @cached_property
     def recipe(self) -> Recipe:

@@ -1,4 +1,6 @@
-"""Looking at images: those that were built here, and any that a reference names; what they hold, and why they were built."""
+"""Looking at images: those that were built here, and any that a reference names; what they hold,
+and why they were built.
+"""
 
 from __future__ import annotations
 
@@ -54,7 +56,9 @@ def images_here(cache: Cache) -> Iterator[ImageHere]:
 
 @dataclass(frozen=True)
 class FoundImage:
-    """An image for one of the `platforms` that there are; `why` it was built, or "" if that is not known."""
+    """An image for one of the `platforms` that there are; `why` it was built, or "" if that is not
+    known.
+    """
 
     image: OciImage
     platforms: Sequence[str]
@@ -65,10 +69,17 @@ class FoundImage:
         return {**describe(self.image), "platforms": [*self.platforms], "why": self.why}
 
 
-def find(text: str, platform: str | None, cache: Cache, open_repository: Callable[[RepositoryName], Repository]) -> FoundImage:
-    """The image of a reference, of an environment's name, or of a digest (or its first digits) of one here.
+def find(
+    text: str,
+    platform: str | None,
+    cache: Cache,
+    open_repository: Callable[[RepositoryName], Repository],
+) -> FoundImage:
+    """The image of a reference, of an environment's name, or of a digest (or its first digits) of
+    one here.
 
-    Of several platforms it is the one that is named, else this machine's, else the first. Raises `NotFound` and `RegistryError`.
+    Of several platforms it is the one that is named, else this machine's, else the first. Raises
+    `NotFound` and `RegistryError`.
     """
     digits = text.removeprefix("sha256:")
     here = [*images_here(cache)]
@@ -82,18 +93,32 @@ def find(text: str, platform: str | None, cache: Cache, open_repository: Callabl
             return FoundImage(each.image, [each.platform], each.why)
     try:
         if not any(sign in text for sign in "/:@"):
-            raise ReferenceInvalid(text, why="It is no environment with an image here, and no reference.")
+            raise ReferenceInvalid(
+                text, why="It is no environment with an image here, and no reference."
+            )
         reference = ImageReference.parse(text)
     except ReferenceInvalid as error:
-        raise NotFound(f"There is no image {text}", why=error.why, hint="`flyte get image` lists those that were built here.") from None
+        raise NotFound(
+            f"There is no image {text}",
+            why=error.why,
+            hint="`flyte get image` lists those that were built here.",
+        ) from None
     repository = open_repository(reference.name)
     manifest = repository.manifest(reference.digest or reference.tag)
     platforms: list[str] = []
     if manifest is not None and manifest.is_index:
         offered = zip(manifest.manifests, manifest.document["manifests"], strict=True)
-        images = [(name, each) for each, entry in offered if (name := _platform(entry.get("platform"))) != "unknown/unknown"]
+        images = [
+            (name, each)
+            for each, entry in offered
+            if (name := _platform(entry.get("platform"))) != "unknown/unknown"
+        ]
         platforms = [name for name, _ in images]
-        manifest = repository.manifest(images[_choose(text, platforms, platform)][1].digest) if images else None
+        manifest = (
+            repository.manifest(images[_choose(text, platforms, platform)][1].digest)
+            if images
+            else None
+        )
     if manifest is None:
         raise NotFound(f"There is no image {reference}", why=f"{reference.name} does not have it.")
     Transfer(cache.blobs, Ledger(cache.database)).pull(manifest.digest, repository, whole=False)
@@ -110,29 +135,44 @@ def _names(digits: str, digest: Digest) -> bool:
 
 
 def _platform(said: Any) -> str:
-    """The platform of an index's entry (image-spec, "Image Index"), as text: `linux/arm/v7`; `unknown/unknown` is that of no image."""
-    parts = [said.get(name) for name in ("os", "architecture", "variant")] if isinstance(said, dict) else []
+    """The platform of an index's entry (image-spec, "Image Index"), as text: `linux/arm/v7`;
+    `unknown/unknown` is that of no image.
+    """
+    parts = (
+        [said.get(name) for name in ("os", "architecture", "variant")]
+        if isinstance(said, dict)
+        else []
+    )
     return "/".join(str(part) for part in parts if part) or "unknown"
 
 
 def _choose(text: str, platforms: Sequence[str], wanted: str | None) -> int:
-    """Which of these platforms is meant: `linux/arm64` is also `linux/arm64/v8`. Raises `NotFound` if the wanted one is not among them."""
+    """Which of these platforms is meant: `linux/arm64` is also `linux/arm64/v8`. Raises `NotFound`
+    if the wanted one is not among them.
+    """
     meant = wanted or linux_here()
     for at, platform in enumerate(platforms):
         if f"{platform}/".startswith(f"{meant}/"):
             return at
     if wanted:
-        raise NotFound(f"The image {text} is not there for {wanted}", why=f"It is there for {listed(platforms)}.")
+        raise NotFound(
+            f"The image {text} is not there for {wanted}",
+            why=f"It is there for {listed(platforms)}.",
+        )
     return 0
 
 
 def describe(image: OciImage) -> dict[str, Any]:
-    """What is in an image, as a JSON value: its layers with their sizes in bytes, and the packages that were put in."""
+    """What is in an image, as a JSON value: its layers with their sizes in bytes, and the packages
+    that were put in.
+    """
     layers = [
         {"digest": layer.digest, "size": layer.size, "what": what}
         for layer, what in zip(image.manifest.layers, image.contents, strict=True)
     ]
-    packages = sorted(name for what in image.contents if what.startswith("packages ") for name in what.split()[1:])
+    packages = sorted(
+        name for what in image.contents if what.startswith("packages ") for name in what.split()[1:]
+    )
     return {
         "digest": image.manifest.digest,
         "identity": image.identity,

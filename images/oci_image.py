@@ -1,7 +1,9 @@
-"""Images as values: a manifest with its config (OCI image-spec 1.1, config.md, manifest.md). A change gives a new one.
+"""Images as values: a manifest with its config (OCI image-spec 1.1, config.md, manifest.md). A
+change gives a new one.
 
-The config's digest is an image's identity for one platform: it holds the digests of all uncompressed layers. The manifest's
-digest names one copy, in which each layer is compressed in some way.
+The config's digest is an image's identity for one platform: it holds the digests of all
+uncompressed layers. The manifest's digest names one copy, in which each layer is compressed in some
+way.
 """
 
 from __future__ import annotations
@@ -32,7 +34,9 @@ _FROM_DOCKER = {
 
 @dataclass(frozen=True)
 class Added:
-    """A layer to put on top of an image: its blob's descriptor, its diff_id, and what it holds, for people."""
+    """A layer to put on top of an image: its blob's descriptor, its diff_id, and what it holds, for
+    people.
+    """
 
     blob: Descriptor
     diff_id: Digest
@@ -40,14 +44,22 @@ class Added:
 
     @classmethod
     def of(cls, layer: Layer, compression: Compression, what: str, key: Key | None = None) -> Added:
-        """A layer of ours; `key` is that of what went into it, by which it is found in the manifests of others."""
+        """A layer of ours; `key` is that of what went into it, by which it is found in the
+        manifests of others.
+        """
         annotations = {KEY: key} if key else {}
-        return cls(Descriptor(MEDIA_TYPES[compression], layer.digest, layer.size, annotations=annotations), layer.diff_id, what)
+        return cls(
+            Descriptor(MEDIA_TYPES[compression], layer.digest, layer.size, annotations=annotations),
+            layer.diff_id,
+            what,
+        )
 
 
 @dataclass(frozen=True)
 class OciImage:
-    """An image for one platform. What is asked of it raises `RegistryCorrupt` if it is malformed."""
+    """An image for one platform. What is asked of it raises `RegistryCorrupt` if it
+    is malformed.
+    """
 
     manifest: Manifest
     config: bytes
@@ -82,7 +94,11 @@ class OciImage:
         except (KeyError, TypeError, AttributeError, StoreError):
             raise _malformed(self, "Its config has no diff_ids.") from None
         if len(found) != len(self.manifest.layers):
-            raise _malformed(self, f"It has {len(self.manifest.layers)} layers, and its config speaks of {len(found)}.")
+            raise _malformed(
+                self,
+                f"It has {len(self.manifest.layers)} layers, and its config speaks of"
+                f" {len(found)}.",
+            )
         return found
 
     @property
@@ -110,9 +126,13 @@ class OciImage:
 
     @property
     def history(self) -> list[Mapping[str, Any]]:
-        """What made it, step by step, also without a layer; made up where a config does not say of each layer."""
+        """What made it, step by step, also without a layer; made up where a config does not say of
+        each layer.
+        """
         found = self.document.get("history")
-        entries: list[Mapping[str, Any]] = [each for each in found if isinstance(each, dict)] if isinstance(found, list) else []
+        entries: list[Mapping[str, Any]] = (
+            [each for each in found if isinstance(each, dict)] if isinstance(found, list) else []
+        )
         layers = len(self.diff_ids)
         if sum(not each.get("empty_layer") for each in entries) == layers:
             return entries
@@ -121,15 +141,23 @@ class OciImage:
     @property
     def contents(self) -> list[str]:
         """What each layer holds, for people, in order."""
-        return [str(each.get("created_by", "")) for each in self.history if not each.get("empty_layer")]
+        return [
+            str(each.get("created_by", "")) for each in self.history if not each.get("empty_layer")
+        ]
 
     def layers_by_key(self) -> dict[Key, Added]:
         """Its layers that say what went into them."""
         layers = zip(self.manifest.layers, self.diff_ids, self.contents, strict=True)
-        return {Key(key): Added(*layer) for layer in layers if (key := layer[0].annotations.get(KEY))}
+        return {
+            Key(key): Added(*layer) for layer in layers if (key := layer[0].annotations.get(KEY))
+        }
 
-    def change(self, added: Sequence[Added], *, env: Mapping[str, str] = {}, workdir: str = "") -> OciImage:
-        """The image with layers on top, variables set, and another working folder if one is named. Created in 1970, for good."""
+    def change(
+        self, added: Sequence[Added], *, env: Mapping[str, str] = {}, workdir: str = ""
+    ) -> OciImage:
+        """The image with layers on top, variables set, and another working folder if one is named.
+        Created in 1970, for good.
+        """
         settings = {**self.settings}
         if env:
             settings["Env"] = [f"{name}={value}" for name, value in {**self.env, **env}.items()]
@@ -137,12 +165,24 @@ class OciImage:
             settings["WorkingDir"] = workdir
         rootfs = {"type": "layers", "diff_ids": [*self.diff_ids, *(each.diff_id for each in added)]}
         made = [{"created": CREATED, "created_by": each.what} for each in added]
-        kept = {name: self.document[name] for name in ("architecture", "os", "variant", "os.version") if name in self.document}
-        document = {**kept, "created": CREATED, "config": settings, "rootfs": rootfs, "history": [*self.history, *made]}
+        kept = {
+            name: self.document[name]
+            for name in ("architecture", "os", "variant", "os.version")
+            if name in self.document
+        }
+        document = {
+            **kept,
+            "created": CREATED,
+            "config": settings,
+            "rootfs": rootfs,
+            "history": [*self.history, *made],
+        }
         config = json.dumps(document, sort_keys=True, separators=(",", ":")).encode()
         layers = [_as_oci(layer) for layer in self.manifest.layers]
         descriptor = Descriptor(CONFIG, Digest.of(config), len(config))
-        return OciImage(Manifest.of_layers(descriptor, [*layers, *(each.blob for each in added)]), config)
+        return OciImage(
+            Manifest.of_layers(descriptor, [*layers, *(each.blob for each in added)]), config
+        )
 
     def write(self, batch: Batch) -> Digest:
         """Put the manifest and the config into the store; the manifest's digest is given."""

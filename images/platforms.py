@@ -1,4 +1,6 @@
-"""Platforms as OCI names them (image-spec, "Image Index", `platform`), what they are called elsewhere, and the Python on one."""
+"""Platforms as OCI names them (image-spec, "Image Index", `platform`), what they are called
+elsewhere, and the Python on one.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +19,8 @@ _MACHINES = {"amd64": "x86_64", "arm64": "aarch64"}
 class Interpreter:
     """The Python inside an image: where it is, and where it looks for packages.
 
-    `version` is a minor one (`3.11`), the others are absolute paths: of the executable, of packages, and of scripts.
+    `version` is a minor one (`3.11`), the others are absolute paths: of the executable, of
+    packages, and of scripts.
     """
 
     version: str

@@ -1,9 +1,11 @@
-"""A recipe: what a declared image says, in the order in which it is built. Pure; files are named, and not read.
+"""A recipe: what a declared image says, in the order in which it is built. Pure; files are named,
+and not read.
 
-What `flyte.Image` declares comes as discovery's JSON value: a base and the steps in the order of their declaration.
-The order in which they are built is the one that lets most be kept when something changes: Debian packages first, then the Python
-packages (all of them as one locked set, where the first of them is asked for), with copied files and commands in their own
-places among them.
+What `flyte.Image` declares comes as discovery's JSON value: a base and the steps in the order of
+their declaration. The order in which they are built is the one that lets most be kept when
+something changes: Debian packages first, then the Python packages (all of them as one locked set,
+where the first of them is asked for), with copied files and commands in their own places among
+them.
 """
 
 from __future__ import annotations
@@ -23,7 +25,9 @@ _PACKAGES = ("pip_packages", "requirements", "pyproject", "uv_project")
 
 @dataclass(frozen=True, kw_only=True)
 class BaseStep:
-    """What an image stands on: `debian` with a Python (None: the minor version that is pinned), a `reference`, or a `dockerfile`."""
+    """What an image stands on: `debian` with a Python (None: the minor version that is pinned), a
+    `reference`, or a `dockerfile`.
+    """
 
     kind: Literal["debian", "reference", "dockerfile"]
     python: str | None = None
@@ -35,7 +39,8 @@ class BaseStep:
 class Source:
     """Where package requirements are said: in the declaration itself (`packages`), or in a file.
 
-    `file` is relative to the project's root, `lock` is a uv.lock beside a `uv_project`; `options` are those of the resolver, by name.
+    `file` is relative to the project's root, `lock` is a uv.lock beside a `uv_project`; `options`
+    are those of the resolver, by name.
     """
 
     kind: Literal["packages", "requirements", "pyproject", "uv_project", "uv_script"]
@@ -52,7 +57,8 @@ class Packages:
 
 @dataclass(frozen=True)
 class Copy:
-    """Here the file `src` (relative to the project's root) goes to `dst`, or what is in the folder `src`.
+    """Here the file `src` (relative to the project's root) goes to `dst`, or what is in the folder
+    `src`.
 
     What `ignore` (a .dockerignore) says stays out.
     """
@@ -65,7 +71,9 @@ class Copy:
 
 @dataclass(frozen=True)
 class Execute:
-    """Here shell commands run, as root; `apt` are Debian packages to install instead, `install` Python packages."""
+    """Here shell commands run, as root; `apt` are Debian packages to install instead, `install`
+    Python packages.
+    """
 
     commands: tuple[str, ...] = ()
     apt: tuple[str, ...] = ()
@@ -77,7 +85,9 @@ Step = Packages | Copy | Execute
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """All that an image is made of. `platforms` are OCI's (`linux/amd64`); none means this machine's, on Linux."""
+    """All that an image is made of. `platforms` are OCI's (`linux/amd64`); none means this
+    machine's, on Linux.
+    """
 
     base: BaseStep
     platforms: tuple[str, ...] = ()
@@ -89,8 +99,13 @@ class Recipe:
     name: str = ""
 
     def executing(self) -> Recipe:
-        """The recipe whose Python packages are installed in a container, and not natively: those without wheels are built there."""
-        steps = (Execute(install=self.sources) if isinstance(step, Packages) else step for step in self.steps)
+        """The recipe whose Python packages are installed in a container, and not natively: those
+        without wheels are built there.
+        """
+        steps = (
+            Execute(install=self.sources) if isinstance(step, Packages) else step
+            for step in self.steps
+        )
         return replace(self, steps=tuple(steps))
 
     @property
@@ -112,7 +127,9 @@ class Recipe:
 
     @classmethod
     def of(cls, value: Any) -> Recipe:
-        """The recipe of an image as a JSON value: a reference, or a base and steps. Raises `DeclarationError`."""
+        """The recipe of an image as a JSON value: a reference, or a base and steps. Raises
+        `DeclarationError`.
+        """
         if isinstance(value, str):
             return cls(base=BaseStep(kind="reference", uri=value))
         declared, steps = value["base"], value["steps"]
@@ -124,7 +141,9 @@ class Recipe:
             platforms=tuple(declared.get("platform", ())),
             sources=tuple(sources),
             steps=tuple(_ordered(steps, bool(sources), declared["step"] == "uv_script")),
-            env=dict(pair for step in steps if step["step"] == "env_vars" for pair in step["variables"]),
+            env=dict(
+                pair for step in steps if step["step"] == "env_vars" for pair in step["variables"]
+            ),
             workdir=_workdir(steps),
             registry=value.get("registry", ""),
             name=value.get("name", ""),
@@ -133,13 +152,18 @@ class Recipe:
 
 
 def chosen(value: Any, references: Mapping[str, str], builder: str) -> Any:
-    """An image as a JSON value, with the reference in the place of a name, and with its builder where that is not the native one."""
+    """An image as a JSON value, with the reference in the place of a name, and with its builder
+    where that is not the native one.
+    """
     found = named(value, references)
-    return {**found, "builder": builder} if isinstance(found, dict) and builder != "native" else found
+    return (
+        {**found, "builder": builder} if isinstance(found, dict) and builder != "native" else found
+    )
 
 
 def named(value: Any, references: Mapping[str, str]) -> Any:
-    """An image as a JSON value, with the reference in the place of a name (`Image.from_ref_name`, or "default" for `auto`).
+    """An image as a JSON value, with the reference in the place of a name (`Image.from_ref_name`,
+    or "default" for `auto`).
 
     Raises `DeclarationError` for a name that is not among them.
     """
@@ -151,10 +175,18 @@ def named(value: Any, references: Mapping[str, str]) -> Any:
     if name not in references:
         raise DeclarationError(
             f"No image has the name {name!r}",
-            why=f"There are: {', '.join(sorted(references))}." if references else "None is configured.",
+            why=(
+                f"There are: {', '.join(sorted(references))}."
+                if references
+                else "None is configured."
+            ),
             hint=f"Add it to image.image_refs in flyte.toml, or give --image {name}=URI.",
         )
-    return {**value, "base": {"step": "reference", "uri": references[name]}} if value["steps"] else references[name]
+    return (
+        {**value, "base": {"step": "reference", "uri": references[name]}}
+        if value["steps"]
+        else references[name]
+    )
 
 
 def _base(declared: Mapping[str, Any]) -> BaseStep:
@@ -185,7 +217,14 @@ def _source(step: Mapping[str, Any]) -> Source:
 
 
 def _ordered(steps: list[Mapping[str, Any]], has_packages: bool, at_once: bool) -> Iterator[Step]:
-    if apt := sorted({package for step in steps if step["step"] == "apt_packages" for package in step["packages"]}):
+    if apt := sorted(
+        {
+            package
+            for step in steps
+            if step["step"] == "apt_packages"
+            for package in step["packages"]
+        }
+    ):
         yield Execute(apt=tuple(apt))
     ignore = next((step["path"] for step in reversed(steps) if step["step"] == "dockerignore"), "")
     if at_once:
@@ -202,7 +241,14 @@ def _ordered(steps: list[Mapping[str, Any]], has_packages: bool, at_once: bool) 
         elif step["step"] == "source_folder":
             src = step["src"]
             yield Copy(
-                src, step["dst"] if step["contents"] else posixpath.join(step["dst"], posixpath.basename(src.rstrip("/"))), True, ignore
+                src,
+                (
+                    step["dst"]
+                    if step["contents"]
+                    else posixpath.join(step["dst"], posixpath.basename(src.rstrip("/")))
+                ),
+                True,
+                ignore,
             )
 
 

@@ -1,4 +1,6 @@
-"""References of images, as docker writes them: `[HOST/]NAME[:TAG][@DIGEST]`; `oci:/FOLDER[:TAG][@DIGEST]` for an image layout."""
+"""References of images, as docker writes them: `[HOST/]NAME[:TAG][@DIGEST]`;
+`oci:/FOLDER[:TAG][@DIGEST]` for an image layout.
+"""
 
 from __future__ import annotations
 
@@ -28,7 +30,9 @@ class ImageReference:
         try:
             digest = Digest.parse(pinned) if at else None
         except StoreError as error:
-            raise ReferenceInvalid(f"The image {text!r:.200} names no digest", why=error.why) from None
+            raise ReferenceInvalid(
+                f"The image {text!r:.200} names no digest", why=error.why
+            ) from None
         return cls(RepositoryName.parse(_full(f"{folder}{slash}{last}")), tag or "latest", digest)
 
     def __str__(self) -> str:

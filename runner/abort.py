@@ -1,6 +1,8 @@
-"""Asking a run to end, from any process: a file in the run's folder, which whoever carries the run out looks for.
+"""Asking a run to end, from any process: a file in the run's folder, which whoever carries the run
+out looks for.
 
-No signal is sent and no pid is looked up, so that nothing else can be hit, and it works from another container too.
+No signal is sent and no pid is looked up, so that nothing else can be hit, and it works from
+another container too.
 """
 
 from __future__ import annotations

@@ -24,7 +24,9 @@ NO_RESULT = 74  # A worker's exit code when it could not write its result (EX_IO
 
 @dataclass(frozen=True, kw_only=True)
 class Action:
-    """One attempt at a `call`, which counts from 1; `folder` is its own, in the history of `run`."""
+    """One attempt at a `call`, which counts from 1; `folder` is its own, in the
+    history of `run`.
+    """
 
     id: str
     run: str
@@ -35,9 +37,10 @@ class Action:
     def document(self) -> dict[str, Any]:
         """All that a worker must know, as a JSON value, and all that running the same again takes.
 
-        `roots` are import roots in the code, in order, `last` those after installed packages; `root` is the working tree, which must not
-        be imported from. `shown` says how folders of the code that come from elsewhere are called in messages. Of environment
-        variables the names stand in it, the values in no file.
+        `roots` are import roots in the code, in order, `last` those after installed packages;
+        `root` is the working tree, which must not be imported from. `shown` says how folders of the
+        code that come from elsewhere are called in messages. Of environment variables the names
+        stand in it, the values in no file.
         """
         call, workspace, options = self.call, self.call.workspace, self.call.run
         return {

@@ -16,8 +16,9 @@ from flyte_build.workspace.workspace import Workspace
 class RunOptions:
     """How a run is recorded, and what it is given beside its inputs. `name`: made if it is None.
 
-    `version` is that of the code, `copy_style` says how its bundle was made. `env` are environment variables, which are not kept;
-    `options` are what is asked for and not acted on, by name, as JSON values: it is kept with the run, and said.
+    `version` is that of the code, `copy_style` says how its bundle was made. `env` are environment
+    variables, which are not kept; `options` are what is asked for and not acted on, by name, as
+    JSON values: it is kept with the run, and said.
     """
 
     name: str | None = None
@@ -32,11 +33,13 @@ class RunOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class Call:
-    """What is run and how: the `task`, which stands under `variable` in the workspace's file, with wire inputs.
+    """What is run and how: the `task`, which stands under `variable` in the workspace's file, with
+    wire inputs.
 
-    `code` is the folder of the extracted bundle and `tree` that bundle's tree ("" without one), `deployment` a deployed task's pin:
-    then there is no working tree, and the workspace's root is "".
-    `environment` is the folder of the local environment that it runs in ("": the interpreter at hand), `variables` those of its image.
+    `code` is the folder of the extracted bundle and `tree` that bundle's tree ("" without one),
+    `deployment` a deployed task's pin: then there is no working tree, and the workspace's root is
+    "". `environment` is the folder of the local environment that it runs in ("": the interpreter at
+    hand), `variables` those of its image.
     """
 
     task: TaskSpec

@@ -20,7 +20,9 @@ class RunReporter(Reporter):
         """The run has begun."""
 
     def output(self, stream: int, data: bytes, seconds: float) -> int:
-        """The task wrote to its standard output (1) or error (2): how much of it was passed on, after at most some seconds."""
+        """The task wrote to its standard output (1) or error (2): how much of it was passed on,
+        after at most some seconds.
+        """
         return pass_on(stream, data, seconds)
 
 
@@ -68,7 +70,9 @@ class Forwarder(RunReporter):
 
 
 def pass_on(target: int, data: bytes, seconds: float) -> int:
-    """Write what a descriptor takes without waiting for its reader by more than some seconds; gives how many bytes that is."""
+    """Write what a descriptor takes without waiting for its reader by more than some seconds; gives
+    how many bytes that is.
+    """
     kind = os.fstat(target).st_mode
     has_reader = stat.S_ISFIFO(kind) or stat.S_ISSOCK(kind) or os.isatty(target)
     # A pipe that takes anything takes so much: POSIX, write().

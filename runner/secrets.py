@@ -1,4 +1,6 @@
-"""The secrets that a task asks for, with their values. They come from the environment of the command, and stay out of every file."""
+"""The secrets that a task asks for, with their values. They come from the environment of the
+command, and stay out of every file.
+"""
 
 from __future__ import annotations
 
@@ -20,13 +22,16 @@ class Secrets:
 def look_up(declared: Any, environment: Mapping[str, str]) -> Secrets:
     """The declared secrets with their values.
 
-    `declared` is one secret or a list, each a name or the fields of a `Secret`, as JSON values. A secret's value is looked up in
-    `environment` under its own variable, or `GROUP_KEY` in capitals. Raises `PreparationError` for one that is not there.
+    `declared` is one secret or a list, each a name or the fields of a `Secret`, as JSON values. A
+    secret's value is looked up in `environment` under its own variable, or `GROUP_KEY` in capitals.
+    Raises `PreparationError` for one that is not there.
     """
     variables, files = dict[str, str](), dict[str, str]()
     for secret in declared if isinstance(declared, list) else [declared] if declared else []:
         fields = {"key": secret} if isinstance(secret, str) else secret
-        usual = "_".join(filter(None, (fields.get("group"), fields["key"]))).upper().replace("-", "_")
+        usual = (
+            "_".join(filter(None, (fields.get("group"), fields["key"]))).upper().replace("-", "_")
+        )
         variable = fields.get("as_env_var") or usual
         text = environment.get(variable, environment.get(usual))
         if text is None:

@@ -10,11 +10,15 @@ if TYPE_CHECKING:
 
 
 class Stopped(BaseException):
-    """SIGTERM or SIGHUP (its name is the argument), as an exception, so that what is under way ends in order."""
+    """SIGTERM or SIGHUP (its name is the argument), as an exception, so that what is under way ends
+    in order.
+    """
 
 
 def end_in_order() -> None:
-    """From now on SIGTERM and SIGHUP raise `Stopped` in the main thread; one that is ignored, as by nohup, stays so."""
+    """From now on SIGTERM and SIGHUP raise `Stopped` in the main thread; one that is ignored, as by
+    nohup, stays so.
+    """
 
     def stop(number: int, frame: FrameType | None) -> NoReturn:
         raise Stopped(signal.Signals(number).name)

@@ -1,4 +1,4 @@
-"""What type checkers and editors see as `flyte`: the same as `flyte_build` (PEP 561, stub-only packages)."""
+"""What type checkers see as `flyte`: the same as `flyte_build` (PEP 561, stub-only packages)."""
 
 from flyte_build import *
 

@@ -32,7 +32,12 @@ from tests.needs import need
 CONFIG = "application/vnd.oci.image.config.v1+json"
 LAYER = "application/vnd.oci.image.layer.v1.tar"
 PYTHON = "3.11"
-DEBIAN = {"usr/bin/python3.11": b"ELF", "usr/bin/python3": "python3.11", "usr/lib/python3/dist-packages/README": b"", "bin": "usr/bin"}
+DEBIAN = {
+    "usr/bin/python3.11": b"ELF",
+    "usr/bin/python3": "python3.11",
+    "usr/lib/python3/dist-packages/README": b"",
+    "bin": "usr/bin",
+}
 """A made-up file system with Debian's Python: contents, and (as text) the targets of links."""
 
 
@@ -65,7 +70,9 @@ def push_image(
     architecture: str = "amd64",
     media_type: str = LAYER,
 ) -> Manifest:
-    """Put an image of these layers (tars, compressed as the media type says) into a repository, with nobody's help."""
+    """Put an image of these layers (tars, compressed as the media type says) into a repository,
+    with nobody's help.
+    """
     import gzip
 
     repository, descriptors, diff_ids = opened(name), [], []
@@ -75,7 +82,12 @@ def push_image(
         diff_ids.append(Digest.of(plain))
         descriptors.append(Descriptor(media_type, Digest.of(data), len(data)))
         repository.upload(descriptors[-1], lambda data=data: io.BytesIO(data), lambda count: None)  # type: ignore[misc]  # No lambda with a default is inferred.
-    document = {"architecture": architecture, "os": "linux", "config": settings, "rootfs": {"type": "layers", "diff_ids": diff_ids}}
+    document = {
+        "architecture": architecture,
+        "os": "linux",
+        "config": settings,
+        "rootfs": {"type": "layers", "diff_ids": diff_ids},
+    }
     config = json.dumps(document).encode()
     descriptor = Descriptor(CONFIG, Digest.of(config), len(config))
     repository.upload(descriptor, lambda: io.BytesIO(config), lambda count: None)
@@ -92,7 +104,9 @@ def base_of(name: str, files: Mapping[str, bytes | str] = DEBIAN, **options: obj
 
 @dataclass
 class MadeWheel:
-    """How to make a wheel that is right, or wrong in one way: each field replaces what it would be."""
+    """How to make a wheel that is right, or wrong in one way: each field replaces what
+    it would be.
+    """
 
     name: str = "pkg"
     version: str = "1.0"
@@ -109,13 +123,20 @@ class MadeWheel:
         needs = "".join(f"Requires-Dist: {each}\n" for each in self.requires)
         files = {
             **self.files,
-            f"{info}/METADATA": f"Metadata-Version: 2.1\nName: {self.name}\nVersion: {self.version}\n{needs}".encode(),
-            f"{info}/WHEEL": f"Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: {self.tag}\n".encode(),
+            f"{info}/METADATA": (
+                f"Metadata-Version: 2.1\nName: {self.name}\nVersion: {self.version}\n{needs}".encode()
+            ),
+            f"{info}/WHEEL": (
+                f"Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: {self.tag}\n".encode()
+            ),
         }
         if self.scripts:
             lines = "".join(f"{name} = {target}\n" for name, target in self.scripts.items())
             files[f"{info}/entry_points.txt"] = f"[console_scripts]\n{lines}".encode()
-        rows = [f"{name},sha256={self.record.get(name) or sha256(data)},{len(data)}" for name, data in files.items()]
+        rows = [
+            f"{name},sha256={self.record.get(name) or sha256(data)},{len(data)}"
+            for name, data in files.items()
+        ]
         files[f"{info}/RECORD"] = "\n".join([*rows, f"{info}/RECORD,,"]).encode()
         path = folder / f"{self.name}-{self.version}-{self.tag}.whl"
         folder.mkdir(exist_ok=True, parents=True)
@@ -131,7 +152,9 @@ class MadeWheel:
 def pinned(path: Path, name: str, version: str) -> Wheel:
     """A wheel in a file, pinned."""
     data = path.read_bytes()
-    return Wheel(name=name, version=version, url=path.as_uri(), digest=Digest.of(data), size=len(data))
+    return Wheel(
+        name=name, version=version, url=path.as_uri(), digest=Digest.of(data), size=len(data)
+    )
 
 
 def sha256(data: bytes) -> str:
@@ -152,7 +175,9 @@ class FixedPins:
         return PYTHON
 
     def packages(self, recipe: Recipe, python: str, platform: str) -> LockedPackages:
-        return LockedPackages(wanted=Wanted(requirements=("x",), python=python, platform=platform), wheels=self.wheels)
+        return LockedPackages(
+            wanted=Wanted(requirements=("x",), python=python, platform=platform), wheels=self.wheels
+        )
 
     def base(self, reference: str) -> PinnedBase:
         return self.bases[reference]
@@ -168,8 +193,14 @@ class FixedPins:
 
 
 def rootfs() -> Path:
-    """The file system of a real base, as a tar: Debian with Python and certificates. Made once, and kept between runs."""
-    kept = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "flyte-build-tests" / "bookworm-python3.tar"
+    """The file system of a real base, as a tar: Debian with Python and certificates. Made once, and
+    kept between runs.
+    """
+    kept = (
+        Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+        / "flyte-build-tests"
+        / "bookworm-python3.tar"
+    )
     if not kept.exists():
         need("docker")
         kept.parent.mkdir(parents=True, exist_ok=True)

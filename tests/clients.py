@@ -1,4 +1,6 @@
-"""What tests of the registry client share: repositories, opened without the user's own settings, and things to keep in them."""
+"""What tests of the registry client share: repositories, opened without the user's own settings,
+and things to keep in them.
+"""
 
 from __future__ import annotations
 
@@ -24,9 +26,17 @@ from flyte_build.cas.registry.transfer import Transfer
 from tests.listening import Listener
 
 WITH_TESTS = f"import sys; sys.path.append({str(Path(__file__).resolve().parents[1])!r})\n"
-"""Begins code for another process that uses these tests: they come after what is installed, which is what is tested."""
+"""Begins code for another process that uses these tests: they come after what is installed, which
+is what is tested.
+"""
 LOGIN = ("ann", "hunter2secret")
-_SETTINGS = ("DOCKER_AUTH_CONFIG", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "SSL_CERT_FILE", "SSL_CERT_DIR")
+_SETTINGS = (
+    "DOCKER_AUTH_CONFIG",
+    "REQUESTS_CA_BUNDLE",
+    "CURL_CA_BUNDLE",
+    "SSL_CERT_FILE",
+    "SSL_CERT_DIR",
+)
 
 
 @pytest.fixture(autouse=True)
@@ -41,7 +51,9 @@ def no_settings(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Mo
 
 def docker_config(host: str, login: tuple[str, str] = LOGIN) -> str:
     """The text of a `config.json` with credentials for a host."""
-    return json.dumps({"auths": {host: {"auth": base64.b64encode(":".join(login).encode()).decode()}}})
+    return json.dumps(
+        {"auths": {host: {"auth": base64.b64encode(":".join(login).encode()).decode()}}}
+    )
 
 
 def log_in(host: str, login: tuple[str, str] = LOGIN) -> None:
@@ -49,7 +61,9 @@ def log_in(host: str, login: tuple[str, str] = LOGIN) -> None:
     Path(os.environ["DOCKER_CONFIG"], "config.json").write_text(docker_config(host, login))
 
 
-def repository_of(name: str | RepositoryName, counters: Counters | None = None, patience: float = 5.0) -> Repository:
+def repository_of(
+    name: str | RepositoryName, counters: Counters | None = None, patience: float = 5.0
+) -> Repository:
     """A repository, newly opened."""
     name = RepositoryName.parse(name) if isinstance(name, str) else name
     return open_repository(name, counters or Counters(), RetryBudget(patience))
@@ -59,7 +73,12 @@ def blob_of(data: bytes) -> Descriptor:
     return Descriptor("application/octet-stream", Digest.of(data), len(data))
 
 
-def upload(repository: Repository, cache: Cache, data: bytes, moved: Callable[[int], None] = lambda count: None) -> Descriptor:
+def upload(
+    repository: Repository,
+    cache: Cache,
+    data: bytes,
+    moved: Callable[[int], None] = lambda count: None,
+) -> Descriptor:
     """Upload a blob by way of a file."""
     cache.blobs.put(data)
     blob = blob_of(data)
@@ -67,7 +86,12 @@ def upload(repository: Repository, cache: Cache, data: bytes, moved: Callable[[i
     return blob
 
 
-def download(repository: Repository, cache: Cache, blob: Descriptor, moved: Callable[[int], None] = lambda count: None) -> bytes:
+def download(
+    repository: Repository,
+    cache: Cache,
+    blob: Descriptor,
+    moved: Callable[[int], None] = lambda count: None,
+) -> bytes:
     """Download a blob into a cache, and read it there."""
     with cache.blobs.batch() as batch, batch.writer() as writer:
         repository.download(blob, writer, moved)
@@ -75,19 +99,30 @@ def download(repository: Repository, cache: Cache, blob: Descriptor, moved: Call
     return cache.blobs.read(blob.digest)
 
 
-def artifact_of(cache: Cache, *layers: bytes, kind: str = "application/vnd.test.v1", **annotations: str) -> Manifest:
+def artifact_of(
+    cache: Cache, *layers: bytes, kind: str = "application/vnd.test.v1", **annotations: str
+) -> Manifest:
     """An artifact of these layers and the empty config, all of which are in a cache."""
     cache.blobs.put(EMPTY_CONFIG)
     for layer in layers:
         cache.blobs.put(layer)
-    return Manifest.of_layers(empty_config(), map(blob_of, layers), artifact_type=kind, annotations=annotations)
+    return Manifest.of_layers(
+        empty_config(), map(blob_of, layers), artifact_type=kind, annotations=annotations
+    )
 
 
-def transfer_of(cache: Cache, progress: Callable[[int, int], None] = lambda done, total: None) -> Transfer:
+def transfer_of(
+    cache: Cache, progress: Callable[[int, int], None] = lambda done, total: None
+) -> Transfer:
     return Transfer(cache.blobs, Ledger(cache.database), progress)
 
 
 def seen(listener: Listener) -> list[str]:
-    """The methods of the requests that a server has seen, and to what: "GET manifests", "PUT uploads"."""
+    """The methods of the requests that a server has seen, and to what: "GET manifests", "PUT
+    uploads".
+    """
     kinds = ("uploads", "blobs", "manifests", "tags")
-    return [f"{each.method} {next((kind for kind in kinds if f'/{kind}/' in each.path), each.path)}" for each in listener.requests]
+    return [
+        f"{each.method} {next((kind for kind in kinds if f'/{kind}/' in each.path), each.path)}"
+        for each in listener.requests
+    ]

@@ -164,10 +164,14 @@ class Shell:
 
     @property
     def environment(self) -> dict[str, str]:
-        usual = {name: value for name, value in os.environ.items() if not name.startswith("FLYTE_TEST_")}
+        usual = {
+            name: value for name, value in os.environ.items() if not name.startswith("FLYTE_TEST_")
+        }
         return {**usual, "FLYTE_HOME": str(self.home), "HOME": str(self.home), **self.variables}
 
-    def __call__(self, *args: str, exit_code: int | None = 0, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
+    def __call__(
+        self, *args: str, exit_code: int | None = 0, env: dict[str, str] | None = None
+    ) -> subprocess.CompletedProcess[str]:
         done = subprocess.run(
             [*self.program, *args],
             cwd=self.project,
@@ -206,15 +210,23 @@ def states(result: dict[str, Any]) -> dict[str, str]:
 
 
 def sleepers() -> list[int]:
-    """The sleeping processes that tasks of these tests have left behind; other test sessions may run beside this one."""
+    """The sleeping processes that tasks of these tests have left behind; other test sessions may
+    run beside this one.
+    """
     found = []
     for process in psutil.process_iter(["cmdline", "status", "environ"]):
         ours = (process.info["environ"] or {}).get(_SESSION) == os.environ[_SESSION]
-        if ours and process.info["cmdline"] == ["sleep", "987654"] and process.info["status"] != psutil.STATUS_ZOMBIE:
+        if (
+            ours
+            and process.info["cmdline"] == ["sleep", "987654"]
+            and process.info["status"] != psutil.STATUS_ZOMBIE
+        ):
             found.append(process.pid)
     return found
 
 
 def wait_for_no_sleepers() -> None:
-    psutil.wait_procs([psutil.Process(pid) for pid in sleepers() if psutil.pid_exists(pid)], timeout=10)
+    psutil.wait_procs(
+        [psutil.Process(pid) for pid in sleepers() if psutil.pid_exists(pid)], timeout=10
+    )
     assert sleepers() == []

@@ -1,4 +1,6 @@
-"""What the tests of the store and of bundles share: caches, trees of real files, and other processes."""
+"""What the tests of the store and of bundles share: caches, trees of real files, and other
+processes.
+"""
 
 from __future__ import annotations
 
@@ -39,7 +41,13 @@ from tests.command import TASKS, Shell
 from tests.engines import Engine, docker_engine
 from tests.registries import Server, serve
 
-settings.register_profile("flyte", deadline=None, suppress_health_check=list(HealthCheck), derandomize="CI" in os.environ, database=None)
+settings.register_profile(
+    "flyte",
+    deadline=None,
+    suppress_health_check=list(HealthCheck),
+    derandomize="CI" in os.environ,
+    database=None,
+)
 settings.load_profile("flyte")
 
 ROOT = os.geteuid() == 0
@@ -93,9 +101,16 @@ def read_files(root: str | Path) -> dict[bytes, bytes]:
 def entries_of(files: Files) -> list[Entry]:
     """The entries of the tree that these files make."""
     return [
-        Entry(os.fsencode(name), "l", len(content), bytes(content))
-        if isinstance(content, Link)
-        else Entry(os.fsencode(name), "x" if isinstance(content, Executable) else "f", len(content), Digest.of(content).hex.encode())
+        (
+            Entry(os.fsencode(name), "l", len(content), bytes(content))
+            if isinstance(content, Link)
+            else Entry(
+                os.fsencode(name),
+                "x" if isinstance(content, Executable) else "f",
+                len(content),
+                Digest.of(content).hex.encode(),
+            )
+        )
         for name, content in files.items()
     ]
 
@@ -106,7 +121,9 @@ def same(one: Files, other: Files) -> bool:
 
 
 @contextmanager
-def opened(folder: str | Path, said: Callable[[str], None] | None = None, counters: Counters | None = None) -> Iterator[Cache]:
+def opened(
+    folder: str | Path, said: Callable[[str], None] | None = None, counters: Counters | None = None
+) -> Iterator[Cache]:
     """An open cache, closed at the end. Unless `said` is given, nothing may be said."""
 
     def nothing(sentence: str) -> None:
@@ -136,9 +153,16 @@ class Recorder(RunReporter):
 
 @contextmanager
 def planned(
-    cache: str | Path, file: str, style: str, counters: Counters | None = None, reporter: Recorder | None = None, **given: object
+    cache: str | Path,
+    file: str,
+    style: str,
+    counters: Counters | None = None,
+    reporter: Recorder | None = None,
+    **given: object,
 ) -> Iterator[FilePlan]:
-    """The plan of a file, which is at the root of its project, over a cache in that folder; what is `given` are settings."""
+    """The plan of a file, which is at the root of its project, over a cache in that folder; what is
+    `given` are settings.
+    """
     places = Places(cache=os.fspath(cache), data=f"{cache}-data", config="")
     stores = Stores(reporter or Recorder(), places, counters)
     settings = Settings.configured(Configuration({}), copy_style=style, **given)
@@ -152,7 +176,10 @@ def planned(
 def scan(cache: Cache, root: str | Path, **options: object) -> tuple[Scan, Counters]:
     """A scan of all below `root`, and what it took."""
     counters = Counters()
-    return Scanner(os.fspath(root), cache.index, counters, ScanOptions(**options)).scan_all(), counters  # type: ignore[arg-type]  # Each test gives its own.
+    return (
+        Scanner(os.fspath(root), cache.index, counters, ScanOptions(**options)).scan_all(),
+        counters,
+    )  # type: ignore[arg-type]  # Each test gives its own.
 
 
 def tree_of(cache: Cache, root: str | Path, **options: object) -> Tree:
@@ -180,7 +207,13 @@ def make_bundle(cache: Cache, root: str | Path, label: str = "bundle:project") -
 
 def record_bundle(cache: Cache, made: bundle.Bundle, label: str = "bundle:project") -> Record:
     """Record a bundle that is in the store."""
-    record = Record(key("bundle", 1, {"tree": made.tree}), "bundle", made.manifest, (*made.blobs(), made.tree), {"tree": made.tree})
+    record = Record(
+        key("bundle", 1, {"tree": made.tree}),
+        "bundle",
+        made.manifest,
+        (*made.blobs(), made.tree),
+        {"tree": made.tree},
+    )
     cache.records.add(record)
     cache.records.set_last(label, record.key)
     return record
@@ -201,7 +234,12 @@ def layer(cache: Cache, data: bytes, compress: bool = True) -> Layer:
 
 def archive(files: Files) -> bytes:
     """The tar that a pack of these files should be."""
-    return b"".join(map(member, sorted((os.fsencode(name), content) for name, content in files.items()))) + tar.END
+    return (
+        b"".join(
+            map(member, sorted((os.fsencode(name), content) for name, content in files.items()))
+        )
+        + tar.END
+    )
 
 
 def member(item: tuple[bytes, bytes]) -> bytes:
@@ -215,7 +253,13 @@ def member(item: tuple[bytes, bytes]) -> bytes:
 
 def process(code: str, *arguments: str, **options: object) -> subprocess.Popen[str]:
     """Start Python code in another process; its output is to be read."""
-    settings = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, **options}
+    settings = {
+        "stdin": subprocess.PIPE,
+        "stdout": subprocess.PIPE,
+        "stderr": subprocess.PIPE,
+        "text": True,
+        **options,
+    }
     return subprocess.Popen([sys.executable, "-c", code, *arguments], **settings)  # type: ignore[call-overload,no-any-return]  # Options are the caller's.
 
 
@@ -246,7 +290,9 @@ def flip(path: str | Path, at: int = -1) -> None:
 
 
 def overwrite(path: str | Path, data: bytes) -> None:
-    """Replace a file's bytes in place, also of one that is protected, when the clock of file systems has moved on."""
+    """Replace a file's bytes in place, also of one that is protected, when the clock of file
+    systems has moved on.
+    """
     mode = os.stat(path).st_mode
     clock_moves(os.path.dirname(path))
     os.chmod(path, 0o644)
@@ -255,7 +301,9 @@ def overwrite(path: str | Path, data: bytes) -> None:
 
 
 def clock_moves(folder: str | Path) -> None:
-    """Return when a file that changes now gets another time than one that changed before this call."""
+    """Return when a file that changes now gets another time than one that changed
+    before this call.
+    """
     with tempfile.NamedTemporaryFile(dir=folder if ROOT else None) as probe:
         first = os.stat(probe.name).st_ctime_ns
         while os.stat(probe.name).st_ctime_ns < first + 25_000_000:

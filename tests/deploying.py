@@ -43,7 +43,9 @@ class Deploying(Shell):
         return found
 
     def elsewhere(self, folder: Path) -> Deploying:
-        """Another machine, if there is a registry: an empty home, and a folder without the project."""
+        """Another machine, if there is a registry: an empty home, and a folder without
+        the project.
+        """
         folder.mkdir()
         other = Deploying(folder, folder / "home" if self.place else self.home)
         other.place = self.place

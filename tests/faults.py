@@ -5,8 +5,9 @@
         ...                          # A client that uses proxy.repository("name").
         assert len(proxy.seen("GET", "/blobs/")) == 2
 
-The first fault that fits a request and has not happened as often as it should is the one that happens; so faults for the same
-requests happen one after the other. A fault that never happened, or for which a body was too short, fails the test when the proxy ends.
+The first fault that fits a request and has not happened as often as it should is the one that
+happens; so faults for the same requests happen one after the other. A fault that never happened, or
+for which a body was too short, fails the test when the proxy ends.
 """
 
 from __future__ import annotations
@@ -21,12 +22,22 @@ from math import inf
 
 from tests.listening import BLOCK, Answer, Cut, Exchange, Headers, Listener
 
-_HOP_BY_HOP = {"connection", "keep-alive", "te", "trailer", "transfer-encoding", "upgrade", "expect"}
+_HOP_BY_HOP = {
+    "connection",
+    "keep-alive",
+    "te",
+    "trailer",
+    "transfer-encoding",
+    "upgrade",
+    "expect",
+}
 
 
 @dataclass
 class _Fault:
-    """What happens to `left` more requests whose method and path fit: before one is passed on, to its body, and to the answer."""
+    """What happens to `left` more requests whose method and path fit: before one is passed on, to
+    its body, and to the answer.
+    """
 
     method: str
     path: str
@@ -37,14 +48,18 @@ class _Fault:
     happened: bool = False
 
     def fits(self, exchange: Exchange) -> bool:
-        return self.left > 0 and re.fullmatch(self.method, exchange.command) is not None and re.search(self.path, exchange.path) is not None
+        return (
+            self.left > 0
+            and re.fullmatch(self.method, exchange.command) is not None
+            and re.search(self.path, exchange.path) is not None
+        )
 
 
 class FaultProxy(Listener):
     """Passes requests on to the registry at the URL `target`, and keeps them in `requests`.
 
-    Bodies stream in both directions. The registry sees this proxy's host, and where it answers with a URL of its own, the client gets
-    one of the proxy's.
+    Bodies stream in both directions. The registry sees this proxy's host, and where it answers with
+    a URL of its own, the client gets one of the proxy's.
     """
 
     def __init__(self, target: str, address: str = "127.0.0.1") -> None:
@@ -54,13 +69,17 @@ class FaultProxy(Listener):
         self._lock = threading.Lock()
 
     def on(self, method: str, path: str = "", times: float = 1) -> When:
-        """The next `times` requests (`inf`: all from now on) whose method is, and whose path with query contains, this expression."""
+        """The next `times` requests (`inf`: all from now on) whose method is, and whose path with
+        query contains, this expression.
+        """
         return When(self, method, path, times)
 
     def clear(self) -> None:
         """End all faults."""
         with self._lock:
-            unused = [f"{fault.method} {fault.path}" for fault in self._faults if not fault.happened]
+            unused = [
+                f"{fault.method} {fault.path}" for fault in self._faults if not fault.happened
+            ]
             self._faults.clear()
         assert not unused, f"these faults never happened: {unused}"
 
@@ -74,7 +93,9 @@ class FaultProxy(Listener):
 
     def _next(self, exchange: Exchange) -> _Fault:
         with self._lock:
-            fault = next((fault for fault in self._faults if fault.fits(exchange)), _Fault("", "", inf))
+            fault = next(
+                (fault for fault in self._faults if fault.fits(exchange)), _Fault("", "", inf)
+            )
             fault.left -= 1
             fault.happened = True
             return fault
@@ -91,8 +112,12 @@ class FaultProxy(Listener):
             exchange.send(fault.answer(answer))
         return None
 
-    def _forward(self, exchange: Exchange, registry: http.client.HTTPConnection, fault: _Fault) -> Answer:
-        registry.putrequest(exchange.command, exchange.path, skip_host=True, skip_accept_encoding=True)
+    def _forward(
+        self, exchange: Exchange, registry: http.client.HTTPConnection, fault: _Fault
+    ) -> Answer:
+        registry.putrequest(
+            exchange.command, exchange.path, skip_host=True, skip_accept_encoding=True
+        )
         for name, value in exchange.headers.items():
             if name.lower() not in _HOP_BY_HOP:
                 registry.putheader(name, value)
@@ -108,9 +133,16 @@ class FaultProxy(Listener):
             if exchange.chunked:
                 registry.send(b"0\r\n\r\n")
         response = registry.getresponse()
-        headers = [(name, value) for name, value in response.getheaders() if name.lower() not in _HOP_BY_HOP]
+        headers = [
+            (name, value)
+            for name, value in response.getheaders()
+            if name.lower() not in _HOP_BY_HOP
+        ]
         own = re.compile(f"^http://({re.escape(self._target)}|{re.escape(self.host)})")
-        headers = [(name, own.sub(self.url, value) if name.lower() == "location" else value) for name, value in headers]
+        headers = [
+            (name, own.sub(self.url, value) if name.lower() == "location" else value)
+            for name, value in headers
+        ]
         return Answer(response.status, headers, iter(lambda: response.read1(BLOCK), b""))
 
 
@@ -143,8 +175,12 @@ class When:
 
         self._add(before)
 
-    def answers(self, status: int, headers: Mapping[str, str] = {}, body: bytes | Iterable[bytes] = b"") -> None:
-        """This is the answer, and nothing is passed on. A body that is no `bytes` is sent in chunks, without a length."""
+    def answers(
+        self, status: int, headers: Mapping[str, str] = {}, body: bytes | Iterable[bytes] = b""
+    ) -> None:
+        """This is the answer, and nothing is passed on. A body that is no `bytes` is sent in
+        chunks, without a length.
+        """
 
         def before(_: Exchange) -> Answer:
             if isinstance(body, bytes):
@@ -158,7 +194,9 @@ class When:
         self._add(lambda exchange: Answer.of(status, [("Location", base + exchange.path)], b""))
 
     def closes(self) -> None:
-        """The connection ends before anything is passed on or answered; the request's body is not read."""
+        """The connection ends before anything is passed on or answered; the request's body is not
+        read.
+        """
 
         def before(exchange: Exchange) -> None:
             raise Cut(reset=False)
@@ -178,7 +216,9 @@ class When:
         self._add(answer=lambda answer: replace(answer, body=_cut(answer.body, count, reset=True)))
 
     def end_after(self, count: int) -> None:
-        """The connection ends after `count` bytes of the answer's body, fewer than were announced."""
+        """The connection ends after `count` bytes of the answer's body, fewer than
+        were announced.
+        """
         self._add(answer=lambda answer: replace(answer, body=_cut(answer.body, count, reset=False)))
 
     def cut_request_after(self, count: int) -> None:
@@ -186,7 +226,9 @@ class When:
         self._add(upload=lambda blocks: _cut(blocks, count, reset=True))
 
     def stalls(self, seconds: float, after: int | None = None) -> None:
-        """Nothing moves for some seconds: before the request is passed on, or `after` so many bytes of the answer's body."""
+        """Nothing moves for some seconds: before the request is passed on, or `after` so many bytes
+        of the answer's body.
+        """
 
         def before(exchange: Exchange) -> None:
             self.proxy.pause(seconds)
@@ -194,10 +236,16 @@ class When:
         if after is None:
             self._add(before)
         else:
-            self._add(answer=lambda answer: replace(answer, body=_change(answer.body, after, lambda: self.proxy.pause(seconds))))
+            self._add(
+                answer=lambda answer: replace(
+                    answer, body=_change(answer.body, after, lambda: self.proxy.pause(seconds))
+                )
+            )
 
     def drips(self, data: bytes) -> None:
-        """The answer is `data`, as it goes over the line, then a byte each fifth of a second, without end; nothing is passed on."""
+        """The answer is `data`, as it goes over the line, then a byte each fifth of a second,
+        without end; nothing is passed on.
+        """
 
         def before(exchange: Exchange) -> None:
             exchange.wfile.write(data)
@@ -216,7 +264,9 @@ class When:
         self._add(answer=lambda answer: replace(answer, body=_flip(answer.body, at)))
 
     def replaces(self, change: bytes | Callable[[bytes], bytes]) -> None:
-        """The answer has these bytes as its body, or what the function makes of the body, and their length."""
+        """The answer has these bytes as its body, or what the function makes of the body, and their
+        length.
+        """
 
         def answer(answer: Answer) -> Answer:
             body = change if isinstance(change, bytes) else change(b"".join(answer.body))
@@ -229,7 +279,9 @@ class When:
         self.replaces(lambda body: body + data)
 
     def headers(self, changes: Mapping[str, str | Callable[[str], str] | None]) -> None:
-        """The answer has other headers: `None` drops one, a function makes the new value from the one that is there."""
+        """The answer has other headers: `None` drops one, a function makes the new value from the
+        one that is there.
+        """
 
         def answer(answer: Answer) -> Answer:
             headers = answer.headers

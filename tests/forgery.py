@@ -1,4 +1,6 @@
-"""Bad copies of a good bundle, in a repository whose digests all fit: what a writer who lies, or who is broken, can leave behind."""
+"""Bad copies of a good bundle, in a repository whose digests all fit: what a writer who lies, or
+who is broken, can leave behind.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +26,9 @@ HUGE = 64 << 20
 
 
 class Forger:
-    """A folder with one bundle and its record, copied from a good one, whose parts are replaced from within."""
+    """A folder with one bundle and its record, copied from a good one, whose parts are replaced
+    from within.
+    """
 
     def __init__(self, good: Path, folder: Path) -> None:
         shutil.copytree(good, folder)
@@ -34,7 +38,8 @@ class Forger:
         self.manifest = json.loads(self._blob(self.record["manifests"][0]["digest"]))
         self.config = json.loads(self._blob(self.manifest["config"]["digest"]))
         self.packs = [
-            zstandard.ZstdDecompressor().decompressobj().decompress(self._blob(each["digest"])) for each in self.manifest["layers"]
+            zstandard.ZstdDecompressor().decompressobj().decompress(self._blob(each["digest"]))
+            for each in self.manifest["layers"]
         ]
 
     def _blob(self, digest: str) -> bytes:
@@ -47,7 +52,9 @@ class Forger:
         return {"digest": digest, "size": len(data)}
 
     def set_layer(self, at: int, plain: bytes, blob: bytes | None = None) -> None:
-        """Have this archive as a layer, compressed as `blob` or as usual; its diff_id is the archive's."""
+        """Have this archive as a layer, compressed as `blob` or as usual; its diff_id is the
+        archive's.
+        """
         blob = zstandard.ZstdCompressor(level=1).compress(plain) if blob is None else blob
         self.manifest["layers"][at] |= self.put(blob)
         self.config["rootfs"]["diff_ids"][at] = "sha256:" + hashlib.sha256(plain).hexdigest()
@@ -66,10 +73,23 @@ class Forger:
             self.config["rootfs"]["diff_ids"].append("")
             self.set_layer(number, member + tar.END)
 
-    def publish(self, config: bytes | None = None, manifest: bytes | None = None, record: bytes | None = None) -> None:
-        """Write all documents, or the bytes that are given in their place, so that each names the next one as it is."""
-        self.manifest["config"] |= self.put(_json(self.config) if config is None else config) if "config" in self.manifest else {}
-        self.record["manifests"][0] |= self.put(_json(self.manifest) if manifest is None else manifest)
+    def publish(
+        self,
+        config: bytes | None = None,
+        manifest: bytes | None = None,
+        record: bytes | None = None,
+    ) -> None:
+        """Write all documents, or the bytes that are given in their place, so that each names the
+        next one as it is.
+        """
+        self.manifest["config"] |= (
+            self.put(_json(self.config) if config is None else config)
+            if "config" in self.manifest
+            else {}
+        )
+        self.record["manifests"][0] |= self.put(
+            _json(self.manifest) if manifest is None else manifest
+        )
         entries = self.layout.entries()
         entries[self.tag] |= self.put(_json(self.record) if record is None else record)
         self.layout.write(entries)
@@ -83,7 +103,9 @@ Forge = Callable[[Forger], None]
 
 
 def packs() -> Iterator[tuple[str, Forge]]:
-    """Packs, and first layers, that are not what their tree says, by what is wrong with them. The last layer is a pack."""
+    """Packs, and first layers, that are not what their tree says, by what is wrong with them. The
+    last layer is a pack.
+    """
     from tests.test_extraction import EVIL, HEADERS
 
     def last(change: Callable[[bytes], bytes]) -> Forge:
@@ -141,18 +163,32 @@ def packs() -> Iterator[tuple[str, Forge]]:
 
         return name, forged
 
-    yield twist("a wrong diff_id", lambda forger: forger.config["rootfs"]["diff_ids"].__setitem__(-1, "sha256:" + "a" * 64))
+    yield twist(
+        "a wrong diff_id",
+        lambda forger: forger.config["rootfs"]["diff_ids"].__setitem__(-1, "sha256:" + "a" * 64),
+    )
     yield twist("diff_ids exchanged", lambda forger: forger.config["rootfs"]["diff_ids"].reverse())
     yield twist("a pack less", _shorten)
     yield twist("a pack twice", _double)
     yield twist("a wrong size", lambda forger: forger.manifest["layers"][-1].update(size=7))
     yield twist("40 GB", lambda forger: forger.manifest["layers"][-1].update(size=40 << 30))
-    yield twist("a blob that is not there", lambda forger: forger.manifest["layers"][-1].update(digest="sha256:" + "b" * 64))
-    yield twist("bytes under another name", lambda forger: _swap(forger, forger.manifest["layers"][-1]["digest"]))
+    yield twist(
+        "a blob that is not there",
+        lambda forger: forger.manifest["layers"][-1].update(digest="sha256:" + "b" * 64),
+    )
+    yield twist(
+        "bytes under another name",
+        lambda forger: _swap(forger, forger.manifest["layers"][-1]["digest"]),
+    )
     yield twist("no tree", lambda forger: forger.set_layer(0, tar.END))
     yield twist("another tree", lambda forger: forger.set_layer(0, _document(Tree([]).document)))
-    yield twist("a tree that is none", lambda forger: forger.set_layer(0, _document(b"flyte-tree 9\n")))
-    yield twist("a tree and more", lambda forger: forger.set_layer(0, forger.packs[0][:-1024] + forger.packs[1]))
+    yield twist(
+        "a tree that is none", lambda forger: forger.set_layer(0, _document(b"flyte-tree 9\n"))
+    )
+    yield twist(
+        "a tree and more",
+        lambda forger: forger.set_layer(0, forger.packs[0][:-1024] + forger.packs[1]),
+    )
     yield twist("an empty bundle", _empty)
 
 
@@ -171,7 +207,9 @@ def _moded(pack: bytes, old: bytes, new: bytes) -> bytes:
 
 
 def _wide(pack: bytes) -> bytes:
-    compress = zstandard.ZstdCompressor(compression_params=zstandard.ZstdCompressionParameters(window_log=27)).compressobj()
+    compress = zstandard.ZstdCompressor(
+        compression_params=zstandard.ZstdCompressionParameters(window_log=27)
+    ).compressobj()
     return compress.compress(pack) + compress.flush()
 
 
@@ -190,7 +228,12 @@ def _swap(forger: Forger, digest: str) -> None:
 
 
 def _document(document: bytes) -> bytes:
-    return tar.header(tar.Member(bundle.TREE, len(document))) + document + tar.padding(len(document)) + tar.END
+    return (
+        tar.header(tar.Member(bundle.TREE, len(document)))
+        + document
+        + tar.padding(len(document))
+        + tar.END
+    )
 
 
 def _empty(forger: Forger) -> None:
@@ -233,7 +276,13 @@ _PATHS: dict[str, list[tuple[Any, ...]]] = {
         ("layers", -1, "size"),
         ("layers", -1, "mediaType"),
     ],
-    "config": [("rootfs",), ("rootfs", "diff_ids"), ("rootfs", "diff_ids", 0), ("config",), ("architecture",)],
+    "config": [
+        ("rootfs",),
+        ("rootfs", "diff_ids"),
+        ("rootfs", "diff_ids", 0),
+        ("config",),
+        ("architecture",),
+    ],
 }
 _RAW: dict[str, bytes] = {
     "empty": b"",
@@ -244,13 +293,17 @@ _RAW: dict[str, bytes] = {
     "a huge number": b'{"schemaVersion": 1' + b"0" * 5000 + b"}",
     "huge": b" " * (5 << 20) + b"{}",
     "a list": b"[]",
-    "a name twice": b'{"mediaType": "application/vnd.oci.image.manifest.v1+json", "mediaType": "x"}',
+    "a name twice": (
+        b'{"mediaType": "application/vnd.oci.image.manifest.v1+json", "mediaType": "x"}'
+    ),
     "NaN": b'{"schemaVersion": NaN}',
 }
 
 
 def documents() -> Iterator[tuple[str, Forge]]:
-    """Records, manifests and configs that are not well-formed, or say what is not so, by what is wrong with them."""
+    """Records, manifests and configs that are not well-formed, or say what is not so, by what is
+    wrong with them.
+    """
 
     def with_value(which: str, path: tuple[Any, ...], value: Any, is_gone: bool) -> Forge:
         def forge(forger: Forger) -> None:
@@ -282,11 +335,23 @@ def documents() -> Iterator[tuple[str, Forge]]:
         for what, data in _RAW.items():
             yield f"{which}: {what}", with_bytes(which, data)
     for name in (KIND, PROJECT, INPUTS, CREATED):
-        yield f"record: {name} with escapes", with_value("record", ("annotations", name), ESCAPES, False)
+        yield (
+            f"record: {name} with escapes",
+            with_value("record", ("annotations", name), ESCAPES, False),
+        )
     yield "record: another kind", with_value("record", ("annotations", KIND), "environment", False)
-    yield "record: other inputs", with_value("record", ("annotations", INPUTS), '{"tree": "sha256:' + "d" * 64 + '"}', False)
-    yield "record: inputs with NaN", with_value("record", ("annotations", INPUTS), '{"tree": NaN}', False)
-    yield "record: of the year 9999", with_value("record", ("annotations", CREATED), "9999-12-31T23:59:59+00:00", False)
+    yield (
+        "record: other inputs",
+        with_value("record", ("annotations", INPUTS), '{"tree": "sha256:' + "d" * 64 + '"}', False),
+    )
+    yield (
+        "record: inputs with NaN",
+        with_value("record", ("annotations", INPUTS), '{"tree": NaN}', False),
+    )
+    yield (
+        "record: of the year 9999",
+        with_value("record", ("annotations", CREATED), "9999-12-31T23:59:59+00:00", False),
+    )
 
 
 def _set(document: Any, path: tuple[Any, ...], value: Any, is_gone: bool) -> None:

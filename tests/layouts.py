@@ -19,11 +19,16 @@ class Layout:
 
     def entries(self) -> dict[str, dict[str, Any]]:
         """The entries of the index by their tags."""
-        return {each["annotations"][TAG]: each for each in json.loads((self.folder / "index.json").read_text())["manifests"]}
+        return {
+            each["annotations"][TAG]: each
+            for each in json.loads((self.folder / "index.json").read_text())["manifests"]
+        }
 
     def write(self, entries: dict[str, dict[str, Any]]) -> None:
         manifests = [{**entry, "annotations": {TAG: tag}} for tag, entry in entries.items()]
-        (self.folder / "index.json").write_text(json.dumps({"schemaVersion": 2, "manifests": manifests}))
+        (self.folder / "index.json").write_text(
+            json.dumps({"schemaVersion": 2, "manifests": manifests})
+        )
 
     def blob(self, digest: str) -> Path:
         return self.folder / "blobs/sha256" / digest.removeprefix("sha256:")
@@ -38,5 +43,10 @@ class Layout:
         new = "sha256:" + hashlib.sha256(data).hexdigest()
         self.blob(new).write_bytes(data)
         self.write(
-            {name: {**entry, "digest": new, "size": len(data)} if entry["digest"] == old else entry for name, entry in entries.items()}
+            {
+                name: (
+                    {**entry, "digest": new, "size": len(data)} if entry["digest"] == old else entry
+                )
+                for name, entry in entries.items()
+            }
         )

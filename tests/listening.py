@@ -1,4 +1,6 @@
-"""A small HTTP/1.1 server on a loopback address that keeps the requests it saw; what the test servers have in common."""
+"""A small HTTP/1.1 server on a loopback address that keeps the requests it saw; what the test
+servers have in common.
+"""
 
 from __future__ import annotations
 
@@ -31,7 +33,9 @@ Headers = list[tuple[str, str]]
 
 @dataclass
 class Request:
-    """A request that a server has seen. `path` has the query, `length` is how many bytes of its body came so far."""
+    """A request that a server has seen. `path` has the query, `length` is how many bytes of its
+    body came so far.
+    """
 
     method: str
     path: str
@@ -60,7 +64,9 @@ class Cut(Exception):
 
 
 class Exchange(BaseHTTPRequestHandler):
-    """One connection of a client; while a request is answered: that request, its body, and the way back."""
+    """One connection of a client; while a request is answered: that request, its body, and the way
+    back.
+    """
 
     protocol_version = "HTTP/1.1"
     disable_nagle_algorithm = True
@@ -84,7 +90,9 @@ class Exchange(BaseHTTPRequestHandler):
             self.close_connection = True
             # Closed with a linger time of 0; a shutdown before it would be seen as a proper end.
             if cut.reset:
-                self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                self.connection.setsockopt(
+                    socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0)
+                )
                 os.close(self.connection.detach())
         except ConnectionError:  # One side has left.
             self.close_connection = True
@@ -127,7 +135,9 @@ class Exchange(BaseHTTPRequestHandler):
             pass
 
     def send(self, answer: Answer) -> None:
-        """Send an answer. The connection ends after a body that is not as long as its `Content-Length` says."""
+        """Send an answer. The connection ends after a body that is not as long as its
+        `Content-Length` says.
+        """
         said = [int(value) for name, value in answer.headers if name.lower() == "content-length"]
         empty = self.command == "HEAD" or answer.status in (204, 304)
         chunked = not said and not empty
@@ -188,7 +198,9 @@ class _Server(ThreadingMixIn, TCPServer):
 
 
 class Listener:
-    """A server that runs in threads of this process, from `with` to its end; there, what went wrong in a thread is raised."""
+    """A server that runs in threads of this process, from `with` to its end; there, what went wrong
+    in a thread is raised.
+    """
 
     def __init__(self, address: str = "127.0.0.1") -> None:
         self.address = address
@@ -213,7 +225,11 @@ class Listener:
 
     def seen(self, method: str, part: str = "") -> list[Request]:
         """The requests with this method and this in their path."""
-        return [request for request in self.requests if request.method == method and part in request.path]
+        return [
+            request
+            for request in self.requests
+            if request.method == method and part in request.path
+        ]
 
     def pause(self, seconds: float) -> None:
         """Wait, but not beyond the server's end."""
@@ -268,7 +284,9 @@ class Recorder(Listener):
             return Answer.of(201, [], b"")
         if isinstance(self.content, bytes):
             return Answer.of(200, [], self.content)
-        return Answer(200, [("Content-Length", str(self.content.stat().st_size))], _blocks(self.content))
+        return Answer(
+            200, [("Content-Length", str(self.content.stat().st_size))], _blocks(self.content)
+        )
 
 
 def _blocks(path: Path) -> Iterator[bytes]:
@@ -279,7 +297,9 @@ def _blocks(path: Path) -> Iterator[bytes]:
 
 @contextmanager
 def dripping(first: bytes) -> Iterator[str]:
-    """The address of a server that says this to whoever has asked for something, then a byte each fifth of a second, without end."""
+    """The address of a server that says this to whoever has asked for something, then a byte each
+    fifth of a second, without end.
+    """
 
     class Drip(BaseRequestHandler):
         def handle(self) -> None:

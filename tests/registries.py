@@ -36,7 +36,9 @@ subjectAltName = IP:127.0.0.1, DNS:localhost
 
 @dataclass(frozen=True)
 class Server:
-    """A registry that runs. `folder` is its storage, `ca` the certificate to trust where it has TLS, `tokens` its token server."""
+    """A registry that runs. `folder` is its storage, `ca` the certificate to trust where it has
+    TLS, `tokens` its token server.
+    """
 
     host: str
     folder: Path
@@ -51,12 +53,21 @@ class Server:
         return f"{self.host}/{name}"
 
     def blob(self, digest: str) -> Path:
-        """The file with the bytes of a blob or manifest, to tamper with or to delete: the registry keeps no memory of it.
+        """The file with the bytes of a blob or manifest, to tamper with or to delete: the registry
+        keeps no memory of it.
 
-        All repositories of the registry share the file, so this is for a registry that no other test uses.
+        All repositories of the registry share the file, so this is for a registry that no other
+        test uses.
         """
         algorithm, hexadecimal = digest.split(":")
-        return self.folder / "docker/registry/v2/blobs" / algorithm / hexadecimal[:2] / hexadecimal / "data"
+        return (
+            self.folder
+            / "docker/registry/v2/blobs"
+            / algorithm
+            / hexadecimal[:2]
+            / hexadecimal
+            / "data"
+        )
 
 
 @contextmanager
@@ -69,7 +80,8 @@ def serve(
     token: bool = False,
     read_only: bool = False,
 ) -> Iterator[Server]:
-    """A registry that keeps everything in `folder`: one that is served again, in whatever way, has what it had.
+    """A registry that keeps everything in `folder`: one that is served again, in whatever way, has
+    what it had.
 
     With a login it wants that name and password: itself, or its token server with `token`.
     """
@@ -87,23 +99,40 @@ def serve(
                 "storage": {
                     "filesystem": {"rootdirectory": str(storage)},
                     "delete": {"enabled": delete},
-                    "maintenance": {"readonly": {"enabled": read_only}, "uploadpurging": {"enabled": False}},
+                    "maintenance": {
+                        "readonly": {"enabled": read_only},
+                        "uploadpurging": {"enabled": False},
+                    },
                 },
                 "http": {"addr": f"127.0.0.1:{port}", "secret": "of this test"},
             }
             if ca:
-                config["http"] |= {"tls": {"certificate": str(folder / "server.pem"), "key": str(folder / "server.key")}}  # type: ignore[operator]  # A dict.
+                config["http"] |= {
+                    "tls": {
+                        "certificate": str(folder / "server.pem"),
+                        "key": str(folder / "server.key"),
+                    }
+                }  # type: ignore[operator]  # A dict.
             if tokens:
-                where = {"realm": f"{tokens.url}/token", "service": SERVICE, "issuer": ISSUER, "rootcertbundle": str(folder / "token.pem")}
+                where = {
+                    "realm": f"{tokens.url}/token",
+                    "service": SERVICE,
+                    "issuer": ISSUER,
+                    "rootcertbundle": str(folder / "token.pem"),
+                }
                 config["auth"] = {"token": where}
             elif login:
-                config["auth"] = {"htpasswd": {"realm": "registry", "path": str(_passwords(folder, *login))}}
+                config["auth"] = {
+                    "htpasswd": {"realm": "registry", "path": str(_passwords(folder, *login))}
+                }
             (folder / "config.yml").write_text(json.dumps(config))  # JSON is YAML.
             return ["docker-registry", "serve", str(folder / "config.yml")]
 
         def answers(port: int) -> bool:
             client: http.client.HTTPConnection = (
-                http.client.HTTPSConnection("127.0.0.1", port, context=ssl.create_default_context(cafile=ca))
+                http.client.HTTPSConnection(
+                    "127.0.0.1", port, context=ssl.create_default_context(cafile=ca)
+                )
                 if ca
                 else http.client.HTTPConnection("127.0.0.1", port)
             )
@@ -123,8 +152,14 @@ class ForwardProxy:
     log: Path
 
     def requests(self) -> list[str]:
-        """The first line of each request that went through: `GET http://... HTTP/1.1`, `CONNECT host:port HTTP/1.1`."""
-        return [line.partition("): ")[2] for line in self.log.read_text().splitlines() if " Request (" in line]
+        """The first line of each request that went through: `GET http://... HTTP/1.1`, `CONNECT
+        host:port HTTP/1.1`.
+        """
+        return [
+            line.partition("): ")[2]
+            for line in self.log.read_text().splitlines()
+            if " Request (" in line
+        ]
 
 
 @contextmanager
@@ -135,7 +170,14 @@ def forward_proxy(folder: Path, *, login: tuple[str, str] | None = None) -> Iter
     log = folder / "proxy.log"
 
     def command(port: int) -> list[str]:
-        lines = [f"Port {port}", "Listen 127.0.0.1", "Allow 127.0.0.1", f'LogFile "{log}"', "LogLevel Connect", "Timeout 60"]
+        lines = [
+            f"Port {port}",
+            "Listen 127.0.0.1",
+            "Allow 127.0.0.1",
+            f'LogFile "{log}"',
+            "LogLevel Connect",
+            "Timeout 60",
+        ]
         if login:
             lines.append("BasicAuth {} {}".format(*login))
         (folder / "proxy.conf").write_text("\n".join(lines) + "\n")
@@ -146,16 +188,23 @@ def forward_proxy(folder: Path, *, login: tuple[str, str] | None = None) -> Iter
         return True
 
     with _started(command, answers, folder / "log") as port:
-        yield ForwardProxy(f"http://{'{}:{}@'.format(*login) if login else ''}127.0.0.1:{port}", log)
+        yield ForwardProxy(
+            f"http://{'{}:{}@'.format(*login) if login else ''}127.0.0.1:{port}", log
+        )
 
 
 @contextmanager
-def _started(command: Callable[[int], list[str]], answers: Callable[[int], bool], log: Path) -> Iterator[int]:
+def _started(
+    command: Callable[[int], list[str]], answers: Callable[[int], bool], log: Path
+) -> Iterator[int]:
     """Start a server on a free port, give the port when it answers, and end it."""
     for _ in range(5):  # Another process may have taken the port meanwhile.
         with socket.create_server(("127.0.0.1", 0)) as free:
             port = free.getsockname()[1]
-        with log.open("wb") as output, subprocess.Popen(command(port), stdout=output, stderr=output) as process:
+        with (
+            log.open("wb") as output,
+            subprocess.Popen(command(port), stdout=output, stderr=output) as process,
+        ):
             try:
                 if _waited(process, lambda port=port: answers(port)):  # type: ignore[misc]  # mypy infers no lambda with a default.
                     yield port
@@ -184,19 +233,31 @@ def _waited(process: subprocess.Popen[bytes], answers: Callable[[], bool]) -> bo
 
 
 def _certify(folder: Path) -> Path:
-    """A private certificate authority, and a certificate of its for this machine; the authority's own is returned."""
+    """A private certificate authority, and a certificate of its for this machine; the authority's
+    own is returned.
+    """
     if not (folder / "server.pem").exists():
         (folder / "openssl.cnf").write_text(_CERTIFICATES)
-        new = "openssl req -x509 -config openssl.cnf -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2"
+        new = (
+            "openssl req -x509 -config openssl.cnf -newkey ec -pkeyopt ec_paramgen_curve:prime256v1"
+            " -nodes -days 2"
+        )
         for options in (
             "-extensions ca -subj /CN=ca -keyout ca.key -out ca.pem",
-            "-extensions server -subj /CN=server -keyout server.key -out server.pem -CA ca.pem -CAkey ca.key",
+            (
+                "-extensions server -subj /CN=server -keyout server.key -out server.pem -CA ca.pem"
+                " -CAkey ca.key"
+            ),
         ):
-            subprocess.run([*new.split(), *options.split()], cwd=folder, check=True, capture_output=True)
+            subprocess.run(
+                [*new.split(), *options.split()], cwd=folder, check=True, capture_output=True
+            )
     return folder / "ca.pem"
 
 
 def _passwords(folder: Path, name: str, password: str) -> Path:
-    made = subprocess.run(["htpasswd", "-niB", name], input=password.encode(), check=True, capture_output=True)
+    made = subprocess.run(
+        ["htpasswd", "-niB", name], input=password.encode(), check=True, capture_output=True
+    )
     (folder / "passwords").write_bytes(made.stdout)
     return folder / "passwords"

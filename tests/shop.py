@@ -14,10 +14,14 @@ LINKS = "--no-index --find-links wheels"
 
 @pytest.fixture
 def shop(flyte: Shell) -> Shell:
-    """A project with a folder of wheels, and a layout with the Debian base: no network is needed."""
+    """A project with a folder of wheels, and a layout with the Debian base: no
+    network is needed.
+    """
     wheels = flyte.project / "wheels"
     for version in ("1.0", "2.0"):
-        MadeWheel("alpha", version, {"alpha.py": f"VERSION = {version!r}\n".encode()}, requires=["beta"]).write(wheels)
+        MadeWheel(
+            "alpha", version, {"alpha.py": f"VERSION = {version!r}\n".encode()}, requires=["beta"]
+        ).write(wheels)
         MadeWheel("beta", version, {"beta.py": f"VERSION = {version!r}\n".encode()}).write(wheels)
     layout = flyte.home.parent / "bases"
     base_of(f"oci:{layout}", tag=PYTHON)
@@ -27,7 +31,9 @@ def shop(flyte: Shell) -> Shell:
     return flyte
 
 
-def declare(shop: Shell, steps: str, file: str = "tasks.py", base: str = "from_debian_base()") -> None:
+def declare(
+    shop: Shell, steps: str, file: str = "tasks.py", base: str = "from_debian_base()"
+) -> None:
     """A task in an image of these steps, which gives the versions that it has."""
     (shop.project / file).write_text(f"""
 import flyte
@@ -54,6 +60,13 @@ class PrivateIndex(Listener):
             return Answer.of(401, [("WWW-Authenticate", "Basic")], b"")
         name = exchange.path.rstrip("/").rpartition("/")[2]
         if name.endswith(".whl"):
-            return Answer.of(200, [("Content-Type", "application/octet-stream")], (self._wheels / name).read_bytes())
-        links = "".join(f'<a href="/files/{each.name}">{each.name}</a>' for each in sorted(self._wheels.glob(f"{name}-1.0-*")))
+            return Answer.of(
+                200,
+                [("Content-Type", "application/octet-stream")],
+                (self._wheels / name).read_bytes(),
+            )
+        links = "".join(
+            f'<a href="/files/{each.name}">{each.name}</a>'
+            for each in sorted(self._wheels.glob(f"{name}-1.0-*"))
+        )
         return Answer.of(200, [("Content-Type", "text/html")], links.encode())

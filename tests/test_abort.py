@@ -24,14 +24,21 @@ def test_a_run_is_aborted_from_another_terminal(flyte: Shell) -> None:
     assert command.returncode == 5 and "aborted it: not needed" in errors
     wait_for_no_sleepers()
     run = flyte.json("get", "run", "one")
-    assert run["phase"] == "aborted" and run["error"]["message"] == run["why"] and "not needed" in run["why"]
+    assert (
+        run["phase"] == "aborted"
+        and run["error"]["message"] == run["why"]
+        and "not needed" in run["why"]
+    )
 
 
 @pytest.mark.parametrize("task", ["stubborn", "endless"])
 def test_a_task_that_does_not_listen_is_ended_too(flyte: Shell, task: str) -> None:
     """It ignores SIGTERM, or never stops writing, while nobody reads."""
     with open(flyte.project / "tasks.py", "a") as file:
-        file.write('\n@env.task\ndef endless() -> None:\n    print("started")\n    while True:\n        print("x" * 99)\n')
+        file.write(
+            '\n@env.task\ndef endless() -> None:\n    print("started")\n    while True:\n       '
+            ' print("x" * 99)\n'
+        )
     command = started(flyte, "tasks.py", task)
     result = flyte.json("abort", "action", "one", "a0")
     assert result["run"] == "one" and result["phase"] == "aborted"
@@ -40,7 +47,9 @@ def test_a_task_that_does_not_listen_is_ended_too(flyte: Shell, task: str) -> No
 
 
 def test_a_local_run_is_aborted(flyte: Shell) -> None:
-    """It ends as by Ctrl-C, with what it has started, and the exit code of an abort; as JSON too."""
+    """It ends as by Ctrl-C, with what it has started, and the exit code of an abort;
+    as JSON too.
+    """
     command = flyte.start("-of", "json", "run", "--local", "--name", "one", "tasks.py", "for_ever")
     assert command.stderr and any(line == "started\n" for line in command.stderr)
     flyte("abort", "run", "one")

@@ -1,4 +1,6 @@
-"""What others have published may be anything: the result is right whatever it is, and whichever command fetched it first."""
+"""What others have published may be anything: the result is right whatever it is, and whichever
+command fetched it first.
+"""
 
 from __future__ import annotations
 
@@ -52,7 +54,9 @@ _STEP = 7
 
 @dataclass(frozen=True)
 class Good:
-    """A project, the folder to which a machine has published its bundle, and what its task gives."""
+    """A project, the folder to which a machine has published its bundle, and what its
+    task gives.
+    """
 
     project: Path
     shared: Path
@@ -95,7 +99,9 @@ def machine(good: Good, tmp_path: Path) -> Iterator[Shell]:
 
 
 def check(machine: Shell, good: Good, flow: str, place: str) -> None:
-    """The command, and what is run after it: the right result, no escape code, and nothing bad is left behind."""
+    """The command, and what is run after it: the right result, no escape code, and nothing bad is
+    left behind.
+    """
     spoken, there = "", {"FLYTE_REGISTRY": place}
     if FLOWS[flow]:
         try:
@@ -134,9 +140,20 @@ def some(forged: Iterator[tuple[str, Forge]], *names: str) -> list[object]:
     return [pytest.param(forge, id=name) for name, forge in forged if name in names]
 
 
-@pytest.mark.parametrize("forge", some(forgery.packs(), "other bytes of a file", "a second frame", "a wrong diff_id", "an empty bundle"))
+@pytest.mark.parametrize(
+    "forge",
+    some(
+        forgery.packs(),
+        "other bytes of a file",
+        "a second frame",
+        "a wrong diff_id",
+        "an empty bundle",
+    ),
+)
 @pytest.mark.parametrize("flow", ["run", "pull"])
-def test_a_registry_with_a_bad_bundle(machine: Shell, good: Good, tmp_path: Path, repository: str, forge: Forge, flow: str) -> None:
+def test_a_registry_with_a_bad_bundle(
+    machine: Shell, good: Good, tmp_path: Path, repository: str, forge: Forge, flow: str
+) -> None:
     """The same of a real registry, which checks digests and sizes alone."""
     forger = Forger(good.shared, tmp_path / "shared")
     forge(forger)
@@ -146,18 +163,29 @@ def test_a_registry_with_a_bad_bundle(machine: Shell, good: Good, tmp_path: Path
     bad = source.manifest(record.manifests[0].digest)
     assert bad is not None
     for blob in bad.blobs():
-        target.upload(blob, lambda blob=blob: forger.layout.blob(blob.digest).open("rb", buffering=0), lambda count: None)  # type: ignore[misc]  # mypy cannot infer it.
+        target.upload(
+            blob,
+            lambda blob=blob: forger.layout.blob(blob.digest).open("rb", buffering=0),
+            lambda count: None,
+        )  # type: ignore[misc]  # mypy cannot infer it.
     target.put_manifest(bad)
     target.put_manifest(record, forger.tag)
     check(machine, good, flow, repository)
     fresh = Shell(good.project, tmp_path / "fresh")
     # It was put right there.
-    assert bundle_of(fresh.json("run", "--registry", repository, "tasks.py", "state"))["from"] == repository
+    assert (
+        bundle_of(fresh.json("run", "--registry", repository, "tasks.py", "state"))["from"]
+        == repository
+    )
 
 
 @pytest.mark.parametrize("command", ["run", "verify", "code"])
-def test_a_record_that_proves_wrong_later(machine: Shell, good: Good, tmp_path: Path, command: str) -> None:
-    """As an older version may have left it: whichever command meets it forgets it, and it is made again."""
+def test_a_record_that_proves_wrong_later(
+    machine: Shell, good: Good, tmp_path: Path, command: str
+) -> None:
+    """As an older version may have left it: whichever command meets it forgets it, and it is made
+    again.
+    """
     made = bundle_of(machine.json("run", "tasks.py", "state"))
     run = machine.last_run()["name"]
     with opened(machine.home / "cache") as cache:
@@ -165,7 +193,9 @@ def test_a_record_that_proves_wrong_later(machine: Shell, good: Good, tmp_path: 
         assert record is not None
         tree = bundle.read_tree(bundle.read(record.artifact, cache.blobs), cache.blobs)
         with cache.blobs.batch() as batch:
-            bad = bundle.write(tree, [layer(cache, archive({"tasks.py": b"raise SystemExit('evil')"}))], batch)
+            bad = bundle.write(
+                tree, [layer(cache, archive({"tasks.py": b"raise SystemExit('evil')"}))], batch
+            )
         refs = (*bad.blobs(), tree.digest)
         cache.records.add(Record(record.key, "bundle", bad.manifest, refs, record.inputs))
         for folder, _, _ in os.walk(cache.extractions):
@@ -190,7 +220,9 @@ def test_a_deployment_whose_bundle_is_bad(machine: Shell, good: Good, tmp_path: 
     forger.set_layer(-1, forger.packs[-1].replace(b"Hello", b"Howdy"))
     forger.publish()
     bad = forger.record["manifests"][0]["digest"]
-    forger.layout.replace("default.development.t.v1", lambda index: index["manifests"][1].update(digest=bad))
+    forger.layout.replace(
+        "default.development.t.v1", lambda index: index["manifests"][1].update(digest=bad)
+    )
     done = machine("run", "--registry", place, "deployed-task", "t.state:v1", exit_code=3)
     assert "other bytes than its tree says" in done.stderr
     check(machine, good, "run", place)
@@ -198,14 +230,18 @@ def test_a_deployment_whose_bundle_is_bad(machine: Shell, good: Good, tmp_path: 
 
 
 def test_a_bundle_that_was_cut_otherwise(machine: Shell, good: Good, tmp_path: Path) -> None:
-    """It is as good as any: one pack for each file, in no order. It is used, listed, and an edit makes a right one of it."""
+    """It is as good as any: one pack for each file, in no order. It is used, listed, and an edit
+    makes a right one of it.
+    """
     place = f"oci:{tmp_path}/shared"
     forger = Forger(good.shared, tmp_path / "shared")
     forger.recut()
     forger.publish()
     found = machine.json("run", "--registry", place, "tasks.py", "state")
     assert bundle_of(found)["from"] == place and next(iter(found["outputs"].values())) == good.state
-    assert [pack["files"] for pack in machine.json("bundle", "ls", "tasks.py")["packs"]] == [None] * len(good.state)
+    assert [pack["files"] for pack in machine.json("bundle", "ls", "tasks.py")["packs"]] == [
+        None
+    ] * len(good.state)
     project = shutil.copytree(good.project, tmp_path / "project", symlinks=True)
     (project / "new.txt").write_text("new")
     edited = Shell(project, machine.home).json("run", "--registry", place, "tasks.py", "state")

@@ -1,4 +1,6 @@
-"""The workflow files of `docs/ci.md`: main warms, pull requests read main's cache and write their own."""
+"""The workflow files of `docs/ci.md`: main warms, pull requests read main's cache and write their
+own.
+"""
 
 from __future__ import annotations
 
@@ -32,16 +34,33 @@ def gitlab_jobs() -> list[tuple[str, Mapping[str, str]]]:
 
 
 @pytest.mark.parametrize("jobs", [github_jobs, gitlab_jobs], ids=["github", "gitlab"])
-def test_main_warms_and_a_pull_request_writes_its_own(flyte: Shell, repository: str, tmp_path: Path, jobs: Any) -> None:
+def test_main_warms_and_a_pull_request_writes_its_own(
+    flyte: Shell, repository: str, tmp_path: Path, jobs: Any
+) -> None:
     """The commands are run as they stand, against a registry; each machine is fresh."""
     summary = tmp_path / "summary.md"
 
     def run(job: tuple[str, Mapping[str, str]], machine: str) -> str:
         commands, variables = job
         shell = Shell(flyte.project, tmp_path / machine)
-        given = {name: re.sub(r"\$\{\{ vars.REGISTRY \}\}|\$CI_REGISTRY_IMAGE", repository, text) for name, text in variables.items()}
-        environment = {**shell.environment, **given, "GITHUB_STEP_SUMMARY": str(summary), "PATH": f"{Path(FLYTE).parent}:/usr/bin:/bin"}
-        done = subprocess.run(["bash", "-euc", commands], cwd=flyte.project, env=environment, capture_output=True, text=True, check=False)
+        given = {
+            name: re.sub(r"\$\{\{ vars.REGISTRY \}\}|\$CI_REGISTRY_IMAGE", repository, text)
+            for name, text in variables.items()
+        }
+        environment = {
+            **shell.environment,
+            **given,
+            "GITHUB_STEP_SUMMARY": str(summary),
+            "PATH": f"{Path(FLYTE).parent}:/usr/bin:/bin",
+        }
+        done = subprocess.run(
+            ["bash", "-euc", commands],
+            cwd=flyte.project,
+            env=environment,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
         assert done.returncode == 0, done.stderr
         return done.stdout
 
@@ -52,7 +71,11 @@ def test_main_warms_and_a_pull_request_writes_its_own(flyte: Shell, repository: 
     with open(flyte.project / "tasks.py", "a") as file:
         file.write("\n# proposed\n")
     assert "made" in run(pull, "second pull request")
-    own = {name.rpartition("/")[2] for name in re.findall(r"REGISTRY[^,]*?/([a-z-]+)", str(pull[1]))} - {"main"}
-    assert records(f"{repository}/main") == before and len(records(f"{repository}/{own.pop()}")) == 1
+    own = {
+        name.rpartition("/")[2] for name in re.findall(r"REGISTRY[^,]*?/([a-z-]+)", str(pull[1]))
+    } - {"main"}
+    assert (
+        records(f"{repository}/main") == before and len(records(f"{repository}/{own.pop()}")) == 1
+    )
     page = summary if summary.exists() else flyte.project / "summary.md"
     assert "| tasks.py | bundle | made |" in page.read_text()

@@ -49,7 +49,14 @@ VERBS: dict[str, int] = {  # With their exit codes.
 def closed(flyte: Shell, command: str, streams: str) -> tuple[int, str]:
     """The exit code of a command with closed streams, and what came out of the others."""
     line = f"exec {shlex.quote(FLYTE)} {command} {streams}"
-    done = subprocess.run(["sh", "-c", line], cwd=flyte.project, env=flyte.environment, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        ["sh", "-c", line],
+        cwd=flyte.project,
+        env=flyte.environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     return done.returncode, done.stdout + done.stderr
 
 
@@ -64,7 +71,9 @@ def test_a_command_works_with_closed_streams(flyte: Shell, command: str) -> None
 
 @pytest.mark.parametrize("streams", CLOSED)
 def test_a_run_with_closed_streams_is_like_any_other(flyte: Shell, streams: str) -> None:
-    """What the task printed is in its log and its result in the history; nothing was written into a file that took a stream's place."""
+    """What the task printed is in its log and its result in the history; nothing was written into a
+    file that took a stream's place.
+    """
     assert closed(flyte, "run tasks.py prints --size 5000", streams)[0] == 0
     run = flyte.last_run()
     assert run["phase"] == "succeeded" and len(flyte("get", "logs", run["name"]).stdout) == 5000

@@ -24,10 +24,21 @@ def other() -> None: ...
 
 
 def offered(flyte: Shell, *words: str, env: dict[str, str] | None = None) -> list[str]:
-    """What bash is told when the tab key is pressed in the last of the words; nothing else may be printed."""
-    line = {"COMP_WORDS": " ".join(["flyte", *words]), "COMP_CWORD": str(len(words)), "_FLYTE_COMPLETE": "bash_complete"}
+    """What bash is told when the tab key is pressed in the last of the words; nothing else may be
+    printed.
+    """
+    line = {
+        "COMP_WORDS": " ".join(["flyte", *words]),
+        "COMP_CWORD": str(len(words)),
+        "_FLYTE_COMPLETE": "bash_complete",
+    }
     done = subprocess.run(
-        [FLYTE], cwd=flyte.project, env={**flyte.environment, **line, **(env or {})}, capture_output=True, text=True, check=False
+        [FLYTE],
+        cwd=flyte.project,
+        env={**flyte.environment, **line, **(env or {})},
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert done.stderr == ""
     return [line.removeprefix("plain,") for line in done.stdout.split()]
@@ -52,8 +63,12 @@ def offered(flyte: Shell, *words: str, env: dict[str, str] | None = None) -> lis
         (["rum", ""], []),
     ],
 )
-def test_the_tab_key_offers_what_may_come(flyte: Shell, words: list[str], expected: list[str]) -> None:
-    """Commands, options and their values, files, tasks of a file, inputs of a task; nothing where something is wrong."""
+def test_the_tab_key_offers_what_may_come(
+    flyte: Shell, words: list[str], expected: list[str]
+) -> None:
+    """Commands, options and their values, files, tasks of a file, inputs of a task; nothing where
+    something is wrong.
+    """
     assert offered(flyte, *words) == expected
 
 
@@ -75,7 +90,12 @@ def test_runs_are_offered_where_one_is_meant(flyte: Shell) -> None:
     """For `abort` those that go on; for `rerun` also the inputs of the task."""
     flyte("run", "--name", "first", "tasks.py", "hello")
     flyte("run", "--name", "second", "tasks.py", "hello")
-    assert offered(flyte, "get", "run", "") == offered(flyte, "get", "logs", "") == offered(flyte, "rerun", "") == ["second", "first"]
+    assert (
+        offered(flyte, "get", "run", "")
+        == offered(flyte, "get", "logs", "")
+        == offered(flyte, "rerun", "")
+        == ["second", "first"]
+    )
     assert offered(flyte, "get", "io", "f") == offered(flyte, "rerun", "f") == ["first"]
     assert offered(flyte, "rerun", "first", "--na") == ["--name"]
     command = flyte.start("run", "--name", "third", "tasks.py", "for_ever")
@@ -89,5 +109,8 @@ def test_runs_are_offered_where_one_is_meant(flyte: Shell) -> None:
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
 def test_the_script_for_a_shell_is_printed(flyte: Shell, shell: str) -> None:
     """The line in the help switches it on."""
-    assert f"_FLYTE_COMPLETE={shell}_complete" in flyte(env={"_FLYTE_COMPLETE": f"{shell}_source"}).stdout
+    assert (
+        f"_FLYTE_COMPLETE={shell}_complete"
+        in flyte(env={"_FLYTE_COMPLETE": f"{shell}_source"}).stdout
+    )
     assert "_FLYTE_COMPLETE=bash_source" in flyte("--help").stdout

@@ -30,7 +30,11 @@ class Parts:
     def __init__(self, cache: Cache, image_in: str, bundle_in: str, project: Path) -> None:
         self.cache, self.counters = cache, Counters()
         self.transfer = Transfer(cache.blobs, Ledger(cache.database))
-        manifest = push_image(image_in, [archive({"usr/lib/large": os.urandom(1 << 20)})], settings={"User": "7", "Env": ["A=1"]})
+        manifest = push_image(
+            image_in,
+            [archive({"usr/lib/large": os.urandom(1 << 20)})],
+            settings={"User": "7", "Env": ["A=1"]},
+        )
         self.transfer.pull(manifest.digest, self.open(image_in))
         self.image = OciImage.read(manifest.digest, cache.blobs)
         write_files(project, {"a.py": os.urandom(300_000).hex().encode(), "b/c.py": b"c"})
@@ -69,8 +73,12 @@ def test_no_layer_moves_in_one_repository(cache: Cache, repository: str, project
     assert found.digest == composed.manifest.digest
 
 
-def test_layers_are_mounted_across_repositories(cache: Cache, repository: str, project: Path) -> None:
-    """From another repository of the registry the image's layers are mounted, although this machine has lost them."""
+def test_layers_are_mounted_across_repositories(
+    cache: Cache, repository: str, project: Path
+) -> None:
+    """From another repository of the registry the image's layers are mounted, although this machine
+    has lost them.
+    """
     parts = Parts(cache, f"{repository}/images", repository, project)
     composed = compose(parts.image, [parts.bundle])
     for layer in parts.image.manifest.layers:
@@ -80,7 +88,9 @@ def test_layers_are_mounted_across_repositories(cache: Cache, repository: str, p
     assert parts.sent() - before == len(composed.config) + len(composed.manifest.data)
 
 
-def test_where_mounting_is_refused_bytes_are_sent(tmp_path: Path, cache: Cache, repository: str, project: Path) -> None:
+def test_where_mounting_is_refused_bytes_are_sent(
+    tmp_path: Path, cache: Cache, repository: str, project: Path
+) -> None:
     """A registry that does not mount is sent the bytes, fetched from where they are if need be."""
     parts = Parts(cache, f"{repository}/images", repository, project)
     composed = compose(parts.image, [parts.bundle])
@@ -89,8 +99,13 @@ def test_where_mounting_is_refused_bytes_are_sent(tmp_path: Path, cache: Cache, 
     # It knows nothing of the first one, so that no layer can be mounted.
     with serve(tmp_path / "other") as other:
         target = parts.open(other.repository("composed"))
-        Ledger(cache.database).hold(RepositoryName.parse(other.repository("images")), [parts.image.manifest.layers[0].digest])
-        ImagePublisher(target, cache, [parts.open(f"{repository}/images")]).push(composed, "composed")
+        Ledger(cache.database).hold(
+            RepositoryName.parse(other.repository("images")),
+            [parts.image.manifest.layers[0].digest],
+        )
+        ImagePublisher(target, cache, [parts.open(f"{repository}/images")]).push(
+            composed, "composed"
+        )
         found = target.manifest("composed")
         assert found is not None
         with opened(tmp_path / "third") as third:

@@ -1,4 +1,6 @@
-"""Defaults are values of the spec: what help shows is what the task is called with, wherever it runs."""
+"""Defaults are values of the spec: what help shows is what the task is called with, wherever it
+runs.
+"""
 
 from __future__ import annotations
 
@@ -41,12 +43,20 @@ def bare(odd: Odd = Odd(), items: list[int] = (1, 2)) -> str:
     return f"{type(odd).__name__} {items!r}"
 """
 EXPECTED = "(['a.txt', 'b.txt'], True, 'set', Size(width=3, height=2), (1, 2))"
-WIRE = {"listed": ["a.txt", "b.txt"], "there": True, "variable": "set", "size": {"width": 3, "height": 2}, "pair": [1, 2]}
+WIRE = {
+    "listed": ["a.txt", "b.txt"],
+    "there": True,
+    "variable": "set",
+    "size": {"width": 3, "height": 2},
+    "pair": [1, 2],
+}
 
 
 @pytest.fixture
 def computed(flyte: Shell) -> Shell:
-    """A file whose defaults are computed from what its import finds, and what the worker will not have."""
+    """A file whose defaults are computed from what its import finds, and what the worker will not
+    have.
+    """
     (flyte.project / "plugins").mkdir()
     for name in ("plugins/a.txt", "plugins/b.txt", "flag", "flyte.toml"):
         (flyte.project / name).write_text("")
@@ -72,7 +82,10 @@ def test_a_deployment_keeps_them(computed: Shell) -> None:
     computed("deploy", "--version", "v1", "flow.py", "env")
     (computed.project / "flag").unlink()
     run = computed.json("run", "deployed-task", "defaults.job:v1", env={"DEFAULT_OF_MINE": "there"})
-    assert run["outputs"] == {"o0": EXPECTED} and computed.json("get", "io", run["run"])["inputs"] == WIRE
+    assert (
+        run["outputs"] == {"o0": EXPECTED}
+        and computed.json("get", "io", run["run"])["inputs"] == WIRE
+    )
 
 
 def test_a_change_of_what_a_default_was_made_of_is_seen(computed: Shell) -> None:
@@ -80,13 +93,18 @@ def test_a_change_of_what_a_default_was_made_of_is_seen(computed: Shell) -> None
     computed("run", "flow.py", "job")
     (computed.project / "plugins/c.txt").write_text("")
     run = computed.json("run", "flow.py", "job", env={"DEFAULT_OF_MINE": "new"})
-    assert run["outputs"] == {"o0": EXPECTED.replace("'b.txt'", "'b.txt', 'c.txt'").replace("'set'", "'new'")}
+    assert run["outputs"] == {
+        "o0": EXPECTED.replace("'b.txt'", "'b.txt', 'c.txt'").replace("'set'", "'new'")
+    }
 
 
 def test_a_default_that_cannot_be_written_down_is_made_where_the_task_runs(computed: Shell) -> None:
     """And that is said; an equal value that is of another type is not taken for it."""
     done = computed("run", "flow.py", "bare")
-    assert done.stdout == "Odd (1, 2)\n" and "The defaults of odd, items of defaults.bare" in done.stderr
+    assert (
+        done.stdout == "Odd (1, 2)\n"
+        and "The defaults of odd, items of defaults.bare" in done.stderr
+    )
     given = computed("run", "flow.py", "bare", "--items", "[3]")
     assert given.stdout == "Odd [3]\n" and "The default of odd of" in given.stderr
     assert computed.json("get", "io", computed.last_run()["name"])["inputs"] == {"items": [3]}
@@ -94,26 +112,45 @@ def test_a_default_that_cannot_be_written_down_is_made_where_the_task_runs(compu
 
 def test_none_is_a_default_of_any_type(computed: Shell) -> None:
     """As Python has it: in runs of all kinds, given again, and from Python."""
-    task = "@env.task\ndef none(a: int = None, b: list[int] = None, c: Size = None) -> str:\n    return repr((a, b, c))\n"
+    task = (
+        "@env.task\ndef none(a: int = None, b: list[int] = None, c: Size = None) -> str:\n   "
+        " return repr((a, b, c))\n"
+    )
     (computed.project / "none.py").write_text(FLOW + "\n" + task)
     for options in ((), ("--local",)):
         run = computed.json("run", *options, "none.py", "none")
         assert run["outputs"] == {"o0": "(None, None, None)"}
-    assert computed.json("rerun", run["run"], "--b", "[1]")["outputs"] == {"o0": "(None, [1], None)"}
+    assert computed.json("rerun", run["run"], "--b", "[1]")["outputs"] == {
+        "o0": "(None, [1], None)"
+    }
     computed("deploy", "--version", "v1", "none.py", "env")
-    assert computed.json("run", "deployed-task", "defaults.none:v1")["outputs"] == {"o0": "(None, None, None)"}
+    assert computed.json("run", "deployed-task", "defaults.none:v1")["outputs"] == {
+        "o0": "(None, None, None)"
+    }
 
 
 def test_a_run_that_is_edited_meanwhile_is_of_one_state(flyte: Shell) -> None:
-    """What help, module and data say is of one moment, however fast they are written; or it is said that they changed meanwhile."""
-    flow = "import flyte\nimport one, two\nenv = flyte.TaskEnvironment('mixed', include=['data.txt'])\n\n\n@env.task\n"
-    flow += "def job(spec: int = one.N) -> list[int]:\n    return [spec, one.N, two.N, int(open('data.txt').read())]\n"
+    """What help, module and data say is of one moment, however fast they are written; or it is said
+    that they changed meanwhile.
+    """
+    flow = (
+        "import flyte\nimport one, two\nenv = flyte.TaskEnvironment('mixed',"
+        " include=['data.txt'])\n\n\n@env.task\n"
+    )
+    flow += (
+        "def job(spec: int = one.N) -> list[int]:\n    return [spec, one.N, two.N,"
+        " int(open('data.txt').read())]\n"
+    )
     (flyte.project / "flow.py").write_text(flow)
     (flyte.project / "flyte.toml").write_text("")
     ended = Event()
 
     def write(number: int) -> None:
-        for name, text in (("one.py", f"N = {number}\n"), ("two.py", f"N = {number}\n"), ("data.txt", f"{number}")):
+        for name, text in (
+            ("one.py", f"N = {number}\n"),
+            ("two.py", f"N = {number}\n"),
+            ("data.txt", f"{number}"),
+        ):
             (flyte.project / f".{name}").write_text(text)
             os.rename(flyte.project / f".{name}", flyte.project / name)
 
@@ -128,12 +165,16 @@ def test_a_run_that_is_edited_meanwhile_is_of_one_state(flyte: Shell) -> None:
     try:
         seen = []
         for style in ("loaded_modules", "all") * 6:
-            done = flyte("-of", "json", "run", "--copy-style", style, "flow.py", "job", exit_code=None)
+            done = flyte(
+                "-of", "json", "run", "--copy-style", style, "flow.py", "job", exit_code=None
+            )
             result = json.loads(done.stdout)
             if done.returncode == 0:
                 seen.append((result["outputs"]["o0"], done.stderr))
             else:
-                assert done.returncode == 3 and "changed while" in result["error"]["message"], done.stdout
+                assert done.returncode == 3 and "changed while" in result["error"]["message"], (
+                    done.stdout
+                )
     finally:
         ended.set()
         editor.join()

@@ -51,7 +51,13 @@ def python(flyte: Shell, code: str) -> list[str]:
     """What the code prints, below a main guard in a file with tasks."""
     lines = "\n".join("    " + line for line in code.splitlines())
     (flyte.project / "sdk.py").write_text(f'{TASKS}\nif __name__ == "__main__":\n{lines}\n')
-    done = subprocess.run([sys.executable, "sdk.py"], cwd=flyte.project, env=flyte.environment, capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "sdk.py"],
+        cwd=flyte.project,
+        env=flyte.environment,
+        capture_output=True,
+        text=True,
+    )
     assert done.returncode == 0, done.stderr
     return done.stdout.splitlines()
 

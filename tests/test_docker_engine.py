@@ -123,7 +123,15 @@ def project(engine: Engine, tmp_path: Path) -> Project:
         folder.mkdir()
         (folder / "tasks.py").write_text(TASKS.format(image=image))
         (folder / "data.txt").write_text("some data")
-        return Shell(folder, tmp_path / "home", {"DOCKER_HOST": engine.host, "FLYTE_RUN_ENGINE": "docker", "FLYTE_RUN_COPY_STYLE": "all"})
+        return Shell(
+            folder,
+            tmp_path / "home",
+            {
+                "DOCKER_HOST": engine.host,
+                "FLYTE_RUN_ENGINE": "docker",
+                "FLYTE_RUN_COPY_STYLE": "all",
+            },
+        )
 
     return make
 
@@ -145,15 +153,28 @@ def test_a_task_runs_in_an_image_that_never_heard_of_us(shell: Shell) -> None:
 
 
 def test_the_code_and_its_data_are_there_and_nothing_of_this_machine(shell: Shell) -> None:
-    """The bundle is in the working folder; variables are the task's, not this machine's; the Python is the image's."""
-    found = shell.json("run", "-e", "COLOUR=blue", "tasks.py", "place", env={"HERE": "yes"})["outputs"]["o0"]
-    assert found == {"data": "some data", "python": "/usr/bin/python3", "uid": "0", "colour": "blue", "here": ""}
+    """The bundle is in the working folder; variables are the task's, not this machine's; the Python
+    is the image's.
+    """
+    found = shell.json("run", "-e", "COLOUR=blue", "tasks.py", "place", env={"HERE": "yes"})[
+        "outputs"
+    ]["o0"]
+    assert found == {
+        "data": "some data",
+        "python": "/usr/bin/python3",
+        "uid": "0",
+        "colour": "blue",
+        "here": "",
+    }
 
 
 def test_a_file_that_only_the_project_has_is_named(shell: Shell) -> None:
     """With the remedy, as anywhere."""
     errors = shell("run", "--copy-style", "loaded_modules", "tasks.py", "place", exit_code=1).stderr
-    assert "data.txt is in the project, but not in the bundle" in errors and 'include=["data.txt"]' in errors
+    assert (
+        "data.txt is in the project, but not in the bundle" in errors
+        and 'include=["data.txt"]' in errors
+    )
 
 
 def test_the_code_cannot_be_changed(shell: Shell) -> None:
@@ -172,17 +193,28 @@ def test_the_code_cannot_be_changed(shell: Shell) -> None:
         ("eats", 1, "OOMError", "more than its 64 MiB of memory"),
     ],
 )
-def test_how_it_ended_is_told_apart(shell: Shell, engine: Engine, task: str, exit_code: int, kind: str, words: str) -> None:
+def test_how_it_ended_is_told_apart(
+    shell: Shell, engine: Engine, task: str, exit_code: int, kind: str, words: str
+) -> None:
     """An exception, a signal, a timeout and too little memory."""
     document = shell.json("run", "tasks.py", task, exit_code=exit_code)
-    assert (document["error"]["type"], words in document["error"]["message"]) == (kind, True), document
+    assert (document["error"]["type"], words in document["error"]["message"]) == (
+        kind,
+        True,
+    ), document
     engine.is_rid_of(document["run"])
 
 
 def test_an_exit_code_alone_is_no_success(shell: Shell) -> None:
     """A container that ends with 0 and no result has failed."""
-    assert "without a result" in shell.json("run", "tasks.py", "ends", "--code", "0", exit_code=1)["error"]["message"]
-    assert "exit code 5" in shell.json("run", "tasks.py", "ends", "--code", "5", exit_code=1)["error"]["message"]
+    assert (
+        "without a result"
+        in shell.json("run", "tasks.py", "ends", "--code", "0", exit_code=1)["error"]["message"]
+    )
+    assert (
+        "exit code 5"
+        in shell.json("run", "tasks.py", "ends", "--code", "5", exit_code=1)["error"]["message"]
+    )
 
 
 def test_it_is_tried_again(shell: Shell) -> None:
@@ -192,10 +224,15 @@ def test_it_is_tried_again(shell: Shell) -> None:
 
 def test_resources_are_kept(shell: Shell) -> None:
     """Memory and shared memory are what was asked for."""
-    assert shell.json("run", "tasks.py", "limits")["outputs"]["o0"] == {"memory": str(64 << 20), "shm": str(32 << 20)}
+    assert shell.json("run", "tasks.py", "limits")["outputs"]["o0"] == {
+        "memory": str(64 << 20),
+        "shm": str(32 << 20),
+    }
 
 
-def test_secrets_are_variables_or_files_and_stand_nowhere_else(shell: Shell, tmp_path: Path) -> None:
+def test_secrets_are_variables_or_files_and_stand_nowhere_else(
+    shell: Shell, tmp_path: Path
+) -> None:
     """Their values are in no file of the run; one that is not set is named."""
     values = {"TOKEN": "se-same-one", "DB_KEY": "se-same-two"}
     found = shell.json("run", "tasks.py", "secrets", env=values)
@@ -208,25 +245,36 @@ def test_secrets_are_variables_or_files_and_stand_nowhere_else(shell: Shell, tmp
 
 def test_the_network_is_the_configured_one(shell: Shell) -> None:
     """`none` leaves the loopback device alone."""
-    assert shell.json("run", "tasks.py", "online", env={"FLYTE_DOCKER_NETWORK": "none"})["outputs"]["o0"] == ["lo"]
+    assert shell.json("run", "tasks.py", "online", env={"FLYTE_DOCKER_NETWORK": "none"})["outputs"][
+        "o0"
+    ] == ["lo"]
     assert "eth0" in shell.json("run", "tasks.py", "online")["outputs"]["o0"]
 
 
-def test_an_image_s_own_user_runs_the_task(engine: Engine, registry: Server, project: Project) -> None:
+def test_an_image_s_own_user_runs_the_task(
+    engine: Engine, registry: Server, project: Project
+) -> None:
     """It can write its result and its working folder."""
     base = engine.imported(rootfs())
-    own = engine.build(f'FROM {base}\nRUN useradd --uid 4321 bob\nUSER bob\nENTRYPOINT ["/bin/false"]\n')
+    own = engine.build(
+        f'FROM {base}\nRUN useradd --uid 4321 bob\nUSER bob\nENTRYPOINT ["/bin/false"]\n'
+    )
     shell = project(engine.pushed(own, registry.repository("docker/bob") + ":1"))
     assert shell.json("run", "tasks.py", "place")["outputs"]["o0"]["uid"] == "4321"
     shell("run", "tasks.py", "writes", "--path", "own.txt")
 
 
-def test_an_image_without_python_is_named(engine: Engine, registry: Server, project: Project) -> None:
+def test_an_image_without_python_is_named(
+    engine: Engine, registry: Server, project: Project
+) -> None:
     """The error is about the image, not about us."""
     base = engine.imported(rootfs())
     own = engine.build(f"FROM {base}\nRUN rm /usr/bin/python3\n")
     shell = project(engine.pushed(own, registry.repository("docker/bare") + ":1"))
-    assert "has no python3 on its PATH" in shell.json("run", "tasks.py", "hello", exit_code=1)["error"]["message"]
+    assert (
+        "has no python3 on its PATH"
+        in shell.json("run", "tasks.py", "hello", exit_code=1)["error"]["message"]
+    )
 
 
 @contextmanager
@@ -244,9 +292,16 @@ def waiting(shell: Shell, engine: Engine) -> Iterator[tuple[subprocess.Popen[str
         started.communicate()
 
 
-@pytest.mark.parametrize(("number", "exit_code", "phase"), [(signal.SIGINT, 130, "aborted"), (signal.SIGKILL, -9, "failed")])
-def test_nothing_is_left_running(shell: Shell, engine: Engine, number: int, exit_code: int, phase: str) -> None:
-    """After Ctrl-C the container is gone; after kill -9 it has ended by itself, and the next command removes it."""
+@pytest.mark.parametrize(
+    ("number", "exit_code", "phase"),
+    [(signal.SIGINT, 130, "aborted"), (signal.SIGKILL, -9, "failed")],
+)
+def test_nothing_is_left_running(
+    shell: Shell, engine: Engine, number: int, exit_code: int, phase: str
+) -> None:
+    """After Ctrl-C the container is gone; after kill -9 it has ended by itself, and the next
+    command removes it.
+    """
     with waiting(shell, engine) as (started, name):
         started.send_signal(number)
         assert started.wait(timeout=20) == exit_code
@@ -270,17 +325,32 @@ def test_abort_reaches_the_container(shell: Shell, engine: Engine) -> None:
 
 def test_without_an_engine_the_error_says_so(shell: Shell) -> None:
     """And what to do."""
-    done = shell("run", "tasks.py", "hello", exit_code=3, env={"DOCKER_HOST": "unix:///nowhere/docker.sock"})
-    assert "Docker cannot be reached" in done.stderr and "DOCKER_HOST" in done.stderr and "Traceback" not in done.stderr
+    done = shell(
+        "run", "tasks.py", "hello", exit_code=3, env={"DOCKER_HOST": "unix:///nowhere/docker.sock"}
+    )
+    assert (
+        "Docker cannot be reached" in done.stderr
+        and "DOCKER_HOST" in done.stderr
+        and "Traceback" not in done.stderr
+    )
 
 
 def test_code_beside_the_project_comes_into_containers(shell: Shell, image: str) -> None:
-    """Its import roots are those of the bundle, whatever is on the path of the image or of this machine."""
+    """Its import roots are those of the bundle, whatever is on the path of the image or of this
+    machine.
+    """
     beside = shell.project.parent / "beside" / "core"
     beside.mkdir(parents=True)
-    (beside / "__init__.py").write_text("import pathlib\nTEXT = (pathlib.Path(__file__).parent / 'a.txt').read_text()\n")
+    (beside / "__init__.py").write_text(
+        "import pathlib\nTEXT = (pathlib.Path(__file__).parent / 'a.txt').read_text()\n"
+    )
     (beside / "a.txt").write_text("from beside")
-    flow = f'import flyte, core\nenv = flyte.TaskEnvironment("b", image="{image}")\n\n@env.task\ndef where() -> list[str]:\n'
+    flow = (
+        f'import flyte, core\nenv = flyte.TaskEnvironment("b", image="{image}")\n\n@env.task\ndef'
+        " where() -> list[str]:\n"
+    )
     (shell.project / "beside.py").write_text(flow + "    return [core.TEXT, core.__file__]\n")
     done = shell.json("run", "beside.py", "where", env={"PYTHONPATH": str(beside.parent)})
-    assert done["outputs"] == {"o0": ["from beside", "/opt/flyte/code/.flyte-roots/0/core/__init__.py"]}
+    assert done["outputs"] == {
+        "o0": ["from beside", "/opt/flyte/code/.flyte-roots/0/core/__init__.py"]
+    }

@@ -84,16 +84,30 @@ if __name__ == "__main__":
         print(each.details().started)
     asyncio.run(main())
 '''
-PYRIGHT = '{"typeCheckingMode": "strict", "reportUnnecessaryTypeIgnoreComment": true, "reportUnusedExpression": false}'
+PYRIGHT = (
+    '{"typeCheckingMode": "strict", "reportUnnecessaryTypeIgnoreComment": true,'
+    ' "reportUnusedExpression": false}'
+)
 
 
 @pytest.mark.parametrize("checker", ["mypy", "basedpyright"])
 def test_a_users_file_passes_in_strict_mode(tmp_path: Path, checker: str) -> None:
-    """The types of tasks, sync and async, of what they return, and of runs are known; wrong calls are found."""
+    """The types of tasks, sync and async, of what they return, and of runs are known; wrong calls
+    are found.
+    """
     (tmp_path / "user.py").write_text(USER)
     (tmp_path / "pyrightconfig.json").write_text(PYRIGHT)
-    options = {"mypy": ["--strict", "--cache-dir", os.devnull], "basedpyright": ["--pythonpath", sys.executable]}[checker]
-    done = subprocess.run([f"{BIN}/{checker}", *options, "user.py"], cwd=tmp_path, capture_output=True, text=True, check=False)
+    options = {
+        "mypy": ["--strict", "--cache-dir", os.devnull],
+        "basedpyright": ["--pythonpath", sys.executable],
+    }[checker]
+    done = subprocess.run(
+        [f"{BIN}/{checker}", *options, "user.py"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert done.returncode == 0, done.stdout + done.stderr
 
 
@@ -101,7 +115,9 @@ def test_the_file_that_is_checked_runs(tmp_path: Path) -> None:
     """So that it is not only right in the eyes of a checker."""
     code = "\n".join(line for line in USER.splitlines() if "type: ignore" not in line)
     (tmp_path / "user.py").write_text(code)
-    done = subprocess.run([sys.executable, "user.py"], cwd=tmp_path, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, "user.py"], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0, done.stderr
 
 

@@ -1,6 +1,8 @@
-"""Random edits: after each, what is remembered gives what a clean rebuild gives, nothing is made in vain, and each reason is true.
+"""Random edits: after each, what is remembered gives what a clean rebuild gives, nothing is made in
+vain, and each reason is true.
 
-`FLYTE_TEST_EDITS` sets how many edits the long test makes (2,000 without it), and `FLYTE_TEST_SEED` repeats one.
+`FLYTE_TEST_EDITS` sets how many edits the long test makes (2,000 without it), and `FLYTE_TEST_SEED`
+repeats one.
 """
 
 from __future__ import annotations
@@ -81,7 +83,10 @@ START: Mapping[str, str] = {
     "app/sub/shown.txt": "-> ../../app/current/a.txt",
     "app/.gitignore": "*.log\n",
     "app/logs/x.log": "x",
-    "core/src/core/__init__.py": "import pathlib\nVALUE = 6\nDATA = (pathlib.Path(__file__).parent / 'data.txt').read_text()\n",
+    "core/src/core/__init__.py": (
+        "import pathlib\nVALUE = 6\nDATA = (pathlib.Path(__file__).parent /"
+        " 'data.txt').read_text()\n"
+    ),
     "core/src/core/lazy.py": "VALUE = 7\n",
     "core/src/core/data.txt": "data",
     "core/src/core/unused.py": "",
@@ -92,7 +97,9 @@ START: Mapping[str, str] = {
 
 @dataclass(frozen=True)
 class State:
-    """A workspace: text by path ("-> " and a target is a link, a mode after "\\0" an executable file), and environment variables."""
+    """A workspace: text by path ("-> " and a target is a link, a mode after "\\0" an executable
+    file), and environment variables.
+    """
 
     files: Mapping[str, str] = field(default_factory=lambda: dict(START))
     variables: Mapping[str, str] = field(default_factory=dict)
@@ -108,41 +115,81 @@ class State:
     def move(self, old: str, new: str) -> State:
         if old not in self.files:
             old, new = new, old
-        return replace(self, files={new if name == old else name: text for name, text in self.files.items()})
+        return replace(
+            self, files={new if name == old else name: text for name, text in self.files.items()}
+        )
 
 
 def shadow(state: State, n: int) -> State:
     """`helper` is a package in place of a module, in another root or not."""
-    return state.toggle(["app/src/helper.py", "app/helper/__init__.py", "app/pkg/deep/__init__.py"][n % 3], f"VALUE = {n}\nLEAF = {n}\n")
+    return state.toggle(
+        ["app/src/helper.py", "app/helper/__init__.py", "app/pkg/deep/__init__.py"][n % 3],
+        f"VALUE = {n}\nLEAF = {n}\n",
+    )
 
 
-PYTHON = ["app/helper.py", "app/pkg/part.py", "app/ns/inner.py", "other/ns/outer.py", "app/later.py", "core/src/core/lazy.py"]
+PYTHON = [
+    "app/helper.py",
+    "app/pkg/part.py",
+    "app/ns/inner.py",
+    "other/ns/outer.py",
+    "app/later.py",
+    "core/src/core/lazy.py",
+]
 EDITS: dict[str, Callable[[State, int], State]] = {
     "value": lambda state, n: state.write(PYTHON[n % 6], f"VALUE = {n % 10}\n"),
-    "sibling": lambda state, n: state.write("core/src/core/__init__.py", START["core/src/core/__init__.py"].replace("6", str(n % 10))),
-    "shadow of a sibling": lambda state, n: state.toggle("libs/core/__init__.py", f"VALUE = {n % 10}\nDATA = 'libs'\n"),
+    "sibling": lambda state, n: state.write(
+        "core/src/core/__init__.py", START["core/src/core/__init__.py"].replace("6", str(n % 10))
+    ),
+    "shadow of a sibling": lambda state, n: state.toggle(
+        "libs/core/__init__.py", f"VALUE = {n % 10}\nDATA = 'libs'\n"
+    ),
     "sibling's data": lambda state, n: state.write("core/src/core/data.txt", f"data {n % 3}"),
     "settings": lambda state, n: state.write("app/settings.json", json.dumps({"limit": n})),
     "plugin": lambda state, n: state.toggle(f"app/plugins/{'bcd'[n % 3]}.txt", "p"),
-    "optional": lambda state, n: state.toggle(["app/optional.py", "libs/optional.py"][n % 2], f"VALUE = {n % 9}\n"),
+    "optional": lambda state, n: state.toggle(
+        ["app/optional.py", "libs/optional.py"][n % 2], f"VALUE = {n % 9}\n"
+    ),
     "shadow of the library": lambda state, n: state.toggle("app/csv.py", "MINE = 'yes'\n"),
     "shadow": shadow,
     "flag": lambda state, n: state.toggle("app/flag", ""),
     "included": lambda state, n: state.toggle(f"app/extra/{'xyz'[n % 3]}.cfg", str(n % 2)),
     "data": lambda state, n: state.toggle(f"app/data/{'kl'[n % 2]}/m.dat", str(n % 5)),
     "notes": lambda state, n: state.write("app/notes.md", str(n)),
-    "rename": lambda state, n: state.move(*[("app/notes.md", "app/readme.md"), ("app/v1/a.txt", "app/v1/b.txt")][n % 7 == 0]),
-    "gitignore": lambda state, n: state.write("app/.gitignore", ["*.log\n", "*.log\n*.dat\n", "notes.md\n", "pkg/\n", "!*.log\n"][n % 5]),
+    "rename": lambda state, n: state.move(
+        *[("app/notes.md", "app/readme.md"), ("app/v1/a.txt", "app/v1/b.txt")][n % 7 == 0]
+    ),
+    "gitignore": lambda state, n: state.write(
+        "app/.gitignore", ["*.log\n", "*.log\n*.dat\n", "notes.md\n", "pkg/\n", "!*.log\n"][n % 5]
+    ),
     "flyteignore": lambda state, n: state.toggle("app/.flyteignore", ["*.cfg\n", "data/\n"][n % 2]),
-    "retarget": lambda state, n: state.write("app/current", f"-> {['v1', 'v2', './v1', '../app/v2'][n % 4]}"),
-    "shown": lambda state, n: state.write("app/shown.txt", ["-> current/a.txt", "-> v2/a.txt", "plain", "-> ../app/current/a.txt"][n % 4]),
-    "executable": lambda state, n: state.write(path := PYTHON[n % 3], state.files[path].partition("\0")[0] + "\0x" * (n % 2)),
-    "variable": lambda state, n: replace(state, variables={**state.variables, "EDIT_MODE": ["fast", "slow", "none"][n % 3]}),
-    "install": lambda state, n: state.toggle(f"libs/{'pq'[n % 2]}-1.0.dist-info/METADATA", "Name: p\n"),
-    "order": lambda state, n: replace(state, roots=[("core/src", "other", "libs"), ("libs", "other", "core/src")][n % 2]),
-    "unseen variable": lambda state, n: replace(state, variables={**state.variables, "EDIT_UNREAD": str(n)}),
+    "retarget": lambda state, n: state.write(
+        "app/current", f"-> {['v1', 'v2', './v1', '../app/v2'][n % 4]}"
+    ),
+    "shown": lambda state, n: state.write(
+        "app/shown.txt",
+        ["-> current/a.txt", "-> v2/a.txt", "plain", "-> ../app/current/a.txt"][n % 4],
+    ),
+    "executable": lambda state, n: state.write(
+        path := PYTHON[n % 3], state.files[path].partition("\0")[0] + "\0x" * (n % 2)
+    ),
+    "variable": lambda state, n: replace(
+        state, variables={**state.variables, "EDIT_MODE": ["fast", "slow", "none"][n % 3]}
+    ),
+    "install": lambda state, n: state.toggle(
+        f"libs/{'pq'[n % 2]}-1.0.dist-info/METADATA", "Name: p\n"
+    ),
+    "order": lambda state, n: replace(
+        state, roots=[("core/src", "other", "libs"), ("libs", "other", "core/src")][n % 2]
+    ),
+    "unseen variable": lambda state, n: replace(
+        state, variables={**state.variables, "EDIT_UNREAD": str(n)}
+    ),
     "unseen file": lambda state, n: state.write(
-        ["app/__pycache__/x.pyc", "app/.venv/x", "other/notes.txt", "core/src/core/unused.py"][n % 4], str(n)
+        ["app/__pycache__/x.pyc", "app/.venv/x", "other/notes.txt", "core/src/core/unused.py"][
+            n % 4
+        ],
+        str(n),
     ),
 }
 IDLE = ("unseen variable", "unseen file", "touch")
@@ -159,7 +206,11 @@ class Workshop:
 
     def become(self, state: State) -> set[str]:
         """Bring the disk and the environment into a state; gives the names of all that changed."""
-        changed = {path for path in self.state.files.keys() | state.files.keys() if self.state.files.get(path) != state.files.get(path)}
+        changed = {
+            path
+            for path in self.state.files.keys() | state.files.keys()
+            if self.state.files.get(path) != state.files.get(path)
+        }
         for path in changed & self.state.files.keys():
             (self.folder / path).unlink()
         for here, folders, names in os.walk(self.folder, topdown=False):
@@ -182,7 +233,11 @@ class Workshop:
             variables.add("PYTHONPATH")
         os.environ.clear()
         os.environ.update(
-            {**self.before, **state.variables, "PYTHONPATH": os.pathsep.join(str(self.folder / root) for root in state.roots)}
+            {
+                **self.before,
+                **state.variables,
+                "PYTHONPATH": os.pathsep.join(str(self.folder / root) for root in state.roots),
+            }
         )
         self.state = state
         return changed | variables
@@ -197,14 +252,21 @@ class Workshop:
             return error.what, None, {}, None
         finally:
             plan.session.stores.close()
-        made = {outcome.node.kind: outcome.why for outcome in plan.outcomes if outcome.state == "made"}
+        made = {
+            outcome.node.kind: outcome.why for outcome in plan.outcomes if outcome.state == "made"
+        }
         return document, plan.tree.tree(), made, plan
 
     def plan(self, home: Path) -> FilePlan:
         """A plan of the project, over the stores in a folder."""
-        places = Places(cache=str(home / "cache"), data=str(home / "data"), config=str(home / "config.toml"))
+        places = Places(
+            cache=str(home / "cache"), data=str(home / "data"), config=str(home / "config.toml")
+        )
         settings = Settings.configured(Configuration({}), copy_style=self.style)
-        return FilePlan(Session(settings, Stores(Recorder(), places)), Workspace.of(str(self.folder / "app"), "main.py"))
+        return FilePlan(
+            Session(settings, Stores(Recorder(), places)),
+            Workspace.of(str(self.folder / "app"), "main.py"),
+        )
 
     def check(self, changed: set[str], idle: bool, with_output: bool) -> None:
         """Prepare with what is remembered, and anew."""
@@ -226,16 +288,31 @@ class Workshop:
             return
         assert tree is not None
         if kind == "tree":
-            shown = Workspace(str(self.folder / "app"), "", "", beside={".flyte-roots/0": str(self.folder / "x")}).shown
+            shown = Workspace(
+                str(self.folder / "app"), "", "", beside={".flyte-roots/0": str(self.folder / "x")}
+            ).shown
             difference = tree.difference(self.tree)
             expected = counted(difference, "file") or "nothing changed"
             numbers = [word for word in expected.split() if word.isdigit()]
-            assert not numbers or numbers[0] in why or ".flyte-roots" in str(difference), (why, expected, shown)
+            assert not numbers or numbers[0] in why or ".flyte-roots" in str(difference), (
+                why,
+                expected,
+                shown,
+            )
         elif kind == "discovery":
             parts = {
-                part for path in changed for part in (os.path.basename(path), os.path.basename(os.path.dirname(path)), *path.split("/"))
+                part
+                for path in changed
+                for part in (
+                    os.path.basename(path),
+                    os.path.basename(os.path.dirname(path)),
+                    *path.split("/"),
+                )
             }
-            assert any(part in why for part in parts if part) or "import roots" in why, (why, changed)
+            assert any(part in why for part in parts if part) or "import roots" in why, (
+                why,
+                changed,
+            )
 
     def run(self) -> Any:
         """What the task gives, in a process and from the bundle."""
@@ -247,24 +324,43 @@ class Workshop:
 
     def expected(self) -> Any:
         """What Python alone gives, from the working tree."""
-        roots = [str(self.folder / "app" / root) for root in (["src"] if (self.folder / "app/src").is_dir() else [])] + [
-            str(self.folder / "app")
-        ]
+        roots = [
+            str(self.folder / "app" / root)
+            for root in (["src"] if (self.folder / "app/src").is_dir() else [])
+        ] + [str(self.folder / "app")]
         code = f"import sys; sys.path[:0] = {roots!r}; import main; print(main.job.func())"
-        done = subprocess.run([sys.executable, "-P", "-B", "-c", code], capture_output=True, text=True, check=False)
-        return done.stdout.strip() if done.returncode == 0 else done.stderr.strip().splitlines()[-1].partition(":")[0]
+        done = subprocess.run(
+            [sys.executable, "-P", "-B", "-c", code], capture_output=True, text=True, check=False
+        )
+        return (
+            done.stdout.strip()
+            if done.returncode == 0
+            else done.stderr.strip().splitlines()[-1].partition(":")[0]
+        )
 
 
 MOVES = st.lists(
-    st.tuples(st.sampled_from([*EDITS, "revert", "touch", "value", "sibling", "retarget", "retarget", "order"]), st.integers(0, 59)),
+    st.tuples(
+        st.sampled_from(
+            [*EDITS, "revert", "touch", "value", "sibling", "retarget", "retarget", "order"]
+        ),
+        st.integers(0, 59),
+    ),
     min_size=STEPS,
     max_size=STEPS,
 )
 DONE: list[int] = []
 
 
-def edited(tmp_path_factory: pytest.TempPathFactory, style: CopyStyle, moves: list[tuple[str, int]], every: int) -> None:
-    """Make edits in a new workspace, and check after each; every so many also what the task gives."""
+def edited(
+    tmp_path_factory: pytest.TempPathFactory,
+    style: CopyStyle,
+    moves: list[tuple[str, int]],
+    every: int,
+) -> None:
+    """Make edits in a new workspace, and check after each; every so many also what the
+    task gives.
+    """
     workshop = Workshop(Path(tmp_path_factory.mktemp("edits")).resolve(), style)
     try:
         workshop.become(State())
@@ -272,10 +368,16 @@ def edited(tmp_path_factory: pytest.TempPathFactory, style: CopyStyle, moves: li
         states = [workshop.state]
         for at, (name, n) in enumerate(moves):
             if name == "touch":
-                (workshop.folder / PYTHON[n % 6]).touch() if PYTHON[n % 6] in workshop.state.files else None
+                (
+                    (workshop.folder / PYTHON[n % 6]).touch()
+                    if PYTHON[n % 6] in workshop.state.files
+                    else None
+                )
                 changed = set()
             else:
-                state = states[n % len(states)] if name == "revert" else EDITS[name](workshop.state, n)
+                state = (
+                    states[n % len(states)] if name == "revert" else EDITS[name](workshop.state, n)
+                )
                 changed = workshop.become(state)
             is_idle = name in IDLE or not changed
             workshop.check(changed, is_idle or workshop.state in states[-8:], at % every == 0)
@@ -288,7 +390,9 @@ def edited(tmp_path_factory: pytest.TempPathFactory, style: CopyStyle, moves: li
 
 
 @pytest.mark.parametrize("style", ["loaded_modules", "all"])
-def test_what_is_remembered_agrees_with_a_clean_rebuild(tmp_path_factory: pytest.TempPathFactory, style: CopyStyle) -> None:
+def test_what_is_remembered_agrees_with_a_clean_rebuild(
+    tmp_path_factory: pytest.TempPathFactory, style: CopyStyle
+) -> None:
     """Whatever was edited, reverted, renamed, linked or installed."""
 
     @settings(max_examples=150 // STEPS, phases=[Phase.generate])

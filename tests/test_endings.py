@@ -1,4 +1,6 @@
-"""How tasks run and end: every way to fail, signals, output, retries, and where the code comes from."""
+"""How tasks run and end: every way to fail, signals, output, retries, and where the code comes
+from.
+"""
 
 from __future__ import annotations
 
@@ -38,17 +40,27 @@ def endless() -> None:
         ("silent", [], 6, "TaskTimeoutError", "0.3 s"),
     ],
 )
-def test_a_task_that_does_not_succeed_says_why(flyte: Shell, task: str, args: list[str], exit_code: int, kind: str, text: str) -> None:
+def test_a_task_that_does_not_succeed_says_why(
+    flyte: Shell, task: str, args: list[str], exit_code: int, kind: str, text: str
+) -> None:
     """The phase is terminal, the reason is in the history, and the exit code tells."""
     result = flyte.json("run", "tasks.py", task, *args, exit_code=exit_code)
     assert result["error"]["type"] == kind and text in result["error"]["message"]
-    assert flyte.last_run()["phase"] == result["phase"] == ("timed_out" if exit_code == 6 else "failed")
+    assert (
+        flyte.last_run()["phase"]
+        == result["phase"]
+        == ("timed_out" if exit_code == 6 else "failed")
+    )
     assert text in flyte("run", "tasks.py", task, *args, exit_code=exit_code).stderr
 
 
 def test_a_traceback_shows_the_users_code_alone(flyte: Shell) -> None:
-    """It is printed once, is in the log, and names the project's path; an async task's is no other."""
-    (flyte.project / "later.py").write_text(TASKS + "@env.task\nasync def fails_async() -> None:\n    raise ValueError\n")
+    """It is printed once, is in the log, and names the project's path; an async task's
+    is no other.
+    """
+    (flyte.project / "later.py").write_text(
+        TASKS + "@env.task\nasync def fails_async() -> None:\n    raise ValueError\n"
+    )
     done = flyte("run", "later.py", "fails_async", exit_code=1)
     assert 'File "later.py", line' in done.stderr and "During handling" not in done.stderr
     done = flyte("run", "tasks.py", "fails", exit_code=1)
@@ -57,7 +69,10 @@ def test_a_traceback_shows_the_users_code_alone(flyte: Shell) -> None:
     assert "before" in log and "ValueError: no [good]" in log
 
 
-@pytest.mark.parametrize(("number", "exit_code"), [(signal.SIGINT, 130), (signal.SIGTERM, 5), (signal.SIGHUP, 5), (signal.SIGKILL, -9)])
+@pytest.mark.parametrize(
+    ("number", "exit_code"),
+    [(signal.SIGINT, 130), (signal.SIGTERM, 5), (signal.SIGHUP, 5), (signal.SIGKILL, -9)],
+)
 def test_a_signal_ends_the_task_and_its_children(flyte: Shell, number: int, exit_code: int) -> None:
     """Also those that have left its group; the run has ended in the history."""
     command = flyte.start("run", "tasks.py", "for_ever")
@@ -89,9 +104,15 @@ def test_a_hang_up_that_is_ignored_ends_nothing(flyte: Shell) -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
-@pytest.mark.parametrize("args", [("get", "logs", "--follow"), ("run", "--local", "tasks.py", "patient")])
-def test_any_command_ends_in_order(flyte: Shell, args: tuple[str, ...], number: signal.Signals) -> None:
-    """With the exit code of what was stopped, the signal named, and no traceback; also a task in the command's own process."""
+@pytest.mark.parametrize(
+    "args", [("get", "logs", "--follow"), ("run", "--local", "tasks.py", "patient")]
+)
+def test_any_command_ends_in_order(
+    flyte: Shell, args: tuple[str, ...], number: signal.Signals
+) -> None:
+    """With the exit code of what was stopped, the signal named, and no traceback; also a task in
+    the command's own process.
+    """
     waiting = flyte.start("run", "tasks.py", "for_ever")
     assert waiting.stdout and waiting.stdout.readline() == "started\n"
     command = flyte.start(*args, *([flyte.last_run()["name"]] if args[0] == "get" else []))
@@ -100,7 +121,11 @@ def test_any_command_ends_in_order(flyte: Shell, args: tuple[str, ...], number: 
         (command.stdout if args[0] == "get" else command.stderr).readline()
         command.send_signal(number)
         _, errors = command.communicate(timeout=20)
-        assert command.returncode == 5 and f"Stopped by {number.name}" in errors and "Traceback" not in errors
+        assert (
+            command.returncode == 5
+            and f"Stopped by {number.name}" in errors
+            and "Traceback" not in errors
+        )
     finally:
         command.kill()
         waiting.terminate()
@@ -138,7 +163,14 @@ def test_output_that_nobody_reads_holds_no_run_that_is_to_end(flyte: Shell) -> N
 def test_a_slow_reader_gets_all_of_the_output(flyte: Shell) -> None:
     """The task has ended long before it begins to read."""
     shell = f"{FLYTE} run tasks.py prints --size 1000000 | (sleep 1; wc -c)"
-    done = subprocess.run(["bash", "-c", shell], cwd=flyte.project, env=flyte.environment, capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        ["bash", "-c", shell],
+        cwd=flyte.project,
+        env=flyte.environment,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
     assert int(done.stdout) == 1_000_000 + len("1000000\n")
 
 
@@ -182,10 +214,22 @@ def test_binary_output_passes_through_as_it_is(flyte: Shell) -> None:
     """Byte for byte, in the terminal and in the log."""
     flyte("run", "tasks.py", "hello")
     expected = bytes(range(256)) + b"\x1b[31mred\x1b[0m"
-    done = subprocess.run([FLYTE, "run", "tasks.py", "binary"], cwd=flyte.project, env=flyte.environment, capture_output=True, check=True)
+    done = subprocess.run(
+        [FLYTE, "run", "tasks.py", "binary"],
+        cwd=flyte.project,
+        env=flyte.environment,
+        capture_output=True,
+        check=True,
+    )
     assert done.stdout == expected
     name = flyte.last_run()["name"]
-    logs = subprocess.run([FLYTE, "get", "logs", name], cwd=flyte.project, env=flyte.environment, capture_output=True, check=True)
+    logs = subprocess.run(
+        [FLYTE, "get", "logs", name],
+        cwd=flyte.project,
+        env=flyte.environment,
+        capture_output=True,
+        check=True,
+    )
     assert logs.stdout == expected
 
 
@@ -199,16 +243,30 @@ def test_a_task_is_tried_again_as_often_as_it_says(flyte: Shell) -> None:
 def test_environment_variables_reach_the_task_and_no_file(flyte: Shell) -> None:
     """The command's beat the declaration's; no value is written anywhere."""
     args = ["--names", "FROM_ENV", "--names", "BOTH", "--names", "MINE", "--names", "HERE"]
-    result = flyte.json("run", "-e", "BOTH=cli", "-e", "MINE=a=b", "tasks.py", "variables", *args, env={"HERE": "shell"})
+    result = flyte.json(
+        "run",
+        "-e",
+        "BOTH=cli",
+        "-e",
+        "MINE=a=b",
+        "tasks.py",
+        "variables",
+        *args,
+        env={"HERE": "shell"},
+    )
     assert result["outputs"] == {"o0": ["env", "cli", "a=b", "shell"]}
-    flyte("run", "-e", "MINE=geheim-" + "4711", "tasks.py", "hello", env={"TOKEN": "geheim-" + "4712"})
+    flyte(
+        "run", "-e", "MINE=geheim-" + "4711", "tasks.py", "hello", env={"TOKEN": "geheim-" + "4712"}
+    )
     for path in flyte.home.rglob("*"):
         if path.is_file():
             assert b"geheim-471" not in path.read_bytes(), path
 
 
 def test_a_task_runs_from_the_bundle_in_a_fresh_folder(flyte: Shell) -> None:
-    """Not from the working tree; what it writes is in the run's folder, never in the project or the bundle."""
+    """Not from the working tree; what it writes is in the run's folder, never in the project or the
+    bundle.
+    """
     first, second = (flyte.json("run", "tasks.py", "places") for _ in range(2))
     assert first["outputs"]["o0"]["cwd"] != second["outputs"]["o0"]["cwd"]
     assert first["outputs"]["o0"]["file"] == second["outputs"]["o0"]["file"]
@@ -231,9 +289,18 @@ def test_what_is_missing_from_the_bundle_is_named_with_the_remedy(flyte: Shell) 
     """A file that the project has, and a module that is imported by name; the remedy works."""
     (flyte.project / "data.txt").write_text("data")
     (flyte.project / "lazy.py").write_text("VALUE = 'lazy'\n")
-    assert 'include=["data.txt"]' in flyte("run", "tasks.py", "reads", "--path", "data.txt", exit_code=1).stderr
-    assert 'include=["lazy.py"]' in flyte("run", "tasks.py", "dynamic", "--name", "lazy", exit_code=1).stderr
-    assert flyte("run", "--copy-style", "all", "tasks.py", "reads", "--path", "data.txt").stdout == "data\n"
+    assert (
+        'include=["data.txt"]'
+        in flyte("run", "tasks.py", "reads", "--path", "data.txt", exit_code=1).stderr
+    )
+    assert (
+        'include=["lazy.py"]'
+        in flyte("run", "tasks.py", "dynamic", "--name", "lazy", exit_code=1).stderr
+    )
+    assert (
+        flyte("run", "--copy-style", "all", "tasks.py", "reads", "--path", "data.txt").stdout
+        == "data\n"
+    )
     text = TASKS.replace('name="t",', 'name="t", include=["data.txt", "lazy.py"],')
     (flyte.project / "tasks.py").write_text(text)
     assert flyte("run", "tasks.py", "reads", "--path", "data.txt").stdout == "data\n"
@@ -243,14 +310,24 @@ def test_what_is_missing_from_the_bundle_is_named_with_the_remedy(flyte: Shell) 
 def test_the_working_tree_is_never_imported_even_through_pythonpath(flyte: Shell) -> None:
     """A module that is not in the bundle is refused, though Python could find it."""
     (flyte.project / "lazy.py").write_text("VALUE = 'lazy'\n")
-    done = flyte("run", "tasks.py", "dynamic", "--name", "lazy", exit_code=1, env={"PYTHONPATH": str(flyte.project)})
+    done = flyte(
+        "run",
+        "tasks.py",
+        "dynamic",
+        "--name",
+        "lazy",
+        exit_code=1,
+        env={"PYTHONPATH": str(flyte.project)},
+    )
     assert "not in the bundle" in done.stderr or "in the bundle" in done.stderr
 
 
 def test_a_stale_pyc_is_never_run(flyte: Shell) -> None:
     """Same path, same size, same mtime: other content."""
     for value in ("one", "two"):
-        (flyte.project / "tasks.py").write_text(TASKS.replace('"Hello, {name}!"', f'"{value}, {{name}}!"', 1))
+        (flyte.project / "tasks.py").write_text(
+            TASKS.replace('"Hello, {name}!"', f'"{value}, {{name}}!"', 1)
+        )
         os.utime(flyte.project / "tasks.py", (0, 0))
         assert flyte("run", "tasks.py", "hello").stdout == f"{value}, World!\n"
 
@@ -310,11 +387,27 @@ def read(way: str) -> None:
         ("secret", ""),
     ],
 )
-def test_a_file_that_only_the_project_has_is_named_however_it_is_read(flyte: Shell, way: str, missing: str) -> None:
-    """The hint names it as `include` wants it; nothing is said of what the project has not, or must not give."""
-    for name in ("data.csv", "tables/one.csv", "pkg/__init__.py", "pkg/inner.csv", "pkg/plugin.py", "plugin.py", ".env"):
+def test_a_file_that_only_the_project_has_is_named_however_it_is_read(
+    flyte: Shell, way: str, missing: str
+) -> None:
+    """The hint names it as `include` wants it; nothing is said of what the project has not, or must
+    not give.
+    """
+    for name in (
+        "data.csv",
+        "tables/one.csv",
+        "pkg/__init__.py",
+        "pkg/inner.csv",
+        "pkg/plugin.py",
+        "plugin.py",
+        ".env",
+    ):
         (flyte.project / name).parent.mkdir(exist_ok=True)
         (flyte.project / name).write_text("")
     (flyte.project / "reads.py").write_text(READS)
     errors = flyte("run", "reads.py", "read", "--way", way, exit_code=1).stderr
-    assert f'include=["{missing}"]' in errors and "--copy-style all" in errors if missing else "include" not in errors
+    assert (
+        f'include=["{missing}"]' in errors and "--copy-style all" in errors
+        if missing
+        else "include" not in errors
+    )

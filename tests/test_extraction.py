@@ -1,4 +1,6 @@
-"""Extraction trusts nothing: hostile bundles, built by hand, are refused and leave nothing; edits of what was extracted are found."""
+"""Extraction trusts nothing: hostile bundles, built by hand, are refused and leave nothing; edits
+of what was extracted are found.
+"""
 
 from __future__ import annotations
 
@@ -39,7 +41,12 @@ from tests.conftest import (
     write_files,
 )
 
-FILES: dict[str | bytes, bytes] = {"a.py": b"a = 1\n", "d/b.py": b"b" * 700, "tool": Executable(b"#!\n"), "link": Link(b"d/b.py")}
+FILES: dict[str | bytes, bytes] = {
+    "a.py": b"a = 1\n",
+    "d/b.py": b"b" * 700,
+    "tool": Executable(b"#!\n"),
+    "link": Link(b"d/b.py"),
+}
 CODE = packs.CODE.decode()
 
 
@@ -49,7 +56,9 @@ def plain(cache: Cache, tree: Tree, *tars: bytes) -> bundle.Bundle:
         return bundle.write(tree, [layer(cache, data) for data in tars], batch)
 
 
-def with_document(cache: Cache, document: bytes, *tars: bytes, claimed: Digest | None = None) -> bundle.Bundle:
+def with_document(
+    cache: Cache, document: bytes, *tars: bytes, claimed: Digest | None = None
+) -> bundle.Bundle:
     """A bundle whose first layer is exactly `document` (a tar)."""
     layers = [layer(cache, data) for data in (document, *tars)]
     with cache.blobs.batch() as batch:
@@ -65,11 +74,18 @@ def with_document(cache: Cache, document: bytes, *tars: bytes, claimed: Digest |
 
 def document_tar(document: bytes) -> bytes:
     """The tar of a first layer that holds this document."""
-    return tar.header(tar.Member(bundle.TREE, len(document))) + document + tar.padding(len(document)) + tar.END
+    return (
+        tar.header(tar.Member(bundle.TREE, len(document)))
+        + document
+        + tar.padding(len(document))
+        + tar.END
+    )
 
 
 def refused(cache: Cache, made: bundle.Bundle, *errors: type[Exception]) -> Exception:
-    """Extraction raises one of these errors (else: that the bundle is refused), and leaves nothing anywhere."""
+    """Extraction raises one of these errors (else: that the bundle is refused), and leaves nothing
+    anywhere.
+    """
     outside = sorted(os.listdir(os.path.dirname(cache.root)))
     with pytest.raises(errors or ExtractionRefused) as raised:
         extraction.extract(cache, made)
@@ -84,7 +100,9 @@ def block(name: str | bytes, data: bytes = b"", **fields: Any) -> bytes:
     info.size = len(data)
     for field, value in fields.items():
         setattr(info, field, value)
-    return info.tobuf(tarfile.GNU_FORMAT, "utf-8", "surrogateescape") + data + tar.padding(len(data))
+    return (
+        info.tobuf(tarfile.GNU_FORMAT, "utf-8", "surrogateescape") + data + tar.padding(len(data))
+    )
 
 
 def patched(name: str, at: int, new: bytes, data: bytes = b"") -> bytes:
@@ -100,7 +118,9 @@ def test_an_honest_bundle_is_extracted(cache: Cache) -> None:
     """What the hostile ones below differ from."""
     made = plain(cache, Tree(entries_of(FILES)), archive(FILES))
     place = extraction.extract(cache, made)
-    assert read_files(f"{place}/code") == {os.fsencode(name): content for name, content in FILES.items()}
+    assert read_files(f"{place}/code") == {
+        os.fsencode(name): content for name, content in FILES.items()
+    }
     assert sorted(os.listdir(place)) == ["bytecode", "code", "complete"]
     assert bundle.read(made.manifest, cache.blobs) == made
 
@@ -116,10 +136,12 @@ EVIL: dict[str, bytes] = {
     "dot": block(CODE + "./a.py", FILES["a.py"]),
     "double slash": block(CODE + "/a.py", FILES["a.py"]),
     "nul in a name": patched("a.py", len(CODE) + 4, b"\0evil", FILES["a.py"]),
-    "nul in a long name": tar.header(tar.Member(b"n" * 101, 0))[:512]
-    + (CODE + "a.py").encode().ljust(101, b"\0")
-    + b"\0" * 411
-    + member((b"a.py", b"")),
+    "nul in a long name": (
+        tar.header(tar.Member(b"n" * 101, 0))[:512]
+        + (CODE + "a.py").encode().ljust(101, b"\0")
+        + b"\0" * 411
+        + member((b"a.py", b""))
+    ),
     "duplicate": member((b"a.py", FILES["a.py"])),
     "duplicate link": member((b"link", FILES["link"])),
     "folder": block(CODE + "d", type=tarfile.DIRTYPE, mode=0o755),
@@ -146,9 +168,16 @@ EVIL: dict[str, bytes] = {
 
 @pytest.mark.parametrize("evil", EVIL.values(), ids=EVIL)
 @pytest.mark.parametrize("first", [True, False], ids=["first", "last"])
-def test_a_member_that_is_not_in_the_tree_is_refused(cache: Cache, evil: bytes, first: bool) -> None:
+def test_a_member_that_is_not_in_the_tree_is_refused(
+    cache: Cache, evil: bytes, first: bool
+) -> None:
     """Whatever its kind and wherever it stands in a pack that is otherwise as it should be."""
-    refused(cache, plain(cache, Tree(entries_of(FILES)), (evil + HONEST if first else HONEST + evil) + tar.END))
+    refused(
+        cache,
+        plain(
+            cache, Tree(entries_of(FILES)), (evil + HONEST if first else HONEST + evil) + tar.END
+        ),
+    )
 
 
 INSTEAD: dict[str, Files | bytes] = {
@@ -164,7 +193,10 @@ INSTEAD: dict[str, Files | bytes] = {
     "file for a link": {**FILES, "link": b"d/b.py"},
     "other target": {**FILES, "link": Link(b"a.py")},
     "target out": {**FILES, "link": Link(b"../../../../../../etc/passwd")},
-    "other name": {"A.py": FILES["a.py"], **{name: FILES[name] for name in FILES if name != "a.py"}},
+    "other name": {
+        "A.py": FILES["a.py"],
+        **{name: FILES[name] for name in FILES if name != "a.py"},
+    },
     "empty": b"",
     "no end": HONEST,
     "half an end": HONEST + b"\0" * 512,
@@ -179,7 +211,10 @@ INSTEAD: dict[str, Files | bytes] = {
 @pytest.mark.parametrize("pack", INSTEAD.values(), ids=INSTEAD)
 def test_a_pack_that_disagrees_with_the_tree_is_refused(cache: Cache, pack: Files | bytes) -> None:
     """Every path once, in its kind, mode, size and bytes; and nothing after the end."""
-    refused(cache, plain(cache, Tree(entries_of(FILES)), pack if isinstance(pack, bytes) else archive(pack)))
+    refused(
+        cache,
+        plain(cache, Tree(entries_of(FILES)), pack if isinstance(pack, bytes) else archive(pack)),
+    )
 
 
 HEADERS = {
@@ -208,21 +243,32 @@ HEADERS = {
 
 
 @pytest.mark.parametrize("header", HEADERS.values(), ids=HEADERS)
-def test_a_header_that_is_not_written_our_way_is_refused(cache: Cache, header: tuple[int, bytes]) -> None:
+def test_a_header_that_is_not_written_our_way_is_refused(
+    cache: Cache, header: tuple[int, bytes]
+) -> None:
     """Only the one form of a member that we write is read: no modes, owners, times, extensions."""
     files = {"a.py": FILES["a.py"]}
-    refused(cache, plain(cache, Tree(entries_of(files)), patched("a.py", *header, data=FILES["a.py"]) + tar.END))
+    refused(
+        cache,
+        plain(
+            cache, Tree(entries_of(files)), patched("a.py", *header, data=FILES["a.py"]) + tar.END
+        ),
+    )
 
 
 @pytest.mark.parametrize("header", ["negative size", "very negative size", "huge size"])
 def test_a_document_of_no_possible_size_is_refused(cache: Cache, header: str) -> None:
-    """The first layer's header is as untrusted as any, and never makes the reader read without a bound."""
+    """The first layer's header is as untrusted as any, and never makes the reader read without a
+    bound.
+    """
     head = bytearray(tar.header(tar.Member(bundle.TREE, 0)))
     at, new = HEADERS[header]
     head[at : at + len(new)] = new
     head[148:156] = b" " * 8
     head[148:156] = b"%06o\0 " % sum(head)
-    refused(cache, with_document(cache, bytes(head) + b"flyte-tree 1\n".ljust(512, b"\0") + tar.END))
+    refused(
+        cache, with_document(cache, bytes(head) + b"flyte-tree 1\n".ljust(512, b"\0") + tar.END)
+    )
 
 
 @pytest.mark.parametrize("name", [b"a.py", b"n" * 101])
@@ -231,7 +277,9 @@ def test_a_long_name_that_is_not_needed_is_refused(cache: Cache, kind: str, name
     """Other readers could take it for something else."""
     text = packs.CODE + b"a.py" if kind == "L" else b"/etc/passwd"
     long = block("././@LongLink", text + b"\0", type=kind.encode(), mode=0, uid=0, gid=0)
-    refused(cache, plain(cache, Tree(entries_of({name: b"x"})), long + member((name, b"x")) + tar.END))
+    refused(
+        cache, plain(cache, Tree(entries_of({name: b"x"})), long + member((name, b"x")) + tar.END)
+    )
 
 
 DOCUMENT = Tree(entries_of(FILES)).document
@@ -244,7 +292,9 @@ DOCUMENTS: dict[str, bytes] = {
     "trailing byte": DOCUMENT + b"\n",
     "unsorted": b"flyte-tree 1\nf1:b1:" + HASH.encode() + b"\nf1:a1:" + HASH.encode() + b"\n",
     "twice": b"flyte-tree 1\n" + (b"f1:a1:" + HASH.encode() + b"\n") * 2,
-    "twice, with other kinds": b"flyte-tree 1\nf1:a1:" + HASH.encode() + b"\nx1:a1:" + HASH.encode() + b"\n",
+    "twice, with other kinds": (
+        b"flyte-tree 1\nf1:a1:" + HASH.encode() + b"\nx1:a1:" + HASH.encode() + b"\n"
+    ),
     "size with a plus": b"flyte-tree 1\nf1:a+1:" + HASH.encode() + b"\n",
     "size with zeros": b"flyte-tree 1\nf1:a01:" + HASH.encode() + b"\n",
     "negative size": b"flyte-tree 1\nf1:a-1:" + HASH.encode() + b"\n",
@@ -259,18 +309,45 @@ DOCUMENTS: dict[str, bytes] = {
 PATHS = {
     **{
         repr(path): [Entry(path, "f", 1, HASH.encode())]
-        for path in (b"../a", b"/a", b"a/../b", b"a//b", b"a/", b"./a", b"a/.", b".", b"..", b"a\0b")
+        for path in (
+            b"../a",
+            b"/a",
+            b"a/../b",
+            b"a//b",
+            b"a/",
+            b"./a",
+            b"a/.",
+            b".",
+            b"..",
+            b"a\0b",
+        )
     },
     "folder and file": [Entry(b"a", "f", 1, HASH.encode()), Entry(b"a/b", "f", 1, HASH.encode())],
-    "folder and file, not adjacent": [Entry(path, "f", 1, HASH.encode()) for path in (b"a", b"a.py", b"a/b")],
-    "folder and link": [Entry(b"a", "l", 4, b"/tmp"[1:] + b"x"), Entry(b"a/b", "f", 1, HASH.encode())],
+    "folder and file, not adjacent": [
+        Entry(path, "f", 1, HASH.encode()) for path in (b"a", b"a.py", b"a/b")
+    ],
+    "folder and link": [
+        Entry(b"a", "l", 4, b"/tmp"[1:] + b"x"),
+        Entry(b"a/b", "f", 1, HASH.encode()),
+    ],
     **{
         "link to " + repr(target): [Entry(b"d/a", "l", len(target), target)]
-        for target in (b"/etc/passwd", b"../..", b"../../evil", b"x/../../../y", b"a\0b", b"//etc", b"./../../x")
+        for target in (
+            b"/etc/passwd",
+            b"../..",
+            b"../../evil",
+            b"x/../../../y",
+            b"a\0b",
+            b"//etc",
+            b"./../../x",
+        )
     },
     # Chains: each link looks harmless as text, since `..` after a link does not undo the name
     # before it (CVE-2025-4517 and others).
-    "link through a link": [Entry(b"out", "l", 14, b"x/y/up/../evil"), Entry(b"x/y/up", "l", 5, b"../..")],
+    "link through a link": [
+        Entry(b"out", "l", 14, b"x/y/up/../evil"),
+        Entry(b"x/y/up", "l", 5, b"../.."),
+    ],
     "link through two links": [
         Entry(b"a/b/c/up", "l", 8, b"../../.."),
         Entry(b"out", "l", 20, b"a/b/c/up/../../../to"),
@@ -281,7 +358,9 @@ PATHS = {
 
 
 @pytest.mark.parametrize(
-    "document", [*DOCUMENTS.values(), *(Tree(entries).document for entries in PATHS.values())], ids=[*DOCUMENTS, *PATHS]
+    "document",
+    [*DOCUMENTS.values(), *(Tree(entries).document for entries in PATHS.values())],
+    ids=[*DOCUMENTS, *PATHS],
 )
 def test_a_document_that_is_no_safe_tree_is_refused(cache: Cache, document: bytes) -> None:
     """Malformed, ambiguous, unsafe or too large; nothing of its packs is looked at."""
@@ -290,7 +369,10 @@ def test_a_document_that_is_no_safe_tree_is_refused(cache: Cache, document: byte
 
 def test_a_document_other_than_the_manifest_claims_is_refused(cache: Cache) -> None:
     """The tree's digest is what is trusted."""
-    refused(cache, with_document(cache, document_tar(DOCUMENT), archive(FILES), claimed=Digest.of(b"another")))
+    refused(
+        cache,
+        with_document(cache, document_tar(DOCUMENT), archive(FILES), claimed=Digest.of(b"another")),
+    )
 
 
 FIRST: dict[str, bytes] = {
@@ -307,7 +389,9 @@ FIRST: dict[str, bytes] = {
 
 @pytest.mark.parametrize("first", FIRST.values(), ids=FIRST)
 def test_a_first_layer_that_is_not_just_the_document_is_refused(cache: Cache, first: bytes) -> None:
-    """A bundle may be mounted or appended to an image: what its first layer smuggles in would be there."""
+    """A bundle may be mounted or appended to an image: what its first layer smuggles in would be
+    there.
+    """
     refused(cache, with_document(cache, first, archive(FILES), claimed=Digest.of(DOCUMENT)))
 
 
@@ -337,7 +421,9 @@ def test_a_bomb_is_stopped_at_its_first_surprise(cache: Cache) -> None:
 
 
 def test_extraction_takes_bounded_memory(cache: Cache, tmp_path: Path) -> None:
-    """A bundle whose document's layer, or a pack of it, would be 2 GiB is refused in bounded memory."""
+    """A bundle whose document's layer, or a pack of it, would be 2 GiB is refused in bounded
+    memory.
+    """
     code = """
 import resource, sys, zstandard
 resource.setrlimit(resource.RLIMIT_AS, (700 << 20,) * 2)
@@ -382,7 +468,9 @@ def test_a_window_beyond_what_writing_uses_is_refused(cache: Cache) -> None:
     stream = zstandard.ZstdCompressor(compression_params=parameters).compressobj()
     blob = stream.compress(data) + stream.flush()
     with cache.blobs.batch() as batch:
-        made = bundle.write(Tree(entries_of(FILES)), [Layer(batch.add(blob), len(blob), Digest.of(data))], batch)
+        made = bundle.write(
+            Tree(entries_of(FILES)), [Layer(batch.add(blob), len(blob), Digest.of(data))], batch
+        )
     refused(cache, made)
 
 
@@ -406,11 +494,23 @@ MANIFESTS: dict[str, Callable[[dict[str, Any]], Any]] = {
     "a layer less": lambda m: {**m, "layers": m["layers"][:1]},
     "a layer more": lambda m: {**m, "layers": m["layers"] * 2},
     "layers as text": lambda m: {**m, "layers": "ab"},
-    "size of infinity": lambda m: {**m, "layers": [{**each, "size": float("inf")} for each in m["layers"]]},
+    "size of infinity": lambda m: {
+        **m,
+        "layers": [{**each, "size": float("inf")} for each in m["layers"]],
+    },
     "size as text": lambda m: {**m, "layers": [{**each, "size": "many"} for each in m["layers"]]},
-    "size that is wrong": lambda m: {**m, "layers": [{**each, "size": each["size"] + 1} for each in m["layers"]]},
-    "unknown algorithm": lambda m: {**m, "layers": [{**each, "digest": "md5:" + "a" * 32} for each in m["layers"]]},
-    "path as a digest": lambda m: {**m, "layers": [{**each, "digest": "sha256:../../../etc/passwd"} for each in m["layers"]]},
+    "size that is wrong": lambda m: {
+        **m,
+        "layers": [{**each, "size": each["size"] + 1} for each in m["layers"]],
+    },
+    "unknown algorithm": lambda m: {
+        **m,
+        "layers": [{**each, "digest": "md5:" + "a" * 32} for each in m["layers"]],
+    },
+    "path as a digest": lambda m: {
+        **m,
+        "layers": [{**each, "digest": "sha256:../../../etc/passwd"} for each in m["layers"]],
+    },
     "no annotation": lambda m: {**m, "annotations": {}},
     "annotation of another type": lambda m: {**m, "annotations": {bundle.ANNOTATION: [1]}},
     "annotation that is no digest": lambda m: {**m, "annotations": {bundle.ANNOTATION: "sha256:"}},
@@ -418,16 +518,22 @@ MANIFESTS: dict[str, Callable[[dict[str, Any]], Any]] = {
 
 
 @pytest.mark.parametrize("change", MANIFESTS.values(), ids=MANIFESTS)
-def test_a_manifest_that_is_none_is_refused(cache: Cache, change: Callable[[dict[str, Any]], Any]) -> None:
+def test_a_manifest_that_is_none_is_refused(
+    cache: Cache, change: Callable[[dict[str, Any]], Any]
+) -> None:
     """Whatever the JSON holds, the error is ours."""
     made = plain(cache, Tree(entries_of(FILES)), archive(FILES))
-    manifest = cache.blobs.put(json.dumps(change(json.loads(cache.blobs.read(made.manifest)))).encode())
+    manifest = cache.blobs.put(
+        json.dumps(change(json.loads(cache.blobs.read(made.manifest)))).encode()
+    )
     with pytest.raises((ExtractionRefused, StoreError)):
         extraction.extract(cache, bundle.read(manifest, cache.blobs))
     assert os.listdir(cache.extractions) == []
 
 
-@pytest.mark.parametrize("text", [b"", b"\xff\xfe", b"{", b"[" * 100_000, b'{"a":1' + b"0" * 5000 + b"}", b"nan"])
+@pytest.mark.parametrize(
+    "text", [b"", b"\xff\xfe", b"{", b"[" * 100_000, b'{"a":1' + b"0" * 5000 + b"}", b"nan"]
+)
 def test_a_manifest_that_is_no_json_is_refused(cache: Cache, text: bytes) -> None:
     """Not UTF-8, too deep, numbers too long."""
     with pytest.raises(ExtractionRefused):
@@ -443,8 +549,12 @@ def blobs_of(made: bundle.Bundle) -> dict[str, Digest]:
 
 
 @pytest.mark.parametrize("which", ["document", "pack"])
-@pytest.mark.parametrize("damage", ["first", "middle", "last", "truncated", "empty", "swapped", "gone"])
-def test_a_damaged_layer_is_found_quarantined_and_made_again(cache: Cache, project: Path, which: str, damage: str) -> None:
+@pytest.mark.parametrize(
+    "damage", ["first", "middle", "last", "truncated", "empty", "swapped", "gone"]
+)
+def test_a_damaged_layer_is_found_quarantined_and_made_again(
+    cache: Cache, project: Path, which: str, damage: str
+) -> None:
     """Whether or not the damage shows in the compression; nothing of it becomes visible."""
     write_files(project, {**FILES, "random": os.urandom(5000)})
     made = make_bundle(cache, project)
@@ -456,7 +566,12 @@ def test_a_damaged_layer_is_found_quarantined_and_made_again(cache: Cache, proje
     elif damage in ("first", "middle", "last"):
         flip(path, {"first": 0, "middle": len(data) // 2, "last": -1}[damage])
     else:
-        overwrite(path, {"truncated": data[:-1], "empty": b"", "swapped": cache.blobs.read(made.config)}[damage])
+        overwrite(
+            path,
+            {"truncated": data[:-1], "empty": b"", "swapped": cache.blobs.read(made.config)}[
+                damage
+            ],
+        )
     refused(cache, made, BlobMissing if damage == "gone" else BlobCorrupt)
     assert not cache.blobs.has(digest)
     assert os.path.exists(f"{cache.folder}/quarantine/{digest.hex}") == (damage != "gone")
@@ -465,7 +580,9 @@ def test_a_damaged_layer_is_found_quarantined_and_made_again(cache: Cache, proje
 
 
 def test_a_write_that_is_cut_short_is_an_error(cache: Cache) -> None:
-    """The system may write less than it was given (a full disk, `ulimit -f`): no half file is ever taken for a whole one."""
+    """The system may write less than it was given (a full disk, `ulimit -f`): no half file is ever
+    taken for a whole one.
+    """
     files: Files = {"a.bin": bytes(800_000)}
     made = plain(cache, Tree(entries_of(files)), archive(files))
     code = """
@@ -488,7 +605,9 @@ except StoreUnavailable as error: print("ulimit -f" in str(error))
 def test_a_name_that_the_file_system_refuses_is_an_error_of_ours(cache: Cache) -> None:
     """A part of a path may be too long for the disk at hand."""
     files: Files = {"n" * 300: b"x"}
-    refused(cache, plain(cache, Tree(entries_of(files)), archive(files)), ExtractionRefused, StoreError)
+    refused(
+        cache, plain(cache, Tree(entries_of(files)), archive(files)), ExtractionRefused, StoreError
+    )
 
 
 # --- Tampering
@@ -500,10 +619,22 @@ TAMPER: dict[str, tuple[Callable[[Path], object], str]] = {
     "add at the top": (lambda code: (code / "new.py").write_bytes(b""), "new.py was added"),
     "add a link": (lambda code: (code / "new").symlink_to("/etc/passwd"), "new was added"),
     "remove": (lambda code: (code / "d/b.py").unlink(), "d/b.py is missing"),
-    "replace by rename": (lambda code: [(code / "x").write_bytes(b"a = 2\n"), (code / "x").rename(code / "a.py")], "a.py was changed"),
-    "turn a link": (lambda code: [(code / "link").unlink(), (code / "link").symlink_to("a.py")], "link was changed"),
-    "link for a file": (lambda code: [(code / "a.py").unlink(), (code / "a.py").symlink_to("d/b.py")], "a.py was changed"),
-    "file for a link": (lambda code: [(code / "link").unlink(), (code / "link").write_bytes(b"b" * 700)], "link was changed"),
+    "replace by rename": (
+        lambda code: [(code / "x").write_bytes(b"a = 2\n"), (code / "x").rename(code / "a.py")],
+        "a.py was changed",
+    ),
+    "turn a link": (
+        lambda code: [(code / "link").unlink(), (code / "link").symlink_to("a.py")],
+        "link was changed",
+    ),
+    "link for a file": (
+        lambda code: [(code / "a.py").unlink(), (code / "a.py").symlink_to("d/b.py")],
+        "a.py was changed",
+    ),
+    "file for a link": (
+        lambda code: [(code / "link").unlink(), (code / "link").write_bytes(b"b" * 700)],
+        "link was changed",
+    ),
 }
 
 
@@ -512,7 +643,9 @@ TAMPER: dict[str, tuple[Callable[[Path], object], str]] = {
 def test_a_change_of_what_was_extracted_is_found_and_undone(
     cache: Cache, project: Path, tamper: Callable[[Path], object], what: str
 ) -> None:
-    """Root can write everywhere: the extraction is not used again, verify says what was changed, the store is not affected."""
+    """Root can write everywhere: the extraction is not used again, verify says what was changed,
+    the store is not affected.
+    """
     write_files(project, FILES)
     made = make_bundle(cache, project)
     place = extraction.extract(cache, made)
@@ -522,14 +655,32 @@ def test_a_change_of_what_was_extracted_is_found_and_undone(
     tree = bundle.read_tree(made, cache.blobs)
     assert extraction.find(cache, made.tree) is None and extraction.damage(place, tree) == what
     checked, bad = extraction.verify(cache)
-    assert checked == 1 and [each.digest for each in bad] == [made.tree] and what in bad[0].what and not os.path.exists(place)
+    assert (
+        checked == 1
+        and [each.digest for each in bad] == [made.tree]
+        and what in bad[0].what
+        and not os.path.exists(place)
+    )
     assert extraction.extract(cache, made) == place and extraction.damage(place, tree) == ""
     assert read_files(f"{place}/code") == read_files(project)
     tamper(Path(place, "code"))
-    assert extraction.extract(cache, made) == place and read_files(f"{place}/code") == read_files(project)
+    assert extraction.extract(cache, made) == place and read_files(f"{place}/code") == read_files(
+        project
+    )
 
 
-@pytest.mark.parametrize("content", [b"", b"{", b"{}", b"[]", b'{"sealed": [[""]], "boot": 0}', b'{"sealed": [[]], "boot": 1}', b"\xff"])
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"{",
+        b"{}",
+        b"[]",
+        b'{"sealed": [[""]], "boot": 0}',
+        b'{"sealed": [[]], "boot": 1}',
+        b"\xff",
+    ],
+)
 def test_an_extraction_without_a_good_marker_is_made_again(cache: Cache, content: bytes) -> None:
     """Whatever is left in the marker's place."""
     made = plain(cache, Tree(entries_of(FILES)), archive(FILES))
@@ -545,12 +696,21 @@ def test_whatever_stands_at_the_final_place_is_replaced(cache: Cache, tmp_path: 
     (tmp_path / "elsewhere").mkdir()
     (tmp_path / "elsewhere" / "mine").write_text("mine")
     final = Path(cache.extraction(made.tree))
-    for obstacle in (lambda: final.symlink_to(tmp_path / "elsewhere"), lambda: final.write_text("a file"), lambda: final.mkdir()):
+    for obstacle in (
+        lambda: final.symlink_to(tmp_path / "elsewhere"),
+        lambda: final.write_text("a file"),
+        lambda: final.mkdir(),
+    ):
         obstacle()
         place = extraction.extract(cache, made)
         assert not final.is_symlink() and extraction.find(cache, made.tree) == place
-        assert os.listdir(tmp_path / "elsewhere") == ["mine"] and os.listdir(cache.extractions) == [made.tree.hex]
-        run("import sys; from flyte_build.cas.gc import remove_tree; remove_tree(sys.argv[1])", place)
+        assert os.listdir(tmp_path / "elsewhere") == ["mine"] and os.listdir(cache.extractions) == [
+            made.tree.hex
+        ]
+        run(
+            "import sys; from flyte_build.cas.gc import remove_tree; remove_tree(sys.argv[1])",
+            place,
+        )
 
 
 @as_root
@@ -586,15 +746,21 @@ with cache.preparing():
 print(os.stat(place).st_ino, extraction.damage(place, bundle.read_tree(made, cache.blobs)))
 """
     started = [process(code, cache.root, made.manifest) for _ in range(8)]
-    assert {each.communicate() for each in started} == {(f"{os.stat(cache.extraction(made.tree)).st_ino} \n", "")}
+    assert {each.communicate() for each in started} == {
+        (f"{os.stat(cache.extraction(made.tree)).st_ino} \n", "")
+    }
     assert os.listdir(cache.extractions) == [made.tree.hex]
 
 
 def test_an_extraction_that_nothing_is_known_of_is_removed_by_verify(cache: Cache) -> None:
-    """Without its bundle there is nothing to compare it with; one that is recorded under any label stays."""
+    """Without its bundle there is nothing to compare it with; one that is recorded under any label
+    stays.
+    """
     made = plain(cache, Tree(entries_of(FILES)), archive(FILES))
     extraction.extract(cache, made)
-    assert [each.digest for each in extraction.verify(cache)[1]] == [made.tree] and os.listdir(cache.extractions) == []
+    assert [each.digest for each in extraction.verify(cache)[1]] == [made.tree] and os.listdir(
+        cache.extractions
+    ) == []
     record_bundle(cache, made)
     extraction.extract(cache, made)
     assert extraction.verify(cache) == (1, [])

@@ -16,7 +16,17 @@ from flyte_build.errors import ImageBuildError
 from flyte_build.images.layers.wheel_download import Fetcher
 from flyte_build.images.lock.pins import Wheel
 from tests.bases import blobs_of
-from tests.listening import DRIPS, HANDSHAKE, OK, Answer, Cut, Exchange, Listener, Recorder, dripping
+from tests.listening import (
+    DRIPS,
+    HANDSHAKE,
+    OK,
+    Answer,
+    Cut,
+    Exchange,
+    Listener,
+    Recorder,
+    dripping,
+)
 from tests.registries import forward_proxy
 
 DATA = os.urandom(300_000)
@@ -36,7 +46,13 @@ class Index(Listener):
 
 
 def wheel_at(url: str) -> Wheel:
-    return Wheel(name="pkg", version="1.0", url=f"{url}/pkg-1.0-py3-none-any.whl", digest=Digest.of(DATA), size=len(DATA))
+    return Wheel(
+        name="pkg",
+        version="1.0",
+        url=f"{url}/pkg-1.0-py3-none-any.whl",
+        digest=Digest.of(DATA),
+        size=len(DATA),
+    )
 
 
 @pytest.fixture
@@ -78,11 +94,16 @@ def test_what_passes_is_tried_again(blobs: Blobs, odd: Callable[[], Answer]) -> 
     [("https", HANDSHAKE), *(("http", first) for first in DRIPS.values()), ("http", OK + b"\r\n")],
     ids=["handshake", *DRIPS, "body of no length"],
 )
-def test_a_server_that_drips(blobs: Blobs, monkeypatch: pytest.MonkeyPatch, scheme: str, first: bytes) -> None:
+def test_a_server_that_drips(
+    blobs: Blobs, monkeypatch: pytest.MonkeyPatch, scheme: str, first: bytes
+) -> None:
     """One byte at a time, in any part of an answer, ends after a while."""
     for name in ("_CONNECT", "STALL"):
         monkeypatch.setattr(f"flyte_build.images.layers.wheel_download.{name}", 2.0)
-    with dripping(first) as host, pytest.raises(ImageBuildError, match=r"pkg 1\.0 cannot be fetched"):
+    with (
+        dripping(first) as host,
+        pytest.raises(ImageBuildError, match=r"pkg 1\.0 cannot be fetched"),
+    ):
         fetch(blobs, wheel_at(f"{scheme}://{host}"))
 
 
@@ -101,9 +122,13 @@ def test_a_wheel_is_fetched_once(blobs: Blobs) -> None:
 
 
 def test_gone(blobs: Blobs) -> None:
-    """A 404 is final, and names the package; credentials and queries of the address are not shown."""
+    """A 404 is final, and names the package; credentials and queries of the address
+    are not shown.
+    """
     with Index(lambda: Answer.of(404, [], b"")) as index:
-        wheel = replace(wheel_at(index.url), url=f"http://ann:s3cret@{index.host}/pkg.whl?token=hidden")
+        wheel = replace(
+            wheel_at(index.url), url=f"http://ann:s3cret@{index.host}/pkg.whl?token=hidden"
+        )
         with pytest.raises(ImageBuildError) as error:
             fetch(blobs, wheel)
     assert error.value.what == "The wheel of pkg 1.0 cannot be fetched"
@@ -143,9 +168,17 @@ def test_netrc(blobs: Blobs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_credentials_are_for_their_own_index(blobs: Blobs, monkeypatch: pytest.MonkeyPatch) -> None:
-    """They go to no other port or scheme, and to no other host that it is sent on to; of two indexes the nearer one's are used."""
-    with Index() as other, Index(lambda: Answer.of(302, [("Location", f"{other.url}/pkg.whl")], b"")) as index:
-        monkeypatch.setenv("UV_INDEX", f"http://far:x@{index.host}/far/simple http://b%40b:pw@{index.host}/near/simple")
+    """They go to no other port or scheme, and to no other host that it is sent on to; of two
+    indexes the nearer one's are used.
+    """
+    with (
+        Index() as other,
+        Index(lambda: Answer.of(302, [("Location", f"{other.url}/pkg.whl")], b"")) as index,
+    ):
+        monkeypatch.setenv(
+            "UV_INDEX",
+            f"http://far:x@{index.host}/far/simple http://b%40b:pw@{index.host}/near/simple",
+        )
         monkeypatch.setenv("PIP_EXTRA_INDEX_URL", f"https://secure:x@{other.host}/simple")
         monkeypatch.setenv("UV_INDEX_URL", "http://elsewhere:x@localhost/simple")
         fetch(blobs, wheel_at(f"{index.url}/near/files"))
@@ -157,12 +190,21 @@ def test_credentials_are_for_their_own_index(blobs: Blobs, monkeypatch: pytest.M
 
 
 def test_denied(blobs: Blobs, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A server that wants other credentials says who wants them, and nothing of those that it got."""
+    """A server that wants other credentials says who wants them, and nothing of those
+    that it got.
+    """
     with Index(lambda: Answer.of(403, [], b"")) as index, pytest.raises(ImageBuildError) as error:
         monkeypatch.setenv("UV_EXTRA_INDEX_URL", f"http://ann:s3cret@{index.host}/simple")
         fetch(blobs, wheel_at(index.url))
-    assert f"the index {index.url}/simple (UV_EXTRA_INDEX_URL) wants other credentials" in error.value.why
-    assert "UV_EXTRA_INDEX_URL" in error.value.hint and "later" not in error.value.hint and "s3cret" not in str(error.value)
+    assert (
+        f"the index {index.url}/simple (UV_EXTRA_INDEX_URL) wants other credentials"
+        in error.value.why
+    )
+    assert (
+        "UV_EXTRA_INDEX_URL" in error.value.hint
+        and "later" not in error.value.hint
+        and "s3cret" not in str(error.value)
+    )
 
 
 def test_proxy(blobs: Blobs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -187,6 +229,11 @@ def test_files(blobs: Blobs, tmp_path: Path) -> None:
     """Files of this machine: by address, and by a path relative to the project's root."""
     (tmp_path / "a b.whl").write_bytes(DATA)
     wheel = wheel_at("x")
-    (path,) = [path for _, path in Fetcher(str(tmp_path), blobs, Counters()).fetch([replace(wheel, url="a b.whl")])]
+    (path,) = [
+        path
+        for _, path in Fetcher(str(tmp_path), blobs, Counters()).fetch(
+            [replace(wheel, url="a b.whl")]
+        )
+    ]
     blobs.delete(wheel.digest)
     assert fetch(blobs, replace(wheel, url=(tmp_path / "a b.whl").as_uri())) == [path]

@@ -1,4 +1,6 @@
-"""Garbage collection keeps what has a root, removes the rest, and is safe beside whatever goes on."""
+"""Garbage collection keeps what has a root, removes the rest, and is safe beside
+whatever goes on.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +19,16 @@ from flyte_build.cas.cache import Cache
 from flyte_build.cas.digest import Digest
 from flyte_build.cas.records import Record
 from flyte_build.cas.verify import verify_blobs
-from tests.conftest import ROOT, make_bundle, opened, process, record_blob, run, temporary, write_files
+from tests.conftest import (
+    ROOT,
+    make_bundle,
+    opened,
+    process,
+    record_blob,
+    run,
+    temporary,
+    write_files,
+)
 
 DAY = 86_400.0
 PREPARE = """
@@ -33,7 +44,9 @@ cache = Cache.open(sys.argv[1], Counters(), print)
 
 def used(cache: Cache, record: Record, ago: float) -> None:
     """Let a record have been used last so many seconds ago."""
-    cache.database.execute("UPDATE records SET used=? WHERE key=?", (int(time.time() - ago), record.key))
+    cache.database.execute(
+        "UPDATE records SET used=? WHERE key=?", (int(time.time() - ago), record.key)
+    )
 
 
 def blobs(cache: Cache) -> set[Digest]:
@@ -58,13 +71,17 @@ def filled(cache: Cache) -> Iterator[tuple[Cache, dict[str, Digest]]]:
     lease.release()
 
 
-def test_what_leases_and_recent_records_need_is_kept(filled: tuple[Cache, dict[str, Digest]]) -> None:
+def test_what_leases_and_recent_records_need_is_kept(
+    filled: tuple[Cache, dict[str, Digest]],
+) -> None:
     """The rest goes, together with old records; each removal says its size and why."""
     cache, digest = filled
     collection = gc.collect(cache, 14 * DAY, False)
     assert removed(collection) == {digest["old"], digest["loose"]} and collection.kept == 3
     assert blobs(cache) == {digest["recent"], digest["shared"], digest["leased"]}
-    assert collection.bytes == len(b"old" * 10) + len(b"loose" * 10) and all(each.why for each in collection.removed)
+    assert collection.bytes == len(b"old" * 10) + len(b"loose" * 10) and all(
+        each.why for each in collection.removed
+    )
     assert cache.records.count() == 1 and verify_blobs(cache, lambda done, total: None) == (3, [])
     assert gc.collect(cache, 14 * DAY, False).removed == []
 
@@ -83,19 +100,34 @@ def test_a_dry_run_finds_the_same_and_touches_nothing(cache: Cache, project: Pat
     dry = gc.collect(cache, DAY, True)
     assert state(cache) == before
     assert gc.collect(cache, DAY, False) == dry
-    assert removed(dry) == {*made.blobs(), made.tree, Digest.of(b"loose"), ".writing-left", ".extracting-left", ".doomed-left"}
-    assert blobs(cache) == set() and os.listdir(cache.extractions) == [] and cache.records.count() == 0
+    assert removed(dry) == {
+        *made.blobs(),
+        made.tree,
+        Digest.of(b"loose"),
+        ".writing-left",
+        ".extracting-left",
+        ".doomed-left",
+    }
+    assert (
+        blobs(cache) == set() and os.listdir(cache.extractions) == [] and cache.records.count() == 0
+    )
 
 
 def state(cache: Cache) -> object:
     """All that is in a cache."""
     found = sorted((here, sorted(names)) for here, _, names in os.walk(cache.folder))
-    return found, cache.database.execute("SELECT * FROM records ORDER BY key"), cache.database.execute("SELECT * FROM labels")
+    return (
+        found,
+        cache.database.execute("SELECT * FROM records ORDER BY key"),
+        cache.database.execute("SELECT * FROM labels"),
+    )
 
 
 actions = st.lists(
     st.tuples(
-        st.sampled_from(["blob", "record", "lease"]), st.sets(st.integers(0, 5), min_size=1), st.sampled_from([0.0, 0.5, 2.0, -50.0])
+        st.sampled_from(["blob", "record", "lease"]),
+        st.sets(st.integers(0, 5), min_size=1),
+        st.sampled_from([0.0, 0.5, 2.0, -50.0]),
     ),
     max_size=10,
 )
@@ -104,7 +136,9 @@ actions = st.lists(
 @settings(max_examples=40)
 @given(actions)
 def test_a_dry_run_equals_the_real_one(chosen: list[tuple[str, set[int], float]]) -> None:
-    """For any mixture of blobs, records of any age, and leases; and exactly what has a root stays."""
+    """For any mixture of blobs, records of any age, and leases; and exactly what has a
+    root stays.
+    """
     with temporary() as folder, opened(folder) as cache:
         digests = [cache.blobs.put(b"%d" % n) for n in range(6)]
         needed: set[Digest] = set()
@@ -119,7 +153,11 @@ def test_a_dry_run_equals_the_real_one(chosen: list[tuple[str, set[int], float]]
                 needed.update(refs)
         dry = gc.collect(cache, DAY, True)
         assert blobs(cache) == set(digests)
-        assert gc.collect(cache, DAY, False) == dry and blobs(cache) == needed and dry.kept == len(needed)
+        assert (
+            gc.collect(cache, DAY, False) == dry
+            and blobs(cache) == needed
+            and dry.kept == len(needed)
+        )
         for lease in leases:
             lease.release()
 
@@ -137,15 +175,21 @@ def test_an_old_record_of_what_is_needed_anyway_is_kept(cache: Cache) -> None:
 
 
 def test_a_command_that_prepares_is_waited_for(tmp_path: Path) -> None:
-    """While another process is between writing blobs and recording them, nothing is collected; afterwards its record counts."""
-    code = PREPARE + (
-        "with cache.preparing():\n"
+    """While another process is between writing blobs and recording them, nothing is collected;
+    afterwards its record counts.
+    """
+    code = (
+        PREPARE + "with cache.preparing():\n"
         "    digest = cache.blobs.put(b'in flight')\n"
         "    print('written', flush=True); sys.stdin.readline()\n"
         "    assert cache.blobs.has(digest), 'collected'\n"
         "    cache.records.add(Record(key('k', 1, {}), 'k', digest, (digest,), {}))\n"
     )
-    collecting = PREPARE + "from flyte_build.cas import gc\nprint('begun', flush=True)\nprint(len(gc.collect(cache, 1000, False).removed))"
+    collecting = (
+        PREPARE
+        + "from flyte_build.cas import gc\nprint('begun', flush=True)\nprint(len(gc.collect(cache,"
+        " 1000, False).removed))"
+    )
     with opened(tmp_path) as cache, process(code, str(tmp_path)) as writer:
         assert writer.stdout is not None and writer.stdout.readline() == "written\n"
         with process(collecting, str(tmp_path)) as collector:
@@ -156,9 +200,11 @@ def test_a_command_that_prepares_is_waited_for(tmp_path: Path) -> None:
 
 
 def test_collections_beside_writers_lose_nothing(tmp_path: Path) -> None:
-    """Writers make blobs, record or lease them, and read them; two collectors remove all else meanwhile."""
-    writing = PREPARE + (
-        "for n in range(150):\n"
+    """Writers make blobs, record or lease them, and read them; two collectors remove all else
+    meanwhile.
+    """
+    writing = (
+        PREPARE + "for n in range(150):\n"
         "    data = (sys.argv[2] + str(n)).encode()\n"
         "    with cache.preparing():\n"
         "        digest, other = cache.blobs.put(data), cache.blobs.put(b'loose' + data)\n"
@@ -167,27 +213,42 @@ def test_collections_beside_writers_lose_nothing(tmp_path: Path) -> None:
         "    assert cache.blobs.read(digest) == data and cache.blobs.read(other)\n"
         "    lease.release()\n"
     )
-    collecting = PREPARE + "from flyte_build.cas import gc\nfor n in range(40): gc.collect(cache, 1000, False)"
-    others = [process(writing, str(tmp_path), f"w{n} ") for n in range(2)] + [process(collecting, str(tmp_path)) for _ in range(2)]
+    collecting = (
+        PREPARE
+        + "from flyte_build.cas import gc\nfor n in range(40): gc.collect(cache, 1000, False)"
+    )
+    others = [process(writing, str(tmp_path), f"w{n} ") for n in range(2)] + [
+        process(collecting, str(tmp_path)) for _ in range(2)
+    ]
     assert [each.communicate() for each in others] == [("", "")] * 4
     with opened(tmp_path) as cache:
         gc.collect(cache, 1000, False)
-        assert blobs(cache) == {Digest.of(f"w{n} {at}".encode()) for n in range(2) for at in range(150)}
+        assert blobs(cache) == {
+            Digest.of(f"w{n} {at}".encode()) for n in range(2) for at in range(150)
+        }
 
 
 def test_a_dead_owner_keeps_nothing(tmp_path: Path) -> None:
     """kill -9 of a lease's owner ends the lease."""
-    code = PREPARE + "lease = cache.lease([cache.blobs.put(b'data')]); print('held', flush=True); sys.stdin.read()"
+    code = (
+        PREPARE + "lease = cache.lease([cache.blobs.put(b'data')]); print('held', flush=True);"
+        " sys.stdin.read()"
+    )
     with opened(tmp_path) as cache, process(code, str(tmp_path)) as owner:
         assert owner.stdout is not None and owner.stdout.readline() == "held\n"
         assert removed(gc.collect(cache, 0, False)) == set()
         owner.kill()
         owner.wait()
-        assert removed(gc.collect(cache, 0, False)) == {Digest.of(b"data")} and os.listdir(f"{cache.folder}/leases") == []
+        assert (
+            removed(gc.collect(cache, 0, False)) == {Digest.of(b"data")}
+            and os.listdir(f"{cache.folder}/leases") == []
+        )
 
 
 def test_a_record_used_in_the_future_counts_as_used_now(cache: Cache) -> None:
-    """The clock was set back since: it is kept like a recent one, and goes when nothing without a root is kept."""
+    """The clock was set back since: it is kept like a recent one, and goes when nothing without a
+    root is kept.
+    """
     digest = cache.blobs.put(b"data")
     record = record_blob(cache, "r", digest)
     used(cache, record, -400 * DAY)
@@ -206,18 +267,28 @@ def test_using_a_record_keeps_it(cache: Cache) -> None:
 
 
 def test_extractions_go_with_what_needs_their_trees(cache: Cache, project: Path) -> None:
-    """The old one is removed although it is protected; the recent one and the leased one stay usable."""
+    """The old one is removed although it is protected; the recent one and the leased one stay
+    usable.
+    """
     made = {}
     for name in ("old", "leased", "recent"):
         write_files(project, {f"d/{name}.py": name.encode()})
         made[name] = make_bundle(cache, project, f"bundle:{name}")
         extraction.extract(cache, made[name])
-    cache.database.execute("UPDATE records SET used=1 WHERE artifact<>?", (made["recent"].manifest,))
+    cache.database.execute(
+        "UPDATE records SET used=1 WHERE artifact<>?", (made["recent"].manifest,)
+    )
     lease = cache.lease([made["leased"].tree])
     collection = gc.collect(cache, DAY, False)
-    assert made["old"].tree in removed(collection) and not os.path.exists(cache.extraction(made["old"].tree))
-    assert extraction.find(cache, made["leased"].tree) and extraction.find(cache, made["recent"].tree)
-    assert all(map(cache.blobs.has, made["recent"].blobs())) and not cache.blobs.has(made["old"].manifest)
+    assert made["old"].tree in removed(collection) and not os.path.exists(
+        cache.extraction(made["old"].tree)
+    )
+    assert extraction.find(cache, made["leased"].tree) and extraction.find(
+        cache, made["recent"].tree
+    )
+    assert all(map(cache.blobs.has, made["recent"].blobs())) and not cache.blobs.has(
+        made["old"].manifest
+    )
     lease.release()
     gc.collect(cache, DAY, False)
     assert os.listdir(cache.extractions) == [made["recent"].tree.hex]
@@ -229,7 +300,9 @@ def test_a_keep_time_of_zero_removes_all_without_a_root(cache: Cache, project: P
     made = make_bundle(cache, project)
     extraction.extract(cache, made)
     gc.collect(cache, 0, False)
-    assert blobs(cache) == set() and cache.records.count() == 0 and os.listdir(cache.extractions) == []
+    assert (
+        blobs(cache) == set() and cache.records.count() == 0 and os.listdir(cache.extractions) == []
+    )
     assert cache.records.labelled("bundle") == [] and cache.records.last("bundle:project") is None
     assert make_bundle(cache, project) == made and bundle.read(made.manifest, cache.blobs) == made
 

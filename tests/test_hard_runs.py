@@ -1,4 +1,6 @@
-"""Runs that are hard on the command that carries them out: each ends in a terminal phase, with its reason, in bounded memory."""
+"""Runs that are hard on the command that carries them out: each ends in a terminal phase, with its
+reason, in bounded memory.
+"""
 
 from __future__ import annotations
 
@@ -194,7 +196,9 @@ print(json.dumps([done.returncode, peak, done.stderr[-50000:].decode(errors="rep
 
 @dataclass
 class Measured:
-    """A command that has ended: its exit code, the peak memory of its largest process in KiB, its errors, and its output."""
+    """A command that has ended: its exit code, the peak memory of its largest process in KiB, its
+    errors, and its output.
+    """
 
     exit_code: int
     peak: int
@@ -232,7 +236,9 @@ def ended(shell: Shell) -> dict[str, Any]:
     return found
 
 
-@pytest.mark.parametrize(("task", "bytes_more"), [("prints", len(f"{LARGE}\n")), ("prints_one_line", 0)])
+@pytest.mark.parametrize(
+    ("task", "bytes_more"), [("prints", len(f"{LARGE}\n")), ("prints_one_line", 0)]
+)
 def test_a_very_long_log_is_whole(shell: Shell, task: str, bytes_more: int) -> None:
     """300 MB (1 GB with FLYTE_TEST_LARGE), in lines and as one: passed on and kept."""
     done = run(shell, task, "--size", str(LARGE))
@@ -246,7 +252,9 @@ def test_binary_output_is_kept_as_it_is(shell: Shell) -> None:
     done = run(shell, "prints_binary")
     assert done.exit_code == 0 and done.peak < BOUND
     assert done.output.read_bytes() == bytes(range(256)) * 4096 * 10
-    assert (Path(ended(shell)["url"].removeprefix("file://")) / "log").stat().st_size == 2 * 256 * 4096 * 10
+    assert (
+        Path(ended(shell)["url"].removeprefix("file://")) / "log"
+    ).stat().st_size == 2 * 256 * 4096 * 10
 
 
 @pytest.mark.parametrize(
@@ -268,18 +276,31 @@ def test_binary_output_is_kept_as_it_is(shell: Shell) -> None:
         ("fails_with_surrogates", [], "failed", "ValueError", "a"),
         ("fails_in_a_long_chain", [], "failed", "ValueError", "0"),
         ("takes_too_much", [], "failed", "MemoryError", ""),
-        ("is_killed", [], "failed", "OOMError", "most likely because the machine ran out of memory"),
+        (
+            "is_killed",
+            [],
+            "failed",
+            "OOMError",
+            "most likely because the machine ran out of memory",
+        ),
         ("crashes", [], "failed", "RuntimeUnknownError", "signal 11"),
         ("loses_its_run", [], "failed", "RuntimeUnknownError", "its result could not be written"),
     ],
 )
-def test_a_run_ends_with_its_reason(shell: Shell, task: str, inputs: list[str], phase: str, kind: str, text: str) -> None:
+def test_a_run_ends_with_its_reason(
+    shell: Shell, task: str, inputs: list[str], phase: str, kind: str, text: str
+) -> None:
     """The history has it, the command says it, and its exit code tells."""
     done = run(shell, task, *inputs)
     found = ended(shell)
-    assert found["phase"] == phase and done.exit_code == {"failed": 1, "timed_out": 6}[phase], done.errors
+    assert found["phase"] == phase and done.exit_code == {"failed": 1, "timed_out": 6}[phase], (
+        done.errors
+    )
     assert text in found["why"]
-    assert f"{phase.replace('_', ' ')}: hard.{task}: {kind}" in done.errors and len(done.errors) < 20_000
+    assert (
+        f"{phase.replace('_', ' ')}: hard.{task}: {kind}" in done.errors
+        and len(done.errors) < 20_000
+    )
     assert done.peak < BOUND or task in ("takes_too_much", "fails_with_much_text")
 
 
@@ -293,7 +314,9 @@ def test_a_run_ends_with_its_reason(shell: Shell, task: str, inputs: list[str], 
         ("moves_the_store", ["--place", "/no/such/place"], "/no/such/place\n"),
     ],
 )
-def test_a_run_succeeds_whatever_its_task_does_besides(shell: Shell, task: str, inputs: list[str], output: str) -> None:
+def test_a_run_succeeds_whatever_its_task_does_besides(
+    shell: Shell, task: str, inputs: list[str], output: str
+) -> None:
     """A child that it has forked decides nothing, and the store stays where it is."""
     done = run(shell, task, *inputs)
     assert done.exit_code == 0 and done.peak < BOUND, done.errors
@@ -306,5 +329,7 @@ def test_nothing_that_a_task_has_started_outlives_it(shell: Shell, task: str) ->
     """Also what has left its process group."""
     done = run(shell, task)
     assert done.exit_code == 0 and ended(shell)["phase"] == "succeeded"
-    left = [psutil.Process(pid) for pid in json.loads(done.output.read_text()) if psutil.pid_exists(pid)]
+    left = [
+        psutil.Process(pid) for pid in json.loads(done.output.read_text()) if psutil.pid_exists(pid)
+    ]
     assert psutil.wait_procs(left, timeout=10)[1] == []

@@ -1,4 +1,6 @@
-"""Documents of deployments may say anything: every command ends with a clear error or the right result, and nothing falls over."""
+"""Documents of deployments may say anything: every command ends with a clear error or the right
+result, and nothing falls over.
+"""
 
 from __future__ import annotations
 
@@ -74,7 +76,13 @@ def deployed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def paths(value: Any, above: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
     """The path of everything in a JSON value."""
-    for step, below in value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ():
+    for step, below in (
+        value.items()
+        if isinstance(value, dict)
+        else enumerate(value)
+        if isinstance(value, list)
+        else ()
+    ):
         yield (*above, step)
         yield from paths(below, (*above, step))
 
@@ -111,12 +119,18 @@ class Release:
     def publish(self, **parts: Any) -> None:
         """Have these JSON values in the place of `document`, `manifest` and `index`."""
         document = parts.get("document", self.document)
-        data = document if isinstance(document, bytes) else json.dumps(document, sort_keys=True, separators=(",", ":")).encode()
+        data = (
+            document
+            if isinstance(document, bytes)
+            else json.dumps(document, sort_keys=True, separators=(",", ":")).encode()
+        )
         manifest = deepcopy(self.manifest)
         manifest["layers"][0] |= self._put(data)
         manifest = parts.get("manifest", manifest)
         index = deepcopy(self.index)
-        index["manifests"][0] |= self._put(json.dumps(manifest, sort_keys=True, separators=(",", ":")).encode())
+        index["manifests"][0] |= self._put(
+            json.dumps(manifest, sort_keys=True, separators=(",", ":")).encode()
+        )
         entries = self.layout.entries()
         entries[TAG] |= self._put(json.dumps(parts.get("index", index)).encode())
         self.layout.write(entries)
@@ -141,9 +155,16 @@ PARTS = [
 
 @pytest.mark.parametrize("which, part", PARTS)
 def test_mutations(
-    deployed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], which: str, part: int
+    deployed: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+    which: str,
+    part: int,
 ) -> None:
-    """Everything in the document, the manifest and the index, gone or with each of many values, one after the other."""
+    """Everything in the document, the manifest and the index, gone or with each of many values, one
+    after the other.
+    """
     release = Release(deployed, tmp_path / "shared")
     good = getattr(release, which)
     monkeypatch.setenv("FLYTE_HOME", str(tmp_path / "home"))
@@ -160,7 +181,11 @@ def test_mutations(
             assert code in (0, 1, 2, 3, 4) and (code == 1 or "Traceback" not in out + errors), told
             assert "\x1b" not in errors and "\x07" not in errors, told
             greeted = "World"
-            if command == COMMANDS[0] and path == NAME_DEFAULT and (new is None or isinstance(new, str)):
+            if (
+                command == COMMANDS[0]
+                and path == NAME_DEFAULT
+                and (new is None or isinstance(new, str))
+            ):
                 # A default is what the document says.
                 greeted = str(new).encode(errors="backslashreplace").decode()
             else:
@@ -170,18 +195,40 @@ def test_mutations(
 
 
 @pytest.mark.parametrize(
-    "data", [b"", b"\xff", b"[" * 100_000, b'{"format": 1' + b"0" * 5000 + b"}", b"[]", b"null", b'{"format": 2}', b'{"format": NaN}']
+    "data",
+    [
+        b"",
+        b"\xff",
+        b"[" * 100_000,
+        b'{"format": 1' + b"0" * 5000 + b"}",
+        b"[]",
+        b"null",
+        b'{"format": 2}',
+        b'{"format": NaN}',
+    ],
 )
 def test_documents_that_are_none(deployed: Path, tmp_path: Path, data: bytes) -> None:
     """Exit code 3, and what to do."""
     Release(deployed, tmp_path / "shared").publish(document=data)
     machine = Shell(tmp_path, tmp_path / "home")
-    done = machine("run", "--registry", f"oci:{tmp_path}/shared", "deployed-task", "t.hello:v2", exit_code=3)
+    done = machine(
+        "run", "--registry", f"oci:{tmp_path}/shared", "deployed-task", "t.hello:v2", exit_code=3
+    )
     assert "malformed" in done.stderr or "newer version" in done.stderr
 
 
 @pytest.mark.parametrize(
-    "content", [b"", b"{", b"[]", b"null", b'{"by": 1}', b'{"ended": "x", "by": "y", "error": null}', b"\xff", b"[" * 100_000]
+    "content",
+    [
+        b"",
+        b"{",
+        b"[]",
+        b"null",
+        b'{"by": 1}',
+        b'{"ended": "x", "by": "y", "error": null}',
+        b"\xff",
+        b"[" * 100_000,
+    ],
 )
 def test_state_files_that_are_malformed(flyte: Shell, content: bytes) -> None:
     """What is kept between commands is no better than what comes from elsewhere."""

@@ -1,4 +1,6 @@
-"""Layers and documents that are not what they say are refused before anything is done with them, whoever sent them."""
+"""Layers and documents that are not what they say are refused before anything is done with them,
+whoever sent them.
+"""
 
 from __future__ import annotations
 
@@ -36,7 +38,9 @@ class Engine(Listener):
         exchange.drain()
         if "/images/json" in exchange.path:
             return Answer.of(200, [("Content-Type", "application/json")], b"[]")
-        return Answer.of(404, [("Content-Type", "application/json")], b'{"message": "No such image"}')
+        return Answer.of(
+            404, [("Content-Type", "application/json")], b'{"message": "No such image"}'
+        )
 
 
 PLAIN = tarfile.TarInfo("x").tobuf() + bytes(1024)
@@ -74,12 +78,17 @@ LAYERS = {
 def image_of(folder: Path, layer: bytes, config: bytes | None = None) -> tuple[object, Manifest]:
     """A store with an image of one layer, and its manifest."""
     blobs = blobs_of(folder)
-    document = {"architecture": "amd64", "os": "linux", "rootfs": {"type": "layers", "diff_ids": [Digest.of(PLAIN)]}}
+    document = {
+        "architecture": "amd64",
+        "os": "linux",
+        "rootfs": {"type": "layers", "diff_ids": [Digest.of(PLAIN)]},
+    }
     data = json.dumps(document).encode() if config is None else config
     for blob in (data, layer):
         blobs.put(blob)
     return blobs, Manifest.of_layers(
-        Descriptor(CONFIG, Digest.of(data), len(data)), [Descriptor(MEDIA_TYPES["zstd"], Digest.of(layer), len(layer))]
+        Descriptor(CONFIG, Digest.of(data), len(data)),
+        [Descriptor(MEDIA_TYPES["zstd"], Digest.of(layer), len(layer))],
     )
 
 
@@ -92,9 +101,15 @@ def given(folder: Path, layer: bytes, config: bytes | None = None) -> bytes:
 
 
 def test_an_engine_gets_what_is_in_a_layer(tmp_path: Path) -> None:
-    """Decompressed, for those that take no zstd; a window as large as zstd's own tools ask for is fine."""
+    """Decompressed, for those that take no zstd; a window as large as zstd's own tools ask for is
+    fine.
+    """
     for number, layer in enumerate(
-        (GOOD, _stream(zstandard.ZstdCompressionParameters(window_log=27), PLAIN), GOOD + zstandard.compress(b""))
+        (
+            GOOD,
+            _stream(zstandard.ZstdCompressionParameters(window_log=27), PLAIN),
+            GOOD + zstandard.compress(b""),
+        )
     ):
         with tarfile.open(fileobj=io.BytesIO(given(tmp_path / str(number), layer))) as archive:
             (name,) = json.load(archive.extractfile("manifest.json") or io.BytesIO())[0]["Layers"]
@@ -148,5 +163,7 @@ def test_a_config_of_another_form_is_refused(tmp_path: Path, config: bytes) -> N
 def test_uv_configuration_of_another_form_is_left_to_uv(tmp_path: Path, text: str) -> None:
     """It is only read to find credentials: nothing of it is found."""
     write_files(tmp_path, {"uv.toml": text.encode(), "sub/pyproject.toml": b"[tool]\nuv = 5\n"})
-    indexes = Indexes.configured(str(tmp_path / "sub"), {"XDG_CONFIG_DIRS": str(tmp_path), "XDG_CONFIG_HOME": str(tmp_path)})
+    indexes = Indexes.configured(
+        str(tmp_path / "sub"), {"XDG_CONFIG_DIRS": str(tmp_path), "XDG_CONFIG_HOME": str(tmp_path)}
+    )
     assert indexes.of("https://pypi.example.com/simple") is None

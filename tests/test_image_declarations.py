@@ -1,4 +1,6 @@
-"""What `flyte.Image` declares: immutable values, what is refused, and the recipe that comes of them."""
+"""What `flyte.Image` declares: immutable values, what is refused, and the recipe that comes of
+them.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +14,16 @@ import pytest
 from flyte_build.declarations.image import Image
 from flyte_build.declarations.serialize import image_value
 from flyte_build.errors import DeclarationError
-from flyte_build.images.recipe import BaseStep, Copy, Execute, Packages, Recipe, Source, named, not_acted_on
+from flyte_build.images.recipe import (
+    BaseStep,
+    Copy,
+    Execute,
+    Packages,
+    Recipe,
+    Source,
+    named,
+    not_acted_on,
+)
 from tests.command import Shell
 
 ROOT = "/srv/project"
@@ -49,8 +60,12 @@ def test_every_method_gives_a_new_image() -> None:
         DEBIAN.clone(base_image="python:3.12"),
     ]
     assert len({*changed, DEBIAN}) == len(changed) + 1
-    assert Image.from_debian_base() == DEBIAN == DEBIAN.with_local_v2() == DEBIAN.with_pip_packages()
-    assert DEBIAN.with_pip_packages("a").with_apt_packages("b") == Image.from_debian_base().with_pip_packages("a").with_apt_packages("b")
+    assert (
+        Image.from_debian_base() == DEBIAN == DEBIAN.with_local_v2() == DEBIAN.with_pip_packages()
+    )
+    assert DEBIAN.with_pip_packages("a").with_apt_packages(
+        "b"
+    ) == Image.from_debian_base().with_pip_packages("a").with_apt_packages("b")
 
 
 def test_no_two_declarations_are_mixed_up() -> None:
@@ -70,7 +85,9 @@ def test_no_two_declarations_are_mixed_up() -> None:
 
 
 def test_layers_come_in_the_order_that_keeps_most() -> None:
-    """Debian's packages first, then all Python packages where the first are asked for, files and commands in their own places."""
+    """Debian's packages first, then all Python packages where the first are asked for, files and
+    commands in their own places.
+    """
     image = (
         DEBIAN.with_source_file("one.txt", "/one.txt")
         .with_pip_packages("a")
@@ -93,7 +110,9 @@ def test_layers_come_in_the_order_that_keeps_most() -> None:
 
 
 def test_paths_below_the_root_are_relative_to_it() -> None:
-    """So the same declaration is the same in every checkout; what is no path stays as it is written."""
+    """So the same declaration is the same in every checkout; what is no path stays as it is
+    written.
+    """
     image = (
         DEBIAN.with_requirements(Path(ROOT, "sub", "r.txt"))
         .with_source_folder(f"{ROOT}/data", copy_contents_only=True)
@@ -110,11 +129,24 @@ def test_paths_below_the_root_are_relative_to_it() -> None:
 
 def test_a_base_says_what_it_stands_on() -> None:
     """The kinds of bases, and what each keeps."""
-    assert recipe(Image.from_debian_base((3, 12), platform="linux/arm64")).base == BaseStep(kind="debian", python="3.12")
-    assert recipe(Image.from_debian_base(platform=("linux/arm64", "linux/amd64"))).platforms == ("linux/amd64", "linux/arm64")
-    assert Recipe.of(value(Image.from_base("python:3.12"))).base == BaseStep(kind="reference", uri="python:3.12")
-    dockerfile = recipe(Image.from_dockerfile(Path(ROOT, "Dockerfile"), registry="registry.example.com/a", name="b"))
-    assert (dockerfile.base.file, dockerfile.registry, dockerfile.name) == ("Dockerfile", "registry.example.com/a", "b")
+    assert recipe(Image.from_debian_base((3, 12), platform="linux/arm64")).base == BaseStep(
+        kind="debian", python="3.12"
+    )
+    assert recipe(Image.from_debian_base(platform=("linux/arm64", "linux/amd64"))).platforms == (
+        "linux/amd64",
+        "linux/arm64",
+    )
+    assert Recipe.of(value(Image.from_base("python:3.12"))).base == BaseStep(
+        kind="reference", uri="python:3.12"
+    )
+    dockerfile = recipe(
+        Image.from_dockerfile(Path(ROOT, "Dockerfile"), registry="registry.example.com/a", name="b")
+    )
+    assert (dockerfile.base.file, dockerfile.registry, dockerfile.name) == (
+        "Dockerfile",
+        "registry.example.com/a",
+        "b",
+    )
     script = recipe(Image.from_uv_script("train.py", name="train", pre=True))
     assert script.sources == (Source(kind="uv_script", file="train.py", options={"pre": True}),)
     assert script.steps == (Packages(),)
@@ -122,7 +154,9 @@ def test_a_base_says_what_it_stands_on() -> None:
 
 
 def test_a_name_stands_for_a_configured_reference() -> None:
-    """`from_ref_name` takes it from the configuration; one that is missing is an error that says how to give it."""
+    """`from_ref_name` takes it from the configuration; one that is missing is an error that says
+    how to give it.
+    """
     image = value(Image.from_ref_name("cuda"))
     assert named(image, {"cuda": "nvidia/cuda:12"}) == "nvidia/cuda:12"
     assert named("auto", {}) == "auto" and named("auto", {"default": "a:1"}) == "a:1"
@@ -143,8 +177,14 @@ def test_a_name_stands_for_a_configured_reference() -> None:
         (lambda: DEBIAN.with_pip_packages(["a", "b"]), r"with_pip_packages\(\*names\)"),  # type: ignore[arg-type]
         (lambda: DEBIAN.with_pip_packages("-r x.txt"), "files into with_requirements"),
         (lambda: DEBIAN.with_pip_packages(" "), "empty"),
-        (lambda: DEBIAN.with_pip_packages("a", index_url="https://me:secret@host/simple"), "holds credentials"),
-        (lambda: DEBIAN.with_pip_packages("a", extra_args="--index https://token@host/simple"), "holds credentials"),
+        (
+            lambda: DEBIAN.with_pip_packages("a", index_url="https://me:secret@host/simple"),
+            "holds credentials",
+        ),
+        (
+            lambda: DEBIAN.with_pip_packages("a", extra_args="--index https://token@host/simple"),
+            "holds credentials",
+        ),
         (lambda: DEBIAN.with_pip_packages("a @ https://token@host/a.whl"), "holds credentials"),
         (lambda: DEBIAN.with_commands("ls"), r"with_commands\(\['ls'\]\)"),
         (lambda: DEBIAN.with_env_vars({"A B": "c"}), "no name of a variable"),
@@ -165,7 +205,9 @@ def test_a_mistake_is_told_where_it_is_made(declare: Callable[[], Image], what: 
 
 def test_what_nothing_acts_on_is_known() -> None:
     """It is kept with the declaration, and said."""
-    image = DEBIAN.with_pip_packages("a", secret_mounts="pip").with_uv_project("p.toml", project_install_mode="install_project")
+    image = DEBIAN.with_pip_packages("a", secret_mounts="pip").with_uv_project(
+        "p.toml", project_install_mode="install_project"
+    )
     assert not_acted_on(value(image)) == ["install_project", "secret_mounts"]
     assert not_acted_on("python:3.12") == []
 
@@ -173,10 +215,20 @@ def test_what_nothing_acts_on_is_known() -> None:
 def test_the_image_option_wins_over_the_configuration(flyte: Shell) -> None:
     """A text that is neither URI nor NAME=URI is refused."""
     declared = 'flyte.TaskEnvironment("t", image=flyte.Image.from_ref_name("base"))'
-    (flyte.project / "tasks.py").write_text(f"import flyte\nenv = {declared}\n@env.task\ndef main() -> int:\n    return 1\n")
+    (flyte.project / "tasks.py").write_text(
+        f"import flyte\nenv = {declared}\n@env.task\ndef main() -> int:\n    return 1\n"
+    )
     assert "No image has the name 'base'" in flyte("run", "tasks.py", "main", exit_code=2).stderr
     assert "is no image" in flyte("run", "--image", "a=", "tasks.py", "main", exit_code=2).stderr
     told = flyte(
-        "run", "--engine", "process", "--image", "base=a/b:1", "tasks.py", "main", exit_code=3, env={"FLYTE_IMAGE_IMAGE_REFS": "base=c/d:1"}
+        "run",
+        "--engine",
+        "process",
+        "--image",
+        "base=a/b:1",
+        "tasks.py",
+        "main",
+        exit_code=3,
+        env={"FLYTE_IMAGE_IMAGE_REFS": "base=c/d:1"},
     )
     assert "a/b:1 is only in its container" in told.stderr

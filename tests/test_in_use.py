@@ -1,4 +1,6 @@
-"""What a running task uses is never removed, replaced or changed, whatever command runs beside it."""
+"""What a running task uses is never removed, replaced or changed, whatever command
+runs beside it.
+"""
 
 from __future__ import annotations
 
@@ -44,9 +46,13 @@ def machine(flyte: Shell) -> Shell:
 
 @contextmanager
 def running(machine: Shell, folder: Path) -> Iterator[None]:
-    """A task runs in the body; then it reads and imports from its code, which must still be right."""
+    """A task runs in the body; then it reads and imports from its code, which must
+    still be right.
+    """
     started, go_on = folder / "started", folder / "go on"
-    with machine.start("run", "tasks.py", "waits", "--started", str(started), "--go-on", str(go_on)) as process:
+    with machine.start(
+        "run", "tasks.py", "waits", "--started", str(started), "--go-on", str(go_on)
+    ) as process:
         while not started.exists() and process.poll() is None:
             time.sleep(0.02)
         yield
@@ -61,7 +67,9 @@ def extractions(machine: Shell) -> list[Path]:
 
 
 def test_verify_beside_a_running_task_whose_bundle_is_gone(machine: Shell, tmp_path: Path) -> None:
-    """The lease keeps the extraction, of which no bundle is known any more: that is no damage. It goes when the task has ended."""
+    """The lease keeps the extraction, of which no bundle is known any more: that is no damage. It
+    goes when the task has ended.
+    """
     with running(machine, tmp_path):
         machine("cache", "gc", "--keep", "0s")
         assert machine.json("cache", "verify")["bad"] == [] and len(extractions(machine)) == 1
@@ -71,7 +79,9 @@ def test_verify_beside_a_running_task_whose_bundle_is_gone(machine: Shell, tmp_p
 
 @as_root
 def test_a_run_beside_a_task_whose_code_was_changed(machine: Shell, tmp_path: Path) -> None:
-    """The changed code stays as it is for the task that runs in it; the other run has a copy of its own, which gc removes later."""
+    """The changed code stays as it is for the task that runs in it; the other run has a copy of its
+    own, which gc removes later.
+    """
     with running(machine, tmp_path):
         (used,) = extractions(machine)
         clock_moves(used)
@@ -88,7 +98,9 @@ def test_a_run_beside_a_task_whose_code_was_changed(machine: Shell, tmp_path: Pa
 
 @as_root
 def test_verify_beside_a_task_whose_large_tree_was_changed(machine: Shell, tmp_path: Path) -> None:
-    """Nothing but `verify` sees it: what it has found is not used by the next run, and not taken from the task."""
+    """Nothing but `verify` sees it: what it has found is not used by the next run, and not taken
+    from the task.
+    """
     for number in range(2_100):
         (machine.project / f"f{number}.txt").write_text(str(number))
     with running(machine, tmp_path):
@@ -96,7 +108,10 @@ def test_verify_beside_a_task_whose_large_tree_was_changed(machine: Shell, tmp_p
         (used / "code" / "f7.txt").chmod(0o644)
         (used / "code" / "f7.txt").write_text("changed")
         assert "f7.txt was changed" in machine.json("cache", "verify")["bad"][0]["what"]
-        assert machine("run", "tasks.py", "reads").stdout == "data\n" and len(extractions(machine)) == 2
+        assert (
+            machine("run", "tasks.py", "reads").stdout == "data\n"
+            and len(extractions(machine)) == 2
+        )
 
 
 def test_collections_at_once(machine: Shell, tmp_path: Path) -> None:

@@ -1,4 +1,6 @@
-"""Inputs as a user gives them to the installed command, and what is said of those that do not fit."""
+"""Inputs as a user gives them to the installed command, and what is said of those that
+do not fit.
+"""
 
 from __future__ import annotations
 
@@ -23,18 +25,26 @@ class Project:
 
     def write(self, name: str, text: str) -> None:
         """Make a file; one of tasks begins with what all of them need."""
-        (self.folder / name).write_text(HEAD + text if name.endswith(".py") else text, encoding="utf-8")
+        (self.folder / name).write_text(
+            HEAD + text if name.endswith(".py") else text, encoding="utf-8"
+        )
 
-    def __call__(self, *command: str, exit_code: int = 0, input: str = "") -> subprocess.CompletedProcess[str]:
+    def __call__(
+        self, *command: str, exit_code: int = 0, input: str = ""
+    ) -> subprocess.CompletedProcess[str]:
         """What a command came to. No traceback of ours may be shown."""
-        done = subprocess.run(command, cwd=self.folder, capture_output=True, text=True, input=input, timeout=120)
+        done = subprocess.run(
+            command, cwd=self.folder, capture_output=True, text=True, input=input, timeout=120
+        )
         assert done.returncode == exit_code, done.stdout + done.stderr
         assert "Traceback" not in done.stderr
         return done
 
     def run(self, *arguments: str, input: str = "") -> Any:
         """The outputs of `flyte run` with these arguments."""
-        return json.loads(self(FLYTE, "-of", "json", "run", *arguments, input=input).stdout)["outputs"]
+        return json.loads(self(FLYTE, "-of", "json", "run", *arguments, input=input).stdout)[
+            "outputs"
+        ]
 
     def refusal(self, *arguments: str, exit_code: int = 2, input: str = "") -> str:
         """What is said by a `flyte run` that does not run anything."""
@@ -49,7 +59,11 @@ def project(tmp_path: Path) -> Project:
 
 def test_a_file_that_cannot_be_described_is_no_failed_import(project: Project) -> None:
     """An object in it that breaks when it is looked at is not said to be an import that failed."""
-    project.write("odd.py", "class Odd:\n    @property\n    def __class__(self): raise RuntimeError('look away')\n\nodd = Odd()\n")
+    project.write(
+        "odd.py",
+        "class Odd:\n    @property\n    def __class__(self): raise RuntimeError('look away')\n\nodd"
+        " = Odd()\n",
+    )
     said = project.refusal("odd.py", "task", exit_code=3)
     assert "error: The tasks of odd.py could not be described: RuntimeError: look away" in said
     assert "Importing it went well" in said
@@ -58,7 +72,9 @@ def test_a_file_that_cannot_be_described_is_no_failed_import(project: Project) -
 def test_a_timeout_that_is_no_duration_is_the_declarations_fault(project: Project) -> None:
     """It is said of which task, and how a timeout is written."""
     project.write("late.py", "@env.task(timeout='soon')\ndef late() -> None: ...\n")
-    assert "error: The timeout of t.late is no duration\n  It is 'soon'." in project.refusal("late.py", "late", exit_code=3)
+    assert "error: The timeout of t.late is no duration\n  It is 'soon'." in project.refusal(
+        "late.py", "late", exit_code=3
+    )
 
 
 CLASSES = """
@@ -139,7 +155,19 @@ GONE = ("FAST", None, "m", "Oslo", 3, ["cold"], "2026-01-31", "1.10", b"", (1, "
 
 def gone(**changes: Any) -> dict[str, str]:
     """The output of `go` with some of its inputs."""
-    names = ("mode", "ids", "size", "city", "days", "tags", "day", "price", "data", "pair", "dry_run")
+    names = (
+        "mode",
+        "ids",
+        "size",
+        "city",
+        "days",
+        "tags",
+        "day",
+        "price",
+        "data",
+        "pair",
+        "dry_run",
+    )
     return {"o0": repr(tuple({**dict(zip(names, GONE, strict=True)), **changes}.values()))}
 
 
@@ -163,37 +191,95 @@ def tasks(project: Project) -> Project:
         (["--mode", "FAST", "--ids", "null", "--price", "0.30"], {"price": "0.30"}),
         (["--mode", "FAST", "--trip", '{"city": "Rom"}'], {"city": "Rom"}),
         (["--mode", "FAST", "--trip", "trip.yaml"], {"city": "Bern", "tags": ["far"]}),
-        (["--mode", "FAST", "--trip", "@trip.yaml", "--data", "@data.bin"], {"city": "Bern", "tags": ["far"], "data": b"hi"}),
-        (["--mode", "FAST", "--pair", "2", "--pair", "b", "--dry-run"], {"pair": (2, "b"), "dry_run": True}),
-        (["--mode", "FAST", "--dry_run", "yes", "--day", "2026-02-01T10:00"], {"dry_run": True, "day": "2026-02-01"}),
-        (["--mode", "FAST", "--dry-run", "true", "--data", "base64:aGk="], {"dry_run": True, "data": b"hi"}),
+        (
+            ["--mode", "FAST", "--trip", "@trip.yaml", "--data", "@data.bin"],
+            {"city": "Bern", "tags": ["far"], "data": b"hi"},
+        ),
+        (
+            ["--mode", "FAST", "--pair", "2", "--pair", "b", "--dry-run"],
+            {"pair": (2, "b"), "dry_run": True},
+        ),
+        (
+            ["--mode", "FAST", "--dry_run", "yes", "--day", "2026-02-01T10:00"],
+            {"dry_run": True, "day": "2026-02-01"},
+        ),
+        (
+            ["--mode", "FAST", "--dry-run", "true", "--data", "base64:aGk="],
+            {"dry_run": True, "data": b"hi"},
+        ),
     ],
 )
-def test_options_are_read_by_their_types(tasks: Project, arguments: list[str], changes: dict[str, Any]) -> None:
+def test_options_are_read_by_their_types(
+    tasks: Project, arguments: list[str], changes: dict[str, Any]
+) -> None:
     """As text, as JSON, as the name of a file, once or more; what is left out has its default."""
     assert tasks.run("tasks.py", "go", *arguments) == gone(**changes)
 
 
 def test_a_file_gives_inputs_and_options_win(tasks: Project) -> None:
-    """JSON, TOML, or standard input; a record's fields that are left out come from the task's default."""
-    assert tasks.run("--inputs-file", "in.json", "tasks.py", "go") == gone(mode="SLOW", ids=[1], city="Rom")
-    assert tasks.run("--inputs-file", "in.toml", "tasks.py", "go", "--pair", '[3, "c"]') == gone(day="2026-05-01", pair=(3, "c"))
-    assert tasks.run("--inputs-file", "-", "tasks.py", "go", "--ids", "4", input='{"mode": "FAST", "ids": [1]}') == gone(ids=[4])
+    """JSON, TOML, or standard input; a record's fields that are left out come from the task's
+    default.
+    """
+    assert tasks.run("--inputs-file", "in.json", "tasks.py", "go") == gone(
+        mode="SLOW", ids=[1], city="Rom"
+    )
+    assert tasks.run("--inputs-file", "in.toml", "tasks.py", "go", "--pair", '[3, "c"]') == gone(
+        day="2026-05-01", pair=(3, "c")
+    )
+    assert tasks.run(
+        "--inputs-file", "-", "tasks.py", "go", "--ids", "4", input='{"mode": "FAST", "ids": [1]}'
+    ) == gone(ids=[4])
 
 
 @pytest.mark.parametrize(
     ("arguments", "input", "said"),
     [
         ([], "", ["The input 'mode' is missing", "Mode, one of FAST, SLOW", "--mode FAST"]),
-        (["--mode", "quick"], "", ["'mode' cannot be 'quick'", "Mode, one of FAST, SLOW", "--mode FAST"]),
-        (["--mode", "FAST", "--mode", "SLOW"], "", ["one Mode. It was given 2 times.", "--mode FAST"]),
-        (["--mode", "FAST", "--size", "l"], "", ["'size' cannot be 'l'", "Expected: s | m.", "--size s"]),
-        (["--mode", "FAST", "--ids", "1", "--ids", "x"], "", ["'ids[1]' cannot be 'x'", "Expected: int.", "--ids '[3, 3]'"]),
-        (["--mode", "FAST", "--trip", '{"days": "x"}'], "", ["'trip.days' cannot be 'x'", "Expected: int.", '--trip \'{"city": "text"}\'']),
-        (["--mode", "FAST", "--trip", '{"town": 1}'], "", ["'trip.town' cannot be 1", "Its fields are city, days, tags."]),
-        (["--mode", "FAST", "--trip", "@no.json"], "", ["'trip' cannot be '@no.json'", "no.json: No such file"]),
-        (["--mode", "FAST", "--data", "hi"], "", ["'data' cannot be 'hi'", "base64:", "--data base64:aGk="]),
-        (["--mode", "FAST", "--day", "soon"], "", ["'day' cannot be 'soon'", "date, as in 2026-01-31", "--day 2026-01-31"]),
+        (
+            ["--mode", "quick"],
+            "",
+            ["'mode' cannot be 'quick'", "Mode, one of FAST, SLOW", "--mode FAST"],
+        ),
+        (
+            ["--mode", "FAST", "--mode", "SLOW"],
+            "",
+            ["one Mode. It was given 2 times.", "--mode FAST"],
+        ),
+        (
+            ["--mode", "FAST", "--size", "l"],
+            "",
+            ["'size' cannot be 'l'", "Expected: s | m.", "--size s"],
+        ),
+        (
+            ["--mode", "FAST", "--ids", "1", "--ids", "x"],
+            "",
+            ["'ids[1]' cannot be 'x'", "Expected: int.", "--ids '[3, 3]'"],
+        ),
+        (
+            ["--mode", "FAST", "--trip", '{"days": "x"}'],
+            "",
+            ["'trip.days' cannot be 'x'", "Expected: int.", '--trip \'{"city": "text"}\''],
+        ),
+        (
+            ["--mode", "FAST", "--trip", '{"town": 1}'],
+            "",
+            ["'trip.town' cannot be 1", "Its fields are city, days, tags."],
+        ),
+        (
+            ["--mode", "FAST", "--trip", "@no.json"],
+            "",
+            ["'trip' cannot be '@no.json'", "no.json: No such file"],
+        ),
+        (
+            ["--mode", "FAST", "--data", "hi"],
+            "",
+            ["'data' cannot be 'hi'", "base64:", "--data base64:aGk="],
+        ),
+        (
+            ["--mode", "FAST", "--day", "soon"],
+            "",
+            ["'day' cannot be 'soon'", "date, as in 2026-01-31", "--day 2026-01-31"],
+        ),
         (["--modes", "FAST"], "", ["No such option '--modes'", "--mode"]),
         ([], '{"mod": "FAST"}', ["The input 'mod' does not exist", "Did you mean 'mode'?"]),
         ([], '{"mode": 1}', ["'mode' cannot be 1", "--mode FAST"]),
@@ -213,8 +299,12 @@ def test_a_refusal_names_the_input_its_type_its_value_and_an_example(
 def test_a_union_takes_the_first_member_that_fits(tasks: Project) -> None:
     """Otherwise the error lists each member's reason."""
     assert tasks.run("tasks.py", "first", "--value", "7") == {"o0": "7"}
-    assert tasks.run("tasks.py", "first", "--value", "2026-01-31") == {"o0": "datetime.date(2026, 1, 31)"}
-    assert tasks.run("tasks.py", "first", "--value", '{"city": "Rom"}') == {"o0": "Trip(city='Rom', days=1, tags=[])"}
+    assert tasks.run("tasks.py", "first", "--value", "2026-01-31") == {
+        "o0": "datetime.date(2026, 1, 31)"
+    }
+    assert tasks.run("tasks.py", "first", "--value", '{"city": "Rom"}') == {
+        "o0": "Trip(city='Rom', days=1, tags=[])"
+    }
     error = tasks.refusal("tasks.py", "first", "--value", '{"city": 3}')
     assert "Not Trip: city is missing." in tasks.refusal("tasks.py", "first", "--value", "{}")
     assert "Expected: int | date | Trip. Not int. Not date. Not Trip: city is no str." in error
@@ -223,13 +313,18 @@ def test_a_union_takes_the_first_member_that_fits(tasks: Project) -> None:
 def test_any_object_can_be_named_and_none_is_unpickled(tasks: Project) -> None:
     """`MODULE:NAME` is looked up where the task runs."""
     assert tasks.run("tasks.py", "apply", "--function", "operator:neg") == {"o0": 3}
-    assert "Expected: Callable, as MODULE:NAME." in tasks.refusal("tasks.py", "apply", "--function", '{"$pickle": "gAVLAS4="}')
+    assert "Expected: Callable, as MODULE:NAME." in tasks.refusal(
+        "tasks.py", "apply", "--function", '{"$pickle": "gAVLAS4="}'
+    )
     for name, why in (
         ("math:no", "AttributeError: module 'math' has no"),
         ("nowhere:no", "ModuleNotFoundError: No module named 'nowhere'"),
     ):
         said = tasks.refusal("tasks.py", "apply", "--function", name)
-        assert f"InputError: The input 'function' cannot be '{name}'. Expected: Callable, as MODULE:NAME. Making it raised {why}" in said
+        assert (
+            f"InputError: The input 'function' cannot be '{name}'. Expected: Callable, as"
+            f" MODULE:NAME. Making it raised {why}" in said
+        )
 
 
 @pytest.mark.parametrize("engine", ["process", "local"])
@@ -237,20 +332,47 @@ def test_any_object_can_be_named_and_none_is_unpickled(tasks: Project) -> None:
     ("task", "value", "why", "example"),
     [
         ("first", {"city": "a", "days": 0}, "Making it raised ValueError: too short.", "3"),
-        ("many", [{"city": "a", "days": 0}], "Making it raised ValueError: too short.", """'[{"city": "text"}, {"city": "text"}]'"""),
+        (
+            "many",
+            [{"city": "a", "days": 0}],
+            "Making it raised ValueError: too short.",
+            """'[{"city": "text"}, {"city": "text"}]'""",
+        ),
         ("fit", {"size": 0}, "Input should be greater than 0", """'{"size": 3}'"""),
     ],
 )
-def test_what_a_class_refuses_is_a_wrong_input(tasks: Project, engine: str, task: str, value: Any, why: str, example: str) -> None:
-    """Only the run can tell; it stays in the history, and is not tried again. The message has parameter, type, value and an example."""
-    command = [FLYTE, "-of", "json", "run", "--engine", engine, "tasks.py", task, "--value", json.dumps(value)]
+def test_what_a_class_refuses_is_a_wrong_input(
+    tasks: Project, engine: str, task: str, value: Any, why: str, example: str
+) -> None:
+    """Only the run can tell; it stays in the history, and is not tried again. The message has
+    parameter, type, value and an example.
+    """
+    command = [
+        FLYTE,
+        "-of",
+        "json",
+        "run",
+        "--engine",
+        engine,
+        "tasks.py",
+        task,
+        "--value",
+        json.dumps(value),
+    ]
     done = subprocess.run(command, cwd=tasks.folder, capture_output=True, text=True)
     assert done.returncode == 2, done.stderr
     result = json.loads(done.stdout)
-    assert result["phase"] == "failed" and result["error"]["type"] == "InputError" and result["error"]["kind"] == "input"
+    assert (
+        result["phase"] == "failed"
+        and result["error"]["type"] == "InputError"
+        and result["error"]["kind"] == "input"
+    )
     message = result["error"]["message"]
     types = {"first": "int | date | Trip", "many": "list[Trip]", "fit": "Fit"}
-    assert message.startswith(f"The input 'value' cannot be {value}. Expected: {types[task]}") and why in message
+    assert (
+        message.startswith(f"The input 'value' cannot be {value}. Expected: {types[task]}")
+        and why in message
+    )
     assert result["error"]["hint"] == f"For example: --value {example}"
     recorded = json.loads(tasks(FLYTE, "-of", "json", "get", "run", result["run"]).stdout)
     assert (recorded["phase"], recorded["actions"][0]["attempts"]) == ("failed", 1)
@@ -260,12 +382,20 @@ def test_what_a_class_refuses_is_a_wrong_input(tasks: Project, engine: str, task
 
 def test_an_input_error_of_the_tasks_own_is_its_failure(project: Project) -> None:
     """Only an input of the run itself is the caller's mistake."""
-    project.write("own.py", "from flyte.errors import InputError\n@env.task\ndef own() -> None: raise InputError('mine')\n")
-    failed = subprocess.run([FLYTE, "run", "own.py", "own"], cwd=project.folder, capture_output=True, text=True)
+    project.write(
+        "own.py",
+        "from flyte.errors import InputError\n@env.task\ndef own() -> None: raise"
+        " InputError('mine')\n",
+    )
+    failed = subprocess.run(
+        [FLYTE, "run", "own.py", "own"], cwd=project.folder, capture_output=True, text=True
+    )
     assert failed.returncode == 1 and "failed: t.own: InputError: mine" in failed.stderr
 
 
-def test_a_class_that_refuses_an_input_in_the_worker_raises_an_input_error(project: Project) -> None:
+def test_a_class_that_refuses_an_input_in_the_worker_raises_an_input_error(
+    project: Project,
+) -> None:
     """From Python the object was made already, and has changed since."""
     main = """
 if __name__ == "__main__":
@@ -277,16 +407,32 @@ if __name__ == "__main__":
     except flyte.errors.InputError as error:
         print(error.what, error.hint)
 """
-    project.write("script.py", f"import flyte.errors\n{CLASSES}\n@env.task\ndef days(trip: Trip) -> int: return trip.days\n{main}")
-    done = subprocess.run([sys.executable, "script.py"], cwd=project.folder, capture_output=True, text=True)
-    assert done.stdout.startswith("t.days: The input 'trip' cannot be {'city': 'Oslo', 'days': 0, 'tags': []}. Expected: Trip"), done.stderr
-    assert done.stdout.endswith("""Making it raised ValueError: too short. For example: --trip '{"city": "text"}'\n""")
+    project.write(
+        "script.py",
+        f"import flyte.errors\n{CLASSES}\n@env.task\ndef days(trip: Trip) -> int: return"
+        f" trip.days\n{main}",
+    )
+    done = subprocess.run(
+        [sys.executable, "script.py"], cwd=project.folder, capture_output=True, text=True
+    )
+    assert done.stdout.startswith(
+        "t.days: The input 'trip' cannot be {'city': 'Oslo', 'days': 0, 'tags': []}. Expected: Trip"
+    ), done.stderr
+    assert done.stdout.endswith(
+        """Making it raised ValueError: too short. For example: --trip '{"city": "text"}'\n"""
+    )
 
 
 def test_outputs_are_shown_in_the_form_that_inputs_have(tasks: Project) -> None:
     """Sorted sets, names of choices, base64; the output of one task can be the input of another."""
     uuid = "00000000-0000-0000-0000-000000000001"
-    assert tasks.run("tasks.py", "outputs") == {"o0": [1, 3], "o1": "FAST", "o2": "base64:aGk=", "o3": "3", "o4": uuid}
+    assert tasks.run("tasks.py", "outputs") == {
+        "o0": [1, 3],
+        "o1": "FAST",
+        "o2": "base64:aGk=",
+        "o3": "3",
+        "o4": uuid,
+    }
 
 
 def test_help_shows_types_defaults_and_what_can_be_given(tasks: Project) -> None:
@@ -305,22 +451,41 @@ def test_help_shows_types_defaults_and_what_can_be_given(tasks: Project) -> None
 
 
 def test_a_class_of_the_main_file_is_one_class_on_both_sides(project: Project) -> None:
-    """Run as a script, a file gives objects of its own class to the task and gets such objects back."""
-    task = "@env.task\ndef longer(trip: Trip, mode: Mode) -> Trip:\n    assert isinstance(trip, Trip) and mode is Mode.SLOW\n"
+    """Run as a script, a file gives objects of its own class to the task and gets such objects
+    back.
+    """
+    task = (
+        "@env.task\ndef longer(trip: Trip, mode: Mode) -> Trip:\n    assert isinstance(trip, Trip)"
+        " and mode is Mode.SLOW\n"
+    )
     main = """
 if __name__ == "__main__":
     for context in (flyte.with_runcontext(mode="remote"), flyte.with_runcontext(mode="local")):
         trip = context.run(longer, Trip("Oslo"), mode=Mode.SLOW).outputs()[0]
         print(type(trip) is Trip, trip)
 """
-    project.write("script.py", CLASSES + task + "    return Trip(trip.city, trip.days + 1)\n" + main)
-    assert project(sys.executable, "script.py").stdout == "True Trip(city='Oslo', days=2, tags=[])\n" * 2
-    assert project.run("script.py", "longer", "--trip", '{"city": "a"}', "--mode", "SLOW") == {"o0": {"city": "a", "days": 2, "tags": []}}
+    project.write(
+        "script.py", CLASSES + task + "    return Trip(trip.city, trip.days + 1)\n" + main
+    )
+    assert (
+        project(sys.executable, "script.py").stdout
+        == "True Trip(city='Oslo', days=2, tags=[])\n" * 2
+    )
+    assert project.run("script.py", "longer", "--trip", '{"city": "a"}', "--mode", "SLOW") == {
+        "o0": {"city": "a", "days": 2, "tags": []}
+    }
 
 
 def test_an_output_that_does_not_fit_is_said_with_its_place(project: Project) -> None:
     """Also one that cannot be carried to another process."""
-    project.write("wrong.py", "@env.task\ndef wrong() -> list[int]: return [1, 'x']\n@env.task\ndef lost() -> object: return lambda: 1\n")
+    project.write(
+        "wrong.py",
+        "@env.task\ndef wrong() -> list[int]: return [1, 'x']\n@env.task\ndef lost() -> object:"
+        " return lambda: 1\n",
+    )
     said = project.refusal("wrong.py", "wrong", exit_code=1)
-    assert "RuntimeDataValidationError: the task returned 'x' at [1] where its annotation says int" in said
+    assert (
+        "RuntimeDataValidationError: the task returned 'x' at [1] where its annotation says int"
+        in said
+    )
     assert "It cannot be pickled: " in project.refusal("wrong.py", "lost", exit_code=1)

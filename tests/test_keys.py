@@ -27,7 +27,9 @@ values: st.SearchStrategy[Any] = st.recursive(
 
 
 def identity(value: Any) -> Any:
-    """`value` as something that is equal for equal values alone: with types, and without the order of mappings."""
+    """`value` as something that is equal for equal values alone: with types, and without the order
+    of mappings.
+    """
     if isinstance(value, dict):
         return "map", frozenset((name, identity(item)) for name, item in value.items())
     if isinstance(value, (list, tuple)):
@@ -47,7 +49,10 @@ def test_a_key_is_what_it_was_in_every_version(case: dict[str, Any]) -> None:
 
 def inputs(case: dict[str, Any]) -> dict[str, Any]:
     """A golden case's inputs; JSON has no bytes, so they are written {"bytes": "<hex>"}."""
-    return json.loads(json.dumps(case["inputs"]), object_hook=lambda d: bytes.fromhex(d["bytes"]) if set(d) == {"bytes"} else d)
+    return json.loads(
+        json.dumps(case["inputs"]),
+        object_hook=lambda d: bytes.fromhex(d["bytes"]) if set(d) == {"bytes"} else d,
+    )
 
 
 @given(values, values)
@@ -88,7 +93,21 @@ def test_no_encoding_begins_another(value: Any) -> None:
     assert encode((value,)) == encode([value])
 
 
-@pytest.mark.parametrize("value", [1.0, float("nan"), object(), {1, 2}, {1: "a"}, {b"a": 1}, [1.5], {"a": {"b": 0.5}}, bytearray(b"a"), 1j])
+@pytest.mark.parametrize(
+    "value",
+    [
+        1.0,
+        float("nan"),
+        object(),
+        {1, 2},
+        {1: "a"},
+        {b"a": 1},
+        [1.5],
+        {"a": {"b": 0.5}},
+        bytearray(b"a"),
+        1j,
+    ],
+)
 def test_a_value_without_one_meaning_is_refused(value: Any) -> None:
     """Floats, sets and keys that are no text have no canonical encoding."""
     with pytest.raises(TypeError):
@@ -97,14 +116,23 @@ def test_a_value_without_one_meaning_is_refused(value: Any) -> None:
 
 def test_kind_format_and_inputs_each_change_the_key() -> None:
     """Nothing of a node's identity is left out of its key."""
-    keys = {key("tree", 1, {"a": 1}), key("pack", 1, {"a": 1}), key("tree", 2, {"a": 1}), key("tree", 1, {"a": 2}), key("tree", 1, {})}
+    keys = {
+        key("tree", 1, {"a": 1}),
+        key("pack", 1, {"a": 1}),
+        key("tree", 2, {"a": 1}),
+        key("tree", 1, {"a": 2}),
+        key("tree", 1, {}),
+    }
     assert len(keys) == 5 and all(type(each) is Key for each in keys)
 
 
 @pytest.mark.parametrize("seed", ["0", "1", "12345"])
 def test_a_key_does_not_depend_on_the_hash_seed(seed: str) -> None:
     """Other processes compute the same key."""
-    code = "from flyte_build.cas.encoding import key; print(key('k', 1, {c: {'x' + c: [c]} for c in 'zebra'}))"
+    code = (
+        "from flyte_build.cas.encoding import key; print(key('k', 1, {c: {'x' + c: [c]} for c in"
+        " 'zebra'}))"
+    )
     expected = key("k", 1, {c: {"x" + c: [c]} for c in "zebra"})
     assert run(code, env={**os.environ, "PYTHONHASHSEED": seed}) == expected
 
@@ -143,9 +171,16 @@ def test_a_digest_survives_being_written_and_read(data: bytes) -> None:
     """Parsing gives what was printed."""
     digest = Digest.of(data)
     assert Digest.parse(str(digest)) == digest and type(Digest.parse(digest)) is Digest
-    assert digest == "sha256:" + digest.hex and digest.hex.startswith(digest.short) and len(digest.short) == 12
+    assert (
+        digest == "sha256:" + digest.hex
+        and digest.hex.startswith(digest.short)
+        and len(digest.short) == 12
+    )
 
 
 if __name__ == "__main__":
-    cases = [{**case, "key": key(case["kind"], case["format"], inputs(case))} for case in json.loads(GOLDEN.read_text())]
+    cases = [
+        {**case, "key": key(case["kind"], case["format"], inputs(case))}
+        for case in json.loads(GOLDEN.read_text())
+    ]
     GOLDEN.write_text("[\n" + ",\n".join("  " + json.dumps(case) for case in cases) + "\n]\n")

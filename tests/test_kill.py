@@ -1,8 +1,9 @@
-"""kill -9 at every step of what changes the store: afterwards everything that is readable is right, and work goes on.
+"""kill -9 at every step of what changes the store: afterwards everything that is readable is right,
+and work goes on.
 
-This file is also the program that is killed. For each scenario one process loads everything, finds out how many system
-calls the scenario makes, and then forks a child that kills itself before the N-th of them, for many N, over and over
-on one store; after each death it checks the store.
+This file is also the program that is killed. For each scenario one process loads everything, finds
+out how many system calls the scenario makes, and then forks a child that kills itself before the
+N-th of them, for many N, over and over on one store; after each death it checks the store.
 """
 
 from __future__ import annotations
@@ -166,7 +167,9 @@ WORK: dict[str, Callable[[Cache, str, int], object]] = {
 
 
 class Steps:
-    """Counts the calls into the system, SQLite and files that this process makes; kills it before call number `deadly`."""
+    """Counts the calls into the system, SQLite and files that this process makes; kills it before
+    call number `deadly`.
+    """
 
     MODULES = frozenset({"posix", "fcntl", "_io", "io", "sqlite3", "_sqlite3"})
 
@@ -175,7 +178,10 @@ class Steps:
 
     def __call__(self, frame: FrameType, event: str, argument: Any) -> None:
         if event == "c_call":
-            owner = getattr(argument, "__module__", None) or type(getattr(argument, "__self__", None)).__module__
+            owner = (
+                getattr(argument, "__module__", None)
+                or type(getattr(argument, "__self__", None)).__module__
+            )
             if owner in self.MODULES:
                 self.step()
 
@@ -192,7 +198,9 @@ class Steps:
 
 
 def child(work: Callable[[], object], deadly: int) -> tuple[int, int]:
-    """Do `work` in a fork that dies at step `deadly`; its wait status, and the steps that it made if it lived."""
+    """Do `work` in a fork that dies at step `deadly`; its wait status, and the steps that it made
+    if it lived.
+    """
     read_end, write_end = os.pipe()
     pid = os.fork()
     if pid == 0:
@@ -230,7 +238,9 @@ def check(folder: str, said: Callable[[str], None]) -> None:
         # `before` wrote the latter.
         assert hashlib.sha256(data).hexdigest() == digest.hex or data == b"is bad", digest
     for record in cache.records.all():
-        assert all(map(cache.blobs.has, blobs_of(record) if record.kind == "bundle" else record.refs))
+        assert all(
+            map(cache.blobs.has, blobs_of(record) if record.kind == "bundle" else record.refs)
+        )
     for _, record in cache.records.labelled("bundle"):
         made = bundle.read(record.artifact, cache.blobs)
         tree = bundle.read_tree(made, cache.blobs)
@@ -289,7 +299,9 @@ def main(scenario: str, folder: str, kills: int) -> None:
             assert status == 0
             cache = Cache.open(store, Counters(), may_say)
             gc.collect(cache, 1000, False)
-            assert not list(cache.blobs.litter()) and all(len(name) == 64 for name in os.listdir(cache.extractions))
+            assert not list(cache.blobs.litter()) and all(
+                len(name) == 64 for name in os.listdir(cache.extractions)
+            )
             assert os.listdir(f"{cache.folder}/leases") == []
             cache.database.close()
     cache = Cache.open(store, Counters(), may_say)
@@ -299,12 +311,18 @@ def main(scenario: str, folder: str, kills: int) -> None:
 
 def spread(steps: int, kills: int) -> Iterable[int]:
     """Which steps to die at: all of them if they are few, else evenly spread."""
-    return range(1, steps + 1) if steps <= kills else sorted({1 + at * (steps - 1) // (kills - 1) for at in range(kills)})
+    return (
+        range(1, steps + 1)
+        if steps <= kills
+        else sorted({1 + at * (steps - 1) // (kills - 1) for at in range(kills)})
+    )
 
 
 @pytest.mark.parametrize("scenario", SCENARIOS)
 def test_everything_is_right_after_a_kill(scenario: str) -> None:
-    """At every step: blobs are their digests' bytes, records are complete, extractions are whole, and work goes on."""
+    """At every step: blobs are their digests' bytes, records are complete, extractions are whole,
+    and work goes on.
+    """
     folder = tempfile.mkdtemp(prefix="flyte-kill-")
     try:
         done = subprocess.run(

@@ -1,4 +1,6 @@
-"""A folder as a repository: shared by processes that are killed, damaged, and read and written by skopeo; what registries have, too."""
+"""A folder as a repository: shared by processes that are killed, damaged, and read and written by
+skopeo; what registries have, too.
+"""
 
 from __future__ import annotations
 
@@ -21,8 +23,23 @@ from flyte_build.cas.registry.layout import TAG, LayoutRepository
 from flyte_build.cas.registry.manifest import Manifest
 from flyte_build.cas.registry.published_record import PublishedRecord, record_index
 from flyte_build.cas.registry.tags import record_tag
-from flyte_build.errors import BlobMissing, RegistryCorrupt, RegistryError, RegistryRefused, RegistryUnreachable
-from tests.clients import WITH_TESTS, artifact_of, blob_of, download, no_settings, repository_of, transfer_of, upload  # noqa: F401
+from flyte_build.errors import (
+    BlobMissing,
+    RegistryCorrupt,
+    RegistryError,
+    RegistryRefused,
+    RegistryUnreachable,
+)
+from tests.clients import (
+    WITH_TESTS,
+    artifact_of,
+    blob_of,
+    download,
+    repository_of,
+    transfer_of,
+    upload,
+)
+from tests.clients import no_settings as no_settings
 from tests.conftest import as_root, flip, make_bundle, mounted, opened, write_files
 from tests.needs import need
 from tests.registries import Server
@@ -43,12 +60,23 @@ with opened(sys.argv[2]) as cache:
 
 def pushes(folder: Path, cache: Path, name: str, count: str) -> subprocess.Popen[str]:
     """A process that pushes artifacts, each under ten tags of its own, and says so after each."""
-    command = [sys.executable, "-P", "-c", WITH_TESTS + PUSHES, f"oci:{folder}", str(cache), name, count]
+    command = [
+        sys.executable,
+        "-P",
+        "-c",
+        WITH_TESTS + PUSHES,
+        f"oci:{folder}",
+        str(cache),
+        name,
+        count,
+    ]
     return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
 
 
 def check(folder: Path, tmp_path: Path) -> list[str]:
-    """All tags of a layout, which is whole: each leads to a manifest whose blobs are there and right."""
+    """All tags of a layout, which is whole: each leads to a manifest whose blobs are there and
+    right.
+    """
     repository = repository_of(f"oci:{folder}")
     tags = repository.tags()
     with opened(tmp_path / uuid.uuid4().hex) as cache:
@@ -60,15 +88,21 @@ def check(folder: Path, tmp_path: Path) -> list[str]:
 
 
 def test_processes_push_at_once_and_no_tag_is_lost(tmp_path: Path) -> None:
-    started = [pushes(tmp_path / "layout", tmp_path / f"cache{name}", name, "60") for name in "abcd"]
+    started = [
+        pushes(tmp_path / "layout", tmp_path / f"cache{name}", name, "60") for name in "abcd"
+    ]
     for process in started:
         process.communicate()
         assert process.returncode == 0
-    assert sorted(check(tmp_path / "layout", tmp_path)) == sorted(f"{name}{number}" for name in "abcd" for number in range(60))
+    assert sorted(check(tmp_path / "layout", tmp_path)) == sorted(
+        f"{name}{number}" for name in "abcd" for number in range(60)
+    )
 
 
 def test_a_push_that_is_killed_leaves_a_layout_that_is_whole(tmp_path: Path) -> None:
-    """At any time; what was said to be pushed is there, and another process goes on at once. Litter is swept."""
+    """At any time; what was said to be pushed is there, and another process goes on at once. Litter
+    is swept.
+    """
     layout, promised = tmp_path / "layout", set[str]()
     for round_number in range(12):
         name = f"r{round_number}-"
@@ -84,7 +118,9 @@ def test_a_push_that_is_killed_leaves_a_layout_that_is_whole(tmp_path: Path) -> 
     repository = repository_of(f"oci:{layout}")
     assert isinstance(repository, LayoutRepository)
     list(repository.sweep(set(), dry_run=False))
-    assert not [each for each in (layout / "blobs" / "sha256").iterdir() if each.name.startswith(".")]
+    assert not [
+        each for each in (layout / "blobs" / "sha256").iterdir() if each.name.startswith(".")
+    ]
     assert promised <= set(check(layout, tmp_path))
 
 
@@ -102,12 +138,18 @@ NO_INDEXES = {
 
 
 @pytest.mark.parametrize("index", NO_INDEXES.values(), ids=NO_INDEXES)
-def test_an_index_that_is_none_is_an_error_and_is_not_overwritten(tmp_path: Path, cache: Cache, index: bytes) -> None:
+def test_an_index_that_is_none_is_an_error_and_is_not_overwritten(
+    tmp_path: Path, cache: Cache, index: bytes
+) -> None:
     repository = repository_of(f"oci:{tmp_path}/layout")
     manifest = artifact_of(cache, b"layer")
     transfer_of(cache).push(manifest, repository, "tag")
     (tmp_path / "layout" / "index.json").write_bytes(index)
-    for ask in (lambda: repository.manifest("tag"), repository.tags, lambda: repository.put_manifest(manifest, "tag")):
+    for ask in (
+        lambda: repository.manifest("tag"),
+        repository.tags,
+        lambda: repository.put_manifest(manifest, "tag"),
+    ):
         with pytest.raises(RegistryCorrupt, match=r"index\.json of oci:.*/layout is malformed"):
             ask()
     assert (tmp_path / "layout" / "index.json").read_bytes() == index
@@ -122,14 +164,26 @@ STRANGE = {
     "list": [],
     "no-digest": {"mediaType": "a", "size": 1, "annotations": {TAG: "strange"}},
     "digest": {"mediaType": "a", "digest": "sha512:0", "size": 1, "annotations": {TAG: "strange"}},
-    "size": {"mediaType": "a", "digest": str(Digest.of(b"")), "size": "1", "annotations": {TAG: "strange"}},
-    "annotations": {"mediaType": "a", "digest": str(Digest.of(b"")), "size": 1, "annotations": ["a"]},
+    "size": {
+        "mediaType": "a",
+        "digest": str(Digest.of(b"")),
+        "size": "1",
+        "annotations": {TAG: "strange"},
+    },
+    "annotations": {
+        "mediaType": "a",
+        "digest": str(Digest.of(b"")),
+        "size": 1,
+        "annotations": ["a"],
+    },
 }
 
 
 @pytest.mark.parametrize("entry", STRANGE.values(), ids=STRANGE)
 def test_a_strange_entry_is_left_alone_and_kept(tmp_path: Path, cache: Cache, entry: Any) -> None:
-    """All else works: reading, writing, deleting and sweeping. Whoever asks for it is told where it is."""
+    """All else works: reading, writing, deleting and sweeping. Whoever asks for it is told where it
+    is.
+    """
     repository = repository_of(f"oci:{tmp_path}/layout")
     assert isinstance(repository, LayoutRepository)
     one, two = artifact_of(cache, b"one"), artifact_of(cache, b"two")
@@ -148,22 +202,30 @@ def test_a_strange_entry_is_left_alone_and_kept(tmp_path: Path, cache: Cache, en
             repository.manifest("strange")
 
 
-def test_a_folder_that_holds_other_things_is_not_made_a_layout(tmp_path: Path, cache: Cache) -> None:
+def test_a_folder_that_holds_other_things_is_not_made_a_layout(
+    tmp_path: Path, cache: Cache
+) -> None:
     """It is left as it is: a `.gitignore` would hide all that is there."""
     (tmp_path / "project").mkdir()
     (tmp_path / "project" / "main.py").write_text("")
     repository = repository_of(f"oci:{tmp_path}/project")
     assert repository.tags() == [] and repository.manifest("tag") is None
-    with pytest.raises(RegistryRefused, match=f"oci:{tmp_path}/project holds other things") as raised:
+    with pytest.raises(
+        RegistryRefused, match=f"oci:{tmp_path}/project holds other things"
+    ) as raised:
         transfer_of(cache).push(artifact_of(cache, b"layer"), repository, "tag")
     assert "main.py" in raised.value.why and f"oci:{tmp_path}/project/cache" in raised.value.hint
     assert [each.name for each in (tmp_path / "project").iterdir()] == ["main.py"]
     (tmp_path / "empty").mkdir()
-    transfer_of(cache).push(artifact_of(cache, b"layer"), repository_of(f"oci:{tmp_path}/empty"), "tag")
+    transfer_of(cache).push(
+        artifact_of(cache, b"layer"), repository_of(f"oci:{tmp_path}/empty"), "tag"
+    )
     assert (tmp_path / "empty" / ".gitignore").exists()
 
 
-def test_the_layout_of_another_tool_gets_no_gitignore_and_what_it_lacks(tmp_path: Path, cache: Cache) -> None:
+def test_the_layout_of_another_tool_gets_no_gitignore_and_what_it_lacks(
+    tmp_path: Path, cache: Cache
+) -> None:
     (tmp_path / "oci-layout").write_text('{"imageLayoutVersion": "1.0.0"}')
     (tmp_path / "other.txt").write_text("")
     repository = repository_of(f"oci:{tmp_path}")
@@ -180,7 +242,10 @@ def test_what_was_made_by_halves_is_completed(tmp_path: Path, cache: Cache) -> N
     transfer_of(cache).push(manifest, repository_of(f"oci:{whole}"), "tag")
     (whole / "oci-layout").unlink()
     transfer_of(cache).push(manifest, repository_of(f"oci:{whole}"), "again")
-    assert sorted(repository_of(f"oci:{whole}").tags()) == ["again", "tag"] and (whole / "oci-layout").exists()
+    assert (
+        sorted(repository_of(f"oci:{whole}").tags()) == ["again", "tag"]
+        and (whole / "oci-layout").exists()
+    )
 
 
 @pytest.mark.parametrize(
@@ -192,8 +257,12 @@ def test_what_was_made_by_halves_is_completed(tmp_path: Path, cache: Cache) -> N
         ("[]", RegistryCorrupt, "oci-layout of .* is malformed"),
     ],
 )
-def test_a_layout_of_another_version_is_refused(tmp_path: Path, cache: Cache, layout: str, error: type[RegistryError], words: str) -> None:
-    transfer_of(cache).push(artifact_of(cache, b"layer"), repository_of(f"oci:{tmp_path}/layout"), "tag")
+def test_a_layout_of_another_version_is_refused(
+    tmp_path: Path, cache: Cache, layout: str, error: type[RegistryError], words: str
+) -> None:
+    transfer_of(cache).push(
+        artifact_of(cache, b"layer"), repository_of(f"oci:{tmp_path}/layout"), "tag"
+    )
     (tmp_path / "layout" / "oci-layout").write_text(layout)
     for ask in (
         lambda it: it.manifest("tag"),
@@ -234,7 +303,9 @@ def test_a_corrupt_blob_is_found_and_a_push_mends_it(tmp_path: Path, damage: str
         assert transfer_of(two).pull(manifest.digest, repository) == manifest
 
 
-def test_a_folder_that_cannot_be_used_is_as_a_registry_that_cannot_be_reached(tmp_path: Path, cache: Cache) -> None:
+def test_a_folder_that_cannot_be_used_is_as_a_registry_that_cannot_be_reached(
+    tmp_path: Path, cache: Cache
+) -> None:
     (tmp_path / "file").write_text("")
     for name in (f"oci:{tmp_path}/file", f"oci:{tmp_path}/file/below"):
         repository = repository_of(name)
@@ -251,7 +322,9 @@ def test_a_folder_that_cannot_be_used_is_as_a_registry_that_cannot_be_reached(tm
 
 
 @as_root
-def test_a_folder_that_is_full_or_cannot_be_written_is_still_read(tmp_path: Path, cache: Cache) -> None:
+def test_a_folder_that_is_full_or_cannot_be_written_is_still_read(
+    tmp_path: Path, cache: Cache
+) -> None:
     with mounted(tmp_path / "mount", "size=300k") as folder:
         repository = repository_of(f"oci:{folder}/layout")
         manifest = artifact_of(cache, b"layer")
@@ -261,11 +334,16 @@ def test_a_folder_that_is_full_or_cannot_be_written_is_still_read(tmp_path: Path
         assert repository.tags() == ["tag"]
         subprocess.run(["mount", "-o", "remount,ro", folder], check=True)
         again = repository_of(f"oci:{folder}/layout")
-        assert again.manifest("tag") == manifest and download(again, cache, manifest.layers[0]) == b"layer"
+        assert (
+            again.manifest("tag") == manifest
+            and download(again, cache, manifest.layers[0]) == b"layer"
+        )
         with pytest.raises(RegistryError, match="Read-only"):
             transfer_of(cache).push(artifact_of(cache, b"more"), again, "more")
         assert isinstance(again, LayoutRepository)
-        with pytest.raises(RegistryUnreachable, match=f"oci:{folder}/layout cannot be used") as raised:
+        with pytest.raises(
+            RegistryUnreachable, match=f"oci:{folder}/layout cannot be used"
+        ) as raised:
             list(again.sweep(set(), dry_run=False))
         assert "FLYTE_HOME" not in str(raised.value)
 
@@ -277,7 +355,10 @@ def test_a_sweep_keeps_what_tags_lead_to(tmp_path: Path, cache: Cache) -> None:
     for each in (artifact, other):
         transfer_of(cache).push(each, repository)
     repository.put_manifest(Manifest.of_manifests([artifact.descriptor]), "index")
-    assert {digest for digest, _ in repository.sweep(set(), dry_run=False)} == {other.digest, Digest.of(b"other")}
+    assert {digest for digest, _ in repository.sweep(set(), dry_run=False)} == {
+        other.digest,
+        Digest.of(b"other"),
+    }
     assert transfer_of(cache).pull(artifact.digest, repository) == artifact
     with pytest.raises(BlobMissing):
         download(repository, cache, blob_of(b"other"))
@@ -288,7 +369,9 @@ def test_a_sweep_keeps_what_tags_lead_to(tmp_path: Path, cache: Cache) -> None:
 
 def skopeo(*arguments: str) -> bytes:
     need("skopeo")
-    done = subprocess.run(["skopeo", "--insecure-policy", *arguments], capture_output=True, check=False)
+    done = subprocess.run(
+        ["skopeo", "--insecure-policy", *arguments], capture_output=True, check=False
+    )
     assert done.returncode == 0, done.stderr.decode()
     return done.stdout
 
@@ -296,8 +379,12 @@ def skopeo(*arguments: str) -> bytes:
 INSECURE = ("--src-tls-verify=false", "--dest-tls-verify=false")
 
 
-def published(cache: Cache, project: Path, place: str) -> tuple[dict[str, Manifest], dict[bytes, bytes]]:
-    """A bundle, its record, an artifact with the empty config and an index of both, pushed to a repository; by tag."""
+def published(
+    cache: Cache, project: Path, place: str
+) -> tuple[dict[str, Manifest], dict[bytes, bytes]]:
+    """A bundle, its record, an artifact with the empty config and an index of both, pushed to a
+    repository; by tag.
+    """
     files = {b"a.py": b"print(1)\n", b"lib/b.txt": os.urandom(100_000)}
     write_files(project, files)
     made = make_bundle(cache, project)
@@ -306,17 +393,33 @@ def published(cache: Cache, project: Path, place: str) -> tuple[dict[str, Manife
     bundle = Manifest.parse(cache.blobs.read(made.manifest))
     artifact = artifact_of(cache, b"text", **{"org.opencontainers.image.title": "file.txt"})
     index = record_index(record, bundle.descriptor, "project")
-    named = [replace(bundle.descriptor, annotations={"dev.test.tree": str(made.tree)}), artifact.descriptor]
-    both = Manifest.of_manifests(named, artifact_type="application/vnd.test.index", annotations={"dev.test": "both"})
+    named = [
+        replace(bundle.descriptor, annotations={"dev.test.tree": str(made.tree)}),
+        artifact.descriptor,
+    ]
+    both = Manifest.of_manifests(
+        named, artifact_type="application/vnd.test.index", annotations={"dev.test": "both"}
+    )
     repository = repository_of(place)
-    for tag, manifest in (found := {"bundle": bundle, "artifact": artifact, record_tag(record.key): index, "both": both}).items():
+    for tag, manifest in (
+        found := {
+            "bundle": bundle,
+            "artifact": artifact,
+            record_tag(record.key): index,
+            "both": both,
+        }
+    ).items():
         transfer_of(cache).push(manifest, repository, tag)
     return found, files
 
 
 @pytest.fixture(params=["registry", "folder"])
 def place(request: pytest.FixtureRequest, registry: Server, tmp_path: Path) -> str:
-    return registry.repository(uuid.uuid4().hex) if request.param == "registry" else f"oci:{tmp_path}/layout"
+    return (
+        registry.repository(uuid.uuid4().hex)
+        if request.param == "registry"
+        else f"oci:{tmp_path}/layout"
+    )
 
 
 def address(place: str, tag: str) -> str:
@@ -329,20 +432,36 @@ def test_skopeo_reads_what_was_pushed(cache: Cache, tmp_path: Path, place: str) 
         options = () if place.startswith("oci:") else ("--tls-verify=false",)
         assert skopeo("inspect", *options, "--raw", address(place, tag)) == manifest.data
         target = tmp_path / tag
-        skopeo("copy", *INSECURE, "--all", "--preserve-digests", address(place, tag), f"dir:{target}")
+        skopeo(
+            "copy", *INSECURE, "--all", "--preserve-digests", address(place, tag), f"dir:{target}"
+        )
         assert (target / "manifest.json").read_bytes() == manifest.data
         for blob in manifest.blobs():
             assert Digest.of((target / blob.digest.hex).read_bytes()) == blob.digest
 
 
-def test_what_skopeo_copied_is_used_from_there(cache: Cache, tmp_path: Path, place: str, registry: Server) -> None:
-    """To another repository, to a folder and back: by tag and digest, with all that an index names."""
+def test_what_skopeo_copied_is_used_from_there(
+    cache: Cache, tmp_path: Path, place: str, registry: Server
+) -> None:
+    """To another repository, to a folder and back: by tag and digest, with all that an
+    index names.
+    """
     found, _ = published(cache, tmp_path / "project", place)
     for target in (registry.repository(uuid.uuid4().hex), f"oci:{tmp_path}/copied"):
         for tag, manifest in found.items():
-            skopeo("copy", *INSECURE, "--all", "--preserve-digests", address(place, tag), address(target, tag))
+            skopeo(
+                "copy",
+                *INSECURE,
+                "--all",
+                "--preserve-digests",
+                address(place, tag),
+                address(target, tag),
+            )
             repository = repository_of(target)
-            assert repository.manifest(tag) == manifest and repository.manifest(manifest.digest) == manifest
+            assert (
+                repository.manifest(tag) == manifest
+                and repository.manifest(manifest.digest) == manifest
+            )
             with opened(tmp_path / uuid.uuid4().hex) as other:
                 for each in manifest.manifests if manifest.is_index else [manifest.descriptor]:
                     pulled = transfer_of(other).pull(each.digest, repository)
@@ -366,13 +485,20 @@ def test_the_oras_client_reads_an_artifact(cache: Cache, tmp_path: Path, registr
     transfer_of(cache).push(manifest, repository_of(place), "tag")
     client = oras.client.OrasClient(insecure=True)
     found = client.get_manifest(f"{place}:tag")
-    assert found["artifactType"] == "application/vnd.test.v1" and found["config"]["mediaType"] == "application/vnd.oci.empty.v1+json"
-    assert client.pull(target=f"{place}:tag", outdir=str(tmp_path / "out")) == [str(tmp_path / "out" / "sub.txt")]
+    assert (
+        found["artifactType"] == "application/vnd.test.v1"
+        and found["config"]["mediaType"] == "application/vnd.oci.empty.v1+json"
+    )
+    assert client.pull(target=f"{place}:tag", outdir=str(tmp_path / "out")) == [
+        str(tmp_path / "out" / "sub.txt")
+    ]
     assert (tmp_path / "out" / "sub.txt").read_bytes() == data
     assert client.get_tags(place) == ["tag"]
 
 
-def test_what_the_oras_client_pushed_is_read(cache: Cache, tmp_path: Path, registry: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_the_oras_client_pushed_is_read(
+    cache: Cache, tmp_path: Path, registry: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
     import oras.client
 
     place = registry.repository(uuid.uuid4().hex)
@@ -380,6 +506,9 @@ def test_what_the_oras_client_pushed_is_read(cache: Cache, tmp_path: Path, regis
     (tmp_path / "file.txt").write_text("of oras")
     oras.client.OrasClient(insecure=True).push(target=f"{place}:tag", files=["file.txt"])
     found = repository_of(place).manifest("tag")
-    assert found is not None and found.layers[0].annotations["org.opencontainers.image.title"] == "file.txt"
+    assert (
+        found is not None
+        and found.layers[0].annotations["org.opencontainers.image.title"] == "file.txt"
+    )
     transfer_of(cache).pull(found.digest, repository_of(place))
     assert cache.blobs.read(found.layers[0].digest) == b"of oras"

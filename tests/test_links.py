@@ -1,4 +1,6 @@
-"""Links in a project: what they say in a bundle follows what they lead to, and nothing is there twice."""
+"""Links in a project: what they say in a bundle follows what they lead to, and nothing is there
+twice.
+"""
 
 from __future__ import annotations
 
@@ -42,19 +44,30 @@ def retarget(link: Path, target: str | Path) -> None:
 
 
 def read(shell: Shell, path: str, style: str = "loaded_modules", exit_code: int = 0) -> Any:
-    result = shell.json("run", "--copy-style", style, "flow.py", "read", "--path", path, exit_code=exit_code)
+    result = shell.json(
+        "run", "--copy-style", style, "flow.py", "read", "--path", path, exit_code=exit_code
+    )
     return result["outputs"]["o0"] if result.get("outputs") else result["error"]["message"]
 
 
-WRITTEN = ["{root}/current/a.txt", "../../{name}/current/a.txt", "../current/../current/a.txt", "../current/a.txt"]
+WRITTEN = [
+    "{root}/current/a.txt",
+    "../../{name}/current/a.txt",
+    "../current/../current/a.txt",
+    "../current/a.txt",
+]
 
 
 @pytest.mark.parametrize("written", WRITTEN)
 @pytest.mark.parametrize("style", ["all", "loaded_modules"])
 def test_a_link_follows_a_retargeted_link(project: Shell, written: str, style: str) -> None:
-    """Absolute, out of the root and back in, through another link and up again: warm as well as cold, in a folder that is as it was."""
+    """Absolute, out of the root and back in, through another link and up again: warm as well as
+    cold, in a folder that is as it was.
+    """
     (project.project / "sub").mkdir()
-    (project.project / "sub/shown.txt").symlink_to(written.format(root=project.project, name=project.project.name))
+    (project.project / "sub/shown.txt").symlink_to(
+        written.format(root=project.project, name=project.project.name)
+    )
     flow(project, include='("sub",)')
     assert read(project, "sub/shown.txt", style) == "one"
     retarget(project.project / "current", "v2")
@@ -73,28 +86,54 @@ def test_a_chain_that_now_leads_out_is_refused(project: Shell, tmp_path: Path, s
     assert read(project, "v1/a.txt", "all") == "one"
     retarget(project.project / "current", tmp_path / "outside")
     for options in ((), ("--no-cache",)):
-        error = project.json("run", *options, "--copy-style", style, "flow.py", "read", "--path", "shown.txt", exit_code=3)["error"]
+        error = project.json(
+            "run",
+            *options,
+            "--copy-style",
+            style,
+            "flow.py",
+            "read",
+            "--path",
+            "shown.txt",
+            exit_code=3,
+        )["error"]
         assert "leads out of the project" in error["message"]
 
 
 @pytest.mark.parametrize("style", ["all", "loaded_modules"])
 @pytest.mark.parametrize("how", ["read", "imported", "included"])
-def test_what_comes_through_a_linked_folder_is_there_once(project: Shell, how: str, style: str) -> None:
+def test_what_comes_through_a_linked_folder_is_there_once(
+    project: Shell, how: str, style: str
+) -> None:
     """And can be deployed and run."""
     (project.project / "v1/module.py").write_text("VALUE = 1\n")
     (project.project / "v1/__init__.py").write_text("")
-    top = {"read": "open(pathlib.Path(__file__).parent / 'current/a.txt').read()", "imported": "import current.module"}.get(how, "")
+    top = {
+        "read": "open(pathlib.Path(__file__).parent / 'current/a.txt').read()",
+        "imported": "import current.module",
+    }.get(how, "")
     flow(project, top, '["current/*.txt"]')
     assert read(project, "current/a.txt", style) == "one"
-    files = [each["path"] for each in project.json("bundle", "ls", "--copy-style", style, "flow.py")["files"]]
-    assert len(files) == len(set(files)) and {"current", "v1/a.txt"} <= set(files) and "current/a.txt" not in files
+    files = [
+        each["path"]
+        for each in project.json("bundle", "ls", "--copy-style", style, "flow.py")["files"]
+    ]
+    assert (
+        len(files) == len(set(files))
+        and {"current", "v1/a.txt"} <= set(files)
+        and "current/a.txt" not in files
+    )
     project("deploy", "--version", "v1", "--copy-style", style, "flow.py", "env")
-    assert project.json("run", "deployed-task", "links.read:v1", "--path", "current/a.txt")["outputs"] == {"o0": "one"}
+    assert project.json("run", "deployed-task", "links.read:v1", "--path", "current/a.txt")[
+        "outputs"
+    ] == {"o0": "one"}
 
 
 @pytest.mark.parametrize("include", ['["*rent"]', '["data"]', '["data/**"]', '["current"]'])
 def test_links_come_with_what_they_lead_to(project: Shell, include: str) -> None:
-    """A link to a folder that a glob matches, and links inside of an included folder: to a file, a folder, and around in a circle."""
+    """A link to a folder that a glob matches, and links inside of an included folder: to a file, a
+    folder, and around in a circle.
+    """
     write_files(project.project, {"data/x.txt": b"x", "far/y.txt": b"y"})
     (project.project / "data/to_file").symlink_to("../v2/a.txt")
     (project.project / "data/to_folder").symlink_to("../far")
@@ -105,7 +144,10 @@ def test_links_come_with_what_they_lead_to(project: Shell, include: str) -> None
         return
     (project.project / "data/circle").unlink()
     (project.project / "data/circle").symlink_to("../data")
-    assert [read(project, f"data/{name}") for name in ("x.txt", "to_file", "to_folder/y.txt", "circle/x.txt")] == ["x", "two", "y", "x"]
+    assert [
+        read(project, f"data/{name}")
+        for name in ("x.txt", "to_file", "to_folder/y.txt", "circle/x.txt")
+    ] == ["x", "two", "y", "x"]
 
 
 def test_an_edit_behind_a_link_is_seen(project: Shell) -> None:

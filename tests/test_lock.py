@@ -1,4 +1,6 @@
-"""flyte.lock: what images are made of is pinned, checked, and moved; and stays as it is, whatever the day."""
+"""flyte.lock: what images are made of is pinned, checked, and moved; and stays as it is, whatever
+the day.
+"""
 
 from __future__ import annotations
 
@@ -45,17 +47,23 @@ def versions(shop: Shell) -> dict[str, str]:
 def hide(shop: Shell, *names: str) -> None:
     """Take wheels out of the shop."""
     for name in names:
-        (shop.project / "wheels" / f"{name}-py3-none-any.whl").rename(shop.home.parent / f"{name}.hidden")
+        (shop.project / "wheels" / f"{name}-py3-none-any.whl").rename(
+            shop.home.parent / f"{name}.hidden"
+        )
 
 
 def offer(shop: Shell, *names: str) -> None:
     """Put them back."""
     for name in names:
-        (shop.home.parent / f"{name}.hidden").rename(shop.project / "wheels" / f"{name}-py3-none-any.whl")
+        (shop.home.parent / f"{name}.hidden").rename(
+            shop.project / "wheels" / f"{name}-py3-none-any.whl"
+        )
 
 
 def test_a_run_pins_what_it_has_to_resolve(shop: Shell) -> None:
-    """It says so, once; from then on the pin holds, whatever there is now, also with another cache."""
+    """It says so, once; from then on the pin holds, whatever there is now, also with
+    another cache.
+    """
     hide(shop, "alpha-2.0", "beta-2.0")
     told = shop("run", "tasks.py", "versions").stderr
     assert told.count("kept in flyte.lock (commit it)") == 1
@@ -94,12 +102,25 @@ def test_lock_completes_checks_and_drops(shop: Shell) -> None:
     assert "alpha" in " ".join(found["missing"]) or "Python" in " ".join(found["missing"])
     assert not (shop.project / "flyte.lock").exists()
     changes = {each["name"]: (each["old"], each["new"]) for each in shop.json("lock")["changes"]}
-    assert changes["alpha"] == ("", "2.0") and changes["beta"] == ("", "1.0") and changes["Python"] == ("", PYTHON)
-    assert shop.json("lock", "--check") == {"path": str(shop.project / "flyte.lock"), "changes": [], "missing": [], "unused": []}
+    assert (
+        changes["alpha"] == ("", "2.0")
+        and changes["beta"] == ("", "1.0")
+        and changes["Python"] == ("", PYTHON)
+    )
+    assert shop.json("lock", "--check") == {
+        "path": str(shop.project / "flyte.lock"),
+        "changes": [],
+        "missing": [],
+        "unused": [],
+    }
     before = text(shop)
     declare(shop, '.with_pip_packages("beta", extra_args=LINKS)')
     told = shop("lock", "--check", exit_code=3).stderr
-    assert "does not pin the packages beta" in told and "unused   alpha" in told and text(shop) == before
+    assert (
+        "does not pin the packages beta" in told
+        and "unused   alpha" in told
+        and text(shop) == before
+    )
     shop("lock", "tasks.py")
     assert set(versions(shop)) == {"alpha", "beta"}, "one file says nothing about what others use"
     shop("lock")
@@ -129,15 +150,21 @@ def test_a_new_package_moves_no_other(shop: Shell) -> None:
     shop("lock")
     assert versions(shop) == {"alpha": "1.0", "beta": "1.0", "gamma": "1.0"}
     changes = shop.json("lock", "--upgrade", "Beta")["changes"]
-    assert [(each["name"], each["old"], each["new"]) for each in changes] == [("beta", "1.0", "2.0")]
+    assert [(each["name"], each["old"], each["new"]) for each in changes] == [
+        ("beta", "1.0", "2.0")
+    ]
     shop("lock", "--upgrade", "tasks.py")
     assert versions(shop) == {"alpha": "2.0", "beta": "2.0", "gamma": "1.0"}
 
 
 def test_a_file_counts_by_what_it_says_of_packages(shop: Shell) -> None:
-    """Requirements by all files that they name; a project by its dependencies, and not by its version."""
+    """Requirements by all files that they name; a project by its dependencies, and not by its
+    version.
+    """
     (shop.project / "reqs").mkdir()
-    (shop.project / "reqs" / "all.txt").write_text("--no-index\n--find-links ../wheels\n-r more.txt\n-c limit.txt\n")
+    (shop.project / "reqs" / "all.txt").write_text(
+        "--no-index\n--find-links ../wheels\n-r more.txt\n-c limit.txt\n"
+    )
     (shop.project / "reqs" / "more.txt").write_text("alpha\n")
     (shop.project / "reqs" / "limit.txt").write_text("beta<2\n")
     project = shop.project / "pyproject.toml"
@@ -146,12 +173,20 @@ def test_a_file_counts_by_what_it_says_of_packages(shop: Shell) -> None:
     declare(shop, '.with_pyproject("pyproject.toml", extra_args=LINKS)', "other.py")
     shop("lock")
     lock = lockfile.parse(text(shop), "")
-    assert [[f"{wheel.name}=={wheel.version}" for wheel in each.wheels] for each in lock.packages] == [
+    assert [
+        [f"{wheel.name}=={wheel.version}" for wheel in each.wheels] for each in lock.packages
+    ] == [
         ["beta==2.0"],
         ["alpha==2.0", "beta==1.0"],
     ]
-    assert sorted(lock.packages[1].wanted.files) == ["reqs/all.txt", "reqs/limit.txt", "reqs/more.txt"]
-    assert all(wheel.url.startswith("wheels/") for each in lock.packages for wheel in each.wheels), "no path of this machine"
+    assert sorted(lock.packages[1].wanted.files) == [
+        "reqs/all.txt",
+        "reqs/limit.txt",
+        "reqs/more.txt",
+    ]
+    assert all(
+        wheel.url.startswith("wheels/") for each in lock.packages for wheel in each.wheels
+    ), "no path of this machine"
     project.write_text(project.read_text().replace('"1"', '"2"') + "[tool.other]\nx = 1\n")
     shop("lock", "--check")
     (shop.project / "reqs" / "limit.txt").write_text("beta<1.5\n")
@@ -165,7 +200,10 @@ def test_a_wheel_of_the_project_is_pinned_by_its_path(shop: Shell) -> None:
     wheel.rename(odd / wheel.name)
     (beta,) = (shop.project / "wheels").glob("beta-2*.whl")
     (shop.project / "r.txt").write_text(f"./wheels/{beta.name}\n")
-    declare(shop, f'.with_pip_packages("alpha @ {(odd / wheel.name).as_uri()}").with_requirements("r.txt")')
+    declare(
+        shop,
+        f'.with_pip_packages("alpha @ {(odd / wheel.name).as_uri()}").with_requirements("r.txt")',
+    )
     shop("lock")
     (packages,) = lockfile.read(str(shop.project / "flyte.lock"))[0].packages
     assert [each.url for each in packages.wheels] == [f"w 1#/{wheel.name}", f"wheels/{beta.name}"]
@@ -175,7 +213,10 @@ def test_a_script_says_its_packages_and_its_python(shop: Shell) -> None:
     """The Python is the one that is meant where that may be, else the oldest that may."""
     script = shop.project / "train.py"
     for asked, python in ((">=3.11", PYTHON), (">=3.40", ""), (">=3.13,<3.14", "3.13")):
-        script.write_text(f'# /// script\n# requires-python = "{asked}"\n# dependencies = ["beta"]\n# ///\nprint(1)\n')
+        script.write_text(
+            f'# /// script\n# requires-python = "{asked}"\n# dependencies = ["beta"]\n#'
+            " ///\nprint(1)\n"
+        )
         declare(shop, "", base='from_uv_script("train.py", name="t", extra_args=LINKS)')
         (shop.project / "flyte.lock").unlink(missing_ok=True)
         if not python:
@@ -194,17 +235,24 @@ def test_a_script_says_its_packages_and_its_python(shop: Shell) -> None:
 def test_a_uv_project_has_the_versions_of_its_lock(shop: Shell) -> None:
     """Not the newest, and for the platform that is meant; more packages fit to them."""
     (shop.project / "pyproject.toml").write_text(
-        '[project]\nname = "p"\nversion = "1"\nrequires-python = ">=3.11"\n'
-        'dependencies = ["beta<2", "alpha ; sys_platform == \'darwin\'"]\n[tool.uv]\nno-index = true\nfind-links = ["wheels"]\n'
+        '[project]\nname = "p"\nversion = "1"\nrequires-python = ">=3.11"\ndependencies ='
+        ' ["beta<2", "alpha ; sys_platform == \'darwin\'"]\n[tool.uv]\nno-index = true\nfind-links'
+        ' = ["wheels"]\n'
     )
     env = {**shop.environment}
-    subprocess.run([os.path.join(os.path.dirname(sys.executable), "uv"), "lock", "--quiet"], cwd=shop.project, env=env, check=True)
+    subprocess.run(
+        [os.path.join(os.path.dirname(sys.executable), "uv"), "lock", "--quiet"],
+        cwd=shop.project,
+        env=env,
+        check=True,
+    )
     declare(shop, '.with_uv_project("pyproject.toml")')
     shop("lock")
     found = {each.platform: each for each in lockfile.parse(text(shop), "").packages}
-    assert {wheel.name: wheel.version for wheel in found["linux/amd64" if "linux/amd64" in found else "linux/arm64"].wheels} == {
-        "beta": "1.0"
-    }
+    assert {
+        wheel.name: wheel.version
+        for wheel in found["linux/amd64" if "linux/amd64" in found else "linux/arm64"].wheels
+    } == {"beta": "1.0"}
     declare(shop, '.with_uv_project("pyproject.toml").with_pip_packages("alpha", extra_args=LINKS)')
     shop("lock")
     assert versions(shop) == {"alpha": "2.0", "beta": "1.0"}
@@ -221,12 +269,19 @@ def test_wheels_are_those_of_the_platform_that_is_meant(shop: Shell) -> None:
     for tag in tags:
         MadeWheel("native", "1.0", tag=tag).write(shop.project / "wheels")
     declare(
-        shop, '.with_pip_packages("native", extra_args=LINKS)', base='from_debian_base((3, 11), platform=("linux/amd64", "linux/arm64"))'
+        shop,
+        '.with_pip_packages("native", extra_args=LINKS)',
+        base='from_debian_base((3, 11), platform=("linux/amd64", "linux/arm64"))',
     )
     base_of(shop.variables["FLYTE_IMAGE_BASE"].removesuffix(":{python}"), tag="3.11")
     shop("lock")
-    found = {each.platform: each.wheels[0].filename for each in lockfile.parse(text(shop), "").packages}
-    assert found == {"linux/amd64": f"native-1.0-{tags[1]}.whl", "linux/arm64": f"native-1.0-{tags[2]}.whl"}
+    found = {
+        each.platform: each.wheels[0].filename for each in lockfile.parse(text(shop), "").packages
+    }
+    assert found == {
+        "linux/amd64": f"native-1.0-{tags[1]}.whl",
+        "linux/arm64": f"native-1.0-{tags[2]}.whl",
+    }
 
 
 @pytest.mark.parametrize(
@@ -271,34 +326,63 @@ default = true
 
 @pytest.mark.parametrize("how", ["PIP_INDEX_URL", "UV_DEFAULT_INDEX", "UV_INDEX", "pyproject.toml"])
 def test_the_users_index_is_asked_with_the_users_credentials(shop: Shell, how: str) -> None:
-    """For locking, for a local environment and for a layer, also by a name; none of it gets into flyte.lock or any other file."""
+    """For locking, for a local environment and for a layer, also by a name; none of it gets into
+    flyte.lock or any other file.
+    """
     with PrivateIndex(shop) as index:
         declare(shop, '.with_pip_packages("beta")')
         login = f"http://me:s3cret@{index.host}/simple"
         named = {"UV_INDEX_OUR_OWN_USERNAME": "me", "UV_INDEX_OUR_OWN_PASSWORD": "s3cret"}
         if how == "pyproject.toml":
             (shop.project / how).write_text(PRIVATE.format(url=index.url))
-        env = {**named, "UV_INDEX": f"our-own={index.url}/simple"} if how == "UV_INDEX" else {how: login}
+        env = (
+            {**named, "UV_INDEX": f"our-own={index.url}/simple"}
+            if how == "UV_INDEX"
+            else {how: login}
+        )
         env = {**(named if how == "pyproject.toml" else env), "PIP_FIND_LINKS": ""}
         told = shop("lock", env=env).stderr
-        assert f"http://{index.host}/files/beta-1.0" in text(shop) and "s3cret" not in text(shop) and "me:" not in text(shop)
+        assert (
+            f"http://{index.host}/files/beta-1.0" in text(shop)
+            and "s3cret" not in text(shop)
+            and "me:" not in text(shop)
+        )
         told += shop("run", "--locked", "tasks.py", "versions", env=env).stderr
         told += shop("build", "--locked", "tasks.py", "env", env=env).stderr
         assert "s3cret" not in told
-    kept = [path for path in shop.home.rglob("*") if path.is_file() and "s3cret" in path.read_bytes().decode("latin-1")]
+    kept = [
+        path
+        for path in shop.home.rglob("*")
+        if path.is_file() and "s3cret" in path.read_bytes().decode("latin-1")
+    ]
     assert kept == []
 
 
-@pytest.mark.parametrize("command", [("build", "tasks.py", "env"), ("run", "tasks.py", "versions"), ("lock", "--upgrade")])
-def test_an_index_that_wants_credentials_says_which_to_set(shop: Shell, command: tuple[str, ...]) -> None:
+@pytest.mark.parametrize(
+    "command",
+    [("build", "tasks.py", "env"), ("run", "tasks.py", "versions"), ("lock", "--upgrade")],
+)
+def test_an_index_that_wants_credentials_says_which_to_set(
+    shop: Shell, command: tuple[str, ...]
+) -> None:
     """The variables of the index, or netrc; those that are wrong are not shown."""
     with PrivateIndex(shop) as index:
         declare(shop, '.with_pip_packages("beta")')
-        env = {"UV_INDEX": f"own={index.url}/simple", "UV_INDEX_OWN_USERNAME": "me", "UV_INDEX_OWN_PASSWORD": "s3cret"}
+        env = {
+            "UV_INDEX": f"own={index.url}/simple",
+            "UV_INDEX_OWN_USERNAME": "me",
+            "UV_INDEX_OWN_PASSWORD": "s3cret",
+        }
         shop("lock", env=env)
         told = shop(*command, exit_code=3, env={**env, "UV_INDEX_OWN_PASSWORD": "wr0ng"}).stderr
-        assert "UV_INDEX_OWN_USERNAME and UV_INDEX_OWN_PASSWORD" in told and "~/.netrc" in told and "127.0.0.1" in told
-        assert "401" in told and "wr0ng" not in told and "later" not in told and "network" not in told
+        assert (
+            "UV_INDEX_OWN_USERNAME and UV_INDEX_OWN_PASSWORD" in told
+            and "~/.netrc" in told
+            and "127.0.0.1" in told
+        )
+        assert (
+            "401" in told and "wr0ng" not in told and "later" not in told and "network" not in told
+        )
         told = shop(*command, exit_code=3, env={"UV_DEFAULT_INDEX": f"{index.url}/simple"}).stderr
         assert "UV_DEFAULT_INDEX" in told and "~/.netrc" in told
 
@@ -307,13 +391,19 @@ def test_two_commands_at_once_lose_no_pin(shop: Shell) -> None:
     """Each has its own packages; and two that resolve the same agree on one answer."""
     for at in range(4):
         declare(
-            shop, f'.with_pip_packages("{"alpha" if at % 2 else "beta"}", extra_args=LINKS).with_env_vars({{"N": "{at}"}})', f"t{at}.py"
+            shop,
+            f'.with_pip_packages("{"alpha" if at % 2 else "beta"}",'
+            f' extra_args=LINKS).with_env_vars({{"N": "{at}"}})',
+            f"t{at}.py",
         )
     started = [shop.start("run", f"t{at}.py", "versions") for at in range(4)]
     for each in started:
         _, errors = each.communicate(timeout=100)
         assert each.returncode == 0, errors
-    assert sorted(each.wanted.requirements for each in lockfile.parse(text(shop), "").packages) == [("alpha",), ("beta",)]
+    assert sorted(each.wanted.requirements for each in lockfile.parse(text(shop), "").packages) == [
+        ("alpha",),
+        ("beta",),
+    ]
 
 
 @pytest.mark.parametrize(
@@ -322,7 +412,10 @@ def test_two_commands_at_once_lose_no_pin(shop: Shell) -> None:
         ("version = 2\n", "newer version"),
         ("<<<<<<< HEAD\nversion = 1\n=======\nversion = 1\n>>>>>>> main\n", "take either side"),
         ("version = 1\npython = \n", "at line 2"),
-        ('version = 1\n[[packages]]\nrequirements = ["alpha"]\n', "[[packages]] alpha: `python` is missing"),
+        (
+            'version = 1\n[[packages]]\nrequirements = ["alpha"]\n',
+            "[[packages]] alpha: `python` is missing",
+        ),
         ("version = 1\n\xff", "no UTF-8 (at line 2)"),
     ],
 )
@@ -331,7 +424,11 @@ def test_a_lock_file_that_is_wrong_is_refused(shop: Shell, written: str, told: s
     (shop.project / "flyte.lock").write_bytes(written.encode("latin-1"))
     for command in (("lock",), ("lock", "--check"), ("run", "tasks.py", "versions")):
         errors = shop(*command, exit_code=3).stderr
-        assert told.lower() in errors.lower() and f"{shop.project}/flyte.lock" in errors and "Traceback" not in errors
+        assert (
+            told.lower() in errors.lower()
+            and f"{shop.project}/flyte.lock" in errors
+            and "Traceback" not in errors
+        )
         assert "flyte lock" in errors or "Upgrade flyte-build" in errors
     assert (shop.project / "flyte.lock").read_bytes() == written.encode("latin-1")
 
@@ -371,12 +468,18 @@ digest = "sha256:{HEX}"
 
 
 def test_what_is_written_is_read_again() -> None:
-    """Wheels of an index, of folders in the project and elsewhere; options, platforms, extras; as it stands, and with `\\r\\n`."""
+    """Wheels of an index, of folders in the project and elsewhere; options, platforms, extras; as
+    it stands, and with `\\r\\n`.
+    """
     lock = lockfile.parse(WRITTEN, "flyte.lock")
     assert lockfile.dump(lock).partition("version")[2] == WRITTEN.partition("version")[2]
     assert lockfile.parse(WRITTEN.replace("\n", "\r\n"), "flyte.lock") == lock
     names = [wheel.filename for wheel in lock.packages[0].wheels]
-    assert names == ["beta-1.0-1-py3-none-any.whl", "My_numpy-2.0+cu-py3-none-any.whl", "zeta-1!1.0.rc1-py2.py3-none-any.whl"]
+    assert names == [
+        "beta-1.0-1-py3-none-any.whl",
+        "My_numpy-2.0+cu-py3-none-any.whl",
+        "zeta-1!1.0.rc1-py2.py3-none-any.whl",
+    ]
 
 
 _WHEEL, _PACKAGES = "the wheel beta", "[[packages]] -r ../shared.txt, numpy>=2"
@@ -400,26 +503,46 @@ _WHEEL, _PACKAGES = "the wheel beta", "[[packages]] -r ../shared.txt, numpy>=2"
         ("[[base]]", "base = [1]\n[[other]]", "[[base]] number 1: it is no table"),
         ('reference = "python:3.11"\n', "", "[[base]] number 1: `reference` is missing"),
         ('reference = "python:3.11"', 'reference = ""', "[[base]] "),
-        ('reference = "python:3.11"', 'reference = "python:3.11"\ncolour = 1', "[[base]] python:3.11 (Python 3.11): `colour` is no name"),
+        (
+            'reference = "python:3.11"',
+            'reference = "python:3.11"\ncolour = 1',
+            "[[base]] python:3.11 (Python 3.11): `colour` is no name",
+        ),
         (
             f'digest = "sha256:{HEX}"\npython',
             'digest = "sha256:12"\npython',
             "(Python 3.11): `digest` is not a digest",
         ),
         (f'digest = "sha256:{HEX}"\npython', "digest = 12\npython", "`digest` is no text"),
-        ("requirements = [", "requirements = [1, ", "[[packages]] number 1: `requirements` is no list of texts"),
+        (
+            "requirements = [",
+            "requirements = [1, ",
+            "[[packages]] number 1: `requirements` is no list of texts",
+        ),
         (
             """["never ; sys_platform == 'win32'"]""",
             '"abc"',
             "[[packages]] number 2: `requirements` is no list",
         ),
         ("""["never ; sys_platform == 'win32'"]""", "[]", "`requirements` must name something"),
-        ("""["never ; sys_platform == 'win32'"]""", '["b", "a"]', "`requirements` must name something, sorted"),
+        (
+            """["never ; sys_platform == 'win32'"]""",
+            '["b", "a"]',
+            "`requirements` must name something, sorted",
+        ),
         ("""["never ; sys_platform == 'win32'"]""", '["a", "a"]', "and everything once"),
-        (f'{{"../shared.txt" = "sha256:{HEX}"}}', '{"../shared.txt" = 1}', "`../shared.txt` of `files` is no text"),
+        (
+            f'{{"../shared.txt" = "sha256:{HEX}"}}',
+            '{"../shared.txt" = 1}',
+            "`../shared.txt` of `files` is no text",
+        ),
         (f'{{"../shared.txt" = "sha256:{HEX}"}}', '["../shared.txt"]', "`files` is no table"),
         ("pre = true", "pre = 1", "`pre` of `options` is no boolean"),
-        ('extra_index_urls = ["https://i/simple"]', "extra_index_urls = [1]", "`extra_index_urls` of `options` is no list of texts"),
+        (
+            'extra_index_urls = ["https://i/simple"]',
+            "extra_index_urls = [1]",
+            "`extra_index_urls` of `options` is no list of texts",
+        ),
         ('index_url = "https://i/simple"', "index_url = {}", "`index_url` of `options` is no text"),
         ("pre = true", "prerelease = true", "`prerelease` of `options` is no name"),
         ('python = "3.12"', 'python = ""', "`python` is no minor version"),
@@ -443,28 +566,45 @@ _WHEEL, _PACKAGES = "the wheel beta", "[[packages]] -r ../shared.txt, numpy>=2"
         ("wheels/a?b#c%20/", "file://h/", "names a host"),
         ("wheels/a?b#c%20/", "file:w/", "names a host"),
         ("wheels/a?b#c%20/", "w\\u0000/", "zero byte"),
-        ("https://h/My", "https://me:s3cret@h/My", "`url` of the wheel my-numpy holds a user or a password"),
+        (
+            "https://h/My",
+            "https://me:s3cret@h/My",
+            "`url` of the wheel my-numpy holds a user or a password",
+        ),
         ("size = 3", "size = -3", "`size` of the wheel my-numpy is no number of bytes"),
         ("size = 3", "size = true", "is no number of bytes"),
         ("size = 3", "size = 3.0", "is no number of bytes"),
-        (f'sha256 = "{HEX}", size', 'sha256 = "12", size', "`sha256` of the wheel my-numpy is not a digest"),
+        (
+            f'sha256 = "{HEX}", size',
+            'sha256 = "12", size',
+            "`sha256` of the wheel my-numpy is not a digest",
+        ),
         ('name = "zeta"', 'name = "alpha"', "is no wheel of alpha"),
         ('platform = "linux/arm64"', "platform = 1", "[[step]] sha256:"),
         (f'key = "sha256:{HEX}"', 'key = "k"', "[[step]] k (linux/arm64): `key` is not a digest"),
     ],
 )
 def test_every_wrong_shape_is_named(tmp_path: Path, old: str, new: str, told: str) -> None:
-    """The file and the entry, and what is wrong with it, without the values of addresses; and what to do."""
+    """The file and the entry, and what is wrong with it, without the values of addresses; and what
+    to do.
+    """
     assert WRITTEN.count(old) >= 1
     path = tmp_path / "flyte.lock"
     path.write_text(WRITTEN.replace(old, new, 1))
     with pytest.raises(ImageBuildError) as raised:
         lockfile.read(str(path))
-    assert told in f"{raised.value.what}: {raised.value.why}" and str(path) in raised.value.what and "flyte lock" in raised.value.hint
+    assert (
+        told in f"{raised.value.what}: {raised.value.why}"
+        and str(path) in raised.value.what
+        and "flyte lock" in raised.value.hint
+    )
     assert "s3cret" not in str(raised.value) and len(str(raised.value)) < 800
 
 
-@pytest.mark.parametrize(("name", "title"), [("base", "python:3.11"), ("packages", "-r ../shared.txt"), ("step", "sha256:")])
+@pytest.mark.parametrize(
+    ("name", "title"),
+    [("base", "python:3.11"), ("packages", "-r ../shared.txt"), ("step", "sha256:")],
+)
 def test_an_entry_that_is_there_twice_is_refused(name: str, title: str) -> None:
     """Also if they say different things."""
     start = WRITTEN.index(f"[[{name}]]")
@@ -479,7 +619,10 @@ def test_wheels_are_sorted_and_each_package_is_there_once() -> None:
     """Two versions of one package cannot both be installed."""
     lines = WRITTEN.splitlines(keepends=True)
     at = next(number for number, line in enumerate(lines) if '"beta"' in line)
-    for changed in ([*lines[:at], lines[at], *lines[at:]], [*lines[:at], lines[at + 1], lines[at], *lines[at + 2 :]]):
+    for changed in (
+        [*lines[:at], lines[at], *lines[at:]],
+        [*lines[:at], lines[at + 1], lines[at], *lines[at + 2 :]],
+    ):
         with pytest.raises(ImageBuildError) as raised:
             lockfile.parse("".join(changed), "flyte.lock")
         assert "`wheels` must be sorted by name, with one of each package" in raised.value.why
@@ -489,10 +632,24 @@ _TEXTS = st.text(min_size=1, max_size=8)
 _DIGESTS = st.binary(max_size=3).map(Digest.of)
 _PYTHONS = st.sampled_from(["3.11", "3.12", "3.14"])
 _PLATFORMS = st.sampled_from(["linux/amd64", "linux/arm64", "darwin/arm64"])
-_PLACES = st.sampled_from(["", "wheels/", "w #?%41ö/", "https://h:8000/a%20b/", "http://h/", "file:///w%20w/", "file://../../w/"])
+_PLACES = st.sampled_from(
+    [
+        "",
+        "wheels/",
+        "w #?%41ö/",
+        "https://h:8000/a%20b/",
+        "http://h/",
+        "file:///w%20w/",
+        "file://../../w/",
+    ]
+)
 _WHEELS = st.builds(
     lambda name, version, place, digest, size: Wheel(
-        name=name, version=version, url=f"{place}{name.replace('-', '_')}-{version}-py3-none-any.whl", digest=digest, size=size
+        name=name,
+        version=version,
+        url=f"{place}{name.replace('-', '_')}-{version}-py3-none-any.whl",
+        digest=digest,
+        size=size,
     ),
     st.from_regex(r"[a-z0-9]{1,3}(-[a-z0-9]{1,3})?", fullmatch=True),
     st.sampled_from(["1.0", "2.0.0", "1!2", "3.0rc1", "4.post1", "5.dev0", "6+cu118"]),
@@ -535,13 +692,18 @@ _LOCKS = st.builds(
         ),
         max_size=1,
     ).map(tuple),
-    steps=st.lists(st.builds(PinnedStep, key=_DIGESTS.map(str), platform=_PLATFORMS, digest=_DIGESTS), max_size=1).map(tuple),
+    steps=st.lists(
+        st.builds(PinnedStep, key=_DIGESTS.map(str), platform=_PLATFORMS, digest=_DIGESTS),
+        max_size=1,
+    ).map(tuple),
 )
 
 
 @given(_LOCKS)
 def test_every_lock_survives_its_file(tmp_path_factory: pytest.TempPathFactory, lock: Lock) -> None:
-    """What is written is what is read, whatever the names and the addresses are; and the same bytes come of it."""
+    """What is written is what is read, whatever the names and the addresses are; and the same bytes
+    come of it.
+    """
     path = str(tmp_path_factory.getbasetemp() / "survives.lock")
     lockfile.write(path, lock)
     read, data = lockfile.read(path)
@@ -557,8 +719,14 @@ def _read_or_refused(path: Path) -> None:
         lockfile.write(str(path), lock)
 
 
-@given(st.integers(0, len(WRITTEN)), st.integers(0, 20), st.binary(max_size=6) | st.sampled_from([b'"', b"\n[[", b"{", b"true", b"\\"]))
-def test_any_bytes_are_read_or_refused(tmp_path_factory: pytest.TempPathFactory, at: int, count: int, new: bytes) -> None:
+@given(
+    st.integers(0, len(WRITTEN)),
+    st.integers(0, 20),
+    st.binary(max_size=6) | st.sampled_from([b'"', b"\n[[", b"{", b"true", b"\\"]),
+)
+def test_any_bytes_are_read_or_refused(
+    tmp_path_factory: pytest.TempPathFactory, at: int, count: int, new: bytes
+) -> None:
     """Some bytes of a file replaced by others: there is no other error than ours."""
     path = tmp_path_factory.getbasetemp() / "bytes.lock"
     data = WRITTEN.encode()
@@ -567,15 +735,26 @@ def test_any_bytes_are_read_or_refused(tmp_path_factory: pytest.TempPathFactory,
 
 
 _VALUES = st.recursive(
-    st.text(max_size=5) | st.integers(-2, 1 << 70) | st.booleans() | st.floats() | st.dates() | st.just(f"sha256:{HEX}"),
-    lambda inner: st.lists(inner, max_size=2) | st.dictionaries(st.text(max_size=3), inner, max_size=2),
+    st.text(max_size=5)
+    | st.integers(-2, 1 << 70)
+    | st.booleans()
+    | st.floats()
+    | st.dates()
+    | st.just(f"sha256:{HEX}"),
+    lambda inner: (
+        st.lists(inner, max_size=2) | st.dictionaries(st.text(max_size=3), inner, max_size=2)
+    ),
     max_leaves=4,
 )
 
 
 @given(st.data())
-def test_any_structure_is_read_or_refused(tmp_path_factory: pytest.TempPathFactory, data: st.DataObject) -> None:
-    """A value anywhere in the document, taken away, replaced, doubled or added: there is no other error than ours."""
+def test_any_structure_is_read_or_refused(
+    tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
+) -> None:
+    """A value anywhere in the document, taken away, replaced, doubled or added: there is no other
+    error than ours.
+    """
     import tomlkit
 
     path = tmp_path_factory.getbasetemp() / "structure.lock"
@@ -596,7 +775,11 @@ def test_any_structure_is_read_or_refused(tmp_path_factory: pytest.TempPathFacto
             at.append(at[name])
         case _:
             value = data.draw(_VALUES)
-            at.append(value) if isinstance(at, list) else at.update({data.draw(st.text(max_size=3)): value})
+            (
+                at.append(value)
+                if isinstance(at, list)
+                else at.update({data.draw(st.text(max_size=3)): value})
+            )
     path.write_text(tomlkit.dumps(document), encoding="utf-8")
     _read_or_refused(path)
 
@@ -606,7 +789,10 @@ def test_what_could_not_be_read_again_is_not_written(tmp_path: Path) -> None:
     path = tmp_path / "flyte.lock"
     path.write_text(WRITTEN)
     lock = lockfile.parse(WRITTEN, "")
-    bad = (PinnedBase(reference="", digest=Digest.of(b""), python=""), PinnedBase(reference="\udcff", digest=Digest.of(b""), python=""))
+    bad = (
+        PinnedBase(reference="", digest=Digest.of(b""), python=""),
+        PinnedBase(reference="\udcff", digest=Digest.of(b""), python=""),
+    )
     for base in bad:
         with pytest.raises(ImageBuildError, match="cannot hold what was resolved"):
             lockfile.write(str(path), replace(lock, bases=(base,)))
@@ -615,14 +801,21 @@ def test_what_could_not_be_read_again_is_not_written(tmp_path: Path) -> None:
 
 def test_many_packages_are_not_all_listed() -> None:
     """A sentence names a few, and says how many more there are."""
-    wanted = Wanted(requirements=tuple(f"p{at:03}" for at in range(100)), python="3.11", platform="linux/amd64")
+    wanted = Wanted(
+        requirements=tuple(f"p{at:03}" for at in range(100)), python="3.11", platform="linux/amd64"
+    )
     assert str(wanted) == "p000, p001, p002, p003, p004 and 95 more (Python 3.11, linux/amd64)"
 
 
 def test_an_empty_variable_locks_nothing(shop: Shell) -> None:
     """`FLYTE_LOCKED=` is as if it were not set; what is neither true nor false is an error."""
-    assert "kept in flyte.lock" in shop("run", "tasks.py", "versions", env={"FLYTE_LOCKED": ""}).stderr
-    assert "FLYTE_LOCKED" in shop("run", "tasks.py", "versions", exit_code=2, env={"FLYTE_LOCKED": "maybe"}).stderr
+    assert (
+        "kept in flyte.lock" in shop("run", "tasks.py", "versions", env={"FLYTE_LOCKED": ""}).stderr
+    )
+    assert (
+        "FLYTE_LOCKED"
+        in shop("run", "tasks.py", "versions", exit_code=2, env={"FLYTE_LOCKED": "maybe"}).stderr
+    )
 
 
 def test_a_lock_file_that_cannot_be_written_is_an_error(shop: Shell) -> None:
@@ -635,10 +828,15 @@ def test_images_of_one_project_share_the_lock(shop: Shell) -> None:
     """Files below the root are all looked at; those of two projects are not locked together."""
     (shop.project / "pyproject.toml").write_text("")
     (shop.project / "sub").mkdir()
-    declare(shop, '.with_pip_packages("beta", extra_args=LINKS)', "sub/other.py".replace("sub/", ""))
+    declare(
+        shop, '.with_pip_packages("beta", extra_args=LINKS)', "sub/other.py".replace("sub/", "")
+    )
     (shop.project / "other.py").rename(shop.project / "sub" / "other.py")
     shop("lock")
-    assert [each.wanted.requirements for each in lockfile.parse(text(shop), "").packages] == [("alpha",), ("beta",)]
+    assert [each.wanted.requirements for each in lockfile.parse(text(shop), "").packages] == [
+        ("alpha",),
+        ("beta",),
+    ]
     outside = shop.home.parent / "outside"
     outside.mkdir()
     (outside / "o.py").write_text((shop.project / "tasks.py").read_text())
@@ -647,21 +845,41 @@ def test_images_of_one_project_share_the_lock(shop: Shell) -> None:
 
 
 def test_pins_are_found_again(tmp_path: Path) -> None:
-    """Bases and what commands came to are kept as packages are; `locked` refuses all that is missing."""
+    """Bases and what commands came to are kept as packages are; `locked` refuses all that is
+    missing.
+    """
     said: list[str] = []
     digest = Digest.of(b"")
     pins = Pins(
-        str(tmp_path), said.append, locked=False, look_up=lambda name, with_python: PinnedBase(reference=name, digest=digest, python="3.12")
+        str(tmp_path),
+        said.append,
+        locked=False,
+        look_up=lambda name, with_python: PinnedBase(reference=name, digest=digest, python="3.12"),
     )
-    recipe = Recipe(base=BaseStep(kind="reference", uri="a:1"), sources=(Source(kind="packages", packages=("x",)),))
+    recipe = Recipe(
+        base=BaseStep(kind="reference", uri="a:1"),
+        sources=(Source(kind="packages", packages=("x",)),),
+    )
     assert pins.python(recipe) == "3.12"
     pins.keep_step(PinnedStep(key=digest, platform="linux/amd64", digest=digest))
     pins.save()
     pins.save()
     assert len(said) == 1 and "a:1" in said[0]
-    again = Pins(str(tmp_path), said.append, locked=True, look_up=lambda name, with_python: pytest.fail("is asked"))
-    assert again.base("a:1").digest == digest and again.step(digest, "linux/amd64") and again.step(digest, "linux/arm64") is None
-    for missing in (lambda: again.base("b:1"), lambda: again.packages(recipe, "3.12", "linux/amd64")):
+    again = Pins(
+        str(tmp_path),
+        said.append,
+        locked=True,
+        look_up=lambda name, with_python: pytest.fail("is asked"),
+    )
+    assert (
+        again.base("a:1").digest == digest
+        and again.step(digest, "linux/amd64")
+        and again.step(digest, "linux/arm64") is None
+    )
+    for missing in (
+        lambda: again.base("b:1"),
+        lambda: again.packages(recipe, "3.12", "linux/amd64"),
+    ):
         with pytest.raises(NotLocked):
             missing()
 
@@ -682,15 +900,23 @@ def test_help_of_the_command_is_complete() -> None:
 
 
 def test_lock_says_what_changed_beside_versions(shop: Shell) -> None:
-    """Other requirements that come to the same versions, and wheels that are other files; nothing is said to stay that does not."""
+    """Other requirements that come to the same versions, and wheels that are other files; nothing
+    is said to stay that does not.
+    """
     shop("lock")
     before = text(shop)
     declare(shop, '.with_pip_packages("alpha>=1", extra_args=LINKS)')
     told = shop("lock").stderr
-    assert text(shop) != before and "stays as it is" not in told and "packages are locked for alpha>=1" in told
+    assert (
+        text(shop) != before
+        and "stays as it is" not in told
+        and "packages are locked for alpha>=1" in told
+    )
     MadeWheel("beta", "2.0", {"beta.py": b"VERSION = 'other'\n"}).write(shop.project / "wheels")
     found = shop.json("lock", "--upgrade")
-    assert found["changes"] == [] and found["beside"] == ["the wheels of beta are other files, or come from elsewhere"]
+    assert found["changes"] == [] and found["beside"] == [
+        "the wheels of beta are other files, or come from elsewhere"
+    ]
     assert shop.json("lock")["beside"] == [] and "stays as it is" in shop("lock").stderr
 
 
@@ -702,14 +928,19 @@ def test_lock_leaves_a_complete_file_alone(shop: Shell) -> None:
     path = shop.project / "flyte.lock"
     head, *tables = path.read_text().split("[[packages]]")
     path.write_text(
-        "# Ask Ann before you move anything.\n" + "[[packages]]".join([head, *(each.rstrip() + "\n\n" for each in reversed(tables))])
+        "# Ask Ann before you move anything.\n"
+        + "[[packages]]".join([head, *(each.rstrip() + "\n\n" for each in reversed(tables))])
     )
     before = path.read_bytes()
-    assert len(tables) > 1 and "stays as it is" in shop("lock").stderr and path.read_bytes() == before
+    assert (
+        len(tables) > 1 and "stays as it is" in shop("lock").stderr and path.read_bytes() == before
+    )
 
 
 def start_and_wait(shop: Shell, temporary: Path, count: int) -> subprocess.Popen[str]:
-    """A `flyte lock` that resolves for ever, since it reads a wheel from a pipe; so many are under way then."""
+    """A `flyte lock` that resolves for ever, since it reads a wheel from a pipe; so many are under
+    way then.
+    """
     running = shop.start("lock")
     deadline = time.monotonic() + 30
     while len(list(temporary.glob("flyte-lock-*/packages.txt"))) < count:
@@ -724,8 +955,12 @@ def folders_of(temporary: Path) -> list[Path]:
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
-def test_a_lock_that_is_ended_leaves_nothing(shop: Shell, tmp_path: Path, number: signal.Signals) -> None:
-    """What could not be removed when it was killed, the next one removes; that of one which goes on, and a stranger's, stay."""
+def test_a_lock_that_is_ended_leaves_nothing(
+    shop: Shell, tmp_path: Path, number: signal.Signals
+) -> None:
+    """What could not be removed when it was killed, the next one removes; that of one which goes
+    on, and a stranger's, stay.
+    """
     temporary, wheel = tmp_path / "tmp", shop.project / "wheels/alpha-2.0-py3-none-any.whl"
     temporary.mkdir()
     (temporary / "flyte-lock-of-someone").write_text("no folder")
@@ -743,7 +978,11 @@ def test_a_lock_that_is_ended_leaves_nothing(shop: Shell, tmp_path: Path, number
         assert len(folders_of(temporary)) == (2 if number == signal.SIGKILL else 1)
         (other.project / "flyte.lock.0123abcd").write_text("half")
         other("lock")
-        assert len(folders_of(temporary)) == 1 and goes_on.poll() is None and (temporary / "flyte-lock-of-someone").is_file()
+        assert (
+            len(folders_of(temporary)) == 1
+            and goes_on.poll() is None
+            and (temporary / "flyte-lock-of-someone").is_file()
+        )
         assert [path.name for path in other.project.glob("flyte.lock*")] == ["flyte.lock"]
     finally:
         for each in (goes_on, ended):

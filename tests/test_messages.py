@@ -42,7 +42,11 @@ def test_results_go_to_standard_output_and_all_else_to_standard_error(flyte: She
         (["run", "zero.py", "x"], 3, ["zero.py: syntax error", "null bytes"]),
         (["run", "latin.py", "x"], 3, ["latin.py:1", "utf-8"]),
         (["run", "leaving.py", "x"], 3, ["leaving.py:1", "SystemExit"]),
-        (["run", "speechless.py", "x"], 3, ["speechless.py:3", "A: its text cannot be had: ValueError"]),
+        (
+            ["run", "speechless.py", "x"],
+            3,
+            ["speechless.py:3", "A: its text cannot be had: ValueError"],
+        ),
         (["run", "long.py", "x"], 3, ["long.py:1", "1,000,000 characters"]),
         (["run", "json.py", "x"], 3, ["json.py cannot be imported", "another name"]),
         (["run", "flyte.py", "x"], 3, ["flyte.py cannot be imported", "another name"]),
@@ -62,7 +66,9 @@ def test_results_go_to_standard_output_and_all_else_to_standard_error(flyte: She
         (["abort", "run", "nope"], 4, ["no run 'nope'"]),
     ],
 )
-def test_an_error_says_what_happened_and_what_to_do(flyte: Shell, args: list[str], exit_code: int, parts: list[str]) -> None:
+def test_an_error_says_what_happened_and_what_to_do(
+    flyte: Shell, args: list[str], exit_code: int, parts: list[str]
+) -> None:
     """On standard error, without a traceback of ours; as JSON in one shape."""
     for name, text in {
         "broken.py": "x = 1\ny = = 2\n",
@@ -74,11 +80,15 @@ def test_an_error_says_what_happened_and_what_to_do(flyte: Shell, args: list[str
         "zero.py": "x = 1\0\n",
         "latin.py": "x = '\xe9'\n",
         "leaving.py": "raise SystemExit(3)\n",
-        "speechless.py": "class A(Exception):\n    def __str__(self): raise ValueError\nraise A()\n",
+        "speechless.py": (
+            "class A(Exception):\n    def __str__(self): raise ValueError\nraise A()\n"
+        ),
         "long.py": "raise ValueError('x' * 1_000_000)\n",
         "json.py": "",
         "flyte.py": "",
-        "classy.py": "import flyte\nenv = flyte.TaskEnvironment(name='x')\n@env.task\nclass Job: ...\n",
+        "classy.py": (
+            "import flyte\nenv = flyte.TaskEnvironment(name='x')\n@env.task\nclass Job: ...\n"
+        ),
         "notes.txt": "",
     }.items():
         (flyte.project / name).write_text(text, encoding="latin-1")
@@ -90,26 +100,49 @@ def test_an_error_says_what_happened_and_what_to_do(flyte: Shell, args: list[str
     assert done.stdout == "" and "error: " in done.stderr
     assert all(part in done.stderr for part in parts), done.stderr
     error = flyte.json(*args, exit_code=exit_code)["error"]
-    assert error.keys() == {"type", "message", "why", "hint", "exit_code"} and error["exit_code"] == exit_code
+    assert (
+        error.keys() == {"type", "message", "why", "hint", "exit_code"}
+        and error["exit_code"] == exit_code
+    )
 
 
 def test_the_log_can_be_json(flyte: Shell) -> None:
-    """Each line on standard error is an object; results, what tasks print and the one JSON document stay as they are."""
+    """Each line on standard error is an object; results, what tasks print and the one JSON document
+    stay as they are.
+    """
     (flyte.project / "flyte.toml").write_text('task.org = "mine"\n')
     done = flyte("--log-format", "json", "run", "tasks.py", "hello")
     lines = [json.loads(line) for line in done.stderr.splitlines()]
-    assert done.stdout == "Hello, World!\n" and all({"time", "level", "message"} == line.keys() for line in lines)
-    assert any(line["level"] == "info" and line["message"].startswith("made tree (") for line in lines)
-    assert any(line["level"] == "warning" and "not acted on: task.org." in line["message"] for line in lines)
-    error = json.loads(flyte("--log-format=json", "run", "tasks.py", "ends", exit_code=2).stderr.splitlines()[-1])
+    assert done.stdout == "Hello, World!\n" and all(
+        {"time", "level", "message"} == line.keys() for line in lines
+    )
+    assert any(
+        line["level"] == "info" and line["message"].startswith("made tree (") for line in lines
+    )
+    assert any(
+        line["level"] == "warning" and "not acted on: task.org." in line["message"]
+        for line in lines
+    )
+    error = json.loads(
+        flyte("--log-format=json", "run", "tasks.py", "ends", exit_code=2).stderr.splitlines()[-1]
+    )
     assert (error["level"], error["type"], error["exit_code"]) == ("error", "InputError", 2)
     assert "'code' is missing" in error["message"] and "--code 3" in error["hint"]
-    last, *_ = reversed(flyte("--log-format", "json", "run", "--local", "tasks.py", "ends", "--cod", "1", exit_code=2).stderr.splitlines())
+    last, *_ = reversed(
+        flyte(
+            "--log-format", "json", "run", "--local", "tasks.py", "ends", "--cod", "1", exit_code=2
+        ).stderr.splitlines()
+    )
     assert json.loads(last)["type"] == "UsageError"
     failed = flyte("--log-format", "json", "run", "--local", "tasks.py", "fails", exit_code=1)
-    assert any(json.loads(line)["message"].startswith("failed: t.fails: ValueError") for line in failed.stderr.splitlines())
+    assert any(
+        json.loads(line)["message"].startswith("failed: t.fails: ValueError")
+        for line in failed.stderr.splitlines()
+    )
     both = flyte("-of", "json", "--log-format", "json", "run", "tasks.py", "hello")
-    assert json.loads(both.stdout)["phase"] == "succeeded" and all(map(json.loads, both.stderr.splitlines()))
+    assert json.loads(both.stdout)["phase"] == "succeeded" and all(
+        map(json.loads, both.stderr.splitlines())
+    )
 
 
 def test_an_organisation_is_kept_and_said_to_be_unused(flyte: Shell) -> None:
@@ -123,7 +156,12 @@ def test_help_is_made_from_the_tasks_signature_and_docstring(flyte: Shell) -> No
     """FILE --help lists tasks, FILE TASK --help shows inputs."""
     assert "Greet somebody." in flyte("run", "tasks.py", "--help").stdout
     text = flyte("run", "tasks.py", "hello", "--help").stdout
-    assert "--name" in text and "Who is greeted." in text and "World" in text and "Greet somebody." in text
+    assert (
+        "--name" in text
+        and "Who is greeted." in text
+        and "World" in text
+        and "Greet somebody." in text
+    )
 
 
 def test_the_built_in_example_needs_no_file(flyte: Shell) -> None:
@@ -156,10 +194,16 @@ def test_what_has_no_annotation_is_said(flyte: Shell) -> None:
 def without_rights(*command: str) -> list[str]:
     """The command, for whom permissions count although it may be root's."""
     rights = "-dac_override,-dac_read_search"
-    return ["setpriv", "--bounding-set", rights, "--inh-caps", rights, *command] if ROOT else [*command]
+    return (
+        ["setpriv", "--bounding-set", rights, "--inh-caps", rights, *command]
+        if ROOT
+        else [*command]
+    )
 
 
-needs_setpriv = pytest.mark.skipif(ROOT and not shutil.which("setpriv"), reason="root needs setpriv to give its rights up")
+needs_setpriv = pytest.mark.skipif(
+    ROOT and not shutil.which("setpriv"), reason="root needs setpriv to give its rights up"
+)
 
 
 @needs_setpriv
@@ -184,9 +228,16 @@ def test_what_may_not_be_read_or_written_is_named(flyte: Shell, what: str) -> No
     before = place.stat().st_mode
     place.chmod(mode)
     command = without_rights(FLYTE, "run", f"{flyte.project}/tasks.py", "hello")
-    done = subprocess.run(command, cwd=flyte.home, env=env, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        command, cwd=flyte.home, env=env, capture_output=True, text=True, check=False
+    )
     place.chmod(before)
-    assert done.returncode in (2, 3) and done.stdout == "" and "error: " in done.stderr and "flyte_build/" not in done.stderr, done.stderr
+    assert (
+        done.returncode in (2, 3)
+        and done.stdout == ""
+        and "error: " in done.stderr
+        and "flyte_build/" not in done.stderr
+    ), done.stderr
     assert len(done.stderr.splitlines()) > 1 or what == "folder", "no word of what to do"
     assert flyte("run", "tasks.py", "hello").stdout == "Hello, World!\n"
 
@@ -195,7 +246,10 @@ def test_what_may_not_be_read_or_written_is_named(flyte: Shell, what: str) -> No
 def test_a_read_only_home_is_named(flyte: Shell) -> None:
     """With the variable that sets another."""
     with mounted(flyte.home, "size=1m,ro"):
-        assert "read-only" in (said := flyte("run", "tasks.py", "hello", exit_code=3).stderr) and "FLYTE_HOME" in said
+        assert (
+            "read-only" in (said := flyte("run", "tasks.py", "hello", exit_code=3).stderr)
+            and "FLYTE_HOME" in said
+        )
 
 
 @as_root
@@ -204,7 +258,12 @@ def test_a_full_disk_is_named_whenever_it_is_met(flyte: Shell, size: str) -> Non
     """In the middle of making the store, of preparing or of running; with more room it works."""
     with mounted(flyte.home, f"size={size}"):
         done = subprocess.run(
-            [FLYTE, "run", "tasks.py", "hello"], cwd=flyte.project, env=flyte.environment, capture_output=True, text=True, check=False
+            [FLYTE, "run", "tasks.py", "hello"],
+            cwd=flyte.project,
+            env=flyte.environment,
+            capture_output=True,
+            text=True,
+            check=False,
         )
         assert "flyte_build/" not in done.stderr, done.stderr
         assert done.returncode == 0 or "full" in done.stderr, done.stderr
@@ -216,10 +275,10 @@ def test_a_full_disk_is_named_whenever_it_is_met(flyte: Shell, size: str) -> Non
 def test_a_task_that_fills_the_disk_fails_with_that_reason(flyte: Shell) -> None:
     """Whether it prints so much or writes it to a file."""
     (flyte.project / "fills.py").write_text(
-        "import flyte\nenv = flyte.TaskEnvironment(name='fills')\n"
-        "@env.task\ndef prints() -> None:\n    for _ in range(100):\n        print('x' * 1_000_000)\n"
-        "@env.task\ndef writes() -> None:\n    with open('big', 'wb', 0) as file:\n        for _ in range(100):\n"
-        "            file.write(bytes(1_000_000))\n"
+        "import flyte\nenv = flyte.TaskEnvironment(name='fills')\n@env.task\ndef prints() ->"
+        " None:\n    for _ in range(100):\n        print('x' * 1_000_000)\n@env.task\ndef writes()"
+        " -> None:\n    with open('big', 'wb', 0) as file:\n        for _ in range(100):\n         "
+        "   file.write(bytes(1_000_000))\n"
     )
     for task in ("prints", "writes"):
         with mounted(flyte.home, "size=20m"):

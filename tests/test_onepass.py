@@ -1,4 +1,6 @@
-"""A large tree that is all new is packed while it is read, and comes out just as one that is read first and packed then."""
+"""A large tree that is all new is packed while it is read, and comes out just as one that is read
+first and packed then.
+"""
 
 from __future__ import annotations
 
@@ -15,13 +17,28 @@ import pytest
 from flyte_build.bundler import bundle, extraction
 from flyte_build.cas.counters import Counters
 from flyte_build.errors import FileUnstable, SecretRefused
-from tests.conftest import Executable, Files, Link, as_root, clock_moves, opened, planned, process, read_files, run, same, write_files
+from tests.conftest import (
+    Executable,
+    Files,
+    Link,
+    as_root,
+    clock_moves,
+    opened,
+    planned,
+    process,
+    read_files,
+    run,
+    same,
+    write_files,
+)
 
 KEY = b"-----BEGIN PRIVATE KEY-----\n" + b"A" * 64 + b"\n-----END PRIVATE KEY-----\n"
 
 
 def prepare(folder: Path, root: Path, warm: bool = False) -> tuple[bundle.Bundle, dict[str, int]]:
-    """Prepare everything of `root`, with a cache in `folder`; `warm` keeps it from being done in one pass."""
+    """Prepare everything of `root`, with a cache in `folder`; `warm` keeps it from being done in
+    one pass.
+    """
     counters = Counters()
     with opened(folder, counters=counters) as cache:
         if warm:
@@ -37,7 +54,9 @@ def prepare(folder: Path, root: Path, warm: bool = False) -> tuple[bundle.Bundle
 def large(tmp_path: Path) -> Iterator[Path]:
     """A project of 1,200 files and links in several packs."""
     rng = random.Random(7)
-    files: Files = {f"d{n % 9}/e{n % 4}/f{n}.py": rng.randbytes(rng.randrange(12_000)) for n in range(1_200)}
+    files: Files = {
+        f"d{n % 9}/e{n % 4}/f{n}.py": rng.randbytes(rng.randrange(12_000)) for n in range(1_200)
+    }
     files |= {
         "flow.py": b"",
         "run.sh": Executable(b"#!/bin/sh\n"),
@@ -84,7 +103,10 @@ def test_a_secret_stops_it_and_no_blob_holds_it(large: Path, tmp_path: Path) -> 
     with opened(tmp_path) as cache:
         before = {digest for digest, _ in cache.blobs.names()}
         allowed = frozenset(["d2/notes.txt"])
-        with planned(cache.root, f"{large}/flow.py", "all", allow_secrets=allowed) as plan, cache.preparing():
+        with (
+            planned(cache.root, f"{large}/flow.py", "all", allow_secrets=allowed) as plan,
+            cache.preparing(),
+        ):
             plan.discover()
             made = plan.resolve()[plan.bundle].record
         assert made and len({*made.refs[3:-1]} - before) == 1
@@ -118,7 +140,9 @@ print(prepare(Path(sys.argv[2]), Path(sys.argv[1]))[0].manifest)
 
 
 @as_root
-def test_it_works_where_no_process_and_no_thread_can_be_started(large: Path, tmp_path: Path) -> None:
+def test_it_works_where_no_process_and_no_thread_can_be_started(
+    large: Path, tmp_path: Path
+) -> None:
     """A limit on processes makes it slower, and nothing else."""
     code = """
 import hashlib, os, psutil, resource, sys, threading, zstandard
@@ -143,7 +167,9 @@ print(Tree(scan.entries()).digest, len(scan.contents.layers))
     assert digest == prepare(tmp_path / "other", large)[0].tree and int(layers) > 2
 
 
-def test_files_that_change_meanwhile_never_give_a_bundle_that_is_wrong(large: Path, tmp_path: Path) -> None:
+def test_files_that_change_meanwhile_never_give_a_bundle_that_is_wrong(
+    large: Path, tmp_path: Path
+) -> None:
     """Each bundle that is made holds, for every file, one of the states that it had."""
     changer = """
 import os, sys

@@ -13,26 +13,42 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-INTERFACE = "from flyte_build.declarations.interface import interface_of\ndef task(x: str) -> str: ...\ninterface_of(task).dump_outputs('')"
+INTERFACE = (
+    "from flyte_build.declarations.interface import interface_of\ndef task(x: str) -> str:"
+    " ...\ninterface_of(task).dump_outputs('')"
+)
 BIN = os.path.dirname(sys.executable)
 
 
 @pytest.mark.parametrize(
     "command",
-    [["mypy", "--no-incremental"], ["ruff", "check", "."], ["ruff", "format", "--check", "."], ["lint-imports", "--no-cache"]],
+    [
+        ["mypy", "--no-incremental"],
+        ["ruff", "check", "."],
+        ["ruff", "format", "--check", "."],
+        ["lint-imports", "--no-cache"],
+    ],
     ids=["types", "lint", "format", "layers"],
 )
 def test_the_code_passes(command: list[str]) -> None:
     """Strict types, a clean linter, one format, and imports that point downwards."""
-    done = subprocess.run([f"{BIN}/{command[0]}", *command[1:]], cwd=ROOT, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [f"{BIN}/{command[0]}", *command[1:]], cwd=ROOT, capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0, done.stdout + done.stderr
 
 
 def test_the_wheel_holds_exactly_the_packages(tmp_path: Path) -> None:
-    """Every module of the tree is in the wheel under `flyte_build`, once, and nothing else is; the tree is left as it was."""
+    """Every module of the tree is in the wheel under `flyte_build`, once, and nothing else is; the
+    tree is left as it was.
+    """
     source = tmp_path / "source"
     files = subprocess.run(
-        ["git", "ls-files", "-co", "--exclude-standard"], cwd=ROOT, capture_output=True, text=True, check=True
+        ["git", "ls-files", "-co", "--exclude-standard"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
     ).stdout.splitlines()
     for name in files:
         target = source / name
@@ -45,14 +61,30 @@ def test_the_wheel_holds_exactly_the_packages(tmp_path: Path) -> None:
     stale.parent.mkdir(parents=True)
     stale.touch()
     before = sorted(source.rglob("*"))
-    command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", str(tmp_path), str(source)]
+    command = [
+        sys.executable,
+        "-m",
+        "pip",
+        "wheel",
+        "--quiet",
+        "--no-deps",
+        "--wheel-dir",
+        str(tmp_path),
+        str(source),
+    ]
     subprocess.run(command, check=True, capture_output=True)
     assert sorted(source.rglob("*")) == before
     with zipfile.ZipFile(next(tmp_path.glob("*.whl"))) as wheel:
         held = {name for name in wheel.namelist() if ".dist-info/" not in name}
     parts = tuple(_parts())
-    expected = {f"flyte_build/{name}" for name in files if name.startswith(parts) and name.endswith(".py")}
-    expected |= {name for name in files if name.startswith("flyte_build/") and name.endswith((".py", "py.typed"))}
+    expected = {
+        f"flyte_build/{name}" for name in files if name.startswith(parts) and name.endswith(".py")
+    }
+    expected |= {
+        name
+        for name in files
+        if name.startswith("flyte_build/") and name.endswith((".py", "py.typed"))
+    }
     expected |= {f"flyte-{name}" for name in files if name.startswith("stubs/")}
     assert held == expected | {"flyte.py"}
 
@@ -64,46 +96,96 @@ def test_the_wheel_holds_exactly_the_packages(tmp_path: Path) -> None:
         ("import flyte; flyte.TaskEnvironment", "click sqlite3 asyncio pathspec rich docker oras"),
         ("import flyte_build.cas.digest", "click sqlite3 flyte_build.declarations.task"),
         ("import flyte_build.runner.worker.spawn", "typing dataclasses json subprocess"),
-        ("import flyte_build.runner.worker.main", "click sqlite3 rich pathspec zstandard xxhash docker oras"),
+        (
+            "import flyte_build.runner.worker.main",
+            "click sqlite3 rich pathspec zstandard xxhash docker oras",
+        ),
         (
             INTERFACE,
-            "datetime decimal uuid pathlib base64 flyte_build.values.documents flyte_build.values.containers flyte_build.values.times",
+            (
+                "datetime decimal uuid pathlib base64 flyte_build.values.documents"
+                " flyte_build.values.containers flyte_build.values.times"
+            ),
         ),
-        ("import flyte_build.declarations.interface", "flyte_build.values.annotations flyte_build.values.scalars"),
-        ("import flyte_build.cli.main", "sqlite3 rich asyncio pathspec zstandard docker oras flyte_build.runner.controller.controller"),
-        ("import flyte_build.cli.get", "rich asyncio pathspec zstandard docker oras flyte_build.ops.prepare flyte_build.cas.cache"),
-        ("import flyte_build.cli.run", "rich asyncio pathspec zstandard docker oras tomlkit subprocess flyte_build.bundler.packs"),
+        (
+            "import flyte_build.declarations.interface",
+            "flyte_build.values.annotations flyte_build.values.scalars",
+        ),
+        (
+            "import flyte_build.cli.main",
+            (
+                "sqlite3 rich asyncio pathspec zstandard docker oras"
+                " flyte_build.runner.controller.controller"
+            ),
+        ),
+        (
+            "import flyte_build.cli.get",
+            (
+                "rich asyncio pathspec zstandard docker oras flyte_build.ops.prepare"
+                " flyte_build.cas.cache"
+            ),
+        ),
+        (
+            "import flyte_build.cli.run",
+            (
+                "rich asyncio pathspec zstandard docker oras tomlkit subprocess"
+                " flyte_build.bundler.packs"
+            ),
+        ),
     ],
 )
 def test_imports_stay_within_their_budget(code: str, unwanted: str) -> None:
     """What is on the way of a warm command loads nothing that it does not use."""
-    check = f"{code}; import sys; print([name for name in {unwanted.split()!r} if name in sys.modules])"
-    assert subprocess.run([sys.executable, "-I", "-c", check], capture_output=True, text=True, check=True).stdout.strip() == "[]"
+    check = (
+        f"{code}; import sys; print([name for name in {unwanted.split()!r} if name in sys.modules])"
+    )
+    assert (
+        subprocess.run(
+            [sys.executable, "-I", "-c", check], capture_output=True, text=True, check=True
+        ).stdout.strip()
+        == "[]"
+    )
 
 
 def _parts() -> set[str]:
     """The parts that lie at the top: those that `setup.py` names."""
     tree = ast.parse((ROOT / "setup.py").read_text())
-    lists = [node.value for node in tree.body if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "PARTS"]
+    lists = [
+        node.value
+        for node in tree.body
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "PARTS"
+    ]
     return set(ast.literal_eval(lists[0]))
 
 
 def test_the_package_holds_public_modules_and_parts_alone() -> None:
-    """A module that lies directly in `flyte_build` is a public `flyte.X` (or the face itself); all else is in a part."""
+    """A module that lies directly in `flyte_build` is a public `flyte.X` (or the face itself); all
+    else is in a part.
+    """
     own = ROOT / "flyte_build"
     modules = {path.stem for path in own.glob("*.py")}
     assert modules == {"__init__", "_alias", "_version", "errors", "remote"}
-    assert {f"flyte.{path.stem}" for path in (ROOT / "stubs").glob("*.pyi")} == {"flyte.__init__", "flyte.errors", "flyte.remote"}
+    assert {f"flyte.{path.stem}" for path in (ROOT / "stubs").glob("*.pyi")} == {
+        "flyte.__init__",
+        "flyte.errors",
+        "flyte.remote",
+    }
     settings = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]
     layers = settings["importlinter"]["contracts"][0]["layers"]
     known = {name for layer in layers for name in layer.split(" | ")}
-    assert {path.name for path in own.iterdir() if path.is_dir() and path.name != "__pycache__"} == known - modules
+    assert {
+        path.name for path in own.iterdir() if path.is_dir() and path.name != "__pycache__"
+    } == known - modules
 
 
 def test_a_part_at_the_top_has_its_link_and_its_ban() -> None:
-    """The links show type checkers what is installed; without the ban a part would have a second name."""
+    """The links show type checkers what is installed; without the ban a part would have a second
+    name.
+    """
     links = {path.name for path in (ROOT / "flyte_build").iterdir() if path.is_symlink()}
-    banned = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["ruff"]["lint"]["flake8-tidy-imports"]["banned-api"]
+    banned = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["ruff"]["lint"][
+        "flake8-tidy-imports"
+    ]["banned-api"]
     assert links == _parts() == banned.keys()
     assert all(os.readlink(ROOT / "flyte_build" / name) == f"../{name}" for name in links)
 
@@ -112,19 +194,29 @@ TWICE = {"Cache": "the store; and `flyte.Cache`", "Task": "`flyte.Task`; and `fl
 
 
 def test_class_names_are_unique() -> None:
-    """One name is one thing, but for names that users know from Flyte 2, and for classes that no other module sees."""
+    """One name is one thing, but for names that users know from Flyte 2, and for classes that no
+    other module sees.
+    """
     places: dict[str, list[str]] = {}
     for top in ("flyte_build", *sorted(_parts())):
         for folder, _, names in os.walk(ROOT / top):  # It follows no links.
             for path in (f"{folder}/{name}" for name in names if name.endswith(".py")):
-                classes = [node for node in ast.walk(ast.parse(Path(path).read_text())) if isinstance(node, ast.ClassDef)]
+                classes = [
+                    node
+                    for node in ast.walk(ast.parse(Path(path).read_text()))
+                    if isinstance(node, ast.ClassDef)
+                ]
                 for each in classes:
                     places.setdefault(each.name, []).append(path)
-    assert {name for name, found in places.items() if len(found) > 1 and not name.startswith("_")} == TWICE.keys()
+    assert {
+        name for name, found in places.items() if len(found) > 1 and not name.startswith("_")
+    } == TWICE.keys()
 
 
 def test_the_face_gives_every_name_and_no_other() -> None:
-    """`__all__` is sorted, complete, and every name in it can be had, under both names of the package."""
+    """`__all__` is sorted, complete, and every name in it can be had, under both names of the
+    package.
+    """
     import flyte
     import flyte_build
     import flyte_build.errors

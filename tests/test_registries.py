@@ -1,4 +1,6 @@
-"""The registries, proxies and faults that other tests use are what they say: seen by a client of the standard library alone."""
+"""The registries, proxies and faults that other tests use are what they say: seen by a client of
+the standard library alone.
+"""
 
 from __future__ import annotations
 
@@ -40,28 +42,52 @@ class Response:
 
 
 def ask(
-    method: str, url: str, body: Any = None, headers: Mapping[str, str] = {}, *, ca: Path | None = None, timeout: float = 30
+    method: str,
+    url: str,
+    body: Any = None,
+    headers: Mapping[str, str] = {},
+    *,
+    ca: Path | None = None,
+    timeout: float = 30,
 ) -> Response:
     """One request on a connection of its own."""
     parts = urlsplit(url)
     assert parts.hostname is not None
     client: http.client.HTTPConnection = (
-        http.client.HTTPSConnection(parts.hostname, parts.port, timeout=timeout, context=ssl.create_default_context(cafile=ca))
+        http.client.HTTPSConnection(
+            parts.hostname,
+            parts.port,
+            timeout=timeout,
+            context=ssl.create_default_context(cafile=ca),
+        )
         if parts.scheme == "https"
         else http.client.HTTPConnection(parts.hostname, parts.port, timeout=timeout)
     )
     with closing(client):
-        client.request(method, f"{parts.path}?{parts.query}" if parts.query else parts.path, body, dict(headers))
+        client.request(
+            method,
+            f"{parts.path}?{parts.query}" if parts.query else parts.path,
+            body,
+            dict(headers),
+        )
         response = client.getresponse()
         return Response(response.status, response.headers, response.read())
 
 
-def push(base: str, name: str, data: Any = DATA, headers: Mapping[str, str] = {}, ca: Path | None = None) -> Response:
+def push(
+    base: str, name: str, data: Any = DATA, headers: Mapping[str, str] = {}, ca: Path | None = None
+) -> Response:
     """Upload a blob: the answer to the last request, or to the first one if it was refused."""
     begun = ask("POST", f"{base}/v2/{name}/blobs/uploads/", headers=headers, ca=ca)
     if begun.status != 202:
         return begun
-    return ask("PUT", f"{begun.headers['Location']}&digest={DIGEST}", data, {**headers, "Content-Type": "application/octet-stream"}, ca=ca)
+    return ask(
+        "PUT",
+        f"{begun.headers['Location']}&digest={DIGEST}",
+        data,
+        {**headers, "Content-Type": "application/octet-stream"},
+        ca=ca,
+    )
 
 
 def basic(name: str, password: str) -> dict[str, str]:
@@ -86,7 +112,9 @@ def test_each_test_has_a_repository_of_its_own(registry: Server, repository: str
     assert ask("GET", f"{registry.url}/v2/{name}/tags/list").status == 404
 
 
-def test_a_registry_that_is_served_again_keeps_its_blobs_and_can_refuse_changes(tmp_path: Path) -> None:
+def test_a_registry_that_is_served_again_keeps_its_blobs_and_can_refuse_changes(
+    tmp_path: Path,
+) -> None:
     with serve(tmp_path, delete=False) as server:
         assert push(server.url, "some/name").status == 201
         assert ask("DELETE", f"{server.url}/v2/some/name/blobs/{DIGEST}").status == 405
@@ -97,14 +125,27 @@ def test_a_registry_that_is_served_again_keeps_its_blobs_and_can_refuse_changes(
         ask("GET", server.url)
 
 
-def test_a_registry_can_want_a_password_and_have_a_certificate_of_a_private_authority(tmp_path: Path) -> None:
+def test_a_registry_can_want_a_password_and_have_a_certificate_of_a_private_authority(
+    tmp_path: Path,
+) -> None:
     with serve(tmp_path, login=("ann", "secret"), tls=True) as server:
         assert server.url.startswith("https://")
         assert push(server.url, "name", headers=basic("ann", "secret"), ca=server.ca).status == 201
         assert push(server.url, "name", headers=basic("ann", "wrong"), ca=server.ca).status == 401
         refused = push(server.url, "name", ca=server.ca)
-        assert (refused.status, refused.headers["WWW-Authenticate"]) == (401, 'Basic realm="registry"')
-        assert push(server.url.replace("127.0.0.1", "localhost"), "name", headers=basic("ann", "secret"), ca=server.ca).status == 201
+        assert (refused.status, refused.headers["WWW-Authenticate"]) == (
+            401,
+            'Basic realm="registry"',
+        )
+        assert (
+            push(
+                server.url.replace("127.0.0.1", "localhost"),
+                "name",
+                headers=basic("ann", "secret"),
+                ca=server.ca,
+            ).status
+            == 201
+        )
         with pytest.raises(ssl.SSLCertVerificationError):
             ask("GET", f"{server.url}/v2/")
 
@@ -116,18 +157,35 @@ def test_a_registry_can_want_tokens_which_are_for_one_repository_and_expire(tmp_
 
         def token(scope: str) -> dict[str, str]:
             url = f"{tokens.url}/token?service=registry.test&scope={scope}"
-            return {"Authorization": "Bearer " + json.loads(ask("GET", url, headers=basic("ann", "secret")).body)["token"]}
+            return {
+                "Authorization": (
+                    "Bearer "
+                    + json.loads(ask("GET", url, headers=basic("ann", "secret")).body)["token"]
+                )
+            }
 
         # Its order is no matter.
-        challenge = push(server.url, "main").headers["WWW-Authenticate"].replace("push,pull", "pull,push")
-        assert challenge == f'Bearer realm="{tokens.url}/token",service="registry.test",scope="repository:main:pull,push"'
+        challenge = (
+            push(server.url, "main").headers["WWW-Authenticate"].replace("push,pull", "pull,push")
+        )
+        assert (
+            challenge == "Bearer"
+            f' realm="{tokens.url}/token",service="registry.test",scope="repository:main:pull,push"'
+        )
         assert ask("GET", f"{tokens.url}/token", headers=basic("ann", "wrong")).status == 401
         assert push(server.url, "main", headers=token("repository:main:pull,push")).status == 201
         assert push(server.url, "main", headers=token("repository:main:pull")).status == 401
         assert push(server.url, "main", headers=token("repository:other:pull,push")).status == 401
         tokens.allowed["main"] = {"pull"}
         assert push(server.url, "main", headers=token("repository:main:pull,push")).status == 401
-        assert ask("GET", f"{server.url}/v2/main/blobs/{DIGEST}", headers=token("repository:main:pull,push")).body == DATA
+        assert (
+            ask(
+                "GET",
+                f"{server.url}/v2/main/blobs/{DIGEST}",
+                headers=token("repository:main:pull,push"),
+            ).body
+            == DATA
+        )
         tokens.lifetime = 0
         assert push(server.url, "other", headers=token("repository:other:pull,push")).status == 401
         assert len(tokens.seen("GET", "scope=repository:main")) == 4
@@ -152,7 +210,11 @@ def test_without_a_fault_the_proxy_passes_all_on_and_keeps_the_client(proxy: Fau
     assert push(proxy.url, "copy", iter([DATA[:7], DATA[7:]])).status == 201  # In chunks.
     begun = proxy.seen("POST")[0]
     sent = proxy.seen("PUT", begun.path)[0]
-    assert sent.length == len(DATA) and sent.path.startswith(begun.path) and sent.headers["transfer-encoding"] == "chunked"
+    assert (
+        sent.length == len(DATA)
+        and sent.path.startswith(begun.path)
+        and sent.headers["transfer-encoding"] == "chunked"
+    )
     assert proxy.requests[0].headers["x-own"] == "1"
     assert [request.method for request in proxy.requests] == ["GET", "HEAD", "POST", "PUT"]
 
@@ -162,7 +224,12 @@ def test_one_connection_to_the_proxy_carries_many_requests(proxy: FaultProxy) ->
     with closing(http.client.HTTPConnection(proxy.host, timeout=30)) as client:
         client.connect()
         opened = client.sock
-        for method, body, status in (("GET", None, 200), ("PUT", DATA, 413), ("HEAD", None, 200), ("DELETE", iter([b"a"]), 202)):
+        for method, body, status in (
+            ("GET", None, 200),
+            ("PUT", DATA, 413),
+            ("HEAD", None, 200),
+            ("DELETE", iter([b"a"]), 202),
+        ):
             client.request(method, f"/v2/name/blobs/{DIGEST}", body)
             response = client.getresponse()
             response.read()
@@ -170,7 +237,9 @@ def test_one_connection_to_the_proxy_carries_many_requests(proxy: FaultProxy) ->
 
 
 def test_bodies_of_any_size_pass_through_in_little_memory() -> None:
-    """A body of 100 MB goes up and comes down; the process of the proxy and the client grows by less than 30 MB."""
+    """A body of 100 MB goes up and comes down; the process of the proxy and the client grows by
+    less than 30 MB.
+    """
     code = """
 import hashlib, http.client, resource, sys
 from tests.conftest import temporary
@@ -197,7 +266,13 @@ assert grown < 30 << (10 if sys.platform == "linux" else 20), grown
 """
     with temporary() as folder, serve(folder) as server:
         environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-        done = subprocess.run([sys.executable, "-P", "-c", code, server.url], env=environment, capture_output=True, text=True, check=False)
+        done = subprocess.run(
+            [sys.executable, "-P", "-c", code, server.url],
+            env=environment,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
     assert done.returncode == 0, done.stderr
 
 
@@ -270,7 +345,9 @@ def test_an_upload_is_cut(proxy: FaultProxy) -> None:
 
 
 def test_an_answer_stalls_before_or_in_its_body(proxy: FaultProxy) -> None:
-    """A client with less patience gives up; one with more gets it all; the proxy's end does not wait."""
+    """A client with less patience gives up; one with more gets it all; the proxy's end does not
+    wait.
+    """
     proxy.on("GET").stalls(600)
     with pytest.raises(TimeoutError):
         blob(proxy, timeout=0.2)
@@ -300,7 +377,9 @@ def test_an_answer_stalls_before_or_in_its_body(proxy: FaultProxy) -> None:
         (lambda on: on.headers({"Content-Length": None}), DATA),
     ],
 )
-def test_the_body_is_another_one(proxy: FaultProxy, fault: Callable[[When], None], expected: bytes) -> None:
+def test_the_body_is_another_one(
+    proxy: FaultProxy, fault: Callable[[When], None], expected: bytes
+) -> None:
     fault(proxy.on("GET"))
     assert blob(proxy).body == expected
     assert blob(proxy).body == DATA
@@ -309,7 +388,11 @@ def test_the_body_is_another_one(proxy: FaultProxy, fault: Callable[[When], None
 def test_headers_are_dropped_and_changed(proxy: FaultProxy) -> None:
     proxy.on("HEAD").headers({"docker-content-digest": None, "Content-Length": "7", "X-New": "1"})
     answer = blob(proxy, "HEAD")
-    assert (answer.headers["Docker-Content-Digest"], answer.headers["Content-Length"], answer.headers["X-New"]) == (None, "7", "1")
+    assert (
+        answer.headers["Docker-Content-Digest"],
+        answer.headers["Content-Length"],
+        answer.headers["X-New"],
+    ) == (None, "7", "1")
     assert blob(proxy, "HEAD").headers["Docker-Content-Digest"] == DIGEST
     proxy.on("POST").headers({"Location": lambda url: url.removeprefix(proxy.url)})
     relative = ask("POST", f"{proxy.url}/v2/name/blobs/uploads/").headers.get_all("Location")
@@ -318,7 +401,9 @@ def test_headers_are_dropped_and_changed(proxy: FaultProxy) -> None:
 
 
 def test_an_answer_without_end_is_sent_in_chunks(proxy: FaultProxy) -> None:
-    proxy.on("GET").answers(200, {"Content-Type": "application/json"}, iter(lambda: b"[" * 1000, b""))
+    proxy.on("GET").answers(
+        200, {"Content-Type": "application/json"}, iter(lambda: b"[" * 1000, b"")
+    )
     with closing(http.client.HTTPConnection(proxy.host, timeout=30)) as client:
         client.request("GET", "/v2/name/manifests/tag")
         assert client.getresponse().read(1_000_000) == b"[" * 1_000_000
@@ -341,11 +426,19 @@ def test_a_redirect_leads_to_another_host(proxy: FaultProxy, tmp_path: Path) -> 
     with Recorder(tmp_path / "file", "127.0.0.2") as other:
         proxy.on("GET").redirects(other.url)
         redirect = blob(proxy, headers=basic("ann", "secret"))
-        assert (redirect.status, redirect.headers["Location"]) == (307, f"{other.url}/v2/name/blobs/{DIGEST}")
+        assert (redirect.status, redirect.headers["Location"]) == (
+            307,
+            f"{other.url}/v2/name/blobs/{DIGEST}",
+        )
         assert ask("GET", redirect.headers["Location"], headers={"X-Own": "1"}).body == DATA
         assert ask("PUT", f"{other.url}/any", b"abc").status == 201
-        assert [(seen.method, seen.length, seen.headers["X-Own"]) for seen in other.requests] == [("GET", 0, "1"), ("PUT", 3, None)]
-        assert [seen.headers["Authorization"] for seen in proxy.requests] == [basic("ann", "secret")["Authorization"]]
+        assert [(seen.method, seen.length, seen.headers["X-Own"]) for seen in other.requests] == [
+            ("GET", 0, "1"),
+            ("PUT", 3, None),
+        ]
+        assert [seen.headers["Authorization"] for seen in proxy.requests] == [
+            basic("ann", "secret")["Authorization"]
+        ]
 
 
 def test_the_proxy_goes_down_and_comes_back(proxy: FaultProxy) -> None:
@@ -356,20 +449,30 @@ def test_the_proxy_goes_down_and_comes_back(proxy: FaultProxy) -> None:
 
 def test_a_fault_that_did_not_happen_fails_the_test(registry: Server) -> None:
     assert push(registry.url, "name").status == 201
-    with pytest.raises(AssertionError, match="these faults never happened"), FaultProxy(registry.url) as proxy:
+    with (
+        pytest.raises(AssertionError, match="these faults never happened"),
+        FaultProxy(registry.url) as proxy,
+    ):
         proxy.on("PATCH").closes()
         blob(proxy)
-    with pytest.raises(AssertionError, match="the body ends 1 bytes before the place of the fault"), FaultProxy(registry.url) as proxy:
+    with (
+        pytest.raises(AssertionError, match="the body ends 1 bytes before the place of the fault"),
+        FaultProxy(registry.url) as proxy,
+    ):
         proxy.on("GET").flips(len(DATA))
         blob(proxy)
 
 
 def test_requests_go_through_a_forward_proxy(registry: Server, tmp_path: Path) -> None:
-    """As plain requests for http, through a tunnel for https; with a password, only for who has it."""
+    """As plain requests for http, through a tunnel for https; with a password, only for
+    who has it.
+    """
     assert push(registry.url, "name").status == 201
 
     def through(url: str, target: str, headers: Mapping[str, str] = {}) -> Response:
-        with closing(http.client.HTTPConnection(urlsplit(url).netloc.rpartition("@")[2], timeout=30)) as client:
+        with closing(
+            http.client.HTTPConnection(urlsplit(url).netloc.rpartition("@")[2], timeout=30)
+        ) as client:
             client.request("GET", target, headers=dict(headers))
             response = client.getresponse()
             return Response(response.status, response.headers, response.read())
@@ -381,7 +484,9 @@ def test_requests_go_through_a_forward_proxy(registry: Server, tmp_path: Path) -
         with serve(tmp_path / "tls", tls=True) as server:
             host, _, port = server.host.partition(":")
             context = ssl.create_default_context(cafile=server.ca)
-            with closing(http.client.HTTPSConnection(urlsplit(proxy.url).netloc, timeout=30, context=context)) as client:
+            with closing(
+                http.client.HTTPSConnection(urlsplit(proxy.url).netloc, timeout=30, context=context)
+            ) as client:
                 client.set_tunnel(host, int(port))
                 client.request("GET", "/v2/")
                 assert client.getresponse().status == 200
@@ -402,11 +507,31 @@ def test_requests_go_through_a_forward_proxy(registry: Server, tmp_path: Path) -
         ("scopeo", "names scopeo"),
     ],
 )
-def test_a_missing_program_skips_its_tests_unless_it_is_required(tmp_path: Path, required: str, expected: str) -> None:
+def test_a_missing_program_skips_its_tests_unless_it_is_required(
+    tmp_path: Path, required: str, expected: str
+) -> None:
     (tmp_path / "test_it.py").write_text(
-        "from tests.needs import need\n\ndef test_one():\n    need('skopeo')\n\ndef test_two():\n    need('registry')\n"
+        "from tests.needs import need\n\ndef test_one():\n    need('skopeo')\n\ndef test_two():\n  "
+        "  need('registry')\n"
     )
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "PATH": str(tmp_path), "FLYTE_TEST_REQUIRE": required}
-    command = [sys.executable, "-P", "-m", "pytest", "-p", "no:cacheprovider", "--rootdir", str(tmp_path), "test_it.py"]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, cwd=tmp_path, check=False)
+    environment = {
+        **os.environ,
+        "PYTHONPATH": str(ROOT),
+        "PATH": str(tmp_path),
+        "FLYTE_TEST_REQUIRE": required,
+    }
+    command = [
+        sys.executable,
+        "-P",
+        "-m",
+        "pytest",
+        "-p",
+        "no:cacheprovider",
+        "--rootdir",
+        str(tmp_path),
+        "test_it.py",
+    ]
+    done = subprocess.run(
+        command, env=environment, capture_output=True, text=True, cwd=tmp_path, check=False
+    )
     assert expected in done.stdout + done.stderr

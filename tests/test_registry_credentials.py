@@ -1,4 +1,6 @@
-"""Who gets credentials for a registry, and who does not: redirects, challenges, tokens, and the road there."""
+"""Who gets credentials for a registry, and who does not: redirects, challenges, tokens, and the
+road there.
+"""
 
 from __future__ import annotations
 
@@ -73,8 +75,14 @@ def tokens(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1", "127.0.0.2"], ids=["other-port", "other-address"])
-def test_a_redirect_to_another_host_gets_no_credentials(closed: Server, path: str, cache: Cache, tmp_path: Path, address: str) -> None:
-    with FaultProxy(closed.url) as proxy, Recorder(DATA, address) as elsewhere, opened(tmp_path / "other") as other:
+def test_a_redirect_to_another_host_gets_no_credentials(
+    closed: Server, path: str, cache: Cache, tmp_path: Path, address: str
+) -> None:
+    with (
+        FaultProxy(closed.url) as proxy,
+        Recorder(DATA, address) as elsewhere,
+        opened(tmp_path / "other") as other,
+    ):
         log_in(proxy.host)
         repository = repository_of(proxy.repository(path))
         blob = upload(repository, cache, DATA)
@@ -82,16 +90,27 @@ def test_a_redirect_to_another_host_gets_no_credentials(closed: Server, path: st
         assert download(repository, other, blob) == DATA
         proxy.on("POST").headers({"Location": f"{elsewhere.url}/up"})
         upload(repository, cache, b"more")
-        assert [(each.method, each.headers["Authorization"]) for each in elsewhere.requests] == [("GET", None), ("PUT", None)]
+        assert [(each.method, each.headers["Authorization"]) for each in elsewhere.requests] == [
+            ("GET", None),
+            ("PUT", None),
+        ]
         assert proxy.seen("GET", "/blobs/")[0].headers["Authorization"].startswith("Basic ")
         proxy.on("GET", "/blobs/", **ALWAYS).redirects(proxy.url)
         with pytest.raises(RegistryUnreachable, match="too often"):
             download(repository, other, blob)
 
 
-def test_only_the_registry_itself_may_ask_for_credentials(closed: Server, path: str, cache: Cache) -> None:
-    """The host to which a redirect or an upload leads has no answer to its challenge; nobody is asked for a token for it."""
-    with FaultProxy(closed.url) as proxy, Recorder() as thief, Stranger(f'Bearer realm="{thief.url}/token",service="x"') as stranger:
+def test_only_the_registry_itself_may_ask_for_credentials(
+    closed: Server, path: str, cache: Cache
+) -> None:
+    """The host to which a redirect or an upload leads has no answer to its challenge; nobody is
+    asked for a token for it.
+    """
+    with (
+        FaultProxy(closed.url) as proxy,
+        Recorder() as thief,
+        Stranger(f'Bearer realm="{thief.url}/token",service="x"') as stranger,
+    ):
         log_in(proxy.host)
         repository = repository_of(proxy.repository(path))
         proxy.on("GET", "manifests").redirects(stranger.url)
@@ -118,7 +137,9 @@ class Stranger(Listener):
 
 
 class World(Listener):
-    """A forward proxy that is all hosts of the world: a registry that wants a token, and its token server."""
+    """A forward proxy that is all hosts of the world: a registry that wants a token, and its token
+    server.
+    """
 
     def __init__(self, realm: str) -> None:
         super().__init__()
@@ -132,11 +153,29 @@ class World(Listener):
             return Answer.of(self.status, [], self.given)
         if exchange.headers["Authorization"] == "Bearer abc":
             return Answer.of(404, [], b"")
-        return Answer.of(401, [("WWW-Authenticate", f'Bearer realm="{self.realm}",service="s",scope="repository:x:pull"')], b"{}")
+        return Answer.of(
+            401,
+            [
+                (
+                    "WWW-Authenticate",
+                    f'Bearer realm="{self.realm}",service="s",scope="repository:x:pull"',
+                )
+            ],
+            b"{}",
+        )
 
 
 PRIVATE = (
-    *("10.1.2.3", "127.0.0.1", "127.1", "2130706433", "0x7f.1", "localhost", "a.localhost", "localhost."),
+    *(
+        "10.1.2.3",
+        "127.0.0.1",
+        "127.1",
+        "2130706433",
+        "0x7f.1",
+        "localhost",
+        "a.localhost",
+        "localhost.",
+    ),
     *("[::1]", "[::ffff:10.0.0.1]", "[fe80::1]", "169.254.169.254", "192.168.0.1:8443", "0.0.0.0"),
 )
 
@@ -155,7 +194,9 @@ PRIVATE = (
         "token",
     ],
 )
-def test_no_token_is_asked_for_in_the_clear_or_on_a_private_network(monkeypatch: pytest.MonkeyPatch, realm: str) -> None:
+def test_no_token_is_asked_for_in_the_clear_or_on_a_private_network(
+    monkeypatch: pytest.MonkeyPatch, realm: str
+) -> None:
     with World(realm) as world:
         monkeypatch.setenv("HTTP_PROXY", world.url)
         monkeypatch.setenv("HTTPS_PROXY", world.url)
@@ -172,7 +213,10 @@ def test_a_token_is_had_from_the_registry_itself(monkeypatch: pytest.MonkeyPatch
         log_in("registry.example.com")
         assert repository_of("http://registry.example.com/x").manifest("tag") is None
         asked = world.seen("GET", "/token")[0]
-        assert asked.path == "http://registry.example.com/token?x=y&service=s&scope=repository%3Ax%3Apull"
+        assert (
+            asked.path
+            == "http://registry.example.com/token?x=y&service=s&scope=repository%3Ax%3Apull"
+        )
         assert asked.headers["Authorization"].startswith("Basic ")
         world.given = b'{"access_token": "abc"}'
         assert repository_of("http://registry.example.com/x").manifest("tag") is None
@@ -213,7 +257,9 @@ def test_a_token_is_preferred_where_there_is_a_choice(challenge: str) -> None:
 
 
 def test_a_token_serves_for_rights_in_any_order() -> None:
-    """Registries name them at random; two threads that are asked for them at once have one token."""
+    """Registries name them at random; two threads that are asked for them at once
+    have one token.
+    """
     orders, both = iter(["pull,push", "push,pull"]), Barrier(2, timeout=60)
 
     class Registry(Listener):
@@ -224,7 +270,9 @@ def test_a_token_serves_for_rights_in_any_order() -> None:
             if exchange.headers["Authorization"]:
                 return Answer.of(200, [], b"")
             both.wait()
-            realm = f'Bearer realm="{self.url}/token",service="s",scope="repository:x:{next(orders)}"'
+            realm = (
+                f'Bearer realm="{self.url}/token",service="s",scope="repository:x:{next(orders)}"'
+            )
             return Answer.of(401, [("WWW-Authenticate", realm)], b"")
 
     with Registry() as registry, ThreadPoolExecutor(2) as pool:
@@ -251,7 +299,9 @@ AUTH = base64.b64encode(":".join(LOGIN).encode()).decode()
 def test_credentials_are_understood_as_other_tools_write_them(
     closed: Server, monkeypatch: pytest.MonkeyPatch, document: dict[str, dict[str, str]], way: str
 ) -> None:
-    text = json.dumps({"auths": {name.replace("HOST", closed.host): entry for name, entry in document.items()}})
+    text = json.dumps(
+        {"auths": {name.replace("HOST", closed.host): entry for name, entry in document.items()}}
+    )
     if way == "file":
         Path(os.environ["DOCKER_CONFIG"], "config.json").write_text(text)
     else:
@@ -267,12 +317,25 @@ def test_credentials_are_understood_as_other_tools_write_them(
         ('{"auths": ["hunter2secret"]}', "`auths` in {} is no JSON object."),
         ('{"auths": {"HOST": "hunter2secret"}}', "The entry for HOST in {} is no JSON object."),
         *(
-            ('{"auths": {"HOST": {"auth": AUTH}}}'.replace("AUTH", auth), "`auth` for HOST in {} is not the base64 of `user:password`.")
-            for auth in ("5", '"hunter2secret"', '"hunter2 secret"', '"hunter2\\nX: y"', '"hunter2\u00e9"', '"aHVudGVyMg=="', f'"{AUTH} "')
+            (
+                '{"auths": {"HOST": {"auth": AUTH}}}'.replace("AUTH", auth),
+                "`auth` for HOST in {} is not the base64 of `user:password`.",
+            )
+            for auth in (
+                "5",
+                '"hunter2secret"',
+                '"hunter2 secret"',
+                '"hunter2\\nX: y"',
+                '"hunter2\u00e9"',
+                '"aHVudGVyMg=="',
+                f'"{AUTH} "',
+            )
         ),
     ],
 )
-def test_credentials_that_are_none_are_neither_sent_nor_shown(monkeypatch: pytest.MonkeyPatch, text: str, why: str) -> None:
+def test_credentials_that_are_none_are_neither_sent_nor_shown(
+    monkeypatch: pytest.MonkeyPatch, text: str, why: str
+) -> None:
     """It is said where they stand."""
     path = Path(os.environ["DOCKER_CONFIG"], "config.json")
     with Stranger('Basic realm="x"') as registry:
@@ -288,28 +351,38 @@ def test_credentials_that_are_none_are_neither_sent_nor_shown(monkeypatch: pytes
         assert [each.headers["Authorization"] for each in registry.requests] == [None, None]
 
 
-@pytest.mark.parametrize("name", ["docker.io", "index.docker.io", "registry-1.docker.io", "https://index.docker.io/v1/"])
-def test_docker_hub_has_one_registry_and_docker_s_own_entry(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, name: str) -> None:
+@pytest.mark.parametrize(
+    "name", ["docker.io", "index.docker.io", "registry-1.docker.io", "https://index.docker.io/v1/"]
+)
+def test_docker_hub_has_one_registry_and_docker_s_own_entry(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, name: str
+) -> None:
     """Whatever it is called; what docker wrote is found, and docker finds what is written here."""
     monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path))
     host = RepositoryName.of_registry(name).host
     assert host == "registry-1.docker.io" == RepositoryName.parse("docker.io/team/cache").host
     credentials.keep(host, "me", "secret")
-    assert list(json.loads((tmp_path / "config.json").read_text())["auths"]) == ["https://index.docker.io/v1/"]
+    assert list(json.loads((tmp_path / "config.json").read_text())["auths"]) == [
+        "https://index.docker.io/v1/"
+    ]
     assert credentials.find(host) == credentials.encoded("me", "secret")
     assert credentials.forget(host) and credentials.find(host) is None
 
 
 def test_a_helper_that_cannot_be_run_is_named(closed: Server) -> None:
     Path(os.environ["DOCKER_CONFIG"], "config.json").write_text('{"credsStore": "nope"}')
-    with pytest.raises(RegistryDenied, match=r"docker-credential-nope, which .*config\.json names, cannot be run"):
+    with pytest.raises(
+        RegistryDenied, match=r"docker-credential-nope, which .*config\.json names, cannot be run"
+    ):
         repository_of(closed.repository("main")).manifest("tag")
 
 
 def test_a_header_that_cannot_be_sent_is_not_shown() -> None:
     with Recorder() as registry, pytest.raises(RegistryRefused, match="cannot be asked") as raised:
         name = RepositoryName.parse(registry.repository("x"))
-        Connections(name, Counters()).send("GET", f"{registry.url}/", {"Authorization": "Basic hunter2\nX: y"})
+        Connections(name, Counters()).send(
+            "GET", f"{registry.url}/", {"Authorization": "Basic hunter2\nX: y"}
+        )
     assert "hunter2" not in str(raised.value) and not registry.requests
 
 
@@ -340,7 +413,9 @@ def test_one_repository_can_be_closed_to_a_login(tokens: Server, path: str, cach
     assert other.has(manifest.layers[0])
 
 
-def test_a_token_that_expires_during_an_upload_is_renewed(tokens: Server, path: str, cache: Cache) -> None:
+def test_a_token_that_expires_during_an_upload_is_renewed(
+    tokens: Server, path: str, cache: Cache
+) -> None:
     issuer = tokens.tokens
     assert issuer is not None
     with FaultProxy(tokens.url) as proxy:
@@ -402,7 +477,9 @@ def test_nothing_leads_from_https_to_http(
             assert not clear.requests
 
 
-def test_neither_netrc_nor_cookies_play_a_part(proxy: FaultProxy, path: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_neither_netrc_nor_cookies_play_a_part(
+    proxy: FaultProxy, path: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / ".netrc").write_text("machine 127.0.0.1 login ann password hunter2secret\n")
     (tmp_path / ".netrc").chmod(0o600)
     monkeypatch.setenv("HOME", str(tmp_path))
@@ -414,4 +491,6 @@ def test_neither_netrc_nor_cookies_play_a_part(proxy: FaultProxy, path: str, tmp
     with pytest.raises(RegistryDenied):
         repository.manifest("tag")
     assert repository.manifest("tag") is None
-    assert [(each.headers["Authorization"], each.headers["Cookie"]) for each in proxy.requests] == [(None, None)] * 3
+    assert [(each.headers["Authorization"], each.headers["Cookie"]) for each in proxy.requests] == [
+        (None, None)
+    ] * 3

@@ -1,4 +1,6 @@
-"""`flyte registry login` and `logout`: checked against the registry, and kept where docker keeps them."""
+"""`flyte registry login` and `logout`: checked against the registry, and kept where docker keeps
+them.
+"""
 
 from __future__ import annotations
 
@@ -26,10 +28,33 @@ def closed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
         yield server
 
 
-def log_in(flyte: Shell, host: str, exit_code: int, password: str = LOGIN[1], user: str = LOGIN[0], json: bool = False) -> str:
+def log_in(
+    flyte: Shell,
+    host: str,
+    exit_code: int,
+    password: str = LOGIN[1],
+    user: str = LOGIN[0],
+    json: bool = False,
+) -> str:
     """What a login prints."""
-    command = [FLYTE, *(["-of", "json"] if json else []), "registry", "login", "-u", user, "--password-stdin", host]
-    done = subprocess.run(command, input=password + "\n", env=flyte.environment, capture_output=True, text=True, check=False)
+    command = [
+        FLYTE,
+        *(["-of", "json"] if json else []),
+        "registry",
+        "login",
+        "-u",
+        user,
+        "--password-stdin",
+        host,
+    ]
+    done = subprocess.run(
+        command,
+        input=password + "\n",
+        env=flyte.environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert done.returncode == exit_code, done.stderr
     assert password not in done.stdout + done.stderr
     return done.stdout + done.stderr
@@ -45,9 +70,14 @@ def test_login_and_logout(flyte: Shell, closed: Server) -> None:
     assert "registry login" in flyte("run", "--registry", place, "tasks.py", "hello").stderr
     log_in(flyte, host, 0)
     assert config.stat().st_mode & 0o777 == 0o600
-    assert f"published 1 to {place}" in flyte("run", "--registry", place, "tasks.py", "hello").stderr
+    assert (
+        f"published 1 to {place}" in flyte("run", "--registry", place, "tasks.py", "hello").stderr
+    )
     assert json.loads(config.read_text())["auths"].keys() == {host}
-    assert "Logged out" in flyte("registry", "logout", host).stdout and json.loads(config.read_text())["auths"] == {}
+    assert (
+        "Logged out" in flyte("registry", "logout", host).stdout
+        and json.loads(config.read_text())["auths"] == {}
+    )
     assert "no credentials" in flyte("registry", "logout", host).stdout
     assert "registry login" in flyte("cache", "push", "--registry", place, exit_code=3).stderr
 
@@ -60,7 +90,14 @@ def test_a_wrong_password_is_said_and_not_kept(flyte: Shell, closed: Server) -> 
 
 
 @pytest.mark.parametrize(
-    "text", ["{}", '{"currentContext": "x"}', '{"credsStore": ""}', '{"auths": null}', '{"auths": {"other": {"auth": "x"}}}']
+    "text",
+    [
+        "{}",
+        '{"currentContext": "x"}',
+        '{"credsStore": ""}',
+        '{"auths": null}',
+        '{"auths": {"other": {"auth": "x"}}}',
+    ],
 )
 def test_what_else_docker_keeps_there_stays(flyte: Shell, closed: Server, text: str) -> None:
     config, before = config_of(flyte), json.loads(text)
@@ -68,13 +105,20 @@ def test_what_else_docker_keeps_there_stays(flyte: Shell, closed: Server, text: 
     config.write_text(text)
     log_in(flyte, closed.host, 0)
     after = json.loads(config.read_text())
-    assert after == {**before, "auths": {**(before.get("auths") or {}), closed.host: after["auths"][closed.host]}}
+    assert after == {
+        **before,
+        "auths": {**(before.get("auths") or {}), closed.host: after["auths"][closed.host]},
+    }
     flyte("registry", "logout", closed.host)
     assert json.loads(config.read_text()) == {**before, "auths": before.get("auths") or {}}
 
 
-@pytest.mark.parametrize("text", ["{", "[]", '{"auths": []}', '{"credHelpers": 1}', '{"credsStore": "nope"}'])
-def test_a_file_that_cannot_be_understood_is_left_alone(flyte: Shell, closed: Server, text: str) -> None:
+@pytest.mark.parametrize(
+    "text", ["{", "[]", '{"auths": []}', '{"credHelpers": 1}', '{"credsStore": "nope"}']
+)
+def test_a_file_that_cannot_be_understood_is_left_alone(
+    flyte: Shell, closed: Server, text: str
+) -> None:
     config = config_of(flyte)
     config.parent.mkdir(parents=True)
     config.write_text(text)
@@ -82,7 +126,9 @@ def test_a_file_that_cannot_be_understood_is_left_alone(flyte: Shell, closed: Se
 
 
 class Site(Listener):
-    """A server that answers all requests alike; `wants` is the challenge with which it asks for a login."""
+    """A server that answers all requests alike; `wants` is the challenge with which it asks for a
+    login.
+    """
 
     def __init__(self, status: int, headers: Headers, body: bytes, wants: str = "") -> None:
         super().__init__()
@@ -139,7 +185,10 @@ def test_without_a_terminal_nobody_is_asked(flyte: Shell, closed: Server) -> Non
         text=True,
         check=False,
     )
-    assert done.returncode == 2 and f"flyte registry login -u ann --password-stdin {closed.host}" in done.stderr
+    assert (
+        done.returncode == 2
+        and f"flyte registry login -u ann --password-stdin {closed.host}" in done.stderr
+    )
     assert "Warning" not in done.stderr
 
 
@@ -148,7 +197,12 @@ def test_an_interrupt_at_the_question_says_no_more_than_that(flyte: Shell, close
     command = [FLYTE, "registry", "login", "-u", "ann", closed.host]
     try:
         with subprocess.Popen(
-            command, stdin=theirs, stdout=theirs, stderr=theirs, env=flyte.environment, start_new_session=True
+            command,
+            stdin=theirs,
+            stdout=theirs,
+            stderr=theirs,
+            env=flyte.environment,
+            start_new_session=True,
         ) as process:
             said = b""
             while b"Password" not in said:

@@ -1,4 +1,6 @@
-"""All kinds of repositories do what the protocol says: a folder, and registries with and without logins, TLS and proxies."""
+"""All kinds of repositories do what the protocol says: a folder, and registries with and without
+logins, TLS and proxies.
+"""
 
 from __future__ import annotations
 
@@ -67,15 +69,21 @@ class Servers:
     def registry(self, **options: bool) -> Server:
         name = "-".join(sorted(options)) or "plain"
         if name not in self._started:
-            login = {"login": LOGIN} if options.get("token") or options.pop("password", False) else {}
-            self._started[name] = self.stack.enter_context(serve(self._folder / name, **options, **login))  # type: ignore[arg-type]  # By their names.
+            login = (
+                {"login": LOGIN} if options.get("token") or options.pop("password", False) else {}
+            )
+            self._started[name] = self.stack.enter_context(
+                serve(self._folder / name, **options, **login)
+            )  # type: ignore[arg-type]  # By their names.
         server = self._started[name]
         assert isinstance(server, Server)
         return server
 
     def proxy(self) -> ForwardProxy:
         if "proxy" not in self._started:
-            self._started["proxy"] = self.stack.enter_context(forward_proxy(self._folder / "proxy", login=("bob", "proxyword")))
+            self._started["proxy"] = self.stack.enter_context(
+                forward_proxy(self._folder / "proxy", login=("bob", "proxyword"))
+            )
         proxy = self._started["proxy"]
         assert isinstance(proxy, ForwardProxy)
         return proxy
@@ -90,7 +98,9 @@ def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servers]:
 
 @dataclass
 class Place:
-    """Where repositories of one kind are; every `repository` of the same path is the same one, newly opened."""
+    """Where repositories of one kind are; every `repository` of the same path is the same one,
+    newly opened.
+    """
 
     kind: str
     base: str
@@ -104,7 +114,12 @@ class Place:
 
 
 @pytest.fixture(params=KINDS)
-def place(request: pytest.FixtureRequest, servers: Servers, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Place:
+def place(
+    request: pytest.FixtureRequest,
+    servers: Servers,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> Place:
     kind = str(request.param)
     if kind == "folder":
         return Place(kind, f"oci:{tmp_path}/layouts")
@@ -123,7 +138,11 @@ def place(request: pytest.FixtureRequest, servers: Servers, tmp_path: Path, monk
 def test_manifests_are_found_by_tag_and_digest(place: Place, cache: Cache) -> None:
     repository = place.repository()
     manifest = artifact_of(cache, b"layer", title="it")
-    assert repository.manifest("one") is None and repository.manifest(manifest.digest) is None and repository.tags() == []
+    assert (
+        repository.manifest("one") is None
+        and repository.manifest(manifest.digest) is None
+        and repository.tags() == []
+    )
     for blob in manifest.blobs():
         assert not repository.has(blob)
         upload(repository, cache, cache.blobs.read(blob.digest))
@@ -133,7 +152,13 @@ def test_manifests_are_found_by_tag_and_digest(place: Place, cache: Cache) -> No
     repository.put_manifest(manifest)
     index = Manifest.of_manifests([manifest.descriptor], artifact_type="application/vnd.test.index")
     repository.put_manifest(index, "index")
-    for reference, expected in (("one", manifest), ("two", manifest), (manifest.digest, manifest), ("index", index), (index.digest, index)):
+    for reference, expected in (
+        ("one", manifest),
+        ("two", manifest),
+        (manifest.digest, manifest),
+        ("index", index),
+        (index.digest, index),
+    ):
         found = place.repository().manifest(reference)
         assert found == expected and found.digest == expected.digest
     assert sorted(repository.tags()) == ["index", "one", "two"]
@@ -143,7 +168,9 @@ def test_manifests_are_found_by_tag_and_digest(place: Place, cache: Cache) -> No
 
 
 @pytest.mark.parametrize("data", [b"", b"\0", DATA], ids=["empty", "byte", "megabyte"])
-def test_blobs_go_up_and_come_down_and_their_bytes_are_counted(place: Place, tmp_path: Path, data: bytes) -> None:
+def test_blobs_go_up_and_come_down_and_their_bytes_are_counted(
+    place: Place, tmp_path: Path, data: bytes
+) -> None:
     up: list[int] = []
     down: list[int] = []
     counters = Counters()
@@ -168,7 +195,9 @@ def test_a_manifest_that_names_what_is_not_there_is_not_kept(place: Place, cache
     with pytest.raises(BlobMissing, match=r"does not have"):
         repository.put_manifest(Manifest.of_layers(empty_config(), [blob_of(b"gone")]), "tag")
     with pytest.raises(BlobMissing):
-        repository.put_manifest(Manifest.of_manifests([artifact_of(cache, b"gone").descriptor]), "tag")
+        repository.put_manifest(
+            Manifest.of_manifests([artifact_of(cache, b"gone").descriptor]), "tag"
+        )
     assert repository.manifest("tag") is None and repository.tags() == []
 
 
@@ -187,14 +216,20 @@ def test_a_manifest_is_deleted_with_its_tags_and_nothing_else(place: Place, cach
     repository = place.repository()
     artifact = artifact_of(cache, b"layer")
     transfer_of(cache).push(artifact, repository, "artifact")
-    records = [Manifest.of_manifests([artifact.descriptor], annotations={"name": name}) for name in "ab"]
+    records = [
+        Manifest.of_manifests([artifact.descriptor], annotations={"name": name}) for name in "ab"
+    ]
     for record, tags in zip(records, (["a", "also-a"], ["b"]), strict=True):
         for tag in tags:
             repository.put_manifest(record, tag)
     repository.delete_manifest(records[0].digest)
     repository.delete_manifest(records[0].digest)
     again = place.repository()
-    assert again.manifest("a") is None and again.manifest("also-a") is None and again.manifest(records[0].digest) is None
+    assert (
+        again.manifest("a") is None
+        and again.manifest("also-a") is None
+        and again.manifest(records[0].digest) is None
+    )
     assert again.manifest("b") == records[1] and again.manifest("artifact") == artifact
     assert sorted(again.tags()) == ["artifact", "b"]
     assert download(again, cache, artifact.layers[0]) == b"layer"
@@ -254,7 +289,9 @@ def test_an_artifact_is_pushed_and_pulled_with_its_progress(place: Place, tmp_pa
         assert Manifest.parse(two.blobs.read(manifest.digest)) == manifest
         total = sum(map(len, layers)) + len(EMPTY_CONFIG)
         for steps in (up, down):
-            assert steps[-1] == (total, total) and all(0 <= step[0] <= step[1] == total for step in steps)
+            assert steps[-1] == (total, total) and all(
+                0 <= step[0] <= step[1] == total for step in steps
+            )
         again: list[tuple[int, int]] = []
         transfer_of(two, lambda *step: again.append(step)).pull(manifest.digest, repository)
         assert again == []
@@ -262,13 +299,19 @@ def test_an_artifact_is_pushed_and_pulled_with_its_progress(place: Place, tmp_pa
             transfer_of(two).pull(Digest.of(b"unknown"), repository)
 
 
-def test_a_corrupt_blob_on_this_machine_is_not_sent_and_goes_to_quarantine(place: Place, cache: Cache) -> None:
+def test_a_corrupt_blob_on_this_machine_is_not_sent_and_goes_to_quarantine(
+    place: Place, cache: Cache
+) -> None:
     manifest = artifact_of(cache, DATA)
     flip(cache.blobs.path(Digest.of(DATA)))
     repository = place.repository()
     with pytest.raises(BlobCorrupt):
         transfer_of(cache).push(manifest, repository, "tag")
-    assert repository.manifest("tag") is None and not repository.has(blob_of(DATA)) and not cache.blobs.has(Digest.of(DATA))
+    assert (
+        repository.manifest("tag") is None
+        and not repository.has(blob_of(DATA))
+        and not cache.blobs.has(Digest.of(DATA))
+    )
 
 
 def test_a_large_blob_needs_little_memory(place: Place, tmp_path: Path) -> None:
@@ -318,11 +361,16 @@ def test_without_its_login_a_registry_refuses_all(servers: Servers, cache: Cache
             ):
                 with pytest.raises(RegistryDenied) as raised:
                     ask(repository_of(server.repository("main")))
-                assert f"flyte registry login {server.host}" in raised.value.hint and "wrong" not in str(raised.value)
+                assert (
+                    f"flyte registry login {server.host}" in raised.value.hint
+                    and "wrong" not in str(raised.value)
+                )
         Path(os.environ["DOCKER_CONFIG"], "config.json").unlink()
 
 
-def test_requests_go_through_the_proxy_of_the_environment(servers: Servers, cache: Cache, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_requests_go_through_the_proxy_of_the_environment(
+    servers: Servers, cache: Cache, monkeypatch: pytest.MonkeyPatch
+) -> None:
     proxy, plain, secure = servers.proxy(), servers.registry(), servers.registry(tls=True)
     monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(secure.ca))
     monkeypatch.setenv("HTTP_PROXY", proxy.url)
@@ -330,7 +378,9 @@ def test_requests_go_through_the_proxy_of_the_environment(servers: Servers, cach
 
     def through(server: Server, patience: float = 5.0) -> list[str]:
         before = len(proxy.requests())
-        assert repository_of(server.repository("through"), patience=patience).manifest("tag") is None
+        assert (
+            repository_of(server.repository("through"), patience=patience).manifest("tag") is None
+        )
         return proxy.requests()[before:]
 
     assert through(plain)[-1] == f"GET {plain.url}/v2/through/manifests/tag HTTP/1.1"
@@ -348,7 +398,9 @@ def test_requests_go_through_the_proxy_of_the_environment(servers: Servers, cach
     assert "proxyword" not in str(unreachable.value)
 
 
-def test_an_authority_is_trusted_where_a_variable_names_it(servers: Servers, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_an_authority_is_trusted_where_a_variable_names_it(
+    servers: Servers, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     server = servers.registry(tls=True)
     name = f"https://{server.repository('main')}"
     with pytest.raises(RegistryUnreachable, match="cannot be trusted") as raised:
@@ -363,12 +415,26 @@ def test_an_authority_is_trusted_where_a_variable_names_it(servers: Servers, mon
         monkeypatch.delenv(variable)
 
 
-def test_http_is_used_for_this_machine_or_where_it_is_asked_for(servers: Servers, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A host on this machine that speaks TLS is found out; one that was named with http is asked in the clear alone."""
+def test_http_is_used_for_this_machine_or_where_it_is_asked_for(
+    servers: Servers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A host on this machine that speaks TLS is found out; one that was named with http is asked in
+    the clear alone.
+    """
     plain, secure = servers.registry(), servers.registry(tls=True)
     monkeypatch.setenv("SSL_CERT_FILE", str(secure.ca))
-    for host in (plain.host, plain.host.replace("127.0.0.1", "localhost"), f"http://{plain.host}", secure.host, f"https://{secure.host}"):
-        for ask in (lambda it: it.manifest("tag"), lambda it: it.has(blob_of(b"none")), lambda it: it.tags()):
+    for host in (
+        plain.host,
+        plain.host.replace("127.0.0.1", "localhost"),
+        f"http://{plain.host}",
+        secure.host,
+        f"https://{secure.host}",
+    ):
+        for ask in (
+            lambda it: it.manifest("tag"),
+            lambda it: it.has(blob_of(b"none")),
+            lambda it: it.tags(),
+        ):
             assert not ask(repository_of(f"{host}/some/where"))
     with pytest.raises(RegistryError):
         repository_of(f"http://{secure.host}/some").manifest("tag")
@@ -390,7 +456,10 @@ def test_a_mirror_is_read_and_refuses_a_push(tmp_path: Path, cache: Cache) -> No
     with serve(tmp_path / "registry") as server:
         manifest = artifact_of(cache, b"layer")
         transfer_of(cache).push(manifest, repository_of(server.repository("main")), "tag")
-    with serve(tmp_path / "registry", read_only=True) as server, opened(tmp_path / "other") as other:
+    with (
+        serve(tmp_path / "registry", read_only=True) as server,
+        opened(tmp_path / "other") as other,
+    ):
         repository = repository_of(server.repository("main"))
         assert transfer_of(other).pull(manifest.digest, repository) == manifest
         with pytest.raises(RegistryRefused, match="405"):
@@ -400,7 +469,9 @@ def test_a_mirror_is_read_and_refuses_a_push(tmp_path: Path, cache: Cache) -> No
 
 
 class Pages(Listener):
-    """A registry of tags alone, which come in pages; `link` makes the header from the number of the next page."""
+    """A registry of tags alone, which come in pages; `link` makes the header from the number of the
+    next page.
+    """
 
     def __init__(self, tags: list[str], size: int, link: Callable[[int], str]) -> None:
         super().__init__()
@@ -421,7 +492,9 @@ TAGS = [f"tag-{number}" for number in range(2_345)]
     [
         lambda page: f'</v2/name/tags/list?page={page}>; rel="next"',
         lambda page: f"<tags/list?page={page}>; rel=next",
-        lambda page: f'<http://registry.internal:8080/v2/name/tags/list?page={page}&n=100>; rel="next"',
+        lambda page: (
+            f'<http://registry.internal:8080/v2/name/tags/list?page={page}&n=100>; rel="next"'
+        ),
         lambda page: f"<?page={page}>;rel='next'",
     ],
     ids=["absolute", "relative", "inner-host", "query"],
@@ -433,7 +506,9 @@ def test_tags_come_in_many_pages(link: Callable[[int], str]) -> None:
 
 
 def test_pages_that_lead_in_a_circle_are_an_error() -> None:
-    with Pages(TAGS, 100, lambda page: f'</v2/name/tags/list?page={page % 3}>; rel="next"') as registry:
+    with Pages(
+        TAGS, 100, lambda page: f'</v2/name/tags/list?page={page % 3}>; rel="next"'
+    ) as registry:
         with pytest.raises(RegistryCorrupt, match="no end of tags"):
             repository_of(registry.repository("name")).tags()
         assert len(registry.requests) < 6
@@ -451,29 +526,51 @@ def test_a_real_registry_lists_more_than_a_thousand_tags(servers: Servers, cache
     assert sorted(repository.tags()) == sorted(names)
 
 
-def test_known_blobs_are_neither_asked_for_nor_sent_again(registry: Server, repository: str, cache: Cache) -> None:
-    """The second push of an artifact is its manifest alone; one that shares most of it sends what is new."""
+def test_known_blobs_are_neither_asked_for_nor_sent_again(
+    registry: Server, repository: str, cache: Cache
+) -> None:
+    """The second push of an artifact is its manifest alone; one that shares most of it sends what
+    is new.
+    """
     path = repository.partition("/")[2]
     large = os.urandom(100_000)
     with FaultProxy(registry.url) as proxy:
         transfer = transfer_of(cache)
-        transfer.push(artifact_of(cache, large, b"small"), repository_of(proxy.repository(path)), "one")
-        assert sorted(seen(proxy)) == sorted(["HEAD blobs", *3 * ["POST uploads", "PUT uploads"], "PUT manifests"])
+        transfer.push(
+            artifact_of(cache, large, b"small"), repository_of(proxy.repository(path)), "one"
+        )
+        assert sorted(seen(proxy)) == sorted(
+            ["HEAD blobs", *3 * ["POST uploads", "PUT uploads"], "PUT manifests"]
+        )
         proxy.requests.clear()
-        transfer.push(artifact_of(cache, large, b"small"), repository_of(proxy.repository(path)), "two")
+        transfer.push(
+            artifact_of(cache, large, b"small"), repository_of(proxy.repository(path)), "two"
+        )
         assert seen(proxy) == ["PUT manifests"]
         proxy.requests.clear()
-        transfer.push(artifact_of(cache, large, b"other"), repository_of(proxy.repository(path)), "three")
+        transfer.push(
+            artifact_of(cache, large, b"other"), repository_of(proxy.repository(path)), "three"
+        )
         assert seen(proxy) == ["POST uploads", "PUT uploads", "PUT manifests"]
         proxy.requests.clear()
-        transfer.push(artifact_of(cache, large), repository_of(proxy.repository(f"{path}/beside")), "mounted")
-        assert not [request for request in proxy.seen("PUT", "uploads") if request.length == len(large)]
+        transfer.push(
+            artifact_of(cache, large), repository_of(proxy.repository(f"{path}/beside")), "mounted"
+        )
+        assert not [
+            request for request in proxy.seen("PUT", "uploads") if request.length == len(large)
+        ]
         ledger = Ledger(cache.database)
-        assert ledger.holds(RepositoryName.parse(proxy.repository(f"{path}/beside")), Digest.of(large))
+        assert ledger.holds(
+            RepositoryName.parse(proxy.repository(f"{path}/beside")), Digest.of(large)
+        )
 
 
-def test_a_kept_connection_that_has_just_ended_is_made_anew(registry: Server, repository: str, cache: Cache) -> None:
-    """At once, and with all of a body: it says nothing of the registry that it ended a connection that nobody used."""
+def test_a_kept_connection_that_has_just_ended_is_made_anew(
+    registry: Server, repository: str, cache: Cache
+) -> None:
+    """At once, and with all of a body: it says nothing of the registry that it ended a connection
+    that nobody used.
+    """
     with FaultProxy(registry.url) as proxy:
         mine = repository_of(proxy.repository(repository.partition("/")[2]), patience=0)
         assert mine.manifest("tag") is None
@@ -498,7 +595,9 @@ def test_credentials_of_one_registry_are_for_no_other(servers: Servers, registry
         assert [request.headers["Authorization"] for request in proxy.requests] == [None]
 
 
-def test_credentials_are_found_where_docker_has_them(servers: Servers, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_credentials_are_found_where_docker_has_them(
+    servers: Servers, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     server = servers.registry(password=True)
     config = Path(os.environ["DOCKER_CONFIG"], "config.json")
 
@@ -515,10 +614,17 @@ def test_credentials_are_found_where_docker_has_them(servers: Servers, tmp_path:
     helper = tmp_path / "bin" / "docker-credential-test"
     helper.parent.mkdir()
     answer = json.dumps({"ServerURL": server.host, "Username": LOGIN[0], "Secret": LOGIN[1]})
-    helper.write_text(f'#!/bin/sh\n[ "$1" = get ] && [ "$(cat)" = {server.host} ] && echo \'{answer}\' || exit 1\n')
+    helper.write_text(
+        f'#!/bin/sh\n[ "$1" = get ] && [ "$(cat)" = {server.host} ] && echo \'{answer}\' ||'
+        " exit 1\n"
+    )
     helper.chmod(0o755)
     monkeypatch.setenv("PATH", f"{helper.parent}:{os.environ['PATH']}")
-    for content in ({"credHelpers": {server.host: "test"}}, {"credsStore": "test"}, {"auths": {server.host: {}}, "credsStore": "test"}):
+    for content in (
+        {"credHelpers": {server.host: "test"}},
+        {"credsStore": "test"},
+        {"auths": {server.host: {}}, "credsStore": "test"},
+    ):
         config.write_text(json.dumps(content))
         assert works()
     helper.write_text("#!/bin/sh\necho 'hunter2secret is no JSON'\necho hunter2secret >&2\n")

@@ -1,4 +1,6 @@
-"""The same files are the same tree, the same packs and the same manifest, wherever, whenever and for whomever."""
+"""The same files are the same tree, the same packs and the same manifest, wherever, whenever and
+for whomever.
+"""
 
 from __future__ import annotations
 
@@ -41,7 +43,13 @@ with opened(folder + "/cache") as cache:
 HERE = str(Path(__file__).parents[1])
 
 
-def bundled(folder: Path, umask: str = "022", user: str = "", environment: dict[str, str] | None = None, **options: Any) -> list[str]:
+def bundled(
+    folder: Path,
+    umask: str = "022",
+    user: str = "",
+    environment: dict[str, str] | None = None,
+    **options: Any,
+) -> list[str]:
     """The digests of the tree and of all blobs of the bundle that another process makes."""
     environment = {**os.environ, "PYTHONPATH": HERE, **(environment or {})}
     return run(CODE, str(folder), umask, user, env=environment, **{"cwd": HERE, **options}).split()
@@ -87,7 +95,9 @@ def test_the_umask_does_not_matter(expected: list[str], umask: str) -> None:
         for here, _, names in os.walk(folder / "project"):
             for name in names:
                 if not os.path.islink(f"{here}/{name}"):
-                    os.chmod(f"{here}/{name}", (0o777 if name == "tool.sh" else 0o666) & ~int(umask, 8))
+                    os.chmod(
+                        f"{here}/{name}", (0o777 if name == "tool.sh" else 0o666) & ~int(umask, 8)
+                    )
         assert bundled(folder, umask=umask) == expected
 
 
@@ -136,7 +146,12 @@ def test_bytecode_and_caches_do_not_matter(expected: list[str]) -> None:
         write_files(folder / "project", FILES)
         write_files(
             folder / "project",
-            {"__pycache__/a.cpython-311.pyc": b"x", "pkg/__pycache__/m.pyc": b"y", ".pytest_cache/v": b"", "pkg/old.pyc": b"z"},
+            {
+                "__pycache__/a.cpython-311.pyc": b"x",
+                "pkg/__pycache__/m.pyc": b"y",
+                ".pytest_cache/v": b"",
+                "pkg/old.pyc": b"z",
+            },
         )
         assert bundled(folder) == expected
 
@@ -155,7 +170,8 @@ def test_a_second_bundle_from_a_warm_index_is_the_same(expected: list[str]) -> N
 
 
 def test_the_digests_are_those_of_every_version(expected: list[str]) -> None:
-    """The tree's digest is a contract: what users pin. (Change it on purpose with `flyte-tree 2`, and here.)
+    """The tree's digest is a contract: what users pin. (Change it on purpose with `flyte-tree 2`,
+    and here.)
 
     The manifest's is none: it depends on the version of zstd.
     """

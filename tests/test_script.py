@@ -32,8 +32,22 @@ def script(flyte: Shell) -> None:
 
 def test_a_script_is_a_run(flyte: Shell) -> None:
     """It runs as `python SCRIPT` does, has a log, and is in the history with its inputs."""
-    done = flyte("run", "--name", "one", "--label", "a=b", "python-script", "script.py", "--extra-args", "0 'x y'")
-    assert done.stdout == f"__main__ ['0', 'x y'] {flyte.project}\n" == flyte("get", "logs", "one").stdout
+    done = flyte(
+        "run",
+        "--name",
+        "one",
+        "--label",
+        "a=b",
+        "python-script",
+        "script.py",
+        "--extra-args",
+        "0 'x y'",
+    )
+    assert (
+        done.stdout
+        == f"__main__ ['0', 'x y'] {flyte.project}\n"
+        == flyte("get", "logs", "one").stdout
+    )
     assert flyte.json("get", "io", "one")["inputs"]["arguments"] == ["0", "x y"]
     (listed,) = flyte.json("get", "run", "--with-label", "a=b")
     assert listed["phase"] == "succeeded" and listed["task"] == "python-script.script"
@@ -51,19 +65,26 @@ def test_a_script_is_a_run(flyte: Shell) -> None:
         (["--extra-args", "wait", "--timeout", "1s"], 6, "TaskTimeoutError", "1 s"),
     ],
 )
-def test_a_script_that_does_not_succeed_says_why(flyte: Shell, args: list[str], exit_code: int, kind: str, text: str) -> None:
+def test_a_script_that_does_not_succeed_says_why(
+    flyte: Shell, args: list[str], exit_code: int, kind: str, text: str
+) -> None:
     """With the traceback that Python prints, and no other; what it has started is ended."""
     done = flyte("-of", "json", "run", "python-script", "script.py", *args, exit_code=exit_code)
     error = json.loads(done.stdout)["error"]
     assert error["type"] == kind and text in error["message"]
-    assert done.stderr.count("Traceback") == ("fail" in args) and flyte.last_run()["phase"] != "running"
+    assert (
+        done.stderr.count("Traceback") == ("fail" in args)
+        and flyte.last_run()["phase"] != "running"
+    )
     wait_for_no_sleepers()
 
 
 def test_a_script_ends_with_its_command(flyte: Shell) -> None:
     """By a signal, and by an abort from elsewhere."""
     for how in ("signal", "abort"):
-        command = flyte.start("run", "--name", how, "python-script", "script.py", "--extra-args", "wait")
+        command = flyte.start(
+            "run", "--name", how, "python-script", "script.py", "--extra-args", "wait"
+        )
         assert command.stdout and any(line == "started\n" for line in command.stdout)
         if how == "signal":
             command.send_signal(signal.SIGTERM)
@@ -76,8 +97,22 @@ def test_a_script_ends_with_its_command(flyte: Shell) -> None:
 
 def test_what_is_not_acted_on_is_kept_and_said(flyte: Shell) -> None:
     """Once, and again when the script runs again; what makes no sense is refused."""
-    options = ["--cpu", "2", "--memory", "1Gi", "--gpu", "A100:1", "--packages", "numpy,scipy", "--image", "example/image:1"]
-    for command in (["run", "--queue", "q", "--name", "one", "python-script", "script.py", *options], ["rerun", "one"]):
+    options = [
+        "--cpu",
+        "2",
+        "--memory",
+        "1Gi",
+        "--gpu",
+        "A100:1",
+        "--packages",
+        "numpy,scipy",
+        "--image",
+        "example/image:1",
+    ]
+    for command in (
+        ["run", "--queue", "q", "--name", "one", "python-script", "script.py", *options],
+        ["rerun", "one"],
+    ):
         errors = flyte(*command).stderr
         assert errors.count("does not act on: cpu, gpu, image, memory, packages, queue.") == 1
     for wrong in (["--cpu", "many"], ["--timeout", "soon"], ["--extra-args", "'"]):

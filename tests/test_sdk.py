@@ -37,7 +37,12 @@ if __name__ == "__main__":
 """
     (flyte.project / "script.py").write_text(script)
     done = subprocess.run(
-        [sys.executable, "script.py"], cwd=flyte.project, env=flyte.environment, capture_output=True, text=True, check=True
+        [sys.executable, "script.py"],
+        cwd=flyte.project,
+        env=flyte.environment,
+        capture_output=True,
+        text=True,
+        check=True,
     )
     assert done.stdout.splitlines() == [
         "Point(x=1)",
@@ -77,15 +82,25 @@ def waits() -> None:
 
 def python(flyte: Shell, code: str) -> list[str]:
     """Run a file that begins with the tasks, and give the lines that it prints."""
-    (flyte.project / "script.py").write_text(f"{TASKS}\nif __name__ == '__main__':\n{textwrap.indent(textwrap.dedent(code), '    ')}\n")
-    done = subprocess.run([sys.executable, "script.py"], cwd=flyte.project, env=flyte.environment, capture_output=True, text=True)
+    (flyte.project / "script.py").write_text(
+        f"{TASKS}\nif __name__ == '__main__':\n{textwrap.indent(textwrap.dedent(code), '    ')}\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "script.py"],
+        cwd=flyte.project,
+        env=flyte.environment,
+        capture_output=True,
+        text=True,
+    )
     assert done.returncode == 0, done.stderr
     return done.stdout.splitlines()
 
 
 @pytest.mark.parametrize("mode", ["local", "remote"])
 def test_a_run_says_all_of_itself(flyte: Shell, mode: str) -> None:
-    """The same for a run in this process and one in a worker; outputs and inputs are of their types."""
+    """The same for a run in this process and one in a worker; outputs and inputs are of their
+    types.
+    """
     code = f"""
     context = flyte.with_runcontext(mode="{mode}", name="one", labels={{"team": "blue"}})
     run = context.run(move, Point(1), by=datetime.timedelta(seconds=9))
@@ -157,7 +172,13 @@ def test_a_run_is_watched_and_aborted_while_it_goes_on(flyte: Shell) -> None:
         print(error.what)
     """
     try:
-        assert python(flyte, code) == ["False running started", "running False", "aborted True", "started", "The run one was aborted"]
+        assert python(flyte, code) == [
+            "False running started",
+            "running False",
+            "aborted True",
+            "started",
+            "The run one was aborted",
+        ]
     finally:
         command.communicate(timeout=30)
     assert command.returncode == 5
@@ -222,10 +243,21 @@ def test_an_earlier_run_is_done_again(flyte: Shell) -> None:
 
 
 def test_what_is_not_acted_on_is_said(flyte: Shell) -> None:
-    """Arguments that are accepted for the sake of other engines are named, and those that have no value are not."""
-    code = f"{TASKS}\nflyte.init(endpoint='dns:///x', org=None)\nflyte.with_runcontext(mode='local', dry_run=True, queue=None)\n"
+    """Arguments that are accepted for the sake of other engines are named, and those that have no
+    value are not.
+    """
+    code = (
+        f"{TASKS}\nflyte.init(endpoint='dns:///x', org=None)\nflyte.with_runcontext(mode='local',"
+        " dry_run=True, queue=None)\n"
+    )
     (flyte.project / "script.py").write_text(code)
-    done = subprocess.run([sys.executable, "script.py"], cwd=flyte.project, env=flyte.environment, capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "script.py"],
+        cwd=flyte.project,
+        env=flyte.environment,
+        capture_output=True,
+        text=True,
+    )
     assert done.stderr.splitlines() == [
         "note: flyte.init does not act on: endpoint.",
         "note: flyte.with_runcontext does not act on: dry_run.",

@@ -1,4 +1,6 @@
-"""The shared cache: what one machine has prepared, no other prepares again. A machine is a home folder of its own."""
+"""The shared cache: what one machine has prepared, no other prepares again. A machine is a home
+folder of its own.
+"""
 
 from __future__ import annotations
 
@@ -33,7 +35,10 @@ from tests.conftest import archive, flip, layer, opened
 from tests.faults import FaultProxy
 from tests.registries import Server, serve
 
-OTHER = "import flyte\nenv = flyte.TaskEnvironment(name='more')\n@env.task\ndef one() -> int:\n    return 1\n"
+OTHER = (
+    "import flyte\nenv = flyte.TaskEnvironment(name='more')\n@env.task\ndef one() -> int:\n   "
+    " return 1\n"
+)
 NOBODY = "127.0.0.1:9/nobody/here"  # The port "discard" of RFC 863, on which nothing listens.
 
 
@@ -70,24 +75,36 @@ def bundle_of(document: dict[str, Any]) -> dict[str, Any]:
     return next(node for node in nodes if node["kind"] == "bundle")
 
 
-def test_a_fresh_machine_downloads_and_prepares_nothing_else(flyte: Shell, other: Shell, place: str) -> None:
+def test_a_fresh_machine_downloads_and_prepares_nothing_else(
+    flyte: Shell, other: Shell, place: str
+) -> None:
     """No layer is made; `cache why` says so before, and where it is; afterwards it is local."""
     made = flyte.json("run", "--registry", place, "tasks.py", "hello")
     assert bundle_of(made)["from"] == "made" and made["counters"]["layers_made"] > 0
     foretold = bundle_of(other.json("cache", "why", "--registry", place, "tasks.py"))
-    assert (foretold["state"], foretold["from"], foretold["key"]) == ("cached", place, bundle_of(made)["key"])
+    assert (foretold["state"], foretold["from"], foretold["key"]) == (
+        "cached",
+        place,
+        bundle_of(made)["key"],
+    )
     for command in (["cache", "why"], ["graph"]):
         assert f"in {place}" in other(*command, "--registry", place, "tasks.py").stdout
     assert other.json("cache", "stats")["blobs"] == 0
     found = other.json("run", "--registry", place, "tasks.py", "hello")
-    assert found["outputs"] == made["outputs"] and found["counters"]["layers_made"] == 0 and found["counters"]["bytes_sent"] == 0
+    assert (
+        found["outputs"] == made["outputs"]
+        and found["counters"]["layers_made"] == 0
+        and found["counters"]["bytes_sent"] == 0
+    )
     assert (bundle_of(found)["state"], bundle_of(found)["from"]) == ("cached", place)
     assert bundle_of(found)["digest"] == bundle_of(made)["digest"]
     again = other.json("run", "--registry", place, "tasks.py", "hello")
     assert bundle_of(again)["from"] == "local" and again["counters"]["requests"] == 0
 
 
-def test_with_everything_local_no_request_is_made(flyte: Shell, registry: Server, repository: str) -> None:
+def test_with_everything_local_no_request_is_made(
+    flyte: Shell, registry: Server, repository: str
+) -> None:
     """Neither by the machine that made it, nor by one that fetched it."""
     with FaultProxy(registry.url) as proxy:
         place = proxy.repository(repository.partition("/")[2])
@@ -97,21 +114,42 @@ def test_with_everything_local_no_request_is_made(flyte: Shell, registry: Server
         assert len(proxy.requests) == count > 0 and result["counters"]["requests"] == 0
 
 
-def test_the_registry_of_the_environment_and_of_files(flyte: Shell, other: Shell, place: str) -> None:
-    """`FLYTE_REGISTRY`, `registry` in a file, and `cache.read` and `cache.write`, which are in its place."""
+def test_the_registry_of_the_environment_and_of_files(
+    flyte: Shell, other: Shell, place: str
+) -> None:
+    """`FLYTE_REGISTRY`, `registry` in a file, and `cache.read` and `cache.write`, which are in its
+    place.
+    """
     flyte("run", "tasks.py", "hello", env={"FLYTE_REGISTRY": place})
     assert len(records(place)) == 1
     (other.project / "flyte.toml").write_text(f'registry = "{place}"\n')
     assert bundle_of(other.json("cache", "why", "tasks.py"))["from"] == place
-    (other.project / "flyte.toml").write_text(f'registry = "{NOBODY}"\ncache.read = ["{place}"]\ncache.write = ""\n')
+    (other.project / "flyte.toml").write_text(
+        f'registry = "{NOBODY}"\ncache.read = ["{place}"]\ncache.write = ""\n'
+    )
     result = other("run", "tasks.py", "hello")
     assert f"fetched  bundle from {place}" in result.stderr and "nobody" not in result.stderr
     assert other.json("config", "get", "cache.read")["value"] == [place]
-    assert bundle_of(other.json("cache", "why", "tasks.py", env={"FLYTE_CACHE_READ": "", "FLYTE_REGISTRY": ""}))["from"] == "local"
+    assert (
+        bundle_of(
+            other.json(
+                "cache", "why", "tasks.py", env={"FLYTE_CACHE_READ": "", "FLYTE_REGISTRY": ""}
+            )
+        )["from"]
+        == "local"
+    )
 
 
 @pytest.mark.parametrize(
-    "text", ["nobody", "https://", "user:pa55word@host.example/x", "host.example/UPPER", "oci:", "ftp://host.example/x"]
+    "text",
+    [
+        "nobody",
+        "https://",
+        "user:pa55word@host.example/x",
+        "host.example/UPPER",
+        "oci:",
+        "ftp://host.example/x",
+    ],
 )
 def test_what_is_no_repository_is_refused(flyte: Shell, text: str) -> None:
     """With exit code 2, and without showing a password."""
@@ -120,7 +158,9 @@ def test_what_is_no_repository_is_refused(flyte: Shell, text: str) -> None:
         assert "pa55word" not in done.stderr + done.stdout and "error:" in done.stderr
 
 
-def test_sources_are_asked_in_order_and_only_one_is_written_to(flyte: Shell, other: Shell, place: str, tmp_path: Path) -> None:
+def test_sources_are_asked_in_order_and_only_one_is_written_to(
+    flyte: Shell, other: Shell, place: str, tmp_path: Path
+) -> None:
     """A pull request reads what main has made, and writes what is new to its own place alone."""
     own = f"oci:{tmp_path}/own"
     flyte("run", "--registry", place, "tasks.py", "hello")
@@ -136,7 +176,9 @@ def test_sources_are_asked_in_order_and_only_one_is_written_to(flyte: Shell, oth
 
 
 def test_an_edit_in_a_large_tree_sends_little(flyte: Shell, other: Shell, repository: str) -> None:
-    """One file of 10,000: at most 12 requests and 2 MiB; also from a machine that had fetched the rest."""
+    """One file of 10,000: at most 12 requests and 2 MiB; also from a machine that had fetched the
+    rest.
+    """
     for number in range(10_000):
         path = flyte.project / f"p{number % 97}" / f"m{number}.py"
         path.parent.mkdir(exist_ok=True)
@@ -159,7 +201,9 @@ def test_nothing_is_published_by_a_local_run(flyte: Shell, place: str) -> None:
     assert at(place).tags() == []
 
 
-def test_what_was_prepared_before_there_was_a_registry_is_published(flyte: Shell, place: str) -> None:
+def test_what_was_prepared_before_there_was_a_registry_is_published(
+    flyte: Shell, place: str
+) -> None:
     """By the first run that has one."""
     flyte("run", "tasks.py", "hello")
     result = flyte("run", "--registry", place, "tasks.py", "hello")
@@ -173,8 +217,12 @@ def test_what_a_failed_task_needed_is_published(flyte: Shell, place: str) -> Non
     assert len(records(place)) == 1
 
 
-def test_a_registry_that_is_down_is_said_once_and_published_to_later(flyte: Shell, registry: Server, repository: str) -> None:
-    """The run goes on; later runs leave it alone for some minutes, then publish what could not be; gc keeps it till then."""
+def test_a_registry_that_is_down_is_said_once_and_published_to_later(
+    flyte: Shell, registry: Server, repository: str
+) -> None:
+    """The run goes on; later runs leave it alone for some minutes, then publish what could not be;
+    gc keeps it till then.
+    """
     with FaultProxy(registry.url) as proxy:
         place = proxy.repository(repository.partition("/")[2])
         with proxy.down():
@@ -182,18 +230,36 @@ def test_a_registry_that_is_down_is_said_once_and_published_to_later(flyte: Shel
             assert done.stdout == "Hello, World!\n" and done.stderr.count(place) == 1, done.stderr
             assert "published by a later command" in done.stderr
             for name in ("hello", "child"):
-                again = flyte("-of", "json", "run", "--registry", place, "tasks.py", name, *(["--name", "x"] if name == "child" else []))
-                assert place not in again.stderr and json.loads(again.stdout)["counters"]["requests"] == 0
+                again = flyte(
+                    "-of",
+                    "json",
+                    "run",
+                    "--registry",
+                    place,
+                    "tasks.py",
+                    name,
+                    *(["--name", "x"] if name == "child" else []),
+                )
+                assert (
+                    place not in again.stderr
+                    and json.loads(again.stdout)["counters"]["requests"] == 0
+                )
             wait_is_over(flyte)
             # It was said when it began.
             assert place not in flyte("run", "--registry", place, "tasks.py", "hello").stderr
-            assert "cannot be reached" in flyte("cache", "push", "--registry", place, "tasks.py", exit_code=3).stderr
+            assert (
+                "cannot be reached"
+                in flyte("cache", "push", "--registry", place, "tasks.py", exit_code=3).stderr
+            )
         flyte("cache", "gc", "--keep", "0s")
         with open(flyte.project / "tasks.py", "a") as file:
             file.write("\n# edited\n")
         assert "published" not in flyte("run", "--registry", place, "tasks.py", "hello").stderr
         wait_is_over(flyte)
-        assert f"published 2 to {place}" in flyte("run", "--registry", place, "tasks.py", "hello").stderr
+        assert (
+            f"published 2 to {place}"
+            in flyte("run", "--registry", place, "tasks.py", "hello").stderr
+        )
         assert len(records(place)) == 2
 
 
@@ -203,7 +269,9 @@ def wait_is_over(machine: Shell) -> None:
         cache.database.execute("UPDATE absences SET since=since-400, until=until-400")
 
 
-def test_a_run_that_needs_nothing_of_a_registry_that_is_down(flyte: Shell, registry: Server, repository: str) -> None:
+def test_a_run_that_needs_nothing_of_a_registry_that_is_down(
+    flyte: Shell, registry: Server, repository: str
+) -> None:
     """Everything is local and published: nothing is asked, and nothing is said."""
     with FaultProxy(registry.url) as proxy:
         place = proxy.repository(repository.partition("/")[2])
@@ -212,7 +280,9 @@ def test_a_run_that_needs_nothing_of_a_registry_that_is_down(flyte: Shell, regis
             assert place not in flyte("run", "--registry", place, "tasks.py", "hello").stderr
 
 
-def test_a_run_that_is_killed_while_it_publishes(flyte: Shell, registry: Server, repository: str) -> None:
+def test_a_run_that_is_killed_while_it_publishes(
+    flyte: Shell, registry: Server, repository: str
+) -> None:
     """The next run publishes what it could not."""
     with FaultProxy(registry.url) as proxy:
         place = proxy.repository(repository.partition("/")[2])
@@ -227,7 +297,9 @@ def test_a_run_that_is_killed_while_it_publishes(flyte: Shell, registry: Server,
         assert len(records(repository)) == 1
 
 
-def test_the_result_does_not_wait_for_publishing(flyte: Shell, registry: Server, repository: str) -> None:
+def test_the_result_does_not_wait_for_publishing(
+    flyte: Shell, registry: Server, repository: str
+) -> None:
     """It is printed first; who interrupts what is left then loses nothing."""
     with FaultProxy(registry.url) as proxy:
         place = proxy.repository(repository.partition("/")[2])
@@ -249,7 +321,11 @@ def test_a_bad_blob_is_not_published(flyte: Shell, place: str) -> None:
     manifest = json.loads((blobs / held["digest"].removeprefix("sha256:")).read_bytes())
     flip(blobs / manifest["layers"][1]["digest"].removeprefix("sha256:"))
     done = flyte("run", "--registry", place, "tasks.py", "hello")
-    assert "is not published" in done.stderr and done.stdout == "Hello, World!\n" and at(place).tags() == []
+    assert (
+        "is not published" in done.stderr
+        and done.stdout == "Hello, World!\n"
+        and at(place).tags() == []
+    )
     assert "published 1" in flyte("run", "--registry", place, "tasks.py", "hello").stderr
     fresh = Shell(flyte.project, flyte.home.parent / "fresh")
     assert bundle_of(fresh.json("run", "--registry", place, "tasks.py", "hello"))["from"] == place
@@ -263,7 +339,9 @@ def test_what_a_deployment_needed_is_shared_too(flyte: Shell, other: Shell, plac
     assert bundle_of(other.json("run", "--registry", place, "tasks.py", "hello"))["from"] == place
 
 
-def test_a_bundle_of_a_deployment_and_a_record_stays_until_both_are_gone(flyte: Shell, other: Shell, place: str) -> None:
+def test_a_bundle_of_a_deployment_and_a_record_stays_until_both_are_gone(
+    flyte: Shell, other: Shell, place: str
+) -> None:
     """Deleting the deployment leaves what runs find, and collecting leaves what is deployed."""
     flyte("deploy", "--version", "v1", "--registry", place, "tasks.py")
     (record,) = records(place)
@@ -272,7 +350,9 @@ def test_a_bundle_of_a_deployment_and_a_record_stays_until_both_are_gone(flyte: 
     kept = f"keep.{index.manifests[0].digest.hex}"
     flyte("cache", "rm", "--remote", "--registry", place, record.removeprefix("record."))
     assert kept in at(place).tags() and records(place) == []
-    assert other("run", "--registry", place, "deployed-task", "t.hello:v1").stdout == "Hello, World!\n"
+    assert (
+        other("run", "--registry", place, "deployed-task", "t.hello:v1").stdout == "Hello, World!\n"
+    )
     flyte("cache", "warm", "--registry", place, "tasks.py")
     flyte("delete", "deployment", "--registry", place, "t:v1")
     assert sorted(at(place).tags()) == sorted([kept, record])
@@ -291,13 +371,21 @@ def test_from_python(flyte: Shell, other: Shell, place: str) -> None:
             check=False,
         )
         assert done.stdout == "Hello, World!\n", done.stderr
-    assert len(records(place)) == 1 and bundle_of(other.json("cache", "why", "tasks.py"))["state"] == "cached"
+    assert (
+        len(records(place)) == 1
+        and bundle_of(other.json("cache", "why", "tasks.py"))["state"] == "cached"
+    )
 
 
 def test_many_at_once(flyte: Shell, place: str, tmp_path: Path) -> None:
-    """Machines that make and publish the same at the same time all succeed, and the record is whole."""
+    """Machines that make and publish the same at the same time all succeed, and the record is
+    whole.
+    """
     machines = [Shell(flyte.project, tmp_path / f"home{number}") for number in range(4)]
-    started = [machine.start("run", "--registry", place, "tasks.py", "hello") for machine in (*machines, *machines)]
+    started = [
+        machine.start("run", "--registry", place, "tasks.py", "hello")
+        for machine in (*machines, *machines)
+    ]
     for each in started:
         out, errors = each.communicate(timeout=100)
         assert (each.returncode, out) == (0, "Hello, World!\n"), errors
@@ -313,7 +401,9 @@ def test_a_record_in_use_is_published_again_weekly(flyte: Shell, place: str) -> 
     before = at(place).manifest(tag)
     for days, is_renewed in ((6, False), (8, True)):
         with opened(flyte.home / "cache") as cache:
-            cache.database.execute("UPDATE publications SET published=?", (int(time.time()) - days * 86400,))
+            cache.database.execute(
+                "UPDATE publications SET published=?", (int(time.time()) - days * 86400,)
+            )
         time.sleep(1.1)  # Times in records are whole seconds.
         flyte("run", "--registry", place, "tasks.py", "hello")
         assert (at(place).manifest(tag) != before) == is_renewed
@@ -351,7 +441,9 @@ def publish(cache: Cache, place: str, key: Key, made: bundle.Bundle) -> None:
     repository.put_manifest(record_index(record, manifest.descriptor, "default"), record_tag(key))
 
 
-def test_two_machines_publish_one_key_with_different_bytes(flyte: Shell, other: Shell, registry: Server, repository: str) -> None:
+def test_two_machines_publish_one_key_with_different_bytes(
+    flyte: Shell, other: Shell, registry: Server, repository: str
+) -> None:
     """The tag is read again: the mismatch is reported, and both use the one that is there."""
     key, _ = published_bundle(flyte, repository)
     with opened(flyte.home / "cache") as cache, FaultProxy(registry.url) as proxy:
@@ -360,9 +452,15 @@ def test_two_machines_publish_one_key_with_different_bytes(flyte: Shell, other: 
         at(repository).delete_manifest(Digest(published_bundle(flyte, repository)[1].digest))
         # It looks for it, and publishes; then ours is in its place.
         proxy.on("GET", rf"/manifests/{record_tag(key)}").passes()
-        proxy.on("GET", rf"/manifests/{record_tag(key)}").calls(lambda: publish(cache, repository, key, theirs))
+        proxy.on("GET", rf"/manifests/{record_tag(key)}").calls(
+            lambda: publish(cache, repository, key, theirs)
+        )
         done = other("run", "--registry", place, "tasks.py", "hello")
-        assert "from another machine" in done.stderr and theirs.manifest.short in done.stderr and done.stdout == "Hello, World!\n"
+        assert (
+            "from another machine" in done.stderr
+            and theirs.manifest.short in done.stderr
+            and done.stdout == "Hello, World!\n"
+        )
         found = bundle_of(other.json("run", "--registry", place, "tasks.py", "hello"))
         assert (found["digest"], found["from"]) == (theirs.manifest, place)
 
@@ -377,31 +475,52 @@ def test_a_bundle_of_another_tree_is_not_used(flyte: Shell, other: Shell, place:
             wrong = bundle.write(bundle.Tree([]), [], batch)
         publish(cache, place, key, wrong)
     done = other("run", "--registry", place, "tasks.py", "hello")
-    assert done.stdout == "Hello, World!\n" and "the bundle of another tree" in done.stderr and "made     bundle" in done.stderr
+    assert (
+        done.stdout == "Hello, World!\n"
+        and "the bundle of another tree" in done.stderr
+        and "made     bundle" in done.stderr
+    )
 
 
-def test_a_bundle_that_does_not_hold_what_its_tree_says(flyte: Shell, other: Shell, place: str) -> None:
+def test_a_bundle_that_does_not_hold_what_its_tree_says(
+    flyte: Shell, other: Shell, place: str
+) -> None:
     """It is found out while it is extracted: nothing of it is run, and what is needed is made."""
     key, _ = published_bundle(flyte, place)
     with opened(flyte.home / "cache") as cache:
         publish(cache, place, key, repacked(cache, key, {"tasks.py": b"raise SystemExit('evil')"}))
     done = other("run", "--registry", place, "tasks.py", "hello")
-    assert done.stdout == "Hello, World!\n" and f"What {place} holds for {key.short} is not used" in done.stderr
+    assert (
+        done.stdout == "Hello, World!\n"
+        and f"What {place} holds for {key.short} is not used" in done.stderr
+    )
     assert "evil" not in done.stderr
 
 
 def test_a_tag_of_a_record_that_was_moved_by_hand(flyte: Shell, other: Shell, place: str) -> None:
-    """What is no record, or one of another key, is said and not used; what is made here is published in its place."""
+    """What is no record, or one of another key, is said and not used; what is made here is
+    published in its place.
+    """
     key, index = published_bundle(flyte, place)
     (flyte.project / "more.py").write_text(OTHER)
     flyte("run", "--registry", place, "more.py", "one")
-    another = next(index for tag in records(place) if tag != record_tag(key) and (index := at(place).manifest(tag)))
+    another = next(
+        index
+        for tag in records(place)
+        if tag != record_tag(key) and (index := at(place).manifest(tag))
+    )
     for wrong in (another, Manifest.of_manifests(index.manifests)):
         at(place).put_manifest(wrong, record_tag(key))
         done = other("run", "--registry", place, "tasks.py", "hello")
-        assert done.stdout == "Hello, World!\n" and "not used" in done.stderr and f"published 1 to {place}" in done.stderr
+        assert (
+            done.stdout == "Hello, World!\n"
+            and "not used" in done.stderr
+            and f"published 1 to {place}" in done.stderr
+        )
         shutil.rmtree(other.home)
-        assert bundle_of(other.json("run", "--registry", place, "tasks.py", "hello"))["from"] == place
+        assert (
+            bundle_of(other.json("run", "--registry", place, "tasks.py", "hello"))["from"] == place
+        )
         shutil.rmtree(other.home)
 
 
@@ -410,7 +529,11 @@ def test_a_record_without_its_artifact_is_a_miss(flyte: Shell, other: Shell, pla
     _, index = published_bundle(flyte, place)
     at(place).delete_manifest(index.manifests[0].digest)
     done = other("run", "--registry", place, "tasks.py", "hello")
-    assert done.stdout == "Hello, World!\n" and "made     bundle" in done.stderr and f"published 1 to {place}" in done.stderr
+    assert (
+        done.stdout == "Hello, World!\n"
+        and "made     bundle" in done.stderr
+        and f"published 1 to {place}" in done.stderr
+    )
     shutil.rmtree(flyte.home)
     assert bundle_of(flyte.json("run", "--registry", place, "tasks.py", "hello"))["from"] == place
 
@@ -438,40 +561,66 @@ def test_pull_and_push(flyte: Shell, other: Shell, place: str) -> None:
     missing = flyte.json("cache", "push", "--registry", place, "tasks.py", exit_code=3)["items"]
     assert [item["state"] for item in missing] == ["missing"] and at(place).tags() == []
     flyte("run", "tasks.py", "hello")
-    assert [item["state"] for item in flyte.json("cache", "push", "--registry", place, "tasks.py")["items"]] == ["published"]
-    assert [item["state"] for item in flyte.json("cache", "push", "--registry", place)["items"]] == ["there"]
+    assert [
+        item["state"]
+        for item in flyte.json("cache", "push", "--registry", place, "tasks.py")["items"]
+    ] == ["published"]
+    assert [
+        item["state"] for item in flyte.json("cache", "push", "--registry", place)["items"]
+    ] == ["there"]
     pulled = other.json("cache", "pull", "--registry", place)
     assert [(item["state"], item["place"]) for item in pulled["items"]] == [("fetched", place)]
-    assert [item["state"] for item in other.json("cache", "pull", "--registry", place, "tasks.py")["items"]] == ["here"]
+    assert [
+        item["state"]
+        for item in other.json("cache", "pull", "--registry", place, "tasks.py")["items"]
+    ] == ["here"]
     result = other.json("run", "tasks.py", "hello")
     assert result["counters"]["layers_made"] == 0 and bundle_of(result)["from"] == "local"
     shutil.rmtree(other.home)
-    assert [item["state"] for item in other.json("cache", "pull", "--registry", place, "tasks.py")["items"]] == ["fetched"]
+    assert [
+        item["state"]
+        for item in other.json("cache", "pull", "--registry", place, "tasks.py")["items"]
+    ] == ["fetched"]
     with open(flyte.project / "tasks.py", "a") as file:
         file.write("\n# edited\n")
-    assert [item["state"] for item in other.json("cache", "pull", "--registry", place, "tasks.py", exit_code=3)["items"]] == ["missing"]
+    assert [
+        item["state"]
+        for item in other.json("cache", "pull", "--registry", place, "tasks.py", exit_code=3)[
+            "items"
+        ]
+    ] == ["missing"]
 
 
 def test_without_a_registry_the_store_here_is_one(flyte: Shell) -> None:
     """Every command works the same, and says so."""
-    assert [item["state"] for item in flyte.json("cache", "pull", "tasks.py", exit_code=3)["items"]] == ["missing"]
+    assert [
+        item["state"] for item in flyte.json("cache", "pull", "tasks.py", exit_code=3)["items"]
+    ] == ["missing"]
     flyte("cache", "warm", "tasks.py")
     assert [item["state"] for item in flyte.json("cache", "pull", "tasks.py")["items"]] == ["here"]
     assert [item["state"] for item in flyte.json("cache", "push", "tasks.py")["items"]] == ["there"]
-    assert [item["state"] for item in flyte.json("cache", "push")["items"]] == ["there"] and flyte.json("cache", "pull")["items"] == []
+    assert [item["state"] for item in flyte.json("cache", "push")["items"]] == [
+        "there"
+    ] and flyte.json("cache", "pull")["items"] == []
     assert "No registry is configured" in flyte("cache", "push").stderr
     assert flyte.json("cache", "gc", "--remote")["removed"] == []
 
 
-def test_the_registrys_own_collection_takes_nothing_that_is_in_use(flyte: Shell, other: Shell, tmp_path: Path) -> None:
-    """It removes what has no tag, also where an index names it; what a record names has one, until the record goes."""
+def test_the_registrys_own_collection_takes_nothing_that_is_in_use(
+    flyte: Shell, other: Shell, tmp_path: Path
+) -> None:
+    """It removes what has no tag, also where an index names it; what a record names has one, until
+    the record goes.
+    """
     with serve(tmp_path / "registry") as server:
         place = server.repository("x/y")
         flyte("run", "--registry", place, "tasks.py", "hello")
     garbage_collect(server, tmp_path)
     with serve(tmp_path / "registry") as server:
         place = server.repository("x/y")
-        assert bundle_of(other.json("run", "--registry", place, "tasks.py", "hello"))["from"] == place
+        assert (
+            bundle_of(other.json("run", "--registry", place, "tasks.py", "hello"))["from"] == place
+        )
         age(flyte, place, 20)
         flyte("cache", "gc", "--remote", "--registry", place)
         assert at(place).tags() == []
@@ -489,13 +638,25 @@ def garbage_collect(server: Server, folder: Path) -> None:
     subprocess.run(command, check=True, capture_output=True)
 
 
-def test_what_a_registry_has_collected_is_published_again(flyte: Shell, other: Shell, place: str) -> None:
-    """A record whose artifact is gone counts for nothing: not for a check, not for `cache why`, not for warming."""
+def test_what_a_registry_has_collected_is_published_again(
+    flyte: Shell, other: Shell, place: str
+) -> None:
+    """A record whose artifact is gone counts for nothing: not for a check, not for `cache why`, not
+    for warming.
+    """
     key, index = published_bundle(flyte, place)
     at(place).delete_manifest(index.manifests[0].digest)
-    assert "not published" in flyte("cache", "warm", "--check", "--registry", place, "tasks.py", exit_code=3).stdout
-    assert bundle_of(other.json("cache", "why", "--registry", place, "tasks.py"))["state"] == "missing"
-    assert [item["state"] for item in flyte.json("cache", "push", "--registry", place, "tasks.py")["items"]] == ["published"]
+    assert (
+        "not published"
+        in flyte("cache", "warm", "--check", "--registry", place, "tasks.py", exit_code=3).stdout
+    )
+    assert (
+        bundle_of(other.json("cache", "why", "--registry", place, "tasks.py"))["state"] == "missing"
+    )
+    assert [
+        item["state"]
+        for item in flyte.json("cache", "push", "--registry", place, "tasks.py")["items"]
+    ] == ["published"]
     assert bundle_of(other.json("cache", "why", "--registry", place, "tasks.py"))["key"] == key
     flyte("cache", "warm", "--check", "--registry", place, "tasks.py")
 
@@ -514,11 +675,16 @@ def test_a_bundle_of_two_records_stays_until_both_are_gone(flyte: Shell, place: 
 
 
 def test_a_key_is_forgotten(flyte: Shell, place: str) -> None:
-    """Here, and in the repository if that is asked for; then it is made again. A key that is unknown is exit code 4."""
+    """Here, and in the repository if that is asked for; then it is made again. A key that is
+    unknown is exit code 4.
+    """
     key = bundle_of(flyte.json("run", "--registry", place, "tasks.py", "hello"))["key"]
     assert flyte.json("cache", "rm", key[:20])["removed"] == {"local": True, "remote": False}
     assert bundle_of(flyte.json("run", "--registry", place, "tasks.py", "hello"))["from"] == place
-    assert flyte.json("cache", "rm", "--remote", "--registry", place, key)["removed"] == {"local": True, "remote": True}
+    assert flyte.json("cache", "rm", "--remote", "--registry", place, key)["removed"] == {
+        "local": True,
+        "remote": True,
+    }
     assert at(place).tags() == []
     assert bundle_of(flyte.json("run", "--registry", place, "tasks.py", "hello"))["from"] == "made"
     assert "Nothing is known" in flyte("cache", "rm", "f" * 64, exit_code=4).stderr
@@ -533,12 +699,16 @@ def age(machine: Shell, place: str, days: float) -> None:
         assert index is not None
         then = time.strftime("%Y-%m-%dT%H:%M:%S+00:00", time.gmtime(time.time() - days * 86400))
         annotations = {**index.annotations, "org.opencontainers.image.created": then}
-        old = Manifest.of_manifests(index.manifests, artifact_type=index.artifact_type, annotations=annotations)
+        old = Manifest.of_manifests(
+            index.manifests, artifact_type=index.artifact_type, annotations=annotations
+        )
         repository.put_manifest(old, tag)
 
 
 def test_collecting_a_repository(flyte: Shell, place: str) -> None:
-    """Records of this project that are older than the keep time, and nothing else; a dry run shows just that."""
+    """Records of this project that are older than the keep time, and nothing else; a dry run shows
+    just that.
+    """
     flyte("run", "--registry", place, "tasks.py", "hello")
     with open(flyte.project / "tasks.py", "a") as file:
         file.write("\n# other\n")
@@ -546,16 +716,27 @@ def test_collecting_a_repository(flyte: Shell, place: str) -> None:
     manifest = at(place).manifest(records(place)[0])
     assert manifest is not None
     at(place).put_manifest(Manifest.of_manifests(manifest.manifests), "default.development.env.v1")
-    at(place).put_manifest(Manifest.of_manifests(manifest.manifests, annotations={"a": "b"}), "record.strange")
+    at(place).put_manifest(
+        Manifest.of_manifests(manifest.manifests, annotations={"a": "b"}), "record.strange"
+    )
     collect = ("cache", "gc", "--remote", "--registry", place)
     assert flyte.json(*collect)["removed"] == []
     before = set(at(place).tags())
     age(flyte, place, 20)
-    assert [each for each in flyte.json(*collect, "--keep", "30 days")["removed"] if "the record of" in each["why"]] == []
+    assert [
+        each
+        for each in flyte.json(*collect, "--keep", "30 days")["removed"]
+        if "the record of" in each["why"]
+    ] == []
     planned = flyte.json(*collect, "--dry-run")["removed"]
-    assert set(at(place).tags()) == before and len([each for each in planned if "the record of" in each["why"]]) == 1
+    assert (
+        set(at(place).tags()) == before
+        and len([each for each in planned if "the record of" in each["why"]]) == 1
+    )
     assert flyte.json(*collect)["removed"] == planned and len(before - set(at(place).tags())) == 1
-    assert {"default.development.env.v1", "record.strange"} < set(at(place).tags()) and flyte.json(*collect)["removed"] == []
+    assert {"default.development.env.v1", "record.strange"} < set(at(place).tags()) and flyte.json(
+        *collect
+    )["removed"] == []
     kept = at(place).manifest("default.development.env.v1")
     assert kept is not None and all(at(place).manifest(each.digest) for each in kept.manifests)
     assert "about this machine" in flyte(*collect, "--max-size", "1 GB", exit_code=2).stderr
@@ -581,7 +762,15 @@ def test_a_registry_that_deletes_nothing(flyte: Shell, tmp_path: Path) -> None:
         assert "delet" in done.stderr and place in done.stderr
         assert (
             "delet"
-            in flyte("cache", "rm", "--remote", "--registry", place, at(place).tags()[0].removeprefix("record."), exit_code=3).stderr
+            in flyte(
+                "cache",
+                "rm",
+                "--remote",
+                "--registry",
+                place,
+                at(place).tags()[0].removeprefix("record."),
+                exit_code=3,
+            ).stderr
         )
 
 

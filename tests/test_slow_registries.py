@@ -1,4 +1,6 @@
-"""Registries that are slow, endless or never the same: a command ends, with the right result, after few requests."""
+"""Registries that are slow, endless or never the same: a command ends, with the right result, after
+few requests.
+"""
 
 from __future__ import annotations
 
@@ -28,17 +30,35 @@ from tests.test_shared_cache import bundle_of
 def run(shell: Shell, *arguments: str) -> subprocess.CompletedProcess[str]:
     """Run a command that must not last for ever."""
     return subprocess.run(
-        [FLYTE, *arguments], cwd=shell.project, env=shell.environment, capture_output=True, text=True, timeout=200, check=False
+        [FLYTE, *arguments],
+        cwd=shell.project,
+        env=shell.environment,
+        capture_output=True,
+        text=True,
+        timeout=200,
+        check=False,
     )
 
 
 @pytest.mark.parametrize("data", DRIPS.values(), ids=DRIPS)
 def test_a_look_up_that_drips(flyte: Shell, registry: Server, repository: str, data: bytes) -> None:
-    """One byte at a time in any part of an answer is no answer; it is said, and nothing waits for its end."""
+    """One byte at a time in any part of an answer is no answer; it is said, and nothing waits for
+    its end.
+    """
     with FaultProxy(registry.url) as proxy:
         proxy.on(".*", times=inf).drips(data)
-        done = run(flyte, "run", "--registry", proxy.repository(repository.partition("/")[2]), "tasks.py", "hello")
-        assert (done.returncode, done.stdout) == (0, "Hello, World!\n") and "This command goes on without it" in done.stderr
+        done = run(
+            flyte,
+            "run",
+            "--registry",
+            proxy.repository(repository.partition("/")[2]),
+            "tasks.py",
+            "hello",
+        )
+        assert (done.returncode, done.stdout) == (
+            0,
+            "Hello, World!\n",
+        ) and "This command goes on without it" in done.stderr
         assert len(proxy.requests) <= 2
 
 
@@ -48,8 +68,18 @@ def test_a_token_that_drips(flyte: Shell, registry: Server, repository: str) -> 
         proxy.on("GET", "/token", times=inf).drips(DRIPS["body"])
         challenge = f'Bearer realm="{proxy.url}/token",service="x",scope="repository:x:pull"'
         proxy.on("GET", "/manifests/", times=inf).answers(401, {"WWW-Authenticate": challenge})
-        done = run(flyte, "run", "--registry", proxy.repository(repository.partition("/")[2]), "tasks.py", "hello")
-        assert (done.returncode, done.stdout) == (0, "Hello, World!\n") and "This command goes on without it" in done.stderr
+        done = run(
+            flyte,
+            "run",
+            "--registry",
+            proxy.repository(repository.partition("/")[2]),
+            "tasks.py",
+            "hello",
+        )
+        assert (done.returncode, done.stdout) == (
+            0,
+            "Hello, World!\n",
+        ) and "This command goes on without it" in done.stderr
         assert len(proxy.requests) <= 4
 
 
@@ -57,15 +87,23 @@ def test_a_handshake_that_drips(flyte: Shell) -> None:
     """The same before there is anything to ask."""
     with dripping(HANDSHAKE) as host:
         done = run(flyte, "run", "--registry", f"https://{host}/x", "tasks.py", "hello")
-    assert (done.returncode, done.stdout) == (0, "Hello, World!\n") and "This command goes on without it" in done.stderr
+    assert (done.returncode, done.stdout) == (
+        0,
+        "Hello, World!\n",
+    ) and "This command goes on without it" in done.stderr
 
 
 def test_a_proxy_that_drips(flyte: Shell) -> None:
     """The same where a proxy does not say whether there is a way."""
     with dripping(DRIPS["headers"]) as host:
         behind = replace(flyte, variables={"https_proxy": f"http://{host}", "no_proxy": ""})
-        done = run(behind, "run", "--registry", "https://registry.example.com/x", "tasks.py", "hello")
-    assert (done.returncode, done.stdout) == (0, "Hello, World!\n") and "This command goes on without it" in done.stderr
+        done = run(
+            behind, "run", "--registry", "https://registry.example.com/x", "tasks.py", "hello"
+        )
+    assert (done.returncode, done.stdout) == (
+        0,
+        "Hello, World!\n",
+    ) and "This command goes on without it" in done.stderr
 
 
 @pytest.mark.slow
@@ -77,27 +115,57 @@ def test_a_proxy_that_drips(flyte: Shell) -> None:
     ],
     ids=["silent", "drips"],
 )
-def test_an_upload_that_is_never_answered(flyte: Shell, registry: Server, repository: str, fault: Callable[[FaultProxy], None]) -> None:
-    """The result is there at once; each blob is sent twice at most, and published by a later command."""
+def test_an_upload_that_is_never_answered(
+    flyte: Shell, registry: Server, repository: str, fault: Callable[[FaultProxy], None]
+) -> None:
+    """The result is there at once; each blob is sent twice at most, and published by a later
+    command.
+    """
     with FaultProxy(registry.url) as proxy:
         fault(proxy)
-        done = run(flyte, "run", "--registry", proxy.repository(repository.partition("/")[2]), "tasks.py", "hello")
-        assert (done.returncode, done.stdout) == (0, "Hello, World!\n") and "published by a later command" in done.stderr
+        done = run(
+            flyte,
+            "run",
+            "--registry",
+            proxy.repository(repository.partition("/")[2]),
+            "tasks.py",
+            "hello",
+        )
+        assert (done.returncode, done.stdout) == (
+            0,
+            "Hello, World!\n",
+        ) and "published by a later command" in done.stderr
         assert len(proxy.seen("PUT")) <= 2 * 3
 
 
 @pytest.mark.slow
-def test_a_download_that_drips(flyte: Shell, registry: Server, repository: str, tmp_path: Path) -> None:
+def test_a_download_that_drips(
+    flyte: Shell, registry: Server, repository: str, tmp_path: Path
+) -> None:
     """Bytes come, but too few: what is needed is made here."""
     flyte("run", "--registry", repository, "tasks.py", "hello")
     with FaultProxy(registry.url) as proxy:
         proxy.on("GET", "/blobs/", times=inf).drips(OK + b"Content-Length: 100000000\r\n\r\n")
         other = Shell(flyte.project, tmp_path / "other")
-        done = run(other, "-of", "json", "run", "--registry", proxy.repository(repository.partition("/")[2]), "tasks.py", "hello")
-        assert bundle_of(json.loads(done.stdout))["from"] == "made" and len(proxy.seen("GET", "/blobs/")) <= 8
+        done = run(
+            other,
+            "-of",
+            "json",
+            "run",
+            "--registry",
+            proxy.repository(repository.partition("/")[2]),
+            "tasks.py",
+            "hello",
+        )
+        assert (
+            bundle_of(json.loads(done.stdout))["from"] == "made"
+            and len(proxy.seen("GET", "/blobs/")) <= 8
+        )
 
 
-def test_a_tag_that_is_another_one_at_each_look(flyte: Shell, registry: Server, repository: str) -> None:
+def test_a_tag_that_is_another_one_at_each_look(
+    flyte: Shell, registry: Server, repository: str
+) -> None:
     """Deploying says so after a few looks."""
     number = count()
 
@@ -105,7 +173,9 @@ def test_a_tag_that_is_another_one_at_each_look(flyte: Shell, registry: Server, 
         if answer.status != 200:
             return answer
         document = json.loads(b"".join(answer.body))
-        document["annotations"]["org.opencontainers.image.created"] = f"2026-01-01T00:00:{next(number) % 60:02}.000000Z"
+        document["annotations"]["org.opencontainers.image.created"] = (
+            f"2026-01-01T00:00:{next(number) % 60:02}.000000Z"
+        )
         return Answer.of(200, [("Content-Type", INDEX)], json.dumps(document).encode())
 
     with FaultProxy(registry.url) as proxy:
@@ -120,7 +190,11 @@ def test_tags_that_lead_on_without_end(registry: Server) -> None:
     """Each page has another address, and nothing new."""
     with FaultProxy(registry.url) as proxy:
         for number in range(2):
-            proxy.on("GET", "tags/list").answers(200, {"Link": f'</v2/x/tags/list?n=1&last={number}>; rel="next"'}, b'{"tags": ["a"]}')
+            proxy.on("GET", "tags/list").answers(
+                200,
+                {"Link": f'</v2/x/tags/list?n=1&last={number}>; rel="next"'},
+                b'{"tags": ["a"]}',
+            )
         with pytest.raises(RegistryCorrupt, match="no end of tags"):
             repository_of(proxy.repository("x")).tags()
 

@@ -27,12 +27,26 @@ from flyte_build.cas.gc import SpaceLimits
 from flyte_build.cas.records import Use
 from flyte_build.cas.verify import verify_blobs
 from tests.command import Shell
-from tests.conftest import as_root, make_bundle, mounted, opened, process, record_blob, temporary, write_files
+from tests.conftest import (
+    as_root,
+    make_bundle,
+    mounted,
+    opened,
+    process,
+    record_blob,
+    temporary,
+    write_files,
+)
 from tests.test_gc import DAY, PREPARE, blobs, removed, used
 
 DIGESTS = [Digest.of(b"%d" % n) for n in range(6)]
-uses = st.lists(st.tuples(st.integers(0, 4), st.sets(st.integers(0, 5), max_size=4)), max_size=8).map(
-    lambda chosen: [(key("t", 1, {"n": at}), when, tuple(DIGESTS[n] for n in sorted(refs))) for at, (when, refs) in enumerate(chosen)]
+uses = st.lists(
+    st.tuples(st.integers(0, 4), st.sets(st.integers(0, 5), max_size=4)), max_size=8
+).map(
+    lambda chosen: [
+        (key("t", 1, {"n": at}), when, tuple(DIGESTS[n] for n in sorted(refs)))
+        for at, (when, refs) in enumerate(chosen)
+    ]
 )
 
 
@@ -42,11 +56,18 @@ def taken(uses: list[Use], sizes: dict[Digest, int], pinned: set[Digest]) -> int
 
 
 @settings(max_examples=300)
-@given(uses, st.lists(st.integers(0, 3), min_size=6, max_size=6), st.sets(st.sampled_from(DIGESTS), max_size=3), st.integers(0, 12))
+@given(
+    uses,
+    st.lists(st.integers(0, 3), min_size=6, max_size=6),
+    st.sets(st.sampled_from(DIGESTS), max_size=3),
+    st.integers(0, 12),
+)
 def test_what_is_given_up_is_least_recent_and_no_more_than_needed(
     uses: list[Use], amounts: list[int], pinned: set[Digest], target: int
 ) -> None:
-    """What is left fits or is pinned; what stays and takes space was as recent as what is given up; if all fits, all stays."""
+    """What is left fits or is pinned; what stays and takes space was as recent as what is given up;
+    if all fits, all stays.
+    """
     sizes = dict(zip(DIGESTS, amounts, strict=True))
     gone, left = evict(uses, sizes, pinned, target)
     stays = [use for use in uses if use not in gone]
@@ -71,12 +92,18 @@ def fill(cache: Cache, ages: dict[str, float], size: int = 1000) -> dict[str, Di
 
 
 def test_the_least_recently_used_go_until_it_fits(cache: Cache) -> None:
-    """And no more; each says why. What is leased stays, whatever its age; the records that are left are whole."""
+    """And no more; each says why. What is leased stays, whatever its age; the records that are left
+    are whole.
+    """
     digest = fill(cache, {"now": 0, "recent": 1, "older": 2, "oldest": 3, "leased": 4})
     lease = cache.lease([digest["leased"]])
     dry = gc.collect(cache, 14 * DAY, True, SpaceLimits(max_size=3500))
     assert gc.collect(cache, 14 * DAY, False, SpaceLimits(max_size=3500)) == dry
-    assert removed(dry) == {digest["older"], digest["oldest"]} and (dry.over, dry.lacking, dry.kept) == (0, 0, 3)
+    assert removed(dry) == {digest["older"], digest["oldest"]} and (
+        dry.over,
+        dry.lacking,
+        dry.kept,
+    ) == (0, 0, 3)
     assert {each.why for each in dry.removed} == {"to make room: it was used least recently"}
     assert verify_blobs(cache, lambda done, total: None) == (3, [])
     assert gc.collect(cache, 14 * DAY, False, SpaceLimits(max_size=3500)).removed == []
@@ -94,7 +121,9 @@ def test_a_limit_below_what_is_in_use_is_said(cache: Cache) -> None:
 
 
 def test_what_a_later_record_needs_stays(cache: Cache, project: Path) -> None:
-    """An old record of a blob that a recent one needs is kept, with the blob: giving it up would free nothing."""
+    """An old record of a blob that a recent one needs is kept, with the blob: giving it up would
+    free nothing.
+    """
     digest = fill(cache, {"shared": 5, "loose": 4})
     record_blob(cache, "recent", digest["shared"])
     collection = gc.collect(cache, 14 * DAY, False, SpaceLimits(max_size=1500))
@@ -106,7 +135,10 @@ def test_an_old_record_goes_with_what_it_shares(cache: Cache) -> None:
     digest = fill(cache, {"shared": 20})["shared"]
     record = record_blob(cache, "recent", digest)
     used(cache, record, DAY)
-    assert removed(gc.collect(cache, 14 * DAY, False, SpaceLimits(max_size=10))) == {digest} and cache.records.count() == 0
+    assert (
+        removed(gc.collect(cache, 14 * DAY, False, SpaceLimits(max_size=10))) == {digest}
+        and cache.records.count() == 0
+    )
 
 
 def test_an_extraction_counts_and_goes_with_its_bundle(cache: Cache, project: Path) -> None:
@@ -124,7 +156,9 @@ def test_an_extraction_counts_and_goes_with_its_bundle(cache: Cache, project: Pa
 
 @as_root
 def test_a_disk_that_runs_full_takes_from_the_cache_down_to_its_floor(tmp_path: Path) -> None:
-    """What is missing is given up, and no more; if something else fills the disk, the cache keeps its floor, and says so."""
+    """What is missing is given up, and no more; if something else fills the disk, the cache keeps
+    its floor, and says so.
+    """
     with mounted(tmp_path / "disk", "size=8m") as disk, opened(f"{disk}/cache") as cache:
         digest = fill(cache, {str(n): n for n in range(6)}, 256 * 1024)
         free = shutil.disk_usage(disk).free
@@ -144,14 +178,20 @@ def test_a_disk_that_runs_full_takes_from_the_cache_down_to_its_floor(tmp_path: 
 @given(
     st.lists(
         st.tuples(
-            st.sampled_from(["record", "lease"]), st.sets(st.integers(0, 5), min_size=1), st.sampled_from([0.0, 0.5, 2.0, 3.0, -50.0])
+            st.sampled_from(["record", "lease"]),
+            st.sets(st.integers(0, 5), min_size=1),
+            st.sampled_from([0.0, 0.5, 2.0, 3.0, -50.0]),
         ),
         max_size=10,
     ),
     st.integers(0, 700),
 )
-def test_a_dry_run_equals_the_real_one(chosen: list[tuple[str, set[int], float]], limit: int) -> None:
-    """Within any limit, for any mixture, also with records of the future; and a second collection finds nothing more."""
+def test_a_dry_run_equals_the_real_one(
+    chosen: list[tuple[str, set[int], float]], limit: int
+) -> None:
+    """Within any limit, for any mixture, also with records of the future; and a second collection
+    finds nothing more.
+    """
     with temporary() as folder, opened(folder) as cache:
         digests = [cache.blobs.put(b"%d" % n * 100) for n in range(6)]
         leases = []
@@ -165,7 +205,9 @@ def test_a_dry_run_equals_the_real_one(chosen: list[tuple[str, set[int], float]]
         dry = gc.collect(cache, DAY, True, SpaceLimits(max_size=limit))
         assert (blobs(cache), cache.database.execute("SELECT * FROM records")) == before
         assert gc.collect(cache, DAY, False, SpaceLimits(max_size=limit)) == dry
-        assert sum(size for _, size in cache.blobs.names()) <= limit or blobs(cache) == cache.leased()
+        assert (
+            sum(size for _, size in cache.blobs.names()) <= limit or blobs(cache) == cache.leased()
+        )
         assert gc.collect(cache, DAY, False, SpaceLimits(max_size=limit)).removed == []
         for lease in leases:
             lease.release()
@@ -181,7 +223,9 @@ def test_what_there_is_no_time_for_is_left_to_the_next(cache: Cache) -> None:
 
 
 def test_two_at_once_and_a_kill(tmp_path: Path) -> None:
-    """Collections beside each other, one of which is killed: what is left is whole, and the next one finishes."""
+    """Collections beside each other, one of which is killed: what is left is whole, and the next
+    one finishes.
+    """
     code = PREPARE + "from flyte_build.cas import gc\nprint('begun', flush=True)\n"
     code += "while True: gc.collect(cache, 1e6, False, gc.SpaceLimits(max_size=int(sys.argv[2])))\n"
     with opened(tmp_path) as cache:
@@ -197,23 +241,35 @@ def test_two_at_once_and_a_kill(tmp_path: Path) -> None:
             other.kill()
             other.communicate()
         gc.collect(cache, 14 * DAY, False, SpaceLimits(max_size=50_000))
-        assert digest["0"] in blobs(cache) and verify_blobs(cache, lambda done, total: None)[1] == []
-        assert all(map(cache.blobs.has, (ref for _, _, refs in cache.records.uses(0) for ref in refs)))
+        assert (
+            digest["0"] in blobs(cache) and verify_blobs(cache, lambda done, total: None)[1] == []
+        )
+        assert all(
+            map(cache.blobs.has, (ref for _, _, refs in cache.records.uses(0) for ref in refs))
+        )
 
 
 @as_root
 def test_a_full_disk_gives_up_extractions_first(tmp_path: Path) -> None:
-    """The database cannot forget anything before there is some space; extractions are made again from bundles."""
+    """The database cannot forget anything before there is some space; extractions are made again
+    from bundles.
+    """
     with mounted(tmp_path / "disk", "size=8m") as disk, opened(f"{disk}/cache") as cache:
         write_files(tmp_path / "p", {"a.py": b"a" * 1_000_000})
         extraction.extract(cache, make_bundle(cache, tmp_path / "p"))
         Path(disk, "other").write_bytes(b"x" * shutil.disk_usage(disk).free)
         gc.collect(cache, 0, False)
-        assert cache.records.count() == 0 and os.listdir(cache.extractions) == [] and blobs(cache) == set()
+        assert (
+            cache.records.count() == 0
+            and os.listdir(cache.extractions) == []
+            and blobs(cache) == set()
+        )
 
 
 def test_the_command_takes_limits_from_options_and_settings(flyte: Shell) -> None:
-    """`--keep`, `--max-size`, `--min-free` override the settings; what makes no sense is refused."""
+    """`--keep`, `--max-size`, `--min-free` override the settings; what makes no sense
+    is refused.
+    """
     flyte("run", "tasks.py", "hello")
     cached = flyte.home / "cache" / "v1" / "blobs" / "sha256"
 
@@ -223,8 +279,16 @@ def test_the_command_takes_limits_from_options_and_settings(flyte: Shell) -> Non
     size = held()
     assert flyte.json("cache", "gc")["removed"] == []
     found = flyte.json("cache", "gc", "--dry-run", "--max-size", "1kB")
-    assert found["bytes"] >= size - 1000 and flyte.json("cache", "gc", "--dry-run", env={"FLYTE_CACHE_MAX_SIZE": "1 kB"}) == found
-    assert flyte.json("cache", "gc", "--dry-run", "--max-size", "none", env={"FLYTE_CACHE_MAX_SIZE": "1 kB"})["removed"] == []
+    assert (
+        found["bytes"] >= size - 1000
+        and flyte.json("cache", "gc", "--dry-run", env={"FLYTE_CACHE_MAX_SIZE": "1 kB"}) == found
+    )
+    assert (
+        flyte.json(
+            "cache", "gc", "--dry-run", "--max-size", "none", env={"FLYTE_CACHE_MAX_SIZE": "1 kB"}
+        )["removed"]
+        == []
+    )
     assert flyte.json("cache", "gc", "--dry-run", env={"FLYTE_CACHE_KEEP": "0"})["removed"]
     assert held() == size
     lacking = flyte("cache", "gc", "--min-free", "1000 PB")
@@ -238,7 +302,9 @@ def test_the_command_takes_limits_from_options_and_settings(flyte: Shell) -> Non
 
 @pytest.fixture
 def large(flyte: Shell) -> Shell:
-    """A project with a cache that is no longer small, has garbage, and was collected two days ago."""
+    """A project with a cache that is no longer small, has garbage, and was collected
+    two days ago.
+    """
     flyte("run", "tasks.py", "hello")
     with opened(flyte.home / "cache") as cache, cache.blobs.batch() as batch:
         for number in range(70):
@@ -280,18 +346,24 @@ def stats(flyte: Shell) -> Any:
 
 
 def test_it_collects_by_itself_after_a_command(large: Shell) -> None:
-    """In the background, once a day; `cache stats` says when and what; the garbage is gone and the run's things are not."""
+    """In the background, once a day; `cache stats` says when and what; the garbage is gone and the
+    run's things are not.
+    """
     large("run", "tasks.py", "hello")
     found = wait_until(lambda: stats(large)["collected"])
     assert found["by"] == "itself" and found["removed"] == 70 and found["bytes"] == 70_000_000
     assert found["complete"] and found["error"] is None
     assert "by itself: 70 things removed, 70,000,000 bytes" in large("cache", "stats").stdout
-    assert {node["state"] for node in large.json("run", "tasks.py", "hello")["prepared"]} == {"cached"}
+    assert {node["state"] for node in large.json("run", "tasks.py", "hello")["prepared"]} == {
+        "cached"
+    }
     assert housekeepers(large) == []
 
 
 def test_it_holds_nothing_of_the_command(large: Shell) -> None:
-    """It outlives the command, in a session of its own, without its pipes, its folder, or a terminal."""
+    """It outlives the command, in a session of its own, without its pipes, its folder, or a
+    terminal.
+    """
     lock = large.home / "cache" / "v1" / "lock"
     import fcntl
 
@@ -300,7 +372,11 @@ def test_it_holds_nothing_of_the_command(large: Shell) -> None:
         done = large("run", "tasks.py", "hello")  # Reads its pipes to their end.
         assert done.stdout == "Hello, World!\n"
         (keeper,) = wait_until(lambda: housekeepers(large))
-        assert keeper.cwd() == "/" and keeper.terminal() is None and os.getsid(keeper.pid) == keeper.pid
+        assert (
+            keeper.cwd() == "/"
+            and keeper.terminal() is None
+            and os.getsid(keeper.pid) == keeper.pid
+        )
         if os.path.isdir("/proc/self/fd"):
             held = {os.readlink(f"/proc/{keeper.pid}/fd/{number}") for number in (0, 1, 2)}
             assert held == {os.devnull}
@@ -310,7 +386,9 @@ def test_it_holds_nothing_of_the_command(large: Shell) -> None:
 
 
 def test_it_starts_only_when_it_is_due(large: Shell) -> None:
-    """Not within a day, not where it is turned off, not for a small cache, not for a new one; but after a clock was set back."""
+    """Not within a day, not where it is turned off, not for a small cache, not for a new one; but
+    after a clock was set back.
+    """
     mark = large.home / "cache" / "v1" / "collected.json"
 
     def starts(ago: float, *, env: dict[str, str] | None = None) -> bool:
@@ -375,10 +453,23 @@ def test_stats_count_what_the_disk_holds(flyte: Shell) -> None:
         path.write_text(f"# {number}")
     flyte("run", "--copy-style", "all", "tasks.py", "hello")
     found = flyte.json("cache", "stats")
-    assert set(found) == {"path", "blobs", "bytes", "parts", "records", "leases", "environments", "collected"}
+    assert set(found) == {
+        "path",
+        "blobs",
+        "bytes",
+        "parts",
+        "records",
+        "leases",
+        "environments",
+        "collected",
+    }
 
     def du(path: str) -> int:
-        return int(subprocess.run(["du", "-s", "--block-size=1", path], capture_output=True, text=True, check=True).stdout.split()[0])
+        return int(
+            subprocess.run(
+                ["du", "-s", "--block-size=1", path], capture_output=True, text=True, check=True
+            ).stdout.split()[0]
+        )
 
     for part in ("blobs", "extractions"):
         assert found["parts"][part] == du(f"{found['path']}/{part}")

@@ -1,4 +1,6 @@
-"""The store on this machine: what goes in comes out, damage is found, many processes share it, and a full disk breaks nothing."""
+"""The store on this machine: what goes in comes out, damage is found, many processes share it, and
+a full disk breaks nothing.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +27,14 @@ from flyte_build.cas.records import Record
 from flyte_build.cas.registry.ledger import Ledger
 from flyte_build.cas.statindex import hash_file
 from flyte_build.cas.verify import verify_blobs
-from flyte_build.errors import BlobCorrupt, BlobMissing, FileUnstable, StoreError, StoreFormatUnknown, StoreUnavailable
+from flyte_build.errors import (
+    BlobCorrupt,
+    BlobMissing,
+    FileUnstable,
+    StoreError,
+    StoreFormatUnknown,
+    StoreUnavailable,
+)
 from tests.conftest import (
     as_root,
     clock_moves,
@@ -129,7 +138,9 @@ DAMAGE: dict[str, Callable[[bytes], bytes]] = {
 
 
 @pytest.mark.parametrize("damage", DAMAGE.values(), ids=DAMAGE)
-def test_a_damaged_blob_is_found_quarantined_and_made_again(cache: Cache, damage: Callable[[bytes], bytes]) -> None:
+def test_a_damaged_blob_is_found_quarantined_and_made_again(
+    cache: Cache, damage: Callable[[bytes], bytes]
+) -> None:
     """Reading raises, the bad bytes are kept aside, and the blob can be put again."""
     data = b"some bytes " * 1000
     digest = cache.blobs.put(data)
@@ -144,7 +155,9 @@ def test_a_damaged_blob_is_found_quarantined_and_made_again(cache: Cache, damage
 
 
 @pytest.mark.parametrize("damage", DAMAGE.values(), ids=DAMAGE)
-def test_verify_finds_a_damaged_blob_and_forgets_what_needs_it(cache: Cache, damage: Callable[[bytes], bytes]) -> None:
+def test_verify_finds_a_damaged_blob_and_forgets_what_needs_it(
+    cache: Cache, damage: Callable[[bytes], bytes]
+) -> None:
     """`verify` reads all, names the bad one, and leaves the good ones and their records."""
     good, bad = cache.blobs.put(b"good"), cache.blobs.put(b"bad" * 9)
     kept, lost = record_blob(cache, "kept", good), record_blob(cache, "lost", good, bad)
@@ -177,7 +190,9 @@ JUNK = ["junk", ".hidden", "a" * 63, "a" * 65, "g" * 64, "A" * 64, ".writing-jun
 
 @pytest.mark.parametrize("name", JUNK)
 def test_junk_among_the_blobs_is_passed_over(cache: Cache, name: str) -> None:
-    """A file that has no blob's name is no blob: it is not listed, not verified, and breaks nothing."""
+    """A file that has no blob's name is no blob: it is not listed, not verified, and breaks
+    nothing.
+    """
     digest = cache.blobs.put(b"data")
     Path(cache.blobs.folder, name).write_bytes(b"junk")
     assert list(cache.blobs.names()) == [(digest, 4)]
@@ -189,8 +204,16 @@ def test_junk_among_the_blobs_is_passed_over(cache: Cache, name: str) -> None:
 
 
 def test_records_are_kept_and_replaced(cache: Cache) -> None:
-    """A record comes back as it was; a second one of the same key takes its place; what is removed is gone."""
-    first = Record(key("k", 1, {}), "k", Digest.of(b"1"), (Digest.of(b"1"), Digest.of(b"2")), {"b": ["x", None, 1.5], "a\udcff": True})
+    """A record comes back as it was; a second one of the same key takes its place; what is removed
+    is gone.
+    """
+    first = Record(
+        key("k", 1, {}),
+        "k",
+        Digest.of(b"1"),
+        (Digest.of(b"1"), Digest.of(b"2")),
+        {"b": ["x", None, 1.5], "a\udcff": True},
+    )
     second = Record(first.key, "k", Digest.of(b"3"), (), {})
     assert cache.records.find(first.key) is None
     cache.records.add(first)
@@ -214,10 +237,17 @@ def test_the_last_traces_are_kept_newest_first(cache: Cache) -> None:
 
 @pytest.mark.parametrize(
     "damage",
-    [lambda data: b"", lambda data: b"no database at all" * 100, lambda data: bytes(len(data)), lambda data: b"\xff" * 100 + data[100:]],
+    [
+        lambda data: b"",
+        lambda data: b"no database at all" * 100,
+        lambda data: bytes(len(data)),
+        lambda data: b"\xff" * 100 + data[100:],
+    ],
     ids=["empty", "text", "zeros", "header"],
 )
-def test_a_damaged_database_is_moved_aside_and_begun_anew(tmp_path: Path, damage: Callable[[bytes], bytes]) -> None:
+def test_a_damaged_database_is_moved_aside_and_begun_anew(
+    tmp_path: Path, damage: Callable[[bytes], bytes]
+) -> None:
     """It is said, blobs stay, and the cache works again."""
     with opened(tmp_path) as cache:
         digest = cache.blobs.put(b"data")
@@ -231,7 +261,11 @@ def test_a_damaged_database_is_moved_aside_and_begun_anew(tmp_path: Path, damage
         record = record_blob(cache, "r", digest)
         aside = list(Path(cache.folder).glob("cache.sqlite.damaged-*"))
     if bad.strip(b"\0"):  # SQLite takes an empty file for a new database: nothing to say.
-        assert len(said) == len(aside) == 1 and str(aside[0]) in said[0] and aside[0].read_bytes() == bad
+        assert (
+            len(said) == len(aside) == 1
+            and str(aside[0]) in said[0]
+            and aside[0].read_bytes() == bad
+        )
     with opened(tmp_path) as cache:
         assert cache.records.find(record.key) == record
 
@@ -317,7 +351,11 @@ def test_the_secret_is_one_for_all_processes_and_private(tmp_path: Path) -> None
     started = [process(OPEN + "print(cache.secret.hex())", str(tmp_path)) for _ in range(4)]
     secrets = {each.communicate()[0].strip() for each in started}
     path = tmp_path / "v1" / "secret"
-    assert secrets == {path.read_bytes().hex()} and len(path.read_bytes()) == 32 and path.stat().st_mode & 0o077 == 0
+    assert (
+        secrets == {path.read_bytes().hex()}
+        and len(path.read_bytes()) == 32
+        and path.stat().st_mode & 0o077 == 0
+    )
     assert [name.name for name in path.parent.glob("secret*")] == ["secret"]
 
 
@@ -338,7 +376,9 @@ def fill(folder: str) -> str:
 @as_root
 @pytest.mark.parametrize("size", [1, 4096, 300_000])
 def test_a_full_disk_is_said_and_leaves_the_store_whole(tmp_path: Path, size: int) -> None:
-    """ENOSPC while a blob is written: a clear error, nothing left of it, and the next attempt works."""
+    """ENOSPC while a blob is written: a clear error, nothing left of it, and the next attempt
+    works.
+    """
     with mounted(tmp_path / "m", "size=2m") as mount, opened(f"{mount}/c") as cache:
         digest = cache.blobs.put(b"before")
         filler = fill(mount)
@@ -352,19 +392,25 @@ def test_a_full_disk_is_said_and_leaves_the_store_whole(tmp_path: Path, size: in
 
 @as_root
 def test_a_full_disk_never_breaks_records(tmp_path: Path) -> None:
-    """ENOSPC while a record or the index is written: an error of ours; what was recorded before stays."""
+    """ENOSPC while a record or the index is written: an error of ours; what was recorded before
+    stays.
+    """
     with mounted(tmp_path / "m", "size=2m") as mount, opened(f"{mount}/c") as cache:
         digest = cache.blobs.put(b"before")
         record = record_blob(cache, "before", digest)
         filler = fill(mount)
         with pytest.raises(StoreUnavailable):
             for n in range(2000):
-                cache.records.add(Record(key("k", 1, {"n": n}), "k", digest, (digest,), {"filler": "x" * 1000}))
+                cache.records.add(
+                    Record(key("k", 1, {"n": n}), "k", digest, (digest,), {"filler": "x" * 1000})
+                )
         assert cache.records.find(record.key) == record
         with pytest.raises(StoreUnavailable):
             cache.index.save("scope", {"": os.urandom(1 << 20)})
         os.unlink(filler)
-        assert record_blob(cache, "after", digest) == cache.records.find(key("test", 1, {"name": "after"}))
+        assert record_blob(cache, "after", digest) == cache.records.find(
+            key("test", 1, {"name": "after"})
+        )
         assert cache.database.execute("PRAGMA integrity_check")[0] == ("ok",)
 
 
@@ -398,7 +444,9 @@ def writes(cache: Cache, digest: Digest) -> list[Callable[[], object]]:
 
 @as_root
 def test_a_read_only_disk_is_said(tmp_path: Path) -> None:
-    """EROFS: opening or else each thing that writes is an error of ours; afterwards all is as it was."""
+    """EROFS: opening or else each thing that writes is an error of ours; afterwards all is as it
+    was.
+    """
     with mounted(tmp_path / "m", "size=4m") as mount:
         with opened(f"{mount}/c") as cache:
             digest = cache.blobs.put(b"data")
@@ -408,7 +456,9 @@ def test_a_read_only_disk_is_said(tmp_path: Path) -> None:
             pass
         try:
             with opened(f"{mount}/c") as cache:
-                assert cache.blobs.read(digest) == b"data" and cache.records.find(record.key) == record
+                assert (
+                    cache.blobs.read(digest) == b"data" and cache.records.find(record.key) == record
+                )
                 for write in writes(cache, digest):
                     with pytest.raises(StoreUnavailable):
                         write()
@@ -426,23 +476,36 @@ def test_a_cache_of_someone_else_is_said(tmp_path: Path) -> None:
         os.chmod(folder, 0o755)
         with opened(folder / "c") as cache:
             digest = cache.blobs.put(b"data")
-            before = sorted(set(os.listdir(cache.folder)) - {"cache.sqlite-wal", "cache.sqlite-shm"})
-        code = OPEN.replace(
-            "cache = ", "from flyte_build.errors import StoreUnavailable\nimport psutil\nos.setuid(65534)\ntry: cache = "
-        ) + (
-            "except StoreUnavailable as error: print('FLYTE_HOME' in str(error)); sys.exit()\n"
-            "for write in (lambda: cache.blobs.put(b'more'), lambda: cache.lease([]), lambda: cache.index.save('scope', {'': 1})):\n"
-            "    try: write(); print('no error')\n    except StoreUnavailable: print(True)\n"
+            before = sorted(
+                set(os.listdir(cache.folder)) - {"cache.sqlite-wal", "cache.sqlite-shm"}
+            )
+        code = (
+            OPEN.replace(
+                "cache = ",
+                "from flyte_build.errors import StoreUnavailable\nimport"
+                " psutil\nos.setuid(65534)\ntry: cache = ",
+            )
+            + "except StoreUnavailable as error: print('FLYTE_HOME' in str(error)); sys.exit()\nfor"
+            " write in (lambda: cache.blobs.put(b'more'), lambda: cache.lease([]), lambda:"
+            " cache.index.save('scope', {'': 1})):\n    try: write(); print('no error')\n   "
+            " except StoreUnavailable: print(True)\n"
         )
         assert set(run(code, str(folder / "c")).splitlines()) == {"True"}
         with opened(folder / "c") as cache:
-            assert sorted(set(os.listdir(cache.folder)) - {"cache.sqlite-wal", "cache.sqlite-shm"}) == before
+            assert (
+                sorted(set(os.listdir(cache.folder)) - {"cache.sqlite-wal", "cache.sqlite-shm"})
+                == before
+            )
             assert cache.blobs.read(digest) == b"data"
 
 
-@pytest.mark.skipif(not os.path.exists("/proc/self/mem"), reason="needs a file that cannot be read: /proc/self/mem")
+@pytest.mark.skipif(
+    not os.path.exists("/proc/self/mem"), reason="needs a file that cannot be read: /proc/self/mem"
+)
 def test_a_disk_that_cannot_be_read_is_said(cache: Cache) -> None:
-    """EIO: an error of ours, and the blob is not taken for a damaged one; when the disk is well, it is read."""
+    """EIO: an error of ours, and the blob is not taken for a damaged one; when the disk is well, it
+    is read.
+    """
     digest = cache.blobs.put(b"data")
     path = Path(cache.blobs.path(digest))
     path.rename(path.parent / "aside")
@@ -465,7 +528,9 @@ def test_a_file_where_the_cache_should_be_is_said(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("left", range(5))
 def test_too_many_open_files_is_said_and_passes(tmp_path: Path, left: int) -> None:
-    """EMFILE: a clear error wherever it strikes, no temporary file is left, and a second attempt works."""
+    """EMFILE: a clear error wherever it strikes, no temporary file is left, and a second attempt
+    works.
+    """
     code = (
         OPEN
         + """
@@ -501,7 +566,9 @@ print("done", len(list(cache.blobs.names())), len(os.listdir(cache.folder + "/le
 
 
 def test_eight_processes_write_the_same_and_different_things_at_once(tmp_path: Path) -> None:
-    """All that each of them wrote is there and right, the cache having been begun by all of them at once."""
+    """All that each of them wrote is there and right, the cache having been begun by all of them at
+    once.
+    """
     code = (
         OPEN
         + """
@@ -525,7 +592,10 @@ for n in range(25):
         assert cache.records.last("label") is not None
 
 
-LEASE = OPEN + "lease = cache.lease([Digest(d) for d in sys.argv[2:]]); print('held', flush=True); sys.stdin.read()"
+LEASE = (
+    OPEN + "lease = cache.lease([Digest(d) for d in sys.argv[2:]]); print('held', flush=True);"
+    " sys.stdin.read()"
+)
 
 
 def test_a_lease_ends_with_its_owner(tmp_path: Path) -> None:
@@ -560,7 +630,10 @@ def test_junk_among_the_leases_is_removed(cache: Cache, content: bytes) -> None:
 
 def test_leases_that_end_while_they_are_read_are_no_error(tmp_path: Path) -> None:
     """A run may end at any moment of a collection."""
-    code = OPEN + "\nfor n in range(3000):\n    with cache.preparing(): lease = cache.lease([])\n    lease.release()\n"
+    code = (
+        OPEN + "\nfor n in range(3000):\n    with cache.preparing(): lease = cache.lease([])\n   "
+        " lease.release()\n"
+    )
     with opened(tmp_path) as cache:
         others = [process(code, str(tmp_path)) for _ in range(2)]
         while any(each.poll() is None for each in others):
@@ -614,8 +687,12 @@ def edit_through_a_hard_link(path: Path) -> None:
 
 
 @pytest.mark.parametrize("settled", [False, True], ids=["fresh", "settled"])
-@pytest.mark.parametrize("edit", [edit_in_place, edit_and_set_the_time_back, replace_by_rename, edit_through_a_hard_link])
-def test_an_edit_of_the_same_size_is_always_seen(cache: Cache, project: Path, edit: Callable[[Path], None], settled: bool) -> None:
+@pytest.mark.parametrize(
+    "edit", [edit_in_place, edit_and_set_the_time_back, replace_by_rename, edit_through_a_hard_link]
+)
+def test_an_edit_of_the_same_size_is_always_seen(
+    cache: Cache, project: Path, edit: Callable[[Path], None], settled: bool
+) -> None:
     """Right after a scan, or when the file's state has long been trusted."""
     path = project / "a.py"
     for _ in range(10):
@@ -642,7 +719,9 @@ def test_a_touched_file_is_the_same_tree(cache: Cache, project: Path) -> None:
     assert tree_of(cache, project).digest == before.digest
 
 
-def test_a_file_that_changes_while_it_is_read_is_never_half_read(cache: Cache, tmp_path: Path) -> None:
+def test_a_file_that_changes_while_it_is_read_is_never_half_read(
+    cache: Cache, tmp_path: Path
+) -> None:
     """Either an error, or a state that the file really had: size and bytes belong together."""
     path = tmp_path / "growing"
     path.write_bytes(b"x")
@@ -663,7 +742,11 @@ def test_a_file_that_changes_while_it_is_read_is_never_half_read(cache: Cache, t
                 reading = hash_file(str(path), Counters(), 1 << 20)
             except FileUnstable:
                 continue
-            assert reading.data is not None and reading.digest == Digest.of(reading.data) and not reading.data.strip(b"x")
+            assert (
+                reading.data is not None
+                and reading.digest == Digest.of(reading.data)
+                and not reading.data.strip(b"x")
+            )
     finally:
         ended.set()
         writer.join()
@@ -697,7 +780,9 @@ with open(sys.argv[1], "ab", buffering=0) as file:
             writer.kill()
 
 
-def test_a_damaged_entry_of_the_stat_index_costs_a_reading_only(cache: Cache, project: Path) -> None:
+def test_a_damaged_entry_of_the_stat_index_costs_a_reading_only(
+    cache: Cache, project: Path
+) -> None:
     """What fails its checksum counts as unknown."""
     write_files(project, {"a.py": b"a"})
     before = tree_of(cache, project)
@@ -714,7 +799,11 @@ def test_every_step_of_the_size_is_read(tmp_path: Path) -> None:
         path.write_bytes(data)
         seen: list[bytes] = []
         reading = hash_file(str(path), Counters(), 1 << 20, seen.append)
-        assert reading.digest == Digest.of(data) and b"".join(seen) == data and reading.data == (data if size <= 1 << 20 else None)
+        assert (
+            reading.digest == Digest.of(data)
+            and b"".join(seen) == data
+            and reading.data == (data if size <= 1 << 20 else None)
+        )
 
 
 def test_blobs_need_no_more_than_a_folder(tmp_path: Path) -> None:
@@ -732,7 +821,9 @@ def test_the_index_names_the_last_bundle_of_each_project(cache: Cache, project: 
     publish_index(cache)
     document = json.loads(Path(cache.folder, "index.json").read_text())
     (manifest,) = document["manifests"]
-    assert manifest["digest"] == made.manifest and manifest["size"] == len(cache.blobs.read(made.manifest))
+    assert manifest["digest"] == made.manifest and manifest["size"] == len(
+        cache.blobs.read(made.manifest)
+    )
 
 
 def test_an_index_can_be_written_although_a_manifest_is_gone(cache: Cache, project: Path) -> None:
@@ -743,4 +834,7 @@ def test_an_index_can_be_written_although_a_manifest_is_gone(cache: Cache, proje
     made = make_bundle(cache, project, "bundle:b")
     cache.blobs.condemn(gone.manifest, "a test")
     publish_index(cache)
-    assert [each["digest"] for each in json.loads(Path(cache.folder, "index.json").read_text())["manifests"]] == [made.manifest]
+    assert [
+        each["digest"]
+        for each in json.loads(Path(cache.folder, "index.json").read_text())["manifests"]
+    ] == [made.manifest]

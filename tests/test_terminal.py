@@ -56,14 +56,18 @@ def asks() -> str:
 
 
 class Terminal:
-    """A command on a pseudo-terminal of 123 columns; `redirected` may be one of its output streams."""
+    """A command on a pseudo-terminal of 123 columns; `redirected` may be one of its
+    output streams.
+    """
 
     def __init__(self, flyte: Shell, *command: str, **redirected: int) -> None:
         self._read, write = pty.openpty()
         termios.tcsetwinsize(write, (24, 123))
         streams: dict[str, int] = {"stdin": write, "stdout": write, "stderr": write, **redirected}
         environment = {**flyte.environment, "TERM": "xterm"}
-        self.process = subprocess.Popen(command, cwd=flyte.project, env=environment, start_new_session=True, **streams)  # type: ignore[call-overload]
+        self.process = subprocess.Popen(
+            command, cwd=flyte.project, env=environment, start_new_session=True, **streams
+        )  # type: ignore[call-overload]
         os.close(write)
         self.seen = b""
 
@@ -114,38 +118,61 @@ def log_of(flyte: Shell) -> bytes:
 
 
 def test_a_task_sees_a_terminal_where_the_command_has_one(shell: Shell) -> None:
-    """Of the same width; both streams come in the order in which they were written; the log has the bytes as they were."""
+    """Of the same width; both streams come in the order in which they were written; the log has the
+    bytes as they were.
+    """
     shown = Terminal(shell, FLYTE, "run", "tasks.py", "shows").end()
     assert "terminals False True True 123" in shown
     expected = [f"{stream}{number}" for number in range(50) for stream in "oe"]
     assert re.findall(r"^([oe]\d+)\r$", shown, re.M) == expected
     assert "100%\r\x1b[31mred\x1b[0m\r\n" in shown
     lines = log_of(shell).splitlines()
-    assert [line.decode() for line in lines[1:101]] == expected and log_of(shell).endswith(b"100%\r\x1b[31mred\x1b[0m\n")
+    assert [line.decode() for line in lines[1:101]] == expected and log_of(shell).endswith(
+        b"100%\r\x1b[31mred\x1b[0m\n"
+    )
     assert b"\r\n" not in log_of(shell)
 
 
 def test_a_stream_that_is_redirected_is_no_terminal_for_the_task(shell: Shell) -> None:
     """Each stream by itself; without any terminal it is as it was."""
-    for redirected, sees in (("stdout", "False False True 123"), ("stderr", "False True False 123")):
+    for redirected, sees in (
+        ("stdout", "False False True 123"),
+        ("stderr", "False True False 123"),
+    ):
         with open(shell.home.parent / redirected, "wb") as file:
-            shown = Terminal(shell, FLYTE, "run", "tasks.py", "shows", **{redirected: file.fileno()}).end()
+            shown = Terminal(
+                shell, FLYTE, "run", "tasks.py", "shows", **{redirected: file.fileno()}
+            ).end()
         text = (shell.home.parent / redirected).read_text()
         assert f"terminals {sees}" in shown + text
-        assert re.findall(r"^([oe])\d+$", text, re.M) == ["o" if redirected == "stdout" else "e"] * 50
-        assert re.findall(r"^([oe])\d+\r$", shown, re.M) == ["e" if redirected == "stdout" else "o"] * 50
-    (shell.project / "none.py").write_text(TASKS.replace("os.get_terminal_size(1 if os.isatty(1) else 2).columns", "0"))
+        assert (
+            re.findall(r"^([oe])\d+$", text, re.M) == ["o" if redirected == "stdout" else "e"] * 50
+        )
+        assert (
+            re.findall(r"^([oe])\d+\r$", shown, re.M)
+            == ["e" if redirected == "stdout" else "o"] * 50
+        )
+    (shell.project / "none.py").write_text(
+        TASKS.replace("os.get_terminal_size(1 if os.isatty(1) else 2).columns", "0")
+    )
     assert "terminals False False False 0" in shell("run", "none.py", "shows").stdout
 
 
 def test_output_comes_at_once_and_whole(shell: Shell) -> None:
-    """Part of a line too; and much of it is complete, though the task has ended before it is read."""
+    """Part of a line too; and much of it is complete, though the task has ended before
+    it is read.
+    """
     go = shell.home.parent / "go"
     terminal = Terminal(shell, FLYTE, "run", "tasks.py", "waits", "--path", str(go))
     terminal.expect("working ...")
     go.touch()
     terminal.end()
-    assert Terminal(shell, FLYTE, "run", "tasks.py", "long", "--size", "2000000").end().count("x" * 999 + "\r\n") == 2000
+    assert (
+        Terminal(shell, FLYTE, "run", "tasks.py", "long", "--size", "2000000")
+        .end()
+        .count("x" * 999 + "\r\n")
+        == 2000
+    )
     assert len(log_of(shell)) == 2_000_000
 
 
@@ -194,12 +221,22 @@ def test_tasks_that_were_typed_in_run_in_this_process(shell: Shell) -> None:
 
 @pytest.mark.parametrize("arguments", [["-"], ["-c", "\n".join(TYPED)]], ids=["stdin", "command"])
 def test_tasks_in_no_file_run_in_this_process(shell: Shell, arguments: list[str]) -> None:
-    """A script from standard input, and one on the command line; the run is in the history, and cannot be run again."""
+    """A script from standard input, and one on the command line; the run is in the history, and
+    cannot be run again.
+    """
     done = subprocess.run(
-        [sys.executable, *arguments], input="\n".join(TYPED), cwd=shell.project, env=shell.environment, capture_output=True, text=True
+        [sys.executable, *arguments],
+        input="\n".join(TYPED),
+        cwd=shell.project,
+        env=shell.environment,
+        capture_output=True,
+        text=True,
     )
     assert done.stdout == "Result: 42\n"
-    assert "UsageError: The task typed.double is in no Python file\n" in done.stderr and 'mode="local"' in done.stderr
+    assert (
+        "UsageError: The task typed.double is in no Python file\n" in done.stderr
+        and 'mode="local"' in done.stderr
+    )
     assert shell.last_run()["task"] == "typed.double" and shell.last_run()["phase"] == "succeeded"
     assert "is in no Python file" in shell("rerun", shell.last_run()["name"], exit_code=4).stderr
 
@@ -207,5 +244,11 @@ def test_tasks_in_no_file_run_in_this_process(shell: Shell, arguments: list[str]
 def test_a_script_without_the_ending_of_python_runs_in_this_process(shell: Shell) -> None:
     """As one that begins with `#!`."""
     (shell.project / "script").write_text("\n".join(TYPED[:-1]))
-    done = subprocess.run([sys.executable, "script"], cwd=shell.project, env=shell.environment, capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "script"],
+        cwd=shell.project,
+        env=shell.environment,
+        capture_output=True,
+        text=True,
+    )
     assert done.stdout == "Result: 42\n", done.stderr

@@ -71,10 +71,20 @@ ODD: dict[str | bytes, bytes] = {
     "block+1": b"x" * 513,
 }
 
-names = st.binary(min_size=1, max_size=12).filter(lambda n: b"/" not in n and b"\0" not in n and n not in (b".", b".."))
-paths = st.lists(names | st.sampled_from([b"a", b"b", b"a.py", b"n" * 120]), min_size=1, max_size=3).map(b"/".join)
-contents = st.binary(max_size=600) | st.binary(max_size=20).map(Executable) | st.sampled_from([b"a", b"x/y", b"n" * 150]).map(Link)
-trees = st.dictionaries(paths, contents, max_size=12).map(lambda files: {path: files[path] for path in files if not _above(path, files)})
+names = st.binary(min_size=1, max_size=12).filter(
+    lambda n: b"/" not in n and b"\0" not in n and n not in (b".", b"..")
+)
+paths = st.lists(
+    names | st.sampled_from([b"a", b"b", b"a.py", b"n" * 120]), min_size=1, max_size=3
+).map(b"/".join)
+contents = (
+    st.binary(max_size=600)
+    | st.binary(max_size=20).map(Executable)
+    | st.sampled_from([b"a", b"x/y", b"n" * 150]).map(Link)
+)
+trees = st.dictionaries(paths, contents, max_size=12).map(
+    lambda files: {path: files[path] for path in files if not _above(path, files)}
+)
 
 
 def _above(path: bytes, files: dict[bytes, bytes]) -> bool:
@@ -109,7 +119,9 @@ def test_a_tree_survives_being_written_and_read(files: Files, random: Any) -> No
         decoded = Tree.decode(tree.document)
     except ExtractionRefused:
         assume(False)  # A link out of the tree, which a scan never gives.
-    assert decoded.entries == tree.entries == sorted(entries) and decoded.digest == tree.digest == Digest.of(tree.document)
+    assert decoded.entries == tree.entries == sorted(
+        entries
+    ) and decoded.digest == tree.digest == Digest.of(tree.document)
 
 
 @given(trees, st.data())
@@ -134,12 +146,16 @@ def test_a_difference_names_each_path_once(old: Files, new: Files) -> None:
     found = Tree(now.values()).difference(Tree(before.values()))
     assert {*map(os.fsencode, found["added"])} == now.keys() - before.keys()
     assert {*map(os.fsencode, found["removed"])} == before.keys() - now.keys()
-    assert {*map(os.fsencode, found["changed"])} == {path for path in now.keys() & before.keys() if now[path] != before[path]}
+    assert {*map(os.fsencode, found["changed"])} == {
+        path for path in now.keys() & before.keys() if now[path] != before[path]
+    }
     assert all(paths == sorted(paths, key=os.fsencode) for paths in found.values())
 
 
 def test_odd_names_are_kept_as_they_are(cache: Cache, project: Path) -> None:
-    """Bytes that are not UTF-8, spaces, newlines, long names, NFC and NFD, upper and lower case, empty files."""
+    """Bytes that are not UTF-8, spaces, newlines, long names, NFC and NFD, upper and lower case,
+    empty files.
+    """
     write_files(project, ODD)
     assert tree_of(cache, project).entries == sorted(entries_of(ODD))
 
@@ -160,7 +176,11 @@ def test_the_executable_bit_alone_changes_a_tree(cache: Cache, project: Path) ->
     for mode in (0o644, 0o600, 0o444, 0o666, 0o640, 0o755, 0o700, 0o744, 0o777):
         path.chmod(mode)
         digests[mode] = tree_of(cache, project).digest
-    assert len({digests[mode] for mode in digests if mode & 0o100}) == len({digests[mode] for mode in digests if not mode & 0o100}) == 1
+    assert (
+        len({digests[mode] for mode in digests if mode & 0o100})
+        == len({digests[mode] for mode in digests if not mode & 0o100})
+        == 1
+    )
     assert digests[0o755] != digests[0o644]
 
 
@@ -178,15 +198,25 @@ def test_the_owner_is_no_part_of_a_tree(cache: Cache, project: Path) -> None:
 
 def sized(*sizes: int) -> list[Entry]:
     """Entries of these sizes."""
-    return [Entry(b"dir%d/file%d.py" % (n % 7, n), "f", size, Digest.of(b"%d" % n).hex.encode()) for n, size in enumerate(sizes)]
+    return [
+        Entry(b"dir%d/file%d.py" % (n % 7, n), "f", size, Digest.of(b"%d" % n).hex.encode())
+        for n, size in enumerate(sizes)
+    ]
 
 
-sizes = st.lists(st.sampled_from([0, 1, 5_000, 400_000, packs.LIMIT - 1, packs.LIMIT, packs.LIMIT + 1, 9_000_000]), max_size=80)
+sizes = st.lists(
+    st.sampled_from(
+        [0, 1, 5_000, 400_000, packs.LIMIT - 1, packs.LIMIT, packs.LIMIT + 1, 9_000_000]
+    ),
+    max_size=80,
+)
 
 
 @given(sizes, st.randoms())
 def test_packs_are_a_partition(chosen: list[int], random: Any) -> None:
-    """Each entry is in one pack; packs are sorted, none is empty, and there are not too many; the order given does not matter."""
+    """Each entry is in one pack; packs are sorted, none is empty, and there are not too many; the
+    order given does not matter.
+    """
     entries = sized(*chosen)
     found = cut(Tree(entries))
     assert sorted(entry for pack in found for entry in pack) == sorted(entries)
@@ -212,7 +242,9 @@ def different(old: list[Entry], new: list[Entry]) -> set[tuple[Entry, ...]]:
 
 @pytest.mark.parametrize("count", [100, 2_000, 10_000])
 def test_a_new_file_remakes_few_packs(count: int) -> None:
-    """Adding or removing a small file remakes its own pack, or the two that it is split into or merged from."""
+    """Adding or removing a small file remakes its own pack, or the two that it is split into or
+    merged from.
+    """
     entries = sized(*[6_000] * count)
     for n in range(8):
         new = entries + [Entry(b"new/%d.py" % n, "f", 6_000, b"0" * 64)]
@@ -233,14 +265,20 @@ def test_links_and_empty_trees_are_cut_too() -> None:
 @example(ODD)
 @example({})
 def test_what_is_bundled_is_extracted(files: Files) -> None:
-    """Scan, pack and extract gives the same files, links and executable bits; nothing of it can be written."""
+    """Scan, pack and extract gives the same files, links and executable bits; nothing of it can be
+    written.
+    """
     with temporary() as folder, opened(folder / "cache") as cache:
         (folder / "p").mkdir()
-        write_files(folder / "p", {b"pre" + os.fsencode(path): content for path, content in files.items()})
+        write_files(
+            folder / "p", {b"pre" + os.fsencode(path): content for path, content in files.items()}
+        )
         try:
             made = make_bundle(cache, folder / "p")
         except Exception as error:
-            assert "ignore" in str(error) or any(isinstance(content, Link) for content in files.values()), error
+            assert "ignore" in str(error) or any(
+                isinstance(content, Link) for content in files.values()
+            ), error
             assume(False)
         place = extraction.extract(cache, made)
         assert read_files(f"{place}/code") == {
@@ -260,29 +298,45 @@ def test_what_is_bundled_is_extracted(files: Files) -> None:
 
 def layers(cache: Cache, made: bundle.Bundle) -> list[bytes]:
     """The tars of a bundle."""
-    return [zstandard.ZstdDecompressor().decompressobj().decompress(cache.blobs.read(each.digest)) for each in (made.document, *made.packs)]
+    return [
+        zstandard.ZstdDecompressor().decompressobj().decompress(cache.blobs.read(each.digest))
+        for each in (made.document, *made.packs)
+    ]
 
 
 def test_every_layer_is_a_tar_that_python_reads(cache: Cache, project: Path) -> None:
-    """Rooted at /opt/flyte, sorted, no owners or times; together they are the tree, and the digests of the config hold."""
-    write_files(project, {**ODD, "big.bin": os.urandom(packs.LIMIT + 1), "big2.bin": os.urandom(packs.LIMIT + 9)})
+    """Rooted at /opt/flyte, sorted, no owners or times; together they are the tree, and the digests
+    of the config hold.
+    """
+    write_files(
+        project,
+        {**ODD, "big.bin": os.urandom(packs.LIMIT + 1), "big2.bin": os.urandom(packs.LIMIT + 9)},
+    )
     made = make_bundle(cache, project)
     document, *rest = layers(cache, made)
-    assert [Digest.of(data) for data in (document, *rest)] == [each.diff_id for each in (made.document, *made.packs)] and len(rest) == 3
+    assert [Digest.of(data) for data in (document, *rest)] == [
+        each.diff_id for each in (made.document, *made.packs)
+    ] and len(rest) == 3
     found: dict[bytes, bytes] = {}
     for data in (document, *rest):
         with tarfile.open(fileobj=io.BytesIO(data), errorlevel=2) as archive:
             members = archive.getmembers()
-            assert [os.fsencode(m.name) for m in members] == sorted(os.fsencode(m.name) for m in members)
+            assert [os.fsencode(m.name) for m in members] == sorted(
+                os.fsencode(m.name) for m in members
+            )
             for each in members:
                 assert (each.uid, each.gid, each.uname, each.gname, each.mtime) == (0, 0, "", "", 0)
-                assert each.mode == (0o777 if each.issym() else (each.mode & 0o111 and 0o755) or 0o644)
+                assert each.mode == (
+                    0o777 if each.issym() else (each.mode & 0o111 and 0o755) or 0o644
+                )
                 if each.issym():
                     found[os.fsencode(each.name)] = Link(os.fsencode(each.linkname))
                 else:
                     file = archive.extractfile(each)
                     assert file is not None and each.isreg()
-                    found[os.fsencode(each.name)] = Executable(file.read()) if each.mode & 0o100 else file.read()
+                    found[os.fsencode(each.name)] = (
+                        Executable(file.read()) if each.mode & 0o100 else file.read()
+                    )
     tree = bundle.read_tree(made, cache.blobs)
     assert found.pop(b"opt/flyte/code.tree") == tree.document
     assert found == {packs.CODE + path: content for path, content in read_files(project).items()}
@@ -296,8 +350,14 @@ def test_gnu_tar_reads_a_pack(cache: Cache, project: Path, tmp_path: Path) -> No
     made = make_bundle(cache, project)
     (tmp_path / "out").mkdir()
     for data in layers(cache, made)[1:]:
-        subprocess.run(["tar", "-x", "-f", "-", "-C", str(tmp_path / "out"), "--no-same-owner"], input=data, check=True)
-    assert same({os.fsdecode(k): v for k, v in read_files(tmp_path / "out/opt/flyte/code").items()}, ODD)
+        subprocess.run(
+            ["tar", "-x", "-f", "-", "-C", str(tmp_path / "out"), "--no-same-owner"],
+            input=data,
+            check=True,
+        )
+    assert same(
+        {os.fsdecode(k): v for k, v in read_files(tmp_path / "out/opt/flyte/code").items()}, ODD
+    )
 
 
 def test_a_pack_is_exactly_these_bytes(cache: Cache, project: Path) -> None:
@@ -305,8 +365,11 @@ def test_a_pack_is_exactly_these_bytes(cache: Cache, project: Path) -> None:
     write_files(project, ODD)
     (only,) = layers(cache, make_bundle(cache, project))[1:]
     assert only == archive(ODD)
-    assert Digest.of(archive({"a.py": b"x", "b": Executable(b""), "c": Link(b"a.py"), "n" * 101: b"y" * 600})) == (
-        "sha256:9d047572e9a327734fdf0153ae9b5c7928e898782cb09ea0f0750c53d882e231"
+    assert (
+        Digest.of(
+            archive({"a.py": b"x", "b": Executable(b""), "c": Link(b"a.py"), "n" * 101: b"y" * 600})
+        )
+        == "sha256:9d047572e9a327734fdf0153ae9b5c7928e898782cb09ea0f0750c53d882e231"
     )
 
 
@@ -318,7 +381,9 @@ def test_a_pack_is_read_as_it_was_written(files: Files) -> None:
     found: dict[bytes, bytes] = {}
     while each := reader.next():
         content = reader.skim(each.size, None) if each.target is None else Link(each.target)
-        found[each.name.removeprefix(packs.CODE)] = Executable(content) if each.executable else content
+        found[each.name.removeprefix(packs.CODE)] = (
+            Executable(content) if each.executable else content
+        )
     assert same(found, files)
 
 
@@ -338,7 +403,9 @@ def test_a_file_that_changed_since_the_scan_is_never_packed(cache: Cache, projec
         assert not list(cache.blobs.names()) and not list(cache.blobs.litter())
 
 
-def test_a_file_that_is_touched_while_it_is_packed_is_packed_once(cache: Cache, project: Path) -> None:
+def test_a_file_that_is_touched_while_it_is_packed_is_packed_once(
+    cache: Cache, project: Path
+) -> None:
     """It is read again then; what was read first does not get into the pack."""
     data = b"x" * 1_000_000
     write_files(project, {"a.bin": data})
@@ -367,19 +434,29 @@ while True:
             other.kill()
 
 
-def test_the_cache_is_an_oci_layout_that_skopeo_reads_and_copies(cache: Cache, project: Path, tmp_path: Path) -> None:
-    """The bundle is found by its name in `index.json`, and its copy can be extracted to the same files."""
+def test_the_cache_is_an_oci_layout_that_skopeo_reads_and_copies(
+    cache: Cache, project: Path, tmp_path: Path
+) -> None:
+    """The bundle is found by its name in `index.json`, and its copy can be extracted to the same
+    files.
+    """
     need("skopeo")
     write_files(project, ODD)
     made = make_bundle(cache, project, "bundle:/home/me/flow.py all")
     publish_index(cache)
     (manifest,) = json.loads(Path(cache.folder, "index.json").read_text())["manifests"]
     source = f"oci:{cache.folder}:{manifest['annotations']['org.opencontainers.image.ref.name']}"
-    shown = json.loads(subprocess.run(["skopeo", "inspect", source], check=True, capture_output=True).stdout)
+    shown = json.loads(
+        subprocess.run(["skopeo", "inspect", source], check=True, capture_output=True).stdout
+    )
     assert shown["Digest"] == made.manifest and shown["Os"] == "linux"
     assert shown["Layers"] == [made.document.digest, *(pack.digest for pack in made.packs)]
     with opened(tmp_path / "other") as other:
         target = f"oci:{other.folder}:copied"
-        subprocess.run(["skopeo", "--insecure-policy", "copy", "--preserve-digests", source, target], check=True, capture_output=True)
+        subprocess.run(
+            ["skopeo", "--insecure-policy", "copy", "--preserve-digests", source, target],
+            check=True,
+            capture_output=True,
+        )
         place = extraction.extract(other, bundle.read(made.manifest, other.blobs))
         assert same({os.fsdecode(k): v for k, v in read_files(f"{place}/code").items()}, ODD)

@@ -11,7 +11,17 @@ from datetime import UTC, date, datetime, timedelta, timezone
 from decimal import Decimal
 from fractions import Fraction
 from pathlib import Path
-from typing import Any, Generic, Literal, NamedTuple, NewType, NotRequired, Optional, TypedDict, TypeVar
+from typing import (
+    Any,
+    Generic,
+    Literal,
+    NamedTuple,
+    NewType,
+    NotRequired,
+    Optional,
+    TypedDict,
+    TypeVar,
+)
 from uuid import UUID
 
 import pydantic
@@ -81,7 +91,9 @@ class Model(pydantic.BaseModel):
 
 UserId = NewType("UserId", int)
 HALF = Fraction(1, 2)
-ZONES = st.none() | st.integers(-14 * 60, 14 * 60).map(lambda minutes: timezone(timedelta(minutes=minutes)))
+ZONES = st.none() | st.integers(-14 * 60, 14 * 60).map(
+    lambda minutes: timezone(timedelta(minutes=minutes))
+)
 LEAVES: list[tuple[Any, st.SearchStrategy[Any]]] = [
     (int, st.integers()),
     (float, st.floats(allow_nan=False)),
@@ -92,7 +104,15 @@ LEAVES: list[tuple[Any, st.SearchStrategy[Any]]] = [
     (timedelta, st.timedeltas(min_value=timedelta(days=-(10**6)), max_value=timedelta(days=10**6))),
     (Optional[int], st.none() | st.integers()),
     (Inner, st.builds(Inner, st.integers(), st.lists(st.text()))),
-    (Outer, st.builds(Outer, st.builds(Inner, st.integers(), st.just([])), st.floats(allow_nan=False), st.none() | st.datetimes())),
+    (
+        Outer,
+        st.builds(
+            Outer,
+            st.builds(Inner, st.integers(), st.just([])),
+            st.floats(allow_nan=False),
+            st.none() | st.datetimes(),
+        ),
+    ),
     (bytes, st.binary()),
     (Path, st.text("ab/.", min_size=1).map(Path)),
     (UUID, st.uuids()),
@@ -103,24 +123,50 @@ LEAVES: list[tuple[Any, st.SearchStrategy[Any]]] = [
     (Options, st.fixed_dictionaries({"depth": st.integers()}, optional={"note": st.text()})),
     (
         Node,
-        st.recursive(st.builds(Node, st.integers()), lambda nodes: st.builds(Node, st.integers(), st.lists(nodes), nodes), max_leaves=4),
+        st.recursive(
+            st.builds(Node, st.integers()),
+            lambda nodes: st.builds(Node, st.integers(), st.lists(nodes), nodes),
+            max_leaves=4,
+        ),
     ),
     (Box[date], st.builds(Box, st.lists(st.dates()))),
     (
         Model,
         st.builds(
-            Model, name=st.text(), howLarge=st.integers(1), color=st.sampled_from(Color), data=st.binary(), site=st.just("http://a/")
+            Model,
+            name=st.text(),
+            howLarge=st.integers(1),
+            color=st.sampled_from(Color),
+            data=st.binary(),
+            site=st.just("http://a/"),
         ),
     ),
     (UserId, st.integers()),
-    (Any, st.recursive(st.none() | st.booleans() | st.integers() | st.text() | st.dates(), lambda each: st.lists(each) | st.tuples(each))),
+    (
+        Any,
+        st.recursive(
+            st.none() | st.booleans() | st.integers() | st.text() | st.dates(),
+            lambda each: st.lists(each) | st.tuples(each),
+        ),
+    ),
     (Fraction, st.fractions()),
     (int | float, st.integers() | st.floats(allow_nan=False)),
-    (date | datetime | str | None, st.dates() | st.datetimes() | st.text() | st.datetimes().map(datetime.isoformat) | st.none()),
-    (list[int] | list[float] | str, st.lists(st.integers()) | st.lists(st.floats(allow_nan=False)) | st.text()),
+    (
+        date | datetime | str | None,
+        st.dates()
+        | st.datetimes()
+        | st.text()
+        | st.datetimes().map(datetime.isoformat)
+        | st.none(),
+    ),
+    (
+        list[int] | list[float] | str,
+        st.lists(st.integers()) | st.lists(st.floats(allow_nan=False)) | st.text(),
+    ),
     (
         dict[str, int] | Inner | int,
-        st.fixed_dictionaries({"$member": st.integers(), "$value": st.integers()}) | st.builds(Inner, st.integers()),
+        st.fixed_dictionaries({"$member": st.integers(), "$value": st.integers()})
+        | st.builds(Inner, st.integers()),
     ),
 ]
 
@@ -132,12 +178,19 @@ def typed_values() -> st.SearchStrategy[tuple[Any, Any]]:
         return st.one_of(
             st.tuples(st.just(annotation), values),
             st.tuples(st.just(list[annotation]), st.lists(values, max_size=4)),
-            st.tuples(st.just(dict[str, annotation]), st.dictionaries(st.text(), values, max_size=4)),
-            st.tuples(st.just(dict[int, list[annotation]]), st.dictionaries(st.integers(), st.lists(values, max_size=3), max_size=3)),
+            st.tuples(
+                st.just(dict[str, annotation]), st.dictionaries(st.text(), values, max_size=4)
+            ),
+            st.tuples(
+                st.just(dict[int, list[annotation]]),
+                st.dictionaries(st.integers(), st.lists(values, max_size=3), max_size=3),
+            ),
             st.tuples(st.just(tuple[annotation, ...]), st.lists(values, max_size=3).map(tuple)),
             st.tuples(st.just(tuple[annotation, str]), st.tuples(values, st.text())),
             st.tuples(st.just(Optional[annotation]), st.none() | values),
-            st.tuples(st.just(list[list[annotation]]), st.lists(st.lists(values, max_size=2), max_size=3)),
+            st.tuples(
+                st.just(list[list[annotation]]), st.lists(st.lists(values, max_size=2), max_size=3)
+            ),
         )
 
     return st.one_of([nest(annotation, values) for annotation, values in LEAVES])
@@ -145,7 +198,9 @@ def typed_values() -> st.SearchStrategy[tuple[Any, Any]]:
 
 @given(typed_values())
 def test_a_value_comes_back_from_the_wire(typed: tuple[Any, Any]) -> None:
-    """dump and load are inverse; wire is JSON, survives it, and checks as what it is, also by a type that came by document."""
+    """dump and load are inverse; wire is JSON, survives it, and checks as what it is, also by a
+    type that came by document.
+    """
     annotation, value = typed
     type = type_of(annotation)
     wire = type.dump(value)
@@ -169,7 +224,9 @@ def same_object(one: Any, other: Any) -> bool:
         return False
     if isinstance(one, list | tuple):
         return all(map(same_object, one, other))
-    return not isinstance(one, dict) or all(same_object(item, other[name]) for name, item in one.items())
+    return not isinstance(one, dict) or all(
+        same_object(item, other[name]) for name, item in one.items()
+    )
 
 
 @given(st.sampled_from([set, frozenset]), st.sets(st.integers() | st.text()))
@@ -216,7 +273,11 @@ def test_different_values_have_different_wires(annotation: Any, values: list[Any
         (Optional[int], "null", None),
         (Optional[int], "7", 7),
         (datetime, "2026-01-31T12:00:00Z", datetime(2026, 1, 31, 12, tzinfo=UTC)),
-        (datetime, "2026-01-31T12:00:00.25+02:00", datetime(2026, 1, 31, 12, 0, 0, 250000, timezone(timedelta(hours=2)))),
+        (
+            datetime,
+            "2026-01-31T12:00:00.25+02:00",
+            datetime(2026, 1, 31, 12, 0, 0, 250000, timezone(timedelta(hours=2))),
+        ),
         (datetime, "2026-01-31", datetime(2026, 1, 31)),
         (timedelta, "P1DT2H", timedelta(days=1, hours=2)),
         (timedelta, "1:24", timedelta(minutes=1, seconds=24)),
@@ -226,7 +287,11 @@ def test_different_values_have_different_wires(annotation: Any, values: list[Any
         (list[int], "[1, 2]", [1, 2]),
         (dict[str, float], '{"a": 1}', {"a": 1.0}),
         (Inner, '{"x": 1}', Inner(1)),
-        (Outer, '{"inner": {"x": 1, "tags": ["a"]}, "when": "2026-01-31"}', Outer(Inner(1, ["a"]), when=datetime(2026, 1, 31))),
+        (
+            Outer,
+            '{"inner": {"x": 1, "tags": ["a"]}, "when": "2026-01-31"}',
+            Outer(Inner(1, ["a"]), when=datetime(2026, 1, 31)),
+        ),
         (bytes, "base64:aGk=", b"hi"),
         (Path, "a/b.json", Path("a/b.json")),
         (UUID, "{12345678123456781234567812345678}", UUID("12345678-1234-5678-1234-567812345678")),
@@ -251,7 +316,11 @@ def test_different_values_have_different_wires(annotation: Any, values: list[Any
         (Options, '{"depth": 1}', {"depth": 1}),
         (Node, '{"value": 1, "children": [{"value": 2}]}', Node(1, [Node(2)])),
         (Box[int], '{"items": [1]}', Box([1])),
-        (Model, '{"name": "n", "size": 2, "color": "BLUE"}', Model(name="n", howLarge=2, color=Color.BLUE)),
+        (
+            Model,
+            '{"name": "n", "size": 2, "color": "BLUE"}',
+            Model(name="n", howLarge=2, color=Color.BLUE),
+        ),
         (int | str, "7", 7),
         (str | int, "7", "7"),
         (int | bool | list[str], "yes", True),

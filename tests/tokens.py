@@ -1,4 +1,6 @@
-"""A token server for a registry: gives out the signed tokens that distribution's "Token Authentication Specification" describes."""
+"""A token server for a registry: gives out the signed tokens that distribution's "Token
+Authentication Specification" describes.
+"""
 
 from __future__ import annotations
 
@@ -29,7 +31,10 @@ class Signer:
     def make(cls, folder: Path) -> Signer:
         signer = cls(folder / "token.key", folder / "token.pem")
         if not signer.certificate.exists():
-            command = "openssl req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=tokens.test -keyout token.key -out token.pem"
+            command = (
+                "openssl req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=tokens.test -keyout"
+                " token.key -out token.pem"
+            )
             subprocess.run(command.split(), cwd=folder, check=True, capture_output=True)
         return signer
 
@@ -38,12 +43,18 @@ class Signer:
         lines = self.certificate.read_text().splitlines()
         parts = ({"typ": "JWT", "alg": "RS256", "x5c": ["".join(lines[1:-1])]}, claims)
         text = b".".join(_encode(json.dumps(part).encode()) for part in parts)
-        signed = subprocess.run(["openssl", "dgst", "-sha256", "-sign", self.key], input=text, check=True, capture_output=True)
+        signed = subprocess.run(
+            ["openssl", "dgst", "-sha256", "-sign", self.key],
+            input=text,
+            check=True,
+            capture_output=True,
+        )
         return (text + b"." + _encode(signed.stdout)).decode()
 
 
 class TokenServer(Listener):
-    """Gives a token to who has the login, or to everybody if there is none. A test may change what it does:
+    """Gives a token to who has the login, or to everybody if there is none. A test may change what
+    it does:
 
     lifetime    seconds for which the registry takes a token, to the second; 0 or less: never
     expires_in  what the client is told about that
@@ -56,7 +67,9 @@ class TokenServer(Listener):
         self.expires_in = 300
         self.allowed: dict[str, set[str]] = {}
         self._signer = signer
-        self._basic = "Basic " + base64.b64encode(":".join(login).encode()).decode() if login else None
+        self._basic = (
+            "Basic " + base64.b64encode(":".join(login).encode()).decode() if login else None
+        )
 
     def respond(self, exchange: Exchange) -> Answer:
         exchange.drain()
@@ -65,7 +78,9 @@ class TokenServer(Listener):
         asked = parse_qs(urlsplit(exchange.path).query)
         scopes = [scope for value in asked.get("scope", []) for scope in value.split()]
         token = self.token(scopes)
-        body = json.dumps({"token": token, "access_token": token, "expires_in": self.expires_in}).encode()
+        body = json.dumps(
+            {"token": token, "access_token": token, "expires_in": self.expires_in}
+        ).encode()
         return Answer.of(200, [("Content-Type", "application/json")], body)
 
     def token(self, scopes: list[str]) -> str:
@@ -73,10 +88,21 @@ class TokenServer(Listener):
         access = []
         for scope in scopes:
             kind, name, actions = scope.split(":")
-            given = [action for action in actions.split(",") if action in self.allowed.get(name, {"pull", "push", "delete", "*"})]
+            given = [
+                action
+                for action in actions.split(",")
+                if action in self.allowed.get(name, {"pull", "push", "delete", "*"})
+            ]
             access.append({"type": kind, "name": name, "actions": given})
         now = int(time.time())
-        claims = {"iss": ISSUER, "sub": "", "aud": SERVICE, "iat": now, "nbf": now - 2 * _LEEWAY, "exp": now + self.lifetime - _LEEWAY}
+        claims = {
+            "iss": ISSUER,
+            "sub": "",
+            "aud": SERVICE,
+            "iat": now,
+            "nbf": now - 2 * _LEEWAY,
+            "exp": now + self.lifetime - _LEEWAY,
+        }
         return self._signer.sign({**claims, "jti": os.urandom(8).hex(), "access": access})
 
 

@@ -1,4 +1,6 @@
-"""OCI repositories, on a registry or in a folder: what they keep, how it is moved, and how records are kept among it."""
+"""OCI repositories, on a registry or in a folder: what they keep, how it is moved, and how records
+are kept among it.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +15,9 @@ if TYPE_CHECKING:
 
 
 def open_repository(name: RepositoryName, counters: Counters, patience: RetryBudget) -> Repository:
-    """The repository of that name; nothing is asked of it yet. `patience` is for look-ups that fail."""
+    """The repository of that name; nothing is asked of it yet. `patience` is for look-ups that
+    fail.
+    """
     if name.folder:
         from .layout import LayoutRepository
 

@@ -1,6 +1,8 @@
-"""One request, one answer: over oras's session, whose proxies, certificate authorities and pools of connections are used.
+"""One request, one answer: over oras's session, whose proxies, certificate authorities and pools of
+connections are used.
 
-Nothing is followed, tried again or remembered here, and no credentials are added: netrc and cookies play no part.
+Nothing is followed, tried again or remembered here, and no credentials are added: netrc and cookies
+play no part.
 """
 
 from __future__ import annotations
@@ -37,7 +39,9 @@ _CA_VARIABLES = ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "SSL_CERT_FILE", "SSL_C
 
 
 class File(Protocol):
-    """What is sent as the body of a request, piece by piece, and from the start again if need be."""
+    """What is sent as the body of a request, piece by piece, and from the start again
+    if need be.
+    """
 
     def read(self, size: int = -1, /) -> bytes:
         """The next bytes."""
@@ -53,23 +57,35 @@ Body = bytes | File | None
 
 
 class Connections:
-    """Connections for the sake of one repository, to its registry and to wherever that leads. Safe to use from several threads."""
+    """Connections for the sake of one repository, to its registry and to wherever that leads. Safe
+    to use from several threads.
+    """
 
     def __init__(self, name: RepositoryName, counters: Counters) -> None:
         self._name, self._counters = name, counters
         # What it says may hold what a credential helper printed.
         oras.logger.logger.set_level(logging.CRITICAL)
-        self._verify = next((path for each in _CA_VARIABLES if (path := os.environ.get(each))), True)
+        self._verify = next(
+            (path for each in _CA_VARIABLES if (path := os.environ.get(each))), True
+        )
         self._session = oras.provider.Registry(name.host, tls_verify=self._verify).session
         self.deadlines = Deadlines()
         self._adapter = _Adapter(self.deadlines)
         self._pools: dict[tuple[str, str], tuple[HTTPConnectionPool, str | None]] = {}
 
-    def send(self, method: str, url: str, headers: Mapping[str, str] = {}, body: Body = None, timeout: float = 60.0) -> BaseHTTPResponse:
+    def send(
+        self,
+        method: str,
+        url: str,
+        headers: Mapping[str, str] = {},
+        body: Body = None,
+        timeout: float = 60.0,
+    ) -> BaseHTTPResponse:
         """The answer, whatever it is; its body is still to be read.
 
-        Once the request was sent, all of the answer must come within `timeout` seconds, which `deadlines` extends. Raises `Transient` for
-        what may pass, `RegistryUnreachable` and `RegistryRefused` for an address that cannot be asked.
+        Once the request was sent, all of the answer must come within `timeout` seconds, which
+        `deadlines` extends. Raises `Transient` for what may pass, `RegistryUnreachable` and
+        `RegistryRefused` for an address that cannot be asked.
         """
         try:
             parts = urlsplit(url)
@@ -105,18 +121,26 @@ class Connections:
                 if not (first and was_kept and _is_cut(error)):
                     raise failure(self._name, error) from error
             except ValueError:  # Of a header, which it shows, and which may be a password.
-                raise RegistryRefused(f"{self._name} cannot be asked", why="What would be sent is no valid request.") from None
+                raise RegistryRefused(
+                    f"{self._name} cannot be asked", why="What would be sent is no valid request."
+                ) from None
             rewind(body, start)
         raise AssertionError("unreachable")
 
     def _pool(self, scheme: str, host: str) -> tuple[HTTPConnectionPool, str | None]:
-        """The connections to a host, and the proxy that they go through. Raises `ValueError` for what is no host."""
+        """The connections to a host, and the proxy that they go through. Raises `ValueError` for
+        what is no host.
+        """
         if scheme not in ("http", "https") or not host or "@" in host:
             raise ValueError
         found = self._pools.get((scheme, host))
         if found is None:
-            settings = self._session.merge_environment_settings(f"{scheme}://{host}/", {}, None, self._verify, None)
-            found = self._adapter.pool(f"{scheme}://{host}/", settings["verify"], settings["proxies"])
+            settings = self._session.merge_environment_settings(
+                f"{scheme}://{host}/", {}, None, self._verify, None
+            )
+            found = self._adapter.pool(
+                f"{scheme}://{host}/", settings["verify"], settings["proxies"]
+            )
             self._pools[scheme, host] = found
         return found
 
@@ -124,14 +148,20 @@ class Connections:
 class _Adapter(TimedAdapter):
     """Gives the pool of connections to a host, through the proxy that the environment names."""
 
-    def init_poolmanager(self, connections: int, maxsize: int, block: bool = False, **options: Any) -> None:
+    def init_poolmanager(
+        self, connections: int, maxsize: int, block: bool = False, **options: Any
+    ) -> None:
         super().init_poolmanager(connections, maxsize, block, blocksize=_BLOCK, **options)
 
-    def pool(self, url: str, verify: bool | str, proxies: Mapping[str, str]) -> tuple[HTTPConnectionPool, str | None]:
+    def pool(
+        self, url: str, verify: bool | str, proxies: Mapping[str, str]
+    ) -> tuple[HTTPConnectionPool, str | None]:
         from requests.utils import select_proxy
 
         request = Request("GET", url).prepare()
-        return self.get_connection_with_tls_context(request, verify, dict(proxies)), select_proxy(url, dict(proxies))
+        return self.get_connection_with_tls_context(request, verify, dict(proxies)), select_proxy(
+            url, dict(proxies)
+        )
 
 
 def _is_cut(error: Exception) -> bool:
@@ -152,7 +182,9 @@ def rewind(body: Body, start: int) -> None:
 
 
 def kept(answer: BaseHTTPResponse) -> tuple[BaseHTTPResponse, bytes]:
-    """The same answer, still to be read, and the beginning of its body (`SMALL` bytes), which is all that it has from now on."""
+    """The same answer, still to be read, and the beginning of its body (`SMALL` bytes), which is
+    all that it has from now on.
+    """
     try:
         said = answer.read(SMALL)
     except (HTTPError, OSError):
@@ -171,7 +203,9 @@ def kept(answer: BaseHTTPResponse) -> tuple[BaseHTTPResponse, bytes]:
 
 
 def drain(answer: BaseHTTPResponse) -> None:
-    """Read what is left of an answer that is not wanted, so that its connection can be used again; a long one is not worth it."""
+    """Read what is left of an answer that is not wanted, so that its connection can be used again;
+    a long one is not worth it.
+    """
     try:
         read = 0
         while read <= SMALL and (piece := answer.read1(SMALL)):

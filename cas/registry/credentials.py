@@ -1,7 +1,9 @@
-"""Credentials for registries, kept as docker and most other tools keep them: in its `config.json`, or by a credential helper.
+"""Credentials for registries, kept as docker and most other tools keep them: in its `config.json`,
+or by a credential helper.
 
-Read are `DOCKER_AUTH_CONFIG` (the text of such a file, as CI systems give it) and the file itself, in `DOCKER_CONFIG` or `~/.docker`.
-Written is the file alone, or the helper that it names (docs.docker.com, "docker login", "Credential helper protocol").
+Read are `DOCKER_AUTH_CONFIG` (the text of such a file, as CI systems give it) and the file itself,
+in `DOCKER_CONFIG` or `~/.docker`. Written is the file alone, or the helper that it names
+(docs.docker.com, "docker login", "Credential helper protocol").
 """
 
 from __future__ import annotations
@@ -25,11 +27,15 @@ _PATHS = frozenset({"", "v1", "v2"})  # What may follow the host in the name of 
 
 
 class _Malformed(Exception):
-    """What holds credentials cannot be understood; says what it is, and nothing of what is in it."""
+    """What holds credentials cannot be understood; says what it is, and nothing of
+    what is in it.
+    """
 
 
 def find(host: str) -> str | None:
-    """The basic credentials for a host (base64), if there are any. Raises `RegistryDenied` if what holds them cannot be read."""
+    """The basic credentials for a host (base64), if there are any. Raises `RegistryDenied` if what
+    holds them cannot be read.
+    """
     host = _HOSTS.get(host, host)
     try:
         if text := os.environ.get(_TEXT):
@@ -51,15 +57,24 @@ def keep(host: str, user: str, password: str) -> str:
     """Remember credentials for a host; gives where. Raises `UsageError` if that cannot be."""
     config, host = _read_to_write(), _HOSTS.get(host, host)
     if helper := _helper(config, host):
-        _ask_helper(helper, "store", json.dumps({"ServerURL": _server(host), "Username": user, "Secret": password}))
+        _ask_helper(
+            helper,
+            "store",
+            json.dumps({"ServerURL": _server(host), "Username": user, "Secret": password}),
+        )
         return f"docker-credential-{helper}"
-    config["auths"] = {**_object(config, "auths", _path()), _server(host): {"auth": encoded(user, password)}}
+    config["auths"] = {
+        **_object(config, "auths", _path()),
+        _server(host): {"auth": encoded(user, password)},
+    }
     _write(config)
     return _path()
 
 
 def forget(host: str) -> bool:
-    """Forget the credentials for a host, and say whether there were any. Raises `UsageError` if that cannot be."""
+    """Forget the credentials for a host, and say whether there were any. Raises `UsageError` if
+    that cannot be.
+    """
     config, host = _read_to_write(), _HOSTS.get(host, host)
     if helper := _helper(config, host):
         _ask_helper(helper, "erase", _server(host))
@@ -135,7 +150,9 @@ def _object(config: dict[str, Any], name: str, where: str) -> dict[str, Any]:
 def _entry(config: dict[str, Any], host: str, where: str) -> str | None:
     """The credentials that a document holds for a host."""
     auths = _object(config, "auths", where)
-    for name in sorted((name for name in auths if _is_for(name, host)), key=lambda name: name != host):
+    for name in sorted(
+        (name for name in auths if _is_for(name, host)), key=lambda name: name != host
+    ):
         entry = auths[name]
         if entry is not None and not isinstance(entry, dict):
             raise _Malformed(f"The entry for {name} in {where} is no JSON object")
@@ -160,7 +177,11 @@ def _server(host: str) -> str:
 def _checked(auth: object, what: str) -> str:
     """Basic credentials as they are sent: whoever wrote them may have broken the lines."""
     try:
-        pair = base64.b64decode(auth.replace("\r", "").replace("\n", ""), validate=True) if isinstance(auth, str) else b""
+        pair = (
+            base64.b64decode(auth.replace("\r", "").replace("\n", ""), validate=True)
+            if isinstance(auth, str)
+            else b""
+        )
     except ValueError:
         pair = b""
     if b":" not in pair:
@@ -179,7 +200,9 @@ def _of_helper(helper: str, host: str) -> str | None:
     """The credentials that a helper gives; it fails if it has none."""
     program = f"docker-credential-{helper}"
     try:
-        done = subprocess.run([program, "get"], input=_server(host).encode(), capture_output=True, check=False)
+        done = subprocess.run(
+            [program, "get"], input=_server(host).encode(), capture_output=True, check=False
+        )
     except (OSError, ValueError):
         raise _Malformed(f"{program}, which {_path()} names, cannot be run") from None
     if done.returncode:
@@ -194,8 +217,12 @@ def _of_helper(helper: str, host: str) -> str | None:
 def _ask_helper(helper: str, verb: str, text: str) -> None:
     program = f"docker-credential-{helper}"
     try:
-        done = subprocess.run([program, verb], input=text.encode(), capture_output=True, check=False)
+        done = subprocess.run(
+            [program, verb], input=text.encode(), capture_output=True, check=False
+        )
     except (OSError, ValueError):
         raise UsageError(f"{program} cannot be run", hint=f"{_path()} names it.") from None
     if done.returncode:
-        raise UsageError(f"{program} {verb} failed", why=f"It ended with exit code {done.returncode}.")
+        raise UsageError(
+            f"{program} {verb} failed", why=f"It ended with exit code {done.returncode}."
+        )

@@ -1,4 +1,6 @@
-"""Deadlines for connections and answers: a peer that sends one byte at a time never lets a socket's own timeout pass."""
+"""Deadlines for connections and answers: a peer that sends one byte at a time never lets a socket's
+own timeout pass.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +20,9 @@ if TYPE_CHECKING:
 
 
 class Deadlines:
-    """Ends connections whose time is over. One thread watches all of them; it starts with the first and ends with the process."""
+    """Ends connections whose time is over. One thread watches all of them; it starts with the first
+    and ends with the process.
+    """
 
     def __init__(self) -> None:
         self._due: dict[socket.socket, float] = {}
@@ -79,7 +83,9 @@ class Deadlines:
 
 
 class _Timed(HTTPConnection):
-    """A connection that is made, and whose answers come, in the time that its timeout gives to each byte."""
+    """A connection that is made, and whose answers come, in the time that its timeout gives to each
+    byte.
+    """
 
     def __init__(self, deadlines: Deadlines, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
@@ -136,13 +142,19 @@ class _TimedTls(_Timed, HTTPSConnection):
 
 
 class TimedAdapter(HTTPAdapter):
-    """Has the connections of a session of `requests` timed, which are meant to be given a connect and a read timeout."""
+    """Has the connections of a session of `requests` timed, which are meant to be given a connect
+    and a read timeout.
+    """
 
     def __init__(self, deadlines: Deadlines, **options: Any) -> None:
         self.deadlines = deadlines
         super().__init__(**options)
 
-    def get_connection_with_tls_context(self, *arguments: Any, **options: Any) -> HTTPConnectionPool:
+    def get_connection_with_tls_context(
+        self, *arguments: Any, **options: Any
+    ) -> HTTPConnectionPool:
         pool = super().get_connection_with_tls_context(*arguments, **options)
-        pool.ConnectionCls = partial(_TimedTls if pool.scheme == "https" else _Timed, self.deadlines)  # type: ignore[assignment]  # It is only called.
+        pool.ConnectionCls = partial(
+            _TimedTls if pool.scheme == "https" else _Timed, self.deadlines
+        )  # type: ignore[assignment]  # It is only called.
         return pool

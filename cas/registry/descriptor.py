@@ -21,7 +21,9 @@ MANIFESTS = frozenset({MANIFEST, DOCKER_MANIFEST, *INDEXES})
 
 @dataclass(frozen=True)
 class Descriptor:
-    """A blob's or a manifest's media type, digest and size in bytes; `artifact_type` and `annotations` say more of it."""
+    """A blob's or a manifest's media type, digest and size in bytes; `artifact_type` and
+    `annotations` say more of it.
+    """
 
     media_type: str
     digest: Digest
@@ -31,7 +33,10 @@ class Descriptor:
 
     def document(self) -> dict[str, Any]:
         """The descriptor as JSON values."""
-        more: dict[str, Any] = {"artifactType": self.artifact_type, "annotations": dict(self.annotations)}
+        more: dict[str, Any] = {
+            "artifactType": self.artifact_type,
+            "annotations": dict(self.annotations),
+        }
         return {
             "mediaType": self.media_type,
             "digest": self.digest,
@@ -41,13 +46,17 @@ class Descriptor:
 
     @classmethod
     def parse(cls, value: Any) -> Descriptor:
-        """The descriptor of JSON values. Raises `RegistryCorrupt` for what is none, and for other algorithms than sha256."""
+        """The descriptor of JSON values. Raises `RegistryCorrupt` for what is none, and for other
+        algorithms than sha256.
+        """
         if not isinstance(value, dict):
             raise _malformed("It is no JSON object.")
         size, annotations = value.get("size"), value.get("annotations") or {}
         if type(size) is not int or size < 0:
             raise _malformed("Its size is no number of bytes.")
-        if not isinstance(annotations, dict) or not all(isinstance(text, str) for text in annotations.values()):
+        if not isinstance(annotations, dict) or not all(
+            isinstance(text, str) for text in annotations.values()
+        ):
             raise _malformed("Its annotations are no texts by name.")
         try:
             digest = Digest.parse(_text(value, "digest"))

@@ -16,7 +16,13 @@ from urllib3.response import BaseHTTPResponse
 from flyte_build.cas.blobs import BlobWriter
 from flyte_build.cas.counters import Counters
 from flyte_build.cas.digest import Digest
-from flyte_build.errors import BlobCorrupt, BlobMissing, RegistryCorrupt, RegistryDenied, RegistryRefused
+from flyte_build.errors import (
+    BlobCorrupt,
+    BlobMissing,
+    RegistryCorrupt,
+    RegistryDenied,
+    RegistryRefused,
+)
 
 from .connection import drain
 from .descriptor import MANIFESTS, Descriptor
@@ -54,7 +60,9 @@ class RemoteRepository:
         return self._patience.transfer(move, lambda: self._session.reached, done)
 
     def _manifest(self, reference: Digest | str, timeout: float) -> Manifest | None:
-        with self._ask("GET", f"manifests/{reference}", _FOUND, headers=_ACCEPT, timeout=timeout) as answer:
+        with self._ask(
+            "GET", f"manifests/{reference}", _FOUND, headers=_ACCEPT, timeout=timeout
+        ) as answer:
             data = b"".join(self._pieces(answer, LIMIT))
             if answer.status == 404:
                 return None
@@ -63,27 +71,42 @@ class RemoteRepository:
             claimed = answer.headers.get("Docker-Content-Digest", digest)
             expected = reference if isinstance(reference, Digest) else claimed
             if not expected == claimed == digest:
-                raise RegistryCorrupt(f"{self.name} sent another manifest than {expected:.100}", why=f"Its bytes have the digest {digest}.")
+                raise RegistryCorrupt(
+                    f"{self.name} sent another manifest than {expected:.100}",
+                    why=f"Its bytes have the digest {digest}.",
+                )
             try:
                 return Manifest.parse(data)
             except RegistryCorrupt as error:
                 if _is_page(answer):
                     raise foreign(self.name, answer, "a manifest") from None
-                raise RegistryCorrupt(error.what, why=f"{self.name} sent it for {reference:.100}. {error.why}") from None
+                raise RegistryCorrupt(
+                    error.what, why=f"{self.name} sent it for {reference:.100}. {error.why}"
+                ) from None
 
     def put_manifest(self, manifest: Manifest, tag: str | None = None) -> None:
-        """Keep a manifest, under its digest and the tag. Raises `BlobMissing` if something that it names is not there."""
+        """Keep a manifest, under its digest and the tag. Raises `BlobMissing` if something that it
+        names is not there.
+        """
         headers = {"Content-Type": manifest.media_type}
 
         def put(timeout: float) -> None:
             place, allowed = f"manifests/{tag or manifest.digest}", frozenset({200, 201, 202})
-            drain(self._ask("PUT", place, allowed, headers=headers, body=manifest.data, timeout=timeout))
+            drain(
+                self._ask(
+                    "PUT", place, allowed, headers=headers, body=manifest.data, timeout=timeout
+                )
+            )
 
         try:
             self._persist(put)
         except RegistryRefused as error:
-            if any(code in error.why for code in _UNKNOWN) or error.why.startswith("It answered 404"):
-                raise BlobMissing(f"{self.name} does not have all that a manifest names", why=error.why) from None
+            if any(code in error.why for code in _UNKNOWN) or error.why.startswith(
+                "It answered 404"
+            ):
+                raise BlobMissing(
+                    f"{self.name} does not have all that a manifest names", why=error.why
+                ) from None
             raise
 
     def has(self, blob: Descriptor) -> bool:
@@ -98,40 +121,69 @@ class RemoteRepository:
         return self._persist(ask)
 
     def download(self, blob: Descriptor, writer: BlobWriter, moved: Moved) -> None:
-        """Write a blob's bytes, verified: `writer` holds all of them then, and is not finished. Raises `BlobMissing`."""
-        self._persist(lambda timeout: self._download(blob, writer, moved, timeout), lambda: writer.size)
+        """Write a blob's bytes, verified: `writer` holds all of them then, and is not finished.
+        Raises `BlobMissing`.
+        """
+        self._persist(
+            lambda timeout: self._download(blob, writer, moved, timeout), lambda: writer.size
+        )
         if (writer.size, writer.digest) != (blob.size, blob.digest):
             raise RegistryCorrupt(
-                f"{self.name} sent other bytes than {blob.digest}", why=f"They are {writer.size:,} bytes with the digest {writer.digest}."
+                f"{self.name} sent other bytes than {blob.digest}",
+                why=f"They are {writer.size:,} bytes with the digest {writer.digest}.",
             )
 
     def _download(self, blob: Descriptor, writer: BlobWriter, moved: Moved, timeout: float) -> None:
-        """Write what is still missing: all, or from where the last attempt broke off (RFC 9110, 14.2)."""
+        """Write what is still missing: all, or from where the last attempt broke off (RFC 9110,
+        14.2).
+        """
         if writer.size and writer.size == blob.size:
             return
         headers = {"Range": f"bytes={writer.size}-"} if writer.size else {}
-        with self._ask("GET", f"blobs/{blob.digest}", frozenset({200, 206, 404, 416}), headers=headers, timeout=timeout) as answer:
+        with self._ask(
+            "GET",
+            f"blobs/{blob.digest}",
+            frozenset({200, 206, 404, 416}),
+            headers=headers,
+            timeout=timeout,
+        ) as answer:
             if answer.status == 404:
                 raise BlobMissing(f"{self.name} does not have {blob.digest}")
             # RFC 9110, 14.4: that is all.
-            if answer.status == 416 and answer.headers.get("Content-Range") == f"bytes */{writer.size}":
+            if (
+                answer.status == 416
+                and answer.headers.get("Content-Range") == f"bytes */{writer.size}"
+            ):
                 raise RegistryCorrupt(
-                    f"{self.name} has other bytes than {blob.digest}", why=f"They are {writer.size:,}, and should be {blob.size:,}."
+                    f"{self.name} has other bytes than {blob.digest}",
+                    why=f"They are {writer.size:,}, and should be {blob.size:,}.",
                 )
-            if writer.size and (answer.status != 206 or not answer.headers.get("Content-Range", "").startswith(f"bytes {writer.size}-")):
+            if writer.size and (
+                answer.status != 206
+                or not answer.headers.get("Content-Range", "").startswith(f"bytes {writer.size}-")
+            ):
                 moved(-writer.size)
                 writer.restart()
             if answer.status != (206 if writer.size else 200):
-                raise Transient(f"{self.name} does not continue a download", why=f"It answered {answer.status}.")
+                raise Transient(
+                    f"{self.name} does not continue a download", why=f"It answered {answer.status}."
+                )
             for piece in self._pieces(answer, blob.size - writer.size, is_long=True):
                 writer.write(piece)
                 moved(len(piece))
                 self._counters.add(bytes_received=len(piece))
         if writer.size < blob.size:
-            raise Transient(f"{self.name} sent too little of {blob.digest}", why=f"{writer.size:,} of {blob.size:,} bytes came.")
+            raise Transient(
+                f"{self.name} sent too little of {blob.digest}",
+                why=f"{writer.size:,} of {blob.size:,} bytes came.",
+            )
 
-    def _pieces(self, answer: BaseHTTPResponse, limit: int, is_long: bool = False) -> Iterator[bytes]:
-        """The body of an answer, of at most `limit` bytes; a long one has more time the more of it has come."""
+    def _pieces(
+        self, answer: BaseHTTPResponse, limit: int, is_long: bool = False
+    ) -> Iterator[bytes]:
+        """The body of an answer, of at most `limit` bytes; a long one has more time the more of it
+        has come.
+        """
         began, count = time.monotonic(), 0
         try:
             while True:
@@ -141,52 +193,97 @@ class RemoteRepository:
                     break
                 count += len(piece)
                 if count > limit:
-                    raise RegistryCorrupt(f"{self.name} sends more than it should", why="An answer does not end where it must.")
+                    raise RegistryCorrupt(
+                        f"{self.name} sends more than it should",
+                        why="An answer does not end where it must.",
+                    )
                 yield piece
         except (HTTPError, OSError) as error:
-            raise late(self.name) if self._session.deadlines.is_late(answer) else failure(self.name, error) from error
+            raise (
+                late(self.name)
+                if self._session.deadlines.is_late(answer)
+                else failure(self.name, error)
+            ) from error
         if self._session.deadlines.is_late(answer):
             raise late(self.name)
 
-    def upload(self, blob: Descriptor, source: Callable[[], BinaryIO], moved: Moved, mount: RepositoryName | None = None) -> None:
-        """Keep a blob whose bytes `source` opens. It may be in `mount`, a repository of the same registry, already."""
+    def upload(
+        self,
+        blob: Descriptor,
+        source: Callable[[], BinaryIO],
+        moved: Moved,
+        mount: RepositoryName | None = None,
+    ) -> None:
+        """Keep a blob whose bytes `source` opens. It may be in `mount`, a repository of the same
+        registry, already.
+        """
         self._persist(lambda timeout: self._upload(blob, source, moved, mount, timeout))
 
-    def _upload(self, blob: Descriptor, source: Callable[[], BinaryIO], moved: Moved, mount: RepositoryName | None, timeout: float) -> None:
+    def _upload(
+        self,
+        blob: Descriptor,
+        source: Callable[[], BinaryIO],
+        moved: Moved,
+        mount: RepositoryName | None,
+        timeout: float,
+    ) -> None:
         started = self._start_upload(blob, mount, timeout)
         if started.status == 201:  # It was mounted.
             moved(blob.size)
             return
-        place = self._session.led(self._session.url("blobs/uploads/"), started.headers.get("Location", ""))
+        place = self._session.led(
+            self._session.url("blobs/uploads/"), started.headers.get("Location", "")
+        )
         place += f"{'&' if urlsplit(place).query else '?'}{urlencode({'digest': blob.digest})}"
         headers = {"Content-Type": "application/octet-stream", "Content-Length": str(blob.size)}
         with source() as stream:
             if stream.seek(0, os.SEEK_END) != blob.size:
-                raise BlobCorrupt(f"Blob {blob.digest} is corrupt", why=f"It has {stream.tell():,} bytes, and should have {blob.size:,}.")
+                raise BlobCorrupt(
+                    f"Blob {blob.digest} is corrupt",
+                    why=f"It has {stream.tell():,} bytes, and should have {blob.size:,}.",
+                )
             stream.seek(0)
             # It may copy all of it.
-            body, patience = _Counted(stream, moved, self._counters), STALL + blob.size / (100 * SPEED)
+            body, patience = (
+                _Counted(stream, moved, self._counters),
+                STALL + blob.size / (100 * SPEED),
+            )
             try:
-                answer = self._session.ask("PUT", place, frozenset({201, 204, 404, 409, 416}), headers=headers, body=body, timeout=patience)
+                answer = self._session.ask(
+                    "PUT",
+                    place,
+                    frozenset({201, 204, 404, 409, 416}),
+                    headers=headers,
+                    body=body,
+                    timeout=patience,
+                )
                 drain(answer)
                 # The upload has ended, or another one is in the way: it begins anew.
                 if answer.status >= 400:
-                    raise Transient(f"{self.name} lost an upload", why=f"It answered {answer.status}.")
+                    raise Transient(
+                        f"{self.name} lost an upload", why=f"It answered {answer.status}."
+                    )
             except BaseException:
                 moved(-body.tell())
                 raise
 
-    def _start_upload(self, blob: Descriptor, mount: RepositoryName | None, timeout: float) -> BaseHTTPResponse:
+    def _start_upload(
+        self, blob: Descriptor, mount: RepositoryName | None, timeout: float
+    ) -> BaseHTTPResponse:
         headers, allowed = {"Content-Length": "0"}, frozenset({201, 202})
         if mount:
             query = urlencode({"mount": blob.digest, "from": mount.path})
             try:
-                started = self._ask("POST", f"blobs/uploads/?{query}", allowed, headers=headers, timeout=timeout)
+                started = self._ask(
+                    "POST", f"blobs/uploads/?{query}", allowed, headers=headers, timeout=timeout
+                )
                 drain(started)
                 return started
             except (RegistryDenied, RegistryRefused):
                 pass  # Who may write here may still not read there.
-        started = self._ask("POST", "blobs/uploads/", frozenset({202}), headers=headers, timeout=timeout)
+        started = self._ask(
+            "POST", "blobs/uploads/", frozenset({202}), headers=headers, timeout=timeout
+        )
         drain(started)
         return started
 
@@ -196,7 +293,10 @@ class RemoteRepository:
         page, asked, before = "tags/list?n=1000", set[str](), -1
         while page:
             if page in asked or len(asked) == _PAGES or len(found) > _TAGS or len(found) == before:
-                raise RegistryCorrupt(f"{self.name} has no end of tags", why=f"After {len(asked):,} pages it leads to one more.")
+                raise RegistryCorrupt(
+                    f"{self.name} has no end of tags",
+                    why=f"After {len(asked):,} pages it leads to one more.",
+                )
             asked.add(page)
             before = len(found)
             tags, query = self._persist(lambda timeout, page=page: self._tags(page, timeout))  # type: ignore[misc]  # No lambda with a default is inferred.
@@ -205,7 +305,9 @@ class RemoteRepository:
         return list(found)
 
     def _tags(self, page: str, timeout: float) -> tuple[list[str], str]:
-        """The tags on a page, and the query of the next one: of its address that alone counts, since the host may be an inner one."""
+        """The tags on a page, and the query of the next one: of its address that alone counts,
+        since the host may be an inner one.
+        """
         with self._ask("GET", page, _FOUND, timeout=timeout) as answer:
             data = b"".join(self._pieces(answer, 64 << 20, is_long=True))
             try:
@@ -218,31 +320,51 @@ class RemoteRepository:
                 return [], ""
             tags = document.get("tags", 0) if isinstance(document, dict) else 0
             if not isinstance(tags, list | None):
-                raise RegistryCorrupt(f"The tags of {self.name} are malformed", why="They are no list.")
+                raise RegistryCorrupt(
+                    f"The tags of {self.name} are malformed", why="They are no list."
+                )
             # RFC 8288; the only relation that the specification knows is "next".
             link = answer.headers.get("Link", "")
             try:
-                following = urlsplit(link.partition("<")[2].partition(">")[0]).query if "next" in link.partition(">")[2] else ""
+                following = (
+                    urlsplit(link.partition("<")[2].partition(">")[0]).query
+                    if "next" in link.partition(">")[2]
+                    else ""
+                )
             except ValueError:
-                raise RegistryCorrupt(f"The tags of {self.name} are malformed", why="Where they go on is no address.") from None
+                raise RegistryCorrupt(
+                    f"The tags of {self.name} are malformed", why="Where they go on is no address."
+                ) from None
             return [str(tag) for tag in tags or ()], following
 
     def delete_manifest(self, digest: Digest) -> None:
-        """Remove a manifest and all of its tags; one that is gone already is fine. Raises `RegistryRefused` where it may not be."""
+        """Remove a manifest and all of its tags; one that is gone already is fine. Raises
+        `RegistryRefused` where it may not be.
+        """
         allowed = frozenset({200, 202, 204, 404})
-        self._persist(lambda timeout: drain(self._ask("DELETE", f"manifests/{digest}", allowed, timeout=timeout)))
+        self._persist(
+            lambda timeout: drain(
+                self._ask("DELETE", f"manifests/{digest}", allowed, timeout=timeout)
+            )
+        )
 
     @contextmanager
     def writing(self) -> Iterator[None]:
-        """Nothing is held: a registry collects by rules of its own, and what it lost is found out when a manifest is put."""
+        """Nothing is held: a registry collects by rules of its own, and what it lost is found out
+        when a manifest is put.
+        """
         yield
 
     @contextmanager
     def exclusive(self) -> Iterator[None]:
-        """Nothing is held: no registry lets anybody hold a tag. Who moves one looks again afterwards."""
+        """Nothing is held: no registry lets anybody hold a tag. Who moves one looks again
+        afterwards.
+        """
         yield
 
-    def _ask(self, method: str, rest: str, allowed: frozenset[int], **options: Any) -> BaseHTTPResponse:
+    def _ask(
+        self, method: str, rest: str, allowed: frozenset[int], **options: Any
+    ) -> BaseHTTPResponse:
         return self._session.ask(method, self._session.url(rest), allowed, **options)
 
 

@@ -1,4 +1,6 @@
-"""Which error it is when a registry does not answer, or not as it should. No password, and no query of an address, is in one."""
+"""Which error it is when a registry does not answer, or not as it should. No password, and no query
+of an address, is in one.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +12,13 @@ from urllib.parse import urlsplit
 from urllib3.exceptions import HTTPError, NewConnectionError, ProxyError, SSLError, TimeoutError
 from urllib3.response import BaseHTTPResponse
 
-from flyte_build.errors import RegistryDenied, RegistryError, RegistryRefused, RegistryUnreachable, RepositoryCorrupt
+from flyte_build.errors import (
+    RegistryDenied,
+    RegistryError,
+    RegistryRefused,
+    RegistryUnreachable,
+    RepositoryCorrupt,
+)
 
 from .name import RepositoryName, redacted
 from .retry_budget import Late, Transient
@@ -22,13 +30,21 @@ _READ = 1 << 16  # Bytes that are read of it.
 
 
 def refusal(name: RepositoryName, what: str, answer: BaseHTTPResponse) -> RegistryError:
-    """The error for an answer that is not one of those that were expected to `what`, as in "GET"."""
+    """The error for an answer that is not one of those that were expected to `what`,
+    as in "GET".
+    """
     status, why = answer.status, f"It answered {answer.status}{_reason(answer)}."
     if status in _TRANSIENT:
-        return Transient(f"{name} cannot be used at the moment", why=why, after=_seconds(answer.headers.get("Retry-After")))
+        return Transient(
+            f"{name} cannot be used at the moment",
+            why=why,
+            after=_seconds(answer.headers.get("Retry-After")),
+        )
     if status in (401, 403):
         return RegistryDenied(
-            f"{name} refuses access", why=why, hint=f"Use `flyte registry login {name.host}`, or ask for the right to it."
+            f"{name} refuses access",
+            why=why,
+            hint=f"Use `flyte registry login {name.host}`, or ask for the right to it.",
         )
     return RegistryRefused(f"{name} refuses {what}", why=why)
 
@@ -43,12 +59,18 @@ def failure(name: RepositoryName, error: Exception) -> RegistryUnreachable:
         text = f"By way of the proxy: {text}"
     if isinstance(error, SSLError):
         return RegistryUnreachable(
-            f"{name} cannot be trusted", why=text, hint="Set SSL_CERT_FILE to your certificate authority's file, if it is a private one."
+            f"{name} cannot be trusted",
+            why=text,
+            hint="Set SSL_CERT_FILE to your certificate authority's file, if it is a private one.",
         )
     # Which is one, too.
     if isinstance(error, TimeoutError) and not isinstance(error, NewConnectionError):
         waited = re.search(r"timeout=([0-9.]+)", text)
-        why = f"There was no answer within {float(waited[1]):.2g} s." if waited else "It stopped in the middle of an answer."
+        why = (
+            f"There was no answer within {float(waited[1]):.2g} s."
+            if waited
+            else "It stopped in the middle of an answer."
+        )
         return Late(f"{name} does not answer", why=why)
     return Transient(f"{name} cannot be reached", why=text)
 
@@ -70,11 +92,15 @@ def foreign(name: RepositoryName, answer: BaseHTTPResponse, wanted: str) -> Repo
 
 def astray(name: RepositoryName, url: str) -> RegistryRefused:
     """The error for an address that cannot be asked."""
-    return RegistryRefused(f"{name} leads to {shown(url)}", why="That is no address that can be asked.")
+    return RegistryRefused(
+        f"{name} leads to {shown(url)}", why="That is no address that can be asked."
+    )
 
 
 def shown(url: str) -> str:
-    """An address for a message: without its query, which may be a password by itself, and without credentials."""
+    """An address for a message: without its query, which may be a password by itself, and without
+    credentials.
+    """
     try:
         parts = urlsplit(url)
         return _plain(redacted(f"{parts.scheme}://{parts.netloc}{parts.path}"))
@@ -86,7 +112,9 @@ def _reason(answer: BaseHTTPResponse) -> str:
     """What the registry says itself (distribution-spec 1.1, "Error Codes"), cut short."""
     try:
         errors = json.loads(answer.read(_READ))["errors"]
-        found = "; ".join(f"{error.get('code', '')}: {error.get('message', '')}" for error in errors)
+        found = "; ".join(
+            f"{error.get('code', '')}: {error.get('message', '')}" for error in errors
+        )
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError, HTTPError, OSError):
         found = answer.reason or ""
     return f" ({_plain(redacted(found))})" if found else ""

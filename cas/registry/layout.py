@@ -1,4 +1,5 @@
-"""A folder as a repository: an OCI image layout (image-spec 1.1, image-layout.md), which other tools can read and write.
+"""A folder as a repository: an OCI image layout (image-spec 1.1, image-layout.md), which other
+tools can read and write.
 
 oci-layout    index.json (the tags)    blobs/sha256/<hex>
 .lock         (ours: who writes holds it shared, who collects alone)
@@ -41,7 +42,9 @@ from .repository import Moved
 # image-spec, annotations.md: the name of an entry of index.json.
 TAG = "org.opencontainers.image.ref.name"
 _VERSION = "1.0.0"  # image-layout.md, "oci-layout file": the only one that there is.
-_OWN = frozenset({".gitignore", ".index.lock", ".lock", ".tags.lock", "blobs", "index.json", "quarantine"})
+_OWN = frozenset(
+    {".gitignore", ".index.lock", ".lock", ".tags.lock", "blobs", "index.json", "quarantine"}
+)
 # What is there while somebody else makes the same layout.
 _BEING_MADE = ("index.json.", "oci-layout")
 _CHUNK = 1 << 20
@@ -49,9 +52,11 @@ _INDEX = 256 << 20  # Bytes of an index, at most.
 
 
 class LayoutRepository:
-    """The repository in a folder, which is made when something is first kept in it. Many processes can share it.
+    """The repository in a folder, which is made when something is first kept in it. Many processes
+    can share it.
 
-    A folder that cannot be used is as a registry that cannot be reached; a blob that turns out to be corrupt goes to quarantine there.
+    A folder that cannot be used is as a registry that cannot be reached; a blob that turns out to
+    be corrupt goes to quarantine there.
     """
 
     def __init__(self, name: RepositoryName, counters: Counters) -> None:
@@ -70,7 +75,10 @@ class LayoutRepository:
             try:
                 digest = Descriptor.parse(found[0]).digest
             except RegistryCorrupt as error:
-                raise RegistryCorrupt(f"The entry of {reference} in the index of {self.name} is malformed", why=error.why) from None
+                raise RegistryCorrupt(
+                    f"The entry of {reference} in the index of {self.name} is malformed",
+                    why=error.why,
+                ) from None
         try:
             with self._using(), self._blobs.open(digest) as stream:
                 data = stream.read(LIMIT + 1)
@@ -81,10 +89,14 @@ class LayoutRepository:
         try:
             return Manifest.parse(data)
         except RegistryCorrupt as error:
-            raise RegistryCorrupt(error.what, why=f"It is {digest} in {self.name}. {error.why}") from None
+            raise RegistryCorrupt(
+                error.what, why=f"It is {digest} in {self.name}. {error.why}"
+            ) from None
 
     def put_manifest(self, manifest: Manifest, tag: str | None = None) -> None:
-        """Keep a manifest, under its digest and the tag. Raises `BlobMissing` if something that it names is not there."""
+        """Keep a manifest, under its digest and the tag. Raises `BlobMissing` if something that it
+        names is not there.
+        """
         named = manifest.manifests if manifest.is_index else manifest.blobs()
         if missing := [each.digest for each in named if not self.has(each)]:
             raise BlobMissing(f"{self.name} does not have {missing[0]}, which a manifest names")
@@ -108,24 +120,41 @@ class LayoutRepository:
             return stat.S_ISREG(found.st_mode) and found.st_size == blob.size
 
     def download(self, blob: Descriptor, writer: BlobWriter, moved: Moved) -> None:
-        """Write a blob's bytes, verified: `writer` holds all of them then, and is not finished. Raises `BlobMissing`."""
+        """Write a blob's bytes, verified: `writer` holds all of them then, and is not finished.
+        Raises `BlobMissing`.
+        """
         with self._using():
             stream = self._blobs.open(blob.digest)
         with stream:
             if (size := os.fstat(stream.fileno()).st_size) != blob.size:
                 raise RegistryCorrupt(
-                    f"{self.name} has other bytes than {blob.digest}", why=f"They are {size:,}, and should be {blob.size:,}."
+                    f"{self.name} has other bytes than {blob.digest}",
+                    why=f"They are {size:,}, and should be {blob.size:,}.",
                 )
             _copy(stream, writer, moved)
         if writer.digest != blob.digest:
             raise self._corrupt(blob.digest)
 
-    def upload(self, blob: Descriptor, source: Callable[[], BinaryIO], moved: Moved, mount: RepositoryName | None = None) -> None:
+    def upload(
+        self,
+        blob: Descriptor,
+        source: Callable[[], BinaryIO],
+        moved: Moved,
+        mount: RepositoryName | None = None,
+    ) -> None:
         """Keep a blob whose bytes `source` opens."""
-        with self.writing(), source() as stream, self._using(), self._blobs.batch() as batch, batch.writer() as writer:
+        with (
+            self.writing(),
+            source() as stream,
+            self._using(),
+            self._blobs.batch() as batch,
+            batch.writer() as writer,
+        ):
             _copy(stream, writer, moved)
             if writer.digest != blob.digest:
-                raise BlobCorrupt(f"Blob {blob.digest} is corrupt", why="Its bytes have another digest.")
+                raise BlobCorrupt(
+                    f"Blob {blob.digest} is corrupt", why="Its bytes have another digest."
+                )
             writer.finish(blob.digest)
 
     def tags(self) -> list[str]:
@@ -147,7 +176,9 @@ class LayoutRepository:
 
     @contextmanager
     def exclusive(self) -> Iterator[None]:
-        """Hold this to look at tags and then to move them: nobody else who holds it comes in between."""
+        """Hold this to look at tags and then to move them: nobody else who holds it comes in
+        between.
+        """
         with self._held(".tags.lock", exclusive=True):
             yield
 
@@ -161,7 +192,8 @@ class LayoutRepository:
             yield
 
     def sweep(self, without: Collection[Digest], dry_run: bool) -> Iterator[tuple[Digest, int]]:
-        """Remove the blobs that no tag leads to, and give each with its size in bytes. Waits for those who write.
+        """Remove the blobs that no tag leads to, and give each with its size in bytes. Waits for
+        those who write.
 
         Tags of the manifests `without` are counted as gone.
         """
@@ -180,13 +212,21 @@ class LayoutRepository:
     def _reachable(self, without: Collection[Digest]) -> set[Digest]:
         """All that the tags lead to, but for what only the manifests `without` do."""
         live: set[Digest] = set()
-        waiting = [digest for entry in self._entries() if (digest := _digest(entry)) and digest not in without]
+        waiting = [
+            digest
+            for entry in self._entries()
+            if (digest := _digest(entry)) and digest not in without
+        ]
         while waiting:
             live.add(digest := waiting.pop())
             manifest = self.manifest(digest)
             if manifest is not None:
                 live.update(blob.digest for blob in manifest.blobs())
-                waiting += [each.digest for each in manifest.manifests if each.digest not in live] if manifest.is_index else []
+                waiting += (
+                    [each.digest for each in manifest.manifests if each.digest not in live]
+                    if manifest.is_index
+                    else []
+                )
         return live
 
     def _create(self) -> None:
@@ -209,7 +249,9 @@ class LayoutRepository:
             os.makedirs(self._blobs.folder, exist_ok=True)
             with locked(f"{self._folder}/.index.lock", exclusive=True):
                 if not os.path.exists(f"{self._folder}/index.json"):
-                    self._write("index.json", {"schemaVersion": 2, "mediaType": INDEX, "manifests": []})
+                    self._write(
+                        "index.json", {"schemaVersion": 2, "mediaType": INDEX, "manifests": []}
+                    )
                 self._write("oci-layout", {"imageLayoutVersion": _VERSION})
 
     def _entries(self) -> list[Any]:
@@ -240,33 +282,50 @@ class LayoutRepository:
         return document
 
     def _malformed(self, name: str, why: str) -> RepositoryCorrupt:
-        return RepositoryCorrupt(f"{name} of {self.name} is malformed", why=why, hint=f"Mend or delete {name}; the blobs are not touched.")
+        return RepositoryCorrupt(
+            f"{name} of {self.name} is malformed",
+            why=why,
+            hint=f"Mend or delete {name}; the blobs are not touched.",
+        )
 
     def _check_version(self) -> None:
         """Raise `RegistryRefused` for a layout of a version that is not known here."""
         layout = {} if self._is_known else self._read("oci-layout")
         version = (layout or {}).get("imageLayoutVersion", _VERSION)
         if version != _VERSION:
-            raise RegistryRefused(f"{self.name} is a layout of version {json.dumps(version):.50}", why=f"Only {_VERSION} is known here.")
+            raise RegistryRefused(
+                f"{self.name} is a layout of version {json.dumps(version):.50}",
+                why=f"Only {_VERSION} is known here.",
+            )
         self._is_known = layout is not None
 
     @contextmanager
     def _using(self) -> Iterator[None]:
-        """Raise `RegistryUnreachable` for a folder that cannot be used, and `RegistryRefused` for a layout of another version."""
+        """Raise `RegistryUnreachable` for a folder that cannot be used, and `RegistryRefused` for a
+        layout of another version.
+        """
         try:
             self._check_version()
             yield
         except (OSError, StoreUnavailable) as error:
-            why = error.why if isinstance(error, StoreUnavailable) else f"{error.strerror}: {error.filename}"
+            why = (
+                error.why
+                if isinstance(error, StoreUnavailable)
+                else f"{error.strerror}: {error.filename}"
+            )
             raise RegistryUnreachable(f"{self.name} cannot be used", why=why) from error
 
     def _corrupt(self, digest: Digest) -> RegistryCorrupt:
-        """Move a corrupt blob to quarantine, so that it can be pushed again; gives the error to raise."""
+        """Move a corrupt blob to quarantine, so that it can be pushed again; gives the error to
+        raise.
+        """
         try:
             self._blobs.verify(digest)
         except StoreError:
             pass  # The folder may be read-only, or another process was first.
-        return RegistryCorrupt(f"{digest} in {self.name} is corrupt", why="Its bytes have another digest.")
+        return RegistryCorrupt(
+            f"{digest} in {self.name} is corrupt", why="Its bytes have another digest."
+        )
 
     @contextmanager
     def _changing(self) -> Iterator[list[Any]]:
@@ -276,12 +335,16 @@ class LayoutRepository:
             before = list(entries)
             yield entries
             if entries != before:
-                self._write("index.json", {"schemaVersion": 2, "mediaType": INDEX, "manifests": entries})
+                self._write(
+                    "index.json", {"schemaVersion": 2, "mediaType": INDEX, "manifests": entries}
+                )
 
     def _write(self, name: str, document: Mapping[str, Any]) -> None:
         temporary = f"{self._blobs.folder}/{TEMPORARY}{os.urandom(8).hex()}"
         with storing(f"write {name} of {self.name}"):
-            replace_file(f"{self._folder}/{name}", json.dumps(document).encode(), temporary=temporary)
+            replace_file(
+                f"{self._folder}/{name}", json.dumps(document).encode(), temporary=temporary
+            )
 
 
 def _tag(entry: Any) -> str:

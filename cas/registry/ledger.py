@@ -1,6 +1,8 @@
-"""What this machine knows of repositories: which blobs they hold, and what was published there or is still to be.
+"""What this machine knows of repositories: which blobs they hold, and what was published there or
+is still to be.
 
-Knowledge is for one repository, and is never relied upon: a manifest is refused by a registry that does not hold what it names.
+Knowledge is for one repository, and is never relied upon: a manifest is refused by a registry that
+does not hold what it names.
 """
 
 from __future__ import annotations
@@ -17,10 +19,13 @@ if TYPE_CHECKING:
 
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS held(
-  place TEXT NOT NULL, digest TEXT NOT NULL, seen INTEGER NOT NULL, PRIMARY KEY(place, digest)) WITHOUT ROWID;
+  place TEXT NOT NULL, digest TEXT NOT NULL, seen INTEGER NOT NULL,
+  PRIMARY KEY(place, digest)) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS publications(
-  place TEXT NOT NULL, key TEXT NOT NULL, published INTEGER NOT NULL, PRIMARY KEY(place, key)) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS absences(place TEXT PRIMARY KEY, since INTEGER NOT NULL, until INTEGER NOT NULL) WITHOUT ROWID;
+  place TEXT NOT NULL, key TEXT NOT NULL, published INTEGER NOT NULL,
+  PRIMARY KEY(place, key)) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS absences(
+  place TEXT PRIMARY KEY, since INTEGER NOT NULL, until INTEGER NOT NULL) WITHOUT ROWID;
 """
 _WEEK = 7 * 86400
 # Seconds for which a place that cannot be reached is left alone, at first and at most.
@@ -37,7 +42,12 @@ class Ledger:
     def holds(self, place: RepositoryName, digest: Digest) -> bool:
         """Whether a blob was seen at that place within the last week."""
         since = int(time.time()) - _WEEK
-        return bool(self._database.one("SELECT 1 FROM held WHERE place=? AND digest=? AND seen>?", (str(place), digest, since)))
+        return bool(
+            self._database.one(
+                "SELECT 1 FROM held WHERE place=? AND digest=? AND seen>?",
+                (str(place), digest, since),
+            )
+        )
 
     def holder_beside(self, place: RepositoryName, digest: Digest) -> RepositoryName | None:
         """Another repository of the same registry that was seen to hold a blob."""
@@ -45,13 +55,18 @@ class Ledger:
             return None
         from .name import RepositoryName
 
-        rows = self._database.execute("SELECT place FROM held WHERE digest=? AND place LIKE ?", (digest, f"{place.host}/%"))
+        rows = self._database.execute(
+            "SELECT place FROM held WHERE digest=? AND place LIKE ?", (digest, f"{place.host}/%")
+        )
         return next((RepositoryName.parse(name) for (name,) in rows if name != str(place)), None)
 
     def hold(self, place: RepositoryName, digests: Iterable[Digest]) -> None:
         """Remember that these blobs were seen at that place now."""
         now = int(time.time())
-        self._database.execute_many("INSERT OR REPLACE INTO held VALUES(?,?,?)", [(str(place), digest, now) for digest in digests])
+        self._database.execute_many(
+            "INSERT OR REPLACE INTO held VALUES(?,?,?)",
+            [(str(place), digest, now) for digest in digests],
+        )
         self._database.execute("DELETE FROM held WHERE seen<=?", (now - _WEEK,))
 
     def forget(self, place: RepositoryName) -> None:
@@ -60,49 +75,79 @@ class Ledger:
 
     def is_due(self, place: RepositoryName, key: Key) -> bool:
         """Whether a record is to be published there: it never was, or more than a week ago."""
-        row = self._database.one("SELECT published FROM publications WHERE place=? AND key=?", (str(place), key))
+        row = self._database.one(
+            "SELECT published FROM publications WHERE place=? AND key=?", (str(place), key)
+        )
         return row is None or row[0] <= time.time() - _WEEK
 
     def owe(self, place: RepositoryName, key: Key) -> None:
         """Remember that a record is to be published there."""
-        self._database.execute("INSERT OR REPLACE INTO publications VALUES(?,?,?)", (str(place), key, _OWED))
+        self._database.execute(
+            "INSERT OR REPLACE INTO publications VALUES(?,?,?)", (str(place), key, _OWED)
+        )
 
     def owed(self, place: RepositoryName) -> list[Key]:
         """What is to be published there."""
         return [
-            Key(key) for (key,) in self._database.execute("SELECT key FROM publications WHERE place=? AND published=?", (str(place), _OWED))
+            Key(key)
+            for (key,) in self._database.execute(
+                "SELECT key FROM publications WHERE place=? AND published=?", (str(place), _OWED)
+            )
         ]
 
     def owed_anywhere(self) -> list[Key]:
         """What is to be published, wherever that is."""
-        return [Key(key) for (key,) in self._database.execute("SELECT DISTINCT key FROM publications WHERE published=?", (_OWED,))]
+        return [
+            Key(key)
+            for (key,) in self._database.execute(
+                "SELECT DISTINCT key FROM publications WHERE published=?", (_OWED,)
+            )
+        ]
 
     def settle(self, place: RepositoryName, key: Key, at: float | None = None) -> None:
         """Remember that a record was published there, now or at a time."""
         self._database.execute(
-            "INSERT OR REPLACE INTO publications VALUES(?,?,?)", (str(place), key, max(1, int(time.time() if at is None else at)))
+            "INSERT OR REPLACE INTO publications VALUES(?,?,?)",
+            (str(place), key, max(1, int(time.time() if at is None else at))),
         )
 
     def drop(self, place: RepositoryName, key: Key) -> None:
         """Forget about a publication: the record is gone, here or there."""
-        self._database.execute("DELETE FROM publications WHERE place=? AND key=?", (str(place), key))
+        self._database.execute(
+            "DELETE FROM publications WHERE place=? AND key=?", (str(place), key)
+        )
 
     def drop_everywhere(self, keys: Iterable[Key]) -> None:
-        """Forget about all publications of some records: they are gone here, and what they said was wrong."""
-        self._database.execute_many("DELETE FROM publications WHERE key=?", [(key,) for key in keys])
+        """Forget about all publications of some records: they are gone here, and what they said was
+        wrong.
+        """
+        self._database.execute_many(
+            "DELETE FROM publications WHERE key=?", [(key,) for key in keys]
+        )
 
     def away(self) -> list[str]:
-        """Return the places that are left alone for now, since they could not be reached a short time ago."""
+        """Return the places that are left alone for now, since they could not be reached a short
+        time ago.
+        """
         now = int(time.time())
-        return [place for (place,) in self._database.execute("SELECT place FROM absences WHERE until>? AND since<=?", (now, now))]
+        return [
+            place
+            for (place,) in self._database.execute(
+                "SELECT place FROM absences WHERE until>? AND since<=?", (now, now)
+            )
+        ]
 
     def leave(self, place: str) -> bool:
-        """Leave a place alone for some minutes, the longer the longer it cannot be reached; return whether that is new."""
+        """Leave a place alone for some minutes, the longer the longer it cannot be reached; return
+        whether that is new.
+        """
         now = int(time.time())
         row = self._database.one("SELECT since FROM absences WHERE place=?", (place,))
         since = min(row[0], now) if row else now
         until = now + max(_SHORT, min(_LONG, now - since))
-        self._database.execute("INSERT OR REPLACE INTO absences VALUES(?,?,?)", (place, since, until))
+        self._database.execute(
+            "INSERT OR REPLACE INTO absences VALUES(?,?,?)", (place, since, until)
+        )
         return row is None
 
     def come_back(self, places: Iterable[str]) -> None:

@@ -1,4 +1,6 @@
-"""Asking a registry whether it knows a user (distribution-spec 1.1, end-1, which needs no right to any repository)."""
+"""Asking a registry whether it knows a user (distribution-spec 1.1, end-1, which needs no right to
+any repository).
+"""
 
 from __future__ import annotations
 
@@ -16,10 +18,11 @@ _TIMEOUT = 10.0  # Seconds without any byte.
 
 
 def check_login(name: RepositoryName, user: str, password: str) -> bool:
-    """Whether a registry wants a login at all; if it does, it takes this one. Nothing is sent to one that does not ask for it.
+    """Whether a registry wants a login at all; if it does, it takes this one. Nothing is sent to
+    one that does not ask for it.
 
-    Raises `RegistryDenied` if it does not take these credentials, `RegistryUnreachable` if it does not answer, and `RegistryCorrupt`
-    if it is no registry.
+    Raises `RegistryDenied` if it does not take these credentials, `RegistryUnreachable` if it does
+    not answer, and `RegistryCorrupt` if it is no registry.
     """
     session = RegistrySession(name, Counters())
     first = session.ask_anonymously(session.base, _TIMEOUT)
@@ -44,5 +47,7 @@ def _check(name: RepositoryName, answer: BaseHTTPResponse) -> None:
     if answer.status not in (200, 404):
         raise refusal(name, "to be used", answer)
     answer, said = kept(answer)
-    if answer.status == 404 or (API_VERSION not in answer.headers and said.strip() not in (b"", b"{}")):
+    if answer.status == 404 or (
+        API_VERSION not in answer.headers and said.strip() not in (b"", b"{}")
+    ):
         raise foreign(name, answer, "its version")

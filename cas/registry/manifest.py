@@ -1,4 +1,6 @@
-"""Manifests and indexes: the documents that a registry keeps under digests and tags (OCI image-spec 1.1, manifest.md, image-index.md)."""
+"""Manifests and indexes: the documents that a registry keeps under digests and tags (OCI image-spec
+1.1, manifest.md, image-index.md).
+"""
 
 from __future__ import annotations
 
@@ -20,32 +22,68 @@ EMPTY_CONFIG = b"{}"
 
 @dataclass(frozen=True)
 class Manifest:
-    """A manifest's or an index's very bytes and its media type. Whatever is asked of it raises `RegistryCorrupt` if it is malformed."""
+    """A manifest's or an index's very bytes and its media type. Whatever is asked of it raises
+    `RegistryCorrupt` if it is malformed.
+    """
 
     data: bytes
     media_type: str
 
     @classmethod
     def of_layers(
-        cls, config: Descriptor, layers: Iterable[Descriptor], *, artifact_type: str = "", annotations: Mapping[str, str] = {}
+        cls,
+        config: Descriptor,
+        layers: Iterable[Descriptor],
+        *,
+        artifact_type: str = "",
+        annotations: Mapping[str, str] = {},
     ) -> Manifest:
         """The manifest of a config and layers; the same for the same, byte by byte."""
         return cls._of(
-            MANIFEST, artifact_type, annotations, {"config": config.document(), "layers": [layer.document() for layer in layers]}
+            MANIFEST,
+            artifact_type,
+            annotations,
+            {"config": config.document(), "layers": [layer.document() for layer in layers]},
         )
 
     @classmethod
-    def of_manifests(cls, manifests: Iterable[Descriptor], *, artifact_type: str = "", annotations: Mapping[str, str] = {}) -> Manifest:
+    def of_manifests(
+        cls,
+        manifests: Iterable[Descriptor],
+        *,
+        artifact_type: str = "",
+        annotations: Mapping[str, str] = {},
+    ) -> Manifest:
         """The index of some manifests."""
-        return cls._of(INDEX, artifact_type, annotations, {"manifests": [each.document() for each in manifests]})
+        return cls._of(
+            INDEX,
+            artifact_type,
+            annotations,
+            {"manifests": [each.document() for each in manifests]},
+        )
 
     @classmethod
     def of_platforms(cls, manifests: Iterable[tuple[Descriptor, Mapping[str, str]]]) -> Manifest:
         """The index of an image's manifests, each with its platform (`os`, `architecture`)."""
-        return cls._of(INDEX, "", {}, {"manifests": [{**each.document(), "platform": dict(platform)} for each, platform in manifests]})
+        return cls._of(
+            INDEX,
+            "",
+            {},
+            {
+                "manifests": [
+                    {**each.document(), "platform": dict(platform)} for each, platform in manifests
+                ]
+            },
+        )
 
     @classmethod
-    def _of(cls, media_type: str, artifact_type: str, annotations: Mapping[str, str], parts: Mapping[str, Any]) -> Manifest:
+    def _of(
+        cls,
+        media_type: str,
+        artifact_type: str,
+        annotations: Mapping[str, str],
+        parts: Mapping[str, Any],
+    ) -> Manifest:
         document: dict[str, Any] = {"schemaVersion": 2, "mediaType": media_type, **parts}
         if artifact_type:
             document["artifactType"] = artifact_type
@@ -55,27 +93,39 @@ class Manifest:
 
     @classmethod
     def parse(cls, data: bytes) -> Manifest:
-        """The manifest of these bytes, of the media type that they say. Raises `RegistryCorrupt`."""
+        """The manifest of these bytes, of the media type that they say. Raises
+        `RegistryCorrupt`.
+        """
         if len(data) > LIMIT:
-            raise RegistryCorrupt("A manifest is too large", why=f"It has {len(data):,} bytes; {LIMIT:,} are allowed.")
+            raise RegistryCorrupt(
+                "A manifest is too large", why=f"It has {len(data):,} bytes; {LIMIT:,} are allowed."
+            )
         manifest = cls(data, "")
         media_type = manifest.document.get("mediaType")
         # CVE-2021-41190.
         if "manifests" in manifest.document and manifest.document.keys() & {"config", "layers"}:
-            raise RegistryCorrupt("A manifest is ambiguous", why="It could be read as an index, too.")
+            raise RegistryCorrupt(
+                "A manifest is ambiguous", why="It could be read as an index, too."
+            )
         if media_type is None:  # OCI lets it be left out.
             media_type = INDEX if "manifests" in manifest.document else MANIFEST
         if not isinstance(media_type, str) or media_type not in MANIFESTS:
-            raise RegistryCorrupt("A manifest is of an unknown kind", why=f"Its media type is {media_type!r:.200}.")
+            raise RegistryCorrupt(
+                "A manifest is of an unknown kind", why=f"Its media type is {media_type!r:.200}."
+            )
         return cls(data, media_type)
 
     @cached_property
     def document(self) -> Mapping[str, Any]:
-        """The JSON object inside. Two names that are alike could be read in two ways, so they are refused."""
+        """The JSON object inside. Two names that are alike could be read in two ways, so they are
+        refused.
+        """
         try:
             document = json.loads(self.data.decode("utf-8"), object_pairs_hook=_unique)
         except _Twice:
-            raise RegistryCorrupt("A manifest is malformed", why="An object in it has two names that are alike.") from None
+            raise RegistryCorrupt(
+                "A manifest is malformed", why="An object in it has two names that are alike."
+            ) from None
         except (ValueError, RecursionError):
             raise RegistryCorrupt("A manifest is malformed", why="It is no JSON text.") from None
         if not isinstance(document, dict):
@@ -89,7 +139,9 @@ class Manifest:
 
     @property
     def descriptor(self) -> Descriptor:
-        """What names it, in an index. Without its type: skopeo (1.9) would leave that out and so copy another index."""
+        """What names it, in an index. Without its type: skopeo (1.9) would leave that out and so
+        copy another index.
+        """
         return Descriptor(self.media_type, self.digest, len(self.data))
 
     @property
@@ -110,7 +162,9 @@ class Manifest:
         """Texts by name."""
         found = self.document.get("annotations") or {}
         if not isinstance(found, dict) or not all(isinstance(text, str) for text in found.values()):
-            raise RegistryCorrupt("A manifest is malformed", why="Its annotations are no texts by name.")
+            raise RegistryCorrupt(
+                "A manifest is malformed", why="Its annotations are no texts by name."
+            )
         return found
 
     @cached_property

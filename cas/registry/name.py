@@ -1,4 +1,6 @@
-"""Names of repositories: `host/path`, `https://host/path`, `http://host/path`, and `oci:/folder` for an image layout."""
+"""Names of repositories: `host/path`, `https://host/path`, `http://host/path`, and `oci:/folder`
+for an image layout.
+"""
 
 from __future__ import annotations
 
@@ -9,22 +11,31 @@ from dataclasses import dataclass
 from flyte_build.errors import ReferenceInvalid
 
 # distribution-spec 1.1, "name".
-_PATH = re.compile(r"[a-z0-9]+(?:(?:[._]|__|-+)[a-z0-9]+)*(?:/[a-z0-9]+(?:(?:[._]|__|-+)[a-z0-9]+)*)*\Z")
-_HOST = re.compile(r"(?:\[[0-9a-fA-F:]+\]|[A-Za-z0-9](?:[A-Za-z0-9.-]*[A-Za-z0-9])?)(?::[0-9]{1,5})?\Z")
+_PATH = re.compile(
+    r"[a-z0-9]+(?:(?:[._]|__|-+)[a-z0-9]+)*(?:/[a-z0-9]+(?:(?:[._]|__|-+)[a-z0-9]+)*)*\Z"
+)
+_HOST = re.compile(
+    r"(?:\[[0-9a-fA-F:]+\]|[A-Za-z0-9](?:[A-Za-z0-9.-]*[A-Za-z0-9])?)(?::[0-9]{1,5})?\Z"
+)
 _TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}\Z")
 _LOOPBACK = re.compile(r"(?:localhost|127(?:\.[0-9]{1,3}){3}|\[::1\])(?::[0-9]+)?\Z")
 HUB = "registry-1.docker.io"
 """The registry of Docker Hub."""
 HUB_NAMES = ("docker.io", "index.docker.io")
 """What docker calls it."""
-_HINT = 'For example: "registry.example.com/team/cache", "localhost:5000/cache", or "oci:/srv/cache" for a folder.'
+_HINT = (
+    'For example: "registry.example.com/team/cache", "localhost:5000/cache", or "oci:/srv/cache"'
+    " for a folder."
+)
 
 
 @dataclass(frozen=True)
 class RepositoryName:
-    """Where a repository is: a `host` (with its port) and a `path` below it, or a `folder` on this machine (absolute).
+    """Where a repository is: a `host` (with its port) and a `path` below it, or a `folder` on this
+    machine (absolute).
 
-    `scheme` is "https", "http" (which must be asked for) or "", which means http for a loopback host and https for all others.
+    `scheme` is "https", "http" (which must be asked for) or "", which means http for a loopback
+    host and https for all others.
     """
 
     host: str = ""
@@ -34,7 +45,9 @@ class RepositoryName:
 
     @classmethod
     def parse(cls, text: str) -> RepositoryName:
-        """The repository of that name. Raises `ReferenceInvalid`; a password in the text is in no message."""
+        """The repository of that name. Raises `ReferenceInvalid`; a password in the text is in no
+        message.
+        """
         if text.startswith("oci:"):
             folder = text.removeprefix("oci:").removeprefix("//")
             if not folder or "\0" in folder:
@@ -51,7 +64,9 @@ class RepositoryName:
 
     @classmethod
     def of_registry(cls, text: str) -> RepositoryName:
-        """The registry of that host, which may be part of an address: a name without a path. Raises `ReferenceInvalid`."""
+        """The registry of that host, which may be part of an address: a name without a path. Raises
+        `ReferenceInvalid`.
+        """
         scheme, host, _ = _split(text)
         return cls(host=host, scheme=scheme)
 
@@ -72,7 +87,9 @@ class RepositoryName:
 
 
 def is_host(text: str) -> bool:
-    """Whether the first part of a reference is a host, and no user's name on some registry (as docker decides it)."""
+    """Whether the first part of a reference is a host, and no user's name on some registry (as
+    docker decides it).
+    """
     return "." in text or ":" in text or text == "localhost"
 
 
@@ -82,10 +99,18 @@ def _split(text: str) -> tuple[str, str, str]:
     host, _, path = rest.rstrip("/").partition("/")
     if re.search(r"@(?!sha[0-9]+:)", rest):
         raise ReferenceInvalid(
-            f"{_shown(text)} holds credentials", why="They would be written to logs and records.", hint="Use `flyte registry login HOST`."
+            f"{_shown(text)} holds credentials",
+            why="They would be written to logs and records.",
+            hint="Use `flyte registry login HOST`.",
         )
-    if (separator and scheme not in ("http", "https")) or not _is_address(host) or not (is_host(host) or separator):
-        raise ReferenceInvalid(f"{_shown(text)} names no registry", why="It begins with no host.", hint=_HINT)
+    if (
+        (separator and scheme not in ("http", "https"))
+        or not _is_address(host)
+        or not (is_host(host) or separator)
+    ):
+        raise ReferenceInvalid(
+            f"{_shown(text)} names no registry", why="It begins with no host.", hint=_HINT
+        )
     return scheme, HUB if host in HUB_NAMES else host, path
 
 
@@ -99,7 +124,9 @@ def _is_address(text: str) -> bool:
 
 
 def check_tag(tag: str, what: str) -> str:
-    """Give a tag back. Raises `ReferenceInvalid` for what is none; `what` is what it is made for."""
+    """Give a tag back. Raises `ReferenceInvalid` for what is none; `what` is what it
+    is made for.
+    """
     if not _TAG.match(tag):
         raise ReferenceInvalid(
             f"{what} {tag!r:.200} cannot be a tag",

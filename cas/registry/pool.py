@@ -15,7 +15,8 @@ if TYPE_CHECKING:
 
 
 class RepositoryPool:
-    """Opens repositories, each once; all share one retry budget, so that a command waits for what fails once and not for each part of it.
+    """Opens repositories, each once; all share one retry budget, so that a command waits for what
+    fails once and not for each part of it.
 
     `failed` are the names of those that are not asked any more: they were found to fail.
     """
@@ -26,7 +27,9 @@ class RepositoryPool:
         self.failed: set[str] = set()
 
     def open(self, name: RepositoryName) -> Repository:
-        """The repository of that name; nothing is asked of it yet. Several threads may use it at once."""
+        """The repository of that name; nothing is asked of it yet. Several threads may use it at
+        once.
+        """
         text = str(name)
         if text not in self._opened:
             self._opened.setdefault(text, open_repository(name, self._counters, self._budget))

@@ -1,6 +1,8 @@
-"""Records in a repository: "this key produced this artifact", each an OCI index of its own under a tag made from the key.
+"""Records in a repository: "this key produced this artifact", each an OCI index of its own under a
+tag made from the key.
 
-An artifact's manifest knows no key, since two keys can have one artifact: deleting a record's own index takes nothing else along.
+An artifact's manifest knows no key, since two keys can have one artifact: deleting a record's own
+index takes nothing else along.
 """
 
 from __future__ import annotations
@@ -25,7 +27,12 @@ from .tags import RECORD, record_tag
 
 TYPE = "application/vnd.flyte.record.v1+json"
 _PARALLEL = 8
-KEY, KIND, PROJECT, INPUTS = "dev.flyte.key", "dev.flyte.kind", "dev.flyte.project", "dev.flyte.inputs"
+KEY, KIND, PROJECT, INPUTS = (
+    "dev.flyte.key",
+    "dev.flyte.kind",
+    "dev.flyte.project",
+    "dev.flyte.inputs",
+)
 CREATED = "org.opencontainers.image.created"  # image-spec, annotations.md: RFC 3339.
 _KIND_NAME = re.compile(r"[a-z]{1,32}\Z")
 
@@ -70,7 +77,9 @@ class PublishedRecord:
             raise _no_record(manifest, f"Its {KEY} is no key.") from None
         if not _KIND_NAME.match(texts[KIND]) or not texts[PROJECT].isprintable():
             raise _no_record(manifest, f"Its {KIND} or {PROJECT} is no name.")
-        return cls(key, texts[KIND], manifest.manifests[0], texts[PROJECT], inputs, published, manifest)
+        return cls(
+            key, texts[KIND], manifest.manifests[0], texts[PROJECT], inputs, published, manifest
+        )
 
 
 def _no_record(manifest: Manifest, why: str) -> RegistryCorrupt:
@@ -100,7 +109,9 @@ def read_record(repository: Repository, tag: str) -> PublishedRecord | None:
 
 
 def has_artifact(repository: Repository, key: Key) -> bool:
-    """Whether a repository has what a key produced, and not only the record of it. Raises `RegistryError`."""
+    """Whether a repository has what a key produced, and not only the record of it. Raises
+    `RegistryError`.
+    """
     record = read_record(repository, record_tag(key))
     return record is not None and repository.manifest(record.artifact.digest) is not None
 

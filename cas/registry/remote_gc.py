@@ -1,9 +1,10 @@
 """Collecting a repository: removing the records that nobody has used for some time.
 
-A record in use is published again weekly, since registries keep no time of last use; so one that is older than the keep time is
-not in use. What is deleted, by digest, is records' own indexes alone: nothing else goes with them but the tags that kept what
-only they led to, which are moved to them before. What has no tag then is left to the registry's own collection, and in a folder it
-is swept here.
+A record in use is published again weekly, since registries keep no time of last use; so one that is
+older than the keep time is not in use. What is deleted, by digest, is records' own indexes alone:
+nothing else goes with them but the tags that kept what only they led to, which are moved to them
+before. What has no tag then is left to the registry's own collection, and in a folder it is swept
+here.
 """
 
 from __future__ import annotations
@@ -34,7 +35,11 @@ def collect_records(repository: Repository, project: str, keep: float, dry_run: 
     limit = time.time() - keep
     found = list(published_records(repository))
     old = [record for record in found if record.project == project and record.published <= limit]
-    orphans = _orphans(repository, old, [record for record in found if record not in old]) if old else set()
+    orphans = (
+        _orphans(repository, old, [record for record in found if record not in old])
+        if old
+        else set()
+    )
     if not dry_run:
         with ThreadPoolExecutor(_PARALLEL) as pool:
             list(pool.map(lambda record: _delete(repository, record, orphans), old))
@@ -42,28 +47,40 @@ def collect_records(repository: Repository, project: str, keep: float, dry_run: 
         Removed(
             record.index.digest,
             len(record.index.data),
-            f"the record of {record.kind} {record.key.short} was last published on {_day(record.published)}",
+            f"the record of {record.kind} {record.key.short} was last published on"
+            f" {_day(record.published)}",
         )
         for record in old
     ]
     if isinstance(repository, LayoutRepository):
         gone = {record.index.digest for record in old}
         swept = repository.sweep(gone | orphans, dry_run)
-        removed += [Removed(digest, size, "nothing leads to it") for digest, size in swept if digest not in gone]
+        removed += [
+            Removed(digest, size, "nothing leads to it")
+            for digest, size in swept
+            if digest not in gone
+        ]
     return Collection(removed, len(found) - len(old))
 
 
 def delete_record(repository: Repository, record: PublishedRecord) -> None:
     """Remove a record. Raises `RegistryRefused` where the registry does not allow it."""
-    others = [each for each in published_records(repository) if each.index.digest != record.index.digest]
+    others = [
+        each for each in published_records(repository) if each.index.digest != record.index.digest
+    ]
     _delete(repository, record, _orphans(repository, [record], others))
 
 
-def _orphans(repository: Repository, gone: Iterable[PublishedRecord], staying: Iterable[PublishedRecord]) -> set[Digest]:
+def _orphans(
+    repository: Repository, gone: Iterable[PublishedRecord], staying: Iterable[PublishedRecord]
+) -> set[Digest]:
     """The artifacts that nothing leads to when some records are gone."""
     needed = {record.artifact.digest for record in staying}
     with ThreadPoolExecutor(_PARALLEL) as pool:
-        for found in pool.map(lambda tag: _named(repository, tag), [tag for tag in repository.tags() if not tag.startswith(_OWN)]):
+        for found in pool.map(
+            lambda tag: _named(repository, tag),
+            [tag for tag in repository.tags() if not tag.startswith(_OWN)],
+        ):
             needed |= found
     return {record.artifact.digest for record in gone} - needed
 
@@ -74,7 +91,10 @@ def _named(repository: Repository, tag: str) -> set[Digest]:
         manifest = repository.manifest(tag)
         if manifest is None:
             return set()
-        return {manifest.digest, *(each.digest for each in (manifest.manifests if manifest.is_index else ()))}
+        return {
+            manifest.digest,
+            *(each.digest for each in (manifest.manifests if manifest.is_index else ())),
+        }
     except RegistryCorrupt:
         return set()
 
@@ -93,7 +113,10 @@ def _delete(repository: Repository, record: PublishedRecord, orphans: Container[
         raise RegistryRefused(
             f"{repository.name} does not allow deletion",
             why=error.why,
-            hint=f"Switch it on in the registry, or let the registry's own rules remove tags that begin with `{RECORD}` and `{KEEP}`.",
+            hint=(
+                "Switch it on in the registry, or let the registry's own rules remove tags that"
+                f" begin with `{RECORD}` and `{KEEP}`."
+            ),
         ) from None
 
 

@@ -22,14 +22,20 @@ _LATE = 2  # Attempts of something for which there is no answer in time.
 
 
 def time_left(began: float, count: int) -> float:
-    """Return the seconds for the next byte of a transfer that began then (by the monotonic clock) and of which `count` bytes have come."""
+    """Return the seconds for the next byte of a transfer that began then (by the monotonic clock)
+    and of which `count` bytes have come.
+    """
     return began + STALL + count / SPEED - time.monotonic()
 
 
 class Transient(RegistryUnreachable):
-    """A failure that may pass; `after` are the seconds after which the registry wants to be asked again (RFC 9110, Retry-After)."""
+    """A failure that may pass; `after` are the seconds after which the registry wants to be asked
+    again (RFC 9110, Retry-After).
+    """
 
-    def __init__(self, what: str, *, why: str = "", hint: str = "", after: float | None = None) -> None:
+    def __init__(
+        self, what: str, *, why: str = "", hint: str = "", after: float | None = None
+    ) -> None:
         super().__init__(what, why=why, hint=hint)
         self.after = after
 
@@ -41,7 +47,8 @@ class Late(Transient):
 class RetryBudget:
     """What is left of a command's time for look-ups that fail; its repositories share one.
 
-    What is asked for is told how many seconds it may wait for a byte. All methods raise `RegistryUnreachable` in the end.
+    What is asked for is told how many seconds it may wait for a byte. All methods raise
+    `RegistryUnreachable` in the end.
     """
 
     def __init__(self, seconds: float = _LOOK_UPS) -> None:
@@ -53,12 +60,21 @@ class RetryBudget:
         try:
             return self._persist(ask, lambda: False)
         finally:
-            self._left = min(self._left, max(0.0, before - max(0.0, time.monotonic() - began - _LEAST)))
+            self._left = min(
+                self._left, max(0.0, before - max(0.0, time.monotonic() - began - _LEAST))
+            )
 
-    def transfer(self, move: Callable[[float], T], reached: Callable[[], bool], done: Callable[[], int] = lambda: 0) -> T:
-        """What `move` gives, tried again for a minute after a failure, and for another one whenever `done` has grown meanwhile.
+    def transfer(
+        self,
+        move: Callable[[float], T],
+        reached: Callable[[], bool],
+        done: Callable[[], int] = lambda: 0,
+    ) -> T:
+        """What `move` gives, tried again for a minute after a failure, and for another one whenever
+        `done` has grown meanwhile.
 
-        But a registry that has never been `reached`, since it is down or stalls, costs a command no more than a look-up.
+        But a registry that has never been `reached`, since it is down or stalls, costs a command no
+        more than a look-up.
         """
         while True:
             before, began = done(), time.monotonic()
@@ -107,9 +123,14 @@ def _again(call: Callable[[], T], left: Callable[[], float]) -> T:
 
     def enough(state: RetryCallState) -> bool:
         is_late = isinstance(state.outcome.exception() if state.outcome else None, Late)
-        return state.attempt_number >= (_LATE if is_late else _ATTEMPTS) or state.upcoming_sleep >= left()
+        return (
+            state.attempt_number >= (_LATE if is_late else _ATTEMPTS)
+            or state.upcoming_sleep >= left()
+        )
 
-    return Retrying(retry=retry_if_exception_type(Transient), stop=enough, wait=_wait, reraise=True)(again)
+    return Retrying(
+        retry=retry_if_exception_type(Transient), stop=enough, wait=_wait, reraise=True
+    )(again)
 
 
 def _wait(state: RetryCallState) -> float:

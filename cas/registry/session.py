@@ -1,6 +1,8 @@
-"""Requests to the registry of one repository: authorized, followed where they lead, and failing with our errors alone.
+"""Requests to the registry of one repository: authorized, followed where they lead, and failing
+with our errors alone.
 
-Credentials go to the registry's own host only, nothing leads from https to http, and only the registry may ask for credentials.
+Credentials go to the registry's own host only, nothing leads from https to http, and only the
+registry may ask for credentials.
 """
 
 from __future__ import annotations
@@ -24,7 +26,9 @@ _HOPS = 5
 
 
 class _Time:
-    """The seconds that a request, with all that it leads to, has for its answer; each has as many unless they are shared."""
+    """The seconds that a request, with all that it leads to, has for its answer; each has as many
+    unless they are shared.
+    """
 
     def __init__(self, seconds: float, is_shared: bool = True) -> None:
         self._seconds, self._end = seconds, monotonic() + seconds if is_shared else None
@@ -38,9 +42,11 @@ class _Time:
 
 
 class RegistrySession:
-    """Sends requests to the registry of one repository. `reached` says whether it has ever answered, and not only
+    """Sends requests to the registry of one repository. `reached` says whether it has ever
+    answered, and not only
 
-    with errors of its own (5xx). Safe to use from several threads."""
+    with errors of its own (5xx). Safe to use from several threads.
+    """
 
     def __init__(self, name: RepositoryName, counters: Counters) -> None:
         self.name, self.reached = name, False
@@ -55,7 +61,9 @@ class RegistrySession:
         return f"{self._scheme}://{self.name.host}/v2/"
 
     def url(self, rest: str) -> str:
-        """The address of something in the repository: `manifests/<reference>`, `blobs/<digest>`, ..."""
+        """The address of something in the repository: `manifests/<reference>`, `blobs/<digest>`,
+        ...
+        """
         return f"{self.base}{self.name.path}/{rest}"
 
     def use(self, user: str, password: str) -> None:
@@ -63,25 +71,45 @@ class RegistrySession:
         self._authorizations.use(user, password)
 
     def led(self, url: str, location: str) -> str:
-        """The address to which an answer from `url` leads. Raises `RegistryRefused` for one that must not be asked."""
+        """The address to which an answer from `url` leads. Raises `RegistryRefused` for one that
+        must not be asked.
+        """
         try:
             target = urljoin(url, location)
             downgrade = urlsplit(target).scheme != "https" and urlsplit(url).scheme == "https"
         except ValueError:
             raise astray(self.name, location) from None
         if downgrade:
-            raise RegistryRefused(f"{self.name} leads from https to {shown(target)}", why="That would not be encrypted any more.")
+            raise RegistryRefused(
+                f"{self.name} leads from https to {shown(target)}",
+                why="That would not be encrypted any more.",
+            )
         return target
 
     def ask(
-        self, method: str, url: str, allowed: frozenset[int], *, headers: Mapping[str, str] = {}, body: Body = None, timeout: float = 60.0
+        self,
+        method: str,
+        url: str,
+        allowed: frozenset[int],
+        *,
+        headers: Mapping[str, str] = {},
+        body: Body = None,
+        timeout: float = 60.0,
     ) -> BaseHTTPResponse:
-        """The answer, whose status is one of `allowed`; its body is still to be read. A body that is a file is sent from where it stands.
+        """The answer, whose status is one of `allowed`; its body is still to be read. A body that
+        is a file is sent from where it stands.
 
-        All must be answered within `timeout` seconds, redirects and tokens too; where the body is a file, each request once it was sent.
-        Raises `Transient` for what may pass, `RegistryUnreachable`, `RegistryDenied` and `RegistryRefused`.
+        All must be answered within `timeout` seconds, redirects and tokens too; where the body is a
+        file, each request once it was sent. Raises `Transient` for what may pass,
+        `RegistryUnreachable`, `RegistryDenied` and `RegistryRefused`.
         """
-        answer = self._ask(method, url, headers, body, _Time(timeout, is_shared=body is None or isinstance(body, bytes)))
+        answer = self._ask(
+            method,
+            url,
+            headers,
+            body,
+            _Time(timeout, is_shared=body is None or isinstance(body, bytes)),
+        )
         if answer.status in allowed:
             return answer
         try:
@@ -93,7 +121,9 @@ class RegistrySession:
         """The answer to a request without credentials, whatever it is. Raises as `ask` does."""
         return self._follow("GET", url, {}, None, _Time(timeout), "")[1]
 
-    def _ask(self, method: str, url: str, headers: Mapping[str, str], body: Body, time: _Time) -> BaseHTTPResponse:
+    def _ask(
+        self, method: str, url: str, headers: Mapping[str, str], body: Body, time: _Time
+    ) -> BaseHTTPResponse:
         start = position(body)
         authorization = self._authorizations.expected(method)
         # As it is, or with what was right before; with a new token, should the first have expired.
@@ -103,7 +133,9 @@ class RegistrySession:
                 return answer
             challenge = answer.headers.get("WWW-Authenticate", "")
             try:
-                new = self._authorizations.answer(method, challenge, authorization, self._scheme, time.left(self.name))
+                new = self._authorizations.answer(
+                    method, challenge, authorization, self._scheme, time.left(self.name)
+                )
             except BaseException:
                 answer.close()
                 raise
@@ -115,13 +147,23 @@ class RegistrySession:
         return self._follow(method, url, headers, body, time, authorization)[1]
 
     def _follow(
-        self, method: str, url: str, headers: Mapping[str, str], body: Body, time: _Time, authorization: str
+        self,
+        method: str,
+        url: str,
+        headers: Mapping[str, str],
+        body: Body,
+        time: _Time,
+        authorization: str,
     ) -> tuple[str, BaseHTTPResponse]:
-        """An answer that is no redirect, and the address that gave it; by https where the registry turns out to want that."""
+        """An answer that is no redirect, and the address that gave it; by https where the registry
+        turns out to want that.
+        """
         start = position(body)
         for _ in range(_HOPS):
             own = {"Authorization": authorization} if authorization and self._is_own(url) else {}
-            answer = self._connections.send(method, url, {**headers, **own}, body, time.left(self.name))
+            answer = self._connections.send(
+                method, url, {**headers, **own}, body, time.left(self.name)
+            )
             self.reached = self.reached or answer.status < 500
             if answer.status == 400 and self._may_want_tls(url):
                 answer, said = kept(answer)
@@ -134,7 +176,9 @@ class RegistrySession:
                 return url, answer
             drain(answer)
             url = self.led(url, location)
-        raise RegistryUnreachable(f"{self.name} redirects too often", why=f"More than {_HOPS} times for one request.")
+        raise RegistryUnreachable(
+            f"{self.name} redirects too often", why=f"More than {_HOPS} times for one request."
+        )
 
     def _is_own(self, url: str) -> bool:
         return url.startswith(f"{self._scheme}://{self.name.host}/")
@@ -144,9 +188,13 @@ class RegistrySession:
         return not self.name.scheme and url.startswith(f"http://{self.name.host}/")
 
     def _wants_tls(self, answer: BaseHTTPResponse, said: bytes) -> bool:
-        """Whether a registry that was asked in the clear says that it speaks TLS, or has said so to another thread."""
+        """Whether a registry that was asked in the clear says that it speaks TLS, or has said so to
+        another thread.
+        """
         # Go's server says so without any header, and HEAD has no body. JSON is a registry's own
         # answer.
-        if not answer.headers or ("json" not in answer.headers.get("Content-Type", "") and b"HTTPS" in said):
+        if not answer.headers or (
+            "json" not in answer.headers.get("Content-Type", "") and b"HTTPS" in said
+        ):
             self._scheme = "https"
         return self._scheme == "https"

@@ -1,7 +1,7 @@
 """The shared cache: what other machines have made, and what this one makes for them.
 
-A registry that does not answer, or not as it should, costs a command little and fails nothing: a look-up is a miss then, and
-what could not be published is published by a later command.
+A registry that does not answer, or not as it should, costs a command little and fails nothing: a
+look-up is a miss then, and what could not be published is published by a later command.
 """
 
 from __future__ import annotations
@@ -29,7 +29,13 @@ from .ledger import Ledger
 from .manifest import Manifest
 from .name import RepositoryName
 from .pool import RepositoryPool
-from .published_record import PublishedRecord, has_artifact, published_records, read_record, record_index
+from .published_record import (
+    PublishedRecord,
+    has_artifact,
+    published_records,
+    read_record,
+    record_index,
+)
 from .repository import Repository
 from .tags import keep_tag, record_tag
 from .transfer import Progress, Transfer
@@ -54,7 +60,9 @@ class Offer:
 
 @dataclass(frozen=True)
 class Shares:
-    """Where records are looked for, in order, and where they are published, if anywhere; `project` is who publishes."""
+    """Where records are looked for, in order, and where they are published, if anywhere; `project`
+    is who publishes.
+    """
 
     reads: Sequence[RepositoryName]
     write: RepositoryName | None
@@ -64,10 +72,18 @@ class Shares:
 class SharedCache:
     """The repositories of some `shares`, from a command's pool.
 
-    `note` is told once of a repository that fails; it is not asked again. `progress` is told how many bytes of how many were moved.
+    `note` is told once of a repository that fails; it is not asked again. `progress` is told how
+    many bytes of how many were moved.
     """
 
-    def __init__(self, cache: Cache, pool: RepositoryPool, shares: Shares, note: Callable[[str], None], progress: Progress) -> None:
+    def __init__(
+        self,
+        cache: Cache,
+        pool: RepositoryPool,
+        shares: Shares,
+        note: Callable[[str], None],
+        progress: Progress,
+    ) -> None:
         self._cache, self._project, self._said = cache, shares.project, note
         self._reads = [pool.open(name) for name in shares.reads]
         self._write = pool.open(shares.write) if shares.write else None
@@ -89,7 +105,9 @@ class SharedCache:
 
     def _find(self, key: Key) -> Offer | None:
         if key not in self._offers:
-            self._offers[key] = next(filter(None, (self._ask(repository, key) for repository in self._reads)), None)
+            self._offers[key] = next(
+                filter(None, (self._ask(repository, key) for repository in self._reads)), None
+            )
         return self._offers[key]
 
     def _ask(self, repository: Repository, key: Key) -> Offer | None:
@@ -103,21 +121,31 @@ class SharedCache:
         except RegistryError as error:
             self._miss(place, key.short, error)
             return None
-        if record is not None and not (record.key == key and is_key_of(key, record.kind, record.inputs)):
+        if record is not None and not (
+            record.key == key and is_key_of(key, record.kind, record.inputs)
+        ):
             self._said(f"{place} holds a record of another key than {key}; it is not used.")
             return None
         return Offer(record, repository) if record else None
 
     def catalogue(self) -> Iterator[Offer]:
-        """All that this project has published in the repositories that are read, each key once. Raises `RegistryError`."""
+        """All that this project has published in the repositories that are read, each key once.
+        Raises `RegistryError`.
+        """
         for repository in self._reads:
             for record in published_records(repository):
-                if record.project == self._project and record.key not in self._offers and is_key_of(record.key, record.kind, record.inputs):
+                if (
+                    record.project == self._project
+                    and record.key not in self._offers
+                    and is_key_of(record.key, record.kind, record.inputs)
+                ):
                     self._offers[record.key] = Offer(record, repository)
                     yield Offer(record, repository)
 
     def tagged(self, tag: str) -> Iterator[tuple[Digest, str]]:
-        """The manifests under a tag in the repositories that are read, each with its place; they and their configs are here then."""
+        """The manifests under a tag in the repositories that are read, each with its place; they
+        and their configs are here then.
+        """
         for repository in self._reads:
             place = str(repository.name)
             try:
@@ -130,13 +158,17 @@ class SharedCache:
             except RegistryError as error:
                 self._miss(place, tag, error)
 
-    def fetch(self, key: Key, accept: Callable[[Digest], tuple[Digest, ...]], whole: bool = True) -> tuple[Record, str] | None:
-        """Fetch what a repository has under a key, and record it; gives the record and the place where it was found.
+    def fetch(
+        self, key: Key, accept: Callable[[Digest], tuple[Digest, ...]], whole: bool = True
+    ) -> tuple[Record, str] | None:
+        """Fetch what a repository has under a key, and record it; gives the record and the place
+        where it was found.
 
-        Unless `whole`, the layers stay where they are: a manifest and its config say all that is asked of them here.
+        Unless `whole`, the layers stay where they are: a manifest and its config say all that is
+        asked of them here.
 
-        `accept` looks at the artifact, whose blobs are here by then, and gives what must stay for it; it raises a `FlyteError` for what is
-        not what the key asks for.
+        `accept` looks at the artifact, whose blobs are here by then, and gives what must stay for
+        it; it raises a `FlyteError` for what is not what the key asks for.
         """
         offer = self._find(key)
         if offer is None:
@@ -161,7 +193,9 @@ class SharedCache:
         return record, offer.place
 
     def restore(self, record: Record) -> str:
-        """Fetch the blobs of a record that are not here any more, and say from where; "" if nobody has just those."""
+        """Fetch the blobs of a record that are not here any more, and say from where; "" if nobody
+        has just those.
+        """
         for repository in self._reads:
             offer = self._ask(repository, record.key)
             if offer and offer.record.artifact.digest == record.artifact:
@@ -175,9 +209,11 @@ class SharedCache:
         return ""
 
     def lacking(self, artifacts: Mapping[Key, Digest | None], anywhere: bool) -> set[Key]:
-        """The keys whose artifact the repository that is written to has not; with `anywhere`, and no other that is read has one.
+        """The keys whose artifact the repository that is written to has not; with `anywhere`, and
+        no other that is read has one.
 
-        The artifacts here are given where they are known. Raises `RegistryError` if it cannot be told of the repository that is written to.
+        The artifacts here are given where they are known. Raises `RegistryError` if it cannot be
+        told of the repository that is written to.
         """
         write = self._write
         if write is None:
@@ -197,11 +233,17 @@ class SharedCache:
         return absent
 
     def _absent(self, repository: Repository, artifacts: Mapping[Key, Digest | None]) -> set[Key]:
-        """The keys whose artifact a repository has not. Of many, those are told by the list of tags for which it says all."""
+        """The keys whose artifact a repository has not. Of many, those are told by the list of tags
+        for which it says all.
+        """
         asked = set(artifacts)
         if len(asked) > _MANY:
             tags = set(repository.tags())
-            asked = {key for key, artifact in artifacts.items() if not artifact or not {record_tag(key), keep_tag(artifact)} <= tags}
+            asked = {
+                key
+                for key, artifact in artifacts.items()
+                if not artifact or not {record_tag(key), keep_tag(artifact)} <= tags
+            }
             unknown = {key for key in asked if record_tag(key) not in tags}
             return unknown | self._without_artifact(repository, asked - unknown)
         return self._without_artifact(repository, asked)
@@ -209,14 +251,26 @@ class SharedCache:
     def _without_artifact(self, repository: Repository, keys: Iterable[Key]) -> set[Key]:
         with ThreadPoolExecutor(_PARALLEL) as pool:
             asked = list(keys)
-            return {key for key, there in zip(asked, pool.map(lambda key: has_artifact(repository, key), asked), strict=True) if not there}
+            return {
+                key
+                for key, there in zip(
+                    asked, pool.map(lambda key: has_artifact(repository, key), asked), strict=True
+                )
+                if not there
+            }
 
     def published(self, start: str) -> list[PublishedRecord]:
-        """The records, in the repository that is written to, of the keys that begin with `start`. Raises `RegistryError`."""
+        """The records, in the repository that is written to, of the keys that begin with `start`.
+        Raises `RegistryError`.
+        """
         if self._write is None:
             return []
         wanted = record_tag(Key(start))
-        tags = [wanted] if is_hex(start.removeprefix("sha256:")) else [tag for tag in self._write.tags() if tag.startswith(wanted)]
+        tags = (
+            [wanted]
+            if is_hex(start.removeprefix("sha256:"))
+            else [tag for tag in self._write.tags() if tag.startswith(wanted)]
+        )
         return [record for tag in tags if (record := read_record(self._write, tag))]
 
     def remove(self, record: PublishedRecord) -> None:
@@ -228,7 +282,9 @@ class SharedCache:
         self._ledger.drop(self._write.name, record.key)
 
     def publish(self, keys: Iterable[Key]) -> list[Record]:
-        """Publish the records of keys that are owed; gives those that were. What fails stays owed, and is said."""
+        """Publish the records of keys that are owed; gives those that were. What fails stays owed,
+        and is said.
+        """
         published: list[Record] = []
         if self._write is None or str(self._write.name) in self._failed:
             return published
@@ -266,21 +322,31 @@ class SharedCache:
         kept = repository.manifest(tag)
         theirs = PublishedRecord.parse(kept) if kept else None
         if theirs is None:
-            raise RegistryUnreachable(f"{repository.name} does not have what was just put there", why=f"The tag {tag} is not there.")
+            raise RegistryUnreachable(
+                f"{repository.name} does not have what was just put there",
+                why=f"The tag {tag} is not there.",
+            )
         if theirs.artifact.digest != record.artifact:
             self._said(
-                f"{repository.name} has {theirs.artifact.digest.short} from another machine for what is {record.artifact.short} here "
-                f"({record.kind} {record.key.short}); theirs is used from now on."
+                f"{repository.name} has {theirs.artifact.digest.short} from another machine for"
+                f" what is {record.artifact.short} here ({record.kind} {record.key.short}); theirs"
+                " is used from now on."
             )
             self._cache.records.remove(record.key)  # So that it is fetched when it is needed next.
         self._ledger.settle(repository.name, record.key, theirs.published)
 
     def _miss(self, place: str, name: str, error: FlyteError) -> None:
-        """Say why what is at a place under a name is not used; a place that fails as a whole is not asked again."""
-        if isinstance(error, RegistryError) and (isinstance(error, RepositoryCorrupt) or not isinstance(error, RegistryCorrupt)):
+        """Say why what is at a place under a name is not used; a place that fails as a whole is not
+        asked again.
+        """
+        if isinstance(error, RegistryError) and (
+            isinstance(error, RepositoryCorrupt) or not isinstance(error, RegistryCorrupt)
+        ):
             self._fail(place, error)
         else:
-            self._said(f"What {place} holds for {name} is not used: {error.what}. {error.why}".rstrip())
+            self._said(
+                f"What {place} holds for {name} is not used: {error.what}. {error.why}".rstrip()
+            )
 
     def _fail(self, place: str, error: RegistryError) -> None:
         if place in self._failed:
@@ -289,6 +355,15 @@ class SharedCache:
         if isinstance(error, RegistryUnreachable) and not self._ledger.leave(place):
             return  # It was said when it began.
         why = ": ".join(part.rstrip(".") for part in (error.what, error.why) if part)
-        later = "; what is made here is published by a later command" if self._write and str(self._write.name) == place else ""
-        for_now = " It is asked again in some minutes." if isinstance(error, RegistryUnreachable) else ""
-        self._said(f"{why}. This command goes on without it{later}.{for_now}" + (f" {error.hint}" if error.hint else ""))
+        later = (
+            "; what is made here is published by a later command"
+            if self._write and str(self._write.name) == place
+            else ""
+        )
+        for_now = (
+            " It is asked again in some minutes." if isinstance(error, RegistryUnreachable) else ""
+        )
+        self._said(
+            f"{why}. This command goes on without it{later}.{for_now}"
+            + (f" {error.hint}" if error.hint else "")
+        )

@@ -1,7 +1,8 @@
 """Tags that have a meaning in a repository: each kind of them begins with a word of its own.
 
 record.<hex>   the record of a key
-keep.<hex>     a manifest that is in use: registries collect what has no tag, some of them even where a tagged index names it
+keep.<hex>     a manifest that is in use: registries collect what has no tag, some of them even
+               where a tagged index names it
 pin.<hex>      what is deployed under that pin
 """
 

@@ -1,7 +1,9 @@
-"""What is sent as `Authorization` to the registry of one repository: nothing, a password, or tokens that are had for it.
+"""What is sent as `Authorization` to the registry of one repository: nothing, a password, or tokens
+that are had for it.
 
-Challenges are RFC 9110's, 11.6.1; tokens are those of distribution's "Token Authentication Specification". A registry may send
-one to any host for a token, but nothing is sent in the clear, nor to a private address that is not the registry's own.
+Challenges are RFC 9110's, 11.6.1; tokens are those of distribution's "Token Authentication
+Specification". A registry may send one to any host for a token, but nothing is sent in the clear,
+nor to a private address that is not the registry's own.
 """
 
 from __future__ import annotations
@@ -33,7 +35,9 @@ _TOKEN = re.compile(r"[\x21-\x7e]+\Z")
 
 @dataclass(frozen=True)
 class _Challenge:
-    """What a registry asks for: a token of a realm (a URL) for a service and scopes, or else a password."""
+    """What a registry asks for: a token of a realm (a URL) for a service and scopes, or else a
+    password.
+    """
 
     realm: str = ""
     service: str = ""
@@ -53,11 +57,17 @@ class _Challenge:
         """Where the token is had."""
         asked = [("service", self.service)] if self.service else []
         asked += [("scope", scope) for scope in self.scope.split()]
-        return f"{self.realm}{'&' if '?' in self.realm else '?'}{urlencode(asked)}" if asked else self.realm
+        return (
+            f"{self.realm}{'&' if '?' in self.realm else '?'}{urlencode(asked)}"
+            if asked
+            else self.realm
+        )
 
 
 class Authorizations:
-    """The authorizations for one repository. Safe to use from several threads: each has what the challenge to it asks for."""
+    """The authorizations for one repository. Safe to use from several threads: each has what the
+    challenge to it asks for.
+    """
 
     def __init__(self, name: RepositoryName, connections: Connections) -> None:
         self._name, self._connections = name, connections
@@ -77,9 +87,11 @@ class Authorizations:
         return self._known.get(challenge, "") if challenge else ""
 
     def answer(self, method: str, header: str, used: str, scheme: str, timeout: float) -> str:
-        """What answers a challenge to a request that was sent with `used`; that again if there is nothing else to try.
+        """What answers a challenge to a request that was sent with `used`; that again if there is
+        nothing else to try.
 
-        `scheme` is the one by which the registry is asked. Raises `Transient`, `RegistryUnreachable` and `RegistryDenied`.
+        `scheme` is the one by which the registry is asked. Raises `Transient`,
+        `RegistryUnreachable` and `RegistryDenied`.
         """
         challenge = _Challenge.parse(header)
         if challenge is None:
@@ -90,7 +102,11 @@ class Authorizations:
             known = self._known.get(challenge)
             if known is None or known == used:  # Else another thread has got a new one by now.
                 basic = f"Basic {self._basic}" if self._basic else ""
-                known = f"Bearer {self._token(challenge, basic, scheme, timeout)}" if challenge.realm else basic
+                known = (
+                    f"Bearer {self._token(challenge, basic, scheme, timeout)}"
+                    if challenge.realm
+                    else basic
+                )
                 self._known[challenge] = known
             self._last[_RIGHTS.get(method, "push")] = self._last[""] = challenge
             return known
@@ -100,7 +116,10 @@ class Authorizations:
         if not self._may_ask(challenge.realm, scheme):
             raise RegistryDenied(
                 f"{self._name} sends to {realm} for a token",
-                why="A token is asked for by https, and not on a private network, unless the registry itself is there.",
+                why=(
+                    "A token is asked for by https, and not on a private network, unless the"
+                    " registry itself is there."
+                ),
             )
         headers = {"Accept": "application/json", **({"Authorization": basic} if basic else {})}
         with self._connections.send("GET", challenge.url, headers, timeout=timeout) as answer:
@@ -116,13 +135,19 @@ class Authorizations:
                     pass  # It is said below, without any of it.
                 if self._connections.deadlines.is_late(answer):
                     raise late(self._name)
-                raise RegistryDenied(f"{self._name} gave no token", why=f"What {realm} answered holds none.")
+                raise RegistryDenied(
+                    f"{self._name} gave no token", why=f"What {realm} answered holds none."
+                )
             refused = refusal(self._name, "to give a token", answer)
             if isinstance(refused, Transient):
                 raise refused
             raise RegistryDenied(
                 f"{self._name} gave no token",
-                why=f"{realm} does not take the credentials. {refused.why}" if basic else f"{realm} wants credentials. {refused.why}",
+                why=(
+                    f"{realm} does not take the credentials. {refused.why}"
+                    if basic
+                    else f"{realm} wants credentials. {refused.why}"
+                ),
                 hint=f"Use `flyte registry login {self._name.host}`.",
             )
 
@@ -140,13 +165,17 @@ class Authorizations:
 
 
 def _in_order(scope: str) -> str:
-    """A scope, `type:name:action,action`, with its actions in order: a registry names them in any."""
+    """A scope, `type:name:action,action`, with its actions in order: a registry names
+    them in any.
+    """
     head, colon, actions = scope.rpartition(":")
     return f"{head}{colon}{','.join(sorted(actions.split(',')))}"
 
 
 def _address(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
-    """The address that a host is; also of what the system's resolver takes as one: 127.1, 0x7f000001."""
+    """The address that a host is; also of what the system's resolver takes as one: 127.1,
+    0x7f000001.
+    """
     try:
         address = ipaddress.ip_address(host)
     except ValueError:

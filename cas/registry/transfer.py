@@ -1,4 +1,6 @@
-"""Moving artifacts between the blobs on this machine and repositories: blobs first, manifests next, tags last."""
+"""Moving artifacts between the blobs on this machine and repositories: blobs first, manifests next,
+tags last.
+"""
 
 from __future__ import annotations
 
@@ -30,17 +32,22 @@ _SMALL = 64 << 10  # Bytes that are sent as fast as it can be asked whether they
 class Transfer:
     """Moves artifacts, several blobs at a time, in memory that does not grow with them."""
 
-    def __init__(self, blobs: Blobs, ledger: Ledger, progress: Progress = lambda done, total: None) -> None:
+    def __init__(
+        self, blobs: Blobs, ledger: Ledger, progress: Progress = lambda done, total: None
+    ) -> None:
         self._blobs, self._ledger, self._progress = blobs, ledger, progress
 
     def push(self, manifest: Manifest, repository: Repository, tag: str | None = None) -> None:
         """Keep a manifest there, with the blobs that it names.
 
-        Raises `BlobMissing` for a blob that is not here either, and for a manifest that an index names and that is not there.
+        Raises `BlobMissing` for a blob that is not here either, and for a manifest that an index
+        names and that is not there.
         """
         with repository.writing():
             place, blobs = repository.name, manifest.blobs()
-            self._send([blob for blob in blobs if not self._ledger.holds(place, blob.digest)], repository)
+            self._send(
+                [blob for blob in blobs if not self._ledger.holds(place, blob.digest)], repository
+            )
             self._put(manifest, repository, tag)
             self._ledger.hold(place, [blob.digest for blob in blobs])
 
@@ -59,35 +66,60 @@ class Transfer:
             try:
                 repository.put_manifest(manifest, tag)
             except BlobMissing as error:
-                raise _NotKept(f"{repository.name} does not keep what it is sent", why=error.why) from None
+                raise _NotKept(
+                    f"{repository.name} does not keep what it is sent", why=error.why
+                ) from None
 
         # More than once: a registry may lose a blob for a moment while several send the same one.
-        Retrying(retry=retry_if_exception_type(_NotKept), stop=stop_after_attempt(_ATTEMPTS), wait=wait_random(0, 0.5), reraise=True)(again)
+        Retrying(
+            retry=retry_if_exception_type(_NotKept),
+            stop=stop_after_attempt(_ATTEMPTS),
+            wait=wait_random(0, 0.5),
+            reraise=True,
+        )(again)
 
-    def _send(self, blobs: Iterable[Descriptor], repository: Repository, anyway: bool = False) -> None:
-        """Send some blobs, those that are not there already or, `anyway`, all: what the registry says of them is not believed then."""
-        mounts = {} if anyway else {blob.digest: self._ledger.holder_beside(repository.name, blob.digest) for blob in blobs}
+    def _send(
+        self, blobs: Iterable[Descriptor], repository: Repository, anyway: bool = False
+    ) -> None:
+        """Send some blobs, those that are not there already or, `anyway`, all: what the registry
+        says of them is not believed then.
+        """
+        mounts = (
+            {}
+            if anyway
+            else {
+                blob.digest: self._ledger.holder_beside(repository.name, blob.digest)
+                for blob in blobs
+            }
+        )
 
         def send(blob: Descriptor, moved: Callable[[int], None]) -> None:
             if not anyway and blob.size > _SMALL and repository.has(blob):
                 moved(blob.size)
                 return
             try:
-                repository.upload(blob, lambda: self._blobs.open(blob.digest), moved, mounts.get(blob.digest))
+                repository.upload(
+                    blob, lambda: self._blobs.open(blob.digest), moved, mounts.get(blob.digest)
+                )
             except (RegistryRefused, BlobCorrupt):
                 if self._blobs.has(blob.digest) and not self._blobs.verify(blob.digest):
                     raise BlobCorrupt(
-                        f"Blob {blob.digest} was corrupt", why="It was not sent.", hint="It is in quarantine; run the command again."
+                        f"Blob {blob.digest} was corrupt",
+                        why="It was not sent.",
+                        hint="It is in quarantine; run the command again.",
                     ) from None
                 raise
 
         self._all(list(blobs), send)
 
-    def pull(self, digest: Digest, repository: Repository, whole: bool = True, most: int = sys.maxsize) -> Manifest:
-        """The manifest of that digest; it and all blobs that it names are here then, or its config alone unless `whole`.
+    def pull(
+        self, digest: Digest, repository: Repository, whole: bool = True, most: int = sys.maxsize
+    ) -> Manifest:
+        """The manifest of that digest; it and all blobs that it names are here then, or its config
+        alone unless `whole`.
 
-        Raises `BlobMissing` if one is not there, and `RegistryCorrupt` if they are more than `most` bytes, or more than the disk has: then
-        nothing is fetched.
+        Raises `BlobMissing` if one is not there, and `RegistryCorrupt` if they are more than `most`
+        bytes, or more than the disk has: then nothing is fetched.
         """
         if self._blobs.has(digest):
             manifest = Manifest.parse(self._blobs.read(digest))
@@ -99,16 +131,24 @@ class Transfer:
         def fetch(blob: Descriptor, moved: Callable[[int], None]) -> None:
             # A large blob is kept as soon as it is here; many small ones together, or their syncs
             # would take longer than they do.
-            with self._blobs.batch() if blob.size > _LARGE else nullcontext(together) as batch, batch.writer() as writer:
+            with (
+                self._blobs.batch() if blob.size > _LARGE else nullcontext(together) as batch,
+                batch.writer() as writer,
+            ):
                 repository.download(blob, writer, moved)
                 writer.finish(blob.digest)
 
-        wanted = [blob for blob in (manifest.blobs() if whole else (manifest.config,)) if not self._blobs.has(blob.digest)]
+        wanted = [
+            blob
+            for blob in (manifest.blobs() if whole else (manifest.config,))
+            if not self._blobs.has(blob.digest)
+        ]
         size, free = sum(blob.size for blob in wanted), shutil.disk_usage(self._blobs.folder).free
         if size > min(most, free):
             raise RegistryCorrupt(
                 f"{digest} in {repository.name} is too large",
-                why=f"It says that it has {size:,} bytes; " + (f"the disk has {free:,}." if size > free else f"{most:,} are allowed."),
+                why=f"It says that it has {size:,} bytes; "
+                + (f"the disk has {free:,}." if size > free else f"{most:,} are allowed."),
             )
         with self._blobs.batch() as together:
             self._all(wanted, fetch)
@@ -116,7 +156,9 @@ class Transfer:
         self._ledger.hold(repository.name, [blob.digest for blob in manifest.blobs()])
         return manifest
 
-    def _all(self, blobs: list[Descriptor], move: Callable[[Descriptor, Callable[[int], None]], None]) -> None:
+    def _all(
+        self, blobs: list[Descriptor], move: Callable[[Descriptor, Callable[[int], None]], None]
+    ) -> None:
         """Move blobs, some at a time; the first error ends all."""
         total, done, lock = sum(blob.size for blob in blobs), 0, Lock()
         ended = False
@@ -134,7 +176,10 @@ class Transfer:
             return
         pool = ThreadPoolExecutor(_PARALLEL)
         try:
-            for future in [pool.submit(move, blob, moved) for blob in sorted(blobs, key=lambda blob: -blob.size)]:
+            for future in [
+                pool.submit(move, blob, moved)
+                for blob in sorted(blobs, key=lambda blob: -blob.size)
+            ]:
                 future.result()
         finally:
             ended = True  # What is still under way after an error stops at its next piece.
@@ -153,4 +198,8 @@ def missing(blobs: Iterable[Descriptor], repository: Repository) -> list[Descrip
     """Those of some blobs that a repository does not hold; it is asked for several at a time."""
     wanted = list(blobs)
     with ThreadPoolExecutor(2 * _PARALLEL) as pool:
-        return [blob for blob, there in zip(wanted, pool.map(repository.has, wanted), strict=True) if not there]
+        return [
+            blob
+            for blob, there in zip(wanted, pool.map(repository.has, wanted), strict=True)
+            if not there
+        ]

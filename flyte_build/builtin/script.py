@@ -28,7 +28,9 @@ def script(path: str, arguments: list[str], folder: str) -> None:
         # A signal that ends this process has reached the script too, and leaves it its time.
         code = process.wait()
     if code == -signal.SIGKILL:
-        raise OOMError("the script was killed (SIGKILL), most likely because the machine ran out of memory")
+        raise OOMError(
+            "the script was killed (SIGKILL), most likely because the machine ran out of memory"
+        )
     if code < 0:
         raise RuntimeUserError(f"the script ended with signal {-code} ({signal.strsignal(-code)})")
     if code:

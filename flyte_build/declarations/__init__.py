@@ -1,1 +1,3 @@
-"""What users declare: environments, tasks, images, resources. The standard library only, and no I/O."""
+"""What users declare: environments, tasks, images, resources. The standard library only, and no
+I/O.
+"""

@@ -1,4 +1,5 @@
-"""Where every call of a task passes through: outside of a run it is a call of the function, inside it is a child action.
+"""Where every call of a task passes through: outside of a run it is a call of the function, inside
+it is a child action.
 
 What stands in `_caller` decides. A worker puts its own caller there; nothing else does.
 """

@@ -59,15 +59,26 @@ def overridden(spec: TaskSpec, given: Mapping[str, Any]) -> TaskSpec:
     changes = check_overrides(spec.name, given)
     if "env_vars" in changes:
         changes["env_vars"] = {**spec.semantic.env_vars, **changes["env_vars"]}
-    asked = {name: value for name, value in given.items() if name not in ("short_name", "retries", "timeout", "env_vars")}
+    asked = {
+        name: value
+        for name, value in given.items()
+        if name not in ("short_name", "retries", "timeout", "env_vars")
+    }
     if asked:
-        kept = {name: value for name, value in spec.operational.options.items() if name not in asked}
-        changes["options"] = {**kept, **{name: json_value(value, "") for name, value in asked.items() if value}}
+        kept = {
+            name: value for name, value in spec.operational.options.items() if name not in asked
+        }
+        changes["options"] = {
+            **kept,
+            **{name: json_value(value, "") for name, value in asked.items() if value},
+        }
     return spec.change(**changes)
 
 
 def check_overrides(name: str, given: Mapping[str, Any]) -> dict[str, Any]:
-    """What options as `override` takes them say of the task `name`, by the fields of specs. Raises `DeclarationError`."""
+    """What options as `override` takes them say of the task `name`, by the fields of specs. Raises
+    `DeclarationError`.
+    """
     options = Options.of(given)
     changes: dict[str, Any] = {}
     if "short_name" in given:
@@ -83,7 +94,9 @@ def check_overrides(name: str, given: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _portable(interface: dict[str, Any], root: str) -> JsonObject:
-    """An interface without defaults that hold a path below `root`: where the task runs its code lies elsewhere, and makes them anew."""
+    """An interface without defaults that hold a path below `root`: where the task runs its code
+    lies elsewhere, and makes them anew.
+    """
     for each in interface["inputs"] if root else ():
         if f"{root}/" in each["default_text"] or f'"{root}' in json.dumps(each.get("default", "")):
             each.pop("default", None)
@@ -100,7 +113,11 @@ def _retries(given: int | RetryStrategy) -> RetryStrategy:
 
 
 def _backoff(retries: RetryStrategy) -> list[float]:
-    return [retries.backoff.seconds(attempt) for attempt in range(2, retries.count + 2)] if retries.backoff else []
+    return (
+        [retries.backoff.seconds(attempt) for attempt in range(2, retries.count + 2)]
+        if retries.backoff
+        else []
+    )
 
 
 def _seconds(limit: Timeout, task: str) -> float | None:

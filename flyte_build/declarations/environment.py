@@ -27,8 +27,9 @@ _NAME = re.compile(r"[a-z0-9]+([_-][a-z0-9]+)*\Z")
 class TaskEnvironment:
     """An image, resources and settings for the tasks that are declared with its `task` decorator.
 
-    `include` names files, folders and globs, relative to the declaring file, that its tasks need at run time.
-    Raises `DeclarationError` for a name that is not made of lower-case words, digits, `-` and `_`.
+    `include` names files, folders and globs, relative to the declaring file, that its tasks need at
+    run time. Raises `DeclarationError` for a name that is not made of lower-case words, digits, `-`
+    and `_`.
     """
 
     name: str
@@ -53,7 +54,10 @@ class TaskEnvironment:
         if not isinstance(self.name, str) or not _NAME.match(self.name):
             raise DeclarationError(
                 f"TaskEnvironment(name={self.name!r}) is no name",
-                why="A name is made of lower-case letters and digits, with single `-` or `_` between them.",
+                why=(
+                    "A name is made of lower-case letters and digits, with single `-` or `_`"
+                    " between them."
+                ),
                 hint="Write something like `my_env` or `train-gpu`.",
             )
         self.depends_on = list(self.depends_on)
@@ -64,7 +68,9 @@ class TaskEnvironment:
     @overload
     def task(self, **options: Any) -> Callable[[Callable[P, R]], Task[P, R]]: ...
     def task(self, *function: Callable[..., Any], **options: Any) -> Any:
-        """Make a function a task of this environment: `@env.task`, or `@env.task(retries=3, ...)`."""
+        """Make a function a task of this environment: `@env.task`, or
+        `@env.task(retries=3, ...)`.
+        """
         declared = Options.of(options)
 
         def declare(function: Callable[..., Any]) -> Task[..., Any]:
@@ -83,17 +89,29 @@ class TaskEnvironment:
                 self.depends_on.append(environment)
 
     def clone_with(self, name: str, **settings: Any) -> TaskEnvironment:
-        """A new environment with the same settings but for those that are given; it has no tasks yet."""
-        own = {field.name: getattr(self, field.name) for field in self.__dataclass_fields__.values() if field.init and field.name != "name"}
+        """A new environment with the same settings but for those that are given; it has no tasks
+        yet.
+        """
+        own = {
+            field.name: getattr(self, field.name)
+            for field in self.__dataclass_fields__.values()
+            if field.init and field.name != "name"
+        }
         unknown = sorted(settings.keys() - own.keys())
         if unknown:
-            raise DeclarationError(f"An environment has no setting {unknown[0]!r}", hint=f"There are: {', '.join(sorted(own))}.")
+            raise DeclarationError(
+                f"An environment has no setting {unknown[0]!r}",
+                hint=f"There are: {', '.join(sorted(own))}.",
+            )
         return TaskEnvironment(name, **{**own, **settings})
 
     @classmethod
     def from_task(cls, name: str, *tasks: Task[..., Any]) -> TaskEnvironment:
         """An environment of tasks that other environments declared."""
-        environment = cls(name, depends_on=list({id(task.environment): task.environment for task in tasks}.values()))
+        environment = cls(
+            name,
+            depends_on=list({id(task.environment): task.environment for task in tasks}.values()),
+        )
         environment.tasks.update({task.name: task for task in tasks})
         return environment
 
@@ -111,6 +129,8 @@ class TaskEnvironment:
 
 def _declaring_file() -> str:
     frame = sys._getframe(1)
-    while frame.f_back and (frame.f_code.co_filename.startswith(PACKAGE + "/") or frame.f_code.co_filename == "<string>"):
+    while frame.f_back and (
+        frame.f_code.co_filename.startswith(PACKAGE + "/") or frame.f_code.co_filename == "<string>"
+    ):
         frame = frame.f_back
     return frame.f_code.co_filename

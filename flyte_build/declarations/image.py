@@ -1,6 +1,8 @@
-"""`Image`: an immutable declaration of what a task's environment holds. Each `with_*` returns a new one.
+"""`Image`: an immutable declaration of what a task's environment holds. Each `with_*` returns a new
+one.
 
-Nothing is read or looked up here. Files are named by paths: absolute ones, or ones relative to the project's root.
+Nothing is read or looked up here. Files are named by paths: absolute ones, or ones relative to the
+project's root.
 """
 
 from __future__ import annotations
@@ -58,12 +60,16 @@ class Image:
         name: str | None = None,
         platform: Platforms = None,
     ) -> Image:
-        """Debian with Python of a minor version, `(3, 12)`; the one that is pinned in flyte.lock if none is named.
+        """Debian with Python of a minor version, `(3, 12)`; the one that is pinned in flyte.lock if
+        none is named.
 
         `flyte_version` and `install_flyte` are accepted: the runtime comes by itself.
         """
         base = _step(
-            "debian", python_version=_python(python_version), platform=_platforms(platform), registry_secret=_secrets(registry_secret)
+            "debian",
+            python_version=_python(python_version),
+            platform=_platforms(platform),
+            registry_secret=_secrets(registry_secret),
         )
         return cls(base, registry=registry, name=name)
 
@@ -72,14 +78,25 @@ class Image:
         """An image that exists, by its reference."""
         if not isinstance(image_uri, str) or image_uri.split() != [image_uri]:
             raise DeclarationError(
-                f"Image.from_base({image_uri!r}) names no image", hint='For example: Image.from_base("python:3.12-slim")'
+                f"Image.from_base({image_uri!r}) names no image",
+                hint='For example: Image.from_base("python:3.12-slim")',
             )
         return cls(_step("reference", uri=image_uri))
 
     @classmethod
-    def from_dockerfile(cls, file: Path, registry: str | None = None, name: str | None = None, platform: Platforms = None) -> Image:
+    def from_dockerfile(
+        cls,
+        file: Path,
+        registry: str | None = None,
+        name: str | None = None,
+        platform: Platforms = None,
+    ) -> Image:
         """What a Dockerfile builds, with its folder as the context."""
-        return cls(_step("dockerfile", file=_path("from_dockerfile", file), platform=_platforms(platform)), registry=registry, name=name)
+        return cls(
+            _step("dockerfile", file=_path("from_dockerfile", file), platform=_platforms(platform)),
+            registry=registry,
+            name=name,
+        )
 
     @classmethod
     def from_uv_script(
@@ -97,20 +114,26 @@ class Image:
         platform: Platforms = None,
         secret_mounts: Secrets = None,
     ) -> Image:
-        """Debian with the packages, and the Python, that a script's inline metadata asks for (PEP 723)."""
+        """Debian with the packages, and the Python, that a script's inline metadata asks for (PEP
+        723).
+        """
         base = _step(
             "uv_script",
             script=_path("from_uv_script", script),
             python_version=_python(python_version),
             platform=_platforms(platform),
             registry_secret=_secrets(registry_secret),
-            **_options("from_uv_script", index_url, extra_index_urls, pre, extra_args, secret_mounts),
+            **_options(
+                "from_uv_script", index_url, extra_index_urls, pre, extra_args, secret_mounts
+            ),
         )
         return cls(base, registry=registry, name=name)
 
     @classmethod
     def from_ref_name(cls, name: str = "default") -> Image:
-        """The image that the configuration (image.image_refs), or `--image NAME=URI`, has under this name."""
+        """The image that the configuration (image.image_refs), or `--image NAME=URI`, has under
+        this name.
+        """
         if not isinstance(name, str) or not name:
             raise DeclarationError(f"Image.from_ref_name({name!r}) is no name")
         return cls(_step("ref_name", name=name))
@@ -125,9 +148,15 @@ class Image:
         extendable: bool | None = None,
         platform: Platforms = None,
     ) -> Image:
-        """The same image under another registry or name, on another base, or for another Python or other platforms."""
+        """The same image under another registry or name, on another base, or for another Python or
+        other platforms.
+        """
         what, options = (self if base_image is None else Image.from_base(base_image)).base
-        given = {"python_version": _python(python_version), "platform": _platforms(platform), "registry_secret": _secrets(registry_secret)}
+        given = {
+            "python_version": _python(python_version),
+            "platform": _platforms(platform),
+            "registry_secret": _secrets(registry_secret),
+        }
         changed = {option: value for option, value in given.items() if value}
         if "python_version" in changed and what not in ("debian", "uv_script"):
             raise DeclarationError(
@@ -149,11 +178,17 @@ class Image:
     ) -> Image:
         """Add packages from an index, each a requirement as pip takes it: `"numpy"`, `"numpy>=2"`.
 
-        `extra_args` are options of the resolver, uv. Credentials of an index are in none of them: they come from ~/.netrc or from
-        uv's variables.
+        `extra_args` are options of the resolver, uv. Credentials of an index are in none of them:
+        they come from ~/.netrc or from uv's variables.
         """
-        options = _options("with_pip_packages", index_url, extra_index_urls, pre, extra_args, secret_mounts)
-        return self._with("pip_packages", packages=_texts("with_pip_packages", packages), **options) if packages else self
+        options = _options(
+            "with_pip_packages", index_url, extra_index_urls, pre, extra_args, secret_mounts
+        )
+        return (
+            self._with("pip_packages", packages=_texts("with_pip_packages", packages), **options)
+            if packages
+            else self
+        )
 
     def with_requirements(
         self,
@@ -165,7 +200,9 @@ class Image:
         secret_mounts: Secrets = None,
     ) -> Image:
         """Add the packages of a requirements file."""
-        options = _options("with_requirements", index_url, extra_index_urls, pre, extra_args, secret_mounts)
+        options = _options(
+            "with_requirements", index_url, extra_index_urls, pre, extra_args, secret_mounts
+        )
         return self._with("requirements", file=_path("with_requirements", file), **options)
 
     def with_uv_project(
@@ -179,21 +216,25 @@ class Image:
         secret_mounts: Secrets = None,
         project_install_mode: Literal["dependencies_only", "install_project"] = "dependencies_only",
     ) -> Image:
-        """Add the packages of a project in exactly the versions of its uv.lock; `uvlock` is that file if it lies elsewhere.
+        """Add the packages of a project in exactly the versions of its uv.lock; `uvlock` is that
+        file if it lies elsewhere.
 
-        `extra_args` are options of `uv sync` that choose among them (`--extra NAME`, `--group NAME`, `--no-dev`). The project's own
-        code comes with the bundle.
+        `extra_args` are options of `uv sync` that choose among them (`--extra NAME`, `--group
+        NAME`, `--no-dev`). The project's own code comes with the bundle.
         """
         if project_install_mode not in ("dependencies_only", "install_project"):
             raise DeclarationError(
-                f"project_install_mode={project_install_mode!r} is not known", hint='There are "dependencies_only" and "install_project".'
+                f"project_install_mode={project_install_mode!r} is not known",
+                hint='There are "dependencies_only" and "install_project".',
             )
         return self._with(
             "uv_project",
             pyproject_file=_path("with_uv_project", pyproject_file),
             uvlock=None if uvlock is None else _path("with_uv_project", uvlock),
             install_project=project_install_mode == "install_project" or None,
-            **_options("with_uv_project", index_url, extra_index_urls, pre, extra_args, secret_mounts),
+            **_options(
+                "with_uv_project", index_url, extra_index_urls, pre, extra_args, secret_mounts
+            ),
         )
 
     def with_pyproject(
@@ -205,9 +246,15 @@ class Image:
         extra_args: str | None = None,
         secret_mounts: Secrets = None,
     ) -> Image:
-        """Add the packages that a project's pyproject.toml declares; `extra_args="--extra NAME"` adds those of an extra."""
-        options = _options("with_pyproject", index_url, extra_index_urls, pre, extra_args, secret_mounts)
-        return self._with("pyproject", pyproject_file=_path("with_pyproject", pyproject_file), **options)
+        """Add the packages that a project's pyproject.toml declares; `extra_args="--extra NAME"`
+        adds those of an extra.
+        """
+        options = _options(
+            "with_pyproject", index_url, extra_index_urls, pre, extra_args, secret_mounts
+        )
+        return self._with(
+            "pyproject", pyproject_file=_path("with_pyproject", pyproject_file), **options
+        )
 
     def with_local_v2(self) -> Image:
         """Accepted: the runtime comes by itself."""
@@ -217,24 +264,45 @@ class Image:
         """Add Debian packages."""
         if not packages:
             return self
-        return self._with("apt_packages", packages=_texts("with_apt_packages", packages), secret_mounts=_secrets(secret_mounts))
+        return self._with(
+            "apt_packages",
+            packages=_texts("with_apt_packages", packages),
+            secret_mounts=_secrets(secret_mounts),
+        )
 
     def with_commands(self, commands: Sequence[str], secret_mounts: Secrets = None) -> Image:
         """Run shell commands, as root."""
         if isinstance(commands, str):
-            raise DeclarationError(f"with_commands({commands!r}) is no list", hint=f"Write with_commands([{commands!r}]).")
+            raise DeclarationError(
+                f"with_commands({commands!r}) is no list",
+                hint=f"Write with_commands([{commands!r}]).",
+            )
         return (
-            self._with("commands", commands=_texts("with_commands", commands), secret_mounts=_secrets(secret_mounts)) if commands else self
+            self._with(
+                "commands",
+                commands=_texts("with_commands", commands),
+                secret_mounts=_secrets(secret_mounts),
+            )
+            if commands
+            else self
         )
 
     def with_env_vars(self, env_vars: Mapping[str, str]) -> Image:
         """Set environment variables; a task's own win over them."""
         for name, value in env_vars.items():
             if not isinstance(name, str) or not _VARIABLE.match(name):
-                raise DeclarationError(f"with_env_vars: {name!r} is no name of a variable", why="It has letters, digits and `_`.")
+                raise DeclarationError(
+                    f"with_env_vars: {name!r} is no name of a variable",
+                    why="It has letters, digits and `_`.",
+                )
             if not isinstance(value, str) or "\0" in value:
-                raise DeclarationError(f"with_env_vars: the value of {name} is no text", hint=f'Write {{"{name}": "..."}}.')
-        return self._with("env_vars", variables=tuple(sorted(env_vars.items()))) if env_vars else self
+                raise DeclarationError(
+                    f"with_env_vars: the value of {name} is no text",
+                    hint=f'Write {{"{name}": "..."}}.',
+                )
+        return (
+            self._with("env_vars", variables=tuple(sorted(env_vars.items()))) if env_vars else self
+        )
 
     def with_workdir(self, workdir: str) -> Image:
         """Set the working folder."""
@@ -244,15 +312,25 @@ class Image:
         """Copy a file, or several, to the path or into the folder `dst` of the image."""
         image = self
         for each in [src] if isinstance(src, str | PathLike) else src:
-            image = image._with("source_file", src=_path("with_source_file", each), dst=_path("with_source_file", dst))
+            image = image._with(
+                "source_file",
+                src=_path("with_source_file", each),
+                dst=_path("with_source_file", dst),
+            )
         return image
 
-    def with_source_folder(self, src: Path, dst: str = ".", copy_contents_only: bool = False) -> Image:
-        """Copy a folder into the folder `dst` of the image, or with `copy_contents_only` what is in it."""
+    def with_source_folder(
+        self, src: Path, dst: str = ".", copy_contents_only: bool = False
+    ) -> Image:
+        """Copy a folder into the folder `dst` of the image, or with `copy_contents_only` what is in
+        it.
+        """
         where = {"src": _path("with_source_folder", src), "dst": _path("with_source_folder", dst)}
         return self._with("source_folder", **where, contents=copy_contents_only)
 
-    def with_code_bundle(self, copy_style: Literal["loaded_modules", "all"] = "loaded_modules", dst: str = ".") -> Image:
+    def with_code_bundle(
+        self, copy_style: Literal["loaded_modules", "all"] = "loaded_modules", dst: str = "."
+    ) -> Image:
         """Accepted: the code comes as a bundle, whatever the image."""
         return self._with("code_bundle", copy_style=copy_style, dst=_path("with_code_bundle", dst))
 
@@ -265,7 +343,10 @@ class Image:
 
 
 def _step(what: str, **options: Any) -> Step:
-    return (what, tuple(sorted((name, value) for name, value in options.items() if value is not None)))
+    return (
+        what,
+        tuple(sorted((name, value) for name, value in options.items() if value is not None)),
+    )
 
 
 def _options(
@@ -276,9 +357,20 @@ def _options(
     extra_args: str | None,
     secret_mounts: Secrets,
 ) -> dict[str, Any]:
-    extra = (extra_index_urls,) if isinstance(extra_index_urls, str) else tuple(extra_index_urls or ())
-    given = {"index_url": index_url or None, "extra_index_urls": extra or None, "pre": pre or None, "extra_args": extra_args or None}
-    for name, text in (("index_url", index_url), *(("extra_index_urls", each) for each in extra), ("extra_args", extra_args)):
+    extra = (
+        (extra_index_urls,) if isinstance(extra_index_urls, str) else tuple(extra_index_urls or ())
+    )
+    given = {
+        "index_url": index_url or None,
+        "extra_index_urls": extra or None,
+        "pre": pre or None,
+        "extra_args": extra_args or None,
+    }
+    for name, text in (
+        ("index_url", index_url),
+        *(("extra_index_urls", each) for each in extra),
+        ("extra_args", extra_args),
+    ):
         if text is not None and not isinstance(text, str):
             raise DeclarationError(f"{what}({name}={text!r}) is no text")
         _refuse_credentials(what, text or "")
@@ -297,13 +389,18 @@ def _refuse_credentials(what: str, text: str) -> None:
 def _texts(what: str, texts: Sequence[str]) -> tuple[str, ...]:
     for text in texts:
         if not isinstance(text, str):
-            hint = f"Write {what}(*names) for a list of names." if isinstance(text, list | tuple) else ""
+            hint = (
+                f"Write {what}(*names) for a list of names."
+                if isinstance(text, list | tuple)
+                else ""
+            )
             raise DeclarationError(f"{what}: {text!r} is no text", hint=hint)
         if not text.strip():
             raise DeclarationError(f"{what}: an empty text is given")
         if what.endswith("packages") and (text.lstrip().startswith("-") or "\n" in text):
             raise DeclarationError(
-                f"{what}: {text!r} is no package", hint="Options belong into `extra_args`, files into with_requirements."
+                f"{what}: {text!r} is no package",
+                hint="Options belong into `extra_args`, files into with_requirements.",
             )
         if what != "with_commands":
             _refuse_credentials(what, text)
@@ -319,11 +416,19 @@ def _path(what: str, path: Any) -> str:
 def _python(version: Any) -> tuple[int, int] | None:
     if version is None:
         return None
-    if not isinstance(version, tuple | list) or len(version) != 2 or not all(type(part) is int for part in version):
-        raise DeclarationError(f"python_version={version!r} is no version", hint="Write python_version=(3, 12).")
+    if (
+        not isinstance(version, tuple | list)
+        or len(version) != 2
+        or not all(type(part) is int for part in version)
+    ):
+        raise DeclarationError(
+            f"python_version={version!r} is no version", hint="Write python_version=(3, 12)."
+        )
     if tuple(version) < _OLDEST or version[0] != 3:
         raise DeclarationError(
-            f"python_version={version!r} cannot be used", why="Tasks run with Python 3.11 or newer.", hint="Write python_version=(3, 12)."
+            f"python_version={version!r} cannot be used",
+            why="Tasks run with Python 3.11 or newer.",
+            hint="Write python_version=(3, 12).",
         )
     return (version[0], version[1])
 
@@ -333,10 +438,18 @@ def _platforms(platform: Any) -> tuple[str, ...] | None:
     for name in names:
         if name not in PLATFORMS:
             raise DeclarationError(
-                f"platform={name!r} is not known", why="Images are for Linux.", hint='Say "linux/amd64", "linux/arm64", or both.'
+                f"platform={name!r} is not known",
+                why="Images are for Linux.",
+                hint='Say "linux/amd64", "linux/arm64", or both.',
             )
     return tuple(sorted(set(names))) or None
 
 
 def _secrets(secrets: Secrets) -> tuple[Any, ...] | None:
-    return tuple(secrets) if isinstance(secrets, list | tuple) else None if secrets is None else (secrets,)
+    return (
+        tuple(secrets)
+        if isinstance(secrets, list | tuple)
+        else None
+        if secrets is None
+        else (secrets,)
+    )

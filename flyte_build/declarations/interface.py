@@ -14,13 +14,23 @@ from flyte_build.values.type import ABSENT, Mismatch, Type, Wire, from_document,
 
 
 class Parameter:
-    """An input. `default` is wire, or `ABSENT`; one that has no wire form is known only as text, in `default_text`.
+    """An input. `default` is wire, or `ABSENT`; one that has no wire form is known only as text, in
+    `default_text`.
 
-    Whatever the type, None is a value where it is the default, as Python has it: `items: list[int] = None`.
+    Whatever the type, None is a value where it is the default, as Python has it: `items: list[int]
+    = None`.
     """
 
-    def __init__(self, name: str, type: Type, default: Wire = ABSENT, default_text: str = "", doc: str = "") -> None:
-        self.name, self.type, self.default, self.default_text, self.doc = name, type, default, default_text, doc
+    def __init__(
+        self, name: str, type: Type, default: Wire = ABSENT, default_text: str = "", doc: str = ""
+    ) -> None:
+        self.name, self.type, self.default, self.default_text, self.doc = (
+            name,
+            type,
+            default,
+            default_text,
+            doc,
+        )
 
     def __repr__(self) -> str:
         default = f" = {self.default_text}" if self.default_text else ""
@@ -37,14 +47,20 @@ class Parameter:
 
     def check(self, value: Any) -> Wire:
         """Wire of a JSON value. Raises `InputError`."""
-        return None if self._is_none(value) else self._converted(lambda: self.type.check(value, self.default))
+        return (
+            None
+            if self._is_none(value)
+            else self._converted(lambda: self.type.check(value, self.default))
+        )
 
     def dump(self, value: Any) -> Wire:
         """Wire of an object. Raises `InputError`."""
         return None if self._is_none(value) else self._converted(lambda: self.type.dump(value))
 
     def load(self, wire: Wire) -> Any:
-        """The object that the function is called with. Raises `InputError`, also from whatever the user's class raises."""
+        """The object that the function is called with. Raises `InputError`, also from whatever the
+        user's class raises.
+        """
         if self._is_none(wire):
             return None
         try:
@@ -79,20 +95,29 @@ class Parameter:
         try:
             return convert()
         except Mismatch as mismatch:
-            verdict = "is missing" if mismatch.given is ABSENT else f"cannot be {shortened(mismatch.given)}"
+            verdict = (
+                "is missing"
+                if mismatch.given is ABSENT
+                else f"cannot be {shortened(mismatch.given)}"
+            )
             raise InputError(
                 f"The input {self.name + mismatch.where!r} {verdict}",
-                why=f"Expected: {mismatch.expected}." + (f" {mismatch.reasons}" if mismatch.reasons else ""),
+                why=f"Expected: {mismatch.expected}."
+                + (f" {mismatch.reasons}" if mismatch.reasons else ""),
                 hint=f"For example: {self.usage}",
             ) from None
         except RecursionError:
-            raise InputError(f"The input {self.name!r} is nested too deeply", why=f"Its type is {self.type}.") from None
+            raise InputError(
+                f"The input {self.name!r} is nested too deeply", why=f"Its type is {self.type}."
+            ) from None
 
 
 class Interface:
     """Inputs and outputs in order; outputs are `o0`, `o1`, ..., or a named tuple's fields."""
 
-    def __init__(self, inputs: list[Parameter], outputs: list[tuple[str, Type]], doc: str = "") -> None:
+    def __init__(
+        self, inputs: list[Parameter], outputs: list[tuple[str, Type]], doc: str = ""
+    ) -> None:
         self.inputs, self.outputs, self.doc = inputs, outputs, doc
 
     def document(self) -> dict[str, Any]:
@@ -106,27 +131,49 @@ class Interface:
                 "doc": parameter.doc,
                 "default_text": parameter.default_text,
             }
-            inputs.append(entry if parameter.default is ABSENT else {**entry, "default": parameter.default})
-        return {"inputs": inputs, "outputs": [[name, type.document()] for name, type in self.outputs], "doc": self.doc}
+            inputs.append(
+                entry if parameter.default is ABSENT else {**entry, "default": parameter.default}
+            )
+        return {
+            "inputs": inputs,
+            "outputs": [[name, type.document()] for name, type in self.outputs],
+            "doc": self.doc,
+        }
 
     @classmethod
     def from_document(cls, document: Mapping[str, Any]) -> Interface:
         """The interface that `document` describes."""
         inputs = [
-            Parameter(entry["name"], from_document(entry["schema"]), entry.get("default", ABSENT), entry["default_text"], entry["doc"])
+            Parameter(
+                entry["name"],
+                from_document(entry["schema"]),
+                entry.get("default", ABSENT),
+                entry["default_text"],
+                entry["doc"],
+            )
             for entry in document["inputs"]
         ]
-        return cls(inputs, [(name, from_document(type)) for name, type in document["outputs"]], document["doc"])
+        return cls(
+            inputs,
+            [(name, from_document(type)) for name, type in document["outputs"]],
+            document["doc"],
+        )
 
     def dump_inputs(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Wire]:
         """Wire of a call's arguments; defaults are left to the function. Raises `InputError`."""
         names = [parameter.name for parameter in self.inputs]
         if len(args) > len(names):
-            raise InputError(f"{len(args)} inputs were given", why=f"The task takes {len(names)}: {', '.join(names)}.")
+            raise InputError(
+                f"{len(args)} inputs were given",
+                why=f"The task takes {len(names)}: {', '.join(names)}.",
+            )
         given = dict(zip(names, args, strict=False))
         self.refuse_unknown(kwargs)
         if twice := given.keys() & kwargs.keys():
-            raise InputError(f"The input {min(twice)!r} was given twice", why=f"The task takes {', '.join(names)}.")
+            raise InputError(
+                f"The input {min(twice)!r} was given twice",
+                why=f"The task takes {', '.join(names)}.",
+            )
         return self._complete({**given, **kwargs}, Parameter.dump)
 
     def refuse_unknown(self, given: Iterable[str]) -> None:
@@ -148,15 +195,25 @@ class Interface:
         self.refuse_unknown(values)
         return self._complete(values, Parameter.check)
 
-    def _complete(self, given: dict[str, Any], convert: Callable[[Parameter, Any], Wire]) -> dict[str, Wire]:
+    def _complete(
+        self, given: dict[str, Any], convert: Callable[[Parameter, Any], Wire]
+    ) -> dict[str, Wire]:
         for parameter in self.inputs:
             if parameter.required and parameter.name not in given:
                 raise parameter.missing()
-        return {parameter.name: convert(parameter, given[parameter.name]) for parameter in self.inputs if parameter.name in given}
+        return {
+            parameter.name: convert(parameter, given[parameter.name])
+            for parameter in self.inputs
+            if parameter.name in given
+        }
 
     def load_inputs(self, wire: Mapping[str, Wire]) -> dict[str, Any]:
         """The objects that a task's function is called with. Raises `InputError`."""
-        return {parameter.name: parameter.load(wire[parameter.name]) for parameter in self.inputs if parameter.name in wire}
+        return {
+            parameter.name: parameter.load(wire[parameter.name])
+            for parameter in self.inputs
+            if parameter.name in wire
+        }
 
     def dump_outputs(self, result: Any) -> dict[str, Wire]:
         """Wire of what a task's function returned. Raises `Mismatch`."""
@@ -165,7 +222,9 @@ class Interface:
         values = () if not self.outputs and result is None else result
         if not isinstance(values, tuple) or len(values) != len(self.outputs):
             raise Mismatch(f"a tuple of {len(self.outputs)}" if self.outputs else "None", result)
-        return {name: type.dump(value) for (name, type), value in zip(self.outputs, values, strict=True)}
+        return {
+            name: type.dump(value) for (name, type), value in zip(self.outputs, values, strict=True)
+        }
 
     def load_outputs(self, wire: dict[str, Wire]) -> tuple[Any, ...]:
         """The objects that outputs stand for, in order."""
@@ -173,7 +232,8 @@ class Interface:
 
 
 def interface_of(function: Callable[..., Any], docs: bool = False) -> Interface:
-    """The interface that a function's signature and annotations describe, with its docstring's texts if `docs` are wanted.
+    """The interface that a function's signature and annotations describe, with its docstring's
+    texts if `docs` are wanted.
 
     Raises `DeclarationError`.
     """
@@ -187,22 +247,33 @@ def interface_of(function: Callable[..., Any], docs: bool = False) -> Interface:
             type = type_of(hints.get(name, Any))
             default, default_text = _default(type, parameter.default, proven=docs)
             inputs.append(Parameter(name, type, default, default_text, texts.get(name, "")))
-        return Interface(inputs, [(name, type_of(hint)) for name, hint in _outputs(hints.get("return", Any))], summary)
+        return Interface(
+            inputs,
+            [(name, type_of(hint)) for name, hint in _outputs(hints.get("return", Any))],
+            summary,
+        )
     except RecursionError:
         raise DeclarationError(
-            f"The annotations of {function.__qualname__} have no end", hint="Give the type that holds itself a class."
+            f"The annotations of {function.__qualname__} have no end",
+            hint="Give the type that holds itself a class.",
         ) from None
 
 
 def unannotated(function: Callable[..., Any]) -> list[str]:
     """What of a function has no annotation: its parameters by name, and "the result"."""
     signature = inspect.signature(function)
-    found = [name for name, parameter in signature.parameters.items() if parameter.annotation is inspect.Parameter.empty]
+    found = [
+        name
+        for name, parameter in signature.parameters.items()
+        if parameter.annotation is inspect.Parameter.empty
+    ]
     return found + ["the result"] * (signature.return_annotation is inspect.Signature.empty)
 
 
 def _default(type: Type, value: Any, proven: bool) -> tuple[Wire, str]:
-    """A default as wire and as text. If it is to be `proven`, it has wire only where that makes an equal value again."""
+    """A default as wire and as text. If it is to be `proven`, it has wire only where that makes an
+    equal value again.
+    """
     if value is inspect.Parameter.empty:
         return ABSENT, ""
     if value is None:
@@ -225,7 +296,9 @@ def _is_equal(type: Type, wire: Wire, value: Any) -> bool:
 
 
 def _is_same(one: Any, other: Any) -> bool:
-    """Whether two values are equal and of the same types, at any depth; a float may stand for an integer."""
+    """Whether two values are equal and of the same types, at any depth; a float may stand for an
+    integer.
+    """
     if isinstance(one, float) and type(other) in (int, float):
         return bool(one == other or other != other)  # The last is true of NaN.
     if type(one) is not type(other):
@@ -235,7 +308,9 @@ def _is_same(one: Any, other: Any) -> bool:
     if isinstance(one, list | tuple):
         return len(one) == len(other) and all(map(_is_same, one, other))
     if hasattr(one, "__dataclass_fields__"):
-        return all(_is_same(getattr(one, name), getattr(other, name)) for name in one.__dataclass_fields__)
+        return all(
+            _is_same(getattr(one, name), getattr(other, name)) for name in one.__dataclass_fields__
+        )
     return bool(one == other) and (isinstance(one, set | frozenset) or repr(one) == repr(other))
 
 
@@ -267,5 +342,7 @@ def _docstring(function: Callable[..., Any]) -> tuple[str, dict[str, str]]:
     import docstring_parser
 
     parsed = docstring_parser.parse(text)
-    summary = "\n\n".join(part for part in (parsed.short_description, parsed.long_description) if part)
+    summary = "\n\n".join(
+        part for part in (parsed.short_description, parsed.long_description) if part
+    )
     return summary, {param.arg_name: param.description or "" for param in parsed.params}

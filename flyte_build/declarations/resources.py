@@ -1,4 +1,6 @@
-"""What a task asks of the place where it runs: declarations, validated here, acted on by engines."""
+"""What a task asks of the place where it runs: declarations, validated here, acted on
+by engines.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +18,9 @@ _GPU = re.compile(r"[A-Za-z0-9-]+:[1-9][0-9]*\Z")
 
 @dataclass(frozen=True, kw_only=True)
 class Resources:
-    """Amounts as numbers or Kubernetes quantities (`"500m"`, `"1Gi"`), or a pair of request and limit; `gpu="A100:4"`."""
+    """Amounts as numbers or Kubernetes quantities (`"500m"`, `"1Gi"`), or a pair of request and
+    limit; `gpu="A100:4"`.
+    """
 
     cpu: _Amount | tuple[_Amount, _Amount] | None = None
     memory: str | tuple[str, str] | None = None
@@ -29,14 +33,21 @@ class Resources:
             value = getattr(self, name)
             for amount in value if isinstance(value, tuple) else () if value is None else (value,):
                 if not _QUANTITY.match(str(amount)) and not (name == "shm" and amount == "auto"):
-                    raise DeclarationError(f"Resources({name}={amount!r}) is no amount", hint='Write 2, 0.5, "500m" or "1Gi".')
+                    raise DeclarationError(
+                        f"Resources({name}={amount!r}) is no amount",
+                        hint='Write 2, 0.5, "500m" or "1Gi".',
+                    )
         if isinstance(self.gpu, str) and not _GPU.match(self.gpu):
-            raise DeclarationError(f"Resources(gpu={self.gpu!r}) is no GPU", hint='Write a number, or "A100:4".')
+            raise DeclarationError(
+                f"Resources(gpu={self.gpu!r}) is no GPU", hint='Write a number, or "A100:4".'
+            )
 
 
 @dataclass(frozen=True)
 class Backoff:
-    """How long to wait before each retry: `base` seconds or a timedelta, times `factor` each time, at most `cap`."""
+    """How long to wait before each retry: `base` seconds or a timedelta, times `factor` each time,
+    at most `cap`.
+    """
 
     base: timedelta | float = 0.0
     factor: float = 2.0
@@ -57,12 +68,17 @@ class RetryStrategy:
 
     def __post_init__(self) -> None:
         if self.count < 0:
-            raise DeclarationError(f"RetryStrategy(count={self.count}) is negative", hint="0 means that it is not tried again.")
+            raise DeclarationError(
+                f"RetryStrategy(count={self.count}) is negative",
+                hint="0 means that it is not tried again.",
+            )
 
 
 @dataclass(frozen=True)
 class Timeout:
-    """Limits in seconds or as timedeltas: of running, of waiting in a queue, and of both together."""
+    """Limits in seconds or as timedeltas: of running, of waiting in a queue, and of
+    both together.
+    """
 
     max_runtime: timedelta | float | None = None
     max_queued_time: timedelta | float | None = None
@@ -70,7 +86,9 @@ class Timeout:
 
     def seconds(self) -> float | None:
         """How long one attempt may run, or None."""
-        limits = [_seconds(limit) for limit in (self.max_runtime, self.deadline) if limit is not None]
+        limits = [
+            _seconds(limit) for limit in (self.max_runtime, self.deadline) if limit is not None
+        ]
         return min(limits) if limits else None
 
 
@@ -88,12 +106,17 @@ class Cache:
 
     def __post_init__(self) -> None:
         if self.behavior not in ("auto", "override", "disable"):
-            raise DeclarationError(f"Cache(behavior={self.behavior!r}) is unknown", hint='Write "auto", "override" or "disable".')
+            raise DeclarationError(
+                f"Cache(behavior={self.behavior!r}) is unknown",
+                hint='Write "auto", "override" or "disable".',
+            )
 
 
 @dataclass(frozen=True)
 class Secret:
-    """A secret's name, and where the task finds it. Its value is never part of a key, a record or a log."""
+    """A secret's name, and where the task finds it. Its value is never part of a key, a record or a
+    log.
+    """
 
     key: str
     group: str | None = None
@@ -103,7 +126,9 @@ class Secret:
 
 @dataclass(frozen=True)
 class ReusePolicy:
-    """Workers that are kept for the next action. Accepted; an engine that cannot keep them says so."""
+    """Workers that are kept for the next action. Accepted; an engine that cannot keep
+    them says so.
+    """
 
     replicas: int | tuple[int, int] = 1
     idle_ttl: timedelta | float | None = None

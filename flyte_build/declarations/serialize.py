@@ -1,4 +1,6 @@
-"""Declarations as JSON values: what a user's file says of a task or an image, without anything of the machine that it was said on."""
+"""Declarations as JSON values: what a user's file says of a task or an image, without anything of
+the machine that it was said on.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +23,8 @@ _ADDRESS = re.compile(r" at 0x[0-9a-f]+")
 
 
 def json_value(value: Any, root: str) -> Any:
-    """A declared value as a JSON value: seconds for a timedelta, fields that are given for a dataclass, text for what is of no such kind.
+    """A declared value as a JSON value: seconds for a timedelta, fields that are given for a
+    dataclass, text for what is of no such kind.
 
     Paths below `root` become relative to it.
     """
@@ -42,7 +45,11 @@ def json_value(value: Any, root: str) -> Any:
         return [json_value(each, root) for each in value]
     if is_dataclass(value) and not isinstance(value, type):
         found = {field.name: getattr(value, field.name) for field in fields(value)}
-        return {name: json_value(each, root) for name, each in found.items() if each not in (None, "", ())}
+        return {
+            name: json_value(each, root)
+            for name, each in found.items()
+            if each not in (None, "", ())
+        }
     return _ADDRESS.sub("", repr(value))
 
 
@@ -62,7 +69,9 @@ def image_value(image: str | Image | None, root: str) -> Any:
 
 
 def _of_workspace(path: str, root: str) -> str:
-    """A path beside `root` as one would write it there, so that it is the same in every checkout; one of the machine's stays as it is."""
+    """A path beside `root` as one would write it there, so that it is the same in every checkout;
+    one of the machine's stays as it is.
+    """
     if not (root and isabs(path)):
         return path
     shared = commonpath((root, path))
@@ -73,9 +82,19 @@ def _of_workspace(path: str, root: str) -> str:
 def _step(step: Step, root: str) -> dict[str, Any]:
     what, options = step
     below = "" if what in _VERBATIM else root
-    found = {name: _of_workspace(json_value(value, below), root) if name in _FILES else json_value(value, below) for name, value in options}
+    found = {
+        name: (
+            _of_workspace(json_value(value, below), root)
+            if name in _FILES
+            else json_value(value, below)
+        )
+        for name, value in options
+    }
     # A folder below the root is still a path, and no package of that name.
     if what == "pip_packages":
         given = dict(options)["packages"]
-        found["packages"] = [new if new == old else f"./{new}" for new, old in zip(found["packages"], given, strict=True)]
+        found["packages"] = [
+            new if new == old else f"./{new}"
+            for new, old in zip(found["packages"], given, strict=True)
+        ]
     return {"step": what, **found}

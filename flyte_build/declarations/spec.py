@@ -1,6 +1,8 @@
-"""Specs: all that running a task, or deploying an environment, needs to know of it, as values; to and from JSON.
+"""Specs: all that running a task, or deploying an environment, needs to know of it, as values; to
+and from JSON.
 
-A task's spec has two halves. The *semantic* one decides its result; the *operational* one only says how it is run.
+A task's spec has two halves. The *semantic* one decides its result; the *operational* one only says
+how it is run.
 """
 
 from __future__ import annotations
@@ -20,8 +22,8 @@ JsonObject = Mapping[str, Json]
 class SemanticSpec:
     """What decides a task's result, beside its code and its inputs.
 
-    `name` is its full one; `function` is the name of what is called. `interface_document` describes its `interface`. `image` is
-    `auto`, a reference, or a declaration as a JSON value.
+    `name` is its full one; `function` is the name of what is called. `interface_document` describes
+    its `interface`. `image` is `auto`, a reference, or a declaration as a JSON value.
     """
 
     name: str
@@ -40,7 +42,8 @@ class SemanticSpec:
 
 @dataclass(frozen=True, kw_only=True)
 class OperationalSpec:
-    """How a task is run: `timeout` and the `backoff` before each retry are in seconds, `options` what engines may act on, by name.
+    """How a task is run: `timeout` and the `backoff` before each retry are in seconds, `options`
+    what engines may act on, by name.
 
     `unannotated` are the inputs and outputs without annotations.
     """
@@ -55,7 +58,9 @@ class OperationalSpec:
 
 @dataclass(frozen=True, kw_only=True)
 class TaskSpec:
-    """One task. `module` and `variable` are where it is found again, where that is known; no variable if it is held by none."""
+    """One task. `module` and `variable` are where it is found again, where that is known; no
+    variable if it is held by none.
+    """
 
     semantic: SemanticSpec
     operational: OperationalSpec
@@ -92,7 +97,12 @@ class TaskSpec:
             options=document["options"],
             unannotated=document["unannotated"],
         )
-        return cls(semantic=semantic, operational=operational, module=document.get("module"), variable=document.get("variable"))
+        return cls(
+            semantic=semantic,
+            operational=operational,
+            module=document.get("module"),
+            variable=document.get("variable"),
+        )
 
     def document(self) -> dict[str, Json]:
         """This spec as a JSON value."""
@@ -115,19 +125,27 @@ class TaskSpec:
             **place,
         }
 
-    def change(self, *, env_vars: Mapping[str, str] | None = None, image: Json = None, **operational: Any) -> TaskSpec:
-        """The same but for what is given: of the semantic half variables and the image, and fields of the operational one."""
+    def change(
+        self, *, env_vars: Mapping[str, str] | None = None, image: Json = None, **operational: Any
+    ) -> TaskSpec:
+        """The same but for what is given: of the semantic half variables and the image, and fields
+        of the operational one.
+        """
         semantic = self.semantic
         if env_vars is not None:
             semantic = replace(semantic, env_vars=env_vars)
         if image is not None:
             semantic = replace(semantic, image=image)
-        return replace(self, semantic=semantic, operational=replace(self.operational, **operational))
+        return replace(
+            self, semantic=semantic, operational=replace(self.operational, **operational)
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
 class EnvironmentSpec:
-    """All that deploying an environment needs to know of it: `file` declares it ("": none of the project's); `tasks` by function."""
+    """All that deploying an environment needs to know of it: `file` declares it ("": none of the
+    project's); `tasks` by function.
+    """
 
     name: str
     file: str

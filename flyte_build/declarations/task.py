@@ -63,12 +63,24 @@ class Options:
         """Options from keywords. Raises `DeclarationError` for a name that does not exist."""
         unknown = sorted(given.keys() - OPTIONS)
         if unknown:
-            raise DeclarationError(f"A task has no option {unknown[0]!r}", hint=f"There are: {', '.join(sorted(OPTIONS))}.")
+            raise DeclarationError(
+                f"A task has no option {unknown[0]!r}",
+                hint=f"There are: {', '.join(sorted(OPTIONS))}.",
+            )
         retries = given.get("retries", 0)
         if isinstance(retries, int) and retries < 0:
-            raise DeclarationError(f"retries={retries} is negative", hint="0 means that a task is not tried again.")
+            raise DeclarationError(
+                f"retries={retries} is negative", hint="0 means that a task is not tried again."
+            )
         own = {name: value for name, value in given.items() if name in cls.__dataclass_fields__}
-        return cls(**own, others={name: value for name, value in given.items() if name not in own and value is not None})
+        return cls(
+            **own,
+            others={
+                name: value
+                for name, value in given.items()
+                if name not in own and value is not None
+            },
+        )
 
     def overridden(self, given: Mapping[str, Any]) -> Options:
         """These options with some replaced; one that is given counts, also when it is 0 or None."""
@@ -81,9 +93,14 @@ class Options:
 class Task(Generic[P, R]):
     """A function that an environment runs. Outside of a run, calling it just calls the function."""
 
-    def __init__(self, function: Callable[P, R], environment: TaskEnvironment, options: Options) -> None:
+    def __init__(
+        self, function: Callable[P, R], environment: TaskEnvironment, options: Options
+    ) -> None:
         if not callable(function) or isinstance(function, type):
-            raise DeclarationError(f"{function!r} is no function", hint="Write `@env.task` above a `def` or an `async def`.")
+            raise DeclarationError(
+                f"{function!r} is no function",
+                hint="Write `@env.task` above a `def` or an `async def`.",
+            )
         for parameter in inspect.signature(function).parameters.values():
             if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
                 raise DeclarationError(
@@ -112,12 +129,16 @@ class Task(Generic[P, R]):
         return inspect.iscoroutinefunction(self.func)
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
-        """Call the task: inside a run through the place where child actions begin, else the function itself."""
+        """Call the task: inside a run through the place where child actions begin, else the
+        function itself.
+        """
         result: R = call(self, args, kwargs)
         return result
 
     @overload
-    def aio(self: Task[P, Coroutine[Any, Any, T]], *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, T]: ...
+    def aio(
+        self: Task[P, Coroutine[Any, Any, T]], *args: P.args, **kwargs: P.kwargs
+    ) -> Coroutine[Any, Any, T]: ...
     @overload
     def aio(self, *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, R]: ...
     def aio(self, *args: Any, **kwargs: Any) -> Coroutine[Any, Any, Any]:

@@ -12,13 +12,22 @@ from .names import LATEST, DeploymentReference, Namespace
 _SHOWN = 5
 
 
-def absence(space: Namespace, reference: DeploymentReference, known: Sequence[tuple[Namespace, str, str]], places: str) -> NotFound:
+def absence(
+    space: Namespace,
+    reference: DeploymentReference,
+    known: Sequence[tuple[Namespace, str, str]],
+    places: str,
+) -> NotFound:
     """Return the error for what `reference` names in `space`.
 
-    `known` are the spaces, environments and versions that are deployed in the repositories that messages call `places`.
+    `known` are the spaces, environments and versions that are deployed in the repositories that
+    messages call `places`.
     """
     environment = reference.environment
-    versions = sorted({version for where, name, version in known if (where, name) == (space, environment)} - {LATEST})
+    versions = sorted(
+        {version for where, name, version in known if (where, name) == (space, environment)}
+        - {LATEST}
+    )
     if reference.version in versions:
         return NotFound(
             f"{environment}:{reference.version} is lost",
@@ -37,7 +46,11 @@ def absence(space: Namespace, reference: DeploymentReference, known: Sequence[tu
         return NotFound(
             f"{environment} has no version {reference.version or LATEST!r}",
             why=f"In {space} {there}: {', '.join(near)}.",
-            hint=f"`flyte get deployment {environment}` lists them." if len(versions) > 1 else f"Did you mean {environment}:{versions[0]}?",
+            hint=(
+                f"`flyte get deployment {environment}` lists them."
+                if len(versions) > 1
+                else f"Did you mean {environment}:{versions[0]}?"
+            ),
         )
     elsewhere = next((where for where, name, _ in known if name == environment), None)
     if elsewhere:
@@ -51,5 +64,9 @@ def absence(space: Namespace, reference: DeploymentReference, known: Sequence[tu
     return NotFound(
         f"{environment} is not deployed",
         why=f"No environment of that name in {space} is known to {places}.",
-        hint=f"Did you mean {' or '.join(near)}?" if near else "`flyte deploy FILE` deploys one; `flyte get deployment` lists them.",
+        hint=(
+            f"Did you mean {' or '.join(near)}?"
+            if near
+            else "`flyte deploy FILE` deploys one; `flyte get deployment` lists them."
+        ),
     )

@@ -1,4 +1,6 @@
-"""The catalogue: what is deployed, found in repositories by version, latest or pin, and kept on this machine once it was used."""
+"""The catalogue: what is deployed, found in repositories by version, latest or pin, and kept on
+this machine once it was used.
+"""
 
 from __future__ import annotations
 
@@ -49,7 +51,9 @@ _SLACK = 1 << 30  # Bytes by which a bundle may be larger than the files that it
 
 @dataclass(frozen=True)
 class FoundRelease:
-    """A release, its index, and the repository where it was found; None: on this machine, by its pin."""
+    """A release, its index, and the repository where it was found; None: on this machine, by its
+    pin.
+    """
 
     release: Release
     index: Manifest
@@ -59,7 +63,9 @@ class FoundRelease:
 
 @dataclass(frozen=True)
 class TaggedRelease:
-    """The tag of a version, or `latest`, in a repository: what was found under it, or the error that says why nothing was."""
+    """The tag of a version, or `latest`, in a repository: what was found under it, or the error
+    that says why nothing was.
+    """
 
     repository: Repository
     tag: str
@@ -72,7 +78,8 @@ class TaggedRelease:
 
 
 class Catalogue:
-    """Looks deployments up in some repositories, in order; `here` is the folder among them that is called this machine.
+    """Looks deployments up in some repositories, in order; `here` is the folder among them that is
+    called this machine.
 
     Whatever a repository raises is raised.
     """
@@ -161,16 +168,34 @@ class Catalogue:
             return None
 
     def document(self, found: FoundRelease) -> Document:
-        """The document of what was found, verified against its pin; it stays on this machine. Raises `RegistryCorrupt`."""
+        """The document of what was found, verified against its pin; it stays on this machine.
+        Raises `RegistryCorrupt`.
+        """
         pin, blobs = found.release.pin, self._cache.blobs
-        manifest = self._fetch(pin, found.repository, _DOCUMENT) if found.repository else Manifest.parse(blobs.read(pin))
+        manifest = (
+            self._fetch(pin, found.repository, _DOCUMENT)
+            if found.repository
+            else Manifest.parse(blobs.read(pin))
+        )
         if manifest.artifact_type != TYPE or len(manifest.layers) != 1:
-            raise RegistryCorrupt(f"{pin} is no deployment", why="It is of another kind, or has not the one layer that one has.")
+            raise RegistryCorrupt(
+                f"{pin} is no deployment",
+                why="It is of another kind, or has not the one layer that one has.",
+            )
         document = Document.parse(blobs.read(manifest.layers[0].digest))
-        if document.pin != pin or document.name != found.release.environment or document.tree != found.release.tree:
-            raise RegistryCorrupt(f"The deployment {pin} is not what its index says", hint="Do not use it; deploy again.")
+        if (
+            document.pin != pin
+            or document.name != found.release.environment
+            or document.tree != found.release.tree
+        ):
+            raise RegistryCorrupt(
+                f"The deployment {pin} is not what its index says",
+                hint="Do not use it; deploy again.",
+            )
         refs = (pin, *(blob.digest for blob in manifest.blobs()), blobs.put(found.index.data))
-        self._cache.records.add(Record(_key(pin), "deployment", pin, refs, {"pin": pin, "name": found.release.tag}))
+        self._cache.records.add(
+            Record(_key(pin), "deployment", pin, refs, {"pin": pin, "name": found.release.tag})
+        )
         return document
 
     def _fetch(self, digest: Digest, repository: Repository, most: int) -> Manifest:
@@ -178,13 +203,17 @@ class Catalogue:
             return self._transfer.pull(digest, repository, most=most)
         except BlobMissing as error:
             raise RegistryCorrupt(
-                f"{repository.name} has lost a part of a deployment", why=f"{error.what}.", hint="`flyte doctor` lists what is missing."
+                f"{repository.name} has lost a part of a deployment",
+                why=f"{error.what}.",
+                hint="`flyte doctor` lists what is missing.",
             ) from None
 
     def code(self, found: FoundRelease, budget: Budget) -> str:
-        """Extract the code of what was found, and return its folder; its bundle is fetched unless this machine has it.
+        """Extract the code of what was found, and return its folder; its bundle is fetched unless
+        this machine has it.
 
-        Raises `NotFound` if nobody has it, `RegistryCorrupt` and `ExtractionRefused` for what is not the code that was deployed.
+        Raises `NotFound` if nobody has it, `RegistryCorrupt` and `ExtractionRefused` for what is
+        not the code that was deployed.
         """
         from flyte_build.bundler import bundle, extraction
         from flyte_build.bundler.marker import find
@@ -206,27 +235,35 @@ class Catalogue:
             online = self._published(found.release.pin)
             if online is None or online.repository is None:
                 raise NotFound(
-                    f"The code of {found.release.environment}@{found.release.pin.short} is not there any more",
+                    f"The code of {found.release.environment}@{found.release.pin.short} is not"
+                    " there any more",
                     why=self._nowhere(),
                 )
             found, repository = online, online.repository
         self._fetch(found.release.bundle.digest, repository, budget.bytes + _SLACK)
         fetched = bundle.read(found.release.bundle.digest, blobs)
         if fetched.tree != tree:
-            raise RegistryCorrupt(f"The deployment {found.release.pin} has another bundle than its index says")
+            raise RegistryCorrupt(
+                f"The deployment {found.release.pin} has another bundle than its index says"
+            )
         # Only what has proven right is recorded.
         extraction.take(self._cache, fetched, budget=budget)
         refs = (*fetched.blobs(), tree)
-        self._cache.records.add(Record(bundle_key(tree), KIND, fetched.manifest, refs, {"tree": tree}))
+        self._cache.records.add(
+            Record(bundle_key(tree), KIND, fetched.manifest, refs, {"tree": tree})
+        )
         return extraction.extract(self._cache, fetched, budget)
 
     def image(self, found: FoundRelease, identity: Digest) -> tuple[OciImage, list[Repository]]:
-        """The image of what was found whose config has that digest, and the repositories that have its layers. Raises `RegistryCorrupt`.
+        """The image of what was found whose config has that digest, and the repositories that have
+        its layers. Raises `RegistryCorrupt`.
 
         Its manifest and its config are on this machine then.
         """
         blobs = self._cache.blobs
-        if found.repository is None and not all(blobs.has(each.digest) for each in found.release.images):
+        if found.repository is None and not all(
+            blobs.has(each.digest) for each in found.release.images
+        ):
             found = self._published(found.release.pin) or found
         for each in found.release.images:
             manifest = Manifest.parse(blobs.read(each.digest)) if blobs.has(each.digest) else None
@@ -239,9 +276,12 @@ class Catalogue:
                     found.repository.download(manifest.config, writer, lambda count: None)
                     writer.finish(identity)
             blobs.put(manifest.data)
-            return OciImage(manifest, blobs.read(identity)), [found.repository] if found.repository else list(self.repositories)
+            return OciImage(manifest, blobs.read(identity)), (
+                [found.repository] if found.repository else list(self.repositories)
+            )
         raise RegistryCorrupt(
-            f"The image of {found.release.environment}:{found.release.version} is not there any more",
+            f"The image of {found.release.environment}:{found.release.version} is not there any"
+            " more",
             why=f"Its identity is {identity}.",
             hint="`flyte doctor` lists what is missing.",
         )
@@ -250,7 +290,10 @@ class Catalogue:
         """The files of what was found, by name and digest; their bytes are not fetched."""
         from flyte_build.bundler import bundle
 
-        blobs, record = self._cache.blobs, self._cache.records.find(bundle_key(Digest.parse(found.release.tree)))
+        blobs, record = (
+            self._cache.blobs,
+            self._cache.records.find(bundle_key(Digest.parse(found.release.tree))),
+        )
         if record:
             try:
                 return bundle.read_tree(bundle.read(record.artifact, blobs), blobs)
@@ -260,7 +303,10 @@ class Catalogue:
         manifest = repository.manifest(digest) if repository else None
         if repository is None or manifest is None:
             where = self.place(repository) if repository else _THIS
-            raise NotFound(f"The files of {found.release.tag} are not known", why=f"The bundle is not in {where}.")
+            raise NotFound(
+                f"The files of {found.release.tag} are not known",
+                why=f"The bundle is not in {where}.",
+            )
         with blobs.batch() as batch:
             batch.add(manifest.data)
             for blob in (manifest.config, *manifest.layers[:1]):
@@ -271,20 +317,29 @@ class Catalogue:
         return bundle.read_tree(bundle.read(digest, blobs), blobs)
 
     def releases(self, wanted: Callable[[Namespace, str, str], bool]) -> list[FoundRelease]:
-        """The releases whose space, environment and version are wanted, newest first; of one in two repositories the first.
+        """The releases whose space, environment and version are wanted, newest first; of one in two
+        repositories the first.
 
         What cannot be read is not among them, and that is said.
         """
         entries = self.entries(wanted)
-        unread = [(each, each.outcome) for each in entries if not isinstance(each.outcome, FoundRelease)]
+        unread = [
+            (each, each.outcome) for each in entries if not isinstance(each.outcome, FoundRelease)
+        ]
         for entry, error in unread[:_NOTES]:
-            self._said(f"{entry.tag} in {self.place(entry.repository)} is not listed: {error.what}. {error.why}".rstrip())
+            self._said(
+                f"{entry.tag} in {self.place(entry.repository)} is not listed: {error.what}."
+                f" {error.why}".rstrip()
+            )
         if len(unread) > _NOTES:
-            self._said(f"{len(unread) - _NOTES:,} more are not listed. `flyte doctor` names all of them.")
+            self._said(
+                f"{len(unread) - _NOTES:,} more are not listed. `flyte doctor` names all of them."
+            )
         return chosen(entries)
 
     def entries(self, wanted: Callable[[Namespace, str, str], bool]) -> list[TaggedRelease]:
-        """What is under the tags, in all repositories, whose space, environment and version are wanted. One that fails hides no other.
+        """What is under the tags, in all repositories, whose space, environment and version are
+        wanted. One that fails hides no other.
 
         Raises `RegistryUnreachable` if none of several can be had.
         """
@@ -303,23 +358,41 @@ class Catalogue:
             found = self._read(repository, tag)
         except RegistryError as error:
             return TaggedRelease(repository, tag, error)
-        return TaggedRelease(repository, tag, found or BlobMissing("Its index is lost", why="The tag is there, and leads to nothing."))
+        return TaggedRelease(
+            repository,
+            tag,
+            found
+            or BlobMissing("Its index is lost", why="The tag is there, and leads to nothing."),
+        )
 
     def missing(self, space: Namespace, reference: DeploymentReference) -> NotFound:
         """The error for what is not there, with the nearest that is."""
         try:
-            known = [read for repository in self.repositories for tag in repository.tags() if (read := read_tag(tag))]
+            known = [
+                read
+                for repository in self.repositories
+                for tag in repository.tags()
+                if (read := read_tag(tag))
+            ]
         except RegistryError:
             known = []
         return absence(space, reference, known, " or ".join(map(self.place, self.repositories)))
 
     def place(self, repository: Repository) -> str:
         """How a repository is called in messages."""
-        return _THIS if repository.name.folder and repository.name.folder == self._here else str(repository.name)
+        return (
+            _THIS
+            if repository.name.folder and repository.name.folder == self._here
+            else str(repository.name)
+        )
 
     def _nowhere(self) -> str:
         others = [place for each in self.repositories if (place := self.place(each)) != _THIS]
-        return f"Neither {_THIS} nor {' nor '.join(others)} has it." if others else "This machine does not have it."
+        return (
+            f"Neither {_THIS} nor {' nor '.join(others)} has it."
+            if others
+            else "This machine does not have it."
+        )
 
 
 def chosen(entries: Iterable[TaggedRelease]) -> list[FoundRelease]:

@@ -13,7 +13,11 @@ from .document import Document
 _ABSENT = "(none)"
 # Sections and fields whose values are not shown: secrets, and long ones.
 _UNTOLD = {"variables", "fields of its type", "declared image"}
-_WORDS = {"short_name": "short name", "variable": "name in its module", "unannotated": "without annotations"}
+_WORDS = {
+    "short_name": "short name",
+    "variable": "name in its module",
+    "unannotated": "without annotations",
+}
 _SAID_ELSEWHERE = ("interface", "env_vars", "options", "function")
 
 How = Literal["added", "removed", "changed"]
@@ -22,7 +26,8 @@ _Groups = dict[tuple[str, str], dict[str, Any]]
 
 
 class FieldChange(NamedTuple):
-    """What is not the same: in which `section` and `task` ("" is the environment) it is, its name, and how it changed.
+    """What is not the same: in which `section` and `task` ("" is the environment) it is, its name,
+    and how it changed.
 
     `old` and `new` are JSON values, None where there is none or where it is not shown.
     """
@@ -35,14 +40,24 @@ class FieldChange(NamedTuple):
     new: Any = None
 
     def __str__(self) -> str:
-        name = f"{self.task}: {self.field}" if self.task and self.field else self.field or f"task {self.task}"
+        name = (
+            f"{self.task}: {self.field}"
+            if self.task and self.field
+            else self.field or f"task {self.task}"
+        )
         old, new = _text(self.old), _text(self.new)
-        shown = f"{name} {self.how}" if self.how != "changed" or old == new else f"{name} {old} -> {new}"
+        shown = (
+            f"{name} {self.how}"
+            if self.how != "changed" or old == new
+            else f"{name} {old} -> {new}"
+        )
         return printable(shown)
 
 
 def changes(old: Document, new: Document) -> list[FieldChange]:
-    """What differs between two documents, sorted; of their code only how it is imported (a tree says itself how it differs)."""
+    """What differs between two documents, sorted; of their code only how it is imported (a tree
+    says itself how it differs).
+    """
     found = list(_compared("", _environment(old), _environment(new)))
     for task in old.tasks.keys() | new.tasks.keys():
         if task in old.tasks and task in new.tasks:
@@ -50,13 +65,19 @@ def changes(old: Document, new: Document) -> list[FieldChange]:
             found += _compared(task, _groups(before), _groups(after))
             found += _order(task, before["interface"]["inputs"], after["interface"]["inputs"])
         else:
-            found.append(FieldChange("tasks", task, "", "added" if task in new.tasks else "removed"))
+            found.append(
+                FieldChange("tasks", task, "", "added" if task in new.tasks else "removed")
+            )
     return sorted(found, key=lambda change: change[:3])
 
 
 def of_distributions(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[FieldChange]:
-    """The distributions of two descriptions of a host that differ, and Python's version and the platform."""
-    before, after = ({**host, **(host.get("distributions") or {}), "distributions": None} for host in (old, new))
+    """The distributions of two descriptions of a host that differ, and Python's version and the
+    platform.
+    """
+    before, after = (
+        {**host, **(host.get("distributions") or {}), "distributions": None} for host in (old, new)
+    )
     return list(_fields("packages", "", "", before, after))
 
 
@@ -69,18 +90,26 @@ def _compared(task: str, old: _Groups, new: _Groups) -> Iterator[FieldChange]:
             yield from _fields(section, task, name, before or {}, after or {})
 
 
-def _fields(section: str, task: str, name: str, old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[FieldChange]:
+def _fields(
+    section: str, task: str, name: str, old: Mapping[str, Any], new: Mapping[str, Any]
+) -> Iterator[FieldChange]:
     for field in sorted(old.keys() | new.keys()):
         before, after = old.get(field), new.get(field)
         if before != after:
             values = () if section in _UNTOLD or field in _UNTOLD else (before, after)
-            yield FieldChange(section, task, ": ".join(part for part in (name, field) if part), "changed", *values)
+            yield FieldChange(
+                section, task, ": ".join(part for part in (name, field) if part), "changed", *values
+            )
 
 
-def _order(task: str, old: list[Mapping[str, Any]], new: list[Mapping[str, Any]]) -> Iterator[FieldChange]:
+def _order(
+    task: str, old: list[Mapping[str, Any]], new: list[Mapping[str, Any]]
+) -> Iterator[FieldChange]:
     """Another order of the inputs that both have: they may be given by position."""
     before, after = [entry["name"] for entry in old], [entry["name"] for entry in new]
-    both = [[name for name in names if name in before and name in after] for names in (before, after)]
+    both = [
+        [name for name in names if name in before and name in after] for names in (before, after)
+    ]
     if both[0] != both[1]:
         yield FieldChange("interface", task, "order of the inputs", "changed", *both)
 
@@ -88,21 +117,43 @@ def _order(task: str, old: list[Mapping[str, Any]], new: list[Mapping[str, Any]]
 def _environment(document: Document) -> _Groups:
     value, runtime, code = document.value, document.value["environment"], document.value["code"]
     image = f"{runtime['uri']}@{runtime['digest']}" if document.kind == "reference" else None
-    settings = {"description": value["description"] or None, "depends on": value["depends_on"] or None, "file": code["file"]}
+    settings = {
+        "description": value["description"] or None,
+        "depends on": value["depends_on"] or None,
+        "file": code["file"],
+    }
     built = runtime if document.kind == "image" else {}
-    images = {f"image for {platform}": identity for platform, identity in built.get("platforms", {}).items()}
-    packages = {name: version for wheels in built.get("packages", {}).values() for name, version, *_ in wheels}
+    images = {
+        f"image for {platform}": identity
+        for platform, identity in built.get("platforms", {}).items()
+    }
+    packages = {
+        name: version
+        for wheels in built.get("packages", {}).values()
+        for name, version, *_ in wheels
+    }
     return {
-        ("environment", ""): {"runs in": document.kind, "image": image, "declared image": value["image"], **images},
+        ("environment", ""): {
+            "runs in": document.kind,
+            "image": image,
+            "declared image": value["image"],
+            **images,
+        },
         ("packages", ""): {"python": built.get("python"), **packages},
-        ("settings", ""): {**settings, "import folders": code["roots"], "import folders at the end": code["last"]},
+        ("settings", ""): {
+            **settings,
+            "import folders": code["roots"],
+            "import folders at the end": code["last"],
+        },
     }
 
 
 def _groups(task: Mapping[str, Any]) -> _Groups:
     interface, options = task["interface"], dict(task["options"])
     resources = options.pop("resources", None) or {}
-    others = {_WORDS.get(name, name): value for name, value in task.items() if name not in _SAID_ELSEWHERE}
+    others = {
+        _WORDS.get(name, name): value for name, value in task.items() if name not in _SAID_ELSEWHERE
+    }
     groups: _Groups = {
         ("interface", ""): {"description": interface["doc"] or None},
         ("resources", ""): dict(_flat(resources)),
@@ -111,7 +162,10 @@ def _groups(task: Mapping[str, Any]) -> _Groups:
     for entry in interface["inputs"]:
         default = entry.get("default", entry["default_text"] or None)
         shown = {"default": default, "description": entry["doc"] or None}
-        groups["interface", f"input {entry['name']}"] = {**_type(entry["type"], entry["schema"]), **shown}
+        groups["interface", f"input {entry['name']}"] = {
+            **_type(entry["type"], entry["schema"]),
+            **shown,
+        }
     for name, schema in interface["outputs"]:
         groups["interface", f"output {name}"] = _type(str(from_document(schema)), schema)
     for name, value in task["env_vars"].items():

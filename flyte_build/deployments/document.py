@@ -1,7 +1,9 @@
-"""A deployment's document: one environment's tasks as identities alone, the same on every machine and in every folder.
+"""A deployment's document: one environment's tasks as identities alone, the same on every machine
+and in every folder.
 
-It is canonical JSON (ASCII, sorted names, no spaces) and the one layer of an OCI artifact, whose manifest says nothing else:
-so the manifest's digest, the pin, stands for the document. Versions, projects and times are said elsewhere.
+It is canonical JSON (ASCII, sorted names, no spaces) and the one layer of an OCI artifact, whose
+manifest says nothing else: so the manifest's digest, the pin, stands for the document. Versions,
+projects and times are said elsewhere.
 """
 
 from __future__ import annotations
@@ -34,7 +36,8 @@ class Document:
     def of(cls, environment: EnvironmentSpec, code: JsonObject, runtime: JsonObject) -> Document:
         """The document of an environment.
 
-        `code` holds the tree's digest and how its modules are imported, `runtime` what its tasks run in, by digest.
+        `code` holds the tree's digest and how its modules are imported, `runtime` what its tasks
+        run in, by digest.
         """
         tasks = {function: task.document() for function, task in environment.tasks.items()}
         image = environment.image
@@ -46,16 +49,25 @@ class Document:
             "code": code,
             "environment": runtime,
             "image": image if isinstance(image, dict) else None,  # What is declared.
-            "tasks": {name: {key: each for key, each in task.items() if key not in _SAID_ONCE} for name, task in tasks.items()},
+            "tasks": {
+                name: {key: each for key, each in task.items() if key not in _SAID_ONCE}
+                for name, task in tasks.items()
+            },
         }
         return cls(value)
 
     @classmethod
     def parse(cls, data: bytes) -> Document:
-        """The document of these bytes, which are verified by their digest. Raises `RegistryCorrupt`, `StoreFormatUnknown`."""
+        """The document of these bytes, which are verified by their digest. Raises
+        `RegistryCorrupt`, `StoreFormatUnknown`.
+        """
         try:
             value = json.loads(data, parse_constant=_refuse)
-            if isinstance(value, dict) and type(value.get("format")) is int and value["format"] > FORMAT:
+            if (
+                isinstance(value, dict)
+                and type(value.get("format")) is int
+                and value["format"] > FORMAT
+            ):
                 raise StoreFormatUnknown(
                     "A deployment was made by a newer version of flyte-build",
                     why=f"Its format is {value['format']}; this version knows {FORMAT}.",
@@ -67,8 +79,19 @@ class Document:
                 raise ValueError("something is missing")
             document._check_types()
             return document
-        except (ValueError, KeyError, TypeError, IndexError, AttributeError, RecursionError) as error:
-            raise RegistryCorrupt("A deployment is malformed", why=f"{_reason(error)}.", hint="Do not use it; deploy again.") from None
+        except (
+            ValueError,
+            KeyError,
+            TypeError,
+            IndexError,
+            AttributeError,
+            RecursionError,
+        ) as error:
+            raise RegistryCorrupt(
+                "A deployment is malformed",
+                why=f"{_reason(error)}.",
+                hint="Do not use it; deploy again.",
+            ) from None
 
     def _check_types(self) -> None:
         """Raise unless the types of inputs and outputs are known, and the declared image is one."""
@@ -77,7 +100,10 @@ class Document:
 
         for task in self.tasks.values():
             interface = Interface.from_document(task["interface"])
-            for known in (*(each.type for each in interface.inputs), *(type for _, type in interface.outputs)):
+            for known in (
+                *(each.type for each in interface.inputs),
+                *(type for _, type in interface.outputs),
+            ):
                 text(str(known), "a type")
             for each in interface.inputs:
                 if each.default is not ABSENT:
@@ -108,7 +134,9 @@ class Document:
 
     @property
     def kind(self) -> str:
-        """What its tasks run in: a `host`, an image by `reference`, or one that was built (`image`)."""
+        """What its tasks run in: a `host`, an image by `reference`, or one that was built
+        (`image`).
+        """
         return str(self.value["environment"]["kind"])
 
     @property
@@ -120,7 +148,11 @@ class Document:
     def spec(self, function: str) -> TaskSpec:
         """The spec of a task."""
         runtime = self.value["environment"]
-        image = f"{runtime['uri']}@{runtime['digest']}" if self.kind == "reference" else self.value["image"] or "auto"
+        image = (
+            f"{runtime['uri']}@{runtime['digest']}"
+            if self.kind == "reference"
+            else self.value["image"] or "auto"
+        )
         said_once = {"name": f"{self.name}.{function}", "environment": self.name, "image": image}
         return TaskSpec.parse({**self.tasks[function], **said_once})
 
@@ -132,7 +164,11 @@ class Document:
     @cached_property
     def manifest(self) -> Manifest:
         """The artifact. Its digest is the pin."""
-        return Manifest.of_layers(empty_config(), [Descriptor(LAYER, Digest.of(self.data), len(self.data))], artifact_type=TYPE)
+        return Manifest.of_layers(
+            empty_config(),
+            [Descriptor(LAYER, Digest.of(self.data), len(self.data))],
+            artifact_type=TYPE,
+        )
 
     @property
     def pin(self) -> Digest:

@@ -1,4 +1,6 @@
-"""Checking that all that is deployed can still be had: indexes, manifests, code, images, and the tags that keep them."""
+"""Checking that all that is deployed can still be had: indexes, manifests, code, images, and the
+tags that keep them.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +13,13 @@ from flyte_build.cas.digest import Digest
 from flyte_build.cas.registry.name import RepositoryName
 from flyte_build.cas.registry.repository import Repository
 from flyte_build.cas.registry.tags import keep_tag, pin_tag
-from flyte_build.errors import FlyteError, ReferenceInvalid, RegistryCorrupt, RegistryError, StoreFormatUnknown
+from flyte_build.errors import (
+    FlyteError,
+    ReferenceInvalid,
+    RegistryCorrupt,
+    RegistryError,
+    StoreFormatUnknown,
+)
 
 from .catalogue import Catalogue, FoundRelease, TaggedRelease
 from .publisher import lacking
@@ -20,7 +28,9 @@ from .release import Release
 
 @dataclass(frozen=True)
 class Health:
-    """What is wrong with a release: what is `lost` of it, what is `damaged`, and which tags are missing that should lead to it."""
+    """What is wrong with a release: what is `lost` of it, what is `damaged`, and which tags are
+    missing that should lead to it.
+    """
 
     lost: tuple[str, ...] = ()
     damaged: tuple[str, ...] = ()
@@ -43,14 +53,20 @@ class Checked:
 
 
 class Checker:
-    """Checks all that is deployed in a catalogue's repositories; `open_repository` is for images elsewhere."""
+    """Checks all that is deployed in a catalogue's repositories; `open_repository` is for images
+    elsewhere.
+    """
 
-    def __init__(self, catalogue: Catalogue, open_repository: Callable[[RepositoryName], Repository]) -> None:
+    def __init__(
+        self, catalogue: Catalogue, open_repository: Callable[[RepositoryName], Repository]
+    ) -> None:
         self._catalogue, self._open = catalogue, open_repository
         self._known: dict[tuple[RepositoryName | Digest, ...], Health] = {}
 
     def check(self) -> Iterator[Checked]:
-        """Every version, and `latest` where it leads to none; what fails for one hides no other. Raises only what listing tags raises."""
+        """Every version, and `latest` where it leads to none; what fails for one hides no other.
+        Raises only what listing tags raises.
+        """
         entries = self._catalogue.entries(lambda space, name, version: True)
         nowhere = _without_latest(entries)
         for entry in entries:
@@ -58,13 +74,19 @@ class Checker:
             if not isinstance(entry.outcome, FoundRelease):
                 yield Checked(place, entry.tag, None, _why(entry.outcome))
             elif not entry.is_latest:
-                release, health = entry.outcome.release, self._health(entry.outcome, entry.repository)
+                release, health = (
+                    entry.outcome.release,
+                    self._health(entry.outcome, entry.repository),
+                )
                 if entry in nowhere:
                     health = replace(health, untagged=(*health.untagged, release.latest))
                 yield Checked(place, entry.tag, release.pin, health)
 
     def _health(self, found: FoundRelease, repository: Repository) -> Health:
-        key: tuple[RepositoryName | Digest, ...] = (repository.name, *(each.digest for each in found.release.pinned))
+        key: tuple[RepositoryName | Digest, ...] = (
+            repository.name,
+            *(each.digest for each in found.release.pinned),
+        )
         if key not in self._known:
             try:
                 self._known[key] = self._looked(found, repository)
@@ -76,24 +98,34 @@ class Checker:
         release = found.release
         digests = [each.digest for each in release.pinned]
         manifests = [repository.manifest(digest) for digest in digests]
-        lost = [digest for digest, manifest in zip(digests, manifests, strict=True) if manifest is None]
+        lost = [
+            digest for digest, manifest in zip(digests, manifests, strict=True) if manifest is None
+        ]
         lost += lacking((manifest for manifest in manifests if manifest), repository)
         if lost:
             return Health(lost=tuple(lost))
         image, code = self._lost_image(found), manifests[1]
         assert code is not None
         if code.annotations.get(ANNOTATION) != release.tree:
-            return Health(damaged=(f"{code.digest} is not the code that it was deployed with ({release.tree})",))
+            return Health(
+                damaged=(
+                    f"{code.digest} is not the code that it was deployed with ({release.tree})",
+                )
+            )
         return Health(lost=tuple(image), untagged=tuple(_untagged(release, repository)))
 
     def _lost_image(self, found: FoundRelease) -> list[str]:
-        """The image that the tasks run in, if it cannot be had. Raises `RegistryCorrupt` for a document that is not what its index says."""
+        """The image that the tasks run in, if it cannot be had. Raises `RegistryCorrupt` for a
+        document that is not what its index says.
+        """
         runtime = self._catalogue.document(found).value["environment"]
         if runtime["kind"] != "reference":
             return []
         image = f"{runtime['uri']}@{runtime['digest']}"
         try:
-            there = self._open(RepositoryName.parse(runtime["uri"])).manifest(Digest.parse(runtime["digest"]))
+            there = self._open(RepositoryName.parse(runtime["uri"])).manifest(
+                Digest.parse(runtime["digest"])
+            )
         except ReferenceInvalid:
             return []  # It names no registry that could be asked.
         except RegistryError as error:
@@ -106,8 +138,15 @@ def _without_latest(entries: Sequence[TaggedRelease]) -> list[TaggedRelease]:
     there = {(entry.repository.name, entry.tag) for entry in entries}
     newest: dict[tuple[RepositoryName, str], tuple[str, TaggedRelease]] = {}
     for entry in entries:
-        if isinstance(entry.outcome, FoundRelease) and (key := (entry.repository.name, entry.outcome.release.latest)) not in there:
-            newest[key] = max(newest.get(key, ("", entry)), (entry.outcome.release.created, entry), key=itemgetter(0))
+        if (
+            isinstance(entry.outcome, FoundRelease)
+            and (key := (entry.repository.name, entry.outcome.release.latest)) not in there
+        ):
+            newest[key] = max(
+                newest.get(key, ("", entry)),
+                (entry.outcome.release.created, entry),
+                key=itemgetter(0),
+            )
     return [entry for _, entry in newest.values()]
 
 
@@ -124,4 +163,8 @@ def _untagged(release: Release, repository: Repository) -> Iterator[str]:
 
 def _why(error: FlyteError) -> Health:
     text = " ".join(part for part in (f"{error.what}.", error.why) if part)
-    return Health(damaged=(text,)) if isinstance(error, RegistryCorrupt | StoreFormatUnknown) else Health(lost=(text,))
+    return (
+        Health(damaged=(text,))
+        if isinstance(error, RegistryCorrupt | StoreFormatUnknown)
+        else Health(lost=(text,))
+    )

@@ -1,4 +1,6 @@
-"""Where a deployment comes from: the commit, who made it, and with which interpreter; and how that differs from the one at hand."""
+"""Where a deployment comes from: the commit, who made it, and with which interpreter; and how that
+differs from the one at hand.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +18,9 @@ _SHOWN = 5
 
 
 def commit(folder: str) -> tuple[str, bool]:
-    """The git commit of a folder ("" outside of a repository), and whether its files are others than that commit holds."""
+    """The git commit of a folder ("" outside of a repository), and whether its files are others
+    than that commit holds.
+    """
     revision = _git(folder, "rev-parse", "HEAD")
     return revision, bool(revision and _git(folder, "status", "--porcelain", "--", "."))
 
@@ -30,7 +34,9 @@ def user() -> str:
 
 
 def interpreter() -> dict[str, Any]:
-    """This interpreter as a JSON value: Python's version, the platform, and the installed distributions with their versions."""
+    """This interpreter as a JSON value: Python's version, the platform, and the installed
+    distributions with their versions.
+    """
     found: dict[str, str] = {}
     for folder in sys.path:
         for name in distributions(folder) if folder else ():
@@ -48,7 +54,9 @@ def interpreter() -> dict[str, Any]:
 
 
 def interpreter_differences(then: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """How the interpreter at hand differs from another one, in a few phrases: the first few distributions are named."""
+    """How the interpreter at hand differs from another one, in a few phrases: the first few
+    distributions are named.
+    """
     found = [
         f"{label} {now.get(key)} instead of {then.get(key)}"
         for key, label in (("implementation", ""), ("python", "Python"), ("platform", ""))
@@ -68,7 +76,13 @@ def interpreter_differences(then: Mapping[str, Any], now: Mapping[str, Any]) -> 
 
 def _git(folder: str, *arguments: str) -> str:
     try:
-        done = subprocess.run(["git", "-C", folder, *arguments], capture_output=True, text=True, errors="replace", check=False)
+        done = subprocess.run(
+            ["git", "-C", folder, *arguments],
+            capture_output=True,
+            text=True,
+            errors="replace",
+            check=False,
+        )
     except OSError:  # There is no git here.
         return ""
     return done.stdout.strip() if done.returncode == 0 else ""

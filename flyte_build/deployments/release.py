@@ -1,7 +1,7 @@
 """A release: a deployment under a version, and what is known of how it came to be.
 
-It is an OCI index over the deployment's manifest, its bundle's and its images', named by the version's tag. Its annotations are
-provenance: none of them is part of the deployment's identity.
+It is an OCI index over the deployment's manifest, its bundle's and its images', named by the
+version's tag. Its annotations are provenance: none of them is part of the deployment's identity.
 """
 
 from __future__ import annotations
@@ -23,7 +23,11 @@ TYPE = "application/vnd.flyte.release.v1+json"
 TREE = "dev.flyte.tree"
 # image-spec, annotations.md.
 _CREATED, _REVISION = "org.opencontainers.image.created", "org.opencontainers.image.revision"
-_TEXTS = {"environment": "dev.flyte.environment", "version": "dev.flyte.version", "created": _CREATED}
+_TEXTS = {
+    "environment": "dev.flyte.environment",
+    "version": "dev.flyte.version",
+    "created": _CREATED,
+}
 _OPTIONAL = {"commit": _REVISION, "user": "dev.flyte.user"}
 # Not by `artifactType`: some tools drop it when they copy an index (skopeo 1.9 does).
 _KIND = "dev.flyte.kind"
@@ -34,10 +38,12 @@ _PROJECT, _DOMAIN, _DIRTY, _TASKS, _HOST, _WHEELS = (
 
 @dataclass(frozen=True, kw_only=True)
 class Release:
-    """A version of an environment: its `deployment`'s manifest, its `bundle`'s, whose annotation names the tree, and its `images`'.
+    """A version of an environment: its `deployment`'s manifest, its `bundle`'s, whose annotation
+    names the tree, and its `images`'.
 
-    `created` is RFC 3339 in UTC, `commit` git's ("" if there is none; `dirty`: the files were others than it holds), `host` the description
-    of the interpreter that it was deployed from, `tasks` the names of the functions; `wheels` says where each wheel was seen, by digest.
+    `created` is RFC 3339 in UTC, `commit` git's ("" if there is none; `dirty`: the files were
+    others than it holds), `host` the description of the interpreter that it was deployed from,
+    `tasks` the names of the functions; `wheels` says where each wheel was seen, by digest.
     """
 
     space: Namespace
@@ -97,14 +103,20 @@ class Release:
 
     @classmethod
     def parse(cls, index: Manifest) -> Release:
-        """The release of an index, its texts such as a terminal can show. Raises `RegistryCorrupt` for what is none."""
+        """The release of an index, its texts such as a terminal can show. Raises `RegistryCorrupt`
+        for what is none.
+        """
         try:
             texts = index.annotations
             if texts.get(_KIND) != "release":
                 raise ValueError("it is of another kind")
             deployment, bundle, *images = index.manifests
             Digest.parse(bundle.annotations[TREE])
-            tasks, host, wheels = json.loads(texts[_TASKS]), json.loads(texts[_HOST]), json.loads(texts.get(_WHEELS, "{}"))
+            tasks, host, wheels = (
+                json.loads(texts[_TASKS]),
+                json.loads(texts[_HOST]),
+                json.loads(texts.get(_WHEELS, "{}")),
+            )
             if (
                 not isinstance(host, dict)
                 or not isinstance(wheels, dict)
@@ -127,12 +139,27 @@ class Release:
             if not read_tag(release.tag):
                 raise ValueError("no tag could name it")
             return release
-        except (KeyError, ValueError, TypeError, RecursionError, StoreError, ReferenceInvalid) as error:
-            raise RegistryCorrupt(f"{index.digest} is no deployment", why=f"{error!r:.200}") from None
+        except (
+            KeyError,
+            ValueError,
+            TypeError,
+            RecursionError,
+            StoreError,
+            ReferenceInvalid,
+        ) as error:
+            raise RegistryCorrupt(
+                f"{index.digest} is no deployment", why=f"{error!r:.200}"
+            ) from None
 
 
 def _printable(host: Mapping[str, Any]) -> dict[str, Any]:
     return {
-        printable(name): _printable(value) if isinstance(value, dict) else None if value is None else printable(str(value))
+        printable(name): (
+            _printable(value)
+            if isinstance(value, dict)
+            else None
+            if value is None
+            else printable(str(value))
+        )
         for name, value in host.items()
     }

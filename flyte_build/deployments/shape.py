@@ -1,7 +1,9 @@
-"""Shapes of JSON values, and the one that a deployment's document has: what is not of it is refused before anything is done with it.
+"""Shapes of JSON values, and the one that a deployment's document has: what is not of it is refused
+before anything is done with it.
 
-A shape is a type (`str`, `bool`, `int`, `float`: any number that is finite), None, a list of one shape, a mapping of names to shapes
-(`"name?"` may be absent, `"*"` stands for all names), a tuple of shapes of which one must fit, or a function that raises `ValueError`.
+A shape is a type (`str`, `bool`, `int`, `float`: any number that is finite), None, a list of one
+shape, a mapping of names to shapes (`"name?"` may be absent, `"*"` stands for all names), a tuple
+of shapes of which one must fit, or a function that raises `ValueError`.
 """
 
 from __future__ import annotations

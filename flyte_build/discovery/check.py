@@ -22,7 +22,9 @@ _OURS = os.path.realpath(PACKAGE) + "/"
 
 
 class Check:
-    """Compares what was seen with what is there now; states that can be trusted by now are put into `seen`."""
+    """Compares what was seen with what is there now; states that can be trusted by now are put into
+    `seen`.
+    """
 
     def __init__(self, cache: Cache, counters: Counters, seen: dict[str, Any]) -> None:
         self._cache, self._counters, self._seen = cache, counters, seen
@@ -33,18 +35,37 @@ class Check:
         return next(self._differences(), "")
 
     def _differences(self) -> Iterator[str]:
-        changed = [path for path, known in self._seen["files"].items() if self._file_changed(path, known)]
+        changed = [
+            path for path, known in self._seen["files"].items() if self._file_changed(path, known)
+        ]
         if changed:
-            names = list(dict.fromkeys("flyte-build itself" if path.startswith(_OURS) else os.path.basename(path) for path in changed))
+            names = list(
+                dict.fromkeys(
+                    "flyte-build itself" if path.startswith(_OURS) else os.path.basename(path)
+                    for path in changed
+                )
+            )
             yield f"{', '.join(names[:5])} changed"
         # The one that has a name first.
-        for name, value in sorted(self._seen["environment"].items(), key=lambda item: item[0] == "*"):
+        for name, value in sorted(
+            self._seen["environment"].items(), key=lambda item: item[0] == "*"
+        ):
             if variable(self._cache, name) != value:
-                yield "an environment variable changed" if name == "*" else f"the environment variable {name} changed"
+                yield (
+                    "an environment variable changed"
+                    if name == "*"
+                    else f"the environment variable {name} changed"
+                )
         yield from self._current(*self._seen["current"])
         for folder, known in self._seen["lookups"].items():
-            if self._folder_changed(folder, known) and (now := candidates(folder, known[1])) != known[2]:
-                yield f"in {folder}: {', '.join(sorted(set(now) ^ set(known[2])))} appeared or vanished"
+            if (
+                self._folder_changed(folder, known)
+                and (now := candidates(folder, known[1])) != known[2]
+            ):
+                yield (
+                    f"in {folder}: {', '.join(sorted(set(now) ^ set(known[2])))} appeared or"
+                    " vanished"
+                )
         for folder, known in self._seen["distributions"].items():
             if self._folder_changed(folder, known) and distributions(folder) != known[1]:
                 yield f"other packages are installed in {folder}"
@@ -62,8 +83,13 @@ class Check:
         here = current_folder()
         if folder and here != folder:
             yield "it was imported from another current folder"
-        if (now := [] if here in self._seen["distributions"] else candidates(here, names)) != candidates_then:
-            yield f"in the current folder: {', '.join(sorted(set(now) ^ set(candidates_then)))} appeared or vanished"
+        if (
+            now := [] if here in self._seen["distributions"] else candidates(here, names)
+        ) != candidates_then:
+            yield (
+                f"in the current folder: {', '.join(sorted(set(now) ^ set(candidates_then)))}"
+                " appeared or vanished"
+            )
 
     def _file_changed(self, path: str, known: list[Any]) -> bool:
         try:
@@ -97,13 +123,22 @@ class Check:
 
 
 def variable(cache: Cache, name: str) -> str | None:
-    """Return a keyed hash of an environment variable (of all of them for `*`), or None where it is not set."""
+    """Return a keyed hash of an environment variable (of all of them for `*`), or None where it is
+    not set.
+    """
     if name == "*":
-        return keyed(cache, json.dumps(sorted(item for item in os.environ.items() if item[0] not in OF_SHELLS)))
+        return keyed(
+            cache,
+            json.dumps(sorted(item for item in os.environ.items() if item[0] not in OF_SHELLS)),
+        )
     value = os.environ.get(name)
     return None if value is None else keyed(cache, value)
 
 
 def keyed(cache: Cache, value: str) -> str:
-    """Return a hash that only this cache can make, so that it gives nothing away about the value."""
-    return hashlib.blake2b(value.encode("utf-8", "surrogateescape"), key=cache.secret, digest_size=16).hexdigest()
+    """Return a hash that only this cache can make, so that it gives nothing away
+    about the value.
+    """
+    return hashlib.blake2b(
+        value.encode("utf-8", "surrogateescape"), key=cache.secret, digest_size=16
+    ).hexdigest()

@@ -1,7 +1,8 @@
 """Discovery's child process: imports a user's file under watch, and describes the tasks in it.
 
-It reads a request (JSON) from standard input, and writes an answer (JSON) to the file descriptor that the request names;
-whatever the import prints goes to standard error. Only values that JSON can hold cross the border.
+It reads a request (JSON) from standard input, and writes an answer (JSON) to the file descriptor
+that the request names; whatever the import prints goes to standard error. Only values that JSON can
+hold cross the border.
 """
 
 from __future__ import annotations
@@ -15,7 +16,12 @@ from typing import Any
 
 from flyte_build._alias import install_alias
 from flyte_build.errors import FlyteError, PreparationError
-from flyte_build.workspace.import_hooks import distrust_bytecode, install_targets, is_own, use_sources
+from flyte_build.workspace.import_hooks import (
+    distrust_bytecode,
+    install_targets,
+    is_own,
+    use_sources,
+)
 from flyte_build.workspace.tracebacks import cut, message_of
 from flyte_build.workspace.workspace import Workspace, current_folder
 
@@ -41,10 +47,20 @@ def main() -> None:
 
 
 def _discover(request: dict[str, Any]) -> dict[str, Any]:
-    workspace = Workspace(request["root"], request["file"], request["module"], tuple(request["roots"]), tuple(request["last"]))
+    workspace = Workspace(
+        request["root"],
+        request["file"],
+        request["module"],
+        tuple(request["roots"]),
+        tuple(request["last"]),
+    )
     install_targets(workspace.root)
     current = current_folder()
-    front, last, path = workspace.folders(workspace.roots), workspace.folders(workspace.last), own_path(workspace)
+    front, last, path = (
+        workspace.folders(workspace.roots),
+        workspace.folders(workspace.last),
+        own_path(workspace),
+    )
     here = "" if current in (*front, *path, *last) else current
     # What editable installs' path hooks take.
     hooks = [entry for entry in sys.path if isinstance(entry, str) and not os.path.isabs(entry)]
@@ -64,7 +80,10 @@ def _discover(request: dict[str, Any]) -> dict[str, Any]:
     if os.path.realpath(module.__file__ or "") != f"{root}/{file}":
         raise PreparationError(
             f"{file} cannot be imported: another module has its name",
-            why=f"There is a module {workspace.module!r} already, or one that comes first where modules are looked for.",
+            why=(
+                f"There is a module {workspace.module!r} already, or one that comes first where"
+                " modules are looked for."
+            ),
             hint="Give the file another name.",
         )
     from .describe import describe
@@ -77,8 +96,14 @@ def _discover(request: dict[str, Any]) -> dict[str, Any]:
         at = traceback.extract_tb(error.__traceback__)[-1]
         raise PreparationError(
             f"The tasks of {file} could not be described: {type(error).__name__}: {error}",
-            why=f"Importing it went well; this happened in {at.name} ({os.path.basename(at.filename)}:{at.lineno}).",
-            hint="That is a fault of flyte-build: please report it. An unusual value in the file may be the cause.",
+            why=(
+                f"Importing it went well; this happened in {at.name}"
+                f" ({os.path.basename(at.filename)}:{at.lineno})."
+            ),
+            hint=(
+                "That is a fault of flyte-build: please report it. An unusual value in the file may"
+                " be the cause."
+            ),
         ) from error
 
 
@@ -89,7 +114,9 @@ def _described(error: BaseException, root: str) -> dict[str, Any]:
         place = f"{os.path.relpath(error.filename, root)}:{error.lineno}"
     else:
         place = f"{os.path.relpath(own[-1].filename, root)}:{own[-1].lineno}" if own else ""
-    trace = "".join(map(cut, [*traceback.format_list(own), *traceback.format_exception_only(error)]))
+    trace = "".join(
+        map(cut, [*traceback.format_list(own), *traceback.format_exception_only(error)])
+    )
     return {
         "type": type(error).__name__,
         "message": message_of(error),

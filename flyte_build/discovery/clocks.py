@@ -1,7 +1,9 @@
-"""Watching for clocks and random numbers that an import reads, which make what it gives unrepeatable.
+"""Watching for clocks and random numbers that an import reads, which make what it gives
+unrepeatable.
 
-Functions of the modules `time` and `os` are replaced while the import lasts, so that they are seen whoever calls them, C code included.
-Methods of types (`datetime.now`) cannot be replaced: a profile function sees Python code call them, in threads too.
+Functions of the modules `time` and `os` are replaced while the import lasts, so that they are seen
+whoever calls them, C code included. Methods of types (`datetime.now`) cannot be replaced: a profile
+function sees Python code call them, in threads too.
 """
 
 from __future__ import annotations
@@ -18,19 +20,42 @@ from typing import Any
 
 _TIMES = [
     f"{name}{unit}"
-    for name in ("time", "monotonic", "perf_counter", "process_time", "thread_time", "clock_gettime")
+    for name in (
+        "time",
+        "monotonic",
+        "perf_counter",
+        "process_time",
+        "thread_time",
+        "clock_gettime",
+    )
     for unit in ("", "_ns")
 ]
 # With so many arguments they read no clock.
 _UNTIL = {"localtime": 1, "gmtime": 1, "ctime": 1, "asctime": 1, "strftime": 2}
 _SYSTEM = ("urandom", "getrandom", "times")
-_METHODS = frozenset(("now", "utcnow", "today", "random", "getrandbits", "urandom", "getrandom", "generate_time_safe", *_TIMES))
-_OWNERS = frozenset(("time", "datetime", "date", "posix", "Random", "SystemRandom", "_random", "_uuid"))
+_METHODS = frozenset(
+    (
+        "now",
+        "utcnow",
+        "today",
+        "random",
+        "getrandbits",
+        "urandom",
+        "getrandom",
+        "generate_time_safe",
+        *_TIMES,
+    )
+)
+_OWNERS = frozenset(
+    ("time", "datetime", "date", "posix", "Random", "SystemRandom", "_random", "_uuid")
+)
 
 
 @contextmanager
 def watching(read: Callable[[str, FrameType | None], None]) -> Iterator[None]:
-    """Call `read` with the name of each clock or source of random numbers that the body reads, and the frame that did."""
+    """Call `read` with the name of each clock or source of random numbers that the body reads, and
+    the frame that did.
+    """
     replaced: list[tuple[ModuleType, str, Any]] = []
 
     def replace(module: ModuleType, name: str, until: int | None) -> None:

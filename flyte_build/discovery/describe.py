@@ -1,4 +1,6 @@
-"""What discovery found: the tasks of a module, the files that it needs, and what the finding depended on."""
+"""What discovery found: the tasks of a module, the files that it needs, and what the finding
+depended on.
+"""
 
 from __future__ import annotations
 
@@ -29,18 +31,28 @@ from .trace import OF_SHELLS, candidates, distributions, names_in, presence, tim
 from .watch import OF_THE_INTERPRETER, Watch, state_of
 
 
-def describe(module: ModuleType, workspace: Workspace, here: str, watch: Watch, began: int) -> dict[str, Any]:
+def describe(
+    module: ModuleType, workspace: Workspace, here: str, watch: Watch, began: int
+) -> dict[str, Any]:
     """Discovery's document, and what was seen while it was made, as JSON values.
 
-    `here` is the current folder if that comes last of `sys.path` ("" if not); `began` is when the import began, in ns: files that were
-    changed since are named as `changed`.
+    `here` is the current folder if that comes last of `sys.path` ("" if not); `began` is when the
+    import began, in ns: files that were changed since are named as `changed`.
     """
     named = loaded_modules()
     loaded = {file for _, file in named}
-    own = [(name, file) for name, file in sorted(named) if is_own(file) and not is_ours(name) and name not in OF_THE_INTERPRETER]
+    own = [
+        (name, file)
+        for name, file in sorted(named)
+        if is_own(file) and not is_ours(name) and name not in OF_THE_INTERPRETER
+    ]
     found = [Module(name, file, name in watch.names) for name, file in own]
-    later = Imports(watch.look_up, is_own, is_ours).reachable((each.name, each.file) for each in found)
-    found += [Module(name, plain(file)) for file, name in later.items() if plain(file) not in loaded]
+    later = Imports(watch.look_up, is_own, is_ours).reachable(
+        (each.name, each.file) for each in found
+    )
+    found += [
+        Module(name, plain(file)) for file, name in later.items() if plain(file) not in loaded
+    ]
     # With what the import has put there.
     path = [entry for entry in own_path(workspace) if entry != here]
     modules = list(real_files(workspace, found))
@@ -59,10 +71,23 @@ def describe(module: ModuleType, workspace: Workspace, here: str, watch: Watch, 
         "loose": left_out(modules, files.values()),
         "read": [name for name in read if not sensitive.by_name(name)],
         "withheld": [workspace.shown(name) for name in read if sensitive.by_name(name)],
-        "include": sorted({include for environment in environments for include in _includes(environment)}),
-        "tasks": {name: task_spec(task, root).document() for name, task in vars(module).items() if isinstance(task, Task)},
-        "environments": {name: value.name for name, value in vars(module).items() if isinstance(value, TaskEnvironment)},
-        "reachable": [_environment_spec(environment, module, workspace).document() for environment in environments],
+        "include": sorted(
+            {include for environment in environments for include in _includes(environment)}
+        ),
+        "tasks": {
+            name: task_spec(task, root).document()
+            for name, task in vars(module).items()
+            if isinstance(task, Task)
+        },
+        "environments": {
+            name: value.name
+            for name, value in vars(module).items()
+            if isinstance(value, TaskEnvironment)
+        },
+        "reachable": [
+            _environment_spec(environment, module, workspace).document()
+            for environment in environments
+        ],
     }
     counters = Counters()
     ours = os.path.realpath(PACKAGE) + "/"
@@ -85,21 +110,34 @@ def _is_data(path: str) -> bool:
 def _places(workspace: Workspace, paths: Iterable[str], modules: Iterable[str]) -> set[str]:
     """The paths in the tree of files that were read: below the root, and below roots beside it.
 
-    Of a root beside that holds the project too, or a home folder, only what lies with the modules that came from there is meant.
+    Of a root beside that holds the project too, or a home folder, only what lies with the modules
+    that came from there is meant.
     """
-    found = {place for path in paths for place in workspace.places(path) or workspace.places(os.path.realpath(path))}
+    found = {
+        place
+        for path in paths
+        for place in workspace.places(path) or workspace.places(os.path.realpath(path))
+    }
     home = os.path.realpath(os.path.expanduser("~"))
     wide = {
-        place for place, folder in workspace.beside.items() if f"{workspace.root}/".startswith(folder.rstrip("/") + "/") or folder == home
+        place
+        for place, folder in workspace.beside.items()
+        if f"{workspace.root}/".startswith(folder.rstrip("/") + "/") or folder == home
     }
     tops = {"/".join(name.split("/")[:3]) for name in modules}
-    return {each for each in found if "/".join(each.split("/")[:2]) not in wide or "/".join(each.split("/")[:3]) in tops}
+    return {
+        each
+        for each in found
+        if "/".join(each.split("/")[:2]) not in wide or "/".join(each.split("/")[:3]) in tops
+    }
 
 
 def _environments(module: ModuleType) -> list[TaskEnvironment]:
     declared = [value for value in vars(module).values() if isinstance(value, TaskEnvironment)]
     declared += [value.environment for value in vars(module).values() if isinstance(value, Task)]
-    return list({id(each): each for environment in declared for each in environment.reachable()}.values())
+    return list(
+        {id(each): each for environment in declared for each in environment.reachable()}.values()
+    )
 
 
 def _includes(environment: TaskEnvironment) -> list[tuple[str, str]]:
@@ -107,7 +145,9 @@ def _includes(environment: TaskEnvironment) -> list[tuple[str, str]]:
     return [(folder, pattern) for pattern in environment.include]
 
 
-def _environment_spec(environment: TaskEnvironment, module: ModuleType, workspace: Workspace) -> EnvironmentSpec:
+def _environment_spec(
+    environment: TaskEnvironment, module: ModuleType, workspace: Workspace
+) -> EnvironmentSpec:
     root = workspace.root
     declared = os.path.realpath(environment.declared_in)
     return EnvironmentSpec(
@@ -116,7 +156,10 @@ def _environment_spec(environment: TaskEnvironment, module: ModuleType, workspac
         description=environment.description or "",
         depends_on=sorted({each.name for each in environment.depends_on}),
         image=image_value(environment.image, root),
-        tasks={task.func.__name__: _found_again(task, module, root) for task in environment.tasks.values()},
+        tasks={
+            task.func.__name__: _found_again(task, module, root)
+            for task in environment.tasks.values()
+        },
     )
 
 
@@ -130,8 +173,12 @@ def _found_again(task: Task[..., Any], main: ModuleType, root: str) -> TaskSpec:
     return replace(spec, module=task.func.__module__, variable="")
 
 
-def _seen(loaded: set[str], here: str, watch: Watch, counters: Counters, began: int) -> tuple[dict[str, Any], list[str]]:
-    """What must stay as it is for the result to count, and the files that were changed since the import began."""
+def _seen(
+    loaded: set[str], here: str, watch: Watch, counters: Counters, began: int
+) -> tuple[dict[str, Any], list[str]]:
+    """What must stay as it is for the result to count, and the files that were changed since the
+    import began.
+    """
     for folder, names in list(watch.lookups.items()):
         for name in names:
             # Whether it is a package, or only a folder, decides too.
@@ -139,7 +186,12 @@ def _seen(loaded: set[str], here: str, watch: Watch, counters: Counters, began: 
                 watch.look_up(f"{folder}/{name}", "__init__")
     # Also those that are not there yet.
     folders = [folder for folder in sys.path if isinstance(folder, str) and os.path.isabs(folder)]
-    path_files = {f"{folder}/{name}" for folder in folders for name in distributions(folder) if name.endswith(".pth")}
+    path_files = {
+        f"{folder}/{name}"
+        for folder in folders
+        for name in distributions(folder)
+        if name.endswith(".pth")
+    }
     files, changed = {}, []
     for path in sorted(loaded | watch.files | path_files):
         try:
@@ -149,7 +201,11 @@ def _seen(loaded: set[str], here: str, watch: Watch, counters: Counters, began: 
                 files[path] = [list(trusted(reading.state, began)), reading.digest.hex]
                 # The time of its entry: that of its content may be set to anything.
                 is_late = reading.state[3] >= began - TICK
-                if is_late or watch.opened.get(path, reading.state) != reading.state or state_of(path) != reading.state:
+                if (
+                    is_late
+                    or watch.opened.get(path, reading.state) != reading.state
+                    or state_of(path) != reading.state
+                ):
                     changed.append(path)
             else:
                 watch.stats.add(path)
@@ -157,21 +213,34 @@ def _seen(loaded: set[str], here: str, watch: Watch, counters: Counters, began: 
             files[path] = [[], ""]
     seen = {
         "files": files,
-        "lookups": {folder: [[], *_named(folder, names)] for folder, names in sorted(watch.lookups.items()) if folder != here},
+        "lookups": {
+            folder: [[], *_named(folder, names)]
+            for folder, names in sorted(watch.lookups.items())
+            if folder != here
+        },
         "folders": {folder: names_in(folder) for folder in sorted(watch.folders)},
         "stats": {path: presence(path) for path in sorted(watch.stats)},
         "times": {path: times(path) for path in sorted(watch.times)},
-        "environment": sorted(watch.environment - (OF_SHELLS if "*" in watch.environment else set())),
-        "distributions": {folder: [[], distributions(folder)] for folder in sorted({*folders, *watch.distributions} - {here})},
+        "environment": sorted(
+            watch.environment - (OF_SHELLS if "*" in watch.environment else set())
+        ),
+        "distributions": {
+            folder: [[], distributions(folder)]
+            for folder in sorted({*folders, *watch.distributions} - {here})
+        },
         "current": _current(here, watch),
     }
     return seen, changed
 
 
 def _current(here: str, watch: Watch) -> tuple[list[str], list[str], str]:
-    """What the current folder decided: the names that no other folder has, what of them it holds, and itself if it was asked for."""
+    """What the current folder decided: the names that no other folder has, what of them it holds,
+    and itself if it was asked for.
+    """
     modules = {name for name in watch.names if "." not in name}
-    names = sorted(name for name in modules | watch.lookups.get(here, set()) if _origin(name) in ("", here))
+    names = sorted(
+        name for name in modules | watch.lookups.get(here, set()) if _origin(name) in ("", here)
+    )
     found = candidates(here, names) if here else []
     return names, found, watch.current if found or watch.uses_current else ""
 
@@ -181,11 +250,17 @@ def _origin(name: str) -> str:
     module = sys.modules.get(name)
     if module is None:
         return ""
-    file: str | None = getattr(module, "__file__", None) or next(iter(getattr(module, "__path__", ())), None)
+    file: str | None = getattr(module, "__file__", None) or next(
+        iter(getattr(module, "__path__", ())), None
+    )
     if file is None:
         return "built in"
     folder = os.path.dirname(file)
-    return os.path.dirname(folder) if os.path.basename(file).partition(".")[0] == "__init__" else folder
+    return (
+        os.path.dirname(folder)
+        if os.path.basename(file).partition(".")[0] == "__init__"
+        else folder
+    )
 
 
 def _named(folder: str, names: set[str]) -> tuple[list[str], list[str]]:

@@ -10,11 +10,13 @@ from flyte_build.workspace.workspace import Workspace
 
 
 class Findings:
-    """The tasks of a file, by their variables, and the files that it needs, by their places in the tree.
+    """The tasks of a file, by their variables, and the files that it needs, by their places in the
+    tree.
 
-    `modules` were imported, `read` were read as data; `withheld` were read too and may hold secrets; `loose` were loaded by their
-    paths from outside of the project; `native` are those modules that hold machine code. `include` are folders with patterns.
-    `environments` are the names of those that variables of the file hold.
+    `modules` were imported, `read` were read as data; `withheld` were read too and may hold
+    secrets; `loose` were loaded by their paths from outside of the project; `native` are those
+    modules that hold machine code. `include` are folders with patterns. `environments` are the
+    names of those that variables of the file hold.
     """
 
     def __init__(self, document: JsonObject) -> None:
@@ -30,7 +32,9 @@ class Findings:
     @cached_property
     def tasks(self) -> Mapping[str, TaskSpec]:
         """The specs of the file's tasks."""
-        return {variable: TaskSpec.parse(task) for variable, task in self._document["tasks"].items()}
+        return {
+            variable: TaskSpec.parse(task) for variable, task in self._document["tasks"].items()
+        }
 
     @cached_property
     def reachable(self) -> Sequence[EnvironmentSpec]:
@@ -40,4 +44,11 @@ class Findings:
     def placed(self, workspace: Workspace) -> Workspace:
         """A workspace with the module's name and all the import roots that were found."""
         found = self._document
-        return Workspace(workspace.root, workspace.file, found["module"], tuple(found["roots"]), tuple(found["last"]), found["beside"])
+        return Workspace(
+            workspace.root,
+            workspace.file,
+            found["module"],
+            tuple(found["roots"]),
+            tuple(found["last"]),
+            found["beside"],
+        )

@@ -1,8 +1,9 @@
 """Import roots: from which folder each module came, and where its file goes in the tree.
 
-A module's import root is its file's path without the part that its name says. Roots at or below the project's root are in the tree under
-their own path. One beside it gets a folder below the reserved one, numbered in the order of `sys.path`, so that no path of the machine is
-in the tree; so does a package that an editable install maps to a folder of another name.
+A module's import root is its file's path without the part that its name says. Roots at or below the
+project's root are in the tree under their own path. One beside it gets a folder below the reserved
+one, numbered in the order of `sys.path`, so that no path of the machine is in the tree; so does a
+package that an editable install maps to a folder of another name.
 """
 
 from __future__ import annotations
@@ -18,17 +19,23 @@ from flyte_build.workspace.workspace import BESIDE, Workspace
 
 @dataclass(frozen=True)
 class Module:
-    """A module of the user's: its name, the absolute path of its file, and whether it was found by its name (or loaded by its path)."""
+    """A module of the user's: its name, the absolute path of its file, and whether it was found by
+    its name (or loaded by its path).
+    """
 
     name: str
     file: str
     found: bool = True
 
     def origin(self) -> tuple[str, str]:
-        """Return the import root, and "" (or the folder of a package that is called otherwise, and the package's name)."""
+        """Return the import root, and "" (or the folder of a package that is called otherwise, and
+        the package's name).
+        """
         at, parts = self.file, self.name.split(".")
         folder, name = os.path.split(at)
-        at = folder if name.partition(".")[0] == "__init__" else f"{folder}/{name.partition('.')[0]}"
+        at = (
+            folder if name.partition(".")[0] == "__init__" else f"{folder}/{name.partition('.')[0]}"
+        )
         while parts:
             above, last = os.path.split(at)
             if last != parts[-1]:
@@ -39,31 +46,50 @@ class Module:
 
 
 def named(workspace: Workspace, path: Sequence[str]) -> Workspace:
-    """Return the project with its file's module called as the first folder of `sys.path` says that holds the file below the root."""
+    """Return the project with its file's module called as the first folder of `sys.path` says that
+    holds the file below the root.
+    """
     own = {workspace.absolute(root) for root in workspace.roots}
     file = f"{workspace.root}/{workspace.file}"
     for folder in map(os.path.realpath, path):
-        if folder in own or not folder.startswith(workspace.root + "/") or not file.startswith(folder + "/") or not is_own(f"{folder}/x"):
+        if (
+            folder in own
+            or not folder.startswith(workspace.root + "/")
+            or not file.startswith(folder + "/")
+            or not is_own(f"{folder}/x")
+        ):
             continue
         parts = file.removeprefix(folder + "/").removesuffix(".py").split("/")
-        shadowed = any(os.path.exists(f"{root}/{parts[0]}{ending}") for root in own for ending in ("", ".py"))
-        if not shadowed and not os.path.exists(f"{folder}/__init__.py") and all(part.isidentifier() for part in parts):
+        shadowed = any(
+            os.path.exists(f"{root}/{parts[0]}{ending}") for root in own for ending in ("", ".py")
+        )
+        if (
+            not shadowed
+            and not os.path.exists(f"{folder}/__init__.py")
+            and all(part.isidentifier() for part in parts)
+        ):
             return replace(workspace, module=".".join(parts))
     return workspace
 
 
 def real_files(workspace: Workspace, modules: Iterable[Module]) -> Iterator[Module]:
-    """Give the modules with their real files, where these are not below the root: links beside it are the machine's matter."""
+    """Give the modules with their real files, where these are not below the root: links beside it
+    are the machine's matter.
+    """
     for module in modules:
         is_below = module.file.startswith(workspace.root + "/")
         yield module if is_below else replace(module, file=os.path.realpath(module.file))
 
 
-def with_roots(workspace: Workspace, modules: Sequence[Module], path: Sequence[str], here: str) -> tuple[Workspace, dict[str, str]]:
-    """Return the project with all its import roots, and where the file of each module is, by its path in the tree.
+def with_roots(
+    workspace: Workspace, modules: Sequence[Module], path: Sequence[str], here: str
+) -> tuple[Workspace, dict[str, str]]:
+    """Return the project with all its import roots, and where the file of each module is, by its
+    path in the tree.
 
-    `path` is `sys.path` without the project's own roots; `here` is the current folder if that comes last of it, "" if not. Modules that
-    were loaded by their path from outside of the root are in no import root, and left out.
+    `path` is `sys.path` without the project's own roots; `here` is the current folder if that comes
+    last of it, "" if not. Modules that were loaded by their path from outside of the root are in no
+    import root, and left out.
     """
     # The import roots that are used, each with the first name (in their order) found in it.
     bases: dict[str, str] = {}
@@ -71,7 +97,12 @@ def with_roots(workspace: Workspace, modules: Sequence[Module], path: Sequence[s
     mapped: dict[str, str] = {}
     places: list[tuple[Module, str]] = []
     known = {os.path.realpath(entry) for entry in path} | {here}
-    plainly = {module.name: base for module in modules for base, package in [module.origin()] if not package}
+    plainly = {
+        module.name: base
+        for module in modules
+        for base, package in [module.origin()]
+        if not package
+    }
     for module in sorted(modules, key=lambda each: each.name):
         base, package = module.origin()
         # By a package's own `__path__`.
@@ -87,7 +118,10 @@ def with_roots(workspace: Workspace, modules: Sequence[Module], path: Sequence[s
             places.append((module, workspace.root))
     fixed = next((at for at, entry in enumerate(path) if is_stdlib(entry)), len(path))
     entries = [os.path.realpath(entry) for entry in path]
-    used = [[entry for entry in part if entry in bases or _below(workspace, entry)] for part in (entries[:fixed], entries[fixed:])]
+    used = [
+        [entry for entry in part if entry in bases or _below(workspace, entry)]
+        for part in (entries[:fixed], entries[fixed:])
+    ]
     listed = {*used[0], *used[1], *workspace.folders((*workspace.roots, *workspace.last)), here}
     more = sorted(bases.keys() - listed, key=bases.__getitem__)
     ends = [here] if here in bases else []
@@ -101,7 +135,9 @@ def with_roots(workspace: Workspace, modules: Sequence[Module], path: Sequence[s
         return root
 
     def place_package(folder: str, package: str) -> str:
-        """Place a package that is called otherwise than its folder: below its parent's place, or in a root of its own."""
+        """Place a package that is called otherwise than its folder: below its parent's place, or in
+        a root of its own.
+        """
         parent, _, name = package.rpartition(".")
         if parent in renamed:
             root, renamed[package] = "", f"{renamed[parent]}/{name}"
@@ -118,14 +154,23 @@ def with_roots(workspace: Workspace, modules: Sequence[Module], path: Sequence[s
     renamed: dict[str, str] = {}
     roots = [*workspace.roots, *map(place, used[0])]
     last = [*map(place, used[1]), *map(place, more)]
-    last += [place_package(folder, package) for folder, package in sorted(mapped.items(), key=_name)]
+    last += [
+        place_package(folder, package) for folder, package in sorted(mapped.items(), key=_name)
+    ]
     last += [*workspace.last, *map(place, ends)]
     roots = list(dict.fromkeys(roots))
-    workspace = replace(workspace, roots=tuple(roots), last=tuple(root for root in dict.fromkeys(last) if root not in roots), beside=beside)
+    workspace = replace(
+        workspace,
+        roots=tuple(roots),
+        last=tuple(root for root in dict.fromkeys(last) if root not in roots),
+        beside=beside,
+    )
     return workspace, dict(_in_tree(workspace, places))
 
 
-def _in_tree(workspace: Workspace, places: Iterable[tuple[Module, str]]) -> Iterator[tuple[str, str]]:
+def _in_tree(
+    workspace: Workspace, places: Iterable[tuple[Module, str]]
+) -> Iterator[tuple[str, str]]:
     folders = {folder: place for place, folder in workspace.beside.items()}
     for module, base in places:
         if base in folders:
@@ -144,11 +189,17 @@ def _name(item: tuple[str, str]) -> str:
 
 
 def left_out(modules: Iterable[Module], files: Collection[str]) -> list[str]:
-    """Return the files of modules that are in no import root, sorted: they were loaded by their path."""
+    """Return the files of modules that are in no import root, sorted: they were loaded by their
+    path.
+    """
     return sorted({module.file for module in modules} - set(files))
 
 
 def own_path(workspace: Workspace) -> list[str]:
     """Return the folders of this process's `sys.path` but for the project's own roots."""
     own = set(workspace.folders((*workspace.roots, *workspace.last)))
-    return [entry for entry in sys.path if isinstance(entry, str) and os.path.isabs(entry) and entry not in own]
+    return [
+        entry
+        for entry in sys.path
+        if isinstance(entry, str) and os.path.isabs(entry) and entry not in own
+    ]

@@ -1,9 +1,11 @@
-"""Discovery as a node: which tasks a file holds, found by importing it in a process of its own, and remembered.
+"""Discovery as a node: which tasks a file holds, found by importing it in a process of its own, and
+remembered.
 
-A result counts while all that the import touched is as it was: the files that it loaded or opened, the names that it
-looked for in folders (a new file may shadow a module), folders that it listed, environment variables that it read (a keyed
-hash of each value is kept, never the value), the interpreter, the installed distributions and our version. Several
-results are kept for a file, so that switching branches finds each of them again. (Ninja's depfile, for Python.)
+A result counts while all that the import touched is as it was: the files that it loaded or opened,
+the names that it looked for in folders (a new file may shadow a module), folders that it listed,
+environment variables that it read (a keyed hash of each value is kept, never the value), the
+interpreter, the installed distributions and our version. Several results are kept for a file, so
+that switching branches finds each of them again. (Ninja's depfile, for Python.)
 """
 
 from __future__ import annotations
@@ -47,7 +49,8 @@ _BASES = {
 class Discovery(Cheap):
     """The tasks of a project's file. Once resolved, `findings` hold what was found.
 
-    While the file is imported, `meanwhile` is called once; `disturbed` says that the import may have changed files.
+    While the file is imported, `meanwhile` is called once; `disturbed` says that the import may
+    have changed files.
     """
 
     kind = "discovery"
@@ -63,7 +66,13 @@ class Discovery(Cheap):
         meanwhile: Callable[[], None] = lambda: None,
     ) -> None:
         super().__init__(workspace.file, f"discovery:{workspace.root}/{workspace.file}")
-        self._workspace, self._cache, self._counters, self._said, self._dry = workspace, cache, counters, said, dry
+        self._workspace, self._cache, self._counters, self._said, self._dry = (
+            workspace,
+            cache,
+            counters,
+            said,
+            dry,
+        )
         self._meanwhile = meanwhile
         self.disturbed = False
         self._files: Mapping[str, str] = {}
@@ -84,7 +93,11 @@ class Discovery(Cheap):
             "prefix": sys.prefix,
             "platform": sys.platform,
             "flyte-build": __version__,
-            "variables": {name: keyed(self._cache, value) for name, value in os.environ.items() if name.startswith("PYTHON")},
+            "variables": {
+                name: keyed(self._cache, value)
+                for name, value in os.environ.items()
+                if name.startswith("PYTHON")
+            },
         }
 
     def inputs(self, outcomes: Outcomes) -> Mapping[str, Value]:
@@ -92,7 +105,9 @@ class Discovery(Cheap):
         return self._base
 
     def look_up(self, memory: RecordStore, outcomes: Outcomes) -> Lookup:
-        """The result whose touched things are all as they were, or what is different from the newest one."""
+        """The result whose touched things are all as they were, or what is different from the
+        newest one.
+        """
         base = key(self.kind, self.format, self._base)
         why = ""
         for at, (found, seen) in enumerate(self._cache.records.traces(base, _KEPT)):
@@ -110,15 +125,28 @@ class Discovery(Cheap):
         last = memory.last(self.label)
         if last is None:
             return Lookup(self._base, None, why or FIRST_TIME)
-        return Lookup(self._base, None, self._other_base(last) or why or "what its import saw is not known any more")
+        return Lookup(
+            self._base,
+            None,
+            self._other_base(last) or why or "what its import saw is not known any more",
+        )
 
     def _other_base(self, last: Record) -> str:
         """What is different from the last time of what is known before the import, or ""."""
         now = {name: _json(self._base[name]) for name in _BASES}
-        changed = [phrase for name, phrase in _BASES.items() if last.inputs.get(name, now[name]) != now[name]]
+        changed = [
+            phrase
+            for name, phrase in _BASES.items()
+            if last.inputs.get(name, now[name]) != now[name]
+        ]
         variables = {*_items(last.inputs.get("variables"))} ^ {*_items(self._base["variables"])}
-        names = sorted({name for name, _ in variables} - ({"PYTHONPATH"} if _BASES["path"] in changed else set()))
-        return "; ".join([*changed, *(f"the environment variable {name} changed" for name in names)])
+        names = sorted(
+            {name for name, _ in variables}
+            - ({"PYTHONPATH"} if _BASES["path"] in changed else set())
+        )
+        return "; ".join(
+            [*changed, *(f"the environment variable {name} changed" for name in names)]
+        )
 
     def _read(self, artifact: Digest) -> bool:
         try:
@@ -131,7 +159,9 @@ class Discovery(Cheap):
         return True
 
     def make(self, outcomes: Outcomes, resolve: Resolve) -> Made:
-        """Import the file in a child process; again if files were changed meanwhile. Raises `ModuleLoadError`."""
+        """Import the file in a child process; again if files were changed meanwhile. Raises
+        `ModuleLoadError`.
+        """
         for left in range(_ATTEMPTS - 1, -1, -1):
             answer = _ask(self._workspace, self._meanwhile)
             if "error" in answer:
@@ -140,9 +170,14 @@ class Discovery(Cheap):
                 break
         self.findings = Findings(answer["document"])
         self._counters.add(**answer["counters"])
-        volatile = [*answer["volatile"], *(f"reads {path}, which is changed meanwhile" for path in answer["changed"])]
+        volatile = [
+            *answer["volatile"],
+            *(f"reads {path}, which is changed meanwhile" for path in answer["changed"]),
+        ]
         for what in volatile:
-            self._said(f"Importing {self._workspace.file} {what}, so it is imported anew each time.")
+            self._said(
+                f"Importing {self._workspace.file} {what}, so it is imported anew each time."
+            )
         self.recorded = not volatile
         self.disturbed = bool(answer["wrote"] or volatile)
         seen = answer["seen"]
@@ -155,12 +190,20 @@ class Discovery(Cheap):
             **self._base,
             "files": {**self._files},
             "environment": seen["environment"],
-            "seen": Digest.of(json.dumps([seen[name] for name in compared], sort_keys=True).encode()),
+            "seen": Digest.of(
+                json.dumps([seen[name] for name in compared], sort_keys=True).encode()
+            ),
         }
         if self.recorded and not self._dry:
             base, own = key(self.kind, self.format, self._base), key(self.kind, self.format, inputs)
             self._cache.records.add_trace(base, own, seen, _KEPT)
-        return Made(artifact, (artifact,), inputs, "" if self.recorded else "importing it is not repeatable", answer["seconds"])
+        return Made(
+            artifact,
+            (artifact,),
+            inputs,
+            "" if self.recorded else "importing it is not repeatable",
+            answer["seconds"],
+        )
 
     @property
     def workspace(self) -> Workspace:
@@ -168,9 +211,14 @@ class Discovery(Cheap):
         return self.findings.placed(self._workspace)
 
     def contents(self) -> Mapping[str, str]:
-        """The sha256 (hex) of each file of the project that was imported or read, by its path in the tree, as of the import."""
+        """The sha256 (hex) of each file of the project that was imported or read, by its path in
+        the tree, as of the import.
+        """
         workspace = self.workspace
-        paths = ((path, workspace.absolute(path)) for path in (*self.findings.modules, *self.findings.read))
+        paths = (
+            (path, workspace.absolute(path))
+            for path in (*self.findings.modules, *self.findings.read)
+        )
         return {path: self._files[file] for path, file in paths if file in self._files}
 
     def task(self, name: str) -> TaskSpec:
@@ -185,7 +233,11 @@ class Discovery(Cheap):
             raise NoSuchTask(
                 f"There is no task {name!r} in {self._workspace.file}",
                 why=f"It holds {listed(tasks) or 'no tasks'}.",
-                hint=f"Did you mean {near[0]!r}?" if near else "A task is a function below `@env.task`, named by its variable.",
+                hint=(
+                    f"Did you mean {near[0]!r}?"
+                    if near
+                    else "A task is a function below `@env.task`, named by its variable."
+                ),
             )
         return tasks[name]
 
@@ -193,7 +245,13 @@ class Discovery(Cheap):
 def _ask(workspace: Workspace, meanwhile: Callable[[], None]) -> dict[str, Any]:
     import subprocess
 
-    request = {"root": workspace.root, "file": workspace.file, "module": workspace.module, "roots": workspace.roots, "last": workspace.last}
+    request = {
+        "root": workspace.root,
+        "file": workspace.file,
+        "module": workspace.module,
+        "roots": workspace.roots,
+        "last": workspace.last,
+    }
     child = subprocess.Popen(
         [sys.executable, "-P", "-c", "from flyte_build.discovery.child import main; main()"],
         stdin=subprocess.PIPE,
@@ -217,7 +275,11 @@ def _ask(workspace: Workspace, meanwhile: Callable[[], None]) -> dict[str, Any]:
     try:
         answer: dict[str, Any] = json.loads(output)
     except ValueError:
-        ended = f"signal {-child.returncode}" if child.returncode < 0 else f"exit code {child.returncode}"
+        ended = (
+            f"signal {-child.returncode}"
+            if child.returncode < 0
+            else f"exit code {child.returncode}"
+        )
         raise ModuleLoadError(
             f"Importing {workspace.file} ended its process ({ended})",
             why="So its tasks are not known.",
@@ -232,13 +294,20 @@ def _load_error(workspace: Workspace, error: dict[str, str]) -> FlyteError:
         place = f"{error['place']}: " if error["place"] else ""
         return ModuleLoadError(f"{place}{error['what']}", why=error["why"], hint=error["hint"])
     if error["type"] in ("SyntaxError", "IndentationError", "TabError"):
-        return ModuleLoadError(f"{error['place'] or file}: syntax error: {error['message']}", hint="Mend it, and run the command again.")
+        return ModuleLoadError(
+            f"{error['place'] or file}: syntax error: {error['message']}",
+            hint="Mend it, and run the command again.",
+        )
     hint = "Mend it, and run the command again."
     if error["module"]:
         name = error["module"].partition(".")[0]
-        hint = f"Install {name!r} into this Python, or check the name. The project's root, {root}, is on `sys.path`."
+        hint = (
+            f"Install {name!r} into this Python, or check the name. The project's root, {root}, is"
+            " on `sys.path`."
+        )
     return ModuleLoadError(
-        f"Importing {file} failed{' at ' + error['place'] if error['place'] else ''}: {error['type']}: {error['message']}",
+        f"Importing {file} failed{' at ' + error['place'] if error['place'] else ''}:"
+        f" {error['type']}: {error['message']}",
         why=error["traceback"].rstrip(),
         hint=hint,
     )

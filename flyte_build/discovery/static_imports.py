@@ -1,4 +1,6 @@
-"""Static analysis of imports: the modules that a file may import later, in a function or for types alone."""
+"""Static analysis of imports: the modules that a file may import later, in a function or for types
+alone.
+"""
 
 from __future__ import annotations
 
@@ -14,16 +16,21 @@ LookUp = Callable[[str, str], None]
 class Imports:
     """Finds modules as `import` would, without importing any.
 
-    Each look-up of a name in a folder is told to `look_up` (the folder, the name), so that a file that appears there later is noticed;
-    `is_own` says whether a file is the user's: only these are followed.
+    Each look-up of a name in a folder is told to `look_up` (the folder, the name), so that a file
+    that appears there later is noticed; `is_own` says whether a file is the user's: only these are
+    followed.
     """
 
-    def __init__(self, look_up: LookUp, is_own: Callable[[str], bool], is_ours: Callable[[str], bool]) -> None:
+    def __init__(
+        self, look_up: LookUp, is_own: Callable[[str], bool], is_ours: Callable[[str], bool]
+    ) -> None:
         self._look_up, self._is_own, self._is_ours = look_up, is_own, is_ours
         self._specs: dict[str, ModuleSpec | None] = {}
 
     def reachable(self, start: Iterable[tuple[str, str]]) -> dict[str, str]:
-        """Return the names of the modules, by their files, that these modules (name, file) import in any place, and what these import."""
+        """Return the names of the modules, by their files, that these modules (name, file) import
+        in any place, and what these import.
+        """
         waiting = [(name, file) for name, file in start if file.endswith(".py")]
         seen = {file for _, file in waiting}
         found: dict[str, str] = {}
@@ -38,7 +45,9 @@ class Imports:
         return found
 
     def _own(self, name: str) -> Iterator[tuple[str, str]]:
-        """The user's files that importing a module by this name would load: those of its packages, and its own."""
+        """The user's files that importing a module by this name would load: those of its packages,
+        and its own.
+        """
         if self._is_ours(name):
             return
         parts = name.split(".")
@@ -63,7 +72,9 @@ class Imports:
         if above:
             package = sys.modules.get(above)
             spec = self._specs[above]
-            places = getattr(package, "__path__", None) or (spec.submodule_search_locations if spec else None)
+            places = getattr(package, "__path__", None) or (
+                spec.submodule_search_locations if spec else None
+            )
             if places is None:
                 return None
             path = list(places)
@@ -97,7 +108,9 @@ def _imported(name: str, file: str) -> Iterator[str]:
 
 
 def _absolute(package: str, level: int, module: str) -> str:
-    """The absolute name of what a relative import names in a package, or "" where that is above all packages."""
+    """The absolute name of what a relative import names in a package, or "" where that is above all
+    packages.
+    """
     parts = package.split(".") if package else []
     if level > len(parts):
         return ""

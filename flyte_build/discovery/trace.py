@@ -14,7 +14,9 @@ _SUFFIXES = frozenset(all_suffixes())
 
 
 def candidates(folder: str, names: Collection[str]) -> list[str]:
-    """What in `folder` could be a module of one of these names: folders, and files with a module's ending."""
+    """What in `folder` could be a module of one of these names: folders, and files with a module's
+    ending.
+    """
     wanted = frozenset(names)
     try:
         with os.scandir(folder) as entries:
@@ -29,10 +31,14 @@ def _is_candidate(entry: os.DirEntry[str], wanted: Collection[str]) -> bool:
 
 
 def names_in(folder: str) -> list[str] | None:
-    """All names in a folder, sorted, with a mark for folders and links; None for what cannot be listed. Bytecode caches do not count."""
+    """All names in a folder, sorted, with a mark for folders and links; None for what cannot be
+    listed. Bytecode caches do not count.
+    """
     try:
         with os.scandir(folder) as entries:
-            return sorted(entry.name + _mark(entry) for entry in entries if entry.name != "__pycache__")
+            return sorted(
+                entry.name + _mark(entry) for entry in entries if entry.name != "__pycache__"
+            )
     except OSError:
         return None
 
@@ -42,7 +48,9 @@ def _mark(entry: os.DirEntry[str]) -> str:
 
 
 def presence(path: str) -> list[Any]:
-    """What can be asked about a path: its kind, its rights, how large a file is, where a link leads, and the same of what is there."""
+    """What can be asked about a path: its kind, its rights, how large a file is, where a link
+    leads, and the same of what is there.
+    """
     try:
         own = os.lstat(path)
         target = os.readlink(path) if stat.S_ISLNK(own.st_mode) else ""
@@ -65,8 +73,14 @@ def times(path: str) -> list[int]:
 
 
 def distributions(folder: str) -> list[str]:
-    """The installed distributions and path files in a folder of `sys.path`, by the names of their files."""
+    """The installed distributions and path files in a folder of `sys.path`, by the names of their
+    files.
+    """
     try:
-        return sorted(name for name in os.listdir(folder) if name.endswith((".dist-info", ".egg-info", ".pth")))
+        return sorted(
+            name
+            for name in os.listdir(folder)
+            if name.endswith((".dist-info", ".egg-info", ".pth"))
+        )
     except OSError:
         return []

@@ -1,8 +1,10 @@
-"""Watching what an import touches: files, folders, links, names looked up, environment variables, and what makes it volatile.
+"""Watching what an import touches: files, folders, links, names looked up, environment variables,
+and what makes it volatile.
 
-Files and folders are seen through Python's audit hooks (PEP 578); environment variables through the class of `os.environ`;
-`os.stat` and its like, which have no audit events, through wrappers (what calls the C functions by another way is not seen).
-This is for a process of its own: what is hooked stays hooked.
+Files and folders are seen through Python's audit hooks (PEP 578); environment variables through the
+class of `os.environ`; `os.stat` and its like, which have no audit events, through wrappers (what
+calls the C functions by another way is not seen). This is for a process of its own: what is hooked
+stays hooked.
 """
 
 from __future__ import annotations
@@ -21,12 +23,45 @@ from flyte_build.workspace.import_hooks import is_installed, is_own, is_stdlib
 
 from .clocks import watching as watching_clocks
 
-_PROCESSES = frozenset(("subprocess.Popen", "os.system", "os.posix_spawn", "os.exec", "os.fork", "os.forkpty", "pty.spawn"))
-_NETWORK = frozenset(("socket.connect", "socket.getaddrinfo", "socket.gethostbyname", "socket.sendto", "urllib.Request"))
+_PROCESSES = frozenset(
+    (
+        "subprocess.Popen",
+        "os.system",
+        "os.posix_spawn",
+        "os.exec",
+        "os.fork",
+        "os.forkpty",
+        "pty.spawn",
+    )
+)
+_NETWORK = frozenset(
+    (
+        "socket.connect",
+        "socket.getaddrinfo",
+        "socket.gethostbyname",
+        "socket.sendto",
+        "urllib.Request",
+    )
+)
 _SOCKETS = frozenset(("socket.__new__", "socket.bind"))
-_CHANGES = frozenset(("os.link", "os.mkdir", "os.remove", "os.rename", "os.rmdir", "os.symlink", "os.truncate", "sqlite3.connect"))
+_CHANGES = frozenset(
+    (
+        "os.link",
+        "os.mkdir",
+        "os.remove",
+        "os.rename",
+        "os.rmdir",
+        "os.symlink",
+        "os.truncate",
+        "sqlite3.connect",
+    )
+)
 _UNSTABLE = ("/proc/", "/sys/", "/dev/")
-_METADATA = ("importlib/metadata/__init__.py", "importlib_metadata/__init__.py", "pkg_resources/__init__.py")
+_METADATA = (
+    "importlib/metadata/__init__.py",
+    "importlib_metadata/__init__.py",
+    "pkg_resources/__init__.py",
+)
 _ASKING = ("stat", "lstat", "access", "readlink")
 _AGES = ("getmtime", "getctime", "getatime")
 # Modules that Python itself imports when it starts.
@@ -35,11 +70,13 @@ _IMPORTLIB = "<frozen importlib"
 
 
 class Watch:
-    """What was seen. Paths are absolute; `lookups` has, for each folder, the names that were looked for in it.
+    """What was seen. Paths are absolute; `lookups` has, for each folder, the names that were looked
+    for in it.
 
-    `opened` has the state in which each file was read. `folders` were listed, of `distributions` only the installed packages count;
-    `stats` were asked about, of `times` the times, too. `names` are the modules that were looked for by their names. `uses_current` says
-    that the `current` folder decided something, and `wrote` that something below the root may have been changed.
+    `opened` has the state in which each file was read. `folders` were listed, of `distributions`
+    only the installed packages count; `stats` were asked about, of `times` the times, too. `names`
+    are the modules that were looked for by their names. `uses_current` says that the `current`
+    folder decided something, and `wrote` that something below the root may have been changed.
     """
 
     def __init__(self, root: str, current: str) -> None:
@@ -99,7 +136,9 @@ class Watch:
                 setattr(module, name, function)
             sys.meta_path.remove(self)
 
-    def find_spec(self, name: str, path: Sequence[str] | None, target: ModuleType | None = None) -> ModuleSpec | None:
+    def find_spec(
+        self, name: str, path: Sequence[str] | None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
         """Remember that `name` was looked for; never finds anything."""
         self.names.add(name)
         for folder in sys.path if path is None else path:
@@ -129,7 +168,10 @@ class Watch:
             caller = sys._getframe(1).f_code.co_filename
             if caller.startswith(_IMPORTLIB) or isinstance(args[0], int):
                 return  # A finder fills its cache: `lookups` hold what counts of that.
-            self._path(self.distributions if caller.endswith(_METADATA) else self.folders, os.fsdecode(args[0] or "."))
+            self._path(
+                self.distributions if caller.endswith(_METADATA) else self.folders,
+                os.fsdecode(args[0] or "."),
+            )
         elif event in _PROCESSES:
             self._say(f"starts a process ({event})")
         elif event in _NETWORK or (event in _SOCKETS and self._caller(sys._getframe(1))):
@@ -157,7 +199,11 @@ class Watch:
 
     def _asking(self, function: Callable[..., Any], into: set[str]) -> Callable[..., Any]:
         def ask(path: Any, *args: Any, **kwargs: Any) -> Any:
-            if self._on and isinstance(path, (str, bytes, os.PathLike)) and kwargs.get("dir_fd") is None:
+            if (
+                self._on
+                and isinstance(path, (str, bytes, os.PathLike))
+                and kwargs.get("dir_fd") is None
+            ):
                 name = os.fsdecode(path)
                 if not is_installed(name) and not self._is_finder(sys._getframe(1)):
                     self._path(into, name)
@@ -178,7 +224,9 @@ class Watch:
             self._say(f"reads the clock or random numbers ({name}, {where})")
 
     def _caller(self, frame: FrameType | None) -> str:
-        """Where the user's own code made this call, or "" when it was made by somebody's import or library."""
+        """Where the user's own code made this call, or "" when it was made by somebody's import or
+        library.
+        """
         while frame is not None and is_stdlib(frame.f_code.co_filename):
             if frame.f_code.co_filename.startswith(_IMPORTLIB):
                 return ""
@@ -188,7 +236,9 @@ class Watch:
         return f"{os.path.relpath(frame.f_code.co_filename, self.root)}:{frame.f_lineno}"
 
     def _on_behalf(self, frame: FrameType | None) -> bool:
-        """Whether the user's own code asked for this, by itself or through libraries, and not an import of one."""
+        """Whether the user's own code asked for this, by itself or through libraries, and not an
+        import of one.
+        """
         while frame is not None and not frame.f_code.co_filename.startswith(_IMPORTLIB):
             if self._is_own(frame):
                 return True

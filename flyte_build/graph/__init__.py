@@ -1,1 +1,3 @@
-"""The generic build graph: nodes, resolving, explaining. It knows keys and records, and no product."""
+"""The generic build graph: nodes, resolving, explaining. It knows keys and records, and
+no product.
+"""

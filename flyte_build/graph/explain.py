@@ -9,7 +9,9 @@ from flyte_build.cas.digest import Digest
 
 
 def difference(old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
-    """What differs between two sets of inputs, for people: names, and values where they are short."""
+    """What differs between two sets of inputs, for people: names, and values where
+    they are short.
+    """
     parts = []
     for name in sorted(old.keys() | new.keys()):
         before, now = old.get(name), new.get(name)
@@ -42,5 +44,8 @@ def counted(listed: Mapping[str, list[str]], what: str = "") -> str:
     for how, names in listed.items():
         if names:
             noun = f" {what}{'s' if len(names) > 1 else ''}" if what and not parts else ""
-            parts.append(f"{len(names)}{noun} {how}: {', '.join(map(printable, names[:5]))}{', ...' if len(names) > 5 else ''}")
+            parts.append(
+                f"{len(names)}{noun} {how}:"
+                f" {', '.join(map(printable, names[:5]))}{', ...' if len(names) > 5 else ''}"
+            )
     return "; ".join(parts)

@@ -1,8 +1,10 @@
-"""The generic graph: nodes with keys, resolved from memory or made. It knows no product and does no I/O of its own.
+"""The generic graph: nodes with keys, resolved from memory or made. It knows no product and does no
+I/O of its own.
 
-A node's inputs hold the artifacts' digests of the nodes that it needs, never their keys: when something is made again
-and comes out the same, what depends on it stays cached ("early cutoff": Mokhov, Mitchell, Peyton Jones, "Build Systems
-à la Carte", 2018). A node whose inputs are known only after it was made (a "depfile") overrides `look_up`.
+A node's inputs hold the artifacts' digests of the nodes that it needs, never their keys: when
+something is made again and comes out the same, what depends on it stays cached ("early cutoff":
+Mokhov, Mitchell, Peyton Jones, "Build Systems à la Carte", 2018). A node whose inputs are known
+only after it was made (a "depfile") overrides `look_up`.
 """
 
 from __future__ import annotations
@@ -54,16 +56,21 @@ class RemoteCache(Protocol):
     def find(self, key: Key) -> RemoteRecord | None:
         """Who has what `key` produced; nothing is fetched."""
 
-    def fetch(self, key: Key, accept: Callable[[Digest], tuple[Digest, ...]], whole: bool = True) -> tuple[Record, str] | None:
-        """Fetch what `key` produced, if anyone has it: its record, which is in the memory then, and the place where it was.
+    def fetch(
+        self, key: Key, accept: Callable[[Digest], tuple[Digest, ...]], whole: bool = True
+    ) -> tuple[Record, str] | None:
+        """Fetch what `key` produced, if anyone has it: its record, which is in the memory then, and
+        the place where it was.
 
-        Unless `whole`, its layers stay there.
-        `accept` is given the artifact, and gives the digests that must stay; it raises a `FlyteError` if that is not what it should be.
+        Unless `whole`, its layers stay there. `accept` is given the artifact, and gives the digests
+        that must stay; it raises a `FlyteError` if that is not what it should be.
         """
 
 
 class Lookup:
-    """What looking a node up came to: its inputs, its record or why there is none, and the seconds that it took."""
+    """What looking a node up came to: its inputs, its record or why there is none, and the seconds
+    that it took.
+    """
 
     def __init__(self, inputs: Mapping[str, Value], record: Record | None, why: str = "") -> None:
         self.inputs, self.record, self.why = inputs, record, why
@@ -71,7 +78,8 @@ class Lookup:
 
 
 class Made:
-    """What making a node came to: its artifact, the digests that it needs to stay, and its inputs and reason if only now known.
+    """What making a node came to: its artifact, the digests that it needs to stay, and its inputs
+    and reason if only now known.
 
     `seconds` is what it took, where something else was done in the same time.
     """
@@ -84,7 +92,13 @@ class Made:
         why: str = "",
         seconds: float | None = None,
     ) -> None:
-        self.artifact, self.refs, self.inputs, self.why, self.seconds = artifact, refs, inputs, why, seconds
+        self.artifact, self.refs, self.inputs, self.why, self.seconds = (
+            artifact,
+            refs,
+            inputs,
+            why,
+            seconds,
+        )
 
 
 LOCAL = "local"
@@ -94,7 +108,8 @@ LOCAL = "local"
 class Outcome:
     """How a node was resolved: `state` is `cached`, `made` or `missing`; `seconds` are its own.
 
-    `children` are what was resolved while it was made; `place` is where a cached one was found: `local`, or the name of a repository.
+    `children` are what was resolved while it was made; `place` is where a cached one was found:
+    `local`, or the name of a repository.
     """
 
     node: Node
@@ -121,7 +136,9 @@ Outcomes = Mapping["Node", Outcome]
 
 
 class Node(ABC):
-    """One thing that can be made. Subclasses give `inputs` and `make`, and may give better `usable` and `explain`."""
+    """One thing that can be made. Subclasses give `inputs` and `make`, and may give better `usable`
+    and `explain`.
+    """
 
     kind: str
     format = 1
@@ -141,17 +158,23 @@ class Node(ABC):
 
     @abstractmethod
     def make(self, outcomes: Outcomes, resolve: Resolve) -> Made:
-        """Make the artifact; called from any thread. `resolve` is for nodes that are known only now."""
+        """Make the artifact; called from any thread. `resolve` is for nodes that are known only
+        now.
+        """
 
     def stop(self) -> None:  # noqa: B027  # Most nodes do not take long.
-        """End `make`, which goes on in another thread, as soon as that can be: the command is interrupted."""
+        """End `make`, which goes on in another thread, as soon as that can be: the command is
+        interrupted.
+        """
 
     def usable(self, record: Record) -> bool:
         """Whether what a record refers to is still there."""
         return True
 
     def accept(self, artifact: Digest, inputs: Mapping[str, Value]) -> tuple[Digest, ...]:
-        """What must stay for an artifact that another machine made; raises a `FlyteError` if it is not what `inputs` ask for."""
+        """What must stay for an artifact that another machine made; raises a `FlyteError` if it is
+        not what `inputs` ask for.
+        """
         raise NotImplementedError
 
     def explain(self, inputs: Mapping[str, Value], last: Record) -> str:

@@ -10,7 +10,9 @@ if TYPE_CHECKING:
 
 
 class Reporter:
-    """Is told what happens; this one passes on what the user should know, and keeps the rest to itself."""
+    """Is told what happens; this one passes on what the user should know, and keeps the rest to
+    itself.
+    """
 
     def note(self, sentence: str) -> None:
         """Something that the user should know."""

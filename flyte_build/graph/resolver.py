@@ -1,4 +1,6 @@
-"""Resolving: nodes that are found in memory or elsewhere, and the others made, independent ones at the same time."""
+"""Resolving: nodes that are found in memory or elsewhere, and the others made, independent ones at
+the same time.
+"""
 
 from __future__ import annotations
 
@@ -19,8 +21,9 @@ if TYPE_CHECKING:
 class Resolver:
     """Resolves nodes against a memory, and what is in a `remote` cache; what is in neither is made.
 
-    With `remake` no record is used; with `dry` nothing is made that costs (a node is `missing` then, and so is what needs
-    it) and nothing is remembered. The reporter is told of each node that is about to be made, and of each outcome as it comes.
+    With `remake` no record is used; with `dry` nothing is made that costs (a node is `missing`
+    then, and so is what needs it) and nothing is remembered. The reporter is told of each node that
+    is about to be made, and of each outcome as it comes.
     """
 
     def __init__(
@@ -33,13 +36,21 @@ class Resolver:
         jobs: int = 2,
         remote: RemoteCache | None = None,
     ) -> None:
-        self._memory, self._reporter, self._remake, self._dry, self._jobs = memory, reporter, remake, dry, jobs
+        self._memory, self._reporter, self._remake, self._dry, self._jobs = (
+            memory,
+            reporter,
+            remake,
+            dry,
+            jobs,
+        )
         self._remote = None if remake else remote
         self._children: dict[Node, _Children] = {}
         self.outcomes: dict[Node, Outcome] = {}
 
     def resolve(self, goals: Iterable[Node]) -> Outcomes:
-        """Resolve `goals` and all that they need; independent nodes at the same time. An error of a node is raised."""
+        """Resolve `goals` and all that they need; independent nodes at the same time. An error of a
+        node is raised.
+        """
         from graphlib import TopologicalSorter
 
         sorter: TopologicalSorter[Node] = TopologicalSorter()
@@ -54,7 +65,9 @@ class Resolver:
         pool = None
         try:
             while sorter.is_active():
-                missed = [miss for node in sorter.get_ready() if (miss := self._settle(node, sorter.done))]
+                missed = [
+                    miss for node in sorter.get_ready() if (miss := self._settle(node, sorter.done))
+                ]
                 if len(missed) == 1 and not making:
                     node, found = missed[0]
                     self._finish(node, found, *self._make(node, found))
@@ -84,15 +97,26 @@ class Resolver:
         return self.outcomes
 
     def _make(self, node: Node, found: Lookup) -> tuple[Made | _Taken, float]:
-        """Take a node from elsewhere, or make it; and say how long that took, apart from what it resolved on the way."""
+        """Take a node from elsewhere, or make it; and say how long that took, apart from what it
+        resolved on the way.
+        """
         began = time.perf_counter()
         if node.shared and self._remote:
             wanted = key(node.kind, node.format, found.inputs)
-            if taken := self._remote.fetch(wanted, lambda artifact: node.accept(artifact, found.inputs), node.whole):
+            if taken := self._remote.fetch(
+                wanted, lambda artifact: node.accept(artifact, found.inputs), node.whole
+            ):
                 return _Taken(*taken), time.perf_counter() - began
         children = self._children[node] = _Children()
         made = node.make(self.outcomes, self._nested(children))
-        return made, time.perf_counter() - began - children.seconds if made.seconds is None else made.seconds
+        return (
+            made,
+            (
+                time.perf_counter() - began - children.seconds
+                if made.seconds is None
+                else made.seconds
+            ),
+        )
 
     def _nested(self, children: _Children) -> Resolve:
         def resolve(goals: Iterable[Node]) -> Outcomes:
@@ -108,7 +132,9 @@ class Resolver:
         """Settle a node without making it; gives back what must be made."""
         began = time.perf_counter() - node.ahead
         if any(self.outcomes[need].record is None for need in node.needs):
-            needs = ", ".join(need.kind for need in node.needs if self.outcomes[need].record is None)
+            needs = ", ".join(
+                need.kind for need in node.needs if self.outcomes[need].record is None
+            )
             self._add(Outcome(node, "missing", None, None, f"{needs} must be made first", 0.0, []))
             done(node)
             return None
@@ -126,10 +152,23 @@ class Resolver:
             wanted = key(node.kind, node.format, found.inputs)
             holder = self._remote.find(wanted) if node.shared and self._remote else None
             if holder:
-                self._add(Outcome(node, "cached", None, wanted, found.why, time.perf_counter() - began, [], holder.place))
+                self._add(
+                    Outcome(
+                        node,
+                        "cached",
+                        None,
+                        wanted,
+                        found.why,
+                        time.perf_counter() - began,
+                        [],
+                        holder.place,
+                    )
+                )
                 done(node)
                 return None
-            self._add(Outcome(node, "missing", None, wanted, found.why, time.perf_counter() - began, []))
+            self._add(
+                Outcome(node, "missing", None, wanted, found.why, time.perf_counter() - began, [])
+            )
             done(node)
             return None
         if self._reporter:
@@ -140,15 +179,38 @@ class Resolver:
     def _finish(self, node: Node, found: Lookup, made: Made | _Taken, seconds: float) -> None:
         if isinstance(made, _Taken):
             self._memory.set_last(node.label, made.record.key)
-            self._add(Outcome(node, "cached", made.record, made.record.key, found.why, found.seconds + seconds, [], made.place))
+            self._add(
+                Outcome(
+                    node,
+                    "cached",
+                    made.record,
+                    made.record.key,
+                    found.why,
+                    found.seconds + seconds,
+                    [],
+                    made.place,
+                )
+            )
             return
         inputs = made.inputs if made.inputs is not None else found.inputs
-        record = Record(key(node.kind, node.format, inputs), node.kind, made.artifact, made.refs, {**inputs})
+        record = Record(
+            key(node.kind, node.format, inputs), node.kind, made.artifact, made.refs, {**inputs}
+        )
         if not self._dry and node.recorded:
             self._memory.add(record)
             self._memory.set_last(node.label, record.key)
         state, children = "missing" if self._dry else "made", self._children.pop(node).outcomes
-        self._add(Outcome(node, state, record, record.key, made.why or found.why, found.seconds + seconds, children))
+        self._add(
+            Outcome(
+                node,
+                state,
+                record,
+                record.key,
+                made.why or found.why,
+                found.seconds + seconds,
+                children,
+            )
+        )
 
     def _add(self, outcome: Outcome) -> None:
         self.outcomes[outcome.node] = outcome

@@ -1,1 +1,3 @@
-"""The verbs: one file for each, named as the command is. Here stores, engines and registries are chosen."""
+"""The verbs: one file for each, named as the command is. Here stores, engines and registries are
+chosen.
+"""

@@ -1,4 +1,6 @@
-"""Building images for a command: those of environments, or one that is declared; what is there is not made again."""
+"""Building images for a command: those of environments, or one that is declared; what is there is
+not made again.
+"""
 
 from __future__ import annotations
 
@@ -17,11 +19,14 @@ from .session import Session
 from .targets import Target
 
 
-def build_images(targets: Sequence[Target], *, push: bool = False, force: bool = False) -> list[EnvironmentImage]:
-    """The images of environments, each made once: those that are declared, and not those that exist. With `push` they are pushed.
+def build_images(
+    targets: Sequence[Target], *, push: bool = False, force: bool = False
+) -> list[EnvironmentImage]:
+    """The images of environments, each made once: those that are declared, and not those that
+    exist. With `push` they are pushed.
 
-    In a session that is read only nothing is made. Raises `ImageBuildError`, `NotLocked`, `EngineUnavailable`, `RegistryError` and
-    `StoreError`.
+    In a session that is read only nothing is made. Raises `ImageBuildError`, `NotLocked`,
+    `EngineUnavailable`, `RegistryError` and `StoreError`.
     """
     done = []
     for target in targets:
@@ -32,14 +37,22 @@ def build_images(targets: Sequence[Target], *, push: bool = False, force: bool =
             for environment in target.environments:
                 image = plan.image(environment.image)
                 if not image.is_declared:
-                    what = f"{image.reference} as it is" if image.reference else "the interpreter at hand"
-                    session.reporter.note(f"{environment.name} runs in {what}: no image is built for it.")
+                    what = (
+                        f"{image.reference} as it is"
+                        if image.reference
+                        else "the interpreter at hand"
+                    )
+                    session.reporter.note(
+                        f"{environment.name} runs in {what}: no image is built for it."
+                    )
                     continue
                 declared.setdefault(image, []).append(environment.name)
             imager = Imager(session, plan.workspace.root, plan.pins, force=force)
             for image, names in declared.items():
                 recipe = image.recipe
-                built = imager.build(recipe, names, lenient=session.read_only and not session.settings.locked)
+                built = imager.build(
+                    recipe, names, lenient=session.read_only and not session.settings.locked
+                )
                 done.append(imager.push(built, recipe) if push and not session.read_only else built)
             if not session.read_only:
                 plan.pins.save()
@@ -47,11 +60,16 @@ def build_images(targets: Sequence[Target], *, push: bool = False, force: bool =
 
 
 def build_image(session: Session, image: Any, root: str, *, force: bool) -> EnvironmentImage:
-    """The image that is declared by a JSON value; it is pushed if it is said where to. One that is read only makes nothing."""
+    """The image that is declared by a JSON value; it is pushed if it is said where to. One that is
+    read only makes nothing.
+    """
     settings = session.settings
     value = chosen(image, settings.images, settings.builder)
     if isinstance(value, str):
-        raise UsageError(f"The image {value!r} is none to be built", hint="Add something to it: image.with_pip_packages(...)")
+        raise UsageError(
+            f"The image {value!r} is none to be built",
+            hint="Add something to it: image.with_pip_packages(...)",
+        )
     recipe = Recipe.of(value)
     with session.cache.preparing():
         pins = Pins(
@@ -61,7 +79,9 @@ def build_image(session: Session, image: Any, root: str, *, force: bool) -> Envi
             look_up=lambda reference, with_python: imager.look_up(reference, with_python),
         )
         imager = Imager(session, root, pins, force=force)
-        built = imager.build(recipe, [recipe.name or "image"], lenient=session.read_only and not settings.locked)
+        built = imager.build(
+            recipe, [recipe.name or "image"], lenient=session.read_only and not settings.locked
+        )
         if session.read_only:
             return built
         if imager.is_told_where(recipe):
@@ -71,15 +91,29 @@ def build_image(session: Session, image: Any, root: str, *, force: bool) -> Envi
 
 
 def layers_of(built: BuiltImage) -> list[dict[str, Any]]:
-    """The layers of an image as JSON values, the base's first: `state` is `base`, `made` or `cached`.
+    """The layers of an image as JSON values, the base's first: `state` is `base`, `made` or
+    `cached`.
 
     Those of a Dockerfile, which has no base that is known here, are of the state of its node.
     """
     image = built.image
-    made = {blob for each in built.nodes if each.node.kind == "layer" and each.state == "made" and each.record for blob in each.record.refs}
+    made = {
+        blob
+        for each in built.nodes
+        if each.node.kind == "layer" and each.state == "made" and each.record
+        for blob in each.record.refs
+    }
     executed = {each.node.name: each.state for each in built.nodes if each.node.kind == "image"}
     layers = []
     for layer, what in zip(image.manifest.layers, image.contents, strict=True):
-        state = "made" if layer.digest in made else "cached" if what.startswith(OURS) else executed.get(what.removeprefix("of "), "base")
+        state = (
+            "made"
+            if layer.digest in made
+            else (
+                "cached"
+                if what.startswith(OURS)
+                else executed.get(what.removeprefix("of "), "base")
+            )
+        )
         layers.append({"digest": layer.digest, "size": layer.size, "what": what, "state": state})
     return layers

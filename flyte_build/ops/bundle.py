@@ -14,7 +14,9 @@ if TYPE_CHECKING:
 
 
 def list_bundle(plan: FilePlan) -> dict[str, Any]:
-    """The files, packs and excluded paths of a bundle, as JSON values; the caller holds the cache. Makes the bundle."""
+    """The files, packs and excluded paths of a bundle, as JSON values; the caller holds the cache.
+    Makes the bundle.
+    """
     from flyte_build.bundler import bundle, packs
 
     plan.discover()
@@ -34,13 +36,23 @@ def list_bundle(plan: FilePlan) -> dict[str, Any]:
                 "size": entry.size,
                 "digest": _content(entry),
                 "executable": entry.kind == "x",
-                **({"from": printable(source)} if (source := shown(entry.name)) != entry.name else {}),
+                **(
+                    {"from": printable(source)}
+                    if (source := shown(entry.name)) != entry.name
+                    else {}
+                ),
             }
             for entry in tree.entries
         ],
-        "packs": [{"digest": layer.digest, "size": layer.size, "files": count} for layer, count in zip(layers, counts, strict=True)],
+        "packs": [
+            {"digest": layer.digest, "size": layer.size, "files": count}
+            for layer, count in zip(layers, counts, strict=True)
+        ],
         "excluded": [
-            {"path": path, "rule": rule} for scan in plan.tree.scans for path, rule in scan.excluded() if not plan.tree.holds(path)
+            {"path": path, "rule": rule}
+            for scan in plan.tree.scans
+            for path, rule in scan.excluded()
+            if not plan.tree.holds(path)
         ],
     }
 

@@ -1,4 +1,6 @@
-"""The images of a project's containers: those that this machine's engine has, the pinned ones that it pulls, and those that are built."""
+"""The images of a project's containers: those that this machine's engine has, the pinned ones that
+it pulls, and those that are built.
+"""
 
 from __future__ import annotations
 
@@ -39,7 +41,8 @@ _KEPT = 16  # States of flyte.lock, and of files of requirements, for one image.
 
 
 class ContainerImages:
-    """The images that tasks of the project at `root` run in; `outcomes` is what became of images that were looked for.
+    """The images that tasks of the project at `root` run in; `outcomes` is what became of images
+    that were looked for.
 
     `pins` are asked for when something must be looked up.
     """
@@ -56,7 +59,9 @@ class ContainerImages:
                 imager.publish(made)
             except (RegistryError, StoreError) as error:
                 late = "`flyte build --push` does so later"
-                self._session.reporter.note(f"The image of {made.envs[0]} is not published: {error.what}. {late}.")
+                self._session.reporter.note(
+                    f"The image of {made.envs[0]} is not published: {error.what}. {late}."
+                )
 
     def get(self, image: ImageChoice, environment: str) -> ContainerImage:
         """The image of an environment, which this machine's engine has then.
@@ -71,7 +76,15 @@ class ContainerImages:
             found = json.loads(self._session.cache.blobs.read(known.artifact))["config"]["digest"]
             client = connect()
             if has(client, found):
-                outcome = Outcome(_Known(environment), "cached", known, known.key, "", time.perf_counter() - began, [])
+                outcome = Outcome(
+                    _Known(environment),
+                    "cached",
+                    known,
+                    known.key,
+                    "",
+                    time.perf_counter() - began,
+                    [],
+                )
                 self.outcomes.append(outcome)
                 self._session.reporter.node_resolved(outcome)
                 return ContainerImage(client, found)
@@ -108,9 +121,13 @@ class ContainerImages:
             self._made.append((imager, built))
         (one,) = built.images.values()
         if not _reads_files(recipe, self._root):
-            self._session.cache.records.add_trace(self._base(image), one.record.key, self._seen(recipe, pins), _KEPT)
+            self._session.cache.records.add_trace(
+                self._base(image), one.record.key, self._seen(recipe, pins), _KEPT
+            )
         client = connect()
-        return ContainerImage(client, load(client, one.image.manifest, self._session.cache.blobs, imager.fetch(one)))
+        return ContainerImage(
+            client, load(client, one.image.manifest, self._session.cache.blobs, imager.fetch(one))
+        )
 
     def _base(self, image: ImageChoice) -> Key:
         """What an image is known under, together with flyte.lock and the files that it names."""
@@ -125,7 +142,9 @@ class ContainerImages:
         return key("container", 1, about)
 
     def _known(self, image: ImageChoice) -> Record | None:
-        """What it was when flyte.lock and all files were as they are now, if that is still here. Nothing is parsed."""
+        """What it was when flyte.lock and all files were as they are now, if that is still here.
+        Nothing is parsed.
+        """
         cache = self._session.cache
         record = recall(cache.records, self._base(image), self._root, _KEPT)
         return record if record and all(map(cache.blobs.has, record.refs)) else None
@@ -163,7 +182,10 @@ def _reads_files(recipe: Recipe, root: str) -> bool:
 
     if recipe.base.kind == "dockerfile":
         return True
-    return any(isinstance(step, Copy) or (isinstance(step, Execute) and bool(local(step.install, root))) for step in recipe.steps)
+    return any(
+        isinstance(step, Copy) or (isinstance(step, Execute) and bool(local(step.install, root)))
+        for step in recipe.steps
+    )
 
 
 @dataclass(frozen=True)
@@ -175,7 +197,9 @@ class ContainerImage:
 
 
 def by_digest(client: APIClient, name: str, digest: Digest) -> ContainerImage:
-    """An image by its name and its manifest's digest; it is pulled only if the engine has not got it. Raises `ImageBuildError`."""
+    """An image by its name and its manifest's digest; it is pulled only if the engine has not got
+    it. Raises `ImageBuildError`.
+    """
     from docker.errors import APIError
     from docker.errors import NotFound as Absent
 
@@ -185,14 +209,21 @@ def by_digest(client: APIClient, name: str, digest: Digest) -> ContainerImage:
             try:
                 client.pull(name, tag=digest)
             except Absent:
-                raise ImageBuildError(f"There is no image {pinned}", hint="Push it, or pin another one: `flyte lock --upgrade`.") from None
+                raise ImageBuildError(
+                    f"There is no image {pinned}",
+                    hint="Push it, or pin another one: `flyte lock --upgrade`.",
+                ) from None
             except APIError as error:
-                raise ImageBuildError(f"Docker could not pull {pinned}", why=str(error.explanation or error)) from None
+                raise ImageBuildError(
+                    f"Docker could not pull {pinned}", why=str(error.explanation or error)
+                ) from None
     return ContainerImage(client, pinned)
 
 
 def docker_engine(session: Session, call: Call, image: ContainerImage) -> DockerEngine:
-    """The engine that runs a call in containers of `image`. What earlier commands have left running ends here."""
+    """The engine that runs a call in containers of `image`. What earlier commands have left running
+    ends here.
+    """
     client, stores = image.client, session.stores
     history = stores.history
 

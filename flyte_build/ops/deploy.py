@@ -1,4 +1,6 @@
-"""Deploying: environments become versions in a repository, whose tasks run without the files that they were made from."""
+"""Deploying: environments become versions in a repository, whose tasks run without the files that
+they were made from.
+"""
 
 from __future__ import annotations
 
@@ -39,9 +41,11 @@ _FILES = 5
 
 @dataclass(frozen=True, kw_only=True)
 class DeployedEnvironment:
-    """What became of an environment. `version` and `digest` are None where a dry run cannot know them; `reference` without a registry.
+    """What became of an environment. `version` and `digest` are None where a dry run cannot know
+    them; `reference` without a registry.
 
-    `state` is `created`, `unchanged` or `planned`; `tasks` are full names, `tree` is the code's digest, `runtime` what they run in.
+    `state` is `created`, `unchanged` or `planned`; `tasks` are full names, `tree` is the code's
+    digest, `runtime` what they run in.
     """
 
     name: str
@@ -55,7 +59,9 @@ class DeployedEnvironment:
 
     def document(self) -> dict[str, Any]:
         """The same as a JSON value."""
-        tasks = [{"name": name, "environment": self.runtime, "bundle": self.tree} for name in self.tasks]
+        tasks = [
+            {"name": name, "environment": self.runtime, "bundle": self.tree} for name in self.tasks
+        ]
         return {
             "env": self.name,
             "version": self.version,
@@ -74,7 +80,10 @@ class Deployment:
 
     def summary_repr(self) -> str:
         """A line for each environment."""
-        return "\n".join(f"{each.name}:{each.version} {each.digest} {each.state} ({listed(each.tasks)})" for each in self.envs.values())
+        return "\n".join(
+            f"{each.name}:{each.version} {each.digest} {each.state} ({listed(each.tasks)})"
+            for each in self.envs.values()
+        )
 
 
 class Deployer:
@@ -88,12 +97,16 @@ class Deployer:
     @cached_property
     def publisher(self) -> Publisher:
         """Where new deployments go."""
-        return Publisher(self._catalogue.repositories[0], self._cache, self._session.reporter.bytes_moved)
+        return Publisher(
+            self._catalogue.repositories[0], self._cache, self._session.reporter.bytes_moved
+        )
 
     def deploy(self, targets: Sequence[Target]) -> Deployment:
-        """Deploy environments under one version; a session that is read only says what it would be, and asks nobody.
+        """Deploy environments under one version; a session that is read only says what it would be,
+        and asks nobody.
 
-        Raises `DeploymentError` for a version that exists with other content, and what preparing and registries raise.
+        Raises `DeploymentError` for a version that exists with other content, and what preparing
+        and registries raise.
         """
         with ExitStack() as held:
             held.enter_context(self._cache.preparing())
@@ -103,10 +116,22 @@ class Deployer:
             version = self._version([document for document, _ in documents.values()])
             tags = {name: self._space.tag(name, version or "0" * 12) for name in documents}
             if self._session.read_only:
-                return Deployment({name: self._done(document, version, tags[name], "planned") for name, (document, _) in documents.items()})
+                return Deployment(
+                    {
+                        name: self._done(document, version, tags[name], "planned")
+                        for name, (document, _) in documents.items()
+                    }
+                )
             assert version is not None
-            releases = {name: self._release(document, version, plan, images.get(name)) for name, (document, plan) in documents.items()}
-            leased = [each for release, manifests in releases.values() for each in self._needed(release, manifests)]
+            releases = {
+                name: self._release(document, version, plan, images.get(name))
+                for name, (document, plan) in documents.items()
+            }
+            leased = [
+                each
+                for release, manifests in releases.values()
+                for each in self._needed(release, manifests)
+            ]
             lease = self._cache.lease(leased)
             held.callback(lease.release)
             for image in images.values():
@@ -117,8 +142,12 @@ class Deployer:
                 found = before[name]
                 is_new = found is None and self.publisher.publish(release, manifests)
                 if found is not None and self.publisher.refresh(found, manifests):
-                    self._session.reporter.note(f"{name}:{version} was deployed before; it is the latest now.")
-                done[name] = self._done(documents[name][0], version, tags[name], "created" if is_new else "unchanged")
+                    self._session.reporter.note(
+                        f"{name}:{version} was deployed before; it is the latest now."
+                    )
+                done[name] = self._done(
+                    documents[name][0], version, tags[name], "created" if is_new else "unchanged"
+                )
         for image in images.values():
             image.publish()
         # What was made is for runs, too.
@@ -133,12 +162,22 @@ class Deployer:
         assert tree is not None
         plan.say_what_binds()
         workspace = plan.discovery.workspace
-        code = {"tree": tree, "file": workspace.file, "roots": list(workspace.roots), "last": list(workspace.last)}
+        code = {
+            "tree": tree,
+            "file": workspace.file,
+            "roots": list(workspace.roots),
+            "last": list(workspace.last),
+        }
         for environment in target.environments:
-            if lost := sorted(task.name for task in environment.tasks.values() if not task.variable):
+            if lost := sorted(
+                task.name for task in environment.tasks.values() if not task.variable
+            ):
                 raise DeploymentError(
                     f"{lost[0]} cannot be deployed",
-                    why="No variable at the top level of its module holds it, so it could not be found again.",
+                    why=(
+                        "No variable at the top level of its module holds it, so it could not be"
+                        " found again."
+                    ),
                     hint="Declare tasks at the top level of a module.",
                 )
             image = plan.image(environment.image)
@@ -147,7 +186,9 @@ class Deployer:
             if not self._session.read_only:
                 plan.pins.save()
 
-    def _runtime(self, plan: FilePlan, name: str, image: ImageChoice) -> tuple[Mapping[str, Any], PinnedImage | None]:
+    def _runtime(
+        self, plan: FilePlan, name: str, image: ImageChoice
+    ) -> tuple[Mapping[str, Any], PinnedImage | None]:
         if image.is_host:
             return HOST, None
         if image.reference:
@@ -157,7 +198,9 @@ class Deployer:
         return (built.runtime, built) if built else ({"kind": "image", "digest": None}, None)
 
     def _version(self, documents: Sequence[Document]) -> str | None:
-        """The version that was asked for, or the short digest of all that is deployed; None if that is not known."""
+        """The version that was asked for, or the short digest of all that is deployed; None if that
+        is not known.
+        """
         if self._settings.run.version:
             return check_version(self._settings.run.version)
         if any(document.value["environment"].get("digest", "") is None for document in documents):
@@ -166,7 +209,9 @@ class Deployer:
             return documents[0].pin.short
         return Digest.of(encode({document.name: document.pin for document in documents})).short
 
-    def _release(self, document: Document, version: str, plan: FilePlan, image: PinnedImage | None) -> tuple[Release, tuple[Manifest, ...]]:
+    def _release(
+        self, document: Document, version: str, plan: FilePlan, image: PinnedImage | None
+    ) -> tuple[Release, tuple[Manifest, ...]]:
         """The release of a document, as of now; its blobs are in the cache then."""
         cache = self._cache
         bundle = plan.resolve()[plan.bundle].artifact
@@ -198,29 +243,56 @@ class Deployer:
         return provenance.interpreter()
 
     def _needed(self, release: Release, manifests: Sequence[Manifest]) -> list[Digest]:
-        return [Digest(release.tree), *(each for one in manifests for each in (one.digest, *(blob.digest for blob in one.blobs())))]
+        return [
+            Digest(release.tree),
+            *(
+                each
+                for one in manifests
+                for each in (one.digest, *(blob.digest for blob in one.blobs()))
+            ),
+        ]
 
     def _before(self, release: Release) -> FoundRelease | None:
-        """What is there under a release's version. Raises `DeploymentError` if it is another deployment."""
+        """What is there under a release's version. Raises `DeploymentError` if it is another
+        deployment.
+        """
         found = self.publisher.existing(release)
         if found is None or found.release.pin == release.pin:
             return found
-        new = Document.parse(self._cache.blobs.read(Manifest.parse(self._cache.blobs.read(release.pin)).layers[0].digest))
-        lines = [*map(str, changes(self._catalogue.document(found), new)), *self._files(found, release)]
+        new = Document.parse(
+            self._cache.blobs.read(
+                Manifest.parse(self._cache.blobs.read(release.pin)).layers[0].digest
+            )
+        )
+        lines = [
+            *map(str, changes(self._catalogue.document(found), new)),
+            *self._files(found, release),
+        ]
         more = [f"and {len(lines) - _SHOWN:,} more"] if len(lines) > _SHOWN else []
         raise DeploymentError(
             f"{release.environment}:{release.version} is deployed already, with other content",
             why="\n".join([*lines[:_SHOWN], *more]),
-            hint="Deploy under another --version, or under none: then it is the content's own digest.",
+            hint=(
+                "Deploy under another --version, or under none: then it is the content's own"
+                " digest."
+            ),
         )
 
     def _files(self, old: FoundRelease, new: Release) -> list[str]:
         if old.release.tree == new.tree:
             return []
-        found = self._catalogue.tree(FoundRelease(new, new.index(), None)).difference(self._catalogue.tree(old))
-        return [f"files {how}: {listed(map(printable, paths), _FILES)}" for how, paths in found.items() if paths]
+        found = self._catalogue.tree(FoundRelease(new, new.index(), None)).difference(
+            self._catalogue.tree(old)
+        )
+        return [
+            f"files {how}: {listed(map(printable, paths), _FILES)}"
+            for how, paths in found.items()
+            if paths
+        ]
 
-    def _done(self, document: Document, version: str | None, tag: str, state: str) -> DeployedEnvironment:
+    def _done(
+        self, document: Document, version: str | None, tag: str, state: str
+    ) -> DeployedEnvironment:
         runtime = document.value["environment"]
         if document.kind == "host":
             runtime = {"kind": "host", "digest": Digest.of(canonical(self._host))}
@@ -230,7 +302,11 @@ class Deployer:
             name=document.name,
             version=version,
             digest=document.pin if is_known else None,
-            reference=f"{self._catalogue.repositories[0].name}:{tag}" if self._settings.registries.home and known else None,
+            reference=(
+                f"{self._catalogue.repositories[0].name}:{tag}"
+                if self._settings.registries.home and known
+                else None
+            ),
             state=state,
             tasks=tuple(f"{document.name}.{function}" for function in sorted(document.tasks)),
             tree=document.tree,
@@ -240,7 +316,9 @@ class Deployer:
 
 @dataclass(frozen=True, kw_only=True)
 class PinnedImage:
-    """An environment's image for each of its platforms, the Python in it, and the packages that it was locked to."""
+    """An environment's image for each of its platforms, the Python in it, and the packages that it
+    was locked to.
+    """
 
     imager: Imager
     image: EnvironmentImage
@@ -249,21 +327,31 @@ class PinnedImage:
 
     @classmethod
     def build(cls, plan: FilePlan, name: str, image: ImageChoice) -> PinnedImage | None:
-        """The image that the environment `name` declares; None if the session is read only and it would have to be made."""
+        """The image that the environment `name` declares; None if the session is read only and it
+        would have to be made.
+        """
         pins, recipe = plan.pins, image.recipe
         imager = Imager(plan.session, plan.workspace.root, pins)
         built = imager.build(recipe, [name])
         if not built.images:
             return None
         python = pins.python(recipe)
-        packages = tuple(pins.packages(recipe, python, platform) for platform in built.images) if recipe.locks else ()
+        packages = (
+            tuple(pins.packages(recipe, python, platform) for platform in built.images)
+            if recipe.locks
+            else ()
+        )
         return cls(imager=imager, image=built, python=python, packages=packages)
 
     @cached_property
     def runtime(self) -> Mapping[str, Any]:
         """What the deployment's document says of it: identities alone."""
         images = {platform: built.image.identity for platform, built in self.image.images.items()}
-        packages = {each.platform: each.wheels for each in self.packages} if self.packages else dict.fromkeys(images, ())
+        packages = (
+            {each.platform: each.wheels for each in self.packages}
+            if self.packages
+            else dict.fromkeys(images, ())
+        )
         return of_image(images, self.python, packages)
 
     @property
@@ -277,11 +365,15 @@ class PinnedImage:
         return {wheel.digest: wheel.url for each in self.packages for wheel in each.wheels}
 
     def put(self, repository: Repository) -> None:
-        """Keep the images in a repository, whole: layers of a base are mounted there, or sent once."""
+        """Keep the images in a repository, whole: layers of a base are mounted there,
+        or sent once.
+        """
         for built in self.image.images.values():
             self.imager.put(built, repository, keep_tag(built.image.manifest.digest))
 
     def publish(self) -> None:
-        """Publish what was built to the shared cache, executed steps too, so that nobody has to make it again."""
+        """Publish what was built to the shared cache, executed steps too, so that nobody has to
+        make it again.
+        """
         if any(each.state == "made" for each in self.image.nodes):
             self.imager.publish(self.image)

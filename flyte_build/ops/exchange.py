@@ -25,7 +25,8 @@ _ACCEPT: Mapping[str, tuple[int, Accept]] = {BundleNode.kind: (BundleNode.format
 class Item:
     """One thing of some `kind` and `key`.
 
-    `state` is `here` (it was), `fetched` or `missing`; `there` (it was), `published` or `unpublished`.
+    `state` is `here` (it was), `fetched` or `missing`; `there` (it was), `published` or
+    `unpublished`.
     """
 
     kind: str
@@ -46,8 +47,20 @@ class Exchange:
         self._sharing.ask_again()
         for plan in self._plans(workspaces):
             outcome = plan.fetch()
-            state = "missing" if outcome.state == "missing" else "fetched" if outcome.fetched else "here"
-            yield Item(outcome.node.kind, outcome.key or "", plan.workspace.file, state, outcome.place if state == "fetched" else "")
+            state = (
+                "missing"
+                if outcome.state == "missing"
+                else "fetched"
+                if outcome.fetched
+                else "here"
+            )
+            yield Item(
+                outcome.node.kind,
+                outcome.key or "",
+                plan.workspace.file,
+                state,
+                outcome.place if state == "fetched" else "",
+            )
 
     def pull_all(self) -> Iterator[Item]:
         """Fetch all that this project has in the repositories that are read."""
@@ -61,8 +74,16 @@ class Exchange:
                 yield Item(record.kind, record.key, "", "here", "")
                 continue
             with self._cache.preparing():
-                taken = self._sharing.fetch(record.key, _accepting(known[1], self._cache, record.inputs))
-            yield Item(record.kind, record.key, "", "fetched" if taken else "missing", offer.place if taken else "")
+                taken = self._sharing.fetch(
+                    record.key, _accepting(known[1], self._cache, record.inputs)
+                )
+            yield Item(
+                record.kind,
+                record.key,
+                "",
+                "fetched" if taken else "missing",
+                offer.place if taken else "",
+            )
 
     def push(self, workspaces: Sequence[Workspace]) -> Iterator[Item]:
         """Publish what these files need and is here; nothing is made."""
@@ -77,7 +98,9 @@ class Exchange:
     def push_all(self) -> Iterator[Item]:
         """Publish all that is here and good on other machines."""
         self._sharing.ask_again()
-        yield from self._publish([record for kind in _ACCEPT for record in self._cache.records.of_kind(kind)], "")
+        yield from self._publish(
+            [record for kind in _ACCEPT for record in self._cache.records.of_kind(kind)], ""
+        )
 
     def _plans(self, workspaces: Sequence[Workspace]) -> Iterator[FilePlan]:
         session = Session(self._session.settings, self._session.stores, read_only=True)
@@ -89,13 +112,23 @@ class Exchange:
 
     def _publish(self, records: Sequence[Record], name: str) -> Iterator[Item]:
         place = str(self._session.settings.registries.write or "")
-        lacking = self._sharing.lacking({record.key: record.artifact for record in records}, anywhere=False, forget=True)
+        lacking = self._sharing.lacking(
+            {record.key: record.artifact for record in records}, anywhere=False, forget=True
+        )
         self._sharing.publish(record for record in records if record.key in lacking)
         published = {record.key for record in self._sharing.finish()}
         for record in records:
-            state = "published" if record.key in published else "unpublished" if record.key in lacking else "there"
+            state = (
+                "published"
+                if record.key in published
+                else "unpublished"
+                if record.key in lacking
+                else "there"
+            )
             yield Item(record.kind, record.key, name, state, place)
 
 
-def _accepting(accept: Accept, cache: Cache, inputs: Mapping[str, Any]) -> Callable[[Digest], tuple[Digest, ...]]:
+def _accepting(
+    accept: Accept, cache: Cache, inputs: Mapping[str, Any]
+) -> Callable[[Digest], tuple[Digest, ...]]:
     return lambda artifact: accept(cache, artifact, inputs)

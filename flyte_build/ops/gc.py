@@ -1,6 +1,8 @@
-"""The cache collected by itself: at most daily, in a process of its own, after a command has answered.
+"""The cache collected by itself: at most daily, in a process of its own, after a command has
+answered.
 
-The file `collected.json` in the cache's folder changes when a collection begins, and says at its end what came of it.
+The file `collected.json` in the cache's folder changes when a collection begins, and says at its
+end what came of it.
 """
 
 from __future__ import annotations
@@ -32,9 +34,11 @@ _LASTS = 120.0  # Seconds after which a collection begins nothing more.
 
 
 def start_if_due(stores: Stores, config: Configuration) -> None:
-    """Start a collection that outlives this process, if the last one was a day ago; if not, this costs one `stat`.
+    """Start a collection that outlives this process, if the last one was a day ago; if not, this
+    costs one `stat`.
 
-    A cache that is new or small is left alone. Nothing that goes wrong here is the command's concern.
+    A cache that is new or small is left alone. Nothing that goes wrong here is the command's
+    concern.
     """
     cache = stores.cache
     try:
@@ -47,11 +51,22 @@ def start_if_due(stores: Stores, config: Configuration) -> None:
         import subprocess
         import sys
 
-        order = {"cache": cache.root, "executed": stores.places.executed, "keep": config[table.KEEP], "space": vars(space(config))}
+        order = {
+            "cache": cache.root,
+            "executed": stores.places.executed,
+            "keep": config[table.KEEP],
+            "space": vars(space(config)),
+        }
         # Nothing of the terminal, of pipes or of the working folder is held, and no signal meant
         # for the command arrives.
         subprocess.Popen(
-            [sys.executable, "-P", "-c", "from flyte_build.ops.gc import main; main()", json.dumps(order)],
+            [
+                sys.executable,
+                "-P",
+                "-c",
+                "from flyte_build.ops.gc import main; main()",
+                json.dumps(order),
+            ],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
@@ -66,11 +81,25 @@ def space(config: Configuration) -> SpaceLimits:
     """What the cache may take."""
     from flyte_build.cas.gc import SpaceLimits
 
-    return SpaceLimits(max_size=config[table.MAX_SIZE], min_free=config[table.MIN_FREE], min_size=config[table.MIN_SIZE])
+    return SpaceLimits(
+        max_size=config[table.MAX_SIZE],
+        min_free=config[table.MIN_FREE],
+        min_size=config[table.MIN_SIZE],
+    )
 
 
-def collect(cache: Cache, executed: str, keep: float, space: SpaceLimits, *, dry_run: bool, seconds: float = float("inf")) -> Collection:
-    """Collect the cache (`cas.gc.collect`), and what is kept in the folder `executed` of steps that no project pins any more."""
+def collect(
+    cache: Cache,
+    executed: str,
+    keep: float,
+    space: SpaceLimits,
+    *,
+    dry_run: bool,
+    seconds: float = float("inf"),
+) -> Collection:
+    """Collect the cache (`cas.gc.collect`), and what is kept in the folder `executed` of steps that
+    no project pins any more.
+    """
     from dataclasses import replace
 
     from flyte_build.bundler.index import publish_index
@@ -80,7 +109,9 @@ def collect(cache: Cache, executed: str, keep: float, space: SpaceLimits, *, dry
     collection = gc.collect(cache, keep, dry_run, space, seconds)
     if not dry_run:
         publish_index(cache)
-    return replace(collection, removed=[*collection.removed, *steps.collect(executed, keep, dry_run)])
+    return replace(
+        collection, removed=[*collection.removed, *steps.collect(executed, keep, dry_run)]
+    )
 
 
 def main() -> None:
@@ -95,25 +126,42 @@ def main() -> None:
     os.nice(10)
     order = json.loads(sys.argv[-1])
     cache = Cache.open(order["cache"], Counters(), lambda sentence: None)
-    lock = os.open(f"{cache.folder}/housekeeping.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    lock = os.open(
+        f"{cache.folder}/housekeeping.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600
+    )
     if not lockable(lock):
         return
     try:
-        collection = collect(cache, order["executed"], order["keep"], SpaceLimits(**order["space"]), dry_run=False, seconds=_LASTS)
+        collection = collect(
+            cache,
+            order["executed"],
+            order["keep"],
+            SpaceLimits(**order["space"]),
+            dry_run=False,
+            seconds=_LASTS,
+        )
         note(cache, collection, "itself")
     except Exception as error:  # `flyte cache stats` shows it; nobody else would.
         _write(cache, {"by": "itself", "error": str(error)})
 
 
 def note(cache: Cache, collection: Collection, by: str) -> None:
-    """Write down what a collection that was begun by `by` has come to; the next one is due in a day."""
+    """Write down what a collection that was begun by `by` has come to; the next one is due in a
+    day.
+    """
     _begin(cache)
-    counts = {"removed": len(collection.removed), "bytes": collection.bytes, "complete": collection.complete}
+    counts = {
+        "removed": len(collection.removed),
+        "bytes": collection.bytes,
+        "complete": collection.complete,
+    }
     _write(cache, {"by": by, **counts, "error": None})
 
 
 def last(cache: Cache) -> Mapping[str, Any] | None:
-    """The last collection: when it ended, who began it, what it removed; None if there was none yet."""
+    """The last collection: when it ended, who began it, what it removed; None if there was none
+    yet.
+    """
     import json
 
     from flyte_build.deployments.shape import check

@@ -12,18 +12,26 @@ from .prepare import FilePlan
 
 
 def survey(plan: FilePlan) -> list[Outcome]:
-    """Resolve all, in a session that is read only, also the packs of a bundle that is there; needed nodes come first."""
+    """Resolve all, in a session that is read only, also the packs of a bundle that is there; needed
+    nodes come first.
+    """
     outcomes = plan.resolve(*plan.environments())
     if outcomes[plan.tree].artifact is not None:
-        packs = Resolver(plan.session.cache.records, dry=True).resolve(plan.bundle.packs(nothing_to_write))
+        packs = Resolver(plan.session.cache.records, dry=True).resolve(
+            plan.bundle.packs(nothing_to_write)
+        )
         outcomes[plan.bundle].children[:] = packs.values()
     return plan.outcomes
 
 
 def size_of(plan: FilePlan, outcome: Outcome) -> int | None:
-    """The bytes of an artifact: a tree's are its files, any other's its blobs; None for what is not there."""
+    """The bytes of an artifact: a tree's are its files, any other's its blobs; None for what is not
+    there.
+    """
     if outcome.node is plan.tree:
-        return None if outcome.artifact is None else sum(size for _, size in plan.tree.tree().sizes())
+        return (
+            None if outcome.artifact is None else sum(size for _, size in plan.tree.tree().sizes())
+        )
     if outcome.record is None or not outcome.node.usable(outcome.record):
         return None
     if outcome.node.kind == "environment":

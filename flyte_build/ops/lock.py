@@ -1,4 +1,6 @@
-"""Locking: the pins of all images that files declare, completed, checked or moved, as `flyte lock` does it."""
+"""Locking: the pins of all images that files declare, completed, checked or moved, as `flyte lock`
+does it.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +26,8 @@ _PYTHON = "python"
 
 @dataclass(frozen=True, kw_only=True)
 class PinChange:
-    """What became of one package, base, or Python; `old` and `new` are versions or digests, "" where there is none.
+    """What became of one package, base, or Python; `old` and `new` are versions or digests, ""
+    where there is none.
 
     `python` and `platform` are what a package is for, "" for others.
     """
@@ -38,7 +41,8 @@ class PinChange:
 
 @dataclass(frozen=True, kw_only=True)
 class Locked:
-    """What came of one lock file: the versions that changed in it, and with a check what it misses, and what no image uses.
+    """What came of one lock file: the versions that changed in it, and with a check what it misses,
+    and what no image uses.
 
     `beside` are phrases for all else that changed in it.
     """
@@ -71,7 +75,9 @@ class Upgrade:
     def unknown(self, lock: Lock) -> list[str]:
         """The names that a lock knows nothing of."""
         known = {_PYTHON, *(_normalized(each.reference) for each in lock.bases)}
-        known |= {_normalized(wheel.name) for packages in lock.packages for wheel in packages.wheels}
+        known |= {
+            _normalized(wheel.name) for packages in lock.packages for wheel in packages.wheels
+        }
         return sorted(self._names - known)
 
     @property
@@ -80,8 +86,11 @@ class Upgrade:
         return None if self.everything else self._names
 
 
-def lock_files(plans: Sequence[FilePlan], *, everything: bool, check: bool, upgrade: Upgrade) -> Locked:
-    """Pin what the images of one project's files need; with `everything` these are all files, and what is left over is dropped.
+def lock_files(
+    plans: Sequence[FilePlan], *, everything: bool, check: bool, upgrade: Upgrade
+) -> Locked:
+    """Pin what the images of one project's files need; with `everything` these are all files, and
+    what is left over is dropped.
 
     With `check` nothing is resolved or written. Raises what discovering and resolving raise.
     """
@@ -93,14 +102,22 @@ def lock_files(plans: Sequence[FilePlan], *, everything: bool, check: bool, upgr
     if upgrade.moves(_PYTHON) and before.python and not check:
         pins.replace(lambda found: replace(found, python=PYTHON))
     images = {
-        image.text: image for plan in plans for each in plan.discovery.findings.reachable if not (image := plan.image(each.image)).is_host
+        image.text: image
+        for plan in plans
+        for each in plan.discovery.findings.reachable
+        if not (image := plan.image(each.image)).is_host
     }
-    locking = _Locking(pins.known() if check else pins, upgrade, session.settings.image_base, session.reporter.note)
+    locking = _Locking(
+        pins.known() if check else pins, upgrade, session.settings.image_base, session.reporter.note
+    )
     for image in images.values():
         locking.add(image.recipe)
     after = locking.pinned(before, everything)
     if unknown := upgrade.unknown(before):
-        raise UsageError(f"flyte.lock pins no {listed(unknown)}", hint="Name a package, a base's reference, or `python`.")
+        raise UsageError(
+            f"flyte.lock pins no {listed(unknown)}",
+            hint="Name a package, a base's reference, or `python`.",
+        )
     if not check:
         pins.replace(lambda found: locking.pinned(found, everything))
         after = pins.lock
@@ -115,9 +132,13 @@ def lock_files(plans: Sequence[FilePlan], *, everything: bool, check: bool, upgr
 
 
 class _Locking:
-    """Pins one image after another; `missing` are those that may not be resolved. `debian` is the reference of Debian, with `{python}`."""
+    """Pins one image after another; `missing` are those that may not be resolved. `debian` is the
+    reference of Debian, with `{python}`.
+    """
 
-    def __init__(self, pins: Pins, upgrade: Upgrade, debian: str, said: Callable[[str], None]) -> None:
+    def __init__(
+        self, pins: Pins, upgrade: Upgrade, debian: str, said: Callable[[str], None]
+    ) -> None:
         self._pins, self._upgrade, self._debian, self._said = pins, upgrade, debian, said
         self._tried: set[str] = set()
         self._bases: list[PinnedBase] = []
@@ -135,7 +156,11 @@ class _Locking:
         base = recipe.base
         is_bare = not recipe.sources and not recipe.steps
         if base.kind == "reference":
-            python = "" if "@" in base.uri and is_bare else self._base(base.uri, bool(recipe.sources)).python
+            python = (
+                ""
+                if "@" in base.uri and is_bare
+                else self._base(base.uri, bool(recipe.sources)).python
+            )
         else:
             python = self._pins.python(recipe)
         platforms = {*(recipe.platforms or (f"linux/{architecture(here())}",))}
@@ -163,7 +188,9 @@ class _Locking:
         return self._bases[-1]
 
     def _debian_base(self, reference: str, only_for_containers: bool) -> None:
-        """Pin Debian. Where only containers need it, an unreachable registry is no failure: whoever works without them needs none."""
+        """Pin Debian. Where only containers need it, an unreachable registry is no failure: whoever
+        works without them needs none.
+        """
         if reference in self._tried:
             return
         self._tried.add(reference)
@@ -176,7 +203,9 @@ class _Locking:
                 self._said(f"{reference}, which only containers need, is not pinned: {error.what}.")
 
     def pinned(self, found: Lock, everything: bool) -> Lock:
-        """A lock with what was pinned; with `everything` without what no image uses. What commands came to is not judged here."""
+        """A lock with what was pinned; with `everything` without what no image uses. What commands
+        came to is not judged here.
+        """
         bases, packages = {each.reference: each for each in self._bases}, list(self._packages)
         # Tasks that declare no image run on it, in a container.
         debian = self._debian.format(python=found.python)
@@ -191,7 +220,9 @@ class _Locking:
 
 def _left_over(before: Lock, after: Lock) -> Iterator[str]:
     kept = {(each.reference, each.digest) for each in after.bases}
-    yield from (each.reference for each in before.bases if (each.reference, each.digest) not in kept)
+    yield from (
+        each.reference for each in before.bases if (each.reference, each.digest) not in kept
+    )
     yield from (str(each.wanted) for each in before.packages if each not in after.packages)
 
 
@@ -200,16 +231,31 @@ def changes(before: Lock, after: Lock) -> Iterator[PinChange]:
     found = []
     if before.python != after.python:
         found.append(PinChange(name="Python", old=before.python, new=after.python))
-    old_bases, new_bases = ({each.reference: each.digest.short for each in lock.bases} for lock in (before, after))
+    old_bases, new_bases = (
+        {each.reference: each.digest.short for each in lock.bases} for lock in (before, after)
+    )
     for name in {**old_bases, **new_bases}:
         if old_bases.get(name) != new_bases.get(name):
-            found.append(PinChange(name=name, old=old_bases.get(name, ""), new=new_bases.get(name, "")))
+            found.append(
+                PinChange(name=name, old=old_bases.get(name, ""), new=new_bases.get(name, ""))
+            )
     old, new = _versions(before), _versions(after)
     for which in {**old, **new}:
-        lost, won = (sorted(one.get(which, set()) - other.get(which, set())) for one, other in ((old, new), (new, old)))
+        lost, won = (
+            sorted(one.get(which, set()) - other.get(which, set()))
+            for one, other in ((old, new), (new, old))
+        )
         name, python, platform = which
         if lost or won:
-            found.append(PinChange(name=name, old=", ".join(lost), new=", ".join(won), python=python, platform=platform))
+            found.append(
+                PinChange(
+                    name=name,
+                    old=", ".join(lost),
+                    new=", ".join(won),
+                    python=python,
+                    platform=platform,
+                )
+            )
     yield from sorted(found, key=lambda each: (each.name, each.python, each.platform))
 
 
@@ -217,25 +263,41 @@ def _beside(before: Lock, after: Lock) -> Iterator[str]:
     """Say what changed in a lock although no version did, as phrases."""
     if asked := [str(each.wanted) for each in after.packages if before.locked(each.wanted) is None]:
         yield f"packages are locked for {listed(asked, 3)}"
-    if dropped := [str(each.wanted) for each in before.packages if after.locked(each.wanted) is None]:
+    if dropped := [
+        str(each.wanted) for each in before.packages if after.locked(each.wanted) is None
+    ]:
         yield f"no packages are locked for {listed(dropped, 3)} as it was"
-    old, new = ([wheel for each in lock.packages for wheel in each.wheels] for lock in (before, after))
+    old, new = (
+        [wheel for each in lock.packages for wheel in each.wheels] for lock in (before, after)
+    )
     known = {(wheel.name, wheel.version) for wheel in old}
-    if others := sorted({wheel.name for wheel in new if (wheel.name, wheel.version) in known and wheel not in old}):
+    if others := sorted(
+        {wheel.name for wheel in new if (wheel.name, wheel.version) in known and wheel not in old}
+    ):
         yield f"the wheels of {listed(others, 5)} are other files, or come from elsewhere"
-    if any(step not in before.steps for step in after.steps) or len(before.steps) != len(after.steps):
+    if any(step not in before.steps for step in after.steps) or len(before.steps) != len(
+        after.steps
+    ):
         yield "what commands came to"
     pinned = {each.reference: each for each in before.bases}
-    if found := [each.reference for each in after.bases if each.python and each.reference in pinned and not pinned[each.reference].python]:
+    if found := [
+        each.reference
+        for each in after.bases
+        if each.python and each.reference in pinned and not pinned[each.reference].python
+    ]:
         yield f"the Python in {listed(found, 3)}"
 
 
 def _versions(lock: Lock) -> dict[tuple[str, str, str], set[str]]:
-    """The versions of each package, which several images may have at several, for each Python and platform."""
+    """The versions of each package, which several images may have at several, for each Python and
+    platform.
+    """
     found: dict[tuple[str, str, str], set[str]] = {}
     for packages in lock.packages:
         for wheel in packages.wheels:
-            found.setdefault((wheel.name, packages.python, packages.platform), set()).add(wheel.version)
+            found.setdefault((wheel.name, packages.python, packages.platform), set()).add(
+                wheel.version
+            )
     return found
 
 

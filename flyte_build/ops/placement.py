@@ -1,4 +1,6 @@
-"""Where a task runs: in the interpreter at hand, in a local environment, or in a container; its image and the engine asked for decide."""
+"""Where a task runs: in the interpreter at hand, in a local environment, or in a container; its
+image and the engine asked for decide.
+"""
 
 from __future__ import annotations
 
@@ -32,7 +34,8 @@ DEBIAN = ImageChoice({"base": {"step": "debian"}, "steps": []})
 
 @dataclass(frozen=True, kw_only=True)
 class Placement:
-    """In a container of an `image` (None: in none), or in the `environment` (None: in the interpreter at hand).
+    """In a container of an `image` (None: in none), or in the `environment` (None: in the
+    interpreter at hand).
 
     `why` says, as a phrase, why it had to be a container, where nobody has asked for one.
     """
@@ -42,10 +45,14 @@ class Placement:
     why: str = ""
 
 
-def place(name: str, image: ImageChoice, engine: EngineName, environment: Callable[[], EnvironmentNode]) -> Placement:
-    """Where the tasks of the environment `name` run; a declared image's local environment is asked for if it matters.
+def place(
+    name: str, image: ImageChoice, engine: EngineName, environment: Callable[[], EnvironmentNode]
+) -> Placement:
+    """Where the tasks of the environment `name` run; a declared image's local environment is asked
+    for if it matters.
 
-    Raises `ImageBuildError` where they shall run in a process and their image is in containers only.
+    Raises `ImageBuildError` where they shall run in a process and their image is in containers
+    only.
     """
     if engine == "docker":
         return Placement(image=DEBIAN if image.is_host else image)
@@ -64,7 +71,9 @@ def place(name: str, image: ImageChoice, engine: EngineName, environment: Callab
 
 
 def in_containers_only(name: str, refusal: str) -> ImageBuildError:
-    """The error of an environment whose image cannot be had on this machine itself, for that reason."""
+    """The error of an environment whose image cannot be had on this machine itself, for that
+    reason.
+    """
     return ImageBuildError(
         f"The image of {name} cannot be had as an environment of this machine",
         why=f"{refusal[:1].upper()}{refusal[1:]}.",
@@ -75,9 +84,11 @@ def in_containers_only(name: str, refusal: str) -> ImageBuildError:
 def bring(
     session: Session, call: Call, found: FoundRelease, document: Document, catalogue: Catalogue
 ) -> tuple[Call, ContainerImage | None, list[Digest]]:
-    """The call as it is to be run, the image of its container (None: it runs in a process), and what must not be collected meanwhile.
+    """The call as it is to be run, the image of its container (None: it runs in a process), and
+    what must not be collected meanwhile.
 
-    The engine that is asked for decides, and the image. Raises `ImageBuildError`, and `EngineUnavailable`.
+    The engine that is asked for decides, and the image. Raises `ImageBuildError`, and
+    `EngineUnavailable`.
     """
     from flyte_build.deployments.runtime import wheels_of
 
@@ -124,7 +135,9 @@ def _refusal(document: Document) -> str:
     return why_not_local(Recipe.of(document.value["image"]), lambda: str(runtime["python"]))
 
 
-def _container(client: APIClient, found: FoundRelease, document: Document, catalogue: Catalogue, cache: Cache) -> ContainerImage:
+def _container(
+    client: APIClient, found: FoundRelease, document: Document, catalogue: Catalogue, cache: Cache
+) -> ContainerImage:
     from flyte_build.images.build.publisher import LayerSources
     from flyte_build.images.docker.load import load
 
@@ -138,7 +151,12 @@ def _container(client: APIClient, found: FoundRelease, document: Document, catal
         raise ImageBuildError(
             f"{document.name} has no image for {linux_here()}",
             why=f"It was deployed for {', '.join(runtime['platforms'])}.",
-            hint='Name more platforms in the image, as in platform=("linux/amd64", "linux/arm64"), and deploy again.',
+            hint=(
+                'Name more platforms in the image, as in platform=("linux/amd64", "linux/arm64"),'
+                " and deploy again."
+            ),
         )
     image, repositories = catalogue.image(found, Digest.parse(identity))
-    return ContainerImage(client, load(client, image.manifest, cache.blobs, LayerSources(cache, repositories).bring))
+    return ContainerImage(
+        client, load(client, image.manifest, cache.blobs, LayerSources(cache, repositories).bring)
+    )

@@ -15,7 +15,14 @@ from flyte_build.bundler.scan import Scanner, ScanOptions
 from flyte_build.bundler.snapshot import Contents
 from flyte_build.cas.records import Record
 from flyte_build.discovery.node import Discovery
-from flyte_build.errors import BlobCorrupt, BlobMissing, ExtractionRefused, NotLocked, StoreError, UsageError
+from flyte_build.errors import (
+    BlobCorrupt,
+    BlobMissing,
+    ExtractionRefused,
+    NotLocked,
+    StoreError,
+    UsageError,
+)
 from flyte_build.graph.node import Node, Outcome
 from flyte_build.graph.resolver import Resolver
 from flyte_build.images.image_choice import ImageChoice
@@ -33,7 +40,9 @@ if TYPE_CHECKING:
 
 
 class FilePlan:
-    """Everything that one file needs, as a graph; nodes are resolved in the order in which they are asked for."""
+    """Everything that one file needs, as a graph; nodes are resolved in the order in which they are
+    asked for.
+    """
 
     def __init__(self, session: Session, workspace: Workspace) -> None:
         options = session.settings.run
@@ -53,32 +62,54 @@ class FilePlan:
     @cached_property
     def _resolver(self) -> Resolver:
         session = self.session
-        return Resolver(session.cache.records, session.reporter, remake=session.settings.remake, dry=session.read_only, remote=self._remote)
+        return Resolver(
+            session.cache.records,
+            session.reporter,
+            remake=session.settings.remake,
+            dry=session.read_only,
+            remote=self._remote,
+        )
 
     @cached_property
     def discovery(self) -> Discovery:
         """The node of the file's tasks."""
         session = self.session
-        return Discovery(self.workspace, session.cache, session.stores.counters, session.reporter.note, session.read_only, self._meanwhile)
+        return Discovery(
+            self.workspace,
+            session.cache,
+            session.stores.counters,
+            session.reporter.note,
+            session.read_only,
+            self._meanwhile,
+        )
 
     @cached_property
     def tree(self) -> TreeNode:
         """The node of the tree of files."""
         style = self.session.settings.run.copy_style
-        return TreeNode(self.workspace, self.discovery, self._loaded, style, self._scanner, self._previous_tree)
+        return TreeNode(
+            self.workspace, self.discovery, self._loaded, style, self._scanner, self._previous_tree
+        )
 
     @cached_property
     def bundle(self) -> BundleNode:
         """The node of the tree's bundle."""
         session = self.session
-        return BundleNode(self.tree, session.cache, session.stores.counters, lambda path: self.discovery.workspace.absolute(path))
+        return BundleNode(
+            self.tree,
+            session.cache,
+            session.stores.counters,
+            lambda path: self.discovery.workspace.absolute(path),
+        )
 
     def _scanner(self, workspace: Workspace, place: str) -> Scanner:
         """The scanner of a folder whose files lie in the tree below `place` ("": the root)."""
         session = self.session
         settings, cache = session.settings, session.cache
         below, shown = (f"{place}/", f"{workspace.shown(place)}/") if place else ("", "")
-        options = ScanOptions(settings.budget, settings.allow_secrets, session.reporter.files_read, below, shown)
+        options = ScanOptions(
+            settings.budget, settings.allow_secrets, session.reporter.files_read, below, shown
+        )
         # Nothing is packed before it is known whether others have it.
         blobs = None if session.read_only or self._remote else cache.blobs
         folder, counters = workspace.absolute(place), session.stores.counters
@@ -87,7 +118,9 @@ class FilePlan:
     def _loaded(self) -> LoadedFiles:
         found, findings = self.discovery, self.discovery.findings
         paths = {*findings.modules, *findings.read}
-        return LoadedFiles(found.workspace, paths, findings.include, found.contents(), found.disturbed)
+        return LoadedFiles(
+            found.workspace, paths, findings.include, found.contents(), found.disturbed
+        )
 
     def _meanwhile(self) -> None:
         """What can be done while a file is imported in another process."""
@@ -98,7 +131,11 @@ class FilePlan:
     @property
     def outcomes(self) -> list[Outcome]:
         """What was resolved so far, packs and other children included, in order."""
-        found = [each for outcome in self._resolver.outcomes.values() for each in (*outcome.children, outcome)]
+        found = [
+            each
+            for outcome in self._resolver.outcomes.values()
+            for each in (*outcome.children, outcome)
+        ]
         return [*found, *self._containers.outcomes] if self._containers else found
 
     @property
@@ -116,9 +153,15 @@ class FilePlan:
             self._resolver.resolve([self.discovery])
         findings, note = self.discovery.findings, self.session.reporter.note
         for path in findings.withheld:
-            note(f"{path} was read while {self.workspace.file} was imported, and is not in the bundle: it may hold secrets.")
+            note(
+                f"{path} was read while {self.workspace.file} was imported, and is not in the"
+                " bundle: it may hold secrets."
+            )
         for path in findings.loose:
-            note(f"{path} was loaded by its path from outside of the project, and is not in the bundle.")
+            note(
+                f"{path} was loaded by its path from outside of the project, and is not in the"
+                " bundle."
+            )
         return self.discovery
 
     def say_what_binds(self) -> None:
@@ -126,7 +169,8 @@ class FilePlan:
         if names := ", ".join(map(self.discovery.workspace.shown, self.discovery.findings.native)):
             here = os.uname()
             self.session.reporter.note(
-                f"The bundle holds machine code, so it runs on {here.sysname} {here.machine} with this Python alone: {names}."
+                f"The bundle holds machine code, so it runs on {here.sysname} {here.machine} with"
+                f" this Python alone: {names}."
             )
 
     def start_over(self) -> None:
@@ -135,19 +179,27 @@ class FilePlan:
 
     @cached_property
     def pins(self) -> Pins:
-        """The pins of the project; in a session that is read only nothing is looked up that they lack."""
+        """The pins of the project; in a session that is read only nothing is looked up that they
+        lack.
+        """
         from flyte_build.images.lock.project_lock import Pins
 
         locked = self.session.settings.locked or self.session.read_only
-        return Pins(self.workspace.root, self.session.reporter.note, locked=locked, look_up=self._look_up)
+        return Pins(
+            self.workspace.root, self.session.reporter.note, locked=locked, look_up=self._look_up
+        )
 
     def _look_up(self, reference: str, with_python: bool) -> PinnedBase:
         from flyte_build.images.build.base import Bases
 
-        return Bases(self.session.cache, self.session.stores.repositories.open).look_up(reference, with_python)
+        return Bases(self.session.cache, self.session.stores.repositories.open).look_up(
+            reference, with_python
+        )
 
     def image(self, declared: Any) -> ImageChoice:
-        """The image that a task or an environment declares (a JSON value), with references in the place of names; each made once."""
+        """The image that a task or an environment declares (a JSON value), with references in the
+        place of names; each made once.
+        """
         settings, value = self.session.settings, declared
         if declared != "auto" or settings.images:
             from flyte_build.images.recipe import chosen
@@ -162,8 +214,19 @@ class FilePlan:
 
         if image.text not in self._environments:
             session = self.session
-            name = next(each.name for each in self.discovery.findings.reachable if self.image(each.image) is image)
-            node = EnvironmentNode(name, image, self.workspace.root, session.cache, lambda: self.pins, (self.discovery,))
+            name = next(
+                each.name
+                for each in self.discovery.findings.reachable
+                if self.image(each.image) is image
+            )
+            node = EnvironmentNode(
+                name,
+                image,
+                self.workspace.root,
+                session.cache,
+                lambda: self.pins,
+                (self.discovery,),
+            )
             node.remembers = not session.read_only
             self._environments[image.text] = node
         return self._environments[image.text]
@@ -192,32 +255,46 @@ class FilePlan:
         return outcomes
 
     def fetch(self) -> Outcome:
-        """Resolve all, in a session that is read only, and fetch the bundle if others have it and this machine has not."""
+        """Resolve all, in a session that is read only, and fetch the bundle if others have it and
+        this machine has not.
+        """
         outcomes = self._resolver.resolve([self.bundle])
         outcome = outcomes[self.bundle]
         if outcome.fetched and outcome.key is not None and self._remote is not None:
             inputs = self.bundle.inputs(outcomes)
-            if not self._remote.fetch(outcome.key, lambda artifact: self.bundle.accept(artifact, inputs)):
+            if not self._remote.fetch(
+                outcome.key, lambda artifact: self.bundle.accept(artifact, inputs)
+            ):
                 outcome.state = "missing"
         return outcome
 
     def shareable(self) -> list[Record]:
         """The records of all that was resolved and is good on other machines."""
-        return [each.record for each in self._resolver.outcomes.values() if each.node.shared and each.record]
+        return [
+            each.record
+            for each in self._resolver.outcomes.values()
+            if each.node.shared and each.record
+        ]
 
     def publish(self) -> None:
         """Begin to publish what was prepared; `finish` waits for it."""
         self.session.sharing.publish(self.shareable())
 
     def finish(self) -> None:
-        """Wait until what was prepared is published, which has gone on while something else was done."""
+        """Wait until what was prepared is published, which has gone on while something else was
+        done.
+        """
         if self._containers:
             self._containers.publish()
         if published := self.session.sharing.finish():
-            self.session.reporter.published(str(self.session.settings.registries.write), len(published))
+            self.session.reporter.published(
+                str(self.session.settings.registries.write), len(published)
+            )
 
     def extracted(self) -> str:
-        """The folder in which the tree is extracted; a bundle that turns out to be bad is forgotten and made again."""
+        """The folder in which the tree is extracted; a bundle that turns out to be bad is forgotten
+        and made again.
+        """
         cache, tree = self.session.cache, self._resolver.outcomes[self.tree].artifact
         assert tree is not None
         if found := find(cache, tree):
@@ -254,6 +331,10 @@ class FilePlan:
         cache = self.session.cache
         record = cache.records.last(self.bundle.label)
         try:
-            return bundle.read_tree(bundle.read(record.artifact, cache.blobs), cache.blobs) if record else None
+            return (
+                bundle.read_tree(bundle.read(record.artifact, cache.blobs), cache.blobs)
+                if record
+                else None
+            )
         except (StoreError, ExtractionRefused):
             return None

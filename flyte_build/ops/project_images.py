@@ -1,4 +1,6 @@
-"""Building images: those of a file's environments, made where they are missing, and pushed if asked for."""
+"""Building images: those of a file's environments, made where they are missing, and pushed if asked
+for.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +15,14 @@ from flyte_build.cas.registry.tags import keep_tag
 from flyte_build.errors import UsageError
 from flyte_build.graph.node import Outcome
 from flyte_build.images.build.base import Bases
-from flyte_build.images.build.builder import BuildOptions, BuildSources, BuiltImage, ImageBuilder, Pinned, latest_tag
+from flyte_build.images.build.builder import (
+    BuildOptions,
+    BuildSources,
+    BuiltImage,
+    ImageBuilder,
+    Pinned,
+    latest_tag,
+)
 from flyte_build.images.build.planned_image import PlannedImage
 from flyte_build.images.build.publisher import ImagePublisher, index_of
 from flyte_build.images.build.step_results import StepResults
@@ -29,9 +38,11 @@ from .session import Session
 
 @dataclass(frozen=True, kw_only=True)
 class EnvironmentImage:
-    """The image of some environments: what was `found` for each platform. `reference` is where it was pushed (None: nowhere).
+    """The image of some environments: what was `found` for each platform. `reference` is where it
+    was pushed (None: nowhere).
 
-    `digest` is that of the manifest, or of the index of several; None where a dry build cannot know it.
+    `digest` is that of the manifest, or of the index of several; None where a dry build cannot know
+    it.
     """
 
     envs: tuple[str, ...]
@@ -41,7 +52,9 @@ class EnvironmentImage:
     @property
     def images(self) -> Mapping[str, BuiltImage]:
         """The image for each platform; none at all where a dry build misses one."""
-        built = {platform: each for platform, each in self.found.items() if isinstance(each, BuiltImage)}
+        built = {
+            platform: each for platform, each in self.found.items() if isinstance(each, BuiltImage)
+        }
         return built if len(built) == len(self.found) else {}
 
     @property
@@ -55,7 +68,9 @@ class EnvironmentImage:
     @property
     def uri(self) -> str | None:
         """The reference by digest, as engines take it; None if it was not pushed."""
-        return None if self.reference is None else f"{self.reference.rpartition(':')[0]}@{self.digest}"
+        return (
+            None if self.reference is None else f"{self.reference.rpartition(':')[0]}@{self.digest}"
+        )
 
     @property
     def nodes(self) -> list[Outcome]:
@@ -64,7 +79,8 @@ class EnvironmentImage:
 
 
 class Imager:
-    """Builds and pushes the images of one project. `root` is its root, `pins` what is pinned for it.
+    """Builds and pushes the images of one project. `root` is its root, `pins` what is pinned for
+    it.
 
     With `force` what is there is made again, and executed again.
     """
@@ -73,7 +89,10 @@ class Imager:
         settings, stores, reporter = session.settings, session.stores, session.reporter
         self._session, self._root = session, root
         self._open = stores.repositories.open
-        cache, files = stores.cache, ProjectFiles(root, stores.cache.index, stores.counters, settings.allow_secrets)
+        cache, files = (
+            stores.cache,
+            ProjectFiles(root, stores.cache.index, stores.counters, settings.allow_secrets),
+        )
         sources = BuildSources(
             bases=Bases(cache, self._open, reporter.bytes_moved),
             open_repository=self._open,
@@ -81,25 +100,38 @@ class Imager:
             executor=DockerExecutor(files, cache, settings.image_compression, reporter.step_output),
             remote=session.sharing if settings.registries.reads else None,
         )
-        options = BuildOptions(debian=settings.image_base, compression=settings.image_compression, anew=force, dry=session.read_only)
+        options = BuildOptions(
+            debian=settings.image_base,
+            compression=settings.image_compression,
+            anew=force,
+            dry=session.read_only,
+        )
         self.look_up = sources.bases.look_up
         self._builder = ImageBuilder(files, cache, pins, sources, options, reporter)
 
     def build(self, recipe: Recipe, envs: Sequence[str], lenient: bool = False) -> EnvironmentImage:
-        """The image of a recipe for all of its platforms; without images if it would have to be made, and this is dry.
+        """The image of a recipe for all of its platforms; without images if it would have to be
+        made, and this is dry.
 
         `lenient`ly, one whose pins are missing is one that would have to be made.
         """
         label = f"{self._root} {envs[0]}"
         platforms = recipe.platforms or (linux_here(),)
-        found = {platform: self._builder.build(recipe, platform, label, lenient) for platform in platforms}
+        found = {
+            platform: self._builder.build(recipe, platform, label, lenient)
+            for platform in platforms
+        }
         return EnvironmentImage(envs=tuple(envs), found=found)
 
     def push(self, built: EnvironmentImage, recipe: Recipe) -> EnvironmentImage:
-        """Push an image to where its declaration or the configuration says, and publish its records. Raises `UsageError` if nobody says."""
+        """Push an image to where its declaration or the configuration says, and publish its
+        records. Raises `UsageError` if nobody says.
+        """
         name, tag = self._target(built, recipe)
         repository = self._open(name)
-        self._publisher(repository, built.images.values()).push_all([each.image for each in built.images.values()], tag)
+        self._publisher(repository, built.images.values()).push_all(
+            [each.image for each in built.images.values()], tag
+        )
         self.publish(built)
         return replace(built, reference=f"{name}:{tag}")
 
@@ -112,7 +144,9 @@ class Imager:
         self._publisher(repository, [built]).push(built.image, tag)
 
     def publish(self, built: EnvironmentImage) -> None:
-        """Publish what was built to the shared cache, if one is configured, so that other machines find it."""
+        """Publish what was built to the shared cache, if one is configured, so that other machines
+        find it.
+        """
         write = self._session.settings.registries.write
         if write is None:
             return
@@ -131,12 +165,19 @@ class Imager:
         """What pushes images to a repository, with their layers from wherever these are."""
         names = dict.fromkeys(place for each in images for place in each.places)
         sources = [self._open(RepositoryName.parse(name)) for name in names]
-        return ImagePublisher(repository, self._session.cache, sources, self._session.reporter.bytes_moved)
+        return ImagePublisher(
+            repository, self._session.cache, sources, self._session.reporter.bytes_moved
+        )
 
     def is_told_where(self, recipe: Recipe) -> bool:
         """Whether it is said where to push the image of a recipe."""
         registries = self._session.settings.registries
-        return bool(recipe.registry or self._session.settings.image_registry or registries.write or registries.home)
+        return bool(
+            recipe.registry
+            or self._session.settings.image_registry
+            or registries.write
+            or registries.home
+        )
 
     def _target(self, built: EnvironmentImage, recipe: Recipe) -> tuple[RepositoryName, str]:
         """Where an image goes, and its tag, which is made of its content."""
@@ -150,7 +191,10 @@ class Imager:
         if home is None:
             raise UsageError(
                 f"It is not said where the image of {built.envs[0]} is to be pushed",
-                hint="Set `registry`, or give --registry HOST/NAME; or say it in the declaration: registry=...",
+                hint=(
+                    "Set `registry`, or give --registry HOST/NAME; or say it in the declaration:"
+                    " registry=..."
+                ),
             )
         return home, check_tag(f"image.{name}.{short}", "The image's tag")
 

@@ -1,4 +1,6 @@
-"""What is deployed: found, compared, checked and removed, without the files that it was made from."""
+"""What is deployed: found, compared, checked and removed, without the files that it
+was made from.
+"""
 
 from __future__ import annotations
 
@@ -34,11 +36,15 @@ class Deployments:
         """Where they are looked up; the first repository is where new ones go."""
         repositories = [self.stores.repositories.open(name) for name in self._names]
         reporter = self.session.reporter
-        return Catalogue(repositories, self.stores.cache, reporter.note, reporter.bytes_moved, self._here)
+        return Catalogue(
+            repositories, self.stores.cache, reporter.note, reporter.bytes_moved, self._here
+        )
 
     def releases(self, environment: str | None = None) -> list[FoundRelease]:
         """The releases of an environment, or of all in the project's domain, newest first."""
-        return self.catalogue.releases(lambda space, name, version: space == self.space and environment in (None, name))
+        return self.catalogue.releases(
+            lambda space, name, version: space == self.space and environment in (None, name)
+        )
 
     def find(self, reference: DeploymentReference) -> tuple[FoundRelease, Document]:
         """What a reference names, and its document. Raises `NotFound`."""
@@ -59,25 +65,35 @@ class Deployments:
     def delete(self, reference: DeploymentReference) -> list[FoundRelease]:
         """Remove a version, or all versions of an environment; gives what is gone.
 
-        `latest` is the version that it names now. Raises `NotFound`, and `RegistryRefused` where nothing may be deleted.
+        `latest` is the version that it names now. Raises `NotFound`, and `RegistryRefused` where
+        nothing may be deleted.
         """
         from flyte_build.cas.registry.layout import LayoutRepository
         from flyte_build.deployments.publisher import Publisher
 
         catalogue = self.catalogue.alone()
         if reference.version:
-            reference = replace(reference, version=catalogue.find(self.space, reference).release.version)
-        elif not any(self._is_meant(each, reference) for each in self._all(catalogue, reference.environment)):
+            reference = replace(
+                reference, version=catalogue.find(self.space, reference).release.version
+            )
+        elif not any(
+            self._is_meant(each, reference) for each in self._all(catalogue, reference.environment)
+        ):
             raise catalogue.missing(self.space, reference)
         repository = catalogue.repositories[0]
         try:
             publisher = Publisher(repository, self.stores.cache)
-            gone = publisher.remove(lambda each: self._is_meant(each, reference), lambda: self._all(catalogue))
+            gone = publisher.remove(
+                lambda each: self._is_meant(each, reference), lambda: self._all(catalogue)
+            )
         except RegistryRefused as error:
             raise RegistryRefused(
                 f"{repository.name} does not allow that something is deleted",
                 why=error.why,
-                hint="Ask who runs it: deleting is switched off in many registries (in Distribution: storage.delete.enabled).",
+                hint=(
+                    "Ask who runs it: deleting is switched off in many registries (in Distribution:"
+                    " storage.delete.enabled)."
+                ),
             ) from None
         if not gone:  # Somebody else was first.
             raise catalogue.missing(self.space, reference)
@@ -88,10 +104,18 @@ class Deployments:
         return gone
 
     def _all(self, catalogue: Catalogue, environment: str | None = None) -> list[FoundRelease]:
-        """All releases, or those of an environment here, but for what is lost or corrupt. Raises `RegistryError` if one cannot be read."""
-        entries = catalogue.entries(lambda space, name, version: environment is None or (space, name) == (self.space, environment))
+        """All releases, or those of an environment here, but for what is lost or corrupt. Raises
+        `RegistryError` if one cannot be read.
+        """
+        entries = catalogue.entries(
+            lambda space, name, version: (
+                environment is None or (space, name) == (self.space, environment)
+            )
+        )
         for each in entries:
-            if isinstance(each.outcome, RegistryError) and not isinstance(each.outcome, RegistryCorrupt):
+            if isinstance(each.outcome, RegistryError) and not isinstance(
+                each.outcome, RegistryCorrupt
+            ):
                 raise each.outcome
         return chosen(entries)
 
@@ -99,10 +123,16 @@ class Deployments:
         release = found.release
         if (release.space, release.environment) != (self.space, reference.environment):
             return False
-        return reference.pin == release.pin if reference.pin else reference.version in ("", release.version)
+        return (
+            reference.pin == release.pin
+            if reference.pin
+            else reference.version in ("", release.version)
+        )
 
     def check(self) -> Iterator[Checked]:
-        """How each version is that is deployed in the repositories, in whatever project; the cache is held meanwhile."""
+        """How each version is that is deployed in the repositories, in whatever project; the cache
+        is held meanwhile.
+        """
         from flyte_build.deployments.health import Checker
 
         with self.stores.cache.preparing():
@@ -111,7 +141,9 @@ class Deployments:
 
 @dataclass(frozen=True)
 class Difference:
-    """Two releases, the fields that differ, and the paths of files that were `added`, `removed` and `changed`."""
+    """Two releases, the fields that differ, and the paths of files that were `added`, `removed` and
+    `changed`.
+    """
 
     old: FoundRelease
     new: FoundRelease

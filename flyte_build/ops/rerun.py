@@ -1,4 +1,6 @@
-"""An earlier run as something to run again: the same task of the same file, with the inputs of then as defaults."""
+"""An earlier run as something to run again: the same task of the same file, with the inputs of then
+as defaults.
+"""
 
 from __future__ import annotations
 
@@ -19,14 +21,18 @@ _SCRIPTS = (SCRIPT, "flyte_build.script")  # The second is how earlier versions 
 
 
 class Recorded:
-    """What the run of that name was given, by its `document` in the history. Raises `NotFound` if that does not say all.
+    """What the run of that name was given, by its `document` in the history. Raises `NotFound` if
+    that does not say all.
 
     `deployment` is the deployed task that it ran, by its pin; "" if it ran a file's.
     """
 
     def __init__(self, run: str, document: Mapping[str, Any]) -> None:
         if "copy_style" not in document:
-            raise NotFound(f"What the run {run} was given is not known in full", why="An older version of flyte-build recorded it.")
+            raise NotFound(
+                f"What the run {run} was given is not known in full",
+                why="An older version of flyte-build recorded it.",
+            )
         self.run = run
         self.is_script = document["module"] in _SCRIPTS
         self.variable: str = document["variable"]
@@ -56,10 +62,13 @@ class Recorded:
         )
 
     def workspace(self) -> Workspace:
-        """The project that the file belongs to. Raises `UsageError` if it is not there any more, and `NotFound` if there was none."""
+        """The project that the file belongs to. Raises `UsageError` if it is not there any more,
+        and `NotFound` if there was none.
+        """
         if self._document["file"] == INTERACTIVE:
             raise NotFound(
-                f"The task of the run {self.run} is in no Python file", why="It was typed in, or its file's name does not end with .py."
+                f"The task of the run {self.run} is in no Python file",
+                why="It was typed in, or its file's name does not end with .py.",
             )
         return locate(f"{self.root}/{self._document['file']}", self.root)
 
@@ -76,7 +85,9 @@ class Recorded:
                 why=f"The task takes {', '.join(sorted(names)) or 'no inputs'}.",
                 hint="Use `flyte run` with inputs that the task takes.",
             )
-        return Interface([self._with_default(parameter) for parameter in now.inputs], now.outputs, now.doc)
+        return Interface(
+            [self._with_default(parameter) for parameter in now.inputs], now.outputs, now.doc
+        )
 
     def _with_default(self, parameter: Parameter) -> Parameter:
         if parameter.name not in self.inputs:
@@ -91,11 +102,16 @@ class Recorded:
         names = [parameter.name for parameter in interface.inputs]
         for name in given:
             if name not in names:
-                raise InputError(f"The input {name!r} does not exist", why=f"The task takes {', '.join(names) or 'no inputs'}.")
+                raise InputError(
+                    f"The input {name!r} does not exist",
+                    why=f"The task takes {', '.join(names) or 'no inputs'}.",
+                )
         return interface.check_inputs({**self.inputs, **given})
 
     def forgotten(self, task: TaskSpec, settings: Settings) -> str:
-        """A sentence about environment variables that the run was given and a new one is not; "" if there are none."""
+        """A sentence about environment variables that the run was given and a new one is not; "" if
+        there are none.
+        """
         names = sorted({*self._document["env"]} - {*task.semantic.env_vars} - {*settings.run.env})
         given = f"The run {self.run} was given {', '.join(names)} with `-e`"
         return f"{given}; values are not kept, so give them again if need be." if names else ""

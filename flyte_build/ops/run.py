@@ -33,11 +33,18 @@ if TYPE_CHECKING:
 _ATTEMPTS = 3  # At preparing a project that is edited meanwhile.
 
 
-def run_task(plan: FilePlan, variable: str, inputs: Wires, take_spare: Callable[[], Worker | None] = lambda: None) -> Finished:
-    """Run the task under `variable` with wire inputs; the run is in the history from its start to its end.
+def run_task(
+    plan: FilePlan,
+    variable: str,
+    inputs: Wires,
+    take_spare: Callable[[], Worker | None] = lambda: None,
+) -> Finished:
+    """Run the task under `variable` with wire inputs; the run is in the history from its start to
+    its end.
 
-    It is prepared and runs in a process of its own (the one that `take_spare` gives, if that will do), unless the settings say
-    `local`: then it runs here, from the working tree. What was prepared is published meanwhile; the plan's `finish` waits for that.
+    It is prepared and runs in a process of its own (the one that `take_spare` gives, if that will
+    do), unless the settings say `local`: then it runs here, from the working tree. What was
+    prepared is published meanwhile; the plan's `finish` waits for that.
     """
     if plan.session.settings.engine == "local":
         from flyte_build.runner.worker.execute import load_task
@@ -45,7 +52,9 @@ def run_task(plan: FilePlan, variable: str, inputs: Wires, take_spare: Callable[
         call, here = _call(plan, variable, inputs), plan.workspace
         # As discovery has it: the last place where a module is looked for.
         current = current_folder()
-        sys.path[:] = dict.fromkeys(filter(None, [*here.folders(here.roots), *sys.path, *here.folders(here.last), current]))
+        sys.path[:] = dict.fromkeys(
+            filter(None, [*here.folders(here.roots), *sys.path, *here.folders(here.last), current])
+        )
         return run_here(plan.session, call, lambda: load_task(call.workspace.module, variable))
     return _run_prepared(plan, variable, inputs, take_spare)
 
@@ -53,17 +62,29 @@ def run_task(plan: FilePlan, variable: str, inputs: Wires, take_spare: Callable[
 def _call(plan: FilePlan, variable: str, inputs: Wires) -> Call:
     task = plan.discovery.task(variable)
     task = task.change(image=plan.image(task.semantic.image).value)
-    return Call(task=task, workspace=plan.discovery.workspace, variable=variable, inputs=inputs, run=plan.session.settings.run)
+    return Call(
+        task=task,
+        workspace=plan.discovery.workspace,
+        variable=variable,
+        inputs=inputs,
+        run=plan.session.settings.run,
+    )
 
 
-def _resolve(plan: FilePlan, variable: str, inputs: Wires) -> tuple[Call, Placement, Mapping[Node, Outcome]]:
-    """Resolve what a call needs; from the start if files are edited meanwhile. Raises `FileUnstable` if that does not end."""
+def _resolve(
+    plan: FilePlan, variable: str, inputs: Wires
+) -> tuple[Call, Placement, Mapping[Node, Outcome]]:
+    """Resolve what a call needs; from the start if files are edited meanwhile. Raises
+    `FileUnstable` if that does not end.
+    """
     engine = plan.session.settings.engine
     for left in range(_ATTEMPTS - 1, -1, -1):
         call = _call(plan, variable, inputs)
         image, where = plan.image(plan.discovery.task(variable).semantic.image), Placement()
         if not image.is_host or engine == "docker":
-            where = place(call.task.semantic.environment, image, engine, partial(plan.environment, image))
+            where = place(
+                call.task.semantic.environment, image, engine, partial(plan.environment, image)
+            )
         try:
             return call, where, plan.resolve(*([where.environment] if where.environment else []))
         except FileUnstable as error:
@@ -77,13 +98,17 @@ def _resolve(plan: FilePlan, variable: str, inputs: Wires) -> tuple[Call, Placem
     raise AssertionError("The last attempt returns or raises")
 
 
-def _run_prepared(plan: FilePlan, variable: str, inputs: Wires, take_spare: Callable[[], Worker | None]) -> Finished:
+def _run_prepared(
+    plan: FilePlan, variable: str, inputs: Wires, take_spare: Callable[[], Worker | None]
+) -> Finished:
     session, began = plan.session, time.monotonic()
     cache, stores = session.cache, session.stores
     with cache.preparing():
         call, where, outcomes = _resolve(plan, variable, inputs)
         if where.why:
-            session.reporter.note(f"{call.task.semantic.environment} runs in a container: {where.why}.")
+            session.reporter.note(
+                f"{call.task.semantic.environment} runs in a container: {where.why}."
+            )
         needed = [where.environment] if where.environment else []
         code, container = plan.extracted(), None
         if where.image is not None:
@@ -93,9 +118,13 @@ def _run_prepared(plan: FilePlan, variable: str, inputs: Wires, take_spare: Call
         made = [artifact for node in needed if (artifact := outcomes[node].artifact)]
         lease = cache.lease([tree, *made, *runtime_held(stores, bool(container or needed))])
         if where.environment:
-            call = replace(call, environment=cache.environment(*made), variables=where.environment.variables)
+            call = replace(
+                call, environment=cache.environment(*made), variables=where.environment.variables
+            )
     plan.publish()
-    prepared = replace(call, run=replace(call.run, version=call.run.version or tree.short), code=code, tree=tree)
+    prepared = replace(
+        call, run=replace(call.run, version=call.run.version or tree.short), code=code, tree=tree
+    )
     try:
         if container:
             return run_in_container(session, prepared, container, began)
@@ -105,7 +134,9 @@ def _run_prepared(plan: FilePlan, variable: str, inputs: Wires, take_spare: Call
 
 
 def run_in_worker(session: Session, call: Call, spare: Worker | None, began: float) -> Finished:
-    """Run a task whose code is at hand in a process of its own; `began` is the monotonic time from which its seconds count."""
+    """Run a task whose code is at hand in a process of its own; `began` is the monotonic time from
+    which its seconds count.
+    """
     from flyte_build.runner.engines.process import ProcessEngine
     from flyte_build.runner.worker.spawn import dismiss, start_worker
 
@@ -124,14 +155,19 @@ def run_in_worker(session: Session, call: Call, spare: Worker | None, began: flo
 
 
 def _secrets(session: Session, call: Call) -> Mapping[str, str]:
-    """The variables of the secrets that a task asks for. Of those in files it is said that they are not there."""
+    """The variables of the secrets that a task asks for. Of those in files it is said that they are
+    not there.
+    """
     if not (declared := call.task.operational.options.get("secrets")):
         return {}
     from flyte_build.runner.secrets import look_up
 
     found = look_up(declared, os.environ)
     if found.files:
-        session.reporter.note(f"{listed(list(found.files))}: secrets in files are only in containers: `flyte run --engine docker`.")
+        session.reporter.note(
+            f"{listed(list(found.files))}: secrets in files are only in containers: `flyte run"
+            " --engine docker`."
+        )
     return found.variables
 
 
@@ -143,7 +179,9 @@ def _interpreter(environment: str, stores: Stores) -> tuple[str, dict[str, str]]
 
 
 def runtime_held(stores: Stores, is_used: bool) -> list[Digest]:
-    """What keeps the runtime from being collected, if a task is to use it: a lease is to hold it."""
+    """What keeps the runtime from being collected, if a task is to use it: a lease is
+    to hold it.
+    """
     return [Digest("sha256:" + os.path.basename(stores.runtime))] if is_used else []
 
 
@@ -159,22 +197,35 @@ def run_in_container(session: Session, call: Call, image: ContainerImage, began:
 
 
 def run_here(session: Session, call: Call, load: Callable[[], Task[..., Any]]) -> Finished:
-    """Run the task that `load` gives in this process, from the working tree; nothing is prepared."""
+    """Run the task that `load` gives in this process, from the working tree; nothing
+    is prepared.
+    """
     from flyte_build.runner.engines.local import LocalEngine
 
-    return carry_out(call, LocalEngine(load), session.stores.history, session.reporter, time.monotonic())
+    return carry_out(
+        call, LocalEngine(load), session.stores.history, session.reporter, time.monotonic()
+    )
 
 
-def run_script(session: Session, inputs: Wires, timeout: float | None, spare: Worker | None = None) -> Finished:
-    """Run a plain script: `inputs` are those of `builtin.script`, `timeout` is in seconds. Raises `UsageError`."""
+def run_script(
+    session: Session, inputs: Wires, timeout: float | None, spare: Worker | None = None
+) -> Finished:
+    """Run a plain script: `inputs` are those of `builtin.script`, `timeout` is in seconds. Raises
+    `UsageError`.
+    """
     from flyte_build.builtin.script import __name__ as module
     from flyte_build.builtin.script import script
     from flyte_build.declarations.describe import task_spec
 
     began, path = time.monotonic(), inputs["path"]
     if not os.path.isfile(path):
-        raise UsageError(f"There is no script {path}", hint="Give a Python file: `flyte run python-script SCRIPT`.")
+        raise UsageError(
+            f"There is no script {path}",
+            hint="Give a Python file: `flyte run python-script SCRIPT`.",
+        )
     workspace = Workspace(os.path.dirname(path), os.path.basename(path), module)
     task = task_spec(script.override(timeout=timeout))
-    call = Call(task=task, workspace=workspace, variable="script", inputs=inputs, run=session.settings.run)
+    call = Call(
+        task=task, workspace=workspace, variable="script", inputs=inputs, run=session.settings.run
+    )
     return run_in_worker(session, call, spare, began)

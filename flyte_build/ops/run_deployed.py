@@ -42,22 +42,36 @@ class DeployedTask:
         return f"{self.document.name}.{self.function}:{self.found.release.version}"
 
     def run(self, session: Session, inputs: Wires, spare: Worker | None = None) -> Finished:
-        """Run it with wire inputs, by the settings of a session. Nothing is prepared: what is not on this machine yet is fetched."""
+        """Run it with wire inputs, by the settings of a session. Nothing is prepared: what is not
+        on this machine yet is fetched.
+        """
         from time import monotonic
 
         from flyte_build.bundler.budget import Budget
 
-        began, cache, document, catalogue = monotonic(), session.cache, self.document, self.deployments.catalogue
+        began, cache, document, catalogue = (
+            monotonic(),
+            session.cache,
+            self.document,
+            self.deployments.catalogue,
+        )
         with cache.preparing():
             code = catalogue.code(self.found, session.settings.budget or Budget())
             call = self.call(inputs, session.settings.run, code)
             call, container, held = bring(session, call, self.found, document, catalogue)
-            lease = cache.lease([document.tree, *held, *runtime_held(session.stores, document.kind != "host")])
+            lease = cache.lease(
+                [document.tree, *held, *runtime_held(session.stores, document.kind != "host")]
+            )
         try:
             if document.kind == "host" and (
-                phrases := provenance.interpreter_differences(self.found.release.host, provenance.interpreter())
+                phrases := provenance.interpreter_differences(
+                    self.found.release.host, provenance.interpreter()
+                )
             ):
-                session.reporter.note(f"{self.name} was deployed from another interpreter than this one: {', '.join(phrases)}.")
+                session.reporter.note(
+                    f"{self.name} was deployed from another interpreter than this one:"
+                    f" {', '.join(phrases)}."
+                )
             if container:
                 return run_in_container(session, call, container, began)
             return run_in_worker(session, call, spare, began)
@@ -69,7 +83,9 @@ class DeployedTask:
         told = self.document.value["code"]
         return Call(
             task=self.spec,
-            workspace=Workspace("", told["file"], self.spec.module or "", tuple(told["roots"]), tuple(told["last"])),
+            workspace=Workspace(
+                "", told["file"], self.spec.module or "", tuple(told["roots"]), tuple(told["last"])
+            ),
             variable=self.spec.variable or "",
             inputs=inputs,
             run=replace(options, version=self.found.release.version),
@@ -80,7 +96,9 @@ class DeployedTask:
 
 
 def find_task(deployments: Deployments, text: str) -> DeployedTask:
-    """The deployed task that `ENV.TASK[:VERSION|@sha256:...]` names. Raises `NotFound`, `ReferenceInvalid`."""
+    """The deployed task that `ENV.TASK[:VERSION|@sha256:...]` names. Raises `NotFound`,
+    `ReferenceInvalid`.
+    """
     reference, function = DeploymentReference.parse_task(text)
     try:
         found, document = deployments.find(reference)

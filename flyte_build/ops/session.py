@@ -16,9 +16,18 @@ if TYPE_CHECKING:
 
 
 class Session:
-    """One command by its settings. A `read_only` one makes nothing that costs, changes nothing, and says what it would do."""
+    """One command by its settings. A `read_only` one makes nothing that costs, changes nothing, and
+    says what it would do.
+    """
 
-    def __init__(self, settings: Settings, stores: Stores, *, read_only: bool = False, reporter: RunReporter | None = None) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        stores: Stores,
+        *,
+        read_only: bool = False,
+        reporter: RunReporter | None = None,
+    ) -> None:
         self.settings, self.stores, self.read_only = settings, stores, read_only
         self.reporter = reporter or stores.reporter
 

@@ -1,6 +1,8 @@
-"""Sharing what is prepared, as configured: looking in repositories, and publishing while something else is done.
+"""Sharing what is prepared, as configured: looking in repositories, and publishing while something
+else is done.
 
-Repositories are opened when something is asked of them: a command that finds all on this machine sends nothing, and loads no client.
+Repositories are opened when something is asked of them: a command that finds all on this machine
+sends nothing, and loads no client.
 """
 
 from __future__ import annotations
@@ -30,11 +32,19 @@ Progress = Callable[[int, int], None]
 class Sharing:
     """Some repositories, for a `project` that publishes to them.
 
-    The reporter is told how many bytes were moved, but not while the command does something else meanwhile.
+    The reporter is told how many bytes were moved, but not while the command does something else
+    meanwhile.
     """
 
-    def __init__(self, stores: Stores, registries: Registries, project: str, reporter: Reporter) -> None:
-        self._stores, self._registries, self._project, self._reporter = stores, registries, project, reporter
+    def __init__(
+        self, stores: Stores, registries: Registries, project: str, reporter: Reporter
+    ) -> None:
+        self._stores, self._registries, self._project, self._reporter = (
+            stores,
+            registries,
+            project,
+            reporter,
+        )
         self._publishing: Thread | None = None
         self._awaited = False
         self._published: list[Record] = []
@@ -53,8 +63,14 @@ class Sharing:
 
     @cached_property
     def _away(self) -> set[str]:
-        """The repositories that could not be reached a short time ago: they are left alone, and cost nothing."""
-        return set(self._ledger().away()) if self._registries.reads or self._registries.write else set()
+        """The repositories that could not be reached a short time ago: they are left alone, and
+        cost nothing.
+        """
+        return (
+            set(self._ledger().away())
+            if self._registries.reads or self._registries.write
+            else set()
+        )
 
     @property
     def _is_alone(self) -> bool:
@@ -63,7 +79,10 @@ class Sharing:
 
     def ask_again(self) -> None:
         """Leave no repository alone: the command is about them."""
-        names = [*self._registries.reads, *([self._registries.write] if self._registries.write else [])]
+        names = [
+            *self._registries.reads,
+            *([self._registries.write] if self._registries.write else []),
+        ]
         self._ledger().come_back(map(str, names))
 
     def connect(self) -> None:
@@ -75,20 +94,29 @@ class Sharing:
         """Who has what `key` produced; nothing is fetched."""
         return None if self._is_alone else self.shared.find(key)
 
-    def fetch(self, key: Key, accept: Callable[[Digest], tuple[Digest, ...]], whole: bool = True) -> tuple[Record, str] | None:
+    def fetch(
+        self, key: Key, accept: Callable[[Digest], tuple[Digest, ...]], whole: bool = True
+    ) -> tuple[Record, str] | None:
         """Fetch what `key` produced, if anyone has it; without its layers unless `whole`."""
         return None if self._is_alone else self.shared.fetch(key, accept, whole)
 
     def tagged(self, tag: str) -> Iterable[tuple[Digest, str]]:
-        """The manifests under a tag, each with the repository where it is; they and their configs are here then."""
+        """The manifests under a tag, each with the repository where it is; they and their configs
+        are here then.
+        """
         return () if self._is_alone else self.shared.tagged(tag)
 
-    def lacking(self, artifacts: Mapping[Key, Digest | None], *, anywhere: bool, forget: bool) -> set[Key]:
-        """Those of some keys whose artifact the repository that is written to has not, whatever this machine remembers.
+    def lacking(
+        self, artifacts: Mapping[Key, Digest | None], *, anywhere: bool, forget: bool
+    ) -> set[Key]:
+        """Those of some keys whose artifact the repository that is written to has not, whatever
+        this machine remembers.
 
-        With `anywhere`, those whose artifact no other repository that is read has either. The artifacts here are given, if known.
+        With `anywhere`, those whose artifact no other repository that is read has either. The
+        artifacts here are given, if known.
 
-        With `forget` it remembers that no more, so that they are published again. Raises `RegistryError` if it cannot be told.
+        With `forget` it remembers that no more, so that they are published again. Raises
+        `RegistryError` if it cannot be told.
         """
         write = self._registries.write
         if write is None:
@@ -107,14 +135,19 @@ class Sharing:
         return Ledger(self._stores.cache.database)
 
     def publish(self, records: Iterable[Record], *, alone: bool = False) -> None:
-        """Begin to publish these records, if they are due, and unless `alone` what an earlier command could not; `finish` waits for it."""
+        """Begin to publish these records, if they are due, and unless `alone` what an earlier
+        command could not; `finish` waits for it.
+        """
         write = self._registries.write
         if write is None:
             return
         if self._publishing:  # What is on its way is owed until it is there.
             self._publishing.join()
         ledger = self._ledger()
-        due, owed = [record.key for record in records if ledger.is_due(write, record.key)], set(ledger.owed(write))
+        due, owed = (
+            [record.key for record in records if ledger.is_due(write, record.key)],
+            set(ledger.owed(write)),
+        )
         for key in due:
             if key not in owed:
                 ledger.owe(write, key)

@@ -19,9 +19,13 @@ if TYPE_CHECKING:
 
 
 class Stores:
-    """The cache and the history of this machine, and the repositories that are asked; nothing is opened before it is used."""
+    """The cache and the history of this machine, and the repositories that are asked; nothing is
+    opened before it is used.
+    """
 
-    def __init__(self, reporter: RunReporter, places: Places | None = None, counters: Counters | None = None) -> None:
+    def __init__(
+        self, reporter: RunReporter, places: Places | None = None, counters: Counters | None = None
+    ) -> None:
         self.reporter = reporter
         self.places = places or Places.find()
         self.counters = counters or Counters()
@@ -57,7 +61,9 @@ class Stores:
 
     @cached_property
     def runtime(self) -> str:
-        """The folder of our own package for tasks in environments and containers; who uses it holds a lease on its name."""
+        """The folder of our own package for tasks in environments and containers; who uses it holds
+        a lease on its name.
+        """
         from flyte_build.images.layers import runtime
 
         return runtime.folder(self.cache)
@@ -71,7 +77,9 @@ class Stores:
                 make_private(folder)
 
     def beside(self) -> Stores:
-        """The same places with connections of their own, for another thread; counters and repositories are shared."""
+        """The same places with connections of their own, for another thread; counters and
+        repositories are shared.
+        """
         stores = Stores(self.reporter, self.places, self.counters)
         stores.repositories = self.repositories
         return stores

@@ -24,29 +24,43 @@ class Target:
     environments: Sequence[EnvironmentSpec]
 
 
-def choose(plan: FilePlan, variable: str | None, everything: bool = False, *, for_images: bool = False) -> Target:
-    """The environment under a variable of the plan's file, with all that it depends on; or all of the file's.
+def choose(
+    plan: FilePlan, variable: str | None, everything: bool = False, *, for_images: bool = False
+) -> Target:
+    """The environment under a variable of the plan's file, with all that it depends on; or all of
+    the file's.
 
-    Without a variable it is the one that the file has. Only those with tasks are deployed; `for_images` all count. Raises `UsageError`.
+    Without a variable it is the one that the file has. Only those with tasks are deployed;
+    `for_images` all count. Raises `UsageError`.
     """
     findings, file = plan.discover().findings, plan.workspace.file
     reachable = {each.name: each for each in findings.reachable}
     if len(reachable) < len(findings.reachable):
         names = [each.name for each in findings.reachable]
         twice = next(name for name in names if names.count(name) > 1)
-        raise DeploymentError(f"{file} has two environments of the name {twice!r}", hint="Give each a name of its own.")
+        raise DeploymentError(
+            f"{file} has two environments of the name {twice!r}",
+            hint="Give each a name of its own.",
+        )
     if everything:
         return Target(plan, [each for each in reachable.values() if each.tasks or for_images])
     variables = findings.environments
     command = "build" if for_images else "deploy"
     if variable is None:
-        own = {name for name in variables.values() if len(variables) == 1 or reachable[name].file == file}
+        own = {
+            name
+            for name in variables.values()
+            if len(variables) == 1 or reachable[name].file == file
+        }
         if len(own) != 1:
             raise UsageError(
                 f"No environment is named; {file} holds {listed(variables) or 'none'}",
-                hint=f"For example: flyte {command} {file} {next(iter(variables))}, or `flyte {command} --all {file}`."
-                if variables
-                else "An environment is a `flyte.TaskEnvironment` at the top level of the file.",
+                hint=(
+                    f"For example: flyte {command} {file} {next(iter(variables))}, or `flyte"
+                    f" {command} --all {file}`."
+                    if variables
+                    else "An environment is a `flyte.TaskEnvironment` at the top level of the file."
+                ),
             )
         (name,) = own
     elif variable in variables:
@@ -63,11 +77,18 @@ def choose(plan: FilePlan, variable: str | None, everything: bool = False, *, fo
                 hint=f"Did you mean {near[0]!r}?" if near else "It is named by its variable.",
             )
     if not (reachable[name].tasks or for_images):
-        raise UsageError(f"The environment {name} has no tasks", hint=f"A task is a function below `@{variable or 'env'}.task`.")
-    return Target(plan, [each for each in _with_dependencies(name, reachable) if each.tasks or for_images])
+        raise UsageError(
+            f"The environment {name} has no tasks",
+            hint=f"A task is a function below `@{variable or 'env'}.task`.",
+        )
+    return Target(
+        plan, [each for each in _with_dependencies(name, reachable) if each.tasks or for_images]
+    )
 
 
-def _with_dependencies(name: str, reachable: Mapping[str, EnvironmentSpec]) -> Iterator[EnvironmentSpec]:
+def _with_dependencies(
+    name: str, reachable: Mapping[str, EnvironmentSpec]
+) -> Iterator[EnvironmentSpec]:
     seen, waiting = {name}, [name]
     while waiting:
         environment = reachable[waiting.pop(0)]
@@ -78,7 +99,8 @@ def _with_dependencies(name: str, reachable: Mapping[str, EnvironmentSpec]) -> I
 
 
 def once_each(targets: Iterable[Target]) -> list[Target]:
-    """The targets of several files with each environment once: from the file that declares it, if that is among them.
+    """The targets of several files with each environment once: from the file that declares it, if
+    that is among them.
 
     Raises `DeploymentError` for two of one name that different files declare.
     """
@@ -94,11 +116,22 @@ def once_each(targets: Iterable[Target]) -> list[Target]:
             if plan is None or each.file == target.plan.workspace.file:
                 found[each.name] = (target.plan, each)
     plans = {id(plan): plan for plan, _ in found.values()}
-    return [Target(plan, [each for owner, each in found.values() if owner is plan]) for plan in plans.values()]
+    return [
+        Target(plan, [each for owner, each in found.values() if owner is plan])
+        for plan in plans.values()
+    ]
 
 
-def targets_of(session: Session, what: str, environments: Sequence[TaskEnvironment], *, for_images: bool = False) -> list[Target]:
-    """The targets that some environments are, each in the file that declares it; see `choose`. Raises `UsageError`."""
+def targets_of(
+    session: Session,
+    what: str,
+    environments: Sequence[TaskEnvironment],
+    *,
+    for_images: bool = False,
+) -> list[Target]:
+    """The targets that some environments are, each in the file that declares it; see `choose`.
+    Raises `UsageError`.
+    """
     if not environments:
         raise UsageError(f"No environment is given to {what}", hint=f"For example: {what}(env)")
     plans: dict[str, FilePlan] = {}
@@ -106,7 +139,10 @@ def targets_of(session: Session, what: str, environments: Sequence[TaskEnvironme
     for environment in environments:
         file = environment.declared_in
         if not os.path.isfile(file):
-            raise UsageError(f"The environment {environment.name} is in no Python file", hint="Put it into a file.")
+            raise UsageError(
+                f"The environment {environment.name} is in no Python file",
+                hint="Put it into a file.",
+            )
         if file not in plans:
             plans[file] = FilePlan(session, locate(file, None))
         targets.append(choose(plans[file], environment.name, for_images=for_images))

@@ -17,9 +17,11 @@ if TYPE_CHECKING:
 
 
 def verify(stores: Stores, repair: Callable[[Record], str]) -> tuple[dict[str, int], list[Bad]]:
-    """Read everything that is stored. Gives how many blobs, extractions and environments were checked, and what was bad.
+    """Read everything that is stored. Gives how many blobs, extractions and environments were
+    checked, and what was bad.
 
-    What is bad is put aside, unless `repair` fetches what a record needs: it says from where, or "".
+    What is bad is put aside, unless `repair` fetches what a record needs: it says from where, or
+    "".
     """
     cache = stores.cache
     with cache.preparing():

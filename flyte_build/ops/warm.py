@@ -1,4 +1,6 @@
-"""Warming the cache: what files need is made and published, or only looked for, and nothing is run."""
+"""Warming the cache: what files need is made and published, or only looked for, and
+nothing is run.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +20,9 @@ from .stores import Stores
 
 @dataclass(frozen=True)
 class Warmed:
-    """What came of one file: its nodes, those of them that others cannot have yet (by key), and what went wrong, if anything did."""
+    """What came of one file: its nodes, those of them that others cannot have yet (by key), and
+    what went wrong, if anything did.
+    """
 
     file: str
     outcomes: Sequence[Outcome]
@@ -29,15 +33,25 @@ class Warmed:
     @property
     def complete(self) -> bool:
         """Whether all is there that can be shared."""
-        return self.error is None and not self.unpublished and all(each.state != "missing" for each in self.outcomes if each.node.shared)
+        return (
+            self.error is None
+            and not self.unpublished
+            and all(each.state != "missing" for each in self.outcomes if each.node.shared)
+        )
 
 
-def warm(projects: Sequence[tuple[Workspace, Settings]], stores: Stores, *, check: bool, jobs: int) -> Iterator[Warmed]:
-    """Prepare and publish what each file needs, by its project's settings, `jobs` at a time; with `check` nothing is made or published.
+def warm(
+    projects: Sequence[tuple[Workspace, Settings]], stores: Stores, *, check: bool, jobs: int
+) -> Iterator[Warmed]:
+    """Prepare and publish what each file needs, by its project's settings, `jobs` at a time; with
+    `check` nothing is made or published.
 
     What comes of each file is given in their order, and counted in `stores`.
     """
-    others = [Session(settings, stores) for settings in {id(settings): settings for _, settings in projects}.values()]
+    others = [
+        Session(settings, stores)
+        for settings in {id(settings): settings for _, settings in projects}.values()
+    ]
     for rest in others:
         rest.sharing.ask_again()
     with ThreadPoolExecutor(jobs) as pool:
@@ -56,7 +70,11 @@ def _warm(workspace: Workspace, settings: Settings, shared: Stores, check: bool)
                 return Warmed(workspace.file, [], holds_tasks=False)
             plan.resolve(*plan.environments())
         outcomes, sharing = plan.outcomes, plan.session.sharing
-        artifacts = {each.key: each.artifact for each in outcomes if each.node.shared and each.key and each.state != "missing"}
+        artifacts = {
+            each.key: each.artifact
+            for each in outcomes
+            if each.node.shared and each.key and each.state != "missing"
+        }
         lacking = sharing.lacking(artifacts, anywhere=True, forget=not check)
         if not check:
             # What is owed otherwise is not for several at once.

@@ -1,4 +1,6 @@
-"""Functions that wait, each with `.aio`, which gives the same as a coroutine (or an async iterator): it waits in a thread."""
+"""Functions that wait, each with `.aio`, which gives the same as a coroutine (or an async
+iterator): it waits in a thread.
+"""
 
 from __future__ import annotations
 

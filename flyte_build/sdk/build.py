@@ -18,7 +18,9 @@ if TYPE_CHECKING:
 
 
 def _build(image: Image, dry_run: bool = False, force: bool = False) -> EnvironmentImage:
-    """Build an image as `flyte build` does, and push it if it is said where to. With `dry_run` nothing is made."""
+    """Build an image as `flyte build` does, and push it if it is said where to. With `dry_run`
+    nothing is made.
+    """
     from flyte_build.declarations.serialize import image_value
     from flyte_build.ops.build import build_image
 
@@ -32,13 +34,22 @@ build = Blocking(_build)
 
 
 def _build_images(*environments: TaskEnvironment) -> dict[str, EnvironmentImage]:
-    """Build the images of environments and of those that they depend on, by the environments' names; pushed if it is said where to."""
+    """Build the images of environments and of those that they depend on, by the environments'
+    names; pushed if it is said where to.
+    """
     from flyte_build.ops.build import build_images as build_all
     from flyte_build.ops.targets import once_each, targets_of
 
     refuse_while_imported("flyte.build_images")
     settings = current().change(version="-")
-    targets = once_each(targets_of(Session(settings, Stores(RunReporter())), "flyte.build_images", environments, for_images=True))
+    targets = once_each(
+        targets_of(
+            Session(settings, Stores(RunReporter())),
+            "flyte.build_images",
+            environments,
+            for_images=True,
+        )
+    )
     push = bool(settings.image_registry or settings.registries.write or settings.registries.home)
     return {name: each for each in build_all(targets, push=push) for name in each.envs}
 

@@ -19,11 +19,16 @@ if TYPE_CHECKING:
 
 
 def _deploy(
-    *environments: TaskEnvironment, version: str | None = None, dry_run: bool = False, copy_style: CopyStyle | None = None
+    *environments: TaskEnvironment,
+    version: str | None = None,
+    dry_run: bool = False,
+    copy_style: CopyStyle | None = None,
 ) -> Deployment:
-    """Deploy environments, with those that they depend on, as `flyte deploy` does. Raises `DeploymentError`.
+    """Deploy environments, with those that they depend on, as `flyte deploy` does. Raises
+    `DeploymentError`.
 
-    Without a version it is the content's own short digest. A dry run makes nothing, and asks no registry.
+    Without a version it is the content's own short digest. A dry run makes nothing, and asks no
+    registry.
     """
     from flyte_build.deployments.names import check_version
     from flyte_build.ops.deploy import Deployer
@@ -39,7 +44,9 @@ def _deploy(
     # So that nobody is asked.
     asked = settings.change(registries=Registries()) if dry_run else settings
     targets = targets_of(Session(asked, stores, read_only=dry_run), "flyte.deploy", environments)
-    return Deployer(Deployments(Session(settings, stores, read_only=dry_run))).deploy(once_each(targets))
+    return Deployer(Deployments(Session(settings, stores, read_only=dry_run))).deploy(
+        once_each(targets)
+    )
 
 
 deploy = Blocking(_deploy)

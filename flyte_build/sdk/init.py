@@ -17,20 +17,28 @@ _settings: Settings | None = None
 
 
 def begin(path: str | None, **given: str | None) -> None:
-    """Begin with what is given, and for all else with what is configured; `path` is the one file to read. Raises `UsageError`."""
+    """Begin with what is given, and for all else with what is configured; `path` is the one file to
+    read. Raises `UsageError`.
+    """
     global _settings
     _settings = configured(path, **given)
 
 
 def configured(path: str | None, **given: str | None) -> Settings:
-    """What is given and configured for the project of the script that is running, or of the current folder."""
+    """What is given and configured for the project of the script that is running, or of the current
+    folder.
+    """
     return Settings.configured(Configuration.load(project_root(), Reporter().note, path), **given)
 
 
 def project_root() -> str:
     """The root of the project of the script that is running, or of the current folder."""
     script = getattr(sys.modules["__main__"], "__file__", None) or ""
-    return locate(script, None).root if script.endswith(".py") and os.path.isfile(script) else root_here()
+    return (
+        locate(script, None).root
+        if script.endswith(".py") and os.path.isfile(script)
+        else root_here()
+    )
 
 
 def has_begun() -> bool:
@@ -46,12 +54,17 @@ def current() -> Settings:
 def initialised() -> Settings:
     """What `flyte.init` has said. Raises `InitializationError` if it was not called."""
     if _settings is None:
-        raise InitializationError("flyte is not initialised", hint="Call `flyte.init()` or `flyte.init_from_config()` first.")
+        raise InitializationError(
+            "flyte is not initialised",
+            hint="Call `flyte.init()` or `flyte.init_from_config()` first.",
+        )
     return _settings
 
 
 def refuse_while_imported(what: str) -> None:
-    """Raise `UsageError` in the process that finds the tasks of a file by importing it: it would start that process again, without end."""
+    """Raise `UsageError` in the process that finds the tasks of a file by importing it: it would
+    start that process again, without end.
+    """
     if "flyte_build.discovery.child" in sys.modules:
         raise UsageError(
             f"{what} is called while the file is imported",
@@ -61,16 +74,19 @@ def refuse_while_imported(what: str) -> None:
 
 
 def init(project: str | None = None, domain: str | None = None, **unused: Any) -> None:
-    """From now on `flyte.run` prepares tasks and runs them in processes of their own, as `flyte run` does.
+    """From now on `flyte.run` prepares tasks and runs them in processes of their own, as `flyte
+    run` does.
 
-    What is not given is as configured. Arguments about a control plane are accepted, and said to be unused. Raises `UsageError` for a
-    configuration that makes no sense.
+    What is not given is as configured. Arguments about a control plane are accepted, and said to be
+    unused. Raises `UsageError` for a configuration that makes no sense.
     """
     say_unused("flyte.init", unused)
     begin(None, project=project, domain=domain)
 
 
-def init_from_config(path: str | None = None, project: str | None = None, domain: str | None = None, **unused: Any) -> None:
+def init_from_config(
+    path: str | None = None, project: str | None = None, domain: str | None = None, **unused: Any
+) -> None:
     """The same; `path` is the one configuration file to read (ours, or a `config.yaml` of Flyte 2).
 
     Raises `UsageError` when it is not there.

@@ -29,7 +29,9 @@ from .runs import Run
 
 @dataclass(frozen=True, kw_only=True)
 class TaskDetails:
-    """What is known of a deployed task. `digest` is the deployment's pin, `environment` what it runs in; `created` is RFC 3339."""
+    """What is known of a deployed task. `digest` is the deployment's pin, `environment` what it
+    runs in; `created` is RFC 3339.
+    """
 
     name: str
     version: str
@@ -45,12 +47,16 @@ class TaskDetails:
 
 
 class Task:
-    """A deployed task: `flyte.remote.Task.get("env.task", version="v1")`. Nothing is looked up before it is used.
+    """A deployed task: `flyte.remote.Task.get("env.task", version="v1")`. Nothing is looked up
+    before it is used.
 
-    Calling it runs it and gives its outputs, as JSON values: the task's own classes are not at hand. `flyte.run(task, x=1)` gives the run.
+    Calling it runs it and gives its outputs, as JSON values: the task's own classes are not at
+    hand. `flyte.run(task, x=1)` gives the run.
     """
 
-    def __init__(self, text: str, project: str | None, domain: str | None, changes: Mapping[str, Any]) -> None:
+    def __init__(
+        self, text: str, project: str | None, domain: str | None, changes: Mapping[str, Any]
+    ) -> None:
         self._text, self._project, self._domain, self._changes = text, project, domain, changes
         self._found: DeployedTask | None = None
 
@@ -62,30 +68,48 @@ class Task:
         version: str | None = None,
         auto_version: Literal["latest", "current"] | None = None,
     ) -> Task:
-        """The task `env.task` of a version (or `sha256:...`, a pin): of the latest, or of the one that the current run has.
+        """The task `env.task` of a version (or `sha256:...`, a pin): of the latest, or of the one
+        that the current run has.
 
         Raises `UsageError` if neither `version` nor `auto_version` is given.
         """
         if (version is None) == (auto_version is None):
             raise UsageError(
                 f"Which version of {name} is meant?",
-                why="Both `version` and `auto_version` are given." if version else "No version is given.",
+                why=(
+                    "Both `version` and `auto_version` are given."
+                    if version
+                    else "No version is given."
+                ),
                 hint='Task.get("env.task", version="v1"), or auto_version="latest".',
             )
         if auto_version == "current":
             version = _current_version(name)
         elif auto_version not in ("latest", None):
-            raise UsageError(f"auto_version={auto_version!r} is unknown", hint='Write "latest" or "current".')
-        text = name if version is None else f"{name}@{version}" if version.startswith("sha256:") else f"{name}:{version}"
+            raise UsageError(
+                f"auto_version={auto_version!r} is unknown", hint='Write "latest" or "current".'
+            )
+        text = (
+            name
+            if version is None
+            else f"{name}@{version}"
+            if version.startswith("sha256:")
+            else f"{name}:{version}"
+        )
         DeploymentReference.parse_task(text)
         return Task(text, project, domain, {})
 
     @staticmethod
     def _listall(
-        by_task_name: str | None = None, project: str | None = None, domain: str | None = None, limit: int = 100
+        by_task_name: str | None = None,
+        project: str | None = None,
+        domain: str | None = None,
+        limit: int = 100,
     ) -> Iterator[Task]:
         """The newest deployed tasks, or versions of one, newest first."""
-        reference, function = DeploymentReference.parse_task(by_task_name) if by_task_name else (None, "")
+        reference, function = (
+            DeploymentReference.parse_task(by_task_name) if by_task_name else (None, "")
+        )
         found = Deployments(_session(project, domain))
         tasks = (
             Task(f"{each.release.environment}.{name}:{each.release.version}", project, domain, {})
@@ -130,23 +154,33 @@ class Task:
         return self._found
 
     def override(self, **options: Any) -> Task:
-        """The same task with other options: retries, timeout, env_vars, resources, ... Raises `DeclarationError`."""
+        """The same task with other options: retries, timeout, env_vars, resources, ... Raises
+        `DeclarationError`.
+        """
         check_overrides(self._text, options)
         return Task(self._text, self._project, self._domain, {**self._changes, **options})
 
     @blocking
     def run(self, inputs: Mapping[str, Any], settings: Settings | None = None) -> Run:
-        """Run it with these inputs and wait for it; the run says how it ended. Raises `InputError`, `NotFound`."""
+        """Run it with these inputs and wait for it; the run says how it ended. Raises `InputError`,
+        `NotFound`.
+        """
         task = self.find()
         interface = task.spec.interface
         interface.refuse_unknown(inputs)
-        wire = {each.name: _wire(each, inputs[each.name]) for each in interface.inputs if each.name in inputs}
+        wire = {
+            each.name: _wire(each, inputs[each.name])
+            for each in interface.inputs
+            if each.name in inputs
+        }
         for parameter in interface.inputs:
             if parameter.required and parameter.name not in wire:
                 raise parameter.missing()
         space = task.found.release.space
         chosen = settings or current().change(project=space.project, domain=space.domain)
-        return Run(Places.find().data, task.run(Session(chosen, task.deployments.stores), wire).name)
+        return Run(
+            Places.find().data, task.run(Session(chosen, task.deployments.stores), wire).name
+        )
 
     async def aio(self, **inputs: Any) -> Any:
         """The same as calling it, as a coroutine."""
@@ -164,13 +198,19 @@ class Task:
 
 
 def _session(project: str | None, domain: str | None) -> Session:
-    return Session(current().change(project=project or None, domain=domain or None), Stores(RunReporter()))
+    return Session(
+        current().change(project=project or None, domain=domain or None), Stores(RunReporter())
+    )
 
 
 def _current_version(name: str) -> str:
     run = os.environ.get("FLYTE_RUN")
     if run is None:
-        raise UsageError(f"There is no current version of {name}", why="No task is running here.", hint='Use auto_version="latest".')
+        raise UsageError(
+            f"There is no current version of {name}",
+            why="No task is running here.",
+            hint='Use auto_version="latest".',
+        )
     history = History.open(Places.find().data, Reporter().note)
     try:
         return history.get(run).version

@@ -37,22 +37,36 @@ class RunContext:
 
     @blocking
     def run(self, task: Task[..., Any] | Deployed, /, *args: Any, **kwargs: Any) -> Run:
-        """Run `task` with these inputs and wait for it; one that is deployed takes them by name. Raises the task's error."""
+        """Run `task` with these inputs and wait for it; one that is deployed takes them by name.
+        Raises the task's error.
+        """
         return _ended(self._run(task, args, kwargs))
 
     def _run_deployed(self, task: Deployed, args: tuple[Any, ...], inputs: dict[str, Any]) -> Run:
         if self._mode == "local":
-            raise UsageError(f"{task.name} is deployed, and runs in a process of its own", hint='Leave out `mode="local"`.')
+            raise UsageError(
+                f"{task.name} is deployed, and runs in a process of its own",
+                hint='Leave out `mode="local"`.',
+            )
         if args:
-            raise UsageError(f"The inputs of {task.name} have no names", why="It is deployed.", hint="Give them by name: x=1.")
+            raise UsageError(
+                f"The inputs of {task.name} have no names",
+                why="It is deployed.",
+                hint="Give them by name: x=1.",
+            )
         space = task.find().found.release.space
-        return task.run(inputs, current().change(**{"project": space.project, "domain": space.domain, **self._changes}))
+        return task.run(
+            inputs,
+            current().change(**{"project": space.project, "domain": space.domain, **self._changes}),
+        )
 
     @blocking
     def rerun(self, run: str, /, **inputs: Any) -> Run:
-        """Run the task of an earlier run again: the same file as it is now, the inputs of then but for those that are given.
+        """Run the task of an earlier run again: the same file as it is now, the inputs of then but
+        for those that are given.
 
-        Inputs are JSON values here, as are the outputs of the run. Raises `NotFound`, `InputError`, and the task's error.
+        Inputs are JSON values here, as are the outputs of the run. Raises `NotFound`, `InputError`,
+        and the task's error.
         """
         stores = Stores(RunReporter())
         recorded = Recorded.find(run, stores.history)
@@ -76,13 +90,19 @@ class RunContext:
         plan.finish()
         return _ended(Run(stores.places.data, finished.name))
 
-    def _run(self, task: Task[..., Any] | Deployed, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Run:
+    def _run(
+        self, task: Task[..., Any] | Deployed, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Run:
         if not isinstance(task, Task):
             from .remote_task import Task as Deployed
 
             if isinstance(task, Deployed):
                 return self._run_deployed(task, args, kwargs)
-            raise UsageError(f"flyte.run cannot run {task!r:.100}", why="It is no task.", hint="Decorate the function with `@env.task`.")
+            raise UsageError(
+                f"flyte.run cannot run {task!r:.100}",
+                why="It is no task.",
+                hint="Decorate the function with `@env.task`.",
+            )
         mode = self._mode or ("remote" if has_begun() else "local")
         interface = interface_of(task.func)
         inputs = interface.dump_inputs(args, kwargs)
@@ -92,14 +112,26 @@ class RunContext:
         if not in_file and mode != "local":
             raise UsageError(
                 f"The task {task.name} is in no Python file",
-                why="It was typed in, or its file's name does not end with .py, so there is nothing to bundle.",
-                hint='Run it in this process, `flyte.with_runcontext(mode="local").run(...)`, or put it into a file.',
+                why=(
+                    "It was typed in, or its file's name does not end with .py, so there is nothing"
+                    " to bundle."
+                ),
+                hint=(
+                    'Run it in this process, `flyte.with_runcontext(mode="local").run(...)`, or put'
+                    " it into a file."
+                ),
             )
         if mode == "local":
             from flyte_build.declarations.describe import task_spec
 
             workspace = locate(file, None) if in_file else Workspace.of(os.getcwd(), INTERACTIVE)
-            call = Call(task=task_spec(task), workspace=workspace, variable=variable, inputs=inputs, run=session.settings.run)
+            call = Call(
+                task=task_spec(task),
+                workspace=workspace,
+                variable=variable,
+                inputs=inputs,
+                run=session.settings.run,
+            )
             finished = run_here(session, call, lambda: task)
         else:
             refuse_while_imported("flyte.run")
@@ -116,7 +148,9 @@ def _ended(run: Run) -> Run:
 
 
 def _run(task: Task[..., Any] | Deployed, /, *args: Any, **kwargs: Any) -> Run:
-    """Run a task with these inputs and wait for it: prepared if `init` was called, else in this process."""
+    """Run a task with these inputs and wait for it: prepared if `init` was called, else in this
+    process.
+    """
     return RunContext(None, {}).run(task, *args, **kwargs)
 
 

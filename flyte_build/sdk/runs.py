@@ -1,4 +1,6 @@
-"""Runs from Python: what the history holds. A run that `flyte.run` gives and one found by name are the same class."""
+"""Runs from Python: what the history holds. A run that `flyte.run` gives and one found by name are
+the same class.
+"""
 
 from __future__ import annotations
 
@@ -51,8 +53,9 @@ class Outputs(tuple[Any, ...]):
 class Run:
     """A run, under way or ended. `print(run)` shows its result.
 
-    One that `flyte.run` gave has the values that the task's annotations say; one that was found by name has JSON values,
-    as `flyte -of json get io` shows them, since the task's own classes are not at hand.
+    One that `flyte.run` gave has the values that the task's annotations say; one that was found by
+    name has JSON values, as `flyte -of json get io` shows them, since the task's own classes are
+    not at hand.
     """
 
     def __init__(self, data: str, name: str, interface: Interface | None = None) -> None:
@@ -109,8 +112,11 @@ class Run:
         return self._row()
 
     @blocking_iterator
-    def get_logs(self, attempt: int | None = None, max_lines: int | None = None, show_ts: bool = False) -> Iterator[str]:
-        """The lines that its task wrote (the last `max_lines` of them) and, while it is under way, those that come.
+    def get_logs(
+        self, attempt: int | None = None, max_lines: int | None = None, show_ts: bool = False
+    ) -> Iterator[str]:
+        """The lines that its task wrote (the last `max_lines` of them) and, while it is under way,
+        those that come.
 
         Raises `NotFound` if nothing was kept.
         """
@@ -119,57 +125,86 @@ class Run:
             if max_lines is not None:
                 log.skip_to_last(max_lines)
             for seconds, line in log.lines():
-                yield (f"{datetime.fromtimestamp(seconds).astimezone():%Y-%m-%d %H:%M:%S} " if show_ts else "") + line.decode(
-                    errors="replace"
-                )
+                yield (
+                    f"{datetime.fromtimestamp(seconds).astimezone():%Y-%m-%d %H:%M:%S} "
+                    if show_ts
+                    else ""
+                ) + line.decode(errors="replace")
 
     @blocking
-    def show_logs(self, attempt: int | None = None, max_lines: int | None = None, show_ts: bool = False) -> None:
+    def show_logs(
+        self, attempt: int | None = None, max_lines: int | None = None, show_ts: bool = False
+    ) -> None:
         """Print what `get_logs` gives."""
         for line in self.get_logs(attempt, max_lines, show_ts):
             print(line, file=sys.stdout)
 
     @blocking
     def inputs(self) -> dict[str, Any]:
-        """The inputs that it was given; those that were left to their defaults are not among them."""
+        """The inputs that it was given; those that were left to their defaults are not
+        among them.
+        """
         with _opened(self._data) as history:
             wire: dict[str, Any] = history.action(self.name)["inputs"]
         return self._interface.load_inputs(wire) if self._interface else wire
 
     @blocking
     def outputs(self) -> Outputs:
-        """What the task returned; waits for its end. Raises the run's error if it did not succeed."""
+        """What the task returned; waits for its end. Raises the run's error if it did
+        not succeed.
+        """
         self.raise_for_status()
         with _opened(self._data) as history:
             wire: dict[str, Any] = history.result(self.name).get("outputs", {})
         if self._interface is None:
             return Outputs(tuple(wire.values()), list(wire))
-        return Outputs(self._interface.load_outputs(wire), [name for name, _ in self._interface.outputs])
+        return Outputs(
+            self._interface.load_outputs(wire), [name for name, _ in self._interface.outputs]
+        )
 
     @blocking
     def abort(self, reason: str = "") -> None:
-        """Ask it to end, with all that it has started, and wait until it has. Raises `UsageError` if it had ended before."""
+        """Ask it to end, with all that it has started, and wait until it has. Raises `UsageError`
+        if it had ended before.
+        """
         with _opened(self._data) as history:
             abort(history, self.name, reason)
 
     def raise_for_status(self) -> None:
-        """Wait for its end, and raise the error of a run that did not succeed; `code` is the name of the exception's type."""
+        """Wait for its end, and raise the error of a run that did not succeed; `code` is the name
+        of the exception's type.
+        """
         self.wait()
         row, error = self._row(), self._error()
         if row.phase == "aborted":
             raise ActionAbortedError(f"The run {self.name} was aborted", why=row.why)
         if error is not None and error["kind"] == "input":
-            raise InputError(f"{row.task}: {error['message']}", why=error["traceback"], hint=error.get("hint", ""))
+            raise InputError(
+                f"{row.task}: {error['message']}",
+                why=error["traceback"],
+                hint=error.get("hint", ""),
+            )
         if row.phase != "succeeded" and error is not None:
             fallback = RuntimeUserError if error["kind"] == "user" else RuntimeSystemError
             kind: type[BaseRuntimeError] = _ERRORS.get(error["type"], fallback)
-            raise kind(f"{row.task}: {error['type']}: {error['message']}", code=error["type"], why=error["traceback"])
+            raise kind(
+                f"{row.task}: {error['type']}: {error['message']}",
+                code=error["type"],
+                why=error["traceback"],
+            )
         if row.phase != "succeeded":
             raise RuntimeSystemError(f"{row.task}: {row.phase}", why=row.why)
 
     def first_failure(self) -> ActionRow | None:
         """The first of its actions that did not succeed, if one has failed."""
-        return next((action for action in self._row().actions() if action.phase in ("failed", "aborted", "timed_out")), None)
+        return next(
+            (
+                action
+                for action in self._row().actions()
+                if action.phase in ("failed", "aborted", "timed_out")
+            ),
+            None,
+        )
 
     def __str__(self) -> str:
         row = self._row()

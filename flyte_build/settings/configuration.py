@@ -16,7 +16,9 @@ _FOR_TASKS = ("FLYTE_RUN",)  # What a worker tells its task, and a command insid
 
 
 class Configuration:
-    """The value of each setting, and where it comes from. `given` has the values and their sources by key, without defaults."""
+    """The value of each setting, and where it comes from. `given` has the values and their sources
+    by key, without defaults.
+    """
 
     def __init__(self, given: Mapping[str, tuple[Any, str]]) -> None:
         self._given = given
@@ -26,7 +28,9 @@ class Configuration:
         return value
 
     def override(self, options: Mapping[Setting[Any], str | None]) -> Configuration:
-        """The same, but for the options of a command that are given. Raises `UsageError` for one that makes no sense."""
+        """The same, but for the options of a command that are given. Raises `UsageError` for one
+        that makes no sense.
+        """
         given = dict(self._given)
         for setting, text in options.items():
             if text is not None:
@@ -42,16 +46,20 @@ class Configuration:
 
     @classmethod
     def load(cls, root: str, said: Callable[[str], None], file: str | None = None) -> Configuration:
-        """What holds for a project: its files and the user's (or `file` alone, where that is given), then variables.
+        """What holds for a project: its files and the user's (or `file` alone, where that is
+        given), then variables.
 
-        `said` is told what is accepted and not acted on. Raises `UsageError` for what is no setting, or none of its values.
+        `said` is told what is accepted and not acted on. Raises `UsageError` for what is no
+        setting, or none of its values.
         """
         given: dict[str, tuple[Any, str]] = {}
         for path in [file] if file else filter(os.path.exists, places_of(root)):
             if file or not path.endswith("/pyproject.toml") or _may_configure(path):
                 from .files import read_file
 
-                given.update({setting.key: (value, path) for setting, value in read_file(path, said)})
+                given.update(
+                    {setting.key: (value, path) for setting, value in read_file(path, said)}
+                )
         for name in os.environ:
             if name.startswith("FLYTE_") and name not in _FOR_TASKS:
                 if (setting := BY_VARIABLE.get(name)) is None:
@@ -66,7 +74,9 @@ class Configuration:
 
 
 def places_of(root: str) -> Iterator[str]:
-    """The files that are read for a project, those that count less first; most of them are not there."""
+    """The files that are read for a project, those that count less first; most of them are not
+    there.
+    """
     yield flyte2_file(root)
     yield Places.find().config
     yield f"{root}/flyte.toml"
@@ -74,7 +84,9 @@ def places_of(root: str) -> Iterator[str]:
 
 
 def flyte2_file(root: str) -> str:
-    """The configuration file of Flyte 2: the project's, the repository's, or the user's; the last if there is none."""
+    """The configuration file of Flyte 2: the project's, the repository's, or the user's; the last
+    if there is none.
+    """
     folder = root
     while folder not in ("/", "") and not os.path.exists(f"{folder}/.git"):
         folder = os.path.dirname(folder)
@@ -83,6 +95,11 @@ def flyte2_file(root: str) -> str:
 
 
 def _may_configure(pyproject: str) -> bool:
-    """Whether a pyproject.toml can hold `tool.flyte`: most do not, and are not worth the time that loading a parser takes."""
+    """Whether a pyproject.toml can hold `tool.flyte`: most do not, and are not worth the time that
+    loading a parser takes.
+    """
     with open(pyproject, "rb") as file:
-        return any((b"tool" in line and b"flyte" in line) or line.replace(b" ", b"").startswith(b"[tool]") for line in file)
+        return any(
+            (b"tool" in line and b"flyte" in line) or line.replace(b" ", b"").startswith(b"[tool]")
+            for line in file
+        )

@@ -1,4 +1,6 @@
-"""Writing configuration files: one value, with all else as it stands; and a new file with a comment for every setting."""
+"""Writing configuration files: one value, with all else as it stands; and a new file with a comment
+for every setting.
+"""
 
 from __future__ import annotations
 
@@ -17,9 +19,11 @@ from .table import SETTINGS, Setting
 
 
 def set_value(path: str, setting: Setting[Any], value: Any) -> None:
-    """Write the TOML `value` into the file at `path`, which is made if need be; comments and order stay.
+    """Write the TOML `value` into the file at `path`, which is made if need be; comments and order
+    stay.
 
-    Raises `UsageError` if the file is no TOML or has something else in the place, `PreparationError` if it cannot be written.
+    Raises `UsageError` if the file is no TOML or has something else in the place,
+    `PreparationError` if it cannot be written.
     """
     import tomlkit
     from tomlkit.exceptions import TOMLKitError
@@ -35,7 +39,10 @@ def set_value(path: str, setting: Setting[Any], value: Any) -> None:
                     table[name] = tomlkit.table(is_super_table=at < len(names) - 2)
                 table = table[name]
                 if not isinstance(table, dict):
-                    raise UsageError(f"{path}: {'.'.join(names[: at + 1])} is no table", hint=f"It must be one, to hold {setting.key}.")
+                    raise UsageError(
+                        f"{path}: {'.'.join(names[: at + 1])} is no table",
+                        hint=f"It must be one, to hold {setting.key}.",
+                    )
             table[names[-1]] = value
             _write(path, tomlkit.dumps(document))
     except (TOMLKitError, UnicodeDecodeError) as error:
@@ -45,8 +52,12 @@ def set_value(path: str, setting: Setting[Any], value: Any) -> None:
 
 
 def create(path: str) -> None:
-    """Write a file that holds every setting, each with its default and commented out. Raises `UsageError` if one is there."""
-    lines = ["# Configuration of flyte-build; `flyte config` shows what holds, and where it comes from."]
+    """Write a file that holds every setting, each with its default and commented out. Raises
+    `UsageError` if one is there.
+    """
+    lines = [
+        "# Configuration of flyte-build; `flyte config` shows what holds, and where it comes from."
+    ]
     section = ""
     for setting in SETTINGS:
         if not setting.acted_on or not setting.in_files:
@@ -56,20 +67,27 @@ def create(path: str) -> None:
             section = table
             lines += ["", f"[{section}]"]
         # JSON of texts, numbers, booleans and lists is TOML too.
-        lines += [f"# {setting.text} Expected: {setting.kind.expected}.", f"# {name} = {json.dumps(setting.kind.show(setting.default))}"]
+        lines += [
+            f"# {setting.text} Expected: {setting.kind.expected}.",
+            f"# {name} = {json.dumps(setting.kind.show(setting.default))}",
+        ]
     try:
         os.makedirs(os.path.dirname(path), exist_ok=True)
         with open(path, "x", encoding="utf-8") as file:
             file.write("\n".join(lines) + "\n")
     except FileExistsError:
-        raise UsageError(f"{path} is there already", hint="`flyte config set` changes a value in it.") from None
+        raise UsageError(
+            f"{path} is there already", hint="`flyte config set` changes a value in it."
+        ) from None
     except OSError as error:
         raise _unwritable(path, error) from None
 
 
 @contextmanager
 def _alone(folder: str) -> Iterator[None]:
-    """Hold the lock of a folder, which is made if need be, so that of two commands that change a file none is lost."""
+    """Hold the lock of a folder, which is made if need be, so that of two commands that change a
+    file none is lost.
+    """
     os.makedirs(folder, exist_ok=True)
     opened = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
@@ -92,4 +110,6 @@ def _write(path: str, text: str) -> None:
 
 
 def _unwritable(path: str, error: OSError) -> PreparationError:
-    return PreparationError(f"The configuration file {path} cannot be written", why=error.strerror or str(error))
+    return PreparationError(
+        f"The configuration file {path} cannot be written", why=error.strerror or str(error)
+    )

@@ -16,12 +16,16 @@ _FLYTE2 = ("task", "image", "local")
 
 
 def read_file(path: str, said: Callable[[str], None]) -> Found:
-    """The settings in a file, with their values. `said` is told what is accepted and not acted on. Raises `UsageError`."""
+    """The settings in a file, with their values. `said` is told what is accepted and not acted on.
+    Raises `UsageError`.
+    """
     try:
         with open(path, encoding="utf-8") as file:
             text = file.read()
     except FileNotFoundError:
-        raise UsageError(f"There is no configuration file {path}", hint="`flyte create config` writes one.") from None
+        raise UsageError(
+            f"There is no configuration file {path}", hint="`flyte create config` writes one."
+        ) from None
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(f"The configuration file {path} cannot be read", why=str(error)) from None
     found, unused = _flyte2(path, text) if is_flyte2(path) else (_toml(path, text), [])
@@ -56,7 +60,9 @@ def _toml(path: str, text: str) -> Found:
         try:
             setting = find_setting(key)
             if not setting.in_files:
-                raise UsageError(f"{key} cannot be set in a file", hint=f"Set the variable {setting.variable}.")
+                raise UsageError(
+                    f"{key} cannot be set in a file", hint=f"Set the variable {setting.variable}."
+                )
             found.append((setting, setting.from_toml(value)))
         except UsageError as error:
             line = _line(text, [*names, *key.split(".")])
@@ -74,7 +80,9 @@ def _leaves(value: Any, key: str = "") -> Iterator[tuple[str, Any]]:
 
 
 def _line(text: str, names: list[str]) -> int:
-    """The line of valid TOML on which a key stands: the file up to there is the first that has it. 0 if none is found."""
+    """The line of valid TOML on which a key stands: the file up to there is the first that has it.
+    0 if none is found.
+    """
     lines, mention = text.splitlines(keepends=True), 0
     for end, line in enumerate(lines, 1):
         mention = end if names[-1] in line else mention

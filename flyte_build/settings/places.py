@@ -13,7 +13,8 @@ from .table import SHARED_STORE
 
 @dataclass(frozen=True, kw_only=True)
 class Places:
-    """The folders of the cache (deleting it costs time) and of data (runs, outputs, logs), and the user's configuration file.
+    """The folders of the cache (deleting it costs time) and of data (runs, outputs, logs), and the
+    user's configuration file.
 
     `shared` says that several users use them.
     """
@@ -36,28 +37,48 @@ class Places:
         shared = SHARED_STORE.from_text(os.environ.get(SHARED_STORE.variable) or "false")
         if home := os.environ.get("FLYTE_HOME"):
             home = os.path.abspath(_expanded(home))
-            return cls(cache=f"{home}/cache", data=f"{home}/data", config=f"{home}/config.toml", shared=shared)
+            return cls(
+                cache=f"{home}/cache",
+                data=f"{home}/data",
+                config=f"{home}/config.toml",
+                shared=shared,
+            )
         # What platformdirs gives here (XDG Base Directory 0.8), without the 20 ms of its import.
         if sys.platform == "linux":
-            folders = (("XDG_CACHE_HOME", "~/.cache"), ("XDG_DATA_HOME", "~/.local/share"), ("XDG_CONFIG_HOME", "~/.config"))
-            cache, data, config = (f"{_absolute(variable) or _expanded(usual)}/flyte-build" for variable, usual in folders)
+            folders = (
+                ("XDG_CACHE_HOME", "~/.cache"),
+                ("XDG_DATA_HOME", "~/.local/share"),
+                ("XDG_CONFIG_HOME", "~/.config"),
+            )
+            cache, data, config = (
+                f"{_absolute(variable) or _expanded(usual)}/flyte-build"
+                for variable, usual in folders
+            )
         else:
             import platformdirs
 
             _check_home()
-            finders = (platformdirs.user_cache_dir, platformdirs.user_data_dir, platformdirs.user_config_dir)
+            finders = (
+                platformdirs.user_cache_dir,
+                platformdirs.user_data_dir,
+                platformdirs.user_config_dir,
+            )
             cache, data, config = (find("flyte-build") for find in finders)
         return cls(cache=cache, data=data, config=f"{config}/config.toml", shared=shared)
 
 
 def _absolute(variable: str) -> str:
-    """Return what a variable names, or "" if it is no absolute path: such a one is ignored (XDG Base Directory 0.8, "Basics")."""
+    """Return what a variable names, or "" if it is no absolute path: such a one is ignored (XDG
+    Base Directory 0.8, "Basics").
+    """
     place = os.environ.get(variable, "")
     return place if os.path.isabs(place) else ""
 
 
 def _expanded(path: str) -> str:
-    """Return a path with the user's home in place of `~`. Raises `UsageError` if that is no absolute path."""
+    """Return a path with the user's home in place of `~`. Raises `UsageError` if that is no
+    absolute path.
+    """
     if path.startswith("~"):
         _check_home()
     return os.path.expanduser(path)

@@ -15,7 +15,9 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Registries:
-    """What is shared is read from `reads`, in order, and published to `write`. Deployments are in `home`, where that is configured."""
+    """What is shared is read from `reads`, in order, and published to `write`. Deployments are in
+    `home`, where that is configured.
+    """
 
     reads: tuple[RepositoryName, ...] = ()
     write: RepositoryName | None = None
@@ -23,7 +25,9 @@ class Registries:
 
     @classmethod
     def configured(cls, config: Configuration) -> Registries:
-        """`registry` alone is for all; `cache.read` and `cache.write` are in its place where they are given, also as nothing."""
+        """`registry` alone is for all; `cache.read` and `cache.write` are in its place where they
+        are given, also as nothing.
+        """
         home = config[table.SHARED]
         reads, write = config[table.CACHE_READ], config[table.CACHE_WRITE]
         if config.source(table.CACHE_READ) == "default":
@@ -33,7 +37,9 @@ class Registries:
         return cls(reads, write, home or write)
 
     def of_deployments(self, places: Places) -> tuple[RepositoryName, ...]:
-        """Where deployments are: the first is where new ones go. Without a registry that is a folder among the user's data."""
+        """Where deployments are: the first is where new ones go. Without a registry that is a
+        folder among the user's data.
+        """
         from flyte_build.cas.registry.name import RepositoryName
 
         own = self.home or RepositoryName(folder=f"{places.data}/deployments")

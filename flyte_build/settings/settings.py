@@ -1,4 +1,6 @@
-"""How a command prepares and runs: the configuration, its options and the caller's arguments as one value."""
+"""How a command prepares and runs: the configuration, its options and the caller's arguments as one
+value.
+"""
 
 from __future__ import annotations
 
@@ -40,7 +42,11 @@ class Settings:
         """What is `given` (as `change` takes it), and for all else what the configuration says."""
         images = config[table.IMAGE_REFS]
         return cls(
-            run=RunOptions(project=config[table.PROJECT], domain=config[table.DOMAIN], copy_style=config[table.COPY_STYLE]),
+            run=RunOptions(
+                project=config[table.PROJECT],
+                domain=config[table.DOMAIN],
+                copy_style=config[table.COPY_STYLE],
+            ),
             engine=config[table.ENGINE],
             allow_secrets=config[table.ALLOW_SECRETS],
             budget=_budget(config),
@@ -55,7 +61,9 @@ class Settings:
         ).change(**given)
 
     def change(self, **given: Any) -> Settings:
-        """The same but for what is `given`, by the names of this class's fields and of `RunOptions`'s; None: it is not given."""
+        """The same but for what is `given`, by the names of this class's fields and of
+        `RunOptions`'s; None: it is not given.
+        """
         there = {name: value for name, value in given.items() if value is not None}
         of_run = {name: there.pop(name) for name in _OF_RUN & there.keys()}
         return replace(self, **there, run=replace(self.run, **of_run))
@@ -66,8 +74,15 @@ _OF_RUN = frozenset(each.name for each in fields(RunOptions))
 
 def _budget(config: Configuration) -> Budget | None:
     """What is configured, or None for the usual one: only a scan of everything loads that."""
-    if all(config.source(each) == "default" for each in (table.MAX_FILES, table.MAX_BYTES, table.MAX_SCAN_TIME)):
+    if all(
+        config.source(each) == "default"
+        for each in (table.MAX_FILES, table.MAX_BYTES, table.MAX_SCAN_TIME)
+    ):
         return None
     from flyte_build.bundler.budget import Budget
 
-    return Budget(files=config[table.MAX_FILES], bytes=config[table.MAX_BYTES], seconds=config[table.MAX_SCAN_TIME])
+    return Budget(
+        files=config[table.MAX_FILES],
+        bytes=config[table.MAX_BYTES],
+        seconds=config[table.MAX_SCAN_TIME],
+    )

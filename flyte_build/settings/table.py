@@ -1,6 +1,8 @@
-"""The table of settings: keys, types, defaults, descriptions. Files, variables, commands and documentation are read off it.
+"""The table of settings: keys, types, defaults, descriptions. Files, variables, commands and
+documentation are read off it.
 
-A value has three forms: the text of a variable or a command line, the TOML value of a file, and what the program uses.
+A value has three forms: the text of a variable or a command line, the TOML value of a file, and
+what the program uses.
 """
 
 from __future__ import annotations
@@ -28,7 +30,8 @@ T = TypeVar("T")
 class Kind(Generic[T]):
     """The values that a setting can have: `expected` says which, `example` is one in TOML.
 
-    `read` makes one from TOML and `parse` makes TOML of text (both raise `ValueError`); `show` gives the TOML of a value.
+    `read` makes one from TOML and `parse` makes TOML of text (both raise `ValueError`); `show`
+    gives the TOML of a value.
     """
 
     def __init__(
@@ -41,12 +44,20 @@ class Kind(Generic[T]):
         show: Callable[[T], Any] = lambda value: value,
         choices: tuple[str, ...] = (),
     ) -> None:
-        self.expected, self.example, self.read, self.parse, self.show, self.choices = expected, example, read, parse, show, choices
+        self.expected, self.example, self.read, self.parse, self.show, self.choices = (
+            expected,
+            example,
+            read,
+            parse,
+            show,
+            choices,
+        )
 
 
 @dataclass(frozen=True, eq=False)
 class Setting(Generic[T]):
-    """One setting. `acted_on` is false for what is accepted and kept only; `in_files` for what a variable alone can say.
+    """One setting. `acted_on` is false for what is accepted and kept only; `in_files` for what a
+    variable alone can say.
 
     `flag` is the command line's option, where that is not called as the key's last word.
     """
@@ -76,7 +87,9 @@ class Setting(Generic[T]):
         except (ValueError, TypeError, OverflowError):
             shown, example = json.dumps(value, default=str), f"{self.key} = {self.kind.example}"
             raise UsageError(
-                f"{self.key} cannot be {shown}", why=f"Expected: {self.kind.expected}.", hint=f"For example: {example}"
+                f"{self.key} cannot be {shown}",
+                why=f"Expected: {self.kind.expected}.",
+                hint=f"For example: {example}",
             ) from None
 
     def from_text(self, text: str) -> T:
@@ -107,12 +120,25 @@ def _count(value: Any) -> int:
 
 
 def _flag(text: str) -> bool:
-    words = {"true": True, "yes": True, "on": True, "1": True, "false": False, "no": False, "off": False, "0": False}
+    words = {
+        "true": True,
+        "yes": True,
+        "on": True,
+        "1": True,
+        "false": False,
+        "no": False,
+        "off": False,
+        "0": False,
+    }
     return words[text.lower()] if text.lower() in words else _of(bool)(text)
 
 
 def _list(text: str) -> Any:
-    return json.loads(text) if text.lstrip().startswith("[") else [part.strip() for part in text.split(",") if part.strip()]
+    return (
+        json.loads(text)
+        if text.lstrip().startswith("[")
+        else [part.strip() for part in text.split(",") if part.strip()]
+    )
 
 
 def _paths(value: Any) -> frozenset[str]:
@@ -124,7 +150,11 @@ def _references(value: Any) -> dict[str, str]:
 
 
 def _pairs(text: str) -> Any:
-    return json.loads(text) if text.lstrip().startswith("{") else dict(pair.strip().split("=", 1) for pair in text.split(","))
+    return (
+        json.loads(text)
+        if text.lstrip().startswith("{")
+        else dict(pair.strip().split("=", 1) for pair in text.split(","))
+    )
 
 
 def _duration(value: Any) -> float:
@@ -179,8 +209,12 @@ def _choice(*names: T) -> Kind[T]:
 TEXT: Kind[str] = Kind("text", '"name"', _of(str))
 FLAG: Kind[bool] = Kind("true or false", "true", _of(bool), parse=_flag, choices=("true", "false"))
 COUNT: Kind[int] = Kind("a whole number above 0", "1000", _count, parse=int)
-PATHS: Kind[frozenset[str]] = Kind("a list of paths", '["tests/fake.pem"]', _paths, parse=_list, show=sorted)
-DURATION: Kind[float] = Kind('a duration: "14 days", "PT1H30M", or seconds', '"14 days"', _duration, show=_duration_text)
+PATHS: Kind[frozenset[str]] = Kind(
+    "a list of paths", '["tests/fake.pem"]', _paths, parse=_list, show=sorted
+)
+DURATION: Kind[float] = Kind(
+    'a duration: "14 days", "PT1H30M", or seconds', '"14 days"', _duration, show=_duration_text
+)
 SIZE: Kind[int] = Kind('a size: "20 GB", "512 MiB", or bytes', '"20 GB"', _size, show=_size_text)
 LIMIT: Kind[int | None] = Kind(
     'a size ("20 GB", "512 MiB", or bytes), or "none"',
@@ -203,54 +237,105 @@ REPOSITORIES: Kind[tuple[RepositoryName, ...]] = Kind(
     show=lambda names: [name.text for name in names],
 )
 REFERENCES: Kind[dict[str, str]] = Kind(
-    "a table of references", '{ name = "registry.example.com/team/image:v1" }', _references, parse=_pairs
+    "a table of references",
+    '{ name = "registry.example.com/team/image:v1" }',
+    _references,
+    parse=_pairs,
 )
 
-HOME = Setting("home", TEXT, "", "The folder below which everything is kept; the platform's folders if it is not set.", in_files=False)
+HOME = Setting(
+    "home",
+    TEXT,
+    "",
+    "The folder below which everything is kept; the platform's folders if it is not set.",
+    in_files=False,
+)
 SHARED_STORE = Setting(
     "store.shared",
     FLAG,
     False,
-    "Whether several users of this machine share the cache and the data: else their folders are closed to all others.",
+    "Whether several users of this machine share the cache and the data: else their folders are"
+    " closed to all others.",
     in_files=False,
 )
 PROJECT = Setting("task.project", TEXT, "default", "The project that runs belong to (`--project`).")
 DOMAIN = Setting("task.domain", TEXT, "development", "The domain that runs belong to (`--domain`).")
 ORG = Setting("task.org", TEXT, "", "The organisation.", acted_on=False)
 COPY_STYLE = Setting(
-    "run.copy_style", _choice(*COPY_STYLES), "loaded_modules", "What of the project goes into the bundle (`--copy-style`)."
+    "run.copy_style",
+    _choice(*COPY_STYLES),
+    "loaded_modules",
+    "What of the project goes into the bundle (`--copy-style`).",
 )
 ENGINE = Setting("run.engine", _choice(*ENGINES), "auto", "What runs tasks (`--engine`).")
 SHARED = Setting(
     "registry",
     REPOSITORY,
     None,
-    "The repository of deployments, and of the cache that is shared: read from and written to (`--registry`).",
+    "The repository of deployments, and of the cache that is shared: read from and written to"
+    " (`--registry`).",
     flag="--registry",
 )
 CACHE_READ = Setting(
     "cache.read",
     REPOSITORIES,
     (),
-    "Repositories to look in for what others have made, in order, in place of `registry` (`--cache-read`).",
+    "Repositories to look in for what others have made, in order, in place of `registry`"
+    " (`--cache-read`).",
     flag="--cache-read",
 )
 CACHE_WRITE = Setting(
-    "cache.write", REPOSITORY, None, "The repository to publish to, in place of `registry` (`--cache-write`).", flag="--cache-write"
+    "cache.write",
+    REPOSITORY,
+    None,
+    "The repository to publish to, in place of `registry` (`--cache-write`).",
+    flag="--cache-write",
 )
 ALLOW_SECRETS = Setting(
-    "bundle.allow_secrets", PATHS, frozenset(), "Files, by their paths below the root, that may be shared although they look like secrets."
+    "bundle.allow_secrets",
+    PATHS,
+    frozenset(),
+    "Files, by their paths below the root, that may be shared although they look like secrets.",
 )
-MAX_FILES = Setting("bundle.max_files", COUNT, 200_000, "How many files and folders a bundle may have.")
-MAX_BYTES = Setting("bundle.max_size", SIZE, 4 << 30, "How large the files of a bundle may be, all in all.")
-MAX_SCAN_TIME = Setting("bundle.max_scan_time", DURATION, 120.0, "How long looking for the files of a bundle may take.")
-KEEP = Setting("cache.keep", DURATION, 14 * 86400.0, "`flyte cache gc` keeps what was used within this time.")
-MAX_SIZE = Setting("cache.max_size", LIMIT, None, "How large `flyte cache gc` lets the cache be: what was used least recently goes first.")
-MIN_FREE = Setting("cache.min_free", SIZE, 10**9, "`flyte cache gc` makes the cache smaller while the disk has less free space than this.")
-MIN_SIZE = Setting("cache.min_size", SIZE, 10**9, "For the sake of free space, the cache is never made smaller than this.")
-AUTO_GC = Setting("cache.auto_gc", FLAG, True, "Whether the cache is collected by itself, at most once a day.")
+MAX_FILES = Setting(
+    "bundle.max_files", COUNT, 200_000, "How many files and folders a bundle may have."
+)
+MAX_BYTES = Setting(
+    "bundle.max_size", SIZE, 4 << 30, "How large the files of a bundle may be, all in all."
+)
+MAX_SCAN_TIME = Setting(
+    "bundle.max_scan_time", DURATION, 120.0, "How long looking for the files of a bundle may take."
+)
+KEEP = Setting(
+    "cache.keep", DURATION, 14 * 86400.0, "`flyte cache gc` keeps what was used within this time."
+)
+MAX_SIZE = Setting(
+    "cache.max_size",
+    LIMIT,
+    None,
+    "How large `flyte cache gc` lets the cache be: what was used least recently goes first.",
+)
+MIN_FREE = Setting(
+    "cache.min_free",
+    SIZE,
+    10**9,
+    "`flyte cache gc` makes the cache smaller while the disk has less free space than this.",
+)
+MIN_SIZE = Setting(
+    "cache.min_size",
+    SIZE,
+    10**9,
+    "For the sake of free space, the cache is never made smaller than this.",
+)
+AUTO_GC = Setting(
+    "cache.auto_gc", FLAG, True, "Whether the cache is collected by itself, at most once a day."
+)
 NETWORK = Setting(
-    "docker.network", TEXT, "", "The network that containers are in: Docker's own if it is not set (`none`, `host`, or a name)."
+    "docker.network",
+    TEXT,
+    "",
+    "The network that containers are in: Docker's own if it is not set (`none`, `host`, or a"
+    " name).",
 )
 IMAGE_BASE = Setting(
     "image.base",
@@ -259,16 +344,30 @@ IMAGE_BASE = Setting(
     "The image with Debian that others stand on; {python} stands for the minor version.",
 )
 COMPRESSION: Setting[Compression] = Setting(
-    "image.compression", _choice(*COMPRESSIONS), "gzip", "How the layers of images are compressed. Docker before 23 takes no zstd."
+    "image.compression",
+    _choice(*COMPRESSIONS),
+    "gzip",
+    "How the layers of images are compressed. Docker before 23 takes no zstd.",
 )
-REGISTRY = Setting("image.registry", TEXT, "", "Where images are pushed, in place of `registry`: a host, and a path on it.")
+REGISTRY = Setting(
+    "image.registry",
+    TEXT,
+    "",
+    "Where images are pushed, in place of `registry`: a host, and a path on it.",
+)
 BUILDER = Setting(
     "image.builder",
     _choice(*BUILDERS),
     "native",
-    "What builds images (`--builder`): `docker` installs their packages in a container. Flyte 2's `local` and `remote` mean `native`.",
+    "What builds images (`--builder`): `docker` installs their packages in a container. Flyte 2's"
+    " `local` and `remote` mean `native`.",
 )
-IMAGE_REFS = Setting("image.image_refs", REFERENCES, {}, "References of images by name, for `Image.from_ref_name` (`--image`).")
+IMAGE_REFS = Setting(
+    "image.image_refs",
+    REFERENCES,
+    {},
+    "References of images by name, for `Image.from_ref_name` (`--image`).",
+)
 LOCKED = Setting(
     "locked",
     FLAG,
@@ -277,11 +376,31 @@ LOCKED = Setting(
     in_files=False,
     flag="--locked",
 )
-PERSISTENCE = Setting("local.persistence", FLAG, True, "Whether local runs are remembered; they always are.", acted_on=False)
+PERSISTENCE = Setting(
+    "local.persistence",
+    FLAG,
+    True,
+    "Whether local runs are remembered; they always are.",
+    acted_on=False,
+)
 
 # In the order of a file: what is in no section first, and each section once.
 SETTINGS: tuple[Setting[Any], ...] = (
-    *(HOME, SHARED_STORE, LOCKED, SHARED, PROJECT, DOMAIN, ORG, COPY_STYLE, ENGINE, ALLOW_SECRETS, MAX_FILES, MAX_BYTES, MAX_SCAN_TIME),
+    *(
+        HOME,
+        SHARED_STORE,
+        LOCKED,
+        SHARED,
+        PROJECT,
+        DOMAIN,
+        ORG,
+        COPY_STYLE,
+        ENGINE,
+        ALLOW_SECRETS,
+        MAX_FILES,
+        MAX_BYTES,
+        MAX_SCAN_TIME,
+    ),
     *(CACHE_READ, CACHE_WRITE, KEEP, MAX_SIZE, MIN_FREE, MIN_SIZE, AUTO_GC, NETWORK),
     *(IMAGE_BASE, COMPRESSION, REGISTRY, BUILDER, IMAGE_REFS, PERSISTENCE),
 )
@@ -291,17 +410,24 @@ BY_VARIABLE = {setting.variable: setting for setting in SETTINGS}
 
 
 def nearest(name: str, known: Iterable[str], common: str = "") -> str:
-    """`Did you mean ...?`, or nothing if no known name is near; all begin with `common`, which does not count."""
+    """`Did you mean ...?`, or nothing if no known name is near; all begin with `common`, which does
+    not count.
+    """
     from difflib import get_close_matches
 
-    near = get_close_matches(name.removeprefix(common), [each.removeprefix(common) for each in known], 1, 0.75)
+    near = get_close_matches(
+        name.removeprefix(common), [each.removeprefix(common) for each in known], 1, 0.75
+    )
     return f"Did you mean {common}{near[0]}?" if near else ""
 
 
 def find_setting(key: str) -> Setting[Any]:
     """The setting of that key. Raises `UsageError`, which names the nearest one."""
     if key not in BY_KEY:
-        raise UsageError(f"There is no setting {key!r}", hint=nearest(key, (*BY_KEY, *SECTIONS)) or "`flyte config` lists them all.")
+        raise UsageError(
+            f"There is no setting {key!r}",
+            hint=nearest(key, (*BY_KEY, *SECTIONS)) or "`flyte config` lists them all.",
+        )
     return BY_KEY[key]
 
 
@@ -311,7 +437,9 @@ def placed(error: UsageError, where: str) -> UsageError:
 
 
 def unknown_variable(name: str, said: Callable[[str], None]) -> None:
-    """Say that a variable is no setting, if it looks as if it was meant to be one: others may have variables of such names."""
+    """Say that a variable is no setting, if it looks as if it was meant to be one: others may have
+    variables of such names.
+    """
     near = nearest(name, BY_VARIABLE, "FLYTE_")
     if near or any(name.startswith(f"FLYTE_{section.upper()}_") for section in SECTIONS):
         said(f"The variable {name} is no setting. {near or '`flyte config` lists them all.'}")

@@ -30,14 +30,19 @@ _RELATIVE = re.compile(r"(now|today)\s*(?:([+-])\s*(.+))?\Z", re.I)
 
 
 def parse_timedelta(text: str) -> timedelta:
-    """ISO 8601 (`PT1H30M`, with weeks, days and fractions), `1:24` (minutes), `1:02:03`, `90s`, `2 days 3h`, seconds.
+    """ISO 8601 (`PT1H30M`, with weeks, days and fractions), `1:24` (minutes), `1:02:03`, `90s`, `2
+    days 3h`, seconds.
 
     Raises `ValueError`, also for years and months, whose length depends on the date.
     """
     text = text.strip()
     match = _ISO.match(text) if text[-1:].upper() not in ("P", "T") else None
     if match := match or _CLOCK.match(text):
-        amounts = {name: float(amount.replace(",", ".")) for name, amount in match.groupdict().items() if amount}
+        amounts = {
+            name: float(amount.replace(",", "."))
+            for name, amount in match.groupdict().items()
+            if amount
+        }
         return timedelta(**amounts) * (-1 if match[1] == "-" else 1)
     try:
         return timedelta(seconds=float(text))
@@ -56,7 +61,8 @@ def parse_timedelta(text: str) -> timedelta:
 
 
 def parse_datetime(text: str) -> datetime:
-    """ISO 8601 (a date alone is its midnight; naive stays naive), `now`, `today`, `now - P1D`, `today + 2 days`.
+    """ISO 8601 (a date alone is its midnight; naive stays naive), `now`, `today`, `now - P1D`,
+    `today + 2 days`.
 
     `now` has the local time zone, `today` is the local midnight. Raises `ValueError`.
     """
@@ -73,7 +79,9 @@ def parse_datetime(text: str) -> datetime:
 
 
 def parse_size(text: str) -> int:
-    """Bytes: `20 GB` and `20G` are 20 * 1000**3, `4 GiB` and `4Gi` are 4 * 1024**3, a number alone is bytes. Raises `ValueError`."""
+    """Bytes: `20 GB` and `20G` are 20 * 1000**3, `4 GiB` and `4Gi` are 4 * 1024**3, a number alone
+    is bytes. Raises `ValueError`.
+    """
     match = _SIZE.match(text.strip())
     if match is None:
         raise ValueError(text)
@@ -87,7 +95,10 @@ def size_text(size: int) -> str:
     for power in range(5, 0, -1):
         for base, infix in ((1024, "i"), (1000, "")):
             if size and size % base**power == 0:
-                return f"{size // base**power} {' kMGTP'[power] if not infix else ' KMGTP'[power]}{infix}B"
+                return (
+                    f"{size // base**power}"
+                    f" {' kMGTP'[power] if not infix else ' KMGTP'[power]}{infix}B"
+                )
     return f"{size} B"
 
 

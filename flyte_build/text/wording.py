@@ -13,5 +13,10 @@ def listed(names: Iterable[str], most: int = 10) -> str:
 
 
 def printable(text: str) -> str:
-    """A text that others wrote as a terminal can show it: what is no character to be seen, a line's end too, is escaped."""
-    return "".join(sign if sign.isprintable() else sign.encode("unicode_escape", "surrogatepass").decode() for sign in text)
+    """A text that others wrote as a terminal can show it: what is no character to be seen, a line's
+    end too, is escaped.
+    """
+    return "".join(
+        sign if sign.isprintable() else sign.encode("unicode_escape", "surrogatepass").decode()
+        for sign in text
+    )

@@ -53,15 +53,24 @@ def type_of(annotation: Any, outer: Outer = ()) -> Type:
             from .records import Enclosing
 
             return Enclosing(record, at)
-    return _known(annotation) or _wrapped(annotation, outer) or _container(annotation, outer) or _class(annotation, outer)
+    return (
+        _known(annotation)
+        or _wrapped(annotation, outer)
+        or _container(annotation, outer)
+        or _class(annotation, outer)
+    )
 
 
 def hints_of(thing: Any) -> dict[str, Any]:
-    """The annotations of a function or a class, with all names in them looked up. Raises `DeclarationError`."""
+    """The annotations of a function or a class, with all names in them looked up. Raises
+    `DeclarationError`.
+    """
     try:
         return typing.get_type_hints(thing, include_extras=True)
     except Exception as error:  # Whatever looking up and evaluating raises.
-        raise DeclarationError(f"The annotations of {thing.__qualname__} cannot be evaluated", why=str(error)) from error
+        raise DeclarationError(
+            f"The annotations of {thing.__qualname__} cannot be evaluated", why=str(error)
+        ) from error
 
 
 def _known(annotation: Any) -> Type | None:
@@ -109,7 +118,11 @@ def _container(annotation: Any, outer: Outer) -> Type | None:
 
     if is_mapping:
         key, value = args or (str, Any)
-        return Mapping(type_of(key, outer), type_of(value, outer), () if origin is dict else (types.MappingProxyType,))
+        return Mapping(
+            type_of(key, outer),
+            type_of(value, outer),
+            () if origin is dict else (types.MappingProxyType,),
+        )
     if kind:
         return Array(kind, type_of(args[0] if args else Any, outer), others)
     if len(args) == 2 and args[1] is Ellipsis:
@@ -132,4 +145,6 @@ def _class(annotation: Any, outer: Outer) -> Type:
         return record
     from .objects import Object
 
-    return Object(f"{getattr(cls, '__module__', '')}.{getattr(cls, '__qualname__', annotation)}", cls)
+    return Object(
+        f"{getattr(cls, '__module__', '')}.{getattr(cls, '__qualname__', annotation)}", cls
+    )

@@ -10,12 +10,16 @@ from .type import ABSENT, Mismatch, Type, Wire, same
 
 
 class Choice(Type):
-    """Each of `options` is a list of JSON values that mean the same: the wire first, then other ways to write it.
+    """Each of `options` is a list of JSON values that mean the same: the wire first, then other
+    ways to write it.
 
-    An Enum's wire is the member's name, a Literal's the value. `objects` are what the options stand for, where they are at hand.
+    An Enum's wire is the member's name, a Literal's the value. `objects` are what the options stand
+    for, where they are at hand.
     """
 
-    def __init__(self, name: str, options: Sequence[Sequence[Wire]], objects: Sequence[Any] | None = None) -> None:
+    def __init__(
+        self, name: str, options: Sequence[Sequence[Wire]], objects: Sequence[Any] | None = None
+    ) -> None:
         super().__init__(name)
         self._options, self._objects = options, objects
         self.is_key = all(isinstance(option[0], str) for option in options)
@@ -33,7 +37,9 @@ class Choice(Type):
         return ["choice", self.name, [list(option) for option in self._options]]
 
     def parse(self, text: str, default: Wire = ABSENT) -> Wire:
-        """The wire of the option that is written like this; wires come before other ways to write an option."""
+        """The wire of the option that is written like this; wires come before other ways to write
+        an option.
+        """
         for at in (slice(1), slice(1, None)):
             for option in self._options:
                 if any(_text(way) == text for way in option[at]):
@@ -49,7 +55,9 @@ class Choice(Type):
         raise Mismatch(self.described, value)
 
     def load(self, wire: Wire) -> Any:
-        """The object of an option, or its wire where there are no objects. Raises `Mismatch` for one that is not there any more."""
+        """The object of an option, or its wire where there are no objects. Raises `Mismatch` for
+        one that is not there any more.
+        """
         for at, option in enumerate(self._options):
             if same(option[0], wire):
                 return wire if self._objects is None else self._objects[at]
@@ -69,14 +77,24 @@ def enumeration(cls: Any) -> Choice:
     for name, member in cls.__members__.items():
         if name != member.name:
             names[member].append(name)
-    options = [[*ways, *([member.value] if isinstance(member.value, str | int | float) else [])] for member, ways in names.items()]
+    options = [
+        [*ways, *([member.value] if isinstance(member.value, str | int | float) else [])]
+        for member, ways in names.items()
+    ]
     return Choice(cls.__name__, options, list(names))
 
 
 def literal(values: Sequence[Any]) -> Choice:
-    """The choice of a Literal's values; an Enum's members in it are written by name, bytes as text."""
+    """The choice of a Literal's values; an Enum's members in it are written by name,
+    bytes as text.
+    """
     options = [
-        value if value is None or type(value) in (bool, int, str) else getattr(value, "name", None) or repr(value) for value in values
+        (
+            value
+            if value is None or type(value) in (bool, int, str)
+            else getattr(value, "name", None) or repr(value)
+        )
+        for value in values
     ]
     return Choice(" | ".join(map(_text, options)), [[option] for option in options], values)
 

@@ -15,30 +15,64 @@ from .type import Type, scalar
 
 
 def record_of(annotation: Any, outer: Outer) -> RecordType | None:
-    """The record of a dataclass, named tuple, typed dictionary or model (also of a generic one with arguments), or None."""
+    """The record of a dataclass, named tuple, typed dictionary or model (also of a generic one with
+    arguments), or None.
+    """
     cls = typing.get_origin(annotation) or annotation
     if not isinstance(cls, type):
         return None
     if dataclasses.is_dataclass(cls):
-        fields = [(f.name, f.default is f.default_factory is dataclasses.MISSING) for f in dataclasses.fields(cls) if f.init]
-        return _record(annotation, cls, fields, outer, Maker(_taker(cls, [name for name, _ in fields]), lambda values: cls(**values)))
+        fields = [
+            (f.name, f.default is f.default_factory is dataclasses.MISSING)
+            for f in dataclasses.fields(cls)
+            if f.init
+        ]
+        return _record(
+            annotation,
+            cls,
+            fields,
+            outer,
+            Maker(_taker(cls, [name for name, _ in fields]), lambda values: cls(**values)),
+        )
     if issubclass(cls, tuple) and hasattr(cls, "_fields"):
         fields = [(name, name not in cls._field_defaults) for name in cls._fields]  # type: ignore[attr-defined]  # As named tuples have.
-        return _record(annotation, cls, fields, outer, Maker(_taker(cls, cls._fields), lambda values: cls(**values)))
+        return _record(
+            annotation,
+            cls,
+            fields,
+            outer,
+            Maker(_taker(cls, cls._fields), lambda values: cls(**values)),
+        )
     if typing.is_typeddict(cls):
         fields = [(name, _is_required(cls, name, hint)) for name, hint in hints_of(cls).items()]
         names = frozenset(name for name, _ in fields)
-        return _record(annotation, cls, fields, outer, Maker(lambda value: value if _is_dict(value, names) else None, dict))
+        return _record(
+            annotation,
+            cls,
+            fields,
+            outer,
+            Maker(lambda value: value if _is_dict(value, names) else None, dict),
+        )
     if all(hasattr(cls, name) for name in ("model_fields", "model_validate", "model_dump")):
         return _model(cls, outer)
     return None
 
 
-def _record(annotation: Any, cls: type, fields: Iterable[tuple[str, bool]], outer: Outer, maker: Maker) -> RecordType:
+def _record(
+    annotation: Any, cls: type, fields: Iterable[tuple[str, bool]], outer: Outer, maker: Maker
+) -> RecordType:
     record, hints = RecordType(cls.__name__, maker), hints_of(cls)
-    bind = partial(_bound, dict(zip(getattr(cls, "__parameters__", ()), typing.get_args(annotation), strict=False)))
+    bind = partial(
+        _bound,
+        dict(zip(getattr(cls, "__parameters__", ()), typing.get_args(annotation), strict=False)),
+    )
     inside = [(annotation, record), *outer]
-    return record.complete([Field(name, type_of(bind(hints.get(name, Any)), inside), required) for name, required in fields])
+    return record.complete(
+        [
+            Field(name, type_of(bind(hints.get(name, Any)), inside), required)
+            for name, required in fields
+        ]
+    )
 
 
 def _bound(arguments: dict[Any, Any], hint: Any) -> Any:
@@ -50,7 +84,9 @@ def _bound(arguments: dict[Any, Any], hint: Any) -> Any:
 
 
 def _taker(cls: type, names: Iterable[str]) -> Callable[[Any], dict[str, Any] | None]:
-    return lambda value: {name: getattr(value, name) for name in names} if type(value) is cls else None
+    return lambda value: (
+        {name: getattr(value, name) for name in names} if type(value) is cls else None
+    )
 
 
 def _is_dict(value: Any, names: frozenset[str]) -> bool:
@@ -58,14 +94,19 @@ def _is_dict(value: Any, names: frozenset[str]) -> bool:
 
 
 def _is_required(cls: Any, name: str, hint: Any) -> bool:
-    """Whether a typed dictionary needs a key; `__required_keys__` does not know what postponed annotations say."""
+    """Whether a typed dictionary needs a key; `__required_keys__` does not know what postponed
+    annotations say.
+    """
     origin = typing.get_origin(hint)
-    return origin is typing.Required or (name in cls.__required_keys__ and origin is not typing.NotRequired)
+    return origin is typing.Required or (
+        name in cls.__required_keys__ and origin is not typing.NotRequired
+    )
 
 
 def _model(cls: Any, outer: Outer) -> RecordType:
-    """A model, known by its methods (those of pydantic 2). It makes and checks its objects itself; a field of a class that only the
-    model knows is JSON, as the model writes it."""
+    """A model, known by its methods (those of pydantic 2). It makes and checks its objects itself;
+    a field of a class that only the model knows is JSON, as the model writes it.
+    """
     own: set[str] = set()
 
     def take(value: Any) -> dict[str, Any] | None:
@@ -75,7 +116,12 @@ def _model(cls: Any, outer: Outer) -> RecordType:
         return {**values, **value.model_dump(mode="json", include=own)} if own else values
 
     def make(values: dict[str, Any]) -> Any:
-        return cls.model_validate({getattr(cls.model_fields[name], "alias", None) or name: value for name, value in values.items()})
+        return cls.model_validate(
+            {
+                getattr(cls.model_fields[name], "alias", None) or name: value
+                for name, value in values.items()
+            }
+        )
 
     record, fields = RecordType(cls.__name__, Maker(take, make)), []
     for name, info in cls.model_fields.items():

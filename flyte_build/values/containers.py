@@ -12,7 +12,9 @@ _CLASSES: dict[str, type] = {"list": list, "set": set, "frozenset": frozenset, "
 
 
 class Array(Type):
-    """Any number of items of one type. `kind` is the class's name; objects may also be of `others`, in which case they change class."""
+    """Any number of items of one type. `kind` is the class's name; objects may also be of `others`,
+    in which case they change class.
+    """
 
     def __init__(self, kind: str, item: Type, others: tuple[type, ...] = ()) -> None:
         super().__init__(f"{kind}[{item}, ...]" if kind == "tuple" else f"{kind}[{item}]")
@@ -30,10 +32,14 @@ class Array(Type):
         return [self.kind, self.item.document()]
 
     def parse_all(self, texts: Sequence[str], default: Wire = ABSENT) -> Wire:
-        """One text may be all of it, as JSON or as a file's name; otherwise each text is an item."""
+        """One text may be all of it, as JSON or as a file's name; otherwise each text
+        is an item.
+        """
         if len(texts) == 1 and self._is_whole(texts[0]):
             return self.parse(texts[0])
-        return self._collected([step(f"[{at}]", self.item.parse, text) for at, text in enumerate(texts)])
+        return self._collected(
+            [step(f"[{at}]", self.item.parse, text) for at, text in enumerate(texts)]
+        )
 
     def _is_whole(self, text: str) -> bool:
         from .documents import names_file
@@ -44,7 +50,9 @@ class Array(Type):
         """The wire of a JSON array."""
         if not isinstance(value, list):
             raise Mismatch(self.name, value)
-        return self._collected([step(f"[{at}]", self.item.check, item) for at, item in enumerate(value)])
+        return self._collected(
+            [step(f"[{at}]", self.item.check, item) for at, item in enumerate(value)]
+        )
 
     def fits(self, value: Any) -> bool:
         """Whether it is an array."""
@@ -58,7 +66,9 @@ class Array(Type):
         """An array; a set's is sorted, so that equal sets have one wire."""
         if not isinstance(value, self._classes):
             raise Mismatch(self.name, value)
-        return self._collected([step(f"[{at}]", self.item.dump, item) for at, item in enumerate(value)])
+        return self._collected(
+            [step(f"[{at}]", self.item.dump, item) for at, item in enumerate(value)]
+        )
 
     def _collected(self, items: list[Wire]) -> list[Wire]:
         if "set" not in self.kind:
@@ -89,7 +99,10 @@ class Items(Type):
         if len(texts) == 1:
             return self.parse(texts[0])
         self._same_length(texts)
-        return [step(f"[{at}]", item.parse, text) for at, (item, text) in enumerate(zip(self.inner, texts, strict=True))]
+        return [
+            step(f"[{at}]", item.parse, text)
+            for at, (item, text) in enumerate(zip(self.inner, texts, strict=True))
+        ]
 
     def check(self, value: Any, default: Wire = ABSENT) -> Wire:
         """The wire of a JSON array."""
@@ -111,7 +124,10 @@ class Items(Type):
         if not isinstance(value, cls):
             raise Mismatch(self.name, value)
         self._same_length(value)
-        return [step(f"[{at}]", convert, item, part) for at, (item, part) in enumerate(zip(self.inner, value, strict=True))]
+        return [
+            step(f"[{at}]", convert, item, part)
+            for at, (item, part) in enumerate(zip(self.inner, value, strict=True))
+        ]
 
     def _same_length(self, value: Sequence[Any]) -> None:
         if len(value) != len(self.inner):
@@ -119,7 +135,9 @@ class Items(Type):
 
 
 class Mapping(Type):
-    """`dict[key, value]`: an object, or an array of pairs where keys are no texts. Objects may also be of `others`."""
+    """`dict[key, value]`: an object, or an array of pairs where keys are no texts. Objects may also
+    be of `others`.
+    """
 
     def __init__(self, key: Type, value: Type, others: tuple[type, ...] = ()) -> None:
         super().__init__(f"dict[{key}, {value}]")
@@ -130,7 +148,9 @@ class Mapping(Type):
     def sample(self) -> Wire:
         """One item."""
         key, value = self.key.sample, self.value.sample
-        return ABSENT if key is ABSENT else self._collected([] if value is ABSENT else [(key, value)])
+        return (
+            ABSENT if key is ABSENT else self._collected([] if value is ABSENT else [(key, value)])
+        )
 
     def document(self) -> Wire:
         """`["dict", key, value]`."""
@@ -140,9 +160,13 @@ class Mapping(Type):
         """The wire of a JSON object, or of an array of pairs; a default's items are not taken."""
         if isinstance(value, dict) and (self.key.is_key or not value):
             return self._converted(list(value.items()), self.key.parse, self.value.check)
-        if isinstance(value, list) and all(isinstance(pair, list) and len(pair) == 2 for pair in value):
+        if isinstance(value, list) and all(
+            isinstance(pair, list) and len(pair) == 2 for pair in value
+        ):
             return self._converted(value, self.key.check, self.value.check)
-        raise Mismatch(self.name, value, reasons="" if self.key.is_key else "Give [[key, value], ...].")
+        raise Mismatch(
+            self.name, value, reasons="" if self.key.is_key else "Give [[key, value], ...]."
+        )
 
     def fits(self, value: Any) -> bool:
         """Whether it is an object or an array."""
@@ -151,7 +175,10 @@ class Mapping(Type):
     def load(self, wire: Wire) -> Any:
         """A dict."""
         if isinstance(wire, dict):
-            return {self.key.load(self.key.parse(name)): self.value.load(item) for name, item in wire.items()}
+            return {
+                self.key.load(self.key.parse(name)): self.value.load(item)
+                for name, item in wire.items()
+            }
         return {self.key.load(name): self.value.load(item) for name, item in wire}
 
     def dump(self, value: Any) -> Wire:
@@ -160,10 +187,21 @@ class Mapping(Type):
             raise Mismatch(self.name, value)
         return self._converted(list(value.items()), self.key.dump, self.value.dump)
 
-    def _converted(self, pairs: Sequence[Any], as_key: Callable[[Any], Wire], as_value: Callable[[Any], Wire]) -> Wire:
-        found = self._collected([(step(f" key {key!r}", as_key, key), step(f"[{key!r}]", as_value, item)) for key, item in pairs])
+    def _converted(
+        self, pairs: Sequence[Any], as_key: Callable[[Any], Wire], as_value: Callable[[Any], Wire]
+    ) -> Wire:
+        found = self._collected(
+            [
+                (step(f" key {key!r}", as_key, key), step(f"[{key!r}]", as_value, item))
+                for key, item in pairs
+            ]
+        )
         if len(found) < len(pairs):
-            raise Mismatch(f"{self.name} with different keys", [key for key, _ in pairs], reasons="Two of its keys mean the same.")
+            raise Mismatch(
+                f"{self.name} with different keys",
+                [key for key, _ in pairs],
+                reasons="Two of its keys mean the same.",
+            )
         return found
 
     def _collected(self, pairs: Sequence[tuple[Wire, Wire]]) -> Wire:

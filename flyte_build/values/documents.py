@@ -1,6 +1,7 @@
 """JSON values from texts and files: JSON, YAML and TOML, in the one set of values that JSON has.
 
-What YAML and TOML have beyond that becomes text: dates and times as ISO 8601, numbers that are not finite by their names.
+What YAML and TOML have beyond that becomes text: dates and times as ISO 8601, numbers that are not
+finite by their names.
 """
 
 from __future__ import annotations
@@ -13,17 +14,25 @@ _SUFFIXES = ("json", "yaml", "yml", "toml")
 
 
 def names_file(text: str) -> bool:
-    """Whether a text on a command line stands for what a file holds: `@FILE`, or the path of a .json, .yaml, .yml or .toml file."""
-    return text.startswith("@") or (_suffix(text) in _SUFFIXES and "\n" not in text and text[:1] not in ("[", "{", '"'))
+    """Whether a text on a command line stands for what a file holds: `@FILE`, or the path of a
+    .json, .yaml, .yml or .toml file.
+    """
+    return text.startswith("@") or (
+        _suffix(text) in _SUFFIXES and "\n" not in text and text[:1] not in ("[", "{", '"')
+    )
 
 
 def read_text(text: str) -> Any:
-    """The value of JSON text, or of the file that it names. Raises `ValueError`, `RecursionError` or `OSError`."""
+    """The value of JSON text, or of the file that it names. Raises `ValueError`, `RecursionError`
+    or `OSError`.
+    """
     return read_file(text.removeprefix("@")) if names_file(text) else _from_json(text)
 
 
 def read_file(path: str) -> Any:
-    """The value in a file: YAML or TOML by its name, otherwise JSON. Raises `ValueError`, `RecursionError` or `OSError`."""
+    """The value in a file: YAML or TOML by its name, otherwise JSON. Raises `ValueError`,
+    `RecursionError` or `OSError`.
+    """
     with open(path, encoding="utf-8") as file:
         data = file.read()
     try:

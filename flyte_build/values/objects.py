@@ -1,4 +1,6 @@
-"""Values of any other class: named as `module:attribute` on a command line, and pickled between tasks."""
+"""Values of any other class: named as `module:attribute` on a command line, and pickled between
+tasks.
+"""
 
 from __future__ import annotations
 
@@ -80,7 +82,9 @@ class Object(Type):
         return _is_pickle(value) or super().fits(value)
 
     def load(self, wire: Wire) -> Any:
-        """The named or pickled object. Raises `Mismatch` for one of another class, and what importing its module raises."""
+        """The named or pickled object. Raises `Mismatch` for one of another class, and what
+        importing its module raises.
+        """
         value = _unpickled(wire) if _is_pickle(wire) else _named(wire)
         if not self._takes(value):
             raise Mismatch(self.name, value)
@@ -101,12 +105,18 @@ class Object(Type):
 
 def _is_json(value: Any) -> bool:
     if isinstance(value, dict):
-        return type(value) is dict and all(type(key) is str and _is_json(item) for key, item in value.items())
+        return type(value) is dict and all(
+            type(key) is str and _is_json(item) for key, item in value.items()
+        )
     if isinstance(value, list):
         return type(value) is list and all(map(_is_json, value))
     if type(value) is int:
         return value.bit_length() <= BITS
-    return value is None or type(value) in (bool, str) or (type(value) is float and math.isfinite(value))
+    return (
+        value is None
+        or type(value) in (bool, str)
+        or (type(value) is float and math.isfinite(value))
+    )
 
 
 def _is_pickle(wire: Wire) -> bool:
@@ -118,7 +128,14 @@ def _pickled(value: Any, expected: str) -> Wire:
     from base64 import b64encode
 
     if getattr(type(value), "__module__", "") == "__main__":
-        raise Mismatch(expected, value, reasons="Its class is known in this process alone: define it in a module, or as a dataclass.")
+        raise Mismatch(
+            expected,
+            value,
+            reasons=(
+                "Its class is known in this process alone: define it in a module, or as a"
+                " dataclass."
+            ),
+        )
     try:
         data = pickle.dumps(value, protocol=5)
     except Exception as error:  # Whatever the object's own methods raise.

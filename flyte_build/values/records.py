@@ -1,4 +1,6 @@
-"""Classes with named fields: dataclasses, named tuples, typed dictionaries and models; on the wire objects."""
+"""Classes with named fields: dataclasses, named tuples, typed dictionaries and models; on the wire
+objects.
+"""
 
 from __future__ import annotations
 
@@ -17,14 +19,18 @@ class Field(NamedTuple):
 
 
 class Maker(NamedTuple):
-    """How objects of a class are taken apart and made. `take` gives the fields' values, or None for an object of another class."""
+    """How objects of a class are taken apart and made. `take` gives the fields' values, or None for
+    an object of another class.
+    """
 
     take: Callable[[Any], Mapping[str, Any] | None]
     make: Callable[[dict[str, Any]], Any]
 
 
 class RecordType(Type):
-    """A class by its fields; `maker` is there where the class is. It is made without fields, since it can hold itself."""
+    """A class by its fields; `maker` is there where the class is. It is made without fields, since
+    it can hold itself.
+    """
 
     fields: Sequence[Field] = ()
 
@@ -35,7 +41,10 @@ class RecordType(Type):
     def complete(self, fields: Sequence[Field]) -> RecordType:
         """This record, with its fields."""
         self.fields, self.inner = fields, [field.type for field in fields]
-        texts = (f"{field.name}: {field.type}" + ("" if field.required else " (optional)") for field in fields)
+        texts = (
+            f"{field.name}: {field.type}" + ("" if field.required else " (optional)")
+            for field in fields
+        )
         self.details = f"{{{', '.join(texts)}}}"
         return self
 
@@ -48,16 +57,27 @@ class RecordType(Type):
 
     def document(self) -> Wire:
         """`["record", name, [[name, type, required], ...]]`."""
-        return ["record", self.name, [[field.name, field.type.document(), field.required] for field in self.fields]]
+        return [
+            "record",
+            self.name,
+            [[field.name, field.type.document(), field.required] for field in self.fields],
+        ]
 
     def check(self, value: Any, default: Wire = ABSENT) -> Wire:
-        """The wire of a JSON object; fields that are left out come from the default, and otherwise from the class when it is made."""
+        """The wire of a JSON object; fields that are left out come from the default, and otherwise
+        from the class when it is made.
+        """
         if not isinstance(value, dict):
             raise Mismatch(self.described, value)
         names = [field.name for field in self.fields]
         for name in value:
             if name not in names:
-                raise Mismatch(f"a field of {self.name}", value[name], f".{name}", f"Its fields are {', '.join(names)}.")
+                raise Mismatch(
+                    f"a field of {self.name}",
+                    value[name],
+                    f".{name}",
+                    f"Its fields are {', '.join(names)}.",
+                )
         defaults = default if isinstance(default, dict) else {}
         wire = {}
         for name, type, required in self.fields:
@@ -80,7 +100,13 @@ class RecordType(Type):
     def load(self, wire: Wire) -> Any:
         """An object of the class; raises what the class raises."""
         assert self._maker is not None, "only where the class is at hand"
-        return self._maker.make({field.name: field.type.load(wire[field.name]) for field in self.fields if field.name in wire})
+        return self._maker.make(
+            {
+                field.name: field.type.load(wire[field.name])
+                for field in self.fields
+                if field.name in wire
+            }
+        )
 
     def dump(self, value: Any) -> Wire:
         """The wire of an object of just this class: a subclass would lose what it adds."""
@@ -90,11 +116,17 @@ class RecordType(Type):
         for name, _, required in self.fields:
             if required and name not in values:
                 raise Mismatch(self.described, value)
-        return {name: step(f".{name}", type.dump, values[name]) for name, type, _ in self.fields if name in values}
+        return {
+            name: step(f".{name}", type.dump, values[name])
+            for name, type, _ in self.fields
+            if name in values
+        }
 
 
 class Enclosing(Type):
-    """A record again, inside of itself; `steps` records are between (0: the innermost one around it)."""
+    """A record again, inside of itself; `steps` records are between (0: the innermost one around
+    it).
+    """
 
     sample = ABSENT
 
@@ -129,4 +161,9 @@ def read(document: Wire, outer: Sequence[Type]) -> Type:
     if kind == "enclosing":
         return Enclosing(outer[about], about)
     record = RecordType(about)
-    return record.complete([Field(name, from_document(type, (record, *outer)), required) for name, type, required in rest[0]])
+    return record.complete(
+        [
+            Field(name, from_document(type, (record, *outer)), required)
+            for name, type, required in rest[0]
+        ]
+    )

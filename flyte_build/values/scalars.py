@@ -7,7 +7,10 @@ from typing import Any
 
 from .type import ABSENT, Mismatch, Scalar, Type, Wire
 
-_TRUE, _FALSE = frozenset(("true", "yes", "on", "1", "t", "y")), frozenset(("false", "no", "off", "0", "f", "n"))
+_TRUE, _FALSE = (
+    frozenset(("true", "yes", "on", "1", "t", "y")),
+    frozenset(("false", "no", "off", "0", "f", "n")),
+)
 # Bits of the largest number that Python reads and writes as text, about
 # (`sys.get_int_max_str_digits`).
 BITS = 14_000
@@ -80,7 +83,9 @@ class Int(Exact):
 
 
 class Float(Exact):
-    """A number; what JSON lacks as text: "NaN", "Infinity", "-Infinity" (RFC 8259 has no such numbers)."""
+    """A number; what JSON lacks as text: "NaN", "Infinity", "-Infinity" (RFC 8259 has no such
+    numbers).
+    """
 
     def read(self, text: str) -> Wire:
         """A number, or its name."""

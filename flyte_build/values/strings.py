@@ -1,4 +1,6 @@
-"""Classes whose objects are written as text: `Path`, `UUID`, `Decimal`; and `bytes`, as base64 (RFC 4648)."""
+"""Classes whose objects are written as text: `Path`, `UUID`, `Decimal`; and `bytes`, as base64 (RFC
+4648).
+"""
 
 from __future__ import annotations
 
@@ -11,9 +13,13 @@ _BASE64 = "base64:"
 
 
 class Text(Scalar):
-    """A class that makes an object from its text; `module` holds it, and is loaded when it is used."""
+    """A class that makes an object from its text; `module` holds it, and is loaded when
+    it is used.
+    """
 
-    def __init__(self, name: str, module: str, sample: str, base: str = "", is_file: bool = False) -> None:
+    def __init__(
+        self, name: str, module: str, sample: str, base: str = "", is_file: bool = False
+    ) -> None:
         super().__init__(name)
         self._module, self._sample, self._base, self.is_file = module, sample, base or name, is_file
 
@@ -61,7 +67,9 @@ class Bytes(Scalar):
             with open(text[1:], "rb") as file:
                 return self.dump(file.read())
         except OSError as error:
-            raise Mismatch(self.name, text, reasons=f"{error.filename}: {error.strerror}.") from None
+            raise Mismatch(
+                self.name, text, reasons=f"{error.filename}: {error.strerror}."
+            ) from None
 
     def check(self, value: Any, default: Wire = ABSENT) -> Wire:
         """The wire of a JSON text; this reads no file. Raises `Mismatch`."""

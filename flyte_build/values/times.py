@@ -82,9 +82,17 @@ class Duration(Scalar):
 def _iso(value: timedelta) -> str:
     """Days and seconds, with one sign for the whole: `PT90S`, `-P1DT0.5S`."""
     sign, value = ("-", -value) if value < timedelta(0) else ("", value)
-    seconds = f"{value.seconds}.{value.microseconds:06}".rstrip("0").rstrip(".") if value.microseconds else str(value.seconds)
+    seconds = (
+        f"{value.seconds}.{value.microseconds:06}".rstrip("0").rstrip(".")
+        if value.microseconds
+        else str(value.seconds)
+    )
     days = f"{value.days}D" if value.days else ""
     return f"{sign}P{days}T{seconds}S" if seconds != "0" or not days else f"{sign}P{days}"
 
 
-TYPES: dict[str, Type] = {"datetime": DateTime("datetime"), "date": Date("date"), "timedelta": Duration("timedelta")}
+TYPES: dict[str, Type] = {
+    "datetime": DateTime("datetime"),
+    "date": Date("date"),
+    "timedelta": Duration("timedelta"),
+}

@@ -1,12 +1,15 @@
 """Types of inputs and outputs, and the one converter for all of them.
 
-A `Type` describes a Python annotation. It knows four forms of a value: the text of a command line, a JSON value (from a
-file, a form, another program), the *wire* (a JSON value in the one normal form that is stored and sent), and the Python
-object. `parse` and `check` make wire of the first two, and need no class of the user's; `load` and `dump` go between wire
-and object, where the annotation is at hand (`annotations.type_of`). `document` and `from_document` carry a type to where it
-is not. Only `parse` reads files. Wire is JSON values alone, and no two values of a type share one; `check` leaves wire as it is.
+A `Type` describes a Python annotation. It knows four forms of a value: the text of a command line,
+a JSON value (from a file, a form, another program), the *wire* (a JSON value in the one normal form
+that is stored and sent), and the Python object. `parse` and `check` make wire of the first two, and
+need no class of the user's; `load` and `dump` go between wire and object, where the annotation is
+at hand (`annotations.type_of`). `document` and `from_document` carry a type to where it is not.
+Only `parse` reads files. Wire is JSON values alone, and no two values of a type share one; `check`
+leaves wire as it is.
 
-Each kind of type is in a module of its own, which is loaded when such a type is met: most tasks need very few.
+Each kind of type is in a module of its own, which is loaded when such a type is met: most tasks
+need very few.
 """
 
 from __future__ import annotations
@@ -38,7 +41,8 @@ _KINDS = {
 
 
 class Mismatch(Exception):
-    """A value is not of its type: `where` in it (as in `[2].name`, "" for the whole), what was `expected`, what was `given`.
+    """A value is not of its type: `where` in it (as in `[2].name`, "" for the whole), what was
+    `expected`, what was `given`.
 
     If something is missing there, `ABSENT` was given. `reasons` are sentences that say more.
     """
@@ -55,8 +59,9 @@ class Mismatch(Exception):
 class Type(ABC):
     """One type. `details` say more of it than its `name`; `inner` are the types that it is made of.
 
-    `is_key` types have text as wire (or a JSON scalar, whose text `parse` takes back): they name values in JSON objects.
-    `is_file` types have texts that name files. `words` are texts that a shell may offer, where a type has few.
+    `is_key` types have text as wire (or a JSON scalar, whose text `parse` takes back): they name
+    values in JSON objects. `is_file` types have texts that name files. `words` are texts that a
+    shell may offer, where a type has few.
     """
 
     details = ""
@@ -87,36 +92,50 @@ class Type(ABC):
         import shlex
 
         sample = self.sample
-        return shlex.quote(sample if isinstance(sample, str) else json.dumps(sample, ensure_ascii=False))
+        return shlex.quote(
+            sample if isinstance(sample, str) else json.dumps(sample, ensure_ascii=False)
+        )
 
     @abstractmethod
     def document(self) -> Wire:
         """This type as a JSON value."""
 
     def parse(self, text: str, default: Wire = ABSENT) -> Wire:
-        """The wire of a text from a command line: JSON, `@FILE`, or the path of a file. Raises `Mismatch`."""
+        """The wire of a text from a command line: JSON, `@FILE`, or the path of a file. Raises
+        `Mismatch`.
+        """
         from .documents import read_text
 
         try:
             value = read_text(text)
         except OSError as error:
-            raise Mismatch(self.described, text, reasons=f"{error.filename}: {error.strerror}.") from None
+            raise Mismatch(
+                self.described, text, reasons=f"{error.filename}: {error.strerror}."
+            ) from None
         except (ValueError, RecursionError) as error:
-            raise Mismatch(f"{self.described}, as JSON", text, reasons=f"{str(error).rstrip('.')}.") from None
+            raise Mismatch(
+                f"{self.described}, as JSON", text, reasons=f"{str(error).rstrip('.')}."
+            ) from None
         return self.check(value, default)
 
     def parse_all(self, texts: Sequence[str], default: Wire = ABSENT) -> Wire:
         """The wire of an option that was given once or more. Raises `Mismatch`."""
         if len(texts) > 1:
-            raise Mismatch(f"one {self.name}", " ".join(texts), reasons=f"It was given {len(texts)} times.")
+            raise Mismatch(
+                f"one {self.name}", " ".join(texts), reasons=f"It was given {len(texts)} times."
+            )
         return self.parse(texts[0], default)
 
     @abstractmethod
     def check(self, value: Any, default: Wire = ABSENT) -> Wire:
-        """The wire of a JSON value; `default` supplies what a value may leave out. Raises `Mismatch`."""
+        """The wire of a JSON value; `default` supplies what a value may leave out. Raises
+        `Mismatch`.
+        """
 
     def fits(self, value: Any) -> bool:
-        """Whether a JSON value looks like one of this type, from outside; what `check` takes does."""
+        """Whether a JSON value looks like one of this type, from outside; what `check`
+        takes does.
+        """
         try:
             self.check(value)
         except Mismatch:
@@ -170,7 +189,9 @@ def scalar(name: str) -> Type:
 
 
 def from_document(document: Wire, outer: Sequence[Type] = ()) -> Type:
-    """The type that `document` describes; there is no class of the user's at hand. `outer` are the records around it."""
+    """The type that `document` describes; there is no class of the user's at hand. `outer` are the
+    records around it.
+    """
     if isinstance(document, str):
         return scalar(document)
     found: Type = _module(_KINDS[document[0]]).read(document, outer)

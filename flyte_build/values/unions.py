@@ -11,19 +11,24 @@ _MEMBER, _VALUE = "$member", "$value"
 
 
 class Union(Type):
-    """A union of `members`. Its wire is a member's; which one is meant follows from what it looks like.
+    """A union of `members`. Its wire is a member's; which one is meant follows from what it looks
+    like.
 
-    Where it looks like an earlier member's too (a text that is a date, in `date | str`), the wire says which one is meant:
-    `{"$member": 1, "$value": ...}`.
+    Where it looks like an earlier member's too (a text that is a date, in `date | str`), the wire
+    says which one is meant: `{"$member": 1, "$value": ...}`.
     """
 
     def __init__(self, members: Sequence[Type]) -> None:
         super().__init__(" | ".join(map(str, members)))
         self.inner = members
-        self.details = "; ".join(dict.fromkeys(member.details for member in members if member.details))
+        self.details = "; ".join(
+            dict.fromkeys(member.details for member in members if member.details)
+        )
         self.words = [word for member in members for word in member.words]
         self._order = self._beginning_with("None", range(len(members)))
-        self._orders = {cls: self._beginning_with(cls.__name__, self._order) for cls in (int, float)}
+        self._orders = {
+            cls: self._beginning_with(cls.__name__, self._order) for cls in (int, float)
+        }
 
     @property
     def sample(self) -> Wire:
@@ -43,10 +48,14 @@ class Union(Type):
         return self._first(lambda member, own: member.parse(text, own), text, default)
 
     def parse_all(self, texts: Sequence[str], default: Wire = ABSENT) -> Wire:
-        """The same of an option that was given once or more; one text is an item only if it can be nothing else."""
+        """The same of an option that was given once or more; one text is an item only if it can be
+        nothing else.
+        """
         if len(texts) == 1 and sum(member.name != "None" for member in self.inner) > 1:
             return self.parse(texts[0], default)
-        return self._first(lambda member, own: member.parse_all(texts, own), " ".join(texts), default)
+        return self._first(
+            lambda member, own: member.parse_all(texts, own), " ".join(texts), default
+        )
 
     def check(self, value: Any, default: Wire = ABSENT) -> Wire:
         """The wire of a JSON value, which may say which member it means."""
@@ -86,8 +95,12 @@ class Union(Type):
         others = [refusal for refusal in refusals if refusal[0].name != "None"]
         if len(others) == 1:
             ((_, only),) = others
-            raise Mismatch(only.expected if only.where else self.name, only.given, only.where, only.reasons)
-        raise Mismatch(self.name, value, reasons=" ".join(_sentence(*refusal) for refusal in others))
+            raise Mismatch(
+                only.expected if only.where else self.name, only.given, only.where, only.reasons
+            )
+        raise Mismatch(
+            self.name, value, reasons=" ".join(_sentence(*refusal) for refusal in others)
+        )
 
     def _tried(self, value: Any) -> list[int]:
         # A number is an `int` or a `float` before it is anything else.
@@ -100,7 +113,11 @@ class Union(Type):
         return next((at for at in self._tried(wire) if self.inner[at].fits(wire)), None)
 
     def _marked(self, at: int, wire: Wire) -> Wire:
-        return wire if not _is_marked(wire) and self._looks_like(wire) == at else {_MEMBER: at, _VALUE: wire}
+        return (
+            wire
+            if not _is_marked(wire) and self._looks_like(wire) == at
+            else {_MEMBER: at, _VALUE: wire}
+        )
 
     def _own(self, at: int, default: Wire) -> Wire:
         """The default, if it is a value of this member."""

@@ -1,8 +1,10 @@
-"""Which files stay out of a bundle: gitignore semantics (git, Documentation/gitignore.txt), and our built-in rules.
+"""Which files stay out of a bundle: gitignore semantics (git, Documentation/gitignore.txt), and our
+built-in rules.
 
-`.gitignore` and `.flyteignore` of a folder and of the folders above it, up to the root, are read; the last pattern that
-matches decides, `.flyteignore` after `.gitignore`, deeper files after higher ones. Files above the root, `.git/info/exclude`
-and a user's global file are not read: a bundle is the same in every folder and for every user.
+`.gitignore` and `.flyteignore` of a folder and of the folders above it, up to the root, are read;
+the last pattern that matches decides, `.flyteignore` after `.gitignore`, deeper files after higher
+ones. Files above the root, `.git/info/exclude` and a user's global file are not read: a bundle is
+the same in every folder and for every user.
 """
 
 from __future__ import annotations
@@ -62,7 +64,9 @@ class Pattern(NamedTuple):
     meaning: GitIgnoreSpecPattern
 
     def matches(self, name: str, is_folder: bool) -> bool:
-        """Whether it decides for this very name. (What lies below an excluded folder is never asked for.)"""
+        """Whether it decides for this very name. (What lies below an excluded folder is never asked
+        for.)
+        """
         expression = self.meaning.regex
         if expression is None:
             return False
@@ -70,7 +74,10 @@ class Pattern(NamedTuple):
         if match is not None and match.groupdict().get(_FOLDER) is None:
             return True
         found = expression.finditer(name + "/") if is_folder else ()
-        return any(match.groupdict().get(_FOLDER) and match.end(_FOLDER) == len(name) + 1 for match in found)
+        return any(
+            match.groupdict().get(_FOLDER) and match.end(_FOLDER) == len(name) + 1
+            for match in found
+        )
 
 
 class RuleFile(NamedTuple):
@@ -80,7 +87,9 @@ class RuleFile(NamedTuple):
     patterns: tuple[Pattern, ...]
     names: re.Pattern[str] | None
     paths: re.Pattern[str] | None
-    """What any of the patterns may decide, by the name alone or by the path: most names are decided by none."""
+    """What any of the patterns may decide, by the name alone or by the path: most names are decided
+    by none.
+    """
 
     @classmethod
     def parse(cls, folder: str, name: str, text: str) -> RuleFile:
@@ -97,19 +106,33 @@ class RuleFile(NamedTuple):
         by_name: list[str] = []
         by_path: list[str] = []
         for pattern in patterns:
-            expression = pattern.meaning.regex.pattern.replace(f"(?P<{_FOLDER}>", "(?:") if pattern.meaning.regex else "(?!)"
-            anywhere = expression.startswith(_ANYWHERE) and "/" not in pattern.text.removeprefix("!").removeprefix("**/").rstrip("/ ")
-            (by_name if anywhere else by_path).append(expression.removeprefix(_ANYWHERE) if anywhere else expression)
+            expression = (
+                pattern.meaning.regex.pattern.replace(f"(?P<{_FOLDER}>", "(?:")
+                if pattern.meaning.regex
+                else "(?!)"
+            )
+            anywhere = expression.startswith(_ANYWHERE) and "/" not in pattern.text.removeprefix(
+                "!"
+            ).removeprefix("**/").rstrip("/ ")
+            (by_name if anywhere else by_path).append(
+                expression.removeprefix(_ANYWHERE) if anywhere else expression
+            )
         return cls(folder, tuple(patterns), _any_of(by_name), _any_of(by_path))
 
     def may_decide(self, path: str, name: str) -> bool:
-        """Whether a pattern may match `path` (relative to the root), which ends in `name`; a folder's have a "/" at the end."""
+        """Whether a pattern may match `path` (relative to the root), which ends in `name`; a
+        folder's have a "/" at the end.
+        """
         by_name = self.names is not None and self.names.match(name)
-        return bool(by_name or (self.paths is not None and self.paths.search(path[len(self.folder) :])))
+        return bool(
+            by_name or (self.paths is not None and self.paths.search(path[len(self.folder) :]))
+        )
 
 
 class Rules:
-    """The rules that apply in one folder. Immutable: a folder below has rules of its own, made by `within`."""
+    """The rules that apply in one folder. Immutable: a folder below has rules of its own, made by
+    `within`.
+    """
 
     def __init__(self, files: tuple[RuleFile, ...]) -> None:
         self._files = files
@@ -137,4 +160,8 @@ class Rules:
 
 
 def _any_of(expressions: list[str]) -> re.Pattern[str] | None:
-    return re.compile("|".join(f"(?:{expression})" for expression in expressions)) if expressions else None
+    return (
+        re.compile("|".join(f"(?:{expression})" for expression in expressions))
+        if expressions
+        else None
+    )

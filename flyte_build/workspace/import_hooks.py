@@ -1,7 +1,8 @@
 """Importing a user's modules from folders that we choose, with bytecode where we choose.
 
-Python checks a `.pyc` by its source's mtime and size alone, and a bundle's files may all have one mtime: so modules below
-such a folder never use the `.pyc` files that lie around them, but a bytecode folder of their own, or none.
+Python checks a `.pyc` by its source's mtime and size alone, and a bundle's files may all have one
+mtime: so modules below such a folder never use the `.pyc` files that lie around them, but a
+bytecode folder of their own, or none.
 """
 
 from __future__ import annotations
@@ -23,9 +24,11 @@ from typing import Any
 
 
 def use_sources(takes: Callable[[str], bool], bytecode: Callable[[str], str | None]) -> None:
-    """Import what lies in folders that `takes` says yes to from its source, with compiled modules only where we put them.
+    """Import what lies in folders that `takes` says yes to from its source, with compiled modules
+    only where we put them.
 
-    `bytecode` gives for the path of a `.pyc` file the path that is used in its place, or None: then the source is compiled each time.
+    `bytecode` gives for the path of a `.pyc` file the path that is used in its place, or None: then
+    the source is compiled each time.
     """
 
     class Loader(SourceFileLoader):
@@ -50,7 +53,9 @@ def use_sources(takes: Callable[[str], bool], bytecode: Callable[[str], str | No
             except OSError:
                 return  # It will be compiled again.
 
-    hook = FileFinder.path_hook((ExtensionFileLoader, EXTENSION_SUFFIXES), (Loader, SOURCE_SUFFIXES))
+    hook = FileFinder.path_hook(
+        (ExtensionFileLoader, EXTENSION_SUFFIXES), (Loader, SOURCE_SUFFIXES)
+    )
 
     def taken(path: str) -> Any:
         if not takes(path):
@@ -62,9 +67,11 @@ def use_sources(takes: Callable[[str], bool], bytecode: Callable[[str], str | No
 
 
 def distrust_bytecode(of: Callable[[str], bool]) -> None:
-    """From now on compile the sources that `of` says yes to each time, by whatever finder they come. For a process of its own.
+    """From now on compile the sources that `of` says yes to each time, by whatever finder they
+    come. For a process of its own.
 
-    Editable installs have finders with Python's own loader, which believes a `.pyc` of the same time and size.
+    Editable installs have finders with Python's own loader, which believes a `.pyc` of the same
+    time and size.
     """
     import importlib._bootstrap_external as loading
 
@@ -81,17 +88,27 @@ def distrust_bytecode(of: Callable[[str], bool]) -> None:
 def is_installed(path: str) -> bool:
     """Whether a path lies in an interpreter's own folders, or among installed packages."""
     whole = path + "/"
-    return "/site-packages/" in whole or "/dist-packages/" in whole or whole.startswith((*_STDLIB, *_targets))
+    return (
+        "/site-packages/" in whole
+        or "/dist-packages/" in whole
+        or whole.startswith((*_STDLIB, *_targets))
+    )
 
 
 def is_stdlib(path: str) -> bool:
     """Whether a path belongs to the standard library."""
     whole = path + "/"
-    return path.startswith("<frozen") or (whole.startswith(_STDLIB) and "/site-packages/" not in whole) or path in _ZIPS
+    return (
+        path.startswith("<frozen")
+        or (whole.startswith(_STDLIB) and "/site-packages/" not in whole)
+        or path in _ZIPS
+    )
 
 
 def install_targets(root: str) -> None:
-    """Take folders of `PYTHONPATH` that packages were installed into (`pip install --target`) for what they are, but none below `root`."""
+    """Take folders of `PYTHONPATH` that packages were installed into (`pip install --target`) for
+    what they are, but none below `root`.
+    """
     for entry in filter(os.path.isabs, os.environ.get("PYTHONPATH", "").split(os.pathsep)):
         try:
             holds = any(name.endswith(".dist-info") for name in os.listdir(entry))
@@ -104,7 +121,10 @@ def install_targets(root: str) -> None:
 _FOLDER = os.path.dirname(os.__file__)
 # A link may lead to the interpreter.
 _STDLIB = tuple({_FOLDER + "/", os.path.realpath(_FOLDER) + "/"})
-_ZIPS = {f"{os.path.dirname(folder[:-1])}/python{sys.version_info[0]}{sys.version_info[1]}.zip" for folder in _STDLIB}
+_ZIPS = {
+    f"{os.path.dirname(folder[:-1])}/python{sys.version_info[0]}{sys.version_info[1]}.zip"
+    for folder in _STDLIB
+}
 _targets: list[str] = []
 
 
@@ -134,7 +154,9 @@ def is_ours(name: str) -> bool:
 
 
 def loaded_modules() -> set[tuple[str, str]]:
-    """Return the names and absolute paths of all modules that have a file and are not of the standard library."""
+    """Return the names and absolute paths of all modules that have a file and are not of the
+    standard library.
+    """
     found = set()
     for name, module in list(sys.modules.items()):
         try:
@@ -142,7 +164,12 @@ def loaded_modules() -> set[tuple[str, str]]:
             origin = getattr(spec, "origin", None) or getattr(module, "__file__", None)
         except Exception:  # Whatever a module's own `__getattr__` raises.
             continue
-        if isinstance(origin, str) and os.path.isabs(origin) and not is_stdlib(origin) and os.path.isfile(origin):
+        if (
+            isinstance(origin, str)
+            and os.path.isabs(origin)
+            and not is_stdlib(origin)
+            and os.path.isfile(origin)
+        ):
             found.add((getattr(spec, "name", None) or name, plain(origin)))
     return found
 
@@ -155,43 +182,79 @@ def plain(path: str) -> str:
 
 
 class Guard:
-    """The first finder of a worker: takes modules from the bundle and from installed packages, and refuses those of any working tree.
+    """The first finder of a worker: takes modules from the bundle and from installed packages, and
+    refuses those of any working tree.
 
-    `code` is the bundle's folder, `roots` are the import roots in it. `removed` are the entries of `sys.path` that were taken away,
-    where an unknown module is looked for to say what to do; `hint(path)` gives that advice for a file or folder. Editable installs have
-    finders that may come before Python's own: what they find in a working tree is looked for again in the bundle.
+    `code` is the bundle's folder, `roots` are the import roots in it. `removed` are the entries of
+    `sys.path` that were taken away, where an unknown module is looked for to say what to do;
+    `hint(path)` gives that advice for a file or folder. Editable installs have finders that may
+    come before Python's own: what they find in a working tree is looked for again in the bundle.
     """
 
-    def __init__(self, code: str, roots: Sequence[str], removed: Sequence[str], hint: Callable[[str], str]) -> None:
-        self._code, self._roots, self._removed, self._hint = code + "/", list(roots), list(removed), hint
+    def __init__(
+        self, code: str, roots: Sequence[str], removed: Sequence[str], hint: Callable[[str], str]
+    ) -> None:
+        self._code, self._roots, self._removed, self._hint = (
+            code + "/",
+            list(roots),
+            list(removed),
+            hint,
+        )
 
-    def find_spec(self, name: str, path: Sequence[str] | None, target: ModuleType | None = None) -> ModuleSpec | None:
-        """Return what the other finders find, unless it is in a working tree; raises `ModuleNotFoundError` then."""
-        spec = next((spec for finder in sys.meta_path if finder is not self and (spec := finder.find_spec(name, path, target))), None)
+    def find_spec(
+        self, name: str, path: Sequence[str] | None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
+        """Return what the other finders find, unless it is in a working tree; raises
+        `ModuleNotFoundError` then.
+        """
+        spec = next(
+            (
+                spec
+                for finder in sys.meta_path
+                if finder is not self and (spec := finder.find_spec(name, path, target))
+            ),
+            None,
+        )
         if spec is None or is_ours(name):
             if spec is None and (place := self._elsewhere(name, path)):
-                raise ModuleNotFoundError(f"No module named {name!r} in the bundle. {self._hint(place)}", name=name)
+                raise ModuleNotFoundError(
+                    f"No module named {name!r} in the bundle. {self._hint(place)}", name=name
+                )
             return spec
         if spec.submodule_search_locations is not None and not spec.has_location:
             spec = self._inside(spec)
         if place := self._outside(spec):
             spec = PathFinder.find_spec(name, self._roots if path is None else path)
             if spec is None or self._outside(spec):
-                raise ModuleNotFoundError(f"No module named {name!r} in the bundle. {self._hint(place)}", name=name)
+                raise ModuleNotFoundError(
+                    f"No module named {name!r} in the bundle. {self._hint(place)}", name=name
+                )
         return spec
 
     def _outside(self, spec: ModuleSpec) -> str:
         """The place of a module that is neither the bundle's nor an installed package's, or ""."""
         if not spec.has_location and spec.submodule_search_locations is None:
             return ""
-        places = [spec.origin] if spec.has_location and spec.origin else list(spec.submodule_search_locations or ())
-        outside = [place for place in places if not place.startswith(self._code) and os.path.exists(place) and is_own(place)]
+        places = (
+            [spec.origin]
+            if spec.has_location and spec.origin
+            else list(spec.submodule_search_locations or ())
+        )
+        outside = [
+            place
+            for place in places
+            if not place.startswith(self._code) and os.path.exists(place) and is_own(place)
+        ]
         return outside[0] if len(outside) == len(places) and outside else ""
 
     def _inside(self, spec: ModuleSpec) -> ModuleSpec:
         """A namespace package without its portions in working trees, unless it has no others."""
         portions = list(spec.submodule_search_locations or ())
-        inside = [each for each in portions if each.startswith(self._code) or not os.path.exists(each) or not is_own(f"{each}/x")]
+        inside = [
+            each
+            for each in portions
+            if each.startswith(self._code) or not os.path.exists(each) or not is_own(f"{each}/x")
+        ]
         if len(inside) in (0, len(portions)):
             return spec
         reduced = ModuleSpec(spec.name, None, is_package=True)
@@ -203,7 +266,9 @@ class Guard:
         if path is None:
             places: list[str] = self._removed
         else:
-            below = [entry.removeprefix(self._code) for entry in path if entry.startswith(self._code)]
+            below = [
+                entry.removeprefix(self._code) for entry in path if entry.startswith(self._code)
+            ]
             places = [f"{folder}/{inner}" for inner in below for folder in self._removed]
         spec = PathFinder.find_spec(name, places)
         if spec is None:
@@ -212,4 +277,11 @@ class Guard:
             return spec.origin
         # One that holds no code is not what was meant.
         folders = list(spec.submodule_search_locations or ())
-        return next((folder for folder in folders if any(each.endswith(".py") for each in os.listdir(folder))), "")
+        return next(
+            (
+                folder
+                for folder in folders
+                if any(each.endswith(".py") for each in os.listdir(folder))
+            ),
+            "",
+        )

@@ -1,7 +1,9 @@
-"""How files that hold credentials look: names, folders, and patterns of content for each kind of file.
+"""How files that hold credentials look: names, folders, and patterns of content for each kind of
+file.
 
-The shapes of tokens are those that their services document (GitHub, "About authentication"; AWS IAM, "Identifiers"; PyPI, "Tokens").
-Patterns are compiled when a file first needs them: most projects need few.
+The shapes of tokens are those that their services document (GitHub, "About authentication"; AWS
+IAM, "Identifiers"; PyPI, "Tokens"). Patterns are compiled when a file first needs them: most
+projects need few.
 """
 
 from __future__ import annotations
@@ -11,17 +13,79 @@ from typing import NamedTuple
 
 NAMES = frozenset(
     (
-        *(".bash_history", ".boto", ".cdsapirc", ".credentials", ".databrickscfg", ".dbshell", ".dockercfg", ".dockerconfigjson"),
-        *(".ecmwfapirc", ".erlang.cookie", ".fetchmailrc", ".git-credentials", ".htpasswd", ".modal.toml", ".msmtprc", ".my.cnf"),
-        *(".mylogin.cnf", ".mysql_history", ".netrc", ".node_repl_history", ".passwd-s3fs", ".pgpass", ".psql_history", ".pypirc"),
-        *(".python_history", ".s3cfg", ".smbcredentials", ".terraformrc", ".vault-token", ".vault_pass", ".vault_password"),
-        *(".zsh_history", "_netrc", "access_tokens.db", "adc.json", "application_default_credentials.json", "credentials.csv"),
-        *("credentials.db", "credentials.json", "credentials.tfrc.json", "kaggle.json", "netrc", "pgpass.conf", "rootkey.csv"),
+        *(
+            ".bash_history",
+            ".boto",
+            ".cdsapirc",
+            ".credentials",
+            ".databrickscfg",
+            ".dbshell",
+            ".dockercfg",
+            ".dockerconfigjson",
+        ),
+        *(
+            ".ecmwfapirc",
+            ".erlang.cookie",
+            ".fetchmailrc",
+            ".git-credentials",
+            ".htpasswd",
+            ".modal.toml",
+            ".msmtprc",
+            ".my.cnf",
+        ),
+        *(
+            ".mylogin.cnf",
+            ".mysql_history",
+            ".netrc",
+            ".node_repl_history",
+            ".passwd-s3fs",
+            ".pgpass",
+            ".psql_history",
+            ".pypirc",
+        ),
+        *(
+            ".python_history",
+            ".s3cfg",
+            ".smbcredentials",
+            ".terraformrc",
+            ".vault-token",
+            ".vault_pass",
+            ".vault_password",
+        ),
+        *(
+            ".zsh_history",
+            "_netrc",
+            "access_tokens.db",
+            "adc.json",
+            "application_default_credentials.json",
+            "credentials.csv",
+        ),
+        *(
+            "credentials.db",
+            "credentials.json",
+            "credentials.tfrc.json",
+            "kaggle.json",
+            "netrc",
+            "pgpass.conf",
+            "rootkey.csv",
+        ),
         *("terraform.rc", "vault_pass.txt", "vault_password.txt"),
     )
 )
 ENDINGS = (
-    *(".agekey", ".bks", ".jceks", ".jks", ".kdb", ".kdbx", ".keystore", ".keytab", ".p12", ".pfx", ".ppk"),
+    *(
+        ".agekey",
+        ".bks",
+        ".jceks",
+        ".jks",
+        ".kdb",
+        ".kdbx",
+        ".keystore",
+        ".keytab",
+        ".p12",
+        ".pfx",
+        ".ppk",
+    ),
     *(".tfstate", ".tfstate.backup", "_accesskeys.csv"),
 )
 FOLDERS = (
@@ -29,7 +93,10 @@ FOLDERS = (
     r"|(cargo|gem)/credentials|huggingface/token$|cache/huggingface/(token|stored_tokens)$|streamlit/secrets\.toml$"
     r"|config/(doctl|gcloud|gh|glab-cli|hub|op|rclone|sops)/)"
 )
-TEMPLATE = r"[._-](example|sample|template|tmpl|tpl|dist|defaults?|schema|j2)(?=[._-]|$)|^(example|sample|template)[._-]"
+TEMPLATE = (
+    r"[._-](example|sample|template|tmpl|tpl|dist|defaults?|schema|j2)(?=[._-]|$)"
+    r"|^(example|sample|template)[._-]"
+)
 """In the names (lower case) of files that show what others hold."""
 REQUIREMENTS = r"(^|[/._-])(requirements?|reqs?|constraints?|dependencies)([/._-]|$)"
 """In the paths of text files that pip reads."""
@@ -42,9 +109,11 @@ PRIVATE_KEY = (
 
 
 class Rule(NamedTuple):
-    """A kind of secret: `pattern` is tried where one of `needles` is found, and its group is the secret itself.
+    """A kind of secret: `pattern` is tried where one of `needles` is found, and its group is the
+    secret itself.
 
-    Rules that `guess` go by what a variable is called: templates, and words that everyone uses, do not count.
+    Rules that `guess` go by what a variable is called: templates, and words that everyone uses, do
+    not count.
     """
 
     why: str
@@ -55,8 +124,25 @@ class Rule(NamedTuple):
 
 _PASSWORD, _ADDRESS = "it holds a password or a token", "it holds an address with a password in it"
 _INDEX_WHY, _KEY_WHY = "it holds a package index's credentials", "it holds a private key"
-_WORDS = (b"pass", b"Pass", b"PASS", b"pwd", b"PWD", b"Pwd", b"ecret", b"SECRET", b"oken", b"TOKEN", b"key", b"Key", b"KEY")
-_NAME = rb"[\w.-]{0,80}?(?i:password|passwd|passphrase|pwd|secret|token|(?:api|access|account|secret|private|auth|encryption|fernet)_?key)"
+_WORDS = (
+    b"pass",
+    b"Pass",
+    b"PASS",
+    b"pwd",
+    b"PWD",
+    b"Pwd",
+    b"ecret",
+    b"SECRET",
+    b"oken",
+    b"TOKEN",
+    b"key",
+    b"Key",
+    b"KEY",
+)
+_NAME = (
+    rb"[\w.-]{0,80}?(?i:password|passwd|passphrase|pwd|secret|token"
+    rb"|(?:api|access|account|secret|private|auth|encryption|fernet)_?key)"
+)
 _START = rb"(?m)^[ \t]*+(?:\{[ \t]*+)?(?:(?:export|set|ENV|ARG|-|-e)[ \t]++)?[\"']?"
 
 _TOKENS = (  # The service, how its tokens begin, and how they go on.
@@ -85,7 +171,11 @@ _TOKENS = (  # The service, how its tokens begin, and how they go on.
 )
 TOKENS = (
     *(
-        Rule(f"it holds a token of {service}", (start,), rb"%b(?<![A-Za-z0-9+]%b)(%b)" % (re.escape(start), re.escape(start), rest))
+        Rule(
+            f"it holds a token of {service}",
+            (start,),
+            rb"%b(?<![A-Za-z0-9+]%b)(%b)" % (re.escape(start), re.escape(start), rest),
+        )
         for service, start, rest in _TOKENS
     ),
     Rule(
@@ -114,16 +204,21 @@ _INDEX_URL = Rule(
 _INDEX_TOKEN = Rule(
     _INDEX_WHY,
     (b"_auth", b"_password", b"AuthToken", b"AuthIdent", b"token", b"password"),
-    rb"(?m)^[ \t]*+[\"']?(?://[^\s:]{1,200}(?::\d+)?(?:/[^\s:]{0,200})?:)?(?:_authToken|_auth|_password|npmAuthToken|npmAuthIdent|token|password)"
+    rb"(?m)^["
+    rb" \t]*+[\"']?(?://[^\s:]{1,200}(?::\d+)?(?:/[^\s:]{0,200})?:)?(?:_authToken|_auth|_password|npmAuthToken|npmAuthIdent|token|password)"
     rb"[\"']?[ \t]*[=:][ \t]*[\"']?([^\s\"']{6,400})",
 )
-_SETTING = Rule(_PASSWORD, _WORDS, _START + _NAME + rb"[\"']?(?:[ \t]*+[=:][ \t]*+|[ \t]++)[\"']?([^\s\"',;#]{6,400})", guess=True)
+_SETTING = Rule(
+    _PASSWORD,
+    _WORDS,
+    _START + _NAME + rb"[\"']?(?:[ \t]*+[=:][ \t]*+|[ \t]++)[\"']?([^\s\"',;#]{6,400})",
+    guess=True,
+)
 _CODE = Rule(
     _PASSWORD,
     _WORDS,
-    rb"(?m)^[ \t]*+(?:os\.environ\[)?[\"']?"
-    + _NAME
-    + rb"[\"']?\]?(?:[ \t]*:[ \t]*str)?[ \t]*[=:][ \t]*[\"']((?=[^\s\"']{0,400}[0-9])[^\s\"']{8,400})[\"']",
+    rb"(?m)^[ \t]*+(?:os\.environ\[)?[\"']?" + _NAME + rb"[\"']?\]?(?:[ \t]*:[ \t]*str)?[ \t]*[=:]["
+    rb" \t]*[\"']((?=[^\s\"']{0,400}[0-9])[^\s\"']{8,400})[\"']",
     guess=True,
 )
 # JSON of code: quotes are escaped. A digit and a letter, since prompts and names are written so,
@@ -138,27 +233,44 @@ _CELL = Rule(
 _KUBECONFIG = Rule(
     "it is a kubeconfig with credentials",
     (b"kind: Config", b'"kind": "Config"', b'"kind":"Config"'),
-    rb"(?m)(?:^|[ {,\"])(?:client-key-data|(?:id-|refresh-)?token|password)\"?: *[\"']?([^\s\"',}]{8,4000})",
+    rb"(?m)(?:^|[ {,\"])(?:client-key-data|(?:id-|refresh-)?token|password)\"?:"
+    rb" *[\"']?([^\s\"',}]{8,4000})",
 )
 _MANIFEST = Rule(
     "it holds a Kubernetes secret",
     (b"kind: Secret\n", b"kind: Secret\r", b'kind: "Secret"'),
-    rb"(?m)^[ \t]++[\"']?" + _NAME + rb"[\w.-]{0,80}[\"']?: *[\"']?([^\s\"'#|>]{8,4000})|\.dockerconfigjson: *[\"']?([A-Za-z0-9+/]{16})",
+    rb"(?m)^[ \t]++[\"']?"
+    + _NAME
+    + rb"[\w.-]{0,80}[\"']?: *[\"']?([^\s\"'#|>]{8,4000})|\.dockerconfigjson:"
+    rb" *[\"']?([A-Za-z0-9+/]{16})",
     guess=True,
 )
 _REGISTRY_LOGIN = Rule(
-    "it holds a registry's credentials", (b'"auths"',), rb'"(?:auth|identitytoken)"\s{0,9}:\s{0,9}"([A-Za-z0-9+/=_.-]{8})'
+    "it holds a registry's credentials",
+    (b'"auths"',),
+    rb'"(?:auth|identitytoken)"\s{0,9}:\s{0,9}"([A-Za-z0-9+/=_.-]{8})',
 )
-_ACCOUNT = Rule("it is a service account's key", (b"private_key",), rb'"type"\s{0,99}:\s{0,99}"(service_account)"')
+_ACCOUNT = Rule(
+    "it is a service account's key",
+    (b"private_key",),
+    rb'"type"\s{0,99}:\s{0,99}"(service_account)"',
+)
 _CLIENT = Rule(
     _PASSWORD,
     (b"ecret", b"refresh"),
     rb'"(?:client_?secret|clientSecret|refresh_token|secret_?access_?key|SecretAccessKey|secretKey)"\s{0,9}:\s{0,9}"([^"\s]{12,4000})"',
     guess=True,
 )
-_LOGIN = Rule(_PASSWORD, (b"password", b"token"), rb'"(?:password|token)"\s{0,9}:\s{0,9}"([^"\s]{6,4000})"', guess=True)
+_LOGIN = Rule(
+    _PASSWORD,
+    (b"password", b"token"),
+    rb'"(?:password|token)"\s{0,9}:\s{0,9}"([^"\s]{6,4000})"',
+    guess=True,
+)
 _WEB_KEY = Rule(_KEY_WHY, (b'"kty"',), rb'"d"\s{0,9}:\s{0,9}"([\w-]{40})')
-_WIREGUARD = Rule(_KEY_WHY, (b"PrivateKey",), rb"(?m)^[ \t]*+PrivateKey[ \t]*=[ \t]*([A-Za-z0-9+/]{43}=)")
+_WIREGUARD = Rule(
+    _KEY_WHY, (b"PrivateKey",), rb"(?m)^[ \t]*+PrivateKey[ \t]*=[ \t]*([A-Za-z0-9+/]{43}=)"
+)
 _XML = Rule(
     _PASSWORD,
     (b"assword",),
@@ -167,7 +279,9 @@ _XML = Rule(
 )
 _BARE = Rule(_PASSWORD, (b"",), rb"\A\s{0,9}(\S{12,4000})\s{0,9}\Z")
 _OBSCURED = Rule(
-    _PASSWORD, (b"pass", b"token", b"secret"), rb"(?m)^[ \t]*+(?:pass|token|client_secret|secret_access_key)[ \t]*=[ \t]*(\S{8})"
+    _PASSWORD,
+    (b"pass", b"token", b"secret"),
+    rb"(?m)^[ \t]*+(?:pass|token|client_secret|secret_access_key)[ \t]*=[ \t]*(\S{8})",
 )
 
 _TEXT = (*TOKENS, _URL)
@@ -176,7 +290,9 @@ _ENVIRONMENT = (*TOKENS, _URL, _SETTING)
 _YAML = (*TOKENS, _URL, _ENCODED_KEY, _KUBECONFIG, _MANIFEST)
 _JSON = (_ACCOUNT, *TOKENS, _ENCODED_KEY, _REGISTRY_LOGIN, _CLIENT, _KUBECONFIG, _WEB_KEY, _URL)
 KINDS: dict[str, tuple[Rule, ...]] = {
-    **dict.fromkeys(("cfg", "gitconfig", "gitmodules", "in", "ini", "key", "lock", "sh", "toml", "txt"), _TEXT),
+    **dict.fromkeys(
+        ("cfg", "gitconfig", "gitmodules", "in", "ini", "key", "lock", "sh", "toml", "txt"), _TEXT
+    ),
     **dict.fromkeys(("cnf", "env", "properties", "tfvars"), _ENVIRONMENT),
     **dict.fromkeys(("kubeconfig", "yaml", "yml"), _YAML),
     **dict.fromkeys(("", "conf"), (*_YAML, _WIREGUARD)),
@@ -193,25 +309,96 @@ ENVIRONMENT = _ENVIRONMENT
 NAMED: dict[str, tuple[Rule, ...]] = {
     **dict.fromkeys(
         (
-            *(".condarc", "condarc", ".npmrc", ".yarnrc", ".yarnrc.yml", ".sentryclirc", "auth.toml", "bunfig.toml", "config.toml"),
-            *("pip.conf", "pip.ini", "pipfile", "pdm.toml", ".pdm.toml", "poetry.toml", "pyproject.toml", "uv.toml"),
+            *(
+                ".condarc",
+                "condarc",
+                ".npmrc",
+                ".yarnrc",
+                ".yarnrc.yml",
+                ".sentryclirc",
+                "auth.toml",
+                "bunfig.toml",
+                "config.toml",
+            ),
+            *(
+                "pip.conf",
+                "pip.ini",
+                "pipfile",
+                "pdm.toml",
+                ".pdm.toml",
+                "poetry.toml",
+                "pyproject.toml",
+                "uv.toml",
+            ),
         ),
         _INDEX,
     ),
-    **dict.fromkeys(("environment.yml", "environment.yaml", "conda.yml", "conda.yaml", "pipfile.lock"), REQUIREMENT),
+    **dict.fromkeys(
+        ("environment.yml", "environment.yaml", "conda.yml", "conda.yaml", "pipfile.lock"),
+        REQUIREMENT,
+    ),
     **dict.fromkeys(
         (
-            *("secrets", ".secrets", "secrets.toml", ".secrets.toml", "secrets.ini", "secrets.json", ".secrets.json", "secrets.yaml"),
-            *("secrets.yml", ".secrets.yaml", "secret.yaml", "secret.yml", "secrets.sh", "env.sh", "credentials", "credentials.toml"),
-            *("credentials.ini", "credentials.yaml", "credentials.yml", "credentials.cfg", "connections.toml", "profiles.toml"),
-            *("profiles.yml", "database.yml", "airflow.cfg", "odbc.ini", ".odbc.ini", "config.local", ".comet.config", ".coveralls.yml"),
+            *(
+                "secrets",
+                ".secrets",
+                "secrets.toml",
+                ".secrets.toml",
+                "secrets.ini",
+                "secrets.json",
+                ".secrets.json",
+                "secrets.yaml",
+            ),
+            *(
+                "secrets.yml",
+                ".secrets.yaml",
+                "secret.yaml",
+                "secret.yml",
+                "secrets.sh",
+                "env.sh",
+                "credentials",
+                "credentials.toml",
+            ),
+            *(
+                "credentials.ini",
+                "credentials.yaml",
+                "credentials.yml",
+                "credentials.cfg",
+                "connections.toml",
+                "profiles.toml",
+            ),
+            *(
+                "profiles.yml",
+                "database.yml",
+                "airflow.cfg",
+                "odbc.ini",
+                ".odbc.ini",
+                "config.local",
+                ".comet.config",
+                ".coveralls.yml",
+            ),
             *(".synapseconfig",),
         ),
         (*_ENVIRONMENT, _ENCODED_KEY, _MANIFEST),
     ),
-    **dict.fromkeys(("secrets.py", "credentials.py", "local_settings.py", "jupyter_server_config.py"), (*TOKENS, _URL, _CODE)),
+    **dict.fromkeys(
+        ("secrets.py", "credentials.py", "local_settings.py", "jupyter_server_config.py"),
+        (*TOKENS, _URL, _CODE),
+    ),
     **dict.fromkeys(("settings.py", "config.py", "conf.py", "production.py", "prod.py"), TOKENS),
-    **dict.fromkeys(("token", "token.txt", "api_key", "api_key.txt", ".api_key", "apikey.txt", "secret_key", "secret_key.txt"), (_BARE,)),
+    **dict.fromkeys(
+        (
+            "token",
+            "token.txt",
+            "api_key",
+            "api_key.txt",
+            ".api_key",
+            "apikey.txt",
+            "secret_key",
+            "secret_key.txt",
+        ),
+        (_BARE,),
+    ),
     **dict.fromkeys(("secret.txt", "master.key", ".secret_key"), (_BARE,)),
     "auth.json": (*_JSON, _LOGIN),
     "rclone.conf": (*TOKENS, _OBSCURED),
@@ -231,5 +418,7 @@ _COMMON = (
 
 
 def is_placeholder(value: bytes, *, guess: bool) -> bool:
-    """Whether a value stands for a secret, as in templates; if it was found by a `guess`, words that everyone uses count as such, too."""
+    """Whether a value stands for a secret, as in templates; if it was found by a `guess`, words
+    that everyone uses count as such, too.
+    """
     return bool(re.match(_MADE_UP, value) or (guess and re.match(_COMMON, value)))

@@ -1,4 +1,6 @@
-"""Files that are refused because they look like credentials, at any depth, by name or by content."""
+"""Files that are refused because they look like credentials, at any depth, by name or
+by content.
+"""
 
 from __future__ import annotations
 
@@ -36,7 +38,11 @@ def by_content(path: str, data: bytes) -> str:
 
 
 def _private_key(data: bytes) -> str:
-    return "it holds a private key" if b"PRIVATE KEY" in data and re.search(secret_rules.PRIVATE_KEY, data) else ""
+    return (
+        "it holds a private key"
+        if b"PRIVATE KEY" in data and re.search(secret_rules.PRIVATE_KEY, data)
+        else ""
+    )
 
 
 def _by_kind(path: str, data: bytes) -> str:
@@ -67,7 +73,10 @@ def _rules(path: str, name: str) -> tuple[Rule, ...]:
 def _matches(rule: Rule, data: bytes, name: str) -> bool:
     if rule.guess and re.search(secret_rules.TEMPLATE, name):
         return False
-    return any(not secret_rules.is_placeholder(match[match.lastindex or 0], guess=rule.guess) for match in re.finditer(rule.pattern, data))
+    return any(
+        not secret_rules.is_placeholder(match[match.lastindex or 0], guess=rule.guess)
+        for match in re.finditer(rule.pattern, data)
+    )
 
 
 class ContentWatch:
@@ -81,19 +90,31 @@ class ContentWatch:
         """Look at the next piece, together with the end of the one before."""
         if not self.found:
             data = self._tail + piece
-            self.found = _private_key(data) or ("" if self._read > _LOOKED_AT else _by_kind(self._path, data))
+            self.found = _private_key(data) or (
+                "" if self._read > _LOOKED_AT else _by_kind(self._path, data)
+            )
             self._tail = piece[-_OVERLAP:]
             self._read += len(piece)
 
 
 def refuse(found: list[tuple[str, str]], allowed: Container[str]) -> None:
-    """Raise `SecretRefused` if any of the files (path, what kind of secret it is) is not allowed."""
+    """Raise `SecretRefused` if any of the files (path, what kind of secret it is) is
+    not allowed.
+    """
     found = sorted((path, why) for path, why in found if path not in allowed)
     if found:
-        listed = "".join(f"\n  {path}: {why}" for path, why in found[:20]) + ("\n  ..." if len(found) > 20 else "")
+        listed = "".join(f"\n  {path}: {why}" for path, why in found[:20]) + (
+            "\n  ..." if len(found) > 20 else ""
+        )
         raise SecretRefused(
-            f"{len(found)} {'file' if len(found) == 1 else 'files'} with secrets would have gone into the bundle:{listed}",
-            why="A bundle is kept in caches and registries, where everyone who reads them reads it.",
-            hint=f"Add `/{found[0][0]}` to `.flyteignore`; or, if it may be shared, allow it in flyte.toml:\n"
-            f'  bundle.allow_secrets = ["{found[0][0]}"]',
+            f"{len(found)} {'file' if len(found) == 1 else 'files'} with secrets would have gone"
+            f" into the bundle:{listed}",
+            why=(
+                "A bundle is kept in caches and registries, where everyone who reads them reads it."
+            ),
+            hint=(
+                f"Add `/{found[0][0]}` to `.flyteignore`; or, if it may be shared, allow it in"
+                " flyte.toml:\n"
+                f'  bundle.allow_secrets = ["{found[0][0]}"]'
+            ),
         )

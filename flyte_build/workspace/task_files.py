@@ -12,18 +12,33 @@ _RULES = (".gitignore", ".flyteignore")
 
 
 def task_files(root: str) -> list[str]:
-    """The files below `root` (absolute paths, sorted) that speak of flyte or of tasks and that no rule of bundles keeps out."""
+    """The files below `root` (absolute paths, sorted) that speak of flyte or of tasks and that no
+    rule of bundles keeps out.
+    """
     found = []
     rules = {"": Rules.built_in()}
     for here, folders, names in os.walk(root):
         folder = "" if here == root else os.path.relpath(here, root) + "/"
-        own = [RuleFile.parse(folder, name, _text(f"{here}/{name}")) for name in _RULES if name in names]
+        own = [
+            RuleFile.parse(folder, name, _text(f"{here}/{name}"))
+            for name in _RULES
+            if name in names
+        ]
         held = rules.pop(folder).within(own)
-        folders[:] = sorted(name for name in folders if not held.excludes(folder + name, True) and not os.path.islink(f"{here}/{name}"))
+        folders[:] = sorted(
+            name
+            for name in folders
+            if not held.excludes(folder + name, True) and not os.path.islink(f"{here}/{name}")
+        )
         rules.update({f"{folder}{name}/": held for name in folders})
         for name in names:
             path = f"{here}/{name}"
-            if name.endswith(".py") and os.path.isfile(path) and not held.excludes(folder + name, False) and _may_declare(path):
+            if (
+                name.endswith(".py")
+                and os.path.isfile(path)
+                and not held.excludes(folder + name, False)
+                and _may_declare(path)
+            ):
                 found.append(path)
     return sorted(found)
 

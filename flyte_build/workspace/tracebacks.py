@@ -6,7 +6,9 @@ _LONGEST = 4_000  # Characters that are kept of a message, and of a part of a tr
 
 
 def message_of(error: BaseException) -> str:
-    """The text of an exception, cut if it is very long; one that has none because its own code fails does no harm."""
+    """The text of an exception, cut if it is very long; one that has none because its own code
+    fails does no harm.
+    """
     try:
         return cut(str(error))
     except (Exception, SystemExit) as another:  # Whatever a `__str__` does.

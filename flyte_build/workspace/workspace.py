@@ -1,4 +1,6 @@
-"""Projects: where a file belongs, under which name it is imported, and from which folders its code comes."""
+"""Projects: where a file belongs, under which name it is imported, and from which folders its code
+comes.
+"""
 
 from __future__ import annotations
 
@@ -16,11 +18,13 @@ _MARKS = ("flyte.toml", "flyte.lock", "pyproject.toml", "setup.py", ".git")
 
 @dataclass(frozen=True)
 class Workspace:
-    """Where a file belongs: its `root` (absolute), the `file` below it, its `module` name, and the import roots.
+    """Where a file belongs: its `root` (absolute), the `file` below it, its `module` name, and the
+    import roots.
 
-    All paths but `root` are those of the tree. `roots` come first on `sys.path` ("" is the root itself), `last` after the installed
-    packages. `beside` maps folders of the tree to the absolute folders that their files come from: of import roots outside of the root, and
-    of packages whose folders have other names. Inner ones come first.
+    All paths but `root` are those of the tree. `roots` come first on `sys.path` ("" is the root
+    itself), `last` after the installed packages. `beside` maps folders of the tree to the absolute
+    folders that their files come from: of import roots outside of the root, and of packages whose
+    folders have other names. Inner ones come first.
     """
 
     root: str
@@ -32,11 +36,15 @@ class Workspace:
 
     def __post_init__(self) -> None:
         if self.beside:
-            object.__setattr__(self, "beside", dict(sorted(self.beside.items(), key=lambda item: -len(item[0]))))
+            object.__setattr__(
+                self, "beside", dict(sorted(self.beside.items(), key=lambda item: -len(item[0])))
+            )
 
     @classmethod
     def of(cls, root: str, file: str) -> Workspace:
-        """Return the project of `file` (relative to `root`) as far as the disk alone tells, before anything is imported."""
+        """Return the project of `file` (relative to `root`) as far as the disk alone tells, before
+        anything is imported.
+        """
         folder = os.path.dirname(file)
         roots = [""]
         if os.path.isdir(f"{root}/src") and not os.path.exists(f"{root}/src/__init__.py"):
@@ -47,7 +55,11 @@ class Workspace:
         parts = file.removesuffix(".py").split("/")
         base = 1 if roots[0] == "src" and parts[0] == "src" else 0
         dotted = all(part.isidentifier() for part in parts[base:])
-        if len(parts) > base + 1 and folder in roots and os.path.exists(f"{root}/{folder}/{parts[base]}.py"):
+        if (
+            len(parts) > base + 1
+            and folder in roots
+            and os.path.exists(f"{root}/{folder}/{parts[base]}.py")
+        ):
             # jobs/jobs.py: a module `jobs` wins over a folder `jobs` that is no package, so the
             # file is just `jobs`.
             dotted = False
@@ -68,32 +80,56 @@ class Workspace:
         return [self.absolute(root) for root in roots]
 
     def places(self, path: str) -> list[str]:
-        """Return the paths in the tree of an absolute path: one below the root, and one for each root beside it that holds the path."""
+        """Return the paths in the tree of an absolute path: one below the root, and one for each
+        root beside it that holds the path.
+        """
         found = [path.removeprefix(self.root + "/")] if path.startswith(self.root + "/") else []
-        return found + [place + path.removeprefix(folder) for place, folder in self.beside.items() if path.startswith(folder + "/")]
+        return found + [
+            place + path.removeprefix(folder)
+            for place, folder in self.beside.items()
+            if path.startswith(folder + "/")
+        ]
 
     def shown(self, path: str) -> str:
-        """Return how a path of the tree is called in messages: relative to the root, as one would type it there."""
+        """Return how a path of the tree is called in messages: relative to the root, as one would
+        type it there.
+        """
         return os.path.relpath(self.absolute(path), self.root) if self.beside else path
 
 
 def locate(file: str, root_dir: str | None) -> Workspace:
-    """Return the project that a file belongs to, whatever the current folder is. Raises `UsageError`.
+    """Return the project that a file belongs to, whatever the current folder is. Raises
+    `UsageError`.
 
-    The root is `root_dir` if given, else the nearest folder at or above the file that is marked as a project's; with none, the
-    folder of the file's outermost package.
+    The root is `root_dir` if given, else the nearest folder at or above the file that is marked as
+    a project's; with none, the folder of the file's outermost package.
     """
     path = os.path.realpath(file)
     if not os.path.isfile(path):
         what = "is a folder" if os.path.isdir(path) else "does not exist"
-        raise UsageError(f"The file {file} {what}", hint=_near(file) or "Give the Python file that holds the task.")
+        raise UsageError(
+            f"The file {file} {what}",
+            hint=_near(file) or "Give the Python file that holds the task.",
+        )
     if not path.endswith(".py"):
-        raise UsageError(f"{file} is no Python file", hint="Give the Python file that holds the task.")
-    root = given_root(root_dir) if root_dir is not None else _marked(os.path.dirname(path)) or _above_packages(path)
+        raise UsageError(
+            f"{file} is no Python file", hint="Give the Python file that holds the task."
+        )
+    root = (
+        given_root(root_dir)
+        if root_dir is not None
+        else _marked(os.path.dirname(path)) or _above_packages(path)
+    )
     if root == "/":
-        raise UsageError("The root / holds all of the machine", hint="Move the code into a folder of its own, or name one: `--root-dir`.")
+        raise UsageError(
+            "The root / holds all of the machine",
+            hint="Move the code into a folder of its own, or name one: `--root-dir`.",
+        )
     if not path.startswith(root + "/"):
-        raise UsageError(f"{file} is not below the root {root_dir}", hint="Leave out `--root-dir`, or give a folder above the file.")
+        raise UsageError(
+            f"{file} is not below the root {root_dir}",
+            hint="Leave out `--root-dir`, or give a folder above the file.",
+        )
     return Workspace.of(root, os.path.relpath(path, root))
 
 
@@ -101,7 +137,10 @@ def given_root(root_dir: str) -> str:
     """Return the root that `--root-dir` names. Raises `UsageError`."""
     root = os.path.realpath(root_dir)
     if not os.path.isdir(root):
-        raise UsageError(f"The root {root_dir} is no folder", hint="`--root-dir` takes the folder that holds all of the project's code.")
+        raise UsageError(
+            f"The root {root_dir} is no folder",
+            hint="`--root-dir` takes the folder that holds all of the project's code.",
+        )
     return root
 
 
@@ -114,14 +153,21 @@ def current_folder() -> str:
 
 
 def root_here() -> str:
-    """Return the root of the project that the current folder is in, or that folder: for what names no file. Raises `UsageError`."""
+    """Return the root of the project that the current folder is in, or that folder: for what names
+    no file. Raises `UsageError`.
+    """
     if here := current_folder():
         return root_of(here)
-    raise UsageError("The current folder is gone", hint="Go to another one, or to this one again if it was made anew: cd .")
+    raise UsageError(
+        "The current folder is gone",
+        hint="Go to another one, or to this one again if it was made anew: cd .",
+    )
 
 
 def root_of(path: str) -> str:
-    """Return the root of the project that a folder or file is in; a folder that is in none is its own."""
+    """Return the root of the project that a folder or file is in; a folder that is in none is its
+    own.
+    """
     real = os.path.realpath(path)
     folder = real if os.path.isdir(real) else os.path.dirname(real)
     return _marked(folder) or folder
@@ -154,7 +200,9 @@ def _near(file: str) -> str:
 
     folder, name = os.path.split(file)
     try:
-        near = get_close_matches(name, [each for each in os.listdir(folder or ".") if each.endswith(".py")], 1)
+        near = get_close_matches(
+            name, [each for each in os.listdir(folder or ".") if each.endswith(".py")], 1
+        )
     except OSError:
         return ""
     return f"Did you mean {os.path.join(folder, near[0])}?" if near else ""

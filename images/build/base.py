@@ -1,4 +1,6 @@
-"""Bases: images that others made. What is behind a reference, and which Python is inside: found out once for each digest."""
+"""Bases: images that others made. What is behind a reference, and which Python is inside: found out
+once for each digest.
+"""
 
 from __future__ import annotations
 
@@ -31,10 +33,12 @@ Open = Callable[[RepositoryName], Repository]
 
 @dataclass(frozen=True, kw_only=True)
 class Base:
-    """A base for one platform: the image, where it is (None: on this machine alone), and what was found in it.
+    """A base for one platform: the image, where it is (None: on this machine alone), and what was
+    found in it.
 
-    `interpreter` is its Python, if it has one; `links` are its links in `/` and one folder below, by path, with their targets;
-    `musl` says that its C library is not the one that manylinux wheels need.
+    `interpreter` is its Python, if it has one; `links` are its links in `/` and one folder below,
+    by path, with their targets; `musl` says that its C library is not the one that manylinux wheels
+    need.
     """
 
     image: OciImage
@@ -45,16 +49,22 @@ class Base:
 
 
 class Bases:
-    """Bases by reference. What was found out is recorded in the cache; repositories are opened when they are needed."""
+    """Bases by reference. What was found out is recorded in the cache; repositories are opened when
+    they are needed.
+    """
 
-    def __init__(self, cache: Cache, open_repository: Open, progress: Progress = lambda done, total: None) -> None:
+    def __init__(
+        self, cache: Cache, open_repository: Open, progress: Progress = lambda done, total: None
+    ) -> None:
         self._cache, self._open = cache, open_repository
         self._transfer = Transfer(cache.blobs, Ledger(cache.database), progress)
 
     def look_up(self, reference: str, with_python: bool = True) -> PinnedBase:
-        """What is behind a reference today, and the Python in it, for which its layers are looked through, once.
+        """What is behind a reference today, and the Python in it, for which its layers are looked
+        through, once.
 
-        Raises `ImageBuildError` if it is not there, and `RegistryError`."""
+        Raises `ImageBuildError` if it is not there, and `RegistryError`.
+        """
         found = ImageReference.parse(reference)
         manifest = self._open(found.name).manifest(found.digest or found.tag)
         if manifest is None:
@@ -62,23 +72,35 @@ class Bases:
         if not with_python:
             return PinnedBase(reference=reference, digest=manifest.digest, python="")
         platforms = _platforms(manifest)
-        platform = linux_here() if not platforms or linux_here() in platforms else next(iter(platforms))
+        platform = (
+            linux_here() if not platforms or linux_here() in platforms else next(iter(platforms))
+        )
         pinned = PinnedBase(reference=reference, digest=manifest.digest, python="")
         interpreter = self.get(pinned, platform if platforms else "").interpreter
-        return PinnedBase(reference=reference, digest=manifest.digest, python=interpreter.version if interpreter else "")
+        return PinnedBase(
+            reference=reference,
+            digest=manifest.digest,
+            python=interpreter.version if interpreter else "",
+        )
 
     def get(self, pinned: PinnedBase, platform: str) -> Base:
-        """The base of that digest, for one platform ("": for its only one). Raises `ImageBuildError` and `RegistryError`."""
+        """The base of that digest, for one platform ("": for its only one). Raises
+        `ImageBuildError` and `RegistryError`.
+        """
         reference = ImageReference.parse(pinned.reference)
         record = self._cache.records.find(_key(pinned.digest, platform))
         if record is None or not all(map(self._cache.blobs.has, record.refs)):
             record = self._inspect(reference, pinned.digest, platform)
         _, manifest, _ = record.refs  # As `_record` writes them.
         image = OciImage.read(manifest, self._cache.blobs)
-        return Base(image=image, place=reference.name, **_read(self._cache.blobs.read(record.artifact)))
+        return Base(
+            image=image, place=reference.name, **_read(self._cache.blobs.read(record.artifact))
+        )
 
     def of_image(self, image: OciImage, fetch: Fetch) -> Base:
-        """The same of an image whose manifest and config are on this machine; its layers are fetched if they have to be looked through."""
+        """The same of an image whose manifest and config are on this machine; its layers are
+        fetched if they have to be looked through.
+        """
         known = key(KIND, _FORMAT, {"config": image.identity})
         record = self._cache.records.find(known)
         if record is None or not all(map(self._cache.blobs.has, record.refs)):
@@ -96,15 +118,21 @@ class Bases:
         try:
             self._transfer.pull(manifest.digest, repository)
         except BlobMissing as error:
-            raise ImageBuildError(f"The base {reference} is not whole", why=f"{error.what}.", hint="Push it again.") from None
+            raise ImageBuildError(
+                f"The base {reference} is not whole", why=f"{error.what}.", hint="Push it again."
+            ) from None
         image = OciImage.read(manifest.digest, self._cache.blobs)
         check(image, str(reference), platform or image.platform)
-        return self._record(image, _key(digest, image.platform), {"digest": digest, "platform": image.platform})
+        return self._record(
+            image, _key(digest, image.platform), {"digest": digest, "platform": image.platform}
+        )
 
     def _record(self, image: OciImage, known: Key, inputs: Mapping[str, str]) -> Record:
         document = json.dumps(BaseScan.of(self._cache, image).found(), sort_keys=True).encode()
         artifact = self._cache.blobs.put(document)
-        record = Record(known, KIND, artifact, (artifact, image.manifest.digest, image.identity), inputs)
+        record = Record(
+            known, KIND, artifact, (artifact, image.manifest.digest, image.identity), inputs
+        )
         self._cache.records.add(record)
         return record
 
@@ -115,16 +143,28 @@ def _key(digest: Digest, platform: str) -> Key:
 
 def _read(document: bytes) -> dict[str, Any]:
     found = json.loads(document)
-    return {**found, "interpreter": Interpreter(**found["interpreter"]) if found["interpreter"] else None}
+    return {
+        **found,
+        "interpreter": Interpreter(**found["interpreter"]) if found["interpreter"] else None,
+    }
 
 
 def _platforms(manifest: Manifest) -> dict[str, Digest]:
     """The platforms of an index, with their manifests; none for what is no index."""
     found: dict[str, Digest] = {}
-    for each, descriptor in zip(manifest.document["manifests"], manifest.manifests, strict=True) if manifest.is_index else ():
+    for each, descriptor in (
+        zip(manifest.document["manifests"], manifest.manifests, strict=True)
+        if manifest.is_index
+        else ()
+    ):
         said = each.get("platform") or {}
-        if not isinstance(said, dict) or not (name := f"{said.get('os')}/{said.get('architecture')}").isprintable():
-            raise RegistryCorrupt(f"{manifest.digest} is no index of images", why="A platform in it is none.")
+        if (
+            not isinstance(said, dict)
+            or not (name := f"{said.get('os')}/{said.get('architecture')}").isprintable()
+        ):
+            raise RegistryCorrupt(
+                f"{manifest.digest} is no index of images", why="A platform in it is none."
+            )
         found.setdefault(name, descriptor.digest)
     return found
 

@@ -1,7 +1,7 @@
 """Looking through the layers of an image for its Python, its links, and its C library.
 
-The Python is what a plain `python3` starts in a container: so the layers are looked through for it, and the image is never
-run, nor asked of anybody.
+The Python is what a plain `python3` starts in a container: so the layers are looked through for it,
+and the image is never run, nor asked of anybody.
 """
 
 from __future__ import annotations
@@ -26,7 +26,9 @@ _WINDOW = 128 << 20  # Bytes of zstd window that a layer may ask for: what `zstd
 
 
 class BaseScan:
-    """The `names` in an image's file system, with the target of each link (None for what is none)."""
+    """The `names` in an image's file system, with the target of each link (None for
+    what is none).
+    """
 
     def __init__(self, image: OciImage, names: Mapping[str, str | None]) -> None:
         self._image, self._names = image, names
@@ -35,8 +37,8 @@ class BaseScan:
     def of(cls, cache: Cache, image: OciImage) -> BaseScan:
         """Look through the layers of an image, which are in the cache.
 
-        A name counts as far as no later layer took it away (image-spec, layer.md, "Whiteouts"). Raises `ImageBuildError` for a layer
-        that cannot be read.
+        A name counts as far as no later layer took it away (image-spec, layer.md, "Whiteouts").
+        Raises `ImageBuildError` for a layer that cannot be read.
         """
         names: dict[str, str | None] = {}
         count = 0
@@ -44,7 +46,9 @@ class BaseScan:
             with ExitStack() as stack:
                 stream = stack.enter_context(cache.blobs.open(layer.digest))
                 try:
-                    archive = stack.enter_context(tarfile.open(fileobj=_plain(stream, stack), mode="r|"))
+                    archive = stack.enter_context(
+                        tarfile.open(fileobj=_plain(stream, stack), mode="r|")
+                    )
                     hidden, new = list[str](), dict[str, str | None]()
                     while member := archive.next():
                         archive.members = []  # type: ignore[attr-defined]  # It would keep them all.
@@ -61,7 +65,9 @@ class BaseScan:
                             new[name] = member.linkname if member.issym() else None
                 except _unreadable() as error:
                     raise ImageBuildError(
-                        f"A layer of the base cannot be read: {layer.digest.short}", why=f"{error}.", hint="Name another base."
+                        f"A layer of the base cannot be read: {layer.digest.short}",
+                        why=f"{error}.",
+                        hint="Name another base.",
                     ) from None
             if hidden:
                 gone = tuple(hidden)
@@ -74,8 +80,14 @@ class BaseScan:
         interpreter = self._interpreter()
         return {
             "interpreter": asdict(interpreter) if interpreter else None,
-            "links": {name: target for name, target in sorted(self._names.items()) if target is not None and name.count("/") < 2},
-            "musl": any(name.startswith(("lib/ld-musl-", "usr/lib/ld-musl-")) for name in self._names),
+            "links": {
+                name: target
+                for name, target in sorted(self._names.items())
+                if target is not None and name.count("/") < 2
+            },
+            "musl": any(
+                name.startswith(("lib/ld-musl-", "usr/lib/ld-musl-")) for name in self._names
+            ),
         }
 
     def _interpreter(self) -> Interpreter | None:
@@ -84,7 +96,15 @@ class BaseScan:
             if final is None:
                 continue
             version = _PYTHON.search(final) or next(
-                filter(None, (_PYTHON.search(name) for name in self._names if name.startswith(f"{_prefix(final)}lib/python3."))), None
+                filter(
+                    None,
+                    (
+                        _PYTHON.search(name)
+                        for name in self._names
+                        if name.startswith(f"{_prefix(final)}lib/python3.")
+                    ),
+                ),
+                None,
             )
             if version:
                 return self._at(folder.rstrip("/"), final, f"3.{version[1]}")
@@ -125,7 +145,9 @@ class BaseScan:
 
 def _interpreter(version: str, executable: str, prefix: str, packages: str) -> Interpreter:
     where = f"{prefix}/lib/python{version}/{packages}"
-    return Interpreter(version=version, executable=executable, packages=where, scripts=f"{prefix}/bin")
+    return Interpreter(
+        version=version, executable=executable, packages=where, scripts=f"{prefix}/bin"
+    )
 
 
 def _prefix(path: str) -> str:
@@ -144,7 +166,9 @@ def _normal(path: str) -> str:
 
 
 def _hides(gone: tuple[str, ...], name: str) -> bool:
-    return any(name == each or name.startswith(each if each.endswith("/") else f"{each}/") for each in gone)
+    return any(
+        name == each or name.startswith(each if each.endswith("/") else f"{each}/") for each in gone
+    )
 
 
 def _unreadable() -> tuple[type[Exception], ...]:
@@ -153,7 +177,16 @@ def _unreadable() -> tuple[type[Exception], ...]:
 
     import zstandard
 
-    return (tarfile.TarError, EOFError, OSError, ValueError, OverflowError, RecursionError, zlib.error, zstandard.ZstdError)
+    return (
+        tarfile.TarError,
+        EOFError,
+        OSError,
+        ValueError,
+        OverflowError,
+        RecursionError,
+        zlib.error,
+        zstandard.ZstdError,
+    )
 
 
 def _plain(stream: IO[bytes], stack: ExitStack) -> IO[bytes]:
@@ -166,5 +199,8 @@ def _plain(stream: IO[bytes], stack: ExitStack) -> IO[bytes]:
         import zstandard
 
         decompressor = zstandard.ZstdDecompressor(max_window_size=_WINDOW)
-        return cast(IO[bytes], stack.enter_context(decompressor.stream_reader(stream, read_across_frames=True)))
+        return cast(
+            IO[bytes],
+            stack.enter_context(decompressor.stream_reader(stream, read_across_frames=True)),
+        )
     return stream

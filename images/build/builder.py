@@ -1,4 +1,6 @@
-"""Building images from recipes: each is one node on its base, cut into stages where something must be executed."""
+"""Building images from recipes: each is one node on its base, cut into stages where something must
+be executed.
+"""
 
 from __future__ import annotations
 
@@ -30,7 +32,16 @@ from flyte_build.images.oci_image import OciImage
 from flyte_build.images.recipe import Copy, Execute, Packages, Recipe
 
 from .base import Bases, BaseSource, LocalBase, Open, RegistryBase
-from .nodes import ImageNode, ImageTarget, Offers, PinnedSteps, Step, StepNode, StepStore, TaggedLayers
+from .nodes import (
+    ImageNode,
+    ImageTarget,
+    Offers,
+    PinnedSteps,
+    Step,
+    StepNode,
+    StepStore,
+    TaggedLayers,
+)
 from .plan import FORMAT, Plan
 from .planned_image import PlannedImage
 from .publisher import LayerSources
@@ -60,8 +71,11 @@ class Others(RemoteCache, Offers, Protocol):
 class StepExecutor(Protocol):
     """What executes steps: a container engine."""
 
-    def execute(self, base: OciImage, step: Execute, env: Mapping[str, str], workdir: str, fetch: Fetch) -> OciImage:
-        """The image that a step makes of another, with these variables, in that folder ("": the image's own); what it adds is on this
+    def execute(
+        self, base: OciImage, step: Execute, env: Mapping[str, str], workdir: str, fetch: Fetch
+    ) -> OciImage:
+        """The image that a step makes of another, with these variables, in that folder ("": the
+        image's own); what it adds is on this
 
         machine then. `fetch` brings layers of the other one.
         """
@@ -74,7 +88,8 @@ class StepExecutor(Protocol):
 class BuiltImage:
     """An image for one platform, that is on this machine (its layers may be elsewhere).
 
-    `places` are repositories that hold layers of it, `made` are its nodes, in order: the last is its own.
+    `places` are repositories that hold layers of it, `made` are its nodes, in order: the last is
+    its own.
     """
 
     image: OciImage
@@ -91,7 +106,9 @@ class BuiltImage:
 
 @dataclass(frozen=True, kw_only=True)
 class BuildSources:
-    """Where comes from what images are made of: `kept` has what executing steps came to, `remote` what other machines have made."""
+    """Where comes from what images are made of: `kept` has what executing steps came to, `remote`
+    what other machines have made.
+    """
 
     bases: Bases
     open_repository: Open
@@ -117,7 +134,13 @@ class ImageBuilder:
     """Builds the images of one project."""
 
     def __init__(
-        self, files: ProjectFiles, cache: Cache, pins: Pinned, sources: BuildSources, options: BuildOptions, reporter: Reporter
+        self,
+        files: ProjectFiles,
+        cache: Cache,
+        pins: Pinned,
+        sources: BuildSources,
+        options: BuildOptions,
+        reporter: Reporter,
     ) -> None:
         self._root, self._cache, self._pins = files.root, cache, pins
         self._sources, self._options, self._reporter = sources, options, reporter
@@ -125,11 +148,15 @@ class ImageBuilder:
         self._offers = None if options.anew else sources.remote
         self._fetcher = Fetcher(files.root, cache.blobs, files.counters, reporter.bytes_moved)
 
-    def build(self, recipe: Recipe, platform: str, label: str, lenient: bool = False) -> BuiltImage | PlannedImage:
-        """The image of a recipe for one platform, or what a dry build finds of one that would have to be made.
+    def build(
+        self, recipe: Recipe, platform: str, label: str, lenient: bool = False
+    ) -> BuiltImage | PlannedImage:
+        """The image of a recipe for one platform, or what a dry build finds of one that would have
+        to be made.
 
-        `label` is under what its last outcome is remembered. `lenient`ly, what is not pinned is missing, too. Raises `ImageBuildError`,
-        `NotLocked`, `EngineUnavailable`, and what pins, registries and the store raise.
+        `label` is under what its last outcome is remembered. `lenient`ly, what is not pinned is
+        missing, too. Raises `ImageBuildError`, `NotLocked`, `EngineUnavailable`, and what pins,
+        registries and the store raise.
         """
         nodes: list[Outcome] = []
         places: list[str] = []
@@ -147,8 +174,12 @@ class ImageBuilder:
             return missing
         return BuiltImage(image, tuple(dict.fromkeys(places)), nodes)
 
-    def _image(self, recipe: Recipe, platform: str, label: str, nodes: list[Outcome], places: list[str]) -> OciImage | None:
-        """The image, if it need not be made in a dry build; its nodes and the repositories that hold layers are added."""
+    def _image(
+        self, recipe: Recipe, platform: str, label: str, nodes: list[Outcome], places: list[str]
+    ) -> OciImage | None:
+        """The image, if it need not be made in a dry build; its nodes and the repositories that
+        hold layers are added.
+        """
         ground, python = self._ground(recipe, platform, nodes, places, label)
         if ground is None:
             return None
@@ -162,13 +193,22 @@ class ImageBuilder:
             if steps or last:  # The last one has the variables and the working folder in any case.
                 plan = self._plan(recipe, steps, python, platform)
                 name = _numbered(label, platform, len(stages) - 1 - at)
-                node = self._node(ground, plan, platform, name, latest_tag(label.rpartition(" ")[2], platform))
+                node = self._node(
+                    ground, plan, platform, name, latest_tag(label.rpartition(" ")[2], platform)
+                )
                 image = self._resolve(node, nodes, places)
                 if image is None:
                     return None
                 ground = LocalBase(image, self._sources.bases, self.fetch(places))
             if execute is not None:
-                step = self._executed(ground, execute, recipe, platform, _numbered(label, platform, len(stages) - 1 - at), places)
+                step = self._executed(
+                    ground,
+                    execute,
+                    recipe,
+                    platform,
+                    _numbered(label, platform, len(stages) - 1 - at),
+                    places,
+                )
                 image = self._resolve(step, nodes, places)
                 if image is None:
                     return None
@@ -179,49 +219,92 @@ class ImageBuilder:
     def _ground(
         self, recipe: Recipe, platform: str, nodes: list[Outcome], places: list[str], label: str
     ) -> tuple[RegistryBase | LocalBase | None, str]:
-        """What the first layer of a recipe stands on, and the Python that it has or is meant to have."""
+        """What the first layer of a recipe stands on, and the Python that it has or is meant to
+        have.
+        """
         match recipe.base.kind:
             case "debian":
                 python = self._pins.python(recipe)
-                return RegistryBase(self._pins.base(self._options.debian.format(python=python)), platform, self._sources.bases), python
+                return (
+                    RegistryBase(
+                        self._pins.base(self._options.debian.format(python=python)),
+                        platform,
+                        self._sources.bases,
+                    ),
+                    python,
+                )
             case "reference":
                 pinned = self._pins.base(recipe.base.uri)
-                return RegistryBase(pinned, platform, self._sources.bases), self._pins.python(recipe) if recipe.sources else ""
+                return RegistryBase(pinned, platform, self._sources.bases), (
+                    self._pins.python(recipe) if recipe.sources else ""
+                )
         file = recipe.base.file
         executor = self._needed(_dockerfile(file))
-        step = key("step", FORMAT, {"dockerfile": os.path.basename(file), "context": self._contexts.of_dockerfile(file)})
+        step = key(
+            "step",
+            FORMAT,
+            {"dockerfile": os.path.basename(file), "context": self._contexts.of_dockerfile(file)},
+        )
         name, label = _dockerfile(file), _numbered(label, platform, -1)
 
         def execute() -> StepResult:
             image = executor.build(file, platform)
             return image, image.manifest.layers
 
-        image = self._resolve(self._step_node(label, Step(name, step, platform, execute)), nodes, places)
+        image = self._resolve(
+            self._step_node(label, Step(name, step, platform, execute)), nodes, places
+        )
         if image is None:
             return None, ""
         ground = LocalBase(image, self._sources.bases, self.fetch(places))
         interpreter = ground.load().interpreter
         return ground, interpreter.version if interpreter else ""
 
-    def _plan(self, recipe: Recipe, steps: Sequence[Packages | Copy], python: str, platform: str) -> Plan:
+    def _plan(
+        self, recipe: Recipe, steps: Sequence[Packages | Copy], python: str, platform: str
+    ) -> Plan:
         found: list[LockedPackages | Copied] = []
         for step in steps:
-            found.append(self._copier.collect(step) if isinstance(step, Copy) else self._pins.packages(recipe, python, platform))
+            found.append(
+                self._copier.collect(step)
+                if isinstance(step, Copy)
+                else self._pins.packages(recipe, python, platform)
+            )
         return Plan(steps=found, env=recipe.env, workdir=recipe.workdir)
 
-    def _node(self, ground: BaseSource, plan: Plan, platform: str, label: str, tag: str) -> ImageNode:
+    def _node(
+        self, ground: BaseSource, plan: Plan, platform: str, label: str, tag: str
+    ) -> ImageNode:
         target = ImageTarget(ground, plan, platform, self._options.compression)
         offered = TaggedLayers(self._offers, tag, self._cache.blobs) if self._offers else None
         return ImageNode(label, target, self._cache, self._fetcher, self._reporter.note, offered)
 
-    def _executed(self, ground: BaseSource, step: Execute, recipe: Recipe, platform: str, label: str, places: Sequence[str]) -> StepNode:
+    def _executed(
+        self,
+        ground: BaseSource,
+        step: Execute,
+        recipe: Recipe,
+        platform: str,
+        label: str,
+        places: Sequence[str],
+    ) -> StepNode:
         what = describe(step)
         # Debian packages do not depend on them.
         env, workdir = ({}, "") if step.apt else (recipe.env, recipe.workdir)
-        about: dict[str, Value] = {"on": ground.identity, "apt": step.apt, "commands": step.commands, "env": dict(env), "workdir": workdir}
+        about: dict[str, Value] = {
+            "on": ground.identity,
+            "apt": step.apt,
+            "commands": step.commands,
+            "env": dict(env),
+            "workdir": workdir,
+        }
         if step.install:
             wanted = self._pins.wanted(recipe, "", platform)
-            about["install"] = {"requirements": wanted.requirements, "files": dict(wanted.files), "options": _value(wanted.options)}
+            about["install"] = {
+                "requirements": wanted.requirements,
+                "files": dict(wanted.files),
+                "options": _value(wanted.options),
+            }
             if paths := local(step.install, self._root):
                 about["sources"] = self._contexts.identity(paths)
 
@@ -230,16 +313,28 @@ class ImageBuilder:
             image = self._needed(what).execute(base, step, env, workdir, self.fetch(places))
             return image, image.manifest.layers[len(base.manifest.layers) :]
 
-        return self._step_node(f"{label} {what}", Step(what, key("step", FORMAT, about), platform, execute))
+        return self._step_node(
+            f"{label} {what}", Step(what, key("step", FORMAT, about), platform, execute)
+        )
 
     def _step_node(self, label: str, step: Step) -> StepNode:
-        return StepNode(label, step, self._pins, StepStore(self._sources.kept, self._options.anew), self._cache, self._reporter.note)
+        return StepNode(
+            label,
+            step,
+            self._pins,
+            StepStore(self._sources.kept, self._options.anew),
+            self._cache,
+            self._reporter.note,
+        )
 
     def fetch(self, places: Sequence[str]) -> Fetch:
         """What brings layers here from some repositories (which may become more)."""
 
         def fetch(layers: Iterable[Descriptor]) -> None:
-            LayerSources(self._cache, [self._sources.open_repository(RepositoryName.parse(place)) for place in places]).bring(layers)
+            LayerSources(
+                self._cache,
+                [self._sources.open_repository(RepositoryName.parse(place)) for place in places],
+            ).bring(layers)
 
         return fetch
 
@@ -254,16 +349,35 @@ class ImageBuilder:
 
     def _resolve(self, node: Node, nodes: list[Outcome], places: list[str]) -> OciImage | None:
         options = self._options
-        resolver = Resolver(self._cache.records, self._reporter, remake=options.anew, dry=options.dry, remote=self._sources.remote)
+        resolver = Resolver(
+            self._cache.records,
+            self._reporter,
+            remake=options.anew,
+            dry=options.dry,
+            remote=self._sources.remote,
+        )
         outcome = resolver.resolve([node])[node]
         nodes += [*outcome.children, outcome]
         if outcome.record is None:
             return None
         if outcome.state == "made" or outcome.fetched:
-            held = [outcome.place] if outcome.fetched else node.places if isinstance(node, ImageNode) else []
-            self._cache.records.add_trace(outcome.record.key, outcome.record.key, {"why": outcome.why, "places": held}, 1)
+            held = (
+                [outcome.place]
+                if outcome.fetched
+                else node.places
+                if isinstance(node, ImageNode)
+                else []
+            )
+            self._cache.records.add_trace(
+                outcome.record.key, outcome.record.key, {"why": outcome.why, "places": held}, 1
+            )
         where = _seen(self._cache, outcome.record.key).get("places", [])
-        if isinstance(node, StepNode) and outcome.state == "cached" and not where and not self._options.dry:
+        if (
+            isinstance(node, StepNode)
+            and outcome.state == "cached"
+            and not where
+            and not self._options.dry
+        ):
             node.keep(outcome.record)  # It was collected there, or another project has made it.
         places += where
         return OciImage.read(outcome.record.artifact, self._cache.blobs)
@@ -275,12 +389,16 @@ def reason(cache: Cache, of: Key) -> str:
 
 
 def _seen(cache: Cache, of: Key) -> Mapping[str, Any]:
-    """What is remembered of how an image came here: why it was made, and the repositories that have layers of it."""
+    """What is remembered of how an image came here: why it was made, and the repositories that have
+    layers of it.
+    """
     return next((seen for _, seen in cache.records.traces(of, 1)), {})
 
 
 def latest_tag(name: str, platform: str) -> str:
-    """The tag of the last image of a name that was published: others use its layers for the next one."""
+    """The tag of the last image of a name that was published: others use its layers for the next
+    one.
+    """
     return f"image.{name[:80]}.latest-{platform.partition('/')[2]}"
 
 
@@ -311,7 +429,10 @@ def _dockerfile(file: str) -> str:
 
 def _value(options: Mapping[str, Any]) -> Value:
     """Options as a value to make a key of."""
-    return {name: list(value) if isinstance(value, list | tuple) else value for name, value in options.items()}
+    return {
+        name: list(value) if isinstance(value, list | tuple) else value
+        for name, value in options.items()
+    }
 
 
 def _numbered(label: str, platform: str, at: int) -> str:

@@ -1,4 +1,6 @@
-"""Composing: an image, the runtime and a bundle become one image by a new config and a new manifest. No layer is read or moved."""
+"""Composing: an image, the runtime and a bundle become one image by a new config and a new
+manifest. No layer is read or moved.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +14,8 @@ DEEPEST = 125
 
 
 def compose(image: OciImage, parts: Sequence[OciImage], runtime: Sequence[Added] = ()) -> OciImage:
-    """The image with the layers of the runtime and of some others (a bundle is an image) on top; all else is the image's own.
+    """The image with the layers of the runtime and of some others (a bundle is an image) on top;
+    all else is the image's own.
 
     Raises `ImageBuildError` where Docker could not take so many layers.
     """
@@ -20,10 +23,17 @@ def compose(image: OciImage, parts: Sequence[OciImage], runtime: Sequence[Added]
     total = len(image.diff_ids) + len(added)
     if total > DEEPEST:
         raise ImageBuildError(
-            f"An image of {total} layers is too deep", why=f"Docker takes {DEEPEST}.", hint="Name a base with fewer layers."
+            f"An image of {total} layers is too deep",
+            why=f"Docker takes {DEEPEST}.",
+            hint="Name a base with fewer layers.",
         )
     return image.change(added)
 
 
 def _layers(part: OciImage) -> list[Added]:
-    return [Added(blob, diff_id, what) for blob, diff_id, what in zip(part.manifest.layers, part.diff_ids, part.contents, strict=True)]
+    return [
+        Added(blob, diff_id, what)
+        for blob, diff_id, what in zip(
+            part.manifest.layers, part.diff_ids, part.contents, strict=True
+        )
+    ]

@@ -1,7 +1,9 @@
-"""The nodes of images: one for each image, found by what it is declared and pinned to be, one for each layer, and for what is executed.
+"""The nodes of images: one for each image, found by what it is declared and pinned to be, one for
+each layer, and for what is executed.
 
-An image's key holds digests alone that are known without a network: the base's, the wheels', the files', and what was executed. So a
-look-up reads one record; only making an image looks at the base and at layers.
+An image's key holds digests alone that are known without a network: the base's, the wheels', the
+files', and what was executed. So a look-up reads one record; only making an image looks at the base
+and at layers.
 """
 
 from __future__ import annotations
@@ -49,7 +51,9 @@ class PinnedSteps(Protocol):
 
 
 class _LayerNode(Node):
-    """A layer. Its artifact is the digest of what is inside, which does not depend on compression."""
+    """A layer. Its artifact is the digest of what is inside, which does not depend on
+    compression.
+    """
 
     kind = "layer"
 
@@ -81,7 +85,9 @@ class Offers(Protocol):
     """What repositories have under tags."""
 
     def tagged(self, tag: str) -> Iterable[tuple[Digest, str]]:
-        """The manifests under a tag, each with the repository where it is; they and their configs are here then."""
+        """The manifests under a tag, each with the repository where it is; they and their configs
+        are here then.
+        """
 
 
 @dataclass(frozen=True)
@@ -97,13 +103,21 @@ class TaggedLayers:
         found: dict[Key, tuple[Added, str]] = {}
         for manifest, place in self.offers.tagged(self.tag) if wanted else ():
             known = OciImage.read(manifest, self.blobs).layers_by_key()
-            found.update({each: (known[each], place) for each in wanted if each in known and each not in found})
+            found.update(
+                {
+                    each: (known[each], place)
+                    for each in wanted
+                    if each in known and each not in found
+                }
+            )
         return found
 
 
 @dataclass(frozen=True)
 class ImageTarget:
-    """An image for one platform, as it is to be: a plan on a base, with layers compressed in some way."""
+    """An image for one platform, as it is to be: a plan on a base, with layers compressed in some
+    way.
+    """
 
     ground: BaseSource
     plan: Plan
@@ -112,7 +126,8 @@ class ImageTarget:
 
 
 class ImageNode(Node):
-    """An image on a base. The artifact is the manifest's digest, one copy's; the config's is the identity.
+    """An image on a base. The artifact is the manifest's digest, one copy's; the config's is the
+    identity.
 
     Layers that are `offered` are used, and stay in their `places`, which are known once it is made.
     """
@@ -130,7 +145,13 @@ class ImageNode(Node):
         offered: TaggedLayers | None = None,
     ) -> None:
         super().__init__(target.platform, label)
-        self._target, self._cache, self._fetcher, self._note, self._offered = target, cache, fetcher, note, offered
+        self._target, self._cache, self._fetcher, self._note, self._offered = (
+            target,
+            cache,
+            fetcher,
+            note,
+            offered,
+        )
         self.places: list[str] = []
 
     def inputs(self, outcomes: Outcomes) -> Mapping[str, Value]:
@@ -143,7 +164,9 @@ class ImageNode(Node):
                 steps.append({"copy": step.step.src, "to": step.step.dst, "files": step.identity})
             else:
                 steps.append("packages")
-                packages.update({f"{each.name}=={each.version}": each.digest for each in step.wheels})
+                packages.update(
+                    {f"{each.name}=={each.version}": each.digest for each in step.wheels}
+                )
         return {
             "base": self._target.ground.identity,
             "platform": self._target.platform,
@@ -159,7 +182,9 @@ class ImageNode(Node):
         return all(map(self._cache.blobs.has, record.refs))
 
     def accept(self, artifact: Digest, inputs: Mapping[str, Value]) -> tuple[Digest, ...]:
-        """The manifest and the config of an image that another machine made; its layers stay where they are."""
+        """The manifest and the config of an image that another machine made; its layers stay where
+        they are.
+        """
         image = OciImage.read(artifact, self._cache.blobs)
         if image.platform != self._target.platform:
             raise ImageBuildError(f"{artifact} is no image for {self._target.platform}")
@@ -169,8 +194,14 @@ class ImageNode(Node):
         """What changed: packages as `+name==version` and `-name==version`."""
         old, new = last.inputs.get("packages", {}), inputs["packages"]
         assert isinstance(new, Mapping)
-        parts = [f"+{name}" for name in sorted(new.keys() - old.keys())] + [f"-{name}" for name in sorted(old.keys() - new.keys())]
-        parts += [f"{name} is another wheel" for name in sorted(new.keys() & old.keys()) if new[name] != old[name]]
+        parts = [f"+{name}" for name in sorted(new.keys() - old.keys())] + [
+            f"-{name}" for name in sorted(old.keys() - new.keys())
+        ]
+        parts += [
+            f"{name} is another wheel"
+            for name in sorted(new.keys() & old.keys())
+            if new[name] != old[name]
+        ]
         rest = {name: value for name, value in inputs.items() if name != "packages"}
         before = {name: value for name, value in last.inputs.items() if name != "packages"}
         if parts and rest == before:
@@ -183,11 +214,15 @@ class ImageNode(Node):
         parts = self._target.plan.parts(base, self._target.compression, self._fetcher, self._note)
         nodes = [_LayerNode(part, self.label, self._cache) for part in parts]
         keys = [key(node.kind, node.format, node.inputs({})) for node in nodes]
-        absent = [wanted for node, wanted in zip(nodes, keys, strict=True) if not node.is_here(wanted)]
+        absent = [
+            wanted for node, wanted in zip(nodes, keys, strict=True) if not node.is_here(wanted)
+        ]
         taken = self._offered.find(absent) if self._offered else {}
         self.places += dict.fromkeys(place for _, place in taken.values())
         offered = {wanted: layer for wanted, (layer, _) in taken.items()}
-        found = resolve([node for node, wanted in zip(nodes, keys, strict=True) if wanted not in offered])
+        found = resolve(
+            [node for node, wanted in zip(nodes, keys, strict=True) if wanted not in offered]
+        )
         layers = []
         for node, wanted, part in zip(nodes, keys, parts, strict=True):
             if wanted in offered:
@@ -224,14 +259,30 @@ class StepStore:
 
 
 class StepNode(Node):
-    """What executing something makes. It does not repeat, so what it came to is pinned, and is among the inputs."""
+    """What executing something makes. It does not repeat, so what it came to is pinned, and is
+    among the inputs.
+    """
 
     kind, format = "image", FORMAT
     shared, whole = True, True
 
-    def __init__(self, label: str, step: Step, pins: PinnedSteps, store: StepStore, cache: Cache, note: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        label: str,
+        step: Step,
+        pins: PinnedSteps,
+        store: StepStore,
+        cache: Cache,
+        note: Callable[[str], None],
+    ) -> None:
         super().__init__(step.name, label)
-        self._step, self._pins, self._store, self._cache, self._note = step, pins, store, cache, note
+        self._step, self._pins, self._store, self._cache, self._note = (
+            step,
+            pins,
+            store,
+            cache,
+            note,
+        )
 
     def inputs(self, outcomes: Outcomes) -> Mapping[str, Value]:
         """What it is executed on and what is executed, as one digest, and what that came to."""
@@ -239,7 +290,12 @@ class StepNode(Node):
         return self._with(pinned.digest if pinned else None)
 
     def _with(self, digest: Digest | None) -> Mapping[str, Value]:
-        return {"executed": self.name, "step": self._step.key, "platform": self._step.platform, "pinned": digest}
+        return {
+            "executed": self.name,
+            "step": self._step.key,
+            "platform": self._step.platform,
+            "pinned": digest,
+        }
 
     def usable(self, record: Record) -> bool:
         """Whether all of it is there."""
@@ -249,11 +305,15 @@ class StepNode(Node):
         """All blobs of what another machine made, if that is what is pinned."""
         image = OciImage.read(artifact, self._cache.blobs)
         if image.identity != inputs["pinned"]:
-            raise ImageBuildError(f"{artifact} is not what is pinned", why=f"It is {image.identity}.")
+            raise ImageBuildError(
+                f"{artifact} is not what is pinned", why=f"It is {image.identity}."
+            )
         return (artifact, image.identity, *(layer.digest for layer in image.manifest.layers))
 
     def make(self, outcomes: Outcomes, resolve: Resolve) -> Made:
-        """Take what is kept of it; else execute it, and pin what comes of it. Raises `NotLocked` where nothing may be resolved."""
+        """Take what is kept of it; else execute it, and pin what comes of it. Raises `NotLocked`
+        where nothing may be resolved.
+        """
         # Another command that wants the same waits, and takes what this one has made.
         with self._cache.making(self._step.key):
             pinned = self._pins.step_by_now(self._step.key, self._step.platform)
@@ -267,7 +327,9 @@ class StepNode(Node):
         return Made(image.manifest.digest, refs, self._with(image.identity), why)
 
     def keep(self, record: Record) -> None:
-        """Keep what was made here among the user's data, where deleting the cache does not reach it."""
+        """Keep what was made here among the user's data, where deleting the cache does not reach
+        it.
+        """
         image = OciImage.read(record.artifact, self._cache.blobs)
         self._keep(image, [layer for layer in image.manifest.layers if layer.digest in record.refs])
 
@@ -293,14 +355,25 @@ class StepNode(Node):
             )
         if self._pins.locked and pinned:
             raise NotLocked(
-                f"{self.name} would be executed again" if self._store.anew else f"What {self.name} came to is nowhere any more",
+                (
+                    f"{self.name} would be executed again"
+                    if self._store.anew
+                    else f"What {self.name} came to is nowhere any more"
+                ),
                 why=f"{pinned.digest} is pinned; executed again it would come to something else.",
-                hint="Build without --locked, and commit flyte.lock; `flyte build --push` keeps what was built for other machines.",
+                hint=(
+                    "Build without --locked, and commit flyte.lock; `flyte build --push` keeps what"
+                    " was built for other machines."
+                ),
             )
         image, layers = self._step.execute()
         if pinned and pinned.digest != image.identity:
-            before = f"it was {pinned.digest.short}" + ("" if self._store.anew else ", which is nowhere any more")
+            before = f"it was {pinned.digest.short}" + (
+                "" if self._store.anew else ", which is nowhere any more"
+            )
             self._note(f"Executed again, {self.name} came to {image.identity.short}; {before}.")
         if pinned is None or pinned.digest != image.identity:
-            self._pins.keep_step(PinnedStep(key=self._step.key, platform=self._step.platform, digest=image.identity))
+            self._pins.keep_step(
+                PinnedStep(key=self._step.key, platform=self._step.platform, digest=image.identity)
+            )
         return image, layers

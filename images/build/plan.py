@@ -1,6 +1,8 @@
-"""Building natively: a base, layers of wheels and of files, and a config become an image. Nothing is executed.
+"""Building natively: a base, layers of wheels and of files, and a config become an image. Nothing
+is executed.
 
-Each layer is known by what goes into it before it is made, so that one that is there already is not made again.
+Each layer is known by what goes into it before it is made, so that one that is there already is not
+made again.
 """
 
 from __future__ import annotations
@@ -32,7 +34,9 @@ OURS = ("packages ", "files ")
 
 @dataclass(frozen=True, kw_only=True)
 class Part:
-    """A layer that is to be there: what it holds, for people; what decides it; and how it is made (its blob goes into the batch)."""
+    """A layer that is to be there: what it holds, for people; what decides it; and how it is made
+    (its blob goes into the batch).
+    """
 
     what: str
     inputs: Mapping[str, Value]
@@ -41,14 +45,20 @@ class Part:
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """What goes on top of a base: locked packages and copied files, in order, variables and a working folder."""
+    """What goes on top of a base: locked packages and copied files, in order, variables and a
+    working folder.
+    """
 
     steps: Sequence[LockedPackages | Copied]
     env: Mapping[str, str]
     workdir: str
 
-    def parts(self, base: Base, compression: Compression, fetcher: Fetcher, said: Callable[[str], None]) -> list[Part]:
-        """The layers, in order. Raises `ImageBuildError` for a base that cannot take the packages."""
+    def parts(
+        self, base: Base, compression: Compression, fetcher: Fetcher, said: Callable[[str], None]
+    ) -> list[Part]:
+        """The layers, in order. Raises `ImageBuildError` for a base that cannot take
+        the packages.
+        """
         room = LAYERS - len(base.image.diff_ids) - len(self.steps)
         parts: list[Part] = []
         for step in self.steps:
@@ -56,7 +66,10 @@ class Plan:
                 parts.append(_of_files(step, self._workdir(base), base.links, compression))
             elif step.wheels:
                 interpreter = _interpreter(base, step)
-                parts += [_of_wheels(wheels, interpreter, step, compression, fetcher, said) for wheels in group(step.wheels, room)]
+                parts += [
+                    _of_wheels(wheels, interpreter, step, compression, fetcher, said)
+                    for wheels in group(step.wheels, room)
+                ]
         return parts
 
     def assemble(self, base: Base, layers: Sequence[Added]) -> OciImage:
@@ -73,17 +86,23 @@ class Plan:
             if folder not in env["PATH"].split(":"):
                 # Last: tasks need `python3`, whatever PATH was declared.
                 env["PATH"] += f":{folder}"
-        return base.image.change(layers, env=env, workdir=self._workdir(base) if self.workdir else "")
+        return base.image.change(
+            layers, env=env, workdir=self._workdir(base) if self.workdir else ""
+        )
 
     def _workdir(self, base: Base) -> str:
         """An absolute path: a relative one begins at the base's own, as in a Dockerfile."""
-        return posixpath.normpath(posixpath.join("/", str(base.image.settings.get("WorkingDir") or ""), self.workdir))
+        return posixpath.normpath(
+            posixpath.join("/", str(base.image.settings.get("WorkingDir") or ""), self.workdir)
+        )
 
 
 def _interpreter(base: Base, packages: LockedPackages) -> Interpreter:
     if base.interpreter is None:
         raise ImageBuildError(
-            "The base of the image has no Python", why="No python3 is on its PATH.", hint="Name a base with Python 3, or install it first."
+            "The base of the image has no Python",
+            why="No python3 is on its PATH.",
+            hint="Name a base with Python 3, or install it first.",
         )
     if base.interpreter.version != packages.python:
         raise ImageBuildError(
@@ -93,7 +112,9 @@ def _interpreter(base: Base, packages: LockedPackages) -> Interpreter:
         )
     if base.musl and any("manylinux" in wheel.filename for wheel in packages.wheels):
         raise ImageBuildError(
-            "The base of the image is built on musl", why="Wheels for it would be musllinux ones.", hint="Name a base with glibc."
+            "The base of the image is built on musl",
+            why="Wheels for it would be musllinux ones.",
+            hint="Name a base with glibc.",
         )
     return base.interpreter
 
@@ -109,7 +130,9 @@ def _of_wheels(
     def make(batch: Batch) -> Layer:
         for each in wheels:
             check_tags(each, packages.python, packages.platform)
-        return wheel.write_layer(fetcher.fetch(wheels), interpreter, packages.platform, batch, compression, said)
+        return wheel.write_layer(
+            fetcher.fetch(wheels), interpreter, packages.platform, batch, compression, said
+        )
 
     named = {f"{each.name}=={each.version}": each.digest for each in wheels}
     where: list[Value] = [interpreter.executable, interpreter.packages, interpreter.scripts]
@@ -123,10 +146,19 @@ def _of_wheels(
     return Part(what=f"packages {' '.join(sorted(named))}", inputs=inputs, make=make)
 
 
-def _of_files(copied: Copied, workdir: str, links: Mapping[str, str], compression: Compression) -> Part:
+def _of_files(
+    copied: Copied, workdir: str, links: Mapping[str, str], compression: Compression
+) -> Part:
     place = files.destination(copied.step, workdir, links)
     top = place("")
-    inputs: Mapping[str, Value] = {"files": copied.identity, "to": top, "compression": compression, "format": FORMAT}
+    inputs: Mapping[str, Value] = {
+        "files": copied.identity,
+        "to": top,
+        "compression": compression,
+        "format": FORMAT,
+    }
     return Part(
-        what=f"files {copied.step.src} -> /{top}", inputs=inputs, make=lambda batch: files.write_layer(copied, place, batch, compression)
+        what=f"files {copied.step.src} -> /{top}",
+        inputs=inputs,
+        make=lambda batch: files.write_layer(copied, place, batch, compression),
     )

@@ -11,18 +11,25 @@ from flyte_build.graph.node import Made, Node, Outcome, Outcomes, Resolve
 
 @dataclass(frozen=True)
 class PlannedImage:
-    """An image for one platform that is not here, as a dry build finds it: its nodes, in order, with why they are missing."""
+    """An image for one platform that is not here, as a dry build finds it: its nodes, in order,
+    with why they are missing.
+    """
 
     nodes: Sequence[Outcome]
 
     @classmethod
     def of(cls, nodes: Sequence[Outcome], names: Sequence[str], why: str = "") -> PlannedImage:
-        """An image of which these nodes were looked up, and those of these names could not be: `why`, if not for the one before."""
+        """An image of which these nodes were looked up, and those of these names could not be:
+        `why`, if not for the one before.
+        """
         found = [*nodes]
         for name in names:
             if not why:
                 last = found[-1]
-                why = f"{last.node.kind} {last.node.name} must be {'fetched' if last.state == 'cached' else 'made'} first"
+                why = (
+                    f"{last.node.kind} {last.node.name} must be"
+                    f" {'fetched' if last.state == 'cached' else 'made'} first"
+                )
             found.append(Outcome(_Unknown(name, ""), "missing", None, None, why, 0.0, []))
             why = ""
         return cls(found)

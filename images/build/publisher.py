@@ -1,4 +1,6 @@
-"""Pushing images: what the registry has stays where it is, what another repository of it has is mounted, the rest is sent once."""
+"""Pushing images: what the registry has stays where it is, what another repository of it has is
+mounted, the rest is sent once.
+"""
 
 from __future__ import annotations
 
@@ -15,17 +17,28 @@ from flyte_build.images.oci_image import OciImage
 
 
 class ImagePublisher:
-    """Pushes images to one repository. `sources` are repositories that may have layers which this machine has not."""
+    """Pushes images to one repository. `sources` are repositories that may have layers which this
+    machine has not.
+    """
 
     def __init__(
-        self, repository: Repository, cache: Cache, sources: Sequence[Repository] = (), progress: Progress = lambda done, total: None
+        self,
+        repository: Repository,
+        cache: Cache,
+        sources: Sequence[Repository] = (),
+        progress: Progress = lambda done, total: None,
     ) -> None:
-        self._repository, self._cache, self._sources = repository, cache, LayerSources(cache, sources)
+        self._repository, self._cache, self._sources = (
+            repository,
+            cache,
+            LayerSources(cache, sources),
+        )
         self._ledger = Ledger(cache.database)
         self._transfer = Transfer(cache.blobs, self._ledger, progress)
 
     def push(self, image: OciImage, tag: str | None = None) -> None:
-        """Keep an image there, under a tag if one is named. Its config is put into the store, if need be.
+        """Keep an image there, under a tag if one is named. Its config is put into the store, if
+        need be.
 
         Raises `BlobMissing` for a layer that nobody has, and `RegistryError`.
         """
@@ -38,7 +51,9 @@ class ImagePublisher:
         self._transfer.push(image.manifest, self._repository, tag)
 
     def push_all(self, images: Sequence[OciImage], tag: str) -> Manifest:
-        """Keep an image for several platforms under a tag; the index that names them all is given (or the manifest of one alone)."""
+        """Keep an image for several platforms under a tag; the index that names them all is given
+        (or the manifest of one alone).
+        """
         if len(images) == 1:
             self.push(images[0], tag)
             return images[0].manifest
@@ -52,7 +67,9 @@ class ImagePublisher:
 class LayerSources:
     """Where layers are that are not on this machine: `repositories`, in order."""
 
-    def __init__(self, cache: Cache, repositories: Iterable[Repository], moved: Moved = lambda count: None) -> None:
+    def __init__(
+        self, cache: Cache, repositories: Iterable[Repository], moved: Moved = lambda count: None
+    ) -> None:
         self._cache, self._repositories, self._moved = cache, tuple(repositories), moved
 
     def bring(self, layers: Iterable[Descriptor]) -> None:
@@ -77,7 +94,9 @@ class LayerSources:
 
 
 def index_of(images: Sequence[OciImage]) -> Manifest:
-    """The index of images for several platforms (image-spec 1.1, image-index.md), sorted by platform."""
+    """The index of images for several platforms (image-spec 1.1, image-index.md), sorted by
+    platform.
+    """
     entries = []
     for image in sorted(images, key=lambda each: each.platform):
         system, _, machine = image.platform.partition("/")

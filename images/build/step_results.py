@@ -1,7 +1,9 @@
-"""What executing steps came to, kept among the user's data: it does not repeat, so deleting the cache must not lose it.
+"""What executing steps came to, kept among the user's data: it does not repeat, so deleting the
+cache must not lose it.
 
-A folder that is an OCI image layout. Under a tag made of a project's root and an image's identity is a manifest whose config is
-the image's manifest, and whose layers are the image's config and the layers that executing has made (docs/formats.md).
+A folder that is an OCI image layout. Under a tag made of a project's root and an image's identity
+is a manifest whose config is the image's manifest, and whose layers are the image's config and the
+layers that executing has made (docs/formats.md).
 """
 
 from __future__ import annotations
@@ -40,17 +42,25 @@ class StepResults:
         self._transfer = Transfer(cache.blobs, Ledger(cache.database))
 
     def keep(self, image: OciImage, layers: Sequence[Descriptor]) -> None:
-        """Keep an image of which these layers were made here, unless it is there. Raises `RegistryError` and `StoreError`."""
+        """Keep an image of which these layers were made here, unless it is there. Raises
+        `RegistryError` and `StoreError`.
+        """
         tag = f"{Digest.of(self._root.encode()).short}.{image.identity.hex}"
         if self._layout.manifest(tag):
             return
         created = datetime.fromtimestamp(int(time.time()), UTC).isoformat()
         about = {_ROOT: self._root, CREATED: created}
-        kept = Manifest.of_layers(image.manifest.descriptor, [image.manifest.config, *layers], artifact_type=_TYPE, annotations=about)
+        kept = Manifest.of_layers(
+            image.manifest.descriptor,
+            [image.manifest.config, *layers],
+            artifact_type=_TYPE,
+            annotations=about,
+        )
         self._transfer.push(kept, self._layout, tag)
 
     def bring(self, identity: Digest) -> StepResult | None:
-        """The image of that identity, and its layers that were made here, which are in the cache then; None if it is not kept.
+        """The image of that identity, and its layers that were made here, which are in the cache
+        then; None if it is not kept.
 
         Raises `RegistryError` and `StoreError`.
         """
@@ -59,13 +69,18 @@ class StepResults:
                 kept = self._transfer.pull(found.digest, self._layout)
                 image = OciImage.read(kept.config.digest, self._cache.blobs)
                 if image.identity != identity:
-                    raise RegistryCorrupt(f"{tag} in {self._layout.name} is another image", why=f"It is {image.identity}.")
+                    raise RegistryCorrupt(
+                        f"{tag} in {self._layout.name} is another image",
+                        why=f"It is {image.identity}.",
+                    )
                 return image, kept.layers[1:]
         return None
 
 
 def collect(folder: str, keep: float, dry_run: bool) -> Iterator[Removed]:
-    """Remove from the folder what was kept more than `keep` seconds ago, and is in the flyte.lock of its project no more."""
+    """Remove from the folder what was kept more than `keep` seconds ago, and is in the flyte.lock
+    of its project no more.
+    """
     layout = LayoutRepository(RepositoryName(folder=folder), Counters())
     unused = [each for tag in layout.tags() if (each := _unused(layout, tag, time.time() - keep))]
     for digest, size in layout.sweep(unused, dry_run):
@@ -76,7 +91,9 @@ def collect(folder: str, keep: float, dry_run: bool) -> Iterator[Removed]:
 
 
 def _unused(layout: LayoutRepository, tag: str, before: float) -> Digest | None:
-    """The manifest under a tag, if it was kept before that time, in seconds since the epoch, and its project does not pin it any more."""
+    """The manifest under a tag, if it was kept before that time, in seconds since the epoch, and
+    its project does not pin it any more.
+    """
     try:
         kept = layout.manifest(tag)
         if kept is None or datetime.fromisoformat(kept.annotations[CREATED]).timestamp() > before:
@@ -90,4 +107,8 @@ def _unused(layout: LayoutRepository, tag: str, before: float) -> Digest | None:
         OverflowError,
     ):  # Something of it, or that flyte.lock, is damaged: it may still be needed.
         return None
-    return None if any(step.digest.hex == tag.rpartition(".")[2] for step in lock.steps) else kept.digest
+    return (
+        None
+        if any(step.digest.hex == tag.rpartition(".")[2] for step in lock.steps)
+        else kept.digest
+    )

@@ -1,4 +1,6 @@
-"""The Docker Engine of this machine, through docker-py: reaching it, and what it says when it cannot do something."""
+"""The Docker Engine of this machine, through docker-py: reaching it, and what it says when it
+cannot do something.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +17,9 @@ _TIMEOUT = 600  # Seconds that one answer may take: loading a large image takes 
 
 
 def connect() -> APIClient:
-    """A client of the engine that DOCKER_HOST names, or of this machine's. Raises `EngineUnavailable`."""
+    """A client of the engine that DOCKER_HOST names, or of this machine's. Raises
+    `EngineUnavailable`.
+    """
     from docker import APIClient
     from docker.errors import DockerException
     from docker.utils import kwargs_from_env
@@ -24,13 +28,17 @@ def connect() -> APIClient:
         return APIClient(version="auto", timeout=_TIMEOUT, **kwargs_from_env())
     except (DockerException, OSError, ValueError) as error:
         raise EngineUnavailable(
-            "Docker cannot be reached", why=_innermost(error), hint="Start it (`docker info` must answer), or set DOCKER_HOST."
+            "Docker cannot be reached",
+            why=_innermost(error),
+            hint="Start it (`docker info` must answer), or set DOCKER_HOST.",
         ) from None
 
 
 @contextmanager
 def asking(what: str) -> Iterator[None]:
-    """Raise what the engine answers as `EngineUnavailable`; `what` says what could not be done, as in "start a container"."""
+    """Raise what the engine answers as `EngineUnavailable`; `what` says what could not be done, as
+    in "start a container".
+    """
     from docker.errors import DockerException
     from requests.exceptions import RequestException
 
@@ -41,7 +49,9 @@ def asking(what: str) -> Iterator[None]:
 
 
 def remove_container(client: APIClient, container: str) -> None:
-    """Remove a container, whether or not it runs. If that fails it is an orphan, or another command has removed it."""
+    """Remove a container, whether or not it runs. If that fails it is an orphan, or another command
+    has removed it.
+    """
     try:
         with asking("remove a container"):
             client.remove_container(container, force=True)
@@ -49,8 +59,11 @@ def remove_container(client: APIClient, container: str) -> None:
         return
 
 
-def remove_orphans(client: APIClient, label: str, is_owned: Callable[[Mapping[str, str]], bool]) -> None:
-    """Remove the containers with a label (`NAME` or `NAME=VALUE`) whose labels say that nobody owns them any more.
+def remove_orphans(
+    client: APIClient, label: str, is_owned: Callable[[Mapping[str, str]], bool]
+) -> None:
+    """Remove the containers with a label (`NAME` or `NAME=VALUE`) whose labels say that nobody owns
+    them any more.
 
     Raises `EngineUnavailable` if they cannot be listed.
     """
@@ -73,7 +86,12 @@ def _innermost(error: BaseException) -> str:
             return reason.strerror
         inner = [
             each
-            for each in (*reason.args, getattr(reason, "reason", None), reason.__cause__, reason.__context__)
+            for each in (
+                *reason.args,
+                getattr(reason, "reason", None),
+                reason.__cause__,
+                reason.__context__,
+            )
             if isinstance(each, BaseException)
         ]
         reason = inner[0] if inner else reason

@@ -1,6 +1,8 @@
-"""What a container is given of a project: a Dockerfile's context, or the sources of packages that are installed there.
+"""What a container is given of a project: a Dockerfile's context, or the sources of packages that
+are installed there.
 
-What stays out is said by `.dockerignore`, as Docker reads it. A look at files that have not changed costs their states alone.
+What stays out is said by `.dockerignore`, as Docker reads it. A look at files that have not changed
+costs their states alone.
 """
 
 from __future__ import annotations
@@ -25,25 +27,31 @@ class Contexts:
         self._files, self._root = files, os.path.realpath(files.root)
 
     def of_dockerfile(self, file: str) -> Digest:
-        """What the context of a Dockerfile holds, in one digest: paths, modes, contents, targets of links.
+        """What the context of a Dockerfile holds, in one digest: paths, modes, contents, targets of
+        links.
 
         Raises `UsageError` for one that is not below the project's root, and `SecretRefused`.
         """
         dockerfile = os.path.join(self._root, file)
         folder = os.path.dirname(dockerfile)
         if not os.path.isfile(dockerfile):
-            raise UsageError(f"There is no Dockerfile {dockerfile}", hint=f"It is relative to {self._root}.")
+            raise UsageError(
+                f"There is no Dockerfile {dockerfile}", hint=f"It is relative to {self._root}."
+            )
         if not f"{os.path.realpath(folder)}/".startswith(f"{self._root}/"):
             hint = "Its folder is sent to Docker: use one below the project's root."
             raise UsageError(f"{dockerfile} leads out of the project", hint=hint)
         contents = self._contents("context", folder)
-        rows = _rows(folder, _walk(folder, left_out(folder), os.path.basename(dockerfile)), contents)
+        rows = _rows(
+            folder, _walk(folder, left_out(folder), os.path.basename(dockerfile)), contents
+        )
         self._files.refuse(contents.found)
         contents.save(whole=True)
         return Digest.of(encode(list(rows.values())))
 
     def sources(self, needed: Iterable[str]) -> list[str]:
-        """The files and links of the project that what is installed from its folders may need, and those that are `needed` in any case.
+        """The files and links of the project that what is installed from its folders may need, and
+        those that are `needed` in any case.
 
         Files that look like secrets, and are not allowed, are not among them.
         """
@@ -56,7 +64,11 @@ class Contexts:
     def identity(self, paths: Sequence[str]) -> Digest:
         """What some files and folders of the project hold, of what `sources` gives."""
         contents = self._contents("sources", self._root)
-        names = (name for name in self._walk_sources() if any(path in (".", name) or name.startswith(f"{path}/") for path in paths))
+        names = (
+            name
+            for name in self._walk_sources()
+            if any(path in (".", name) or name.startswith(f"{path}/") for path in paths)
+        )
         rows = _rows(self._root, names, contents)
         contents.save(whole=False)
         return Digest.of(encode(list(rows.values())))
@@ -77,11 +89,15 @@ class Contexts:
 
 
 def left_out(folder: str) -> list[str]:
-    """Patterns of what a container is not given: what the folder's .dockerignore says, and what running tasks writes."""
+    """Patterns of what a container is not given: what the folder's .dockerignore says, and what
+    running tasks writes.
+    """
     patterns = [*_OURS]
     if os.path.exists(ignore := f"{folder}/.dockerignore"):
         with open(ignore, encoding="utf-8") as lines:
-            patterns += [line.strip() for line in lines if line.strip() and not line.startswith("#")]
+            patterns += [
+                line.strip() for line in lines if line.strip() and not line.startswith("#")
+            ]
     return patterns
 
 

@@ -1,7 +1,8 @@
-"""Executing what an image's declaration asks for, in a container: commands, Debian packages, Dockerfiles.
+"""Executing what an image's declaration asks for, in a container: commands, Debian packages,
+Dockerfiles.
 
-What comes of it is one layer on top of the image that it ran in (or a Dockerfile's whole image), exported from the engine.
-It differs each time, which is why it is pinned.
+What comes of it is one layer on top of the image that it ran in (or a Dockerfile's whole image),
+exported from the engine. It differs each time, which is why it is pinned.
 """
 
 from __future__ import annotations
@@ -42,8 +43,9 @@ _CHUNK = 1 << 20
 _LAST_WORDS = 20  # Lines of output that an error shows.
 _LABEL = "flyte.build"
 _APT = (
-    "apt-get update && DEBIAN_FRONTEND=noninteractive apt-get install --yes --no-install-recommends {}"
-    " && apt-get clean && rm -rf /var/lib/apt/lists/* /var/cache/apt/*.bin /var/log/apt /var/log/dpkg.log /var/cache/ldconfig/aux-cache"
+    "apt-get update && DEBIAN_FRONTEND=noninteractive apt-get install --yes --no-install-recommends"
+    " {} && apt-get clean && rm -rf /var/lib/apt/lists/* /var/cache/apt/*.bin /var/log/apt"
+    " /var/log/dpkg.log /var/cache/ldconfig/aux-cache"
 )
 
 Output = Callable[[str], None]
@@ -53,12 +55,15 @@ Output = Callable[[str], None]
 def describe(step: Execute) -> str:
     """The step, for people."""
     if step.install:
-        return f"uv pip install {' '.join(word for source in step.install for word in (source.packages or (f'-r {source.file}',)))}"
+        sources = (source.packages or (f"-r {source.file}",) for source in step.install)
+        return f"uv pip install {' '.join(word for words in sources for word in words)}"
     return f"apt-get install {' '.join(step.apt)}" if step.apt else "; ".join(step.commands)
 
 
 def script(step: Execute, root: str) -> str:
-    """The step as one shell script, which ends at the first command that fails; `root` is the project's, which is there too."""
+    """The step as one shell script, which ends at the first command that fails; `root` is the
+    project's, which is there too.
+    """
     if step.install:
         return install.script(step.install, root)
     if step.apt:
@@ -67,9 +72,13 @@ def script(step: Execute, root: str) -> str:
 
 
 class DockerExecutor:
-    """Executes in this machine's Docker Engine, with what a project's files hold; `output` is told what is printed."""
+    """Executes in this machine's Docker Engine, with what a project's files hold; `output` is told
+    what is printed.
+    """
 
-    def __init__(self, files: ProjectFiles, cache: Cache, compression: Compression, output: Output) -> None:
+    def __init__(
+        self, files: ProjectFiles, cache: Cache, compression: Compression, output: Output
+    ) -> None:
         self._root, self._contexts = files.root, Contexts(files)
         self._cache, self._compression, self._output = cache, compression, output
         self._blobs = cache.blobs
@@ -85,7 +94,9 @@ class DockerExecutor:
                 hint="Start Docker, or use packages and files alone, which need none.",
             ) from None
 
-    def execute(self, base: OciImage, step: Execute, env: Mapping[str, str], workdir: str, fetch: Fetch) -> OciImage:
+    def execute(
+        self, base: OciImage, step: Execute, env: Mapping[str, str], workdir: str, fetch: Fetch
+    ) -> OciImage:
         """The image that a step makes of another, as root. Raises `ImageBuildError` if it fails."""
         client = self._reach(describe(step))
         remove_orphans(client, _LABEL, _is_built)
@@ -96,9 +107,16 @@ class DockerExecutor:
             if certificates := env.get("SSL_CERT_FILE", ""):
                 # Whom this machine trusts, the step trusts.
                 env["SSL_CERT_FILE"] = install.CERTIFICATES
-        with _container(client, on, script(step, self._root), env, workdir, self._cache.lease([])) as container:
+        with _container(
+            client, on, script(step, self._root), env, workdir, self._cache.lease([])
+        ) as container:
             if step.install:
-                with install.given(step.install, self._root, self._contexts, certificates) as archive, asking("fill a container"):
+                with (
+                    install.given(
+                        step.install, self._root, self._contexts, certificates
+                    ) as archive,
+                    asking("fill a container"),
+                ):
                     client.put_archive(container, "/", archive)
             made = self._run(client, container, describe(step))
         try:
@@ -129,11 +147,21 @@ class DockerExecutor:
         lines: deque[str] = deque(maxlen=_LAST_WORDS)
         made = ""
         with asking(f"build {dockerfile}"):
-            context = tar(folder, exclude=left_out(folder), dockerfile=(os.path.basename(dockerfile), None))
-            answers = client.build(fileobj=context, custom_context=True, dockerfile=os.path.basename(dockerfile), **options)
+            context = tar(
+                folder, exclude=left_out(folder), dockerfile=(os.path.basename(dockerfile), None)
+            )
+            answers = client.build(
+                fileobj=context,
+                custom_context=True,
+                dockerfile=os.path.basename(dockerfile),
+                **options,
+            )
             for answer in answers:
                 if "error" in answer:
-                    raise ImageBuildError(f"{dockerfile} could not be built", why="\n".join([*lines, answer["error"].strip()]))
+                    raise ImageBuildError(
+                        f"{dockerfile} could not be built",
+                        why="\n".join([*lines, answer["error"].strip()]),
+                    )
                 for line in str(answer.get("stream", "")).splitlines():
                     if line.strip():
                         lines.append(line)
@@ -142,12 +170,22 @@ class DockerExecutor:
         config, layers = self._export(client, made, 0)
         kept = {name: config[name] for name in ("architecture", "os", "config") if name in config}
         rootfs = {"type": "layers", "diff_ids": []}
-        data = json.dumps({**kept, "rootfs": rootfs}, sort_keys=True, separators=(",", ":")).encode()
-        empty = OciImage(Manifest.of_layers(Descriptor(CONFIG, Digest.of(data), len(data)), []), data)
-        return empty.change([Added.of(layer, self._compression, f"of the Dockerfile {file}") for layer in layers])
+        data = json.dumps(
+            {**kept, "rootfs": rootfs}, sort_keys=True, separators=(",", ":")
+        ).encode()
+        empty = OciImage(
+            Manifest.of_layers(Descriptor(CONFIG, Digest.of(data), len(data)), []), data
+        )
+        return empty.change(
+            [Added.of(layer, self._compression, f"of the Dockerfile {file}") for layer in layers]
+        )
 
-    def _export(self, client: APIClient, image: str, after: int) -> tuple[dict[str, Any], tuple[Layer, ...]]:
-        """An image's config, and its layers after the first so many, which are among the blobs then."""
+    def _export(
+        self, client: APIClient, image: str, after: int
+    ) -> tuple[dict[str, Any], tuple[Layer, ...]]:
+        """An image's config, and its layers after the first so many, which are among the blobs
+        then.
+        """
         with tempfile.TemporaryFile() as archive:
             for piece in client.get_image(image, chunk_size=_CHUNK):
                 archive.write(piece)
@@ -155,11 +193,22 @@ class DockerExecutor:
             try:
                 config, layers = self._members(archive, after)
                 expected = config["rootfs"]["diff_ids"][after:]
-            except (LookupError, TypeError, ValueError, AttributeError, RecursionError, tarfile.TarError) as error:
+            except (
+                LookupError,
+                TypeError,
+                ValueError,
+                AttributeError,
+                RecursionError,
+                tarfile.TarError,
+            ) as error:
                 why = f"It is of another form than expected ({type(error).__name__}: {error})."
-                raise EngineUnavailable(f"Docker exported the image {image}, which cannot be read", why=why) from None
+                raise EngineUnavailable(
+                    f"Docker exported the image {image}, which cannot be read", why=why
+                ) from None
         if [layer.diff_id for layer in layers] != expected:
-            raise EngineUnavailable("Docker exported other layers than it says", why=f"They are of the image {image}.")
+            raise EngineUnavailable(
+                "Docker exported other layers than it says", why=f"They are of the image {image}."
+            )
         return config, layers
 
     def _members(self, archive: IO[bytes], after: int) -> tuple[dict[str, Any], tuple[Layer, ...]]:
@@ -169,15 +218,22 @@ class DockerExecutor:
             (manifest,) = json.load(_member(members, "manifest.json"))
             config: dict[str, Any] = json.load(_member(members, manifest["Config"]))
             with self._blobs.batch() as batch:
-                return config, tuple(self._layer(_member(members, name), batch) for name in manifest["Layers"][after:])
+                return config, tuple(
+                    self._layer(_member(members, name), batch)
+                    for name in manifest["Layers"][after:]
+                )
 
     def _layer(self, stream: IO[bytes], batch: Batch) -> Layer:
         return write_archive(pieces(stream), batch, self._compression)
 
 
 @contextmanager
-def _container(client: APIClient, image: str, script: str, env: Mapping[str, str], workdir: str, lease: Lease) -> Iterator[str]:
-    """A container, and its removal. While the lease is held, which is released then, it is no orphan."""
+def _container(
+    client: APIClient, image: str, script: str, env: Mapping[str, str], workdir: str, lease: Lease
+) -> Iterator[str]:
+    """A container, and its removal. While the lease is held, which is released then, it is no
+    orphan.
+    """
     try:
         with asking("make a container for a build step"):
             container = client.create_container_from_config(
@@ -201,7 +257,9 @@ def _container(client: APIClient, image: str, script: str, env: Mapping[str, str
 
 
 def _is_built(labels: Mapping[str, str]) -> bool:
-    """Whether the command that builds in a container of these labels lives, or is another machine's."""
+    """Whether the command that builds in a container of these labels lives, or is another
+    machine's.
+    """
     host, _, lease = labels[_LABEL].partition(":")
     return host != gethostname() or is_held(lease)
 
@@ -209,7 +267,9 @@ def _is_built(labels: Mapping[str, str]) -> bool:
 def _member(archive: tarfile.TarFile, name: str) -> IO[bytes]:
     found = archive.extractfile(name)
     if found is None:
-        raise EngineUnavailable("Docker exported an image that cannot be read", why=f"It has no {name}.")
+        raise EngineUnavailable(
+            "Docker exported an image that cannot be read", why=f"It has no {name}."
+        )
     return found
 
 

@@ -1,6 +1,8 @@
-"""Installing Python packages in a container, with uv, also those that must be built there, or that are folders of the project.
+"""Installing Python packages in a container, with uv, also those that must be built there, or that
+are folders of the project.
 
-The container is given copies: nothing of this machine is mounted, so that nothing of it, not even an empty folder, is in the layer.
+The container is given copies: nothing of this machine is mounted, so that nothing of it, not even
+an empty folder, is in the layer.
 """
 
 from __future__ import annotations
@@ -31,7 +33,9 @@ _FOLDERS = re.compile(r"(?m)^\s*(?:-f|--find-links|-i|--index-url|--extra-index-
 
 
 def script(sources: Sequence[Source], root: str) -> str:
-    """The installation of all sources as lines of a shell script; `root` is the project's on this machine."""
+    """The installation of all sources as lines of a shell script; `root` is the project's on this
+    machine.
+    """
     installs = (_install(source, root) for source in sources)
     return "\n".join([f"cd {_PROJECT}", *installs, "cd /", f"rm -rf {GIVEN}"])
 
@@ -50,12 +54,17 @@ def local(sources: Sequence[Source], root: str) -> list[str]:
 
 
 def given(sources: Sequence[Source], root: str, contexts: Contexts, certificates: str) -> IO[bytes]:
-    """An archive of what the container needs, gone when it is closed: uv, `certificates` ("": none), and sources of the project.
+    """An archive of what the container needs, gone when it is closed: uv, `certificates` ("":
+    none), and sources of the project.
 
     Raises `FileUnstable`.
     """
     named = [*RequirementsReader(root).wanted(sources, "", "").files, *_CONFIGURING]
-    names = contexts.sources(named) if _may_need_all(sources, root) else [name for name in named if os.path.isfile(f"{root}/{name}")]
+    names = (
+        contexts.sources(named)
+        if _may_need_all(sources, root)
+        else [name for name in named if os.path.isfile(f"{root}/{name}")]
+    )
     archive = tempfile.TemporaryFile()  # noqa: SIM115  # Whoever asked for it closes it.
     with tarfile.open(fileobj=archive, mode="w") as tar:
         folder = tarfile.TarInfo(_PROJECT.lstrip("/"))
@@ -71,14 +80,32 @@ def given(sources: Sequence[Source], root: str, contexts: Contexts, certificates
 
 
 def _install(source: Source, root: str) -> str:
-    words = [_UV, "pip", "install", "--system", "--break-system-packages", "--no-cache", "--no-editable", "--link-mode", "copy"]
+    words = [
+        _UV,
+        "pip",
+        "install",
+        "--system",
+        "--break-system-packages",
+        "--no-cache",
+        "--no-editable",
+        "--link-mode",
+        "copy",
+    ]
     options = source.options
     words += ["--default-index", options["index_url"]] if "index_url" in options else []
     words += [word for url in options.get("extra_index_urls", ()) for word in ("--index", url)]
     words += ["--prerelease", "allow"] if options.get("pre") else []
     words += arguments(source)
     if source.kind == "uv_project":
-        export = [_UV, "export", "--frozen", "--no-emit-workspace", "--no-header", "--project", os.path.dirname(source.file) or "."]
+        export = [
+            _UV,
+            "export",
+            "--frozen",
+            "--no-emit-workspace",
+            "--no-header",
+            "--project",
+            os.path.dirname(source.file) or ".",
+        ]
         return f"{shlex.join(export)} | {shlex.join([*words, '-r', '-'])}"
     words += [*source.packages, *(("-r", source.file) if source.file else ())]
     return shlex.join(_there(word, root) for word in words)
@@ -90,18 +117,28 @@ def _there(word: str, root: str) -> str:
 
 
 def _requirements(sources: Sequence[Source], root: str) -> Iterator[tuple[str, str]]:
-    """All requirements, and lines and words that are none, with the folder of the file where they stand."""
+    """All requirements, and lines and words that are none, with the folder of the file where they
+    stand.
+    """
     for source in sources:
         yield from ((root, text) for text in (*source.packages, *arguments(source)))
-    files = RequirementsReader(root).wanted([source for source in sources if source.kind == "requirements"], "", "").files
+    files = (
+        RequirementsReader(root)
+        .wanted([source for source in sources if source.kind == "requirements"], "", "")
+        .files
+    )
     for name in files:
         with open(os.path.join(root, name), encoding="utf-8", errors="replace") as file:
             yield from ((os.path.dirname(os.path.join(root, name)), line) for line in file)
 
 
 def _path(requirement: str) -> str:
-    """The path that a requirement names, "" for a name (PyPA specifications, "Dependency specifiers"; pip's "Requirement Specifiers")."""
-    text = _EDITABLE.sub("", requirement.strip().partition(" #")[0].partition(" ;")[0], count=1).strip()
+    """The path that a requirement names, "" for a name (PyPA specifications, "Dependency
+    specifiers"; pip's "Requirement Specifiers").
+    """
+    text = _EDITABLE.sub(
+        "", requirement.strip().partition(" #")[0].partition(" ;")[0], count=1
+    ).strip()
     text = text.partition("@")[2].strip() if re.match(r"[\w.-]+(\[[^]]*\])?\s*@", text) else text
     if text.startswith("file:"):
         return unquote(urlsplit(text).path)
@@ -112,8 +149,12 @@ def _path(requirement: str) -> str:
 
 
 def _may_need_all(sources: Sequence[Source], root: str) -> bool:
-    """Whether more of the project may be asked for than the files that are named: folders of packages or wheels, projects."""
-    if any(source.kind not in ("packages", "requirements") or arguments(source) for source in sources):
+    """Whether more of the project may be asked for than the files that are named: folders of
+    packages or wheels, projects.
+    """
+    if any(
+        source.kind not in ("packages", "requirements") or arguments(source) for source in sources
+    ):
         return True
     return any(_path(text) or _FOLDERS.match(text) for _, text in _requirements(sources, root))
 

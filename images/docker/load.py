@@ -1,7 +1,8 @@
-"""Putting an image into the Docker Engine of this machine: of its layers only those are sent that the engine has not.
+"""Putting an image into the Docker Engine of this machine: of its layers only those are sent that
+the engine has not.
 
-The stream is what `docker load` takes (github.com/moby/moby, image/spec/spec.md: an archive with a manifest.json). Layers that
-the engine holds under the same chain of layers may be missing from it.
+The stream is what `docker load` takes (github.com/moby/moby, image/spec/spec.md: an archive with a
+manifest.json). Layers that the engine holds under the same chain of layers may be missing from it.
 """
 
 from __future__ import annotations
@@ -37,8 +38,9 @@ _BOMB = (1000, 1 << 30)  # So many times its own size, and so many bytes, a laye
 def load(client: APIClient, manifest: Manifest, blobs: Blobs, fetch: Fetch) -> str:
     """The engine's id of an image, which is there then.
 
-    The config is among `blobs`; `fetch` brings those layers there that have to be sent. Raises `EngineUnavailable`, and
-    `RegistryCorrupt` for an image whose config or layers are not what its manifest says.
+    The config is among `blobs`; `fetch` brings those layers there that have to be sent. Raises
+    `EngineUnavailable`, and `RegistryCorrupt` for an image whose config or layers are not what its
+    manifest says.
     """
     image = manifest.config.digest
     if not has(client, image):
@@ -65,7 +67,9 @@ def has(client: APIClient, image: str) -> bool:
 
 
 def _known(client: APIClient, diff_ids: Sequence[str]) -> int:
-    """How many of an image's layers, from the first on, the engine holds: as many as some image of its own begins with."""
+    """How many of an image's layers, from the first on, the engine holds: as many as some image of
+    its own begins with.
+    """
     from docker.errors import ImageNotFound
 
     longest = 0
@@ -80,11 +84,15 @@ def _known(client: APIClient, diff_ids: Sequence[str]) -> int:
     return longest
 
 
-def _archive(manifest: Manifest, diff_ids: Sequence[Digest], blobs: Blobs, known: int) -> Iterator[bytes]:
+def _archive(
+    manifest: Manifest, diff_ids: Sequence[Digest], blobs: Blobs, known: int
+) -> Iterator[bytes]:
     config = manifest.config.digest
     names = [f"{at:03}-{layer.digest.hex}.tar" for at, layer in enumerate(manifest.layers)]
     yield from _member(f"{config.hex}.json", blobs.read(config))
-    for name, layer, diff_id in zip(names[known:], manifest.layers[known:], diff_ids[known:], strict=True):
+    for name, layer, diff_id in zip(
+        names[known:], manifest.layers[known:], diff_ids[known:], strict=True
+    ):
         if layer.media_type == MEDIA_TYPES["zstd"]:  # Docker takes it from version 23 on.
             yield from _decompressed(name, layer, diff_id, blobs)
             continue
@@ -92,7 +100,10 @@ def _archive(manifest: Manifest, diff_ids: Sequence[Digest], blobs: Blobs, known
         with blobs.open(layer.digest) as stream:
             yield from pieces(stream)
         yield tar.padding(layer.size)
-    yield from _member("manifest.json", json.dumps([{"Config": f"{config.hex}.json", "RepoTags": None, "Layers": names}]).encode())
+    yield from _member(
+        "manifest.json",
+        json.dumps([{"Config": f"{config.hex}.json", "RepoTags": None, "Layers": names}]).encode(),
+    )
     yield tar.END
 
 
@@ -101,7 +112,9 @@ def _member(name: str, data: bytes) -> Iterator[bytes]:
 
 
 def _decompressed(name: str, layer: Descriptor, diff_id: Digest, blobs: Blobs) -> Iterator[bytes]:
-    """A member's size stands before its bytes, so they are written to a file first; and checked, so that the engine need not be."""
+    """A member's size stands before its bytes, so they are written to a file first; and checked, so
+    that the engine need not be.
+    """
     import tempfile
 
     import zstandard
@@ -110,17 +123,27 @@ def _decompressed(name: str, layer: Descriptor, diff_id: Digest, blobs: Blobs) -
         diff, size = hashlib.sha256(), 0
         try:
             with blobs.open(layer.digest) as stream:
-                reader = zstandard.ZstdDecompressor(max_window_size=_WINDOW).stream_reader(stream, read_across_frames=True)
+                reader = zstandard.ZstdDecompressor(max_window_size=_WINDOW).stream_reader(
+                    stream, read_across_frames=True
+                )
                 for piece in pieces(cast(IO[bytes], reader)):
                     diff.update(piece)
                     size += len(piece)
                     if size > max(_BOMB[0] * layer.size, _BOMB[1]):
-                        raise _refused(layer, f"It would come to more than {size:,} bytes, which no honest layer of {layer.size:,} does.")
+                        raise _refused(
+                            layer,
+                            f"It would come to more than {size:,} bytes, which no honest layer of"
+                            f" {layer.size:,} does.",
+                        )
                     plain.write(piece)
         except zstandard.ZstdError as error:
             raise _refused(layer, f"It cannot be decompressed: {error}.") from None
         if Digest.from_hash(diff) != diff_id:
-            raise _refused(layer, f"What is in it has the digest {Digest.from_hash(diff)}, and its image says {diff_id}.")
+            raise _refused(
+                layer,
+                f"What is in it has the digest {Digest.from_hash(diff)}, and its image says"
+                f" {diff_id}.",
+            )
         plain.seek(0)
         yield tar.header(tar.Member(name.encode(), size))
         yield from pieces(plain)
@@ -128,7 +151,11 @@ def _decompressed(name: str, layer: Descriptor, diff_id: Digest, blobs: Blobs) -
 
 
 def _refused(layer: Descriptor, why: str) -> RegistryCorrupt:
-    return RegistryCorrupt(f"The layer {layer.digest} is refused", why=why, hint="Build the image again: flyte build --force")
+    return RegistryCorrupt(
+        f"The layer {layer.digest} is refused",
+        why=why,
+        hint="Build the image again: flyte build --force",
+    )
 
 
 def pieces(stream: IO[bytes]) -> Iterator[bytes]:

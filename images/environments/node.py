@@ -1,4 +1,6 @@
-"""Local environments: the packages of a declared image as a virtual environment of this machine, for the `process` engine."""
+"""Local environments: the packages of a declared image as a virtual environment of this machine,
+for the `process` engine.
+"""
 
 from __future__ import annotations
 
@@ -29,17 +31,30 @@ _KEPT = 16  # States of flyte.lock and of requirements' files for one image.
 class EnvironmentNode(Node):
     """The environment of the image of a project at `root`; the artifact's digest names its folder.
 
-    It is looked up by the bytes of flyte.lock and of the files that the image names: while these are as they were, nothing is parsed.
-    `name` is that of the first `TaskEnvironment` with the image. `pins` are asked for when they are needed.
+    It is looked up by the bytes of flyte.lock and of the files that the image names: while these
+    are as they were, nothing is parsed. `name` is that of the first `TaskEnvironment` with the
+    image. `pins` are asked for when they are needed.
     """
 
     kind = "environment"
     remembers = True  # Whether a look at it writes down what it saw.
 
-    def __init__(self, name: str, image: ImageChoice, root: str, cache: Cache, pins: Callable[[], Pins], needs: tuple[Node, ...]) -> None:
+    def __init__(
+        self,
+        name: str,
+        image: ImageChoice,
+        root: str,
+        cache: Cache,
+        pins: Callable[[], Pins],
+        needs: tuple[Node, ...],
+    ) -> None:
         super().__init__(name, f"environment:{root}/{name}", needs)
         self._image, self._root, self._cache, self._pins = image, root, cache, pins
-        self._declared: dict[str, Value] = {"image": image.text, "python": PYTHON, "platform": here()}
+        self._declared: dict[str, Value] = {
+            "image": image.text,
+            "python": PYTHON,
+            "platform": here(),
+        }
         self._base = key(self.kind, self.format, self._declared)
         self._seen: Mapping[str, Digest] = {}
 
@@ -54,8 +69,14 @@ class EnvironmentNode(Node):
         return self._image.variables
 
     def refusal(self) -> str:
-        """Why the image cannot be had as a local environment, as a phrase; "" if it can. May look up what the base is."""
-        return "" if self._known else why_not_local(self.recipe, lambda: self._pins().python(self.recipe))
+        """Why the image cannot be had as a local environment, as a phrase; "" if it can. May look
+        up what the base is.
+        """
+        return (
+            ""
+            if self._known
+            else why_not_local(self.recipe, lambda: self._pins().python(self.recipe))
+        )
 
     @cached_property
     def _known(self) -> Record | None:
@@ -76,7 +97,11 @@ class EnvironmentNode(Node):
         try:
             found = super().look_up(memory, outcomes)
         except NotLocked:
-            return Lookup(self._declared, None, "its packages are not locked yet" if memory.last(self.label) else FIRST_TIME)
+            return Lookup(
+                self._declared,
+                None,
+                "its packages are not locked yet" if memory.last(self.label) else FIRST_TIME,
+            )
         if found.record and self.remembers:
             self._cache.records.add_trace(self._base, found.record.key, self._seen, _KEPT)
         return found
@@ -99,7 +124,9 @@ class EnvironmentNode(Node):
         inputs, last = self.inputs(outcomes), self._cache.records.last(self.label)
         made = install(self._cache, locked.python, locked.wheels, self._root, pins.uv)
         self._cache.records.add_trace(self._base, made.key, self._seen, _KEPT)
-        return Made(made.artifact, made.refs, inputs, difference(last.inputs, inputs) if last else "")
+        return Made(
+            made.artifact, made.refs, inputs, difference(last.inputs, inputs) if last else ""
+        )
 
     def stop(self) -> None:
         """End what is resolved or installed."""
@@ -117,7 +144,9 @@ def why_not_local(recipe: Recipe, python: Callable[[], str]) -> str:
         return f"it runs {recipe.executes}"
     if any(isinstance(step, Copy) for step in recipe.steps):
         return "it copies files into the image"
-    if recipe.platforms and not any(architecture(each) == architecture(here()) for each in recipe.platforms):
+    if recipe.platforms and not any(
+        architecture(each) == architecture(here()) for each in recipe.platforms
+    ):
         return f"it is for {' and '.join(recipe.platforms)}, and this machine is {here()}"
     if recipe.base.kind == "reference" and not recipe.sources:
         return f"what is in {recipe.base.uri} is only in its container"
@@ -134,7 +163,8 @@ def environment_inputs(python: str, platform: str, wheels: Iterable[Wheel]) -> M
 
 
 def install(cache: Cache, python: str, wheels: Sequence[Wheel], root: str, uv: Uv) -> Record:
-    """The record, which is yet to be kept, of the environment of some wheels for this machine; the environment is there then.
+    """The record, which is yet to be kept, of the environment of some wheels for this machine; the
+    environment is there then.
 
     `root` is what relative paths of wheels are relative to. Raises `ImageBuildError`.
     """
@@ -148,17 +178,31 @@ def install(cache: Cache, python: str, wheels: Sequence[Wheel], root: str, uv: U
         if os.path.exists(f"{folder}/venv") and artifact in cache.leased():
             raise ImageBuildError(
                 "The environment of this image was changed, and a task is running in it",
-                why="Its packages are not as they were installed; it cannot be installed again under the running task.",
-                hint="Wait until the task has ended, or end it with `flyte abort RUN`. Then run the command again.",
+                why=(
+                    "Its packages are not as they were installed; it cannot be installed again"
+                    " under the running task."
+                ),
+                hint=(
+                    "Wait until the task has ended, or end it with `flyte abort RUN`. Then run the"
+                    " command again."
+                ),
             )
         make(folder, wheels, root, uv, cache.blobs)
     return Record(own, EnvironmentNode.kind, artifact, (artifact,), inputs)
 
 
 def difference(old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
-    """How the packages of two environments differ: `+numpy==2.3.1`, `-six==1.17.0`, `idna 3.10 -> 3.11`."""
-    before, now = (dict(each.split("==", 1) for each in inputs.get("packages", ())) for inputs in (old, new))
-    parts = [f"{name} {before[name]} -> {now[name]}" for name in sorted(now) if before.get(name, now[name]) != now[name]]
+    """How the packages of two environments differ: `+numpy==2.3.1`, `-six==1.17.0`, `idna 3.10 ->
+    3.11`.
+    """
+    before, now = (
+        dict(each.split("==", 1) for each in inputs.get("packages", ())) for inputs in (old, new)
+    )
+    parts = [
+        f"{name} {before[name]} -> {now[name]}"
+        for name in sorted(now)
+        if before.get(name, now[name]) != now[name]
+    ]
     parts += [f"+{name}=={now[name]}" for name in sorted(now.keys() - before.keys())]
     parts += [f"-{name}=={before[name]}" for name in sorted(before.keys() - now.keys())]
     if old.get("python") != new.get("python"):

@@ -1,7 +1,9 @@
-"""Virtual environments: exactly the wheels of a lock, installed by `uv` for this machine's Python, in a folder of the cache.
+"""Virtual environments: exactly the wheels of a lock, installed by `uv` for this machine's Python,
+in a folder of the cache.
 
-Scripts in an environment hold its path, so it is made in its final place: `lock` is held meanwhile, and `complete` is written
-last. One without that marker, or that is not as it was made, is made again.
+Scripts in an environment hold its path, so it is made in its final place: `lock` is held meanwhile,
+and `complete` is written last. One without that marker, or that is not as it was made, is made
+again.
 """
 
 from __future__ import annotations
@@ -34,17 +36,21 @@ def python_of(folder: str) -> str:
 
 
 def variables(folder: str, runtime: str, inherited: Mapping[str, str]) -> dict[str, str]:
-    """The variables of a process in an environment, which are inherited but for what would let other packages in.
+    """The variables of a process in an environment, which are inherited but for what would let
+    other packages in.
 
     Our own package comes from the folder `runtime`. Commands of the environment are found first.
     """
-    found = {name: value for name, value in inherited.items() if name not in ("PYTHONHOME", "PYTHONPATH")}
+    found = {
+        name: value for name, value in inherited.items() if name not in ("PYTHONHOME", "PYTHONPATH")
+    }
     path = f"{folder}/venv/bin{os.pathsep}{inherited.get('PATH', os.defpath)}"
     return {**found, "PATH": path, "PYTHONPATH": runtime, "VIRTUAL_ENV": f"{folder}/venv"}
 
 
 def is_complete(folder: str) -> bool:
-    """Whether an environment is there, with its interpreter, and with the packages that were installed and no others.
+    """Whether an environment is there, with its interpreter, and with the packages that were
+    installed and no others.
 
     After a restart of the machine its files are looked at, since none was synced.
     """
@@ -63,7 +69,9 @@ def is_complete(folder: str) -> bool:
 
 
 def damage(folder: str, *, contents: bool = False) -> str:
-    """What is wrong with the packages of an environment (with `contents` every byte is compared), or ""."""
+    """What is wrong with the packages of an environment (with `contents` every byte is compared),
+    or "".
+    """
     from . import verify
 
     if path := verify.damage(_packages(folder), contents=contents):
@@ -72,10 +80,12 @@ def damage(folder: str, *, contents: bool = False) -> str:
 
 
 def make(folder: str, wheels: Sequence[Wheel], root: str, uv: Uv, blobs: Blobs) -> None:
-    """Make an environment of these wheels, unless another process has just done so. Paths of wheels are relative to `root`.
+    """Make an environment of these wheels, unless another process has just done so. Paths of wheels
+    are relative to `root`.
 
-    Wheels are fetched into `blobs`, and read before anything of them is installed. Raises `ImageBuildError` for a wheel that
-    cannot be fetched, is not the one that was locked, or is one that a layer would refuse.
+    Wheels are fetched into `blobs`, and read before anything of them is installed. Raises
+    `ImageBuildError` for a wheel that cannot be fetched, is not the one that was locked, or is one
+    that a layer would refuse.
     """
     with storing("make an environment"):
         make_below(folder)
@@ -83,11 +93,36 @@ def make(folder: str, wheels: Sequence[Wheel], root: str, uv: Uv, blobs: Blobs) 
         if is_complete(folder):
             return
         _clear(folder)
-        _run(["venv", "--quiet", "--no-project", "--no-config", "--python", _interpreter(), f"{folder}/venv"], root, uv)
-        if packages := "".join(_package(*each) for each in _checked(folder, wheels, root, blobs, uv)):
-            with storing("make an environment"), open(f"{folder}/pylock.toml", "w", encoding="utf-8", opener=opener) as file:
+        _run(
+            [
+                "venv",
+                "--quiet",
+                "--no-project",
+                "--no-config",
+                "--python",
+                _interpreter(),
+                f"{folder}/venv",
+            ],
+            root,
+            uv,
+        )
+        if packages := "".join(
+            _package(*each) for each in _checked(folder, wheels, root, blobs, uv)
+        ):
+            with (
+                storing("make an environment"),
+                open(f"{folder}/pylock.toml", "w", encoding="utf-8", opener=opener) as file,
+            ):
                 file.write(f'lock-version = "1.0"\ncreated-by = "flyte-build"\n{packages}')
-            command = ["pip", "sync", "--quiet", "--no-build", "--python", python_of(folder), f"{folder}/pylock.toml"]
+            command = [
+                "pip",
+                "sync",
+                "--quiet",
+                "--no-build",
+                "--python",
+                python_of(folder),
+                f"{folder}/pylock.toml",
+            ]
             _run(command, root, uv)
         with storing("make an environment"):
             # Else the first import would change the folder.
@@ -96,11 +131,17 @@ def make(folder: str, wheels: Sequence[Wheel], root: str, uv: Uv, blobs: Blobs) 
 
 
 def _mark(folder: str) -> None:
-    replace_file(f"{folder}/complete", json.dumps({"boot": boot(), "packages": _state(folder)}).encode(), sync=False)
+    replace_file(
+        f"{folder}/complete",
+        json.dumps({"boot": boot(), "packages": _state(folder)}).encode(),
+        sync=False,
+    )
 
 
 def _interpreter() -> str:
-    """The interpreter that this one's environment was made of: an environment may be gone tomorrow."""
+    """The interpreter that this one's environment was made of: an environment may be
+    gone tomorrow.
+    """
     return os.path.realpath(getattr(sys, "_base_executable", "") or sys.executable)
 
 
@@ -125,8 +166,12 @@ def _clear(folder: str) -> None:
             shutil.rmtree(f"{folder}/venv")
 
 
-def _checked(folder: str, wheels: Sequence[Wheel], root: str, blobs: Blobs, uv: Uv) -> Iterator[tuple[Wheel, str]]:
-    """Yield the wheels with the paths of their files: links of their names, since uv goes by names, where it finds them again."""
+def _checked(
+    folder: str, wheels: Sequence[Wheel], root: str, blobs: Blobs, uv: Uv
+) -> Iterator[tuple[Wheel, str]]:
+    """Yield the wheels with the paths of their files: links of their names, since uv goes by names,
+    where it finds them again.
+    """
     if not wheels:
         return
     from flyte_build.cas.counters import Counters
@@ -135,12 +180,17 @@ def _checked(folder: str, wheels: Sequence[Wheel], root: str, blobs: Blobs, uv: 
     from flyte_build.images.platforms import Interpreter
 
     interpreter = Interpreter(
-        version=PYTHON, executable=python_of(folder), packages=_packages(folder), scripts=os.path.dirname(python_of(folder))
+        version=PYTHON,
+        executable=python_of(folder),
+        packages=_packages(folder),
+        scripts=os.path.dirname(python_of(folder)),
     )
     named = f"{os.path.dirname(os.path.dirname(folder))}/wheels"
     with storing("name a wheel"):
         _remove_dangling(named)
-    for wheel, path in Fetcher(root, blobs, Counters(), stopped=lambda: uv.is_stopped).fetch(wheels):
+    for wheel, path in Fetcher(root, blobs, Counters(), stopped=lambda: uv.is_stopped).fetch(
+        wheels
+    ):
         check(wheel, path, interpreter, here())
         link = f"{named}/{wheel.digest.hex}/{wheel.filename}"
         with storing("name a wheel"):
@@ -166,8 +216,14 @@ def _package(wheel: Wheel, path: str) -> str:
     """A wheel as a package of a pylock.toml (PyPA specifications, "pylock.toml")."""
     from urllib.parse import quote
 
-    file = f'{{ url = {_quoted("file://" + quote(path))}, hashes = {{ sha256 = "{wheel.digest.hex}" }} }}'
-    return f"[[packages]]\nname = {_quoted(wheel.name)}\nversion = {_quoted(wheel.version)}\nwheels = [{file}]\n"
+    file = (
+        f'{{ url = {_quoted("file://" + quote(path))}, hashes = {{ sha256 = "{wheel.digest.hex}"'
+        " } }"
+    )
+    return (
+        f"[[packages]]\nname = {_quoted(wheel.name)}\nversion = {_quoted(wheel.version)}\nwheels ="
+        f" [{file}]\n"
+    )
 
 
 def _quoted(text: str) -> str:
@@ -183,7 +239,8 @@ def _run(command: list[str], root: str, uv: Uv) -> None:
 
 
 def verify(cache: Cache) -> tuple[int, list[Bad]]:
-    """Compare every environment with the records of its packages; a bad one is removed, and made again when it is needed.
+    """Compare every environment with the records of its packages; a bad one is removed, and made
+    again when it is needed.
 
     Nobody holds the cache. What a running task uses stays: if it is bad, no other run will use it.
     """
@@ -201,7 +258,13 @@ def verify(cache: Cache) -> tuple[int, list[Bad]]:
                 remove_tree(folder)
             elif os.path.exists(f"{folder}/complete"):
                 os.unlink(f"{folder}/complete")
-        bad.append(Bad(f"sha256:{name}", f"an environment: {what}; it is made again when it is needed", True))
+        bad.append(
+            Bad(
+                f"sha256:{name}",
+                f"an environment: {what}; it is made again when it is needed",
+                True,
+            )
+        )
     return len(names), bad
 
 

@@ -13,12 +13,18 @@ import os
 
 
 def damage(packages: str, *, contents: bool) -> str:
-    """Return the first file below the folder `packages` that is missing or has another size (with `contents`: other bytes), or ""."""
+    """Return the first file below the folder `packages` that is missing or has another size (with
+    `contents`: other bytes), or "".
+    """
     for record in sorted(glob.glob(f"{glob.escape(packages)}/*.dist-info/RECORD")):
         try:
             with open(record, encoding="utf-8", newline="") as file:
                 for path, digest, size in csv.reader(file):
-                    if digest and not _is_good(os.path.normpath(os.path.join(packages, path)), digest if contents else "", size):
+                    if digest and not _is_good(
+                        os.path.normpath(os.path.join(packages, path)),
+                        digest if contents else "",
+                        size,
+                    ):
                         return path
         except ValueError:  # It has lines of another form, or is no text.
             return os.path.relpath(record, packages)

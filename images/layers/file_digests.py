@@ -1,4 +1,6 @@
-"""What files of a project hold, told from the stat index where nothing has changed, and which of them are secrets."""
+"""What files of a project hold, told from the stat index where nothing has changed, and which of
+them are secrets.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +20,9 @@ from flyte_build.workspace.sensitive import ContentWatch, by_name
 
 @dataclass(frozen=True)
 class ProjectFiles:
-    """The files of the project at `root`, which go into images; those in `allowed` may do so although they look like secrets."""
+    """The files of the project at `root`, which go into images; those in `allowed` may do so
+    although they look like secrets.
+    """
 
     root: str
     index: StatIndex
@@ -30,17 +34,27 @@ class ProjectFiles:
         refused = sorted((path, why) for path, why in secrets if path not in self.allowed)
         if refused:
             raise SecretRefused(
-                f"Files with secrets would have gone into the image: {listed([path for path, _ in refused])}",
+                "Files with secrets would have gone into the image:"
+                f" {listed([path for path, _ in refused])}",
                 why=f"{refused[0][0]}: {refused[0][1]}. Anyone with the image could read them.",
-                hint=f'Add `{refused[0][0]}` to .dockerignore; or allow it in flyte.toml: bundle.allow_secrets = ["{refused[0][0]}"]',
+                hint=(
+                    f"Add `{refused[0][0]}` to .dockerignore; or allow it in flyte.toml:"
+                    f' bundle.allow_secrets = ["{refused[0][0]}"]'
+                ),
             )
 
 
 class FileDigests:
-    """Looks at the files of a folder of the project; `use` is what for. `save` keeps what was read for the next time."""
+    """Looks at the files of a folder of the project; `use` is what for. `save` keeps what was read
+    for the next time.
+    """
 
     def __init__(self, use: str, folder: str, files: ProjectFiles) -> None:
-        self._scope, self._folder, self._root = f"{use}:{folder}", folder, os.path.realpath(files.root)
+        self._scope, self._folder, self._root = (
+            f"{use}:{folder}",
+            folder,
+            os.path.realpath(files.root),
+        )
         self._index, self._counters = files.index, files.counters
         self._read = dict[str, object]()
         self._looked = set[str]()
@@ -67,7 +81,9 @@ class FileDigests:
         return Digest(content)
 
     def save(self, whole: bool) -> None:
-        """Keep what was read; with `whole` all files of the folder were looked at, and others are gone."""
+        """Keep what was read; with `whole` all files of the folder were looked at, and others are
+        gone.
+        """
         gone = self._known.keys() - self._looked if whole else ()
         if self._read or gone:
             self._index.save(self._scope, self._read, gone)

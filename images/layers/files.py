@@ -1,7 +1,8 @@
 """Files that a declaration copies into an image: found, told apart by content, written as a layer.
 
-What a `.dockerignore` says stays out (docker's semantics: patterns are relative to the project's root, the last one that matches
-decides); without one that is named, the root's own counts. `__pycache__` always stays out: it is made anew by whoever runs the code.
+What a `.dockerignore` says stays out (docker's semantics: patterns are relative to the project's
+root, the last one that matches decides); without one that is named, the root's own counts.
+`__pycache__` always stays out: it is made anew by whoever runs the code.
 """
 
 from __future__ import annotations
@@ -32,7 +33,9 @@ _CHUNK = 1 << 20
 
 @dataclass(frozen=True)
 class CopiedFile:
-    """A file or a link to copy: `name` is its path in what is copied ("" for a single file); `path` is where it is on this machine."""
+    """A file or a link to copy: `name` is its path in what is copied ("" for a single file); `path`
+    is where it is on this machine.
+    """
 
     name: str
     path: str
@@ -52,31 +55,44 @@ class Copied:
     @property
     def identity(self) -> Digest:
         """The digest of all that decides the layer, but for where it goes."""
-        rows: list[Value] = [(each.name, each.executable, each.content, each.target) for each in self.entries]
+        rows: list[Value] = [
+            (each.name, each.executable, each.content, each.target) for each in self.entries
+        ]
         return Digest.of(encode(rows))
 
 
 class Copier:
-    """Finds those of a project's files that go into an image; what was read before is known from the stat index."""
+    """Finds those of a project's files that go into an image; what was read before is known from
+    the stat index.
+    """
 
     def __init__(self, files: ProjectFiles) -> None:
         self._files, self._root = files, files.root
 
     def collect(self, step: Copy) -> Copied:
-        """The files of a step. Raises `UsageError` for what is not there, and `ImageBuildError` for what cannot be copied."""
+        """The files of a step. Raises `UsageError` for what is not there, and `ImageBuildError` for
+        what cannot be copied.
+        """
         top = os.path.normpath(os.path.join(self._root, step.src))
         if not _is_inside(os.path.realpath(top), os.path.realpath(self._root)):
-            raise UsageError(f"{step.src} leads out of the project", hint="Copy what is below the project's root.")
+            raise UsageError(
+                f"{step.src} leads out of the project",
+                hint="Copy what is below the project's root.",
+            )
         if not (os.path.isdir(top) if step.folder else os.path.isfile(top)):
             kind = "folder" if step.folder else "file"
             raise UsageError(
-                f"There is no {kind} {step.src}", why=f"It would be copied to {step.dst}.", hint=f"It is relative to {self._root}."
+                f"There is no {kind} {step.src}",
+                why=f"It would be copied to {step.dst}.",
+                hint=f"It is relative to {self._root}.",
             )
         real = os.path.realpath(top)
         folder = real if step.folder else os.path.dirname(real)
         contents = FileDigests("image", folder, self._files)
         if step.folder:
-            names = self._walk(real, _ignored(self._root, step.ignore), os.path.relpath(top, self._root))
+            names = self._walk(
+                real, _ignored(self._root, step.ignore), os.path.relpath(top, self._root)
+            )
             entries = [_entry(name, f"{real}/{name}", real, contents) for name in names]
         else:
             entries = [replace(_entry(os.path.basename(real), real, "", contents), name="")]
@@ -91,7 +107,9 @@ class Copier:
             links = [name for name in folders if os.path.islink(f"{folder}/{name}")]
             folders[:] = [name for name in folders if name != "__pycache__" and name not in links]
             for name in [*files, *links]:
-                if ignored is None or not ignored.match_file(posixpath.normpath(f"{prefix}/{base}{name}")):
+                if ignored is None or not ignored.match_file(
+                    posixpath.normpath(f"{prefix}/{base}{name}")
+                ):
                     yield f"{base}{name}"
 
 
@@ -108,13 +126,20 @@ def _entry(name: str, path: str, top: str, contents: FileDigests) -> CopiedFile:
         return CopiedFile(name, path, 0, False, Digest.of(os.fsencode(target)), target)
     if not stat.S_ISREG(state.st_mode):
         raise ImageBuildError(
-            f"{path} is no file that can be copied", why="It is a socket, a pipe or a device.", hint="Exclude it in .dockerignore."
+            f"{path} is no file that can be copied",
+            why="It is a socket, a pipe or a device.",
+            hint="Exclude it in .dockerignore.",
         )
-    return CopiedFile(name, path, state.st_size, bool(state.st_mode & 0o100), contents.look(name, state))
+    return CopiedFile(
+        name, path, state.st_size, bool(state.st_mode & 0o100), contents.look(name, state)
+    )
 
 
-def write_layer(copied: Copied, place: Callable[[str], str], batch: Batch, compression: Compression) -> Layer:
-    """The layer of copied files; `place` gives the path in the image, without the first `/`, of a file's name.
+def write_layer(
+    copied: Copied, place: Callable[[str], str], batch: Batch, compression: Compression
+) -> Layer:
+    """The layer of copied files; `place` gives the path in the image, without the first `/`, of a
+    file's name.
 
     Raises `FileUnstable` if a file is not any more what it was when it was looked at.
     """
@@ -139,9 +164,11 @@ def write_layer(copied: Copied, place: Callable[[str], str], batch: Batch, compr
 
 
 def destination(step: Copy, workdir: str, links: Mapping[str, str]) -> Callable[[str], str]:
-    """Where in the image the files of a step go: relative to the working folder, and through the links of the base.
+    """Where in the image the files of a step go: relative to the working folder, and through the
+    links of the base.
 
-    A file goes into a `dst` that ends with `/` (or is `.`) under its own name; a folder's files go into `dst`.
+    A file goes into a `dst` that ends with `/` (or is `.`) under its own name; a folder's files go
+    into `dst`.
     """
     dst = step.dst
     if not step.folder and (dst in (".", "") or dst.endswith("/")):
@@ -153,7 +180,9 @@ def destination(step: Copy, workdir: str, links: Mapping[str, str]) -> Callable[
         at = next((name for name in links if top == name or top.startswith(f"{name}/")), None)
         if at is None:
             break
-        top = posixpath.normpath(posixpath.join("/", posixpath.dirname(at), links[at]) + top[len(at) :]).lstrip("/")
+        top = posixpath.normpath(
+            posixpath.join("/", posixpath.dirname(at), links[at]) + top[len(at) :]
+        ).lstrip("/")
     return lambda name: f"{top}/{name}".strip("/") if name else top
 
 
@@ -180,7 +209,9 @@ def _ignored(root: str, named: str) -> PathSpec[Any] | None:
             lines = file.read().splitlines()
     except FileNotFoundError:
         if named:
-            raise UsageError(f"There is no file {named}", hint=f"It is relative to {root}.") from None
+            raise UsageError(
+                f"There is no file {named}", hint=f"It is relative to {root}."
+            ) from None
         return None
     from pathspec import PathSpec
 
@@ -188,7 +219,9 @@ def _ignored(root: str, named: str) -> PathSpec[Any] | None:
 
 
 def _anchored(lines: Sequence[str]) -> Iterator[str]:
-    """Docker's patterns as gitignore writes them: each begins at the root (docs.docker.com, ".dockerignore files")."""
+    """Docker's patterns as gitignore writes them: each begins at the root (docs.docker.com,
+    ".dockerignore files").
+    """
     for line in lines:
         text = line.strip()
         if not text or line.startswith("#"):

@@ -1,7 +1,9 @@
-"""Which wheels go into which layer. Pure, and stable: one package more touches one layer, with few exceptions.
+"""Which wheels go into which layer. Pure, and stable: one package more touches one layer, with few
+exceptions.
 
-While there is room, each wheel has a layer of its own, which all images with that wheel share. Else the large ones have, and the
-others share layers, each in the one that a hash of its name says: so that adding one does not move the others.
+While there is room, each wheel has a layer of its own, which all images with that wheel share. Else
+the large ones have, and the others share layers, each in the one that a hash of its name says: so
+that adding one does not move the others.
 """
 
 from __future__ import annotations
@@ -12,12 +14,15 @@ from collections.abc import Sequence
 from flyte_build.images.lock.pins import Wheel
 
 LAYERS = 80
-"""How many layers an image has at most, so that a bundle's and the runtime's fit below Docker's limit of 125."""
+"""How many layers an image has at most, so that a bundle's and the runtime's fit below Docker's
+limit of 125.
+"""
 _LEAST = 8  # Layers that are taken even where a base leaves no room for them.
 
 
 def group(wheels: Sequence[Wheel], room: int) -> tuple[tuple[Wheel, ...], ...]:
-    """The wheels of each layer, at most `room` layers (at least 8, where that is less); the largest come first, since what
+    """The wheels of each layer, at most `room` layers (at least 8, where that is less); the largest
+    come first, since what
 
     comes after a layer that has changed is unpacked again by an engine.
     """

@@ -1,8 +1,9 @@
 """Writing a layer in which files that are deflated already stay as they are.
 
-A gzip file may have several members, which make up one stream (RFC 1952, 2.2). So what a wheel holds deflated (it is a zip file)
-becomes a gzip member of its own, copied and not compressed again: it need only be inflated, to be checked. What reads such
-layers: all that reads gzip (eStargz layers are made of many members, too).
+A gzip file may have several members, which make up one stream (RFC 1952, 2.2). So what a wheel
+holds deflated (it is a zip file) becomes a gzip member of its own, copied and not compressed again:
+it need only be inflated, to be checked. What reads such layers: all that reads gzip (eStargz layers
+are made of many members, too).
 """
 
 from __future__ import annotations
@@ -26,7 +27,9 @@ class Deflated(Protocol):
     """Bytes that are there deflated (RFC 1951)."""
 
     def inflate(self) -> Iterator[tuple[bytes, bytes]]:
-        """Pieces of the raw stream with what they come to. Raises at the end if that is not what it should be."""
+        """Pieces of the raw stream with what they come to. Raises at the end if that is not what it
+        should be.
+        """
 
     @property
     def crc(self) -> int:
@@ -92,7 +95,9 @@ class LayerWriter:
 
 
 def inflated(pieces: Iterable[bytes], size: int) -> Iterator[tuple[bytes, bytes]]:
-    """Pieces of a raw deflate stream with what they come to; raises `zlib.error` if that is not exactly `size` bytes."""
+    """Pieces of a raw deflate stream with what they come to; raises `zlib.error` if that is not
+    exactly `size` bytes.
+    """
     inflate, done = zlib.decompressobj(-zlib.MAX_WBITS), 0
     for piece in pieces:
         rest, raw = piece, piece

@@ -1,4 +1,6 @@
-"""Whether a wheel is for an image's Python and platform: by its tags, and by the machine code in it."""
+"""Whether a wheel is for an image's Python and platform: by its tags, and by the machine code in
+it.
+"""
 
 from __future__ import annotations
 
@@ -27,8 +29,13 @@ def check_tags(wheel: Wheel, python: str, platform: str) -> None:
     try:
         tags = parse_wheel_filename(wheel.filename)[3]
     except InvalidWheelFilename:
-        raise ImageBuildError(f"{wheel.filename} is no wheel's name", hint="Lock the packages again: flyte lock --upgrade") from None
-    if not any(_fits(tag.interpreter, tag.abi, tag.platform, python, _MACHINES[platform]) for tag in tags):
+        raise ImageBuildError(
+            f"{wheel.filename} is no wheel's name",
+            hint="Lock the packages again: flyte lock --upgrade",
+        ) from None
+    if not any(
+        _fits(tag.interpreter, tag.abi, tag.platform, python, _MACHINES[platform]) for tag in tags
+    ):
         raise ImageBuildError(
             f"The wheel {wheel.filename} is not for Python {python} on {platform}",
             why="Its name says so.",
@@ -38,9 +45,15 @@ def check_tags(wheel: Wheel, python: str, platform: str) -> None:
 
 def _fits(interpreter: str, abi: str, platform: str, python: str, machine: str) -> bool:
     minor = int(python.partition(".")[2])
-    if platform != "any" and not (platform.startswith(("manylinux", "linux_")) and platform.endswith(f"_{machine}")):
+    if platform != "any" and not (
+        platform.startswith(("manylinux", "linux_")) and platform.endswith(f"_{machine}")
+    ):
         return False
-    if interpreter in ("py3", "py2.py3") or (interpreter.startswith("py3") and interpreter[3:].isdigit() and int(interpreter[3:]) <= minor):
+    if interpreter in ("py3", "py2.py3") or (
+        interpreter.startswith("py3")
+        and interpreter[3:].isdigit()
+        and int(interpreter[3:]) <= minor
+    ):
         return abi == "none"
     found = _CPYTHON.match(interpreter)
     if not found:
@@ -51,23 +64,34 @@ def _fits(interpreter: str, abi: str, platform: str, python: str, machine: str) 
 
 
 def check_binaries(wheel: Wheel, files: Mapping[str, Callable[[], bytes]], platform: str) -> None:
-    """Raise `ImageBuildError` if shared libraries or programs are for another machine; `files` give their first `HEAD` bytes.
+    """Raise `ImageBuildError` if shared libraries or programs are for another machine; `files` give
+    their first `HEAD` bytes.
 
-    A wheel for any platform may bring them for several machines, if there are some for this among them.
+    A wheel for any platform may bring them for several machines, if there are some for this among
+    them.
     """
     machine = _MACHINES[platform]
-    found = {name: its for name, head in files.items() if (its := _machine(head(), bool(_LIBRARY.search(name))))}
+    found = {
+        name: its
+        for name, head in files.items()
+        if (its := _machine(head(), bool(_LIBRARY.search(name))))
+    }
     foreign = sorted(name for name, its in found.items() if its != machine)
     if foreign and not (wheel.filename.endswith("-any.whl") and machine in found.values()):
         raise ImageBuildError(
             f"The wheel {wheel.filename} is refused",
-            why=f"{foreign[0]} in it is machine code for {found[foreign[0]]}, and the image is for {machine}.",
+            why=(
+                f"{foreign[0]} in it is machine code for {found[foreign[0]]}, and the image is for"
+                f" {machine}."
+            ),
             hint="Lock the packages for this platform: flyte lock",
         )
 
 
 def _machine(head: bytes, is_library: bool) -> str:
-    """The machine that an ELF file is for (System V ABI, "ELF Header": e_type, e_machine); "" for what is no code of a processor."""
+    """The machine that an ELF file is for (System V ABI, "ELF Header": e_type, e_machine); "" for
+    what is no code of a processor.
+    """
     if head[:4] != b"\x7fELF":
         return "another system" if is_library else ""
     order: Literal["little", "big"] = "little" if head[5:6] == b"\1" else "big"
@@ -79,4 +103,8 @@ def _machine(head: bytes, is_library: bool) -> str:
 
 def refused(wheel: Wheel, why: str) -> ImageBuildError:
     """The error for a wheel that is not what it says."""
-    return ImageBuildError(f"The wheel {wheel.filename} is refused", why=why, hint="Do not use the place that it came from.")
+    return ImageBuildError(
+        f"The wheel {wheel.filename} is refused",
+        why=why,
+        hint="Do not use the place that it came from.",
+    )

@@ -1,6 +1,8 @@
-"""The runtime: our own package as a task needs it inside an image that never heard of us. Pure Python, with no other package.
+"""The runtime: our own package as a task needs it inside an image that never heard of us. Pure
+Python, with no other package.
 
-It comes as a folder, to be mounted or put on PYTHONPATH, and as a layer, for images that are composed.
+It comes as a folder, to be mounted or put on PYTHONPATH, and as a layer, for images that are
+composed.
 """
 
 from __future__ import annotations
@@ -25,7 +27,9 @@ _LEFT_OUT = frozenset(("cli", "__pycache__"))  # Commands need libraries that an
 
 
 def files() -> Iterator[tuple[str, str]]:
-    """The runtime's files: each one's path below the folder that is imported from, and where it is on this machine; sorted."""
+    """The runtime's files: each one's path below the folder that is imported from, and where it is
+    on this machine; sorted.
+    """
     yield from sorted(_below(PACKAGE, os.path.basename(PACKAGE)))
 
 
@@ -51,13 +55,19 @@ def _blocks() -> Iterator[bytes]:
     for name, path in files():
         with open(path, "rb") as file:
             data = file.read()
-        yield tar.header(tar.Member(f"{PLACE}/{name}".encode(), len(data))) + data + tar.padding(len(data))
+        yield (
+            tar.header(tar.Member(f"{PLACE}/{name}".encode(), len(data)))
+            + data
+            + tar.padding(len(data))
+        )
 
 
 def folder(cache: Cache) -> str:
-    """The folder of the runtime in the cache, which is written if it is not there: it holds our package and nothing else.
+    """The folder of the runtime in the cache, which is written if it is not there: it holds our
+    package and nothing else.
 
-    It comes compiled for Pythons of the minor version at hand: where it is used nothing can be written beside it.
+    It comes compiled for Pythons of the minor version at hand: where it is used nothing can be
+    written beside it.
     """
     found = list(files())
     states: list[Value] = [_state(name, path) for name, path in found]
@@ -73,7 +83,9 @@ def folder(cache: Cache) -> str:
             for name, path in found:
                 os.makedirs(os.path.dirname(f"{temporary}/{name}"), exist_ok=True)
                 shutil.copyfile(path, f"{temporary}/{name}")
-            compileall.compile_dir(temporary, quiet=2, invalidation_mode=py_compile.PycInvalidationMode.UNCHECKED_HASH)
+            compileall.compile_dir(
+                temporary, quiet=2, invalidation_mode=py_compile.PycInvalidationMode.UNCHECKED_HASH
+            )
             for path, _, names in os.walk(temporary):
                 os.chmod(path, 0o755)  # Whatever the umask: a container's user reads it.
                 for name in names:

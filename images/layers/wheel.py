@@ -1,7 +1,9 @@
-"""Wheels to layers: each file of a wheel to where the image's Python looks for it (PyPA specifications, "Binary distribution format").
+"""Wheels to layers: each file of a wheel to where the image's Python looks for it (PyPA
+specifications, "Binary distribution format").
 
-`installer` knows where the files of a wheel go; here they become members of an archive. The same wheels and interpreter give the
-same archive, byte by byte: members sorted by path, mode 0644 or 0755, no times, and the installed RECORD sorted, too.
+`installer` knows where the files of a wheel go; here they become members of an archive. The same
+wheels and interpreter give the same archive, byte by byte: members sorted by path, mode 0644 or
+0755, no times, and the installed RECORD sorted, too.
 """
 
 from __future__ import annotations
@@ -39,12 +41,16 @@ from .machine_code import HEAD, check_binaries, refused
 
 _PYTHON = re.compile(r"pythonw?(\d+(\.\d+)*)?\Z")
 FORMAT = 1
-"""The version of what a wheel's layer looks like; raised when the same wheels come to another archive."""
+"""The version of what a wheel's layer looks like; raised when the same wheels come to another
+archive.
+"""
 _CHUNK = 1 << 18
 # Bytes of a deflated file that is rather compressed again, together with its neighbours.
 _SMALL = 4096
 _BOMB = (200, 1 << 30)  # So many times its own size, and so many bytes, a wheel may not come to.
-STANDARD = frozenset({"usr", "usr/lib", "usr/bin", "usr/local", "usr/local/bin", "usr/local/lib", "opt"})
+STANDARD = frozenset(
+    {"usr", "usr/lib", "usr/bin", "usr/local", "usr/local/bin", "usr/local/lib", "opt"}
+)
 """Folders that every base has: they are as the base has them."""
 _SIGNATURES = ("RECORD.jws", "RECORD.p7s")
 _MALFORMED = (
@@ -73,7 +79,9 @@ class _Made:
 
 
 class _Zipped:
-    """A file in a wheel, and the hash that the wheel's RECORD claims for it: checked when it is read."""
+    """A file in a wheel, and the hash that the wheel's RECORD claims for it: checked when it is
+    read.
+    """
 
     def __init__(self, wheel: Wheel, file: BinaryIO, info: zipfile.ZipInfo, claimed: Hash) -> None:
         self._wheel, self._file, self._info, self.hash = wheel, file, info, claimed
@@ -82,7 +90,10 @@ class _Zipped:
     def add_to(self, layer: LayerWriter) -> None:
         """Append it to a layer. Raises `ImageBuildError` if it is not what the RECORD says."""
         with self._damage_named():
-            if self._info.compress_type == zipfile.ZIP_DEFLATED and self._info.compress_size >= _SMALL:
+            if (
+                self._info.compress_type == zipfile.ZIP_DEFLATED
+                and self._info.compress_size >= _SMALL
+            ):
                 layer.splice(self)
             else:
                 for _, plain in self.inflate():
@@ -99,7 +110,9 @@ class _Zipped:
         try:
             yield
         except zlib.error as error:
-            raise refused(self._wheel, f"{self._info.filename} in it is damaged ({error}).") from None
+            raise refused(
+                self._wheel, f"{self._info.filename} in it is damaged ({error})."
+            ) from None
 
     def inflate(self) -> Iterator[tuple[bytes, bytes]]:
         """Pieces as they stand with what they come to."""
@@ -114,15 +127,23 @@ class _Zipped:
             crc = zlib.crc32(plain, crc)
             yield raw, plain
         if _sum(claimed.digest()) != self.hash[1] or crc != self.crc:
-            raise refused(self._wheel, f"{self._info.filename} in it is not the file that its RECORD says.")
+            raise refused(
+                self._wheel, f"{self._info.filename} in it is not the file that its RECORD says."
+            )
 
     def head(self, size: int) -> bytes:
         """The first bytes."""
         raw = next(self._raw(_SMALL), b"")
-        return zlib.decompressobj(-15).decompress(raw, size) if self._info.compress_type == zipfile.ZIP_DEFLATED else raw[:size]
+        return (
+            zlib.decompressobj(-15).decompress(raw, size)
+            if self._info.compress_type == zipfile.ZIP_DEFLATED
+            else raw[:size]
+        )
 
     def _raw(self, size: int = _CHUNK) -> Iterator[bytes]:
-        """The bytes as they stand in the zip file, in pieces of a size (APPNOTE.TXT 4.3.7: a local header of 30 bytes, a name, more)."""
+        """The bytes as they stand in the zip file, in pieces of a size (APPNOTE.TXT 4.3.7: a local
+        header of 30 bytes, a name, more).
+        """
         local = os.pread(self._file.fileno(), 30, self._info.header_offset)
         if len(local) < 30 or local[:4] != b"PK\3\4":
             raise refused(self._wheel, "It is no zip file as it should be.")
@@ -155,8 +176,9 @@ def write_layer(
 ) -> Layer:
     """One layer of some wheels, each with the path of its file, whose digest is known to be right.
 
-    Raises `ImageBuildError` for a wheel that is not what it says, or not for that Python and platform. `said` is told of a path
-    that two of them write: what the last one by name has is there.
+    Raises `ImageBuildError` for a wheel that is not what it says, or not for that Python and
+    platform. `said` is told of a path that two of them write: what the last one by name has is
+    there.
     """
     with ExitStack() as stack:
         members: dict[bytes, tuple[Wheel, LayerFile]] = {}
@@ -165,7 +187,10 @@ def write_layer(
             for member in members_of(wheel, file, interpreter, platform):
                 other = members.get(member.path)
                 if other and other[1].content.hash != member.content.hash:
-                    said(f"{wheel.name} and {other[0].name} both have {os.fsdecode(member.path)}; that of {wheel.name} is used.")
+                    said(
+                        f"{wheel.name} and {other[0].name} both have {os.fsdecode(member.path)};"
+                        f" that of {wheel.name} is used."
+                    )
                 members[member.path] = (wheel, member)
         with batch.writer() as writer:
             layer = LayerWriter(batch, writer, compression)
@@ -181,7 +206,9 @@ def write_layer(
 
 
 def new_folders(path: bytes, seen: set[str]) -> Iterator[bytes]:
-    """The folders above a path that were not seen yet, the highest first. Engines make such folders with modes of their own."""
+    """The folders above a path that were not seen yet, the highest first. Engines make such folders
+    with modes of their own.
+    """
     parts = os.fsdecode(path).split("/")[:-1]
     for at in range(1, len(parts) + 1):
         folder = "/".join(parts[:at])
@@ -191,14 +218,18 @@ def new_folders(path: bytes, seen: set[str]) -> Iterator[bytes]:
 
 
 def check(wheel: Wheel, path: str, interpreter: Interpreter, platform: str) -> None:
-    """Read a wheel's file, and raise `ImageBuildError` for one that a layer would refuse: what installs it then need not be trusted."""
+    """Read a wheel's file, and raise `ImageBuildError` for one that a layer would refuse: what
+    installs it then need not be trusted.
+    """
     with open(path, "rb") as file:
         for member in members_of(wheel, file, interpreter, platform):
             if isinstance(member.content, _Zipped):
                 member.content.check()
 
 
-def members_of(wheel: Wheel, file: BinaryIO, interpreter: Interpreter, platform: str) -> list[LayerFile]:
+def members_of(
+    wheel: Wheel, file: BinaryIO, interpreter: Interpreter, platform: str
+) -> list[LayerFile]:
     """The files that a wheel comes to when it is installed. Raises `ImageBuildError`."""
     try:
         with zipfile.ZipFile(file) as archive:
@@ -206,7 +237,11 @@ def members_of(wheel: Wheel, file: BinaryIO, interpreter: Interpreter, platform:
             _check_size(wheel, archive, os.fstat(file.fileno()).st_size)
             source = _Source(wheel, archive, file)
             if platform.startswith("linux/"):
-                check_binaries(wheel, {name: partial(found.head, HEAD) for name, found in source.files.items()}, platform)
+                check_binaries(
+                    wheel,
+                    {name: partial(found.head, HEAD) for name, found in source.files.items()},
+                    platform,
+                )
             destination = _Destination(wheel, interpreter)
             with warnings.catch_warnings():
                 # Of files in `__pycache__`, which are left out.
@@ -221,21 +256,32 @@ def members_of(wheel: Wheel, file: BinaryIO, interpreter: Interpreter, platform:
 def _check_size(wheel: Wheel, archive: zipfile.ZipFile, size: int) -> None:
     total = sum(info.file_size for info in archive.infolist())
     if total > max(_BOMB[0] * size, _BOMB[1]):
-        raise refused(wheel, f"It would come to {total:,} bytes, which no honest wheel of {size:,} does.")
+        raise refused(
+            wheel, f"It would come to {total:,} bytes, which no honest wheel of {size:,} does."
+        )
     for info in archive.infolist():
-        if info.flag_bits & 1 or info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-            raise refused(wheel, f"{info.filename} in it is encrypted, or compressed in an unknown way.")
+        if info.flag_bits & 1 or info.compress_type not in (
+            zipfile.ZIP_STORED,
+            zipfile.ZIP_DEFLATED,
+        ):
+            raise refused(
+                wheel, f"{info.filename} in it is encrypted, or compressed in an unknown way."
+            )
         if info.compress_type == zipfile.ZIP_STORED and info.file_size != info.compress_size:
             raise refused(wheel, f"{info.filename} in it has two sizes.")
 
 
 class _Source(WheelFile):
-    """A wheel whose files are handed on as they stand. Raises `ValueError` if they are not those of the RECORD."""
+    """A wheel whose files are handed on as they stand. Raises `ValueError` if they are not those of
+    the RECORD.
+    """
 
     def __init__(self, wheel: Wheel, archive: zipfile.ZipFile, file: BinaryIO) -> None:
         super().__init__(archive)
         record = f"{self.dist_info_dir}/RECORD"
-        self._records = {row[0]: row for row in parse_record_file(self.read_dist_info("RECORD").splitlines())}
+        self._records = {
+            row[0]: row for row in parse_record_file(self.read_dist_info("RECORD").splitlines())
+        }
         signatures = [f"{self.dist_info_dir}/{name}" for name in _SIGNATURES]
         self.files: dict[str, _Zipped] = {}
         for info in archive.infolist():
@@ -254,14 +300,20 @@ class _Source(WheelFile):
                 raise ValueError(f"{name} in it is not of the size that its RECORD says")
             self.files[name] = _Zipped(wheel, file, info, (entry.hash_.name, entry.hash_.value))
         absent = self._records.keys() - self.files.keys() - {record, *signatures}
-        if absent := {name for name in absent if not name.endswith("/") and "/__pycache__/" not in name}:
+        if absent := {
+            name for name in absent if not name.endswith("/") and "/__pycache__/" not in name
+        }:
             raise ValueError(f"it lacks {min(absent)}, which its RECORD has")
         self._infos = {info.filename: info for info in archive.infolist()}
 
     def get_contents(self) -> Iterator[tuple[tuple[str, str, str], Any, bool]]:
         for name, content in self.files.items():
             mode = self._infos[name].external_attr >> 16
-            yield self._records[name], content, bool(mode & 0o111 and mode & 0o170000 in (0, 0o100000))
+            yield (
+                self._records[name],
+                content,
+                bool(mode & 0o111 and mode & 0o170000 in (0, 0o100000)),
+            )
 
 
 class _Destination(WheelDestination):
@@ -280,37 +332,55 @@ class _Destination(WheelDestination):
         self.members: list[LayerFile] = []
 
     def write_script(self, name: str, module: str, attr: str, section: Any) -> RecordEntry:
-        _, data = Script(name, module, attr, section).generate(self._interpreter.executable, "posix")
+        _, data = Script(name, module, attr, section).generate(
+            self._interpreter.executable, "posix"
+        )
         return self._add("scripts", name, _Made(data), True)
 
-    def write_file(self, scheme: str, path: str | os.PathLike[str], stream: Any, is_executable: bool) -> RecordEntry:
+    def write_file(
+        self, scheme: str, path: str | os.PathLike[str], stream: Any, is_executable: bool
+    ) -> RecordEntry:
         content = stream if isinstance(stream, _Zipped) else _Made(stream.read())
         if scheme == "scripts" and isinstance(content, _Zipped):
             content, is_executable = self._script(content), True
         return self._add(scheme, os.fspath(path), content, is_executable)
 
     def _script(self, content: _Zipped) -> _Made | _Zipped:
-        """The file, with the image's interpreter if it asks for Python: `#!python` ("Recommended archiver features")."""
+        """The file, with the image's interpreter if it asks for Python: `#!python` ("Recommended
+        archiver features").
+        """
         if not content.head(8).startswith(b"#!python"):
             return content
         data = b"".join(plain for _, plain in content.inflate())
         _, newline, rest = data.partition(b"\n")
         return _Made(b"#!" + self._interpreter.executable.encode() + newline + rest)
 
-    def finalize_installation(self, scheme: str, record_file_path: str, records: Iterable[tuple[str, RecordEntry]]) -> None:
+    def finalize_installation(
+        self, scheme: str, record_file_path: str, records: Iterable[tuple[str, RecordEntry]]
+    ) -> None:
         base, lines = self._folders[scheme], io.StringIO()
         import csv
 
-        rows = [entry.to_row(None if each == scheme else _below(base, self._folders[each])) for each, entry in records]
+        rows = [
+            entry.to_row(None if each == scheme else _below(base, self._folders[each]))
+            for each, entry in records
+        ]
         csv.writer(lines, lineterminator="\n").writerows(sorted(rows))
         self._add(scheme, record_file_path, _Made(lines.getvalue().encode()), False)
 
-    def _add(self, scheme: str, path: str, content: _Made | _Zipped, executable: bool) -> RecordEntry:
+    def _add(
+        self, scheme: str, path: str, content: _Made | _Zipped, executable: bool
+    ) -> RecordEntry:
         _check_path(self._wheel, path)
         place = f"{self._folders[scheme]}/{path}"
         folder, _, name = place.rpartition("/")
-        if (folder == self._interpreter.scripts and _PYTHON.match(name)) or place == f"{self._folders['data']}/pyvenv.cfg":
-            raise refused(self._wheel, f"It brings {place}, which would take the place of the environment's Python.")
+        if (
+            folder == self._interpreter.scripts and _PYTHON.match(name)
+        ) or place == f"{self._folders['data']}/pyvenv.cfg":
+            raise refused(
+                self._wheel,
+                f"It brings {place}, which would take the place of the environment's Python.",
+            )
         self.members.append(LayerFile(os.fsencode(place.lstrip("/")), content, executable))
         from installer.records import Hash as RecordHash
 

@@ -1,4 +1,6 @@
-"""Fetching wheels: into the store, where a wheel's own hash is the name of its blob, so that nothing else can come of its address."""
+"""Fetching wheels: into the store, where a wheel's own hash is the name of its blob, so that
+nothing else can come of its address.
+"""
 
 from __future__ import annotations
 
@@ -32,11 +34,11 @@ _PASSING = frozenset({408, 425, 429, 500, 502, 503, 504})
 
 
 class Fetcher:
-    """Fetches wheels, several at a time. Proxies, private certificate authorities and netrc are those of `requests`, and credentials
-    also those of the user's indexes.
+    """Fetches wheels, several at a time. Proxies, private certificate authorities and netrc are
+    those of `requests`, and credentials also those of the user's indexes.
 
-    `root` is what the paths of wheels are relative to; `progress` is told how many bytes of how many have come. When `stopped` says so,
-    nobody waits for what is still to come.
+    `root` is what the paths of wheels are relative to; `progress` is told how many bytes of how
+    many have come. When `stopped` says so, nobody waits for what is still to come.
     """
 
     def __init__(
@@ -47,14 +49,22 @@ class Fetcher:
         progress: Progress = lambda done, total: None,
         stopped: Callable[[], bool] = lambda: False,
     ) -> None:
-        self._root, self._blobs, self._counters, self._progress, self._stopped = root, blobs, counters, progress, stopped
+        self._root, self._blobs, self._counters, self._progress, self._stopped = (
+            root,
+            blobs,
+            counters,
+            progress,
+            stopped,
+        )
 
     @cached_property
     def _indexes(self) -> Indexes:
         return Indexes.configured(self._root, os.environ)
 
     def fetch(self, wheels: Sequence[Wheel]) -> list[tuple[Wheel, str]]:
-        """The wheels with the paths of their files. Raises `ImageBuildError` for one that cannot be had, or is not what was locked."""
+        """The wheels with the paths of their files. Raises `ImageBuildError` for one that cannot be
+        had, or is not what was locked.
+        """
         missing = [wheel for wheel in wheels if not self._is_good(wheel)]
         if missing:
             total, done = sum(wheel.size for wheel in missing), 0
@@ -66,7 +76,10 @@ class Fetcher:
 
             pool = ThreadPoolExecutor(_PARALLEL)
             try:
-                waiting = {pool.submit(self._fetch, wheel, moved) for wheel in sorted(missing, key=lambda wheel: -wheel.size)}
+                waiting = {
+                    pool.submit(self._fetch, wheel, moved)
+                    for wheel in sorted(missing, key=lambda wheel: -wheel.size)
+                }
                 while waiting:
                     done_now, waiting = wait(waiting, _LOOK, FIRST_COMPLETED)
                     for future in done_now:
@@ -96,7 +109,10 @@ class Fetcher:
             if writer.digest != wheel.digest:
                 raise ImageBuildError(
                     f"The wheel of {wheel.name} {wheel.version} is not the one that was locked",
-                    why=f"{_shown(wheel)} has the hash {writer.digest}, and {wheel.digest} is locked.",
+                    why=(
+                        f"{_shown(wheel)} has the hash {writer.digest}, and {wheel.digest} is"
+                        " locked."
+                    ),
                     hint=f"If you trust it: flyte lock --upgrade {wheel.name}",
                 )
             writer.finish(wheel.digest)
@@ -111,7 +127,12 @@ class Fetcher:
 
     def _download(self, wheel: Wheel, writer: BlobWriter, moved: Callable[[int], None]) -> None:
         from requests import RequestException
-        from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait_random_exponential
+        from tenacity import (
+            Retrying,
+            retry_if_exception_type,
+            stop_after_attempt,
+            wait_random_exponential,
+        )
 
         index = self._indexes.of(wheel.url)
         login = index.login if index else None  # Without it `requests` looks into netrc.
@@ -122,18 +143,28 @@ class Fetcher:
                 writer.restart()
             self._counters.add(requests=1)
             with self._client.get(
-                wheel.url, stream=True, timeout=(_CONNECT, STALL), headers={"Accept-Encoding": "identity"}, auth=login
+                wheel.url,
+                stream=True,
+                timeout=(_CONNECT, STALL),
+                headers={"Accept-Encoding": "identity"},
+                auth=login,
             ) as answer:
                 if answer.status_code in _PASSING:
                     raise _Passing(f"It answered {answer.status_code}.")
                 if answer.status_code in (401, 403):
                     raise self._denied(wheel, answer)
                 if answer.status_code != 200:
-                    raise _unavailable(wheel, f"{_shown(wheel)} answered {answer.status_code} ({answer.reason}).")
+                    raise _unavailable(
+                        wheel, f"{_shown(wheel)} answered {answer.status_code} ({answer.reason})."
+                    )
                 began = time.monotonic()
                 for piece in answer.iter_content(_PIECE):
                     if 0 < wheel.size < writer.size + len(piece):
-                        raise _unavailable(wheel, f"{_shown(wheel)} has more than the {wheel.size:,} bytes that were locked.")
+                        raise _unavailable(
+                            wheel,
+                            f"{_shown(wheel)} has more than the {wheel.size:,} bytes that were"
+                            " locked.",
+                        )
                     writer.write(piece)
                     self._counters.add(bytes_received=len(piece))
                     moved(len(piece))
@@ -155,13 +186,17 @@ class Fetcher:
             raise _unavailable(wheel, f"{_shown(wheel)}: {_reason(error)}") from None
 
     def _denied(self, wheel: Wheel, answer: Response) -> ImageBuildError:
-        """The error for who wants credentials, or others than were sent; a server that it was sent on to may be meant."""
+        """The error for who wants credentials, or others than were sent; a server that it was sent
+        on to may be meant.
+        """
         index = self._indexes.of(answer.url)
         which = f"{index} wants" if index else f"{urlsplit(answer.url).hostname} wants"
         wants = "other credentials" if "Authorization" in answer.request.headers else "credentials"
         return ImageBuildError(
             _cannot(wheel),
-            why=f"{_shown(wheel)} answered {answer.status_code} ({answer.reason}): {which} {wants}.",
+            why=(
+                f"{_shown(wheel)} answered {answer.status_code} ({answer.reason}): {which} {wants}."
+            ),
             hint=self._indexes.advice(answer.url),
         )
 
@@ -181,7 +216,11 @@ class Fetcher:
         for scheme in ("https://", "http://"):
             session.mount(scheme, TimedAdapter(self._deadlines, pool_maxsize=_PARALLEL))
         for name in ("SSL_CERT_FILE", "SSL_CERT_DIR"):  # Those of `requests` itself count first.
-            if os.environ.get(name) and not os.environ.get("REQUESTS_CA_BUNDLE") and not os.environ.get("CURL_CA_BUNDLE"):
+            if (
+                os.environ.get(name)
+                and not os.environ.get("REQUESTS_CA_BUNDLE")
+                and not os.environ.get("CURL_CA_BUNDLE")
+            ):
                 session.verify = os.environ[name]
                 break
         return session
@@ -212,5 +251,6 @@ def _unavailable(wheel: Wheel, why: str) -> ImageBuildError:
     return ImageBuildError(
         _cannot(wheel),
         why=why,
-        hint="Try again later; if it is gone for good, lock again: flyte lock --upgrade " + wheel.name,
+        hint="Try again later; if it is gone for good, lock again: flyte lock --upgrade "
+        + wheel.name,
     )

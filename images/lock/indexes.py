@@ -1,7 +1,9 @@
-"""The indexes of packages that the user has configured for uv, with their credentials: in its variables and pip's, and in its files.
+"""The indexes of packages that the user has configured for uv, with their credentials: in its
+variables and pip's, and in its files.
 
-A file that is fetched gets the credentials of an index at its own scheme, host and port, and no others, as uv itself does it
-(its documentation: "Package indexes", "Configuration files", "HTTP credentials").
+A file that is fetched gets the credentials of an index at its own scheme, host and port, and no
+others, as uv itself does it (its documentation: "Package indexes", "Configuration files", "HTTP
+credentials").
 """
 
 from __future__ import annotations
@@ -22,7 +24,9 @@ _PORTS = {"http": 80, "https": 443}
 
 @dataclass(frozen=True)
 class Index:
-    """`url` has no credentials; `source` is the variable or the file that names it; `login` is a user and a password, if there are any."""
+    """`url` has no credentials; `source` is the variable or the file that names it; `login` is a
+    user and a password, if there are any.
+    """
 
     url: str
     name: str
@@ -41,9 +45,15 @@ class Indexes:
 
     @classmethod
     def configured(cls, root: str, variables: Mapping[str, str]) -> Indexes:
-        """Those of the variables, and those of uv's files for a project at `root`. A file that cannot be read is uv's to complain about."""
+        """Those of the variables, and those of uv's files for a project at `root`. A file that
+        cannot be read is uv's to complain about.
+        """
         known = indexes(variables)
-        named = [(*_split(each), _given(source, variables)) for source in _VARIABLES for each in known.get(source, "").split()]
+        named = [
+            (*_split(each), _given(source, variables))
+            for source in _VARIABLES
+            for each in known.get(source, "").split()
+        ]
         for path, table in _tables(root, variables):
             named += [(name, url, path) for name, url in _of_table(table)]
         found = []
@@ -55,9 +65,13 @@ class Indexes:
         return cls(found)
 
     def of(self, url: str) -> Index | None:
-        """The index at the same scheme, host and port; of several one with credentials, and then the one whose path is most alike."""
+        """The index at the same scheme, host and port; of several one with credentials, and then
+        the one whose path is most alike.
+        """
         there = [each for each in self._indexes if _origin(each.url) == _origin(url)]
-        return max(there, key=lambda each: (each.login is not None, _alike(each.url, url)), default=None)
+        return max(
+            there, key=lambda each: (each.login is not None, _alike(each.url, url)), default=None
+        )
 
     def advice(self, url: str) -> str:
         """How to give the credentials for what is at an address, as sentences."""
@@ -67,7 +81,10 @@ class Indexes:
             user, password = _names(index.name)
             return f"Set {user} and {password}, or {netrc}."
         place = index.source if index and "/" not in index.source else "UV_INDEX"
-        return f"Put user and password into the address of the index, in the variable {place}, or {netrc}."
+        return (
+            f"Put user and password into the address of the index, in the variable {place}, or"
+            f" {netrc}."
+        )
 
 
 def _index(name: str, url: str, source: str, variables: Mapping[str, str]) -> Index:
@@ -76,7 +93,12 @@ def _index(name: str, url: str, source: str, variables: Mapping[str, str]) -> In
     user, password = map(variables.get, _names(name)) if name else (None, None)
     if user is None and password is None and "@" in parts.netloc:
         user, password = unquote(parts.username or ""), unquote(parts.password or "")
-    return Index(plain, name, source, None if user is None and password is None else (user or "", password or ""))
+    return Index(
+        plain,
+        name,
+        source,
+        None if user is None and password is None else (user or "", password or ""),
+    )
 
 
 def _names(index: str) -> tuple[str, str]:
@@ -87,7 +109,11 @@ def _names(index: str) -> tuple[str, str]:
 
 def _given(variable: str, variables: Mapping[str, str]) -> str:
     """The variable that the user has set: one of pip's may stand for it."""
-    return variable if variable in variables else next(name for name, names in OF_PIP.items() if variable in names)
+    return (
+        variable
+        if variable in variables
+        else next(name for name, names in OF_PIP.items() if variable in names)
+    )
 
 
 def _split(text: str) -> tuple[str, str]:
@@ -96,7 +122,9 @@ def _split(text: str) -> tuple[str, str]:
 
 
 def _tables(root: str, variables: Mapping[str, str]) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    """The files of uv that hold for a project, with what they say: the one nearest to it, the user's, the machine's."""
+    """The files of uv that hold for a project, with what they say: the one nearest to it, the
+    user's, the machine's.
+    """
     if variables.get("UV_NO_CONFIG", "").lower() in ("1", "true"):
         return
     if given := variables.get("UV_CONFIG_FILE"):
@@ -104,7 +132,11 @@ def _tables(root: str, variables: Mapping[str, str]) -> Iterator[tuple[str, Mapp
         return
     folder, above = root, ""
     while folder != above:
-        names = [path for name in ("uv.toml", "pyproject.toml") if os.path.isfile(path := os.path.join(folder, name))]
+        names = [
+            path
+            for name in ("uv.toml", "pyproject.toml")
+            if os.path.isfile(path := os.path.join(folder, name))
+        ]
         if found := next(((path, table) for path in names if (table := _read(path))), None):
             yield found
             break
@@ -113,7 +145,11 @@ def _tables(root: str, variables: Mapping[str, str]) -> Iterator[tuple[str, Mapp
         variables.get("XDG_CONFIG_HOME") or os.path.expanduser("~/.config"),
         *variables.get("XDG_CONFIG_DIRS", "/etc/xdg").split(":"),
     ]
-    yield from ((path, _read(path)) for each in (*folders, "/etc") if os.path.isfile(path := f"{each}/uv/uv.toml"))
+    yield from (
+        (path, _read(path))
+        for each in (*folders, "/etc")
+        if os.path.isfile(path := f"{each}/uv/uv.toml")
+    )
 
 
 def _read(path: str) -> Mapping[str, Any]:
@@ -122,7 +158,9 @@ def _read(path: str) -> Mapping[str, Any]:
     try:
         with open(path, "rb") as file:
             document = tomllib.load(file)
-        table: Mapping[str, Any] = document.get("tool", {}).get("uv", {}) if path.endswith("pyproject.toml") else document
+        table: Mapping[str, Any] = (
+            document.get("tool", {}).get("uv", {}) if path.endswith("pyproject.toml") else document
+        )
     except (OSError, ValueError, AttributeError, RecursionError):
         return {}
     return table
@@ -135,7 +173,11 @@ def _of_table(table: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
             if each.get("authenticate") != "never":
                 yield str(each.get("name", "")), str(each["url"])
         for options in (table, table.get("pip", {})):
-            yield from (("", str(url)) for url in (*options.get("extra-index-url", ()), options.get("index-url")) if url)
+            yield from (
+                ("", str(url))
+                for url in (*options.get("extra-index-url", ()), options.get("index-url"))
+                if url
+            )
     except (KeyError, TypeError, AttributeError):
         return
 

@@ -1,7 +1,8 @@
-"""flyte.lock: the pins of one project, as a TOML file that is made to be committed and merged (docs/formats.md).
+"""flyte.lock: the pins of one project, as a TOML file that is made to be committed and merged
+(docs/formats.md).
 
-Everything in it is sorted, so that the same pins are the same bytes, and two branches that add different pins merge without a conflict
-more often than not.
+Everything in it is sorted, so that the same pins are the same bytes, and two branches that add
+different pins merge without a conflict more often than not.
 """
 
 from __future__ import annotations
@@ -24,14 +25,17 @@ T = TypeVar("T")
 NAME = "flyte.lock"
 FORMAT = 1
 _MARKERS = ("<<<<<<<", "|||||||", "=======", ">>>>>>>")
-_HEAD = """# What the images of this project are made of, as it was resolved. Made by flyte; commit it.
+_HEAD = """\
+# What the images of this project are made of, as it was resolved. Made by flyte; commit it.
 # `flyte lock` completes it, `flyte lock --upgrade [NAME]` moves it.
 """
 
 
 @dataclass(frozen=True, kw_only=True)
 class Lock:
-    """All pins. `python` is the minor version meant by images that name none, "" if there is no such image."""
+    """All pins. `python` is the minor version meant by images that name none, "" if there is no
+    such image.
+    """
 
     python: str = ""
     bases: tuple[PinnedBase, ...] = ()
@@ -53,23 +57,35 @@ class Lock:
 
     def step(self, key: str, platform: str) -> PinnedStep | None:
         """What executing something came to."""
-        return next((each for each in self.steps if (each.key, each.platform) == (key, platform)), None)
+        return next(
+            (each for each in self.steps if (each.key, each.platform) == (key, platform)), None
+        )
 
     def adding(self, other: Lock) -> Lock:
-        """These pins and those of `other` that are not among them; but what was executed again takes the place of what is lost."""
+        """These pins and those of `other` that are not among them; but what was executed again
+        takes the place of what is lost.
+        """
         taken = [each for each in other.bases if self._takes(each)]
         completed = [self.base(each.reference) for each in taken]
         return replace(
             self,
             python=self.python or other.python,
             bases=(*(each for each in self.bases if each not in completed), *taken),
-            packages=(*self.packages, *(each for each in other.packages if self.locked(each.wanted) is None)),
-            steps=(*(each for each in self.steps if other.step(each.key, each.platform) is None), *other.steps),
+            packages=(
+                *self.packages,
+                *(each for each in other.packages if self.locked(each.wanted) is None),
+            ),
+            steps=(
+                *(each for each in self.steps if other.step(each.key, each.platform) is None),
+                *other.steps,
+            ),
         )
 
 
 def parse(text: str, path: str) -> Lock:
-    """The pins that the text of a lock file holds. Raises `ImageBuildError`, which names `path` and the entry that is wrong."""
+    """The pins that the text of a lock file holds. Raises `ImageBuildError`, which names `path` and
+    the entry that is wrong.
+    """
     import tomllib
 
     try:
@@ -79,7 +95,10 @@ def parse(text: str, path: str) -> Lock:
             raise ImageBuildError(
                 f"{path} holds a merge that is not finished",
                 why="There are conflict markers in it.",
-                hint="Take either side (`git checkout --ours flyte.lock`), and run `flyte lock`: it adds what is missing.",
+                hint=(
+                    "Take either side (`git checkout --ours flyte.lock`), and run `flyte lock`: it"
+                    " adds what is missing."
+                ),
             ) from None
         raise _malformed(path, str(error)) from None
     version = document.get("version")
@@ -110,7 +129,9 @@ def _lock(document: Mapping[str, Any]) -> Lock:
     return lock
 
 
-def _entries(table: Table, name: str, read: Callable[[Any], T], identity: Callable[[T], tuple[str, ...]]) -> tuple[T, ...]:
+def _entries(
+    table: Table, name: str, read: Callable[[Any], T], identity: Callable[[T], tuple[str, ...]]
+) -> tuple[T, ...]:
     """The entries `[[name]]` of a document, each of them once."""
     found: dict[tuple[str, ...], T] = {}
     for at, values in enumerate(table.tables(name, []), 1):
@@ -129,7 +150,10 @@ def _malformed(path: str, why: str) -> ImageBuildError:
     return ImageBuildError(
         f"{path} is not well-formed",
         why=f"{why}.",
-        hint="Restore it (`git checkout flyte.lock`); or remove the entry, or the file, and run `flyte lock`: it adds what is missing.",
+        hint=(
+            "Restore it (`git checkout flyte.lock`); or remove the entry, or the file, and run"
+            " `flyte lock`: it adds what is missing."
+        ),
     )
 
 
@@ -142,9 +166,20 @@ def dump(lock: Lock) -> str:
     if lock.python:
         document["python"] = lock.python
     _tables(document, "base", (_base_table(each) for each in sorted(lock.bases, key=_of_base)))
-    _tables(document, "packages", (_packages_table(each) for each in sorted(lock.packages, key=_of_packages)))
+    _tables(
+        document,
+        "packages",
+        (_packages_table(each) for each in sorted(lock.packages, key=_of_packages)),
+    )
     steps = sorted(lock.steps, key=_of_step)
-    _tables(document, "step", ({"key": each.key, "platform": each.platform, "digest": str(each.digest)} for each in steps))
+    _tables(
+        document,
+        "step",
+        (
+            {"key": each.key, "platform": each.platform, "digest": str(each.digest)}
+            for each in steps
+        ),
+    )
     return _HEAD + tomlkit.dumps(document)
 
 
@@ -189,10 +224,17 @@ def _packages_table(packages: LockedPackages) -> dict[str, Any]:
     wanted = packages.wanted
     table: dict[str, Any] = {"requirements": list(wanted.requirements)}
     if wanted.files:
-        table["files"] = _inline({path: str(digest) for path, digest in sorted(wanted.files.items())})
+        table["files"] = _inline(
+            {path: str(digest) for path, digest in sorted(wanted.files.items())}
+        )
     if wanted.options:
         table["options"] = _inline(dict(sorted(wanted.options.items())))
-    return {**table, "python": wanted.python, "platform": wanted.platform, "wheels": _lines(packages.wheels)}
+    return {
+        **table,
+        "python": wanted.python,
+        "platform": wanted.platform,
+        "wheels": _lines(packages.wheels),
+    }
 
 
 def _lines(wheels: Iterable[Wheel]) -> Any:
@@ -202,7 +244,17 @@ def _lines(wheels: Iterable[Wheel]) -> Any:
     array = tomlkit.array()
     for wheel in wheels:
         size = {"size": wheel.size} if wheel.size else {}
-        array.append(_inline({"name": wheel.name, "version": wheel.version, "url": wheel.url, "sha256": wheel.digest.hex, **size}))
+        array.append(
+            _inline(
+                {
+                    "name": wheel.name,
+                    "version": wheel.version,
+                    "url": wheel.url,
+                    "sha256": wheel.digest.hex,
+                    **size,
+                }
+            )
+        )
     return array.multiline(True)
 
 
@@ -215,7 +267,9 @@ def _inline(values: Mapping[str, Any]) -> Any:
 
 
 def read(path: str) -> tuple[Lock, bytes]:
-    """The lock file at `path`, and its bytes; no pins if there is none. Raises `ImageBuildError`."""
+    """The lock file at `path`, and its bytes; no pins if there is none. Raises
+    `ImageBuildError`.
+    """
     try:
         with open(path, "rb") as file:
             data = file.read()
@@ -232,7 +286,9 @@ def read(path: str) -> tuple[Lock, bytes]:
 
 @contextmanager
 def alone(root: str) -> Iterator[None]:
-    """Hold this around changing the lock file of a project, so that of two commands that do none is lost."""
+    """Hold this around changing the lock file of a project, so that of two commands that do none is
+    lost.
+    """
     opened = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         fcntl.flock(opened, fcntl.LOCK_EX)
@@ -242,10 +298,11 @@ def alone(root: str) -> Iterator[None]:
 
 
 def write(path: str, lock: Lock) -> None:
-    """Replace the lock file at once, so that nobody reads half of it. Raises `ImageBuildError` if it cannot be written.
+    """Replace the lock file at once, so that nobody reads half of it. Raises `ImageBuildError` if
+    it cannot be written.
 
-    Hold `alone` around it: what writers that were killed have left is removed. What would not be read again is not written: then the
-    file that is there stays.
+    Hold `alone` around it: what writers that were killed have left is removed. What would not be
+    read again is not written: then the file that is there stays.
     """
     import tomllib
 
@@ -263,5 +320,8 @@ def write(path: str, lock: Lock) -> None:
         raise ImageBuildError(
             f"{path} cannot be written",
             why=error.strerror or str(error),
-            hint="What was resolved is kept there. Resolve where it can be written (`flyte lock`), and commit it.",
+            hint=(
+                "What was resolved is kept there. Resolve where it can be written (`flyte lock`),"
+                " and commit it."
+            ),
         ) from None

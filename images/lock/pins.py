@@ -1,4 +1,6 @@
-"""Pins: what the world answered on a day, kept so that it need not be asked again (`flyte.lock`)."""
+"""Pins: what the world answered on a day, kept so that it need not be asked again
+(`flyte.lock`).
+"""
 
 from __future__ import annotations
 
@@ -13,9 +15,11 @@ from flyte_build.text.wording import listed
 
 @dataclass(frozen=True, kw_only=True)
 class Wheel:
-    """One package as a wheel: `digest` and `size` (bytes; 0 if the index does not say) are the file's.
+    """One package as a wheel: `digest` and `size` (bytes; 0 if the index does not say) are the
+    file's.
 
-    `url` is where it was seen, without credentials; a path relative to the project's root for a file below it.
+    `url` is where it was seen, without credentials; a path relative to the project's root for a
+    file below it.
     """
 
     name: str
@@ -26,7 +30,9 @@ class Wheel:
 
     @property
     def filename(self) -> str:
-        """The wheel's file name (PyPA specifications, "Binary distribution format"); a path's stands in it as it is."""
+        """The wheel's file name (PyPA specifications, "Binary distribution format"); a path's
+        stands in it as it is.
+        """
         if "://" not in self.url:
             return self.url.rpartition("/")[2]
         return unquote(self.url.partition("#")[0].partition("?")[0].rpartition("/")[2])
@@ -34,10 +40,12 @@ class Wheel:
 
 @dataclass(frozen=True, kw_only=True)
 class Wanted:
-    """What is to be resolved, which names what it came to in flyte.lock: requirements, for one Python (`3.11`) and one platform.
+    """What is to be resolved, which names what it came to in flyte.lock: requirements, for one
+    Python (`3.11`) and one platform.
 
-    `requirements` are as asked for, sorted: `numpy>=2`, `-r requirements.txt`, `--project pyproject.toml`. `files` are the digests
-    of what the files say that these name, `options` those of the resolver.
+    `requirements` are as asked for, sorted: `numpy>=2`, `-r requirements.txt`, `--project
+    pyproject.toml`. `files` are the digests of what the files say that these name, `options` those
+    of the resolver.
     """
 
     requirements: tuple[str, ...]
@@ -70,7 +78,9 @@ class LockedPackages:
 
 @dataclass(frozen=True, kw_only=True)
 class PinnedBase:
-    """What a reference named: the digest of an index or a manifest, and the minor version of the Python inside ("" if there is none)."""
+    """What a reference named: the digest of an index or a manifest, and the minor version of the
+    Python inside ("" if there is none).
+    """
 
     reference: str
     digest: Digest
@@ -79,7 +89,8 @@ class PinnedBase:
 
 @dataclass(frozen=True, kw_only=True)
 class PinnedStep:
-    """What executing something came to, which does not repeat: `key` is the digest of what it stood on and of what was executed.
+    """What executing something came to, which does not repeat: `key` is the digest of what it stood
+    on and of what was executed.
 
     `digest` is that of the image's config, for one platform.
     """

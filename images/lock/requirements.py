@@ -1,7 +1,9 @@
-"""What a recipe's sources ask for: requirements, the files that say them, and options of the resolver, as one thing that can be locked.
+"""What a recipe's sources ask for: requirements, the files that say them, and options of the
+resolver, as one thing that can be locked.
 
-A file counts by what it says about packages: a requirements file and a uv.lock by their bytes, a pyproject.toml by its
-dependencies, a script by its inline metadata. So an edit of anything else leaves what is locked as it is.
+A file counts by what it says about packages: a requirements file and a uv.lock by their bytes, a
+pyproject.toml by its dependencies, a script by its inline metadata. So an edit of anything else
+leaves what is locked as it is.
 """
 
 from __future__ import annotations
@@ -22,20 +24,34 @@ from .pins import Wanted
 # PyPA specifications, "Inline script metadata", reference implementation: the form of a block.
 _METADATA = re.compile(r"(?m)^# /// script$\s(?P<content>(^#(| .*)$\s)+)^# ///$")
 _NAMES_FILE = re.compile(r"\s*(?:-r|-c|--requirement|--constraint)[\s=]+(.+)")
-_OF_FILES = frozenset(("-c", "--constraint", "--constraints", "--override", "--overrides", "--exclude", "--build-constraint"))
+_OF_FILES = frozenset(
+    (
+        "-c",
+        "--constraint",
+        "--constraints",
+        "--override",
+        "--overrides",
+        "--exclude",
+        "--build-constraint",
+    )
+)
 # Of the table `project`.
 _RESOLVING = ("dependencies", "optional-dependencies", "requires-python", "dynamic")
 
 
 class RequirementsReader:
-    """Reads the files that sources name; `read` are the digests of all that was, by path below the project's root."""
+    """Reads the files that sources name; `read` are the digests of all that was, by path below the
+    project's root.
+    """
 
     def __init__(self, root: str) -> None:
         self._root = root
         self.read: dict[str, Digest] = {}
 
     def wanted(self, sources: Sequence[Source], python: str, platform: str) -> Wanted:
-        """What the sources ask for. Raises `DeclarationError` for a file that is not there or not well-formed."""
+        """What the sources ask for. Raises `DeclarationError` for a file that is not there or not
+        well-formed.
+        """
         requirements: set[str] = set()
         files: dict[str, Digest] = {}
         for source in sources:
@@ -61,7 +77,13 @@ class RequirementsReader:
         for file in (file for source in asked for file in _files_of(arguments(source))):
             self._follow(self._relative(file), files)
         options = merged(asked)
-        return Wanted(requirements=tuple(sorted(requirements)), files=files, options=options, python=python, platform=platform)
+        return Wanted(
+            requirements=tuple(sorted(requirements)),
+            files=files,
+            options=options,
+            python=python,
+            platform=platform,
+        )
 
     def script(self, file: str) -> Mapping[str, Any]:
         """The inline metadata of a script. Raises `DeclarationError`."""
@@ -78,9 +100,13 @@ class RequirementsReader:
             )
         lines = blocks[0].splitlines()
         try:
-            return tomllib.loads("\n".join(line[2:] if line.startswith("# ") else line[1:] for line in lines))
+            return tomllib.loads(
+                "\n".join(line[2:] if line.startswith("# ") else line[1:] for line in lines)
+            )
         except ValueError as error:
-            raise DeclarationError(f"The inline metadata of {path} is not well-formed", why=str(error)) from None
+            raise DeclarationError(
+                f"The inline metadata of {path} is not well-formed", why=str(error)
+            ) from None
 
     def _project(self, path: str) -> Digest:
         import tomllib
@@ -90,7 +116,13 @@ class RequirementsReader:
         except ValueError as error:
             raise DeclarationError(f"{path} is not well-formed", why=str(error)) from None
         project = {name: document.get("project", {}).get(name) for name in _RESOLVING}
-        return _digest({"project": project, "groups": document.get("dependency-groups"), "uv": document.get("tool", {}).get("uv")})
+        return _digest(
+            {
+                "project": project,
+                "groups": document.get("dependency-groups"),
+                "uv": document.get("tool", {}).get("uv"),
+            }
+        )
 
     def _follow(self, path: str, files: dict[str, Digest]) -> None:
         """Add a requirements file, and those that it names."""
@@ -117,7 +149,10 @@ class RequirementsReader:
             raise DeclarationError(
                 f"An image needs {path}, which cannot be read",
                 why=f"{error.strerror}: {os.path.join(self._root, path)}",
-                hint="Paths are relative to the project's root; Path(__file__).parent / ... names a file beside the declaring one.",
+                hint=(
+                    "Paths are relative to the project's root; Path(__file__).parent / ... names a"
+                    " file beside the declaring one."
+                ),
             ) from None
         self.read[path] = Digest.of(data)
         return data
@@ -126,7 +161,8 @@ class RequirementsReader:
 def merged(sources: Sequence[Source]) -> dict[str, Any]:
     """The options of all sources together, in the order of their declaration, as `Wanted` has them.
 
-    Where all agree on one `index_url`, it is the index. Where they don't, those that are given are asked before the usual one.
+    Where all agree on one `index_url`, it is the index. Where they don't, those that are given are
+    asked before the usual one.
     """
     indexes = list(dict.fromkeys(source.options.get("index_url", "") for source in sources))
     extra = [url for source in sources for url in source.options.get("extra_index_urls", ())]
@@ -146,7 +182,9 @@ def arguments(source: Source) -> tuple[str, ...]:
     try:
         return tuple(shlex.split(source.options.get("extra_args", "")))
     except ValueError as error:
-        raise DeclarationError(f"extra_args={source.options['extra_args']!r} cannot be read", why=str(error)) from None
+        raise DeclarationError(
+            f"extra_args={source.options['extra_args']!r} cannot be read", why=str(error)
+        ) from None
 
 
 def _files_of(words: Sequence[str]) -> Iterator[str]:

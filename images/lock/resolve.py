@@ -1,7 +1,9 @@
-"""Resolving requirements to wheels, for one Python and one platform, by `uv`. Nothing of the user's is run, and nothing is installed.
+"""Resolving requirements to wheels, for one Python and one platform, by `uv`. Nothing of the user's
+is run, and nothing is installed.
 
-The answer is read as a `pylock.toml` (PyPA specifications, "pylock.toml"). The user's own configuration of indexes holds: uv's
-files and variables, and the usual variables of pip. Credentials go from there to uv alone; what is declared holds none.
+The answer is read as a `pylock.toml` (PyPA specifications, "pylock.toml"). The user's own
+configuration of indexes holds: uv's files and variables, and the usual variables of pip.
+Credentials go from there to uv alone; what is declared holds none.
 """
 
 from __future__ import annotations
@@ -42,8 +44,11 @@ _INSTALLING = frozenset(  # Options that change how packages are installed, and 
 )
 
 
-def resolve(wanted: Wanted, sources: Sequence[Source], root: str, uv: Uv, prefer: Iterable[Wheel] = ()) -> tuple[Wheel, ...]:
-    """The wheels that sources come to, sorted by name; versions that are preferred are kept where they fit.
+def resolve(
+    wanted: Wanted, sources: Sequence[Source], root: str, uv: Uv, prefer: Iterable[Wheel] = ()
+) -> tuple[Wheel, ...]:
+    """The wheels that sources come to, sorted by name; versions that are preferred are kept where
+    they fit.
 
     `root` is the project's root, that paths are relative to. Raises `ImageBuildError`.
     """
@@ -56,7 +61,12 @@ def resolve(wanted: Wanted, sources: Sequence[Source], root: str, uv: Uv, prefer
             if source.kind == "uv_project":
                 found.update({wheel.name: wheel for wheel in resolving.export(source)})
         if others := [source for source in sources if source.kind != "uv_project"]:
-            found = {**{wheel.name: wheel for wheel in resolving.compile(others, prefer, found.values())}, **found}
+            found = {
+                **{
+                    wheel.name: wheel for wheel in resolving.compile(others, prefer, found.values())
+                },
+                **found,
+            }
     return tuple(found[name] for name in sorted(found))
 
 
@@ -64,17 +74,39 @@ class _Resolving:
     def __init__(self, wanted: Wanted, root: str, folder: str, uv: Uv) -> None:
         self._wanted, self._root, self._folder, self._uv = wanted, root, folder, uv
 
-    def compile(self, sources: Sequence[Source], prefer: Iterable[Wheel], exact: Iterable[Wheel]) -> list[Wheel]:
+    def compile(
+        self, sources: Sequence[Source], prefer: Iterable[Wheel], exact: Iterable[Wheel]
+    ) -> list[Wheel]:
         """What packages and files come to; those that are `exact` in no other version."""
         output = f"{self._folder}/pylock.toml"
         # uv takes the versions of what it overwrites, where they fit.
         self._write("pylock.toml", _versions(prefer))
-        packages = self._write("packages.txt", "".join(f"{package}\n" for source in sources for package in source.packages))
-        constraints = self._write("exact.txt", "".join(f"{wheel.name}=={wheel.version}\n" for wheel in exact))
+        packages = self._write(
+            "packages.txt",
+            "".join(f"{package}\n" for source in sources for package in source.packages),
+        )
+        constraints = self._write(
+            "exact.txt", "".join(f"{wheel.name}=={wheel.version}\n" for wheel in exact)
+        )
         options = self._wanted.options
         command = [
-            *("pip", "compile", "--quiet", "--format", "pylock.toml", "--output-file", output, "--no-header", "--no-annotate"),
-            *("--python-version", self._wanted.python, "--python-platform", target(self._wanted.platform)),
+            *(
+                "pip",
+                "compile",
+                "--quiet",
+                "--format",
+                "pylock.toml",
+                "--output-file",
+                output,
+                "--no-header",
+                "--no-annotate",
+            ),
+            *(
+                "--python-version",
+                self._wanted.python,
+                "--python-platform",
+                target(self._wanted.platform),
+            ),
             *("--only-binary", ":all:", "--generate-hashes", "--constraint", constraints),
             *(["--default-index", options["index_url"]] if "index_url" in options else ()),
             *(word for url in options.get("extra_index_urls", ()) for word in ("--index", url)),
@@ -90,7 +122,9 @@ class _Resolving:
     def export(self, source: Source) -> list[Wheel]:
         """What a uv.lock says."""
         folder = os.path.dirname(os.path.join(self._root, source.file))
-        if os.path.realpath(os.path.join(self._root, source.lock)) != os.path.realpath(f"{folder}/uv.lock"):
+        if os.path.realpath(os.path.join(self._root, source.lock)) != os.path.realpath(
+            f"{folder}/uv.lock"
+        ):
             import shutil
 
             shutil.copy(os.path.join(self._root, source.file), f"{self._folder}/pyproject.toml")
@@ -119,18 +153,31 @@ class _Resolving:
     def _run(self, command: Sequence[str], folder: str) -> bytes:
         done = self._uv.run(command, folder)
         if done.returncode != 0:
-            raise _refused(self._wanted, self._root, explained(done.stderr).replace(f"{self._folder}/packages.txt", "what is declared"))
+            raise _refused(
+                self._wanted,
+                self._root,
+                explained(done.stderr).replace(f"{self._folder}/packages.txt", "what is declared"),
+            )
         return done.stdout
 
     def _wheels(self, text: bytes, folder: str) -> list[Wheel]:
-        """The best wheel of each package of a pylock.toml that this Python and platform need; paths in it are relative to `folder`."""
+        """The best wheel of each package of a pylock.toml that this Python and platform need; paths
+        in it are relative to `folder`.
+        """
         import tomllib
 
         from packaging.pylock import Pylock
 
         lock = Pylock.from_dict(tomllib.loads(text.decode()))
-        environment, tags = _environment(self._wanted), {tag: at for at, tag in enumerate(_tags(self._wanted))}
-        packages = [each for each in lock.packages if each.marker is None or each.marker.evaluate(environment, context="lock_file")]
+        environment, tags = (
+            _environment(self._wanted),
+            {tag: at for at, tag in enumerate(_tags(self._wanted))},
+        )
+        packages = [
+            each
+            for each in lock.packages
+            if each.marker is None or each.marker.evaluate(environment, context="lock_file")
+        ]
         return [self._wheel(each, tags, folder) for each in packages]
 
     def _wheel(self, package: Package, tags: Mapping[Any, int], folder: str) -> Wheel:
@@ -138,9 +185,14 @@ class _Resolving:
 
         found: list[tuple[int, str, Mapping[str, str], int]] = []
         for file in [*(package.wheels or ()), *([package.archive] if package.archive else ())]:
-            address = file.url or f"file://{quote(os.path.normpath(os.path.join(folder, file.path or '')))}"
+            address = (
+                file.url
+                or f"file://{quote(os.path.normpath(os.path.join(folder, file.path or '')))}"
+            )
             try:
-                fits = [tags[tag] for tag in parse_wheel_filename(_file_name(address))[3] if tag in tags]
+                fits = [
+                    tags[tag] for tag in parse_wheel_filename(_file_name(address))[3] if tag in tags
+                ]
             except InvalidWheelFilename:  # An archive that is none.
                 continue
             if fits:
@@ -149,23 +201,40 @@ class _Resolving:
             raise _without_wheel(package.name, str(package.version or ""), self._wanted)
         _, address, hashes, size = min(found, key=lambda each: each[0])
         if "sha256" not in hashes:
-            raise ImageBuildError(f"The index gives no SHA-256 of {_file_name(address)}", why="So it cannot be pinned.")
+            raise ImageBuildError(
+                f"The index gives no SHA-256 of {_file_name(address)}",
+                why="So it cannot be pinned.",
+            )
         version = str(package.version or parse_wheel_filename(_file_name(address))[1])
         digest = Digest.parse(f"sha256:{hashes['sha256']}")
-        return Wheel(name=package.name, version=version, url=self._portable(address), digest=digest, size=size)
+        return Wheel(
+            name=package.name,
+            version=version,
+            url=self._portable(address),
+            digest=digest,
+            size=size,
+        )
 
     def _portable(self, address: str) -> str:
         """An address without credentials; that of a file below the root, relative to it."""
         parts = urlsplit(address)
         if parts.scheme == "file":
             path = os.path.normpath(unquote(parts.path))
-            return os.path.relpath(path, self._root) if path.startswith(self._root + "/") else f"file://{parts.path}"
-        return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, parts.query, ""))
+            return (
+                os.path.relpath(path, self._root)
+                if path.startswith(self._root + "/")
+                else f"file://{parts.path}"
+            )
+        return urlunsplit(
+            (parts.scheme, parts.netloc.rpartition("@")[2], parts.path, parts.query, "")
+        )
 
 
 def _versions(wheels: Iterable[Wheel]) -> str:
     """A pylock.toml that says versions alone."""
-    packages = "".join(f'[[packages]]\nname = "{wheel.name}"\nversion = "{wheel.version}"\n' for wheel in wheels)
+    packages = "".join(
+        f'[[packages]]\nname = "{wheel.name}"\nversion = "{wheel.version}"\n' for wheel in wheels
+    )
     return f'lock-version = "1.0"\ncreated-by = "flyte-build"\n{packages or "packages = []"}'
 
 
@@ -174,7 +243,9 @@ def _file_name(address: str) -> str:
 
 
 def _environment(wanted: Wanted) -> Mapping[str, Any]:
-    """What markers are about (PyPA specifications, "Dependency specifiers"), on the machine that is meant."""
+    """What markers are about (PyPA specifications, "Dependency specifiers"), on the machine that is
+    meant.
+    """
     system = wanted.platform.partition("/")[0]
     return {
         "python_version": wanted.python,
@@ -194,7 +265,9 @@ def _environment(wanted: Wanted) -> Mapping[str, Any]:
 
 
 def _tags(wanted: Wanted) -> list[Any]:
-    """The tags of wheels that fit, the best first (PyPA specifications, "Platform compatibility tags")."""
+    """The tags of wheels that fit, the best first (PyPA specifications, "Platform compatibility
+    tags").
+    """
     from packaging import tags
 
     major, minor = map(int, wanted.python.split("."))
@@ -206,7 +279,10 @@ def _tags(wanted: Wanted) -> list[Any]:
         old = {17: "manylinux2014", 12: "manylinux2010", 5: "manylinux1"}
         platforms = []
         for glibc in range(GLIBC[1], oldest - 1, -1):
-            platforms += [f"manylinux_{GLIBC[0]}_{glibc}_{name}", *([f"{old[glibc]}_{name}"] if glibc in old else ())]
+            platforms += [
+                f"manylinux_{GLIBC[0]}_{glibc}_{name}",
+                *([f"{old[glibc]}_{name}"] if glibc in old else ()),
+            ]
         platforms.append(f"linux_{name}")
     found = list(tags.cpython_tags((major, minor), platforms=platforms))
     return [*found, *tags.compatible_tags((major, minor), f"cp{major}{minor}", platforms)]
@@ -214,25 +290,36 @@ def _tags(wanted: Wanted) -> list[Any]:
 
 def _without_wheel(name: str, version: str, wanted: Wanted) -> ImageBuildError:
     return ImageBuildError(
-        f"{name} {version}".rstrip() + f" has no wheel for Python {wanted.python} on {wanted.platform}",
+        f"{name} {version}".rstrip()
+        + f" has no wheel for Python {wanted.python} on {wanted.platform}",
         why="It would have to be built from its sources, which runs its code.",
         hint="Choose a version that has one, or build the image with `--builder docker`.",
     )
 
 
 _SOURCES = re.compile(r"@ *(?:git|hg|svn|bzr)\+")
-_NO_WHEEL = re.compile(r"(?<![\w.=<>~!,-])([A-Za-z][A-Za-z0-9._-]*?)(?:==([^ ]+))? has no usable wheels|Wheels are required for `([^`]+)`")
+_NO_WHEEL = re.compile(
+    r"(?<![\w.=<>~!,-])([A-Za-z][A-Za-z0-9._-]*?)(?:==([^ ]+))? has no usable wheels|Wheels are"
+    r" required for `([^`]+)`"
+)
 
 
 def _refused(wanted: Wanted, root: str, text: str) -> ImageBuildError:
     """The error for what uv explained."""
-    text = text.partition(" Usage: ")[0].removeprefix("No solution found when resolving dependencies").lstrip(": ")
+    text = (
+        text.partition(" Usage: ")[0]
+        .removeprefix("No solution found when resolving dependencies")
+        .lstrip(": ")
+    )
     if without := _NO_WHEEL.search(text):
         return _without_wheel(without[1] or without[3], without[2] or "", wanted)
     if address := denied(text):
         hint = Indexes.configured(root, os.environ).advice(address)
         return ImageBuildError(f"The packages {wanted} cannot be looked up", why=text, hint=hint)
     if is_about_network(text):
-        hint = "Check the network, and the address of the index. What is in flyte.lock already needs no index."
+        hint = (
+            "Check the network, and the address of the index. What is in flyte.lock already needs"
+            " no index."
+        )
         return ImageBuildError(f"The packages {wanted} cannot be looked up", why=text, hint=hint)
     return ImageBuildError(f"The packages {wanted} cannot be resolved", why=text)

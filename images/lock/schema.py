@@ -1,6 +1,8 @@
-"""The tables of flyte.lock, read strictly: all that is not as it would be written is refused (docs/formats.md, "flyte.lock").
+"""The tables of flyte.lock, read strictly: all that is not as it would be written is refused
+(docs/formats.md, "flyte.lock").
 
-What is wrong is raised as a `ValueError` that says so, without the values: an address may hold a password.
+What is wrong is raised as a `ValueError` that says so, without the values: an address may hold a
+password.
 """
 
 from __future__ import annotations
@@ -24,7 +26,9 @@ _SHOWN = 80  # Signs of a name or a requirement in a sentence.
 
 
 class Table:
-    """A table of TOML, from which every value is taken once, by its type; `end` refuses what is left. `what` it is begins sentences."""
+    """A table of TOML, from which every value is taken once, by its type; `end` refuses what is
+    left. `what` it is begins sentences.
+    """
 
     def __init__(self, value: Any, what: str = "") -> None:
         if not isinstance(value, dict):
@@ -48,7 +52,9 @@ class Table:
             raise self.wrong(name, "is empty")
         return value
 
-    def matching(self, name: str, form: re.Pattern[str], called: str, default: str | None = None) -> str:
+    def matching(
+        self, name: str, form: re.Pattern[str], called: str, default: str | None = None
+    ) -> str:
         """A text of a form, or the default."""
         value: str = self.take(name, str, "text", default)
         if value != default and not form.fullmatch(value):
@@ -95,7 +101,9 @@ class Table:
 def base(value: Any) -> PinnedBase:
     """A table of `[[base]]`."""
     table = Table(value)
-    found = PinnedBase(reference=table.text("reference"), digest=table.digest("digest"), python=python(table, ""))
+    found = PinnedBase(
+        reference=table.text("reference"), digest=table.digest("digest"), python=python(table, "")
+    )
     table.end()
     return found
 
@@ -103,7 +111,9 @@ def base(value: Any) -> PinnedBase:
 def step(value: Any) -> PinnedStep:
     """A table of `[[step]]`."""
     table = Table(value)
-    found = PinnedStep(key=table.digest("key"), platform=_platform(table), digest=table.digest("digest"))
+    found = PinnedStep(
+        key=table.digest("key"), platform=_platform(table), digest=table.digest("digest")
+    )
     table.end()
     return found
 
@@ -136,8 +146,14 @@ def title(value: Any) -> str:
     texts = value.get("requirements", [value.get("reference", value.get("key"))])
     if not isinstance(texts, list) or not texts or not all(isinstance(text, str) for text in texts):
         return ""
-    about = [f"{before}{value[name]}" for name, before in (("python", "Python "), ("platform", "")) if isinstance(value.get(name), str)]
-    return _short(listed(map(_short, texts), 3)) + (f" ({_short(', '.join(about))})" if about else "")
+    about = [
+        f"{before}{value[name]}"
+        for name, before in (("python", "Python "), ("platform", ""))
+        if isinstance(value.get(name), str)
+    ]
+    return _short(listed(map(_short, texts), 3)) + (
+        f" ({_short(', '.join(about))})" if about else ""
+    )
 
 
 def python(table: Table, default: str | None = None) -> str:
@@ -172,7 +188,9 @@ def _wheel(value: Any, at: int) -> Wheel:
     name = value.get("name") if isinstance(value, dict) else None
     table = Table(value, f"the wheel {_short(name) if isinstance(name, str) and name else at}")
     wheel = Wheel(
-        name=table.matching("name", _NAME, "name of a package as indexes write it, such as typing-extensions"),
+        name=table.matching(
+            "name", _NAME, "name of a package as indexes write it, such as typing-extensions"
+        ),
         version=table.text("version"),
         url=table.text("url"),
         digest=table.digest("sha256", "sha256:"),
@@ -197,7 +215,13 @@ def _address(url: str) -> str:
     except ValueError:
         return "is no address"
     if parts.scheme in ("http", "https"):
-        return "holds a user or a password" if "@" in parts.netloc else "" if parts.netloc else "names no host"
+        return (
+            "holds a user or a password"
+            if "@" in parts.netloc
+            else ""
+            if parts.netloc
+            else "names no host"
+        )
     if parts.scheme == "file":
         return (
             "" if parts.netloc in ("", "..") and parts.path.startswith("/") else "names a host"
@@ -209,11 +233,17 @@ def _address(url: str) -> str:
 
 
 def _is_of(wheel: Wheel) -> bool:
-    """Whether a wheel's file name is that of the package and the version (PyPA specifications, "Binary distribution format")."""
+    """Whether a wheel's file name is that of the package and the version (PyPA specifications,
+    "Binary distribution format").
+    """
     from packaging.version import InvalidVersion, Version
 
     name, *rest = wheel.filename.removesuffix(".whl").split("-")
-    if not wheel.filename.endswith(".whl") or len(rest) not in (4, 5) or re.sub(r"[-_.]+", "-", name).lower() != wheel.name:
+    if (
+        not wheel.filename.endswith(".whl")
+        or len(rest) not in (4, 5)
+        or re.sub(r"[-_.]+", "-", name).lower() != wheel.name
+    ):
         return False
     try:
         version = Version(wheel.version)

@@ -1,4 +1,6 @@
-"""Folders for work that is under way: gone when it ends, and if its process was killed, when the next one begins."""
+"""Folders for work that is under way: gone when it ends, and if its process was killed, when the
+next one begins.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +17,8 @@ from flyte_build.cas.os_errors import storing
 
 @contextmanager
 def scratch(prefix: str) -> Iterator[str]:
-    """Yield a new folder of the user's alone, among the machine's temporary ones; those of dead owners are removed. Raises `StoreError`.
+    """Yield a new folder of the user's alone, among the machine's temporary ones; those of dead
+    owners are removed. Raises `StoreError`.
 
     The folder is locked while its owner lives, whatever becomes of its pid.
     """
@@ -30,7 +33,9 @@ def scratch(prefix: str) -> Iterator[str]:
 
 
 def _locked(prefix: str) -> tuple[str, int]:
-    """Make a folder, and lock it; between the two another process may have taken it for an abandoned one."""
+    """Make a folder, and lock it; between the two another process may have taken it for an
+    abandoned one.
+    """
     while True:
         folder = tempfile.mkdtemp(prefix=prefix)
         try:
@@ -45,7 +50,11 @@ def _locked(prefix: str) -> tuple[str, int]:
 
 def _remove_abandoned(prefix: str) -> None:
     with os.scandir(tempfile.gettempdir()) as entries:
-        found = [each.path for each in entries if each.name.startswith(prefix) and each.is_dir(follow_symlinks=False)]
+        found = [
+            each.path
+            for each in entries
+            if each.name.startswith(prefix) and each.is_dir(follow_symlinks=False)
+        ]
     for folder in found:
         try:
             lock = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | os.O_NOFOLLOW)

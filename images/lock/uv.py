@@ -17,15 +17,25 @@ OF_PIP = {  # Variables of pip, and those of uv that mean the same.
 }
 _ADORNED = re.compile(r"^[^\w`(]*(?:error: |cause: )?")
 _NETWORK = re.compile(
-    r"Failed to (?:fetch|download)|error sending request|dns error|tcp connect|timed out|Network connectivity is disabled", re.I
+    r"Failed to (?:fetch|download)|error sending request|dns error|tcp connect|timed out|Network"
+    r" connectivity is disabled",
+    re.I,
 )
 _DENIED = re.compile(
-    r"(https?://[^\s)]+)\)? (?:could not be queried due to a lack of valid|returned a 403)|40[13] [A-Z]\w+\)? for url \((http\S+)\)"
+    r"(https?://[^\s)]+)\)? (?:could not be queried due to a lack of valid|returned a 403)|40[13]"
+    r" [A-Z]\w+\)? for url \((http\S+)\)"
 )
 _LOGIN = re.compile(r"UV_INDEX_.+_(?:USERNAME|PASSWORD)\Z")
 _SHOWN = 1500  # Characters of what it explains.
 # By our arguments alone.
-_DECIDED = ("VIRTUAL_ENV", "UV_PROJECT_ENVIRONMENT", "UV_PYTHON", "UV_SYSTEM_PYTHON", "UV_TARGET", "UV_PREFIX")
+_DECIDED = (
+    "VIRTUAL_ENV",
+    "UV_PROJECT_ENVIRONMENT",
+    "UV_PYTHON",
+    "UV_SYSTEM_PYTHON",
+    "UV_TARGET",
+    "UV_PREFIX",
+)
 
 
 class Uv:
@@ -36,11 +46,15 @@ class Uv:
         self.is_stopped = False
 
     def run(self, arguments: Sequence[str], folder: str) -> subprocess.CompletedProcess[bytes]:
-        """Run it in `folder`, without progress, until it ends. Raises `ImageBuildError` if it is not installed."""
+        """Run it in `folder`, without progress, until it ends. Raises `ImageBuildError` if it is
+        not installed.
+        """
         binary = find_uv()
         command, environment = [binary, *arguments], _environment(os.environ)
         pipe = subprocess.PIPE
-        with subprocess.Popen(command, cwd=folder, env=environment, stdin=subprocess.DEVNULL, stdout=pipe, stderr=pipe) as process:
+        with subprocess.Popen(
+            command, cwd=folder, env=environment, stdin=subprocess.DEVNULL, stdout=pipe, stderr=pipe
+        ) as process:
             self._running.add(process)
             try:
                 if self.is_stopped:
@@ -68,7 +82,9 @@ def find_uv() -> str:
         return uv.find_uv_bin()
     except FileNotFoundError as error:
         raise ImageBuildError(
-            "There is no uv, which packages are resolved with", why=str(error), hint="`pip install uv` installs it."
+            "There is no uv, which packages are resolved with",
+            why=str(error),
+            hint="`pip install uv` installs it.",
         ) from None
 
 
@@ -77,7 +93,9 @@ def _environment(variables: Mapping[str, str]) -> dict[str, str]:
     found = {name: value for name, value in variables.items() if name not in _DECIDED}
     for name, names in OF_PIP.items():
         if name in found and not any(each in found for each in names):
-            found[names[-1]] = ",".join(found[name].split()) if name == "PIP_FIND_LINKS" else found[name]
+            found[names[-1]] = (
+                ",".join(found[name].split()) if name == "PIP_FIND_LINKS" else found[name]
+            )
     import ssl
 
     if "SSL_CERT_FILE" not in found and (bundle := ssl.get_default_verify_paths().cafile):
@@ -88,19 +106,27 @@ def _environment(variables: Mapping[str, str]) -> dict[str, str]:
 
 
 def indexes(variables: Mapping[str, str]) -> dict[str, str]:
-    """Those of the variables that say where packages come from, and how to get there, under the names of uv."""
+    """Those of the variables that say where packages come from, and how to get there, under the
+    names of uv.
+    """
     # Folders of this machine.
     names = {name for pair in OF_PIP.values() for name in pair} - {"UV_FIND_LINKS"}
     proxies = {"http_proxy", "https_proxy", "all_proxy", "no_proxy"}
     return {
-        name: value for name, value in _environment(variables).items() if name in names or name.lower() in proxies or _LOGIN.match(name)
+        name: value
+        for name, value in _environment(variables).items()
+        if name in names or name.lower() in proxies or _LOGIN.match(name)
     }
 
 
 def explained(errors: bytes) -> str:
     """What uv said went wrong, without adornment and credentials, and shortened."""
     lines = re.sub(r"\x1b\[[0-9;]*m", "", errors.decode(errors="replace")).splitlines()
-    text = " ".join(" ".join(_ADORNED.sub("", line) for line in lines if not line.startswith("warning:")).split())
+    text = " ".join(
+        " ".join(
+            _ADORNED.sub("", line) for line in lines if not line.startswith("warning:")
+        ).split()
+    )
     text = re.sub(r"://[^/\s@]+@", "://", text)
     return text if len(text) <= _SHOWN else f"{text[:_SHOWN]} ..."
 

@@ -1,4 +1,6 @@
-"""Carrying an action out on an engine: attempts, retries, timeouts, cancelling, and the history of it all."""
+"""Carrying an action out on an engine: attempts, retries, timeouts, cancelling, and the history of
+it all.
+"""
 
 from __future__ import annotations
 
@@ -29,7 +31,9 @@ _EXIT_CODES: dict[Phase, int] = {"succeeded": 0, "failed": 1, "aborted": 5, "tim
 
 @dataclass(frozen=True)
 class Finished:
-    """How a run ended: outputs are wire by name, or there is an error (`type`, `message`, `kind`, `traceback`)."""
+    """How a run ended: outputs are wire by name, or there is an error (`type`, `message`, `kind`,
+    `traceback`).
+    """
 
     name: str
     url: str
@@ -41,7 +45,9 @@ class Finished:
 
     @property
     def exit_code(self) -> int:
-        """The exit code of the command: an input that its own class refuses is a wrong input, though only the run could tell."""
+        """The exit code of the command: an input that its own class refuses is a wrong input,
+        though only the run could tell.
+        """
         return InputError.exit_code if _wrong_input(self.error) else _EXIT_CODES[self.phase]
 
 
@@ -54,8 +60,12 @@ class _Ending:
     outputs: Wires = field(default_factory=dict)
 
 
-def carry_out(call: Call, engine: Engine, history: History, reporter: RunReporter, began: float) -> Finished:
-    """Run a task until it has succeeded or may not be tried again; `began` is the monotonic time from which seconds count."""
+def carry_out(
+    call: Call, engine: Engine, history: History, reporter: RunReporter, began: float
+) -> Finished:
+    """Run a task until it has succeeded or may not be tried again; `began` is the monotonic time
+    from which seconds count.
+    """
     call = replace(call, inputs=_effective(call))
     _say_what_differs(engine, call, reporter)
     name = _begin(call, history)
@@ -65,8 +75,14 @@ def carry_out(call: Call, engine: Engine, history: History, reporter: RunReporte
         reporter.run_started(name, url)
         while True:
             attempt += 1
-            ending = _try(engine, Action(id=f"{name}-a0", run=name, folder=folder, call=call, attempt=attempt))
-            if ending.phase in ("succeeded", "aborted") or _wrong_input(ending.error) or attempt > call.task.operational.retries:
+            ending = _try(
+                engine, Action(id=f"{name}-a0", run=name, folder=folder, call=call, attempt=attempt)
+            )
+            if (
+                ending.phase in ("succeeded", "aborted")
+                or _wrong_input(ending.error)
+                or attempt > call.task.operational.retries
+            ):
                 break
             _wait_before_retry(call.task, attempt, ending, folder, reporter)
     except (KeyboardInterrupt, Stopped):
@@ -80,13 +96,26 @@ def carry_out(call: Call, engine: Engine, history: History, reporter: RunReporte
         raise
     finally:
         history.end(name, ending.phase, ending.error, attempt)
-    return Finished(name, url, call.task.name, ending.phase, ending.outputs, ending.error, time.monotonic() - began)
+    return Finished(
+        name,
+        url,
+        call.task.name,
+        ending.phase,
+        ending.outputs,
+        ending.error,
+        time.monotonic() - began,
+    )
 
 
 def _effective(call: Call) -> Wires:
-    """The inputs with the defaults of what is not given, as the task's description has them: what the task is really called with."""
+    """The inputs with the defaults of what is not given, as the task's description has them: what
+    the task is really called with.
+    """
     described = call.task.semantic.interface_document["inputs"]
-    values = {**{each["name"]: each["default"] for each in described if "default" in each}, **call.inputs}
+    values = {
+        **{each["name"]: each["default"] for each in described if "default" in each},
+        **call.inputs,
+    }
     return {each["name"]: values[each["name"]] for each in described if each["name"] in values}
 
 
@@ -94,7 +123,9 @@ def _begin(call: Call, history: History) -> str:
     return history.begin(call)
 
 
-def _wait_before_retry(task: TaskSpec, attempt: int, ending: _Ending, folder: str, reporter: RunReporter) -> None:
+def _wait_before_retry(
+    task: TaskSpec, attempt: int, ending: _Ending, folder: str, reporter: RunReporter
+) -> None:
     operational = task.operational
     wait = operational.backoff[attempt - 1] if operational.backoff else 0.0
     reason = ending.error["message"] if ending.error else ending.phase
@@ -123,14 +154,19 @@ def _try(engine: Engine, action: Action) -> _Ending:
                 return _aborted(request)
             if until is not None and time.monotonic() >= until:
                 _stop(engine, action)
-                return _Ending("timed_out", _error("TaskTimeoutError", f"it ran longer than its timeout of {timeout:g} s"))
+                return _Ending(
+                    "timed_out",
+                    _error("TaskTimeoutError", f"it ran longer than its timeout of {timeout:g} s"),
+                )
     except (KeyboardInterrupt, Stopped):
         _stop(engine, action)
         raise
 
 
 def _stop(engine: Engine, action: Action, patience: float | None = None) -> None:
-    """End an attempt: ask it to, and make it after some seconds (None: the engine's own grace) or when asked again."""
+    """End an attempt: ask it to, and make it after some seconds (None: the engine's own grace) or
+    when asked again.
+    """
     if action not in engine.running():
         return
     try:
@@ -144,7 +180,9 @@ def _stop(engine: Engine, action: Action, patience: float | None = None) -> None
 
 
 def _aborted(request: Request | None) -> _Ending:
-    return _Ending("aborted", _error("ActionAbortedError", str(request) if request else "it was interrupted"))
+    return _Ending(
+        "aborted", _error("ActionAbortedError", str(request) if request else "it was interrupted")
+    )
 
 
 def _outcome(action: Action, event: Event) -> _Ending:
@@ -153,7 +191,14 @@ def _outcome(action: Action, event: Event) -> _Ending:
         why = event.why or "its process ended without a result"
         if event.kind == "succeeded":
             why = "its process ended with exit code 0, but without a result (os._exit?)"
-        return _Ending("failed", _error("OOMError", why) if event.out_of_memory else _error("RuntimeUnknownError", why, "system"))
+        return _Ending(
+            "failed",
+            (
+                _error("OOMError", why)
+                if event.out_of_memory
+                else _error("RuntimeUnknownError", why, "system")
+            ),
+        )
     if result["phase"] == "succeeded":
         return _Ending("succeeded", outputs=result["outputs"])
     return _Ending("failed", result["error"])
@@ -172,13 +217,27 @@ def _say_what_differs(engine: Engine, call: Call, reporter: RunReporter) -> None
     task, operational = call.task, call.task.operational
     if bare := operational.unannotated:
         verb = "have" if len(bare) > 1 else "has"
-        reporter.note(f"{', '.join(bare)} of {task.name} {verb} no annotation: what is no JSON value is pickled.")
+        reporter.note(
+            f"{', '.join(bare)} of {task.name} {verb} no annotation: what is no JSON value is"
+            " pickled."
+        )
     described = task.semantic.interface_document["inputs"]
-    computed = [each["name"] for each in described if each["default_text"] and each["name"] not in call.inputs]
+    computed = [
+        each["name"]
+        for each in described
+        if each["default_text"] and each["name"] not in call.inputs
+    ]
     if computed:
         whose = "defaults" if len(computed) > 1 else "default"
-        reporter.note(f"The {whose} of {', '.join(computed)} of {task.name} cannot be written down: made anew where the task runs.")
-    unused = [name for name in sorted({*operational.options, *call.run.options}) if name not in engine.acts_on]
+        reporter.note(
+            f"The {whose} of {', '.join(computed)} of {task.name} cannot be written down: made anew"
+            " where the task runs."
+        )
+    unused = [
+        name
+        for name in sorted({*operational.options, *call.run.options})
+        if name not in engine.acts_on
+    ]
     if operational.timeout and "timeout" not in engine.acts_on:
         unused.append("timeout")
     unused += ImageChoice(task.semantic.image).unused_options

@@ -1,8 +1,10 @@
-"""The `docker` engine: each attempt in a container of its own, which ends with the command that started it.
+"""The `docker` engine: each attempt in a container of its own, which ends with the command that
+started it.
 
-The image need not know of us: it must have Python 3.11 or newer as `python3`. The code, the runtime (our own pure-Python
-package) and the action's folder are mounted. The worker listens on its standard input; what it is told there (the values of
-variables and secrets) stands in no description of the container.
+The image need not know of us: it must have Python 3.11 or newer as `python3`. The code, the runtime
+(our own pure-Python package) and the action's folder are mounted. The worker listens on its
+standard input; what it is told there (the values of variables and secrets) stands in no description
+of the container.
 """
 
 from __future__ import annotations
@@ -54,7 +56,8 @@ main()
 
 @dataclass(frozen=True, kw_only=True)
 class Place:
-    """What containers are made of: the `image` as the engine knows it, and the `runtime`, a folder with our package.
+    """What containers are made of: the `image` as the engine knows it, and the `runtime`, a folder
+    with our package.
 
     `store` is the id that containers carry, `secrets` what tasks find in variables and files.
     """
@@ -79,40 +82,61 @@ class DockerEngine:
         self._removing: list[Thread] = []
 
     def submit(self, action: Action) -> None:
-        """Begin an attempt; one that was begun already (same action, same attempt) is not begun twice."""
+        """Begin an attempt; one that was begun already (same action, same attempt) is not begun
+        twice.
+        """
         if (action.id, action.attempt) in self._containers:
             return
-        replace(action, call=replace(action.call, code="/opt/flyte" if action.call.code else "")).write()
+        replace(
+            action, call=replace(action.call, code="/opt/flyte" if action.call.code else "")
+        ).write()
         for path, mode in (("", 0o777), ("/work", 0o777), ("/action.json", 0o644)):
             # The image's user may be any; nobody else reaches it: the folders above are closed.
             os.chmod(action.folder + path, mode)
         secrets = self._place.secrets
-        order = {"folder": _ACTION, "env": {**action.call.env, **secrets.variables}, "files": dict(secrets.files)}
+        order = {
+            "folder": _ACTION,
+            "env": {**action.call.env, **secrets.variables},
+            "files": dict(secrets.files),
+        }
         with asking("start a container"):
             made = self._client.create_container_from_config(self._configuration(action))["Id"]
             try:
-                socket = self._client.attach_socket(made, {"stdin": 1, "stdout": 1, "stderr": 1, "stream": 1})
+                socket = self._client.attach_socket(
+                    made, {"stdin": 1, "stdout": 1, "stderr": 1, "stream": 1}
+                )
                 socket._sock.sendall(json.dumps(order).encode() + b"\n")
                 self._client.start(made)
             except BaseException:
                 self._client.remove_container(made, force=True)
                 raise
-        self._containers[action.id, action.attempt] = _Container(made, action, socket, Output(action, self._sink))
+        self._containers[action.id, action.attempt] = _Container(
+            made, action, socket, Output(action, self._sink)
+        )
 
     def _configuration(self, action: Action) -> dict[str, Any]:
-        """The container as the engine's API takes it (docs.docker.com/reference/api/engine, "ContainerCreate")."""
+        """The container as the engine's API takes it (docs.docker.com/reference/api/engine,
+        "ContainerCreate").
+        """
         place, limits = self._place, self._place.limits
         mounts = [(action.folder, _ACTION, False), (place.runtime, _RUNTIME, True)]
         if action.call.code:
             mounts.append((f"{action.call.code}/code", _CODE, True))
         host = {
             "Init": True,
-            "Mounts": [{"Type": "bind", "Source": source, "Target": to, "ReadOnly": fixed} for source, to, fixed in mounts],
+            "Mounts": [
+                {"Type": "bind", "Source": source, "Target": to, "ReadOnly": fixed}
+                for source, to, fixed in mounts
+            ],
             "NetworkMode": place.network or "default",
             **({"NanoCpus": int(limits.cpu * 1e9)} if limits.cpu else {}),
             **({"Memory": limits.memory, "MemorySwap": limits.memory} if limits.memory else {}),
             **({"ShmSize": limits.shm} if limits.shm else {}),
-            **({"DeviceRequests": [{"Count": limits.gpus, "Capabilities": [["gpu"]]}]} if limits.gpus else {}),
+            **(
+                {"DeviceRequests": [{"Count": limits.gpus, "Capabilities": [["gpu"]]}]}
+                if limits.gpus
+                else {}
+            ),
         }
         if folders := {path.rpartition("/")[0] for path in place.secrets.files}:
             host["Tmpfs"] = dict.fromkeys(folders, "mode=1777")
@@ -187,13 +211,17 @@ class DockerEngine:
     def _forget(self, container: _Container) -> None:
         container.close()
         del self._containers[container.action.id, container.action.attempt]
-        thread = Thread(target=docker_client.remove_container, args=(self._client, container.id), daemon=True)
+        thread = Thread(
+            target=docker_client.remove_container, args=(self._client, container.id), daemon=True
+        )
         thread.start()
         self._removing.append(thread)
 
 
 class _Container:
-    """A container that runs an attempt: `socket` carries its streams, `asked` is when it was asked to end (monotonic)."""
+    """A container that runs an attempt: `socket` carries its streams, `asked` is when it was asked
+    to end (monotonic).
+    """
 
     def __init__(self, id: str, action: Action, socket: Any, output: Output) -> None:
         self.id, self.action, self.socket, self.output = id, action, socket, output
@@ -226,25 +254,55 @@ def _event(state: Mapping[str, Any], cancelled: bool, memory: int | None) -> Eve
     if cancelled:
         return Event("cancelled", code)
     if state["OOMKilled"] and code:
-        limit = f"more than its {memory / 2**20:,.0f} MiB of memory" if memory else "more memory than there was"
+        limit = (
+            f"more than its {memory / 2**20:,.0f} MiB of memory"
+            if memory
+            else "more memory than there was"
+        )
         return Event("failed", code, f"it used {limit}", out_of_memory=True)
     if code == NO_RESULT:
-        return Event("failed", code, "its result could not be written: is the disk full, or may the image's user not write there?")
+        return Event(
+            "failed",
+            code,
+            "its result could not be written: is the disk full, or may the image's user not write"
+            " there?",
+        )
     if code == _NO_PYTHON:
-        return Event("failed", code, "its image has no python3 on its PATH: a task needs Python 3.11 or newer")
+        return Event(
+            "failed",
+            code,
+            "its image has no python3 on its PATH: a task needs Python 3.11 or newer",
+        )
     if code > 128:
         number = code - 128
-        return Event("failed", code, f"its container was ended by signal {number} ({signal.strsignal(number)})")
-    return Event("succeeded" if code == 0 else "failed", code, "" if code == 0 else f"its container ended with exit code {code}")
+        return Event(
+            "failed",
+            code,
+            f"its container was ended by signal {number} ({signal.strsignal(number)})",
+        )
+    return Event(
+        "succeeded" if code == 0 else "failed",
+        code,
+        "" if code == 0 else f"its container ended with exit code {code}",
+    )
 
 
 def _advise(action: Action, result: dict[str, Any]) -> None:
-    """Add what to do about a file that only the project has to a result: the container could not see it."""
-    error = {name: text.replace(_CODE, f"{action.call.code}/code") for name, text in result["error"].items()}
+    """Add what to do about a file that only the project has to a result: the container could not
+    see it.
+    """
+    error = {
+        name: text.replace(_CODE, f"{action.call.code}/code")
+        for name, text in result["error"].items()
+    }
     if advice := hint(error, {**action.document(), "folder": _ACTION}):
         write_result(action.folder, {**result, "error": {**result["error"], "hint": advice}})
 
 
 def remove_orphans(client: APIClient, store: str, is_going: Callable[[str], bool]) -> None:
-    """Remove the containers of a store's runs that have ended: their command was killed before it could."""
-    docker_client.remove_orphans(client, f"{LABEL}={store}", lambda labels: is_going(labels.get(RUN_LABEL, "")))
+    """Remove the containers of a store's runs that have ended: their command was killed before it
+    could.
+    """
+    docker_client.remove_orphans(
+        client, f"{LABEL}={store}", lambda labels: is_going(labels.get(RUN_LABEL, ""))
+    )

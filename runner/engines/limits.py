@@ -6,12 +6,24 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-_UNITS = {"m": 1e-3, "k": 1e3, "Ki": 2**10, "M": 1e6, "Mi": 2**20, "G": 1e9, "Gi": 2**30, "T": 1e12, "Ti": 2**40}
+_UNITS = {
+    "m": 1e-3,
+    "k": 1e3,
+    "Ki": 2**10,
+    "M": 1e6,
+    "Mi": 2**20,
+    "G": 1e9,
+    "Gi": 2**30,
+    "T": 1e12,
+    "Ti": 2**40,
+}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Limits:
-    """Processors (may be a fraction), bytes of memory and of shared memory, and the number of GPUs; None: as the engine does it."""
+    """Processors (may be a fraction), bytes of memory and of shared memory, and the number of GPUs;
+    None: as the engine does it.
+    """
 
     cpu: float | None = None
     memory: int | None = None
@@ -20,7 +32,9 @@ class Limits:
 
     @classmethod
     def of(cls, resources: Mapping[str, Any]) -> Limits:
-        """The limits that declared resources say, as JSON values: amounts, or pairs of request and limit, of which the limit counts."""
+        """The limits that declared resources say, as JSON values: amounts, or pairs of request and
+        limit, of which the limit counts.
+        """
         shm = resources.get("shm")
         return cls(
             cpu=_amount(resources.get("cpu")),

@@ -1,4 +1,6 @@
-"""The `local` engine: the calling process itself, for debuggers and notebooks. Nothing is prepared or captured."""
+"""The `local` engine: the calling process itself, for debuggers and notebooks. Nothing is prepared
+or captured.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +26,9 @@ _GRACE = 1.0  # Seconds between asking a process to end and making it end.
 
 
 class LocalEngine:
-    """Runs an attempt when it is submitted, with the caller's own streams; `load` gives the task."""
+    """Runs an attempt when it is submitted, with the caller's own streams; `load`
+    gives the task.
+    """
 
     name = "local"
     acts_on = frozenset(("retries", "env_vars"))
@@ -35,12 +39,17 @@ class LocalEngine:
         self._began = 0.0
 
     def submit(self, action: Action) -> None:
-        """Run the attempt to its end. Raises `KeyboardInterrupt` when the run is asked to end, as for Ctrl-C."""
+        """Run the attempt to its end. Raises `KeyboardInterrupt` when the run is asked to end, as
+        for Ctrl-C.
+        """
         action.write()
         os.environ.update(action.call.env)
         self._running, self._began = [action], time.time()
         with _interrupted_when_asked(action.folder):
-            write_result(action.folder, execute(self._load, action.call.inputs, Sources(action.call.workspace.root)))
+            write_result(
+                action.folder,
+                execute(self._load, action.call.inputs, Sources(action.call.workspace.root)),
+            )
         self._running = []
 
     def wait(self, action: Action, seconds: float | None) -> Event | None:
@@ -49,7 +58,9 @@ class LocalEngine:
         return Event("succeeded" if result and result["phase"] == "succeeded" else "failed")
 
     def cancel(self, action: Action, at_once: bool) -> None:
-        """End the processes that were started since the attempt began; the task itself was interrupted."""
+        """End the processes that were started since the attempt began; the task itself was
+        interrupted.
+        """
         import psutil
 
         children = []
@@ -69,7 +80,9 @@ class LocalEngine:
 
 @contextmanager
 def _interrupted_when_asked(folder: str) -> Iterator[None]:
-    """Interrupt the body when the run in `folder` is asked to end; only a main thread can be interrupted."""
+    """Interrupt the body when the run in `folder` is asked to end; only a main thread can be
+    interrupted.
+    """
     if threading.current_thread() is not threading.main_thread():
         yield
         return

@@ -1,4 +1,6 @@
-"""What an attempt writes, on its way to the log and to whoever reads along. Nothing is read while nobody takes what was read."""
+"""What an attempt writes, on its way to the log and to whoever reads along. Nothing is read while
+nobody takes what was read.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +11,9 @@ from .protocol import Sink
 
 
 class Output:
-    """The output of one attempt: all of it goes to the log, and to `sink`, which may take it slowly."""
+    """The output of one attempt: all of it goes to the log, and to `sink`, which may take it
+    slowly.
+    """
 
     def __init__(self, action: Action, sink: Sink) -> None:
         self._log, self._sink = LogWriter(action.folder, action.attempt), sink
@@ -26,7 +30,9 @@ class Output:
         self._held.append((stream, data))
 
     def pass_on(self, seconds: float, leave: bool) -> None:
-        """Pass on what is held, waiting at most some seconds for its reader; with `leave` nobody is waited for, and it is in the log."""
+        """Pass on what is held, waiting at most some seconds for its reader; with `leave` nobody is
+        waited for, and it is in the log.
+        """
         while self._held:
             stream, data = self._held.pop(0)
             taken = self._sink(stream, data, seconds)

@@ -1,4 +1,6 @@
-"""The `process` engine: each attempt in a Python process of its own, which ends with the command that started it."""
+"""The `process` engine: each attempt in a Python process of its own, which ends with the command
+that started it.
+"""
 
 from __future__ import annotations
 
@@ -29,7 +31,8 @@ _CHUNK = 1 << 16
 
 
 class ProcessEngine:
-    """Runs attempts in workers; `start` starts one, and `spare` was started early. `sink` gets the output as it comes.
+    """Runs attempts in workers; `start` starts one, and `spare` was started early. `sink` gets the
+    output as it comes.
 
     `secrets` are variables of all workers, whose names and values stand in no file.
     """
@@ -48,16 +51,24 @@ class ProcessEngine:
         self._workers: dict[tuple[str, int], tuple[Action, Worker, Output]] = {}
 
     def submit(self, action: Action) -> None:
-        """Begin an attempt; one that was begun already (same action, same attempt) is not begun twice."""
+        """Begin an attempt; one that was begun already (same action, same attempt) is not begun
+        twice.
+        """
         if (action.id, action.attempt) in self._workers:
             return
         worker, self._spare = self._spare or self._start(), None
         action.write()
-        order = {"folder": action.folder, "env": {**action.call.env, **self._secrets}, "guarded": True}
+        order = {
+            "folder": action.folder,
+            "env": {**action.call.env, **self._secrets},
+            "guarded": True,
+        }
         try:
             os.write(worker.control, json.dumps(order).encode() + b"\n")
         except BrokenPipeError:
-            raise RuntimeSystemError("The worker could not be started", why=self._last_words(worker)) from None
+            raise RuntimeSystemError(
+                "The worker could not be started", why=self._last_words(worker)
+            ) from None
         self._workers[action.id, action.attempt] = (action, worker, Output(action, self._sink))
 
     def wait(self, action: Action, seconds: float | None) -> Event | None:
@@ -118,7 +129,8 @@ class ProcessEngine:
     def _read(self, worker: Worker, output: Output, seconds: float) -> bool:
         """Pass on what the worker wrote; whether there was anything, the end of a stream included.
 
-        While nobody takes it nothing more is read, so that the worker waits too. One that was asked to end waits for nobody.
+        While nobody takes it nothing more is read, so that the worker waits too. One that was asked
+        to end waits for nobody.
         """
         is_asked = worker.asked is not None
         if output.is_held:
@@ -139,7 +151,9 @@ class ProcessEngine:
         return os.waitid(os.P_PID, worker.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
 
     def _reap(self, worker: Worker, output: Output) -> int:
-        """Wait for the worker itself, then end what it left behind, and read what is left to read."""
+        """Wait for the worker itself, then end what it left behind, and read what is
+        left to read.
+        """
         os.waitid(os.P_PID, worker.pid, os.WEXITED | os.WNOWAIT)
         signal_group(worker.pid, signal.SIGKILL)  # Its group, while its pid is still its own.
         _, status = os.waitpid(worker.pid, 0)
@@ -173,9 +187,24 @@ def _event(code: int, cancelled: bool) -> Event:
     if cancelled:
         return Event("cancelled", code)
     if code == -signal.SIGKILL or code == 137:
-        return Event("failed", 137, "it was killed (SIGKILL), most likely because the machine ran out of memory", out_of_memory=True)
+        return Event(
+            "failed",
+            137,
+            "it was killed (SIGKILL), most likely because the machine ran out of memory",
+            out_of_memory=True,
+        )
     if code < 0:
-        return Event("failed", 128 - code, f"it ended with signal {-code} ({signal.strsignal(-code)})")
+        return Event(
+            "failed", 128 - code, f"it ended with signal {-code} ({signal.strsignal(-code)})"
+        )
     if code == NO_RESULT:
-        return Event("failed", code, "its result could not be written: is the disk full, or the run's folder gone?")
-    return Event("succeeded" if code == 0 else "failed", code, "" if code == 0 else f"its process ended with exit code {code}")
+        return Event(
+            "failed",
+            code,
+            "its result could not be written: is the disk full, or the run's folder gone?",
+        )
+    return Event(
+        "succeeded" if code == 0 else "failed",
+        code,
+        "" if code == 0 else f"its process ended with exit code {code}",
+    )

@@ -15,7 +15,9 @@ Sink = Callable[[int, bytes, float], int]
 
 @dataclass(frozen=True)
 class Event:
-    """How an attempt ended. `lost` means that the place where it ran is gone, which says nothing about the task."""
+    """How an attempt ended. `lost` means that the place where it ran is gone, which says nothing
+    about the task.
+    """
 
     kind: Literal["succeeded", "failed", "lost", "cancelled"]
     exit_code: int | None = None
@@ -24,14 +26,18 @@ class Event:
 
 
 class Engine(Protocol):
-    """Executes attempts of actions. An event alone never proves success: the action's result does."""
+    """Executes attempts of actions. An event alone never proves success: the action's
+    result does.
+    """
 
     name: str
     acts_on: frozenset[str]
     """The options of a task that this engine acts on; of others the user is told."""
 
     def submit(self, action: Action) -> None:
-        """Begin an attempt; one that was begun already (same action, same attempt) is not begun twice."""
+        """Begin an attempt; one that was begun already (same action, same attempt) is not begun
+        twice.
+        """
 
     def wait(self, action: Action, seconds: float | None) -> Event | None:
         """Wait until the attempt has ended, or for some seconds; None means that it goes on."""

@@ -1,7 +1,8 @@
 """The history of runs: a database and a folder for each run, in the data folder.
 
-Every run ends in a terminal phase. A command holds a lock on its run's folder while it lives; a run that has not ended,
-whose lock nobody holds, was orphaned, and whoever finds it says so in the history.
+Every run ends in a terminal phase. A command holds a lock on its run's folder while it lives; a run
+that has not ended, whose lock nobody holds, was orphaned, and whoever finds it says so in the
+history.
 """
 
 from __future__ import annotations
@@ -47,7 +48,9 @@ class History:
 
     @classmethod
     def open(cls, folder: str, note: Callable[[str], None]) -> History:
-        """Open the history in the data folder, made if it is new; `note` is told of damage that was repaired. Raises `StoreUnavailable`."""
+        """Open the history in the data folder, made if it is new; `note` is told of damage that was
+        repaired. Raises `StoreUnavailable`.
+        """
         own = f"{folder}/v{FORMAT}"
         if not os.path.isdir(f"{own}/runs"):
             with storing("make the data folder"):
@@ -57,7 +60,10 @@ class History:
                 os.makedirs(f"{own}/runs", mode=PRIVATE, exist_ok=True)
 
         def damaged(aside: str) -> None:
-            note(f"The history's database was damaged; it was moved to {aside}. The runs' folders are untouched.")
+            note(
+                f"The history's database was damaged; it was moved to {aside}. The runs' folders"
+                " are untouched."
+            )
 
         return cls(own, open_tables(f"{own}/history.sqlite", damaged))
 
@@ -67,9 +73,13 @@ class History:
 
     @property
     def identity(self) -> str:
-        """What tells this history from those of other users and machines: a short text for labels."""
+        """What tells this history from those of other users and machines: a short text
+        for labels.
+        """
         state = os.stat(self.folder)
-        return Digest.of(f"{os.path.realpath(self.folder)} {state.st_dev} {state.st_ino}".encode()).short
+        return Digest.of(
+            f"{os.path.realpath(self.folder)} {state.st_dev} {state.st_ino}".encode()
+        ).short
 
     def run_folder(self, name: str) -> str:
         """Where a run's action, log and result are."""
@@ -80,7 +90,9 @@ class History:
         return f"file://{self.run_folder(name)}"
 
     def begin(self, call: Call) -> str:
-        """Begin a run of a call, and give its name, which is made if the call says none. Raises `RunExists`."""
+        """Begin a run of a call, and give its name, which is made if the call says none. Raises
+        `RunExists`.
+        """
         options = call.run
         name = options.name or _new_name()
         folder = self.run_folder(name)
@@ -88,14 +100,16 @@ class History:
             try:
                 os.mkdir(folder, PRIVATE)
             except FileExistsError:
-                raise RunExists(f"There is a run {name!r} already", hint="Give another `--name`, or none.") from None
+                raise RunExists(
+                    f"There is a run {name!r} already", hint="Give another `--name`, or none."
+                ) from None
             lock = os.open(f"{folder}/lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
             fcntl.flock(lock, fcntl.LOCK_EX)
         self._locks[name] = lock
         with self._database.transaction():
             self._database.execute(
-                "INSERT INTO runs(name, task, file, project, domain, version, phase, why, attempts, started, user, tree)"
-                " VALUES(?,?,?,?,?,?,'running','',1,?,?,?)",
+                "INSERT INTO runs(name, task, file, project, domain, version, phase, why, attempts,"
+                " started, user, tree) VALUES(?,?,?,?,?,?,'running','',1,?,?,?)",
                 (
                     name,
                     call.task.name,
@@ -112,8 +126,12 @@ class History:
                 self._database.execute("INSERT INTO labels VALUES(?,?,?)", (name, *label))
         return name
 
-    def end(self, name: str, phase: Phase, error: Mapping[str, str] | None = None, attempts: int = 1) -> None:
-        """End a run, once: a run that has ended stays as it is. The `error` stands in its result too, if there is one."""
+    def end(
+        self, name: str, phase: Phase, error: Mapping[str, str] | None = None, attempts: int = 1
+    ) -> None:
+        """End a run, once: a run that has ended stays as it is. The `error` stands in its result
+        too, if there is one.
+        """
         self._database.execute(
             "UPDATE runs SET phase=?, why=?, attempts=?, ended=? WHERE name=? AND ended IS NULL",
             (phase, error["message"] if error else "", attempts, time.time(), name),
@@ -131,7 +149,9 @@ class History:
         return [name for (name,) in rows if self._end_orphan(name)]
 
     def _end_orphan(self, name: str) -> bool:
-        """Whether a run that has not ended was lost; one whose task had succeeded already has succeeded."""
+        """Whether a run that has not ended was lost; one whose task had succeeded already has
+        succeeded.
+        """
         if name in self._locks or not self._orphaned(name):
             return False
         result = read_document(self.run_folder(name), "result")
@@ -158,7 +178,10 @@ class History:
             from difflib import get_close_matches
 
             near = get_close_matches(name, [each.name for each in self.list(1000)], 1)
-            raise NotFound(f"There is no run {name!r}", hint=f"Did you mean {near[0]!r}?" if near else "`flyte get run` lists them.")
+            raise NotFound(
+                f"There is no run {name!r}",
+                hint=f"Did you mean {near[0]!r}?" if near else "`flyte get run` lists them.",
+            )
         return RunRow(*row)
 
     def going(self, name: str) -> bool:
@@ -175,13 +198,20 @@ class History:
 
     def labels(self, name: str) -> dict[str, str]:
         """A run's labels."""
-        return dict(self._database.execute("SELECT key, value FROM labels WHERE run=? ORDER BY key", (name,)))
+        return dict(
+            self._database.execute(
+                "SELECT key, value FROM labels WHERE run=? ORDER BY key", (name,)
+            )
+        )
 
     def action(self, name: str) -> dict[str, Any]:
         """The document of what was run. Raises `NotFound`."""
         document = read_document(self.run_folder(name), "action")
         if document is None:
-            raise NotFound(f"What the run {name} was given is not known", why="It ended before its task began, or its folder was removed.")
+            raise NotFound(
+                f"What the run {name} was given is not known",
+                why="It ended before its task began, or its folder was removed.",
+            )
         return document
 
     def result(self, name: str) -> dict[str, Any]:

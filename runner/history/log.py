@@ -1,7 +1,7 @@
 """A run's log: what its task has written, as it came, and beside it when and in which attempt.
 
 <run>/log        the bytes of all attempts
-<run>/log.times  lines "offset seconds attempt": from this byte on, it came at this time (since the epoch)
+<run>/log.times  lines "offset seconds attempt": what came from this byte on, and when (epoch)
 """
 
 from __future__ import annotations
@@ -48,12 +48,15 @@ class LogWriter:
 
 
 class Log:
-    """Reads the log in a run's folder: all of it, or one attempt's part. `more` says whether something may still come.
+    """Reads the log in a run's folder: all of it, or one attempt's part. `more` says whether
+    something may still come.
 
     Raises `FileNotFoundError` if nothing was kept, and `LookupError` if there was no such attempt.
     """
 
-    def __init__(self, folder: str, attempt: int | None = None, more: Callable[[], bool] = lambda: False) -> None:
+    def __init__(
+        self, folder: str, attempt: int | None = None, more: Callable[[], bool] = lambda: False
+    ) -> None:
         self._file = open(f"{folder}/log", "rb")  # noqa: SIM115  # Open while it is read; the end of this object closes it.
         self._folder = folder
         self._attempt, self._more = attempt, more

@@ -29,7 +29,8 @@ class ActionRow:
 
 @dataclass(frozen=True)
 class RunRow:
-    """A run as the history knows it. Times are seconds since the epoch; `user` is a number, `tree` the digest of its code.
+    """A run as the history knows it. Times are seconds since the epoch; `user` is a number, `tree`
+    the digest of its code.
 
     Both are empty where they are not known: a run from the working tree has no tree.
     """
@@ -49,15 +50,24 @@ class RunRow:
     tree: str
 
     def actions(self) -> list[ActionRow]:
-        """Its actions: the root alone, since a task that calls tasks runs them in its own process."""
-        return [ActionRow("a0", self.task, None, self.phase, self.attempts, False, self.started, self.ended)]
+        """Its actions: the root alone, since a task that calls tasks runs them in its
+        own process.
+        """
+        return [
+            ActionRow(
+                "a0", self.task, None, self.phase, self.attempts, False, self.started, self.ended
+            )
+        ]
 
     def action(self, name: str) -> ActionRow:
         """The action of that name. Raises `NotFound`."""
         for action in self.actions():
             if action.name == name:
                 return action
-        raise NotFound(f"The run {self.name} has no action {name!r}", why=f"It has {', '.join(action.name for action in self.actions())}.")
+        raise NotFound(
+            f"The run {self.name} has no action {name!r}",
+            why=f"It has {', '.join(action.name for action in self.actions())}.",
+        )
 
 
 COLUMNS = ", ".join(column.name for column in fields(RunRow))
@@ -65,7 +75,9 @@ COLUMNS = ", ".join(column.name for column in fields(RunRow))
 
 @dataclass(frozen=True, kw_only=True)
 class Filter:
-    """Which runs are wanted: those for which all that is given holds. Times are seconds since the epoch."""
+    """Which runs are wanted: those for which all that is given holds. Times are seconds since the
+    epoch.
+    """
 
     phases: tuple[Phase, ...] = ()
     task: str | None = None
@@ -87,14 +99,24 @@ class Filter:
         given = [(test, [value]) for test, value in tests if value is not None]
         # The `+` makes SQLite walk along the other index, not look every labelled run up and sort
         # them all.
-        given += [("+name IN (SELECT run FROM labels WHERE key = ? AND value = ?)", [*label]) for label in self.labels.items()]
+        given += [
+            ("+name IN (SELECT run FROM labels WHERE key = ? AND value = ?)", [*label])
+            for label in self.labels.items()
+        ]
         if self.phases:
             given.append((f"phase IN ({', '.join('?' * len(self.phases))})", [*self.phases]))
         where = "WHERE " + " AND ".join(test for test, _ in given) if given else ""
         values = [value for _, each in given for value in each]
-        return f"SELECT {COLUMNS} FROM runs {where} ORDER BY started DESC, rowid DESC LIMIT ?", [*values, limit]
+        return f"SELECT {COLUMNS} FROM runs {where} ORDER BY started DESC, rowid DESC LIMIT ?", [
+            *values,
+            limit,
+        ]
 
 
 def iso(seconds: float) -> str:
     """A time as text: ISO 8601, UTC, milliseconds."""
-    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    return (
+        datetime.fromtimestamp(seconds, UTC)
+        .isoformat(timespec="milliseconds")
+        .replace("+00:00", "Z")
+    )

@@ -9,18 +9,24 @@ from flyte_build.cas.database import Database, open_database
 VERSION = 2
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS runs(
-  name TEXT PRIMARY KEY, task TEXT NOT NULL, file TEXT NOT NULL, project TEXT NOT NULL, domain TEXT NOT NULL,
-  version TEXT NOT NULL, phase TEXT NOT NULL, why TEXT NOT NULL, attempts INTEGER NOT NULL, started REAL NOT NULL, ended REAL,
+  name TEXT PRIMARY KEY, task TEXT NOT NULL, file TEXT NOT NULL, project TEXT NOT NULL,
+  domain TEXT NOT NULL,
+  version TEXT NOT NULL, phase TEXT NOT NULL, why TEXT NOT NULL, attempts INTEGER NOT NULL,
+  started REAL NOT NULL, ended REAL,
   user INTEGER, tree TEXT NOT NULL DEFAULT '');
 CREATE INDEX IF NOT EXISTS runs_started ON runs(started);
 CREATE INDEX IF NOT EXISTS runs_open ON runs(phase) WHERE ended IS NULL;
 CREATE INDEX IF NOT EXISTS runs_phase ON runs(phase, started);
 CREATE INDEX IF NOT EXISTS runs_task ON runs(task, started);
 CREATE INDEX IF NOT EXISTS runs_version ON runs(version, started);
-CREATE TABLE IF NOT EXISTS labels(run TEXT NOT NULL, key TEXT NOT NULL, value TEXT NOT NULL, PRIMARY KEY(run, key)) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS labels(
+  run TEXT NOT NULL, key TEXT NOT NULL, value TEXT NOT NULL, PRIMARY KEY(run, key)) WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS labels_value ON labels(key, value);
 """
-_SINCE_1 = ("ALTER TABLE runs ADD COLUMN user INTEGER", "ALTER TABLE runs ADD COLUMN tree TEXT NOT NULL DEFAULT ''")
+_SINCE_1 = (
+    "ALTER TABLE runs ADD COLUMN user INTEGER",
+    "ALTER TABLE runs ADD COLUMN tree TEXT NOT NULL DEFAULT ''",
+)
 
 
 def open_tables(path: str, on_damage: Callable[[str], None]) -> Database:

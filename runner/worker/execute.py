@@ -32,7 +32,9 @@ class _Refused(Exception):
 
 @dataclass(frozen=True)
 class Sources:
-    """The `folder` of the user's code, and how folders below it (or elsewhere) are called in messages."""
+    """The `folder` of the user's code, and how folders below it (or elsewhere) are called in
+    messages.
+    """
 
     folder: str
     shown: Mapping[str, str] = field(default_factory=dict)
@@ -58,29 +60,45 @@ class InProcess:
 
 
 def load_task(module: str, variable: str) -> Task[..., Any]:
-    """The task that stands under `variable` in a module, which is imported. Raises what the import raises."""
+    """The task that stands under `variable` in a module, which is imported. Raises what the import
+    raises.
+    """
     task = getattr(importlib.import_module(module), variable, None)
     if not isinstance(task, Task):
-        raise LookupError(f"There is no task {variable!r} in {module} any more: importing it here gave something else.")
+        raise LookupError(
+            f"There is no task {variable!r} in {module} any more: importing it here gave something"
+            " else."
+        )
     return task
 
 
 def execute(load: Callable[[], Task[..., Any]], inputs: Wires, sources: Sources) -> dict[str, Any]:
     """Run the task that `load` gives, and describe what came of it.
 
-    That is `{"phase": "succeeded", "outputs"}` or `{"phase": "failed", "error"}`. `inputs` are wire; tracebacks are cut to
-    the user's `sources`. Only Ctrl-C and `Stopped` are raised.
+    That is `{"phase": "succeeded", "outputs"}` or `{"phase": "failed", "error"}`. `inputs` are
+    wire; tracebacks are cut to the user's `sources`. Only Ctrl-C and `Stopped` are raised.
     """
     try:
         return {"phase": "succeeded", "outputs": call(load(), dict(inputs))}
     except Mismatch as mismatch:
         at = f" at {mismatch.where.lstrip('. ')}" if mismatch.where else ""
-        message = f"the task returned {shortened(mismatch.given)}{at} where its annotation says {mismatch.expected}"
-        return _failed("RuntimeDataValidationError", f"{message}. {mismatch.reasons}" if mismatch.reasons else message, "")
+        message = (
+            f"the task returned {shortened(mismatch.given)}{at} where its annotation says"
+            f" {mismatch.expected}"
+        )
+        return _failed(
+            "RuntimeDataValidationError",
+            f"{message}. {mismatch.reasons}" if mismatch.reasons else message,
+            "",
+        )
     except _Refused as refused:
         return _wrong_input(refused.error, sources)
     except SystemExit as error:
-        return _failed("SystemExit", f"the task called sys.exit({shortened(error.code)})", _traceback(error, sources))
+        return _failed(
+            "SystemExit",
+            f"the task called sys.exit({shortened(error.code)})",
+            _traceback(error, sources),
+        )
     except (KeyboardInterrupt, Stopped):
         raise
     except BaseException as error:  # Whatever a task raises is its result.
@@ -95,7 +113,9 @@ def failure(error: BaseException, sources: Sources) -> dict[str, Any]:
 
 
 def call(task: Task[..., Any], inputs: Wires) -> dict[str, Any]:
-    """Call a task's function with wire inputs, in a context where calls of tasks are child calls; gives wire outputs."""
+    """Call a task's function with wire inputs, in a context where calls of tasks are child calls;
+    gives wire outputs.
+    """
     interface = interface_of(task.func)
     context = contextvars.copy_context()
     context.run(set_caller, InProcess())
@@ -116,7 +136,9 @@ def _call(task: Task[..., Any], arguments: dict[str, Any]) -> Any:
     from concurrent.futures import ThreadPoolExecutor
 
     with ThreadPoolExecutor(1) as pool:  # A loop runs in this thread already, as in a notebook.
-        return pool.submit(contextvars.copy_context().run, asyncio.run, task.func(**arguments)).result()
+        return pool.submit(
+            contextvars.copy_context().run, asyncio.run, task.func(**arguments)
+        ).result()
 
 
 def _in_loop() -> bool:
@@ -130,20 +152,39 @@ def _in_loop() -> bool:
 
 
 def _failed(kind: str, message: str, trace: str) -> dict[str, Any]:
-    return {"phase": "failed", "error": {"type": kind, "message": message, "kind": "user", "traceback": trace}}
+    return {
+        "phase": "failed",
+        "error": {"type": kind, "message": message, "kind": "user", "traceback": trace},
+    }
 
 
 def _wrong_input(error: InputError, sources: Sources) -> dict[str, Any]:
-    """The result where an input's own class has refused it; of its frames those are shown that lead through the user's code."""
+    """The result where an input's own class has refused it; of its frames those are shown that lead
+    through the user's code.
+    """
     cause = error.__cause__
     frames = traceback.extract_tb(cause.__traceback__) if cause else ()
-    trace = _traceback(cause, sources) if cause and any(sources.hold(frame.filename) for frame in frames) else ""
-    described = {"type": "InputError", "message": f"{error.what}. {error.why}", "kind": "input", "traceback": trace}
-    return {"phase": "failed", "error": {**described, "hint": error.hint} if error.hint else described}
+    trace = (
+        _traceback(cause, sources)
+        if cause and any(sources.hold(frame.filename) for frame in frames)
+        else ""
+    )
+    described = {
+        "type": "InputError",
+        "message": f"{error.what}. {error.why}",
+        "kind": "input",
+        "traceback": trace,
+    }
+    return {
+        "phase": "failed",
+        "error": {**described, "hint": error.hint} if error.hint else described,
+    }
 
 
 def _traceback(error: BaseException, sources: Sources) -> str:
-    """The traceback from the user's first frame on, "" without any frame or note; paths in a bundle are shown as the project's."""
+    """The traceback from the user's first frame on, "" without any frame or note; paths in a bundle
+    are shown as the project's.
+    """
     from flyte_build.workspace.tracebacks import cut
 
     described = traceback.TracebackException.from_exception(error, limit=None)
@@ -173,7 +214,9 @@ def _chain(described: traceback.TracebackException) -> list[traceback.TracebackE
 
 
 def finish(code: int, then: Callable[[], None] = lambda: None) -> NoReturn:
-    """End this process as the interpreter would, without the time that taking its modules apart takes; `then` is called last."""
+    """End this process as the interpreter would, without the time that taking its modules apart
+    takes; `then` is called last.
+    """
     import atexit
 
     threading = sys.modules.get("threading")

@@ -1,8 +1,9 @@
 """The worker: a process that waits for one action, runs it, writes its result, and ends.
 
-It is started early, while the command still decides, and reads the action's folder from a pipe: a line of JSON with the
-folder and the environment variables that the action adds. The end of that pipe means that whoever started it is gone:
-before the line the worker just ends, after it the whole process group is killed. Pure Python, few modules.
+It is started early, while the command still decides, and reads the action's folder from a pipe: a
+line of JSON with the folder and the environment variables that the action adds. The end of that
+pipe means that whoever started it is gone: before the line the worker just ends, after it the whole
+process group is killed. Pure Python, few modules.
 """
 
 from __future__ import annotations
@@ -77,7 +78,9 @@ def main() -> None:
     _enter(f"{order['folder']}/work", code)
     own, sources = os.getpid(), Sources(code or action["root"], action["shown"])
     try:
-        result = execute(lambda: load_task(action["module"], action["variable"]), action["inputs"], sources)
+        result = execute(
+            lambda: load_task(action["module"], action["variable"]), action["inputs"], sources
+        )
     # Nobody can interrupt this process: the task itself has raised it.
     except KeyboardInterrupt as error:
         result = failure(error, sources)
@@ -100,26 +103,48 @@ def main() -> None:
 
 
 def _use_bundle(action: dict[str, Any], code: str, guarded: bool) -> None:
-    """Import the project's modules from the folder `code`; on a machine with working trees (`guarded`) nothing comes from these."""
-    from flyte_build.workspace.import_hooks import Guard, install_targets, is_ours, is_own, loaded_modules, use_sources
+    """Import the project's modules from the folder `code`; on a machine with working trees
+    (`guarded`) nothing comes from these.
+    """
+    from flyte_build.workspace.import_hooks import (
+        Guard,
+        install_targets,
+        is_ours,
+        is_own,
+        loaded_modules,
+        use_sources,
+    )
 
     def folders(roots: list[str]) -> list[str]:
         return [f"{code}/{root}" if root else code for root in roots]
 
     install_targets(action["root"])
-    removed = [entry for entry in sys.path if guarded and is_own(f"{entry}/x") and not os.path.isfile(entry)]
+    removed = [
+        entry
+        for entry in sys.path
+        if guarded and is_own(f"{entry}/x") and not os.path.isfile(entry)
+    ]
     kept = [entry for entry in sys.path if entry not in removed]
     roots, last = folders(action["roots"]), folders(action["last"])
     sys.path[:] = [*roots, *kept, *last]
     bytecode = f"{action['code']}/bytecode"
-    use_sources(lambda folder: _is_below(folder, code), lambda path: f"{bytecode}/{os.path.relpath(path, code)}")
+    use_sources(
+        lambda folder: _is_below(folder, code),
+        lambda path: f"{bytecode}/{os.path.relpath(path, code)}",
+    )
     if guarded:
         # The interpreter's start has loaded them from a working tree.
         for name, file in loaded_modules():
             if is_own(file) and not is_ours(name) and name != "__main__":
                 sys.modules.pop(name, None)
-        tree = [f"{action['root']}/{root}".rstrip("/") for root in action["roots"]] if action["root"] else []
-        sys.meta_path.insert(0, Guard(code, [*roots, *last], [*tree, *removed], lambda path: _advice(action, path)))
+        tree = (
+            [f"{action['root']}/{root}".rstrip("/") for root in action["roots"]]
+            if action["root"]
+            else []
+        )
+        sys.meta_path.insert(
+            0, Guard(code, [*roots, *last], [*tree, *removed], lambda path: _advice(action, path))
+        )
 
 
 def _is_below(folder: str, code: str) -> bool:
@@ -128,12 +153,16 @@ def _is_below(folder: str, code: str) -> bool:
 
 
 def _write_private(path: str, text: str) -> None:
-    with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="utf-8") as file:
+    with open(
+        os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="utf-8"
+    ) as file:
         file.write(text)
 
 
 def _enter(folder: str, code: str) -> None:
-    """Make a working folder with the bundle's top-level entries linked in, if there is a bundle, and enter it."""
+    """Make a working folder with the bundle's top-level entries linked in, if there is a bundle,
+    and enter it.
+    """
     from flyte_build.workspace.workspace import BESIDE
 
     os.makedirs(folder, exist_ok=True)
@@ -155,7 +184,10 @@ def _print(text: str) -> None:
 
 def _advice(action: dict[str, Any], path: str) -> str:
     if not action["root"]:
-        return f"It is in {path}, and was not deployed: import it at the top of a module, or include it, and deploy again."
+        return (
+            f"It is in {path}, and was not deployed: import it at the top of a module, or include"
+            " it, and deploy again."
+        )
     from .missing_files import advice
 
     return advice(action, path)
@@ -171,7 +203,9 @@ def _watch() -> None:
 
 
 def _end_children() -> None:
-    """End all that this process has started, also what has left its group, which whoever reaps it ends."""
+    """End all that this process has started, also what has left its group, which whoever reaps it
+    ends.
+    """
     try:
         os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
     except ChildProcessError:  # It has no children, as most: nothing needs to be imported.

@@ -8,10 +8,15 @@ from typing import Any
 
 
 def hint(error: Mapping[str, str], action: Mapping[str, Any]) -> str:
-    """Advice about a file that the `error` of a task names and that only the project has; "" if there is none."""
+    """Advice about a file that the `error` of a task names and that only the project has; "" if
+    there is none.
+    """
     from flyte_build.workspace.sensitive import by_name
 
-    code, is_missing = f"{action['code']}/code", "FileNotFoundError" in (error["type"], *_types(error["traceback"]))
+    code, is_missing = (
+        f"{action['code']}/code",
+        "FileNotFoundError" in (error["type"], *_types(error["traceback"])),
+    )
     for name in _names(error):
         for folder in ("", os.path.dirname(action["file"])):
             path = _relative(name, (code, f"{action['folder']}/work"), folder)
@@ -20,7 +25,10 @@ def hint(error: Mapping[str, str], action: Mapping[str, Any]) -> str:
                 if os.path.exists(there) and not os.path.exists(f"{code}/{path}"):
                     name = os.path.relpath(there, action["root"])
                     where = "beside" if name.startswith("../") else "in"
-                    return f"{name} is {where} the project, but not in the bundle. {advice(action, there)}"
+                    return (
+                        f"{name} is {where} the project, but not in the bundle."
+                        f" {advice(action, there)}"
+                    )
     return ""
 
 
@@ -33,15 +41,24 @@ def _source(action: Mapping[str, Any], path: str) -> str:
 
 
 def advice(action: Mapping[str, Any], path: str) -> str:
-    """What to do about a file or folder of the project, or beside it (absolute), that is not in the bundle."""
+    """What to do about a file or folder of the project, or beside it (absolute), that is not in the
+    bundle.
+    """
     include = os.path.relpath(path, os.path.dirname(f"{action['root']}/{action['file']}"))
     remedy = f'Add it to the environment: TaskEnvironment(..., include=["{include}"])'
-    return f"{remedy}, or use `--copy-style all`." if path.startswith(action["root"] + "/") else f"{remedy}."
+    return (
+        f"{remedy}, or use `--copy-style all`."
+        if path.startswith(action["root"] + "/")
+        else f"{remedy}."
+    )
 
 
 def _said(error: Mapping[str, str]) -> list[str]:
     """The exceptions' own lines, those of a traceback's earlier ones included."""
-    return [error["message"], *(line for line in error["traceback"].splitlines() if not line.startswith(" "))]
+    return [
+        error["message"],
+        *(line for line in error["traceback"].splitlines() if not line.startswith(" ")),
+    ]
 
 
 def _types(trace: str) -> list[str]:
@@ -58,7 +75,9 @@ def _names(error: Mapping[str, str]) -> Iterator[str]:
 
 
 def _relative(name: str, places: Iterable[str], folder: str) -> str:
-    """The path in the project of a name that a task has used: absolute below the bundle's places, or relative to a folder of it."""
+    """The path in the project of a name that a task has used: absolute below the bundle's places,
+    or relative to a folder of it.
+    """
     for place in places:
         if name.startswith(place + "/"):
             return name.removeprefix(place + "/")

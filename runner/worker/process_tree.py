@@ -1,4 +1,6 @@
-"""The processes that a process has started, with the standard library alone: a worker has nothing else."""
+"""The processes that a process has started, with the standard library alone: a worker has nothing
+else.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +10,9 @@ from collections.abc import Iterator
 
 
 def descendants(pid: int) -> list[int]:
-    """All that a process has started and that goes on, also what has left its group or session; the nearest first."""
+    """All that a process has started and that goes on, also what has left its group or session; the
+    nearest first.
+    """
     children: dict[int, list[int]] = {}
     for each, parent in _parents():
         children.setdefault(parent, []).append(each)
@@ -23,8 +27,15 @@ def _parents() -> Iterator[tuple[int, int]]:
     if sys.platform != "linux":
         import subprocess
 
-        listing = subprocess.run(["ps", "-axo", "pid=,ppid="], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, check=False).stdout
-        yield from ((int(pid), int(parent)) for pid, parent in map(bytes.split, listing.splitlines()))
+        listing = subprocess.run(
+            ["ps", "-axo", "pid=,ppid="],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            check=False,
+        ).stdout
+        yield from (
+            (int(pid), int(parent)) for pid, parent in map(bytes.split, listing.splitlines())
+        )
         return
     for name in os.listdir("/proc"):
         if name.isdigit():

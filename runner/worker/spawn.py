@@ -1,4 +1,6 @@
-"""Starting a worker's process. It imports next to nothing, so that a command can do it before anything else."""
+"""Starting a worker's process. It imports next to nothing, so that a command can do it before
+anything else.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +17,8 @@ _KILL = 9
 
 
 class Worker:
-    """A worker's process, which leads a process group: its pid, its output (stream by descriptor), and its pipe.
+    """A worker's process, which leads a process group: its pid, its output (stream by descriptor),
+    and its pipe.
 
     `asked` is the monotonic time at which it was asked to end.
     """
@@ -26,7 +29,8 @@ class Worker:
 
 
 def start_worker(python: str = sys.executable, variables: Mapping[str, str] = os.environ) -> Worker:
-    """Start a worker that waits for an action, in an interpreter that finds our package, with these environment variables.
+    """Start a worker that waits for an action, in an interpreter that finds our package, with these
+    environment variables.
 
     It costs little and may be started before it is known to be needed.
     """
@@ -54,20 +58,25 @@ def start_worker(python: str = sys.executable, variables: Mapping[str, str] = os
 
 
 def _streams() -> tuple[dict[int, int], int, int]:
-    """What output is read from (stream by descriptor), and the two descriptors that a worker gets as its output and its errors.
+    """What output is read from (stream by descriptor), and the two descriptors that a worker gets
+    as its output and its errors.
 
-    What is a terminal here is one there, so that colours and progress bars are drawn. Where both are the same terminal they
-    are there too, which keeps their order.
+    What is a terminal here is one there, so that colours and progress bars are drawn. Where both
+    are the same terminal they are there too, which keeps their order.
     """
     if os.isatty(1) and os.isatty(2) and os.fstat(1).st_rdev == os.fstat(2).st_rdev:
         both_read, both = _terminal(1)
         return {both_read: 1}, both, os.dup(both)
-    (out_read, out), (err_read, err) = (_terminal(stream) if os.isatty(stream) else os.pipe() for stream in (1, 2))
+    (out_read, out), (err_read, err) = (
+        _terminal(stream) if os.isatty(stream) else os.pipe() for stream in (1, 2)
+    )
     return {out_read: 1, err_read: 2}, out, err
 
 
 def _terminal(like: int) -> tuple[int, int]:
-    """A pseudo-terminal of the size of that terminal, which passes on bytes as they are; a pipe where none can be had."""
+    """A pseudo-terminal of the size of that terminal, which passes on bytes as they are; a pipe
+    where none can be had.
+    """
     import termios
 
     try:
