@@ -22,7 +22,7 @@ from flyte_build.workspace.workspace import Workspace
 from . import identity
 from .copy_style import CopyStyle
 from .scan import Scanner
-from .snapshot import Scan
+from .snapshot import Contents, Scan
 
 if TYPE_CHECKING:
     from flyte_build.cas.layer import Layer
@@ -324,7 +324,6 @@ class BundleNode(Node):
 
         from . import bundle
         from .packs import Packer
-        from .snapshot import Contents
 
         tree = self._tree.tree()
         # One scanner's scans share theirs.

@@ -10,6 +10,7 @@ from typing import Any
 
 import click
 
+from flyte_build.cas.digest import Digest
 from flyte_build.errors import NotFound
 from flyte_build.ops.stores import Stores
 from flyte_build.runner.history.history import History
@@ -236,7 +237,6 @@ def io(
 def code(console: Console, output: str | None, run: str, action: str | None) -> None:
     """Write the files of a run's bundle into a folder."""
     from flyte_build.bundler.checkout import check_out
-    from flyte_build.cas.digest import Digest
 
     stores = Stores(console)
     row = stores.history.get(run)

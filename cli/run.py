@@ -18,6 +18,7 @@ from flyte_build.ops.stores import Stores
 from flyte_build.settings.configuration import Configuration
 from flyte_build.settings.settings import Settings
 from flyte_build.settings.table import ENGINES
+from flyte_build.text.wording import listed
 from flyte_build.workspace.workspace import locate, root_here
 
 from .console import Console
@@ -182,8 +183,6 @@ def _settings(config: Configuration, options: Mapping[str, Any]) -> Settings:
 def _list_tasks(console: Console, file: str, discovery: Discovery, asked: bool) -> None:
     tasks = discovery.findings.tasks
     if not asked and tasks:
-        from flyte_build.text.wording import listed
-
         raise UsageError(
             f"No task is named; {file} holds {listed(tasks)}",
             hint=f"For example: flyte run {file} {next(iter(tasks))}",

@@ -16,8 +16,10 @@ from typing import Any
 from flyte_build.cas.digest import Digest
 from flyte_build.cas.registry.descriptor import Descriptor
 from flyte_build.cas.registry.manifest import EMPTY_CONFIG, Manifest, empty_config
+from flyte_build.declarations.interface import Interface
 from flyte_build.declarations.spec import EnvironmentSpec, JsonObject, TaskSpec
 from flyte_build.errors import FlyteError, InputError, RegistryCorrupt, StoreFormatUnknown
+from flyte_build.values.type import ABSENT
 
 from .shape import DOCUMENT, check, text
 
@@ -95,9 +97,6 @@ class Document:
 
     def _check_types(self) -> None:
         """Raise unless the types of inputs and outputs are known, and the declared image is one."""
-        from flyte_build.declarations.interface import Interface
-        from flyte_build.values.type import ABSENT
-
         for task in self.tasks.values():
             interface = Interface.from_document(task["interface"])
             for known in (

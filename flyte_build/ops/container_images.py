@@ -17,9 +17,8 @@ from flyte_build.cas.records import Record
 from flyte_build.cas.traces import recall
 from flyte_build.errors import ImageBuildError, NotFound, RegistryError, StoreError
 from flyte_build.graph.node import Made, Node, Outcome, Outcomes, Resolve
-from flyte_build.images.docker import load
 from flyte_build.images.docker.client import asking, connect
-from flyte_build.images.docker.load import has
+from flyte_build.images.docker.load import has, load
 from flyte_build.images.image_choice import ImageChoice
 from flyte_build.images.platforms import linux_here
 from flyte_build.runner.call import Call
@@ -102,8 +101,6 @@ class ContainerImages:
         return by_digest(connect(), reference.name.text, digest)
 
     def _built(self, image: ImageChoice, environment: str) -> ContainerImage:
-        from flyte_build.images.docker.load import load
-
         from .project_images import Imager
 
         recipe, pins = image.recipe, self._pins()
@@ -204,7 +201,7 @@ def by_digest(client: APIClient, name: str, digest: Digest) -> ContainerImage:
     from docker.errors import NotFound as Absent
 
     pinned = f"{name}@{digest}"
-    if not load.has(client, pinned):
+    if not has(client, pinned):
         with asking("pull an image"):
             try:
                 client.pull(name, tag=digest)

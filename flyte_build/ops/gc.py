@@ -14,7 +14,9 @@ from typing import TYPE_CHECKING, Any
 
 from flyte_build.cas.atomic import replace_file
 from flyte_build.cas.cache import Cache
+from flyte_build.cas.counters import Counters
 from flyte_build.cas.folder import opener
+from flyte_build.cas.lease import lockable
 from flyte_build.errors import StoreError
 from flyte_build.settings import table
 from flyte_build.settings.configuration import Configuration
@@ -119,9 +121,7 @@ def main() -> None:
     import json
     import sys
 
-    from flyte_build.cas.counters import Counters
     from flyte_build.cas.gc import SpaceLimits
-    from flyte_build.cas.lease import lockable
 
     os.nice(10)
     order = json.loads(sys.argv[-1])

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from flyte_build.cas.cache import Cache
 from flyte_build.cas.digest import Digest, Key
 from flyte_build.cas.records import Record
+from flyte_build.cas.registry.ledger import Ledger
 from flyte_build.errors import FlyteError
 from flyte_build.graph.reporter import Reporter
 from flyte_build.settings.registries import Registries
@@ -130,8 +131,6 @@ class Sharing:
         return found
 
     def _ledger(self) -> Ledger:
-        from flyte_build.cas.registry.ledger import Ledger
-
         return Ledger(self._stores.cache.database)
 
     def publish(self, records: Iterable[Record], *, alone: bool = False) -> None:

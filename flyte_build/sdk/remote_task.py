@@ -21,6 +21,7 @@ from flyte_build.runner.history.history import History
 from flyte_build.runner.reporter import RunReporter
 from flyte_build.settings.places import Places
 from flyte_build.settings.settings import Settings
+from flyte_build.values.type import Mismatch
 
 from .blocking import Blocking, BlockingIterator, blocking
 from .init import current
@@ -226,7 +227,6 @@ def _wire(parameter: Parameter, value: Any) -> Any:
         return parameter.check(value)
     except InputError:
         from flyte_build.values.annotations import type_of
-        from flyte_build.values.type import Mismatch
 
         try:
             return parameter.check(type_of(type(value)).dump(value))

@@ -30,6 +30,7 @@ from flyte_build.images.layers.wheel_download import Fetcher
 from flyte_build.images.lock.pins import LockedPackages, PinnedBase, Wanted
 from flyte_build.images.oci_image import OciImage
 from flyte_build.images.recipe import Copy, Execute, Packages, Recipe
+from flyte_build.images.reference import ImageReference
 
 from .base import Bases, BaseSource, LocalBase, Open, RegistryBase
 from .nodes import (
@@ -184,8 +185,6 @@ class ImageBuilder:
         if ground is None:
             return None
         if isinstance(ground, RegistryBase):
-            from flyte_build.images.reference import ImageReference
-
             places.append(ImageReference.parse(ground.pinned.reference).name.text)
         stages = _stages(recipe)
         for at, (steps, execute) in enumerate(stages):

@@ -20,7 +20,7 @@ from flyte_build.cas.folder import make_below, opener
 from flyte_build.cas.lease import locked
 from flyte_build.cas.os_errors import storing
 from flyte_build.errors import ImageBuildError
-from flyte_build.images.platforms import PYTHON, here
+from flyte_build.images.platforms import PYTHON, Interpreter, here
 
 if TYPE_CHECKING:
     from flyte_build.cas.blobs import Blobs
@@ -177,7 +177,6 @@ def _checked(
     from flyte_build.cas.counters import Counters
     from flyte_build.images.layers.wheel import check
     from flyte_build.images.layers.wheel_download import Fetcher
-    from flyte_build.images.platforms import Interpreter
 
     interpreter = Interpreter(
         version=PYTHON,

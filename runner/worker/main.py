@@ -16,7 +16,7 @@ import signal
 import sys
 from typing import Any
 
-from flyte_build.runner.action import NO_RESULT
+from flyte_build.runner.action import NO_RESULT, write_result
 
 from .spawn import CONTROL
 
@@ -50,7 +50,6 @@ def main() -> None:
     # The terminal's Ctrl-C is the command's to handle.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     from flyte_build._alias import install_alias
-    from flyte_build.runner.action import write_result
 
     from .execute import Sources, execute, failure, finish, load_task
 
