@@ -34,9 +34,10 @@ from flyte_build.cas.registry.retry_budget import RetryBudget
 from flyte_build.cas.registry.transfer import Transfer
 from flyte_build.graph.reporter import Reporter
 from flyte_build.images.build.base import Bases
-from flyte_build.images.build.builder import BuildOptions, BuildSources, BuiltImage, ImageBuilder
+from flyte_build.images.build.builder import BuiltImage, ImageBuilder
 from flyte_build.images.build.compose import compose
 from flyte_build.images.build.publisher import ImagePublisher
+from flyte_build.images.build.sources import BuildOptions, BuildSources
 from flyte_build.images.build.step_results import StepResults
 from flyte_build.images.layers.file_digests import ProjectFiles
 from flyte_build.images.layers.wheel_download import Fetcher

@@ -33,8 +33,9 @@ from flyte_build.errors import (
     UsageError,
 )
 from flyte_build.images.build.base import Bases
-from flyte_build.images.build.builder import BuildOptions, BuildSources, BuiltImage, ImageBuilder
+from flyte_build.images.build.builder import BuiltImage, ImageBuilder
 from flyte_build.images.build.publisher import ImagePublisher
+from flyte_build.images.build.sources import BuildOptions, BuildSources
 from flyte_build.images.build.step_results import StepResults
 from flyte_build.images.docker.execute import describe
 from flyte_build.images.layers.file_digests import ProjectFiles

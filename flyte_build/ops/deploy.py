@@ -14,8 +14,6 @@ from typing import Any
 from flyte_build.cas.digest import Digest
 from flyte_build.cas.encoding import encode
 from flyte_build.cas.registry.manifest import Manifest
-from flyte_build.cas.registry.repository import Repository
-from flyte_build.cas.registry.tags import keep_tag
 from flyte_build.deployments import provenance
 from flyte_build.deployments.catalogue import FoundRelease
 from flyte_build.deployments.difference import changes
@@ -24,14 +22,13 @@ from flyte_build.deployments.names import check_version
 from flyte_build.deployments.provenance import commit, user
 from flyte_build.deployments.publisher import Publisher
 from flyte_build.deployments.release import TREE, Release
-from flyte_build.deployments.runtime import HOST, by_reference, of_image
+from flyte_build.deployments.runtime import HOST, by_reference
 from flyte_build.errors import DeploymentError
 from flyte_build.images.image_choice import ImageChoice
-from flyte_build.images.lock.pins import LockedPackages
 from flyte_build.text.wording import listed, printable
 
+from .pinned_image import PinnedImage
 from .prepare import FilePlan
-from .project_images import EnvironmentImage, Imager
 from .releases import Deployments
 from .targets import Target
 
@@ -312,68 +309,3 @@ class Deployer:
             tree=document.tree,
             runtime={"kind": runtime["kind"], "digest": runtime["digest"]},
         )
-
-
-@dataclass(frozen=True, kw_only=True)
-class PinnedImage:
-    """An environment's image for each of its platforms, the Python in it, and the packages that it
-    was locked to.
-    """
-
-    imager: Imager
-    image: EnvironmentImage
-    python: str
-    packages: tuple[LockedPackages, ...]
-
-    @classmethod
-    def build(cls, plan: FilePlan, name: str, image: ImageChoice) -> PinnedImage | None:
-        """The image that the environment `name` declares; None if the session is read only and it
-        would have to be made.
-        """
-        pins, recipe = plan.pins, image.recipe
-        imager = Imager(plan.session, plan.workspace.root, pins)
-        built = imager.build(recipe, [name])
-        if not built.images:
-            return None
-        python = pins.python(recipe)
-        packages = (
-            tuple(pins.packages(recipe, python, platform) for platform in built.images)
-            if recipe.locks
-            else ()
-        )
-        return cls(imager=imager, image=built, python=python, packages=packages)
-
-    @cached_property
-    def runtime(self) -> Mapping[str, Any]:
-        """What the deployment's document says of it: identities alone."""
-        images = {platform: built.image.identity for platform, built in self.image.images.items()}
-        packages = (
-            {each.platform: each.wheels for each in self.packages}
-            if self.packages
-            else dict.fromkeys(images, ())
-        )
-        return of_image(images, self.python, packages)
-
-    @property
-    def manifests(self) -> tuple[Manifest, ...]:
-        """The manifests of the images."""
-        return tuple(built.image.manifest for built in self.image.images.values())
-
-    @property
-    def seen(self) -> Mapping[str, str]:
-        """Where the wheels were seen, by digest."""
-        return {wheel.digest: wheel.url for each in self.packages for wheel in each.wheels}
-
-    def put(self, repository: Repository) -> None:
-        """Keep the images in a repository, whole: layers of a base are mounted there,
-        or sent once.
-        """
-        for built in self.image.images.values():
-            self.imager.put(built, repository, keep_tag(built.image.manifest.digest))
-
-    def publish(self) -> None:
-        """Publish what was built to the shared cache, executed steps too, so that nobody has to
-        make it again.
-        """
-        if any(each.state == "made" for each in self.image.nodes):
-            self.imager.publish(self.image)

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any
 from flyte_build.bundler.identity import blobs_of
 from flyte_build.bundler.index import publish_index
 from flyte_build.bundler.marker import find
-from flyte_build.bundler.nodes import BundleNode, LoadedFiles, TreeNode
+from flyte_build.bundler.nodes import BundleNode
 from flyte_build.bundler.scan import Scanner, ScanOptions
 from flyte_build.bundler.snapshot import Contents
+from flyte_build.bundler.tree_node import LoadedFiles, TreeNode
 from flyte_build.cas.records import Record
 from flyte_build.discovery.node import Discovery
 from flyte_build.errors import (

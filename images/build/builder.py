@@ -7,17 +7,16 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 from flyte_build.cas.cache import Cache
 from flyte_build.cas.digest import Key
 from flyte_build.cas.encoding import Value, key
-from flyte_build.cas.layer import Compression
 from flyte_build.cas.records import Record
 from flyte_build.cas.registry.descriptor import Descriptor
 from flyte_build.cas.registry.name import RepositoryName
 from flyte_build.errors import EngineUnavailable, NotLocked
-from flyte_build.graph.node import Node, Outcome, RemoteCache
+from flyte_build.graph.node import Node, Outcome
 from flyte_build.graph.reporter import Reporter
 from flyte_build.graph.resolver import Resolver
 from flyte_build.images.docker.context import Contexts
@@ -27,62 +26,19 @@ from flyte_build.images.docker.load import Fetch
 from flyte_build.images.layers.file_digests import ProjectFiles
 from flyte_build.images.layers.files import Copied, Copier
 from flyte_build.images.layers.wheel_download import Fetcher
-from flyte_build.images.lock.pins import LockedPackages, PinnedBase, Wanted
+from flyte_build.images.lock.pins import LockedPackages
 from flyte_build.images.oci_image import OciImage
 from flyte_build.images.recipe import Copy, Execute, Packages, Recipe
 from flyte_build.images.reference import ImageReference
 
-from .base import Bases, BaseSource, LocalBase, Open, RegistryBase
-from .nodes import (
-    ImageNode,
-    ImageTarget,
-    Offers,
-    PinnedSteps,
-    Step,
-    StepNode,
-    StepStore,
-    TaggedLayers,
-)
+from .base import BaseSource, LocalBase, RegistryBase
+from .nodes import ImageNode, ImageTarget, TaggedLayers
 from .plan import FORMAT, Plan
 from .planned_image import PlannedImage
 from .publisher import LayerSources
-from .step_results import StepResult, StepResults
-
-
-class Pinned(PinnedSteps, Protocol):
-    """What is pinned for a project; what is not is looked up, unless it is locked."""
-
-    def python(self, recipe: Recipe) -> str:
-        """The minor version of Python that an image means."""
-
-    def packages(self, recipe: Recipe, python: str, platform: str) -> LockedPackages:
-        """The locked packages of an image."""
-
-    def wanted(self, recipe: Recipe, python: str, platform: str) -> Wanted:
-        """What is asked for, for a Python and a platform."""
-
-    def base(self, reference: str) -> PinnedBase:
-        """What a reference names."""
-
-
-class Others(RemoteCache, Offers, Protocol):
-    """What other machines have made, and its layers."""
-
-
-class StepExecutor(Protocol):
-    """What executes steps: a container engine."""
-
-    def execute(
-        self, base: OciImage, step: Execute, env: Mapping[str, str], workdir: str, fetch: Fetch
-    ) -> OciImage:
-        """The image that a step makes of another, with these variables, in that folder ("": the
-        image's own); what it adds is on this
-
-        machine then. `fetch` brings layers of the other one.
-        """
-
-    def build(self, file: str, platform: str) -> OciImage:
-        """The image that a Dockerfile makes."""
+from .sources import BuildOptions, BuildSources, Pinned, StepExecutor
+from .step_node import Step, StepNode, StepStore
+from .step_results import StepResult
 
 
 @dataclass(frozen=True)
@@ -103,32 +59,6 @@ class BuiltImage:
         record = self.nodes[-1].record
         assert record is not None
         return record
-
-
-@dataclass(frozen=True, kw_only=True)
-class BuildSources:
-    """Where comes from what images are made of: `kept` has what executing steps came to, `remote`
-    what other machines have made.
-    """
-
-    bases: Bases
-    open_repository: Open
-    kept: StepResults
-    executor: StepExecutor | None = None
-    remote: Others | None = None
-
-
-@dataclass(frozen=True, kw_only=True)
-class BuildOptions:
-    """How to build. `debian` is the reference of the Debian base, with `{python}` in it.
-
-    `anew` makes again, and executes again, what is there; `dry` makes nothing.
-    """
-
-    debian: str
-    compression: Compression = "gzip"
-    anew: bool = False
-    dry: bool = False
 
 
 class ImageBuilder:

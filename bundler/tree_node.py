@@ -1,0 +1,196 @@
+"""The tree of a project as a node: which files are in its bundle, looked up anew each time."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from flyte_build.cas.digest import Digest
+from flyte_build.cas.encoding import Value
+from flyte_build.cas.records import Record
+from flyte_build.errors import FileUnstable, FlyteError
+from flyte_build.graph.explain import counted
+from flyte_build.graph.node import Cheap, Made, Node, Outcomes, Resolve
+from flyte_build.workspace.workspace import Workspace
+
+from .copy_style import CopyStyle
+from .scan import Scanner
+from .snapshot import Scan
+
+if TYPE_CHECKING:
+    from .tree import Tree
+
+
+_LOOKS = 5  # At a project that is edited meanwhile.
+
+
+@dataclass(frozen=True)
+class LoadedFiles:
+    """What a tree must hold whatever is copied, as importing the `workspace`'s file has shown.
+
+    `paths` are places in the tree, `include` folders with patterns. `contents` are the sha256 (hex)
+    by place of what was read; `disturbed` says that the import may have changed files.
+    """
+
+    workspace: Workspace
+    paths: Collection[str]
+    include: Collection[tuple[str, str]]
+    contents: Mapping[str, str]
+    disturbed: bool
+
+
+class TreeNode(Cheap):
+    """The tree of a project in one copy style. Once resolved, `scans` hold what was seen.
+
+    `loaded` gives what the node `finder` has found, once that is resolved; `scanner` makes the
+    scanner of a folder whose files lie in the tree below a place; `previous` gives the tree of the
+    last resolve, to explain what changed.
+    """
+
+    kind = "tree"
+
+    def __init__(
+        self,
+        workspace: Workspace,
+        finder: Node,
+        loaded: Callable[[], LoadedFiles],
+        copy_style: CopyStyle,
+        scanner: Callable[[Workspace, str], Scanner],
+        previous: Callable[[], Tree | None],
+    ) -> None:
+        label = f"tree:{workspace.root}/{workspace.file} {copy_style}"
+        super().__init__(copy_style, label, (finder,))
+        self._find, self._copy_style = loaded, copy_style
+        self._new_scanner, self._previous = scanner, previous
+        self._scanner = scanner(workspace, "")
+        self._scanned: Scan | None = None
+        self._tree: Tree | None = None
+        self._before: Digest | None = None
+        self.scans: list[Scan] = []
+
+    def inputs(self, outcomes: Outcomes) -> Mapping[str, Value]:
+        """The tree's own digest: files are what a tree is made of, and are compared by the scan."""
+        return {"style": self._copy_style, "tree": self._digest()}
+
+    def scan_ahead(self) -> None:
+        """Scan before discovery is done, which decides nothing of what is below the root, but for
+        what the import writes.
+        """
+        if self._copy_style == "all":
+            began = time.perf_counter()
+            try:
+                self._scanned = self._scanner.scan_all()
+            except FlyteError:
+                return  # It will be raised again, when it is this node's turn.
+            self.ahead = time.perf_counter() - began
+
+    def _digest(self) -> Digest:
+        self._tree, self._loaded = None, self._find()
+        ahead = self._scanned if self._scanned and not self._loaded.disturbed else None
+        self.scans, self._scanned = self._scan(ahead), None
+        for _ in range(_LOOKS):
+            if not any(scan.is_recent for scan in self.scans):
+                break
+            again = self._scan(None)  # Files are looked at one after another: is it one state?
+            if [scan.state for scan in again] == [scan.state for scan in self.scans]:
+                break
+            self.scans = again
+        else:
+            raise changing()
+        self._compare()
+        if known := self._scanner.remembered(*self.scans):
+            return known
+        self._before = self._scanner.remembered_before(*self.scans)
+        return self._scanner.remember(self.tree().digest, *self.scans)
+
+    def _scan(self, ahead: Scan | None) -> list[Scan]:
+        """Look at all files; `ahead` is a scan of the whole root that was made already."""
+        if self._copy_style == "none":
+            return []
+        scans = [ahead or self._scanner.scan_all()] if self._copy_style == "all" else []
+        workspace = self._loaded.workspace
+        wanted: dict[str, list[str]] = {}
+        for path in sorted({*self._loaded.paths, *self._included()}):
+            place = next((place for place in workspace.beside if path.startswith(place + "/")), "")
+            wanted.setdefault(place, []).append(path.removeprefix(place + "/") if place else path)
+        for place, paths in sorted(wanted.items()):
+            scanner = self._new_scanner(workspace, place) if place else self._scanner
+            scans.append(scanner.scan_files(paths, besides=scans[:1] if not place else []))
+        return [scan for scan in scans if scan.folders or scan.before]
+
+    def _included(self) -> Iterable[str]:
+        if not self._loaded.include:
+            return ()
+        from .include import included
+
+        return included(self._loaded.workspace, self._loaded.include, self._scanner.budget)
+
+    def _compare(self) -> None:
+        """Raise `FileUnstable` unless the files that the import saw are those that
+        the scans saw.
+        """
+        if self._copy_style == "none":
+            return
+        workspace, expected = self._loaded.workspace, self._loaded.contents
+        there = {
+            path: content for scan in self.scans for path, content in scan.contents_of(expected)
+        }
+        for path, content in expected.items():
+            known = there.get(path)
+            if known is None:  # It is reached through a link, or has vanished.
+                places = workspace.places(os.path.realpath(workspace.absolute(path)))
+                known = next(
+                    (each for scan in self.scans for _, each in scan.contents_of(places)), None
+                )
+            if known != content:
+                raise changing(workspace.shown(path))
+
+    def holds(self, path: str) -> bool:
+        """Whether a file or link of this path is among what the scans found."""
+        return any(scan.holds(path) for scan in self.scans)
+
+    def tree(self) -> Tree:
+        """The tree itself."""
+        from .tree import Tree
+
+        if self._tree is None:
+            # No path is in two of them.
+            self._tree = Tree([entry for scan in self.scans for entry in scan.entries()])
+        return self._tree
+
+    def make(self, outcomes: Outcomes, resolve: Resolve) -> Made:
+        """Nothing is left to do: knowing the files is having the tree."""
+        return Made(self.tree().digest, ())
+
+    def explain(self, inputs: Mapping[str, Value], last: Record) -> str:
+        """Which files changed since the last resolve."""
+        seen = self._before == last.inputs["tree"] and [scan.difference() for scan in self.scans]
+        if seen:  # The scans compared with just that tree.
+            return (
+                counted(
+                    {how: sorted(path for each in seen for path in each[how]) for how in seen[0]},
+                    "file",
+                )
+                or "nothing changed"
+            )
+        previous = self._previous()
+        if previous is None:
+            return "files changed"
+        shown = self._loaded.workspace.shown
+        difference = self.tree().difference(previous)
+        return (
+            counted({how: sorted(map(shown, paths)) for how, paths in difference.items()}, "file")
+            or "nothing changed"
+        )
+
+
+def changing(path: str = "") -> FileUnstable:
+    """The error of a project that is edited while it is prepared."""
+    return FileUnstable(
+        f"{path or 'The project'} changed while it was prepared",
+        why="What was looked at first and what was looked at last are not of one state.",
+        hint="Run the command again when nothing writes to the project.",
+    )
