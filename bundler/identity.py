@@ -32,3 +32,8 @@ def blobs_of(record: Record) -> list[Digest]:
     extracted.
     """
     return [each for each in record.refs if each != tree_of(record)]
+
+
+def bundle_label(tree_label: str) -> str:
+    """The label of the bundle of the tree that was resolved under a label."""
+    return KIND + tree_label.removeprefix("tree")

@@ -71,11 +71,9 @@ class BundleNode(Node):
     kind, format = identity.KIND, identity.FORMAT
     shared = True
 
-    def __init__(
-        self, tree: TreeNode, cache: Cache, counters: Counters, absolute: Callable[[str], str]
-    ) -> None:
-        super().__init__(tree.name, "bundle" + tree.label.removeprefix("tree"), (tree,))
-        self._tree, self._cache, self._counters, self._absolute = tree, cache, counters, absolute
+    def __init__(self, tree: TreeNode, cache: Cache, counters: Counters) -> None:
+        super().__init__(tree.name, identity.bundle_label(tree.label), (tree,))
+        self._tree, self._cache, self._counters = tree, cache, counters
 
     def inputs(self, outcomes: Outcomes) -> Mapping[str, Value]:
         """The tree, by digest."""
@@ -151,7 +149,7 @@ class BundleNode(Node):
         tree = self._tree.tree()
         # One scanner's scans share theirs.
         contents = self._tree.scans[0].contents if self._tree.scans else Contents()
-        packer = Packer(self._absolute, contents, self._counters)
+        packer = Packer(self._tree.absolute, contents, self._counters)
         blobs = self._cache.blobs
 
         def write(part: Digest, positions: list[int]) -> Layer:

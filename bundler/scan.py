@@ -79,6 +79,18 @@ class Scanner:
 
         return self._budget or Budget()
 
+    def beside(self, folder: str, place: str, shown: str) -> Scanner:
+        """The scanner of another folder, for the same tree: what it finds lies below `place`."""
+        options = ScanOptions(self._budget, self._allowed, self._progress, place, shown)
+        return Scanner(
+            folder,
+            self._index,
+            self._counters,
+            options,
+            contents=self._contents,
+            blobs=self._blobs,
+        )
+
     def scan_all(self) -> Scan:
         """Everything below the root but what the ignore rules keep out.
 

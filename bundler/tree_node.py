@@ -8,15 +8,17 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from flyte_build.cas.cache import Cache
 from flyte_build.cas.digest import Digest
 from flyte_build.cas.encoding import Value
 from flyte_build.cas.records import Record
-from flyte_build.errors import FileUnstable, FlyteError
+from flyte_build.errors import ExtractionRefused, FileUnstable, FlyteError, StoreError
 from flyte_build.graph.explain import counted
 from flyte_build.graph.node import Cheap, Made, Node, Outcomes, Resolve
 from flyte_build.workspace.workspace import Workspace
 
 from .copy_style import CopyStyle
+from .identity import bundle_label
 from .scan import Scanner
 from .snapshot import Scan
 
@@ -45,9 +47,8 @@ class LoadedFiles:
 class TreeNode(Cheap):
     """The tree of a project in one copy style. Once resolved, `scans` hold what was seen.
 
-    `loaded` gives what the node `finder` has found, once that is resolved; `scanner` makes the
-    scanner of a folder whose files lie in the tree below a place; `previous` gives the tree of the
-    last resolve, to explain what changed.
+    `loaded` gives what the node `finder` has found, once that is resolved; `scanner` is that of the
+    workspace's root; the `cache` may have the last tree, to explain what changed.
     """
 
     kind = "tree"
@@ -58,14 +59,13 @@ class TreeNode(Cheap):
         finder: Node,
         loaded: Callable[[], LoadedFiles],
         copy_style: CopyStyle,
-        scanner: Callable[[Workspace, str], Scanner],
-        previous: Callable[[], Tree | None],
+        scanner: Scanner,
+        cache: Cache,
     ) -> None:
         label = f"tree:{workspace.root}/{workspace.file} {copy_style}"
         super().__init__(copy_style, label, (finder,))
         self._find, self._copy_style = loaded, copy_style
-        self._new_scanner, self._previous = scanner, previous
-        self._scanner = scanner(workspace, "")
+        self._scanner, self._cache = scanner, cache
         self._scanned: Scan | None = None
         self._tree: Tree | None = None
         self._before: Digest | None = None
@@ -117,7 +117,10 @@ class TreeNode(Cheap):
             place = next((place for place in workspace.beside if path.startswith(place + "/")), "")
             wanted.setdefault(place, []).append(path.removeprefix(place + "/") if place else path)
         for place, paths in sorted(wanted.items()):
-            scanner = self._new_scanner(workspace, place) if place else self._scanner
+            scanner = self._scanner
+            if place:
+                shown = f"{workspace.shown(place)}/"
+                scanner = scanner.beside(workspace.absolute(place), f"{place}/", shown)
             scans.append(scanner.scan_files(paths, besides=scans[:1] if not place else []))
         return [scan for scan in scans if scan.folders or scan.before]
 
@@ -148,6 +151,10 @@ class TreeNode(Cheap):
             if known != content:
                 raise changing(workspace.shown(path))
 
+    def absolute(self, path: str) -> str:
+        """Where on disk a file of the tree is."""
+        return self._loaded.workspace.absolute(path)
+
     def holds(self, path: str) -> bool:
         """Whether a file or link of this path is among what the scans found."""
         return any(scan.holds(path) for scan in self.scans)
@@ -176,7 +183,7 @@ class TreeNode(Cheap):
                 )
                 or "nothing changed"
             )
-        previous = self._previous()
+        previous = _last_tree(self._cache, bundle_label(self.label))
         if previous is None:
             return "files changed"
         shown = self._loaded.workspace.shown
@@ -185,6 +192,19 @@ class TreeNode(Cheap):
             counted({how: sorted(map(shown, paths)) for how, paths in difference.items()}, "file")
             or "nothing changed"
         )
+
+
+def _last_tree(cache: Cache, label: str) -> Tree | None:
+    """The tree of the last bundle under a label, if that is still here."""
+    from . import bundle
+
+    record = cache.records.last(label)
+    if record is None:
+        return None
+    try:
+        return bundle.read_tree(bundle.read(record.artifact, cache.blobs), cache.blobs)
+    except (StoreError, ExtractionRefused):
+        return None
 
 
 def changing(path: str = "") -> FileUnstable:

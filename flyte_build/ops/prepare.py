@@ -12,7 +12,6 @@ from flyte_build.bundler.index import publish_index
 from flyte_build.bundler.marker import find
 from flyte_build.bundler.nodes import BundleNode
 from flyte_build.bundler.scan import Scanner, ScanOptions
-from flyte_build.bundler.snapshot import Contents
 from flyte_build.bundler.tree_node import LoadedFiles, TreeNode
 from flyte_build.cas.records import Record
 from flyte_build.discovery.node import Discovery
@@ -32,7 +31,6 @@ from flyte_build.workspace.workspace import Workspace
 from .session import Session
 
 if TYPE_CHECKING:
-    from flyte_build.bundler.tree import Tree
     from flyte_build.images.environments.node import EnvironmentNode
     from flyte_build.images.lock.pins import PinnedBase
     from flyte_build.images.lock.project_lock import Pins
@@ -56,7 +54,6 @@ class FilePlan:
         self.session, self.workspace = session, workspace
         self._environments: dict[str, EnvironmentNode] = {}
         self._images: dict[str, ImageChoice] = {}
-        self._contents = Contents()
         self._remote = session.sharing if session.settings.registries.reads else None
         self._containers: ContainerImages | None = None
 
@@ -87,34 +84,20 @@ class FilePlan:
     @cached_property
     def tree(self) -> TreeNode:
         """The node of the tree of files."""
-        style = self.session.settings.run.copy_style
-        return TreeNode(
-            self.workspace, self.discovery, self._loaded, style, self._scanner, self._previous_tree
-        )
+        session, settings, cache = self.session, self.session.settings, self.session.cache
+        options = ScanOptions(settings.budget, settings.allow_secrets, session.reporter.files_read)
+        # Nothing is packed before it is known whether others have it.
+        blobs = None if session.read_only or self._remote else cache.blobs
+        root, counters = self.workspace.root, session.stores.counters
+        scanner = Scanner(root, cache.index, counters, options, blobs=blobs)
+        style = settings.run.copy_style
+        return TreeNode(self.workspace, self.discovery, self._loaded, style, scanner, cache)
 
     @cached_property
     def bundle(self) -> BundleNode:
         """The node of the tree's bundle."""
         session = self.session
-        return BundleNode(
-            self.tree,
-            session.cache,
-            session.stores.counters,
-            lambda path: self.discovery.workspace.absolute(path),
-        )
-
-    def _scanner(self, workspace: Workspace, place: str) -> Scanner:
-        """The scanner of a folder whose files lie in the tree below `place` ("": the root)."""
-        session = self.session
-        settings, cache = session.settings, session.cache
-        below, shown = (f"{place}/", f"{workspace.shown(place)}/") if place else ("", "")
-        options = ScanOptions(
-            settings.budget, settings.allow_secrets, session.reporter.files_read, below, shown
-        )
-        # Nothing is packed before it is known whether others have it.
-        blobs = None if session.read_only or self._remote else cache.blobs
-        folder, counters = workspace.absolute(place), session.stores.counters
-        return Scanner(folder, cache.index, counters, options, contents=self._contents, blobs=blobs)
+        return BundleNode(self.tree, session.cache, session.stores.counters)
 
     def _loaded(self) -> LoadedFiles:
         found, findings = self.discovery, self.discovery.findings
@@ -325,17 +308,3 @@ class FilePlan:
             del self._resolver.outcomes[self.bundle]
             self.resolve()
         raise StoreError("The bundle cannot be extracted")
-
-    def _previous_tree(self) -> Tree | None:
-        from flyte_build.bundler import bundle
-
-        cache = self.session.cache
-        record = cache.records.last(self.bundle.label)
-        try:
-            return (
-                bundle.read_tree(bundle.read(record.artifact, cache.blobs), cache.blobs)
-                if record
-                else None
-            )
-        except (StoreError, ExtractionRefused):
-            return None
