@@ -65,16 +65,12 @@ class Commands(click.Group):
     ) -> tuple[str | None, click.Command | None, list[str]]:
         """The command that the arguments name; an unknown one is told the nearest."""
         if args and args[0] not in _COMMANDS and not args[0].startswith("-"):
-            from difflib import get_close_matches
+            from flyte_build.text.wording import nearest
 
-            near = (
-                [f"run {args[0]}"]
-                if args[0].endswith(".py")
-                else get_close_matches(args[0], _COMMANDS, 1)
-            )
+            script = args[0].endswith(".py")
+            near = f"run {args[0]}" if script else nearest(args[0], _COMMANDS)
             ctx.fail(
-                f"There is no command {args[0]!r}."
-                + (f" Did you mean {near[0]!r}?" if near else "")
+                f"There is no command {args[0]!r}." + (f" Did you mean {near!r}?" if near else "")
             )
         return super().resolve_command(ctx, args)
 

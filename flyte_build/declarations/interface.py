@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from flyte_build.errors import DeclarationError, InputError
+from flyte_build.text.wording import nearest
 from flyte_build.values.type import ABSENT, Mismatch, Type, Wire, from_document, shortened
 
 
@@ -181,13 +182,11 @@ class Interface:
         names = [parameter.name for parameter in self.inputs]
         for name in given:
             if name not in names:
-                from difflib import get_close_matches
-
-                near = get_close_matches(name, names, 1)
+                near = nearest(name, names)
                 raise InputError(
                     f"The input {name!r} does not exist",
                     why=f"The task takes {', '.join(names) or 'no inputs'}.",
-                    hint=f"Did you mean {near[0]!r}?" if near else "",
+                    hint=f"Did you mean {near!r}?" if near else "",
                 )
 
     def check_inputs(self, values: dict[str, Any]) -> dict[str, Wire]:

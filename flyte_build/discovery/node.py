@@ -225,16 +225,14 @@ class Discovery(Cheap):
         """The spec of the task that stands under the variable `name`. Raises `NoSuchTask`."""
         tasks = self.findings.tasks
         if name not in tasks:
-            from difflib import get_close_matches
+            from flyte_build.text.wording import listed, nearest
 
-            from flyte_build.text.wording import listed
-
-            near = get_close_matches(name, tasks, 1)
+            near = nearest(name, tasks)
             raise NoSuchTask(
                 f"There is no task {name!r} in {self._workspace.file}",
                 why=f"It holds {listed(tasks) or 'no tasks'}.",
                 hint=(
-                    f"Did you mean {near[0]!r}?"
+                    f"Did you mean {near!r}?"
                     if near
                     else "A task is a function below `@env.task`, named by its variable."
                 ),

@@ -13,7 +13,7 @@ from flyte_build.deployments.names import DeploymentReference
 from flyte_build.errors import NotFound, RegistryUnreachable
 from flyte_build.runner.call import Call, RunOptions
 from flyte_build.runner.controller.controller import Finished
-from flyte_build.text.wording import listed, printable
+from flyte_build.text.wording import listed, nearest, printable
 from flyte_build.values.type import Wires
 from flyte_build.workspace.workspace import Workspace
 
@@ -106,12 +106,10 @@ def find_task(deployments: Deployments, text: str) -> DeployedTask:
         hint = "What has run here before needs no registry by its pin: ENV.TASK@sha256:..."
         raise RegistryUnreachable(error.what, why=error.why, hint=error.hint or hint) from None
     if function not in document.tasks:
-        from difflib import get_close_matches
-
-        near = get_close_matches(function, document.tasks, 1)
+        near = nearest(function, document.tasks)
         raise NotFound(
             f"{found.release.environment}:{found.release.version} has no task {function!r}",
             why=f"It has {listed(map(printable, sorted(document.tasks)))}.",
-            hint=f"Did you mean {document.name}.{printable(near[0])}?" if near else "",
+            hint=f"Did you mean {document.name}.{printable(near)}?" if near else "",
         )
     return DeployedTask(deployments, found, document, function, document.spec(function))

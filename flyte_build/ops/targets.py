@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from flyte_build.declarations.environment import TaskEnvironment
 from flyte_build.declarations.spec import EnvironmentSpec
 from flyte_build.errors import DeploymentError, UsageError
-from flyte_build.text.wording import listed
+from flyte_build.text.wording import listed, nearest
 from flyte_build.workspace.workspace import locate
 
 from .prepare import FilePlan
@@ -68,13 +68,11 @@ def choose(
     else:
         name = next((each for each in variables.values() if each == variable), "")
         if not name:
-            from difflib import get_close_matches
-
-            near = get_close_matches(variable, variables, 1)
+            near = nearest(variable, variables)
             raise UsageError(
                 f"There is no environment {variable!r} in {file}",
                 why=f"It holds {listed(variables) or 'none'}.",
-                hint=f"Did you mean {near[0]!r}?" if near else "It is named by its variable.",
+                hint=f"Did you mean {near!r}?" if near else "It is named by its variable.",
             )
     if not (reachable[name].tasks or for_images):
         raise UsageError(

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from flyte_build.errors import UsageError
+from flyte_build.text.wording import nearest
 
 INTERACTIVE = "<interactive>"  # Stands for the file of a task that is in none.
 # The reserved folder of a tree that holds the code of import roots beside the project's root.
@@ -196,16 +197,12 @@ def _above_packages(path: str) -> str:
 
 def _near(file: str) -> str:
     """The question whether another Python file in the same folder was meant."""
-    from difflib import get_close_matches
-
     folder, name = os.path.split(file)
     try:
-        near = get_close_matches(
-            name, [each for each in os.listdir(folder or ".") if each.endswith(".py")], 1
-        )
+        near = nearest(name, (each for each in os.listdir(folder or ".") if each.endswith(".py")))
     except OSError:
         return ""
-    return f"Did you mean {os.path.join(folder, near[0])}?" if near else ""
+    return f"Did you mean {os.path.join(folder, near)}?" if near else ""
 
 
 def _upwards(folder: str) -> Iterator[str]:

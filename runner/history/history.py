@@ -20,6 +20,7 @@ from flyte_build.cas.lease import lockable
 from flyte_build.cas.os_errors import storing
 from flyte_build.errors import NotFound, RunExists
 from flyte_build.runner.action import read_document, write_result
+from flyte_build.text.wording import nearest
 
 from .schema import open_tables
 
@@ -175,12 +176,10 @@ class History:
 
         row = self._database.one(f"SELECT {COLUMNS} FROM runs WHERE name=?", (name,))
         if row is None:
-            from difflib import get_close_matches
-
-            near = get_close_matches(name, [each.name for each in self.list(1000)], 1)
+            near = nearest(name, [each.name for each in self.list(1000)])
             raise NotFound(
                 f"There is no run {name!r}",
-                hint=f"Did you mean {near[0]!r}?" if near else "`flyte get run` lists them.",
+                hint=f"Did you mean {near!r}?" if near else "`flyte get run` lists them.",
             )
         return RunRow(*row)
 
