@@ -14,6 +14,7 @@ import pytest
 from flyte_build.declarations.image import Image
 from flyte_build.declarations.serialize import image_value
 from flyte_build.errors import DeclarationError
+from flyte_build.images.image_choice import ImageChoice
 from flyte_build.images.recipe import (
     BaseStep,
     Copy,
@@ -22,7 +23,6 @@ from flyte_build.images.recipe import (
     Recipe,
     Source,
     named,
-    not_acted_on,
 )
 from tests.command import Shell
 
@@ -208,8 +208,8 @@ def test_what_nothing_acts_on_is_known() -> None:
     image = DEBIAN.with_pip_packages("a", secret_mounts="pip").with_uv_project(
         "p.toml", project_install_mode="install_project"
     )
-    assert not_acted_on(value(image)) == ["install_project", "secret_mounts"]
-    assert not_acted_on("python:3.12") == []
+    assert ImageChoice(value(image)).unused_options == ["install_project", "secret_mounts"]
+    assert ImageChoice("python:3.12").unused_options == []
 
 
 def test_the_image_option_wins_over_the_configuration(flyte: Shell) -> None:
