@@ -5,8 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from flyte_build.cas.cache import Cache
 from flyte_build.cas.digest import Digest
@@ -29,8 +28,7 @@ if TYPE_CHECKING:
 _LOOKS = 5  # At a project that is edited meanwhile.
 
 
-@dataclass(frozen=True)
-class LoadedFiles:
+class LoadedFiles(NamedTuple):
     """What a tree must hold whatever is copied, as importing the `workspace`'s file has shown.
 
     `paths` are places in the tree, `include` folders with patterns. `contents` are the sha256 (hex)

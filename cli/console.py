@@ -8,8 +8,7 @@ import sys
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import click
 
@@ -28,8 +27,7 @@ _LARGE = 4 << 20  # Bytes of a transfer of which progress is shown.
 _SHOWN = 4000  # Characters of a value on a terminal.
 
 
-@dataclass(frozen=True, kw_only=True)
-class Appearance:
+class Appearance(NamedTuple):
     """How a command prints: `verbose` counts how much more it says."""
 
     format: Format

@@ -10,15 +10,14 @@ from __future__ import annotations
 import json
 import os
 import pwd
-from dataclasses import asdict, dataclass
+from typing import NamedTuple
 
 from flyte_build.cas.folder import opener
 
 LOOK = 0.25  # Seconds between two looks.
 
 
-@dataclass(frozen=True)
-class Request:
+class Request(NamedTuple):
     """Who asked, and why if that was said."""
 
     by: str
@@ -36,7 +35,7 @@ def ask(folder: str, reason: str) -> None:
         by = f"user {os.getuid()}"
     temporary = f"{folder}/abort.{os.urandom(4).hex()}"
     with open(temporary, "w", encoding="utf-8", opener=opener) as file:
-        json.dump(asdict(Request(by, reason)), file)
+        json.dump(Request(by, reason)._asdict(), file)
     try:
         os.link(temporary, f"{folder}/abort")
     except FileExistsError:

@@ -5,8 +5,8 @@ image and the engine asked for decide.
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from dataclasses import replace
+from typing import TYPE_CHECKING, NamedTuple
 
 from flyte_build.cas.digest import Digest
 from flyte_build.errors import ImageBuildError
@@ -32,8 +32,7 @@ DEBIAN = ImageChoice({"base": {"step": "debian"}, "steps": []})
 """The image of a task that names none, where it runs in a container all the same."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Placement:
+class Placement(NamedTuple):
     """In a container of an `image` (None: in none), or in the `environment` (None: in the
     interpreter at hand).
 

@@ -16,8 +16,8 @@ from typing import IO, Any, cast
 
 from flyte_build.cas.cache import Cache
 from flyte_build.errors import ImageBuildError
+from flyte_build.images.layers.interpreter import Interpreter
 from flyte_build.images.oci_image import PATH, OciImage
-from flyte_build.images.platforms import Interpreter
 
 _PYTHON = re.compile(r"python3\.([0-9]+)\Z")
 _HOPS = 20  # Links that are followed at most.

@@ -18,11 +18,11 @@ from flyte_build.errors import ImageBuildError
 from flyte_build.images.layers import files, wheel
 from flyte_build.images.layers.files import Copied
 from flyte_build.images.layers.grouping import LAYERS, group
+from flyte_build.images.layers.interpreter import Interpreter
 from flyte_build.images.layers.machine_code import check_tags
 from flyte_build.images.layers.wheel_download import Fetcher
 from flyte_build.images.lock.pins import LockedPackages, Wheel
 from flyte_build.images.oci_image import PATH, Added, OciImage
-from flyte_build.images.platforms import Interpreter
 
 from .base import Base
 

@@ -33,8 +33,8 @@ from installer.sources import WheelFile
 from flyte_build.cas import tar
 from flyte_build.cas.blobs import Batch
 from flyte_build.cas.layer import Compression, Layer
+from flyte_build.images.layers.interpreter import Interpreter
 from flyte_build.images.lock.pins import Wheel
-from flyte_build.images.platforms import Interpreter
 
 from .gzip_members import LayerWriter, inflated
 from .machine_code import HEAD, check_binaries, refused

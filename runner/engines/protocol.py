@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Literal, NamedTuple, Protocol
 
 from flyte_build.runner.action import Action
 
@@ -13,8 +12,7 @@ from flyte_build.runner.action import Action
 Sink = Callable[[int, bytes, float], int]
 
 
-@dataclass(frozen=True)
-class Event:
+class Event(NamedTuple):
     """How an attempt ended. `lost` means that the place where it ran is gone, which says nothing
     about the task.
     """
