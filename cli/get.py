@@ -133,7 +133,11 @@ def _show_run(console: Console, history: History, row: RunRow) -> None:
     }
     if console.json:
         console.document(
-            {**document, "actions": [_action(action) for action in row.actions()], **result}
+            {
+                **document,
+                "actions": [_action(action) for action in row.actions()],
+                **(result.document() if result else {}),
+            }
         )
         return
     for label in ("name", "task", "file", "version", "phase", "started", "ended", "url"):
@@ -142,7 +146,8 @@ def _show_run(console: Console, history: History, row: RunRow) -> None:
         console.print(f"{'label':8} {key}={value}")
     if row.why:
         console.print(f"{'why':8} {row.why}")
-    _print_values(console, "output", result.get("outputs", {}), f"flyte -of json get io {row.name}")
+    outputs = result.outputs if result else {}
+    _print_values(console, "output", outputs, f"flyte -of json get io {row.name}")
 
 
 @get.command("action")
@@ -213,7 +218,8 @@ def io(
     if inputs_only or not outputs_only:
         document["inputs"] = history.action(run)["inputs"]
     if outputs_only or not inputs_only:
-        document["outputs"] = history.result(run).get("outputs", {})
+        result = history.result(run)
+        document["outputs"] = dict(result.outputs) if result else {}
     if console.json:
         console.document(document)
         return

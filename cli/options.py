@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
 
     from flyte_build.ops.session import Session
-    from flyte_build.runner.history.rows import Phase
+    from flyte_build.runner.result import Phase
     from flyte_build.settings.settings import Settings
     from flyte_build.workspace.workspace import Workspace
 

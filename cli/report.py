@@ -11,6 +11,7 @@ from flyte_build.ops.prepare import FilePlan
 from flyte_build.ops.run import run_task
 from flyte_build.ops.stores import Stores
 from flyte_build.runner.controller.controller import Finished
+from flyte_build.runner.result import Failure
 from flyte_build.values.type import Wires
 
 from .console import Console, node_json
@@ -55,36 +56,35 @@ def report(
     local: bool = False,
 ) -> None:
     """Print what came of a run, and end the command with the exit code that says so."""
+    result = finished.result
     if console.json:
         console.document(
             {
                 "run": finished.name,
                 "url": finished.url,
-                "phase": finished.phase,
-                "outputs": finished.outputs,
-                "error": finished.error,
+                "phase": result.phase,
+                "outputs": dict(result.outputs),
+                "error": result.error and result.error.document(),
                 "prepared": [node_json(outcome) for outcome in outcomes],
                 "counters": stores.counters.snapshot(),
                 "seconds": round(finished.seconds, 6),
             }
         )
-    elif finished.phase == "succeeded":
-        console.result(finished.outputs, f"flyte -of json get io {finished.name}")
+    elif result.phase == "succeeded":
+        console.result(result.outputs, f"flyte -of json get io {finished.name}")
     else:
         _print_failure(console, finished, local)
-    if finished.phase != "succeeded":
+    if result.phase != "succeeded":
         raise click.exceptions.Exit(finished.exit_code)
 
 
 def _print_failure(console: Console, finished: Finished, local: bool) -> None:
-    error = finished.error or {}
-    if local and error.get("traceback"):  # A worker has printed it.
-        console.line(error["traceback"].rstrip(), "error")
-    head = console.style(f"{finished.phase.replace('_', ' ')}:", fg="red", bold=True)
-    console.line(
-        f"{head} {finished.task}: {error.get('type', '')}: {error.get('message', '')}", "error"
-    )
-    if error.get("hint"):
-        console.line(f"  {error['hint']}", "error")
+    phase, error = finished.result.phase, finished.result.error or Failure("", "")
+    if local and error.traceback:  # A worker has printed it.
+        console.line(error.traceback.rstrip(), "error")
+    head = console.style(f"{phase.replace('_', ' ')}:", fg="red", bold=True)
+    console.line(f"{head} {finished.task}: {error.type}: {error.message}", "error")
+    if error.hint:
+        console.line(f"  {error.hint}", "error")
     if not local:
         console.line(f"  `flyte get logs {finished.name}` shows what it printed.")

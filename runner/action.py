@@ -9,17 +9,13 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from flyte_build.cas.atomic import replace_file
 from flyte_build.cas.folder import make_below, opener
 
 if TYPE_CHECKING:
     from .call import Call
-
-NO_RESULT = 74  # A worker's exit code when it could not write its result (EX_IOERR of sysexits.h).
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,21 +74,12 @@ class Action:
         except FileNotFoundError:
             pass
 
-    def result(self) -> dict[str, Any] | None:
-        """What the worker wrote, or None when it has not finished (or died while writing)."""
-        return read_document(self.folder, "result")
 
-
-def read_document(folder: str, name: str) -> dict[str, Any] | None:
-    """The document `action` or `result` in a run's folder, or None if it is not there, whole."""
+def read_document(folder: str) -> dict[str, Any] | None:
+    """The document of the action in a run's folder, or None if it is not there, whole."""
     try:
-        with open(f"{folder}/{name}.json", encoding="utf-8") as file:
+        with open(f"{folder}/action.json", encoding="utf-8") as file:
             document: dict[str, Any] = json.load(file)
             return document
     except (OSError, ValueError):
         return None
-
-
-def write_result(folder: str, result: Mapping[str, Any]) -> None:
-    """Commit a result, once and whole."""
-    replace_file(f"{folder}/result.json", json.dumps(result, allow_nan=False).encode())

@@ -320,7 +320,9 @@ class Workshop:
         plan.discover()
         finished = run_task(plan, "job", {})
         plan.session.stores.close()
-        return finished.outputs.get("o0", (finished.error or {}).get("type"))
+        return finished.result.outputs.get(
+            "o0", finished.result.error and finished.result.error.type
+        )
 
     def expected(self) -> Any:
         """What Python alone gives, from the working tree."""

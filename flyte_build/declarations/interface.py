@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from flyte_build.errors import DeclarationError, InputError
-from flyte_build.text.wording import nearest
 from flyte_build.values.type import ABSENT, Mismatch, Type, Wire, from_document, shortened
 
 
@@ -182,6 +181,8 @@ class Interface:
         names = [parameter.name for parameter in self.inputs]
         for name in given:
             if name not in names:
+                from flyte_build.text.wording import nearest
+
                 near = nearest(name, names)
                 raise InputError(
                     f"The input {name!r} does not exist",

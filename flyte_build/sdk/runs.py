@@ -22,7 +22,8 @@ from flyte_build.errors import (
 )
 from flyte_build.ops.abort import abort, open_log
 from flyte_build.runner.history.history import History
-from flyte_build.runner.history.rows import ActionRow, Filter, Phase, RunRow
+from flyte_build.runner.history.rows import ActionRow, Filter, RunRow
+from flyte_build.runner.result import Phase, Result
 from flyte_build.settings.places import Places
 
 from .blocking import Blocking, BlockingIterator, blocking, blocking_iterator
@@ -65,9 +66,9 @@ class Run:
         with _opened(self._data) as history:
             return history.get(self.name)
 
-    def _error(self) -> Mapping[str, str] | None:
+    def _result(self) -> Result | None:
         with _opened(self._data) as history:
-            return history.result(self.name).get("error")
+            return history.result(self.name)
 
     @property
     def url(self) -> str:
@@ -154,8 +155,8 @@ class Run:
         not succeed.
         """
         self.raise_for_status()
-        with _opened(self._data) as history:
-            wire: dict[str, Any] = history.result(self.name).get("outputs", {})
+        result = self._result()
+        wire = dict(result.outputs) if result else {}
         if self._interface is None:
             return Outputs(tuple(wire.values()), list(wire))
         return Outputs(
@@ -175,22 +176,19 @@ class Run:
         of the exception's type.
         """
         self.wait()
-        row, error = self._row(), self._error()
+        row, result = self._row(), self._result()
+        error = result.error if result else None
         if row.phase == "aborted":
             raise ActionAbortedError(f"The run {self.name} was aborted", why=row.why)
-        if error is not None and error["kind"] == "input":
-            raise InputError(
-                f"{row.task}: {error['message']}",
-                why=error["traceback"],
-                hint=error.get("hint", ""),
-            )
+        if error is not None and error.kind == "input":
+            raise InputError(f"{row.task}: {error.message}", why=error.traceback, hint=error.hint)
         if row.phase != "succeeded" and error is not None:
-            fallback = RuntimeUserError if error["kind"] == "user" else RuntimeSystemError
-            kind: type[BaseRuntimeError] = _ERRORS.get(error["type"], fallback)
+            fallback = RuntimeUserError if error.kind == "user" else RuntimeSystemError
+            kind: type[BaseRuntimeError] = _ERRORS.get(error.type, fallback)
             raise kind(
-                f"{row.task}: {error['type']}: {error['message']}",
-                code=error["type"],
-                why=error["traceback"],
+                f"{row.task}: {error.type}: {error.message}",
+                code=error.type,
+                why=error.traceback,
             )
         if row.phase != "succeeded":
             raise RuntimeSystemError(f"{row.task}: {row.phase}", why=row.why)
@@ -211,8 +209,9 @@ class Run:
         if row.ended is None:
             return row.phase
         if row.phase != "succeeded":
-            error = self._error()
-            return f"{row.phase}: {error['type']}: {error['message']}" if error else row.phase
+            result = self._result()
+            error = result.error if result else None
+            return f"{row.phase}: {error.type}: {error.message}" if error else row.phase
         values = self.outputs()
         return str(values[0]) if len(values) == 1 else str(values.to_dict()) if values else "None"
 

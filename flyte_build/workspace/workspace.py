@@ -9,7 +9,6 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from flyte_build.errors import UsageError
-from flyte_build.text.wording import nearest
 
 INTERACTIVE = "<interactive>"  # Stands for the file of a task that is in none.
 # The reserved folder of a tree that holds the code of import roots beside the project's root.
@@ -197,6 +196,8 @@ def _above_packages(path: str) -> str:
 
 def _near(file: str) -> str:
     """The question whether another Python file in the same folder was meant."""
+    from flyte_build.text.wording import nearest
+
     folder, name = os.path.split(file)
     try:
         near = nearest(name, (each for each in os.listdir(folder or ".") if each.endswith(".py")))

@@ -5,9 +5,8 @@ it all.
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
+from dataclasses import replace
+from typing import TYPE_CHECKING, NamedTuple
 
 from flyte_build.declarations.spec import TaskSpec
 from flyte_build.errors import FlyteError, InputError
@@ -17,30 +16,25 @@ from flyte_build.runner.action import Action
 from flyte_build.runner.call import Call
 from flyte_build.runner.history.history import History
 from flyte_build.runner.reporter import RunReporter
+from flyte_build.runner.result import Failure, Phase, Result
 from flyte_build.runner.signals import Stopped
 from flyte_build.values.type import Wires
 
 if TYPE_CHECKING:
     from flyte_build.runner.abort import Request
     from flyte_build.runner.engines.protocol import Engine, Event
-    from flyte_build.runner.history.rows import Phase
 
 _PATIENCE = 1.0  # Seconds that a task has for ending when its run is aborted.
 _EXIT_CODES: dict[Phase, int] = {"succeeded": 0, "failed": 1, "aborted": 5, "timed_out": 6}
 
 
-@dataclass(frozen=True)
-class Finished:
-    """How a run ended: outputs are wire by name, or there is an error (`type`, `message`, `kind`,
-    `traceback`).
-    """
+class Finished(NamedTuple):
+    """A run that has ended, and the seconds that it took."""
 
     name: str
     url: str
     task: str
-    phase: Phase
-    outputs: Wires
-    error: Mapping[str, str] | None
+    result: Result
     seconds: float
 
     @property
@@ -48,16 +42,8 @@ class Finished:
         """The exit code of the command: an input that its own class refuses is a wrong input,
         though only the run could tell.
         """
-        return InputError.exit_code if _wrong_input(self.error) else _EXIT_CODES[self.phase]
-
-
-@dataclass(frozen=True)
-class _Ending:
-    """What came of an attempt."""
-
-    phase: Phase
-    error: Mapping[str, str] | None = None
-    outputs: Wires = field(default_factory=dict)
+        result = self.result
+        return InputError.exit_code if _wrong_input(result) else _EXIT_CODES[result.phase]
 
 
 def carry_out(
@@ -70,41 +56,33 @@ def carry_out(
     _say_what_differs(engine, call, reporter)
     name = _begin(call, history)
     folder, url = history.run_folder(name), history.url(name)
-    attempt, ending = 0, _Ending("failed")
+    attempt, result = 0, Result("failed")
     try:
         reporter.run_started(name, url)
         while True:
             attempt += 1
-            ending = _try(
+            result = _try(
                 engine, Action(id=f"{name}-a0", run=name, folder=folder, call=call, attempt=attempt)
             )
             if (
-                ending.phase in ("succeeded", "aborted")
-                or _wrong_input(ending.error)
+                result.phase in ("succeeded", "aborted")
+                or _wrong_input(result)
                 or attempt > call.task.operational.retries
             ):
                 break
-            _wait_before_retry(call.task, attempt, ending, folder, reporter)
+            _wait_before_retry(call.task, attempt, result, folder, reporter)
     except (KeyboardInterrupt, Stopped):
         request = asked(folder)
-        ending = _aborted(request)
+        result = _aborted(request)
         if request is None:
             raise
     except Exception as error:
         what = error.what if isinstance(error, FlyteError) else str(error)
-        ending = _Ending("failed", _error(type(error).__name__, what, "system"))
+        result = Result("failed", error=Failure(type(error).__name__, what, "system"))
         raise
     finally:
-        history.end(name, ending.phase, ending.error, attempt)
-    return Finished(
-        name,
-        url,
-        call.task.name,
-        ending.phase,
-        ending.outputs,
-        ending.error,
-        time.monotonic() - began,
-    )
+        history.end(name, result, attempt)
+    return Finished(name, url, call.task.name, result, time.monotonic() - began)
 
 
 def _effective(call: Call) -> Wires:
@@ -124,11 +102,11 @@ def _begin(call: Call, history: History) -> str:
 
 
 def _wait_before_retry(
-    task: TaskSpec, attempt: int, ending: _Ending, folder: str, reporter: RunReporter
+    task: TaskSpec, attempt: int, result: Result, folder: str, reporter: RunReporter
 ) -> None:
     operational = task.operational
     wait = operational.backoff[attempt - 1] if operational.backoff else 0.0
-    reason = ending.error["message"] if ending.error else ending.phase
+    reason = result.error.message if result.error else result.phase
     again = f"trying again in {wait:g} s" if wait else "trying again"
     reporter.note(f"Attempt {attempt} of {operational.retries + 1} failed ({reason}); {again}.")
     until = time.monotonic() + wait
@@ -136,7 +114,7 @@ def _wait_before_retry(
         time.sleep(min(LOOK, left))
 
 
-def _try(engine: Engine, action: Action) -> _Ending:
+def _try(engine: Engine, action: Action) -> Result:
     """Make one attempt, and stop it at its timeout or when someone asks for it."""
     if request := asked(action.folder):
         return _aborted(request)
@@ -154,10 +132,8 @@ def _try(engine: Engine, action: Action) -> _Ending:
                 return _aborted(request)
             if until is not None and time.monotonic() >= until:
                 _stop(engine, action)
-                return _Ending(
-                    "timed_out",
-                    _error("TaskTimeoutError", f"it ran longer than its timeout of {timeout:g} s"),
-                )
+                late = f"it ran longer than its timeout of {timeout:g} s"
+                return Result("timed_out", error=Failure("TaskTimeoutError", late))
     except (KeyboardInterrupt, Stopped):
         _stop(engine, action)
         raise
@@ -179,37 +155,25 @@ def _stop(engine: Engine, action: Action, patience: float | None = None) -> None
     engine.wait(action, None)
 
 
-def _aborted(request: Request | None) -> _Ending:
-    return _Ending(
-        "aborted", _error("ActionAbortedError", str(request) if request else "it was interrupted")
-    )
+def _aborted(request: Request | None) -> Result:
+    why = str(request) if request else "it was interrupted"
+    return Result("aborted", error=Failure("ActionAbortedError", why))
 
 
-def _outcome(action: Action, event: Event) -> _Ending:
-    result = action.result()
-    if result is None:  # Whatever the engine says: without a result it has not succeeded.
-        why = event.why or "its process ended without a result"
-        if event.kind == "succeeded":
-            why = "its process ended with exit code 0, but without a result (os._exit?)"
-        return _Ending(
-            "failed",
-            (
-                _error("OOMError", why)
-                if event.out_of_memory
-                else _error("RuntimeUnknownError", why, "system")
-            ),
-        )
-    if result["phase"] == "succeeded":
-        return _Ending("succeeded", outputs=result["outputs"])
-    return _Ending("failed", result["error"])
+def _outcome(action: Action, event: Event) -> Result:
+    if result := Result.read(action.folder):
+        return result
+    # Whatever the engine says: without a result it has not succeeded.
+    why = event.why or "its process ended without a result"
+    if event.kind == "succeeded":
+        why = "its process ended with exit code 0, but without a result (os._exit?)"
+    if event.out_of_memory:
+        return Result("failed", error=Failure("OOMError", why))
+    return Result("failed", error=Failure("RuntimeUnknownError", why, "system"))
 
 
-def _wrong_input(error: Mapping[str, str] | None) -> bool:
-    return error is not None and error["kind"] == "input"
-
-
-def _error(kind: str, message: str, whose: str = "user") -> dict[str, str]:
-    return {"type": kind, "message": message, "kind": whose, "traceback": ""}
+def _wrong_input(result: Result) -> bool:
+    return result.error is not None and result.error.kind == "input"
 
 
 def _say_what_differs(engine: Engine, call: Call, reporter: RunReporter) -> None:

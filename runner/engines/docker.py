@@ -22,7 +22,8 @@ from typing import TYPE_CHECKING, Any
 from flyte_build.errors import EngineUnavailable
 from flyte_build.images.docker import client as docker_client
 from flyte_build.images.docker.client import asking
-from flyte_build.runner.action import NO_RESULT, Action, write_result
+from flyte_build.runner.action import Action
+from flyte_build.runner.result import NO_RESULT, Failure, Result
 from flyte_build.runner.secrets import Secrets
 from flyte_build.runner.worker.missing_files import hint
 
@@ -170,9 +171,9 @@ class DockerEngine:
             elif select.select([container.socket], [], [], left)[0]:
                 container.read()
                 container.output.pass_on(0.0, leave=False)
-        result = None if container.asked else action.result()
+        result = None if container.asked else Result.read(action.folder)
         # Its streams are closed, and that is all that counts: nobody waits for the rest.
-        if result and result["phase"] == "succeeded":
+        if result and result.error is None:
             self._forget(container)
             return Event("succeeded", 0)
         if result and action.call.code and action.call.workspace.root:
@@ -287,16 +288,15 @@ def _event(state: Mapping[str, Any], cancelled: bool, memory: int | None) -> Eve
     )
 
 
-def _advise(action: Action, result: dict[str, Any]) -> None:
+def _advise(action: Action, result: Result) -> None:
     """Add what to do about a file that only the project has to a result: the container could not
     see it.
     """
-    error = {
-        name: text.replace(_CODE, f"{action.call.code}/code")
-        for name, text in result["error"].items()
-    }
+    error = Failure(
+        *(text.replace(_CODE, f"{action.call.code}/code") for text in result.error or ())
+    )
     if advice := hint(error, {**action.document(), "folder": _ACTION}):
-        write_result(action.folder, {**result, "error": {**result["error"], "hint": advice}})
+        result.advised(advice).write(action.folder)
 
 
 def remove_orphans(client: APIClient, store: str, is_going: Callable[[str], bool]) -> None:

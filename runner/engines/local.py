@@ -14,7 +14,8 @@ from typing import Any
 
 from flyte_build.declarations.task import Task
 from flyte_build.runner.abort import LOOK, asked
-from flyte_build.runner.action import Action, write_result
+from flyte_build.runner.action import Action
+from flyte_build.runner.result import Result
 from flyte_build.runner.worker.execute import Sources, execute
 
 from .protocol import Event
@@ -46,16 +47,14 @@ class LocalEngine:
         os.environ.update(action.call.env)
         self._running, self._began = [action], time.time()
         with _interrupted_when_asked(action.folder):
-            write_result(
-                action.folder,
-                execute(self._load, action.call.inputs, Sources(action.call.workspace.root)),
-            )
+            sources = Sources(action.call.workspace.root)
+            execute(self._load, action.call.inputs, sources).write(action.folder)
         self._running = []
 
     def wait(self, action: Action, seconds: float | None) -> Event | None:
         """It has ended."""
-        result = action.result()
-        return Event("succeeded" if result and result["phase"] == "succeeded" else "failed")
+        result = Result.read(action.folder)
+        return Event("succeeded" if result and result.error is None else "failed")
 
     def cancel(self, action: Action, at_once: bool) -> None:
         """End the processes that were started since the attempt began; the task itself was

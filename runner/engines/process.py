@@ -14,7 +14,8 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType
 
 from flyte_build.errors import RuntimeSystemError
-from flyte_build.runner.action import NO_RESULT, Action
+from flyte_build.runner.action import Action
+from flyte_build.runner.result import NO_RESULT
 from flyte_build.runner.worker.process_tree import descendants
 from flyte_build.runner.worker.spawn import Worker, dismiss, follow_size, signal_group, start_worker
 

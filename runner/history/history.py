@@ -10,7 +10,7 @@ from __future__ import annotations
 import fcntl
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from flyte_build.cas.database import Database
@@ -19,7 +19,8 @@ from flyte_build.cas.folder import PRIVATE, make_below, make_own
 from flyte_build.cas.lease import lockable
 from flyte_build.cas.os_errors import storing
 from flyte_build.errors import NotFound, RunExists
-from flyte_build.runner.action import read_document, write_result
+from flyte_build.runner.action import read_document
+from flyte_build.runner.result import Failure, Result
 from flyte_build.text.wording import nearest
 
 from .schema import open_tables
@@ -27,17 +28,12 @@ from .schema import open_tables
 if TYPE_CHECKING:
     from flyte_build.runner.call import Call
 
-    from .rows import Filter, Phase, RunRow
+    from .rows import Filter, RunRow
 
 FORMAT = 1
 _ALPHABET = "0123456789abcdefghijkmnpqrstuvwxyz"
 _LOOK = 0.1  # Seconds between two looks at a run that others carry out.
-_LOST = {
-    "type": "RuntimeSystemError",
-    "message": "lost: the command that ran it ended before it did",
-    "kind": "lost",
-    "traceback": "",
-}
+_LOST = Failure("RuntimeSystemError", "lost: the command that ran it ended before it did", "lost")
 
 
 class History:
@@ -127,20 +123,19 @@ class History:
                 self._database.execute("INSERT INTO labels VALUES(?,?,?)", (name, *label))
         return name
 
-    def end(
-        self, name: str, phase: Phase, error: Mapping[str, str] | None = None, attempts: int = 1
-    ) -> None:
-        """End a run, once: a run that has ended stays as it is. The `error` stands in its result
-        too, if there is one.
+    def end(self, name: str, result: Result, attempts: int = 1) -> None:
+        """End a run, once: a run that has ended stays as it is. An error is written into its folder
+        too.
         """
+        error = result.error
         self._database.execute(
             "UPDATE runs SET phase=?, why=?, attempts=?, ended=? WHERE name=? AND ended IS NULL",
-            (phase, error["message"] if error else "", attempts, time.time(), name),
+            (result.phase, error.message if error else "", attempts, time.time(), name),
         )
         (ended,) = self._database.one("SELECT changes()")
         if ended and error is not None and os.path.isdir(self.run_folder(name)):
             with storing("write the run's result"):
-                write_result(self.run_folder(name), {"phase": phase, "error": error})
+                result.write(self.run_folder(name))
         if name in self._locks:
             os.close(self._locks.pop(name))
 
@@ -155,9 +150,9 @@ class History:
         """
         if name in self._locks or not self._orphaned(name):
             return False
-        result = read_document(self.run_folder(name), "result")
-        lost = result is None or result["phase"] != "succeeded"
-        self.end(name, *("failed", _LOST) if lost else ("succeeded", None))
+        result = Result.read(self.run_folder(name))
+        lost = result is None or result.error is not None
+        self.end(name, Result("failed", error=_LOST) if lost else Result("succeeded"))
         return lost
 
     def _orphaned(self, name: str) -> bool:
@@ -205,7 +200,7 @@ class History:
 
     def action(self, name: str) -> dict[str, Any]:
         """The document of what was run. Raises `NotFound`."""
-        document = read_document(self.run_folder(name), "action")
+        document = read_document(self.run_folder(name))
         if document is None:
             raise NotFound(
                 f"What the run {name} was given is not known",
@@ -213,10 +208,9 @@ class History:
             )
         return document
 
-    def result(self, name: str) -> dict[str, Any]:
-        """What came of a run: `outputs` or an `error`; empty while there is neither."""
-        result = read_document(self.run_folder(name), "result") or {}
-        return {key: value for key, value in result.items() if key != "phase"}
+    def result(self, name: str) -> Result | None:
+        """What came of a run; None if nothing has yet."""
+        return Result.read(self.run_folder(name))
 
     def list(self, limit: int, wanted: Filter | None = None) -> list[RunRow]:
         """The newest runs that are wanted (None: all are), newest first."""

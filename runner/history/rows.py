@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from datetime import UTC, datetime
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 from flyte_build.errors import NotFound
+from flyte_build.runner.result import Phase
 
-Phase = Literal["queued", "running", "succeeded", "failed", "aborted", "timed_out"]
 PHASES: tuple[Phase, ...] = get_args(Phase)
 
 

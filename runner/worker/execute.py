@@ -16,6 +16,7 @@ from flyte_build.declarations.context import set_caller
 from flyte_build.declarations.interface import interface_of
 from flyte_build.declarations.task import Task
 from flyte_build.errors import InputError
+from flyte_build.runner.result import Failure, Result
 from flyte_build.runner.signals import Stopped
 from flyte_build.values.type import Mismatch, Wires, shortened
 
@@ -72,44 +73,39 @@ def load_task(module: str, variable: str) -> Task[..., Any]:
     return task
 
 
-def execute(load: Callable[[], Task[..., Any]], inputs: Wires, sources: Sources) -> dict[str, Any]:
-    """Run the task that `load` gives, and describe what came of it.
-
-    That is `{"phase": "succeeded", "outputs"}` or `{"phase": "failed", "error"}`. `inputs` are
-    wire; tracebacks are cut to the user's `sources`. Only Ctrl-C and `Stopped` are raised.
+def execute(load: Callable[[], Task[..., Any]], inputs: Wires, sources: Sources) -> Result:
+    """Run the task that `load` gives with wire inputs; tracebacks are cut to the user's `sources`.
+    Only Ctrl-C and `Stopped` are raised.
     """
     try:
-        return {"phase": "succeeded", "outputs": call(load(), dict(inputs))}
+        return Result("succeeded", call(load(), dict(inputs)))
     except Mismatch as mismatch:
         at = f" at {mismatch.where.lstrip('. ')}" if mismatch.where else ""
         message = (
             f"the task returned {shortened(mismatch.given)}{at} where its annotation says"
             f" {mismatch.expected}"
         )
-        return _failed(
-            "RuntimeDataValidationError",
-            f"{message}. {mismatch.reasons}" if mismatch.reasons else message,
-            "",
-        )
+        if mismatch.reasons:
+            message = f"{message}. {mismatch.reasons}"
+        return Result("failed", error=Failure("RuntimeDataValidationError", message))
     except _Refused as refused:
-        return _wrong_input(refused.error, sources)
+        return Result("failed", error=_wrong_input(refused.error, sources))
     except SystemExit as error:
-        return _failed(
-            "SystemExit",
-            f"the task called sys.exit({shortened(error.code)})",
-            _traceback(error, sources),
-        )
+        message = f"the task called sys.exit({shortened(error.code)})"
+        trace = _traceback(error, sources)
+        return Result("failed", error=Failure("SystemExit", message, traceback=trace))
     except (KeyboardInterrupt, Stopped):
         raise
     except BaseException as error:  # Whatever a task raises is its result.
         return failure(error, sources)
 
 
-def failure(error: BaseException, sources: Sources) -> dict[str, Any]:
-    """The description of a task that has raised `error`."""
+def failure(error: BaseException, sources: Sources) -> Result:
+    """What came of a task that has raised `error`."""
     from flyte_build.workspace.tracebacks import message_of
 
-    return _failed(type(error).__name__, message_of(error), _traceback(error, sources))
+    trace = _traceback(error, sources)
+    return Result("failed", error=Failure(type(error).__name__, message_of(error), traceback=trace))
 
 
 def call(task: Task[..., Any], inputs: Wires) -> dict[str, Any]:
@@ -151,16 +147,9 @@ def _in_loop() -> bool:
     return True
 
 
-def _failed(kind: str, message: str, trace: str) -> dict[str, Any]:
-    return {
-        "phase": "failed",
-        "error": {"type": kind, "message": message, "kind": "user", "traceback": trace},
-    }
-
-
-def _wrong_input(error: InputError, sources: Sources) -> dict[str, Any]:
-    """The result where an input's own class has refused it; of its frames those are shown that lead
-    through the user's code.
+def _wrong_input(error: InputError, sources: Sources) -> Failure:
+    """An input's own class has refused it; of its frames those are shown that lead through the
+    user's code.
     """
     cause = error.__cause__
     frames = traceback.extract_tb(cause.__traceback__) if cause else ()
@@ -169,16 +158,7 @@ def _wrong_input(error: InputError, sources: Sources) -> dict[str, Any]:
         if cause and any(sources.hold(frame.filename) for frame in frames)
         else ""
     )
-    described = {
-        "type": "InputError",
-        "message": f"{error.what}. {error.why}",
-        "kind": "input",
-        "traceback": trace,
-    }
-    return {
-        "phase": "failed",
-        "error": {**described, "hint": error.hint} if error.hint else described,
-    }
+    return Failure("InputError", f"{error.what}. {error.why}", "input", trace, error.hint)
 
 
 def _traceback(error: BaseException, sources: Sources) -> str:

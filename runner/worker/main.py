@@ -16,7 +16,7 @@ import signal
 import sys
 from typing import Any
 
-from flyte_build.runner.action import NO_RESULT, write_result
+from flyte_build.runner.result import NO_RESULT
 
 from .spawn import CONTROL
 
@@ -86,19 +86,19 @@ def main() -> None:
     # A child that the task has forked has returned from it too. It decides nothing.
     if os.getpid() != own:
         finish(0)
-    if result["phase"] == "failed" and code and action["root"]:
+    if result.error and code and action["root"]:
         from .missing_files import hint
 
-        if advice := hint(result["error"], action):
-            result["error"]["hint"] = advice
-    if result["phase"] == "failed" and result["error"]["traceback"] and not _terminated:
-        _print(result["error"]["traceback"])
+        if advice := hint(result.error, action):
+            result = result.advised(advice)
+    if result.error and result.error.traceback and not _terminated:
+        _print(result.error.traceback)
     try:
-        write_result(order["folder"], result)
+        result.write(order["folder"])
     except OSError as error:
         _print(f"The result could not be written: {error}\n")
         finish(NO_RESULT)
-    finish(0 if result["phase"] == "succeeded" else 1, then=_end_children)
+    finish(1 if result.error else 0, then=_end_children)
 
 
 def _use_bundle(action: dict[str, Any], code: str, guarded: bool) -> None:

@@ -6,8 +6,10 @@ import os
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
+from flyte_build.runner.result import Failure
 
-def hint(error: Mapping[str, str], action: Mapping[str, Any]) -> str:
+
+def hint(error: Failure, action: Mapping[str, Any]) -> str:
     """Advice about a file that the `error` of a task names and that only the project has; "" if
     there is none.
     """
@@ -15,7 +17,7 @@ def hint(error: Mapping[str, str], action: Mapping[str, Any]) -> str:
 
     code, is_missing = (
         f"{action['code']}/code",
-        "FileNotFoundError" in (error["type"], *_types(error["traceback"])),
+        "FileNotFoundError" in (error.type, *_types(error.traceback)),
     )
     for name in _names(error):
         for folder in ("", os.path.dirname(action["file"])):
@@ -53,11 +55,11 @@ def advice(action: Mapping[str, Any], path: str) -> str:
     )
 
 
-def _said(error: Mapping[str, str]) -> list[str]:
+def _said(error: Failure) -> list[str]:
     """The exceptions' own lines, those of a traceback's earlier ones included."""
     return [
-        error["message"],
-        *(line for line in error["traceback"].splitlines() if not line.startswith(" ")),
+        error.message,
+        *(line for line in error.traceback.splitlines() if not line.startswith(" ")),
     ]
 
 
@@ -65,7 +67,7 @@ def _types(trace: str) -> list[str]:
     return [line.partition(":")[0] for line in trace.splitlines()]
 
 
-def _names(error: Mapping[str, str]) -> Iterator[str]:
+def _names(error: Failure) -> Iterator[str]:
     """All that may be a file's name: what stands in quotes, and single words."""
     import re
 
