@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from types import MappingProxyType
+from typing import Any, NamedTuple
 
 from flyte_build.bundler.copy_style import CopyStyle
 from flyte_build.declarations.spec import TaskSpec
@@ -12,8 +13,7 @@ from flyte_build.values.type import Wires
 from flyte_build.workspace.workspace import Workspace
 
 
-@dataclass(frozen=True, kw_only=True)
-class RunOptions:
+class RunOptions(NamedTuple):
     """How a run is recorded, and what it is given beside its inputs. `name`: made if it is None.
 
     `version` is that of the code, `copy_style` says how its bundle was made. `env` are environment
@@ -21,14 +21,14 @@ class RunOptions:
     JSON values: it is kept with the run, and said.
     """
 
-    name: str | None = None
     project: str
     domain: str
-    version: str = ""
     copy_style: CopyStyle
-    labels: Mapping[str, str] = field(default_factory=dict)
-    env: Mapping[str, str] = field(default_factory=dict)
-    options: Mapping[str, Any] = field(default_factory=dict)
+    name: str | None = None
+    version: str = ""
+    labels: Mapping[str, str] = MappingProxyType({})
+    env: Mapping[str, str] = MappingProxyType({})
+    options: Mapping[str, Any] = MappingProxyType({})
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any
+from typing import Any, NamedTuple
 
 from .interface import Interface
 
@@ -40,8 +40,7 @@ class SemanticSpec:
         return Interface.from_document(self.interface_document)
 
 
-@dataclass(frozen=True, kw_only=True)
-class OperationalSpec:
+class OperationalSpec(NamedTuple):
     """How a task is run: `timeout` and the `backoff` before each retry are in seconds, `options`
     what engines may act on, by name.
 
@@ -136,9 +135,8 @@ class TaskSpec:
             semantic = replace(semantic, env_vars=env_vars)
         if image is not None:
             semantic = replace(semantic, image=image)
-        return replace(
-            self, semantic=semantic, operational=replace(self.operational, **operational)
-        )
+        own = self.operational._replace(**operational)
+        return replace(self, semantic=semantic, operational=own)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -123,7 +123,7 @@ def _run_prepared(
             )
     plan.publish()
     prepared = replace(
-        call, run=replace(call.run, version=call.run.version or tree.short), code=code, tree=tree
+        call, run=call.run._replace(version=call.run.version or tree.short), code=code, tree=tree
     )
     try:
         if container:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from flyte_build.declarations.spec import TaskSpec
@@ -88,7 +88,7 @@ class DeployedTask:
             ),
             variable=self.spec.variable or "",
             inputs=inputs,
-            run=replace(options, version=self.found.release.version),
+            run=options._replace(version=self.found.release.version),
             code=code,
             tree=self.document.tree,
             deployment=f"{self.document.name}.{self.function}@{self.document.pin}",

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import os
 import sys
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from flyte_build.errors import UsageError
 
 from .table import SHARED_STORE
 
 
-@dataclass(frozen=True, kw_only=True)
-class Places:
+class Places(NamedTuple):
     """The folders of the cache (deleting it costs time) and of data (runs, outputs, logs), and the
     user's configuration file.
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from . import table
 from .configuration import Configuration
@@ -13,8 +12,7 @@ if TYPE_CHECKING:
     from flyte_build.cas.registry.name import RepositoryName
 
 
-@dataclass(frozen=True)
-class Registries:
+class Registries(NamedTuple):
     """What is shared is read from `reads`, in order, and published to `write`. Deployments are in
     `home`, where that is configured.
     """

@@ -5,7 +5,7 @@ value.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from flyte_build.runner.call import RunOptions
@@ -66,10 +66,10 @@ class Settings:
         """
         there = {name: value for name, value in given.items() if value is not None}
         of_run = {name: there.pop(name) for name in _OF_RUN & there.keys()}
-        return replace(self, **there, run=replace(self.run, **of_run))
+        return replace(self, **there, run=self.run._replace(**of_run))
 
 
-_OF_RUN = frozenset(each.name for each in fields(RunOptions))
+_OF_RUN = frozenset(RunOptions._fields)
 
 
 def _budget(config: Configuration) -> Budget | None:

@@ -9,8 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
-from typing import Any, Generic, Literal
+from typing import Any, Generic, Literal, NamedTuple
 
 from flyte_build.bundler.copy_style import COPY_STYLES
 from flyte_build.errors import UsageError
@@ -38,8 +37,7 @@ EngineName = Literal["auto", "process", "docker", "local"]
 ENGINES: tuple[EngineName, ...] = ("auto", "process", "docker", "local")
 
 
-@dataclass(frozen=True, eq=False)
-class Setting(Generic[T]):
+class Setting(NamedTuple, Generic[T]):
     """One setting. `acted_on` is false for what is accepted and kept only; `in_files` for what a
     variable alone can say.
 
@@ -50,9 +48,9 @@ class Setting(Generic[T]):
     kind: Kind[T]
     default: T
     text: str
-    acted_on: bool = field(default=True, kw_only=True)
-    in_files: bool = field(default=True, kw_only=True)
-    flag: str = field(default="", kw_only=True)
+    acted_on: bool = True
+    in_files: bool = True
+    flag: str = ""
 
     @property
     def option(self) -> str:
