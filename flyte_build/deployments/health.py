@@ -22,6 +22,7 @@ from flyte_build.errors import (
 )
 
 from .catalogue import Catalogue, FoundRelease, TaggedRelease
+from .contents import DeploymentContents
 from .publisher import lacking
 from .release import Release
 
@@ -58,9 +59,12 @@ class Checker:
     """
 
     def __init__(
-        self, catalogue: Catalogue, open_repository: Callable[[RepositoryName], Repository]
+        self,
+        catalogue: Catalogue,
+        contents: DeploymentContents,
+        open_repository: Callable[[RepositoryName], Repository],
     ) -> None:
-        self._catalogue, self._open = catalogue, open_repository
+        self._catalogue, self._contents, self._open = catalogue, contents, open_repository
         self._known: dict[tuple[RepositoryName | Digest, ...], Health] = {}
 
     def check(self) -> Iterator[Checked]:
@@ -118,7 +122,7 @@ class Checker:
         """The image that the tasks run in, if it cannot be had. Raises `RegistryCorrupt` for a
         document that is not what its index says.
         """
-        runtime = self._catalogue.document(found).value["environment"]
+        runtime = self._contents.document(found).value["environment"]
         if runtime["kind"] != "reference":
             return []
         image = f"{runtime['uri']}@{runtime['digest']}"

@@ -89,14 +89,13 @@ class Deployer:
     def __init__(self, deployments: Deployments) -> None:
         self._session, self._space = deployments.session, deployments.space
         self._settings, self._cache = self._session.settings, self._session.cache
-        self._catalogue = deployments.catalogue
+        self._repository = deployments.catalogue.repositories[0]
+        self._contents = deployments.contents
 
     @cached_property
     def publisher(self) -> Publisher:
         """Where new deployments go."""
-        return Publisher(
-            self._catalogue.repositories[0], self._cache, self._session.reporter.bytes_moved
-        )
+        return Publisher(self._repository, self._cache, self._session.reporter.bytes_moved)
 
     def deploy(self, targets: Sequence[Target]) -> Deployment:
         """Deploy environments under one version; a session that is read only says what it would be,
@@ -132,7 +131,7 @@ class Deployer:
             lease = self._cache.lease(leased)
             held.callback(lease.release)
             for image in images.values():
-                image.put(self._catalogue.repositories[0])
+                image.put(self._repository)
             before = {name: self._before(release) for name, (release, _) in releases.items()}
             done = {}
             for name, (release, manifests) in releases.items():
@@ -262,7 +261,7 @@ class Deployer:
             )
         )
         lines = [
-            *map(str, changes(self._catalogue.document(found), new)),
+            *map(str, changes(self._contents.document(found), new)),
             *self._files(found, release),
         ]
         more = [f"and {len(lines) - _SHOWN:,} more"] if len(lines) > _SHOWN else []
@@ -278,8 +277,8 @@ class Deployer:
     def _files(self, old: FoundRelease, new: Release) -> list[str]:
         if old.release.tree == new.tree:
             return []
-        found = self._catalogue.tree(FoundRelease(new, new.index(), None)).difference(
-            self._catalogue.tree(old)
+        found = self._contents.tree(FoundRelease(new, new.index(), None)).difference(
+            self._contents.tree(old)
         )
         return [
             f"files {how}: {listed(map(printable, paths), _FILES)}"
@@ -300,7 +299,7 @@ class Deployer:
             version=version,
             digest=document.pin if is_known else None,
             reference=(
-                f"{self._catalogue.repositories[0].name}:{tag}"
+                f"{self._repository.name}:{tag}"
                 if self._settings.registries.home and known
                 else None
             ),

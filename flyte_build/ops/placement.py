@@ -20,7 +20,8 @@ if TYPE_CHECKING:
     from docker import APIClient
 
     from flyte_build.cas.cache import Cache
-    from flyte_build.deployments.catalogue import Catalogue, FoundRelease
+    from flyte_build.deployments.catalogue import FoundRelease
+    from flyte_build.deployments.contents import DeploymentContents
     from flyte_build.deployments.document import Document
     from flyte_build.images.environments.node import EnvironmentNode
     from flyte_build.runner.call import Call
@@ -81,7 +82,11 @@ def in_containers_only(name: str, refusal: str) -> ImageBuildError:
 
 
 def bring(
-    session: Session, call: Call, found: FoundRelease, document: Document, catalogue: Catalogue
+    session: Session,
+    call: Call,
+    found: FoundRelease,
+    document: Document,
+    contents: DeploymentContents,
 ) -> tuple[Call, ContainerImage | None, list[Digest]]:
     """The call as it is to be run, the image of its container (None: it runs in a process), and
     what must not be collected meanwhile.
@@ -120,7 +125,7 @@ def bring(
 
     if engine == "auto":
         session.reporter.note(f"{document.name} runs in a container: {refusal}.")
-    return call, _container(connect(), found, document, catalogue, cache), []
+    return call, _container(connect(), found, document, contents, cache), []
 
 
 def _refusal(document: Document) -> str:
@@ -135,7 +140,11 @@ def _refusal(document: Document) -> str:
 
 
 def _container(
-    client: APIClient, found: FoundRelease, document: Document, catalogue: Catalogue, cache: Cache
+    client: APIClient,
+    found: FoundRelease,
+    document: Document,
+    contents: DeploymentContents,
+    cache: Cache,
 ) -> ContainerImage:
     from flyte_build.images.build.publisher import LayerSources
     from flyte_build.images.docker.load import load
@@ -155,7 +164,7 @@ def _container(
                 " and deploy again."
             ),
         )
-    image, repositories = catalogue.image(found, Digest.parse(identity))
+    image, repositories = contents.image(found, Digest.parse(identity))
     return ContainerImage(
         client, load(client, image.manifest, cache.blobs, LayerSources(cache, repositories).bring)
     )

@@ -10,6 +10,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 from flyte_build.deployments.catalogue import Catalogue, FoundRelease, chosen
+from flyte_build.deployments.contents import DeploymentContents
 from flyte_build.deployments.difference import FieldChange, changes, of_distributions
 from flyte_build.deployments.document import Document
 from flyte_build.deployments.names import DeploymentReference, Namespace
@@ -35,9 +36,14 @@ class Deployments:
     def catalogue(self) -> Catalogue:
         """Where they are looked up; the first repository is where new ones go."""
         repositories = [self.stores.repositories.open(name) for name in self._names]
+        return Catalogue(repositories, self.stores.cache, self.session.reporter.note, self._here)
+
+    @cached_property
+    def contents(self) -> DeploymentContents:
+        """What they hold."""
         reporter = self.session.reporter
-        return Catalogue(
-            repositories, self.stores.cache, reporter.note, reporter.bytes_moved, self._here
+        return DeploymentContents(
+            self.catalogue, self.stores.cache, reporter.note, reporter.bytes_moved
         )
 
     def releases(self, environment: str | None = None) -> list[FoundRelease]:
@@ -50,7 +56,7 @@ class Deployments:
         """What a reference names, and its document. Raises `NotFound`."""
         found = self.catalogue.find(self.space, reference)
         with self.stores.cache.preparing():
-            return found, self.catalogue.document(found)
+            return found, self.contents.document(found)
 
     def difference(self, old: DeploymentReference, new: DeploymentReference) -> Difference:
         """How two deployments differ."""
@@ -58,7 +64,7 @@ class Deployments:
         files: dict[str, list[str]] = {"added": [], "removed": [], "changed": []}
         if one.tree != other.tree:
             with self.stores.cache.preparing():
-                files = self.catalogue.tree(after).difference(self.catalogue.tree(before))
+                files = self.contents.tree(after).difference(self.contents.tree(before))
         packages = of_distributions(before.release.host, after.release.host)
         return Difference(before, after, [*changes(one, other), *packages], files)
 
@@ -136,7 +142,7 @@ class Deployments:
         from flyte_build.deployments.health import Checker
 
         with self.stores.cache.preparing():
-            yield from Checker(self.catalogue, self.stores.repositories.open).check()
+            yield from Checker(self.catalogue, self.contents, self.stores.repositories.open).check()
 
 
 @dataclass(frozen=True)

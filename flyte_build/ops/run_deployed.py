@@ -49,16 +49,16 @@ class DeployedTask:
 
         from flyte_build.bundler.budget import Budget
 
-        began, cache, document, catalogue = (
+        began, cache, document, contents = (
             monotonic(),
             session.cache,
             self.document,
-            self.deployments.catalogue,
+            self.deployments.contents,
         )
         with cache.preparing():
-            code = catalogue.code(self.found, session.settings.budget or Budget())
+            code = contents.code(self.found, session.settings.budget or Budget())
             call = self.call(inputs, session.settings.run, code)
-            call, container, held = bring(session, call, self.found, document, catalogue)
+            call, container, held = bring(session, call, self.found, document, contents)
             lease = cache.lease(
                 [document.tree, *held, *runtime_held(session.stores, document.kind != "host")]
             )
