@@ -1,0 +1,274 @@
+"""`flyte get` of runs: themselves, their actions, logs, inputs and outputs, and code."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import Any
+
+import click
+
+from flyte_build.cas.digest import Digest
+from flyte_build.errors import NotFound
+from flyte_build.ops.stores import Stores
+from flyte_build.runner.history.history import History
+from flyte_build.runner.history.rows import PHASES, ActionRow, Filter, RunRow, iso
+from flyte_build.values.type import Wires
+
+from .console import Console
+from .options import moment, pairs, runs
+
+
+@click.command("run")
+@click.option(
+    "--limit",
+    type=click.IntRange(1),
+    default=100,
+    show_default=True,
+    help="How many runs, newest first.",
+)
+@click.option(
+    "--in-phase",
+    multiple=True,
+    type=click.Choice(PHASES),
+    help="Only runs in this phase, or in one of these.",
+)
+@click.option("--only-mine", is_flag=True, help="Only runs that you have begun.")
+@click.option("--task-name", metavar="ENV.TASK", help="Only runs of this task.")
+@click.option("--task-version", metavar="VERSION", help="Only runs of this version.")
+@click.option(
+    "--created-after",
+    callback=moment,
+    metavar="TIME",
+    help="Only runs that began at this time or later.",
+)
+@click.option(
+    "--created-before",
+    callback=moment,
+    metavar="TIME",
+    help="Only runs that began before this time.",
+)
+@click.option(
+    "--with-label",
+    multiple=True,
+    metavar="K=V",
+    help="Only runs with this label, or with all of these.",
+)
+@click.argument("name", required=False, shell_complete=runs)
+@click.pass_obj
+def run(console: Console, /, limit: int, name: str | None, **options: Any) -> None:
+    """List the runs, newest first, or show one."""
+    wanted = Filter(
+        phases=options["in_phase"],
+        task=options["task_name"],
+        version=options["task_version"],
+        user=os.getuid() if options["only_mine"] else None,
+        after=options["created_after"],
+        before=options["created_before"],
+        labels=pairs("--with-label", options["with_label"], "team=blue"),
+    )
+    history = Stores(console).history
+    if name is not None:
+        _show_run(console, history, history.get(name))
+        return
+    rows = history.list(limit, wanted)
+    if console.json:
+        console.document([_run(history, row) for row in rows])
+    elif rows:
+        cells = (
+            _cells(row.name, row) + [row.why.partition("\n")[0].replace("\t", " ")] for row in rows
+        )
+        console.table(("NAME", "TASK", "PHASE", "STARTED", "SECONDS", "WHY"), cells)
+    else:
+        console.line(
+            "There is no such run."
+            if wanted != Filter()
+            else "There are no runs yet. `flyte run hello` makes one."
+        )
+
+
+def _show_run(console: Console, history: History, row: RunRow) -> None:
+    result, labels = history.result(row.name), history.labels(row.name)
+    document = {
+        **_run(history, row),
+        "file": row.file,
+        "version": row.version,
+        "labels": labels,
+        "why": row.why,
+    }
+    if console.json:
+        console.document(
+            {
+                **document,
+                "actions": [_action(action) for action in row.actions()],
+                **(result.document() if result else {}),
+            }
+        )
+        return
+    for label in ("name", "task", "file", "version", "phase", "started", "ended", "url"):
+        console.print(f"{label:8} {document[label] or '-'}")
+    for key, value in labels.items():
+        console.print(f"{'label':8} {key}={value}")
+    if row.why:
+        console.print(f"{'why':8} {row.why}")
+    outputs = result.outputs if result else {}
+    _print_values(console, "output", outputs, f"flyte -of json get io {row.name}")
+
+
+@click.command("action")
+@click.argument("run", metavar="RUN", shell_complete=runs)
+@click.argument("action", metavar="[ACTION]", required=False)
+@click.pass_obj
+def action(console: Console, run: str, action: str | None) -> None:
+    """List a run's actions, or show one."""
+    row = Stores(console).history.get(run)
+    if action is not None:
+        document = _action(row.action(action))
+        if console.json:
+            console.document(document)
+            return
+        for label in ("name", "task", "parent", "phase", "attempts", "started", "ended"):
+            console.print(f"{label:8} {document[label] or '-'}")
+        return
+    if console.json:
+        console.document([_action(each) for each in row.actions()])
+    else:
+        rows = (_cells(each.name, each) + [str(each.attempts)] for each in row.actions())
+        console.table(("NAME", "TASK", "PHASE", "STARTED", "SECONDS", "ATTEMPTS"), rows)
+
+
+@click.command("logs")
+@click.option("-l", "--lines", type=click.IntRange(0), help="Only the last lines of what is there.")
+@click.option("--show-ts", is_flag=True, help="Put the time before each line.")
+@click.option("--attempt", type=click.IntRange(1), help="Only what this attempt has printed.")
+@click.option("-f", "--follow", is_flag=True, help="Go on until the run has ended.")
+@click.argument("run", metavar="RUN", shell_complete=runs)
+@click.argument("action", metavar="[ACTION]", required=False)
+@click.pass_obj
+def logs(console: Console, /, run: str, action: str | None, **options: Any) -> None:
+    """Print what a run's task has printed, as it was."""
+    from flyte_build.ops.abort import open_log
+
+    history = Stores(console).history
+    _check_action(history.get(run), action)
+    log = open_log(history, run, options["attempt"], options["follow"])
+    if options["lines"] is not None:
+        log.skip_to_last(options["lines"])
+    output = sys.stdout.buffer
+    try:
+        for chunk in (
+            (b"%s %s\n" % (iso(at).encode(), line) for at, line in log.lines())
+            if options["show_ts"]
+            else log.chunks()
+        ):
+            output.write(chunk)
+            output.flush()
+    except KeyboardInterrupt:  # How one leaves a log that is followed.
+        raise click.exceptions.Exit(130) from None
+
+
+@click.command("io")
+@click.option("-i", "--inputs-only", is_flag=True, help="Only the inputs.")
+@click.option("-o", "--outputs-only", is_flag=True, help="Only the outputs.")
+@click.argument("run", metavar="RUN", shell_complete=runs)
+@click.argument("action", metavar="[ACTION]", required=False)
+@click.pass_obj
+def io(
+    console: Console, inputs_only: bool, outputs_only: bool, run: str, action: str | None
+) -> None:
+    """Show the inputs that a run was given, and its outputs."""
+    history = Stores(console).history
+    _check_action(history.get(run), action)
+    document = {}
+    if inputs_only or not outputs_only:
+        document["inputs"] = history.action(run)["inputs"]
+    if outputs_only or not inputs_only:
+        result = history.result(run)
+        document["outputs"] = dict(result.outputs) if result else {}
+    if console.json:
+        console.document(document)
+        return
+    if not any(document.values()):
+        console.line(f"The run {run} has no {' and no '.join(document)}.")
+    for kind, values in document.items():
+        _print_values(console, kind.removesuffix("s"), values, f"flyte -of json get io {run}")
+
+
+@click.command("code")
+@click.option(
+    "-o",
+    "--output",
+    metavar="DIR",
+    type=click.Path(),
+    help="The folder to write to, empty or new; one named like the run if none is given.",
+)
+@click.argument("run", metavar="RUN", shell_complete=runs)
+@click.argument("action", metavar="[ACTION]", required=False)
+@click.pass_obj
+def code(console: Console, output: str | None, run: str, action: str | None) -> None:
+    """Write the files of a run's bundle into a folder."""
+    from flyte_build.bundler.checkout import check_out
+
+    stores = Stores(console)
+    row = stores.history.get(run)
+    _check_action(row, action)
+    if not row.tree:
+        raise NotFound(
+            f"The run {run} has no bundle",
+            why="It ran from the working tree, as scripts and `--local` do.",
+        )
+    folder = output or run
+    number = check_out(stores.cache, Digest(row.tree), folder)
+    if console.json:
+        console.document(
+            {"run": run, "digest": row.tree, "folder": os.path.abspath(folder), "files": number}
+        )
+    else:
+        console.print(
+            f"{number:,} {'file' if number == 1 else 'files'} written to {folder}; tree {row.tree}"
+        )
+
+
+def _check_action(row: RunRow, action: str | None) -> None:
+    if action is not None:
+        row.action(action)
+
+
+def _print_values(console: Console, kind: str, values: Wires, more: str) -> None:
+    console.result({f"{kind} {name}": value for name, value in values.items()}, more, named=True)
+
+
+def _cells(name: str, row: RunRow | ActionRow) -> list[str]:
+    return [
+        name,
+        row.task,
+        row.phase,
+        iso(row.started),
+        f"{row.ended - row.started:.1f}" if row.ended else "",
+    ]
+
+
+def _run(history: History, row: RunRow) -> dict[str, Any]:
+    return {
+        "name": row.name,
+        "task": row.task,
+        "phase": row.phase,
+        **_times(row),
+        "url": history.url(row.name),
+    }
+
+
+def _action(row: ActionRow) -> dict[str, Any]:
+    return {
+        "name": row.name,
+        "task": row.task,
+        "parent": row.parent,
+        "phase": row.phase,
+        "attempts": row.attempts,
+        "cached": row.cached,
+        **_times(row),
+    }
+
+
+def _times(row: RunRow | ActionRow) -> dict[str, str | None]:
+    return {"started": iso(row.started), "ended": None if row.ended is None else iso(row.ended)}
