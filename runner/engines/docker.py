@@ -26,6 +26,7 @@ from flyte_build.runner.action import Action
 from flyte_build.runner.result import NO_RESULT, Failure, Result
 from flyte_build.runner.secrets import Secrets
 from flyte_build.runner.worker.missing_files import hint
+from flyte_build.runner.worker.sources import Sources
 
 from .limits import Limits
 from .output import Output
@@ -295,7 +296,7 @@ def _advise(action: Action, result: Result) -> None:
     error = Failure(
         *(text.replace(_CODE, f"{action.call.code}/code") for text in result.error or ())
     )
-    if advice := hint(error, {**action.document(), "folder": _ACTION}):
+    if advice := hint(error, Sources.parse(action.document()), f"{_ACTION}/work"):
         result.advised(advice).write(action.folder)
 
 

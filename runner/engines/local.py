@@ -16,7 +16,8 @@ from flyte_build.declarations.task import Task
 from flyte_build.runner.abort import LOOK, asked
 from flyte_build.runner.action import Action
 from flyte_build.runner.result import Result
-from flyte_build.runner.worker.execute import Sources, execute
+from flyte_build.runner.worker.execute import execute
+from flyte_build.runner.worker.sources import Sources
 
 from .protocol import Event
 

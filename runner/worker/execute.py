@@ -7,8 +7,7 @@ import importlib
 import os
 import sys
 import traceback
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable
 from typing import Any, NoReturn
 
 from flyte_build._alias import PACKAGE
@@ -20,6 +19,8 @@ from flyte_build.runner.result import Failure, Result
 from flyte_build.runner.signals import Stopped
 from flyte_build.values.type import Mismatch, Wires, shortened
 
+from .sources import Sources
+
 _OURS = (PACKAGE + "/", "<frozen importlib")
 
 
@@ -29,27 +30,6 @@ class _Refused(Exception):
     def __init__(self, error: InputError) -> None:
         super().__init__(error)
         self.error = error
-
-
-@dataclass(frozen=True)
-class Sources:
-    """The `folder` of the user's code, and how folders below it (or elsewhere) are called in
-    messages.
-    """
-
-    folder: str
-    shown: Mapping[str, str] = field(default_factory=dict)
-
-    def hold(self, file: str) -> bool:
-        """Whether a file is the user's."""
-        return file.startswith(self.folder + "/")
-
-    def named(self, text: str) -> str:
-        """Return a text with the paths in it as the user knows them."""
-        text = text.replace(self.folder + "/", "")
-        for folder, name in self.shown.items():
-            text = text.replace(f'"{folder}/', f'"{name}/')
-        return text
 
 
 class InProcess:

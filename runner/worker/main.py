@@ -14,15 +14,18 @@ import os
 import select
 import signal
 import sys
-from typing import Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 from flyte_build.runner.result import NO_RESULT
 
 from .spawn import CONTROL
 
+if TYPE_CHECKING:
+    from .sources import Sources
+
 # Imported one after another while there is nothing to do yet: what a bundle and every task's file
-# need, then what an async
-# task does, in the order of its imports.
+# need, then what an async task does, in the order of its imports.
 _AHEAD = [
     "flyte_build.workspace.import_hooks",
     "flyte_build.declarations.environment",
@@ -51,7 +54,8 @@ def main() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     from flyte_build._alias import install_alias
 
-    from .execute import Sources, execute, failure, finish, load_task
+    from .execute import execute, failure, finish, load_task
+    from .sources import Sources
 
     install_alias()
     for name in _AHEAD:
@@ -65,17 +69,17 @@ def main() -> None:
     signal.signal(signal.SIGTERM, _terminate)
     order = json.loads(line)
     with open(f"{order['folder']}/action.json", encoding="utf-8") as file:
-        action: dict[str, Any] = json.load(file)
+        action = json.load(file)
     os.environ.update(order["env"])
     for path, text in order.get("files", {}).items():
         _write_private(path, text)
     os.environ["FLYTE_RUN"] = action["run"]
-    code = f"{action['code']}/code" if action["code"] else ""
-    if code:
-        _use_bundle(action, code, guarded=order.get("guarded", False))
+    sources, work = Sources.parse(action), f"{order['folder']}/work"
+    if sources.bundle:
+        _use_bundle(sources, guarded=order.get("guarded", False))
     sys.argv = [action["module"]]
-    _enter(f"{order['folder']}/work", code)
-    own, sources = os.getpid(), Sources(code or action["root"], action["shown"])
+    _enter(work, sources.folder if sources.bundle else "")
+    own = os.getpid()
     try:
         result = execute(
             lambda: load_task(action["module"], action["variable"]), action["inputs"], sources
@@ -86,10 +90,10 @@ def main() -> None:
     # A child that the task has forked has returned from it too. It decides nothing.
     if os.getpid() != own:
         finish(0)
-    if result.error and code and action["root"]:
+    if result.error and sources.bundle and sources.root:
         from .missing_files import hint
 
-        if advice := hint(result.error, action):
+        if advice := hint(result.error, sources, work):
             result = result.advised(advice)
     if result.error and result.error.traceback and not _terminated:
         _print(result.error.traceback)
@@ -101,9 +105,9 @@ def main() -> None:
     finish(1 if result.error else 0, then=_end_children)
 
 
-def _use_bundle(action: dict[str, Any], code: str, guarded: bool) -> None:
-    """Import the project's modules from the folder `code`; on a machine with working trees
-    (`guarded`) nothing comes from these.
+def _use_bundle(sources: Sources, guarded: bool) -> None:
+    """Import the project's modules from its bundle; on a machine with working trees (`guarded`)
+    nothing comes from these.
     """
     from flyte_build.workspace.import_hooks import (
         Guard,
@@ -114,19 +118,21 @@ def _use_bundle(action: dict[str, Any], code: str, guarded: bool) -> None:
         use_sources,
     )
 
-    def folders(roots: list[str]) -> list[str]:
+    code = sources.folder
+
+    def folders(roots: Sequence[str]) -> list[str]:
         return [f"{code}/{root}" if root else code for root in roots]
 
-    install_targets(action["root"])
+    install_targets(sources.root)
     removed = [
         entry
         for entry in sys.path
         if guarded and is_own(f"{entry}/x") and not os.path.isfile(entry)
     ]
     kept = [entry for entry in sys.path if entry not in removed]
-    roots, last = folders(action["roots"]), folders(action["last"])
+    roots, last = folders(sources.roots), folders(sources.last)
     sys.path[:] = [*roots, *kept, *last]
-    bytecode = f"{action['code']}/bytecode"
+    bytecode = f"{sources.bundle}/bytecode"
     use_sources(
         lambda folder: _is_below(folder, code),
         lambda path: f"{bytecode}/{os.path.relpath(path, code)}",
@@ -137,12 +143,10 @@ def _use_bundle(action: dict[str, Any], code: str, guarded: bool) -> None:
             if is_own(file) and not is_ours(name) and name != "__main__":
                 sys.modules.pop(name, None)
         tree = (
-            [f"{action['root']}/{root}".rstrip("/") for root in action["roots"]]
-            if action["root"]
-            else []
+            [f"{sources.root}/{root}".rstrip("/") for root in sources.roots] if sources.root else []
         )
         sys.meta_path.insert(
-            0, Guard(code, [*roots, *last], [*tree, *removed], lambda path: _advice(action, path))
+            0, Guard(code, [*roots, *last], [*tree, *removed], lambda path: _advice(sources, path))
         )
 
 
@@ -181,15 +185,15 @@ def _print(text: str) -> None:
         return
 
 
-def _advice(action: dict[str, Any], path: str) -> str:
-    if not action["root"]:
+def _advice(sources: Sources, path: str) -> str:
+    if not sources.root:
         return (
             f"It is in {path}, and was not deployed: import it at the top of a module, or include"
             " it, and deploy again."
         )
     from .missing_files import advice
 
-    return advice(action, path)
+    return advice(sources, path)
 
 
 def _watch() -> None:

@@ -3,54 +3,45 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Mapping
-from typing import Any
+from collections.abc import Iterable, Iterator
 
 from flyte_build.runner.result import Failure
 
+from .sources import Sources
 
-def hint(error: Failure, action: Mapping[str, Any]) -> str:
+
+def hint(error: Failure, sources: Sources, work: str) -> str:
     """Advice about a file that the `error` of a task names and that only the project has; "" if
-    there is none.
+    there is none. `work` is the folder that the task ran in.
     """
     from flyte_build.workspace.sensitive import by_name
 
-    code, is_missing = (
-        f"{action['code']}/code",
-        "FileNotFoundError" in (error.type, *_types(error.traceback)),
-    )
+    code = sources.folder
+    is_missing = "FileNotFoundError" in (error.type, *_types(error.traceback))
     for name in _names(error):
-        for folder in ("", os.path.dirname(action["file"])):
-            path = _relative(name, (code, f"{action['folder']}/work"), folder)
+        for folder in ("", os.path.dirname(sources.file)):
+            path = _relative(name, (code, work), folder)
             if path and (is_missing or "." in os.path.basename(path)) and not by_name(path):
-                there = _source(action, path)
+                there = os.path.normpath(sources.origin(path))
                 if os.path.exists(there) and not os.path.exists(f"{code}/{path}"):
-                    name = os.path.relpath(there, action["root"])
+                    name = os.path.relpath(there, sources.root)
                     where = "beside" if name.startswith("../") else "in"
                     return (
                         f"{name} is {where} the project, but not in the bundle."
-                        f" {advice(action, there)}"
+                        f" {advice(sources, there)}"
                     )
     return ""
 
 
-def _source(action: Mapping[str, Any], path: str) -> str:
-    """Where on disk a path of the bundle is from."""
-    for place, name in action["shown"].items():
-        if path.startswith(place + "/"):
-            return os.path.normpath(f"{action['root']}/{name}{path.removeprefix(place)}")
-    return f"{action['root']}/{path}"
-
-
-def advice(action: Mapping[str, Any], path: str) -> str:
+def advice(sources: Sources, path: str) -> str:
     """What to do about a file or folder of the project, or beside it (absolute), that is not in the
     bundle.
     """
-    include = os.path.relpath(path, os.path.dirname(f"{action['root']}/{action['file']}"))
+    include = os.path.relpath(path, os.path.dirname(f"{sources.root}/{sources.file}"))
     remedy = f'Add it to the environment: TaskEnvironment(..., include=["{include}"])'
     return (
         f"{remedy}, or use `--copy-style all`."
-        if path.startswith(action["root"] + "/")
+        if path.startswith(sources.root + "/")
         else f"{remedy}."
     )
 
