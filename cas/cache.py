@@ -40,12 +40,10 @@ _TABLES = 3
 
 
 class Cache:
-    """An open cache. `said` is told, in a sentence, of damage that was found and repaired."""
+    """An open cache."""
 
-    def __init__(
-        self, root: str, database: Database, counters: Counters, said: Callable[[str], None]
-    ) -> None:
-        self.root, self.folder, self.said, self.database = root, _folder(root), said, database
+    def __init__(self, root: str, database: Database, counters: Counters) -> None:
+        self.root, self.folder, self.database = root, _folder(root), database
         self._leases = f"{self.folder}/leases"
         self.extractions = f"{self.folder}/extractions"
         self.environments = f"{self.folder}/environments"
@@ -55,13 +53,13 @@ class Cache:
         self.index = statindex.StatIndex(database)
 
     @classmethod
-    def open(cls, root: str, counters: Counters, said: Callable[[str], None]) -> Cache:
-        """Open the cache below a folder, made if it is new. Raises `StoreUnavailable` and
-        `StoreFormatUnknown`.
+    def open(cls, root: str, counters: Counters, note: Callable[[str], None]) -> Cache:
+        """Open the cache below a folder, made if it is new; `note` is told of damage that was found
+        and repaired. Raises `StoreUnavailable` and `StoreFormatUnknown`.
         """
 
         def damaged(aside: str) -> None:
-            said(
+            note(
                 f"The cache's database was damaged; it was moved to {aside} and begun anew. Nothing"
                 " but time is lost."
             )
@@ -70,7 +68,7 @@ class Cache:
             _create(root)
         schema = records.SCHEMA + statindex.SCHEMA + ledger.SCHEMA
         database = open_database(f"{_folder(root)}/cache.sqlite", _TABLES, schema, damaged)
-        return cls(root, database, counters, said)
+        return cls(root, database, counters)
 
     @cached_property
     def secret(self) -> bytes:

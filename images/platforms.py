@@ -1,17 +1,31 @@
-"""Platforms as OCI names them (image-spec, "Image Index", `platform`), and what they are called
-elsewhere.
+"""Platforms as OCI names them (image-spec, "Image Index", `platform`), what they are called
+elsewhere, and the Python on one.
 """
 
 from __future__ import annotations
 
 import os
 import sys
+from typing import NamedTuple
 
 GLIBC = (2, 28)  # What wheels for Linux may need: Debian has it since 10, Red Hat since 8.
 MACOS = (13, 0)
 # The minor version of the interpreter at hand.
 PYTHON = f"{sys.version_info[0]}.{sys.version_info[1]}"
 _MACHINES = {"amd64": "x86_64", "arm64": "aarch64"}
+
+
+class Interpreter(NamedTuple):
+    """The Python inside an image: where it is, and where it looks for packages.
+
+    `version` is a minor one (`3.11`), the others are absolute paths: of the executable, of
+    packages, and of scripts.
+    """
+
+    version: str
+    executable: str
+    packages: str
+    scripts: str
 
 
 def here() -> str:

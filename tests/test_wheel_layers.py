@@ -22,10 +22,10 @@ from flyte_build.cas.digest import Digest
 from flyte_build.cas.layer import Compression, Layer
 from flyte_build.errors import ImageBuildError
 from flyte_build.images.layers.grouping import LAYERS, group
-from flyte_build.images.layers.interpreter import Interpreter
 from flyte_build.images.layers.machine_code import check_tags
 from flyte_build.images.layers.wheel import write_layer
 from flyte_build.images.lock.pins import Wheel
+from flyte_build.images.platforms import Interpreter
 from tests.bases import MadeWheel, blobs_of, pinned
 
 DEBIAN = Interpreter(

@@ -84,7 +84,7 @@ class SharedCache:
         note: Callable[[str], None],
         progress: Progress,
     ) -> None:
-        self._cache, self._project, self._said = cache, shares.project, note
+        self._cache, self._project, self._note = cache, shares.project, note
         self._reads = [pool.open(name) for name in shares.reads]
         self._write = pool.open(shares.write) if shares.write else None
         self._ledger = Ledger(cache.database)
@@ -124,7 +124,7 @@ class SharedCache:
         if record is not None and not (
             record.key == key and is_key_of(key, record.kind, record.inputs)
         ):
-            self._said(f"{place} holds a record of another key than {key}; it is not used.")
+            self._note(f"{place} holds a record of another key than {key}; it is not used.")
             return None
         return Offer(record, repository) if record else None
 
@@ -302,7 +302,7 @@ class SharedCache:
                 break
             # Here it is not whole any more: whoever makes it again publishes it.
             except StoreError as error:
-                self._said(f"The {record.kind} {key.short} is not published: {error.what}.")
+                self._note(f"The {record.kind} {key.short} is not published: {error.what}.")
                 self._ledger.drop(self._write.name, key)
         return published
 
@@ -327,7 +327,7 @@ class SharedCache:
                 why=f"The tag {tag} is not there.",
             )
         if theirs.artifact.digest != record.artifact:
-            self._said(
+            self._note(
                 f"{repository.name} has {theirs.artifact.digest.short} from another machine for"
                 f" what is {record.artifact.short} here ({record.kind} {record.key.short}); theirs"
                 " is used from now on."
@@ -344,7 +344,7 @@ class SharedCache:
         ):
             self._fail(place, error)
         else:
-            self._said(
+            self._note(
                 f"What {place} holds for {name} is not used: {error.what}. {error.why}".rstrip()
             )
 
@@ -363,7 +363,7 @@ class SharedCache:
         for_now = (
             " It is asked again in some minutes." if isinstance(error, RegistryUnreachable) else ""
         )
-        self._said(
+        self._note(
             f"{why}. This command goes on without it{later}.{for_now}"
             + (f" {error.hint}" if error.hint else "")
         )

@@ -61,16 +61,16 @@ class Discovery(Cheap):
         workspace: Workspace,
         cache: Cache,
         counters: Counters,
-        said: Callable[[str], None],
+        note: Callable[[str], None],
         dry: bool = False,
         meanwhile: Callable[[], None] = lambda: None,
     ) -> None:
         super().__init__(workspace.file, f"discovery:{workspace.root}/{workspace.file}")
-        self._workspace, self._cache, self._counters, self._said, self._dry = (
+        self._workspace, self._cache, self._counters, self._note, self._dry = (
             workspace,
             cache,
             counters,
-            said,
+            note,
             dry,
         )
         self._meanwhile = meanwhile
@@ -152,7 +152,7 @@ class Discovery(Cheap):
         try:
             self.findings = Findings(json.loads(self._cache.blobs.read(artifact)))
         except BlobCorrupt as error:
-            self._said(f"{error.what}; it is made again.")
+            self._note(f"{error.what}; it is made again.")
             return False
         except BlobMissing:
             return False
@@ -175,7 +175,7 @@ class Discovery(Cheap):
             *(f"reads {path}, which is changed meanwhile" for path in answer["changed"]),
         ]
         for what in volatile:
-            self._said(
+            self._note(
                 f"Importing {self._workspace.file} {what}, so it is imported anew each time."
             )
         self.recorded = not volatile

@@ -137,9 +137,9 @@ class _Locking:
     """
 
     def __init__(
-        self, pins: Pins, upgrade: Upgrade, debian: str, said: Callable[[str], None]
+        self, pins: Pins, upgrade: Upgrade, debian: str, note: Callable[[str], None]
     ) -> None:
-        self._pins, self._upgrade, self._debian, self._said = pins, upgrade, debian, said
+        self._pins, self._upgrade, self._debian, self._note = pins, upgrade, debian, note
         self._tried: set[str] = set()
         self._bases: list[PinnedBase] = []
         self._packages: list[LockedPackages] = []
@@ -200,7 +200,7 @@ class _Locking:
             if not only_for_containers:
                 raise
             if not isinstance(error, NotLocked):
-                self._said(f"{reference}, which only containers need, is not pinned: {error.what}.")
+                self._note(f"{reference}, which only containers need, is not pinned: {error.what}.")
 
     def pinned(self, found: Lock, everything: bool) -> Lock:
         """A lock with what was pinned; with `everything` without what no image uses. What commands

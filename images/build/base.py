@@ -20,10 +20,9 @@ from flyte_build.cas.registry.repository import Repository
 from flyte_build.cas.registry.transfer import Progress, Transfer
 from flyte_build.errors import BlobMissing, ImageBuildError, RegistryCorrupt
 from flyte_build.images.docker.load import Fetch
-from flyte_build.images.layers.interpreter import Interpreter
 from flyte_build.images.lock.pins import PinnedBase
 from flyte_build.images.oci_image import OciImage, check
-from flyte_build.images.platforms import linux_here
+from flyte_build.images.platforms import Interpreter, linux_here
 from flyte_build.images.reference import ImageReference
 
 from .base_scan import BaseScan

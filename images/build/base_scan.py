@@ -11,13 +11,12 @@ import re
 import tarfile
 from collections.abc import Mapping
 from contextlib import ExitStack
-from dataclasses import asdict
 from typing import IO, Any, cast
 
 from flyte_build.cas.cache import Cache
 from flyte_build.errors import ImageBuildError
-from flyte_build.images.layers.interpreter import Interpreter
 from flyte_build.images.oci_image import PATH, OciImage
+from flyte_build.images.platforms import Interpreter
 
 _PYTHON = re.compile(r"python3\.([0-9]+)\Z")
 _HOPS = 20  # Links that are followed at most.
@@ -79,7 +78,7 @@ class BaseScan:
         """What is worth remembering, as a JSON value."""
         interpreter = self._interpreter()
         return {
-            "interpreter": asdict(interpreter) if interpreter else None,
+            "interpreter": interpreter._asdict() if interpreter else None,
             "links": {
                 name: target
                 for name, target in sorted(self._names.items())

@@ -18,18 +18,18 @@ from flyte_build.errors import ImageBuildError
 from flyte_build.images.layers import files, wheel
 from flyte_build.images.layers.files import Copied
 from flyte_build.images.layers.grouping import LAYERS, group
-from flyte_build.images.layers.interpreter import Interpreter
 from flyte_build.images.layers.machine_code import check_tags
 from flyte_build.images.layers.wheel_download import Fetcher
 from flyte_build.images.lock.pins import LockedPackages, Wheel
 from flyte_build.images.oci_image import PATH, Added, OciImage
+from flyte_build.images.platforms import Interpreter
 
 from .base import Base
 
 FORMAT = 1
 """The version of what building makes of the same inputs."""
 OURS = ("packages ", "files ")
-"""How what a layer of ours holds is said to begin."""
+"""How what a layer of ours holds is note to begin."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,7 +54,7 @@ class Plan:
     workdir: str
 
     def parts(
-        self, base: Base, compression: Compression, fetcher: Fetcher, said: Callable[[str], None]
+        self, base: Base, compression: Compression, fetcher: Fetcher, note: Callable[[str], None]
     ) -> list[Part]:
         """The layers, in order. Raises `ImageBuildError` for a base that cannot take
         the packages.
@@ -67,7 +67,7 @@ class Plan:
             elif step.wheels:
                 interpreter = _interpreter(base, step)
                 parts += [
-                    _of_wheels(wheels, interpreter, step, compression, fetcher, said)
+                    _of_wheels(wheels, interpreter, step, compression, fetcher, note)
                     for wheels in group(step.wheels, room)
                 ]
         return parts
@@ -125,13 +125,13 @@ def _of_wheels(
     packages: LockedPackages,
     compression: Compression,
     fetcher: Fetcher,
-    said: Callable[[str], None],
+    note: Callable[[str], None],
 ) -> Part:
     def make(batch: Batch) -> Layer:
         for each in wheels:
             check_tags(each, packages.python, packages.platform)
         return wheel.write_layer(
-            fetcher.fetch(wheels), interpreter, packages.platform, batch, compression, said
+            fetcher.fetch(wheels), interpreter, packages.platform, batch, compression, note
         )
 
     named = {f"{each.name}=={each.version}": each.digest for each in wheels}

@@ -33,8 +33,8 @@ from installer.sources import WheelFile
 from flyte_build.cas import tar
 from flyte_build.cas.blobs import Batch
 from flyte_build.cas.layer import Compression, Layer
-from flyte_build.images.layers.interpreter import Interpreter
 from flyte_build.images.lock.pins import Wheel
+from flyte_build.images.platforms import Interpreter
 
 from .gzip_members import LayerWriter, inflated
 from .machine_code import HEAD, check_binaries, refused
@@ -172,12 +172,12 @@ def write_layer(
     platform: str,
     batch: Batch,
     compression: Compression,
-    said: Callable[[str], None] = lambda sentence: None,
+    note: Callable[[str], None] = lambda sentence: None,
 ) -> Layer:
     """One layer of some wheels, each with the path of its file, whose digest is known to be right.
 
     Raises `ImageBuildError` for a wheel that is not what it says, or not for that Python and
-    platform. `said` is told of a path that two of them write: what the last one by name has is
+    platform. `note` is told of a path that two of them write: what the last one by name has is
     there.
     """
     with ExitStack() as stack:
@@ -187,7 +187,7 @@ def write_layer(
             for member in members_of(wheel, file, interpreter, platform):
                 other = members.get(member.path)
                 if other and other[1].content.hash != member.content.hash:
-                    said(
+                    note(
                         f"{wheel.name} and {other[0].name} both have {os.fsdecode(member.path)};"
                         f" that of {wheel.name} is used."
                     )

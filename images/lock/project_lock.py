@@ -26,20 +26,20 @@ class Pins:
     """The pins of one project root. Resolves what is missing, says so, and writes flyte.lock; with
     `locked` it raises `NotLocked` instead.
 
-    `said` is told sentences, and `look_up` says what a reference names now, and if asked to which
+    `note` is told sentences, and `look_up` says what a reference names now, and if asked to which
     Python is in it. May be used by several threads.
     """
 
     def __init__(
         self,
         root: str,
-        said: Callable[[str], None],
+        note: Callable[[str], None],
         *,
         locked: bool,
         look_up: Callable[[str, bool], PinnedBase],
     ) -> None:
         self.root, self.path = root, f"{root}/{NAME}"
-        self._said, self.locked, self.look_up = said, locked, look_up
+        self._note, self.locked, self.look_up = note, locked, look_up
         self.uv = Uv()
         self._reading = RequirementsReader(root)
         self._alone = RLock()
@@ -49,7 +49,7 @@ class Pins:
 
     def known(self) -> Pins:
         """The same pins, of which nothing is resolved."""
-        known = Pins(self.root, self._said, locked=True, look_up=self.look_up)
+        known = Pins(self.root, self._note, locked=True, look_up=self.look_up)
         known._loaded, known._bytes = self.lock, self._bytes
         return known
 
@@ -169,7 +169,7 @@ class Pins:
         with self._alone:
             news, self._news = self._news, []
         if news:
-            self._said(
+            self._note(
                 f"Resolved, and kept in {NAME} (commit it): {listed(dict.fromkeys(news), 5)}."
             )
 
