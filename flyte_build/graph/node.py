@@ -197,4 +197,4 @@ Resolve = Callable[[Iterable[Node]], Outcomes]
 
 
 class Cheap(Node):
-    """A node that is made even in a dry resolve, since nothing can be said without it."""
+    """A node that is made even in a read-only resolve, since nothing can be said without it."""

@@ -21,9 +21,9 @@ if TYPE_CHECKING:
 class Resolver:
     """Resolves nodes against a memory, and what is in a `remote` cache; what is in neither is made.
 
-    With `remake` no record is used; with `dry` nothing is made that costs (a node is `missing`
-    then, and so is what needs it) and nothing is remembered. The reporter is told of each node that
-    is about to be made, and of each outcome as it comes.
+    With `remake` no record is used; with `read_only` nothing is made that costs (a node is
+    `missing` then, and so is what needs it) and nothing is remembered. The reporter is told of each
+    node that is about to be made, and of each outcome as it comes.
     """
 
     def __init__(
@@ -32,15 +32,15 @@ class Resolver:
         reporter: Reporter | None = None,
         *,
         remake: bool = False,
-        dry: bool = False,
+        read_only: bool = False,
         jobs: int = 2,
         remote: RemoteCache | None = None,
     ) -> None:
-        self._memory, self._reporter, self._remake, self._dry, self._jobs = (
+        self._memory, self._reporter, self._remake, self._read_only, self._jobs = (
             memory,
             reporter,
             remake,
-            dry,
+            read_only,
             jobs,
         )
         self._remote = None if remake else remote
@@ -141,14 +141,14 @@ class Resolver:
         found = node.look_up(self._memory, self.outcomes)
         if found.record and not self._remake:
             seconds = time.perf_counter() - began
-            if not self._dry:
+            if not self._read_only:
                 self._memory.set_last(node.label, found.record.key)
             self._add(Outcome(node, "cached", found.record, found.record.key, "", seconds, []))
             done(node)
             return None
         if found.record:
             found.why = "asked to be made anew"
-        if self._dry and not isinstance(node, Cheap):
+        if self._read_only and not isinstance(node, Cheap):
             wanted = key(node.kind, node.format, found.inputs)
             holder = self._remote.find(wanted) if node.shared and self._remote else None
             if holder:
@@ -196,10 +196,13 @@ class Resolver:
         record = Record(
             key(node.kind, node.format, inputs), node.kind, made.artifact, made.refs, {**inputs}
         )
-        if not self._dry and node.recorded:
+        if not self._read_only and node.recorded:
             self._memory.add(record)
             self._memory.set_last(node.label, record.key)
-        state, children = "missing" if self._dry else "made", self._children.pop(node).outcomes
+        state, children = (
+            "missing" if self._read_only else "made",
+            self._children.pop(node).outcomes,
+        )
         self._add(
             Outcome(
                 node,

@@ -17,7 +17,7 @@ def survey(plan: FilePlan) -> list[Outcome]:
     """
     outcomes = plan.resolve(*plan.environments())
     if outcomes[plan.tree].artifact is not None:
-        packs = Resolver(plan.session.cache.records, dry=True).resolve(
+        packs = Resolver(plan.session.cache.records, read_only=True).resolve(
             plan.bundle.packs(nothing_to_write)
         )
         outcomes[plan.bundle].children[:] = packs.values()

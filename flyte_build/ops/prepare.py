@@ -64,7 +64,7 @@ class FilePlan:
             session.cache.records,
             session.reporter,
             remake=session.settings.remake,
-            dry=session.read_only,
+            read_only=session.read_only,
             remote=self._remote,
         )
 

@@ -35,8 +35,8 @@ class EnvironmentImage:
     """The image of some environments: what was `found` for each platform. `reference` is where it
     was pushed (None: nowhere).
 
-    `digest` is that of the manifest, or of the index of several; None where a dry build cannot know
-    it.
+    `digest` is that of the manifest, or of the index of several; None where a read-only build
+    cannot know it.
     """
 
     envs: tuple[str, ...]
@@ -45,7 +45,7 @@ class EnvironmentImage:
 
     @property
     def images(self) -> Mapping[str, BuiltImage]:
-        """The image for each platform; none at all where a dry build misses one."""
+        """The image for each platform; none at all where a read-only build misses one."""
         built = {
             platform: each for platform, each in self.found.items() if isinstance(each, BuiltImage)
         }
@@ -68,7 +68,7 @@ class EnvironmentImage:
 
     @property
     def nodes(self) -> list[Outcome]:
-        """All nodes, in order: also those that a dry build would make."""
+        """All nodes, in order: also those that a read-only build would make."""
         return [each for found in self.found.values() for each in found.nodes]
 
 
@@ -98,14 +98,14 @@ class Imager:
             debian=settings.image_base,
             compression=settings.image_compression,
             anew=force,
-            dry=session.read_only,
+            read_only=session.read_only,
         )
         self.look_up = sources.bases.look_up
         self._builder = ImageBuilder(files, cache, pins, sources, options, reporter)
 
     def build(self, recipe: Recipe, envs: Sequence[str], lenient: bool = False) -> EnvironmentImage:
         """The image of a recipe for all of its platforms; without images if it would have to be
-        made, and this is dry.
+        made, and the session is read only.
 
         `lenient`ly, one whose pins are missing is one that would have to be made.
         """

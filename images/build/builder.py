@@ -82,8 +82,8 @@ class ImageBuilder:
     def build(
         self, recipe: Recipe, platform: str, label: str, lenient: bool = False
     ) -> BuiltImage | PlannedImage:
-        """The image of a recipe for one platform, or what a dry build finds of one that would have
-        to be made.
+        """The image of a recipe for one platform, or what a read-only build finds of one that would
+        have to be made.
 
         `label` is under what its last outcome is remembered. `lenient`ly, what is not pinned is
         missing, too. Raises `ImageBuildError`, `NotLocked`, `EngineUnavailable`, and what pins,
@@ -108,8 +108,8 @@ class ImageBuilder:
     def _image(
         self, recipe: Recipe, platform: str, label: str, nodes: list[Outcome], places: list[str]
     ) -> OciImage | None:
-        """The image, if it need not be made in a dry build; its nodes and the repositories that
-        hold layers are added.
+        """The image, if it need not be made in a read-only build; its nodes and the repositories
+        that hold layers are added.
         """
         ground, python = self._ground(recipe, platform, nodes, places, label)
         if ground is None:
@@ -282,7 +282,7 @@ class ImageBuilder:
             self._cache.records,
             self._reporter,
             remake=options.anew,
-            dry=options.dry,
+            read_only=options.read_only,
             remote=self._sources.remote,
         )
         outcome = resolver.resolve([node])[node]
@@ -305,7 +305,7 @@ class ImageBuilder:
             isinstance(node, StepNode)
             and outcome.state == "cached"
             and not where
-            and not self._options.dry
+            and not self._options.read_only
         ):
             node.keep(outcome.record)  # It was collected there, or another project has made it.
         places += where

@@ -1,4 +1,4 @@
-"""What a dry build finds of an image that is not here."""
+"""What a read-only build finds of an image that is not here."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from flyte_build.graph.node import Made, Node, Outcome, Outcomes, Resolve
 
 @dataclass(frozen=True)
 class PlannedImage:
-    """An image for one platform that is not here, as a dry build finds it: its nodes, in order,
-    with why they are missing.
+    """An image for one platform that is not here, as a read-only build finds it: its nodes, in
+    order, with why they are missing.
     """
 
     nodes: Sequence[Outcome]

@@ -72,10 +72,10 @@ class BuildSources:
 class BuildOptions:
     """How to build. `debian` is the reference of the Debian base, with `{python}` in it.
 
-    `anew` makes again, and executes again, what is there; `dry` makes nothing.
+    `anew` makes again, and executes again, what is there; `read_only` makes nothing.
     """
 
     debian: str
     compression: Compression = "gzip"
     anew: bool = False
-    dry: bool = False
+    read_only: bool = False
