@@ -7,7 +7,7 @@ from __future__ import annotations
 import os
 import stat
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from importlib.machinery import EXTENSION_SUFFIXES
 from types import ModuleType
@@ -58,24 +58,49 @@ def describe(
     modules = list(real_files(workspace, found))
     workspace, files = with_roots(workspace, modules, path, here)
     read = sorted(_places(workspace, filter(_is_data, watch.files), files) - files.keys())
+    loose = left_out(modules, files.values())
+    document = _document(module, workspace, sorted(files), read, loose)
+    counters = Counters()
+    ours = os.path.realpath(PACKAGE) + "/"
+    describing = {file for _, file in loaded_modules() if file.startswith(ours)}
+    seen, changed = _seen({*loaded, *describing, *files.values()}, here, watch, counters, began)
+    return {
+        "document": document,
+        "seen": seen,
+        "volatile": watch.volatile,
+        "changed": [os.path.relpath(name, workspace.root) for name in changed],
+        "wrote": watch.wrote,
+        "counters": counters.snapshot(),
+    }
+
+
+def _document(
+    module: ModuleType,
+    workspace: Workspace,
+    modules: Sequence[str],
+    read: Sequence[str],
+    loose: Sequence[str],
+) -> dict[str, Any]:
+    """Discovery's document; `modules` and what was `read` are places in the tree, sorted, `loose`
+    what is in none.
+    """
     environments = _environments(module)
-    root = workspace.root
-    document = {
+    return {
         "module": module.__name__,
         "file": workspace.file,
         "roots": list(workspace.roots),
         "last": list(workspace.last),
         "beside": dict(workspace.beside),
-        "modules": sorted(files),
-        "native": sorted(name for name in files if name.endswith(tuple(EXTENSION_SUFFIXES))),
-        "loose": left_out(modules, files.values()),
+        "modules": modules,
+        "native": [name for name in modules if name.endswith(tuple(EXTENSION_SUFFIXES))],
+        "loose": loose,
         "read": [name for name in read if not sensitive.by_name(name)],
         "withheld": [workspace.shown(name) for name in read if sensitive.by_name(name)],
         "include": sorted(
             {include for environment in environments for include in _includes(environment)}
         ),
         "tasks": {
-            name: task_spec(task, root).document()
+            name: task_spec(task, workspace.root).document()
             for name, task in vars(module).items()
             if isinstance(task, Task)
         },
@@ -88,18 +113,6 @@ def describe(
             _environment_spec(environment, module, workspace).document()
             for environment in environments
         ],
-    }
-    counters = Counters()
-    ours = os.path.realpath(PACKAGE) + "/"
-    describing = {file for _, file in loaded_modules() if file.startswith(ours)}
-    seen, changed = _seen({*loaded, *describing, *files.values()}, here, watch, counters, began)
-    return {
-        "document": document,
-        "seen": seen,
-        "volatile": watch.volatile,
-        "changed": [os.path.relpath(name, root) for name in changed],
-        "wrote": watch.wrote,
-        "counters": counters.snapshot(),
     }
 
 

@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 from flyte_build.workspace.import_hooks import is_own, is_stdlib
 from flyte_build.workspace.workspace import BESIDE, Workspace
@@ -91,81 +92,106 @@ def with_roots(
     last of it, "" if not. Modules that were loaded by their path from outside of the root are in no
     import root, and left out.
     """
-    # The import roots that are used, each with the first name (in their order) found in it.
-    bases: dict[str, str] = {}
-    # The folders of packages that are called otherwise, each with the package's name.
-    mapped: dict[str, str] = {}
-    places: list[tuple[Module, str]] = []
-    known = {os.path.realpath(entry) for entry in path} | {here}
+    found = _found(modules, {os.path.realpath(entry) for entry in path} | {here}, workspace.root)
+    fixed = next((at for at, entry in enumerate(path) if is_stdlib(entry)), len(path))
+    entries = [os.path.realpath(entry) for entry in path]
+    used = [
+        [entry for entry in part if entry in found.bases or _below(workspace, entry)]
+        for part in (entries[:fixed], entries[fixed:])
+    ]
+    listed = {*used[0], *used[1], *workspace.folders((*workspace.roots, *workspace.last)), here}
+    more = sorted(found.bases.keys() - listed, key=found.bases.__getitem__)
+    ends = [here] if here in found.bases else []
+    places = _Places(workspace, found.plainly)
+    roots = [*workspace.roots, *map(places.of, used[0])]
+    last = [*map(places.of, used[1]), *map(places.of, more)]
+    last += [places.of_package(*each) for each in sorted(found.mapped.items(), key=_name)]
+    last += [*workspace.last, *map(places.of, ends)]
+    roots = list(dict.fromkeys(roots))
+    workspace = replace(
+        workspace,
+        roots=tuple(roots),
+        last=tuple(root for root in dict.fromkeys(last) if root not in roots),
+        beside=places.beside,
+    )
+    return workspace, dict(_in_tree(workspace, found.modules))
+
+
+class _Found(NamedTuple):
+    """Where modules were found: each with its folder; the import roots, each with the first name
+    (in their order) found in it; and the folders of packages that are called otherwise, each with
+    the package's name. `plainly` are the import roots by module, of those that are called as their
+    files are.
+    """
+
+    modules: list[tuple[Module, str]]
+    bases: dict[str, str]
+    mapped: dict[str, str]
+    plainly: dict[str, str]
+
+
+def _found(modules: Sequence[Module], known: Collection[str], root: str) -> _Found:
     plainly = {
         module.name: base
         for module in modules
         for base, package in [module.origin()]
         if not package
     }
+    found = _Found([], {}, {}, plainly)
     for module in sorted(modules, key=lambda each: each.name):
         base, package = module.origin()
         # By a package's own `__path__`.
         if package in plainly and module.file.startswith(plainly[package] + "/"):
-            places.append((module, plainly[package]))
+            base = plainly[package]
         elif package and module.found and os.path.isdir(base):
-            mapped.setdefault(base, package)
-            places.append((module, base))
+            found.mapped.setdefault(base, package)
         elif not package and (module.found or base in known):
-            bases.setdefault(base, module.name)
-            places.append((module, base))
+            found.bases.setdefault(base, module.name)
         else:
-            places.append((module, workspace.root))
-    fixed = next((at for at, entry in enumerate(path) if is_stdlib(entry)), len(path))
-    entries = [os.path.realpath(entry) for entry in path]
-    used = [
-        [entry for entry in part if entry in bases or _below(workspace, entry)]
-        for part in (entries[:fixed], entries[fixed:])
-    ]
-    listed = {*used[0], *used[1], *workspace.folders((*workspace.roots, *workspace.last)), here}
-    more = sorted(bases.keys() - listed, key=bases.__getitem__)
-    ends = [here] if here in bases else []
-    numbered: dict[str, str] = {}
+            base = root
+        found.modules.append((module, base))
+    return found
 
-    def place(folder: str) -> str:
-        if _below(workspace, folder):
-            return os.path.relpath(folder, workspace.root) if folder != workspace.root else ""
-        root = numbered.setdefault(folder, f"{BESIDE}/{len(numbered)}")
-        beside[root] = folder
-        return root
 
-    def place_package(folder: str, package: str) -> str:
-        """Place a package that is called otherwise than its folder: below its parent's place, or in
-        a root of its own.
+class _Places:
+    """Gives folders their places in the tree: below the root those that they have, elsewhere
+    numbered ones, which are in `beside` then, with their folders.
+    """
+
+    def __init__(self, workspace: Workspace, plainly: Mapping[str, str]) -> None:
+        self._workspace, self._plainly = workspace, plainly
+        self._numbered: dict[str, str] = {}
+        self._renamed: dict[str, str] = {}
+        self.beside: dict[str, str] = {}
+
+    def of(self, folder: str) -> str:
+        """The place of an import root."""
+        root = self._workspace.root
+        if _below(self._workspace, folder):
+            return os.path.relpath(folder, root) if folder != root else ""
+        place = self._number(folder)
+        self.beside[place] = folder
+        return place
+
+    def of_package(self, folder: str, package: str) -> str:
+        """The import root for a package that is called otherwise than its folder, which is below
+        its parent's place, or in a root of its own.
         """
         parent, _, name = package.rpartition(".")
-        if parent in renamed:
-            root, renamed[package] = "", f"{renamed[parent]}/{name}"
-        elif parent in plainly:
-            root = place(plainly[parent])
-            renamed[package] = "/".join(filter(None, (root, *package.split("."))))
+        if parent in self._renamed:
+            root, place = "", f"{self._renamed[parent]}/{name}"
+        elif parent in self._plainly:
+            root = self.of(self._plainly[parent])
+            place = "/".join(filter(None, (root, *package.split("."))))
         else:
-            root = numbered.setdefault(folder, f"{BESIDE}/{len(numbered)}")
-            renamed[package] = f"{root}/{package.replace('.', '/')}"
-        beside[renamed[package]] = folder
+            root = self._number(folder)
+            place = f"{root}/{package.replace('.', '/')}"
+        self._renamed[package] = place
+        self.beside[place] = folder
         return root
 
-    beside: dict[str, str] = {}
-    renamed: dict[str, str] = {}
-    roots = [*workspace.roots, *map(place, used[0])]
-    last = [*map(place, used[1]), *map(place, more)]
-    last += [
-        place_package(folder, package) for folder, package in sorted(mapped.items(), key=_name)
-    ]
-    last += [*workspace.last, *map(place, ends)]
-    roots = list(dict.fromkeys(roots))
-    workspace = replace(
-        workspace,
-        roots=tuple(roots),
-        last=tuple(root for root in dict.fromkeys(last) if root not in roots),
-        beside=beside,
-    )
-    return workspace, dict(_in_tree(workspace, places))
+    def _number(self, folder: str) -> str:
+        return self._numbered.setdefault(folder, f"{BESIDE}/{len(self._numbered)}")
 
 
 def _in_tree(

@@ -62,16 +62,16 @@ class Discovery(Cheap):
         cache: Cache,
         counters: Counters,
         note: Callable[[str], None],
-        dry: bool = False,
+        read_only: bool = False,
         meanwhile: Callable[[], None] = lambda: None,
     ) -> None:
         super().__init__(workspace.file, f"discovery:{workspace.root}/{workspace.file}")
-        self._workspace, self._cache, self._counters, self._note, self._dry = (
+        self._workspace, self._cache, self._counters, self._note, self._read_only = (
             workspace,
             cache,
             counters,
             note,
-            dry,
+            read_only,
         )
         self._meanwhile = meanwhile
         self.disturbed = False
@@ -184,7 +184,7 @@ class Discovery(Cheap):
         self._files = {path: digest for path, (_, digest) in seen["files"].items()}
         seen["environment"] = {name: variable(self._cache, name) for name in seen["environment"]}
         document = json.dumps(answer["document"], sort_keys=True).encode()
-        artifact = Digest.of(document) if self._dry else self._cache.blobs.put(document)
+        artifact = Digest.of(document) if self._read_only else self._cache.blobs.put(document)
         compared = ("lookups", "folders", "stats", "times", "distributions", "current")
         inputs: dict[str, Value] = {
             **self._base,
@@ -194,7 +194,7 @@ class Discovery(Cheap):
                 json.dumps([seen[name] for name in compared], sort_keys=True).encode()
             ),
         }
-        if self.recorded and not self._dry:
+        if self.recorded and not self._read_only:
             base, own = key(self.kind, self.format, self._base), key(self.kind, self.format, inputs)
             self._cache.records.add_trace(base, own, seen, _KEPT)
         return Made(
