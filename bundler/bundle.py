@@ -52,6 +52,13 @@ class Bundle:
             *(pack.digest for pack in self.packs),
         )
 
+    @property
+    def refs(self) -> tuple[Digest, ...]:
+        """What a record of it must refer to: its blobs, and the tree, whose extraction stays with
+        it.
+        """
+        return (*self.blobs(), self.tree)
+
 
 def write(tree: Tree, packs: list[Layer], batch: Batch) -> Bundle:
     """Write the bundle of `tree`, whose packs are there (or in the batch) already."""

@@ -20,6 +20,7 @@ from .snapshot import Contents
 from .tree_node import TreeNode
 
 if TYPE_CHECKING:
+    from flyte_build.cas.blobs import Blobs
     from flyte_build.cas.layer import Layer
 
     from .bundle import Bundle
@@ -38,10 +39,10 @@ class PackNode(Node):
         label: str,
         part: Digest,
         write: Callable[[], Layer],
-        blobs_has: Callable[[Digest], bool],
+        blobs: Blobs,
     ) -> None:
         super().__init__(f"pack {at}", f"{label} {at}")
-        self._part, self.layer, self._has = part, write, blobs_has
+        self._part, self.layer, self._blobs = part, write, blobs
 
     def inputs(self, outcomes: Outcomes) -> Mapping[str, Value]:
         """The part of the tree, by digest."""
@@ -49,7 +50,7 @@ class PackNode(Node):
 
     def usable(self, record: Record) -> bool:
         """Whether the layer is there."""
-        return all(map(self._has, record.refs))
+        return self._blobs.has_all(record.refs)
 
     def explain(self, inputs: Mapping[str, Value], last: Record) -> str:
         """Packs are parts of a tree, which explains itself."""
@@ -81,7 +82,7 @@ class BundleNode(Node):
 
     def usable(self, record: Record) -> bool:
         """Whether all blobs are there."""
-        return all(map(self._cache.blobs.has, identity.blobs_of(record)))
+        return self._cache.blobs.has_all(identity.blobs_of(record))
 
     def accept(self, artifact: Digest, inputs: Mapping[str, Value]) -> tuple[Digest, ...]:
         """All blobs of a bundle that another machine made, and its tree, which is extracted then:
@@ -93,7 +94,7 @@ class BundleNode(Node):
 
         found = _claiming(bundle.read(artifact, self._cache.blobs), inputs)
         self._adopt_packs(found, extraction.take(self._cache, found, self._tree.tree()))
-        return (*found.blobs(), found.tree)
+        return found.refs
 
     def explain(self, inputs: Mapping[str, Value], last: Record) -> str:
         """What its tree says."""
@@ -107,9 +108,9 @@ class BundleNode(Node):
 
         tree = self._tree.tree()
         parts = [(tree.part_digest(positions), positions) for positions in cut(tree.sizes())]
-        has = self._cache.blobs.has
+        blobs = self._cache.blobs
         return [
-            PackNode(at, self.label, part, partial(write, part, places), has)
+            PackNode(at, self.label, part, partial(write, part, places), blobs)
             for at, (part, places) in enumerate(parts)
         ]
 
@@ -169,7 +170,7 @@ class BundleNode(Node):
             layers.append(Layer(blob, os.path.getsize(blobs.path(blob)), record.artifact))
         with self._cache.blobs.batch() as batch:
             made = bundle.write(tree, layers, batch)
-        return Made(made.manifest, (*made.blobs(), tree.digest))
+        return Made(made.manifest, made.refs)
 
 
 def nothing_to_write(part: Digest, positions: list[int]) -> Layer:
@@ -186,7 +187,7 @@ def accept_bundle(cache: Cache, artifact: Digest, inputs: Mapping[str, Any]) -> 
 
     found = _claiming(bundle.read(artifact, cache.blobs), inputs)
     Proof(cache.blobs, found, bundle.read_tree(found, cache.blobs)).run()
-    return (*found.blobs(), found.tree)
+    return found.refs
 
 
 def _claiming(found: Bundle, inputs: Mapping[str, Any]) -> Bundle:

@@ -11,7 +11,7 @@ import errno
 import hashlib
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import cached_property
 from types import TracebackType
 from typing import BinaryIO, Protocol
@@ -63,6 +63,10 @@ class Blobs:
         none.
         """
         return os.path.isfile(self.path(digest))
+
+    def has_all(self, digests: Iterable[Digest]) -> bool:
+        """Whether all blobs of those names are there."""
+        return all(map(self.has, digests))
 
     def open(self, digest: Digest) -> BinaryIO:
         """A stream of the bytes as they stand: who reads it verifies it. Raises `BlobMissing`."""

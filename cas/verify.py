@@ -43,7 +43,7 @@ def verify_blobs(
     places: dict[Key, str] = {}
     bad = []
     for record in cache.records.all():
-        if all(map(cache.blobs.has, blobs_of(record))):
+        if cache.blobs.has_all(blobs_of(record)):
             continue
         places[record.key] = repair(record)
         if not places[record.key]:

@@ -142,7 +142,7 @@ class Catalogue:
     def _kept(self, pin: Digest) -> FoundRelease | None:
         """What this machine knows of a pin, if it has the deployment."""
         record = self._cache.records.find(record_key(pin))
-        if record is None or not all(map(self._cache.blobs.has, record.refs)):
+        if record is None or not self._cache.blobs.has_all(record.refs):
             return None
         *_, kept = record.refs  # As `DeploymentContents` writes them.
         try:
@@ -213,13 +213,11 @@ class Catalogue:
             known = []
         return absence(space, reference, known, " or ".join(map(self.place, self.repositories)))
 
-    def place(self, repository: Repository) -> str:
-        """How a repository is called in messages."""
-        return (
-            _THIS
-            if repository.name.folder and repository.name.folder == self._here
-            else str(repository.name)
-        )
+    def place(self, repository: Repository | None) -> str:
+        """How a repository is called in messages; None: what is kept on this machine."""
+        if repository is None or (self._here and repository.name.folder == self._here):
+            return _THIS
+        return str(repository.name)
 
     def nowhere(self) -> str:
         """The sentence that what was looked for is in none of the places."""

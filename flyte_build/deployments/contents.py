@@ -7,7 +7,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from flyte_build.bundler.identity import KIND, blobs_of, bundle_key
+from flyte_build.bundler.identity import KIND, blobs_of, bundle_inputs, bundle_key
 from flyte_build.cas.cache import Cache
 from flyte_build.cas.digest import Digest
 from flyte_build.cas.records import Record
@@ -108,7 +108,7 @@ class DeploymentContents:
         if folder := find(self._cache, tree):
             return folder
         record = self._cache.records.find(bundle_key(tree))
-        if record and all(map(blobs.has, blobs_of(record))):
+        if record and blobs.has_all(blobs_of(record)):
             try:
                 return extraction.extract(self._cache, bundle.read(record.artifact, blobs), budget)
             except (BlobMissing, BlobCorrupt):
@@ -134,9 +134,8 @@ class DeploymentContents:
             )
         # Only what has proven right is recorded.
         extraction.take(self._cache, fetched, budget=budget)
-        refs = (*fetched.blobs(), tree)
         self._cache.records.add(
-            Record(bundle_key(tree), KIND, fetched.manifest, refs, {"tree": tree})
+            Record(bundle_key(tree), KIND, fetched.manifest, fetched.refs, bundle_inputs(tree))
         )
         return extraction.extract(self._cache, fetched, budget)
 
@@ -147,8 +146,8 @@ class DeploymentContents:
         Its manifest and its config are on this machine then.
         """
         blobs = self._cache.blobs
-        if found.repository is None and not all(
-            blobs.has(each.digest) for each in found.release.images
+        if found.repository is None and not blobs.has_all(
+            each.digest for each in found.release.images
         ):
             found = self._catalogue.published(found.release.pin) or found
         for each in found.release.images:
@@ -188,10 +187,9 @@ class DeploymentContents:
         repository, digest = found.repository, found.release.bundle.digest
         manifest = repository.manifest(digest) if repository else None
         if repository is None or manifest is None:
-            where = self._catalogue.place(repository) if repository else "this machine"
             raise NotFound(
                 f"The files of {found.release.tag} are not known",
-                why=f"The bundle is not in {where}.",
+                why=f"The bundle is not in {self._catalogue.place(repository)}.",
             )
         with blobs.batch() as batch:
             batch.add(manifest.data)

@@ -144,7 +144,7 @@ class ContainerImages:
         """
         cache = self._session.cache
         record = recall(cache.records, self._base(image), self._root, _KEPT)
-        return record if record and all(map(cache.blobs.has, record.refs)) else None
+        return record if record and cache.blobs.has_all(record.refs) else None
 
     def _seen(self, recipe: Recipe, pins: Pins) -> Mapping[str, Digest]:
         """The files that decided the image, as they are now."""

@@ -89,7 +89,7 @@ class Bases:
         """
         reference = ImageReference.parse(pinned.reference)
         record = self._cache.records.find(_key(pinned.digest, platform))
-        if record is None or not all(map(self._cache.blobs.has, record.refs)):
+        if record is None or not self._cache.blobs.has_all(record.refs):
             record = self._inspect(reference, pinned.digest, platform)
         _, manifest, _ = record.refs  # As `_record` writes them.
         image = OciImage.read(manifest, self._cache.blobs)
@@ -103,7 +103,7 @@ class Bases:
         """
         known = key(KIND, _FORMAT, {"config": image.identity})
         record = self._cache.records.find(known)
-        if record is None or not all(map(self._cache.blobs.has, record.refs)):
+        if record is None or not self._cache.blobs.has_all(record.refs):
             fetch(image.manifest.layers)
             record = self._record(image, known, {"config": image.identity})
         return Base(image=image, place=None, **_read(self._cache.blobs.read(record.artifact)))

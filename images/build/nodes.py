@@ -47,7 +47,7 @@ class _LayerNode(Node):
 
     def usable(self, record: Record) -> bool:
         """Whether its blob is there."""
-        return all(map(self._cache.blobs.has, record.refs))
+        return self._cache.blobs.has_all(record.refs)
 
     def is_here(self, wanted: Key) -> bool:
         """Whether the layer of its key is on this machine."""
@@ -159,7 +159,7 @@ class ImageNode(Node):
 
     def usable(self, record: Record) -> bool:
         """Whether the manifest, the config and what layers there were are still on this machine."""
-        return all(map(self._cache.blobs.has, record.refs))
+        return self._cache.blobs.has_all(record.refs)
 
     def accept(self, artifact: Digest, inputs: Mapping[str, Value]) -> tuple[Digest, ...]:
         """The manifest and the config of an image that another machine made; its layers stay where

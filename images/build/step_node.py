@@ -96,7 +96,7 @@ class StepNode(Node):
 
     def usable(self, record: Record) -> bool:
         """Whether all of it is there."""
-        return all(map(self._cache.blobs.has, record.refs))
+        return self._cache.blobs.has_all(record.refs)
 
     def accept(self, artifact: Digest, inputs: Mapping[str, Value]) -> tuple[Digest, ...]:
         """All blobs of what another machine made, if that is what is pinned."""
