@@ -75,7 +75,7 @@ class Action:
             pass
 
 
-def read_document(folder: str) -> dict[str, Any] | None:
+def read_action(folder: str) -> dict[str, Any] | None:
     """The document of the action in a run's folder, or None if it is not there, whole."""
     try:
         with open(f"{folder}/action.json", encoding="utf-8") as file:

@@ -64,6 +64,8 @@ class Result(NamedTuple):
             with open(f"{folder}/result.json", encoding="utf-8") as file:
                 document = json.load(file)
             phase, error = document["phase"], document.get("error")
+            if (phase == "succeeded") != (error is None):
+                return None
             if error is None:
                 return cls(phase, outputs=dict(document["outputs"]))
             return cls(phase, error=Failure(**{name: str(text) for name, text in error.items()}))

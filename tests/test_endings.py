@@ -54,6 +54,36 @@ def test_a_task_that_does_not_succeed_says_why(
     assert text in flyte("run", "tasks.py", task, *args, exit_code=exit_code).stderr
 
 
+WRITES = """
+import flyte, os, pathlib
+env = flyte.TaskEnvironment(name="t")
+@env.task
+def writes(text: str) -> None:
+    pathlib.Path("../result.json").write_text(text)
+    os._exit(0)
+"""
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "[]",
+        "{}",
+        '{"phase": "done"}',
+        '{"phase": "failed", "outputs": {}}',
+        '{"phase": "succeeded", "outputs": 1}',
+        '{"phase": "succeeded", "outputs": {}, "error": {"type": "x", "message": "y"}}',
+        '{"phase": "aborted", "error": {"nothing": "known"}}',
+    ],
+)
+def test_what_a_task_writes_in_place_of_its_result_is_none(flyte: Shell, text: str) -> None:
+    """It is as if there was no result."""
+    (flyte.project / "writes.py").write_text(WRITES)
+    result = flyte.json("run", "writes.py", "writes", "--text", text, exit_code=1)
+    assert result["phase"] == flyte.last_run()["phase"] == "failed"
+    assert "without a result" in result["error"]["message"]
+
+
 def test_a_traceback_shows_the_users_code_alone(flyte: Shell) -> None:
     """It is printed once, is in the log, and names the project's path; an async task's
     is no other.

@@ -54,7 +54,7 @@ def carry_out(
     """
     call = replace(call, inputs=_effective(call))
     _say_what_differs(engine, call, reporter)
-    name = _begin(call, history)
+    name = history.begin(call)
     folder, url = history.run_folder(name), history.url(name)
     attempt, result = 0, Result("failed")
     try:
@@ -95,10 +95,6 @@ def _effective(call: Call) -> Wires:
         **call.inputs,
     }
     return {each["name"]: values[each["name"]] for each in described if each["name"] in values}
-
-
-def _begin(call: Call, history: History) -> str:
-    return history.begin(call)
 
 
 def _wait_before_retry(
@@ -162,7 +158,8 @@ def _aborted(request: Request | None) -> Result:
 
 def _outcome(action: Action, event: Event) -> Result:
     if result := Result.read(action.folder):
-        return result
+        # The file is the task's to write: it can say no other end than these two.
+        return result._replace(phase="failed") if result.error else result
     # Whatever the engine says: without a result it has not succeeded.
     why = event.why or "its process ended without a result"
     if event.kind == "succeeded":

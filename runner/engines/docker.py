@@ -177,8 +177,8 @@ class DockerEngine:
         if result and result.error is None:
             self._forget(container)
             return Event("succeeded", 0)
-        if result and action.call.code and action.call.workspace.root:
-            _advise(action, result)
+        if result and result.error and action.call.code and action.call.workspace.root:
+            _advise(action, result, result.error)
         with asking("say how a container ended"):
             self._client.wait(container.id)
             state = self._client.inspect_container(container.id)["State"]
@@ -289,14 +289,12 @@ def _event(state: Mapping[str, Any], cancelled: bool, memory: int | None) -> Eve
     )
 
 
-def _advise(action: Action, result: Result) -> None:
+def _advise(action: Action, result: Result, error: Failure) -> None:
     """Add what to do about a file that only the project has to a result: the container could not
     see it.
     """
-    error = Failure(
-        *(text.replace(_CODE, f"{action.call.code}/code") for text in result.error or ())
-    )
-    if advice := hint(error, Sources.parse(action.document()), f"{_ACTION}/work"):
+    here = Failure(*(text.replace(_CODE, f"{action.call.code}/code") for text in error))
+    if advice := hint(here, Sources.parse(action.document()), f"{_ACTION}/work"):
         result.advised(advice).write(action.folder)
 
 

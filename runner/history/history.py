@@ -19,7 +19,7 @@ from flyte_build.cas.folder import PRIVATE, make_below, make_own
 from flyte_build.cas.lease import lockable
 from flyte_build.cas.os_errors import storing
 from flyte_build.errors import NotFound, RunExists
-from flyte_build.runner.action import read_document
+from flyte_build.runner.action import read_action
 from flyte_build.runner.result import Failure, Result
 from flyte_build.text.wording import nearest
 
@@ -200,7 +200,7 @@ class History:
 
     def action(self, name: str) -> dict[str, Any]:
         """The document of what was run. Raises `NotFound`."""
-        document = read_document(self.run_folder(name))
+        document = read_action(self.run_folder(name))
         if document is None:
             raise NotFound(
                 f"What the run {name} was given is not known",
