@@ -101,6 +101,19 @@ def lockable(file: int) -> bool:
 
 
 @contextmanager
+def locked_folder(folder: str) -> Iterator[None]:
+    """Hold the lock of a folder, which is there, while the body runs; waits for it. For the user's
+    own folders: nothing is left in them. Raises `OSError`.
+    """
+    opened = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(opened, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(opened)
+
+
+@contextmanager
 def locked(path: str, exclusive: bool) -> Iterator[None]:
     """Hold the lock of the file at `path` (made if need be) while the body runs; waits for it."""
     with storing("lock the store"):

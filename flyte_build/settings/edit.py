@@ -4,14 +4,12 @@ for every setting.
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 from flyte_build.cas.atomic import replace_file
+from flyte_build.cas.lease import locked_folder
 from flyte_build.errors import PreparationError, UsageError
 
 from .files import prefix
@@ -31,7 +29,8 @@ def set_value(path: str, setting: Setting[Any], value: Any) -> None:
     path = os.path.realpath(path)  # A link stays one.
     names = (*prefix(path), *setting.key.split("."))
     try:
-        with _alone(os.path.dirname(path)):
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+        with locked_folder(os.path.dirname(path)):  # Of two commands at once none is lost.
             document: Any = tomlkit.parse(_read(path))
             table = document
             for at, name in enumerate(names[:-1]):
@@ -81,20 +80,6 @@ def create(path: str) -> None:
         ) from None
     except OSError as error:
         raise _unwritable(path, error) from None
-
-
-@contextmanager
-def _alone(folder: str) -> Iterator[None]:
-    """Hold the lock of a folder, which is made if need be, so that of two commands that change a
-    file none is lost.
-    """
-    os.makedirs(folder, exist_ok=True)
-    opened = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        fcntl.flock(opened, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(opened)
 
 
 def _read(path: str) -> str:

@@ -7,11 +7,9 @@ different pins merge without a conflict more often than not.
 
 from __future__ import annotations
 
-import fcntl
 import glob
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
@@ -284,25 +282,12 @@ def read(path: str) -> tuple[Lock, bytes]:
         raise _malformed(path, f"It is no UTF-8 (at line {line})") from None
 
 
-@contextmanager
-def alone(root: str) -> Iterator[None]:
-    """Hold this around changing the lock file of a project, so that of two commands that do none is
-    lost.
-    """
-    opened = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        fcntl.flock(opened, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(opened)
-
-
 def write(path: str, lock: Lock) -> None:
     """Replace the lock file at once, so that nobody reads half of it. Raises `ImageBuildError` if
     it cannot be written.
 
-    Hold `alone` around it: what writers that were killed have left is removed. What would not be
-    read again is not written: then the file that is there stays.
+    Hold the lock of its folder around it: what writers that were killed have left is removed. What
+    would not be read again is not written: then the file that is there stays.
     """
     import tomllib
 

@@ -9,12 +9,13 @@ from dataclasses import replace
 from threading import RLock
 
 from flyte_build.cas.digest import Digest
+from flyte_build.cas.lease import locked_folder
 from flyte_build.errors import DeclarationError, FileUnstable, ImageBuildError, NotLocked
 from flyte_build.images.platforms import PYTHON
 from flyte_build.images.recipe import Recipe
 from flyte_build.text.wording import listed
 
-from .lockfile import NAME, Lock, alone, dump, read, write
+from .lockfile import NAME, Lock, dump, read, write
 from .pins import LockedPackages, PinnedBase, PinnedStep, Wanted, Wheel
 from .requirements import RequirementsReader
 from .uv import Uv
@@ -175,7 +176,7 @@ class Pins:
 
     def replace(self, change: Callable[[Lock], Lock]) -> None:
         """Change all pins at once."""
-        with self._alone, alone(self.root):
+        with self._alone, locked_folder(self.root):
             before, self._bytes = read(self.path)
             self._loaded = change(before)
             # Its order is none: the file has one of its own.
