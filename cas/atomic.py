@@ -47,5 +47,6 @@ def replace_file(
                 os.fsync(file)
         os.replace(temporary, path)
     except BaseException:
-        os.unlink(temporary)
+        if os.path.lexists(temporary):  # Not if the interruption came after the replacing.
+            os.unlink(temporary)
         raise
