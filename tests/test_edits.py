@@ -246,7 +246,8 @@ class Workshop:
         """What discovery found (or its error), the tree, and what was made with the reasons."""
         plan = self.plan(home)
         try:
-            document = vars(plan.discover().findings)["_document"]
+            plan.discover()
+            document = json.loads(plan.session.cache.blobs.read(plan.outcomes[0].artifact))
             plan.resolve()
         except FlyteError as error:
             return error.what, None, {}, None

@@ -68,8 +68,8 @@ class Options(TypedDict):
 @dataclasses.dataclass
 class Node:
     value: int
-    children: list[Node] = dataclasses.field(default_factory=list)
-    parent: Node | None = None
+    children: "list[Node]" = dataclasses.field(default_factory=list)  # noqa: UP037  # As some do.
+    parent: "Node | None" = None  # noqa: UP037  # As some do.
 
 
 Item = TypeVar("Item")
