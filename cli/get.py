@@ -14,6 +14,14 @@ from . import get_runs
 from .console import Console
 from .options import of_a_deployment, session_of
 
+_newest = click.option(
+    "--limit",
+    type=click.IntRange(1),
+    default=100,
+    show_default=True,
+    help="How many, newest first.",
+)
+
 
 @click.group()
 def get() -> None:
@@ -54,13 +62,7 @@ def image(console: Console) -> None:
 
 @get.command("task")
 @of_a_deployment
-@click.option(
-    "--limit",
-    type=click.IntRange(1),
-    default=100,
-    show_default=True,
-    help="How many, newest first.",
-)
+@_newest
 @click.argument("name", metavar="[ENV.TASK[:VERSION|@DIGEST]]", required=False)
 @click.argument("version", metavar="[VERSION]", required=False)
 @click.pass_obj
@@ -77,13 +79,7 @@ def task(
 
 @get.command("deployment")
 @of_a_deployment
-@click.option(
-    "--limit",
-    type=click.IntRange(1),
-    default=100,
-    show_default=True,
-    help="How many, newest first.",
-)
+@_newest
 @click.argument("name", metavar="[ENV[:VERSION|@DIGEST]]", required=False)
 @click.argument("version", metavar="[VERSION]", required=False)
 @click.pass_obj

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from flyte_build.cas.digest import Digest
 from flyte_build.errors import FileUnstable, UsageError
 from flyte_build.graph.node import Node, Outcome
+from flyte_build.images.image_choice import ImageChoice
 from flyte_build.runner.call import Call
 from flyte_build.runner.controller.controller import Finished, carry_out
 from flyte_build.text.wording import listed
@@ -49,7 +50,7 @@ def run_task(
     if plan.session.settings.engine == "local":
         from flyte_build.runner.worker.execute import load_task
 
-        call, here = _call(plan, variable, inputs), plan.workspace
+        call, here = _call(plan, variable, inputs)[0], plan.workspace
         # As discovery has it: the last place where a module is looked for.
         current = current_folder()
         sys.path[:] = dict.fromkeys(
@@ -59,16 +60,18 @@ def run_task(
     return _run_prepared(plan, variable, inputs, take_spare)
 
 
-def _call(plan: FilePlan, variable: str, inputs: Wires) -> Call:
+def _call(plan: FilePlan, variable: str, inputs: Wires) -> tuple[Call, ImageChoice]:
+    """The call of a task, and the image that it is to run in."""
     task = plan.discovery.task(variable)
-    task = task.change(image=plan.image(task.semantic.image).value)
-    return Call(
-        task=task,
+    image = plan.image(task.semantic.image)
+    call = Call(
+        task=task.change(image=image.value),
         workspace=plan.discovery.workspace,
         variable=variable,
         inputs=inputs,
         run=plan.session.settings.run,
     )
+    return call, image
 
 
 def _resolve(
@@ -79,8 +82,7 @@ def _resolve(
     """
     engine = plan.session.settings.engine
     for left in range(_ATTEMPTS - 1, -1, -1):
-        call = _call(plan, variable, inputs)
-        image, where = plan.image(plan.discovery.task(variable).semantic.image), Placement()
+        (call, image), where = _call(plan, variable, inputs), Placement()
         if not image.is_host or engine == "docker":
             where = place(
                 call.task.semantic.environment, image, engine, partial(plan.environment, image)

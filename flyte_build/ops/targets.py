@@ -127,8 +127,8 @@ def targets_of(
     *,
     for_images: bool = False,
 ) -> list[Target]:
-    """The targets that some environments are, each in the file that declares it; see `choose`.
-    Raises `UsageError`.
+    """The targets that some environments are, each in the file that declares it, and each
+    environment once; see `choose` and `once_each`. Raises `UsageError`.
     """
     if not environments:
         raise UsageError(f"No environment is given to {what}", hint=f"For example: {what}(env)")
@@ -144,4 +144,4 @@ def targets_of(
         if file not in plans:
             plans[file] = FilePlan(session, locate(file, None))
         targets.append(choose(plans[file], environment.name, for_images=for_images))
-    return targets
+    return once_each(targets)

@@ -38,18 +38,12 @@ def _build_images(*environments: TaskEnvironment) -> dict[str, EnvironmentImage]
     names; pushed if it is said where to.
     """
     from flyte_build.ops.build import build_images as build_all
-    from flyte_build.ops.targets import once_each, targets_of
+    from flyte_build.ops.targets import targets_of
 
     refuse_while_imported("flyte.build_images")
     settings = current().change(version="-")
-    targets = once_each(
-        targets_of(
-            Session(settings, Stores(RunReporter())),
-            "flyte.build_images",
-            environments,
-            for_images=True,
-        )
-    )
+    session = Session(settings, Stores(RunReporter()))
+    targets = targets_of(session, "flyte.build_images", environments, for_images=True)
     push = bool(settings.image_registry or settings.registries.write or settings.registries.home)
     return {name: each for each in build_all(targets, push=push) for name in each.envs}
 

@@ -33,7 +33,7 @@ def _deploy(
     from flyte_build.deployments.names import check_version
     from flyte_build.ops.deploy import Deployer
     from flyte_build.ops.releases import Deployments
-    from flyte_build.ops.targets import once_each, targets_of
+    from flyte_build.ops.targets import targets_of
 
     refuse_while_imported("flyte.deploy")
     if version is not None:
@@ -44,9 +44,7 @@ def _deploy(
     # So that nobody is asked.
     asked = settings.change(registries=Registries()) if dry_run else settings
     targets = targets_of(Session(asked, stores, read_only=dry_run), "flyte.deploy", environments)
-    return Deployer(Deployments(Session(settings, stores, read_only=dry_run))).deploy(
-        once_each(targets)
-    )
+    return Deployer(Deployments(Session(settings, stores, read_only=dry_run))).deploy(targets)
 
 
 deploy = Blocking(_deploy)

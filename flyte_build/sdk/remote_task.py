@@ -12,12 +12,10 @@ from flyte_build.declarations.describe import check_overrides, overridden
 from flyte_build.declarations.interface import Interface, Parameter
 from flyte_build.deployments.names import DeploymentReference
 from flyte_build.errors import InputError, UsageError
-from flyte_build.graph.reporter import Reporter
 from flyte_build.ops.releases import Deployments
 from flyte_build.ops.run_deployed import DeployedTask, find_task
 from flyte_build.ops.session import Session
 from flyte_build.ops.stores import Stores
-from flyte_build.runner.history.history import History
 from flyte_build.runner.reporter import RunReporter
 from flyte_build.settings.places import Places
 from flyte_build.settings.settings import Settings
@@ -25,7 +23,7 @@ from flyte_build.values.type import Mismatch
 
 from .blocking import Blocking, BlockingIterator, blocking
 from .init import current
-from .runs import Run
+from .runs import Run, opened
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -212,11 +210,8 @@ def _current_version(name: str) -> str:
             why="No task is running here.",
             hint='Use auto_version="latest".',
         )
-    history = History.open(Places.find().data, Reporter().note)
-    try:
+    with opened(Places.find().data) as history:
         return history.get(run).version
-    finally:
-        history.close()
 
 
 def _wire(parameter: Parameter, value: Any) -> Any:

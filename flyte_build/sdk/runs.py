@@ -20,10 +20,11 @@ from flyte_build.errors import (
     RuntimeUserError,
     TaskTimeoutError,
 )
+from flyte_build.graph.reporter import Reporter
 from flyte_build.ops.abort import abort, open_log
 from flyte_build.runner.history.history import History
 from flyte_build.runner.history.rows import ActionRow, Filter, RunRow
-from flyte_build.runner.result import Phase, Result
+from flyte_build.runner.result import Failure, Phase, Result
 from flyte_build.settings.places import Places
 
 from .blocking import Blocking, BlockingIterator, blocking, blocking_iterator
@@ -63,17 +64,21 @@ class Run:
         self._data, self.name, self._interface = data, name, interface
 
     def _row(self) -> RunRow:
-        with _opened(self._data) as history:
+        with opened(self._data) as history:
             return history.get(self.name)
 
     def _result(self) -> Result | None:
-        with _opened(self._data) as history:
+        with opened(self._data) as history:
             return history.result(self.name)
+
+    def _failure(self) -> Failure | None:
+        result = self._result()
+        return result.error if result else None
 
     @property
     def url(self) -> str:
         """Where the run's own folder is, as a URL."""
-        with _opened(self._data) as history:
+        with opened(self._data) as history:
             return history.url(self.name)
 
     @property
@@ -93,14 +98,14 @@ class Run:
     @blocking
     def wait(self) -> None:
         """Wait until it has ended."""
-        with _opened(self._data) as history:
+        with opened(self._data) as history:
             history.wait(self.name)
 
     @blocking_iterator
     def watch(self) -> Iterator[RunRow]:
         """What the history says of it, now and at each change, until it has ended."""
         last = None
-        with _opened(self._data) as history:
+        with opened(self._data) as history:
             while last is None or last.ended is None:
                 row = history.wait(self.name, 0.5)
                 if row != last:
@@ -121,7 +126,7 @@ class Run:
 
         Raises `NotFound` if nothing was kept.
         """
-        with _opened(self._data) as history:
+        with opened(self._data) as history:
             log = open_log(history, self.name, attempt, follow=True)
             if max_lines is not None:
                 log.skip_to_last(max_lines)
@@ -145,7 +150,7 @@ class Run:
         """The inputs that it was given; those that were left to their defaults are not
         among them.
         """
-        with _opened(self._data) as history:
+        with opened(self._data) as history:
             wire: dict[str, Any] = history.action(self.name)["inputs"]
         return self._interface.load_inputs(wire) if self._interface else wire
 
@@ -168,7 +173,7 @@ class Run:
         """Ask it to end, with all that it has started, and wait until it has. Raises `UsageError`
         if it had ended before.
         """
-        with _opened(self._data) as history:
+        with opened(self._data) as history:
             abort(history, self.name, reason)
 
     def raise_for_status(self) -> None:
@@ -176,8 +181,7 @@ class Run:
         of the exception's type.
         """
         self.wait()
-        row, result = self._row(), self._result()
-        error = result.error if result else None
+        row, error = self._row(), self._failure()
         if row.phase == "aborted":
             raise ActionAbortedError(f"The run {self.name} was aborted", why=row.why)
         if error is not None and error.kind == "input":
@@ -209,8 +213,7 @@ class Run:
         if row.ended is None:
             return row.phase
         if row.phase != "succeeded":
-            result = self._result()
-            error = result.error if result else None
+            error = self._failure()
             return f"{row.phase}: {error.type}: {error.message}" if error else row.phase
         values = self.outputs()
         return str(values[0]) if len(values) == 1 else str(values.to_dict()) if values else "None"
@@ -222,7 +225,7 @@ class Run:
     def _get(name: str) -> Run:
         """The run of that name. Raises `NotFound`."""
         data = Places.find().data
-        with _opened(data) as history:
+        with opened(data) as history:
             history.get(name)
         return Run(data, name)
 
@@ -246,7 +249,7 @@ class Run:
             labels=with_labels or {},
         )
         data = Places.find().data
-        with _opened(data) as history:
+        with opened(data) as history:
             rows = history.list(limit, wanted)
         yield from (Run(data, row.name) for row in rows)
 
@@ -255,9 +258,9 @@ class Run:
 
 
 @contextmanager
-def _opened(data: str) -> Iterator[History]:
-    """The history below a data folder; runs that had lost their command are ended on the way."""
-    history = History.open(data, lambda sentence: print(f"note: {sentence}", file=sys.stderr))
+def opened(data: str) -> Iterator[History]:
+    """The history below a data folder, closed at the end."""
+    history = History.open(data, Reporter().note)
     try:
         yield history
     finally:

@@ -45,11 +45,11 @@ class Configuration:
         return self._given[setting.key][1] if setting.key in self._given else "default"
 
     @classmethod
-    def load(cls, root: str, said: Callable[[str], None], file: str | None = None) -> Configuration:
+    def load(cls, root: str, note: Callable[[str], None], file: str | None = None) -> Configuration:
         """What holds for a project: its files and the user's (or `file` alone, where that is
         given), then variables.
 
-        `said` is told what is accepted and not acted on. Raises `UsageError` for what is no
+        `note` is told what is accepted and not acted on. Raises `UsageError` for what is no
         setting, or none of its values.
         """
         given: dict[str, tuple[Any, str]] = {}
@@ -58,12 +58,12 @@ class Configuration:
                 from .files import read_file
 
                 given.update(
-                    {setting.key: (value, path) for setting, value in read_file(path, said)}
+                    {setting.key: (value, path) for setting, value in read_file(path, note)}
                 )
         for name in os.environ:
             if name.startswith("FLYTE_") and name not in _FOR_TASKS:
                 if (setting := BY_VARIABLE.get(name)) is None:
-                    unknown_variable(name, said)
+                    unknown_variable(name, note)
                 # An empty text is no choice: such a variable counts as unset.
                 elif os.environ[name] or not setting.kind.choices:
                     try:

@@ -15,8 +15,8 @@ Found = list[tuple[Setting[Any], Any]]
 _FLYTE2 = ("task", "image", "local")
 
 
-def read_file(path: str, said: Callable[[str], None]) -> Found:
-    """The settings in a file, with their values. `said` is told what is accepted and not acted on.
+def read_file(path: str, note: Callable[[str], None]) -> Found:
+    """The settings in a file, with their values. `note` is told what is accepted and not acted on.
     Raises `UsageError`.
     """
     try:
@@ -31,7 +31,7 @@ def read_file(path: str, said: Callable[[str], None]) -> Found:
     found, unused = _flyte2(path, text) if is_flyte2(path) else (_toml(path, text), [])
     unused = [*unused, *(setting.key for setting, _ in found if not setting.acted_on)]
     if unused:
-        said(f"{path}: accepted, but not acted on: {', '.join(unused)}.")
+        note(f"{path}: accepted, but not acted on: {', '.join(unused)}.")
     return found
 
 

@@ -279,10 +279,10 @@ def placed(error: UsageError, where: str) -> UsageError:
     return UsageError(f"{where}: {error.what}", why=error.why, hint=error.hint)
 
 
-def unknown_variable(name: str, said: Callable[[str], None]) -> None:
+def unknown_variable(name: str, note: Callable[[str], None]) -> None:
     """Say that a variable is no setting, if it looks as if it was meant to be one: others may have
     variables of such names.
     """
     near = nearest(name, BY_VARIABLE, "FLYTE_")
     if near or any(name.startswith(f"FLYTE_{section.upper()}_") for section in SECTIONS):
-        said(f"The variable {name} is no setting. {near or '`flyte config` lists them all.'}")
+        note(f"The variable {name} is no setting. {near or '`flyte config` lists them all.'}")

@@ -29,7 +29,7 @@ from .base import Base
 FORMAT = 1
 """The version of what building makes of the same inputs."""
 OURS = ("packages ", "files ")
-"""How what a layer of ours holds is note to begin."""
+"""How what a layer of ours holds is said to begin."""
 
 
 @dataclass(frozen=True, kw_only=True)
