@@ -97,3 +97,19 @@ def pack(listing: Listing) -> bytes:
     about object identity).
     """
     return marshal.dumps(listing, 2)
+
+
+class Drafts:
+    """Drafts of the folders that hold files which are asked for by name."""
+
+    def __init__(self) -> None:
+        self.drafts: dict[str, Draft] = {}
+
+    def at(self, path: str) -> tuple[Draft, str]:
+        """The draft of the folder that a file (by its path) is in, and the file's name."""
+        head, slash, name = path.rpartition("/")
+        return self.drafts.setdefault(head + slash, Draft(head + slash, {})), name
+
+    def folders(self) -> dict[str, Folder]:
+        """All of them, summed up."""
+        return {folder: draft.folder() for folder, draft in self.drafts.items()}

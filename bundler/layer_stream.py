@@ -67,7 +67,10 @@ class _LayerStream(io.RawIOBase):
         self._sha256 = hashlib.sha256()
         self._error = zstandard.ZstdError
         decompressor = zstandard.ZstdDecompressor(max_window_size=WINDOW)
-        self._plain = decompressor.stream_reader(self._blob, read_across_frames=True)  # type: ignore[arg-type]  # It only reads.
+        self._plain = decompressor.stream_reader(
+            self._blob,  # type: ignore[arg-type]  # It only reads.
+            read_across_frames=True,
+        )
 
     @contextmanager
     def reading(self) -> Iterator[tar.Reader]:
@@ -82,7 +85,8 @@ class _LayerStream(io.RawIOBase):
     def readable(self) -> bool:
         return True
 
-    def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]  # That is what a BufferedReader gives.
+    # That is what a BufferedReader gives.
+    def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
         count: int = self._plain.readinto(buffer)
         if not self._is_known:
             self._sha256.update(buffer[:count])

@@ -20,7 +20,7 @@ from flyte_build.cas.digest import Digest
 from flyte_build.cas.statindex import Row, StatIndex, changed_since, hash_file, row, stamp, trusted
 from flyte_build.errors import ScanError
 
-from .draft import Draft, Unread, pack
+from .draft import Draft, Drafts, Unread, pack
 from .listing import RULE_FILES, VENV, Listing, look, states
 from .snapshot import Contents, File, Folder, Scan
 
@@ -146,7 +146,7 @@ class Scanner:
 
         scope, started = f"files {_RULES}:{self._root}", stamp()
         remembered: dict[str, tuple[Row, File, str]] = self._index.load(scope)
-        now, before = _Drafts(), _Drafts()
+        now, before = Drafts(), Drafts()
         for path in sorted(
             {part for wanted in paths for part in links.resolve(self._root, wanted)}
         ):
@@ -349,22 +349,6 @@ class Scanner:
             from flyte_build.workspace import sensitive
 
             sensitive.refuse(found, self._allowed)
-
-
-class _Drafts:
-    """Drafts of the folders that hold files which are asked for by name."""
-
-    def __init__(self) -> None:
-        self.drafts: dict[str, Draft] = {}
-
-    def at(self, path: str) -> tuple[Draft, str]:
-        """The draft of the folder that a file (by its path) is in, and the file's name."""
-        head, slash, name = path.rpartition("/")
-        return self.drafts.setdefault(head + slash, Draft(head + slash, {})), name
-
-    def folders(self) -> dict[str, Folder]:
-        """All of them, summed up."""
-        return {folder: draft.folder() for folder, draft in self.drafts.items()}
 
 
 def _special(path: str) -> ScanError:

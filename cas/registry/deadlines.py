@@ -133,7 +133,8 @@ class _Timed(HTTPConnection):
             deadlines.clear(connection)
             release()
 
-        answer.release_conn = released  # type: ignore[method-assign]  # The one place that is told when all was read.
+        # The one place that is told when all was read.
+        answer.release_conn = released  # type: ignore[method-assign]
         return answer
 
 

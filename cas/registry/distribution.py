@@ -7,6 +7,7 @@ import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any, BinaryIO, TypeVar
 from urllib.parse import urlencode, urlsplit
 
@@ -299,7 +300,7 @@ class RemoteRepository:
                 )
             asked.add(page)
             before = len(found)
-            tags, query = self._persist(lambda timeout, page=page: self._tags(page, timeout))  # type: ignore[misc]  # No lambda with a default is inferred.
+            tags, query = self._persist(partial(self._tags, page))
             found.update(dict.fromkeys(tags))
             page = f"tags/list?{query}" if query else ""
         return list(found)

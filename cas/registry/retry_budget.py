@@ -117,7 +117,8 @@ def _again(call: Callable[[], T], left: Callable[[], float]) -> T:
     def again() -> T:
         nonlocal first
         if first is not None:
-            error, first = first, None  # type: ignore[assignment]  # The first attempt has been made above.
+            # The first attempt has been made above.
+            error, first = first, None  # type: ignore[assignment]
             raise error
         return call()
 

@@ -15,10 +15,11 @@ from flyte_build.cas.registry.tags import keep_tag
 from flyte_build.errors import UsageError
 from flyte_build.graph.node import Outcome
 from flyte_build.images.build.base import Bases
-from flyte_build.images.build.builder import BuiltImage, ImageBuilder, latest_tag
+from flyte_build.images.build.builder import BuiltImage, ImageBuilder
 from flyte_build.images.build.planned_image import PlannedImage
 from flyte_build.images.build.publisher import ImagePublisher, index_of
 from flyte_build.images.build.sources import BuildOptions, BuildSources, Pinned
+from flyte_build.images.build.stages import latest_tag
 from flyte_build.images.build.step_results import StepResults
 from flyte_build.images.docker.execute import DockerExecutor
 from flyte_build.images.docker.load import Fetch

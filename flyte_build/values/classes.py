@@ -35,7 +35,8 @@ def record_of(annotation: Any, outer: Outer) -> RecordType | None:
             Maker(_taker(cls, [name for name, _ in fields]), lambda values: cls(**values)),
         )
     if issubclass(cls, tuple) and hasattr(cls, "_fields"):
-        fields = [(name, name not in cls._field_defaults) for name in cls._fields]  # type: ignore[attr-defined]  # As named tuples have.
+        defaults = getattr(cls, "_field_defaults", {})  # Named tuples have it.
+        fields = [(name, name not in defaults) for name in cls._fields]
         return _record(
             annotation,
             cls,

@@ -89,8 +89,10 @@ ENDINGS = (
     *(".tfstate", ".tfstate.backup", "_accesskeys.csv"),
 )
 FOLDERS = (
-    r"(^|/)\.(aws/|azure/|kube/|ssh/|gnupg/|password-store/|kaggle/|snowflake/|snowsql/|terraform\.d/|docker/config\.json$|mc/config\.json$"
-    r"|(cargo|gem)/credentials|huggingface/token$|cache/huggingface/(token|stored_tokens)$|streamlit/secrets\.toml$"
+    r"(^|/)\.(aws/|azure/|kube/|ssh/|gnupg/|password-store/|kaggle/|snowflake/|snowsql/"
+    r"|terraform\.d/|docker/config\.json$|mc/config\.json$"
+    r"|(cargo|gem)/credentials|huggingface/token$|cache/huggingface/(token|stored_tokens)$"
+    r"|streamlit/secrets\.toml$"
     r"|config/(doctl|gcloud|gh|glab-cli|hub|op|rclone|sops)/)"
 )
 TEMPLATE = (
@@ -181,31 +183,36 @@ TOKENS = (
     Rule(
         "it holds a token of AWS",
         (b"secret_access_key", b"SECRET_ACCESS_KEY"),
-        rb"(?:secret_access_key|SECRET_ACCESS_KEY)[\\\"'\])]{0,4}\s{0,9}[:=,]\s{0,9}[\\\"']{0,2}([A-Za-z0-9/+]{40})(?![A-Za-z0-9/+])",
+        rb"(?:secret_access_key|SECRET_ACCESS_KEY)[\\\"'\])]{0,4}\s{0,9}[:=,]\s{0,9}[\\\"']{0,2}"
+        rb"([A-Za-z0-9/+]{40})(?![A-Za-z0-9/+])",
     ),
 )
 _ENCODED_KEY = Rule(
     _KEY_WHY,
     # Base64 of "-----BEGIN ", of which the kind of key and "PRIVATE KEY" follow.
     (b"LS0tLS1CRUdJTi",),
-    rb"(LS0tLS1CRUdJTi(?:BQUklWQVRFIEtFW|BSU0EgUFJJVkFURSBLRV|BFQyBQUklWQVRFIEtFW|BPUEVOU1NIIFBSSVZBVEUgS0VZ)[A-Za-z0-9+/=]{40})",
+    rb"(LS0tLS1CRUdJTi(?:BQUklWQVRFIEtFW|BSU0EgUFJJVkFURSBLRV|BFQyBQUklWQVRFIEtFW"
+    rb"|BPUEVOU1NIIFBSSVZBVEUgS0VZ)[A-Za-z0-9+/=]{40})",
 )
 _URL = Rule(  # To a host with a full name: those of examples, and of containers beside, have none.
     _ADDRESS,
     (b"://",),
-    rb"://[^\s/:@\"'<>{}$%]{0,80}:([^\s/@\"'<>{}]{3,200})@(?!127\.|0\.0\.|[\w.-]*example\b|[\w.-]*\.(?:test|invalid|local)\b)[\w-]{1,80}\.[\w-]",
+    rb"://[^\s/:@\"'<>{}$%]{0,80}:([^\s/@\"'<>{}]{3,200})@(?!127\.|0\.0\.|[\w.-]*example\b"
+    rb"|[\w.-]*\.(?:test|invalid|local)\b)[\w-]{1,80}\.[\w-]",
     guess=True,
 )
 _INDEX_URL = Rule(
     _INDEX_WHY,
     (b"://",),
-    rb"://(?:[^\s/:@\"'<>{}$%]{0,80}:([^\s/@\"'<>{}]{3,400})|([A-Za-z0-9_-]{20,400}))@[\w-]|://[\w.:-]{1,200}/t/([a-z]{2}-[0-9a-f-]{20})",
+    rb"://(?:[^\s/:@\"'<>{}$%]{0,80}:([^\s/@\"'<>{}]{3,400})|([A-Za-z0-9_-]{20,400}))@[\w-]"
+    rb"|://[\w.:-]{1,200}/t/([a-z]{2}-[0-9a-f-]{20})",
 )
 _INDEX_TOKEN = Rule(
     _INDEX_WHY,
     (b"_auth", b"_password", b"AuthToken", b"AuthIdent", b"token", b"password"),
     rb"(?m)^["
-    rb" \t]*+[\"']?(?://[^\s:]{1,200}(?::\d+)?(?:/[^\s:]{0,200})?:)?(?:_authToken|_auth|_password|npmAuthToken|npmAuthIdent|token|password)"
+    rb" \t]*+[\"']?(?://[^\s:]{1,200}(?::\d+)?(?:/[^\s:]{0,200})?:)?(?:_authToken|_auth|_password"
+    rb"|npmAuthToken|npmAuthIdent|token|password)"
     rb"[\"']?[ \t]*[=:][ \t]*[\"']?([^\s\"']{6,400})",
 )
 _SETTING = Rule(
@@ -258,7 +265,8 @@ _ACCOUNT = Rule(
 _CLIENT = Rule(
     _PASSWORD,
     (b"ecret", b"refresh"),
-    rb'"(?:client_?secret|clientSecret|refresh_token|secret_?access_?key|SecretAccessKey|secretKey)"\s{0,9}:\s{0,9}"([^"\s]{12,4000})"',
+    rb'"(?:client_?secret|clientSecret|refresh_token|secret_?access_?key|SecretAccessKey'
+    rb'|secretKey)"\s{0,9}:\s{0,9}"([^"\s]{12,4000})"',
     guess=True,
 )
 _LOGIN = Rule(
@@ -407,13 +415,17 @@ NAMED: dict[str, tuple[Rule, ...]] = {
 """The rules for files by their names (lower case), in place of those of `KINDS`."""
 
 _MADE_UP = (
-    rb"(?i)[$<]|\{\{|\{\w*\}|%[({]|enc\[|vault:|!(?:vault|ref|sub|env|secret)|op://|arn:|env[:.]|os\.|(?:null|none|true|false)\b|(.)\1*$"
+    rb"(?i)[$<]|\{\{|\{\w*\}|%[({]|enc\[|vault:|!(?:vault|ref|sub|env|secret)|op://|arn:|env[:.]"
+    rb"|os\.|(?:null|none|true|false)\b|(.)\1*$"
     rb"|[\s\S]*(?:example|change[-_ ]?(?:me|this|it)\b|placeholder|your|x{4}|\*{3}|\.{3}|0{7}|dummy"
     rb"|redacted|replace|insert|fake|not[-_]?(?:a[-_]?)?(?:so[-_]?)?(?:real|secret)|\$\{)"
 )
 _COMMON = (
-    rb"(?i)(?:user|admin|root|postgres|postgresql|mysql|airflow|guest|tiger|foo|bar|baz|test(?:ing)?|(?:my|the|some|a)?[-_]?(?:secret|token|password|"
-    rb"passwd|pass|pwd|api[-_]?key|key))[-_]?(?:user|pass|password|secret|key|token)?s?\d{0,3}$|[a-z]+[-_](?:password|secret|token|key)s?$|[a-z]+(?:_[a-z]+)+$|\d{1,9}$|[~/.][\w./-]*$|[A-Za-z_]+[.(\[]"
+    rb"(?i)(?:user|admin|root|postgres|postgresql|mysql|airflow|guest|tiger|foo|bar|baz|test"
+    rb"(?:ing)?|(?:my|the|some|a)?[-_]?(?:secret|token|password|"
+    rb"passwd|pass|pwd|api[-_]?key|key))[-_]?(?:user|pass|password|secret|key|token)?s?\d{0,3}$"
+    rb"|[a-z]+[-_](?:password|secret|token|key)s?$|[a-z]+(?:_[a-z]+)+$|\d{1,9}$|[~/.][\w./-]*$"
+    rb"|[A-Za-z_]+[.(\[]"
 )
 
 

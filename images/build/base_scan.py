@@ -50,7 +50,8 @@ class BaseScan:
                     )
                     hidden, new = list[str](), dict[str, str | None]()
                     while member := archive.next():
-                        archive.members = []  # type: ignore[attr-defined]  # It would keep them all.
+                        # It would keep them all.
+                        archive.members = []  # type: ignore[attr-defined]
                         count += 1
                         if count > _MEMBERS:
                             raise tarfile.TarError("it has too many members")

@@ -37,6 +37,7 @@ from .plan import FORMAT, Plan
 from .planned_image import PlannedImage
 from .publisher import LayerSources
 from .sources import BuildOptions, BuildSources, Pinned, StepExecutor
+from .stages import dockerfile_name, latest_tag, node_names, stage_label, stages_of
 from .step_node import Step, StepNode, StepStore
 from .step_results import StepResult
 
@@ -99,7 +100,7 @@ class ImageBuilder:
                 raise
             image, why = None, f"{error.what} yet"
         if image is None:
-            missing = PlannedImage.of(nodes, _names(recipe, platform)[len(nodes) :], why)
+            missing = PlannedImage.of(nodes, node_names(recipe, platform)[len(nodes) :], why)
             for each in missing.nodes[len(nodes) :]:
                 self._reporter.node_resolved(each)
             return missing
@@ -116,12 +117,12 @@ class ImageBuilder:
             return None
         if isinstance(ground, RegistryBase):
             places.append(ImageReference.parse(ground.pinned.reference).name.text)
-        stages = _stages(recipe)
+        stages = stages_of(recipe)
         for at, (steps, execute) in enumerate(stages):
             last = at == len(stages) - 1
             if steps or last:  # The last one has the variables and the working folder in any case.
                 plan = self._plan(recipe, steps, python, platform)
-                name = _numbered(label, platform, len(stages) - 1 - at)
+                name = stage_label(label, platform, len(stages) - 1 - at)
                 node = self._node(
                     ground, plan, platform, name, latest_tag(label.rpartition(" ")[2], platform)
                 )
@@ -135,7 +136,7 @@ class ImageBuilder:
                     execute,
                     recipe,
                     platform,
-                    _numbered(label, platform, len(stages) - 1 - at),
+                    stage_label(label, platform, len(stages) - 1 - at),
                     places,
                 )
                 image = self._resolve(step, nodes, places)
@@ -168,13 +169,13 @@ class ImageBuilder:
                     self._pins.python(recipe) if recipe.sources else ""
                 )
         file = recipe.base.file
-        executor = self._needed(_dockerfile(file))
+        executor = self._needed(dockerfile_name(file))
         step = key(
             "step",
             FORMAT,
             {"dockerfile": os.path.basename(file), "context": self._contexts.of_dockerfile(file)},
         )
-        name, label = _dockerfile(file), _numbered(label, platform, -1)
+        name, label = dockerfile_name(file), stage_label(label, platform, -1)
 
         def execute() -> StepResult:
             image = executor.build(file, platform)
@@ -324,46 +325,9 @@ def _seen(cache: Cache, of: Key) -> Mapping[str, Any]:
     return next((seen for _, seen in cache.records.traces(of, 1)), {})
 
 
-def latest_tag(name: str, platform: str) -> str:
-    """The tag of the last image of a name that was published: others use its layers for the next
-    one.
-    """
-    return f"image.{name[:80]}.latest-{platform.partition('/')[2]}"
-
-
-def _stages(recipe: Recipe) -> list[tuple[list[Packages | Copy], Execute | None]]:
-    """The steps, cut after each one that must be executed."""
-    stages: list[tuple[list[Packages | Copy], Execute | None]] = [([], None)]
-    for step in recipe.steps:
-        if isinstance(step, Execute):
-            stages[-1] = (stages[-1][0], step)
-            stages.append(([], None))
-        else:
-            stages[-1][0].append(step)
-    return stages
-
-
-def _names(recipe: Recipe, platform: str) -> list[str]:
-    """The names of the nodes that an image is made of, in order."""
-    names = [_dockerfile(recipe.base.file)] if recipe.base.kind == "dockerfile" else []
-    for steps, execute in _stages(recipe):
-        names += [platform] if steps or execute is None else []
-        names += [describe(execute)] if execute else []
-    return names
-
-
-def _dockerfile(file: str) -> str:
-    return f"the Dockerfile {file}"
-
-
 def _value(options: Mapping[str, Any]) -> Value:
     """Options as a value to make a key of."""
     return {
         name: list(value) if isinstance(value, list | tuple) else value
         for name, value in options.items()
     }
-
-
-def _numbered(label: str, platform: str, at: int) -> str:
-    """Return the label of a stage that so many others follow: the last one is the image itself."""
-    return f"stage:{label} {platform} {at}" if at else f"image:{label} {platform}"

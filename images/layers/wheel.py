@@ -8,17 +8,14 @@ wheels and interpreter give the same archive, byte by byte: members sorted by pa
 
 from __future__ import annotations
 
-import base64
-import hashlib
 import io
 import os
 import re
-import struct
 import warnings
 import zipfile
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, BinaryIO
@@ -36,17 +33,15 @@ from flyte_build.cas.layer import Compression, Layer
 from flyte_build.images.lock.pins import Wheel
 from flyte_build.images.platforms import Interpreter
 
-from .gzip_members import LayerWriter, inflated
+from .gzip_members import LayerWriter
 from .machine_code import HEAD, check_binaries, refused
+from .wheel_member import GeneratedFile, ZipMember
 
 _PYTHON = re.compile(r"pythonw?(\d+(\.\d+)*)?\Z")
 FORMAT = 1
 """The version of what a wheel's layer looks like; raised when the same wheels come to another
 archive.
 """
-_CHUNK = 1 << 18
-# Bytes of a deflated file that is rather compressed again, together with its neighbours.
-_SMALL = 4096
 _BOMB = (200, 1 << 30)  # So many times its own size, and so many bytes, a wheel may not come to.
 STANDARD = frozenset(
     {"usr", "usr/lib", "usr/bin", "usr/local", "usr/local/bin", "usr/local/lib", "opt"}
@@ -57,104 +52,6 @@ _MALFORMED = (
     *(InstallerError, InvalidRecordEntry, zipfile.BadZipFile, zlib.error),
     *(KeyError, ValueError, NotImplementedError, EOFError),
 )
-Hash = tuple[str, str]
-
-
-@dataclass(frozen=True)
-class _Made:
-    """A file made here: a script, a list."""
-
-    data: bytes
-
-    def add_to(self, layer: LayerWriter) -> None:
-        layer.write(self.data)
-
-    @property
-    def size(self) -> int:
-        return len(self.data)
-
-    @property
-    def hash(self) -> Hash:
-        return "sha256", _sum(hashlib.sha256(self.data).digest())
-
-
-class _Zipped:
-    """A file in a wheel, and the hash that the wheel's RECORD claims for it: checked when it is
-    read.
-    """
-
-    def __init__(self, wheel: Wheel, file: BinaryIO, info: zipfile.ZipInfo, claimed: Hash) -> None:
-        self._wheel, self._file, self._info, self.hash = wheel, file, info, claimed
-        self.size, self.crc = info.file_size, info.CRC
-
-    def add_to(self, layer: LayerWriter) -> None:
-        """Append it to a layer. Raises `ImageBuildError` if it is not what the RECORD says."""
-        with self._damage_named():
-            if (
-                self._info.compress_type == zipfile.ZIP_DEFLATED
-                and self._info.compress_size >= _SMALL
-            ):
-                layer.splice(self)
-            else:
-                for _, plain in self.inflate():
-                    layer.write(plain)
-
-    def check(self) -> None:
-        """Raise `ImageBuildError` if it is not what the RECORD says."""
-        with self._damage_named():
-            for _ in self.inflate():
-                pass
-
-    @contextmanager
-    def _damage_named(self) -> Iterator[None]:
-        try:
-            yield
-        except zlib.error as error:
-            raise refused(
-                self._wheel, f"{self._info.filename} in it is damaged ({error})."
-            ) from None
-
-    def inflate(self) -> Iterator[tuple[bytes, bytes]]:
-        """Pieces as they stand with what they come to."""
-        claimed, crc = hashlib.new(self.hash[0]), 0
-        pieces: Iterator[tuple[bytes, bytes]]
-        if self._info.compress_type == zipfile.ZIP_DEFLATED:
-            pieces = inflated(self._raw(), self.size)
-        else:
-            pieces = ((piece, piece) for piece in self._raw())
-        for raw, plain in pieces:
-            claimed.update(plain)
-            crc = zlib.crc32(plain, crc)
-            yield raw, plain
-        if _sum(claimed.digest()) != self.hash[1] or crc != self.crc:
-            raise refused(
-                self._wheel, f"{self._info.filename} in it is not the file that its RECORD says."
-            )
-
-    def head(self, size: int) -> bytes:
-        """The first bytes."""
-        raw = next(self._raw(_SMALL), b"")
-        return (
-            zlib.decompressobj(-15).decompress(raw, size)
-            if self._info.compress_type == zipfile.ZIP_DEFLATED
-            else raw[:size]
-        )
-
-    def _raw(self, size: int = _CHUNK) -> Iterator[bytes]:
-        """The bytes as they stand in the zip file, in pieces of a size (APPNOTE.TXT 4.3.7: a local
-        header of 30 bytes, a name, more).
-        """
-        local = os.pread(self._file.fileno(), 30, self._info.header_offset)
-        if len(local) < 30 or local[:4] != b"PK\3\4":
-            raise refused(self._wheel, "It is no zip file as it should be.")
-        at = self._info.header_offset + 30 + sum(struct.unpack("<HH", local[26:30]))
-        left = self._info.compress_size
-        while left:
-            piece = os.pread(self._file.fileno(), min(left, size), at)
-            if not piece:
-                raise refused(self._wheel, "It ends too early.")
-            yield piece
-            at, left = at + len(piece), left - len(piece)
 
 
 @dataclass(frozen=True)
@@ -162,7 +59,7 @@ class LayerFile:
     """A file of a layer: its absolute path without the first `/`, and what is in it."""
 
     path: bytes
-    content: _Made | _Zipped
+    content: GeneratedFile | ZipMember
     executable: bool
 
 
@@ -223,7 +120,7 @@ def check(wheel: Wheel, path: str, interpreter: Interpreter, platform: str) -> N
     """
     with open(path, "rb") as file:
         for member in members_of(wheel, file, interpreter, platform):
-            if isinstance(member.content, _Zipped):
+            if isinstance(member.content, ZipMember):
                 member.content.check()
 
 
@@ -283,7 +180,7 @@ class _Source(WheelFile):
             row[0]: row for row in parse_record_file(self.read_dist_info("RECORD").splitlines())
         }
         signatures = [f"{self.dist_info_dir}/{name}" for name in _SIGNATURES]
-        self.files: dict[str, _Zipped] = {}
+        self.files: dict[str, ZipMember] = {}
         for info in archive.infolist():
             name = info.filename
             if name.endswith("/") or name == record or name in signatures:
@@ -298,7 +195,7 @@ class _Source(WheelFile):
                 raise ValueError(f"its RECORD has no good hash of {name}")
             if entry.size is not None and entry.size != info.file_size:
                 raise ValueError(f"{name} in it is not of the size that its RECORD says")
-            self.files[name] = _Zipped(wheel, file, info, (entry.hash_.name, entry.hash_.value))
+            self.files[name] = ZipMember(wheel, file, info, (entry.hash_.name, entry.hash_.value))
         absent = self._records.keys() - self.files.keys() - {record, *signatures}
         if absent := {
             name for name in absent if not name.endswith("/") and "/__pycache__/" not in name
@@ -335,17 +232,17 @@ class _Destination(WheelDestination):
         _, data = Script(name, module, attr, section).generate(
             self._interpreter.executable, "posix"
         )
-        return self._add("scripts", name, _Made(data), True)
+        return self._add("scripts", name, GeneratedFile(data), True)
 
     def write_file(
         self, scheme: str, path: str | os.PathLike[str], stream: Any, is_executable: bool
     ) -> RecordEntry:
-        content = stream if isinstance(stream, _Zipped) else _Made(stream.read())
-        if scheme == "scripts" and isinstance(content, _Zipped):
+        content = stream if isinstance(stream, ZipMember) else GeneratedFile(stream.read())
+        if scheme == "scripts" and isinstance(content, ZipMember):
             content, is_executable = self._script(content), True
         return self._add(scheme, os.fspath(path), content, is_executable)
 
-    def _script(self, content: _Zipped) -> _Made | _Zipped:
+    def _script(self, content: ZipMember) -> GeneratedFile | ZipMember:
         """The file, with the image's interpreter if it asks for Python: `#!python` ("Recommended
         archiver features").
         """
@@ -353,7 +250,7 @@ class _Destination(WheelDestination):
             return content
         data = b"".join(plain for _, plain in content.inflate())
         _, newline, rest = data.partition(b"\n")
-        return _Made(b"#!" + self._interpreter.executable.encode() + newline + rest)
+        return GeneratedFile(b"#!" + self._interpreter.executable.encode() + newline + rest)
 
     def finalize_installation(
         self, scheme: str, record_file_path: str, records: Iterable[tuple[str, RecordEntry]]
@@ -366,10 +263,10 @@ class _Destination(WheelDestination):
             for each, entry in records
         ]
         csv.writer(lines, lineterminator="\n").writerows(sorted(rows))
-        self._add(scheme, record_file_path, _Made(lines.getvalue().encode()), False)
+        self._add(scheme, record_file_path, GeneratedFile(lines.getvalue().encode()), False)
 
     def _add(
-        self, scheme: str, path: str, content: _Made | _Zipped, executable: bool
+        self, scheme: str, path: str, content: GeneratedFile | ZipMember, executable: bool
     ) -> RecordEntry:
         _check_path(self._wheel, path)
         place = f"{self._folders[scheme]}/{path}"
@@ -394,7 +291,3 @@ def _check_path(wheel: Wheel, path: str) -> None:
 
 def _below(base: str, folder: str) -> str:
     return os.path.relpath(folder, base) + "/"
-
-
-def _sum(digest: bytes) -> str:
-    return base64.urlsafe_b64encode(digest).decode().rstrip("=")

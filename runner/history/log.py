@@ -57,7 +57,8 @@ class Log:
     def __init__(
         self, folder: str, attempt: int | None = None, more: Callable[[], bool] = lambda: False
     ) -> None:
-        self._file = open(f"{folder}/log", "rb")  # noqa: SIM115  # Open while it is read; the end of this object closes it.
+        # Open while it is read; the end of this object closes it.
+        self._file = open(f"{folder}/log", "rb")  # noqa: SIM115
         self._folder = folder
         self._attempt, self._more = attempt, more
         if attempt is not None:
