@@ -1,8 +1,8 @@
-"""Maps the parts, which are folders at the top, to packages below `flyte_build`; the list of
+"""Maps the parts, which are directories at the top, to packages below `flyte_build`; the list of
 packages is computed.
 
-What setuptools builds on the way goes to a folder that is gone afterwards: one that stays would put
-modules into the next wheel that are in the tree no more.
+setuptools builds in a temporary directory: one that stays would put modules that are gone from the
+tree into the next wheel.
 """
 
 import atexit

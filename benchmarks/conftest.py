@@ -120,7 +120,7 @@ def home(tmp_path: Path) -> Iterator[Path]:
 
 
 def forget(home: Path) -> None:
-    """Remove a home, protected folders included."""
+    """Remove a home, protected directories included."""
     for folder, _, _ in os.walk(home):
         os.chmod(folder, 0o700)
     shutil.rmtree(home, ignore_errors=True)

@@ -182,7 +182,7 @@ def test_is_it_there(benchmark: BenchmarkFixture, setting: Setting) -> None:
 
 def test_first_build_against_uv(benchmark: BenchmarkFixture, setting: Setting) -> None:
     """All layers made anew, against `uv pip install` that copies the same packages from its warm
-    cache into a fresh folder.
+    cache into a fresh directory.
     """
     wheels = setting.wheels(*PACKAGES)
     folder = setting.folder / "uv"

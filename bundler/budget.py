@@ -29,7 +29,7 @@ class Meter:
         self._folders: dict[str, tuple[int, int]] = {}
 
     def enter(self, folder: str, names: int, size: int) -> None:
-        """Count a folder's names, and the bytes of its files. Raises `BudgetExceeded`."""
+        """Count a directory's names, and the bytes of its files. Raises `BudgetExceeded`."""
         self._files += names
         self._size += size
         self._folders[folder] = (names, size)

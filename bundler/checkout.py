@@ -19,13 +19,13 @@ from .marker import find
 def check_out(cache: Cache, tree: Digest, folder: str) -> int:
     """Write the files of a tree into `folder`, which must be empty or new; gives their number.
 
-    Raises `NotFound` if the cache has lost them, `UsageError` if the folder holds something.
+    Raises `NotFound` if the cache has lost them, `UsageError` if the directory holds something.
     """
     if os.path.lexists(folder) and (not os.path.isdir(folder) or os.listdir(folder)):
         raise UsageError(
             f"{folder} is not empty",
             why="Nothing is ever written over.",
-            hint="Name a new folder: `-o DIR`.",
+            hint="Name a new directory: `-o DIR`.",
         )
     with cache.preparing():
         source = find(cache, tree) or _extract(cache, tree)

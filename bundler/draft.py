@@ -1,4 +1,4 @@
-"""A folder that is not as it is remembered, while it is looked at anew."""
+"""A directory that is not as it is remembered, while it is looked at anew."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from .snapshot import File, Folder
 
 
 class Draft:
-    """What is known so far of one folder (its path relative to the root); `take` adds what is in
+    """What is known so far of one directory (its path relative to the root); `take` adds what is in
     the tree.
 
     `seen` has the states in which files and links were met.
@@ -100,13 +100,13 @@ def pack(listing: Listing) -> bytes:
 
 
 class Drafts:
-    """Drafts of the folders that hold files which are asked for by name."""
+    """Drafts of the directories that hold files which are asked for by name."""
 
     def __init__(self) -> None:
         self.drafts: dict[str, Draft] = {}
 
     def at(self, path: str) -> tuple[Draft, str]:
-        """The draft of the folder that a file (by its path) is in, and the file's name."""
+        """The draft of the directory that a file (by its path) is in, and the file's name."""
         head, slash, name = path.rpartition("/")
         return self.drafts.setdefault(head + slash, Draft(head + slash, {})), name
 

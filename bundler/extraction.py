@@ -1,8 +1,8 @@
 """Extraction: a bundle's bytes as files again, trusting nothing but the tree's digest.
 
 The tree is verified first, and each file is compared with it (`proof`). Files are written into a
-fresh folder next to the final one, links last, so nothing is written through a link; then the
-folder gets its marker and is renamed. There is no sync for each file: an extraction can be made
+fresh directory next to the final one, links last, so nothing is written through a link; then the
+directory gets its marker and is renamed. There is no sync for each file: an extraction can be made
 again, and is, when the machine was started anew since, or when the marker shows that someone has
 changed it.
 
@@ -42,8 +42,8 @@ _NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 def extract(cache: Cache, bundle: Bundle, budget: Budget = Budget()) -> str:
-    """Extract a bundle that was made or proven here, and return its folder; one that is there and
-    intact is used.
+    """Extract a bundle that was made or proven here, and return its directory; one that is there
+    and intact is used.
 
     Whoever calls this holds the cache.
 
@@ -88,7 +88,7 @@ def _extracting(cache: Cache) -> AbstractContextManager[None]:
 
 
 def _write(cache: Cache, extraction: _Extraction) -> str:
-    """Have a bundle extracted, and return its folder."""
+    """Have a bundle extracted, and return its directory."""
     tree, temporary = extraction.tree, f"{cache.extractions}/.extracting-{os.urandom(8).hex()}"
     final = cache.extraction(tree.digest)
     try:
@@ -197,7 +197,7 @@ def _check(tree: Tree, budget: Budget) -> None:
 
 
 class _Extraction(Proof):
-    """A proof that writes what it has proven into a folder that does not exist yet."""
+    """A proof that writes what it has proven into a directory that does not exist yet."""
 
     def write(self, folder: str) -> None:
         """Write all files, then the links. Raises as `run` does."""

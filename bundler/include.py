@@ -19,11 +19,12 @@ _SKIPPED = ("__pycache__", ".git", "node_modules")
 def included(
     workspace: Workspace, patterns: Iterable[tuple[str, str]], budget: Budget
 ) -> Iterator[str]:
-    """Give the paths in the tree of all that `include` patterns name: files, folders with all in
-    them, links with what they lead to.
+    """Give the paths in the tree of all that `include` patterns name: files, directories with all
+    in them, links with what they lead to.
 
-    Each pattern comes with the absolute folder that it is relative to. Raises `UsageError` for what
-    is not there, or outside of the project and of the import roots beside it, and `BudgetExceeded`.
+    Each pattern comes with the absolute directory that it is relative to. Raises `UsageError` for
+    what is not there, or outside of the project and of the import roots beside it, and
+    `BudgetExceeded`.
     """
     meter = Meter(budget)
     for folder, pattern in patterns:
@@ -35,7 +36,7 @@ def included(
                 f"include={pattern!r} leads out of the project",
                 why=f"The project's root is {workspace.root}.",
                 hint=(
-                    "If a folder above is meant, put an empty flyte.toml there, or name it with"
+                    "If a directory above is meant, put an empty flyte.toml there, or name it with"
                     " `--root-dir`."
                 ),
             )
@@ -53,7 +54,7 @@ def included(
 
 
 def _root_of(workspace: Workspace, path: str) -> str | None:
-    """The folder of the tree ("" for the root) that a path on disk is below or at."""
+    """The directory of the tree ("" for the root) that a path on disk is below or at."""
     for place in ("", *workspace.beside):
         if (path + "/").startswith(workspace.absolute(place) + "/"):
             return place
@@ -71,7 +72,7 @@ class _Walk:
         self._given: set[str] = set()
 
     def take(self, path: str) -> Iterator[str]:
-        """Give an absolute path: a file, a link, or all that is in a folder."""
+        """Give an absolute path: a file, a link, or all that is in a directory."""
         relative = os.path.relpath(path, self._root)
         if relative in self._given:
             return
@@ -91,7 +92,7 @@ class _Walk:
                     )
             except OSError as error:
                 raise UsageError(
-                    f"The included folder {path} cannot be read",
+                    f"The included directory {path} cannot be read",
                     why=f"{error.strerror}.",
                     hint="Make it readable.",
                 ) from None

@@ -1,8 +1,8 @@
-"""A look at a folder: its names, with what tells whether they have changed.
+"""A look at a directory: its names, with what tells whether they have changed.
 
-A listing is a flat list, in the file system's order: a folder is its name and "/" (`VENV` if it is
-a virtual environment); a file or link is its name, then its state; a name that is known to stay out
-stands alone, since its state decides nothing.
+A listing is a flat list, in the file system's order: a directory is its name and "/" (`VENV` if it
+is a virtual environment); a file or link is its name, then its state; a name that is known to stay
+out stands alone, since its state decides nothing.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ States = dict[str, Row | None]
 
 
 def look(folder: str, excluded: Container[str]) -> Listing:
-    """List a folder (its path). `excluded` names are known to stay out. Raises `OSError`."""
+    """List a directory (its path). `excluded` names are known to stay out. Raises `OSError`."""
     listing: Listing = []
     add = listing.append
     with os.scandir(folder) as entries:
@@ -34,7 +34,7 @@ def look(folder: str, excluded: Container[str]) -> Listing:
             else:
                 try:
                     state = row(entry.stat(follow_symlinks=False))
-                except FileNotFoundError:  # It vanished since the folder was listed.
+                except FileNotFoundError:  # It vanished since the directory was listed.
                     continue
                 add(name)
                 add(state)

@@ -1,9 +1,9 @@
 """The marker of an extraction: it says that all is there, and shows when someone has changed it
 since.
 
-It holds the state (inode, size, times) of every folder, and of every file where there are not too
-many, and when the machine was started: files that were never synced do not outlive a crash of the
-machine.
+It holds the state (inode, size, times) of every directory, and of every file where there are not
+too many, and when the machine was started: files that were never synced do not outlive a crash of
+the machine.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from flyte_build.cas.folder import opener
 if TYPE_CHECKING:
     from .tree import Tree
 
-# A larger tree's marker seals its folders alone: what was added, removed or renamed shows.
+# A larger tree's marker seals its directories alone: what was added, removed or renamed shows.
 _SEALED_FILES = 2_000
 
 
 def find(cache: Cache, tree: Digest) -> str | None:
-    """The folder of an extraction that is complete and as it was made, or None."""
+    """The directory of an extraction that is complete and as it was made, or None."""
     folder = cache.extraction(tree)
     try:
         with open(f"{folder}/complete", "rb") as file:

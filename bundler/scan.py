@@ -1,8 +1,8 @@
 """Scanning: what is below a root, without reading again what has not changed.
 
-A scan remembers every folder (in the stat index, for each root): what a look at it gave, and what
-came of that. A folder that looks the same costs one `stat` for each name; in any other, what is not
-in a remembered state is looked at anew.
+A scan remembers every directory (in the stat index, for each root): what a look at it gave, and
+what came of that. A directory that looks the same costs one `stat` for each name; in any other,
+what is not in a remembered state is looked at anew.
 """
 
 from __future__ import annotations
@@ -80,7 +80,7 @@ class Scanner:
         return self._budget or Budget()
 
     def beside(self, folder: str, place: str, shown: str) -> Scanner:
-        """The scanner of another folder, for the same tree: what it finds lies below `place`."""
+        """The scanner of another directory, for the same tree: what it finds lies below `place`."""
         options = ScanOptions(self._budget, self._allowed, self._progress, place, shown)
         return Scanner(
             folder,
@@ -185,7 +185,7 @@ class Scanner:
         )
 
     def _with_links(self, folder: str, now: Folder) -> Folder:
-        """A folder with the texts of its links as they are by now: another link on their way may
+        """A directory with the texts of its links as they are by now: another link on their way may
         have changed.
         """
         if not now.links:
@@ -241,7 +241,7 @@ class Scanner:
     def _look_again(
         self, folder: str, listing: Listing, old: Folder | None, valid: bool, began: int
     ) -> tuple[Draft, bool]:
-        """What a folder holds that does not look as before, and whether the old verdicts of the
+        """What a directory holds that does not look as before, and whether the old verdicts of the
         rules count below it.
         """
         now, before = states(listing), states(marshal.loads(old.look)) if old else {}
@@ -306,7 +306,7 @@ class Scanner:
         return self._rules[folder]
 
     def _read(self, drafts: list[Draft], all_new: bool = False) -> None:
-        """Read what must be read; `all_new` says that these are all folders, and nothing was
+        """Read what must be read; `all_new` says that these are all directories, and nothing was
         remembered of any.
         """
         unread = [each for draft in drafts for each in draft.unread]
@@ -353,7 +353,7 @@ class Scanner:
 
 def _special(path: str) -> ScanError:
     return ScanError(
-        f"{path} is neither a file, a folder nor a link",
+        f"{path} is neither a file, a directory nor a link",
         why="Sockets, pipes and devices cannot be in a bundle.",
         hint=f"Remove it, or add `/{path}` to `.flyteignore`.",
     )

@@ -1,4 +1,4 @@
-"""What a scan remembers of a folder, and what a scan has found."""
+"""What a scan remembers of a directory, and what a scan has found."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ File = tuple[str, int, bytes]
 
 
 class Folder(NamedTuple):
-    """What is remembered of a folder, in values that the stat index takes.
+    """What is remembered of a directory, in values that the stat index takes.
 
-    `look` is what a look at the folder gave, and `files` what is in the tree, both packed: a folder
-    that looks the same is taken as it is, and not unpacked. `below` are the folders (relative to
-    the root, ending in "/") that the scan goes on with; `taken` and `size` sum up the files.
-    `excluded` says by which rule a name stays out (a folder's ends in "/"). `links` names the
-    links, whose text is asked for anew each time.
+    `look` is what a look at the directory gave, and `files` what is in the tree, both packed: a
+    directory that looks the same is taken as it is, and not unpacked. `below` are the directories
+    (relative to the root, ending in "/") that the scan goes on with; `taken` and `size` sum up the
+    files. `excluded` says by which rule a name stays out (a directory's ends in "/"). `links` names
+    the links, whose text is asked for anew each time.
     """
 
     look: bytes
@@ -41,7 +41,7 @@ class Folder(NamedTuple):
     links: tuple[str, ...] = ()
 
     def unpacked(self) -> dict[bytes, File]:
-        """The files and links of the folder, by name."""
+        """The files and links of the directory, by name."""
         files: dict[bytes, File] = marshal.loads(self.files)
         return files
 
@@ -72,8 +72,8 @@ class Contents:
 
 
 class Scan:
-    """What was found, and what is remembered of the time before: folders by relative path ("" or
-    ending in "/").
+    """What was found, and what is remembered of the time before: directories by relative path (""
+    or ending in "/").
 
     In the tree they lie below `place`, in messages they are called by the path `shown` ("", or
     ending in "/"). `is_recent` says that some of it may have been changed since the scan began.
@@ -121,7 +121,7 @@ class Scan:
         return os.fsencode(name) in self._files(head + slash)
 
     def _files(self, folder: str) -> dict[bytes, File]:
-        """The files and links of a folder, unpacked once."""
+        """The files and links of a directory, unpacked once."""
         if folder not in self._unpacked:
             known = self.folders.get(folder)
             self._unpacked[folder] = known.unpacked() if known else {}
@@ -163,7 +163,7 @@ class Scan:
         return found
 
     def entries(self) -> list[Entry]:
-        """The entries of the tree that these files make, almost in order: folder by folder."""
+        """Yield the tree's entries of these files, almost in order: directory by directory."""
         from .tree import Entry
 
         entries = []
@@ -175,7 +175,7 @@ class Scan:
         return entries
 
     def excluded(self) -> list[tuple[str, str]]:
-        """Every path (folders end in "/") that a rule keeps out, with the rule, sorted by path."""
+        """Return each path (a directory with "/") that a rule excludes, with its rule, sorted."""
         return sorted(
             (folder + name, rule)
             for folder, known in self.folders.items()

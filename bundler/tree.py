@@ -6,8 +6,8 @@ A tree's document is `flyte-tree 1\\n`, then a line for each entry, sorted by th
 
 The kind is `f` (file), `x` (executable file) or `l` (link). Content is the 64 hex digits of a
 file's sha256, or the `size` bytes of a link's target. Paths are the file system's bytes, relative,
-with `/`. Folders, owners, times and other mode bits are no part of it. The document's digest is the
-identity of the code.
+with `/`. Directories, owners, times and other mode bits are no part of it. The document's digest is
+the identity of the code.
 """
 
 from __future__ import annotations
@@ -95,7 +95,7 @@ class Tree:
                     f"the link {os.fsdecode(path)!r} goes up from where another link leads"
                 )
         if both := files & folders(files):
-            raise _refused(f"{os.fsdecode(min(both))!r} is a folder and no folder")
+            raise _refused(f"{os.fsdecode(min(both))!r} is a directory and no directory")
 
     def difference(self, old: Tree) -> dict[str, list[str]]:
         """The paths that were `added`, `removed` and `changed` since `old`, each list sorted."""
@@ -146,7 +146,7 @@ def _climbs_from_link(path: bytes, target: bytes, links: set[bytes]) -> bool:
 
 
 def folders(paths: Iterable[bytes]) -> set[bytes]:
-    """All folders that these paths are in, at any depth, but for the root itself."""
+    """All directories that these paths are in, at any depth, but for the root itself."""
     found: set[bytes] = set()
     above = {path.rpartition(b"/")[0] for path in paths} - {b""}
     while above:

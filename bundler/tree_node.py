@@ -31,8 +31,8 @@ _LOOKS = 5  # At a project that is edited meanwhile.
 class LoadedFiles(NamedTuple):
     """What a tree must hold whatever is copied, as importing the `workspace`'s file has shown.
 
-    `paths` are places in the tree, `include` folders with patterns. `contents` are the sha256 (hex)
-    by place of what was read; `disturbed` says that the import may have changed files.
+    `paths` are places in the tree, `include` directories with patterns. `contents` are the sha256
+    (hex) by place of what was read; `disturbed` says that the import may have changed files.
     """
 
     workspace: Workspace

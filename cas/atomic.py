@@ -24,7 +24,7 @@ def replace_file(
     before.
 
     A file that is there keeps its permissions, with `keep_mode`; a new one has `mode` before the
-    umask, as its folder by default. `temporary` is where it is written first, on the same disk;
+    umask, as its directory by default. `temporary` is where it is written first, on the same disk;
     beside it by default.
     """
     temporary = temporary or f"{path}.{os.urandom(4).hex()}"

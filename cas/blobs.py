@@ -1,7 +1,7 @@
-"""Blobs: bytes in a folder, each named by its digest (OCI image-layout, "Blobs").
+"""Blobs: bytes in a directory, each named by its digest (OCI image-layout, "Blobs").
 
 A blob becomes visible only when all of its bytes are durable: written to a temporary file in the
-same folder, synced, renamed. Whoever writes holds the cache's shared lock, so a temporary file
+same directory, synced, renamed. Whoever writes holds the cache's shared lock, so a temporary file
 found without one is litter.
 """
 
@@ -49,7 +49,7 @@ class Blobs:
 
     @cached_property
     def mode(self) -> int:
-        """The permissions of blobs: they are never changed, and for those for whom the folder is
+        """The permissions of blobs: they are never changed, and for those for whom the directory is
         open.
         """
         return mode_in(self.folder) & 0o444
@@ -317,7 +317,7 @@ def write_all(file: int, data: bytes | memoryview) -> None:
 
 
 def sync_folder(path: str) -> None:
-    """Make the names in a folder durable."""
+    """Make the names in a directory durable."""
     folder = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         os.fsync(folder)

@@ -1,7 +1,7 @@
-"""The cache on this machine: blobs, records, stat index, extractions, leases, in one folder.
+"""The cache on this machine: blobs, records, stat index, extractions, leases, in one directory.
 Deleting it costs time only.
 
-Format 1, below the folder (docs/formats.md):
+Format 1, below the directory (docs/formats.md):
 
     v1/oci-layout, v1/index.json, v1/blobs/sha256/<hex>    a valid OCI image layout
     v1/cache.sqlite                                        records, labels, traces, stat index
@@ -54,8 +54,8 @@ class Cache:
 
     @classmethod
     def open(cls, root: str, counters: Counters, note: Callable[[str], None]) -> Cache:
-        """Open the cache below a folder, made if it is new; `note` is told of damage that was found
-        and repaired. Raises `StoreUnavailable` and `StoreFormatUnknown`.
+        """Open the cache below a directory, made if it is new; `note` is told of damage that was
+        found and repaired. Raises `StoreUnavailable` and `StoreFormatUnknown`.
         """
 
         def damaged(aside: str) -> None:
@@ -121,8 +121,8 @@ class Cache:
         return set(held(self._leases))
 
     def statistics(self) -> dict[str, str | int | dict[str, int]]:
-        """The cache's folder; how many blobs, records, leases and environments; the bytes that all
-        takes on the disk, and by part.
+        """The cache's directory; how many blobs, records, leases and environments; the bytes that
+        all takes on the disk, and by part.
         """
         from .usage import usage
 
@@ -140,15 +140,15 @@ class Cache:
         }
 
     def extraction(self, tree: Digest) -> str:
-        """The folder where the tree of that digest is extracted, or would be."""
+        """The directory where the tree of that digest is extracted, or would be."""
         return f"{self.extractions}/{tree.hex}"
 
     def environment(self, artifact: Digest) -> str:
-        """The folder where the environment of that digest is, or would be."""
+        """The directory where the environment of that digest is, or would be."""
         return f"{self.environments}/{artifact.hex}"
 
     def made(self, folder: str) -> list[str]:
-        """The names in a folder of things that are made of blobs, or of what others have; those
+        """The names in a directory of things that are made of blobs, or of what others have; those
         that begin with `.` are on their way.
         """
         try:
@@ -187,13 +187,13 @@ def _folder(root: str) -> str:
 
 def _create(root: str) -> None:
     folder = _folder(root)
-    with storing("make the cache's folder"):
+    with storing("make the cache's directory"):
         for name in os.listdir(root) if os.path.isdir(root) else ():
             if name[:1] == "v" and name[1:].isdigit() and int(name[1:]) > FORMAT:
                 raise StoreFormatUnknown(
                     f"{root} was written by a newer version of flyte-build",
                     why=f"It holds format {name[1:]}; this version knows {FORMAT}.",
-                    hint="Upgrade flyte-build, or set FLYTE_HOME to another folder.",
+                    hint="Upgrade flyte-build, or set FLYTE_HOME to another directory.",
                 )
         make_own(root)
         for name in ("blobs/sha256", "extractions", "leases"):

@@ -136,7 +136,7 @@ def _open(
             raise StoreFormatUnknown(
                 f"{path} was written by a newer version of flyte-build",
                 why=f"Its format is {found}; this version knows {version}.",
-                hint="Upgrade flyte-build, or set FLYTE_HOME to another folder.",
+                hint="Upgrade flyte-build, or set FLYTE_HOME to another directory.",
             )
         if found == 0:
             _create(database, path, version, schema)
@@ -222,8 +222,8 @@ def _unavailable(path: str, error: sqlite3.Error) -> StoreError:
             "It is damaged: run the command again, and it is begun anew."
             if _is_damage(error)
             else (
-                "Check that the disk is not full and that the folder is yours; FLYTE_HOME chooses"
-                " another one."
+                "Check that the disk is not full and that the directory is yours;"
+                " FLYTE_HOME chooses another one."
             )
         ),
     )

@@ -1,8 +1,8 @@
 """Folders that hold what is ours: they never belong to a project, even where they lie below its
 root, and are the user's alone.
 
-What is made in such a folder is open to those for whom the folder is open, whatever the umask: only
-its topmost folder has a mode of its own, 0700 unless several users share it.
+What is made in such a directory is open to those for whom the directory is open, whatever the
+umask: only its topmost directory has a mode of its own, 0700 unless several users share it.
 """
 
 from __future__ import annotations
@@ -13,7 +13,8 @@ PRIVATE = 0o700
 
 
 def make_own(folder: str, *, shared: bool = False) -> None:
-    """Make a folder that git and bundles leave out: it holds a `.gitignore` for all that is in it.
+    """Make a directory that git and bundles leave out: it holds a `.gitignore` for all that is in
+    it.
 
     It is the user's alone, and so are those above it that are made on the way; a `shared` one is as
     the umask says. Raises `OSError`.
@@ -25,8 +26,8 @@ def make_own(folder: str, *, shared: bool = False) -> None:
 
 
 def make_below(folder: str) -> None:
-    """Make a folder, and those above it, open to those for whom the nearest that is there is open.
-    Raises `OSError`.
+    """Make a directory, and those above it, open to those for whom the nearest that is there is
+    open. Raises `OSError`.
     """
     above = folder
     while not os.path.isdir(above):
@@ -35,8 +36,8 @@ def make_below(folder: str) -> None:
 
 
 def make_private(folder: str) -> None:
-    """Close a folder of the user's that an older version has made, and what is in it, to others.
-    Others' folders stay as they are.
+    """Close a directory of the user's that an older version has made, and what is in it, to others.
+    Others' directories stay as they are.
     """
     state = os.stat(folder)
     if not state.st_mode & 0o077 or state.st_uid != os.geteuid():
@@ -48,12 +49,12 @@ def make_private(folder: str) -> None:
 
 
 def opener(path: str, flags: int) -> int:
-    """Open a file, made if need be, as `open` wants it: for those for whom its folder is open."""
+    """Open a file, made if need be, readable by those who can read its directory."""
     return os.open(path, flags, mode_in(os.path.dirname(path)))
 
 
 def mode_in(folder: str) -> int:
-    """Return the permissions of files in a folder, before the umask."""
+    """Return the permissions of files in a directory, before the umask."""
     return os.stat(folder or ".").st_mode & 0o666
 
 

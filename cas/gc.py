@@ -184,8 +184,8 @@ def _litter(cache: Cache, dry_run: bool) -> Iterator[Removed]:
 
 
 def _folders(cache: Cache) -> list[tuple[str, str]]:
-    """The folders in which each entry is named by a digest, as path and name, and why such an entry
-    is removed.
+    """The directories in which each entry is named by a digest, as path and name, and why such an
+    entry is removed.
     """
     places = {
         cache.extractions: "the tree extracted here is not needed",
@@ -251,7 +251,7 @@ def _size(path: str) -> int:
 
 
 def remove_tree(path: str) -> None:
-    """Remove a folder of ours, also where it is protected from being written.
+    """Remove a directory of ours, also where it is protected from being written.
 
     It is renamed first, so that nobody meets half of it under its own name.
     """

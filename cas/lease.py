@@ -102,8 +102,8 @@ def lockable(file: int) -> bool:
 
 @contextmanager
 def locked_folder(folder: str) -> Iterator[None]:
-    """Hold the lock of a folder, which is there, while the body runs; waits for it. For the user's
-    own folders: nothing is left in them. Raises `OSError`.
+    """Hold the lock of a directory, which is there, while the body runs; waits for it. For the
+    user's own directories: nothing is left in them. Raises `OSError`.
     """
     opened = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:

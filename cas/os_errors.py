@@ -14,11 +14,11 @@ _HINTS = {
         " stored is lost."
     ),
     errno.EDQUOT: "Your disk quota is used up. Free some space, or run `flyte cache gc --keep 0s`.",
-    errno.EIO: "The disk reports an error. Check it, or set FLYTE_HOME to a folder on another one.",
-    errno.EROFS: "The file system is read-only. Set FLYTE_HOME to a folder that can be written.",
-    errno.EACCES: "The folder belongs to someone else. Set FLYTE_HOME to a folder of your own.",
-    errno.EPERM: "The folder is protected. Set FLYTE_HOME to a folder of your own.",
-    errno.ENOTDIR: "A file stands where a folder should be. Set FLYTE_HOME to another folder.",
+    errno.EIO: "The disk reports an error. Check it, or set FLYTE_HOME to another disk.",
+    errno.EROFS: "The file system is read-only. Set FLYTE_HOME to a directory that can be written.",
+    errno.EACCES: "The directory belongs to someone else. Set FLYTE_HOME to one of your own.",
+    errno.EPERM: "The directory is protected. Set FLYTE_HOME to a directory of your own.",
+    errno.ENOTDIR: "A file stands where a directory should be. Set FLYTE_HOME to another path.",
     errno.EMFILE: "Too many files are open. Raise the limit with `ulimit -n`.",
     errno.ENFILE: "The machine has too many files open. Try again later.",
     errno.EFBIG: "The file is larger than this process may write (`ulimit -f`).",
@@ -44,6 +44,6 @@ def unavailable(what: str, error: OSError) -> StoreUnavailable:
         why=f"{error.strerror or error}{where}",
         hint=_HINTS.get(
             error.errno or 0,
-            "Run the command again; FLYTE_HOME chooses another folder for the store.",
+            "Run the command again; FLYTE_HOME chooses another directory for the store.",
         ),
     )

@@ -48,7 +48,7 @@ _SUM = 16  # Bytes of a fingerprint.
 
 
 class StatIndex:
-    """Values by name in each scope (a folder and how it was looked at), kept in the cache's
+    """Values by name in each scope (a directory and how it was looked at), kept in the cache's
     database.
     """
 

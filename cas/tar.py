@@ -51,7 +51,7 @@ def header(member: Member) -> bytes:
 
 
 def folder(name: bytes) -> bytes:
-    """The blocks of a folder that is there although no file may be in it, or that must have mode
+    """The blocks of a directory that is there although no file may be in it, or that must have mode
     0755 (bundles have none).
     """
     name += b"/"

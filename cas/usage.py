@@ -1,5 +1,5 @@
-"""What a folder takes on the disk, by its parts, as `du` counts it: blocks, each file once however
-many names it has.
+"""What a directory takes on the disk, by its parts, as `du` counts it: blocks, each file once
+however many names it has.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ _PARTS = ("blobs", "extractions", "environments", "runtimes", "quarantine")
 
 
 def usage(folder: str) -> dict[str, int]:
-    """Return the bytes on the disk of each part of a cache's folder: its large folders, the
+    """Return the bytes on the disk of each part of a cache's directory: its large directories, the
     database, and the rest.
     """
     seen: set[tuple[int, int]] = set()

@@ -52,7 +52,7 @@ if TYPE_CHECKING:
 @click.option(
     "--root-dir",
     type=click.Path(),
-    help="The project's root (default: the nearest marked folder at or above FILE).",
+    help="The project's root (default: the nearest marked directory at or above FILE).",
 )
 @of_environments("Build for")
 @click.pass_obj

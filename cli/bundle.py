@@ -110,7 +110,7 @@ def _explain(console: Console, path: str, listing: dict[str, Any], plan: FilePla
     elif below := [
         entry for entry in listing["files"] if path == "." or entry["path"].startswith(path + "/")
     ]:
-        console.print(f"{path} is a folder with {len(below):,} of the bundle's files.")
+        console.print(f"{path} is a directory with {len(below):,} of the bundle's files.")
     elif rule is not None:
         console.print(f"{path} is not in the bundle: {rule['path']} is kept out by {rule['rule']}.")
     elif not os.path.lexists(f"{plan.workspace.root}/{path}"):

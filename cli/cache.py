@@ -180,7 +180,7 @@ def rm(console: Console, /, remote: bool, key: str, **registries: Any) -> None:
 
 
 def _sharing(console: Console, stores: Stores, registries: Mapping[str, Any]) -> Sharing:
-    """The repositories that are configured for the current folder, and what options say."""
+    """The repositories that are configured for the current directory, and what options say."""
     config = with_registries(console.configuration(root_here()), **registries)
     sharing = Session(Settings.configured(config), stores).sharing
     sharing.ask_again()

@@ -200,13 +200,13 @@ def io(
     "--output",
     metavar="DIR",
     type=click.Path(),
-    help="The folder to write to, empty or new; one named like the run if none is given.",
+    help="The directory to write to, empty or new; one named like the run if none is given.",
 )
 @click.argument("run", metavar="RUN", shell_complete=runs)
 @click.argument("action", metavar="[ACTION]", required=False)
 @click.pass_obj
 def code(console: Console, output: str | None, run: str, action: str | None) -> None:
-    """Write the files of a run's bundle into a folder."""
+    """Write the files of a run's bundle into a directory."""
     from flyte_build.bundler.checkout import check_out
 
     stores = Stores(console)

@@ -40,7 +40,7 @@ from .options import images_of, of_images
 @click.option(
     "--root-dir",
     type=click.Path(),
-    help="The project's root (default: the nearest marked folder at or above FILE).",
+    help="The project's root (default: the nearest marked directory at or above FILE).",
 )
 @of_images
 @click.argument("files", metavar="[FILE]...", type=click.Path(), nargs=-1)
@@ -72,7 +72,7 @@ def lock(
         workspaces = own  # Projects below this one have files of their own.
     if not workspaces:
         raise UsageError(
-            "No file below this folder imports flyte",
+            "No file below this directory imports flyte",
             hint="Go to the project's root, or name it with --root-dir.",
         )
     if len({workspace.root for workspace in workspaces}) > 1:

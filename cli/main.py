@@ -201,7 +201,7 @@ def _known(error: Exception) -> FlyteError | None:
         return StoreUnavailable(
             "The store's database cannot be used",
             why=str(error),
-            hint="Is the disk full, or the folder not yours?",
+            hint="Is the disk full, or the directory not yours?",
         )
     if isinstance(error, OSError):
         from flyte_build.cas.os_errors import unavailable

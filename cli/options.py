@@ -57,7 +57,7 @@ def of_a_bundle(command: F) -> F:
         click.option(
             "--root-dir",
             type=click.Path(),
-            help="The project's root (default: the nearest marked folder at or above FILE).",
+            help="The project's root (default: the nearest marked directory at or above FILE).",
         ),
         click.option("--copy-style", type=click.Choice(COPY_STYLES), help=styles),
     ):

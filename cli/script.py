@@ -52,7 +52,8 @@ def python_script(
 ) -> None:
     """Run a plain Python script as a run, with a log, a phase and an exit code of its own.
 
-    It runs as `python SCRIPT` does: in the current folder, from where it stands. It is not bundled.
+    It runs as `python SCRIPT` does: in the current directory, from where it stands. It is not
+    bundled.
     """
     console, stores, settings = given
     try:

@@ -1,4 +1,4 @@
-"""Which environments a command means: those of a file, or of all files below a folder."""
+"""Which environments a command means: those of a file, or of all files below a directory."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 @dataclass(frozen=True, kw_only=True)
 class Selection:
     """The environment under `env_variable` of a `file`; or all of them, `recursive`ly those of all
-    files below a folder.
+    files below a directory.
     """
 
     file: str
@@ -42,12 +42,12 @@ class Selection:
             )
         if os.path.isdir(file) and not chosen.recursive:
             raise UsageError(
-                f"{file} is a folder",
+                f"{file} is a directory",
                 hint=f"`flyte {command} -r {file}` takes all that is in it; or name a file.",
             )
         if chosen.recursive and not os.path.isdir(file):
             raise UsageError(
-                f"{file} is no folder", hint="`-r` takes a folder; `--all` takes a file."
+                f"{file} is no directory", hint="`-r` takes a directory; `--all` takes a file."
             )
         return chosen
 
@@ -68,7 +68,7 @@ def of_environments(verb: str) -> Callable[[F], F]:
     """
 
     def add(command: F) -> F:
-        below = f"{verb} all environments of all Python files below the folder FILE."
+        below = f"{verb} all environments of all Python files below the directory FILE."
         for option in (
             click.argument("env_variable", metavar="[ENV_VARIABLE]", required=False),
             click.argument("file", metavar="FILE", type=click.Path()),

@@ -104,7 +104,7 @@ def _workspaces(files: tuple[str, ...], everything: bool, root_dir: str | None) 
         files = tuple(task_files(given_root(root_dir) if root_dir else root_here()))
         if not files:
             raise UsageError(
-                "No file below this folder imports flyte",
+                "No file below this directory imports flyte",
                 hint="Go to the project's root, or name it with --root-dir.",
             )
     workspaces = [locate(file, root_dir) for file in files]

@@ -1,4 +1,4 @@
-"""A task that reads files: `include` takes them into the bundle, and the working folder has them
+"""A task that reads files: `include` takes them into the bundle, and the working directory has them
 where they were.
 
 flyte run examples/files.py count --word bundle

@@ -1,4 +1,4 @@
-"""`import flyte` as another name of this package; and the folder that the package lies in.
+"""`import flyte` as another name of this package; and the directory that the package lies in.
 
 Depends on nothing, and imports nothing that is not needed: every start of a worker passes here.
 """
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from types import ModuleType
 
 PACKAGE = os.path.dirname(os.path.abspath(__file__))
-"""The folder of `flyte_build`, as it was imported: links in it are not resolved."""
+"""The directory of `flyte_build`, as it was imported: links in it are not resolved."""
 
 
 class _Alias:

@@ -90,7 +90,7 @@ class StoreError(PreparationError):
 
 
 class StoreUnavailable(StoreError):
-    """The disk is full or broken, or the folder cannot be written."""
+    """The disk is full or broken, or the directory cannot be written."""
 
 
 class StoreFormatUnknown(StoreError):

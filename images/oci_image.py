@@ -155,8 +155,8 @@ class OciImage:
     def change(
         self, added: Sequence[Added], *, env: Mapping[str, str] = {}, workdir: str = ""
     ) -> OciImage:
-        """The image with layers on top, variables set, and another working folder if one is named.
-        Created in 1970, for good.
+        """The image with layers on top, variables set, and another working directory if one is
+        named. Created in 1970, for good.
         """
         settings = {**self.settings}
         if env:

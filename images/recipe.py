@@ -57,8 +57,8 @@ class Packages:
 
 @dataclass(frozen=True)
 class Copy:
-    """Here the file `src` (relative to the project's root) goes to `dst`, or what is in the folder
-    `src`.
+    """Here the file `src` (relative to the project's root) goes to `dst`, or what is in the
+    directory `src`.
 
     What `ignore` (a .dockerignore) says stays out.
     """

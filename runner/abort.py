@@ -1,5 +1,5 @@
-"""Asking a run to end, from any process: a file in the run's folder, which whoever carries the run
-out looks for.
+"""Asking a run to end, from any process: a file in the run's directory, which whoever carries the
+run out looks for.
 
 No signal is sent and no pid is looked up, so that nothing else can be hit, and it works from
 another container too.

@@ -1,7 +1,7 @@
-"""An action: one call of a task, as a folder that a worker can read.
+"""An action: one call of a task, as a directory that a worker can read.
 
 <run>/action.json   what to run (below)      <run>/result.json   what came of it, written once
-<run>/log           what it printed          <run>/work/         its working folder
+<run>/log           what it printed          <run>/work/         its working directory
 <run>/abort         who asked it to end
 """
 
@@ -34,8 +34,8 @@ class Action:
         """All that a worker must know, as a JSON value, and all that running the same again takes.
 
         `roots` are import roots in the code, in order, `last` those after installed packages;
-        `root` is the working tree, which must not be imported from. `shown` says how folders of the
-        code that come from elsewhere are called in messages. Of environment variables the names
+        `root` is the working tree, which must not be imported from. `shown` says how directories of
+        the code that come from elsewhere are called in messages. Of environment variables the names
         stand in it, the values in no file.
         """
         call, workspace, options = self.call, self.call.workspace, self.call.run
@@ -65,7 +65,7 @@ class Action:
         }
 
     def write(self) -> None:
-        """Put the action into its folder, for a worker."""
+        """Put the action into its directory, for a worker."""
         make_below(f"{self.folder}/work")
         with open(f"{self.folder}/action.json", "w", encoding="utf-8", opener=opener) as file:
             json.dump(self.document(), file)
@@ -76,7 +76,7 @@ class Action:
 
 
 def read_action(folder: str) -> dict[str, Any] | None:
-    """The document of the action in a run's folder, or None if it is not there, whole."""
+    """The document of the action in a run's directory, or None if it is not there, whole."""
     try:
         with open(f"{folder}/action.json", encoding="utf-8") as file:
             document: dict[str, Any] = json.load(file)

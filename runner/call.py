@@ -36,10 +36,10 @@ class Call:
     """What is run and how: the `task`, which stands under `variable` in the workspace's file, with
     wire inputs.
 
-    `code` is the folder of the extracted bundle and `tree` that bundle's tree ("" without one),
+    `code` is the directory of the extracted bundle and `tree` that bundle's tree ("" without one),
     `deployment` a deployed task's pin: then there is no working tree, and the workspace's root is
-    "". `environment` is the folder of the local environment that it runs in ("": the interpreter at
-    hand), `variables` those of its image.
+    "". `environment` is the directory of the local environment that it runs in ("": the interpreter
+    at hand), `variables` those of its image.
     """
 
     task: TaskSpec

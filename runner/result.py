@@ -51,7 +51,7 @@ class Result(NamedTuple):
         return {"outputs": dict(self.outputs)}
 
     def write(self, folder: str) -> None:
-        """Put it into a run's folder, at once and whole. Raises `OSError`, and `ValueError` for
+        """Put it into a run's directory, at once and whole. Raises `OSError`, and `ValueError` for
         outputs that are no JSON values.
         """
         document = {"phase": self.phase, **self.document()}
@@ -59,7 +59,7 @@ class Result(NamedTuple):
 
     @classmethod
     def read(cls, folder: str) -> Result | None:
-        """The result in a run's folder; None if none is there, whole."""
+        """The result in a run's directory; None if none is there, whole."""
         try:
             with open(f"{folder}/result.json", encoding="utf-8") as file:
                 document = json.load(file)

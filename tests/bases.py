@@ -118,7 +118,7 @@ class MadeWheel:
     executable: frozenset[str] = frozenset()
 
     def write(self, folder: Path) -> Wheel:
-        """The wheel in a folder, pinned."""
+        """The wheel in a directory, pinned."""
         info = f"{self.name}-{self.version}.dist-info"
         needs = "".join(f"Requires-Dist: {each}\n" for each in self.requires)
         files = {

@@ -155,7 +155,7 @@ def dynamic(name: str) -> str:
 
 @dataclass
 class Shell:
-    """Runs `flyte` in a project's folder, with a home of its own, and with `variables`."""
+    """Runs `flyte` in a project's directory, with a home of its own, and with `variables`."""
 
     project: Path
     home: Path

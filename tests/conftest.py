@@ -160,7 +160,7 @@ def planned(
     reporter: Recorder | None = None,
     **given: object,
 ) -> Iterator[FilePlan]:
-    """The plan of a file, which is at the root of its project, over a cache in that folder; what is
+    """The plan of a file, which is at the root of its project, over a cache in that directory; what is
     `given` are settings.
     """
     places = Places(cache=os.fspath(cache), data=f"{cache}-data", config="")
@@ -319,14 +319,14 @@ def cache(tmp_path: Path) -> Iterator[Cache]:
 
 @pytest.fixture
 def project(tmp_path: Path) -> Path:
-    """An empty folder for a project."""
+    """An empty directory for a project."""
     (tmp_path / "project").mkdir()
     return tmp_path / "project"
 
 
 @contextmanager
 def temporary() -> Iterator[Path]:
-    """A folder for one example of a property."""
+    """A directory for one example of a property."""
     folder = tempfile.mkdtemp(prefix="flyte-test-")
     try:
         yield Path(folder)

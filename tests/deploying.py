@@ -43,7 +43,7 @@ class Deploying(Shell):
         return found
 
     def elsewhere(self, folder: Path) -> Deploying:
-        """Another machine, if there is a registry: an empty home, and a folder without
+        """Another machine, if there is a registry: an empty home, and a directory without
         the project.
         """
         folder.mkdir()

@@ -26,7 +26,7 @@ HUGE = 64 << 20
 
 
 class Forger:
-    """A folder with one bundle and its record, copied from a good one, whose parts are replaced
+    """A directory with one bundle and its record, copied from a good one, whose parts are replaced
     from within.
     """
 

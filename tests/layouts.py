@@ -1,4 +1,4 @@
-"""A folder as a repository, whose tags and blobs are changed by hand."""
+"""A directory as a repository, whose tags and blobs are changed by hand."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ TAG = "org.opencontainers.image.ref.name"
 
 
 class Layout:
-    """The layout in a folder."""
+    """The layout in a directory."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder

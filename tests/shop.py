@@ -1,4 +1,4 @@
-"""A project whose image has packages from a folder of wheels: no network is needed."""
+"""A project whose image has packages from a directory of wheels: no network is needed."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ LINKS = "--no-index --find-links wheels"
 
 @pytest.fixture
 def shop(flyte: Shell) -> Shell:
-    """A project with a folder of wheels, and a layout with the Debian base: no
+    """A project with a directory of wheels, and a layout with the Debian base: no
     network is needed.
     """
     wheels = flyte.project / "wheels"

@@ -54,7 +54,7 @@ _STEP = 7
 
 @dataclass(frozen=True)
 class Good:
-    """A project, the folder to which a machine has published its bundle, and what its
+    """A project, the directory to which a machine has published its bundle, and what its
     task gives.
     """
 

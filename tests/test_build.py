@@ -182,7 +182,7 @@ def test_settings_of_the_base_stay(
 def test_a_declared_path_still_finds_python(
     tmp_path: Path, machine: Callable[..., Machine]
 ) -> None:
-    """A PATH that replaces the base's: scripts of packages come first, and the folder of the
+    """A PATH that replaces the base's: scripts of packages come first, and the directory of the
     interpreter last.
     """
     image = machine(MadeWheel().write(tmp_path)).build(Packages(), env={"PATH": "/opt/tools"}).image
@@ -288,7 +288,7 @@ def test_what_changes_an_image(
 
 
 def test_copied_files(tmp_path: Path, machine: Callable[..., Machine]) -> None:
-    """Files and folders land where docker's COPY puts them; what the .dockerignore says, and links
+    """Files and directories land where docker's COPY puts them; what the .dockerignore says, and links
     out, do not.
     """
     root = tmp_path / "project"
@@ -518,7 +518,7 @@ def test_python_is_found_in_the_base(
     packages: str,
     scripts: str,
 ) -> None:
-    """The Python of a base is the one that a plain `python3` starts, with its folders."""
+    """The Python of a base is the one that a plain `python3` starts, with its directories."""
     pinned = base_of(repository, files)
     found = Bases(cache, lambda name: opened(name.text)).get(pinned, AMD64).interpreter
     assert found is not None

@@ -420,7 +420,7 @@ def test_no_heavy_imports(built: Shell) -> None:
 
 
 def test_folder(built: Shell) -> None:
-    """All files below a folder."""
+    """All files below a directory."""
     Path(built.project / "sub").mkdir()
     (built.project / "tasks.py").unlink()
     assert [each["env"] for each in built.json("build", "-r", ".")["images"]] == ["one", "two"]

@@ -92,9 +92,9 @@ LAYOUTS = {
     "a single module": ("core/core.py", "core", "path"),
     "a finder that maps": ("core/python/core/__init__.py", "core/python", "finder"),
     "a finder that comes first": ("core/python/core/__init__.py", "core/python", "first finder"),
-    "a folder of another name": ("core/lib/__init__.py", "core/lib", "renamed"),
+    "a directory of another name": ("core/lib/__init__.py", "core/lib", "renamed"),
     "a link in site-packages": ("core/core/__init__.py", "core", "link"),
-    "the current folder": ("elsewhere/core/__init__.py", "elsewhere", "current"),
+    "the current directory": ("elsewhere/core/__init__.py", "elsewhere", "current"),
 }
 FINDER = """
 import sys
@@ -186,7 +186,7 @@ def test_code_beside_the_project_comes_along(workspace: Workspace, name: str, st
 
 
 def test_a_deployment_names_no_path_of_the_machine(workspace: Workspace) -> None:
-    """Two checkouts in different folders give one digest, siblings included."""
+    """Two checkouts in different directories give one digest, siblings included."""
     digests = set()
     for name in ("one", "two"):
         workspace.write(f"{name}/app/pyproject.toml", "")
@@ -386,7 +386,7 @@ def test_local_runs_import_the_same(workspace: Workspace) -> None:
 
 
 def test_the_root_does_not_depend_on_where_one_stands(workspace: Workspace) -> None:
-    """One tree, and nothing is prepared anew, from the file's folder, from above, from elsewhere
+    """One tree, and nothing is prepared anew, from the file's directory, from above, from elsewhere
     and from `/`.
     """
     workspace.write("app/jobs/flow.py", main("import helper", "helper.VALUE"))
@@ -433,7 +433,7 @@ def test_each_project_of_a_monorepo_has_its_own_files(workspace: Workspace) -> N
 
 
 def test_the_home_folder_is_no_project(tmp_path: Path) -> None:
-    """Whatever lies there: a file in a folder of it that is no project has that folder for its
+    """Whatever lies there: a file in a directory of it that is no project has that directory for its
     root.
     """
     home = Path(
@@ -484,7 +484,7 @@ def test_an_image_that_a_member_declares_names_its_files_alike_in_every_checkout
 
 
 def test_what_is_outside_of_the_root_is_said_with_the_root(tmp_path: Path) -> None:
-    """A file in no project has its own folder for its root; a file above it is named with what to
+    """A file in no project has its own directory for its root; a file above it is named with what to
     do.
     """
     write_files(
@@ -519,7 +519,7 @@ def test_a_current_folder_that_is_gone_is_no_matter(workspace: Workspace) -> Non
             ["sh", "-c", code], env=shell.environment, capture_output=True, text=True, check=False
         )
         wanted = (
-            (2, "The current folder is gone")
+            (2, "The current directory is gone")
             if "warm" in arguments
             else (0, "1" if "price" in arguments else "Usage")
         )
@@ -530,7 +530,7 @@ def test_a_current_folder_that_is_gone_is_no_matter(workspace: Workspace) -> Non
 
 
 def test_one_file_may_be_two_modules(workspace: Workspace) -> None:
-    """As it is for Python where two folders of `sys.path` lie in each other."""
+    """As it is for Python where two directories of `sys.path` lie in each other."""
     workspace.write("core/src/core.py", "VALUE = 1\n")
     workspace.write(
         "app/flow.py",

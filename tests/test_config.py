@@ -168,7 +168,7 @@ def test_a_mistake_in_a_file_is_told_with_its_line(
 
 
 def test_files_that_cannot_be_read_are_told(flyte: Shell) -> None:
-    """No TOML, no YAML, no UTF-8, a folder."""
+    """No TOML, no YAML, no UTF-8, a directory."""
     file = flyte.project / "flyte.toml"
     file.write_text("[cache\n")
     assert "flyte.toml is no valid TOML" in flyte("config", exit_code=2).stderr

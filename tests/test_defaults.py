@@ -67,7 +67,7 @@ def computed(flyte: Shell) -> Shell:
 
 @pytest.mark.parametrize("options", [(), ("--local",), ("--copy-style", "all"), ("--no-cache",)])
 def test_help_and_run_and_history_agree(computed: Shell, options: tuple[str, ...]) -> None:
-    """Also where the folder is not in the bundle."""
+    """Also where the directory is not in the bundle."""
     text = computed("run", "flow.py", "job", "--help").stdout
     assert '["a.txt", "b.txt"]' in text and "default: set" in text
     run = computed.json("run", *options, "flow.py", "job")

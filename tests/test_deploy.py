@@ -28,7 +28,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 
 @pytest.fixture(params=["this machine", "registry"])
 def place(request: pytest.FixtureRequest, tmp_path: Path) -> dict[str, str]:
-    """Where deployments go, as variables: the folder on this machine, or a repository on a
+    """Where deployments go, as variables: the directory on this machine, or a repository on a
     registry.
     """
     if request.param == "this machine":
@@ -47,7 +47,7 @@ def flyte(project: Path, tmp_path: Path, place: dict[str, str]) -> Deploying:
 
 
 def test_a_deployed_task_runs_without_its_files(flyte: Deploying, tmp_path: Path) -> None:
-    """From another folder and another machine, after the project is gone; nothing is prepared."""
+    """From another directory and another machine, after the project is gone; nothing is prepared."""
     deployed = flyte.deploy("--version", "v1", "tasks.py", "env")
     assert deployed["state"] == "created" and [task["name"] for task in deployed["tasks"]] == [
         "greet.hello",
@@ -256,7 +256,7 @@ def test_deleting_takes_nothing_else_along(flyte: Deploying, tmp_path: Path) -> 
 
 
 def test_environments_that_depend_on_each_other_have_one_version(flyte: Deploying) -> None:
-    """Also in a cycle; `--all` deploys all of a file, a folder with `-r` all of its files, each
+    """Also in a cycle; `--all` deploys all of a file, a directory with `-r` all of its files, each
     environment once.
     """
     (flyte.project / "base.py").write_text(
@@ -302,7 +302,7 @@ def test_a_dry_run_makes_and_asks_nothing(flyte: Deploying) -> None:
 
 
 def test_the_digest_is_the_same_everywhere(tmp_path: Path) -> None:
-    """In another folder, home, time zone, with another umask and hash seed, whoever does it; and of
+    """In another directory, home, time zone, with another umask and hash seed, whoever does it; and of
     each set and address.
     """
     more = (
@@ -342,7 +342,7 @@ def test_the_digest_is_the_same_everywhere(tmp_path: Path) -> None:
 
 
 def test_what_a_wrong_command_says(flyte: Deploying) -> None:
-    """Names that no tag can hold, a version that is an alias, folders, variables."""
+    """Names that no tag can hold, a version that is an alias, directories, variables."""
     (flyte.project / "two.py").write_text(
         TASKS + "\nother = flyte.TaskEnvironment(name='other')\n@other.task\ndef a() -> None: ...\n"
     )
@@ -356,7 +356,7 @@ def test_what_a_wrong_command_says(flyte: Deploying) -> None:
         (["tasks.py", "en"], 2, "Did you mean 'env'?"),
         (["two.py"], 2, "env, other"),
         (["--all", "two.py", "env"], 2, "Leave one of them out"),
-        (["-r", "tasks.py"], 2, "is no folder"),
+        (["-r", "tasks.py"], 2, "is no directory"),
         (["lib.py"], 2, "No environment is named"),
     ):
         assert said in flyte("deploy", *args, exit_code=code).stderr, args
@@ -440,7 +440,7 @@ def test_a_registry_that_does_not_allow_deleting_stays_as_it_was(
 ) -> None:
     """No tag is moved, and the message says what is to be allowed."""
     if not flyte.place:
-        pytest.skip("a folder always allows it")
+        pytest.skip("a directory always allows it")
     with serve(tmp_path / "own", delete=False) as own:
         flyte.place = {"FLYTE_REGISTRY": own.repository("x")}
         flyte.deploy("--version", "v1", "tasks.py")
@@ -518,7 +518,7 @@ def test_one_of_many_that_deploy_the_same_version_at_once_wins(tmp_path: Path) -
 
 
 def test_modules_are_imported_from_what_was_deployed(flyte: Deploying) -> None:
-    """A deployed task imports its own modules from what was deployed, also where a folder here has
+    """A deployed task imports its own modules from what was deployed, also where a directory here has
     others of their names.
     """
     flyte.deploy("tasks.py")

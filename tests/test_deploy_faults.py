@@ -125,7 +125,7 @@ def test_one_that_is_overwritten_says_so(machines: Machines) -> None:
 
 
 def test_of_many_that_deploy_to_a_folder_at_once_one_creates_the_version(tmp_path: Path) -> None:
-    """And all others are refused: a folder's tags are ours alone."""
+    """And all others are refused: a directory's tags are ours alone."""
     shells = []
     for number in range(5):
         folder = tmp_path / f"project{number}"

@@ -187,7 +187,7 @@ def test_one_version_is_shown_however_it_is_named(flyte: Deploying) -> None:
 
 
 def test_this_machine_is_called_so(flyte: Deploying) -> None:
-    """Where there is no registry, no folder is named that nobody chose; and one version is no
+    """Where there is no registry, no directory is named that nobody chose; and one version is no
     several.
     """
     assert (

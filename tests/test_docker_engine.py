@@ -153,7 +153,7 @@ def test_a_task_runs_in_an_image_that_never_heard_of_us(shell: Shell) -> None:
 
 
 def test_the_code_and_its_data_are_there_and_nothing_of_this_machine(shell: Shell) -> None:
-    """The bundle is in the working folder; variables are the task's, not this machine's; the Python
+    """The bundle is in the working directory; variables are the task's, not this machine's; the Python
     is the image's.
     """
     found = shell.json("run", "-e", "COLOUR=blue", "tasks.py", "place", env={"HERE": "yes"})[
@@ -254,7 +254,7 @@ def test_the_network_is_the_configured_one(shell: Shell) -> None:
 def test_an_image_s_own_user_runs_the_task(
     engine: Engine, registry: Server, project: Project
 ) -> None:
-    """It can write its result and its working folder."""
+    """It can write its result and its working directory."""
     base = engine.imported(rootfs())
     own = engine.build(
         f'FROM {base}\nRUN useradd --uid 4321 bob\nUSER bob\nENTRYPOINT ["/bin/false"]\n'

@@ -221,7 +221,7 @@ def test_the_readmes_script_runs(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("page", ["tutorial", "migrating", "deployments"])
 def test_what_a_page_shows_is_what_happens(tmp_path: Path, page: str) -> None:
-    """Files are written and commands are run, in the page's order and in one folder; each prints
+    """Files are written and commands are run, in the page's order and in one directory; each prints
     what the page says.
     """
     folder = tmp_path / "project"

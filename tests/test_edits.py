@@ -259,7 +259,7 @@ class Workshop:
         return document, plan.tree.tree(), made, plan
 
     def plan(self, home: Path) -> FilePlan:
-        """A plan of the project, over the stores in a folder."""
+        """A plan of the project, over the stores in a directory."""
         places = Places(
             cache=str(home / "cache"), data=str(home / "data"), config=str(home / "config.toml")
         )

@@ -294,7 +294,7 @@ def test_environment_variables_reach_the_task_and_no_file(flyte: Shell) -> None:
 
 
 def test_a_task_runs_from_the_bundle_in_a_fresh_folder(flyte: Shell) -> None:
-    """Not from the working tree; what it writes is in the run's folder, never in the project or the
+    """Not from the working tree; what it writes is in the run's directory, never in the project or the
     bundle.
     """
     first, second = (flyte.json("run", "tasks.py", "places") for _ in range(2))

@@ -715,7 +715,7 @@ def test_whatever_stands_at_the_final_place_is_replaced(cache: Cache, tmp_path: 
 
 @as_root
 def test_verify_finds_an_edit_in_a_tree_too_large_to_be_sealed(cache: Cache, project: Path) -> None:
-    """Large trees are sealed by their folders; verify reads every byte."""
+    """Large trees are sealed by their directories; verify reads every byte."""
     write_files(project, {f"d{n % 10}/f{n}.py": b"%d" % n for n in range(2_100)})
     made = make_bundle(cache, project)
     place = extraction.extract(cache, made)
@@ -728,7 +728,7 @@ def test_verify_finds_an_edit_in_a_tree_too_large_to_be_sealed(cache: Cache, pro
 
 
 def test_eight_processes_extract_one_bundle_once(cache: Cache, project: Path) -> None:
-    """All get the same folder, whole."""
+    """All get the same directory, whole."""
     from tests.conftest import process
 
     write_files(project, {f"f{n}.py": b"%d" % n for n in range(200)})

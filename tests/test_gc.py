@@ -336,7 +336,7 @@ def test_junk_among_the_extractions_is_removed(cache: Cache, tmp_path: Path, jun
 
 @pytest.mark.skipif(not ROOT, reason="changes the user")
 def test_an_ordinary_user_can_remove_an_extraction() -> None:
-    """Its folders are protected, also from their owner."""
+    """Its directories are protected, also from their owner."""
     code = """
 import os, sys
 import encodings.ascii, psutil, zstandard, pathspec

@@ -212,7 +212,7 @@ def remove(folder: Path) -> None:
 
 
 def test_a_runs_code_is_written_out(flyte: Shell) -> None:
-    """As it was then, from the extraction or from the bundle, into an empty folder alone; or the
+    """As it was then, from the extraction or from the bundle, into an empty directory alone; or the
     cache has lost it.
     """
     (flyte.project / "run.sh").write_text("true\n")

@@ -64,7 +64,7 @@ _STEP = 11  # Every eleventh mutation is for each test run.
 
 @pytest.fixture(scope="module")
 def deployed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with two versions of a deployment, one of which is to be forged."""
+    """A directory with two versions of a deployment, one of which is to be forged."""
     folder = tmp_path_factory.mktemp("deployed")
     (folder / "project").mkdir()
     (folder / "project" / "tasks.py").write_text(TASKS)
@@ -100,7 +100,7 @@ def changed(value: Any, path: tuple[Any, ...], new: Any) -> Any:
 
 
 class Release:
-    """The release of v2 in a copy of a folder, whose parts are replaced so that all digests fit."""
+    """The release of v2 in a copy of a directory, whose parts are replaced so that all digests fit."""
 
     def __init__(self, good: Path, folder: Path) -> None:
         self.layout = Layout(shutil.copytree(good, folder))

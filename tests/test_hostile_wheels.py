@@ -167,25 +167,25 @@ WHEELS: dict[str, tuple[Callable[[Path], Wheel], str]] = {
         record(lambda text: text + b"\ngone.py,sha256=" + b"A" * 43 + b",1"),
         "lacks gone.py",
     ),
-    "a path that leads up": (brings("../evil.py"), "leads out of its folder"),
+    "a path that leads up": (brings("../evil.py"), "leads out of its directory"),
     "a path that leads up far": (
         brings("../../../../../../../../tmp/flyte-evil.py"),
-        "leads out of its folder",
+        "leads out of its directory",
     ),
-    "a path that leads up from within": (brings("pkg/../../evil.py"), "leads out of its folder"),
-    "an absolute path": (brings("/tmp/flyte-evil.py"), "leads out of its folder"),
-    "a path with an empty part": (brings("pkg//x.py"), "leads out of its folder"),
+    "a path that leads up from within": (brings("pkg/../../evil.py"), "leads out of its directory"),
+    "an absolute path": (brings("/tmp/flyte-evil.py"), "leads out of its directory"),
+    "a path with an empty part": (brings("pkg//x.py"), "leads out of its directory"),
     "a path that leads up from scripts": (
         brings("pkg-1.0.data/scripts/../../../evil"),
-        "leads out of its folder",
+        "leads out of its directory",
     ),
     "a path that leads up from data": (
         brings("pkg-1.0.data/data/../../evil"),
-        "leads out of its folder",
+        "leads out of its directory",
     ),
     "an entry point that leads up": (
         with_files(scripts={"../evil": "pkg:main"}),
-        "leads out of its folder",
+        "leads out of its directory",
     ),
     "a script in Python's place": (
         brings("pkg-1.0.data/scripts/python3"),

@@ -368,14 +368,14 @@ PACKAGE = {
         "import os\nfrom setuptools import setup\nsetup(name='local', version='1.0',"
         " packages=['local'], package_data={'local': ['*', '.*']}, license='none')\n"
     ),
-    "local/__init__.py": "VALUE = 'from a folder'\n",
+    "local/__init__.py": "VALUE = 'from a directory'\n",
     "local/.env": "TOKEN=x\n",
 }
 
 
 @pytest.mark.parametrize("asked", [".", "-r", "url"])
 def test_folders_are_installed_in_a_container(shell: Shell, asked: str) -> None:
-    """From a copy without secrets: the folder stays as it is, nothing of this machine is in the
+    """From a copy without secrets: the directory stays as it is, nothing of this machine is in the
     layer, and a change is another image.
     """
     folder = shell.project / "libs/pkg"
@@ -396,7 +396,7 @@ def test_folders_are_installed_in_a_container(shell: Shell, asked: str) -> None:
     shell.variables |= {"FLYTE_IMAGE_BUILDER": "docker"}
     done = shell("run", "built.py", "value")
     assert (
-        done.stdout == "from a folder\n"
+        done.stdout == "from a directory\n"
         and "built runs in a container: it runs uv pip install" in done.stderr
     )
     assert sorted(
@@ -452,7 +452,7 @@ def test_an_image_for_another_machine_does_not_run_here(shell: Shell) -> None:
 
 
 def test_secrets_are_in_no_context_of_a_dockerfile(shell: Shell) -> None:
-    """Nor is a folder outside of the project."""
+    """Nor is a directory outside of the project."""
     tasks = shell.project / "tasks.py"
     tasks.write_text(
         tasks.read_text().replace(

@@ -18,7 +18,7 @@ HEAD = "import flyte\nenv = flyte.TaskEnvironment(name='t')\n"
 
 
 class Project:
-    """A folder with files of tasks, in which commands are run."""
+    """A directory with files of tasks, in which commands are run."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder

@@ -1,4 +1,4 @@
-"""A folder as a repository: shared by processes that are killed, damaged, and read and written by
+"""A directory as a repository: shared by processes that are killed, damaged, and read and written by
 skopeo; what registries have, too.
 """
 
@@ -443,7 +443,7 @@ def test_skopeo_reads_what_was_pushed(cache: Cache, tmp_path: Path, place: str) 
 def test_what_skopeo_copied_is_used_from_there(
     cache: Cache, tmp_path: Path, place: str, registry: Server
 ) -> None:
-    """To another repository, to a folder and back: by tag and digest, with all that an
+    """To another repository, to a directory and back: by tag and digest, with all that an
     index names.
     """
     found, _ = published(cache, tmp_path / "project", place)

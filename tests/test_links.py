@@ -62,7 +62,7 @@ WRITTEN = [
 @pytest.mark.parametrize("style", ["all", "loaded_modules"])
 def test_a_link_follows_a_retargeted_link(project: Shell, written: str, style: str) -> None:
     """Absolute, out of the root and back in, through another link and up again: warm as well as
-    cold, in a folder that is as it was.
+    cold, in a directory that is as it was.
     """
     (project.project / "sub").mkdir()
     (project.project / "sub/shown.txt").symlink_to(
@@ -131,8 +131,8 @@ def test_what_comes_through_a_linked_folder_is_there_once(
 
 @pytest.mark.parametrize("include", ['["*rent"]', '["data"]', '["data/**"]', '["current"]'])
 def test_links_come_with_what_they_lead_to(project: Shell, include: str) -> None:
-    """A link to a folder that a glob matches, and links inside of an included folder: to a file, a
-    folder, and around in a circle.
+    """A link to a directory that a glob matches, and links inside of an included directory: to a file, a
+    directory, and around in a circle.
     """
     write_files(project.project, {"data/x.txt": b"x", "far/y.txt": b"y"})
     (project.project / "data/to_file").symlink_to("../v2/a.txt")

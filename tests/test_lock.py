@@ -468,7 +468,7 @@ digest = "sha256:{HEX}"
 
 
 def test_what_is_written_is_read_again() -> None:
-    """Wheels of an index, of folders in the project and elsewhere; options, platforms, extras; as
+    """Wheels of an index, of directories in the project and elsewhere; options, platforms, extras; as
     it stands, and with `\\r\\n`.
     """
     lock = lockfile.parse(WRITTEN, "flyte.lock")
@@ -963,7 +963,7 @@ def test_a_lock_that_is_ended_leaves_nothing(
     """
     temporary, wheel = tmp_path / "tmp", shop.project / "wheels/alpha-2.0-py3-none-any.whl"
     temporary.mkdir()
-    (temporary / "flyte-lock-of-someone").write_text("no folder")
+    (temporary / "flyte-lock-of-someone").write_text("no directory")
     shop.variables["TMPDIR"] = str(temporary)
     other = Shell(shop.home.parent / "other", shop.home, shop.variables)
     shutil.copytree(shop.project, other.project)

@@ -54,7 +54,7 @@ def test_results_go_to_standard_output_and_all_else_to_standard_error(flyte: She
         (["run", "task.py", "hello"], 2, ["task.py does not exist", "Did you mean tasks.py?"]),
         (["run", "tasks.py:hello"], 2, ["Did you mean tasks.py?"]),
         (["run", "tasks"], 2, ["Did you mean tasks.py?"]),
-        (["run", ".", "hello"], 2, ["is a folder"]),
+        (["run", ".", "hello"], 2, ["is a directory"]),
         (["run", "notes.txt", "hello"], 2, ["no Python file"]),
         (["run", "tasks.py", "--name", "Ada"], 2, ["No task is named"]),
         (["run", "tasks.py", "hello", "Ada"], 2, ["'Ada' is the value of no input", "--name"]),

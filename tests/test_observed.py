@@ -83,22 +83,22 @@ def make_file(path: Path) -> None:
 READ = "VALUE = file.read()"
 Edit = Callable[[Path, pytest.MonkeyPatch], object]
 CASES: dict[str, tuple[str, Edit]] = {
-    "a listed folder that appears, empty": (
+    "a listed directory that appears, empty": (
         "try:\n    VALUE = os.listdir(HERE / 'new')\nexcept OSError:\n    VALUE = 'none'",
         lambda root, _: (root / "new").mkdir(),
     ),
-    "a scanned folder that appears": (
+    "a scanned directory that appears": (
         (
             "try:\n    VALUE = [each.name for each in os.scandir(HERE / 'new')]\nexcept OSError:\n "
             "   VALUE = 'none'"
         ),
         lambda root, _: (root / "new").mkdir(),
     ),
-    "a glob's folder that appears": (
+    "a glob's directory that appears": (
         "VALUE = sorted(HERE.glob('new/*.txt'))",
         lambda root, _: write_files(root, {"new/a.txt": b""}),
     ),
-    "a name that was a file and is a folder": (
+    "a name that was a file and is a directory": (
         "VALUE = [each.name for each in os.scandir(HERE) if each.is_dir()]",
         lambda root, _: ((root / "b.txt").unlink(), (root / "b.txt").mkdir()),
     ),
@@ -120,7 +120,7 @@ CASES: dict[str, tuple[str, Edit]] = {
         "VALUE = open('a.txt').read()",
         lambda root, patch: other_folder(root, patch),
     ),
-    "the current folder": ("VALUE = os.getcwd()", lambda root, patch: other_folder(root, patch)),
+    "the current directory": ("VALUE = os.getcwd()", lambda root, patch: other_folder(root, patch)),
     "the current folder, by pathlib": (
         "VALUE = pathlib.Path('a.txt').absolute()",
         lambda root, patch: other_folder(root, patch),
@@ -129,7 +129,7 @@ CASES: dict[str, tuple[str, Edit]] = {
         "VALUE = os.path.exists('only')",
         lambda root, patch: other_folder(root, patch),
     ),
-    "a module of the current folder": (
+    "a module of the current directory": (
         "try:\n    from only import VALUE\nexcept ImportError:\n    VALUE = 0",
         lambda root, p: other_folder(root, p),
     ),
@@ -137,7 +137,7 @@ CASES: dict[str, tuple[str, Edit]] = {
         "VALUE = (HERE / 'link').resolve()",
         lambda root, _: relink(root / "link", "b.txt"),
     ),
-    "realpath of a folder": (
+    "realpath of a directory": (
         "VALUE = os.path.realpath(HERE / 'folder/x.csv')",
         lambda root, _: relink(root / "folder", "other"),
     ),
@@ -289,7 +289,7 @@ VALUE = len(importlib.metadata.entry_points(group="none")) + 0 * len(list(import
 
 
 def test_a_new_file_is_not_looked_at_for_the_sake_of_metadata(root: Path, tmp_path: Path) -> None:
-    """`importlib.metadata` lists each folder of `sys.path`; what counts of that are
+    """`importlib.metadata` lists each directory of `sys.path`; what counts of that are
     distributions.
     """
     (root / "flow.py").write_text(FLOW.format(code=METADATA))
@@ -338,7 +338,7 @@ def test_why_a_file_that_is_known_is_imported_again(
         discover(root, tmp_path / "warm").why == "the environment variable PYTHONOPTIMIZE changed"
     )
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
-    assert "PYTHONPATH names other folders" in discover(root, tmp_path / "warm").why
+    assert "PYTHONPATH names other directories" in discover(root, tmp_path / "warm").why
 
 
 def test_no_value_of_a_variable_is_kept(

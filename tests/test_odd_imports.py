@@ -105,7 +105,7 @@ def test_defaults_hold_no_path_of_the_working_tree(workspace: Workspace) -> None
 
 def test_packages_that_were_installed_into_a_folder_stay_there(workspace: Workspace) -> None:
     """`pip install --target` on `PYTHONPATH`: they are installed, with their metadata; such a
-    folder below the root is bundled.
+    directory below the root is bundled.
     """
     for folder in ("libs", "app/vendor"):
         workspace.write(f"{folder}/inst/__init__.py", "VALUE = 3\n")
@@ -137,7 +137,7 @@ def test_what_is_no_text_on_the_path_is_passed_over(workspace: Workspace) -> Non
 
 
 def test_an_empty_entry_of_pythonpath_is_the_current_folder(workspace: Workspace) -> None:
-    """So each folder has what it holds."""
+    """So each directory has what it holds."""
     for folder in ("a", "b"):
         workspace.write(f"{folder}/hlp.py", f"VALUE = {folder!r}\n")
     workspace.write("app/flow.py", main("import hlp", "hlp.VALUE"))
@@ -147,7 +147,7 @@ def test_an_empty_entry_of_pythonpath_is_the_current_folder(workspace: Workspace
 
 
 def test_a_module_of_the_current_folder_that_is_a_package_s_too(workspace: Workspace) -> None:
-    """Standing in a package's folder, warm as well as cold."""
+    """Standing in a package's directory, warm as well as cold."""
     workspace.write("app/pkg/__init__.py", "")
     workspace.write("app/pkg/sub/__init__.py", "")
     workspace.write("app/pkg/sub/optx.py", "VALUE = 'sub'\n")
@@ -262,7 +262,7 @@ sys.meta_path.append(Finder)
 
 
 def test_links_beside_the_project_are_followed(workspace: Workspace) -> None:
-    """A farm of links, as a strict editable install makes it, and a linked folder of `PYTHONPATH`
+    """A farm of links, as a strict editable install makes it, and a linked directory of `PYTHONPATH`
     with data beside the module.
     """
     workspace.write(
@@ -403,7 +403,7 @@ def test_a_package_with_a_path_of_its_own(workspace: Workspace) -> None:
 
 @pytest.mark.parametrize("inside", [True, False])
 def test_packages_in_folders_of_other_names(workspace: Workspace, inside: bool) -> None:
-    """A package and a part of it, each mapped to a folder: of the project itself, or beside it."""
+    """A package and a part of it, each mapped to a directory: of the project itself, or beside it."""
     where = "app" if inside else "core"
     for folder, text in (("one", "VALUE = 1\n"), ("two", "VALUE = 2\n")):
         workspace.write(f"{where}/{folder}/__init__.py", text)

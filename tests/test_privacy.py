@@ -34,8 +34,8 @@ def masked(flyte: Shell, umask: str, *args: str, **env: str) -> str:
 
 
 def modes(folder: Path, without: tuple[str, ...] = ()) -> Iterator[tuple[str, int]]:
-    """Each file and folder below (and at) `folder` with its permissions; nothing of what is in the
-    folders `without`.
+    """Each file and directory below (and at) `folder` with its permissions; nothing of what is in the
+    directories `without`.
     """
     for here, folders, files in os.walk(folder):
         yield here, stat.S_IMODE(os.stat(here).st_mode)
@@ -50,8 +50,8 @@ def modes(folder: Path, without: tuple[str, ...] = ()) -> Iterator[tuple[str, in
 
 @pytest.mark.parametrize("umask", ["000", "022", "077"])
 def test_nobody_else_reads_the_store(flyte: Shell, umask: str) -> None:
-    """Every folder and file of the cache and of the history is closed to others; extractions lie
-    behind a closed folder.
+    """Every directory and file of the cache and of the history is closed to others; extractions lie
+    behind a closed directory.
     """
     for args in (
         ("run", "tasks.py", "hello"),
@@ -72,7 +72,7 @@ def test_nobody_else_reads_the_store(flyte: Shell, umask: str) -> None:
 def test_what_is_mounted_into_containers_is_readable_for_all(
     flyte: Shell, tmp_path: Path, umask: str
 ) -> None:
-    """An image's user may be any: whatever the umask, and though the folders above are closed, they
+    """An image's user may be any: whatever the umask, and though the directories above are closed, they
     read code and runtime.
     """
     masked(flyte, umask, "run", "tasks.py", "hello")
@@ -96,7 +96,7 @@ print(runtime.folder(Cache.open(sys.argv[1], Counters(), print)))
 
 
 def open_up(folder: Path) -> None:
-    """Open all that is below a folder to everyone, as older versions left it."""
+    """Open all that is below a directory to everyone, as older versions left it."""
     for here, _, files in os.walk(folder):
         os.chmod(here, stat.S_IMODE(os.stat(here).st_mode) | 0o055)
         for name in files:
@@ -125,7 +125,7 @@ def test_a_store_of_an_older_version_is_closed_at_its_first_use(flyte: Shell) ->
 
 
 def test_a_store_that_several_share_keeps_its_modes(flyte: Shell) -> None:
-    """With the setting the umask decides, as it does for everything else; folders that are open
+    """With the setting the umask decides, as it does for everything else; directories that are open
     stay so.
     """
     shared = {"FLYTE_STORE_SHARED": "true"}
@@ -150,7 +150,7 @@ def test_a_store_that_several_share_keeps_its_modes(flyte: Shell) -> None:
 
 
 def test_a_new_cache_is_the_users_alone(tmp_path: Path) -> None:
-    """Also where folders above it are missing, which are made on the way; one that is there stays
+    """Also where directories above it are missing, which are made on the way; one that is there stays
     as it is.
     """
     (tmp_path / "open").mkdir(mode=0o755)
@@ -174,7 +174,7 @@ def test_a_new_cache_is_the_users_alone(tmp_path: Path) -> None:
     [("run", "tasks.py", "hello"), ("get", "run"), ("cache", "stats"), ("config",), ("lock",)],
 )
 def test_a_home_that_is_no_absolute_path_is_refused(flyte: Shell, args: tuple[str, ...]) -> None:
-    """It would be another folder wherever a command is started; nothing is written into the current
+    """It would be another directory wherever a command is started; nothing is written into the current
     one.
     """
     before = sorted(os.listdir(flyte.project))
@@ -192,7 +192,7 @@ def test_a_home_that_is_no_absolute_path_is_refused(flyte: Shell, args: tuple[st
 
 
 def test_relative_xdg_folders_are_ignored(flyte: Shell) -> None:
-    """As their specification wants it: the usual folders below the home count."""
+    """As their specification wants it: the usual directories below the home count."""
     folders = {"XDG_CACHE_HOME": "c", "XDG_DATA_HOME": "./d", "XDG_CONFIG_HOME": "e"}
     before = sorted(os.listdir(flyte.project))
     flyte("run", "tasks.py", "hello", env={"FLYTE_HOME": "", **folders})

@@ -31,7 +31,7 @@ def other(flyte: Shell, tmp_path: Path) -> Iterator[Shell]:
 
 
 def holds_secret(folder: Path) -> list[str]:
-    """The files below a folder in whose name or bytes a password is, as it stands or encoded."""
+    """The files below a directory in whose name or bytes a password is, as it stands or encoded."""
     found = []
     for path in folder.rglob("*"):
         data = os.fsencode(path.relative_to(folder)) + (

@@ -1,4 +1,4 @@
-"""All kinds of repositories do what the protocol says: a folder, and registries with and without
+"""All kinds of repositories do what the protocol says: a directory, and registries with and without
 logins, TLS and proxies.
 """
 

@@ -102,7 +102,7 @@ def test_the_umask_does_not_matter(expected: list[str], umask: str) -> None:
 
 
 def test_the_folder_and_the_order_of_its_names_do_not_matter(expected: list[str]) -> None:
-    """Another path, another working folder, files made in another order."""
+    """Another path, another working directory, files made in another order."""
     with temporary() as folder:
         deep = folder / "another place" / ("x" * 100)
         write_files(deep / "project", dict(reversed(FILES.items())))
@@ -112,7 +112,7 @@ def test_the_folder_and_the_order_of_its_names_do_not_matter(expected: list[str]
 
 @pytest.mark.parametrize("moment", [0, 1, 2**31 - 1, 2**31, 4_000_000_000])
 def test_times_do_not_matter(expected: list[str], moment: int) -> None:
-    """Neither of files nor of folders nor of links."""
+    """Neither of files nor of directories nor of links."""
     with temporary() as folder:
         write_files(folder / "project", FILES)
         for here, _, names in os.walk(folder / "project"):

@@ -219,8 +219,8 @@ def test_twenty_commands_share_one_store(flyte: Shell) -> None:
 
 @pytest.mark.parametrize("layout", ["src", "package", "folder", "outside"])
 def test_projects_of_every_layout_run(flyte: Shell, tmp_path: Path, layout: str) -> None:
-    """A src layout, a dotted package with relative imports, a sub folder with a sibling, a file
-    outside of the current folder.
+    """A src layout, a dotted package with relative imports, a sub directory with a sibling, a file
+    outside of the current directory.
     """
     task = (
         "import flyte\n{imports}\nenv = flyte.TaskEnvironment(name='layout')\n@env.task\ndef job()"
@@ -282,7 +282,7 @@ def test_the_store_is_in_no_bundle_wherever_it_is(flyte: Shell) -> None:
     )
     assert (
         flyte(*why, ".", "tasks.py", env=inside).stdout
-        == ". is a folder with 1 of the bundle's files.\n"
+        == ". is a directory with 1 of the bundle's files.\n"
     )
 
 

@@ -59,7 +59,7 @@ CASES: dict[str, tuple[Files, set[str]]] = {
         {".gitignore": b"*.log\n!keep.log\n", "a.log": b"", "keep.log": b""},
         {".gitignore", "keep.log"},
     ),
-    "no way back into a folder": (
+    "no way back into a directory": (
         {".gitignore": b"d/\n!d/keep\n", "d/keep": b"", "a": b""},
         {".gitignore", "a"},
     ),
@@ -114,7 +114,7 @@ CASES: dict[str, tuple[Files, set[str]]] = {
         {".flyteignore": b"!build/\n", "build/x": b"", "p/build/y": b""},
         {".flyteignore", "build/x", "p/build/y"},
     ),
-    "files named like folders that are built in": (
+    "files named like directories that are built in": (
         {"build": b"", "p/dist": b""},
         {"build", "p/dist"},
     ),
@@ -161,7 +161,7 @@ CASES: dict[str, tuple[Files, set[str]]] = {
         {".gitignore": b"!\n/\n\\\n[\n//\n***\\\nx\n", "x": b"", "y": b""},
         {".gitignore", "y"},
     ),
-    "a link to a folder is no folder": (
+    "a link to a directory is no directory": (
         {".gitignore": b"x/\n", "d/a": b"", "x": Link(b"d")},
         {".gitignore", "d/a", "x"},
     ),
@@ -182,7 +182,7 @@ def test_what_is_ignored(cache: Cache, project: Path, files: Files, expected: se
 
 
 def test_what_is_out_is_listed_with_the_line_that_keeps_it_out(cache: Cache, project: Path) -> None:
-    """File, line number and pattern; folders end in a slash."""
+    """File, line number and pattern; directories end in a slash."""
     write_files(
         project,
         {
@@ -355,27 +355,30 @@ STEPS: dict[str, Callable[[Path], object]] = {
     "remove .gitignore": lambda p: (p / ".gitignore").unlink(),
     "add .flyteignore": lambda p: (p / ".flyteignore").write_bytes(b"d/\n!x.log\n"),
     "add a nested .gitignore": lambda p: (p / "d/.gitignore").write_bytes(b"*\n"),
-    ".gitignore becomes a folder": lambda p: [
+    ".gitignore becomes a directory": lambda p: [
         (p / ".gitignore").unlink(),
         (p / ".gitignore").mkdir(),
     ],
-    "a folder becomes a file": lambda p: [shutil.rmtree(p / "d"), (p / "d").write_bytes(b"file")],
-    "a file becomes a folder": lambda p: [
+    "a directory becomes a file": lambda p: [
+        shutil.rmtree(p / "d"),
+        (p / "d").write_bytes(b"file"),
+    ],
+    "a file becomes a directory": lambda p: [
         (p / "a.py").unlink(),
         write_files(p / "a.py", {"x": b"x"}),
     ],
     "a file becomes a link": lambda p: [(p / "a.py").unlink(), (p / "a.py").symlink_to("b.py")],
     "a link becomes a file": lambda p: [(p / "l").unlink(), (p / "l").write_bytes(b"file")],
-    "a link becomes a folder": lambda p: [(p / "l").unlink(), write_files(p / "l", {"x": b"x"})],
+    "a link becomes a directory": lambda p: [(p / "l").unlink(), write_files(p / "l", {"x": b"x"})],
     "a link is turned": lambda p: [(p / "l").unlink(), (p / "l").symlink_to("b.py")],
-    "a folder becomes a link": lambda p: [shutil.rmtree(p / "d"), (p / "d").symlink_to("e")],
-    "a folder becomes a virtual environment": lambda p: (p / "d/pyvenv.cfg").write_bytes(b""),
-    "an ignored file becomes a folder": lambda p: [
+    "a directory becomes a link": lambda p: [shutil.rmtree(p / "d"), (p / "d").symlink_to("e")],
+    "a directory becomes a virtual environment": lambda p: (p / "d/pyvenv.cfg").write_bytes(b""),
+    "an ignored file becomes a directory": lambda p: [
         (p / "x.log").unlink(),
         write_files(p / "x.log", {"y": b""}),
         (p / "a.py").unlink(),
     ],
-    "a folder is renamed": lambda p: (p / "d").rename(p / "f"),
+    "a directory is renamed": lambda p: (p / "d").rename(p / "f"),
     "two files are swapped": lambda p: [
         (p / "a.py").rename(p / "t"),
         (p / "b.py").rename(p / "a.py"),
@@ -660,7 +663,7 @@ def test_a_link_inside_the_root_stays_a_link(
     cache: Cache, project: Path, target: str, kept: str
 ) -> None:
     """One that is absolute, or goes out and comes back, is made relative: a bundle is the same in
-    every folder.
+    every directory.
     """
     write_files(
         project, {"a.py": b"", "d/b.py": b"", "link": Link(target.format(root=project).encode())}
@@ -733,7 +736,7 @@ def test_more_than_the_budget_is_refused_with_the_largest_folders(
 def test_a_project_in_a_folder_whose_name_is_not_utf8_is_scanned(
     cache: Cache, tmp_path: Path
 ) -> None:
-    """The folder's name is remembered as it is."""
+    """The directory's name is remembered as it is."""
     root = tmp_path / "caf\udce9"
     write_files(root, {"a.py": b"a", "b\udcff": b"b"})
     clock_moves(tmp_path)

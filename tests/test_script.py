@@ -26,7 +26,7 @@ sys.exit(int(sys.argv[1]) if len(sys.argv) > 1 else 0)
 
 @pytest.fixture(autouse=True)
 def script(flyte: Shell) -> None:
-    """The script stands in the project's folder."""
+    """The script stands in the project's directory."""
     (flyte.project / "script.py").write_text(SCRIPT)
 
 

@@ -1,5 +1,5 @@
 """The shared cache: what one machine has prepared, no other prepares again. A machine is a home
-folder of its own.
+directory of its own.
 """
 
 from __future__ import annotations
@@ -743,7 +743,7 @@ def test_collecting_a_repository(flyte: Shell, place: str) -> None:
 
 
 def test_collecting_a_folder_frees_its_space(flyte: Shell, tmp_path: Path) -> None:
-    """In a folder nobody else collects: what no tag leads to any more goes too."""
+    """In a directory nobody else collects: what no tag leads to any more goes too."""
     place, blobs = f"oci:{tmp_path}/shared", tmp_path / "shared" / "blobs" / "sha256"
     flyte("run", "--registry", place, "tasks.py", "hello")
     age(flyte, place, 20)

@@ -361,7 +361,7 @@ def test_it_collects_by_itself_after_a_command(large: Shell) -> None:
 
 
 def test_it_holds_nothing_of_the_command(large: Shell) -> None:
-    """It outlives the command, in a session of its own, without its pipes, its folder, or a
+    """It outlives the command, in a session of its own, without its pipes, its directory, or a
     terminal.
     """
     lock = large.home / "cache" / "v1" / "lock"
@@ -446,7 +446,7 @@ def test_a_collection_by_hand_counts_too(large: Shell) -> None:
 
 
 def test_stats_count_what_the_disk_holds(flyte: Shell) -> None:
-    """As `du` does: every part of it, folders, names and a file's last block too."""
+    """As `du` does: every part of it, directories, names and a file's last block too."""
     for number in range(300):
         path = flyte.project / f"p{number % 7}" / f"m{number}.py"
         path.parent.mkdir(exist_ok=True)

@@ -338,7 +338,7 @@ def test_other_folders_are_none_of_a_newer_format(tmp_path: Path, other: str) ->
 
 
 def test_the_cache_can_be_deleted_between_commands(tmp_path: Path) -> None:
-    """`rm -rf` of the folder costs what was in it, and nothing else."""
+    """`rm -rf` of the directory costs what was in it, and nothing else."""
     with opened(tmp_path / "c") as cache:
         digest = cache.blobs.put(b"data")
     run("import shutil, sys; shutil.rmtree(sys.argv[1])", str(tmp_path / "c"))

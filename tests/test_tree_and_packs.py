@@ -60,7 +60,7 @@ ODD: dict[str | bytes, bytes] = {
     LONG: b"long",
     "pkg/__init__.py": b"",
     "pkg/sub/m.py": b"m",
-    "pkg.py": b"next to its folder",
+    "pkg.py": b"next to its directory",
     "-rf": b"option",
     "link": Link(b"pkg/sub/m.py"),
     "pkg/up": Link(b"../a.py"),

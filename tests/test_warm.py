@@ -90,7 +90,7 @@ def test_all_files_below_the_root(files: Shell) -> None:
         "takes files, or --all" in files("cache", "warm", "--all", "tasks.py", exit_code=2).stderr
     )
     assert (
-        "No file below this folder"
+        "No file below this directory"
         in files("cache", "warm", "--all", "--root-dir", ".venv", exit_code=2).stderr
     )
 

@@ -263,8 +263,8 @@ def test_file_that_is_there_twice(tmp_path: Path) -> None:
     ],
 )
 def test_path_that_leads_out(tmp_path: Path, name: str) -> None:
-    """Files never land outside of the folders of their kind."""
-    refused(tmp_path, MadeWheel(files={name: b"x"}).write(tmp_path), "leads out of its folder")
+    """Files never land outside of the directories of their kind."""
+    refused(tmp_path, MadeWheel(files={name: b"x"}).write(tmp_path), "leads out of its directory")
 
 
 def test_script_whose_name_leads_out(tmp_path: Path) -> None:
@@ -272,7 +272,7 @@ def test_script_whose_name_leads_out(tmp_path: Path) -> None:
     refused(
         tmp_path,
         MadeWheel(scripts={"../evil": "pkg:main"}).write(tmp_path),
-        "leads out of its folder",
+        "leads out of its directory",
     )
 
 

@@ -1,5 +1,5 @@
-"""OCI repositories, on a registry or in a folder: what they keep, how it is moved, and how records
-are kept among it.
+"""OCI repositories, on a registry or in a directory: what they keep, how it is moved, and how
+records are kept among it.
 """
 
 from __future__ import annotations

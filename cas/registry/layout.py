@@ -1,4 +1,4 @@
-"""A folder as a repository: an OCI image layout (image-spec 1.1, image-layout.md), which other
+"""A directory as a repository: an OCI image layout (image-spec 1.1, image-layout.md), which other
 tools can read and write.
 
 oci-layout    index.json (the tags)    blobs/sha256/<hex>
@@ -52,11 +52,11 @@ _INDEX = 256 << 20  # Bytes of an index, at most.
 
 
 class LayoutRepository:
-    """The repository in a folder, which is made when something is first kept in it. Many processes
-    can share it.
+    """The repository in a directory, which is made when something is first kept in it. Many
+    processes can share it.
 
-    A folder that cannot be used is as a registry that cannot be reached; a blob that turns out to
-    be corrupt goes to quarantine there.
+    A directory that cannot be used is as a registry that cannot be reached; a blob that turns out
+    to be corrupt goes to quarantine there.
     """
 
     def __init__(self, name: RepositoryName, counters: Counters) -> None:
@@ -242,7 +242,7 @@ class LayoutRepository:
                 raise RegistryRefused(
                     f"{self.name} holds other things and is no image layout",
                     why=f"It has {min(strange)!r:.100}, and no oci-layout.",
-                    hint=f"Name a folder of its own: oci:{os.path.join(self._folder, 'cache')}",
+                    hint=f"Name a directory of its own: oci:{os.path.join(self._folder, 'cache')}",
                 )
             if not there:
                 make_own(self._folder)
@@ -301,8 +301,8 @@ class LayoutRepository:
 
     @contextmanager
     def _using(self) -> Iterator[None]:
-        """Raise `RegistryUnreachable` for a folder that cannot be used, and `RegistryRefused` for a
-        layout of another version.
+        """Raise `RegistryUnreachable` for a directory that cannot be used, and `RegistryRefused`
+        for a layout of another version.
         """
         try:
             self._check_version()
@@ -322,7 +322,7 @@ class LayoutRepository:
         try:
             self._blobs.verify(digest)
         except StoreError:
-            pass  # The folder may be read-only, or another process was first.
+            pass  # The directory may be read-only, or another process was first.
         return RegistryCorrupt(
             f"{digest} in {self.name} is corrupt", why="Its bytes have another digest."
         )

@@ -25,7 +25,7 @@ HUB_NAMES = ("docker.io", "index.docker.io")
 """What docker calls it."""
 _HINT = (
     'For example: "registry.example.com/team/cache", "localhost:5000/cache", or "oci:/srv/cache"'
-    " for a folder."
+    " for a directory."
 )
 
 
@@ -51,7 +51,7 @@ class RepositoryName:
         if text.startswith("oci:"):
             folder = text.removeprefix("oci:").removeprefix("//")
             if not folder or "\0" in folder:
-                raise ReferenceInvalid(f"{text!r} names no folder", hint=_HINT)
+                raise ReferenceInvalid(f"{text!r} names no directory", hint=_HINT)
             return cls(folder=os.path.abspath(os.path.expanduser(folder)))
         scheme, host, path = _split(text)
         if not _PATH.match(path):

@@ -3,8 +3,8 @@
 A record in use is published again weekly, since registries keep no time of last use; so one that is
 older than the keep time is not in use. What is deleted, by digest, is records' own indexes alone:
 nothing else goes with them but the tags that kept what only they led to, which are moved to them
-before. What has no tag then is left to the registry's own collection, and in a folder it is swept
-here.
+before. What has no tag then is left to the registry's own collection, and in a directory it is
+swept here.
 """
 
 from __future__ import annotations

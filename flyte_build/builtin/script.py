@@ -22,7 +22,7 @@ def script(path: str, arguments: list[str], folder: str) -> None:
     Args:
         path: The script, absolute.
         arguments: What stands after it on its command line.
-        folder: The folder that it starts in.
+        directory: The directory that it starts in.
     """
     with subprocess.Popen([sys.executable, "-u", path, *arguments], cwd=folder) as process:
         # A signal that ends this process has reached the script too, and leaves it its time.

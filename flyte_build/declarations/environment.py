@@ -27,9 +27,9 @@ _NAME = re.compile(r"[a-z0-9]+([_-][a-z0-9]+)*\Z")
 class TaskEnvironment:
     """An image, resources and settings for the tasks that are declared with its `task` decorator.
 
-    `include` names files, folders and globs, relative to the declaring file, that its tasks need at
-    run time. Raises `DeclarationError` for a name that is not made of lower-case words, digits, `-`
-    and `_`.
+    `include` names files, directories and globs, relative to the declaring file, that its tasks
+    need at run time. Raises `DeclarationError` for a name that is not made of lower-case words,
+    digits, `-` and `_`.
     """
 
     name: str

@@ -91,7 +91,7 @@ class Image:
         name: str | None = None,
         platform: Platforms = None,
     ) -> Image:
-        """What a Dockerfile builds, with its folder as the context."""
+        """What a Dockerfile builds, with its directory as the context."""
         return cls(
             _step("dockerfile", file=_path("from_dockerfile", file), platform=_platforms(platform)),
             registry=registry,
@@ -305,11 +305,11 @@ class Image:
         )
 
     def with_workdir(self, workdir: str) -> Image:
-        """Set the working folder."""
+        """Set the working directory."""
         return self._with("workdir", workdir=_path("with_workdir", workdir))
 
     def with_source_file(self, src: Path | Sequence[Path], dst: str = ".") -> Image:
-        """Copy a file, or several, to the path or into the folder `dst` of the image."""
+        """Copy a file, or several, to the path or into the directory `dst` of the image."""
         image = self
         for each in [src] if isinstance(src, str | PathLike) else src:
             image = image._with(
@@ -322,8 +322,8 @@ class Image:
     def with_source_folder(
         self, src: Path, dst: str = ".", copy_contents_only: bool = False
     ) -> Image:
-        """Copy a folder into the folder `dst` of the image, or with `copy_contents_only` what is in
-        it.
+        """Copy a directory into the directory `dst` of the image, or with `copy_contents_only` what
+        is in it.
         """
         where = {"src": _path("with_source_folder", src), "dst": _path("with_source_folder", dst)}
         return self._with("source_folder", **where, contents=copy_contents_only)
@@ -335,7 +335,7 @@ class Image:
         return self._with("code_bundle", copy_style=copy_style, dst=_path("with_code_bundle", dst))
 
     def with_dockerignore(self, path: Path) -> Image:
-        """What copied folders leave out, as a .dockerignore file says it."""
+        """What copied directories leave out, as a .dockerignore file says it."""
         return self._with("dockerignore", path=_path("with_dockerignore", path))
 
     def _with(self, what: str, **options: Any) -> Image:

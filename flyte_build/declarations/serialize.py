@@ -90,7 +90,7 @@ def _step(step: Step, root: str) -> dict[str, Any]:
         )
         for name, value in options
     }
-    # A folder below the root is still a path, and no package of that name.
+    # A directory below the root is still a path, and no package of that name.
     if what == "pip_packages":
         given = dict(options)["packages"]
         found["packages"] = [

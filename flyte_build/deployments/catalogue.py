@@ -63,8 +63,8 @@ class TaggedRelease:
 
 
 class Catalogue:
-    """Looks deployments up in some repositories, in order; `here` is the folder among them that is
-    called this machine.
+    """Looks deployments up in some repositories, in order; `here` is the directory among them that
+    is called this machine.
 
     Whatever a repository raises is raised.
     """

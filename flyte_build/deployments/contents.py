@@ -95,8 +95,8 @@ class DeploymentContents:
             ) from None
 
     def code(self, found: FoundRelease, budget: Budget) -> str:
-        """Extract the code of what was found, and return its folder; its bundle is fetched unless
-        this machine has it.
+        """Extract the code of what was found, and return its directory; its bundle is fetched
+        unless this machine has it.
 
         Raises `NotFound` if nobody has it, `RegistryCorrupt` and `ExtractionRefused` for what is
         not the code that was deployed.

@@ -142,8 +142,8 @@ def _environment(document: Document) -> _Groups:
         ("packages", ""): {"python": built.get("python"), **packages},
         ("settings", ""): {
             **settings,
-            "import folders": code["roots"],
-            "import folders at the end": code["last"],
+            "import directories": code["roots"],
+            "import directories at the end": code["last"],
         },
     }
 

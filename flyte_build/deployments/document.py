@@ -1,5 +1,5 @@
 """A deployment's document: one environment's tasks as identities alone, the same on every machine
-and in every folder.
+and in every directory.
 
 It is canonical JSON (ASCII, sorted names, no spaces) and the one layer of an OCI artifact, whose
 manifest says nothing else: so the manifest's digest, the pin, stands for the document. Versions,

@@ -18,7 +18,7 @@ _SHOWN = 5
 
 
 def commit(folder: str) -> tuple[str, bool]:
-    """The git commit of a folder ("" outside of a repository), and whether its files are others
+    """The git commit of a directory ("" outside of a repository), and whether its files are others
     than that commit holds.
     """
     revision = _git(folder, "rev-parse", "HEAD")

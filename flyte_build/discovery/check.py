@@ -71,7 +71,7 @@ class Check:
                 yield f"other packages are installed in {folder}"
         for folder, names in self._seen["folders"].items():
             if names_in(folder) != names:
-                yield f"the folder {folder} holds other names"
+                yield f"the directory {folder} holds other names"
         for path, known in self._seen["stats"].items():
             if presence(path) != known:
                 yield f"{path} appeared, vanished or changed"
@@ -82,12 +82,12 @@ class Check:
     def _current(self, names: list[str], candidates_then: list[str], folder: str) -> Iterator[str]:
         here = current_folder()
         if folder and here != folder:
-            yield "it was imported from another current folder"
+            yield "it was imported from another current directory"
         if (
             now := [] if here in self._seen["distributions"] else candidates(here, names)
         ) != candidates_then:
             yield (
-                f"in the current folder: {', '.join(sorted(set(now) ^ set(candidates_then)))}"
+                f"in the current directory: {', '.join(sorted(set(now) ^ set(candidates_then)))}"
                 " appeared or vanished"
             )
 
@@ -107,7 +107,7 @@ class Check:
         return bool(reading.digest.hex != known[1])
 
     def _folder_changed(self, folder: str, known: list[Any]) -> bool:
-        """Whether a folder may hold other names than when its state was taken."""
+        """Whether a directory may hold other names than when its state was taken."""
         began = time.time_ns()
         try:
             found = row(os.stat(folder))

@@ -36,8 +36,8 @@ def describe(
 ) -> dict[str, Any]:
     """Discovery's document, and what was seen while it was made, as JSON values.
 
-    `here` is the current folder if that comes last of `sys.path` ("" if not); `began` is when the
-    import began, in ns: files that were changed since are named as `changed`.
+    `here` is the current directory if that comes last of `sys.path` ("" if not); `began` is when
+    the import began, in ns: files that were changed since are named as `changed`.
     """
     named = loaded_modules()
     loaded = {file for _, file in named}
@@ -123,8 +123,8 @@ def _is_data(path: str) -> bool:
 def _places(workspace: Workspace, paths: Iterable[str], modules: Iterable[str]) -> set[str]:
     """The paths in the tree of files that were read: below the root, and below roots beside it.
 
-    Of a root beside that holds the project too, or a home folder, only what lies with the modules
-    that came from there is meant.
+    Of a root beside that holds the project too, or a home directory, only what lies with the
+    modules that came from there is meant.
     """
     found = {
         place
@@ -194,7 +194,7 @@ def _seen(
     """
     for folder, names in list(watch.lookups.items()):
         for name in names:
-            # Whether it is a package, or only a folder, decides too.
+            # Whether it is a package, or only a directory, decides too.
             if os.path.isdir(f"{folder}/{name}"):
                 watch.look_up(f"{folder}/{name}", "__init__")
     # Also those that are not there yet.
@@ -247,8 +247,8 @@ def _seen(
 
 
 def _current(here: str, watch: Watch) -> tuple[list[str], list[str], str]:
-    """What the current folder decided: the names that no other folder has, what of them it holds,
-    and itself if it was asked for.
+    """What the current directory decided: the names that no other directory has, what of them it
+    holds, and itself if it was asked for.
     """
     modules = {name for name in watch.names if "." not in name}
     names = sorted(
@@ -259,7 +259,7 @@ def _current(here: str, watch: Watch) -> tuple[list[str], list[str], str]:
 
 
 def _origin(name: str) -> str:
-    """The folder that a top-level module was found in, "" for one that was not found."""
+    """The directory that a top-level module was found in, "" for one that was not found."""
     module = sys.modules.get(name)
     if module is None:
         return ""

@@ -15,7 +15,7 @@ class Findings:
 
     `modules` were imported, `read` were read as data; `withheld` were read too and may hold
     secrets; `loose` were loaded by their paths from outside of the project; `native` are those
-    modules that hold machine code. `include` are folders with patterns. `environments` are the
+    modules that hold machine code. `include` are directories with patterns. `environments` are the
     names of those that variables of the file hold.
     """
 

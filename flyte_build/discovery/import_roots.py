@@ -1,9 +1,9 @@
-"""Import roots: from which folder each module came, and where its file goes in the tree.
+"""Import roots: from which directory each module came, and where its file goes in the tree.
 
 A module's import root is its file's path without the part that its name says. Roots at or below the
-project's root are in the tree under their own path. One beside it gets a folder below the reserved
-one, numbered in the order of `sys.path`, so that no path of the machine is in the tree; so does a
-package that an editable install maps to a folder of another name.
+project's root are in the tree under their own path. One beside it gets a directory below the
+reserved one, numbered in the order of `sys.path`, so that no path of the machine is in the tree; so
+does a package that an editable install maps to a directory of another name.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ class Module:
     found: bool = True
 
     def origin(self) -> tuple[str, str]:
-        """Return the import root, and "" (or the folder of a package that is called otherwise, and
-        the package's name).
+        """Return the import root, and "" (or the directory of a package that is called otherwise,
+        and the package's name).
         """
         at, parts = self.file, self.name.split(".")
         folder, name = os.path.split(at)
@@ -47,8 +47,8 @@ class Module:
 
 
 def named(workspace: Workspace, path: Sequence[str]) -> Workspace:
-    """Return the project with its file's module called as the first folder of `sys.path` says that
-    holds the file below the root.
+    """Return the project with its file's module called as the first directory of `sys.path` says
+    that holds the file below the root.
     """
     own = {workspace.absolute(root) for root in workspace.roots}
     file = f"{workspace.root}/{workspace.file}"
@@ -88,9 +88,9 @@ def with_roots(
     """Return the project with all its import roots, and where the file of each module is, by its
     path in the tree.
 
-    `path` is `sys.path` without the project's own roots; `here` is the current folder if that comes
-    last of it, "" if not. Modules that were loaded by their path from outside of the root are in no
-    import root, and left out.
+    `path` is `sys.path` without the project's own roots; `here` is the current directory if that
+    comes last of it, "" if not. Modules that were loaded by their path from outside of the root are
+    in no import root, and left out.
     """
     found = _found(modules, {os.path.realpath(entry) for entry in path} | {here}, workspace.root)
     fixed = next((at for at, entry in enumerate(path) if is_stdlib(entry)), len(path))
@@ -118,10 +118,10 @@ def with_roots(
 
 
 class _Found(NamedTuple):
-    """Where modules were found: each with its folder; the import roots, each with the first name
-    (in their order) found in it; and the folders of packages that are called otherwise, each with
-    the package's name. `plainly` are the import roots by module, of those that are called as their
-    files are.
+    """Where modules were found: each with its directory; the import roots, each with the first name
+    (in their order) found in it; and the directories of packages that are called otherwise, each
+    with the package's name. `plainly` are the import roots by module, of those that are called as
+    their files are.
     """
 
     modules: list[tuple[Module, str]]
@@ -154,8 +154,8 @@ def _found(modules: Sequence[Module], known: Collection[str], root: str) -> _Fou
 
 
 class _Places:
-    """Gives folders their places in the tree: below the root those that they have, elsewhere
-    numbered ones, which are in `beside` then, with their folders.
+    """Gives directories their places in the tree: below the root those that they have, elsewhere
+    numbered ones, which are in `beside` then, with their directories.
     """
 
     def __init__(self, workspace: Workspace, plainly: Mapping[str, str]) -> None:
@@ -174,7 +174,7 @@ class _Places:
         return place
 
     def of_package(self, folder: str, package: str) -> str:
-        """The import root for a package that is called otherwise than its folder, which is below
+        """The import root for a package that is called otherwise than its directory, which is below
         its parent's place, or in a root of its own.
         """
         parent, _, name = package.rpartition(".")
@@ -222,7 +222,7 @@ def left_out(modules: Iterable[Module], files: Collection[str]) -> list[str]:
 
 
 def own_path(workspace: Workspace) -> list[str]:
-    """Return the folders of this process's `sys.path` but for the project's own roots."""
+    """Return the directories of this process's `sys.path` but for the project's own roots."""
     own = set(workspace.folders((*workspace.roots, *workspace.last)))
     return [
         entry

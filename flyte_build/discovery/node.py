@@ -2,10 +2,10 @@
 remembered.
 
 A result counts while all that the import touched is as it was: the files that it loaded or opened,
-the names that it looked for in folders (a new file may shadow a module), folders that it listed,
-environment variables that it read (a keyed hash of each value is kept, never the value), the
-interpreter, the installed distributions and our version. Several results are kept for a file, so
-that switching branches finds each of them again. (Ninja's depfile, for Python.)
+the names that it looked for in directories (a new file may shadow a module), directories that it
+listed, environment variables that it read (a keyed hash of each value is kept, never the value),
+the interpreter, the installed distributions and our version. Several results are kept for a file,
+so that switching branches finds each of them again. (Ninja's depfile, for Python.)
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ _BASES = {
     "flyte-build": "another version of flyte-build",
     "roots": "its import roots changed",
     "module": "it has another module name",
-    "path": "PYTHONPATH names other folders",
+    "path": "PYTHONPATH names other directories",
 }
 """What is known before the import, and what is said when it is not as it was."""
 
@@ -312,9 +312,9 @@ def _load_error(workspace: Workspace, error: dict[str, str]) -> FlyteError:
 
 
 def _python_path() -> list[str]:
-    """The folders that `PYTHONPATH` names, which may be relative to the current one."""
+    """The directories that `PYTHONPATH` names, which may be relative to the current one."""
     given = os.environ.get("PYTHONPATH", "")
-    # An empty entry is the current folder.
+    # An empty entry is the current directory.
     return [os.path.abspath(entry) for entry in given.split(os.pathsep)] if given else []
 
 

@@ -16,9 +16,9 @@ LookUp = Callable[[str, str], None]
 class Imports:
     """Finds modules as `import` would, without importing any.
 
-    Each look-up of a name in a folder is told to `look_up` (the folder, the name), so that a file
-    that appears there later is noticed; `is_own` says whether a file is the user's: only these are
-    followed.
+    Each look-up of a name in a directory is told to `look_up` (the directory, the name), so that a
+    file that appears there later is noticed; `is_own` says whether a file is the user's: only these
+    are followed.
     """
 
     def __init__(

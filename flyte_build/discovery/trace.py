@@ -1,4 +1,4 @@
-"""The state of folders and paths, in the form in which discovery remembers and compares it."""
+"""The state of directories and paths, in the form in which discovery remembers and compares it."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from collections.abc import Collection
 from importlib.machinery import all_suffixes
 from typing import Any
 
-# Shells change these with every command and folder.
+# Shells change these with every command and directory.
 OF_SHELLS = frozenset(("_", "OLDPWD", "PWD", "SHLVL"))
 _SUFFIXES = frozenset(all_suffixes())
 
 
 def candidates(folder: str, names: Collection[str]) -> list[str]:
-    """What in `folder` could be a module of one of these names: folders, and files with a module's
-    ending.
+    """What in `folder` could be a module of one of these names: directories, and files with a
+    module's ending.
     """
     wanted = frozenset(names)
     try:
@@ -31,8 +31,8 @@ def _is_candidate(entry: os.DirEntry[str], wanted: Collection[str]) -> bool:
 
 
 def names_in(folder: str) -> list[str] | None:
-    """All names in a folder, sorted, with a mark for folders and links; None for what cannot be
-    listed. Bytecode caches do not count.
+    """All names in a directory, sorted, with a mark for directories and links; None for what cannot
+    be listed. Bytecode caches do not count.
     """
     try:
         with os.scandir(folder) as entries:
@@ -73,8 +73,8 @@ def times(path: str) -> list[int]:
 
 
 def distributions(folder: str) -> list[str]:
-    """The installed distributions and path files in a folder of `sys.path`, by the names of their
-    files.
+    """The installed distributions and path files in a directory of `sys.path`, by the names of
+    their files.
     """
     try:
         return sorted(

@@ -1,10 +1,10 @@
-"""Watching what an import touches: files, folders, links, names looked up, environment variables,
-and what makes it volatile.
+"""Watching what an import touches: files, directories, links, names looked up, environment
+variables, and what makes it volatile.
 
-Files and folders are seen through Python's audit hooks (PEP 578); environment variables through the
-class of `os.environ`; `os.stat` and its like, which have no audit events, through wrappers (what
-calls the C functions by another way is not seen). This is for a process of its own: what is hooked
-stays hooked.
+Files and directories are seen through Python's audit hooks (PEP 578); environment variables through
+the class of `os.environ`; `os.stat` and its like, which have no audit events, through wrappers
+(what calls the C functions by another way is not seen). This is for a process of its own: what is
+hooked stays hooked.
 """
 
 from __future__ import annotations
@@ -70,13 +70,13 @@ _IMPORTLIB = "<frozen importlib"
 
 
 class Watch:
-    """What was seen. Paths are absolute; `lookups` has, for each folder, the names that were looked
-    for in it.
+    """What was seen. Paths are absolute; `lookups` has, for each directory, the names that were
+    looked for in it.
 
     `opened` has the state in which each file was read. `folders` were listed, of `distributions`
     only the installed packages count; `stats` were asked about, of `times` the times, too. `names`
     are the modules that were looked for by their names. `uses_current` says that the `current`
-    folder decided something, and `wrote` that something below the root may have been changed.
+    directory decided something, and `wrote` that something below the root may have been changed.
     """
 
     def __init__(self, root: str, current: str) -> None:

@@ -1,7 +1,7 @@
 """The cache collected by itself: at most daily, in a process of its own, after a command has
 answered.
 
-The file `collected.json` in the cache's folder changes when a collection begins, and says at its
+The file `collected.json` in the cache's directory changes when a collection begins, and says at its
 end what came of it.
 """
 
@@ -59,7 +59,7 @@ def start_if_due(stores: Stores, config: Configuration) -> None:
             "keep": config[table.KEEP],
             "space": vars(space(config)),
         }
-        # Nothing of the terminal, of pipes or of the working folder is held, and no signal meant
+        # Nothing of the terminal, of pipes or of the working directory is held, and no signal meant
         # for the command arrives.
         subprocess.Popen(
             [
@@ -99,8 +99,8 @@ def collect(
     dry_run: bool,
     seconds: float = float("inf"),
 ) -> Collection:
-    """Collect the cache (`cas.gc.collect`), and what is kept in the folder `executed` of steps that
-    no project pins any more.
+    """Collect the cache (`cas.gc.collect`), and what is kept in the directory `executed` of steps
+    that no project pins any more.
     """
     from dataclasses import replace
 

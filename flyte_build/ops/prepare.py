@@ -276,8 +276,8 @@ class FilePlan:
             )
 
     def extracted(self) -> str:
-        """The folder in which the tree is extracted; a bundle that turns out to be bad is forgotten
-        and made again.
+        """The directory in which the tree is extracted; a bundle that turns out to be bad is
+        forgotten and made again.
         """
         cache, tree = self.session.cache, self._resolver.outcomes[self.tree].artifact
         assert tree is not None

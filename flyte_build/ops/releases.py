@@ -103,7 +103,7 @@ class Deployments:
             ) from None
         if not gone:  # Somebody else was first.
             raise catalogue.missing(self.space, reference)
-        # In a folder there is nobody else to collect what nothing leads to.
+        # In a directory there is nobody else to collect what nothing leads to.
         if isinstance(repository, LayoutRepository):
             for _ in repository.sweep((), dry_run=False):
                 pass

@@ -61,16 +61,16 @@ class Stores:
 
     @cached_property
     def runtime(self) -> str:
-        """The folder of our own package for tasks in environments and containers; who uses it holds
-        a lease on its name.
+        """The directory of our own package for tasks in environments and containers; who uses it
+        holds a lease on its name.
         """
         from flyte_build.images.layers import runtime
 
         return runtime.folder(self.cache)
 
     def _own(self, folder: str) -> None:
-        """Make a folder the user's own, unless several share it: also one that is there already."""
-        with storing("make the store's folder"):
+        """Make a directory, new or not, private to the user, unless several users share it."""
+        with storing("make the store's directory"):
             if not os.path.isdir(folder):
                 make_own(folder, shared=self.places.shared)
             elif not self.places.shared:

@@ -35,5 +35,5 @@ def verify(stores: Stores, repair: Callable[[Record], str]) -> tuple[dict[str, i
 
 def _blobs_of(record: Record) -> list[Digest]:
     if record.kind == EnvironmentNode.kind:
-        return []  # What it refers to is a folder.
+        return []  # What it refers to is a directory.
     return identity.blobs_of(record) if record.kind == identity.KIND else list(record.refs)

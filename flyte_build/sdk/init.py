@@ -26,13 +26,13 @@ def begin(path: str | None, **given: str | None) -> None:
 
 def configured(path: str | None, **given: str | None) -> Settings:
     """What is given and configured for the project of the script that is running, or of the current
-    folder.
+    directory.
     """
     return Settings.configured(Configuration.load(project_root(), Reporter().note, path), **given)
 
 
 def project_root() -> str:
-    """The root of the project of the script that is running, or of the current folder."""
+    """The root of the project of the script that is running, or of the current directory."""
     script = getattr(sys.modules["__main__"], "__file__", None) or ""
     return (
         locate(script, None).root

@@ -77,7 +77,7 @@ class Run:
 
     @property
     def url(self) -> str:
-        """Where the run's own folder is, as a URL."""
+        """Where the run's own directory is, as a URL."""
         with opened(self._data) as history:
             return history.url(self.name)
 
@@ -259,7 +259,7 @@ class Run:
 
 @contextmanager
 def opened(data: str) -> Iterator[History]:
-    """The history below a data folder, closed at the end."""
+    """The history below a data directory, closed at the end."""
     history = History.open(data, Reporter().note)
     try:
         yield history

@@ -172,7 +172,7 @@ LIMIT: Kind[int | None] = Kind(
 )
 
 
-_REPOSITORY = '"registry.example.com/team/cache", or "oci:/srv/cache" for a folder'
+_REPOSITORY = '"registry.example.com/team/cache", or "oci:/srv/cache" for a directory'
 
 
 REPOSITORY: Kind[RepositoryName | None] = Kind(

@@ -12,8 +12,8 @@ from .table import SHARED_STORE
 
 
 class Places(NamedTuple):
-    """The folders of the cache (deleting it costs time) and of data (runs, outputs, logs), and the
-    user's configuration file.
+    """The directories of the cache (deleting it costs time) and of data (runs, outputs, logs), and
+    the user's configuration file.
 
     `shared` says that several users use them.
     """
@@ -25,7 +25,7 @@ class Places(NamedTuple):
 
     @property
     def executed(self) -> str:
-        """The folder, among the data, of what executing steps of images came to."""
+        """The directory, among the data, of what executing steps of images came to."""
         return f"{self.data}/executed"
 
     @classmethod
@@ -88,6 +88,6 @@ def _check_home() -> None:
     if home is not None and not os.path.isabs(home):
         raise UsageError(
             f"The variable HOME must be an absolute path, not {home!r}",
-            why="Else there would be another home in each folder where a command is started.",
+            why="Else there would be another home in each directory where a command is started.",
             hint="Set HOME to an absolute path.",
         )

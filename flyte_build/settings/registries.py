@@ -36,7 +36,7 @@ class Registries(NamedTuple):
 
     def of_deployments(self, places: Places) -> tuple[RepositoryName, ...]:
         """Where deployments are: the first is where new ones go. Without a registry that is a
-        folder among the user's data.
+        directory among the user's data.
         """
         from flyte_build.cas.registry.name import RepositoryName
 

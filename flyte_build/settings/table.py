@@ -90,14 +90,14 @@ HOME = Setting(
     "home",
     TEXT,
     "",
-    "The folder below which everything is kept; the platform's folders if it is not set.",
+    "The directory below which everything is kept; the platform's directories if it is not set.",
     in_files=False,
 )
 SHARED_STORE = Setting(
     "store.shared",
     FLAG,
     False,
-    "Whether several users of this machine share the cache and the data: else their folders are"
+    "Whether several users of this machine share the cache and the data: else their directories are"
     " closed to all others.",
     in_files=False,
 )
@@ -141,7 +141,7 @@ ALLOW_SECRETS = Setting(
     "Files, by their paths below the root, that may be shared although they look like secrets.",
 )
 MAX_FILES = Setting(
-    "bundle.max_files", COUNT, 200_000, "How many files and folders a bundle may have."
+    "bundle.max_files", COUNT, 200_000, "How many files and directories a bundle may have."
 )
 MAX_BYTES = Setting(
     "bundle.max_size", SIZE, 4 << 30, "How large the files of a bundle may be, all in all."

@@ -1,10 +1,10 @@
 """Which files stay out of a bundle: gitignore semantics (git, Documentation/gitignore.txt), and our
 built-in rules.
 
-`.gitignore` and `.flyteignore` of a folder and of the folders above it, up to the root, are read;
-the last pattern that matches decides, `.flyteignore` after `.gitignore`, deeper files after higher
-ones. Files above the root, `.git/info/exclude` and a user's global file are not read: a bundle is
-the same in every folder and for every user.
+`.gitignore` and `.flyteignore` of a directory and of the directories above it, up to the root, are
+read; the last pattern that matches decides, `.flyteignore` after `.gitignore`, deeper files after
+higher ones. Files above the root, `.git/info/exclude` and a user's global file are not read: a
+bundle is the same in every directory and for every user.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from typing import NamedTuple
 from pathspec.patterns.gitignore.spec import GitIgnoreSpecPattern
 
 _BUILT_IN_NAME = "built in"
-_FOLDER = "ps_d"  # The group that matches the end of a folder in pathspec's expressions.
-# To git, `a/**/` means the folders in `a`; to pathspec, `a` itself.
+_FOLDER = "ps_d"  # The group that matches the end of a directory in pathspec's expressions.
+# To git, `a/**/` means the directories in `a`; to pathspec, `a` itself.
 _INSIDE = re.compile(r"(?<=[^/])/\*\*/$")
 _ANYWHERE = "^(?:.+/)?"  # How its expressions begin for names at any depth.
 _BUILT_IN = """
@@ -64,8 +64,8 @@ class Pattern(NamedTuple):
     meaning: GitIgnoreSpecPattern
 
     def matches(self, name: str, is_folder: bool) -> bool:
-        """Whether it decides for this very name. (What lies below an excluded folder is never asked
-        for.)
+        """Whether it decides for this very name. (What lies below an excluded directory is never
+        asked for.)
         """
         expression = self.meaning.regex
         if expression is None:
@@ -121,7 +121,7 @@ class RuleFile(NamedTuple):
 
     def may_decide(self, path: str, name: str) -> bool:
         """Whether a pattern may match `path` (relative to the root), which ends in `name`; a
-        folder's have a "/" at the end.
+        directory's have a "/" at the end.
         """
         by_name = self.names is not None and self.names.match(name)
         return bool(
@@ -130,8 +130,8 @@ class RuleFile(NamedTuple):
 
 
 class Rules:
-    """The rules that apply in one folder. Immutable: a folder below has rules of its own, made by
-    `within`.
+    """The rules that apply in one directory. Immutable: a directory below has rules of its own,
+    made by `within`.
     """
 
     def __init__(self, files: tuple[RuleFile, ...]) -> None:

@@ -1,8 +1,8 @@
-"""Importing a user's modules from folders that we choose, with bytecode where we choose.
+"""Importing a user's modules from directories that we choose, with bytecode where we choose.
 
 Python checks a `.pyc` by its source's mtime and size alone, and a bundle's files may all have one
-mtime: so modules below such a folder never use the `.pyc` files that lie around them, but a
-bytecode folder of their own, or none.
+mtime: so modules below such a directory never use the `.pyc` files that lie around them, but a
+bytecode directory of their own, or none.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ from typing import Any
 
 
 def use_sources(takes: Callable[[str], bool], bytecode: Callable[[str], str | None]) -> None:
-    """Import what lies in folders that `takes` says yes to from its source, with compiled modules
-    only where we put them.
+    """Import what lies in directories that `takes` says yes to from its source, with compiled
+    modules only where we put them.
 
     `bytecode` gives for the path of a `.pyc` file the path that is used in its place, or None: then
     the source is compiled each time.
@@ -86,7 +86,7 @@ def distrust_bytecode(of: Callable[[str], bool]) -> None:
 
 
 def is_installed(path: str) -> bool:
-    """Whether a path lies in an interpreter's own folders, or among installed packages."""
+    """Whether a path lies in an interpreter's own directories, or among installed packages."""
     whole = path + "/"
     return (
         "/site-packages/" in whole
@@ -106,8 +106,8 @@ def is_stdlib(path: str) -> bool:
 
 
 def install_targets(root: str) -> None:
-    """Take folders of `PYTHONPATH` that packages were installed into (`pip install --target`) for
-    what they are, but none below `root`.
+    """Take directories of `PYTHONPATH` that packages were installed into (`pip install --target`)
+    for what they are, but none below `root`.
     """
     for entry in filter(os.path.isabs, os.environ.get("PYTHONPATH", "").split(os.pathsep)):
         try:
@@ -141,7 +141,7 @@ def is_own(path: str) -> bool:
     return known
 
 
-_own: dict[str, bool] = {}  # By folder: `realpath` takes its time, and most files share theirs.
+_own: dict[str, bool] = {}  # By directory: `realpath` takes its time, and most files share theirs.
 
 
 def _is_fixed(path: str) -> bool:
@@ -185,9 +185,9 @@ class Guard:
     """The first finder of a worker: takes modules from the bundle and from installed packages, and
     refuses those of any working tree.
 
-    `code` is the bundle's folder, `roots` are the import roots in it. `removed` are the entries of
-    `sys.path` that were taken away, where an unknown module is looked for to say what to do;
-    `hint(path)` gives that advice for a file or folder. Editable installs have finders that may
+    `code` is the bundle's directory, `roots` are the import roots in it. `removed` are the entries
+    of `sys.path` that were taken away, where an unknown module is looked for to say what to do;
+    `hint(path)` gives that advice for a file or directory. Editable installs have finders that may
     come before Python's own: what they find in a working tree is looked for again in the bundle.
     """
 

@@ -1,5 +1,5 @@
-"""How files that hold credentials look: names, folders, and patterns of content for each kind of
-file.
+"""How files that hold credentials look: names, directories, and patterns of content for each kind
+of file.
 
 The shapes of tokens are those that their services document (GitHub, "About authentication"; AWS
 IAM, "Identifiers"; PyPI, "Tokens"). Patterns are compiled when a file first needs them: most

@@ -1,5 +1,5 @@
-"""Projects: where a file belongs, under which name it is imported, and from which folders its code
-comes.
+"""Projects: where a file belongs, under which name it is imported, and from which directories its
+code comes.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from flyte_build.errors import UsageError
 
 INTERACTIVE = "<interactive>"  # Stands for the file of a task that is in none.
-# The reserved folder of a tree that holds the code of import roots beside the project's root.
+# The reserved directory of a tree that holds the code of import roots beside the project's root.
 BESIDE = ".flyte-roots"
 _MARKS = ("flyte.toml", "flyte.lock", "pyproject.toml", "setup.py", ".git")
 
@@ -22,9 +22,9 @@ class Workspace:
     import roots.
 
     All paths but `root` are those of the tree. `roots` come first on `sys.path` ("" is the root
-    itself), `last` after the installed packages. `beside` maps folders of the tree to the absolute
-    folders that their files come from: of import roots outside of the root, and of packages whose
-    folders have other names. Inner ones come first.
+    itself), `last` after the installed packages. `beside` maps directories of the tree to the
+    absolute directories that their files come from: of import roots outside of the root, and of
+    packages whose directories have other names. Inner ones come first.
     """
 
     root: str
@@ -60,11 +60,11 @@ class Workspace:
             and folder in roots
             and os.path.exists(f"{root}/{folder}/{parts[base]}.py")
         ):
-            # jobs/jobs.py: a module `jobs` wins over a folder `jobs` that is no package, so the
+            # jobs/jobs.py: a module `jobs` wins over a directory `jobs` that is no package, so the
             # file is just `jobs`.
             dotted = False
             roots.insert(0, roots.pop(roots.index(folder)))
-        # A package's own folder must not shadow others.
+        # A package's own directory must not shadow others.
         last = (folder,) if folder and in_package else ()
         return cls(root, file, ".".join(parts[base:]) if dotted else parts[-1], tuple(roots), last)
 
@@ -76,7 +76,7 @@ class Workspace:
         return f"{self.root}/{path}" if path else self.root
 
     def folders(self, roots: Iterable[str]) -> list[str]:
-        """Return the absolute folders of import roots."""
+        """Return the absolute directories of import roots."""
         return [self.absolute(root) for root in roots]
 
     def places(self, path: str) -> list[str]:
@@ -98,15 +98,15 @@ class Workspace:
 
 
 def locate(file: str, root_dir: str | None) -> Workspace:
-    """Return the project that a file belongs to, whatever the current folder is. Raises
+    """Return the project that a file belongs to, whatever the current directory is. Raises
     `UsageError`.
 
-    The root is `root_dir` if given, else the nearest folder at or above the file that is marked as
-    a project's; with none, the folder of the file's outermost package.
+    The root is `root_dir` if given, else the nearest directory at or above the file that is marked
+    as a project's; with none, the directory of the file's outermost package.
     """
     path = os.path.realpath(file)
     if not os.path.isfile(path):
-        what = "is a folder" if os.path.isdir(path) else "does not exist"
+        what = "is a directory" if os.path.isdir(path) else "does not exist"
         raise UsageError(
             f"The file {file} {what}",
             hint=_near(file) or "Give the Python file that holds the task.",
@@ -123,12 +123,12 @@ def locate(file: str, root_dir: str | None) -> Workspace:
     if root == "/":
         raise UsageError(
             "The root / holds all of the machine",
-            hint="Move the code into a folder of its own, or name one: `--root-dir`.",
+            hint="Move the code into a directory of its own, or name one: `--root-dir`.",
         )
     if not path.startswith(root + "/"):
         raise UsageError(
             f"{file} is not below the root {root_dir}",
-            hint="Leave out `--root-dir`, or give a folder above the file.",
+            hint="Leave out `--root-dir`, or give a directory above the file.",
         )
     return Workspace.of(root, os.path.relpath(path, root))
 
@@ -138,14 +138,14 @@ def given_root(root_dir: str) -> str:
     root = os.path.realpath(root_dir)
     if not os.path.isdir(root):
         raise UsageError(
-            f"The root {root_dir} is no folder",
-            hint="`--root-dir` takes the folder that holds all of the project's code.",
+            f"The root {root_dir} is no directory",
+            hint="`--root-dir` takes the directory that holds all of the project's code.",
         )
     return root
 
 
 def current_folder() -> str:
-    """Return the current folder, or "" if it is gone."""
+    """Return the current directory, or "" if it is gone."""
     try:
         return os.path.realpath(os.getcwd())
     except FileNotFoundError:
@@ -153,20 +153,20 @@ def current_folder() -> str:
 
 
 def root_here() -> str:
-    """Return the root of the project that the current folder is in, or that folder: for what names
-    no file. Raises `UsageError`.
+    """Return the root of the project that the current directory is in, or that directory: for what
+    names no file. Raises `UsageError`.
     """
     if here := current_folder():
         return root_of(here)
     raise UsageError(
-        "The current folder is gone",
+        "The current directory is gone",
         hint="Go to another one, or to this one again if it was made anew: cd .",
     )
 
 
 def root_of(path: str) -> str:
-    """Return the root of the project that a folder or file is in; a folder that is in none is its
-    own.
+    """Return the root of the project that a directory or file is in; a directory that is in none is
+    its own.
     """
     real = os.path.realpath(path)
     folder = real if os.path.isdir(real) else os.path.dirname(real)
@@ -174,7 +174,7 @@ def root_of(path: str) -> str:
 
 
 def is_project(folder: str) -> bool:
-    """Whether a folder is marked as the root of a project."""
+    """Whether a directory is marked as the root of a project."""
     return folder not in _never() and any(os.path.exists(f"{folder}/{mark}") for mark in _MARKS)
 
 
@@ -187,7 +187,7 @@ def _never() -> tuple[str, ...]:
 
 
 def _above_packages(path: str) -> str:
-    """The folder that holds the outermost package that a file is in, or the file itself."""
+    """The directory that holds the outermost package that a file is in, or the file itself."""
     folder = os.path.dirname(path)
     while folder != "/" and os.path.exists(f"{folder}/__init__.py"):
         folder = os.path.dirname(folder)
@@ -195,7 +195,7 @@ def _above_packages(path: str) -> str:
 
 
 def _near(file: str) -> str:
-    """The question whether another Python file in the same folder was meant."""
+    """The question whether another Python file in the same directory was meant."""
     from flyte_build.text.wording import nearest
 
     folder, name = os.path.split(file)

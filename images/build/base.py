@@ -36,9 +36,9 @@ class Base:
     """A base for one platform: the image, where it is (None: on this machine alone), and what was
     found in it.
 
-    `interpreter` is its Python, if it has one; `links` are its links in `/` and one folder below,
-    by path, with their targets; `musl` says that its C library is not the one that manylinux wheels
-    need.
+    `interpreter` is its Python, if it has one; `links` are its links in `/` and one directory
+    below, by path, with their targets; `musl` says that its C library is not the one that manylinux
+    wheels need.
     """
 
     image: OciImage

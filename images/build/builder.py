@@ -120,7 +120,7 @@ class ImageBuilder:
         stages = stages_of(recipe)
         for at, (steps, execute) in enumerate(stages):
             last = at == len(stages) - 1
-            if steps or last:  # The last one has the variables and the working folder in any case.
+            if steps or last:  # The last one sets variables and working directory.
                 plan = self._plan(recipe, steps, python, platform)
                 name = stage_label(label, platform, len(stages) - 1 - at)
                 node = self._node(

@@ -46,7 +46,7 @@ class Part:
 @dataclass(frozen=True, kw_only=True)
 class Plan:
     """What goes on top of a base: locked packages and copied files, in order, variables and a
-    working folder.
+    working directory.
     """
 
     steps: Sequence[LockedPackages | Copied]

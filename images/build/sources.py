@@ -45,7 +45,7 @@ class StepExecutor(Protocol):
     def execute(
         self, base: OciImage, step: Execute, env: Mapping[str, str], workdir: str, fetch: Fetch
     ) -> OciImage:
-        """The image that a step makes of another, with these variables, in that folder ("": the
+        """The image that a step makes of another, with these variables, in that directory ("": the
         image's own); what it adds is on this
 
         machine then. `fetch` brings layers of the other one.

@@ -1,9 +1,9 @@
 """What executing steps came to, kept among the user's data: it does not repeat, so deleting the
 cache must not lose it.
 
-A folder that is an OCI image layout. Under a tag made of a project's root and an image's identity
-is a manifest whose config is the image's manifest, and whose layers are the image's config and the
-layers that executing has made (docs/formats.md).
+A directory that is an OCI image layout. Under a tag made of a project's root and an image's
+identity is a manifest whose config is the image's manifest, and whose layers are the image's config
+and the layers that executing has made (docs/formats.md).
 """
 
 from __future__ import annotations
@@ -78,8 +78,8 @@ class StepResults:
 
 
 def collect(folder: str, keep: float, dry_run: bool) -> Iterator[Removed]:
-    """Remove from the folder what was kept more than `keep` seconds ago, and is in the flyte.lock
-    of its project no more.
+    """Remove from the directory what was kept more than `keep` seconds ago, and is in the
+    flyte.lock of its project no more.
     """
     layout = LayoutRepository(RepositoryName(folder=folder), Counters())
     unused = [each for tag in layout.tags() if (each := _unused(layout, tag, time.time() - keep))]

@@ -39,7 +39,7 @@ class Contexts:
                 f"There is no Dockerfile {dockerfile}", hint=f"It is relative to {self._root}."
             )
         if not f"{os.path.realpath(folder)}/".startswith(f"{self._root}/"):
-            hint = "Its folder is sent to Docker: use one below the project's root."
+            hint = "Its directory is sent to Docker: use one below the project's root."
             raise UsageError(f"{dockerfile} leads out of the project", hint=hint)
         contents = self._contents("context", folder)
         rows = _rows(
@@ -50,8 +50,8 @@ class Contexts:
         return Digest.of(encode(list(rows.values())))
 
     def sources(self, needed: Iterable[str]) -> list[str]:
-        """The files and links of the project that what is installed from its folders may need, and
-        those that are `needed` in any case.
+        """The files and links of the project that what is installed from its directories may need,
+        and those that are `needed` in any case.
 
         Files that look like secrets, and are not allowed, are not among them.
         """
@@ -62,7 +62,7 @@ class Contexts:
         return [name for name in rows if name not in refused]
 
     def identity(self, paths: Sequence[str]) -> Digest:
-        """What some files and folders of the project hold, of what `sources` gives."""
+        """What some files and directories of the project hold, of what `sources` gives."""
         contents = self._contents("sources", self._root)
         names = (
             name
@@ -89,7 +89,7 @@ class Contexts:
 
 
 def left_out(folder: str) -> list[str]:
-    """Patterns of what a container is not given: what the folder's .dockerignore says, and what
+    """Patterns of what a container is not given: what the directory's .dockerignore says, and what
     running tasks writes.
     """
     patterns = [*_OURS]

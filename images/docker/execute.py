@@ -138,7 +138,7 @@ class DockerExecutor:
             return str(client.commit(container)["Id"])
 
     def build(self, file: str, platform: str) -> OciImage:
-        """The image that a Dockerfile makes, with its folder as the context."""
+        """The image that a Dockerfile makes, with its directory as the context."""
         dockerfile = f"{self._root}/{file}"
         client, folder = self._reach(f"the Dockerfile {file}"), os.path.dirname(dockerfile)
         from docker.utils.build import tar

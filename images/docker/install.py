@@ -1,8 +1,8 @@
 """Installing Python packages in a container, with uv, also those that must be built there, or that
-are folders of the project.
+are directories of the project.
 
 The container is given copies: nothing of this machine is mounted, so that nothing of it, not even
-an empty folder, is in the layer.
+an empty directory, is in the layer.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from flyte_build.images.recipe import Source
 
 from .context import Contexts
 
-GIVEN = "/.flyte-build"  # A folder of its own at the top: it leaves no trace when it is removed.
+GIVEN = "/.flyte-build"  # A directory of its own at the top: it leaves no trace when it is removed.
 CERTIFICATES = f"{GIVEN}/certificates.pem"
 _PROJECT, _UV = f"{GIVEN}/project", f"{GIVEN}/uv"
 _CONFIGURING = ("uv.toml", "pyproject.toml")
@@ -41,7 +41,7 @@ def script(sources: Sequence[Source], root: str) -> str:
 
 
 def local(sources: Sequence[Source], root: str) -> list[str]:
-    """The files and folders of the project that are to be installed, as paths below its root."""
+    """Return the project's files and directories to install, as paths below its root."""
     found = set[str]()
     for folder, text in _requirements(sources, root):
         path = _path(text)
@@ -117,8 +117,8 @@ def _there(word: str, root: str) -> str:
 
 
 def _requirements(sources: Sequence[Source], root: str) -> Iterator[tuple[str, str]]:
-    """All requirements, and lines and words that are none, with the folder of the file where they
-    stand.
+    """All requirements, and lines and words that are none, with the directory of the file where
+    they stand.
     """
     for source in sources:
         yield from ((root, text) for text in (*source.packages, *arguments(source)))
@@ -149,7 +149,7 @@ def _path(requirement: str) -> str:
 
 
 def _may_need_all(sources: Sequence[Source], root: str) -> bool:
-    """Whether more of the project may be asked for than the files that are named: folders of
+    """Whether more of the project may be asked for than the files that are named: directories of
     packages or wheels, projects.
     """
     if any(

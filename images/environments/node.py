@@ -29,7 +29,8 @@ _KEPT = 16  # States of flyte.lock and of requirements' files for one image.
 
 
 class EnvironmentNode(Node):
-    """The environment of the image of a project at `root`; the artifact's digest names its folder.
+    """The environment of the image of a project at `root`; the artifact's digest names its
+    directory.
 
     It is looked up by the bytes of flyte.lock and of the files that the image names: while these
     are as they were, nothing is parsed. `name` is that of the first `TaskEnvironment` with the

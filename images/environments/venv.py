@@ -1,5 +1,5 @@
 """Virtual environments: exactly the wheels of a lock, installed by `uv` for this machine's Python,
-in a folder of the cache.
+in a directory of the cache.
 
 Scripts in an environment hold its path, so it is made in its final place: `lock` is held meanwhile,
 and `complete` is written last. One without that marker, or that is not as it was made, is made
@@ -39,7 +39,7 @@ def variables(folder: str, runtime: str, inherited: Mapping[str, str]) -> dict[s
     """The variables of a process in an environment, which are inherited but for what would let
     other packages in.
 
-    Our own package comes from the folder `runtime`. Commands of the environment are found first.
+    Our own package comes from the directory `runtime`. Commands of the environment are found first.
     """
     found = {
         name: value for name, value in inherited.items() if name not in ("PYTHONHOME", "PYTHONPATH")
@@ -125,7 +125,7 @@ def make(folder: str, wheels: Sequence[Wheel], root: str, uv: Uv, blobs: Blobs) 
             ]
             _run(command, root, uv)
         with storing("make an environment"):
-            # Else the first import would change the folder.
+            # Else the first import would change the directory.
             os.makedirs(f"{_packages(folder)}/__pycache__", exist_ok=True)
             _mark(folder)
 

@@ -13,8 +13,8 @@ import os
 
 
 def damage(packages: str, *, contents: bool) -> str:
-    """Return the first file below the folder `packages` that is missing or has another size (with
-    `contents`: other bytes), or "".
+    """Return the first file below the directory `packages` that is missing or has another size
+    (with `contents`: other bytes), or "".
     """
     for record in sorted(glob.glob(f"{glob.escape(packages)}/*.dist-info/RECORD")):
         try:

@@ -45,8 +45,8 @@ class ProjectFiles:
 
 
 class FileDigests:
-    """Looks at the files of a folder of the project; `use` is what for. `save` keeps what was read
-    for the next time.
+    """Looks at the files of a directory of the project; `use` is what for. `save` keeps what was
+    read for the next time.
     """
 
     def __init__(self, use: str, folder: str, files: ProjectFiles) -> None:
@@ -66,7 +66,7 @@ class FileDigests:
         return self._index.load(self._scope)
 
     def look(self, name: str, state: os.stat_result) -> Digest:
-        """What a regular file holds, whose path in the folder is `name`. Raises `FileUnstable`."""
+        """Return the bytes of the regular file `name` of the directory. Raises `FileUnstable`."""
         path = f"{self._folder}/{name}"
         below = os.path.relpath(path, self._root)
         before, content, why = self._known.get(name) or (None, "", "")
@@ -81,8 +81,8 @@ class FileDigests:
         return Digest(content)
 
     def save(self, whole: bool) -> None:
-        """Keep what was read; with `whole` all files of the folder were looked at, and others are
-        gone.
+        """Keep what was read; with `whole` all files of the directory were looked at, and others
+        are gone.
         """
         gone = self._known.keys() - self._looked if whole else ()
         if self._read or gone:

@@ -164,11 +164,11 @@ def write_layer(
 
 
 def destination(step: Copy, workdir: str, links: Mapping[str, str]) -> Callable[[str], str]:
-    """Where in the image the files of a step go: relative to the working folder, and through the
+    """Where in the image the files of a step go: relative to the working directory, and through the
     links of the base.
 
-    A file goes into a `dst` that ends with `/` (or is `.`) under its own name; a folder's files go
-    into `dst`.
+    A file goes into a `dst` that ends with `/` (or is `.`) under its own name; a directory's files
+    go into `dst`.
     """
     dst = step.dst
     if not step.folder and (dst in (".", "") or dst.endswith("/")):

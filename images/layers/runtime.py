@@ -1,7 +1,7 @@
 """The runtime: our own package as a task needs it inside an image that never heard of us. Pure
 Python, with no other package.
 
-It comes as a folder, to be mounted or put on PYTHONPATH, and as a layer, for images that are
+It comes as a directory, to be mounted or put on PYTHONPATH, and as a layer, for images that are
 composed.
 """
 
@@ -27,8 +27,8 @@ _LEFT_OUT = frozenset(("cli", "__pycache__"))  # Commands need libraries that an
 
 
 def files() -> Iterator[tuple[str, str]]:
-    """The runtime's files: each one's path below the folder that is imported from, and where it is
-    on this machine; sorted.
+    """The runtime's files: each one's path below the directory that is imported from, and where it
+    is on this machine; sorted.
     """
     yield from sorted(_below(PACKAGE, os.path.basename(PACKAGE)))
 
@@ -63,7 +63,7 @@ def _blocks() -> Iterator[bytes]:
 
 
 def folder(cache: Cache) -> str:
-    """The folder of the runtime in the cache, which is written if it is not there: it holds our
+    """The directory of the runtime in the cache, which is written if it is not there: it holds our
     package and nothing else.
 
     It comes compiled for Pythons of the minor version at hand: where it is used nothing can be

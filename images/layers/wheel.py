@@ -103,8 +103,8 @@ def write_layer(
 
 
 def new_folders(path: bytes, seen: set[str]) -> Iterator[bytes]:
-    """The folders above a path that were not seen yet, the highest first. Engines make such folders
-    with modes of their own.
+    """The directories above a path that were not seen yet, the highest first. Engines make such
+    directories with modes of their own.
     """
     parts = os.fsdecode(path).split("/")[:-1]
     for at in range(1, len(parts) + 1):
@@ -286,7 +286,7 @@ class _Destination(WheelDestination):
 
 def _check_path(wheel: Wheel, path: str) -> None:
     if "\0" in path or any(part in ("", ".", "..") for part in path.split("/")):
-        raise refused(wheel, f"{path!r} in it leads out of its folder.")
+        raise refused(wheel, f"{path!r} in it leads out of its directory.")
 
 
 def _below(base: str, folder: str) -> str:

@@ -286,8 +286,8 @@ def write(path: str, lock: Lock) -> None:
     """Replace the lock file at once, so that nobody reads half of it. Raises `ImageBuildError` if
     it cannot be written.
 
-    Hold the lock of its folder around it: what writers that were killed have left is removed. What
-    would not be read again is not written: then the file that is there stays.
+    Hold the lock of its directory around it: what writers that were killed have left is removed.
+    What would not be read again is not written: then the file that is there stays.
     """
     import tomllib
 

@@ -17,12 +17,12 @@ from flyte_build.cas.os_errors import storing
 
 @contextmanager
 def scratch(prefix: str) -> Iterator[str]:
-    """Yield a new folder of the user's alone, among the machine's temporary ones; those of dead
+    """Yield a new directory of the user's alone, among the machine's temporary ones; those of dead
     owners are removed. Raises `StoreError`.
 
-    The folder is locked while its owner lives, whatever becomes of its pid.
+    The directory is locked while its owner lives, whatever becomes of its pid.
     """
-    with storing("make a temporary folder"):
+    with storing("make a temporary directory"):
         _remove_abandoned(prefix)
         folder, lock = _locked(prefix)
     try:
@@ -33,7 +33,7 @@ def scratch(prefix: str) -> Iterator[str]:
 
 
 def _locked(prefix: str) -> tuple[str, int]:
-    """Make a folder, and lock it; between the two another process may have taken it for an
+    """Make a directory, and lock it; between the two another process may have taken it for an
     abandoned one.
     """
     while True:

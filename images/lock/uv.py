@@ -109,7 +109,7 @@ def indexes(variables: Mapping[str, str]) -> dict[str, str]:
     """Those of the variables that say where packages come from, and how to get there, under the
     names of uv.
     """
-    # Folders of this machine.
+    # Directories of this machine.
     names = {name for pair in OF_PIP.values() for name in pair} - {"UV_FIND_LINKS"}
     proxies = {"http_proxy", "https_proxy", "all_proxy", "no_proxy"}
     return {

@@ -2,7 +2,7 @@
 started it.
 
 The image need not know of us: it must have Python 3.11 or newer as `python3`. The code, the runtime
-(our own pure-Python package) and the action's folder are mounted. The worker listens on its
+(our own pure-Python package) and the action's directory are mounted. The worker listens on its
 standard input; what it is told there (the values of variables and secrets) stands in no description
 of the container.
 """
@@ -58,8 +58,8 @@ main()
 
 @dataclass(frozen=True, kw_only=True)
 class Place:
-    """What containers are made of: the `image` as the engine knows it, and the `runtime`, a folder
-    with our package.
+    """What containers are made of: the `image` as the engine knows it, and the `runtime`, a
+    directory with our package.
 
     `store` is the id that containers carry, `secrets` what tasks find in variables and files.
     """
@@ -93,7 +93,7 @@ class DockerEngine:
             action, call=replace(action.call, code="/opt/flyte" if action.call.code else "")
         ).write()
         for path, mode in (("", 0o777), ("/work", 0o777), ("/action.json", 0o644)):
-            # The image's user may be any; nobody else reaches it: the folders above are closed.
+            # The image's user may be any; nobody else reaches it: the directories above are closed.
             os.chmod(action.folder + path, mode)
         secrets = self._place.secrets
         order = {

@@ -202,7 +202,7 @@ def _event(code: int, cancelled: bool) -> Event:
         return Event(
             "failed",
             code,
-            "its result could not be written: is the disk full, or the run's folder gone?",
+            "its result could not be written: is the disk full, or the run's directory gone?",
         )
     return Event(
         "succeeded" if code == 0 else "failed",

@@ -1,7 +1,7 @@
-"""The history of runs: a database and a folder for each run, in the data folder.
+"""The history of runs: a database and a directory for each run, in the data directory.
 
-Every run ends in a terminal phase. A command holds a lock on its run's folder while it lives; a run
-that has not ended, whose lock nobody holds, was orphaned, and whoever finds it says so in the
+Every run ends in a terminal phase. A command holds a lock on its run's directory while it lives; a
+run that has not ended, whose lock nobody holds, was orphaned, and whoever finds it says so in the
 history.
 """
 
@@ -37,7 +37,7 @@ _LOST = Failure("RuntimeSystemError", "lost: the command that ran it ended befor
 
 
 class History:
-    """The runs below one data folder."""
+    """The runs below one data directory."""
 
     def __init__(self, folder: str, database: Database) -> None:
         self.folder, self._database = folder, database
@@ -45,12 +45,12 @@ class History:
 
     @classmethod
     def open(cls, folder: str, note: Callable[[str], None]) -> History:
-        """Open the history in the data folder, made if it is new; `note` is told of damage that was
-        repaired. Raises `StoreUnavailable`.
+        """Open the history in the data directory, made if it is new; `note` is told of damage that
+        was repaired. Raises `StoreUnavailable`.
         """
         own = f"{folder}/v{FORMAT}"
         if not os.path.isdir(f"{own}/runs"):
-            with storing("make the data folder"):
+            with storing("make the data directory"):
                 make_own(folder)
                 make_below(own)
                 # Inputs and outputs are nobody else's.
@@ -93,7 +93,7 @@ class History:
         options = call.run
         name = options.name or _new_name()
         folder = self.run_folder(name)
-        with storing("make the run's folder"):
+        with storing("make the run's directory"):
             try:
                 os.mkdir(folder, PRIVATE)
             except FileExistsError:
@@ -124,8 +124,8 @@ class History:
         return name
 
     def end(self, name: str, result: Result, attempts: int = 1) -> None:
-        """End a run, once: a run that has ended stays as it is. An error is written into its folder
-        too.
+        """End a run, once: a run that has ended stays as it is. An error is written into its
+        directory too.
         """
         error = result.error
         self._database.execute(
@@ -204,7 +204,7 @@ class History:
         if document is None:
             raise NotFound(
                 f"What the run {name} was given is not known",
-                why="It ended before its task began, or its folder was removed.",
+                why="It ended before its task began, or its directory was removed.",
             )
         return document
 

@@ -48,7 +48,7 @@ class LogWriter:
 
 
 class Log:
-    """Reads the log in a run's folder: all of it, or one attempt's part. `more` says whether
+    """Reads the log in a run's directory: all of it, or one attempt's part. `more` says whether
     something may still come.
 
     Raises `FileNotFoundError` if nothing was kept, and `LookupError` if there was no such attempt.

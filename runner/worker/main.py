@@ -1,9 +1,9 @@
 """The worker: a process that waits for one action, runs it, writes its result, and ends.
 
-It is started early, while the command still decides, and reads the action's folder from a pipe: a
-line of JSON with the folder and the environment variables that the action adds. The end of that
-pipe means that whoever started it is gone: before the line the worker just ends, after it the whole
-process group is killed. Pure Python, few modules.
+It is started early, while the command still decides, and reads the action's directory from a pipe:
+a line of JSON with the directory and the environment variables that the action adds. The end of
+that pipe means that whoever started it is gone: before the line the worker just ends, after it the
+whole process group is killed. Pure Python, few modules.
 """
 
 from __future__ import annotations
@@ -163,7 +163,7 @@ def _write_private(path: str, text: str) -> None:
 
 
 def _enter(folder: str, code: str) -> None:
-    """Make a working folder with the bundle's top-level entries linked in, if there is a bundle,
+    """Make a working directory with the bundle's top-level entries linked in, if there is a bundle,
     and enter it.
     """
     from flyte_build.workspace.workspace import BESIDE

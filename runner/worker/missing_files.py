@@ -12,7 +12,7 @@ from .sources import Sources
 
 def hint(error: Failure, sources: Sources, work: str) -> str:
     """Advice about a file that the `error` of a task names and that only the project has; "" if
-    there is none. `work` is the folder that the task ran in.
+    there is none. `work` is the directory that the task ran in.
     """
     from flyte_build.workspace.sensitive import by_name
 
@@ -34,8 +34,8 @@ def hint(error: Failure, sources: Sources, work: str) -> str:
 
 
 def advice(sources: Sources, path: str) -> str:
-    """What to do about a file or folder of the project, or beside it (absolute), that is not in the
-    bundle.
+    """What to do about a file or directory of the project, or beside it (absolute), that is not in
+    the bundle.
     """
     include = os.path.relpath(path, os.path.dirname(f"{sources.root}/{sources.file}"))
     remedy = f'Add it to the environment: TaskEnvironment(..., include=["{include}"])'
@@ -69,7 +69,7 @@ def _names(error: Failure) -> Iterator[str]:
 
 def _relative(name: str, places: Iterable[str], folder: str) -> str:
     """The path in the project of a name that a task has used: absolute below the bundle's places,
-    or relative to a folder of it.
+    or relative to a directory of it.
     """
     for place in places:
         if name.startswith(place + "/"):

@@ -12,7 +12,8 @@ class Sources(NamedTuple):
     and the extracted `bundle` that is imported from in its place ("": none is).
 
     `file` declares the task. `roots` are import roots in the code, in order, `last` those after
-    installed packages. `shown` says what folders of the bundle that come from elsewhere are called.
+    installed packages. `shown` says what directories of the bundle that come from elsewhere are
+    called.
     """
 
     root: str
@@ -36,7 +37,7 @@ class Sources(NamedTuple):
 
     @property
     def folder(self) -> str:
-        """The folder that is imported from."""
+        """The directory that is imported from."""
         return f"{self.bundle}/code" if self.bundle else self.root
 
     def hold(self, file: str) -> bool:
