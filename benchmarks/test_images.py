@@ -46,11 +46,12 @@ from flyte_build.images.lock.project_lock import Pins
 from flyte_build.images.oci_image import OciImage
 from flyte_build.images.platforms import linux_here
 from flyte_build.images.recipe import Recipe
-from tests.bases import push_image, rootfs
-from tests.conftest import make_bundle, write_files
-from tests.engines import docker_engine
-from tests.needs import need
-from tests.registries import Server, serve
+from tests.support.bases import push_image, rootfs
+from tests.support.caches import make_bundle
+from tests.support.engines import docker_engine
+from tests.support.files import write_files
+from tests.support.needs import need
+from tests.support.registries import Server, serve
 
 ROUNDS = 3
 PYTHON = f"{sys.version_info[0]}.{sys.version_info[1]}"

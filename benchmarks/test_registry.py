@@ -30,8 +30,8 @@ from flyte_build.cas.registry.repository import Repository
 from flyte_build.cas.registry.retry_budget import RetryBudget
 from flyte_build.cas.registry.tags import record_tag
 from flyte_build.cas.registry.transfer import missing
-from tests.needs import need
-from tests.registries import Server, serve
+from tests.support.needs import need
+from tests.support.registries import Server, serve
 
 SIZE = 200 << 20
 ROUNDS = 3

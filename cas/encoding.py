@@ -2,8 +2,8 @@
 
 Every value is typed and framed by its length, so that two different values never encode alike, and
 every mapping is sorted, so that one value never encodes in two ways. The format is a contract:
-`tests/golden_keys.json` holds keys that must never change by accident. To change the encoding on
-purpose, raise `VERSION` and commit new golden keys.
+`tests/cas/golden_keys.json` holds keys that must never change by accident. To change the encoding
+on purpose, raise `VERSION` and commit new golden keys.
 
     none   n                   text   s<length>:<UTF-8 bytes>        (lone surrogates are kept)
     true   t   false   f       bytes  b<length>:<bytes>

@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parent.parent
+from tests.support.checkout import CHECKOUT
+
 INTERFACE = (
     "from flyte_build.declarations.interface import interface_of\ndef task(x: str) -> str:"
     " ...\ninterface_of(task).dump_outputs('')"
@@ -33,7 +34,11 @@ BIN = os.path.dirname(sys.executable)
 def test_the_code_passes(command: list[str]) -> None:
     """Strict types, a clean linter, one format, and imports that point downwards."""
     done = subprocess.run(
-        [f"{BIN}/{command[0]}", *command[1:]], cwd=ROOT, capture_output=True, text=True, check=False
+        [f"{BIN}/{command[0]}", *command[1:]],
+        cwd=CHECKOUT,
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr
 
@@ -45,7 +50,7 @@ def test_the_wheel_holds_exactly_the_packages(tmp_path: Path) -> None:
     source = tmp_path / "source"
     files = subprocess.run(
         ["git", "ls-files", "-co", "--exclude-standard"],
-        cwd=ROOT,
+        cwd=CHECKOUT,
         capture_output=True,
         text=True,
         check=True,
@@ -53,10 +58,10 @@ def test_the_wheel_holds_exactly_the_packages(tmp_path: Path) -> None:
     for name in files:
         target = source / name
         target.parent.mkdir(parents=True, exist_ok=True)
-        if (ROOT / name).is_symlink():
-            target.symlink_to(os.readlink(ROOT / name))
-        elif (ROOT / name).is_file():
-            target.write_bytes((ROOT / name).read_bytes())
+        if (CHECKOUT / name).is_symlink():
+            target.symlink_to(os.readlink(CHECKOUT / name))
+        elif (CHECKOUT / name).is_file():
+            target.write_bytes((CHECKOUT / name).read_bytes())
     stale = source / "build" / "lib" / "flyte_build" / "gone.py"  # As an older build has left it.
     stale.parent.mkdir(parents=True)
     stale.touch()
@@ -149,7 +154,7 @@ def test_imports_stay_within_their_budget(code: str, unwanted: str) -> None:
 
 def _parts() -> set[str]:
     """The parts that lie at the top: those that `setup.py` names."""
-    tree = ast.parse((ROOT / "setup.py").read_text())
+    tree = ast.parse((CHECKOUT / "setup.py").read_text())
     lists = [
         node.value
         for node in tree.body
@@ -162,15 +167,15 @@ def test_the_package_holds_public_modules_and_parts_alone() -> None:
     """A module that lies directly in `flyte_build` is a public `flyte.X` (or the face itself); all
     else is in a part.
     """
-    own = ROOT / "flyte_build"
+    own = CHECKOUT / "flyte_build"
     modules = {path.stem for path in own.glob("*.py")}
     assert modules == {"__init__", "_alias", "_version", "errors", "remote"}
-    assert {f"flyte.{path.stem}" for path in (ROOT / "stubs").glob("*.pyi")} == {
+    assert {f"flyte.{path.stem}" for path in (CHECKOUT / "stubs").glob("*.pyi")} == {
         "flyte.__init__",
         "flyte.errors",
         "flyte.remote",
     }
-    settings = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]
+    settings = tomllib.loads((CHECKOUT / "pyproject.toml").read_text())["tool"]
     layers = settings["importlinter"]["contracts"][0]["layers"]
     known = {name for layer in layers for name in layer.split(" | ")}
     assert {
@@ -182,12 +187,12 @@ def test_a_part_at_the_top_has_its_link_and_its_ban() -> None:
     """The links show type checkers what is installed; without the ban a part would have a second
     name.
     """
-    links = {path.name for path in (ROOT / "flyte_build").iterdir() if path.is_symlink()}
-    banned = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["ruff"]["lint"][
+    links = {path.name for path in (CHECKOUT / "flyte_build").iterdir() if path.is_symlink()}
+    banned = tomllib.loads((CHECKOUT / "pyproject.toml").read_text())["tool"]["ruff"]["lint"][
         "flake8-tidy-imports"
     ]["banned-api"]
     assert links == _parts() == banned.keys()
-    assert all(os.readlink(ROOT / "flyte_build" / name) == f"../{name}" for name in links)
+    assert all(os.readlink(CHECKOUT / "flyte_build" / name) == f"../{name}" for name in links)
 
 
 TWICE = {"Cache": "the store; and `flyte.Cache`", "Task": "`flyte.Task`; and `flyte.remote.Task`"}
@@ -199,7 +204,7 @@ def test_class_names_are_unique() -> None:
     """
     places: dict[str, list[str]] = {}
     for top in ("flyte_build", *sorted(_parts())):
-        for folder, _, names in os.walk(ROOT / top):  # It follows no links.
+        for folder, _, names in os.walk(CHECKOUT / top):  # It follows no links.
             for path in (f"{folder}/{name}" for name in names if name.endswith(".py")):
                 classes = [
                     node

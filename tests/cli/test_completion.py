@@ -1,0 +1,116 @@
+"""Completion in a shell: what the tab key offers."""
+
+from __future__ import annotations
+
+import subprocess
+
+import pytest
+
+from tests.support.command import FLYTE, Shell
+
+LOUD = """
+import os
+open(os.environ["WITNESS"], "a").write("x")
+print("imported")
+from typing import Literal
+import flyte
+env = flyte.TaskEnvironment(name="loud")
+@env.task
+def one(name: str, kind: Literal["red", "round"] = "red", is_it: bool = False) -> str:
+    return name
+@env.task
+def other() -> None: ...
+"""
+
+
+def offered(flyte: Shell, *words: str, env: dict[str, str] | None = None) -> list[str]:
+    """What bash is told when the tab key is pressed in the last of the words; nothing else may be
+    printed.
+    """
+    line = {
+        "COMP_WORDS": " ".join(["flyte", *words]),
+        "COMP_CWORD": str(len(words)),
+        "_FLYTE_COMPLETE": "bash_complete",
+    }
+    done = subprocess.run(
+        [FLYTE],
+        cwd=flyte.project,
+        env={**flyte.environment, **line, **(env or {})},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.stderr == ""
+    return [line.removeprefix("plain,") for line in done.stdout.split()]
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (["r"], ["registry", "rerun", "run"]),
+        (["get", "lo"], ["logs"]),
+        (["run", "ta"], ["file,ta"]),
+        (["run", "--copy-style", "l"], ["loaded_modules"]),
+        (["run", "--inputs-file", "x"], ["file,x"]),
+        (["run", "tasks.py", "hello"], ["hello", "hello_async"]),
+        (["run", "--copy-style", "all", "tasks.py", "hello", "--n"], ["--name"]),
+        (["run", "tasks.py", "hello", "--name", "W"], []),
+        (["run", "tasks.py", "no_such_task", "--n"], []),
+        (["run", "no_such_file.py", "h"], []),
+        (["run", "python-script", "x"], ["file,x"]),
+        (["run", "python-script", "--tim"], ["--timeout"]),
+        (["run", "deployed-task", "--run-d"], ["--run-domain"]),
+        (["rum", ""], []),
+    ],
+)
+def test_the_tab_key_offers_what_may_come(
+    flyte: Shell, words: list[str], expected: list[str]
+) -> None:
+    """Commands, options and their values, files, tasks of a file, inputs of a task; nothing where
+    something is wrong.
+    """
+    assert offered(flyte, *words) == expected
+
+
+def test_a_recorded_file_is_not_imported(flyte: Shell) -> None:
+    """Without a record it is, in a process of its own, whose output goes nowhere."""
+    (flyte.project / "loud.py").write_text(LOUD)
+    witness = flyte.home.parent / "witness"
+    env = {"WITNESS": str(witness)}
+    assert offered(flyte, "run", "loud.py", "", env=env) == ["one", "other"]
+    assert witness.read_text() == "x"
+    assert offered(flyte, "run", "loud.py", "o", env=env) == ["one", "other"]
+    assert offered(flyte, "run", "loud.py", "one", "--kind", "", env=env) == ["red", "round"]
+    assert offered(flyte, "run", "loud.py", "one", "--is-it", "t", env=env) == ["true"]
+    assert offered(flyte, "run", "loud.py", "one", "--is", env=env) == ["--is-it", "--is_it"]
+    assert witness.read_text() == "x"
+
+
+def test_runs_are_offered_where_one_is_meant(flyte: Shell) -> None:
+    """For `abort` those that go on; for `rerun` also the inputs of the task."""
+    flyte("run", "--name", "first", "tasks.py", "hello")
+    flyte("run", "--name", "second", "tasks.py", "hello")
+    assert (
+        offered(flyte, "get", "run", "")
+        == offered(flyte, "get", "logs", "")
+        == offered(flyte, "rerun", "")
+        == ["second", "first"]
+    )
+    assert offered(flyte, "get", "io", "f") == offered(flyte, "rerun", "f") == ["first"]
+    assert offered(flyte, "rerun", "first", "--na") == ["--name"]
+    command = flyte.start("run", "--name", "third", "tasks.py", "for_ever")
+    assert command.stdout and command.stdout.readline() == "started\n"
+    assert offered(flyte, "abort", "run", "") == ["third"]
+    flyte("abort", "run", "third")
+    command.communicate(timeout=30)
+    assert offered(flyte, "abort", "run", "") == []
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_the_script_for_a_shell_is_printed(flyte: Shell, shell: str) -> None:
+    """The line in the help switches it on."""
+    assert (
+        f"_FLYTE_COMPLETE={shell}_complete"
+        in flyte(env={"_FLYTE_COMPLETE": f"{shell}_source"}).stdout
+    )
+    assert "_FLYTE_COMPLETE=bash_source" in flyte("--help").stdout

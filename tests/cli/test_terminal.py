@@ -1,0 +1,254 @@
+"""What runs on a terminal: output as it comes, debuggers, and Python typed in line by line."""
+
+from __future__ import annotations
+
+import os
+import pty
+import re
+import select
+import subprocess
+import sys
+import termios
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.support.command import FLYTE, Shell
+
+TASKS = """
+import os, subprocess, sys, time
+import flyte
+
+env = flyte.TaskEnvironment(name="t")
+
+@env.task
+def shows() -> None:
+    print("terminals", os.isatty(0), os.isatty(1), os.isatty(2), os.get_terminal_size(1 if os.isatty(1) else 2).columns)
+    for number in range(50):
+        os.write(1, b"o%d\\n" % number)
+        os.write(2, b"e%d\\n" % number)
+    os.write(1, b"100%\\r\\x1b[31mred\\x1b[0m\\n")
+
+@env.task
+def waits(path: str) -> None:
+    sys.stdout.write("working ...")
+    while not os.path.exists(path):
+        time.sleep(0.01)
+
+@env.task
+def long(size: int) -> None:
+    for at in range(0, size, 1000):
+        os.write(1, b"x" * 999 + b"\\n")
+
+@env.task
+def resized(path: str, columns: int) -> None:
+    print("started", flush=True)
+    while os.get_terminal_size(1).columns != columns:
+        time.sleep(0.01)
+
+@env.task
+def asks() -> str:
+    number = 41
+    breakpoint()
+    return f"{input('Who? ')} {number}"
+"""
+
+
+class Terminal:
+    """A command on a pseudo-terminal of 123 columns; `redirected` may be one of its
+    output streams.
+    """
+
+    def __init__(self, flyte: Shell, *command: str, **redirected: int) -> None:
+        self._read, write = pty.openpty()
+        termios.tcsetwinsize(write, (24, 123))
+        streams: dict[str, int] = {"stdin": write, "stdout": write, "stderr": write, **redirected}
+        environment = {**flyte.environment, "TERM": "xterm"}
+        self.process = subprocess.Popen(
+            command, cwd=flyte.project, env=environment, start_new_session=True, **streams
+        )  # type: ignore[call-overload]
+        os.close(write)
+        self.seen = b""
+
+    def expect(self, text: str) -> str:
+        """Read until that comes, and give all that was there before."""
+        deadline = time.monotonic() + 60
+        while text.encode() not in self.seen:
+            assert time.monotonic() < deadline and self._more(), self.seen
+        before, _, self.seen = self.seen.partition(text.encode())
+        return before.decode()
+
+    def type(self, line: str) -> None:
+        """Type a line."""
+        os.write(self._read, line.encode() + b"\n")
+
+    def resize(self, columns: int) -> None:
+        """Make it as wide as that."""
+        termios.tcsetwinsize(self._read, (24, columns))
+
+    def end(self, exit_code: int = 0) -> str:
+        """Wait for the command's end, and give what was not read yet."""
+        while self._more():
+            pass
+        assert self.process.wait(60) == exit_code, self.seen
+        os.close(self._read)
+        return self.seen.decode()
+
+    def _more(self) -> bool:
+        if not select.select([self._read], [], [], 60)[0]:
+            return False
+        try:
+            data = os.read(self._read, 1 << 16)
+        except OSError:  # Nobody has it open any more.
+            return False
+        self.seen += data
+        return bool(data)
+
+
+@pytest.fixture
+def shell(flyte: Shell) -> Shell:
+    """A project with the tasks of this file."""
+    (flyte.project / "tasks.py").write_text(TASKS)
+    return flyte
+
+
+def log_of(flyte: Shell) -> bytes:
+    return (Path(flyte.last_run()["url"].removeprefix("file://")) / "log").read_bytes()
+
+
+def test_a_task_sees_a_terminal_where_the_command_has_one(shell: Shell) -> None:
+    """Of the same width; both streams come in the order in which they were written; the log has the
+    bytes as they were.
+    """
+    shown = Terminal(shell, FLYTE, "run", "tasks.py", "shows").end()
+    assert "terminals False True True 123" in shown
+    expected = [f"{stream}{number}" for number in range(50) for stream in "oe"]
+    assert re.findall(r"^([oe]\d+)\r$", shown, re.M) == expected
+    assert "100%\r\x1b[31mred\x1b[0m\r\n" in shown
+    lines = log_of(shell).splitlines()
+    assert [line.decode() for line in lines[1:101]] == expected and log_of(shell).endswith(
+        b"100%\r\x1b[31mred\x1b[0m\n"
+    )
+    assert b"\r\n" not in log_of(shell)
+
+
+def test_a_stream_that_is_redirected_is_no_terminal_for_the_task(shell: Shell) -> None:
+    """Each stream by itself; without any terminal it is as it was."""
+    for redirected, sees in (
+        ("stdout", "False False True 123"),
+        ("stderr", "False True False 123"),
+    ):
+        with open(shell.home.parent / redirected, "wb") as file:
+            shown = Terminal(
+                shell, FLYTE, "run", "tasks.py", "shows", **{redirected: file.fileno()}
+            ).end()
+        text = (shell.home.parent / redirected).read_text()
+        assert f"terminals {sees}" in shown + text
+        assert (
+            re.findall(r"^([oe])\d+$", text, re.M) == ["o" if redirected == "stdout" else "e"] * 50
+        )
+        assert (
+            re.findall(r"^([oe])\d+\r$", shown, re.M)
+            == ["e" if redirected == "stdout" else "o"] * 50
+        )
+    (shell.project / "none.py").write_text(
+        TASKS.replace("os.get_terminal_size(1 if os.isatty(1) else 2).columns", "0")
+    )
+    assert "terminals False False False 0" in shell("run", "none.py", "shows").stdout
+
+
+def test_output_comes_at_once_and_whole(shell: Shell) -> None:
+    """Part of a line too; and much of it is complete, though the task has ended before
+    it is read.
+    """
+    go = shell.home.parent / "go"
+    terminal = Terminal(shell, FLYTE, "run", "tasks.py", "waits", "--path", str(go))
+    terminal.expect("working ...")
+    go.touch()
+    terminal.end()
+    assert (
+        Terminal(shell, FLYTE, "run", "tasks.py", "long", "--size", "2000000")
+        .end()
+        .count("x" * 999 + "\r\n")
+        == 2000
+    )
+    assert len(log_of(shell)) == 2_000_000
+
+
+def test_a_task_sees_that_the_terminal_changes(shell: Shell) -> None:
+    """Its size, as it is now."""
+    terminal = Terminal(shell, FLYTE, "run", "tasks.py", "resized", "--path", "", "--columns", "77")
+    terminal.expect("started")
+    terminal.resize(77)
+    terminal.end()
+
+
+def test_a_debugger_works_in_a_local_run(shell: Shell) -> None:
+    """`breakpoint()` and `input()`, on the command's own terminal."""
+    terminal = Terminal(shell, FLYTE, "run", "--local", "tasks.py", "asks")
+    terminal.expect("(Pdb) ")
+    terminal.type("number += 1")
+    terminal.expect("(Pdb) ")
+    terminal.type("continue")
+    terminal.expect("Who? ")
+    terminal.type("Ada")
+    assert "Ada 42" in terminal.end()
+
+
+TYPED = [
+    "import flyte",
+    "env = flyte.TaskEnvironment(name='typed')",
+    "@env.task",
+    "def double(n: int) -> int:",
+    "    return n * 2",
+    "",
+    "print('Result:', flyte.run(double, 21))",
+    "flyte.with_runcontext(mode='remote').run(double, 1)",
+]
+
+
+def test_tasks_that_were_typed_in_run_in_this_process(shell: Shell) -> None:
+    """At the prompt; to prepare one is an error that says what to do."""
+    terminal = Terminal(shell, sys.executable, "-i", "-q")
+    for line in TYPED:
+        terminal.type(line)
+    terminal.expect("Result: 42")
+    assert "The task typed.double is in no Python file" in terminal.expect('mode="local"')
+    terminal.type("exit()")
+    terminal.end()
+
+
+@pytest.mark.parametrize("arguments", [["-"], ["-c", "\n".join(TYPED)]], ids=["stdin", "command"])
+def test_tasks_in_no_file_run_in_this_process(shell: Shell, arguments: list[str]) -> None:
+    """A script from standard input, and one on the command line; the run is in the history, and
+    cannot be run again.
+    """
+    done = subprocess.run(
+        [sys.executable, *arguments],
+        input="\n".join(TYPED),
+        cwd=shell.project,
+        env=shell.environment,
+        capture_output=True,
+        text=True,
+    )
+    assert done.stdout == "Result: 42\n"
+    assert (
+        "UsageError: The task typed.double is in no Python file\n" in done.stderr
+        and 'mode="local"' in done.stderr
+    )
+    assert shell.last_run()["task"] == "typed.double" and shell.last_run()["phase"] == "succeeded"
+    assert "is in no Python file" in shell("rerun", shell.last_run()["name"], exit_code=4).stderr
+
+
+def test_a_script_without_the_ending_of_python_runs_in_this_process(shell: Shell) -> None:
+    """As one that begins with `#!`."""
+    (shell.project / "script").write_text("\n".join(TYPED[:-1]))
+    done = subprocess.run(
+        [sys.executable, "script"],
+        cwd=shell.project,
+        env=shell.environment,
+        capture_output=True,
+        text=True,
+    )
+    assert done.stdout == "Result: 42\n", done.stderr

@@ -1,0 +1,264 @@
+"""Running tasks from Python."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+import textwrap
+
+import pytest
+
+from tests.support.command import Shell
+
+
+def test_a_script_prepares_and_runs(flyte: Shell) -> None:
+    """`python my_example.py`, initialised and not, and the local mode."""
+    script = """
+import flyte
+from dataclasses import dataclass
+@dataclass
+class Point:
+    x: int
+env = flyte.TaskEnvironment(name="script")
+@env.task
+async def move(point: Point, by: int = 1) -> Point:
+    return Point(point.x + by)
+if __name__ == "__main__":
+    print(flyte.run(move, Point(0)))
+    flyte.init_from_config()
+    run = flyte.run(move, point=Point(1), by=2)
+    print(f"Result: {run}", run.url.startswith("file://"), run.phase, isinstance(run.outputs()[0], Point))
+    print(flyte.with_runcontext(mode="local").run(move, Point(5)).outputs().to_dict())
+    try:
+        flyte.run(move, by="x", point=Point(1))
+    except flyte.errors.InputError as error:
+        print(error.what)
+"""
+    (flyte.project / "script.py").write_text(script)
+    done = subprocess.run(
+        [sys.executable, "script.py"],
+        cwd=flyte.project,
+        env=flyte.environment,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout.splitlines() == [
+        "Point(x=1)",
+        "Result: Point(x=3) True succeeded True",
+        "{'o0': Point(x=6)}",
+        "The input 'by' cannot be 'x'",
+    ]
+    assert len(flyte.json("get", "run")) == 3
+
+
+TASKS = """
+import asyncio, datetime, os, threading, time
+import flyte
+from dataclasses import dataclass
+
+@dataclass
+class Point:
+    x: int
+
+env = flyte.TaskEnvironment(name="sdk")
+
+@env.task
+def move(point: Point, by: datetime.timedelta = datetime.timedelta(seconds=1)) -> tuple[Point, datetime.timedelta]:
+    print("moving")
+    return Point(point.x + 1), by
+
+@env.task
+async def fails() -> int:
+    raise ValueError("no")
+
+@env.task
+def waits() -> None:
+    print("started", flush=True)
+    time.sleep(600)
+"""
+
+
+def python(flyte: Shell, code: str) -> list[str]:
+    """Run a file that begins with the tasks, and give the lines that it prints."""
+    (flyte.project / "script.py").write_text(
+        f"{TASKS}\nif __name__ == '__main__':\n{textwrap.indent(textwrap.dedent(code), '    ')}\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "script.py"],
+        cwd=flyte.project,
+        env=flyte.environment,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout.splitlines()
+
+
+@pytest.mark.parametrize("mode", ["local", "remote"])
+def test_a_run_says_all_of_itself(flyte: Shell, mode: str) -> None:
+    """The same for a run in this process and one in a worker; outputs and inputs are of their
+    types.
+    """
+    code = f"""
+    context = flyte.with_runcontext(mode="{mode}", name="one", labels={{"team": "blue"}})
+    run = context.run(move, Point(1), by=datetime.timedelta(seconds=9))
+    run.wait()
+    print(run.name, run.phase, run.done(), run.url.startswith("file://"), run.action.name, run.action.task, run.first_failure())
+    print(run.outputs(), run.outputs().named_outputs, run.outputs().to_dict() == run.outputs().named_outputs)
+    print(run.inputs(), run.details().task, [row.phase for row in run.watch()])
+    again = flyte.Run.get("one")
+    print(type(again) is type(run), again.inputs(), again.outputs().to_dict())
+    print([each.name for each in flyte.remote.Run.listall(in_phase="succeeded", task_name="sdk.move", with_labels={{"team": "blue"}})])
+    print(list(flyte.Run.listall(in_phase=["failed"])), list(flyte.Run.listall(created_before=datetime.datetime(2000, 1, 1))))
+    """
+    lines = [line for line in python(flyte, code) if line != "moving"]
+    nine = "datetime.timedelta(seconds=9)"
+    assert lines == [
+        "one succeeded True True a0 sdk.move None",
+        f"(Point(x=2), {nine}) {{'o0': Point(x=2), 'o1': {nine}}} True",
+        f"{{'point': Point(x=1), 'by': {nine}}} sdk.move ['succeeded']",
+        "True {'point': {'x': 1}, 'by': 'PT9S'} {'o0': {'x': 2}, 'o1': 'PT9S'}",
+        "['one']",
+        "[] []",
+    ]
+
+
+def test_a_run_that_fails_says_why(flyte: Shell) -> None:
+    """When it is made, and when it is found again."""
+    code = """
+    flyte.init()
+    try:
+        flyte.with_runcontext(name="one").run(fails)
+    except flyte.errors.RuntimeUserError as error:
+        print(error.code, error.what)
+    run = flyte.Run.get("one")
+    print(run, run.phase, run.first_failure().phase)
+    for call in (run.outputs, run.raise_for_status, lambda: flyte.Run.get("two"), run.abort, lambda: list(run.get_logs(attempt=7))):
+        try:
+            call()
+        except flyte.errors.FlyteError as error:
+            print(type(error).__name__, error.what)
+    """
+    assert python(flyte, code) == [
+        "ValueError sdk.fails: ValueError: no",
+        "failed: ValueError: no failed failed",
+        "RuntimeUserError sdk.fails: ValueError: no",
+        "RuntimeUserError sdk.fails: ValueError: no",
+        "NotFound There is no run 'two'",
+        "UsageError The run one has ended already (failed)",
+        "NotFound The run one has no attempt 7",
+    ]
+
+
+def test_a_run_is_watched_and_aborted_while_it_goes_on(flyte: Shell) -> None:
+    """From another process: its logs come as they are written, and its phases."""
+    (flyte.project / "sdk.py").write_text(TASKS)
+    command = flyte.start("run", "--name", "one", "sdk.py", "waits")
+    code = """
+    while not list(flyte.Run.listall(in_phase="running")):
+        time.sleep(0.1)
+    run = flyte.Run.get("one")
+    print(run.done(), run, next(run.get_logs()))
+    for row in run.watch():
+        print(row.phase, row.why.endswith("enough"))
+        if row.phase == "running":
+            threading.Thread(target=run.abort, args=["enough"]).start()
+    run.show_logs(max_lines=1)
+    try:
+        run.outputs()
+    except flyte.errors.ActionAbortedError as error:
+        print(error.what)
+    """
+    try:
+        assert python(flyte, code) == [
+            "False running started",
+            "running False",
+            "aborted True",
+            "started",
+            "The run one was aborted",
+        ]
+    finally:
+        command.communicate(timeout=30)
+    assert command.returncode == 5
+
+
+def test_everything_that_waits_can_be_awaited(flyte: Shell) -> None:
+    """Runs beside each other, inside of a loop; a sync call inside of one works too."""
+    code = """
+    async def main() -> None:
+        flyte.init()
+        first, second = await asyncio.gather(flyte.run.aio(move, Point(1)), flyte.run.aio(move, Point(5)))
+        print((await first.outputs.aio())[0], (await second.outputs.aio())[0], await first.inputs.aio())
+        await first.wait.aio()
+        print((await flyte.Run.get.aio(first.name)).phase, len([run async for run in flyte.Run.listall.aio()]))
+        print([line async for line in first.get_logs.aio()], [row.phase async for row in first.watch.aio()])
+        await first.show_logs.aio()
+        local = flyte.with_runcontext(mode="local")
+        for call in (lambda: local.run.aio(fails), lambda: asyncio.to_thread(local.run, fails)):
+            try:
+                await call()
+            except flyte.errors.RuntimeUserError as error:
+                print(error.code)
+        try:
+            local.run(fails)
+        except flyte.errors.RuntimeUserError as error:
+            print(error.code)
+    asyncio.run(main())
+    """
+    lines = python(flyte, code)
+    # Two runs at once may share a line.
+    assert [rest for line in lines if (rest := re.sub("^(moving)+", "", line))] == [
+        "Point(x=2) Point(x=6) {'point': Point(x=1), 'by': datetime.timedelta(seconds=1)}",
+        "succeeded 2",
+        "['moving'] ['succeeded']",
+        "ValueError",
+        "ValueError",
+        "ValueError",
+    ]
+    assert "".join(lines).count("moving") == 4
+
+
+def test_an_earlier_run_is_done_again(flyte: Shell) -> None:
+    """With other inputs as JSON values; one that does not exist is refused."""
+    code = """
+    flyte.init()
+    flyte.with_runcontext(name="one").run(move, Point(1))
+    print(flyte.with_runcontext(labels={"a": "b"}).rerun("one", by="PT7S").outputs()[1])
+    print(asyncio.run(flyte.with_runcontext(name="two").rerun.aio("one")).name, len(list(flyte.Run.listall(with_labels={"a": "b"}))))
+    for name, inputs in (("three", {}), ("one", {"other": 1}), ("one", {"point": 1})):
+        try:
+            flyte.with_runcontext().rerun(name, **inputs)
+        except flyte.errors.FlyteError as error:
+            print(error.what)
+    """
+    assert [line for line in python(flyte, code) if line != "moving"] == [
+        "PT7S",
+        "two 1",
+        "There is no run 'three'",
+        "The input 'other' does not exist",
+        "The input 'point' cannot be 1",
+    ]
+
+
+def test_what_is_not_acted_on_is_said(flyte: Shell) -> None:
+    """Arguments that are accepted for the sake of other engines are named, and those that have no
+    value are not.
+    """
+    code = (
+        f"{TASKS}\nflyte.init(endpoint='dns:///x', org=None)\nflyte.with_runcontext(mode='local',"
+        " dry_run=True, queue=None)\n"
+    )
+    (flyte.project / "script.py").write_text(code)
+    done = subprocess.run(
+        [sys.executable, "script.py"],
+        cwd=flyte.project,
+        env=flyte.environment,
+        capture_output=True,
+        text=True,
+    )
+    assert done.stderr.splitlines() == [
+        "note: flyte.init does not act on: endpoint.",
+        "note: flyte.with_runcontext does not act on: dry_run.",
+    ]
