@@ -247,7 +247,9 @@ class Workshop:
         plan = self.plan(home)
         try:
             plan.discover()
-            document = json.loads(plan.session.cache.blobs.read(plan.outcomes[0].artifact))
+            found = plan.outcomes[0].artifact
+            assert found is not None
+            document = json.loads(plan.session.cache.blobs.read(found))
             plan.resolve()
         except FlyteError as error:
             return error.what, None, {}, None

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from flyte_build.bundler import bundle, extraction, packs
+from flyte_build.bundler import bundle, extraction, marker, packs
 from flyte_build.bundler.budget import Budget
 from flyte_build.bundler.tree import Entry, Tree
 from flyte_build.cas import tar
@@ -87,7 +87,7 @@ def refused(cache: Cache, made: bundle.Bundle, *errors: type[Exception]) -> Exce
     outside = sorted(os.listdir(os.path.dirname(cache.root)))
     with pytest.raises(errors or ExtractionRefused) as raised:
         extraction.extract(cache, made)
-    assert os.listdir(cache.extractions) == [] and extraction.find(cache, made.tree) is None
+    assert os.listdir(cache.extractions) == [] and marker.find(cache, made.tree) is None
     assert sorted(os.listdir(os.path.dirname(cache.root))) == outside
     return raised.value
 
@@ -651,7 +651,7 @@ def test_a_change_of_what_was_extracted_is_found_and_undone(
     clock_moves(place)
     tamper(Path(place, "code"))
     tree = bundle.read_tree(made, cache.blobs)
-    assert extraction.find(cache, made.tree) is None and extraction.damage(place, tree) == what
+    assert marker.find(cache, made.tree) is None and extraction.damage(place, tree) == what
     checked, bad = extraction.verify(cache)
     assert (
         checked == 1
@@ -684,8 +684,8 @@ def test_an_extraction_without_a_good_marker_is_made_again(cache: Cache, content
     made = plain(cache, Tree(entries_of(FILES)), archive(FILES))
     place = extraction.extract(cache, made)
     Path(place, "complete").write_bytes(content)
-    assert extraction.find(cache, made.tree) is None
-    assert extraction.extract(cache, made) == place == extraction.find(cache, made.tree)
+    assert marker.find(cache, made.tree) is None
+    assert extraction.extract(cache, made) == place == marker.find(cache, made.tree)
 
 
 def test_whatever_stands_at_the_final_place_is_replaced(cache: Cache, tmp_path: Path) -> None:
@@ -701,7 +701,7 @@ def test_whatever_stands_at_the_final_place_is_replaced(cache: Cache, tmp_path: 
     ):
         obstacle()
         place = extraction.extract(cache, made)
-        assert not final.is_symlink() and extraction.find(cache, made.tree) == place
+        assert not final.is_symlink() and marker.find(cache, made.tree) == place
         assert os.listdir(tmp_path / "elsewhere") == ["mine"] and os.listdir(cache.extractions) == [
             made.tree.hex
         ]
@@ -722,7 +722,7 @@ def test_verify_finds_an_edit_in_a_tree_too_large_to_be_sealed(cache: Cache, pro
     assert len(bad) == 1 and "d7/f7.py was changed" in bad[0].what
     place = extraction.extract(cache, made)
     Path(place, "code/d3/new.py").write_bytes(b"")
-    assert extraction.find(cache, made.tree) is None
+    assert marker.find(cache, made.tree) is None
 
 
 def test_eight_processes_extract_one_bundle_once(cache: Cache, project: Path) -> None:

@@ -21,7 +21,6 @@ from tests.support.caches import opened, planned
 from tests.support.checkout import CHECKOUT
 from tests.support.files import (
     Executable,
-    Files,
     Link,
     as_root,
     clock_moves,
@@ -53,7 +52,7 @@ def prepare(folder: Path, root: Path, warm: bool = False) -> tuple[bundle.Bundle
 def large(tmp_path: Path) -> Iterator[Path]:
     """A project of 1,200 files and links in several packs."""
     rng = random.Random(7)
-    files: Files = {
+    files: dict[str, bytes] = {
         f"d{n % 9}/e{n % 4}/f{n}.py": rng.randbytes(rng.randrange(12_000)) for n in range(1_200)
     }
     files |= {
@@ -77,9 +76,9 @@ def test_a_bundle_made_in_one_pass_is_the_same(large: Path, tmp_path: Path) -> N
         assert same(files_of(f"{place}/code"), files_of(large)) and not list(cache.blobs.litter())
 
 
-def files_of(root: str | Path) -> Files:
+def files_of(root: str | Path) -> dict[bytes, bytes]:
     """The files below `root`."""
-    return {**read_files(root)}
+    return read_files(root)
 
 
 def test_what_was_read_in_one_pass_is_remembered(large: Path, tmp_path: Path) -> None:

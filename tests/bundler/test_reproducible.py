@@ -107,7 +107,7 @@ def test_the_folder_and_the_order_of_its_names_do_not_matter(expected: list[str]
     """Another path, another working directory, files made in another order."""
     with temporary() as folder:
         deep = folder / "another place" / ("x" * 100)
-        write_files(deep / "project", dict(reversed(FILES.items())))
+        write_files(deep / "project", dict(reversed([*FILES.items()])))
         os.makedirs(folder / "cwd")
         assert bundled(deep, cwd=str(folder / "cwd")) == expected
 

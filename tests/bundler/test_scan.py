@@ -267,9 +267,9 @@ def test_git_takes_the_same_files(
     files: dict[str | bytes, bytes] = {
         path: b"" for path in paths if not any(other.startswith(path + "/") for other in paths)
     }
-    for folder, content in ignore_files.items():
-        if not any(folder.startswith(f"{os.fsdecode(path)}/") for path in files):
-            files[folder + ".gitignore"] = "".join(line + "\n" for line in content).encode()
+    for prefix, content in ignore_files.items():
+        if not any(prefix.startswith(f"{os.fsdecode(path)}/") for path in files):
+            files[prefix + ".gitignore"] = "".join(line + "\n" for line in content).encode()
     with temporary() as folder, opened(folder / "cache") as cache:
         write_files(folder / "p", files)
         environment = {
@@ -329,7 +329,9 @@ def test_a_warm_scan_reads_no_file(cache: Cache, project: Path) -> None:
     ],
     ids=[".venv", "venv", "ignored venv", "built in", "empty rules", "links"],
 )
-def test_a_scan_of_what_has_not_changed_says_so(cache: Cache, project: Path, files: Files) -> None:
+def test_a_scan_of_what_has_not_changed_says_so(
+    cache: Cache, project: Path, files: dict[str, bytes]
+) -> None:
     """Whatever is in a project: the second scan finds it unchanged, and saves nothing."""
     write_files(project, {"a.py": b"", **files})
     clock_moves(project.parent)
@@ -512,7 +514,7 @@ KEY = (
     + b"MIIEvQIBADANBgkqhkiG9w0BAQEFAASCBKcwggSj" * 4
     + b"\n-----END PRIVATE KEY-----\n"
 )
-SECRETS: Files = {
+SECRETS: dict[str, bytes] = {
     ".env": b"A=1",
     "deep/er/.env": b"A=1",
     "d/.env.production": b"A=1",
@@ -550,7 +552,7 @@ SECRETS: Files = {
     ".npmrc": b"//registry.npmjs.org/:_authToken=npm_abcdefghijkl\n",
     "d/pip.conf": b"[global]\nindex-url = https://me:secret@pypi.example.com/simple\n",
 }
-HARMLESS: Files = {
+HARMLESS: dict[str, bytes] = {
     "ca.pem": b"-----BEGIN CERTIFICATE-----\n" + b"MIIB" * 400 + b"\n-----END CERTIFICATE-----\n",
     "public.pem": b"-----BEGIN PUBLIC KEY-----\n" + b"MIIB" * 40 + b"\n-----END PUBLIC KEY-----\n",
     "check.py": (

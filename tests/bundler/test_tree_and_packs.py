@@ -16,7 +16,7 @@ import zstandard
 from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
-from flyte_build.bundler import bundle, extraction, packs
+from flyte_build.bundler import bundle, extraction, marker, packs
 from flyte_build.bundler.index import publish_index
 from flyte_build.bundler.snapshot import Contents
 from flyte_build.bundler.tree import Entry, Tree
@@ -289,7 +289,7 @@ def test_what_is_bundled_is_extracted(files: Files) -> None:
             for name in (".", *found)
             if not os.path.islink(f"{here}/{name}")
         )
-        assert extraction.find(cache, made.tree) == place == extraction.extract(cache, made)
+        assert marker.find(cache, made.tree) == place == extraction.extract(cache, made)
         assert extraction.damage(place, bundle.read_tree(made, cache.blobs)) == ""
 
 
@@ -374,7 +374,7 @@ def test_a_pack_is_exactly_these_bytes(cache: Cache, project: Path) -> None:
 def test_a_pack_is_read_as_it_was_written(files: Files) -> None:
     """The reader of archives accepts what is written, and takes nothing else."""
     data = archive(files)
-    reader = tar.Reader(io.BufferedReader(io.BytesIO(data)))  # type: ignore[arg-type]  # It only reads.
+    reader = tar.Reader(io.BufferedReader(io.BytesIO(data)))
     found: dict[bytes, bytes] = {}
     while each := reader.next():
         content = reader.skim(each.size, None) if each.target is None else Link(each.target)

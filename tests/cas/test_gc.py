@@ -6,14 +6,14 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from flyte_build.bundler import bundle, extraction
+from flyte_build.bundler import bundle, extraction, marker
 from flyte_build.cas import gc
 from flyte_build.cas.cache import Cache
 from flyte_build.cas.digest import Digest
@@ -277,9 +277,7 @@ def test_extractions_go_with_what_needs_their_trees(cache: Cache, project: Path)
     assert made["old"].tree in removed(collection) and not os.path.exists(
         cache.extraction(made["old"].tree)
     )
-    assert extraction.find(cache, made["leased"].tree) and extraction.find(
-        cache, made["recent"].tree
-    )
+    assert marker.find(cache, made["leased"].tree) and marker.find(cache, made["recent"].tree)
     assert all(map(cache.blobs.has, made["recent"].blobs())) and not cache.blobs.has(
         made["old"].manifest
     )
@@ -318,12 +316,13 @@ def test_junk_among_the_extractions_is_removed(cache: Cache, tmp_path: Path, jun
     (tmp_path / "elsewhere").mkdir()
     (tmp_path / "elsewhere" / "mine").write_text("mine")
     place = Path(cache.extractions, "g" * 64 if junk == "odd" else "junk")
-    {
+    makers: dict[str, Callable[[], object]] = {
         "file": lambda: place.write_text("x"),
         "folder": lambda: place.mkdir(),
         "link": lambda: place.symlink_to(tmp_path / "elsewhere"),
         "odd": lambda: place.mkdir(),
-    }[junk]()
+    }
+    makers[junk]()
     gc.collect(cache, DAY, False)
     assert os.listdir(cache.extractions) == [] and os.listdir(tmp_path / "elsewhere") == ["mine"]
 

@@ -49,10 +49,11 @@ def test_a_key_is_what_it_was_in_every_version(case: dict[str, Any]) -> None:
 
 def inputs(case: dict[str, Any]) -> dict[str, Any]:
     """A golden case's inputs; JSON has no bytes, so they are written {"bytes": "<hex>"}."""
-    return json.loads(
+    decoded: dict[str, Any] = json.loads(
         json.dumps(case["inputs"]),
         object_hook=lambda d: bytes.fromhex(d["bytes"]) if set(d) == {"bytes"} else d,
     )
+    return decoded
 
 
 @given(values, values)

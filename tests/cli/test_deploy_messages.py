@@ -167,10 +167,10 @@ def test_one_version_is_shown_however_it_is_named(flyte: Deploying) -> None:
     flyte.deploy("--version", "v0", "one.py")
     change(flyte)
     pin = flyte.deploy("--version", "v1", "one.py", "--root-dir", ".")["digest"]
-    for name in (["e1", "v1"], ["e1:v1"], [f"e1@{pin}"], ["e1:latest"]):
-        shown = flyte.json("get", "deployment", *name)
+    for words in (["e1", "v1"], ["e1:v1"], [f"e1@{pin}"], ["e1:latest"]):
+        shown = flyte.json("get", "deployment", *words)
         assert (shown["name"], shown["digest"]) == ("e1", pin)
-        assert flyte("get", "deployment", *name).stdout.splitlines()[0].split() == ["name", "e1"]
+        assert flyte("get", "deployment", *words).stdout.splitlines()[0].split() == ["name", "e1"]
     assert flyte.json("get", "task", "e1.f:v0")["version"] == "v0"
     for name, code, said in (
         ("E2", 4, "Did you mean e1?"),

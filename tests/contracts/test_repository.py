@@ -14,6 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
@@ -70,12 +71,10 @@ class Servers:
     def registry(self, **options: bool) -> Server:
         name = "-".join(sorted(options)) or "plain"
         if name not in self._started:
-            login = (
-                {"login": LOGIN} if options.get("token") or options.pop("password", False) else {}
-            )
+            login = LOGIN if options.get("token") or options.pop("password", False) else None
             self._started[name] = self.stack.enter_context(
-                serve(self._folder / name, **options, **login)
-            )  # type: ignore[arg-type]  # By their names.
+                serve(self._folder / name, login=login, **options)
+            )
         server = self._started[name]
         assert isinstance(server, Server)
         return server
@@ -258,14 +257,14 @@ def test_a_blob_of_another_repository_is_mounted_and_not_sent(place: Place, cach
     blob = upload(place.repository("one"), cache, DATA)
     opens, moved, counters = 0, list[int](), Counters()
 
-    def source() -> object:
+    def source() -> BinaryIO:
         nonlocal opens
         opens += 1
         return cache.blobs.open(blob.digest)
 
     other = place.repository("two", counters)
     assert not other.has(blob)
-    other.upload(blob, source, moved.append, place.name("one"))  # type: ignore[arg-type]  # It is a stream.
+    other.upload(blob, source, moved.append, place.name("one"))
     assert place.repository("two").has(blob) and sum(moved) == blob.size
     if place.kind != "folder":
         assert opens == 0 and counters.snapshot()["bytes_sent"] == 0
@@ -273,7 +272,7 @@ def test_a_blob_of_another_repository_is_mounted_and_not_sent(place: Place, cach
     assert download(place.repository("two"), cache, blob_of(b"new")) == b"new"
 
 
-def _stream(cache: Cache, data: bytes) -> object:
+def _stream(cache: Cache, data: bytes) -> BinaryIO:
     return cache.blobs.open(cache.blobs.put(data))
 
 
@@ -431,12 +430,9 @@ def test_http_is_used_for_this_machine_or_where_it_is_asked_for(
         secure.host,
         f"https://{secure.host}",
     ):
-        for ask in (
-            lambda it: it.manifest("tag"),
-            lambda it: it.has(blob_of(b"none")),
-            lambda it: it.tags(),
-        ):
-            assert not ask(repository_of(f"{host}/some/where"))
+        there = repository_of(f"{host}/some/where")
+        assert there.manifest("tag") is None
+        assert not there.has(blob_of(b"none")) and not there.tags()
     with pytest.raises(RegistryError):
         repository_of(f"http://{secure.host}/some").manifest("tag")
     with pytest.raises(RegistryUnreachable):

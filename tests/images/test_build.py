@@ -85,12 +85,12 @@ class Machine:
     def open(self, name: RepositoryName) -> Repository:
         return open_repository(name, self.counters, RetryBudget())
 
-    def build(self, *steps: Step, platform: str = AMD64, **recipe: object) -> BuiltImage:
+    def build(self, *steps: Step, platform: str = AMD64, **recipe: Any) -> BuiltImage:
         """The image of these steps."""
         asked = (Source(kind="packages", packages=("x",)),) if Packages() in steps else ()
         declared = Recipe(
             base=BaseStep(kind="reference", uri=BASE), sources=asked, steps=steps, **recipe
-        )  # type: ignore[arg-type]  # Each test gives its own.
+        )
         files = ProjectFiles(str(self.root), self.cache.index, self.counters, self._allowed)
         kept = StepResults(f"{self.root}/../executed", files.root, self.cache, self.counters)
         sources = BuildSources(
@@ -101,7 +101,7 @@ class Machine:
         )
         builder = ImageBuilder(files, self.cache, self.pins, sources, self._options, self.reporter)
         built = builder.build(declared, platform, "test")
-        assert built is not None
+        assert isinstance(built, BuiltImage)
         return built
 
 
@@ -256,7 +256,7 @@ def test_what_changes_an_image(
     source = tmp_path / "project/a.txt"
     source.write_text("a")
     builder = machine(MadeWheel().write(tmp_path))
-    options: dict[str, object] = {"env": {"A": "1"}, "workdir": "/w"}
+    options: dict[str, Any] = {"env": {"A": "1"}, "workdir": "/w"}
     steps: list[Step] = [Packages(), Copy("a.txt", "/app/", False)]
     first = builder.build(*steps, **options)
     match change:
@@ -401,7 +401,7 @@ def test_base_with_another_python(
 
 def test_musl_base(machine: Callable[..., Machine], repository: str, tmp_path: Path) -> None:
     """Binary wheels for glibc do not go on a base with musl."""
-    files = {
+    files: dict[str, bytes | str] = {
         "usr/bin/python3": "python3.11",
         "usr/bin/python3.11": b"",
         "lib/ld-musl-x86_64.so.1": b"",
@@ -539,7 +539,10 @@ def test_virtual_environment_on_the_path(cache: Cache, repository: str) -> None:
 
 def test_whiteouts(cache: Cache, repository: str) -> None:
     """What a later layer of the base takes away is not there."""
-    newer = {"opt/py/bin/python3.12": b"", "usr/local/bin/python3": "/opt/py/bin/python3.12"}
+    newer: dict[str, bytes | str] = {
+        "opt/py/bin/python3.12": b"",
+        "usr/local/bin/python3": "/opt/py/bin/python3.12",
+    }
     gone = {"usr/local/bin/.wh.python3": b"", "opt/.wh..wh..opq": b""}
     manifest = push_image(repository, [archive(DEBIAN), archive(newer), archive(gone)])
     found = Bases(cache, lambda name: opened(name.text)).get(

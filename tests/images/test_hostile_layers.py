@@ -97,7 +97,8 @@ def given(folder: Path, layer: bytes, config: bytes | None = None) -> bytes:
     blobs, manifest = image_of(folder, layer, config)
     with Engine() as engine:
         load(APIClient(engine.url, version="1.40"), manifest, blobs, lambda layers: None)  # type: ignore[arg-type]  # A store.
-        return engine.loaded
+        loaded: bytes = engine.loaded
+        return loaded
 
 
 def test_an_engine_gets_what_is_in_a_layer(tmp_path: Path) -> None:

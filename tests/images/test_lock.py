@@ -771,7 +771,7 @@ def test_any_structure_is_read_or_refused(
             del at[name]
         case "replace" if name is not None:
             at[name] = data.draw(_VALUES)
-        case "double" if isinstance(at, list) and at:
+        case "double" if isinstance(at, list) and name is not None:
             at.append(at[name])
         case _:
             value = data.draw(_VALUES)

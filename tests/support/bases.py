@@ -32,7 +32,7 @@ from tests.support.needs import need
 CONFIG = "application/vnd.oci.image.config.v1+json"
 LAYER = "application/vnd.oci.image.layer.v1.tar"
 PYTHON = "3.11"
-DEBIAN = {
+DEBIAN: Mapping[str, bytes | str] = {
     "usr/bin/python3.11": b"ELF",
     "usr/bin/python3": "python3.11",
     "usr/lib/python3/dist-packages/README": b"",
@@ -178,6 +178,9 @@ class FixedPins:
         return LockedPackages(
             wanted=Wanted(requirements=("x",), python=python, platform=platform), wheels=self.wheels
         )
+
+    def wanted(self, recipe: Recipe, python: str, platform: str) -> Wanted:
+        return self.packages(recipe, python, platform).wanted
 
     def base(self, reference: str) -> PinnedBase:
         return self.bases[reference]

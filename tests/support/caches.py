@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import zstandard
 
@@ -82,16 +83,16 @@ def planned(
         stores.close()
 
 
-def scan(cache: Cache, root: str | Path, **options: object) -> tuple[Scan, Counters]:
+def scan(cache: Cache, root: str | Path, **options: Any) -> tuple[Scan, Counters]:
     """A scan of all below `root`, and what it took."""
     counters = Counters()
     return (
         Scanner(os.fspath(root), cache.index, counters, ScanOptions(**options)).scan_all(),
         counters,
-    )  # type: ignore[arg-type]  # Each test gives its own.
+    )
 
 
-def tree_of(cache: Cache, root: str | Path, **options: object) -> Tree:
+def tree_of(cache: Cache, root: str | Path, **options: Any) -> Tree:
     """The tree of all below `root`."""
     return Tree(scan(cache, root, **options)[0].entries())
 

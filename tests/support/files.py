@@ -31,7 +31,7 @@ class Executable(bytes):
     """In a description of files: an executable file of these bytes."""
 
 
-Files = Mapping[str | bytes, bytes]
+Files = Mapping[str, bytes] | Mapping[bytes, bytes] | Mapping[str | bytes, bytes]
 
 
 def write_files(root: str | Path, files: Files) -> str:

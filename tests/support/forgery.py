@@ -61,7 +61,8 @@ class Forger:
 
     def recut(self) -> None:
         """Have each member of the last pack as a pack of its own, the last one first."""
-        pack, members = self.packs[-1][: -len(tar.END)], []
+        members: list[bytes] = []
+        pack = self.packs[-1][: -len(tar.END)]
         while pack:
             rest = _without_first(pack)
             members.insert(0, pack[: len(pack) - len(rest)])

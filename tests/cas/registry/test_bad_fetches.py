@@ -9,9 +9,12 @@ import os
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
+from io import FileIO
 from pathlib import Path
 
 import pytest
+from _pytest.mark.structures import ParameterSet
 
 from flyte_build.bundler import bundle
 from flyte_build.cas.digest import Key
@@ -81,7 +84,7 @@ def good(tmp_path_factory: pytest.TempPathFactory) -> Good:
     return Good(project, folder / "shared", next(iter(done["outputs"].values())))
 
 
-def cases(forged: Iterator[tuple[str, Forge]]) -> list[object]:
+def cases(forged: Iterator[tuple[str, Forge]]) -> list[ParameterSet]:
     """Each case with one of the commands, in turns."""
     found = []
     for number, (name, forge) in enumerate(forged):
@@ -136,7 +139,7 @@ def test_bad_documents(machine: Shell, good: Good, tmp_path: Path, forge: Forge,
     check(machine, good, flow, f"oci:{tmp_path}/shared")
 
 
-def some(forged: Iterator[tuple[str, Forge]], *names: str) -> list[object]:
+def some(forged: Iterator[tuple[str, Forge]], *names: str) -> list[ParameterSet]:
     """The cases of these names."""
     return [pytest.param(forge, id=name) for name, forge in forged if name in names]
 
@@ -166,9 +169,9 @@ def test_a_registry_with_a_bad_bundle(
     for blob in bad.blobs():
         target.upload(
             blob,
-            lambda blob=blob: forger.layout.blob(blob.digest).open("rb", buffering=0),
+            partial(FileIO, forger.layout.blob(blob.digest)),
             lambda count: None,
-        )  # type: ignore[misc]  # mypy cannot infer it.
+        )
     target.put_manifest(bad)
     target.put_manifest(record, forger.tag)
     check(machine, good, flow, repository)

@@ -159,7 +159,7 @@ def test_an_index_that_is_none_is_an_error_and_is_not_overwritten(
     assert repository.manifest("tag") == manifest
 
 
-STRANGE = {
+STRANGE: dict[str, Any] = {
     "text": "a",
     "null": None,
     "list": [],

@@ -65,7 +65,7 @@ from tests.support.listening import Recorder
 from tests.support.registries import Server, serve
 
 DATA = os.urandom(3_000_000)
-ALWAYS = {"times": inf}
+ALWAYS: Any = {"times": inf}
 JSON = "application/vnd.oci.image.manifest.v1+json"
 
 
@@ -526,11 +526,12 @@ def test_a_repository_that_the_registry_has_lost_is_sent_again(
 
 def test_what_is_no_registry_is_named(proxy: FaultProxy, path: str) -> None:
     page = {"Content-Type": "text/html"}
-    for status, ask in (
+    asking: tuple[tuple[int, Callable[[Repository], object]], ...] = (
         (200, lambda it: it.manifest("tag")),
         (200, lambda it: it.tags()),
         (404, lambda it: it.tags()),
-    ):
+    )
+    for status, ask in asking:
         proxy.on("GET").answers(status, page, b"<html>")
         with pytest.raises(
             RegistryCorrupt, match=f"{proxy.host} answers as no registry does"

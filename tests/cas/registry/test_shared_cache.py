@@ -18,6 +18,7 @@ from typing import Any
 import pytest
 
 from flyte_build.bundler import bundle
+from flyte_build.bundler.tree import Tree
 from flyte_build.cas.cache import Cache
 from flyte_build.cas.counters import Counters
 from flyte_build.cas.digest import Digest, Key
@@ -473,7 +474,7 @@ def test_a_bundle_of_another_tree_is_not_used(flyte: Shell, other: Shell, place:
         record = cache.records.find(key)
         assert record is not None
         with cache.blobs.batch() as batch:
-            wrong = bundle.write(bundle.Tree([]), [], batch)
+            wrong = bundle.write(Tree([]), [], batch)
         publish(cache, place, key, wrong)
     done = other("run", "--registry", place, "tasks.py", "hello")
     assert (
@@ -506,9 +507,9 @@ def test_a_tag_of_a_record_that_was_moved_by_hand(flyte: Shell, other: Shell, pl
     (flyte.project / "more.py").write_text(OTHER)
     flyte("run", "--registry", place, "more.py", "one")
     another = next(
-        index
+        manifest
         for tag in records(place)
-        if tag != record_tag(key) and (index := at(place).manifest(tag))
+        if tag != record_tag(key) and (manifest := at(place).manifest(tag))
     )
     for wrong in (another, Manifest.of_manifests(index.manifests)):
         at(place).put_manifest(wrong, record_tag(key))
