@@ -15,6 +15,7 @@ from tests.support.caches import opened
 from tests.support.command import TASKS, Shell
 from tests.support.engines import Engine, docker_engine
 from tests.support.registries import Server, serve
+from tests.support.servers import Servers
 
 settings.register_profile(
     "flyte",
@@ -77,3 +78,11 @@ def engine() -> Iterator[Engine]:
 def repository(registry: Server) -> str:
     """A repository of that registry which no other test uses."""
     return registry.repository(f"test/{uuid.uuid4().hex}")
+
+
+@pytest.fixture(scope="session")
+def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servers]:
+    """Registries of every kind, and a proxy, for all tests together; each starts at its first use."""
+    servers = Servers(tmp_path_factory.mktemp("servers"))
+    with servers.stack:
+        yield servers
