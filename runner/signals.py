@@ -1,4 +1,4 @@
-"""Signals that end a command, as an exception."""
+"""Signals that end a command, as exceptions."""
 
 from __future__ import annotations
 
@@ -10,19 +10,21 @@ if TYPE_CHECKING:
 
 
 class Stopped(BaseException):
-    """SIGTERM or SIGHUP (its name is the argument), as an exception, so that what is under way ends
-    in order.
-    """
+    """SIGTERM or SIGHUP (its name is the argument) as an exception, so that all ends in order."""
 
 
 def end_in_order() -> None:
-    """From now on SIGTERM and SIGHUP raise `Stopped` in the main thread; one that is ignored, as by
-    nohup, stays so.
+    """Raise `KeyboardInterrupt` on SIGINT, and `Stopped` on SIGTERM and SIGHUP, in the main thread.
+
+    Whatever the parent process has ignored or blocked no longer counts: a shell starts background
+    jobs with SIGINT ignored. One thing does: an ignored SIGHUP stays so, as `nohup` promises.
     """
 
     def stop(number: int, frame: FrameType | None) -> NoReturn:
         raise Stopped(signal.Signals(number).name)
 
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        if signal.getsignal(number) is signal.SIG_DFL:
-            signal.signal(number, stop)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGTERM, stop)
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+        signal.signal(signal.SIGHUP, stop)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT, signal.SIGTERM, signal.SIGHUP})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,6 +17,12 @@ from tests.support.command import TASKS, Shell
 from tests.support.engines import Engine, docker_engine
 from tests.support.registries import Server, serve
 from tests.support.servers import Servers
+
+# In a shell's background and under nohup these are ignored, and what the tests start would inherit
+# that. A handler does not outlive an exec; this process itself goes on ignoring the hang-up.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
+    signal.signal(signal.SIGHUP, lambda number, frame: None)
 
 settings.register_profile(
     "flyte",

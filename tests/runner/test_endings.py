@@ -7,6 +7,7 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -112,6 +113,33 @@ def test_a_signal_ends_the_task_and_its_children(flyte: Shell, number: int, exit
     assert command.returncode == exit_code and "flyte_build" not in errors
     wait_for_no_sleepers()
     assert flyte.last_run()["phase"] == ("failed" if number == signal.SIGKILL else "aborted")
+
+
+_DEAF = """
+import os, signal, sys
+for number in (signal.SIGINT, signal.SIGTERM):
+    signal.signal(number, signal.SIG_IGN)
+signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
+os.execv(sys.argv[1], sys.argv[1:])
+"""
+
+
+@pytest.mark.parametrize(("number", "exit_code"), [(signal.SIGINT, 130), (signal.SIGTERM, 5)])
+@pytest.mark.parametrize(
+    "args", [("tasks.py", "for_ever"), ("--local", "tasks.py", "patient")], ids=["worker", "local"]
+)
+def test_signals_that_the_parent_ignored_and_blocked_end_a_command(
+    flyte: Shell, number: int, exit_code: int, args: tuple[str, ...]
+) -> None:
+    """As a shell does for what it starts in the background."""
+    deaf = Shell(flyte.project, flyte.home, program=(sys.executable, "-c", _DEAF, FLYTE))
+    command = deaf.start("run", *args)
+    assert command.stdout and command.stderr
+    (command.stderr if "--local" in args else command.stdout).readline()
+    command.send_signal(number)
+    command.communicate(timeout=30)
+    assert command.returncode == exit_code
+    wait_for_no_sleepers()
 
 
 def test_a_hang_up_that_is_ignored_ends_nothing(flyte: Shell) -> None:
