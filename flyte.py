@@ -7,3 +7,5 @@ comes first, whole.
 from flyte_build._alias import install_alias
 
 install_alias()
+if __name__ == "__main__":
+    import flyte_build.__main__  # noqa: F401  # It runs the command line.

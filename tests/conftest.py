@@ -15,6 +15,7 @@ from flyte_build.cas.cache import Cache
 from tests.support.caches import opened
 from tests.support.command import TASKS, Shell
 from tests.support.engines import Engine, docker_engine
+from tests.support.programs import NEEDS, install, missing
 from tests.support.registries import Server, serve
 from tests.support.servers import Servers
 
@@ -93,3 +94,19 @@ def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servers]:
     servers = Servers(tmp_path_factory.mktemp("servers"))
     with servers.stack:
         yield servers
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say at the end which programs the skipped tests lack, and how to install them."""
+    lacking = missing(*NEEDS)
+    skipped = [
+        report
+        for report in terminalreporter.stats.get("skipped", ())
+        if any(program in str(report.longrepr) for program in lacking)
+    ]
+    if skipped:
+        terminalreporter.section("missing programs")
+        terminalreporter.line(
+            f"{len(skipped)} tests were skipped: {', '.join(lacking)} not found. To run them, too:"
+            f"\n\n    {install(lacking)}\n"
+        )

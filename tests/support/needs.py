@@ -1,34 +1,23 @@
-"""The programs that some tests need beside Python, by the names that `FLYTE_TEST_REQUIRE` knows."""
+"""Tests that need more than Python: they are skipped, or fail, where it is missing."""
 
 from __future__ import annotations
 
 import os
-import shutil
 
 import pytest
 
-PROGRAMS = {
-    "docker": ("dockerd", "docker", "mmdebstrap"),
-    "git": ("git",),
-    "proxy": ("tinyproxy",),
-    "registry": ("docker-registry", "htpasswd", "openssl"),
-    "skopeo": ("skopeo",),
-}
+from tests.support.programs import NEEDS, missing
+
 _REQUIRED = {name for name in os.environ.get("FLYTE_TEST_REQUIRE", "").split(",") if name}
-if unknown := ", ".join(sorted(_REQUIRED - PROGRAMS.keys())):
-    raise pytest.UsageError(
-        f"FLYTE_TEST_REQUIRE names {unknown}; it may name {', '.join(PROGRAMS)}"
-    )
+if unknown := ", ".join(sorted(_REQUIRED - NEEDS.keys())):
+    raise pytest.UsageError(f"FLYTE_TEST_REQUIRE names {unknown}; it may name {', '.join(NEEDS)}")
 
 
 def need(name: str) -> None:
-    """Skip the test that calls this where `name` is not installed, and fail it where
-    `FLYTE_TEST_REQUIRE` names it.
+    """Skip the calling test if a program of `name` is missing, or fail it if `FLYTE_TEST_REQUIRE`
+    names it.
     """
-    missing = ", ".join(program for program in PROGRAMS[name] if shutil.which(program) is None)
-    if missing and name in _REQUIRED:
-        pytest.fail(
-            f"{missing} is not installed, and FLYTE_TEST_REQUIRE names {name}", pytrace=False
-        )
-    if missing:
-        pytest.skip(f"needs {missing}")
+    if absent := ", ".join(missing(name)):
+        if name in _REQUIRED:
+            pytest.fail(f"{absent} is missing, and FLYTE_TEST_REQUIRE names {name}", pytrace=False)
+        pytest.skip(f"needs {absent}")
