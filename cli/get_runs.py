@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sys
-from typing import Any
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -17,6 +19,11 @@ from flyte_build.values.type import Wires
 
 from .console import Console
 from .options import moment, pairs, runs
+
+if TYPE_CHECKING:
+    from flyte_build.runner.history.log import Log
+
+_STREAMS = {1: "stdout", 2: "stderr"}
 
 
 @click.command("run")
@@ -146,25 +153,42 @@ def action(console: Console, run: str, action: str | None) -> None:
 @click.argument("action", metavar="[ACTION]", required=False)
 @click.pass_obj
 def logs(console: Console, /, run: str, action: str | None, **options: Any) -> None:
-    """Print what a run's task has printed, as it was."""
+    """Print what a run's task has printed, as it was; with `-of json`, one object for each line."""
     from flyte_build.ops.abort import open_log
 
     history = Stores(console).history
-    _check_action(history.get(run), action)
+    row = history.get(run)
+    _check_action(row, action)
     log = open_log(history, run, options["attempt"], options["follow"])
     if options["lines"] is not None:
         log.skip_to_last(options["lines"])
     output = sys.stdout.buffer
     try:
-        for chunk in (
-            (b"%s %s\n" % (iso(at).encode(), line) for at, line in log.lines())
-            if options["show_ts"]
-            else log.chunks()
+        for chunk in _rendered(
+            log, action or row.actions()[0].name, console.json, options["show_ts"]
         ):
             output.write(chunk)
             output.flush()
     except KeyboardInterrupt:  # How one leaves a log that is followed.
         raise click.exceptions.Exit(130) from None
+
+
+def _rendered(log: Log, action: str, as_json: bool, stamped: bool) -> Iterator[bytes]:
+    """Yield the bytes of a log as they are, with times, or as lines of JSON."""
+    if as_json:
+        for line in log.lines():
+            document = {
+                "time": iso(line.time),
+                "stream": _STREAMS.get(line.stream),
+                "action": action,
+                "line": line.data.decode(errors="replace"),
+            }
+            yield json.dumps(document, ensure_ascii=False).encode() + b"\n"
+    elif stamped:
+        for line in log.lines():
+            yield b"%s %s\n" % (iso(line.time).encode(), line.data)
+    else:
+        yield from log.chunks()
 
 
 @click.command("io")

@@ -50,9 +50,7 @@ def build_images(
             imager = Imager(session, plan.workspace.root, plan.pins, force=force)
             for image, names in declared.items():
                 recipe = image.recipe
-                built = imager.build(
-                    recipe, names, lenient=session.read_only and not session.settings.locked
-                )
+                built = imager.build(recipe, names)
                 done.append(imager.push(built, recipe) if push and not session.read_only else built)
             if not session.read_only:
                 plan.pins.save()
@@ -79,9 +77,7 @@ def build_image(session: Session, image: Any, root: str, *, force: bool) -> Envi
             look_up=lambda reference, with_python: imager.look_up(reference, with_python),
         )
         imager = Imager(session, root, pins, force=force)
-        built = imager.build(
-            recipe, [recipe.name or "image"], lenient=session.read_only and not settings.locked
-        )
+        built = imager.build(recipe, [recipe.name or "image"])
         if session.read_only:
             return built
         if imager.is_told_where(recipe):

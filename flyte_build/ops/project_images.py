@@ -104,12 +104,13 @@ class Imager:
         self.look_up = sources.bases.look_up
         self._builder = ImageBuilder(files, cache, pins, sources, options, reporter)
 
-    def build(self, recipe: Recipe, envs: Sequence[str], lenient: bool = False) -> EnvironmentImage:
-        """The image of a recipe for all of its platforms; without images if it would have to be
-        made, and the session is read only.
+    def build(self, recipe: Recipe, envs: Sequence[str]) -> EnvironmentImage:
+        """Return the image of a recipe for all of its platforms, building what is missing.
 
-        `lenient`ly, one whose pins are missing is one that would have to be made.
+        In a read-only session nothing is built or pinned: the result has no images then if one
+        would have to be built, or, unless `--locked` was given, pinned first.
         """
+        lenient = self._session.read_only and not self._session.settings.locked
         label = f"{self._root} {envs[0]}"
         platforms = recipe.platforms or (linux_here(),)
         found = {

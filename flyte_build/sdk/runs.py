@@ -130,12 +130,12 @@ class Run:
             log = open_log(history, self.name, attempt, follow=True)
             if max_lines is not None:
                 log.skip_to_last(max_lines)
-            for seconds, line in log.lines():
+            for line in log.lines():
                 yield (
-                    f"{datetime.fromtimestamp(seconds).astimezone():%Y-%m-%d %H:%M:%S} "
+                    f"{datetime.fromtimestamp(line.time).astimezone():%Y-%m-%d %H:%M:%S} "
                     if show_ts
                     else ""
-                ) + line.decode(errors="replace")
+                ) + line.data.decode(errors="replace")
 
     @blocking
     def show_logs(

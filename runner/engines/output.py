@@ -26,7 +26,7 @@ class Output:
 
     def take(self, stream: int, data: bytes) -> None:
         """The attempt has written `data` to its standard output (1) or error (2)."""
-        self._log.write(data)
+        self._log.write(stream, data)
         self._held.append((stream, data))
 
     def pass_on(self, seconds: float, leave: bool) -> None:

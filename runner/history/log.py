@@ -1,7 +1,8 @@
-"""A run's log: what its task has written, as it came, and beside it when and in which attempt.
+"""The log of a run: the bytes that its task has written, and beside it their times and streams.
 
-<run>/log        the bytes of all attempts
-<run>/log.times  lines "offset seconds attempt": what came from this byte on, and when (epoch)
+<run>/log        the bytes of all attempts, in the order in which they came
+<run>/log.times  lines "offset seconds attempt stream": for the bytes from this offset on, the time
+                 (epoch), the attempt and the stream (1 or 2; older versions wrote none)
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import time
 from bisect import bisect_right
 from collections.abc import Callable, Iterator
 from functools import cached_property
+from typing import NamedTuple
 
 from flyte_build.cas.blobs import write_all
 
@@ -20,6 +22,16 @@ _LOOK = 0.1  # Seconds between two looks for more.
 _APPEND = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
 
 
+class LogLine(NamedTuple):
+    """A line of a log, without its end: when its first byte came (epoch), and on which stream (1 is
+    standard output, 2 is standard error, 0 is unknown).
+    """
+
+    time: float
+    stream: int
+    data: bytes
+
+
 class LogWriter:
     """Appends what one attempt writes."""
 
@@ -27,19 +39,19 @@ class LogWriter:
         self._log = os.open(f"{folder}/log", _APPEND, 0o600)
         self._times = os.open(f"{folder}/log.times", _APPEND, 0o600)
         self._size, self._attempt = os.fstat(self._log).st_size, attempt
-        self._note(time.time())
+        self._note(time.time(), 1)
 
-    def write(self, data: bytes) -> None:
-        """Append `data`."""
+    def write(self, stream: int, data: bytes) -> None:
+        """Append `data`, which came on a stream: 1 is standard output, 2 is standard error."""
         now = time.time()
-        if now - self._noted >= _GRAIN:
-            self._note(now)
+        if now - self._noted >= _GRAIN or stream != self._stream:
+            self._note(now, stream)
         write_all(self._log, data)
         self._size += len(data)
 
-    def _note(self, now: float) -> None:
-        write_all(self._times, f"{self._size} {now:.3f} {self._attempt}\n".encode())
-        self._noted = now
+    def _note(self, now: float, stream: int) -> None:
+        write_all(self._times, f"{self._size} {now:.3f} {self._attempt} {stream}\n".encode())
+        self._noted, self._stream = now, stream
 
     def close(self) -> None:
         """Close the files."""
@@ -99,16 +111,16 @@ class Log:
             if going:
                 time.sleep(_LOOK)
 
-    def lines(self) -> Iterator[tuple[float, bytes]]:
-        """Each line, with the time (seconds since the epoch) at which its beginning came."""
+    def lines(self) -> Iterator[LogLine]:
+        """Yield the lines that are there, and those that come."""
         at, rest = self._file.tell(), b""
         for chunk in self.chunks():
             *whole, rest = (rest + chunk).split(b"\n")
             for line in whole:
-                yield self._times.at(at), line
+                yield LogLine(*self._times.at(at), line)
                 at += len(line) + 1
         if rest:
-            yield self._times.at(at), rest
+            yield LogLine(*self._times.at(at), rest)
 
     def _end(self) -> int:
         size = os.fstat(self._file.fileno()).st_size
@@ -125,23 +137,24 @@ class _Times:
         self._file = open(path, "rb")  # noqa: SIM115  # As above.
         self._rest = b""
         self._offsets: list[int] = []
-        self._seconds: list[float] = []
+        self._written: list[tuple[float, int]] = []
         self._begins: dict[int, int] = {}
 
     def _refresh(self) -> None:
         *lines, self._rest = (self._rest + self._file.read()).split(b"\n")
         for line in lines:
-            if line.count(b" ") != 2:  # Cut short by a full disk.
+            offset, *fields = line.split(b" ")
+            if len(fields) not in (2, 3):  # Cut short by a full disk.
                 continue
-            offset, seconds, attempt = line.split()
+            seconds, attempt, stream = (*fields, b"0")[:3]
             self._offsets.append(int(offset))
-            self._seconds.append(float(seconds))
+            self._written.append((float(seconds), int(stream)))
             self._begins.setdefault(int(attempt), int(offset))
 
-    def at(self, offset: int) -> float:
-        """When the byte at `offset` came."""
+    def at(self, offset: int) -> tuple[float, int]:
+        """Return when the byte at `offset` came, and on which stream."""
         self._refresh()
-        return self._seconds[bisect_right(self._offsets, offset) - 1]
+        return self._written[bisect_right(self._offsets, offset) - 1]
 
     def begin(self, attempt: int) -> int:
         """Where an attempt's output begins. Raises `LookupError`."""

@@ -14,9 +14,11 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.command import Shell
 from tests.support.deploying import TASKS, Deploying, write
 from tests.support.needs import need
 from tests.support.registries import Server, serve
+from tests.support.shop import shop as shop
 
 
 @pytest.fixture(scope="module")
@@ -299,6 +301,17 @@ def test_a_dry_run_makes_and_asks_nothing(flyte: Deploying) -> None:
         planned["digest"],
         "created",
     )
+
+
+def test_a_dry_run_needs_no_lock(shop: Shell) -> None:
+    """What is not pinned would have to be, so nothing is known of the image; flyte.lock is not
+    written. With --locked it is an error.
+    """
+    (planned,) = shop.json("deploy", "--dry-run", "tasks.py")["deployments"]
+    assert (planned["state"], planned["version"], planned["digest"]) == ("planned", None, None)
+    assert not (shop.project / "flyte.lock").exists()
+    done = shop("deploy", "--dry-run", "--locked", "tasks.py", exit_code=3)
+    assert "Run `flyte lock`" in done.stderr
 
 
 def test_the_digest_is_the_same_everywhere(tmp_path: Path) -> None:

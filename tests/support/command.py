@@ -170,12 +170,17 @@ class Shell:
         return {**usual, "FLYTE_HOME": str(self.home), "HOME": str(self.home), **self.variables}
 
     def __call__(
-        self, *args: str, exit_code: int | None = 0, env: dict[str, str] | None = None
+        self,
+        *args: str,
+        exit_code: int | None = 0,
+        env: dict[str, str] | None = None,
+        stdin: str | None = None,
     ) -> subprocess.CompletedProcess[str]:
         done = subprocess.run(
             [*self.program, *args],
             cwd=self.project,
             env={**self.environment, **(env or {})},
+            input=stdin,
             capture_output=True,
             text=True,
             errors="replace",
