@@ -83,7 +83,7 @@ class _Tasks(click.Group):
     _found: Discovery | None = None
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        """The tasks of FILE."""
+        """Return the names of FILE's tasks."""
         return list(self._discovery(ctx).findings.tasks)
 
     def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
@@ -93,6 +93,12 @@ class _Tasks(click.Group):
     def _discovery(self, ctx: click.Context) -> Discovery:
         self._found = self._found or _discover(locate(ctx.params["file"], ctx.params["root_dir"]))
         return self._found
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        """Return options, for which FILE need not exist yet; or tasks."""
+        if incomplete.startswith("-"):
+            return click.Command.shell_complete(self, ctx, incomplete)
+        return super().shell_complete(ctx, incomplete)
 
 
 class _Runs(click.Group):
