@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import Any
 
 import click
-import pytest
 
 from flyte_build.bundler.tree import Entry, Tree
 from flyte_build.cas.digest import Digest
@@ -217,56 +216,6 @@ def test_the_readmes_script_runs(tmp_path: Path) -> None:
         )
         assert done.returncode == 0, done.stderr
         assert "Hello, World!" in done.stdout
-
-
-@pytest.mark.parametrize("page", ["tutorial", "migrating", "deployments"])
-def test_what_a_page_shows_is_what_happens(tmp_path: Path, page: str) -> None:
-    """Files are written and commands are run, in the page's order and in one directory; each prints
-    what the page says.
-    """
-    folder = tmp_path / "project"
-    folder.mkdir()
-    path = f"{os.path.dirname(sys.executable)}:{os.environ['PATH']}"
-    env = {**os.environ, "FLYTE_HOME": str(tmp_path / "home"), "PATH": path}
-    run = ""
-    for kind, name, text in re.findall(
-        r"^```(\w+) ?(\S*)\n(.*?)^```$",
-        (CHECKOUT / "docs" / f"{page}.md").read_text(encoding="utf-8"),
-        re.M | re.S,
-    ):
-        if kind == "python":
-            (folder / name).write_text(text, encoding="utf-8")
-            continue
-        assert kind == "console"
-        for command, expected in re.findall(r"^\$ ([^\n]*)\n((?:(?!\$ )[^\n]*\n)*)", text, re.M):
-            options: dict[str, Any] = {
-                "stdout": subprocess.PIPE,
-                "stderr": subprocess.STDOUT,
-                "stdin": subprocess.DEVNULL,
-                "text": True,
-            }
-            done = subprocess.run(
-                ["bash", "-c", command.replace("RUN", run)],
-                cwd=folder,
-                env=env,
-                check=False,
-                **options,
-            )
-            run = next(iter(re.findall(r"^run +(\S+)", done.stdout, re.M)), run)
-            assert _lasting(done.stdout.replace(str(folder), "/home/ann/weather")) == _lasting(
-                expected
-            ), command
-
-
-def _lasting(text: str) -> str:
-    """Output without what differs each time: names of runs, times, where things are kept."""
-    text = re.sub(r"\brs[0-9a-z]{11}\b", "RUN", re.sub(r"file://\S+/", "file://", text))
-    text = re.sub(
-        r"Python 3\.\d+", "Python 3.N", re.sub(r"\b(?:linux|darwin)/\w+", "PLATFORM", text)
-    )
-    # Each version of Python marks other parts of a line.
-    text = re.sub(r"^ *[~^]+\n", "", text, flags=re.M)
-    return re.sub(r"  \d+\.\d\d s$", "", text, flags=re.M)
 
 
 def test_the_worked_tree_is_what_the_code_makes() -> None:
