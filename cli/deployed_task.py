@@ -13,6 +13,7 @@ from flyte_build.ops.run_deployed import DeployedTask, find_task
 from flyte_build.ops.session import Session
 from flyte_build.ops.stores import Stores
 from flyte_build.settings.settings import Settings
+from flyte_build.settings.table import ENGINES
 from flyte_build.text.wording import printable
 from flyte_build.values.type import Wires
 
@@ -37,6 +38,9 @@ from .report import report
     help="The domain that the run belongs to; that of the deployment if none is given.",
 )
 @click.option(
+    "--engine", type=click.Choice(ENGINES), help="What runs the task (setting: run.engine)."
+)
+@click.option(
     "--inputs-file", metavar="FILE|-", type=click.Path(), help="Inputs by name; see `flyte run`."
 )
 @click.argument("task", metavar="ENV.TASK[:VERSION|@DIGEST]")
@@ -56,6 +60,7 @@ def deployed_task(
     after it; `flyte run deployed-task ENV.TASK --help` shows them.
     """
     console, stores, settings = given
+    settings = settings.change(engine=options["engine"])
     if settings.engine == "local":
         raise UsageError(
             "A deployed task runs in a process of its own",

@@ -9,7 +9,7 @@ import click
 
 from flyte_build.declarations.interface import Interface, Parameter
 from flyte_build.errors import InputError, UsageError
-from flyte_build.values.type import Wires
+from flyte_build.values.type import ABSENT, Wire, Wires
 
 
 class Inputs(click.Command):
@@ -37,13 +37,13 @@ class Inputs(click.Command):
 
         Raises `UsageError`, `InputError`, or click's usage errors; `--help` is printed.
         """
-        with self.make_context(path, list(args)) as ctx:
+        with self._context(path, args) as ctx:
             if ctx.args:
                 raise InputError(
                     f"{ctx.args[0]!r} is the value of no input",
                     why="Inputs are options, each with its name.",
                     hint=(
-                        f"For example: {self._interface.inputs[0].usage}"
+                        f"For example: {self._interface.inputs[0].usage()}"
                         if self._interface.inputs
                         else "This task has none."
                     ),
@@ -53,15 +53,33 @@ class Inputs(click.Command):
             }
         values = _read(file) if file else {}
         self._interface.refuse_unknown(values)
-        wire = {}
-        for parameter in self._interface.inputs:
+
+        def wire(parameter: Parameter) -> Wire:
             if parameter.name in given:
-                wire[parameter.name] = parameter.parse(given[parameter.name])
-            elif parameter.name in values:
-                wire[parameter.name] = parameter.check(values[parameter.name])
-            elif parameter.required:
+                return parameter.parse(given[parameter.name])
+            if parameter.name in values:
+                return parameter.check(values[parameter.name])
+            if parameter.required:
                 raise parameter.missing()
-        return wire
+            return ABSENT
+
+        return self._interface.convert(wire)
+
+    def _context(self, path: str, args: list[str]) -> click.Context:
+        """Parse arguments. Raises `UsageError` for an option of the command that runs the task."""
+        try:
+            return self.make_context(path, list(args))
+        except click.NoSuchOption as error:
+            outer = click.get_current_context(silent=True)
+            options = {name for each in outer.command.params for name in each.opts} if outer else ()
+            if outer is None or error.option_name not in options:
+                raise
+            raise UsageError(
+                f"{error.option_name} is an option of `{outer.command_path}`, not an input of"
+                f" {self.name}",
+                why="Inputs stand after the task, options of the command before it.",
+                hint=f"{outer.get_usage().partition(': ')[2]}",
+            ) from None
 
 
 def _read(file: str) -> Mapping[str, Any]:

@@ -124,6 +124,7 @@ def run(
 
         file, root_dir = write_example(stores.places.cache), None
         rest = ("hello", *rest) if not rest or rest[0].startswith("-") else rest
+    file, rest = _parted(file, rest)
     own = file if file in ("python-script", "deployed-task") and not os.path.exists(file) else ""
     workspace = None if own else locate(file, root_dir)
     config = console.configuration(workspace.root if workspace else root_here())
@@ -143,6 +144,13 @@ def run(
         f"flyte run {file} {variable}", texts, inputs_file
     )
     run_and_report(console, plan, variable, inputs, explain)
+
+
+def _parted(file: str, rest: tuple[str, ...]) -> tuple[str, tuple[str, ...]]:
+    """Return FILE:TASK as a file and what follows it; anything else as it is."""
+    path, colon, task = file.rpartition(":")
+    is_both = colon and not os.path.exists(file) and os.path.isfile(path)
+    return (path, (task, *rest)) if is_both else (file, rest)
 
 
 def _run_own(name: str, rest: list[str], given: tuple[Console, Stores, Settings]) -> None:

@@ -45,17 +45,17 @@ class Parameter:
         """Wire of a command line's option, given once or more. Raises `InputError`."""
         return self._converted(lambda: self.type.parse_all(texts, self.default))
 
-    def check(self, value: Any) -> Wire:
-        """Wire of a JSON value. Raises `InputError`."""
-        return (
-            None
-            if self._is_none(value)
-            else self._converted(lambda: self.type.check(value, self.default))
-        )
+    def check(self, value: Any, usage: Callable[[], str] | None = None) -> Wire:
+        """Return the wire of a JSON value. Raises `InputError`, whose example `usage` makes."""
+        if self._is_none(value):
+            return None
+        return self._converted(lambda: self.type.check(value, self.default), usage)
 
     def dump(self, value: Any) -> Wire:
         """Wire of an object. Raises `InputError`."""
-        return None if self._is_none(value) else self._converted(lambda: self.type.dump(value))
+        if self._is_none(value):
+            return None
+        return self._converted(lambda: self.type.dump(value), self.argument)
 
     def load(self, wire: Wire) -> Any:
         """The object that the function is called with. Raises `InputError`, also from whatever the
@@ -72,26 +72,32 @@ class Parameter:
             raise InputError(
                 f"The input {self.name!r} cannot be {shortened(wire)}",
                 why=f"Expected: {self.type.described}. Making it raised {said}.",
-                hint=f"For example: {self.usage}",
+                hint=f"For example: {self.usage()}",
             ) from error
 
     def _is_none(self, value: Any) -> bool:
         return value is None and self.default is None
 
-    def missing(self) -> InputError:
-        """The error to raise when no value was given."""
+    def missing(self, usage: Callable[[], str] | None = None) -> InputError:
+        """Return the error for a missing value; `usage` makes its example (default: an option)."""
         return InputError(
             f"The input {self.name!r} is missing",
             why=f"Its type is {self.type.described}, and it has no default.",
-            hint=f"Add, for example: {self.usage}",
+            hint=f"Add, for example: {(usage or self.usage)()}",
         )
 
-    @property
     def usage(self) -> str:
-        """How a value is given on the command line."""
+        """Return an example of this input as an option on the command line."""
         return f"--{self.name} {self.type.example}"
 
-    def _converted(self, convert: Callable[[], Any]) -> Any:
+    def argument(self) -> str:
+        """Return an example of this input as an argument in Python."""
+        try:
+            return f"{self.name}={self.type.load(self.type.sample)!r}"
+        except Exception:  # The user's class may refuse the example, or may not be importable here.
+            return f"{self.name}=..."
+
+    def _converted(self, convert: Callable[[], Any], usage: Callable[[], str] | None = None) -> Any:
         try:
             return convert()
         except Mismatch as mismatch:
@@ -104,7 +110,7 @@ class Parameter:
                 f"The input {self.name + mismatch.where!r} {verdict}",
                 why=f"Expected: {mismatch.expected}."
                 + (f" {mismatch.reasons}" if mismatch.reasons else ""),
-                hint=f"For example: {self.usage}",
+                hint=f"For example: {(usage or self.usage)()}",
             ) from None
         except RecursionError:
             raise InputError(
@@ -174,7 +180,7 @@ class Interface:
                 f"The input {min(twice)!r} was given twice",
                 why=f"The task takes {', '.join(names)}.",
             )
-        return self._complete({**given, **kwargs}, Parameter.dump)
+        return self._complete({**given, **kwargs}, Parameter.dump, Parameter.argument)
 
     def refuse_unknown(self, given: Iterable[str]) -> None:
         """Raise `InputError` for a name that no input has."""
@@ -193,19 +199,43 @@ class Interface:
     def check_inputs(self, values: dict[str, Any]) -> dict[str, Wire]:
         """Wire of JSON values by name. Raises `InputError`."""
         self.refuse_unknown(values)
-        return self._complete(values, Parameter.check)
+        return self._complete(values, Parameter.check, Parameter.usage)
 
     def _complete(
-        self, given: dict[str, Any], convert: Callable[[Parameter, Any], Wire]
+        self,
+        given: Mapping[str, Any],
+        convert: Callable[[Parameter, Any], Wire],
+        usage: Callable[[Parameter], str],
     ) -> dict[str, Wire]:
+        def wire(parameter: Parameter) -> Wire:
+            if parameter.name in given:
+                return convert(parameter, given[parameter.name])
+            if parameter.required:
+                raise parameter.missing(lambda: usage(parameter))
+            return ABSENT
+
+        return self.convert(wire)
+
+    def convert(self, wire: Callable[[Parameter], Wire]) -> dict[str, Wire]:
+        """Return the wire of each input by name, without those for which it is `ABSENT`.
+
+        Raises one `InputError` for all inputs for which `wire` raises one.
+        """
+        found: dict[str, Wire] = {}
+        errors: list[InputError] = []
         for parameter in self.inputs:
-            if parameter.required and parameter.name not in given:
-                raise parameter.missing()
-        return {
-            parameter.name: convert(parameter, given[parameter.name])
-            for parameter in self.inputs
-            if parameter.name in given
-        }
+            try:
+                found[parameter.name] = wire(parameter)
+            except InputError as error:
+                errors.append(error)
+        if len(errors) > 1:
+            raise InputError(
+                f"{len(errors)} inputs cannot be used",
+                why="\n".join(f"{error.what}. {error.why} {error.hint}" for error in errors),
+            )
+        if errors:
+            raise errors[0]
+        return {name: value for name, value in found.items() if value is not ABSENT}
 
     def load_inputs(self, wire: Mapping[str, Wire]) -> dict[str, Any]:
         """The objects that a task's function is called with. Raises `InputError`."""

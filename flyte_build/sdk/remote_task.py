@@ -19,7 +19,7 @@ from flyte_build.ops.stores import Stores
 from flyte_build.runner.reporter import RunReporter
 from flyte_build.settings.places import Places
 from flyte_build.settings.settings import Settings
-from flyte_build.values.type import Mismatch
+from flyte_build.values.type import ABSENT, Mismatch, Wire
 
 from .blocking import Blocking, BlockingIterator, blocking
 from .init import current
@@ -167,14 +167,15 @@ class Task:
         task = self.find()
         interface = task.spec.interface
         interface.refuse_unknown(inputs)
-        wire = {
-            each.name: _wire(each, inputs[each.name])
-            for each in interface.inputs
-            if each.name in inputs
-        }
-        for parameter in interface.inputs:
-            if parameter.required and parameter.name not in wire:
-                raise parameter.missing()
+
+        def wire_of(parameter: Parameter) -> Wire:
+            if parameter.name in inputs:
+                return _wire(parameter, inputs[parameter.name])
+            if parameter.required:
+                raise parameter.missing(parameter.argument)
+            return ABSENT
+
+        wire = interface.convert(wire_of)
         space = task.found.release.space
         chosen = settings or current().change(project=space.project, domain=space.domain)
         return Run(
@@ -217,14 +218,14 @@ def _current_version(name: str) -> str:
 def _wire(parameter: Parameter, value: Any) -> Any:
     """Wire of a JSON value, or of an object of a class that has one. Raises `InputError`."""
     if value is None or isinstance(value, bool | int | float | str):
-        return parameter.check(value)
+        return parameter.check(value, parameter.argument)
     try:
-        return parameter.check(value)
+        return parameter.check(value, parameter.argument)
     except InputError:
         from flyte_build.values.annotations import type_of
 
         try:
-            return parameter.check(type_of(type(value)).dump(value))
+            return parameter.check(type_of(type(value)).dump(value), parameter.argument)
         except Mismatch:
             pass
         raise

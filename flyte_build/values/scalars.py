@@ -39,8 +39,8 @@ class Exact(Scalar):
         return wire
 
     def dump(self, value: Any) -> Wire:
-        """The value itself. Raises `Mismatch`."""
-        return self.check(value)
+        """Return the value itself. Raises `Mismatch`."""
+        return self.check(value if type(value) is self._class else _plain(value))
 
 
 class Nothing(Exact):
@@ -75,6 +75,8 @@ class Int(Exact):
 
     def dump(self, value: Any) -> Wire:
         """A number."""
+        if not isinstance(value, int):
+            value = _plain(value)
         if not isinstance(value, int) or isinstance(value, bool):
             raise Mismatch(self.name, value)
         if value.bit_length() > BITS:
@@ -103,6 +105,8 @@ class Float(Exact):
 
     def dump(self, value: Any) -> Wire:
         """A number, or its name."""
+        if not isinstance(value, int | float):
+            value = _plain(value)
         if not isinstance(value, int | float) or isinstance(value, bool):
             raise Mismatch(self.name, value)
         try:
@@ -123,6 +127,12 @@ class Str(Exact):
         if not isinstance(value, str):
             raise Mismatch(self.name, value)
         return str(value)
+
+
+def _plain(value: Any) -> Any:
+    """Return the Python value that equals a scalar of numpy; any other value as it is."""
+    names = [f"{cls.__module__}.{cls.__name__}" for cls in type(value).__mro__]
+    return value.item() if "numpy.generic" in names else value
 
 
 def _named(value: float) -> Wire:

@@ -489,3 +489,74 @@ def test_an_output_that_does_not_fit_is_said_with_its_place(project: Project) ->
         in said
     )
     assert "It cannot be pickled: " in project.refusal("wrong.py", "lost", exit_code=1)
+
+
+FORMS = """@env.task
+def forms(n: int, items: list[int], flag: bool = False, at: float = 0.5) -> list[object]:
+    return [n, items, flag, at]
+"""
+
+
+def test_all_wrong_inputs_are_reported_at_once(project: Project) -> None:
+    """Each with its type and an example; also those of a file, and what is missing."""
+    project.write("forms.py", FORMS)
+    said = project.refusal("forms.py", "forms", "--n", "x", "--flag", "perhaps")
+    assert said.splitlines()[-4:] == [
+        "error: 3 inputs cannot be used",
+        "  The input 'n' cannot be 'x'. Expected: int. For example: --n 3",
+        "  The input 'items' is missing. Its type is list[int], and it has no default."
+        " Add, for example: --items '[3, 3]'",
+        "  The input 'flag' cannot be 'perhaps'. Expected: bool. For example: --flag true",
+    ]
+    values = json.dumps({"n": "x", "items": [1, "y"]})
+    said = project.refusal("--inputs-file", "-", "forms.py", "forms", input=values)
+    assert "error: 2 inputs" in said and "'n' cannot be 'x'" in said and "'items[1]'" in said
+
+
+def test_wrong_inputs_of_a_call_show_python(project: Project) -> None:
+    """As one would write them there."""
+    calls = (
+        "    for given in ({'n': 'x', 'items': [1]}, {'n': 1}, {'n': 1, 'items': ['y']}):\n"
+        "        try: flyte.run(forms, **given)\n"
+        "        except flyte.errors.InputError as error: print(error.hint)\n"
+    )
+    project.write("forms.py", FORMS + "if __name__ == '__main__':\n    flyte.init()\n" + calls)
+    assert project(sys.executable, "forms.py").stdout.splitlines() == [
+        "For example: n=3",
+        "Add, for example: items=[3, 3]",
+        "For example: items=[3, 3]",
+    ]
+
+
+def test_scalars_of_numpy_are_taken_where_they_are_exact(project: Project) -> None:
+    """As inputs and as outputs; one that would be rounded, or is of another type, is refused."""
+    project.write(
+        "forms.py",
+        FORMS + "@env.task\ndef gives() -> tuple[int, float, bool]:\n    import numpy\n"
+        "    return numpy.int16(7), numpy.float32(0.5), numpy.bool_(True)\n"
+        "if __name__ == '__main__':\n    import numpy as np\n    flyte.init()\n"
+        "    print(flyte.run(forms, n=np.int64(2), items=[np.uint8(3)], flag=np.bool_(True),"
+        " at=np.float32(0.25)).outputs()[0], flyte.run(gives).outputs())\n"
+        "    for n in (np.float64(1), np.bool_(True), np.array([1]), np.longdouble(1)):\n"
+        "        try: flyte.run(forms, n=n, items=[])\n"
+        "        except flyte.errors.InputError as error: print(error.what[:21])\n",
+    )
+    first, *refused = project(sys.executable, "forms.py").stdout.splitlines()
+    assert first == "[2, [3], True, 0.25] (7, 0.5, True)"
+    assert refused == ["The input 'n' cannot "] * 4
+
+
+def test_an_option_of_run_after_the_task_is_pointed_at(project: Project) -> None:
+    """It says where it belongs; what is no option at all is refused as ever."""
+    project.write("forms.py", FORMS)
+    said = project.refusal("forms.py", "forms", "--n", "3", "--engine", "docker")
+    assert "error: --engine is an option of `flyte run`, not an input of forms" in said
+    assert "flyte run [OPTIONS] FILE TASK [INPUTS]..." in said
+    assert "No such option '--nn'" in project.refusal("forms.py", "forms", "--nn", "3")
+
+
+def test_a_file_and_its_task_can_be_one_word(project: Project) -> None:
+    project.write("forms.py", FORMS)
+    assert project.run("forms.py:forms", "--n", "1", "--items", "[]") == {"o0": [1, [], False, 0.5]}
+    assert "There is no task 'gone' in forms.py" in project.refusal("forms.py:gone")
+    assert "The file gone.py:forms does not exist" in project.refusal("gone.py:forms")
