@@ -70,13 +70,10 @@ def why(
         console.document({"nodes": [node_json(outcome) for outcome in outcomes]})
         return
     for outcome in outcomes:
-        state = console.style(
-            f"{outcome.state:8}", fg="green" if outcome.state == "cached" else "cyan"
-        )
         why = f"in {outcome.place}" if outcome.fetched else outcome.why
-        console.print(
-            f"{state} {outcome.node.kind:10} {outcome.node.name}" + (f"  ({why})" if why else "")
-        )
+        about = f"{outcome.node.kind:10} {outcome.node.name}" + (f"  ({why})" if why else "")
+        color = "green" if outcome.state == "cached" else "cyan"
+        console.print(console.event(outcome.state, color, about))
 
 
 @cache.command("stats")

@@ -21,9 +21,12 @@ if TYPE_CHECKING:
     from flyte_build.runner.worker.spawn import Worker
     from flyte_build.values.type import Wires
 
+    from .progress import Progress
+
 Format = Literal["table", "table-simple", "json", "json-raw"]
 LogFormat = Literal["console", "json"]
-_LARGE = 4 << 20  # Bytes of a transfer of which progress is shown.
+COLUMN = 9
+"""Characters of the words that lines begin with, as in `published`."""
 _SHOWN = 4000  # Characters of a value on a terminal.
 
 
@@ -59,8 +62,8 @@ class Console(RunReporter):
         self._log_json = appearance.log_format == "json"
         terminal = sys.stderr.isatty() and not self._log_json
         self._color = terminal and appearance.color and not os.environ.get("NO_COLOR")
-        self._live = terminal and appearance.progress and os.environ.get("TERM") != "dumb"
-        self._line = False
+        live = terminal and appearance.progress and os.environ.get("TERM") != "dumb"
+        self._progress = _progress() if live else None
         self._cached: list[str] = []
         if org is not None:
             self.note("--org: accepted, but not acted on: task.org.")
@@ -82,7 +85,7 @@ class Console(RunReporter):
 
     def line(self, text: str, level: Level = "info") -> None:
         """A line on standard error, after all that was printed before."""
-        self._clear()
+        self.end_progress()
         sys.stdout.flush()
         print(as_json(level, text) if self._log_json else text, file=sys.stderr, flush=True)
 
@@ -95,22 +98,24 @@ class Console(RunReporter):
 
     def node_started(self, node: Node, why: str) -> None:
         """A node is about to be made."""
-        if node.kind not in ("pack", "layer"):
-            self._status(f"preparing {node.kind} ({why}) ...")
+        if self._progress and node.kind not in ("pack", "layer"):
+            self._progress.begin(f"preparing {_named(node)} ({why})")
 
     def files_read(self, done: int, total: int) -> None:
         """So many of so many files were read."""
-        if total > 2000:
-            self._status(f"reading files: {done:,} of {total:,}")
+        if self._progress:
+            self._progress.advance("reading files", f"{done:,} of {total:,} files")
 
     def bytes_moved(self, done: int, total: int) -> None:
         """So many of so many bytes were sent or received."""
-        if total > _LARGE:
-            self._status(f"transferring: {done / 1e6:,.0f} of {total / 1e6:,.0f} MB")
+        if self._progress:
+            from flyte_build.text.units import rounded_size
+
+            self._progress.advance("transferring", f"{rounded_size(done)} of {rounded_size(total)}")
 
     def published(self, place: str, count: int) -> None:
         """So many things were published to a repository."""
-        self.line(f"{self.style('published', fg='cyan')} {count} to {place}")
+        self._event("published", "cyan", f"{count} to {place}")
 
     def node_resolved(self, outcome: Outcome) -> None:
         """A node was found or made."""
@@ -118,29 +123,20 @@ class Console(RunReporter):
         if outcome.state == "cached" and not outcome.fetched:
             self._cached.append(node.kind)
             if self._verbose:
-                self.line(
-                    f"{self.style('cached', fg='green'):8} {node.kind:10} {node.name} "
-                    f" {outcome.key}"
-                )
+                self._event("cached", "green", f"{node.kind:10} {node.name}  {outcome.key}")
             return
+        seconds = _seconds(outcome.seconds)
         if outcome.state == "cached":
-            self.line(
-                f"{self.style('fetched', fg='cyan'):8} {node.kind} from"
-                f" {outcome.place}{_seconds(outcome.seconds)}"
-            )
+            self._event("fetched", "cyan", f"{_named(node)} from {outcome.place}{seconds}")
             return
-        word = "would be made" if outcome.state == "missing" else "made"
         made = sum(child.state == "made" for child in outcome.children)
         extra = (
             f", {made} of {len(outcome.children)} {outcome.children[0].node.kind}s"
             if outcome.children
             else ""
         )
-        name = f"image {node.name}" if node.kind == "image" else node.kind
-        self.line(
-            f"{self.style(word, fg='cyan'):8} {name}"
-            f" ({outcome.why}{extra}){_seconds(outcome.seconds)}"
-        )
+        word = "planned" if outcome.state == "missing" else "made"
+        self._event(word, "cyan", f"{_named(node)} ({outcome.why}{extra}){seconds}")
 
     def step_output(self, line: str) -> None:
         """A build step has printed a line."""
@@ -150,19 +146,17 @@ class Console(RunReporter):
     def run_started(self, name: str, url: str) -> None:
         """The run has begun."""
         if self._cached and not self._verbose:
-            self.line(
-                f"{self.style('cached', fg='green')}   {', '.join(dict.fromkeys(self._cached))}"
-            )
-        self.line(f"{self.style('run', bold=True)}      {name}  {url}")
+            self._event("cached", "green", ", ".join(dict.fromkeys(self._cached)))
+        self._event("run", None, f"{name}  {url}")
 
     def output(self, stream: int, data: bytes, seconds: float) -> int:
         """The task wrote something: it passes through as it is."""
-        self._clear()
+        self.end_progress()
         return pass_on(2 if self.json else stream, data, seconds)
 
     def document(self, value: Any) -> None:
         """The one JSON document."""
-        self._clear()
+        self.end_progress()
         print(
             json.dumps(value, indent=None if self._raw else 2, ensure_ascii=True, allow_nan=False),
             flush=True,
@@ -190,7 +184,7 @@ class Console(RunReporter):
         """A run's outputs: one alone as it is (unless `named`), several by name. `more` is the
         command that shows a long one whole.
         """
-        self._clear()
+        self.end_progress()
         for name, value in outputs.items():
             text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
             if sys.stdout.isatty() and len(text) > _SHOWN:
@@ -206,7 +200,7 @@ class Console(RunReporter):
         """A table on standard output."""
         from flyte_build.text.wording import printable
 
-        self._clear()
+        self.end_progress()
         if self._plain or not sys.stdout.isatty():
             for row in rows:
                 print("\t".join(map(printable, row)))
@@ -224,22 +218,31 @@ class Console(RunReporter):
 
     def print(self, text: str) -> None:
         """Lines on standard output."""
-        self._clear()
+        self.end_progress()
         sys.stdout.buffer.write(text.encode("utf-8", "backslashreplace") + b"\n")
 
-    def _status(self, text: str) -> None:
-        if self._live:
-            self._line = True
-            # A new terminal may not know its width yet.
-            width = (os.get_terminal_size(2).columns or 80) - 1
-            sys.stderr.write(f"\r\x1b[2K{text[:width]}")
-            sys.stderr.flush()
+    def event(self, word: str, color: str | None, text: str) -> str:
+        """Return a line of what happened: a word in a column of its own, then what it is about."""
+        return f"{self.style(f'{word:{COLUMN}}', fg=color, bold=color is None)} {text}"
 
-    def _clear(self) -> None:
-        if self._line:
-            self._line = False
-            sys.stderr.write("\r\x1b[2K")
-            sys.stderr.flush()
+    def _event(self, word: str, color: str | None, text: str) -> None:
+        self.line(self.event(word, color, text))
+
+    def end_progress(self) -> None:
+        """Erase the line of progress, so that what is printed next stands alone."""
+        if self._progress:
+            self._progress.end()
+
+
+def _progress() -> Progress:
+    from .progress import Progress
+
+    return Progress()
+
+
+def _named(node: Node) -> str:
+    """What a node is called in a sentence: there may be several images, and one of all else."""
+    return f"image {node.name}" if node.kind == "image" else node.kind
 
 
 def _seconds(seconds: float) -> str:

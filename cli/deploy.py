@@ -128,10 +128,9 @@ class OfFile(Forwarder):
 
 def _show(console: Console, deployment: Deployment) -> None:
     for each in deployment.envs.values():
-        state = console.style(f"{each.state:9}", fg="cyan" if each.state == "created" else "green")
-        console.print(
-            f"{state} {each.name}:{each.version or '(its version is known when its image is)'}"
-        )
+        color = "cyan" if each.state == "created" else "green"
+        version = each.version or "(its version is known when its image is)"
+        console.print(console.event(each.state, color, f"{each.name}:{version}"))
         console.print(f"  digest    {each.digest or '(known when the digest of its image is)'}")
         if each.reference:
             console.print(f"  reference {each.reference}")

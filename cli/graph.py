@@ -64,9 +64,7 @@ def graph(
     elif format == "mermaid":
         console.print("\n".join(_mermaid(outcomes, sizes, pairs)))
     else:
-        for outcome, size in zip(outcomes, sizes, strict=True):
-            needs = ", ".join(_id(one) for one, other in pairs if other is outcome.node)
-            console.print(_line(console, outcome, size, needs))
+        _print(console, outcomes, sizes, pairs)
 
 
 def _id(node: Node) -> str:
@@ -76,19 +74,29 @@ def _id(node: Node) -> str:
     return {"pack": node.name, "environment": f"{node.kind} {node.name}"}.get(node.kind, node.kind)
 
 
-def _line(console: Console, outcome: Outcome, size: int | None, needs: str) -> str:
-    node = outcome.node
-    state = console.style(f"{outcome.state:8}", fg="green" if outcome.state == "cached" else "cyan")
-    name = "" if node.kind == "pack" else node.name
-    amount = "-" if size is None else rounded_size(size)
-    why = f"in {outcome.place}" if outcome.fetched else outcome.why
-    parts = [
-        f"{state} {_id(node):10} {amount:>9}",
-        name,
-        f"<- {needs}" if needs else "",
-        f"({why})" if why else "",
-    ]
-    return "  ".join(part for part in parts if part)
+def _print(
+    console: Console,
+    outcomes: list[Outcome],
+    sizes: list[int | None],
+    pairs: list[tuple[Node, Node]],
+) -> None:
+    """Print a line for each node, in columns: its state, itself, size, name, needs, and reason."""
+    names = ["" if each.node.kind == "pack" else each.node.name for each in outcomes]
+    wide, name_wide = (
+        max(map(len, texts), default=0) for texts in ([_id(each.node) for each in outcomes], names)
+    )
+    for outcome, size, name in zip(outcomes, sizes, names, strict=True):
+        amount = "-" if size is None else rounded_size(size)
+        needs = ", ".join(_id(one) for one, other in pairs if other is outcome.node)
+        why = f"in {outcome.place}" if outcome.fetched else outcome.why
+        about = [
+            f"{_id(outcome.node):{wide}} {amount:>9}  {name:{name_wide}}",
+            f"<- {needs}" if needs else "",
+            f"({why})" if why else "",
+        ]
+        color = "green" if outcome.state == "cached" else "cyan"
+        line = console.event(outcome.state, color, "  ".join(part for part in about if part))
+        console.print(line.rstrip())
 
 
 def _mermaid(

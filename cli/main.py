@@ -151,13 +151,21 @@ def run_command(args: list[str], spare: Worker | None) -> int:
     try:
         with flyte.make_context("flyte", list(args), obj=spare) as ctx:
             _refuse_twin()
-            flyte.invoke(ctx)
+            try:
+                flyte.invoke(ctx)
+            finally:
+                from .console import Console
+
+                if isinstance(ctx.obj, Console):
+                    ctx.obj.end_progress()
         return 0
     except click.exceptions.Exit as error:
         return error.exit_code
     except click.Abort:  # At a question, before anything was done.
         return _print_error(args, "Interrupted", "Interrupted", "", "", 130)
     except KeyboardInterrupt:
+        if sys.stderr.isatty():  # The terminal has just shown ^C.
+            print(file=sys.stderr)
         return _print_error(
             args, "Interrupted", "Interrupted", "", "What was prepared stays cached.", 130
         )

@@ -124,14 +124,10 @@ def _append(path: str, text: str) -> None:
 def _note(console: Console, warmed: Warmed, check: bool) -> None:
     """A line for a file that is done, while others are still under way."""
     if warmed.error is not None:
-        console.line(
-            f"{console.style('failed', fg='red')}   {warmed.file}: {warmed.error}", "error"
-        )
+        console.line(console.event("failed", "red", f"{warmed.file}: {warmed.error}"), "error")
     else:
         word = "ready" if warmed.complete else "missing" if check else "unpublished"
-        console.line(
-            f"{console.style(word, fg='green' if warmed.complete else 'red'):8} {warmed.file}"
-        )
+        console.line(console.event(word, "green" if warmed.complete else "red", warmed.file))
 
 
 def _rows(warmed: list[Warmed]) -> list[tuple[str, ...]]:

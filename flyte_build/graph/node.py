@@ -106,7 +106,8 @@ LOCAL = "local"
 
 @dataclass(eq=False)
 class Outcome:
-    """How a node was resolved: `state` is `cached`, `made` or `missing`; `seconds` are its own.
+    """How a node was resolved: `state` is `cached`, `made` or `missing`; `seconds` include those
+    of its children.
 
     `children` are what was resolved while it was made; `place` is where a cached one was found:
     `local`, or the name of a repository.

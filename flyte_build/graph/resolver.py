@@ -44,7 +44,7 @@ class Resolver:
             jobs,
         )
         self._remote = None if remake else remote
-        self._children: dict[Node, _Children] = {}
+        self._children: dict[Node, list[Outcome]] = {}
         self.outcomes: dict[Node, Outcome] = {}
 
     def resolve(self, goals: Iterable[Node]) -> Outcomes:
@@ -97,8 +97,8 @@ class Resolver:
         return self.outcomes
 
     def _make(self, node: Node, found: Lookup) -> tuple[Made | _Taken, float]:
-        """Take a node from elsewhere, or make it; and say how long that took, apart from what it
-        resolved on the way.
+        """Fetch a remote copy of a node, or make it; and return how many seconds that took, with
+        those of what it resolved on the way.
         """
         began = time.perf_counter()
         if node.shared and self._remote:
@@ -107,23 +107,14 @@ class Resolver:
                 wanted, lambda artifact: node.accept(artifact, found.inputs), node.whole
             ):
                 return _Taken(*taken), time.perf_counter() - began
-        children = self._children[node] = _Children()
+        children = self._children[node] = []
         made = node.make(self.outcomes, self._nested(children))
-        return (
-            made,
-            (
-                time.perf_counter() - began - children.seconds
-                if made.seconds is None
-                else made.seconds
-            ),
-        )
+        return made, time.perf_counter() - began if made.seconds is None else made.seconds
 
-    def _nested(self, children: _Children) -> Resolve:
+    def _nested(self, children: list[Outcome]) -> Resolve:
         def resolve(goals: Iterable[Node]) -> Outcomes:
-            began = time.perf_counter()
             outcomes = Resolver(self._memory, remake=self._remake, jobs=self._jobs).resolve(goals)
-            children.outcomes += outcomes.values()
-            children.seconds += time.perf_counter() - began
+            children.extend(outcomes.values())
             return outcomes
 
         return resolve
@@ -201,7 +192,7 @@ class Resolver:
             self._memory.set_last(node.label, record.key)
         state, children = (
             "missing" if self._read_only else "made",
-            self._children.pop(node).outcomes,
+            self._children.pop(node),
         )
         self._add(
             Outcome(
@@ -226,14 +217,6 @@ class _Taken:
 
     def __init__(self, record: Record, place: str) -> None:
         self.record, self.place = record, place
-
-
-class _Children:
-    """What a node resolved while it was made, and the seconds that this took."""
-
-    def __init__(self) -> None:
-        self.outcomes: list[Outcome] = []
-        self.seconds = 0.0
 
 
 def edges(outcomes: Iterable[Outcome]) -> list[tuple[Node, Node]]:

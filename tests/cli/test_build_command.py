@@ -179,13 +179,13 @@ def test_explain(built: Shell) -> None:
     """Nothing is made, and what would be is said, with the reason."""
     done = built("build", "--explain", "t.py", "env")
     assert re.search(
-        r"would be made image linux/amd64 \(.*flyte.lock does not pin .* yet\)", done.stderr
+        r"planned   image linux/amd64 \(.*flyte.lock does not pin .* yet\)", done.stderr
     )
     assert not (built.project / "flyte.lock").exists()
     built("build", "t.py", "env")
     (built.project / "t.py").write_text(FILE.format(packages='"pkg"').replace('"1"', '"2"'))
     assert (
-        "would be made image linux/amd64 (env: 1 changed: A)"
+        "planned   image linux/amd64 (env: 1 changed: A)"
         in built("build", "--explain", "t.py", "env").stderr
     )
     (node,) = built.json("build", "--explain", "t.py", "env")["nodes"]
@@ -229,7 +229,7 @@ def test_explain_speaks_of_all_platforms(built: Shell, repository: str) -> None:
         ("linux/arm64", "cached"),
     ]
     for node in found["nodes"]:
-        assert (f"would be made image {node['name']} ({node['why']})" in done.stderr) == (
+        assert (f"planned   image {node['name']} ({node['why']})" in done.stderr) == (
             node["state"] == "missing"
         )
     assert [(each["platform"], each["identity"]) for each in found["images"]] == [
@@ -263,7 +263,7 @@ def test_explain_goes_on_after_what_is_missing(built: Shell) -> None:
         ("linux/amd64", "missing", "image echo one; echo two must be made first"),
     ]
     for node in nodes:
-        assert f"would be made image {node['name']} ({node['why']})" in done.stderr
+        assert f"planned   image {node['name']} ({node['why']})" in done.stderr
 
 
 def test_locked(built: Shell) -> None:

@@ -113,7 +113,7 @@ def test_the_same_task_runs_in_a_container_of_the_same_packages(shell: Shell) ->
     found = shell.json("run", "--engine", "docker", "tasks.py", "hello")["outputs"]["o0"]
     assert found == {"python": "/usr/bin/python3", "colour": "red", "value": "made up"}
     assert (
-        "cached   discovery, tree, bundle, image"
+        "cached    discovery, tree, bundle, image"
         in shell("run", "--engine", "docker", "tasks.py", "hello").stderr
     )
     again = shell.json("run", "--engine", "docker", "--locked", "tasks.py", "hello")
@@ -325,7 +325,7 @@ def test_a_dockerfile_is_a_base(shell: Shell) -> None:
     ]
     assert with_large[1] < 1 << 20, "what has not changed is not read again"
     (shell.project / "data.txt").write_text("other data")
-    assert "made     image the Dockerfile Dockerfile" in shell("run", "tasks.py", "hello").stderr
+    assert "made      image the Dockerfile Dockerfile" in shell("run", "tasks.py", "hello").stderr
     (shell.project / ".dockerignore").write_text("*\n!data.txt\n")
     shell("run", "tasks.py", "hello")
     (shell.project / "large.bin").write_bytes(b"ignored")

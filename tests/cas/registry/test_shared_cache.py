@@ -130,7 +130,7 @@ def test_the_registry_of_the_environment_and_of_files(
         f'registry = "{NOBODY}"\ncache.read = ["{place}"]\ncache.write = ""\n'
     )
     result = other("run", "tasks.py", "hello")
-    assert f"fetched  bundle from {place}" in result.stderr and "nobody" not in result.stderr
+    assert f"fetched   bundle from {place}" in result.stderr and "nobody" not in result.stderr
     assert other.json("config", "get", "cache.read")["value"] == [place]
     assert (
         bundle_of(
@@ -480,7 +480,7 @@ def test_a_bundle_of_another_tree_is_not_used(flyte: Shell, other: Shell, place:
     assert (
         done.stdout == "Hello, World!\n"
         and "the bundle of another tree" in done.stderr
-        and "made     bundle" in done.stderr
+        and "made      bundle" in done.stderr
     )
 
 
@@ -533,7 +533,7 @@ def test_a_record_without_its_artifact_is_a_miss(flyte: Shell, other: Shell, pla
     done = other("run", "--registry", place, "tasks.py", "hello")
     assert (
         done.stdout == "Hello, World!\n"
-        and "made     bundle" in done.stderr
+        and "made      bundle" in done.stderr
         and f"published 1 to {place}" in done.stderr
     )
     shutil.rmtree(flyte.home)
