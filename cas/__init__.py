@@ -1,3 +1,4 @@
-"""The content-addressed store: digests, keys, blobs, records, leases, garbage collection. It knows
-bytes, never tasks.
+"""Content-addressed store: digests, keys, blobs, records, leases and garbage collection.
+
+It knows bytes, never tasks.
 """

@@ -1,7 +1,7 @@
-"""Replacing a file at once: whoever reads it sees what was there before or what is there now, and
-never a part.
+"""Atomic replacement of a file: a reader sees the old content or the new, never a mixture.
 
-As POSIX says of `rename`; a file that is synced before survives a crash of the machine whole.
+POSIX guarantees this for `rename`; a file that was synced before the rename also survives a crash
+of the machine intact.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ def replace_file(
     sync: bool = True,
     temporary: str | None = None,
 ) -> None:
-    """Put `data` in place of what is at `path`, if anything is. Raises `OSError`; then all is as
-    before.
+    """Write `data` to `path` atomically, replacing any file that is there.
 
-    A file that is there keeps its permissions, with `keep_mode`; a new one has `mode` before the
-    umask, as its directory by default. `temporary` is where it is written first, on the same disk;
-    beside it by default.
+    An existing file keeps its permissions if `keep_mode` is set; a new one gets `mode` before the
+    umask (default: the read and write permissions of its directory). The data is first written to
+    `temporary`, which must be on the same file system (default: a new name beside `path`). Raises
+    `OSError`, and then leaves everything as it was.
     """
     temporary = temporary or f"{path}.{os.urandom(4).hex()}"
     try:
@@ -47,6 +47,6 @@ def replace_file(
                 os.fsync(file)
         os.replace(temporary, path)
     except BaseException:
-        if os.path.lexists(temporary):  # Not if the interruption came after the replacing.
+        if os.path.lexists(temporary):  # It is gone if the interruption came after the replacement.
             os.unlink(temporary)
         raise

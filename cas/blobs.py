@@ -1,8 +1,8 @@
 """Blobs: bytes in a directory, each named by its digest (OCI image-layout, "Blobs").
 
-A blob becomes visible only when all of its bytes are durable: written to a temporary file in the
-same directory, synced, renamed. Whoever writes holds the cache's shared lock, so a temporary file
-found without one is litter.
+A blob becomes visible only once all of its bytes are durable: they are written to a temporary file
+in the same directory, synced, and renamed. Writers hold the cache's shared lock, so a temporary
+file that is found while no one holds it is left over from an interrupted write.
 """
 
 from __future__ import annotations
@@ -27,68 +27,67 @@ TEMPORARY = ".writing-"
 
 
 class BlobReader(Protocol):
-    """Where blobs can be read."""
+    """A source of blobs."""
 
     def has(self, digest: Digest) -> bool:
-        """Whether a blob of that name is there; its bytes are not looked at."""
+        """Whether a blob with that digest exists; its bytes are not checked."""
 
     def read(self, digest: Digest) -> bytes:
-        """All bytes, verified. Raises `BlobMissing`, or `BlobCorrupt` after moving the blob to
-        quarantine.
+        """Return all bytes of a blob, verified.
+
+        Raises `BlobMissing`, or `BlobCorrupt` after moving the blob to quarantine.
         """
 
     def open(self, digest: Digest) -> BinaryIO:
-        """A stream of the bytes as they stand: who reads it verifies it. Raises `BlobMissing`."""
+        """Open a blob unverified: the caller must verify its bytes. Raises `BlobMissing`."""
 
 
 class Blobs:
-    """The blobs in `folder`; bad ones are moved to `quarantine`."""
+    """The blobs in `folder`; corrupt ones are moved to `quarantine`."""
 
     def __init__(self, folder: str, quarantine: str, counters: Counters) -> None:
         self.folder, self._quarantine, self._counters = folder, quarantine, counters
 
     @cached_property
     def mode(self) -> int:
-        """The permissions of blobs: they are never changed, and for those for whom the directory is
-        open.
-        """
+        """Permissions of blobs: read-only, for everyone who can read the directory."""
         return mode_in(self.folder) & 0o444
 
     def path(self, digest: Digest) -> str:
-        """Where the blob of that name is, or would be."""
+        """Return the path of the blob with that digest, existing or not."""
         return f"{self.folder}/{digest.hex}"
 
     def has(self, digest: Digest) -> bool:
-        """Whether a blob of that name is there; its bytes are not looked at. A pipe or a device is
-        none.
-        """
+        """Whether a blob with that digest exists as a regular file; its bytes are not checked."""
         return os.path.isfile(self.path(digest))
 
     def has_all(self, digests: Iterable[Digest]) -> bool:
-        """Whether all blobs of those names are there."""
+        """Whether blobs with all of those digests exist."""
         return all(map(self.has, digests))
 
     def open(self, digest: Digest) -> BinaryIO:
-        """A stream of the bytes as they stand: who reads it verifies it. Raises `BlobMissing`."""
+        """Open a blob unverified: the caller must verify its bytes. Raises `BlobMissing`."""
         try:
             return open_file(self.path(digest))
         except FileNotFoundError:
             raise _missing(digest) from None
 
     def read(self, digest: Digest) -> bytes:
-        """All bytes, verified. Raises `BlobMissing`, or `BlobCorrupt` after moving the blob to
-        quarantine.
+        """Return all bytes of a blob, verified.
+
+        Raises `BlobMissing`, or `BlobCorrupt` after moving the blob to quarantine.
         """
         with storing("read a blob"), self.open(digest) as stream:
             data = stream.read()
         self._counters.add(bytes_hashed=len(data))
         if Digest.of(data) != digest:
-            raise self.condemn(digest, f"its {len(data)} bytes have another digest")
+            raise self.condemn(digest, f"Its {len(data)} bytes have a different digest")
         return data
 
     def verify(self, digest: Digest) -> bool:
-        """Whether the bytes are what the name says, in constant memory; if not, the blob goes to
-        quarantine.
+        """Whether the bytes of a blob match its digest; if not, the blob is moved to quarantine.
+
+        Takes constant memory. Raises `BlobMissing`.
         """
         with storing("read a blob"), self.open(digest) as stream:
             sha256 = hashlib.sha256()
@@ -96,54 +95,60 @@ class Blobs:
                 sha256.update(piece)
         actual = Digest.from_hash(sha256)
         if actual != digest:
-            self.condemn(digest, "its bytes have another digest")
+            self.condemn(digest, "Its bytes have a different digest")
         return actual == digest
 
     def condemn(self, digest: Digest, what: str) -> BlobCorrupt:
-        """Move a bad blob to quarantine, and give the error to raise. Safe when another process did
-        so first.
+        """Move a corrupt blob to quarantine, and return the error to raise.
+
+        It is safe if another process has moved the blob already.
         """
-        with storing("move a bad blob to quarantine"):
+        with storing("move a corrupt blob to quarantine"):
             make_below(self._quarantine)
             try:
                 os.replace(self.path(digest), f"{self._quarantine}/{digest.hex}")
             except FileNotFoundError:
                 return BlobCorrupt(
-                    f"Blob {digest} was corrupt", why=what, hint="It is in quarantine already."
+                    f"Blob {digest} was corrupt",
+                    why=f"{what}. It is in quarantine already.",
+                    hint="Run the command again.",
                 )
         return BlobCorrupt(
-            f"Blob {digest} is corrupt", why=what, hint=f"It was moved to {self._quarantine}."
+            f"Blob {digest} is corrupt",
+            why=f"{what}. It was moved to {self._quarantine}.",
+            hint="Run the command again.",
         )
 
     def put(self, data: bytes) -> Digest:
-        """Store one blob durably; a blob that is there already is not written again."""
+        """Store one blob durably, unless it exists already, and return its digest."""
         with self.batch() as batch:
             return batch.add(data)
 
     def batch(self) -> Batch:
-        """A batch of blobs that become visible together; see `Batch`."""
+        """Return a batch of blobs that become visible together; see `Batch`."""
         return Batch(self, self._counters)
 
     def names(self) -> Iterator[tuple[Digest, int]]:
-        """Every blob with its size in bytes, in no order; what has no blob's name is
-        passed over.
+        """Yield every blob's digest and its size in bytes, in no particular order.
+
+        Files that are not named like a blob are skipped.
         """
         with storing("list the blobs"), os.scandir(self.folder) as entries:
             for entry in entries:
                 if is_hex(entry.name):
                     try:
                         size = entry.stat(follow_symlinks=False).st_size
-                    except FileNotFoundError:  # Another process collects.
+                    except FileNotFoundError:  # Another process has deleted it.
                         continue
                     yield Digest("sha256:" + entry.name), size
 
     def litter(self) -> Iterator[str]:
-        """The paths of temporary files; the caller must know that nobody is writing."""
+        """Yield the paths of leftover temporary files; call it only while no one is writing."""
         with storing("list the blobs"), os.scandir(self.folder) as entries:
             yield from (entry.path for entry in entries if entry.name.startswith(TEMPORARY))
 
     def delete(self, digest: Digest) -> None:
-        """Remove a blob; one that is gone already is fine."""
+        """Delete a blob, if it exists."""
         with storing("delete a blob"):
             try:
                 os.unlink(self.path(digest))
@@ -152,10 +157,10 @@ class Blobs:
 
 
 class Batch:
-    """Blobs written together (from any thread): each is synced while the next is written, all are
-    named when the body ends.
+    """Blobs that are written together, from any thread, and become visible when the body ends.
 
-    If the body raises, none of them is named and the temporary files are removed.
+    Each is synced while the next is written. If the body raises, no blob becomes visible and the
+    temporary files are removed.
     """
 
     def __init__(self, blobs: Blobs, counters: Counters) -> None:
@@ -167,7 +172,7 @@ class Batch:
         return self
 
     def add(self, data: bytes) -> Digest:
-        """Write `data`, unless it is here already, and return its digest."""
+        """Write `data` as a blob, unless that blob exists already, and return its digest."""
         self.counters.add(bytes_hashed=len(data))
         digest = Digest.of(data)
         if not self._blobs.has(digest):
@@ -177,7 +182,7 @@ class Batch:
         return digest
 
     def writer(self) -> BlobWriter:
-        """For bytes that come in pieces: memory does not grow with the blob."""
+        """Return a writer for a blob that comes in pieces, in constant memory."""
         return BlobWriter(self)
 
     def __exit__(
@@ -200,15 +205,15 @@ class Batch:
             raise unavailable("write a blob", errors[0])
 
     def _take(self, file: int, path: str, digest: Digest) -> None:
-        """Sync a file that has been written, and close it, as soon as the one before is synced."""
+        """Sync and close a finished file in the background, once the previous one is synced."""
         self._written[path] = digest
         if self._syncs:
-            self._syncs[-1].error()  # So that few files are open at a time.
+            self._syncs[-1].error()  # Wait, so that few files are open at a time.
         self._syncs.append(_Sync(file))
 
 
 class BlobWriter:
-    """One blob of a batch, written piece by piece; without `finish` it leaves nothing behind."""
+    """A blob of a batch, written piece by piece; without `finish` it leaves nothing behind."""
 
     def __init__(self, batch: Batch) -> None:
         self._batch = batch
@@ -224,7 +229,7 @@ class BlobWriter:
         return self
 
     def write(self, data: bytes | memoryview) -> int:
-        """Append all of `data`; returns its length."""
+        """Append all of `data`, and return its length."""
         self._sha256.update(data)
         with storing("write a blob"):
             write_all(self._file, data)
@@ -232,7 +237,7 @@ class BlobWriter:
         return len(data)
 
     def restart(self) -> None:
-        """Forget what was written, to begin anew."""
+        """Discard everything written so far, to start again."""
         with storing("write a blob"):
             os.ftruncate(self._file, 0)
             os.lseek(self._file, 0, os.SEEK_SET)
@@ -241,12 +246,13 @@ class BlobWriter:
 
     @property
     def digest(self) -> Digest:
-        """The digest of what was written so far."""
+        """Digest of the bytes written so far."""
         return Digest.from_hash(self._sha256)
 
     def finish(self, digest: Digest | None = None) -> Digest:
-        """Hand what was written to the batch, to be synced; `digest` is what the caller has
-        computed already.
+        """Hand the blob over to its batch, to be synced, and return its digest.
+
+        Pass `digest` if it is already known, to save computing it.
         """
         if digest is None:
             self._batch.counters.add(bytes_hashed=self.size)
@@ -269,7 +275,7 @@ class BlobWriter:
 
 
 class _Sync:
-    """Makes a file durable while something else is done, and closes it."""
+    """A background sync of a file, which then closes it."""
 
     def __init__(self, file: int) -> None:
         from threading import Thread
@@ -279,7 +285,7 @@ class _Sync:
         self._thread: Thread | None = Thread(target=self._run)
         try:
             self._thread.start()
-        except RuntimeError:  # There may be no more threads: then not meanwhile, but now.
+        except RuntimeError:  # No more threads are allowed: sync right here.
             self._thread = None
             self._run()
 
@@ -292,25 +298,26 @@ class _Sync:
             os.close(self._file)
 
     def error(self) -> OSError | None:
-        """What went wrong, if anything, once it is done."""
+        """Wait for the sync, and return the error that it met, if any."""
         if self._thread:
             self._thread.join()
         return self._error
 
 
 def open_file(path: str) -> BinaryIO:
-    """Open a file to be read, unbuffered. Raises `FileNotFoundError` also for a pipe or a device,
-    which would be waited for.
+    """Open a regular file for reading, unbuffered.
+
+    Raises `FileNotFoundError` also for a pipe or a device, since reading one could block.
     """
     file = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     if not stat.S_ISREG(os.fstat(file).st_mode):
         os.close(file)
-        raise FileNotFoundError(errno.ENOENT, "There is no file", path)
+        raise FileNotFoundError(errno.ENOENT, "Not a regular file", path)
     return open(file, "rb", buffering=0)
 
 
 def write_all(file: int, data: bytes | memoryview) -> None:
-    """Write all of `data` to a file descriptor, in as many turns as it takes."""
+    """Write all of `data` to a file descriptor, in as many writes as it takes."""
     written = os.write(file, data)
     while written < len(data):
         written += os.write(file, memoryview(data)[written:])
@@ -328,11 +335,11 @@ def sync_folder(path: str) -> None:
 def _unlink(path: str) -> None:
     try:
         os.unlink(path)
-    except OSError:  # What cannot be removed now is litter, which gc collects.
+    except OSError:  # Garbage collection removes the file later.
         return
 
 
 def _missing(digest: Digest) -> BlobMissing:
     return BlobMissing(
-        f"Blob {digest} is not in the store", hint="Run the command again: it will be made again."
+        f"Blob {digest} is not in the store", hint="Run the command again: it will be rebuilt."
     )

@@ -1,19 +1,20 @@
-"""When this machine was started: what was never synced does not outlive a crash, and a clean
-restart is not told apart from one.
+"""Boot time of this machine: unsynced data from before the last boot cannot be trusted.
+
+A crash cannot be told apart from a clean restart.
 """
 
 from __future__ import annotations
 
 import time
 
-_SAME = 300.0  # Seconds by which the clock may have been set since.
+_SAME = 300.0  # Tolerance in seconds: the clock may have been adjusted in between.
 
 
 def boot() -> float:
-    """When this machine was started, in seconds since the epoch."""
+    """Return the boot time of this machine, in seconds since the epoch."""
     return time.time() - time.clock_gettime(getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC))
 
 
 def is_since(moment: float) -> bool:
-    """Whether `moment`, an earlier `boot()`, is the last start."""
+    """Whether `moment`, an earlier result of `boot()`, belongs to the current boot."""
     return abs(boot() - moment) < _SAME

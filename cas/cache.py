@@ -1,14 +1,13 @@
-"""The cache on this machine: blobs, records, stat index, extractions, leases, in one directory.
-Deleting it costs time only.
+"""The cache of this machine: blobs, records, stat index, extractions and leases in one directory.
 
-Format 1, below the directory (docs/formats.md):
+Deleting it loses nothing but time. Format 1, below the directory (docs/formats.md):
 
     v1/oci-layout, v1/index.json, v1/blobs/sha256/<hex>    a valid OCI image layout
     v1/cache.sqlite                                        records, labels, traces, stat index
-    v1/extractions/<hex of a tree>/                        trees, extracted
+    v1/extractions/<hex of a tree>/                        extracted trees
     v1/environments/<hex of a key>/                        virtual environments
     v1/wheels/<hex>/<name>.whl                             links to blobs that are wheels
-    v1/runtimes/<hex>/                                     copies of our own package, for tasks
+    v1/runtimes/<hex>/                                     copies of this package, for tasks
     v1/leases/  v1/lock  v1/quarantine/  v1/collected.json
 """
 
@@ -34,8 +33,8 @@ from .os_errors import storing
 from .registry import ledger
 
 FORMAT = 1
-# The version of the database: since 2 it has the ledger of repositories, since 3 those that are
-# left alone.
+# Version of the database: 2 added the ledger of repositories, 3 the repositories that are not
+# contacted for a while.
 _TABLES = 3
 
 
@@ -54,14 +53,16 @@ class Cache:
 
     @classmethod
     def open(cls, root: str, counters: Counters, note: Callable[[str], None]) -> Cache:
-        """Open the cache below a directory, made if it is new; `note` is told of damage that was
-        found and repaired. Raises `StoreUnavailable` and `StoreFormatUnknown`.
+        """Open the cache below a directory, creating it if it is new.
+
+        `note` is called with a sentence about any damage that was found and repaired. Raises
+        `StoreUnavailable` and `StoreFormatUnknown`.
         """
 
         def damaged(aside: str) -> None:
             note(
-                f"The cache's database was damaged; it was moved to {aside} and begun anew. Nothing"
-                " but time is lost."
+                f"The cache's database was damaged; it was moved to {aside} and replaced with a new"
+                " one. Nothing but time is lost."
             )
 
         if not os.path.exists(f"{_folder(root)}/oci-layout"):
@@ -74,7 +75,7 @@ class Cache:
     def secret(self) -> bytes:
         """Random bytes that never leave this cache, for keyed hashes."""
         path = f"{self.folder}/secret"
-        with storing("keep the cache's secret"):
+        with storing("store the cache's secret"):
             if not os.path.exists(path):
                 temporary = f"{path}.{os.urandom(4).hex()}"
                 with open(
@@ -84,45 +85,42 @@ class Cache:
                 try:
                     os.link(temporary, path)
                 except FileExistsError:
-                    pass  # Another process was first, and its secret counts.
+                    pass  # Another process was first; its secret is used.
                 os.unlink(temporary)
             with open(path, "rb") as file:
                 return file.read()
 
     @contextmanager
     def preparing(self) -> Iterator[None]:
-        """Hold this around looking up, making, recording and leasing: nothing is collected
-        meanwhile.
-        """
+        """Hold the shared lock, so that nothing is collected between lookup and lease."""
         with locked(f"{self.folder}/lock", exclusive=False):
             yield
 
     @contextmanager
     def collecting(self) -> Iterator[None]:
-        """Hold this, for a short time, around deleting: nobody is preparing meanwhile."""
+        """Hold the exclusive lock, briefly, around deletions: no one is preparing meanwhile."""
         with locked(f"{self.folder}/lock", exclusive=True):
             yield
 
     @contextmanager
     def making(self, what: str) -> Iterator[None]:
-        """Hold this around making something, named by a digest, that only one process at a time
-        shall make.
-        """
+        """Hold an exclusive lock on `what`, a digest, so that one process at a time creates it."""
         path = f"{self.folder}/making-{what.rpartition(':')[2][:16]}.lock"
         with locked(path, exclusive=True):
             yield
 
     def lease(self, digests: list[Digest]) -> Lease:
-        """Keep `digests` while a run uses them."""
+        """Take a lease, which protects `digests` from collection while a run uses them."""
         return Lease(self._leases, digests)
 
     def leased(self) -> set[Digest]:
-        """What is kept by leases now."""
+        """Return the digests that are protected by leases now."""
         return set(held(self._leases))
 
     def statistics(self) -> dict[str, str | int | dict[str, int]]:
-        """The cache's directory; how many blobs, records, leases and environments; the bytes that
-        all takes on the disk, and by part.
+        """Return the cache's directory, its disk usage, and its number of blobs, records and so on.
+
+        Sizes are in bytes, in total and by part. Raises `StoreUnavailable`.
         """
         from .usage import usage
 
@@ -140,16 +138,17 @@ class Cache:
         }
 
     def extraction(self, tree: Digest) -> str:
-        """The directory where the tree of that digest is extracted, or would be."""
+        """Return the directory for the extracted tree with that digest, existing or not."""
         return f"{self.extractions}/{tree.hex}"
 
     def environment(self, artifact: Digest) -> str:
-        """The directory where the environment of that digest is, or would be."""
+        """Return the directory for the environment with that digest, existing or not."""
         return f"{self.environments}/{artifact.hex}"
 
     def made(self, folder: str) -> list[str]:
-        """The names in a directory of things that are made of blobs, or of what others have; those
-        that begin with `.` are on their way.
+        """Return the names in a directory of finished extractions, environments and the like.
+
+        Names that begin with `.` are unfinished, and left out.
         """
         try:
             return sorted(name for name in os.listdir(folder) if not name.startswith("."))
@@ -157,8 +156,9 @@ class Cache:
             return []
 
     def write_index(self, named: Iterable[tuple[str, Digest]]) -> None:
-        """Write `index.json` (image-spec, image-layout.md), in which other tools look: manifests by
-        name, as far as they are here.
+        """Write `index.json`, in which other tools look up manifests by name.
+
+        Manifests that are not in the cache are left out. (image-spec, image-layout.md)
         """
         from .registry.descriptor import MANIFEST
         from .registry.layout import TAG
@@ -187,12 +187,12 @@ def _folder(root: str) -> str:
 
 def _create(root: str) -> None:
     folder = _folder(root)
-    with storing("make the cache's directory"):
+    with storing("create the cache's directory"):
         for name in os.listdir(root) if os.path.isdir(root) else ():
             if name[:1] == "v" and name[1:].isdigit() and int(name[1:]) > FORMAT:
                 raise StoreFormatUnknown(
                     f"{root} was written by a newer version of flyte-build",
-                    why=f"It holds format {name[1:]}; this version knows {FORMAT}.",
+                    why=f"Its format is {name[1:]}; this version supports {FORMAT}.",
                     hint="Upgrade flyte-build, or set FLYTE_HOME to another directory.",
                 )
         make_own(root)
@@ -200,7 +200,7 @@ def _create(root: str) -> None:
             make_below(f"{folder}/{name}")
         if not os.path.exists(f"{folder}/index.json"):
             _write(f"{folder}/index.json", {"schemaVersion": 2, "manifests": []})
-        # Last: it says that the rest is there.
+        # Last: its presence means that the rest is complete.
         _write(f"{folder}/oci-layout", {"imageLayoutVersion": "1.0.0"})
 
 

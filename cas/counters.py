@@ -1,6 +1,4 @@
-"""Counters of the work that preparation did: what tests assert and `--output-format
-json` reports.
-"""
+"""Counters of work done during preparation, for tests and `--output-format json`."""
 
 from __future__ import annotations
 
@@ -8,9 +6,7 @@ from _thread import allocate_lock
 
 
 class Counters:
-    """Totals of one command. Bytes are bytes; everything else is a count. Safe to add to from
-    several threads.
-    """
+    """Totals of one command: sizes in bytes, everything else a count. Thread-safe."""
 
     NAMES = (
         "files_stated",
@@ -35,6 +31,6 @@ class Counters:
                 self._totals[name] += amount
 
     def snapshot(self) -> dict[str, int]:
-        """All totals by name."""
+        """Return all totals by name."""
         with self._lock:
             return dict(self._totals)

@@ -1,8 +1,8 @@
-"""SQLite databases that many processes share.
+"""SQLite databases that are shared by many processes.
 
-The journal is a write-ahead log, except on a network file system, where its shared memory does not
-work and SQLite's rollback journal is used (sqlite.org/wal.html, "Overview"). The schema's version
-is `PRAGMA user_version`.
+The journal is a write-ahead log, except on network file systems, where its shared memory does not
+work and SQLite's rollback journal is used (sqlite.org/wal.html, "Overview"). The version of the
+schema is `PRAGMA user_version`.
 """
 
 from __future__ import annotations
@@ -35,20 +35,21 @@ _NETWORK = frozenset(
         "ceph",
     }
 )
-_DAMAGED = ".is-damaged"  # A mark beside a database in which damage was met.
+_DAMAGED = ".is-damaged"  # Suffix of a marker file beside a database in which damage was found.
 _WAIT = 30.0  # Seconds to wait for another process's transaction.
 
 
 class Database:
-    """An open database. Whatever SQLite cannot do is raised as `StoreUnavailable`; damage is
-    repaired by the next open.
+    """An open database.
+
+    Every SQLite error is raised as `StoreUnavailable`; damage is repaired by the next open.
     """
 
     def __init__(self, connection: sqlite3.Connection, path: str) -> None:
         self._connection, self._path = connection, path
 
     def execute(self, statement: str, values: Sequence[Any] = ()) -> list[Any]:
-        """Run one statement, in a transaction of its own, and give all of its rows."""
+        """Run one statement in a transaction of its own, and return all of its rows."""
         with self._errors():
             return self._connection.execute(
                 statement, [_encodable(value) for value in values]
@@ -64,12 +65,12 @@ class Database:
 
     @contextmanager
     def transaction(self) -> Iterator[None]:
-        """All statements of the body, or none."""
+        """Run the statements of the body in one transaction."""
         self.execute("BEGIN IMMEDIATE")
         try:
             yield
         except BaseException:
-            if self._connection.in_transaction:  # A full disk has ended it already.
+            if self._connection.in_transaction:  # A full disk has already ended the transaction.
                 self.execute("ROLLBACK")
             raise
         self.execute("COMMIT")
@@ -85,11 +86,11 @@ class Database:
             raise _unavailable(self._path, error) from error
 
     def close(self) -> None:
-        """Close the database; the process's end does so too."""
+        """Close the database; this also happens when the process ends."""
         self._connection.close()
 
     def one(self, statement: str, values: Sequence[Any] = ()) -> Any:
-        """Run one statement and give its first row, or None."""
+        """Run one statement, and return its first row, or None."""
         rows = self.execute(statement, values)
         return rows[0] if rows else None
 
@@ -101,12 +102,12 @@ def open_database(
     on_damage: Callable[[str], None],
     since: Mapping[int, Sequence[str]] = {},
 ) -> Database:
-    """Open the database at `path`, made with `schema` if it is new.
+    """Open the database at `path`, creating it with `schema` if it is new.
 
-    One of an older version is brought up to date: by the statements `since` that version and each
-    after it, then by `schema`, which makes only what is not there. A damaged database is moved
-    aside (its new place is told to `on_damage`) and begun anew. Raises `StoreFormatUnknown` when
-    its version is newer than `version`, `StoreUnavailable` when it cannot be used at all.
+    An older database is upgraded: by the statements in `since` for its version and each later one,
+    then by `schema`, which creates only what is missing. A damaged database is moved aside,
+    `on_damage` is called with its new path, and a new one is created. Raises `StoreFormatUnknown`
+    if the database is newer than `version`, and `StoreUnavailable` if it cannot be used at all.
     """
     try:
         if not os.path.exists(path + _DAMAGED):
@@ -135,7 +136,7 @@ def _open(
         if found > version:
             raise StoreFormatUnknown(
                 f"{path} was written by a newer version of flyte-build",
-                why=f"Its format is {found}; this version knows {version}.",
+                why=f"Its format is {found}; this version supports {version}.",
                 hint="Upgrade flyte-build, or set FLYTE_HOME to another directory.",
             )
         if found == 0:
@@ -152,7 +153,7 @@ def _open(
 def _upgrade(
     database: sqlite3.Connection, version: int, schema: str, since: Mapping[int, Sequence[str]]
 ) -> None:
-    """Bring an older database up to date; whoever is first does it."""
+    """Upgrade an older database; the version is read again, as another process may have done it."""
     database.execute("BEGIN IMMEDIATE")
     try:
         (found,) = database.execute("PRAGMA user_version").fetchone()
@@ -164,18 +165,18 @@ def _upgrade(
         database.execute(f"PRAGMA user_version={version}")
         database.execute("COMMIT")
     except BaseException:
-        if database.in_transaction:  # A full disk has ended it already.
+        if database.in_transaction:  # A full disk has already ended the transaction.
             database.execute("ROLLBACK")
         raise
 
 
 def _create(database: sqlite3.Connection, path: str, version: int, schema: str) -> None:
-    # SQLite's other files get the same mode.
+    # SQLite creates its other files with the same mode.
     os.chmod(path, os.stat(path).st_mode & mode_in(os.path.dirname(path)))
     journal = "DELETE" if _on_network(path) else "WAL"
     deadline = time.monotonic() + _WAIT
-    # SQLite answers "busy" at once, timeout or not, while another process changes the journal's
-    # mode.
+    # While another process changes the journal mode, SQLite reports "busy" at once, whatever the
+    # timeout.
     while True:
         try:
             database.execute(f"PRAGMA journal_mode={journal}")
@@ -200,9 +201,7 @@ def _on_network(path: str) -> bool:
 
 
 def _encodable(value: Any) -> Any:
-    """Paths that are not UTF-8 (PEP 383), which SQLite's text cannot hold, with escapes in their
-    place.
-    """
+    """Escape the lone surrogates of paths that are not UTF-8 (PEP 383) for SQLite."""
     return (
         value.encode("utf-8", "backslashreplace").decode()
         if isinstance(value, str) and not value.isascii()
@@ -216,14 +215,14 @@ def _is_damage(error: sqlite3.Error) -> bool:
 
 def _unavailable(path: str, error: sqlite3.Error) -> StoreError:
     return StoreUnavailable(
-        f"Could not use the database {path}",
+        f"Cannot use the database {path}",
         why=str(error),
         hint=(
-            "It is damaged: run the command again, and it is begun anew."
+            "Run the command again: the damaged database will be replaced with a new one."
             if _is_damage(error)
             else (
-                "Check that the disk is not full and that the directory is yours;"
-                " FLYTE_HOME chooses another one."
+                "Check that the disk is not full and that you own the directory, or set"
+                " FLYTE_HOME to another one."
             )
         ),
     )

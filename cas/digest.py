@@ -1,7 +1,7 @@
 """Digests and keys: the only identities there are.
 
-A digest is written as OCI writes it (image-spec, descriptor.md, "Digests"): `sha256:` and 64
-lower-case hex digits.
+A digest is written as in OCI (image-spec, descriptor.md, "Digests"): `sha256:` and 64 lower-case
+hex digits.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ _HEX = frozenset("0123456789abcdef")
 
 
 def is_hex(digits: str) -> bool:
-    """Whether these are the digits of a sha256."""
+    """Whether a string is the 64 lower-case hex digits of a sha256."""
     return len(digits) == 64 and _HEX.issuperset(digits)
 
 
@@ -24,9 +24,7 @@ class _Sha256(str):
 
     @classmethod
     def parse(cls, text: str) -> _Sha256:
-        """Take `text` as it stands, or raise `StoreError` when it is not `sha256:` and 64 hex
-        digits.
-        """
+        """Check that `text` is `sha256:` and 64 hex digits, and return it. Raises `StoreError`."""
         if (
             not isinstance(text, str)
             or not text.startswith(_PREFIX)
@@ -39,7 +37,7 @@ class _Sha256(str):
 
     @classmethod
     def of(cls, data: bytes | bytearray | memoryview) -> _Sha256:
-        """The sha256 of `data`."""
+        """Compute the sha256 of `data`."""
         return cls(_PREFIX + hashlib.sha256(data).hexdigest())
 
     @property
@@ -49,7 +47,7 @@ class _Sha256(str):
 
     @property
     def short(self) -> str:
-        """The first 12 hex digits, for people."""
+        """The first 12 hex digits, for messages."""
         return self[len(_PREFIX) : len(_PREFIX) + 12]
 
 
@@ -60,19 +58,17 @@ class Digest(_Sha256):
 
     @classmethod
     def parse(cls, text: str) -> Digest:
-        """Take `text` as it stands, or raise `StoreError` when it is not `sha256:` and 64 hex
-        digits.
-        """
+        """Check that `text` is `sha256:` and 64 hex digits, and return it. Raises `StoreError`."""
         return cls(super().parse(text))
 
     @classmethod
     def of(cls, data: bytes | bytearray | memoryview) -> Digest:
-        """The digest of `data`."""
+        """Compute the digest of `data`."""
         return cls(super().of(data))
 
     @classmethod
     def from_hash(cls, sha256: hashlib._Hash) -> Digest:
-        """The digest of what a running `hashlib.sha256()` has seen."""
+        """Return the digest of all bytes that a running `hashlib.sha256()` has been fed."""
         return cls(_PREFIX + sha256.hexdigest())
 
 

@@ -1,14 +1,14 @@
-"""The canonical encoding that keys are made of, and the keys.
+"""The canonical encoding from which keys are computed, and the keys themselves.
 
-Every value is typed and framed by its length, so that two different values never encode alike, and
-every mapping is sorted, so that one value never encodes in two ways. The format is a contract:
-`tests/cas/golden_keys.json` holds keys that must never change by accident. To change the encoding
-on purpose, raise `VERSION` and commit new golden keys.
+Every value is tagged with its type and length, so that two different values never have the same
+encoding, and every mapping is sorted, so that one value has only one encoding. The format is a
+contract: `tests/golden_keys.json` holds keys that must never change by accident. To change the
+encoding on purpose, raise `VERSION` and commit new golden keys.
 
-    none   n                   text   s<length>:<UTF-8 bytes>        (lone surrogates are kept)
+    none   n                   str    s<length>:<UTF-8 bytes>        (lone surrogates are kept)
     true   t   false   f       bytes  b<length>:<bytes>
     int    i<length>:<decimal> list   l<count>:<items>
-                               map    m<count>:<key><value>...       (keys: text; sorted)
+                               map    m<count>:<key><value>...       (keys: str; sorted)
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from typing import Union
 from .digest import Digest, Key
 
 VERSION = 1
-_FORMATS = 64  # Formats of a kind that a key may be of.
+_FORMATS = 64  # Format versions of one kind that are tried.
 
 Value = Union[
     None, bool, int, str, bytes, "list[Value]", "tuple[Value, ...]", "Mapping[str, Value]"
@@ -27,8 +27,9 @@ Value = Union[
 
 
 def encode(value: Value) -> bytes:
-    """The one encoding of `value`. Raises `TypeError` for a type that is not in the table above (a
-    float is not).
+    """Return the canonical encoding of `value`.
+
+    Raises `TypeError` for a type that is not in the table above, such as float.
     """
     return b"".join(_parts(value))
 
@@ -55,7 +56,7 @@ def _parts(value: Value) -> Iterator[bytes]:
     elif isinstance(value, Mapping):
         yield b"m%d:" % len(value)
         if not all(isinstance(name, str) for name in value):
-            raise TypeError("the keys of a mapping must be text")
+            raise TypeError("the keys of a mapping must be strings")
         for name, item in sorted((encode(name), item) for name, item in value.items()):
             yield name
             yield from _parts(item)
@@ -64,17 +65,16 @@ def _parts(value: Value) -> Iterator[bytes]:
 
 
 def key(kind: str, format: int, inputs: Mapping[str, Value]) -> Key:
-    """The key of a node: of this `kind`, whose artifacts have this `format` version, made from
-    these `inputs`.
-    """
+    """Compute the key of a node: `format` is the version of the artifacts of its `kind`."""
     return Key(Digest.of(encode(["flyte-build key", VERSION, kind, format, inputs])))
 
 
 def is_key_of(found: Key, kind: str, inputs: Mapping[str, Value]) -> bool:
-    """Whether `found` is the key of such a node, in whichever format: JSON from elsewhere that
-    names a key may say anything.
+    """Whether `found` is the key of a node with these inputs, in any format version.
+
+    For JSON that comes from another machine, and may claim any key.
     """
     try:
         return any(found == key(kind, format, inputs) for format in range(1, _FORMATS))
-    except (TypeError, RecursionError):  # Values that no key is made of.
+    except (TypeError, RecursionError):  # These inputs cannot have a key.
         return False

@@ -1,6 +1,4 @@
-"""Which records must go so that what is kept takes no more than some space. Pure: it touches no
-store.
-"""
+"""Choice of the records to evict, so that the rest fits a target size. It touches no store."""
 
 from __future__ import annotations
 
@@ -13,12 +11,12 @@ from .records import Use
 def evict(
     uses: Iterable[Use], sizes: Mapping[Digest, int], pinned: Set[Digest], target: int
 ) -> tuple[list[Use], int]:
-    """The records to remove until what is left takes at most `target` bytes, and what it takes
-    then.
+    """Return the records to remove so that the rest takes at most `target` bytes, and its size.
 
-    What was used least recently goes first; a thing was used when the last record that needs it
-    was. So a record whose things are all needed by later ones stays, since removing it would free
-    nothing. What is `pinned` stays in any case, so that what is left can be larger than `target`.
+    The least recently used artifacts go first; an artifact was last used when the last record that
+    refers to it was. A record stays if later records need everything that it refers to, since
+    removing it would free nothing. What is `pinned` always stays, so the rest can be larger than
+    `target`.
     """
     needing: dict[Digest, list[Use]] = {}
     for use in uses:

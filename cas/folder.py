@@ -1,8 +1,8 @@
-"""Folders that hold what is ours: they never belong to a project, even where they lie below its
-root, and are the user's alone.
+"""Directories that belong to flyte-build: never part of a project, and private to the user.
 
-What is made in such a directory is open to those for whom the directory is open, whatever the
-umask: only its topmost directory has a mode of its own, 0700 unless several users share it.
+They are left out even if they lie below a project's root. Only the topmost directory has a mode of
+its own: 0700, unless several users share it. Everything created in it is accessible to those who
+can access the directory, whatever the umask.
 """
 
 from __future__ import annotations
@@ -13,11 +13,10 @@ PRIVATE = 0o700
 
 
 def make_own(folder: str, *, shared: bool = False) -> None:
-    """Make a directory that git and bundles leave out: it holds a `.gitignore` for all that is in
-    it.
+    """Create a directory that git and bundles ignore, because of the `.gitignore` in it.
 
-    It is the user's alone, and so are those above it that are made on the way; a `shared` one is as
-    the umask says. Raises `OSError`.
+    It is private to the user, and so are the parents created on the way; a `shared` one has the
+    permissions that the umask gives. Raises `OSError`.
     """
     _make(folder, 0o777 if shared else PRIVATE)
     if not os.path.exists(f"{folder}/.gitignore"):
@@ -26,8 +25,9 @@ def make_own(folder: str, *, shared: bool = False) -> None:
 
 
 def make_below(folder: str) -> None:
-    """Make a directory, and those above it, open to those for whom the nearest that is there is
-    open. Raises `OSError`.
+    """Create a directory and its missing parents, with the permissions of the nearest existing one.
+
+    Raises `OSError`.
     """
     above = folder
     while not os.path.isdir(above):
@@ -36,8 +36,9 @@ def make_below(folder: str) -> None:
 
 
 def make_private(folder: str) -> None:
-    """Close a directory of the user's that an older version has made, and what is in it, to others.
-    Others' directories stay as they are.
+    """Remove other users' access to a directory that an older version created, and to its content.
+
+    A directory of another user is left as it is.
     """
     state = os.stat(folder)
     if not state.st_mode & 0o077 or state.st_uid != os.geteuid():
@@ -49,12 +50,12 @@ def make_private(folder: str) -> None:
 
 
 def opener(path: str, flags: int) -> int:
-    """Open a file, made if need be, readable by those who can read its directory."""
+    """Open a file, creating it if needed, with the read and write permissions of its directory."""
     return os.open(path, flags, mode_in(os.path.dirname(path)))
 
 
 def mode_in(folder: str) -> int:
-    """Return the permissions of files in a directory, before the umask."""
+    """Return the permissions for files in a directory, before the umask."""
     return os.stat(folder or ".").st_mode & 0o666
 
 

@@ -1,9 +1,9 @@
-"""Garbage collection: mark what is reachable from the roots, sweep the rest.
+"""Garbage collection: mark everything that the roots need, and sweep the rest.
 
-Roots are leases, records used within the keep time, and those that are still to be published; where
-space is short, the records that were used least recently are given up too. There is no grace by
-age: whoever writes holds the cache's shared lock, and deleting happens in short turns under the
-exclusive one, each with marks of its own moment.
+Roots are leases, records used within the keep time, and records that are still to be published;
+where space is short, the least recently used records are evicted as well. No grace period is
+needed: writers hold the cache's shared lock, and deletions happen in short turns under the
+exclusive lock, each of which marks anew.
 """
 
 from __future__ import annotations
@@ -22,17 +22,17 @@ from .os_errors import storing
 from .records import Use
 from .registry.ledger import Ledger
 
-_MAKES_ROOM = "to make room: it was used least recently"
+_MAKES_ROOM = "least recently used, and space is short"
 _TURN = 2000  # Deletions under one exclusive lock: about a tenth of a second.
 
 
 @dataclass(frozen=True, kw_only=True)
 class SpaceLimits:
-    """What the cache may take, in bytes: at most `max_size`, and less while the disk has not
-    `min_free`.
+    """Limits of the cache, in bytes.
 
-    For the sake of free space it is never made smaller than `min_size`: when something else fills
-    the disk, giving up the cache would not help.
+    It takes at most `max_size`, and less while the disk has less than `min_free` free. To free disk
+    space, the cache is never made smaller than `min_size`: when something else fills the disk,
+    giving up the cache would not help.
     """
 
     max_size: int | None = None
@@ -42,7 +42,7 @@ class SpaceLimits:
 
 @dataclass(frozen=True)
 class Removed:
-    """One thing that was (or would be) removed: its digest, its size in bytes, and why."""
+    """An item that was (or would be) removed: its digest or name, its size in bytes, and why."""
 
     digest: str
     size: int
@@ -51,11 +51,11 @@ class Removed:
 
 @dataclass(frozen=True)
 class Collection:
-    """What a collection removed, and how many blobs it kept.
+    """Result of a collection: the removed items, and the number of blobs kept.
 
-    `over` are the bytes by which the cache is still above its `max_size` (they are in use),
-    `lacking` those that the disk still misses to `min_free`; `complete` says whether there was time
-    for all.
+    `over` is the number of bytes by which the cache still exceeds `max_size`, because they are in
+    use; `lacking` is the number of bytes still missing from `min_free`. `complete` is whether there
+    was time for everything.
     """
 
     removed: list[Removed]
@@ -66,7 +66,7 @@ class Collection:
 
     @property
     def bytes(self) -> int:
-        """The sum of the sizes."""
+        """Total size of the removed items, in bytes."""
         return sum(item.size for item in self.removed)
 
 
@@ -77,12 +77,11 @@ def collect(
     space: SpaceLimits = SpaceLimits(),
     seconds: float = float("inf"),
 ) -> Collection:
-    """Remove what no lease and no record used within the last `keep` seconds needs; 0 removes all
-    that has no root.
+    """Remove everything that is needed by no lease and no record used in the last `keep` seconds.
 
-    Records are given up beyond that until the cache fits into `space`. After `seconds` nothing more
-    is begun. A dry run finds the same things and touches nothing. Safe beside running tasks,
-    writers and other collections.
+    With `keep=0`, everything without a root goes. More records are evicted until the cache fits
+    `space`. After `seconds`, no further work is started. A dry run finds the same things but
+    removes nothing. This is safe while tasks, writers and other collections are running.
     """
     deadline = time.monotonic() + seconds
     limit = int(time.time() - keep)
@@ -103,7 +102,7 @@ def collect(
         marks = _Marks(cache, limit, owed, keys)
         removed = list(_litter(cache, dry_run))
         names = iter(list(cache.blobs.names()))
-    # First: a database on a full disk cannot even forget.
+    # First: on a full disk, the database cannot even delete rows.
     removed += _unpacked(cache, marks, surplus, dry_run, deadline)
     if not dry_run:
         with cache.collecting():
@@ -111,7 +110,7 @@ def collect(
                 limit, (use for use in cache.records.uses(limit, owed) if use[0] not in keys)
             )
             cache.records.remove_all([*unused, *keys])
-            marks = _Marks(cache, limit, owed, set())  # What is recorded again from now on counts.
+            marks = _Marks(cache, limit, owed, set())  # Records added from now on count.
     kept = 0
     while time.monotonic() < deadline and (turn := list(islice(names, _TURN))):
         with cache.collecting():
@@ -138,9 +137,7 @@ def collect(
 def _make_room(
     cache: Cache, uses: list[Use], space: SpaceLimits, unpacked: dict[Digest, int]
 ) -> tuple[list[Use], int, int]:
-    """The records to give up, the bytes that are too many even then, and those that the disk still
-    lacks.
-    """
+    """Choose the records to evict, and return them with the bytes still over and still lacking."""
     sizes = {**dict(cache.blobs.names()), **unpacked}
     pinned = cache.leased()
     needed = sum(sizes.get(ref, 0) for ref in pinned.union(*(refs for _, _, refs in uses)))
@@ -154,8 +151,9 @@ def _make_room(
 
 
 class _Marks:
-    """What is live at this moment, without the records that are `given_up`; read again only when
-    another process has written.
+    """The digests that are live now; they are read again only when another process has written.
+
+    Records in `given_up` do not count.
     """
 
     def __init__(self, cache: Cache, limit: int, owed: list[Key], given_up: set[Key]) -> None:
@@ -178,19 +176,17 @@ def _litter(cache: Cache, dry_run: bool) -> Iterator[Removed]:
     for path in list(cache.blobs.litter()):
         size = os.path.getsize(path)
         if not dry_run:
-            with storing("remove what a writer left"):
+            with storing("remove a leftover temporary file"):
                 os.unlink(path)
-        yield Removed(os.path.basename(path), size, "left by a writer that ended early")
+        yield Removed(os.path.basename(path), size, "left over from an interrupted write")
 
 
 def _folders(cache: Cache) -> list[tuple[str, str]]:
-    """The directories in which each entry is named by a digest, as path and name, and why such an
-    entry is removed.
-    """
+    """Return path and removal reason of all entries in directories whose entries are digests."""
     places = {
-        cache.extractions: "the tree extracted here is not needed",
+        cache.extractions: "the extracted tree is not needed",
         cache.environments: "the environment is not needed",
-        cache.runtimes: "no task uses this copy of flyte's own code",
+        cache.runtimes: "no task uses this copy of flyte-build",
     }
     found = []
     with storing("list extractions and environments"):
@@ -211,7 +207,7 @@ def _unpacked(
         if time.monotonic() >= deadline:
             return
         with cache.collecting():
-            # A copy of an extraction is for one run.
+            # An additional copy of an extraction belongs to one run.
             live = cache.leased() if copy else marks.now()
             if digest in live or not os.path.lexists(path):
                 continue
@@ -219,9 +215,9 @@ def _unpacked(
                 path = _doom(path)
         size = _size(path)
         if not dry_run:
-            _remove_doomed(path)  # It can take long, and nobody waits for it.
+            _remove_doomed(path)  # Outside of the lock, since it can take long.
         if unfinished:
-            yield Removed(entry, size, "left by an extraction that ended early")
+            yield Removed(entry, size, "left over from an interrupted extraction")
         else:
             yield Removed(digest, size, _MAKES_ROOM if digest in surplus else why)
 
@@ -245,27 +241,27 @@ def _size(path: str) -> int:
         for file in files:
             try:
                 size += os.lstat(os.path.join(folder, file)).st_size
-            except FileNotFoundError:  # Another process removes it.
+            except FileNotFoundError:  # Another process is removing it.
                 continue
     return size
 
 
 def remove_tree(path: str) -> None:
-    """Remove a directory of ours, also where it is protected from being written.
+    """Remove a directory of the cache, even if it is write-protected.
 
-    It is renamed first, so that nobody meets half of it under its own name.
+    It is renamed first, so that no one finds a partial directory under its name.
     """
     _remove_doomed(_doom(path))
 
 
 def _doom(path: str) -> str:
-    """Take away the name of what is to be removed; its new path."""
+    """Rename a directory that is to be removed, and return its new path."""
     doomed = f"{os.path.dirname(path)}/.doomed-{os.urandom(8).hex()}"
     with storing("remove an extraction"):
         try:
             os.rename(path, doomed)
         except FileNotFoundError:
-            pass  # Somebody else has done so.
+            pass  # Another process has renamed it.
     return doomed
 
 
@@ -281,5 +277,5 @@ def _remove_doomed(doomed: str) -> None:
                 for folder, _, _ in os.walk(doomed):
                     os.chmod(folder, 0o700)
                 shutil.rmtree(doomed)
-            except FileNotFoundError:  # Another process removes it too.
+            except FileNotFoundError:  # Another process is removing it, too.
                 continue

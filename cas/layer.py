@@ -1,4 +1,4 @@
-"""Layers: deterministic tar archives, compressed, as blobs (OCI image-spec, layer.md)."""
+"""Layers: deterministic, compressed tar archives, stored as blobs (OCI image-spec, layer.md)."""
 
 from __future__ import annotations
 
@@ -17,14 +17,15 @@ MEDIA_TYPES: dict[Compression, str] = {
     "gzip": "application/vnd.oci.image.layer.v1.tar+gzip",
     "none": "application/vnd.oci.image.layer.v1.tar",
 }
-_ZSTD = 1  # On source code, zstd's level 1 is faster than level 3, and not larger.
-_GZIP = 4  # Of machine code, level 6 takes twice the time to save 2 %.
-_CHUNK = 1 << 18  # Bytes that stay in a processor's cache while they are hashed and compressed.
+_ZSTD = 1  # For source code, zstd's level 1 is faster than level 3, and its output is no larger.
+_GZIP = 4  # For machine code, level 6 takes twice as long, and saves 2 %.
+# Bytes: few enough to stay in the processor's cache while they are hashed and compressed.
+_CHUNK = 1 << 18
 
 
 @dataclass(frozen=True)
 class Layer:
-    """A layer's blob, its size in bytes, and the digest of the tar inside (OCI's diff_id)."""
+    """A layer: its blob's digest and size in bytes, and the digest of its tar (OCI's diff_id)."""
 
     digest: Digest
     size: int
@@ -32,13 +33,13 @@ class Layer:
 
 
 class Compressor(Protocol):
-    """Compresses a stream piece by piece."""
+    """A streaming compressor."""
 
     def compress(self, data: bytes, /) -> bytes:
-        """What is ready so far."""
+        """Compress a piece, and return the output that is ready so far."""
 
     def flush(self) -> bytes:
-        """The rest."""
+        """Return the rest of the output."""
 
 
 class _Plain:
@@ -50,7 +51,7 @@ class _Plain:
 
 
 def compressor(compression: Compression) -> Compressor:
-    """One that writes no time and no name, and needs no size beforehand."""
+    """Return a compressor that writes no time and no name, and needs no size in advance."""
     if compression == "zstd":
         import zstandard
 
@@ -66,15 +67,17 @@ def compressor(compression: Compression) -> Compressor:
 
 
 def write_layer(blocks: Iterable[bytes], batch: Batch, compression: Compression = "zstd") -> Layer:
-    """Write a layer of an archive's blocks, to which the end is added. What `blocks` raises leaves
-    nothing behind.
+    """Write an archive's blocks as a layer, adding the end of the archive.
+
+    If `blocks` raises, nothing is left behind.
     """
     return write_archive(_chunks(blocks), batch, compression)
 
 
 def write_archive(chunks: Iterable[bytes], batch: Batch, compression: Compression) -> Layer:
-    """Write a layer of an archive that is whole already, in pieces. What `chunks` raises leaves
-    nothing behind.
+    """Write a complete archive, given in pieces, as a layer.
+
+    If `chunks` raises, nothing is left behind.
     """
     compress = compressor(compression)
     diff = hashlib.sha256()

@@ -1,8 +1,9 @@
-"""Leases: what is in use now and must not be collected.
+"""Leases, which protect artifacts in use from garbage collection.
 
-A lease is a locked file (flock) that lists digests. The lock ends with its owner, however the owner
-ends and whatever process takes its pid, so a lease can be neither forgotten nor stolen. (On a
-network file system, flock is emulated with byte-range locks: flock(2), "NFS details".)
+A lease is a file that lists digests and is locked with flock. The kernel releases the lock when the
+owner ends, in whatever way, and regardless of reused pids; so a lease is never left behind and
+never taken over. (On a network file system, flock is emulated with byte-range locks: flock(2), "NFS
+details".)
 """
 
 from __future__ import annotations
@@ -20,12 +21,12 @@ from .os_errors import storing
 
 
 class Lease:
-    """Keeps `digests` from being collected until `release`, or until this process ends."""
+    """A lease that protects `digests` until `release` is called or this process ends."""
 
     def __init__(self, folder: str, digests: Iterable[Digest]) -> None:
         self.path = f"{folder}/{os.urandom(8).hex()}.lease"
         with storing("write a lease"):
-            # Written under another name, so that nobody meets a lease that is not locked yet.
+            # Written under another name, so that no one finds a lease that is not locked yet.
             new = self.path + ".new"
             self._file = os.open(new, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
             fcntl.flock(self._file, fcntl.LOCK_EX)
@@ -40,7 +41,7 @@ class Lease:
 
 
 def is_held(path: str) -> bool:
-    """Whether the lease in that file is there, and its owner lives."""
+    """Whether the lease file exists and its owner is alive."""
     try:
         file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     except OSError:
@@ -52,7 +53,7 @@ def is_held(path: str) -> bool:
 
 
 def held(folder: str) -> Iterator[Digest]:
-    """The digests of all leases that are held; those of dead owners are removed on the way."""
+    """Yield the digests of all held leases; leases of ended processes are removed on the way."""
     with storing("read the leases"), os.scandir(folder) as entries:
         for entry in entries:
             try:
@@ -69,29 +70,32 @@ def held(folder: str) -> Iterator[Digest]:
 
 
 def _digests(path: str, data: bytes) -> list[Digest]:
-    """The digests in a lease. Raises `StoreUnavailable` for what is none: what it keeps is not
-    known, so nothing may be collected.
+    """Return the digests in a lease.
+
+    Raises `StoreUnavailable` if it is malformed: as it may protect anything, nothing may be
+    collected.
     """
     try:
         return [Digest.parse(digest) for digest in json.loads(data)]
     except (ValueError, TypeError, RecursionError, StoreError):
         raise StoreUnavailable(
-            f"The lease {path} cannot be read",
-            why="It is held by a process, and says nothing.",
-            hint="Delete it if it is not flyte's.",
+            f"Cannot read the lease {path}",
+            why="A process holds it, but it is not a list of digests.",
+            hint="Delete it if flyte-build did not create it.",
         ) from None
 
 
 def _unlink(path: str) -> None:
     try:
         os.unlink(path)
-    except FileNotFoundError:  # Its owner released it, or gave it its name, in between.
+    except FileNotFoundError:  # Its owner has just released it, or given it its final name.
         return
 
 
 def lockable(file: int) -> bool:
-    """Whether nobody holds the open `file`'s lock; this process then holds it until it closes the
-    file.
+    """Take the lock of the open `file` unless it is held elsewhere; return whether it was free.
+
+    This process then holds the lock until it closes the file.
     """
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -102,8 +106,9 @@ def lockable(file: int) -> bool:
 
 @contextmanager
 def locked_folder(folder: str) -> Iterator[None]:
-    """Hold the lock of a directory, which is there, while the body runs; waits for it. For the
-    user's own directories: nothing is left in them. Raises `OSError`.
+    """Hold the lock of an existing directory while the body runs, waiting for it if needed.
+
+    For the user's own directories, since it leaves no files in them. Raises `OSError`.
     """
     opened = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
@@ -115,7 +120,7 @@ def locked_folder(folder: str) -> Iterator[None]:
 
 @contextmanager
 def locked(path: str, exclusive: bool) -> Iterator[None]:
-    """Hold the lock of the file at `path` (made if need be) while the body runs; waits for it."""
+    """Hold the lock of the file at `path`, creating it if needed; wait until the lock is free."""
     with storing("lock the store"):
         file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:

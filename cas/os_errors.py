@@ -1,4 +1,4 @@
-"""Turns what the operating system refuses into errors that say what to do."""
+"""Conversion of operating system errors to `StoreUnavailable`, with a hint for each."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ _HINTS = {
     ),
     errno.EDQUOT: "Your disk quota is used up. Free some space, or run `flyte cache gc --keep 0s`.",
     errno.EIO: "The disk reports an error. Check it, or set FLYTE_HOME to another disk.",
-    errno.EROFS: "The file system is read-only. Set FLYTE_HOME to a directory that can be written.",
+    errno.EROFS: "The file system is read-only. Set FLYTE_HOME to a directory on another one.",
     errno.EACCES: "The directory belongs to someone else. Set FLYTE_HOME to one of your own.",
     errno.EPERM: "The directory is protected. Set FLYTE_HOME to a directory of your own.",
-    errno.ENOTDIR: "A file stands where a directory should be. Set FLYTE_HOME to another path.",
+    errno.ENOTDIR: "There is a file where a directory should be. Set FLYTE_HOME to another path.",
     errno.EMFILE: "Too many files are open. Raise the limit with `ulimit -n`.",
     errno.ENFILE: "The machine has too many files open. Try again later.",
     errno.EFBIG: "The file is larger than this process may write (`ulimit -f`).",
@@ -27,8 +27,9 @@ _HINTS = {
 
 @contextmanager
 def storing(what: str) -> Iterator[None]:
-    """Raise `StoreUnavailable` for an `OSError` of the body; `what` names the work, as in "write a
-    blob".
+    """Raise `StoreUnavailable` for an `OSError` of the body.
+
+    `what` completes "Cannot ...", as in "write a blob".
     """
     try:
         yield
@@ -37,13 +38,13 @@ def storing(what: str) -> Iterator[None]:
 
 
 def unavailable(what: str, error: OSError) -> StoreUnavailable:
-    """The error to raise for `error`, met while doing `what`."""
+    """Return the error to raise when `what`, as in "write a blob", failed with `error`."""
     where = f": {error.filename}" if error.filename else ""
     return StoreUnavailable(
-        f"Could not {what}",
+        f"Cannot {what}",
         why=f"{error.strerror or error}{where}",
         hint=_HINTS.get(
             error.errno or 0,
-            "Run the command again; FLYTE_HOME chooses another directory for the store.",
+            "Run the command again, or set FLYTE_HOME to another directory.",
         ),
     )

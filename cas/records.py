@@ -1,5 +1,6 @@
-"""Records: "this key produced this artifact", with the inputs that made up the key, so that a miss
-can be explained.
+"""Records: "this key produced this artifact".
+
+A record also holds the inputs from which its key was computed, to explain cache misses.
 """
 
 from __future__ import annotations
@@ -25,20 +26,20 @@ CREATE TABLE IF NOT EXISTS traces(
   PRIMARY KEY(base, key)) WITHOUT ROWID;
 """
 Use = tuple[Key, int, tuple[Digest, ...]]
-"""A record as far as space matters: its key, when it was last used, and what it refers to."""
-# Seconds within which a second use of a record is not written down: a warm command writes nothing.
+"""A record, reduced for space accounting: its key, when it was last used, and its references."""
+# Seconds within which a further use of a record is not written: a warm command writes nothing.
 _FRESH = 3600
-# A use "in the future" was written before the clock was set back: it counts as one now.
+# A use "in the future" was written before the clock was set back, and counts as a use now.
 _USED_AFTER = "min(used, ?) > ?"
 
 
 @dataclass(frozen=True)
 class Record:
-    """What a key produced.
+    """The artifact that a key produced.
 
-    `artifact` is the digest that identifies it; `refs` are the digests that must stay for it to be
-    usable: of blobs, and of what is made of blobs and lies elsewhere in the cache, by its identity.
-    `inputs` are JSON values, for people.
+    `artifact` is the digest that identifies it. `refs` are the digests of everything that must
+    exist for it to be usable: blobs, and things built from blobs elsewhere in the cache, by their
+    identity. `inputs` are JSON values, for explanations.
     """
 
     key: Key
@@ -55,7 +56,7 @@ class Records:
         self._database = database
 
     def find(self, key: Key) -> Record | None:
-        """The record of `key`, marked as used now."""
+        """Return the record of `key`, if there is one, and mark it as used now."""
         row = self._database.one(
             "SELECT key, kind, artifact, refs, inputs, used FROM records WHERE key=?", (key,)
         )
@@ -67,9 +68,7 @@ class Records:
         return _record(row)
 
     def add(self, record: Record) -> None:
-        """Write a record, in the place of one for the same key. All that it refers to must be
-        durable already.
-        """
+        """Write a record, replacing any with its key. Everything it refers to must be durable."""
         self._database.execute(
             "INSERT OR REPLACE INTO records VALUES(?,?,?,?,?,?)",
             (
@@ -83,11 +82,11 @@ class Records:
         )
 
     def remove(self, key: Key) -> None:
-        """Forget a record; blobs are not touched."""
+        """Delete a record, but none of its blobs."""
         self._database.execute("DELETE FROM records WHERE key=?", (key,))
 
     def remove_all(self, keys: Iterable[Key]) -> None:
-        """Forget these records, and the labels and traces that named them."""
+        """Delete these records, with the labels and traces that refer to them."""
         self._database.execute_many("DELETE FROM records WHERE key=?", [(key,) for key in keys])
         self._forget_names()
 
@@ -96,7 +95,7 @@ class Records:
         self._database.execute("DELETE FROM traces WHERE key NOT IN (SELECT key FROM records)")
 
     def uses(self, limit: int, needed: Iterable[Key] = ()) -> list[Use]:
-        """The records used after `limit`, and those that are `needed` in any case."""
+        """Return the records used after `limit`, and those in `needed` in any case."""
         now = int(time.time())
         condition = f"{_USED_AFTER} OR key IN (SELECT value FROM json_each(?))"
         rows = self._database.execute(
@@ -109,11 +108,10 @@ class Records:
         ]
 
     def unused(self, limit: int, staying: Iterable[Use]) -> list[Key]:
-        """The records last used at `limit` or before, but for those that refer only to what the
-        `staying` ones do.
+        """Return the records last used at or before `limit` whose removal would free something.
 
-        Removing such a one would free nothing: a part's is used only when a whole is made of it,
-        and then saves that work.
+        A record that refers only to things that the `staying` ones need is left out: it stands for
+        a part of a larger artifact, is used only when that is rebuilt, and saves work then.
         """
         needed = {ref for _, _, refs in staying for ref in refs}
         rows = self._database.execute(
@@ -126,7 +124,7 @@ class Records:
         ]
 
     def needing(self, digest: Digest) -> list[Record]:
-        """The records that cannot be used without `digest`."""
+        """Return the records that refer to `digest`."""
         rows = self._database.execute(
             "SELECT key, kind, artifact, refs, inputs FROM records WHERE instr(refs, ?) > 0",
             (digest,),
@@ -134,7 +132,7 @@ class Records:
         return [_record(row) for row in rows]
 
     def all(self) -> list[Record]:
-        """Every record."""
+        """Return every record."""
         return [
             _record(row)
             for row in self._database.execute(
@@ -143,7 +141,7 @@ class Records:
         ]
 
     def keys(self, start: str) -> list[Key]:
-        """The keys that begin with `start`."""
+        """Return the keys that begin with `start`."""
         return [
             Key(key)
             for (key,) in self._database.execute(
@@ -152,21 +150,20 @@ class Records:
         ]
 
     def count(self) -> int:
-        """How many records there are."""
+        """Return the number of records."""
         (count,) = self._database.one("SELECT count(*) FROM records")
         return int(count)
 
     def version(self) -> int:
-        """A number that changes when another process writes (sqlite.org/pragma.html,
-        "data_version").
+        """Return a number that changes when another process writes to the database.
+
+        (sqlite.org/pragma.html, "data_version")
         """
         (version,) = self._database.one("PRAGMA data_version")
         return int(version)
 
     def last(self, label: str) -> Record | None:
-        """The record that was the outcome of the last resolve under `label`, if it is
-        still kept.
-        """
+        """Return the record of the last resolve under `label`, if it still exists."""
         row = self._database.one(
             "SELECT key, kind, artifact, refs, inputs FROM records WHERE key=(SELECT key FROM"
             " labels WHERE label=?)",
@@ -175,9 +172,7 @@ class Records:
         return _record(row) if row else None
 
     def set_last(self, label: str, key: Key) -> None:
-        """Remember `key` as the outcome of the last resolve under `label`; writes nothing when it
-        is so already.
-        """
+        """Remember `key` as the result of the last resolve under `label`, unless it is already."""
         row = self._database.one("SELECT key FROM labels WHERE label=?", (label,))
         if row is None or row[0] != key:
             self._database.execute(
@@ -185,7 +180,7 @@ class Records:
             )
 
     def of_kind(self, kind: str) -> list[Record]:
-        """Every record of `kind`."""
+        """Return every record of `kind`."""
         return [
             _record(row)
             for row in self._database.execute(
@@ -194,7 +189,7 @@ class Records:
         ]
 
     def labelled(self, kind: str) -> list[tuple[str, Record]]:
-        """Every label whose last outcome is a record of `kind`, with that record."""
+        """Return every label whose last result is a record of `kind`, with that record."""
         rows = self._database.execute(
             "SELECT label, records.key, kind, artifact, refs, inputs FROM labels JOIN records ON"
             " labels.key=records.key WHERE kind=? ORDER BY label",
@@ -203,8 +198,9 @@ class Records:
         return [(row[0], _record(row[1:])) for row in rows]
 
     def traces(self, base: Key, limit: int) -> list[tuple[Key, Any]]:
-        """What was seen while each of the last `limit` artifacts of `base` was made (JSON), newest
-        first, by record key.
+        """Return the last `limit` traces of `base` (record key and JSON value), newest first.
+
+        A trace holds what was seen while the artifact of a record was built.
         """
         rows = self._database.execute(
             "SELECT key, seen FROM traces WHERE base=? ORDER BY used DESC LIMIT ?", (base, limit)
@@ -212,7 +208,7 @@ class Records:
         return [(Key(key), json.loads(seen)) for key, seen in rows]
 
     def add_trace(self, base: Key, key: Key, seen: Any, limit: int) -> None:
-        """Remember what was seen; the oldest of a base's traces beyond `limit` are dropped."""
+        """Add a trace for `base`, keeping only its newest `limit` traces."""
         # Nanoseconds, so that two traces of one second keep their order.
         self._database.execute(
             "INSERT OR REPLACE INTO traces VALUES(?,?,?,?)",

@@ -1,9 +1,8 @@
-"""The stat index: which content a path had when it was last read, so that unchanged files are not
-read again.
+"""The stat index: the content that each path had when last read, so as not to read it again.
 
-It is private to this machine and only ever saves work: an entry counts when the file's size, times,
-inode and mode are what they were, and when those times lie so far before the reading began that a
-later change must show in them (the "racily clean" entries of git's index: git,
+It is private to this machine and only ever saves work. An entry is valid if the file's size, times,
+inode and mode are unchanged, and if those times lie so far before the read that any later change
+must show in them (the "racily clean" entries of git's index: git,
 Documentation/technical/racy-git.txt).
 """
 
@@ -32,31 +31,27 @@ SCHEMA = (
 )
 
 Row = tuple[int, ...]  # mode, size in bytes, mtime and ctime in ns, inode
-UNTRUSTED: Row = ()  # Equal to no file's row: the file is read again.
+UNTRUSTED: Row = ()  # Equal to no file's row, so the file is read again.
 
 _CHUNK = 1 << 20
 _ATTEMPTS = 5
 TICK = 20_000_000
-"""Nanoseconds by which a file's times may be older than the moment: kernels stamp files with a
-clock that advances every 1 to 10 ms.
-"""
+"""Maximum delay, in ns, of a file's timestamp: kernels use a clock that ticks every 1 to 10 ms."""
 _SECOND = 1_000_000_000
-_COARSE = 5  # CLOCK_REALTIME_COARSE (clock_gettime(2)), which Linux stamps files with.
-# The seed of each fingerprint.
+_COARSE = 5  # CLOCK_REALTIME_COARSE (clock_gettime(2)), which Linux uses for file times.
+# Seed of each fingerprint.
 _WRITER = marshal.version << 16 | sys.version_info.major << 8 | sys.version_info.minor
 _SUM = 16  # Bytes of a fingerprint.
 
 
 class StatIndex:
-    """Values by name in each scope (a directory and how it was looked at), kept in the cache's
-    database.
-    """
+    """Values by name and scope (a directory and how it was scanned), in the cache's database."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
 
     def load(self, scope: str) -> dict[str, Any]:
-        """What was saved in `scope`; without what is damaged, and what another Python wrote."""
+        """Return the values of `scope`, except damaged ones and those of other Python versions."""
         rows = self._database.execute("SELECT name, data FROM stat WHERE scope=?", (scope,))
         return {
             os.fsdecode(name): marshal.loads(data[_SUM:])
@@ -65,8 +60,9 @@ class StatIndex:
         }
 
     def save(self, scope: str, values: Mapping[str, Any], gone: Iterable[str] = ()) -> None:
-        """Keep `values` (numbers, text, bytes, tuples, lists, dicts) in `scope`, and drop the names
-        that are `gone`.
+        """Store `values` in `scope`, and delete the names that are `gone`.
+
+        Values are numbers, strings, bytes, tuples, lists and dicts.
         """
         rows = [(scope, os.fsencode(name), marshal.dumps(value)) for name, value in values.items()]
         self._database.execute_many(
@@ -79,36 +75,40 @@ class StatIndex:
         )
 
     def scopes(self) -> list[str]:
-        """Every scope there is."""
+        """Return all scopes."""
         return [scope for (scope,) in self._database.execute("SELECT DISTINCT scope FROM stat")]
 
     def forget(self, scope: str) -> None:
-        """Drop what is known of `scope`."""
+        """Delete everything stored in `scope`."""
         self._database.execute("DELETE FROM stat WHERE scope=?", (scope,))
 
 
 def fingerprint(data: bytes) -> bytes:
-    """xxh3-128 of something that never leaves this machine and this Python."""
+    """Compute the xxh3-128 of data that stays on this machine and with this Python version."""
     return xxhash.xxh3_128_digest(data, _WRITER)
 
 
 row: Callable[[os.stat_result], Row] = attrgetter(
     "st_mode", "st_size", "st_mtime_ns", "st_ctime_ns", "st_ino"
 )
-"""What identifies a state of a file."""
+"""The fields that identify the state of a file."""
 
 
 def trusted(state: Row, began: int) -> Row:
-    """`state` if a change after `began` (ns since the epoch) would show in it, else `UNTRUSTED`."""
+    """Return `state` if any change after `began` (ns since the epoch) would show in it.
+
+    Return `UNTRUSTED` otherwise.
+    """
     _, _, mtime, ctime, _ = state
-    # A file system that keeps whole seconds, or two.
+    # The file system may store times in whole seconds, or steps of two.
     coarse = mtime % _SECOND == 0 and ctime % _SECOND == 0
     return state if max(mtime, ctime) < began - (2 * _SECOND if coarse else TICK) else UNTRUSTED
 
 
 def stamp() -> int:
-    """Return the time, in ns, that a file would get if it were changed now: that of the kernel's
-    coarse clock, or a little earlier.
+    """Return a lower bound, in ns, for the timestamp of a file that is changed now.
+
+    It is the time of the kernel's coarse clock, or a little earlier.
     """
     if sys.platform == "linux":
         return time.clock_gettime_ns(_COARSE)
@@ -116,15 +116,13 @@ def stamp() -> int:
 
 
 def changed_since(state: Row, moment: int) -> bool:
-    """Whether a file in this state may have been changed at or after a moment that `stamp` gave."""
+    """Whether a file in this state may have changed at or after a moment returned by `stamp`."""
     ctime = state[3]
     return ctime + (2 * _SECOND if ctime % _SECOND == 0 else 0) >= moment
 
 
 class Reading(NamedTuple):
-    """What reading a file came to: its state, that state if it can be trusted from now on, its
-    digest, its bytes if kept.
-    """
+    """Result of reading a file: its state, `trusted` of that, its digest, and its bytes if kept."""
 
     state: Row
     trusted: Row
@@ -135,10 +133,10 @@ class Reading(NamedTuple):
 def hash_file(
     path: str, counters: Counters, keep: int = 0, watch: Callable[[bytes], None] | None = None
 ) -> Reading:
-    """Read a regular file; its bytes are kept if there are at most `keep` of them.
+    """Read and hash a regular file, keeping its bytes if there are at most `keep` of them.
 
-    `watch` is shown every piece that is read. A file that changes while it is read is read again;
-    one that will not hold still raises `FileUnstable`.
+    `watch` is called with every piece. A file that changes while it is read is read again;
+    `FileUnstable` is raised if it keeps changing.
     """
     for _ in range(_ATTEMPTS):
         file = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
@@ -153,7 +151,7 @@ def hash_file(
                     watch(piece)
                 data = piece if size == len(piece) else b"" if size > keep else data + piece
                 if size == before.st_size and size < _CHUNK:
-                    break  # The state that is compared below shows whether it has grown.
+                    break  # If the file has grown, the comparison of states below finds out.
             counters.add(files_read=1, bytes_hashed=size)
             state = row(before)
             if state == row(os.fstat(file)) and size == before.st_size:
@@ -167,6 +165,6 @@ def hash_file(
             os.close(file)
     raise FileUnstable(
         f"{path} kept changing while it was read",
-        why=f"{_ATTEMPTS} readings each saw another state.",
-        hint="Stop what writes it, or exclude it in `.flyteignore`.",
+        why=f"Each of {_ATTEMPTS} attempts saw a different state.",
+        hint="Stop the program that writes to it, or exclude it in `.flyteignore`.",
     )

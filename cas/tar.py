@@ -1,7 +1,7 @@
-"""Deterministic tar, written and read by hand: GNU format (the GNU tar manual, "Basic Tar Format").
+"""Deterministic tar archives in GNU format (the GNU tar manual, "Basic Tar Format").
 
-One way to write each member: no owner, no time, mode 0644 or 0755, long names as `@LongLink`
-members before their own. Reading accepts only what writing makes.
+There is one way to write each member: no owner, no time, mode 0644 or 0755, long names as
+`@LongLink` members before their own. The reader accepts only archives that are written this way.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ _OCTAL_LIMIT = 8**11  # Sizes from here on are written in base 256.
 _OWNERS = b"\x000000000\x000000000\0"
 _TIME = b"00000000000\0"
 _TAIL = b"ustar  \0".ljust(BLOCK - 257, b"\0")
-_SUM = sum(_OWNERS + b" " * 8 + _TIME + _TAIL)  # The checksum is taken as if it were blanks.
+_SUM = sum(_OWNERS + b" " * 8 + _TIME + _TAIL)  # The checksum counts its own field as blanks.
 
 
 class Writable(Protocol):
-    """Where extracted bytes go."""
+    """A destination of extracted bytes."""
 
     def write(self, data: bytes, /) -> int:
-        """Take `data`."""
+        """Write `data`."""
 
 
 class Member(NamedTuple):
@@ -37,7 +37,7 @@ class Member(NamedTuple):
 
 
 def header(member: Member) -> bytes:
-    """The blocks that stand before a member's bytes."""
+    """Return the header blocks that precede a member's bytes."""
     blocks = b""
     if len(member.name) > 100:
         blocks += _long(b"L", member.name)
@@ -51,20 +51,21 @@ def header(member: Member) -> bytes:
 
 
 def folder(name: bytes) -> bytes:
-    """The blocks of a directory that is there although no file may be in it, or that must have mode
-    0755 (bundles have none).
+    """Return the header blocks of a directory, with mode 0755.
+
+    For directories that may be empty, or whose mode matters; bundles have none.
     """
     name += b"/"
     return (_long(b"L", name) if len(name) > 100 else b"") + _block(name, b"0000755", 0, b"5", b"")
 
 
 def padding(size: int) -> bytes:
-    """The zeros that stand after a member of `size` bytes."""
+    """Return the zeros that follow a member of `size` bytes."""
     return b"\0" * (-size % BLOCK)
 
 
 def padded(size: int) -> int:
-    """What a file of `size` bytes takes in an archive, apart from a long name."""
+    """Return the size that a file of `size` bytes takes in an archive, except for a long name."""
     return BLOCK + size + -size % BLOCK
 
 
@@ -80,7 +81,7 @@ def _long(kind: bytes, text: bytes) -> bytes:
 def _block(name: bytes, mode: bytes, size: int, kind: bytes, target: bytes) -> bytes:
     octal = b"%011o\0" % size if size < _OCTAL_LIMIT else b"\x80" + size.to_bytes(11, "big")
     name, target = name[:100], target[:100]
-    # Zeros add nothing.
+    # Zeros do not change the sum.
     checksum = _SUM + sum(name) + sum(mode) + sum(octal) + sum(kind) + sum(target)
     return b"%b%b%b%b%b%06o\0 %b%b%b" % (
         name.ljust(100, b"\0"),
@@ -96,16 +97,18 @@ def _block(name: bytes, mode: bytes, size: int, kind: bytes, target: bytes) -> b
 
 
 class Reader:
-    """Walks over an archive that may be hostile, one member after another; raises
-    `ExtractionRefused` at any surprise.
+    """A reader of an untrusted archive, member by member.
+
+    It raises `ExtractionRefused` for anything unexpected.
     """
 
     def __init__(self, stream: BinaryIO) -> None:
         self._stream = stream
 
     def next(self) -> Member | None:
-        """The next member, or None at the end, which must be two blocks of zeros with nothing after
-        them.
+        """Return the next member, or None at the end.
+
+        The end must be two blocks of zeros with nothing after them.
         """
         long: dict[bytes, bytes] = {}
         blocks = b""
@@ -113,7 +116,7 @@ class Reader:
             block = self._take(BLOCK)
             if block == END[:BLOCK]:
                 if long or self._take(BLOCK) != END[:BLOCK] or self._stream.read(1):
-                    raise _refused("it does not end where it should")
+                    raise _refused("it does not end with two blocks of zeros")
                 return None
             kind, size = block[156:157], _size(block[124:136])
             if kind in (b"L", b"K") and kind not in long and size <= 4097:
@@ -130,13 +133,14 @@ class Reader:
             member = Member(name, size, block[100:107] == b"0000755", target)
             if header(member) != blocks + block:
                 raise _refused(
-                    f"the member {name[:200]!r} is of a kind or form that a bundle never has"
+                    f"the member {name[:200]!r} has a type or form that no bundle contains"
                 )
             return member
 
     def skim(self, size: int, into: Writable | None, chunk: int = 1 << 20) -> bytes:
-        """A member's bytes: written to `into` piece by piece, or returned when there is no `into`.
-        Takes the padding too.
+        """Read a member's bytes and the padding after them.
+
+        The bytes are written to `into` piece by piece, or returned if `into` is None.
         """
         rest = -size % BLOCK
         if into is None:
@@ -150,13 +154,13 @@ class Reader:
                 left -= len(piece)
             between = self._take(rest)
         if between != _ZEROS[:rest]:
-            raise _refused("there are bytes between its members")
+            raise _refused("there is data between its members")
         return data[:size]
 
     def _take(self, size: int) -> bytes:
         data = self._stream.read(size)
         if len(data) != size:
-            raise _refused("it ends too early")
+            raise _refused("it is truncated")
         return data
 
 
@@ -166,11 +170,11 @@ def _size(field: bytes) -> int:
     except ValueError:
         size = -1
     if size < 0:
-        raise _refused("a size is no number")
+        raise _refused("a size is not a number")
     return size
 
 
 def _refused(why: str) -> ExtractionRefused:
     return ExtractionRefused(
-        "An archive was refused", why=why, hint="Do not use the place that it came from."
+        "An archive was refused", why=why, hint="Do not use the source that it came from."
     )

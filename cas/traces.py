@@ -1,4 +1,4 @@
-"""Traces of records: files that decided what was made, with the digests that they had then."""
+"""Traces of records: the files that determined an artifact, with the digests they had then."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ if TYPE_CHECKING:
 
 
 def recall(records: Records, base: Key, root: str, limit: int) -> Record | None:
-    """What was made under `base` when all files below `root` that decided it had the bytes that
-    they have now, marked as used.
+    """Find a record of `base` whose trace matches the files below `root`, and mark it as used.
 
-    Its traces hold the digests of these files by path; one that is not there counts as empty.
+    A trace holds the digests of these files by path; a missing file counts as empty. Only the last
+    `limit` traces are compared.
     """
     for found, seen in records.traces(base, limit):
         if all(_digest(os.path.join(root, path)) == digest for path, digest in seen.items()):

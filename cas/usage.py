@@ -1,20 +1,19 @@
-"""What a directory takes on the disk, by its parts, as `du` counts it: blocks, each file once
-however many names it has.
-"""
+"""Disk usage of a directory, by part, as `du` counts it: in blocks, and hard links only once."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Iterator
 
-_BLOCK = 512  # Bytes of what `st_blocks` counts (POSIX, <sys/stat.h>).
+_BLOCK = 512  # Bytes in the unit of `st_blocks` (POSIX, <sys/stat.h>).
 _DATABASE = "cache.sqlite"
 _PARTS = ("blobs", "extractions", "environments", "runtimes", "quarantine")
 
 
 def usage(folder: str) -> dict[str, int]:
-    """Return the bytes on the disk of each part of a cache's directory: its large directories, the
-    database, and the rest.
+    """Return the disk usage, in bytes, of each part of a cache's directory.
+
+    The parts are its large directories, the database, and the rest.
     """
     seen: set[tuple[int, int]] = set()
     found = dict.fromkeys((*_PARTS, "database", "rest"), 0)
@@ -32,9 +31,7 @@ def usage(folder: str) -> dict[str, int]:
 
 
 def _below(entry: os.DirEntry[str]) -> Iterator[str]:
-    """The path of an entry, and of all that is below it; what another process removes meanwhile is
-    passed over.
-    """
+    """Yield the path of an entry and all paths below it, skipping those that vanish meanwhile."""
     yield entry.path
     if entry.is_dir(follow_symlinks=False):
         for each in _entries(entry.path):

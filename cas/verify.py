@@ -1,6 +1,4 @@
-"""Checking everything that is stored, and repairing what can be: a bad blob is fetched, or made
-again when it is needed next.
-"""
+"""Verification and repair of the whole store: a corrupt blob is fetched, or rebuilt when needed."""
 
 from __future__ import annotations
 
@@ -15,7 +13,7 @@ from .registry.ledger import Ledger
 
 @dataclass(frozen=True)
 class Bad:
-    """Something that was bad: its digest, what was wrong, and whether nothing bad is left of it."""
+    """A defect: the digest concerned, what is wrong, and whether it was repaired or removed."""
 
     digest: str
     what: str
@@ -28,10 +26,10 @@ def verify_blobs(
     repair: Callable[[Record], str] = lambda record: "",
     blobs_of: Callable[[Record], Iterable[Digest]] = lambda record: record.refs,
 ) -> tuple[int, list[Bad]]:
-    """Read every blob; a bad one goes to quarantine. Gives how many were read.
+    """Verify every blob, quarantining corrupt ones; return the number checked, and the defects.
 
-    A record whose blobs (those that `blobs_of` gives) are not all there is forgotten, unless
-    `repair` fetches them: it says from where, or "".
+    A record is deleted if any blob that `blobs_of` returns for it is missing, unless `repair`
+    fetches them: it returns the place they came from, or "".
     """
     names = list(cache.blobs.names())
     quarantined = []
@@ -52,7 +50,7 @@ def verify_blobs(
             bad.append(
                 Bad(
                     record.artifact,
-                    f"a {record.kind} whose blobs are gone was recorded;"
+                    f"a {record.kind} was recorded, but its blobs are missing;"
                     f" {_remedy([places[record.key]])}",
                     True,
                 )
@@ -60,14 +58,15 @@ def verify_blobs(
     for digest, records in needing.items():
         remedy = _remedy([places.get(record.key, "") for record in records])
         bad.append(
-            Bad(digest, f"its bytes had another digest; it is in quarantine; {remedy}", True)
+            Bad(digest, f"its bytes have a different digest; it is in quarantine; {remedy}", True)
         )
     return len(names), bad
 
 
 def forget(cache: Cache, record: Record) -> None:
-    """Forget a record whose artifact proved wrong, and all that needs one of its blobs, so that it
-    is made, and published, again.
+    """Delete a record whose artifact proved wrong, and all records that share one of its blobs.
+
+    They are then rebuilt, and published, again.
     """
     keys = {record.key, *(each.key for ref in record.refs for each in cache.records.needing(ref))}
     cache.records.remove_all(keys)
@@ -76,6 +75,4 @@ def forget(cache: Cache, record: Record) -> None:
 
 def _remedy(places: list[str]) -> str:
     found = sorted(filter(None, set(places)))
-    return (
-        f"fetched again from {', '.join(found)}" if found else "it is made again when it is needed"
-    )
+    return f"fetched again from {', '.join(found)}" if found else "it will be rebuilt when needed"

@@ -97,7 +97,7 @@ def test_the_least_recently_used_go_until_it_fits(cache: Cache) -> None:
         dry.lacking,
         dry.kept,
     ) == (0, 0, 3)
-    assert {each.why for each in dry.removed} == {"to make room: it was used least recently"}
+    assert {each.why for each in dry.removed} == {"least recently used, and space is short"}
     assert verify_blobs(cache, lambda done, total: None) == (3, [])
     assert gc.collect(cache, 14 * DAY, False, SpaceLimits(max_size=3500)).removed == []
     lease.release()
