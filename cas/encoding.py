@@ -2,7 +2,7 @@
 
 Every value is tagged with its type and length, so that two different values never have the same
 encoding, and every mapping is sorted, so that one value has only one encoding. The format is a
-contract: `tests/golden_keys.json` holds keys that must never change by accident. To change the
+contract: `tests/cas/golden_keys.json` holds keys that must never change by accident. To change the
 encoding on purpose, raise `VERSION` and commit new golden keys.
 
     none   n                   str    s<length>:<UTF-8 bytes>        (lone surrogates are kept)

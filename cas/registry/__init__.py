@@ -1,6 +1,4 @@
-"""OCI repositories, on a registry or in a directory: what they keep, how it is moved, and how
-records are kept among it.
-"""
+"""OCI repositories, on a registry or in a directory, with transfers and published records."""
 
 from __future__ import annotations
 
@@ -15,8 +13,9 @@ if TYPE_CHECKING:
 
 
 def open_repository(name: RepositoryName, counters: Counters, patience: RetryBudget) -> Repository:
-    """The repository of that name; nothing is asked of it yet. `patience` is for look-ups that
-    fail.
+    """Open the repository of that name, without sending any request yet.
+
+    `patience` is the retry budget for lookups.
     """
     if name.folder:
         from .layout import LayoutRepository

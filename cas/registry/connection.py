@@ -1,8 +1,7 @@
-"""One request, one answer: over oras's session, whose proxies, certificate authorities and pools of
-connections are used.
+"""Single requests and their responses, over the proxies, certificates and pools of oras's session.
 
-Nothing is followed, tried again or remembered here, and no credentials are added: netrc and cookies
-play no part.
+Nothing is redirected, retried or remembered here, and no credentials are added: netrc and cookies
+are ignored.
 """
 
 from __future__ import annotations
@@ -32,38 +31,34 @@ from .name import RepositoryName
 if TYPE_CHECKING:
     from urllib3.connectionpool import HTTPConnectionPool
 
-SMALL = 1 << 16  # Bytes that are read at most of an answer that is not what was asked for.
-_BLOCK = 1 << 18  # Bytes that are written to a socket at once.
-_CONNECT = 10.0  # Seconds for a connection to be made, and for a block to be written.
+SMALL = 1 << 16  # Maximum bytes to read of a response that is not the expected one.
+_BLOCK = 1 << 18  # Bytes written to a socket at once.
+_CONNECT = 10.0  # Seconds to establish a connection, and to write a block.
 _CA_VARIABLES = ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "SSL_CERT_FILE", "SSL_CERT_DIR")
 
 
 class File(Protocol):
-    """What is sent as the body of a request, piece by piece, and from the start again
-    if need be.
-    """
+    """A request body that is read piece by piece, and again from the start if needed."""
 
     def read(self, size: int = -1, /) -> bytes:
-        """The next bytes."""
+        """Read and return the next bytes."""
 
     def seek(self, position: int, /) -> int:
-        """Go to a position."""
+        """Move to a position."""
 
     def tell(self) -> int:
-        """The position."""
+        """Return the current position."""
 
 
 Body = bytes | File | None
 
 
 class Connections:
-    """Connections for the sake of one repository, to its registry and to wherever that leads. Safe
-    to use from several threads.
-    """
+    """Connections for one repository, to its registry and wherever that redirects. Thread-safe."""
 
     def __init__(self, name: RepositoryName, counters: Counters) -> None:
         self._name, self._counters = name, counters
-        # What it says may hold what a credential helper printed.
+        # Its log could contain the output of a credential helper.
         oras.logger.logger.set_level(logging.CRITICAL)
         self._verify = next(
             (path for each in _CA_VARIABLES if (path := os.environ.get(each))), True
@@ -81,11 +76,11 @@ class Connections:
         body: Body = None,
         timeout: float = 60.0,
     ) -> BaseHTTPResponse:
-        """The answer, whatever it is; its body is still to be read.
+        """Send a request, and return its response, whatever the status; the body is not read yet.
 
-        Once the request was sent, all of the answer must come within `timeout` seconds, which
-        `deadlines` extends. Raises `Transient` for what may pass, `RegistryUnreachable` and
-        `RegistryRefused` for an address that cannot be asked.
+        Once the request is sent, the whole response must arrive within `timeout` seconds, which
+        `deadlines` can extend. Raises `Transient` for failures that may pass, and
+        `RegistryUnreachable` or `RegistryRefused` for a URL that cannot be requested.
         """
         try:
             parts = urlsplit(url)
@@ -94,7 +89,7 @@ class Connections:
             raise astray(self._name, url) from error
         sent = {"User-Agent": f"flyte-build/{__version__}", **headers}
         target = f"{parts.path or '/'}{'?' + parts.query if parts.query else ''}"
-        # Such a proxy is told the whole address (RFC 9112, 3.2.2).
+        # Such a proxy gets the whole URL (RFC 9112, 3.2.2).
         if proxy and parts.scheme == "http":
             target = url
             sent.update(self._adapter.proxy_headers(proxy))
@@ -106,10 +101,10 @@ class Connections:
                 return pool.urlopen(
                     method,
                     target,
-                    body=cast(Any, body),  # A file needs no more than what `File` names.
+                    body=cast(Any, body),  # The methods of `File` are all that it needs.
                     headers=sent,
                     redirect=False,
-                    assert_same_host=False,  # A proxy is another one.
+                    assert_same_host=False,  # A proxy is a different host.
                     retries=False,
                     preload_content=False,
                     decode_content=False,
@@ -117,19 +112,20 @@ class Connections:
                 )
             except (HTTPError, OSError) as error:
                 was_kept = pool.num_connections == made
-                # A kept connection may have been closed just now (RFC 9112, 9.3.1).
+                # A reused connection may have been closed just now (RFC 9112, 9.3.1).
                 if not (first and was_kept and _is_cut(error)):
                     raise failure(self._name, error) from error
-            except ValueError:  # Of a header, which it shows, and which may be a password.
+            except ValueError:  # It shows an invalid header, which may be a password.
                 raise RegistryRefused(
-                    f"{self._name} cannot be asked", why="What would be sent is no valid request."
+                    f"Cannot send a request to {self._name}", why="A header of it is invalid."
                 ) from None
             rewind(body, start)
         raise AssertionError("unreachable")
 
     def _pool(self, scheme: str, host: str) -> tuple[HTTPConnectionPool, str | None]:
-        """The connections to a host, and the proxy that they go through. Raises `ValueError` for
-        what is no host.
+        """Return the connection pool for a host, and the proxy it uses.
+
+        Raises `ValueError` for an invalid scheme or host.
         """
         if scheme not in ("http", "https") or not host or "@" in host:
             raise ValueError
@@ -146,7 +142,7 @@ class Connections:
 
 
 class _Adapter(TimedAdapter):
-    """Gives the pool of connections to a host, through the proxy that the environment names."""
+    """Provider of the connection pool for a host, through the proxy set in the environment."""
 
     def init_poolmanager(
         self, connections: int, maxsize: int, block: bool = False, **options: Any
@@ -165,26 +161,24 @@ class _Adapter(TimedAdapter):
 
 
 def _is_cut(error: Exception) -> bool:
-    """Whether the other side ended the connection."""
+    """Whether the other side closed the connection."""
     reasons = [error, error.__context__, *error.args]
     return any(isinstance(reason, ConnectionError) for reason in reasons)
 
 
 def position(body: Body) -> int:
-    """Where a body stands that is a file."""
+    """Return the current position in a body that is a file, else 0."""
     return 0 if body is None or isinstance(body, bytes) else body.tell()
 
 
 def rewind(body: Body, start: int) -> None:
-    """Have a body that is a file sent from there again."""
+    """Move a body that is a file back to `start`, to send it again."""
     if body is not None and not isinstance(body, bytes):
         body.seek(start)
 
 
 def kept(answer: BaseHTTPResponse) -> tuple[BaseHTTPResponse, bytes]:
-    """The same answer, still to be read, and the beginning of its body (`SMALL` bytes), which is
-    all that it has from now on.
-    """
+    """Cut the body of a response to its first `SMALL` bytes; return the new response, and them."""
     try:
         said = answer.read(SMALL)
     except (HTTPError, OSError):
@@ -203,8 +197,9 @@ def kept(answer: BaseHTTPResponse) -> tuple[BaseHTTPResponse, bytes]:
 
 
 def drain(answer: BaseHTTPResponse) -> None:
-    """Read what is left of an answer that is not wanted, so that its connection can be used again;
-    a long one is not worth it.
+    """Read and discard the rest of a response, so that its connection can be reused.
+
+    A long rest is not worth reading: the connection is closed.
     """
     try:
         read = 0

@@ -1,9 +1,9 @@
-"""Credentials for registries, kept as docker and most other tools keep them: in its `config.json`,
-or by a credential helper.
+"""Registry credentials, shared with docker and most other tools through docker's `config.json`.
 
-Read are `DOCKER_AUTH_CONFIG` (the text of such a file, as CI systems give it) and the file itself,
-in `DOCKER_CONFIG` or `~/.docker`. Written is the file alone, or the helper that it names
-(docs.docker.com, "docker login", "Credential helper protocol").
+They are read from `DOCKER_AUTH_CONFIG` (the text of such a file, as CI systems provide it), and
+from the file in `DOCKER_CONFIG` or `~/.docker`, or the credential helper that it configures. They
+are written to that file or helper only (docs.docker.com, "docker login", "Credential helper
+protocol").
 """
 
 from __future__ import annotations
@@ -20,21 +20,20 @@ from flyte_build.errors import RegistryDenied, UsageError
 from .name import HUB
 
 _TEXT = "DOCKER_AUTH_CONFIG"
-# Docker Hub's host in such files, written as `https://index.docker.io/v1/`.
+# Docker Hub's host in such files, where it is written `https://index.docker.io/v1/`.
 _HUB = "index.docker.io"
 _HOSTS = {HUB: _HUB}
-_PATHS = frozenset({"", "v1", "v2"})  # What may follow the host in the name of an entry.
+_PATHS = frozenset({"", "v1", "v2"})  # Paths that may follow the host in the name of an entry.
 
 
 class _Malformed(Exception):
-    """What holds credentials cannot be understood; says what it is, and nothing of
-    what is in it.
-    """
+    """Malformed credentials; the message says where they are, and shows nothing of them."""
 
 
 def find(host: str) -> str | None:
-    """The basic credentials for a host (base64), if there are any. Raises `RegistryDenied` if what
-    holds them cannot be read.
+    """Return the basic credentials for a host (base64), or None.
+
+    Raises `RegistryDenied` if the file or the helper's output cannot be read.
     """
     host = _HOSTS.get(host, host)
     try:
@@ -47,14 +46,14 @@ def find(host: str) -> str | None:
         return (_of_helper(helper, host) if helper else None) or _entry(config, host, _path())
     except _Malformed as error:
         raise RegistryDenied(
-            f"The credentials for {host} could not be read",
+            f"Cannot read the credentials for {host}",
             why=f"{error}.",
-            hint="Mend it, or move it away and use `flyte registry login`.",
+            hint="Fix it, or move it away and use `flyte registry login`.",
         ) from None
 
 
 def keep(host: str, user: str, password: str) -> str:
-    """Remember credentials for a host; gives where. Raises `UsageError` if that cannot be."""
+    """Store credentials for a host, and return where. Raises `UsageError` if that fails."""
     config, host = _read_to_write(), _HOSTS.get(host, host)
     if helper := _helper(config, host):
         _ask_helper(
@@ -72,8 +71,9 @@ def keep(host: str, user: str, password: str) -> str:
 
 
 def forget(host: str) -> bool:
-    """Forget the credentials for a host, and say whether there were any. Raises `UsageError` if
-    that cannot be.
+    """Delete the credentials for a host, and return whether there were any.
+
+    With a credential helper, this is always true. Raises `UsageError` if it fails.
     """
     config, host = _read_to_write(), _HOSTS.get(host, host)
     if helper := _helper(config, host):
@@ -88,7 +88,7 @@ def forget(host: str) -> bool:
 
 
 def encoded(user: str, password: str) -> str:
-    """Basic credentials (RFC 7617, 2), without the word before them."""
+    """Encode basic credentials (RFC 7617, 2), without the word "Basic"."""
     return base64.b64encode(f"{user}:{password}".encode()).decode()
 
 
@@ -98,14 +98,14 @@ def _path() -> str:
 
 
 def _read() -> dict[str, Any]:
-    """The file's document; an empty one if there is no file."""
+    """Read docker's configuration; it is empty if there is no file."""
     try:
         with open(_path(), "rb") as file:
             return _parse(file.read(), _path())
     except FileNotFoundError:
         return {}
     except OSError as error:
-        raise _Malformed(f"{_path()} cannot be read: {error.strerror}") from None
+        raise _Malformed(f"Cannot read {_path()}: {error.strerror}") from None
 
 
 def _read_to_write() -> dict[str, Any]:
@@ -115,7 +115,7 @@ def _read_to_write() -> dict[str, Any]:
             _object(config, name, _path())
         return config
     except _Malformed as error:
-        raise UsageError(f"{error}", hint="Mend it, or move it away.") from None
+        raise UsageError(f"{error}", hint="Fix it, or move it away.") from None
 
 
 def _write(config: dict[str, Any]) -> None:
@@ -124,38 +124,38 @@ def _write(config: dict[str, Any]) -> None:
         os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
         replace_file(path, json.dumps(config, indent=4).encode(), mode=0o600, keep_mode=False)
     except OSError as error:
-        raise UsageError(f"{path} cannot be written", why=f"{error.strerror}.") from None
+        raise UsageError(f"Cannot write {path}", why=f"{error.strerror}.") from None
 
 
 def _parse(text: str | bytes, where: str) -> dict[str, Any]:
     try:
         document = json.loads(text)
     except (ValueError, RecursionError):
-        raise _Malformed(f"{where} is no JSON text") from None
+        raise _Malformed(f"{where} is not valid JSON") from None
     if not isinstance(document, dict):
-        raise _Malformed(f"{where} is no JSON object")
+        raise _Malformed(f"{where} is not a JSON object")
     return document
 
 
 def _object(config: dict[str, Any], name: str, where: str) -> dict[str, Any]:
-    """An object in a document; an empty one if it is not there, or null."""
+    """Return an object in a document; it is empty if it is missing or null."""
     found = config.get(name)
     if found is None:
         return {}
     if not isinstance(found, dict):
-        raise _Malformed(f"`{name}` in {where} is no JSON object")
+        raise _Malformed(f"`{name}` in {where} is not a JSON object")
     return found
 
 
 def _entry(config: dict[str, Any], host: str, where: str) -> str | None:
-    """The credentials that a document holds for a host."""
+    """Return the credentials that a document holds for a host, or None."""
     auths = _object(config, "auths", where)
     for name in sorted(
         (name for name in auths if _is_for(name, host)), key=lambda name: name != host
     ):
         entry = auths[name]
         if entry is not None and not isinstance(entry, dict):
-            raise _Malformed(f"The entry for {name} in {where} is no JSON object")
+            raise _Malformed(f"The entry for {name} in {where} is not a JSON object")
         if entry and (auth := entry.get("auth")):
             return _checked(auth, f"`auth` for {name} in {where}")
         if entry and (user := entry.get("username")) and (password := entry.get("password")):
@@ -164,18 +164,18 @@ def _entry(config: dict[str, Any], host: str, where: str) -> str | None:
 
 
 def _is_for(name: str, host: str) -> bool:
-    """Whether an entry is for a host: older tools write an address there."""
+    """Whether an entry is for a host; older tools name entries by URL."""
     found, _, path = name.removeprefix("https://").removeprefix("http://").partition("/")
     return found == host and path.rstrip("/") in _PATHS
 
 
 def _server(host: str) -> str:
-    """What an entry for a host is called."""
+    """Return the name of a host's entry."""
     return f"https://{host}/v1/" if host == _HUB else host
 
 
 def _checked(auth: object, what: str) -> str:
-    """Basic credentials as they are sent: whoever wrote them may have broken the lines."""
+    """Return basic credentials in the form for sending, without line breaks."""
     try:
         pair = (
             base64.b64decode(auth.replace("\r", "").replace("\n", ""), validate=True)
@@ -185,32 +185,32 @@ def _checked(auth: object, what: str) -> str:
     except ValueError:
         pair = b""
     if b":" not in pair:
-        raise _Malformed(f"{what} is not the base64 of `user:password`")
+        raise _Malformed(f"{what} is not `user:password` in base64")
     return base64.b64encode(pair).decode()
 
 
 def _helper(config: dict[str, Any], host: str) -> str | None:
-    """The name of the helper for a host."""
+    """Return the name of the credential helper for a host, or None."""
     helpers = _object(config, "credHelpers", _path())
     found = helpers.get(host) or helpers.get(_server(host)) or config.get("credsStore")
     return str(found) if found else None
 
 
 def _of_helper(helper: str, host: str) -> str | None:
-    """The credentials that a helper gives; it fails if it has none."""
+    """Return the credentials that a helper has for a host; None if the helper fails."""
     program = f"docker-credential-{helper}"
     try:
         done = subprocess.run(
             [program, "get"], input=_server(host).encode(), capture_output=True, check=False
         )
     except (OSError, ValueError):
-        raise _Malformed(f"{program}, which {_path()} names, cannot be run") from None
+        raise _Malformed(f"Cannot run {program}, which {_path()} configures") from None
     if done.returncode:
         return None
-    found = _parse(done.stdout, f"What {program} printed")
+    found = _parse(done.stdout, f"The output of {program}")
     user, secret = found.get("Username"), found.get("Secret")
     if not isinstance(user, str) or not isinstance(secret, str):
-        raise _Malformed(f"What {program} printed names no user and secret")
+        raise _Malformed(f"The output of {program} has no Username and Secret")
     return encoded(user, secret)
 
 
@@ -221,8 +221,8 @@ def _ask_helper(helper: str, verb: str, text: str) -> None:
             [program, verb], input=text.encode(), capture_output=True, check=False
         )
     except (OSError, ValueError):
-        raise UsageError(f"{program} cannot be run", hint=f"{_path()} names it.") from None
-    if done.returncode:
         raise UsageError(
-            f"{program} {verb} failed", why=f"It ended with exit code {done.returncode}."
-        )
+            f"Cannot run {program}", why=f"{_path()} configures it as credential helper."
+        ) from None
+    if done.returncode:
+        raise UsageError(f"{program} {verb} failed", why=f"Its exit code is {done.returncode}.")

@@ -1,5 +1,6 @@
-"""Deadlines for connections and answers: a peer that sends one byte at a time never lets a socket's
-own timeout pass.
+"""Deadlines for connections and responses.
+
+The timeout of a socket does not protect against a peer that sends one byte at a time.
 """
 
 from __future__ import annotations
@@ -20,8 +21,9 @@ if TYPE_CHECKING:
 
 
 class Deadlines:
-    """Ends connections whose time is over. One thread watches all of them; it starts with the first
-    and ends with the process.
+    """Watcher that closes connections whose deadline has passed.
+
+    One thread watches all of them; it starts with the first and ends with the process.
     """
 
     def __init__(self) -> None:
@@ -33,7 +35,7 @@ class Deadlines:
         self._thread: Thread | None = None
 
     def set(self, connection: socket.socket, seconds: float) -> None:
-        """Give a connection so many seconds from now."""
+        """Set the deadline of a connection to `seconds` from now."""
         with self._changed:
             due = self._due[connection] = time.monotonic() + seconds
             if self._thread is None:
@@ -43,26 +45,26 @@ class Deadlines:
                 self._changed.notify()
 
     def clear(self, connection: socket.socket) -> None:
-        """Give a connection all the time that there is."""
+        """Remove the deadline of a connection."""
         with self._changed:
             self._due.pop(connection, None)
 
     def follow(self, answer: BaseHTTPResponse, connection: socket.socket) -> None:
-        """Remember by which connection an answer comes."""
+        """Remember the connection over which a response arrives."""
         self._sockets[answer] = connection
 
     def extend(self, answer: BaseHTTPResponse, seconds: float) -> None:
-        """Give an answer so many seconds from now."""
+        """Move the deadline of a response to `seconds` from now, if it has one."""
         if (connection := self._sockets.get(answer)) and connection in self._due:
             self.set(connection, seconds)
 
     def is_late(self, answer: BaseHTTPResponse) -> bool:
-        """Whether the connection of an answer was ended because its time was over."""
+        """Whether the connection of a response was closed because its deadline had passed."""
         connection = self._sockets.get(answer)
         return connection is not None and connection in self._late
 
     def check(self, connection: socket.socket) -> None:
-        """Raise `TimeoutError` for a connection that was ended because its time was over."""
+        """Raise `TimeoutError` if a connection was closed because its deadline had passed."""
         if connection in self._late:
             raise TimeoutError("timed out")
 
@@ -74,18 +76,16 @@ class Deadlines:
                     del self._due[connection]
                     self._late[connection] = True
                     try:
-                        # Not TLS's own, which another thread is using.
+                        # Not the method of the TLS socket, which another thread is using.
                         socket.socket.shutdown(connection, socket.SHUT_RDWR)
                     except OSError:
-                        pass  # It has just ended.
+                        pass  # It was closed just now.
                 self._next = min(self._due.values(), default=float("inf"))
                 self._changed.wait(None if self._next == float("inf") else self._next - now)
 
 
 class _Timed(HTTPConnection):
-    """A connection that is made, and whose answers come, in the time that its timeout gives to each
-    byte.
-    """
+    """A connection whose timeouts limit the whole connect and the whole response, not each byte."""
 
     def __init__(self, deadlines: Deadlines, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
@@ -95,12 +95,12 @@ class _Timed(HTTPConnection):
     def _new_conn(self) -> socket.socket:
         opened = super()._new_conn()
         if isinstance(self.timeout, int | float):
-            self._opened = opened.dup()  # TLS takes the first over before anything was said.
+            self._opened = opened.dup()  # TLS takes over the original before the handshake.
             self._deadlines.set(self._opened, self.timeout)
         return opened
 
     def connect(self) -> None:
-        """Connect, with all that a proxy and TLS have to say before the first request."""
+        """Connect, including the exchange with a proxy and the TLS handshake."""
         try:
             super().connect()
         except Exception:
@@ -113,7 +113,7 @@ class _Timed(HTTPConnection):
                 self._opened.close()
                 self._opened = None
 
-    def getresponse(self) -> HTTPResponse:  # type: ignore[override]  # As urllib3's own.
+    def getresponse(self) -> HTTPResponse:  # type: ignore[override]  # As in urllib3.
         connection, deadlines = self.sock, self._deadlines
         if connection is None or not isinstance(self.timeout, int | float):
             return super().getresponse()
@@ -133,19 +133,17 @@ class _Timed(HTTPConnection):
             deadlines.clear(connection)
             release()
 
-        # The one place that is told when all was read.
+        # The only call that tells that everything was read.
         answer.release_conn = released  # type: ignore[method-assign]
         return answer
 
 
 class _TimedTls(_Timed, HTTPSConnection):
-    """The same over TLS."""
+    """A timed connection over TLS."""
 
 
 class TimedAdapter(HTTPAdapter):
-    """Has the connections of a session of `requests` timed, which are meant to be given a connect
-    and a read timeout.
-    """
+    """Adapter of `requests` whose connections are timed, given a connect and a read timeout."""
 
     def __init__(self, deadlines: Deadlines, **options: Any) -> None:
         self.deadlines = deadlines

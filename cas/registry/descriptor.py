@@ -1,4 +1,4 @@
-"""Descriptors: what names a blob or a manifest in OCI (image-spec 1.1, descriptor.md)."""
+"""Descriptors, which identify a blob or a manifest in OCI (image-spec 1.1, descriptor.md)."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from flyte_build.errors import RegistryCorrupt, StoreError
 
 MANIFEST = "application/vnd.oci.image.manifest.v1+json"
 INDEX = "application/vnd.oci.image.index.v1+json"
-# A config that says nothing: the two bytes `{}` (manifest.md).
+# An empty config: the two bytes `{}` (manifest.md).
 EMPTY = "application/vnd.oci.empty.v1+json"
 DOCKER_MANIFEST = "application/vnd.docker.distribution.manifest.v2+json"
 DOCKER_INDEX = "application/vnd.docker.distribution.manifest.list.v2+json"
@@ -21,9 +21,7 @@ MANIFESTS = frozenset({MANIFEST, DOCKER_MANIFEST, *INDEXES})
 
 @dataclass(frozen=True)
 class Descriptor:
-    """A blob's or a manifest's media type, digest and size in bytes; `artifact_type` and
-    `annotations` say more of it.
-    """
+    """Media type, digest and size in bytes of a blob or a manifest, with optional details."""
 
     media_type: str
     digest: Digest
@@ -32,7 +30,7 @@ class Descriptor:
     annotations: Mapping[str, str] = field(default_factory=dict)
 
     def document(self) -> dict[str, Any]:
-        """The descriptor as JSON values."""
+        """Return the descriptor as JSON values."""
         more: dict[str, Any] = {
             "artifactType": self.artifact_type,
             "annotations": dict(self.annotations),
@@ -46,18 +44,19 @@ class Descriptor:
 
     @classmethod
     def parse(cls, value: Any) -> Descriptor:
-        """The descriptor of JSON values. Raises `RegistryCorrupt` for what is none, and for other
-        algorithms than sha256.
+        """Parse a descriptor from JSON values.
+
+        Raises `RegistryCorrupt` if it is malformed, or its digest is not a sha256.
         """
         if not isinstance(value, dict):
-            raise _malformed("It is no JSON object.")
+            raise _malformed("It is not a JSON object.")
         size, annotations = value.get("size"), value.get("annotations") or {}
         if type(size) is not int or size < 0:
-            raise _malformed("Its size is no number of bytes.")
+            raise _malformed("Its size is not a number of bytes.")
         if not isinstance(annotations, dict) or not all(
             isinstance(text, str) for text in annotations.values()
         ):
-            raise _malformed("Its annotations are no texts by name.")
+            raise _malformed("Its annotations are not an object of strings.")
         try:
             digest = Digest.parse(_text(value, "digest"))
         except StoreError as error:
@@ -69,7 +68,7 @@ class Descriptor:
 def _text(value: Mapping[str, Any], name: str) -> str:
     found = value.get(name)
     if not isinstance(found, str):
-        raise _malformed(f"Its {name} is no text." if name in value else f"It has no {name}.")
+        raise _malformed(f"Its {name} is not a string." if name in value else f"It has no {name}.")
     return found
 
 

@@ -1,4 +1,4 @@
-"""A repository on a registry, over HTTP (OCI distribution-spec 1.1)."""
+"""Repositories on a registry, over HTTP (OCI distribution-spec 1.1)."""
 
 from __future__ import annotations
 
@@ -45,14 +45,14 @@ _TAGS = 1_000_000
 
 
 class RemoteRepository:
-    """One repository of a registry. Nothing is asked before the first use."""
+    """A repository on a registry. No request is sent before its first use."""
 
     def __init__(self, name: RepositoryName, counters: Counters, patience: RetryBudget) -> None:
         self.name, self._counters, self._patience = name, counters, patience
         self._session = RegistrySession(name, counters)
 
     def manifest(self, reference: Digest | str) -> Manifest | None:
-        """The manifest of a digest or under a tag, verified; None if it is not there."""
+        """Return the manifest with a digest or tag, verified, or None if it is missing."""
         if isinstance(reference, Digest):
             return self._persist(lambda timeout: self._manifest(reference, timeout))
         return self._patience.look_up(lambda timeout: self._manifest(reference, timeout))
@@ -73,7 +73,7 @@ class RemoteRepository:
             expected = reference if isinstance(reference, Digest) else claimed
             if not expected == claimed == digest:
                 raise RegistryCorrupt(
-                    f"{self.name} sent another manifest than {expected:.100}",
+                    f"{self.name} sent the wrong manifest for {expected:.100}",
                     why=f"Its bytes have the digest {digest}.",
                 )
             try:
@@ -86,8 +86,9 @@ class RemoteRepository:
                 ) from None
 
     def put_manifest(self, manifest: Manifest, tag: str | None = None) -> None:
-        """Keep a manifest, under its digest and the tag. Raises `BlobMissing` if something that it
-        names is not there.
+        """Upload a manifest under its digest and `tag`.
+
+        Raises `BlobMissing` if something that it refers to is missing.
         """
         headers = {"Content-Type": manifest.media_type}
 
@@ -106,12 +107,12 @@ class RemoteRepository:
                 "It answered 404"
             ):
                 raise BlobMissing(
-                    f"{self.name} does not have all that a manifest names", why=error.why
+                    f"{self.name} does not have everything that a manifest refers to", why=error.why
                 ) from None
             raise
 
     def has(self, blob: Descriptor) -> bool:
-        """Whether a blob is there, of that size."""
+        """Whether a blob of that digest and size exists."""
 
         def ask(timeout: float) -> bool:
             answer = self._ask("HEAD", f"blobs/{blob.digest}", _FOUND, timeout=timeout)
@@ -122,22 +123,18 @@ class RemoteRepository:
         return self._persist(ask)
 
     def download(self, blob: Descriptor, writer: BlobWriter, moved: Moved) -> None:
-        """Write a blob's bytes, verified: `writer` holds all of them then, and is not finished.
-        Raises `BlobMissing`.
-        """
+        """Write a blob's verified bytes to `writer`, without finishing it. Raises `BlobMissing`."""
         self._persist(
             lambda timeout: self._download(blob, writer, moved, timeout), lambda: writer.size
         )
         if (writer.size, writer.digest) != (blob.size, blob.digest):
             raise RegistryCorrupt(
-                f"{self.name} sent other bytes than {blob.digest}",
+                f"{self.name} sent the wrong bytes for {blob.digest}",
                 why=f"They are {writer.size:,} bytes with the digest {writer.digest}.",
             )
 
     def _download(self, blob: Descriptor, writer: BlobWriter, moved: Moved, timeout: float) -> None:
-        """Write what is still missing: all, or from where the last attempt broke off (RFC 9110,
-        14.2).
-        """
+        """Download the blob, or resume where the last attempt broke off (RFC 9110, 14.2)."""
         if writer.size and writer.size == blob.size:
             return
         headers = {"Range": f"bytes={writer.size}-"} if writer.size else {}
@@ -150,14 +147,14 @@ class RemoteRepository:
         ) as answer:
             if answer.status == 404:
                 raise BlobMissing(f"{self.name} does not have {blob.digest}")
-            # RFC 9110, 14.4: that is all.
+            # RFC 9110, 14.4: there are no more bytes.
             if (
                 answer.status == 416
                 and answer.headers.get("Content-Range") == f"bytes */{writer.size}"
             ):
                 raise RegistryCorrupt(
-                    f"{self.name} has other bytes than {blob.digest}",
-                    why=f"They are {writer.size:,}, and should be {blob.size:,}.",
+                    f"{self.name} has the wrong bytes for {blob.digest}",
+                    why=f"There are {writer.size:,} of them instead of {blob.size:,}.",
                 )
             if writer.size and (
                 answer.status != 206
@@ -167,7 +164,7 @@ class RemoteRepository:
                 writer.restart()
             if answer.status != (206 if writer.size else 200):
                 raise Transient(
-                    f"{self.name} does not continue a download", why=f"It answered {answer.status}."
+                    f"{self.name} does not resume a download", why=f"It answered {answer.status}."
                 )
             for piece in self._pieces(answer, blob.size - writer.size, is_long=True):
                 writer.write(piece)
@@ -175,28 +172,29 @@ class RemoteRepository:
                 self._counters.add(bytes_received=len(piece))
         if writer.size < blob.size:
             raise Transient(
-                f"{self.name} sent too little of {blob.digest}",
-                why=f"{writer.size:,} of {blob.size:,} bytes came.",
+                f"{self.name} sent only a part of {blob.digest}",
+                why=f"{writer.size:,} of {blob.size:,} bytes arrived.",
             )
 
     def _pieces(
         self, answer: BaseHTTPResponse, limit: int, is_long: bool = False
     ) -> Iterator[bytes]:
-        """The body of an answer, of at most `limit` bytes; a long one has more time the more of it
-        has come.
+        """Yield the body of a response, of at most `limit` bytes.
+
+        If it `is_long`, every piece that arrives extends its deadline.
         """
         began, count = time.monotonic(), 0
         try:
             while True:
                 if is_long:
                     self._session.deadlines.extend(answer, time_left(began, count))
-                if not (piece := answer.read1(_CHUNK)):  # What came before a reset is not lost.
+                if not (piece := answer.read1(_CHUNK)):  # Keeps the bytes before a reset.
                     break
                 count += len(piece)
                 if count > limit:
                     raise RegistryCorrupt(
-                        f"{self.name} sends more than it should",
-                        why="An answer does not end where it must.",
+                        f"{self.name} sent too many bytes",
+                        why="A response is longer than expected.",
                     )
                 yield piece
         except (HTTPError, OSError) as error:
@@ -215,8 +213,9 @@ class RemoteRepository:
         moved: Moved,
         mount: RepositoryName | None = None,
     ) -> None:
-        """Keep a blob whose bytes `source` opens. It may be in `mount`, a repository of the same
-        registry, already.
+        """Upload a blob whose bytes `source` opens.
+
+        `mount` is a repository of the same registry that may already hold it.
         """
         self._persist(lambda timeout: self._upload(blob, source, moved, mount, timeout))
 
@@ -241,10 +240,10 @@ class RemoteRepository:
             if stream.seek(0, os.SEEK_END) != blob.size:
                 raise BlobCorrupt(
                     f"Blob {blob.digest} is corrupt",
-                    why=f"It has {stream.tell():,} bytes, and should have {blob.size:,}.",
+                    why=f"It has {stream.tell():,} bytes instead of {blob.size:,}.",
                 )
             stream.seek(0)
-            # It may copy all of it.
+            # The registry may copy the whole blob before it answers.
             body, patience = (
                 _Counted(stream, moved, self._counters),
                 STALL + blob.size / (100 * SPEED),
@@ -259,7 +258,7 @@ class RemoteRepository:
                     timeout=patience,
                 )
                 drain(answer)
-                # The upload has ended, or another one is in the way: it begins anew.
+                # The upload has expired, or collided with another one: start again.
                 if answer.status >= 400:
                     raise Transient(
                         f"{self.name} lost an upload", why=f"It answered {answer.status}."
@@ -281,7 +280,7 @@ class RemoteRepository:
                 drain(started)
                 return started
             except (RegistryDenied, RegistryRefused):
-                pass  # Who may write here may still not read there.
+                pass  # Write access here does not imply read access there.
         started = self._ask(
             "POST", "blobs/uploads/", frozenset({202}), headers=headers, timeout=timeout
         )
@@ -289,14 +288,14 @@ class RemoteRepository:
         return started
 
     def tags(self) -> list[str]:
-        """All tags, in no order."""
+        """Return all tags, in no particular order."""
         found: dict[str, None] = {}
         page, asked, before = "tags/list?n=1000", set[str](), -1
         while page:
             if page in asked or len(asked) == _PAGES or len(found) > _TAGS or len(found) == before:
                 raise RegistryCorrupt(
-                    f"{self.name} has no end of tags",
-                    why=f"After {len(asked):,} pages it leads to one more.",
+                    f"The list of tags of {self.name} does not end",
+                    why=f"After {len(asked):,} pages there is still another one.",
                 )
             asked.add(page)
             before = len(found)
@@ -306,8 +305,9 @@ class RemoteRepository:
         return list(found)
 
     def _tags(self, page: str, timeout: float) -> tuple[list[str], str]:
-        """The tags on a page, and the query of the next one: of its address that alone counts,
-        since the host may be an inner one.
+        """Return the tags on a page, and the query of the next page's URL.
+
+        The rest of that URL is ignored, since its host may be an internal one.
         """
         with self._ask("GET", page, _FOUND, timeout=timeout) as answer:
             data = b"".join(self._pieces(answer, 64 << 20, is_long=True))
@@ -317,14 +317,14 @@ class RemoteRepository:
                 if answer.status == 404 and API_VERSION in answer.headers:
                     return [], ""
                 raise foreign(self.name, answer, "its tags") from None
-            if answer.status == 404:  # Nothing was ever kept there.
+            if answer.status == 404:  # The repository does not exist yet.
                 return [], ""
             tags = document.get("tags", 0) if isinstance(document, dict) else 0
             if not isinstance(tags, list | None):
                 raise RegistryCorrupt(
-                    f"The tags of {self.name} are malformed", why="They are no list."
+                    f"The tags of {self.name} are malformed", why="They are not a list."
                 )
-            # RFC 8288; the only relation that the specification knows is "next".
+            # RFC 8288; the only relation in the specification is "next".
             link = answer.headers.get("Link", "")
             try:
                 following = (
@@ -334,13 +334,15 @@ class RemoteRepository:
                 )
             except ValueError:
                 raise RegistryCorrupt(
-                    f"The tags of {self.name} are malformed", why="Where they go on is no address."
+                    f"The tags of {self.name} are malformed",
+                    why="The link to the next page is not a URL.",
                 ) from None
             return [str(tag) for tag in tags or ()], following
 
     def delete_manifest(self, digest: Digest) -> None:
-        """Remove a manifest and all of its tags; one that is gone already is fine. Raises
-        `RegistryRefused` where it may not be.
+        """Delete a manifest and all of its tags, if it exists.
+
+        Raises `RegistryRefused` if the registry does not allow deletion.
         """
         allowed = frozenset({200, 202, 204, 404})
         self._persist(
@@ -351,16 +353,12 @@ class RemoteRepository:
 
     @contextmanager
     def writing(self) -> Iterator[None]:
-        """Nothing is held: a registry collects by rules of its own, and what it lost is found out
-        when a manifest is put.
-        """
+        """Hold nothing: the registry collects as it likes; `put_manifest` notices a lost blob."""
         yield
 
     @contextmanager
     def exclusive(self) -> Iterator[None]:
-        """Nothing is held: no registry lets anybody hold a tag. Who moves one looks again
-        afterwards.
-        """
+        """Hold nothing: registries cannot lock tags. Callers check a tag again after moving it."""
         yield
 
     def _ask(
@@ -370,12 +368,12 @@ class RemoteRepository:
 
 
 def _is_page(answer: BaseHTTPResponse) -> bool:
-    """Whether an answer is for people, as all are of what is no registry."""
+    """Whether a response is a web page, as those of other servers are."""
     return "html" in answer.headers.get("Content-Type", "").lower()
 
 
 class _Counted:
-    """A file that is read to its end and says how much was read."""
+    """A file that counts and reports the bytes read from it."""
 
     def __init__(self, stream: BinaryIO, moved: Moved, counters: Counters) -> None:
         self._stream, self._moved, self._counters = stream, moved, counters

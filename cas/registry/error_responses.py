@@ -1,5 +1,6 @@
-"""Which error it is when a registry does not answer, or not as it should. No password, and no query
-of an address, is in one.
+"""Conversion of unexpected responses and failed requests to errors.
+
+No error contains a password or the query of a URL.
 """
 
 from __future__ import annotations
@@ -23,93 +24,89 @@ from flyte_build.errors import (
 from .name import RepositoryName, redacted
 from .retry_budget import Late, Transient
 
-API_VERSION = "Docker-Distribution-Api-Version"  # What most registries add to all of their answers.
+API_VERSION = "Docker-Distribution-Api-Version"  # In every response of most registries.
 _TRANSIENT = frozenset({408, 425, 429, 500, 502, 503, 504})
-_LENGTH = 300  # Characters of what others say.
-_READ = 1 << 16  # Bytes that are read of it.
+_LENGTH = 300  # Maximum characters of a message from elsewhere.
+_READ = 1 << 16  # Maximum bytes to read of it.
 
 
 def refusal(name: RepositoryName, what: str, answer: BaseHTTPResponse) -> RegistryError:
-    """The error for an answer that is not one of those that were expected to `what`,
-    as in "GET".
-    """
+    """Return the error for a response with an unexpected status to `what`, as in "GET"."""
     status, why = answer.status, f"It answered {answer.status}{_reason(answer)}."
     if status in _TRANSIENT:
         return Transient(
-            f"{name} cannot be used at the moment",
+            f"{name} is temporarily unavailable",
             why=why,
             after=_seconds(answer.headers.get("Retry-After")),
         )
     if status in (401, 403):
         return RegistryDenied(
-            f"{name} refuses access",
+            f"{name} denied access",
             why=why,
-            hint=f"Use `flyte registry login {name.host}`, or ask for the right to it.",
+            hint=f"Use `flyte registry login {name.host}`, or ask for access to the repository.",
         )
-    return RegistryRefused(f"{name} refuses {what}", why=why)
+    return RegistryRefused(f"{name} refused the {what} request", why=why)
 
 
 def failure(name: RepositoryName, error: Exception) -> RegistryUnreachable:
-    """The error for one of the transport: what may pass is `Transient`."""
+    """Return the error for a failed request; it is `Transient` if the failure may pass."""
     cause = error.original_error if isinstance(error, ProxyError) else error
     text = _plain(re.sub(r"^.*?\): |\[Errno -?[0-9]+\] ", "", str(cause))).rstrip(".") + "."
     if any(isinstance(reason, ConnectionError | IncompleteRead) for reason in (cause, *cause.args)):
-        text = "The other side ended the connection."
+        text = "The other side closed the connection."
     if isinstance(error, ProxyError):
-        text = f"By way of the proxy: {text}"
+        text = f"Through the proxy: {text}"
     if isinstance(error, SSLError):
         return RegistryUnreachable(
-            f"{name} cannot be trusted",
+            f"Cannot verify the certificate of {name}",
             why=text,
-            hint="Set SSL_CERT_FILE to your certificate authority's file, if it is a private one.",
+            hint="For a private certificate authority, set SSL_CERT_FILE to the authority's file.",
         )
-    # Which is one, too.
+    # NewConnectionError is a TimeoutError, too.
     if isinstance(error, TimeoutError) and not isinstance(error, NewConnectionError):
         waited = re.search(r"timeout=([0-9.]+)", text)
         why = (
-            f"There was no answer within {float(waited[1]):.2g} s."
+            f"There was no response within {float(waited[1]):.2g} s."
             if waited
-            else "It stopped in the middle of an answer."
+            else "It stopped in the middle of a response."
         )
-        return Late(f"{name} does not answer", why=why)
+        return Late(f"{name} does not respond", why=why)
     return Transient(f"{name} cannot be reached", why=text)
 
 
 def late(name: RepositoryName) -> Late:
-    """The error for an answer that came too slowly to be waited for."""
-    return Late(f"{name} is too slow", why="It sent too few bytes in the time that it had.")
+    """Return the error for a response that arrived too slowly."""
+    return Late(f"{name} is too slow", why="It did not send enough bytes in time.")
 
 
 def foreign(name: RepositoryName, answer: BaseHTTPResponse, wanted: str) -> RepositoryCorrupt:
-    """The error for an answer that no registry gives; `wanted` is what was asked for."""
-    kind = _plain(answer.headers.get("Content-Type", "")) or "something without a type"
+    """Return the error for a response that no registry would give to a request for `wanted`."""
+    kind = _plain(answer.headers.get("Content-Type", "")) or "no content type"
     return RepositoryCorrupt(
-        f"{name.host} answers as no registry does",
-        why=f"It answered {answer.status} with {kind} when it was asked for {wanted}.",
-        hint="Is that the registry's host and port?",
+        f"{name.host} does not respond like a registry",
+        why=f"It answered {answer.status} with {kind} when asked for {wanted}.",
+        hint="Check the registry's host and port.",
     )
 
 
 def astray(name: RepositoryName, url: str) -> RegistryRefused:
-    """The error for an address that cannot be asked."""
+    """Return the error for a URL that cannot be requested."""
     return RegistryRefused(
-        f"{name} leads to {shown(url)}", why="That is no address that can be asked."
+        f"{name} points to {shown(url)}", why="That is not a valid http or https URL."
     )
 
 
 def shown(url: str) -> str:
-    """An address for a message: without its query, which may be a password by itself, and without
-    credentials.
-    """
+    """Return a URL for a message, without credentials and query, which may itself be a password."""
     try:
         parts = urlsplit(url)
         return _plain(redacted(f"{parts.scheme}://{parts.netloc}{parts.path}"))
     except ValueError:
-        return "a malformed address"
+        return "a malformed URL"
 
 
 def _reason(answer: BaseHTTPResponse) -> str:
-    """What the registry says itself (distribution-spec 1.1, "Error Codes"), cut short."""
+    """Return the registry's own error message (distribution-spec 1.1, "Error Codes"), truncated."""
     try:
         errors = json.loads(answer.read(_READ))["errors"]
         found = "; ".join(
@@ -125,7 +122,7 @@ def _plain(text: str) -> str:
 
 
 def _seconds(text: str | None) -> float | None:
-    """The seconds of a Retry-After header, which may also be a date (RFC 9110, 10.2.3)."""
+    """Parse the Retry-After header, seconds or a date (RFC 9110, 10.2.3), to seconds."""
     if text is None:
         return None
     if re.fullmatch(r"[0-9]{1,9}", text.strip()):

@@ -1,10 +1,11 @@
-"""A directory as a repository: an OCI image layout (image-spec 1.1, image-layout.md), which other
-tools can read and write.
+"""Repositories in a directory: OCI image layouts (image-spec 1.1, image-layout.md).
 
-oci-layout    index.json (the tags)    blobs/sha256/<hex>
-.lock         (ours: who writes holds it shared, who collects alone)
-.index.lock   (held while index.json is replaced)
-.tags.lock    (held by whoever looks at tags and then moves them)
+Other tools can read and write them:
+
+    oci-layout    index.json (the tags)    blobs/sha256/<hex>
+    .lock         (ours: held shared by writers, exclusively by garbage collection)
+    .index.lock   (held while index.json is replaced)
+    .tags.lock    (held to look at tags and then move them)
 """
 
 from __future__ import annotations
@@ -39,24 +40,23 @@ from .manifest import LIMIT, Manifest
 from .name import RepositoryName
 from .repository import Moved
 
-# image-spec, annotations.md: the name of an entry of index.json.
+# Annotation with the name of an entry of index.json (image-spec, annotations.md).
 TAG = "org.opencontainers.image.ref.name"
-_VERSION = "1.0.0"  # image-layout.md, "oci-layout file": the only one that there is.
+_VERSION = "1.0.0"  # The only version (image-layout.md, "oci-layout file").
 _OWN = frozenset(
     {".gitignore", ".index.lock", ".lock", ".tags.lock", "blobs", "index.json", "quarantine"}
 )
-# What is there while somebody else makes the same layout.
+# Prefixes of the files that exist while another process creates the same layout.
 _BEING_MADE = ("index.json.", "oci-layout")
 _CHUNK = 1 << 20
-_INDEX = 256 << 20  # Bytes of an index, at most.
+_INDEX = 256 << 20  # Maximum size of an index, in bytes.
 
 
 class LayoutRepository:
-    """The repository in a directory, which is made when something is first kept in it. Many
-    processes can share it.
+    """A repository in a directory, which is created when something is first stored in it.
 
-    A directory that cannot be used is as a registry that cannot be reached; a blob that turns out
-    to be corrupt goes to quarantine there.
+    Many processes can share it. A directory that cannot be used counts as an unreachable registry;
+    a corrupt blob is moved to quarantine in it.
     """
 
     def __init__(self, name: RepositoryName, counters: Counters) -> None:
@@ -65,7 +65,7 @@ class LayoutRepository:
         self._blobs = Blobs(f"{self._folder}/blobs/sha256", f"{self._folder}/quarantine", counters)
 
     def manifest(self, reference: Digest | str) -> Manifest | None:
-        """The manifest of a digest or under a tag, verified; None if it is not there."""
+        """Return the manifest with a digest or tag, verified, or None if it is missing."""
         if isinstance(reference, Digest):
             digest = reference
         else:
@@ -94,12 +94,13 @@ class LayoutRepository:
             ) from None
 
     def put_manifest(self, manifest: Manifest, tag: str | None = None) -> None:
-        """Keep a manifest, under its digest and the tag. Raises `BlobMissing` if something that it
-        names is not there.
+        """Store a manifest under its digest and `tag`.
+
+        Raises `BlobMissing` if something that it refers to is missing.
         """
         named = manifest.manifests if manifest.is_index else manifest.blobs()
         if missing := [each.digest for each in named if not self.has(each)]:
-            raise BlobMissing(f"{self.name} does not have {missing[0]}, which a manifest names")
+            raise BlobMissing(f"{self.name} does not have {missing[0]}, which a manifest refers to")
         with self.writing(), self._using():
             if not self.has(manifest.descriptor):
                 with self._blobs.batch() as batch, batch.writer() as writer:
@@ -111,7 +112,7 @@ class LayoutRepository:
                     entries[:] = [each for each in entries if _tag(each) != tag] + [entry]
 
     def has(self, blob: Descriptor) -> bool:
-        """Whether a blob is there, of that size."""
+        """Whether a blob of that digest and size exists."""
         with self._using():
             try:
                 found = os.stat(self._blobs.path(blob.digest))
@@ -120,16 +121,14 @@ class LayoutRepository:
             return stat.S_ISREG(found.st_mode) and found.st_size == blob.size
 
     def download(self, blob: Descriptor, writer: BlobWriter, moved: Moved) -> None:
-        """Write a blob's bytes, verified: `writer` holds all of them then, and is not finished.
-        Raises `BlobMissing`.
-        """
+        """Write a blob's verified bytes to `writer`, without finishing it. Raises `BlobMissing`."""
         with self._using():
             stream = self._blobs.open(blob.digest)
         with stream:
             if (size := os.fstat(stream.fileno()).st_size) != blob.size:
                 raise RegistryCorrupt(
-                    f"{self.name} has other bytes than {blob.digest}",
-                    why=f"They are {size:,}, and should be {blob.size:,}.",
+                    f"{self.name} has the wrong bytes for {blob.digest}",
+                    why=f"There are {size:,} of them instead of {blob.size:,}.",
                 )
             _copy(stream, writer, moved)
         if writer.digest != blob.digest:
@@ -142,7 +141,7 @@ class LayoutRepository:
         moved: Moved,
         mount: RepositoryName | None = None,
     ) -> None:
-        """Keep a blob whose bytes `source` opens."""
+        """Store a blob whose bytes `source` opens."""
         with (
             self.writing(),
             source() as stream,
@@ -153,16 +152,16 @@ class LayoutRepository:
             _copy(stream, writer, moved)
             if writer.digest != blob.digest:
                 raise BlobCorrupt(
-                    f"Blob {blob.digest} is corrupt", why="Its bytes have another digest."
+                    f"Blob {blob.digest} is corrupt", why="Its bytes have a different digest."
                 )
             writer.finish(blob.digest)
 
     def tags(self) -> list[str]:
-        """All tags, in no order."""
+        """Return all tags, in no particular order."""
         return [tag for entry in self._entries() if (tag := _tag(entry))]
 
     def delete_manifest(self, digest: Digest) -> None:
-        """Remove a manifest and all of its tags; one that is gone already is fine."""
+        """Delete a manifest and all of its tags, if it exists."""
         with self.writing(), self._using():
             with self._changing() as entries:
                 entries[:] = [entry for entry in entries if _digest(entry) != digest]
@@ -170,21 +169,19 @@ class LayoutRepository:
 
     @contextmanager
     def writing(self) -> Iterator[None]:
-        """Hold this from the first blob to the last tag: nothing is collected meanwhile."""
+        """Hold the shared lock, from the first blob to the last tag: nothing is collected then."""
         with self._held(".lock", exclusive=False):
             yield
 
     @contextmanager
     def exclusive(self) -> Iterator[None]:
-        """Hold this to look at tags and then to move them: nobody else who holds it comes in
-        between.
-        """
+        """Hold an exclusive lock to look at tags and then move them."""
         with self._held(".tags.lock", exclusive=True):
             yield
 
     @contextmanager
     def _held(self, name: str, exclusive: bool) -> Iterator[None]:
-        """Hold a lock of the layout, which is made if need be."""
+        """Hold a lock of the layout, which is created if needed."""
         with ExitStack() as stack:
             with self._using():
                 self._create()
@@ -192,10 +189,9 @@ class LayoutRepository:
             yield
 
     def sweep(self, without: Collection[Digest], dry_run: bool) -> Iterator[tuple[Digest, int]]:
-        """Remove the blobs that no tag leads to, and give each with its size in bytes. Waits for
-        those who write.
+        """Delete the blobs that no tag refers to, and yield each with its size in bytes.
 
-        Tags of the manifests `without` are counted as gone.
+        Waits until no one is writing. Tags of the manifests `without` do not count.
         """
         if not os.path.isdir(self._blobs.folder):
             return
@@ -210,7 +206,7 @@ class LayoutRepository:
                 os.unlink(path)
 
     def _reachable(self, without: Collection[Digest]) -> set[Digest]:
-        """All that the tags lead to, but for what only the manifests `without` do."""
+        """Return everything that the tags refer to, ignoring the tags of manifests in `without`."""
         live: set[Digest] = set()
         waiting = [
             digest
@@ -230,9 +226,9 @@ class LayoutRepository:
         return live
 
     def _create(self) -> None:
-        with storing(f"make the layout {self._folder}"):
+        with storing(f"create the layout {self._folder}"):
             if os.path.exists(f"{self._folder}/oci-layout"):
-                # Other tools leave out what is empty.
+                # Other tools do not copy empty directories.
                 os.makedirs(self._blobs.folder, exist_ok=True)
                 return
             os.makedirs(self._folder, exist_ok=True)
@@ -240,9 +236,9 @@ class LayoutRepository:
             strange = {name for name in there - _OWN if not name.startswith(_BEING_MADE)}
             if strange:
                 raise RegistryRefused(
-                    f"{self.name} holds other things and is no image layout",
-                    why=f"It has {min(strange)!r:.100}, and no oci-layout.",
-                    hint=f"Name a directory of its own: oci:{os.path.join(self._folder, 'cache')}",
+                    f"{self.name} is not an image layout",
+                    why=f"It contains {min(strange)!r:.100}, but no oci-layout file.",
+                    hint=f"Use a directory of its own: oci:{os.path.join(self._folder, 'cache')}",
                 )
             if not there:
                 make_own(self._folder)
@@ -255,54 +251,55 @@ class LayoutRepository:
                 self._write("oci-layout", {"imageLayoutVersion": _VERSION})
 
     def _entries(self) -> list[Any]:
-        """The entries of the index as they stand: one that is malformed is left alone, and kept."""
+        """Return the entries of the index as they are, including malformed ones."""
         with self._using():
             found = self._read("index.json")
         if found is None:
             return []
         entries = found.get("manifests")
         if not isinstance(entries, list):
-            raise self._malformed("index.json", "Its manifests are no list.")
+            raise self._malformed("index.json", "Its manifests are not a list.")
         return entries
 
     def _read(self, name: str) -> dict[str, Any] | None:
-        """The JSON object in a file of the layout; None if there is no file."""
+        """Read a JSON object from a file of the layout; return None if there is no file."""
         try:
             with open_file(f"{self._folder}/{name}") as file:
                 data = file.read(_INDEX + 1)
             if len(data) > _INDEX:
-                raise self._malformed(name, f"It has more than {_INDEX:,} bytes.")
+                raise self._malformed(name, f"It is larger than {_INDEX:,} bytes.")
             document = json.loads(data)
         except (FileNotFoundError, NotADirectoryError):
             return None
         except (ValueError, RecursionError):
-            raise self._malformed(name, "It is no JSON text.") from None
+            raise self._malformed(name, "It is not valid JSON.") from None
         if not isinstance(document, dict):
-            raise self._malformed(name, "It is no JSON object.")
+            raise self._malformed(name, "It is not a JSON object.")
         return document
 
     def _malformed(self, name: str, why: str) -> RepositoryCorrupt:
         return RepositoryCorrupt(
             f"{name} of {self.name} is malformed",
             why=why,
-            hint=f"Mend or delete {name}; the blobs are not touched.",
+            hint=f"Fix or delete {name}; the blobs are kept.",
         )
 
     def _check_version(self) -> None:
-        """Raise `RegistryRefused` for a layout of a version that is not known here."""
+        """Raise `RegistryRefused` for a layout of an unsupported version."""
         layout = {} if self._is_known else self._read("oci-layout")
         version = (layout or {}).get("imageLayoutVersion", _VERSION)
         if version != _VERSION:
             raise RegistryRefused(
                 f"{self.name} is a layout of version {json.dumps(version):.50}",
-                why=f"Only {_VERSION} is known here.",
+                why=f"Only version {_VERSION} is supported.",
             )
         self._is_known = layout is not None
 
     @contextmanager
     def _using(self) -> Iterator[None]:
-        """Raise `RegistryUnreachable` for a directory that cannot be used, and `RegistryRefused`
-        for a layout of another version.
+        """Raise `RegistryUnreachable` if the directory cannot be used.
+
+        Raises `RegistryRefused` for a layout of another version.
         """
         try:
             self._check_version()
@@ -313,23 +310,21 @@ class LayoutRepository:
                 if isinstance(error, StoreUnavailable)
                 else f"{error.strerror}: {error.filename}"
             )
-            raise RegistryUnreachable(f"{self.name} cannot be used", why=why) from error
+            raise RegistryUnreachable(f"Cannot use {self.name}", why=why) from error
 
     def _corrupt(self, digest: Digest) -> RegistryCorrupt:
-        """Move a corrupt blob to quarantine, so that it can be pushed again; gives the error to
-        raise.
-        """
+        """Move a corrupt blob to quarantine, so that it can be uploaded again; return the error."""
         try:
             self._blobs.verify(digest)
         except StoreError:
             pass  # The directory may be read-only, or another process was first.
         return RegistryCorrupt(
-            f"{digest} in {self.name} is corrupt", why="Its bytes have another digest."
+            f"{digest} in {self.name} is corrupt", why="Its bytes have a different digest."
         )
 
     @contextmanager
     def _changing(self) -> Iterator[list[Any]]:
-        """The entries of the index, written when the body ends; one process at a time."""
+        """Yield the entries of the index under a lock, and write them when the body ends."""
         with locked(f"{self._folder}/.index.lock", exclusive=True):
             entries = self._entries()
             before = list(entries)
@@ -348,13 +343,13 @@ class LayoutRepository:
 
 
 def _tag(entry: Any) -> str:
-    """The tag of an entry of the index, or ""."""
+    """Return the tag of an entry of the index, or ""."""
     annotations = entry.get("annotations") if isinstance(entry, dict) else None
     return str(annotations.get(TAG, "")) if isinstance(annotations, dict) else ""
 
 
 def _digest(entry: Any) -> Digest | None:
-    """The digest of an entry of the index, if it has one."""
+    """Return the digest of an entry of the index, or None."""
     try:
         return Digest.parse(str(entry.get("digest"))) if isinstance(entry, dict) else None
     except StoreError:

@@ -1,8 +1,7 @@
-"""What this machine knows of repositories: which blobs they hold, and what was published there or
-is still to be.
+"""Ledger of repositories: the blobs seen in each, and the records published or due there.
 
-Knowledge is for one repository, and is never relied upon: a manifest is refused by a registry that
-does not hold what it names.
+Its knowledge is never relied upon: a registry rejects a manifest if it lacks something that the
+manifest refers to.
 """
 
 from __future__ import annotations
@@ -28,9 +27,9 @@ CREATE TABLE IF NOT EXISTS absences(
   place TEXT PRIMARY KEY, since INTEGER NOT NULL, until INTEGER NOT NULL) WITHOUT ROWID;
 """
 _WEEK = 7 * 86400
-# Seconds for which a place that cannot be reached is left alone, at first and at most.
+# Seconds for which an unreachable repository is not contacted, at first and at most.
 _SHORT, _LONG = 300, 3600
-_OWED = 0  # Stands for the time of a publication that has not happened yet.
+_OWED = 0  # Time of a publication that has not happened yet.
 
 
 class Ledger:
@@ -40,7 +39,7 @@ class Ledger:
         self._database = database
 
     def holds(self, place: RepositoryName, digest: Digest) -> bool:
-        """Whether a blob was seen at that place within the last week."""
+        """Whether a blob was seen in that repository within the last week."""
         since = int(time.time()) - _WEEK
         return bool(
             self._database.one(
@@ -50,7 +49,7 @@ class Ledger:
         )
 
     def holder_beside(self, place: RepositoryName, digest: Digest) -> RepositoryName | None:
-        """Another repository of the same registry that was seen to hold a blob."""
+        """Return another repository of the same registry in which a blob was seen, or None."""
         if not place.host:
             return None
         from .name import RepositoryName
@@ -61,7 +60,7 @@ class Ledger:
         return next((RepositoryName.parse(name) for (name,) in rows if name != str(place)), None)
 
     def hold(self, place: RepositoryName, digests: Iterable[Digest]) -> None:
-        """Remember that these blobs were seen at that place now."""
+        """Remember that these blobs were just seen in that repository."""
         now = int(time.time())
         self._database.execute_many(
             "INSERT OR REPLACE INTO held VALUES(?,?,?)",
@@ -70,24 +69,24 @@ class Ledger:
         self._database.execute("DELETE FROM held WHERE seen<=?", (now - _WEEK,))
 
     def forget(self, place: RepositoryName) -> None:
-        """Forget all that was seen at that place: something that should be there was not."""
+        """Forget all blobs seen in that repository, because an expected one was missing."""
         self._database.execute("DELETE FROM held WHERE place=?", (str(place),))
 
     def is_due(self, place: RepositoryName, key: Key) -> bool:
-        """Whether a record is to be published there: it never was, or more than a week ago."""
+        """Whether to publish a record: it never was published there, or more than a week ago."""
         row = self._database.one(
             "SELECT published FROM publications WHERE place=? AND key=?", (str(place), key)
         )
         return row is None or row[0] <= time.time() - _WEEK
 
     def owe(self, place: RepositoryName, key: Key) -> None:
-        """Remember that a record is to be published there."""
+        """Mark a record as still to be published to that repository."""
         self._database.execute(
             "INSERT OR REPLACE INTO publications VALUES(?,?,?)", (str(place), key, _OWED)
         )
 
     def owed(self, place: RepositoryName) -> list[Key]:
-        """What is to be published there."""
+        """Return the keys that are still to be published to that repository."""
         return [
             Key(key)
             for (key,) in self._database.execute(
@@ -96,7 +95,7 @@ class Ledger:
         ]
 
     def owed_anywhere(self) -> list[Key]:
-        """What is to be published, wherever that is."""
+        """Return the keys that are still to be published to any repository."""
         return [
             Key(key)
             for (key,) in self._database.execute(
@@ -105,30 +104,26 @@ class Ledger:
         ]
 
     def settle(self, place: RepositoryName, key: Key, at: float | None = None) -> None:
-        """Remember that a record was published there, now or at a time."""
+        """Mark a record as published to that repository, at `at` (default: now)."""
         self._database.execute(
             "INSERT OR REPLACE INTO publications VALUES(?,?,?)",
             (str(place), key, max(1, int(time.time() if at is None else at))),
         )
 
     def drop(self, place: RepositoryName, key: Key) -> None:
-        """Forget about a publication: the record is gone, here or there."""
+        """Forget a publication, because the record is gone here or there."""
         self._database.execute(
             "DELETE FROM publications WHERE place=? AND key=?", (str(place), key)
         )
 
     def drop_everywhere(self, keys: Iterable[Key]) -> None:
-        """Forget about all publications of some records: they are gone here, and what they said was
-        wrong.
-        """
+        """Forget all publications of some records, because they were wrong and are gone."""
         self._database.execute_many(
             "DELETE FROM publications WHERE key=?", [(key,) for key in keys]
         )
 
     def away(self) -> list[str]:
-        """Return the places that are left alone for now, since they could not be reached a short
-        time ago.
-        """
+        """Return the repositories that are not contacted now: they were recently unreachable."""
         now = int(time.time())
         return [
             place
@@ -138,8 +133,9 @@ class Ledger:
         ]
 
     def leave(self, place: str) -> bool:
-        """Leave a place alone for some minutes, the longer the longer it cannot be reached; return
-        whether that is new.
+        """Stop contacting a repository for some minutes; return whether it was contacted before.
+
+        The longer it is unreachable, the longer the pause.
         """
         now = int(time.time())
         row = self._database.one("SELECT since FROM absences WHERE place=?", (place,))
@@ -151,8 +147,8 @@ class Ledger:
         return row is None
 
     def come_back(self, places: Iterable[str]) -> None:
-        """Ask places again that were left alone."""
+        """Resume contacting repositories."""
         for place in places:
-            # Nothing is written where nothing is new.
+            # Without news, nothing is written.
             if self._database.one("SELECT 1 FROM absences WHERE place=?", (place,)):
                 self._database.execute("DELETE FROM absences WHERE place=?", (place,))

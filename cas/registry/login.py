@@ -1,6 +1,4 @@
-"""Asking a registry whether it knows a user (distribution-spec 1.1, end-1, which needs no right to
-any repository).
-"""
+"""Check of a login at a registry (distribution-spec 1.1, end-1: needs no repository access)."""
 
 from __future__ import annotations
 
@@ -14,15 +12,14 @@ from .error_responses import API_VERSION, foreign, refusal
 from .name import RepositoryName
 from .session import RegistrySession
 
-_TIMEOUT = 10.0  # Seconds without any byte.
+_TIMEOUT = 10.0  # Seconds for the whole response.
 
 
 def check_login(name: RepositoryName, user: str, password: str) -> bool:
-    """Whether a registry wants a login at all; if it does, it takes this one. Nothing is sent to
-    one that does not ask for it.
+    """Check credentials; return False, without sending them, if the registry wants no login at all.
 
-    Raises `RegistryDenied` if it does not take these credentials, `RegistryUnreachable` if it does
-    not answer, and `RegistryCorrupt` if it is no registry.
+    Raises `RegistryDenied` if the registry rejects these credentials, `RegistryUnreachable` if it
+    does not respond, and `RegistryCorrupt` if it is not a registry.
     """
     session = RegistrySession(name, Counters())
     first = session.ask_anonymously(session.base, _TIMEOUT)
@@ -36,16 +33,16 @@ def check_login(name: RepositoryName, user: str, password: str) -> bool:
     try:
         answer = session.ask("GET", session.base, frozenset({200}), timeout=_TIMEOUT)
     except RegistryDenied as error:
-        hint = "Check the user's name and the password, or token." if error.hint else ""
+        hint = "Check the user name and the password or token." if error.hint else ""
         raise RegistryDenied(error.what, why=error.why, hint=hint) from None
     _check(name, answer)
     return True
 
 
 def _check(name: RepositoryName, answer: BaseHTTPResponse) -> None:
-    """Raise an error for the answer to the question for the version that no registry gives."""
+    """Raise an error if the response to the API version check is not that of a registry."""
     if answer.status not in (200, 404):
-        raise refusal(name, "to be used", answer)
+        raise refusal(name, "GET", answer)
     answer, said = kept(answer)
     if answer.status == 404 or (
         API_VERSION not in answer.headers and said.strip() not in (b"", b"{}")

@@ -1,5 +1,6 @@
-"""Manifests and indexes: the documents that a registry keeps under digests and tags (OCI image-spec
-1.1, manifest.md, image-index.md).
+"""Manifests and indexes, which a registry stores under digests and tags.
+
+(OCI image-spec 1.1, manifest.md, image-index.md)
 """
 
 from __future__ import annotations
@@ -15,15 +16,16 @@ from flyte_build.errors import RegistryCorrupt
 
 from .descriptor import EMPTY, INDEX, INDEXES, MANIFEST, MANIFESTS, Descriptor
 
-# Bytes: what a registry must take at least (distribution-spec 1.1, "Pushing Manifests").
+# Bytes that every registry must accept (distribution-spec 1.1, "Pushing Manifests").
 LIMIT = 4 << 20
 EMPTY_CONFIG = b"{}"
 
 
 @dataclass(frozen=True)
 class Manifest:
-    """A manifest's or an index's very bytes and its media type. Whatever is asked of it raises
-    `RegistryCorrupt` if it is malformed.
+    """A manifest or index: its exact bytes and media type.
+
+    All properties raise `RegistryCorrupt` if it is malformed.
     """
 
     data: bytes
@@ -38,7 +40,7 @@ class Manifest:
         artifact_type: str = "",
         annotations: Mapping[str, str] = {},
     ) -> Manifest:
-        """The manifest of a config and layers; the same for the same, byte by byte."""
+        """Create the manifest of a config and layers; its bytes depend on the arguments alone."""
         return cls._of(
             MANIFEST,
             artifact_type,
@@ -54,7 +56,7 @@ class Manifest:
         artifact_type: str = "",
         annotations: Mapping[str, str] = {},
     ) -> Manifest:
-        """The index of some manifests."""
+        """Create an index of manifests."""
         return cls._of(
             INDEX,
             artifact_type,
@@ -64,7 +66,7 @@ class Manifest:
 
     @classmethod
     def of_platforms(cls, manifests: Iterable[tuple[Descriptor, Mapping[str, str]]]) -> Manifest:
-        """The index of an image's manifests, each with its platform (`os`, `architecture`)."""
+        """Create the index of an image's manifests and their platforms (`os`, `architecture`)."""
         return cls._of(
             INDEX,
             "",
@@ -93,9 +95,7 @@ class Manifest:
 
     @classmethod
     def parse(cls, data: bytes) -> Manifest:
-        """The manifest of these bytes, of the media type that they say. Raises
-        `RegistryCorrupt`.
-        """
+        """Parse a manifest or index, and determine its media type. Raises `RegistryCorrupt`."""
         if len(data) > LIMIT:
             raise RegistryCorrupt(
                 "A manifest is too large", why=f"It has {len(data):,} bytes; {LIMIT:,} are allowed."
@@ -105,85 +105,86 @@ class Manifest:
         # CVE-2021-41190.
         if "manifests" in manifest.document and manifest.document.keys() & {"config", "layers"}:
             raise RegistryCorrupt(
-                "A manifest is ambiguous", why="It could be read as an index, too."
+                "A manifest is ambiguous", why="It could also be read as an index."
             )
-        if media_type is None:  # OCI lets it be left out.
+        if media_type is None:  # It is optional in OCI.
             media_type = INDEX if "manifests" in manifest.document else MANIFEST
         if not isinstance(media_type, str) or media_type not in MANIFESTS:
             raise RegistryCorrupt(
-                "A manifest is of an unknown kind", why=f"Its media type is {media_type!r:.200}."
+                "A manifest is of an unknown type", why=f"Its media type is {media_type!r:.200}."
             )
         return cls(data, media_type)
 
     @cached_property
     def document(self) -> Mapping[str, Any]:
-        """The JSON object inside. Two names that are alike could be read in two ways, so they are
-        refused.
-        """
+        """The JSON object inside. Duplicate names are refused, since they would be ambiguous."""
         try:
             document = json.loads(self.data.decode("utf-8"), object_pairs_hook=_unique)
         except _Twice:
             raise RegistryCorrupt(
-                "A manifest is malformed", why="An object in it has two names that are alike."
+                "A manifest is malformed", why="An object in it has a duplicate name."
             ) from None
         except (ValueError, RecursionError):
-            raise RegistryCorrupt("A manifest is malformed", why="It is no JSON text.") from None
+            raise RegistryCorrupt("A manifest is malformed", why="It is not valid JSON.") from None
         if not isinstance(document, dict):
-            raise RegistryCorrupt("A manifest is malformed", why="It is no JSON object.")
+            raise RegistryCorrupt("A manifest is malformed", why="It is not a JSON object.")
         return document
 
     @cached_property
     def digest(self) -> Digest:
-        """The digest of the bytes."""
+        """Digest of the bytes."""
         return Digest.of(self.data)
 
     @property
     def descriptor(self) -> Descriptor:
-        """What names it, in an index. Without its type: skopeo (1.9) would leave that out and so
-        copy another index.
+        """Descriptor for an index, without artifact type.
+
+        skopeo (1.9) would drop the type, and so copy a different index.
         """
         return Descriptor(self.media_type, self.digest, len(self.data))
 
     @property
     def is_index(self) -> bool:
-        """Whether it names manifests, and no blobs."""
+        """Whether it refers to manifests instead of blobs."""
         return self.media_type in INDEXES
 
     @property
     def artifact_type(self) -> str:
-        """What the artifact is, or ""."""
+        """Type of the artifact, or ""."""
         found = self.document.get("artifactType") or ""
         if not isinstance(found, str):
-            raise RegistryCorrupt("A manifest is malformed", why="Its artifactType is no text.")
+            raise RegistryCorrupt(
+                "A manifest is malformed", why="Its artifactType is not a string."
+            )
         return found
 
     @property
     def annotations(self) -> Mapping[str, str]:
-        """Texts by name."""
+        """Annotations by name."""
         found = self.document.get("annotations") or {}
         if not isinstance(found, dict) or not all(isinstance(text, str) for text in found.values()):
             raise RegistryCorrupt(
-                "A manifest is malformed", why="Its annotations are no texts by name."
+                "A manifest is malformed", why="Its annotations are not an object of strings."
             )
         return found
 
     @cached_property
     def config(self) -> Descriptor:
-        """The descriptor of the config."""
+        """Descriptor of the config."""
         return Descriptor.parse(self.document.get("config"))
 
     @cached_property
     def layers(self) -> tuple[Descriptor, ...]:
-        """The descriptors of the layers, in order."""
+        """Descriptors of the layers, in order."""
         return self._descriptors("layers")
 
     @cached_property
     def manifests(self) -> tuple[Descriptor, ...]:
-        """The descriptors of the manifests in an index, in order."""
+        """Descriptors of the manifests in an index, in order."""
         return self._descriptors("manifests")
 
     def blobs(self) -> tuple[Descriptor, ...]:
-        """The descriptors of all blobs that it names, each once; an index names none."""
+        """Return the distinct descriptors of all blobs that it refers to; none for an index."""
         if self.is_index:
             return ()
         return tuple({blob.digest: blob for blob in (self.config, *self.layers)}.values())
@@ -191,12 +192,12 @@ class Manifest:
     def _descriptors(self, name: str) -> tuple[Descriptor, ...]:
         found = self.document.get(name)
         if not isinstance(found, list):
-            raise RegistryCorrupt("A manifest is malformed", why=f"Its {name} are no list.")
+            raise RegistryCorrupt("A manifest is malformed", why=f"Its {name} are not a list.")
         return tuple(map(Descriptor.parse, found))
 
 
 def empty_config() -> Descriptor:
-    """The descriptor of the config that says nothing."""
+    """Return the descriptor of the empty config."""
     return Descriptor(EMPTY, Digest.of(EMPTY_CONFIG), len(EMPTY_CONFIG))
 
 
@@ -208,4 +209,4 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 class _Twice(ValueError):
-    """A name stands twice in one object."""
+    """Duplicate name in a JSON object."""

@@ -1,5 +1,6 @@
-"""Names of repositories: `host/path`, `https://host/path`, `http://host/path`, and `oci:/folder`
-for an image layout.
+"""Repository names: `host/path`, `https://host/path`, `http://host/path`, or `oci:/directory`.
+
+The last one is an image layout.
 """
 
 from __future__ import annotations
@@ -20,9 +21,9 @@ _HOST = re.compile(
 _TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}\Z")
 _LOOPBACK = re.compile(r"(?:localhost|127(?:\.[0-9]{1,3}){3}|\[::1\])(?::[0-9]+)?\Z")
 HUB = "registry-1.docker.io"
-"""The registry of Docker Hub."""
+"""Registry of Docker Hub."""
 HUB_NAMES = ("docker.io", "index.docker.io")
-"""What docker calls it."""
+"""Other hosts by which docker knows Docker Hub."""
 _HINT = (
     'For example: "registry.example.com/team/cache", "localhost:5000/cache", or "oci:/srv/cache"'
     " for a directory."
@@ -31,11 +32,10 @@ _HINT = (
 
 @dataclass(frozen=True)
 class RepositoryName:
-    """Where a repository is: a `host` (with its port) and a `path` below it, or a `folder` on this
-    machine (absolute).
+    """Location of a repository: `host` (with its port) and `path`, or a local `folder` (absolute).
 
-    `scheme` is "https", "http" (which must be asked for) or "", which means http for a loopback
-    host and https for all others.
+    `scheme` is "https", "http" (which must be given explicitly) or ""; the last one means http for
+    a loopback host and https for all others.
     """
 
     host: str = ""
@@ -45,27 +45,29 @@ class RepositoryName:
 
     @classmethod
     def parse(cls, text: str) -> RepositoryName:
-        """The repository of that name. Raises `ReferenceInvalid`; a password in the text is in no
-        message.
+        """Parse the name of a repository.
+
+        Raises `ReferenceInvalid`, whose message contains no password that the text may hold.
         """
         if text.startswith("oci:"):
             folder = text.removeprefix("oci:").removeprefix("//")
             if not folder or "\0" in folder:
-                raise ReferenceInvalid(f"{text!r} names no directory", hint=_HINT)
+                raise ReferenceInvalid(f"{text!r} does not name a directory", hint=_HINT)
             return cls(folder=os.path.abspath(os.path.expanduser(folder)))
         scheme, host, path = _split(text)
         if not _PATH.match(path):
             raise ReferenceInvalid(
-                f"{_shown(text)} names no repository",
-                why=f"{path[:100]!r} is no path of lower-case letters, digits, `.`, `_`, `-`, `/`.",
+                f"{_shown(text)} does not name a repository",
+                why=f"{path[:100]!r} must consist of lower-case letters, digits and `._-/`.",
                 hint=_HINT,
             )
         return cls(host=host, path=path, scheme=scheme)
 
     @classmethod
     def of_registry(cls, text: str) -> RepositoryName:
-        """The registry of that host, which may be part of an address: a name without a path. Raises
-        `ReferenceInvalid`.
+        """Return the name of a registry, without a path, from its host or a longer URL.
+
+        Raises `ReferenceInvalid`.
         """
         scheme, host, _ = _split(text)
         return cls(host=host, scheme=scheme)
@@ -77,7 +79,7 @@ class RepositoryName:
 
     @property
     def text(self) -> str:
-        """What `parse` takes."""
+        """The name in the form for `parse`."""
         return f"{self.scheme}://{self}" if self.scheme else str(self)
 
     def __str__(self) -> str:
@@ -87,19 +89,17 @@ class RepositoryName:
 
 
 def is_host(text: str) -> bool:
-    """Whether the first part of a reference is a host, and no user's name on some registry (as
-    docker decides it).
-    """
+    """Whether the first part of a reference is a host, by docker's rule, rather than a user."""
     return "." in text or ":" in text or text == "localhost"
 
 
 def _split(text: str) -> tuple[str, str, str]:
-    """The scheme, the host and the path of a name. Raises `ReferenceInvalid` if it has no host."""
+    """Split a name into scheme, host and path. Raises `ReferenceInvalid` if there is no host."""
     scheme, separator, rest = text.rpartition("://")
     host, _, path = rest.rstrip("/").partition("/")
     if re.search(r"@(?!sha[0-9]+:)", rest):
         raise ReferenceInvalid(
-            f"{_shown(text)} holds credentials",
+            f"{_shown(text)} contains credentials",
             why="They would be written to logs and records.",
             hint="Use `flyte registry login HOST`.",
         )
@@ -109,7 +109,9 @@ def _split(text: str) -> tuple[str, str, str]:
         or not (is_host(host) or separator)
     ):
         raise ReferenceInvalid(
-            f"{_shown(text)} names no registry", why="It begins with no host.", hint=_HINT
+            f"{_shown(text)} does not name a registry",
+            why="It does not begin with a host.",
+            hint=_HINT,
         )
     return scheme, HUB if host in HUB_NAMES else host, path
 
@@ -124,12 +126,13 @@ def _is_address(text: str) -> bool:
 
 
 def check_tag(tag: str, what: str) -> str:
-    """Give a tag back. Raises `ReferenceInvalid` for what is none; `what` is what it
-    is made for.
+    """Return a tag that is valid, else raise `ReferenceInvalid`.
+
+    `what` says in the message what the tag stands for.
     """
     if not _TAG.match(tag):
         raise ReferenceInvalid(
-            f"{what} {tag!r:.200} cannot be a tag",
+            f"{what} {tag!r:.200} cannot be used as a tag",
             why="A tag has at most 128 letters, digits, `_`, `.` and `-`.",
             hint="Use a shorter, plainer name.",
         )
@@ -137,5 +140,5 @@ def check_tag(tag: str, what: str) -> str:
 
 
 def redacted(text: str) -> str:
-    """The text without user names and passwords before hosts; a password may hold any sign."""
+    """Mask user names and passwords before hosts; a password may contain any character."""
     return re.sub(r"(//|^(?!\S*//))\S*@(?!sha[0-9]+:)", r"\1***@", text)

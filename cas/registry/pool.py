@@ -15,10 +15,10 @@ if TYPE_CHECKING:
 
 
 class RepositoryPool:
-    """Opens repositories, each once; all share one retry budget, so that a command waits for what
-    fails once and not for each part of it.
+    """Pool of open repositories, which share one retry budget.
 
-    `failed` are the names of those that are not asked any more: they were found to fail.
+    So a command waits for failures once, not for each repository and request. `failed` holds the
+    names of the repositories that have failed, and are not contacted any more.
     """
 
     def __init__(self, counters: Counters) -> None:
@@ -27,8 +27,9 @@ class RepositoryPool:
         self.failed: set[str] = set()
 
     def open(self, name: RepositoryName) -> Repository:
-        """The repository of that name; nothing is asked of it yet. Several threads may use it at
-        once.
+        """Open the repository of that name, once, without sending any request yet.
+
+        Several threads may use it at once.
         """
         text = str(name)
         if text not in self._opened:

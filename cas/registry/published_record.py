@@ -1,8 +1,8 @@
-"""Records in a repository: "this key produced this artifact", each an OCI index of its own under a
-tag made from the key.
+"""Records in a repository: "this key produced this artifact".
 
-An artifact's manifest knows no key, since two keys can have one artifact: deleting a record's own
-index takes nothing else along.
+Each is an OCI index of its own, under a tag that contains the key. The artifact's manifest does not
+contain the key, since two keys can have one artifact: so deleting the index of a record deletes
+nothing else.
 """
 
 from __future__ import annotations
@@ -39,9 +39,9 @@ _KIND_NAME = re.compile(r"[a-z]{1,32}\Z")
 
 @dataclass(frozen=True)
 class PublishedRecord:
-    """A record as it stands in a repository, in an `index` of its own.
+    """A record in a repository, with its `index` there.
 
-    `artifact` names a manifest, `published` are seconds since the epoch.
+    `artifact` is the descriptor of a manifest, `published` is in seconds since the epoch.
     """
 
     key: Key
@@ -54,40 +54,40 @@ class PublishedRecord:
 
     @classmethod
     def parse(cls, manifest: Manifest) -> PublishedRecord:
-        """The record in an index. Raises `RegistryCorrupt` for what is none."""
+        """Parse the record in an index. Raises `RegistryCorrupt` if it is not a record."""
         texts = manifest.annotations
-        # Older tools drop the type when they copy.
+        # Older tools drop the type when they copy an index.
         if manifest.artifact_type not in (TYPE, "") or len(manifest.manifests) != 1:
-            raise _no_record(manifest, "It is of another kind.")
+            raise _no_record(manifest, "It is of another type.")
         if absent := [name for name in (KEY, KIND, PROJECT, INPUTS, CREATED) if name not in texts]:
             raise _no_record(manifest, f"It has no annotation {absent[0]}.")
         try:
             published = datetime.fromisoformat(texts[CREATED]).timestamp()
         except (ValueError, OverflowError):
-            raise _no_record(manifest, f"Its {CREATED} is no time.") from None
+            raise _no_record(manifest, f"Its {CREATED} is not a time.") from None
         try:
             inputs = json.loads(texts[INPUTS])
         except (ValueError, RecursionError):
             inputs = None
         if not isinstance(inputs, dict):
-            raise _no_record(manifest, f"Its {INPUTS} are no JSON object.")
+            raise _no_record(manifest, f"Its {INPUTS} is not a JSON object.")
         try:
             key = Key(Key.parse(texts[KEY]))
         except StoreError:
-            raise _no_record(manifest, f"Its {KEY} is no key.") from None
+            raise _no_record(manifest, f"Its {KEY} is not a key.") from None
         if not _KIND_NAME.match(texts[KIND]) or not texts[PROJECT].isprintable():
-            raise _no_record(manifest, f"Its {KIND} or {PROJECT} is no name.")
+            raise _no_record(manifest, f"Its {KIND} or {PROJECT} is not a name.")
         return cls(
             key, texts[KIND], manifest.manifests[0], texts[PROJECT], inputs, published, manifest
         )
 
 
 def _no_record(manifest: Manifest, why: str) -> RegistryCorrupt:
-    return RegistryCorrupt(f"{manifest.digest} is no record", why=why)
+    return RegistryCorrupt(f"{manifest.digest} is not a record", why=why)
 
 
 def record_index(record: Record, artifact: Descriptor, project: str) -> Manifest:
-    """The index that is the record, as of now."""
+    """Create the index of a record that is published now."""
     annotations = {
         KEY: record.key,
         KIND: record.kind,
@@ -99,7 +99,10 @@ def record_index(record: Record, artifact: Descriptor, project: str) -> Manifest
 
 
 def read_record(repository: Repository, tag: str) -> PublishedRecord | None:
-    """The record under its tag; None for what is none, or another's. Raises `RegistryError`."""
+    """Return the record under its tag; None if there is none or it is not valid.
+
+    Raises `RegistryError`.
+    """
     try:
         index = repository.manifest(tag)
         record = index and PublishedRecord.parse(index)
@@ -109,15 +112,16 @@ def read_record(repository: Repository, tag: str) -> PublishedRecord | None:
 
 
 def has_artifact(repository: Repository, key: Key) -> bool:
-    """Whether a repository has what a key produced, and not only the record of it. Raises
-    `RegistryError`.
+    """Whether a repository has the artifact of a key, and not only its record.
+
+    Raises `RegistryError`.
     """
     record = read_record(repository, record_tag(key))
     return record is not None and repository.manifest(record.artifact.digest) is not None
 
 
 def published_records(repository: Repository) -> Iterator[PublishedRecord]:
-    """All records in a repository; what stands under a record's tag and is none is passed over."""
+    """Yield all records in a repository, skipping invalid ones."""
     tags = [tag for tag in repository.tags() if tag.startswith(RECORD)]
     with ThreadPoolExecutor(_PARALLEL) as pool:
         yield from filter(None, pool.map(lambda tag: read_record(repository, tag), tags))

@@ -1,10 +1,10 @@
-"""Collecting a repository: removing the records that nobody has used for some time.
+"""Garbage collection in a repository: deletion of the records that are no longer used.
 
-A record in use is published again weekly, since registries keep no time of last use; so one that is
-older than the keep time is not in use. What is deleted, by digest, is records' own indexes alone:
-nothing else goes with them but the tags that kept what only they led to, which are moved to them
-before. What has no tag then is left to the registry's own collection, and in a directory it is
-swept here.
+Registries keep no time of last use, so records in use are published again weekly; one that is older
+than the keep time is unused. Only the indexes of records are deleted, by digest. The tag of an
+artifact that no other record or tag refers to is first moved to the index, and so goes with it.
+What has no tag then is left to the registry's own garbage collection, or, in a directory, swept
+here.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ _OWN = (RECORD, KEEP)
 
 
 def collect_records(repository: Repository, project: str, keep: float, dry_run: bool) -> Collection:
-    """Remove the records that `project` published more than `keep` seconds ago, and no others.
+    """Delete the records that `project` published more than `keep` seconds ago, and no others.
 
-    Raises `RegistryRefused` where the registry does not allow it.
+    Raises `RegistryRefused` if the registry does not allow deletion.
     """
     limit = time.time() - keep
     found = list(published_records(repository))
@@ -56,7 +56,7 @@ def collect_records(repository: Repository, project: str, keep: float, dry_run: 
         gone = {record.index.digest for record in old}
         swept = repository.sweep(gone | orphans, dry_run)
         removed += [
-            Removed(digest, size, "nothing leads to it")
+            Removed(digest, size, "no tag refers to it")
             for digest, size in swept
             if digest not in gone
         ]
@@ -64,7 +64,7 @@ def collect_records(repository: Repository, project: str, keep: float, dry_run: 
 
 
 def delete_record(repository: Repository, record: PublishedRecord) -> None:
-    """Remove a record. Raises `RegistryRefused` where the registry does not allow it."""
+    """Delete a record. Raises `RegistryRefused` if the registry does not allow deletion."""
     others = [
         each for each in published_records(repository) if each.index.digest != record.index.digest
     ]
@@ -74,7 +74,7 @@ def delete_record(repository: Repository, record: PublishedRecord) -> None:
 def _orphans(
     repository: Repository, gone: Iterable[PublishedRecord], staying: Iterable[PublishedRecord]
 ) -> set[Digest]:
-    """The artifacts that nothing leads to when some records are gone."""
+    """Return the artifacts that nothing refers to once the records in `gone` are deleted."""
     needed = {record.artifact.digest for record in staying}
     with ThreadPoolExecutor(_PARALLEL) as pool:
         for found in pool.map(
@@ -86,7 +86,7 @@ def _orphans(
 
 
 def _named(repository: Repository, tag: str) -> set[Digest]:
-    """What a tag leads to: its manifest, and those that this names."""
+    """Return the digests that a tag refers to: its manifest, and the manifests in that."""
     try:
         manifest = repository.manifest(tag)
         if manifest is None:
@@ -114,7 +114,7 @@ def _delete(repository: Repository, record: PublishedRecord, orphans: Container[
             f"{repository.name} does not allow deletion",
             why=error.why,
             hint=(
-                "Switch it on in the registry, or let the registry's own rules remove tags that"
+                "Enable it in the registry, or let the registry's own policy remove tags that"
                 f" begin with `{RECORD}` and `{KEEP}`."
             ),
         ) from None

@@ -1,6 +1,4 @@
-"""The repository protocol: where manifests, tags and blobs of one domain of trust are kept (OCI
-distribution-spec 1.1).
-"""
+"""Protocol of repositories, which store manifests, tags and blobs (OCI distribution-spec 1.1)."""
 
 from __future__ import annotations
 
@@ -16,34 +14,32 @@ from .manifest import Manifest
 from .name import RepositoryName
 
 Moved = Callable[[int], None]
-"""Is told of bytes that were moved; of a negative number when a transfer begins anew."""
+"""Callback for moved bytes; it gets a negative number when a transfer restarts."""
 
 
 class Repository(Protocol):
-    """One repository. Besides what is named below, every method raises `RegistryUnreachable`,
-    `RegistryDenied`,
+    """A repository: one domain of trust, on a registry or in a directory. Thread-safe.
 
-    `RegistryRefused` and `RegistryCorrupt`, each for what its name says. Safe to use from several
-    threads.
+    Besides the errors listed below, every method may raise `RegistryUnreachable`, `RegistryDenied`,
+    `RegistryRefused` and `RegistryCorrupt`.
     """
 
     name: RepositoryName
 
     def manifest(self, reference: Digest | str) -> Manifest | None:
-        """The manifest of a digest or under a tag, verified; None if it is not there."""
+        """Return the manifest with a digest or tag, verified, or None if it is missing."""
 
     def put_manifest(self, manifest: Manifest, tag: str | None = None) -> None:
-        """Keep a manifest, under its digest and the tag. Raises `BlobMissing` if something that it
-        names is not there.
+        """Store a manifest under its digest and `tag`.
+
+        Raises `BlobMissing` if something that it refers to is missing.
         """
 
     def has(self, blob: Descriptor) -> bool:
-        """Whether a blob is there."""
+        """Whether a blob exists."""
 
     def download(self, blob: Descriptor, writer: BlobWriter, moved: Moved) -> None:
-        """Write a blob's bytes, verified: `writer` holds all of them then, and is not finished.
-        Raises `BlobMissing`.
-        """
+        """Write a blob's verified bytes to `writer`, without finishing it. Raises `BlobMissing`."""
 
     def upload(
         self,
@@ -52,24 +48,22 @@ class Repository(Protocol):
         moved: Moved,
         mount: RepositoryName | None = None,
     ) -> None:
-        """Keep a blob whose bytes `source` opens. It may be in `mount`, a repository of the same
-        registry, already.
+        """Store a blob whose bytes `source` opens.
+
+        `mount` is a repository of the same registry that may already hold it.
         """
 
     def tags(self) -> list[str]:
-        """All tags, in no order."""
+        """Return all tags, in no particular order."""
 
     def delete_manifest(self, digest: Digest) -> None:
-        """Remove a manifest and all of its tags; one that is gone already is fine. Raises
-        `RegistryRefused` where it may not be.
+        """Delete a manifest and all of its tags, if it exists.
+
+        Raises `RegistryRefused` if deletion is not allowed.
         """
 
     def writing(self) -> AbstractContextManager[None]:
-        """Hold this from the first blob to the last tag: nothing is collected meanwhile, where it
-        is us who collect.
-        """
+        """Hold off garbage collection from the first blob to the last tag, as far as it is ours."""
 
     def exclusive(self) -> AbstractContextManager[None]:
-        """Hold this to look at tags and then to move them: nobody else who holds it comes in
-        between, where it is us who keep the tags.
-        """
+        """Hold off other holders while looking at tags and moving them, as far as tags are ours."""

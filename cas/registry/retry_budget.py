@@ -1,4 +1,4 @@
-"""How long to go on asking a registry that does not answer as it should."""
+"""Retries of requests to a registry that fails, limited by a budget of time."""
 
 from __future__ import annotations
 
@@ -12,26 +12,25 @@ if TYPE_CHECKING:
     from tenacity import RetryCallState
 
 T = TypeVar("T")
-_LOOK_UPS = 5.0  # Seconds by which failures may hold up all look-ups of a command.
-_LEAST = 1.0  # Seconds that a registry has for its next byte, even when all others were used up.
-STALL = 30.0  # Seconds that it has for the next byte of a transfer.
-SPEED = 10_000  # Bytes per second that a transfer must reach on the whole, once `STALL` has passed.
-_TRANSFER = 60.0  # Seconds for which one transfer is tried again.
+_LOOK_UPS = 5.0  # Seconds by which failures may delay all lookups of a command.
+_LEAST = 1.0  # Seconds for the next byte of a registry, even if the budget is used up.
+STALL = 30.0  # Seconds for the next byte of a transfer.
+SPEED = 10_000  # Average bytes per second that a transfer must reach, once `STALL` has passed.
+_TRANSFER = 60.0  # Seconds for which one transfer is retried.
 _ATTEMPTS = 6
-_LATE = 2  # Attempts of something for which there is no answer in time.
+_LATE = 2  # Attempts of a request whose response does not arrive in time.
 
 
 def time_left(began: float, count: int) -> float:
-    """Return the seconds for the next byte of a transfer that began then (by the monotonic clock)
-    and of which `count` bytes have come.
+    """Return the seconds in which the next byte of a transfer must arrive.
+
+    The transfer began at `began` (monotonic clock), and `count` bytes have arrived.
     """
     return began + STALL + count / SPEED - time.monotonic()
 
 
 class Transient(RegistryUnreachable):
-    """A failure that may pass; `after` are the seconds after which the registry wants to be asked
-    again (RFC 9110, Retry-After).
-    """
+    """A failure that may pass; `after` is the requested delay in s (RFC 9110, Retry-After)."""
 
     def __init__(
         self, what: str, *, why: str = "", hint: str = "", after: float | None = None
@@ -41,13 +40,13 @@ class Transient(RegistryUnreachable):
 
 
 class Late(Transient):
-    """The time for an answer is over."""
+    """A response that did not arrive in time."""
 
 
 class RetryBudget:
-    """What is left of a command's time for look-ups that fail; its repositories share one.
+    """The time left for failing lookups of a command, shared by its repositories.
 
-    What is asked for is told how many seconds it may wait for a byte. All methods raise
+    The retried function is called with its timeout in seconds. All methods raise
     `RegistryUnreachable` in the end.
     """
 
@@ -55,7 +54,10 @@ class RetryBudget:
         self._left = seconds
 
     def look_up(self, ask: Callable[[float], T]) -> T:
-        """What `ask` gives, tried again while there is time. A slow answer takes from it, too."""
+        """Call `ask`, retrying it while there is time, and return its result.
+
+        A slow response uses up the budget, too.
+        """
         began, before = time.monotonic(), self._left
         try:
             return self._persist(ask, lambda: False)
@@ -70,11 +72,10 @@ class RetryBudget:
         reached: Callable[[], bool],
         done: Callable[[], int] = lambda: 0,
     ) -> T:
-        """What `move` gives, tried again for a minute after a failure, and for another one whenever
-        `done` has grown meanwhile.
+        """Call `move`, retrying it for a minute after a failure, and return its result.
 
-        But a registry that has never been `reached`, since it is down or stalls, costs a command no
-        more than a look-up.
+        The minute starts again whenever `done` has grown fast enough. A registry that was never
+        `reached`, because it is down or stalls, costs a command no more than a lookup.
         """
         while True:
             before, began = done(), time.monotonic()
@@ -109,7 +110,7 @@ class RetryBudget:
 def _again(call: Callable[[], T], left: Callable[[], float]) -> T:
     try:
         return call()
-    except Transient as error:  # Only now is it worth loading what tries again.
+    except Transient as error:  # Only now is it worth loading the library for retries.
         from tenacity import Retrying, retry_if_exception_type
 
         first = error

@@ -1,8 +1,7 @@
-"""Requests to the registry of one repository: authorized, followed where they lead, and failing
-with our errors alone.
+"""Requests to the registry of one repository: authorized, redirected, and with our errors only.
 
-Credentials go to the registry's own host only, nothing leads from https to http, and only the
-registry may ask for credentials.
+Credentials are sent to the registry's own host only, nothing is redirected from https to http, and
+only the registry may request credentials.
 """
 
 from __future__ import annotations
@@ -26,15 +25,16 @@ _HOPS = 5
 
 
 class _Time:
-    """The seconds that a request, with all that it leads to, has for its answer; each has as many
-    unless they are shared.
+    """The time limit of a request with its redirects, in seconds.
+
+    It is for all of them together if `is_shared`, else for each.
     """
 
     def __init__(self, seconds: float, is_shared: bool = True) -> None:
         self._seconds, self._end = seconds, monotonic() + seconds if is_shared else None
 
     def left(self, name: RepositoryName) -> float:
-        """What is left. Raises `Late` if that is nothing."""
+        """Return the seconds left. Raises `Late` if there are none."""
         left = self._seconds if self._end is None else self._end - monotonic()
         if left <= 0:
             raise late(name)
@@ -42,10 +42,9 @@ class _Time:
 
 
 class RegistrySession:
-    """Sends requests to the registry of one repository. `reached` says whether it has ever
-    answered, and not only
+    """Session with the registry of one repository. Thread-safe.
 
-    with errors of its own (5xx). Safe to use from several threads.
+    `reached` is whether it has ever given a response other than a server error (5xx).
     """
 
     def __init__(self, name: RepositoryName, counters: Counters) -> None:
@@ -57,13 +56,11 @@ class RegistrySession:
 
     @property
     def base(self) -> str:
-        """The address that says whether one may use the registry at all."""
+        """URL that tells whether one may use the registry at all."""
         return f"{self._scheme}://{self.name.host}/v2/"
 
     def url(self, rest: str) -> str:
-        """The address of something in the repository: `manifests/<reference>`, `blobs/<digest>`,
-        ...
-        """
+        """Return the URL of `rest`, as in `manifests/<reference>` or `blobs/<digest>`."""
         return f"{self.base}{self.name.path}/{rest}"
 
     def use(self, user: str, password: str) -> None:
@@ -71,8 +68,9 @@ class RegistrySession:
         self._authorizations.use(user, password)
 
     def led(self, url: str, location: str) -> str:
-        """The address to which an answer from `url` leads. Raises `RegistryRefused` for one that
-        must not be asked.
+        """Return the URL to which a response from `url` points.
+
+        Raises `RegistryRefused` for one that must not be requested.
         """
         try:
             target = urljoin(url, location)
@@ -81,8 +79,8 @@ class RegistrySession:
             raise astray(self.name, location) from None
         if downgrade:
             raise RegistryRefused(
-                f"{self.name} leads from https to {shown(target)}",
-                why="That would not be encrypted any more.",
+                f"{self.name} redirects from https to {shown(target)}",
+                why="The connection would no longer be encrypted.",
             )
         return target
 
@@ -96,12 +94,13 @@ class RegistrySession:
         body: Body = None,
         timeout: float = 60.0,
     ) -> BaseHTTPResponse:
-        """The answer, whose status is one of `allowed`; its body is still to be read. A body that
-        is a file is sent from where it stands.
+        """Send a request, and return its response, whose status is one of `allowed`.
 
-        All must be answered within `timeout` seconds, redirects and tokens too; where the body is a
-        file, each request once it was sent. Raises `Transient` for what may pass,
-        `RegistryUnreachable`, `RegistryDenied` and `RegistryRefused`.
+        The body of the response is not read yet. A request body that is a file is sent from its
+        current position. All responses must arrive within `timeout` seconds, including redirects
+        and tokens; if the body is a file, each has that time once its request was sent. Raises
+        `Transient` for failures that may pass, `RegistryUnreachable`, `RegistryDenied` and
+        `RegistryRefused`.
         """
         answer = self._ask(
             method,
@@ -118,7 +117,10 @@ class RegistrySession:
             answer.close()
 
     def ask_anonymously(self, url: str, timeout: float) -> BaseHTTPResponse:
-        """The answer to a request without credentials, whatever it is. Raises as `ask` does."""
+        """Send a request without credentials, and return the response, whatever it is.
+
+        Raises the errors of `ask`.
+        """
         return self._follow("GET", url, {}, None, _Time(timeout), "")[1]
 
     def _ask(
@@ -126,7 +128,7 @@ class RegistrySession:
     ) -> BaseHTTPResponse:
         start = position(body)
         authorization = self._authorizations.expected(method)
-        # As it is, or with what was right before; with a new token, should the first have expired.
+        # First as it is, or with a known authorization; then with a new token, if that has expired.
         for _ in range(2):
             asked, answer = self._follow(method, url, headers, body, time, authorization)
             if answer.status not in (401, 403) or not self._is_own(asked):
@@ -155,8 +157,9 @@ class RegistrySession:
         time: _Time,
         authorization: str,
     ) -> tuple[str, BaseHTTPResponse]:
-        """An answer that is no redirect, and the address that gave it; by https where the registry
-        turns out to want that.
+        """Follow redirects, and return the final URL and response.
+
+        Switches to https if the registry turns out to require it.
         """
         start = position(body)
         for _ in range(_HOPS):
@@ -184,15 +187,16 @@ class RegistrySession:
         return url.startswith(f"{self._scheme}://{self.name.host}/")
 
     def _may_want_tls(self, url: str) -> bool:
-        """Whether a loopback registry, whose name has no scheme, was asked in the clear."""
+        """Whether an unencrypted request went to a loopback registry whose name has no scheme."""
         return not self.name.scheme and url.startswith(f"http://{self.name.host}/")
 
     def _wants_tls(self, answer: BaseHTTPResponse, said: bytes) -> bool:
-        """Whether a registry that was asked in the clear says that it speaks TLS, or has said so to
-        another thread.
+        """Whether the response to an unencrypted request shows that the registry speaks TLS.
+
+        Another thread may have found that out already.
         """
-        # Go's server says so without any header, and HEAD has no body. JSON is a registry's own
-        # answer.
+        # Go's server answers this without any header, and HEAD has no body. JSON comes from the
+        # registry itself.
         if not answer.headers or (
             "json" not in answer.headers.get("Content-Type", "") and b"HTTPS" in said
         ):

@@ -1,7 +1,7 @@
-"""The shared cache: what other machines have made, and what this one makes for them.
+"""The shared cache: artifacts that other machines have published, and publishing to them.
 
-A registry that does not answer, or not as it should, costs a command little and fails nothing: a
-look-up is a miss then, and what could not be published is published by a later command.
+A failing registry costs a command little and fails nothing: lookups are misses then, and records
+that were not published are published by a later command.
 """
 
 from __future__ import annotations
@@ -40,29 +40,27 @@ from .repository import Repository
 from .tags import keep_tag, record_tag
 from .transfer import Progress, Transfer
 
-_MANY = 20  # Keys that are rather looked for in the list of all tags.
+_MANY = 20  # More keys than this are looked up in the list of all tags.
 _PARALLEL = 8
-_LARGEST = 16 << 30  # Bytes of an artifact that is fetched at most; what is larger is made here.
+_LARGEST = 16 << 30  # Bytes; a larger artifact is not fetched, but built here.
 
 
 @dataclass(frozen=True)
 class Offer:
-    """What a repository has under a key."""
+    """A record that a repository has for a key."""
 
     record: PublishedRecord
     repository: Repository
 
     @property
     def place(self) -> str:
-        """The repository's name."""
+        """Name of the repository."""
         return str(self.repository.name)
 
 
 @dataclass(frozen=True)
 class Shares:
-    """Where records are looked for, in order, and where they are published, if anywhere; `project`
-    is who publishes.
-    """
+    """Repositories to read from, in order, and the one to publish to, if any, as `project`."""
 
     reads: Sequence[RepositoryName]
     write: RepositoryName | None
@@ -70,10 +68,10 @@ class Shares:
 
 
 class SharedCache:
-    """The repositories of some `shares`, from a command's pool.
+    """The shared cache in the repositories of `shares`, opened from a command's pool.
 
-    `note` is told once of a repository that fails; it is not asked again. `progress` is told how
-    many bytes of how many were moved.
+    `note` is called once for a repository that fails; it is not contacted again. `progress` is
+    called with the moved and the total bytes.
     """
 
     def __init__(
@@ -93,7 +91,10 @@ class SharedCache:
         self._offers: dict[Key, Offer | None] = {}
 
     def find(self, key: Key) -> Offer | None:
-        """What the first repository that knows a key has under it; nothing, if it has lost that."""
+        """Return the offer of the first repository that has a record for `key`, or None.
+
+        An offer whose artifact is missing does not count.
+        """
         offer = self._find(key)
         if offer is None:
             return None
@@ -124,12 +125,13 @@ class SharedCache:
         if record is not None and not (
             record.key == key and is_key_of(key, record.kind, record.inputs)
         ):
-            self._note(f"{place} holds a record of another key than {key}; it is not used.")
+            self._note(f"{place} has a record of another key under {key}; it is ignored.")
             return None
         return Offer(record, repository) if record else None
 
     def catalogue(self) -> Iterator[Offer]:
-        """All that this project has published in the repositories that are read, each key once.
+        """Yield all records of this project in the repositories that are read, each key once.
+
         Raises `RegistryError`.
         """
         for repository in self._reads:
@@ -143,8 +145,9 @@ class SharedCache:
                     yield Offer(record, repository)
 
     def tagged(self, tag: str) -> Iterator[tuple[Digest, str]]:
-        """The manifests under a tag in the repositories that are read, each with its place; they
-        and their configs are here then.
+        """Pull the manifests under a tag, and yield each with its repository's name.
+
+        Their configs are pulled, too, but not their layers.
         """
         for repository in self._reads:
             place = str(repository.name)
@@ -161,14 +164,12 @@ class SharedCache:
     def fetch(
         self, key: Key, accept: Callable[[Digest], tuple[Digest, ...]], whole: bool = True
     ) -> tuple[Record, str] | None:
-        """Fetch what a repository has under a key, and record it; gives the record and the place
-        where it was found.
+        """Fetch the artifact of a key, and record it; return the record and the repository's name.
 
-        Unless `whole`, the layers stay where they are: a manifest and its config say all that is
-        asked of them here.
-
-        `accept` looks at the artifact, whose blobs are here by then, and gives what must stay for
-        it; it raises a `FlyteError` for what is not what the key asks for.
+        Unless `whole`, the layers are not fetched: the manifest and its config are all that is
+        needed then. `accept` checks the artifact, whose blobs are here by then, and returns the
+        digests that must be kept for it; it raises a `FlyteError` if the artifact does not match
+        the key.
         """
         offer = self._find(key)
         if offer is None:
@@ -178,7 +179,7 @@ class SharedCache:
             self._transfer.pull(found.artifact.digest, offer.repository, whole, _LARGEST)
             refs = accept(found.artifact.digest)
         except (BlobMissing, BlobCorrupt):
-            # It was collected there, or went bad here; whoever makes it publishes it again.
+            # It was collected there, or is corrupt here; it will be rebuilt and published again.
             return None
         except StoreError:
             raise
@@ -193,8 +194,9 @@ class SharedCache:
         return record, offer.place
 
     def restore(self, record: Record) -> str:
-        """Fetch the blobs of a record that are not here any more, and say from where; "" if nobody
-        has just those.
+        """Fetch the missing blobs of a record, and return the repository's name.
+
+        Returns "" if no repository has exactly that artifact.
         """
         for repository in self._reads:
             offer = self._ask(repository, record.key)
@@ -209,11 +211,11 @@ class SharedCache:
         return ""
 
     def lacking(self, artifacts: Mapping[Key, Digest | None], anywhere: bool) -> set[Key]:
-        """The keys whose artifact the repository that is written to has not; with `anywhere`, and
-        no other that is read has one.
+        """Return the keys whose artifact is missing from the repository that is written to.
 
-        The artifacts here are given where they are known. Raises `RegistryError` if it cannot be
-        told of the repository that is written to.
+        With `anywhere`, keys are left out if any repository that is read has their artifact. The
+        artifacts are given where they are known here. Raises `RegistryError` if the repository that
+        is written to fails.
         """
         write = self._write
         if write is None:
@@ -233,8 +235,9 @@ class SharedCache:
         return absent
 
     def _absent(self, repository: Repository, artifacts: Mapping[Key, Digest | None]) -> set[Key]:
-        """The keys whose artifact a repository has not. Of many, those are told by the list of tags
-        for which it says all.
+        """Return the keys whose artifact is missing from a repository.
+
+        If there are many, the list of tags decides as far as it can.
         """
         asked = set(artifacts)
         if len(asked) > _MANY:
@@ -260,8 +263,9 @@ class SharedCache:
             }
 
     def published(self, start: str) -> list[PublishedRecord]:
-        """The records, in the repository that is written to, of the keys that begin with `start`.
-        Raises `RegistryError`.
+        """Return the published records whose keys begin with `start`.
+
+        Only the repository that is written to counts. Raises `RegistryError`.
         """
         if self._write is None:
             return []
@@ -274,7 +278,7 @@ class SharedCache:
         return [record for tag in tags if (record := read_record(self._write, tag))]
 
     def remove(self, record: PublishedRecord) -> None:
-        """Remove one of the records that `published` gives. Raises `RegistryError`."""
+        """Delete a record that `published` returned. Raises `RegistryError`."""
         from .remote_gc import delete_record
 
         assert self._write is not None
@@ -282,8 +286,9 @@ class SharedCache:
         self._ledger.drop(self._write.name, record.key)
 
     def publish(self, keys: Iterable[Key]) -> list[Record]:
-        """Publish the records of keys that are owed; gives those that were. What fails stays owed,
-        and is said.
+        """Publish the records of the `keys` that are owed, and return those that were published.
+
+        Failures are noted, and stay owed.
         """
         published: list[Record] = []
         if self._write is None or str(self._write.name) in self._failed:
@@ -300,9 +305,9 @@ class SharedCache:
             except RegistryError as error:
                 self._fail(str(self._write.name), error)
                 break
-            # Here it is not whole any more: whoever makes it again publishes it.
+            # It is incomplete here: it will be rebuilt and published again.
             except StoreError as error:
-                self._note(f"The {record.kind} {key.short} is not published: {error.what}.")
+                self._note(f"The {record.kind} {key.short} was not published: {error.what}.")
                 self._ledger.drop(self._write.name, key)
         return published
 
@@ -315,7 +320,7 @@ class SharedCache:
             self._transfer.push(manifest, repository, keep)
             try:
                 repository.put_manifest(index, tag)
-            except BlobMissing:  # The artifact was collected in between.
+            except BlobMissing:  # The artifact was collected meanwhile.
                 self._ledger.forget(repository.name)
                 self._transfer.push(manifest, repository, keep)
                 repository.put_manifest(index, tag)
@@ -323,21 +328,22 @@ class SharedCache:
         theirs = PublishedRecord.parse(kept) if kept else None
         if theirs is None:
             raise RegistryUnreachable(
-                f"{repository.name} does not have what was just put there",
-                why=f"The tag {tag} is not there.",
+                f"{repository.name} does not have the record that was just published",
+                why=f"The tag {tag} is missing.",
             )
         if theirs.artifact.digest != record.artifact:
             self._note(
-                f"{repository.name} has {theirs.artifact.digest.short} from another machine for"
-                f" what is {record.artifact.short} here ({record.kind} {record.key.short}); theirs"
-                " is used from now on."
+                f"{repository.name} has {theirs.artifact.digest.short} from another machine instead"
+                f" of {record.artifact.short} from this one ({record.kind} {record.key.short});"
+                " theirs is used from now on."
             )
-            self._cache.records.remove(record.key)  # So that it is fetched when it is needed next.
+            self._cache.records.remove(record.key)  # So that theirs is fetched next time.
         self._ledger.settle(repository.name, record.key, theirs.published)
 
     def _miss(self, place: str, name: str, error: FlyteError) -> None:
-        """Say why what is at a place under a name is not used; a place that fails as a whole is not
-        asked again.
+        """Note why the content of a repository for `name` is ignored.
+
+        A repository that fails as a whole is not contacted again.
         """
         if isinstance(error, RegistryError) and (
             isinstance(error, RepositoryCorrupt) or not isinstance(error, RegistryCorrupt)
@@ -345,7 +351,7 @@ class SharedCache:
             self._fail(place, error)
         else:
             self._note(
-                f"What {place} holds for {name} is not used: {error.what}. {error.why}".rstrip()
+                f"The content of {place} for {name} is ignored: {error.what}. {error.why}".rstrip()
             )
 
     def _fail(self, place: str, error: RegistryError) -> None:
@@ -353,17 +359,17 @@ class SharedCache:
             return
         self._failed.add(place)
         if isinstance(error, RegistryUnreachable) and not self._ledger.leave(place):
-            return  # It was said when it began.
+            return  # It was noted when it first failed.
         why = ": ".join(part.rstrip(".") for part in (error.what, error.why) if part)
         later = (
-            "; what is made here is published by a later command"
+            "; a later command publishes what is built here"
             if self._write and str(self._write.name) == place
             else ""
         )
         for_now = (
-            " It is asked again in some minutes." if isinstance(error, RegistryUnreachable) else ""
+            " It is tried again in a few minutes." if isinstance(error, RegistryUnreachable) else ""
         )
         self._note(
-            f"{why}. This command goes on without it{later}.{for_now}"
+            f"{why}. This command continues without it{later}.{for_now}"
             + (f" {error.hint}" if error.hint else "")
         )

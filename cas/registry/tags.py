@@ -1,9 +1,9 @@
-"""Tags that have a meaning in a repository: each kind of them begins with a word of its own.
+"""Tags with a meaning in a repository; each kind has a prefix of its own.
 
 record.<hex>   the record of a key
-keep.<hex>     a manifest that is in use: registries collect what has no tag, some of them even
-               where a tagged index names it
-pin.<hex>      what is deployed under that pin
+keep.<hex>     a manifest in use: registries collect untagged manifests, some of them even
+               if a tagged index refers to them
+pin.<hex>      the deployment with that pin
 """
 
 from __future__ import annotations
@@ -14,15 +14,15 @@ RECORD, KEEP, PIN = "record.", "keep.", "pin."
 
 
 def record_tag(key: Key) -> str:
-    """The tag of a key's record."""
+    """Return the tag of the record of a key."""
     return RECORD + key.hex
 
 
 def keep_tag(manifest: Digest) -> str:
-    """The tag that keeps a manifest, whatever else names it."""
+    """Return the tag that protects a manifest from collection, whatever else refers to it."""
     return KEEP + manifest.hex
 
 
 def pin_tag(pin: Digest) -> str:
-    """The tag of what is deployed under a pin."""
+    """Return the tag of the deployment with that pin."""
     return PIN + pin.hex

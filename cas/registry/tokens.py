@@ -1,9 +1,8 @@
-"""What is sent as `Authorization` to the registry of one repository: nothing, a password, or tokens
-that are had for it.
+"""The `Authorization` for the registry of one repository: none, a password, or a token.
 
-Challenges are RFC 9110's, 11.6.1; tokens are those of distribution's "Token Authentication
-Specification". A registry may send one to any host for a token, but nothing is sent in the clear,
-nor to a private address that is not the registry's own.
+Challenges follow RFC 9110, 11.6.1; tokens follow distribution's "Token Authentication
+Specification". A registry may name any host for tokens, but none is requested without encryption,
+nor from a private address that is not the registry's own.
 """
 
 from __future__ import annotations
@@ -29,15 +28,13 @@ from .retry_budget import Transient
 _BEARER = re.compile(r'(?:^|,)\s*bearer\s+((?:\w+="[^"]*"[\s,]*)+)', re.IGNORECASE)
 _BASIC = re.compile(r"(?:^|,)\s*basic\b", re.IGNORECASE)
 _PARAMETER = re.compile(r'(\w+)="([^"]*)"')
-_RIGHTS = {"GET": "pull", "HEAD": "pull", "DELETE": "delete"}  # And "push" for all others.
+_RIGHTS = {"GET": "pull", "HEAD": "pull", "DELETE": "delete"}  # All other methods need "push".
 _TOKEN = re.compile(r"[\x21-\x7e]+\Z")
 
 
 @dataclass(frozen=True)
 class _Challenge:
-    """What a registry asks for: a token of a realm (a URL) for a service and scopes, or else a
-    password.
-    """
+    """A registry's challenge: a token of a realm (URL) for a service and scopes, or a password."""
 
     realm: str = ""
     service: str = ""
@@ -45,7 +42,7 @@ class _Challenge:
 
     @classmethod
     def parse(cls, header: str) -> _Challenge | None:
-        """A challenge that can be answered, if there is one; a token rather than a password."""
+        """Return a challenge that can be answered, preferably by a token, or None."""
         if bearer := _BEARER.search(header):
             found = {name.lower(): value for name, value in _PARAMETER.findall(bearer[1])}
             scopes = " ".join(sorted(map(_in_order, found.get("scope", "").split())))
@@ -54,7 +51,7 @@ class _Challenge:
 
     @property
     def url(self) -> str:
-        """Where the token is had."""
+        """URL from which to request the token."""
         asked = [("service", self.service)] if self.service else []
         asked += [("scope", scope) for scope in self.scope.split()]
         return (
@@ -65,9 +62,7 @@ class _Challenge:
 
 
 class Authorizations:
-    """The authorizations for one repository. Safe to use from several threads: each has what the
-    challenge to it asks for.
-    """
+    """Authorizations for one repository. Thread-safe: each thread gets what its challenge needs."""
 
     def __init__(self, name: RepositoryName, connections: Connections) -> None:
         self._name, self._connections = name, connections
@@ -82,16 +77,15 @@ class Authorizations:
         self._basic, self._loaded = encoded(user, password), True
 
     def expected(self, method: str) -> str:
-        """What will probably be asked for with a method, or ""."""
+        """Return the authorization that a method will probably need, or ""."""
         challenge = self._last.get(_RIGHTS.get(method, "push")) or self._last.get("")
         return self._known.get(challenge, "") if challenge else ""
 
     def answer(self, method: str, header: str, used: str, scheme: str, timeout: float) -> str:
-        """What answers a challenge to a request that was sent with `used`; that again if there is
-        nothing else to try.
+        """Return the answer to a challenge, or `used` again if there is nothing else to try.
 
-        `scheme` is the one by which the registry is asked. Raises `Transient`,
-        `RegistryUnreachable` and `RegistryDenied`.
+        The challenge is the response to a request with the authorization `used`, sent to the
+        registry over `scheme`. Raises `Transient`, `RegistryUnreachable` and `RegistryDenied`.
         """
         challenge = _Challenge.parse(header)
         if challenge is None:
@@ -100,7 +94,7 @@ class Authorizations:
             if not self._loaded:
                 self._basic, self._loaded = find(self._name.host), True
             known = self._known.get(challenge)
-            if known is None or known == used:  # Else another thread has got a new one by now.
+            if known is None or known == used:  # Else another thread has already got a new one.
                 basic = f"Basic {self._basic}" if self._basic else ""
                 known = (
                     f"Bearer {self._token(challenge, basic, scheme, timeout)}"
@@ -115,10 +109,10 @@ class Authorizations:
         realm = shown(challenge.realm)
         if not self._may_ask(challenge.realm, scheme):
             raise RegistryDenied(
-                f"{self._name} sends to {realm} for a token",
+                f"Cannot request a token for {self._name} from {realm}",
                 why=(
-                    "A token is asked for by https, and not on a private network, unless the"
-                    " registry itself is there."
+                    "Tokens are requested over https only, and not from a private network unless"
+                    " the registry itself is in it."
                 ),
             )
         headers = {"Accept": "application/json", **({"Authorization": basic} if basic else {})}
@@ -132,21 +126,22 @@ class Authorizations:
                 except (HTTPError, OSError) as error:
                     raise failure(self._name, error) from error
                 except (ValueError, TypeError, AttributeError, RecursionError):
-                    pass  # It is said below, without any of it.
+                    pass  # The error is raised below, and shows nothing of it.
                 if self._connections.deadlines.is_late(answer):
                     raise late(self._name)
                 raise RegistryDenied(
-                    f"{self._name} gave no token", why=f"What {realm} answered holds none."
+                    f"Cannot get a token for {self._name}",
+                    why=f"The response of {realm} contains none.",
                 )
-            refused = refusal(self._name, "to give a token", answer)
+            refused = refusal(self._name, "token", answer)
             if isinstance(refused, Transient):
                 raise refused
             raise RegistryDenied(
-                f"{self._name} gave no token",
+                f"Cannot get a token for {self._name}",
                 why=(
-                    f"{realm} does not take the credentials. {refused.why}"
+                    f"{realm} rejected the credentials. {refused.why}"
                     if basic
-                    else f"{realm} wants credentials. {refused.why}"
+                    else f"{realm} requires credentials. {refused.why}"
                 ),
                 hint=f"Use `flyte registry login {self._name.host}`.",
             )
@@ -165,16 +160,15 @@ class Authorizations:
 
 
 def _in_order(scope: str) -> str:
-    """A scope, `type:name:action,action`, with its actions in order: a registry names
-    them in any.
-    """
+    """Sort the actions of a scope, `type:name:action,action`; registries give them in any order."""
     head, colon, actions = scope.rpartition(":")
     return f"{head}{colon}{','.join(sorted(actions.split(',')))}"
 
 
 def _address(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
-    """The address that a host is; also of what the system's resolver takes as one: 127.1,
-    0x7f000001.
+    """Return the IP address that a host stands for, or None.
+
+    It accepts what the system's resolver does: 127.1, 0x7f000001.
     """
     try:
         address = ipaddress.ip_address(host)

@@ -1,6 +1,4 @@
-"""Moving artifacts between the blobs on this machine and repositories: blobs first, manifests next,
-tags last.
-"""
+"""Transfer of artifacts between local blobs and repositories: blobs, then manifests, then tags."""
 
 from __future__ import annotations
 
@@ -21,16 +19,16 @@ from .manifest import Manifest
 from .repository import Repository
 
 Progress = Callable[[int, int], None]
-"""Is told how many bytes of how many were moved."""
+"""Callback for the moved and the total bytes."""
 _PARALLEL = 4
 _ATTEMPTS = 4
-# Bytes of a blob that is worth being kept by itself when others cannot be fetched.
+# Bytes: a larger blob is worth keeping even if the others cannot be fetched.
 _LARGE = 8 << 20
-_SMALL = 64 << 10  # Bytes that are sent as fast as it can be asked whether they are there.
+_SMALL = 64 << 10  # Bytes: uploading a smaller blob is as fast as checking whether it exists.
 
 
 class Transfer:
-    """Moves artifacts, several blobs at a time, in memory that does not grow with them."""
+    """Transfers of artifacts, several blobs at a time, in constant memory."""
 
     def __init__(
         self, blobs: Blobs, ledger: Ledger, progress: Progress = lambda done, total: None
@@ -38,10 +36,10 @@ class Transfer:
         self._blobs, self._ledger, self._progress = blobs, ledger, progress
 
     def push(self, manifest: Manifest, repository: Repository, tag: str | None = None) -> None:
-        """Keep a manifest there, with the blobs that it names.
+        """Upload a manifest, with the blobs that it refers to.
 
-        Raises `BlobMissing` for a blob that is not here either, and for a manifest that an index
-        names and that is not there.
+        Raises `BlobMissing` for a blob that is not here either, and for a manifest in an index that
+        the repository does not have.
         """
         with repository.writing():
             place, blobs = repository.name, manifest.blobs()
@@ -55,7 +53,7 @@ class Transfer:
         try:
             repository.put_manifest(manifest, tag)
             return
-        except BlobMissing:  # It was collected since it was seen, or it was never there.
+        except BlobMissing:  # A blob was collected since it was last seen, or never there.
             self._ledger.forget(repository.name)
             if manifest.is_index:
                 raise
@@ -67,10 +65,10 @@ class Transfer:
                 repository.put_manifest(manifest, tag)
             except BlobMissing as error:
                 raise _NotKept(
-                    f"{repository.name} does not keep what it is sent", why=error.why
+                    f"{repository.name} does not keep uploaded blobs", why=error.why
                 ) from None
 
-        # More than once: a registry may lose a blob for a moment while several send the same one.
+        # More than once: a registry may lose a blob for a moment while several clients upload it.
         Retrying(
             retry=retry_if_exception_type(_NotKept),
             stop=stop_after_attempt(_ATTEMPTS),
@@ -81,8 +79,9 @@ class Transfer:
     def _send(
         self, blobs: Iterable[Descriptor], repository: Repository, anyway: bool = False
     ) -> None:
-        """Send some blobs, those that are not there already or, `anyway`, all: what the registry
-        says of them is not believed then.
+        """Upload blobs that the repository does not have yet.
+
+        With `anyway`, all are uploaded: the registry's claim to have them is not trusted then.
         """
         mounts = (
             {}
@@ -105,8 +104,8 @@ class Transfer:
                 if self._blobs.has(blob.digest) and not self._blobs.verify(blob.digest):
                     raise BlobCorrupt(
                         f"Blob {blob.digest} was corrupt",
-                        why="It was not sent.",
-                        hint="It is in quarantine; run the command again.",
+                        why="It was not uploaded, and is in quarantine.",
+                        hint="Run the command again.",
                     ) from None
                 raise
 
@@ -115,11 +114,11 @@ class Transfer:
     def pull(
         self, digest: Digest, repository: Repository, whole: bool = True, most: int = sys.maxsize
     ) -> Manifest:
-        """The manifest of that digest; it and all blobs that it names are here then, or its config
-        alone unless `whole`.
+        """Fetch a manifest and all blobs that it refers to, and return it.
 
-        Raises `BlobMissing` if one is not there, and `RegistryCorrupt` if they are more than `most`
-        bytes, or more than the disk has: then nothing is fetched.
+        Unless `whole`, its config is the only blob that is fetched. Raises `BlobMissing` if
+        something is missing, and `RegistryCorrupt`, before fetching anything, if the blobs exceed
+        `most` bytes or the free space on the disk.
         """
         if self._blobs.has(digest):
             manifest = Manifest.parse(self._blobs.read(digest))
@@ -129,8 +128,8 @@ class Transfer:
             raise BlobMissing(f"{repository.name} does not have the manifest {digest}")
 
         def fetch(blob: Descriptor, moved: Callable[[int], None]) -> None:
-            # A large blob is kept as soon as it is here; many small ones together, or their syncs
-            # would take longer than they do.
+            # A large blob becomes visible on its own; small ones do so together, as the syncs would
+            # otherwise take longer than the transfer.
             with (
                 self._blobs.batch() if blob.size > _LARGE else nullcontext(together) as batch,
                 batch.writer() as writer,
@@ -147,8 +146,8 @@ class Transfer:
         if size > min(most, free):
             raise RegistryCorrupt(
                 f"{digest} in {repository.name} is too large",
-                why=f"It says that it has {size:,} bytes; "
-                + (f"the disk has {free:,}." if size > free else f"{most:,} are allowed."),
+                why=f"Its declared size is {size:,} bytes; "
+                + (f"the disk has {free:,} free." if size > free else f"{most:,} are allowed."),
             )
         with self._blobs.batch() as together:
             self._all(wanted, fetch)
@@ -159,7 +158,7 @@ class Transfer:
     def _all(
         self, blobs: list[Descriptor], move: Callable[[Descriptor, Callable[[int], None]], None]
     ) -> None:
-        """Move blobs, some at a time; the first error ends all."""
+        """Move blobs, several at a time; the first error ends all."""
         total, done, lock = sum(blob.size for blob in blobs), 0, Lock()
         ended = False
 
@@ -182,20 +181,20 @@ class Transfer:
             ]:
                 future.result()
         finally:
-            ended = True  # What is still under way after an error stops at its next piece.
+            ended = True  # After an error, transfers under way stop at their next piece.
             pool.shutdown(cancel_futures=True)
 
 
 class _NotKept(RegistryRefused):
-    """What was sent a moment ago is not there."""
+    """A blob that was just uploaded is missing."""
 
 
 class _Ended(Exception):
-    """Something else has failed, so this need not go on."""
+    """Another transfer has failed, so this one need not go on."""
 
 
 def missing(blobs: Iterable[Descriptor], repository: Repository) -> list[Descriptor]:
-    """Those of some blobs that a repository does not hold; it is asked for several at a time."""
+    """Return the blobs that a repository does not have, checking several at a time."""
     wanted = list(blobs)
     with ThreadPoolExecutor(2 * _PARALLEL) as pool:
         return [

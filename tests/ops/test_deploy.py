@@ -363,7 +363,7 @@ def test_what_a_wrong_command_says(flyte: Deploying) -> None:
         (["--version", "latest", "tasks.py"], 2, "deployed last"),
         (["--version", "a b", "tasks.py"], 2, "can be no version"),
         (["--version", ".x", "tasks.py"], 2, "A version begins with a letter, a digit or `_`"),
-        (["--version", "x" * 120, "tasks.py"], 2, "cannot be a tag"),
+        (["--version", "x" * 120, "tasks.py"], 2, "cannot be used as a tag"),
         (["--project", "a.b", "tasks.py"], 2, "no dots"),
         (["."], 2, "flyte deploy -r ."),
         (["tasks.py", "en"], 2, "Did you mean 'env'?"),

@@ -191,7 +191,7 @@ def test_a_registry_that_never_answers_is_given_up_soon(
     _, act = operation
     with opened(tmp_path / "other") as other:
         proxy.on(".*", **ALWAYS).stalls(600)
-        with pytest.raises(RegistryUnreachable, match="does not answer"):
+        with pytest.raises(RegistryUnreachable, match="does not respond"):
             act(repository_of(proxy.repository(path), patience=0.5), other, kept)
         assert len(proxy.requests) == 1
         with proxy.down(), pytest.raises(RegistryUnreachable, match="cannot be reached"):
@@ -216,12 +216,13 @@ def test_why_there_is_no_answer_is_said_in_plain_words(proxy: FaultProxy, path: 
 
     proxy.on("GET").stalls(600)
     assert (
-        why(proxy.repository(path), 0.5) == "PLACE does not answer: There was no answer within 1 s."
+        why(proxy.repository(path), 0.5)
+        == "PLACE does not respond: There was no response within 1 s."
     )
     proxy.on("GET", times=2).closes()
     assert (
         why(proxy.repository(path), 0)
-        == "PLACE cannot be reached: The other side ended the connection."
+        == "PLACE cannot be reached: The other side closed the connection."
     )
     with proxy.down():
         assert (
@@ -368,9 +369,9 @@ def test_a_blob_that_is_too_short_in_the_registry_is_said_to_be(
         repository = repository_of(server.repository("main"))
         transfer_of(cache).push(manifest, repository, "tag")
         os.truncate(server.blob(str(Digest.of(DATA))), 1_000_000)
-        with pytest.raises(RegistryCorrupt, match="has other bytes than") as raised:
+        with pytest.raises(RegistryCorrupt, match="has the wrong bytes for") as raised:
             transfer_of(other).pull(manifest.digest, repository)
-        assert raised.value.why == "They are 1,000,000, and should be 3,000,000."
+        assert raised.value.why == "There are 1,000,000 of them instead of 3,000,000."
 
 
 # Uploads that break off.
@@ -486,7 +487,7 @@ def test_a_blob_that_was_collected_meanwhile_is_sent_again(tmp_path: Path, cache
                 == manifest
             )
         proxy.on("PUT", "/manifests/", **ALWAYS).answers(404)
-        with pytest.raises(RegistryRefused, match="does not keep what it is sent"):
+        with pytest.raises(RegistryRefused, match="does not keep uploaded blobs"):
             transfer_of(cache).push(manifest, repository, "four")
 
 
@@ -534,7 +535,7 @@ def test_what_is_no_registry_is_named(proxy: FaultProxy, path: str) -> None:
     for status, ask in asking:
         proxy.on("GET").answers(status, page, b"<html>")
         with pytest.raises(
-            RegistryCorrupt, match=f"{proxy.host} answers as no registry does"
+            RegistryCorrupt, match=f"{proxy.host} does not respond like a registry"
         ) as raised:
             ask(repository_of(proxy.repository(path)))
         assert f"It answered {status} with text/html" in raised.value.why
@@ -586,7 +587,7 @@ def test_a_record_that_is_none_says_why(change: dict[str, str | None]) -> None:
         == "bundle"
     )
     changed = {name: text for name, text in {**texts, **change}.items() if text is not None}
-    with pytest.raises(RegistryCorrupt, match="is no record") as raised:
+    with pytest.raises(RegistryCorrupt, match="is not a record") as raised:
         PublishedRecord.parse(
             Manifest.of_manifests([artifact], artifact_type=TYPE, annotations=changed)
         )

@@ -84,7 +84,7 @@ def test_login_and_logout(flyte: Shell, closed: Server) -> None:
 
 def test_a_wrong_password_is_said_and_not_kept(flyte: Shell, closed: Server) -> None:
     said = log_in(flyte, closed.host, 3, "incorrect")
-    assert f"error: {closed.host} refuses access" in said and "Check the user's name" in said
+    assert f"error: {closed.host} denied access" in said and "Check the user name" in said
     assert "/any" not in said and "flyte registry login" not in said
     assert not config_of(flyte).exists()
 
@@ -147,14 +147,14 @@ HTML = [("Content-Type", "text/html")]
 @pytest.mark.parametrize("status", [200, 404, 401])
 def test_what_is_no_registry_gets_no_password(flyte: Shell, status: int) -> None:
     with Site(status, HTML, b"<html>") as site:
-        assert f"{site.host} answers as no registry does" in log_in(flyte, site.host, 3)
+        assert f"{site.host} does not respond like a registry" in log_in(flyte, site.host, 3)
         assert [request.headers["Authorization"] for request in site.requests] == [None]
     assert not config_of(flyte).exists()
 
 
 def test_a_site_with_a_password_that_is_no_registry_is_not_kept(flyte: Shell) -> None:
     with Site(200, HTML, b"<html>", wants='Basic realm="x"') as site:
-        assert f"{site.host} answers as no registry does" in log_in(flyte, site.host, 3)
+        assert f"{site.host} does not respond like a registry" in log_in(flyte, site.host, 3)
     assert not config_of(flyte).exists()
 
 
@@ -173,7 +173,7 @@ def test_a_name_with_a_colon_is_refused(flyte: Shell, closed: Server) -> None:
 
 
 def test_a_host_that_is_none_is_named_as_it_was_given(flyte: Shell) -> None:
-    assert "'nohost' names no registry" in log_in(flyte, "nohost", 2)
+    assert "'nohost' does not name a registry" in log_in(flyte, "nohost", 2)
 
 
 def test_without_a_terminal_nobody_is_asked(flyte: Shell, closed: Server) -> None:
