@@ -1,3 +1,4 @@
-"""The generic build graph: nodes, resolving, explaining. It knows keys and records, and
-no product.
+"""The generic build graph: nodes, resolution, explanations.
+
+It knows keys and records, but no product.
 """

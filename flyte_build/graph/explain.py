@@ -1,4 +1,4 @@
-"""What differs between two sets of a node's inputs, for people."""
+"""Human-readable differences between two sets of a node's inputs."""
 
 from __future__ import annotations
 
@@ -9,9 +9,7 @@ from flyte_build.cas.digest import Digest
 
 
 def difference(old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
-    """What differs between two sets of inputs, for people: names, and values where
-    they are short.
-    """
+    """Describe what differs between two sets of inputs: names, and values if they are short."""
     parts = []
     for name in sorted(old.keys() | new.keys()):
         before, now = old.get(name), new.get(name)
@@ -23,11 +21,11 @@ def difference(old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
             parts.append(f"{name} changed")
         else:
             parts.append(f"{name}: {before} -> {now}")
-    return "; ".join(parts) or "nothing that is recorded changed"
+    return "; ".join(parts) or "no recorded input changed"
 
 
 def changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
-    """Which entries of a mapping were changed, added and removed."""
+    """Describe the entries of a mapping that were changed, added and removed."""
     listed = {
         "changed": sorted(name for name in now if name in before and now[name] != before[name]),
         "added": sorted(now.keys() - before.keys()),
@@ -37,7 +35,7 @@ def changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
 
 
 def counted(listed: Mapping[str, list[str]], what: str = "") -> str:
-    """`2 files changed: a.py, lib/b.py; 1 added: c.py`, at most five names of each."""
+    """Format as `2 files changed: a.py, lib/b.py; 1 added: c.py`, at most five names of each."""
     from flyte_build.text.wording import printable
 
     parts: list[str] = []

@@ -1,10 +1,10 @@
-"""The generic graph: nodes with keys, resolved from memory or made. It knows no product and does no
-I/O of its own.
+"""Nodes of the build graph: each has a key, and is found by it or built.
 
-A node's inputs hold the artifacts' digests of the nodes that it needs, never their keys: when
-something is made again and comes out the same, what depends on it stays cached ("early cutoff":
-Mokhov, Mitchell, Peyton Jones, "Build Systems à la Carte", 2018). A node whose inputs are known
-only after it was made (a "depfile") overrides `look_up`.
+The graph knows no product and does no I/O of its own. The inputs of a node contain the digests of
+its dependencies' artifacts, never their keys: when a dependency is rebuilt with the same artifact,
+everything that depends on it stays cached ("early cutoff": Mokhov, Mitchell, Peyton Jones, "Build
+Systems à la Carte", 2018). A node whose inputs are known only after it was built (a "depfile")
+overrides `look_up`.
 """
 
 from __future__ import annotations
@@ -24,52 +24,56 @@ FIRST_TIME = "first time"
 
 
 class RecordStore(Protocol):
-    """Where records are remembered."""
+    """A store of records."""
 
     def find(self, key: Key) -> Record | None:
-        """The record of `key`, if there is one."""
+        """Return the record of `key`, if there is one."""
 
     def last(self, label: str) -> Record | None:
-        """The record of the last resolve under `label`."""
+        """Return the record of the last resolve under `label`, if there is one."""
 
     def add(self, record: Record) -> None:
-        """Remember a record."""
+        """Store a record."""
 
     def set_last(self, label: str, key: Key) -> None:
-        """Remember what the last resolve under `label` came to."""
+        """Remember `key` as the result of the last resolve under `label`."""
 
 
 class RemoteRecord(Protocol):
-    """Somebody who has what a key produced."""
+    """A record in a remote cache."""
 
     @property
     def place(self) -> str:
-        """Where it is, for people."""
+        """Human-readable name of the cache."""
 
 
 class RemoteCache(Protocol):
-    """What other machines have made. Nothing that goes wrong there is raised: it is a miss then."""
+    """A cache of artifacts that other machines have built.
+
+    It never raises because of a failing remote: that is a cache miss.
+    """
 
     def connect(self) -> None:
-        """Load what looking there takes, while something else has to be waited for."""
+        """Load the libraries for lookups ahead of time, while the command waits for other work."""
 
     def find(self, key: Key) -> RemoteRecord | None:
-        """Who has what `key` produced; nothing is fetched."""
+        """Find a remote copy of the artifact for `key`, without fetching it."""
 
     def fetch(
         self, key: Key, accept: Callable[[Digest], tuple[Digest, ...]], whole: bool = True
     ) -> tuple[Record, str] | None:
-        """Fetch what `key` produced, if anyone has it: its record, which is in the memory then, and
-        the place where it was.
+        """Fetch the artifact for `key`, if there is a remote copy; return its record and its place.
 
-        Unless `whole`, its layers stay there. `accept` is given the artifact, and gives the digests
-        that must stay; it raises a `FlyteError` if that is not what it should be.
+        The record is then in the local store, too. Unless `whole`, the layers are not fetched.
+        `accept` gets the artifact, and returns the digests that must be kept for it; it raises a
+        `FlyteError` if the artifact does not match the key.
         """
 
 
 class Lookup:
-    """What looking a node up came to: its inputs, its record or why there is none, and the seconds
-    that it took.
+    """Result of a lookup: the node's inputs, and its record or the reason there is none.
+
+    `seconds` is the duration of the lookup.
     """
 
     def __init__(self, inputs: Mapping[str, Value], record: Record | None, why: str = "") -> None:
@@ -78,10 +82,10 @@ class Lookup:
 
 
 class Made:
-    """What making a node came to: its artifact, the digests that it needs to stay, and its inputs
-    and reason if only now known.
+    """Result of building a node: its artifact, and the digests that must be kept for it.
 
-    `seconds` is what it took, where something else was done in the same time.
+    `inputs` and `why` are set if they are known only after the build. `seconds` is the duration, if
+    the measured time includes other work.
     """
 
     def __init__(
@@ -106,11 +110,10 @@ LOCAL = "local"
 
 @dataclass(eq=False)
 class Outcome:
-    """How a node was resolved: `state` is `cached`, `made` or `missing`; `seconds` include those
-    of its children.
+    """Result of resolving a node: `state` is `cached`, `made` or `missing`.
 
-    `children` are what was resolved while it was made; `place` is where a cached one was found:
-    `local`, or the name of a repository.
+    `seconds` include those of its `children`: the outcomes of nodes that were resolved while it was
+    built. `place` is where a cached one was found: `local`, or the name of a repository.
     """
 
     node: Node
@@ -124,12 +127,12 @@ class Outcome:
 
     @property
     def fetched(self) -> bool:
-        """Whether another machine made it."""
+        """Whether it was fetched from a remote cache."""
         return self.place != LOCAL
 
     @property
     def artifact(self) -> Digest | None:
-        """The artifact's digest, unless it is missing."""
+        """Digest of the artifact, or None if it is missing."""
         return self.record.artifact if self.record else None
 
 
@@ -137,59 +140,60 @@ Outcomes = Mapping["Node", Outcome]
 
 
 class Node(ABC):
-    """One thing that can be made. Subclasses give `inputs` and `make`, and may give better `usable`
-    and `explain`.
+    """A unit of work that produces an artifact.
+
+    Subclasses implement `inputs` and `make`, and can improve `usable` and `explain`.
     """
 
     kind: str
     format = 1
-    recorded = True  # Whether a record may be written; what cannot be relied on is made each time.
-    # Whether what it makes is good on other machines: its artifact is an OCI manifest then.
+    recorded = True  # Whether its record is stored; if not, it is rebuilt each time.
+    # Whether other machines can use its artifact, which must then be an OCI manifest.
     shared = False
-    # Whether all of it is fetched where another machine has made it; else its layers stay there.
+    # Whether its layers are fetched from a remote cache, too.
     whole = True
-    ahead = 0.0  # Seconds that went into it before it was looked up.
+    ahead = 0.0  # Seconds spent on it before its lookup.
 
     def __init__(self, name: str, label: str, needs: tuple[Node, ...] = ()) -> None:
         self.name, self.label, self.needs = name, label, needs
 
     @abstractmethod
     def inputs(self, outcomes: Outcomes) -> Mapping[str, Value]:
-        """What decides the artifact; all of `needs` are resolved."""
+        """Return everything that determines the artifact; all of `needs` are resolved."""
 
     @abstractmethod
     def make(self, outcomes: Outcomes, resolve: Resolve) -> Made:
-        """Make the artifact; called from any thread. `resolve` is for nodes that are known only
-        now.
+        """Build the artifact; called from any thread.
+
+        `resolve` resolves further nodes that are known only now.
         """
 
     def stop(self) -> None:  # noqa: B027  # Most nodes do not take long.
-        """End `make`, which goes on in another thread, as soon as that can be: the command is
-        interrupted.
-        """
+        """Stop `make`, which is running in another thread, because the command was interrupted."""
 
     def usable(self, record: Record) -> bool:
-        """Whether what a record refers to is still there."""
+        """Whether everything that a record refers to still exists."""
         return True
 
     def accept(self, artifact: Digest, inputs: Mapping[str, Value]) -> tuple[Digest, ...]:
-        """What must stay for an artifact that another machine made; raises a `FlyteError` if it is
-        not what `inputs` ask for.
+        """Return the digests that must be kept for an artifact that another machine built.
+
+        Raises a `FlyteError` if the artifact does not match `inputs`.
         """
         raise NotImplementedError
 
     def explain(self, inputs: Mapping[str, Value], last: Record) -> str:
-        """What changed since the last resolve."""
+        """Return what changed since the last resolve."""
         return difference(last.inputs, inputs)
 
     def look_up(self, memory: RecordStore, outcomes: Outcomes) -> Lookup:
-        """The record for the inputs as they are now, or why there is none."""
+        """Return the record for the current inputs, or the reason there is none."""
         inputs = self.inputs(outcomes)
         record = memory.find(key(self.kind, self.format, inputs))
         if record and self.usable(record):
             return Lookup(inputs, record)
         if record:
-            return Lookup(inputs, None, "what was made is not in the store any more")
+            return Lookup(inputs, None, "the artifact is no longer in the store")
         last = memory.last(self.label)
         return Lookup(inputs, None, self.explain(inputs, last) if last else FIRST_TIME)
 
@@ -198,4 +202,4 @@ Resolve = Callable[[Iterable[Node]], Outcomes]
 
 
 class Cheap(Node):
-    """A node that is made even in a read-only resolve, since nothing can be said without it."""
+    """A node that is built even in a read-only resolve: without it, nothing can be reported."""

@@ -1,4 +1,4 @@
-"""Who is told what happens while something is prepared."""
+"""Protocol of progress reports during preparation."""
 
 from __future__ import annotations
 
@@ -10,28 +10,26 @@ if TYPE_CHECKING:
 
 
 class Reporter:
-    """Is told what happens; this one passes on what the user should know, and keeps the rest to
-    itself.
-    """
+    """Receiver of progress reports; this one prints notes and ignores everything else."""
 
     def note(self, sentence: str) -> None:
-        """Something that the user should know."""
+        """Report a sentence that the user should know."""
         print(f"note: {sentence}", file=sys.stderr)
 
     def node_started(self, node: Node, why: str) -> None:
-        """A node is about to be made."""
+        """Report that a node is about to be built."""
 
     def node_resolved(self, outcome: Outcome) -> None:
-        """A node was found or made."""
+        """Report that a node was found or built."""
 
     def files_read(self, done: int, total: int) -> None:
-        """So many of so many files were read."""
+        """Report how many of `total` files have been read."""
 
     def bytes_moved(self, done: int, total: int) -> None:
-        """So many of so many bytes were sent or received."""
+        """Report how many of `total` bytes have been sent or received."""
 
     def step_output(self, line: str) -> None:
-        """A build step has printed a line."""
+        """Report a line that a build step has printed."""
 
     def published(self, place: str, count: int) -> None:
-        """So many things were published to a repository."""
+        """Report how many records were published to a repository."""

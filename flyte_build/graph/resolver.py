@@ -1,6 +1,4 @@
-"""Resolving: nodes that are found in memory or elsewhere, and the others made, independent ones at
-the same time.
-"""
+"""Resolution of nodes: each is found in a cache or built, independent ones in parallel."""
 
 from __future__ import annotations
 
@@ -19,11 +17,11 @@ if TYPE_CHECKING:
 
 
 class Resolver:
-    """Resolves nodes against a memory, and what is in a `remote` cache; what is in neither is made.
+    """Resolves nodes from a record store or a `remote` cache, and builds the others.
 
-    With `remake` no record is used; with `read_only` nothing is made that costs (a node is
-    `missing` then, and so is what needs it) and nothing is remembered. The reporter is told of each
-    node that is about to be made, and of each outcome as it comes.
+    With `remake`, no record is used. With `read_only`, nothing is stored and only `Cheap` nodes are
+    built; the others are `missing`, and so is everything that needs them. The reporter is called
+    before each build and after each outcome.
     """
 
     def __init__(
@@ -48,8 +46,9 @@ class Resolver:
         self.outcomes: dict[Node, Outcome] = {}
 
     def resolve(self, goals: Iterable[Node]) -> Outcomes:
-        """Resolve `goals` and all that they need; independent nodes at the same time. An error of a
-        node is raised.
+        """Resolve `goals` and everything they need, in parallel where possible.
+
+        Raises the error of a node that fails.
         """
         from graphlib import TopologicalSorter
 
@@ -97,9 +96,7 @@ class Resolver:
         return self.outcomes
 
     def _make(self, node: Node, found: Lookup) -> tuple[Made | _Taken, float]:
-        """Fetch a remote copy of a node, or make it; and return how many seconds that took, with
-        those of what it resolved on the way.
-        """
+        """Fetch or build a node; return the result and its duration, with nested resolves."""
         began = time.perf_counter()
         if node.shared and self._remote:
             wanted = key(node.kind, node.format, found.inputs)
@@ -120,7 +117,7 @@ class Resolver:
         return resolve
 
     def _settle(self, node: Node, done: Callable[[Node], None]) -> tuple[Node, Lookup] | None:
-        """Settle a node without making it; gives back what must be made."""
+        """Resolve a node without building it, or return it with its lookup if it must be built."""
         began = time.perf_counter() - node.ahead
         if any(self.outcomes[need].record is None for need in node.needs):
             needs = ", ".join(
@@ -138,7 +135,7 @@ class Resolver:
             done(node)
             return None
         if found.record:
-            found.why = "asked to be made anew"
+            found.why = "rebuild requested"
         if self._read_only and not isinstance(node, Cheap):
             wanted = key(node.kind, node.format, found.inputs)
             holder = self._remote.find(wanted) if node.shared and self._remote else None
@@ -213,14 +210,14 @@ class Resolver:
 
 
 class _Taken:
-    """What was fetched, and from where."""
+    """A fetched record, and the place it came from."""
 
     def __init__(self, record: Record, place: str) -> None:
         self.record, self.place = record, place
 
 
 def edges(outcomes: Iterable[Outcome]) -> list[tuple[Node, Node]]:
-    """Which of these nodes another one needs: pairs of the needed one and the other."""
+    """Return the edges among these nodes: pairs of a needed node and one that depends on it."""
     found = []
     for outcome in outcomes:
         node = outcome.node

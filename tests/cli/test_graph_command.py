@@ -87,8 +87,7 @@ def test_what_cannot_be_known_yet_is_missing(flyte: Shell) -> None:
     ).unlink()
     found = nodes(flyte.json("graph", "tasks.py"))
     assert (
-        found["bundle"]["state"] == "missing"
-        and "not in the store any more" in found["bundle"]["why"]
+        found["bundle"]["state"] == "missing" and "no longer in the store" in found["bundle"]["why"]
     )
     assert found["pack 0"]["state"] == "cached" and found["bundle"]["size"] is None
     assert list(nodes(flyte.json("graph", "--copy-style", "none", "tasks.py"))) == [
