@@ -1,1 +1,1 @@
-"""Text for people: units as they write them, and wording. It knows no product."""
+"""Human-readable text: units and wording. It knows no product."""

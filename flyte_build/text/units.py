@@ -1,4 +1,4 @@
-"""Moments, durations and sizes, as people write and read them."""
+"""Human-readable times, durations and sizes: parsing and formatting."""
 
 from __future__ import annotations
 
@@ -31,10 +31,10 @@ _RELATIVE = re.compile(r"(now|today)\s*(?:([+-])\s*(.+))?\Z", re.I)
 
 
 def parse_timedelta(text: str) -> timedelta:
-    """ISO 8601 (`PT1H30M`, with weeks, days and fractions), `1:24` (minutes), `1:02:03`, `90s`, `2
-    days 3h`, seconds.
+    """Parse a duration: ISO 8601, `1:24` (minutes), `1:02:03`, `90s`, `2 days 3h`, or seconds.
 
-    Raises `ValueError`, also for years and months, whose length depends on the date.
+    ISO 8601 may have weeks, days and fractions (`PT1H30M`). Raises `ValueError`, also for years and
+    months, whose length depends on the date.
     """
     text = text.strip()
     match = _ISO.match(text) if text[-1:].upper() not in ("P", "T") else None
@@ -62,10 +62,10 @@ def parse_timedelta(text: str) -> timedelta:
 
 
 def parse_datetime(text: str) -> datetime:
-    """ISO 8601 (a date alone is its midnight; naive stays naive), `now`, `today`, `now - P1D`,
-    `today + 2 days`.
+    """Parse a time: ISO 8601, `now`, `today`, or one of these with an offset, as in `now - P1D`.
 
-    `now` has the local time zone, `today` is the local midnight. Raises `ValueError`.
+    A date alone is its midnight, and a time without a zone stays naive; `now` has the local time
+    zone, and `today` is the local midnight. Raises `ValueError`.
     """
     match = _RELATIVE.match(text.strip())
     if match is None:
@@ -80,8 +80,9 @@ def parse_datetime(text: str) -> datetime:
 
 
 def parse_size(text: str) -> int:
-    """Bytes: `20 GB` and `20G` are 20 * 1000**3, `4 GiB` and `4Gi` are 4 * 1024**3, a number alone
-    is bytes. Raises `ValueError`.
+    """Parse a size in bytes: `20 GB` or `20G` (1000**3), `4 GiB` or `4Gi` (1024**3), or `512`.
+
+    Raises `ValueError`.
     """
     match = _SIZE.match(text.strip())
     if match is None:
@@ -92,7 +93,7 @@ def parse_size(text: str) -> int:
 
 
 def size_text(size: int) -> str:
-    """A size as `parse_size` takes it, in the largest unit that keeps it exact."""
+    """Format a size for `parse_size`, in the largest unit in which it is exact."""
     for power in range(5, 0, -1):
         for base, infix in ((1024, "i"), (1000, "")):
             if size and size % base**power == 0:
@@ -104,7 +105,7 @@ def size_text(size: int) -> str:
 
 
 def rounded_size(size: int) -> str:
-    """A size for people: `812 B`, `1.2 MB`."""
+    """Format a size for display: `812 B`, `1.2 MB`."""
     amount, unit = float(size), "B"
     for larger in ("kB", "MB", "GB", "TB"):
         if amount < 1000:

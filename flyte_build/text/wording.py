@@ -1,4 +1,4 @@
-"""Pieces of sentences: long lists, and what others wrote."""
+"""Parts of sentences: long lists, untrusted strings, suggestions."""
 
 from __future__ import annotations
 
@@ -6,16 +6,14 @@ from collections.abc import Iterable
 
 
 def listed(names: Iterable[str], most: int = 10) -> str:
-    """Names for a sentence: the first few, and how many more there are."""
+    """Join names for a sentence: the first `most`, and the number of the others."""
     found = list(names)
     shown = ", ".join(found[:most])
     return f"{shown} and {len(found) - most:,} more" if len(found) > most else shown
 
 
 def printable(text: str) -> str:
-    """A text that others wrote as a terminal can show it: what is no character to be seen, a line's
-    end too, is escaped.
-    """
+    """Escape all unprintable characters of an untrusted string, including line breaks."""
     return "".join(
         sign if sign.isprintable() else sign.encode("unicode_escape", "surrogatepass").decode()
         for sign in text
@@ -23,7 +21,7 @@ def printable(text: str) -> str:
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
-    """The known name that `name` was probably meant to be; "" if none is near."""
+    """Return the known name that is most similar to `name`; "" if none is similar."""
     from difflib import get_close_matches
 
     return next(iter(get_close_matches(name, list(known), 1)), "")
