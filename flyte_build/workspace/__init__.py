@@ -1,3 +1,1 @@
-"""The user's code on disk: where it lies, what of it stays out of everything, how it
-is imported.
-"""
+"""The user's code on disk: where it is, which of it is ignored, how it is imported."""

@@ -1,10 +1,10 @@
-"""Which files stay out of a bundle: gitignore semantics (git, Documentation/gitignore.txt), and our
-built-in rules.
+"""Files that stay out of a bundle: gitignore semantics (git, Documentation/gitignore.txt).
 
-`.gitignore` and `.flyteignore` of a directory and of the directories above it, up to the root, are
-read; the last pattern that matches decides, `.flyteignore` after `.gitignore`, deeper files after
-higher ones. Files above the root, `.git/info/exclude` and a user's global file are not read: a
-bundle is the same in every directory and for every user.
+Besides the built-in rules, `.gitignore` and `.flyteignore` of a directory and of its parents up to
+the root are read. The last pattern that matches decides: those of `.flyteignore` come after those
+of `.gitignore`, and those of subdirectories after those of their parents. Files above the root,
+`.git/info/exclude` and a user's global file are not read: a bundle is the same in every directory
+and for every user.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _BUILT_IN_NAME = "built in"
 _FOLDER = "ps_d"  # The group that matches the end of a directory in pathspec's expressions.
 # To git, `a/**/` means the directories in `a`; to pathspec, `a` itself.
 _INSIDE = re.compile(r"(?<=[^/])/\*\*/$")
-_ANYWHERE = "^(?:.+/)?"  # How its expressions begin for names at any depth.
+_ANYWHERE = "^(?:.+/)?"  # The prefix of its expressions for names at any depth.
 _BUILT_IN = """
 .git
 .hg
@@ -57,15 +57,16 @@ flyte.lock
 
 
 class Pattern(NamedTuple):
-    """A line of an ignore file: where it stands, as it is written, and what it means."""
+    """A line of an ignore file: its location, its text, and its parsed meaning."""
 
     where: str
     text: str
     meaning: GitIgnoreSpecPattern
 
     def matches(self, name: str, is_folder: bool) -> bool:
-        """Whether it decides for this very name. (What lies below an excluded directory is never
-        asked for.)
+        """Whether the pattern matches this very name.
+
+        Names below an excluded directory are never passed to it.
         """
         expression = self.meaning.regex
         if expression is None:
@@ -87,13 +88,11 @@ class RuleFile(NamedTuple):
     patterns: tuple[Pattern, ...]
     names: re.Pattern[str] | None
     paths: re.Pattern[str] | None
-    """What any of the patterns may decide, by the name alone or by the path: most names are decided
-    by none.
-    """
+    """Unions of all patterns, by name alone and by path: most names match none of them."""
 
     @classmethod
     def parse(cls, folder: str, name: str, text: str) -> RuleFile:
-        """Read patterns; a line that is no pattern is passed over, as git does."""
+        """Parse an ignore file; an invalid line is skipped, as in git."""
         patterns = []
         for number, line in enumerate(text.split("\n"), 1):
             try:
@@ -120,8 +119,9 @@ class RuleFile(NamedTuple):
         return cls(folder, tuple(patterns), _any_of(by_name), _any_of(by_path))
 
     def may_decide(self, path: str, name: str) -> bool:
-        """Whether a pattern may match `path` (relative to the root), which ends in `name`; a
-        directory's have a "/" at the end.
+        """Whether a pattern may match `path` (relative to the root), whose last part is `name`.
+
+        The path and name of a directory end in "/".
         """
         by_name = self.names is not None and self.names.match(name)
         return bool(
@@ -130,24 +130,22 @@ class RuleFile(NamedTuple):
 
 
 class Rules:
-    """The rules that apply in one directory. Immutable: a directory below has rules of its own,
-    made by `within`.
-    """
+    """The rules of one directory. Immutable: `within` returns those of a subdirectory."""
 
     def __init__(self, files: tuple[RuleFile, ...]) -> None:
         self._files = files
 
     @classmethod
     def built_in(cls) -> Rules:
-        """The rules that always apply first, so that any ignore file can overrule them."""
+        """Return the built-in rules, which come first, so that ignore files can overrule them."""
         return cls((RuleFile.parse("", _BUILT_IN_NAME, _BUILT_IN),))
 
     def within(self, files: list[RuleFile]) -> Rules:
-        """These rules and then those of `files`."""
+        """Return these rules followed by those of `files`."""
         return Rules((*self._files, *files)) if files else self
 
     def excludes(self, path: str, is_folder: bool) -> str | None:
-        """The rule (`file:line: pattern`) that keeps `path` out, or None when it is in."""
+        """Return the rule (`file:line: pattern`) that excludes `path`, or None if none does."""
         whole = path + "/" if is_folder else path
         last = whole[path.rfind("/") + 1 :]
         for file in reversed(self._files):

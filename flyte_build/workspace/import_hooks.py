@@ -1,8 +1,8 @@
-"""Importing a user's modules from directories that we choose, with bytecode where we choose.
+"""Imports of a user's modules from chosen directories, with bytecode in chosen places.
 
-Python checks a `.pyc` by its source's mtime and size alone, and a bundle's files may all have one
-mtime: so modules below such a directory never use the `.pyc` files that lie around them, but a
-bytecode directory of their own, or none.
+Python checks a `.pyc` by its source's mtime and size alone, and the files of a bundle may all have
+the same mtime. So modules in such a directory never use the `.pyc` files around them, but those in
+a bytecode directory of their own, or none.
 """
 
 from __future__ import annotations
@@ -24,11 +24,10 @@ from typing import Any
 
 
 def use_sources(takes: Callable[[str], bool], bytecode: Callable[[str], str | None]) -> None:
-    """Import what lies in directories that `takes` says yes to from its source, with compiled
-    modules only where we put them.
+    """Import from source in all directories that `takes` accepts, with bytecode only where chosen.
 
-    `bytecode` gives for the path of a `.pyc` file the path that is used in its place, or None: then
-    the source is compiled each time.
+    `bytecode` maps the path of a `.pyc` file to the path that is used instead, or to None: then the
+    source is compiled each time.
     """
 
     class Loader(SourceFileLoader):
@@ -47,7 +46,7 @@ def use_sources(takes: Callable[[str], bool], bytecode: Callable[[str], str | No
             try:
                 os.makedirs(os.path.dirname(place), exist_ok=True)
                 super().set_data(place, data, _mode=0o644)
-                # On a full disk Python takes a short write for a whole one.
+                # On a full disk, Python mistakes a partial write for a complete one.
                 if os.path.getsize(place) != len(data):
                     os.unlink(place)
             except OSError:
@@ -67,19 +66,18 @@ def use_sources(takes: Callable[[str], bool], bytecode: Callable[[str], str | No
 
 
 def distrust_bytecode(of: Callable[[str], bool]) -> None:
-    """From now on compile the sources that `of` says yes to each time, by whatever finder they
-    come. For a process of its own.
+    """Compile the sources that `of` accepts each time from now on, whichever finder finds them.
 
-    Editable installs have finders with Python's own loader, which believes a `.pyc` of the same
-    time and size.
+    Editable installs have finders with Python's own loader, which trusts a `.pyc` with the right
+    time and size. This affects the whole process.
     """
     import importlib._bootstrap_external as loading
 
-    usual = loading.cache_from_source  # What every source loader asks.
+    usual = loading.cache_from_source  # Every source loader calls it.
 
     def cache_from_source(path: Any, *arguments: Any, **options: Any) -> Any:
         if of(os.fspath(path)):
-            raise NotImplementedError  # As where Python writes none (PEP 3147).
+            raise NotImplementedError  # As on a Python that writes no bytecode (PEP 3147).
         return usual(path, *arguments, **options)
 
     loading.cache_from_source = cache_from_source
@@ -106,8 +104,9 @@ def is_stdlib(path: str) -> bool:
 
 
 def install_targets(root: str) -> None:
-    """Take directories of `PYTHONPATH` that packages were installed into (`pip install --target`)
-    for what they are, but none below `root`.
+    """Treat directories of `PYTHONPATH` with installed packages (`pip install --target`) as such.
+
+    Directories below `root` are not treated so.
     """
     for entry in filter(os.path.isabs, os.environ.get("PYTHONPATH", "").split(os.pathsep)):
         try:
@@ -119,7 +118,7 @@ def install_targets(root: str) -> None:
 
 
 _FOLDER = os.path.dirname(os.__file__)
-# A link may lead to the interpreter.
+# The interpreter may be reached through a link.
 _STDLIB = tuple({_FOLDER + "/", os.path.realpath(_FOLDER) + "/"})
 _ZIPS = {
     f"{os.path.dirname(folder[:-1])}/python{sys.version_info[0]}{sys.version_info[1]}.zip"
@@ -129,9 +128,9 @@ _targets: list[str] = []
 
 
 def is_own(path: str) -> bool:
-    """Whether a file is the user's: neither the standard library's nor an installed package's.
+    """Whether a file belongs to the user: not to the standard library or an installed package.
 
-    An editable install is the user's, also one that is a link in `site-packages`.
+    An editable install belongs to the user, even one that is a link in `site-packages`.
     """
     if os.path.islink(path):
         return not _is_fixed(os.path.realpath(path))
@@ -141,7 +140,7 @@ def is_own(path: str) -> bool:
     return known
 
 
-_own: dict[str, bool] = {}  # By directory: `realpath` takes its time, and most files share theirs.
+_own: dict[str, bool] = {}  # By directory: `realpath` is slow, and most files share one.
 
 
 def _is_fixed(path: str) -> bool:
@@ -154,15 +153,13 @@ def is_ours(name: str) -> bool:
 
 
 def loaded_modules() -> set[tuple[str, str]]:
-    """Return the names and absolute paths of all modules that have a file and are not of the
-    standard library.
-    """
+    """Return names and absolute paths of loaded modules from files outside the standard library."""
     found = set()
     for name, module in list(sys.modules.items()):
         try:
             spec = getattr(module, "__spec__", None)
             origin = getattr(spec, "origin", None) or getattr(module, "__file__", None)
-        except Exception:  # Whatever a module's own `__getattr__` raises.
+        except Exception:  # A module's own `__getattr__` may raise anything.
             continue
         if (
             isinstance(origin, str)
@@ -175,20 +172,19 @@ def loaded_modules() -> set[tuple[str, str]]:
 
 
 def plain(path: str) -> str:
-    """Return an absolute path without `.` and `..`, which may lead up from where a link leads."""
+    """Return an absolute path without `.` and `..`, resolving links that a `..` goes up from."""
     if f"{path}/" == f"{os.path.normpath(path)}/":
         return path
     return f"{os.path.realpath(os.path.dirname(path))}/{os.path.basename(path)}"
 
 
 class Guard:
-    """The first finder of a worker: takes modules from the bundle and from installed packages, and
-    refuses those of any working tree.
+    """The first finder of a worker: it allows modules of the bundle and of installed packages only.
 
     `code` is the bundle's directory, `roots` are the import roots in it. `removed` are the entries
-    of `sys.path` that were taken away, where an unknown module is looked for to say what to do;
-    `hint(path)` gives that advice for a file or directory. Editable installs have finders that may
-    come before Python's own: what they find in a working tree is looked for again in the bundle.
+    taken out of `sys.path`, in which a missing module is looked for to give advice: `hint(path)`
+    returns it for a file or directory. Editable installs have finders that may come before Python's
+    own; a module that they find in a working tree is looked up again in the bundle.
     """
 
     def __init__(
@@ -204,8 +200,9 @@ class Guard:
     def find_spec(
         self, name: str, path: Sequence[str] | None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
-        """Return what the other finders find, unless it is in a working tree; raises
-        `ModuleNotFoundError` then.
+        """Return the result of the other finders, unless it is in a working tree.
+
+        Raises `ModuleNotFoundError` if the module is in a working tree only.
         """
         spec = next(
             (
@@ -232,7 +229,7 @@ class Guard:
         return spec
 
     def _outside(self, spec: ModuleSpec) -> str:
-        """The place of a module that is neither the bundle's nor an installed package's, or ""."""
+        """Return the path of a module outside of the bundle and installed packages, or ""."""
         if not spec.has_location and spec.submodule_search_locations is None:
             return ""
         places = (
@@ -248,7 +245,7 @@ class Guard:
         return outside[0] if len(outside) == len(places) and outside else ""
 
     def _inside(self, spec: ModuleSpec) -> ModuleSpec:
-        """A namespace package without its portions in working trees, unless it has no others."""
+        """Remove the portions of a namespace package in working trees, unless it has no others."""
         portions = list(spec.submodule_search_locations or ())
         inside = [
             each
@@ -262,7 +259,7 @@ class Guard:
         return reduced
 
     def _elsewhere(self, name: str, path: Sequence[str] | None) -> str:
-        """Where a module that is not found is in the working tree, or ""."""
+        """Return the path of a missing module in the working tree, or ""."""
         if path is None:
             places: list[str] = self._removed
         else:
@@ -275,7 +272,7 @@ class Guard:
             return ""
         if spec.has_location and spec.origin:
             return spec.origin
-        # One that holds no code is not what was meant.
+        # A directory without code was not meant.
         folders = list(spec.submodule_search_locations or ())
         return next(
             (

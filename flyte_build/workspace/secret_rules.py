@@ -1,9 +1,8 @@
-"""How files that hold credentials look: names, directories, and patterns of content for each kind
-of file.
+"""Rules for files with credentials: names, directories, and patterns of content by kind of file.
 
-The shapes of tokens are those that their services document (GitHub, "About authentication"; AWS
-IAM, "Identifiers"; PyPI, "Tokens"). Patterns are compiled when a file first needs them: most
-projects need few.
+The forms of tokens are those that their services document (GitHub, "About authentication"; AWS IAM,
+"Identifiers"; PyPI, "Tokens"). Patterns are compiled when a file first needs them: most projects
+need few.
 """
 
 from __future__ import annotations
@@ -99,11 +98,11 @@ TEMPLATE = (
     r"[._-](example|sample|template|tmpl|tpl|dist|defaults?|schema|j2)(?=[._-]|$)"
     r"|^(example|sample|template)[._-]"
 )
-"""In the names (lower case) of files that show what others hold."""
+"""Pattern for the names (lower case) of templates, which show the form of another file."""
 REQUIREMENTS = r"(^|[/._-])(requirements?|reqs?|constraints?|dependencies)([/._-]|$)"
-"""In the paths of text files that pip reads."""
-# A key, not the mere words: base64 follows, after a line break that may be an escape, and RFC 1421
-# headers.
+"""Pattern for the paths of requirements files, which pip reads."""
+# A key, not the mere words: they are followed by a line break, which may be an escape, optional
+# RFC 1421 headers, and base64.
 PRIVATE_KEY = (
     rb"-----BEGIN (?:[A-Z0-9]+ )*PRIVATE KEY(?: BLOCK)?-----(?:\\[rn]|\s)+"
     rb"(?:[A-Za-z-]+: [^\n]{0,200}(?:\\[rn]|\s)+)*[A-Za-z0-9+/=]{40}"
@@ -111,10 +110,9 @@ PRIVATE_KEY = (
 
 
 class Rule(NamedTuple):
-    """A kind of secret: `pattern` is tried where one of `needles` is found, and its group is the
-    secret itself.
+    """A kind of secret: `pattern` is tried if one of `needles` is found; its group is the secret.
 
-    Rules that `guess` go by what a variable is called: templates, and words that everyone uses, do
+    Rules that `guess` go by the name of a variable: templates, and values that are common words, do
     not count.
     """
 
@@ -124,8 +122,8 @@ class Rule(NamedTuple):
     guess: bool = False
 
 
-_PASSWORD, _ADDRESS = "it holds a password or a token", "it holds an address with a password in it"
-_INDEX_WHY, _KEY_WHY = "it holds a package index's credentials", "it holds a private key"
+_PASSWORD, _ADDRESS = "it contains a password or a token", "it contains a URL with a password"
+_INDEX_WHY, _KEY_WHY = "it contains a package index's credentials", "it contains a private key"
 _WORDS = (
     b"pass",
     b"Pass",
@@ -147,7 +145,7 @@ _NAME = (
 )
 _START = rb"(?m)^[ \t]*+(?:\{[ \t]*+)?(?:(?:export|set|ENV|ARG|-|-e)[ \t]++)?[\"']?"
 
-_TOKENS = (  # The service, how its tokens begin, and how they go on.
+_TOKENS = (  # The service, the prefix of its tokens, and a pattern for the rest.
     ("AWS", b"AKIA", rb"[A-Z2-7]{16}(?![A-Za-z0-9])"),
     ("Anthropic", b"sk-ant-", rb"[\w-]{40}"),
     ("Azure", b"AccountKey=", rb"[A-Za-z0-9+/]{86}"),
@@ -174,14 +172,14 @@ _TOKENS = (  # The service, how its tokens begin, and how they go on.
 TOKENS = (
     *(
         Rule(
-            f"it holds a token of {service}",
+            f"it contains a token of {service}",
             (start,),
             rb"%b(?<![A-Za-z0-9+]%b)(%b)" % (re.escape(start), re.escape(start), rest),
         )
         for service, start, rest in _TOKENS
     ),
     Rule(
-        "it holds a token of AWS",
+        "it contains a token of AWS",
         (b"secret_access_key", b"SECRET_ACCESS_KEY"),
         rb"(?:secret_access_key|SECRET_ACCESS_KEY)[\\\"'\])]{0,4}\s{0,9}[:=,]\s{0,9}[\\\"']{0,2}"
         rb"([A-Za-z0-9/+]{40})(?![A-Za-z0-9/+])",
@@ -189,12 +187,12 @@ TOKENS = (
 )
 _ENCODED_KEY = Rule(
     _KEY_WHY,
-    # Base64 of "-----BEGIN ", of which the kind of key and "PRIVATE KEY" follow.
+    # Base64 of "-----BEGIN "; the kind of key and "PRIVATE KEY" follow.
     (b"LS0tLS1CRUdJTi",),
     rb"(LS0tLS1CRUdJTi(?:BQUklWQVRFIEtFW|BSU0EgUFJJVkFURSBLRV|BFQyBQUklWQVRFIEtFW"
     rb"|BPUEVOU1NIIFBSSVZBVEUgS0VZ)[A-Za-z0-9+/=]{40})",
 )
-_URL = Rule(  # To a host with a full name: those of examples, and of containers beside, have none.
+_URL = Rule(  # To a host with a domain: those in examples, and nearby containers, have none.
     _ADDRESS,
     (b"://",),
     rb"://[^\s/:@\"'<>{}$%]{0,80}:([^\s/@\"'<>{}]{3,200})@(?!127\.|0\.0\.|[\w.-]*example\b"
@@ -228,8 +226,8 @@ _CODE = Rule(
     rb" \t]*[\"']((?=[^\s\"']{0,400}[0-9])[^\s\"']{8,400})[\"']",
     guess=True,
 )
-# JSON of code: quotes are escaped. A digit and a letter, since prompts and names are written so,
-# too.
+# Code in JSON, so quotes are escaped. It must have a digit and a letter, since prompts and names
+# look alike.
 _CELL = Rule(
     _PASSWORD,
     _WORDS,
@@ -244,7 +242,7 @@ _KUBECONFIG = Rule(
     rb" *[\"']?([^\s\"',}]{8,4000})",
 )
 _MANIFEST = Rule(
-    "it holds a Kubernetes secret",
+    "it contains a Kubernetes secret",
     (b"kind: Secret\n", b"kind: Secret\r", b'kind: "Secret"'),
     rb"(?m)^[ \t]++[\"']?"
     + _NAME
@@ -253,7 +251,7 @@ _MANIFEST = Rule(
     guess=True,
 )
 _REGISTRY_LOGIN = Rule(
-    "it holds a registry's credentials",
+    "it contains a registry's credentials",
     (b'"auths"',),
     rb'"(?:auth|identitytoken)"\s{0,9}:\s{0,9}"([A-Za-z0-9+/=_.-]{8})',
 )
@@ -309,11 +307,11 @@ KINDS: dict[str, tuple[Rule, ...]] = {
     "ipynb": (*TOKENS, _URL, _CELL),
     "json": _JSON,
 }
-"""The rules for files by what follows the last full stop of their names (lower case)."""
+"""Rules for files by their suffix: what follows the last full stop (lower case)."""
 REQUIREMENT = (*TOKENS, _INDEX_URL)
-"""The rules for files of requirements."""
+"""Rules for requirements files."""
 ENVIRONMENT = _ENVIRONMENT
-"""The rules for files of environment variables."""
+"""Rules for files of environment variables."""
 NAMED: dict[str, tuple[Rule, ...]] = {
     **dict.fromkeys(
         (
@@ -412,7 +410,7 @@ NAMED: dict[str, tuple[Rule, ...]] = {
     "rclone.conf": (*TOKENS, _OBSCURED),
     "settings.xml": (_XML,),
 }
-"""The rules for files by their names (lower case), in place of those of `KINDS`."""
+"""Rules for files by their names (lower case), instead of those in `KINDS`."""
 
 _MADE_UP = (
     rb"(?i)[$<]|\{\{|\{\w*\}|%[({]|enc\[|vault:|!(?:vault|ref|sub|env|secret)|op://|arn:|env[:.]"
@@ -430,7 +428,8 @@ _COMMON = (
 
 
 def is_placeholder(value: bytes, *, guess: bool) -> bool:
-    """Whether a value stands for a secret, as in templates; if it was found by a `guess`, words
-    that everyone uses count as such, too.
+    """Whether a value is a placeholder for a secret, as in templates.
+
+    For a value found by a `guess`, common words count as placeholders, too.
     """
     return bool(re.match(_MADE_UP, value) or (guess and re.match(_COMMON, value)))

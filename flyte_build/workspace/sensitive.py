@@ -1,6 +1,4 @@
-"""Files that are refused because they look like credentials, at any depth, by name or
-by content.
-"""
+"""Detection of files that look like credentials, by name or content, at any depth."""
 
 from __future__ import annotations
 
@@ -13,17 +11,17 @@ from . import secret_rules
 from .secret_rules import Rule
 
 _OVERLAP = 4096
-# Bytes of a file in which the rules of its kind are tried; private keys are looked for everywhere.
+# Bytes of a file to which the rules for its kind apply; private keys are searched for everywhere.
 _LOOKED_AT = 4 << 20
 
 
 def by_name(path: str) -> str:
-    """Return what kind of secret a file of this path (relative, with `/`) is, or ""."""
+    """Return why a file with this path (relative, with `/`) looks like a secret, or ""."""
     name = path.rpartition("/")[2].lower()
     if name in secret_rules.NAMES or name.endswith(secret_rules.ENDINGS):
-        return "a file of this name holds credentials"
+        return "a file with this name contains credentials"
     if (path[:1] == "." or "/." in path) and _is_hidden_secret(path, name):
-        return "a file of this name holds credentials"
+        return "a file with this name contains credentials"
     return ""
 
 
@@ -33,13 +31,13 @@ def _is_hidden_secret(path: str, name: str) -> bool:
 
 
 def by_content(path: str, data: bytes) -> str:
-    """Return what kind of secret these bytes are, or ""."""
+    """Return why the content of a file with this path looks like a secret, or ""."""
     return _private_key(data) or _by_kind(path, data[:_LOOKED_AT])
 
 
 def _private_key(data: bytes) -> str:
     return (
-        "it holds a private key"
+        "it contains a private key"
         if b"PRIVATE KEY" in data and re.search(secret_rules.PRIVATE_KEY, data)
         else ""
     )
@@ -48,7 +46,9 @@ def _private_key(data: bytes) -> str:
 def _by_kind(path: str, data: bytes) -> str:
     name = path.rpartition("/")[2].lower()
     for rule in _rules(path, name):
-        for needle in rule.needles:  # A loop, and no generator: this is run for each file and rule.
+        for (
+            needle
+        ) in rule.needles:  # A loop is faster than a generator: this runs for each file and rule.
             if needle in data:
                 if _matches(rule, data, name):
                     return rule.why
@@ -80,14 +80,14 @@ def _matches(rule: Rule, data: bytes, name: str) -> bool:
 
 
 class ContentWatch:
-    """`by_content` for a file that is read in pieces: `found` says what was found so far."""
+    """Incremental `by_content` for a file that is read in pieces; `found` is the reason so far."""
 
     def __init__(self, path: str) -> None:
         self.found = ""
         self._path, self._tail, self._read = path, b"", 0
 
     def feed(self, piece: bytes) -> None:
-        """Look at the next piece, together with the end of the one before."""
+        """Check the next piece, together with the end of the previous one."""
         if not self.found:
             data = self._tail + piece
             self.found = _private_key(data) or (
@@ -98,9 +98,7 @@ class ContentWatch:
 
 
 def refuse(found: list[tuple[str, str]], allowed: Container[str]) -> None:
-    """Raise `SecretRefused` if any of the files (path, what kind of secret it is) is
-    not allowed.
-    """
+    """Raise `SecretRefused` if any of these files (path and reason) is not allowed."""
     found = sorted((path, why) for path, why in found if path not in allowed)
     if found:
         listed = "".join(f"\n  {path}: {why}" for path, why in found[:20]) + (
@@ -110,7 +108,7 @@ def refuse(found: list[tuple[str, str]], allowed: Container[str]) -> None:
             f"{len(found)} {'file' if len(found) == 1 else 'files'} with secrets would have gone"
             f" into the bundle:{listed}",
             why=(
-                "A bundle is kept in caches and registries, where everyone who reads them reads it."
+                "A bundle is stored in caches and registries, where anyone with access can read it."
             ),
             hint=(
                 f"Add `/{found[0][0]}` to `.flyteignore`; or, if it may be shared, allow it in"

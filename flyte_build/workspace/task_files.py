@@ -1,4 +1,4 @@
-"""Finding the Python files of a project that may hold tasks, without importing any."""
+"""Search for the Python files of a project that may define tasks, without importing any."""
 
 from __future__ import annotations
 
@@ -12,8 +12,9 @@ _RULES = (".gitignore", ".flyteignore")
 
 
 def task_files(root: str) -> list[str]:
-    """The files below `root` (absolute paths, sorted) that speak of flyte or of tasks and that no
-    rule of bundles keeps out.
+    """Return the files below `root` that mention flyte or tasks (absolute paths, sorted).
+
+    Files that the ignore rules exclude are left out.
     """
     found = []
     rules = {"": Rules.built_in()}

@@ -1,6 +1,4 @@
-"""Projects: where a file belongs, under which name it is imported, and from which directories its
-code comes.
-"""
+"""Projects: the root of a file, its module name, and the directories its code comes from."""
 
 from __future__ import annotations
 
@@ -10,21 +8,20 @@ from dataclasses import dataclass, field
 
 from flyte_build.errors import UsageError
 
-INTERACTIVE = "<interactive>"  # Stands for the file of a task that is in none.
-# The reserved directory of a tree that holds the code of import roots beside the project's root.
+INTERACTIVE = "<interactive>"  # Stands for the file of a task that was defined in no file.
+# The reserved directory of a tree for the code of import roots outside of the project's root.
 BESIDE = ".flyte-roots"
 _MARKS = ("flyte.toml", "flyte.lock", "pyproject.toml", "setup.py", ".git")
 
 
 @dataclass(frozen=True)
 class Workspace:
-    """Where a file belongs: its `root` (absolute), the `file` below it, its `module` name, and the
-    import roots.
+    """Location of a file: its `root` (absolute), its path below it, and its `module` name.
 
-    All paths but `root` are those of the tree. `roots` come first on `sys.path` ("" is the root
-    itself), `last` after the installed packages. `beside` maps directories of the tree to the
-    absolute directories that their files come from: of import roots outside of the root, and of
-    packages whose directories have other names. Inner ones come first.
+    All paths but `root` are paths in the tree. Import roots in `roots` come first on `sys.path` (""
+    is the root itself), those in `last` after the installed packages. `beside` maps directories of
+    the tree to the absolute directories that their files come from: import roots outside of the
+    root, and packages whose directories have other names. Inner ones come first.
     """
 
     root: str
@@ -42,9 +39,7 @@ class Workspace:
 
     @classmethod
     def of(cls, root: str, file: str) -> Workspace:
-        """Return the project of `file` (relative to `root`) as far as the disk alone tells, before
-        anything is imported.
-        """
+        """Return the workspace of `file` (relative to `root`), without importing anything."""
         folder = os.path.dirname(file)
         roots = [""]
         if os.path.isdir(f"{root}/src") and not os.path.exists(f"{root}/src/__init__.py"):
@@ -60,8 +55,8 @@ class Workspace:
             and folder in roots
             and os.path.exists(f"{root}/{folder}/{parts[base]}.py")
         ):
-            # jobs/jobs.py: a module `jobs` wins over a directory `jobs` that is no package, so the
-            # file is just `jobs`.
+            # jobs/jobs.py: a module `jobs` takes precedence over a directory `jobs` that is not a
+            # package, so the module name is just `jobs`.
             dotted = False
             roots.insert(0, roots.pop(roots.index(folder)))
         # A package's own directory must not shadow others.
@@ -69,7 +64,7 @@ class Workspace:
         return cls(root, file, ".".join(parts[base:]) if dotted else parts[-1], tuple(roots), last)
 
     def absolute(self, path: str) -> str:
-        """Return where on disk a path of the tree is."""
+        """Return the absolute path of a path in the tree."""
         for place, folder in self.beside.items():
             if (path + "/").startswith(place + "/"):
                 return folder + path.removeprefix(place)
@@ -80,8 +75,9 @@ class Workspace:
         return [self.absolute(root) for root in roots]
 
     def places(self, path: str) -> list[str]:
-        """Return the paths in the tree of an absolute path: one below the root, and one for each
-        root beside it that holds the path.
+        """Return the paths in the tree of an absolute path.
+
+        There is one if it is below the root, and one for each entry of `beside` that contains it.
         """
         found = [path.removeprefix(self.root + "/")] if path.startswith(self.root + "/") else []
         return found + [
@@ -91,29 +87,27 @@ class Workspace:
         ]
 
     def shown(self, path: str) -> str:
-        """Return how a path of the tree is called in messages: relative to the root, as one would
-        type it there.
-        """
+        """Return a path of the tree as messages show it: relative to the root, as typed there."""
         return os.path.relpath(self.absolute(path), self.root) if self.beside else path
 
 
 def locate(file: str, root_dir: str | None) -> Workspace:
-    """Return the project that a file belongs to, whatever the current directory is. Raises
-    `UsageError`.
+    """Return the workspace of a file, whatever the current directory is.
 
     The root is `root_dir` if given, else the nearest directory at or above the file that is marked
-    as a project's; with none, the directory of the file's outermost package.
+    as a project's, else the directory that contains the file's outermost package. Raises
+    `UsageError`.
     """
     path = os.path.realpath(file)
     if not os.path.isfile(path):
         what = "is a directory" if os.path.isdir(path) else "does not exist"
         raise UsageError(
             f"The file {file} {what}",
-            hint=_near(file) or "Give the Python file that holds the task.",
+            hint=_near(file) or "Give the Python file that defines the task.",
         )
     if not path.endswith(".py"):
         raise UsageError(
-            f"{file} is no Python file", hint="Give the Python file that holds the task."
+            f"{file} is not a Python file", hint="Give the Python file that defines the task."
         )
     root = (
         given_root(root_dir)
@@ -122,8 +116,8 @@ def locate(file: str, root_dir: str | None) -> Workspace:
     )
     if root == "/":
         raise UsageError(
-            "The root / holds all of the machine",
-            hint="Move the code into a directory of its own, or name one: `--root-dir`.",
+            "The root must be a directory of the project, not /",
+            hint="Move the code to a directory of its own, or set the root with `--root-dir`.",
         )
     if not path.startswith(root + "/"):
         raise UsageError(
@@ -134,12 +128,12 @@ def locate(file: str, root_dir: str | None) -> Workspace:
 
 
 def given_root(root_dir: str) -> str:
-    """Return the root that `--root-dir` names. Raises `UsageError`."""
+    """Return the root given by `--root-dir`. Raises `UsageError` if it is not a directory."""
     root = os.path.realpath(root_dir)
     if not os.path.isdir(root):
         raise UsageError(
-            f"The root {root_dir} is no directory",
-            hint="`--root-dir` takes the directory that holds all of the project's code.",
+            f"The root {root_dir} is not a directory",
+            hint="Set `--root-dir` to the directory that contains all of the project's code.",
         )
     return root
 
@@ -153,21 +147,20 @@ def current_folder() -> str:
 
 
 def root_here() -> str:
-    """Return the root of the project that the current directory is in, or that directory: for what
-    names no file. Raises `UsageError`.
+    """Return the root of the current directory's project, or that directory if it is in none.
+
+    For commands without a file. Raises `UsageError` if the directory is gone.
     """
     if here := current_folder():
         return root_of(here)
     raise UsageError(
-        "The current directory is gone",
-        hint="Go to another one, or to this one again if it was made anew: cd .",
+        "The current directory no longer exists",
+        hint="Change to another one; if it was created again, run: cd .",
     )
 
 
 def root_of(path: str) -> str:
-    """Return the root of the project that a directory or file is in; a directory that is in none is
-    its own.
-    """
+    """Return the root of the project that contains a directory or file, or else its directory."""
     real = os.path.realpath(path)
     folder = real if os.path.isdir(real) else os.path.dirname(real)
     return _marked(folder) or folder
@@ -187,7 +180,7 @@ def _never() -> tuple[str, ...]:
 
 
 def _above_packages(path: str) -> str:
-    """The directory that holds the outermost package that a file is in, or the file itself."""
+    """Return the directory that contains the outermost package of a file, or the file itself."""
     folder = os.path.dirname(path)
     while folder != "/" and os.path.exists(f"{folder}/__init__.py"):
         folder = os.path.dirname(folder)
@@ -195,7 +188,7 @@ def _above_packages(path: str) -> str:
 
 
 def _near(file: str) -> str:
-    """The question whether another Python file in the same directory was meant."""
+    """Return a hint that names a similar Python file in the same directory, or ""."""
     from flyte_build.text.wording import nearest
 
     folder, name = os.path.split(file)

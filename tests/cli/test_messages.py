@@ -45,7 +45,7 @@ def test_results_go_to_standard_output_and_all_else_to_standard_error(flyte: She
         (
             ["run", "speechless.py", "x"],
             3,
-            ["speechless.py:3", "A: its text cannot be had: ValueError"],
+            ["speechless.py:3", "A: <exception str() failed: ValueError>"],
         ),
         (["run", "long.py", "x"], 3, ["long.py:1", "1,000,000 characters"]),
         (["run", "json.py", "x"], 3, ["json.py cannot be imported", "another name"]),
@@ -55,7 +55,7 @@ def test_results_go_to_standard_output_and_all_else_to_standard_error(flyte: She
         (["run", "tasks.py:hello"], 2, ["Did you mean tasks.py?"]),
         (["run", "tasks"], 2, ["Did you mean tasks.py?"]),
         (["run", ".", "hello"], 2, ["is a directory"]),
-        (["run", "notes.txt", "hello"], 2, ["no Python file"]),
+        (["run", "notes.txt", "hello"], 2, ["not a Python file"]),
         (["run", "tasks.py", "--name", "Ada"], 2, ["No task is named"]),
         (["run", "tasks.py", "hello", "Ada"], 2, ["'Ada' is the value of no input", "--name"]),
         (["run", "tasks.py", "fails", "Ada"], 2, ["'Ada' is the value of no input", "has none"]),

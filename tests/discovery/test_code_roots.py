@@ -322,7 +322,7 @@ def test_secrets_and_links_of_a_root_beside_are_refused(workspace: Workspace) ->
     workspace.editable("core")
     shell = workspace.shell()
     assert (
-        "../core/core/pem.txt: it holds a private key"
+        "../core/core/pem.txt: it contains a private key"
         in shell("run", "flow.py", "price", exit_code=3).stderr
     )
     workspace.write("app/flyte.toml", 'bundle.allow_secrets = ["../core/core/pem.txt"]\n')
@@ -519,7 +519,7 @@ def test_a_current_folder_that_is_gone_is_no_matter(workspace: Workspace) -> Non
             ["sh", "-c", code], env=shell.environment, capture_output=True, text=True, check=False
         )
         wanted = (
-            (2, "The current directory is gone")
+            (2, "The current directory no longer exists")
             if "warm" in arguments
             else (0, "1" if "price" in arguments else "Usage")
         )

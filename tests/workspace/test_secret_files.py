@@ -18,12 +18,12 @@ from flyte_build.errors import SecretRefused
 from tests.support.command import Shell
 from tests.support.files import write_files
 
-NAME = "a file of this name holds credentials"
+NAME = "a file with this name contains credentials"
 KEY, WORD, INDEX, URL = (
     "a private key",
     "a password or a token",
     "a package index's credentials",
-    "an address with a password",
+    "a URL with a password",
 )
 
 
@@ -415,6 +415,6 @@ def test_the_command_names_all_of_them(flyte: Shell) -> None:
     )
     refused = flyte("run", "--copy-style", "all", "tasks.py", "hello", exit_code=3)
     assert (
-        "prod.env: it holds a password" in refused.stderr
-        and "requirements.txt: it holds a package index's" in refused.stderr
+        "prod.env: it contains a password" in refused.stderr
+        and "requirements.txt: it contains a package index's" in refused.stderr
     )
