@@ -1,16 +1,17 @@
-"""Every error of ours. Each says what happened, why, and what to do, and has its own exit code.
+"""All errors that flyte-build raises: what happened, why, and what to do about it.
 
-The exit codes are part of the command line's contract: 1 the task failed, 2 usage, 3 preparation
-failed or was refused, 4 not found, 5 aborted, 6 timed out, 130 interrupted. This module imports
-nothing.
+Each class has an exit code, which is part of the command line's contract: 1 the task failed, 2
+usage, 3 preparation failed or was refused, 4 not found, 5 aborted, 6 timed out, 130 interrupted.
+This module imports nothing.
 """
 
 from __future__ import annotations
 
 
 class FlyteError(Exception):
-    """Base of all: `what` happened, `why`, and the `hint` that says what to do next (both may be
-    empty).
+    """Base class of all errors: `what` happened, `why`, and a `hint` what to do next.
+
+    `why` and `hint` may be empty.
     """
 
     exit_code = 3
@@ -25,38 +26,38 @@ class FlyteError(Exception):
 
 # Usage: exit code 2.
 class UsageError(FlyteError):
-    """The command, the declaration or a value does not make sense as given."""
+    """An invalid command, declaration or value."""
 
     exit_code = 2
 
 
 class InputError(UsageError):
-    """A value for a parameter is missing, unknown or of another type."""
+    """A value for a parameter that is missing, unknown or of the wrong type."""
 
 
 class NoSuchTask(UsageError):
-    """The file holds no task of that name."""
+    """A task name that the file does not define."""
 
 
 class DeclarationError(UsageError, ValueError):
-    """An environment or a task is declared in a way that cannot work."""
+    """An invalid declaration of an environment or a task."""
 
 
 # Preparation: exit code 3.
 class PreparationError(FlyteError):
-    """Something could not be prepared, or was refused."""
+    """A preparation that failed or was refused."""
 
 
 class ModuleLoadError(PreparationError):
-    """Importing the user's file failed."""
+    """A failed import of the user's file."""
 
 
 class ScanError(PreparationError):
-    """The tree of files cannot be bundled as it is."""
+    """A tree of files that cannot be bundled as it is."""
 
 
 class SecretRefused(ScanError):
-    """A file that looks like a credential would have gone into a bundle."""
+    """A file that looks like a credential and would have gone into a bundle."""
 
 
 class BudgetExceeded(ScanError):
@@ -64,96 +65,94 @@ class BudgetExceeded(ScanError):
 
 
 class FileUnstable(ScanError):
-    """A file kept changing while it was read."""
+    """A file that kept changing while it was read."""
 
 
 class ExtractionRefused(PreparationError):
-    """A bundle's bytes do not make the tree that they claim to be."""
+    """A bundle whose bytes do not match the tree that it claims to be."""
 
 
 # Images.
 class ImageBuildError(PreparationError):
-    """An image or an environment cannot be made as it is declared."""
+    """An image or an environment that cannot be built as declared."""
 
 
 class NotLocked(ImageBuildError):
-    """Something is not pinned in flyte.lock, and may not be resolved now."""
+    """A requirement that flyte.lock does not pin, and that may not be resolved now."""
 
 
 class EngineUnavailable(PreparationError):
-    """What would execute something (a container engine) is not here, or cannot do it."""
+    """An engine, such as Docker, that is missing or not capable of what is needed."""
 
 
 # The store.
 class StoreError(PreparationError):
-    """The store on this machine cannot do what was asked."""
+    """A failure of the store on this machine."""
 
 
 class StoreUnavailable(StoreError):
-    """The disk is full or broken, or the directory cannot be written."""
+    """A disk that is full or broken, or a directory that is not writable."""
 
 
 class StoreFormatUnknown(StoreError):
-    """The store was written by a newer version."""
+    """A store that was written by a newer version."""
 
 
 class BlobMissing(StoreError):
-    """No blob of that digest is here."""
+    """A blob that is missing."""
 
 
 class BlobCorrupt(StoreError):
-    """A blob's bytes are not what its name says; it has been moved to quarantine."""
+    """A blob whose bytes do not match its digest; it has been moved to quarantine."""
 
 
 # Registries.
 class ReferenceInvalid(UsageError):
-    """A text is no name of a repository, a tag or a version."""
+    """A string that is not a valid name of a repository, a tag or a version."""
 
 
 class RegistryError(PreparationError):
-    """A registry cannot, or will not, do what was asked."""
+    """A failure of a registry, or of a request to it."""
 
 
 class RegistryUnreachable(RegistryError):
-    """It does not answer, or only with errors that may pass."""
+    """A registry that does not respond, or only with errors that may pass."""
 
 
 class RegistryDenied(RegistryError):
-    """It wants other credentials."""
+    """A registry that requires other credentials."""
 
 
 class RegistryRefused(RegistryError):
-    """It will not do that: deleting, or writing, may be switched off."""
+    """A registry that refuses a request: deletion or uploads may be disabled."""
 
 
 class RegistryCorrupt(RegistryError):
-    """What it sent is not what was asked for by digest, or is not well-formed."""
+    """A response that does not match the requested digest, or is malformed."""
 
 
 class RepositoryCorrupt(RegistryCorrupt):
-    """Not a thing that it holds, but the whole of it is not what it should be: it is no registry,
-    or an index cannot be read.
-    """
+    """A repository that is broken as a whole: not a registry, or with an unreadable index."""
 
 
 class DeploymentError(PreparationError):
-    """Something cannot be deployed as it is."""
+    """An environment that cannot be deployed as it is."""
 
 
 # Not found: exit code 4.
 class NotFound(FlyteError):
-    """No such run, deployed task or version."""
+    """A run, deployed task or version that does not exist."""
 
     exit_code = 4
 
 
 class RunExists(UsageError):
-    """A run of that name is in the history already."""
+    """A run name that is already in the history."""
 
 
-# Runs. Names that Flyte 2 users catch; `kind` is "user" or "system".
+# Runs. The names are those that Flyte 2 users catch; `kind` is "user", "system" or "unknown".
 class BaseRuntimeError(FlyteError):
-    """A task did not succeed."""
+    """A task that did not succeed."""
 
     exit_code = 1
     kind = "user"
@@ -167,40 +166,40 @@ class BaseRuntimeError(FlyteError):
 
 
 class RuntimeUserError(BaseRuntimeError):
-    """The task's own code raised."""
+    """An error in the task's own code."""
 
 
 class RuntimeSystemError(BaseRuntimeError):
-    """The task could not be run, or its worker was lost."""
+    """A task that could not be run, or whose worker was lost."""
 
     kind = "system"
 
 
 class RuntimeUnknownError(BaseRuntimeError):
-    """The task did not succeed, and nothing says why."""
+    """A task that did not succeed for an unknown reason."""
 
     kind = "unknown"
 
 
 class RuntimeDataValidationError(RuntimeUserError):
-    """An input or an output is not of its declared type."""
+    """An input or output that does not have its declared type."""
 
 
 class OOMError(RuntimeUserError):
-    """The task used more memory than there was."""
+    """A task that ran out of memory."""
 
 
 class TaskTimeoutError(RuntimeUserError):
-    """The task ran longer than its timeout."""
+    """A task that ran longer than its timeout."""
 
     exit_code = 6
 
 
 class ActionAbortedError(RuntimeUserError):
-    """The action was stopped by a person or a signal."""
+    """An action that was aborted by a user or a signal."""
 
     exit_code = 5
 
 
 class InitializationError(RuntimeUserError):
-    """Something needs `flyte.init()` or a configuration first."""
+    """An operation that needs `flyte.init()` or a configuration first."""
