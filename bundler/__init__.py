@@ -1,3 +1,4 @@
-"""Source files -> tree -> bundle -> files again. It knows files and digests, never
-tasks or images.
+"""Source files -> tree -> bundle -> files again.
+
+It knows files and digests, never tasks or images.
 """

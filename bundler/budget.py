@@ -1,6 +1,4 @@
-"""What a bundle may take, so that a run that was started in `$HOME` stops at once and says what is
-so large.
-"""
+"""Limits of a bundle, so that a run started in `$HOME` stops early and lists what is so large."""
 
 from __future__ import annotations
 
@@ -12,7 +10,7 @@ from flyte_build.errors import BudgetExceeded
 
 @dataclass(frozen=True, kw_only=True)
 class Budget:
-    """A number of files, their bytes in all, and the seconds that a walk over them may last."""
+    """Limits for the number of files, their total bytes, and the seconds to walk over them."""
 
     files: int = 200_000
     bytes: int = 4 << 30
@@ -20,7 +18,7 @@ class Budget:
 
 
 class Meter:
-    """Counts a walk against a budget."""
+    """Counter of a walk, checked against a budget."""
 
     def __init__(self, budget: Budget) -> None:
         self._budget = budget
@@ -29,7 +27,7 @@ class Meter:
         self._folders: dict[str, tuple[int, int]] = {}
 
     def enter(self, folder: str, names: int, size: int) -> None:
-        """Count a directory's names, and the bytes of its files. Raises `BudgetExceeded`."""
+        """Count a directory's names and the bytes of its files. Raises `BudgetExceeded`."""
         self._files += names
         self._size += size
         self._folders[folder] = (names, size)
@@ -55,13 +53,13 @@ class Meter:
             for name, (files, size) in worst
         )
         return BudgetExceeded(
-            f"There is too much below the root for a bundle: {what}",
+            f"The project is too large for a bundle: {what}",
             why=(
-                "Is the root meant? `--root-dir` sets it, and `--copy-style loaded_modules` takes"
-                " only what is imported."
+                "Is it the right root? `--root-dir` sets it, and `--copy-style loaded_modules`"
+                " bundles only what is imported."
             ),
             hint=(
-                f"The largest so far, as lines for `.flyteignore`:{listed}\nThe settings"
-                " bundle.max_files, bundle.max_size and bundle.max_scan_time raise the limits."
+                f"Add the largest that you do not need to `.flyteignore`:{listed}\nOr raise the"
+                " limits: bundle.max_files, bundle.max_size and bundle.max_scan_time."
             ),
         )

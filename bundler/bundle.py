@@ -1,9 +1,9 @@
-"""Bundles: a tree as an OCI image, that can be extracted, appended to an image, or mounted as a
-volume.
+"""Bundles: trees as OCI images, to be extracted, appended to an image, or mounted as a volume.
 
 The manifest and the config are those of the OCI image-spec 1.1 (manifest.md, config.md). The first
-layer holds the tree's own document at `opt/flyte/code.tree`; the others are packs, rooted at
-`opt/flyte/code/`. The platform in the config is fixed: a bundle holds no machine code of its own.
+layer contains the tree document at `opt/flyte/code.tree`; the others are packs, rooted at
+`opt/flyte/code/`. The platform in the config is fixed: a bundle contains no machine code of its
+own.
 """
 
 from __future__ import annotations
@@ -33,9 +33,7 @@ _CONFIG_LIMIT = 4 << 20
 
 @dataclass(frozen=True)
 class Bundle:
-    """One copy of a tree: its manifest, its config, the layer with the tree's document, and the
-    packs.
-    """
+    """One copy of a tree: manifest, config, the layer with the tree document, and the packs."""
 
     manifest: Digest
     config: Digest
@@ -44,7 +42,7 @@ class Bundle:
     packs: tuple[Layer, ...]
 
     def blobs(self) -> tuple[Digest, ...]:
-        """All blobs that make up this copy, the manifest first."""
+        """Return all blobs of this copy, the manifest first."""
         return (
             self.manifest,
             self.config,
@@ -54,14 +52,12 @@ class Bundle:
 
     @property
     def refs(self) -> tuple[Digest, ...]:
-        """What a record of it must refer to: its blobs, and the tree, whose extraction stays with
-        it.
-        """
+        """References for its record: its blobs, and the tree, to keep its extraction."""
         return (*self.blobs(), self.tree)
 
 
 def write(tree: Tree, packs: list[Layer], batch: Batch) -> Bundle:
-    """Write the bundle of `tree`, whose packs are there (or in the batch) already."""
+    """Write the bundle of `tree`, whose packs are already stored, or in the batch."""
     document = write_layer(_document(tree), batch)
     layers = [document, *packs]
     config = _json(_config([layer.diff_id for layer in layers]))
@@ -74,9 +70,9 @@ def write(tree: Tree, packs: list[Layer], batch: Batch) -> Bundle:
 
 
 def read(manifest: Digest, blobs: BlobReader) -> Bundle:
-    """Return the bundle of that manifest, as far as its manifest and its config say what it is.
+    """Return the bundle with that manifest; only the manifest and the config are checked.
 
-    Raises `BlobMissing`, `BlobCorrupt`, or `ExtractionRefused` for what is no bundle.
+    Raises `BlobMissing`, `BlobCorrupt`, or `ExtractionRefused` if it is not a bundle.
     """
     try:
         outer = Manifest.parse(blobs.read(manifest))
@@ -84,14 +80,12 @@ def read(manifest: Digest, blobs: BlobReader) -> Bundle:
     except RegistryCorrupt as error:
         raise _none(manifest, f"{error.what}. {error.why}") from None
     if config.media_type != _CONFIG or config.size > _CONFIG_LIMIT:
-        raise _none(manifest, "Its config is of another kind, or too large.")
+        raise _none(manifest, "Its config has another media type, or is too large.")
     if other := [layer.media_type for layer in layers if layer.media_type != MEDIA_TYPES["zstd"]]:
-        raise _none(manifest, f"A layer is of the kind {other[0]!r:.100}.")
+        raise _none(manifest, f"A layer has the media type {other[0]!r:.100}.")
     diff_ids = _diff_ids(manifest, blobs.read(config.digest))
     if not layers or len(layers) != len(diff_ids):
-        raise _none(
-            manifest, f"It has {len(layers)} layers, and its config speaks of {len(diff_ids)}."
-        )
+        raise _none(manifest, f"It has {len(layers)} layers, but its config lists {len(diff_ids)}.")
     found = [
         Layer(layer.digest, layer.size, diff_id)
         for layer, diff_id in zip(layers, diff_ids, strict=True)
@@ -99,26 +93,27 @@ def read(manifest: Digest, blobs: BlobReader) -> Bundle:
     try:
         tree = Digest.parse(outer.annotations.get(ANNOTATION, ""))
     except (RegistryCorrupt, StoreError):
-        raise _none(manifest, f"Its annotation {ANNOTATION} is no digest.") from None
+        raise _none(manifest, f"Its annotation {ANNOTATION} is not a digest.") from None
     return Bundle(manifest, config.digest, tree, found[0], tuple(found[1:]))
 
 
 def _diff_ids(manifest: Digest, config: bytes) -> list[Digest]:
-    """The digests of the archives in all layers. Raises `ExtractionRefused` for a config that says
-    anything else.
+    """Return the diff_ids of all layers.
+
+    Raises `ExtractionRefused` if the config contains anything else.
     """
     try:
         document = json.loads(config)
         diff_ids = [Digest.parse(text) for text in document["rootfs"]["diff_ids"]]
     except (ValueError, KeyError, TypeError, RecursionError, StoreError):
         raise _none(manifest, "Its config has no diff_ids.") from None
-    if document != _config(diff_ids):  # An image that is made of it would have what else it says.
-        raise _none(manifest, "Its config is not one of a bundle.")
+    if document != _config(diff_ids):  # An image built from it would inherit anything else.
+        raise _none(manifest, "Its config is not that of a bundle.")
     return diff_ids
 
 
 def _config(diff_ids: Sequence[Digest]) -> dict[str, Any]:
-    """The config as a JSON value: the one that there is for these layers."""
+    """Return the config as a JSON value; the layers determine it."""
     return {
         "architecture": "amd64",
         "os": "linux",
@@ -129,31 +124,31 @@ def _config(diff_ids: Sequence[Digest]) -> dict[str, Any]:
 
 
 def read_tree(bundle: Bundle, blobs: BlobReader, known: Tree | None = None) -> Tree:
-    """Return the tree that a bundle carries, verified against the digest that it claims; `known`
-    itself, if it is that one.
+    """Return the tree in a bundle, verified against the digest that the bundle claims.
 
-    Raises `BlobMissing`, `BlobCorrupt`, or `ExtractionRefused`.
+    Returns `known` itself if it is that tree. Raises `BlobMissing`, `BlobCorrupt`, or
+    `ExtractionRefused`.
     """
     if bundle.document.size > _DOCUMENT_LIMIT:
         raise _none(bundle.manifest, "Its first layer is too large.")
     with read_bytes(bundle.document, blobs.read(bundle.document.digest)) as reader:
         member = reader.next()
         if member is None or member.name != TREE or member.size > _DOCUMENT_LIMIT:
-            raise _none(bundle.manifest, "Its first layer does not hold a tree.")
+            raise _none(bundle.manifest, "Its first layer does not contain a tree.")
         document = reader.skim(member.size, None)
         if reader.next() is not None:
-            raise _none(bundle.manifest, "Its first layer holds more than a tree.")
+            raise _none(bundle.manifest, "Its first layer contains more than a tree.")
     if Digest.of(document) != bundle.tree:
         raise ExtractionRefused(
             f"{bundle.manifest} is not the bundle of {bundle.tree}",
-            why="The tree inside is another.",
+            why="It contains a different tree.",
         )
     return known if known and known.document == document else Tree.decode(document)
 
 
 def _none(manifest: Digest, why: str) -> ExtractionRefused:
     return ExtractionRefused(
-        f"{manifest} is no bundle", why=why, hint="Do not use the place that it came from."
+        f"{manifest} is not a bundle", why=why, hint="Do not use the source that it came from."
     )
 
 

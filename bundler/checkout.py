@@ -1,4 +1,4 @@
-"""A run's code, written out as files again."""
+"""Checkout of a run's code as files."""
 
 from __future__ import annotations
 
@@ -17,25 +17,26 @@ from .marker import find
 
 
 def check_out(cache: Cache, tree: Digest, folder: str) -> int:
-    """Write the files of a tree into `folder`, which must be empty or new; gives their number.
+    """Write the files of a tree to `folder`, which must be empty or new, and return their number.
 
-    Raises `NotFound` if the cache has lost them, `UsageError` if the directory holds something.
+    Raises `NotFound` if the tree is no longer in the cache, and `UsageError` if the directory is
+    not empty.
     """
     if os.path.lexists(folder) and (not os.path.isdir(folder) or os.listdir(folder)):
         raise UsageError(
             f"{folder} is not empty",
-            why="Nothing is ever written over.",
+            why="Existing files are never overwritten.",
             hint="Name a new directory: `-o DIR`.",
         )
     with cache.preparing():
         source = find(cache, tree) or _extract(cache, tree)
         if source is None:
             raise NotFound(
-                f"The code {tree.short} is not in the cache any more",
+                f"The code {tree.short} is no longer in the cache",
                 why="It was collected (`flyte cache gc`), or the cache was deleted.",
                 hint=(
-                    "If you know the state of your project by other means, the same files have the"
-                    " same digest: `flyte bundle ls FILE`."
+                    "Check out that state of your project, if you know it by other means: the same"
+                    " files have the same digest (`flyte bundle ls FILE`)."
                 ),
             )
         with storing("write the code"):
@@ -55,7 +56,7 @@ def _extract(cache: Cache, tree: Digest) -> str | None:
 
 
 def _copy(source: str, target: str) -> int:
-    """Copy files and links, with the permissions that new files have here; gives their number."""
+    """Copy files and links, with the permissions of new files, and return their number."""
     number = 0
     for here, folders, files in os.walk(source):
         there = os.path.normpath(f"{target}/{os.path.relpath(here, source)}")

@@ -1,4 +1,4 @@
-"""A directory that is not as it is remembered, while it is looked at anew."""
+"""Drafts of directories that have changed, while they are scanned again."""
 
 from __future__ import annotations
 
@@ -14,10 +14,9 @@ from .snapshot import File, Folder
 
 
 class Draft:
-    """What is known so far of one directory (its path relative to the root); `take` adds what is in
-    the tree.
+    """The state of one directory's scan; `path` is relative to the root, and `take` adds files.
 
-    `seen` has the states in which files and links were met.
+    `seen` maps files and links to the states in which they were first seen.
     """
 
     def __init__(self, path: str, names: States) -> None:
@@ -32,31 +31,31 @@ class Draft:
 
     @property
     def taken(self) -> int:
-        """How many files and links are in the tree, with those that are yet to be read."""
+        """Number of files and links in the tree, including those still to be read."""
         return len(self.files) + len(self.unread)
 
     @property
     def size(self) -> int:
-        """The bytes of all files and links."""
+        """Total bytes of all files and links."""
         return sum([file[1] for file in self.files.values()]) + sum(
             [each.state[1] for each in self.unread]
         )
 
     def take(self, name: str, state: Row, file: File, secret: str = "") -> None:
-        """Add a file or link in a state that can be trusted (or none that can)."""
+        """Add a file or link and its state, which is `UNTRUSTED` if it must be read next time."""
         self.states[name] = state
         self.files[os.fsencode(name)] = file
         if secret:
             self.secrets[name] = secret
 
     def known(self) -> Iterator[tuple[str, tuple[Row, File, str]]]:
-        """What `take` was given, by the path relative to the root."""
+        """Yield the arguments of all `take` calls, by path relative to the root."""
         for name, file in self.files.items():
             text = os.fsdecode(name)
             yield self.path + text, (self.states[text] or (), file, self.secrets.get(text, ""))
 
     def folder(self) -> Folder:
-        """What is to be remembered: of the names, those that decide and have not vanished."""
+        """Return the summary to remember: only the names that matter and still exist."""
         look: Listing = []
         for name in self._names:
             if name in self.states:
@@ -78,9 +77,7 @@ class Draft:
 
 
 class Unread(NamedTuple):
-    """A regular file that must be read: the draft that waits for it, its name, and the state in
-    which it was seen.
-    """
+    """A regular file that must be read: its draft, its name, and the state in which it was seen."""
 
     draft: Draft
     name: str
@@ -88,28 +85,29 @@ class Unread(NamedTuple):
 
     @property
     def path(self) -> str:
-        """The path relative to the root."""
+        """Path relative to the root."""
         return self.draft.path + self.name
 
 
 def pack(listing: Listing) -> bytes:
-    """A listing as bytes that are equal just when it is (version 2 of the format writes nothing
-    about object identity).
+    """Serialize a listing: equal listings have equal bytes.
+
+    Version 2 of marshal's format does not encode object identity.
     """
     return marshal.dumps(listing, 2)
 
 
 class Drafts:
-    """Drafts of the directories that hold files which are asked for by name."""
+    """Drafts of the directories of files that are requested by name."""
 
     def __init__(self) -> None:
         self.drafts: dict[str, Draft] = {}
 
     def at(self, path: str) -> tuple[Draft, str]:
-        """The draft of the directory that a file (by its path) is in, and the file's name."""
+        """Return the draft of the directory that contains a file, and the file's name."""
         head, slash, name = path.rpartition("/")
         return self.drafts.setdefault(head + slash, Draft(head + slash, {})), name
 
     def folders(self) -> dict[str, Folder]:
-        """All of them, summed up."""
+        """Return the summaries of all directories."""
         return {folder: draft.folder() for folder, draft in self.drafts.items()}

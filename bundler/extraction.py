@@ -1,15 +1,14 @@
-"""Extraction: a bundle's bytes as files again, trusting nothing but the tree's digest.
+"""Extraction of a bundle to files, trusting nothing but the digest of its tree.
 
-The tree is verified first, and each file is compared with it (`proof`). Files are written into a
-fresh directory next to the final one, links last, so nothing is written through a link; then the
-directory gets its marker and is renamed. There is no sync for each file: an extraction can be made
-again, and is, when the machine was started anew since, or when the marker shows that someone has
-changed it.
+The tree is verified first, and each file is compared with it (`proof`). Files are written to a new
+directory next to the final one, links last, so that nothing is written through a link; then the
+directory gets its marker and is renamed. Files are not synced: if the machine has booted since, or
+if the marker shows that something was changed, the bundle is extracted again.
 
     <cache>/extractions/<hex of the tree>/code/       the tree, read-only
     <cache>/extractions/<hex of the tree>/bytecode/   compiled modules of just this tree
     <cache>/extractions/<hex of the tree>/complete    the marker (JSON)
-    <cache>/extractions/<hex of the tree>-<random>/   another, where a changed one is in use
+    <cache>/extractions/<hex of the tree>-<random>/   another copy, while a changed one is in use
 """
 
 from __future__ import annotations
@@ -37,18 +36,15 @@ from .marker import find, mark
 from .proof import Proof
 from .tree import Entry, Tree, folders
 
-_UNKNOWN = "no bundle of them is known"
+_UNKNOWN = "their bundle is unknown"
 _NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 def extract(cache: Cache, bundle: Bundle, budget: Budget = Budget()) -> str:
-    """Extract a bundle that was made or proven here, and return its directory; one that is there
-    and intact is used.
+    """Extract a bundle that was built or proven here, unless it is already; return its directory.
 
-    Whoever calls this holds the cache.
-
-    Raises `BlobCorrupt`, `BlobMissing` or `ExtractionRefused`; then nothing is left at the final
-    place.
+    The caller must hold the cache (`Cache.preparing`). Raises `BlobCorrupt`, `BlobMissing` or
+    `ExtractionRefused`, and then leaves nothing at the final path.
     """
     make_below(cache.extractions)
     with _extracting(cache):
@@ -62,11 +58,10 @@ def extract(cache: Cache, bundle: Bundle, budget: Budget = Budget()) -> str:
 def take(
     cache: Cache, bundle: Bundle, tree: Tree | None = None, budget: Budget | None = None
 ) -> list[list[bytes]]:
-    """Prove a bundle that comes from elsewhere: it is extracted, which is what it is for, unless
-    its tree is already.
+    """Prove a fetched bundle by extracting it, or without writing if its tree is extracted already.
 
-    `tree` may be what it is the bundle of, and a `budget` what it must keep to. Returns the paths
-    in each of its packs. Raises `BlobCorrupt`, `BlobMissing` or `ExtractionRefused`.
+    `tree` is the expected tree, if it is known, and `budget` limits its size. Returns the paths in
+    each pack. Raises `BlobCorrupt`, `BlobMissing` or `ExtractionRefused`.
     """
     make_below(cache.extractions)
     tree = read_tree(bundle, cache.blobs, tree)
@@ -83,12 +78,12 @@ def take(
 
 
 def _extracting(cache: Cache) -> AbstractContextManager[None]:
-    """Hold this around extracting, so that twenty commands extract a bundle once."""
+    """Return a lock to hold while extracting, so that concurrent commands extract a bundle once."""
     return locked(f"{cache.folder}/extract.lock", exclusive=True)
 
 
 def _write(cache: Cache, extraction: _Extraction) -> str:
-    """Have a bundle extracted, and return its directory."""
+    """Extract a bundle, and return its directory."""
     tree, temporary = extraction.tree, f"{cache.extractions}/.extracting-{os.urandom(8).hex()}"
     final = cache.extraction(tree.digest)
     try:
@@ -97,7 +92,7 @@ def _write(cache: Cache, extraction: _Extraction) -> str:
             os.mkdir(f"{temporary}/bytecode")
             mark(temporary, tree)
         if os.path.lexists(final):
-            # A task runs in what was changed: this run has a copy of its own.
+            # A task is using the changed copy: this run gets another one.
             if tree.digest in cache.leased():
                 final = f"{final}-{os.urandom(4).hex()}"
             else:
@@ -111,10 +106,11 @@ def _write(cache: Cache, extraction: _Extraction) -> str:
 
 
 def verify(cache: Cache) -> tuple[int, list[Bad]]:
-    """Compare every extraction with its bundle; a bad one is removed, and made again when it is
-    needed.
+    """Compare every extraction with its bundle, and remove bad ones.
 
-    Nobody holds the cache. What a running task uses stays: if it is bad, no other run will use it.
+    They will be extracted again when needed. Returns the number of extractions, and the defects.
+    The caller must not hold the cache. An extraction that a running task uses is kept, but no other
+    run will use it if it is bad.
     """
     with cache.preparing():
         bundles = {tree_of(record): record.artifact for record in cache.records.of_kind(KIND)}
@@ -135,14 +131,15 @@ def verify(cache: Cache) -> tuple[int, list[Bad]]:
             elif os.path.exists(f"{folder}/complete"):
                 os.unlink(f"{folder}/complete")
         bad.append(
-            Bad(tree, f"extracted files: {what}; they are extracted again when needed", True)
+            Bad(tree, f"extracted files: {what}; they will be extracted again when needed", True)
         )
     return len(names), bad
 
 
 def _wrong(cache: Cache, tree: Digest, bundles: Mapping[Digest, Digest]) -> str:
-    """What is wrong with the extraction of a tree, or "" if nothing is; `bundles` are the manifests
-    by tree.
+    """Return what is wrong with the extraction of a tree, or "".
+
+    `bundles` maps trees to manifests.
     """
     if tree not in bundles:
         return _UNKNOWN
@@ -152,15 +149,13 @@ def _wrong(cache: Cache, tree: Digest, bundles: Mapping[Digest, Digest]) -> str:
         )
     except (StoreError, ExtractionRefused) as error:
         return error.what
-    except OSError as error:  # Somebody changes it at this moment.
+    except OSError as error:  # It is being changed right now.
         return f"{error.strerror}: {error.filename}"
     return what or ("" if find(cache, tree) else "changed since they were extracted")
 
 
 def damage(folder: str, tree: Tree) -> str:
-    """What is wrong with an extraction (compared with its tree, every byte), or "" if
-    nothing is.
-    """
+    """Compare every byte of an extraction with its tree; return what is wrong, or ""."""
     expected = {entry.name: entry for entry in tree.entries}
     for here, subfolders, files in os.walk(f"{folder}/code"):
         for name in files + [name for name in subfolders if os.path.islink(f"{here}/{name}")]:
@@ -190,20 +185,20 @@ def _check(tree: Tree, budget: Budget) -> None:
         raise ExtractionRefused(
             "A bundle is too large to be extracted",
             why=(
-                f"It holds {len(tree.entries):,} files of {size:,} bytes; {budget.files:,} of"
-                f" {budget.bytes:,} are allowed."
+                f"It contains {len(tree.entries):,} files with {size:,} bytes in total; the limits"
+                f" are {budget.files:,} files and {budget.bytes:,} bytes."
             ),
         )
 
 
 class _Extraction(Proof):
-    """A proof that writes what it has proven into a directory that does not exist yet."""
+    """A proof that writes the files it has proven to a new directory."""
 
     def write(self, folder: str) -> None:
-        """Write all files, then the links. Raises as `run` does."""
+        """Write all files, then the links. Raises the errors of `run`."""
         make_below(os.path.dirname(folder))
         os.mkdir(folder, 0o755)
-        # By the umask: users of containers must be able to read all.
+        # The umask may deny access, but users of containers must be able to read everything.
         self._masked = os.stat(folder).st_mode & 0o777 != 0o755
         self._root = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
@@ -212,7 +207,7 @@ class _Extraction(Proof):
                 os.mkdir(path, dir_fd=self._root)
             self.run()
             for entry in self.tree.entries:
-                if entry.kind == "l":  # Last, so that nothing is written through one.
+                if entry.kind == "l":  # Last, so that nothing is written through a link.
                     os.symlink(entry.content, entry.path, dir_fd=self._root)
             for path in below:
                 os.chmod(path, 0o555, dir_fd=self._root)
@@ -222,7 +217,7 @@ class _Extraction(Proof):
 
     def small(self, entry: Entry, data: bytes) -> None:
         """Write a file."""
-        # Without a context manager, which would cost a tenth of an extraction.
+        # A context manager would take a tenth of the time of an extraction.
         file = self._new(entry)
         try:
             write_all(file, data)
@@ -247,7 +242,7 @@ class _Extraction(Proof):
 
 
 class _Writer:
-    """Writes to a file descriptor."""
+    """A writer to a file descriptor."""
 
     def __init__(self, file: int) -> None:
         self._file = file

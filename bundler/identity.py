@@ -1,5 +1,6 @@
-"""What a bundle is recorded under: preparing, and fetching what was deployed, agree on it here, and
-load nothing else for it.
+"""Kind, key and label of a bundle's record, shared by preparation and deployments.
+
+It imports almost nothing.
 """
 
 from __future__ import annotations
@@ -13,27 +14,25 @@ FORMAT = 1
 
 
 def bundle_key(tree: Digest) -> Key:
-    """The key of the bundle of a tree: one that was fetched need not be made."""
+    """Compute the key of the bundle of a tree, without building it."""
     return key(KIND, FORMAT, bundle_inputs(tree))
 
 
 def bundle_inputs(tree: Digest | None) -> dict[str, Value]:
-    """The inputs that the key is made of."""
+    """Return the inputs of the key."""
     return {"tree": tree}
 
 
 def tree_of(record: Record) -> Digest:
-    """The tree of a bundle's record."""
+    """Return the tree of a bundle's record."""
     return Digest(record.inputs["tree"])
 
 
 def blobs_of(record: Record) -> list[Digest]:
-    """The blobs that a bundle's record needs: beside them it keeps the tree, which may be
-    extracted.
-    """
+    """Return the blobs of a bundle's record: its references without the tree."""
     return [each for each in record.refs if each != tree_of(record)]
 
 
 def bundle_label(tree_label: str) -> str:
-    """The label of the bundle of the tree that was resolved under a label."""
+    """Return the label of the bundle of a tree that was resolved under `tree_label`."""
     return KIND + tree_label.removeprefix("tree")

@@ -1,6 +1,4 @@
-"""`include`: the files that environments name for their tasks, beside the modules that are
-imported.
-"""
+"""`include`: files that an environment adds to its bundle, besides the imported modules."""
 
 from __future__ import annotations
 
@@ -19,12 +17,11 @@ _SKIPPED = ("__pycache__", ".git", "node_modules")
 def included(
     workspace: Workspace, patterns: Iterable[tuple[str, str]], budget: Budget
 ) -> Iterator[str]:
-    """Give the paths in the tree of all that `include` patterns name: files, directories with all
-    in them, links with what they lead to.
+    """Yield the paths in the tree of everything that `include` patterns match.
 
-    Each pattern comes with the absolute directory that it is relative to. Raises `UsageError` for
-    what is not there, or outside of the project and of the import roots beside it, and
-    `BudgetExceeded`.
+    Those are files, directories with their content, and links with their targets. Each pattern
+    comes with the absolute directory that it is relative to. Raises `UsageError` for a pattern that
+    matches nothing, or that is outside of the project and its import roots, and `BudgetExceeded`.
     """
     meter = Meter(budget)
     for folder, pattern in patterns:
@@ -33,18 +30,18 @@ def included(
         place = _root_of(workspace, base)
         if place is None:
             raise UsageError(
-                f"include={pattern!r} leads out of the project",
+                f"include={pattern!r} is outside of the project",
                 why=f"The project's root is {workspace.root}.",
                 hint=(
-                    "If a directory above is meant, put an empty flyte.toml there, or name it with"
+                    "To make a parent directory the root, put an empty flyte.toml there, or set"
                     " `--root-dir`."
                 ),
             )
         if not os.path.lexists(base) and not is_glob:
             raise UsageError(
-                f"include={pattern!r} names nothing",
-                why=f"There is no {base}.",
-                hint="It is relative to the file that declares it.",
+                f"include={pattern!r} matches nothing",
+                why=f"{base} does not exist.",
+                hint="Make it relative to the file that declares it.",
             )
         walk = _Walk(workspace.absolute(place), meter)
         for path in (
@@ -54,7 +51,7 @@ def included(
 
 
 def _root_of(workspace: Workspace, path: str) -> str | None:
-    """The directory of the tree ("" for the root) that a path on disk is below or at."""
+    """Return the directory of the tree that contains a path on disk ("" for the root), or None."""
     for place in ("", *workspace.beside):
         if (path + "/").startswith(workspace.absolute(place) + "/"):
             return place
@@ -62,8 +59,9 @@ def _root_of(workspace: Workspace, path: str) -> str | None:
 
 
 class _Walk:
-    """Gives each path below one root at most once, relative to it; links are given with what they
-    lead to inside of the root.
+    """A walk that yields each path below one root at most once, relative to it.
+
+    Links are followed inside of the root.
     """
 
     def __init__(self, root: str, meter: Meter) -> None:
@@ -72,7 +70,7 @@ class _Walk:
         self._given: set[str] = set()
 
     def take(self, path: str) -> Iterator[str]:
-        """Give an absolute path: a file, a link, or all that is in a directory."""
+        """Yield a file, a link and its target, or everything in a directory; `path` is absolute."""
         relative = os.path.relpath(path, self._root)
         if relative in self._given:
             return
@@ -92,7 +90,7 @@ class _Walk:
                     )
             except OSError as error:
                 raise UsageError(
-                    f"The included directory {path} cannot be read",
+                    f"Cannot read the included directory {path}",
                     why=f"{error.strerror}.",
                     hint="Make it readable.",
                 ) from None

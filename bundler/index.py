@@ -1,6 +1,4 @@
-"""The index of the cache: the last bundle of each project, by a name that other tools can find it
-under.
-"""
+"""The cache's index, in which other tools find the last bundle of each project by name."""
 
 from __future__ import annotations
 
@@ -10,7 +8,7 @@ from .identity import KIND, tree_of
 
 
 def publish_index(cache: Cache) -> None:
-    """Name the bundles that are here in the cache's `index.json` (image-spec, image-layout.md)."""
+    """List the bundles in the cache in its `index.json` (image-spec, image-layout.md)."""
     named = []
     for label, record in cache.records.labelled(KIND):
         name = label.rsplit("/", 1)[-1].replace(" ", "-") or KIND

@@ -1,6 +1,4 @@
-"""Layers as they are read from elsewhere: a tar in one frame of zstd or more, hashed within and
-without, in bounded memory.
-"""
+"""Streams of untrusted layers: zstd tars of one or more frames, hashed in constant memory."""
 
 from __future__ import annotations
 
@@ -16,21 +14,18 @@ from flyte_build.cas.digest import Digest
 from flyte_build.cas.layer import Layer
 from flyte_build.errors import ExtractionRefused
 
-# Bytes of zstd window that a layer may ask for (RFC 8878, 3.1.1.1.2 recommends to allow 8 MiB).
+# Maximum zstd window of a layer, in bytes (RFC 8878, 3.1.1.1.2 recommends 8 MiB).
 WINDOW = 8 << 20
 _BUFFER = 1 << 20
 
 
 @contextmanager
 def read_blob(layer: Layer, blobs: Blobs, is_known: bool = False) -> Iterator[tar.Reader]:
-    """Yield a reader of the layer's tar, which the body reads to its end; then its digests and size
-    are compared with `layer`.
+    """Yield a reader of a layer's tar; once the body has read it all, verify digests and size.
 
-    The diff_id of a layer that `is_known` to have the right one is not: whose blob has its digest
-    has it.
-
-    Raises `BlobMissing`, `BlobCorrupt` (the blob is in quarantine then), and `ExtractionRefused`
-    for any other difference.
+    The diff_id is not verified if it `is_known` to belong to the blob's digest. Raises
+    `BlobMissing`, `BlobCorrupt` (after moving the blob to quarantine), and `ExtractionRefused` for
+    any other difference.
     """
     with blobs.open(layer.digest) as raw:
         stream = _LayerStream(raw, is_known)
@@ -40,14 +35,15 @@ def read_blob(layer: Layer, blobs: Blobs, is_known: bool = False) -> Iterator[ta
             stream.compare(layer)
         except ExtractionRefused as error:
             if stream.blob() != layer.digest:
-                raise blobs.condemn(layer.digest, "its bytes have another digest") from error
+                raise blobs.condemn(layer.digest, "Its bytes have a different digest") from error
             raise
 
 
 @contextmanager
 def read_bytes(layer: Layer, data: bytes) -> Iterator[tar.Reader]:
-    """Yield a reader of the tar in a layer's blob of these bytes. Raises `ExtractionRefused` as
-    `read_blob` does.
+    """Yield a reader of the tar in a layer's blob, given as bytes.
+
+    Raises `ExtractionRefused` as `read_blob` does.
     """
     stream = _LayerStream(io.BytesIO(data))
     with stream.reading() as reader:
@@ -56,9 +52,7 @@ def read_bytes(layer: Layer, data: bytes) -> Iterator[tar.Reader]:
 
 
 class _LayerStream(io.RawIOBase):
-    """The tar in a blob of zstd; a second frame is part of it, since other readers take
-    it for one.
-    """
+    """The tar in a zstd blob. It includes a second frame, as other readers do."""
 
     def __init__(self, raw: BinaryIO, is_known: bool = False) -> None:
         import zstandard
@@ -74,18 +68,19 @@ class _LayerStream(io.RawIOBase):
 
     @contextmanager
     def reading(self) -> Iterator[tar.Reader]:
-        """Yield a reader of the tar. What the body meets that is no zstd is raised as
-        `ExtractionRefused`.
+        """Yield a reader of the tar.
+
+        Raises `ExtractionRefused` if the body reads something that is not zstd.
         """
         try:
             yield tar.Reader(io.BufferedReader(self, _BUFFER))
         except self._error as error:
-            raise _refused(f"It is not compressed as it should be ({error}).") from error
+            raise _refused(f"It cannot be decompressed ({error}).") from error
 
     def readable(self) -> bool:
         return True
 
-    # That is what a BufferedReader gives.
+    # The type that a BufferedReader passes.
     def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
         count: int = self._plain.readinto(buffer)
         if not self._is_known:
@@ -93,25 +88,26 @@ class _LayerStream(io.RawIOBase):
         return count
 
     def blob(self) -> Digest:
-        """Return the digest of the whole blob, read to its end."""
+        """Read the blob to its end, and return its digest."""
         return self._blob.digest()
 
     def compare(self, layer: Layer) -> None:
-        """Raise `ExtractionRefused` unless the blob, its size and the tar in it, which was read to
-        its end, are the layer's.
+        """Raise `ExtractionRefused` unless the blob, its size and its tar are those of the layer.
+
+        The tar must have been read to its end.
         """
         if self.blob() != layer.digest:
-            raise _refused("Its bytes have another digest.")
+            raise _refused("Its bytes have a different digest.")
         if self._blob.size != layer.size:
             raise _refused(
-                f"It has {self._blob.size:,} bytes, and its manifest says {layer.size:,}."
+                f"It has {self._blob.size:,} bytes, but its manifest says {layer.size:,}."
             )
         if not self._is_known and Digest.from_hash(self._sha256) != layer.diff_id:
-            raise _refused("Its diff_id is not the digest of the archive in it.")
+            raise _refused("Its diff_id does not match the archive in it.")
 
 
 class _Hashed(io.RawIOBase):
-    """Hashes what is read through it."""
+    """A reader that hashes everything read through it."""
 
     def __init__(self, raw: BinaryIO) -> None:
         self._raw, self._sha256, self.size = raw, hashlib.sha256(), 0
@@ -123,7 +119,7 @@ class _Hashed(io.RawIOBase):
         return data
 
     def digest(self) -> Digest:
-        """Return the digest of the whole, read to its end."""
+        """Read to the end, and return the digest of everything."""
         while self.read(_BUFFER):
             pass
         return Digest.from_hash(self._sha256)
@@ -131,5 +127,5 @@ class _Hashed(io.RawIOBase):
 
 def _refused(why: str) -> ExtractionRefused:
     return ExtractionRefused(
-        "A layer was refused", why=why, hint="Do not use the place that it came from."
+        "A layer was refused", why=why, hint="Do not use the source that it came from."
     )

@@ -1,4 +1,4 @@
-"""Symbolic links in a project: where they lead, and what they say in a bundle."""
+"""Symbolic links in a project: their targets on disk and in a bundle."""
 
 from __future__ import annotations
 
@@ -7,26 +7,26 @@ from collections.abc import Iterator
 
 from flyte_build.errors import ScanError
 
-# Links that are followed on the way to one path; Linux follows as many (path_resolution(7)).
+# Maximum links followed on the way to one path, as in Linux (path_resolution(7)).
 _MOST = 40
 
 
 def target(root: str, path: str, shown: str = "") -> bytes:
-    """Return what a link at `path` (relative to `root`) is to say in a bundle. Raises `ScanError`
-    when it leads out of the root.
+    """Return the target of the link at `path` (relative to `root`) for a bundle.
 
-    That is what it says on disk, unless this leaves the root on its way, or goes up from where
-    another link leads: then it is what it comes to. So it depends on other links too, and is asked
-    for each time. `shown` stands before the path in messages.
+    It is the target on disk, unless that leaves the root on its way, or goes up from the target of
+    another link: then it is the relative path of the final target. So it depends on other links,
+    and is computed each time. `shown` is a prefix of the path in messages. Raises `ScanError` if
+    the link points outside of the root.
     """
     written = os.readlink(f"{root}/{path}")
     real_root, real = os.path.realpath(root), os.path.realpath(f"{root}/{path}")
     if not (real + "/").startswith(real_root + "/"):
         raise ScanError(
-            f"The link {shown}{path} leads out of the project, to {written}",
+            f"The link {shown}{path} points outside of the project, to {written}",
             why=(
-                "A bundle holds what is below the root; the file would not be there when the task"
-                " runs."
+                "A bundle contains only files below the root, so its target would be missing when"
+                " the task runs."
             ),
             hint=f"Copy the file into the project, or add `/{path}` to `.flyteignore`.",
         )
@@ -36,8 +36,9 @@ def target(root: str, path: str, shown: str = "") -> bytes:
 
 
 def _is_plain(root: str, path: str, written: str) -> bool:
-    """Whether text alone tells where a link leads: it never leaves the root, and has no `..` after
-    another link.
+    """Whether a target's text alone tells where it points.
+
+    It must never leave the root, and have no `..` after another link.
     """
     if os.path.isabs(written):
         return False
@@ -54,10 +55,9 @@ def _is_plain(root: str, path: str, written: str) -> bool:
 
 
 def resolve(root: str, path: str) -> Iterator[str]:
-    """Give the relative paths that make `path` reachable below `root`: each link on the way, and
-    where it ends.
+    """Yield the relative paths needed to reach `path` below `root`: each link, and the final path.
 
-    It ends at a link that leads out of the root, which is refused when it is looked at.
+    It ends early at a link that points outside of the root; `target` refuses that one.
     """
     real_root, followed = os.path.realpath(root), 0
     left, done = path.split("/"), ""

@@ -1,8 +1,8 @@
-"""A look at a directory: its names, with what tells whether they have changed.
+"""Listings of a directory: its names, with states that show whether they have changed.
 
-A listing is a flat list, in the file system's order: a directory is its name and "/" (`VENV` if it
-is a virtual environment); a file or link is its name, then its state; a name that is known to stay
-out stands alone, since its state decides nothing.
+A listing is a flat list in the file system's order. A directory is its name and "/" (or `VENV` if
+it is a virtual environment); a file or link is its name, followed by its state; a name that is
+known to be excluded stands alone, since its state does not matter.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ States = dict[str, Row | None]
 
 
 def look(folder: str, excluded: Container[str]) -> Listing:
-    """List a directory (its path). `excluded` names are known to stay out. Raises `OSError`."""
+    """List the directory `folder`. `excluded` names are known to be excluded. Raises `OSError`."""
     listing: Listing = []
     add = listing.append
     with os.scandir(folder) as entries:
-        for entry in entries:  # As little as can be: this is done for every file each time.
+        for entry in entries:  # Keep this minimal: it runs for every file each time.
             name = entry.name
             if entry.is_dir(follow_symlinks=False):
                 add(name + (VENV if os.path.exists(entry.path + VENV) else "/"))
@@ -42,7 +42,7 @@ def look(folder: str, excluded: Container[str]) -> Listing:
 
 
 def states(listing: Listing) -> States:
-    """The names of a listing, in its order, each with its state if it has one."""
+    """Return the names of a listing in its order, each with its state, if it has one."""
     found: States = {}
     name = ""
     for item in listing:

@@ -1,9 +1,8 @@
-"""The marker of an extraction: it says that all is there, and shows when someone has changed it
-since.
+"""Markers of extractions, which show that one is complete, and whether it was changed since.
 
-It holds the state (inode, size, times) of every directory, and of every file where there are not
-too many, and when the machine was started: files that were never synced do not outlive a crash of
-the machine.
+A marker contains the state (inode, size, times) of every directory, and of every file if there are
+not too many. It also contains the boot time of the machine: files that were never synced may be
+lost in a crash.
 """
 
 from __future__ import annotations
@@ -20,12 +19,12 @@ from flyte_build.cas.folder import opener
 if TYPE_CHECKING:
     from .tree import Tree
 
-# A larger tree's marker seals its directories alone: what was added, removed or renamed shows.
+# Markers of larger trees seal only directories, which shows added, removed and renamed files.
 _SEALED_FILES = 2_000
 
 
 def find(cache: Cache, tree: Digest) -> str | None:
-    """The directory of an extraction that is complete and as it was made, or None."""
+    """Return the directory of an extraction that is complete and unchanged, or None."""
     folder = cache.extraction(tree)
     try:
         with open(f"{folder}/complete", "rb") as file:
@@ -39,7 +38,7 @@ def find(cache: Cache, tree: Digest) -> str | None:
 
 
 def mark(folder: str, tree: Tree) -> None:
-    """Write the marker of a new extraction in `folder`; all else in it is as it shall stay."""
+    """Write the marker of a new extraction in `folder`, which is otherwise complete."""
     from .tree import folders
 
     paths = {os.fsdecode(path) for path in folders(entry.path for entry in tree.entries)} | {""}

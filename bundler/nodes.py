@@ -1,4 +1,4 @@
-"""The nodes of this product beside discovery: tree, packs, bundle."""
+"""Nodes for packs and bundles."""
 
 from __future__ import annotations
 
@@ -27,9 +27,7 @@ if TYPE_CHECKING:
 
 
 class PackNode(Node):
-    """One pack of a tree: a part of its entries, known by its digest, as a layer that `write`
-    makes.
-    """
+    """A pack of a tree: a layer, built by `write`, with a part of the entries, given by digest."""
 
     kind = "pack"
 
@@ -45,28 +43,27 @@ class PackNode(Node):
         self._part, self.layer, self._blobs = part, write, blobs
 
     def inputs(self, outcomes: Outcomes) -> Mapping[str, Value]:
-        """The part of the tree, by digest."""
+        """Return the digest of the part of the tree."""
         return {"entries": self._part}
 
     def usable(self, record: Record) -> bool:
-        """Whether the layer is there."""
+        """Whether the layer exists."""
         return self._blobs.has_all(record.refs)
 
     def explain(self, inputs: Mapping[str, Value], last: Record) -> str:
-        """Packs are parts of a tree, which explains itself."""
+        """Return a fixed reason: packs are parts of a tree, which explains itself."""
         return "its files changed"
 
     def make(self, outcomes: Outcomes, resolve: Resolve) -> Made:
-        """Write the layer; the artifact is the tar's digest, which does not depend on
-        compression.
-        """
+        """Write the layer; the artifact is its diff_id, which does not depend on compression."""
         layer = self.layer()
         return Made(layer.diff_id, (layer.digest,))
 
 
 class BundleNode(Node):
-    """A tree as a bundle in the store. The artifact is the manifest's digest; the tree's is the
-    identity.
+    """A bundle of a tree, in the store.
+
+    The artifact is the digest of the manifest; the digest of the tree is the identity.
     """
 
     kind, format = identity.KIND, identity.FORMAT
@@ -77,16 +74,15 @@ class BundleNode(Node):
         self._tree, self._cache, self._counters = tree, cache, counters
 
     def inputs(self, outcomes: Outcomes) -> Mapping[str, Value]:
-        """The tree, by digest."""
+        """Return the digest of the tree."""
         return identity.bundle_inputs(outcomes[self._tree].artifact)
 
     def usable(self, record: Record) -> bool:
-        """Whether all blobs are there."""
+        """Whether all blobs exist."""
         return self._cache.blobs.has_all(identity.blobs_of(record))
 
     def accept(self, artifact: Digest, inputs: Mapping[str, Value]) -> tuple[Digest, ...]:
-        """All blobs of a bundle that another machine made, and its tree, which is extracted then:
-        that proves it.
+        """Prove a fetched bundle by extracting it, and return its blobs and its tree.
 
         Raises a `FlyteError` if it is not the bundle of that tree, byte by byte.
         """
@@ -97,12 +93,13 @@ class BundleNode(Node):
         return found.refs
 
     def explain(self, inputs: Mapping[str, Value], last: Record) -> str:
-        """What its tree says."""
+        """Return a fixed reason: the tree explains itself."""
         return "the tree changed"
 
     def packs(self, write: Callable[[Digest, list[int]], Layer]) -> list[PackNode]:
-        """The packs of the tree; `write` makes one of a part's digest and the positions of its
-        entries.
+        """Return nodes for the packs of the tree.
+
+        `write` builds one from a part's digest and the positions of its entries.
         """
         from .packs import cut
 
@@ -115,9 +112,7 @@ class BundleNode(Node):
         ]
 
     def _adopt_packs(self, fetched: Bundle, paths: list[list[bytes]]) -> None:
-        """Record those packs of a bundle that proved right which hold just what ours would, so that
-        an edit remakes one of them.
-        """
+        """Record packs of a proven bundle that equal ours, so that an edit rebuilds only one."""
         entries = self._tree.tree().entries
         layers = {tuple(held): layer for held, layer in zip(paths, fetched.packs, strict=True)}
 
@@ -128,7 +123,7 @@ class BundleNode(Node):
             try:
                 layer = node.layer()
             except KeyError:
-                continue  # It was cut otherwise.
+                continue  # The tree was cut differently.
             inputs = node.inputs({})
             self._cache.records.add(
                 Record(
@@ -141,14 +136,14 @@ class BundleNode(Node):
             )
 
     def make(self, outcomes: Outcomes, resolve: Resolve) -> Made:
-        """Write the packs that are not there yet, then the manifest."""
+        """Write the missing packs, then the manifest."""
         from flyte_build.cas.layer import Layer
 
         from . import bundle
         from .packs import Packer
 
         tree = self._tree.tree()
-        # One scanner's scans share theirs.
+        # All scans of one scanner share it.
         contents = self._tree.scans[0].contents if self._tree.scans else Contents()
         packer = Packer(self._tree.absolute, contents, self._counters)
         blobs = self._cache.blobs
@@ -174,13 +169,14 @@ class BundleNode(Node):
 
 
 def nothing_to_write(part: Digest, positions: list[int]) -> Layer:
-    """What writes no pack: for those that are only looked at."""
-    raise AssertionError("No pack is made here")
+    """Stand-in writer for dry runs; raises if called."""
+    raise AssertionError("no pack must be built here")
 
 
 def accept_bundle(cache: Cache, artifact: Digest, inputs: Mapping[str, Any]) -> tuple[Digest, ...]:
-    """What `BundleNode.accept` gives for these inputs: for a bundle that is fetched for its own
-    sake, which is not extracted.
+    """Prove a fetched bundle, as `BundleNode.accept` does, without extracting it.
+
+    For a bundle that is fetched for its own sake.
     """
     from . import bundle
     from .proof import Proof
@@ -191,12 +187,10 @@ def accept_bundle(cache: Cache, artifact: Digest, inputs: Mapping[str, Any]) -> 
 
 
 def _claiming(found: Bundle, inputs: Mapping[str, Any]) -> Bundle:
-    """The bundle itself. Raises `ExtractionRefused` if it says that it is another tree's than
-    `inputs` ask for.
-    """
+    """Return the bundle; raise `ExtractionRefused` if it claims to be that of another tree."""
     if found.tree != inputs["tree"]:
         raise ExtractionRefused(
             f"{found.manifest} is the bundle of another tree",
-            why=f"It says that it holds {found.tree}.",
+            why=f"It claims to contain {found.tree}.",
         )
     return found

@@ -1,9 +1,9 @@
-"""Packs: how a tree is cut into tar layers, so that an edit remakes one of them.
+"""Packs: partition of a tree into tar layers, so that an edit rebuilds only one of them.
 
 Small files are the leaves of a binary trie over a hash of each path, split above about 2 MiB; the
 limit is doubled while there would be more than 32 leaves. Large files are packs of their own, at
-most 8, the rest of them together. Which pack a file is in depends on its path and on sizes alone.
-Cutting and compression are properties of a copy: changing them changes no identity.
+most 8, and one more for the rest of them. The pack of a file depends on its path and on sizes only.
+Partition and compression are properties of a copy: changing them changes no identity.
 """
 
 from __future__ import annotations
@@ -30,14 +30,15 @@ from .tree import Entry
 LIMIT = 5 << 19  # 2.5 MiB, so that 32 packs of 2 MiB on average need no doubling.
 _LEAVES = 32
 _LARGE = 8
-_BITS = 60  # Of the hash, that decide.
+_BITS = 60  # Bits of the hash that are used.
 _CHUNK = 1 << 20
 CODE = b"opt/flyte/code/"
 
 
 def cut(files: Sequence[tuple[bytes, int]]) -> list[list[int]]:
-    """The packs of these files (path and size in bytes, sorted by path), as their positions in
-    order; no pack is empty.
+    """Partition files (path and size in bytes, sorted by path) into packs, none of them empty.
+
+    Each pack is the list of its files' positions, in order.
     """
     large = sorted([(-size, path, at) for at, (path, size) in enumerate(files) if size > LIMIT])
     hashes = [xxhash.xxh3_128_intdigest(path) >> 128 - _BITS for path, _ in files]
@@ -57,9 +58,7 @@ def cut(files: Sequence[tuple[bytes, int]]) -> list[list[int]]:
 
 
 class _Trie(NamedTuple):
-    """Files in the order of their hashes: their positions, the hashes, and the sums of all sizes
-    before each.
-    """
+    """Files in the order of their hashes: positions, hashes, and the sums of sizes before each."""
 
     files: list[int]
     hashes: list[int]
@@ -68,8 +67,9 @@ class _Trie(NamedTuple):
     def leaves(
         self, limit: int, start: int, stop: int, prefix: int, bits: int
     ) -> Iterator[list[int]]:
-        """The leaves among files `start` to `stop`, whose hashes begin with `prefix` and differ in
-        the last `bits`.
+        """Yield the leaves among files `start` to `stop`.
+
+        Their hashes begin with `prefix` and differ in the last `bits`.
         """
         if start == stop:
             return
@@ -83,8 +83,10 @@ class _Trie(NamedTuple):
 
 
 class Packer:
-    """Writes packs; `absolute` gives the place on disk of a path in the tree, and what was read
-    already comes from `contents`.
+    """Writer of packs.
+
+    `absolute` maps a path in the tree to its path on disk; `contents` may hold files that were
+    already read.
     """
 
     def __init__(
@@ -93,10 +95,7 @@ class Packer:
         self._absolute, self._contents, self._counters = absolute, contents, counters
 
     def pack(self, entries: Sequence[Entry], batch: Batch) -> Layer:
-        """Write one pack as a layer.
-
-        Raises `FileUnstable` when a file is no longer what its entry says.
-        """
+        """Write one pack as a layer. Raises `FileUnstable` if a file does not match its entry."""
         return write_layer(self._blocks(entries), batch)
 
     def _blocks(self, entries: Sequence[Entry]) -> Iterator[bytes]:
@@ -144,8 +143,9 @@ class Packer:
 
 
 def read_whole(path: str | bytes, size: int) -> tuple[bytes, Row]:
-    """The bytes of a file of which `size` are expected (one more if it has grown), and its state
-    then. Raises `OSError`.
+    """Read a file of the expected `size` (one byte more if it has grown); return bytes and state.
+
+    Raises `OSError`.
     """
     file = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
     try:
@@ -156,7 +156,7 @@ def read_whole(path: str | bytes, size: int) -> tuple[bytes, Row]:
 
 def _changed(entry: Entry) -> FileUnstable:
     return FileUnstable(
-        f"{entry.name} changed while the bundle was made",
-        why="What was read is not what was scanned a moment ago.",
-        hint="Run the command again when nothing writes to the project.",
+        f"{entry.name} changed while the bundle was built",
+        why="It differs from what was scanned a moment ago.",
+        hint="Run the command again once nothing writes to the project.",
     )

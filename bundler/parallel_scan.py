@@ -1,11 +1,9 @@
-"""One pass over a tree that is all new: files are read to be hashed, and packed meanwhile if that
-is wanted, by two processes.
+"""A single pass over a new tree by two processes, which hash the files and write the packs.
 
-Which pack a file is in depends on paths and sizes alone, and these are known before anything is
-read. So two processes take one pack after another, read its files, and write it. It only ever saves
-work: a pack in which anything is not as expected (a file that changes, that cannot be read, that
-holds a secret) is left out, and so is one that a process had taken when it died; whoever asked
-reads these files as always.
+The pack of a file depends on paths and sizes only, and these are known before anything is read. So
+two processes take one pack after another, read its files, and write it. This only ever saves work:
+a pack with anything unexpected (a file that changes, cannot be read, or contains a secret) is left
+out, and so is one that a process had taken when it died; the caller reads these files as usual.
 """
 
 from __future__ import annotations
@@ -35,17 +33,17 @@ from .packs import CODE, LIMIT, cut, read_whole
 from .snapshot import Contents, File
 from .tree import Entry, Tree
 
-_WORTHWHILE = 500  # Files from which a second process pays.
+_WORTHWHILE = 500  # Minimum files for which a second process pays.
 
-# What came of one file: its state if it can be trusted, and what it is in the tree.
+# Result for one file: its state if trusted, and its form in the tree.
 _Reading = tuple[Row, File]
-# What came of one pack: its position, each file's reading (None for a link), the layer, and what it
-# holds.
+# Result for one pack: its position, each file's reading (None for a link), the layer, and the
+# digest of its part of the tree.
 _Pack = tuple[int, list[_Reading | None], tuple[str, int, str], str]
 
 
 class _Wanted(NamedTuple):
-    """A file that is to be read, or a link that is known."""
+    """A file to read, or a link with its known target."""
 
     path: bytes
     size: int
@@ -61,10 +59,9 @@ def read(
     counters: Counters,
     progress: Callable[[int, int], None],
 ) -> list[Unread]:
-    """Read the files of a new tree into their drafts, and write its packs to `blobs`, if there are
-    any.
+    """Read the files of a new tree into their drafts, and write its packs to `blobs`, if given.
 
-    `contents` is told of their layers. Returns what is still unread.
+    Their layers are stored in `contents`. Returns the files that are still unread.
     """
     unread = [each for draft in drafts for each in draft.unread]
     if len(unread) < _WORTHWHILE:
@@ -101,7 +98,7 @@ def read(
 
 
 class _Unpackable(Exception):
-    """Something in a pack is not as expected."""
+    """A pack contains something unexpected."""
 
 
 class _Work:
@@ -113,7 +110,7 @@ class _Work:
     def take(
         self, tickets: int, progress: Callable[[int], None]
     ) -> tuple[list[_Pack], dict[str, int]]:
-        """Make packs as long as there are tickets; returns them, and what this took."""
+        """Build packs as long as there are tickets; return them and the counters."""
         counters = Counters()
         packs: list[_Pack] = []
         owner = os.getppid()
@@ -131,7 +128,7 @@ class _Work:
     def _pack(self, number: int, batch: Batch | None, counters: Counters) -> _Pack:
         readings: list[_Reading | None] = []
         blocks = self._blocks(self.parts[number], readings, counters)
-        if batch is None:  # They are only read.
+        if batch is None:  # The files are only read.
             deque(blocks, maxlen=0)
             return number, readings, ("", 0, ""), ""
         layer = write_layer(blocks, batch)
@@ -180,8 +177,9 @@ class _Work:
 
     @contextmanager
     def helped(self, tickets: int) -> Iterator[Callable[[], tuple[list[_Pack], dict[str, int]]]]:
-        """Have a second process take tickets too; what is given waits for what came of it, which is
-        nothing if it died.
+        """Start a second process that takes tickets; yield a function that waits for its result.
+
+        The result is empty if the process died.
         """
         reading, writing = os.pipe()
         child = _fork()
@@ -212,13 +210,13 @@ class _Work:
             try:
                 yield results
             finally:
-                # It has answered; if it has not, nobody waits for it any more.
+                # Its result has been read, or is no longer needed.
                 os.kill(child, signal.SIGKILL)
                 os.waitpid(child, 0)
 
 
 def _fork() -> int | None:
-    """`os.fork`, or None where that is not safe (among threads, and on macOS) or not to be had."""
+    """Fork, or return None where that is unsafe (with threads, on macOS) or fails."""
     if sys.platform != "linux" or (
         "threading" in sys.modules and sys.modules["threading"].active_count() > 1
     ):
@@ -231,8 +229,9 @@ def _fork() -> int | None:
 
 @contextmanager
 def _tickets(count: int) -> Iterator[int]:
-    """A pipe with one byte for each pack: who reads it takes the pack (a pipe gives each byte to
-    one reader).
+    """Yield a pipe with one byte for each pack: its reader takes that pack.
+
+    A pipe delivers each byte to one reader only.
     """
     reading, writing = os.pipe()
     try:

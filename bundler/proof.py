@@ -1,8 +1,7 @@
-"""Proof: every byte of a bundle's packs compared with the bundle's tree, whose digest alone is
-trusted.
+"""Proof of a bundle: every byte of its packs is compared with its tree, the only trusted part.
 
-The tree says every path, size and digest; a member of a pack that is not exactly as the tree says,
-once, is refused.
+The tree has every path, size and digest; each must occur as a member of a pack exactly once, and
+nothing else may.
 """
 
 from __future__ import annotations
@@ -23,25 +22,27 @@ from .layer_stream import read_blob
 from .packs import CODE
 from .tree import Entry, Tree
 
-_SMALL = 1 << 20  # Bytes of a file that is checked before any of it is passed on.
-_PARALLEL = 4 << 20  # Bytes from which a second thread pays.
+_SMALL = 1 << 20  # Bytes; a smaller file is verified before any of it is passed on.
+_PARALLEL = 4 << 20  # Minimum bytes for which a second thread pays.
 
 
 class Proof:
-    """One proof of a bundle that holds `tree`; of one that `is_known` to be right, only bytes that
-    may have changed since are proven.
+    """Proof of a bundle with `tree`.
 
-    A subclass keeps what `small` and `large` are given.
+    If the bundle `is_known` to be right, only bytes that may have changed since are proven.
+    Subclasses store the files that `small` and `large` receive.
     """
 
     def __init__(self, blobs: Blobs, bundle: Bundle, tree: Tree, is_known: bool = False) -> None:
         self._blobs, self._bundle, self.tree, self._is_known = blobs, bundle, tree, is_known
         self._left = {CODE + entry.path: entry for entry in tree.entries}
-        self.paths: list[list[bytes]] = []  # Of each pack, once it was read.
+        self.paths: list[list[bytes]] = []  # The paths in each pack, once it was read.
 
     def run(self) -> None:
-        """Read all packs. Raises `BlobMissing`, `BlobCorrupt`, or `ExtractionRefused` for what is
-        not as the tree says.
+        """Read all packs.
+
+        Raises `BlobMissing`, `BlobCorrupt`, or `ExtractionRefused` if something does not match the
+        tree.
         """
         packs = self._bundle.packs
         if len(packs) > 1 and sum(pack.size for pack in packs) > _PARALLEL:
@@ -55,11 +56,11 @@ class Proof:
             raise self._refused(f"{next(iter(self._left.values())).name!r} is missing from it")
 
     def small(self, entry: Entry, data: bytes) -> None:
-        """Take the bytes of a file, which are right."""
+        """Receive the bytes of a file, which are already verified."""
 
     @contextmanager
     def large(self, entry: Entry) -> Iterator[tar.Writable]:
-        """Take the bytes of a file piece by piece; the body raises if they turn out to be wrong."""
+        """Receive the bytes of a file piece by piece; the body raises if they prove wrong."""
         yield _Nowhere()
 
     def _pack(self, pack: Layer) -> list[bytes]:
@@ -70,18 +71,20 @@ class Proof:
         return paths
 
     def _member(self, reader: tar.Reader, member: tar.Member) -> Entry:
-        entry = self._left.pop(member.name, None)  # At once: another thread may meet the same name.
+        entry = self._left.pop(
+            member.name, None
+        )  # Immediately, since another thread may find the same name.
         link = member.target is not None
         if entry is None or (entry.kind == "l") != link or (entry.kind == "x") != member.executable:
             raise self._refused(
-                f"the member {member.name[:200]!r} is not in its tree, or is there twice"
+                f"the member {member.name[:200]!r} is not in its tree, or occurs twice"
             )
         if link:
             if member.target != entry.content:
-                raise self._refused(f"the link {entry.name!r} leads elsewhere than its tree says")
+                raise self._refused(f"the link {entry.name!r} does not have the target in its tree")
             return entry
         if member.size != entry.size:
-            raise self._refused(f"{entry.name!r} is not of the size that its tree says")
+            raise self._refused(f"{entry.name!r} does not have the size in its tree")
         if entry.size <= _SMALL:
             data = reader.skim(entry.size, None)
             self._compare(entry, hashlib.sha256(data))
@@ -95,18 +98,18 @@ class Proof:
 
     def _compare(self, entry: Entry, sha256: hashlib._Hash) -> None:
         if sha256.hexdigest().encode() != entry.content:
-            raise self._refused(f"{entry.name!r} has other bytes than its tree says")
+            raise self._refused(f"{entry.name!r} does not have the digest in its tree")
 
     def _refused(self, why: str) -> ExtractionRefused:
         return ExtractionRefused(
             f"The bundle {self._bundle.manifest.short} was refused",
             why=f"{why}.",
-            hint="Do not use the place that it came from.",
+            hint="Do not use the source that it came from.",
         )
 
 
 class _Hashed:
-    """Hashes what is written through it."""
+    """A writer that hashes everything written through it."""
 
     def __init__(self, into: tar.Writable) -> None:
         self._into, self.sha256 = into, hashlib.sha256()
@@ -117,18 +120,17 @@ class _Hashed:
 
 
 class _Nowhere:
-    """Keeps nothing."""
+    """A writer that discards everything."""
 
     def write(self, data: bytes) -> int:
         return len(data)
 
 
 def verify(cache: Cache) -> tuple[int, list[Bad]]:
-    """Prove every bundle that is recorded; one that proves wrong is forgotten, with its packs, and
-    made again when it is needed.
+    """Prove every recorded bundle; delete the records of bad ones and their packs.
 
-    Returns how many there were, and what was bad. Bundles whose blobs are gone or corrupt are not
-    this function's concern.
+    They will be rebuilt when needed. Returns the number of bundles, and the defects. Bundles whose
+    blobs are missing or corrupt are skipped.
     """
     records, bad = cache.records.of_kind("bundle"), []
     for record in records:
@@ -142,7 +144,7 @@ def verify(cache: Cache) -> tuple[int, list[Bad]]:
             bad.append(
                 Bad(
                     record.artifact,
-                    f"a bundle: {error.why.rstrip('.')}; it is made again when it is needed",
+                    f"a bundle: {error.why.rstrip('.')}; it will be rebuilt when needed",
                     True,
                 )
             )

@@ -1,8 +1,8 @@
-"""Scanning: what is below a root, without reading again what has not changed.
+"""Scans of the files below a root, without reading unchanged files again.
 
-A scan remembers every directory (in the stat index, for each root): what a look at it gave, and
-what came of that. A directory that looks the same costs one `stat` for each name; in any other,
-what is not in a remembered state is looked at anew.
+A scan remembers every directory in the stat index: its listing, and the result. A directory whose
+listing is unchanged costs one `stat` for each name; in any other, every file that is not in a
+remembered state is read again.
 """
 
 from __future__ import annotations
@@ -31,16 +31,16 @@ if TYPE_CHECKING:
 
 Progress = Callable[[int, int], None]
 
-_RULES = 2  # Raised when more files hold secrets than before: what is known is looked at again.
+_RULES = 2  # Raised when new rules for secrets are added, so that all files are read again.
 _VENV_RULE = "built in: a virtual environment (it holds pyvenv.cfg)"
 
 
 class ScanOptions(NamedTuple):
-    """How to scan: a path in `allowed` may hold a secret; `progress` is told how many of how many
-    files were read.
+    """Options of a scan.
 
-    What is found lies in the tree below `place`, and is called in messages and in `allowed` by its
-    relative path after `shown`.
+    Paths in `allowed` may contain a secret; `progress` is called with the numbers of files read and
+    to read. What is found lies below `place` in the tree, while messages and `allowed` use `shown`
+    followed by the relative path.
     """
 
     budget: Budget | None = None
@@ -51,10 +51,10 @@ class ScanOptions(NamedTuple):
 
 
 class Scanner:
-    """Scans below one root.
+    """Scanner of the files below one root.
 
-    A large tree of which nothing is remembered is read by two processes, and packed into `blobs`
-    meanwhile, if there are any.
+    A large tree of which nothing is remembered is read by two processes, and packed into `blobs` on
+    the way, if given.
     """
 
     def __init__(
@@ -74,13 +74,13 @@ class Scanner:
 
     @property
     def budget(self) -> Budget:
-        """What a bundle may take."""
+        """Limits of the bundle."""
         from .budget import Budget
 
         return self._budget or Budget()
 
     def beside(self, folder: str, place: str, shown: str) -> Scanner:
-        """The scanner of another directory, for the same tree: what it finds lies below `place`."""
+        """Return a scanner of another directory for the same tree; its files lie below `place`."""
         options = ScanOptions(self._budget, self._allowed, self._progress, place, shown)
         return Scanner(
             folder,
@@ -92,10 +92,10 @@ class Scanner:
         )
 
     def scan_all(self) -> Scan:
-        """Everything below the root but what the ignore rules keep out.
+        """Scan everything below the root that the ignore rules do not exclude.
 
-        Raises `SecretRefused`, `BudgetExceeded`, `FileUnstable`, or `ScanError` for what cannot be
-        in a bundle.
+        Raises `SecretRefused`, `BudgetExceeded`, `FileUnstable`, or `ScanError` for something that
+        a bundle cannot contain.
         """
         from .budget import Meter
 
@@ -139,8 +139,9 @@ class Scanner:
         return self._scan(found, before, self._is_recent(drafts, started))
 
     def scan_files(self, paths: Iterable[str], besides: Sequence[Scan] = ()) -> Scan:
-        """Just the files of these relative paths, and the links that lead to them; without those
-        that are gone, or in other scans.
+        """Scan just the files with these relative paths, and the links that lead to them.
+
+        Missing files, and files in the scans `besides`, are left out.
         """
         from . import links
 
@@ -158,7 +159,7 @@ class Scanner:
                 continue
             except OSError as error:
                 raise _unreadable(self._shown + path, error) from error
-            if stat.S_ISDIR(state[0]):  # A link leads there: what is in it has names of its own.
+            if stat.S_ISDIR(state[0]):  # A link's target, whose files are requested by name.
                 continue
             draft, name = now.at(path)
             draft.seen[name] = state
@@ -185,9 +186,7 @@ class Scanner:
         )
 
     def _with_links(self, folder: str, now: Folder) -> Folder:
-        """A directory with the texts of its links as they are by now: another link on their way may
-        have changed.
-        """
+        """Update the targets of links in a directory: other links on their way may have changed."""
         if not now.links:
             return now
         from . import links
@@ -204,8 +203,9 @@ class Scanner:
         )
 
     def _is_recent(self, drafts: Iterable[Draft], started: int) -> bool:
-        """Whether anything that was looked at may have been changed since then (see `stamp`): what
-        was looked at before may be older.
+        """Whether anything may have changed since the scan started (see `stamp`).
+
+        If so, files that were scanned earlier may be out of date.
         """
         for draft in drafts:
             states = [state for state in draft.seen.values() if state]
@@ -218,13 +218,11 @@ class Scanner:
         return False
 
     def remembered(self, *scans: Scan) -> Digest | None:
-        """The digest of the tree that these scans make, if it was told when they had found exactly
-        the same.
-        """
+        """Return the remembered digest of the tree of these scans, if nothing has changed since."""
         return self._told([scan.state for scan in scans])
 
     def remembered_before(self, *scans: Scan) -> Digest | None:
-        """The digest that was told of the tree that these scans compared with."""
+        """Return the remembered digest of the tree with which these scans were compared."""
         return self._told([scan.state_before for scan in scans])
 
     def _told(self, states: list[bytes]) -> Digest | None:
@@ -232,7 +230,7 @@ class Scanner:
         return Digest(known[1]) if known and known[0] == states else None
 
     def remember(self, tree: Digest, *scans: Scan) -> Digest:
-        """Remember the digest of the tree that these scans make."""
+        """Remember the digest of the tree of these scans, and return it."""
         self._index.save(
             f"digest:{self._root}", {str(len(scans)): ([scan.state for scan in scans], str(tree))}
         )
@@ -241,8 +239,10 @@ class Scanner:
     def _look_again(
         self, folder: str, listing: Listing, old: Folder | None, valid: bool, began: int
     ) -> tuple[Draft, bool]:
-        """What a directory holds that does not look as before, and whether the old verdicts of the
-        rules count below it.
+        """Scan a directory whose listing has changed.
+
+        Returns its draft, and whether the remembered verdicts of the ignore rules are valid below
+        it.
         """
         now, before = states(listing), states(marshal.loads(old.look)) if old else {}
         files = old.unpacked() if old else {}
@@ -277,7 +277,7 @@ class Scanner:
         return draft, valid
 
     def _take(self, draft: Draft, name: str, state: Row, began: int) -> None:
-        """Look at a file or link of which nothing is known; files are read later."""
+        """Add a new file or link to a draft; files are read later."""
         if stat.S_ISREG(state[0]):
             draft.unread.append(Unread(draft, name, state))
         elif stat.S_ISLNK(state[0]):
@@ -306,8 +306,9 @@ class Scanner:
         return self._rules[folder]
 
     def _read(self, drafts: list[Draft], all_new: bool = False) -> None:
-        """Read what must be read; `all_new` says that these are all directories, and nothing was
-        remembered of any.
+        """Read all unread files.
+
+        `all_new` means that the drafts are all directories, and nothing was remembered of any.
         """
         unread = [each for draft in drafts for each in draft.unread]
         if not unread:
@@ -361,7 +362,7 @@ def _special(path: str) -> ScanError:
 
 def _unreadable(path: str, error: OSError) -> ScanError:
     return ScanError(
-        f"{path or 'The root'} could not be read",
+        f"Cannot read {path or 'the root'}",
         why=error.strerror or str(error),
         hint=f"Make it readable, or add `/{path.rstrip('/')}` to `.flyteignore`.",
     )

@@ -1,4 +1,4 @@
-"""What a scan remembers of a directory, and what a scan has found."""
+"""Summaries of directories that a scan remembers, and the result of a scan."""
 
 from __future__ import annotations
 
@@ -16,19 +16,20 @@ if TYPE_CHECKING:
 
     from .tree import Entry
 
-# The kind (`f`, `x`, `l`), the size in bytes, and a file's sha256 in hex or a link's target. Names
-# are the file system's bytes.
+# Kind (`f`, `x`, `l`), size in bytes, and the sha256 in hex of a file or the target of a link.
+# Names are the file system's bytes.
 File = tuple[str, int, bytes]
 
 
 class Folder(NamedTuple):
-    """What is remembered of a directory, in values that the stat index takes.
+    """Summary of a directory, in values that the stat index can store.
 
-    `look` is what a look at the directory gave, and `files` what is in the tree, both packed: a
-    directory that looks the same is taken as it is, and not unpacked. `below` are the directories
-    (relative to the root, ending in "/") that the scan goes on with; `taken` and `size` sum up the
-    files. `excluded` says by which rule a name stays out (a directory's ends in "/"). `links` names
-    the links, whose text is asked for anew each time.
+    `look` is the listing of the directory, and `files` are its entries in the tree, both
+    serialized: an unchanged directory is not deserialized. `below` are the subdirectories (relative
+    to the root, ending in "/") with which the scan continues; `taken` and `size` are the number and
+    total bytes of the files. `excluded` maps excluded names (those of directories end in "/") to
+    the rule that excludes them, and `secrets` maps names to reasons. `links` are the names of the
+    links, whose targets are computed each time.
     """
 
     look: bytes
@@ -41,19 +42,19 @@ class Folder(NamedTuple):
     links: tuple[str, ...] = ()
 
     def unpacked(self) -> dict[bytes, File]:
-        """The files and links of the directory, by name."""
+        """Return the files and links of the directory, by name."""
         files: dict[bytes, File] = marshal.loads(self.files)
         return files
 
 
 class Contents:
-    """What was read on the way, so that packing need not read it again.
+    """Data that was read during a scan, so that packing need not read it again.
 
-    The bytes of small files, bounded in bytes, and layers that were written already, by the digest
-    of the tree's part.
+    It has the bytes of small files, up to a total limit, and layers that were already written, by
+    the digest of their part of the tree.
     """
 
-    FILE = 1 << 20  # Bytes of the largest file that is kept.
+    FILE = 1 << 20  # Maximum bytes of a file that is kept.
 
     def __init__(self, limit: int = 64 << 20) -> None:
         self._left = limit
@@ -61,22 +62,21 @@ class Contents:
         self.layers: dict[Digest, Layer] = {}
 
     def keep(self, path: str, data: bytes) -> None:
-        """Keep a file's bytes, if there is room."""
+        """Keep the bytes of a file, if there is room."""
         if len(data) <= self._left:
             self._left -= len(data)
             self._data[path] = data
 
     def take(self, path: str) -> bytes | None:
-        """Give away a file's bytes, if they were kept."""
+        """Remove and return the bytes of a file, or None if they were not kept."""
         return self._data.pop(path, None)
 
 
 class Scan:
-    """What was found, and what is remembered of the time before: directories by relative path (""
-    or ending in "/").
+    """Result of a scan: directories by relative path ("" or ending in "/"), now and as remembered.
 
-    In the tree they lie below `place`, in messages they are called by the path `shown` ("", or
-    ending in "/"). `is_recent` says that some of it may have been changed since the scan began.
+    They lie below `place` in the tree, while messages show `shown` followed by the path (both are
+    "" or end in "/"). `is_recent` is whether some files may have changed since the scan started.
     """
 
     def __init__(
@@ -100,37 +100,35 @@ class Scan:
 
     @property
     def unchanged(self) -> bool:
-        """Whether all of it is as remembered."""
+        """Whether everything is as remembered."""
         return self.folders == self.before
 
     @cached_property
     def state(self) -> bytes:
-        """A fingerprint of the files that were found, and of where they are in the tree."""
+        """Fingerprint of the files found, and of their place in the tree."""
         return _state(self.folders, self._place)
 
     @cached_property
     def state_before(self) -> bytes:
-        """The fingerprint of the files that are remembered."""
+        """Fingerprint of the remembered files."""
         return _state(self.before, self._place)
 
     def holds(self, path: str) -> bool:
-        """Whether a file or link of this path in the tree is among what was found."""
+        """Whether the scan found a file or link with this path in the tree."""
         if not path.startswith(self._place):
             return False
         head, slash, name = path.removeprefix(self._place).rpartition("/")
         return os.fsencode(name) in self._files(head + slash)
 
     def _files(self, folder: str) -> dict[bytes, File]:
-        """The files and links of a directory, unpacked once."""
+        """Return the files and links of a directory, deserialized once."""
         if folder not in self._unpacked:
             known = self.folders.get(folder)
             self._unpacked[folder] = known.unpacked() if known else {}
         return self._unpacked[folder]
 
     def contents_of(self, paths: Iterable[str]) -> Iterator[tuple[str, str]]:
-        """Give the sha256 (hex) of those of some paths in the tree that are files among what was
-        found.
-        """
+        """Yield the paths in the tree that are files in the scan, with their sha256 (hex)."""
         for path in paths:
             if not path.startswith(self._place):
                 continue
@@ -140,9 +138,7 @@ class Scan:
                 yield path, file[2].decode()
 
     def difference(self) -> dict[str, list[str]]:
-        """The paths that were `added`, `removed` and `changed` since the scan that is
-        remembered.
-        """
+        """Return the paths `added`, `removed` and `changed` since the remembered scan."""
         found: dict[str, list[str]] = {"added": [], "removed": [], "changed": []}
         for folder in self.folders.keys() | self.before.keys():
             packed, packed_before = self.folders.get(folder), self.before.get(folder)
@@ -163,7 +159,7 @@ class Scan:
         return found
 
     def entries(self) -> list[Entry]:
-        """Yield the tree's entries of these files, almost in order: directory by directory."""
+        """Return the tree entries of all files, sorted by directory only."""
         from .tree import Entry
 
         entries = []
@@ -175,7 +171,7 @@ class Scan:
         return entries
 
     def excluded(self) -> list[tuple[str, str]]:
-        """Return each path (a directory with "/") that a rule excludes, with its rule, sorted."""
+        """Return each path that a rule excludes, with the rule, sorted; directories end in "/"."""
         return sorted(
             (folder + name, rule)
             for folder, known in self.folders.items()

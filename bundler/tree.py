@@ -1,13 +1,13 @@
-"""Trees: what a set of files is, apart from where and when it is.
+"""Trees: sets of files by content, independent of place and time.
 
-A tree's document is `flyte-tree 1\\n`, then a line for each entry, sorted by the bytes of the path:
+A tree document is `flyte-tree 1\\n`, then a line for each entry, sorted by the bytes of the path:
 
     <kind><length of path>:<path><size>:<content>\\n
 
-The kind is `f` (file), `x` (executable file) or `l` (link). Content is the 64 hex digits of a
+The kind is `f` (file), `x` (executable file) or `l` (link). The content is the 64 hex digits of a
 file's sha256, or the `size` bytes of a link's target. Paths are the file system's bytes, relative,
-with `/`. Directories, owners, times and other mode bits are no part of it. The document's digest is
-the identity of the code.
+with `/`. Directories, owners, times and other mode bits are not included. The digest of the
+document is the identity of the code.
 """
 
 from __future__ import annotations
@@ -25,9 +25,7 @@ _path = itemgetter(0)
 
 
 class Entry(NamedTuple):
-    """One file or link: `content` is a file's sha256 in hex, or a link's target; `size` is in
-    bytes.
-    """
+    """A file or link: `content` is the sha256 in hex, or the target; `size` is in bytes."""
 
     path: bytes
     kind: str
@@ -36,12 +34,12 @@ class Entry(NamedTuple):
 
     @property
     def name(self) -> str:
-        """The path as text, with what is not UTF-8 as lone surrogates (PEP 383)."""
+        """The path as a string, with lone surrogates for bytes that are not UTF-8 (PEP 383)."""
         return os.fsdecode(self.path)
 
 
 class Tree:
-    """A sorted list of entries. `digest` is its identity."""
+    """A sorted list of entries, identified by `digest`."""
 
     def __init__(self, entries: Iterable[Entry]) -> None:
         self.entries = sorted(entries, key=_path)
@@ -54,26 +52,25 @@ class Tree:
         self._lines = lines
 
     def sizes(self) -> list[tuple[bytes, int]]:
-        """The path and size of each entry, in order."""
+        """Return the path and size of each entry, in order."""
         return [(path, size) for path, _, size, _ in self.entries]
 
     def part_digest(self, positions: Iterable[int]) -> Digest:
-        """What identifies the entries at these positions (in order): the digest of the tree that
-        they would be alone.
-        """
+        """Compute the digest of a tree with only the entries at these positions (in order)."""
         return Digest.of(_MAGIC + b"".join([self._lines[at] for at in positions]))
 
     @classmethod
     def decode(cls, document: bytes) -> Tree:
-        """Read a document that may be hostile. Raises `ExtractionRefused` unless it is the one way
-        to write a safe tree.
+        """Decode an untrusted document.
+
+        Raises `ExtractionRefused` unless it is the canonical document of a safe tree.
         """
         try:
             tree = cls(_parse(document))
         except (ValueError, IndexError, UnicodeDecodeError):
             raise _refused("it is malformed") from None
         if tree.document != document:
-            raise _refused("it is not sorted, or not written in the one possible way")
+            raise _refused("it is not sorted, or not in canonical form")
         tree._check()
         return tree
 
@@ -83,22 +80,22 @@ class Tree:
         for path, kind, _, content in self.entries:
             parts = path.split(b"/")
             if path == previous or b"\0" in path or not {b"", b".", b".."}.isdisjoint(parts):
-                raise _refused(f"it holds the path {os.fsdecode(path)!r}")
+                raise _refused(f"it contains the path {os.fsdecode(path)!r}")
             if kind == "l" and (b"\0" in content or not stays_inside(path, content)):
-                raise _refused(f"the link {os.fsdecode(path)!r} leads out of it")
+                raise _refused(f"the link {os.fsdecode(path)!r} points outside of it")
             previous = path
             files.add(path)
         links = {entry.path for entry in self.entries if entry.kind == "l"}
         for path, _, _, content in (entry for entry in self.entries if entry.kind == "l"):
             if _climbs_from_link(path, content, links):
                 raise _refused(
-                    f"the link {os.fsdecode(path)!r} goes up from where another link leads"
+                    f"the link {os.fsdecode(path)!r} goes up from the target of another link"
                 )
         if both := files & folders(files):
-            raise _refused(f"{os.fsdecode(min(both))!r} is a directory and no directory")
+            raise _refused(f"{os.fsdecode(min(both))!r} is both a directory and a file or link")
 
     def difference(self, old: Tree) -> dict[str, list[str]]:
-        """The paths that were `added`, `removed` and `changed` since `old`, each list sorted."""
+        """Return the paths `added`, `removed` and `changed` since `old`, each list sorted."""
         before, now = (
             {entry.path: entry for entry in old.entries},
             {entry.path: entry for entry in self.entries},
@@ -115,9 +112,7 @@ class Tree:
 
 
 def stays_inside(path: bytes, target: bytes) -> bool:
-    """Whether a link at `path` (relative to a root) to `target` stays below that root, as far as
-    text can tell.
-    """
+    """Whether a link at `path` (relative to a root) to `target` stays below it, by its text."""
     if target.startswith(b"/"):
         return False
     depth = path.count(b"/")
@@ -129,8 +124,9 @@ def stays_inside(path: bytes, target: bytes) -> bool:
 
 
 def _climbs_from_link(path: bytes, target: bytes, links: set[bytes]) -> bool:
-    """Whether `..` in a link's target comes after another link, so that text cannot tell where it
-    leads (CVE-2025-4138).
+    """Whether a link's target has a `..` after another link, so that text cannot tell its end.
+
+    (CVE-2025-4138)
     """
     at = path.split(b"/")[:-1]
     through_link = False
@@ -146,7 +142,7 @@ def _climbs_from_link(path: bytes, target: bytes, links: set[bytes]) -> bool:
 
 
 def folders(paths: Iterable[bytes]) -> set[bytes]:
-    """All directories that these paths are in, at any depth, but for the root itself."""
+    """Return all directories that contain these paths, at any depth, except the root."""
     found: set[bytes] = set()
     above = {path.rpartition(b"/")[0] for path in paths} - {b""}
     while above:
@@ -186,5 +182,5 @@ def _is_hex(content: bytes) -> bool:
 
 def _refused(why: str) -> ExtractionRefused:
     return ExtractionRefused(
-        "A bundle's tree was refused", why=why, hint="Do not use the place that it came from."
+        "A bundle's tree was refused", why=why, hint="Do not use the source that it came from."
     )

@@ -1,4 +1,4 @@
-"""The tree of a project as a node: which files are in its bundle, looked up anew each time."""
+"""The node for a project's tree, whose files are scanned anew each time."""
 
 from __future__ import annotations
 
@@ -25,14 +25,15 @@ if TYPE_CHECKING:
     from .tree import Tree
 
 
-_LOOKS = 5  # At a project that is edited meanwhile.
+_LOOKS = 5  # Maximum scans of a project that is being edited.
 
 
 class LoadedFiles(NamedTuple):
-    """What a tree must hold whatever is copied, as importing the `workspace`'s file has shown.
+    """Files that a tree must contain in any copy style, as importing `workspace`'s file has shown.
 
-    `paths` are places in the tree, `include` directories with patterns. `contents` are the sha256
-    (hex) by place of what was read; `disturbed` says that the import may have changed files.
+    `paths` are paths in the tree; `include` are pairs of a directory and a pattern. `contents` maps
+    the paths of files that were read to their sha256 (hex); `disturbed` is whether the import may
+    have changed files.
     """
 
     workspace: Workspace
@@ -43,10 +44,10 @@ class LoadedFiles(NamedTuple):
 
 
 class TreeNode(Cheap):
-    """The tree of a project in one copy style. Once resolved, `scans` hold what was seen.
+    """The tree of a project in one copy style. Once it is resolved, `scans` holds its scans.
 
-    `loaded` gives what the node `finder` has found, once that is resolved; `scanner` is that of the
-    workspace's root; the `cache` may have the last tree, to explain what changed.
+    `loaded` returns the result of the node `finder`, once that is resolved; `scanner` is for the
+    root of the workspace; the `cache` may have the last tree, to explain what changed.
     """
 
     kind = "tree"
@@ -70,19 +71,20 @@ class TreeNode(Cheap):
         self.scans: list[Scan] = []
 
     def inputs(self, outcomes: Outcomes) -> Mapping[str, Value]:
-        """The tree's own digest: files are what a tree is made of, and are compared by the scan."""
+        """Return the digest of the tree itself: the scan has already compared its files."""
         return {"style": self._copy_style, "tree": self._digest()}
 
     def scan_ahead(self) -> None:
-        """Scan before discovery is done, which decides nothing of what is below the root, but for
-        what the import writes.
+        """Scan everything before discovery is done, if the copy style is `all`.
+
+        Discovery does not affect which files are below the root, unless the import writes some.
         """
         if self._copy_style == "all":
             began = time.perf_counter()
             try:
                 self._scanned = self._scanner.scan_all()
             except FlyteError:
-                return  # It will be raised again, when it is this node's turn.
+                return  # It will be raised again when this node is resolved.
             self.ahead = time.perf_counter() - began
 
     def _digest(self) -> Digest:
@@ -92,7 +94,9 @@ class TreeNode(Cheap):
         for _ in range(_LOOKS):
             if not any(scan.is_recent for scan in self.scans):
                 break
-            again = self._scan(None)  # Files are looked at one after another: is it one state?
+            again = self._scan(
+                None
+            )  # Files are read one after another: check that they all belong to one state.
             if [scan.state for scan in again] == [scan.state for scan in self.scans]:
                 break
             self.scans = again
@@ -105,7 +109,7 @@ class TreeNode(Cheap):
         return self._scanner.remember(self.tree().digest, *self.scans)
 
     def _scan(self, ahead: Scan | None) -> list[Scan]:
-        """Look at all files; `ahead` is a scan of the whole root that was made already."""
+        """Scan all files; `ahead` is a scan of the whole root that was made earlier."""
         if self._copy_style == "none":
             return []
         scans = [ahead or self._scanner.scan_all()] if self._copy_style == "all" else []
@@ -130,9 +134,7 @@ class TreeNode(Cheap):
         return included(self._loaded.workspace, self._loaded.include, self._scanner.budget)
 
     def _compare(self) -> None:
-        """Raise `FileUnstable` unless the files that the import saw are those that
-        the scans saw.
-        """
+        """Raise `FileUnstable` if the import read other file contents than the scans."""
         if self._copy_style == "none":
             return
         workspace, expected = self._loaded.workspace, self._loaded.contents
@@ -141,7 +143,7 @@ class TreeNode(Cheap):
         }
         for path, content in expected.items():
             known = there.get(path)
-            if known is None:  # It is reached through a link, or has vanished.
+            if known is None:  # It is reached through a link, or no longer exists.
                 places = workspace.places(os.path.realpath(workspace.absolute(path)))
                 known = next(
                     (each for scan in self.scans for _, each in scan.contents_of(places)), None
@@ -150,30 +152,30 @@ class TreeNode(Cheap):
                 raise changing(workspace.shown(path))
 
     def absolute(self, path: str) -> str:
-        """Where on disk a file of the tree is."""
+        """Return the path on disk of a path in the tree."""
         return self._loaded.workspace.absolute(path)
 
     def holds(self, path: str) -> bool:
-        """Whether a file or link of this path is among what the scans found."""
+        """Whether the scans found a file or link with this path."""
         return any(scan.holds(path) for scan in self.scans)
 
     def tree(self) -> Tree:
-        """The tree itself."""
+        """Return the tree itself."""
         from .tree import Tree
 
         if self._tree is None:
-            # No path is in two of them.
+            # No path is in two scans.
             self._tree = Tree([entry for scan in self.scans for entry in scan.entries()])
         return self._tree
 
     def make(self, outcomes: Outcomes, resolve: Resolve) -> Made:
-        """Nothing is left to do: knowing the files is having the tree."""
+        """Return the tree's digest: there is nothing left to build."""
         return Made(self.tree().digest, ())
 
     def explain(self, inputs: Mapping[str, Value], last: Record) -> str:
-        """Which files changed since the last resolve."""
+        """Return which files changed since the last resolve."""
         seen = self._before == last.inputs["tree"] and [scan.difference() for scan in self.scans]
-        if seen:  # The scans compared with just that tree.
+        if seen:  # The scans were compared with exactly that tree.
             return (
                 counted(
                     {how: sorted(path for each in seen for path in each[how]) for how in seen[0]},
@@ -193,7 +195,7 @@ class TreeNode(Cheap):
 
 
 def _last_tree(cache: Cache, label: str) -> Tree | None:
-    """The tree of the last bundle under a label, if that is still here."""
+    """Return the tree of the last bundle under a label, if it still exists."""
     from . import bundle
 
     record = cache.records.last(label)
@@ -206,9 +208,9 @@ def _last_tree(cache: Cache, label: str) -> Tree | None:
 
 
 def changing(path: str = "") -> FileUnstable:
-    """The error of a project that is edited while it is prepared."""
+    """Return the error for a project that changes during preparation."""
     return FileUnstable(
         f"{path or 'The project'} changed while it was prepared",
-        why="What was looked at first and what was looked at last are not of one state.",
-        hint="Run the command again when nothing writes to the project.",
+        why="Its files were not all read in the same state.",
+        hint="Run the command again once nothing writes to the project.",
     )

@@ -97,7 +97,7 @@ def test_a_chain_that_now_leads_out_is_refused(project: Shell, tmp_path: Path, s
             "shown.txt",
             exit_code=3,
         )["error"]
-        assert "leads out of the project" in error["message"]
+        assert "points outside of the project" in error["message"]
 
 
 @pytest.mark.parametrize("style", ["all", "loaded_modules"])
