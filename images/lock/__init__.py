@@ -1,1 +1,1 @@
-"""What images are locked to: requirements, resolved and pinned in flyte.lock."""
+"""Locking of images: requirements, resolved and pinned in flyte.lock."""

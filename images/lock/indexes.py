@@ -1,9 +1,8 @@
-"""The indexes of packages that the user has configured for uv, with their credentials: in its
-variables and pip's, and in its files.
+"""Package indexes that the user has configured for uv, with their credentials.
 
-A file that is fetched gets the credentials of an index at its own scheme, host and port, and no
-others, as uv itself does it (its documentation: "Package indexes", "Configuration files", "HTTP
-credentials").
+They come from uv's and pip's environment variables and from uv's configuration files. A download
+gets the credentials of an index with the same scheme, host and port, and no others, as in uv itself
+(uv's documentation: "Package indexes", "Configuration files", "HTTP credentials").
 """
 
 from __future__ import annotations
@@ -24,8 +23,10 @@ _PORTS = {"http": 80, "https": 443}
 
 @dataclass(frozen=True)
 class Index:
-    """`url` has no credentials; `source` is the variable or the file that names it; `login` is a
-    user and a password, if there are any.
+    """A configured package index.
+
+    `url` has no credentials; `source` is the variable or the file that names the index; `login` is
+    a user name and a password, or None.
     """
 
     url: str
@@ -38,15 +39,16 @@ class Index:
 
 
 class Indexes:
-    """Indexes, those that count first."""
+    """Configured indexes, by descending priority."""
 
     def __init__(self, indexes: Sequence[Index]) -> None:
         self._indexes = tuple(indexes)
 
     @classmethod
     def configured(cls, root: str, variables: Mapping[str, str]) -> Indexes:
-        """Those of the variables, and those of uv's files for a project at `root`. A file that
-        cannot be read is uv's to complain about.
+        """Return the indexes of the variables and of uv's files for a project at `root`.
+
+        Files and URLs that cannot be parsed are skipped: uv reports them.
         """
         known = indexes(variables)
         named = [
@@ -60,13 +62,14 @@ class Indexes:
         for name, url, source in named:
             try:
                 found.append(_index(name, url, source, variables))
-            except ValueError:  # It is no address, as uv says.
+            except ValueError:  # Not a URL: uv reports it.
                 continue
         return cls(found)
 
     def of(self, url: str) -> Index | None:
-        """The index at the same scheme, host and port; of several one with credentials, and then
-        the one whose path is most alike.
+        """Return the index at the scheme, host and port of `url`, or None.
+
+        Of several, one with credentials is preferred, then the one with the longest common path.
         """
         there = [each for each in self._indexes if _origin(each.url) == _origin(url)]
         return max(
@@ -74,15 +77,15 @@ class Indexes:
         )
 
     def advice(self, url: str) -> str:
-        """How to give the credentials for what is at an address, as sentences."""
+        """Return a hint, in full sentences: how to provide credentials for `url`."""
         index, parts = self.of(url), urlsplit(url)
-        netrc = f"write them into ~/.netrc, for the machine {parts.hostname}"
+        netrc = f"add them to ~/.netrc, for the machine {parts.hostname}"
         if index and index.name:
             user, password = _names(index.name)
             return f"Set {user} and {password}, or {netrc}."
         place = index.source if index and "/" not in index.source else "UV_INDEX"
         return (
-            f"Put user and password into the address of the index, in the variable {place}, or"
+            f"Put the user name and the password into the index URL in the variable {place}, or"
             f" {netrc}."
         )
 
@@ -102,13 +105,13 @@ def _index(name: str, url: str, source: str, variables: Mapping[str, str]) -> In
 
 
 def _names(index: str) -> tuple[str, str]:
-    """The variables with the credentials of an index of that name."""
+    """Return the names of the variables that hold the credentials of an index."""
     name = re.sub(r"[^A-Z0-9]", "_", index.upper())
     return f"UV_INDEX_{name}_USERNAME", f"UV_INDEX_{name}_PASSWORD"
 
 
 def _given(variable: str, variables: Mapping[str, str]) -> str:
-    """The variable that the user has set: one of pip's may stand for it."""
+    """Return the variable that the user has set: `variable` itself, or its equivalent in pip."""
     return (
         variable
         if variable in variables
@@ -122,8 +125,9 @@ def _split(text: str) -> tuple[str, str]:
 
 
 def _tables(root: str, variables: Mapping[str, str]) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    """The files of uv that hold for a project, with what they say: the one nearest to it, the
-    user's, the machine's.
+    """Yield uv's configuration files for a project, each with its table.
+
+    The order is: the file nearest to the project, the user's, the machine's.
     """
     if variables.get("UV_NO_CONFIG", "").lower() in ("1", "true"):
         return
@@ -167,7 +171,7 @@ def _read(path: str) -> Mapping[str, Any]:
 
 
 def _of_table(table: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """The names and addresses of the indexes of a file."""
+    """Yield the name ("" if there is none) and the URL of each index in a configuration file."""
     try:
         for each in table.get("index", ()):
             if each.get("authenticate") != "never":
@@ -186,11 +190,11 @@ def _origin(url: str) -> tuple[str, str, int | None]:
     parts = urlsplit(url)
     try:
         port = parts.port or _PORTS.get(parts.scheme)
-    except ValueError:  # No number: nothing is there.
+    except ValueError:  # The port is not a number: it matches none.
         port = None
     return parts.scheme, parts.hostname or "", port
 
 
 def _alike(one: str, other: str) -> int:
-    """How much two paths have in common."""
+    """Return the length of the common path of two URLs."""
     return len(os.path.commonpath([urlsplit(url).path or "/" for url in (one, other)]))

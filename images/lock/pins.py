@@ -1,6 +1,4 @@
-"""Pins: what the world answered on a day, kept so that it need not be asked again
-(`flyte.lock`).
-"""
+"""Pins: answers of indexes and registries, kept in `flyte.lock` so that builds repeat them."""
 
 from __future__ import annotations
 
@@ -15,11 +13,11 @@ from flyte_build.text.wording import listed
 
 @dataclass(frozen=True, kw_only=True)
 class Wheel:
-    """One package as a wheel: `digest` and `size` (bytes; 0 if the index does not say) are the
-    file's.
+    """A pinned package, as a wheel.
 
-    `url` is where it was seen, without credentials; a path relative to the project's root for a
-    file below it.
+    `digest` and `size` (bytes; 0 if the index does not tell) describe the file. `url` is its
+    original location, without credentials; for a file below the project root, a path relative to
+    that root.
     """
 
     name: str
@@ -30,8 +28,9 @@ class Wheel:
 
     @property
     def filename(self) -> str:
-        """The wheel's file name (PyPA specifications, "Binary distribution format"); a path's
-        stands in it as it is.
+        """The wheel's file name (PyPA specifications, "Binary distribution format").
+
+        In a URL it is percent-decoded, in a path it is used as it is.
         """
         if "://" not in self.url:
             return self.url.rpartition("/")[2]
@@ -40,12 +39,12 @@ class Wheel:
 
 @dataclass(frozen=True, kw_only=True)
 class Wanted:
-    """What is to be resolved, which names what it came to in flyte.lock: requirements, for one
-    Python (`3.11`) and one platform.
+    """Request for a resolution; its answer is stored under it in flyte.lock.
 
-    `requirements` are as asked for, sorted: `numpy>=2`, `-r requirements.txt`, `--project
-    pyproject.toml`. `files` are the digests of what the files say that these name, `options` those
-    of the resolver.
+    `requirements` are sorted and as declared: `numpy>=2`, `-r requirements.txt`, `--project
+    pyproject.toml`. `files` maps the files that they name to digests of the parts that matter to
+    the resolver; `options` are the resolver's. `python` is a minor version (`3.11`), `platform` one
+    platform (`linux/amd64`).
     """
 
     requirements: tuple[str, ...]
@@ -60,7 +59,7 @@ class Wanted:
 
 @dataclass(frozen=True, kw_only=True)
 class LockedPackages:
-    """What was wanted, and the wheels that it came to, sorted by name."""
+    """A request, and the wheels it resolved to, sorted by name."""
 
     wanted: Wanted
     wheels: tuple[Wheel, ...]
@@ -72,14 +71,16 @@ class LockedPackages:
 
     @property
     def platform(self) -> str:
-        """The platform that they are for."""
+        """The platform that the wheels are for."""
         return self.wanted.platform
 
 
 @dataclass(frozen=True, kw_only=True)
 class PinnedBase:
-    """What a reference named: the digest of an index or a manifest, and the minor version of the
-    Python inside ("" if there is none).
+    """A base image, pinned by digest.
+
+    `digest` is that of the index or manifest that `reference` named; `python` is the minor version
+    of the Python inside, or "".
     """
 
     reference: str
@@ -89,10 +90,10 @@ class PinnedBase:
 
 @dataclass(frozen=True, kw_only=True)
 class PinnedStep:
-    """What executing something came to, which does not repeat: `key` is the digest of what it stood
-    on and of what was executed.
+    """The pinned result of a command, since executing it again would give another one.
 
-    `digest` is that of the image's config, for one platform.
+    `key` is the digest of the image before the command and of the command itself; `digest` is that
+    of the resulting image's config, for one platform.
     """
 
     key: str

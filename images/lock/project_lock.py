@@ -1,6 +1,4 @@
-"""Pins in use: what is in flyte.lock is taken, what is missing is resolved, kept
-there, and said.
-"""
+"""Pins in use: entries of flyte.lock are used, missing ones are resolved, recorded and noted."""
 
 from __future__ import annotations
 
@@ -20,15 +18,15 @@ from .pins import LockedPackages, PinnedBase, PinnedStep, Wanted, Wheel
 from .requirements import RequirementsReader
 from .uv import Uv
 
-_OLDEST = 11  # The minor version of the oldest Python that tasks run with.
+_OLDEST = 11  # Minor version of the oldest Python that tasks run with.
 
 
 class Pins:
-    """The pins of one project root. Resolves what is missing, says so, and writes flyte.lock; with
-    `locked` it raises `NotLocked` instead.
+    """The pins of one project root; missing ones are resolved, noted and written to flyte.lock.
 
-    `note` is told sentences, and `look_up` says what a reference names now, and if asked to which
-    Python is in it. May be used by several threads.
+    With `locked`, a missing pin raises `NotLocked` instead. `note` receives sentences for the user.
+    `look_up` resolves a reference in its registry, and finds the Python version inside if its
+    second argument is true. Safe to use from several threads.
     """
 
     def __init__(
@@ -49,32 +47,30 @@ class Pins:
         self._news: list[str] = []
 
     def known(self) -> Pins:
-        """The same pins, of which nothing is resolved."""
+        """Return the same pins in a variant that resolves nothing."""
         known = Pins(self.root, self._note, locked=True, look_up=self.look_up)
         known._loaded, known._bytes = self.lock, self._bytes
         return known
 
     @property
     def lock(self) -> Lock:
-        """What is pinned."""
+        """All pins of the project, read from flyte.lock at the first access."""
         if self._loaded is None:
             self._loaded, self._bytes = read(self.path)
         return self._loaded
 
     @property
     def seen(self) -> dict[str, Digest]:
-        """The digests of all files that decided something so far, by path below the root:
-        flyte.lock, and what declarations name.
-        """
+        """Digests of all files read so far, by path below the root: flyte.lock and requirements."""
         assert self._loaded is not None
         return {NAME: Digest.of(self._bytes), **self._reading.read}
 
     def python(self, recipe: Recipe) -> str:
-        """The minor version of the Python that an image has: the declared one, that of its pinned
-        base, or the one that is pinned.
+        """Return the minor version of the Python in an image.
 
-        "" for what a Dockerfile builds: that is known when it is built, and for a base without
-        Python.
+        It is the declared one, that of the pinned base, or the pinned default. It is "" for a base
+        without Python, and for an image from a Dockerfile, whose Python is only known after its
+        build.
         """
         if recipe.base.kind == "dockerfile":
             return ""
@@ -83,14 +79,16 @@ class Pins:
         return recipe.base.python or self._of_script(recipe) or self._meant()
 
     def packages(self, recipe: Recipe, python: str, platform: str) -> LockedPackages:
-        """The wheels of an image, for a Python and a platform. Raises `NotLocked`, and
-        `ImageBuildError` for what cannot be resolved.
+        """Return the wheels of an image, for one Python and one platform.
+
+        Raises `NotLocked` for a missing pin with `locked`, and `ImageBuildError` if resolving
+        fails.
         """
         if not python and recipe.sources and recipe.base.kind == "reference":
             raise ImageBuildError(
                 f"The image {recipe.base.uri} has no Python",
                 why="It has no python3 on its PATH.",
-                hint="Name a base with Python 3.11 or newer.",
+                hint="Choose a base with Python 3.11 or newer.",
             )
         wanted = self.wanted(recipe, python, platform)
         if found := self.lock.locked(wanted):
@@ -103,17 +101,19 @@ class Pins:
             Lock(packages=(found,)),
             f"{wanted}: {len(found.wheels)} package{'s' if len(found.wheels) != 1 else ''}",
         )
-        return self.lock.locked(wanted) or found  # Another process's, if it was first.
+        return self.lock.locked(wanted) or found  # Another process may have pinned it first.
 
     def wanted(self, recipe: Recipe, python: str, platform: str) -> Wanted:
-        """What an image asks for, under which its wheels are pinned."""
+        """Return the request that an image's wheels are pinned under."""
         return self._reading.wanted(recipe.sources, python, platform)
 
     def resolve(
         self, recipe: Recipe, wanted: Wanted, upgrade: Collection[str] | None = ()
     ) -> LockedPackages:
-        """What an image wants, resolved anew and not kept: pinned versions stay where they fit, but
-        for those of `upgrade` (None: all).
+        """Resolve the packages of an image anew, without recording the result.
+
+        Pinned versions are preferred, except those of the packages in `upgrade` (None: of all).
+        Raises `FileUnstable` if a requirements file changes meanwhile, and `ImageBuildError`.
         """
         from .resolve import resolve
 
@@ -127,13 +127,15 @@ class Pins:
         )
         if self.wanted(recipe, wanted.python, wanted.platform) != wanted:
             raise FileUnstable(
-                "Files of requirements changed while they were read", hint="Run the command again."
+                "Requirements files changed while they were being read",
+                hint="Run the command again.",
             )
         return found
 
     def base(self, reference: str, with_python: bool = False) -> PinnedBase:
-        """What a reference names, and if need be the Python in it. Raises `NotLocked`, and what
-        looking it up raises.
+        """Return the pin of a base image, with the Python version inside if `with_python`.
+
+        Raises `NotLocked` for a missing pin with `locked`, and the errors of `look_up`.
         """
         found = self.lock.base(reference)
         if found and (found.python or not with_python):
@@ -141,7 +143,7 @@ class Pins:
         if found is None:
             self._refuse(f"the image {reference}")
             new = self.look_up(reference, with_python)
-        else:  # The digest says which Python it is: nothing is resolved.
+        else:  # The digest determines the Python, so nothing is resolved.
             new = replace(
                 self.look_up(f"{reference.partition('@')[0]}@{found.digest}", True),
                 reference=reference,
@@ -151,35 +153,39 @@ class Pins:
         return new
 
     def step(self, key: str, platform: str) -> PinnedStep | None:
-        """What executing something came to, if that is known."""
+        """Return the pinned result of a command, or None."""
         return self.lock.step(key, platform)
 
     def step_by_now(self, key: str, platform: str) -> PinnedStep | None:
-        """The same, as flyte.lock has it at this moment: another command may have pinned it."""
+        """Return the pinned result of a command, or None, from a fresh read of flyte.lock.
+
+        Another process may have pinned it since the first read.
+        """
         return read(self.path)[0].step(key, platform)
 
     def keep_step(self, step: PinnedStep) -> None:
-        """Pin what executing something came to."""
-        self._refuse("what its commands come to")
-        self._add(Lock(steps=(step,)), "what commands came to")
+        """Pin the result of a command; raises `NotLocked` with `locked`."""
+        self._refuse("the result of its commands")
+        self._add(Lock(steps=(step,)), "the result of commands")
 
     def save(self) -> None:
-        """All is in flyte.lock when this returns; what was resolved since the last time is said,
-        once.
+        """Note all pins added since the last call, as one sentence.
+
+        The pins are in flyte.lock already.
         """
         with self._alone:
             news, self._news = self._news, []
         if news:
             self._note(
-                f"Resolved, and kept in {NAME} (commit it): {listed(dict.fromkeys(news), 5)}."
+                f"Resolved and pinned in {NAME} (commit it): {listed(dict.fromkeys(news), 5)}."
             )
 
     def replace(self, change: Callable[[Lock], Lock]) -> None:
-        """Change all pins at once."""
+        """Apply a change to the pins and write flyte.lock, under the lock of its directory."""
         with self._alone, locked_folder(self.root):
             before, self._bytes = read(self.path)
             self._loaded = change(before)
-            # Its order is none: the file has one of its own.
+            # Entries in another order are not a change: the file is always sorted.
             if self._loaded != before and dump(self._loaded) != dump(before):
                 write(self.path, self._loaded)
                 self._loaded, self._bytes = read(self.path)
@@ -193,14 +199,12 @@ class Pins:
         if self.locked:
             raise NotLocked(
                 f"{NAME} does not pin {what}",
-                why="With --locked nothing is resolved.",
-                hint=f"Run `flyte lock`, and commit {NAME}.",
+                why="With --locked, nothing is resolved.",
+                hint=f"Run `flyte lock` and commit {NAME}.",
             )
 
     def _preferred(self, wanted: Wanted) -> list[Wheel]:
-        """The versions that are pinned by now: those for just these requirements first, then those
-        of the most alike.
-        """
+        """Return the pinned version of each package, from the requests most similar to `wanted`."""
 
         def likeness(each: LockedPackages) -> tuple[bool, bool, int]:
             same = (each.python == wanted.python, each.platform == wanted.platform)
@@ -213,8 +217,9 @@ class Pins:
         return list(found.values())
 
     def _of_script(self, recipe: Recipe) -> str:
-        """The Python that a script's metadata asks for: the pinned one if it may be that, else the
-        oldest that may.
+        """Return the Python that a script's metadata requires; "" if it requires none.
+
+        It is the pinned default if that is allowed, else the oldest allowed version.
         """
         script = next((source.file for source in recipe.sources if source.kind == "uv_script"), "")
         asked = str(self._reading.script(script).get("requires-python", "")) if script else ""
@@ -226,7 +231,7 @@ class Pins:
             specifiers = SpecifierSet(asked)
         except InvalidSpecifier:
             raise DeclarationError(
-                f"{script}: requires-python = {asked!r} is not well-formed"
+                f"requires-python in {script} must be a version specifier, not {asked!r}"
             ) from None
         may = [
             f"3.{minor}"
@@ -235,7 +240,7 @@ class Pins:
         ]
         if not may:
             raise ImageBuildError(
-                f"{script} asks for Python {asked}", why="Tasks run with Python 3.11 or newer."
+                f"{script} requires Python {asked}", why="Tasks run with Python 3.11 or newer."
             )
         meant = self.lock.python or PYTHON
         if meant not in may:
@@ -243,10 +248,11 @@ class Pins:
         return self._meant()
 
     def _meant(self) -> str:
-        """The minor version that is meant where none is declared: the pinned one, or this
-        interpreter's, which is pinned then.
+        """Return the default minor version of Python.
+
+        It is the pinned one, or this interpreter's, which is then pinned.
         """
         if not self.lock.python:
-            self._refuse("the minor version of Python that is meant")
+            self._refuse("a default version of Python")
             self._add(Lock(python=PYTHON), f"Python {PYTHON}")
         return self.lock.python

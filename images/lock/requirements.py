@@ -1,9 +1,8 @@
-"""What a recipe's sources ask for: requirements, the files that say them, and options of the
-resolver, as one thing that can be locked.
+"""Requirements of a recipe: its sources, their files and the resolver's options, as one request.
 
-A file counts by what it says about packages: a requirements file and a uv.lock by their bytes, a
-pyproject.toml by its dependencies, a script by its inline metadata. So an edit of anything else
-leaves what is locked as it is.
+Of a file, only the part about packages counts: all bytes of a requirements file and of a uv.lock,
+the dependencies in a pyproject.toml, the inline metadata of a script. Other edits do not invalidate
+pins.
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ from flyte_build.images.recipe import Source
 
 from .pins import Wanted
 
-# PyPA specifications, "Inline script metadata", reference implementation: the form of a block.
+# A block of metadata: PyPA specifications, "Inline script metadata", reference implementation.
 _METADATA = re.compile(r"(?m)^# /// script$\s(?P<content>(^#(| .*)$\s)+)^# ///$")
 _NAMES_FILE = re.compile(r"\s*(?:-r|-c|--requirement|--constraint)[\s=]+(.+)")
 _OF_FILES = frozenset(
@@ -35,13 +34,14 @@ _OF_FILES = frozenset(
         "--build-constraint",
     )
 )
-# Of the table `project`.
+# Names in the table `project` that matter to the resolver.
 _RESOLVING = ("dependencies", "optional-dependencies", "requires-python", "dynamic")
 
 
 class RequirementsReader:
-    """Reads the files that sources name; `read` are the digests of all that was, by path below the
-    project's root.
+    """Reader of the files that sources name.
+
+    `read` maps each file read so far, by path below the project root, to its digest.
     """
 
     def __init__(self, root: str) -> None:
@@ -49,8 +49,9 @@ class RequirementsReader:
         self.read: dict[str, Digest] = {}
 
     def wanted(self, sources: Sequence[Source], python: str, platform: str) -> Wanted:
-        """What the sources ask for. Raises `DeclarationError` for a file that is not there or not
-        well-formed.
+        """Return the request that the sources make.
+
+        Raises `DeclarationError` for a missing or malformed file.
         """
         requirements: set[str] = set()
         files: dict[str, Digest] = {}
@@ -86,7 +87,7 @@ class RequirementsReader:
         )
 
     def script(self, file: str) -> Mapping[str, Any]:
-        """The inline metadata of a script. Raises `DeclarationError`."""
+        """Return the inline metadata of a script; raises `DeclarationError` if it has none."""
         import tomllib
 
         path = self._relative(file)
@@ -95,8 +96,8 @@ class RequirementsReader:
         if len(blocks) != 1:
             raise DeclarationError(
                 f"{path} has {'several blocks of' if blocks else 'no'} inline metadata",
-                why="Its packages are read from the comment that begins with `# /// script`.",
-                hint="`uv add --script` writes one.",
+                why="Its packages are read from one comment that begins with `# /// script`.",
+                hint="Run `uv add --script` to write one.",
             )
         lines = blocks[0].splitlines()
         try:
@@ -125,7 +126,7 @@ class RequirementsReader:
         )
 
     def _follow(self, path: str, files: dict[str, Digest]) -> None:
-        """Add a requirements file, and those that it names."""
+        """Add the digests of a requirements file and of the files that it includes."""
         if path in files:
             return
         data = self._bytes(path)
@@ -147,11 +148,11 @@ class RequirementsReader:
                 data = file.read()
         except OSError as error:
             raise DeclarationError(
-                f"An image needs {path}, which cannot be read",
+                f"Cannot read {path}, which an image needs",
                 why=f"{error.strerror}: {os.path.join(self._root, path)}",
                 hint=(
-                    "Paths are relative to the project's root; Path(__file__).parent / ... names a"
-                    " file beside the declaring one."
+                    "Give a path relative to the project root, or use Path(__file__).parent / ..."
+                    " for a file beside the declaring one."
                 ),
             ) from None
         self.read[path] = Digest.of(data)
@@ -159,10 +160,10 @@ class RequirementsReader:
 
 
 def merged(sources: Sequence[Source]) -> dict[str, Any]:
-    """The options of all sources together, in the order of their declaration, as `Wanted` has them.
+    """Return the options of all sources together, in declaration order, as `Wanted` has them.
 
-    Where all agree on one `index_url`, it is the index. Where they don't, those that are given are
-    asked before the usual one.
+    If all sources have the same `index_url`, it is the default index. If not, the given ones are
+    extra indexes, which come before the default one.
     """
     indexes = list(dict.fromkeys(source.options.get("index_url", "") for source in sources))
     extra = [url for source in sources for url in source.options.get("extra_index_urls", ())]
@@ -178,17 +179,17 @@ def merged(sources: Sequence[Source]) -> dict[str, Any]:
 
 
 def arguments(source: Source) -> tuple[str, ...]:
-    """The extra arguments of a source, as words. Raises `DeclarationError`."""
+    """Return the extra arguments of a source, split into words; raises `DeclarationError`."""
     try:
         return tuple(shlex.split(source.options.get("extra_args", "")))
     except ValueError as error:
         raise DeclarationError(
-            f"extra_args={source.options['extra_args']!r} cannot be read", why=str(error)
+            f"Cannot parse extra_args={source.options['extra_args']!r}", why=str(error)
         ) from None
 
 
 def _files_of(words: Sequence[str]) -> Iterator[str]:
-    """The files that arguments of the resolver name."""
+    """Yield the files that arguments of the resolver name."""
     for word, after in zip(words, [*words, ""][1:], strict=True):
         name, equals, value = word.partition("=")
         if name in _OF_FILES:

@@ -1,9 +1,9 @@
-"""Resolving requirements to wheels, for one Python and one platform, by `uv`. Nothing of the user's
-is run, and nothing is installed.
+"""Resolving requirements to wheels with `uv`, for one Python and one platform.
 
-The answer is read as a `pylock.toml` (PyPA specifications, "pylock.toml"). The user's own
-configuration of indexes holds: uv's files and variables, and the usual variables of pip.
-Credentials go from there to uv alone; what is declared holds none.
+No code of the user or of a package is run, and nothing is installed. The result is read as a
+`pylock.toml` (PyPA specifications, "pylock.toml"). The user's configuration of indexes applies:
+uv's files and variables, and pip's usual variables. Credentials reach uv from there alone;
+declarations contain none.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from .uv import Uv, denied, explained, is_about_network
 if TYPE_CHECKING:
     from packaging.pylock import Package
 
-_INSTALLING = frozenset(  # Options that change how packages are installed, and not which.
+_INSTALLING = frozenset(  # Options about how packages are installed, not about which.
     (
         "--system",
         "--break-system-packages",
@@ -47,10 +47,10 @@ _INSTALLING = frozenset(  # Options that change how packages are installed, and 
 def resolve(
     wanted: Wanted, sources: Sequence[Source], root: str, uv: Uv, prefer: Iterable[Wheel] = ()
 ) -> tuple[Wheel, ...]:
-    """The wheels that sources come to, sorted by name; versions that are preferred are kept where
-    they fit.
+    """Return the wheels that the sources resolve to, sorted by name.
 
-    `root` is the project's root, that paths are relative to. Raises `ImageBuildError`.
+    Versions of the wheels in `prefer` are kept where they fit. `root` is the project root, which
+    paths are relative to. Raises `ImageBuildError`.
     """
     if built := next(filter(_SOURCES.search, wanted.requirements), ""):
         raise _without_wheel(built, "", wanted)
@@ -77,9 +77,9 @@ class _Resolving:
     def compile(
         self, sources: Sequence[Source], prefer: Iterable[Wheel], exact: Iterable[Wheel]
     ) -> list[Wheel]:
-        """What packages and files come to; those that are `exact` in no other version."""
+        """Resolve packages and files; packages in `exact` are constrained to those versions."""
         output = f"{self._folder}/pylock.toml"
-        # uv takes the versions of what it overwrites, where they fit.
+        # uv prefers the versions in the file that it overwrites, where they fit.
         self._write("pylock.toml", _versions(prefer))
         packages = self._write(
             "packages.txt",
@@ -120,7 +120,7 @@ class _Resolving:
             return self._wheels(file.read(), self._folder)
 
     def export(self, source: Source) -> list[Wheel]:
-        """What a uv.lock says."""
+        """Return the wheels that a uv.lock pins."""
         folder = os.path.dirname(os.path.join(self._root, source.file))
         if os.path.realpath(os.path.join(self._root, source.lock)) != os.path.realpath(
             f"{folder}/uv.lock"
@@ -156,13 +156,15 @@ class _Resolving:
             raise _refused(
                 self._wanted,
                 self._root,
-                explained(done.stderr).replace(f"{self._folder}/packages.txt", "what is declared"),
+                explained(done.stderr).replace(f"{self._folder}/packages.txt", "the declaration"),
             )
         return done.stdout
 
     def _wheels(self, text: bytes, folder: str) -> list[Wheel]:
-        """The best wheel of each package of a pylock.toml that this Python and platform need; paths
-        in it are relative to `folder`.
+        """Return the best wheel of each package in a pylock.toml that the target needs.
+
+        The target is the Python and the platform of the request. Paths in the file are relative to
+        `folder`.
         """
         import tomllib
 
@@ -193,7 +195,7 @@ class _Resolving:
                 fits = [
                     tags[tag] for tag in parse_wheel_filename(_file_name(address))[3] if tag in tags
                 ]
-            except InvalidWheelFilename:  # An archive that is none.
+            except InvalidWheelFilename:  # An archive that is not a wheel.
                 continue
             if fits:
                 found.append((min(fits), address, file.hashes, file.size or 0))
@@ -202,8 +204,8 @@ class _Resolving:
         _, address, hashes, size = min(found, key=lambda each: each[0])
         if "sha256" not in hashes:
             raise ImageBuildError(
-                f"The index gives no SHA-256 of {_file_name(address)}",
-                why="So it cannot be pinned.",
+                f"Cannot pin {_file_name(address)}",
+                why="The index provides no SHA-256 for it.",
             )
         version = str(package.version or parse_wheel_filename(_file_name(address))[1])
         digest = Digest.parse(f"sha256:{hashes['sha256']}")
@@ -216,7 +218,7 @@ class _Resolving:
         )
 
     def _portable(self, address: str) -> str:
-        """An address without credentials; that of a file below the root, relative to it."""
+        """Return a URL without credentials; for a file below the root, its relative path."""
         parts = urlsplit(address)
         if parts.scheme == "file":
             path = os.path.normpath(unquote(parts.path))
@@ -231,7 +233,7 @@ class _Resolving:
 
 
 def _versions(wheels: Iterable[Wheel]) -> str:
-    """A pylock.toml that says versions alone."""
+    """Return a pylock.toml that contains only names and versions."""
     packages = "".join(
         f'[[packages]]\nname = "{wheel.name}"\nversion = "{wheel.version}"\n' for wheel in wheels
     )
@@ -243,8 +245,9 @@ def _file_name(address: str) -> str:
 
 
 def _environment(wanted: Wanted) -> Mapping[str, Any]:
-    """What markers are about (PyPA specifications, "Dependency specifiers"), on the machine that is
-    meant.
+    """Return the values of environment markers on the target platform.
+
+    The names are those of the PyPA specifications, "Dependency specifiers".
     """
     system = wanted.platform.partition("/")[0]
     return {
@@ -265,8 +268,9 @@ def _environment(wanted: Wanted) -> Mapping[str, Any]:
 
 
 def _tags(wanted: Wanted) -> list[Any]:
-    """The tags of wheels that fit, the best first (PyPA specifications, "Platform compatibility
-    tags").
+    """Return the tags of compatible wheels, the best first.
+
+    See the PyPA specifications, "Platform compatibility tags".
     """
     from packaging import tags
 
@@ -293,7 +297,7 @@ def _without_wheel(name: str, version: str, wanted: Wanted) -> ImageBuildError:
         f"{name} {version}".rstrip()
         + f" has no wheel for Python {wanted.python} on {wanted.platform}",
         why="It would have to be built from its sources, which runs its code.",
-        hint="Choose a version that has one, or build the image with `--builder docker`.",
+        hint="Choose a version that has a wheel, or build the image with `--builder docker`.",
     )
 
 
@@ -305,7 +309,7 @@ _NO_WHEEL = re.compile(
 
 
 def _refused(wanted: Wanted, root: str, text: str) -> ImageBuildError:
-    """The error for what uv explained."""
+    """Return the error for uv's explanation of a failure."""
     text = (
         text.partition(" Usage: ")[0]
         .removeprefix("No solution found when resolving dependencies")
@@ -315,11 +319,11 @@ def _refused(wanted: Wanted, root: str, text: str) -> ImageBuildError:
         return _without_wheel(without[1] or without[3], without[2] or "", wanted)
     if address := denied(text):
         hint = Indexes.configured(root, os.environ).advice(address)
-        return ImageBuildError(f"The packages {wanted} cannot be looked up", why=text, hint=hint)
+        return ImageBuildError(f"Cannot look up the packages {wanted}", why=text, hint=hint)
     if is_about_network(text):
         hint = (
-            "Check the network, and the address of the index. What is in flyte.lock already needs"
-            " no index."
+            "Check the network and the URL of the index. Packages that flyte.lock pins need no"
+            " index."
         )
-        return ImageBuildError(f"The packages {wanted} cannot be looked up", why=text, hint=hint)
-    return ImageBuildError(f"The packages {wanted} cannot be resolved", why=text)
+        return ImageBuildError(f"Cannot look up the packages {wanted}", why=text, hint=hint)
+    return ImageBuildError(f"Cannot resolve the packages {wanted}", why=text)

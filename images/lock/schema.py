@@ -1,8 +1,7 @@
-"""The tables of flyte.lock, read strictly: all that is not as it would be written is refused
-(docs/formats.md, "flyte.lock").
+"""Strict reading of the tables of flyte.lock (docs/formats.md, "flyte.lock").
 
-What is wrong is raised as a `ValueError` that says so, without the values: an address may hold a
-password.
+Everything that would not be written in just this form is refused with a `ValueError`. Its message
+does not contain values: a URL may hold a password.
 """
 
 from __future__ import annotations
@@ -22,32 +21,37 @@ from .pins import LockedPackages, PinnedBase, PinnedStep, Wanted, Wheel
 _PYTHON = re.compile(r"[1-9][0-9]*\.[0-9]+")
 _PLATFORM = re.compile(r"[a-z0-9]+/\w+", re.ASCII)
 _NAME = re.compile(r"[a-z0-9]+(?:-[a-z0-9]+)*")
-_SHOWN = 80  # Signs of a name or a requirement in a sentence.
+_SHOWN = 80  # Characters of a name or a requirement in a message.
 
 
 class Table:
-    """A table of TOML, from which every value is taken once, by its type; `end` refuses what is
-    left. `what` it is begins sentences.
+    """A TOML table from which each value is taken once, by name and type.
+
+    `end` refuses values that are left over. `what` names the table in messages.
     """
 
     def __init__(self, value: Any, what: str = "") -> None:
         if not isinstance(value, dict):
-            raise ValueError(f"{what or 'it'} is no table")
+            raise ValueError(f"{what or 'it'} is not a table")
         self._left: dict[str, Any] = dict(value)
         self._of = f" of {what}" if what else ""
 
     def take(self, name: str, kind: type, called: str, default: Any = None) -> Any:
-        """The value under a name, or the default where there is one."""
+        """Return and remove the value under a name, or return the default.
+
+        `called` is the type in messages, with its article. Raises `ValueError` if the value is
+        missing or of another type.
+        """
         value = self._left.pop(name, default)
         if value is None:
             raise ValueError(f"`{name}`{self._of} is missing")
         if type(value) is not kind:
-            raise self.wrong(name, f"is no {called}")
+            raise self.wrong(name, f"is not {called}")
         return value
 
     def text(self, name: str) -> str:
-        """A text that is not empty."""
-        value: str = self.take(name, str, "text")
+        """Take a string that is not empty."""
+        value: str = self.take(name, str, "a string")
         if not value:
             raise self.wrong(name, "is empty")
         return value
@@ -55,51 +59,51 @@ class Table:
     def matching(
         self, name: str, form: re.Pattern[str], called: str, default: str | None = None
     ) -> str:
-        """A text of a form, or the default."""
-        value: str = self.take(name, str, "text", default)
+        """Take a string that matches the pattern `form`, or the default."""
+        value: str = self.take(name, str, "a string", default)
         if value != default and not form.fullmatch(value):
-            raise self.wrong(name, f"is no {called}")
+            raise self.wrong(name, f"is not {called}")
         return value
 
     def texts(self, name: str) -> list[str]:
-        """A list of texts."""
-        values: list[Any] = self.take(name, list, "list of texts")
+        """Take a list of strings."""
+        values: list[Any] = self.take(name, list, "a list of strings")
         if not all(isinstance(value, str) for value in values):
-            raise self.wrong(name, "is no list of texts")
+            raise self.wrong(name, "is not a list of strings")
         return values
 
     def table(self, name: str) -> Table | None:
-        """A table, if there is one of that name."""
-        return Table(self.take(name, dict, "table"), f"`{name}`") if name in self._left else None
+        """Take a table, or return None if there is none of that name."""
+        return Table(self.take(name, dict, "a table"), f"`{name}`") if name in self._left else None
 
     def tables(self, name: str, default: list[Any] | None = None) -> list[Any]:
-        """A list of what should be tables, or the default."""
-        values: list[Any] = self.take(name, list, "list of tables", default)
+        """Take a list of values to be read as tables, or the default."""
+        values: list[Any] = self.take(name, list, "a list of tables", default)
         return values
 
     def digest(self, name: str, prefix: str = "") -> Digest:
-        """A digest; `prefix` stands before the text."""
+        """Take a digest; `prefix` is prepended to the string."""
         try:
-            return Digest.parse(prefix + self.take(name, str, "text"))
+            return Digest.parse(prefix + self.take(name, str, "a string"))
         except StoreError as error:
             raise self.wrong(name, f"is not a digest ({error.why})") from None
 
     def names(self) -> list[str]:
-        """What is not taken yet."""
+        """Return the names that are not taken yet."""
         return list(self._left)
 
     def end(self) -> None:
-        """Refuse what was not asked for: it would be lost when the file is written again."""
+        """Refuse unknown names: their values would be lost when the file is written again."""
         if self._left:
-            raise self.wrong(_short(next(iter(self._left))), "is no name that is known here")
+            raise self.wrong(_short(next(iter(self._left))), "is not a known name")
 
     def wrong(self, name: str, what: str) -> ValueError:
-        """The error for the value under a name."""
+        """Return the error for the value under a name."""
         return ValueError(f"`{_short(name)}`{self._of} {what}")
 
 
 def base(value: Any) -> PinnedBase:
-    """A table of `[[base]]`."""
+    """Read an entry of `[[base]]`."""
     table = Table(value)
     found = PinnedBase(
         reference=table.text("reference"), digest=table.digest("digest"), python=python(table, "")
@@ -109,7 +113,7 @@ def base(value: Any) -> PinnedBase:
 
 
 def step(value: Any) -> PinnedStep:
-    """A table of `[[step]]`."""
+    """Read an entry of `[[step]]`."""
     table = Table(value)
     found = PinnedStep(
         key=table.digest("key"), platform=_platform(table), digest=table.digest("digest")
@@ -119,11 +123,11 @@ def step(value: Any) -> PinnedStep:
 
 
 def packages(value: Any) -> LockedPackages:
-    """A table of `[[packages]]`."""
+    """Read an entry of `[[packages]]`."""
     table = Table(value)
     requirements = table.texts("requirements")
     if not requirements or "" in requirements or requirements != sorted(set(requirements)):
-        raise table.wrong("requirements", "must name something, sorted, and everything once")
+        raise table.wrong("requirements", "must be sorted, without duplicates, and not empty")
     wanted = Wanted(
         requirements=tuple(requirements),
         files=_files(table.table("files")),
@@ -134,13 +138,13 @@ def packages(value: Any) -> LockedPackages:
     wheels = tuple(_wheel(each, at) for at, each in enumerate(table.tables("wheels"), 1))
     names = [wheel.name for wheel in wheels]
     if names != sorted(set(names)):
-        raise table.wrong("wheels", "must be sorted by name, with one of each package")
+        raise table.wrong("wheels", "must be sorted by name, with one wheel for each package")
     table.end()
     return LockedPackages(wanted=wanted, wheels=wheels)
 
 
 def title(value: Any) -> str:
-    """What a table pins, as far as it says so: to be found by, if it is wrong."""
+    """Return a title of an entry for messages, from what it pins; "" if it does not tell."""
     if not isinstance(value, dict):
         return ""
     texts = value.get("requirements", [value.get("reference", value.get("key"))])
@@ -157,12 +161,12 @@ def title(value: Any) -> str:
 
 
 def python(table: Table, default: str | None = None) -> str:
-    """The minor version of a Python."""
-    return table.matching("python", _PYTHON, "minor version of Python, such as 3.12", default)
+    """Take the minor version of a Python."""
+    return table.matching("python", _PYTHON, "a minor version of Python, such as 3.12", default)
 
 
 def _platform(table: Table) -> str:
-    return table.matching("platform", _PLATFORM, "platform, such as linux/amd64")
+    return table.matching("platform", _PLATFORM, "a platform, such as linux/amd64")
 
 
 def _files(table: Table | None) -> dict[str, Digest]:
@@ -170,13 +174,13 @@ def _files(table: Table | None) -> dict[str, Digest]:
 
 
 def _options(table: Table | None) -> Mapping[str, Any]:
-    """The options of the resolver, as `requirements.merged` makes them."""
+    """Read the options of the resolver, in the form of `requirements.merged`."""
     if table is None:
         return {}
     readers: dict[str, Callable[[str], Any]] = {
         "index_url": table.text,
         "extra_index_urls": table.texts,
-        "pre": lambda name: table.take(name, bool, "boolean"),
+        "pre": lambda name: table.take(name, bool, "a boolean"),
         "extra_args": table.texts,
     }
     found = {name: readers[name](name) for name in table.names() if name in readers}
@@ -188,53 +192,54 @@ def _wheel(value: Any, at: int) -> Wheel:
     name = value.get("name") if isinstance(value, dict) else None
     table = Table(value, f"the wheel {_short(name) if isinstance(name, str) and name else at}")
     wheel = Wheel(
-        name=table.matching(
-            "name", _NAME, "name of a package as indexes write it, such as typing-extensions"
-        ),
+        name=table.matching("name", _NAME, "a normalized package name, such as typing-extensions"),
         version=table.text("version"),
         url=table.text("url"),
         digest=table.digest("sha256", "sha256:"),
-        size=table.take("size", int, "number of bytes", 0),
+        size=table.take("size", int, "a number of bytes", 0),
     )
     if wheel.size < 0:
-        raise table.wrong("size", "is no number of bytes")
+        raise table.wrong("size", "is not a number of bytes")
     if trouble := _address(wheel.url):
         raise table.wrong("url", trouble)
     if not _is_of(wheel):
-        raise table.wrong("url", f"is no wheel of {_short(wheel.name)} {_short(wheel.version)}")
+        raise table.wrong("url", f"is not a wheel of {_short(wheel.name)} {_short(wheel.version)}")
     table.end()
     return wheel
 
 
 def _address(url: str) -> str:
-    """What is wrong with the address of a wheel, or ""."""
+    """Return what is wrong with the URL or path of a wheel, or ""."""
     if "\0" in url:
-        return "holds a zero byte"
+        return "contains a null byte"
     try:
         parts = urlsplit(url)
     except ValueError:
-        return "is no address"
+        return "is not a URL"
     if parts.scheme in ("http", "https"):
         return (
-            "holds a user or a password"
+            "contains a user name or a password"
             if "@" in parts.netloc
             else ""
             if parts.netloc
-            else "names no host"
+            else "has no host"
         )
     if parts.scheme == "file":
         return (
-            "" if parts.netloc in ("", "..") and parts.path.startswith("/") else "names a host"
-        )  # `file://../` is read, as it was written.
+            ""
+            if parts.netloc in ("", "..") and parts.path.startswith("/")
+            else "must have the form file:///PATH"
+        )  # `file://../` is accepted for compatibility.
     if parts.scheme:
-        return "is neither http, https, file nor a path"
+        return "must be an http, https or file URL, or a path"
     outside = url.startswith("/") or os.path.normpath(url) != url or url.split("/")[0] == ".."
-    return "leads out of the project" if outside else ""
+    return "leads outside the project" if outside else ""
 
 
 def _is_of(wheel: Wheel) -> bool:
-    """Whether a wheel's file name is that of the package and the version (PyPA specifications,
-    "Binary distribution format").
+    """Whether a wheel's file name matches its package and version.
+
+    See the PyPA specifications, "Binary distribution format".
     """
     from packaging.version import InvalidVersion, Version
 

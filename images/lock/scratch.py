@@ -1,5 +1,6 @@
-"""Folders for work that is under way: gone when it ends, and if its process was killed, when the
-next one begins.
+"""Temporary directories, removed at the end.
+
+Directories of killed processes are removed when the next one is created.
 """
 
 from __future__ import annotations
@@ -17,10 +18,10 @@ from flyte_build.cas.os_errors import storing
 
 @contextmanager
 def scratch(prefix: str) -> Iterator[str]:
-    """Yield a new directory of the user's alone, among the machine's temporary ones; those of dead
-    owners are removed. Raises `StoreError`.
+    """Yield a new private directory among the machine's temporary ones.
 
-    The directory is locked while its owner lives, whatever becomes of its pid.
+    Directories with the same prefix whose owners are dead are removed first. The directory is
+    locked while its owner lives, which does not depend on process ids. Raises `StoreError`.
     """
     with storing("make a temporary directory"):
         _remove_abandoned(prefix)
@@ -33,8 +34,9 @@ def scratch(prefix: str) -> Iterator[str]:
 
 
 def _locked(prefix: str) -> tuple[str, int]:
-    """Make a directory, and lock it; between the two another process may have taken it for an
-    abandoned one.
+    """Create a directory and lock it.
+
+    Tries again if another process took it for an abandoned one before it was locked.
     """
     while True:
         folder = tempfile.mkdtemp(prefix=prefix)
@@ -58,7 +60,7 @@ def _remove_abandoned(prefix: str) -> None:
     for folder in found:
         try:
             lock = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | os.O_NOFOLLOW)
-        except OSError:  # It is gone meanwhile, or another user's.
+        except OSError:  # It was removed meanwhile, or is another user's.
             continue
         try:
             if os.fstat(lock).st_uid == os.geteuid() and lockable(lock):

@@ -1,4 +1,4 @@
-"""Running uv, which resolves and installs packages, with what the user has configured."""
+"""Running uv, which resolves and installs packages, with the user's configuration."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 
 from flyte_build.errors import ImageBuildError
 
-OF_PIP = {  # Variables of pip, and those of uv that mean the same.
+OF_PIP = {  # Variables of pip, and their equivalents in uv.
     "PIP_INDEX_URL": ("UV_DEFAULT_INDEX", "UV_INDEX_URL"),
     "PIP_EXTRA_INDEX_URL": ("UV_INDEX", "UV_EXTRA_INDEX_URL"),
     "PIP_FIND_LINKS": ("UV_FIND_LINKS",),
@@ -26,8 +26,8 @@ _DENIED = re.compile(
     r" [A-Z]\w+\)? for url \((http\S+)\)"
 )
 _LOGIN = re.compile(r"UV_INDEX_.+_(?:USERNAME|PASSWORD)\Z")
-_SHOWN = 1500  # Characters of what it explains.
-# By our arguments alone.
+_SHOWN = 1500  # Characters of uv's explanations in messages.
+# Variables that are removed: our arguments alone decide these.
 _DECIDED = (
     "VIRTUAL_ENV",
     "UV_PROJECT_ENVIRONMENT",
@@ -39,15 +39,19 @@ _DECIDED = (
 
 
 class Uv:
-    """Runs uv; `stop`, called from another thread, ends it, and `is_stopped` from then on."""
+    """Runner of uv processes; `stop` may be called from another thread.
+
+    `is_stopped` is true from the call of `stop` on.
+    """
 
     def __init__(self) -> None:
         self._running: set[subprocess.Popen[bytes]] = set()
         self.is_stopped = False
 
     def run(self, arguments: Sequence[str], folder: str) -> subprocess.CompletedProcess[bytes]:
-        """Run it in `folder`, without progress, until it ends. Raises `ImageBuildError` if it is
-        not installed.
+        """Run uv in `folder` without progress output, and wait for its end.
+
+        Raises `ImageBuildError` if uv is not installed.
         """
         binary = find_uv()
         command, environment = [binary, *arguments], _environment(os.environ)
@@ -68,28 +72,31 @@ class Uv:
         return subprocess.CompletedProcess(command, process.returncode, output, errors)
 
     def stop(self) -> None:
-        """End what runs, and what would be run from now on: nobody waits for it any more."""
+        """Kill the running processes, and all that are started later."""
         self.is_stopped = True
         for process in tuple(self._running):
             process.kill()
 
 
 def find_uv() -> str:
-    """The path of uv. Raises `ImageBuildError` if it is not installed."""
+    """Return the path of uv.
+
+    Raises `ImageBuildError` if it is not installed.
+    """
     import uv
 
     try:
         return uv.find_uv_bin()
     except FileNotFoundError as error:
         raise ImageBuildError(
-            "There is no uv, which packages are resolved with",
+            "Cannot find uv, which resolves packages",
             why=str(error),
-            hint="`pip install uv` installs it.",
+            hint="Install it with `pip install uv`.",
         ) from None
 
 
 def _environment(variables: Mapping[str, str]) -> dict[str, str]:
-    """The variables, with those of pip under the names of uv, unless these are given."""
+    """Return the variables for uv; pip's become their uv equivalents unless those are set."""
     found = {name: value for name, value in variables.items() if name not in _DECIDED}
     for name, names in OF_PIP.items():
         if name in found and not any(each in found for each in names):
@@ -99,17 +106,15 @@ def _environment(variables: Mapping[str, str]) -> dict[str, str]:
     import ssl
 
     if "SSL_CERT_FILE" not in found and (bundle := ssl.get_default_verify_paths().cafile):
-        # Whom this machine trusts, and not only whom uv's makers do: a company's proxy may be among
-        # them.
+        # The machine's trusted certificates instead of uv's bundled ones: they may include those
+        # of a company's proxy.
         found["SSL_CERT_FILE"] = bundle
     return {**found, "NO_COLOR": "1", "UV_NO_PROGRESS": "1", "UV_PREVIEW": "1"}
 
 
 def indexes(variables: Mapping[str, str]) -> dict[str, str]:
-    """Those of the variables that say where packages come from, and how to get there, under the
-    names of uv.
-    """
-    # Directories of this machine.
+    """Return the variables about package indexes and access to them, under uv's names."""
+    # Excluded: its values are directories of this machine.
     names = {name for pair in OF_PIP.values() for name in pair} - {"UV_FIND_LINKS"}
     proxies = {"http_proxy", "https_proxy", "all_proxy", "no_proxy"}
     return {
@@ -120,7 +125,7 @@ def indexes(variables: Mapping[str, str]) -> dict[str, str]:
 
 
 def explained(errors: bytes) -> str:
-    """What uv said went wrong, without adornment and credentials, and shortened."""
+    """Return uv's error output without decoration and credentials, and shortened."""
     lines = re.sub(r"\x1b\[[0-9;]*m", "", errors.decode(errors="replace")).splitlines()
     text = " ".join(
         " ".join(
@@ -132,11 +137,11 @@ def explained(errors: bytes) -> str:
 
 
 def denied(text: str) -> str:
-    """The address that wants credentials, if that is what went wrong, or ""."""
+    """Return the URL that requires credentials if that is why uv failed, else ""."""
     found = _DENIED.search(text)
     return found[1] or found[2] if found else ""
 
 
 def is_about_network(text: str) -> bool:
-    """Whether what went wrong is that something could not be fetched."""
+    """Whether uv failed because a download or a request did."""
     return "Hash mismatch" not in text and _NETWORK.search(text) is not None

@@ -66,7 +66,7 @@ def test_a_run_pins_what_it_has_to_resolve(shop: Shell) -> None:
     """
     hide(shop, "alpha-2.0", "beta-2.0")
     told = shop("run", "tasks.py", "versions").stderr
-    assert told.count("kept in flyte.lock (commit it)") == 1
+    assert told.count("pinned in flyte.lock (commit it)") == 1
     before = text(shop)
     offer(shop, "alpha-2.0", "beta-2.0")
     shop.home = shop.home.with_name("elsewhere")
@@ -220,7 +220,7 @@ def test_a_script_says_its_packages_and_its_python(shop: Shell) -> None:
         declare(shop, "", base='from_uv_script("train.py", name="t", extra_args=LINKS)')
         (shop.project / "flyte.lock").unlink(missing_ok=True)
         if not python:
-            assert "asks for Python" in shop("lock", exit_code=3).stderr
+            assert "requires Python" in shop("lock", exit_code=3).stderr
             continue
         base_of(shop.variables["FLYTE_IMAGE_BASE"].removesuffix(":{python}"), tag=python)
         shop("lock")
@@ -289,10 +289,10 @@ def test_wheels_are_those_of_the_platform_that_is_meant(shop: Shell) -> None:
     [
         ('"alpha==9"', "there is no version of alpha==9"),
         ('"nowhere"', "nowhere"),
-        ('"beta<2", "beta>1.5,<2"', "cannot be resolved"),
+        ('"beta<2", "beta>1.5,<2"', "Cannot resolve the packages"),
         ('"sources"', "sources .*has no wheel for Python .*--builder docker"),
         ('"x @ git+https://example.com/x"', "has no wheel"),
-        ('"alpha=="', "cannot be resolved"),
+        ('"alpha=="', "Cannot resolve the packages"),
     ],
 )
 def test_what_cannot_be_resolved_is_explained(shop: Shell, packages: str, told: str) -> None:
@@ -310,7 +310,11 @@ def test_an_index_that_cannot_be_reached_is_said(shop: Shell) -> None:
     declare(shop, '.with_pip_packages("alpha")')
     env = {"UV_DEFAULT_INDEX": "http://me:s3cret@127.0.0.1:9/simple", "UV_HTTP_RETRIES": "0"}
     told = shop("lock", exit_code=3, env=env).stderr
-    assert "cannot be looked up" in told and "Check the network" in told and "s3cret" not in told
+    assert (
+        "Cannot look up the packages" in told
+        and "Check the network" in told
+        and "s3cret" not in told
+    )
 
 
 PRIVATE = """
@@ -416,7 +420,7 @@ def test_two_commands_at_once_lose_no_pin(shop: Shell) -> None:
             'version = 1\n[[packages]]\nrequirements = ["alpha"]\n',
             "[[packages]] alpha: `python` is missing",
         ),
-        ("version = 1\n\xff", "no UTF-8 (at line 2)"),
+        ("version = 1\n\xff", "not UTF-8 (line 2)"),
     ],
 )
 def test_a_lock_file_that_is_wrong_is_refused(shop: Shell, written: str, told: str) -> None:
@@ -489,97 +493,109 @@ _WHEEL, _PACKAGES = "the wheel beta", "[[packages]] -r ../shared.txt, numpy>=2"
     ("old", "new", "told"),
     [
         ("version = 1\n", "", "`version` is missing"),
-        ("version = 1\n", "version = true\n", "`version` is no number"),
+        ("version = 1\n", "version = true\n", "`version` is not an integer"),
         ("version = 1\n", "version = 0\n", "`version` is not 1"),
-        ("version = 1\n", "version = 1\nother = 1\n", "`other` is no name"),
+        ("version = 1\n", "version = 1\nother = 1\n", "`other` is not a known name"),
         ("version = 1\n", "version = 1\nversion = 1\n", "at line 2"),
-        ("version = 1\n", "=======\nversion = 1\n", "merge that is not finished"),
+        ("version = 1\n", "=======\nversion = 1\n", "contains an unfinished merge"),
         ("version = 1\n", f"version = 1\nx = {'[' * 5000}\n", "not well-formed"),
         ("version = 1\n", f"version = {'1' * 5000}\n", "not well-formed"),
-        ('python = "3.11"\n\n', "python = 3.11\n\n", "`python` is no text"),
-        ('python = "3.11"\n\n', 'python = "three"\n\n', "`python` is no minor version"),
-        ("[[base]]", "[base]", "`base` is no list of tables"),
-        ("[[base]]", "base = 1\n[[other]]", "`base` is no list of tables"),
-        ("[[base]]", "base = [1]\n[[other]]", "[[base]] number 1: it is no table"),
+        ('python = "3.11"\n\n', "python = 3.11\n\n", "`python` is not a string"),
+        ('python = "3.11"\n\n', 'python = "three"\n\n', "`python` is not a minor version"),
+        ("[[base]]", "[base]", "`base` is not a list of tables"),
+        ("[[base]]", "base = 1\n[[other]]", "`base` is not a list of tables"),
+        ("[[base]]", "base = [1]\n[[other]]", "[[base]] number 1: it is not a table"),
         ('reference = "python:3.11"\n', "", "[[base]] number 1: `reference` is missing"),
         ('reference = "python:3.11"', 'reference = ""', "[[base]] "),
         (
             'reference = "python:3.11"',
             'reference = "python:3.11"\ncolour = 1',
-            "[[base]] python:3.11 (Python 3.11): `colour` is no name",
+            "[[base]] python:3.11 (Python 3.11): `colour` is not a known name",
         ),
         (
             f'digest = "sha256:{HEX}"\npython',
             'digest = "sha256:12"\npython',
             "(Python 3.11): `digest` is not a digest",
         ),
-        (f'digest = "sha256:{HEX}"\npython', "digest = 12\npython", "`digest` is no text"),
+        (f'digest = "sha256:{HEX}"\npython', "digest = 12\npython", "`digest` is not a string"),
         (
             "requirements = [",
             "requirements = [1, ",
-            "[[packages]] number 1: `requirements` is no list of texts",
+            "[[packages]] number 1: `requirements` is not a list of strings",
         ),
         (
             """["never ; sys_platform == 'win32'"]""",
             '"abc"',
-            "[[packages]] number 2: `requirements` is no list",
+            "[[packages]] number 2: `requirements` is not a list",
         ),
-        ("""["never ; sys_platform == 'win32'"]""", "[]", "`requirements` must name something"),
+        (
+            """["never ; sys_platform == 'win32'"]""",
+            "[]",
+            "`requirements` must be sorted, without duplicates, and not empty",
+        ),
         (
             """["never ; sys_platform == 'win32'"]""",
             '["b", "a"]',
-            "`requirements` must name something, sorted",
+            "`requirements` must be sorted, without duplicates",
         ),
-        ("""["never ; sys_platform == 'win32'"]""", '["a", "a"]', "and everything once"),
+        ("""["never ; sys_platform == 'win32'"]""", '["a", "a"]', "without duplicates"),
         (
             f'{{"../shared.txt" = "sha256:{HEX}"}}',
             '{"../shared.txt" = 1}',
-            "`../shared.txt` of `files` is no text",
+            "`../shared.txt` of `files` is not a string",
         ),
-        (f'{{"../shared.txt" = "sha256:{HEX}"}}', '["../shared.txt"]', "`files` is no table"),
-        ("pre = true", "pre = 1", "`pre` of `options` is no boolean"),
+        (f'{{"../shared.txt" = "sha256:{HEX}"}}', '["../shared.txt"]', "`files` is not a table"),
+        ("pre = true", "pre = 1", "`pre` of `options` is not a boolean"),
         (
             'extra_index_urls = ["https://i/simple"]',
             "extra_index_urls = [1]",
-            "`extra_index_urls` of `options` is no list of texts",
+            "`extra_index_urls` of `options` is not a list of strings",
         ),
-        ('index_url = "https://i/simple"', "index_url = {}", "`index_url` of `options` is no text"),
-        ("pre = true", "prerelease = true", "`prerelease` of `options` is no name"),
-        ('python = "3.12"', 'python = ""', "`python` is no minor version"),
-        ('platform = "darwin/arm64"', 'platform = "darwin"', "`platform` is no platform"),
+        (
+            'index_url = "https://i/simple"',
+            "index_url = {}",
+            "`index_url` of `options` is not a string",
+        ),
+        ("pre = true", "prerelease = true", "`prerelease` of `options` is not a known name"),
+        ('python = "3.12"', 'python = ""', "`python` is not a minor version"),
+        ('platform = "darwin/arm64"', 'platform = "darwin"', "`platform` is not a platform"),
         ("wheels = []", "", "`wheels` is missing"),
-        ("wheels = []", "wheels = [1]", "the wheel 1 is no table"),
-        ('name = "beta"', 'name = "Beta"', "`name` of the wheel Beta is no name of a package"),
+        ("wheels = []", "wheels = [1]", "the wheel 1 is not a table"),
+        (
+            'name = "beta"',
+            'name = "Beta"',
+            "`name` of the wheel Beta is not a normalized package name",
+        ),
         ('name = "beta", ', "", "`name` of the wheel 1 is missing"),
-        ('name = "beta"', 'name = "gamma"', "`url` of the wheel gamma is no wheel of gamma 1.0"),
-        ('name = "beta"', 'name = "beta", hash = 1', f"`hash` of {_WHEEL} is no name"),
+        ('name = "beta"', 'name = "gamma"', "`url` of the wheel gamma is not a wheel of gamma 1.0"),
+        ('name = "beta"', 'name = "beta", hash = 1', f"`hash` of {_WHEEL} is not a known name"),
         ('version = "1.0"', "version = true", f"{_PACKAGES}"),
-        ('version = "1.0"', 'version = "1.1"', f"`url` of {_WHEEL} is no wheel of beta 1.1"),
-        ('version = "1.0"', 'version = "one"', "is no wheel of beta one"),
-        ("beta-1.0-1-py3-none-any.whl", "beta-1.0.tar.gz", "is no wheel of beta 1.0"),
-        ("wheels/a?b#c%20/", "../wheels/", f"`url` of {_WHEEL} leads out of the project"),
-        ("wheels/a?b#c%20/", "wheels/../../", "leads out of the project"),
-        ("wheels/a?b#c%20/", "/", "leads out of the project"),
-        ("wheels/a?b#c%20/", "ftp://h/", "neither http, https, file nor a path"),
-        ("wheels/a?b#c%20/", "https:///", "names no host"),
-        ("wheels/a?b#c%20/", "https://[h/", "is no address"),
-        ("wheels/a?b#c%20/", "file://h/", "names a host"),
-        ("wheels/a?b#c%20/", "file:w/", "names a host"),
-        ("wheels/a?b#c%20/", "w\\u0000/", "zero byte"),
+        ('version = "1.0"', 'version = "1.1"', f"`url` of {_WHEEL} is not a wheel of beta 1.1"),
+        ('version = "1.0"', 'version = "one"', "is not a wheel of beta one"),
+        ("beta-1.0-1-py3-none-any.whl", "beta-1.0.tar.gz", "is not a wheel of beta 1.0"),
+        ("wheels/a?b#c%20/", "../wheels/", f"`url` of {_WHEEL} leads outside the project"),
+        ("wheels/a?b#c%20/", "wheels/../../", "leads outside the project"),
+        ("wheels/a?b#c%20/", "/", "leads outside the project"),
+        ("wheels/a?b#c%20/", "ftp://h/", "must be an http, https or file URL, or a path"),
+        ("wheels/a?b#c%20/", "https:///", "has no host"),
+        ("wheels/a?b#c%20/", "https://[h/", "is not a URL"),
+        ("wheels/a?b#c%20/", "file://h/", "must have the form file:///PATH"),
+        ("wheels/a?b#c%20/", "file:w/", "must have the form file:///PATH"),
+        ("wheels/a?b#c%20/", "w\\u0000/", "null byte"),
         (
             "https://h/My",
             "https://me:s3cret@h/My",
-            "`url` of the wheel my-numpy holds a user or a password",
+            "`url` of the wheel my-numpy contains a user name or a password",
         ),
-        ("size = 3", "size = -3", "`size` of the wheel my-numpy is no number of bytes"),
-        ("size = 3", "size = true", "is no number of bytes"),
-        ("size = 3", "size = 3.0", "is no number of bytes"),
+        ("size = 3", "size = -3", "`size` of the wheel my-numpy is not a number of bytes"),
+        ("size = 3", "size = true", "is not a number of bytes"),
+        ("size = 3", "size = 3.0", "is not a number of bytes"),
         (
             f'sha256 = "{HEX}", size',
             'sha256 = "12", size',
             "`sha256` of the wheel my-numpy is not a digest",
         ),
-        ('name = "zeta"', 'name = "alpha"', "is no wheel of alpha"),
+        ('name = "zeta"', 'name = "alpha"', "is not a wheel of alpha"),
         ('platform = "linux/arm64"', "platform = 1", "[[step]] sha256:"),
         (f'key = "sha256:{HEX}"', 'key = "k"', "[[step]] k (linux/arm64): `key` is not a digest"),
     ],
@@ -610,7 +626,7 @@ def test_an_entry_that_is_there_twice_is_refused(name: str, title: str) -> None:
     start = WRITTEN.index(f"[[{name}]]")
     entry = WRITTEN[start : WRITTEN.find("\n[[", start) + 1 or None]
     again = entry.replace(f'{HEX}"\npython', f'{Digest.of(b"2").hex}"\npython')
-    with pytest.raises(ImageBuildError, match="is there twice") as raised:
+    with pytest.raises(ImageBuildError, match="appears twice") as raised:
         lockfile.parse(WRITTEN + again, "flyte.lock")
     assert f"[[{name}]] {title}" in raised.value.why
 
@@ -625,7 +641,9 @@ def test_wheels_are_sorted_and_each_package_is_there_once() -> None:
     ):
         with pytest.raises(ImageBuildError) as raised:
             lockfile.parse("".join(changed), "flyte.lock")
-        assert "`wheels` must be sorted by name, with one of each package" in raised.value.why
+        assert (
+            "`wheels` must be sorted by name, with one wheel for each package" in raised.value.why
+        )
 
 
 _TEXTS = st.text(min_size=1, max_size=8)
@@ -794,7 +812,7 @@ def test_what_could_not_be_read_again_is_not_written(tmp_path: Path) -> None:
         PinnedBase(reference="\udcff", digest=Digest.of(b""), python=""),
     )
     for base in bad:
-        with pytest.raises(ImageBuildError, match="cannot hold what was resolved"):
+        with pytest.raises(ImageBuildError, match="Cannot record the resolved pins"):
             lockfile.write(str(path), replace(lock, bases=(base,)))
     assert path.read_text() == WRITTEN and os.listdir(tmp_path) == ["flyte.lock"]
 
@@ -810,7 +828,8 @@ def test_many_packages_are_not_all_listed() -> None:
 def test_an_empty_variable_locks_nothing(shop: Shell) -> None:
     """`FLYTE_LOCKED=` is as if it were not set; what is neither true nor false is an error."""
     assert (
-        "kept in flyte.lock" in shop("run", "tasks.py", "versions", env={"FLYTE_LOCKED": ""}).stderr
+        "pinned in flyte.lock"
+        in shop("run", "tasks.py", "versions", env={"FLYTE_LOCKED": ""}).stderr
     )
     assert (
         "FLYTE_LOCKED"
