@@ -1,6 +1,4 @@
-"""What files of a project hold, told from the stat index where nothing has changed, and which of
-them are secrets.
-"""
+"""Digests of a project's files, cached in the stat index, and a check of the files for secrets."""
 
 from __future__ import annotations
 
@@ -20,8 +18,9 @@ from flyte_build.workspace.sensitive import ContentWatch, by_name
 
 @dataclass(frozen=True)
 class ProjectFiles:
-    """The files of the project at `root`, which go into images; those in `allowed` may do so
-    although they look like secrets.
+    """The files of the project at `root`, which may be copied into images.
+
+    Paths in `allowed` may be copied even if they look like secrets.
     """
 
     root: str
@@ -30,23 +29,24 @@ class ProjectFiles:
     allowed: frozenset[str] = frozenset()
 
     def refuse(self, secrets: Iterable[tuple[str, str]]) -> None:
-        """Raise `SecretRefused` for files (path, what kind of secret) that are not allowed."""
+        """Raise `SecretRefused` for those of the secrets, as (path, kind), that are not allowed."""
         refused = sorted((path, why) for path, why in secrets if path not in self.allowed)
         if refused:
             raise SecretRefused(
-                "Files with secrets would have gone into the image:"
+                "Cannot copy files with secrets into the image:"
                 f" {listed([path for path, _ in refused])}",
                 why=f"{refused[0][0]}: {refused[0][1]}. Anyone with the image could read them.",
                 hint=(
-                    f"Add `{refused[0][0]}` to .dockerignore; or allow it in flyte.toml:"
+                    f"Add `{refused[0][0]}` to .dockerignore, or allow it in flyte.toml:"
                     f' bundle.allow_secrets = ["{refused[0][0]}"]'
                 ),
             )
 
 
 class FileDigests:
-    """Looks at the files of a directory of the project; `use` is what for. `save` keeps what was
-    read for the next time.
+    """Cached digests of the files of a project directory.
+
+    `use` keeps the cache entries of different purposes apart; `save` stores what was read.
     """
 
     def __init__(self, use: str, folder: str, files: ProjectFiles) -> None:
@@ -58,7 +58,7 @@ class FileDigests:
         self._index, self._counters = files.index, files.counters
         self._read = dict[str, object]()
         self._looked = set[str]()
-        # Secrets: path below the root, and what kind of secret.
+        # Secrets: path below the root, and the kind of secret.
         self.found: list[tuple[str, str]] = []
 
     @cached_property
@@ -66,7 +66,10 @@ class FileDigests:
         return self._index.load(self._scope)
 
     def look(self, name: str, state: os.stat_result) -> Digest:
-        """Return the bytes of the regular file `name` of the directory. Raises `FileUnstable`."""
+        """Return the digest of the regular file `name` in the directory, and check it for secrets.
+
+        Raises `FileUnstable` if it keeps changing.
+        """
         path = f"{self._folder}/{name}"
         below = os.path.relpath(path, self._root)
         before, content, why = self._known.get(name) or (None, "", "")
@@ -81,8 +84,10 @@ class FileDigests:
         return Digest(content)
 
     def save(self, whole: bool) -> None:
-        """Keep what was read; with `whole` all files of the directory were looked at, and others
-        are gone.
+        """Store the digests that were read.
+
+        With `whole`, every file of the directory was looked at, and entries of other files are
+        removed.
         """
         gone = self._known.keys() - self._looked if whole else ()
         if self._read or gone:

@@ -1,8 +1,9 @@
-"""Files that a declaration copies into an image: found, told apart by content, written as a layer.
+"""Files that a declaration copies into an image: finding them, and writing them as a layer.
 
-What a `.dockerignore` says stays out (docker's semantics: patterns are relative to the project's
-root, the last one that matches decides); without one that is named, the root's own counts.
-`__pycache__` always stays out: it is made anew by whoever runs the code.
+Files that a `.dockerignore` matches are left out, with docker's semantics: patterns are relative to
+the project root, and the last match decides. If the declaration names no ignore file, the
+`.dockerignore` at the root applies. `__pycache__` is always left out, since Python creates it
+again.
 """
 
 from __future__ import annotations
@@ -33,8 +34,10 @@ _CHUNK = 1 << 20
 
 @dataclass(frozen=True)
 class CopiedFile:
-    """A file or a link to copy: `name` is its path in what is copied ("" for a single file); `path`
-    is where it is on this machine.
+    """A file or a symbolic link to copy.
+
+    `name` is its path below the copied directory ("" for a single file), `path` its location on
+    this machine, `target` that of the link.
     """
 
     name: str
@@ -47,14 +50,14 @@ class CopiedFile:
 
 @dataclass(frozen=True)
 class Copied:
-    """What one step copies."""
+    """The files of one copy step."""
 
     step: Copy
     entries: tuple[CopiedFile, ...]
 
     @property
     def identity(self) -> Digest:
-        """The digest of all that decides the layer, but for where it goes."""
+        """Digest of everything that decides the layer, except the destination."""
         rows: list[Value] = [
             (each.name, each.executable, each.content, each.target) for each in self.entries
         ]
@@ -62,29 +65,29 @@ class Copied:
 
 
 class Copier:
-    """Finds those of a project's files that go into an image; what was read before is known from
-    the stat index.
-    """
+    """Finder of the project files that a step copies; unchanged files are not read again."""
 
     def __init__(self, files: ProjectFiles) -> None:
         self._files, self._root = files, files.root
 
     def collect(self, step: Copy) -> Copied:
-        """The files of a step. Raises `UsageError` for what is not there, and `ImageBuildError` for
-        what cannot be copied.
+        """Return the files of a step.
+
+        Raises `UsageError` for a missing source, and `ImageBuildError` for a file that cannot be
+        copied.
         """
         top = os.path.normpath(os.path.join(self._root, step.src))
         if not _is_inside(os.path.realpath(top), os.path.realpath(self._root)):
             raise UsageError(
-                f"{step.src} leads out of the project",
-                hint="Copy what is below the project's root.",
+                f"{step.src} leads outside the project",
+                hint="Copy only files below the project root.",
             )
         if not (os.path.isdir(top) if step.folder else os.path.isfile(top)):
-            kind = "folder" if step.folder else "file"
+            kind = "directory" if step.folder else "file"
             raise UsageError(
-                f"There is no {kind} {step.src}",
+                f"No {kind} named {step.src} in the project",
                 why=f"It would be copied to {step.dst}.",
-                hint=f"It is relative to {self._root}.",
+                hint=f"Give a path relative to {self._root}.",
             )
         real = os.path.realpath(top)
         folder = real if step.folder else os.path.dirname(real)
@@ -119,14 +122,14 @@ def _entry(name: str, path: str, top: str, contents: FileDigests) -> CopiedFile:
         target = os.readlink(path)
         if target.startswith("/") or not _is_inside(os.path.realpath(path), top):
             raise ImageBuildError(
-                f"{path} is a link that leads out of what is copied",
-                why=f"It leads to {target}.",
-                hint="Exclude it in .dockerignore, or copy what it leads to.",
+                f"{path} is a symbolic link that leads outside the copied directory",
+                why=f"Its target is {target}.",
+                hint="Exclude it in .dockerignore, or copy its target.",
             )
         return CopiedFile(name, path, 0, False, Digest.of(os.fsencode(target)), target)
     if not stat.S_ISREG(state.st_mode):
         raise ImageBuildError(
-            f"{path} is no file that can be copied",
+            f"{path} is not a file that can be copied",
             why="It is a socket, a pipe or a device.",
             hint="Exclude it in .dockerignore.",
         )
@@ -138,10 +141,10 @@ def _entry(name: str, path: str, top: str, contents: FileDigests) -> CopiedFile:
 def write_layer(
     copied: Copied, place: Callable[[str], str], batch: Batch, compression: Compression
 ) -> Layer:
-    """The layer of copied files; `place` gives the path in the image, without the first `/`, of a
-    file's name.
+    """Write the layer of copied files, and return it.
 
-    Raises `FileUnstable` if a file is not any more what it was when it was looked at.
+    `place` maps the name of a file to its path in the image, without the leading `/`. Raises
+    `FileUnstable` if a file changed since it was collected.
     """
     from .gzip_members import LayerWriter
     from .wheel import STANDARD, new_folders
@@ -164,18 +167,18 @@ def write_layer(
 
 
 def destination(step: Copy, workdir: str, links: Mapping[str, str]) -> Callable[[str], str]:
-    """Where in the image the files of a step go: relative to the working directory, and through the
-    links of the base.
+    """Return a function that maps the name of a copied file to its path in the image.
 
-    A file goes into a `dst` that ends with `/` (or is `.`) under its own name; a directory's files
-    go into `dst`.
+    Paths are relative to the working directory and follow the symbolic links of the base. A single
+    file keeps its name below a `dst` that ends with `/` (or is `.`); the files of a directory go
+    into `dst`. Raises `UsageError` if `dst` leads outside the image.
     """
     dst = step.dst
     if not step.folder and (dst in (".", "") or dst.endswith("/")):
         dst = posixpath.join(dst, posixpath.basename(step.src))
     top = posixpath.normpath(posixpath.join("/", workdir, dst)).lstrip("/")
     if top == ".." or top.startswith("../"):
-        raise UsageError(f"{step.dst} is no place in an image")
+        raise UsageError(f"{step.dst} is not a path inside the image")
     for _ in range(len(links) + 1):
         at = next((name for name in links if top == name or top.startswith(f"{name}/")), None)
         if at is None:
@@ -196,8 +199,8 @@ def _read(entry: CopiedFile) -> Iterator[bytes]:
                 yield piece
     if size != entry.size or Digest.from_hash(sha256) != entry.content:
         raise FileUnstable(
-            f"{entry.path} changed while the image was made",
-            why="What was read is not what was seen a moment ago.",
+            f"{entry.path} changed while the image was being built",
+            why="Its content is not the one that was read a moment ago.",
             hint="Run the command again when nothing writes to the project.",
         )
 
@@ -210,7 +213,7 @@ def _ignored(root: str, named: str) -> PathSpec[Any] | None:
     except FileNotFoundError:
         if named:
             raise UsageError(
-                f"There is no file {named}", hint=f"It is relative to {root}."
+                f"No file named {named} in the project", hint=f"Give a path relative to {root}."
             ) from None
         return None
     from pathspec import PathSpec
@@ -219,8 +222,9 @@ def _ignored(root: str, named: str) -> PathSpec[Any] | None:
 
 
 def _anchored(lines: Sequence[str]) -> Iterator[str]:
-    """Docker's patterns as gitignore writes them: each begins at the root (docs.docker.com,
-    ".dockerignore files").
+    """Yield Docker's patterns in gitignore's syntax, each anchored at the root.
+
+    See docs.docker.com, ".dockerignore files".
     """
     for line in lines:
         text = line.strip()

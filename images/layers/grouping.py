@@ -1,9 +1,8 @@
-"""Which wheels go into which layer. Pure, and stable: one package more touches one layer, with few
-exceptions.
+"""Assignment of wheels to layers: pure, and stable, so that adding a package changes few layers.
 
-While there is room, each wheel has a layer of its own, which all images with that wheel share. Else
-the large ones have, and the others share layers, each in the one that a hash of its name says: so
-that adding one does not move the others.
+While there is room, each wheel has a layer of its own, which all images with that wheel share.
+Otherwise only large wheels have one; the others share layers, chosen by a hash of the package name,
+so that adding one does not move the others.
 """
 
 from __future__ import annotations
@@ -14,17 +13,17 @@ from collections.abc import Sequence
 from flyte_build.images.lock.pins import Wheel
 
 LAYERS = 80
-"""How many layers an image has at most, so that a bundle's and the runtime's fit below Docker's
-limit of 125.
+"""Maximum number of layers of an image.
+
+It leaves room for those of a bundle and of the runtime below Docker's limit of 125.
 """
-_LEAST = 8  # Layers that are taken even where a base leaves no room for them.
+_LEAST = 8  # Layers that are used even if a base leaves no room for them.
 
 
 def group(wheels: Sequence[Wheel], room: int) -> tuple[tuple[Wheel, ...], ...]:
-    """The wheels of each layer, at most `room` layers (at least 8, where that is less); the largest
-    come first, since what
+    """Return the wheels of each layer, at most `room` layers (but at least 8 may be used).
 
-    comes after a layer that has changed is unpacked again by an engine.
+    The largest come first: engines unpack all layers after a changed one again.
     """
     room = max(room, _LEAST)
     if len(wheels) <= room:
@@ -44,7 +43,7 @@ def group(wheels: Sequence[Wheel], room: int) -> tuple[tuple[Wheel, ...], ...]:
 
 
 def _rank(wheel: Wheel) -> tuple[int, str]:
-    # By power of two: a new version of about the same size keeps its place.
+    # By power of two, so that a new version of about the same size keeps its position.
     return -wheel.size.bit_length(), wheel.name
 
 

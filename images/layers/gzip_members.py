@@ -1,9 +1,8 @@
-"""Writing a layer in which files that are deflated already stay as they are.
+"""Writing of layers into which deflated files are copied without compressing them again.
 
-A gzip file may have several members, which make up one stream (RFC 1952, 2.2). So what a wheel
-holds deflated (it is a zip file) becomes a gzip member of its own, copied and not compressed again:
-it need only be inflated, to be checked. What reads such layers: all that reads gzip (eStargz layers
-are made of many members, too).
+A gzip file may have several members, which make up one stream (RFC 1952, 2.2). So a deflated file
+of a wheel, which is a zip file, becomes a gzip member of its own: its bytes are copied, and only
+inflated to be checked. Every gzip reader reads such layers (eStargz layers have many members, too).
 """
 
 from __future__ import annotations
@@ -20,28 +19,29 @@ from flyte_build.cas.digest import Digest
 from flyte_build.cas.layer import Compression, Layer, compressor
 
 _HEADER = b"\x1f\x8b\x08\0\0\0\0\0\0\xff"  # RFC 1952, 2.3: no name, no time, no operating system.
-_CHUNK = 1 << 18  # Bytes that stay in a processor's cache while they are hashed and compressed.
+_CHUNK = 1 << 18  # Bytes; fits into a processor's cache while it is hashed and compressed.
 
 
 class Deflated(Protocol):
-    """Bytes that are there deflated (RFC 1951)."""
+    """Content that is stored deflated (RFC 1951)."""
 
     def inflate(self) -> Iterator[tuple[bytes, bytes]]:
-        """Pieces of the raw stream with what they come to. Raises at the end if that is not what it
-        should be.
+        """Yield pieces of the raw stream, each with its inflated bytes.
+
+        Raises an error at the end if the content is not the expected one.
         """
 
     @property
     def crc(self) -> int:
-        """The CRC-32 of what it comes to."""
+        """The CRC-32 of the inflated content."""
 
     @property
     def size(self) -> int:
-        """How many bytes it comes to."""
+        """The number of bytes of the inflated content."""
 
 
 class LayerWriter:
-    """Writes one layer into a batch: archive blocks come through `write` and `splice`, in order."""
+    """Writer of one layer into a batch; `write` and `splice` append to the archive, in order."""
 
     def __init__(self, batch: Batch, writer: BlobWriter, compression: Compression) -> None:
         self._batch, self._writer, self._compression = batch, writer, compression
@@ -58,7 +58,7 @@ class LayerWriter:
             self._emit()
 
     def splice(self, content: Deflated) -> None:
-        """Append what is deflated already; as it is, if the layer is compressed so, too."""
+        """Append deflated content, without compressing it again if the layer uses gzip."""
         if self._compression != "gzip":
             for _, plain in content.inflate():
                 self.write(plain)
@@ -72,7 +72,7 @@ class LayerWriter:
         self._writer.write(struct.pack("<II", content.crc, content.size & 0xFFFFFFFF))
 
     def finish(self) -> Layer:
-        """End the archive; the layer is in the batch."""
+        """Complete the archive and return the layer, which is then in the batch."""
         self.write(tar.END)
         self._emit()
         self._end_member()
@@ -95,18 +95,19 @@ class LayerWriter:
 
 
 def inflated(pieces: Iterable[bytes], size: int) -> Iterator[tuple[bytes, bytes]]:
-    """Pieces of a raw deflate stream with what they come to; raises `zlib.error` if that is not
-    exactly `size` bytes.
+    """Yield pieces of a raw deflate stream, each with its inflated bytes.
+
+    Raises `zlib.error` if these are not exactly `size` bytes.
     """
     inflate, done = zlib.decompressobj(-zlib.MAX_WBITS), 0
     for piece in pieces:
         rest, raw = piece, piece
-        while rest or raw:  # A small piece may come to much: in turns, then.
+        while rest or raw:  # A small piece may inflate to many bytes: limit each step.
             plain = inflate.decompress(rest, 4 * _CHUNK)
             done += len(plain)
             if done > size or inflate.unused_data:
-                raise zlib.error("it is longer than it says")
+                raise zlib.error("it is longer than declared")
             yield raw, plain
             rest, raw = inflate.unconsumed_tail, b""
     if done != size or not inflate.eof:
-        raise zlib.error("it is shorter than it says")
+        raise zlib.error("it is shorter than declared")

@@ -1,6 +1,4 @@
-"""Whether a wheel is for an image's Python and platform: by its tags, and by the machine code in
-it.
-"""
+"""Compatibility of a wheel with an image's Python and platform: its tags and its machine code."""
 
 from __future__ import annotations
 
@@ -14,32 +12,32 @@ from flyte_build.images.lock.pins import Wheel
 _MACHINES = {"linux/amd64": "x86_64", "linux/arm64": "aarch64"}
 _ELF = {62: "x86_64", 183: "aarch64"}  # elf.h: EM_X86_64, EM_AARCH64.
 _PROGRAMS = (2, 3)  # elf.h: ET_EXEC, ET_DYN.
-# And ppc64, s390, arm, riscv, loongarch: others are data, such as code for a GPU.
+# And ppc64, s390, arm, riscv, loongarch. Other machines mean data, such as code for a GPU.
 _PROCESSORS = frozenset((*_ELF, 21, 22, 40, 243, 258))
 HEAD = 20
-"""How many bytes of a file say which machine it is for."""
+"""Number of bytes at the start of a file that identify its machine."""
 _LIBRARY = re.compile(r"\.so(?:\.[0-9]+)*\Z")
 _CPYTHON = re.compile(r"cp3([0-9]+)\Z")
 
 
 def check_tags(wheel: Wheel, python: str, platform: str) -> None:
-    """Raise `ImageBuildError` if a wheel's name says that it is for another Python or platform."""
+    """Raise `ImageBuildError` if the tags of a wheel exclude a Python or a platform."""
     from packaging.utils import InvalidWheelFilename, parse_wheel_filename
 
     try:
         tags = parse_wheel_filename(wheel.filename)[3]
     except InvalidWheelFilename:
         raise ImageBuildError(
-            f"{wheel.filename} is no wheel's name",
-            hint="Lock the packages again: flyte lock --upgrade",
+            f"{wheel.filename} is not the file name of a wheel",
+            hint="Lock the packages again with `flyte lock --upgrade`.",
         ) from None
     if not any(
         _fits(tag.interpreter, tag.abi, tag.platform, python, _MACHINES[platform]) for tag in tags
     ):
         raise ImageBuildError(
             f"The wheel {wheel.filename} is not for Python {python} on {platform}",
-            why="Its name says so.",
-            hint="Lock the packages for this platform: flyte lock",
+            why="The tags in its file name exclude it.",
+            hint="Lock the packages for this platform with `flyte lock`.",
         )
 
 
@@ -64,11 +62,10 @@ def _fits(interpreter: str, abi: str, platform: str, python: str, machine: str) 
 
 
 def check_binaries(wheel: Wheel, files: Mapping[str, Callable[[], bytes]], platform: str) -> None:
-    """Raise `ImageBuildError` if shared libraries or programs are for another machine; `files` give
-    their first `HEAD` bytes.
+    """Raise `ImageBuildError` if shared libraries or programs are for another machine.
 
-    A wheel for any platform may bring them for several machines, if there are some for this among
-    them.
+    `files` maps names to functions that return the first `HEAD` bytes. A wheel for any platform may
+    contain code for several machines, if this one is among them.
     """
     machine = _MACHINES[platform]
     found = {
@@ -79,18 +76,19 @@ def check_binaries(wheel: Wheel, files: Mapping[str, Callable[[], bytes]], platf
     foreign = sorted(name for name, its in found.items() if its != machine)
     if foreign and not (wheel.filename.endswith("-any.whl") and machine in found.values()):
         raise ImageBuildError(
-            f"The wheel {wheel.filename} is refused",
+            f"Cannot use the wheel {wheel.filename}",
             why=(
-                f"{foreign[0]} in it is machine code for {found[foreign[0]]}, and the image is for"
-                f" {machine}."
+                f"Its file {foreign[0]} is machine code for {found[foreign[0]]}, but the image is"
+                f" for {machine}."
             ),
-            hint="Lock the packages for this platform: flyte lock",
+            hint="Lock the packages for this platform with `flyte lock`.",
         )
 
 
 def _machine(head: bytes, is_library: bool) -> str:
-    """The machine that an ELF file is for (System V ABI, "ELF Header": e_type, e_machine); "" for
-    what is no code of a processor.
+    """Return the machine of an ELF file, or "" for a file without code for a processor.
+
+    See the System V ABI, "ELF Header": e_type, e_machine.
     """
     if head[:4] != b"\x7fELF":
         return "another system" if is_library else ""
@@ -102,9 +100,9 @@ def _machine(head: bytes, is_library: bool) -> str:
 
 
 def refused(wheel: Wheel, why: str) -> ImageBuildError:
-    """The error for a wheel that is not what it says."""
+    """Return the error for a wheel that is malformed or not what it claims to be."""
     return ImageBuildError(
-        f"The wheel {wheel.filename} is refused",
+        f"Cannot use the wheel {wheel.filename}",
         why=why,
-        hint="Do not use the place that it came from.",
+        hint="Do not trust its source: get the package from another one.",
     )

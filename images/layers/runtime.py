@@ -1,8 +1,7 @@
-"""The runtime: our own package as a task needs it inside an image that never heard of us. Pure
-Python, with no other package.
+"""The runtime: this package, as a task needs it inside an image that does not contain it.
 
-It comes as a directory, to be mounted or put on PYTHONPATH, and as a layer, for images that are
-composed.
+It is pure Python and needs no other package. It is a directory to mount or to put on PYTHONPATH, or
+a layer of a composed image.
 """
 
 from __future__ import annotations
@@ -23,13 +22,11 @@ if TYPE_CHECKING:
     from flyte_build.cas.layer import Compression, Layer
 
 PLACE = "opt/flyte/runtime"  # In an image.
-_LEFT_OUT = frozenset(("cli", "__pycache__"))  # Commands need libraries that an image has not.
+_LEFT_OUT = frozenset(("cli", "__pycache__"))  # Commands need libraries that images lack.
 
 
 def files() -> Iterator[tuple[str, str]]:
-    """The runtime's files: each one's path below the directory that is imported from, and where it
-    is on this machine; sorted.
-    """
+    """Yield the runtime's files, sorted: path below the import directory, and local path."""
     yield from sorted(_below(PACKAGE, os.path.basename(PACKAGE)))
 
 
@@ -43,7 +40,7 @@ def _below(folder: str, name: str) -> Iterator[tuple[str, str]]:
 
 
 def layer(batch: Batch, compression: Compression) -> Layer:
-    """The runtime as a layer."""
+    """Write the runtime as a layer, and return it."""
     from flyte_build.cas.layer import write_layer
 
     return write_layer(_blocks(), batch, compression)
@@ -63,11 +60,10 @@ def _blocks() -> Iterator[bytes]:
 
 
 def folder(cache: Cache) -> str:
-    """The directory of the runtime in the cache, which is written if it is not there: it holds our
-    package and nothing else.
+    """Return the runtime's directory in the cache; it is written if it is missing.
 
-    It comes compiled for Pythons of the minor version at hand: where it is used nothing can be
-    written beside it.
+    It contains only this package, compiled for the minor version of the running Python, since
+    nothing can be written into it where it is used.
     """
     found = list(files())
     states: list[Value] = [_state(name, path) for name, path in found]
@@ -87,15 +83,15 @@ def folder(cache: Cache) -> str:
                 temporary, quiet=2, invalidation_mode=py_compile.PycInvalidationMode.UNCHECKED_HASH
             )
             for path, _, names in os.walk(temporary):
-                os.chmod(path, 0o755)  # Whatever the umask: a container's user reads it.
+                os.chmod(path, 0o755)  # Independent of the umask: a container's user reads it.
                 for name in names:
                     with open(f"{path}/{name}", "rb") as file:
                         os.fchmod(file.fileno(), 0o644)
-                        # A machine that crashes must not leave half of it under its name.
+                        # A crash must not leave a truncated file below the final name.
                         os.fsync(file.fileno())
             try:
                 os.rename(temporary, place)
-            except OSError:  # Another process was first.
+            except OSError:  # Another process has written it first.
                 shutil.rmtree(temporary)
     return place
 

@@ -1,9 +1,8 @@
-"""Wheels to layers: each file of a wheel to where the image's Python looks for it (PyPA
-specifications, "Binary distribution format").
+"""Conversion of wheels to layers (PyPA specifications, "Binary distribution format").
 
-`installer` knows where the files of a wheel go; here they become members of an archive. The same
-wheels and interpreter give the same archive, byte by byte: members sorted by path, mode 0644 or
-0755, no times, and the installed RECORD sorted, too.
+The library `installer` decides the place of each file; here the files become members of an archive.
+Equal wheels and interpreters give equal archives, byte by byte: members are sorted by path and have
+mode 0644 or 0755 and no times, and the installed RECORD is sorted, too.
 """
 
 from __future__ import annotations
@@ -39,14 +38,13 @@ from .wheel_member import GeneratedFile, ZipMember
 
 _PYTHON = re.compile(r"pythonw?(\d+(\.\d+)*)?\Z")
 FORMAT = 1
-"""The version of what a wheel's layer looks like; raised when the same wheels come to another
-archive.
-"""
-_BOMB = (200, 1 << 30)  # So many times its own size, and so many bytes, a wheel may not come to.
+"""Version of the layout of a wheel's layer; raise it when the same wheels give another archive."""
+# A wheel is refused if it unpacks to more than this many times its size and this many bytes.
+_BOMB = (200, 1 << 30)
 STANDARD = frozenset(
     {"usr", "usr/lib", "usr/bin", "usr/local", "usr/local/bin", "usr/local/lib", "opt"}
 )
-"""Folders that every base has: they are as the base has them."""
+"""Directories that every base has; layers do not contain them, so the base's modes stay."""
 _SIGNATURES = ("RECORD.jws", "RECORD.p7s")
 _MALFORMED = (
     *(InstallerError, InvalidRecordEntry, zipfile.BadZipFile, zlib.error),
@@ -56,7 +54,7 @@ _MALFORMED = (
 
 @dataclass(frozen=True)
 class LayerFile:
-    """A file of a layer: its absolute path without the first `/`, and what is in it."""
+    """A file of a layer; `path` is absolute, without the leading `/`."""
 
     path: bytes
     content: GeneratedFile | ZipMember
@@ -71,11 +69,11 @@ def write_layer(
     compression: Compression,
     note: Callable[[str], None] = lambda sentence: None,
 ) -> Layer:
-    """One layer of some wheels, each with the path of its file, whose digest is known to be right.
+    """Write one layer of wheels, each given with the path of its verified file, and return it.
 
-    Raises `ImageBuildError` for a wheel that is not what it says, or not for that Python and
-    platform. `note` is told of a path that two of them write: what the last one by name has is
-    there.
+    Raises `ImageBuildError` for a wheel that is malformed, or not for that Python and platform. If
+    two wheels contain the same path with different content, the last one by name wins, and `note`
+    receives a sentence about it.
     """
     with ExitStack() as stack:
         members: dict[bytes, tuple[Wheel, LayerFile]] = {}
@@ -85,8 +83,8 @@ def write_layer(
                 other = members.get(member.path)
                 if other and other[1].content.hash != member.content.hash:
                     note(
-                        f"{wheel.name} and {other[0].name} both have {os.fsdecode(member.path)};"
-                        f" that of {wheel.name} is used."
+                        f"{wheel.name} and {other[0].name} both contain"
+                        f" {os.fsdecode(member.path)}; the file of {wheel.name} is used."
                     )
                 members[member.path] = (wheel, member)
         with batch.writer() as writer:
@@ -103,8 +101,9 @@ def write_layer(
 
 
 def new_folders(path: bytes, seen: set[str]) -> Iterator[bytes]:
-    """The directories above a path that were not seen yet, the highest first. Engines make such
-    directories with modes of their own.
+    """Yield the parent directories of a path that are not in `seen`, topmost first; add them to it.
+
+    Without entries of their own, engines would create them with modes of their choice.
     """
     parts = os.fsdecode(path).split("/")[:-1]
     for at in range(1, len(parts) + 1):
@@ -115,8 +114,9 @@ def new_folders(path: bytes, seen: set[str]) -> Iterator[bytes]:
 
 
 def check(wheel: Wheel, path: str, interpreter: Interpreter, platform: str) -> None:
-    """Read a wheel's file, and raise `ImageBuildError` for one that a layer would refuse: what
-    installs it then need not be trusted.
+    """Raise `ImageBuildError` for a wheel that a layer would refuse.
+
+    It is read completely, so that its installer need not be trusted to check it.
     """
     with open(path, "rb") as file:
         for member in members_of(wheel, file, interpreter, platform):
@@ -127,7 +127,10 @@ def check(wheel: Wheel, path: str, interpreter: Interpreter, platform: str) -> N
 def members_of(
     wheel: Wheel, file: BinaryIO, interpreter: Interpreter, platform: str
 ) -> list[LayerFile]:
-    """The files that a wheel comes to when it is installed. Raises `ImageBuildError`."""
+    """Return the files that a wheel installs.
+
+    Raises `ImageBuildError` if the wheel is malformed.
+    """
     try:
         with zipfile.ZipFile(file) as archive:
             archive.filename = wheel.filename
@@ -141,7 +144,7 @@ def members_of(
                 )
             destination = _Destination(wheel, interpreter)
             with warnings.catch_warnings():
-                # Of files in `__pycache__`, which are left out.
+                # About files in `__pycache__`, which are left out.
                 warnings.simplefilter("ignore", RuntimeWarning)
                 install(source, destination, {"INSTALLER": b"flyte-build\n"})
             return destination.members
@@ -153,24 +156,23 @@ def members_of(
 def _check_size(wheel: Wheel, archive: zipfile.ZipFile, size: int) -> None:
     total = sum(info.file_size for info in archive.infolist())
     if total > max(_BOMB[0] * size, _BOMB[1]):
-        raise refused(
-            wheel, f"It would come to {total:,} bytes, which no honest wheel of {size:,} does."
-        )
+        raise refused(wheel, f"It would unpack to {total:,} bytes, but its file has only {size:,}.")
     for info in archive.infolist():
         if info.flag_bits & 1 or info.compress_type not in (
             zipfile.ZIP_STORED,
             zipfile.ZIP_DEFLATED,
         ):
             raise refused(
-                wheel, f"{info.filename} in it is encrypted, or compressed in an unknown way."
+                wheel, f"Its file {info.filename} is encrypted, or has an unknown compression."
             )
         if info.compress_type == zipfile.ZIP_STORED and info.file_size != info.compress_size:
-            raise refused(wheel, f"{info.filename} in it has two sizes.")
+            raise refused(wheel, f"Its file {info.filename} is recorded with two sizes.")
 
 
 class _Source(WheelFile):
-    """A wheel whose files are handed on as they stand. Raises `ValueError` if they are not those of
-    the RECORD.
+    """A wheel whose files are passed on in their stored form.
+
+    Raises `ValueError` if they are not those of its RECORD.
     """
 
     def __init__(self, wheel: Wheel, archive: zipfile.ZipFile, file: BinaryIO) -> None:
@@ -187,20 +189,20 @@ class _Source(WheelFile):
                 continue
             _check_path(wheel, name)
             if name in self.files:
-                raise ValueError(f"it has {name} twice")
+                raise ValueError(f"it contains {name} twice")
             if name not in self._records:
-                raise ValueError(f"its RECORD does not mention {name}")
+                raise ValueError(f"its RECORD does not list {name}")
             entry = RecordEntry.from_elements(*self._records[name])
             if entry.hash_ is None or entry.hash_.name not in ("sha256", "sha384", "sha512"):
-                raise ValueError(f"its RECORD has no good hash of {name}")
+                raise ValueError(f"its RECORD has no secure hash of {name}")
             if entry.size is not None and entry.size != info.file_size:
-                raise ValueError(f"{name} in it is not of the size that its RECORD says")
+                raise ValueError(f"the size of {name} differs from the one in its RECORD")
             self.files[name] = ZipMember(wheel, file, info, (entry.hash_.name, entry.hash_.value))
         absent = self._records.keys() - self.files.keys() - {record, *signatures}
         if absent := {
             name for name in absent if not name.endswith("/") and "/__pycache__/" not in name
         }:
-            raise ValueError(f"it lacks {min(absent)}, which its RECORD has")
+            raise ValueError(f"its RECORD lists {min(absent)}, which is missing")
         self._infos = {info.filename: info for info in archive.infolist()}
 
     def get_contents(self) -> Iterator[tuple[tuple[str, str, str], Any, bool]]:
@@ -214,7 +216,7 @@ class _Source(WheelFile):
 
 
 class _Destination(WheelDestination):
-    """Collects the members."""
+    """Collector of the files that `installer` writes."""
 
     def __init__(self, wheel: Wheel, interpreter: Interpreter) -> None:
         self._wheel, self._interpreter = wheel, interpreter
@@ -243,8 +245,9 @@ class _Destination(WheelDestination):
         return self._add(scheme, os.fspath(path), content, is_executable)
 
     def _script(self, content: ZipMember) -> GeneratedFile | ZipMember:
-        """The file, with the image's interpreter if it asks for Python: `#!python` ("Recommended
-        archiver features").
+        """Return a script with the image's interpreter in place of the placeholder `#!python`.
+
+        See the PyPA specifications, "Binary distribution format", "Recommended archiver features".
         """
         if not content.head(8).startswith(b"#!python"):
             return content
@@ -276,7 +279,7 @@ class _Destination(WheelDestination):
         ) or place == f"{self._folders['data']}/pyvenv.cfg":
             raise refused(
                 self._wheel,
-                f"It brings {place}, which would take the place of the environment's Python.",
+                f"It contains {place}, which would replace the environment's Python.",
             )
         self.members.append(LayerFile(os.fsencode(place.lstrip("/")), content, executable))
         from installer.records import Hash as RecordHash
@@ -286,7 +289,7 @@ class _Destination(WheelDestination):
 
 def _check_path(wheel: Wheel, path: str) -> None:
     if "\0" in path or any(part in ("", ".", "..") for part in path.split("/")):
-        raise refused(wheel, f"{path!r} in it leads out of its directory.")
+        raise refused(wheel, f"Its file {path!r} leads outside its directory.")
 
 
 def _below(base: str, folder: str) -> str:

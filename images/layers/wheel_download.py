@@ -1,5 +1,6 @@
-"""Fetching wheels: into the store, where a wheel's own hash is the name of its blob, so that
-nothing else can come of its address.
+"""Fetching of wheels into the store, each as the blob named by the wheel's locked hash.
+
+So a URL cannot deliver anything but the locked wheel.
 """
 
 from __future__ import annotations
@@ -26,19 +27,19 @@ if TYPE_CHECKING:
 
 Progress = Callable[[int, int], None]
 _PARALLEL = 6
-_LOOK = 0.2  # Seconds after which it is looked whether anybody still waits.
+_LOOK = 0.2  # Seconds between two checks for a stop.
 _ATTEMPTS = 4
 _PIECE = 1 << 18
-_CONNECT = 10.0  # Seconds for a connection to be made.
+_CONNECT = 10.0  # Seconds until connecting fails.
 _PASSING = frozenset({408, 425, 429, 500, 502, 503, 504})
 
 
 class Fetcher:
-    """Fetches wheels, several at a time. Proxies, private certificate authorities and netrc are
-    those of `requests`, and credentials also those of the user's indexes.
+    """Fetcher of wheels, several at a time.
 
-    `root` is what the paths of wheels are relative to; `progress` is told how many bytes of how
-    many have come. When `stopped` says so, nobody waits for what is still to come.
+    Proxies, private certificate authorities and netrc work as in `requests`; credentials come also
+    from the user's indexes. Paths of wheels are relative to `root`. `progress` is called with the
+    bytes fetched so far and their total; `stopped` returns whether to give up.
     """
 
     def __init__(
@@ -62,8 +63,9 @@ class Fetcher:
         return Indexes.configured(self._root, os.environ)
 
     def fetch(self, wheels: Sequence[Wheel]) -> list[tuple[Wheel, str]]:
-        """The wheels with the paths of their files. Raises `ImageBuildError` for one that cannot be
-        had, or is not what was locked.
+        """Return the wheels with the paths of their files, and fetch the missing ones.
+
+        Raises `ImageBuildError` for a wheel that cannot be fetched, or differs from the locked one.
         """
         missing = [wheel for wheel in wheels if not self._is_good(wheel)]
         if missing:
@@ -85,12 +87,12 @@ class Fetcher:
                     for future in done_now:
                         future.result()
                     if self._stopped():
-                        raise ImageBuildError("Fetching wheels was stopped")
+                        raise ImageBuildError("The fetching of wheels was stopped")
             except Exception:
                 pool.shutdown(wait=not self._stopped(), cancel_futures=True)
                 raise
             finally:
-                # After an interruption nobody waits for a source that says nothing.
+                # After an interruption, do not wait for a server that sends nothing.
                 pool.shutdown(wait=False, cancel_futures=True)
         return [(wheel, self._blobs.path(wheel.digest)) for wheel in wheels]
 
@@ -108,12 +110,12 @@ class Fetcher:
                 self._download(wheel, writer, moved)
             if writer.digest != wheel.digest:
                 raise ImageBuildError(
-                    f"The wheel of {wheel.name} {wheel.version} is not the one that was locked",
+                    f"The wheel of {wheel.name} {wheel.version} is not the locked one",
                     why=(
-                        f"{_shown(wheel)} has the hash {writer.digest}, and {wheel.digest} is"
+                        f"{_shown(wheel)} has the hash {writer.digest}, but {wheel.digest} is"
                         " locked."
                     ),
-                    hint=f"If you trust it: flyte lock --upgrade {wheel.name}",
+                    hint=f"If you trust it, run `flyte lock --upgrade {wheel.name}`.",
                 )
             writer.finish(wheel.digest)
 
@@ -135,7 +137,7 @@ class Fetcher:
         )
 
         index = self._indexes.of(wheel.url)
-        login = index.login if index else None  # Without it `requests` looks into netrc.
+        login = index.login if index else None  # If None, `requests` reads netrc.
 
         def attempt() -> None:
             if writer.size:
@@ -150,7 +152,7 @@ class Fetcher:
                 auth=login,
             ) as answer:
                 if answer.status_code in _PASSING:
-                    raise _Passing(f"It answered {answer.status_code}.")
+                    raise _Passing(f"The server answered {answer.status_code}.")
                 if answer.status_code in (401, 403):
                     raise self._denied(wheel, answer)
                 if answer.status_code != 200:
@@ -162,7 +164,7 @@ class Fetcher:
                     if 0 < wheel.size < writer.size + len(piece):
                         raise _unavailable(
                             wheel,
-                            f"{_shown(wheel)} has more than the {wheel.size:,} bytes that were"
+                            f"{_shown(wheel)} has more than the {wheel.size:,} bytes that are"
                             " locked.",
                         )
                     writer.write(piece)
@@ -170,9 +172,9 @@ class Fetcher:
                     moved(len(piece))
                     self._deadlines.extend(answer.raw, time_left(began, writer.size))
                 if self._deadlines.is_late(answer.raw):
-                    raise _Passing("It sends too slowly.")
+                    raise _Passing("The server sends too slowly.")
             if writer.size < wheel.size:
-                raise _Passing(f"{writer.size:,} of {wheel.size:,} bytes came.")
+                raise _Passing(f"Only {writer.size:,} of {wheel.size:,} bytes arrived.")
 
         again = Retrying(
             retry=retry_if_exception_type((_Passing, RequestException)),
@@ -186,11 +188,12 @@ class Fetcher:
             raise _unavailable(wheel, f"{_shown(wheel)}: {_reason(error)}") from None
 
     def _denied(self, wheel: Wheel, answer: Response) -> ImageBuildError:
-        """The error for who wants credentials, or others than were sent; a server that it was sent
-        on to may be meant.
+        """Return the error for a server that requires credentials, or other ones than were sent.
+
+        After a redirect, the server in question may be another one than in the wheel's URL.
         """
         index = self._indexes.of(answer.url)
-        which = f"{index} wants" if index else f"{urlsplit(answer.url).hostname} wants"
+        which = f"{index} requires" if index else f"{urlsplit(answer.url).hostname} requires"
         wants = "other credentials" if "Authorization" in answer.request.headers else "credentials"
         return ImageBuildError(
             _cannot(wheel),
@@ -215,7 +218,7 @@ class Fetcher:
         session = Session()
         for scheme in ("https://", "http://"):
             session.mount(scheme, TimedAdapter(self._deadlines, pool_maxsize=_PARALLEL))
-        for name in ("SSL_CERT_FILE", "SSL_CERT_DIR"):  # Those of `requests` itself count first.
+        for name in ("SSL_CERT_FILE", "SSL_CERT_DIR"):  # Variables of `requests` have priority.
             if (
                 os.environ.get(name)
                 and not os.environ.get("REQUESTS_CA_BUNDLE")
@@ -227,11 +230,11 @@ class Fetcher:
 
 
 class _Passing(Exception):
-    """What may be otherwise in a moment."""
+    """A failure that may be temporary."""
 
 
 def _shown(wheel: Wheel) -> str:
-    """A wheel's address without what may be secret: credentials, and what follows a `?`."""
+    """Return a wheel's URL without parts that may be secret: credentials and the query."""
     address = urlsplit(wheel.url)
     if not address.scheme:
         return wheel.url
@@ -244,13 +247,12 @@ def _reason(error: Exception) -> str:
 
 
 def _cannot(wheel: Wheel) -> str:
-    return f"The wheel of {wheel.name} {wheel.version} cannot be fetched"
+    return f"Cannot fetch the wheel of {wheel.name} {wheel.version}"
 
 
 def _unavailable(wheel: Wheel, why: str) -> ImageBuildError:
     return ImageBuildError(
         _cannot(wheel),
         why=why,
-        hint="Try again later; if it is gone for good, lock again: flyte lock --upgrade "
-        + wheel.name,
+        hint=(f"Try again later; if it is gone for good, run `flyte lock --upgrade {wheel.name}`."),
     )

@@ -1,4 +1,4 @@
-"""One file that a wheel's layer gets: as it stands in the wheel, or generated here."""
+"""Files of a wheel's layer: copied from the wheel, or generated."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from .gzip_members import LayerWriter, inflated
 from .machine_code import refused
 
 _CHUNK = 1 << 18
-# Bytes of a deflated file that is rather compressed again, together with its neighbours.
+# Smaller deflated files (bytes) are compressed again, together with their neighbours.
 _SMALL = 4096
 Hash = tuple[str, str]
 
 
 @dataclass(frozen=True)
 class GeneratedFile:
-    """A file made here: a script, a list."""
+    """A generated file: a script or a list."""
 
     data: bytes
 
@@ -43,16 +43,17 @@ class GeneratedFile:
 
 
 class ZipMember:
-    """A file in a wheel, and the hash that the wheel's RECORD claims for it: checked when it is
-    read.
-    """
+    """A file in a wheel, with the hash in the wheel's RECORD, which is checked at each reading."""
 
     def __init__(self, wheel: Wheel, file: BinaryIO, info: zipfile.ZipInfo, claimed: Hash) -> None:
         self._wheel, self._file, self._info, self.hash = wheel, file, info, claimed
         self.size, self.crc = info.file_size, info.CRC
 
     def add_to(self, layer: LayerWriter) -> None:
-        """Append it to a layer. Raises `ImageBuildError` if it is not what the RECORD says."""
+        """Append the file to a layer.
+
+        Raises `ImageBuildError` if it does not match the RECORD.
+        """
         with self._damage_named():
             if (
                 self._info.compress_type == zipfile.ZIP_DEFLATED
@@ -64,7 +65,7 @@ class ZipMember:
                     layer.write(plain)
 
     def check(self) -> None:
-        """Raise `ImageBuildError` if it is not what the RECORD says."""
+        """Raise `ImageBuildError` if the file does not match the RECORD."""
         with self._damage_named():
             for _ in self.inflate():
                 pass
@@ -75,11 +76,11 @@ class ZipMember:
             yield
         except zlib.error as error:
             raise refused(
-                self._wheel, f"{self._info.filename} in it is damaged ({error})."
+                self._wheel, f"Its file {self._info.filename} is damaged ({error})."
             ) from None
 
     def inflate(self) -> Iterator[tuple[bytes, bytes]]:
-        """Pieces as they stand with what they come to."""
+        """Yield the pieces of the file as they are stored, each with its inflated bytes."""
         claimed, crc = hashlib.new(self.hash[0]), 0
         pieces: Iterator[tuple[bytes, bytes]]
         if self._info.compress_type == zipfile.ZIP_DEFLATED:
@@ -91,12 +92,10 @@ class ZipMember:
             crc = zlib.crc32(plain, crc)
             yield raw, plain
         if _sum(claimed.digest()) != self.hash[1] or crc != self.crc:
-            raise refused(
-                self._wheel, f"{self._info.filename} in it is not the file that its RECORD says."
-            )
+            raise refused(self._wheel, f"Its file {self._info.filename} does not match its RECORD.")
 
     def head(self, size: int) -> bytes:
-        """The first bytes."""
+        """Return the first `size` bytes of the file."""
         raw = next(self._raw(_SMALL), b"")
         return (
             zlib.decompressobj(-15).decompress(raw, size)
@@ -105,18 +104,19 @@ class ZipMember:
         )
 
     def _raw(self, size: int = _CHUNK) -> Iterator[bytes]:
-        """The bytes as they stand in the zip file, in pieces of a size (APPNOTE.TXT 4.3.7: a local
-        header of 30 bytes, a name, more).
+        """Yield the bytes as they are stored in the zip file, in pieces of at most `size`.
+
+        The local header has 30 bytes, a name and extra fields (APPNOTE.TXT 4.3.7).
         """
         local = os.pread(self._file.fileno(), 30, self._info.header_offset)
         if len(local) < 30 or local[:4] != b"PK\3\4":
-            raise refused(self._wheel, "It is no zip file as it should be.")
+            raise refused(self._wheel, "It is not a valid zip file.")
         at = self._info.header_offset + 30 + sum(struct.unpack("<HH", local[26:30]))
         left = self._info.compress_size
         while left:
             piece = os.pread(self._file.fileno(), min(left, size), at)
             if not piece:
-                raise refused(self._wheel, "It ends too early.")
+                raise refused(self._wheel, "Its file is truncated.")
             yield piece
             at, left = at + len(piece), left - len(piece)
 

@@ -102,7 +102,7 @@ def test_a_server_that_drips(
         monkeypatch.setattr(f"flyte_build.images.layers.wheel_download.{name}", 2.0)
     with (
         dripping(first) as host,
-        pytest.raises(ImageBuildError, match=r"pkg 1\.0 cannot be fetched"),
+        pytest.raises(ImageBuildError, match=r"Cannot fetch the wheel of pkg 1\.0"),
     ):
         fetch(blobs, wheel_at(f"{scheme}://{host}"))
 
@@ -131,7 +131,7 @@ def test_gone(blobs: Blobs) -> None:
         )
         with pytest.raises(ImageBuildError) as error:
             fetch(blobs, wheel)
-    assert error.value.what == "The wheel of pkg 1.0 cannot be fetched"
+    assert error.value.what == "Cannot fetch the wheel of pkg 1.0"
     assert "answered 404" in error.value.why
     assert not any(secret in str(error.value) for secret in ("s3cret", "hidden"))
 
@@ -140,7 +140,7 @@ def test_nobody_there(blobs: Blobs) -> None:
     """A server that is not there."""
     with Index() as index:
         wheel = wheel_at(index.url)
-    with pytest.raises(ImageBuildError, match=r"pkg 1\.0 cannot be fetched"):
+    with pytest.raises(ImageBuildError, match=r"Cannot fetch the wheel of pkg 1\.0"):
         fetch(blobs, wheel)
 
 
@@ -197,7 +197,7 @@ def test_denied(blobs: Blobs, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("UV_EXTRA_INDEX_URL", f"http://ann:s3cret@{index.host}/simple")
         fetch(blobs, wheel_at(index.url))
     assert (
-        f"the index {index.url}/simple (UV_EXTRA_INDEX_URL) wants other credentials"
+        f"the index {index.url}/simple (UV_EXTRA_INDEX_URL) requires other credentials"
         in error.value.why
     )
     assert (

@@ -124,27 +124,27 @@ def no_zip(folder: Path) -> Wheel:
 
 RECORDED = b"sha256=" + sha256(b"x = 1\n").encode()
 WHEELS: dict[str, tuple[Callable[[Path], Wheel], str]] = {
-    "a file that RECORD does not mention": (
+    "a file that RECORD does not list": (
         rewritten(lambda files: {**files, "pkg/more.py": b"x"}),
-        "does not mention pkg/more.py",
+        "does not list pkg/more.py",
     ),
-    "a file at the top that RECORD does not mention": (
+    "a file at the top that RECORD does not list": (
         rewritten(lambda files: {**files, "evil.pth": b"import os"}),
-        "not mention evil.pth",
+        "not list evil.pth",
     ),
-    "a script that RECORD does not mention": (
+    "a script that RECORD does not list": (
         rewritten(lambda files: {**files, "pkg-1.0.data/scripts/ls": b"#!"}),
-        "not mention",
+        "not list",
     ),
-    "no RECORD": (rewritten(lambda files: {**files, f"{INFO}/RECORD": b""}), "does not mention"),
+    "no RECORD": (rewritten(lambda files: {**files, f"{INFO}/RECORD": b""}), "does not list"),
     "RECORD absent": (rewritten(lambda files: without(files, f"{INFO}/RECORD")), "RECORD"),
     "a RECORD without hashes": (
         record(lambda text: text.replace(RECORDED, b"")),
-        "no good hash of pkg/__init__.py",
+        "no secure hash of pkg/__init__.py",
     ),
     "a RECORD with a weak hash": (
         record(lambda text: text.replace(RECORDED, b"md5=AAAA")),
-        "no good hash",
+        "no secure hash",
     ),
     "a RECORD with an unknown hash": (
         record(lambda text: text.replace(RECORDED, b"rot13=AAAA")),
@@ -152,11 +152,11 @@ WHEELS: dict[str, tuple[Callable[[Path], Wheel], str]] = {
     ),
     "a RECORD with another hash": (
         record(lambda text: text.replace(RECORDED, b"sha256=" + b"A" * 43)),
-        "not the file that its RECORD says",
+        "does not match its RECORD",
     ),
     "a RECORD with another size": (
         record(lambda text: text.replace(RECORDED + b",6", RECORDED + b",7")),
-        "size that its RECORD says",
+        "differs from the one in its RECORD",
     ),
     "a RECORD with a size that is none": (
         record(lambda text: text.replace(RECORDED + b",6", RECORDED + b",x")),
@@ -165,48 +165,51 @@ WHEELS: dict[str, tuple[Callable[[Path], Wheel], str]] = {
     "a RECORD that is no table": (record(lambda text: b"\x00\xff\xfe" * 20), ""),
     "a RECORD with a file that is absent": (
         record(lambda text: text + b"\ngone.py,sha256=" + b"A" * 43 + b",1"),
-        "lacks gone.py",
+        "lists gone.py, which is missing",
     ),
-    "a path that leads up": (brings("../evil.py"), "leads out of its directory"),
+    "a path that leads up": (brings("../evil.py"), "leads outside its directory"),
     "a path that leads up far": (
         brings("../../../../../../../../tmp/flyte-evil.py"),
-        "leads out of its directory",
+        "leads outside its directory",
     ),
-    "a path that leads up from within": (brings("pkg/../../evil.py"), "leads out of its directory"),
-    "an absolute path": (brings("/tmp/flyte-evil.py"), "leads out of its directory"),
-    "a path with an empty part": (brings("pkg//x.py"), "leads out of its directory"),
+    "a path that leads up from within": (
+        brings("pkg/../../evil.py"),
+        "leads outside its directory",
+    ),
+    "an absolute path": (brings("/tmp/flyte-evil.py"), "leads outside its directory"),
+    "a path with an empty part": (brings("pkg//x.py"), "leads outside its directory"),
     "a path that leads up from scripts": (
         brings("pkg-1.0.data/scripts/../../../evil"),
-        "leads out of its directory",
+        "leads outside its directory",
     ),
     "a path that leads up from data": (
         brings("pkg-1.0.data/data/../../evil"),
-        "leads out of its directory",
+        "leads outside its directory",
     ),
     "an entry point that leads up": (
         with_files(scripts={"../evil": "pkg:main"}),
-        "leads out of its directory",
+        "leads outside its directory",
     ),
     "a script in Python's place": (
         brings("pkg-1.0.data/scripts/python3"),
-        "the place of the environment's Python",
+        "would replace the environment's Python",
     ),
     "an entry point in Python's place": (
         with_files(scripts={"python": "pkg:main"}),
-        "the place of the environment's Python",
+        "would replace the environment's Python",
     ),
     "data in Python's place": (
         brings("pkg-1.0.data/data/bin/python3"),
-        "the place of the environment's Python",
+        "would replace the environment's Python",
     ),
     "data in the place of Python's configuration": (
         brings("pkg-1.0.data/data/pyvenv.cfg"),
-        "the place of the environment's Python",
+        "would replace the environment's Python",
     ),
     "two files of one name": (twice, "pkg/__init__.py twice"),
     "a bomb": (
         with_files(files={f"pkg/{at}.bin": bytes(1 << 28) for at in range(5)}),
-        "no honest wheel",
+        "but its file has only",
     ),
     "a file that is larger than it says": (lying_size, ""),
     "machine code for another machine": (brings("pkg/_x.so", elf(ARM)), "machine code for"),
@@ -218,9 +221,9 @@ WHEELS: dict[str, tuple[Callable[[Path], Wheel], str]] = {
         "",
     ),
     "another checksum": (patched(struct.pack("<L", zlib.crc32(b"x = 1\n")), b"\1\2\3\4"), ""),
-    "a file of another compression": (bzipped, "compressed in an unknown way"),
+    "a file of another compression": (bzipped, "or has an unknown compression"),
     "its end is missing": (cut, ""),
-    "no zip file": (no_zip, ""),
+    "not a valid zip file": (no_zip, ""),
     "no metadata": (rewritten(lambda files: without(files, INFO)), ""),
 }
 
@@ -246,7 +249,7 @@ def test_a_layer_and_an_environment_refuse_it_alike(tmp_path: Path, what: str) -
     assert (
         layer.value.what
         == environment.value.what
-        == "The wheel pkg-1.0-py3-none-any.whl is refused"
+        == "Cannot use the wheel pkg-1.0-py3-none-any.whl"
     )
     assert layer.value.why and "Traceback" not in layer.value.why and layer.value.why[-1] == "."
     assert kept == [] and not list(Path("/tmp").glob("flyte-evil*"))

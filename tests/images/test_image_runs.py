@@ -468,7 +468,7 @@ def test_secrets_are_in_no_context_of_a_dockerfile(shell: Shell) -> None:
     shell("build", "tasks.py", "light")
     tasks.write_text(tasks.read_text().replace("made/Dockerfile", "../Dockerfile"))
     (shell.project.parent / "Dockerfile").write_text("FROM scratch\n")
-    assert "leads out of the project" in shell("build", "tasks.py", "light", exit_code=2).stderr
+    assert "leads outside the project" in shell("build", "tasks.py", "light", exit_code=2).stderr
 
 
 def test_deleting_the_cache_changes_no_image(shell: Shell) -> None:

@@ -222,7 +222,7 @@ def refused(tmp_path: Path, wheel: Wheel, why: str) -> None:
 def test_wrong_record(tmp_path: Path) -> None:
     """A file that is not what the RECORD says."""
     wheel = MadeWheel(record={"pkg/__init__.py": "A" * 43}).write(tmp_path)
-    refused(tmp_path, wheel, "pkg/__init__.py in it is not the file that its RECORD says")
+    refused(tmp_path, wheel, "pkg/__init__.py does not match its RECORD")
 
 
 def edited(wheel: Wheel, **files: bytes) -> Wheel:
@@ -235,11 +235,11 @@ def edited(wheel: Wheel, **files: bytes) -> Wheel:
 
 
 def test_file_without_record(tmp_path: Path) -> None:
-    """A file that the RECORD does not mention."""
+    """A file that the RECORD does not list."""
     refused(
         tmp_path,
         edited(MadeWheel().write(tmp_path), **{"pkg/more.py": b"x"}),
-        "does not mention pkg/more.py",
+        "does not list pkg/more.py",
     )
 
 
@@ -265,7 +265,7 @@ def test_file_that_is_there_twice(tmp_path: Path) -> None:
 )
 def test_path_that_leads_out(tmp_path: Path, name: str) -> None:
     """Files never land outside of the directories of their kind."""
-    refused(tmp_path, MadeWheel(files={name: b"x"}).write(tmp_path), "leads out of its directory")
+    refused(tmp_path, MadeWheel(files={name: b"x"}).write(tmp_path), "leads outside its directory")
 
 
 def test_script_whose_name_leads_out(tmp_path: Path) -> None:
@@ -273,7 +273,7 @@ def test_script_whose_name_leads_out(tmp_path: Path) -> None:
     refused(
         tmp_path,
         MadeWheel(scripts={"../evil": "pkg:main"}).write(tmp_path),
-        "leads out of its directory",
+        "leads outside its directory",
     )
 
 
@@ -321,7 +321,7 @@ def test_zip_bomb(tmp_path: Path) -> None:
     """A wheel that would come to far more than it is."""
     wheel = MadeWheel(files={f"pkg/{at}.bin": bytes(1 << 28) for at in range(5)}).write(tmp_path)
     assert wheel.size < 3_000_000
-    refused(tmp_path, wheel, "no honest wheel")
+    refused(tmp_path, wheel, "but its file has only")
 
 
 def test_damaged_bytes(tmp_path: Path) -> None:
@@ -331,7 +331,7 @@ def test_damaged_bytes(tmp_path: Path) -> None:
     data = bytearray(path.read_bytes())
     data[20_000] ^= 1
     path.write_bytes(data)
-    refused(tmp_path, wheel, "pkg/data.txt in it is")
+    refused(tmp_path, wheel, "Its file pkg/data.txt")
 
 
 @pytest.mark.parametrize(
@@ -376,7 +376,7 @@ def test_two_wheels_with_one_path(tmp_path: Path, blobs: Blobs) -> None:
     )
     folder = unpacked(blobs, layer_of(blobs, two, one, said=said), tmp_path / "out")
     assert (folder / PACKAGES / "tests/x.py").read_bytes() == b"2"
-    assert said == [f"bbb and aaa both have {PACKAGES}/tests/x.py; that of bbb is used."]
+    assert said == [f"bbb and aaa both contain {PACKAGES}/tests/x.py; the file of bbb is used."]
 
 
 WHEELS = st.lists(
