@@ -1,1 +1,1 @@
-"""What the Docker Engine of this machine does for images."""
+"""Work of the local Docker Engine for images: running build steps, and loading images."""

@@ -1,6 +1,4 @@
-"""The Docker Engine of this machine, through docker-py: reaching it, and what it says when it
-cannot do something.
-"""
+"""Access to the Docker Engine through docker-py: connecting, error messages, containers."""
 
 from __future__ import annotations
 
@@ -13,12 +11,13 @@ from flyte_build.errors import EngineUnavailable
 if TYPE_CHECKING:
     from docker import APIClient
 
-_TIMEOUT = 600  # Seconds that one answer may take: loading a large image takes long.
+_TIMEOUT = 600  # Seconds per response; loading a large image takes long.
 
 
 def connect() -> APIClient:
-    """A client of the engine that DOCKER_HOST names, or of this machine's. Raises
-    `EngineUnavailable`.
+    """Return a client of the engine that DOCKER_HOST names, or of the local one.
+
+    Raises `EngineUnavailable` if it cannot be reached.
     """
     from docker import APIClient
     from docker.errors import DockerException
@@ -28,16 +27,17 @@ def connect() -> APIClient:
         return APIClient(version="auto", timeout=_TIMEOUT, **kwargs_from_env())
     except (DockerException, OSError, ValueError) as error:
         raise EngineUnavailable(
-            "Docker cannot be reached",
+            "Cannot reach Docker",
             why=_innermost(error),
-            hint="Start it (`docker info` must answer), or set DOCKER_HOST.",
+            hint="Start it (`docker info` must succeed), or set DOCKER_HOST.",
         ) from None
 
 
 @contextmanager
 def asking(what: str) -> Iterator[None]:
-    """Raise what the engine answers as `EngineUnavailable`; `what` says what could not be done, as
-    in "start a container".
+    """Raise errors of the engine in the body as `EngineUnavailable`.
+
+    `what` names the work for the message, as in "start a container".
     """
     from docker.errors import DockerException
     from requests.exceptions import RequestException
@@ -49,8 +49,10 @@ def asking(what: str) -> Iterator[None]:
 
 
 def remove_container(client: APIClient, container: str) -> None:
-    """Remove a container, whether or not it runs. If that fails it is an orphan, or another command
-    has removed it.
+    """Remove a container, running or not.
+
+    Failures are ignored: another command has removed the container, or a later one will, as an
+    orphan.
     """
     try:
         with asking("remove a container"):
@@ -62,10 +64,9 @@ def remove_container(client: APIClient, container: str) -> None:
 def remove_orphans(
     client: APIClient, label: str, is_owned: Callable[[Mapping[str, str]], bool]
 ) -> None:
-    """Remove the containers with a label (`NAME` or `NAME=VALUE`) whose labels say that nobody owns
-    them any more.
+    """Remove the containers with a label (`NAME` or `NAME=VALUE`) that have no owner any more.
 
-    Raises `EngineUnavailable` if they cannot be listed.
+    `is_owned` decides that by their labels. Raises `EngineUnavailable` if they cannot be listed.
     """
     with asking("list containers"):
         found = client.containers(all=True, filters={"label": label})
@@ -75,7 +76,7 @@ def remove_orphans(
 
 
 def _innermost(error: BaseException) -> str:
-    """What went wrong, without the names of the libraries that it went through."""
+    """Return the cause of an error, without the names of the libraries that passed it on."""
     explanation = getattr(error, "explanation", None)
     if explanation:
         return str(explanation)

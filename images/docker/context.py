@@ -1,8 +1,7 @@
-"""What a container is given of a project: a Dockerfile's context, or the sources of packages that
-are installed there.
+"""Project files that a container receives: a Dockerfile's context, or sources of packages.
 
-What stays out is said by `.dockerignore`, as Docker reads it. A look at files that have not changed
-costs their states alone.
+Files that `.dockerignore` matches are left out, with Docker's semantics. Files that have not
+changed since the last time are not read again.
 """
 
 from __future__ import annotations
@@ -16,31 +15,31 @@ from flyte_build.cas.encoding import Value, encode
 from flyte_build.errors import SecretRefused, UsageError
 from flyte_build.images.layers.file_digests import FileDigests, ProjectFiles
 
-_OURS = ("flyte.lock", "**/__pycache__")  # What running tasks writes.
-_ENVIRONMENTS = "**/.venv"  # No sources of anything, and large.
+_OURS = ("flyte.lock", "**/__pycache__")  # Written by running tasks.
+_ENVIRONMENTS = "**/.venv"  # Large, and never sources.
 
 
 class Contexts:
-    """Looks at those of a project's files that containers are given."""
+    """Finder of the project files that containers receive."""
 
     def __init__(self, files: ProjectFiles) -> None:
         self._files, self._root = files, os.path.realpath(files.root)
 
     def of_dockerfile(self, file: str) -> Digest:
-        """What the context of a Dockerfile holds, in one digest: paths, modes, contents, targets of
-        links.
+        """Return one digest of a Dockerfile's context: paths, modes, contents, targets of links.
 
-        Raises `UsageError` for one that is not below the project's root, and `SecretRefused`.
+        Raises `UsageError` if the Dockerfile is missing or outside the project root, and
+        `SecretRefused`.
         """
         dockerfile = os.path.join(self._root, file)
         folder = os.path.dirname(dockerfile)
         if not os.path.isfile(dockerfile):
             raise UsageError(
-                f"There is no Dockerfile {dockerfile}", hint=f"It is relative to {self._root}."
+                f"No Dockerfile at {dockerfile}", hint=f"Give a path relative to {self._root}."
             )
         if not f"{os.path.realpath(folder)}/".startswith(f"{self._root}/"):
-            hint = "Its directory is sent to Docker: use one below the project's root."
-            raise UsageError(f"{dockerfile} leads out of the project", hint=hint)
+            hint = "Use a Dockerfile below the project root: its directory is sent to Docker."
+            raise UsageError(f"{dockerfile} leads outside the project", hint=hint)
         contents = self._contents("context", folder)
         rows = _rows(
             folder, _walk(folder, left_out(folder), os.path.basename(dockerfile)), contents
@@ -50,10 +49,10 @@ class Contexts:
         return Digest.of(encode(list(rows.values())))
 
     def sources(self, needed: Iterable[str]) -> list[str]:
-        """The files and links of the project that what is installed from its directories may need,
-        and those that are `needed` in any case.
+        """Return the project's files and links that installing from its directories may need.
 
-        Files that look like secrets, and are not allowed, are not among them.
+        Files in `needed` are included even if an ignore rule matches them. Files that look like
+        secrets and are not allowed are left out.
         """
         contents = self._contents("sources", self._root)
         rows = _rows(self._root, self._walk_sources(needed), contents)
@@ -62,7 +61,7 @@ class Contexts:
         return [name for name in rows if name not in refused]
 
     def identity(self, paths: Sequence[str]) -> Digest:
-        """What some files and directories of the project hold, of what `sources` gives."""
+        """Return one digest of those files of `sources` that are at or below some paths."""
         contents = self._contents("sources", self._root)
         names = (
             name
@@ -89,8 +88,9 @@ class Contexts:
 
 
 def left_out(folder: str) -> list[str]:
-    """Patterns of what a container is not given: what the directory's .dockerignore says, and what
-    running tasks writes.
+    """Return the patterns of files that a container does not receive.
+
+    They are those of the directory's .dockerignore, and of files that running tasks write.
     """
     patterns = [*_OURS]
     if os.path.exists(ignore := f"{folder}/.dockerignore"):

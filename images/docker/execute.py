@@ -1,8 +1,7 @@
-"""Executing what an image's declaration asks for, in a container: commands, Debian packages,
-Dockerfiles.
+"""Execution of build steps in containers: commands, Debian packages, Dockerfiles.
 
-What comes of it is one layer on top of the image that it ran in (or a Dockerfile's whole image),
-exported from the engine. It differs each time, which is why it is pinned.
+The result is one layer on top of the image that the step ran in (or all layers of a Dockerfile's
+image), exported from the engine. It differs at each execution, so it is pinned.
 """
 
 from __future__ import annotations
@@ -40,7 +39,7 @@ if TYPE_CHECKING:
     from docker import APIClient
 
 _CHUNK = 1 << 20
-_LAST_WORDS = 20  # Lines of output that an error shows.
+_LAST_WORDS = 20  # Lines of output in an error.
 _LABEL = "flyte.build"
 _APT = (
     "apt-get update && DEBIAN_FRONTEND=noninteractive apt-get install --yes --no-install-recommends"
@@ -49,11 +48,11 @@ _APT = (
 )
 
 Output = Callable[[str], None]
-"""Is told each line that is printed meanwhile."""
+"""Receiver of each line that a step prints."""
 
 
 def describe(step: Execute) -> str:
-    """The step, for people."""
+    """Return a human-readable description of the step."""
     if step.install:
         sources = (source.packages or (f"-r {source.file}",) for source in step.install)
         return f"uv pip install {' '.join(word for words in sources for word in words)}"
@@ -61,8 +60,9 @@ def describe(step: Execute) -> str:
 
 
 def script(step: Execute, root: str) -> str:
-    """The step as one shell script, which ends at the first command that fails; `root` is the
-    project's, which is there too.
+    """Return the step as one shell script, to be run with `sh -e`.
+
+    Paths below `root`, the project root on this machine, become paths in the container.
     """
     if step.install:
         return install.script(step.install, root)
@@ -72,8 +72,9 @@ def script(step: Execute, root: str) -> str:
 
 
 class DockerExecutor:
-    """Executes in this machine's Docker Engine, with what a project's files hold; `output` is told
-    what is printed.
+    """Executor of build steps in the local Docker Engine, with the files of a project.
+
+    `output` receives the lines that the steps print.
     """
 
     def __init__(
@@ -84,20 +85,26 @@ class DockerExecutor:
         self._blobs = cache.blobs
 
     def _reach(self, what: str) -> APIClient:
-        """The engine, for what is to be executed. Raises `EngineUnavailable`, which names it."""
+        """Return a client of the engine.
+
+        Raises `EngineUnavailable`, which names the step `what`.
+        """
         try:
             return connect()
         except EngineUnavailable as error:
             raise EngineUnavailable(
-                f"The image needs something to be executed: {what}",
+                f"Cannot execute a step of the image: {what}",
                 why=f"{error.what}: {error.why}",
-                hint="Start Docker, or use packages and files alone, which need none.",
+                hint="Start Docker, or use only packages and files, which do not need it.",
             ) from None
 
     def execute(
         self, base: OciImage, step: Execute, env: Mapping[str, str], workdir: str, fetch: Fetch
     ) -> OciImage:
-        """The image that a step makes of another, as root. Raises `ImageBuildError` if it fails."""
+        """Execute a step as root on top of an image, and return the resulting image.
+
+        Raises `ImageBuildError` if the step fails.
+        """
         client = self._reach(describe(step))
         remove_orphans(client, _LABEL, _is_built)
         on = load(client, base.manifest, self._blobs, fetch)
@@ -105,7 +112,7 @@ class DockerExecutor:
         if step.install:
             env = {**env, **indexes(os.environ)}
             if certificates := env.get("SSL_CERT_FILE", ""):
-                # Whom this machine trusts, the step trusts.
+                # The step trusts the same certificates as this machine.
                 env["SSL_CERT_FILE"] = install.CERTIFICATES
         with _container(
             client, on, script(step, self._root), env, workdir, self._cache.lease([])
@@ -115,7 +122,7 @@ class DockerExecutor:
                     install.given(
                         step.install, self._root, self._contexts, certificates
                     ) as archive,
-                    asking("fill a container"),
+                    asking("copy files into a container"),
                 ):
                     client.put_archive(container, "/", archive)
             made = self._run(client, container, describe(step))
@@ -126,7 +133,7 @@ class DockerExecutor:
         return base.change([Added.of(layer, self._compression, describe(step)) for layer in layers])
 
     def _run(self, client: APIClient, container: str, what: str) -> str:
-        """Run a container to its end; the id of the image that comes of it is given."""
+        """Run a container to its end, and return the id of the image committed from it."""
         with asking("execute a build step"):
             client.start(container)
             lines: deque[str] = deque(maxlen=_LAST_WORDS)
@@ -138,7 +145,10 @@ class DockerExecutor:
             return str(client.commit(container)["Id"])
 
     def build(self, file: str, platform: str) -> OciImage:
-        """The image that a Dockerfile makes, with its directory as the context."""
+        """Build a Dockerfile with its directory as the context, and return the image.
+
+        Raises `ImageBuildError` if that fails.
+        """
         dockerfile = f"{self._root}/{file}"
         client, folder = self._reach(f"the Dockerfile {file}"), os.path.dirname(dockerfile)
         from docker.utils.build import tar
@@ -159,7 +169,7 @@ class DockerExecutor:
             for answer in answers:
                 if "error" in answer:
                     raise ImageBuildError(
-                        f"{dockerfile} could not be built",
+                        f"Cannot build {dockerfile}",
                         why="\n".join([*lines, answer["error"].strip()]),
                     )
                 for line in str(answer.get("stream", "")).splitlines():
@@ -183,8 +193,9 @@ class DockerExecutor:
     def _export(
         self, client: APIClient, image: str, after: int
     ) -> tuple[dict[str, Any], tuple[Layer, ...]]:
-        """An image's config, and its layers after the first so many, which are among the blobs
-        then.
+        """Return an image's config, and its layers from index `after` on.
+
+        The layers are then in the store.
         """
         with tempfile.TemporaryFile() as archive:
             for piece in client.get_image(image, chunk_size=_CHUNK):
@@ -201,19 +212,23 @@ class DockerExecutor:
                 RecursionError,
                 tarfile.TarError,
             ) as error:
-                why = f"It is of another form than expected ({type(error).__name__}: {error})."
+                why = f"Its format is not the expected one ({type(error).__name__}: {error})."
                 raise EngineUnavailable(
-                    f"Docker exported the image {image}, which cannot be read", why=why
+                    f"Cannot read the image {image} that Docker exported", why=why
                 ) from None
         if [layer.diff_id for layer in layers] != expected:
             raise EngineUnavailable(
-                "Docker exported other layers than it says", why=f"They are of the image {image}."
+                f"Cannot use the image {image} that Docker exported",
+                why="Its layers are not the ones that its config lists.",
             )
         return config, layers
 
     def _members(self, archive: IO[bytes], after: int) -> tuple[dict[str, Any], tuple[Layer, ...]]:
-        """Read an exported image. Raises what reading JSON and archives raises if it is none."""
-        # Nothing of it is unpacked: members are read, each by its name.
+        """Read an exported image.
+
+        Raises the errors of `json` and `tarfile` if it is malformed.
+        """
+        # Nothing is unpacked: members are read, each by its name.
         with tarfile.open(fileobj=archive) as members:
             (manifest,) = json.load(_member(members, "manifest.json"))
             config: dict[str, Any] = json.load(_member(members, manifest["Config"]))
@@ -231,11 +246,13 @@ class DockerExecutor:
 def _container(
     client: APIClient, image: str, script: str, env: Mapping[str, str], workdir: str, lease: Lease
 ) -> Iterator[str]:
-    """A container, and its removal. While the lease is held, which is released then, it is no
-    orphan.
+    """Create a container, yield its id, and remove it.
+
+    Its label names the lease, which is released at the end; while it is held, the container is not
+    an orphan.
     """
     try:
-        with asking("make a container for a build step"):
+        with asking("create a container for a build step"):
             container = client.create_container_from_config(
                 {
                     "Image": image,
@@ -257,9 +274,7 @@ def _container(
 
 
 def _is_built(labels: Mapping[str, str]) -> bool:
-    """Whether the command that builds in a container of these labels lives, or is another
-    machine's.
-    """
+    """Whether the build of the container with these labels is alive, or on another machine."""
     host, _, lease = labels[_LABEL].partition(":")
     return host != gethostname() or is_held(lease)
 
@@ -268,7 +283,7 @@ def _member(archive: tarfile.TarFile, name: str) -> IO[bytes]:
     found = archive.extractfile(name)
     if found is None:
         raise EngineUnavailable(
-            "Docker exported an image that cannot be read", why=f"It has no {name}."
+            "Cannot read the image that Docker exported", why=f"It contains no {name}."
         )
     return found
 

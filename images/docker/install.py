@@ -1,8 +1,7 @@
-"""Installing Python packages in a container, with uv, also those that must be built there, or that
-are directories of the project.
+"""Installation of Python packages in a container with uv, including ones that must be built.
 
-The container is given copies: nothing of this machine is mounted, so that nothing of it, not even
-an empty directory, is in the layer.
+Directories of the project can be installed, too. The container receives copies: no directory of
+this machine is mounted, so that no trace of it, not even an empty mount point, is in the layer.
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ from flyte_build.images.recipe import Source
 
 from .context import Contexts
 
-GIVEN = "/.flyte-build"  # A directory of its own at the top: it leaves no trace when it is removed.
+GIVEN = "/.flyte-build"  # A directory at the top, so that removing it leaves no trace.
 CERTIFICATES = f"{GIVEN}/certificates.pem"
 _PROJECT, _UV = f"{GIVEN}/project", f"{GIVEN}/uv"
 _CONFIGURING = ("uv.toml", "pyproject.toml")
@@ -33,8 +32,9 @@ _FOLDERS = re.compile(r"(?m)^\s*(?:-f|--find-links|-i|--index-url|--extra-index-
 
 
 def script(sources: Sequence[Source], root: str) -> str:
-    """The installation of all sources as lines of a shell script; `root` is the project's on this
-    machine.
+    """Return the lines of a shell script that installs all sources.
+
+    Paths below `root`, the project root on this machine, become paths in the container.
     """
     installs = (_install(source, root) for source in sources)
     return "\n".join([f"cd {_PROJECT}", *installs, "cd /", f"rm -rf {GIVEN}"])
@@ -54,10 +54,10 @@ def local(sources: Sequence[Source], root: str) -> list[str]:
 
 
 def given(sources: Sequence[Source], root: str, contexts: Contexts, certificates: str) -> IO[bytes]:
-    """An archive of what the container needs, gone when it is closed: uv, `certificates` ("":
-    none), and sources of the project.
+    """Return an archive for the container: uv, certificates, and sources of the project.
 
-    Raises `FileUnstable`.
+    `certificates` is a path, or "". The archive is deleted when it is closed. Raises `FileUnstable`
+    if a file cannot be read.
     """
     named = [*RequirementsReader(root).wanted(sources, "", "").files, *_CONFIGURING]
     names = (
@@ -65,7 +65,7 @@ def given(sources: Sequence[Source], root: str, contexts: Contexts, certificates
         if _may_need_all(sources, root)
         else [name for name in named if os.path.isfile(f"{root}/{name}")]
     )
-    archive = tempfile.TemporaryFile()  # noqa: SIM115  # Whoever asked for it closes it.
+    archive = tempfile.TemporaryFile()  # noqa: SIM115  # The caller closes it.
     with tarfile.open(fileobj=archive, mode="w") as tar:
         folder = tarfile.TarInfo(_PROJECT.lstrip("/"))
         folder.type, folder.mode = tarfile.DIRTYPE, 0o755
@@ -112,13 +112,14 @@ def _install(source: Source, root: str) -> str:
 
 
 def _there(word: str, root: str) -> str:
-    """A word in which paths of the project are those in the container."""
+    """Return a word in which paths below the project root are paths in the container."""
     return re.sub(rf"(^|[ =@]|file://){re.escape(root.rstrip('/'))}(?=/|$)", rf"\1{_PROJECT}", word)
 
 
 def _requirements(sources: Sequence[Source], root: str) -> Iterator[tuple[str, str]]:
-    """All requirements, and lines and words that are none, with the directory of the file where
-    they stand.
+    """Yield each requirement with the directory that its paths may be relative to.
+
+    Other words and lines of options and requirements files are yielded, too.
     """
     for source in sources:
         yield from ((root, text) for text in (*source.packages, *arguments(source)))
@@ -133,8 +134,9 @@ def _requirements(sources: Sequence[Source], root: str) -> Iterator[tuple[str, s
 
 
 def _path(requirement: str) -> str:
-    """The path that a requirement names, "" for a name (PyPA specifications, "Dependency
-    specifiers"; pip's "Requirement Specifiers").
+    """Return the path in a requirement, or "" if it is a name or a URL.
+
+    See the PyPA specifications, "Dependency specifiers", and pip's "Requirement Specifiers".
     """
     text = _EDITABLE.sub(
         "", requirement.strip().partition(" #")[0].partition(" ;")[0], count=1
@@ -149,8 +151,9 @@ def _path(requirement: str) -> str:
 
 
 def _may_need_all(sources: Sequence[Source], root: str) -> bool:
-    """Whether more of the project may be asked for than the files that are named: directories of
-    packages or wheels, projects.
+    """Whether the installation may need project files other than the named ones.
+
+    That is so for directories of packages or wheels, for projects, and for unknown arguments.
     """
     if any(
         source.kind not in ("packages", "requirements") or arguments(source) for source in sources
@@ -171,4 +174,4 @@ def _add(tar: tarfile.TarFile, path: str, name: str) -> None:
             tar.addfile(member)
     except OSError as error:
         hint = "Run the command again when nothing writes to the project."
-        raise FileUnstable(f"{path} could not be read", why=str(error), hint=hint) from None
+        raise FileUnstable(f"Cannot read {path}", why=str(error), hint=hint) from None

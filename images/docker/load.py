@@ -1,8 +1,8 @@
-"""Putting an image into the Docker Engine of this machine: of its layers only those are sent that
-the engine has not.
+"""Loading of images into the local Docker Engine; only layers that it lacks are sent.
 
-The stream is what `docker load` takes (github.com/moby/moby, image/spec/spec.md: an archive with a
-manifest.json). Layers that the engine holds under the same chain of layers may be missing from it.
+The stream has the format of `docker load` (github.com/moby/moby, image/spec/spec.md: an archive
+with a manifest.json). It may omit layers that the engine already holds on top of the same lower
+layers.
 """
 
 from __future__ import annotations
@@ -28,19 +28,19 @@ if TYPE_CHECKING:
     from docker import APIClient
 
 Fetch = Callable[[Sequence[Descriptor]], None]
-"""Brings layers to this machine."""
+"""Fetches layers into the local store."""
 _CHUNK = 1 << 20
-# Bytes of zstd window that a layer may ask for: as many as zstd itself takes without being told to.
+# Largest zstd window (bytes) of a layer: the limit of the zstd program without options.
 _WINDOW = 128 << 20
-_BOMB = (1000, 1 << 30)  # So many times its own size, and so many bytes, a layer may not come to.
+# A layer is refused if it decompresses to more than this many times its size and this many bytes.
+_BOMB = (1000, 1 << 30)
 
 
 def load(client: APIClient, manifest: Manifest, blobs: Blobs, fetch: Fetch) -> str:
-    """The engine's id of an image, which is there then.
+    """Load an image unless the engine has it, and return its id.
 
-    The config is among `blobs`; `fetch` brings those layers there that have to be sent. Raises
-    `EngineUnavailable`, and `RegistryCorrupt` for an image whose config or layers are not what its
-    manifest says.
+    The config is in `blobs`; `fetch` fetches the layers to send into it. Raises
+    `EngineUnavailable`, and `RegistryCorrupt` if the config or a layer contradicts the manifest.
     """
     image = manifest.config.digest
     if not has(client, image):
@@ -67,9 +67,7 @@ def has(client: APIClient, image: str) -> bool:
 
 
 def _known(client: APIClient, diff_ids: Sequence[str]) -> int:
-    """How many of an image's layers, from the first on, the engine holds: as many as some image of
-    its own begins with.
-    """
+    """Return the number of leading layers that one of the engine's images has, too."""
     from docker.errors import ImageNotFound
 
     longest = 0
@@ -77,7 +75,7 @@ def _known(client: APIClient, diff_ids: Sequence[str]) -> int:
         for each in client.images(all=True):
             try:
                 layers = client.inspect_image(each["Id"])["RootFS"].get("Layers") or []
-            except ImageNotFound:  # Somebody has removed it meanwhile.
+            except ImageNotFound:  # It was removed meanwhile.
                 continue
             same = takewhile(lambda pair: pair[0] == pair[1], zip(layers, diff_ids, strict=False))
             longest = max(longest, sum(1 for _ in same))
@@ -93,7 +91,7 @@ def _archive(
     for name, layer, diff_id in zip(
         names[known:], manifest.layers[known:], diff_ids[known:], strict=True
     ):
-        if layer.media_type == MEDIA_TYPES["zstd"]:  # Docker takes it from version 23 on.
+        if layer.media_type == MEDIA_TYPES["zstd"]:  # Supported only since Docker 23.
             yield from _decompressed(name, layer, diff_id, blobs)
             continue
         yield tar.header(tar.Member(name.encode(), layer.size))
@@ -112,8 +110,10 @@ def _member(name: str, data: bytes) -> Iterator[bytes]:
 
 
 def _decompressed(name: str, layer: Descriptor, diff_id: Digest, blobs: Blobs) -> Iterator[bytes]:
-    """A member's size stands before its bytes, so they are written to a file first; and checked, so
-    that the engine need not be.
+    """Yield a layer as an uncompressed member of the archive.
+
+    The size comes before the content, so the layer is decompressed to a file first. It is checked
+    there, so that the engine receives only verified content.
     """
     import tempfile
 
@@ -132,8 +132,8 @@ def _decompressed(name: str, layer: Descriptor, diff_id: Digest, blobs: Blobs) -
                     if size > max(_BOMB[0] * layer.size, _BOMB[1]):
                         raise _refused(
                             layer,
-                            f"It would come to more than {size:,} bytes, which no honest layer of"
-                            f" {layer.size:,} does.",
+                            f"It would decompress to more than {size:,} bytes, but has only"
+                            f" {layer.size:,}.",
                         )
                     plain.write(piece)
         except zstandard.ZstdError as error:
@@ -141,7 +141,7 @@ def _decompressed(name: str, layer: Descriptor, diff_id: Digest, blobs: Blobs) -
         if Digest.from_hash(diff) != diff_id:
             raise _refused(
                 layer,
-                f"What is in it has the digest {Digest.from_hash(diff)}, and its image says"
+                f"Its content has the digest {Digest.from_hash(diff)}, but its image declares"
                 f" {diff_id}.",
             )
         plain.seek(0)
@@ -152,13 +152,13 @@ def _decompressed(name: str, layer: Descriptor, diff_id: Digest, blobs: Blobs) -
 
 def _refused(layer: Descriptor, why: str) -> RegistryCorrupt:
     return RegistryCorrupt(
-        f"The layer {layer.digest} is refused",
+        f"Cannot use the layer {layer.digest}",
         why=why,
-        hint="Build the image again: flyte build --force",
+        hint="Build the image again with `flyte build --force`.",
     )
 
 
 def pieces(stream: IO[bytes]) -> Iterator[bytes]:
-    """All bytes of a stream, some at a time."""
+    """Yield all bytes of a stream, in pieces."""
     while piece := stream.read(_CHUNK):
         yield piece

@@ -187,7 +187,7 @@ def test_a_process_cannot_have_what_is_in_a_container_only(shell: Shell) -> None
         assert why in errors and "--engine docker" in errors
     nowhere = {"DOCKER_HOST": "unix:///nowhere/docker.sock"}
     assert (
-        "needs something to be executed: python3 -c"
+        "Cannot execute a step of the image: python3 -c"
         in shell("run", "tasks.py", "cooked", exit_code=3, env=nowhere).stderr
     )
 

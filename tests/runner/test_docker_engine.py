@@ -329,7 +329,7 @@ def test_without_an_engine_the_error_says_so(shell: Shell) -> None:
         "run", "tasks.py", "hello", exit_code=3, env={"DOCKER_HOST": "unix:///nowhere/docker.sock"}
     )
     assert (
-        "Docker cannot be reached" in done.stderr
+        "Cannot reach Docker" in done.stderr
         and "DOCKER_HOST" in done.stderr
         and "Traceback" not in done.stderr
     )
