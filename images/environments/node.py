@@ -1,5 +1,6 @@
-"""Local environments: the packages of a declared image as a virtual environment of this machine,
-for the `process` engine.
+"""Node of a local environment: an image's packages as a virtual environment on this machine.
+
+The `process` engine uses it.
 """
 
 from __future__ import annotations
@@ -25,20 +26,19 @@ if TYPE_CHECKING:
     from flyte_build.images.lock.uv import Uv
     from flyte_build.images.recipe import Recipe
 
-_KEPT = 16  # States of flyte.lock and of requirements' files for one image.
+_KEPT = 16  # Remembered states of flyte.lock and of requirements files for one image.
 
 
 class EnvironmentNode(Node):
-    """The environment of the image of a project at `root`; the artifact's digest names its
-    directory.
+    """Local environment of an image of the project at `root`.
 
-    It is looked up by the bytes of flyte.lock and of the files that the image names: while these
-    are as they were, nothing is parsed. `name` is that of the first `TaskEnvironment` with the
-    image. `pins` are asked for when they are needed.
+    The artifact's digest names its directory. It is looked up by the bytes of flyte.lock and of the
+    files that the image names; if these are unchanged, nothing is parsed. `name` is that of the
+    first `TaskEnvironment` with the image. `pins` is called only when pins are needed.
     """
 
     kind = "environment"
-    remembers = True  # Whether a look at it writes down what it saw.
+    remembers = True  # Whether a lookup stores a trace of the files that it read.
 
     def __init__(
         self,
@@ -61,7 +61,7 @@ class EnvironmentNode(Node):
 
     @property
     def recipe(self) -> Recipe:
-        """What the image is made of."""
+        """The recipe of the image."""
         return self._image.recipe
 
     @property
@@ -70,8 +70,9 @@ class EnvironmentNode(Node):
         return self._image.variables
 
     def refusal(self) -> str:
-        """Why the image cannot be had as a local environment, as a phrase; "" if it can. May look
-        up what the base is.
+        """Return why the image cannot be installed locally, as a phrase, or "".
+
+        It may have to inspect the base image.
         """
         return (
             ""
@@ -81,18 +82,18 @@ class EnvironmentNode(Node):
 
     @cached_property
     def _known(self) -> Record | None:
-        """What it was when flyte.lock and all files were as they are now."""
+        """The record from a time when flyte.lock and all files were as they are now, or None."""
         return recall(self._cache.records, self._base, self._root, _KEPT)
 
     def inputs(self, outcomes: Outcomes) -> Mapping[str, Value]:
-        """The wheels that are pinned. Raises `NotLocked`."""
+        """Return the pinned wheels; raises `NotLocked` if they are not pinned."""
         known = self._pins().known()
         locked = known.packages(self.recipe, known.python(self.recipe), here())
         self._seen = known.seen
         return environment_inputs(locked.python, locked.platform, locked.wheels)
 
     def look_up(self, memory: RecordStore, outcomes: Outcomes) -> Lookup:
-        """The environment of what is pinned, or why there is none."""
+        """Return the environment of the pinned wheels, or the reason there is none."""
         if self._known and self.usable(self._known):
             return Lookup(self._known.inputs, self._known)
         try:
@@ -108,17 +109,20 @@ class EnvironmentNode(Node):
         return found
 
     def usable(self, record: Record) -> bool:
-        """Whether it is there, as it was made."""
+        """Whether the environment exists, unmodified."""
         from .venv import is_complete
 
         return is_complete(self._cache.environment(record.artifact))
 
     def explain(self, inputs: Mapping[str, Value], last: Record) -> str:
-        """Which packages were added, removed and moved."""
+        """Return which packages were added, removed or updated."""
         return difference(last.inputs, inputs)
 
     def make(self, outcomes: Outcomes, resolve: Resolve) -> Made:
-        """Resolve what is not pinned, and install all. Raises `ImageBuildError`."""
+        """Resolve missing pins, and install all packages.
+
+        Raises `ImageBuildError`.
+        """
         pins = self._pins()
         locked = pins.packages(self.recipe, pins.python(self.recipe), here())
         pins.save()
@@ -130,14 +134,15 @@ class EnvironmentNode(Node):
         )
 
     def stop(self) -> None:
-        """End what is resolved or installed."""
+        """Stop a running resolution or installation."""
         self._pins().uv.stop()
 
 
 def why_not_local(recipe: Recipe, python: Callable[[], str]) -> str:
-    """Why an image cannot be had as an environment of this machine, as a phrase; "" if it can.
+    """Return why an image cannot be installed as a local environment, as a phrase, or "".
 
-    `python` gives the minor version of its Python ("": it has none); it is asked last.
+    `python` returns the minor version of the image's Python, or "" if there is none; it is called
+    only if nothing else rules the image out.
     """
     from flyte_build.images.recipe import Copy
 
@@ -148,26 +153,26 @@ def why_not_local(recipe: Recipe, python: Callable[[], str]) -> str:
     if recipe.platforms and not any(
         architecture(each) == architecture(here()) for each in recipe.platforms
     ):
-        return f"it is for {' and '.join(recipe.platforms)}, and this machine is {here()}"
+        return f"it is for {' and '.join(recipe.platforms)}, but this machine is {here()}"
     if recipe.base.kind == "reference" and not recipe.sources:
-        return f"what is in {recipe.base.uri} is only in its container"
+        return f"the content of {recipe.base.uri} is only in its container"
     found = python()
     if not found:
         return f"{recipe.base.uri} has no Python of its own"
-    return "" if found == PYTHON else f"it has Python {found}, and this is {PYTHON}"
+    return "" if found == PYTHON else f"it has Python {found}, but flyte runs with {PYTHON}"
 
 
 def environment_inputs(python: str, platform: str, wheels: Iterable[Wheel]) -> Mapping[str, Value]:
-    """What decides an environment."""
+    """Return the inputs of an environment: Python, platform, and packages with their digests."""
     packages = {f"{wheel.name}=={wheel.version}": wheel.digest for wheel in wheels}
     return {"python": python, "platform": platform, "packages": packages}
 
 
 def install(cache: Cache, python: str, wheels: Sequence[Wheel], root: str, uv: Uv) -> Record:
-    """The record, which is yet to be kept, of the environment of some wheels for this machine; the
-    environment is there then.
+    """Install an environment of wheels for this machine, unless it exists, and return its record.
 
-    `root` is what relative paths of wheels are relative to. Raises `ImageBuildError`.
+    The record is not stored yet. Relative paths of wheels start at `root`. Raises
+    `ImageBuildError`.
     """
     from .venv import is_complete, make
 
@@ -178,11 +183,8 @@ def install(cache: Cache, python: str, wheels: Sequence[Wheel], root: str, uv: U
     if not is_complete(folder):
         if os.path.exists(f"{folder}/venv") and artifact in cache.leased():
             raise ImageBuildError(
-                "The environment of this image was changed, and a task is running in it",
-                why=(
-                    "Its packages are not as they were installed; it cannot be installed again"
-                    " under the running task."
-                ),
+                "Cannot reinstall the environment of this image while a task runs in it",
+                why="Its packages were modified after they were installed.",
                 hint=(
                     "Wait until the task has ended, or end it with `flyte abort RUN`. Then run the"
                     " command again."
@@ -193,8 +195,9 @@ def install(cache: Cache, python: str, wheels: Sequence[Wheel], root: str, uv: U
 
 
 def difference(old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
-    """How the packages of two environments differ: `+numpy==2.3.1`, `-six==1.17.0`, `idna 3.10 ->
-    3.11`.
+    """Return how the packages of two environments differ.
+
+    Examples: `+numpy==2.3.1`, `-six==1.17.0`, `idna 3.10 -> 3.11`.
     """
     before, now = (
         dict(each.split("==", 1) for each in inputs.get("packages", ())) for inputs in (old, new)
@@ -210,4 +213,4 @@ def difference(old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
         parts.append(f"Python {old.get('python')} -> {new.get('python')}")
     from flyte_build.text.wording import listed
 
-    return listed(parts, 8) if parts else "its wheels are other ones"
+    return listed(parts, 8) if parts else "its wheels changed"

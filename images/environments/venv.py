@@ -1,9 +1,8 @@
-"""Virtual environments: exactly the wheels of a lock, installed by `uv` for this machine's Python,
-in a directory of the cache.
+"""Virtual environments in the cache: exactly the wheels of a lock, installed with `uv`.
 
-Scripts in an environment hold its path, so it is made in its final place: `lock` is held meanwhile,
-and `complete` is written last. One without that marker, or that is not as it was made, is made
-again.
+Scripts in an environment contain its path, so it is created in its final place: `lock` is held
+meanwhile, and the marker `complete` is written last. An environment without the marker, or one that
+was modified, is created again.
 """
 
 from __future__ import annotations
@@ -31,15 +30,15 @@ if TYPE_CHECKING:
 
 
 def python_of(folder: str) -> str:
-    """The path of an environment's Python."""
+    """Return the path of an environment's Python."""
     return f"{folder}/venv/bin/python"
 
 
 def variables(folder: str, runtime: str, inherited: Mapping[str, str]) -> dict[str, str]:
-    """The variables of a process in an environment, which are inherited but for what would let
-    other packages in.
+    """Return the variables of a process in an environment.
 
-    Our own package comes from the directory `runtime`. Commands of the environment are found first.
+    They are the inherited ones, without those that would add other packages. This package comes
+    from the directory `runtime`. Commands of the environment come first in PATH.
     """
     found = {
         name: value for name, value in inherited.items() if name not in ("PYTHONHOME", "PYTHONPATH")
@@ -49,10 +48,9 @@ def variables(folder: str, runtime: str, inherited: Mapping[str, str]) -> dict[s
 
 
 def is_complete(folder: str) -> bool:
-    """Whether an environment is there, with its interpreter, and with the packages that were
-    installed and no others.
+    """Whether an environment exists, with its interpreter and exactly the installed packages.
 
-    After a restart of the machine its files are looked at, since none was synced.
+    After a restart of the machine its files are checked, since they were not synced to disk.
     """
     try:
         with open(f"{folder}/complete", encoding="ascii") as file:
@@ -69,25 +67,25 @@ def is_complete(folder: str) -> bool:
 
 
 def damage(folder: str, *, contents: bool = False) -> str:
-    """What is wrong with the packages of an environment (with `contents` every byte is compared),
-    or "".
+    """Return what is wrong with the packages of an environment, or "".
+
+    With `contents`, every byte is compared.
     """
     from . import verify
 
     if path := verify.damage(_packages(folder), contents=contents):
-        return f"{path} is missing or was changed"
+        return f"{path} is missing or was modified"
     return ""
 
 
 def make(folder: str, wheels: Sequence[Wheel], root: str, uv: Uv, blobs: Blobs) -> None:
-    """Make an environment of these wheels, unless another process has just done so. Paths of wheels
-    are relative to `root`.
+    """Create an environment of wheels, unless another process has just done so.
 
-    Wheels are fetched into `blobs`, and read before anything of them is installed. Raises
-    `ImageBuildError` for a wheel that cannot be fetched, is not the one that was locked, or is one
-    that a layer would refuse.
+    Relative paths of wheels start at `root`. The wheels are fetched into `blobs` and checked before
+    any of them is installed. Raises `ImageBuildError` for a wheel that cannot be fetched, is not
+    the locked one, or would be refused by a layer.
     """
-    with storing("make an environment"):
+    with storing("create an environment"):
         make_below(folder)
     with locked(f"{folder}/lock", exclusive=True):
         if is_complete(folder):
@@ -110,7 +108,7 @@ def make(folder: str, wheels: Sequence[Wheel], root: str, uv: Uv, blobs: Blobs) 
             _package(*each) for each in _checked(folder, wheels, root, blobs, uv)
         ):
             with (
-                storing("make an environment"),
+                storing("create an environment"),
                 open(f"{folder}/pylock.toml", "w", encoding="utf-8", opener=opener) as file,
             ):
                 file.write(f'lock-version = "1.0"\ncreated-by = "flyte-build"\n{packages}')
@@ -124,8 +122,8 @@ def make(folder: str, wheels: Sequence[Wheel], root: str, uv: Uv, blobs: Blobs) 
                 f"{folder}/pylock.toml",
             ]
             _run(command, root, uv)
-        with storing("make an environment"):
-            # Else the first import would change the directory.
+        with storing("create an environment"):
+            # Otherwise the first import would modify the directory.
             os.makedirs(f"{_packages(folder)}/__pycache__", exist_ok=True)
             _mark(folder)
 
@@ -139,8 +137,9 @@ def _mark(folder: str) -> None:
 
 
 def _interpreter() -> str:
-    """The interpreter that this one's environment was made of: an environment may be
-    gone tomorrow.
+    """Return the interpreter that the running virtual environment is based on.
+
+    The environment itself may be deleted at any time.
     """
     return os.path.realpath(getattr(sys, "_base_executable", "") or sys.executable)
 
@@ -150,7 +149,7 @@ def _packages(folder: str) -> str:
 
 
 def _state(folder: str) -> list[int]:
-    """What changes when a package is added or removed."""
+    """Return values that change when a package is added or removed."""
     found = os.stat(_packages(folder))
     return [found.st_ino, found.st_mtime_ns]
 
@@ -169,8 +168,10 @@ def _clear(folder: str) -> None:
 def _checked(
     folder: str, wheels: Sequence[Wheel], root: str, blobs: Blobs, uv: Uv
 ) -> Iterator[tuple[Wheel, str]]:
-    """Yield the wheels with the paths of their files: links of their names, since uv goes by names,
-    where it finds them again.
+    """Yield the checked wheels, each with a link to its file.
+
+    The link has the wheel's file name, since uv reads names, and a permanent place, where uv finds
+    it again.
     """
     if not wheels:
         return
@@ -185,14 +186,14 @@ def _checked(
         scripts=os.path.dirname(python_of(folder)),
     )
     named = f"{os.path.dirname(os.path.dirname(folder))}/wheels"
-    with storing("name a wheel"):
+    with storing("link a wheel"):
         _remove_dangling(named)
     for wheel, path in Fetcher(root, blobs, Counters(), stopped=lambda: uv.is_stopped).fetch(
         wheels
     ):
         check(wheel, path, interpreter, here())
         link = f"{named}/{wheel.digest.hex}/{wheel.filename}"
-        with storing("name a wheel"):
+        with storing("link a wheel"):
             make_below(os.path.dirname(link))
             try:
                 os.symlink(path, link)
@@ -202,7 +203,7 @@ def _checked(
 
 
 def _remove_dangling(named: str) -> None:
-    """Remove the links to wheels that were collected since."""
+    """Remove links to wheels that were removed by a garbage collection."""
     from glob import escape, iglob
 
     for link in iglob(f"{escape(named)}/*/*"):
@@ -212,7 +213,7 @@ def _remove_dangling(named: str) -> None:
 
 
 def _package(wheel: Wheel, path: str) -> str:
-    """A wheel as a package of a pylock.toml (PyPA specifications, "pylock.toml")."""
+    """Return a wheel as a package of a pylock.toml (PyPA specifications, "pylock.toml")."""
     from urllib.parse import quote
 
     file = (
@@ -226,7 +227,7 @@ def _package(wheel: Wheel, path: str) -> str:
 
 
 def _quoted(text: str) -> str:
-    return json.dumps(text, ensure_ascii=False)  # Such texts are TOML's, too.
+    return json.dumps(text, ensure_ascii=False)  # Valid in TOML, too.
 
 
 def _run(command: list[str], root: str, uv: Uv) -> None:
@@ -234,14 +235,14 @@ def _run(command: list[str], root: str, uv: Uv) -> None:
 
     done = uv.run(command, root)
     if done.returncode != 0:
-        raise ImageBuildError("The environment could not be made", why=explained(done.stderr))
+        raise ImageBuildError("Cannot create the environment", why=explained(done.stderr))
 
 
 def verify(cache: Cache) -> tuple[int, list[Bad]]:
-    """Compare every environment with the records of its packages; a bad one is removed, and made
-    again when it is needed.
+    """Check every environment, and return their number and the bad ones.
 
-    Nobody holds the cache. What a running task uses stays: if it is bad, no other run will use it.
+    A bad environment is removed, and created again when it is needed. The caller must not hold the
+    cache. An environment in use is not removed, but no other run will use it.
     """
     from flyte_build.cas.gc import remove_tree
     from flyte_build.cas.verify import Bad
@@ -260,7 +261,7 @@ def verify(cache: Cache) -> tuple[int, list[Bad]]:
         bad.append(
             Bad(
                 f"sha256:{name}",
-                f"an environment: {what}; it is made again when it is needed",
+                f"an environment: {what}; it is created again when it is needed",
                 True,
             )
         )
@@ -268,7 +269,7 @@ def verify(cache: Cache) -> tuple[int, list[Bad]]:
 
 
 def _wrong(folder: str) -> str:
-    """What is wrong with an environment, or "" if nothing is, or if it is being made."""
+    """Return what is wrong with an environment; "" if nothing is, or if it is being created."""
     if not os.path.exists(f"{folder}/complete"):
         return ""
-    return damage(folder, contents=True) if is_complete(folder) else "it is not as it was made"
+    return damage(folder, contents=True) if is_complete(folder) else "it was modified"

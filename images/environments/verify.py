@@ -1,4 +1,4 @@
-"""Whether what was installed in an environment is as it was, by what its packages' RECORDs say.
+"""Check of installed packages against their RECORDs.
 
 The format is that of the PyPA specifications, "Recording installed projects".
 """
@@ -13,8 +13,9 @@ import os
 
 
 def damage(packages: str, *, contents: bool) -> str:
-    """Return the first file below the directory `packages` that is missing or has another size
-    (with `contents`: other bytes), or "".
+    """Return the first file in `packages` that is missing or differs from its RECORD, or "".
+
+    Only sizes are compared, and with `contents` also hashes.
     """
     for record in sorted(glob.glob(f"{glob.escape(packages)}/*.dist-info/RECORD")):
         try:
@@ -26,24 +27,24 @@ def damage(packages: str, *, contents: bool) -> str:
                         size,
                     ):
                         return path
-        except ValueError:  # It has lines of another form, or is no text.
+        except ValueError:  # It has malformed lines, or is not text.
             return os.path.relpath(record, packages)
     return ""
 
 
 def _is_good(path: str, digest: str, size: str) -> bool:
-    """Whether a file is there, and has a size and a hash as RECORD writes them ("": any)."""
+    """Whether a file exists, with a size and a hash in RECORD's form ("" matches any)."""
     if not os.path.isfile(path) or (size and os.path.getsize(path) != int(size)):
         return False
     return not digest or _is(path, digest)
 
 
 def _is(path: str, hashed: str) -> bool:
-    """Whether a file has a hash as RECORD writes it."""
+    """Whether a file has a hash in RECORD's form."""
     name, _, expected = hashed.partition("=")
     try:
         with open(path, "rb") as file:
             digest = hashlib.file_digest(file, name).digest()
-    except (OSError, ValueError):  # ValueError: no such hash.
+    except (OSError, ValueError):  # ValueError: an unknown hash algorithm.
         return False
     return base64.urlsafe_b64encode(digest).decode().rstrip("=") == expected

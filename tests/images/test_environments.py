@@ -413,7 +413,7 @@ def _installs(process: psutil.Process, command: int) -> bool:
         ),
         (
             f"flyte.Image.from_debian_base({OTHER})",
-            f"It has Python {OTHER[1:-1].replace(', ', '.')}, and this is {PYTHON}",
+            f"It has Python {OTHER[1:-1].replace(', ', '.')}, but flyte runs with {PYTHON}",
         ),
         (
             'flyte.Image.from_debian_base(platform="linux/%s")'
