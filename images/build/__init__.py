@@ -1,1 +1,1 @@
-"""Building images: bases, plans, nodes, and publishing what was built."""
+"""Building of images: bases, plans, nodes, and publishing."""

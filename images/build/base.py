@@ -1,6 +1,4 @@
-"""Bases: images that others made. What is behind a reference, and which Python is inside: found out
-once for each digest.
-"""
+"""Base images: resolving references, and finding the Python inside, once for each digest."""
 
 from __future__ import annotations
 
@@ -33,12 +31,11 @@ Open = Callable[[RepositoryName], Repository]
 
 @dataclass(frozen=True, kw_only=True)
 class Base:
-    """A base for one platform: the image, where it is (None: on this machine alone), and what was
-    found in it.
+    """A base image for one platform.
 
-    `interpreter` is its Python, if it has one; `links` are its links in `/` and one directory
-    below, by path, with their targets; `musl` says that its C library is not the one that manylinux
-    wheels need.
+    `place` is its repository (None: the image exists only on this machine). `interpreter` is its
+    Python, or None. `links` maps symbolic links in `/` and one directory below to their targets.
+    `musl` tells whether its C library is musl, which manylinux wheels cannot use.
     """
 
     image: OciImage
@@ -49,8 +46,9 @@ class Base:
 
 
 class Bases:
-    """Bases by reference. What was found out is recorded in the cache; repositories are opened when
-    they are needed.
+    """Base images by reference.
+
+    Findings are recorded in the cache, and repositories are opened only when they are needed.
     """
 
     def __init__(
@@ -60,10 +58,10 @@ class Bases:
         self._transfer = Transfer(cache.blobs, Ledger(cache.database), progress)
 
     def look_up(self, reference: str, with_python: bool = True) -> PinnedBase:
-        """What is behind a reference today, and the Python in it, for which its layers are looked
-        through, once.
+        """Return the digest that a reference names now, with the Python inside if `with_python`.
 
-        Raises `ImageBuildError` if it is not there, and `RegistryError`.
+        To find the Python, the image's layers are scanned, once. Raises `ImageBuildError` if the
+        image does not exist, and `RegistryError`.
         """
         found = ImageReference.parse(reference)
         manifest = self._open(found.name).manifest(found.digest or found.tag)
@@ -84,22 +82,24 @@ class Bases:
         )
 
     def get(self, pinned: PinnedBase, platform: str) -> Base:
-        """The base of that digest, for one platform ("": for its only one). Raises
-        `ImageBuildError` and `RegistryError`.
+        """Return the base with a pinned digest for one platform ("": for its only one).
+
+        Raises `ImageBuildError` and `RegistryError`.
         """
         reference = ImageReference.parse(pinned.reference)
         record = self._cache.records.find(_key(pinned.digest, platform))
         if record is None or not self._cache.blobs.has_all(record.refs):
             record = self._inspect(reference, pinned.digest, platform)
-        _, manifest, _ = record.refs  # As `_record` writes them.
+        _, manifest, _ = record.refs  # In the order of `_record`.
         image = OciImage.read(manifest, self._cache.blobs)
         return Base(
             image=image, place=reference.name, **_read(self._cache.blobs.read(record.artifact))
         )
 
     def of_image(self, image: OciImage, fetch: Fetch) -> Base:
-        """The same of an image whose manifest and config are on this machine; its layers are
-        fetched if they have to be looked through.
+        """Return a base for an image whose manifest and config are on this machine.
+
+        Its layers are fetched if they have to be scanned.
         """
         known = key(KIND, _FORMAT, {"config": image.identity})
         record = self._cache.records.find(known)
@@ -119,7 +119,7 @@ class Bases:
             self._transfer.pull(manifest.digest, repository)
         except BlobMissing as error:
             raise ImageBuildError(
-                f"The base {reference} is not whole", why=f"{error.what}.", hint="Push it again."
+                f"The base {reference} is incomplete", why=f"{error.what}.", hint="Push it again."
             ) from None
         image = OciImage.read(manifest.digest, self._cache.blobs)
         check(image, str(reference), platform or image.platform)
@@ -150,7 +150,7 @@ def _read(document: bytes) -> dict[str, Any]:
 
 
 def _platforms(manifest: Manifest) -> dict[str, Digest]:
-    """The platforms of an index, with their manifests; none for what is no index."""
+    """Return the manifests of an index by platform; empty if the manifest is not an index."""
     found: dict[str, Digest] = {}
     for each, descriptor in (
         zip(manifest.document["manifests"], manifest.manifests, strict=True)
@@ -163,7 +163,7 @@ def _platforms(manifest: Manifest) -> dict[str, Digest]:
             or not (name := f"{said.get('os')}/{said.get('architecture')}").isprintable()
         ):
             raise RegistryCorrupt(
-                f"{manifest.digest} is no index of images", why="A platform in it is none."
+                f"{manifest.digest} is not an image index", why="It contains an invalid platform."
             )
         found.setdefault(name, descriptor.digest)
     return found
@@ -176,34 +176,34 @@ def _chosen(manifest: Manifest, reference: ImageReference, platform: str) -> Dig
     if not platform and len(platforms) == 1:
         return next(iter(platforms.values()))
     raise ImageBuildError(
-        f"The base {reference} is not there for {platform or 'one platform alone'}",
-        why=f"It is for {', '.join(sorted(platforms))}.",
-        hint="Name another base, or another platform: platform=...",
+        f"The base {reference} is not available for {platform or 'a single platform'}",
+        why=f"It is available for {', '.join(sorted(platforms))}.",
+        hint="Choose another base, or another platform with platform=...",
     )
 
 
 def _absent(reference: ImageReference) -> ImageBuildError:
     return ImageBuildError(
-        f"There is no image {reference}",
-        why=f"{reference.name} does not have it.",
-        hint="Push it first, or mend its name.",
+        f"Cannot find the image {reference}",
+        why=f"{reference.name} does not contain it.",
+        hint="Push it first, or correct its name.",
     )
 
 
 class BaseSource(Protocol):
-    """What an image stands on."""
+    """Source of the base that an image is built on."""
 
     @property
     def identity(self) -> Digest:
-        """The digest that it is known by."""
+        """The digest that identifies the base."""
 
     def load(self) -> Base:
-        """The base itself."""
+        """Return the base."""
 
 
 @dataclass(frozen=True)
 class RegistryBase:
-    """A base that is pinned."""
+    """A pinned base in a registry."""
 
     pinned: PinnedBase
     platform: str
@@ -215,13 +215,13 @@ class RegistryBase:
         return self.pinned.digest
 
     def load(self) -> Base:
-        """Fetch of it what is not here."""
+        """Return the base, and fetch its missing parts."""
         return self.bases.get(self.pinned, self.platform)
 
 
 @dataclass(frozen=True)
 class LocalBase:
-    """An image that was made here."""
+    """An image built on this machine, as the base of another one."""
 
     image: OciImage
     bases: Bases
@@ -233,5 +233,5 @@ class LocalBase:
         return self.image.identity
 
     def load(self) -> Base:
-        """Look into it."""
+        """Return the base, and scan the image if necessary."""
         return self.bases.of_image(self.image, self.fetch)

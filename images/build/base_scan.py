@@ -1,7 +1,7 @@
-"""Looking through the layers of an image for its Python, its links, and its C library.
+"""Scan of an image's layers for its Python, its symbolic links, and its C library.
 
-The Python is what a plain `python3` starts in a container: so the layers are looked through for it,
-and the image is never run, nor asked of anybody.
+The Python is the one that a plain `python3` starts in a container. It is found by scanning, so the
+image is never run and no engine is needed.
 """
 
 from __future__ import annotations
@@ -19,25 +19,23 @@ from flyte_build.images.oci_image import PATH, OciImage
 from flyte_build.images.platforms import Interpreter
 
 _PYTHON = re.compile(r"python3\.([0-9]+)\Z")
-_HOPS = 20  # Links that are followed at most.
-_MEMBERS = 5_000_000  # Members of all layers, at most.
-_WINDOW = 128 << 20  # Bytes of zstd window that a layer may ask for: what `zstd --long` writes.
+_HOPS = 20  # Maximum number of symbolic links to follow.
+_MEMBERS = 5_000_000  # Maximum number of members of all layers.
+_WINDOW = 128 << 20  # Largest zstd window (bytes) of a layer: that of `zstd --long`.
 
 
 class BaseScan:
-    """The `names` in an image's file system, with the target of each link (None for
-    what is none).
-    """
+    """The names in an image's file system, each with the target of a symbolic link, or None."""
 
     def __init__(self, image: OciImage, names: Mapping[str, str | None]) -> None:
         self._image, self._names = image, names
 
     @classmethod
     def of(cls, cache: Cache, image: OciImage) -> BaseScan:
-        """Look through the layers of an image, which are in the cache.
+        """Scan the layers of an image, which are in the cache.
 
-        A name counts as far as no later layer took it away (image-spec, layer.md, "Whiteouts").
-        Raises `ImageBuildError` for a layer that cannot be read.
+        Names that a later layer deletes do not count (image-spec, layer.md, "Whiteouts"). Raises
+        `ImageBuildError` for a layer that cannot be read.
         """
         names: dict[str, str | None] = {}
         count = 0
@@ -50,7 +48,7 @@ class BaseScan:
                     )
                     hidden, new = list[str](), dict[str, str | None]()
                     while member := archive.next():
-                        # It would keep them all.
+                        # Otherwise `tarfile` would keep all of them in memory.
                         archive.members = []  # type: ignore[attr-defined]
                         count += 1
                         if count > _MEMBERS:
@@ -65,9 +63,9 @@ class BaseScan:
                             new[name] = member.linkname if member.issym() else None
                 except _unreadable() as error:
                     raise ImageBuildError(
-                        f"A layer of the base cannot be read: {layer.digest.short}",
+                        f"Cannot read a layer of the base: {layer.digest.short}",
                         why=f"{error}.",
-                        hint="Name another base.",
+                        hint="Choose another base.",
                     ) from None
             if hidden:
                 gone = tuple(hidden)
@@ -76,7 +74,7 @@ class BaseScan:
         return cls(image, names)
 
     def found(self) -> dict[str, Any]:
-        """What is worth remembering, as a JSON value."""
+        """Return the findings to record, as a JSON value."""
         interpreter = self._interpreter()
         return {
             "interpreter": interpreter._asdict() if interpreter else None,
@@ -111,13 +109,16 @@ class BaseScan:
         return None
 
     def _at(self, folder: str, final: str, version: str) -> Interpreter:
-        """Where the Python of that executable looks for packages (its `site` module)."""
+        """Return the interpreter of an executable.
+
+        Its package directory is the one that its `site` module would add.
+        """
         prefix, own = folder.rpartition("/")[0].lstrip("/"), _prefix(final).rstrip("/")
-        # A virtual environment: known by the path that it is started by.
+        # A virtual environment is identified by the path that it is started with.
         if f"{prefix}/pyvenv.cfg" in self._names:
             return _interpreter(version, f"/{prefix}/bin/python3", f"/{prefix}", "site-packages")
         if own == "usr":
-            if self._has("usr/lib/python3/dist-packages"):  # Debian's own keeps ours apart.
+            if self._has("usr/lib/python3/dist-packages"):  # Debian separates local packages.
                 return _interpreter(version, f"/{final}", "/usr/local", "dist-packages")
             if self._has(f"usr/lib64/python{version}"):  # So does Fedora's.
                 return _interpreter(version, f"/{final}", "/usr/local", "site-packages")
@@ -127,7 +128,7 @@ class BaseScan:
         return folder in self._names or any(name.startswith(f"{folder}/") for name in self._names)
 
     def _resolved(self, path: str) -> str | None:
-        """The path of the file behind a path, with all links followed; None if there is none."""
+        """Return a path with all symbolic links resolved, or None if there is no such file."""
         for _ in range(_HOPS):
             parts = path.split("/")
             for at in range(1, len(parts) + 1):
@@ -151,7 +152,7 @@ def _interpreter(version: str, executable: str, prefix: str, packages: str) -> I
 
 
 def _prefix(path: str) -> str:
-    """`usr/local/` for `usr/local/bin/python3.11`."""
+    """Return the prefix of an executable: `usr/local/` for `usr/local/bin/python3.11`."""
     return path.rpartition("/")[0].rpartition("/")[0] + "/"
 
 
@@ -172,7 +173,7 @@ def _hides(gone: tuple[str, ...], name: str) -> bool:
 
 
 def _unreadable() -> tuple[type[Exception], ...]:
-    """What reading a layer raises that is no archive, or is compressed as it should not be."""
+    """Return the exceptions raised for a layer that is not an archive or is badly compressed."""
     import zlib
 
     import zstandard
@@ -190,7 +191,7 @@ def _unreadable() -> tuple[type[Exception], ...]:
 
 
 def _plain(stream: IO[bytes], stack: ExitStack) -> IO[bytes]:
-    """The bytes of a layer without its compression, which its first bytes tell."""
+    """Return a layer as an uncompressed stream; its first bytes tell the compression."""
     head = stream.read(4)
     stream.seek(0)
     if head[:2] == b"\x1f\x8b":

@@ -1,5 +1,6 @@
-"""Building images from recipes: each is one node on its base, cut into stages where something must
-be executed.
+"""Building images from recipes, in stages that end at each step to be executed.
+
+A stage becomes one image node, on top of the stage before it or of the recipe's base.
 """
 
 from __future__ import annotations
@@ -44,10 +45,10 @@ from .step_results import StepResult
 
 @dataclass(frozen=True)
 class BuiltImage:
-    """An image for one platform, that is on this machine (its layers may be elsewhere).
+    """A built image for one platform, on this machine; its layers may be remote.
 
-    `places` are repositories that hold layers of it, `made` are its nodes, in order: the last is
-    its own.
+    `places` are repositories that contain some of its layers; `nodes` are the outcomes of its
+    nodes, in order, and the last one is that of the image.
     """
 
     image: OciImage
@@ -63,7 +64,7 @@ class BuiltImage:
 
 
 class ImageBuilder:
-    """Builds the images of one project."""
+    """Builder of the images of one project."""
 
     def __init__(
         self,
@@ -83,12 +84,12 @@ class ImageBuilder:
     def build(
         self, recipe: Recipe, platform: str, label: str, lenient: bool = False
     ) -> BuiltImage | PlannedImage:
-        """The image of a recipe for one platform, or what a read-only build finds of one that would
-        have to be made.
+        """Build the image of a recipe for one platform, unless it exists.
 
-        `label` is under what its last outcome is remembered. `lenient`ly, what is not pinned is
-        missing, too. Raises `ImageBuildError`, `NotLocked`, `EngineUnavailable`, and what pins,
-        registries and the store raise.
+        A read-only build returns a plan if something would have to be built. The outcome is
+        remembered under `label`. With `lenient`, a missing pin counts as a missing image. Raises
+        `ImageBuildError`, `NotLocked`, `EngineUnavailable`, and the errors of pins, registries and
+        the store.
         """
         nodes: list[Outcome] = []
         places: list[str] = []
@@ -109,8 +110,9 @@ class ImageBuilder:
     def _image(
         self, recipe: Recipe, platform: str, label: str, nodes: list[Outcome], places: list[str]
     ) -> OciImage | None:
-        """The image, if it need not be made in a read-only build; its nodes and the repositories
-        that hold layers are added.
+        """Build the image, or return None if a read-only build would have to build something.
+
+        Outcomes are appended to `nodes`, and repositories that contain layers to `places`.
         """
         ground, python = self._ground(recipe, platform, nodes, places, label)
         if ground is None:
@@ -120,7 +122,7 @@ class ImageBuilder:
         stages = stages_of(recipe)
         for at, (steps, execute) in enumerate(stages):
             last = at == len(stages) - 1
-            if steps or last:  # The last one sets variables and working directory.
+            if steps or last:  # The last one sets the variables and the working directory.
                 plan = self._plan(recipe, steps, python, platform)
                 name = stage_label(label, platform, len(stages) - 1 - at)
                 node = self._node(
@@ -149,8 +151,10 @@ class ImageBuilder:
     def _ground(
         self, recipe: Recipe, platform: str, nodes: list[Outcome], places: list[str], label: str
     ) -> tuple[RegistryBase | LocalBase | None, str]:
-        """What the first layer of a recipe stands on, and the Python that it has or is meant to
-        have.
+        """Return the base of a recipe, and the minor version of the Python in it.
+
+        The base is None if a read-only build would have to build it from a Dockerfile. The Python
+        is "" if there is none, or if no packages need it.
         """
         match recipe.base.kind:
             case "debian":
@@ -219,7 +223,7 @@ class ImageBuilder:
         places: Sequence[str],
     ) -> StepNode:
         what = describe(step)
-        # Debian packages do not depend on them.
+        # Debian packages depend on neither variables nor the working directory.
         env, workdir = ({}, "") if step.apt else (recipe.env, recipe.workdir)
         about: dict[str, Value] = {
             "on": ground.identity,
@@ -258,7 +262,10 @@ class ImageBuilder:
         )
 
     def fetch(self, places: Sequence[str]) -> Fetch:
-        """What brings layers here from some repositories (which may become more)."""
+        """Return a function that fetches layers from repositories.
+
+        `places` are these repositories, and may grow later.
+        """
 
         def fetch(layers: Iterable[Descriptor]) -> None:
             LayerSources(
@@ -271,9 +278,9 @@ class ImageBuilder:
     def _needed(self, what: str) -> StepExecutor:
         if self._sources.executor is None:
             raise EngineUnavailable(
-                f"The image needs something to be executed: {what}",
-                why="There is no container engine here that could.",
-                hint="Start Docker, or use packages and files alone, which need none.",
+                f"Cannot execute a step of the image: {what}",
+                why="No container engine is available.",
+                hint="Start Docker, or use only packages and files, which do not need it.",
             )
         return self._sources.executor
 
@@ -308,25 +315,26 @@ class ImageBuilder:
             and not where
             and not self._options.read_only
         ):
-            node.keep(outcome.record)  # It was collected there, or another project has made it.
+            node.keep(outcome.record)  # The stored one was collected, or is another project's.
         places += where
         return OciImage.read(outcome.record.artifact, self._cache.blobs)
 
 
 def reason(cache: Cache, of: Key) -> str:
-    """Why an image was made; "" if nothing is remembered of it."""
+    """Return why an image was built; "" if that is not recorded."""
     return str(_seen(cache, of).get("why", ""))
 
 
 def _seen(cache: Cache, of: Key) -> Mapping[str, Any]:
-    """What is remembered of how an image came here: why it was made, and the repositories that have
-    layers of it.
+    """Return what is recorded of an image's origin.
+
+    `why` is the reason it was built, `places` are the repositories that contain layers of it.
     """
     return next((seen for _, seen in cache.records.traces(of, 1)), {})
 
 
 def _value(options: Mapping[str, Any]) -> Value:
-    """Options as a value to make a key of."""
+    """Return options as a value for a key."""
     return {
         name: list(value) if isinstance(value, list | tuple) else value
         for name, value in options.items()

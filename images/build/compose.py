@@ -1,5 +1,6 @@
-"""Composing: an image, the runtime and a bundle become one image by a new config and a new
-manifest. No layer is read or moved.
+"""Composition of an image, the runtime and a bundle into one image, without touching layers.
+
+Only a new config and a new manifest are written.
 """
 
 from __future__ import annotations
@@ -10,22 +11,22 @@ from flyte_build.errors import ImageBuildError
 from flyte_build.images.oci_image import Added, OciImage
 
 DEEPEST = 125
-"""How many layers Docker takes (moby, layer/layer_store.go: "max depth exceeded")."""
+"""Maximum number of layers in Docker (moby, layer/layer_store.go: "max depth exceeded")."""
 
 
 def compose(image: OciImage, parts: Sequence[OciImage], runtime: Sequence[Added] = ()) -> OciImage:
-    """The image with the layers of the runtime and of some others (a bundle is an image) on top;
-    all else is the image's own.
+    """Return an image with the layers of the runtime and of `parts` on top.
 
-    Raises `ImageBuildError` where Docker could not take so many layers.
+    A bundle is an image, too, and may be a part. Everything else stays as in the image. Raises
+    `ImageBuildError` for more layers than Docker supports.
     """
     added = [*runtime, *(layer for part in parts for layer in _layers(part))]
     total = len(image.diff_ids) + len(added)
     if total > DEEPEST:
         raise ImageBuildError(
             f"An image of {total} layers is too deep",
-            why=f"Docker takes {DEEPEST}.",
-            hint="Name a base with fewer layers.",
+            why=f"Docker supports at most {DEEPEST} layers.",
+            hint="Choose a base with fewer layers.",
         )
     return image.change(added)
 

@@ -1,9 +1,8 @@
-"""The nodes of images: one for each image, found by what it is declared and pinned to be, one for
-each layer, and for what is executed.
+"""Nodes of images, and of their layers.
 
-An image's key holds digests alone that are known without a network: the base's, the wheels', the
-files', and what was executed. So a look-up reads one record; only making an image looks at the base
-and at layers.
+The key of an image contains only digests that are known without a network: those of the base, the
+wheels, the files, and the executed steps. So a lookup reads one record, and only building an image
+reads the base and layers.
 """
 
 from __future__ import annotations
@@ -31,8 +30,9 @@ from .plan import FORMAT, Part, Plan
 
 
 class _LayerNode(Node):
-    """A layer. Its artifact is the digest of what is inside, which does not depend on
-    compression.
+    """Node of a layer.
+
+    The artifact is the digest of the uncompressed layer, which does not depend on the compression.
     """
 
     kind = "layer"
@@ -42,44 +42,45 @@ class _LayerNode(Node):
         self._part, self._cache = part, cache
 
     def inputs(self, outcomes: Outcomes) -> Mapping[str, Value]:
-        """What goes in."""
+        """Return everything that decides the layer."""
         return self._part.inputs
 
     def usable(self, record: Record) -> bool:
-        """Whether its blob is there."""
+        """Whether the layer's blob is in the store."""
         return self._cache.blobs.has_all(record.refs)
 
     def is_here(self, wanted: Key) -> bool:
-        """Whether the layer of its key is on this machine."""
+        """Whether the layer with a key is on this machine."""
         record = self._cache.records.find(wanted)
         return record is not None and self.usable(record)
 
     def make(self, outcomes: Outcomes, resolve: Resolve) -> Made:
-        """Write it."""
+        """Write the layer."""
         with self._cache.blobs.batch() as batch:
             layer = self._part.make(batch)
         return Made(layer.diff_id, (layer.digest,))
 
 
 class Offers(Protocol):
-    """What repositories have under tags."""
+    """Source of published images by tag."""
 
     def tagged(self, tag: str) -> Iterable[tuple[Digest, str]]:
-        """The manifests under a tag, each with the repository where it is; they and their configs
-        are here then.
+        """Return the manifests under a tag, each with its repository.
+
+        The manifests and their configs are in the store then.
         """
 
 
 @dataclass(frozen=True)
 class TaggedLayers:
-    """The layers of the images that repositories have under a tag."""
+    """Layers of the published images under a tag."""
 
     offers: Offers
     tag: str
     blobs: Blobs
 
     def find(self, wanted: Collection[Key]) -> dict[Key, tuple[Added, str]]:
-        """Those layers that have one of these keys, each with the repository where it is."""
+        """Return the layers with some of these keys, each with its repository."""
         found: dict[Key, tuple[Added, str]] = {}
         for manifest, place in self.offers.tagged(self.tag) if wanted else ():
             known = OciImage.read(manifest, self.blobs).layers_by_key()
@@ -95,9 +96,7 @@ class TaggedLayers:
 
 @dataclass(frozen=True)
 class ImageTarget:
-    """An image for one platform, as it is to be: a plan on a base, with layers compressed in some
-    way.
-    """
+    """An image to build for one platform: a plan on a base, and the compression of its layers."""
 
     ground: BaseSource
     plan: Plan
@@ -106,10 +105,11 @@ class ImageTarget:
 
 
 class ImageNode(Node):
-    """An image on a base. The artifact is the manifest's digest, one copy's; the config's is the
-    identity.
+    """Node of an image on a base.
 
-    Layers that are `offered` are used, and stay in their `places`, which are known once it is made.
+    The artifact is the digest of the manifest, which depends on the compression; the identity is
+    that of the config. Layers that are `offered` are used without fetching them; `places`, complete
+    after `make`, are their repositories.
     """
 
     kind, format = "image", FORMAT
@@ -135,7 +135,7 @@ class ImageNode(Node):
         self.places: list[str] = []
 
     def inputs(self, outcomes: Outcomes) -> Mapping[str, Value]:
-        """All that decides the image, and how its layers are compressed here."""
+        """Return everything that decides the image, including the compression of its layers."""
         plan = self._target.plan
         steps: list[Value] = []
         packages: dict[str, Value] = {}
@@ -158,27 +158,28 @@ class ImageNode(Node):
         }
 
     def usable(self, record: Record) -> bool:
-        """Whether the manifest, the config and what layers there were are still on this machine."""
+        """Whether the manifest, the config, and the layers built here are still in the store."""
         return self._cache.blobs.has_all(record.refs)
 
     def accept(self, artifact: Digest, inputs: Mapping[str, Value]) -> tuple[Digest, ...]:
-        """The manifest and the config of an image that another machine made; its layers stay where
-        they are.
+        """Return the manifest and the config of an image from another machine.
+
+        Its layers stay remote. Raises `ImageBuildError` if it is for another platform.
         """
         image = OciImage.read(artifact, self._cache.blobs)
         if image.platform != self._target.platform:
-            raise ImageBuildError(f"{artifact} is no image for {self._target.platform}")
+            raise ImageBuildError(f"{artifact} is not an image for {self._target.platform}")
         return (artifact, image.identity)
 
     def explain(self, inputs: Mapping[str, Value], last: Record) -> str:
-        """What changed: packages as `+name==version` and `-name==version`."""
+        """Return what changed; packages appear as `+name==version` and `-name==version`."""
         old, new = last.inputs.get("packages", {}), inputs["packages"]
         assert isinstance(new, Mapping)
         parts = [f"+{name}" for name in sorted(new.keys() - old.keys())] + [
             f"-{name}" for name in sorted(old.keys() - new.keys())
         ]
         parts += [
-            f"{name} is another wheel"
+            f"{name} has another wheel"
             for name in sorted(new.keys() & old.keys())
             if new[name] != old[name]
         ]
@@ -189,7 +190,7 @@ class ImageNode(Node):
         return "; ".join(filter(None, [" ".join(parts), difference(before, rest)]))
 
     def make(self, outcomes: Outcomes, resolve: Resolve) -> Made:
-        """Make the layers that are not there, then the config and the manifest."""
+        """Build the missing layers, then the config and the manifest."""
         base = self._target.ground.load()
         parts = self._target.plan.parts(base, self._target.compression, self._fetcher, self._note)
         nodes = [_LayerNode(part, self.label, self._cache) for part in parts]

@@ -1,8 +1,7 @@
-"""Building natively: a base, layers of wheels and of files, and a config become an image. Nothing
-is executed.
+"""Native builds: a base, layers of wheels and files, and a config become an image.
 
-Each layer is known by what goes into it before it is made, so that one that is there already is not
-made again.
+Nothing is executed. The inputs of each layer are known before it is written, so that existing
+layers are reused.
 """
 
 from __future__ import annotations
@@ -27,15 +26,16 @@ from flyte_build.images.platforms import Interpreter
 from .base import Base
 
 FORMAT = 1
-"""The version of what building makes of the same inputs."""
+"""Version of the images built from given inputs."""
 OURS = ("packages ", "files ")
-"""How what a layer of ours holds is said to begin."""
+"""Beginnings of the descriptions of natively built layers."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Part:
-    """A layer that is to be there: what it holds, for people; what decides it; and how it is made
-    (its blob goes into the batch).
+    """A layer to build: a human-readable description, its inputs, and the function that writes it.
+
+    The function puts the blob into the batch.
     """
 
     what: str
@@ -45,9 +45,7 @@ class Part:
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """What goes on top of a base: locked packages and copied files, in order, variables and a
-    working directory.
-    """
+    """Steps on top of a base, in order, with variables and a working directory."""
 
     steps: Sequence[LockedPackages | Copied]
     env: Mapping[str, str]
@@ -56,8 +54,9 @@ class Plan:
     def parts(
         self, base: Base, compression: Compression, fetcher: Fetcher, note: Callable[[str], None]
     ) -> list[Part]:
-        """The layers, in order. Raises `ImageBuildError` for a base that cannot take
-        the packages.
+        """Return the layers, in order.
+
+        Raises `ImageBuildError` if the packages cannot be installed on the base.
         """
         room = LAYERS - len(base.image.diff_ids) - len(self.steps)
         parts: list[Part] = []
@@ -73,25 +72,25 @@ class Plan:
         return parts
 
     def assemble(self, base: Base, layers: Sequence[Added]) -> OciImage:
-        """The image of a base and its layers."""
+        """Return the image of a base and layers."""
         env = dict(self.env)
         scripts = base.interpreter.scripts if base.interpreter else "/usr/bin"
         path = env.get("PATH") or base.image.env.get("PATH", "")
         if scripts not in (path or PATH).split(":"):
-            env["PATH"] = f"{scripts}:{path or PATH}"  # So that what packages install is found.
+            env["PATH"] = f"{scripts}:{path or PATH}"  # So that scripts of packages are found.
         elif not path:
-            env["PATH"] = PATH  # Not all engines have one of their own.
+            env["PATH"] = PATH  # Not all engines have a default.
         if self.env.get("PATH") and base.interpreter:
             folder = posixpath.dirname(base.interpreter.executable)
             if folder not in env["PATH"].split(":"):
-                # Last: tasks need `python3`, whatever PATH was declared.
+                # Appended, because tasks need `python3` with any declared PATH.
                 env["PATH"] += f":{folder}"
         return base.image.change(
             layers, env=env, workdir=self._workdir(base) if self.workdir else ""
         )
 
     def _workdir(self, base: Base) -> str:
-        """An absolute path: a relative one begins at the base's own, as in a Dockerfile."""
+        """Return the absolute working directory; a relative one starts at that of the base."""
         return posixpath.normpath(
             posixpath.join("/", str(base.image.settings.get("WorkingDir") or ""), self.workdir)
         )
@@ -101,20 +100,20 @@ def _interpreter(base: Base, packages: LockedPackages) -> Interpreter:
     if base.interpreter is None:
         raise ImageBuildError(
             "The base of the image has no Python",
-            why="No python3 is on its PATH.",
-            hint="Name a base with Python 3, or install it first.",
+            why="Its PATH contains no python3.",
+            hint="Choose a base with Python 3, or install it first.",
         )
     if base.interpreter.version != packages.python:
         raise ImageBuildError(
             f"The base of the image has Python {base.interpreter.version}",
             why=f"Its packages are locked for Python {packages.python}.",
-            hint="Lock again: flyte lock --upgrade",
+            hint="Lock again with `flyte lock --upgrade`.",
         )
     if base.musl and any("manylinux" in wheel.filename for wheel in packages.wheels):
         raise ImageBuildError(
-            "The base of the image is built on musl",
-            why="Wheels for it would be musllinux ones.",
-            hint="Name a base with glibc.",
+            "The base of the image uses musl",
+            why="Its packages are locked as manylinux wheels, which require glibc.",
+            hint="Choose a base with glibc.",
         )
     return base.interpreter
 

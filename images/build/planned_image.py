@@ -1,4 +1,4 @@
-"""What a read-only build finds of an image that is not here."""
+"""Results of read-only builds for images that would have to be built."""
 
 from __future__ import annotations
 
@@ -11,16 +11,19 @@ from flyte_build.graph.node import Made, Node, Outcome, Outcomes, Resolve
 
 @dataclass(frozen=True)
 class PlannedImage:
-    """An image for one platform that is not here, as a read-only build finds it: its nodes, in
-    order, with why they are missing.
+    """An image for one platform that is not on this machine, as a read-only build finds it.
+
+    `nodes` are its outcomes, in order, with the reasons why they are missing.
     """
 
     nodes: Sequence[Outcome]
 
     @classmethod
     def of(cls, nodes: Sequence[Outcome], names: Sequence[str], why: str = "") -> PlannedImage:
-        """An image of which these nodes were looked up, and those of these names could not be:
-        `why`, if not for the one before.
+        """Return a plan with these outcomes, followed by missing nodes with these names.
+
+        `why` is the reason of the first missing one; by default, the node before it must be made
+        first.
         """
         found = [*nodes]
         for name in names:
@@ -36,19 +39,19 @@ class PlannedImage:
 
     @property
     def is_elsewhere(self) -> bool:
-        """Whether others have it, so that nothing has to be made."""
+        """Whether a remote cache has the image, so that nothing needs to be built."""
         return all(each.state == "cached" for each in self.nodes)
 
 
 class _Unknown(Node):
-    """An image that cannot be looked up yet."""
+    """Node of an image that cannot be looked up yet."""
 
     kind = "image"
 
     def inputs(self, outcomes: Outcomes) -> Mapping[str, Value]:
-        """They are not known."""
-        raise AssertionError("It cannot be looked up")
+        """Raise `AssertionError`: the inputs are not known."""
+        raise AssertionError("An unknown image has no inputs")
 
     def make(self, outcomes: Outcomes, resolve: Resolve) -> Made:
-        """It is never made."""
-        raise AssertionError("It cannot be looked up")
+        """Raise `AssertionError`: the node is never made."""
+        raise AssertionError("An unknown image cannot be built")

@@ -1,6 +1,4 @@
-"""Pushing images: what the registry has stays where it is, what another repository of it has is
-mounted, the rest is sent once.
-"""
+"""Pushing images: existing layers are reused, layers of other repositories mounted, others sent."""
 
 from __future__ import annotations
 
@@ -17,8 +15,9 @@ from flyte_build.images.oci_image import OciImage
 
 
 class ImagePublisher:
-    """Pushes images to one repository. `sources` are repositories that may have layers which this
-    machine has not.
+    """Publisher of images in one repository.
+
+    `sources` are repositories that may contain layers that this machine lacks.
     """
 
     def __init__(
@@ -37,22 +36,22 @@ class ImagePublisher:
         self._transfer = Transfer(cache.blobs, self._ledger, progress)
 
     def push(self, image: OciImage, tag: str | None = None) -> None:
-        """Keep an image there, under a tag if one is named. Its config is put into the store, if
-        need be.
+        """Push an image, under a tag if one is given; its config is put into the store, too.
 
-        Raises `BlobMissing` for a layer that nobody has, and `RegistryError`.
+        Raises `BlobMissing` for a layer that no source has, and `RegistryError`.
         """
         self._cache.blobs.put(image.config)
         try:
             self._transfer.push(image.manifest, self._repository, tag)
             return
-        except BlobMissing:  # A base's layer that could not be mounted, and is not on this machine.
+        except BlobMissing:  # A layer of the base cannot be mounted, and is not on this machine.
             self._sources.bring(missing(image.manifest.blobs(), self._repository))
         self._transfer.push(image.manifest, self._repository, tag)
 
     def push_all(self, images: Sequence[OciImage], tag: str) -> Manifest:
-        """Keep an image for several platforms under a tag; the index that names them all is given
-        (or the manifest of one alone).
+        """Push images for several platforms under a tag, and return the index of them all.
+
+        For a single image, its manifest is returned instead.
         """
         if len(images) == 1:
             self.push(images[0], tag)
@@ -65,7 +64,7 @@ class ImagePublisher:
 
 
 class LayerSources:
-    """Where layers are that are not on this machine: `repositories`, in order."""
+    """Repositories to fetch missing layers from, in order of preference."""
 
     def __init__(
         self, cache: Cache, repositories: Iterable[Repository], moved: Moved = lambda count: None
@@ -73,7 +72,10 @@ class LayerSources:
         self._cache, self._repositories, self._moved = cache, tuple(repositories), moved
 
     def bring(self, layers: Iterable[Descriptor]) -> None:
-        """Have these layers on this machine. Raises `BlobMissing` for one that nobody has."""
+        """Fetch the missing ones of these layers.
+
+        Raises `BlobMissing` for a layer that no repository has.
+        """
         for layer in layers:
             if not self._cache.blobs.has(layer.digest):
                 self._fetch(layer)
@@ -88,14 +90,16 @@ class LayerSources:
             except BlobMissing:
                 continue
         raise BlobMissing(
-            f"The layer {layer.digest} is neither on this machine nor where its base was",
-            hint="Build the image again: flyte build --force",
+            f"Cannot find the layer {layer.digest}",
+            why="It is neither on this machine nor in the repository of its base.",
+            hint="Build the image again with `flyte build --force`.",
         )
 
 
 def index_of(images: Sequence[OciImage]) -> Manifest:
-    """The index of images for several platforms (image-spec 1.1, image-index.md), sorted by
-    platform.
+    """Return the index of images for several platforms, sorted by platform.
+
+    See image-spec 1.1, image-index.md.
     """
     entries = []
     for image in sorted(images, key=lambda each: each.platform):

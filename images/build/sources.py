@@ -1,4 +1,4 @@
-"""What images are built from, and how: what a builder is given."""
+"""Dependencies and options of an image builder."""
 
 from __future__ import annotations
 
@@ -20,45 +20,46 @@ from .step_results import StepResults
 
 
 class Pinned(PinnedSteps, Protocol):
-    """What is pinned for a project; what is not is looked up, unless it is locked."""
+    """Pins of a project; missing ones are looked up, unless it is locked."""
 
     def python(self, recipe: Recipe) -> str:
-        """The minor version of Python that an image means."""
+        """Return the minor version of the Python in an image."""
 
     def packages(self, recipe: Recipe, python: str, platform: str) -> LockedPackages:
-        """The locked packages of an image."""
+        """Return the locked packages of an image."""
 
     def wanted(self, recipe: Recipe, python: str, platform: str) -> Wanted:
-        """What is asked for, for a Python and a platform."""
+        """Return the request for an image's packages, for one Python and one platform."""
 
     def base(self, reference: str) -> PinnedBase:
-        """What a reference names."""
+        """Return the pin of a base image."""
 
 
 class Others(RemoteCache, Offers, Protocol):
-    """What other machines have made, and its layers."""
+    """A remote cache, which also offers layers of its images."""
 
 
 class StepExecutor(Protocol):
-    """What executes steps: a container engine."""
+    """Executor of build steps: a container engine."""
 
     def execute(
         self, base: OciImage, step: Execute, env: Mapping[str, str], workdir: str, fetch: Fetch
     ) -> OciImage:
-        """The image that a step makes of another, with these variables, in that directory ("": the
-        image's own); what it adds is on this
+        """Execute a step on top of an image, and return the resulting image.
 
-        machine then. `fetch` brings layers of the other one.
+        `workdir` may be "" for the image's own. Layers that the step adds are on this machine then;
+        `fetch` fetches those of `base`.
         """
 
     def build(self, file: str, platform: str) -> OciImage:
-        """The image that a Dockerfile makes."""
+        """Build a Dockerfile, and return the image."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class BuildSources:
-    """Where comes from what images are made of: `kept` has what executing steps came to, `remote`
-    what other machines have made.
+    """Sources of what images are built from.
+
+    `kept` stores results of executed steps, `remote` is a cache shared with other machines.
     """
 
     bases: Bases
@@ -70,9 +71,10 @@ class BuildSources:
 
 @dataclass(frozen=True, kw_only=True)
 class BuildOptions:
-    """How to build. `debian` is the reference of the Debian base, with `{python}` in it.
+    """Options of a build.
 
-    `anew` makes again, and executes again, what is there; `read_only` makes nothing.
+    `debian` is the reference of the Debian base, with the placeholder `{python}`. `anew` builds and
+    executes everything again; `read_only` builds nothing.
     """
 
     debian: str

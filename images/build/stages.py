@@ -1,4 +1,4 @@
-"""How a recipe is cut into stages, and what their nodes are called."""
+"""Stages of a recipe, and the names of their nodes."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from flyte_build.images.recipe import Copy, Execute, Packages, Recipe
 
 
 def stages_of(recipe: Recipe) -> list[tuple[list[Packages | Copy], Execute | None]]:
-    """The steps, cut after each one that must be executed."""
+    """Return the steps in stages, each of which ends with a step to be executed, or with None."""
     stages: list[tuple[list[Packages | Copy], Execute | None]] = [([], None)]
     for step in recipe.steps:
         if isinstance(step, Execute):
@@ -19,7 +19,7 @@ def stages_of(recipe: Recipe) -> list[tuple[list[Packages | Copy], Execute | Non
 
 
 def node_names(recipe: Recipe, platform: str) -> list[str]:
-    """The names of the nodes that an image is made of, in order."""
+    """Return the names of the nodes of an image, in order."""
     names = [dockerfile_name(recipe.base.file)] if recipe.base.kind == "dockerfile" else []
     for steps, execute in stages_of(recipe):
         names += [platform] if steps or execute is None else []
@@ -32,12 +32,10 @@ def dockerfile_name(file: str) -> str:
 
 
 def stage_label(label: str, platform: str, at: int) -> str:
-    """Return the label of a stage that so many others follow: the last one is the image itself."""
+    """Return the label of a stage that `at` others follow; the last stage is the image itself."""
     return f"stage:{label} {platform} {at}" if at else f"image:{label} {platform}"
 
 
 def latest_tag(name: str, platform: str) -> str:
-    """The tag of the last image of a name that was published: others use its layers for the next
-    one.
-    """
+    """Return the tag of the last published image of a name, whose layers the next one can reuse."""
     return f"image.{name[:80]}.latest-{platform.partition('/')[2]}"

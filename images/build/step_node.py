@@ -1,4 +1,4 @@
-"""What executing something makes, as a node: it does not repeat, so it is pinned and kept."""
+"""Node of an executed build step: its result cannot be reproduced, so it is pinned and stored."""
 
 from __future__ import annotations
 
@@ -21,25 +21,25 @@ from .step_results import StepResult, StepResults
 
 
 class PinnedSteps(Protocol):
-    """What executing steps came to, as it is pinned."""
+    """Pinned results of build steps."""
 
     @property
     def locked(self) -> bool:
-        """Whether nothing may be looked up."""
+        """Whether missing pins are errors."""
 
     def step(self, key: str, platform: str) -> PinnedStep | None:
-        """What executing something came to, if it is pinned."""
+        """Return the pinned result of a step, or None."""
 
     def step_by_now(self, key: str, platform: str) -> PinnedStep | None:
-        """The same, also if another command has pinned it meanwhile."""
+        """Return the same from a fresh read, since another process may have pinned it."""
 
     def keep_step(self, step: PinnedStep) -> None:
-        """Pin what executing something came to."""
+        """Pin the result of a step."""
 
 
 @dataclass(frozen=True)
 class Step:
-    """Something to be executed for a platform: `key` is that of what is executed, on what."""
+    """A step to execute for one platform; `key` covers the step and the image that it runs in."""
 
     name: str
     key: str
@@ -49,15 +49,16 @@ class Step:
 
 @dataclass(frozen=True)
 class StepStore:
-    """What executing steps came to, which is taken unless it shall be executed `anew`."""
+    """Stored results of steps; they are not used with `anew`."""
 
     kept: StepResults
     anew: bool
 
 
 class StepNode(Node):
-    """What executing something makes. It does not repeat, so what it came to is pinned, and is
-    among the inputs.
+    """Node of an executed step.
+
+    Another execution would give another result, so the pinned result is one of the inputs.
     """
 
     kind, format = "image", FORMAT
@@ -82,7 +83,7 @@ class StepNode(Node):
         )
 
     def inputs(self, outcomes: Outcomes) -> Mapping[str, Value]:
-        """What it is executed on and what is executed, as one digest, and what that came to."""
+        """Return the step's key, which covers its base, and the digest of its pinned result."""
         pinned = self._pins.step(self._step.key, self._step.platform)
         return self._with(pinned.digest if pinned else None)
 
@@ -95,23 +96,27 @@ class StepNode(Node):
         }
 
     def usable(self, record: Record) -> bool:
-        """Whether all of it is there."""
+        """Whether all blobs of the result are in the store."""
         return self._cache.blobs.has_all(record.refs)
 
     def accept(self, artifact: Digest, inputs: Mapping[str, Value]) -> tuple[Digest, ...]:
-        """All blobs of what another machine made, if that is what is pinned."""
+        """Return all blobs of a result from another machine.
+
+        Raises `ImageBuildError` if it is not the pinned one.
+        """
         image = OciImage.read(artifact, self._cache.blobs)
         if image.identity != inputs["pinned"]:
             raise ImageBuildError(
-                f"{artifact} is not what is pinned", why=f"It is {image.identity}."
+                f"{artifact} is not the pinned image", why=f"Its identity is {image.identity}."
             )
         return (artifact, image.identity, *(layer.digest for layer in image.manifest.layers))
 
     def make(self, outcomes: Outcomes, resolve: Resolve) -> Made:
-        """Take what is kept of it; else execute it, and pin what comes of it. Raises `NotLocked`
-        where nothing may be resolved.
+        """Return the stored result of the step, or execute it and pin the result.
+
+        Raises `NotLocked` if it would have to be executed with `--locked`.
         """
-        # Another command that wants the same waits, and takes what this one has made.
+        # Another process with the same step waits, and uses the result of this one.
         with self._cache.making(self._step.key):
             pinned = self._pins.step_by_now(self._step.key, self._step.platform)
             found = self._bring(pinned.digest) if pinned and not self._store.anew else None
@@ -120,13 +125,11 @@ class StepNode(Node):
                 image.write(batch)
             self._keep(image, layers)
         refs = (image.manifest.digest, image.identity, *(layer.digest for layer in layers))
-        why = "it was kept" if found else ""
+        why = "its result was stored" if found else ""
         return Made(image.manifest.digest, refs, self._with(image.identity), why)
 
     def keep(self, record: Record) -> None:
-        """Keep what was made here among the user's data, where deleting the cache does not reach
-        it.
-        """
+        """Store a result with the user's data, where deleting the cache does not remove it."""
         image = OciImage.read(record.artifact, self._cache.blobs)
         self._keep(image, [layer for layer in image.manifest.layers if layer.digest in record.refs])
 
@@ -134,41 +137,44 @@ class StepNode(Node):
         try:
             self._store.kept.keep(image, layers)
         except (RegistryError, StoreError) as error:
-            self._note(f"What {self.name} came to is in the cache alone: {error.what}.")
+            self._note(f"The result of {self.name} is only in the cache: {error.what}.")
 
     def _bring(self, identity: Digest) -> StepResult | None:
         try:
             return self._store.kept.bring(identity)
         except (RegistryError, StoreError) as error:
-            self._note(f"What {self.name} came to was kept, and cannot be read: {error.what}.")
+            self._note(f"The stored result of {self.name} cannot be read: {error.what}.")
             return None
 
     def _executed(self, pinned: PinnedStep | None) -> StepResult:
         if self._pins.locked and pinned is None:
             raise NotLocked(
-                f"{self.name} was never executed here",
-                why="--locked refuses to.",
-                hint="Build it where it may be executed (`flyte build`), and commit flyte.lock.",
+                f"Cannot execute {self.name}",
+                why="With --locked, nothing is executed, and flyte.lock does not pin its result.",
+                hint="Run `flyte build` without --locked, and commit flyte.lock.",
             )
         if self._pins.locked and pinned:
             raise NotLocked(
                 (
-                    f"{self.name} would be executed again"
+                    f"Cannot execute {self.name} again"
                     if self._store.anew
-                    else f"What {self.name} came to is nowhere any more"
+                    else f"Cannot find the pinned result of {self.name}"
                 ),
-                why=f"{pinned.digest} is pinned; executed again it would come to something else.",
+                why=f"{pinned.digest} is pinned; another execution would give another result.",
                 hint=(
-                    "Build without --locked, and commit flyte.lock; `flyte build --push` keeps what"
-                    " was built for other machines."
+                    "Build without --locked, and commit flyte.lock; use `flyte build --push` to"
+                    " share results with other machines."
                 ),
             )
         image, layers = self._step.execute()
         if pinned and pinned.digest != image.identity:
             before = f"it was {pinned.digest.short}" + (
-                "" if self._store.anew else ", which is nowhere any more"
+                "" if self._store.anew else ", which cannot be found any more"
             )
-            self._note(f"Executed again, {self.name} came to {image.identity.short}; {before}.")
+            self._note(
+                f"Executed again: the result of {self.name} is now {image.identity.short};"
+                f" {before}."
+            )
         if pinned is None or pinned.digest != image.identity:
             self._pins.keep_step(
                 PinnedStep(key=self._step.key, platform=self._step.platform, digest=image.identity)

@@ -1,9 +1,8 @@
-"""What executing steps came to, kept among the user's data: it does not repeat, so deleting the
-cache must not lose it.
+"""Results of executed steps, stored with the user's data, since they cannot be reproduced.
 
-A directory that is an OCI image layout. Under a tag made of a project's root and an image's
-identity is a manifest whose config is the image's manifest, and whose layers are the image's config
-and the layers that executing has made (docs/formats.md).
+Deleting the cache must not lose them. The directory is an OCI image layout. A tag made of the
+project root and the image's identity names a manifest, whose config is the image's manifest, and
+whose layers are the image's config and the layers that the step added (docs/formats.md).
 """
 
 from __future__ import annotations
@@ -28,13 +27,13 @@ from flyte_build.images.lock import lockfile
 from flyte_build.images.oci_image import OciImage
 
 StepResult = tuple[OciImage, Sequence[Descriptor]]
-"""What executing a step came to: the image, and those of its layers that executing has made."""
+"""Result of a step: the image, and those of its layers that the step added."""
 _TYPE = "application/vnd.dev.flyte.executed.v1"
 _ROOT = "dev.flyte.root"
 
 
 class StepResults:
-    """What steps of the project in `root` came to, in `folder`."""
+    """Store in `folder` of the results of steps, for the project at `root`."""
 
     def __init__(self, folder: str, root: str, cache: Cache, counters: Counters) -> None:
         self._root, self._cache = root, cache
@@ -42,8 +41,9 @@ class StepResults:
         self._transfer = Transfer(cache.blobs, Ledger(cache.database))
 
     def keep(self, image: OciImage, layers: Sequence[Descriptor]) -> None:
-        """Keep an image of which these layers were made here, unless it is there. Raises
-        `RegistryError` and `StoreError`.
+        """Store an image with the layers that its step added, unless it is stored already.
+
+        Raises `RegistryError` and `StoreError`.
         """
         tag = f"{Digest.of(self._root.encode()).short}.{image.identity.hex}"
         if self._layout.manifest(tag):
@@ -59,10 +59,9 @@ class StepResults:
         self._transfer.push(kept, self._layout, tag)
 
     def bring(self, identity: Digest) -> StepResult | None:
-        """The image of that identity, and its layers that were made here, which are in the cache
-        then; None if it is not kept.
+        """Return the image of an identity, with the layers that its step added, or None.
 
-        Raises `RegistryError` and `StoreError`.
+        All of them are in the cache then. Raises `RegistryError` and `StoreError`.
         """
         for tag in self._layout.tags():
             if tag.endswith(f".{identity.hex}") and (found := self._layout.manifest(tag)):
@@ -70,29 +69,32 @@ class StepResults:
                 image = OciImage.read(kept.config.digest, self._cache.blobs)
                 if image.identity != identity:
                     raise RegistryCorrupt(
-                        f"{tag} in {self._layout.name} is another image",
-                        why=f"It is {image.identity}.",
+                        f"{tag} in {self._layout.name} is not the expected image",
+                        why=f"Its identity is {image.identity}.",
                     )
                 return image, kept.layers[1:]
         return None
 
 
 def collect(folder: str, keep: float, dry_run: bool) -> Iterator[Removed]:
-    """Remove from the directory what was kept more than `keep` seconds ago, and is in the
-    flyte.lock of its project no more.
+    """Remove stored results that the flyte.lock of their project does not pin any more.
+
+    Results stored within the last `keep` seconds stay. With `dry_run`, they are only yielded.
     """
     layout = LayoutRepository(RepositoryName(folder=folder), Counters())
     unused = [each for tag in layout.tags() if (each := _unused(layout, tag, time.time() - keep))]
     for digest, size in layout.sweep(unused, dry_run):
-        yield Removed(digest, size, "it was executed, and no flyte.lock has it any more")
+        yield Removed(digest, size, "the result of a build step that no flyte.lock pins any more")
     if not dry_run:
         for digest in unused:
             layout.delete_manifest(digest)
 
 
 def _unused(layout: LayoutRepository, tag: str, before: float) -> Digest | None:
-    """The manifest under a tag, if it was kept before that time, in seconds since the epoch, and
-    its project does not pin it any more.
+    """Return the digest of the manifest under a tag if it may be removed, else None.
+
+    That is so if it was stored before the time `before` (seconds since the epoch), and its project
+    does not pin it any more.
     """
     try:
         kept = layout.manifest(tag)
@@ -105,7 +107,7 @@ def _unused(layout: LayoutRepository, tag: str, before: float) -> Digest | None:
         TypeError,
         ValueError,
         OverflowError,
-    ):  # Something of it, or that flyte.lock, is damaged: it may still be needed.
+    ):  # The manifest or that flyte.lock is damaged: the result may still be needed.
         return None
     return (
         None

@@ -282,7 +282,7 @@ def test_what_changes_an_image(
         "env": "env",
         "workdir": "/w -> /v",
         "base": "base changed",
-        "wheel": "pkg==1.0 is another wheel",
+        "wheel": "pkg==1.0 has another wheel",
     }
     assert expected.get(change, "steps") in second.nodes[-1].why
 
@@ -592,7 +592,7 @@ def test_index_of_platforms(cache: Cache, repository: str) -> None:
     pinned = bases.look_up(f"{repository}:both")
     assert pinned.digest == index.digest
     assert bases.get(pinned, "linux/arm64").image.manifest == arm
-    with pytest.raises(ImageBuildError, match="not there for linux/s390x"):
+    with pytest.raises(ImageBuildError, match="not available for linux/s390x"):
         bases.get(pinned, "linux/s390x")
 
 

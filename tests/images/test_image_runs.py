@@ -491,9 +491,9 @@ def test_a_result_that_is_lost_is_said_to_be(shell: Shell) -> None:
     shell("run", "tasks.py", "cooked")
     shutil.rmtree(shell.home)
     refused = shell("run", "--locked", "tasks.py", "cooked", exit_code=3).stderr
-    assert "is nowhere any more" in refused and "  |" not in refused
+    assert "Cannot find the pinned result of" in refused and "  |" not in refused
     assert re.search(
-        r"Executed again, .* came to \w{12}; it was \w{12}, which is nowhere any more",
+        r"Executed again: .* is now \w{12}; it was \w{12}, which cannot be found any more",
         shell("run", "tasks.py", "cooked").stderr,
     )
 
@@ -528,13 +528,11 @@ def test_two_builds_at_once_execute_once(shell: Shell) -> None:
 def test_a_forced_build_executes_again(shell: Shell) -> None:
     """And pins what comes of it; with `--locked` it is refused."""
     shell("build", "tasks.py", "heavy")
-    assert (
-        "would be executed again"
-        in shell("build", "--force", "--locked", "tasks.py", "heavy", exit_code=3).stderr
-    )
+    refused = shell("build", "--force", "--locked", "tasks.py", "heavy", exit_code=3).stderr
+    assert re.search(r"Cannot execute .* again", refused)
     lock = (shell.project / "flyte.lock").read_bytes()
     assert re.search(
-        r"Executed again, .* it was \w{12}\.", shell("build", "--force", "tasks.py", "heavy").stderr
+        r"Executed again: .* it was \w{12}\.", shell("build", "--force", "tasks.py", "heavy").stderr
     )
     assert (shell.project / "flyte.lock").read_bytes() != lock
 
@@ -549,7 +547,7 @@ def test_a_damaged_result_is_executed_again(shell: Shell) -> None:
     blobs[-1].chmod(0o600)
     blobs[-1].write_bytes(b"x" * blobs[-1].stat().st_size)
     said = shell("build", "tasks.py", "heavy").stderr
-    assert "was kept, and cannot be read" in said and "Executed again" in said
+    assert "The stored result of" in said and "cannot be read" in said and "Executed again" in said
     shutil.rmtree(shell.home / "cache")
     assert "xecuted again" not in shell("build", "tasks.py", "heavy").stderr
 

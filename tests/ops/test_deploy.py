@@ -415,7 +415,7 @@ def test_an_image_is_pinned_by_its_digest(flyte: Deploying, server: Server) -> N
     base("delete", "deployment", "greet")
     assert digest in flyte("doctor", exit_code=3).stdout
     using(server.repository("images:gone"))
-    assert "There is no image" in flyte("deploy", "imaged.py", exit_code=3).stderr
+    assert "Cannot find the image" in flyte("deploy", "imaged.py", exit_code=3).stderr
 
 
 def test_a_difference_of_the_host_is_said_once(flyte: Deploying, tmp_path: Path) -> None:
