@@ -23,6 +23,8 @@ from .records import Use
 from .registry.ledger import Ledger
 
 _MAKES_ROOM = "least recently used, and space is short"
+_UNUSED = "no running task and no recent use needs them"
+_LEFT = ("left over from an interrupted command", "unfinished files")
 _TURN = 2000  # Deletions under one exclusive lock: about a tenth of a second.
 
 
@@ -42,11 +44,15 @@ class SpaceLimits:
 
 @dataclass(frozen=True)
 class Removed:
-    """An item that was (or would be) removed: its digest or name, its size in bytes, and why."""
+    """An item that was (or would be) removed: its digest or name, its size in bytes, and why.
+
+    `what` says which things it is one of, in users' words.
+    """
 
     digest: str
     size: int
     why: str
+    what: str = "packs and layers"
 
 
 @dataclass(frozen=True)
@@ -123,7 +129,7 @@ def collect(
                     Removed(
                         digest,
                         size,
-                        _MAKES_ROOM if digest in surplus else "no lease or recent record needs it",
+                        _MAKES_ROOM if digest in surplus else _UNUSED,
                     )
                 )
                 if not dry_run:
@@ -178,28 +184,28 @@ def _litter(cache: Cache, dry_run: bool) -> Iterator[Removed]:
         if not dry_run:
             with storing("remove a leftover temporary file"):
                 os.unlink(path)
-        yield Removed(os.path.basename(path), size, "left over from an interrupted write")
+        yield Removed(os.path.basename(path), size, *_LEFT)
 
 
 def _folders(cache: Cache) -> list[tuple[str, str]]:
-    """Return path and removal reason of all entries in directories whose entries are digests."""
+    """Return the paths of all entries that are named by digests, and what each is."""
     places = {
-        cache.extractions: "the extracted tree is not needed",
-        cache.environments: "the environment is not needed",
-        cache.runtimes: "no task uses this copy of flyte-build",
+        cache.extractions: "extracted bundles",
+        cache.environments: "local environments",
+        cache.runtimes: "copies of flyte-build for tasks",
     }
     found = []
     with storing("list extractions and environments"):
-        for place, why in places.items():
+        for place, what in places.items():
             if os.path.lexists(place):
-                found += [(f"{place}/{name}", why) for name in sorted(os.listdir(place))]
+                found += [(f"{place}/{name}", what) for name in sorted(os.listdir(place))]
     return found
 
 
 def _unpacked(
     cache: Cache, marks: _Marks, surplus: set[Digest], dry_run: bool, deadline: float
 ) -> Iterator[Removed]:
-    for path, why in _folders(cache):
+    for path, what in _folders(cache):
         entry = os.path.basename(path)
         name, _, copy = entry.partition("-")
         unfinished = name.startswith(".")
@@ -217,9 +223,9 @@ def _unpacked(
         if not dry_run:
             _remove_doomed(path)  # Outside of the lock, since it can take long.
         if unfinished:
-            yield Removed(entry, size, "left over from an interrupted extraction")
+            yield Removed(entry, size, *_LEFT)
         else:
-            yield Removed(digest, size, _MAKES_ROOM if digest in surplus else why)
+            yield Removed(digest, size, _MAKES_ROOM if digest in surplus else _UNUSED, what)
 
 
 def _sizes(cache: Cache) -> Iterator[tuple[Digest, int]]:

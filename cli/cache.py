@@ -17,12 +17,15 @@ from flyte_build.settings import table
 from flyte_build.settings.configuration import Configuration
 from flyte_build.settings.registries import Registries
 from flyte_build.settings.settings import Settings
+from flyte_build.text.units import rounded_size
 from flyte_build.workspace.workspace import locate, root_here
 
 from .console import Console, Quiet, node_json
 from .exchange import pull, push
 from .options import of_a_bundle, of_a_registry, with_registries
 from .warm import warm
+
+_GROUPS = 20  # So many lines of what was removed are printed at most.
 
 if TYPE_CHECKING:
     from flyte_build.cas.gc import Collection
@@ -105,9 +108,7 @@ def _collected(last: Mapping[str, Any] | None) -> str:
         return f"{last['ended']}, without success: {last['error']}"
     who = "by itself" if last["by"] == "itself" else "by `flyte cache gc`"
     rest = "" if last["complete"] else "; there was no time for all"
-    return (
-        f"{last['ended']}, {who}: {last['removed']:,} things removed, {last['bytes']:,} bytes{rest}"
-    )
+    return f"{last['ended']}, {who}: {rounded_size(last['bytes'])} removed{rest}"
 
 
 @cache.command("verify")
@@ -258,7 +259,7 @@ def gc(
             f"The disk has still {collection.lacking:,} bytes less free space than it should:"
             " something else fills it, or what is left is kept for cache.min_size."
         )
-    _report(console, collection, dry_run, "blobs")
+    _report(console, collection, dry_run, "packs and layers")
 
 
 def _collect_remote(console: Console, config: Configuration, dry_run: bool) -> None:
@@ -271,7 +272,7 @@ def _collect_remote(console: Console, config: Configuration, dry_run: bool) -> N
     collection = collect_records(
         stores.repositories.open(place), config[table.PROJECT], config[table.KEEP], dry_run
     )
-    _report(console, collection, dry_run, "records")
+    _report(console, collection, dry_run, "published records")
 
 
 def _report(console: Console, collection: Collection, dry_run: bool, what: str) -> None:
@@ -285,13 +286,12 @@ def _report(console: Console, collection: Collection, dry_run: bool, what: str) 
         }
         console.document({"removed": removed, **counts})
         return
-    for item in collection.removed[:20]:
-        console.line(f"  {item.digest}  {item.size:,} bytes  {item.why}")
-    if len(collection.removed) > 20:
-        console.line(f"  ... and {len(collection.removed) - 20:,} more")
-    word = "would be removed" if dry_run else "removed"
-    noun = "thing" if len(collection.removed) == 1 else "things"
-    console.print(
-        f"{len(collection.removed):,} {noun} {word}, {collection.bytes:,} bytes;"
-        f" {collection.kept:,} {what} kept"
-    )
+    groups: dict[tuple[str, str], list[int]] = {}
+    for item in collection.removed:
+        groups.setdefault((item.what, item.why), []).append(item.size)
+    for (noun, why), sizes in list(groups.items())[:_GROUPS]:
+        console.print(f"{rounded_size(sum(sizes)):>9}  {len(sizes):,} {noun}: {why}")
+    if len(groups) > _GROUPS:
+        console.print(f"{'':9}  and {len(groups) - _GROUPS:,} more")
+    verb = "would be removed" if dry_run else "removed"
+    console.print(f"{rounded_size(collection.bytes)} {verb}; {collection.kept:,} {what} kept")

@@ -223,7 +223,8 @@ class Console(RunReporter):
 
     def event(self, word: str, color: str | None, text: str) -> str:
         """Return a line of what happened: a word in a column of its own, then what it is about."""
-        return f"{self.style(f'{word:{COLUMN}}', fg=color, bold=color is None)} {text}"
+        style: dict[str, Any] = {"fg": color} if color else {"bold": True}
+        return f"{self.style(f'{word:{COLUMN}}', **style)} {text}"
 
     def _event(self, word: str, color: str | None, text: str) -> None:
         self.line(self.event(word, color, text))

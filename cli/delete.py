@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 import click
+
+from flyte_build.errors import UsageError
 
 from .cache import gc
 from .console import Console
@@ -27,10 +30,11 @@ def local_cache(ctx: click.Context) -> None:
 
 @delete.command("deployment")
 @of_a_deployment
+@click.option("-y", "--yes", is_flag=True, help="Delete all versions without asking.")
 @click.argument("name", metavar="ENV[:VERSION|@DIGEST]")
 @click.pass_obj
-def deployment(console: Console, /, name: str, **options: Any) -> None:
-    """Delete a version of an environment, or all of its versions.
+def deployment(console: Console, /, name: str, yes: bool, **options: Any) -> None:
+    """Delete a version of an environment; without a version, ask and then delete all of them.
 
     `latest` is the newest that is left then. What no other deployment needs is given up to the
     registry's own collection.
@@ -39,7 +43,10 @@ def deployment(console: Console, /, name: str, **options: Any) -> None:
     from flyte_build.ops.releases import Deployments
 
     reference = DeploymentReference.parse(name)
-    gone = Deployments(session_of(console, options)).delete(reference)
+    deployments = Deployments(session_of(console, options))
+    if not (yes or reference.version or reference.pin):
+        _confirm(reference.environment, len(deployments.releases(reference.environment)))
+    gone = deployments.delete(reference)
     if console.json:
         names = [
             {
@@ -55,3 +62,15 @@ def deployment(console: Console, /, name: str, **options: Any) -> None:
             console.print(
                 f"deleted {each.release.environment}:{each.release.version} {each.release.pin}"
             )
+
+
+def _confirm(environment: str, count: int) -> None:
+    """Ask whether to delete all versions. Raises `UsageError` if there is no terminal to ask on."""
+    if not sys.stdin.isatty():
+        raise UsageError(
+            f"Cannot ask whether to delete all {count:,} versions of {environment}",
+            why="Standard input is not a terminal.",
+            hint=f"Name a version, as in {environment}:v1, or confirm with -y.",
+        )
+    versions = f"all {count:,} versions" if count != 1 else "the only version"
+    click.confirm(f"Delete {versions} of {environment}?", abort=True, err=True)

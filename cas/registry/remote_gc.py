@@ -49,6 +49,7 @@ def collect_records(repository: Repository, project: str, keep: float, dry_run: 
             len(record.index.data),
             f"the record of {record.kind} {record.key.short} was last published on"
             f" {_day(record.published)}",
+            "published records",
         )
         for record in old
     ]

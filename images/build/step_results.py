@@ -84,7 +84,7 @@ def collect(folder: str, keep: float, dry_run: bool) -> Iterator[Removed]:
     layout = LayoutRepository(RepositoryName(folder=folder), Counters())
     unused = [each for tag in layout.tags() if (each := _unused(layout, tag, time.time() - keep))]
     for digest, size in layout.sweep(unused, dry_run):
-        yield Removed(digest, size, "the result of a build step that no flyte.lock pins any more")
+        yield Removed(digest, size, "no flyte.lock pins them any more", "results of build steps")
     if not dry_run:
         for digest in unused:
             layout.delete_manifest(digest)

@@ -346,7 +346,7 @@ def test_it_collects_by_itself_after_a_command(large: Shell) -> None:
     found = wait_until(lambda: stats(large)["collected"])
     assert found["by"] == "itself" and found["removed"] == 70 and found["bytes"] == 70_000_000
     assert found["complete"] and found["error"] is None
-    assert "by itself: 70 things removed, 70,000,000 bytes" in large("cache", "stats").stdout
+    assert "by itself: 70.0 MB removed" in large("cache", "stats").stdout
     assert {node["state"] for node in large.json("run", "tasks.py", "hello")["prepared"]} == {
         "cached"
     }
@@ -433,7 +433,7 @@ def test_a_collection_by_hand_counts_too(large: Shell) -> None:
     assert stats(large)["collected"] is None
     large("cache", "gc")
     assert stats(large)["collected"]["by"] == "command"
-    assert "by `flyte cache gc`: 70 things removed" in large("cache", "stats").stdout
+    assert "by `flyte cache gc`: 70.0 MB removed" in large("cache", "stats").stdout
     document = json.loads((large.home / "cache" / "v1" / "collected.json").read_text())
     assert document["removed"] == 70
 

@@ -67,7 +67,7 @@ COMMANDS: dict[str, list[str]] = {
     "cache gc": [],
     "registry login": ["HOST", "--username", "ann", "--password-stdin"],
     "registry logout": ["HOST"],
-    "delete deployment": ["plain"],
+    "delete deployment": ["-y", "plain"],
     "delete local-cache": [],
 }
 """All commands with arguments, in an order in which each finds what it needs."""

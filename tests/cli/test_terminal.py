@@ -6,6 +6,7 @@ import os
 import pty
 import re
 import select
+import signal
 import subprocess
 import sys
 import termios
@@ -252,3 +253,51 @@ def test_a_script_without_the_ending_of_python_runs_in_this_process(shell: Shell
         text=True,
     )
     assert done.stdout == "Result: 42\n", done.stderr
+
+
+SLOW = """
+import os, time, flyte
+open("begun", "w").close()
+while not os.path.exists("go"):
+    time.sleep(0.01)
+env = flyte.TaskEnvironment(name="slow")
+
+@env.task
+def one() -> int:
+    return 1
+"""
+
+
+def test_progress_shows_its_seconds_and_goes_away(flyte: Shell) -> None:
+    """While a file is imported that takes long; then lines follow that stay."""
+    (flyte.project / "slow.py").write_text(SLOW)
+    terminal = Terminal(flyte, FLYTE, "run", "slow.py", "one")
+    terminal.expect("preparing discovery (first time)")
+    terminal.expect("preparing discovery (first time), 1 s")
+    (flyte.project / "go").touch()
+    assert terminal.expect("discovery (first time)").endswith("\r\x1b[2K\x1b[36mmade     \x1b[0m ")
+    terminal.expect("run      ")
+    terminal.end()
+
+
+def test_an_interruption_ends_the_line_of_progress_first(flyte: Shell) -> None:
+    (flyte.project / "slow.py").write_text(SLOW)
+    terminal = Terminal(flyte, FLYTE, "run", "slow.py", "one")
+    terminal.expect("preparing discovery (first time)")
+    terminal.process.send_signal(signal.SIGINT)
+    assert "\x1b[2K" in terminal.expect("Interrupted").rpartition("preparing")[2]
+    terminal.end(130)
+
+
+def test_deleting_all_versions_asks(flyte: Shell) -> None:
+    """On a terminal; elsewhere it must be confirmed. One version is deleted without a question."""
+    for version in ("v1", "v2", "v3"):
+        flyte("deploy", "--version", version, "tasks.py")
+    error = flyte("delete", "deployment", "t", exit_code=2).stderr
+    assert "Cannot ask whether to delete all 3 versions of t" in error and "-y" in error
+    for answer, left in (("n", 3), ("y", 0)):
+        terminal = Terminal(flyte, FLYTE, "delete", "deployment", "t")
+        terminal.expect("Delete all 3 versions of t? [y/N]: ")
+        terminal.type(answer)
+        terminal.end(130 if left else 0)
+        assert len(flyte.json("get", "deployment")) == left

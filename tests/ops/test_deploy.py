@@ -253,7 +253,7 @@ def test_deleting_takes_nothing_else_along(flyte: Deploying, tmp_path: Path) -> 
     for name in ("greet.hello", f"greet.hello@{pin}"):
         assert other("run", "deployed-task", name).stdout == "Hello, World!\n"
     flyte("delete", "deployment", "greet:nothing", exit_code=4)
-    flyte("delete", "deployment", "greet")
+    flyte("delete", "deployment", "-y", "greet")
     assert flyte.json("get", "deployment") == []
 
 
@@ -412,7 +412,7 @@ def test_an_image_is_pinned_by_its_digest(flyte: Deploying, server: Server) -> N
         in flyte("run", "--engine", "process", "deployed-task", "imaged.one", exit_code=3).stderr
     )
     flyte("doctor")
-    base("delete", "deployment", "greet")
+    base("delete", "deployment", "-y", "greet")
     assert digest in flyte("doctor", exit_code=3).stdout
     using(server.repository("images:gone"))
     assert "Cannot find the image" in flyte("deploy", "imaged.py", exit_code=3).stderr
