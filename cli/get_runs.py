@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -24,6 +24,9 @@ if TYPE_CHECKING:
     from flyte_build.runner.history.log import Log
 
 _STREAMS = {1: "stdout", 2: "stderr"}
+_utc = click.option(
+    "--utc", is_flag=True, help="Show times in UTC (ISO 8601), as they are shown off a terminal."
+)
 
 
 @click.command("run")
@@ -61,9 +64,10 @@ _STREAMS = {1: "stdout", 2: "stderr"}
     metavar="K=V",
     help="Only runs with this label, or with all of these.",
 )
+@_utc
 @click.argument("name", required=False, shell_complete=runs)
 @click.pass_obj
-def run(console: Console, /, limit: int, name: str | None, **options: Any) -> None:
+def run(console: Console, /, limit: int, name: str | None, utc: bool, **options: Any) -> None:
     """List the runs, newest first, or show one."""
     wanted = Filter(
         phases=options["in_phase"],
@@ -76,33 +80,29 @@ def run(console: Console, /, limit: int, name: str | None, **options: Any) -> No
     )
     history = Stores(console).history
     if name is not None:
-        _show_run(console, history, history.get(name))
+        _show_run(console, history, history.get(name), utc)
         return
     rows = history.list(limit, wanted)
     if console.json:
         console.document([_run(history, row) for row in rows])
     elif rows:
+        shown = _shown_as(utc)
         cells = (
-            _cells(row.name, row) + [row.why.partition("\n")[0].replace("\t", " ")] for row in rows
+            _cells(row.name, row, shown) + [row.why.partition("\n")[0].replace("\t", " ")]
+            for row in rows
         )
         console.table(("NAME", "TASK", "PHASE", "STARTED", "SECONDS", "WHY"), cells)
     else:
         console.line(
-            "There is no such run."
+            "No run matches."
             if wanted != Filter()
             else "There are no runs yet. `flyte run hello` makes one."
         )
 
 
-def _show_run(console: Console, history: History, row: RunRow) -> None:
+def _show_run(console: Console, history: History, row: RunRow, utc: bool) -> None:
     result, labels = history.result(row.name), history.labels(row.name)
-    document = {
-        **_run(history, row),
-        "file": row.file,
-        "version": row.version,
-        "labels": labels,
-        "why": row.why,
-    }
+    document = {**_run(history, row), "labels": labels}
     if console.json:
         console.document(
             {
@@ -113,7 +113,9 @@ def _show_run(console: Console, history: History, row: RunRow) -> None:
         )
         return
     for label in ("name", "task", "file", "version", "phase", "started", "ended", "url"):
-        console.print(f"{label:8} {document[label] or '-'}")
+        moment = {"started": row.started, "ended": row.ended}.get(label)
+        text = _shown_as(utc)(moment) if moment else document[label]
+        console.print(f"{label:8} {text or '-'}")
     for key, value in labels.items():
         console.print(f"{'label':8} {key}={value}")
     if row.why:
@@ -123,10 +125,11 @@ def _show_run(console: Console, history: History, row: RunRow) -> None:
 
 
 @click.command("action")
+@_utc
 @click.argument("run", metavar="RUN", shell_complete=runs)
 @click.argument("action", metavar="[ACTION]", required=False)
 @click.pass_obj
-def action(console: Console, run: str, action: str | None) -> None:
+def action(console: Console, run: str, action: str | None, utc: bool) -> None:
     """List a run's actions, or show one."""
     row = Stores(console).history.get(run)
     if action is not None:
@@ -140,7 +143,8 @@ def action(console: Console, run: str, action: str | None) -> None:
     if console.json:
         console.document([_action(each) for each in row.actions()])
     else:
-        rows = (_cells(each.name, each) + [str(each.attempts)] for each in row.actions())
+        shown = _shown_as(utc)
+        rows = (_cells(each.name, each, shown) + [str(each.attempts)] for each in row.actions())
         console.table(("NAME", "TASK", "PHASE", "STARTED", "SECONDS", "ATTEMPTS"), rows)
 
 
@@ -262,12 +266,21 @@ def _print_values(console: Console, kind: str, values: Wires, more: str) -> None
     console.result({f"{kind} {name}": value for name, value in values.items()}, more, named=True)
 
 
-def _cells(name: str, row: RunRow | ActionRow) -> list[str]:
+def _shown_as(utc: bool) -> Callable[[float], str]:
+    """Return how a time is shown: by the local clock on a terminal, else by UTC."""
+    if utc or not sys.stdout.isatty():
+        return iso
+    from flyte_build.text.units import local_time
+
+    return local_time
+
+
+def _cells(name: str, row: RunRow | ActionRow, shown: Callable[[float], str]) -> list[str]:
     return [
         name,
         row.task,
         row.phase,
-        iso(row.started),
+        shown(row.started),
         f"{row.ended - row.started:.1f}" if row.ended else "",
     ]
 
@@ -276,7 +289,10 @@ def _run(history: History, row: RunRow) -> dict[str, Any]:
     return {
         "name": row.name,
         "task": row.task,
+        "file": row.file,
+        "version": row.version,
         "phase": row.phase,
+        "why": row.why,
         **_times(row),
         "url": history.url(row.name),
     }

@@ -112,3 +112,17 @@ def rounded_size(size: int) -> str:
             break
         amount, unit = amount / 1000, larger
     return f"{size} B" if unit == "B" else f"{amount:.1f} {unit}"
+
+
+def local_time(moment: float, now: float | None = None) -> str:
+    """Return a time (seconds since the epoch) by the local clock, for people: `3 min ago`, `today
+    09:12`, `2026-05-01 09:12`; `now` is the current time.
+    """
+    at = datetime.fromtimestamp(moment)
+    current = datetime.now() if now is None else datetime.fromtimestamp(now)
+    seconds = (current - at).total_seconds()
+    if 0 <= seconds < 60:
+        return f"{seconds:.0f} s ago"
+    if 0 <= seconds < 3600:
+        return f"{seconds // 60:.0f} min ago"
+    return f"today {at:%H:%M}" if at.date() == current.date() else f"{at:%Y-%m-%d %H:%M}"
