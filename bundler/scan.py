@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 Progress = Callable[[int, int], None]
 
 _RULES = 2  # Raised when new rules for secrets are added, so that all files are read again.
-_VENV_RULE = "built in: a virtual environment (it holds pyvenv.cfg)"
+_VENV_RULE = "built in: a virtual environment (it contains pyvenv.cfg)"
 
 
 class ScanOptions(NamedTuple):

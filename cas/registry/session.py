@@ -56,7 +56,7 @@ class RegistrySession:
 
     @property
     def base(self) -> str:
-        """URL that tells whether one may use the registry at all."""
+        """URL of the API version check, which shows whether one may use the registry at all."""
         return f"{self._scheme}://{self.name.host}/v2/"
 
     def url(self, rest: str) -> str:

@@ -307,7 +307,7 @@ KINDS: dict[str, tuple[Rule, ...]] = {
     "ipynb": (*TOKENS, _URL, _CELL),
     "json": _JSON,
 }
-"""Rules for files by their suffix: what follows the last full stop (lower case)."""
+"""Rules for files by suffix: the part of the name after its last dot (lower case)."""
 REQUIREMENT = (*TOKENS, _INDEX_URL)
 """Rules for requirements files."""
 ENVIRONMENT = _ENVIRONMENT

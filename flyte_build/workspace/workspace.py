@@ -122,7 +122,7 @@ def locate(file: str, root_dir: str | None) -> Workspace:
     if not path.startswith(root + "/"):
         raise UsageError(
             f"{file} is not below the root {root_dir}",
-            hint="Leave out `--root-dir`, or give a directory above the file.",
+            hint="Omit `--root-dir`, or set it to a directory above the file.",
         )
     return Workspace.of(root, os.path.relpath(path, root))
 
