@@ -115,7 +115,7 @@ def rounded_size(size: int) -> str:
 
 
 def local_time(moment: float, now: float | None = None) -> str:
-    """Return a time (seconds since the epoch) by the local clock, for people: `3 min ago`, `today
+    """Return a time (seconds since the epoch) by the local clock: `3 min ago`, `today
     09:12`, `2026-05-01 09:12`; `now` is the current time.
     """
     at = datetime.fromtimestamp(moment)
