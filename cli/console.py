@@ -19,7 +19,7 @@ from flyte_build.settings.configuration import Configuration
 if TYPE_CHECKING:
     from flyte_build.graph.node import Node, Outcome
     from flyte_build.runner.worker.spawn import Worker
-    from flyte_build.values.type import Wires
+    from flyte_build.values.type import Wire, Wires
 
     from .progress import Progress
 
@@ -186,7 +186,7 @@ class Console(RunReporter):
         """
         self.end_progress()
         for name, value in outputs.items():
-            text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+            text = _text_of(value)
             if sys.stdout.isatty() and len(text) > _SHOWN:
                 text = f"{text[:_SHOWN]}...\n({len(text):,} characters; `{more}` shows all of it)"
             data = (text if len(outputs) == 1 and not named else f"{name}: {text}").encode(
@@ -233,6 +233,17 @@ class Console(RunReporter):
         """Erase the line of progress, so that what is printed next stands alone."""
         if self._progress:
             self._progress.end()
+
+
+def _text_of(wire: Wire) -> str:
+    """Return an output as text: a string as it is, else JSON, without the bytes of pickles."""
+    text = wire if isinstance(wire, str) else json.dumps(wire, ensure_ascii=False)
+    if isinstance(wire, str) or '"$pickle"' not in text:
+        return text
+    from flyte_build.values.objects import readable
+
+    plain = readable(wire)
+    return plain if isinstance(plain, str) else json.dumps(plain, ensure_ascii=False)
 
 
 def _progress() -> Progress:

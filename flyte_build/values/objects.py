@@ -15,6 +15,7 @@ from .type import ABSENT, Mismatch, Scalar, Type, Wire, shortened
 
 _NAMED = re.compile(r"[^\W\d][\w.]*:[^\W\d][\w.]*\Z")
 _PICKLE = "$pickle"
+_TEXT = 4000  # Characters of a pickled object's text: those of a table of many rows.
 
 
 class Anything(Scalar):
@@ -141,7 +142,17 @@ def _pickled(value: Any, expected: str) -> Wire:
     except Exception as error:  # Whatever the object's own methods raise.
         raise Mismatch(expected, value, reasons=f"It cannot be pickled: {error}") from None
     name = f"{type(value).__module__}.{type(value).__qualname__}"
-    return {"type": name, "text": shortened(value), _PICKLE: b64encode(data).decode("ascii")}
+    text = shortened(value, _TEXT)
+    return {"type": name, "text": text, _PICKLE: b64encode(data).decode("ascii")}
+
+
+def readable(wire: Wire) -> Wire:
+    """Return wire in which each pickle is replaced with the text of its object."""
+    if _is_pickle(wire):
+        return wire["text"]
+    if isinstance(wire, dict):
+        return {name: readable(value) for name, value in wire.items()}
+    return [readable(value) for value in wire] if isinstance(wire, list) else wire
 
 
 def _unpickled(wire: Wire) -> Any:

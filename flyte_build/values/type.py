@@ -206,13 +206,13 @@ def step(where: str, convert: Callable[..., Wire], *values: Any) -> Wire:
         raise mismatch.below(where) from None
 
 
-def shortened(value: Any) -> str:
-    """A value for people."""
+def shortened(value: Any, limit: int = 120) -> str:
+    """Return the `repr` of a value, cut to at most `limit` characters."""
     try:
         text = repr(value)
     except Exception:  # Whatever a class of the user's raises.
         text = f"<{type(value).__name__}>"
-    return text if len(text) <= 120 else f"{text[:117]}..."
+    return text if len(text) <= limit else f"{text[: limit - 3]}..."
 
 
 def same(one: Any, other: Any) -> bool:

@@ -560,3 +560,18 @@ def test_a_file_and_its_task_can_be_one_word(project: Project) -> None:
     assert project.run("forms.py:forms", "--n", "1", "--items", "[]") == {"o0": [1, [], False, 0.5]}
     assert "There is no task 'gone' in forms.py" in project.refusal("forms.py:gone")
     assert "The file gone.py:forms does not exist" in project.refusal("gone.py:forms")
+
+
+def test_an_object_as_a_result_is_printed_as_text(project: Project) -> None:
+    """An array as numpy shows it, alone or in a list; the bytes of its pickle are for programs."""
+    project.write(
+        "arrays.py",
+        "import numpy\n@env.task\ndef one():\n    return numpy.arange(6).reshape(2, 3)\n"
+        "@env.task\ndef two() -> tuple[object, list[object]]:\n"
+        "    return numpy.zeros(2), [numpy.ones(1), 'x']\n",
+    )
+    done = project(FLYTE, "run", "arrays.py", "one")
+    assert done.stdout == "array([[0, 1, 2],\n       [3, 4, 5]])\n"
+    done = project(FLYTE, "run", "arrays.py", "two")
+    assert done.stdout == 'o0: array([0., 0.])\no1: ["array([1.])", "x"]\n'
+    assert set(project.run("arrays.py", "one")["o0"]) == {"type", "text", "$pickle"}
