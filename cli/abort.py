@@ -8,10 +8,11 @@ from flyte_build.ops.abort import abort as abort_run
 from flyte_build.ops.stores import Stores
 
 from .console import Console
+from .group import Group
 from .options import runs_under_way
 
 
-@click.group()
+@click.group(cls=Group)
 def abort() -> None:
     """End a run that is under way, from any terminal."""
 

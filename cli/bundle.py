@@ -19,12 +19,13 @@ from flyte_build.text.wording import printable
 from flyte_build.workspace.workspace import locate
 
 from .console import Console
+from .group import Group
 from .options import of_a_bundle
 
 _LARGEST = 10
 
 
-@click.group()
+@click.group(cls=Group)
 def bundle() -> None:
     """What a file's code bundle holds."""
 

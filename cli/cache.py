@@ -22,7 +22,8 @@ from flyte_build.workspace.workspace import locate, root_here
 
 from .console import Console, Quiet, node_json
 from .exchange import pull, push
-from .options import of_a_bundle, of_a_registry, with_registries
+from .group import Group
+from .options import of_a_bundle, of_a_registry, of_a_source, with_registries
 from .warm import warm
 
 _GROUPS = 20  # So many lines of what was removed are printed at most.
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
     from flyte_build.cas.gc import Collection
 
 
-@click.group()
+@click.group(cls=Group)
 def cache() -> None:
     """The cache on this machine, and what is shared with others."""
 
@@ -42,7 +43,7 @@ for command in (pull, push, warm):
 
 @cache.command("why")
 @of_a_bundle
-@of_a_registry
+@of_a_source
 @click.argument("file", metavar="FILE", type=click.Path())
 @click.argument("task", metavar="[TASK]", required=False)
 @click.pass_obj
@@ -115,7 +116,7 @@ def _collected(last: Mapping[str, Any] | None) -> str:
 @click.option(
     "--repair", is_flag=True, help="Fetch again what is bad or gone, where others have it."
 )
-@of_a_registry
+@of_a_source
 @click.pass_obj
 def verify(console: Console, /, repair: bool, **registries: Any) -> None:
     """Read everything that is stored; what is bad is put aside, and is made again when it is

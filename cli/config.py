@@ -16,6 +16,7 @@ from flyte_build.settings.table import BY_KEY, SETTINGS, Setting, find_setting
 from flyte_build.workspace.workspace import root_here
 
 from .console import Console
+from .group import Group
 
 
 def _keys(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
@@ -35,7 +36,7 @@ def _values(ctx: click.Context, param: click.Parameter, incomplete: str) -> list
     ]
 
 
-@click.group(invoke_without_command=True)
+@click.group(cls=Group, invoke_without_command=True)
 @click.pass_context
 def config(ctx: click.Context) -> None:
     """Show each setting, its value, and where that comes from."""

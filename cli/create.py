@@ -5,9 +5,10 @@ from __future__ import annotations
 import click
 
 from .console import Console
+from .group import Group
 
 
-@click.group()
+@click.group(cls=Group)
 def create() -> None:
     """Make a configuration file."""
 

@@ -11,10 +11,11 @@ from flyte_build.errors import UsageError
 
 from .cache import gc
 from .console import Console
-from .options import of_a_deployment, session_of
+from .group import Group
+from .options import of_a_deployment, of_publishing, session_of
 
 
-@click.group()
+@click.group(cls=Group)
 def delete() -> None:
     """Delete deployments, or what is kept on this machine."""
 
@@ -30,6 +31,7 @@ def local_cache(ctx: click.Context) -> None:
 
 @delete.command("deployment")
 @of_a_deployment
+@of_publishing
 @click.option("-y", "--yes", is_flag=True, help="Delete all versions without asking.")
 @click.argument("name", metavar="ENV[:VERSION|@DIGEST]")
 @click.pass_obj

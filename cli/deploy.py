@@ -29,6 +29,7 @@ from .options import (
     of_a_bundle,
     of_a_deployment,
     of_pins,
+    of_publishing,
     pinned,
     settings_of_each,
     with_registries,
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
 
 @click.command()
 @of_a_deployment
+@of_publishing
 @click.option("--version", help="The version; the content's own short digest if none is given.")
 @click.option(
     "--dry-run",

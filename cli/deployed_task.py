@@ -67,11 +67,7 @@ def deployed_task(
             hint="Leave out `--local` and `--engine local`.",
         )
     registries = settings.registries
-    if (
-        options["registry"] is not None
-        or options["cache_read"]
-        or options["cache_write"] is not None
-    ):
+    if options["registry"] is not None or options["cache_read"]:
         registries = session_of(console, options).settings.registries
     settings = settings.change(
         project=options["project"] or None,

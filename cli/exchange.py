@@ -16,12 +16,12 @@ from flyte_build.settings.settings import Settings
 from flyte_build.workspace.workspace import Workspace, given_root, locate, root_here
 
 from .console import Console, Quiet
-from .options import of_a_bundle, of_a_registry, with_registries
+from .options import of_a_bundle, of_a_registry, of_a_source, with_registries
 
 
 @click.command()
 @of_a_bundle
-@of_a_registry
+@of_a_source
 @click.argument("files", metavar="[FILE]...", type=click.Path(), nargs=-1)
 @click.pass_obj
 def pull(console: Console, /, files: tuple[str, ...], **options: Any) -> None:

@@ -12,6 +12,7 @@ from flyte_build.ops.stores import Stores
 
 from . import get_runs
 from .console import Console
+from .group import Group
 from .options import of_a_deployment, session_of
 
 _newest = click.option(
@@ -23,7 +24,7 @@ _newest = click.option(
 )
 
 
-@click.group()
+@click.group(cls=Group)
 def get() -> None:
     """Runs: their state, logs, inputs and outputs, and code; what is deployed; and the
     configuration.

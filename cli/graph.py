@@ -18,7 +18,7 @@ from flyte_build.text.units import rounded_size
 from flyte_build.workspace.workspace import locate
 
 from .console import Console, Quiet, node_json
-from .options import of_a_bundle, of_a_registry, with_registries
+from .options import of_a_bundle, of_a_source, with_registries
 
 
 @click.command()
@@ -29,7 +29,7 @@ from .options import of_a_bundle, of_a_registry, with_registries
     help="How to print it.",
 )
 @of_a_bundle
-@of_a_registry
+@of_a_source
 @click.argument("file", metavar="FILE", type=click.Path())
 @click.pass_obj
 def graph(

@@ -9,9 +9,10 @@ from flyte_build.runner.reporter import RunReporter
 from flyte_build.text.units import rounded_size
 
 from .console import Console
+from .group import Group
 
 
-@click.group()
+@click.group(cls=Group)
 def image() -> None:
     """What an image holds."""
 

@@ -65,16 +65,9 @@ def of_a_bundle(command: F) -> F:
     return command
 
 
-def of_a_registry(command: F) -> F:
-    """Add the options that say which repositories are used: `registry`, `cache_read` and
-    `cache_write`.
-    """
+def of_a_source(command: F) -> F:
+    """Add the options of every command that reads from repositories: `registry`, `cache_read`."""
     for option in (
-        click.option(
-            "--cache-write",
-            metavar="REPOSITORY",
-            help="Where to publish what is made (setting: cache.write).",
-        ),
         click.option(
             "--cache-read",
             multiple=True,
@@ -89,6 +82,17 @@ def of_a_registry(command: F) -> F:
     ):
         command = option(command)
     return command
+
+
+def of_publishing(command: F) -> F:
+    """Add the option of every command that writes to a repository: `cache_write`."""
+    text = "Where to publish what is made (setting: cache.write)."
+    return click.option("--cache-write", metavar="REPOSITORY", help=text)(command)
+
+
+def of_a_registry(command: F) -> F:
+    """Add the options of `of_a_source` and of `of_publishing`."""
+    return of_a_source(of_publishing(command))
 
 
 def of_images(command: F) -> F:
@@ -131,7 +135,7 @@ def pinned(config: Configuration, image: Iterable[str], locked: bool) -> dict[st
 
 def of_a_deployment(command: F) -> F:
     """Add the options that say where deployments are: `project`, `domain`, and those of
-    `of_a_registry`.
+    `of_a_source`.
     """
     for option in (
         click.option(
@@ -140,7 +144,7 @@ def of_a_deployment(command: F) -> F:
         click.option(
             "-p", "--project", help="The project that it is deployed in (setting: task.project)."
         ),
-        of_a_registry,
+        of_a_source,
     ):
         command = option(command)
     return command
@@ -150,7 +154,7 @@ def with_registries(
     config: Configuration,
     registry: str | None,
     cache_read: tuple[str, ...],
-    cache_write: str | None,
+    cache_write: str | None = None,
 ) -> Configuration:
     """The configuration with what `of_a_registry` was given. Raises `UsageError`."""
     reads = json.dumps(cache_read) if cache_read else None
@@ -181,7 +185,8 @@ def session_of(console: Console, options: Mapping[str, Any]) -> Session:
     from flyte_build.settings.settings import Settings
     from flyte_build.workspace.workspace import root_here
 
-    registries = {name: options[name] for name in ("registry", "cache_read", "cache_write")}
+    names = ("registry", "cache_read", "cache_write")
+    registries = {name: options[name] for name in names if name in options}
     config = with_registries(console.configuration(root_here()), **registries)
     return Session(
         Settings.configured(config, project=options["project"], domain=options["domain"]),

@@ -9,9 +9,10 @@ import click
 from flyte_build.errors import UsageError
 
 from .console import Console
+from .group import Group
 
 
-@click.group()
+@click.group(cls=Group)
 def registry() -> None:
     """Credentials for registries."""
 
