@@ -1,4 +1,4 @@
-"""The image that a task runs in, as far as it is known without looking into it."""
+"""Choice of the image that a task runs in, as far as it is known without inspecting the image."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ _KEPT_ONLY = frozenset(("secret_mounts", "registry_secret", "install_project"))
 
 
 class ImageChoice:
-    """The image that a task runs in, by its JSON `value`: the interpreter at hand, one that a
-    reference names, or one to be built.
+    """The image that a task runs in, by its JSON `value`.
 
-    Its recipe is made when it is asked for, once.
+    It is the current interpreter, an existing image by reference, or an image to build. The recipe
+    is created at the first access.
     """
 
     def __init__(self, value: Any) -> None:
@@ -25,29 +25,27 @@ class ImageChoice:
 
     @property
     def is_host(self) -> bool:
-        """Whether no image is meant."""
+        """Whether no image is used."""
         return bool(self.value == "auto")
 
     @property
     def reference(self) -> str | None:
-        """The reference of an image that exists."""
+        """The reference of an existing image, else None."""
         return self.value if isinstance(self.value, str) and not self.is_host else None
 
     @property
     def is_declared(self) -> bool:
-        """Whether it is one to be built."""
+        """Whether the image has to be built."""
         return not isinstance(self.value, str)
 
     @cached_property
     def text(self) -> str:
-        """The one text of its value: two images of one text are the same."""
+        """Canonical JSON of the value: two images are the same if it is equal."""
         return json.dumps(self.value, sort_keys=True)
 
     @property
     def variables(self) -> Mapping[str, str]:
-        """The environment variables of one to be built: they are the recipe's, and are known
-        without it.
-        """
+        """The environment variables of a declared image, known without its recipe."""
         return dict(
             pair
             for step in self.value["steps"]
@@ -57,7 +55,7 @@ class ImageChoice:
 
     @property
     def unused_options(self) -> list[str]:
-        """The options of its declaration that are kept and that nothing acts on."""
+        """The declared options that are accepted but have no effect."""
         if not self.is_declared:
             return []
         return sorted(
@@ -67,7 +65,7 @@ class ImageChoice:
 
     @cached_property
     def recipe(self) -> Recipe:
-        """What it is made of. Raises `DeclarationError`."""
+        """The recipe of the image; raises `DeclarationError`."""
         from .recipe import Recipe
 
         return Recipe.of(self.value)

@@ -1,5 +1,6 @@
-"""Looking at images: those that were built here, and any that a reference names; what they hold,
-and why they were built.
+"""Inspection of images: their contents, and why they were built.
+
+It covers images built on this machine, and all that a reference names.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from .oci_image import OciImage
 from .platforms import linux_here
 from .reference import ImageReference
 
-_SHORTEST = 6  # Digits that a digest is abbreviated to at least.
+_SHORTEST = 6  # Minimum number of digits of an abbreviated digest.
 
 
 @dataclass(frozen=True)
@@ -38,34 +39,32 @@ class ImageHere:
     why: str
 
     def document(self) -> dict[str, Any]:
-        """The same as a JSON value."""
+        """Return the image as a JSON value."""
         return {"env": self.env, "root": self.root, **describe(self.image), "why": self.why}
 
 
 def images_here(cache: Cache) -> Iterator[ImageHere]:
-    """The last image of each environment that was built here."""
+    """Yield the last image of each environment that was built on this machine."""
     for label, record in cache.records.labelled("image"):
         words = label.removeprefix("image:").rsplit(" ", 2)
         if not label.startswith("image:") or len(words) != 3:
             continue
         image = _read(record, cache)
-        # Older versions gave such labels to what steps came to as well.
+        # Older versions gave such labels to results of steps as well.
         if image and f"{image.platform}/".startswith(f"{words[2]}/"):
             yield ImageHere(words[1], words[0], words[2], image, reason(cache, record.key))
 
 
 @dataclass(frozen=True)
 class FoundImage:
-    """An image for one of the `platforms` that there are; `why` it was built, or "" if that is not
-    known.
-    """
+    """An image for one of the available `platforms`; `why` is the build reason, or ""."""
 
     image: OciImage
     platforms: Sequence[str]
     why: str = ""
 
     def document(self) -> dict[str, Any]:
-        """The same as a JSON value."""
+        """Return the image as a JSON value."""
         return {**describe(self.image), "platforms": [*self.platforms], "why": self.why}
 
 
@@ -75,11 +74,11 @@ def find(
     cache: Cache,
     open_repository: Callable[[RepositoryName], Repository],
 ) -> FoundImage:
-    """The image of a reference, of an environment's name, or of a digest (or its first digits) of
-    one here.
+    """Find an image by a reference, by the name of an environment, or by a digest.
 
-    Of several platforms it is the one that is named, else this machine's, else the first. Raises
-    `NotFound` and `RegistryError`.
+    The digest may be abbreviated, and is that of an image on this machine. Of several platforms,
+    the requested one is returned, else this machine's, else the first. Raises `NotFound` and
+    `RegistryError`.
     """
     digits = text.removeprefix("sha256:")
     here = [*images_here(cache)]
@@ -94,14 +93,14 @@ def find(
     try:
         if not any(sign in text for sign in "/:@"):
             raise ReferenceInvalid(
-                text, why="It is no environment with an image here, and no reference."
+                text, why="It is neither an environment with an image here nor a reference."
             )
         reference = ImageReference.parse(text)
     except ReferenceInvalid as error:
         raise NotFound(
-            f"There is no image {text}",
+            f"Cannot find the image {text}",
             why=error.why,
-            hint="`flyte get image` lists those that were built here.",
+            hint="Run `flyte get image` to list the images that were built here.",
         ) from None
     repository = open_repository(reference.name)
     manifest = repository.manifest(reference.digest or reference.tag)
@@ -120,7 +119,9 @@ def find(
             else None
         )
     if manifest is None:
-        raise NotFound(f"There is no image {reference}", why=f"{reference.name} does not have it.")
+        raise NotFound(
+            f"Cannot find the image {reference}", why=f"{reference.name} does not contain it."
+        )
     Transfer(cache.blobs, Ledger(cache.database)).pull(manifest.digest, repository, whole=False)
     image = OciImage.read(manifest.digest, cache.blobs)
     if not platforms:
@@ -130,13 +131,14 @@ def find(
 
 
 def _names(digits: str, digest: Digest) -> bool:
-    """Whether these are the digest's first digits, and enough."""
+    """Whether `digits` are the first ones of the digest, and enough of them."""
     return len(digits) >= _SHORTEST and digest.hex.startswith(digits)
 
 
 def _platform(said: Any) -> str:
-    """The platform of an index's entry (image-spec, "Image Index"), as text: `linux/arm/v7`;
-    `unknown/unknown` is that of no image.
+    """Return the platform of an index entry, like `linux/arm/v7` (image-spec, "Image Index").
+
+    `unknown/unknown` marks entries that are not images.
     """
     parts = (
         [said.get(name) for name in ("os", "architecture", "variant")]
@@ -147,8 +149,9 @@ def _platform(said: Any) -> str:
 
 
 def _choose(text: str, platforms: Sequence[str], wanted: str | None) -> int:
-    """Which of these platforms is meant: `linux/arm64` is also `linux/arm64/v8`. Raises `NotFound`
-    if the wanted one is not among them.
+    """Return the index of the platform to use; `linux/arm64` also matches `linux/arm64/v8`.
+
+    Raises `NotFound` if the wanted one is not among them.
     """
     meant = wanted or linux_here()
     for at, platform in enumerate(platforms):
@@ -156,15 +159,16 @@ def _choose(text: str, platforms: Sequence[str], wanted: str | None) -> int:
             return at
     if wanted:
         raise NotFound(
-            f"The image {text} is not there for {wanted}",
-            why=f"It is there for {listed(platforms)}.",
+            f"The image {text} is not available for {wanted}",
+            why=f"It is available for {listed(platforms)}.",
         )
     return 0
 
 
 def describe(image: OciImage) -> dict[str, Any]:
-    """What is in an image, as a JSON value: its layers with their sizes in bytes, and the packages
-    that were put in.
+    """Return the contents of an image as a JSON value.
+
+    It lists the layers, with their sizes in bytes, and the packages that were installed.
     """
     layers = [
         {"digest": layer.digest, "size": layer.size, "what": what}

@@ -1,9 +1,7 @@
-"""Images as values: a manifest with its config (OCI image-spec 1.1, config.md, manifest.md). A
-change gives a new one.
+"""Immutable images: a manifest with its config (OCI image-spec 1.1, config.md, manifest.md).
 
-The config's digest is an image's identity for one platform: it holds the digests of all
-uncompressed layers. The manifest's digest names one copy, in which each layer is compressed in some
-way.
+The digest of the config is an image's identity for one platform: it contains the digests of all
+uncompressed layers. The digest of the manifest depends on the compression of the layers, too.
 """
 
 from __future__ import annotations
@@ -22,9 +20,9 @@ from flyte_build.cas.registry.manifest import Manifest
 from flyte_build.errors import ImageBuildError, RegistryCorrupt, StoreError
 
 CONFIG = "application/vnd.oci.image.config.v1+json"
-KEY = "dev.flyte.key"  # The annotation of a layer that says what went into it.
+KEY = "dev.flyte.key"  # Annotation of a layer with the key of its inputs.
 CREATED = "1970-01-01T00:00:00Z"
-# What Docker gives a container whose image says nothing.
+# Docker's default for images without a PATH.
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _FROM_DOCKER = {
     "application/vnd.docker.image.rootfs.diff.tar.gzip": MEDIA_TYPES["gzip"],
@@ -34,9 +32,7 @@ _FROM_DOCKER = {
 
 @dataclass(frozen=True)
 class Added:
-    """A layer to put on top of an image: its blob's descriptor, its diff_id, and what it holds, for
-    people.
-    """
+    """A layer to put on top of an image: descriptor, diff_id, and human-readable contents."""
 
     blob: Descriptor
     diff_id: Digest
@@ -44,8 +40,9 @@ class Added:
 
     @classmethod
     def of(cls, layer: Layer, compression: Compression, what: str, key: Key | None = None) -> Added:
-        """A layer of ours; `key` is that of what went into it, by which it is found in the
-        manifests of others.
+        """Return a layer that was written here.
+
+        `key` is that of its inputs, by which it is found in remote manifests.
         """
         annotations = {KEY: key} if key else {}
         return cls(
@@ -57,8 +54,9 @@ class Added:
 
 @dataclass(frozen=True)
 class OciImage:
-    """An image for one platform. What is asked of it raises `RegistryCorrupt` if it
-    is malformed.
+    """An image for one platform.
+
+    Its properties raise `RegistryCorrupt` if the manifest or the config is malformed.
     """
 
     manifest: Manifest
@@ -66,7 +64,10 @@ class OciImage:
 
     @classmethod
     def read(cls, manifest: Digest, blobs: BlobReader) -> OciImage:
-        """The image of that manifest. Raises `BlobMissing`, `BlobCorrupt`, `RegistryCorrupt`."""
+        """Return the image of a manifest in the store.
+
+        Raises `BlobMissing`, `BlobCorrupt` and `RegistryCorrupt`.
+        """
         found = Manifest.parse(blobs.read(manifest))
         return cls(found, blobs.read(found.config.digest))
 
@@ -83,7 +84,7 @@ class OciImage:
             if not isinstance(document, dict):
                 raise ValueError
         except (ValueError, RecursionError):
-            raise _malformed(self, "Its config is no JSON object.") from None
+            raise _malformed(self, "Its config is not a JSON object.") from None
         return document
 
     @cached_property
@@ -96,22 +97,21 @@ class OciImage:
         if len(found) != len(self.manifest.layers):
             raise _malformed(
                 self,
-                f"It has {len(self.manifest.layers)} layers, and its config speaks of"
-                f" {len(found)}.",
+                f"It has {len(self.manifest.layers)} layers, but its config lists {len(found)}.",
             )
         return found
 
     @property
     def platform(self) -> str:
-        """What it runs on: `linux/amd64`."""
+        """The platform that it runs on, like `linux/amd64`."""
         found = f"{self.document.get('os', '')}/{self.document.get('architecture', '')}"
         if not found.isprintable():
-            raise _malformed(self, "Its platform is none.")
+            raise _malformed(self, "Its platform is invalid.")
         return found
 
     @property
     def settings(self) -> Mapping[str, Any]:
-        """How its containers run: `Env`, `User`, `WorkingDir`, `Entrypoint`, ..."""
+        """The settings of its containers: `Env`, `User`, `WorkingDir`, `Entrypoint`, ..."""
         found = self.document.get("config")
         return found if isinstance(found, dict) else {}
 
@@ -120,14 +120,15 @@ class OciImage:
         """The environment variables of its containers."""
         said = self.settings.get("Env") or []
         if not isinstance(said, list):
-            raise _malformed(self, "Its variables are no list.")
+            raise _malformed(self, "Its variables are not a list.")
         pairs = (str(text).partition("=") for text in said)
         return {name: value for name, _, value in pairs}
 
     @property
     def history(self) -> list[Mapping[str, Any]]:
-        """What made it, step by step, also without a layer; made up where a config does not say of
-        each layer.
+        """The steps that created the image, including those without a layer.
+
+        If the config does not describe each layer, placeholders are returned.
         """
         found = self.document.get("history")
         entries: list[Mapping[str, Any]] = (
@@ -140,13 +141,13 @@ class OciImage:
 
     @property
     def contents(self) -> list[str]:
-        """What each layer holds, for people, in order."""
+        """Human-readable contents of each layer, in order."""
         return [
             str(each.get("created_by", "")) for each in self.history if not each.get("empty_layer")
         ]
 
     def layers_by_key(self) -> dict[Key, Added]:
-        """Its layers that say what went into them."""
+        """Return the layers that have a key of their inputs, by that key."""
         layers = zip(self.manifest.layers, self.diff_ids, self.contents, strict=True)
         return {
             Key(key): Added(*layer) for layer in layers if (key := layer[0].annotations.get(KEY))
@@ -155,8 +156,9 @@ class OciImage:
     def change(
         self, added: Sequence[Added], *, env: Mapping[str, str] = {}, workdir: str = ""
     ) -> OciImage:
-        """The image with layers on top, variables set, and another working directory if one is
-        named. Created in 1970, for good.
+        """Return the image with layers on top, and with other variables and working directory.
+
+        Its creation time is fixed, in 1970.
         """
         settings = {**self.settings}
         if env:
@@ -185,7 +187,7 @@ class OciImage:
         )
 
     def write(self, batch: Batch) -> Digest:
-        """Put the manifest and the config into the store; the manifest's digest is given."""
+        """Put the manifest and the config into the store, and return the manifest's digest."""
         batch.add(self.config)
         return batch.add(self.manifest.data)
 
@@ -195,16 +197,16 @@ def _as_oci(layer: Descriptor) -> Descriptor:
 
 
 def check(image: OciImage, name: str, platform: str) -> OciImage:
-    """The image itself, if it is one for that platform. Raises `ImageBuildError`."""
+    """Return the image if it is one for that platform, else raise `ImageBuildError`."""
     if image.manifest.media_type not in (MANIFEST, DOCKER_MANIFEST) or image.platform != platform:
         raise ImageBuildError(
-            f"{name} is no image for {platform}",
-            why=f"It is one for {image.platform}.",
-            hint="Name another base, or the platform of this one: platform=...",
+            f"{name} is not an image for {platform}",
+            why=f"It is an image for {image.platform}.",
+            hint="Choose another base, or the platform of this one with platform=...",
         )
-    assert image.diff_ids is not None  # It is well-formed.
+    assert image.diff_ids is not None  # Raises an error if the image is malformed.
     return image
 
 
 def _malformed(image: OciImage, why: str) -> RegistryCorrupt:
-    return RegistryCorrupt(f"{image.manifest.digest} is no image", why=why)
+    return RegistryCorrupt(f"{image.manifest.digest} is not an image", why=why)

@@ -1,11 +1,9 @@
-"""A recipe: what a declared image says, in the order in which it is built. Pure; files are named,
-and not read.
+"""Recipes: the steps of a declared image in the order in which they are built.
 
-What `flyte.Image` declares comes as discovery's JSON value: a base and the steps in the order of
-their declaration. The order in which they are built is the one that lets most be kept when
-something changes: Debian packages first, then the Python packages (all of them as one locked set,
-where the first of them is asked for), with copied files and commands in their own places among
-them.
+The code is pure: files are named, and not read. Discovery passes the declaration of a `flyte.Image`
+as a JSON value: a base, and the steps in declared order. The build order lets most layers be reused
+after a change: first Debian packages, then the Python packages (as one locked set, in the place of
+the first of them); copied files and commands stay in their places.
 """
 
 from __future__ import annotations
@@ -18,15 +16,16 @@ from typing import Any, Literal
 
 from flyte_build.errors import DeclarationError
 
-DEFAULT = "default"  # The name under which `--image URI` stands.
+DEFAULT = "default"  # Name of the image that `--image URI` sets.
 _OPTIONS = ("index_url", "extra_index_urls", "pre", "extra_args")
 _PACKAGES = ("pip_packages", "requirements", "pyproject", "uv_project")
 
 
 @dataclass(frozen=True, kw_only=True)
 class BaseStep:
-    """What an image stands on: `debian` with a Python (None: the minor version that is pinned), a
-    `reference`, or a `dockerfile`.
+    """The base of an image.
+
+    It is `debian` with a Python (None: the pinned minor version), a `reference`, or a `dockerfile`.
     """
 
     kind: Literal["debian", "reference", "dockerfile"]
@@ -37,10 +36,10 @@ class BaseStep:
 
 @dataclass(frozen=True, kw_only=True)
 class Source:
-    """Where package requirements are said: in the declaration itself (`packages`), or in a file.
+    """A source of package requirements: the declaration itself (`packages`), or a file.
 
-    `file` is relative to the project's root, `lock` is a uv.lock beside a `uv_project`; `options`
-    are those of the resolver, by name.
+    `file` is relative to the project root, `lock` is the uv.lock of a `uv_project`; `options` are
+    those of the resolver, by name.
     """
 
     kind: Literal["packages", "requirements", "pyproject", "uv_project", "uv_script"]
@@ -52,15 +51,15 @@ class Source:
 
 @dataclass(frozen=True)
 class Packages:
-    """Here the locked set of Python packages goes in."""
+    """Step that installs the locked set of Python packages."""
 
 
 @dataclass(frozen=True)
 class Copy:
-    """Here the file `src` (relative to the project's root) goes to `dst`, or what is in the
-    directory `src`.
+    """Step that copies the file or the contents of the directory `src` to `dst`.
 
-    What `ignore` (a .dockerignore) says stays out.
+    `src` is relative to the project root. Files that `ignore` (a .dockerignore) matches are left
+    out.
     """
 
     src: str
@@ -71,8 +70,9 @@ class Copy:
 
 @dataclass(frozen=True)
 class Execute:
-    """Here shell commands run, as root; `apt` are Debian packages to install instead, `install`
-    Python packages.
+    """Step that runs shell commands as root.
+
+    `apt` are Debian packages to install instead, `install` are Python packages.
     """
 
     commands: tuple[str, ...] = ()
@@ -85,8 +85,9 @@ Step = Packages | Copy | Execute
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """All that an image is made of. `platforms` are OCI's (`linux/amd64`); none means this
-    machine's, on Linux.
+    """A complete description of an image.
+
+    `platforms` are OCI's (`linux/amd64`); none means Linux on this machine's architecture.
     """
 
     base: BaseStep
@@ -99,8 +100,9 @@ class Recipe:
     name: str = ""
 
     def executing(self) -> Recipe:
-        """The recipe whose Python packages are installed in a container, and not natively: those
-        without wheels are built there.
+        """Return the recipe with its Python packages installed in a container.
+
+        Packages without wheels can be built there.
         """
         steps = (
             Execute(install=self.sources) if isinstance(step, Packages) else step
@@ -110,7 +112,7 @@ class Recipe:
 
     @property
     def executes(self) -> str:
-        """What of it must be executed to be built, for people; "" if nothing."""
+        """The first step that needs execution, human-readable; "" if there is none."""
         if self.base.kind == "dockerfile":
             return f"the Dockerfile {self.base.file}"
         for step in self.steps:
@@ -122,13 +124,14 @@ class Recipe:
 
     @property
     def locks(self) -> bool:
-        """Whether wheels are put into layers, and so must be locked."""
+        """Whether wheels become layers, and so must be locked."""
         return any(isinstance(step, Packages) for step in self.steps)
 
     @classmethod
     def of(cls, value: Any) -> Recipe:
-        """The recipe of an image as a JSON value: a reference, or a base and steps. Raises
-        `DeclarationError`.
+        """Return the recipe of an image's JSON value: a reference, or a base and steps.
+
+        Raises `DeclarationError`.
         """
         if isinstance(value, str):
             return cls(base=BaseStep(kind="reference", uri=value))
@@ -152,8 +155,9 @@ class Recipe:
 
 
 def chosen(value: Any, references: Mapping[str, str], builder: str) -> Any:
-    """An image as a JSON value, with the reference in the place of a name, and with its builder
-    where that is not the native one.
+    """Return an image's JSON value with its name replaced by a reference, and with its builder.
+
+    The builder is omitted if it is the native one, or if the image is an existing one.
     """
     found = named(value, references)
     return (
@@ -162,10 +166,10 @@ def chosen(value: Any, references: Mapping[str, str], builder: str) -> Any:
 
 
 def named(value: Any, references: Mapping[str, str]) -> Any:
-    """An image as a JSON value, with the reference in the place of a name (`Image.from_ref_name`,
-    or "default" for `auto`).
+    """Return an image's JSON value with its name replaced by a reference.
 
-    Raises `DeclarationError` for a name that is not among them.
+    The name is that of `Image.from_ref_name`, or "default" for `auto`. Raises `DeclarationError`
+    for an unknown name.
     """
     if value == "auto":
         return references.get(DEFAULT, value)
@@ -174,13 +178,13 @@ def named(value: Any, references: Mapping[str, str]) -> Any:
     name = value["base"]["name"]
     if name not in references:
         raise DeclarationError(
-            f"No image has the name {name!r}",
+            f"No image named {name!r} is configured",
             why=(
-                f"There are: {', '.join(sorted(references))}."
+                f"Configured names: {', '.join(sorted(references))}."
                 if references
-                else "None is configured."
+                else "No image names are configured."
             ),
-            hint=f"Add it to image.image_refs in flyte.toml, or give --image {name}=URI.",
+            hint=f"Add it to image.image_refs in flyte.toml, or use --image {name}=URI.",
         )
     return (
         {**value, "base": {"step": "reference", "uri": references[name]}}
@@ -198,7 +202,7 @@ def _base(declared: Mapping[str, Any]) -> BaseStep:
             return BaseStep(kind="reference", uri=declared["uri"])
         case "dockerfile":
             return BaseStep(kind="dockerfile", file=declared["file"])
-    raise DeclarationError(f"An image stands on {declared['step']!r}, which is not known here")
+    raise DeclarationError(f"Unknown base image kind: {declared['step']!r}")
 
 
 def _source(step: Mapping[str, Any]) -> Source:
@@ -253,7 +257,7 @@ def _ordered(steps: list[Mapping[str, Any]], has_packages: bool, at_once: bool) 
 
 
 def _workdir(steps: list[Mapping[str, Any]]) -> str:
-    """Where all `WORKDIR`s lead: a relative one is below the one before it, as in a Dockerfile."""
+    """Return the final working directory; relative ones add up, as in a Dockerfile."""
     folder = ""
     for step in steps:
         if step["step"] == "workdir":

@@ -1,5 +1,6 @@
-"""References of images, as docker writes them: `[HOST/]NAME[:TAG][@DIGEST]`;
-`oci:/FOLDER[:TAG][@DIGEST]` for an image layout.
+"""Image references, in docker's form: `[HOST/]NAME[:TAG][@DIGEST]`.
+
+`oci:/DIRECTORY[:TAG][@DIGEST]` refers to an OCI image layout.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from flyte_build.errors import ReferenceInvalid, StoreError
 
 @dataclass(frozen=True)
 class ImageReference:
-    """An image in a repository: by its `digest`, or under a `tag` ("latest" if none is named)."""
+    """An image in a repository, by its `digest`, or by a `tag` (default: "latest")."""
 
     name: RepositoryName
     tag: str
@@ -21,17 +22,17 @@ class ImageReference:
 
     @classmethod
     def parse(cls, text: str) -> ImageReference:
-        """What a text refers to. Raises `ReferenceInvalid`."""
+        """Parse a reference; raises `ReferenceInvalid`."""
         place, at, pinned = text.partition("@")
         folder, slash, last = place.rpartition("/")
         last, colon, tag = last.partition(":")
         if colon:
-            check_tag(tag, "What follows the name,")
+            check_tag(tag, "The tag")
         try:
             digest = Digest.parse(pinned) if at else None
         except StoreError as error:
             raise ReferenceInvalid(
-                f"The image {text!r:.200} names no digest", why=error.why
+                f"The image {text!r:.200} has an invalid digest", why=error.why
             ) from None
         return cls(RepositoryName.parse(_full(f"{folder}{slash}{last}")), tag or "latest", digest)
 
@@ -40,7 +41,7 @@ class ImageReference:
 
 
 def _full(name: str) -> str:
-    """A name with its host: names without one are Docker Hub's (docker's own rule)."""
+    """Return a name with its host; names without one are Docker Hub's (docker's rule)."""
     if name.startswith("oci:") or "://" in name:
         return name
     first, slash, rest = name.partition("/")

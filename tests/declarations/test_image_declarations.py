@@ -218,7 +218,10 @@ def test_the_image_option_wins_over_the_configuration(flyte: Shell) -> None:
     (flyte.project / "tasks.py").write_text(
         f"import flyte\nenv = {declared}\n@env.task\ndef main() -> int:\n    return 1\n"
     )
-    assert "No image has the name 'base'" in flyte("run", "tasks.py", "main", exit_code=2).stderr
+    assert (
+        "No image named 'base' is configured"
+        in flyte("run", "tasks.py", "main", exit_code=2).stderr
+    )
     assert "is no image" in flyte("run", "--image", "a=", "tasks.py", "main", exit_code=2).stderr
     told = flyte(
         "run",
