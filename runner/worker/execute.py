@@ -1,4 +1,4 @@
-"""Running a task's function: the same in a worker and in the calling process."""
+"""Execution of a task's function, in a worker or in the calling process."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _OURS = (PACKAGE + "/", "<frozen importlib")
 
 
 class _Refused(Exception):
-    """An input does not fit: `error` says why. An `InputError` of the task's own is none."""
+    """An input does not fit, as opposed to an `InputError` that the task itself raises."""
 
     def __init__(self, error: InputError) -> None:
         super().__init__(error)
@@ -33,36 +33,38 @@ class _Refused(Exception):
 
 
 class InProcess:
-    """Where a task calls a task: for now the function itself runs, in the same process."""
+    """Caller for tasks that call tasks: for now, the function runs in the same process."""
 
     def call(self, task: Task[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        """Call the function; for an async task the result is its coroutine."""
+        """Call the function and return its result, which is a coroutine for an async task."""
         return task.func(*args, **kwargs)
 
 
 def load_task(module: str, variable: str) -> Task[..., Any]:
-    """The task that stands under `variable` in a module, which is imported. Raises what the import
-    raises.
+    """Import a module, and return the task in its variable `variable`.
+
+    Raises `LookupError` if there is none, and the errors of the import.
     """
     task = getattr(importlib.import_module(module), variable, None)
     if not isinstance(task, Task):
         raise LookupError(
-            f"There is no task {variable!r} in {module} any more: importing it here gave something"
-            " else."
+            f"No task named {variable!r} in {module}: importing it here gave something else than"
+            " before."
         )
     return task
 
 
 def execute(load: Callable[[], Task[..., Any]], inputs: Wires, sources: Sources) -> Result:
-    """Run the task that `load` gives with wire inputs; tracebacks are cut to the user's `sources`.
-    Only Ctrl-C and `Stopped` are raised.
+    """Run the task that `load` returns with wire inputs, and return its result.
+
+    Tracebacks are cut to the user's `sources`. Only `KeyboardInterrupt` and `Stopped` are raised.
     """
     try:
         return Result("succeeded", call(load(), dict(inputs)))
     except Mismatch as mismatch:
         at = f" at {mismatch.where.lstrip('. ')}" if mismatch.where else ""
         message = (
-            f"the task returned {shortened(mismatch.given)}{at} where its annotation says"
+            f"the task returned {shortened(mismatch.given)}{at}, but its annotation says"
             f" {mismatch.expected}"
         )
         if mismatch.reasons:
@@ -76,12 +78,12 @@ def execute(load: Callable[[], Task[..., Any]], inputs: Wires, sources: Sources)
         return Result("failed", error=Failure("SystemExit", message, traceback=trace))
     except (KeyboardInterrupt, Stopped):
         raise
-    except BaseException as error:  # Whatever a task raises is its result.
+    except BaseException as error:  # Any exception of a task is its result.
         return failure(error, sources)
 
 
 def failure(error: BaseException, sources: Sources) -> Result:
-    """What came of a task that has raised `error`."""
+    """Return the result of a task that raised `error`."""
     from flyte_build.workspace.tracebacks import message_of
 
     trace = _traceback(error, sources)
@@ -89,8 +91,9 @@ def failure(error: BaseException, sources: Sources) -> Result:
 
 
 def call(task: Task[..., Any], inputs: Wires) -> dict[str, Any]:
-    """Call a task's function with wire inputs, in a context where calls of tasks are child calls;
-    gives wire outputs.
+    """Call a task's function with wire inputs, and return wire outputs.
+
+    Calls of tasks in it are child calls. Raises `_Refused` for an input that does not fit.
     """
     interface = interface_of(task.func)
     context = contextvars.copy_context()
@@ -111,7 +114,7 @@ def _call(task: Task[..., Any], arguments: dict[str, Any]) -> Any:
         return asyncio.run(task.func(**arguments))
     from concurrent.futures import ThreadPoolExecutor
 
-    with ThreadPoolExecutor(1) as pool:  # A loop runs in this thread already, as in a notebook.
+    with ThreadPoolExecutor(1) as pool:  # This thread already runs a loop, as in a notebook.
         return pool.submit(
             contextvars.copy_context().run, asyncio.run, task.func(**arguments)
         ).result()
@@ -128,8 +131,9 @@ def _in_loop() -> bool:
 
 
 def _wrong_input(error: InputError, sources: Sources) -> Failure:
-    """An input's own class has refused it; of its frames those are shown that lead through the
-    user's code.
+    """Return the failure for an input that its own class refused.
+
+    The traceback is shown only if it leads through the user's code.
     """
     cause = error.__cause__
     frames = traceback.extract_tb(cause.__traceback__) if cause else ()
@@ -142,8 +146,9 @@ def _wrong_input(error: InputError, sources: Sources) -> Failure:
 
 
 def _traceback(error: BaseException, sources: Sources) -> str:
-    """The traceback from the user's first frame on, "" without any frame or note; paths in a bundle
-    are shown as the project's.
+    """Return the traceback from the user's first frame on.
+
+    Paths in a bundle are shown as the project's. It is "" without any frame or note.
     """
     from flyte_build.workspace.tracebacks import cut
 
@@ -174,21 +179,22 @@ def _chain(described: traceback.TracebackException) -> list[traceback.TracebackE
 
 
 def finish(code: int, then: Callable[[], None] = lambda: None) -> NoReturn:
-    """End this process as the interpreter would, without the time that taking its modules apart
-    takes; `then` is called last.
+    """End this process like the interpreter, but without the slow teardown of modules.
+
+    `then` is called last.
     """
     import atexit
 
     threading = sys.modules.get("threading")
     try:
         if threading is not None:
-            threading._shutdown()  # What the interpreter itself calls at its end.
+            threading._shutdown()  # The interpreter calls this at its end, too.
         atexit._run_exitfuncs()
         for stream in (sys.stdout, sys.stderr):
             if stream is not None:
                 stream.flush()
     except (OSError, ValueError):
-        pass  # The task closed its streams; its result is written already.
+        pass  # The task closed its streams; its result is already written.
     try:
         then()
     finally:

@@ -1,9 +1,9 @@
 """The worker: a process that waits for one action, runs it, writes its result, and ends.
 
-It is started early, while the command still decides, and reads the action's directory from a pipe:
-a line of JSON with the directory and the environment variables that the action adds. The end of
-that pipe means that whoever started it is gone: before the line the worker just ends, after it the
-whole process group is killed. Pure Python, few modules.
+It is started early, while the command is still preparing, and reads its order from a pipe: one line
+of JSON with the directory of the action and the environment variables to add. If the pipe is
+closed, the command is gone: before the line, the worker just ends; after it, the whole process
+group is killed. It is pure Python, with few modules.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ from .spawn import CONTROL
 if TYPE_CHECKING:
     from .sources import Sources
 
-# Imported one after another while there is nothing to do yet: what a bundle and every task's file
-# need, then what an async task does, in the order of its imports.
+# Modules that are imported while the worker waits: those that a bundle and each task's file need,
+# then those of async tasks, in the order of their imports.
 _AHEAD = [
     "flyte_build.workspace.import_hooks",
     "flyte_build.declarations.environment",
@@ -45,12 +45,12 @@ _AHEAD = [
 ]
 
 
-_terminated: list[int] = []  # The signal that has ended the task, if one has.
+_terminated: list[int] = []  # The signal that ended the task, if any.
 
 
 def main() -> None:
     """Wait for an action and run it."""
-    # The terminal's Ctrl-C is the command's to handle.
+    # The command handles the terminal's Ctrl-C.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     from flyte_build._alias import install_alias
 
@@ -84,10 +84,10 @@ def main() -> None:
         result = execute(
             lambda: load_task(action["module"], action["variable"]), action["inputs"], sources
         )
-    # Nobody can interrupt this process: the task itself has raised it.
+    # SIGINT is ignored in this process, so the task itself has raised it.
     except KeyboardInterrupt as error:
         result = failure(error, sources)
-    # A child that the task has forked has returned from it too. It decides nothing.
+    # This is a child that the task has forked; its result does not count.
     if os.getpid() != own:
         finish(0)
     if result.error and sources.bundle and sources.root:
@@ -100,14 +100,15 @@ def main() -> None:
     try:
         result.write(order["folder"])
     except OSError as error:
-        _print(f"The result could not be written: {error}\n")
+        _print(f"Cannot write the result: {error}\n")
         finish(NO_RESULT)
     finish(1 if result.error else 0, then=_end_children)
 
 
 def _use_bundle(sources: Sources, guarded: bool) -> None:
-    """Import the project's modules from its bundle; on a machine with working trees (`guarded`)
-    nothing comes from these.
+    """Import the project's modules from its bundle.
+
+    With `guarded`, on a machine with working trees, modules from those are refused.
     """
     from flyte_build.workspace.import_hooks import (
         Guard,
@@ -138,7 +139,7 @@ def _use_bundle(sources: Sources, guarded: bool) -> None:
         lambda path: f"{bytecode}/{os.path.relpath(path, code)}",
     )
     if guarded:
-        # The interpreter's start has loaded them from a working tree.
+        # Modules that the interpreter loaded from a working tree at its start.
         for name, file in loaded_modules():
             if is_own(file) and not is_ours(name) and name != "__main__":
                 sys.modules.pop(name, None)
@@ -163,9 +164,7 @@ def _write_private(path: str, text: str) -> None:
 
 
 def _enter(folder: str, code: str) -> None:
-    """Make a working directory with the bundle's top-level entries linked in, if there is a bundle,
-    and enter it.
-    """
+    """Create and enter a working directory, with links to the bundle's top-level entries."""
     from flyte_build.workspace.workspace import BESIDE
 
     os.makedirs(folder, exist_ok=True)
@@ -176,20 +175,20 @@ def _enter(folder: str, code: str) -> None:
 
 
 def _print(text: str) -> None:
-    """On standard error, where Python prints tracebacks, and so in the log."""
+    """Write to standard error, as Python does with tracebacks, and so to the log."""
     try:
         sys.stdout.flush()
         sys.stderr.write(text)
         sys.stderr.flush()
-    except (OSError, ValueError, AttributeError):  # The task has closed its streams.
+    except (OSError, ValueError, AttributeError):  # The task closed its streams.
         return
 
 
 def _advice(sources: Sources, path: str) -> str:
     if not sources.root:
         return (
-            f"It is in {path}, and was not deployed: import it at the top of a module, or include"
-            " it, and deploy again."
+            f"It is in {path}, but was not deployed: import it at the top of a module, or include"
+            " it, then deploy again."
         )
     from .missing_files import advice
 
@@ -201,17 +200,18 @@ def _watch() -> None:
         pass
     try:
         _end_children()
-    finally:  # Whatever happened, the group ends, this process with it.
+    finally:  # In any case the group ends, including this process.
         os.killpg(0, signal.SIGKILL)
 
 
 def _end_children() -> None:
-    """End all that this process has started, also what has left its group, which whoever reaps it
-    ends.
+    """Kill all processes that this one has started, including those that left its process group.
+
+    The group itself is killed by the process that reaps this one.
     """
     try:
         os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
-    except ChildProcessError:  # It has no children, as most: nothing needs to be imported.
+    except ChildProcessError:  # Most tasks have no children: skip the import.
         return
     from .process_tree import descendants
 
@@ -224,4 +224,4 @@ def _end_children() -> None:
 
 def _terminate(number: int, frame: Any) -> None:
     _terminated.append(number)
-    raise SystemExit(128 + number)  # So that the task's `finally` blocks run.
+    raise SystemExit(128 + number)  # An exception lets the task's `finally` blocks run.

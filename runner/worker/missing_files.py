@@ -1,4 +1,4 @@
-"""What a task did not find in its bundle although the project has it, and what to do about it."""
+"""Advice about files that a task did not find in its bundle although the project has them."""
 
 from __future__ import annotations
 
@@ -11,8 +11,9 @@ from .sources import Sources
 
 
 def hint(error: Failure, sources: Sources, work: str) -> str:
-    """Advice about a file that the `error` of a task names and that only the project has; "" if
-    there is none. `work` is the directory that the task ran in.
+    """Return advice about a file that an error names and that only the project has, or "".
+
+    `work` is the directory that the task ran in.
     """
     from flyte_build.workspace.sensitive import by_name
 
@@ -34,8 +35,9 @@ def hint(error: Failure, sources: Sources, work: str) -> str:
 
 
 def advice(sources: Sources, path: str) -> str:
-    """What to do about a file or directory of the project, or beside it (absolute), that is not in
-    the bundle.
+    """Return advice about a file or directory that is not in the bundle.
+
+    `path` is absolute, in the project or beside it.
     """
     include = os.path.relpath(path, os.path.dirname(f"{sources.root}/{sources.file}"))
     remedy = f'Add it to the environment: TaskEnvironment(..., include=["{include}"])'
@@ -47,7 +49,7 @@ def advice(sources: Sources, path: str) -> str:
 
 
 def _said(error: Failure) -> list[str]:
-    """The exceptions' own lines, those of a traceback's earlier ones included."""
+    """Return the lines of an error's exceptions, including earlier ones in its traceback."""
     return [
         error.message,
         *(line for line in error.traceback.splitlines() if not line.startswith(" ")),
@@ -59,7 +61,7 @@ def _types(trace: str) -> list[str]:
 
 
 def _names(error: Failure) -> Iterator[str]:
-    """All that may be a file's name: what stands in quotes, and single words."""
+    """Yield everything that may be a file's name: quoted strings, and single words."""
     import re
 
     for line in _said(error):
@@ -68,8 +70,10 @@ def _names(error: Failure) -> Iterator[str]:
 
 
 def _relative(name: str, places: Iterable[str], folder: str) -> str:
-    """The path in the project of a name that a task has used: absolute below the bundle's places,
-    or relative to a directory of it.
+    """Return the project path of a name that a task has used, or "" if it is outside.
+
+    The name is absolute below one of the bundle's `places`, or relative to a directory of the
+    bundle.
     """
     for place in places:
         if name.startswith(place + "/"):

@@ -1,6 +1,4 @@
-"""The processes that a process has started, with the standard library alone: a worker has nothing
-else.
-"""
+"""Descendants of a process, found with the standard library alone, since workers have no more."""
 
 from __future__ import annotations
 
@@ -10,20 +8,21 @@ from collections.abc import Iterator
 
 
 def descendants(pid: int) -> list[int]:
-    """All that a process has started and that goes on, also what has left its group or session; the
-    nearest first.
+    """Return all running descendants of a process, nearest first.
+
+    Those that left its group or session are included.
     """
     children: dict[int, list[int]] = {}
     for each, parent in _parents():
         children.setdefault(parent, []).append(each)
     found = [pid]
-    for one in found:  # It grows meanwhile.
+    for one in found:  # The list grows during the loop.
         found += children.get(one, ())
     return found[1:]
 
 
 def _parents() -> Iterator[tuple[int, int]]:
-    """Each process, and the one that has started it."""
+    """Yield the id of each process, and that of its parent."""
     if sys.platform != "linux":
         import subprocess
 
@@ -41,7 +40,7 @@ def _parents() -> Iterator[tuple[int, int]]:
         if name.isdigit():
             try:
                 with open(f"/proc/{name}/stat", "rb") as file:
-                    # proc(5): the name, in (), may hold anything.
+                    # proc(5): the name, in (), may contain any character.
                     yield int(name), int(file.read().rpartition(b")")[2].split()[1])
             except (OSError, IndexError):  # It has ended.
                 continue

@@ -1,4 +1,4 @@
-"""A task's code as its worker finds it."""
+"""Location of a task's code for its worker."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from typing import Any, NamedTuple
 
 
 class Sources(NamedTuple):
-    """The user's code: the working tree below `root` ("": there is none, as for a deployed task)
-    and the extracted `bundle` that is imported from in its place ("": none is).
+    """The user's code.
 
-    `file` declares the task. `roots` are import roots in the code, in order, `last` those after
-    installed packages. `shown` says what directories of the bundle that come from elsewhere are
-    called.
+    `root` is the working tree ("" for a deployed task). `bundle` is the extracted bundle that
+    replaces it for imports ("" without one). `file` declares the task. `roots` are import roots in
+    the code, in order, `last` those after installed packages. `shown` maps directories of the
+    bundle that come from outside the project to their names in messages.
     """
 
     root: str
@@ -25,7 +25,7 @@ class Sources(NamedTuple):
 
     @classmethod
     def parse(cls, action: Mapping[str, Any]) -> Sources:
-        """Those of an action, by its document. Raises `KeyError`."""
+        """Return the sources in an action's document; raises `KeyError` for a missing field."""
         return cls(
             action["root"],
             action["code"],
@@ -37,7 +37,7 @@ class Sources(NamedTuple):
 
     @property
     def folder(self) -> str:
-        """The directory that is imported from."""
+        """The directory to import from."""
         return f"{self.bundle}/code" if self.bundle else self.root
 
     def hold(self, file: str) -> bool:
@@ -45,14 +45,14 @@ class Sources(NamedTuple):
         return file.startswith(self.folder + "/")
 
     def named(self, text: str) -> str:
-        """Return a text with the paths in it as the user knows them."""
+        """Return a text with its paths as the user knows them."""
         text = text.replace(self.folder + "/", "")
         for folder, name in self.shown.items():
             text = text.replace(f'"{folder}/', f'"{name}/')
         return text
 
     def origin(self, path: str) -> str:
-        """Where in the working tree, or beside it, a path in the code is from."""
+        """Return the path in the working tree, or beside it, that a path in the code comes from."""
         for folder, name in self.shown.items():
             if path.startswith(folder + "/"):
                 return f"{self.root}/{name}{path.removeprefix(folder)}"

@@ -1,5 +1,6 @@
-"""Starting a worker's process. It imports next to nothing, so that a command can do it before
-anything else.
+"""Start of a worker's process.
+
+This module imports next to nothing, so that a command can start a worker first of all.
 """
 
 from __future__ import annotations
@@ -7,7 +8,7 @@ from __future__ import annotations
 import os
 import sys
 
-TYPE_CHECKING = False  # As type checkers know it; `typing` itself is not worth its time here.
+TYPE_CHECKING = False  # Type checkers know this name; importing `typing` takes too long here.
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -17,10 +18,10 @@ _KILL = 9
 
 
 class Worker:
-    """A worker's process, which leads a process group: its pid, its output (stream by descriptor),
-    and its pipe.
+    """A worker's process, which leads a process group.
 
-    `asked` is the monotonic time at which it was asked to end.
+    `control` is its pipe, `output` maps descriptors to read from to streams (1 or 2), and `asked`
+    is the monotonic time at which it was asked to end.
     """
 
     def __init__(self, pid: int, control: int, output: dict[int, int]) -> None:
@@ -29,16 +30,16 @@ class Worker:
 
 
 def start_worker(python: str = sys.executable, variables: Mapping[str, str] = os.environ) -> Worker:
-    """Start a worker that waits for an action, in an interpreter that finds our package, with these
-    environment variables.
+    """Start a worker that waits for an action, in an interpreter that can import this package.
 
-    It costs little and may be started before it is known to be needed.
+    `variables` is its environment. Starting one is cheap, so it may be done before it is known to
+    be needed.
     """
     listen, control = os.pipe()
     output, out, err = _streams()
     nothing = os.open(os.devnull, os.O_RDONLY)
     descriptors = [listen, out, err, nothing]
-    while min(descriptors[:3]) <= CONTROL:  # Placing one must not overwrite another.
+    while min(descriptors[:3]) <= CONTROL:  # `dup2` must not overwrite one of the others.
         descriptors = [*map(os.dup, descriptors[:3]), *descriptors[3:], *descriptors[:3]]
     pid = os.posix_spawn(
         python,
@@ -58,11 +59,10 @@ def start_worker(python: str = sys.executable, variables: Mapping[str, str] = os
 
 
 def _streams() -> tuple[dict[int, int], int, int]:
-    """What output is read from (stream by descriptor), and the two descriptors that a worker gets
-    as its output and its errors.
+    """Return the descriptors to read output from, and a worker's standard output and error.
 
-    What is a terminal here is one there, so that colours and progress bars are drawn. Where both
-    are the same terminal they are there too, which keeps their order.
+    A stream that is a terminal here is one there, so that colours and progress bars are drawn. If
+    both are the same terminal, they share one there, too, which preserves their order.
     """
     if os.isatty(1) and os.isatty(2) and os.fstat(1).st_rdev == os.fstat(2).st_rdev:
         both_read, both = _terminal(1)
@@ -74,8 +74,9 @@ def _streams() -> tuple[dict[int, int], int, int]:
 
 
 def _terminal(like: int) -> tuple[int, int]:
-    """A pseudo-terminal of the size of that terminal, which passes on bytes as they are; a pipe
-    where none can be had.
+    """Return the ends of a pseudo-terminal with the size of `like`, which passes bytes unchanged.
+
+    If none can be opened, a pipe is returned.
     """
     import termios
 
@@ -84,8 +85,8 @@ def _terminal(like: int) -> tuple[int, int]:
     except OSError:  # As in a container without /dev/pts.
         return os.pipe()
     modes = termios.tcgetattr(write)
-    # No carriage returns are added: the log has what was written, and the real terminal adds its
-    # own.
+    # No carriage returns are added: the log gets the written bytes, and the real terminal adds
+    # its own.
     modes[1] &= ~termios.OPOST
     termios.tcsetattr(write, termios.TCSANOW, modes)
     termios.tcsetwinsize(write, termios.tcgetwinsize(like))
@@ -93,7 +94,7 @@ def _terminal(like: int) -> tuple[int, int]:
 
 
 def follow_size(worker: Worker) -> None:
-    """Make the worker's terminals as large as the real ones are now."""
+    """Resize the worker's terminals to the current size of the real ones."""
     for descriptor, stream in worker.output.items():
         if os.isatty(descriptor) and os.isatty(stream):
             import termios
@@ -102,7 +103,7 @@ def follow_size(worker: Worker) -> None:
 
 
 def dismiss(worker: Worker) -> None:
-    """Send away a worker that was not needed."""
+    """End a worker that was not needed."""
     os.close(worker.control)
     for descriptor in worker.output:
         os.close(descriptor)
@@ -111,8 +112,8 @@ def dismiss(worker: Worker) -> None:
 
 
 def signal_group(group: int, number: int) -> None:
-    """Send a signal to a process group; one that has ended is fine."""
+    """Send a signal to a process group, unless it has ended."""
     try:
         os.killpg(group, number)
-    except (ProcessLookupError, PermissionError):  # macOS says EPERM of a group of zombies.
+    except (ProcessLookupError, PermissionError):  # macOS raises EPERM for a group of zombies.
         return

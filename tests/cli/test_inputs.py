@@ -485,7 +485,7 @@ def test_an_output_that_does_not_fit_is_said_with_its_place(project: Project) ->
     )
     said = project.refusal("wrong.py", "wrong", exit_code=1)
     assert (
-        "RuntimeDataValidationError: the task returned 'x' at [1] where its annotation says int"
+        "RuntimeDataValidationError: the task returned 'x' at [1], but its annotation says int"
         in said
     )
     assert "It cannot be pickled: " in project.refusal("wrong.py", "lost", exit_code=1)
