@@ -1,1 +1,1 @@
-"""The history of runs: what ran, how it ended, and what it printed."""
+"""The history of runs: tasks, results, and logs."""

@@ -16,15 +16,17 @@ from typing import NamedTuple
 
 from flyte_build.cas.blobs import write_all
 
-_GRAIN = 0.01  # Seconds within which one note of the time is enough.
+_GRAIN = 0.01  # Resolution of recorded times, in seconds.
 _CHUNK = 1 << 16
-_LOOK = 0.1  # Seconds between two looks for more.
+_LOOK = 0.1  # Seconds between two checks for more output.
 _APPEND = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
 
 
 class LogLine(NamedTuple):
-    """A line of a log, without its end: when its first byte came (epoch), and on which stream (1 is
-    standard output, 2 is standard error, 0 is unknown).
+    """A line of a log, without its line end.
+
+    `time` is when its first byte was written (epoch seconds), `stream` is 1 for standard output, 2
+    for standard error, and 0 if it is not known.
     """
 
     time: float
@@ -33,7 +35,7 @@ class LogLine(NamedTuple):
 
 
 class LogWriter:
-    """Appends what one attempt writes."""
+    """Writer of the output of one attempt, at the end of the log."""
 
     def __init__(self, folder: str, attempt: int) -> None:
         self._log = os.open(f"{folder}/log", _APPEND, 0o600)
@@ -60,16 +62,16 @@ class LogWriter:
 
 
 class Log:
-    """Reads the log in a run's directory: all of it, or one attempt's part. `more` says whether
-    something may still come.
+    """Reader of the log in a run's directory: all of it, or the part of one attempt.
 
-    Raises `FileNotFoundError` if nothing was kept, and `LookupError` if there was no such attempt.
+    `more` returns whether there may be more output. Raises `FileNotFoundError` if there is no log,
+    and `LookupError` if there was no such attempt.
     """
 
     def __init__(
         self, folder: str, attempt: int | None = None, more: Callable[[], bool] = lambda: False
     ) -> None:
-        # Open while it is read; the end of this object closes it.
+        # Closed when this object is deleted.
         self._file = open(f"{folder}/log", "rb")  # noqa: SIM115
         self._folder = folder
         self._attempt, self._more = attempt, more
@@ -81,7 +83,7 @@ class Log:
         return _Times(f"{self._folder}/log.times")
 
     def skip_to_last(self, lines: int) -> None:
-        """Leave out all but the last lines of what is there."""
+        """Skip all existing output except the last lines."""
         start, end = self._file.tell(), self._end()
         at, left = end, lines
         if end > start and self._read_at(end - 1, 1) == b"\n":
@@ -101,10 +103,10 @@ class Log:
         self._file.seek(at)
 
     def chunks(self) -> Iterator[bytes]:
-        """The bytes that are there, and those that come."""
+        """Yield the existing bytes, then new ones as they are written."""
         going = True
         while going:
-            going = self._more()  # Before reading, so that nothing is missed.
+            going = self._more()  # Called before reading, so that nothing is missed.
             end = self._end()
             while (left := end - self._file.tell()) > 0:
                 yield self._file.read(min(_CHUNK, left))
@@ -131,7 +133,7 @@ class Log:
 
 
 class _Times:
-    """What is noted of times and attempts; it grows while the run goes on."""
+    """Recorded times and attempts; more are read while the run continues."""
 
     def __init__(self, path: str) -> None:
         self._file = open(path, "rb")  # noqa: SIM115  # As above.
@@ -144,7 +146,7 @@ class _Times:
         *lines, self._rest = (self._rest + self._file.read()).split(b"\n")
         for line in lines:
             offset, *fields = line.split(b" ")
-            if len(fields) not in (2, 3):  # Cut short by a full disk.
+            if len(fields) not in (2, 3):  # Truncated by a full disk.
                 continue
             seconds, attempt, stream = (*fields, b"0")[:3]
             self._offsets.append(int(offset))
@@ -157,11 +159,11 @@ class _Times:
         return self._written[bisect_right(self._offsets, offset) - 1]
 
     def begin(self, attempt: int) -> int:
-        """Where an attempt's output begins. Raises `LookupError`."""
+        """Return the offset at which an attempt's output begins; raises `LookupError`."""
         self._refresh()
         return self._begins[attempt]
 
     def end(self, attempt: int, size: int) -> int:
-        """Where it ends: at the next attempt's, or at the log's end."""
+        """Return the offset at which it ends: that of the next attempt, or the end of the log."""
         self._refresh()
         return self._begins.get(attempt + 1, size)

@@ -1,4 +1,4 @@
-"""A run and its actions as the history knows them, and which runs are wanted."""
+"""Runs and actions in the history, and filters for runs."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ PHASES: tuple[Phase, ...] = get_args(Phase)
 
 @dataclass(frozen=True)
 class ActionRow:
-    """An action of a run as the history knows it."""
+    """An action of a run in the history."""
 
     name: str
     task: str
@@ -29,10 +29,10 @@ class ActionRow:
 
 @dataclass(frozen=True)
 class RunRow:
-    """A run as the history knows it. Times are seconds since the epoch; `user` is a number, `tree`
-    the digest of its code.
+    """A run in the history.
 
-    Both are empty where they are not known: a run from the working tree has no tree.
+    Times are seconds since the epoch. `user` is a user id (None: unknown), and `tree` the digest of
+    the run's code ("" if it ran from the working tree, or if that is unknown).
     """
 
     name: str
@@ -50,8 +50,9 @@ class RunRow:
     tree: str
 
     def actions(self) -> list[ActionRow]:
-        """Its actions: the root alone, since a task that calls tasks runs them in its
-        own process.
+        """Return the run's actions.
+
+        There is only the root, since a task that calls tasks runs them in its own process.
         """
         return [
             ActionRow(
@@ -60,13 +61,13 @@ class RunRow:
         ]
 
     def action(self, name: str) -> ActionRow:
-        """The action of that name. Raises `NotFound`."""
+        """Return the action of a name; raises `NotFound`."""
         for action in self.actions():
             if action.name == name:
                 return action
         raise NotFound(
-            f"The run {self.name} has no action {name!r}",
-            why=f"It has {', '.join(action.name for action in self.actions())}.",
+            f"No action named {name!r} in the run {self.name}",
+            why=f"Its actions are: {', '.join(action.name for action in self.actions())}.",
         )
 
 
@@ -75,9 +76,7 @@ COLUMNS = ", ".join(column.name for column in fields(RunRow))
 
 @dataclass(frozen=True, kw_only=True)
 class Filter:
-    """Which runs are wanted: those for which all that is given holds. Times are seconds since the
-    epoch.
-    """
+    """Conditions that runs must meet, all of them; times are seconds since the epoch."""
 
     phases: tuple[Phase, ...] = ()
     task: str | None = None
@@ -88,7 +87,7 @@ class Filter:
     labels: Mapping[str, str] = field(default_factory=dict)
 
     def query(self, limit: int) -> tuple[str, list[Any]]:
-        """The statement that finds the newest of them, newest first, and its values."""
+        """Return a statement for the newest matching runs, newest first, and its values."""
         tests = [
             ("task = ?", self.task),
             ("version = ?", self.version),
@@ -97,8 +96,8 @@ class Filter:
             ("started < ?", self.before),
         ]
         given = [(test, [value]) for test, value in tests if value is not None]
-        # The `+` makes SQLite walk along the other index, not look every labelled run up and sort
-        # them all.
+        # The `+` makes SQLite scan the other index, instead of looking up and sorting all labelled
+        # runs.
         given += [
             ("+name IN (SELECT run FROM labels WHERE key = ? AND value = ?)", [*label])
             for label in self.labels.items()
@@ -114,7 +113,7 @@ class Filter:
 
 
 def iso(seconds: float) -> str:
-    """A time as text: ISO 8601, UTC, milliseconds."""
+    """Return a time in ISO 8601, in UTC, with milliseconds."""
     return (
         datetime.fromtimestamp(seconds, UTC)
         .isoformat(timespec="milliseconds")

@@ -1,4 +1,4 @@
-"""The database of the history: its tables, and how those of an older version become these."""
+"""Tables of the history's database, and their migration from older versions."""
 
 from __future__ import annotations
 
@@ -30,5 +30,8 @@ _SINCE_1 = (
 
 
 def open_tables(path: str, on_damage: Callable[[str], None]) -> Database:
-    """Open the database at `path`, made if it is new. Raises what `open_database` raises."""
+    """Open the database at `path`, which is created if it is missing.
+
+    Raises the errors of `open_database`.
+    """
     return open_database(path, VERSION, _SCHEMA, on_damage, {1: _SINCE_1})

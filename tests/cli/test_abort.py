@@ -72,8 +72,8 @@ def test_a_run_that_has_ended_is_not_aborted(flyte: Shell) -> None:
     flyte("run", "--name", "one", "tasks.py", "hello")
     assert "has ended already (succeeded)" in flyte("abort", "run", "one", exit_code=2).stderr
     assert flyte.json("get", "run", "one")["phase"] == "succeeded"
-    assert "no run 'two'" in flyte("abort", "run", "two", exit_code=4).stderr
-    assert "no action 'a1'" in flyte("abort", "action", "one", "a1", exit_code=4).stderr
+    assert "No run named 'two'" in flyte("abort", "run", "two", exit_code=4).stderr
+    assert "No action named 'a1'" in flyte("abort", "action", "one", "a1", exit_code=4).stderr
     command = started_and_killed(flyte)
     assert "has ended already (failed)" in flyte("abort", "run", command, exit_code=2).stderr
 

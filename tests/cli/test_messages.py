@@ -32,7 +32,7 @@ def test_results_go_to_standard_output_and_all_else_to_standard_error(flyte: She
         (["run", "--version", "a b", "tasks.py", "hello"], 2, ["--version"]),
         (["run", "--env", "x", "tasks.py", "hello"], 2, ["NAME=VALUE"]),
         (["rum"], 2, ["Did you mean 'run'?"]),
-        (["get", "run", "nope"], 4, ["no run 'nope'"]),
+        (["get", "run", "nope"], 4, ["No run named 'nope'"]),
         (["run", "broken.py", "x"], 3, ["broken.py:2", "syntax error"]),
         (["run", "importing.py", "x"], 3, ["importing.py:1", "no_such_module", "Install"]),
         (["run", "raising.py", "x"], 3, ["raising.py:1", "ZeroDivisionError"]),
@@ -62,8 +62,8 @@ def test_results_go_to_standard_output_and_all_else_to_standard_error(flyte: She
         (["run", "tasks.py", "hello", "--name"], 2, ["--name"]),
         (["run"], 2, ["FILE"]),
         (["tasks.py", "hello"], 2, ["Did you mean 'run tasks.py'?"]),
-        (["get", "logs", "nope"], 4, ["no run 'nope'"]),
-        (["abort", "run", "nope"], 4, ["no run 'nope'"]),
+        (["get", "logs", "nope"], 4, ["No run named 'nope'"]),
+        (["abort", "run", "nope"], 4, ["No run named 'nope'"]),
     ],
 )
 def test_an_error_says_what_happened_and_what_to_do(

@@ -120,8 +120,8 @@ def test_a_run_is_shown_with_its_actions(flyte: Shell) -> None:
         and "aborted" in flyte("get", "action", "one", "a0").stdout
     )
     for verb in ("action", "logs", "io", "code"):
-        assert "no action 'a7'" in flyte("get", verb, "one", "a7", exit_code=4).stderr
-        assert "no run 'on'" in flyte("get", verb, "on", exit_code=4).stderr
+        assert "No action named 'a7'" in flyte("get", verb, "one", "a7", exit_code=4).stderr
+        assert "No run named 'on'" in flyte("get", verb, "on", exit_code=4).stderr
 
 
 @pytest.mark.parametrize(
@@ -279,7 +279,7 @@ def test_a_run_is_done_again(flyte: Shell) -> None:
     assert (
         "'name' of the run one does not exist any more" in flyte("rerun", "one", exit_code=2).stderr
     )
-    assert "no run 'nope'" in flyte("rerun", "nope", exit_code=4).stderr
+    assert "No run named 'nope'" in flyte("rerun", "nope", exit_code=4).stderr
     assert "has ended" not in flyte("rerun", "one", "--who", "x", exit_code=2).stderr
 
 

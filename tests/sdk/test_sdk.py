@@ -146,7 +146,7 @@ def test_a_run_that_fails_says_why(flyte: Shell) -> None:
         "failed: ValueError: no failed failed",
         "RuntimeUserError sdk.fails: ValueError: no",
         "RuntimeUserError sdk.fails: ValueError: no",
-        "NotFound There is no run 'two'",
+        "NotFound No run named 'two' in the history",
         "UsageError The run one has ended already (failed)",
         "NotFound The run one has no attempt 7",
     ]
@@ -236,7 +236,7 @@ def test_an_earlier_run_is_done_again(flyte: Shell) -> None:
     assert [line for line in python(flyte, code) if line != "moving"] == [
         "PT7S",
         "two 1",
-        "There is no run 'three'",
+        "No run named 'three' in the history",
         "The input 'other' does not exist",
         "The input 'point' cannot be 1",
     ]
