@@ -22,7 +22,9 @@ from .pins import Wanted
 
 # A block of metadata: PyPA specifications, "Inline script metadata", reference implementation.
 _METADATA = re.compile(r"(?m)^# /// script$\s(?P<content>(^#(| .*)$\s)+)^# ///$")
-_NAMES_FILE = re.compile(r"\s*(?:-r|-c|--requirement|--constraint)[\s=]+(.+)")
+_MAY_INCLUDE = re.compile(rb"(?m)^\s*(?:-r|-c|--requirement|--constraint)")
+# pip, "Requirements File Format", "Using environment variables".
+_VARIABLE = re.compile(r"\$\{([A-Z0-9_]+)\}")
 _OF_FILES = frozenset(
     (
         "-c",
@@ -131,11 +133,9 @@ class RequirementsReader:
             return
         data = self._bytes(path)
         files[path] = Digest.of(data)
-        for line in data.decode("utf-8", "replace").splitlines():
-            named = _NAMES_FILE.match(line)
-            if named and "://" not in line:
-                name = named[1].split(" #")[0].strip().strip("\"'")
-                self._follow(self._relative(os.path.join(os.path.dirname(path), name)), files)
+        whole = os.path.join(self._root, path)
+        for name in _included(whole) if _MAY_INCLUDE.search(data) else ():
+            self._follow(self._relative(os.path.join(os.path.dirname(path), name)), files)
 
     def _relative(self, path: str) -> str:
         if os.path.isabs(path):
@@ -157,6 +157,25 @@ class RequirementsReader:
             ) from None
         self.read[path] = Digest.of(data)
         return data
+
+
+def _included(file: str) -> Iterator[str]:
+    """Yield the files that a requirements file includes by `-r` and `-c`, without URLs.
+
+    Raises `DeclarationError` if it is not text.
+    """
+    from pip_requirements_parser import RequirementsFile
+
+    try:
+        lines = RequirementsFile.from_file(file).options
+    except ValueError as error:
+        raise DeclarationError(
+            f"Cannot parse the requirements file {file}", why=str(error)
+        ) from None
+    for line in lines:
+        for name in (*line.options.get("requirements", ()), *line.options.get("constraints", ())):
+            if "://" not in name:
+                yield _VARIABLE.sub(lambda match: os.environ.get(match[1], match[0]), name)
 
 
 def merged(sources: Sequence[Source]) -> dict[str, Any]:

@@ -193,6 +193,31 @@ def test_a_file_counts_by_what_it_says_of_packages(shop: Shell) -> None:
     assert "-r reqs/all.txt" in shop("lock", "--check", exit_code=3).stderr
 
 
+def test_files_are_followed_as_pip_follows_them(shop: Shell) -> None:
+    """With variables, quotes and comments; what a URL names is uv's to read."""
+    reqs = shop.project / "reqs"
+    reqs.mkdir()
+    shop.variables["REQS"] = "more"
+    (reqs / "all.txt").write_text(
+        "# -r none.txt\n--no-index\n--find-links ../wheels\n-r one.txt  # the first\n"
+        "--requirement=${REQS}.txt\n-c 'the limit.txt'\n"
+    )
+    (reqs / "one.txt").write_text("alpha\n")
+    (reqs / "more.txt").write_text("beta\n")
+    (reqs / "the limit.txt").write_text("beta<2\n")
+    declare(shop, '.with_requirements("reqs/all.txt")')
+    shop("lock")
+    (packages,) = lockfile.parse(text(shop), "").packages
+    assert sorted(packages.wanted.files) == [
+        f"reqs/{name}.txt" for name in ("all", "more", "one", "the limit")
+    ]
+    assert versions(shop) == {"alpha": "2.0", "beta": "1.0"}
+    (reqs / "more.txt").write_text("beta>0\n")
+    assert "-r reqs/all.txt" in shop("lock", "--check", exit_code=3).stderr
+    (reqs / "more.txt").write_bytes(b"-r \xff\xfe")
+    assert "Cannot parse the requirements file" in shop("lock", exit_code=2).stderr
+
+
 def test_a_wheel_of_the_project_is_pinned_by_its_path(shop: Shell) -> None:
     """Whatever signs are in it; a requirements file may name it, too."""
     (odd := shop.project / "w 1#").mkdir()
