@@ -297,17 +297,41 @@ def _load_error(workspace: Workspace, error: dict[str, str]) -> FlyteError:
             hint="Mend it, and run the command again.",
         )
     hint = "Mend it, and run the command again."
-    if error["module"]:
-        name = error["module"].partition(".")[0]
+    if "circular import" in error["message"]:
         hint = (
-            f"Install {name!r} into this Python, or check the name. The project's root, {root}, is"
-            " on `sys.path`."
+            "Two modules import each other: move what both need to a third one, or import one of"
+            " them inside of a function."
         )
+    elif error["module"]:
+        hint = _missing_module(error["module"], root)
     return ModuleLoadError(
         f"Importing {file} failed{' at ' + error['place'] if error['place'] else ''}:"
         f" {error['type']}: {error['message']}",
         why=error["traceback"].rstrip(),
         hint=hint,
+    )
+
+
+def _missing_module(module: str, root: str) -> str:
+    """Return advice about a module that was not found: the project's own, or a package's."""
+    package, _, rest = module.partition(".")
+    folder = f"{root}/{package}"
+    if rest and os.path.isdir(folder):
+        from flyte_build.text.wording import listed, nearest
+
+        parts = sorted(
+            name.removesuffix(".py")
+            for name in os.listdir(folder)
+            if (name.endswith(".py") and name != "__init__.py") or os.path.isdir(f"{folder}/{name}")
+        )
+        parts = [part for part in parts if part.isidentifier() and not part.startswith("__")]
+        near = nearest(rest.partition(".")[0], parts)
+        guess = f" Did you mean {package}.{near}?" if near else ""
+        found = listed(parts, 10) or "no modules"
+        return f"The package {package!r} is in the project; it contains {found}.{guess}"
+    return (
+        f"Install {package!r} into this Python, or check the name. The project's root, {root}, is"
+        " on `sys.path`."
     )
 
 

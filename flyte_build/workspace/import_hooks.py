@@ -214,19 +214,28 @@ class Guard:
         )
         if spec is None or is_ours(name):
             if spec is None and (place := self._elsewhere(name, path)):
-                raise ModuleNotFoundError(
-                    f"No module named {name!r} in the bundle. {self._hint(place)}", name=name
-                )
+                raise self._missing(name, place)
             return spec
         if spec.submodule_search_locations is not None and not spec.has_location:
             spec = self._inside(spec)
         if place := self._outside(spec):
             spec = PathFinder.find_spec(name, self._roots if path is None else path)
             if spec is None or self._outside(spec):
-                raise ModuleNotFoundError(
-                    f"No module named {name!r} in the bundle. {self._hint(place)}", name=name
-                )
+                raise self._missing(name, place)
         return spec
+
+    def _missing(self, name: str, place: str) -> ModuleNotFoundError:
+        """Return the error for a module that is at `place` only; its note has the advice.
+
+        Of a package the whole is advised: what is imported by name at run time may be any part.
+        """
+        if os.path.basename(place) == "__init__.py":
+            place = os.path.dirname(place)
+        while os.path.exists(f"{os.path.dirname(place)}/__init__.py"):
+            place = os.path.dirname(place)
+        error = ModuleNotFoundError(f"No module named {name!r} in the bundle", name=name)
+        error.add_note(self._hint(place))
+        return error
 
     def _outside(self, spec: ModuleSpec) -> str:
         """Return the path of a module outside of the bundle and installed packages, or ""."""

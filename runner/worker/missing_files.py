@@ -17,7 +17,14 @@ def hint(error: Failure, sources: Sources, work: str) -> str:
     """
     from flyte_build.workspace.sensitive import by_name
 
+    if error.message.endswith(" in the bundle"):  # A module: its note has the advice.
+        return ""
     code = sources.folder
+    if _is_protected(error, code, work):
+        return (
+            "Files and directories of the bundle are read-only. Write to a new name in the working"
+            " directory, or to a path of your own."
+        )
     is_missing = "FileNotFoundError" in (error.type, *_types(error.traceback))
     for name in _names(error):
         for folder in ("", os.path.dirname(sources.file)):
@@ -32,6 +39,15 @@ def hint(error: Failure, sources: Sources, work: str) -> str:
                         f" {advice(sources, there)}"
                     )
     return ""
+
+
+def _is_protected(error: Failure, code: str, work: str) -> bool:
+    """Whether the error is about a write to the bundle: as another user, or in a container."""
+    if error.type != "PermissionError" and "[Errno 30]" not in error.message:
+        return False
+    quoted = error.message.split("'")[1::2]
+    paths = [_relative(name, (code, work), "") for name in quoted]
+    return any(path and os.path.isdir(f"{code}/{os.path.dirname(path)}") for path in paths)
 
 
 def advice(sources: Sources, path: str) -> str:

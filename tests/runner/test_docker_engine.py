@@ -181,6 +181,7 @@ def test_the_code_cannot_be_changed(shell: Shell) -> None:
     """It is shared with other runs."""
     done = shell("run", "tasks.py", "writes", "--path", "/opt/flyte/code/tasks.py", exit_code=1)
     assert "Read-only file system" in done.stderr
+    assert "Files and directories of the bundle are read-only." in done.stderr
     shell("run", "tasks.py", "writes", "--path", "own.txt")
 
 
