@@ -15,6 +15,8 @@ _NO_WORKER = frozenset(("--help", "-h", "--local", "--version", "docker", "--eng
 
 def main() -> None:
     """Run the command line and end the process with its exit code."""
+    if sys.getfilesystemencoding() == "ascii":
+        _start_in_utf8()
     _open_streams()
     # A short life makes few cycles; looking for them would cost a tenth of a large scan.
     gc.disable()
@@ -35,6 +37,15 @@ def main() -> None:
     except KeyboardInterrupt:
         code = 130
     os._exit(_flushed(code))  # Taking the interpreter apart would take longer than many a command.
+
+
+def _start_in_utf8() -> None:
+    """Start this command again in UTF-8 mode (PEP 540), which somebody has switched off.
+
+    In the locale POSIX, names of files that are not ASCII would be unreadable in all messages.
+    """
+    os.environ["PYTHONUTF8"] = "1"
+    os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
 
 
 def _open_streams() -> None:

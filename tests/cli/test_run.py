@@ -342,3 +342,21 @@ def test_an_edit_of_an_unused_file_keeps_discovery(flyte: Shell, style: str) -> 
     assert result["discovery"] == "cached" and result["tree"] == (
         "made" if style == "all" else "cached"
     )
+
+
+def test_names_are_readable_in_the_posix_locale(flyte: Shell) -> None:
+    """Also where UTF-8 mode is switched off: in tracebacks, tables and results."""
+    (flyte.project / "t\u00e4sk.py").write_text(
+        "import flyte\nenv = flyte.TaskEnvironment(name='t')\n@env.task\n"
+        "def fails(name: str) -> str: raise ValueError(name)\n@env.task\n"
+        "def gives(name: str) -> str: return name\n",
+        encoding="utf-8",
+    )
+    env = {"LC_ALL": "POSIX", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    failed = flyte("run", "t\u00e4sk.py", "fails", "--name", "\u00fc", env=env, exit_code=1).stderr
+    assert 'File "t\u00e4sk.py", line 4' in failed and "ValueError: \u00fc" in failed
+    assert flyte("run", "t\u00e4sk.py", "gives", "--name", "\u00fc", env=env).stdout == "\u00fc\n"
+    assert "t\u00e4sk.py" in flyte("graph", "t\u00e4sk.py", env=env).stdout
+    assert (
+        "no_such_\u00e4.py" in flyte("run", "no_such_\u00e4.py", "x", env=env, exit_code=2).stderr
+    )
