@@ -109,6 +109,13 @@ def test_each_installs_into_a_fresh_environment(built: Path, tmp_path: Path, kin
     assert len(versions) == 1 and "flyte-build" in versions.pop()
     hello = (str(CHECKOUT / "examples/hello.py"), "hello", "--name", "you")
     assert run(python, "-m", "flyte", "run", *hello) == "Hello, you!\n"
+    (tmp_path / "flyte.toml").touch()  # The environment is inside of the project.
+    broken = "import flyte, pathspec\npathspec.PathSpec.from_lines('none', ['a'])\n"
+    (tmp_path / "broken.py").write_text(broken)
+    command = (python, "-m", "flyte", "run", str(tmp_path / "broken.py"), "task")
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 3 and "broken.py:2" in done.stderr
+    assert "site-packages" not in done.stderr and "flyte_build" not in done.stderr
     code = (
         "from flyte_build.images.layers import runtime\n"
         "for name, path in runtime.files(): print(name, path)"

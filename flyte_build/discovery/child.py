@@ -109,7 +109,11 @@ def _discover(request: dict[str, Any]) -> dict[str, Any]:
 
 def _described(error: BaseException, root: str) -> dict[str, Any]:
     frames = traceback.extract_tb(error.__traceback__)
-    own = [frame for frame in frames if frame.filename.startswith(root + "/")]
+    own = [
+        frame
+        for frame in frames
+        if frame.filename.startswith(root + "/") and is_own(frame.filename)
+    ]
     if isinstance(error, SyntaxError) and error.filename and error.filename.startswith(root + "/"):
         place = f"{os.path.relpath(error.filename, root)}:{error.lineno}"
     else:

@@ -150,12 +150,17 @@ def _traceback(error: BaseException, sources: Sources) -> str:
 
     Paths in a bundle are shown as the project's. It is "" without any frame or note.
     """
+    from flyte_build.workspace.import_hooks import is_own
     from flyte_build.workspace.tracebacks import cut
 
     described = traceback.TracebackException.from_exception(error, limit=None)
     for one in _chain(described):
         one.stack[:] = [frame for frame in one.stack if not frame.filename.startswith(_OURS)]
-        own = [at for at, frame in enumerate(one.stack) if sources.hold(frame.filename)]
+        own = [
+            at
+            for at, frame in enumerate(one.stack)
+            if sources.hold(frame.filename) and is_own(frame.filename)
+        ]
         one.stack[:] = one.stack[own[0] :] if own else one.stack[-3:]
     if not described.stack and not hasattr(error, "__notes__"):
         return ""
