@@ -111,14 +111,15 @@ class RunContext:
         in_file = os.path.isfile(file) and file.endswith(".py")
         if not in_file and mode != "local":
             raise UsageError(
-                f"The task {task.name} is in no Python file",
+                f"The task {task.name} is not in a Python file",
                 why=(
-                    "It was typed in, or its file's name does not end with .py, so there is nothing"
-                    " to bundle."
+                    "It was typed in or is in a notebook, or its file's name does not end with .py,"
+                    " so there is nothing to bundle."
                 ),
                 hint=(
-                    'Run it in this process, `flyte.with_runcontext(mode="local").run(...)`, or put'
-                    " it into a file."
+                    "Put it into a file: in a notebook, begin its cell with `%%writefile tasks.py`,"
+                    f" and run `from tasks import {variable or 'NAME'}` in the next one. Or run it"
+                    ' in this process: flyte.with_runcontext(mode="local").run(...)'
                 ),
             )
         if mode == "local":
