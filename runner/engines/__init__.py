@@ -1,1 +1,1 @@
-"""Engines: they execute attempts of actions, each in a place of its own."""
+"""Engines, which execute attempts of actions."""

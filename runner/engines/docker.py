@@ -1,10 +1,9 @@
-"""The `docker` engine: each attempt in a container of its own, which ends with the command that
-started it.
+"""The `docker` engine: each attempt runs in a container of its own, which ends with the command.
 
-The image need not know of us: it must have Python 3.11 or newer as `python3`. The code, the runtime
-(our own pure-Python package) and the action's directory are mounted. The worker listens on its
-standard input; what it is told there (the values of variables and secrets) stands in no description
-of the container.
+The image does not have to contain this package; it needs Python 3.11 or newer as `python3`. The
+code, the runtime (this package, in pure Python) and the action's directory are mounted. The worker
+reads its order from standard input, so the values of variables and secrets are not part of the
+container's configuration.
 """
 
 from __future__ import annotations
@@ -35,15 +34,15 @@ from .protocol import Event, Sink
 if TYPE_CHECKING:
     from docker import APIClient
 
-LABEL = "flyte"  # Its value is the store's id.
+LABEL = "flyte"  # Its value is the id of the store.
 RUN_LABEL = "flyte.run"
 _ACTION, _CODE, _RUNTIME = "/opt/flyte/action", "/opt/flyte/code", "/opt/flyte/runtime"
-# Seconds for asking the engine to remove what has ended; it does so whether or not we are there.
+# Seconds to wait for removal requests to be sent; the engine carries them out without us.
 _ASKED = 0.01
-_GRACE = 5.0  # Seconds between asking a task to end and making it end.
+_GRACE = 5.0  # Seconds between SIGTERM and SIGKILL.
 _CHUNK = 1 << 16
-# The exit code where a command is not found (POSIX, "Exit Status for Commands"); Docker's init
-# gives it too.
+# The exit code for a command that is not found (POSIX, "Exit Status for Commands"); Docker's init
+# uses it, too.
 _NO_PYTHON = 127
 _START = """
 import os, sys
@@ -58,10 +57,10 @@ main()
 
 @dataclass(frozen=True, kw_only=True)
 class Place:
-    """What containers are made of: the `image` as the engine knows it, and the `runtime`, a
-    directory with our package.
+    """Settings of the containers of an engine.
 
-    `store` is the id that containers carry, `secrets` what tasks find in variables and files.
+    `image` is the engine's name of the image, `runtime` a directory with this package. `store` is
+    the id in the containers' labels; tasks find `secrets` in variables and files.
     """
 
     image: str
@@ -73,7 +72,7 @@ class Place:
 
 
 class DockerEngine:
-    """Runs attempts in containers of one `place`. `sink` gets the output as it comes."""
+    """Engine that runs attempts in containers of one `place`; `sink` receives the output."""
 
     name = "docker"
     acts_on = frozenset(("retries", "timeout", "env_vars", "resources", "secrets"))
@@ -84,16 +83,14 @@ class DockerEngine:
         self._removing: list[Thread] = []
 
     def submit(self, action: Action) -> None:
-        """Begin an attempt; one that was begun already (same action, same attempt) is not begun
-        twice.
-        """
+        """Begin an attempt, unless it has begun already (same action, same attempt)."""
         if (action.id, action.attempt) in self._containers:
             return
         replace(
             action, call=replace(action.call, code="/opt/flyte" if action.call.code else "")
         ).write()
         for path, mode in (("", 0o777), ("/work", 0o777), ("/action.json", 0o644)):
-            # The image's user may be any; nobody else reaches it: the directories above are closed.
+            # The image may have any user. Other users have no access to the parent directories.
             os.chmod(action.folder + path, mode)
         secrets = self._place.secrets
         order = {
@@ -117,8 +114,9 @@ class DockerEngine:
         )
 
     def _configuration(self, action: Action) -> dict[str, Any]:
-        """The container as the engine's API takes it (docs.docker.com/reference/api/engine,
-        "ContainerCreate").
+        """Return the container's configuration for the engine's API.
+
+        See docs.docker.com/reference/api/engine, "ContainerCreate".
         """
         place, limits = self._place, self._place.limits
         mounts = [(action.folder, _ACTION, False), (place.runtime, _RUNTIME, True)]
@@ -157,7 +155,7 @@ class DockerEngine:
         }
 
     def wait(self, action: Action, seconds: float | None) -> Event | None:
-        """Wait until the attempt has ended, or for some seconds; None means that it goes on."""
+        """Wait until the attempt has ended, at most some seconds; None means that it is running."""
         container = self._containers[action.id, action.attempt]
         deadline = None if seconds is None else time.monotonic() + seconds
         while not container.ended or container.output.is_held:
@@ -173,20 +171,20 @@ class DockerEngine:
                 container.read()
                 container.output.pass_on(0.0, leave=False)
         result = None if container.asked else Result.read(action.folder)
-        # Its streams are closed, and that is all that counts: nobody waits for the rest.
+        # Its streams are closed and its result is written: do not wait for the container's end.
         if result and result.error is None:
             self._forget(container)
             return Event("succeeded", 0)
         if result and result.error and action.call.code and action.call.workspace.root:
             _advise(action, result, result.error)
-        with asking("say how a container ended"):
+        with asking("inspect an ended container"):
             self._client.wait(container.id)
             state = self._client.inspect_container(container.id)["State"]
         self._forget(container)
         return _event(state, container.asked is not None, self._place.limits.memory)
 
     def cancel(self, action: Action, at_once: bool) -> None:
-        """Ask the attempt to end (`at_once`: make it), with all that it has started."""
+        """Ask the attempt and all its processes to end; kill them with `at_once`."""
         container = self._containers.get((action.id, action.attempt))
         if container is None:
             return
@@ -195,15 +193,15 @@ class DockerEngine:
         try:
             with asking("stop a container"):
                 self._client.kill(container.id, signal.SIGKILL if at_once else signal.SIGTERM)
-        except EngineUnavailable:  # It has ended meanwhile; if the engine is gone, waiting says so.
+        except EngineUnavailable:  # It ended meanwhile; if the engine is gone, `wait` raises.
             return
 
     def running(self) -> list[Action]:
-        """The attempts that have not ended."""
+        """Return the attempts that have not ended."""
         return [container.action for container in self._containers.values()]
 
     def close(self) -> None:
-        """End and remove what is left."""
+        """Kill and remove all remaining containers."""
         left = list(self._containers.values())
         for container in left:
             self._forget(container)
@@ -221,8 +219,9 @@ class DockerEngine:
 
 
 class _Container:
-    """A container that runs an attempt: `socket` carries its streams, `asked` is when it was asked
-    to end (monotonic).
+    """A container that runs an attempt.
+
+    `socket` carries its streams; `asked` is the monotonic time at which it was asked to end.
     """
 
     def __init__(self, id: str, action: Action, socket: Any, output: Output) -> None:
@@ -231,7 +230,7 @@ class _Container:
         self.asked: float | None = None
 
     def read(self) -> None:
-        """Read one frame of what it has written."""
+        """Read one frame of its output."""
         from docker.utils.socket import next_frame_header, read
 
         stream, size = next_frame_header(self.socket)
@@ -245,7 +244,7 @@ class _Container:
             size -= len(data)
 
     def close(self) -> None:
-        """Close what is open."""
+        """Close the log and the socket."""
         self.output.close()
         self.socket._sock.close()
         self.socket.close()
@@ -259,7 +258,7 @@ def _event(state: Mapping[str, Any], cancelled: bool, memory: int | None) -> Eve
         limit = (
             f"more than its {memory / 2**20:,.0f} MiB of memory"
             if memory
-            else "more memory than there was"
+            else "more memory than was available"
         )
         return Event("failed", code, f"it used {limit}", out_of_memory=True)
     if code == NO_RESULT:
@@ -267,13 +266,13 @@ def _event(state: Mapping[str, Any], cancelled: bool, memory: int | None) -> Eve
             "failed",
             code,
             "its result could not be written: is the disk full, or may the image's user not write"
-            " there?",
+            " into the run's directory?",
         )
     if code == _NO_PYTHON:
         return Event(
             "failed",
             code,
-            "its image has no python3 on its PATH: a task needs Python 3.11 or newer",
+            "its image has no python3 on its PATH: tasks need Python 3.11 or newer",
         )
     if code > 128:
         number = code - 128
@@ -290,8 +289,9 @@ def _event(state: Mapping[str, Any], cancelled: bool, memory: int | None) -> Eve
 
 
 def _advise(action: Action, result: Result, error: Failure) -> None:
-    """Add what to do about a file that only the project has to a result: the container could not
-    see it.
+    """Add advice to a result whose error names a file that only the project has.
+
+    The container cannot do that, since it does not see the project.
     """
     here = Failure(*(text.replace(_CODE, f"{action.call.code}/code") for text in error))
     if advice := hint(here, Sources.parse(action.document()), f"{_ACTION}/work"):
@@ -299,8 +299,9 @@ def _advise(action: Action, result: Result, error: Failure) -> None:
 
 
 def remove_orphans(client: APIClient, store: str, is_going: Callable[[str], bool]) -> None:
-    """Remove the containers of a store's runs that have ended: their command was killed before it
-    could.
+    """Remove the containers of a store's runs that have ended.
+
+    Their commands were killed before they could remove them.
     """
     docker_client.remove_orphans(
         client, f"{LABEL}={store}", lambda labels: is_going(labels.get(RUN_LABEL, ""))

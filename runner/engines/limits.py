@@ -1,4 +1,4 @@
-"""What a task asks of the place where it runs, in the units of a container engine."""
+"""Resources of a task, in the units of a container engine."""
 
 from __future__ import annotations
 
@@ -21,8 +21,10 @@ _UNITS = {
 
 @dataclass(frozen=True, kw_only=True)
 class Limits:
-    """Processors (may be a fraction), bytes of memory and of shared memory, and the number of GPUs;
-    None: as the engine does it.
+    """Resource limits of a container.
+
+    `cpu` is a number of processors, which may be a fraction; `memory` and `shm` (shared memory) are
+    in bytes. None means the engine's default.
     """
 
     cpu: float | None = None
@@ -32,8 +34,9 @@ class Limits:
 
     @classmethod
     def of(cls, resources: Mapping[str, Any]) -> Limits:
-        """The limits that declared resources say, as JSON values: amounts, or pairs of request and
-        limit, of which the limit counts.
+        """Return the limits in declared resources, which are JSON values.
+
+        They are amounts, or pairs of request and limit, of which the limit is used.
         """
         shm = resources.get("shm")
         return cls(
@@ -45,7 +48,7 @@ class Limits:
 
 
 def _amount(value: Any) -> float | None:
-    """An amount of Kubernetes' notation (kubernetes.io, "Quantity") as a number."""
+    """Return an amount in Kubernetes' notation (kubernetes.io, "Quantity") as a number."""
     if isinstance(value, list):
         value = value[-1]
     if value is None or isinstance(value, int | float):

@@ -1,5 +1,6 @@
-"""The `local` engine: the calling process itself, for debuggers and notebooks. Nothing is prepared
-or captured.
+"""The `local` engine: tasks run in the calling process, for debuggers and notebooks.
+
+Nothing is prepared or captured.
 """
 
 from __future__ import annotations
@@ -21,16 +22,14 @@ from flyte_build.runner.worker.sources import Sources
 
 from .protocol import Event
 
-# Seconds by which the start of a process may be wrong: Linux counts from the boot, known to the
-# second.
+# Error of a process's start time, in seconds: on Linux it is relative to the boot, which is known
+# to the second.
 _TICK = 1.0
-_GRACE = 1.0  # Seconds between asking a process to end and making it end.
+_GRACE = 1.0  # Seconds between asking a process to end and killing it.
 
 
 class LocalEngine:
-    """Runs an attempt when it is submitted, with the caller's own streams; `load`
-    gives the task.
-    """
+    """Engine that runs attempts in `submit`, with the caller's streams; `load` returns the task."""
 
     name = "local"
     acts_on = frozenset(("retries", "env_vars"))
@@ -41,8 +40,9 @@ class LocalEngine:
         self._began = 0.0
 
     def submit(self, action: Action) -> None:
-        """Run the attempt to its end. Raises `KeyboardInterrupt` when the run is asked to end, as
-        for Ctrl-C.
+        """Run the attempt to its end.
+
+        Raises `KeyboardInterrupt` when the run is aborted, as for Ctrl-C.
         """
         action.write()
         os.environ.update(action.call.env)
@@ -53,13 +53,14 @@ class LocalEngine:
         self._running = []
 
     def wait(self, action: Action, seconds: float | None) -> Event | None:
-        """It has ended."""
+        """Return how the attempt ended; it has, since `submit` runs it."""
         result = Result.read(action.folder)
         return Event("succeeded" if result and result.error is None else "failed")
 
     def cancel(self, action: Action, at_once: bool) -> None:
-        """End the processes that were started since the attempt began; the task itself was
-        interrupted.
+        """End the processes that were started since the attempt began.
+
+        The task itself has already been interrupted.
         """
         import psutil
 
@@ -74,14 +75,15 @@ class LocalEngine:
                 child.kill()
 
     def running(self) -> list[Action]:
-        """The attempt that was interrupted, if one was: what was not has ended."""
+        """Return the interrupted attempt, if any; all others have ended."""
         return self._running
 
 
 @contextmanager
 def _interrupted_when_asked(folder: str) -> Iterator[None]:
-    """Interrupt the body when the run in `folder` is asked to end; only a main thread can be
-    interrupted.
+    """Interrupt the body when an abort of the run in `folder` is requested.
+
+    This works only in the main thread, since no other can be interrupted.
     """
     if threading.current_thread() is not threading.main_thread():
         yield

@@ -1,5 +1,6 @@
-"""What an attempt writes, on its way to the log and to whoever reads along. Nothing is read while
-nobody takes what was read.
+"""Forwarding of an attempt's output to the log and to a reader.
+
+Nothing more is read while the reader has not taken what was read before.
 """
 
 from __future__ import annotations
@@ -11,9 +12,7 @@ from .protocol import Sink
 
 
 class Output:
-    """The output of one attempt: all of it goes to the log, and to `sink`, which may take it
-    slowly.
-    """
+    """Output of one attempt; all of it goes to the log, and to `sink`, which may be slow."""
 
     def __init__(self, action: Action, sink: Sink) -> None:
         self._log, self._sink = LogWriter(action.folder, action.attempt), sink
@@ -21,17 +20,18 @@ class Output:
 
     @property
     def is_held(self) -> bool:
-        """Whether something was written that nobody has taken yet."""
+        """Whether there is output that the reader has not taken yet."""
         return bool(self._held)
 
     def take(self, stream: int, data: bytes) -> None:
-        """The attempt has written `data` to its standard output (1) or error (2)."""
+        """Accept `data` that the attempt wrote to its standard output (1) or error (2)."""
         self._log.write(stream, data)
         self._held.append((stream, data))
 
     def pass_on(self, seconds: float, leave: bool) -> None:
-        """Pass on what is held, waiting at most some seconds for its reader; with `leave` nobody is
-        waited for, and it is in the log.
+        """Pass on held output, waiting at most some seconds for the reader.
+
+        With `leave`, output that is not taken in that time is dropped; the log contains it.
         """
         while self._held:
             stream, data = self._held.pop(0)

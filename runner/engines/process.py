@@ -1,6 +1,4 @@
-"""The `process` engine: each attempt in a Python process of its own, which ends with the command
-that started it.
-"""
+"""The `process` engine: each attempt runs in a Python process, which ends with the command."""
 
 from __future__ import annotations
 
@@ -22,20 +20,20 @@ from flyte_build.runner.worker.spawn import Worker, dismiss, follow_size, signal
 from .output import Output
 from .protocol import Event, Sink
 
-_GRACE = 5.0  # Seconds between asking a task to end and making it end.
-_TURN = 0.5  # Seconds after which it is looked whether a silent worker is still there.
-# Seconds between the first looks at a worker that has closed its output; each is twice as long.
+_GRACE = 5.0  # Seconds between SIGTERM and SIGKILL.
+_TURN = 0.5  # Seconds between two checks whether a silent worker is still running.
+# Seconds between the first checks of a worker that has closed its output; doubled each time.
 _NAP = 0.0002
-# Seconds to read on after a worker has ended, if something else holds its output open.
+# Seconds to continue reading after a worker has ended, if another process holds its output open.
 _DRAIN = 1.0
 _CHUNK = 1 << 16
 
 
 class ProcessEngine:
-    """Runs attempts in workers; `start` starts one, and `spare` was started early. `sink` gets the
-    output as it comes.
+    """Engine that runs attempts in workers; `sink` receives the output.
 
-    `secrets` are variables of all workers, whose names and values stand in no file.
+    `start` starts a worker, and `spare` is one that was started early. `secrets` are environment
+    variables of all workers, which no file contains.
     """
 
     name = "process"
@@ -52,8 +50,9 @@ class ProcessEngine:
         self._workers: dict[tuple[str, int], tuple[Action, Worker, Output]] = {}
 
     def submit(self, action: Action) -> None:
-        """Begin an attempt; one that was begun already (same action, same attempt) is not begun
-        twice.
+        """Begin an attempt, unless it has begun already (same action, same attempt).
+
+        Raises `RuntimeSystemError` if the worker cannot be started.
         """
         if (action.id, action.attempt) in self._workers:
             return
@@ -68,12 +67,12 @@ class ProcessEngine:
             os.write(worker.control, json.dumps(order).encode() + b"\n")
         except BrokenPipeError:
             raise RuntimeSystemError(
-                "The worker could not be started", why=self._last_words(worker)
+                "Cannot start the worker", why=self._last_words(worker)
             ) from None
         self._workers[action.id, action.attempt] = (action, worker, Output(action, self._sink))
 
     def wait(self, action: Action, seconds: float | None) -> Event | None:
-        """Wait until the attempt has ended, or for some seconds; None means that it goes on."""
+        """Wait until the attempt has ended, at most some seconds; None means that it is running."""
         _, worker, output = self._workers[action.id, action.attempt]
         follow_size(worker)
         deadline = None if seconds is None else time.monotonic() + seconds
@@ -85,11 +84,11 @@ class ProcessEngine:
             if worker.asked is not None and now - worker.asked > _GRACE:
                 self.cancel(action, at_once=True)
             left = _TURN if deadline is None else min(_TURN, max(0.0, deadline - now))
-            # It has closed its streams; most often it is about to end.
+            # It has closed its streams, and is usually about to end.
             if not worker.output and not output.is_held:
                 time.sleep(min(nap, left))
                 nap = min(2 * nap, _TURN / 10)
-            # Something that it has started still holds its output open.
+            # A process that it has started may hold its output open.
             elif not self._read(worker, output, left) and self._ended(worker):
                 break
         status = self._reap(worker, output)
@@ -97,7 +96,7 @@ class ProcessEngine:
         return _event(status, cancelled=worker.asked is not None)
 
     def cancel(self, action: Action, at_once: bool) -> None:
-        """Ask the attempt to end (`at_once`: make it), with all that it has started."""
+        """Ask the attempt and all its processes to end; kill them with `at_once`."""
         found = self._workers.get((action.id, action.attempt))
         if found is None:
             return
@@ -114,11 +113,11 @@ class ProcessEngine:
                 continue
 
     def running(self) -> list[Action]:
-        """The attempts that have not ended."""
+        """Return the attempts that have not ended."""
         return [action for action, _, _ in self._workers.values()]
 
     def close(self) -> None:
-        """Send away what is left."""
+        """Kill all remaining workers."""
         if self._spare is not None:
             dismiss(self._spare)
             self._spare = None
@@ -128,10 +127,10 @@ class ProcessEngine:
         self._workers.clear()
 
     def _read(self, worker: Worker, output: Output, seconds: float) -> bool:
-        """Pass on what the worker wrote; whether there was anything, the end of a stream included.
+        """Pass on output of the worker, and return whether there was output or the end of a stream.
 
-        While nobody takes it nothing more is read, so that the worker waits too. One that was asked
-        to end waits for nobody.
+        While output is held, nothing more is read, so that the worker waits, too. After it was
+        asked to end, the reader is not waited for.
         """
         is_asked = worker.asked is not None
         if output.is_held:
@@ -152,11 +151,12 @@ class ProcessEngine:
         return os.waitid(os.P_PID, worker.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
 
     def _reap(self, worker: Worker, output: Output) -> int:
-        """Wait for the worker itself, then end what it left behind, and read what is
-        left to read.
+        """Wait for the worker, and return its exit code.
+
+        Its remaining processes are killed, and its remaining output is read.
         """
         os.waitid(os.P_PID, worker.pid, os.WEXITED | os.WNOWAIT)
-        signal_group(worker.pid, signal.SIGKILL)  # Its group, while its pid is still its own.
+        signal_group(worker.pid, signal.SIGKILL)  # Before its pid can be reused.
         _, status = os.waitpid(worker.pid, 0)
         deadline = time.monotonic() + _DRAIN
         while worker.output and time.monotonic() < deadline:
@@ -175,11 +175,11 @@ class ProcessEngine:
 
 
 def _read(descriptor: int) -> bytes:
-    """What is there to read; nothing at the end."""
+    """Return available bytes, or b"" at the end."""
     try:
         return os.read(descriptor, _CHUNK)
     except OSError as error:
-        if error.errno != errno.EIO:  # Linux says so of a terminal that nobody has open any more.
+        if error.errno != errno.EIO:  # Linux raises it for a terminal that no process has open.
             raise
         return b""
 

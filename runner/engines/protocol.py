@@ -1,4 +1,4 @@
-"""The engine protocol: what executes actions."""
+"""Protocol of engines, which execute actions."""
 
 from __future__ import annotations
 
@@ -7,14 +7,15 @@ from typing import Literal, NamedTuple, Protocol
 
 from flyte_build.runner.action import Action
 
-# Takes bytes that the task wrote to a stream (1 or 2), waits some seconds for a reader, and says
-# how many it has passed on.
+# Receives bytes that the task wrote to a stream (1 or 2), waits some seconds for a reader, and
+# returns how many bytes it has passed on.
 Sink = Callable[[int, bytes, float], int]
 
 
 class Event(NamedTuple):
-    """How an attempt ended. `lost` means that the place where it ran is gone, which says nothing
-    about the task.
+    """Outcome of an attempt.
+
+    `lost` means that the place where it ran is gone, which tells nothing about the task.
     """
 
     kind: Literal["succeeded", "failed", "lost", "cancelled"]
@@ -24,24 +25,23 @@ class Event(NamedTuple):
 
 
 class Engine(Protocol):
-    """Executes attempts of actions. An event alone never proves success: the action's
-    result does.
+    """Executor of attempts of actions.
+
+    An event alone never proves success; only the action's result does.
     """
 
     name: str
     acts_on: frozenset[str]
-    """The options of a task that this engine acts on; of others the user is told."""
+    """Options of a task that this engine supports; the user is warned about others."""
 
     def submit(self, action: Action) -> None:
-        """Begin an attempt; one that was begun already (same action, same attempt) is not begun
-        twice.
-        """
+        """Begin an attempt, unless it has begun already (same action, same attempt)."""
 
     def wait(self, action: Action, seconds: float | None) -> Event | None:
-        """Wait until the attempt has ended, or for some seconds; None means that it goes on."""
+        """Wait until the attempt has ended, at most some seconds; None means that it is running."""
 
     def cancel(self, action: Action, at_once: bool) -> None:
-        """Ask the attempt to end (`at_once`: make it), with all that it has started."""
+        """Ask the attempt and all its processes to end; kill them with `at_once`."""
 
     def running(self) -> list[Action]:
-        """The attempts that have not ended."""
+        """Return the attempts that have not ended."""
