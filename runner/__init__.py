@@ -1,3 +1,4 @@
-"""Actions, engines, the worker and the history of runs. It takes values and protocols, and never
-reads configuration.
+"""Actions, engines, the worker and the history of runs.
+
+This part takes values and protocols, and never reads configuration.
 """

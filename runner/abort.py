@@ -1,8 +1,7 @@
-"""Asking a run to end, from any process: a file in the run's directory, which whoever carries the
-run out looks for.
+"""Requests to end a run, from any process: a file in the run's directory.
 
-No signal is sent and no pid is looked up, so that nothing else can be hit, and it works from
-another container too.
+The process that executes the run looks for the file. No signal is sent and no pid is looked up, so
+no other process can be hit, and it works from another container, too.
 """
 
 from __future__ import annotations
@@ -14,11 +13,11 @@ from typing import NamedTuple
 
 from flyte_build.cas.folder import opener
 
-LOOK = 0.25  # Seconds between two looks.
+LOOK = 0.25  # Seconds between two checks.
 
 
 class Request(NamedTuple):
-    """Who asked, and why if that was said."""
+    """A request to end a run: the user who made it, and the reason ("" if none)."""
 
     by: str
     reason: str
@@ -28,10 +27,10 @@ class Request(NamedTuple):
 
 
 def ask(folder: str, reason: str) -> None:
-    """Ask the run in `folder` to end. The first request counts."""
+    """Request the end of the run in `folder`; only the first request counts."""
     try:
         by = pwd.getpwuid(os.getuid()).pw_name
-    except KeyError:  # As in a container that runs under any number.
+    except KeyError:  # The user id has no name, as in some containers.
         by = f"user {os.getuid()}"
     temporary = f"{folder}/abort.{os.urandom(4).hex()}"
     with open(temporary, "w", encoding="utf-8", opener=opener) as file:
@@ -45,7 +44,7 @@ def ask(folder: str, reason: str) -> None:
 
 
 def asked(folder: str) -> Request | None:
-    """The request to end the run in `folder`, if there is one."""
+    """Return the request to end the run in `folder`, or None."""
     try:
         with open(f"{folder}/abort", encoding="utf-8") as file:
             return Request(**json.load(file))

@@ -1,8 +1,8 @@
-"""An action: one call of a task, as a directory that a worker can read.
+"""Actions: one call of a task each, as a directory that a worker can read.
 
-<run>/action.json   what to run (below)      <run>/result.json   what came of it, written once
-<run>/log           what it printed          <run>/work/         its working directory
-<run>/abort         who asked it to end
+<run>/action.json   what to run (below)      <run>/result.json   its result, written once
+<run>/log           its output               <run>/work/         its working directory
+<run>/abort         a request to end it
 """
 
 from __future__ import annotations
@@ -20,9 +20,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Action:
-    """One attempt at a `call`, which counts from 1; `folder` is its own, in the
-    history of `run`.
-    """
+    """One attempt of a call; attempts count from 1, and `folder` is the directory of the run."""
 
     id: str
     run: str
@@ -31,12 +29,12 @@ class Action:
     attempt: int = 1
 
     def document(self) -> dict[str, Any]:
-        """All that a worker must know, as a JSON value, and all that running the same again takes.
+        """Return everything that a worker, or a later rerun, needs, as a JSON value.
 
         `roots` are import roots in the code, in order, `last` those after installed packages;
-        `root` is the working tree, which must not be imported from. `shown` says how directories of
-        the code that come from elsewhere are called in messages. Of environment variables the names
-        stand in it, the values in no file.
+        `root` is the working tree, which must not be imported from. `shown` maps directories of the
+        code that come from outside the project to their names in messages. Of environment
+        variables, only the names are included; no file contains their values.
         """
         call, workspace, options = self.call, self.call.workspace, self.call.run
         return {
@@ -65,7 +63,7 @@ class Action:
         }
 
     def write(self) -> None:
-        """Put the action into its directory, for a worker."""
+        """Write the action into its directory, for a worker."""
         make_below(f"{self.folder}/work")
         with open(f"{self.folder}/action.json", "w", encoding="utf-8", opener=opener) as file:
             json.dump(self.document(), file)
@@ -76,7 +74,7 @@ class Action:
 
 
 def read_action(folder: str) -> dict[str, Any] | None:
-    """The document of the action in a run's directory, or None if it is not there, whole."""
+    """Return the document of the action in a run's directory; None if missing or damaged."""
     try:
         with open(f"{folder}/action.json", encoding="utf-8") as file:
             document: dict[str, Any] = json.load(file)

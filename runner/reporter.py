@@ -1,4 +1,4 @@
-"""Who is told what happens while something is prepared and run."""
+"""Reporter of the events of preparations and runs."""
 
 from __future__ import annotations
 
@@ -14,73 +14,78 @@ if TYPE_CHECKING:
 
 
 class RunReporter(Reporter):
-    """Is told of runs, too; what a task writes goes to this process's own streams."""
+    """Reporter of runs, too; a task's output goes to this process's own streams."""
 
     def run_started(self, name: str, url: str) -> None:
-        """The run has begun."""
+        """Report that a run has begun."""
 
     def output(self, stream: int, data: bytes, seconds: float) -> int:
-        """The task wrote to its standard output (1) or error (2): how much of it was passed on,
-        after at most some seconds.
+        """Pass on bytes that the task wrote to its standard output (1) or error (2).
+
+        Returns how many bytes were passed on, after at most some seconds.
         """
         return pass_on(stream, data, seconds)
 
 
 class Forwarder(RunReporter):
-    """Tells another reporter all that it is told: for those that see to a part of it themselves."""
+    """Reporter that forwards all events to another one.
+
+    It is the base of reporters that handle some events themselves.
+    """
 
     def __init__(self, reporter: RunReporter) -> None:
         self._reporter = reporter
 
     def note(self, sentence: str) -> None:
-        """Something that the user should know."""
+        """Report a sentence that the user should know."""
         self._reporter.note(sentence)
 
     def node_started(self, node: Node, why: str) -> None:
-        """A node is about to be made."""
+        """Report that a node is about to be made."""
         self._reporter.node_started(node, why)
 
     def node_resolved(self, outcome: Outcome) -> None:
-        """A node was found or made."""
+        """Report that a node was found or made."""
         self._reporter.node_resolved(outcome)
 
     def files_read(self, done: int, total: int) -> None:
-        """So many of so many files were read."""
+        """Report the number of files that were read, and their total."""
         self._reporter.files_read(done, total)
 
     def bytes_moved(self, done: int, total: int) -> None:
-        """So many of so many bytes were sent or received."""
+        """Report the number of bytes that were sent or received, and their total."""
         self._reporter.bytes_moved(done, total)
 
     def step_output(self, line: str) -> None:
-        """A build step has printed a line."""
+        """Report a line that a build step printed."""
         self._reporter.step_output(line)
 
     def published(self, place: str, count: int) -> None:
-        """So many things were published to a repository."""
+        """Report the number of artifacts that were published to a repository."""
         self._reporter.published(place, count)
 
     def run_started(self, name: str, url: str) -> None:
-        """The run has begun."""
+        """Report that a run has begun."""
         self._reporter.run_started(name, url)
 
     def output(self, stream: int, data: bytes, seconds: float) -> int:
-        """The task wrote something."""
+        """Pass on output of the task."""
         return self._reporter.output(stream, data, seconds)
 
 
 def pass_on(target: int, data: bytes, seconds: float) -> int:
-    """Write what a descriptor takes without waiting for its reader by more than some seconds; gives
-    how many bytes that is.
+    """Write to a descriptor without waiting more than some seconds for its reader.
+
+    Returns the number of bytes that were written.
     """
     kind = os.fstat(target).st_mode
     has_reader = stat.S_ISFIFO(kind) or stat.S_ISSOCK(kind) or os.isatty(target)
-    # A pipe that takes anything takes so much: POSIX, write().
+    # A pipe that is ready takes at least this many bytes (POSIX, write()).
     piece = select.PIPE_BUF if has_reader else len(data)
     taken = 0
     while taken < len(data) and select.select([], [target], [], 0.0 if taken else seconds)[1]:
         try:
             taken += os.write(target, data[taken : taken + piece])
         except BrokenPipeError:
-            return len(data)  # Nobody reads any more; the log has it.
+            return len(data)  # The reader is gone; the log has the output.
     return taken

@@ -1,5 +1,6 @@
-"""What came of an action: outputs, or why there are none. The worker writes it, once, as
-`result.json`.
+"""Result of an action: outputs, or the reason there are none.
+
+The worker writes it once, as `result.json`.
 """
 
 from __future__ import annotations
@@ -16,10 +17,10 @@ Phase = Literal["queued", "running", "succeeded", "failed", "aborted", "timed_ou
 
 
 class Failure(NamedTuple):
-    """Why there are no outputs: the `type` of an exception and its `message`.
+    """Reason for missing outputs: the `type` of an exception and its `message`.
 
-    `kind` says whose fault it is: the task's (`user`), an input's (`input`), ours or the machine's
-    (`system`), or nobody knows (`lost`). `hint` is what to do, "" if that is not known.
+    `kind` attributes it: to the task (`user`), to an input (`input`), to this library or the
+    machine (`system`), or to an unknown cause (`lost`). `hint` tells what to do, or is "".
     """
 
     type: str
@@ -29,37 +30,38 @@ class Failure(NamedTuple):
     hint: str = ""
 
     def document(self) -> dict[str, str]:
-        """This failure as a JSON value."""
+        """Return the failure as a JSON value."""
         return {name: text for name, text in self._asdict().items() if text or name != "hint"}
 
 
 class Result(NamedTuple):
-    """How an attempt, or a run, ended: with wire `outputs` by name, or with an `error`."""
+    """Result of an attempt or a run: wire `outputs` by name, or an `error`."""
 
     phase: Phase
     outputs: Wires = MappingProxyType({})
     error: Failure | None = None
 
     def advised(self, hint: str) -> Result:
-        """The same with a hint in its error."""
+        """Return the same result with a hint in its error."""
         return self._replace(error=self.error and self.error._replace(hint=hint))
 
     def document(self) -> dict[str, Any]:
-        """What came of it as a JSON value, without the phase: `outputs` or an `error`."""
+        """Return `outputs` or `error` as a JSON value, without the phase."""
         if self.error is not None:
             return {"error": self.error.document()}
         return {"outputs": dict(self.outputs)}
 
     def write(self, folder: str) -> None:
-        """Put it into a run's directory, at once and whole. Raises `OSError`, and `ValueError` for
-        outputs that are no JSON values.
+        """Write the result into a run's directory, atomically.
+
+        Raises `OSError`, and `ValueError` for outputs that are not JSON values.
         """
         document = {"phase": self.phase, **self.document()}
         replace_file(f"{folder}/result.json", json.dumps(document, allow_nan=False).encode())
 
     @classmethod
     def read(cls, folder: str) -> Result | None:
-        """The result in a run's directory; None if none is there, whole."""
+        """Return the result in a run's directory, or None if it is missing or damaged."""
         try:
             with open(f"{folder}/result.json", encoding="utf-8") as file:
                 document = json.load(file)
@@ -69,6 +71,6 @@ class Result(NamedTuple):
             if error is None:
                 return cls(phase, outputs=dict(document["outputs"]))
             return cls(phase, error=Failure(**{name: str(text) for name, text in error.items()}))
-        # It is the task's process that writes it, and a task can do what it likes.
+        # The task's process writes the file, so its content cannot be trusted.
         except (OSError, ValueError, LookupError, TypeError, AttributeError):
             return None

@@ -1,5 +1,6 @@
-"""The secrets that a task asks for, with their values. They come from the environment of the
-command, and stay out of every file.
+"""Secrets of a task, with their values.
+
+The values come from the environment of the command, and no file contains them.
 """
 
 from __future__ import annotations
@@ -13,18 +14,18 @@ from flyte_build.errors import PreparationError
 
 @dataclass(frozen=True, repr=False)
 class Secrets:
-    """Values by the variable or the (absolute) file in which a task finds them."""
+    """Values of secrets, by the variable or the (absolute) file in which a task finds them."""
 
     variables: Mapping[str, str] = field(default_factory=dict)
     files: Mapping[str, str] = field(default_factory=dict)
 
 
 def look_up(declared: Any, environment: Mapping[str, str]) -> Secrets:
-    """The declared secrets with their values.
+    """Return the declared secrets with their values.
 
-    `declared` is one secret or a list, each a name or the fields of a `Secret`, as JSON values. A
-    secret's value is looked up in `environment` under its own variable, or `GROUP_KEY` in capitals.
-    Raises `PreparationError` for one that is not there.
+    `declared` is one secret or a list of them, each a name or the fields of a `Secret`, as JSON
+    values. The value of a secret is looked up in `environment`, under its own variable or under
+    `GROUP_KEY` in capitals. Raises `PreparationError` for a missing value.
     """
     variables, files = dict[str, str](), dict[str, str]()
     for secret in declared if isinstance(declared, list) else [declared] if declared else []:

@@ -10,14 +10,17 @@ if TYPE_CHECKING:
 
 
 class Stopped(BaseException):
-    """SIGTERM or SIGHUP (its name is the argument) as an exception, so that all ends in order."""
+    """SIGTERM or SIGHUP as an exception, so that `finally` blocks run.
+
+    Its argument is the name of the signal.
+    """
 
 
 def end_in_order() -> None:
-    """Raise `KeyboardInterrupt` on SIGINT, and `Stopped` on SIGTERM and SIGHUP, in the main thread.
+    """Make SIGINT raise `KeyboardInterrupt`, and SIGTERM and SIGHUP `Stopped`, in the main thread.
 
-    Whatever the parent process has ignored or blocked no longer counts: a shell starts background
-    jobs with SIGINT ignored. One thing does: an ignored SIGHUP stays so, as `nohup` promises.
+    They do so even if the parent process ignored or blocked them: a shell starts background jobs
+    with SIGINT ignored. Only a SIGHUP that is ignored, as under nohup, stays ignored.
     """
 
     def stop(number: int, frame: FrameType | None) -> NoReturn:

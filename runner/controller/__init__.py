@@ -1,1 +1,1 @@
-"""The controller: it carries calls out on an engine."""
+"""The controller, which carries out calls on an engine."""

@@ -1,6 +1,4 @@
-"""Carrying an action out on an engine: attempts, retries, timeouts, cancelling, and the history of
-it all.
-"""
+"""Execution of a call on an engine: attempts, retries, timeouts, cancellation, and the history."""
 
 from __future__ import annotations
 
@@ -24,12 +22,12 @@ if TYPE_CHECKING:
     from flyte_build.runner.abort import Request
     from flyte_build.runner.engines.protocol import Engine, Event
 
-_PATIENCE = 1.0  # Seconds that a task has for ending when its run is aborted.
+_PATIENCE = 1.0  # Seconds that a task has to end when its run is aborted.
 _EXIT_CODES: dict[Phase, int] = {"succeeded": 0, "failed": 1, "aborted": 5, "timed_out": 6}
 
 
 class Finished(NamedTuple):
-    """A run that has ended, and the seconds that it took."""
+    """A finished run, and the seconds that it took."""
 
     name: str
     url: str
@@ -39,8 +37,10 @@ class Finished(NamedTuple):
 
     @property
     def exit_code(self) -> int:
-        """The exit code of the command: an input that its own class refuses is a wrong input,
-        though only the run could tell.
+        """The exit code of the command.
+
+        An input that its own class refuses counts as a wrong input, although only the run detects
+        it.
         """
         result = self.result
         return InputError.exit_code if _wrong_input(result) else _EXIT_CODES[result.phase]
@@ -49,8 +49,9 @@ class Finished(NamedTuple):
 def carry_out(
     call: Call, engine: Engine, history: History, reporter: RunReporter, began: float
 ) -> Finished:
-    """Run a task until it has succeeded or may not be tried again; `began` is the monotonic time
-    from which seconds count.
+    """Run a task until it succeeds or has no more retries, and return the finished run.
+
+    `began` is the monotonic time from which the run's seconds count.
     """
     call = replace(call, inputs=_effective(call))
     _say_what_differs(engine, call, reporter)
@@ -86,9 +87,7 @@ def carry_out(
 
 
 def _effective(call: Call) -> Wires:
-    """The inputs with the defaults of what is not given, as the task's description has them: what
-    the task is really called with.
-    """
+    """Return the inputs, completed by the declared defaults: those that the task is called with."""
     described = call.task.semantic.interface_document["inputs"]
     values = {
         **{each["name"]: each["default"] for each in described if "default" in each},
@@ -111,7 +110,7 @@ def _wait_before_retry(
 
 
 def _try(engine: Engine, action: Action) -> Result:
-    """Make one attempt, and stop it at its timeout or when someone asks for it."""
+    """Make one attempt; stop it at its timeout, or when an abort is requested."""
     if request := asked(action.folder):
         return _aborted(request)
     timeout = action.call.task.operational.timeout
@@ -136,8 +135,9 @@ def _try(engine: Engine, action: Action) -> Result:
 
 
 def _stop(engine: Engine, action: Action, patience: float | None = None) -> None:
-    """End an attempt: ask it to, and make it after some seconds (None: the engine's own grace) or
-    when asked again.
+    """End an attempt: ask it to end, then kill it after `patience` seconds or a second interrupt.
+
+    With None, the engine's own grace period applies.
     """
     if action not in engine.running():
         return
@@ -158,9 +158,9 @@ def _aborted(request: Request | None) -> Result:
 
 def _outcome(action: Action, event: Event) -> Result:
     if result := Result.read(action.folder):
-        # The file is the task's to write: it can say no other end than these two.
+        # The task can write the file, so any phase other than these two is overridden.
         return result._replace(phase="failed") if result.error else result
-    # Whatever the engine says: without a result it has not succeeded.
+    # Without a result it has not succeeded, even if the engine reports success.
     why = event.why or "its process ended without a result"
     if event.kind == "succeeded":
         why = "its process ended with exit code 0, but without a result (os._exit?)"
@@ -174,12 +174,12 @@ def _wrong_input(result: Result) -> bool:
 
 
 def _say_what_differs(engine: Engine, call: Call, reporter: RunReporter) -> None:
-    """Say once for a run where it is not what a reader of the declaration would expect."""
+    """Note, once for a run, each way in which it differs from its declaration."""
     task, operational = call.task, call.task.operational
     if bare := operational.unannotated:
         verb = "have" if len(bare) > 1 else "has"
         reporter.note(
-            f"{', '.join(bare)} of {task.name} {verb} no annotation: what is no JSON value is"
+            f"{', '.join(bare)} of {task.name} {verb} no annotation: values that are not JSON are"
             " pickled."
         )
     described = task.semantic.interface_document["inputs"]
@@ -191,7 +191,7 @@ def _say_what_differs(engine: Engine, call: Call, reporter: RunReporter) -> None
     if computed:
         whose = "defaults" if len(computed) > 1 else "default"
         reporter.note(
-            f"The {whose} of {', '.join(computed)} of {task.name} cannot be written down: made anew"
+            f"Cannot record the {whose} of {', '.join(computed)} of {task.name}: computed again"
             " where the task runs."
         )
     unused = [
@@ -203,4 +203,4 @@ def _say_what_differs(engine: Engine, call: Call, reporter: RunReporter) -> None
         unused.append("timeout")
     unused += ImageChoice(task.semantic.image).unused_options
     if unused:
-        reporter.note(f"The {engine.name} engine does not act on: {', '.join(unused)}.")
+        reporter.note(f"The {engine.name} engine ignores: {', '.join(unused)}.")

@@ -139,7 +139,7 @@ def test_what_is_asked_for_and_not_acted_on_is_kept_and_said(flyte: Shell) -> No
         "s3://bucket/raw",
     ]
     said = (
-        "does not act on: interruptible, max_action_concurrency, overwrite_cache, queue,"
+        "engine ignores: interruptible, max_action_concurrency, overwrite_cache, queue,"
         " raw_data_path, service_account."
     )
     for command in (
@@ -147,7 +147,7 @@ def test_what_is_asked_for_and_not_acted_on_is_kept_and_said(flyte: Shell) -> No
         ["rerun", "--name", "again", "first"],
     ):
         errors = flyte(*command).stderr
-        assert errors.count("does not act on") == 1 and said in errors
+        assert errors.count("engine ignores:") == 1 and said in errors
     kept = [
         json.loads((flyte.home / f"data/v1/runs/{name}/action.json").read_text())["options"]
         for name in ("first", "again")

@@ -511,7 +511,7 @@ def test_secrets_in_a_process_are_variables(shop: Shell, tmp_path: Path) -> None
     assert json.loads(done.stdout) == ["se-same-one", "se-same-two", "False"]
     assert (
         "/etc/secrets/key: secrets in files are only in containers" in done.stderr
-        and "does not act on" not in done.stderr
+        and "engine ignores:" not in done.stderr
     )
     kept = [
         path for path in (tmp_path / "home").rglob("*") if path.is_file() and path.name != "log"
