@@ -13,7 +13,7 @@ from tests.support.checkout import CHECKOUT
 
 PARTS = ("flyte_build", "cas", "bundler", "images", "runner", "cli")
 PENDING = (
-    *("runner/", "cli/", "images/", "flyte_build/declarations/", "flyte_build/deployments/"),
+    *("cli/", "flyte_build/declarations/", "flyte_build/deployments/"),
     *("flyte_build/discovery/", "flyte_build/ops/", "flyte_build/sdk/", "flyte_build/settings/"),
     *("flyte_build/values/", "flyte_build/builtin/", "docs/", "README.md", "CONTRIBUTING.md"),
 )
