@@ -29,18 +29,27 @@ def check_out(cache: Cache, tree: Digest, folder: str) -> int:
             hint="Name a new directory: `-o DIR`.",
         )
     with cache.preparing():
-        source = find(cache, tree) or _extract(cache, tree)
-        if source is None:
-            raise NotFound(
-                f"The code {tree.short} is no longer in the cache",
-                why="It was collected (`flyte cache gc`), or the cache was deleted.",
-                hint=(
-                    "Check out that state of your project, if you know it by other means: the same"
-                    " files have the same digest (`flyte bundle ls FILE`)."
-                ),
-            )
+        source = extracted(cache, tree)
         with storing("write the code"):
             return _copy(f"{source}/code", folder)
+
+
+def extracted(cache: Cache, tree: Digest) -> str:
+    """Return the directory of an extracted tree; the caller holds the cache's shared lock.
+
+    Raises `NotFound` if the tree is no longer in the cache.
+    """
+    source = find(cache, tree) or _extract(cache, tree)
+    if source is None:
+        raise NotFound(
+            f"The code {tree.short} is no longer in the cache",
+            why="It was collected (`flyte cache gc`), or the cache was deleted.",
+            hint=(
+                "Check out that state of your project, if you know it by other means: the same"
+                " files have the same digest (`flyte bundle ls FILE`)."
+            ),
+        )
+    return source
 
 
 def _extract(cache: Cache, tree: Digest) -> str | None:

@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from flyte_build.errors import UsageError
+from flyte_build.errors import FileUnstable, UsageError
 from flyte_build.ops.gc import start_if_due
 from flyte_build.ops.prepare import FilePlan
 from flyte_build.ops.rerun import Recorded
@@ -18,12 +18,15 @@ from flyte_build.workspace.workspace import root_here
 from .console import Console
 from .inputs import Inputs
 from .options import of_a_new_run, of_a_registry, pairs, with_registries
-from .report import run_and_report
+from .report import report, run_and_report
 
 
 @click.command(context_settings={"allow_interspersed_args": False})
 @of_a_new_run
 @of_a_registry
+@click.option(
+    "--as-then", is_flag=True, help="Run the stored code of RUN, and not its file as it is now."
+)
 @click.argument("run", metavar="RUN")
 @click.argument("rest", nargs=-1, type=click.UNPROCESSED, metavar="[INPUTS]...")
 @click.pass_obj
@@ -33,16 +36,17 @@ def rerun(
     name: str | None,
     env: tuple[str, ...],
     label: tuple[str, ...],
+    as_then: bool,
     run: str,
     rest: tuple[str, ...],
     **registries: Any,
 ) -> None:
-    """Run the task of an earlier run again: the same file as it is now (of a deployed task, what
-    was deployed), with the inputs of then.
+    """Run the task of an earlier run again, with the original inputs.
 
-    Options of `rerun` stand before RUN; inputs that shall be others than those of then stand after
-    it. `flyte rerun RUN --help` shows them. Environment variables that were given with `-e` are not
-    kept, and must be given again.
+    It is the same file as it is now; with --as-then, or if the task was deployed, it is the code
+    that ran. Options of `rerun` stand before RUN, inputs to override after it: `flyte rerun RUN
+    --help` shows them. Environment variables that were given with `-e` are not kept, and must be
+    given again.
     """
     stores = Stores(console)
     recorded = Recorded.find(run, stores.history)
@@ -59,6 +63,9 @@ def rerun(
         _rerun_deployed(console, session, recorded, rest)
         return
     click.get_current_context().call_on_close(lambda: start_if_due(stores, config))
+    if as_then:
+        _rerun_stored(console, session, recorded, rest)
+        return
     plan = FilePlan(session, recorded.workspace())
     task = plan.discover().task(recorded.variable)
     changed = Inputs(recorded.variable, recorded.interface(task)).parse_inputs(
@@ -66,7 +73,33 @@ def rerun(
     )
     if sentence := recorded.forgotten(task, session.settings):
         console.note(sentence)
+    if recorded.tree and recorded.tree != _tree_now(plan):
+        console.note(
+            f"The code has changed since {run}: this runs today's. `--as-then` runs that of {run}."
+        )
     run_and_report(console, plan, recorded.variable, {**recorded.inputs, **changed}, explain=False)
+
+
+def _tree_now(plan: FilePlan) -> str:
+    """Return the digest of the code as it is now, or "" if it is being edited."""
+    with plan.session.cache.preparing():
+        try:
+            return str(plan.resolve()[plan.tree].artifact)
+        except FileUnstable:
+            return ""
+
+
+def _rerun_stored(
+    console: Console, session: Session, recorded: Recorded, rest: tuple[str, ...]
+) -> None:
+    changed = Inputs(recorded.variable, recorded.interface(recorded.spec)).parse_inputs(
+        f"flyte rerun --as-then {recorded.run}", list(rest)
+    )
+    if sentence := recorded.forgotten(recorded.spec, session.settings):
+        console.note(sentence)
+    with console.only_document():
+        finished = recorded.run_stored(session, {**recorded.inputs, **changed}, console.take_spare)
+    report(console, finished, session.stores)
 
 
 def _rerun_deployed(

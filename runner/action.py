@@ -60,6 +60,7 @@ class Action:
             "copy_style": options.copy_style,
             "options": dict(options.options),
             "deployment": call.deployment,
+            "spec": call.task.document(),
         }
 
     def write(self) -> None:

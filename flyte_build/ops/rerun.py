@@ -1,21 +1,37 @@
-"""An earlier run as something to run again: the same task of the same file, with the inputs of then
-as defaults.
+"""Earlier runs, to be run again: the same task of the same file, or the stored code of the run.
+
+The original inputs are the defaults.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from typing import Any
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
 from flyte_build.builtin.script import __name__ as SCRIPT
+from flyte_build.cas.digest import Digest
 from flyte_build.declarations.interface import Interface, Parameter
 from flyte_build.declarations.spec import TaskSpec
 from flyte_build.errors import InputError, NotFound
+from flyte_build.graph.resolver import Resolver
+from flyte_build.images.image_choice import ImageChoice
+from flyte_build.runner.call import Call
+from flyte_build.runner.controller.controller import Finished
 from flyte_build.runner.history.history import History
 from flyte_build.settings.settings import Settings
 from flyte_build.values.type import Wires
 from flyte_build.workspace.workspace import INTERACTIVE, Workspace, locate
+
+from .placement import Placement, place
+from .prepare import FilePlan
+from .run import leased, run_in_container, run_in_worker
+from .session import Session
+
+if TYPE_CHECKING:
+    from flyte_build.runner.worker.spawn import Worker
 
 _SCRIPTS = (SCRIPT, "flyte_build.script")  # The second is how earlier versions recorded it.
 
@@ -27,7 +43,7 @@ class Recorded:
     `deployment` is the deployed task that it ran, by its pin; "" if it ran a file's.
     """
 
-    def __init__(self, run: str, document: Mapping[str, Any]) -> None:
+    def __init__(self, run: str, document: Mapping[str, Any], tree: str = "") -> None:
         if "copy_style" not in document:
             raise NotFound(
                 f"What the run {run} was given is not known in full",
@@ -40,13 +56,14 @@ class Recorded:
         self.timeout: float | None = document["timeout"]
         self.root: str = document["root"]
         self.deployment: str = document.get("deployment", "")
+        self.tree = tree
         self._document = document
 
     @classmethod
     def find(cls, run: str, history: History) -> Recorded:
         """The run of that name. Raises `NotFound`."""
-        history.get(run)  # For a name that is wrong, it knows the nearest.
-        return cls(run, history.action(run))
+        row = history.get(run)  # For a name that is wrong, it knows the nearest.
+        return cls(run, history.action(run), row.tree)
 
     def settings(self, configured: Settings) -> Settings:
         """The settings of then, and for what is not kept those that are `configured`."""
@@ -71,6 +88,68 @@ class Recorded:
                 why="It was typed in, or its file's name does not end with .py.",
             )
         return locate(f"{self.root}/{self._document['file']}", self.root)
+
+    @property
+    def spec(self) -> TaskSpec:
+        """The spec of the task when it ran. Raises `NotFound` if it was not recorded."""
+        if not self.tree or "spec" not in self._document:
+            raise NotFound(
+                f"The run {self.run} has no stored code that could be run again",
+                why=(
+                    "An older version of flyte-build recorded it."
+                    if self.tree
+                    else "It ran from the working tree, as scripts and `--local` do."
+                ),
+                hint=f"`flyte rerun {self.run}` runs the file as it is now.",
+            )
+        return TaskSpec.parse(self._document["spec"])
+
+    def run_stored(
+        self, session: Session, inputs: Wires, take_spare: Callable[[], Worker | None]
+    ) -> Finished:
+        """Run the stored code of the run again with wire inputs, whatever became of its file.
+
+        Its image is built or installed as flyte.lock pins it now. Raises `NotFound` if the code is
+        no longer in the cache.
+        """
+        from flyte_build.bundler.checkout import extracted
+        from flyte_build.images.environments.node import EnvironmentNode
+
+        began, document, spec = time.monotonic(), self._document, self.spec
+        name, image = spec.semantic.environment, ImageChoice(spec.semantic.image)
+        cache, engine = session.cache, session.settings.engine
+        call = Call(
+            task=spec,
+            workspace=Workspace(
+                self.root,
+                document["file"],
+                document["module"],
+                tuple(document["roots"]),
+                tuple(document["last"]),
+            ),
+            variable=self.variable,
+            inputs=inputs,
+            run=session.settings.run._replace(version=document["version"]),
+            tree=self.tree,
+        )
+        plan, where, made, container = FilePlan(session, call.workspace), Placement(), [], None
+        with cache.preparing():
+            code = extracted(cache, Digest(self.tree))
+            if not image.is_host or engine == "docker":
+                node = EnvironmentNode(name, image, self.root, cache, lambda: plan.pins, ())
+                where = place(name, image, engine, lambda: node)
+            if where.environment:
+                outcomes = Resolver(cache.records, session.reporter).resolve([where.environment])
+                made = [each.artifact for each in outcomes.values() if each.artifact]
+            if where.image is not None:
+                container = plan.containers.get(where.image, name)
+            call, lease = leased(session, replace(call, code=code), where, made)
+        try:
+            if container:
+                return run_in_container(session, call, container, began)
+            return run_in_worker(session, call, take_spare(), began)
+        finally:
+            lease.release()
 
     def interface(self, task: TaskSpec) -> Interface:
         """The interface of the task as it is described now, with the inputs of then as defaults.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -26,6 +26,7 @@ from .session import Session
 from .stores import Stores
 
 if TYPE_CHECKING:
+    from flyte_build.cas.lease import Lease
     from flyte_build.declarations.task import Task
     from flyte_build.runner.worker.spawn import Worker
 
@@ -104,8 +105,7 @@ def _run_prepared(
     plan: FilePlan, variable: str, inputs: Wires, take_spare: Callable[[], Worker | None]
 ) -> Finished:
     session, began = plan.session, time.monotonic()
-    cache, stores = session.cache, session.stores
-    with cache.preparing():
+    with session.cache.preparing():
         call, where, outcomes = _resolve(plan, variable, inputs)
         if where.why:
             session.reporter.note(
@@ -118,21 +118,36 @@ def _run_prepared(
         tree = outcomes[plan.tree].artifact
         assert tree is not None
         made = [artifact for node in needed if (artifact := outcomes[node].artifact)]
-        lease = cache.lease([tree, *made, *runtime_held(stores, bool(container or needed))])
-        if where.environment:
-            call = replace(
-                call, environment=cache.environment(*made), variables=where.environment.variables
-            )
+        call = replace(
+            call,
+            run=call.run._replace(version=call.run.version or tree.short),
+            code=code,
+            tree=tree,
+        )
+        call, lease = leased(session, call, where, made)
     plan.publish()
-    prepared = replace(
-        call, run=call.run._replace(version=call.run.version or tree.short), code=code, tree=tree
-    )
     try:
         if container:
-            return run_in_container(session, prepared, container, began)
-        return run_in_worker(session, prepared, take_spare(), began)
+            return run_in_container(session, call, container, began)
+        return run_in_worker(session, call, take_spare(), began)
     finally:
         lease.release()
+
+
+def leased(
+    session: Session, call: Call, where: Placement, environments: Sequence[Digest]
+) -> tuple[Call, Lease]:
+    """Return a call in its local environment, if it has one, and a lease of all that it uses."""
+    uses_runtime = where.image is not None or bool(environments)
+    held = [Digest(call.tree), *environments, *runtime_held(session.stores, uses_runtime)]
+    lease = session.cache.lease(held)
+    if where.environment:
+        call = replace(
+            call,
+            environment=session.cache.environment(*environments),
+            variables=where.environment.variables,
+        )
+    return call, lease
 
 
 def run_in_worker(session: Session, call: Call, spare: Worker | None, began: float) -> Finished:

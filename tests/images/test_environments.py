@@ -523,3 +523,11 @@ def test_secrets_in_a_process_are_variables(shop: Shell, tmp_path: Path) -> None
     missing = shop("run", "plain.py", "main", exit_code=3, env={"OTHER": "x", "DB_KEY": "y"})
     assert "The secret 'api-key' is not set" in missing.stderr and "MINE" in missing.stderr
     assert shop.json("get", "run") == runs
+
+
+def test_a_rerun_as_then_has_its_packages(shop: Shell) -> None:
+    """The stored code runs in the environment of its image, without its file."""
+    first = shop.json("run", "tasks.py", "versions")
+    (shop.project / "tasks.py").unlink()
+    again = shop.json("rerun", "--as-then", first["run"])
+    assert again["outputs"] == first["outputs"] and "alpha" in again["outputs"]["o0"]

@@ -25,6 +25,14 @@ PRAGMA user_version=1;
 """
 
 
+SIMPLE = """
+import flyte
+env = flyte.TaskEnvironment(name="t")
+@env.task
+def gives(name: str) -> str: return "{} " + name
+"""
+
+
 def database(flyte: Shell) -> sqlite3.Connection:
     return sqlite3.connect(flyte.home / "data/v1/history.sqlite", isolation_level=None)
 
@@ -77,7 +85,7 @@ def test_a_list_is_narrowed_down(flyte: Shell) -> None:
         connection.execute("UPDATE runs SET user = user + 1 WHERE name = 'two'")
     assert names(flyte, "--only-mine") == ["three", "one"]
     empty = flyte("get", "run", "--task-name", "t.other")
-    assert empty.stdout == "" and "no such run" in empty.stderr
+    assert empty.stdout == "" and "No run matches" in empty.stderr
     assert flyte("get", "run", "--limit", "1").stdout.split("\t")[:3] == [
         "three",
         "t.slow",
@@ -330,3 +338,33 @@ def test_a_log_is_followed_until_the_run_ends(flyte: Shell) -> None:
         follower.communicate(timeout=30)
         assert follower.returncode == 0
         command.communicate(timeout=30)
+
+
+def test_a_rerun_as_then_runs_the_stored_code(flyte: Shell) -> None:
+    """Also when the file was edited or renamed since; plain `rerun` says that it takes today's."""
+    file = flyte.project / "tasks.py"
+    file.write_text(SIMPLE.format("first"))
+    run = flyte.json("run", "tasks.py", "gives", "--name", "a")["run"]
+    again = flyte("rerun", run)
+    assert again.stdout == "first a\n" and "note:" not in again.stderr
+    file.write_text(SIMPLE.format("second"))
+    changed = flyte("rerun", run)
+    assert changed.stdout == "second a\n"
+    assert f"The code has changed since {run}: this runs today's." in changed.stderr
+    file.rename(flyte.project / "renamed.py")
+    assert "does not exist" in flyte("rerun", run, exit_code=2).stderr
+    stored = flyte.json("rerun", "--as-then", "--name", "stored", run, "--name", "b")
+    assert stored["outputs"] == {"o0": "first b"}
+    assert flyte("rerun", "--as-then", "stored").stdout == "first b\n"
+    shown, original = (flyte.json("get", "run", name) for name in ("stored", run))
+    assert (shown["version"], shown["file"]) == (original["version"], "tasks.py")
+
+
+def test_a_rerun_as_then_needs_the_code(flyte: Shell) -> None:
+    (flyte.project / "tasks.py").write_text(SIMPLE.format("first"))
+    local = flyte.json("run", "--local", "tasks.py", "gives", "--name", "a")["run"]
+    error = flyte("rerun", "--as-then", local, exit_code=4).stderr
+    assert "has no stored code" in error and "--local" in error
+    run = flyte.json("run", "tasks.py", "gives", "--name", "a")["run"]
+    flyte("delete", "local-cache")
+    assert "is no longer in the cache" in flyte("rerun", "--as-then", run, exit_code=4).stderr
