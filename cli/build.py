@@ -15,6 +15,7 @@ from flyte_build.ops.targets import Target, choose, once_each
 from flyte_build.settings.configuration import Configuration
 from flyte_build.settings.settings import Settings
 from flyte_build.text.units import rounded_size
+from flyte_build.text.wording import plural
 from flyte_build.workspace.workspace import root_of
 
 from .console import Console, node_json
@@ -132,10 +133,8 @@ def _show(console: Console, built: Iterable[EnvironmentImage]) -> None:
             of_base = [layer["size"] for layer in layers if layer["state"] == "base"]
             console.print(f"  {platform}  {found.image.identity}")
             if of_base:
-                console.print(
-                    f"    {'base':7} {rounded_size(sum(of_base)):>9}  {len(of_base)}"
-                    f" layer{'s' if len(of_base) != 1 else ''}"
-                )
+                amount = plural(len(of_base), "layer")
+                console.print(f"    {'base':7} {rounded_size(sum(of_base)):>9}  {amount}")
             for layer in layers:
                 if layer["state"] != "base":
                     console.print(

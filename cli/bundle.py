@@ -15,7 +15,7 @@ from flyte_build.ops.prepare import FilePlan
 from flyte_build.ops.session import Session
 from flyte_build.ops.stores import Stores
 from flyte_build.settings.settings import Settings
-from flyte_build.text.wording import printable
+from flyte_build.text.wording import plural, printable
 from flyte_build.workspace.workspace import locate
 
 from .console import Console
@@ -74,7 +74,8 @@ def ls(
     for entry in listing["excluded"]:
         console.print(f"{'excluded':>12}  {printable(entry['path'])}  ({printable(entry['rule'])})")
     total = sum(entry["size"] for entry in files)
-    console.print(f"{len(files):,} files, {total:,} bytes; tree {listing['digest']}")
+    amount = f"{plural(len(files), 'file')}, {plural(total, 'byte')}"
+    console.print(f"{amount}; tree {listing['digest']}")
     if len(files) > _LARGEST:
         largest = sorted(files, key=lambda entry: -entry["size"])[:_LARGEST]
         console.print(

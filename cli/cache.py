@@ -18,6 +18,7 @@ from flyte_build.settings.configuration import Configuration
 from flyte_build.settings.registries import Registries
 from flyte_build.settings.settings import Settings
 from flyte_build.text.units import rounded_size
+from flyte_build.text.wording import plural
 from flyte_build.workspace.workspace import locate, root_here
 
 from .console import Console, Quiet, node_json
@@ -132,9 +133,9 @@ def verify(console: Console, /, repair: bool, **registries: Any) -> None:
     else:
         for each in bad:
             console.print(f"{console.style('bad', fg='red')} {each.digest}: {each.what}")
-        counts = "{blobs:,} blobs, {extractions:,} extractions and {environments:,} environments"
-        counts = f"{counts} checked".format(**checked)
-        console.print(f"{counts}; {len(bad)} were bad, none is left bad")
+        counts = [plural(count, name.removesuffix("s")) for name, count in checked.items()]
+        repaired = f"{len(bad)} were bad, none is left bad" if bad else "all are good"
+        console.print(f"{', '.join(counts)} checked; {repaired}")
     if any(not each.repaired for each in bad):
         raise click.exceptions.Exit(3)
 

@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from flyte_build.ops.releases import Deployments
-from flyte_build.text.wording import printable
+from flyte_build.text.wording import plural, printable
 
 from .console import Console
 from .options import of_a_deployment, session_of
@@ -54,7 +54,7 @@ def doctor(console: Console, /, **options: Any) -> None:
     if console.json:
         console.document({"deployments": checked})
     else:
-        console.line(f"{len(checked):,} deployments checked; {broken:,} broken.")
+        console.line(f"{plural(len(checked), 'deployment')} checked; {broken:,} broken.")
         if untagged:
             console.line(
                 f"Of {untagged:,} a tag is missing, without which a registry may collect them."

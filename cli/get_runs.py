@@ -15,6 +15,7 @@ from flyte_build.errors import NotFound
 from flyte_build.ops.stores import Stores
 from flyte_build.runner.history.history import History
 from flyte_build.runner.history.rows import PHASES, ActionRow, Filter, RunRow, iso
+from flyte_build.text.wording import plural
 from flyte_build.values.type import Wires
 
 from .console import Console
@@ -252,9 +253,7 @@ def code(console: Console, output: str | None, run: str, action: str | None) -> 
             {"run": run, "digest": row.tree, "folder": os.path.abspath(folder), "files": number}
         )
     else:
-        console.print(
-            f"{number:,} {'file' if number == 1 else 'files'} written to {folder}; tree {row.tree}"
-        )
+        console.print(f"{plural(number, 'file')} written to {folder}; tree {row.tree}")
 
 
 def _check_action(row: RunRow, action: str | None) -> None:

@@ -12,6 +12,11 @@ def listed(names: Iterable[str], most: int = 10) -> str:
     return f"{shown} and {len(found) - most:,} more" if len(found) > most else shown
 
 
+def plural(count: int, noun: str) -> str:
+    """Return a count with its noun, in the plural unless it is one: `1 file`, `2,000 files`."""
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
+
+
 def printable(text: str) -> str:
     """Escape all unprintable characters of an untrusted string, including line breaks."""
     return "".join(

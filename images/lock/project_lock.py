@@ -11,7 +11,7 @@ from flyte_build.cas.lease import locked_folder
 from flyte_build.errors import DeclarationError, FileUnstable, ImageBuildError, NotLocked
 from flyte_build.images.platforms import PYTHON
 from flyte_build.images.recipe import Recipe
-from flyte_build.text.wording import listed
+from flyte_build.text.wording import listed, plural
 
 from .lockfile import NAME, Lock, dump, read, write
 from .pins import LockedPackages, PinnedBase, PinnedStep, Wanted, Wheel
@@ -99,7 +99,7 @@ class Pins:
         found = self.resolve(recipe, wanted)
         self._add(
             Lock(packages=(found,)),
-            f"{wanted}: {len(found.wheels)} package{'s' if len(found.wheels) != 1 else ''}",
+            f"{wanted}: {plural(len(found.wheels), 'package')}",
         )
         return self.lock.locked(wanted) or found  # Another process may have pinned it first.
 
