@@ -114,14 +114,39 @@ def _explain(console: Console, path: str, listing: dict[str, Any], plan: FilePla
     ]:
         console.print(f"{path} is a directory with {len(below):,} of the bundle's files.")
     elif rule is not None:
-        console.print(f"{path} is not in the bundle: {rule['path']} is kept out by {rule['rule']}.")
+        console.print(f"{path} is not in the bundle: {_exclusion(rule['path'], rule['rule'])}")
     elif not os.path.lexists(f"{plan.workspace.root}/{path}"):
         raise UsageError(f"There is no {path} below {plan.workspace.root}")
     else:
         include = os.path.relpath(path, os.path.dirname(plan.workspace.file))
-        remedy = f'Add include=["{include}"] to the environment, or use `--copy-style all`.'
+        remedy = f'Add include=["{include}"] to the environment'
+        built_in = _built_in(plan.workspace.root, path)
+        remedy += f". ({built_in})" if built_in else ", or use `--copy-style all`."
         everything = plan.session.settings.run.copy_style == "all"
         console.print(
             f"{path} is not in the bundle:"
             f" {'it holds no files.' if everything else 'nothing imports it. ' + remedy}"
         )
+
+
+def _exclusion(path: str, rule: str) -> str:
+    """Return a sentence about the rule that excludes a path."""
+    where, _, pattern = rule.partition(": ")
+    if where == "built in":
+        return (
+            f"the built-in rule `{pattern}` excludes {path}. `!/{path}` in .flyteignore takes it."
+        )
+    return f"the rule `{pattern}` of {where} excludes {path}."
+
+
+def _built_in(root: str, path: str) -> str:
+    """Return a sentence about the built-in rule that would exclude a path in any case, or ""."""
+    from flyte_build.workspace.ignore import Rules
+
+    rules, parts = Rules.built_in(), path.split("/")
+    for count in range(1, len(parts) + 1):
+        prefix = "/".join(parts[:count])
+        is_folder = count < len(parts) or os.path.isdir(f"{root}/{prefix}")
+        if rule := rules.excludes(prefix, is_folder):
+            return f"With `--copy-style all`, {_exclusion(prefix + '/' * is_folder, rule)}"
+    return ""

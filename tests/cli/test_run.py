@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.command import TASKS, Shell, states
+from tests.support.files import write_files
 
 
 def test_the_second_run_prepares_nothing(flyte: Shell) -> None:
@@ -273,7 +274,7 @@ def test_the_store_is_in_no_bundle_wherever_it_is(flyte: Shell) -> None:
     assert not [file for file in listed["files"] if file["path"].startswith("store/")]
     why = ("bundle", "ls", "--copy-style", "all", "--why")
     assert (
-        "store/cache/.gitignore:1: *"
+        "the rule `*` of store/cache/.gitignore:1"
         in flyte(*why, "store/cache/v1/oci-layout", "tasks.py", env=inside).stdout
     )
     assert (
@@ -301,7 +302,7 @@ def test_bundle_ls_agrees_with_run(flyte: Shell) -> None:
     assert {"path": "x.log", "rule": ".gitignore:1: *.log"} in listed["excluded"]
     assert sum(pack["files"] for pack in listed["packs"]) == 2
     assert (
-        ".gitignore:1: *.log"
+        "the rule `*.log` of .gitignore:1 excludes x.log"
         in flyte("bundle", "ls", "--copy-style", "all", "--why", "x.log", "tasks.py").stdout
     )
     (flyte.project / ".env").write_text("KEY=1")
@@ -360,3 +361,19 @@ def test_names_are_readable_in_the_posix_locale(flyte: Shell) -> None:
     assert (
         "no_such_\u00e4.py" in flyte("run", "no_such_\u00e4.py", "x", env=env, exit_code=2).stderr
     )
+
+
+def test_why_a_file_is_out_names_the_rule_and_the_remedy(flyte: Shell) -> None:
+    """Also a built-in rule, which would still exclude it where everything else is taken."""
+    write_files(flyte.project, {"build/x.py": b"", "a.log": b"", ".gitignore": b"*.log\n"})
+
+    def why(path: str, *options: str) -> str:
+        return flyte("bundle", "ls", *options, "--why", path, "tasks.py").stdout
+
+    everything = ("--copy-style", "all")
+    assert "the rule `*.log` of .gitignore:1 excludes a.log." in why("a.log", *everything)
+    assert "the built-in rule `build/` excludes build/." in why("build/x.py", *everything)
+    assert "nothing imports it" in why("build/x.py") and "built-in rule" in why("build/x.py")
+    assert "or use `--copy-style all`" not in why("build/x.py")
+    (flyte.project / ".flyteignore").write_text("!/build/\n")
+    assert why("build/x.py", *everything) == "build/x.py is in the bundle: no rule keeps it out.\n"
