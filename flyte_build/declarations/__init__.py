@@ -1,3 +1,1 @@
-"""What users declare: environments, tasks, images, resources. The standard library only, and no
-I/O.
-"""
+"""Declarations by users: environments, tasks, images, resources. Standard library only, no I/O."""

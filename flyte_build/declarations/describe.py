@@ -1,4 +1,4 @@
-"""From a declared task to its spec, and what overriding options changes of one."""
+"""Conversion of declared tasks to specs, and overriding of a spec's options."""
 
 from __future__ import annotations
 
@@ -16,7 +16,10 @@ from .task import Options, Task
 
 
 def task_spec(task: Task[..., Any], root: str = "") -> TaskSpec:
-    """The spec of a task. Paths below `root` become relative to it. Raises `DeclarationError`."""
+    """Return the spec of a task, with paths below `root` relative to it.
+
+    Raises `DeclarationError`.
+    """
     environment, options = task.environment, task.options
     limit = _limit(options.timeout)
     retries = _retries(options.retries)
@@ -55,7 +58,7 @@ def task_spec(task: Task[..., Any], root: str = "") -> TaskSpec:
 
 
 def overridden(spec: TaskSpec, given: Mapping[str, Any]) -> TaskSpec:
-    """A spec with options as `override` takes them. Raises `DeclarationError`."""
+    """Return `spec` with the options `given` to `override`. Raises `DeclarationError`."""
     changes = check_overrides(spec.name, given)
     if "env_vars" in changes:
         changes["env_vars"] = {**spec.semantic.env_vars, **changes["env_vars"]}
@@ -76,8 +79,9 @@ def overridden(spec: TaskSpec, given: Mapping[str, Any]) -> TaskSpec:
 
 
 def check_overrides(name: str, given: Mapping[str, Any]) -> dict[str, Any]:
-    """What options as `override` takes them say of the task `name`, by the fields of specs. Raises
-    `DeclarationError`.
+    """Check options `given` to `override` for the task `name`, and return the changed spec fields.
+
+    Raises `DeclarationError`.
     """
     options = Options.of(given)
     changes: dict[str, Any] = {}
@@ -94,8 +98,10 @@ def check_overrides(name: str, given: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _portable(interface: dict[str, Any], root: str) -> JsonObject:
-    """An interface without defaults that hold a path below `root`: where the task runs its code
-    lies elsewhere, and makes them anew.
+    """Remove defaults that contain a path below `root` from an interface, and return it.
+
+    The task runs from another directory, where its own code computes such defaults anew. Their
+    `default_text` stays, with paths relative to `root`.
     """
     for each in interface["inputs"] if root else ():
         if f"{root}/" in each["default_text"] or f'"{root}' in json.dumps(each.get("default", "")):
@@ -125,7 +131,7 @@ def _seconds(limit: Timeout, task: str) -> float | None:
         return limit.seconds()
     except (TypeError, ValueError):
         raise DeclarationError(
-            f"The timeout of {task} is no duration",
+            f"The timeout of {task} is not a duration",
             why=f"It is {limit.max_runtime!r:.100}.",
-            hint="For example: timeout=timedelta(minutes=5), or a number of seconds.",
+            hint="Write a number of seconds or a timedelta, such as timedelta(minutes=5).",
         ) from None

@@ -1,4 +1,4 @@
-"""`TaskEnvironment`: what a group of tasks shares."""
+"""`TaskEnvironment`: the settings that a group of tasks shares."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ class TaskEnvironment:
     """An image, resources and settings for the tasks that are declared with its `task` decorator.
 
     `include` names files, directories and globs, relative to the declaring file, that its tasks
-    need at run time. Raises `DeclarationError` for a name that is not made of lower-case words,
-    digits, `-` and `_`.
+    need at run time. Raises `DeclarationError` unless `name` consists of lower-case letters and
+    digits, with single `-` or `_` between them.
     """
 
     name: str
@@ -53,12 +53,12 @@ class TaskEnvironment:
     def __post_init__(self) -> None:
         if not isinstance(self.name, str) or not _NAME.match(self.name):
             raise DeclarationError(
-                f"TaskEnvironment(name={self.name!r}) is no name",
+                f"{self.name!r} is not a valid environment name",
                 why=(
-                    "A name is made of lower-case letters and digits, with single `-` or `_`"
+                    "A name consists of lower-case letters and digits, with single `-` or `_`"
                     " between them."
                 ),
-                hint="Write something like `my_env` or `train-gpu`.",
+                hint="Choose a name like `my_env` or `train-gpu`.",
             )
         self.depends_on = list(self.depends_on)
         self.declared_in = _declaring_file()
@@ -68,8 +68,9 @@ class TaskEnvironment:
     @overload
     def task(self, **options: Any) -> Callable[[Callable[P, R]], Task[P, R]]: ...
     def task(self, *function: Callable[..., Any], **options: Any) -> Any:
-        """Make a function a task of this environment: `@env.task`, or
-        `@env.task(retries=3, ...)`.
+        """Declare a function as a task of this environment: `@env.task` or `@env.task(retries=3)`.
+
+        Raises `DeclarationError` for an unknown option.
         """
         declared = Options.of(options)
 
@@ -81,7 +82,7 @@ class TaskEnvironment:
         return declare(*function) if function else declare
 
     def add_dependency(self, *environments: TaskEnvironment) -> None:
-        """Say that this environment's tasks call those of `environments`."""
+        """Declare that this environment's tasks call tasks of `environments`."""
         for environment in environments:
             if environment is self:
                 raise DeclarationError(f"The environment {self.name} cannot depend on itself")
@@ -89,8 +90,9 @@ class TaskEnvironment:
                 self.depends_on.append(environment)
 
     def clone_with(self, name: str, **settings: Any) -> TaskEnvironment:
-        """A new environment with the same settings but for those that are given; it has no tasks
-        yet.
+        """Return a copy of this environment under a new name, with some settings replaced.
+
+        The copy has no tasks. Raises `DeclarationError` for an unknown setting.
         """
         own = {
             field.name: getattr(self, field.name)
@@ -101,13 +103,13 @@ class TaskEnvironment:
         if unknown:
             raise DeclarationError(
                 f"An environment has no setting {unknown[0]!r}",
-                hint=f"There are: {', '.join(sorted(own))}.",
+                hint=f"Use one of: {', '.join(sorted(own))}.",
             )
         return TaskEnvironment(name, **{**own, **settings})
 
     @classmethod
     def from_task(cls, name: str, *tasks: Task[..., Any]) -> TaskEnvironment:
-        """An environment of tasks that other environments declared."""
+        """Return an environment that contains tasks declared in other environments."""
         environment = cls(
             name,
             depends_on=list({id(task.environment): task.environment for task in tasks}.values()),
@@ -116,7 +118,10 @@ class TaskEnvironment:
         return environment
 
     def reachable(self) -> Iterator[TaskEnvironment]:
-        """This environment and all that it depends on, each once; a cycle is no problem."""
+        """Yield this environment and all its direct and indirect dependencies, each once.
+
+        Cycles are allowed.
+        """
         seen: dict[int, TaskEnvironment] = {}
         waiting = [self]
         while waiting:

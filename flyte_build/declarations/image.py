@@ -1,7 +1,6 @@
-"""`Image`: an immutable declaration of what a task's environment holds. Each `with_*` returns a new
-one.
+"""`Image`: an immutable declaration of a task's container image. Each `with_*` returns a new one.
 
-Nothing is read or looked up here. Files are named by paths: absolute ones, or ones relative to the
+Declaring reads no file and uses no network. Paths of files are absolute, or relative to the
 project's root.
 """
 
@@ -33,7 +32,7 @@ _CREDENTIALS = re.compile(r"https?://[^/\s@]+@")
 
 @dataclass(frozen=True)
 class Image:
-    """A base and the steps on top of it, in the order in which they were declared."""
+    """A base image and the steps on top of it, in the order of their declaration."""
 
     base: Step
     steps: tuple[Step, ...] = ()
@@ -44,9 +43,9 @@ class Image:
         for text in (self.registry, dict(self.base[1]).get("uri")):
             if isinstance(text, str) and ("://" in text or "@" in text.partition("/")[0]):
                 raise DeclarationError(
-                    "An image's registry is written without a scheme and without credentials",
-                    why="What is declared is kept, and shown.",
-                    hint="Write HOST/NAME; `flyte registry login HOST` keeps credentials.",
+                    "An image's registry must not contain a scheme or credentials",
+                    why="Declarations are stored and displayed.",
+                    hint="Write HOST/NAME, and store credentials with `flyte registry login HOST`.",
                 )
 
     @classmethod
@@ -60,10 +59,11 @@ class Image:
         name: str | None = None,
         platform: Platforms = None,
     ) -> Image:
-        """Debian with Python of a minor version, `(3, 12)`; the one that is pinned in flyte.lock if
-        none is named.
+        """Return an image of Debian with Python.
 
-        `flyte_version` and `install_flyte` are accepted: the runtime comes by itself.
+        `python_version` is a minor version such as `(3, 12)` (default: the version pinned in
+        flyte.lock). `flyte_version` and `install_flyte` are accepted, but have no effect: the
+        runtime is always added.
         """
         base = _step(
             "debian",
@@ -75,11 +75,11 @@ class Image:
 
     @classmethod
     def from_base(cls, image_uri: str) -> Image:
-        """An image that exists, by its reference."""
+        """Return an existing image, given its reference."""
         if not isinstance(image_uri, str) or image_uri.split() != [image_uri]:
             raise DeclarationError(
-                f"Image.from_base({image_uri!r}) names no image",
-                hint='For example: Image.from_base("python:3.12-slim")',
+                f"Image.from_base takes the reference of an image, not {image_uri!r}",
+                hint='Write, for example, Image.from_base("python:3.12-slim").',
             )
         return cls(_step("reference", uri=image_uri))
 
@@ -91,7 +91,7 @@ class Image:
         name: str | None = None,
         platform: Platforms = None,
     ) -> Image:
-        """What a Dockerfile builds, with its directory as the context."""
+        """Return the image that a Dockerfile builds, with its directory as the build context."""
         return cls(
             _step("dockerfile", file=_path("from_dockerfile", file), platform=_platforms(platform)),
             registry=registry,
@@ -114,8 +114,9 @@ class Image:
         platform: Platforms = None,
         secret_mounts: Secrets = None,
     ) -> Image:
-        """Debian with the packages, and the Python, that a script's inline metadata asks for (PEP
-        723).
+        """Return Debian with the packages and the Python that a script's inline metadata requires.
+
+        The format of the metadata is that of PEP 723.
         """
         base = _step(
             "uv_script",
@@ -131,11 +132,9 @@ class Image:
 
     @classmethod
     def from_ref_name(cls, name: str = "default") -> Image:
-        """The image that the configuration (image.image_refs), or `--image NAME=URI`, has under
-        this name.
-        """
+        """Return the image configured as `name` by `image.image_refs` or `--image NAME=URI`."""
         if not isinstance(name, str) or not name:
-            raise DeclarationError(f"Image.from_ref_name({name!r}) is no name")
+            raise DeclarationError(f"Image.from_ref_name takes the name of an image, not {name!r}")
         return cls(_step("ref_name", name=name))
 
     def clone(
@@ -148,9 +147,7 @@ class Image:
         extendable: bool | None = None,
         platform: Platforms = None,
     ) -> Image:
-        """The same image under another registry or name, on another base, or for another Python or
-        other platforms.
-        """
+        """Return this image with another registry, name, base image, Python or platforms."""
         what, options = (self if base_image is None else Image.from_base(base_image)).base
         given = {
             "python_version": _python(python_version),
@@ -160,9 +157,9 @@ class Image:
         changed = {option: value for option, value in given.items() if value}
         if "python_version" in changed and what not in ("debian", "uv_script"):
             raise DeclarationError(
-                "clone(python_version=...) is for images on Debian",
-                why="What Python another base has, it has.",
-                hint="Use Image.from_debian_base(), or name another base.",
+                "clone(python_version=...) requires a Debian base",
+                why="Other base images bring a Python of their own.",
+                hint="Use Image.from_debian_base(), or a base image with that Python.",
             )
         base = _step(what, **{**dict(options), **changed})
         return replace(self, base=base, registry=registry or self.registry, name=name or self.name)
@@ -176,10 +173,10 @@ class Image:
         extra_args: str | None = None,
         secret_mounts: Secrets = None,
     ) -> Image:
-        """Add packages from an index, each a requirement as pip takes it: `"numpy"`, `"numpy>=2"`.
+        """Add packages from an index, as pip requirements such as `"numpy"` or `"numpy>=2"`.
 
-        `extra_args` are options of the resolver, uv. Credentials of an index are in none of them:
-        they come from ~/.netrc or from uv's variables.
+        `extra_args` are options of the resolver, uv. No argument may contain credentials of an
+        index: they are read from ~/.netrc or from uv's environment variables.
         """
         options = _options(
             "with_pip_packages", index_url, extra_index_urls, pre, extra_args, secret_mounts
@@ -216,16 +213,16 @@ class Image:
         secret_mounts: Secrets = None,
         project_install_mode: Literal["dependencies_only", "install_project"] = "dependencies_only",
     ) -> Image:
-        """Add the packages of a project in exactly the versions of its uv.lock; `uvlock` is that
-        file if it lies elsewhere.
+        """Add the packages of a project in exactly the versions of its uv.lock.
 
-        `extra_args` are options of `uv sync` that choose among them (`--extra NAME`, `--group
-        NAME`, `--no-dev`). The project's own code comes with the bundle.
+        `uvlock` is the path of that file (default: next to `pyproject_file`). `extra_args` are
+        options of `uv sync` that select packages (`--extra NAME`, `--group NAME`, `--no-dev`). The
+        project's own code is in the bundle.
         """
         if project_install_mode not in ("dependencies_only", "install_project"):
             raise DeclarationError(
-                f"project_install_mode={project_install_mode!r} is not known",
-                hint='There are "dependencies_only" and "install_project".',
+                f"Unknown project_install_mode: {project_install_mode!r}",
+                hint='Use "dependencies_only" or "install_project".',
             )
         return self._with(
             "uv_project",
@@ -246,8 +243,9 @@ class Image:
         extra_args: str | None = None,
         secret_mounts: Secrets = None,
     ) -> Image:
-        """Add the packages that a project's pyproject.toml declares; `extra_args="--extra NAME"`
-        adds those of an extra.
+        """Add the packages that a project's pyproject.toml declares.
+
+        `extra_args="--extra NAME"` also adds those of an extra.
         """
         options = _options(
             "with_pyproject", index_url, extra_index_urls, pre, extra_args, secret_mounts
@@ -257,7 +255,7 @@ class Image:
         )
 
     def with_local_v2(self) -> Image:
-        """Accepted: the runtime comes by itself."""
+        """Return this image unchanged: the runtime is always added."""
         return self
 
     def with_apt_packages(self, *packages: str, secret_mounts: Secrets = None) -> Image:
@@ -274,7 +272,7 @@ class Image:
         """Run shell commands, as root."""
         if isinstance(commands, str):
             raise DeclarationError(
-                f"with_commands({commands!r}) is no list",
+                "with_commands takes a list of commands, not a string",
                 hint=f"Write with_commands([{commands!r}]).",
             )
         return (
@@ -288,16 +286,16 @@ class Image:
         )
 
     def with_env_vars(self, env_vars: Mapping[str, str]) -> Image:
-        """Set environment variables; a task's own win over them."""
+        """Set environment variables; variables of a task take precedence over them."""
         for name, value in env_vars.items():
             if not isinstance(name, str) or not _VARIABLE.match(name):
                 raise DeclarationError(
-                    f"with_env_vars: {name!r} is no name of a variable",
-                    why="It has letters, digits and `_`.",
+                    f"with_env_vars: {name!r} is not a valid variable name",
+                    why="A name consists of letters, digits and `_`, and starts with a letter or `_`.",
                 )
             if not isinstance(value, str) or "\0" in value:
                 raise DeclarationError(
-                    f"with_env_vars: the value of {name} is no text",
+                    f"with_env_vars: the value of {name} must be a string without NUL characters",
                     hint=f'Write {{"{name}": "..."}}.',
                 )
         return (
@@ -309,7 +307,7 @@ class Image:
         return self._with("workdir", workdir=_path("with_workdir", workdir))
 
     def with_source_file(self, src: Path | Sequence[Path], dst: str = ".") -> Image:
-        """Copy a file, or several, to the path or into the directory `dst` of the image."""
+        """Copy one or more files to the path `dst`, or into the directory `dst`, of the image."""
         image = self
         for each in [src] if isinstance(src, str | PathLike) else src:
             image = image._with(
@@ -322,20 +320,18 @@ class Image:
     def with_source_folder(
         self, src: Path, dst: str = ".", copy_contents_only: bool = False
     ) -> Image:
-        """Copy a directory into the directory `dst` of the image, or with `copy_contents_only` what
-        is in it.
-        """
+        """Copy a directory, or with `copy_contents_only` its contents, into `dst` of the image."""
         where = {"src": _path("with_source_folder", src), "dst": _path("with_source_folder", dst)}
         return self._with("source_folder", **where, contents=copy_contents_only)
 
     def with_code_bundle(
         self, copy_style: Literal["loaded_modules", "all"] = "loaded_modules", dst: str = "."
     ) -> Image:
-        """Accepted: the code comes as a bundle, whatever the image."""
+        """Accept the request to add the code, without effect: the code is always in a bundle."""
         return self._with("code_bundle", copy_style=copy_style, dst=_path("with_code_bundle", dst))
 
     def with_dockerignore(self, path: Path) -> Image:
-        """What copied directories leave out, as a .dockerignore file says it."""
+        """Exclude the patterns of a .dockerignore file from copied directories."""
         return self._with("dockerignore", path=_path("with_dockerignore", path))
 
     def _with(self, what: str, **options: Any) -> Image:
@@ -372,7 +368,7 @@ def _options(
         ("extra_args", extra_args),
     ):
         if text is not None and not isinstance(text, str):
-            raise DeclarationError(f"{what}({name}={text!r}) is no text")
+            raise DeclarationError(f"{what}: {name} must be a string, not {text!r}")
         _refuse_credentials(what, text or "")
     return {**given, "secret_mounts": _secrets(secret_mounts)}
 
@@ -380,9 +376,9 @@ def _options(
 def _refuse_credentials(what: str, text: str) -> None:
     if _CREDENTIALS.search(text):
         raise DeclarationError(
-            f"{what}: an address holds credentials",
-            why="They would be kept with what is declared, and in flyte.lock.",
-            hint="Put them into ~/.netrc, or into the variables of uv, such as UV_INDEX_URL.",
+            f"{what}: a URL must not contain credentials",
+            why="They would be stored with the declaration and in flyte.lock.",
+            hint="Put them into ~/.netrc, or into a variable of uv, such as UV_INDEX_URL.",
         )
 
 
@@ -394,13 +390,13 @@ def _texts(what: str, texts: Sequence[str]) -> tuple[str, ...]:
                 if isinstance(text, list | tuple)
                 else ""
             )
-            raise DeclarationError(f"{what}: {text!r} is no text", hint=hint)
+            raise DeclarationError(f"{what}: {text!r} is not a string", hint=hint)
         if not text.strip():
-            raise DeclarationError(f"{what}: an empty text is given")
+            raise DeclarationError(f"{what} does not take an empty string")
         if what.endswith("packages") and (text.lstrip().startswith("-") or "\n" in text):
             raise DeclarationError(
-                f"{what}: {text!r} is no package",
-                hint="Options belong into `extra_args`, files into with_requirements.",
+                f"{what}: {text!r} is not a package",
+                hint="Pass options in `extra_args`, and files to with_requirements.",
             )
         if what != "with_commands":
             _refuse_credentials(what, text)
@@ -409,7 +405,7 @@ def _texts(what: str, texts: Sequence[str]) -> tuple[str, ...]:
 
 def _path(what: str, path: Any) -> str:
     if not isinstance(path, str | PathLike) or not str(fspath(path)) or "\0" in str(path):
-        raise DeclarationError(f"{what}: {path!r} is no path")
+        raise DeclarationError(f"{what}: {path!r} is not a path")
     return str(fspath(path))
 
 
@@ -422,12 +418,13 @@ def _python(version: Any) -> tuple[int, int] | None:
         or not all(type(part) is int for part in version)
     ):
         raise DeclarationError(
-            f"python_version={version!r} is no version", hint="Write python_version=(3, 12)."
+            f"python_version must be a (major, minor) tuple, not {version!r}",
+            hint="Write python_version=(3, 12).",
         )
     if tuple(version) < _OLDEST or version[0] != 3:
         raise DeclarationError(
-            f"python_version={version!r} cannot be used",
-            why="Tasks run with Python 3.11 or newer.",
+            f"python_version must be (3, 11) or a newer 3.x, not {version!r}",
+            why="Tasks require Python 3.11 or newer.",
             hint="Write python_version=(3, 12).",
         )
     return (version[0], version[1])
@@ -438,9 +435,9 @@ def _platforms(platform: Any) -> tuple[str, ...] | None:
     for name in names:
         if name not in PLATFORMS:
             raise DeclarationError(
-                f"platform={name!r} is not known",
-                why="Images are for Linux.",
-                hint='Say "linux/amd64", "linux/arm64", or both.',
+                f"Unknown platform: {name!r}",
+                why="Images are built for Linux only.",
+                hint='Use "linux/amd64", "linux/arm64", or both.',
             )
     return tuple(sorted(set(names))) or None
 

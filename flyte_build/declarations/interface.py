@@ -14,10 +14,10 @@ from flyte_build.values.type import ABSENT, Mismatch, Type, Wire, from_document,
 
 
 class Parameter:
-    """An input. `default` is wire, or `ABSENT`; one that has no wire form is known only as text, in
-    `default_text`.
+    """An input of a task.
 
-    Whatever the type, None is a value where it is the default, as Python has it: `items: list[int]
+    `default` is a wire value, or `ABSENT`. A default without a wire form has only a `default_text`.
+    An input whose default is None accepts None whatever its type, as in Python: `items: list[int]
     = None`.
     """
 
@@ -42,24 +42,31 @@ class Parameter:
         return not self.default_text
 
     def parse(self, texts: Sequence[str]) -> Wire:
-        """Wire of a command line's option, given once or more. Raises `InputError`."""
+        """Return the wire value of a command-line option that is given once or more.
+
+        Raises `InputError`.
+        """
         return self._converted(lambda: self.type.parse_all(texts, self.default))
 
     def check(self, value: Any, usage: Callable[[], str] | None = None) -> Wire:
-        """Return the wire of a JSON value. Raises `InputError`, whose example `usage` makes."""
+        """Return the wire value of a JSON value.
+
+        Raises `InputError`; `usage` returns the example in its hint (default: an option).
+        """
         if self._is_none(value):
             return None
         return self._converted(lambda: self.type.check(value, self.default), usage)
 
     def dump(self, value: Any) -> Wire:
-        """Wire of an object. Raises `InputError`."""
+        """Return the wire value of a Python object. Raises `InputError`."""
         if self._is_none(value):
             return None
         return self._converted(lambda: self.type.dump(value), self.argument)
 
     def load(self, wire: Wire) -> Any:
-        """The object that the function is called with. Raises `InputError`, also from whatever the
-        user's class raises.
+        """Return the Python object of a wire value, to call the task's function with.
+
+        Raises `InputError`, also in place of any exception that the user's class raises.
         """
         if self._is_none(wire):
             return None
@@ -71,7 +78,7 @@ class Parameter:
             said = f"{type(error).__name__}: {error}".rstrip(".: ")
             raise InputError(
                 f"The input {self.name!r} cannot be {shortened(wire)}",
-                why=f"Expected: {self.type.described}. Making it raised {said}.",
+                why=f"Expected: {self.type.described}. Creating it raised {said}.",
                 hint=f"For example: {self.usage()}",
             ) from error
 
@@ -79,7 +86,10 @@ class Parameter:
         return value is None and self.default is None
 
     def missing(self, usage: Callable[[], str] | None = None) -> InputError:
-        """Return the error for a missing value; `usage` makes its example (default: an option)."""
+        """Return the error for a missing value.
+
+        `usage` returns the example in its hint (default: an option).
+        """
         return InputError(
             f"The input {self.name!r} is missing",
             why=f"Its type is {self.type.described}, and it has no default.",
@@ -119,7 +129,10 @@ class Parameter:
 
 
 class Interface:
-    """Inputs and outputs in order; outputs are `o0`, `o1`, ..., or a named tuple's fields."""
+    """Inputs and outputs of a task, in order.
+
+    Outputs are named `o0`, `o1`, ..., or after the fields of a named tuple.
+    """
 
     def __init__(
         self, inputs: list[Parameter], outputs: list[tuple[str, Type]], doc: str = ""
@@ -127,7 +140,7 @@ class Interface:
         self.inputs, self.outputs, self.doc = inputs, outputs, doc
 
     def document(self) -> dict[str, Any]:
-        """This interface as a JSON value."""
+        """Return this interface as a JSON value."""
         inputs = []
         for parameter in self.inputs:
             entry = {
@@ -148,7 +161,7 @@ class Interface:
 
     @classmethod
     def from_document(cls, document: Mapping[str, Any]) -> Interface:
-        """The interface that `document` describes."""
+        """Return the interface from a value that `document` returned."""
         inputs = [
             Parameter(
                 entry["name"],
@@ -166,7 +179,10 @@ class Interface:
         )
 
     def dump_inputs(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Wire]:
-        """Wire of a call's arguments; defaults are left to the function. Raises `InputError`."""
+        """Return the wire values of a call's arguments, without those that are left to defaults.
+
+        Raises `InputError`.
+        """
         names = [parameter.name for parameter in self.inputs]
         if len(args) > len(names):
             raise InputError(
@@ -197,7 +213,7 @@ class Interface:
                 )
 
     def check_inputs(self, values: dict[str, Any]) -> dict[str, Wire]:
-        """Wire of JSON values by name. Raises `InputError`."""
+        """Return the wire values of JSON values, by name. Raises `InputError`."""
         self.refuse_unknown(values)
         return self._complete(values, Parameter.check, Parameter.usage)
 
@@ -217,9 +233,9 @@ class Interface:
         return self.convert(wire)
 
     def convert(self, wire: Callable[[Parameter], Wire]) -> dict[str, Wire]:
-        """Return the wire of each input by name, without those for which it is `ABSENT`.
+        """Return the result of `wire` for each input by name, without those that are `ABSENT`.
 
-        Raises one `InputError` for all inputs for which `wire` raises one.
+        If `wire` raises `InputError` for several inputs, raises a single one that reports them all.
         """
         found: dict[str, Wire] = {}
         errors: list[InputError] = []
@@ -230,7 +246,7 @@ class Interface:
                 errors.append(error)
         if len(errors) > 1:
             raise InputError(
-                f"{len(errors)} inputs cannot be used",
+                f"{len(errors)} inputs are invalid",
                 why="\n".join(f"{error.what}. {error.why} {error.hint}" for error in errors),
             )
         if errors:
@@ -238,7 +254,10 @@ class Interface:
         return {name: value for name, value in found.items() if value is not ABSENT}
 
     def load_inputs(self, wire: Mapping[str, Wire]) -> dict[str, Any]:
-        """The objects that a task's function is called with. Raises `InputError`."""
+        """Return the Python objects to call the task's function with, by name.
+
+        Raises `InputError`.
+        """
         return {
             parameter.name: parameter.load(wire[parameter.name])
             for parameter in self.inputs
@@ -246,7 +265,7 @@ class Interface:
         }
 
     def dump_outputs(self, result: Any) -> dict[str, Wire]:
-        """Wire of what a task's function returned. Raises `Mismatch`."""
+        """Return the wire values of the outputs, given the function's result. Raises `Mismatch`."""
         if len(self.outputs) == 1:
             return {self.outputs[0][0]: self.outputs[0][1].dump(result)}
         values = () if not self.outputs and result is None else result
@@ -257,17 +276,18 @@ class Interface:
         }
 
     def load_outputs(self, wire: dict[str, Wire]) -> tuple[Any, ...]:
-        """The objects that outputs stand for, in order."""
+        """Return the Python objects of the outputs, in order."""
         return tuple(type.load(wire[name]) for name, type in self.outputs)
 
 
 def interface_of(function: Callable[..., Any], docs: bool = False) -> Interface:
-    """The interface that a function's signature and annotations describe, with its docstring's
-    texts if `docs` are wanted.
+    """Return the interface of a function, from its signature and annotations.
 
-    Raises `DeclarationError`.
+    With `docs`, also parse the descriptions in its docstring, and keep only defaults that survive
+    conversion to wire and back. Raises `DeclarationError`.
     """
-    from flyte_build.values.annotations import hints_of, type_of  # Only where tasks are at hand.
+    # Imported late: only processes that import the user's tasks need it.
+    from flyte_build.values.annotations import hints_of, type_of
 
     hints = hints_of(function)
     summary, texts = _docstring(function) if docs else ("", {})
@@ -284,13 +304,13 @@ def interface_of(function: Callable[..., Any], docs: bool = False) -> Interface:
         )
     except RecursionError:
         raise DeclarationError(
-            f"The annotations of {function.__qualname__} have no end",
-            hint="Give the type that holds itself a class.",
+            f"The annotations of {function.__qualname__} are infinitely recursive",
+            hint="Define a class for the type that contains itself.",
         ) from None
 
 
 def unannotated(function: Callable[..., Any]) -> list[str]:
-    """What of a function has no annotation: its parameters by name, and "the result"."""
+    """Return the names of a function's parameters without annotation, and "the result" if so."""
     signature = inspect.signature(function)
     found = [
         name
@@ -301,36 +321,38 @@ def unannotated(function: Callable[..., Any]) -> list[str]:
 
 
 def _default(type: Type, value: Any, proven: bool) -> tuple[Wire, str]:
-    """A default as wire and as text. If it is to be `proven`, it has wire only where that makes an
-    equal value again.
+    """Return the wire value and the text of a default.
+
+    If it must be `proven`, the wire value is `ABSENT` unless it converts back to an equal value.
     """
     if value is inspect.Parameter.empty:
         return ABSENT, ""
     if value is None:
         return None, "null"
     try:
-        wire = type.check(type.dump(value))  # Nothing that could not be given as well: no pickles.
+        wire = type.check(type.dump(value))  # Refuses values that no user could give: pickles.
         if not proven or _is_equal(type, wire, value):
             return wire, _as_typed(wire)
         raise Mismatch(str(type), value)
     except Mismatch:
-        # An address says nothing, and is another one each time.
+        # Memory addresses are meaningless, and differ each time.
         return ABSENT, re.sub(r" at 0x[0-9a-f]+", "", shortened(value))
 
 
 def _is_equal(type: Type, wire: Wire, value: Any) -> bool:
     try:
         return _is_same(type.load(wire), value)
-    except Exception:  # Whatever the user's class raises.
+    except Exception:  # The user's class may raise anything.
         return False
 
 
 def _is_same(one: Any, other: Any) -> bool:
-    """Whether two values are equal and of the same types, at any depth; a float may stand for an
-    integer.
+    """Whether two values are equal and of the same types at any depth.
+
+    A float in `one` may equal an integer in `other`.
     """
     if isinstance(one, float) and type(other) in (int, float):
-        return bool(one == other or other != other)  # The last is true of NaN.
+        return bool(one == other or other != other)  # The latter is true for NaN.
     if type(one) is not type(other):
         return False
     if isinstance(one, dict):
@@ -345,13 +367,13 @@ def _is_same(one: Any, other: Any) -> bool:
 
 
 def _as_typed(wire: Wire) -> str:
-    """Wire as one would type it on a command line."""
+    """Return a wire value as a user would type it on a command line, shortened."""
     text = wire if isinstance(wire, str) and wire else json.dumps(wire, ensure_ascii=False)
     return text if len(text) <= 120 else f"{text[:117]}..."
 
 
 def _outputs(returned: Any) -> list[tuple[str, Any]]:
-    """The names of outputs, and their annotations."""
+    """Return the names and annotations of the outputs, given the annotation of the result."""
     if returned is None or returned is type(None):
         return []
     if isinstance(returned, type) and issubclass(returned, tuple) and hasattr(returned, "_fields"):

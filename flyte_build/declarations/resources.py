@@ -1,5 +1,6 @@
-"""What a task asks of the place where it runs: declarations, validated here, acted on
-by engines.
+"""Requirements of a task on its engine: resources, retries, timeouts, caching, secrets.
+
+They are validated here; engines implement them.
 """
 
 from __future__ import annotations
@@ -18,8 +19,10 @@ _GPU = re.compile(r"[A-Za-z0-9-]+:[1-9][0-9]*\Z")
 
 @dataclass(frozen=True, kw_only=True)
 class Resources:
-    """Amounts as numbers or Kubernetes quantities (`"500m"`, `"1Gi"`), or a pair of request and
-    limit; `gpu="A100:4"`.
+    """Compute resources of a task.
+
+    An amount is a number or a Kubernetes quantity (`"500m"`, `"1Gi"`), or a pair of request and
+    limit. `gpu` is a number, or a type and a number such as `"A100:4"`.
     """
 
     cpu: _Amount | tuple[_Amount, _Amount] | None = None
@@ -34,19 +37,21 @@ class Resources:
             for amount in value if isinstance(value, tuple) else () if value is None else (value,):
                 if not _QUANTITY.match(str(amount)) and not (name == "shm" and amount == "auto"):
                     raise DeclarationError(
-                        f"Resources({name}={amount!r}) is no amount",
+                        f"Resources: {name} must be a number or a quantity, not {amount!r}",
                         hint='Write 2, 0.5, "500m" or "1Gi".',
                     )
         if isinstance(self.gpu, str) and not _GPU.match(self.gpu):
             raise DeclarationError(
-                f"Resources(gpu={self.gpu!r}) is no GPU", hint='Write a number, or "A100:4".'
+                f"Resources: gpu must be a number or TYPE:NUMBER, not {self.gpu!r}",
+                hint='Write a number, or "A100:4".',
             )
 
 
 @dataclass(frozen=True)
 class Backoff:
-    """How long to wait before each retry: `base` seconds or a timedelta, times `factor` each time,
-    at most `cap`.
+    """Exponential wait before retries: `base`, multiplied by `factor` each time, at most `cap`.
+
+    `base` and `cap` are seconds or timedeltas.
     """
 
     base: timedelta | float = 0.0
@@ -54,14 +59,14 @@ class Backoff:
     cap: timedelta | float | None = None
 
     def seconds(self, attempt: int) -> float:
-        """The wait before the given attempt (2 is the first retry), in seconds."""
+        """Return the wait before an attempt in seconds; attempt 2 is the first retry."""
         wait = _seconds(self.base) * self.factor ** (attempt - 2)
         return wait if self.cap is None else min(wait, _seconds(self.cap))
 
 
 @dataclass(frozen=True)
 class RetryStrategy:
-    """How often a task that failed is tried again, and after which wait."""
+    """Number of retries of a failed task, and the wait before each."""
 
     count: int = 0
     backoff: Backoff | None = None
@@ -69,15 +74,16 @@ class RetryStrategy:
     def __post_init__(self) -> None:
         if self.count < 0:
             raise DeclarationError(
-                f"RetryStrategy(count={self.count}) is negative",
-                hint="0 means that it is not tried again.",
+                f"RetryStrategy: count must be 0 or more, not {self.count}",
+                hint="Use 0 to disable retries.",
             )
 
 
 @dataclass(frozen=True)
 class Timeout:
-    """Limits in seconds or as timedeltas: of running, of waiting in a queue, and of
-    both together.
+    """Limits of a task's time to run, to wait in a queue, and of both together (`deadline`).
+
+    Each is in seconds or a timedelta.
     """
 
     max_runtime: timedelta | float | None = None
@@ -85,7 +91,7 @@ class Timeout:
     deadline: timedelta | float | None = None
 
     def seconds(self) -> float | None:
-        """How long one attempt may run, or None."""
+        """Return the limit of one attempt's run time in seconds, or None if there is none."""
         limits = [
             _seconds(limit) for limit in (self.max_runtime, self.deadline) if limit is not None
         ]
@@ -94,7 +100,7 @@ class Timeout:
 
 @dataclass(frozen=True)
 class Cache:
-    """Whether a task's results may be used again, and what decides it."""
+    """Cache policy of a task: whether its results may be reused, and what decides that."""
 
     behavior: Literal["auto", "override", "disable"] = "auto"
     version_override: str | None = None
@@ -107,15 +113,16 @@ class Cache:
     def __post_init__(self) -> None:
         if self.behavior not in ("auto", "override", "disable"):
             raise DeclarationError(
-                f"Cache(behavior={self.behavior!r}) is unknown",
-                hint='Write "auto", "override" or "disable".',
+                f"Unknown cache behavior: {self.behavior!r}",
+                hint='Use "auto", "override" or "disable".',
             )
 
 
 @dataclass(frozen=True)
 class Secret:
-    """A secret's name, and where the task finds it. Its value is never part of a key, a record or a
-    log.
+    """The name of a secret, and the file or environment variable in which the task finds it.
+
+    Its value is never part of a key, a record or a log.
     """
 
     key: str
@@ -126,8 +133,9 @@ class Secret:
 
 @dataclass(frozen=True)
 class ReusePolicy:
-    """Workers that are kept for the next action. Accepted; an engine that cannot keep
-    them says so.
+    """Policy for workers that are kept for later actions.
+
+    It is always accepted; an engine that cannot keep workers reports that.
     """
 
     replicas: int | tuple[int, int] = 1

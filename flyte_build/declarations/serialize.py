@@ -1,6 +1,4 @@
-"""Declarations as JSON values: what a user's file says of a task or an image, without anything of
-the machine that it was said on.
-"""
+"""Conversion of declared options and images to JSON values that do not depend on the machine."""
 
 from __future__ import annotations
 
@@ -15,18 +13,18 @@ from typing import Any
 
 from .image import Image, Step
 
-# Steps that name no files of the project.
+# Steps whose options are not paths in the project.
 _VERBATIM = frozenset(("env_vars", "commands", "workdir"))
-# Options that name files of this machine.
+# Options that are paths of files on this machine.
 _FILES = frozenset(("file", "path", "pyproject_file", "script", "src", "uvlock"))
 _ADDRESS = re.compile(r" at 0x[0-9a-f]+")
 
 
 def json_value(value: Any, root: str) -> Any:
-    """A declared value as a JSON value: seconds for a timedelta, fields that are given for a
-    dataclass, text for what is of no such kind.
+    """Return a declared value as a JSON value, with paths below `root` relative to it.
 
-    Paths below `root` become relative to it.
+    A timedelta becomes seconds, and a dataclass an object of its fields that are set. A value of
+    any other type becomes its `repr`, without memory addresses.
     """
     if value is None or isinstance(value, bool | int | float):
         return value
@@ -54,7 +52,7 @@ def json_value(value: Any, root: str) -> Any:
 
 
 def image_value(image: str | Image | None, root: str) -> Any:
-    """An image as a JSON value: `auto`, the reference of one that exists, or what is declared."""
+    """Return an image as a JSON value: `auto`, the reference of an image, or its declaration."""
     if image is None or isinstance(image, str):
         return image or "auto"
     kind, options = image.base
@@ -69,8 +67,10 @@ def image_value(image: str | Image | None, root: str) -> Any:
 
 
 def _of_workspace(path: str, root: str) -> str:
-    """A path beside `root` as one would write it there, so that it is the same in every checkout;
-    one of the machine's stays as it is.
+    """Return a path outside of `root` relative to it, so that it is the same in every checkout.
+
+    A path that has only `/` or a parent of the home directory in common with `root` is returned
+    unchanged: it belongs to the machine.
     """
     if not (root and isabs(path)):
         return path
@@ -90,7 +90,7 @@ def _step(step: Step, root: str) -> dict[str, Any]:
         )
         for name, value in options
     }
-    # A directory below the root is still a path, and no package of that name.
+    # Mark a directory below the root as a path: "pkg" would be the package of that name.
     if what == "pip_packages":
         given = dict(options)["packages"]
         found["packages"] = [

@@ -1,8 +1,7 @@
-"""Specs: all that running a task, or deploying an environment, needs to know of it, as values; to
-and from JSON.
+"""Specs: serializable descriptions of tasks, to run them, and of environments, to deploy them.
 
-A task's spec has two halves. The *semantic* one decides its result; the *operational* one only says
-how it is run.
+A task's spec has two halves. The *semantic* one decides the task's result; the *operational* one
+only configures its execution.
 """
 
 from __future__ import annotations
@@ -20,10 +19,10 @@ JsonObject = Mapping[str, Json]
 
 @dataclass(frozen=True, kw_only=True)
 class SemanticSpec:
-    """What decides a task's result, beside its code and its inputs.
+    """The part of a task's spec that decides its result, together with its code and its inputs.
 
-    `name` is its full one; `function` is the name of what is called. `interface_document` describes
-    its `interface`. `image` is `auto`, a reference, or a declaration as a JSON value.
+    `name` is the task's full name, `function` its function's. `interface_document` is its interface
+    as a JSON value. `image` is `auto`, a reference, or a declaration as a JSON value.
     """
 
     name: str
@@ -36,15 +35,16 @@ class SemanticSpec:
 
     @cached_property
     def interface(self) -> Interface:
-        """Its inputs and outputs."""
+        """The task's inputs and outputs."""
         return Interface.from_document(self.interface_document)
 
 
 class OperationalSpec(NamedTuple):
-    """How a task is run: `timeout` and the `backoff` before each retry are in seconds, `options`
-    what engines may act on, by name.
+    """The part of a task's spec that configures its execution.
 
-    `unannotated` are the inputs and outputs without annotations.
+    `timeout` and `backoff` (the wait before each retry) are in seconds. `options` are further
+    options by name, which an engine may implement. `unannotated` names the inputs without an
+    annotation, and "the result" if it has none.
     """
 
     short_name: str
@@ -57,8 +57,10 @@ class OperationalSpec(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class TaskSpec:
-    """One task. `module` and `variable` are where it is found again, where that is known; no
-    variable if it is held by none.
+    """Spec of one task.
+
+    `module` and `variable` locate the task: the module that defines it (None if unknown), and the
+    variable that holds it (None if there is none).
     """
 
     semantic: SemanticSpec
@@ -68,17 +70,17 @@ class TaskSpec:
 
     @property
     def name(self) -> str:
-        """Its full name."""
+        """The task's full name."""
         return self.semantic.name
 
     @property
     def interface(self) -> Interface:
-        """Its inputs and outputs."""
+        """The task's inputs and outputs."""
         return self.semantic.interface
 
     @classmethod
     def parse(cls, document: JsonObject) -> TaskSpec:
-        """The spec that `document` has written. Raises `KeyError` for what is none."""
+        """Return the spec from a value that `document` returned. Raises `KeyError` if invalid."""
         semantic = SemanticSpec(
             name=document["name"],
             environment=document["environment"],
@@ -104,7 +106,7 @@ class TaskSpec:
         )
 
     def document(self) -> dict[str, Json]:
-        """This spec as a JSON value."""
+        """Return this spec as a JSON value."""
         semantic, operational = self.semantic, self.operational
         place = {} if self.module is None else {"module": self.module, "variable": self.variable}
         return {
@@ -127,9 +129,7 @@ class TaskSpec:
     def change(
         self, *, env_vars: Mapping[str, str] | None = None, image: Json = None, **operational: Any
     ) -> TaskSpec:
-        """The same but for what is given: of the semantic half variables and the image, and fields
-        of the operational one.
-        """
+        """Return this spec with the given environment variables, image and operational fields."""
         semantic = self.semantic
         if env_vars is not None:
             semantic = replace(semantic, env_vars=env_vars)
@@ -141,8 +141,10 @@ class TaskSpec:
 
 @dataclass(frozen=True, kw_only=True)
 class EnvironmentSpec:
-    """All that deploying an environment needs to know of it: `file` declares it ("": none of the
-    project's); `tasks` by function.
+    """Spec of one environment.
+
+    `file` is the file that declares it ("" if that is not one of the project's), `tasks` are its
+    tasks by the names of their functions.
     """
 
     name: str
@@ -154,7 +156,7 @@ class EnvironmentSpec:
 
     @classmethod
     def parse(cls, document: JsonObject) -> EnvironmentSpec:
-        """The spec that `document` has written. Raises `KeyError` for what is none."""
+        """Return the spec from a value that `document` returned. Raises `KeyError` if invalid."""
         tasks = {function: TaskSpec.parse(task) for function, task in document["tasks"].items()}
         return cls(
             name=document["name"],
@@ -166,7 +168,7 @@ class EnvironmentSpec:
         )
 
     def document(self) -> dict[str, Json]:
-        """This spec as a JSON value."""
+        """Return this spec as a JSON value."""
         return {
             "name": self.name,
             "file": self.file,

@@ -20,7 +20,7 @@ P = ParamSpec("P")
 R = TypeVar("R", covariant=True)
 T = TypeVar("T")
 
-# What may be said of a task, apart from its function: what `@env.task` and `.override` take.
+# The options that `@env.task` and `.override` accept.
 OPTIONS = frozenset(
     [
         "short_name",
@@ -46,7 +46,7 @@ OPTIONS = frozenset(
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
-    """A task's options as declared; None means that the environment decides."""
+    """Options of a task as declared; None stands for the environment's setting."""
 
     short_name: str | None = None
     cache: Cache | Literal["auto", "override", "disable", "enabled", "disabled"] | None = None
@@ -60,17 +60,20 @@ class Options:
 
     @classmethod
     def of(cls, given: Mapping[str, Any]) -> Options:
-        """Options from keywords. Raises `DeclarationError` for a name that does not exist."""
+        """Return options from keyword arguments.
+
+        Raises `DeclarationError` for an unknown name or negative retries.
+        """
         unknown = sorted(given.keys() - OPTIONS)
         if unknown:
             raise DeclarationError(
                 f"A task has no option {unknown[0]!r}",
-                hint=f"There are: {', '.join(sorted(OPTIONS))}.",
+                hint=f"Use one of: {', '.join(sorted(OPTIONS))}.",
             )
         retries = given.get("retries", 0)
         if isinstance(retries, int) and retries < 0:
             raise DeclarationError(
-                f"retries={retries} is negative", hint="0 means that a task is not tried again."
+                f"retries must be 0 or more, not {retries}", hint="Use 0 to disable retries."
             )
         own = {name: value for name, value in given.items() if name in cls.__dataclass_fields__}
         return cls(
@@ -83,7 +86,7 @@ class Options:
         )
 
     def overridden(self, given: Mapping[str, Any]) -> Options:
-        """These options with some replaced; one that is given counts, also when it is 0 or None."""
+        """Return these options with those `given` replaced, also by 0 or None."""
         Options.of(given)
         own = {name: value for name, value in given.items() if name in self.__dataclass_fields__}
         others = {name: value for name, value in given.items() if name not in own}
@@ -91,21 +94,21 @@ class Options:
 
 
 class Task(Generic[P, R]):
-    """A function that an environment runs. Outside of a run, calling it just calls the function."""
+    """A function with an environment. Outside of a run, calling it just calls the function."""
 
     def __init__(
         self, function: Callable[P, R], environment: TaskEnvironment, options: Options
     ) -> None:
         if not callable(function) or isinstance(function, type):
             raise DeclarationError(
-                f"{function!r} is no function",
+                f"A task must be a function, not {function!r}",
                 hint="Write `@env.task` above a `def` or an `async def`.",
             )
         for parameter in inspect.signature(function).parameters.values():
             if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
                 raise DeclarationError(
                     f"The task {function.__name__} takes {parameter}",
-                    why="Each input of a task has a name and a type of its own.",
+                    why="Each input of a task must have a name and a type of its own.",
                     hint="Name each parameter, or take a list or a dict.",
                 )
         self.func = function
@@ -115,12 +118,12 @@ class Task(Generic[P, R]):
 
     @property
     def name(self) -> str:
-        """The full name: the environment's, a dot, the function's."""
+        """Full name: the environment's and the function's, joined by a dot."""
         return f"{self.environment.name}.{self.func.__name__}"
 
     @property
     def short_name(self) -> str:
-        """The name that people see: the function's, if no other is given."""
+        """Human-readable name (default: the function's)."""
         return self.options.short_name or self.func.__name__
 
     @property
@@ -129,9 +132,7 @@ class Task(Generic[P, R]):
         return inspect.iscoroutinefunction(self.func)
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
-        """Call the task: inside a run through the place where child actions begin, else the
-        function itself.
-        """
+        """Call the task: inside a run as a child action, otherwise the function itself."""
         result: R = call(self, args, kwargs)
         return result
 
@@ -142,15 +143,15 @@ class Task(Generic[P, R]):
     @overload
     def aio(self, *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, R]: ...
     def aio(self, *args: Any, **kwargs: Any) -> Coroutine[Any, Any, Any]:
-        """Call the task as a coroutine, whichever kind of function it is."""
+        """Return a coroutine that calls the task, whether its function is sync or async."""
         return call_async(self, args, kwargs)
 
     def forward(self, *args: P.args, **kwargs: P.kwargs) -> R:
-        """Call the function itself, whatever is going on."""
+        """Call the function itself, even inside a run."""
         return self.func(*args, **kwargs)
 
     def override(self, **options: Any) -> Task[P, R]:
-        """The same task with other options."""
+        """Return this task with some options replaced. Raises `DeclarationError`."""
         return Task(self.func, self.environment, self.options.overridden(options))
 
     def __repr__(self) -> str:

@@ -72,7 +72,7 @@ def test_a_file_that_cannot_be_described_is_no_failed_import(project: Project) -
 def test_a_timeout_that_is_no_duration_is_the_declarations_fault(project: Project) -> None:
     """It is said of which task, and how a timeout is written."""
     project.write("late.py", "@env.task(timeout='soon')\ndef late() -> None: ...\n")
-    assert "error: The timeout of t.late is no duration\n  It is 'soon'." in project.refusal(
+    assert "error: The timeout of t.late is not a duration\n  It is 'soon'." in project.refusal(
         "late.py", "late", exit_code=3
     )
 
@@ -323,7 +323,7 @@ def test_any_object_can_be_named_and_none_is_unpickled(tasks: Project) -> None:
         said = tasks.refusal("tasks.py", "apply", "--function", name)
         assert (
             f"InputError: The input 'function' cannot be '{name}'. Expected: Callable, as"
-            f" MODULE:NAME. Making it raised {why}" in said
+            f" MODULE:NAME. Creating it raised {why}" in said
         )
 
 
@@ -331,11 +331,11 @@ def test_any_object_can_be_named_and_none_is_unpickled(tasks: Project) -> None:
 @pytest.mark.parametrize(
     ("task", "value", "why", "example"),
     [
-        ("first", {"city": "a", "days": 0}, "Making it raised ValueError: too short.", "3"),
+        ("first", {"city": "a", "days": 0}, "Creating it raised ValueError: too short.", "3"),
         (
             "many",
             [{"city": "a", "days": 0}],
-            "Making it raised ValueError: too short.",
+            "Creating it raised ValueError: too short.",
             """'[{"city": "text"}, {"city": "text"}]'""",
         ),
         ("fit", {"size": 0}, "Input should be greater than 0", """'{"size": 3}'"""),
@@ -419,7 +419,7 @@ if __name__ == "__main__":
         "t.days: The input 'trip' cannot be {'city': 'Oslo', 'days': 0, 'tags': []}. Expected: Trip"
     ), done.stderr
     assert done.stdout.endswith(
-        """Making it raised ValueError: too short. For example: --trip '{"city": "text"}'\n"""
+        """Creating it raised ValueError: too short. For example: --trip '{"city": "text"}'\n"""
     )
 
 
@@ -502,7 +502,7 @@ def test_all_wrong_inputs_are_reported_at_once(project: Project) -> None:
     project.write("forms.py", FORMS)
     said = project.refusal("forms.py", "forms", "--n", "x", "--flag", "perhaps")
     assert said.splitlines()[-4:] == [
-        "error: 3 inputs cannot be used",
+        "error: 3 inputs are invalid",
         "  The input 'n' cannot be 'x'. Expected: int. For example: --n 3",
         "  The input 'items' is missing. Its type is list[int], and it has no default."
         " Add, for example: --items '[3, 3]'",

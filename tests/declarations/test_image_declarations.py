@@ -169,28 +169,34 @@ def test_a_name_stands_for_a_configured_reference() -> None:
 @pytest.mark.parametrize(
     ("declare", "what"),
     [
-        (lambda: Image.from_base("not one"), "names no image"),
+        (lambda: Image.from_base("not one"), "takes the reference of an image"),
         (lambda: Image.from_debian_base((3, 9)), "3.11 or newer"),
-        (lambda: Image.from_debian_base("3.12"), "is no version"),  # type: ignore[arg-type]
-        (lambda: Image.from_debian_base(platform="windows"), "Images are for Linux"),  # type: ignore[arg-type]
-        (lambda: Image.from_base("a:1").clone(python_version=(3, 12)), "images on Debian"),
+        (lambda: Image.from_debian_base("3.12"), r"a \(major, minor\) tuple"),  # type: ignore[arg-type]
+        (lambda: Image.from_debian_base(platform="windows"), "Images are built for Linux only"),  # type: ignore[arg-type]
+        (lambda: Image.from_base("a:1").clone(python_version=(3, 12)), "requires a Debian base"),
         (lambda: DEBIAN.with_pip_packages(["a", "b"]), r"with_pip_packages\(\*names\)"),  # type: ignore[arg-type]
-        (lambda: DEBIAN.with_pip_packages("-r x.txt"), "files into with_requirements"),
-        (lambda: DEBIAN.with_pip_packages(" "), "empty"),
+        (lambda: DEBIAN.with_pip_packages("-r x.txt"), "files to with_requirements"),
+        (lambda: DEBIAN.with_pip_packages(" "), "empty string"),
         (
             lambda: DEBIAN.with_pip_packages("a", index_url="https://me:secret@host/simple"),
-            "holds credentials",
+            "must not contain credentials",
         ),
         (
             lambda: DEBIAN.with_pip_packages("a", extra_args="--index https://token@host/simple"),
-            "holds credentials",
+            "must not contain credentials",
         ),
-        (lambda: DEBIAN.with_pip_packages("a @ https://token@host/a.whl"), "holds credentials"),
+        (
+            lambda: DEBIAN.with_pip_packages("a @ https://token@host/a.whl"),
+            "must not contain credentials",
+        ),
         (lambda: DEBIAN.with_commands("ls"), r"with_commands\(\['ls'\]\)"),
-        (lambda: DEBIAN.with_env_vars({"A B": "c"}), "no name of a variable"),
-        (lambda: DEBIAN.with_env_vars({"A": 1}), "is no text"),  # type: ignore[dict-item]
-        (lambda: DEBIAN.with_requirements(""), "is no path"),
-        (lambda: DEBIAN.with_uv_project("p.toml", project_install_mode="all"), "is not known"),  # type: ignore[arg-type]
+        (lambda: DEBIAN.with_env_vars({"A B": "c"}), "is not a valid variable name"),
+        (lambda: DEBIAN.with_env_vars({"A": 1}), "must be a string"),  # type: ignore[dict-item]
+        (lambda: DEBIAN.with_requirements(""), "is not a path"),
+        (
+            lambda: DEBIAN.with_uv_project("p.toml", project_install_mode="all"),
+            "Unknown project_install_mode",
+        ),  # type: ignore[arg-type]
     ],
 )
 def test_a_mistake_is_told_where_it_is_made(declare: Callable[[], Image], what: str) -> None:
