@@ -291,7 +291,7 @@ class Image:
             if not isinstance(name, str) or not _VARIABLE.match(name):
                 raise DeclarationError(
                     f"with_env_vars: {name!r} is not a valid variable name",
-                    why="A name consists of letters, digits and `_`, and starts with a letter or `_`.",
+                    why="Only letters, digits and `_` are allowed, and no digit at the start.",
                 )
             if not isinstance(value, str) or "\0" in value:
                 raise DeclarationError(
