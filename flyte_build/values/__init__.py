@@ -1,1 +1,1 @@
-"""Inputs and outputs: their types, the one converter for all of them, and documents of them."""
+"""Inputs and outputs of tasks: their types, conversion of values, and documents with values."""

@@ -1,4 +1,4 @@
-"""From Python annotations to types, where the user's classes are at hand."""
+"""Conversion of Python annotations to types, in processes that have the user's classes."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from flyte_build.errors import DeclarationError
 
 from .type import ABSENT, Type, scalar
 
-# The annotations and records around a field, the innermost first.
+# Annotations of the records that enclose a field, and their types, innermost first.
 Outer = Sequence[tuple[Any, Type]]
 
-# Scalars by the module and name of their class: if the module is not loaded, no annotation can be
-# that class.
+# Scalars by the module and name of their class. If the module is not loaded, no annotation can
+# refer to that class.
 _SCALARS = {
     ("builtins", "bool"): "bool",
     ("builtins", "int"): "int",
@@ -47,7 +47,7 @@ _MAPPINGS = frozenset((dict, _ABC.Mapping, _ABC.MutableMapping))
 
 
 def type_of(annotation: Any, outer: Outer = ()) -> Type:
-    """The type of an annotation whose names have been looked up. Raises `DeclarationError`."""
+    """Return the type of a resolved annotation; see `hints_of`. Raises `DeclarationError`."""
     for at, (around, record) in enumerate(outer):
         if annotation == around:
             from .records import Enclosing
@@ -62,19 +62,20 @@ def type_of(annotation: Any, outer: Outer = ()) -> Type:
 
 
 def hints_of(thing: Any) -> dict[str, Any]:
-    """The annotations of a function or a class, with all names in them looked up. Raises
-    `DeclarationError`.
+    """Return the annotations of a function or class, with all names in them resolved.
+
+    Raises `DeclarationError`.
     """
     try:
         return typing.get_type_hints(thing, include_extras=True)
-    except Exception as error:  # Whatever looking up and evaluating raises.
+    except Exception as error:  # Evaluation runs the user's code.
         raise DeclarationError(
-            f"The annotations of {thing.__qualname__} cannot be evaluated", why=str(error)
+            f"Cannot evaluate the annotations of {thing.__qualname__}", why=str(error)
         ) from error
 
 
 def _known(annotation: Any) -> Type | None:
-    """The scalar of that class."""
+    """Return the scalar type of an annotation, or None if it is not a scalar."""
     if annotation is None or annotation is type(None):
         return scalar("None")
     if annotation is Any or annotation is object or isinstance(annotation, typing.TypeVar):
@@ -86,7 +87,10 @@ def _known(annotation: Any) -> Type | None:
 
 
 def _wrapped(annotation: Any, outer: Outer) -> Type | None:
-    """The type of what says something about another annotation, or joins some."""
+    """Return the type of an annotation that wraps or combines others, or None for other kinds.
+
+    These are unions, `Literal`, qualifiers such as `Annotated`, `NewType` and type aliases.
+    """
     origin, args = typing.get_origin(annotation), typing.get_args(annotation)
     if origin is typing.Union or origin is types.UnionType:
         from .unions import Union
@@ -110,7 +114,7 @@ def _container(annotation: Any, outer: Outer) -> Type | None:
     try:
         kind, others = _ARRAYS.get(origin, ("", ()))
         is_mapping = origin in _MAPPINGS
-    except TypeError:  # What cannot be hashed is none of these.
+    except TypeError:  # An unhashable annotation is not a container.
         return None
     if not kind and not is_mapping and origin is not tuple:
         return None
@@ -127,7 +131,7 @@ def _container(annotation: Any, outer: Outer) -> Type | None:
         return Array(kind, type_of(args[0] if args else Any, outer), others)
     if len(args) == 2 and args[1] is Ellipsis:
         return Array("tuple", type_of(args[0], outer))
-    if hasattr(annotation, "__args__"):  # `tuple[()]` has them too.
+    if hasattr(annotation, "__args__"):  # Also true of `tuple[()]`.
         return Items([type_of(item, outer) for item in args])
     return Array("tuple", scalar("any"))
 

@@ -1,4 +1,4 @@
-"""`Enum` and `Literal`: one of some values."""
+"""`Enum` and `Literal`: one of a fixed set of values."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from .type import ABSENT, Mismatch, Type, Wire, same
 
 
 class Choice(Type):
-    """Each of `options` is a list of JSON values that mean the same: the wire first, then other
-    ways to write it.
+    """A type with a fixed set of values.
 
-    An Enum's wire is the member's name, a Literal's the value. `objects` are what the options stand
-    for, where they are at hand.
+    Each of `options` is a list of JSON values with the same meaning: the wire value, then other
+    accepted ones. The wire value of an Enum's member is its name, that of a Literal the value
+    itself. `objects` are the Python objects of the options, if the user's class is available.
     """
 
     def __init__(
@@ -29,16 +29,17 @@ class Choice(Type):
 
     @property
     def sample(self) -> Wire:
-        """The first option."""
+        """Wire value of the first option."""
         return self._options[0][0]
 
     def document(self) -> Wire:
-        """`["choice", name, [[wire, other, ...], ...]]`."""
+        """Return `["choice", name, [[wire, other, ...], ...]]`."""
         return ["choice", self.name, [list(option) for option in self._options]]
 
     def parse(self, text: str, default: Wire = ABSENT) -> Wire:
-        """The wire of the option that is written like this; wires come before other ways to write
-        an option.
+        """Return the wire value of the option that `text` stands for. Raises `Mismatch`.
+
+        Wire values take precedence over other ways to write an option.
         """
         for at in (slice(1), slice(1, None)):
             for option in self._options:
@@ -47,7 +48,7 @@ class Choice(Type):
         raise Mismatch(self.described, text)
 
     def check(self, value: Any, default: Wire = ABSENT) -> Wire:
-        """The wire of the option that this JSON value means."""
+        """Return the wire value of the option that a JSON value stands for. Raises `Mismatch`."""
         for at in (slice(1), slice(1, None)):
             for option in self._options:
                 if any(same(way, value) for way in option[at]):
@@ -55,8 +56,9 @@ class Choice(Type):
         raise Mismatch(self.described, value)
 
     def load(self, wire: Wire) -> Any:
-        """The object of an option, or its wire where there are no objects. Raises `Mismatch` for
-        one that is not there any more.
+        """Return the object of an option, or its wire value if there are no objects.
+
+        Raises `Mismatch` for an option that no longer exists.
         """
         for at, option in enumerate(self._options):
             if same(option[0], wire):
@@ -64,7 +66,7 @@ class Choice(Type):
         raise Mismatch(self.described, wire)
 
     def dump(self, value: Any) -> Wire:
-        """The wire of an object."""
+        """Return the wire value of an object. Raises `Mismatch`."""
         for option, each in zip(self._options, self._objects or (), strict=False):
             if type(each) is type(value) and each == value:
                 return option[0]
@@ -72,7 +74,10 @@ class Choice(Type):
 
 
 def enumeration(cls: Any) -> Choice:
-    """The choice of an Enum's members: by name, by another name, or by value if that is JSON's."""
+    """Return the choice of an Enum's members.
+
+    A member can be given by its name, an alias, or its value if that is a string or a number.
+    """
     names: dict[Any, list[Wire]] = {member: [member.name] for member in cls}
     for name, member in cls.__members__.items():
         if name != member.name:
@@ -85,8 +90,9 @@ def enumeration(cls: Any) -> Choice:
 
 
 def literal(values: Sequence[Any]) -> Choice:
-    """The choice of a Literal's values; an Enum's members in it are written by name,
-    bytes as text.
+    """Return the choice of a Literal's values.
+
+    An Enum's member in it has its name as its wire value, and bytes have their `repr`.
     """
     options = [
         (
@@ -104,5 +110,5 @@ def _text(wire: Wire) -> str:
 
 
 def read(document: Wire, outer: Sequence[Type]) -> Type:
-    """The type that a document describes."""
+    """Return the type that a document describes."""
     return Choice(document[1], document[2])

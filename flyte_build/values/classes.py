@@ -1,4 +1,4 @@
-"""Which classes are records, and how objects of theirs are taken apart and made."""
+"""Conversion of the user's classes to record types, with functions to read and create objects."""
 
 from __future__ import annotations
 
@@ -15,8 +15,9 @@ from .type import Type, scalar
 
 
 def record_of(annotation: Any, outer: Outer) -> RecordType | None:
-    """The record of a dataclass, named tuple, typed dictionary or model (also of a generic one with
-    arguments), or None.
+    """Return the record type of a dataclass, named tuple, typed dictionary or model, else None.
+
+    The class may be generic, with arguments.
     """
     cls = typing.get_origin(annotation) or annotation
     if not isinstance(cls, type):
@@ -35,7 +36,7 @@ def record_of(annotation: Any, outer: Outer) -> RecordType | None:
             Maker(_taker(cls, [name for name, _ in fields]), lambda values: cls(**values)),
         )
     if issubclass(cls, tuple) and hasattr(cls, "_fields"):
-        defaults = getattr(cls, "_field_defaults", {})  # Named tuples have it.
+        defaults = getattr(cls, "_field_defaults", {})  # An attribute of named tuples.
         fields = [(name, name not in defaults) for name in cls._fields]
         return _record(
             annotation,
@@ -77,7 +78,7 @@ def _record(
 
 
 def _bound(arguments: dict[Any, Any], hint: Any) -> Any:
-    """A hint with a generic class's arguments in place of its type variables."""
+    """Substitute the arguments of a generic class for its type variables in a type hint."""
     if isinstance(hint, typing.TypeVar):
         return arguments.get(hint, hint)
     parameters = () if isinstance(hint, type) else getattr(hint, "__parameters__", ())
@@ -95,8 +96,9 @@ def _is_dict(value: Any, names: frozenset[str]) -> bool:
 
 
 def _is_required(cls: Any, name: str, hint: Any) -> bool:
-    """Whether a typed dictionary needs a key; `__required_keys__` does not know what postponed
-    annotations say.
+    """Whether a key of a typed dictionary is required.
+
+    `__required_keys__` ignores `Required` and `NotRequired` in postponed annotations.
     """
     origin = typing.get_origin(hint)
     return origin is typing.Required or (
@@ -105,8 +107,10 @@ def _is_required(cls: Any, name: str, hint: Any) -> bool:
 
 
 def _model(cls: Any, outer: Outer) -> RecordType:
-    """A model, known by its methods (those of pydantic 2). It makes and checks its objects itself;
-    a field of a class that only the model knows is JSON, as the model writes it.
+    """Return the record type of a model, which is recognized by its methods (those of pydantic 2).
+
+    The model creates and validates its objects itself. A field of a class that only the model can
+    convert has any JSON value, as the model serializes it.
     """
     own: set[str] = set()
 

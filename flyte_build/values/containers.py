@@ -1,4 +1,4 @@
-"""`list`, `set`, `frozenset`, `tuple` and `dict`: every element is converted."""
+"""`list`, `set`, `frozenset`, `tuple` and `dict`, whose elements are converted one by one."""
 
 from __future__ import annotations
 
@@ -12,8 +12,10 @@ _CLASSES: dict[str, type] = {"list": list, "set": set, "frozenset": frozenset, "
 
 
 class Array(Type):
-    """Any number of items of one type. `kind` is the class's name; objects may also be of `others`,
-    in which case they change class.
+    """Any number of items of one type.
+
+    `kind` is the name of the class. `dump` also accepts objects of the classes in `others`, which
+    `load` returns as objects of the first class.
     """
 
     def __init__(self, kind: str, item: Type, others: tuple[type, ...] = ()) -> None:
@@ -23,17 +25,19 @@ class Array(Type):
 
     @property
     def sample(self) -> Wire:
-        """Two items; of a set one."""
+        """Array of two items, or of one for a set."""
         item = self.item.sample
         return [] if item is ABSENT else [item] if "set" in self.kind else [item, item]
 
     def document(self) -> Wire:
-        """`["list", item]`, and so on."""
+        """Return `[kind, item]`, such as `["list", "int"]`."""
         return [self.kind, self.item.document()]
 
     def parse_all(self, texts: Sequence[str], default: Wire = ABSENT) -> Wire:
-        """One text may be all of it, as JSON or as a file's name; otherwise each text
-        is an item.
+        """Return the wire value of an option that is given once or more. Raises `Mismatch`.
+
+        A single string may be the whole array, as JSON or as the name of a file; otherwise each
+        string is an item.
         """
         if len(texts) == 1 and self._is_whole(texts[0]):
             return self.parse(texts[0])
@@ -47,7 +51,7 @@ class Array(Type):
         return text[:1] == "[" or (names_file(text) and not self.item.is_file)
 
     def check(self, value: Any, default: Wire = ABSENT) -> Wire:
-        """The wire of a JSON array."""
+        """Return the wire value of a JSON array. Raises `Mismatch`."""
         if not isinstance(value, list):
             raise Mismatch(self.name, value)
         return self._collected(
@@ -55,15 +59,18 @@ class Array(Type):
         )
 
     def fits(self, value: Any) -> bool:
-        """Whether it is an array."""
+        """Whether a JSON value is an array."""
         return isinstance(value, list)
 
     def load(self, wire: Wire) -> Any:
-        """A list, set, frozenset or tuple."""
+        """Return a list, set, frozenset or tuple."""
         return _CLASSES[self.kind](map(self.item.load, wire))
 
     def dump(self, value: Any) -> Wire:
-        """An array; a set's is sorted, so that equal sets have one wire."""
+        """Return an array, sorted for sets so that equal sets have equal wire values.
+
+        Raises `Mismatch`.
+        """
         if not isinstance(value, self._classes):
             raise Mismatch(self.name, value)
         return self._collected(
@@ -78,7 +85,7 @@ class Array(Type):
 
 
 class Items(Type):
-    """`tuple[A, B]`: one item of each type."""
+    """`tuple[A, B]`: a fixed number of items, each with a type of its own."""
 
     def __init__(self, items: Sequence[Type]) -> None:
         super().__init__(f"tuple[{', '.join(map(str, items))}]")
@@ -86,16 +93,19 @@ class Items(Type):
 
     @property
     def sample(self) -> Wire:
-        """One item of each."""
+        """Array of one item of each type."""
         items = [item.sample for item in self.inner]
         return ABSENT if ABSENT in items else items
 
     def document(self) -> Wire:
-        """`["items", item, ...]`."""
+        """Return `["items", item, ...]`."""
         return ["items", *(item.document() for item in self.inner)]
 
     def parse_all(self, texts: Sequence[str], default: Wire = ABSENT) -> Wire:
-        """One text is all of it; otherwise each text is an item."""
+        """Return the wire value of an option that is given once or more. Raises `Mismatch`.
+
+        A single string is the whole array; otherwise each string is an item.
+        """
         if len(texts) == 1:
             return self.parse(texts[0])
         self._same_length(texts)
@@ -105,19 +115,19 @@ class Items(Type):
         ]
 
     def check(self, value: Any, default: Wire = ABSENT) -> Wire:
-        """The wire of a JSON array."""
+        """Return the wire value of a JSON array. Raises `Mismatch`."""
         return self._converted(value, list, lambda item, part: item.check(part))
 
     def fits(self, value: Any) -> bool:
-        """Whether it is an array of this length."""
+        """Whether a JSON value is an array of this length."""
         return isinstance(value, list) and len(value) == len(self.inner)
 
     def load(self, wire: Wire) -> Any:
-        """A tuple."""
+        """Return a tuple."""
         return tuple(item.load(part) for item, part in zip(self.inner, wire, strict=True))
 
     def dump(self, value: Any) -> Wire:
-        """An array."""
+        """Return an array. Raises `Mismatch`."""
         return self._converted(value, tuple, lambda item, part: item.dump(part))
 
     def _converted(self, value: Any, cls: type[Any], convert: Callable[[Type, Any], Wire]) -> Wire:
@@ -135,8 +145,9 @@ class Items(Type):
 
 
 class Mapping(Type):
-    """`dict[key, value]`: an object, or an array of pairs where keys are no texts. Objects may also
-    be of `others`.
+    """`dict[key, value]`: a JSON object, or an array of pairs if the keys are not an `is_key` type.
+
+    `dump` also accepts objects of the classes in `others`; `load` returns a dict.
     """
 
     def __init__(self, key: Type, value: Type, others: tuple[type, ...] = ()) -> None:
@@ -146,18 +157,21 @@ class Mapping(Type):
 
     @property
     def sample(self) -> Wire:
-        """One item."""
+        """Wire value with one item."""
         key, value = self.key.sample, self.value.sample
         return (
             ABSENT if key is ABSENT else self._collected([] if value is ABSENT else [(key, value)])
         )
 
     def document(self) -> Wire:
-        """`["dict", key, value]`."""
+        """Return `["dict", key, value]`."""
         return ["dict", self.key.document(), self.value.document()]
 
     def check(self, value: Any, default: Wire = ABSENT) -> Wire:
-        """The wire of a JSON object, or of an array of pairs; a default's items are not taken."""
+        """Return the wire value of a JSON object or an array of pairs. Raises `Mismatch`.
+
+        Items of the default are not merged in.
+        """
         if isinstance(value, dict) and (self.key.is_key or not value):
             return self._converted(list(value.items()), self.key.parse, self.value.check)
         if isinstance(value, list) and all(
@@ -169,11 +183,11 @@ class Mapping(Type):
         )
 
     def fits(self, value: Any) -> bool:
-        """Whether it is an object or an array."""
+        """Whether a JSON value is an object or an array."""
         return isinstance(value, dict | list)
 
     def load(self, wire: Wire) -> Any:
-        """A dict."""
+        """Return a dict."""
         if isinstance(wire, dict):
             return {
                 self.key.load(self.key.parse(name)): self.value.load(item)
@@ -182,7 +196,7 @@ class Mapping(Type):
         return {self.key.load(name): self.value.load(item) for name, item in wire}
 
     def dump(self, value: Any) -> Wire:
-        """An object, or an array of pairs."""
+        """Return an object or an array of pairs. Raises `Mismatch`."""
         if not isinstance(value, self._classes):
             raise Mismatch(self.name, value)
         return self._converted(list(value.items()), self.key.dump, self.value.dump)
@@ -200,7 +214,7 @@ class Mapping(Type):
             raise Mismatch(
                 f"{self.name} with different keys",
                 [key for key, _ in pairs],
-                reasons="Two of its keys mean the same.",
+                reasons="Two of its keys are equal.",
             )
         return found
 
@@ -211,7 +225,7 @@ class Mapping(Type):
 
 
 def read(document: Wire, outer: Sequence[Type]) -> Type:
-    """The type that a document describes."""
+    """Return the type that a document describes."""
     kind, *inner = document
     types = [from_document(each, outer) for each in inner]
     if kind == "items":

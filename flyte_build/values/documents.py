@@ -1,7 +1,7 @@
-"""JSON values from texts and files: JSON, YAML and TOML, in the one set of values that JSON has.
+"""JSON values from strings and from JSON, YAML and TOML files.
 
-What YAML and TOML have beyond that becomes text: dates and times as ISO 8601, numbers that are not
-finite by their names.
+Values of YAML and TOML that JSON lacks become strings: dates and times in ISO 8601, and the names
+of non-finite numbers.
 """
 
 from __future__ import annotations
@@ -14,8 +14,9 @@ _SUFFIXES = ("json", "yaml", "yml", "toml")
 
 
 def names_file(text: str) -> bool:
-    """Whether a text on a command line stands for what a file holds: `@FILE`, or the path of a
-    .json, .yaml, .yml or .toml file.
+    """Whether a command-line argument stands for the content of a file.
+
+    That is the case for `@FILE` and for the path of a .json, .yaml, .yml or .toml file.
     """
     return text.startswith("@") or (
         _suffix(text) in _SUFFIXES and "\n" not in text and text[:1] not in ("[", "{", '"')
@@ -23,15 +24,17 @@ def names_file(text: str) -> bool:
 
 
 def read_text(text: str) -> Any:
-    """The value of JSON text, or of the file that it names. Raises `ValueError`, `RecursionError`
-    or `OSError`.
+    """Return the value of JSON text, or of the file that `text` names.
+
+    Raises `ValueError`, `RecursionError` or `OSError`.
     """
     return read_file(text.removeprefix("@")) if names_file(text) else _from_json(text)
 
 
 def read_file(path: str) -> Any:
-    """The value in a file: YAML or TOML by its name, otherwise JSON. Raises `ValueError`,
-    `RecursionError` or `OSError`.
+    """Return the value in a file: YAML or TOML by the suffix of its name, otherwise JSON.
+
+    Raises `ValueError`, `RecursionError` or `OSError`.
     """
     with open(path, encoding="utf-8") as file:
         data = file.read()
@@ -73,8 +76,8 @@ def _plain(value: Any) -> Any:
     if value is None or isinstance(value, bool | int | float | str):
         return value
     if isinstance(value, bytes):
-        raise ValueError("binary values are not taken")
-    return str(value.isoformat())  # What is left are dates and times.
+        raise ValueError("binary values are not supported")
+    return str(value.isoformat())  # Only dates and times remain.
 
 
 def _name(key: Any) -> str:

@@ -1,6 +1,4 @@
-"""Values of any other class: named as `module:attribute` on a command line, and pickled between
-tasks.
-"""
+"""Values of any other class: `module:attribute` on a command line, pickled between tasks."""
 
 from __future__ import annotations
 
@@ -19,17 +17,17 @@ _TEXT = 4000  # Characters of a pickled object's text: those of a table of many 
 
 
 class Anything(Scalar):
-    """A value without a declared type: any JSON value as it is; other objects are pickled."""
+    """Type of values without a declared type: a JSON value, or a pickle of any other object."""
 
     is_key = False
 
     @property
     def sample(self) -> Wire:
-        """Some JSON."""
+        """Arbitrary JSON value."""
         return [1, "a"]
 
     def read(self, text: str) -> Wire:
-        """JSON, else the text itself."""
+        """Return the value of JSON text, or any other text itself. Raises `Mismatch`."""
         try:
             value = json.loads(text, parse_constant=str)
         except (ValueError, RecursionError):
@@ -37,22 +35,22 @@ class Anything(Scalar):
         return self.check(value)
 
     def check(self, value: Any, default: Wire = ABSENT) -> Wire:
-        """The value itself, but nothing that would be unpickled. Raises `Mismatch`."""
+        """Return the value itself. Raises `Mismatch` for a pickle: users must not provide one."""
         if _is_pickle(value):
             raise Mismatch(f"a value without {_PICKLE!r}", value)
         return value
 
     def load(self, wire: Wire) -> Any:
-        """The value."""
+        """Return the JSON value, or the unpickled object."""
         return _unpickled(wire) if _is_pickle(wire) else wire
 
     def dump(self, value: Any) -> Wire:
-        """The value if it is JSON's, else a pickle."""
+        """Return the value itself if it is a JSON value, else its pickle. Raises `Mismatch`."""
         return value if _is_json(value) and not _is_pickle(value) else _pickled(value, self.name)
 
 
 class Object(Type):
-    """A class of which nothing is known but its name; `cls` is there where the class is."""
+    """Type of the instances of an arbitrary class; `cls` is that class, if it is available."""
 
     def __init__(self, name: str, cls: Any = None) -> None:
         super().__init__(name.rpartition(".")[2])
@@ -61,30 +59,32 @@ class Object(Type):
 
     @property
     def sample(self) -> Wire:
-        """A name."""
+        """Name of an object."""
         return "my_module:name"
 
     def document(self) -> Wire:
-        """`["object", name]`."""
+        """Return `["object", name]`."""
         return ["object", self._full]
 
     def parse(self, text: str, default: Wire = ABSENT) -> Wire:
-        """The text, which names an object. Raises `Mismatch`."""
+        """Return the string itself if it names an object. Raises `Mismatch`."""
         return self.check(text)
 
     def check(self, value: Any, default: Wire = ABSENT) -> Wire:
-        """The text, which names an object; never a pickle. Raises `Mismatch`."""
+        """Return the string itself if it names an object. Raises `Mismatch`, also for a pickle."""
         if not isinstance(value, str) or not _NAMED.match(value):
             raise Mismatch(self.described, value)
         return value
 
     def fits(self, value: Any) -> bool:
-        """Whether it is a name or a pickle."""
+        """Whether a JSON value is the name of an object, or a pickle."""
         return _is_pickle(value) or super().fits(value)
 
     def load(self, wire: Wire) -> Any:
-        """The named or pickled object. Raises `Mismatch` for one of another class, and what
-        importing its module raises.
+        """Return the named or pickled object.
+
+        Raises `Mismatch` for an object of another class, and any exception that the import of its
+        module or unpickling raises.
         """
         value = _unpickled(wire) if _is_pickle(wire) else _named(wire)
         if not self._takes(value):
@@ -92,7 +92,7 @@ class Object(Type):
         return value
 
     def dump(self, value: Any) -> Wire:
-        """A pickle. Raises `Mismatch`."""
+        """Return the pickle of an object. Raises `Mismatch`."""
         if not self._takes(value):
             raise Mismatch(self.name, value)
         return _pickled(value, self.name)
@@ -100,7 +100,7 @@ class Object(Type):
     def _takes(self, value: Any) -> bool:
         try:
             return isinstance(value, self._class)
-        except TypeError:  # No class, or a protocol that cannot be asked.
+        except TypeError:  # Not a class, or a protocol without runtime checks.
             return True
 
 
@@ -133,13 +133,12 @@ def _pickled(value: Any, expected: str) -> Wire:
             expected,
             value,
             reasons=(
-                "Its class is known in this process alone: define it in a module, or as a"
-                " dataclass."
+                "Its class exists only in this process: define it in a module, or as a dataclass."
             ),
         )
     try:
         data = pickle.dumps(value, protocol=5)
-    except Exception as error:  # Whatever the object's own methods raise.
+    except Exception as error:  # The object's own methods may raise anything.
         raise Mismatch(expected, value, reasons=f"It cannot be pickled: {error}") from None
     name = f"{type(value).__module__}.{type(value).__qualname__}"
     text = shortened(value, _TEXT)
@@ -176,5 +175,5 @@ TYPES: dict[str, Type] = {"any": Anything("any")}
 
 
 def read(document: Wire, outer: Sequence[Type]) -> Type:
-    """The type that a document describes."""
+    """Return the type that a document describes."""
     return Object(document[1])

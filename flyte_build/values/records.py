@@ -1,5 +1,6 @@
-"""Classes with named fields: dataclasses, named tuples, typed dictionaries and models; on the wire
-objects.
+"""Classes with named fields: dataclasses, named tuples, typed dictionaries and models.
+
+Their wire values are JSON objects.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from .type import ABSENT, Mismatch, Type, Wire, from_document, step
 
 
 class Field(NamedTuple):
-    """A record's field; `required` unless its class has a default."""
+    """A field of a record; `required` unless its class has a default for it."""
 
     name: str
     type: Type
@@ -19,8 +20,10 @@ class Field(NamedTuple):
 
 
 class Maker(NamedTuple):
-    """How objects of a class are taken apart and made. `take` gives the fields' values, or None for
-    an object of another class.
+    """Functions that convert objects of a class.
+
+    `take` returns the values of an object's fields, or None for an object of another class. `make`
+    creates an object from such values.
     """
 
     take: Callable[[Any], Mapping[str, Any] | None]
@@ -28,8 +31,9 @@ class Maker(NamedTuple):
 
 
 class RecordType(Type):
-    """A class by its fields; `maker` is there where the class is. It is made without fields, since
-    it can hold itself.
+    """Type of a class with named fields; `maker` is given if the class is available.
+
+    It is created without fields, since these may contain the type itself; see `complete`.
     """
 
     fields: Sequence[Field] = ()
@@ -39,7 +43,7 @@ class RecordType(Type):
         self._maker = maker
 
     def complete(self, fields: Sequence[Field]) -> RecordType:
-        """This record, with its fields."""
+        """Set the fields, and return this type."""
         self.fields, self.inner = fields, [field.type for field in fields]
         texts = (
             f"{field.name}: {field.type}" + ("" if field.required else " (optional)")
@@ -50,13 +54,13 @@ class RecordType(Type):
 
     @property
     def sample(self) -> Wire:
-        """The required fields, or the first one."""
+        """Object of the required fields, or of the first field if none is required."""
         fields = [field for field in self.fields if field.required] or self.fields[:1]
         values = {field.name: field.type.sample for field in fields}
         return ABSENT if ABSENT in values.values() else values
 
     def document(self) -> Wire:
-        """`["record", name, [[name, type, required], ...]]`."""
+        """Return `["record", name, [[name, type, required], ...]]`."""
         return [
             "record",
             self.name,
@@ -64,8 +68,9 @@ class RecordType(Type):
         ]
 
     def check(self, value: Any, default: Wire = ABSENT) -> Wire:
-        """The wire of a JSON object; fields that are left out come from the default, and otherwise
-        from the class when it is made.
+        """Return the wire value of a JSON object. Raises `Mismatch`.
+
+        Missing fields are taken from `default`, or else left to the defaults of the class.
         """
         if not isinstance(value, dict):
             raise Mismatch(self.described, value)
@@ -90,7 +95,7 @@ class RecordType(Type):
         return wire
 
     def fits(self, value: Any) -> bool:
-        """Whether it is an object with these fields."""
+        """Whether a JSON value is an object with all required fields and no unknown ones."""
         return (
             isinstance(value, dict)
             and value.keys() <= {field.name for field in self.fields}
@@ -98,8 +103,8 @@ class RecordType(Type):
         )
 
     def load(self, wire: Wire) -> Any:
-        """An object of the class; raises what the class raises."""
-        assert self._maker is not None, "only where the class is at hand"
+        """Return an object of the class. Raises any exception that the class raises."""
+        assert self._maker is not None, "the class must be available"
         return self._maker.make(
             {
                 field.name: field.type.load(wire[field.name])
@@ -109,7 +114,10 @@ class RecordType(Type):
         )
 
     def dump(self, value: Any) -> Wire:
-        """The wire of an object of just this class: a subclass would lose what it adds."""
+        """Return the wire value of an object of exactly this class. Raises `Mismatch`.
+
+        An object of a subclass is refused, since it would lose the fields that the subclass adds.
+        """
         values = self._maker.take(value) if self._maker else None
         if values is None:
             raise Mismatch(self.name, value)
@@ -124,9 +132,7 @@ class RecordType(Type):
 
 
 class Enclosing(Type):
-    """A record again, inside of itself; `steps` records are between (0: the innermost one around
-    it).
-    """
+    """Reference from inside a record to an enclosing record; `steps` is 0 for the innermost one."""
 
     sample = ABSENT
 
@@ -135,28 +141,28 @@ class Enclosing(Type):
         self._record, self._steps = record, steps
 
     def document(self) -> Wire:
-        """`["enclosing", steps]`."""
+        """Return `["enclosing", steps]`."""
         return ["enclosing", self._steps]
 
     def check(self, value: Any, default: Wire = ABSENT) -> Wire:
-        """As the record does."""
+        """Return the wire value of a JSON value, as the enclosing record does."""
         return self._record.check(value, default)
 
     def fits(self, value: Any) -> bool:
-        """As the record does."""
+        """Whether a JSON value fits the enclosing record."""
         return self._record.fits(value)
 
     def load(self, wire: Wire) -> Any:
-        """As the record does."""
+        """Return the object of a wire value, as the enclosing record does."""
         return self._record.load(wire)
 
     def dump(self, value: Any) -> Wire:
-        """As the record does."""
+        """Return the wire value of an object, as the enclosing record does."""
         return self._record.dump(value)
 
 
 def read(document: Wire, outer: Sequence[Type]) -> Type:
-    """The type that a document describes."""
+    """Return the type that a document describes."""
     kind, about, *rest = document
     if kind == "enclosing":
         return Enclosing(outer[about], about)

@@ -1,4 +1,4 @@
-"""The types that JSON has: None, bool, int, float, str."""
+"""Scalar types that JSON has as well: None, bool, int, float, str."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ _TRUE, _FALSE = (
     frozenset(("true", "yes", "on", "1", "t", "y")),
     frozenset(("false", "no", "off", "0", "f", "n")),
 )
-# Bits of the largest number that Python reads and writes as text, about
+# Approximate bits of the largest integer that Python converts from and to text
 # (`sys.get_int_max_str_digits`).
 BITS = 14_000
 
 
 class Exact(Scalar):
-    """A type whose JSON values, wire and objects are instances of one class."""
+    """A type whose JSON values, wire values and objects are all instances of one class."""
 
     def __init__(self, name: str, cls: type, sample: Wire) -> None:
         super().__init__(name)
@@ -25,21 +25,21 @@ class Exact(Scalar):
 
     @property
     def sample(self) -> Wire:
-        """A value."""
+        """Example value."""
         return self._sample
 
     def check(self, value: Any, default: Wire = ABSENT) -> Wire:
-        """The value itself. Raises `Mismatch`."""
+        """Return the value itself. Raises `Mismatch` if it is of another class."""
         if type(value) is not self._class:
             raise Mismatch(self.name, value)
         return value
 
     def load(self, wire: Wire) -> Any:
-        """The value itself."""
+        """Return the value itself."""
         return wire
 
     def dump(self, value: Any) -> Wire:
-        """Return the value itself. Raises `Mismatch`."""
+        """Return the value itself, or the plain value of a numpy scalar. Raises `Mismatch`."""
         return self.check(value if type(value) is self._class else _plain(value))
 
 
@@ -47,7 +47,7 @@ class Nothing(Exact):
     """`None`; "null" on a command line."""
 
     def read(self, text: str) -> Wire:
-        """None."""
+        """Return None for "null". Raises `ValueError`."""
         if text != "null":
             raise ValueError(text)
         return None
@@ -59,7 +59,7 @@ class Bool(Exact):
     words = ("true", "false")
 
     def read(self, text: str) -> Wire:
-        """True or false."""
+        """Return true or false. Raises `ValueError`."""
         word = text.strip().lower()
         if word not in _TRUE and word not in _FALSE:
             raise ValueError(text)
@@ -67,14 +67,14 @@ class Bool(Exact):
 
 
 class Int(Exact):
-    """As Python reads it; an instance of a subclass becomes a plain number."""
+    """Integers; an instance of a subclass becomes a plain int."""
 
     def read(self, text: str) -> Wire:
-        """A number."""
+        """Return an integer from text, as Python's `int` reads it. Raises `ValueError`."""
         return int(text)
 
     def dump(self, value: Any) -> Wire:
-        """A number."""
+        """Return a plain integer. Raises `Mismatch`, also if Python could not print it."""
         if not isinstance(value, int):
             value = _plain(value)
         if not isinstance(value, int) or isinstance(value, bool):
@@ -85,26 +85,24 @@ class Int(Exact):
 
 
 class Float(Exact):
-    """A number; what JSON lacks as text: "NaN", "Infinity", "-Infinity" (RFC 8259 has no such
-    numbers).
-    """
+    """Numbers, or names of those that RFC 8259 does not permit: "NaN", "Infinity", "-Infinity"."""
 
     def read(self, text: str) -> Wire:
-        """A number, or its name."""
+        """Return a number or the name of one, from text. Raises `ValueError`."""
         return _named(float(text))
 
     def check(self, value: Any, default: Wire = ABSENT) -> Wire:
-        """A number, or its name."""
+        """Return a number or the name of one. Raises `Mismatch`."""
         if value in ("NaN", "Infinity", "-Infinity"):
             return value
         return self.dump(value)
 
     def load(self, wire: Wire) -> Any:
-        """A number."""
+        """Return a float."""
         return float(wire)
 
     def dump(self, value: Any) -> Wire:
-        """A number, or its name."""
+        """Return a number or the name of one. Raises `Mismatch`."""
         if not isinstance(value, int | float):
             value = _plain(value)
         if not isinstance(value, int | float) or isinstance(value, bool):
@@ -116,21 +114,21 @@ class Float(Exact):
 
 
 class Str(Exact):
-    """Text, as it is; an instance of a subclass becomes plain text."""
+    """Strings; an instance of a subclass becomes a plain str."""
 
     def read(self, text: str) -> Wire:
-        """The text."""
+        """Return the string itself."""
         return text
 
     def dump(self, value: Any) -> Wire:
-        """The text."""
+        """Return a plain string. Raises `Mismatch`."""
         if not isinstance(value, str):
             raise Mismatch(self.name, value)
         return str(value)
 
 
 def _plain(value: Any) -> Any:
-    """Return the Python value that equals a scalar of numpy; any other value as it is."""
+    """Return the Python value of a numpy scalar, or any other value unchanged."""
     names = [f"{cls.__module__}.{cls.__name__}" for cls in type(value).__mro__]
     return value.item() if "numpy.generic" in names else value
 

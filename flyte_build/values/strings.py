@@ -1,6 +1,4 @@
-"""Classes whose objects are written as text: `Path`, `UUID`, `Decimal`; and `bytes`, as base64 (RFC
-4648).
-"""
+"""Classes whose wire values are strings: `Path`, `UUID`, `Decimal`, and `bytes` (RFC 4648)."""
 
 from __future__ import annotations
 
@@ -13,9 +11,7 @@ _BASE64 = "base64:"
 
 
 class Text(Scalar):
-    """A class that makes an object from its text; `module` holds it, and is loaded when
-    it is used.
-    """
+    """A class whose constructor takes a string; `module` contains it, and is imported on use."""
 
     def __init__(
         self, name: str, module: str, sample: str, base: str = "", is_file: bool = False
@@ -25,42 +21,42 @@ class Text(Scalar):
 
     @property
     def sample(self) -> Wire:
-        """A text."""
+        """Example string."""
         return self._sample
 
     def read(self, text: str) -> Wire:
-        """The text that the object gives back."""
+        """Return the normal form of a string: the object's own `str`."""
         return str(self.load(text))
 
     def load(self, wire: Wire) -> Any:
-        """The object."""
+        """Return an object of the class."""
         return getattr(import_module(self._module), self.name)(wire)
 
     def dump(self, value: Any) -> Wire:
-        """Its text."""
+        """Return the string of an object. Raises `Mismatch`."""
         if not isinstance(value, getattr(import_module(self._module), self._base)):
             raise Mismatch(self.name, value)
         return str(value)
 
 
 class Number(Text):
-    """Text that may also be a JSON number."""
+    """A class that also accepts JSON numbers."""
 
     def check(self, value: Any, default: Wire = ABSENT) -> Wire:
-        """The text of the number. Raises `Mismatch`."""
+        """Return the wire string of a JSON string or number. Raises `Mismatch`."""
         return super().check(str(value) if type(value) in (int, float) else value)
 
 
 class Bytes(Scalar):
-    """On a command line `base64:...`, or `@FILE` for a file's content."""
+    """`bytes`; on a command line `base64:...`, or `@FILE` for the content of a file."""
 
-    details = "base64:..., or @FILE for what a file holds"
+    details = "base64:..., or @FILE for the content of a file"
     sample = "base64:aGk="
-    is_key = False  # A text that names a file is no key.
+    is_key = False  # A string may name a file, so it cannot be a key.
     is_file = True
 
     def parse(self, text: str, default: Wire = ABSENT) -> Wire:
-        """The wire of a text, or of a file's content. Raises `Mismatch`."""
+        """Return the wire value of a string, or of a file's content. Raises `Mismatch`."""
         if not text.startswith("@"):
             return super().parse(text)
         try:
@@ -72,11 +68,11 @@ class Bytes(Scalar):
             ) from None
 
     def check(self, value: Any, default: Wire = ABSENT) -> Wire:
-        """The wire of a JSON text; this reads no file. Raises `Mismatch`."""
+        """Return the wire value of a JSON string, without reading files. Raises `Mismatch`."""
         return super().parse(value) if isinstance(value, str) else super().check(value)
 
     def read(self, text: str) -> Wire:
-        """The text in its one form. Raises `ValueError`."""
+        """Return the normal form of a base64 string. Raises `ValueError`."""
         from base64 import b64decode
 
         if not text.startswith(_BASE64):
@@ -84,13 +80,13 @@ class Bytes(Scalar):
         return self.dump(b64decode(text.removeprefix(_BASE64), validate=True))
 
     def load(self, wire: Wire) -> Any:
-        """The bytes."""
+        """Return the bytes."""
         from base64 import b64decode
 
         return b64decode(wire.removeprefix(_BASE64))
 
     def dump(self, value: Any) -> Wire:
-        """The wire of bytes. Raises `Mismatch`."""
+        """Return the wire value of bytes. Raises `Mismatch`."""
         from base64 import b64encode
 
         if not isinstance(value, bytes):

@@ -1,15 +1,16 @@
-"""Types of inputs and outputs, and the one converter for all of them.
+"""Types of inputs and outputs, which convert values between their forms.
 
-A `Type` describes a Python annotation. It knows four forms of a value: the text of a command line,
-a JSON value (from a file, a form, another program), the *wire* (a JSON value in the one normal form
-that is stored and sent), and the Python object. `parse` and `check` make wire of the first two, and
-need no class of the user's; `load` and `dump` go between wire and object, where the annotation is
-at hand (`annotations.type_of`). `document` and `from_document` carry a type to where it is not.
-Only `parse` reads files. Wire is JSON values alone, and no two values of a type share one; `check`
-leaves wire as it is.
+A `Type` describes a Python annotation. Values have four forms: a string on a command line, a JSON
+value (from a file, a form or another program), a *wire value* (a JSON value in normal form, which
+is stored and sent), and a Python object. `parse` and `check` convert the first two to wire values,
+and do not need the user's classes. `load` and `dump` convert between wire values and objects, and
+need a type made from an annotation (`annotations.type_of`). `document` and `from_document`
+transfer a type to processes without the user's classes.
 
-Each kind of type is in a module of its own, which is loaded when such a type is met: most tasks
-need very few.
+Only `parse` reads files. No two different values of a type have the same wire value, and `check`
+returns wire values unchanged.
+
+Each kind of type has a module of its own, which is imported on use: most tasks need very few.
 """
 
 from __future__ import annotations
@@ -21,10 +22,10 @@ from typing import Any
 
 Wire = Any  # None, bool, int, float, str, list[Wire], dict[str, Wire]
 Wires = Mapping[str, Wire]  # Inputs or outputs, by name.
-ABSENT: Any = object()  # Stands for a wire value that is not there.
+ABSENT: Any = object()  # Stands for a missing wire value.
 
-# The module of each kind, by its name in a document: scalars are documented by name alone, the
-# others as [kind, ...].
+# The module of each kind, by its name in a document: a scalar's document is its name, that of
+# other types [kind, ...].
 _SCALARS = {
     **dict.fromkeys(("None", "bool", "int", "float", "str"), "scalars"),
     **dict.fromkeys(("datetime", "date", "timedelta"), "times"),
@@ -41,10 +42,11 @@ _KINDS = {
 
 
 class Mismatch(Exception):
-    """A value is not of its type: `where` in it (as in `[2].name`, "" for the whole), what was
-    `expected`, what was `given`.
+    """Raised if a value does not match its type.
 
-    If something is missing there, `ABSENT` was given. `reasons` are sentences that say more.
+    `where` is the place in the value (such as `[2].name`; "" for the whole), `expected` describes
+    the values allowed there, and `given` is the value found (`ABSENT` if it is missing). `reasons`
+    are sentences with more details.
     """
 
     def __init__(self, expected: str, given: Any, where: str = "", reasons: str = "") -> None:
@@ -52,16 +54,17 @@ class Mismatch(Exception):
         self.expected, self.given, self.where, self.reasons = expected, given, where, reasons
 
     def below(self, step: str) -> Mismatch:
-        """The same mismatch, seen from one level up."""
+        """Return this mismatch with `where` prefixed by `step`: as seen from one level up."""
         return Mismatch(self.expected, self.given, step + self.where, self.reasons)
 
 
 class Type(ABC):
-    """One type. `details` say more of it than its `name`; `inner` are the types that it is made of.
+    """The type of an input or output.
 
-    `is_key` types have text as wire (or a JSON scalar, whose text `parse` takes back): they name
-    values in JSON objects. `is_file` types have texts that name files. `words` are texts that a
-    shell may offer, where a type has few.
+    `details` describe it beyond its `name`, and `inner` are the types it consists of. Values of an
+    `is_key` type can be keys of JSON objects: their wire values are strings, or JSON scalars whose
+    text `parse` accepts. Strings of an `is_file` type name files. `words` are completions that a
+    shell may offer, if a type has few values.
     """
 
     details = ""
@@ -78,17 +81,17 @@ class Type(ABC):
 
     @property
     def described(self) -> str:
-        """What a value should be, for people."""
+        """Human-readable description of the type."""
         return f"{self.name}, {self.details}" if self.details else self.name
 
     @property
     @abstractmethod
     def sample(self) -> Wire:
-        """A JSON value of this type, for examples; `ABSENT` if it would have no end."""
+        """Wire value to use in examples; `ABSENT` if it would be infinite."""
 
     @property
     def example(self) -> str:
-        """A value as one would type it in a shell."""
+        """Example of a value as typed in a shell."""
         import shlex
 
         sample = self.sample
@@ -98,11 +101,12 @@ class Type(ABC):
 
     @abstractmethod
     def document(self) -> Wire:
-        """This type as a JSON value."""
+        """Return this type as a JSON value."""
 
     def parse(self, text: str, default: Wire = ABSENT) -> Wire:
-        """The wire of a text from a command line: JSON, `@FILE`, or the path of a file. Raises
-        `Mismatch`.
+        """Return the wire value of a command-line argument: JSON, `@FILE`, or the path of a file.
+
+        Raises `Mismatch`.
         """
         from .documents import read_text
 
@@ -119,7 +123,7 @@ class Type(ABC):
         return self.check(value, default)
 
     def parse_all(self, texts: Sequence[str], default: Wire = ABSENT) -> Wire:
-        """The wire of an option that was given once or more. Raises `Mismatch`."""
+        """Return the wire value of an option that is given once or more. Raises `Mismatch`."""
         if len(texts) > 1:
             raise Mismatch(
                 f"one {self.name}", " ".join(texts), reasons=f"It was given {len(texts)} times."
@@ -128,13 +132,15 @@ class Type(ABC):
 
     @abstractmethod
     def check(self, value: Any, default: Wire = ABSENT) -> Wire:
-        """The wire of a JSON value; `default` supplies what a value may leave out. Raises
-        `Mismatch`.
+        """Return the wire value of a JSON value, with missing parts from `default` where allowed.
+
+        Raises `Mismatch`.
         """
 
     def fits(self, value: Any) -> bool:
-        """Whether a JSON value looks like one of this type, from outside; what `check`
-        takes does.
+        """Whether a JSON value has the outer form of this type; true of all that `check` accepts.
+
+        Nested values are not necessarily looked at.
         """
         try:
             self.check(value)
@@ -144,53 +150,54 @@ class Type(ABC):
 
     @abstractmethod
     def load(self, wire: Wire) -> Any:
-        """The object that a wire value stands for."""
+        """Return the Python object of a wire value."""
 
     @abstractmethod
     def dump(self, value: Any) -> Wire:
-        """The wire of an object. Raises `Mismatch`."""
+        """Return the wire value of a Python object. Raises `Mismatch`."""
 
     def takes(self, name: str) -> bool:
-        """Whether it is the scalar of that name, or a union with it."""
+        """Whether this is the scalar of that name, or a union that contains it."""
         return self.name == name
 
 
 class Scalar(Type):
-    """A type that is known by its name alone."""
+    """A type that its name describes completely."""
 
     is_key = True
 
     def document(self) -> Wire:
-        """Its name."""
+        """Return the name of the type."""
         return self.name
 
     def parse(self, text: str, default: Wire = ABSENT) -> Wire:
-        """The wire of a text. Raises `Mismatch`."""
+        """Return the wire value of a string. Raises `Mismatch`."""
         try:
             return self.read(text)
         except (ValueError, ArithmeticError):
             raise Mismatch(self.described, text) from None
 
     def check(self, value: Any, default: Wire = ABSENT) -> Wire:
-        """The wire of a JSON value; by default of text. Raises `Mismatch`."""
+        """Return the wire value of a JSON value; here it must be a string. Raises `Mismatch`."""
         if not isinstance(value, str):
             raise Mismatch(self.described, value)
         return self.parse(value)
 
     @abstractmethod
     def read(self, text: str) -> Wire:
-        """The wire of a text. Raises `ValueError` or `ArithmeticError`."""
+        """Return the wire value of a string. Raises `ValueError` or `ArithmeticError`."""
 
 
 def scalar(name: str) -> Type:
-    """The scalar type of that name."""
+    """Return the scalar type of that name."""
     types: dict[str, Type] = _module(_SCALARS[name]).TYPES
     return types[name]
 
 
 def from_document(document: Wire, outer: Sequence[Type] = ()) -> Type:
-    """The type that `document` describes; there is no class of the user's at hand. `outer` are the
-    records around it.
+    """Return the type that `document` describes, without the user's classes.
+
+    `outer` are the records that enclose it, innermost first.
     """
     if isinstance(document, str):
         return scalar(document)
@@ -199,7 +206,7 @@ def from_document(document: Wire, outer: Sequence[Type] = ()) -> Type:
 
 
 def step(where: str, convert: Callable[..., Wire], *values: Any) -> Wire:
-    """Convert a part of a value; a `Mismatch` in it says `where` it is."""
+    """Convert a part of a value. A `Mismatch` in it is raised with the place `where` it is."""
     try:
         return convert(*values)
     except Mismatch as mismatch:
@@ -210,13 +217,13 @@ def shortened(value: Any, limit: int = 120) -> str:
     """Return the `repr` of a value, cut to at most `limit` characters."""
     try:
         text = repr(value)
-    except Exception:  # Whatever a class of the user's raises.
+    except Exception:  # The user's class may raise anything.
         text = f"<{type(value).__name__}>"
     return text if len(text) <= limit else f"{text[: limit - 3]}..."
 
 
 def same(one: Any, other: Any) -> bool:
-    """Whether two wire values are the same JSON: true is not 1, and 1 is not 1.0."""
+    """Whether two wire values are equal as JSON: true differs from 1, and 1 from 1.0."""
     return one == other and json.dumps(one, sort_keys=True) == json.dumps(other, sort_keys=True)
 
 

@@ -1,4 +1,4 @@
-"""`A | B` and `Optional`: the first member that takes a value has it."""
+"""`A | B` and `Optional`: a value is converted by the first member that accepts it."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ _MEMBER, _VALUE = "$member", "$value"
 
 
 class Union(Type):
-    """A union of `members`. Its wire is a member's; which one is meant follows from what it looks
-    like.
+    """A union of `members`. Its wire values are those of its members.
 
-    Where it looks like an earlier member's too (a text that is a date, in `date | str`), the wire
-    says which one is meant: `{"$member": 1, "$value": ...}`.
+    The form of a wire value tells which member it belongs to. If it would also fit a member that is
+    tried earlier (a string that is a date, in `date | str`), the wire value is marked with the
+    number of its member: `{"$member": 1, "$value": ...}`.
     """
 
     def __init__(self, members: Sequence[Type]) -> None:
@@ -32,24 +32,29 @@ class Union(Type):
 
     @property
     def sample(self) -> Wire:
-        """A value of the first member that has one."""
+        """Sample of the first member that has one."""
         return next((member.sample for member in self.inner if member.sample is not ABSENT), ABSENT)
 
     def takes(self, name: str) -> bool:
-        """Whether a member does."""
+        """Whether a member is the scalar of that name, or a union that contains it."""
         return any(member.takes(name) for member in self.inner)
 
     def document(self) -> Wire:
-        """`["union", member, ...]`."""
+        """Return `["union", member, ...]`."""
         return ["union", *(member.document() for member in self.inner)]
 
     def parse(self, text: str, default: Wire = ABSENT) -> Wire:
-        """The wire of a text; "null" is None, if that is a member."""
+        """Return the wire value of a string; "null" is None if that is a member.
+
+        Raises `Mismatch`.
+        """
         return self._first(lambda member, own: member.parse(text, own), text, default)
 
     def parse_all(self, texts: Sequence[str], default: Wire = ABSENT) -> Wire:
-        """The same of an option that was given once or more; one text is an item only if it can be
-        nothing else.
+        """Return the wire value of an option that is given once or more. Raises `Mismatch`.
+
+        If there are several members beside None, a single string is the whole value and not an
+        item of an array.
         """
         if len(texts) == 1 and sum(member.name != "None" for member in self.inner) > 1:
             return self.parse(texts[0], default)
@@ -58,7 +63,10 @@ class Union(Type):
         )
 
     def check(self, value: Any, default: Wire = ABSENT) -> Wire:
-        """The wire of a JSON value, which may say which member it means."""
+        """Return the wire value of a JSON value, which may be marked with the number of its member.
+
+        Raises `Mismatch`.
+        """
         if not _is_marked(value):
             return self._first(lambda member, own: member.check(value, own), value, default)
         at = value[_MEMBER]
@@ -67,11 +75,14 @@ class Union(Type):
         return self._marked(at, self.inner[at].check(value[_VALUE], self._own(at, default)))
 
     def fits(self, value: Any) -> bool:
-        """Whether it looks like a member's."""
+        """Whether a JSON value has the outer form of a member, or is marked with one."""
         return _is_marked(value) or self._looks_like(value) is not None
 
     def load(self, wire: Wire) -> Any:
-        """The object, by the member whose wire it is."""
+        """Return the object, converted by the member that the wire value belongs to.
+
+        Raises `Mismatch`.
+        """
         if _is_marked(wire):
             return self.inner[wire[_MEMBER]].load(wire[_VALUE])
         at = self._looks_like(wire)
@@ -80,7 +91,7 @@ class Union(Type):
         return self.inner[at].load(wire)
 
     def dump(self, value: Any) -> Wire:
-        """The wire of an object."""
+        """Return the wire value of an object. Raises `Mismatch`."""
         return self._first(lambda member, own: member.dump(value), value, ABSENT)
 
     def _first(self, convert: Callable[[Type, Wire], Wire], value: Any, default: Wire) -> Wire:
@@ -103,7 +114,7 @@ class Union(Type):
         )
 
     def _tried(self, value: Any) -> list[int]:
-        # A number is an `int` or a `float` before it is anything else.
+        # Numbers are tried as `int` or `float` first.
         return self._orders.get(type(value), self._order)
 
     def _beginning_with(self, name: str, order: Iterable[int]) -> list[int]:
@@ -120,7 +131,7 @@ class Union(Type):
         )
 
     def _own(self, at: int, default: Wire) -> Wire:
-        """The default, if it is a value of this member."""
+        """Return the default if it is a value of this member, else `ABSENT`."""
         if _is_marked(default):
             return default[_VALUE] if default[_MEMBER] == at else ABSENT
         return default if default is not ABSENT and self._looks_like(default) == at else ABSENT
@@ -131,12 +142,12 @@ def _is_marked(wire: Wire) -> bool:
 
 
 def _sentence(member: Type, refusal: Mismatch) -> str:
-    what = "is missing" if refusal.given is ABSENT else f"is no {refusal.expected}"
+    what = "is missing" if refusal.given is ABSENT else f"is not {refusal.expected}"
     place = f"{refusal.where.lstrip('. ')} {what}." if refusal.where else ""
     detail = " ".join(part for part in (place, refusal.reasons) if part)
     return f"Not {member}: {detail}" if detail else f"Not {member}."
 
 
 def read(document: Wire, outer: Sequence[Type]) -> Type:
-    """The type that a document describes."""
+    """Return the type that a document describes."""
     return Union([from_document(member, outer) for member in document[1:]])

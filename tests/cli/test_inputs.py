@@ -307,7 +307,7 @@ def test_a_union_takes_the_first_member_that_fits(tasks: Project) -> None:
     }
     error = tasks.refusal("tasks.py", "first", "--value", '{"city": 3}')
     assert "Not Trip: city is missing." in tasks.refusal("tasks.py", "first", "--value", "{}")
-    assert "Expected: int | date | Trip. Not int. Not date. Not Trip: city is no str." in error
+    assert "Expected: int | date | Trip. Not int. Not date. Not Trip: city is not str." in error
 
 
 def test_any_object_can_be_named_and_none_is_unpickled(tasks: Project) -> None:
