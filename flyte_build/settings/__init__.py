@@ -1,1 +1,1 @@
-"""What a command is told to do: the table of settings, files and variables, and their values."""
+"""Settings of commands: their table, configuration files and variables, and their values."""

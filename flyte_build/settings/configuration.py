@@ -1,4 +1,4 @@
-"""What files and variables say of the settings: read at the edge, passed down as values."""
+"""Values of settings from files and environment variables; read once, and passed as a value."""
 
 from __future__ import annotations
 
@@ -12,12 +12,13 @@ from .places import Places
 from .table import BY_VARIABLE, Setting, placed, unknown_variable
 
 T = TypeVar("T")
-_FOR_TASKS = ("FLYTE_RUN",)  # What a worker tells its task, and a command inside of a task meets.
+_FOR_TASKS = ("FLYTE_RUN",)  # Set by workers for tasks, so commands inside a task see it too.
 
 
 class Configuration:
-    """The value of each setting, and where it comes from. `given` has the values and their sources
-    by key, without defaults.
+    """The value and the source of each setting.
+
+    `given` maps keys to values and their sources, without those that have their default.
     """
 
     def __init__(self, given: Mapping[str, tuple[Any, str]]) -> None:
@@ -28,8 +29,9 @@ class Configuration:
         return value
 
     def override(self, options: Mapping[Setting[Any], str | None]) -> Configuration:
-        """The same, but for the options of a command that are given. Raises `UsageError` for one
-        that makes no sense.
+        """Return this configuration with the options of a command (None: not given) on top.
+
+        Raises `UsageError` for an invalid value.
         """
         given = dict(self._given)
         for setting, text in options.items():
@@ -41,16 +43,16 @@ class Configuration:
         return Configuration(given)
 
     def source(self, setting: Setting[Any]) -> str:
-        """The file or the variable that gives a setting its value, or `default`."""
+        """Return the file, variable or option that sets a setting, or `default`."""
         return self._given[setting.key][1] if setting.key in self._given else "default"
 
     @classmethod
     def load(cls, root: str, note: Callable[[str], None], file: str | None = None) -> Configuration:
-        """What holds for a project: its files and the user's (or `file` alone, where that is
-        given), then variables.
+        """Return the configuration of a project, from files and environment variables.
 
-        `note` is told what is accepted and not acted on. Raises `UsageError` for what is no
-        setting, or none of its values.
+        The files are the project's and the user's (or `file` alone, if given). `note` is called
+        with messages on settings that have no effect. Raises `UsageError` for an unknown setting
+        or an invalid value.
         """
         given: dict[str, tuple[Any, str]] = {}
         for path in [file] if file else filter(os.path.exists, places_of(root)):
@@ -64,7 +66,7 @@ class Configuration:
             if name.startswith("FLYTE_") and name not in _FOR_TASKS:
                 if (setting := BY_VARIABLE.get(name)) is None:
                     unknown_variable(name, note)
-                # An empty text is no choice: such a variable counts as unset.
+                # An empty string is not one of the choices: the variable counts as unset.
                 elif os.environ[name] or not setting.kind.choices:
                     try:
                         given[setting.key] = (setting.from_text(os.environ[name]), name)
@@ -74,9 +76,7 @@ class Configuration:
 
 
 def places_of(root: str) -> Iterator[str]:
-    """The files that are read for a project, those that count less first; most of them are not
-    there.
-    """
+    """Yield the configuration files of a project, lowest precedence first; most do not exist."""
     yield flyte2_file(root)
     yield Places.find().config
     yield f"{root}/flyte.toml"
@@ -84,8 +84,9 @@ def places_of(root: str) -> Iterator[str]:
 
 
 def flyte2_file(root: str) -> str:
-    """The configuration file of Flyte 2: the project's, the repository's, or the user's; the last
-    if there is none.
+    """Return the path of Flyte 2's configuration file: the project's, repository's or user's.
+
+    It is the first of these that exists, or else the user's.
     """
     folder = root
     while folder not in ("/", "") and not os.path.exists(f"{folder}/.git"):
@@ -95,8 +96,9 @@ def flyte2_file(root: str) -> str:
 
 
 def _may_configure(pyproject: str) -> bool:
-    """Whether a pyproject.toml can hold `tool.flyte`: most do not, and are not worth the time that
-    loading a parser takes.
+    """Whether a pyproject.toml may contain `tool.flyte`.
+
+    Most do not, and this avoids the time to import a parser.
     """
     with open(pyproject, "rb") as file:
         return any(

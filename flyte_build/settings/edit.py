@@ -1,6 +1,4 @@
-"""Writing configuration files: one value, with all else as it stands; and a new file with a comment
-for every setting.
-"""
+"""Editing of configuration files: setting one value, and creating a commented file."""
 
 from __future__ import annotations
 
@@ -17,20 +15,19 @@ from .table import SETTINGS, Setting
 
 
 def set_value(path: str, setting: Setting[Any], value: Any) -> None:
-    """Write the TOML `value` into the file at `path`, which is made if need be; comments and order
-    stay.
+    """Set a setting to a TOML `value` in the file at `path`, which is created if it is missing.
 
-    Raises `UsageError` if the file is no TOML or has something else in the place,
-    `PreparationError` if it cannot be written.
+    Comments and order are preserved. Raises `UsageError` if the file is not TOML or does not have
+    a table where the setting needs one, and `PreparationError` if it cannot be written.
     """
     import tomlkit
     from tomlkit.exceptions import TOMLKitError
 
-    path = os.path.realpath(path)  # A link stays one.
+    path = os.path.realpath(path)  # A symbolic link stays one.
     names = (*prefix(path), *setting.key.split("."))
     try:
         os.makedirs(os.path.dirname(path), exist_ok=True)
-        with locked_folder(os.path.dirname(path)):  # Of two commands at once none is lost.
+        with locked_folder(os.path.dirname(path)):  # Concurrent commands lose no edit.
             document: Any = tomlkit.parse(_read(path))
             table = document
             for at, name in enumerate(names[:-1]):
@@ -39,23 +36,24 @@ def set_value(path: str, setting: Setting[Any], value: Any) -> None:
                 table = table[name]
                 if not isinstance(table, dict):
                     raise UsageError(
-                        f"{path}: {'.'.join(names[: at + 1])} is no table",
-                        hint=f"It must be one, to hold {setting.key}.",
+                        f"{path}: {'.'.join(names[: at + 1])} is not a table",
+                        hint=f"Make it a table, so that it can contain {setting.key}.",
                     )
             table[names[-1]] = value
             _write(path, tomlkit.dumps(document))
     except (TOMLKitError, UnicodeDecodeError) as error:
-        raise UsageError(f"{path} is no valid TOML", why=str(error)) from None
+        raise UsageError(f"{path} is not valid TOML", why=str(error)) from None
     except OSError as error:
         raise _unwritable(path, error) from None
 
 
 def create(path: str) -> None:
-    """Write a file that holds every setting, each with its default and commented out. Raises
-    `UsageError` if one is there.
+    """Create a file that lists every setting with its default, commented out.
+
+    Raises `UsageError` if the file exists, and `PreparationError` if it cannot be written.
     """
     lines = [
-        "# Configuration of flyte-build; `flyte config` shows what holds, and where it comes from."
+        "# Configuration of flyte-build; `flyte config` shows the current values and their sources."
     ]
     section = ""
     for setting in SETTINGS:
@@ -65,7 +63,7 @@ def create(path: str) -> None:
         if table != section:
             section = table
             lines += ["", f"[{section}]"]
-        # JSON of texts, numbers, booleans and lists is TOML too.
+        # The JSON of strings, numbers, booleans and lists is valid TOML.
         lines += [
             f"# {setting.text} Expected: {setting.kind.expected}.",
             f"# {name} = {json.dumps(setting.kind.show(setting.default))}",
@@ -76,7 +74,7 @@ def create(path: str) -> None:
             file.write("\n".join(lines) + "\n")
     except FileExistsError:
         raise UsageError(
-            f"{path} is there already", hint="`flyte config set` changes a value in it."
+            f"{path} already exists", hint="Change a value in it with `flyte config set`."
         ) from None
     except OSError as error:
         raise _unwritable(path, error) from None
@@ -96,5 +94,5 @@ def _write(path: str, text: str) -> None:
 
 def _unwritable(path: str, error: OSError) -> PreparationError:
     return PreparationError(
-        f"The configuration file {path} cannot be written", why=error.strerror or str(error)
+        f"Cannot write the configuration file {path}", why=error.strerror or str(error)
     )

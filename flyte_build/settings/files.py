@@ -1,4 +1,4 @@
-"""Reading configuration files: TOML of ours, and the YAML of Flyte 2."""
+"""Parsing of configuration files: our TOML, and the YAML of Flyte 2."""
 
 from __future__ import annotations
 
@@ -11,37 +11,38 @@ from flyte_build.errors import UsageError
 from .table import BY_KEY, SECTIONS, Setting, find_setting, nearest, placed
 
 Found = list[tuple[Setting[Any], Any]]
-# The sections of a Flyte 2 file that concern us; the rest is about its control plane.
+# The sections of a Flyte 2 file that are read; the others configure its control plane.
 _FLYTE2 = ("task", "image", "local")
 
 
 def read_file(path: str, note: Callable[[str], None]) -> Found:
-    """The settings in a file, with their values. `note` is told what is accepted and not acted on.
-    Raises `UsageError`.
+    """Return the settings in a file, with their values.
+
+    `note` is called with a message on those that have no effect. Raises `UsageError`.
     """
     try:
         with open(path, encoding="utf-8") as file:
             text = file.read()
     except FileNotFoundError:
         raise UsageError(
-            f"There is no configuration file {path}", hint="`flyte create config` writes one."
+            f"There is no configuration file {path}", hint="Create it with `flyte create config`."
         ) from None
     except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"The configuration file {path} cannot be read", why=str(error)) from None
+        raise UsageError(f"Cannot read the configuration file {path}", why=str(error)) from None
     found, unused = _flyte2(path, text) if is_flyte2(path) else (_toml(path, text), [])
     unused = [*unused, *(setting.key for setting, _ in found if not setting.acted_on)]
     if unused:
-        note(f"{path}: accepted, but not acted on: {', '.join(unused)}.")
+        note(f"{path}: accepted, but ignored: {', '.join(unused)}.")
     return found
 
 
 def is_flyte2(path: str) -> bool:
-    """Whether a file is one of Flyte 2, by its name."""
+    """Whether a file is a configuration file of Flyte 2, judging by its name."""
     return path.endswith((".yaml", ".yml"))
 
 
 def prefix(path: str) -> tuple[str, ...]:
-    """The table of a TOML file that holds the settings."""
+    """Return the names of the nested tables that contain the settings in a TOML file."""
     return ("tool", "flyte") if os.path.basename(path) == "pyproject.toml" else ()
 
 
@@ -51,7 +52,7 @@ def _toml(path: str, text: str) -> Found:
     try:
         document: Any = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
-        raise UsageError(f"{path} is no valid TOML", why=str(error)) from None
+        raise UsageError(f"{path} is not valid TOML", why=str(error)) from None
     names = prefix(path)
     for name in names:
         document = document.get(name, {}) if isinstance(document, dict) else {}
@@ -71,7 +72,7 @@ def _toml(path: str, text: str) -> Found:
 
 
 def _leaves(value: Any, key: str = "") -> Iterator[tuple[str, Any]]:
-    """The values in nested tables by their dotted keys; a setting's own table is a value."""
+    """Yield the dotted keys and values of nested tables; a table that is a setting is a value."""
     if isinstance(value, dict) and (value or key in ("", *SECTIONS)) and key not in BY_KEY:
         for name, inner in value.items():
             yield from _leaves(inner, f"{key}.{name}" if key else str(name))
@@ -80,8 +81,10 @@ def _leaves(value: Any, key: str = "") -> Iterator[tuple[str, Any]]:
 
 
 def _line(text: str, names: list[str]) -> int:
-    """The line of valid TOML on which a key stands: the file up to there is the first that has it.
-    0 if none is found.
+    """Return the line number of a key in valid TOML, or 0 if it is not found.
+
+    The key is on the line that mentions it last in the shortest beginning of the file that is
+    valid TOML and has the key.
     """
     lines, mention = text.splitlines(keepends=True), 0
     for end, line in enumerate(lines, 1):
@@ -94,7 +97,7 @@ def _line(text: str, names: list[str]) -> int:
 
 
 def _has(text: str, names: list[str]) -> bool | None:
-    """Whether TOML has a key; None if it ends in the middle of a value."""
+    """Whether TOML has a key; None if the text is not valid, as it ends within a value."""
     import tomllib
 
     try:
@@ -109,15 +112,17 @@ def _has(text: str, names: list[str]) -> bool | None:
 
 
 def _flyte2(path: str, text: str) -> tuple[Found, list[str]]:
-    """What a file of Flyte 2 says that we know, and the names of all else."""
+    """Return the settings in a file of Flyte 2, and the names of all other values."""
     import yaml
 
     try:
         document = yaml.safe_load(text)
     except yaml.YAMLError as error:
-        raise UsageError(f"{path} is no valid YAML", why=str(error)) from None
+        raise UsageError(f"{path} is not valid YAML", why=str(error)) from None
     if not isinstance(document, dict | None):
-        raise UsageError(f"{path} is no configuration file", why="It holds no names with values.")
+        raise UsageError(
+            f"{path} is not a configuration file", why="It must contain a mapping at the top level."
+        )
     found, unused = [], []
     for key, value in _leaves(document or {}):
         if value is None:

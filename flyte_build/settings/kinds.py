@@ -1,4 +1,4 @@
-"""Kinds of settings: the values that one can have, in files and as text."""
+"""Kinds of settings: their valid values, and conversion from and to TOML and strings."""
 
 from __future__ import annotations
 
@@ -14,10 +14,11 @@ T = TypeVar("T")
 
 
 class Kind(Generic[T]):
-    """The values that a setting can have: `expected` says which, `example` is one in TOML.
+    """A set of valid values: `expected` describes them, `example` is one of them in TOML.
 
-    `read` makes one from TOML and `parse` makes TOML of text (both raise `ValueError`); `show`
-    gives the TOML of a value.
+    `read` converts a TOML value to a value of the setting, and `parse` a string to a TOML value
+    (both raise `ValueError`); `show` converts a value of the setting to TOML. `choices` are all
+    valid values as strings, if there are few.
     """
 
     def __init__(
@@ -142,13 +143,13 @@ def choice(*names: T) -> Kind[T]:
     return Kind(f"one of {', '.join(texts)}", json.dumps(texts[0]), read, choices=texts)
 
 
-TEXT: Kind[str] = Kind("text", '"name"', _of(str))
+TEXT: Kind[str] = Kind("a string", '"name"', _of(str))
 
 
 FLAG: Kind[bool] = Kind("true or false", "true", _of(bool), parse=_flag, choices=("true", "false"))
 
 
-COUNT: Kind[int] = Kind("a whole number above 0", "1000", _count, parse=int)
+COUNT: Kind[int] = Kind("a positive integer", "1000", _count, parse=int)
 
 
 PATHS: Kind[frozenset[str]] = Kind(
@@ -176,7 +177,7 @@ _REPOSITORY = '"registry.example.com/team/cache", or "oci:/srv/cache" for a dire
 
 
 REPOSITORY: Kind[RepositoryName | None] = Kind(
-    f"a repository: {_REPOSITORY}; none if it is empty",
+    f"a repository: {_REPOSITORY}; empty for none",
     '"registry.example.com/team/cache"',
     _repository,
     show=lambda name: name.text if name else "",
@@ -193,7 +194,7 @@ REPOSITORIES: Kind[tuple[RepositoryName, ...]] = Kind(
 
 
 REFERENCES: Kind[dict[str, str]] = Kind(
-    "a table of references",
+    "a table of image references",
     '{ name = "registry.example.com/team/image:v1" }',
     _references,
     parse=_pairs,

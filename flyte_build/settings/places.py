@@ -1,4 +1,4 @@
-"""Where things are kept on this machine."""
+"""Directories of the cache, the data and the configuration on this machine."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from .table import SHARED_STORE
 
 
 class Places(NamedTuple):
-    """The directories of the cache (deleting it costs time) and of data (runs, outputs, logs), and
-    the user's configuration file.
+    """Directories of the cache and the data, and the path of the user's configuration file.
 
-    `shared` says that several users use them.
+    The cache can be deleted at the price of rebuilding; the data are runs, outputs and logs.
+    `shared` is whether several users share both.
     """
 
     cache: str
@@ -25,13 +25,16 @@ class Places(NamedTuple):
 
     @property
     def executed(self) -> str:
-        """The directory, among the data, of what executing steps of images came to."""
+        """Directory, among the data, of the results of executing steps of images."""
         return f"{self.data}/executed"
 
     @classmethod
     def find(cls) -> Places:
-        """Below `FLYTE_HOME` if that is set, else where the platform keeps such things."""
-        if os.environ.get("HOME"):  # An empty one matters only where it is used.
+        """Return the places below `FLYTE_HOME` if that is set, else the platform's defaults.
+
+        Raises `UsageError` if `HOME` is needed and is not an absolute path.
+        """
+        if os.environ.get("HOME"):  # An empty one is an error only where it is used.
             _check_home()
         shared = SHARED_STORE.from_text(os.environ.get(SHARED_STORE.variable) or "false")
         if home := os.environ.get("FLYTE_HOME"):
@@ -42,7 +45,7 @@ class Places(NamedTuple):
                 config=f"{home}/config.toml",
                 shared=shared,
             )
-        # What platformdirs gives here (XDG Base Directory 0.8), without the 20 ms of its import.
+        # As platformdirs does (XDG Base Directory 0.8), without the 20 ms of its import.
         if sys.platform == "linux":
             folders = (
                 ("XDG_CACHE_HOME", "~/.cache"),
@@ -67,16 +70,18 @@ class Places(NamedTuple):
 
 
 def _absolute(variable: str) -> str:
-    """Return what a variable names, or "" if it is no absolute path: such a one is ignored (XDG
-    Base Directory 0.8, "Basics").
+    """Return the path in a variable, or "" if it is not absolute.
+
+    A relative path must be ignored (XDG Base Directory 0.8, "Basics").
     """
     place = os.environ.get(variable, "")
     return place if os.path.isabs(place) else ""
 
 
 def _expanded(path: str) -> str:
-    """Return a path with the user's home in place of `~`. Raises `UsageError` if that is no
-    absolute path.
+    """Return a path with `~` replaced by the user's home directory.
+
+    Raises `UsageError` if that is not an absolute path.
     """
     if path.startswith("~"):
         _check_home()
@@ -88,6 +93,6 @@ def _check_home() -> None:
     if home is not None and not os.path.isabs(home):
         raise UsageError(
             f"The variable HOME must be an absolute path, not {home!r}",
-            why="Else there would be another home in each directory where a command is started.",
+            why="A relative home would be a different one in each current directory.",
             hint="Set HOME to an absolute path.",
         )

@@ -1,4 +1,4 @@
-"""Which repositories a command uses: for what is shared, and for deployments."""
+"""Repositories that a command uses for the shared cache and for deployments."""
 
 from __future__ import annotations
 
@@ -13,8 +13,10 @@ if TYPE_CHECKING:
 
 
 class Registries(NamedTuple):
-    """What is shared is read from `reads`, in order, and published to `write`. Deployments are in
-    `home`, where that is configured.
+    """Repositories of the shared cache and of deployments.
+
+    The shared cache is read from `reads`, in order, and published to `write`. Deployments are in
+    `home`, if that is configured.
     """
 
     reads: tuple[RepositoryName, ...] = ()
@@ -23,8 +25,10 @@ class Registries(NamedTuple):
 
     @classmethod
     def configured(cls, config: Configuration) -> Registries:
-        """`registry` alone is for all; `cache.read` and `cache.write` are in its place where they
-        are given, also as nothing.
+        """Return the configured repositories.
+
+        `registry` is used for everything; `cache.read` and `cache.write` override it for the
+        shared cache if they are set, even to an empty value.
         """
         home = config[table.SHARED]
         reads, write = config[table.CACHE_READ], config[table.CACHE_WRITE]
@@ -35,8 +39,9 @@ class Registries(NamedTuple):
         return cls(reads, write, home or write)
 
     def of_deployments(self, places: Places) -> tuple[RepositoryName, ...]:
-        """Where deployments are: the first is where new ones go. Without a registry that is a
-        directory among the user's data.
+        """Return the repositories of deployments; new ones are written to the first.
+
+        Without a registry, it is a directory among the user's data.
         """
         from flyte_build.cas.registry.name import RepositoryName
 

@@ -1,6 +1,4 @@
-"""How a command prepares and runs: the configuration, its options and the caller's arguments as one
-value.
-"""
+"""Settings of one command: its configuration, options and arguments as one value."""
 
 from __future__ import annotations
 
@@ -21,7 +19,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """How to run: what the configuration, the command's options and the caller's arguments say."""
+    """Settings of one command, from its configuration, its options and the caller's arguments."""
 
     run: RunOptions
     engine: EngineName
@@ -39,7 +37,7 @@ class Settings:
 
     @classmethod
     def configured(cls, config: Configuration, **given: Any) -> Settings:
-        """What is `given` (as `change` takes it), and for all else what the configuration says."""
+        """Return the settings of a configuration, overridden by `given` as in `change`."""
         images = config[table.IMAGE_REFS]
         return cls(
             run=RunOptions(
@@ -61,8 +59,9 @@ class Settings:
         ).change(**given)
 
     def change(self, **given: Any) -> Settings:
-        """The same but for what is `given`, by the names of this class's fields and of
-        `RunOptions`'s; None: it is not given.
+        """Return these settings with those `given` replaced, and None ignored.
+
+        Names are those of the fields of this class and of `RunOptions`.
         """
         there = {name: value for name, value in given.items() if value is not None}
         of_run = {name: there.pop(name) for name in _OF_RUN & there.keys()}
@@ -73,7 +72,7 @@ _OF_RUN = frozenset(RunOptions._fields)
 
 
 def _budget(config: Configuration) -> Budget | None:
-    """What is configured, or None for the usual one: only a scan of everything loads that."""
+    """Return the configured budget, or None for the default, to avoid importing its module."""
     if all(
         config.source(each) == "default"
         for each in (table.MAX_FILES, table.MAX_BYTES, table.MAX_SCAN_TIME)

@@ -1,8 +1,7 @@
-"""The table of settings: keys, types, defaults, descriptions. Files, variables, commands and
-documentation are read off it.
+"""Table of settings: their keys, kinds, defaults and descriptions.
 
-A value has three forms: the text of a variable or a command line, the TOML value of a file, and
-what the program uses.
+Files, variables, commands and the documentation are all defined by it. A value has three forms: a
+string in a variable or on a command line, a TOML value in a file, and the value in the program.
 """
 
 from __future__ import annotations
@@ -38,10 +37,10 @@ ENGINES: tuple[EngineName, ...] = ("auto", "process", "docker", "local")
 
 
 class Setting(NamedTuple, Generic[T]):
-    """One setting. `acted_on` is false for what is accepted and kept only; `in_files` for what a
-    variable alone can say.
+    """One setting; `text` describes it.
 
-    `flag` is the command line's option, where that is not called as the key's last word.
+    `acted_on` is false if it is accepted but has no effect, `in_files` if only a variable can set
+    it. `flag` is its command-line option, if that is not named after the last part of the key.
     """
 
     key: str
@@ -54,16 +53,16 @@ class Setting(NamedTuple, Generic[T]):
 
     @property
     def option(self) -> str:
-        """The option of commands that gives it."""
+        """Command-line option that sets it."""
         return self.flag or f"--{self.key.partition('.')[2].replace('_', '-')}"
 
     @property
     def variable(self) -> str:
-        """The environment variable that sets it."""
+        """Environment variable that sets it."""
         return f"FLYTE_{self.key.replace('.', '_').upper()}"
 
     def from_toml(self, value: Any) -> T:
-        """The value for what a file holds. Raises `UsageError`."""
+        """Return the value of a TOML value in a file. Raises `UsageError`."""
         try:
             return self.kind.read(value)
         except (ValueError, TypeError, OverflowError):
@@ -75,11 +74,11 @@ class Setting(NamedTuple, Generic[T]):
             ) from None
 
     def from_text(self, text: str) -> T:
-        """The value for a text. Raises `UsageError`."""
+        """Return the value of a string. Raises `UsageError`."""
         return self.from_toml(self.toml(text))
 
     def toml(self, text: str) -> Any:
-        """What a file would hold for a text; the text itself if it makes no sense."""
+        """Return the TOML value of a string; an invalid string is returned unchanged."""
         try:
             return self.kind.parse(text)
         except ValueError:
@@ -90,40 +89,39 @@ HOME = Setting(
     "home",
     TEXT,
     "",
-    "The directory below which everything is kept; the platform's directories if it is not set.",
+    "Directory of the cache, the data and the configuration (default: the platform's directories).",
     in_files=False,
 )
 SHARED_STORE = Setting(
     "store.shared",
     FLAG,
     False,
-    "Whether several users of this machine share the cache and the data: else their directories are"
-    " closed to all others.",
+    "Whether several users of this machine share the cache and the data; otherwise no one else has"
+    " access to their directories.",
     in_files=False,
 )
 PROJECT = Setting("task.project", TEXT, "default", "The project that runs belong to (`--project`).")
 DOMAIN = Setting("task.domain", TEXT, "development", "The domain that runs belong to (`--domain`).")
-ORG = Setting("task.org", TEXT, "", "The organisation.", acted_on=False)
+ORG = Setting("task.org", TEXT, "", "The organization that runs belong to.", acted_on=False)
 COPY_STYLE = Setting(
     "run.copy_style",
     choice(*COPY_STYLES),
     "loaded_modules",
-    "What of the project goes into the bundle (`--copy-style`).",
+    "Selection of the project's files for the bundle (`--copy-style`).",
 )
-ENGINE = Setting("run.engine", choice(*ENGINES), "auto", "What runs tasks (`--engine`).")
+ENGINE = Setting("run.engine", choice(*ENGINES), "auto", "Engine that runs tasks (`--engine`).")
 SHARED = Setting(
     "registry",
     REPOSITORY,
     None,
-    "The repository of deployments, and of the cache that is shared: read from and written to"
-    " (`--registry`).",
+    "Repository of deployments and of the shared cache, to read from and write to (`--registry`).",
     flag="--registry",
 )
 CACHE_READ = Setting(
     "cache.read",
     REPOSITORIES,
     (),
-    "Repositories to look in for what others have made, in order, in place of `registry`"
+    "Repositories of the shared cache to read from, in order, instead of `registry`"
     " (`--cache-read`).",
     flag="--cache-read",
 )
@@ -131,91 +129,95 @@ CACHE_WRITE = Setting(
     "cache.write",
     REPOSITORY,
     None,
-    "The repository to publish to, in place of `registry` (`--cache-write`).",
+    "Repository of the shared cache to write to, instead of `registry` (`--cache-write`).",
     flag="--cache-write",
 )
 ALLOW_SECRETS = Setting(
     "bundle.allow_secrets",
     PATHS,
     frozenset(),
-    "Files, by their paths below the root, that may be shared although they look like secrets.",
+    "Files that may be bundled and shared although they look like secrets, as paths relative to the"
+    " root.",
 )
 MAX_FILES = Setting(
-    "bundle.max_files", COUNT, 200_000, "How many files and directories a bundle may have."
+    "bundle.max_files", COUNT, 200_000, "Maximum number of files and directories in a bundle."
 )
 MAX_BYTES = Setting(
-    "bundle.max_size", SIZE, 4 << 30, "How large the files of a bundle may be, all in all."
+    "bundle.max_size", SIZE, 4 << 30, "Maximum total size of the files in a bundle."
 )
 MAX_SCAN_TIME = Setting(
-    "bundle.max_scan_time", DURATION, 120.0, "How long looking for the files of a bundle may take."
+    "bundle.max_scan_time", DURATION, 120.0, "Maximum time to search for the files of a bundle."
 )
 KEEP = Setting(
-    "cache.keep", DURATION, 14 * 86400.0, "`flyte cache gc` keeps what was used within this time."
+    "cache.keep", DURATION, 14 * 86400.0, "`flyte cache gc` keeps everything used within this time."
 )
 MAX_SIZE = Setting(
     "cache.max_size",
     LIMIT,
     None,
-    "How large `flyte cache gc` lets the cache be: what was used least recently goes first.",
+    "Maximum size of the cache after `flyte cache gc`, which evicts the least recently used first.",
 )
 MIN_FREE = Setting(
     "cache.min_free",
     SIZE,
     10**9,
-    "`flyte cache gc` makes the cache smaller while the disk has less free space than this.",
+    "`flyte cache gc` shrinks the cache while the disk has less free space than this.",
 )
 MIN_SIZE = Setting(
     "cache.min_size",
     SIZE,
     10**9,
-    "For the sake of free space, the cache is never made smaller than this.",
+    "Size below which the cache is never shrunk to free disk space.",
 )
 AUTO_GC = Setting(
-    "cache.auto_gc", FLAG, True, "Whether the cache is collected by itself, at most once a day."
+    "cache.auto_gc",
+    FLAG,
+    True,
+    "Whether garbage collection of the cache runs automatically, at most once a day.",
 )
 NETWORK = Setting(
     "docker.network",
     TEXT,
     "",
-    "The network that containers are in: Docker's own if it is not set (`none`, `host`, or a"
-    " name).",
+    "Network of containers: `none`, `host`, or a name (default: Docker's own).",
 )
 IMAGE_BASE = Setting(
     "image.base",
     TEXT,
     "python:{python}-slim-bookworm",
-    "The image with Debian that others stand on; {python} stands for the minor version.",
+    "Debian image that other images are based on; {python} stands for the minor version.",
 )
 COMPRESSION: Setting[Compression] = Setting(
     "image.compression",
     choice(*COMPRESSIONS),
     "gzip",
-    "How the layers of images are compressed. Docker before 23 takes no zstd.",
+    "Compression of image layers. Docker before version 23 does not support zstd.",
 )
 REGISTRY = Setting(
     "image.registry",
     TEXT,
     "",
-    "Where images are pushed, in place of `registry`: a host, and a path on it.",
+    "Registry to push images to, instead of `registry`: a host and a path on it.",
 )
 BUILDER = Setting(
     "image.builder",
     choice(*BUILDERS),
     "native",
-    "What builds images (`--builder`): `docker` installs their packages in a container. Flyte 2's"
-    " `local` and `remote` mean `native`.",
+    "Builder of images (`--builder`): `docker` installs their packages in a container. `local` and"
+    " `remote`, as in Flyte 2, mean `native`.",
 )
 IMAGE_REFS = Setting(
     "image.image_refs",
     REFERENCES,
     {},
-    "References of images by name, for `Image.from_ref_name` (`--image`).",
+    "Image references by name, for `Image.from_ref_name` (`--image`).",
 )
 LOCKED = Setting(
     "locked",
     FLAG,
     False,
-    "Whether what flyte.lock does not pin is an error (`--locked`); in CI it should be.",
+    "Whether a requirement that flyte.lock does not pin is an error (`--locked`); recommended in"
+    " CI.",
     in_files=False,
     flag="--locked",
 )
@@ -223,11 +225,11 @@ PERSISTENCE = Setting(
     "local.persistence",
     FLAG,
     True,
-    "Whether local runs are remembered; they always are.",
+    "Whether local runs are recorded; they always are.",
     acted_on=False,
 )
 
-# In the order of a file: what is in no section first, and each section once.
+# In the order of a file: settings outside of any section first, then one section after another.
 SETTINGS: tuple[Setting[Any], ...] = (
     *(
         HOME,
@@ -253,8 +255,9 @@ BY_VARIABLE = {setting.variable: setting for setting in SETTINGS}
 
 
 def nearest(name: str, known: Iterable[str], common: str = "") -> str:
-    """`Did you mean ...?`, or nothing if no known name is near; all begin with `common`, which does
-    not count.
+    """Return `Did you mean ...?` with the most similar known name, or "" if none is similar.
+
+    All names begin with `common`, which does not count as similarity.
     """
     from difflib import get_close_matches
 
@@ -265,24 +268,28 @@ def nearest(name: str, known: Iterable[str], common: str = "") -> str:
 
 
 def find_setting(key: str) -> Setting[Any]:
-    """The setting of that key. Raises `UsageError`, which names the nearest one."""
+    """Return the setting with that key. Raises `UsageError`, whose hint names a similar one."""
     if key not in BY_KEY:
         raise UsageError(
             f"There is no setting {key!r}",
-            hint=nearest(key, (*BY_KEY, *SECTIONS)) or "`flyte config` lists them all.",
+            hint=nearest(key, (*BY_KEY, *SECTIONS)) or "List all settings with `flyte config`.",
         )
     return BY_KEY[key]
 
 
 def placed(error: UsageError, where: str) -> UsageError:
-    """The same error, with the place where the mistake is."""
+    """Return the error with the place of the mistake added to its message."""
     return UsageError(f"{where}: {error.what}", why=error.why, hint=error.hint)
 
 
 def unknown_variable(name: str, note: Callable[[str], None]) -> None:
-    """Say that a variable is no setting, if it looks as if it was meant to be one: others may have
-    variables of such names.
+    """Note that an environment variable is not a setting, if it seems to be meant as one.
+
+    Other variables that begin with `FLYTE_` may belong to other programs.
     """
     near = nearest(name, BY_VARIABLE, "FLYTE_")
     if near or any(name.startswith(f"FLYTE_{section.upper()}_") for section in SECTIONS):
-        note(f"The variable {name} is no setting. {near or '`flyte config` lists them all.'}")
+        note(
+            f"The variable {name} is not a setting."
+            f" {near or 'List all settings with `flyte config`.'}"
+        )

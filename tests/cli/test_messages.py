@@ -120,8 +120,7 @@ def test_the_log_can_be_json(flyte: Shell) -> None:
         line["level"] == "info" and line["message"].startswith("made tree (") for line in lines
     )
     assert any(
-        line["level"] == "warning" and "not acted on: task.org." in line["message"]
-        for line in lines
+        line["level"] == "warning" and "ignored: task.org." in line["message"] for line in lines
     )
     error = json.loads(
         flyte("--log-format=json", "run", "tasks.py", "ends", exit_code=2).stderr.splitlines()[-1]

@@ -171,20 +171,20 @@ def test_files_that_cannot_be_read_are_told(flyte: Shell) -> None:
     """No TOML, no YAML, no UTF-8, a directory."""
     file = flyte.project / "flyte.toml"
     file.write_text("[cache\n")
-    assert "flyte.toml is no valid TOML" in flyte("config", exit_code=2).stderr
+    assert "flyte.toml is not valid TOML" in flyte("config", exit_code=2).stderr
     assert (
-        "flyte.toml is no valid TOML"
+        "flyte.toml is not valid TOML"
         in flyte("-c", "flyte.toml", "config", "set", "cache.keep", "1d", exit_code=2).stderr
     )
     file.write_bytes(b"\xff")
-    assert "flyte.toml cannot be read" in flyte("config", exit_code=2).stderr
+    assert "Cannot read the configuration file" in flyte("config", exit_code=2).stderr
     file.unlink()
     file.mkdir()
-    assert "flyte.toml cannot be read" in flyte("config", exit_code=2).stderr
+    assert "Cannot read the configuration file" in flyte("config", exit_code=2).stderr
     file.rmdir()
     for text, said in (
-        ("a: [", "no valid YAML"),
-        ("- a\n", "is no configuration file"),
+        ("a: [", "is not valid YAML"),
+        ("- a\n", "is not a configuration file"),
         ("a: 1\ntask:\n  domain: 5\n", "a.yaml:3: task.domain"),
     ):
         (flyte.project / "a.yaml").write_text(text)
@@ -211,7 +211,7 @@ def test_variables(flyte: Shell) -> None:
     assert (
         "Did you mean FLYTE_TASK_PROJECT?" in flyte("config", env={"FLYTE_TASK_PROJET": "x"}).stderr
     )
-    assert "FLYTE_CACHE_Q is no setting" in flyte("config", env={"FLYTE_CACHE_Q": "x"}).stderr
+    assert "FLYTE_CACHE_Q is not a setting" in flyte("config", env={"FLYTE_CACHE_Q": "x"}).stderr
     assert (
         flyte("config", env={"FLYTE_RUN": "r", "FLYTE_AWS_ENDPOINT": "x", "FLYTE": "x"}).stderr
         == ""
@@ -329,7 +329,7 @@ def test_set_refuses_what_makes_no_sense(flyte: Shell) -> None:
     assert not flyte.home.exists()
     (flyte.project / "my.toml").write_text("cache = 5\n")
     assert (
-        "cache is no table"
+        "cache is not a table"
         in flyte("-c", "my.toml", "config", "set", "cache.keep", "1d", exit_code=2).stderr
     )
     (flyte.project / "my.yaml").write_text("")
@@ -338,7 +338,10 @@ def test_set_refuses_what_makes_no_sense(flyte: Shell) -> None:
         in flyte("-c", "my.yaml", "config", "set", "cache.keep", "1d", exit_code=2).stderr
     )
     flyte.home.write_text("a file")
-    assert "cannot be written" in flyte("config", "set", "cache.keep", "1d", exit_code=3).stderr
+    assert (
+        "Cannot write the configuration file"
+        in flyte("config", "set", "cache.keep", "1d", exit_code=3).stderr
+    )
 
 
 def test_create_writes_a_file_that_says_nothing_yet(flyte: Shell) -> None:
@@ -360,7 +363,7 @@ def test_create_writes_a_file_that_says_nothing_yet(flyte: Shell) -> None:
     }
     text = user.read_text()
     assert (
-        "is there already" in flyte("create", "config", exit_code=2).stderr
+        "already exists" in flyte("create", "config", exit_code=2).stderr
         and user.read_text() == text
     )
     flyte("create", "config", "--project")
@@ -383,7 +386,7 @@ def test_a_file_of_flyte_2_is_read_for_what_concerns_us(flyte: Shell) -> None:
         (place / ".flyte" / "config.yaml").write_text(text.format(f"d{number}"))
         assert value(flyte, "task.domain") == [f"d{number}", f"{place}/.flyte/config.yaml"]
     said = flyte("run", "tasks.py", "hello").stderr
-    assert said.count("not acted on: admin.endpoint, admin.insecure, task.org.") == 1
+    assert said.count("ignored: admin.endpoint, admin.insecure, task.org.") == 1
     assert value(flyte, "image.image_refs")[0] == {"a": "b"}
 
 
