@@ -1,3 +1,1 @@
-"""Which tasks a file holds: found by importing it under watch, in a process of its own, and
-remembered.
-"""
+"""Discovery: finding a file's tasks by importing it, watched, in a process of its own; cached."""

@@ -1,4 +1,4 @@
-"""Traces: what an import has seen, compared with what is there now."""
+"""Comparison of the trace of an import (all state that it has seen) with the current state."""
 
 from __future__ import annotations
 
@@ -22,8 +22,10 @@ _OURS = os.path.realpath(PACKAGE) + "/"
 
 
 class Check:
-    """Compares what was seen with what is there now; states that can be trusted by now are put into
-    `seen`.
+    """A comparison of the trace `seen` with the current state.
+
+    It updates `seen` with states of files and directories that can be trusted by now; `refreshed`
+    is whether it did.
     """
 
     def __init__(self, cache: Cache, counters: Counters, seen: dict[str, Any]) -> None:
@@ -31,7 +33,7 @@ class Check:
         self.refreshed = False
 
     def difference(self) -> str:
-        """Return the first things that differ, in words, or ""."""
+        """Return a description of the first difference, or "" if there is none."""
         return next(self._differences(), "")
 
     def _differences(self) -> Iterator[str]:
@@ -46,7 +48,7 @@ class Check:
                 )
             )
             yield f"{', '.join(names[:5])} changed"
-        # The one that has a name first.
+        # A single variable is reported in preference to the whole environment ("*").
         for name, value in sorted(
             self._seen["environment"].items(), key=lambda item: item[0] == "*"
         ):
@@ -64,31 +66,31 @@ class Check:
             ):
                 yield (
                     f"in {folder}: {', '.join(sorted(set(now) ^ set(known[2])))} appeared or"
-                    " vanished"
+                    " disappeared"
                 )
         for folder, known in self._seen["distributions"].items():
             if self._folder_changed(folder, known) and distributions(folder) != known[1]:
-                yield f"other packages are installed in {folder}"
+                yield f"the installed packages in {folder} changed"
         for folder, names in self._seen["folders"].items():
             if names_in(folder) != names:
-                yield f"the directory {folder} holds other names"
+                yield f"the names in the directory {folder} changed"
         for path, known in self._seen["stats"].items():
             if presence(path) != known:
-                yield f"{path} appeared, vanished or changed"
+                yield f"{path} appeared, disappeared or changed"
         for path, known in self._seen["times"].items():
             if times(path) != known:
-                yield f"{path} has other times"
+                yield f"the times of {path} changed"
 
     def _current(self, names: list[str], candidates_then: list[str], folder: str) -> Iterator[str]:
         here = current_folder()
         if folder and here != folder:
-            yield "it was imported from another current directory"
+            yield "the current directory changed"
         if (
             now := [] if here in self._seen["distributions"] else candidates(here, names)
         ) != candidates_then:
             yield (
                 f"in the current directory: {', '.join(sorted(set(now) ^ set(candidates_then)))}"
-                " appeared or vanished"
+                " appeared or disappeared"
             )
 
     def _file_changed(self, path: str, known: list[Any]) -> bool:
@@ -107,7 +109,7 @@ class Check:
         return bool(reading.digest.hex != known[1])
 
     def _folder_changed(self, folder: str, known: list[Any]) -> bool:
-        """Whether a directory may hold other names than when its state was taken."""
+        """Whether the names in a directory may have changed since its state was recorded."""
         began = time.time_ns()
         try:
             found = row(os.stat(folder))
@@ -117,15 +119,13 @@ class Check:
             return False
         state = trusted(found, began)
         if state:
-            # Taken before the names are compared; if they differ, the whole is not used.
+            # Recorded before the names are compared: if they differ, the trace is not used.
             known[0], self.refreshed = list(state), True
         return True
 
 
 def variable(cache: Cache, name: str) -> str | None:
-    """Return a keyed hash of an environment variable (of all of them for `*`), or None where it is
-    not set.
-    """
+    """Return a keyed hash of an environment variable (`*`: of all), or None if it is not set."""
     if name == "*":
         return keyed(
             cache,
@@ -136,9 +136,7 @@ def variable(cache: Cache, name: str) -> str | None:
 
 
 def keyed(cache: Cache, value: str) -> str:
-    """Return a hash that only this cache can make, so that it gives nothing away
-    about the value.
-    """
+    """Return a hash keyed with the cache's secret, so that it reveals nothing about the value."""
     return hashlib.blake2b(
         value.encode("utf-8", "surrogateescape"), key=cache.secret, digest_size=16
     ).hexdigest()

@@ -1,8 +1,7 @@
-"""Discovery's child process: imports a user's file under watch, and describes the tasks in it.
+"""Child process of discovery, which imports a user's file, watched, and describes its tasks.
 
-It reads a request (JSON) from standard input, and writes an answer (JSON) to the file descriptor
-that the request names; whatever the import prints goes to standard error. Only values that JSON can
-hold cross the border.
+It reads a request (JSON) from standard input and writes an answer (JSON) to the original standard
+output. Anything that the import prints goes to standard error.
 """
 
 from __future__ import annotations
@@ -30,7 +29,7 @@ from .watch import Watch
 
 
 def main() -> None:
-    """Answer one request, and leave without running what the import has registered for the end."""
+    """Answer one request, and exit without running exit handlers that the import registered."""
     started = time.perf_counter()
     request = json.loads(sys.stdin.readline())
     answer = os.fdopen(os.dup(1), "w", encoding="ascii")
@@ -38,7 +37,7 @@ def main() -> None:
     sys.dont_write_bytecode = True
     try:
         document = _discover(request)
-    except BaseException as error:  # Anything: `sys.exit` and Ctrl-C in the file included.
+    except BaseException as error:  # Including `sys.exit` and Ctrl-C in the file.
         document = {"error": _described(error, request["root"])}
     with answer:
         json.dump({**document, "seconds": time.perf_counter() - started}, answer)
@@ -62,13 +61,13 @@ def _discover(request: dict[str, Any]) -> dict[str, Any]:
         own_path(workspace),
     )
     here = "" if current in (*front, *path, *last) else current
-    # What editable installs' path hooks take.
+    # Entries for the path hooks of editable installs.
     hooks = [entry for entry in sys.path if isinstance(entry, str) and not os.path.isabs(entry)]
     sys.path[:] = [*front, *path, *hooks, *last, *filter(None, [here])]
     workspace = named(workspace, path)
     root, file = workspace.root, workspace.file
     sys.argv = [f"{root}/{file}"]
-    install_alias()  # The face has both of its names before anybody watches.
+    install_alias()  # Before watching begins, so that both names of this package exist.
     use_sources(lambda folder: is_own(f"{folder}/x"), lambda path: None)
     distrust_bytecode(is_own)
     watch = Watch(root, current)
@@ -81,8 +80,8 @@ def _discover(request: dict[str, Any]) -> dict[str, Any]:
         raise PreparationError(
             f"{file} cannot be imported: another module has its name",
             why=(
-                f"There is a module {workspace.module!r} already, or one that comes first where"
-                " modules are looked for."
+                f"A module {workspace.module!r} is imported already, or is found earlier on"
+                " `sys.path`."
             ),
             hint="Give the file another name.",
         )
@@ -95,14 +94,14 @@ def _discover(request: dict[str, Any]) -> dict[str, Any]:
     except Exception as error:
         at = traceback.extract_tb(error.__traceback__)[-1]
         raise PreparationError(
-            f"The tasks of {file} could not be described: {type(error).__name__}: {error}",
+            f"Cannot describe the tasks of {file}: {type(error).__name__}: {error}",
             why=(
-                f"Importing it went well; this happened in {at.name}"
+                f"Importing the file succeeded; the error occurred in {at.name}"
                 f" ({os.path.basename(at.filename)}:{at.lineno})."
             ),
             hint=(
-                "That is a fault of flyte-build: please report it. An unusual value in the file may"
-                " be the cause."
+                "Please report this bug in flyte-build. An unusual value in the file may be the"
+                " cause."
             ),
         ) from error
 

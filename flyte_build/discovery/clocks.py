@@ -1,9 +1,8 @@
-"""Watching for clocks and random numbers that an import reads, which make what it gives
-unrepeatable.
+"""Detection of reads of clocks and random numbers, which make an import's result unrepeatable.
 
-Functions of the modules `time` and `os` are replaced while the import lasts, so that they are seen
-whoever calls them, C code included. Methods of types (`datetime.now`) cannot be replaced: a profile
-function sees Python code call them, in threads too.
+Functions of the modules `time` and `os` are replaced during the import, so that all their calls are
+seen, even from C code. Methods of types (`datetime.now`) cannot be replaced: a profile function
+sees calls of them from Python code, in all threads.
 """
 
 from __future__ import annotations
@@ -30,7 +29,7 @@ _TIMES = [
     )
     for unit in ("", "_ns")
 ]
-# With so many arguments they read no clock.
+# These functions do not read the clock if they get at least this many arguments.
 _UNTIL = {"localtime": 1, "gmtime": 1, "ctime": 1, "asctime": 1, "strftime": 2}
 _SYSTEM = ("urandom", "getrandom", "times")
 _METHODS = frozenset(
@@ -53,8 +52,9 @@ _OWNERS = frozenset(
 
 @contextmanager
 def watching(read: Callable[[str, FrameType | None], None]) -> Iterator[None]:
-    """Call `read` with the name of each clock or source of random numbers that the body reads, and
-    the frame that did.
+    """Call `read` for each clock and source of random numbers that the body reads.
+
+    Its arguments are the name of the function or method, and the frame that called it.
     """
     replaced: list[tuple[ModuleType, str, Any]] = []
 

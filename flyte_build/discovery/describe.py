@@ -1,6 +1,4 @@
-"""What discovery found: the tasks of a module, the files that it needs, and what the finding
-depended on.
-"""
+"""Description of an imported module: its tasks, the files it needs, and the import's trace."""
 
 from __future__ import annotations
 
@@ -34,10 +32,10 @@ from .watch import OF_THE_INTERPRETER, Watch, state_of
 def describe(
     module: ModuleType, workspace: Workspace, here: str, watch: Watch, began: int
 ) -> dict[str, Any]:
-    """Discovery's document, and what was seen while it was made, as JSON values.
+    """Return discovery's document and the trace of the import, as a JSON value.
 
-    `here` is the current directory if that comes last of `sys.path` ("" if not); `began` is when
-    the import began, in ns: files that were changed since are named as `changed`.
+    `here` is the current directory if it is the last entry of `sys.path`, else "". `began` is the
+    start of the import in ns: files changed since then are listed as `changed`.
     """
     named = loaded_modules()
     loaded = {file for _, file in named}
@@ -53,7 +51,7 @@ def describe(
     found += [
         Module(name, plain(file)) for file, name in later.items() if plain(file) not in loaded
     ]
-    # With what the import has put there.
+    # Including entries that the import added.
     path = [entry for entry in own_path(workspace) if entry != here]
     modules = list(real_files(workspace, found))
     workspace, files = with_roots(workspace, modules, path, here)
@@ -81,8 +79,9 @@ def _document(
     read: Sequence[str],
     loose: Sequence[str],
 ) -> dict[str, Any]:
-    """Discovery's document; `modules` and what was `read` are places in the tree, sorted, `loose`
-    what is in none.
+    """Return discovery's document.
+
+    `modules` and `read` are sorted paths in the tree; `loose` are files that have no path in it.
     """
     environments = _environments(module)
     return {
@@ -121,10 +120,10 @@ def _is_data(path: str) -> bool:
 
 
 def _places(workspace: Workspace, paths: Iterable[str], modules: Iterable[str]) -> set[str]:
-    """The paths in the tree of files that were read: below the root, and below roots beside it.
+    """Return the paths in the tree of files that were read, below the root and other import roots.
 
-    Of a root beside that holds the project too, or a home directory, only what lies with the
-    modules that came from there is meant.
+    If an import root outside of the root contains the project, or is the home directory, only files
+    in the top-level directories of modules imported from there are included.
     """
     found = {
         place
@@ -177,7 +176,7 @@ def _environment_spec(
 
 
 def _found_again(task: Task[..., Any], main: ModuleType, root: str) -> TaskSpec:
-    """A task's spec, with the module and the variable under which it is found again."""
+    """Return a task's spec, with the module and the variable that locate the task."""
     spec = task_spec(task, root)
     for module in (main, sys.modules.get(task.func.__module__)):
         for name, value in vars(module).items() if module else ():
@@ -189,15 +188,16 @@ def _found_again(task: Task[..., Any], main: ModuleType, root: str) -> TaskSpec:
 def _seen(
     loaded: set[str], here: str, watch: Watch, counters: Counters, began: int
 ) -> tuple[dict[str, Any], list[str]]:
-    """What must stay as it is for the result to count, and the files that were changed since the
-    import began.
+    """Return the trace of the import, and the files that were changed since it began.
+
+    The result is valid as long as the state in the trace is unchanged.
     """
     for folder, names in list(watch.lookups.items()):
         for name in names:
-            # Whether it is a package, or only a directory, decides too.
+            # Depends also on whether the directory is a regular package.
             if os.path.isdir(f"{folder}/{name}"):
                 watch.look_up(f"{folder}/{name}", "__init__")
-    # Also those that are not there yet.
+    # Including those that do not exist yet.
     folders = [folder for folder in sys.path if isinstance(folder, str) and os.path.isabs(folder)]
     path_files = {
         f"{folder}/{name}"
@@ -212,7 +212,7 @@ def _seen(
             if stat.S_ISREG(found.st_mode):
                 reading = hash_file(os.path.realpath(path), counters)
                 files[path] = [list(trusted(reading.state, began)), reading.digest.hex]
-                # The time of its entry: that of its content may be set to anything.
+                # Its ctime, since any process may set the mtime.
                 is_late = reading.state[3] >= began - TICK
                 if (
                     is_late
@@ -247,8 +247,10 @@ def _seen(
 
 
 def _current(here: str, watch: Watch) -> tuple[list[str], list[str], str]:
-    """What the current directory decided: the names that no other directory has, what of them it
-    holds, and itself if it was asked for.
+    """Return how the import depended on the current directory.
+
+    That is: the module names that were found in no other directory, the candidates for them in the
+    current directory, and its path, or "" if neither a candidate nor the code depends on it.
     """
     modules = {name for name in watch.names if "." not in name}
     names = sorted(
@@ -259,7 +261,7 @@ def _current(here: str, watch: Watch) -> tuple[list[str], list[str], str]:
 
 
 def _origin(name: str) -> str:
-    """The directory that a top-level module was found in, "" for one that was not found."""
+    """Return the directory that a top-level module was found in, or "" if it was not found."""
     module = sys.modules.get(name)
     if module is None:
         return ""

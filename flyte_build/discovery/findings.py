@@ -1,4 +1,4 @@
-"""Findings: what importing a file has shown, as discovery remembers it."""
+"""Findings: the cached result of discovery."""
 
 from __future__ import annotations
 
@@ -10,13 +10,12 @@ from flyte_build.workspace.workspace import Workspace
 
 
 class Findings:
-    """The tasks of a file, by their variables, and the files that it needs, by their places in the
-    tree.
+    """The tasks and environments of a file, and the files that it needs, as paths in the tree.
 
-    `modules` were imported, `read` were read as data; `withheld` were read too and may hold
-    secrets; `loose` were loaded by their paths from outside of the project; `native` are those
-    modules that hold machine code. `include` are directories with patterns. `environments` are the
-    names of those that variables of the file hold.
+    `modules` are files that were imported, and `native` those of them that contain machine code.
+    `read` were read as data, and `withheld` as well, but these may contain secrets. `loose` are
+    absolute paths of modules that were loaded by path from outside of the project. `include` are
+    pairs of a directory and a pattern. `environments` are names of environments, by variable.
     """
 
     def __init__(self, document: JsonObject) -> None:
@@ -31,18 +30,18 @@ class Findings:
 
     @cached_property
     def tasks(self) -> Mapping[str, TaskSpec]:
-        """The specs of the file's tasks."""
+        """Specs of the file's tasks, by variable."""
         return {
             variable: TaskSpec.parse(task) for variable, task in self._document["tasks"].items()
         }
 
     @cached_property
     def reachable(self) -> Sequence[EnvironmentSpec]:
-        """The environments of the file, and all that they depend on."""
+        """Environments of the file, and all their direct and indirect dependencies."""
         return [EnvironmentSpec.parse(each) for each in self._document["reachable"]]
 
     def placed(self, workspace: Workspace) -> Workspace:
-        """A workspace with the module's name and all the import roots that were found."""
+        """Return the workspace with the module name and all the import roots that were found."""
         found = self._document
         return Workspace(
             workspace.root,

@@ -1,9 +1,9 @@
-"""Import roots: from which directory each module came, and where its file goes in the tree.
+"""Import roots: the directories that modules were imported from, and their places in the tree.
 
-A module's import root is its file's path without the part that its name says. Roots at or below the
-project's root are in the tree under their own path. One beside it gets a directory below the
-reserved one, numbered in the order of `sys.path`, so that no path of the machine is in the tree; so
-does a package that an editable install maps to a directory of another name.
+A module's import root is the path of its file without the part that corresponds to its name. Roots
+at or below the project's root keep their path in the tree. A root outside of it gets a directory
+below the reserved one, numbered in the order of `sys.path`, so that the tree contains no path of
+the machine. So does a package that an editable install maps to a directory of another name.
 """
 
 from __future__ import annotations
@@ -20,8 +20,9 @@ from flyte_build.workspace.workspace import BESIDE, Workspace
 
 @dataclass(frozen=True)
 class Module:
-    """A module of the user's: its name, the absolute path of its file, and whether it was found by
-    its name (or loaded by its path).
+    """A module of the user: its name, and the absolute path of its file.
+
+    `found` is whether the import system looked it up by name; otherwise it was loaded by path.
     """
 
     name: str
@@ -29,8 +30,9 @@ class Module:
     found: bool = True
 
     def origin(self) -> tuple[str, str]:
-        """Return the import root, and "" (or the directory of a package that is called otherwise,
-        and the package's name).
+        """Return the import root and "", or the directory and the name of a package.
+
+        The latter is the case if the directory of the package has another name than the package.
         """
         at, parts = self.file, self.name.split(".")
         folder, name = os.path.split(at)
@@ -47,8 +49,11 @@ class Module:
 
 
 def named(workspace: Workspace, path: Sequence[str]) -> Workspace:
-    """Return the project with its file's module called as the first directory of `sys.path` says
-    that holds the file below the root.
+    """Return the workspace with the module name that its file has below an entry of `path`.
+
+    That is the first of the user's directories in `path` that is below the root and contains the
+    file, if no module of that name in the project's own roots would shadow it. Otherwise the
+    workspace is returned unchanged.
     """
     own = {workspace.absolute(root) for root in workspace.roots}
     file = f"{workspace.root}/{workspace.file}"
@@ -74,8 +79,9 @@ def named(workspace: Workspace, path: Sequence[str]) -> Workspace:
 
 
 def real_files(workspace: Workspace, modules: Iterable[Module]) -> Iterator[Module]:
-    """Give the modules with their real files, where these are not below the root: links beside it
-    are the machine's matter.
+    """Yield the modules, with symbolic links resolved for files that are not below the root.
+
+    Links outside of the root are specific to the machine.
     """
     for module in modules:
         is_below = module.file.startswith(workspace.root + "/")
@@ -85,12 +91,11 @@ def real_files(workspace: Workspace, modules: Iterable[Module]) -> Iterator[Modu
 def with_roots(
     workspace: Workspace, modules: Sequence[Module], path: Sequence[str], here: str
 ) -> tuple[Workspace, dict[str, str]]:
-    """Return the project with all its import roots, and where the file of each module is, by its
-    path in the tree.
+    """Return the workspace with all its import roots, and the files of modules by path in the tree.
 
-    `path` is `sys.path` without the project's own roots; `here` is the current directory if that
-    comes last of it, "" if not. Modules that were loaded by their path from outside of the root are
-    in no import root, and left out.
+    `path` is `sys.path` without the project's own roots; `here` is the current directory if it is
+    the last entry of `sys.path`, else "". Modules that were loaded by path from outside of the root
+    are in no import root, and left out.
     """
     found = _found(modules, {os.path.realpath(entry) for entry in path} | {here}, workspace.root)
     fixed = next((at for at, entry in enumerate(path) if is_stdlib(entry)), len(path))
@@ -118,10 +123,12 @@ def with_roots(
 
 
 class _Found(NamedTuple):
-    """Where modules were found: each with its directory; the import roots, each with the first name
-    (in their order) found in it; and the directories of packages that are called otherwise, each
-    with the package's name. `plainly` are the import roots by module, of those that are called as
-    their files are.
+    """Origins of modules.
+
+    `modules` are pairs of a module and the directory that it was found in. `bases` maps import
+    roots to the (alphabetically) first module in them. `mapped` maps directories of packages that
+    have other names to the names of the packages. `plainly` maps modules whose names correspond to
+    their files to their import roots.
     """
 
     modules: list[tuple[Module, str]]
@@ -140,7 +147,7 @@ def _found(modules: Sequence[Module], known: Collection[str], root: str) -> _Fou
     found = _Found([], {}, {}, plainly)
     for module in sorted(modules, key=lambda each: each.name):
         base, package = module.origin()
-        # By a package's own `__path__`.
+        # Found by way of a package's own `__path__`.
         if package in plainly and module.file.startswith(plainly[package] + "/"):
             base = plainly[package]
         elif package and module.found and os.path.isdir(base):
@@ -154,8 +161,10 @@ def _found(modules: Sequence[Module], known: Collection[str], root: str) -> _Fou
 
 
 class _Places:
-    """Gives directories their places in the tree: below the root those that they have, elsewhere
-    numbered ones, which are in `beside` then, with their directories.
+    """Places of import roots in the tree.
+
+    Directories below the root keep their path. Others get a numbered one, and `beside` maps these
+    to the directories.
     """
 
     def __init__(self, workspace: Workspace, plainly: Mapping[str, str]) -> None:
@@ -165,7 +174,7 @@ class _Places:
         self.beside: dict[str, str] = {}
 
     def of(self, folder: str) -> str:
-        """The place of an import root."""
+        """Return the place of an import root."""
         root = self._workspace.root
         if _below(self._workspace, folder):
             return os.path.relpath(folder, root) if folder != root else ""
@@ -174,8 +183,10 @@ class _Places:
         return place
 
     def of_package(self, folder: str, package: str) -> str:
-        """The import root for a package that is called otherwise than its directory, which is below
-        its parent's place, or in a root of its own.
+        """Return the import root for a package whose directory has another name.
+
+        The package is placed below its parent package if that was found, or else in a root of its
+        own.
         """
         parent, _, name = package.rpartition(".")
         if parent in self._renamed:
@@ -201,7 +212,7 @@ def _in_tree(
     for module, base in places:
         if base in folders:
             yield folders[base] + module.file.removeprefix(base), module.file
-        # Each file below the root has its own path, whatever it is called.
+        # A file below the root always keeps its own path as well.
         if module.file.startswith(workspace.root + "/"):
             yield module.file.removeprefix(workspace.root + "/"), module.file
 
@@ -215,14 +226,12 @@ def _name(item: tuple[str, str]) -> str:
 
 
 def left_out(modules: Iterable[Module], files: Collection[str]) -> list[str]:
-    """Return the files of modules that are in no import root, sorted: they were loaded by their
-    path.
-    """
+    """Return the sorted files of modules that are in no import root: they were loaded by path."""
     return sorted({module.file for module in modules} - set(files))
 
 
 def own_path(workspace: Workspace) -> list[str]:
-    """Return the directories of this process's `sys.path` but for the project's own roots."""
+    """Return the directories of this process's `sys.path` without the project's own roots."""
     own = set(workspace.folders((*workspace.roots, *workspace.last)))
     return [
         entry

@@ -1,11 +1,11 @@
-"""Discovery as a node: which tasks a file holds, found by importing it in a process of its own, and
-remembered.
+"""Discovery as a node: a file's tasks, found by importing it in a process of its own, and cached.
 
-A result counts while all that the import touched is as it was: the files that it loaded or opened,
-the names that it looked for in directories (a new file may shadow a module), directories that it
-listed, environment variables that it read (a keyed hash of each value is kept, never the value),
-the interpreter, the installed distributions and our version. Several results are kept for a file,
-so that switching branches finds each of them again. (Ninja's depfile, for Python.)
+A result is valid while everything that the import depended on is unchanged: files that it loaded or
+opened, names that it looked up in directories (a new file may shadow a module), directories that it
+listed, environment variables that it read (only a keyed hash of each value is stored), the
+interpreter, the installed distributions and our version. This is like a depfile of Ninja, for
+Python. Several results are kept for each file, so that each is found again when branches are
+switched.
 """
 
 from __future__ import annotations
@@ -31,26 +31,26 @@ from flyte_build.workspace.workspace import Workspace
 from .check import Check, keyed, variable
 from .findings import Findings
 
-_KEPT = 16  # Results for one file.
-_ATTEMPTS = 3  # Imports of a file whose project is edited meanwhile.
+_KEPT = 16  # Results kept for one file.
+_ATTEMPTS = 3  # Imports of a file, if its project is edited during each.
 _BASES = {
-    "python": "another version of Python",
-    "executable": "another interpreter",
-    "prefix": "another environment of the interpreter",
-    "platform": "another platform",
-    "flyte-build": "another version of flyte-build",
-    "roots": "its import roots changed",
-    "module": "it has another module name",
-    "path": "PYTHONPATH names other directories",
+    "python": "the version of Python changed",
+    "executable": "the interpreter changed",
+    "prefix": "the interpreter's environment changed",
+    "platform": "the platform changed",
+    "flyte-build": "the version of flyte-build changed",
+    "roots": "the import roots changed",
+    "module": "the module name changed",
+    "path": "the directories in PYTHONPATH changed",
 }
-"""What is known before the import, and what is said when it is not as it was."""
+"""Inputs that are known before the import, and the reasons that are reported if they changed."""
 
 
 class Discovery(Cheap):
-    """The tasks of a project's file. Once resolved, `findings` hold what was found.
+    """The tasks of a project's file, in `findings` once resolved.
 
-    While the file is imported, `meanwhile` is called once; `disturbed` says that the import may
-    have changed files.
+    `meanwhile` is called during each import of the file. `disturbed` is whether an import may have
+    changed files.
     """
 
     kind = "discovery"
@@ -79,7 +79,7 @@ class Discovery(Cheap):
 
     @cached_property
     def _base(self) -> Mapping[str, Value]:
-        """What is known before the import: the file, and what runs it."""
+        """Inputs that are known before the import: the file and the interpreter."""
         workspace = self._workspace
         return {
             "root": workspace.root,
@@ -88,7 +88,7 @@ class Discovery(Cheap):
             "module": workspace.module,
             "path": [*_python_path()],
             "python": sys.version,
-            # An environment has several names for its one interpreter.
+            # A virtual environment has several names for its interpreter.
             "executable": os.path.realpath(sys.executable),
             "prefix": sys.prefix,
             "platform": sys.platform,
@@ -101,13 +101,11 @@ class Discovery(Cheap):
         }
 
     def inputs(self, outcomes: Outcomes) -> Mapping[str, Value]:
-        """What is known before the import: the file, and what runs it."""
+        """Return the inputs that are known before the import: the file and the interpreter."""
         return self._base
 
     def look_up(self, memory: RecordStore, outcomes: Outcomes) -> Lookup:
-        """The result whose touched things are all as they were, or what is different from the
-        newest one.
-        """
+        """Find a result whose trace matches the current state, or how the newest one differs."""
         base = key(self.kind, self.format, self._base)
         why = ""
         for at, (found, seen) in enumerate(self._cache.records.traces(base, _KEPT)):
@@ -120,7 +118,7 @@ class Discovery(Cheap):
                         self._cache.records.add_trace(base, found, seen, _KEPT)
                     self._files = {path: known[1] for path, known in seen["files"].items()}
                     return Lookup(self._base, record)
-                different = "what was found is not in the store any more"
+                different = "its result is no longer in the store"
             why = why or different
         last = memory.last(self.label)
         if last is None:
@@ -128,11 +126,11 @@ class Discovery(Cheap):
         return Lookup(
             self._base,
             None,
-            self._other_base(last) or why or "what its import saw is not known any more",
+            self._other_base(last) or why or "the trace of its import is no longer in the cache",
         )
 
     def _other_base(self, last: Record) -> str:
-        """What is different from the last time of what is known before the import, or ""."""
+        """Return which inputs known before the import differ from the last time, or ""."""
         now = {name: _json(self._base[name]) for name in _BASES}
         changed = [
             phrase
@@ -152,15 +150,16 @@ class Discovery(Cheap):
         try:
             self.findings = Findings(json.loads(self._cache.blobs.read(artifact)))
         except BlobCorrupt as error:
-            self._note(f"{error.what}; it is made again.")
+            self._note(f"{error.what}; it will be rebuilt.")
             return False
         except BlobMissing:
             return False
         return True
 
     def make(self, outcomes: Outcomes, resolve: Resolve) -> Made:
-        """Import the file in a child process; again if files were changed meanwhile. Raises
-        `ModuleLoadError`.
+        """Import the file in a child process, and again if files were changed during the import.
+
+        Raises `ModuleLoadError`.
         """
         for left in range(_ATTEMPTS - 1, -1, -1):
             answer = _ask(self._workspace, self._meanwhile)
@@ -172,12 +171,10 @@ class Discovery(Cheap):
         self._counters.add(**answer["counters"])
         volatile = [
             *answer["volatile"],
-            *(f"reads {path}, which is changed meanwhile" for path in answer["changed"]),
+            *(f"reads {path}, which changed during the import" for path in answer["changed"]),
         ]
         for what in volatile:
-            self._note(
-                f"Importing {self._workspace.file} {what}, so it is imported anew each time."
-            )
+            self._note(f"Importing {self._workspace.file} {what}, so its result is not cached.")
         self.recorded = not volatile
         self.disturbed = bool(answer["wrote"] or volatile)
         seen = answer["seen"]
@@ -201,18 +198,19 @@ class Discovery(Cheap):
             artifact,
             (artifact,),
             inputs,
-            "" if self.recorded else "importing it is not repeatable",
+            "" if self.recorded else "its import is not repeatable",
             answer["seconds"],
         )
 
     @property
     def workspace(self) -> Workspace:
-        """The project with all the import roots that were found."""
+        """Workspace of the project, with all the import roots that were found."""
         return self.findings.placed(self._workspace)
 
     def contents(self) -> Mapping[str, str]:
-        """The sha256 (hex) of each file of the project that was imported or read, by its path in
-        the tree, as of the import.
+        """Return the sha256 (hex) of each file that was imported or read, by path in the tree.
+
+        Digests are of the contents during the import.
         """
         workspace = self.workspace
         paths = (
@@ -222,7 +220,7 @@ class Discovery(Cheap):
         return {path: self._files[file] for path, file in paths if file in self._files}
 
     def task(self, name: str) -> TaskSpec:
-        """The spec of the task that stands under the variable `name`. Raises `NoSuchTask`."""
+        """Return the spec of the task in the variable `name`. Raises `NoSuchTask`."""
         tasks = self.findings.tasks
         if name not in tasks:
             from flyte_build.text.wording import listed, nearest
@@ -230,11 +228,11 @@ class Discovery(Cheap):
             near = nearest(name, tasks)
             raise NoSuchTask(
                 f"There is no task {name!r} in {self._workspace.file}",
-                why=f"It holds {listed(tasks) or 'no tasks'}.",
+                why=f"It defines {listed(tasks) or 'no tasks'}.",
                 hint=(
                     f"Did you mean {near!r}?"
                     if near
-                    else "A task is a function below `@env.task`, named by its variable."
+                    else "Give the name of a variable: that of a function with `@env.task`."
                 ),
             )
         return tasks[name]
@@ -254,7 +252,7 @@ def _ask(workspace: Workspace, meanwhile: Callable[[], None]) -> dict[str, Any]:
         [sys.executable, "-P", "-c", "from flyte_build.discovery.child import main; main()"],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
-        # What is made of sets and hashes is the same each time.
+        # Makes hashes, and so the order of sets, the same each time.
         env={"PYTHONHASHSEED": "0", **os.environ},
     )
     try:
@@ -263,7 +261,7 @@ def _ask(workspace: Workspace, meanwhile: Callable[[], None]) -> dict[str, Any]:
             child.stdin.write(json.dumps(request).encode() + b"\n")
             child.stdin.flush()
         except BrokenPipeError:
-            pass  # It has ended already, and its exit code is what there is to say.
+            pass  # The child has ended already; its exit code is reported below.
         meanwhile()
         output, _ = child.communicate()
     except BaseException:
@@ -279,9 +277,9 @@ def _ask(workspace: Workspace, meanwhile: Callable[[], None]) -> dict[str, Any]:
             else f"exit code {child.returncode}"
         )
         raise ModuleLoadError(
-            f"Importing {workspace.file} ended its process ({ended})",
-            why="So its tasks are not known.",
-            hint=f"Try `python {workspace.file}`.",
+            f"Importing {workspace.file} terminated the process ({ended})",
+            why="Its tasks could therefore not be found.",
+            hint=f"Run `python {workspace.file}` to find the cause.",
         ) from None
     return answer
 
@@ -294,9 +292,9 @@ def _load_error(workspace: Workspace, error: dict[str, str]) -> FlyteError:
     if error["type"] in ("SyntaxError", "IndentationError", "TabError"):
         return ModuleLoadError(
             f"{error['place'] or file}: syntax error: {error['message']}",
-            hint="Mend it, and run the command again.",
+            hint="Fix it, and run the command again.",
         )
-    hint = "Mend it, and run the command again."
+    hint = "Fix it, and run the command again."
     if "circular import" in error["message"]:
         hint = (
             "Two modules import each other: move what both need to a third one, or import one of"
@@ -336,9 +334,9 @@ def _missing_module(module: str, root: str) -> str:
 
 
 def _python_path() -> list[str]:
-    """The directories that `PYTHONPATH` names, which may be relative to the current one."""
+    """Return the directories in `PYTHONPATH` as absolute paths."""
     given = os.environ.get("PYTHONPATH", "")
-    # An empty entry is the current directory.
+    # An empty entry stands for the current directory.
     return [os.path.abspath(entry) for entry in given.split(os.pathsep)] if given else []
 
 

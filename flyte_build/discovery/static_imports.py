@@ -1,6 +1,4 @@
-"""Static analysis of imports: the modules that a file may import later, in a function or for types
-alone.
-"""
+"""Static analysis of imports, including those in functions and for type checking only."""
 
 from __future__ import annotations
 
@@ -14,11 +12,11 @@ LookUp = Callable[[str, str], None]
 
 
 class Imports:
-    """Finds modules as `import` would, without importing any.
+    """A finder of modules that works like `import`, without importing them.
 
-    Each look-up of a name in a directory is told to `look_up` (the directory, the name), so that a
-    file that appears there later is noticed; `is_own` says whether a file is the user's: only these
-    are followed.
+    `look_up` is called with the directory and the name of each lookup, so that the appearance of a
+    file there can be detected later. `is_own` tells whether a file is the user's: only these are
+    followed. `is_ours` tells whether a module is one of flyte-build.
     """
 
     def __init__(
@@ -28,8 +26,9 @@ class Imports:
         self._specs: dict[str, ModuleSpec | None] = {}
 
     def reachable(self, start: Iterable[tuple[str, str]]) -> dict[str, str]:
-        """Return the names of the modules, by their files, that these modules (name, file) import
-        in any place, and what these import.
+        """Return the modules that these (name, file) import anywhere, directly and indirectly.
+
+        The result maps their files to their names.
         """
         waiting = [(name, file) for name, file in start if file.endswith(".py")]
         seen = {file for _, file in waiting}
@@ -45,9 +44,7 @@ class Imports:
         return found
 
     def _own(self, name: str) -> Iterator[tuple[str, str]]:
-        """The user's files that importing a module by this name would load: those of its packages,
-        and its own.
-        """
+        """Yield the user's modules (name, file) that an import of `name` loads, packages first."""
         if self._is_ours(name):
             return
         parts = name.split(".")
@@ -83,7 +80,7 @@ class Imports:
         for finder in sys.meta_path:
             try:
                 spec = finder.find_spec(name, path)
-            except Exception:  # Somebody else's finder.
+            except Exception:  # A third-party finder may raise anything.
                 continue
             if spec is not None:
                 return spec
@@ -95,7 +92,7 @@ def _imported(name: str, file: str) -> Iterator[str]:
         with open(file, "rb") as source:
             tree = ast.parse(source.read())
     except (OSError, SyntaxError, ValueError, RecursionError):
-        return  # Whoever imports it is told.
+        return  # The import itself will report it.
     package = name if os.path.basename(file) == "__init__.py" else name.rpartition(".")[0]
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
@@ -108,9 +105,7 @@ def _imported(name: str, file: str) -> Iterator[str]:
 
 
 def _absolute(package: str, level: int, module: str) -> str:
-    """The absolute name of what a relative import names in a package, or "" where that is above all
-    packages.
-    """
+    """Return the absolute name of a relative import in a package, or "" if it is above the top."""
     parts = package.split(".") if package else []
     if level > len(parts):
         return ""

@@ -1,4 +1,4 @@
-"""The state of directories and paths, in the form in which discovery remembers and compares it."""
+"""States of directories and paths as discovery stores and compares them."""
 
 from __future__ import annotations
 
@@ -14,8 +14,9 @@ _SUFFIXES = frozenset(all_suffixes())
 
 
 def candidates(folder: str, names: Collection[str]) -> list[str]:
-    """What in `folder` could be a module of one of these names: directories, and files with a
-    module's ending.
+    """Return the sorted names in `folder` that could be modules of these names.
+
+    These are directories, and files with the suffix of a module; none if it cannot be listed.
     """
     wanted = frozenset(names)
     try:
@@ -31,8 +32,9 @@ def _is_candidate(entry: os.DirEntry[str], wanted: Collection[str]) -> bool:
 
 
 def names_in(folder: str) -> list[str] | None:
-    """All names in a directory, sorted, with a mark for directories and links; None for what cannot
-    be listed. Bytecode caches do not count.
+    """Return the sorted names in a directory, or None if it cannot be listed.
+
+    Directories are marked with "/" and links with "@". `__pycache__` is left out.
     """
     try:
         with os.scandir(folder) as entries:
@@ -48,8 +50,9 @@ def _mark(entry: os.DirEntry[str]) -> str:
 
 
 def presence(path: str) -> list[Any]:
-    """What can be asked about a path: its kind, its rights, how large a file is, where a link
-    leads, and the same of what is there.
+    """Return the state that `stat` reveals about a path; empty if it does not exist.
+
+    That is its mode, the target of a link, and the mode and the size of the file that it leads to.
     """
     try:
         own = os.lstat(path)
@@ -64,7 +67,7 @@ def presence(path: str) -> list[Any]:
 
 
 def times(path: str) -> list[int]:
-    """The times of a path, in ns: of its content and of its entry."""
+    """Return the mtime and the ctime of a path in ns; empty if it does not exist."""
     try:
         found = os.stat(path)
     except OSError:
@@ -73,9 +76,7 @@ def times(path: str) -> list[int]:
 
 
 def distributions(folder: str) -> list[str]:
-    """The installed distributions and path files in a directory of `sys.path`, by the names of
-    their files.
-    """
+    """Return the sorted names of distributions and `.pth` files in a directory of `sys.path`."""
     try:
         return sorted(
             name

@@ -1,10 +1,9 @@
-"""Watching what an import touches: files, directories, links, names looked up, environment
-variables, and what makes it volatile.
+"""Recording of everything that an import depends on, and of anything that makes it unrepeatable.
 
-Files and directories are seen through Python's audit hooks (PEP 578); environment variables through
-the class of `os.environ`; `os.stat` and its like, which have no audit events, through wrappers
-(what calls the C functions by another way is not seen). This is for a process of its own: what is
-hooked stays hooked.
+Accesses to files and directories are seen through Python's audit hooks (PEP 578), and to
+environment variables through the class of `os.environ`. `os.stat` and similar functions, which have
+no audit events, are wrapped; calls of the C functions by other ways are not seen. Use it only in a
+process of its own: audit hooks cannot be removed.
 """
 
 from __future__ import annotations
@@ -70,13 +69,15 @@ _IMPORTLIB = "<frozen importlib"
 
 
 class Watch:
-    """What was seen. Paths are absolute; `lookups` has, for each directory, the names that were
-    looked for in it.
+    """Accesses of an import, with absolute paths.
 
-    `opened` has the state in which each file was read. `folders` were listed, of `distributions`
-    only the installed packages count; `stats` were asked about, of `times` the times, too. `names`
-    are the modules that were looked for by their names. `uses_current` says that the `current`
-    directory decided something, and `wrote` that something below the root may have been changed.
+    `files` were read, and `opened` has their states at that time. `folders` were listed, and
+    `distributions` were listed for installed packages only. `stats` are paths whose `stat` was
+    read, and `times` those whose times were. `lookups` maps directories to the names that were
+    looked up in them. `names` are the modules that were looked up by name, and `environment` the
+    variables that were read ("*" for all). `volatile` are reasons why the import is not repeatable.
+    `uses_current` is whether the result depends on the `current` directory, and `wrote` whether
+    files may have been changed.
     """
 
     def __init__(self, root: str, current: str) -> None:
@@ -88,7 +89,7 @@ class Watch:
         self.stats: set[str] = set()
         self.times: set[str] = set()
         self.lookups: dict[str, set[str]] = {}
-        # What the interpreter's start has imported was found by its name, too.
+        # Modules imported at the start of the interpreter were looked up by name as well.
         self.names = set(sys.modules)
         self.environment: set[str] = set()
         self.volatile: list[str] = []
@@ -99,7 +100,7 @@ class Watch:
 
     @contextmanager
     def watching(self) -> Iterator[None]:
-        """Watch the body. Once in the life of a process."""
+        """Record the accesses of the body. Use it at most once in a process."""
         watch = self
 
         class Environ(type(os.environ)):  # type: ignore[misc]  # A class without a public name.
@@ -139,15 +140,15 @@ class Watch:
     def find_spec(
         self, name: str, path: Sequence[str] | None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
-        """Remember that `name` was looked for; never finds anything."""
+        """Record the lookup of `name`, and return None, so that other finders are asked."""
         self.names.add(name)
         for folder in sys.path if path is None else path:
             self.look_up(folder, name.rpartition(".")[2])
         return None
 
     def look_up(self, folder: str, name: str) -> None:
-        """Remember that a module of that name was looked for in `folder`."""
-        # Python passes over what is no text.
+        """Record that a module of that name was looked up in `folder`."""
+        # Python skips entries that are not strings.
         if isinstance(folder, str) and os.path.isabs(folder) and not is_stdlib(folder):
             self.lookups.setdefault(os.path.normpath(folder), set()).add(name)
 
@@ -167,7 +168,7 @@ class Watch:
         elif event in ("os.listdir", "os.scandir"):
             caller = sys._getframe(1).f_code.co_filename
             if caller.startswith(_IMPORTLIB) or isinstance(args[0], int):
-                return  # A finder fills its cache: `lookups` hold what counts of that.
+                return  # A finder fills its cache; `lookups` has the relevant names.
             self._path(
                 self.distributions if caller.endswith(_METADATA) else self.folders,
                 os.fsdecode(args[0] or "."),
@@ -224,8 +225,10 @@ class Watch:
             self._say(f"reads the clock or random numbers ({name}, {where})")
 
     def _caller(self, frame: FrameType | None) -> str:
-        """Where the user's own code made this call, or "" when it was made by somebody's import or
-        library.
+        """Return the place FILE:LINE in the user's code that made a call, or "".
+
+        It is "" if the call was made by the import system or by a library, rather than by the
+        user's code (directly, or through the standard library).
         """
         while frame is not None and is_stdlib(frame.f_code.co_filename):
             if frame.f_code.co_filename.startswith(_IMPORTLIB):
@@ -236,9 +239,7 @@ class Watch:
         return f"{os.path.relpath(frame.f_code.co_filename, self.root)}:{frame.f_lineno}"
 
     def _on_behalf(self, frame: FrameType | None) -> bool:
-        """Whether the user's own code asked for this, by itself or through libraries, and not an
-        import of one.
-        """
+        """Whether the user's code made a call, directly or through libraries, but not by import."""
         while frame is not None and not frame.f_code.co_filename.startswith(_IMPORTLIB):
             if self._is_own(frame):
                 return True
@@ -246,7 +247,7 @@ class Watch:
         return False
 
     def _is_finder(self, frame: FrameType | None) -> bool:
-        """Whether it is our own finder that asks: `lookups` hold what counts of that."""
+        """Whether a call is made by our own finder; `lookups` has the relevant names."""
         while frame is not None and is_stdlib(frame.f_code.co_filename):
             frame = frame.f_back
         return frame is not None and frame.f_code.co_filename == is_own.__code__.co_filename
@@ -261,7 +262,7 @@ class Watch:
 
 
 def state_of(path: str, stat: Callable[[str], os.stat_result] = os.stat) -> Row:
-    """Return the state of what a path leads to, or one that is like no other."""
+    """Return the state of the file that a path leads to, or `UNTRUSTED`, which equals no state."""
     try:
         return row(stat(path))
     except OSError:

@@ -65,8 +65,8 @@ def test_a_file_that_cannot_be_described_is_no_failed_import(project: Project) -
         " = Odd()\n",
     )
     said = project.refusal("odd.py", "task", exit_code=3)
-    assert "error: The tasks of odd.py could not be described: RuntimeError: look away" in said
-    assert "Importing it went well" in said
+    assert "error: Cannot describe the tasks of odd.py: RuntimeError: look away" in said
+    assert "Importing the file succeeded" in said
 
 
 def test_a_timeout_that_is_no_duration_is_the_declarations_fault(project: Project) -> None:

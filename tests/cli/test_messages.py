@@ -37,7 +37,7 @@ def test_results_go_to_standard_output_and_all_else_to_standard_error(flyte: She
         (["run", "importing.py", "x"], 3, ["importing.py:1", "no_such_module", "Install"]),
         (["run", "raising.py", "x"], 3, ["raising.py:1", "ZeroDivisionError"]),
         (["run", "badname.py", "x"], 3, ["'Bad Name'", "lower-case"]),
-        (["run", "ending.py", "x"], 3, ["ended its process"]),
+        (["run", "ending.py", "x"], 3, ["terminated the process"]),
         (["run", "indented.py", "x"], 3, ["indented.py:2", "syntax error"]),
         (["run", "zero.py", "x"], 3, ["zero.py: syntax error", "null bytes"]),
         (["run", "latin.py", "x"], 3, ["latin.py:1", "utf-8"]),

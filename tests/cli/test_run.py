@@ -94,7 +94,7 @@ def test_a_volatile_import_is_not_recorded_and_said(flyte: Shell) -> None:
             result = flyte("-of", "json", "run", "tasks.py", "hello")
             assert (
                 states(json.loads(result.stdout))["discovery"] == "made"
-                and "imported anew each time" in result.stderr
+                and "its result is not cached" in result.stderr
             )
 
 

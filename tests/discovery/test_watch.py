@@ -299,7 +299,7 @@ def test_a_new_file_is_not_looked_at_for_the_sake_of_metadata(root: Path, tmp_pa
     (root / "new.py").write_text("")
     assert not discover(root, tmp_path / "warm").imported
     write_files(root, {"mine-1.0.dist-info/METADATA": b"Name: mine\nVersion: 1.0\n"})
-    assert discover(root, tmp_path / "warm").why == f"other packages are installed in {root}"
+    assert discover(root, tmp_path / "warm").why == f"the installed packages in {root} changed"
 
 
 def test_an_unrelated_package_that_comes_and_goes_loses_nothing(
@@ -311,7 +311,7 @@ def test_an_unrelated_package_that_comes_and_goes_loses_nothing(
     (root / "flow.py").write_text(FLOW.format(code="VALUE = 1"))
     assert discover(root, tmp_path / "warm").imported
     write_files(tmp_path / "libs", {"mine-1.0.dist-info/METADATA": b"Name: mine\n"})
-    assert "other packages" in discover(root, tmp_path / "warm").why
+    assert "the installed packages" in discover(root, tmp_path / "warm").why
     shutil.rmtree(tmp_path / "libs/mine-1.0.dist-info")
     assert not discover(root, tmp_path / "warm").imported
 
@@ -333,13 +333,13 @@ def test_why_a_file_that_is_known_is_imported_again(
     (root / "flow.py").write_text(FLOW.format(code="VALUE = 1"))
     discover(root, tmp_path / "warm")
     (root / "src").mkdir()
-    assert discover(root, tmp_path / "warm").why == "its import roots changed"
+    assert discover(root, tmp_path / "warm").why == "the import roots changed"
     monkeypatch.setenv("PYTHONOPTIMIZE", "1")
     assert (
         discover(root, tmp_path / "warm").why == "the environment variable PYTHONOPTIMIZE changed"
     )
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
-    assert "PYTHONPATH names other directories" in discover(root, tmp_path / "warm").why
+    assert "the directories in PYTHONPATH changed" in discover(root, tmp_path / "warm").why
 
 
 def test_no_value_of_a_variable_is_kept(
