@@ -1,3 +1,1 @@
-"""Deployments: what one is, how it is named and kept in a repository, how it is found, and how two
-differ.
-"""
+"""Deployments: their content and names, and storing, finding and comparing them."""

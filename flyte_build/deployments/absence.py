@@ -1,4 +1,4 @@
-"""The error for a deployment that is not there, with the nearest that is."""
+"""The error for a deployment that does not exist, which names similar ones."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ def absence(
     known: Sequence[tuple[Namespace, str, str]],
     places: str,
 ) -> NotFound:
-    """Return the error for what `reference` names in `space`.
+    """Return the error for a `reference` that is not found in `space`.
 
-    `known` are the spaces, environments and versions that are deployed in the repositories that
-    messages call `places`.
+    `known` are the spaces, environments and versions that are deployed in the searched
+    repositories; `places` names these repositories in messages.
     """
     environment = reference.environment
     versions = sorted(
@@ -31,23 +31,27 @@ def absence(
     if reference.version in versions:
         return NotFound(
             f"{environment}:{reference.version} is lost",
-            why="Its tag is there, and leads to nothing.",
-            hint="Deploying the same again puts it back.",
+            why="Its tag exists, but its index does not.",
+            hint="Deploy the same again to restore it.",
         )
     if versions and reference.pin:
         return NotFound(
             f"{environment} has no deployment {reference.pin}",
             why=f"It is not in {space}.",
-            hint=f"`flyte get deployment {environment}` lists what is, with digests.",
+            hint=f"List its deployments and their digests: `flyte get deployment {environment}`.",
         )
     if versions:
         near = get_close_matches(reference.version, versions, _SHOWN, 0.3) or versions[-_SHOWN:]
-        there = f"there are {len(versions):,}; the nearest" if len(versions) > 1 else "there is one"
+        there = (
+            f"there are {len(versions):,}; the most similar"
+            if len(versions) > 1
+            else "there is one"
+        )
         return NotFound(
             f"{environment} has no version {reference.version or LATEST!r}",
             why=f"In {space} {there}: {', '.join(near)}.",
             hint=(
-                f"`flyte get deployment {environment}` lists them."
+                f"List them with `flyte get deployment {environment}`."
                 if len(versions) > 1
                 else f"Did you mean {environment}:{versions[0]}?"
             ),
@@ -56,7 +60,7 @@ def absence(
     if elsewhere:
         return NotFound(
             f"{environment} is not deployed in {space}",
-            why=f"It is in {elsewhere}.",
+            why=f"It is deployed in {elsewhere}.",
             hint=f"Add --project {elsewhere.project} --domain {elsewhere.domain}.",
         )
     names = sorted({name for where, name, _ in known if where == space})
@@ -67,6 +71,6 @@ def absence(
         hint=(
             f"Did you mean {' or '.join(near)}?"
             if near
-            else "`flyte deploy FILE` deploys one; `flyte get deployment` lists them."
+            else "Deploy one with `flyte deploy FILE`, or list them with `flyte get deployment`."
         ),
     )

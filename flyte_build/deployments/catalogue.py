@@ -1,4 +1,4 @@
-"""The catalogue: what is deployed, found in repositories by version, latest or pin."""
+"""The catalogue: lookup of deployments in repositories by version, `latest` or pin."""
 
 from __future__ import annotations
 
@@ -30,15 +30,13 @@ from .release import Release
 _PARALLEL = 8
 _NOTES = 10
 _THIS = "this machine"
-_DOCUMENT = 64 << 20  # Bytes of a deployment's document, at most.
-_SLACK = 1 << 30  # Bytes by which a bundle may be larger than the files that it holds.
+_DOCUMENT = 64 << 20  # Maximum size of a deployment's document in bytes.
+_SLACK = 1 << 30  # Bytes by which a bundle may be larger than the files that it contains.
 
 
 @dataclass(frozen=True)
 class FoundRelease:
-    """A release, its index, and the repository where it was found; None: on this machine, by its
-    pin.
-    """
+    """A release, its index, and its repository; None if it was found on this machine by its pin."""
 
     release: Release
     index: Manifest
@@ -48,9 +46,7 @@ class FoundRelease:
 
 @dataclass(frozen=True)
 class TaggedRelease:
-    """The tag of a version, or `latest`, in a repository: what was found under it, or the error
-    that says why nothing was.
-    """
+    """The tag of a version, or `latest`, in a repository, with its release or the error instead."""
 
     repository: Repository
     tag: str
@@ -58,15 +54,15 @@ class TaggedRelease:
 
     @property
     def is_latest(self) -> bool:
-        """Whether it is the tag of no version."""
+        """Whether the tag is `latest`, rather than that of a version."""
         return self.tag.endswith(f".{LATEST}")
 
 
 class Catalogue:
-    """Looks deployments up in some repositories, in order; `here` is the directory among them that
-    is called this machine.
+    """A lookup of deployments in repositories, in order.
 
-    Whatever a repository raises is raised.
+    `here` is the directory of the repository that messages call "this machine". Methods raise any
+    error of a repository.
     """
 
     def __init__(
@@ -79,11 +75,11 @@ class Catalogue:
         self.repositories, self._cache, self._note, self._here = repositories, cache, note, here
 
     def alone(self) -> Catalogue:
-        """The same of the first repository alone."""
+        """Return the catalogue of the first repository only."""
         return Catalogue(self.repositories[:1], self._cache, self._note, self._here)
 
     def find(self, space: Namespace, reference: DeploymentReference) -> FoundRelease:
-        """What a reference names. Raises `NotFound`, which says what there is instead."""
+        """Find the release of a reference. Raises `NotFound`, which names similar ones."""
         if reference.pin:
             return self._pinned(reference, reference.pin)
         tag = space.tag(reference.environment, reference.version or LATEST)
@@ -93,15 +89,15 @@ class Catalogue:
         raise self.missing(space, reference)
 
     def _read(self, repository: Repository, tag: str) -> FoundRelease | None:
-        """What is under a tag. Raises `RegistryCorrupt` for what does not belong there."""
+        """Return the release under a tag, if any. Raises `RegistryCorrupt` if it is another's."""
         index = repository.manifest(tag)
         if index is None:
             return None
         release = Release.parse(index)
         if tag not in (release.tag, release.latest):
             raise RegistryCorrupt(
-                f"{self.place(repository)} has another deployment under the tag {tag}",
-                why=f"It is {release.tag}: the tag was moved, and not by flyte.",
+                f"The tag {tag} in {self.place(repository)} leads to another deployment",
+                why=f"It leads to {release.tag}: it was moved, but not by flyte.",
                 hint="Move the tag back, or delete it.",
             )
         return FoundRelease(release, index, repository)
@@ -112,35 +108,36 @@ class Catalogue:
             raise NotFound(
                 f"There is no deployment {pin}",
                 why=self.nowhere(),
-                hint="`flyte get deployment` lists what is deployed, with digests.",
+                hint="List all deployments and their digests with `flyte get deployment`.",
             )
         if reference.environment != found.release.environment:
             raise NotFound(
-                f"{pin} is no deployment of {reference.environment}",
+                f"{pin} is not a deployment of {reference.environment}",
                 why=f"It is one of {found.release.environment}.",
-                hint="Leave the name or the digest out, or mend one of them.",
+                hint="Correct the name or the digest.",
             )
         return found
 
     def published(self, pin: Digest) -> FoundRelease | None:
-        """What the repositories have of a pin. Raises `RegistryCorrupt`."""
+        """Find the release with a pin in the repositories. Raises `RegistryCorrupt`."""
         for repository in self.repositories:
             index = repository.manifest(pin_tag(pin))
             if index is not None:
                 release = Release.parse(index)
                 if release.pin != pin:
                     raise RegistryCorrupt(
-                        f"{repository.name} has another deployment than {pin} under its pin",
-                        why=f"It is {release.pin}.",
-                        hint="Do not use what it holds; deploy again.",
+                        f"The tag of the pin {pin} in {repository.name} leads to another"
+                        " deployment",
+                        why=f"It leads to {release.pin}.",
+                        hint="Do not use it; deploy again.",
                     )
                 return FoundRelease(release, index, repository)
-        # Who copies a version elsewhere may leave the pin's tag behind.
+        # A version may have been copied from another repository without the pin's tag.
         copied = self.releases(lambda space, environment, version: True)
         return next((each for each in copied if each.release.pin == pin), None)
 
     def _kept(self, pin: Digest) -> FoundRelease | None:
-        """What this machine knows of a pin, if it has the deployment."""
+        """Return the release with a pin, if this machine has its deployment."""
         record = self._cache.records.find(record_key(pin))
         if record is None or not self._cache.blobs.has_all(record.refs):
             return None
@@ -152,10 +149,10 @@ class Catalogue:
             return None
 
     def releases(self, wanted: Callable[[Namespace, str, str], bool]) -> list[FoundRelease]:
-        """The releases whose space, environment and version are wanted, newest first; of one in two
-        repositories the first.
+        """Return the releases whose space, environment and version are `wanted`, newest first.
 
-        What cannot be read is not among them, and that is said.
+        A release in several repositories is taken from the first. Releases that cannot be read are
+        left out, with a note.
         """
         entries = self.entries(wanted)
         unread = [
@@ -168,15 +165,15 @@ class Catalogue:
             )
         if len(unread) > _NOTES:
             self._note(
-                f"{len(unread) - _NOTES:,} more are not listed. `flyte doctor` names all of them."
+                f"{len(unread) - _NOTES:,} more are not listed; see all with `flyte doctor`."
             )
         return chosen(entries)
 
     def entries(self, wanted: Callable[[Namespace, str, str], bool]) -> list[TaggedRelease]:
-        """What is under the tags, in all repositories, whose space, environment and version are
-        wanted. One that fails hides no other.
+        """Return the entries of all tags whose space, environment and version are `wanted`.
 
-        Raises `RegistryUnreachable` if none of several can be had.
+        A failure to read one is returned as its outcome. Raises `RegistryUnreachable` if there are
+        several, and all fail with it.
         """
         found: list[TaggedRelease] = []
         for repository in self.repositories:
@@ -197,11 +194,11 @@ class Catalogue:
             repository,
             tag,
             found
-            or BlobMissing("Its index is lost", why="The tag is there, and leads to nothing."),
+            or BlobMissing("Its index is lost", why="The tag exists, but the index does not."),
         )
 
     def missing(self, space: Namespace, reference: DeploymentReference) -> NotFound:
-        """The error for what is not there, with the nearest that is."""
+        """Return the error for a deployment that does not exist, which names similar ones."""
         try:
             known = [
                 read
@@ -214,13 +211,13 @@ class Catalogue:
         return absence(space, reference, known, " or ".join(map(self.place, self.repositories)))
 
     def place(self, repository: Repository | None) -> str:
-        """How a repository is called in messages; None: what is kept on this machine."""
+        """Return the name of a repository for messages; None stands for this machine's cache."""
         if repository is None or (self._here and repository.name.folder == self._here):
             return _THIS
         return str(repository.name)
 
     def nowhere(self) -> str:
-        """The sentence that what was looked for is in none of the places."""
+        """Return a sentence for messages: that no place has the deployment."""
         others = [place for each in self.repositories if (place := self.place(each)) != _THIS]
         return (
             f"Neither {_THIS} nor {' nor '.join(others)} has it."
@@ -230,7 +227,10 @@ class Catalogue:
 
 
 def chosen(entries: Iterable[TaggedRelease]) -> list[FoundRelease]:
-    """The releases among some entries, newest first; of one in two repositories the first."""
+    """Return the releases among some entries, newest first.
+
+    A release in several repositories is taken from the first.
+    """
     found: dict[str, FoundRelease] = {}
     latest: set[Digest] = set()
     for entry in entries:
@@ -244,5 +244,5 @@ def chosen(entries: Iterable[TaggedRelease]) -> list[FoundRelease]:
 
 
 def record_key(pin: Digest) -> Key:
-    """The key of what this machine keeps of a deployment."""
+    """Return the key of this machine's record of a deployment."""
     return key("deployment", 1, {"pin": pin})

@@ -1,6 +1,4 @@
-"""What deployments hold: documents, code, images and files; fetched, verified, and kept on this
-machine once they were used.
-"""
+"""Contents of deployments: documents, code, images and files, fetched, verified and cached."""
 
 from __future__ import annotations
 
@@ -32,13 +30,14 @@ if TYPE_CHECKING:
     from flyte_build.bundler.budget import Budget
     from flyte_build.bundler.tree import Tree
 
-_DOCUMENT = 64 << 20  # Bytes of a deployment's document, at most.
-_SLACK = 1 << 30  # Bytes by which a bundle may be larger than the files that it holds.
+_DOCUMENT = 64 << 20  # Maximum size of a deployment's document in bytes.
+_SLACK = 1 << 30  # Bytes by which a bundle may be larger than the files that it contains.
 
 
 class DeploymentContents:
-    """What the releases of a catalogue hold, brought into the `cache`; `note` is told what was
-    repaired. Whatever a repository raises is raised.
+    """Contents of a catalogue's releases, fetched to the `cache`.
+
+    `note` is called with messages on repairs. Methods raise any error of a repository.
     """
 
     def __init__(
@@ -52,7 +51,8 @@ class DeploymentContents:
         self._transfer = Transfer(cache.blobs, Ledger(cache.database), progress)
 
     def document(self, found: FoundRelease) -> Document:
-        """The document of what was found, verified against its pin; it stays on this machine.
+        """Return the document of a release, verified against its pin, and cache it.
+
         Raises `RegistryCorrupt`.
         """
         pin, blobs = found.release.pin, self._cache.blobs
@@ -63,8 +63,8 @@ class DeploymentContents:
         )
         if manifest.artifact_type != TYPE or len(manifest.layers) != 1:
             raise RegistryCorrupt(
-                f"{pin} is no deployment",
-                why="It is of another kind, or has not the one layer that one has.",
+                f"{pin} is not a deployment",
+                why="It has another artifact type, or does not have exactly one layer.",
             )
         document = Document.parse(blobs.read(manifest.layers[0].digest))
         if (
@@ -73,7 +73,7 @@ class DeploymentContents:
             or document.tree != found.release.tree
         ):
             raise RegistryCorrupt(
-                f"The deployment {pin} is not what its index says",
+                f"The deployment {pin} does not match its index",
                 hint="Do not use it; deploy again.",
             )
         refs = (pin, *(blob.digest for blob in manifest.blobs()), blobs.put(found.index.data))
@@ -91,15 +91,14 @@ class DeploymentContents:
             raise RegistryCorrupt(
                 f"{repository.name} has lost a part of a deployment",
                 why=f"{error.what}.",
-                hint="`flyte doctor` lists what is missing.",
+                hint="List everything that is missing with `flyte doctor`.",
             ) from None
 
     def code(self, found: FoundRelease, budget: Budget) -> str:
-        """Extract the code of what was found, and return its directory; its bundle is fetched
-        unless this machine has it.
+        """Extract the code of a release, and return its directory.
 
-        Raises `NotFound` if nobody has it, `RegistryCorrupt` and `ExtractionRefused` for what is
-        not the code that was deployed.
+        Its bundle is fetched unless this machine has it. Raises `NotFound` if no place has it, and
+        `RegistryCorrupt` or `ExtractionRefused` if it is not the code that was deployed.
         """
         from flyte_build.bundler import bundle, extraction
         from flyte_build.bundler.marker import find
@@ -112,17 +111,17 @@ class DeploymentContents:
             try:
                 return extraction.extract(self._cache, bundle.read(record.artifact, blobs), budget)
             except (BlobMissing, BlobCorrupt):
-                pass  # It went bad here.
+                pass  # It was damaged on this machine.
             except ExtractionRefused as error:
-                self._note(f"{error.what}; it is fetched again. {error.why}")
+                self._note(f"{error.what}; it will be fetched again. {error.why}")
                 forget(self._cache, record)
         repository = found.repository
         if repository is None:
             online = self._catalogue.published(found.release.pin)
             if online is None or online.repository is None:
                 raise NotFound(
-                    f"The code of {found.release.environment}@{found.release.pin.short} is not"
-                    " there any more",
+                    f"The code of {found.release.environment}@{found.release.pin.short} is no"
+                    " longer available",
                     why=self._catalogue.nowhere(),
                 )
             found, repository = online, online.repository
@@ -130,9 +129,9 @@ class DeploymentContents:
         fetched = bundle.read(found.release.bundle.digest, blobs)
         if fetched.tree != tree:
             raise RegistryCorrupt(
-                f"The deployment {found.release.pin} has another bundle than its index says"
+                f"The bundle of the deployment {found.release.pin} does not match its index"
             )
-        # Only what has proven right is recorded.
+        # A bundle is recorded only once it has been verified.
         extraction.take(self._cache, fetched, budget=budget)
         self._cache.records.add(
             Record(bundle_key(tree), KIND, fetched.manifest, fetched.refs, bundle_inputs(tree))
@@ -140,10 +139,9 @@ class DeploymentContents:
         return extraction.extract(self._cache, fetched, budget)
 
     def image(self, found: FoundRelease, identity: Digest) -> tuple[OciImage, list[Repository]]:
-        """The image of what was found whose config has that digest, and the repositories that have
-        its layers. Raises `RegistryCorrupt`.
+        """Return a release's image whose config has that digest, and repositories with its layers.
 
-        Its manifest and its config are on this machine then.
+        Its manifest and its config are cached. Raises `RegistryCorrupt`.
         """
         blobs = self._cache.blobs
         if found.repository is None and not blobs.has_all(
@@ -165,14 +163,17 @@ class DeploymentContents:
                 [found.repository] if found.repository else list(self._catalogue.repositories)
             )
         raise RegistryCorrupt(
-            f"The image of {found.release.environment}:{found.release.version} is not there any"
-            " more",
+            f"The image of {found.release.environment}:{found.release.version} is no longer"
+            " available",
             why=f"Its identity is {identity}.",
-            hint="`flyte doctor` lists what is missing.",
+            hint="List everything that is missing with `flyte doctor`.",
         )
 
     def tree(self, found: FoundRelease) -> Tree:
-        """The files of what was found, by name and digest; their bytes are not fetched."""
+        """Return the tree of a release's files; their contents are not fetched.
+
+        Raises `NotFound`.
+        """
         from flyte_build.bundler import bundle
 
         blobs, record = (
@@ -183,13 +184,13 @@ class DeploymentContents:
             try:
                 return bundle.read_tree(bundle.read(record.artifact, blobs), blobs)
             except (BlobMissing, BlobCorrupt, ExtractionRefused):
-                pass  # It went bad here.
+                pass  # It was damaged on this machine.
         repository, digest = found.repository, found.release.bundle.digest
         manifest = repository.manifest(digest) if repository else None
         if repository is None or manifest is None:
             raise NotFound(
-                f"The files of {found.release.tag} are not known",
-                why=f"The bundle is not in {self._catalogue.place(repository)}.",
+                f"Cannot list the files of {found.release.tag}",
+                why=f"Its bundle is missing from {self._catalogue.place(repository)}.",
             )
         with blobs.batch() as batch:
             batch.add(manifest.data)

@@ -1,4 +1,4 @@
-"""What is different between two deployments, in the words of those who wrote the tasks."""
+"""Differences between two deployments, in the terms in which tasks are declared."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from flyte_build.values.type import from_document
 from .document import Document
 
 _ABSENT = "(none)"
-# Sections and fields whose values are not shown: secrets, and long ones.
+# Sections and fields whose values are not shown, as they may be secret or long.
 _UNTOLD = {"variables", "fields of its type", "declared image"}
 _WORDS = {
     "short_name": "short name",
@@ -21,15 +21,14 @@ _WORDS = {
 _SAID_ELSEWHERE = ("interface", "env_vars", "options", "function")
 
 How = Literal["added", "removed", "changed"]
-# By section and name; what is in one group is added, removed or changed together.
+# Fields by section and name. A named group is added or removed as a whole.
 _Groups = dict[tuple[str, str], dict[str, Any]]
 
 
 class FieldChange(NamedTuple):
-    """What is not the same: in which `section` and `task` ("" is the environment) it is, its name,
-    and how it changed.
+    """A difference of one field, in a `section` of a `task` ("" for the environment).
 
-    `old` and `new` are JSON values, None where there is none or where it is not shown.
+    `old` and `new` are JSON values; None if there is no value, or it must not be shown.
     """
 
     section: str
@@ -55,8 +54,9 @@ class FieldChange(NamedTuple):
 
 
 def changes(old: Document, new: Document) -> list[FieldChange]:
-    """What differs between two documents, sorted; of their code only how it is imported (a tree
-    says itself how it differs).
+    """Return the sorted differences between two documents.
+
+    Of their code, only the way it is imported is compared; compare their trees for the files.
     """
     found = list(_compared("", _environment(old), _environment(new)))
     for task in old.tasks.keys() | new.tasks.keys():
@@ -72,9 +72,7 @@ def changes(old: Document, new: Document) -> list[FieldChange]:
 
 
 def of_distributions(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[FieldChange]:
-    """The distributions of two descriptions of a host that differ, and Python's version and the
-    platform.
-    """
+    """Return the differences between two hosts: distributions, Python's version, the platform."""
     before, after = (
         {**host, **(host.get("distributions") or {}), "distributions": None} for host in (old, new)
     )
@@ -105,7 +103,7 @@ def _fields(
 def _order(
     task: str, old: list[Mapping[str, Any]], new: list[Mapping[str, Any]]
 ) -> Iterator[FieldChange]:
-    """Another order of the inputs that both have: they may be given by position."""
+    """Yield a change of the order of common inputs, which matters if they are given by position."""
     before, after = [entry["name"] for entry in old], [entry["name"] for entry in new]
     both = [
         [name for name in names if name in before and name in after] for names in (before, after)
@@ -174,7 +172,7 @@ def _groups(task: Mapping[str, Any]) -> _Groups:
 
 
 def _type(name: str, schema: Any) -> dict[str, Any]:
-    # Only a class has fields.
+    # Only types of classes have fields.
     return {"type": name, "fields of its type": None if schema == name else schema}
 
 

@@ -1,9 +1,9 @@
-"""A deployment's document: one environment's tasks as identities alone, the same on every machine
-and in every directory.
+"""Document of a deployment: one environment's tasks, with code and image given as digests.
 
-It is canonical JSON (ASCII, sorted names, no spaces) and the one layer of an OCI artifact, whose
-manifest says nothing else: so the manifest's digest, the pin, stands for the document. Versions,
-projects and times are said elsewhere.
+It is the same on every machine and in every directory: canonical JSON (ASCII, sorted names, no
+spaces). It is the only layer of an OCI artifact, whose manifest contains nothing else, so the
+manifest's digest (the pin) identifies the document. Versions, projects and times are stored in the
+release.
 """
 
 from __future__ import annotations
@@ -29,17 +29,17 @@ LAYER = "application/vnd.flyte.deployment.document.v1+json"
 
 
 class Document:
-    """The document of a deployment, by its JSON `value`."""
+    """The document of a deployment; `value` is its JSON value."""
 
     def __init__(self, value: JsonObject) -> None:
         self.value = value
 
     @classmethod
     def of(cls, environment: EnvironmentSpec, code: JsonObject, runtime: JsonObject) -> Document:
-        """The document of an environment.
+        """Return the document of an environment.
 
-        `code` holds the tree's digest and how its modules are imported, `runtime` what its tasks
-        run in, by digest.
+        `code` has the tree's digest and the import roots of its modules, and `runtime` describes
+        the host or image that its tasks run in.
         """
         tasks = {function: task.document() for function, task in environment.tasks.items()}
         image = environment.image
@@ -50,7 +50,7 @@ class Document:
             "depends_on": environment.depends_on,
             "code": code,
             "environment": runtime,
-            "image": image if isinstance(image, dict) else None,  # What is declared.
+            "image": image if isinstance(image, dict) else None,  # As it is declared.
             "tasks": {
                 name: {key: each for key, each in task.items() if key not in _SAID_ONCE}
                 for name, task in tasks.items()
@@ -60,8 +60,9 @@ class Document:
 
     @classmethod
     def parse(cls, data: bytes) -> Document:
-        """The document of these bytes, which are verified by their digest. Raises
-        `RegistryCorrupt`, `StoreFormatUnknown`.
+        """Parse a document, whose bytes must be verified already.
+
+        Raises `RegistryCorrupt` if it is malformed, and `StoreFormatUnknown` if it is too new.
         """
         try:
             value = json.loads(data, parse_constant=_refuse)
@@ -71,8 +72,8 @@ class Document:
                 and value["format"] > FORMAT
             ):
                 raise StoreFormatUnknown(
-                    "A deployment was made by a newer version of flyte-build",
-                    why=f"Its format is {value['format']}; this version knows {FORMAT}.",
+                    "A deployment was created by a newer version of flyte-build",
+                    why=f"Its format is {value['format']}; this version supports {FORMAT}.",
                     hint="Upgrade flyte-build.",
                 )
             check(value, DOCUMENT)
@@ -96,7 +97,7 @@ class Document:
             ) from None
 
     def _check_types(self) -> None:
-        """Raise unless the types of inputs and outputs are known, and the declared image is one."""
+        """Raise `ValueError` or another error if a type, a default or the image is invalid."""
         for task in self.tasks.values():
             interface = Interface.from_document(task["interface"])
             for known in (
@@ -109,43 +110,41 @@ class Document:
                     try:
                         each.check(each.default)
                     except InputError as error:
-                        raise ValueError(f"a default is none: {error.what}") from None
+                        raise ValueError(f"a default is invalid: {error.what}") from None
         if (image := self.value["image"]) is not None:
             from flyte_build.images.recipe import Recipe
 
             try:
                 recipe = Recipe.of(image)
             except FlyteError as error:
-                raise ValueError(f"its image is none: {error.what}") from None
+                raise ValueError(f"its image is invalid: {error.what}") from None
             check(recipe.env, {"*": str}, "the image's variables")
         elif self.kind == "image":
             raise ValueError("the document has no image")
 
     @property
     def name(self) -> str:
-        """The environment's name."""
+        """Name of the environment."""
         return str(self.value["name"])
 
     @property
     def tree(self) -> Digest:
-        """The identity of the code."""
+        """Digest of the code's tree."""
         return Digest.parse(self.value["code"]["tree"])
 
     @property
     def kind(self) -> str:
-        """What its tasks run in: a `host`, an image by `reference`, or one that was built
-        (`image`).
-        """
+        """Kind of runtime: `host`, an existing image (`reference`), or a built one (`image`)."""
         return str(self.value["environment"]["kind"])
 
     @property
     def tasks(self) -> Mapping[str, JsonObject]:
-        """What the document says of each task, by the names of their functions."""
+        """JSON descriptions of the tasks, by the names of their functions."""
         found: dict[str, JsonObject] = self.value["tasks"]
         return found
 
     def spec(self, function: str) -> TaskSpec:
-        """The spec of a task."""
+        """Return the spec of the task with that function."""
         runtime = self.value["environment"]
         image = (
             f"{runtime['uri']}@{runtime['digest']}"
@@ -157,12 +156,12 @@ class Document:
 
     @cached_property
     def data(self) -> bytes:
-        """The document's bytes."""
+        """Bytes of the document."""
         return canonical(self.value)
 
     @cached_property
     def manifest(self) -> Manifest:
-        """The artifact. Its digest is the pin."""
+        """Manifest of the OCI artifact. Its digest is the pin."""
         return Manifest.of_layers(
             empty_config(),
             [Descriptor(LAYER, Digest.of(self.data), len(self.data))],
@@ -171,16 +170,16 @@ class Document:
 
     @property
     def pin(self) -> Digest:
-        """What names the deployment, wherever it is."""
+        """Digest that identifies the deployment, wherever it is stored."""
         return self.manifest.digest
 
     def blobs(self) -> tuple[bytes, ...]:
-        """The bytes of all that the manifest names, and its own."""
+        """Return the bytes of the manifest's config and layer, and of the manifest itself."""
         return (EMPTY_CONFIG, self.data, self.manifest.data)
 
 
 def _refuse(constant: str) -> None:
-    raise ValueError(f"{constant} is no JSON")
+    raise ValueError(f"{constant} is not valid JSON")
 
 
 def _reason(error: Exception) -> str:
@@ -188,9 +187,9 @@ def _reason(error: Exception) -> str:
     return "".join(filter(str.isprintable, text))[:200]
 
 
-_SAID_ONCE = ("name", "environment", "image")  # What the document says for all of its tasks.
+_SAID_ONCE = ("name", "environment", "image")  # Stored once for all tasks of the document.
 
 
 def canonical(value: Any) -> bytes:
-    """The one way to write a JSON value."""
+    """Return the canonical JSON of a value."""
     return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False).encode()

@@ -1,6 +1,4 @@
-"""Checking that all that is deployed can still be had: indexes, manifests, code, images, and the
-tags that keep them.
-"""
+"""Checks that deployments are complete: their indexes, manifests, code, images and tags."""
 
 from __future__ import annotations
 
@@ -29,9 +27,7 @@ from .release import Release
 
 @dataclass(frozen=True)
 class Health:
-    """What is wrong with a release: what is `lost` of it, what is `damaged`, and which tags are
-    missing that should lead to it.
-    """
+    """Health of a release: its parts that are `lost` or `damaged`, and its missing tags."""
 
     lost: tuple[str, ...] = ()
     damaged: tuple[str, ...] = ()
@@ -39,13 +35,13 @@ class Health:
 
     @property
     def state(self) -> str:
-        """`lost`, `damaged` or `ok`; a release with missing tags can be had."""
+        """`lost`, `damaged` or `ok`; a release with missing tags is still usable."""
         return "lost" if self.lost else "damaged" if self.damaged else "ok"
 
 
 @dataclass(frozen=True)
 class Checked:
-    """A tag of a repository, the pin that it leads to, if it leads anywhere, and how that is."""
+    """A tag of a repository, the pin that it leads to, if any, and the health of that release."""
 
     place: str
     tag: str
@@ -54,8 +50,9 @@ class Checked:
 
 
 class Checker:
-    """Checks all that is deployed in a catalogue's repositories; `open_repository` is for images
-    elsewhere.
+    """A check of all deployments in a catalogue's repositories.
+
+    `open_repository` opens the repositories of existing images that tasks run in.
     """
 
     def __init__(
@@ -68,8 +65,9 @@ class Checker:
         self._known: dict[tuple[RepositoryName | Digest, ...], Health] = {}
 
     def check(self) -> Iterator[Checked]:
-        """Every version, and `latest` where it leads to none; what fails for one hides no other.
-        Raises only what listing tags raises.
+        """Yield the result for every version, and for `latest` if it leads to none.
+
+        A failure to check one is its result. Raises only errors of listing the tags.
         """
         entries = self._catalogue.entries(lambda space, name, version: True)
         nowhere = _without_latest(entries)
@@ -119,8 +117,9 @@ class Checker:
         return Health(lost=tuple(image), untagged=tuple(_untagged(release, repository)))
 
     def _lost_image(self, found: FoundRelease) -> list[str]:
-        """The image that the tasks run in, if it cannot be had. Raises `RegistryCorrupt` for a
-        document that is not what its index says.
+        """Return the existing image that the tasks run in, in a list, if it is not available.
+
+        Raises `RegistryCorrupt` if the document does not match its index.
         """
         runtime = self._contents.document(found).value["environment"]
         if runtime["kind"] != "reference":
@@ -131,14 +130,14 @@ class Checker:
                 Digest.parse(runtime["digest"])
             )
         except ReferenceInvalid:
-            return []  # It names no registry that could be asked.
+            return []  # Its registry is unknown, so it cannot be checked.
         except RegistryError as error:
             return [f"{image} ({error.what})"]
         return [] if there else [image]
 
 
 def _without_latest(entries: Sequence[TaggedRelease]) -> list[TaggedRelease]:
-    """The newest version of each environment that has no `latest`."""
+    """Return the newest version of each environment that has no `latest`."""
     there = {(entry.repository.name, entry.tag) for entry in entries}
     newest: dict[tuple[RepositoryName, str], tuple[str, TaggedRelease]] = {}
     for entry in entries:
@@ -155,7 +154,7 @@ def _without_latest(entries: Sequence[TaggedRelease]) -> list[TaggedRelease]:
 
 
 def _untagged(release: Release, repository: Repository) -> Iterator[str]:
-    """The tags that are missing, or lead to something else."""
+    """Yield the tags of a release that are missing, or lead to something else."""
     for digest in (each.digest for each in release.pinned):
         kept = repository.manifest(keep_tag(digest))
         if kept is None or kept.digest != digest:

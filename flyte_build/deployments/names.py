@@ -1,9 +1,9 @@
-"""The names of deployments: tags in a repository, and references as people write them.
+"""Names of deployments: tags in a repository, and references as users write them.
 
 <project>.<domain>.<environment>.<version>    a version (no dots in the first three)
 <project>.<domain>.<environment>.latest       the version that was deployed last
 
-The tags `pin.<hex>` and `keep.<hex>` stand beside these (`cas/registry/tags.py`).
+A repository also has tags `pin.<hex>` and `keep.<hex>` (`cas/registry/tags.py`).
 """
 
 from __future__ import annotations
@@ -20,14 +20,15 @@ LATEST = "latest"
 _PART = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]*\Z")
 _VERSION = re.compile(r"[A-Za-z0-9_.-]+\Z")
 _RESERVED = frozenset(prefix.rstrip(".") for prefix in (RECORD, KEEP, PIN))
-_FORMS = "For example: ENV, ENV:v1, ENV@sha256:..."
-_TASK_FORMS = "For example: ENV.TASK, ENV.TASK:v1, ENV.TASK@sha256:..."
+_FORMS = "Write, for example, ENV, ENV:v1, or ENV@sha256:..."
+_TASK_FORMS = "Write, for example, ENV.TASK, ENV.TASK:v1, or ENV.TASK@sha256:..."
 
 
 @dataclass(frozen=True)
 class Namespace:
-    """A project's domain, in which environments are deployed. Raises `ReferenceInvalid` for names
-    that no tag can hold.
+    """A project and a domain, in which environments are deployed.
+
+    Raises `ReferenceInvalid` for names that cannot be part of a tag.
     """
 
     project: str
@@ -37,20 +38,20 @@ class Namespace:
         for kind, name in (("project", self.project), ("domain", self.domain)):
             if not _PART.match(name) or name in _RESERVED:
                 raise ReferenceInvalid(
-                    f"Nothing can be deployed to the {kind} {name!r:.100}",
+                    f"Cannot deploy to the {kind} {name!r:.100}",
                     why=(
-                        "Its name is a part of a tag: letters, digits, `_` and `-`, and no dots."
+                        "Its name is part of a tag: letters, digits, `_` and `-`, without dots."
                         if name not in _RESERVED
-                        else "That name has a meaning of its own in a repository."
+                        else "That name is reserved in repositories."
                     ),
                     hint=(
-                        f"Name another {kind}: --{kind}"
-                        f" {'team_a' if kind == 'project' else 'production'}"
+                        f"Use another {kind}, such as --{kind}"
+                        f" {'team_a' if kind == 'project' else 'production'}."
                     ),
                 )
 
     def tag(self, environment: str, version: str) -> str:
-        """The tag of a version. Raises `ReferenceInvalid` for one that is too long."""
+        """Return the tag of a version. Raises `ReferenceInvalid` if it is too long."""
         return check_tag(
             f"{self.project}.{self.domain}.{environment}.{version}", "The name of the deployment"
         )
@@ -60,7 +61,7 @@ class Namespace:
 
 
 def read_tag(tag: str) -> tuple[Namespace, str, str] | None:
-    """The space, environment and version that a tag names; None for a tag of another kind."""
+    """Return the space, environment and version in a tag, or None for a tag of another kind."""
     parts = tag.split(".", 3)
     if (
         len(parts) != 4
@@ -73,29 +74,30 @@ def read_tag(tag: str) -> tuple[Namespace, str, str] | None:
 
 
 def check_version(version: str) -> str:
-    """Give a version back. Raises `ReferenceInvalid` for what can be none."""
+    """Return a version unchanged. Raises `ReferenceInvalid` if it is not a valid one."""
     if version == LATEST:
         raise ReferenceInvalid(
-            "--version latest names no version",
-            why="`latest` is always the one that was deployed last.",
-            hint="For example: --version v1",
+            "--version must not be latest",
+            why="`latest` always stands for the version that was deployed last.",
+            hint="Choose another one, such as --version v1.",
         )
     if not _PART.match(version[:1]) or not _VERSION.match(version):
         raise ReferenceInvalid(
-            f"{version!r:.200} can be no version",
+            f"{version!r:.200} is not a valid version",
             why=(
-                "A version begins with a letter, a digit or `_`; letters, digits, `_`, `.` and `-`"
-                " may follow."
+                "A version begins with a letter, a digit or `_`, followed by letters, digits, `_`,"
+                " `.` and `-`."
             ),
-            hint="For example: --version v1",
+            hint="Choose another one, such as --version v1.",
         )
     return version
 
 
 @dataclass(frozen=True)
 class DeploymentReference:
-    """Which deployment is meant: of an `environment`, by `version` ("" is none in particular,
-    `latest` the latest) or by `pin`.
+    """A reference to a deployment of an `environment`, by `version` or by `pin`.
+
+    The version may be `latest`; "" means that none is given.
     """
 
     environment: str
@@ -104,10 +106,9 @@ class DeploymentReference:
 
     @classmethod
     def parse(cls, text: str, forms: str = _FORMS) -> DeploymentReference:
-        """The deployment that `ENV`, `ENV:VERSION` or `ENV@sha256:...` names; `forms` is the hint
-        for what is none.
+        """Parse `ENV`, `ENV:VERSION` or `ENV@sha256:...`.
 
-        Raises `ReferenceInvalid`.
+        Raises `ReferenceInvalid`, whose hint is `forms`.
         """
         environment, at, digest = text.partition("@")
         if at:
@@ -117,29 +118,32 @@ class DeploymentReference:
                 or ":" in environment
             ):
                 raise ReferenceInvalid(
-                    f"{text!r:.200} names no deployment",
-                    why="A pin is `sha256:` and 64 hex digits.",
+                    f"{text!r:.200} is not a reference to a deployment",
+                    why="A pin consists of `sha256:` and 64 hex digits.",
                     hint=forms,
                 )
             return cls(_environment(environment, forms), pin=Digest(digest))
         environment, colon, version = text.partition(":")
         if colon and not _VERSION.match(version):
             raise ReferenceInvalid(
-                f"{text!r:.200} names no deployment", why="A version is a name.", hint=forms
+                f"{text!r:.200} is not a reference to a deployment",
+                why="A version consists of letters, digits, `_`, `.` and `-`.",
+                hint=forms,
             )
         return cls(_environment(environment, forms), version)
 
     @classmethod
     def parse_task(cls, text: str) -> tuple[DeploymentReference, str]:
-        """The deployment and the function that `ENV.TASK` names, with a version or a pin. Raises
-        `ReferenceInvalid`.
+        """Parse `ENV.TASK`, with an optional version or pin, to a deployment and a function name.
+
+        Raises `ReferenceInvalid`.
         """
         end = min((at for at in (text.find(":"), text.find("@")) if at >= 0), default=len(text))
         environment, dot, function = text[:end].partition(".")
         if not dot or not environment or not function.isidentifier():
             raise ReferenceInvalid(
-                f"{text!r:.200} names no deployed task",
-                why="It is named by its environment and its function.",
+                f"{text!r:.200} is not a reference to a deployed task",
+                why="A task is referred to by its environment and its function.",
                 hint=_TASK_FORMS,
             )
         return cls.parse(environment + text[end:], _TASK_FORMS), function
@@ -155,8 +159,8 @@ class DeploymentReference:
 def _environment(name: str, forms: str) -> str:
     if not _PART.match(name):
         raise ReferenceInvalid(
-            f"{name!r:.200} names no environment",
-            why="Its name has letters, digits, `-` and `_` alone.",
+            f"{name!r:.200} is not a valid environment name",
+            why="A name consists of letters, digits, `-` and `_`.",
             hint=forms,
         )
     return name

@@ -1,6 +1,4 @@
-"""Where a deployment comes from: the commit, who made it, and with which interpreter; and how that
-differs from the one at hand.
-"""
+"""Provenance of a deployment: its commit, user and interpreter; and comparison of interpreters."""
 
 from __future__ import annotations
 
@@ -18,15 +16,16 @@ _SHOWN = 5
 
 
 def commit(folder: str) -> tuple[str, bool]:
-    """The git commit of a directory ("" outside of a repository), and whether its files are others
-    than that commit holds.
+    """Return the git commit of a directory, and whether it has uncommitted changes.
+
+    The commit is "" outside of a repository.
     """
     revision = _git(folder, "rev-parse", "HEAD")
     return revision, bool(revision and _git(folder, "status", "--porcelain", "--", "."))
 
 
 def user() -> str:
-    """The name of who is at it, or "" if there is none."""
+    """Return the name of the current user, or "" if there is none."""
     try:
         return getpass.getuser()
     except (OSError, KeyError):  # A user id without a name, as in containers.
@@ -34,8 +33,9 @@ def user() -> str:
 
 
 def interpreter() -> dict[str, Any]:
-    """This interpreter as a JSON value: Python's version, the platform, and the installed
-    distributions with their versions.
+    """Describe this interpreter: Python's version, the platform and installed distributions.
+
+    The result is a JSON value.
     """
     found: dict[str, str] = {}
     for folder in sys.path:
@@ -54,8 +54,9 @@ def interpreter() -> dict[str, Any]:
 
 
 def interpreter_differences(then: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """How the interpreter at hand differs from another one, in a few phrases: the first few
-    distributions are named.
+    """Return how the current interpreter (`now`) differs from another (`then`), in phrases.
+
+    Only the first few distributions are named.
     """
     found = [
         f"{label} {now.get(key)} instead of {then.get(key)}"
@@ -83,6 +84,6 @@ def _git(folder: str, *arguments: str) -> str:
             errors="replace",
             check=False,
         )
-    except OSError:  # There is no git here.
+    except OSError:  # git is not installed.
         return ""
     return done.stdout.strip() if done.returncode == 0 else ""

@@ -1,9 +1,9 @@
-"""Publishing and removing releases: what is put where and in which order, so that no tag names what
-is not all there.
+"""Publication and removal of releases, in an order in which no tag ever leads to missing parts.
 
-Blobs, manifests (each under a tag that keeps it), the index, the version's tag, the pin's, and
-`latest`. Only indexes are ever deleted: a manifest's deletion takes all of its tags along, and
-other indexes may name it. What nothing names any more is the registry's to collect.
+Uploads are ordered: blobs, manifests (each with a tag that keeps it), the index with the version's
+tag, the pin's tag, and `latest`. Only indexes are ever deleted: deleting a manifest deletes all of
+its tags, and other indexes may refer to it. Unreferenced manifests and blobs are left to the
+registry's garbage collection.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ from flyte_build.errors import DeploymentError, RegistryCorrupt, RegistryError
 from .catalogue import FoundRelease
 from .release import Release
 
-_LOOKS = 5  # How often a tag may be found moved before that is an error.
+_LOOKS = 5  # Number of times that a tag may be found moved before that is an error.
 
 
 class Publisher:
-    """Publishes to, and removes from, one repository; what is published is in the cache."""
+    """Publication of releases to one repository, from the cache, and their removal."""
 
     def __init__(
         self, repository: Repository, cache: Cache, progress: Progress = lambda done, total: None
@@ -39,10 +39,10 @@ class Publisher:
         self._complete: set[Digest] = set()
 
     def existing(self, release: Release) -> FoundRelease | None:
-        """What the repository has under a release's version; None also if it is the same
-        deployment's under another one.
+        """Return the repository's release under the version of `release`, or None.
 
-        Raises `DeploymentError` if somebody has moved the tag to something else.
+        A release of the same deployment under another version counts as None. Raises
+        `DeploymentError` if the tag was moved to another deployment.
         """
         index = self.repository.manifest(release.tag)
         found = Release.parse(index) if index else None
@@ -55,16 +55,16 @@ class Publisher:
         if found.tag != release.tag:
             raise DeploymentError(
                 f"The tag {release.tag} leads to {found.tag}",
-                why="It was moved, and not by flyte.",
+                why="It was moved, but not by flyte.",
                 hint="Move it back or delete it, or deploy under another --version.",
             )
         return FoundRelease(found, index, self.repository)
 
     def publish(self, release: Release, manifests: Sequence[Manifest]) -> bool:
-        """Publish a release, of which `manifests` are all that make it up; it is all there then.
+        """Publish a release completely; `manifests` are all of its manifests.
 
-        Gives whether it is new: somebody else may have deployed the same in the same moment. Raises
-        `DeploymentError` if they have deployed something else under its version.
+        Returns whether it is new: another client may have published the same concurrently. Raises
+        `DeploymentError` if another deployment was published under its version.
         """
         repository = self.repository
         with repository.writing():
@@ -78,10 +78,10 @@ class Publisher:
                     kept = self._same(release)
                 if kept is not None:
                     self._lead_to(kept)
-        for _ in range(_LOOKS):  # On a registry nobody can hold a tag.
+        for _ in range(_LOOKS):  # Registries have no locks for tags.
             if kept is None or (now := self.existing(release)) is None:
                 raise DeploymentError(
-                    f"{release.tag} was deleted by someone else in the same moment",
+                    f"{release.tag} was deleted by someone else at the same time",
                     hint="Deploy again.",
                 )
             if now.release.pin != release.pin:
@@ -94,21 +94,22 @@ class Publisher:
                     or repository.manifest(kept.index.digest) is None
                 ):
                     raise DeploymentError(
-                        f"{repository.name} does not give back what was put there",
+                        f"{repository.name} does not return what was published to it",
                         hint="Run the command again.",
                     )
                 return is_new
             kept, is_new = now, False
             self._lead_to(kept)
         raise DeploymentError(
-            f"{release.tag} in {repository.name} is another one at each look",
-            why="Somebody moves it all the time, or the registry does not keep what is put there.",
+            f"The tag {release.tag} in {repository.name} keeps changing",
+            why="Another client moves it, or the registry does not keep what is published to it.",
             hint="Deploy under another --version.",
         )
 
     def _same(self, release: Release) -> FoundRelease | None:
-        """What is under a release's version. Raises `DeploymentError` if it is another
-        deployment.
+        """Return the repository's release under the version of `release`, if any.
+
+        Raises `DeploymentError` if it is of another deployment.
         """
         found = self.existing(release)
         if found is not None and found.release.pin != release.pin:
@@ -116,11 +117,10 @@ class Publisher:
         return found
 
     def _refuse_overwriting(self, release: Release, before: Manifest | None) -> None:
-        """Raise `DeploymentError` if another deployment was put under the version between the look
-        at it and the release's own PUT.
+        """Raise `DeploymentError` if our PUT has overwritten a concurrent deployment's tag.
 
-        The other is put back. `latest` tells: who deploys moves it after the version's tag;
-        `before` is what it was.
+        The other deployment is restored. It is recognized by `latest`, which publishers move after
+        the version's tag; `before` is the index that `latest` led to before.
         """
         latest = _sound(self.repository, release.latest)
         if latest is None or (before is not None and latest.digest == before.digest):
@@ -131,8 +131,9 @@ class Publisher:
             raise _taken(other)
 
     def _lead_to(self, found: FoundRelease) -> None:
-        """Make sure that the tags are there that keep a release, and that lead to it by its pin and
-        as the latest.
+        """Ensure that the tags exist that keep a release, and that its pin and `latest` lead to it.
+
+        Missing tags, and those that lead to something else, are written.
         """
         self._keep(found.release)
         self._pin(found)
@@ -140,9 +141,7 @@ class Publisher:
             self.repository.put_manifest(found.index, found.release.latest)
 
     def _keep(self, release: Release) -> None:
-        """Put the tags that keep a release's manifests where they are missing, or name something
-        else.
-        """
+        """Write the tags that keep a release's manifests, unless they are right already."""
         for each in release.pinned:
             if not self._is_kept(each.digest) and (
                 manifest := self.repository.manifest(each.digest)
@@ -154,9 +153,7 @@ class Publisher:
         return tagged is not None and tagged.digest == manifest
 
     def _pin(self, found: FoundRelease) -> bool:
-        """Put the tag of a release's pin if it is missing, or names something else; gives whether
-        it was so.
-        """
+        """Write the tag of a release's pin if it is missing or wrong; return whether it was."""
         tag = pin_tag(found.release.pin)
         try:
             pinned = self.repository.manifest(tag)
@@ -172,7 +169,10 @@ class Publisher:
         return latest is not None and latest.digest == found.index.digest
 
     def complete(self, manifests: Iterable[Manifest]) -> None:
-        """Put what is missing of some manifests, so that all of it can be had by digest."""
+        """Upload everything that the repository lacks of some manifests.
+
+        Raises `DeploymentError` if the repository does not keep it.
+        """
         wanted = [manifest for manifest in manifests if manifest.digest not in self._complete]
         for _ in range(2):
             for manifest in wanted:
@@ -182,14 +182,15 @@ class Publisher:
                 return
             self._ledger.forget(self.repository.name)
         raise DeploymentError(
-            f"{self.repository.name} does not keep what is put there",
-            why=f"It has no {lost[0]}.",
-            hint="Is its disk full?",
+            f"{self.repository.name} does not keep what is published to it",
+            why=f"It does not have {lost[0]}.",
+            hint="Check whether its disk is full.",
         )
 
     def refresh(self, found: FoundRelease, manifests: Sequence[Manifest]) -> bool:
-        """Make sure that a release that is there is whole, with all of its tags, and the latest;
-        gives whether it was not the latest.
+        """Ensure that an existing release is complete, has all its tags, and is the latest.
+
+        Returns whether it was not the latest.
         """
         repository, release = self.repository, found.release
         wanted = [manifest for manifest in manifests if manifest.digest not in self._complete]
@@ -207,7 +208,7 @@ class Publisher:
                 was_latest = self._is_latest(found)
                 if not was_latest:
                     repository.put_manifest(found.index, release.latest)
-                # It was deleted meanwhile.
+                # It was deleted in the meantime.
                 if (is_mended or not was_latest) and self._same(release) is None:
                     repository.put_manifest(found.index, release.tag)
         return not was_latest
@@ -217,13 +218,12 @@ class Publisher:
         is_meant: Callable[[FoundRelease], bool],
         list_releases: Callable[[], list[FoundRelease]],
     ) -> list[FoundRelease]:
-        """Remove those of the repository's releases that are meant, and give them. Raises
-        `RegistryRefused` where that may not be.
+        """Remove those of the repository's releases for which `is_meant` is true, and return them.
 
-        Tags that name what shall go are moved first: to another release that needs what they stand
-        for, or to the index that is deleted, whose deletion takes them along. `list_releases` gives
-        what there is, newest first: it is called as late as possible, and again afterwards, since
-        somebody may have deployed meanwhile what needs such a tag.
+        Their tags are moved first: to another release that needs them, or else to the index to
+        delete, so that they are deleted with it. `list_releases` returns all releases, newest
+        first. It is called as late as possible, and again afterwards, since a concurrent deployment
+        may need a tag that was moved. Raises `RegistryRefused` if the registry forbids deletion.
         """
         with self.repository.writing(), self.repository.exclusive():
             everything = list_releases()
@@ -253,8 +253,10 @@ class Publisher:
     def _put_back(
         self, moved: set[str], known: Container[Digest], now: Iterable[FoundRelease]
     ) -> None:
-        """Put back the tags of the releases of `now`, newest first, that were not known when tags
-        were moved; `moved`: of the latest.
+        """Restore the tags of releases that were published while tags were moved.
+
+        `now` are all releases, newest first, and `known` the indexes that existed before. `moved`
+        are the `latest` tags that were moved.
         """
         for found in now:
             if found.index.digest not in known:
@@ -267,11 +269,11 @@ class Publisher:
     def _moves(
         self, found: FoundRelease, staying: Sequence[FoundRelease], needed: Container[Digest]
     ) -> Iterator[tuple[str, Manifest, Manifest]]:
-        """The tags to move when a release goes, each with what it names now and then."""
+        """Yield the tags to move when a release is removed, with their old and new manifests."""
         release, index = found.release, found.index
         recorded = read_record(self.repository, record_tag(bundle_key(Digest.parse(release.tree))))
         for each in release.pinned:
-            # Runs find it by its record.
+            # If a record leads to the bundle, runs still use it.
             is_cached = recorded is not None and recorded.artifact.digest == each.digest
             if (
                 each.digest not in needed
@@ -287,7 +289,7 @@ class Publisher:
 
 
 def lacking(manifests: Iterable[Manifest], repository: Repository) -> list[Digest]:
-    """What a repository does not have of some manifests and their blobs."""
+    """Return the digests of those manifests and their blobs that a repository lacks."""
     found = list(manifests)
     lost = [manifest.digest for manifest in found if repository.manifest(manifest.digest) is None]
     blobs = {blob.digest: blob for manifest in found for blob in manifest.blobs()}
@@ -295,7 +297,7 @@ def lacking(manifests: Iterable[Manifest], repository: Repository) -> list[Diges
 
 
 def _sound(repository: Repository, reference: Digest | str) -> Manifest | None:
-    """A manifest, or None also for one that is corrupt: it is to be put anew."""
+    """Return a manifest, or None if it is missing or corrupt, so that it will be written again."""
     try:
         return repository.manifest(reference)
     except RegistryCorrupt:
@@ -304,7 +306,7 @@ def _sound(repository: Repository, reference: Digest | str) -> Manifest | None:
 
 def _taken(other: Release) -> DeploymentError:
     return DeploymentError(
-        f"{other.tag} was deployed by someone else in the same moment",
+        f"{other.tag} was deployed by someone else at the same time",
         why=f"It is {other.pin} now.",
-        hint="Deploy under another --version, or under none: then it is the content's own digest.",
+        hint="Use another --version, or omit it: the version is then the digest of the content.",
     )

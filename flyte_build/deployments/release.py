@@ -1,7 +1,7 @@
-"""A release: a deployment under a version, and what is known of how it came to be.
+"""A release: a deployment under a version, with its provenance.
 
-It is an OCI index over the deployment's manifest, its bundle's and its images', named by the
-version's tag. Its annotations are provenance: none of them is part of the deployment's identity.
+It is an OCI index of the manifests of the deployment, its bundle and its images, under the
+version's tag. Its annotations are not part of the deployment's identity.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _TEXTS = {
     "created": _CREATED,
 }
 _OPTIONAL = {"commit": _REVISION, "user": "dev.flyte.user"}
-# Not by `artifactType`: some tools drop it when they copy an index (skopeo 1.9 does).
+# Used instead of `artifactType`, which some tools drop when they copy an index (skopeo 1.9).
 _KIND = "dev.flyte.kind"
 _PROJECT, _DOMAIN, _DIRTY, _TASKS, _HOST, _WHEELS = (
     f"dev.flyte.{name}" for name in ("project", "domain", "dirty", "tasks", "host", "wheels")
@@ -38,12 +38,13 @@ _PROJECT, _DOMAIN, _DIRTY, _TASKS, _HOST, _WHEELS = (
 
 @dataclass(frozen=True, kw_only=True)
 class Release:
-    """A version of an environment: its `deployment`'s manifest, its `bundle`'s, whose annotation
-    names the tree, and its `images`'.
+    """A version of an environment.
 
-    `created` is RFC 3339 in UTC, `commit` git's ("" if there is none; `dirty`: the files were
-    others than it holds), `host` the description of the interpreter that it was deployed from,
-    `tasks` the names of the functions; `wheels` says where each wheel was seen, by digest.
+    `deployment`, `bundle` and `images` are descriptors of manifests; the bundle's has an annotation
+    with the tree's digest. `created` is in RFC 3339 and UTC. `commit` is that of git ("" if there
+    is none), and `dirty` whether there were uncommitted changes. `host` describes the interpreter
+    that it was deployed from. `tasks` are the names of the functions. `wheels` maps digests of
+    wheels to the URLs they were found at.
     """
 
     space: Namespace
@@ -62,31 +63,31 @@ class Release:
 
     @property
     def pinned(self) -> tuple[Descriptor, ...]:
-        """All manifests that make it up, the deployment's first."""
+        """Descriptors of all its manifests, the deployment's first."""
         return (self.deployment, self.bundle, *self.images)
 
     @property
     def pin(self) -> Digest:
-        """The deployment's own digest."""
+        """Digest that identifies the deployment."""
         return self.deployment.digest
 
     @property
     def tree(self) -> str:
-        """The digest of the code, as the index says it."""
+        """Digest of the code's tree, according to the index."""
         return self.bundle.annotations[TREE]
 
     @property
     def tag(self) -> str:
-        """The tag of the version."""
+        """Tag of the version."""
         return self.space.tag(self.environment, self.version)
 
     @property
     def latest(self) -> str:
-        """The tag of the version that was deployed last."""
+        """Tag `latest` of the environment."""
         return self.space.tag(self.environment, LATEST)
 
     def index(self) -> Manifest:
-        """The index."""
+        """Return the OCI index."""
         texts = {key: getattr(self, name) for name, key in {**_TEXTS, **_OPTIONAL}.items()}
         annotations = {
             **{key: text for key, text in texts.items() if text},
@@ -103,13 +104,14 @@ class Release:
 
     @classmethod
     def parse(cls, index: Manifest) -> Release:
-        """The release of an index, its texts such as a terminal can show. Raises `RegistryCorrupt`
-        for what is none.
+        """Return the release of an index, with strings that are safe to print on a terminal.
+
+        Raises `RegistryCorrupt` if the index is not a release.
         """
         try:
             texts = index.annotations
             if texts.get(_KIND) != "release":
-                raise ValueError("it is of another kind")
+                raise ValueError("it is not a release")
             deployment, bundle, *images = index.manifests
             Digest.parse(bundle.annotations[TREE])
             tasks, host, wheels = (
@@ -123,7 +125,7 @@ class Release:
                 or not isinstance(host.get("distributions", {}), dict)
                 or not isinstance(tasks, list)
             ):
-                raise ValueError("its annotations are of other types")
+                raise ValueError("its annotations have the wrong types")
             release = cls(
                 space=Namespace(texts[_PROJECT], texts[_DOMAIN]),
                 **{name: printable(texts[key]) for name, key in _TEXTS.items()},
@@ -137,7 +139,7 @@ class Release:
                 wheels={digest: printable(str(url)) for digest, url in wheels.items()},
             )
             if not read_tag(release.tag):
-                raise ValueError("no tag could name it")
+                raise ValueError("its names do not form a tag")
             return release
         except (
             KeyError,
@@ -148,7 +150,7 @@ class Release:
             ReferenceInvalid,
         ) as error:
             raise RegistryCorrupt(
-                f"{index.digest} is no deployment", why=f"{error!r:.200}"
+                f"{index.digest} is not a deployment", why=f"{error!r:.200}"
             ) from None
 
 

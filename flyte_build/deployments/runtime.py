@@ -1,5 +1,6 @@
-"""What a deployment's tasks run in, by digest: the interpreter at hand, an image that exists, or
-one that was built.
+"""Runtimes of deployments: the host's interpreter, an existing image, or an image that was built.
+
+Images are identified by digests.
 """
 
 from __future__ import annotations
@@ -17,11 +18,10 @@ HOST = {"kind": "host"}
 
 
 def by_reference(uri: str, pinned: Callable[[str], Digest] | None) -> dict[str, Any]:
-    """The image of that reference: its name, and the digest that it says itself, or that it is
-    `pinned` to.
+    """Return the runtime of an existing image, given its reference.
 
-    The digest is None if it is not said and nothing may be asked. Raises `ReferenceInvalid`, and
-    what `pinned` raises.
+    Its digest is that in the reference, or else the result of `pinned` (None if that is None).
+    Raises `ReferenceInvalid`, and any error of `pinned`.
     """
     found = ImageReference.parse(uri)
     digest = found.digest or (pinned(uri) if pinned else None)
@@ -31,10 +31,10 @@ def by_reference(uri: str, pinned: Callable[[str], Digest] | None) -> dict[str, 
 def of_image(
     images: Mapping[str, Digest], python: str, packages: Mapping[str, Sequence[Wheel]]
 ) -> dict[str, Any]:
-    """An image that was built: the digest of its config for each platform, and its packages, of
-    which an environment can be made.
+    """Return the runtime of an image that was built.
 
-    Where a wheel was seen is no part of it.
+    It has the digest of the config for each platform, and the packages, from which a local
+    environment can be created. URLs of wheels are not part of it.
     """
     digests = list(images.values())
     return {
@@ -54,8 +54,9 @@ def of_image(
 def wheels_of(
     runtime: Mapping[str, Any], platform: str, seen: Mapping[str, str]
 ) -> list[Wheel] | None:
-    """The wheels of an image that was built, for a platform, and where they were `seen`, by digest;
-    None if there are none for it.
+    """Return the wheels of a built image for a platform, or None if it has none for that platform.
+
+    `seen` maps digests of wheels to their URLs.
     """
     found = runtime["packages"].get(platform)
     if found is None:

@@ -1,9 +1,9 @@
-"""Shapes of JSON values, and the one that a deployment's document has: what is not of it is refused
-before anything is done with it.
+"""Validation of JSON values by shapes, and the shape of a deployment's document.
 
-A shape is a type (`str`, `bool`, `int`, `float`: any number that is finite), None, a list of one
-shape, a mapping of names to shapes (`"name?"` may be absent, `"*"` stands for all names), a tuple
-of shapes of which one must fit, or a function that raises `ValueError`.
+Documents are validated before they are used. A shape is a type (`str`, `bool`, `int`, or `float`
+for any finite number), None, a list with the shape of its items, a mapping of names to shapes
+(`"name?"` may be absent, `"*"` stands for all names), a tuple of shapes of which one must match, or
+a function that raises `ValueError`.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ from typing import Any
 from flyte_build.cas.digest import Digest
 from flyte_build.errors import StoreError
 
-_LONGEST = 1e9  # Seconds: a time that a timer still takes.
-_MOST = 1_000_000  # Retries.
+_LONGEST = 1e9  # Maximum duration in seconds: timers accept it.
+_MOST = 1_000_000  # Maximum number of retries.
 _CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")
 
 
 def check(value: Any, shape: Any, where: str = "the document") -> None:
-    """Raise `ValueError`, which says where, unless a JSON value has a shape."""
+    """Raise `ValueError` unless a JSON value matches a shape; `where` names it in the message."""
     if isinstance(shape, tuple):
         for each in shape[:-1]:
             try:
@@ -33,7 +33,7 @@ def check(value: Any, shape: Any, where: str = "the document") -> None:
         return check(value, shape[-1], where)
     if isinstance(shape, list):
         if not isinstance(value, list):
-            raise ValueError(f"{where} is no list")
+            raise ValueError(f"{where} is not a list")
         for number, item in enumerate(value):
             check(item, shape[0], f"{where}[{number}]")
         return None
@@ -50,7 +50,7 @@ def check(value: Any, shape: Any, where: str = "the document") -> None:
 
 def _check_names(value: Any, shape: Mapping[str, Any], where: str) -> None:
     if not isinstance(value, dict):
-        raise ValueError(f"{where} is no object")
+        raise ValueError(f"{where} is not an object")
     for name in value:
         text(name)
         if "*" in shape:
@@ -68,16 +68,16 @@ def _check_scalar(value: Any, shape: type | None, where: str) -> None:
         text(value, where)
     elif shape is float:
         if type(value) is not int and not (type(value) is float and math.isfinite(value)):
-            raise ValueError(f"{where} is no number")
+            raise ValueError(f"{where} is not a number")
     elif (shape is None and value is not None) or (shape is not None and type(value) is not shape):
         raise ValueError(f"{where} is not of the type {getattr(shape, '__name__', 'null')}")
 
 
 def text(value: Any, where: str = "a name") -> None:
-    """Raise `ValueError` unless a value is text that can be a path, an argument or a variable."""
+    """Raise `ValueError` unless a value is a string usable as a path, argument or variable."""
     if not isinstance(value, str) or "\0" in value:
-        raise ValueError(f"{where} is no text")
-    os.fsencode(value)  # Half a surrogate pair cannot be written anywhere.
+        raise ValueError(f"{where} is not a valid string")
+    os.fsencode(value)  # Raises `UnicodeEncodeError` for a lone surrogate.
 
 
 def digest(value: Any) -> None:
@@ -85,31 +85,31 @@ def digest(value: Any) -> None:
     try:
         Digest.parse(value)
     except StoreError as error:
-        raise ValueError(f"is no digest: {error.what}") from None
+        raise ValueError(f"is not a digest: {error.what}") from None
 
 
 def _inside(value: Any) -> None:
     text(value)
     if os.path.isabs(value) or ".." in value.split("/"):
-        raise ValueError("leads out of the code")
+        raise ValueError("is outside of the code")
 
 
 def _seconds(value: Any) -> None:
     check(value, float)
     if not 0 <= value <= _LONGEST:
-        raise ValueError("is no time")
+        raise ValueError("is not a valid duration")
 
 
 def _times(value: Any) -> None:
     check(value, int)
     if not 0 <= value <= _MOST:
-        raise ValueError("is no number of retries")
+        raise ValueError("is not a valid number of retries")
 
 
 def _variables(value: Any) -> None:
     check(value, {"*": str}, "env_vars")
     if any(not name or "=" in name for name in value):
-        raise ValueError("has a name that no variable can have")
+        raise ValueError("has an invalid variable name")
 
 
 _RUNTIMES: Mapping[str, Any] = {
@@ -140,11 +140,11 @@ def _runtime(value: Any) -> None:
 
 
 def _schema(value: Any) -> None:
-    """Raise `ValueError` for a type's schema that no terminal should be shown."""
+    """Raise `ValueError` for a type's schema that contains control characters."""
     for each in value if isinstance(value, list) else ():
         _schema(each)
     if isinstance(value, str) and _CONTROL.search(value):
-        raise ValueError("holds control characters")
+        raise ValueError("contains control characters")
 
 
 def _output(value: Any) -> None:
@@ -158,7 +158,7 @@ def _output(value: Any) -> None:
 def _name(value: Any) -> None:
     text(value)
     if not value.isidentifier():
-        raise ValueError("is no name of a variable")
+        raise ValueError("is not a valid identifier")
 
 
 def _tasks(value: Any) -> None:
@@ -168,7 +168,7 @@ def _tasks(value: Any) -> None:
 
 
 def anything(value: Any) -> None:
-    """Take any value."""
+    """Accept any value."""
 
 
 _INPUT = {"name": _name, "schema": _schema, "type": str, "default_text": str, "doc": str}

@@ -174,15 +174,16 @@ def test_one_version_is_shown_however_it_is_named(flyte: Deploying) -> None:
     assert flyte.json("get", "task", "e1.f:v0")["version"] == "v0"
     for name, code, said in (
         ("E2", 4, "Did you mean e1?"),
-        ("e1:v9", 4, "there are 2; the nearest: v1, v0"),
-        ("a/b", 2, "'a/b' names no environment"),
+        ("e1:v9", 4, "there are 2; the most similar: v1, v0"),
+        ("a/b", 2, "'a/b' is not a valid environment name"),
     ):
         assert said in flyte("get", "deployment", name, exit_code=code).stderr
     assert "Two versions are given" in flyte("get", "deployment", "e1:v0", "v1", exit_code=2).stderr
     gone = flyte("delete", "deployment", f"e1@sha256:{'1' * 64}", exit_code=4).stderr
     assert f"e1 has no deployment sha256:{'1' * 64}" in gone
     assert (
-        "'ünï' names no environment" in flyte("run", "deployed-task", "ünï.f", exit_code=2).stderr
+        "'ünï' is not a valid environment name"
+        in flyte("run", "deployed-task", "ünï.f", exit_code=2).stderr
     )
 
 

@@ -86,7 +86,7 @@ def test_a_version_that_another_deploys_in_between_is_put_back(machines: Machine
             lambda: pins.append(one.deploy("--version", "v1", "tasks.py")["digest"])
         )
         assert (
-            "in the same moment" in two("deploy", "--version", "v1", "tasks.py", exit_code=3).stderr
+            "at the same time" in two("deploy", "--version", "v1", "tasks.py", exit_code=3).stderr
         )
     (row,) = one.json("get", "deployment")
     assert (row["version"], row["digest"], row["latest"]) == ("v1", pins[0], True)
@@ -116,7 +116,7 @@ def test_one_that_is_overwritten_says_so(machines: Machines) -> None:
         assert waiting.wait(60)
         fast.on("PUT", r"greet\.latest").calls(overtake)
         assert (
-            "in the same moment" in one("deploy", "--version", "v1", "tasks.py", exit_code=3).stderr
+            "at the same time" in one("deploy", "--version", "v1", "tasks.py", exit_code=3).stderr
         )
     assert second.returncode == 0
     two.place = {"FLYTE_REGISTRY": machines.server.repository(machines.name)}

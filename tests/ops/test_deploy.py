@@ -361,10 +361,10 @@ def test_what_a_wrong_command_says(flyte: Deploying) -> None:
     )
     for args, code, said in (
         (["--version", "latest", "tasks.py"], 2, "deployed last"),
-        (["--version", "a b", "tasks.py"], 2, "can be no version"),
+        (["--version", "a b", "tasks.py"], 2, "is not a valid version"),
         (["--version", ".x", "tasks.py"], 2, "A version begins with a letter, a digit or `_`"),
         (["--version", "x" * 120, "tasks.py"], 2, "cannot be used as a tag"),
-        (["--project", "a.b", "tasks.py"], 2, "no dots"),
+        (["--project", "a.b", "tasks.py"], 2, "without dots"),
         (["."], 2, "flyte deploy -r ."),
         (["tasks.py", "en"], 2, "Did you mean 'env'?"),
         (["two.py"], 2, "env, other"),
@@ -507,7 +507,8 @@ def test_a_tag_that_leads_elsewhere_is_refused(tmp_path: Path, project: Path) ->
     )
     exchange("default.development.greet.v1", "keep." + one["digest"].removeprefix("sha256:"))
     assert (
-        "is no deployment" in stranger("run", "deployed-task", "greet.hello:v1", exit_code=3).stderr
+        "is not a deployment"
+        in stranger("run", "deployed-task", "greet.hello:v1", exit_code=3).stderr
     )
 
 

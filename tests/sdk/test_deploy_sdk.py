@@ -138,7 +138,7 @@ for call in (
     assert python(flyte, code) == [
         "UsageError Which version of sdk.move is meant?",
         "UsageError Which version of sdk.move is meant?",
-        "ReferenceInvalid 'sdk:v1' names no deployed task",
+        "ReferenceInvalid 'sdk:v1' is not a reference to a deployed task",
         "UsageError There is no current version of sdk.move",
         "NotFound sdk has no version 'v2'",
         "NotFound sdk:v1 has no task 'mve'",
