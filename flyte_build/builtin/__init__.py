@@ -1,1 +1,1 @@
-"""Tasks that come with us."""
+"""Built-in tasks."""

@@ -24,7 +24,7 @@ def hello(name: str = "World") -> str:
 
 
 def write_example(folder: str) -> str:
-    """Write the example below `folder`, unless it is there, and return its path."""
+    """Write the example below `folder`, unless it exists, and return its path."""
     path = f"{folder}/example/hello.py"
     try:
         with open(path, encoding="utf-8") as file:

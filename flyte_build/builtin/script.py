@@ -1,6 +1,6 @@
 """The built-in task of `flyte run python-script`: a plain script, run as `python SCRIPT` runs it.
 
-It stays where it is and is not bundled: what it needs is only known once it has run.
+It is run in place, not from a bundle, since the files that it needs are known only after a run.
 """
 
 from __future__ import annotations
@@ -17,15 +17,9 @@ env = TaskEnvironment(name="python-script")
 
 @env.task
 def script(path: str, arguments: list[str], folder: str) -> None:
-    """Run a script.
-
-    Args:
-        path: The script, absolute.
-        arguments: What stands after it on its command line.
-        directory: The directory that it starts in.
-    """
+    """Run the script at an absolute `path` with `arguments`, in the working directory `folder`."""
     with subprocess.Popen([sys.executable, "-u", path, *arguments], cwd=folder) as process:
-        # A signal that ends this process has reached the script too, and leaves it its time.
+        # A signal that terminates this process reaches the script as well; let it finish.
         code = process.wait()
     if code == -signal.SIGKILL:
         raise OOMError(

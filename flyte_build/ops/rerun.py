@@ -84,7 +84,7 @@ class Recorded:
         """
         if self._document["file"] == INTERACTIVE:
             raise NotFound(
-                f"The task of the run {self.run} is not in a Python file",
+                f"The task of the run {self.run} is not defined in a Python file",
                 why="It was typed in, or its file's name does not end with .py.",
             )
         return locate(f"{self.root}/{self._document['file']}", self.root)

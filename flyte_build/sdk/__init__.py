@@ -1,1 +1,1 @@
-"""Python's face of the verbs."""
+"""Python API for running, building and deploying."""

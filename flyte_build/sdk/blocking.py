@@ -1,6 +1,4 @@
-"""Functions that wait, each with `.aio`, which gives the same as a coroutine (or an async
-iterator): it waits in a thread.
-"""
+"""Blocking functions with an `.aio` variant: a coroutine or async iterator that uses a thread."""
 
 from __future__ import annotations
 
@@ -14,7 +12,7 @@ S = TypeVar("S")
 
 
 class Blocking(Generic[P, R]):
-    """A function, and `await f.aio(...)`."""
+    """A blocking function `f`, which can also be called as `await f.aio(...)`."""
 
     def __init__(self, function: Callable[P, R]) -> None:
         self._function = function
@@ -25,14 +23,14 @@ class Blocking(Generic[P, R]):
         return self._function(*args, **kwargs)
 
     async def aio(self, *args: P.args, **kwargs: P.kwargs) -> R:
-        """Call it in a thread, and await its end."""
+        """Call the function in a thread, and await its result."""
         import asyncio
 
         return await asyncio.to_thread(self._function, *args, **kwargs)
 
 
 class BlockingIterator(Generic[P, R]):
-    """A function that gives an iterator, and `async for each in f.aio(...)`."""
+    """A function `f` that returns a blocking iterator; also `async for each in f.aio(...)`."""
 
     def __init__(self, function: Callable[P, Iterator[R]]) -> None:
         self._function = function
@@ -43,16 +41,16 @@ class BlockingIterator(Generic[P, R]):
         return self._function(*args, **kwargs)
 
     async def aio(self, *args: P.args, **kwargs: P.kwargs) -> AsyncIterator[R]:
-        """Call it, and take each step in a thread."""
+        """Call the function, and advance its iterator in a thread."""
         import asyncio
 
         iterator, end = self._function(*args, **kwargs), object()
         while (each := await asyncio.to_thread(next, iterator, end)) is not end:
-            yield each  # type: ignore[misc]  # It is not `end`.
+            yield each  # type: ignore[misc]  # `each` is not `end` here.
 
 
 class blocking(Generic[S, P, R]):
-    """Makes a method `Blocking`."""
+    """Decorator that makes a method `Blocking`."""
 
     def __init__(self, function: Callable[Concatenate[S, P], R]) -> None:
         self._function = function
@@ -63,7 +61,7 @@ class blocking(Generic[S, P, R]):
 
 
 class blocking_iterator(Generic[S, P, R]):
-    """Makes a method a `BlockingIterator`."""
+    """Decorator that makes a method a `BlockingIterator`."""
 
     def __init__(self, function: Callable[Concatenate[S, P], Iterator[R]]) -> None:
         self._function = function

@@ -18,8 +18,9 @@ if TYPE_CHECKING:
 
 
 def _build(image: Image, dry_run: bool = False, force: bool = False) -> EnvironmentImage:
-    """Build an image as `flyte build` does, and push it if it is said where to. With `dry_run`
-    nothing is made.
+    """Build an image as `flyte build` does, and push it if a registry is configured.
+
+    With `dry_run`, nothing is built. With `force`, existing results are rebuilt.
     """
     from flyte_build.declarations.serialize import image_value
     from flyte_build.ops.build import build_image
@@ -34,8 +35,9 @@ build = Blocking(_build)
 
 
 def _build_images(*environments: TaskEnvironment) -> dict[str, EnvironmentImage]:
-    """Build the images of environments and of those that they depend on, by the environments'
-    names; pushed if it is said where to.
+    """Build the images of environments and their dependencies, and return them by environment name.
+
+    They are pushed if a registry is configured.
     """
     from flyte_build.ops.build import build_images as build_all
     from flyte_build.ops.targets import targets_of

@@ -24,11 +24,10 @@ def _deploy(
     dry_run: bool = False,
     copy_style: CopyStyle | None = None,
 ) -> Deployment:
-    """Deploy environments, with those that they depend on, as `flyte deploy` does. Raises
-    `DeploymentError`.
+    """Deploy environments and their dependencies as `flyte deploy` does.
 
-    Without a version it is the content's own short digest. A dry run makes nothing, and asks no
-    registry.
+    The version defaults to a short digest of the content. A dry run creates nothing, and does not
+    use a registry. Raises `DeploymentError`.
     """
     from flyte_build.deployments.names import check_version
     from flyte_build.ops.deploy import Deployer
@@ -41,7 +40,7 @@ def _deploy(
     settings = current()
     settings = settings.change(version=version or "", copy_style=copy_style)
     stores = Stores(RunReporter())
-    # So that nobody is asked.
+    # A dry run must not use a registry.
     asked = settings.change(registries=Registries()) if dry_run else settings
     targets = targets_of(Session(asked, stores, read_only=dry_run), "flyte.deploy", environments)
     return Deployer(Deployments(Session(settings, stores, read_only=dry_run))).deploy(targets)

@@ -1,4 +1,4 @@
-"""`flyte.init`: the settings of all that is done from Python from then on."""
+"""`flyte.init`: settings of all later operations in this process."""
 
 from __future__ import annotations
 
@@ -17,22 +17,21 @@ _settings: Settings | None = None
 
 
 def begin(path: str | None, **given: str | None) -> None:
-    """Begin with what is given, and for all else with what is configured; `path` is the one file to
-    read. Raises `UsageError`.
+    """Set the current settings to the configured ones, overridden by `given`.
+
+    `path` is the only configuration file to read (default: the usual ones). Raises `UsageError`.
     """
     global _settings
     _settings = configured(path, **given)
 
 
 def configured(path: str | None, **given: str | None) -> Settings:
-    """What is given and configured for the project of the script that is running, or of the current
-    directory.
-    """
+    """Return the settings of the project, overridden by `given`; see `project_root` and `begin`."""
     return Settings.configured(Configuration.load(project_root(), Reporter().note, path), **given)
 
 
 def project_root() -> str:
-    """The root of the project of the script that is running, or of the current directory."""
+    """Return the root of the running script's project, or else of the current directory's."""
     script = getattr(sys.modules["__main__"], "__file__", None) or ""
     return (
         locate(script, None).root
@@ -47,12 +46,15 @@ def has_begun() -> bool:
 
 
 def current() -> Settings:
-    """What `flyte.init` has said, or else what is configured."""
+    """Return the settings set by `flyte.init`, or else the configured ones."""
     return _settings or configured(None)
 
 
 def initialised() -> Settings:
-    """What `flyte.init` has said. Raises `InitializationError` if it was not called."""
+    """Return the settings set by `flyte.init`.
+
+    Raises `InitializationError` if it was not called.
+    """
     if _settings is None:
         raise InitializationError(
             "flyte is not initialised",
@@ -62,23 +64,20 @@ def initialised() -> Settings:
 
 
 def refuse_while_imported(what: str) -> None:
-    """Raise `UsageError` in the process that finds the tasks of a file by importing it: it would
-    start that process again, without end.
-    """
+    """Raise `UsageError` in discovery's child process, which would start itself endlessly."""
     if "flyte_build.discovery.child" in sys.modules:
         raise UsageError(
-            f"{what} is called while the file is imported",
+            f"{what} must not be called while the file is imported",
             why="The file is imported to find its tasks.",
             hint='Call it below `if __name__ == "__main__":`.',
         )
 
 
 def init(project: str | None = None, domain: str | None = None, **unused: Any) -> None:
-    """From now on `flyte.run` prepares tasks and runs them in processes of their own, as `flyte
-    run` does.
+    """Make `flyte.run` prepare tasks and run them in processes of their own, as `flyte run` does.
 
-    What is not given is as configured. Arguments about a control plane are accepted, and said to be
-    unused. Raises `UsageError` for a configuration that makes no sense.
+    Omitted arguments are taken from the configuration. Arguments of Flyte 2 for its control plane
+    are accepted and ignored, with a note. Raises `UsageError` for an invalid configuration.
     """
     say_unused("flyte.init", unused)
     begin(None, project=project, domain=domain)
@@ -87,25 +86,26 @@ def init(project: str | None = None, domain: str | None = None, **unused: Any) -
 def init_from_config(
     path: str | None = None, project: str | None = None, domain: str | None = None, **unused: Any
 ) -> None:
-    """The same; `path` is the one configuration file to read (ours, or a `config.yaml` of Flyte 2).
+    """Initialise as `init` does, but with `path` as the only configuration file to read.
 
-    Raises `UsageError` when it is not there.
+    It is a file of ours, or a `config.yaml` of Flyte 2 (default: the usual files). Raises
+    `UsageError` if it does not exist.
     """
     say_unused("flyte.init_from_config", unused)
     begin(path, project=project, domain=domain)
 
 
 def current_project() -> str:
-    """The project's name. Raises `InitializationError` before `init`."""
+    """Return the project's name. Raises `InitializationError` before `init`."""
     return initialised().run.project
 
 
 def current_domain() -> str:
-    """The domain's name. Raises `InitializationError` before `init`."""
+    """Return the domain's name. Raises `InitializationError` before `init`."""
     return initialised().run.domain
 
 
 def say_unused(function: str, given: Mapping[str, Any]) -> None:
-    """Say which arguments of a function are not acted on, if any are given."""
+    """Note which arguments of a function are ignored, if any are given."""
     if names := [name for name, value in given.items() if value is not None]:
-        Reporter().note(f"{function} does not act on: {', '.join(names)}.")
+        Reporter().note(f"{function} ignores: {', '.join(names)}.")

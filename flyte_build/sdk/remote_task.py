@@ -1,4 +1,4 @@
-"""Deployed tasks from Python: looked up when they are used, run from what was deployed."""
+"""Deployed tasks from Python: looked up on first use, and run from their deployments."""
 
 from __future__ import annotations
 
@@ -28,8 +28,10 @@ from .runs import Run, opened
 
 @dataclass(frozen=True, kw_only=True)
 class TaskDetails:
-    """What is known of a deployed task. `digest` is the deployment's pin, `environment` what it
-    runs in; `created` is RFC 3339.
+    """Details of a deployed task.
+
+    `digest` is the deployment's pin, `environment` describes the host or image that the task runs
+    in, and `created` is in RFC 3339.
     """
 
     name: str
@@ -46,11 +48,10 @@ class TaskDetails:
 
 
 class Task:
-    """A deployed task: `flyte.remote.Task.get("env.task", version="v1")`. Nothing is looked up
-    before it is used.
+    """A deployed task: `flyte.remote.Task.get("env.task", version="v1")`, looked up on first use.
 
-    Calling it runs it and gives its outputs, as JSON values: the task's own classes are not at
-    hand. `flyte.run(task, x=1)` gives the run.
+    Calling it runs it and returns its outputs, as JSON values, since the task's own classes are not
+    available. `flyte.run(task, x=1)` returns the run instead.
     """
 
     def __init__(
@@ -67,26 +68,26 @@ class Task:
         version: str | None = None,
         auto_version: Literal["latest", "current"] | None = None,
     ) -> Task:
-        """The task `env.task` of a version (or `sha256:...`, a pin): of the latest, or of the one
-        that the current run has.
+        """Return the deployed task `env.task`.
 
-        Raises `UsageError` if neither `version` nor `auto_version` is given.
+        `version` is a version or a pin (`sha256:...`). `auto_version` is `latest`, or `current` for
+        the version of the current run. Raises `UsageError` unless exactly one of them is given.
         """
         if (version is None) == (auto_version is None):
             raise UsageError(
-                f"Which version of {name} is meant?",
+                f"Cannot choose a version of {name}",
                 why=(
-                    "Both `version` and `auto_version` are given."
+                    "`version` and `auto_version` cannot be used together."
                     if version
                     else "No version is given."
                 ),
-                hint='Task.get("env.task", version="v1"), or auto_version="latest".',
+                hint='Write Task.get("env.task", version="v1"), or auto_version="latest".',
             )
         if auto_version == "current":
             version = _current_version(name)
         elif auto_version not in ("latest", None):
             raise UsageError(
-                f"auto_version={auto_version!r} is unknown", hint='Write "latest" or "current".'
+                f"Unknown auto_version: {auto_version!r}", hint='Use "latest" or "current".'
             )
         text = (
             name
@@ -105,7 +106,7 @@ class Task:
         domain: str | None = None,
         limit: int = 100,
     ) -> Iterator[Task]:
-        """The newest deployed tasks, or versions of one, newest first."""
+        """Yield the newest deployed tasks, or versions of one task, newest first."""
         reference, function = (
             DeploymentReference.parse_task(by_task_name) if by_task_name else (None, "")
         )
@@ -123,12 +124,12 @@ class Task:
 
     @property
     def name(self) -> str:
-        """The full name, with the version or pin that was asked for."""
+        """Full name, with the requested version or pin."""
         return self._text
 
     @blocking
     def fetch(self) -> TaskDetails:
-        """Look it up. Raises `NotFound`."""
+        """Look the task up, and return its details. Raises `NotFound`."""
         task = self.find()
         spec, release = task.spec, task.found.release
         return TaskDetails(
@@ -146,23 +147,25 @@ class Task:
         )
 
     def find(self) -> DeployedTask:
-        """What is deployed, looked up once. Raises `NotFound`."""
+        """Look the task up, once. Raises `NotFound`."""
         if self._found is None:
             found = find_task(Deployments(_session(self._project, self._domain)), self._text)
             self._found = replace(found, spec=overridden(found.spec, self._changes))
         return self._found
 
     def override(self, **options: Any) -> Task:
-        """The same task with other options: retries, timeout, env_vars, resources, ... Raises
-        `DeclarationError`.
+        """Return the task with other options, such as retries, timeout, env_vars and resources.
+
+        Raises `DeclarationError`.
         """
         check_overrides(self._text, options)
         return Task(self._text, self._project, self._domain, {**self._changes, **options})
 
     @blocking
     def run(self, inputs: Mapping[str, Any], settings: Settings | None = None) -> Run:
-        """Run it with these inputs and wait for it; the run says how it ended. Raises `InputError`,
-        `NotFound`.
+        """Run the task with these inputs, wait for it, and return the run, failed or not.
+
+        Raises `InputError`, `NotFound`.
         """
         task = self.find()
         interface = task.spec.interface
@@ -183,13 +186,13 @@ class Task:
         )
 
     async def aio(self, **inputs: Any) -> Any:
-        """The same as calling it, as a coroutine."""
+        """Run the task as calling it does, as a coroutine."""
         import asyncio
 
         return await asyncio.to_thread(lambda: self(**inputs))
 
     def __call__(self, **inputs: Any) -> Any:
-        """Run it, and give its output (several as a tuple). Raises the task's error."""
+        """Run the task, and return its output (several as a tuple). Raises the task's error."""
         values = self.run(inputs).outputs()
         return values[0] if len(values) == 1 else tuple(values) if values else None
 
@@ -208,7 +211,7 @@ def _current_version(name: str) -> str:
     if run is None:
         raise UsageError(
             f"There is no current version of {name}",
-            why="No task is running here.",
+            why="This code does not run in a task.",
             hint='Use auto_version="latest".',
         )
     with opened(Places.find().data) as history:
@@ -216,7 +219,10 @@ def _current_version(name: str) -> str:
 
 
 def _wire(parameter: Parameter, value: Any) -> Any:
-    """Wire of a JSON value, or of an object of a class that has one. Raises `InputError`."""
+    """Return the wire value of a JSON value, or of an object of a class that can be converted.
+
+    Raises `InputError`.
+    """
     if value is None or isinstance(value, bool | int | float | str):
         return parameter.check(value, parameter.argument)
     try:

@@ -1,4 +1,4 @@
-"""`flyte.run`, and `flyte.with_runcontext`: running tasks from Python code."""
+"""`flyte.run` and `flyte.with_runcontext`: running tasks from Python code."""
 
 from __future__ import annotations
 
@@ -30,29 +30,30 @@ Mode = Literal["local", "remote", "hybrid"]
 
 
 class RunContext:
-    """How the next run is to be done; see `with_runcontext`."""
+    """Options of runs; see `with_runcontext`."""
 
     def __init__(self, mode: Mode | None, settings: Mapping[str, Any]) -> None:
         self._mode, self._changes = mode, settings
 
     @blocking
     def run(self, task: Task[..., Any] | Deployed, /, *args: Any, **kwargs: Any) -> Run:
-        """Run `task` with these inputs and wait for it; one that is deployed takes them by name.
-        Raises the task's error.
+        """Run `task` with these inputs, wait for it, and return the run. Raises the task's error.
+
+        A deployed task takes its inputs by name only.
         """
         return _ended(self._run(task, args, kwargs))
 
     def _run_deployed(self, task: Deployed, args: tuple[Any, ...], inputs: dict[str, Any]) -> Run:
         if self._mode == "local":
             raise UsageError(
-                f"{task.name} is deployed, and runs in a process of its own",
-                hint='Leave out `mode="local"`.',
+                f"{task.name} is deployed, so it cannot run in this process",
+                hint='Omit `mode="local"`.',
             )
         if args:
             raise UsageError(
-                f"The inputs of {task.name} have no names",
-                why="It is deployed.",
-                hint="Give them by name: x=1.",
+                f"{task.name} takes its inputs by name only",
+                why="It is a deployed task.",
+                hint="Give each input by name, such as x=1.",
             )
         space = task.find().found.release.space
         return task.run(
@@ -62,11 +63,11 @@ class RunContext:
 
     @blocking
     def rerun(self, run: str, /, **inputs: Any) -> Run:
-        """Run the task of an earlier run again: the same file as it is now, the inputs of then but
-        for those that are given.
+        """Run the task of an earlier run again, and return the new run.
 
-        Inputs are JSON values here, as are the outputs of the run. Raises `NotFound`, `InputError`,
-        and the task's error.
+        It uses the current content of the file (or the same deployment), and the original inputs
+        with those given replaced. Inputs and outputs are JSON values. Raises `NotFound`,
+        `InputError`, and the task's error.
         """
         stores = Stores(RunReporter())
         recorded = Recorded.find(run, stores.history)
@@ -100,7 +101,7 @@ class RunContext:
                 return self._run_deployed(task, args, kwargs)
             raise UsageError(
                 f"flyte.run cannot run {task!r:.100}",
-                why="It is no task.",
+                why="It is not a task.",
                 hint="Decorate the function with `@env.task`.",
             )
         mode = self._mode or ("remote" if has_begun() else "local")
@@ -111,7 +112,7 @@ class RunContext:
         in_file = os.path.isfile(file) and file.endswith(".py")
         if not in_file and mode != "local":
             raise UsageError(
-                f"The task {task.name} is not in a Python file",
+                f"The task {task.name} is not defined in a Python file",
                 why=(
                     "It was typed in or is in a notebook, or its file's name does not end with .py,"
                     " so there is nothing to bundle."
@@ -149,8 +150,10 @@ def _ended(run: Run) -> Run:
 
 
 def _run(task: Task[..., Any] | Deployed, /, *args: Any, **kwargs: Any) -> Run:
-    """Run a task with these inputs and wait for it: prepared if `init` was called, else in this
-    process.
+    """Run a task with these inputs, wait for it, and return the run, failed or not.
+
+    The task is prepared and runs in a process of its own if `init` was called, otherwise it runs in
+    this process. A deployed task always runs in a process of its own.
     """
     return RunContext(None, {}).run(task, *args, **kwargs)
 
@@ -170,7 +173,11 @@ def with_runcontext(
     labels: Mapping[str, str] | None = None,
     **unused: Any,
 ) -> RunContext:
-    """Say how the next run is to be done: `flyte.with_runcontext(mode="local").run(task, x=1)`."""
+    """Return a context for runs: `flyte.with_runcontext(mode="local").run(task, x=1)`.
+
+    With the mode `local`, tasks run in this process. Other arguments override settings. Further
+    arguments of Flyte 2 are accepted and ignored, with a note.
+    """
     given = {
         "name": name,
         "version": version,

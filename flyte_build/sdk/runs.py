@@ -1,6 +1,4 @@
-"""Runs from Python: what the history holds. A run that `flyte.run` gives and one found by name are
-the same class.
-"""
+"""Runs from Python: results of `flyte.run`, and earlier runs in the history."""
 
 from __future__ import annotations
 
@@ -33,7 +31,7 @@ _ERRORS = {"OOMError": OOMError, "TaskTimeoutError": TaskTimeoutError}
 
 
 class Outputs(tuple[Any, ...]):
-    """A run's outputs, in order and by name."""
+    """Outputs of a run, in order and by name."""
 
     def __new__(cls, values: Sequence[Any], names: list[str]) -> Outputs:
         outputs = super().__new__(cls, values)
@@ -44,20 +42,20 @@ class Outputs(tuple[Any, ...]):
 
     @property
     def named_outputs(self) -> dict[str, Any]:
-        """The outputs by name."""
+        """Outputs by name."""
         return dict(zip(self._names, self, strict=True))
 
     def to_dict(self) -> dict[str, Any]:
-        """The outputs by name."""
+        """Return the outputs by name."""
         return self.named_outputs
 
 
 class Run:
-    """A run, under way or ended. `print(run)` shows its result.
+    """A run, in progress or ended. `print(run)` shows its result.
 
-    One that `flyte.run` gave has the values that the task's annotations say; one that was found by
-    name has JSON values, as `flyte -of json get io` shows them, since the task's own classes are
-    not at hand.
+    Inputs and outputs of a run that `flyte.run` returned have the types of the task's annotations.
+    Those of a run that was found by name are JSON values, as `flyte -of json get io` shows them,
+    since the task's own classes are not available.
     """
 
     def __init__(self, data: str, name: str, interface: Interface | None = None) -> None:
@@ -77,33 +75,33 @@ class Run:
 
     @property
     def url(self) -> str:
-        """Where the run's own directory is, as a URL."""
+        """URL of the run's directory."""
         with opened(self._data) as history:
             return history.url(self.name)
 
     @property
     def phase(self) -> Phase:
-        """The phase that it is in, or in which it ended."""
+        """Current or final phase."""
         return self._row().phase
 
     @property
     def action(self) -> ActionRow:
-        """Its root action."""
+        """Root action of the run."""
         return self._row().actions()[0]
 
     def done(self) -> bool:
-        """Whether it has ended."""
+        """Whether the run has ended."""
         return self._row().ended is not None
 
     @blocking
     def wait(self) -> None:
-        """Wait until it has ended."""
+        """Wait until the run has ended."""
         with opened(self._data) as history:
             history.wait(self.name)
 
     @blocking_iterator
     def watch(self) -> Iterator[RunRow]:
-        """What the history says of it, now and at each change, until it has ended."""
+        """Yield the run's row in the history, now and after each change, until it has ended."""
         last = None
         with opened(self._data) as history:
             while last is None or last.ended is None:
@@ -114,17 +112,16 @@ class Run:
 
     @blocking
     def details(self) -> RunRow:
-        """What the history says of it."""
+        """Return the run's row in the history."""
         return self._row()
 
     @blocking_iterator
     def get_logs(
         self, attempt: int | None = None, max_lines: int | None = None, show_ts: bool = False
     ) -> Iterator[str]:
-        """The lines that its task wrote (the last `max_lines` of them) and, while it is under way,
-        those that come.
+        """Yield the log lines of the run's task and, while the run is in progress, new ones.
 
-        Raises `NotFound` if nothing was kept.
+        `max_lines` limits the existing ones to the last. Raises `NotFound` if there is no log.
         """
         with opened(self._data) as history:
             log = open_log(history, self.name, attempt, follow=True)
@@ -141,24 +138,20 @@ class Run:
     def show_logs(
         self, attempt: int | None = None, max_lines: int | None = None, show_ts: bool = False
     ) -> None:
-        """Print what `get_logs` gives."""
+        """Print the lines of `get_logs`."""
         for line in self.get_logs(attempt, max_lines, show_ts):
             print(line, file=sys.stdout)
 
     @blocking
     def inputs(self) -> dict[str, Any]:
-        """The inputs that it was given; those that were left to their defaults are not
-        among them.
-        """
+        """Return the inputs that were given to the run, without those left to their defaults."""
         with opened(self._data) as history:
             wire: dict[str, Any] = history.action(self.name)["inputs"]
         return self._interface.load_inputs(wire) if self._interface else wire
 
     @blocking
     def outputs(self) -> Outputs:
-        """What the task returned; waits for its end. Raises the run's error if it did
-        not succeed.
-        """
+        """Wait for the run, and return its outputs. Raises its error if it did not succeed."""
         self.raise_for_status()
         result = self._result()
         wire = dict(result.outputs) if result else {}
@@ -170,15 +163,17 @@ class Run:
 
     @blocking
     def abort(self, reason: str = "") -> None:
-        """Ask it to end, with all that it has started, and wait until it has. Raises `UsageError`
-        if it had ended before.
+        """Abort the run with all its actions, and wait until it has ended.
+
+        Raises `UsageError` if it has ended already.
         """
         with opened(self._data) as history:
             abort(history, self.name, reason)
 
     def raise_for_status(self) -> None:
-        """Wait for its end, and raise the error of a run that did not succeed; `code` is the name
-        of the exception's type.
+        """Wait for the run, and raise its error if it did not succeed.
+
+        The error's `code` is the name of the type of the task's exception.
         """
         self.wait()
         row, error = self._row(), self._failure()
@@ -198,7 +193,7 @@ class Run:
             raise RuntimeSystemError(f"{row.task}: {row.phase}", why=row.why)
 
     def first_failure(self) -> ActionRow | None:
-        """The first of its actions that did not succeed, if one has failed."""
+        """Return the first action that did not succeed, if any."""
         return next(
             (
                 action
@@ -223,7 +218,7 @@ class Run:
 
     @staticmethod
     def _get(name: str) -> Run:
-        """The run of that name. Raises `NotFound`."""
+        """Return the run of that name. Raises `NotFound`."""
         data = Places.find().data
         with opened(data) as history:
             history.get(name)
@@ -239,7 +234,7 @@ class Run:
         with_labels: Mapping[str, str] | None = None,
         limit: int = 100,
     ) -> Iterator[Run]:
-        """The newest runs for which all that is given holds, newest first."""
+        """Yield the newest runs that match all given conditions, newest first."""
         wanted = Filter(
             phases=(in_phase,) if isinstance(in_phase, str) else tuple(in_phase or ()),
             task=task_name,
@@ -259,7 +254,7 @@ class Run:
 
 @contextmanager
 def opened(data: str) -> Iterator[History]:
-    """The history below a data directory, closed at the end."""
+    """Open the history in a data directory, and close it at the end of the body."""
     history = History.open(data, Reporter().note)
     try:
         yield history

@@ -102,7 +102,7 @@ SHARED_STORE = Setting(
 )
 PROJECT = Setting("task.project", TEXT, "default", "The project that runs belong to (`--project`).")
 DOMAIN = Setting("task.domain", TEXT, "development", "The domain that runs belong to (`--domain`).")
-ORG = Setting("task.org", TEXT, "", "The organization that runs belong to.", acted_on=False)
+ORG = Setting("task.org", TEXT, "", "The organisation that runs belong to.", acted_on=False)
 COPY_STYLE = Setting(
     "run.copy_style",
     choice(*COPY_STYLES),

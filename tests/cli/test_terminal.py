@@ -215,7 +215,7 @@ def test_tasks_that_were_typed_in_run_in_this_process(shell: Shell) -> None:
     for line in TYPED:
         terminal.type(line)
     terminal.expect("Result: 42")
-    assert "The task typed.double is not in a Python file" in terminal.expect('mode="local"')
+    assert "The task typed.double is not defined in a Python file" in terminal.expect('mode="local"')
     terminal.type("exit()")
     terminal.end()
 
@@ -235,11 +235,11 @@ def test_tasks_in_no_file_run_in_this_process(shell: Shell, arguments: list[str]
     )
     assert done.stdout == "Result: 42\n"
     assert (
-        "UsageError: The task typed.double is not in a Python file\n" in done.stderr
+        "UsageError: The task typed.double is not defined in a Python file\n" in done.stderr
         and 'mode="local"' in done.stderr
     )
     assert shell.last_run()["task"] == "typed.double" and shell.last_run()["phase"] == "succeeded"
-    assert "is not in a Python file" in shell("rerun", shell.last_run()["name"], exit_code=4).stderr
+    assert "is not defined in a Python file" in shell("rerun", shell.last_run()["name"], exit_code=4).stderr
 
 
 def test_a_script_without_the_ending_of_python_runs_in_this_process(shell: Shell) -> None:

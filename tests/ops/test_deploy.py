@@ -601,4 +601,6 @@ def test_a_file_that_deploys_itself_while_it_is_imported_is_refused(flyte: Deplo
             text=True,
             timeout=60,
         )
-        assert done.returncode == 1 and "is called while the file is imported" in done.stderr
+        assert (
+            done.returncode == 1 and "must not be called while the file is imported" in done.stderr
+        )

@@ -136,8 +136,8 @@ for call in (
         print(type(error).__name__, error.what)
 """
     assert python(flyte, code) == [
-        "UsageError Which version of sdk.move is meant?",
-        "UsageError Which version of sdk.move is meant?",
+        "UsageError Cannot choose a version of sdk.move",
+        "UsageError Cannot choose a version of sdk.move",
         "ReferenceInvalid 'sdk:v1' is not a reference to a deployed task",
         "UsageError There is no current version of sdk.move",
         "NotFound sdk has no version 'v2'",
@@ -145,8 +145,8 @@ for call in (
         "InputError The input 'point' is missing",
         "InputError The input 'point.x' cannot be 'one'",
         "InputError The input 'other' does not exist",
-        "UsageError The inputs of sdk.move:v1 have no names",
-        "UsageError sdk.move:v1 is deployed, and runs in a process of its own",
+        "UsageError sdk.move:v1 takes its inputs by name only",
+        "UsageError sdk.move:v1 is deployed, so it cannot run in this process",
         "DeclarationError A task has no option 'nothing'",
         "RuntimeUserError sdk.fails: ValueError: no",
         "UsageError There is no environment 'empty' in sdk.py",

@@ -259,6 +259,6 @@ def test_what_is_not_acted_on_is_said(flyte: Shell) -> None:
         text=True,
     )
     assert done.stderr.splitlines() == [
-        "note: flyte.init does not act on: endpoint.",
-        "note: flyte.with_runcontext does not act on: dry_run.",
+        "note: flyte.init ignores: endpoint.",
+        "note: flyte.with_runcontext ignores: dry_run.",
     ]
