@@ -1,13 +1,11 @@
-"""flyte-build: tasks in Python, prepared like a build, run anywhere. `import flyte` gives this
-module.
+"""flyte-build: tasks in Python, prepared like a build. `import flyte` imports this module.
 
-Names are loaded when they are first used (PEP 562), so importing it costs nothing that is not
-needed.
+Names are imported on first use (PEP 562), so importing the module loads only what is needed.
 """
 
 from __future__ import annotations
 
-TYPE_CHECKING = False  # As type checkers know it; `typing` itself is not worth its time here.
+TYPE_CHECKING = False  # Type checkers know this name; importing `typing` would take too long.
 if TYPE_CHECKING:
     from typing import Any
 
@@ -59,12 +57,12 @@ _PLACES = {
 _MODULES = ("errors", "remote")
 
 _NAMES = sorted([*_PLACES, *_MODULES, "version"])
-if not TYPE_CHECKING:  # Type checkers read no computed list; they see the imports above.
+if not TYPE_CHECKING:  # Type checkers cannot read a computed list; they see the imports above.
     __all__ = _NAMES
 
 
 def version() -> str:
-    """The version of flyte-build."""
+    """Return the version of flyte-build."""
     from ._version import __version__
 
     return __version__

@@ -3,8 +3,8 @@
 import sys
 
 if not sys.flags.safe_path:
-    del sys.path[0]  # The current directory: the `flyte` command does not import from it, either.
+    del sys.path[0]  # The current directory: the `flyte` command does not import from it either.
 
-from flyte_build.cli.start import main  # The path is right only now.
+from flyte_build.cli.start import main  # Only now that the path is right.
 
 main()

@@ -1,6 +1,6 @@
-"""`import flyte` as another name of this package; and the directory that the package lies in.
+"""The alias `flyte` of this package, and the package's directory.
 
-Depends on nothing, and imports nothing that is not needed: every start of a worker passes here.
+This module depends on no other, and imports only what is needed: it runs at every worker's start.
 """
 
 from __future__ import annotations
@@ -8,32 +8,32 @@ from __future__ import annotations
 import os
 import sys
 
-TYPE_CHECKING = False  # As type checkers know it; `typing` itself is not worth its time here.
+TYPE_CHECKING = False  # Type checkers know this name; importing `typing` would take too long.
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from importlib.machinery import ModuleSpec
     from types import ModuleType
 
 PACKAGE = os.path.dirname(os.path.abspath(__file__))
-"""The directory of `flyte_build`, as it was imported: links in it are not resolved."""
+"""Directory of `flyte_build` as it was imported: symbolic links are not resolved."""
 
 
 class _Alias:
-    """Finds `flyte.x` as the very module `flyte_build.x`."""
+    """A finder and loader that imports `flyte.x` as the same module as `flyte_build.x`."""
 
     @staticmethod
     def find_spec(
         name: str, path: Sequence[str] | None = None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
-        """The spec of a module that is loaded under its other name."""
+        """Return the spec of a module below `flyte`."""
         if not name.startswith("flyte."):
             return None
         from importlib.machinery import ModuleSpec
 
-        return ModuleSpec(name, _Alias())  # type: ignore[arg-type]  # A loader by its methods.
+        return ModuleSpec(name, _Alias())  # type: ignore[arg-type]  # It has a loader's methods.
 
     def create_module(self, spec: ModuleSpec) -> ModuleType:
-        """The module itself, under its own name."""
+        """Import the module by its own name, and return it."""
         import importlib
 
         own = f"{__package__}.{spec.name.removeprefix('flyte.')}"
@@ -47,14 +47,15 @@ class _Alias:
         return module
 
     def exec_module(self, module: ModuleType) -> None:
-        """It has run already; the import machinery has only put the alias's spec into it, which is
-        taken back.
+        """Restore the module's own spec, which the import system has replaced by the alias's.
+
+        The module has been executed already.
         """
         module.__spec__ = self._spec
 
 
 def install_alias() -> None:
-    """From now on `import flyte` is `import flyte_build`, for every module below it too."""
+    """Make `import flyte`, and the import of any module below it, import `flyte_build` instead."""
     sys.modules["flyte"] = sys.modules[__package__]
     if not any(finder is _Alias for finder in sys.meta_path):
         sys.meta_path.insert(0, _Alias)

@@ -1,3 +1,3 @@
-"""The version, for the face, the keys and the package alike. Imports nothing."""
+"""Version of flyte-build, used by the API, keys and the package's metadata. Imports nothing."""
 
 __version__ = "0.1.0"

@@ -1,4 +1,4 @@
-"""`flyte.remote`: what is not in a user's own file: earlier runs, and tasks that are deployed."""
+"""`flyte.remote`: access to earlier runs and to deployed tasks."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What type checkers see as `flyte`: the same as `flyte_build` (PEP 561, stub-only packages)."""
+"""Stub of `flyte` for type checkers: the same as `flyte_build` (PEP 561, stub-only packages)."""
 
 from flyte_build import *
 

@@ -194,9 +194,9 @@ def test_a_name_stands_for_a_configured_reference() -> None:
         (lambda: DEBIAN.with_env_vars({"A": 1}), "must be a string"),  # type: ignore[dict-item]
         (lambda: DEBIAN.with_requirements(""), "is not a path"),
         (
-            lambda: DEBIAN.with_uv_project("p.toml", project_install_mode="all"),
+            lambda: DEBIAN.with_uv_project("p.toml", project_install_mode="all"),  # type: ignore[arg-type]
             "Unknown project_install_mode",
-        ),  # type: ignore[arg-type]
+        ),
     ],
 )
 def test_a_mistake_is_told_where_it_is_made(declare: Callable[[], Image], what: str) -> None:
