@@ -215,7 +215,9 @@ def test_tasks_that_were_typed_in_run_in_this_process(shell: Shell) -> None:
     for line in TYPED:
         terminal.type(line)
     terminal.expect("Result: 42")
-    assert "The task typed.double is not defined in a Python file" in terminal.expect('mode="local"')
+    assert "The task typed.double is not defined in a Python file" in terminal.expect(
+        'mode="local"'
+    )
     terminal.type("exit()")
     terminal.end()
 
@@ -239,7 +241,10 @@ def test_tasks_in_no_file_run_in_this_process(shell: Shell, arguments: list[str]
         and 'mode="local"' in done.stderr
     )
     assert shell.last_run()["task"] == "typed.double" and shell.last_run()["phase"] == "succeeded"
-    assert "is not defined in a Python file" in shell("rerun", shell.last_run()["name"], exit_code=4).stderr
+    assert (
+        "is not defined in a Python file"
+        in shell("rerun", shell.last_run()["name"], exit_code=4).stderr
+    )
 
 
 def test_a_script_without_the_ending_of_python_runs_in_this_process(shell: Shell) -> None:
