@@ -1,5 +1,6 @@
-"""A task that reads files: `include` takes them into the bundle, and the working directory has them
-where they were.
+"""A task that reads files.
+
+`include` adds them to the bundle, where they keep their paths.
 
 flyte run examples/files.py count --word bundle
 """
@@ -13,7 +14,7 @@ env = flyte.TaskEnvironment(name="files", include=["data/*.txt"])
 
 @env.task
 def count(word: str) -> dict[str, int]:
-    """Count a word in each of the files in `examples/data`.
+    """Count a word in each file of `examples/data`.
 
     Args:
         word: The word to look for.

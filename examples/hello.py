@@ -10,12 +10,12 @@ def hello(name: str = "World") -> str:
     """Greet somebody.
 
     Args:
-        name: Who is greeted.
+        name: The name to greet.
     """
     return f"Hello, {name}!"
 
 
 @env.task
 async def hello_async(name: str = "World") -> str:
-    """The same as a coroutine."""
+    """Greet somebody, as a coroutine."""
     return f"Hello, {name}!"

@@ -1,8 +1,8 @@
 """Inputs and outputs of many types, and how each is written on the command line.
 
-flyte run examples/inputs.py plan --help flyte run examples/inputs.py plan --trip '{"city": "Oslo",
-"days": 2}' --start 2026-05-01T08:00:00Z flyte run examples/inputs.py parcel --size small --colour
-green --price 9.90 --stops Oslo --stops 2 --letter @LICENSE
+flyte run examples/inputs.py plan --help
+flyte run examples/inputs.py plan --trip '{"city": "Oslo", "days": 2}' --start 2026-05-01T08:00:00Z
+flyte run examples/inputs.py parcel --size small --colour grey --price 9 --stops 2 --letter @LICENSE
 """
 
 from collections.abc import Callable
@@ -19,7 +19,7 @@ env = flyte.TaskEnvironment(name="inputs")
 
 @dataclass
 class Trip:
-    """Where somebody goes; `days` and `tags` may be left out."""
+    """A trip; `days` and `tags` are optional."""
 
     city: str
     days: int = 1
@@ -27,7 +27,7 @@ class Trip:
 
 
 class Plan(NamedTuple):
-    """A named tuple's fields are the names of the outputs."""
+    """Outputs of `plan`, named like the fields of this tuple."""
 
     summary: str
     end: datetime
@@ -39,7 +39,7 @@ def plan(
     trip: Trip,
     start: datetime,
     travel_time: timedelta = timedelta(hours=2),
-    prices: dict[str, float] = {"bed": 80.0},  # noqa: B006  # A task's default is only read.
+    prices: dict[str, float] = {"bed": 80.0},  # noqa: B006  # A task never modifies its defaults.
     guests: list[str] = [],  # noqa: B006  # The same.
     note: str | None = None,
     insured: bool = False,
@@ -47,13 +47,13 @@ def plan(
     """Plan a trip.
 
     Args:
-        trip: The city, and how long to stay.
-        start: When the journey begins.
-        travel_time: How long one way takes.
-        prices: What one day costs, by item.
-        guests: Who comes along.
+        trip: The city, and the number of days.
+        start: The time of departure.
+        travel_time: The duration of one way.
+        prices: The price per day of each item.
+        guests: The names of your companions.
         note: Any remark.
-        insured: Whether to add an insurance of 9 a day.
+        insured: Whether to add insurance, for 9 per day.
     """
     daily = sum(prices.values()) + (9 if insured else 0)
     people = " and ".join(["you", *guests])
@@ -71,29 +71,29 @@ def plan(
 
 @env.task
 def divide(dividend: int, divisor: int) -> tuple[int, int]:
-    """Several outputs without names: `o0` is the quotient, `o1` the remainder.
+    """Divide two numbers: the output `o0` is the quotient, `o1` the remainder.
 
     Args:
-        dividend: What is divided.
-        divisor: By what; zero makes the task fail.
+        dividend: The number to divide.
+        divisor: The number to divide by; with zero, the task fails.
     """
     return divmod(dividend, divisor)
 
 
 class Colour(Enum):
-    """Given by name (`GREEN`) or by value (`green`)."""
+    """Colours, which are given by name (`GREEN`) or value (`green`)."""
 
     GREEN = "green"
     GREY = "grey"
 
 
 def full(price: Decimal) -> Decimal:
-    """No discount. `--discount inputs:half` names another function."""
+    """Return the full price; `--discount inputs:half` selects another function."""
     return price
 
 
 def half(price: Decimal) -> Decimal:
-    """Half of the price, to the cent."""
+    """Return half of the price, rounded to the cent."""
     return (price / 2).quantize(Decimal("0.01"), ROUND_HALF_UP)
 
 
@@ -109,12 +109,12 @@ def parcel(
     """Send a parcel.
 
     Args:
-        size: How large it is.
-        colour: What it is wrapped in.
-        price: What sending it costs.
-        stops: Cities, or the hours to wait there.
-        letter: What lies in it.
-        discount: What makes of the price what is paid.
+        size: The size of the parcel.
+        colour: The colour of the wrapping.
+        price: The price of sending it.
+        stops: The stops: cities, or hours to wait in the last one.
+        letter: The contents of the parcel.
+        discount: A function from the price to the amount to pay.
     """
     route = " > ".join(f"{stop} h" if isinstance(stop, int) else stop for stop in stops)
     return {

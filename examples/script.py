@@ -1,5 +1,7 @@
-"""A file that runs its own task: `python examples/script.py` (`flyte run examples/script.py total
---count 4` works too).
+"""A file that runs its own task.
+
+python examples/script.py
+flyte run examples/script.py total --count 4
 """
 
 import flyte
