@@ -103,10 +103,10 @@ def test_a_default_that_cannot_be_written_down_is_made_where_the_task_runs(compu
     done = computed("run", "flow.py", "bare")
     assert (
         done.stdout == "Odd (1, 2)\n"
-        and "The defaults of odd, items of defaults.bare" in done.stderr
+        and "Cannot record the defaults of odd, items of defaults.bare" in done.stderr
     )
     given = computed("run", "flow.py", "bare", "--items", "[3]")
-    assert given.stdout == "Odd [3]\n" and "The default of odd of" in given.stderr
+    assert given.stdout == "Odd [3]\n" and "Cannot record the default of odd of" in given.stderr
     assert computed.json("get", "io", computed.last_run()["name"])["inputs"] == {"items": [3]}
 
 
@@ -178,5 +178,5 @@ def test_a_run_that_is_edited_meanwhile_is_of_one_state(flyte: Shell) -> None:
     finally:
         ended.set()
         editor.join()
-    assert all(len(set(numbers)) == 1 or "meanwhile" in notes for numbers, notes in seen), seen
+    assert all(len(set(numbers)) == 1 or "changed during" in notes for numbers, notes in seen), seen
     assert Path(flyte.project / "flow.py").exists()

@@ -140,7 +140,7 @@ def test_a_record_whose_artifact_is_gone_is_not_used() -> None:
     memory = MemoryRecords()
     Resolver(memory).resolve([Unusable("a")])
     (outcome,) = Resolver(memory).resolve([Unusable("a")]).values()
-    assert outcome.state == "made" and "not in the store" in outcome.why
+    assert outcome.state == "made" and "no longer in the store" in outcome.why
 
 
 class Unrecorded(Text):
