@@ -16,6 +16,8 @@ from flyte_build.cas.encoding import encode, key
 from flyte_build.errors import StoreError
 from tests.support.processes import run
 
+pytestmark = pytest.mark.quick
+
 GOLDEN = Path(__file__).parent / "golden_keys.json"
 
 texts = st.text() | st.binary(max_size=4).map(os.fsdecode)

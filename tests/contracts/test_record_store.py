@@ -17,6 +17,8 @@ from tests.support.caches import opened
 from tests.support.files import temporary
 from tests.support.nodes import MemoryRecords, digest_of
 
+pytestmark = pytest.mark.quick
+
 KINDS = ("memory", "database")
 
 

@@ -26,6 +26,8 @@ from flyte_build.images.recipe import (
 )
 from tests.support.command import Shell
 
+pytestmark = pytest.mark.quick
+
 ROOT = "/srv/project"
 DEBIAN = Image.from_debian_base()
 

@@ -11,6 +11,8 @@ import pytest
 
 from tests.support.checkout import CHECKOUT
 
+pytestmark = pytest.mark.quick
+
 PARTS = ("flyte_build", "cas", "bundler", "images", "runner", "cli")
 PENDING = ("cli/", "flyte_build/ops/", "docs/cli.md", "docs/configuration.md")
 """What is yet to be reworded."""

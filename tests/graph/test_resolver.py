@@ -27,6 +27,8 @@ from flyte_build.graph.node import (
 from flyte_build.graph.resolver import Resolver, edges
 from tests.support.nodes import Log, MemoryRecords, Text, digest_of
 
+pytestmark = pytest.mark.quick
+
 Sources = Mapping[str, str]
 
 

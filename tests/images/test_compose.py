@@ -24,6 +24,8 @@ from tests.support.caches import make_bundle, opened
 from tests.support.files import write_files
 from tests.support.registries import serve
 
+pytestmark = pytest.mark.quick
+
 
 class Parts:
     """An image and a bundle in the repositories of a machine."""

@@ -25,6 +25,8 @@ from tests.support.bases import blobs_of
 from tests.support.files import write_files
 from tests.support.listening import Answer, Exchange, Listener
 
+pytestmark = pytest.mark.quick
+
 
 class Engine(Listener):
     """As much of an engine's API as loading takes: it has nothing, and keeps what it is sent."""

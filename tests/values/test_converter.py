@@ -34,6 +34,8 @@ from flyte_build.errors import InputError
 from flyte_build.values.annotations import type_of
 from flyte_build.values.type import Mismatch, from_document
 
+pytestmark = pytest.mark.quick
+
 
 @dataclasses.dataclass
 class Inner:

@@ -18,6 +18,8 @@ from flyte_build.errors import SecretRefused
 from tests.support.command import Shell
 from tests.support.files import write_files
 
+pytestmark = pytest.mark.quick
+
 NAME = "a file with this name contains credentials"
 KEY, WORD, INDEX, URL = (
     "a private key",
