@@ -42,7 +42,7 @@ class Progress:
         if self._activity:
             self._activity = ""  # First: an alarm draws nothing then.
             signal.setitimer(signal.ITIMER_REAL, 0)
-            os.write(2, _ERASE)
+            _write(b"")
 
     def _tick(self, number: int, frame: FrameType | None) -> None:
         if self._activity:
@@ -51,6 +51,14 @@ class Progress:
     def _draw(self) -> None:
         seconds = int(time.monotonic() - self._since)
         parts = (self._activity, self._amount, f"{seconds} s" if seconds else "")
+        _write(", ".join(filter(None, parts)).encode("utf-8", "backslashreplace"))
+
+
+def _write(line: bytes) -> None:
+    """Replace the line at the bottom of the terminal."""
+    try:
         # A new terminal may not know its width yet.
         width = (os.get_terminal_size(2).columns or 80) - 1
-        os.write(2, _ERASE + ", ".join(filter(None, parts))[:width].encode())
+        os.write(2, _ERASE + line[:width])
+    except OSError:  # The terminal is gone: an alarm must not raise wherever it comes.
+        return
