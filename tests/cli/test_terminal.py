@@ -262,8 +262,7 @@ def test_a_script_without_the_ending_of_python_runs_in_this_process(shell: Shell
 
 SLOW = """
 import os, time, flyte
-open("begun", "w").close()
-while not os.path.exists("go"):
+while not os.path.exists(os.environ["GO"]):
     time.sleep(0.01)
 env = flyte.TaskEnvironment(name="slow")
 
@@ -276,6 +275,7 @@ def one() -> int:
 def test_progress_shows_its_seconds_and_goes_away(flyte: Shell) -> None:
     """While a file is imported that takes long; then lines follow that stay."""
     (flyte.project / "slow.py").write_text(SLOW)
+    flyte.variables["GO"] = str(flyte.project / "go")
     terminal = Terminal(flyte, FLYTE, "run", "slow.py", "one")
     try:
         terminal.expect("preparing discovery (first time), ")  # Seconds follow.
@@ -288,6 +288,7 @@ def test_progress_shows_its_seconds_and_goes_away(flyte: Shell) -> None:
 
 def test_an_interruption_ends_the_line_of_progress_first(flyte: Shell) -> None:
     (flyte.project / "slow.py").write_text(SLOW)
+    flyte.variables["GO"] = str(flyte.project / "go")
     terminal = Terminal(flyte, FLYTE, "run", "slow.py", "one")
     terminal.expect("preparing discovery (first time)")
     terminal.process.send_signal(signal.SIGINT)
