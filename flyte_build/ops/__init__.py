@@ -1,3 +1,1 @@
-"""The verbs: one file for each, named as the command is. Here stores, engines and registries are
-chosen.
-"""
+"""Operations behind the commands. They choose the stores, engines and registries to use."""

@@ -1,6 +1,4 @@
-"""Ending a run that is under way, and reading along: what any process can do with a run that
-another one carries out.
-"""
+"""Aborting a run of another process, and following its log."""
 
 from __future__ import annotations
 
@@ -10,12 +8,14 @@ from flyte_build.runner.history.history import History
 from flyte_build.runner.history.log import Log
 from flyte_build.runner.history.rows import RunRow
 
-_ABORTS_WITHIN = 10.0  # Seconds to wait for a run that was asked to end.
+_ABORTS_WITHIN = 10.0  # Seconds to wait for the run to end.
 
 
 def abort(history: History, name: str, reason: str) -> RunRow:
-    """Ask a run to end, wait until it has, and give how it ended. Raises `NotFound`, `UsageError`
-    if it had ended before.
+    """Abort a run, wait until it has ended, and return its row.
+
+    Raises `NotFound`, `UsageError` if it has ended already, and `FlyteError` if it does not end
+    in time.
     """
     if not history.going(name):
         raise UsageError(
@@ -26,18 +26,21 @@ def abort(history: History, name: str, reason: str) -> RunRow:
     row = history.wait(name, _ABORTS_WITHIN)
     if row.ended is None:
         raise FlyteError(
-            f"The run {name} was asked to end {_ABORTS_WITHIN:g} s ago, and has not ended",
+            f"The run {name} has not ended within {_ABORTS_WITHIN:g} s of the request to abort it",
             why=(
-                "A task with `--local` that does not end on Ctrl-C, or runs outside of the main"
-                " thread, cannot be ended from outside."
+                "With `--local`, another process cannot end a task that ignores Ctrl-C or runs"
+                " outside the main thread."
             ),
-            hint="End the process that it runs in.",
+            hint="Kill the process that runs the task.",
         )
     return row
 
 
 def open_log(history: History, name: str, attempt: int | None, follow: bool) -> Log:
-    """The log of a run, for reading; with `follow` it ends when the run does. Raises `NotFound`."""
+    """Open the log of a run for reading; with `follow`, it ends when the run ends.
+
+    Raises `NotFound` if there is no such run, attempt, or log.
+    """
     row = history.get(name)
     try:
         return Log(
@@ -52,5 +55,6 @@ def open_log(history: History, name: str, attempt: int | None, follow: bool) -> 
         ) from None
     except LookupError:
         raise NotFound(
-            f"The run {name} has no attempt {attempt}", why=f"It has had {row.attempts}."
+            f"The run {name} has no attempt {attempt}",
+            why=f"Its number of attempts is {row.attempts}.",
         ) from None

@@ -1,6 +1,4 @@
-"""Building images for a command: those of environments, or one that is declared; what is there is
-not made again.
-"""
+"""Building images, of environments or of a single declaration, unless they exist."""
 
 from __future__ import annotations
 
@@ -22,10 +20,10 @@ from .targets import Target
 def build_images(
     targets: Sequence[Target], *, push: bool = False, force: bool = False
 ) -> list[EnvironmentImage]:
-    """The images of environments, each made once: those that are declared, and not those that
-    exist. With `push` they are pushed.
+    """Build the images that environments declare, and return them; with `push`, push them.
 
-    In a session that is read only nothing is made. Raises `ImageBuildError`, `NotLocked`,
+    An image that several environments share is built once. In a read-only session nothing is built.
+    With `force`, existing results are rebuilt. Raises `ImageBuildError`, `NotLocked`,
     `EngineUnavailable`, `RegistryError` and `StoreError`.
     """
     done = []
@@ -38,9 +36,9 @@ def build_images(
                 image = plan.image(environment.image)
                 if not image.is_declared:
                     what = (
-                        f"{image.reference} as it is"
+                        f"{image.reference} unchanged"
                         if image.reference
-                        else "the interpreter at hand"
+                        else "the current interpreter"
                     )
                     session.reporter.note(
                         f"{environment.name} runs in {what}: no image is built for it."
@@ -58,15 +56,17 @@ def build_images(
 
 
 def build_image(session: Session, image: Any, root: str, *, force: bool) -> EnvironmentImage:
-    """The image that is declared by a JSON value; it is pushed if it is said where to. One that is
-    read only makes nothing.
+    """Build the image that a JSON value declares, and push it if a registry is configured.
+
+    In a read-only session nothing is built or pushed. Raises `UsageError` if the value is only a
+    reference.
     """
     settings = session.settings
     value = chosen(image, settings.images, settings.builder)
     if isinstance(value, str):
         raise UsageError(
-            f"The image {value!r} is none to be built",
-            hint="Add something to it: image.with_pip_packages(...)",
+            f"The image {value!r} has nothing to build",
+            hint="Add something to it, for example image.with_pip_packages(...).",
         )
     recipe = Recipe.of(value)
     with session.cache.preparing():
@@ -87,10 +87,10 @@ def build_image(session: Session, image: Any, root: str, *, force: bool) -> Envi
 
 
 def layers_of(built: BuiltImage) -> list[dict[str, Any]]:
-    """The layers of an image as JSON values, the base's first: `state` is `base`, `made` or
-    `cached`.
+    """Return the layers of an image as JSON values, the base's first.
 
-    Those of a Dockerfile, which has no base that is known here, are of the state of its node.
+    `state` is `base`, `made` or `cached`. The layers of a Dockerfile, whose base is unknown here,
+    have the state of its node.
     """
     image = built.image
     made = {

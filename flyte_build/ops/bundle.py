@@ -1,4 +1,4 @@
-"""What a file's bundle holds, and what is kept out of it."""
+"""Contents of a file's bundle, and the paths that are excluded from it."""
 
 from __future__ import annotations
 
@@ -14,8 +14,9 @@ if TYPE_CHECKING:
 
 
 def list_bundle(plan: FilePlan) -> dict[str, Any]:
-    """The files, packs and excluded paths of a bundle, as JSON values; the caller holds the cache.
-    Makes the bundle.
+    """Build the bundle, and return its files, packs and excluded paths as JSON values.
+
+    The caller must hold the cache's shared lock (`Cache.preparing`).
     """
     from flyte_build.bundler import bundle, packs
 
@@ -26,7 +27,7 @@ def list_bundle(plan: FilePlan) -> dict[str, Any]:
     blobs, shown = plan.session.cache.blobs, plan.discovery.workspace.shown
     layers = bundle.read(record.artifact, blobs).packs
     parts = packs.cut(tree.sizes())
-    # Another machine may have cut it otherwise.
+    # Another machine may have cut the packs differently.
     counts = list(map(len, parts)) if len(parts) == len(layers) else [None] * len(layers)
     return {
         "digest": tree.digest,

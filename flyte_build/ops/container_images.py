@@ -1,6 +1,4 @@
-"""The images of a project's containers: those that this machine's engine has, the pinned ones that
-it pulls, and those that are built.
-"""
+"""Images of a project's containers: found in this machine's engine, pulled by digest, or built."""
 
 from __future__ import annotations
 
@@ -36,14 +34,13 @@ if TYPE_CHECKING:
 
     from .project_images import EnvironmentImage, Imager
 
-_KEPT = 16  # States of flyte.lock, and of files of requirements, for one image.
+_KEPT = 16  # Remembered states of flyte.lock and of requirements files, per image.
 
 
 class ContainerImages:
-    """The images that tasks of the project at `root` run in; `outcomes` is what became of images
-    that were looked for.
+    """Images that tasks of the project at `root` run in.
 
-    `pins` are asked for when something must be looked up.
+    `pins` is called only when a pin must be looked up. `outcomes` collects the outcomes of images.
     """
 
     def __init__(self, session: Session, root: str, pins: Callable[[], Pins]) -> None:
@@ -52,18 +49,18 @@ class ContainerImages:
         self._made: list[tuple[Imager, EnvironmentImage]] = []
 
     def publish(self) -> None:
-        """Publish the images that were made, where that is configured. What goes wrong is said."""
+        """Publish the images that were built, if that is configured; failures are only noted."""
         for imager, made in self._made:
             try:
                 imager.publish(made)
             except (RegistryError, StoreError) as error:
-                late = "`flyte build --push` does so later"
+                late = "Publish it later with `flyte build --push`"
                 self._session.reporter.note(
-                    f"The image of {made.envs[0]} is not published: {error.what}. {late}."
+                    f"The image of {made.envs[0]} was not published: {error.what}. {late}."
                 )
 
     def get(self, image: ImageChoice, environment: str) -> ContainerImage:
-        """The image of an environment, which this machine's engine has then.
+        """Find, pull or build the image of an environment, so that this machine's engine has it.
 
         Raises `ImageBuildError`, `NotLocked`, `RegistryError`, `EngineUnavailable`.
         """
@@ -106,9 +103,9 @@ class ContainerImages:
         recipe, pins = image.recipe, self._pins()
         if recipe.platforms and linux_here() not in recipe.platforms:
             raise ImageBuildError(
-                f"The image of {environment} is for {' and '.join(recipe.platforms)}",
-                why=f"Containers of this machine are {linux_here()}.",
-                hint=f'Name both, as in platform=("{linux_here()}", "{recipe.platforms[0]}").',
+                f"The image of {environment} is only for {' and '.join(recipe.platforms)}",
+                why=f"Containers on this machine run {linux_here()}.",
+                hint=f'Declare both: platform=("{linux_here()}", "{recipe.platforms[0]}").',
             )
         imager = Imager(self._session, self._root, pins)
         built = imager.build(replace(recipe, platforms=()), [environment])
@@ -127,7 +124,10 @@ class ContainerImages:
         )
 
     def _base(self, image: ImageChoice) -> Key:
-        """What an image is known under, together with flyte.lock and the files that it names."""
+        """Return the base key under which traces of an image are stored.
+
+        The traces add the digests of flyte.lock and of the files that the image names.
+        """
         settings = self._session.settings
         about: dict[str, Value] = {
             "image": image.text,
@@ -139,15 +139,16 @@ class ContainerImages:
         return key("container", 1, about)
 
     def _known(self, image: ImageChoice) -> Record | None:
-        """What it was when flyte.lock and all files were as they are now, if that is still here.
-        Nothing is parsed.
+        """Find the image's record for the current flyte.lock and files, without parsing them.
+
+        None if there is no such record, or if some of its blobs are gone.
         """
         cache = self._session.cache
         record = recall(cache.records, self._base(image), self._root, _KEPT)
         return record if record and cache.blobs.has_all(record.refs) else None
 
     def _seen(self, recipe: Recipe, pins: Pins) -> Mapping[str, Digest]:
-        """The files that decided the image, as they are now."""
+        """Return the current digests of the files that determine the image, by path."""
         known = pins.known()
         if recipe.sources:
             known.wanted(recipe, "", "")
@@ -156,7 +157,7 @@ class ContainerImages:
 
 
 class _Known(Node):
-    """An image that was looked up by what it is made of."""
+    """Stand-in node for the outcome of an image that was found without resolving its nodes."""
 
     kind = "image"
 
@@ -164,16 +165,16 @@ class _Known(Node):
         super().__init__(name, f"image:{name}")
 
     def inputs(self, outcomes: Outcomes) -> Mapping[str, Value]:
-        """It is never asked: it was found."""
+        """Return nothing: this node is never resolved."""
         return {}
 
     def make(self, outcomes: Outcomes, resolve: Resolve) -> Made:
-        """It is never made: it was found."""
-        raise AssertionError("It was found")
+        """Raise `AssertionError`: this node is never built."""
+        raise AssertionError("A found image is never built")
 
 
 def _reads_files(recipe: Recipe, root: str) -> bool:
-    """Whether files of the project at `root` go into the image: they are looked at each time."""
+    """Whether files of the project at `root` go into the image: they must be read each time."""
     from flyte_build.images.docker.install import local
     from flyte_build.images.recipe import Copy, Execute
 
@@ -187,15 +188,16 @@ def _reads_files(recipe: Recipe, root: str) -> bool:
 
 @dataclass(frozen=True)
 class ContainerImage:
-    """An image that the engine of a `client` has, under an id or a name and digest."""
+    """An image in the engine of `client`; `reference` is its id, or its name and digest."""
 
     client: APIClient
     reference: str
 
 
 def by_digest(client: APIClient, name: str, digest: Digest) -> ContainerImage:
-    """An image by its name and its manifest's digest; it is pulled only if the engine has not got
-    it. Raises `ImageBuildError`.
+    """Return the image with that name and manifest digest, pulled only if the engine lacks it.
+
+    Raises `ImageBuildError`.
     """
     from docker.errors import APIError
     from docker.errors import NotFound as Absent
@@ -207,19 +209,20 @@ def by_digest(client: APIClient, name: str, digest: Digest) -> ContainerImage:
                 client.pull(name, tag=digest)
             except Absent:
                 raise ImageBuildError(
-                    f"There is no image {pinned}",
-                    hint="Push it, or pin another one: `flyte lock --upgrade`.",
+                    f"The image {pinned} does not exist",
+                    hint="Push it, or pin another one with `flyte lock --upgrade`.",
                 ) from None
             except APIError as error:
                 raise ImageBuildError(
-                    f"Docker could not pull {pinned}", why=str(error.explanation or error)
+                    f"Docker cannot pull {pinned}", why=str(error.explanation or error)
                 ) from None
     return ContainerImage(client, pinned)
 
 
 def docker_engine(session: Session, call: Call, image: ContainerImage) -> DockerEngine:
-    """The engine that runs a call in containers of `image`. What earlier commands have left running
-    ends here.
+    """Return an engine that runs a call in containers of `image`.
+
+    Containers that earlier commands left behind are removed first.
     """
     client, stores = image.client, session.stores
     history = stores.history

@@ -1,6 +1,4 @@
-"""Deploying: environments become versions in a repository, whose tasks run without the files that
-they were made from.
-"""
+"""Deploying environments as versions in a repository, whose tasks run without source files."""
 
 from __future__ import annotations
 
@@ -38,11 +36,12 @@ _FILES = 5
 
 @dataclass(frozen=True, kw_only=True)
 class DeployedEnvironment:
-    """What became of an environment. `version` and `digest` are None where a dry run cannot know
-    them; `reference` without a registry.
+    """Result of deploying an environment.
 
-    `state` is `created`, `unchanged` or `planned`; `tasks` are full names, `tree` is the code's
-    digest, `runtime` what they run in.
+    `version` and `digest` are None if a dry run cannot determine them, and `reference` is None
+    without a registry. `state` is `created`, `unchanged` or `planned`. `tasks` are full names,
+    `tree` is the digest of their code, and `runtime` describes the image or interpreter that they
+    run in.
     """
 
     name: str
@@ -55,7 +54,7 @@ class DeployedEnvironment:
     runtime: Mapping[str, Any]
 
     def document(self) -> dict[str, Any]:
-        """The same as a JSON value."""
+        """Return the result as a JSON value."""
         tasks = [
             {"name": name, "environment": self.runtime, "bundle": self.tree} for name in self.tasks
         ]
@@ -71,12 +70,12 @@ class DeployedEnvironment:
 
 @dataclass(frozen=True)
 class Deployment:
-    """What was deployed, by the environments' names."""
+    """Result of deploying several environments, by their names."""
 
     envs: Mapping[str, DeployedEnvironment]
 
     def summary_repr(self) -> str:
-        """A line for each environment."""
+        """Return one line for each environment."""
         return "\n".join(
             f"{each.name}:{each.version} {each.digest} {each.state} ({listed(each.tasks)})"
             for each in self.envs.values()
@@ -84,7 +83,7 @@ class Deployment:
 
 
 class Deployer:
-    """Deploys to the first of the repositories of `deployments`."""
+    """Deploys environments to the first repository of `deployments`."""
 
     def __init__(self, deployments: Deployments) -> None:
         self._session, self._space = deployments.session, deployments.space
@@ -94,15 +93,15 @@ class Deployer:
 
     @cached_property
     def publisher(self) -> Publisher:
-        """Where new deployments go."""
+        """The publisher of new deployments."""
         return Publisher(self._repository, self._cache, self._session.reporter.bytes_moved)
 
     def deploy(self, targets: Sequence[Target]) -> Deployment:
-        """Deploy environments under one version; a session that is read only says what it would be,
-        and asks nobody.
+        """Deploy environments under one version.
 
-        Raises `DeploymentError` for a version that exists with other content, and what preparing
-        and registries raise.
+        In a read-only session nothing is deployed, the repository is not contacted, and all states
+        are `planned`. Raises `DeploymentError` if the version exists with different content, and
+        the errors of preparing and of registries.
         """
         with ExitStack() as held:
             held.enter_context(self._cache.preparing())
@@ -139,14 +138,14 @@ class Deployer:
                 is_new = found is None and self.publisher.publish(release, manifests)
                 if found is not None and self.publisher.refresh(found, manifests):
                     self._session.reporter.note(
-                        f"{name}:{version} was deployed before; it is the latest now."
+                        f"{name}:{version} was deployed before; it is now the latest version."
                     )
                 done[name] = self._done(
                     documents[name][0], version, tags[name], "created" if is_new else "unchanged"
                 )
         for image in images.values():
             image.publish()
-        # What was made is for runs, too.
+        # Runs can use the same artifacts.
         for plan in {id(plan): plan for _, plan in documents.values()}.values():
             plan.publish()
             plan.finish()
@@ -169,11 +168,8 @@ class Deployer:
                 task.name for task in environment.tasks.values() if not task.variable
             ):
                 raise DeploymentError(
-                    f"{lost[0]} cannot be deployed",
-                    why=(
-                        "No variable at the top level of its module holds it, so it could not be"
-                        " found again."
-                    ),
+                    f"Cannot deploy {lost[0]}",
+                    why="No top-level variable of its module holds it, so no run can load it.",
                     hint="Declare tasks at the top level of a module.",
                 )
             image = plan.image(environment.image)
@@ -194,8 +190,9 @@ class Deployer:
         return (built.runtime, built) if built else ({"kind": "image", "digest": None}, None)
 
     def _version(self, documents: Sequence[Document]) -> str | None:
-        """The version that was asked for, or the short digest of all that is deployed; None if that
-        is not known.
+        """Return the configured version, or else the short digest of everything that is deployed.
+
+        None if there is no configured version, and the digest of an image is not known.
         """
         if self._settings.run.version:
             return check_version(self._settings.run.version)
@@ -208,7 +205,7 @@ class Deployer:
     def _release(
         self, document: Document, version: str, plan: FilePlan, image: PinnedImage | None
     ) -> tuple[Release, tuple[Manifest, ...]]:
-        """The release of a document, as of now; its blobs are in the cache then."""
+        """Write the blobs of a document to the cache; return its release and its manifests."""
         cache = self._cache
         bundle = plan.resolve()[plan.bundle].artifact
         assert bundle is not None
@@ -249,8 +246,9 @@ class Deployer:
         ]
 
     def _before(self, release: Release) -> FoundRelease | None:
-        """What is there under a release's version. Raises `DeploymentError` if it is another
-        deployment.
+        """Find the existing release of that version.
+
+        Raises `DeploymentError` if its content is different.
         """
         found = self.publisher.existing(release)
         if found is None or found.release.pin == release.pin:
@@ -266,11 +264,11 @@ class Deployer:
         ]
         more = [f"and {len(lines) - _SHOWN:,} more"] if len(lines) > _SHOWN else []
         raise DeploymentError(
-            f"{release.environment}:{release.version} is deployed already, with other content",
+            f"{release.environment}:{release.version} is already deployed with different content",
             why="\n".join([*lines[:_SHOWN], *more]),
             hint=(
-                "Deploy under another --version, or under none: then it is the content's own"
-                " digest."
+                "Deploy under another --version, or omit it: the version is then the digest of the"
+                " content."
             ),
         )
 

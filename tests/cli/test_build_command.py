@@ -80,7 +80,7 @@ def test_environments_share_an_image(built: Shell) -> None:
     images = json.loads(done.stdout)["images"]
     assert [each["env"] for each in images] == ["one", "two"]
     assert images[0]["digest"] == images[1]["digest"]
-    assert "plain runs in the interpreter at hand" in done.stderr
+    assert "plain runs in the current interpreter" in done.stderr
 
 
 def test_deleting_the_cache_changes_no_image(built: Shell, repository: str) -> None:

@@ -182,7 +182,7 @@ def test_code_beside_the_project_comes_along(workspace: Workspace, name: str, st
         "env",
         exit_code=3,
     ).stderr
-    assert "with other content" in refused and "../" not in str(deployed)
+    assert "with different content" in refused and "../" not in str(deployed)
 
 
 def test_a_deployment_names_no_path_of_the_machine(workspace: Workspace) -> None:
