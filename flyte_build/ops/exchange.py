@@ -1,4 +1,4 @@
-"""Fetching and publishing by hand: what some files need, or all that there is of a project."""
+"""Explicit fetching and publishing, of the artifacts of some files or of a whole project."""
 
 from __future__ import annotations
 
@@ -18,15 +18,16 @@ from .session import Session
 
 Accept = Callable[[Cache, Digest, Mapping[str, Any]], tuple[Digest, ...]]
 _ACCEPT: Mapping[str, tuple[int, Accept]] = {BundleNode.kind: (BundleNode.format, accept_bundle)}
-"""For each kind that is shared: the format of its keys, and what looks at an artifact."""
+"""For each shared kind: the format of its keys, and the function that checks an artifact."""
 
 
 @dataclass(frozen=True)
 class Item:
-    """One thing of some `kind` and `key`.
+    """Outcome of moving one artifact, identified by its `kind` and `key`.
 
-    `state` is `here` (it was), `fetched` or `missing`; `there` (it was), `published` or
-    `unpublished`.
+    After a pull, `state` is `here` (it was already), `fetched` or `missing`; after a push, it is
+    `there` (it was already), `published`, `unpublished` or `missing`. `name` is the file that needs
+    the artifact, and `place` is the repository; both may be "".
     """
 
     kind: str
@@ -37,13 +38,13 @@ class Item:
 
 
 class Exchange:
-    """Moves what is shared between this machine and the repositories of a session."""
+    """Exchange of artifacts between this machine and the repositories of a session."""
 
     def __init__(self, session: Session) -> None:
         self._session, self._cache, self._sharing = session, session.cache, session.sharing
 
     def pull(self, workspaces: Sequence[Workspace]) -> Iterator[Item]:
-        """Fetch what these files need and others have made; nothing is made."""
+        """Fetch the remote artifacts that these files need, building nothing."""
         self._sharing.ask_again()
         for plan in self._plans(workspaces):
             outcome = plan.fetch()
@@ -63,13 +64,13 @@ class Exchange:
             )
 
     def pull_all(self) -> Iterator[Item]:
-        """Fetch all that this project has in the repositories that are read."""
+        """Fetch all artifacts of this project from the repositories that are read."""
         self._sharing.ask_again()
         for offer in self._sharing.shared.catalogue():
             record = offer.record
             known = _ACCEPT.get(record.kind)
             if known is None or record.key != key(record.kind, known[0], record.inputs):
-                continue  # Of a newer version's kind, or not what its key says.
+                continue  # Of a kind from a newer version, or not matching its key.
             if self._cache.records.find(record.key):
                 yield Item(record.kind, record.key, "", "here", "")
                 continue
@@ -86,7 +87,7 @@ class Exchange:
             )
 
     def push(self, workspaces: Sequence[Workspace]) -> Iterator[Item]:
-        """Publish what these files need and is here; nothing is made."""
+        """Publish the local artifacts that these files need, building nothing."""
         self._sharing.ask_again()
         for plan in self._plans(workspaces):
             plan.resolve()
@@ -96,7 +97,7 @@ class Exchange:
             yield from self._publish(records, plan.workspace.file)
 
     def push_all(self) -> Iterator[Item]:
-        """Publish all that is here and good on other machines."""
+        """Publish all local artifacts that other machines can use."""
         self._sharing.ask_again()
         yield from self._publish(
             [record for kind in _ACCEPT for record in self._cache.records.of_kind(kind)], ""

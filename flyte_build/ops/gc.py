@@ -1,8 +1,7 @@
-"""The cache collected by itself: at most daily, in a process of its own, after a command has
-answered.
+"""Automatic garbage collection: at most daily, in a separate process, at the end of a command.
 
-The file `collected.json` in the cache's directory changes when a collection begins, and says at its
-end what came of it.
+The file `collected.json` in the cache's directory is touched when a collection begins; at its end,
+the result is written to it.
 """
 
 from __future__ import annotations
@@ -32,15 +31,14 @@ _LAST = (
     {"ended": str, "by": str, "error": str},
     {"ended": str, "by": str, "error": None, "removed": int, "bytes": int, "complete": bool},
 )
-_LASTS = 120.0  # Seconds after which a collection begins nothing more.
+_LASTS = 120.0  # Seconds after which an automatic collection starts no more deletions.
 
 
 def start_if_due(stores: Stores, config: Configuration) -> None:
-    """Start a collection that outlives this process, if the last one was a day ago; if not, this
-    costs one `stat`.
+    """Start a collection that outlives this process, unless the last one began within a day.
 
-    A cache that is new or small is left alone. Nothing that goes wrong here is the command's
-    concern.
+    If it did, this costs one `stat`. A new or small cache is not collected. Failures are ignored,
+    so that they do not affect the command.
     """
     cache = stores.cache
     try:
@@ -59,8 +57,8 @@ def start_if_due(stores: Stores, config: Configuration) -> None:
             "keep": config[table.KEEP],
             "space": vars(space(config)),
         }
-        # Nothing of the terminal, of pipes or of the working directory is held, and no signal meant
-        # for the command arrives.
+        # The process holds neither the terminal, nor pipes, nor the working directory, and does not
+        # receive signals that are meant for the command.
         subprocess.Popen(
             [
                 sys.executable,
@@ -80,7 +78,7 @@ def start_if_due(stores: Stores, config: Configuration) -> None:
 
 
 def space(config: Configuration) -> SpaceLimits:
-    """What the cache may take."""
+    """Return the configured limits of the cache."""
     from flyte_build.cas.gc import SpaceLimits
 
     return SpaceLimits(
@@ -99,8 +97,9 @@ def collect(
     dry_run: bool,
     seconds: float = float("inf"),
 ) -> Collection:
-    """Collect the cache (`cas.gc.collect`), and what is kept in the directory `executed` of steps
-    that no project pins any more.
+    """Collect the cache (`cas.gc.collect`), and results of steps that no project pins any more.
+
+    The results are kept in the directory `executed`. No deletions are started after `seconds`.
     """
     from dataclasses import replace
 
@@ -117,7 +116,7 @@ def collect(
 
 
 def main() -> None:
-    """Collect as the command's last argument says; unless another process is at it."""
+    """Collect with the options in the last argument, unless another process is collecting."""
     import json
     import sys
 
@@ -141,14 +140,12 @@ def main() -> None:
             seconds=_LASTS,
         )
         note(cache, collection, "itself")
-    except Exception as error:  # `flyte cache stats` shows it; nobody else would.
+    except Exception as error:  # Only `flyte cache stats` shows it.
         _write(cache, {"by": "itself", "error": str(error)})
 
 
 def note(cache: Cache, collection: Collection, by: str) -> None:
-    """Write down what a collection that was begun by `by` has come to; the next one is due in a
-    day.
-    """
+    """Write the result of a collection that `by` began; the next one is due in a day."""
     _begin(cache)
     counts = {
         "removed": len(collection.removed),
@@ -159,8 +156,9 @@ def note(cache: Cache, collection: Collection, by: str) -> None:
 
 
 def last(cache: Cache) -> Mapping[str, Any] | None:
-    """The last collection: when it ended, who began it, what it removed; None if there was none
-    yet.
+    """Read the result of the last collection: when it ended, who began it, what it removed.
+
+    None if there was none yet, or its file is unreadable.
     """
     import json
 
@@ -185,7 +183,7 @@ def _is_due(cache: Cache) -> bool:
     except FileNotFoundError:
         began = time.time()
         _begin(cache)
-    # A beginning in the future was written before the clock was set back.
+    # A time in the future was written before the clock was set back.
     return not 0 <= time.time() - began < _EVERY
 
 

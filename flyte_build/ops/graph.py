@@ -1,4 +1,4 @@
-"""The graph of what a file needs, as it is now."""
+"""Current state of the graph of a file's nodes."""
 
 from __future__ import annotations
 
@@ -12,8 +12,9 @@ from .prepare import FilePlan
 
 
 def survey(plan: FilePlan) -> list[Outcome]:
-    """Resolve all, in a session that is read only, also the packs of a bundle that is there; needed
-    nodes come first.
+    """Resolve all nodes of a file in a read-only session, and return their outcomes.
+
+    Dependencies come first. Packs are included if the file's tree is known.
     """
     outcomes = plan.resolve(*plan.environments())
     if outcomes[plan.tree].artifact is not None:
@@ -25,8 +26,9 @@ def survey(plan: FilePlan) -> list[Outcome]:
 
 
 def size_of(plan: FilePlan, outcome: Outcome) -> int | None:
-    """The bytes of an artifact: a tree's are its files, any other's its blobs; None for what is not
-    there.
+    """Return the size of an artifact in bytes, or None if it is unknown.
+
+    The size of a tree is that of its files, and the size of any other artifact that of its blobs.
     """
     if outcome.node is plan.tree:
         return (

@@ -1,6 +1,4 @@
-"""Locking: the pins of all images that files declare, completed, checked or moved, as `flyte lock`
-does it.
-"""
+"""Locking: complete, check or upgrade the pins of all images that files declare."""
 
 from __future__ import annotations
 
@@ -19,17 +17,16 @@ from flyte_build.text.wording import listed
 
 from .prepare import FilePlan
 
-# Under this name the Python that is meant is moved: to the minor version of the interpreter at
-# hand.
+# The name that upgrades the default Python, to the minor version of the current interpreter.
 _PYTHON = "python"
 
 
 @dataclass(frozen=True, kw_only=True)
 class PinChange:
-    """What became of one package, base, or Python; `old` and `new` are versions or digests, ""
-    where there is none.
+    """Change of the pin of a package, of a base image, or of Python.
 
-    `python` and `platform` are what a package is for, "" for others.
+    `old` and `new` are versions or digests, or "" if there is none. `python` and `platform` are
+    those that a package is locked for, and "" for other pins.
     """
 
     name: str
@@ -41,10 +38,10 @@ class PinChange:
 
 @dataclass(frozen=True, kw_only=True)
 class Locked:
-    """What came of one lock file: the versions that changed in it, and with a check what it misses,
-    and what no image uses.
+    """Result of locking or checking one lockfile.
 
-    `beside` are phrases for all else that changed in it.
+    `changes` are the versions that changed; `missing` describes missing pins, and `unused` the pins
+    that no image uses (only for a check). `beside` are phrases for all other changes.
     """
 
     path: str
@@ -55,12 +52,12 @@ class Locked:
 
     @property
     def complete(self) -> bool:
-        """Whether all is pinned, and nothing else."""
+        """Whether everything is pinned, and no pin is unused."""
         return not self.missing and not self.unused
 
 
 class Upgrade:
-    """What is to be moved: everything, or packages and bases by `names`."""
+    """Selection of the pins to upgrade: everything, or packages and bases by `names`."""
 
     def __init__(self, everything: bool = False, names: Iterable[str] = ()) -> None:
         self.everything, self._names = everything, {_normalized(name) for name in names}
@@ -69,11 +66,11 @@ class Upgrade:
         return self.everything or bool(self._names)
 
     def moves(self, name: str) -> bool:
-        """Whether it moves a base, or Python."""
+        """Whether the base or the Python of that name is to be upgraded."""
         return (self.everything and name != _PYTHON) or _normalized(name) in self._names
 
     def unknown(self, lock: Lock) -> list[str]:
-        """The names that a lock knows nothing of."""
+        """Return the selected names that a lock has no pin for."""
         known = {_PYTHON, *(_normalized(each.reference) for each in lock.bases)}
         known |= {
             _normalized(wheel.name) for packages in lock.packages for wheel in packages.wheels
@@ -82,17 +79,18 @@ class Upgrade:
 
     @property
     def packages(self) -> set[str] | None:
-        """The names that may be packages; None for all."""
+        """Names that may be packages; None for all packages."""
         return None if self.everything else self._names
 
 
 def lock_files(
     plans: Sequence[FilePlan], *, everything: bool, check: bool, upgrade: Upgrade
 ) -> Locked:
-    """Pin what the images of one project's files need; with `everything` these are all files, and
-    what is left over is dropped.
+    """Pin everything that the images of a project's files need.
 
-    With `check` nothing is resolved or written. Raises what discovering and resolving raise.
+    With `everything`, `plans` must be those of all files of the project, and unused pins are
+    dropped. With `check`, nothing is resolved or written. Raises `UsageError` if a name to upgrade
+    is not pinned, and the errors of discovery and of resolving.
     """
     for plan in plans:
         plan.discover()
@@ -115,8 +113,8 @@ def lock_files(
     after = locking.pinned(before, everything)
     if unknown := upgrade.unknown(before):
         raise UsageError(
-            f"flyte.lock pins no {listed(unknown)}",
-            hint="Name a package, a base's reference, or `python`.",
+            f"flyte.lock does not pin {listed(unknown)}",
+            hint="Name a package, the reference of a base image, or `python`.",
         )
     if not check:
         pins.replace(lambda found: locking.pinned(found, everything))
@@ -132,8 +130,10 @@ def lock_files(
 
 
 class _Locking:
-    """Pins one image after another; `missing` are those that may not be resolved. `debian` is the
-    reference of Debian, with `{python}`.
+    """Collector of the pins of several images.
+
+    `debian` is the reference of the Debian base, with `{python}` as a placeholder. `missing`
+    describes the pins that are missing and must not be resolved.
     """
 
     def __init__(
@@ -146,7 +146,7 @@ class _Locking:
         self.missing: list[str] = []
 
     def add(self, recipe: Recipe) -> None:
-        """Pin what an image needs."""
+        """Pin everything that an image needs."""
         try:
             self._add(recipe)
         except NotLocked as error:
@@ -170,7 +170,8 @@ class _Locking:
         if is_local:
             platforms.add(here())
         targets = {(python, platform) for platform in platforms if python and recipe.locks}
-        # Its Python is known when it is built; what was pinned then is known by what it asks for.
+        # The Python of a Dockerfile is known only when it is built. Packages that were pinned then
+        # are found by their requirements, so all pinned Pythons and platforms are tried.
         if base.kind == "dockerfile":
             targets = {(each.python, each.platform) for each in self._pins.lock.packages}
         for python, platform in sorted(targets):
@@ -188,8 +189,10 @@ class _Locking:
         return self._bases[-1]
 
     def _debian_base(self, reference: str, only_for_containers: bool) -> None:
-        """Pin Debian. Where only containers need it, an unreachable registry is no failure: whoever
-        works without them needs none.
+        """Pin the Debian base, at most once.
+
+        If only containers need it, a failing registry is noted but is not an error: users who run
+        no containers need no registry.
         """
         if reference in self._tried:
             return
@@ -200,14 +203,17 @@ class _Locking:
             if not only_for_containers:
                 raise
             if not isinstance(error, NotLocked):
-                self._note(f"{reference}, which only containers need, is not pinned: {error.what}.")
+                self._note(
+                    f"{reference}, which only containers need, was not pinned: {error.what}."
+                )
 
     def pinned(self, found: Lock, everything: bool) -> Lock:
-        """A lock with what was pinned; with `everything` without what no image uses. What commands
-        came to is not judged here.
+        """Return a lock with the collected pins; with `everything`, without unused pins.
+
+        The results of executed steps are kept as they are.
         """
         bases, packages = {each.reference: each for each in self._bases}, list(self._packages)
-        # Tasks that declare no image run on it, in a container.
+        # In a container, tasks that declare no image run on Debian.
         debian = self._debian.format(python=found.python)
         for base in found.bases:
             if not everything or base.reference == debian:
@@ -227,7 +233,7 @@ def _left_over(before: Lock, after: Lock) -> Iterator[str]:
 
 
 def changes(before: Lock, after: Lock) -> Iterator[PinChange]:
-    """What was added, removed and moved, sorted by name."""
+    """Yield the pins that were added, removed and changed, sorted by name."""
     found = []
     if before.python != after.python:
         found.append(PinChange(name="Python", old=before.python, new=after.python))
@@ -260,13 +266,13 @@ def changes(before: Lock, after: Lock) -> Iterator[PinChange]:
 
 
 def _beside(before: Lock, after: Lock) -> Iterator[str]:
-    """Say what changed in a lock although no version did, as phrases."""
+    """Yield phrases for the changes of a lock that are not changes of versions."""
     if asked := [str(each.wanted) for each in after.packages if before.locked(each.wanted) is None]:
-        yield f"packages are locked for {listed(asked, 3)}"
+        yield f"packages locked for {listed(asked, 3)}"
     if dropped := [
         str(each.wanted) for each in before.packages if after.locked(each.wanted) is None
     ]:
-        yield f"no packages are locked for {listed(dropped, 3)} as it was"
+        yield f"packages no longer locked as before for {listed(dropped, 3)}"
     old, new = (
         [wheel for each in lock.packages for wheel in each.wheels] for lock in (before, after)
     )
@@ -274,11 +280,11 @@ def _beside(before: Lock, after: Lock) -> Iterator[str]:
     if others := sorted(
         {wheel.name for wheel in new if (wheel.name, wheel.version) in known and wheel not in old}
     ):
-        yield f"the wheels of {listed(others, 5)} are other files, or come from elsewhere"
+        yield f"different wheel files or URLs for {listed(others, 5)}"
     if any(step not in before.steps for step in after.steps) or len(before.steps) != len(
         after.steps
     ):
-        yield "what commands came to"
+        yield "results of commands"
     pinned = {each.reference: each for each in before.bases}
     if found := [
         each.reference
@@ -289,8 +295,9 @@ def _beside(before: Lock, after: Lock) -> Iterator[str]:
 
 
 def _versions(lock: Lock) -> dict[tuple[str, str, str], set[str]]:
-    """The versions of each package, which several images may have at several, for each Python and
-    platform.
+    """Return the versions of each package, by its name, Python and platform.
+
+    Several images may have different versions of the same package.
     """
     found: dict[tuple[str, str, str], set[str]] = {}
     for packages in lock.packages:
@@ -302,5 +309,5 @@ def _versions(lock: Lock) -> dict[tuple[str, str, str], set[str]]:
 
 
 def _normalized(name: str) -> str:
-    """A name as indexes compare it (PyPA specifications, "Names and normalization")."""
+    """Return the normalized name (PyPA specifications, "Names and normalization")."""
     return re.sub(r"[-_.]+", "-", name).lower()

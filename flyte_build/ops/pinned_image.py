@@ -1,4 +1,4 @@
-"""The image that a deployment pins: built where it is missing, and kept beside it."""
+"""Image that a deployment pins: built if missing, and kept in the same repository."""
 
 from __future__ import annotations
 
@@ -20,9 +20,7 @@ from .project_images import EnvironmentImage, Imager
 
 @dataclass(frozen=True, kw_only=True)
 class PinnedImage:
-    """An environment's image for each of its platforms, the Python in it, and the packages that it
-    was locked to.
-    """
+    """An environment's image for all of its platforms, its Python, and its locked packages."""
 
     imager: Imager
     image: EnvironmentImage
@@ -31,8 +29,9 @@ class PinnedImage:
 
     @classmethod
     def build(cls, plan: FilePlan, name: str, image: ImageChoice) -> PinnedImage | None:
-        """The image that the environment `name` declares; None if the session is read only and it
-        would have to be made.
+        """Return the image that the environment `name` declares, building it if it is missing.
+
+        None if it is missing and the session is read-only.
         """
         pins, recipe = plan.pins, image.recipe
         imager = Imager(plan.session, plan.workspace.root, pins)
@@ -49,7 +48,7 @@ class PinnedImage:
 
     @cached_property
     def runtime(self) -> Mapping[str, Any]:
-        """What the deployment's document says of it: identities alone."""
+        """The image as described in the deployment's document, which holds identities only."""
         images = {platform: built.image.identity for platform, built in self.image.images.items()}
         packages = (
             {each.platform: each.wheels for each in self.packages}
@@ -60,24 +59,26 @@ class PinnedImage:
 
     @property
     def manifests(self) -> tuple[Manifest, ...]:
-        """The manifests of the images."""
+        """The manifests of the image, one for each platform."""
         return tuple(built.image.manifest for built in self.image.images.values())
 
     @property
     def seen(self) -> Mapping[str, str]:
-        """Where the wheels were seen, by digest."""
+        """The URLs of the wheels, by digest."""
         return {wheel.digest: wheel.url for each in self.packages for wheel in each.wheels}
 
     def put(self, repository: Repository) -> None:
-        """Keep the images in a repository, whole: layers of a base are mounted there,
-        or sent once.
+        """Push the complete images to a repository, under tags that keep them.
+
+        Layers of a base image are mounted from its repository, or else pushed once.
         """
         for built in self.image.images.values():
             self.imager.put(built, repository, keep_tag(built.image.manifest.digest))
 
     def publish(self) -> None:
-        """Publish what was built to the shared cache, executed steps too, so that nobody has to
-        make it again.
+        """Publish the image to the shared cache if any part of it was built.
+
+        Executed steps are published as well, so that no other machine has to repeat them.
         """
         if any(each.state == "made" for each in self.image.nodes):
             self.imager.publish(self.image)

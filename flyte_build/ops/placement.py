@@ -1,5 +1,6 @@
-"""Where a task runs: in the interpreter at hand, in a local environment, or in a container; its
-image and the engine asked for decide.
+"""Placement of tasks: in the current interpreter, in a local environment, or in a container.
+
+It depends on the image of the task and on the requested engine.
 """
 
 from __future__ import annotations
@@ -30,14 +31,13 @@ if TYPE_CHECKING:
     from .session import Session
 
 DEBIAN = ImageChoice({"base": {"step": "debian"}, "steps": []})
-"""The image of a task that names none, where it runs in a container all the same."""
+"""Image for containers of a task that declares no image."""
 
 
 class Placement(NamedTuple):
-    """In a container of an `image` (None: in none), or in the `environment` (None: in the
-    interpreter at hand).
+    """Placement in a container of `image`, in a local `environment`, or else in this interpreter.
 
-    `why` says, as a phrase, why it had to be a container, where nobody has asked for one.
+    If a container is needed but was not requested, `why` is the reason, as a phrase.
     """
 
     image: ImageChoice | None = None
@@ -48,18 +48,17 @@ class Placement(NamedTuple):
 def place(
     name: str, image: ImageChoice, engine: EngineName, environment: Callable[[], EnvironmentNode]
 ) -> Placement:
-    """Where the tasks of the environment `name` run; a declared image's local environment is asked
-    for if it matters.
+    """Return the placement of tasks of the environment `name`.
 
-    Raises `ImageBuildError` where they shall run in a process and their image is in containers
-    only.
+    `environment` is called only if the local environment of the image matters. Raises
+    `ImageBuildError` if the tasks must run in a process but their image needs a container.
     """
     if engine == "docker":
         return Placement(image=DEBIAN if image.is_host else image)
     if image.is_host:
         return Placement()
     if image.reference:
-        node, refusal = None, f"what is in {image.reference} is only in its container"
+        node, refusal = None, f"the content of {image.reference} is only in its container"
     else:
         node = environment()
         refusal = node.refusal()
@@ -71,13 +70,14 @@ def place(
 
 
 def in_containers_only(name: str, refusal: str) -> ImageBuildError:
-    """The error of an environment whose image cannot be had on this machine itself, for that
-    reason.
+    """Return the error for an image that cannot be installed as a local environment.
+
+    `refusal` is the reason, as a phrase.
     """
     return ImageBuildError(
-        f"The image of {name} cannot be had as an environment of this machine",
+        f"The image of {name} cannot be installed as a local environment",
         why=f"{refusal[:1].upper()}{refusal[1:]}.",
-        hint="Run it in a container: --engine docker (or auto).",
+        hint="Run the task in a container: --engine docker (or auto).",
     )
 
 
@@ -88,11 +88,10 @@ def bring(
     document: Document,
     contents: DeploymentContents,
 ) -> tuple[Call, ContainerImage | None, list[Digest]]:
-    """The call as it is to be run, the image of its container (None: it runs in a process), and
-    what must not be collected meanwhile.
+    """Prepare the image of a deployed task for the requested engine.
 
-    The engine that is asked for decides, and the image. Raises `ImageBuildError`, and
-    `EngineUnavailable`.
+    Return the call to run, the image of its container (None: it runs in a process), and the digests
+    that must not be collected meanwhile. Raises `ImageBuildError` and `EngineUnavailable`.
     """
     from flyte_build.deployments.runtime import wheels_of
 
@@ -102,8 +101,8 @@ def bring(
             return call, None, []
         raise ImageBuildError(
             f"{document.name} has no image",
-            why="It was deployed to run in the interpreter at hand.",
-            hint="Deploy it with an image, as in image=flyte.Image.from_debian_base().",
+            why="It was deployed to run in the host's interpreter.",
+            hint="Deploy it with an image, for example image=flyte.Image.from_debian_base().",
         )
     refusal = _refusal(document)
     wheels = None if refusal else wheels_of(runtime, here(), found.release.wheels)
@@ -129,10 +128,10 @@ def bring(
 
 
 def _refusal(document: Document) -> str:
-    """Why the image cannot be an environment of this machine, as a phrase; "" if it can."""
+    """Return why the image cannot be installed as a local environment, as a phrase, or ""."""
     runtime = document.value["environment"]
     if document.kind == "reference":
-        return f"what is in {runtime['uri']} is only in its container"
+        return f"the content of {runtime['uri']} is only in its container"
     from flyte_build.images.environments.node import why_not_local
     from flyte_build.images.recipe import Recipe
 
@@ -160,8 +159,8 @@ def _container(
             f"{document.name} has no image for {linux_here()}",
             why=f"It was deployed for {', '.join(runtime['platforms'])}.",
             hint=(
-                'Name more platforms in the image, as in platform=("linux/amd64", "linux/arm64"),'
-                " and deploy again."
+                'Declare more platforms for the image: platform=("linux/amd64", "linux/arm64");'
+                " then deploy again."
             ),
         )
     image, repositories = contents.image(found, Digest.parse(identity))

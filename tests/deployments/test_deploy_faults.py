@@ -91,7 +91,7 @@ def test_a_version_that_another_deploys_in_between_is_put_back(machines: Machine
     (row,) = one.json("get", "deployment")
     assert (row["version"], row["digest"], row["latest"]) == ("v1", pins[0], True)
     two.place = one.place
-    assert "deployed already" in two("deploy", "--version", "v1", "tasks.py", exit_code=3).stderr
+    assert "already deployed" in two("deploy", "--version", "v1", "tasks.py", exit_code=3).stderr
 
 
 def test_one_that_is_overwritten_says_so(machines: Machines) -> None:
