@@ -1,4 +1,4 @@
-"""What one file needs: its nodes wired together, resolved, fetched, and its bundle extracted."""
+"""Preparation of one file: its nodes are connected and resolved, and its bundle is extracted."""
 
 from __future__ import annotations
 
@@ -39,17 +39,15 @@ if TYPE_CHECKING:
 
 
 class FilePlan:
-    """Everything that one file needs, as a graph; nodes are resolved in the order in which they are
-    asked for.
-    """
+    """Graph of everything that one file needs; nodes are resolved in the order of requests."""
 
     def __init__(self, session: Session, workspace: Workspace) -> None:
         options = session.settings.run
         if options.copy_style == "none" and not options.version:
             raise UsageError(
                 "`--copy-style none` needs a `--version`",
-                why="Without the code nothing tells one version from another.",
-                hint="Add `--version v1`, or leave out `--copy-style none`.",
+                why="Without code in the bundle, only `--version` distinguishes versions.",
+                hint="Add `--version v1`, or omit `--copy-style none`.",
             )
         self.session, self.workspace = session, workspace
         self._environments: dict[str, EnvironmentNode] = {}
@@ -86,7 +84,7 @@ class FilePlan:
         """The node of the tree of files."""
         session, settings, cache = self.session, self.session.settings, self.session.cache
         options = ScanOptions(settings.budget, settings.allow_secrets, session.reporter.files_read)
-        # Nothing is packed before it is known whether others have it.
+        # With remote caches, nothing is packed before they were searched for the bundle.
         blobs = None if session.read_only or self._remote else cache.blobs
         root, counters = self.workspace.root, session.stores.counters
         scanner = Scanner(root, cache.index, counters, options, blobs=blobs)
@@ -107,14 +105,14 @@ class FilePlan:
         )
 
     def _meanwhile(self) -> None:
-        """What can be done while a file is imported in another process."""
+        """Do other work while the file is imported in another process."""
         self.tree.scan_ahead()
         if self._remote:
             self._remote.connect()
 
     @property
     def outcomes(self) -> list[Outcome]:
-        """What was resolved so far, packs and other children included, in order."""
+        """Outcomes of everything resolved so far, in order, including packs and other children."""
         found = [
             each
             for outcome in self._resolver.outcomes.values()
@@ -138,34 +136,31 @@ class FilePlan:
         findings, note = self.discovery.findings, self.session.reporter.note
         for path in findings.withheld:
             note(
-                f"{path} was read while {self.workspace.file} was imported, and is not in the"
-                " bundle: it may hold secrets."
+                f"{path} was read while {self.workspace.file} was imported, but is not in the"
+                " bundle, because it may contain secrets."
             )
         for path in findings.loose:
             note(
-                f"{path} was loaded by its path from outside of the project, and is not in the"
-                " bundle."
+                f"{path} was loaded by its path from outside the project, and is not in the bundle."
             )
         return self.discovery
 
     def say_what_binds(self) -> None:
-        """Say which files of the bundle run on this platform alone, if there are any."""
+        """Note which files of the bundle run only on this platform, if there are any."""
         if names := ", ".join(map(self.discovery.workspace.shown, self.discovery.findings.native)):
             here = os.uname()
             self.session.reporter.note(
-                f"The bundle holds machine code, so it runs on {here.sysname} {here.machine} with"
-                f" this Python alone: {names}."
+                "The bundle contains machine code, so it runs only on"
+                f" {here.sysname} {here.machine} with this version of Python: {names}."
             )
 
     def start_over(self) -> None:
-        """Forget what was resolved: files were edited meanwhile."""
+        """Forget all outcomes, because files were edited meanwhile."""
         self._resolver.outcomes.clear()
 
     @cached_property
     def pins(self) -> Pins:
-        """The pins of the project; in a session that is read only nothing is looked up that they
-        lack.
-        """
+        """The pins of the project; in a read-only session, missing pins are not looked up."""
         from flyte_build.images.lock.project_lock import Pins
 
         locked = self.session.settings.locked or self.session.read_only
@@ -181,8 +176,9 @@ class FilePlan:
         )
 
     def image(self, declared: Any) -> ImageChoice:
-        """The image that a task or an environment declares (a JSON value), with references in the
-        place of names; each made once.
+        """Return the image that a task or an environment declares, with names resolved.
+
+        `declared` is a JSON value. Equal declarations give the same object.
         """
         settings, value = self.session.settings, declared
         if declared != "auto" or settings.images:
@@ -193,7 +189,7 @@ class FilePlan:
         return self._images.setdefault(image.text, image)
 
     def environment(self, image: ImageChoice) -> EnvironmentNode:
-        """The local environment of a declared image."""
+        """Return the node of the local environment of a declared image."""
         from flyte_build.images.environments.node import EnvironmentNode
 
         if image.text not in self._environments:
@@ -224,14 +220,17 @@ class FilePlan:
             return ""
 
     def environments(self) -> list[EnvironmentNode]:
-        """The local environments of all images that the file declares. Discovers."""
+        """Return the local environments of all images that the file declares.
+
+        Resolves discovery. Images that cannot be installed as local environments are left out.
+        """
         self._resolver.resolve([self.discovery])
         images = [self.image(each.image) for each in self.discovery.findings.reachable]
         nodes = dict.fromkeys(self.environment(image) for image in images if image.is_declared)
         return [node for node in nodes if not self._refused(node)]
 
     def resolve(self, *others: Node) -> Mapping[Node, Outcome]:
-        """Resolve the bundle, which is in the store then, and `others`."""
+        """Resolve the bundle and `others`."""
         outcomes = self._resolver.resolve([self.bundle, *others])
         if outcomes[self.bundle].state == "made":
             publish_index(self.session.cache)
@@ -239,8 +238,9 @@ class FilePlan:
         return outcomes
 
     def fetch(self) -> Outcome:
-        """Resolve all, in a session that is read only, and fetch the bundle if others have it and
-        this machine has not.
+        """Resolve the bundle in a read-only session, and fetch it if there is only a remote copy.
+
+        The outcome is `missing` if there is no usable copy.
         """
         outcomes = self._resolver.resolve([self.bundle])
         outcome = outcomes[self.bundle]
@@ -253,7 +253,7 @@ class FilePlan:
         return outcome
 
     def shareable(self) -> list[Record]:
-        """The records of all that was resolved and is good on other machines."""
+        """Return the resolved records that other machines can use."""
         return [
             each.record
             for each in self._resolver.outcomes.values()
@@ -261,13 +261,11 @@ class FilePlan:
         ]
 
     def publish(self) -> None:
-        """Begin to publish what was prepared; `finish` waits for it."""
+        """Start publishing everything that was prepared; `finish` waits for it."""
         self.session.sharing.publish(self.shareable())
 
     def finish(self) -> None:
-        """Wait until what was prepared is published, which has gone on while something else was
-        done.
-        """
+        """Publish built images, and wait until everything else that was prepared is published."""
         if self._containers:
             self._containers.publish()
         if published := self.session.sharing.finish():
@@ -276,8 +274,9 @@ class FilePlan:
             )
 
     def extracted(self) -> str:
-        """The directory in which the tree is extracted; a bundle that turns out to be bad is
-        forgotten and made again.
+        """Extract the tree, unless it is extracted already, and return its directory.
+
+        A bundle that turns out to be corrupt is forgotten and rebuilt.
         """
         cache, tree = self.session.cache, self._resolver.outcomes[self.tree].artifact
         assert tree is not None
@@ -290,7 +289,7 @@ class FilePlan:
         budget, note = self.session.settings.budget or Budget(), self.session.reporter.note
         record, was_refused = self._resolver.outcomes[self.bundle].record, False
         blobs = blobs_of(record) if record else []
-        for left in range(len(blobs), -1, -1):  # Each turn finds one bad blob at least.
+        for left in range(len(blobs), -1, -1):  # Each turn finds at least one bad blob.
             record = self._resolver.outcomes[self.bundle].record
             assert record is not None
             try:
@@ -298,13 +297,13 @@ class FilePlan:
             except (BlobCorrupt, BlobMissing) as error:
                 if not left:
                     raise
-                note(f"{error.what}; it is made again.")
+                note(f"{error.what}; it will be rebuilt.")
             except ExtractionRefused as error:
                 if was_refused:
                     raise
                 was_refused = True
-                note(f"{error.what}; it is made again. {error.why}")
+                note(f"{error.what}; it will be rebuilt. {error.why}")
                 forget(cache, record)
             del self._resolver.outcomes[self.bundle]
             self.resolve()
-        raise StoreError("The bundle cannot be extracted")
+        raise StoreError("Cannot extract the bundle")

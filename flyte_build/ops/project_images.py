@@ -1,6 +1,4 @@
-"""Building images: those of a file's environments, made where they are missing, and pushed if asked
-for.
-"""
+"""Images of a project's environments: build what is missing, push and publish them."""
 
 from __future__ import annotations
 
@@ -33,11 +31,9 @@ from .session import Session
 
 @dataclass(frozen=True, kw_only=True)
 class EnvironmentImage:
-    """The image of some environments: what was `found` for each platform. `reference` is where it
-    was pushed (None: nowhere).
+    """Image of some environments: `found` holds the built or planned image for each platform.
 
-    `digest` is that of the manifest, or of the index of several; None where a read-only build
-    cannot know it.
+    `reference` is where it was pushed, or None.
     """
 
     envs: tuple[str, ...]
@@ -46,7 +42,7 @@ class EnvironmentImage:
 
     @property
     def images(self) -> Mapping[str, BuiltImage]:
-        """The image for each platform; none at all where a read-only build misses one."""
+        """The built image for each platform; empty if a read-only build lacks any of them."""
         built = {
             platform: each for platform, each in self.found.items() if isinstance(each, BuiltImage)
         }
@@ -54,7 +50,10 @@ class EnvironmentImage:
 
     @property
     def digest(self) -> Digest | None:
-        """What names the copy here."""
+        """Digest of the manifest, or of the index if there are several platforms.
+
+        None if a read-only build cannot determine it.
+        """
         images = [each.image for each in self.images.values()]
         if not images:
             return None
@@ -62,22 +61,21 @@ class EnvironmentImage:
 
     @property
     def uri(self) -> str | None:
-        """The reference by digest, as engines take it; None if it was not pushed."""
+        """The reference by digest, as engines accept it; None if the image was not pushed."""
         return (
             None if self.reference is None else f"{self.reference.rpartition(':')[0]}@{self.digest}"
         )
 
     @property
     def nodes(self) -> list[Outcome]:
-        """All nodes, in order: also those that a read-only build would make."""
+        """Outcomes of all nodes in order, including those that a read-only build would build."""
         return [each for found in self.found.values() for each in found.nodes]
 
 
 class Imager:
-    """Builds and pushes the images of one project. `root` is its root, `pins` what is pinned for
-    it.
+    """Builder and publisher of the images of the project at `root`, with its `pins`.
 
-    With `force` what is there is made again, and executed again.
+    With `force`, existing layers are rebuilt, and steps are executed again.
     """
 
     def __init__(self, session: Session, root: str, pins: Pinned, *, force: bool = False) -> None:
@@ -107,8 +105,8 @@ class Imager:
     def build(self, recipe: Recipe, envs: Sequence[str]) -> EnvironmentImage:
         """Return the image of a recipe for all of its platforms, building what is missing.
 
-        In a read-only session nothing is built or pinned: the result has no images then if one
-        would have to be built, or, unless `--locked` was given, pinned first.
+        In a read-only session nothing is built or pinned: the result then has no images if one of
+        them would have to be built (or, without `--locked`, pinned).
         """
         lenient = self._session.read_only and not self._session.settings.locked
         label = f"{self._root} {envs[0]}"
@@ -120,8 +118,9 @@ class Imager:
         return EnvironmentImage(envs=tuple(envs), found=found)
 
     def push(self, built: EnvironmentImage, recipe: Recipe) -> EnvironmentImage:
-        """Push an image to where its declaration or the configuration says, and publish its
-        records. Raises `UsageError` if nobody says.
+        """Push an image to its declared or configured registry, and publish its records.
+
+        Raises `UsageError` if no registry is declared or configured.
         """
         name, tag = self._target(built, recipe)
         repository = self._open(name)
@@ -132,17 +131,15 @@ class Imager:
         return replace(built, reference=f"{name}:{tag}")
 
     def fetch(self, built: BuiltImage) -> Fetch:
-        """What brings layers of an image here that are elsewhere."""
+        """Return a function that fetches the image's remote layers."""
         return self._builder.fetch(built.places)
 
     def put(self, built: BuiltImage, repository: Repository, tag: str) -> None:
-        """Keep an image in a repository, under a tag."""
+        """Push an image to a repository, under a tag."""
         self._publisher(repository, [built]).push(built.image, tag)
 
     def publish(self, built: EnvironmentImage) -> None:
-        """Publish what was built to the shared cache, if one is configured, so that other machines
-        find it.
-        """
+        """Publish an image and its records to the shared cache, if one is configured."""
         write = self._session.settings.registries.write
         if write is None:
             return
@@ -158,7 +155,7 @@ class Imager:
         self._session.sharing.finish()
 
     def _publisher(self, repository: Repository, images: Iterable[BuiltImage]) -> ImagePublisher:
-        """What pushes images to a repository, with their layers from wherever these are."""
+        """Return a publisher to a repository; layers may come from the places of `images`."""
         names = dict.fromkeys(place for each in images for place in each.places)
         sources = [self._open(RepositoryName.parse(name)) for name in names]
         return ImagePublisher(
@@ -166,7 +163,7 @@ class Imager:
         )
 
     def is_told_where(self, recipe: Recipe) -> bool:
-        """Whether it is said where to push the image of a recipe."""
+        """Whether a registry is declared or configured for the image of a recipe."""
         registries = self._session.settings.registries
         return bool(
             recipe.registry
@@ -176,7 +173,7 @@ class Imager:
         )
 
     def _target(self, built: EnvironmentImage, recipe: Recipe) -> tuple[RepositoryName, str]:
-        """Where an image goes, and its tag, which is made of its content."""
+        """Return the repository to push an image to, and its tag, which identifies its content."""
         identities = [each.image.identity for each in built.images.values()]
         assert built.digest is not None
         short = identities[0].short if len(identities) == 1 else built.digest.short
@@ -186,9 +183,9 @@ class Imager:
         home = self._session.settings.registries.write or self._session.settings.registries.home
         if home is None:
             raise UsageError(
-                f"It is not said where the image of {built.envs[0]} is to be pushed",
+                f"No registry is configured for the image of {built.envs[0]}",
                 hint=(
-                    "Set `registry`, or give --registry HOST/NAME; or say it in the declaration:"
+                    "Set `registry`, pass --registry HOST/NAME, or declare the image with"
                     " registry=..."
                 ),
             )
@@ -196,5 +193,5 @@ class Imager:
 
 
 def _path(name: str) -> str:
-    """A name as the last part of a repository's path."""
+    """Return a name in the form of a component of a repository's path."""
     return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-") or "image"

@@ -1,6 +1,4 @@
-"""What is deployed: found, compared, checked and removed, without the files that it
-was made from.
-"""
+"""Deployed versions: find, compare, check and delete them, without the source files."""
 
 from __future__ import annotations
 
@@ -23,7 +21,7 @@ if TYPE_CHECKING:
 
 
 class Deployments:
-    """What is deployed in the repositories of a session, in its project's domain."""
+    """Deployments in the repositories of a session, in the domain of its project."""
 
     def __init__(self, session: Session) -> None:
         self.session, self.stores = session, session.stores
@@ -34,32 +32,32 @@ class Deployments:
 
     @cached_property
     def catalogue(self) -> Catalogue:
-        """Where they are looked up; the first repository is where new ones go."""
+        """Catalogue of the deployments; new ones are published to its first repository."""
         repositories = [self.stores.repositories.open(name) for name in self._names]
         return Catalogue(repositories, self.stores.cache, self.session.reporter.note, self._here)
 
     @cached_property
     def contents(self) -> DeploymentContents:
-        """What they hold."""
+        """Contents of the deployments: their documents, files and images."""
         reporter = self.session.reporter
         return DeploymentContents(
             self.catalogue, self.stores.cache, reporter.note, reporter.bytes_moved
         )
 
     def releases(self, environment: str | None = None) -> list[FoundRelease]:
-        """The releases of an environment, or of all in the project's domain, newest first."""
+        """Return the releases of one environment, or of the whole domain, newest first."""
         return self.catalogue.releases(
             lambda space, name, version: space == self.space and environment in (None, name)
         )
 
     def find(self, reference: DeploymentReference) -> tuple[FoundRelease, Document]:
-        """What a reference names, and its document. Raises `NotFound`."""
+        """Find the release that a reference names, and its document. Raises `NotFound`."""
         found = self.catalogue.find(self.space, reference)
         with self.stores.cache.preparing():
             return found, self.contents.document(found)
 
     def difference(self, old: DeploymentReference, new: DeploymentReference) -> Difference:
-        """How two deployments differ."""
+        """Compare two deployments. Raises `NotFound`."""
         (before, one), (after, other) = self.find(old), self.find(new)
         files: dict[str, list[str]] = {"added": [], "removed": [], "changed": []}
         if one.tree != other.tree:
@@ -69,10 +67,10 @@ class Deployments:
         return Difference(before, after, [*changes(one, other), *packages], files)
 
     def delete(self, reference: DeploymentReference) -> list[FoundRelease]:
-        """Remove a version, or all versions of an environment; gives what is gone.
+        """Delete a version, or all versions of an environment, and return what was deleted.
 
-        `latest` is the version that it names now. Raises `NotFound`, and `RegistryRefused` where
-        nothing may be deleted.
+        `latest` stands for the version that it currently names. Raises `NotFound`, and
+        `RegistryRefused` if the registry does not allow deletion.
         """
         from flyte_build.cas.registry.layout import LayoutRepository
         from flyte_build.deployments.publisher import Publisher
@@ -94,24 +92,25 @@ class Deployments:
             )
         except RegistryRefused as error:
             raise RegistryRefused(
-                f"{repository.name} does not allow that something is deleted",
+                f"{repository.name} does not allow deletion",
                 why=error.why,
                 hint=(
-                    "Ask who runs it: deleting is switched off in many registries (in Distribution:"
-                    " storage.delete.enabled)."
+                    "Ask its administrator to enable it (in Distribution: storage.delete.enabled)."
+                    " It is disabled in many registries."
                 ),
             ) from None
-        if not gone:  # Somebody else was first.
+        if not gone:  # Another process was faster.
             raise catalogue.missing(self.space, reference)
-        # In a directory there is nobody else to collect what nothing leads to.
+        # A directory has no garbage collector of its own.
         if isinstance(repository, LayoutRepository):
             for _ in repository.sweep((), dry_run=False):
                 pass
         return gone
 
     def _all(self, catalogue: Catalogue, environment: str | None = None) -> list[FoundRelease]:
-        """All releases, or those of an environment here, but for what is lost or corrupt. Raises
-        `RegistryError` if one cannot be read.
+        """Return all releases, or those of an environment, except lost and corrupt ones.
+
+        Raises `RegistryError` if one of them cannot be read.
         """
         entries = catalogue.entries(
             lambda space, name, version: (
@@ -136,8 +135,9 @@ class Deployments:
         )
 
     def check(self) -> Iterator[Checked]:
-        """How each version is that is deployed in the repositories, in whatever project; the cache
-        is held meanwhile.
+        """Check every version that is deployed in the repositories, and yield the results.
+
+        All projects are checked. The cache's shared lock is held until the iterator is exhausted.
         """
         from flyte_build.deployments.health import Checker
 
@@ -147,8 +147,9 @@ class Deployments:
 
 @dataclass(frozen=True)
 class Difference:
-    """Two releases, the fields that differ, and the paths of files that were `added`, `removed` and
-    `changed`.
+    """Difference of two releases: the changed fields, and the paths of files.
+
+    The keys of `files` are `added`, `removed` and `changed`.
     """
 
     old: FoundRelease

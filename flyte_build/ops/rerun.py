@@ -1,4 +1,4 @@
-"""Earlier runs, to be run again: the same task of the same file, or the stored code of the run.
+"""Running earlier runs again, from the current file or from the stored code of the run.
 
 The original inputs are the defaults.
 """
@@ -37,16 +37,17 @@ _SCRIPTS = (SCRIPT, "flyte_build.script")  # The second is how earlier versions 
 
 
 class Recorded:
-    """What the run of that name was given, by its `document` in the history. Raises `NotFound` if
-    that does not say all.
+    """Recorded task, inputs and settings of the run `run`, from its `document` in the history.
 
-    `deployment` is the deployed task that it ran, by its pin; "" if it ran a file's.
+    `tree` is the digest of its stored code, or "". `deployment` names the deployed task that it
+    ran, with its pin; it is "" if it ran the task of a file. Raises `NotFound` if the document is
+    incomplete.
     """
 
     def __init__(self, run: str, document: Mapping[str, Any], tree: str = "") -> None:
         if "copy_style" not in document:
             raise NotFound(
-                f"What the run {run} was given is not known in full",
+                f"The record of the run {run} is incomplete",
                 why="An older version of flyte-build recorded it.",
             )
         self.run = run
@@ -61,12 +62,12 @@ class Recorded:
 
     @classmethod
     def find(cls, run: str, history: History) -> Recorded:
-        """The run of that name. Raises `NotFound`."""
-        row = history.get(run)  # For a name that is wrong, it knows the nearest.
+        """Find the run of that name. Raises `NotFound`."""
+        row = history.get(run)  # Its error for an unknown name suggests a similar one.
         return cls(run, history.action(run), row.tree)
 
     def settings(self, configured: Settings) -> Settings:
-        """The settings of then, and for what is not kept those that are `configured`."""
+        """Return the original settings; those that are not recorded are as `configured`."""
         document = self._document
         style = document["copy_style"]
         return configured.change(
@@ -79,38 +80,40 @@ class Recorded:
         )
 
     def workspace(self) -> Workspace:
-        """The project that the file belongs to. Raises `UsageError` if it is not there any more,
-        and `NotFound` if there was none.
+        """Return the workspace of the file that the run used.
+
+        Raises `UsageError` if the file no longer exists, and `NotFound` if the task was not defined
+        in a file.
         """
         if self._document["file"] == INTERACTIVE:
             raise NotFound(
                 f"The task of the run {self.run} is not defined in a Python file",
-                why="It was typed in, or its file's name does not end with .py.",
+                why="It was typed interactively, or its file's name does not end with .py.",
             )
         return locate(f"{self.root}/{self._document['file']}", self.root)
 
     @property
     def spec(self) -> TaskSpec:
-        """The spec of the task when it ran. Raises `NotFound` if it was not recorded."""
+        """The task's spec at the time of the run. Raises `NotFound` if it was not recorded."""
         if not self.tree or "spec" not in self._document:
             raise NotFound(
-                f"The run {self.run} has no stored code that could be run again",
+                f"The run {self.run} has no stored code",
                 why=(
                     "An older version of flyte-build recorded it."
                     if self.tree
                     else "It ran from the working tree, as scripts and `--local` do."
                 ),
-                hint=f"`flyte rerun {self.run}` runs the file as it is now.",
+                hint=f"Run the current file instead: `flyte rerun {self.run}`.",
             )
         return TaskSpec.parse(self._document["spec"])
 
     def run_stored(
         self, session: Session, inputs: Wires, take_spare: Callable[[], Worker | None]
     ) -> Finished:
-        """Run the stored code of the run again with wire inputs, whatever became of its file.
+        """Run the stored code of the run again with wire inputs; its file need not exist any more.
 
-        Its image is built or installed as flyte.lock pins it now. Raises `NotFound` if the code is
-        no longer in the cache.
+        Its image is built or installed as flyte.lock currently pins it. Raises `NotFound` if the
+        code is no longer in the cache.
         """
         from flyte_build.bundler.checkout import extracted
         from flyte_build.images.environments.node import EnvironmentNode
@@ -152,15 +155,15 @@ class Recorded:
             lease.release()
 
     def interface(self, task: TaskSpec) -> Interface:
-        """The interface of the task as it is described now, with the inputs of then as defaults.
+        """Return the current interface of the task, with the original inputs as defaults.
 
-        Raises `InputError` for an input of then that does not fit any more.
+        Raises `InputError` if an original input no longer fits.
         """
         now = task.interface
         names = {parameter.name for parameter in now.inputs}
         for name in self.inputs.keys() - names:
             raise InputError(
-                f"The input {name!r} of the run {self.run} does not exist any more",
+                f"The input {name!r} of the run {self.run} no longer exists",
                 why=f"The task takes {', '.join(sorted(names)) or 'no inputs'}.",
                 hint="Use `flyte run` with inputs that the task takes.",
             )
@@ -176,7 +179,10 @@ class Recorded:
         return Parameter(parameter.name, parameter.type, wire, text, parameter.doc)
 
     def changed(self, task: TaskSpec, given: Wires) -> Wires:
-        """The inputs of then with some replaced by JSON values, as wire. Raises `InputError`."""
+        """Return the original inputs as wire values, with those in `given` replaced.
+
+        `given` holds JSON values by name. Raises `InputError`.
+        """
         interface = self.interface(task)
         names = [parameter.name for parameter in interface.inputs]
         for name in given:
@@ -188,9 +194,7 @@ class Recorded:
         return interface.check_inputs({**self.inputs, **given})
 
     def forgotten(self, task: TaskSpec, settings: Settings) -> str:
-        """A sentence about environment variables that the run was given and a new one is not; "" if
-        there are none.
-        """
+        """Return a note on `-e` variables of the run that a new run would lack, or ""."""
         names = sorted({*self._document["env"]} - {*task.semantic.env_vars} - {*settings.run.env})
-        given = f"The run {self.run} was given {', '.join(names)} with `-e`"
-        return f"{given}; values are not kept, so give them again if need be." if names else ""
+        given = f"The run {self.run} set {', '.join(names)} with `-e`"
+        return f"{given}; values are not recorded, so pass them again." if names else ""

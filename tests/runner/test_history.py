@@ -284,9 +284,7 @@ def test_a_run_is_done_again(flyte: Shell) -> None:
     (flyte.project / "tasks.py").write_text(
         TASKS.replace("name: str", "who: str").replace("{name}", "{who}")
     )
-    assert (
-        "'name' of the run one does not exist any more" in flyte("rerun", "one", exit_code=2).stderr
-    )
+    assert "'name' of the run one no longer exists" in flyte("rerun", "one", exit_code=2).stderr
     assert "No run named 'nope'" in flyte("rerun", "nope", exit_code=4).stderr
     assert "has ended" not in flyte("rerun", "one", "--who", "x", exit_code=2).stderr
 
