@@ -1,4 +1,4 @@
-"""Running: from a file's plan and a task's name to a result. Here the engine is chosen."""
+"""Running a task of a file: prepare what it needs, choose the engine, and return the result."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
     from .container_images import ContainerImage
 
-_ATTEMPTS = 3  # At preparing a project that is edited meanwhile.
+_ATTEMPTS = 3  # To prepare a project whose files are edited meanwhile.
 
 
 def run_task(
@@ -41,18 +41,17 @@ def run_task(
     inputs: Wires,
     take_spare: Callable[[], Worker | None] = lambda: None,
 ) -> Finished:
-    """Run the task under `variable` with wire inputs; the run is in the history from its start to
-    its end.
+    """Run the task under `variable` with wire inputs, and record the run in the history.
 
-    It is prepared and runs in a process of its own (the one that `take_spare` gives, if that will
-    do), unless the settings say `local`: then it runs here, from the working tree. What was
-    prepared is published meanwhile; the plan's `finish` waits for that.
+    With the engine `local`, the task runs in this process, from the working tree. Otherwise it is
+    prepared, and runs in a container or in a separate process (the spare one from `take_spare`, if
+    that is suitable). Artifacts are published meanwhile; the plan's `finish` waits for that.
     """
     if plan.session.settings.engine == "local":
         from flyte_build.runner.worker.execute import load_task
 
         call, here = _call(plan, variable, inputs)[0], plan.workspace
-        # As discovery has it: the last place where a module is looked for.
+        # Modules are searched for here last, as in discovery.
         current = current_folder()
         sys.path[:] = dict.fromkeys(
             filter(None, [*here.folders(here.roots), *sys.path, *here.folders(here.last), current])
@@ -62,7 +61,7 @@ def run_task(
 
 
 def _call(plan: FilePlan, variable: str, inputs: Wires) -> tuple[Call, ImageChoice]:
-    """The call of a task, and the image that it is to run in."""
+    """Return the call of a task, and the image to run it in."""
     task = plan.discovery.task(variable)
     image = plan.image(task.semantic.image)
     call = Call(
@@ -78,8 +77,9 @@ def _call(plan: FilePlan, variable: str, inputs: Wires) -> tuple[Call, ImageChoi
 def _resolve(
     plan: FilePlan, variable: str, inputs: Wires
 ) -> tuple[Call, Placement, Mapping[Node, Outcome]]:
-    """Resolve what a call needs; from the start if files are edited meanwhile. Raises
-    `FileUnstable` if that does not end.
+    """Resolve everything that a call needs, starting over if files are edited meanwhile.
+
+    Raises `FileUnstable` if files are still edited during the last attempt.
     """
     engine = plan.session.settings.engine
     for left in range(_ATTEMPTS - 1, -1, -1):
@@ -93,7 +93,7 @@ def _resolve(
         except FileUnstable as error:
             if not left:
                 raise
-            plan.session.reporter.note(f"{error.what}; it is prepared again.")
+            plan.session.reporter.note(f"{error.what}; preparing again.")
         plan.start_over()
         semantic = plan.discover().task(variable).semantic
         if semantic.interface_document != call.task.semantic.interface_document:
@@ -151,8 +151,9 @@ def leased(
 
 
 def run_in_worker(session: Session, call: Call, spare: Worker | None, began: float) -> Finished:
-    """Run a task whose code is at hand in a process of its own; `began` is the monotonic time from
-    which its seconds count.
+    """Run a task with extracted code in a separate process.
+
+    `began` is the monotonic time from which the run's seconds count.
     """
     from flyte_build.runner.engines.process import ProcessEngine
     from flyte_build.runner.worker.spawn import dismiss, start_worker
@@ -161,7 +162,7 @@ def run_in_worker(session: Session, call: Call, spare: Worker | None, began: flo
     start = start_worker
     if call.environment:
         start = partial(start_worker, *_interpreter(call.environment, stores))
-        other, spare = spare, start()  # It begins while the run is written down.
+        other, spare = spare, start()  # It starts while the run is recorded.
         if other:
             dismiss(other)
     engine = ProcessEngine(reporter.output, spare, start, _secrets(session, call))
@@ -172,8 +173,9 @@ def run_in_worker(session: Session, call: Call, spare: Worker | None, began: flo
 
 
 def _secrets(session: Session, call: Call) -> Mapping[str, str]:
-    """The variables of the secrets that a task asks for. Of those in files it is said that they are
-    not there.
+    """Return the environment variables of the secrets that a task declares.
+
+    Secrets in files are not available in a process; a note names them.
     """
     if not (declared := call.task.operational.options.get("secrets")):
         return {}
@@ -182,28 +184,26 @@ def _secrets(session: Session, call: Call) -> Mapping[str, str]:
     found = look_up(declared, os.environ)
     if found.files:
         session.reporter.note(
-            f"{listed(list(found.files))}: secrets in files are only in containers: `flyte run"
-            " --engine docker`."
+            f"{listed(list(found.files))}: secrets in files are only available in containers"
+            " (`flyte run --engine docker`)."
         )
     return found.variables
 
 
 def _interpreter(environment: str, stores: Stores) -> tuple[str, dict[str, str]]:
-    """The Python of a local environment, and the variables of a worker in it."""
+    """Return the Python of a local environment, and the variables of a worker in it."""
     from flyte_build.images.environments import venv
 
     return venv.python_of(environment), venv.variables(environment, stores.runtime, os.environ)
 
 
 def runtime_held(stores: Stores, is_used: bool) -> list[Digest]:
-    """What keeps the runtime from being collected, if a task is to use it: a lease is
-    to hold it.
-    """
+    """Return the digests that a lease must hold to keep the runtime, if a task uses it."""
     return [Digest("sha256:" + os.path.basename(stores.runtime))] if is_used else []
 
 
 def run_in_container(session: Session, call: Call, image: ContainerImage, began: float) -> Finished:
-    """Run a task whose code is at hand in a container."""
+    """Run a task with extracted code in a container; `began` is as for `run_in_worker`."""
     from .container_images import docker_engine
 
     engine = docker_engine(session, call, image)
@@ -214,9 +214,7 @@ def run_in_container(session: Session, call: Call, image: ContainerImage, began:
 
 
 def run_here(session: Session, call: Call, load: Callable[[], Task[..., Any]]) -> Finished:
-    """Run the task that `load` gives in this process, from the working tree; nothing
-    is prepared.
-    """
+    """Run the task that `load` returns in this process, from the working tree."""
     from flyte_build.runner.engines.local import LocalEngine
 
     return carry_out(
@@ -227,8 +225,9 @@ def run_here(session: Session, call: Call, load: Callable[[], Task[..., Any]]) -
 def run_script(
     session: Session, inputs: Wires, timeout: float | None, spare: Worker | None = None
 ) -> Finished:
-    """Run a plain script: `inputs` are those of `builtin.script`, `timeout` is in seconds. Raises
-    `UsageError`.
+    """Run a plain script: `inputs` are those of `builtin.script`, `timeout` is in seconds.
+
+    Raises `UsageError` if the script does not exist.
     """
     from flyte_build.builtin.script import __name__ as module
     from flyte_build.builtin.script import script
@@ -237,8 +236,8 @@ def run_script(
     began, path = time.monotonic(), inputs["path"]
     if not os.path.isfile(path):
         raise UsageError(
-            f"There is no script {path}",
-            hint="Give a Python file: `flyte run python-script SCRIPT`.",
+            f"The script {path} does not exist",
+            hint="Give the path of a Python file: `flyte run python-script SCRIPT`.",
         )
     workspace = Workspace(os.path.dirname(path), os.path.basename(path), module)
     task = task_spec(script.override(timeout=timeout))

@@ -1,4 +1,4 @@
-"""Running what is deployed: nothing is prepared, and no source file is needed."""
+"""Running deployed tasks, without preparing anything and without source files."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class DeployedTask:
-    """A task of a deployment that was found; `spec` is what it is run by."""
+    """A deployed task, with the release that it was found in, and its spec."""
 
     deployments: Deployments
     found: FoundRelease
@@ -38,12 +38,13 @@ class DeployedTask:
 
     @property
     def name(self) -> str:
-        """Its full name and its version."""
+        """Full name of the task, with its version."""
         return f"{self.document.name}.{self.function}:{self.found.release.version}"
 
     def run(self, session: Session, inputs: Wires, spare: Worker | None = None) -> Finished:
-        """Run it with wire inputs, by the settings of a session. Nothing is prepared: what is not
-        on this machine yet is fetched.
+        """Run the task with wire inputs, with the settings of a session.
+
+        Nothing is prepared; missing artifacts are fetched.
         """
         from time import monotonic
 
@@ -69,7 +70,7 @@ class DeployedTask:
                 )
             ):
                 session.reporter.note(
-                    f"{self.name} was deployed from another interpreter than this one:"
+                    f"{self.name} was deployed from a different interpreter than this one:"
                     f" {', '.join(phrases)}."
                 )
             if container:
@@ -79,7 +80,7 @@ class DeployedTask:
             lease.release()
 
     def call(self, inputs: Wires, options: RunOptions, code: str) -> Call:
-        """The call that runs it from extracted `code`."""
+        """Return the call that runs the task from the directory `code`."""
         told = self.document.value["code"]
         return Call(
             task=self.spec,
@@ -96,14 +97,15 @@ class DeployedTask:
 
 
 def find_task(deployments: Deployments, text: str) -> DeployedTask:
-    """The deployed task that `ENV.TASK[:VERSION|@sha256:...]` names. Raises `NotFound`,
-    `ReferenceInvalid`.
+    """Find the deployed task named by `ENV.TASK[:VERSION|@sha256:...]`.
+
+    Raises `NotFound`, `ReferenceInvalid`, and `RegistryUnreachable`.
     """
     reference, function = DeploymentReference.parse_task(text)
     try:
         found, document = deployments.find(reference)
     except RegistryUnreachable as error:
-        hint = "What has run here before needs no registry by its pin: ENV.TASK@sha256:..."
+        hint = "If it has run here before, use its digest, without a registry: ENV.TASK@sha256:..."
         raise RegistryUnreachable(error.what, why=error.why, hint=error.hint or hint) from None
     if function not in document.tasks:
         near = nearest(function, document.tasks)

@@ -1,4 +1,4 @@
-"""The session of a command: what it was told, whom it tells, and what it opens."""
+"""Session of a command: its settings, its reporter, and its stores."""
 
 from __future__ import annotations
 
@@ -16,8 +16,9 @@ if TYPE_CHECKING:
 
 
 class Session:
-    """One command by its settings. A `read_only` one makes nothing that costs, changes nothing, and
-    says what it would do.
+    """Settings, stores and reporter of one command.
+
+    A `read_only` session builds and changes nothing; it shows what would be done.
     """
 
     def __init__(
@@ -33,11 +34,11 @@ class Session:
 
     @property
     def cache(self) -> Cache:
-        """The cache of this machine."""
+        """The local cache."""
         return self.stores.cache
 
     @cached_property
     def sharing(self) -> Sharing:
-        """What is shared with other machines."""
+        """Exchange of artifacts with the configured repositories."""
         settings = self.settings
         return Sharing(self.stores, settings.registries, settings.run.project, self.reporter)

@@ -1,8 +1,7 @@
-"""Sharing what is prepared, as configured: looking in repositories, and publishing while something
-else is done.
+"""Sharing of artifacts with repositories: lookups, and publishing in the background.
 
-Repositories are opened when something is asked of them: a command that finds all on this machine
-sends nothing, and loads no client.
+Repositories are opened at their first use: a command that finds everything on this machine sends no
+request, and loads no client.
 """
 
 from __future__ import annotations
@@ -31,10 +30,10 @@ Progress = Callable[[int, int], None]
 
 
 class Sharing:
-    """Some repositories, for a `project` that publishes to them.
+    """Exchange of artifacts with the repositories in `registries`, for one `project`.
 
-    The reporter is told how many bytes were moved, but not while the command does something else
-    meanwhile.
+    The reporter gets the number of moved bytes, but for publishing only while `finish` waits for
+    it.
     """
 
     def __init__(
@@ -52,7 +51,7 @@ class Sharing:
 
     @cached_property
     def shared(self) -> SharedCache:
-        """The shared cache over this command's cache."""
+        """The shared cache, which stores what it fetches in the local cache."""
         return self._over(self._stores.cache, self._reporter.bytes_moved)
 
     def _over(self, cache: Cache, progress: Progress) -> SharedCache:
@@ -64,9 +63,7 @@ class Sharing:
 
     @cached_property
     def _away(self) -> set[str]:
-        """The repositories that could not be reached a short time ago: they are left alone, and
-        cost nothing.
-        """
+        """Repositories that were recently unreachable, and are not contacted for now."""
         return (
             set(self._ledger().away())
             if self._registries.reads or self._registries.write
@@ -75,11 +72,11 @@ class Sharing:
 
     @property
     def _is_alone(self) -> bool:
-        """Whether there is nobody to look anything up at."""
+        """Whether there is no repository to look anything up in."""
         return all(str(name) in self._away for name in self._registries.reads)
 
     def ask_again(self) -> None:
-        """Leave no repository alone: the command is about them."""
+        """Contact all repositories again, including recently unreachable ones."""
         names = [
             *self._registries.reads,
             *([self._registries.write] if self._registries.write else []),
@@ -87,37 +84,39 @@ class Sharing:
         self._ledger().come_back(map(str, names))
 
     def connect(self) -> None:
-        """Load the clients of the repositories; nothing is sent."""
+        """Load the clients of the repositories, without sending anything."""
         if not self._is_alone:
-            self.shared  # noqa: B018  # A property that is kept.
+            self.shared  # noqa: B018  # A cached property.
 
     def find(self, key: Key) -> Offer | None:
-        """Who has what `key` produced; nothing is fetched."""
+        """Find a remote copy of the artifact for `key`, without fetching it."""
         return None if self._is_alone else self.shared.find(key)
 
     def fetch(
         self, key: Key, accept: Callable[[Digest], tuple[Digest, ...]], whole: bool = True
     ) -> tuple[Record, str] | None:
-        """Fetch what `key` produced, if anyone has it; without its layers unless `whole`."""
+        """Fetch the artifact for `key`, if there is a remote copy; return its record and its place.
+
+        Unless `whole`, its layers are not fetched. `accept` is as for `RemoteCache.fetch`.
+        """
         return None if self._is_alone else self.shared.fetch(key, accept, whole)
 
     def tagged(self, tag: str) -> Iterable[tuple[Digest, str]]:
-        """The manifests under a tag, each with the repository where it is; they and their configs
-        are here then.
+        """Pull the manifests under a tag, and yield each with its repository's name.
+
+        Their configs are pulled, too, but not their layers.
         """
         return () if self._is_alone else self.shared.tagged(tag)
 
     def lacking(
         self, artifacts: Mapping[Key, Digest | None], *, anywhere: bool, forget: bool
     ) -> set[Key]:
-        """Those of some keys whose artifact the repository that is written to has not, whatever
-        this machine remembers.
+        """Return the keys whose artifact is missing from the repository that is written to.
 
-        With `anywhere`, those whose artifact no other repository that is read has either. The
-        artifacts here are given, if known.
-
-        With `forget` it remembers that no more, so that they are published again. Raises
-        `RegistryError` if it cannot be told.
+        The repository is asked, whatever was published to it before. With `anywhere`, keys are left
+        out if any repository that is read has their artifact. `artifacts` holds the local artifacts
+        where they are known. With `forget`, earlier publications of the returned keys are
+        forgotten, so that they are published again. Raises `RegistryError` if the repository fails.
         """
         write = self._registries.write
         if write is None:
@@ -134,13 +133,14 @@ class Sharing:
         return Ledger(self._stores.cache.database)
 
     def publish(self, records: Iterable[Record], *, alone: bool = False) -> None:
-        """Begin to publish these records, if they are due, and unless `alone` what an earlier
-        command could not; `finish` waits for it.
+        """Start publishing those of the records that are due; `finish` waits for it.
+
+        Unless `alone`, records that earlier commands could not publish are published as well.
         """
         write = self._registries.write
         if write is None:
             return
-        if self._publishing:  # What is on its way is owed until it is there.
+        if self._publishing:  # Records in transit still count as owed.
             self._publishing.join()
         ledger = self._ledger()
         due, owed = (
@@ -150,7 +150,7 @@ class Sharing:
         for key in due:
             if key not in owed:
                 ledger.owe(write, key)
-        if str(write) in ledger.away():  # Also if that was found out a moment ago.
+        if str(write) in ledger.away():  # Possibly since a moment ago.
             return
         if keys := due if alone else ledger.owed(write):
             from threading import Thread
@@ -159,21 +159,21 @@ class Sharing:
             self._publishing.start()
 
     def _publish(self, keys: Iterable[Key]) -> None:
-        """In a thread, with a database connection of its own: the other is used meanwhile."""
+        """Publish records from a thread, with a separate database connection."""
         try:
             stores = self._stores.beside()
             with stores.cache.preparing():
                 self._published += self._over(stores.cache, self._progress_if_awaited).publish(keys)
             stores.close()
         except FlyteError as error:
-            self._reporter.note(f"What was prepared is published by a later command: {error.what}.")
+            self._reporter.note(f"Artifacts will be published by a later command: {error.what}.")
 
     def _progress_if_awaited(self, done: int, total: int) -> None:
         if self._awaited:
             self._reporter.bytes_moved(done, total)
 
     def finish(self) -> list[Record]:
-        """Wait until all is published that `publish` has begun to; gives what that was."""
+        """Wait for everything that `publish` started, and return the published records."""
         if self._publishing:
             self._awaited = True
             self._publishing.join()

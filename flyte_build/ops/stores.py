@@ -1,4 +1,4 @@
-"""What a command opens on this machine and elsewhere, each thing when it is first used."""
+"""Stores of a command, local and remote; each is opened at its first use."""
 
 from __future__ import annotations
 
@@ -19,9 +19,7 @@ if TYPE_CHECKING:
 
 
 class Stores:
-    """The cache and the history of this machine, and the repositories that are asked; nothing is
-    opened before it is used.
-    """
+    """The local cache and history, and the remote repositories, each opened at its first use."""
 
     def __init__(
         self, reporter: RunReporter, places: Places | None = None, counters: Counters | None = None
@@ -34,17 +32,19 @@ class Stores:
 
     @property
     def history(self) -> History:
-        """The history; runs that had lost their command are ended when it is opened."""
+        """The history of runs; opening it ends the runs whose commands are gone."""
         if self._history is None:
             self._own(self.places.data)
             self._history = History.open(self.places.data, self.reporter.note)
             for name in self._history.end_orphans():
-                self.reporter.note(f"The run {name} had lost its command; it is marked as failed.")
+                self.reporter.note(
+                    f"The command of the run {name} is gone; the run is marked as failed."
+                )
         return self._history
 
     @property
     def cache(self) -> Cache:
-        """The cache."""
+        """The local cache."""
         if self._cache is None:
             from flyte_build.cas.cache import Cache
 
@@ -54,15 +54,16 @@ class Stores:
 
     @cached_property
     def repositories(self) -> RepositoryPool:
-        """The repositories, in one pool."""
+        """Pool of the remote repositories."""
         from flyte_build.cas.registry.pool import RepositoryPool
 
         return RepositoryPool(self.counters)
 
     @cached_property
     def runtime(self) -> str:
-        """The directory of our own package for tasks in environments and containers; who uses it
-        holds a lease on its name.
+        """Directory with flyte-build itself, for tasks in local environments and containers.
+
+        A user of the directory must hold a lease on its name.
         """
         from flyte_build.images.layers import runtime
 
@@ -70,22 +71,23 @@ class Stores:
 
     def _own(self, folder: str) -> None:
         """Make a directory, new or not, private to the user, unless several users share it."""
-        with storing("make the store's directory"):
+        with storing("create the store's directory"):
             if not os.path.isdir(folder):
                 make_own(folder, shared=self.places.shared)
             elif not self.places.shared:
                 make_private(folder)
 
     def beside(self) -> Stores:
-        """The same places with connections of their own, for another thread; counters and
-        repositories are shared.
+        """Return stores with separate connections to the same places, for another thread.
+
+        Counters and repositories are shared.
         """
         stores = Stores(self.reporter, self.places, self.counters)
         stores.repositories = self.repositories
         return stores
 
     def close(self) -> None:
-        """Close what is open; the process's end does so too."""
+        """Close everything that is open; the end of the process also does this."""
         if self._history:
             self._history.close()
         if self._cache:

@@ -1,4 +1,4 @@
-"""What is to be deployed or built: environments of files, each with those that it depends on."""
+"""Targets of deploying and building: environments of files, with their dependencies."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from .session import Session
 
 @dataclass(frozen=True)
 class Target:
-    """A file's environments that are to be deployed or built, by their specs."""
+    """Environments of one file that are to be deployed or built."""
 
     plan: FilePlan
     environments: Sequence[EnvironmentSpec]
@@ -27,11 +27,11 @@ class Target:
 def choose(
     plan: FilePlan, variable: str | None, everything: bool = False, *, for_images: bool = False
 ) -> Target:
-    """The environment under a variable of the plan's file, with all that it depends on; or all of
-    the file's.
+    """Choose an environment of the plan's file, with its dependencies, or with `everything`, all.
 
-    Without a variable it is the one that the file has. Only those with tasks are deployed;
-    `for_images` all count. Raises `UsageError`.
+    `variable` is a variable of the file, or the environment's name; None stands for the file's only
+    environment. Environments without tasks are left out unless `for_images`. Raises `UsageError`,
+    and `DeploymentError` if two environments have the same name.
     """
     findings, file = plan.discover().findings, plan.workspace.file
     reachable = {each.name: each for each in findings.reachable}
@@ -39,8 +39,8 @@ def choose(
         names = [each.name for each in findings.reachable]
         twice = next(name for name in names if names.count(name) > 1)
         raise DeploymentError(
-            f"{file} has two environments of the name {twice!r}",
-            hint="Give each a name of its own.",
+            f"{file} has two environments named {twice!r}",
+            hint="Give each environment a unique name.",
         )
     if everything:
         return Target(plan, [each for each in reachable.values() if each.tasks or for_images])
@@ -54,12 +54,12 @@ def choose(
         }
         if len(own) != 1:
             raise UsageError(
-                f"No environment is named; {file} holds {listed(variables) or 'none'}",
+                f"No environment given. {file} defines: {listed(variables) or 'none'}",
                 hint=(
                     f"For example: flyte {command} {file} {next(iter(variables))}, or `flyte"
                     f" {command} --all {file}`."
                     if variables
-                    else "An environment is a `flyte.TaskEnvironment` at the top level of the file."
+                    else "Define a `flyte.TaskEnvironment` at the top level of the file."
                 ),
             )
         (name,) = own
@@ -70,14 +70,14 @@ def choose(
         if not name:
             near = nearest(variable, variables)
             raise UsageError(
-                f"There is no environment {variable!r} in {file}",
-                why=f"It holds {listed(variables) or 'none'}.",
-                hint=f"Did you mean {near!r}?" if near else "It is named by its variable.",
+                f"No environment named {variable!r} in {file}",
+                why=f"The file defines {listed(variables) or 'none'}.",
+                hint=f"Did you mean {near!r}?" if near else "Give the environment's variable.",
             )
     if not (reachable[name].tasks or for_images):
         raise UsageError(
             f"The environment {name} has no tasks",
-            hint=f"A task is a function below `@{variable or 'env'}.task`.",
+            hint=f"Decorate a function with `@{variable or 'env'}.task`.",
         )
     return Target(
         plan, [each for each in _with_dependencies(name, reachable) if each.tasks or for_images]
@@ -97,10 +97,10 @@ def _with_dependencies(
 
 
 def once_each(targets: Iterable[Target]) -> list[Target]:
-    """The targets of several files with each environment once: from the file that declares it, if
-    that is among them.
+    """Return the targets of several files with each environment only once.
 
-    Raises `DeploymentError` for two of one name that different files declare.
+    If possible, an environment is taken from the file that declares it. Raises `DeploymentError` if
+    different files declare environments with the same name.
     """
     found: dict[str, tuple[FilePlan, EnvironmentSpec]] = {}
     for target in targets:
@@ -108,8 +108,8 @@ def once_each(targets: Iterable[Target]) -> list[Target]:
             plan, known = found.get(each.name, (None, each))
             if (known.file or each.file) != each.file:
                 raise DeploymentError(
-                    f"{known.file} and {each.file} have environments of the name {each.name!r}",
-                    hint="Give each a name of its own.",
+                    f"{known.file} and {each.file} both have an environment named {each.name!r}",
+                    hint="Give each environment a unique name.",
                 )
             if plan is None or each.file == target.plan.workspace.file:
                 found[each.name] = (target.plan, each)
@@ -127,19 +127,21 @@ def targets_of(
     *,
     for_images: bool = False,
 ) -> list[Target]:
-    """The targets that some environments are, each in the file that declares it, and each
-    environment once; see `choose` and `once_each`. Raises `UsageError`.
+    """Return the targets for some environments, each in the file that declares it.
+
+    Dependencies are included, and each environment occurs once; see `choose` and `once_each`.
+    `what` is the name of the calling function. Raises `UsageError` and `DeploymentError`.
     """
     if not environments:
-        raise UsageError(f"No environment is given to {what}", hint=f"For example: {what}(env)")
+        raise UsageError(f"{what} needs at least one environment", hint=f"For example: {what}(env)")
     plans: dict[str, FilePlan] = {}
     targets = []
     for environment in environments:
         file = environment.declared_in
         if not os.path.isfile(file):
             raise UsageError(
-                f"The environment {environment.name} is in no Python file",
-                hint="Put it into a file.",
+                f"The environment {environment.name} is not defined in a Python file",
+                hint="Define it in a file.",
             )
         if file not in plans:
             plans[file] = FilePlan(session, locate(file, None))

@@ -1,4 +1,4 @@
-"""Checking all that is stored on this machine, and repairing what can be."""
+"""Verification of everything that is stored on this machine, with repairs where possible."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ if TYPE_CHECKING:
 
 
 def verify(stores: Stores, repair: Callable[[Record], str]) -> tuple[dict[str, int], list[Bad]]:
-    """Read everything that is stored. Gives how many blobs, extractions and environments were
-    checked, and what was bad.
+    """Check all blobs, extractions and environments, and return their numbers, and the defects.
 
-    What is bad is put aside, unless `repair` fetches what a record needs: it says from where, or
-    "".
+    Corrupt blobs are moved to quarantine; bad extractions and environments are removed. A record
+    with missing blobs is deleted, unless `repair` fetches them: it returns the place they came
+    from, or "".
     """
     cache = stores.cache
     with cache.preparing():
@@ -35,5 +35,5 @@ def verify(stores: Stores, repair: Callable[[Record], str]) -> tuple[dict[str, i
 
 def _blobs_of(record: Record) -> list[Digest]:
     if record.kind == EnvironmentNode.kind:
-        return []  # What it refers to is a directory.
+        return []  # It refers to a directory, not to blobs.
     return identity.blobs_of(record) if record.kind == identity.KIND else list(record.refs)

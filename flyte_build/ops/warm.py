@@ -1,6 +1,4 @@
-"""Warming the cache: what files need is made and published, or only looked for, and
-nothing is run.
-"""
+"""Warming the cache: build and publish what files need, or only check it, without running tasks."""
 
 from __future__ import annotations
 
@@ -20,8 +18,9 @@ from .stores import Stores
 
 @dataclass(frozen=True)
 class Warmed:
-    """What came of one file: its nodes, those of them that others cannot have yet (by key), and
-    what went wrong, if anything did.
+    """Result of warming one file: the outcomes of its nodes, or an error.
+
+    `unpublished` are the keys that are missing from the repositories.
     """
 
     file: str
@@ -32,7 +31,7 @@ class Warmed:
 
     @property
     def complete(self) -> bool:
-        """Whether all is there that can be shared."""
+        """Whether everything that can be shared is built and published."""
         return (
             self.error is None
             and not self.unpublished
@@ -43,10 +42,10 @@ class Warmed:
 def warm(
     projects: Sequence[tuple[Workspace, Settings]], stores: Stores, *, check: bool, jobs: int
 ) -> Iterator[Warmed]:
-    """Prepare and publish what each file needs, by its project's settings, `jobs` at a time; with
-    `check` nothing is made or published.
+    """Build and publish what each file needs, with its project's settings, `jobs` files at a time.
 
-    What comes of each file is given in their order, and counted in `stores`.
+    With `check`, nothing is built or published. Yields the results in the order of the files, and
+    counts the work in `stores`.
     """
     others = [
         Session(settings, stores)
@@ -77,7 +76,7 @@ def _warm(workspace: Workspace, settings: Settings, shared: Stores, check: bool)
         }
         lacking = sharing.lacking(artifacts, anywhere=True, forget=not check)
         if not check:
-            # What is owed otherwise is not for several at once.
+            # Records that earlier commands owe are published once, at the end of `warm`.
             sharing.publish(plan.shareable(), alone=True)
             lacking -= {record.key for record in sharing.finish()}
         return Warmed(workspace.file, outcomes, frozenset(lacking))

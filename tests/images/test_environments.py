@@ -510,7 +510,7 @@ def test_secrets_in_a_process_are_variables(shop: Shell, tmp_path: Path) -> None
     done = shop("run", "plain.py", "main", env=values)
     assert json.loads(done.stdout) == ["se-same-one", "se-same-two", "False"]
     assert (
-        "/etc/secrets/key: secrets in files are only in containers" in done.stderr
+        "/etc/secrets/key: secrets in files are only available in containers" in done.stderr
         and "engine ignores:" not in done.stderr
     )
     kept = [

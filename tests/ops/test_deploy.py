@@ -370,7 +370,7 @@ def test_what_a_wrong_command_says(flyte: Deploying) -> None:
         (["two.py"], 2, "env, other"),
         (["--all", "two.py", "env"], 2, "Leave one of them out"),
         (["-r", "tasks.py"], 2, "is no directory"),
-        (["lib.py"], 2, "No environment is named"),
+        (["lib.py"], 2, "No environment given"),
     ):
         assert said in flyte("deploy", *args, exit_code=code).stderr, args
 
@@ -427,7 +427,7 @@ def test_a_difference_of_the_host_is_said_once(flyte: Deploying, tmp_path: Path)
     )
     flyte.json("deploy", "tasks.py", env={"PYTHONPATH": str(site)})
     errors = flyte("run", "deployed-task", "greet.hello").stderr
-    assert errors.count("another interpreter") == 1 and "no only-there (1.2)" in errors
+    assert errors.count("different interpreter") == 1 and "no only-there (1.2)" in errors
 
 
 def test_a_commit_is_known_and_whether_files_were_changed(flyte: Deploying) -> None:

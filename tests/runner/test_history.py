@@ -192,7 +192,7 @@ def test_a_run_that_lost_its_command_ends_as_its_result_says(flyte: Shell) -> No
     with closing(database(flyte)) as connection:
         connection.execute("UPDATE runs SET phase = 'running', ended = NULL")
     listed = flyte("get", "run")
-    assert "lost had lost its command" in listed.stderr and "done" not in listed.stderr
+    assert "The command of the run lost is gone" in listed.stderr and "done" not in listed.stderr
     assert flyte.json("get", "run", "done")["phase"] == "succeeded"
     lost = flyte.json("get", "run", "lost")
     assert lost["phase"] == "failed" and lost["error"]["kind"] == "lost"

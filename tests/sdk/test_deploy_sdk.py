@@ -149,6 +149,6 @@ for call in (
         "UsageError sdk.move:v1 is deployed, so it cannot run in this process",
         "DeclarationError A task has no option 'nothing'",
         "RuntimeUserError sdk.fails: ValueError: no",
-        "UsageError There is no environment 'empty' in sdk.py",
-        "UsageError No environment is given to flyte.deploy",
+        "UsageError No environment named 'empty' in sdk.py",
+        "UsageError flyte.deploy needs at least one environment",
     ]
