@@ -103,7 +103,7 @@ class ContainerImages:
         recipe, pins = image.recipe, self._pins()
         if recipe.platforms and linux_here() not in recipe.platforms:
             raise ImageBuildError(
-                f"The image of {environment} is only for {' and '.join(recipe.platforms)}",
+                f"The image of {environment} is for {' and '.join(recipe.platforms)}",
                 why=f"Containers on this machine run {linux_here()}.",
                 hint=f'Declare both: platform=("{linux_here()}", "{recipe.platforms[0]}").',
             )

@@ -105,7 +105,9 @@ def find_task(deployments: Deployments, text: str) -> DeployedTask:
     try:
         found, document = deployments.find(reference)
     except RegistryUnreachable as error:
-        hint = "If it has run here before, use its digest, without a registry: ENV.TASK@sha256:..."
+        hint = (
+            "If it has run here before, run it by its pin, without a registry: ENV.TASK@sha256:..."
+        )
         raise RegistryUnreachable(error.what, why=error.why, hint=error.hint or hint) from None
     if function not in document.tasks:
         near = nearest(function, document.tasks)

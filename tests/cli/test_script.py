@@ -117,5 +117,5 @@ def test_what_is_not_acted_on_is_kept_and_said(flyte: Shell) -> None:
         assert errors.count("engine ignores: cpu, gpu, image, memory, packages, queue.") == 1
     for wrong in (["--cpu", "many"], ["--timeout", "soon"], ["--extra-args", "'"]):
         assert flyte("run", "python-script", "script.py", *wrong, exit_code=2).stdout == ""
-    assert "no script" in flyte("run", "python-script", "nope.py", exit_code=2).stderr
+    assert "nope.py does not exist" in flyte("run", "python-script", "nope.py", exit_code=2).stderr
     assert "has no inputs" in flyte("rerun", "one", "--path", "x", exit_code=2).stderr
