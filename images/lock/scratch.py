@@ -23,7 +23,7 @@ def scratch(prefix: str) -> Iterator[str]:
     Directories with the same prefix whose owners are dead are removed first. The directory is
     locked while its owner lives, which does not depend on process ids. Raises `StoreError`.
     """
-    with storing("make a temporary directory"):
+    with storing("create a temporary directory"):
         _remove_abandoned(prefix)
         folder, lock = _locked(prefix)
     try:
