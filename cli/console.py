@@ -1,4 +1,4 @@
-"""What the terminal shows: progress and notes on standard error, results on standard output."""
+"""Printing: progress and notes on standard error, results on standard output."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ if TYPE_CHECKING:
 Format = Literal["table", "table-simple", "json", "json-raw"]
 LogFormat = Literal["console", "json"]
 COLUMN = 9
-"""Characters of the words that lines begin with, as in `published`."""
-_SHOWN = 4000  # Characters of a value on a terminal.
+"""Width in characters of the word that a line begins with, such as `published`."""
+_SHOWN = 4000  # Maximum characters of a value on a terminal.
 
 
 class Appearance(NamedTuple):
-    """How a command prints: `verbose` counts how much more it says."""
+    """Output options of a command; `verbose` counts the `-v` options."""
 
     format: Format
     log_format: LogFormat = "console"
@@ -41,11 +41,10 @@ class Appearance(NamedTuple):
 
 
 class Console(RunReporter):
-    """Prints for a person, or one JSON document for a machine; then everything else goes to
-    standard error.
+    """Reporter that prints human-readable output, or one JSON document.
 
-    `spare` is a worker that was started early, `config` the one configuration file to read, if one
-    is named.
+    With JSON, everything else goes to standard error. `spare` is a worker that was started early;
+    `config` is the configuration file to read instead of all others, if any.
     """
 
     def __init__(
@@ -66,59 +65,60 @@ class Console(RunReporter):
         self._progress = _progress() if live else None
         self._cached: list[str] = []
         if org is not None:
-            self.note("--org: accepted, but not acted on: task.org.")
+            self.note("--org is accepted, but has no effect yet: task.org.")
 
     def take_spare(self) -> Worker | None:
-        """The worker that was started early; whoever takes it sends it away."""
+        """Return the worker that was started early, if any; the caller must use or dismiss it."""
         spare, self.spare = self.spare, None
         return spare
 
     def configuration(self, root: str) -> Configuration:
-        """What is configured for the project at `root`: by the file that the command names, else by
-        those that are found.
+        """Return the configuration of the project at `root`.
+
+        It is read from the file given on the command line, else from all files that are found.
         """
         return Configuration.load(root, self.note, self.config).override({table.ORG: self._org})
 
     def style(self, text: str, **style: Any) -> str:
-        """`text` in a style, where colours are wanted."""
+        """Return `text` in a style, if colours are enabled."""
         return click.style(text, **style) if self._color else text
 
     def line(self, text: str, level: Level = "info") -> None:
-        """A line on standard error, after all that was printed before."""
+        """Print a line on standard error, after everything that was printed before."""
         self.end_progress()
         sys.stdout.flush()
         print(as_json(level, text) if self._log_json else text, file=sys.stderr, flush=True)
 
     def note(self, sentence: str) -> None:
-        """Something that the user should know."""
+        """Print a sentence that the user should know."""
         self.line(
             sentence if self._log_json else f"{self.style('note:', fg='yellow')} {sentence}",
             "warning",
         )
 
     def node_started(self, node: Node, why: str) -> None:
-        """A node is about to be made."""
+        """Show progress for a node that is about to be made."""
         if self._progress and node.kind not in ("pack", "layer"):
             self._progress.begin(f"preparing {_named(node)} ({why})")
 
     def files_read(self, done: int, total: int) -> None:
-        """So many of so many files were read."""
+        """Show progress: the number of files read, of a total."""
         if self._progress:
             self._progress.advance("reading files", f"{done:,} of {total:,} files")
 
     def bytes_moved(self, done: int, total: int) -> None:
-        """So many of so many bytes were sent or received."""
+        """Show progress: the number of bytes sent or received, of a total."""
         if self._progress:
             from flyte_build.text.units import rounded_size
 
             self._progress.advance("transferring", f"{rounded_size(done)} of {rounded_size(total)}")
 
     def published(self, place: str, count: int) -> None:
-        """So many things were published to a repository."""
+        """Print the number of artifacts that were published to a repository."""
         self._event("published", "cyan", f"{count} to {place}")
 
     def node_resolved(self, outcome: Outcome) -> None:
-        """A node was found or made."""
+        """Print a line for a node; cached ones only with `-v`, else `run_started` sums them up."""
         node = outcome.node
         if outcome.state == "cached" and not outcome.fetched:
             self._cached.append(node.kind)
@@ -139,23 +139,23 @@ class Console(RunReporter):
         self._event(word, "cyan", f"{_named(node)} ({outcome.why}{extra}){seconds}")
 
     def step_output(self, line: str) -> None:
-        """A build step has printed a line."""
+        """Print a line of a build step's output, unless it is blank."""
         if line.strip():
             self.line(self.style(f"  | {line}", dim=True))
 
     def run_started(self, name: str, url: str) -> None:
-        """The run has begun."""
+        """Print the run's name and URL, after the kinds of nodes that were cached."""
         if self._cached and not self._verbose:
             self._event("cached", "green", ", ".join(dict.fromkeys(self._cached)))
         self._event("run", None, f"{name}  {url}")
 
     def output(self, stream: int, data: bytes, seconds: float) -> int:
-        """The task wrote something: it passes through as it is."""
+        """Pass on the task's output, unchanged."""
         self.end_progress()
         return pass_on(2 if self.json else stream, data, seconds)
 
     def document(self, value: Any) -> None:
-        """The one JSON document."""
+        """Print the one JSON document."""
         self.end_progress()
         print(
             json.dumps(value, indent=None if self._raw else 2, ensure_ascii=True, allow_nan=False),
@@ -164,8 +164,9 @@ class Console(RunReporter):
 
     @contextmanager
     def only_document(self) -> Iterator[None]:
-        """What the body writes to standard output goes to standard error, if that shall hold one
-        JSON document alone.
+        """Redirect standard output to standard error in the body, if the output is JSON.
+
+        Standard output then holds nothing but the document.
         """
         if not self.json:
             yield
@@ -181,8 +182,9 @@ class Console(RunReporter):
             os.close(own)
 
     def result(self, outputs: Wires, more: str, named: bool = False) -> None:
-        """A run's outputs: one alone as it is (unless `named`), several by name. `more` is the
-        command that shows a long one whole.
+        """Print a run's outputs: a single one without its name (unless `named`).
+
+        On a terminal, long values are cut; `more` is the command that shows them in full.
         """
         self.end_progress()
         for name, value in outputs.items():
@@ -197,7 +199,7 @@ class Console(RunReporter):
             sys.stdout.buffer.flush()
 
     def table(self, columns: Iterable[str], rows: Iterable[Iterable[str]]) -> None:
-        """A table on standard output."""
+        """Print a table on standard output, tab-separated unless it is a terminal."""
         from flyte_build.text.wording import printable
 
         self.end_progress()
@@ -217,12 +219,12 @@ class Console(RunReporter):
         Rich(no_color=not self._color).print(grid)
 
     def print(self, text: str) -> None:
-        """Lines on standard output."""
+        """Print lines on standard output."""
         self.end_progress()
         sys.stdout.buffer.write(text.encode("utf-8", "backslashreplace") + b"\n")
 
     def event(self, word: str, color: str | None, text: str) -> str:
-        """Return a line of what happened: a word in a column of its own, then what it is about."""
+        """Return a line that begins with a word, such as `made`, in a column of its own."""
         style: dict[str, Any] = {"fg": color} if color else {"bold": True}
         return f"{self.style(f'{word:{COLUMN}}', **style)} {text}"
 
@@ -230,13 +232,13 @@ class Console(RunReporter):
         self.line(self.event(word, color, text))
 
     def end_progress(self) -> None:
-        """Erase the line of progress, so that what is printed next stands alone."""
+        """Erase the progress line, so that other output can be printed."""
         if self._progress:
             self._progress.end()
 
 
 def _text_of(wire: Wire) -> str:
-    """Return an output as text: a string as it is, else JSON, without the bytes of pickles."""
+    """Return an output as text: a string unchanged, else JSON, without the bytes of pickles."""
     text = wire if isinstance(wire, str) else json.dumps(wire, ensure_ascii=False)
     if isinstance(wire, str) or '"$pickle"' not in text:
         return text
@@ -253,7 +255,7 @@ def _progress() -> Progress:
 
 
 def _named(node: Node) -> str:
-    """What a node is called in a sentence: there may be several images, and one of all else."""
+    """Return a node's name in messages: its kind, and for images, of which many exist, the name."""
     return f"image {node.name}" if node.kind == "image" else node.kind
 
 
@@ -262,14 +264,14 @@ def _seconds(seconds: float) -> str:
 
 
 class Quiet(Forwarder):
-    """Says what must be said, and nothing of nodes."""
+    """Reporter that forwards everything but resolved nodes."""
 
     def node_resolved(self, outcome: Outcome) -> None:
-        """Nothing: the command prints all nodes itself."""
+        """Print nothing: the command prints all nodes itself."""
 
 
 def node_json(outcome: Outcome) -> dict[str, Any]:
-    """A node as scripts see it."""
+    """Return a resolved node as a JSON value."""
     return {
         "kind": outcome.node.kind,
         "name": outcome.node.name,
@@ -286,8 +288,9 @@ Level = Literal["info", "warning", "error"]
 
 
 def as_json(level: Level, message: str, **more: Any) -> str:
-    """The line: `time` (UTC, ISO 8601), `level`, `message`, and `more` of what is not empty.
-    Columns are not kept in it.
+    """Return a log line: `time` (UTC, ISO 8601), `level`, `message`, and non-empty `more`.
+
+    Runs of spaces in a message of one line are collapsed.
     """
     text = message if "\n" in message else " ".join(message.split())
     now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())

@@ -1,4 +1,4 @@
-"""Groups of commands, whose help is not cut."""
+"""Groups of commands, whose help is not truncated."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ import click
 
 
 class Group(click.Group):
-    """A group that lists its commands each with its whole first sentence."""
+    """Group whose help shows the whole first sentence of each command."""
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """List the commands; click would cut a sentence at the end of the line."""
+        """List the commands with whole sentences; click would truncate them to one line."""
         found = [(name, self.get_command(ctx, name)) for name in self.list_commands(ctx)]
         with formatter.section("Commands"):
             formatter.write_dl(

@@ -1,4 +1,4 @@
-"""A task's inputs as options of a command, made from its interface, and from a file."""
+"""A task's inputs, from command-line options that follow its interface, and from a file."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from flyte_build.values.type import ABSENT, Wire, Wires
 
 
 class Inputs(click.Command):
-    """The options of one task. `parse_inputs` gives wire by name."""
+    """Command whose options are the inputs of one task."""
 
     def __init__(self, name: str, interface: Interface) -> None:
         self._interface = interface
@@ -32,20 +32,21 @@ class Inputs(click.Command):
         )
 
     def parse_inputs(self, path: str, args: list[str], file: str | None = None) -> Wires:
-        """Wire of what the arguments say, and for the rest of what a file says (`-` is standard
-        input).
+        """Return the inputs as wire values by name.
 
-        Raises `UsageError`, `InputError`, or click's usage errors; `--help` is printed.
+        They come from the arguments, the rest from `file` (`-` is standard input). `path` is the
+        command to show in usage errors. `--help` is printed. Raises `UsageError`, `InputError`, or
+        click's usage errors.
         """
         with self._context(path, args) as ctx:
             if ctx.args:
                 raise InputError(
-                    f"{ctx.args[0]!r} is the value of no input",
-                    why="Inputs are options, each with its name.",
+                    f"Unexpected argument {ctx.args[0]!r}",
+                    why="Inputs are given by name, as options.",
                     hint=(
                         f"For example: {self._interface.inputs[0].usage()}"
                         if self._interface.inputs
-                        else "This task has none."
+                        else "Omit it: this task has no inputs."
                     ),
                 )
             given = {
@@ -77,7 +78,7 @@ class Inputs(click.Command):
             raise UsageError(
                 f"{error.option_name} is an option of `{outer.command_path}`, not an input of"
                 f" {self.name}",
-                why="Inputs stand after the task, options of the command before it.",
+                why="Inputs go after the task, and options of the command before it.",
                 hint=f"{outer.get_usage().partition(': ')[2]}",
             ) from None
 
@@ -91,19 +92,19 @@ def _read(file: str) -> Mapping[str, Any]:
         values = read_text(sys.stdin.read()) if file == "-" else read_file(file)
     except OSError as error:
         raise UsageError(
-            f"--inputs-file {file} cannot be read",
+            f"Cannot read --inputs-file {file}",
             why=f"{error.strerror}.",
             hint="Give a file, or `-` for standard input.",
         ) from None
     except (ValueError, RecursionError) as error:
         raise UsageError(
-            f"--inputs-file {file} cannot be understood",
+            f"Cannot parse --inputs-file {file}",
             why=f"{error}",
-            hint="It holds JSON, or YAML or TOML by its name.",
+            hint="Use JSON; or YAML or TOML, if the file is named like one.",
         ) from None
     if not isinstance(values, dict):
         raise UsageError(
-            f"--inputs-file {file} holds no inputs",
+            f"--inputs-file {file} is not an object",
             why="It must be an object with a value for each input.",
             hint='For example: {"name": "World"}',
         )
@@ -147,7 +148,7 @@ def _options(parameter: Parameter, taken: set[str]) -> list[click.Parameter]:
 
 
 class _No(click.Option):
-    """`--no-x`: another way to write `--x false`."""
+    """The option `--no-x`, which means `--x false`."""
 
     def __init__(self, names: list[str], target: str) -> None:
         super().__init__(
@@ -156,7 +157,7 @@ class _No(click.Option):
             expose_value=False,
             callback=self._set,
             hidden=False,
-            help="The same as `false`.",
+            help="Same as `false`.",
         )
         self._target = target
 

@@ -1,5 +1,6 @@
-"""The command group. Commands are loaded when they are used; help lists them without
-loading any.
+"""The group of all commands.
+
+A command is imported only when it is used; the help lists commands without importing any.
 """
 
 from __future__ import annotations
@@ -20,38 +21,38 @@ if TYPE_CHECKING:
     from flyte_build.runner.worker.spawn import Worker
 
 _COMMANDS = {
-    "abort": ("abort", "End a run that is under way."),
+    "abort": ("abort", "Abort a run."),
     "build": ("build", "Build the images of environments."),
-    "bundle": ("bundle", "What a file's code bundle holds."),
-    "cache": ("cache", "The cache, here and shared: why, warm, pull, push, rm, stats, verify, gc."),
+    "bundle": ("bundle", "Inspect the code bundle of a file."),
+    "cache": ("cache", "Manage the cache: why, warm, pull, push, rm, stats, verify, gc."),
     "config": ("config", "Show and change the configuration."),
-    "create": ("create", "Make a configuration file."),
-    "delete": ("delete", "Delete deployments, or the cache on this machine."),
-    "deploy": ("deploy", "Deploy environments: versions of tasks that run without their files."),
-    "diff": ("diff", "Show what is different between two deployments."),
-    "doctor": ("doctor", "Check that all that is deployed can still be had."),
+    "create": ("create", "Create a configuration file."),
+    "delete": ("delete", "Delete deployments, or the local cache."),
+    "deploy": ("deploy", "Deploy environments, whose tasks then run without their source files."),
+    "diff": ("diff", "Show the differences between two deployments."),
+    "doctor": ("doctor", "Check that everything that is deployed is still available."),
     "get": (
         "get",
-        "Runs, with logs, inputs and outputs, code; deployed tasks; images; the configuration.",
+        "Show runs, their logs, inputs, outputs and code; deployments; images; settings.",
     ),
-    "graph": ("graph", "Show the graph of what a file's tasks need."),
-    "image": ("image", "What an image holds."),
-    "lock": ("lock", "Pin what images are made of, in flyte.lock; check it, or move it."),
-    "registry": ("registry", "Credentials for registries: login, logout."),
+    "graph": ("graph", "Show the graph of everything that a file's tasks need."),
+    "image": ("image", "Inspect images."),
+    "lock": ("lock", "Pin the contents of images in flyte.lock, and check or upgrade the pins."),
+    "registry": ("registry", "Manage credentials for registries: login, logout."),
     "rerun": ("rerun", "Run the task of an earlier run again."),
     "run": ("run", "Run a task from a Python file."),
 }
 
 
 class Commands(click.Group):
-    """Loads a command when it is asked for."""
+    """Group that imports a command when it is used."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        """The commands' names."""
+        """Return the names of all commands."""
         return list(_COMMANDS)
 
     def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
-        """The command of that name, imported now."""
+        """Import and return the command of that name."""
         if name not in _COMMANDS:
             return None
         import importlib
@@ -63,7 +64,7 @@ class Commands(click.Group):
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
-        """The command that the arguments name; an unknown one is told the nearest."""
+        """Return the command that the arguments name; the error suggests a similar name."""
         if args and args[0] not in _COMMANDS and not args[0].startswith("-"):
             from flyte_build.text.wording import nearest
 
@@ -75,7 +76,7 @@ class Commands(click.Group):
         return super().resolve_command(ctx, args)
 
     def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
-        """The commands and options that begin so."""
+        """Return the commands and options that begin with `incomplete`."""
         from click.shell_completion import CompletionItem
 
         found = [
@@ -91,33 +92,35 @@ class Commands(click.Group):
             formatter.write_dl([(name, text) for name, (_, text) in _COMMANDS.items()])
 
 
-_EPILOG = """Commands, options, tasks, inputs and runs are completed by the tab key after
+_EPILOG = """For tab completion of commands, options, tasks, inputs and runs, add the line
 `eval "$(_FLYTE_COMPLETE=bash_source flyte)"`
-(zsh_source, fish_source). Put that line into ~/.bashrc."""
+to ~/.bashrc (other shells: zsh_source, fish_source)."""
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]}, epilog=_EPILOG)
 @click.version_option(__version__, prog_name="flyte", message="%(prog)s %(version)s (flyte-build)")
-@click.option("-o", "--org", help="The organisation (setting: task.org). Kept, and not acted on.")
 @click.option(
-    "-c", "--config", metavar="FILE", help="Read the configuration from FILE, and from no other."
+    "-o", "--org", help="Organisation (setting: task.org). Accepted, but has no effect yet."
 )
-@click.option("-v", "--verbose", count=True, help="Say more: each node, and its key.")
+@click.option(
+    "-c", "--config", metavar="FILE", help="Configuration file to read instead of all others."
+)
+@click.option("-v", "--verbose", count=True, help="Print more: each node with its key.")
 @click.option(
     "-of",
     "--output-format",
     type=click.Choice(["table", "table-simple", "json", "json-raw"]),
     default="table",
-    help="How to print.",
+    help="Output format.",
 )
 @click.option(
     "--log-format",
     type=click.Choice(["console", "json"]),
     default="console",
-    help="How to write the log on standard error. What tasks print stays as it is.",
+    help="Format of the log on standard error; does not change what tasks print.",
 )
-@click.option("--no-progress", is_flag=True, help="No progress while something takes long.")
-@click.option("--no-color", is_flag=True, help="No colours (NO_COLOR does the same).")
+@click.option("--no-progress", is_flag=True, help="Do not show progress.")
+@click.option("--no-color", is_flag=True, help="Do not use colours (also: NO_COLOR).")
 @click.pass_context
 def flyte(
     ctx: click.Context,
@@ -128,7 +131,7 @@ def flyte(
     no_color: bool,
     **style: Any,
 ) -> None:
-    """Run Python tasks like a build: what is prepared is content-addressed, and prepared once."""
+    """Run Python tasks like a build: all they need is content-addressed, and prepared once."""
     from .console import Appearance, Console
 
     appearance = Appearance(
@@ -138,11 +141,9 @@ def flyte(
 
 
 def run_command(args: list[str], spare: Worker | None) -> int:
-    """Run the command line `args`, and return the exit code; every error is printed, none is
-    raised.
-    """
+    """Run the command line `args`, print any error, and return the exit code."""
     if sys.platform == "win32":
-        print("flyte-build does not run on Windows; it does in WSL.", file=sys.stderr)
+        print("flyte-build does not run on Windows. Run it in WSL.", file=sys.stderr)
         return 3
     ctx = None
     from flyte_build.runner.signals import end_in_order
@@ -161,13 +162,13 @@ def run_command(args: list[str], spare: Worker | None) -> int:
         return 0
     except click.exceptions.Exit as error:
         return error.exit_code
-    except click.Abort:  # At a question, before anything was done.
+    except click.Abort:  # At a prompt, before anything was done.
         return _print_error(args, "Interrupted", "Interrupted", "", "", 130)
     except KeyboardInterrupt:
         if sys.stderr.isatty():  # The terminal has just shown ^C.
             print(file=sys.stderr)
         return _print_error(
-            args, "Interrupted", "Interrupted", "", "What was prepared stays cached.", 130
+            args, "Interrupted", "Interrupted", "", "Everything prepared so far stays cached.", 130
         )
     except click.exceptions.NoArgsIsHelpError as error:
         print(error.format_message(), file=sys.stderr)
@@ -195,26 +196,31 @@ def run_command(args: list[str], spare: Worker | None) -> int:
         if not isinstance(error, Stopped):
             raise
         return _print_error(
-            args, "Aborted", f"Stopped by {error}", "", "What was prepared stays cached.", 5
+            args,
+            "Aborted",
+            f"Stopped by {error}",
+            "",
+            "Everything prepared so far stays cached.",
+            5,
         )
     finally:
         _send_away(ctx.obj.spare if ctx is not None and hasattr(ctx.obj, "spare") else spare)
 
 
 def _known(error: Exception) -> FlyteError | None:
-    """The error to show for what the machine refuses outside of the store's own code."""
+    """Return the error to show for one of the database or the operating system, else None."""
     from sqlite3 import Error
 
     if isinstance(error, Error):
         return StoreUnavailable(
-            "The store's database cannot be used",
+            "Cannot use the store's database",
             why=str(error),
-            hint="Is the disk full, or the directory not yours?",
+            hint="Check that the disk is not full, and that the directory is yours.",
         )
     if isinstance(error, OSError):
         from flyte_build.cas.os_errors import unavailable
 
-        return unavailable("go on", error)
+        return unavailable("continue", error)
     return None
 
 
@@ -226,22 +232,20 @@ def _send_away(spare: Any) -> None:
 
 
 def _refuse_twin() -> None:
-    """The other distribution that is called `flyte` would shadow ours in every user's file."""
+    """Raise `click.UsageError` if the other distribution named `flyte` would shadow ours."""
     import flyte_build
 
     twin = f"{os.path.dirname(os.path.dirname(flyte_build.__file__))}/flyte/__init__.py"
     if os.path.exists(twin):
         raise click.UsageError(
-            f"Another distribution of the name `flyte` is installed beside flyte-build ({twin}):"
-            " `import flyte` would be that one.\nUninstall it: `pip uninstall flyte`, or install"
-            " flyte-build into an environment of its own."
+            f"Another distribution named `flyte` is installed beside flyte-build ({twin}):"
+            " `import flyte` would import that one.\nUninstall it with `pip uninstall flyte`, or"
+            " install flyte-build into a separate environment."
         )
 
 
 def _asks_for_json(args: list[str], *names: str) -> bool:
-    """Whether the arguments give one of these options a JSON format; also for what the parser has
-    refused.
-    """
+    """Whether one of these options has a JSON format; also if the parser refused the line."""
     words = [word for arg in args[:8] for word in arg.split("=", 1)]
     return any(name in names and value in ("json", "json-raw") for name, value in pairwise(words))
 
@@ -266,7 +270,7 @@ def _print_error(args: list[str], kind: str, what: str, why: str, hint: str, cod
                 flush=True,
             )
             return code
-        except OSError:  # It cannot be told there, so it is told on standard error.
+        except OSError:  # Standard output is unusable: print the error to standard error.
             os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
     if _asks_for_json(args, "--log-format"):
         from .console import as_json
@@ -283,6 +287,6 @@ def _print_error(args: list[str], kind: str, what: str, why: str, hint: str, cod
         )
     try:
         print(text, file=sys.stderr, flush=True)
-    except OSError:  # The terminal is gone, or the disk full: the exit code says it all the same.
+    except OSError:  # The terminal is gone, or the disk is full: the exit code has to do.
         os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
     return code

@@ -1,4 +1,4 @@
-"""Options that more than one command takes, and what their texts mean."""
+"""Options that several commands take, and the parsing of their values."""
 
 from __future__ import annotations
 
@@ -26,38 +26,36 @@ if TYPE_CHECKING:
 
 F = TypeVar("F", bound=Callable[..., Any])
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}\Z")
-_OFFERED = 100  # So many runs, at most, are offered as completions.
+_OFFERED = 100  # Maximum number of runs offered as completions.
 
 
 def of_a_new_run(command: F) -> F:
-    """Add the options that every command takes which begins a run."""
-    follow = "Show what the task prints as it comes. It is shown in any case."
+    """Add the options of every command that starts a run."""
+    follow = "Stream the task's output (always on)."
     for option in (
         click.option("-f", "--follow", is_flag=True, expose_value=False, help=follow),
-        click.option("--label", multiple=True, metavar="K=V", help="A label, to find the run by."),
+        click.option("--label", multiple=True, metavar="K=V", help="Label to find the run by."),
         click.option(
             "-e",
             "--env",
             multiple=True,
             metavar="K=V",
-            help="An environment variable for the task.",
+            help="Environment variable for the task.",
         ),
-        click.option("--name", help="The run's name; made if none is given.", callback=_name),
+        click.option("--name", help="Name of the run (default: generated).", callback=_name),
     ):
         command = option(command)
     return command
 
 
 def of_a_bundle(command: F) -> F:
-    """Add the options that every command takes which looks at what a file needs: `copy_style` and
-    `root_dir`.
-    """
-    styles = "What of the project goes into the bundle (setting: run.copy_style)."
+    """Add the options of commands that bundle a file's code: `copy_style`, `root_dir`."""
+    styles = "Selection of the project's files for the bundle (setting: run.copy_style)."
     for option in (
         click.option(
             "--root-dir",
             type=click.Path(),
-            help="The project's root (default: the nearest marked directory at or above FILE).",
+            help="Project root (default: the nearest one at or above FILE).",
         ),
         click.option("--copy-style", type=click.Choice(COPY_STYLES), help=styles),
     ):
@@ -66,18 +64,18 @@ def of_a_bundle(command: F) -> F:
 
 
 def of_a_source(command: F) -> F:
-    """Add the options of every command that reads from repositories: `registry`, `cache_read`."""
+    """Add the options of commands that read from repositories: `registry`, `cache_read`."""
     for option in (
         click.option(
             "--cache-read",
             multiple=True,
             metavar="REPOSITORY",
-            help="Where to look for what others have made (setting: cache.read).",
+            help="Repository of the shared cache to read from (setting: cache.read).",
         ),
         click.option(
             "--registry",
             metavar="REPOSITORY",
-            help="The repository to read from and publish to (setting: registry).",
+            help="Repository to read from and publish to (setting: registry).",
         ),
     ):
         command = option(command)
@@ -85,34 +83,35 @@ def of_a_source(command: F) -> F:
 
 
 def of_publishing(command: F) -> F:
-    """Add the option of every command that writes to a repository: `cache_write`."""
-    text = "Where to publish what is made (setting: cache.write)."
+    """Add the option of commands that write to a repository: `cache_write`."""
+    text = "Repository of the shared cache to publish to (setting: cache.write)."
     return click.option("--cache-write", metavar="REPOSITORY", help=text)(command)
 
 
 def of_a_registry(command: F) -> F:
-    """Add the options of `of_a_source` and of `of_publishing`."""
+    """Add the options of `of_a_source` and `of_publishing`."""
     return of_a_source(of_publishing(command))
 
 
 def of_images(command: F) -> F:
-    """Add the option that gives images: `image`, for `images_of`."""
+    """Add the option that sets image references: `image`, for `images_of`."""
     text = (
-        "The image under NAME (`Image.from_ref_name`; setting: image.image_refs); without NAME,"
-        " that of environments which declare none."
+        "Image for `Image.from_ref_name(NAME)` (setting: image.image_refs); without NAME, for"
+        " environments that declare none."
     )
     return click.option("--image", multiple=True, metavar="[NAME=]URI", help=text)(command)
 
 
 def of_pins(command: F) -> F:
     """Add the options of commands that prepare images: `image` and `locked`, for `pinned`."""
-    text = "Resolve nothing: fail (exit code 3) if flyte.lock does not pin all (setting: locked)."
+    text = "Fail (exit code 3) unless flyte.lock pins everything (setting: locked)."
     return of_images(click.option("--locked", is_flag=True, help=text)(command))
 
 
 def images_of(config: Configuration, texts: Iterable[str]) -> dict[str, str]:
-    """The references of images by name, as configured and as `--image` gives them. Raises
-    `UsageError`.
+    """Return image references by name: the configured ones, then those of `--image`.
+
+    The reference for environments that declare no image is named `default`. Raises `UsageError`.
     """
     configured = config[table.IMAGE_REFS]
     found = dict(configured)
@@ -120,8 +119,8 @@ def images_of(config: Configuration, texts: Iterable[str]) -> dict[str, str]:
         name, equals, uri = text.rpartition("=")
         if uri.split() != [uri] or bool(name) != bool(equals):
             raise UsageError(
-                f"--image {text!r} is no image",
-                why="It takes URI, or NAME=URI.",
+                f"--image {text!r} is not an image",
+                why="The value is URI or NAME=URI.",
                 hint="For example: --image base=python:3.12-slim",
             )
         found[name or "default"] = uri
@@ -129,21 +128,15 @@ def images_of(config: Configuration, texts: Iterable[str]) -> dict[str, str]:
 
 
 def pinned(config: Configuration, image: Iterable[str], locked: bool) -> dict[str, Any]:
-    """The settings that `of_pins` gives."""
+    """Return the settings for the options of `of_pins`."""
     return {"images": images_of(config, image), "locked": locked or None}
 
 
 def of_a_deployment(command: F) -> F:
-    """Add the options that say where deployments are: `project`, `domain`, and those of
-    `of_a_source`.
-    """
+    """Add the options that locate deployments: `project`, `domain`, those of `of_a_source`."""
     for option in (
-        click.option(
-            "-d", "--domain", help="The domain that it is deployed in (setting: task.domain)."
-        ),
-        click.option(
-            "-p", "--project", help="The project that it is deployed in (setting: task.project)."
-        ),
+        click.option("-d", "--domain", help="Domain of the deployment (setting: task.domain)."),
+        click.option("-p", "--project", help="Project of the deployment (setting: task.project)."),
         of_a_source,
     ):
         command = option(command)
@@ -156,7 +149,7 @@ def with_registries(
     cache_read: tuple[str, ...],
     cache_write: str | None = None,
 ) -> Configuration:
-    """The configuration with what `of_a_registry` was given. Raises `UsageError`."""
+    """Return `config` with the values of `of_a_registry`. Raises `UsageError`."""
     reads = json.dumps(cache_read) if cache_read else None
     return config.override(
         {table.SHARED: registry, table.CACHE_READ: reads, table.CACHE_WRITE: cache_write}
@@ -166,7 +159,7 @@ def with_registries(
 def settings_of_each(
     console: Console, workspaces: Iterable[Workspace], settings: Callable[[Configuration], Settings]
 ) -> list[tuple[Workspace, Settings]]:
-    """Give each workspace with the `settings` that its own configuration comes to."""
+    """Return each workspace with the `settings` of its own project's configuration."""
     roots: dict[str, Settings] = {}
     found = []
     for workspace in workspaces:
@@ -177,8 +170,9 @@ def settings_of_each(
 
 
 def session_of(console: Console, options: Mapping[str, Any]) -> Session:
-    """The session of a command about deployments, which needs no file: what `of_a_deployment` was
-    given, and what is configured here.
+    """Return the session of a command about deployments, which takes no file.
+
+    Its settings are the current directory's, with the values of `of_a_deployment`.
     """
     from flyte_build.ops.session import Session
     from flyte_build.ops.stores import Stores
@@ -197,38 +191,41 @@ def session_of(console: Console, options: Mapping[str, Any]) -> Session:
 def _name(ctx: click.Context, parameter: click.Parameter, name: str | None) -> str | None:
     if name and not _NAME.match(name):
         raise UsageError(
-            f"--name {name!r} is no name",
-            why="It has at most 100 letters, digits, `_`, `.` and `-`.",
+            f"--name {name!r} is not a valid name",
+            why=(
+                "A name has at most 100 letters, digits, `_`, `.` and `-`, and begins with a letter"
+                " or digit."
+            ),
             hint="For example: nightly-1",
         )
     return name
 
 
 def given_of(options: Mapping[str, Any]) -> dict[str, Any]:
-    """Those of some options that are given."""
+    """Return the options that were given on the command line: neither None nor False."""
     return {
         name: value for name, value in options.items() if value is not None and value is not False
     }
 
 
 def one_word(ctx: click.Context, parameter: click.Parameter, text: str | None) -> str | None:
-    """An option's callback: a name without spaces."""
+    """Check that an option's value is one word (a callback). Raises `click.BadParameter`."""
     if text is not None and text.split() != [text]:
         raise click.BadParameter(
-            f"{text!r} is no name. It is one word, as in {parameter.opts[-1]} default."
+            f"{text!r} is not one word. For example: {parameter.opts[-1]} default"
         )
     return text
 
 
 def runs(ctx: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
-    """The completions of a run's name: the newest runs, each with its task and phase."""
+    """Complete the name of a run: return the newest, each with its task and phase."""
     return _completions(incomplete)
 
 
 def runs_under_way(
     ctx: click.Context, parameter: click.Parameter, incomplete: str
 ) -> list[CompletionItem]:
-    """The same of those that have not ended."""
+    """Complete the name of a run that has not ended."""
     return _completions(incomplete, "queued", "running")
 
 
@@ -248,8 +245,9 @@ def _completions(incomplete: str, *phases: Phase) -> list[CompletionItem]:
 
 
 def pairs(option: str, texts: Iterable[str], example: str) -> dict[str, str]:
-    """What `NAME=VALUE` texts say. Raises `UsageError`; a value is in no message, since it may be a
-    secret.
+    """Parse `NAME=VALUE` strings.
+
+    Raises `UsageError`. Its message never quotes a value, since that may be a secret.
     """
     found = {}
     for text in texts:
@@ -257,7 +255,7 @@ def pairs(option: str, texts: Iterable[str], example: str) -> dict[str, str]:
         if not equals or not name:
             raise UsageError(
                 f"{option} {name or '=...'} has no value",
-                why="It takes NAME=VALUE.",
+                why="The value is NAME=VALUE.",
                 hint=f"For example: {option} {example}",
             )
         found[name] = value
@@ -265,8 +263,10 @@ def pairs(option: str, texts: Iterable[str], example: str) -> dict[str, str]:
 
 
 def moment(ctx: click.Context, parameter: click.Parameter, text: str | None) -> float | None:
-    """An option's callback: the seconds since the epoch of ISO 8601, `now`, `today`, `now - P1D`;
-    without an offset it is local time.
+    """Parse an option's time, and return it in seconds since the epoch (a callback).
+
+    It is ISO 8601, `now`, `today`, or `now - P1D`; local time without an offset. Raises
+    `click.BadParameter`.
     """
     from flyte_build.text.units import parse_datetime
 
@@ -274,6 +274,6 @@ def moment(ctx: click.Context, parameter: click.Parameter, text: str | None) -> 
         return None if text is None else parse_datetime(text).timestamp()
     except (ValueError, OverflowError):
         raise click.BadParameter(
-            f"{text!r} is no time. For example: 2026-05-01T08:00:00Z, 2026-05-01, today, 'now -"
+            f"{text!r} is not a time. For example: 2026-05-01T08:00:00Z, 2026-05-01, today, 'now -"
             " P1D'."
         ) from None

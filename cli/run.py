@@ -47,15 +47,13 @@ _TAG = re.compile(r"[\w][\w.-]{0,127}\Z", re.ASCII)
         "help_option_names": ["-h", "--help"],
     }
 )
-@click.option(
-    "-p", "--project", help="The project that the run belongs to (setting: task.project)."
-)
-@click.option("-d", "--domain", help="The domain that the run belongs to (setting: task.domain).")
+@click.option("-p", "--project", help="Project that the run belongs to (setting: task.project).")
+@click.option("-d", "--domain", help="Domain that the run belongs to (setting: task.domain).")
 @of_a_new_run
 @click.option(
     "--version",
     default="",
-    help="The version that the run is recorded under; the code's short digest if none is given.",
+    help="Version to record the run under (default: the code's short digest).",
 )
 @of_a_bundle
 @of_a_registry
@@ -64,39 +62,39 @@ _TAG = re.compile(r"[\w][\w.-]{0,127}\Z", re.ASCII)
     "--inputs-file",
     metavar="FILE|-",
     type=click.Path(),
-    help="Inputs by name, as JSON, YAML or TOML; `-` is standard input, with JSON. Options win.",
+    help="Read inputs from a JSON, YAML or TOML file, or JSON from `-`. Options take precedence.",
 )
 @click.option(
-    "--engine", type=click.Choice(ENGINES), help="What runs the task (setting: run.engine)."
+    "--engine", type=click.Choice(ENGINES), help="Engine that runs the task (setting: run.engine)."
 )
 @click.option(
     "--local", is_flag=True, help="Run in this process, from the working tree (for debuggers)."
 )
 @click.option("--explain", is_flag=True, help="Show each node of the graph, and why it was made.")
-@click.option("--no-cache", is_flag=True, help="Prepare everything anew.")
+@click.option("--no-cache", is_flag=True, help="Prepare everything again, ignoring the cache.")
 @click.option(
     "--overwrite-cache",
     is_flag=True,
-    help="Keep the task's result in place of an earlier one. Kept, and not acted on yet.",
+    help="Overwrite the task's cached result. Accepted, but has no effect yet.",
 )
 @click.option(
-    "--queue", callback=one_word, help="The queue to wait in. Kept, and not acted on yet."
+    "--queue", callback=one_word, help="Queue to wait in. Accepted, but has no effect yet."
 )
 @click.option(
     "--service-account",
     callback=one_word,
-    help="The account that the task runs under. Kept, and not acted on yet.",
+    help="Account to run the task under. Accepted, but has no effect yet.",
 )
 @click.option(
     "--max-action-concurrency",
     type=click.IntRange(1),
-    help="How many actions may run at once. Kept, and not acted on yet.",
+    help="Maximum number of concurrent actions. Accepted, but has no effect yet.",
 )
 @click.option(
     "--raw-data-path",
     metavar="URL",
     type=click.Path(file_okay=False),
-    help="Where to put large outputs. Kept, and not acted on yet.",
+    help="Location for large outputs. Accepted, but has no effect yet.",
 )
 @click.argument("file", metavar="FILE", type=click.Path())
 @click.argument("rest", nargs=-1, type=click.UNPROCESSED, metavar="TASK [INPUTS]...")
@@ -111,12 +109,12 @@ def run(
     rest: tuple[str, ...],
     **options: Any,
 ) -> None:
-    """Run TASK of the Python file FILE, in a process of its own, from a bundle of the code.
+    """Run TASK of the Python file FILE, in its own process, from a bundle of the code.
 
-    Options of `run` stand before FILE, the task's inputs after TASK. `flyte run FILE --help` lists
+    Options of `run` go before FILE, and the task's inputs after TASK. `flyte run FILE --help` lists
     the tasks, and `flyte run FILE TASK --help` a task's inputs. `flyte run hello` runs a built-in
     example, `flyte run python-script SCRIPT` a plain script, and `flyte run deployed-task ENV.TASK`
-    a task that was deployed.
+    a deployed task.
     """
     stores = Stores(console)
     if file == "hello" and not os.path.exists(file):
@@ -147,14 +145,14 @@ def run(
 
 
 def _parted(file: str, rest: tuple[str, ...]) -> tuple[str, tuple[str, ...]]:
-    """Return FILE:TASK as a file and what follows it; anything else as it is."""
+    """Split `FILE:TASK` into the file and the arguments after it; return others unchanged."""
     path, colon, task = file.rpartition(":")
     is_both = colon and not os.path.exists(file) and os.path.isfile(path)
     return (path, (task, *rest)) if is_both else (file, rest)
 
 
 def _run_own(name: str, rest: list[str], given: tuple[Console, Stores, Settings]) -> None:
-    """Run what is no task of a file: a script, or a task that is deployed."""
+    """Run a script or a deployed task, which are not tasks of a file."""
     if name == "python-script":
         from .script import python_script as command
     else:
@@ -164,13 +162,16 @@ def _run_own(name: str, rest: list[str], given: tuple[Console, Stores, Settings]
 
 
 def _settings(config: Configuration, options: Mapping[str, Any]) -> Settings:
-    """What the options of a run and the configuration say. Raises `UsageError`."""
+    """Return the settings of a run: the configuration, with its options. Raises `UsageError`."""
     rest = {**options}
     version, image, locked = (rest.pop(name) for name in ("version", "image", "locked"))
     if version and not _TAG.match(version):
         raise UsageError(
-            f"--version {version!r} is no version",
-            why="It has at most 128 letters, digits, `_`, `.` and `-`.",
+            f"--version {version!r} is not a valid version",
+            why=(
+                "A version has at most 128 letters, digits, `_`, `.` and `-`, and does not begin"
+                " with `.` or `-`."
+            ),
             hint="For example: v1.0.0",
         )
     registries = {name: rest.pop(name) for name in ("registry", "cache_read", "cache_write")}
@@ -192,13 +193,13 @@ def _list_tasks(console: Console, file: str, discovery: Discovery, asked: bool) 
     tasks = discovery.findings.tasks
     if not asked and tasks:
         raise UsageError(
-            f"No task is named; {file} holds {listed(tasks)}",
+            f"No task given. {file} defines: {listed(tasks)}",
             hint=f"For example: flyte run {file} {next(iter(tasks))}",
         )
     if not tasks:
         raise UsageError(
-            f"{file} holds no tasks",
-            why="A task is a function below `@env.task`, where env is a `flyte.TaskEnvironment`.",
+            f"{file} defines no tasks",
+            why="Tasks are functions decorated with `@env.task`; env is a `flyte.TaskEnvironment`.",
         )
     lines = [f"Usage: flyte run {file} TASK [INPUTS]...", "", "Tasks:"]
     for name, task in tasks.items():

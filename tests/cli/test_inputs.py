@@ -283,8 +283,8 @@ def test_a_file_gives_inputs_and_options_win(tasks: Project) -> None:
         (["--modes", "FAST"], "", ["No such option '--modes'", "--mode"]),
         ([], '{"mod": "FAST"}', ["The input 'mod' does not exist", "Did you mean 'mode'?"]),
         ([], '{"mode": 1}', ["'mode' cannot be 1", "--mode FAST"]),
-        ([], "[1]", ["--inputs-file - holds no inputs"]),
-        ([], "{", ["--inputs-file - cannot be understood"]),
+        ([], "[1]", ["--inputs-file - is not an object"]),
+        ([], "{", ["Cannot parse --inputs-file -"]),
     ],
 )
 def test_a_refusal_names_the_input_its_type_its_value_and_an_example(

@@ -56,9 +56,9 @@ def test_results_go_to_standard_output_and_all_else_to_standard_error(flyte: She
         (["run", "tasks"], 2, ["Did you mean tasks.py?"]),
         (["run", ".", "hello"], 2, ["is a directory"]),
         (["run", "notes.txt", "hello"], 2, ["not a Python file"]),
-        (["run", "tasks.py", "--name", "Ada"], 2, ["No task is named"]),
-        (["run", "tasks.py", "hello", "Ada"], 2, ["'Ada' is the value of no input", "--name"]),
-        (["run", "tasks.py", "fails", "Ada"], 2, ["'Ada' is the value of no input", "has none"]),
+        (["run", "tasks.py", "--name", "Ada"], 2, ["No task given"]),
+        (["run", "tasks.py", "hello", "Ada"], 2, ["Unexpected argument 'Ada'", "--name"]),
+        (["run", "tasks.py", "fails", "Ada"], 2, ["Unexpected argument 'Ada'", "has no inputs"]),
         (["run", "tasks.py", "hello", "--name"], 2, ["--name"]),
         (["run"], 2, ["FILE"]),
         (["tasks.py", "hello"], 2, ["Did you mean 'run tasks.py'?"]),
@@ -148,7 +148,7 @@ def test_an_organisation_is_kept_and_said_to_be_unused(flyte: Shell) -> None:
     """Once, by any command; the setting has it."""
     assert flyte("-o", "mine", "config", "get", "task.org").stdout == "mine\n"
     for command in (["config"], ["get", "run"], ["run", "tasks.py", "hello"]):
-        assert flyte("--org", "mine", *command).stderr.count("not acted on: task.org.") == 1
+        assert flyte("--org", "mine", *command).stderr.count("has no effect yet: task.org.") == 1
 
 
 def test_help_is_made_from_the_tasks_signature_and_docstring(flyte: Shell) -> None:

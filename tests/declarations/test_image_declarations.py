@@ -230,7 +230,9 @@ def test_the_image_option_wins_over_the_configuration(flyte: Shell) -> None:
         "No image named 'base' is configured"
         in flyte("run", "tasks.py", "main", exit_code=2).stderr
     )
-    assert "is no image" in flyte("run", "--image", "a=", "tasks.py", "main", exit_code=2).stderr
+    assert (
+        "is not an image" in flyte("run", "--image", "a=", "tasks.py", "main", exit_code=2).stderr
+    )
     told = flyte(
         "run",
         "--engine",
