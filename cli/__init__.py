@@ -1,1 +1,1 @@
-"""The `flyte` command: parse, call, render. No logic of its own."""
+"""The `flyte` command: it parses arguments, calls the library, and prints the results."""

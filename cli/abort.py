@@ -14,29 +14,25 @@ from .options import runs_under_way
 
 @click.group(cls=Group)
 def abort() -> None:
-    """End a run that is under way, from any terminal."""
+    """Abort a run in progress, from any terminal."""
 
 
 @abort.command("run")
-@click.option(
-    "--reason", default="", help="Why; it is shown where the run is, and kept in the history."
-)
+@click.option("--reason", default="", help="Reason, which the run prints and the history records.")
 @click.argument("run", metavar="RUN", shell_complete=runs_under_way)
 @click.pass_obj
 def run(console: Console, reason: str, run: str) -> None:
-    """End a run, with all that its task has started, and wait until it has ended."""
+    """Abort a run and all processes that its task has started, and wait until it has ended."""
     _abort(console, run, None, reason)
 
 
 @abort.command("action")
-@click.option(
-    "--reason", default="", help="Why; it is shown where the run is, and kept in the history."
-)
+@click.option("--reason", default="", help="Reason, which the run prints and the history records.")
 @click.argument("run", metavar="RUN", shell_complete=runs_under_way)
 @click.argument("action", metavar="ACTION")
 @click.pass_obj
 def action(console: Console, reason: str, run: str, action: str) -> None:
-    """End an action of a run. A run has one action, so this ends the run."""
+    """Abort an action of a run. A run has a single action, so this aborts the run."""
     _abort(console, run, action, reason)
 
 
@@ -50,6 +46,4 @@ def _abort(console: Console, run: str, action: str | None, reason: str) -> None:
     elif row.phase == "aborted":
         console.print(f"The run {run} was aborted.")
     else:
-        console.print(
-            f"The run {run} has {row.phase.replace('_', ' ')}, before it could be aborted."
-        )
+        console.print(f"The run {run} {row.phase.replace('_', ' ')} before it could be aborted.")

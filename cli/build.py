@@ -30,38 +30,38 @@ if TYPE_CHECKING:
 @click.option(
     "--push",
     is_flag=True,
-    help="Push the images to `image.registry`, or to the repository of the cache.",
+    help="Push the images to a registry (settings: image.registry, registry).",
 )
 @click.option(
     "--builder",
     type=click.Choice(["native", "docker"]),
     help=(
-        "How to build: natively, with Docker only for what must be executed; or packages with"
-        " Docker, too (setting: image.builder)."
+        "Builder: `native` uses Docker only where commands must be executed, `docker` also for"
+        " packages (setting: image.builder)."
     ),
 )
 @click.option(
-    "--explain", is_flag=True, help="Only say what would be made, and why. Nothing is made."
+    "--explain", is_flag=True, help="Show what would be built, and why, without building."
 )
-@click.option("--force", is_flag=True, help="Make all layers anew, although they are there.")
+@click.option("--force", is_flag=True, help="Rebuild all layers, even if they exist.")
 @click.option(
     "--locked",
     is_flag=True,
-    help="Resolve nothing: fail (exit code 3) if flyte.lock does not pin all.",
+    help="Fail (exit code 3) unless flyte.lock pins everything (setting: locked).",
 )
 @of_a_registry
 @click.option(
     "--root-dir",
     type=click.Path(),
-    help="The project's root (default: the nearest marked directory at or above FILE).",
+    help="Project root (default: the nearest one at or above FILE).",
 )
 @of_environments("Build for")
 @click.pass_obj
 def build(console: Console, /, push: bool, explain: bool, force: bool, **options: Any) -> None:
-    """Build the image of the environment under ENV_VARIABLE in FILE, and of those that it depends
-    on. What is there is not made again.
+    """Build the images of an environment and of those that it depends on.
 
-    No Docker is needed, but for commands, Debian packages and Dockerfiles.
+    ENV_VARIABLE is the variable in FILE that holds the environment. Images that exist are not
+    rebuilt. Docker is needed only for commands, Debian packages and Dockerfiles.
     """
     from flyte_build.ops.build import build_images
 
@@ -99,7 +99,7 @@ def build(console: Console, /, push: bool, explain: bool, force: bool, **options
 
 
 def _documents(built: Iterable[EnvironmentImage]) -> Iterable[dict[str, Any]]:
-    """An object for each environment and platform."""
+    """Yield a JSON object for each environment and platform."""
     from flyte_build.images.build.planned_image import PlannedImage
     from flyte_build.ops.build import layers_of
 
@@ -123,11 +123,11 @@ def _show(console: Console, built: Iterable[EnvironmentImage]) -> None:
     for each in built:
         console.print(
             f"{', '.join(each.envs)}:"
-            f" {each.reference or each.digest or '(its digest is known when it is there)'}"
+            f" {each.reference or each.digest or '(its digest is known once it is built)'}"
         )
         for platform, found in each.found.items():
             if isinstance(found, PlannedImage):
-                console.print(f"  {platform}  to be {'fetched' if found.is_elsewhere else 'made'}")
+                console.print(f"  {platform}  to be {'fetched' if found.is_elsewhere else 'built'}")
                 continue
             layers = layers_of(found)
             of_base = [layer["size"] for layer in layers if layer["state"] == "base"]

@@ -27,7 +27,7 @@ _LARGEST = 10
 
 @click.group(cls=Group)
 def bundle() -> None:
-    """What a file's code bundle holds."""
+    """Inspect the code bundle of a file."""
 
 
 @bundle.command("ls")
@@ -36,15 +36,16 @@ def bundle() -> None:
     "--why",
     metavar="PATH",
     type=click.Path(),
-    help="Say why this file is in the bundle, or which line keeps it out.",
+    help="Explain why this file is in the bundle, or which rule excludes it.",
 )
 @click.argument("file", metavar="FILE", type=click.Path())
 @click.pass_obj
 def ls(
     console: Console, copy_style: CopyStyle | None, root_dir: str | None, why: str | None, file: str
 ) -> None:
-    """List what the bundle of FILE holds, what is kept out, and by which rule. Fails wherever
-    `flyte run` would.
+    """List the files in the bundle of FILE, and the excluded paths with their rules.
+
+    Fails wherever `flyte run` would fail to bundle FILE.
     """
     stores = Stores(console)
     workspace = locate(file, root_dir)
@@ -103,20 +104,20 @@ def _explain(console: Console, path: str, listing: dict[str, Any], plan: FilePla
             "it was read while the file was imported": path in findings.read,
             "`include` names it": plan.session.settings.run.copy_style == "loaded_modules",
         }
-        why = next((reason for reason, holds in reasons.items() if holds), "no rule keeps it out")
+        why = next((reason for reason, holds in reasons.items() if holds), "no rule excludes it")
         console.print(
             f"{path} is in the bundle: {why}"
-            + (f", although a rule would keep it out ({rule['rule']})" if rule else "")
+            + (f", although a rule would exclude it ({rule['rule']})" if rule else "")
             + "."
         )
     elif below := [
         entry for entry in listing["files"] if path == "." or entry["path"].startswith(path + "/")
     ]:
-        console.print(f"{path} is a directory with {len(below):,} of the bundle's files.")
+        console.print(f"{path} is a directory that contains {len(below):,} of the bundle's files.")
     elif rule is not None:
         console.print(f"{path} is not in the bundle: {_exclusion(rule['path'], rule['rule'])}")
     elif not os.path.lexists(f"{plan.workspace.root}/{path}"):
-        raise UsageError(f"There is no {path} below {plan.workspace.root}")
+        raise UsageError(f"No file or directory {path} below {plan.workspace.root}")
     else:
         include = os.path.relpath(path, os.path.dirname(plan.workspace.file))
         remedy = f'Add include=["{include}"] to the environment'
@@ -125,7 +126,7 @@ def _explain(console: Console, path: str, listing: dict[str, Any], plan: FilePla
         everything = plan.session.settings.run.copy_style == "all"
         console.print(
             f"{path} is not in the bundle:"
-            f" {'it holds no files.' if everything else 'nothing imports it. ' + remedy}"
+            f" {'it contains no files.' if everything else 'nothing imports it. ' + remedy}"
         )
 
 
@@ -134,7 +135,8 @@ def _exclusion(path: str, rule: str) -> str:
     where, _, pattern = rule.partition(": ")
     if where == "built in":
         return (
-            f"the built-in rule `{pattern}` excludes {path}. `!/{path}` in .flyteignore takes it."
+            f"the built-in rule `{pattern}` excludes {path}. To include it, add `!/{path}` to"
+            " .flyteignore."
         )
     return f"the rule `{pattern}` of {where} excludes {path}."
 

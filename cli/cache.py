@@ -27,7 +27,7 @@ from .group import Group
 from .options import of_a_bundle, of_a_registry, of_a_source, with_registries
 from .warm import warm
 
-_GROUPS = 20  # So many lines of what was removed are printed at most.
+_GROUPS = 20  # Maximum number of printed lines about removed items.
 
 if TYPE_CHECKING:
     from flyte_build.cas.gc import Collection
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 @click.group(cls=Group)
 def cache() -> None:
-    """The cache on this machine, and what is shared with others."""
+    """Manage the cache of this machine, and the shared one."""
 
 
 for command in (pull, push, warm):
@@ -57,8 +57,9 @@ def why(
     task: str | None,
     **registries: Any,
 ) -> None:
-    """Say what `flyte run FILE` would prepare, and what changed since the last time. Prepares
-    nothing.
+    """Show what `flyte run FILE` would prepare, and why.
+
+    Prepares nothing. The reasons name what changed since the last time.
     """
     stores = Stores(Quiet(console))
     workspace = locate(file, root_dir)
@@ -84,7 +85,7 @@ def why(
 @cache.command("stats")
 @click.pass_obj
 def stats(console: Console) -> None:
-    """Say where the cache is, what it holds, and when it was last collected."""
+    """Show the location, contents and last garbage collection of the cache."""
     from flyte_build.ops.gc import last
 
     opened = Stores(console).cache
@@ -107,21 +108,22 @@ def _collected(last: Mapping[str, Any] | None) -> str:
     if last is None:
         return "not yet"
     if last["error"]:
-        return f"{last['ended']}, without success: {last['error']}"
-    who = "by itself" if last["by"] == "itself" else "by `flyte cache gc`"
-    rest = "" if last["complete"] else "; there was no time for all"
+        return f"{last['ended']}, failed: {last['error']}"
+    who = "automatically" if last["by"] == "itself" else "by `flyte cache gc`"
+    rest = "" if last["complete"] else "; time ran out before the end"
     return f"{last['ended']}, {who}: {rounded_size(last['bytes'])} removed{rest}"
 
 
 @cache.command("verify")
 @click.option(
-    "--repair", is_flag=True, help="Fetch again what is bad or gone, where others have it."
+    "--repair", is_flag=True, help="Fetch bad or missing data again, where a repository has it."
 )
 @of_a_source
 @click.pass_obj
 def verify(console: Console, /, repair: bool, **registries: Any) -> None:
-    """Read everything that is stored; what is bad is put aside, and is made again when it is
-    needed.
+    """Verify everything that is stored, and repair or remove what is bad.
+
+    What is removed is rebuilt when it is needed. Fails (exit code 3) if anything bad remains.
     """
     from flyte_build.ops.verify import verify as verify_stores
 
@@ -134,20 +136,23 @@ def verify(console: Console, /, repair: bool, **registries: Any) -> None:
         for each in bad:
             console.print(f"{console.style('bad', fg='red')} {each.digest}: {each.what}")
         counts = [plural(count, name.removesuffix("s")) for name, count in checked.items()]
-        repaired = f"{len(bad)} were bad, none is left bad" if bad else "all are good"
+        repaired = f"{len(bad)} bad, repaired or removed" if bad else "all are good"
         console.print(f"{', '.join(counts)} checked; {repaired}")
     if any(not each.repaired for each in bad):
         raise click.exceptions.Exit(3)
 
 
 @cache.command("rm")
-@click.option("--remote", is_flag=True, help="Forget it in the repository that is written to, too.")
+@click.option(
+    "--remote", is_flag=True, help="Remove it from the repository that is written to, too."
+)
 @of_a_registry
 @click.argument("key")
 @click.pass_obj
 def rm(console: Console, /, remote: bool, key: str, **registries: Any) -> None:
-    """Forget what KEY produced, so that it is made again. KEY is a node's key, or the first digits
-    of one.
+    """Remove the record of a node from the cache, so that the node is rebuilt.
+
+    KEY is the node's key, or the first digits of it.
     """
     stores = Stores(console)
     start = "sha256:" + key.removeprefix("sha256:").lower()
@@ -157,8 +162,8 @@ def rm(console: Console, /, remote: bool, key: str, **registries: Any) -> None:
     found = sorted({*here, *there})
     if not found:
         raise NotFound(
-            f"Nothing is known of a key {key}",
-            hint="`flyte -v run` and `flyte -of json cache why FILE` show keys.",
+            f"No record has the key {key}",
+            hint="Find keys with `flyte -v run` or `flyte -of json cache why FILE`.",
         )
     if len(found) > 1:
         shown = ", ".join(each.short for each in found[:5])
@@ -173,14 +178,14 @@ def rm(console: Console, /, remote: bool, key: str, **registries: Any) -> None:
     else:
         places = [
             place
-            for place, is_gone in (("on this machine", here), ("in the repository", there))
+            for place, is_gone in (("from this machine", here), ("from the repository", there))
             if is_gone
         ]
-        console.print(f"{found[0]} is forgotten {' and '.join(places)}")
+        console.print(f"{found[0]} was removed {' and '.join(places)}")
 
 
 def _sharing(console: Console, stores: Stores, registries: Mapping[str, Any]) -> Sharing:
-    """The repositories that are configured for the current directory, and what options say."""
+    """Return the sharing of the current directory's configuration, with the given options."""
     config = with_registries(console.configuration(root_here()), **registries)
     sharing = Session(Settings.configured(config), stores).sharing
     sharing.ask_again()
@@ -193,27 +198,26 @@ def _sharing(console: Console, stores: Stores, registries: Mapping[str, Any]) ->
     "--keep",
     metavar="TIME",
     help=(
-        "Keep what was used within this time; 0s removes all that has no root (setting:"
-        " cache.keep)."
+        "Keep everything used within this time; 0s keeps only what is in use (setting: cache.keep)."
     ),
 )
 @click.option(
     "--max-size",
     metavar="SIZE",
     help=(
-        "Give up what was used least recently until the cache is no larger (setting:"
+        "Evict the least recently used until the cache is at most this large (setting:"
         " cache.max_size)."
     ),
 )
 @click.option(
     "--min-free",
     metavar="SIZE",
-    help="The same while the disk has less free space (settings: cache.min_free, cache.min_size).",
+    help="Evict while the disk has less free space (settings: cache.min_free, cache.min_size).",
 )
 @click.option(
     "--remote",
     is_flag=True,
-    help="Collect the repository that is written to, and not this machine.",
+    help="Collect the repository that is written to instead of this machine.",
 )
 @of_a_registry
 @click.pass_obj
@@ -227,10 +231,10 @@ def gc(
     remote: bool = False,
     **registries: Any,
 ) -> None:
-    """Remove what no running task and no recent use needs.
+    """Remove everything that is neither needed by a running task nor recently used.
 
-    With --remote: the records of this project that nobody has used within the keep time.
-    Deployments, and what others have published, stay.
+    With --remote: remove this project's records that have not been used within the keep time.
+    Deployments, and what others have published, are kept.
     """
     from flyte_build.ops.gc import collect, note, space
 
@@ -238,7 +242,8 @@ def gc(
     config = config.override({table.KEEP: keep, table.MAX_SIZE: max_size, table.MIN_FREE: min_free})
     if remote and (max_size or min_free):
         raise UsageError(
-            "--max-size and --min-free are about this machine, not about a repository",
+            "--max-size and --min-free cannot be used with --remote",
+            why="They apply to this machine, not to a repository.",
             hint="Use --keep with --remote.",
         )
     if remote:
@@ -258,8 +263,8 @@ def gc(
         )
     if collection.lacking:
         console.note(
-            f"The disk has still {collection.lacking:,} bytes less free space than it should:"
-            " something else fills it, or what is left is kept for cache.min_size."
+            f"The disk still has {collection.lacking:,} bytes less free space than it should:"
+            " something else fills it, or the rest of the cache is kept for cache.min_size."
         )
     _report(console, collection, dry_run, "packs and layers")
 
@@ -269,7 +274,7 @@ def _collect_remote(console: Console, config: Configuration, dry_run: bool) -> N
 
     stores = Stores(console)
     registries = Registries.configured(config)
-    # Without a registry, that is this machine's own store.
+    # Without a registry, this is the machine's own store of deployments.
     place = registries.write or registries.of_deployments(stores.places)[0]
     collection = collect_records(
         stores.repositories.open(place), config[table.PROJECT], config[table.KEEP], dry_run

@@ -1,7 +1,7 @@
-"""Completing command lines, with click's scripts for bash, zsh and fish.
+"""Completion of command lines, with click's scripts for bash, zsh and fish.
 
-As completion sees it, `flyte run FILE` is a group whose commands are FILE's tasks, and `flyte
-rerun` one whose commands are the runs. A file whose discovery is recorded is not imported for it.
+For completion, `flyte run FILE` is a group whose commands are FILE's tasks, and `flyte rerun` one
+whose commands are the runs. A file whose discovery is cached is not imported.
 """
 
 from __future__ import annotations
@@ -32,11 +32,10 @@ if TYPE_CHECKING:
 
 
 def complete(variable: str) -> int:
-    """Print what the script of a shell asks for in an environment variable, or that script itself,
-    and return the exit code.
+    """Print the completions or the completion script of a shell, and return the exit code.
 
-    Nothing else is printed: what cannot be completed, because it is wrong for example, has no
-    completions.
+    The environment variable named `variable` holds the shell's request. No errors are printed:
+    where completion fails, for example on a wrong file, there are no completions.
     """
     instruction = os.environ.pop(variable)
     if instruction.endswith("_complete"):
@@ -50,10 +49,10 @@ def complete(variable: str) -> int:
 
 
 class _Flyte(Commands):
-    """The `flyte` command."""
+    """The `flyte` command, in completion."""
 
     def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
-        """The command of that name."""
+        """Return the command of that name; `run` and `rerun` become groups."""
         command = super().get_command(ctx, name)
         if command is None or name not in ("run", "rerun"):
             return command
@@ -65,7 +64,7 @@ class _Flyte(Commands):
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
-        """The command that the arguments name."""
+        """Return the command that the arguments name."""
         if args[:2] == ["run", "python-script"]:
             from .script import python_script
 
@@ -78,7 +77,7 @@ class _Flyte(Commands):
 
 
 class _Tasks(click.Group):
-    """`flyte run FILE`."""
+    """`flyte run FILE` as a group of tasks."""
 
     _found: Discovery | None = None
 
@@ -87,7 +86,7 @@ class _Tasks(click.Group):
         return list(self._discovery(ctx).findings.tasks)
 
     def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
-        """A task, whose inputs are options."""
+        """Return a task as a command, whose options are its inputs."""
         return Inputs(name, self._discovery(ctx).task(name).interface)
 
     def _discovery(self, ctx: click.Context) -> Discovery:
@@ -95,24 +94,24 @@ class _Tasks(click.Group):
         return self._found
 
     def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
-        """Return options, for which FILE need not exist yet; or tasks."""
+        """Return completions: options, for which FILE need not exist, or tasks."""
         if incomplete.startswith("-"):
             return click.Command.shell_complete(self, ctx, incomplete)
         return super().shell_complete(ctx, incomplete)
 
 
 class _Runs(click.Group):
-    """`flyte rerun`."""
+    """`flyte rerun` as a group of runs."""
 
     def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
-        """The task of a run, whose inputs are options."""
+        """Return the task of a run as a command, whose options are its inputs."""
         recorded = Recorded.find(name, Stores(RunReporter()).history)
         return Inputs(
             name, recorded.interface(_discover(recorded.workspace()).task(recorded.variable))
         )
 
     def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
-        """The runs, and options."""
+        """Return completions: runs and options."""
         return [
             *runs(ctx, self.params[0], incomplete),
             *click.Command.shell_complete(self, ctx, incomplete),

@@ -39,7 +39,7 @@ def _values(ctx: click.Context, param: click.Parameter, incomplete: str) -> list
 @click.group(cls=Group, invoke_without_command=True)
 @click.pass_context
 def config(ctx: click.Context) -> None:
-    """Show each setting, its value, and where that comes from."""
+    """Show every setting with its value and source."""
     if ctx.invoked_subcommand is None:
         show_settings(ctx.obj)
 
@@ -73,16 +73,20 @@ def get(console: Console, key: str) -> None:
 
 @config.command("set")
 @click.option(
-    "--user", "place", flag_value="user", default="user", help="In the user's file (the default)."
+    "--user",
+    "place",
+    flag_value="user",
+    default="user",
+    help="Set it in the user's file (default).",
 )
 @click.option(
-    "--project", "place", flag_value="project", help="In the project's file, at its root."
+    "--project", "place", flag_value="project", help="Set it in the project's file, at its root."
 )
 @click.argument("key", shell_complete=_keys)
 @click.argument("value", shell_complete=_values)
 @click.pass_obj
 def set_(console: Console, place: str, key: str, value: str) -> None:
-    """Write a setting into a configuration file. All else in it stays as it is."""
+    """Write a setting to a configuration file, whose other contents are kept."""
     from flyte_build.settings.edit import set_value
     from flyte_build.settings.files import is_flyte2
 
@@ -95,9 +99,9 @@ def set_(console: Console, place: str, key: str, value: str) -> None:
     path = console.config or writable_file(place)
     if is_flyte2(path):
         raise UsageError(
-            f"{path} is only read",
-            why="It is a file of Flyte 2.",
-            hint="`flyte config set` without `-c` writes one of ours.",
+            f"Cannot write settings to {path}",
+            why="It is a configuration file of Flyte 2, which is only read.",
+            hint="Run `flyte config set` without `-c`.",
         )
     set_value(path, setting, setting.toml(value))
     if console.json:
@@ -107,7 +111,7 @@ def set_(console: Console, place: str, key: str, value: str) -> None:
     held = console.configuration(_here())
     if held.source(setting) != path:
         console.note(
-            f"What holds here is {_text(setting.kind.show(held[setting]))}, from"
+            f"The value in effect is {_text(setting.kind.show(held[setting]))}, from"
             f" {held.source(setting)}."
         )
 
@@ -115,7 +119,7 @@ def set_(console: Console, place: str, key: str, value: str) -> None:
 @config.command("path")
 @click.pass_obj
 def path(console: Console) -> None:
-    """List the files that are read here; those further down win."""
+    """List the configuration files that are read here; later ones take precedence."""
     paths = [console.config] if console.config else list(places_of(_here()))
     if console.json:
         console.document([{"path": each, "exists": os.path.exists(each)} for each in paths])
@@ -127,7 +131,7 @@ def path(console: Console) -> None:
 
 
 def writable_file(place: str) -> str:
-    """The file in which the user's or the project's settings are written."""
+    """Return the path of the file to write the user's or the project's settings to."""
     if place == "user":
         return Places.find().config
     pyproject = f"{_here()}/pyproject.toml"

@@ -10,20 +10,24 @@ from .group import Group
 
 @click.group(cls=Group)
 def create() -> None:
-    """Make a configuration file."""
+    """Create a configuration file."""
 
 
 @create.command("config")
 @click.option(
-    "--user", "place", flag_value="user", default="user", help="The user's file (the default)."
+    "--user", "place", flag_value="user", default="user", help="Create the user's file (default)."
 )
 @click.option(
-    "--project", "place", flag_value="project", help="The project's file, flyte.toml at its root."
+    "--project",
+    "place",
+    flag_value="project",
+    help="Create the project's file: flyte.toml at its root.",
 )
 @click.pass_obj
 def config(console: Console, place: str) -> None:
-    """Write a configuration file that holds every setting as a comment. A file that is there stays
-    as it is.
+    """Create a configuration file that contains every setting as a comment.
+
+    An existing file is not overwritten.
     """
     from flyte_build.settings.edit import create
 
@@ -34,4 +38,4 @@ def config(console: Console, place: str) -> None:
     if console.json:
         console.document({"file": path})
     else:
-        console.line(f"{path} is written; each setting in it is a comment so far")
+        console.line(f"Created {path}, with every setting as a comment")

@@ -17,14 +17,15 @@ from .options import of_a_deployment, of_publishing, session_of
 
 @click.group(cls=Group)
 def delete() -> None:
-    """Delete deployments, or what is kept on this machine."""
+    """Delete deployments, or the local cache."""
 
 
 @delete.command("local-cache")
 @click.pass_context
 def local_cache(ctx: click.Context) -> None:
-    """Remove all of the cache that no running task needs: the same as `flyte cache gc --keep 0s`.
-    Runs and their results stay.
+    """Delete everything in the cache that no running task needs.
+
+    This is the same as `flyte cache gc --keep 0s`. Runs and their results are kept.
     """
     ctx.invoke(gc, keep="0s")
 
@@ -32,14 +33,14 @@ def local_cache(ctx: click.Context) -> None:
 @delete.command("deployment")
 @of_a_deployment
 @of_publishing
-@click.option("-y", "--yes", is_flag=True, help="Delete all versions without asking.")
+@click.option("-y", "--yes", is_flag=True, help="Delete all versions without confirmation.")
 @click.argument("name", metavar="ENV[:VERSION|@DIGEST]")
 @click.pass_obj
 def deployment(console: Console, /, name: str, yes: bool, **options: Any) -> None:
-    """Delete a version of an environment; without a version, ask and then delete all of them.
+    """Delete a version of an environment; without a version, all of them, after confirmation.
 
-    `latest` is the newest that is left then. What no other deployment needs is given up to the
-    registry's own collection.
+    `latest` then names the newest remaining version. Data that no other deployment needs is left to
+    the registry's own garbage collection.
     """
     from flyte_build.deployments.names import DeploymentReference
     from flyte_build.ops.releases import Deployments
@@ -67,7 +68,7 @@ def deployment(console: Console, /, name: str, yes: bool, **options: Any) -> Non
 
 
 def _confirm(environment: str, count: int) -> None:
-    """Ask whether to delete all versions. Raises `UsageError` if there is no terminal to ask on."""
+    """Ask whether to delete all versions. Raises `UsageError` if there is no terminal."""
     if not sys.stdin.isatty():
         raise UsageError(
             f"Cannot ask whether to delete all {count:,} versions of {environment}",

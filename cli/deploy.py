@@ -43,11 +43,11 @@ if TYPE_CHECKING:
 @click.command()
 @of_a_deployment
 @of_publishing
-@click.option("--version", help="The version; the content's own short digest if none is given.")
+@click.option("--version", help="Version to deploy as (default: short digest of the content).")
 @click.option(
     "--dry-run",
     is_flag=True,
-    help="Only say what would be deployed. Nothing is made, and no registry is asked.",
+    help="Show what would be deployed, without building or contacting a registry.",
 )
 @of_a_bundle
 @of_pins
@@ -56,15 +56,15 @@ if TYPE_CHECKING:
     "-i",
     "--ignore-load-errors",
     is_flag=True,
-    help="With -r: leave out files that cannot be imported, and name them.",
+    help="With -r: skip files that cannot be imported, with a note.",
 )
 @click.pass_obj
 def deploy(console: Console, /, dry_run: bool, ignore_load_errors: bool, **options: Any) -> None:
-    """Deploy the environment under ENV_VARIABLE in FILE, with those that it depends on: its tasks,
-    their code, and what they run in.
+    """Deploy an environment, and those that it depends on: tasks, code and images.
 
-    What is deployed never changes, and runs without its source files: `flyte run deployed-task`.
-    Without a registry it is deployed to this machine.
+    ENV_VARIABLE is the variable in FILE that holds the environment. A deployed version never
+    changes. Its tasks run without their source files, with `flyte run deployed-task`. Without a
+    registry, it is deployed to this machine.
     """
     chosen = Selection.take("deploy", options)
     stores, workspaces = Stores(console), chosen.workspaces()
@@ -88,7 +88,7 @@ def deploy(console: Console, /, dry_run: bool, ignore_load_errors: bool, **optio
 
     def targets() -> Iterator[Target]:
         for workspace, own in settings_of_each(console, workspaces, settings_in):
-            # So that nobody is asked.
+            # A dry run contacts no registry.
             own = replace(own, registries=Registries()) if dry_run else own
             reporter = OfFile(console, workspace.file) if chosen.recursive else console
             plan = FilePlan(Session(own, stores, read_only=dry_run, reporter=reporter), workspace)
@@ -97,12 +97,12 @@ def deploy(console: Console, /, dry_run: bool, ignore_load_errors: bool, **optio
             except ModuleLoadError as error:
                 if not ignore_load_errors or not chosen.recursive:
                     raise
-                console.note(f"{workspace.file} is left out: {error.what}.")
+                console.note(f"{workspace.file} was skipped: {error.what}.")
 
     found = once_each(targets())
     if not any(target.environments for target in found):
         raise UsageError(
-            f"{chosen.file} holds no environment with tasks",
+            f"{chosen.file} defines no environment with tasks",
             hint="An environment is a `flyte.TaskEnvironment`.",
         )
     deployment = Deployer(deployments).deploy(found)
@@ -114,14 +114,14 @@ def deploy(console: Console, /, dry_run: bool, ignore_load_errors: bool, **optio
 
 
 class OfFile(Forwarder):
-    """Says of which of many files it speaks, before what is made of it."""
+    """Reporter that prints the file's name before its first node that is not cached."""
 
     def __init__(self, console: Console, file: str) -> None:
         super().__init__(console)
         self._console, self._file = console, file
 
     def node_resolved(self, outcome: Outcome) -> None:
-        """A node was found or made."""
+        """Print a line for a node, after the name of the file, once."""
         if self._file and outcome.state != "cached":
             self._console.line(f"{printable(self._file)}:")
             self._file = ""
@@ -131,9 +131,9 @@ class OfFile(Forwarder):
 def _show(console: Console, deployment: Deployment) -> None:
     for each in deployment.envs.values():
         color = "cyan" if each.state == "created" else "green"
-        version = each.version or "(its version is known when its image is)"
+        version = each.version or "(its version is known once its image is built)"
         console.print(console.event(each.state, color, f"{each.name}:{version}"))
-        console.print(f"  digest    {each.digest or '(known when the digest of its image is)'}")
+        console.print(f"  digest    {each.digest or '(known once its image is built)'}")
         if each.reference:
             console.print(f"  reference {each.reference}")
         console.print(f"  tasks     {listed(each.tasks)}")

@@ -31,17 +31,20 @@ from .report import report
 @of_a_new_run
 @click.option(
     "--run-project",
-    help="The project that the run belongs to; that of the deployment if none is given.",
+    help="Project that the run belongs to (default: the deployment's).",
 )
 @click.option(
     "--run-domain",
-    help="The domain that the run belongs to; that of the deployment if none is given.",
+    help="Domain that the run belongs to (default: the deployment's).",
 )
 @click.option(
-    "--engine", type=click.Choice(ENGINES), help="What runs the task (setting: run.engine)."
+    "--engine", type=click.Choice(ENGINES), help="Engine that runs the task (setting: run.engine)."
 )
 @click.option(
-    "--inputs-file", metavar="FILE|-", type=click.Path(), help="Inputs by name; see `flyte run`."
+    "--inputs-file",
+    metavar="FILE|-",
+    type=click.Path(),
+    help="Read inputs from a file; see `flyte run`.",
 )
 @click.argument("task", metavar="ENV.TASK[:VERSION|@DIGEST]")
 @click.argument("rest", nargs=-1, type=click.UNPROCESSED, metavar="[INPUTS]...")
@@ -54,17 +57,17 @@ def deployed_task(
     inputs_file: str | None,
     **options: Any,
 ) -> None:
-    """Run a task that was deployed: its latest version, or the one of that version or digest.
+    """Run a deployed task: its latest version, or the given version or digest.
 
-    It needs neither its source files nor any preparation. Options stand before its name, inputs
-    after it; `flyte run deployed-task ENV.TASK --help` shows them.
+    It needs neither its source files nor any preparation. Options go before the task's name, and
+    its inputs after it; `flyte run deployed-task ENV.TASK --help` shows the inputs.
     """
     console, stores, settings = given
     settings = settings.change(engine=options["engine"])
     if settings.engine == "local":
         raise UsageError(
             "A deployed task runs in a process of its own",
-            hint="Leave out `--local` and `--engine local`.",
+            hint="Omit `--local` and `--engine local`.",
         )
     registries = settings.registries
     if options["registry"] is not None or options["cache_read"]:
@@ -88,7 +91,7 @@ def deployed_task(
 
 
 def interface_of(task: DeployedTask) -> Interface:
-    """The inputs and outputs of a deployed task, described such as a terminal can show it."""
+    """Return the interface of a deployed task, its texts made printable for a terminal."""
     told = task.document.tasks[task.function]["interface"]
     inputs = [
         {**each, "doc": _shown(each["doc"]), "default_text": _shown(each["default_text"])}

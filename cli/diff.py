@@ -20,10 +20,10 @@ from .options import of_a_deployment, session_of
 @click.argument("new", metavar="ENV:VERSION")
 @click.pass_obj
 def diff(console: Console, /, old: str, new: str, **options: Any) -> None:
-    """Show what is different between two deployments: interface, resources, environment, variables,
-    packages, files.
+    """Show the differences between two deployments.
 
-    `ENV` alone is its latest version, `ENV@sha256:...` the one of that digest.
+    They are in interfaces, resources, environments, variables, packages and files. `ENV` alone
+    stands for its latest version, and `ENV@sha256:...` for the one with that digest.
     """
     deployments = Deployments(session_of(console, options))
     found = deployments.difference(DeploymentReference.parse(old), DeploymentReference.parse(new))

@@ -19,11 +19,10 @@ _COLOURS = {"lost": "red", "damaged": "red", "ok": "green"}
 @of_a_deployment
 @click.pass_obj
 def doctor(console: Console, /, **options: Any) -> None:
-    """Check that all that is deployed, in whatever project, can still be had: manifests, code,
-    images.
+    """Check that all deployments are still complete: manifests, code and images.
 
-    It ends with exit code 3 if something is lost or damaged. Deploying the same again puts back
-    what is lost, and tags that are missing.
+    All projects are checked. Fails (exit code 3) if anything is lost or damaged. Deploying the same
+    version again restores what is lost, and missing tags.
     """
     deployments = Deployments(session_of(console, options))
     several = len(deployments.catalogue.repositories) > 1
@@ -57,8 +56,8 @@ def doctor(console: Console, /, **options: Any) -> None:
         console.line(f"{plural(len(checked), 'deployment')} checked; {broken:,} broken.")
         if untagged:
             console.line(
-                f"Of {untagged:,} a tag is missing, without which a registry may collect them."
-                " Deploying the same again puts it back."
+                f"Tags of {plural(untagged, 'deployment')} are missing: a registry may delete data."
+                " Deploy the same again to restore the tags."
             )
     if broken:
         raise click.exceptions.Exit(3)

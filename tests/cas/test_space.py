@@ -346,7 +346,7 @@ def test_it_collects_by_itself_after_a_command(large: Shell) -> None:
     found = wait_until(lambda: stats(large)["collected"])
     assert found["by"] == "itself" and found["removed"] == 70 and found["bytes"] == 70_000_000
     assert found["complete"] and found["error"] is None
-    assert "by itself: 70.0 MB removed" in large("cache", "stats").stdout
+    assert "automatically: 70.0 MB removed" in large("cache", "stats").stdout
     assert {node["state"] for node in large.json("run", "tasks.py", "hello")["prepared"]} == {
         "cached"
     }
@@ -424,7 +424,7 @@ def test_what_goes_wrong_is_in_the_statistics(large: Shell) -> None:
     (large.home / "cache" / "v1" / "extractions").write_text("a file")
     large("bundle", "ls", "tasks.py")
     found = wait_until(lambda: stats(large)["collected"])
-    assert found["error"] and "without success" in large("cache", "stats").stdout
+    assert found["error"] and "failed: " in large("cache", "stats").stdout
 
 
 def test_a_collection_by_hand_counts_too(large: Shell) -> None:

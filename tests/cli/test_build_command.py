@@ -236,7 +236,7 @@ def test_explain_speaks_of_all_platforms(built: Shell, repository: str) -> None:
         ("linux/amd64", None),
         ("linux/arm64", identity),
     ]
-    assert "linux/amd64  to be made" in done.stdout and f"linux/arm64  {identity}" in done.stdout
+    assert "linux/amd64  to be built" in done.stdout and f"linux/arm64  {identity}" in done.stdout
 
 
 def test_explain_pushes_nothing(built: Shell, repository: str) -> None:

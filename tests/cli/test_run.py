@@ -278,12 +278,12 @@ def test_the_store_is_in_no_bundle_wherever_it_is(flyte: Shell) -> None:
         in flyte(*why, "store/cache/v1/oci-layout", "tasks.py", env=inside).stdout
     )
     assert (
-        "store is not in the bundle: it holds no files."
+        "store is not in the bundle: it contains no files."
         in flyte(*why, "store", "tasks.py", env=inside).stdout
     )
     assert (
         flyte(*why, ".", "tasks.py", env=inside).stdout
-        == ". is a directory with 1 of the bundle's files.\n"
+        == ". is a directory that contains 1 of the bundle's files.\n"
     )
 
 
@@ -376,4 +376,4 @@ def test_why_a_file_is_out_names_the_rule_and_the_remedy(flyte: Shell) -> None:
     assert "nothing imports it" in why("build/x.py") and "built-in rule" in why("build/x.py")
     assert "or use `--copy-style all`" not in why("build/x.py")
     (flyte.project / ".flyteignore").write_text("!/build/\n")
-    assert why("build/x.py", *everything) == "build/x.py is in the bundle: no rule keeps it out.\n"
+    assert why("build/x.py", *everything) == "build/x.py is in the bundle: no rule excludes it.\n"

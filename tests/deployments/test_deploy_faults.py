@@ -197,7 +197,7 @@ def test_missing_tags_are_reported_and_put_back(flyte: Deploying, layout: Layout
             if tag == version or tag.startswith("record.")
         }
     )
-    assert "Deploying the same again puts it back" in flyte("doctor").stderr
+    assert "Deploy the same again to restore the tags" in flyte("doctor").stderr
     (found,) = flyte.json("doctor")["deployments"]
     assert (found["state"], sorted(tag.partition(".")[0] for tag in found["untagged"])) == (
         "ok",

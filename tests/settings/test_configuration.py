@@ -312,7 +312,7 @@ def test_set_in_the_project(flyte: Shell) -> None:
     }
     assert "# ours\n" in pyproject.read_text() and not (flyte.project / "flyte.toml").exists()
     said = flyte("config", "set", "task.project", "user").stderr
-    assert "What holds here is c, from" in said
+    assert "The value in effect is c, from" in said
 
 
 def test_set_refuses_what_makes_no_sense(flyte: Shell) -> None:

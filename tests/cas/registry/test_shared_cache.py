@@ -689,7 +689,7 @@ def test_a_key_is_forgotten(flyte: Shell, place: str) -> None:
     }
     assert at(place).tags() == []
     assert bundle_of(flyte.json("run", "--registry", place, "tasks.py", "hello"))["from"] == "made"
-    assert "Nothing is known" in flyte("cache", "rm", "f" * 64, exit_code=4).stderr
+    assert "No record has the key" in flyte("cache", "rm", "f" * 64, exit_code=4).stderr
     assert "begin with" in flyte("cache", "rm", "sha256:", exit_code=2).stderr
 
 
@@ -741,7 +741,7 @@ def test_collecting_a_repository(flyte: Shell, place: str) -> None:
     )["removed"] == []
     kept = at(place).manifest("default.development.env.v1")
     assert kept is not None and all(at(place).manifest(each.digest) for each in kept.manifests)
-    assert "about this machine" in flyte(*collect, "--max-size", "1 GB", exit_code=2).stderr
+    assert "apply to this machine" in flyte(*collect, "--max-size", "1 GB", exit_code=2).stderr
 
 
 def test_collecting_a_folder_frees_its_space(flyte: Shell, tmp_path: Path) -> None:
