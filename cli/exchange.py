@@ -25,10 +25,10 @@ from .options import of_a_bundle, of_a_registry, of_a_source, with_registries
 @click.argument("files", metavar="[FILE]...", type=click.Path(), nargs=-1)
 @click.pass_obj
 def pull(console: Console, /, files: tuple[str, ...], **options: Any) -> None:
-    """Fetch what each FILE needs and others have made; without FILE, all that this project has
-    published. Makes nothing.
+    """Fetch what each FILE needs from the shared cache, without building anything.
 
-    Fails (exit code 3) if something that a FILE needs is nowhere.
+    Without FILE, fetch everything that this project has published. Fails (exit code 3) if anything
+    that a FILE needs is missing.
     """
     exchanges, stores = _exchanges(console, files, **options)
     _report(
@@ -46,10 +46,10 @@ def pull(console: Console, /, files: tuple[str, ...], **options: Any) -> None:
 @click.argument("files", metavar="[FILE]...", type=click.Path(), nargs=-1)
 @click.pass_obj
 def push(console: Console, /, files: tuple[str, ...], **options: Any) -> None:
-    """Publish what each FILE needs and is here; without FILE, all that is here and good on other
-    machines. Makes nothing.
+    """Publish what each FILE needs to the shared cache, without building anything.
 
-    Fails (exit code 3) if something is not here, or could not be published.
+    Without FILE, publish everything on this machine that is usable on others. Fails (exit code 3)
+    if anything is missing, or could not be published.
     """
     exchanges, stores = _exchanges(console, files, **options)
     _report(
@@ -69,8 +69,10 @@ def _exchanges(
     root_dir: str | None,
     **registries: Any,
 ) -> tuple[list[tuple[Exchange, list[Workspace]]], Stores]:
-    """An exchange for each project that the files belong to, by its own settings,
-    with its files.
+    """Return an exchange for each project that the files belong to, with its files.
+
+    Each exchange has its own project's settings. Without files, the project is the one at
+    `root_dir`, or the current directory's.
     """
     stores = Stores(Quiet(console))
     of_root: dict[str, list[Workspace]] = (
@@ -84,7 +86,7 @@ def _exchanges(
         config = with_registries(console.configuration(root), **registries)
         settings = Settings.configured(config, copy_style=copy_style, version="-")
         if not (settings.registries.reads or settings.registries.write):
-            console.note("No registry is configured: the store on this machine is all there is.")
+            console.note("No registry is configured: only the store on this machine is used.")
         exchanges.append((Exchange(Session(settings, stores)), workspaces))
     return exchanges, stores
 

@@ -1,6 +1,4 @@
-"""`flyte get`: runs, their actions, logs, inputs and outputs, and code; what is deployed; and
-images.
-"""
+"""`flyte get`: runs, deployments, images and the configuration."""
 
 from __future__ import annotations
 
@@ -20,15 +18,13 @@ _newest = click.option(
     type=click.IntRange(1),
     default=100,
     show_default=True,
-    help="How many, newest first.",
+    help="Maximum number to list, newest first.",
 )
 
 
 @click.group(cls=Group)
 def get() -> None:
-    """Runs: their state, logs, inputs and outputs, and code; what is deployed; and the
-    configuration.
-    """
+    """Show runs, their logs, inputs, outputs and code; deployments; images; settings."""
 
 
 for command in (get_runs.run, get_runs.action, get_runs.logs, get_runs.io, get_runs.code):
@@ -38,7 +34,7 @@ for command in (get_runs.run, get_runs.action, get_runs.logs, get_runs.io, get_r
 @get.command("image")
 @click.pass_obj
 def image(console: Console) -> None:
-    """List the images that were built here: the last one of each environment."""
+    """List the images that were built here: the latest of each environment."""
     from flyte_build.images.inspect import images_here
     from flyte_build.text.units import rounded_size
 
@@ -58,7 +54,7 @@ def image(console: Console) -> None:
         ]
         console.table(("ENV", "PLATFORM", "IMAGE", "SIZE", "WHY"), cells)
     else:
-        console.line("There are no images yet. `flyte build FILE` makes one.")
+        console.line("There are no images yet. Build one with `flyte build FILE`.")
 
 
 @get.command("task")
@@ -70,9 +66,7 @@ def image(console: Console) -> None:
 def task(
     console: Console, /, limit: int, name: str | None, version: str | None, **options: Any
 ) -> None:
-    """List the tasks that are deployed, with all of their versions or those of one; or show a
-    version.
-    """
+    """List the deployed tasks, or the versions of one; or show a single version."""
     from .releases import list_tasks
 
     list_tasks(console, session_of(console, options), limit, name, version)
@@ -87,9 +81,7 @@ def task(
 def deployment(
     console: Console, /, limit: int, name: str | None, version: str | None, **options: Any
 ) -> None:
-    """List the environments that are deployed, with all of their versions or those of one; or show
-    a version.
-    """
+    """List the deployed environments, or the versions of one; or show a single version."""
     from .releases import list_deployments
 
     list_deployments(console, session_of(console, options), limit, name, version)
@@ -98,7 +90,7 @@ def deployment(
 @get.command("config")
 @click.pass_obj
 def config(console: Console) -> None:
-    """Show each setting, its value, and where that comes from: the same as `flyte config`."""
+    """Show every setting with its value and source, like `flyte config`."""
     from .config import show_settings
 
     show_settings(console)

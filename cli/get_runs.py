@@ -1,4 +1,4 @@
-"""`flyte get` of runs: themselves, their actions, logs, inputs and outputs, and code."""
+"""`flyte get` for runs, their actions, logs, inputs and outputs, and code."""
 
 from __future__ import annotations
 
@@ -26,7 +26,9 @@ if TYPE_CHECKING:
 
 _STREAMS = {1: "stdout", 2: "stderr"}
 _utc = click.option(
-    "--utc", is_flag=True, help="Show times in UTC (ISO 8601), as they are shown off a terminal."
+    "--utc",
+    is_flag=True,
+    help="Show times in UTC (ISO 8601); the default unless standard output is a terminal.",
 )
 
 
@@ -36,40 +38,40 @@ _utc = click.option(
     type=click.IntRange(1),
     default=100,
     show_default=True,
-    help="How many runs, newest first.",
+    help="Maximum number of runs, newest first.",
 )
 @click.option(
     "--in-phase",
     multiple=True,
     type=click.Choice(PHASES),
-    help="Only runs in this phase, or in one of these.",
+    help="Only runs in this phase (or one of them, if repeated).",
 )
-@click.option("--only-mine", is_flag=True, help="Only runs that you have begun.")
+@click.option("--only-mine", is_flag=True, help="Only runs that you started.")
 @click.option("--task-name", metavar="ENV.TASK", help="Only runs of this task.")
 @click.option("--task-version", metavar="VERSION", help="Only runs of this version.")
 @click.option(
     "--created-after",
     callback=moment,
     metavar="TIME",
-    help="Only runs that began at this time or later.",
+    help="Only runs that started at this time or later.",
 )
 @click.option(
     "--created-before",
     callback=moment,
     metavar="TIME",
-    help="Only runs that began before this time.",
+    help="Only runs that started before this time.",
 )
 @click.option(
     "--with-label",
     multiple=True,
     metavar="K=V",
-    help="Only runs with this label, or with all of these.",
+    help="Only runs with this label (or all of them, if repeated).",
 )
 @_utc
 @click.argument("name", required=False, shell_complete=runs)
 @click.pass_obj
 def run(console: Console, /, limit: int, name: str | None, utc: bool, **options: Any) -> None:
-    """List the runs, newest first, or show one."""
+    """List runs, newest first, or show one."""
     wanted = Filter(
         phases=options["in_phase"],
         task=options["task_name"],
@@ -95,9 +97,9 @@ def run(console: Console, /, limit: int, name: str | None, utc: bool, **options:
         console.table(("NAME", "TASK", "PHASE", "STARTED", "SECONDS", "WHY"), cells)
     else:
         console.line(
-            "No run matches."
+            "No runs match."
             if wanted != Filter()
-            else "There are no runs yet. `flyte run hello` makes one."
+            else "There are no runs yet. Start one with `flyte run hello`."
         )
 
 
@@ -150,15 +152,17 @@ def action(console: Console, run: str, action: str | None, utc: bool) -> None:
 
 
 @click.command("logs")
-@click.option("-l", "--lines", type=click.IntRange(0), help="Only the last lines of what is there.")
-@click.option("--show-ts", is_flag=True, help="Put the time before each line.")
-@click.option("--attempt", type=click.IntRange(1), help="Only what this attempt has printed.")
-@click.option("-f", "--follow", is_flag=True, help="Go on until the run has ended.")
+@click.option(
+    "-l", "--lines", type=click.IntRange(0), help="Begin with the last lines, as many as given."
+)
+@click.option("--show-ts", is_flag=True, help="Show the time before each line.")
+@click.option("--attempt", type=click.IntRange(1), help="Only the output of this attempt.")
+@click.option("-f", "--follow", is_flag=True, help="Follow the log until the run has ended.")
 @click.argument("run", metavar="RUN", shell_complete=runs)
 @click.argument("action", metavar="[ACTION]", required=False)
 @click.pass_obj
 def logs(console: Console, /, run: str, action: str | None, **options: Any) -> None:
-    """Print what a run's task has printed, as it was; with `-of json`, one object for each line."""
+    """Print the output of a run's task unchanged; with `-of json`, as an object for each line."""
     from flyte_build.ops.abort import open_log
 
     history = Stores(console).history
@@ -174,12 +178,12 @@ def logs(console: Console, /, run: str, action: str | None, **options: Any) -> N
         ):
             output.write(chunk)
             output.flush()
-    except KeyboardInterrupt:  # How one leaves a log that is followed.
+    except KeyboardInterrupt:  # The usual way to stop following.
         raise click.exceptions.Exit(130) from None
 
 
 def _rendered(log: Log, action: str, as_json: bool, stamped: bool) -> Iterator[bytes]:
-    """Yield the bytes of a log as they are, with times, or as lines of JSON."""
+    """Yield the bytes of a log: unchanged, with times, or as lines of JSON."""
     if as_json:
         for line in log.lines():
             document = {
@@ -197,15 +201,15 @@ def _rendered(log: Log, action: str, as_json: bool, stamped: bool) -> Iterator[b
 
 
 @click.command("io")
-@click.option("-i", "--inputs-only", is_flag=True, help="Only the inputs.")
-@click.option("-o", "--outputs-only", is_flag=True, help="Only the outputs.")
+@click.option("-i", "--inputs-only", is_flag=True, help="Show only the inputs.")
+@click.option("-o", "--outputs-only", is_flag=True, help="Show only the outputs.")
 @click.argument("run", metavar="RUN", shell_complete=runs)
 @click.argument("action", metavar="[ACTION]", required=False)
 @click.pass_obj
 def io(
     console: Console, inputs_only: bool, outputs_only: bool, run: str, action: str | None
 ) -> None:
-    """Show the inputs that a run was given, and its outputs."""
+    """Show the inputs and outputs of a run."""
     history = Stores(console).history
     _check_action(history.get(run), action)
     document = {}
@@ -229,13 +233,13 @@ def io(
     "--output",
     metavar="DIR",
     type=click.Path(),
-    help="The directory to write to, empty or new; one named like the run if none is given.",
+    help="Directory to write to, empty or new (default: the run's name).",
 )
 @click.argument("run", metavar="RUN", shell_complete=runs)
 @click.argument("action", metavar="[ACTION]", required=False)
 @click.pass_obj
 def code(console: Console, output: str | None, run: str, action: str | None) -> None:
-    """Write the files of a run's bundle into a directory."""
+    """Write the files of a run's bundle to a directory."""
     from flyte_build.bundler.checkout import check_out
 
     stores = Stores(console)
@@ -244,7 +248,7 @@ def code(console: Console, output: str | None, run: str, action: str | None) -> 
     if not row.tree:
         raise NotFound(
             f"The run {run} has no bundle",
-            why="It ran from the working tree, as scripts and `--local` do.",
+            why="It ran from the working tree, like all scripts and runs with `--local`.",
         )
     folder = output or run
     number = check_out(stores.cache, Digest(row.tree), folder)
@@ -266,7 +270,7 @@ def _print_values(console: Console, kind: str, values: Wires, more: str) -> None
 
 
 def _shown_as(utc: bool) -> Callable[[float], str]:
-    """Return how a time is shown: by the local clock on a terminal, else by UTC."""
+    """Return the function that formats times: local on a terminal, otherwise UTC."""
     if utc or not sys.stdout.isatty():
         return iso
     from flyte_build.text.units import local_time

@@ -26,7 +26,7 @@ from .options import of_a_bundle, of_a_source, with_registries
     "--format",
     type=click.Choice(["text", "mermaid", "json"]),
     default="text",
-    help="How to print it.",
+    help="Output format.",
 )
 @of_a_bundle
 @of_a_source
@@ -41,8 +41,9 @@ def graph(
     file: str,
     **registries: Any,
 ) -> None:
-    """Show the nodes that the tasks of FILE need: cached or not, how large, and why. Prepares
-    nothing.
+    """Show all nodes that the tasks of FILE need: their states, sizes and reasons.
+
+    Prepares nothing.
     """
     workspace = locate(file, root_dir)
     stores = Stores(Quiet(console))
@@ -68,8 +69,9 @@ def graph(
 
 
 def _id(node: Node) -> str:
-    """A name for a node that no other one has: there is one of each kind, but for packs, which are
-    numbered, and environments.
+    """Return a unique name for a node.
+
+    The kind is enough, except for packs, which are numbered, and environments.
     """
     return {"pack": node.name, "environment": f"{node.kind} {node.name}"}.get(node.kind, node.kind)
 
@@ -80,7 +82,7 @@ def _print(
     sizes: list[int | None],
     pairs: list[tuple[Node, Node]],
 ) -> None:
-    """Print a line for each node, in columns: its state, itself, size, name, needs, and reason."""
+    """Print a line for each node: its state, identifier, size, name, needs and reason."""
     names = ["" if each.node.kind == "pack" else each.node.name for each in outcomes]
     wide, name_wide = (
         max(map(len, texts), default=0) for texts in ([_id(each.node) for each in outcomes], names)
@@ -102,9 +104,7 @@ def _print(
 def _mermaid(
     outcomes: list[Outcome], sizes: list[int | None], pairs: list[tuple[Node, Node]]
 ) -> list[str]:
-    """A flowchart as Mermaid writes it (mermaid.js.org, "Flowcharts"); quotes in texts are
-    entities.
-    """
+    """Return the lines of a Mermaid flowchart (mermaid.js.org, "Flowcharts")."""
     numbers = {outcome.node: f"n{at}" for at, outcome in enumerate(outcomes)}
     lines = ["flowchart LR"]
     for outcome, size in zip(outcomes, sizes, strict=True):

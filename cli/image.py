@@ -1,4 +1,4 @@
-"""`flyte image`: looking at images."""
+"""`flyte image`."""
 
 from __future__ import annotations
 
@@ -14,23 +14,22 @@ from .group import Group
 
 @click.group(cls=Group)
 def image() -> None:
-    """What an image holds."""
+    """Inspect images."""
 
 
 @image.command("inspect")
 @click.option(
     "--platform",
     metavar="OS/MACHINE",
-    help="The platform of an image for several: this machine's if none is given.",
+    help="Platform to show, if there are several (default: this machine's).",
 )
 @click.argument("ref", metavar="REF")
 @click.pass_obj
 def inspect(console: Console, platform: str | None, ref: str) -> None:
-    """Show the layers of an image with their sizes, its packages and variables, and why it was
-    built.
+    """Show the layers, sizes, packages and variables of an image, and why it was built.
 
-    REF is a reference of a registry, an environment's name, or a digest of an image that was built
-    here.
+    REF is a reference in a registry, or the environment's name or the digest of an image that was
+    built here.
     """
     from flyte_build.images.inspect import find
 

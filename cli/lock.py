@@ -24,7 +24,7 @@ from .options import images_of, of_images
 @click.option(
     "--check",
     is_flag=True,
-    help="Write nothing; fail (exit code 3) if something is missing, or is not used.",
+    help="Write nothing; fail (exit code 3) if a pin is missing or unused.",
 )
 @click.option(
     "--upgrade",
@@ -33,14 +33,14 @@ from .options import images_of, of_images
     flag_value="",
     multiple=True,
     help=(
-        "Move what is pinned to what there is now: all but Python, or the package, base (or"
-        " `python`) of that name."
+        "Upgrade pins to what is available now: all except Python, or only the package or base NAME"
+        " (or `python`)."
     ),
 )
 @click.option(
     "--root-dir",
     type=click.Path(),
-    help="The project's root (default: the nearest marked directory at or above FILE).",
+    help="Project root (default: the nearest one at or above FILE).",
 )
 @of_images
 @click.argument("files", metavar="[FILE]...", type=click.Path(), nargs=-1)
@@ -54,31 +54,31 @@ def lock(
     image: tuple[str, ...],
     files: tuple[str, ...],
 ) -> None:
-    """Pin what the images of each FILE are made of, in flyte.lock at the project's root: packages,
-    bases, the version of Python.
+    """Pin the contents of the images of each FILE in flyte.lock, at the project's root.
 
-    What is pinned stays as it is, unless --upgrade moves it. Without a FILE it looks at all files
-    below the root that hold tasks, and drops what no image uses any more.
+    Packages, base images and the version of Python are pinned. Existing pins change only with
+    --upgrade. Without FILE, all files below the root that define tasks are locked, and unused pins
+    are removed.
     """
-    # `--upgrade FILE`: no name is given, and then a file.
+    # `--upgrade FILE`: click takes the file for the name.
     files = (*files, *(name for name in upgrade if name.endswith(".py")))
     names = [name for name in upgrade if name and not name.endswith(".py")]
     if check and upgrade:
-        raise UsageError("--check and --upgrade are given together", hint="Leave one of them out.")
+        raise UsageError("--check and --upgrade cannot be used together", hint="Omit one of them.")
     everything = not files
     root = given_root(root_dir) if root_dir else root_here()
     workspaces = [locate(file, root_dir) for file in files or task_files(root)]
     if everything and (own := [workspace for workspace in workspaces if workspace.root == root]):
-        workspaces = own  # Projects below this one have files of their own.
+        workspaces = own  # Projects below this one are locked separately.
     if not workspaces:
         raise UsageError(
             "No file below this directory imports flyte",
-            hint="Go to the project's root, or name it with --root-dir.",
+            hint="Change to the project's root, or set it with --root-dir.",
         )
     if len({workspace.root for workspace in workspaces}) > 1:
         raise UsageError(
             "The files belong to several projects",
-            hint="Each has its own flyte.lock: name the files of one.",
+            hint="Name the files of one project: each project has its own flyte.lock.",
         )
     config = console.configuration(workspaces[0].root)
     settings = Settings.configured(config, version="-", images=images_of(config, image))
@@ -116,11 +116,11 @@ def _report(console: Console, locked: Locked, check: bool) -> None:
     if not locked.complete:
         console.line("Run `flyte lock`, and commit flyte.lock.", "error")
     elif locked.beside:
-        also = "also changed" if locked.changes else "keeps all versions, and changed"
+        also = "also changed" if locked.changes else "keeps all versions; changed"
         console.line(f"{os.path.basename(locked.path)} {also}: {'; '.join(locked.beside)}")
     elif not locked.changes:
         console.line(
-            f"{os.path.basename(locked.path)} {'is complete' if check else 'stays as it is'}"
+            f"{os.path.basename(locked.path)} {'is complete' if check else 'is unchanged'}"
         )
 
 

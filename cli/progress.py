@@ -1,4 +1,4 @@
-"""The line at the bottom of a terminal: what is being done, how much of it, and for how long."""
+"""The progress line of a terminal: the current activity, its amount, and its duration."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ _ERASE = b"\r\x1b[2K"
 
 
 class Progress:
-    """One line on standard error, rewritten in place, and once a second by an alarm.
+    """A line on standard error that is rewritten in place, at least once a second.
 
-    A thread would be in the way of the forks of a large scan.
+    An alarm rewrites it, since a thread would interfere with the forks of a large scan.
     """
 
     def __init__(self) -> None:
@@ -24,23 +24,23 @@ class Progress:
         self._since = 0.0
 
     def begin(self, activity: str) -> None:
-        """Show what is being done from now on."""
+        """Show a new activity."""
         self._activity, self._amount, self._since = activity, "", time.monotonic()
         self._draw()
         signal.signal(signal.SIGALRM, self._tick)
         signal.setitimer(signal.ITIMER_REAL, 1, 1)
 
     def advance(self, activity: str, amount: str) -> None:
-        """Show how much is done of what is being done: of `activity`, if nothing was begun."""
+        """Show the amount done so far; begins `activity` if there is none yet."""
         if not self._activity:
             self.begin(activity)
         self._amount = amount
         self._draw()
 
     def end(self) -> None:
-        """Erase the line, if there is one."""
+        """Erase the line, if it is shown."""
         if self._activity:
-            self._activity = ""  # First: an alarm draws nothing then.
+            self._activity = ""  # First, so that an alarm draws nothing.
             signal.setitimer(signal.ITIMER_REAL, 0)
             _write(b"")
 

@@ -14,19 +14,20 @@ from .group import Group
 
 @click.group(cls=Group)
 def registry() -> None:
-    """Credentials for registries."""
+    """Manage credentials for registries."""
 
 
 @registry.command("login")
-@click.option("-u", "--username", help="The user's name; asked for if it is not given.")
+@click.option("-u", "--username", help="User name (default: prompt for it).")
 @click.option(
     "--password-stdin", is_flag=True, help="Read the password or token from standard input."
 )
 @click.argument("host")
 @click.pass_obj
 def login(console: Console, host: str, username: str | None, password_stdin: bool) -> None:
-    """Check credentials for the registry at HOST, and keep them where docker and other tools keep
-    theirs.
+    """Check credentials for the registry at HOST, and store them.
+
+    They are stored where Docker and other tools store theirs.
     """
     from flyte_build.cas.registry import credentials
     from flyte_build.cas.registry.login import check_login
@@ -36,13 +37,12 @@ def login(console: Console, host: str, username: str | None, password_stdin: boo
     command = f"flyte registry login -u {username or 'NAME'} --password-stdin {name.host}"
     if not password_stdin and not sys.stdin.isatty():
         raise UsageError(
-            "Nobody can be asked for the password",
-            why="Standard input is no terminal.",
-            hint=f"Give it to: {command}",
+            "Cannot prompt for the password: standard input is not a terminal",
+            hint=f"Pass it on standard input: {command}",
         )
     if username is None:
         if password_stdin:
-            raise UsageError("--password-stdin needs a user's name", hint=command)
+            raise UsageError("--password-stdin requires --username", hint=command)
         username = click.prompt("Username", err=True)
     password = (
         sys.stdin.readline().rstrip("\r\n")
@@ -50,10 +50,10 @@ def login(console: Console, host: str, username: str | None, password_stdin: boo
         else click.prompt("Password", hide_input=True, err=True)
     )
     if not username or not password:
-        raise UsageError("The user's name or the password is empty")
+        raise UsageError("The user name and the password must not be empty")
     if ":" in username:
         raise UsageError(
-            "A user's name cannot have a colon", hint=command.replace(username, "NAME")
+            "A user name cannot contain a colon", hint=command.replace(username, "NAME")
         )
     where = (
         credentials.keep(name.host, username, password)
@@ -63,7 +63,7 @@ def login(console: Console, host: str, username: str | None, password_stdin: boo
     if console.json:
         console.document({"host": name.host, "username": username, "kept_in": where})
     elif where is None:
-        console.print(f"{name.host} wants no login; nothing was kept")
+        console.print(f"{name.host} requires no login; nothing was stored")
     else:
         console.print(f"Logged in to {name.host} as {username}; the credentials are in {where}")
 
@@ -72,7 +72,7 @@ def login(console: Console, host: str, username: str | None, password_stdin: boo
 @click.argument("host")
 @click.pass_obj
 def logout(console: Console, host: str) -> None:
-    """Forget the credentials for the registry at HOST."""
+    """Delete the credentials for the registry at HOST."""
     from flyte_build.cas.registry import credentials
     from flyte_build.cas.registry.name import RepositoryName
 

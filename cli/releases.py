@@ -1,4 +1,4 @@
-"""What is deployed, as lists and in detail."""
+"""Output of `flyte get task` and `flyte get deployment`: lists, and details of a version."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from .console import Console
 def list_tasks(
     console: Console, session: Session, limit: int, name: str | None, version: str | None
 ) -> None:
-    """The deployed tasks, or the versions of one; with a version, all that is known of it."""
+    """Print the deployed tasks, or the versions of one; with a version, its details."""
     deployments = Deployments(session)
     text = _joined(name, version)
     reference, function = DeploymentReference.parse_task(text) if text else (None, "")
@@ -50,9 +50,7 @@ def list_tasks(
 def list_deployments(
     console: Console, session: Session, limit: int, name: str | None, version: str | None
 ) -> None:
-    """The deployed environments, or the versions of one; with a version, all that is
-    known of it.
-    """
+    """Print the deployed environments, or the versions of one; with a version, its details."""
     deployments = Deployments(session)
     text = _joined(name, version)
     reference = DeploymentReference.parse(text) if text else None
@@ -67,15 +65,17 @@ def list_deployments(
 
 
 def _joined(name: str | None, version: str | None) -> str:
-    """A name and a version as one reference; "" without a name. Raises `UsageError` for two
-    versions.
+    """Join a name and a version into a reference, "" without a name.
+
+    Raises `UsageError` if the name contains a version, too.
     """
     if name is None or version is None:
         return name or ""
     if ":" in name or "@" in name:
         raise UsageError(
-            f"Two versions are given: in {name!r:.200}, and {version!r:.200}",
-            hint="Leave one of them out.",
+            f"Cannot use version {version!r:.200} with {name!r:.200}",
+            why="The name contains a version already.",
+            hint="Omit one of them.",
         )
     return f"{name}@{version}" if version.startswith("sha256:") else f"{name}:{version}"
 
@@ -86,7 +86,7 @@ def _list(console: Console, rows: Sequence[tuple[str, FoundRelease]]) -> None:
     elif rows:
         console.table(("NAME", "VERSION", "DIGEST", "CREATED", "COMMIT", ""), _cells(rows))
     else:
-        console.line("Nothing is deployed here yet. `flyte deploy FILE` does it.")
+        console.line("There are no deployments yet. Deploy with `flyte deploy FILE`.")
 
 
 def _cells(rows: Iterable[tuple[str, FoundRelease]]) -> Iterator[list[str]]:
@@ -144,7 +144,7 @@ def _show(
         "domain",
         "bundle",
     ):
-        changed = " (its files were changed)" if label == "commit" and release.dirty else ""
+        changed = " (with uncommitted changes)" if label == "commit" and release.dirty else ""
         _print(console, label, f"{details[label] or '-'}{changed}")
     runtime = document.value["environment"]
     if document.kind == "image":
@@ -155,7 +155,7 @@ def _show(
             for wheels in runtime["packages"].values()
             for name, version, *_ in wheels
         }
-        _print(console, "packages", ", ".join(sorted(names)) or "none but the base's")
+        _print(console, "packages", ", ".join(sorted(names)) or "only those of the base")
     else:
         told = ", ".join(f"{name} {value}" for name, value in host.items())
         _print(
@@ -204,5 +204,5 @@ def _print_task(console: Console, function: str, task: Any) -> None:
 
 
 def _print(console: Console, label: str, text: str) -> None:
-    """A line of what others have written, maybe."""
+    """Print a line, escaping what a terminal would interpret; others may have written it."""
     console.print(f"{printable(label):11} {printable(text)}")

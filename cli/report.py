@@ -1,4 +1,4 @@
-"""Running a task, and showing how it ended: the same for all commands that run one."""
+"""Running a task and reporting its result, for all commands that run one."""
 
 from __future__ import annotations
 
@@ -20,10 +20,12 @@ from .console import Console, node_json
 def run_and_report(
     console: Console, plan: FilePlan, variable: str, inputs: Wires, explain: bool
 ) -> None:
-    """Run the task under `variable`, and report how it ended."""
+    """Run the task in the variable named `variable`, and report its result."""
     with console.only_document():
         finished = run_task(plan, variable, inputs, console.take_spare)
-    if console.json:  # All is in one document then, counters too; else the result is not held up.
+    if (
+        console.json
+    ):  # The document contains the final counters; otherwise, do not delay the result.
         plan.finish()
     outcomes = plan.outcomes
     if explain:
@@ -41,7 +43,7 @@ def run_and_report(
             outcomes,
             local=plan.session.settings.engine == "local",
         )
-    # The task has failed. An interruption is none: it ends the waiting, too.
+    # The task failed. An interruption raises another error, and also ends the waiting.
     except click.exceptions.Exit:
         plan.finish()
         raise
@@ -55,7 +57,7 @@ def report(
     outcomes: Sequence[Outcome] = (),
     local: bool = False,
 ) -> None:
-    """Print what came of a run, and end the command with the exit code that says so."""
+    """Print the result of a run. Raises `click.exceptions.Exit` unless it succeeded."""
     result = finished.result
     if console.json:
         console.document(
@@ -87,4 +89,4 @@ def _print_failure(console: Console, finished: Finished, local: bool) -> None:
     if error.hint:
         console.line(f"  {error.hint}", "error")
     if not local:
-        console.line(f"  `flyte get logs {finished.name}` shows what it printed.")
+        console.line(f"  `flyte get logs {finished.name}` shows the task's output.")

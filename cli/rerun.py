@@ -25,7 +25,7 @@ from .report import report, run_and_report
 @of_a_new_run
 @of_a_registry
 @click.option(
-    "--as-then", is_flag=True, help="Run the stored code of RUN, and not its file as it is now."
+    "--as-then", is_flag=True, help="Run the stored code of RUN instead of the current file."
 )
 @click.argument("run", metavar="RUN")
 @click.argument("rest", nargs=-1, type=click.UNPROCESSED, metavar="[INPUTS]...")
@@ -43,10 +43,10 @@ def rerun(
 ) -> None:
     """Run the task of an earlier run again, with the original inputs.
 
-    It is the same file as it is now; with --as-then, or if the task was deployed, it is the code
-    that ran. Options of `rerun` stand before RUN, inputs to override after it: `flyte rerun RUN
-    --help` shows them. Environment variables that were given with `-e` are not kept, and must be
-    given again.
+    It runs the current version of the file; with --as-then, or if the task was deployed, the
+    original code. Options of `rerun` go before RUN, and inputs to override after it; `flyte rerun
+    RUN --help` shows the inputs. Environment variables that were set with `-e` are not stored, and
+    must be set again.
     """
     stores = Stores(console)
     recorded = Recorded.find(run, stores.history)
@@ -75,13 +75,14 @@ def rerun(
         console.note(sentence)
     if recorded.tree and recorded.tree != _tree_now(plan):
         console.note(
-            f"The code has changed since {run}: this runs today's. `--as-then` runs that of {run}."
+            f"The code has changed since {run}: this runs the current code. Use `--as-then` to run"
+            " the original."
         )
     run_and_report(console, plan, recorded.variable, {**recorded.inputs, **changed}, explain=False)
 
 
 def _tree_now(plan: FilePlan) -> str:
-    """Return the digest of the code as it is now, or "" if it is being edited."""
+    """Return the digest of the current code, or "" if it is being edited."""
     with plan.session.cache.preparing():
         try:
             return str(plan.resolve()[plan.tree].artifact)
@@ -126,7 +127,7 @@ def _rerun_script(
 
     if rest:
         raise UsageError(
-            f"The run {recorded.run} is of a script, which has no inputs",
-            hint="`flyte run python-script` takes other arguments.",
+            f"The run {recorded.run} ran a script, which has no inputs",
+            hint="Use `flyte run python-script` to pass other arguments.",
         )
     run_and_report_script(console, session, recorded.inputs, recorded.timeout)

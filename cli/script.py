@@ -26,20 +26,20 @@ from .report import report
     "--extra-args",
     default="",
     metavar="ARGS",
-    help="The script's own arguments, quoted as a shell wants it.",
+    help="Arguments of the script, quoted as for a shell.",
 )
 @click.option(
-    "--timeout", metavar="TIME", help="How long it may run: 90s, '2 hours', PT1H30M, seconds."
+    "--timeout", metavar="TIME", help="Maximum duration: 90s, '2 hours', PT1H30M, or seconds."
 )
-@click.option("--image", metavar="URI", help="An image to run in. Kept, and not acted on yet.")
+@click.option("--image", metavar="URI", help="Image to run in. Accepted, but has no effect yet.")
 @click.option(
     "--packages",
     metavar="NAMES",
-    help="Packages that it needs, with commas between them. Kept, and not acted on yet.",
+    help="Packages to install, separated by commas. Accepted, but has no effect yet.",
 )
-@click.option("--cpu", help="How many CPUs it needs. Kept, and not acted on yet.")
-@click.option("--memory", help="How much memory it needs, as 1Gi. Kept, and not acted on yet.")
-@click.option("--gpu", help="Which GPUs it needs, as 1 or A100:4. Kept, and not acted on yet.")
+@click.option("--cpu", help="Number of CPUs. Accepted, but has no effect yet.")
+@click.option("--memory", help="Amount of memory, such as 1Gi. Accepted, but has no effect yet.")
+@click.option("--gpu", help="GPUs, such as 1 or A100:4. Accepted, but has no effect yet.")
 @click.argument("script", metavar="SCRIPT", type=click.Path())
 @click.pass_obj
 def python_script(
@@ -50,23 +50,22 @@ def python_script(
     script: str,
     **options: Any,
 ) -> None:
-    """Run a plain Python script as a run, with a log, a phase and an exit code of its own.
+    """Run a plain Python script as a recorded run, with a log, a phase and an exit code.
 
-    It runs as `python SCRIPT` does: in the current directory, from where it stands. It is not
-    bundled.
+    It runs like `python SCRIPT`: in the current directory, and without a bundle.
     """
     console, stores, settings = given
     try:
         arguments = shlex.split(extra_args)
     except ValueError as error:
         raise UsageError(
-            f"--extra-args {extra_args!r} cannot be split",
+            f"Cannot split --extra-args {extra_args!r} into arguments",
             why=f"{error}.",
             hint="For example: --extra-args '--n 3'",
         ) from None
     inputs = {"path": os.path.realpath(script), "arguments": arguments, "folder": os.getcwd()}
     settings = settings.change(options={**settings.run.options, **given_of(options)})
-    # Refuses what makes no sense.
+    # Raises `UsageError` for invalid values.
     Resources(**{name: settings.run.options.get(name) for name in ("cpu", "memory", "gpu")})
     run_and_report_script(
         console, Session(settings, stores), inputs, None if timeout is None else _seconds(timeout)
@@ -76,9 +75,7 @@ def python_script(
 def run_and_report_script(
     console: Console, session: Session, inputs: Wires, timeout: float | None
 ) -> None:
-    """Run a script and report how it ended; a script that was given before runs again by the same
-    inputs and settings.
-    """
+    """Run a script and report its result; with a recorded run's inputs, it runs again."""
     report(console, run_script(session, inputs, timeout, console.take_spare()), session.stores)
 
 
@@ -91,7 +88,7 @@ def _seconds(text: str) -> float:
         seconds = 0.0
     if seconds <= 0:
         raise UsageError(
-            f"--timeout {text!r} is no duration",
+            f"--timeout {text!r} is not a positive duration",
             hint="For example: --timeout 90s, --timeout '2 hours', --timeout PT1H30M",
         )
     return seconds

@@ -1,4 +1,4 @@
-"""Which environments a command means: those of a file, or of all files below a directory."""
+"""Selection of environments: those of a file, or of all files below a directory."""
 
 from __future__ import annotations
 
@@ -18,8 +18,10 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 @dataclass(frozen=True, kw_only=True)
 class Selection:
-    """The environment under `env_variable` of a `file`; or all of them, `recursive`ly those of all
-    files below a directory.
+    """The selected environments of a command.
+
+    They are the one in the variable `env_variable` of `file`, or all of that file (`everything`),
+    or all of the files below the directory `file` (`recursive`).
     """
 
     file: str
@@ -30,41 +32,44 @@ class Selection:
 
     @classmethod
     def take(cls, command: str, options: dict[str, Any]) -> Selection:
-        """What the options of `of_environments` say, which are taken out of `options`. Raises
-        `UsageError`.
+        """Return the selection that `options` make, and remove them from `options`.
+
+        They are those of `of_environments` and `root_dir`. Raises `UsageError`.
         """
         names = ("file", "env_variable", "everything", "recursive", "root_dir")
         chosen = cls(**{name: options.pop(name) for name in names})
         file = chosen.file
         if chosen.env_variable and chosen.is_whole:
             raise UsageError(
-                "ENV_VARIABLE is given together with --all or -r", hint="Leave one of them out."
+                "ENV_VARIABLE cannot be used with --all or -r", hint="Omit one of them."
             )
         if os.path.isdir(file) and not chosen.recursive:
             raise UsageError(
                 f"{file} is a directory",
-                hint=f"`flyte {command} -r {file}` takes all that is in it; or name a file.",
+                hint=f"Run `flyte {command} -r {file}` for all files in it, or name a file.",
             )
         if chosen.recursive and not os.path.isdir(file):
             raise UsageError(
-                f"{file} is no directory", hint="`-r` takes a directory; `--all` takes a file."
+                f"{file} is not a directory",
+                hint="Use `-r` with a directory, and `--all` with a file.",
             )
         return chosen
 
     @property
     def is_whole(self) -> bool:
-        """Whether all environments of its files are meant."""
+        """Whether all environments of the files are selected."""
         return self.everything or self.recursive
 
     def workspaces(self) -> list[Workspace]:
-        """The files. Raises `UsageError`."""
+        """Return the workspaces of the selected files. Raises `UsageError`."""
         files = task_files(os.path.realpath(self.file)) if self.recursive else [self.file]
         return [locate(each, self.root_dir) for each in files]
 
 
 def of_environments(verb: str) -> Callable[[F], F]:
-    """Add the options and arguments that `Selection.take` reads; `verb` begins their help, as in
-    `Build`.
+    """Return a decorator that adds the options and arguments for `Selection.take`.
+
+    Their help begins with `verb`, such as `Deploy`.
     """
 
     def add(command: F) -> F:

@@ -1,5 +1,6 @@
-"""Where the `flyte` command begins: the worker is started first, while everything else is still to
-be imported.
+"""The entry point of the `flyte` command.
+
+It starts the worker first, so that the worker starts while everything else is imported.
 """
 
 from __future__ import annotations
@@ -8,8 +9,8 @@ import gc
 import os
 import sys
 
-COMPLETE = "_FLYTE_COMPLETE"  # Set by a shell's completion script, which this command prints.
-_VERBS = ("run", "rerun", "get", "abort")  # The commands in whose line "run" can stand.
+COMPLETE = "_FLYTE_COMPLETE"  # Set by the completion script of a shell.
+_VERBS = ("run", "rerun", "get", "abort")  # Commands whose arguments may contain "run".
 _NO_WORKER = frozenset(("--help", "-h", "--local", "--version", "docker", "--engine=docker"))
 
 
@@ -18,7 +19,7 @@ def main() -> None:
     if sys.getfilesystemencoding() == "ascii":
         _start_in_utf8()
     _open_streams()
-    # A short life makes few cycles; looking for them would cost a tenth of a large scan.
+    # A short process leaves few cycles; collecting them would take a tenth of a large scan.
     gc.disable()
     spare = None
     if COMPLETE in os.environ:
@@ -36,21 +37,22 @@ def main() -> None:
         code = run_command(sys.argv[1:], spare)
     except KeyboardInterrupt:
         code = 130
-    os._exit(_flushed(code))  # Taking the interpreter apart would take longer than many a command.
+    os._exit(_flushed(code))  # Finalizing the interpreter would take longer than many commands.
 
 
 def _start_in_utf8() -> None:
-    """Start this command again in UTF-8 mode (PEP 540), which somebody has switched off.
+    """Restart this command in UTF-8 mode (PEP 540), which was turned off.
 
-    In the locale POSIX, names of files that are not ASCII would be unreadable in all messages.
+    In the POSIX locale, file names that are not ASCII would be unreadable in all messages.
     """
     os.environ["PYTHONUTF8"] = "1"
     os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
 
 
 def _open_streams() -> None:
-    """Open standard streams that are closed (`>&-`) on /dev/null, as git does: else the next file
-    that is opened takes their place.
+    """Open /dev/null for standard streams that are closed (`>&-`), as git does.
+
+    Otherwise the next file that is opened would get their descriptor.
     """
     for number, name, mode in ((0, "stdin", "r"), (1, "stdout", "w"), (2, "stderr", "w")):
         if getattr(sys, name) is None:
@@ -59,12 +61,12 @@ def _open_streams() -> None:
                 os.dup2(opened, number)
                 os.close(opened)
             os.set_inheritable(number, True)
-            # It stays open to the end.
+            # It stays open until the process ends.
             setattr(sys, name, open(number, mode, encoding="utf-8", closefd=False))  # noqa: SIM115
 
 
 def _flushed(code: int) -> int:
-    """The exit code, once all that was printed is out."""
+    """Flush the standard streams, and return the exit code: 1 instead of 0 if that fails."""
     try:
         sys.stdout.flush()
         sys.stderr.flush()

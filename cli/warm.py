@@ -26,23 +26,26 @@ _COLUMNS = ("FILE", "WHAT", "STATE", "FROM", "WHY")
 @click.option(
     "--check",
     is_flag=True,
-    help="Make and publish nothing; fail (exit code 3) if anything is missing.",
+    help="Change nothing; fail (exit code 3) if anything is missing.",
 )
 @click.option(
     "--jobs",
     type=click.IntRange(1),
     default=2,
     show_default=True,
-    help="How many files to prepare at a time.",
+    help="Number of files to prepare at a time.",
 )
 @click.option(
     "--summary",
     metavar="FILE",
     type=click.Path(),
-    help="Append a summary in Markdown to FILE, for the page of a CI job.",
+    help="Append a Markdown summary to FILE, for the page of a CI job.",
 )
 @click.option(
-    "--all", "everything", is_flag=True, help="All files below the project's root that hold tasks."
+    "--all",
+    "everything",
+    is_flag=True,
+    help="Prepare for all files below the project root that define tasks.",
 )
 @of_a_bundle
 @of_a_registry
@@ -58,7 +61,7 @@ def warm(
     everything: bool,
     **options: Any,
 ) -> None:
-    """Prepare and publish all that the tasks of each FILE need, and run nothing."""
+    """Prepare and publish everything that the tasks of each FILE need, without running them."""
     workspaces = _workspaces(options.pop("files"), everything, options.pop("root_dir"))
     copy_style, image, locked = (options.pop(name) for name in ("copy_style", "image", "locked"))
 
@@ -98,14 +101,15 @@ def warm(
 def _workspaces(files: tuple[str, ...], everything: bool, root_dir: str | None) -> list[Workspace]:
     if everything == bool(files):
         raise UsageError(
-            "`flyte cache warm` takes files, or --all", hint="For example: flyte cache warm --all"
+            "`flyte cache warm` requires either files or --all",
+            hint="For example: flyte cache warm --all",
         )
     if everything:
         files = tuple(task_files(given_root(root_dir) if root_dir else root_here()))
         if not files:
             raise UsageError(
                 "No file below this directory imports flyte",
-                hint="Go to the project's root, or name it with --root-dir.",
+                hint="Change to the project's root, or set it with --root-dir.",
             )
     workspaces = [locate(file, root_dir) for file in files]
     return list({(workspace.root, workspace.file): workspace for workspace in workspaces}.values())
@@ -117,12 +121,12 @@ def _append(path: str, text: str) -> None:
             page.write(text)
     except OSError as error:
         raise UsageError(
-            f"The summary cannot be written to {path}", why=error.strerror or str(error)
+            f"Cannot write the summary to {path}", why=error.strerror or str(error)
         ) from None
 
 
 def _note(console: Console, warmed: Warmed, check: bool) -> None:
-    """A line for a file that is done, while others are still under way."""
+    """Print a line for a finished file, while others are still in progress."""
     if warmed.error is not None:
         console.line(console.event("failed", "red", f"{warmed.file}: {warmed.error}"), "error")
     else:
@@ -149,7 +153,7 @@ def _cells(outcome: Outcome, warmed: Warmed) -> tuple[str, str, str, str]:
 
 
 def _markdown(warmed: list[Warmed], check: bool) -> str:
-    """A table as GitHub and GitLab render it (GitHub Flavored Markdown, "Tables")."""
+    """Return a summary in Markdown (GitHub Flavored Markdown, "Tables")."""
     ready = sum(each.complete for each in warmed)
     lines = [
         f"### flyte cache {'check' if check else 'warm'}: {ready} of {len(warmed)} files ready",

@@ -178,7 +178,9 @@ def test_one_version_is_shown_however_it_is_named(flyte: Deploying) -> None:
         ("a/b", 2, "'a/b' is not a valid environment name"),
     ):
         assert said in flyte("get", "deployment", name, exit_code=code).stderr
-    assert "Two versions are given" in flyte("get", "deployment", "e1:v0", "v1", exit_code=2).stderr
+    assert (
+        "Cannot use version 'v1'" in flyte("get", "deployment", "e1:v0", "v1", exit_code=2).stderr
+    )
     gone = flyte("delete", "deployment", f"e1@sha256:{'1' * 64}", exit_code=4).stderr
     assert f"e1 has no deployment sha256:{'1' * 64}" in gone
     assert (

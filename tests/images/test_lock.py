@@ -125,7 +125,7 @@ def test_lock_completes_checks_and_drops(shop: Shell) -> None:
     assert set(versions(shop)) == {"alpha", "beta"}, "one file says nothing about what others use"
     shop("lock")
     assert versions(shop) == {"beta": "1.0"}
-    assert "stays as it is" in shop("lock").stderr
+    assert "is unchanged" in shop("lock").stderr
 
 
 def test_a_resolve_that_finds_the_same_writes_the_same_bytes(shop: Shell) -> None:
@@ -953,13 +953,13 @@ def test_lock_says_what_changed_beside_versions(shop: Shell) -> None:
     told = shop("lock").stderr
     assert (
         text(shop) != before
-        and "stays as it is" not in told
+        and "is unchanged" not in told
         and "packages locked for alpha>=1" in told
     )
     MadeWheel("beta", "2.0", {"beta.py": b"VERSION = 'other'\n"}).write(shop.project / "wheels")
     found = shop.json("lock", "--upgrade")
     assert found["changes"] == [] and found["beside"] == ["different wheel files or URLs for beta"]
-    assert shop.json("lock")["beside"] == [] and "stays as it is" in shop("lock").stderr
+    assert shop.json("lock")["beside"] == [] and "is unchanged" in shop("lock").stderr
 
 
 def test_lock_leaves_a_complete_file_alone(shop: Shell) -> None:
@@ -974,9 +974,7 @@ def test_lock_leaves_a_complete_file_alone(shop: Shell) -> None:
         + "[[packages]]".join([head, *(each.rstrip() + "\n\n" for each in reversed(tables))])
     )
     before = path.read_bytes()
-    assert (
-        len(tables) > 1 and "stays as it is" in shop("lock").stderr and path.read_bytes() == before
-    )
+    assert len(tables) > 1 and "is unchanged" in shop("lock").stderr and path.read_bytes() == before
 
 
 def start_and_wait(shop: Shell, temporary: Path, count: int) -> subprocess.Popen[str]:

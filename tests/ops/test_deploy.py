@@ -368,8 +368,8 @@ def test_what_a_wrong_command_says(flyte: Deploying) -> None:
         (["."], 2, "flyte deploy -r ."),
         (["tasks.py", "en"], 2, "Did you mean 'env'?"),
         (["two.py"], 2, "env, other"),
-        (["--all", "two.py", "env"], 2, "Leave one of them out"),
-        (["-r", "tasks.py"], 2, "is no directory"),
+        (["--all", "two.py", "env"], 2, "cannot be used with --all"),
+        (["-r", "tasks.py"], 2, "is not a directory"),
         (["lib.py"], 2, "No environment given"),
     ):
         assert said in flyte("deploy", *args, exit_code=code).stderr, args

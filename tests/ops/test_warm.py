@@ -85,9 +85,9 @@ def test_all_files_below_the_root(files: Shell) -> None:
         "errors"
     ] == []
     assert {node["published"] for node in done["nodes"]} == {None}
-    assert "takes files, or --all" in files("cache", "warm", exit_code=2).stderr
+    assert "either files or --all" in files("cache", "warm", exit_code=2).stderr
     assert (
-        "takes files, or --all" in files("cache", "warm", "--all", "tasks.py", exit_code=2).stderr
+        "either files or --all" in files("cache", "warm", "--all", "tasks.py", exit_code=2).stderr
     )
     assert (
         "No file below this directory"

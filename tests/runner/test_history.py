@@ -85,7 +85,7 @@ def test_a_list_is_narrowed_down(flyte: Shell) -> None:
         connection.execute("UPDATE runs SET user = user + 1 WHERE name = 'two'")
     assert names(flyte, "--only-mine") == ["three", "one"]
     empty = flyte("get", "run", "--task-name", "t.other")
-    assert empty.stdout == "" and "No run matches" in empty.stderr
+    assert empty.stdout == "" and "No runs match" in empty.stderr
     assert flyte("get", "run", "--limit", "1").stdout.split("\t")[:3] == [
         "three",
         "t.slow",
@@ -348,7 +348,7 @@ def test_a_rerun_as_then_runs_the_stored_code(flyte: Shell) -> None:
     file.write_text(SIMPLE.format("second"))
     changed = flyte("rerun", run)
     assert changed.stdout == "second a\n"
-    assert f"The code has changed since {run}: this runs today's." in changed.stderr
+    assert f"The code has changed since {run}: this runs the current code." in changed.stderr
     file.rename(flyte.project / "renamed.py")
     assert "does not exist" in flyte("rerun", run, exit_code=2).stderr
     stored = flyte.json("rerun", "--as-then", "--name", "stored", run, "--name", "b")

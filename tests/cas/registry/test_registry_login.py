@@ -161,7 +161,7 @@ def test_a_site_with_a_password_that_is_no_registry_is_not_kept(flyte: Shell) ->
 @pytest.mark.parametrize("headers", [[("Docker-Distribution-Api-Version", "registry/2.0")], []])
 def test_a_registry_that_wants_no_login_gets_none(flyte: Shell, headers: Headers) -> None:
     with Site(200, headers, b"{}") as site:
-        assert f"{site.host} wants no login; nothing was kept" in log_in(flyte, site.host, 0)
+        assert f"{site.host} requires no login; nothing was stored" in log_in(flyte, site.host, 0)
         assert json.loads(log_in(flyte, site.host, 0, json=True))["kept_in"] is None
         assert not any(request.headers["Authorization"] for request in site.requests)
     assert not config_of(flyte).exists()
@@ -169,7 +169,7 @@ def test_a_registry_that_wants_no_login_gets_none(flyte: Shell, headers: Headers
 
 def test_a_name_with_a_colon_is_refused(flyte: Shell, closed: Server) -> None:
     """It could not be told from the password."""
-    assert "cannot have a colon" in log_in(flyte, closed.host, 2, user="a:b")
+    assert "cannot contain a colon" in log_in(flyte, closed.host, 2, user="a:b")
 
 
 def test_a_host_that_is_none_is_named_as_it_was_given(flyte: Shell) -> None:
