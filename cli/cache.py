@@ -106,7 +106,7 @@ def stats(console: Console) -> None:
 
 def _collected(last: Mapping[str, Any] | None) -> str:
     if last is None:
-        return "not yet"
+        return "never"
     if last["error"]:
         return f"{last['ended']}, failed: {last['error']}"
     who = "automatically" if last["by"] == "itself" else "by `flyte cache gc`"

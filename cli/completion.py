@@ -35,7 +35,7 @@ def complete(variable: str) -> int:
     """Print the completions or the completion script of a shell, and return the exit code.
 
     The environment variable named `variable` holds the shell's request. No errors are printed:
-    where completion fails, for example on a wrong file, there are no completions.
+    where completion fails, for example on an invalid file, there are no completions.
     """
     instruction = os.environ.pop(variable)
     if instruction.endswith("_complete"):

@@ -255,7 +255,7 @@ def _progress() -> Progress:
 
 
 def _named(node: Node) -> str:
-    """Return a node's name in messages: its kind, and for images, of which many exist, the name."""
+    """Return the name of a node in messages: its kind, with the name if it is an image."""
     return f"image {node.name}" if node.kind == "image" else node.kind
 
 

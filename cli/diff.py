@@ -22,7 +22,7 @@ from .options import of_a_deployment, session_of
 def diff(console: Console, /, old: str, new: str, **options: Any) -> None:
     """Show the differences between two deployments.
 
-    They are in interfaces, resources, environments, variables, packages and files. `ENV` alone
+    It compares interfaces, resources, environments, variables, packages and files. `ENV` alone
     stands for its latest version, and `ENV@sha256:...` for the one with that digest.
     """
     deployments = Deployments(session_of(console, options))

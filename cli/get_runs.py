@@ -153,7 +153,10 @@ def action(console: Console, run: str, action: str | None, utc: bool) -> None:
 
 @click.command("logs")
 @click.option(
-    "-l", "--lines", type=click.IntRange(0), help="Begin with the last lines, as many as given."
+    "-l",
+    "--lines",
+    type=click.IntRange(0),
+    help="Number of lines to show, from the end (default: all).",
 )
 @click.option("--show-ts", is_flag=True, help="Show the time before each line.")
 @click.option("--attempt", type=click.IntRange(1), help="Only the output of this attempt.")

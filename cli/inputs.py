@@ -34,9 +34,9 @@ class Inputs(click.Command):
     def parse_inputs(self, path: str, args: list[str], file: str | None = None) -> Wires:
         """Return the inputs as wire values by name.
 
-        They come from the arguments, the rest from `file` (`-` is standard input). `path` is the
-        command to show in usage errors. `--help` is printed. Raises `UsageError`, `InputError`, or
-        click's usage errors.
+        They come from the arguments, and those not given there from `file` (`-` is standard input).
+        `path` is the command to show in usage errors. `--help` is printed. Raises `UsageError`,
+        `InputError`, or click's usage errors.
         """
         with self._context(path, args) as ctx:
             if ctx.args:
@@ -100,7 +100,7 @@ def _read(file: str) -> Mapping[str, Any]:
         raise UsageError(
             f"Cannot parse --inputs-file {file}",
             why=f"{error}",
-            hint="Use JSON; or YAML or TOML, if the file is named like one.",
+            hint="Use JSON, or a file named *.yaml, *.yml or *.toml in that format.",
         ) from None
     if not isinstance(values, dict):
         raise UsageError(

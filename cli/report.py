@@ -23,9 +23,8 @@ def run_and_report(
     """Run the task in the variable named `variable`, and report its result."""
     with console.only_document():
         finished = run_task(plan, variable, inputs, console.take_spare)
-    if (
-        console.json
-    ):  # The document contains the final counters; otherwise, do not delay the result.
+    # The document contains the final counters; otherwise, the result is printed without delay.
+    if console.json:
         plan.finish()
     outcomes = plan.outcomes
     if explain:
