@@ -1,8 +1,7 @@
-"""Maps the parts, which are directories at the top, to packages below `flyte_build`; the list of
-packages is computed.
+"""Packages of the distribution: the parts, which are directories at the top, below `flyte_build`.
 
-setuptools builds in a temporary directory: one that stays would put modules that are gone from the
-tree into the next wheel.
+The list is computed. setuptools builds in a temporary directory: one that stays would put modules
+that are gone from the tree into the next wheel.
 """
 
 import atexit

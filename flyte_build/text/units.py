@@ -115,8 +115,10 @@ def rounded_size(size: int) -> str:
 
 
 def local_time(moment: float, now: float | None = None) -> str:
-    """Return a time (seconds since the epoch) by the local clock: `3 min ago`, `today
-    09:12`, `2026-05-01 09:12`; `now` is the current time.
+    """Return a time (seconds since the epoch) by the local clock: as `3 min ago`, or by date.
+
+    Within an hour it is relative to the current time `now`; then it is `today 09:12`, or
+    `2026-05-01 09:12`.
     """
     at = datetime.fromtimestamp(moment)
     current = datetime.now() if now is None else datetime.fromtimestamp(now)

@@ -52,7 +52,6 @@ def test_results_go_to_standard_output_and_all_else_to_standard_error(flyte: She
         (["run", "flyte.py", "x"], 3, ["flyte.py cannot be imported", "another name"]),
         (["run", "classy.py", "x"], 3, ["classy.py:3", "must be a function"]),
         (["run", "task.py", "hello"], 2, ["task.py does not exist", "Did you mean tasks.py?"]),
-        (["run", "tasks.py:hello"], 2, ["Did you mean tasks.py?"]),
         (["run", "tasks"], 2, ["Did you mean tasks.py?"]),
         (["run", ".", "hello"], 2, ["is a directory"]),
         (["run", "notes.txt", "hello"], 2, ["not a Python file"]),
