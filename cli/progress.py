@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import threading
 import time
 from typing import TYPE_CHECKING
 
@@ -27,8 +28,9 @@ class Progress:
         """Show a new activity."""
         self._activity, self._amount, self._since = activity, "", time.monotonic()
         self._draw()
-        signal.signal(signal.SIGALRM, self._tick)
-        signal.setitimer(signal.ITIMER_REAL, 1, 1)
+        if threading.current_thread() is threading.main_thread():  # Others cannot set alarms.
+            signal.signal(signal.SIGALRM, self._tick)
+            signal.setitimer(signal.ITIMER_REAL, 1, 1)
 
     def advance(self, activity: str, amount: str) -> None:
         """Show the amount done so far; begins `activity` if there is none yet."""
