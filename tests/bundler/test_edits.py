@@ -36,6 +36,8 @@ from flyte_build.settings.settings import Settings
 from flyte_build.workspace.workspace import Workspace
 from tests.support.caches import Recorder
 
+pytestmark = pytest.mark.slow
+
 STEPS = 25  # Edits of one project.
 LONG = int(os.environ.get("FLYTE_TEST_EDITS", "2000"))
 MAIN = """

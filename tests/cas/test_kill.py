@@ -37,6 +37,8 @@ from flyte_build.errors import BlobCorrupt
 from tests.support.caches import record_bundle
 from tests.support.checkout import CHECKOUT
 
+pytestmark = pytest.mark.slow
+
 KILLS = 60  # For each scenario.
 SCENARIOS = ("begin", "put", "bundle", "extract", "collect", "quarantine", "damaged")
 

@@ -402,7 +402,7 @@ def test_image_that_exists(built: Shell) -> None:
     )
     done = built("-of", "json", "build", "t.py", "env")
     assert json.loads(done.stdout)["images"] == []
-    assert "example.com/x:1 as it is" in done.stderr
+    assert "one runs in example.com/x:1 unchanged" in done.stderr
 
 
 def test_no_heavy_imports(built: Shell) -> None:

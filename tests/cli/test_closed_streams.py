@@ -10,6 +10,8 @@ import pytest
 
 from tests.support.command import FLYTE, Shell
 
+pytestmark = pytest.mark.slow
+
 CLOSED = (">&-", "2>&-", "<&-", ">&- 2>&-", "<&- >&- 2>&-")
 VERBS: dict[str, int] = {  # With their exit codes.
     "--help": 0,

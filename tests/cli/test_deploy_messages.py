@@ -220,6 +220,7 @@ def test_where_a_task_is_deployed_is_said_after_its_command_too(
     assert "ENV.TASK" in flyte("run", "deployed-task", "-h").stdout
 
 
+@pytest.mark.slow
 def test_a_registry_that_is_down_is_no_matter_of_pins_for_a_comparison(flyte: Deploying) -> None:
     """What helps who runs a task is said there alone."""
     with socket.create_server(("127.0.0.1", 0)) as taken:

@@ -445,7 +445,7 @@ def test_help_shows_types_defaults_and_what_can_be_given(tasks: Project) -> None
         "--ids <list[int] | None> [default: null]",
         "{city: str, days: int (optional), tags: list[str] (optional)}",
         "--dry-run, --dry_run <bool> [default: false]",
-        "--no-dry-run, --no-dry_run The same as `false`.",
+        "--no-dry-run, --no-dry_run Same as `false`.",
     ):
         assert part in text
 

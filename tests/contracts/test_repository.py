@@ -272,6 +272,7 @@ def test_a_corrupt_blob_on_this_machine_is_not_sent_and_goes_to_quarantine(
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("place", DURABLE, indirect=True)
 def test_a_large_blob_needs_little_memory(place: Place, tmp_path: Path) -> None:
     """40 MB up and down again, in a process that grows by less than 25 MB meanwhile."""

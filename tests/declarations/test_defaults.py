@@ -129,6 +129,7 @@ def test_none_is_a_default_of_any_type(computed: Shell) -> None:
     }
 
 
+@pytest.mark.slow
 def test_a_run_that_is_edited_meanwhile_is_of_one_state(flyte: Shell) -> None:
     """What help, module and data say is of one moment, however fast they are written; or it is said
     that they changed meanwhile.

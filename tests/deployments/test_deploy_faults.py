@@ -274,6 +274,7 @@ def test_the_doctor_names_every_version_whatever_is_wrong_with_others(
         assert "greet:v1 is lost" in flyte(*command, exit_code=4).stderr
 
 
+@pytest.mark.slow
 def test_a_registry_that_fails_for_one_manifest_hides_no_other(machines: Machines) -> None:
     """An error of the server's is a reason like any other."""
     with FaultProxy(machines.server.url) as proxy:
@@ -327,7 +328,7 @@ def test_a_tag_that_was_moved_by_hand_is_said(flyte: Deploying, layout: Layout) 
     )
     shown = flyte("get", "deployment")
     assert [line.split("\t")[1] for line in shown.stdout.splitlines()] == ["v3", "v2"]
-    assert "greet.v1" in shown.stderr and "It is default.development.greet.v2" in shown.stderr
+    assert "greet.v1" in shown.stderr and "It leads to default.development.greet.v2" in shown.stderr
     found = {
         each["name"].rpartition(".")[2]: each["state"]
         for each in flyte.json("doctor", exit_code=3)["deployments"]

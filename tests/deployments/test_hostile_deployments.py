@@ -153,6 +153,7 @@ PARTS = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("which, part", PARTS)
 def test_mutations(
     deployed: Path,

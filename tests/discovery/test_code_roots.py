@@ -126,6 +126,7 @@ def install(workspace: Workspace, how: str, file: str, root: str) -> Shell:
     return workspace.shell(root if how == "current" else "app")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("style", ["loaded_modules", "all"])
 @pytest.mark.parametrize("name", LAYOUTS)
 def test_code_beside_the_project_comes_along(workspace: Workspace, name: str, style: str) -> None:

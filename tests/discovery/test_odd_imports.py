@@ -21,6 +21,7 @@ __all__ = ["workspace"]  # A fixture.
 TOP = "import os, sys, pathlib\nHERE = os.path.dirname(os.path.abspath(__file__))\n"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("style", ["loaded_modules", "all"])
 @pytest.mark.parametrize(
     "entry",

@@ -678,6 +678,7 @@ def test_config_is_what_oci_wants(tmp_path: Path, machine: Callable[..., Machine
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "media_type",
     [

@@ -315,7 +315,7 @@ def test_it_is_collected_when_no_run_uses_it(shop: Shell) -> None:
         assert shop.json("cache", "stats")["environments"] == 1
         removed = shop.json("cache", "gc", "--keep", "0s")["removed"]
         assert (
-            not any("environment" in each["why"] for each in removed)
+            not any("environment" in each["what"] for each in removed)
             and len(environments(shop)) == 1
         )
     finally:
@@ -324,7 +324,7 @@ def test_it_is_collected_when_no_run_uses_it(shop: Shell) -> None:
     for options in (["--dry-run"], []):
         assert len(environments(shop)) == 1
         removed = shop.json("cache", "gc", "--keep", "0s", *options)["removed"]
-        assert [each["why"] for each in removed].count("the environment is not needed") == 1
+        assert [each["what"] for each in removed].count("local environments") == 1
     assert environments(shop) == []
     wait_for_no_sleepers()
 

@@ -228,6 +228,7 @@ WHEELS: dict[str, tuple[Callable[[Path], Wheel], str]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("what", WHEELS)
 def test_a_layer_and_an_environment_refuse_it_alike(tmp_path: Path, what: str) -> None:
     """With the same words; nothing of it is anywhere, and no environment is left that could be

@@ -152,6 +152,7 @@ def test_a_command_that_fails_shows_its_last_words(shell: Shell) -> None:
     assert set(engine.containers("label=flyte.build")) <= before
 
 
+@pytest.mark.slow
 def test_a_killed_build_leaves_no_container_for_long(shell: Shell) -> None:
     """The next build that executes something removes what it could not; that of a build that goes
     on stays.
@@ -192,6 +193,7 @@ def test_a_process_cannot_have_what_is_in_a_container_only(shell: Shell) -> None
     )
 
 
+@pytest.mark.slow
 def test_a_reference_is_pinned(shell: Shell, base: str, registry: Server, real_layer: Path) -> None:  # noqa: F811  # The same fixture.
     """A tag that moves changes nothing, until the lock is upgraded."""
     moving = registry.repository("runs/moving")
@@ -222,6 +224,7 @@ def test_a_task_without_an_image_stays_where_it_is(shell: Shell) -> None:
     )
 
 
+@pytest.mark.slow
 def test_deployed_tasks_need_no_sources(shell: Shell, registry: Server, tmp_path: Path) -> None:
     """On another machine: in the image's local environment, in a container if that is asked for, or
     needed.
@@ -263,6 +266,7 @@ def test_deployed_tasks_need_no_sources(shell: Shell, registry: Server, tmp_path
     other("doctor")
 
 
+@pytest.mark.slow
 def test_a_deployed_image_is_the_same_for_the_same_lock(
     shell: Shell, registry: Server, tmp_path: Path
 ) -> None:
@@ -293,6 +297,7 @@ def test_the_difference_names_packages(shell: Shell, registry: Server) -> None:
     assert "image for linux/" in said and "made-up" in said
 
 
+@pytest.mark.slow
 def test_a_dockerfile_is_a_base(shell: Shell) -> None:
     """Built once for what its context holds; packages go on top."""
     tasks = shell.project / "tasks.py"
@@ -334,6 +339,7 @@ def test_a_dockerfile_is_a_base(shell: Shell) -> None:
     } == {"cached"}
 
 
+@pytest.mark.slow
 def test_packages_without_wheels_are_built_in_a_container(shell: Shell) -> None:
     """With the builder `docker`; the native one names them."""
     project = (
@@ -373,6 +379,7 @@ PACKAGE = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("asked", [".", "-r", "url"])
 def test_folders_are_installed_in_a_container(shell: Shell, asked: str) -> None:
     """From a copy without secrets: the directory stays as it is, nothing of this machine is in the
@@ -425,6 +432,7 @@ def test_folders_are_installed_in_a_container(shell: Shell, asked: str) -> None:
     assert shell("run", "deployed-task", "built.value").stdout == "changed\n"
 
 
+@pytest.mark.slow
 def test_what_a_build_pins_is_complete(shell: Shell) -> None:
     """`flyte lock --check` finds nothing to complain of; with `FLYTE_LOCKED` nothing is pinned by a
     build either.
@@ -451,6 +459,7 @@ def test_an_image_for_another_machine_does_not_run_here(shell: Shell) -> None:
         assert "is for linux/arm64" in shell("run", "tasks.py", "hello", exit_code=3).stderr
 
 
+@pytest.mark.slow
 def test_secrets_are_in_no_context_of_a_dockerfile(shell: Shell) -> None:
     """Nor is a directory outside of the project."""
     tasks = shell.project / "tasks.py"
@@ -471,6 +480,7 @@ def test_secrets_are_in_no_context_of_a_dockerfile(shell: Shell) -> None:
     assert "leads outside the project" in shell("build", "tasks.py", "light", exit_code=2).stderr
 
 
+@pytest.mark.slow
 def test_deleting_the_cache_changes_no_image(shell: Shell) -> None:
     """What was executed is among the user's data, too, and is not executed again; neither here nor,
     with `--locked`, in CI.
@@ -484,6 +494,7 @@ def test_deleting_the_cache_changes_no_image(shell: Shell) -> None:
     assert (shell.project / "flyte.lock").read_bytes() == lock
 
 
+@pytest.mark.slow
 def test_a_result_that_is_lost_is_said_to_be(shell: Shell) -> None:
     """Where nobody has what was executed, it is executed again, and said; with `--locked` it is
     not.
@@ -498,6 +509,7 @@ def test_a_result_that_is_lost_is_said_to_be(shell: Shell) -> None:
     )
 
 
+@pytest.mark.slow
 def test_two_builds_at_once_execute_once(shell: Shell) -> None:
     """The second waits, and has the image that the first has pinned."""
     tasks = shell.project / "tasks.py"
@@ -525,6 +537,7 @@ def test_two_builds_at_once_execute_once(shell: Shell) -> None:
     )
 
 
+@pytest.mark.slow
 def test_a_forced_build_executes_again(shell: Shell) -> None:
     """And pins what comes of it; with `--locked` it is refused."""
     shell("build", "tasks.py", "heavy")
@@ -537,6 +550,7 @@ def test_a_forced_build_executes_again(shell: Shell) -> None:
     assert (shell.project / "flyte.lock").read_bytes() != lock
 
 
+@pytest.mark.slow
 def test_a_damaged_result_is_executed_again(shell: Shell) -> None:
     """Bytes that are not what they were are never used."""
     shell("build", "tasks.py", "heavy")
@@ -552,6 +566,7 @@ def test_a_damaged_result_is_executed_again(shell: Shell) -> None:
     assert "xecuted again" not in shell("build", "tasks.py", "heavy").stderr
 
 
+@pytest.mark.slow
 def test_what_no_project_pins_any_more_is_collected(shell: Shell) -> None:
     """What was executed stays for as long as its project pins it; a dry run says just what goes."""
     shell("build", "tasks.py", "heavy")
@@ -567,6 +582,7 @@ def test_what_no_project_pins_any_more_is_collected(shell: Shell) -> None:
     assert not list(kept.iterdir())
 
 
+@pytest.mark.slow
 def test_a_deployed_result_is_found_again(shell: Shell, registry: Server) -> None:
     """What deploying has executed is published, and is not executed again when the
     cache is gone.
@@ -579,6 +595,7 @@ def test_a_deployed_result_is_found_again(shell: Shell, registry: Server) -> Non
     assert (shell.project / "flyte.lock").read_text() == lock
 
 
+@pytest.mark.slow
 def test_the_layers_of_a_dockerfile_are_its_own(shell: Shell) -> None:
     """They are made, then cached, and of no base."""
     base = shell.variables["FLYTE_IMAGE_BASE"]

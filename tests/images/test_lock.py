@@ -234,6 +234,7 @@ def test_a_wheel_of_the_project_is_pinned_by_its_path(shop: Shell) -> None:
     assert [each.url for each in packages.wheels] == [f"w 1#/{wheel.name}", f"wheels/{beta.name}"]
 
 
+@pytest.mark.slow
 def test_a_script_says_its_packages_and_its_python(shop: Shell) -> None:
     """The Python is the one that is meant where that may be, else the oldest that may."""
     script = shop.project / "train.py"
@@ -353,6 +354,7 @@ default = true
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", ["PIP_INDEX_URL", "UV_DEFAULT_INDEX", "UV_INDEX", "pyproject.toml"])
 def test_the_users_index_is_asked_with_the_users_credentials(shop: Shell, how: str) -> None:
     """For locking, for a local environment and for a layer, also by a name; none of it gets into

@@ -317,6 +317,7 @@ def test_wheel_for_several_machines(tmp_path: Path, blobs: Blobs) -> None:
     )
 
 
+@pytest.mark.slow
 def test_zip_bomb(tmp_path: Path) -> None:
     """A wheel that would come to far more than it is."""
     wheel = MadeWheel(files={f"pkg/{at}.bin": bytes(1 << 28) for at in range(5)}).write(tmp_path)
@@ -441,6 +442,7 @@ def test_replaced_version_keeps_its_place() -> None:
     ]
 
 
+@pytest.mark.slow
 def test_memory_does_not_grow_with_a_wheel(tmp_path: Path) -> None:
     """A wheel with files of 300 MB is unpacked and packed in the memory of small ones."""
     wheel = MadeWheel(

@@ -144,7 +144,7 @@ def test_one_file_that_fails_does_not_stop_the_others(files: Shell, repository: 
     done = files("cache", "warm", "--registry", repository, "broken.py", "tasks.py", exit_code=3)
     assert (
         "ZeroDivisionError" in done.stderr
-        and "ready    tasks.py" in done.stderr
+        and "ready     tasks.py" in done.stderr
         and len(records(repository)) == 1
     )
     document = files.json(

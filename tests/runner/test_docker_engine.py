@@ -185,6 +185,7 @@ def test_the_code_cannot_be_changed(shell: Shell) -> None:
     shell("run", "tasks.py", "writes", "--path", "own.txt")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("task", "exit_code", "kind", "words"),
     [
@@ -252,6 +253,7 @@ def test_the_network_is_the_configured_one(shell: Shell) -> None:
     assert "eth0" in shell.json("run", "tasks.py", "online")["outputs"]["o0"]
 
 
+@pytest.mark.slow
 def test_an_image_s_own_user_runs_the_task(
     engine: Engine, registry: Server, project: Project
 ) -> None:
@@ -265,6 +267,7 @@ def test_an_image_s_own_user_runs_the_task(
     shell("run", "tasks.py", "writes", "--path", "own.txt")
 
 
+@pytest.mark.slow
 def test_an_image_without_python_is_named(
     engine: Engine, registry: Server, project: Project
 ) -> None:
@@ -293,6 +296,7 @@ def waiting(shell: Shell, engine: Engine) -> Iterator[tuple[subprocess.Popen[str
         started.communicate()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("number", "exit_code", "phase"),
     [(signal.SIGINT, 130, "aborted"), (signal.SIGKILL, -9, "failed")],

@@ -438,7 +438,7 @@ def read(way: str) -> None:
         ("wrapped", "data.csv"),
         ("resource", "pkg/inner.csv"),
         ("module", "plugin.py"),
-        ("submodule", "pkg/plugin.py"),
+        ("submodule", "pkg"),
         ("script", "plugin.py"),
         ("elsewhere", ""),
         ("nowhere", ""),

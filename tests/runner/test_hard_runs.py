@@ -17,6 +17,8 @@ import pytest
 
 from tests.support.command import FLYTE, Shell
 
+pytestmark = pytest.mark.slow
+
 LARGE = 1_000_000_000 if os.environ.get("FLYTE_TEST_LARGE") else 300_000_000
 # KiB that the command and its children may have at most, unless a task takes more itself.
 BOUND = 100_000

@@ -127,7 +127,7 @@ def test_settings_are_acted_on(flyte: Shell) -> None:
         ('[cache]\n\nkep = "1d"\n', 3, ["no setting 'cache.kep'", "cache.keep"]),
         ("[cach]\n", 1, ["no setting 'cach'"]),
         ('[cash]\nkeep = "1d"\n', 2, ["no setting 'cash.keep'", "cache.keep"]),
-        ("# keep\n[task]\nproject = 5\n", 3, ["task.project cannot be 5", "text"]),
+        ("# keep\n[task]\nproject = 5\n", 3, ["task.project cannot be 5", "a string"]),
         ('cache.keep = "ever"\n', 1, ['cache.keep cannot be "ever"', "14 days"]),
         ("cache.keep = -1\n", 1, ["cache.keep cannot be -1"]),
         ("cache.keep = true\n", 1, ["cache.keep cannot be true"]),

@@ -26,6 +26,8 @@ from tests.support.command import Shell
 from tests.support.files import archive
 from tests.support.forgery import Forge, Forger
 
+pytestmark = pytest.mark.slow
+
 TASKS = '''
 import hashlib, os
 import flyte

@@ -89,6 +89,7 @@ def is_back(machine: Shell) -> None:
         cache.database.execute("DELETE FROM absences")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["password", "tokens"])
 def test_a_password_is_nowhere(flyte: Shell, other: Shell, tmp_path: Path, kind: str) -> None:
     """Not in what is printed, kept or published: when it works, when it is wrong, and when the

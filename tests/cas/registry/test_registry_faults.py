@@ -182,6 +182,7 @@ def test_what_is_refused_is_not_tried_again(
         assert raised.value.why == f"It answered {status} (WHY: said[31m so)."  # type: ignore[attr-defined]  # All of ours have it.
 
 
+@pytest.mark.slow
 def test_a_registry_that_never_answers_is_given_up_soon(
     proxy: FaultProxy, path: str, kept: Manifest, tmp_path: Path, operation: tuple[str, Any]
 ) -> None:

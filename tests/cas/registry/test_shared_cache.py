@@ -177,6 +177,7 @@ def test_sources_are_asked_in_order_and_only_one_is_written_to(
     assert bundle_of(flyte.json("run", *reading, "tasks.py", "hello"))["from"] == own
 
 
+@pytest.mark.slow
 def test_an_edit_in_a_large_tree_sends_little(flyte: Shell, other: Shell, repository: str) -> None:
     """One file of 10,000: at most 12 requests and 2 MiB; also from a machine that had fetched the
     rest.
@@ -219,6 +220,7 @@ def test_what_a_failed_task_needed_is_published(flyte: Shell, place: str) -> Non
     assert len(records(place)) == 1
 
 
+@pytest.mark.slow
 def test_a_registry_that_is_down_is_said_once_and_published_to_later(
     flyte: Shell, registry: Server, repository: str
 ) -> None:
@@ -396,6 +398,7 @@ def test_many_at_once(flyte: Shell, place: str, tmp_path: Path) -> None:
     assert bundle_of(fresh.json("run", "--registry", place, "tasks.py", "hello"))["from"] == place
 
 
+@pytest.mark.slow
 def test_a_record_in_use_is_published_again_weekly(flyte: Shell, place: str) -> None:
     """So that it is not collected; not before a week is over."""
     flyte("run", "--registry", place, "tasks.py", "hello")

@@ -26,6 +26,8 @@ from tests.support.forgery import Forger
 from tests.support.listening import DRIPS, HANDSHAKE, OK, Answer, dripping
 from tests.support.registries import Server
 
+pytestmark = pytest.mark.slow
+
 
 def run(shell: Shell, *arguments: str) -> subprocess.CompletedProcess[str]:
     """Run a command that must not last for ever."""
