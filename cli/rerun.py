@@ -36,10 +36,9 @@ def rerun(
     name: str | None,
     env: tuple[str, ...],
     label: tuple[str, ...],
-    as_then: bool,
     run: str,
     rest: tuple[str, ...],
-    **registries: Any,
+    **options: Any,
 ) -> None:
     """Run the task of an earlier run again, with the original inputs.
 
@@ -48,10 +47,10 @@ def rerun(
     RUN --help` shows the inputs. Environment variables that were set with `-e` are not stored, and
     must be set again.
     """
-    stores = Stores(console)
+    stores, is_stored = Stores(console), options.pop("as_then")
     recorded = Recorded.find(run, stores.history)
     variables, labels = pairs("--env", env, "MODE=fast"), pairs("--label", label, "team=blue")
-    config = with_registries(console.configuration(recorded.root or root_here()), **registries)
+    config = with_registries(console.configuration(recorded.root or root_here()), **options)
     settings = recorded.settings(Settings.configured(config)).change(
         name=name, env=variables, labels=labels
     )
@@ -63,7 +62,7 @@ def rerun(
         _rerun_deployed(console, session, recorded, rest)
         return
     click.get_current_context().call_on_close(lambda: start_if_due(stores, config))
-    if as_then:
+    if is_stored:
         _rerun_stored(console, session, recorded, rest)
         return
     plan = FilePlan(session, recorded.workspace())

@@ -67,6 +67,8 @@ def main() -> None:
         os._exit(0)
     _thread.start_new_thread(_watch, ())
     signal.signal(signal.SIGTERM, _terminate)
+    # The command's parent may have blocked it.
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
     order = json.loads(line)
     with open(f"{order['folder']}/action.json", encoding="utf-8") as file:
         action = json.load(file)

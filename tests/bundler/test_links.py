@@ -58,6 +58,7 @@ WRITTEN = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("written", WRITTEN)
 @pytest.mark.parametrize("style", ["all", "loaded_modules"])
 def test_a_link_follows_a_retargeted_link(project: Shell, written: str, style: str) -> None:
@@ -100,6 +101,7 @@ def test_a_chain_that_now_leads_out_is_refused(project: Shell, tmp_path: Path, s
         assert "points outside of the project" in error["message"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("style", ["all", "loaded_modules"])
 @pytest.mark.parametrize("how", ["read", "imported", "included"])
 def test_what_comes_through_a_linked_folder_is_there_once(

@@ -298,6 +298,7 @@ def test_looking_at_images(built: Shell, repository: str) -> None:
     )
 
 
+@pytest.mark.slow
 def test_looking_at_an_image_for_several_platforms(built: Shell, repository: str) -> None:
     """All platforms are said; this machine's is shown, or the one that is asked for: here, and in a
     registry.

@@ -193,6 +193,7 @@ def test_a_manifest_is_deleted_with_its_tags_and_nothing_else(place: Place, cach
     assert download(again, cache, artifact.layers[0]) == b"layer"
 
 
+@pytest.mark.slow
 def test_many_threads_use_one_repository(place: Place, tmp_path: Path) -> None:
     """Its very first use, too: with tokens and TLS found out by all of them at once."""
     repository = place.repository()

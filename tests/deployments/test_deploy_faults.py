@@ -158,6 +158,7 @@ def test_what_is_deleted_beside_a_deployment_takes_none_of_its_tags(
     assert one.json("doctor")["deployments"][0]["untagged"] == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("method", "path"), [("PUT", "/manifests/keep"), ("DELETE", "")])
 def test_what_is_deployed_beside_a_deletion_keeps_its_tags(
     machines: Machines, method: str, path: str

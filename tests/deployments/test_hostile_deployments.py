@@ -218,6 +218,7 @@ def test_documents_that_are_none(deployed: Path, tmp_path: Path, data: bytes) ->
     assert "malformed" in done.stderr or "newer version" in done.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "content",
     [

@@ -122,6 +122,7 @@ def test_the_same_task_runs_in_a_container_of_the_same_packages(shell: Shell) ->
     ] == 0
 
 
+@pytest.mark.slow
 def test_what_executes_runs_in_a_container_by_itself(shell: Shell) -> None:
     """The engine `auto` says why; commands see packages and variables; what came of them is pinned,
     and not done again.

@@ -83,6 +83,7 @@ def test_a_deployed_task_runs_without_its_files(flyte: Deploying, tmp_path: Path
     assert other("rerun", result["run"], "--name", "Bob").stdout == "Hello, Bob!\n"
 
 
+@pytest.mark.slow
 def test_a_pin_needs_no_request_once_it_has_run(flyte: Deploying, tmp_path: Path) -> None:
     """With everything local no registry is asked, or even there."""
     pin = flyte.deploy("tasks.py")["digest"]
@@ -234,6 +235,7 @@ def test_another_domain_is_said(flyte: Deploying) -> None:
     )
 
 
+@pytest.mark.slow
 def test_deleting_takes_nothing_else_along(flyte: Deploying, tmp_path: Path) -> None:
     """Two versions of the same content share everything; a third has other code. The newest that is
     left is the latest.
@@ -375,6 +377,7 @@ def test_what_a_wrong_command_says(flyte: Deploying) -> None:
         assert said in flyte("deploy", *args, exit_code=code).stderr, args
 
 
+@pytest.mark.slow
 def test_an_image_is_pinned_by_its_digest(flyte: Deploying, server: Server) -> None:
     """A tag is looked up when the task is deployed; one that cannot be had is an error. A dry run
     asks nobody.

@@ -46,6 +46,7 @@ def sentences(stderr: str, place: str) -> list[str]:
     return [line for line in stderr.splitlines() if place in line]
 
 
+@pytest.mark.slow
 def test_a_registry_that_stalls_holds_up_a_run_only_a_little(
     flyte: Shell, registry: Server, repository: str
 ) -> None:
@@ -67,6 +68,7 @@ def test_a_registry_that_stalls_holds_up_a_run_only_a_little(
         assert proxy.seen("PUT", "/manifests/record.")
 
 
+@pytest.mark.slow
 def test_a_registry_that_is_down_is_said_in_one_sentence(
     flyte: Shell, registry: Server, repository: str
 ) -> None:
@@ -216,6 +218,7 @@ def test_a_pull_request_reads_the_cache_of_main_and_cannot_write_it(
         assert changed["counters"]["bytes_sent"] > 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "fault", ["flip", "wrong-record", "missing", "endless", "refused", "reset"]
 )

@@ -134,6 +134,7 @@ FAULTS: dict[str, Callable[[When], None]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fault", FAULTS)
 def test_what_may_pass_is_tried_again(
     proxy: FaultProxy,
@@ -312,6 +313,7 @@ def test_a_download_goes_on_where_it_broke_off(
     assert ranges(proxy) == [None, "bytes=1000000-", "bytes=2500000-"]
 
 
+@pytest.mark.slow
 def test_a_download_goes_on_after_resets_as_long_as_bytes_come(
     proxy: FaultProxy, path: str, kept: Manifest, tmp_path: Path
 ) -> None:
@@ -425,6 +427,7 @@ def test_places_of_uploads_may_be_relative_have_a_query_or_be_elsewhere(
         assert elsewhere.requests[0].path.startswith("/bucket?signature=1&digest=")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "place",
     [

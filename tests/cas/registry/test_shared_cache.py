@@ -381,6 +381,7 @@ def test_from_python(flyte: Shell, other: Shell, place: str) -> None:
     )
 
 
+@pytest.mark.slow
 def test_many_at_once(flyte: Shell, place: str, tmp_path: Path) -> None:
     """Machines that make and publish the same at the same time all succeed, and the record is
     whole.
@@ -502,6 +503,7 @@ def test_a_bundle_that_does_not_hold_what_its_tree_says(
     assert "evil" not in done.stderr
 
 
+@pytest.mark.slow
 def test_a_tag_of_a_record_that_was_moved_by_hand(flyte: Shell, other: Shell, place: str) -> None:
     """What is no record, or one of another key, is said and not used; what is made here is
     published in its place.
@@ -561,6 +563,7 @@ def test_blobs_that_are_gone_are_fetched_again(flyte: Shell, place: str) -> None
     assert bundle_of(again)["from"] == "local" and again["counters"]["layers_made"] == 0
 
 
+@pytest.mark.slow
 def test_pull_and_push(flyte: Shell, other: Shell, place: str) -> None:
     """What a file needs, or all that there is; nothing is made, and what is missing fails."""
     missing = flyte.json("cache", "push", "--registry", place, "tasks.py", exit_code=3)["items"]
