@@ -115,10 +115,10 @@ def _show_run(console: Console, history: History, row: RunRow, utc: bool) -> Non
             }
         )
         return
+    shown = _shown_as(utc)
+    document |= {"started": shown(row.started), "ended": row.ended and shown(row.ended)}
     for label in ("name", "task", "file", "version", "phase", "started", "ended", "url"):
-        moment = {"started": row.started, "ended": row.ended}.get(label)
-        text = _shown_as(utc)(moment) if moment else document[label]
-        console.print(f"{label:8} {text or '-'}")
+        console.print(f"{label:8} {document[label] or '-'}")
     for key, value in labels.items():
         console.print(f"{'label':8} {key}={value}")
     if row.why:

@@ -9,7 +9,7 @@ import click
 
 from flyte_build.declarations.interface import Interface, Parameter
 from flyte_build.errors import InputError, UsageError
-from flyte_build.values.type import ABSENT, Wire, Wires
+from flyte_build.values.type import Wire, Wires
 
 
 class Inputs(click.Command):
@@ -55,16 +55,10 @@ class Inputs(click.Command):
         values = _read(file) if file else {}
         self._interface.refuse_unknown(values)
 
-        def wire(parameter: Parameter) -> Wire:
-            if parameter.name in given:
-                return parameter.parse(given[parameter.name])
-            if parameter.name in values:
-                return parameter.check(values[parameter.name])
-            if parameter.required:
-                raise parameter.missing()
-            return ABSENT
+        def wire(parameter: Parameter, value: Any) -> Wire:
+            return parameter.parse(value) if parameter.name in given else parameter.check(value)
 
-        return self._interface.convert(wire)
+        return self._interface.complete({**values, **given}, wire, Parameter.usage)
 
     def _context(self, path: str, args: list[str]) -> click.Context:
         """Parse arguments. Raises `UsageError` for an option of the command that runs the task."""

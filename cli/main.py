@@ -138,6 +138,7 @@ def flyte(
         format=style.pop("output_format"), progress=not no_progress, color=not no_color, **style
     )
     ctx.obj = Console(appearance, ctx.obj, config, org)
+    ctx.call_on_close(ctx.obj.end_progress)
 
 
 def run_command(args: list[str], spare: Worker | None) -> int:
@@ -152,13 +153,7 @@ def run_command(args: list[str], spare: Worker | None) -> int:
     try:
         with flyte.make_context("flyte", list(args), obj=spare) as ctx:
             _refuse_twin()
-            try:
-                flyte.invoke(ctx)
-            finally:
-                from .console import Console
-
-                if isinstance(ctx.obj, Console):
-                    ctx.obj.end_progress()
+            flyte.invoke(ctx)
         return 0
     except click.exceptions.Exit as error:
         return error.exit_code

@@ -85,15 +85,12 @@ class Parameter:
     def _is_none(self, value: Any) -> bool:
         return value is None and self.default is None
 
-    def missing(self, usage: Callable[[], str] | None = None) -> InputError:
-        """Return the error for a missing value.
-
-        `usage` returns the example in its hint (default: an option).
-        """
+    def missing(self, example: str) -> InputError:
+        """Return the error for a missing value; `example` shows how to give one."""
         return InputError(
             f"The input {self.name!r} is missing",
             why=f"Its type is {self.type.described}, and it has no default.",
-            hint=f"Add, for example: {(usage or self.usage)()}",
+            hint=f"Add, for example: {example}",
         )
 
     def usage(self) -> str:
@@ -196,7 +193,7 @@ class Interface:
                 f"The input {min(twice)!r} was given twice",
                 why=f"The task takes {', '.join(names)}.",
             )
-        return self._complete({**given, **kwargs}, Parameter.dump, Parameter.argument)
+        return self.complete({**given, **kwargs}, Parameter.dump, Parameter.argument)
 
     def refuse_unknown(self, given: Iterable[str]) -> None:
         """Raise `InputError` for a name that no input has."""
@@ -215,33 +212,27 @@ class Interface:
     def check_inputs(self, values: dict[str, Any]) -> dict[str, Wire]:
         """Return the wire values of JSON values, by name. Raises `InputError`."""
         self.refuse_unknown(values)
-        return self._complete(values, Parameter.check, Parameter.usage)
+        return self.complete(values, Parameter.check, Parameter.usage)
 
-    def _complete(
+    def complete(
         self,
         given: Mapping[str, Any],
         convert: Callable[[Parameter, Any], Wire],
         usage: Callable[[Parameter], str],
     ) -> dict[str, Wire]:
-        def wire(parameter: Parameter) -> Wire:
-            if parameter.name in given:
-                return convert(parameter, given[parameter.name])
-            if parameter.required:
-                raise parameter.missing(lambda: usage(parameter))
-            return ABSENT
+        """Return the wire values of the given inputs, without those that are left to defaults.
 
-        return self.convert(wire)
-
-    def convert(self, wire: Callable[[Parameter], Wire]) -> dict[str, Wire]:
-        """Return the result of `wire` for each input by name, without those that are `ABSENT`.
-
-        If `wire` raises `InputError` for several inputs, raises a single one that reports them all.
+        `usage` returns an example of an input. Raises one `InputError` for all inputs that are
+        missing, or for which `convert` raises one.
         """
         found: dict[str, Wire] = {}
         errors: list[InputError] = []
         for parameter in self.inputs:
             try:
-                found[parameter.name] = wire(parameter)
+                if parameter.name in given:
+                    found[parameter.name] = convert(parameter, given[parameter.name])
+                elif parameter.required:
+                    raise parameter.missing(usage(parameter))
             except InputError as error:
                 errors.append(error)
         if len(errors) > 1:
@@ -251,7 +242,7 @@ class Interface:
             )
         if errors:
             raise errors[0]
-        return {name: value for name, value in found.items() if value is not ABSENT}
+        return found
 
     def load_inputs(self, wire: Mapping[str, Wire]) -> dict[str, Any]:
         """Return the Python objects to call the task's function with, by name.

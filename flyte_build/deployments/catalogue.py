@@ -30,8 +30,6 @@ from .release import Release
 _PARALLEL = 8
 _NOTES = 10
 _THIS = "this machine"
-_DOCUMENT = 64 << 20  # Maximum size of a deployment's document in bytes.
-_SLACK = 1 << 30  # Bytes by which a bundle may be larger than the files that it contains.
 
 
 @dataclass(frozen=True)

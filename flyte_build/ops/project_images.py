@@ -98,6 +98,7 @@ class Imager:
             compression=settings.image_compression,
             anew=force,
             read_only=session.read_only,
+            lenient=session.read_only and not settings.locked,
         )
         self.look_up = sources.bases.look_up
         self._builder = ImageBuilder(files, cache, pins, sources, options, reporter)
@@ -108,13 +109,9 @@ class Imager:
         In a read-only session nothing is built or pinned: the result then has no images if one of
         them would have to be built (or, without `--locked`, pinned).
         """
-        lenient = self._session.read_only and not self._session.settings.locked
         label = f"{self._root} {envs[0]}"
         platforms = recipe.platforms or (linux_here(),)
-        found = {
-            platform: self._builder.build(recipe, platform, label, lenient)
-            for platform in platforms
-        }
+        found = {platform: self._builder.build(recipe, platform, label) for platform in platforms}
         return EnvironmentImage(envs=tuple(envs), found=found)
 
     def push(self, built: EnvironmentImage, recipe: Recipe) -> EnvironmentImage:

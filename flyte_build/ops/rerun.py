@@ -25,9 +25,9 @@ from flyte_build.settings.settings import Settings
 from flyte_build.values.type import Wires
 from flyte_build.workspace.workspace import INTERACTIVE, Workspace, locate
 
-from .placement import Placement, place
+from .placement import place
 from .prepare import FilePlan
-from .run import leased, run_in_container, run_in_worker
+from .run import leased, run_leased
 from .session import Session
 
 if TYPE_CHECKING:
@@ -120,7 +120,7 @@ class Recorded:
 
         began, document, spec = time.monotonic(), self._document, self.spec
         name, image = spec.semantic.environment, ImageChoice(spec.semantic.image)
-        cache, engine = session.cache, session.settings.engine
+        cache = session.cache
         call = Call(
             task=spec,
             workspace=Workspace(
@@ -135,24 +135,22 @@ class Recorded:
             run=session.settings.run._replace(version=document["version"]),
             tree=self.tree,
         )
-        plan, where, made, container = FilePlan(session, call.workspace), Placement(), [], None
+        plan, made, container = FilePlan(session, call.workspace), [], None
         with cache.preparing():
             code = extracted(cache, Digest(self.tree))
-            if not image.is_host or engine == "docker":
-                node = EnvironmentNode(name, image, self.root, cache, lambda: plan.pins, ())
-                where = place(name, image, engine, lambda: node)
+            where = place(
+                name,
+                image,
+                session.settings.engine,
+                lambda: EnvironmentNode(name, image, self.root, cache, lambda: plan.pins, ()),
+            )
             if where.environment:
                 outcomes = Resolver(cache.records, session.reporter).resolve([where.environment])
                 made = [each.artifact for each in outcomes.values() if each.artifact]
             if where.image is not None:
                 container = plan.containers.get(where.image, name)
             call, lease = leased(session, replace(call, code=code), where, made)
-        try:
-            if container:
-                return run_in_container(session, call, container, began)
-            return run_in_worker(session, call, take_spare(), began)
-        finally:
-            lease.release()
+        return run_leased(session, call, container, take_spare, lease, began)
 
     def interface(self, task: TaskSpec) -> Interface:
         """Return the current interface of the task, with the original inputs as defaults.

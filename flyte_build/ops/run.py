@@ -83,11 +83,10 @@ def _resolve(
     """
     engine = plan.session.settings.engine
     for left in range(_ATTEMPTS - 1, -1, -1):
-        (call, image), where = _call(plan, variable, inputs), Placement()
-        if not image.is_host or engine == "docker":
-            where = place(
-                call.task.semantic.environment, image, engine, partial(plan.environment, image)
-            )
+        call, image = _call(plan, variable, inputs)
+        where = place(
+            call.task.semantic.environment, image, engine, partial(plan.environment, image)
+        )
         try:
             return call, where, plan.resolve(*([where.environment] if where.environment else []))
         except FileUnstable as error:
@@ -126,6 +125,18 @@ def _run_prepared(
         )
         call, lease = leased(session, call, where, made)
     plan.publish()
+    return run_leased(session, call, container, take_spare, lease, began)
+
+
+def run_leased(
+    session: Session,
+    call: Call,
+    container: ContainerImage | None,
+    take_spare: Callable[[], Worker | None],
+    lease: Lease,
+    began: float,
+) -> Finished:
+    """Run a task with extracted code, in a container if there is one, and release the lease."""
     try:
         if container:
             return run_in_container(session, call, container, began)

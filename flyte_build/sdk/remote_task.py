@@ -19,7 +19,7 @@ from flyte_build.ops.stores import Stores
 from flyte_build.runner.reporter import RunReporter
 from flyte_build.settings.places import Places
 from flyte_build.settings.settings import Settings
-from flyte_build.values.type import ABSENT, Mismatch, Wire
+from flyte_build.values.type import Mismatch
 
 from .blocking import Blocking, BlockingIterator, blocking
 from .init import current
@@ -170,15 +170,7 @@ class Task:
         task = self.find()
         interface = task.spec.interface
         interface.refuse_unknown(inputs)
-
-        def wire_of(parameter: Parameter) -> Wire:
-            if parameter.name in inputs:
-                return _wire(parameter, inputs[parameter.name])
-            if parameter.required:
-                raise parameter.missing(parameter.argument)
-            return ABSENT
-
-        wire = interface.convert(wire_of)
+        wire = interface.complete(inputs, _wire, Parameter.argument)
         space = task.found.release.space
         chosen = settings or current().change(project=space.project, domain=space.domain)
         return Run(

@@ -81,15 +81,12 @@ class ImageBuilder:
         self._offers = None if options.anew else sources.remote
         self._fetcher = Fetcher(files.root, cache.blobs, files.counters, reporter.bytes_moved)
 
-    def build(
-        self, recipe: Recipe, platform: str, label: str, lenient: bool = False
-    ) -> BuiltImage | PlannedImage:
+    def build(self, recipe: Recipe, platform: str, label: str) -> BuiltImage | PlannedImage:
         """Build the image of a recipe for one platform, unless it exists.
 
         A read-only build returns a plan if something would have to be built. The outcome is
-        remembered under `label`. With `lenient`, a missing pin counts as a missing image. Raises
-        `ImageBuildError`, `NotLocked`, `EngineUnavailable`, and the errors of pins, registries and
-        the store.
+        remembered under `label`. Raises `ImageBuildError`, `NotLocked`, `EngineUnavailable`, and
+        the errors of pins, registries and the store.
         """
         nodes: list[Outcome] = []
         places: list[str] = []
@@ -97,7 +94,7 @@ class ImageBuilder:
         try:
             image = self._image(recipe, platform, label, nodes, places)
         except NotLocked as error:
-            if not lenient:
+            if not self._options.lenient:
                 raise
             image, why = None, f"{error.what} yet"
         if image is None:

@@ -73,11 +73,13 @@ class BuildSources:
 class BuildOptions:
     """Options of a build.
 
-    `debian` is the reference of the Debian base, with the placeholder `{python}`. `anew` builds and
-    executes everything again; `read_only` builds nothing.
+    `debian` is the reference of the Debian base, with the placeholder `{python}`. `anew` builds
+    and executes everything again; `read_only` builds nothing, and with `lenient` a missing pin
+    counts as a missing image.
     """
 
     debian: str
     compression: Compression = "gzip"
     anew: bool = False
     read_only: bool = False
+    lenient: bool = False
