@@ -178,19 +178,15 @@ def test_a_pull_request_reads_the_cache_of_main_and_cannot_write_it(
         main, own = server.repository("team/main"), server.repository("team/pr")
         flyte("run", "--registry", main, "tasks.py", "hello", env=login)
         server.tokens.allowed["team/main"] = {"pull"}
-        found = json.loads(
-            other(
-                "-of",
-                "json",
-                "run",
-                "--cache-read",
-                main,
-                "--cache-write",
-                own,
-                "tasks.py",
-                "hello",
-                env=login,
-            ).stdout
+        found = other.json(
+            "run",
+            "--cache-read",
+            main,
+            "--cache-write",
+            own,
+            "tasks.py",
+            "hello",
+            env=login,
         )
         assert found["counters"]["layers_made"] == 0 and states(found)["bundle"] == "cached"
         (flyte.project / "tasks.py").write_text(
@@ -201,19 +197,15 @@ def test_a_pull_request_reads_the_cache_of_main_and_cannot_write_it(
             "Hello, World!" in done.stdout
             and len(sentences(done.stderr, f"{main} denied access")) == 1
         )
-        changed = json.loads(
-            other(
-                "-of",
-                "json",
-                "run",
-                "--cache-read",
-                main,
-                "--cache-write",
-                own,
-                "tasks.py",
-                "hello",
-                env=login,
-            ).stdout
+        changed = other.json(
+            "run",
+            "--cache-read",
+            main,
+            "--cache-write",
+            own,
+            "tasks.py",
+            "hello",
+            env=login,
         )
         assert changed["counters"]["bytes_sent"] > 0
 
