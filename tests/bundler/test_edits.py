@@ -1,8 +1,7 @@
-"""Random edits: after each, what is remembered gives what a clean rebuild gives, nothing is made in
-vain, and each reason is true.
+"""Random edits of a project: a warm preparation always agrees with a clean one.
 
-`FLYTE_TEST_EDITS` sets how many edits the long test makes (2,000 without it), and `FLYTE_TEST_SEED`
-repeats one.
+Nothing is rebuilt in vain, and each reported reason is true. `FLYTE_TEST_EDITS` sets the number of
+edits of the long test (default: 2,000), and `FLYTE_TEST_SEED` repeats a failed one.
 """
 
 from __future__ import annotations
@@ -99,8 +98,9 @@ START: Mapping[str, str] = {
 
 @dataclass(frozen=True)
 class State:
-    """A workspace: text by path ("-> " and a target is a link, a mode after "\\0" an executable
-    file), and environment variables.
+    """State of a workspace: its files as text by path, and its environment variables.
+
+    "-> " followed by a target stands for a link, and a mode after "\\0" marks an executable file.
     """
 
     files: Mapping[str, str] = field(default_factory=lambda: dict(START))
@@ -123,7 +123,7 @@ class State:
 
 
 def shadow(state: State, n: int) -> State:
-    """`helper` is a package in place of a module, in another root or not."""
+    """Toggle a file that shadows a module: one in another root, or a package."""
     return state.toggle(
         ["app/src/helper.py", "app/helper/__init__.py", "app/pkg/deep/__init__.py"][n % 3],
         f"VALUE = {n}\nLEAF = {n}\n",
@@ -198,7 +198,7 @@ IDLE = ("unseen variable", "unseen file", "touch")
 
 
 class Workshop:
-    """A workspace on disk in some state, with a store that remembers, in one copy style."""
+    """A workspace on disk in some state, with a cache that persists, in one copy style."""
 
     def __init__(self, folder: Path, style: CopyStyle) -> None:
         self.folder, self.style, self.home = folder, style, folder / "home"
@@ -207,7 +207,7 @@ class Workshop:
         self.tree: Tree | None = None
 
     def become(self, state: State) -> set[str]:
-        """Bring the disk and the environment into a state; gives the names of all that changed."""
+        """Bring disk and environment into a state, and return the names of what changed."""
         changed = {
             path
             for path in self.state.files.keys() | state.files.keys()
@@ -245,7 +245,7 @@ class Workshop:
         return changed | variables
 
     def prepare(self, home: Path) -> tuple[Any, Tree | None, dict[str, str], FilePlan | None]:
-        """What discovery found (or its error), the tree, and what was made with the reasons."""
+        """Return discovery's document or error, the tree, what was built and why, and the plan."""
         plan = self.plan(home)
         try:
             plan.discover()
@@ -263,7 +263,7 @@ class Workshop:
         return document, plan.tree.tree(), made, plan
 
     def plan(self, home: Path) -> FilePlan:
-        """A plan of the project, over the stores in a directory."""
+        """Return a plan of the project, over the stores in a directory."""
         places = Places(
             cache=str(home / "cache"), data=str(home / "data"), config=str(home / "config.toml")
         )
@@ -274,7 +274,7 @@ class Workshop:
         )
 
     def check(self, changed: set[str], idle: bool, with_output: bool) -> None:
-        """Prepare with what is remembered, and anew."""
+        """Compare a preparation with the cache to one from scratch."""
         document, tree, made, plan = self.prepare(self.home)
         clean_document, clean_tree, _, _ = self.prepare(self.folder / "clean")
         shutil.rmtree(self.folder / "clean")
@@ -320,7 +320,7 @@ class Workshop:
             )
 
     def run(self) -> Any:
-        """What the task gives, in a process and from the bundle."""
+        """Return the output of the task, run in a process from the bundle."""
         plan = self.plan(self.home)
         plan.discover()
         finished = run_task(plan, "job", {})
@@ -330,7 +330,7 @@ class Workshop:
         )
 
     def expected(self) -> Any:
-        """What Python alone gives, from the working tree."""
+        """Return the output that plain Python computes from the working tree."""
         roots = [
             str(self.folder / "app" / root)
             for root in (["src"] if (self.folder / "app/src").is_dir() else [])
@@ -365,8 +365,9 @@ def edited(
     moves: list[tuple[str, int]],
     every: int,
 ) -> None:
-    """Make edits in a new workspace, and check after each; every so many also what the
-    task gives.
+    """Edit a new workspace step by step, and check it after each step.
+
+    Every so many steps, the task's output is checked, too.
     """
     workshop = Workshop(Path(tmp_path_factory.mktemp("edits")).resolve(), style)
     try:
@@ -400,7 +401,7 @@ def edited(
 def test_what_is_remembered_agrees_with_a_clean_rebuild(
     tmp_path_factory: pytest.TempPathFactory, style: CopyStyle
 ) -> None:
-    """Whatever was edited, reverted, renamed, linked or installed."""
+    """A warm cache agrees with a clean rebuild after any edit, revert, rename, link or install."""
 
     @settings(max_examples=150 // STEPS, phases=[Phase.generate])
     @given(moves=MOVES)
@@ -413,7 +414,7 @@ def test_what_is_remembered_agrees_with_a_clean_rebuild(
 @pytest.mark.slow
 @pytest.mark.parametrize("style", ["loaded_modules", "all"])
 def test_many_more_edits(tmp_path_factory: pytest.TempPathFactory, style: CopyStyle) -> None:
-    """Others each time; the seed is printed."""
+    """A long series of random edits passes, too; its seed is new each time, and printed."""
     number = int(os.environ.get("FLYTE_TEST_SEED", "0")) or random.randrange(10**9)
     print(f"FLYTE_TEST_SEED={number}")
 

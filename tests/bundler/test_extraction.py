@@ -1,5 +1,7 @@
-"""Extraction trusts nothing: hostile bundles, built by hand, are refused and leave nothing; edits
-of what was extracted are found.
+"""Extraction trusts nothing.
+
+Hostile bundles, built by hand, are refused and leave nothing behind, and edits of an extraction are
+detected.
 """
 
 from __future__ import annotations
@@ -49,7 +51,7 @@ CODE = packs.CODE.decode()
 
 
 def plain(cache: Cache, tree: Tree, *tars: bytes) -> bundle.Bundle:
-    """A bundle of `tree` whose packs are these bytes."""
+    """Return a bundle of `tree` whose packs are these bytes."""
     with cache.blobs.batch() as batch:
         return bundle.write(tree, [layer(cache, data) for data in tars], batch)
 
@@ -57,7 +59,7 @@ def plain(cache: Cache, tree: Tree, *tars: bytes) -> bundle.Bundle:
 def with_document(
     cache: Cache, document: bytes, *tars: bytes, claimed: Digest | None = None
 ) -> bundle.Bundle:
-    """A bundle whose first layer is exactly `document` (a tar)."""
+    """Return a bundle whose first layer is exactly `document` (a tar)."""
     layers = [layer(cache, data) for data in (document, *tars)]
     with cache.blobs.batch() as batch:
         made = bundle.write(Tree([]), layers, batch)
@@ -71,7 +73,7 @@ def with_document(
 
 
 def document_tar(document: bytes) -> bytes:
-    """The tar of a first layer that holds this document."""
+    """Return the tar of a first layer that holds this document."""
     return (
         tar.header(tar.Member(bundle.TREE, len(document)))
         + document
@@ -81,8 +83,9 @@ def document_tar(document: bytes) -> bytes:
 
 
 def refused(cache: Cache, made: bundle.Bundle, *errors: type[Exception]) -> Exception:
-    """Extraction raises one of these errors (else: that the bundle is refused), and leaves nothing
-    anywhere.
+    """Check that extraction raises one of these errors and leaves nothing behind.
+
+    Default: `ExtractionRefused`.
     """
     outside = sorted(os.listdir(os.path.dirname(cache.root)))
     with pytest.raises(errors or ExtractionRefused) as raised:
@@ -93,7 +96,7 @@ def refused(cache: Cache, made: bundle.Bundle, *errors: type[Exception]) -> Exce
 
 
 def block(name: str | bytes, data: bytes = b"", **fields: Any) -> bytes:
-    """A member as any tar program may write it; without its end."""
+    """Return a member as any tar program may write it, without the end of the archive."""
     info = tarfile.TarInfo(os.fsdecode(name))
     info.size = len(data)
     for field, value in fields.items():
@@ -104,7 +107,7 @@ def block(name: str | bytes, data: bytes = b"", **fields: Any) -> bytes:
 
 
 def patched(name: str, at: int, new: bytes, data: bytes = b"") -> bytes:
-    """A member with these bytes in its header, and a checksum that is right."""
+    """Return a member with these bytes in its header, and a correct checksum."""
     head = bytearray(tar.header(tar.Member(packs.CODE + name.encode(), len(data))))
     head[at : at + len(new)] = new
     head[148:156] = b" " * 8
@@ -113,7 +116,7 @@ def patched(name: str, at: int, new: bytes, data: bytes = b"") -> bytes:
 
 
 def test_an_honest_bundle_is_extracted(cache: Cache) -> None:
-    """What the hostile ones below differ from."""
+    """The honest bundle, from which the hostile ones below differ, is extracted."""
     made = plain(cache, Tree(entries_of(FILES)), archive(FILES))
     place = extraction.extract(cache, made)
     assert read_files(f"{place}/code") == {
@@ -169,7 +172,7 @@ EVIL: dict[str, bytes] = {
 def test_a_member_that_is_not_in_the_tree_is_refused(
     cache: Cache, evil: bytes, first: bool
 ) -> None:
-    """Whatever its kind and wherever it stands in a pack that is otherwise as it should be."""
+    """A member that is not in the tree is refused, whatever its kind and its place in the pack."""
     refused(
         cache,
         plain(
@@ -208,7 +211,7 @@ INSTEAD: dict[str, Files | bytes] = {
 
 @pytest.mark.parametrize("pack", INSTEAD.values(), ids=INSTEAD)
 def test_a_pack_that_disagrees_with_the_tree_is_refused(cache: Cache, pack: Files | bytes) -> None:
-    """Every path once, in its kind, mode, size and bytes; and nothing after the end."""
+    """A pack must hold every path once, with its kind, mode, size and bytes, and end there."""
     refused(
         cache,
         plain(cache, Tree(entries_of(FILES)), pack if isinstance(pack, bytes) else archive(pack)),
@@ -244,7 +247,7 @@ HEADERS = {
 def test_a_header_that_is_not_written_our_way_is_refused(
     cache: Cache, header: tuple[int, bytes]
 ) -> None:
-    """Only the one form of a member that we write is read: no modes, owners, times, extensions."""
+    """A header is refused unless it is in our form: no modes, owners, times, extensions."""
     files = {"a.py": FILES["a.py"]}
     refused(
         cache,
@@ -256,9 +259,7 @@ def test_a_header_that_is_not_written_our_way_is_refused(
 
 @pytest.mark.parametrize("header", ["negative size", "very negative size", "huge size"])
 def test_a_document_of_no_possible_size_is_refused(cache: Cache, header: str) -> None:
-    """The first layer's header is as untrusted as any, and never makes the reader read without a
-    bound.
-    """
+    """A first layer whose header gives an impossible size is refused without an unbounded read."""
     head = bytearray(tar.header(tar.Member(bundle.TREE, 0)))
     at, new = HEADERS[header]
     head[at : at + len(new)] = new
@@ -272,7 +273,7 @@ def test_a_document_of_no_possible_size_is_refused(cache: Cache, header: str) ->
 @pytest.mark.parametrize("name", [b"a.py", b"n" * 101])
 @pytest.mark.parametrize("kind", ["L", "K"])
 def test_a_long_name_that_is_not_needed_is_refused(cache: Cache, kind: str, name: bytes) -> None:
-    """Other readers could take it for something else."""
+    """A long-name record that is not needed is refused, since other readers could misread it."""
     text = packs.CODE + b"a.py" if kind == "L" else b"/etc/passwd"
     long = block("././@LongLink", text + b"\0", type=kind.encode(), mode=0, uid=0, gid=0)
     refused(
@@ -361,12 +362,12 @@ PATHS = {
     ids=[*DOCUMENTS, *PATHS],
 )
 def test_a_document_that_is_no_safe_tree_is_refused(cache: Cache, document: bytes) -> None:
-    """Malformed, ambiguous, unsafe or too large; nothing of its packs is looked at."""
+    """A malformed, ambiguous, unsafe or too large document is refused before any pack is read."""
     refused(cache, with_document(cache, document_tar(document), claimed=Digest.of(document)))
 
 
 def test_a_document_other_than_the_manifest_claims_is_refused(cache: Cache) -> None:
-    """The tree's digest is what is trusted."""
+    """A document whose digest is not the one in the manifest is refused."""
     refused(
         cache,
         with_document(cache, document_tar(DOCUMENT), archive(FILES), claimed=Digest.of(b"another")),
@@ -387,14 +388,16 @@ FIRST: dict[str, bytes] = {
 
 @pytest.mark.parametrize("first", FIRST.values(), ids=FIRST)
 def test_a_first_layer_that_is_not_just_the_document_is_refused(cache: Cache, first: bytes) -> None:
-    """A bundle may be mounted or appended to an image: what its first layer smuggles in would be
-    there.
+    """A first layer with more or less than the document is refused.
+
+    A bundle may be mounted or appended to an image, and whatever its first layer smuggles in would
+    be there.
     """
     refused(cache, with_document(cache, first, archive(FILES), claimed=Digest.of(DOCUMENT)))
 
 
 def test_layers_that_are_not_compressed_are_refused(cache: Cache) -> None:
-    """Their digests are right, and still they are no zstd."""
+    """Layers that are not zstd are refused, even if their digests are right."""
     tree = Tree(entries_of(FILES))
     with cache.blobs.batch() as batch:
         made = bundle.write(tree, [layer(cache, archive(FILES), compress=False)], batch)
@@ -419,9 +422,7 @@ def test_a_bomb_is_stopped_at_its_first_surprise(cache: Cache) -> None:
 
 
 def test_extraction_takes_bounded_memory(cache: Cache, tmp_path: Path) -> None:
-    """A bundle whose document's layer, or a pack of it, would be 2 GiB is refused in bounded
-    memory.
-    """
+    """A layer that inflates to 2 GiB is refused in bounded memory."""
     code = """
 import resource, sys, zstandard
 resource.setrlimit(resource.RLIMIT_AS, (700 << 20,) * 2)
@@ -458,7 +459,7 @@ refused(bundle.Bundle(made.manifest, made.config, made.tree, bomb(bytes(head)), 
 
 
 def test_a_window_beyond_what_writing_uses_is_refused(cache: Cache) -> None:
-    """A frame that asks for 128 MiB of memory is not given it."""
+    """A frame that asks for 128 MiB of memory is refused."""
     import zstandard
 
     parameters = zstandard.ZstdCompressionParameters(window_log=27)
@@ -473,7 +474,7 @@ def test_a_window_beyond_what_writing_uses_is_refused(cache: Cache) -> None:
 
 
 def test_more_than_the_budget_is_refused(cache: Cache) -> None:
-    """By count and by bytes, before anything is written."""
+    """A bundle above the budget of files or bytes is refused before anything is written."""
     made = plain(cache, Tree(entries_of(FILES)), archive(FILES))
     for budget in (Budget(files=3), Budget(bytes=100)):
         with pytest.raises(ExtractionRefused, match="too large"):
@@ -519,7 +520,7 @@ MANIFESTS: dict[str, Callable[[dict[str, Any]], Any]] = {
 def test_a_manifest_that_is_none_is_refused(
     cache: Cache, change: Callable[[dict[str, Any]], Any]
 ) -> None:
-    """Whatever the JSON holds, the error is ours."""
+    """A malformed manifest is refused with a `FlyteError`, whatever the JSON holds."""
     made = plain(cache, Tree(entries_of(FILES)), archive(FILES))
     manifest = cache.blobs.put(
         json.dumps(change(json.loads(cache.blobs.read(made.manifest)))).encode()
@@ -533,7 +534,7 @@ def test_a_manifest_that_is_none_is_refused(
     "text", [b"", b"\xff\xfe", b"{", b"[" * 100_000, b'{"a":1' + b"0" * 5000 + b"}", b"nan"]
 )
 def test_a_manifest_that_is_no_json_is_refused(cache: Cache, text: bytes) -> None:
-    """Not UTF-8, too deep, numbers too long."""
+    """A manifest that is not UTF-8 or not JSON, or is nested too deep, is refused."""
     with pytest.raises(ExtractionRefused):
         bundle.read(cache.blobs.put(text), cache.blobs)
 
@@ -542,7 +543,7 @@ def test_a_manifest_that_is_no_json_is_refused(cache: Cache, text: bytes) -> Non
 
 
 def blobs_of(made: bundle.Bundle) -> dict[str, Digest]:
-    """The blobs that extraction itself reads."""
+    """Return the blobs that extraction itself reads."""
     return {"document": made.document.digest, "pack": made.packs[0].digest}
 
 
@@ -553,7 +554,10 @@ def blobs_of(made: bundle.Bundle) -> dict[str, Digest]:
 def test_a_damaged_layer_is_found_quarantined_and_made_again(
     cache: Cache, project: Path, which: str, damage: str
 ) -> None:
-    """Whether or not the damage shows in the compression; nothing of it becomes visible."""
+    """A damaged layer is detected and rebuilt, and no part of it becomes visible.
+
+    That holds whether or not the damage shows in the compression.
+    """
     write_files(project, {**FILES, "random": os.urandom(5000)})
     made = make_bundle(cache, project)
     digest = blobs_of(made)[which]
@@ -578,9 +582,7 @@ def test_a_damaged_layer_is_found_quarantined_and_made_again(
 
 
 def test_a_write_that_is_cut_short_is_an_error(cache: Cache) -> None:
-    """The system may write less than it was given (a full disk, `ulimit -f`): no half file is ever
-    taken for a whole one.
-    """
+    """A short write (a full disk, `ulimit -f`) is an error; no truncated file counts as whole."""
     files: Files = {"a.bin": bytes(800_000)}
     made = plain(cache, Tree(entries_of(files)), archive(files))
     code = """
@@ -601,7 +603,7 @@ except StoreUnavailable as error: print("ulimit -f" in str(error))
 
 
 def test_a_name_that_the_file_system_refuses_is_an_error_of_ours(cache: Cache) -> None:
-    """A part of a path may be too long for the disk at hand."""
+    """A name that is too long for the file system is a `FlyteError`."""
     files: Files = {"n" * 300: b"x"}
     refused(
         cache, plain(cache, Tree(entries_of(files)), archive(files)), ExtractionRefused, StoreError
@@ -641,8 +643,9 @@ TAMPER: dict[str, tuple[Callable[[Path], object], str]] = {
 def test_a_change_of_what_was_extracted_is_found_and_undone(
     cache: Cache, project: Path, tamper: Callable[[Path], object], what: str
 ) -> None:
-    """Root can write everywhere: the extraction is not used again, verify says what was changed,
-    the store is not affected.
+    """An extraction that root has changed is not used again, and `verify` reports the change.
+
+    The store is not affected.
     """
     write_files(project, FILES)
     made = make_bundle(cache, project)
@@ -680,7 +683,7 @@ def test_a_change_of_what_was_extracted_is_found_and_undone(
     ],
 )
 def test_an_extraction_without_a_good_marker_is_made_again(cache: Cache, content: bytes) -> None:
-    """Whatever is left in the marker's place."""
+    """An extraction without a valid marker is made again."""
     made = plain(cache, Tree(entries_of(FILES)), archive(FILES))
     place = extraction.extract(cache, made)
     Path(place, "complete").write_bytes(content)
@@ -689,7 +692,7 @@ def test_an_extraction_without_a_good_marker_is_made_again(cache: Cache, content
 
 
 def test_whatever_stands_at_the_final_place_is_replaced(cache: Cache, tmp_path: Path) -> None:
-    """A link that someone put there is not followed; a file is no obstacle."""
+    """A link or file in the place of an extraction is replaced, and the link is not followed."""
     made = plain(cache, Tree(entries_of(FILES)), archive(FILES))
     (tmp_path / "elsewhere").mkdir()
     (tmp_path / "elsewhere" / "mine").write_text("mine")
@@ -713,7 +716,7 @@ def test_whatever_stands_at_the_final_place_is_replaced(cache: Cache, tmp_path: 
 
 @as_root
 def test_verify_finds_an_edit_in_a_tree_too_large_to_be_sealed(cache: Cache, project: Path) -> None:
-    """Large trees are sealed by their directories; verify reads every byte."""
+    """`verify` reads every byte of a large tree, of which only the directories are sealed."""
     write_files(project, {f"d{n % 10}/f{n}.py": b"%d" % n for n in range(2_100)})
     made = make_bundle(cache, project)
     place = extraction.extract(cache, made)
@@ -726,7 +729,7 @@ def test_verify_finds_an_edit_in_a_tree_too_large_to_be_sealed(cache: Cache, pro
 
 
 def test_eight_processes_extract_one_bundle_once(cache: Cache, project: Path) -> None:
-    """All get the same directory, whole."""
+    """Eight processes that extract one bundle at once all get the same complete directory."""
     from tests.support.processes import process
 
     write_files(project, {f"f{n}.py": b"%d" % n for n in range(200)})
@@ -751,8 +754,9 @@ print(os.stat(place).st_ino, extraction.damage(place, bundle.read_tree(made, cac
 
 
 def test_an_extraction_that_nothing_is_known_of_is_removed_by_verify(cache: Cache) -> None:
-    """Without its bundle there is nothing to compare it with; one that is recorded under any label
-    stays.
+    """`verify` removes an extraction without a recorded bundle, since there is nothing to compare.
+
+    An extraction whose bundle is recorded under any label stays.
     """
     made = plain(cache, Tree(entries_of(FILES)), archive(FILES))
     extraction.extract(cache, made)
@@ -765,7 +769,7 @@ def test_an_extraction_that_nothing_is_known_of_is_removed_by_verify(cache: Cach
 
 
 def test_archives_of_python_are_refused(cache: Cache) -> None:
-    """`tarfile`'s own default format (PAX) is not ours."""
+    """An archive in PAX, the default format of `tarfile`, is refused."""
     stream = BytesIO()
     with tarfile.open(fileobj=stream, mode="w") as out:
         info = tarfile.TarInfo(CODE + "a.py")

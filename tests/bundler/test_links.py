@@ -1,6 +1,4 @@
-"""Links in a project: what they say in a bundle follows what they lead to, and nothing is there
-twice.
-"""
+"""Links in a project: in a bundle they follow their targets, and no file is there twice."""
 
 from __future__ import annotations
 
@@ -27,7 +25,7 @@ def read(path: str) -> str:
 
 @pytest.fixture
 def project(flyte: Shell) -> Shell:
-    """A project of two versions, of which `current` leads to the first."""
+    """Return a project of two versions, of which `current` leads to the first."""
     write_files(flyte.project, {"pyproject.toml": b"", "v1/a.txt": b"one", "v2/a.txt": b"two"})
     (flyte.project / "current").symlink_to("v1")
     flow(flyte)
@@ -62,8 +60,9 @@ WRITTEN = [
 @pytest.mark.parametrize("written", WRITTEN)
 @pytest.mark.parametrize("style", ["all", "loaded_modules"])
 def test_a_link_follows_a_retargeted_link(project: Shell, written: str, style: str) -> None:
-    """Absolute, out of the root and back in, through another link and up again: warm as well as
-    cold, in a directory that is as it was.
+    """A link follows one that is retargeted, warm as well as cold, in an unchanged directory.
+
+    It may be absolute, lead out of the root and back in, or through another link and up again.
     """
     (project.project / "sub").mkdir()
     (project.project / "sub/shown.txt").symlink_to(
@@ -79,7 +78,10 @@ def test_a_link_follows_a_retargeted_link(project: Shell, written: str, style: s
 
 @pytest.mark.parametrize("style", ["all", "loaded_modules"])
 def test_a_chain_that_now_leads_out_is_refused(project: Shell, tmp_path: Path, style: str) -> None:
-    """Warm as well as cold, although the first link of the chain is as it was."""
+    """A chain of links that now leads out is refused, warm as well as cold.
+
+    The first link of the chain has not changed.
+    """
     write_files(tmp_path / "outside", {"a.txt": b"outside"})
     (project.project / "shown.txt").symlink_to("current/a.txt")
     (project.project / ".flyteignore").write_text("current\n")
@@ -107,7 +109,7 @@ def test_a_chain_that_now_leads_out_is_refused(project: Shell, tmp_path: Path, s
 def test_what_comes_through_a_linked_folder_is_there_once(
     project: Shell, how: str, style: str
 ) -> None:
-    """And can be deployed and run."""
+    """A file reached through a linked directory is bundled once, and can be deployed."""
     (project.project / "v1/module.py").write_text("VALUE = 1\n")
     (project.project / "v1/__init__.py").write_text("")
     top = {
@@ -133,8 +135,10 @@ def test_what_comes_through_a_linked_folder_is_there_once(
 
 @pytest.mark.parametrize("include", ['["*rent"]', '["data"]', '["data/**"]', '["current"]'])
 def test_links_come_with_what_they_lead_to(project: Shell, include: str) -> None:
-    """A link to a directory that a glob matches, and links inside of an included directory: to a file, a
-    directory, and around in a circle.
+    """A link is bundled together with the file or directory that it leads to.
+
+    Such links are matched by a glob, or lie inside of an included directory, and may lead in a
+    circle.
     """
     write_files(project.project, {"data/x.txt": b"x", "far/y.txt": b"y"})
     (project.project / "data/to_file").symlink_to("../v2/a.txt")
@@ -153,7 +157,7 @@ def test_links_come_with_what_they_lead_to(project: Shell, include: str) -> None
 
 
 def test_an_edit_behind_a_link_is_seen(project: Shell) -> None:
-    """It is the file that changed, and nothing else is made."""
+    """An edit behind a link rebuilds the tree, and names the edited file as the reason."""
     flow(project, include='["current"]')
     assert read(project, "current/a.txt") == "one"
     (project.project / "v1/a.txt").write_text("edited")

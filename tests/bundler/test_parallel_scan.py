@@ -1,5 +1,6 @@
-"""A large tree that is all new is packed while it is read, and comes out just as one that is read
-first and packed then.
+"""A large tree that is all new is packed while it is scanned.
+
+The result is the same as that of scanning first and packing then.
 """
 
 from __future__ import annotations
@@ -34,8 +35,9 @@ KEY = b"-----BEGIN PRIVATE KEY-----\n" + b"A" * 64 + b"\n-----END PRIVATE KEY---
 
 
 def prepare(folder: Path, root: Path, warm: bool = False) -> tuple[bundle.Bundle, dict[str, int]]:
-    """Prepare everything of `root`, with a cache in `folder`; `warm` keeps it from being done in
-    one pass.
+    """Prepare everything below `root`, with a cache in `folder`.
+
+    `warm` keeps this from being done in one pass.
     """
     counters = Counters()
     with opened(folder, counters=counters) as cache:
@@ -50,7 +52,7 @@ def prepare(folder: Path, root: Path, warm: bool = False) -> tuple[bundle.Bundle
 
 @pytest.fixture
 def large(tmp_path: Path) -> Iterator[Path]:
-    """A project of 1,200 files and links in several packs."""
+    """Return a project of 1,200 files and links in several packs."""
     rng = random.Random(7)
     files: dict[str, bytes] = {
         f"d{n % 9}/e{n % 4}/f{n}.py": rng.randbytes(rng.randrange(12_000)) for n in range(1_200)
@@ -68,7 +70,10 @@ def large(tmp_path: Path) -> Iterator[Path]:
 
 
 def test_a_bundle_made_in_one_pass_is_the_same(large: Path, tmp_path: Path) -> None:
-    """Blob by blob, for the same work; and it holds what the project holds."""
+    """A bundle made in one pass equals one made in two, blob by blob, for the same work.
+
+    It holds exactly the files of the project.
+    """
     made, counters = prepare(tmp_path / "one", large)
     assert (made, counters) == prepare(tmp_path / "other", large, warm=True) and len(made.packs) > 3
     with opened(tmp_path / "one") as cache:
@@ -77,12 +82,12 @@ def test_a_bundle_made_in_one_pass_is_the_same(large: Path, tmp_path: Path) -> N
 
 
 def files_of(root: str | Path) -> dict[bytes, bytes]:
-    """The files below `root`."""
+    """Return the files below `root`."""
     return read_files(root)
 
 
 def test_what_was_read_in_one_pass_is_remembered(large: Path, tmp_path: Path) -> None:
-    """The next scan reads nothing, and one edit remakes one pack."""
+    """After one pass, the next scan reads nothing, and one edit rebuilds one pack."""
     time.sleep(0.1)
     made, _ = prepare(tmp_path, large)
     again, counters = prepare(tmp_path, large)
@@ -93,7 +98,7 @@ def test_what_was_read_in_one_pass_is_remembered(large: Path, tmp_path: Path) ->
 
 
 def test_a_secret_stops_it_and_no_blob_holds_it(large: Path, tmp_path: Path) -> None:
-    """Not one pack with it gets into the store; when it is allowed, it goes in."""
+    """No pack with a secret gets into the store, unless the secret is allowed."""
     (large / "d2/notes.txt").write_bytes(KEY)
     (large / "big.bin").unlink()  # Too large to be packed on the way.
     with pytest.raises(SecretRefused, match=r"d2/notes\.txt"):
@@ -111,7 +116,7 @@ def test_a_secret_stops_it_and_no_blob_holds_it(large: Path, tmp_path: Path) -> 
 
 
 def test_the_second_process_may_die(large: Path, tmp_path: Path) -> None:
-    """Whatever it had taken is read and packed by the first."""
+    """When the second process dies, the first one reads and packs what that had taken."""
     code = """
 import os, sys
 from flyte_build.bundler import parallel_scan
@@ -141,7 +146,7 @@ print(prepare(Path(sys.argv[2]), Path(sys.argv[1]))[0].manifest)
 def test_it_works_where_no_process_and_no_thread_can_be_started(
     large: Path, tmp_path: Path
 ) -> None:
-    """A limit on processes makes it slower, and nothing else."""
+    """A limit on processes and threads only makes the scan slower."""
     code = """
 import hashlib, os, psutil, resource, sys, threading, zstandard
 from flyte_build.bundler import budget, links, parallel_scan  # All is loaded while it can be read.
@@ -168,7 +173,7 @@ print(Tree(scan.entries()).digest, len(scan.contents.layers))
 def test_files_that_change_meanwhile_never_give_a_bundle_that_is_wrong(
     large: Path, tmp_path: Path
 ) -> None:
-    """Each bundle that is made holds, for every file, one of the states that it had."""
+    """If a file changes meanwhile, each bundle holds one of the states that the file really had."""
     changer = """
 import os, sys
 print("changing", flush=True)

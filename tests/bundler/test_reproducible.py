@@ -1,6 +1,4 @@
-"""The same files are the same tree, the same packs and the same manifest, wherever, whenever and
-for whomever.
-"""
+"""Equal files give equal trees, packs and manifests, wherever, whenever and for whomever."""
 
 from __future__ import annotations
 
@@ -52,14 +50,14 @@ def bundled(
     environment: dict[str, str] | None = None,
     **options: Any,
 ) -> list[str]:
-    """The digests of the tree and of all blobs of the bundle that another process makes."""
+    """Return the digests of the tree and of all blobs of the bundle that another process makes."""
     environment = {**os.environ, "PYTHONPATH": HERE, **(environment or {})}
     return run(CODE, str(folder), umask, user, env=environment, **{"cwd": HERE, **options}).split()
 
 
 @pytest.fixture(scope="module")
 def expected() -> list[str]:
-    """What every one of the bundles must be."""
+    """Return the digests that every bundle must have."""
     with temporary() as folder:
         write_files(folder / "project", FILES)
         return bundled(folder)
@@ -83,7 +81,7 @@ def expected() -> list[str]:
     ids=lambda environment: " ".join(environment.values()),
 )
 def test_the_environment_does_not_matter(expected: list[str], environment: dict[str, str]) -> None:
-    """Hash seed, locale, time zone, home, user name."""
+    """Hash seed, locale, time zone, home and user name do not change a bundle."""
     with temporary() as folder:
         write_files(folder / "project", FILES)
         assert bundled(folder, environment=environment) == expected
@@ -91,7 +89,7 @@ def test_the_environment_does_not_matter(expected: list[str], environment: dict[
 
 @pytest.mark.parametrize("umask", ["000", "027", "077"])
 def test_the_umask_does_not_matter(expected: list[str], umask: str) -> None:
-    """Neither that of who checks out, nor that of who bundles."""
+    """The umask changes no bundle, whether at the checkout or at the bundling."""
     with temporary() as folder:
         write_files(folder / "project", FILES)
         for here, _, names in os.walk(folder / "project"):
@@ -104,7 +102,7 @@ def test_the_umask_does_not_matter(expected: list[str], umask: str) -> None:
 
 
 def test_the_folder_and_the_order_of_its_names_do_not_matter(expected: list[str]) -> None:
-    """Another path, another working directory, files made in another order."""
+    """Path, working directory and the order of creation do not change a bundle."""
     with temporary() as folder:
         deep = folder / "another place" / ("x" * 100)
         write_files(deep / "project", dict(reversed([*FILES.items()])))
@@ -114,7 +112,7 @@ def test_the_folder_and_the_order_of_its_names_do_not_matter(expected: list[str]
 
 @pytest.mark.parametrize("moment", [0, 1, 2**31 - 1, 2**31, 4_000_000_000])
 def test_times_do_not_matter(expected: list[str], moment: int) -> None:
-    """Neither of files nor of directories nor of links."""
+    """Times of files, directories and links do not change a bundle."""
     with temporary() as folder:
         write_files(folder / "project", FILES)
         for here, _, names in os.walk(folder / "project"):
@@ -125,7 +123,7 @@ def test_times_do_not_matter(expected: list[str], moment: int) -> None:
 
 @as_root
 def test_the_user_does_not_matter(expected: list[str]) -> None:
-    """Nobody makes the same bundle of files that are theirs."""
+    """The user `nobody` makes the same bundle of files that `nobody` owns."""
     with temporary() as folder:
         write_files(folder / "project", FILES)
         for here, _, names in os.walk(folder):
@@ -135,7 +133,7 @@ def test_the_user_does_not_matter(expected: list[str]) -> None:
 
 
 def test_the_number_of_processors_does_not_matter(expected: list[str]) -> None:
-    """One is enough."""
+    """A single processor makes the same bundle."""
     with temporary() as folder:
         write_files(folder / "project", FILES)
         one = {min(os.sched_getaffinity(0))}
@@ -143,7 +141,7 @@ def test_the_number_of_processors_does_not_matter(expected: list[str]) -> None:
 
 
 def test_bytecode_and_caches_do_not_matter(expected: list[str]) -> None:
-    """What running the project leaves in it is no part of it."""
+    """Bytecode and caches that a run leaves in the project are not part of the bundle."""
     with temporary() as folder:
         write_files(folder / "project", FILES)
         write_files(
@@ -159,7 +157,7 @@ def test_bytecode_and_caches_do_not_matter(expected: list[str]) -> None:
 
 
 def test_a_second_bundle_from_a_warm_index_is_the_same(expected: list[str]) -> None:
-    """Whether files were read or remembered."""
+    """A bundle does not depend on whether its files were read or known from the index."""
     with temporary() as folder:
         write_files(folder / "project", FILES)
         assert bundled(folder) == bundled(folder) == expected
@@ -172,9 +170,9 @@ def test_a_second_bundle_from_a_warm_index_is_the_same(expected: list[str]) -> N
 
 
 def test_the_digests_are_those_of_every_version(expected: list[str]) -> None:
-    """The tree's digest is a contract: what users pin. (Change it on purpose with `flyte-tree 2`,
-    and here.)
+    """The tree's digest is a contract, since users pin it.
 
-    The manifest's is none: it depends on the version of zstd.
+    Change it only on purpose, with `flyte-tree 2`, and here. The manifest's digest is not a
+    contract: it depends on the version of zstd.
     """
     assert expected[0] == "sha256:7b7c0298f98a92818a7b8379b6dae74b96dfa25f9b20eb5682c9bb077dfeb4d8"

@@ -1,6 +1,4 @@
-"""Scanning: what is in and what is out, what is refused, and that what has not changed is not read
-again.
-"""
+"""Scans: which files are included, excluded or refused, and which ones are not read again."""
 
 from __future__ import annotations
 
@@ -37,7 +35,7 @@ from tests.support.needs import need
 
 
 def included(cache: Cache, root: Path) -> set[str]:
-    """The paths that a scan takes."""
+    """Return the paths that a scan includes."""
     return {entry.name for entry in scan(cache, root)[0].entries()}
 
 
@@ -172,15 +170,16 @@ CASES: dict[str, tuple[Files, set[str]]] = {
 
 @pytest.mark.parametrize("files, expected", CASES.values(), ids=CASES)
 def test_what_is_ignored(cache: Cache, project: Path, files: Files, expected: set[str]) -> None:
-    """gitignore semantics, our built-in rules first, `.flyteignore` after `.gitignore`, deeper
-    files last.
+    """Ignore rules have the semantics of gitignore.
+
+    Our built-in rules come first, `.flyteignore` after `.gitignore`, and deeper files last.
     """
     write_files(project, files)
     assert included(cache, project) == expected
 
 
 def test_what_is_out_is_listed_with_the_line_that_keeps_it_out(cache: Cache, project: Path) -> None:
-    """File, line number and pattern; directories end in a slash."""
+    """Excluded files are listed with file, line number and pattern; directories end in a slash."""
     write_files(
         project,
         {
@@ -244,7 +243,7 @@ ignored_trees = st.tuples(
 
 @pytest.fixture(scope="module")
 def repository() -> Any:
-    """A git repository that looks at no configuration but its own."""
+    """Return a git repository that reads no configuration but its own."""
     need("git")
     with temporary() as folder:
         subprocess.run(["git", "init", "-q", str(folder / "git")], check=True)
@@ -262,7 +261,7 @@ def repository() -> Any:
 def test_git_takes_the_same_files(
     repository: Path, given: tuple[set[str], dict[str, list[str]]]
 ) -> None:
-    """`git ls-files` lists what a scan takes, for any tree and any `.gitignore` files."""
+    """A scan includes the files that `git ls-files` lists, for any `.gitignore` files."""
     paths, ignore_files = given
     files: dict[str | bytes, bytes] = {
         path: b"" for path in paths if not any(other.startswith(path + "/") for other in paths)
@@ -293,7 +292,7 @@ def test_git_takes_the_same_files(
 
 
 def test_a_warm_scan_reads_no_file(cache: Cache, project: Path) -> None:
-    """It looks at each file once, and writes nothing."""
+    """A warm scan looks at each file once, reads none and writes nothing."""
     write_files(project, {f"d{n % 5}/f{n}.py": b"%d" % n for n in range(100)})
     write_files(project, {".gitignore": b"*.log\n", "a.log": b"", "l": Link(b"d1/f1.py")})
     clock_moves(project.parent)
@@ -332,7 +331,7 @@ def test_a_warm_scan_reads_no_file(cache: Cache, project: Path) -> None:
 def test_a_scan_of_what_has_not_changed_says_so(
     cache: Cache, project: Path, files: dict[str, bytes]
 ) -> None:
-    """Whatever is in a project: the second scan finds it unchanged, and saves nothing."""
+    """The second scan of any project finds it unchanged, and saves nothing."""
     write_files(project, {"a.py": b"", **files})
     clock_moves(project.parent)
     scan(cache, project)
@@ -340,7 +339,7 @@ def test_a_scan_of_what_has_not_changed_says_so(
 
 
 def test_an_edit_reads_one_file(cache: Cache, project: Path) -> None:
-    """The others are known."""
+    """After the edit of one file, only that file is read."""
     write_files(project, {f"f{n}.py": b"%d" % n for n in range(50)})
     clock_moves(project.parent)
     scan(cache, project)
@@ -394,7 +393,7 @@ STEPS: dict[str, Callable[[Path], object]] = {
 def test_a_warm_scan_finds_what_a_cold_one_finds(
     cache: Cache, project: Path, step: Callable[[Path], object], settled: bool
 ) -> None:
-    """After any change, and after that change is undone."""
+    """A warm scan agrees with a cold one after any change, and after that change is undone."""
     files: Files = {
         ".gitignore": b"*.log\n",
         "a.py": b"a",
@@ -422,7 +421,7 @@ def test_a_warm_scan_finds_what_a_cold_one_finds(
 def test_an_ignore_file_of_the_same_size_edited_at_once_is_seen(
     cache: Cache, project: Path
 ) -> None:
-    """Also within one tick of the file system's clock."""
+    """An edit of an ignore file is seen, even within one tick of the file system's clock."""
     write_files(project, {"a": b"", "b": b"", ".gitignore": b"?\n"})
     for n in range(60):
         with open(project / ".gitignore", "r+b") as file:
@@ -467,7 +466,7 @@ def test_an_ignore_file_of_the_same_size_edited_at_once_is_seen(
 )
 @example([{}, {".gitignore": Link(b"d"), "d": Link(b"d")}])
 def test_any_sequence_of_states_is_seen(states: list[dict[str, bytes]]) -> None:
-    """Warm scans of one state after the other find just what cold ones find, errors included."""
+    """Warm scans of one state after the other find what cold ones find, errors included."""
     with temporary() as folder, opened(folder / "warm") as warm:
         for number, files in enumerate(states):
             root = folder / "p"
@@ -486,7 +485,7 @@ def test_any_sequence_of_states_is_seen(states: list[dict[str, bytes]]) -> None:
 
 
 def attempt(cache: Cache, root: Path) -> object:
-    """The tree, or the kind of error."""
+    """Return the tree's digest, or the message of the error."""
     try:
         return tree_of(cache, root).digest
     except ScanError as error:
@@ -494,7 +493,7 @@ def attempt(cache: Cache, root: Path) -> object:
 
 
 def test_the_last_digest_is_remembered_for_just_these_files(cache: Cache, project: Path) -> None:
-    """And for no others."""
+    """The last digest is remembered for just these files, and for no others."""
     write_files(project, {"a.py": b"a"})
     clock_moves(project.parent)
     scanner = Scanner(str(project), cache.index, Counters())
@@ -577,8 +576,9 @@ HARMLESS: dict[str, bytes] = {
 
 @pytest.mark.parametrize("path", SECRETS)
 def test_a_secret_is_refused_at_any_depth(cache: Cache, project: Path, path: str) -> None:
-    """The error names the file and says how to leave it out or allow it; both work; a second scan
-    refuses it again.
+    """A secret is refused at any depth, by each scan anew.
+
+    The error says how to exclude or allow the file, and both ways work.
     """
     write_files(project, {"main.py": b"", path: SECRETS[path]})
     for _ in range(2):
@@ -601,7 +601,7 @@ def test_a_secret_is_refused_at_any_depth(cache: Cache, project: Path, path: str
 def test_a_secret_that_is_asked_for_by_name_is_refused_too(
     cache: Cache, project: Path, path: str
 ) -> None:
-    """An imported or included file is no exception."""
+    """A secret is refused even if it is imported or included by name."""
     write_files(project, {path: SECRETS[path]})
     with pytest.raises(SecretRefused, match="allow_secrets"):
         Scanner(str(project), cache.index, Counters()).scan_files([path])
@@ -609,13 +609,13 @@ def test_a_secret_that_is_asked_for_by_name_is_refused_too(
 
 @pytest.mark.parametrize("path", HARMLESS)
 def test_what_only_looks_like_a_secret_is_taken(cache: Cache, project: Path, path: str) -> None:
-    """CA bundles, public keys, code and documentation that mention keys."""
+    """CA bundles, public keys, and code or documentation that mentions keys are included."""
     write_files(project, {path: HARMLESS[path]})
     assert included(cache, project) == {path}
 
 
 def test_one_allowed_secret_allows_no_other(cache: Cache, project: Path) -> None:
-    """All that are refused are named, up to twenty of them."""
+    """Allowing one secret allows no other; the error names up to twenty of those refused."""
     write_files(project, {f"d{n}/.env": b"" for n in range(30)})
     with pytest.raises(SecretRefused) as raised:
         scan(cache, project, allowed=frozenset({"d0/.env"}))
@@ -633,7 +633,7 @@ def test_one_allowed_secret_allows_no_other(cache: Cache, project: Path) -> None
     "target", ["/etc/passwd", "../outside", "d/../../outside", "/", "..", "d/out"]
 )
 def test_a_link_out_of_the_root_is_refused(cache: Cache, project: Path, target: str) -> None:
-    """The error names link and target, and says how to go on."""
+    """The error about a link out of the root names link and target, and what to do."""
     write_files(project, {"d/a": b"", "link": Link(target.encode())})
     (project / "d/out").symlink_to("../..")
     with pytest.raises(ScanError, match="points outside of the project") as raised:
@@ -662,8 +662,9 @@ def test_a_link_out_of_the_root_is_refused(cache: Cache, project: Path, target: 
 def test_a_link_inside_the_root_stays_a_link(
     cache: Cache, project: Path, target: str, kept: str
 ) -> None:
-    """One that is absolute, or goes out and comes back, is made relative: a bundle is the same in
-    every directory.
+    """A link that is absolute, or leads out of the root and back, becomes relative.
+
+    So a bundle is the same in every directory.
     """
     write_files(
         project, {"a.py": b"", "d/b.py": b"", "link": Link(target.format(root=project).encode())}
@@ -673,7 +674,7 @@ def test_a_link_inside_the_root_stays_a_link(
 
 
 def test_a_relative_link_in_a_folder_stays_as_it_is(cache: Cache, project: Path) -> None:
-    """Absolute ones are made relative to where they are."""
+    """A relative link in a directory is kept; an absolute one becomes relative to its place."""
     write_files(
         project,
         {
@@ -693,7 +694,7 @@ def test_a_relative_link_in_a_folder_stays_as_it_is(cache: Cache, project: Path)
 
 
 def test_a_socket_and_a_pipe_are_refused(cache: Cache, project: Path) -> None:
-    """By name, and without waiting for a writer."""
+    """Sockets and pipes are refused by name, without waiting for a writer."""
     write_files(project, {"a.py": b""})
     os.mkfifo(project / "pipe")
     with pytest.raises(ScanError, match="pipe is neither a file"):
@@ -719,7 +720,7 @@ def test_a_socket_and_a_pipe_are_refused(cache: Cache, project: Path) -> None:
 def test_more_than_the_budget_is_refused_with_the_largest_folders(
     cache: Cache, project: Path, budget: Budget
 ) -> None:
-    """As lines for `.flyteignore` that help."""
+    """The error about an exceeded budget suggests lines for `.flyteignore`, largest first."""
     write_files(project, {f"data/big/f{n}": b"x" * 4_000 for n in range(60)})
     write_files(project, {"src/a.py": b"", "b.py": b""})
     with pytest.raises(BudgetExceeded, match="--root-dir") as raised:
@@ -736,7 +737,7 @@ def test_more_than_the_budget_is_refused_with_the_largest_folders(
 def test_a_project_in_a_folder_whose_name_is_not_utf8_is_scanned(
     cache: Cache, tmp_path: Path
 ) -> None:
-    """The directory's name is remembered as it is."""
+    """A project in a directory whose name is not UTF-8 is scanned, and known to the next scan."""
     root = tmp_path / "caf\udce9"
     write_files(root, {"a.py": b"a", "b\udcff": b"b"})
     clock_moves(tmp_path)
@@ -747,7 +748,10 @@ def test_a_project_in_a_folder_whose_name_is_not_utf8_is_scanned(
 def test_files_by_name_are_taken_with_the_links_that_lead_to_them(
     cache: Cache, project: Path
 ) -> None:
-    """Ignore rules do not apply to them; what is gone is left out."""
+    """Files requested by name are included, with the links that lead to them.
+
+    Ignore rules do not apply to them, and missing ones are left out.
+    """
     files: Files = {
         ".gitignore": b"*\n",
         "real/m.py": b"m",

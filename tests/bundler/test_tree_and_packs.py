@@ -1,4 +1,4 @@
-"""Trees, packs and bundles: identities of sets of files, and what carries them."""
+"""Trees, packs and bundles: identities of sets of files, and their carriers."""
 
 from __future__ import annotations
 
@@ -102,13 +102,13 @@ def _above(path: bytes, files: dict[bytes, bytes]) -> bool:
 @example({b"f1:a": b""}, {b"a": b""})
 @example({b"a": Link(b"b\nf1:c1:x")}, {b"a": Link(b"b")})
 def test_different_sets_of_files_never_share_a_digest(one: Files, other: Files) -> None:
-    """Path, kind, executable bit and content all count, and are framed."""
+    """Path, kind, executable bit and content all count in a tree's digest, and are framed."""
     assert (Tree(entries_of(one)).digest == Tree(entries_of(other)).digest) == same(one, other)
 
 
 @given(trees, st.randoms())
 def test_a_tree_survives_being_written_and_read(files: Files, random: Any) -> None:
-    """Its document decodes to the same entries, whatever order they came in."""
+    """A tree's document decodes to the same entries, in whatever order they came."""
     entries = entries_of(files)
     random.shuffle(entries)
     tree = Tree(entries)
@@ -123,7 +123,7 @@ def test_a_tree_survives_being_written_and_read(files: Files, random: Any) -> No
 
 @given(trees, st.data())
 def test_an_altered_document_is_refused_or_another_tree(files: Files, data: Any) -> None:
-    """There is one way to write a tree: whatever is accepted is written as it would be written."""
+    """There is one way to write a tree: an accepted document is encoded to the same bytes."""
     document = bytearray(Tree(entries_of(files)).document)
     for _ in range(data.draw(st.integers(1, 3))):
         at = data.draw(st.integers(0, len(document) - 1))
@@ -138,7 +138,7 @@ def test_an_altered_document_is_refused_or_another_tree(files: Files, data: Any)
 
 @given(trees, trees)
 def test_a_difference_names_each_path_once(old: Files, new: Files) -> None:
-    """Added, removed and changed are all there is between two trees."""
+    """The difference of two trees names each added, removed and changed path once."""
     before, now = {e.path: e for e in entries_of(old)}, {e.path: e for e in entries_of(new)}
     found = Tree(now.values()).difference(Tree(before.values()))
     assert {*map(os.fsencode, found["added"])} == now.keys() - before.keys()
@@ -150,15 +150,17 @@ def test_a_difference_names_each_path_once(old: Files, new: Files) -> None:
 
 
 def test_odd_names_are_kept_as_they_are(cache: Cache, project: Path) -> None:
-    """Bytes that are not UTF-8, spaces, newlines, long names, NFC and NFD, upper and lower case,
-    empty files.
+    """Odd names are kept as they are.
+
+    They are not UTF-8, or have spaces or newlines, or are long, in NFC or NFD, or in mixed case;
+    some files are empty.
     """
     write_files(project, ODD)
     assert tree_of(cache, project).entries == sorted(entries_of(ODD))
 
 
 def test_empty_folders_are_no_part_of_a_tree(cache: Cache, project: Path) -> None:
-    """A tree is its files."""
+    """Empty directories are not part of a tree."""
     write_files(project, {"a.py": b"a"})
     before = tree_of(cache, project).digest
     (project / "empty" / "deeper").mkdir(parents=True)
@@ -166,7 +168,7 @@ def test_empty_folders_are_no_part_of_a_tree(cache: Cache, project: Path) -> Non
 
 
 def test_the_executable_bit_alone_changes_a_tree(cache: Cache, project: Path) -> None:
-    """`chmod +x` is an edit; other mode bits, times and owners are not."""
+    """The executable bit is part of a tree; other mode bits, times and owners are not."""
     path = project / "a.sh"
     path.write_bytes(b"#!/bin/sh\n")
     digests = {}
@@ -183,7 +185,7 @@ def test_the_executable_bit_alone_changes_a_tree(cache: Cache, project: Path) ->
 
 @as_root
 def test_the_owner_is_no_part_of_a_tree(cache: Cache, project: Path) -> None:
-    """Nor is the group."""
+    """Owner and group are not part of a tree."""
     write_files(project, {"a.py": b"a"})
     before = tree_of(cache, project).digest
     os.chown(project / "a.py", 1234, 4321)
@@ -194,7 +196,7 @@ def test_the_owner_is_no_part_of_a_tree(cache: Cache, project: Path) -> None:
 
 
 def sized(*sizes: int) -> list[Entry]:
-    """Entries of these sizes."""
+    """Return entries of these sizes."""
     return [
         Entry(b"dir%d/file%d.py" % (n % 7, n), "f", size, Digest.of(b"%d" % n).hex.encode())
         for n, size in enumerate(sizes)
@@ -211,8 +213,9 @@ sizes = st.lists(
 
 @given(sizes, st.randoms())
 def test_packs_are_a_partition(chosen: list[int], random: Any) -> None:
-    """Each entry is in one pack; packs are sorted, none is empty, and there are not too many; the
-    order given does not matter.
+    """Each entry is in exactly one pack, whatever the order of the entries.
+
+    Packs are sorted, none is empty, and there are not too many.
     """
     entries = sized(*chosen)
     found = cut(Tree(entries))
@@ -224,7 +227,7 @@ def test_packs_are_a_partition(chosen: list[int], random: Any) -> None:
 
 @given(sizes.filter(any), st.data())
 def test_an_edit_that_keeps_the_size_remakes_one_pack(chosen: list[int], data: Any) -> None:
-    """Which pack a file is in depends on paths and sizes alone."""
+    """An edit that keeps the size rebuilds one pack: packs depend on paths and sizes alone."""
     entries = sized(*chosen)
     at = data.draw(st.integers(0, len(entries) - 1))
     edited = [*entries]
@@ -233,15 +236,13 @@ def test_an_edit_that_keeps_the_size_remakes_one_pack(chosen: list[int], data: A
 
 
 def different(old: list[Entry], new: list[Entry]) -> set[tuple[Entry, ...]]:
-    """The packs of `new` that are not among those of `old`."""
+    """Return the packs of `new` that are not among the packs of `old`."""
     return {*map(tuple, cut(Tree(new)))} - {*map(tuple, cut(Tree(old)))}
 
 
 @pytest.mark.parametrize("count", [100, 2_000, 10_000])
 def test_a_new_file_remakes_few_packs(count: int) -> None:
-    """Adding or removing a small file remakes its own pack, or the two that it is split into or
-    merged from.
-    """
+    """A small file that is added or removed rebuilds one pack, or the two of a split or merge."""
     entries = sized(*[6_000] * count)
     for n in range(8):
         new = entries + [Entry(b"new/%d.py" % n, "f", 6_000, b"0" * 64)]
@@ -249,7 +250,7 @@ def test_a_new_file_remakes_few_packs(count: int) -> None:
 
 
 def test_links_and_empty_trees_are_cut_too() -> None:
-    """No entries make no packs; a link takes part as a small file, whatever its target's length."""
+    """An empty tree has no packs; a link counts as a small file, whatever its target's length."""
     assert packs.cut([]) == []
     assert len(cut(Tree([Entry(b"a", "l", 3, b"b/c"), *sized(packs.LIMIT + 1)]))) == 2
 
@@ -262,9 +263,7 @@ def test_links_and_empty_trees_are_cut_too() -> None:
 @example(ODD)
 @example({})
 def test_what_is_bundled_is_extracted(files: Files) -> None:
-    """Scan, pack and extract gives the same files, links and executable bits; nothing of it can be
-    written.
-    """
+    """Scan, pack and extract give the same files, links and executable bits, all read-only."""
     with temporary() as folder, opened(folder / "cache") as cache:
         (folder / "p").mkdir()
         write_files(
@@ -294,7 +293,7 @@ def test_what_is_bundled_is_extracted(files: Files) -> None:
 
 
 def layers(cache: Cache, made: bundle.Bundle) -> list[bytes]:
-    """The tars of a bundle."""
+    """Return the tars of a bundle's layers."""
     return [
         zstandard.ZstdDecompressor().decompressobj().decompress(cache.blobs.read(each.digest))
         for each in (made.document, *made.packs)
@@ -302,8 +301,9 @@ def layers(cache: Cache, made: bundle.Bundle) -> list[bytes]:
 
 
 def test_every_layer_is_a_tar_that_python_reads(cache: Cache, project: Path) -> None:
-    """Rooted at /opt/flyte, sorted, no owners or times; together they are the tree, and the digests
-    of the config hold.
+    """Every layer is a tar that Python reads, rooted at /opt/flyte, without owners or times.
+
+    Its members are sorted. Together the layers are the tree, and the digests in the config hold.
     """
     write_files(
         project,
@@ -342,7 +342,7 @@ def test_every_layer_is_a_tar_that_python_reads(cache: Cache, project: Path) -> 
 
 
 def test_gnu_tar_reads_a_pack(cache: Cache, project: Path, tmp_path: Path) -> None:
-    """Long names included."""
+    """GNU tar reads a pack, long names included."""
     write_files(project, ODD)
     made = make_bundle(cache, project)
     (tmp_path / "out").mkdir()
@@ -358,7 +358,7 @@ def test_gnu_tar_reads_a_pack(cache: Cache, project: Path, tmp_path: Path) -> No
 
 
 def test_a_pack_is_exactly_these_bytes(cache: Cache, project: Path) -> None:
-    """One way to write each member: the tar is a function of its entries."""
+    """There is one way to write each member, so the tar is a function of its entries."""
     write_files(project, ODD)
     (only,) = layers(cache, make_bundle(cache, project))[1:]
     assert only == archive(ODD)
@@ -372,7 +372,7 @@ def test_a_pack_is_exactly_these_bytes(cache: Cache, project: Path) -> None:
 
 @given(trees)
 def test_a_pack_is_read_as_it_was_written(files: Files) -> None:
-    """The reader of archives accepts what is written, and takes nothing else."""
+    """The reader of archives accepts exactly what the writer produces."""
     data = archive(files)
     reader = tar.Reader(io.BufferedReader(io.BytesIO(data)))
     found: dict[bytes, bytes] = {}
@@ -385,7 +385,10 @@ def test_a_pack_is_read_as_it_was_written(files: Files) -> None:
 
 
 def test_a_file_that_changed_since_the_scan_is_never_packed(cache: Cache, project: Path) -> None:
-    """Small or large, changed or gone: an error, and nothing is left."""
+    """Packing a file that changed or vanished since the scan is an error, and leaves nothing.
+
+    Size does not matter.
+    """
     for size in (10, packs.LIMIT + 10):
         write_files(project, {"a.bin": b"a" * size})
         (entry,) = tree_of(cache, project).entries
@@ -403,7 +406,7 @@ def test_a_file_that_changed_since_the_scan_is_never_packed(cache: Cache, projec
 def test_a_file_that_is_touched_while_it_is_packed_is_packed_once(
     cache: Cache, project: Path
 ) -> None:
-    """It is read again then; what was read first does not get into the pack."""
+    """If a file is touched while it is packed, it is read again and packed once."""
     data = b"x" * 1_000_000
     write_files(project, {"a.bin": data})
     (entry,) = tree_of(cache, project).entries
@@ -434,9 +437,7 @@ while True:
 def test_the_cache_is_an_oci_layout_that_skopeo_reads_and_copies(
     cache: Cache, project: Path, tmp_path: Path
 ) -> None:
-    """The bundle is found by its name in `index.json`, and its copy can be extracted to the same
-    files.
-    """
+    """skopeo finds a bundle by its name in `index.json`; its copy extracts to the same files."""
     need("skopeo")
     write_files(project, ODD)
     made = make_bundle(cache, project, "bundle:/home/me/flow.py all")

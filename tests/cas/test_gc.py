@@ -1,6 +1,4 @@
-"""Garbage collection keeps what has a root, removes the rest, and is safe beside
-whatever goes on.
-"""
+"""Garbage collection keeps what has a root, removes the rest, and is safe beside other work."""
 
 from __future__ import annotations
 
@@ -44,18 +42,18 @@ def used(cache: Cache, record: Record, ago: float) -> None:
 
 
 def blobs(cache: Cache) -> set[Digest]:
-    """What is in the store."""
+    """Return the digests of all blobs in the store."""
     return {digest for digest, _ in cache.blobs.names()}
 
 
 def removed(collection: gc.Collection) -> set[str]:
-    """The digests (or file names) of what a collection removed."""
+    """Return the digests (or file names) of what a collection removed."""
     return {each.digest for each in collection.removed}
 
 
 @pytest.fixture
 def filled(cache: Cache) -> Iterator[tuple[Cache, dict[str, Digest]]]:
-    """A cache with a blob for each reason there is to keep or remove one."""
+    """A cache with one blob for each reason to keep or to remove one."""
     names = ("recent", "shared", "old", "leased", "loose")
     digest = {name: cache.blobs.put(name.encode() * 10) for name in names}
     record_blob(cache, "recent", digest["recent"], digest["shared"])
@@ -68,7 +66,10 @@ def filled(cache: Cache) -> Iterator[tuple[Cache, dict[str, Digest]]]:
 def test_what_leases_and_recent_records_need_is_kept(
     filled: tuple[Cache, dict[str, Digest]],
 ) -> None:
-    """The rest goes, together with old records; each removal says its size and why."""
+    """Blobs of leases and recent records are kept; all others go, together with old records.
+
+    Each removal has its size and reason.
+    """
     cache, digest = filled
     collection = gc.collect(cache, 14 * DAY, False)
     assert removed(collection) == {digest["old"], digest["loose"]} and collection.kept == 3
@@ -81,7 +82,7 @@ def test_what_leases_and_recent_records_need_is_kept(
 
 
 def test_a_dry_run_finds_the_same_and_touches_nothing(cache: Cache, project: Path) -> None:
-    """Blobs, records, extractions and litter."""
+    """A dry run finds the same blobs, records, extractions and leftovers, and touches nothing."""
     write_files(project, {"a.py": b"a"})
     made = make_bundle(cache, project)
     extraction.extract(cache, made)
@@ -108,7 +109,7 @@ def test_a_dry_run_finds_the_same_and_touches_nothing(cache: Cache, project: Pat
 
 
 def state(cache: Cache) -> object:
-    """All that is in a cache."""
+    """Return everything that is in a cache."""
     found = sorted((here, sorted(names)) for here, _, names in os.walk(cache.folder))
     return (
         found,
@@ -130,8 +131,9 @@ actions = st.lists(
 @settings(max_examples=40)
 @given(actions)
 def test_a_dry_run_equals_the_real_one(chosen: list[tuple[str, set[int], float]]) -> None:
-    """For any mixture of blobs, records of any age, and leases; and exactly what has a
-    root stays.
+    """A dry run equals the real one, for any mixture of blobs, records and leases.
+
+    Exactly the blobs with a root stay.
     """
     with temporary() as folder, opened(folder) as cache:
         digests = [cache.blobs.put(b"%d" % n) for n in range(6)]
@@ -157,7 +159,10 @@ def test_a_dry_run_equals_the_real_one(chosen: list[tuple[str, set[int], float]]
 
 
 def test_an_old_record_of_what_is_needed_anyway_is_kept(cache: Cache) -> None:
-    """It costs nothing, and saves making the thing again; it goes with what needs it."""
+    """An old record of a blob that is needed anyway is kept, and goes with what needs the blob.
+
+    Keeping it takes no space, and saves a rebuild.
+    """
     digest = cache.blobs.put(b"pack")
     used(cache, record_blob(cache, "pack", digest), 20 * DAY)
     recent = record_blob(cache, "bundle", digest, cache.blobs.put(b"more"))
@@ -169,8 +174,9 @@ def test_an_old_record_of_what_is_needed_anyway_is_kept(cache: Cache) -> None:
 
 
 def test_a_command_that_prepares_is_waited_for(tmp_path: Path) -> None:
-    """While another process is between writing blobs and recording them, nothing is collected;
-    afterwards its record counts.
+    """Nothing is collected while another process has written blobs and not yet recorded them.
+
+    Afterwards its record counts.
     """
     code = (
         PREPARE + "with cache.preparing():\n"
@@ -194,9 +200,7 @@ def test_a_command_that_prepares_is_waited_for(tmp_path: Path) -> None:
 
 
 def test_collections_beside_writers_lose_nothing(tmp_path: Path) -> None:
-    """Writers make blobs, record or lease them, and read them; two collectors remove all else
-    meanwhile.
-    """
+    """Two collectors keep all blobs that writers record or lease meanwhile, and remove the rest."""
     writing = (
         PREPARE + "for n in range(150):\n"
         "    data = (sys.argv[2] + str(n)).encode()\n"
@@ -240,8 +244,9 @@ def test_a_dead_owner_keeps_nothing(tmp_path: Path) -> None:
 
 
 def test_a_record_used_in_the_future_counts_as_used_now(cache: Cache) -> None:
-    """The clock was set back since: it is kept like a recent one, and goes when nothing without a
-    root is kept.
+    """A record with a use in the future, from before the clock was set back, counts as recent.
+
+    It goes when nothing without a root is kept.
     """
     digest = cache.blobs.put(b"data")
     record = record_blob(cache, "r", digest)
@@ -252,7 +257,7 @@ def test_a_record_used_in_the_future_counts_as_used_now(cache: Cache) -> None:
 
 
 def test_using_a_record_keeps_it(cache: Cache) -> None:
-    """Finding it counts as use."""
+    """Finding a record counts as use."""
     digest = cache.blobs.put(b"data")
     record = record_blob(cache, "r", digest)
     used(cache, record, 20 * DAY)
@@ -261,9 +266,7 @@ def test_using_a_record_keeps_it(cache: Cache) -> None:
 
 
 def test_extractions_go_with_what_needs_their_trees(cache: Cache, project: Path) -> None:
-    """The old one is removed although it is protected; the recent one and the leased one stay
-    usable.
-    """
+    """An old extraction is removed although it is protected; recent and leased ones stay usable."""
     made = {}
     for name in ("old", "leased", "recent"):
         write_files(project, {f"d/{name}.py": name.encode()})
@@ -287,7 +290,7 @@ def test_extractions_go_with_what_needs_their_trees(cache: Cache, project: Path)
 
 
 def test_a_keep_time_of_zero_removes_all_without_a_root(cache: Cache, project: Path) -> None:
-    """Also what was recorded this very second; then it can be made again."""
+    """A keep time of zero also removes what was recorded in this second; it can be rebuilt."""
     write_files(project, {"a.py": b"a"})
     made = make_bundle(cache, project)
     extraction.extract(cache, made)
@@ -300,7 +303,7 @@ def test_a_keep_time_of_zero_removes_all_without_a_root(cache: Cache, project: P
 
 
 def test_the_stat_index_forgets_folders_that_are_gone(cache: Cache, project: Path) -> None:
-    """What was remembered of them serves nobody."""
+    """The stat index drops directories that are gone."""
     for name in ("here", "gone"):
         write_files(project / name, {"a.py": b"a"})
         make_bundle(cache, project / name)
@@ -312,7 +315,7 @@ def test_the_stat_index_forgets_folders_that_are_gone(cache: Cache, project: Pat
 
 @pytest.mark.parametrize("junk", ["file", "folder", "link", "odd"])
 def test_junk_among_the_extractions_is_removed(cache: Cache, tmp_path: Path, junk: str) -> None:
-    """What is no extraction breaks nothing, and what a link leads to is not touched."""
+    """Junk among the extractions breaks nothing, and the target of a link is not touched."""
     (tmp_path / "elsewhere").mkdir()
     (tmp_path / "elsewhere" / "mine").write_text("mine")
     place = Path(cache.extractions, "g" * 64 if junk == "odd" else "junk")
@@ -329,7 +332,7 @@ def test_junk_among_the_extractions_is_removed(cache: Cache, tmp_path: Path, jun
 
 @pytest.mark.skipif(not ROOT, reason="changes the user")
 def test_an_ordinary_user_can_remove_an_extraction() -> None:
-    """Its directories are protected, also from their owner."""
+    """An ordinary user can remove extractions, whose directories are protected from their owner."""
     code = """
 import os, sys
 import encodings.ascii, psutil, zstandard, pathspec

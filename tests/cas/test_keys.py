@@ -1,4 +1,4 @@
-"""Keys and digests: what they are made of, and that they never change by accident."""
+"""Keys and digests: their inputs, and that they never change by accident."""
 
 from __future__ import annotations
 
@@ -29,8 +29,9 @@ values: st.SearchStrategy[Any] = st.recursive(
 
 
 def identity(value: Any) -> Any:
-    """`value` as something that is equal for equal values alone: with types, and without the order
-    of mappings.
+    """Return a form of `value` that is equal for equal values alone.
+
+    It has types, and ignores the order of mappings.
     """
     if isinstance(value, dict):
         return "map", frozenset((name, identity(item)) for name, item in value.items())
@@ -41,16 +42,16 @@ def identity(value: Any) -> Any:
 
 @pytest.mark.parametrize("case", json.loads(GOLDEN.read_text()), ids=lambda case: case["name"])
 def test_a_key_is_what_it_was_in_every_version(case: dict[str, Any]) -> None:
-    """These keys are a contract: records of older versions are found by them.
+    """These keys are a contract: they find the records of older versions.
 
-    To change the encoding on purpose: raise `VERSION` in cas/encoding.py, run
-    `python -m tests.cas.test_keys` (it writes golden_keys.json anew), and commit both together.
+    To change the encoding on purpose: raise `VERSION` in cas/encoding.py, run `python -m
+    tests.cas.test_keys` (it writes golden_keys.json anew), and commit both together.
     """
     assert key(case["kind"], case["format"], inputs(case)) == case["key"]
 
 
 def inputs(case: dict[str, Any]) -> dict[str, Any]:
-    """A golden case's inputs; JSON has no bytes, so they are written {"bytes": "<hex>"}."""
+    """Return a golden case's inputs; its bytes are written as {"bytes": "<hex>"} in JSON."""
     decoded: dict[str, Any] = json.loads(
         json.dumps(case["inputs"]),
         object_hook=lambda d: bytes.fromhex(d["bytes"]) if set(d) == {"bytes"} else d,
@@ -82,7 +83,7 @@ def test_different_values_never_encode_alike(one: Any, other: Any) -> None:
 
 @given(st.dictionaries(texts, values, max_size=6), st.randoms())
 def test_the_order_of_a_mapping_is_no_part_of_it(mapping: dict[str, Any], random: Any) -> None:
-    """The same mapping, filled in another order, is the same bytes."""
+    """A mapping that is filled in another order is encoded to the same bytes."""
     items = list(mapping.items())
     random.shuffle(items)
     assert encode(dict(items)) == encode(mapping)
@@ -90,7 +91,7 @@ def test_the_order_of_a_mapping_is_no_part_of_it(mapping: dict[str, Any], random
 
 @given(values)
 def test_no_encoding_begins_another(value: Any) -> None:
-    """What follows a value cannot be taken for a part of it."""
+    """No encoding is a prefix of another, so what follows a value is not taken for its part."""
     encoded = encode(value)
     assert encode([value, None]) == b"l2:" + encoded + b"n"
     assert encode((value,)) == encode([value])
@@ -112,13 +113,13 @@ def test_no_encoding_begins_another(value: Any) -> None:
     ],
 )
 def test_a_value_without_one_meaning_is_refused(value: Any) -> None:
-    """Floats, sets and keys that are no text have no canonical encoding."""
+    """Floats, sets and keys that are not strings have no canonical encoding, and are refused."""
     with pytest.raises(TypeError):
         encode(value)
 
 
 def test_kind_format_and_inputs_each_change_the_key() -> None:
-    """Nothing of a node's identity is left out of its key."""
+    """Kind, format and inputs of a node are all part of its key."""
     keys = {
         key("tree", 1, {"a": 1}),
         key("pack", 1, {"a": 1}),
@@ -131,7 +132,7 @@ def test_kind_format_and_inputs_each_change_the_key() -> None:
 
 @pytest.mark.parametrize("seed", ["0", "1", "12345"])
 def test_a_key_does_not_depend_on_the_hash_seed(seed: str) -> None:
-    """Other processes compute the same key."""
+    """Processes with other hash seeds compute the same key."""
     code = (
         "from flyte_build.cas.encoding import key; print(key('k', 1, {c: {'x' + c: [c]} for c in"
         " 'zebra'}))"
@@ -164,14 +165,14 @@ HEX = "0123456789abcdef" * 4
 )
 @pytest.mark.parametrize("kind", [Digest, Key])
 def test_what_is_no_digest_is_refused(kind: type[Digest], text: str) -> None:
-    """Only `sha256:` and 64 lower-case hex digits are taken."""
+    """A digest must be `sha256:` and 64 lower-case hexadecimal digits."""
     with pytest.raises(StoreError):
         kind.parse(text)
 
 
 @given(st.binary())
 def test_a_digest_survives_being_written_and_read(data: bytes) -> None:
-    """Parsing gives what was printed."""
+    """Parsing a digest returns what was printed."""
     digest = Digest.of(data)
     assert Digest.parse(str(digest)) == digest and type(Digest.parse(digest)) is Digest
     assert (

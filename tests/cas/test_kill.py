@@ -1,9 +1,8 @@
-"""kill -9 at every step of what changes the store: afterwards everything that is readable is right,
-and work goes on.
+"""The store survives kill -9 at every step: everything readable is right, and work goes on.
 
-This file is also the program that is killed. For each scenario one process loads everything, finds
-out how many system calls the scenario makes, and then forks a child that kills itself before the
-N-th of them, for many N, over and over on one store; after each death it checks the store.
+This file is also the program that is killed. For each scenario one process loads everything, counts
+the system calls that the scenario makes, and then forks a child that kills itself before the N-th
+of them, for many N, over and over on one store; after each death it checks the store.
 """
 
 from __future__ import annotations
@@ -44,12 +43,12 @@ SCENARIOS = ("begin", "put", "bundle", "extract", "collect", "quarantine", "dama
 
 
 def must_not_say(sentence: str) -> None:
-    """A kill never damages what the store would have to repair."""
+    """Fail: a kill never leaves damage that the store has to report."""
     raise AssertionError(sentence)
 
 
 def files(root: str, generation: int) -> None:
-    """A small project; each generation has other contents, and one file and one link of its own."""
+    """Write a small project; each generation has its own contents, file and link."""
     os.makedirs(f"{root}/pkg", exist_ok=True)
     for n in range(4):
         with open(f"{root}/pkg/m{n}.py", "w") as file:
@@ -61,7 +60,7 @@ def files(root: str, generation: int) -> None:
 
 
 def prepare(cache: Cache, root: str) -> bundle.Bundle:
-    """Scan, pack, record, label."""
+    """Scan, pack, record and label a bundle."""
     with cache.preparing():
         scan = Scanner(root, cache.index, Counters()).scan_all()
         tree = Tree(scan.entries())
@@ -77,7 +76,7 @@ def prepare(cache: Cache, root: str) -> bundle.Bundle:
 
 
 def put(cache: Cache, root: str, generation: int) -> None:
-    """Blobs alone and in a batch, in pieces, a record over them, and a lease."""
+    """Put blobs alone and in a batch, in pieces, a record over them, and a lease."""
     with cache.preparing():
         one = cache.blobs.put(b"one %d" % generation * 1000)
         with cache.blobs.batch() as batch:
@@ -94,7 +93,7 @@ def put(cache: Cache, root: str, generation: int) -> None:
 
 
 def extract(cache: Cache, root: str, generation: int) -> None:
-    """An extraction, in the place of one that someone changed."""
+    """Extract a bundle in the place of an extraction that someone changed."""
     with cache.preparing():
         made = prepare_again(cache)
         if generation % 2 and os.path.exists(f"{cache.extraction(made.tree)}/complete"):
@@ -103,14 +102,14 @@ def extract(cache: Cache, root: str, generation: int) -> None:
 
 
 def prepare_again(cache: Cache) -> bundle.Bundle:
-    """The bundle that was recorded last."""
+    """Return the bundle that was recorded last."""
     record = cache.records.last("bundle:killed")
     assert record
     return bundle.read(record.artifact, cache.blobs)
 
 
 def collect(cache: Cache, root: str, generation: int) -> None:
-    """A collection of all that there is but one lease's blob, extractions included."""
+    """Collect everything but one lease's blob, extractions included."""
     with cache.preparing():
         lease = cache.lease([Digest.of(b"kept")])
     gc.collect(cache, 0, False)
@@ -119,7 +118,7 @@ def collect(cache: Cache, root: str, generation: int) -> None:
 
 
 def quarantine(cache: Cache, root: str, generation: int) -> None:
-    """A bad blob is read, and made again."""
+    """Read a bad blob, and put it again."""
     digest = Digest.of(b"will be bad")
     try:
         cache.blobs.read(digest)
@@ -129,12 +128,12 @@ def quarantine(cache: Cache, root: str, generation: int) -> None:
 
 
 def nothing(cache: Cache, root: str, generation: int) -> None:
-    """Opening the cache is all."""
+    """Only open the cache."""
     assert len(cache.secret) == 32
 
 
 def before(scenario: str, cache_folder: str, root: str, generation: int) -> None:
-    """What is there when the scenario begins; not killed."""
+    """Set the scenario up; this part is never killed."""
     if scenario == "begin":
         shutil.rmtree(cache_folder, ignore_errors=True)
     elif scenario == "damaged":
@@ -169,8 +168,9 @@ WORK: dict[str, Callable[[Cache, str, int], object]] = {
 
 
 class Steps:
-    """Counts the calls into the system, SQLite and files that this process makes; kills it before
-    call number `deadly`.
+    """Counter of this process's calls into the system, SQLite and files.
+
+    It kills the process before call number `deadly`.
     """
 
     MODULES = frozenset({"posix", "fcntl", "_io", "io", "sqlite3", "_sqlite3"})
@@ -188,20 +188,21 @@ class Steps:
                 self.step()
 
     def audit(self, event: str, arguments: tuple[Any, ...]) -> None:
-        """Steps that no function of Python's makes in its own name, such as `shutil.rmtree`'s."""
+        """Count steps that are not calls from Python, such as those inside of `shutil.rmtree`."""
         if event.startswith(("sqlite3.", "shutil.")):
             self.step()
 
     def step(self) -> None:
-        """Die, if it is time."""
+        """Count a step, and die if it is the deadly one."""
         self.count += 1
         if self.count == self.deadly:
             os.kill(os.getpid(), signal.SIGKILL)
 
 
 def child(work: Callable[[], object], deadly: int) -> tuple[int, int]:
-    """Do `work` in a fork that dies at step `deadly`; its wait status, and the steps that it made
-    if it lived.
+    """Run `work` in a fork that dies at step `deadly`; return its wait status and step count.
+
+    The count is 0 if it died.
     """
     read_end, write_end = os.pipe()
     pid = os.fork()
@@ -231,7 +232,7 @@ def child(work: Callable[[], object], deadly: int) -> tuple[int, int]:
 
 
 def check(folder: str, said: Callable[[str], None]) -> None:
-    """Everything that can be read is right."""
+    """Check that everything readable is right."""
     cache = Cache.open(folder, Counters(), said)
     names = dict(cache.blobs.names())
     for digest in names:
@@ -312,7 +313,7 @@ def main(scenario: str, folder: str, kills: int) -> None:
 
 
 def spread(steps: int, kills: int) -> Iterable[int]:
-    """Which steps to die at: all of them if they are few, else evenly spread."""
+    """Return the steps to die at: all of them if they are few, else evenly spread."""
     return (
         range(1, steps + 1)
         if steps <= kills
@@ -322,8 +323,9 @@ def spread(steps: int, kills: int) -> Iterable[int]:
 
 @pytest.mark.parametrize("scenario", SCENARIOS)
 def test_everything_is_right_after_a_kill(scenario: str) -> None:
-    """At every step: blobs are their digests' bytes, records are complete, extractions are whole,
-    and work goes on.
+    """Everything is right after a kill at any step, and work goes on.
+
+    Blobs match their digests, records are complete, and extractions are whole.
     """
     folder = tempfile.mkdtemp(prefix="flyte-kill-")
     try:

@@ -1,5 +1,6 @@
-"""The store and the history are the user's alone, whatever the umask; what containers read stays
-readable for any user of theirs.
+"""The store and the history are the user's alone, whatever the umask.
+
+What containers read stays readable for any user in them.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from tests.support.processes import run
 
 
 def masked(flyte: Shell, umask: str, *args: str, **env: str) -> str:
-    """Standard output of the command, started with an umask."""
+    """Return the standard output of the command, started with a umask."""
     command = f"umask {umask}; exec {shlex.join([FLYTE, *args])}"
     done = subprocess.run(
         ["sh", "-c", command],
@@ -35,8 +36,9 @@ def masked(flyte: Shell, umask: str, *args: str, **env: str) -> str:
 
 
 def modes(folder: Path, without: tuple[str, ...] = ()) -> Iterator[tuple[str, int]]:
-    """Each file and directory below (and at) `folder` with its permissions; nothing of what is in the
-    directories `without`.
+    """Yield each file and directory at and below `folder` with its permissions.
+
+    Nothing inside of the directories `without` is listed.
     """
     for here, folders, files in os.walk(folder):
         yield here, stat.S_IMODE(os.stat(here).st_mode)
@@ -51,8 +53,9 @@ def modes(folder: Path, without: tuple[str, ...] = ()) -> Iterator[tuple[str, in
 
 @pytest.mark.parametrize("umask", ["000", "022", "077"])
 def test_nobody_else_reads_the_store(flyte: Shell, umask: str) -> None:
-    """Every directory and file of the cache and of the history is closed to others; extractions lie
-    behind a closed directory.
+    """All files and directories of the cache and of the history are closed to others.
+
+    Extractions are below a closed directory.
     """
     for args in (
         ("run", "tasks.py", "hello"),
@@ -73,8 +76,9 @@ def test_nobody_else_reads_the_store(flyte: Shell, umask: str) -> None:
 def test_what_is_mounted_into_containers_is_readable_for_all(
     flyte: Shell, tmp_path: Path, umask: str
 ) -> None:
-    """An image's user may be any: whatever the umask, and though the directories above are closed, they
-    read code and runtime.
+    """Any user of a container can read code and runtime, whatever the umask.
+
+    The directories above them are closed.
     """
     masked(flyte, umask, "run", "tasks.py", "hello")
     (code,) = (flyte.home / "cache/v1/extractions").glob("[0-9a-f]*/code")
@@ -97,7 +101,7 @@ print(runtime.folder(Cache.open(sys.argv[1], Counters(), print)))
 
 
 def open_up(folder: Path) -> None:
-    """Open all that is below a directory to everyone, as older versions left it."""
+    """Open everything below a directory to everyone, as older versions left it."""
     for here, _, files in os.walk(folder):
         os.chmod(here, stat.S_IMODE(os.stat(here).st_mode) | 0o055)
         for name in files:
@@ -106,8 +110,9 @@ def open_up(folder: Path) -> None:
 
 
 def test_a_store_of_an_older_version_is_closed_at_its_first_use(flyte: Shell) -> None:
-    """By any command; the databases with it; runs that are there are still found, and what was
-    cached still counts.
+    """Any command closes a store that an older version left open, databases included.
+
+    Earlier runs are still found, and cached artifacts still count.
     """
     flyte("run", "tasks.py", "hello")
     open_up(flyte.home)
@@ -126,9 +131,7 @@ def test_a_store_of_an_older_version_is_closed_at_its_first_use(flyte: Shell) ->
 
 
 def test_a_store_that_several_share_keeps_its_modes(flyte: Shell) -> None:
-    """With the setting the umask decides, as it does for everything else; directories that are open
-    stay so.
-    """
+    """In a shared store the umask decides on modes, and directories that are open stay open."""
     shared = {"FLYTE_STORE_SHARED": "true"}
     masked(flyte, "002", "run", "tasks.py", "hello", **shared)
     masked(flyte, "002", "run", "tasks.py", "hello", **shared)
@@ -151,9 +154,7 @@ def test_a_store_that_several_share_keeps_its_modes(flyte: Shell) -> None:
 
 
 def test_a_new_cache_is_the_users_alone(tmp_path: Path) -> None:
-    """Also where directories above it are missing, which are made on the way; one that is there stays
-    as it is.
-    """
+    """A new cache, and each new directory above it, is the user's alone; others stay unchanged."""
     (tmp_path / "open").mkdir(mode=0o755)
     with opened(tmp_path / "open/new/cache") as cache:
         cache.blobs.put(b"x")
@@ -175,8 +176,9 @@ def test_a_new_cache_is_the_users_alone(tmp_path: Path) -> None:
     [("run", "tasks.py", "hello"), ("get", "run"), ("cache", "stats"), ("config",), ("lock",)],
 )
 def test_a_home_that_is_no_absolute_path_is_refused(flyte: Shell, args: tuple[str, ...]) -> None:
-    """It would be another directory wherever a command is started; nothing is written into the current
-    one.
+    """A home that is not an absolute path is refused, and nothing is written.
+
+    It would be another directory for each place in which a command is started.
     """
     before = sorted(os.listdir(flyte.project))
     for home in (
@@ -193,7 +195,7 @@ def test_a_home_that_is_no_absolute_path_is_refused(flyte: Shell, args: tuple[st
 
 
 def test_relative_xdg_folders_are_ignored(flyte: Shell) -> None:
-    """As their specification wants it: the usual directories below the home count."""
+    """Relative XDG directories are ignored, as the specification demands."""
     folders = {"XDG_CACHE_HOME": "c", "XDG_DATA_HOME": "./d", "XDG_CONFIG_HOME": "e"}
     before = sorted(os.listdir(flyte.project))
     flyte("run", "tasks.py", "hello", env={"FLYTE_HOME": "", **folders})
@@ -204,9 +206,7 @@ def test_relative_xdg_folders_are_ignored(flyte: Shell) -> None:
 
 
 def test_a_relative_flyte_home_is_one_folder(flyte: Shell) -> None:
-    """It is resolved where the command is started: the worker and the task, which are elsewhere,
-    use the same.
-    """
+    """A relative `FLYTE_HOME` is resolved once, and used by the worker and the task as well."""
     flyte("run", "tasks.py", "hello", env={"FLYTE_HOME": "there"})
     assert sorted(os.listdir(flyte.project / "there")) == ["cache", "data"] and not list(
         flyte.project.rglob("there/*/there")

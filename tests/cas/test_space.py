@@ -1,4 +1,4 @@
-"""The cache kept within a space: which records are given up, by hand and by itself."""
+"""A limited cache: which records are evicted, on request and automatically."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ uses = st.lists(
 
 
 def taken(uses: list[Use], sizes: dict[Digest, int], pinned: set[Digest]) -> int:
-    """What these records and the pinned things take."""
+    """Return the space that these records and the pinned things take."""
     return sum(sizes[ref] for ref in pinned.union(*(refs for _, _, refs in uses)))
 
 
@@ -58,8 +58,10 @@ def taken(uses: list[Use], sizes: dict[Digest, int], pinned: set[Digest]) -> int
 def test_what_is_given_up_is_least_recent_and_no_more_than_needed(
     uses: list[Use], amounts: list[int], pinned: set[Digest], target: int
 ) -> None:
-    """What is left fits or is pinned; what stays and takes space was as recent as what is given up;
-    if all fits, all stays.
+    """The least recently used records are evicted, and no more of them than needed.
+
+    The rest fits or is pinned, and all that stays and takes space was used as recently as what is
+    evicted. If everything fits, everything stays.
     """
     sizes = dict(zip(DIGESTS, amounts, strict=True))
     gone, left = evict(uses, sizes, pinned, target)
@@ -76,7 +78,7 @@ def test_what_is_given_up_is_least_recent_and_no_more_than_needed(
 
 
 def fill(cache: Cache, ages: dict[str, float], size: int = 1000) -> dict[str, Digest]:
-    """A blob of so many bytes with a record for each name, used last so many days ago."""
+    """Put a blob of `size` bytes with a record for each name, used last so many days ago."""
     digests = {}
     for name, days in ages.items():
         digests[name] = cache.blobs.put(name.encode().ljust(size))
@@ -85,8 +87,9 @@ def fill(cache: Cache, ages: dict[str, float], size: int = 1000) -> dict[str, Di
 
 
 def test_the_least_recently_used_go_until_it_fits(cache: Cache) -> None:
-    """And no more; each says why. What is leased stays, whatever its age; the records that are left
-    are whole.
+    """The least recently used go until the cache fits, and no more; each has its reason.
+
+    Leased blobs stay, whatever their age, and the remaining records are complete.
     """
     digest = fill(cache, {"now": 0, "recent": 1, "older": 2, "oldest": 3, "leased": 4})
     lease = cache.lease([digest["leased"]])
@@ -104,7 +107,7 @@ def test_the_least_recently_used_go_until_it_fits(cache: Cache) -> None:
 
 
 def test_a_limit_below_what_is_in_use_is_said(cache: Cache) -> None:
-    """All that can go has gone; what leases keep is over the limit."""
+    """If leases alone exceed the limit, all else goes, and the excess is reported."""
     digest = fill(cache, {"a": 0, "b": 0})
     lease = cache.lease([digest["a"]])
     for dry_run in (True, False):
@@ -114,9 +117,7 @@ def test_a_limit_below_what_is_in_use_is_said(cache: Cache) -> None:
 
 
 def test_what_a_later_record_needs_stays(cache: Cache, project: Path) -> None:
-    """An old record of a blob that a recent one needs is kept, with the blob: giving it up would
-    free nothing.
-    """
+    """An old record of a blob that a recent one needs is kept: evicting it would free nothing."""
     digest = fill(cache, {"shared": 5, "loose": 4})
     record_blob(cache, "recent", digest["shared"])
     collection = gc.collect(cache, 14 * DAY, False, SpaceLimits(max_size=1500))
@@ -124,7 +125,7 @@ def test_what_a_later_record_needs_stays(cache: Cache, project: Path) -> None:
 
 
 def test_an_old_record_goes_with_what_it_shares(cache: Cache) -> None:
-    """One that was kept only for a later record's things does not outlive them."""
+    """An old record that was kept for a recent one's blobs goes together with them."""
     digest = fill(cache, {"shared": 20})["shared"]
     record = record_blob(cache, "recent", digest)
     used(cache, record, DAY)
@@ -135,7 +136,7 @@ def test_an_old_record_goes_with_what_it_shares(cache: Cache) -> None:
 
 
 def test_an_extraction_counts_and_goes_with_its_bundle(cache: Cache, project: Path) -> None:
-    """It is as recent as its bundle."""
+    """An extraction is as recent as its bundle, and goes with it."""
     write_files(project, {"a.py": b"a" * 50_000})
     made = make_bundle(cache, project)
     extraction.extract(cache, made)
@@ -149,8 +150,9 @@ def test_an_extraction_counts_and_goes_with_its_bundle(cache: Cache, project: Pa
 
 @as_root
 def test_a_disk_that_runs_full_takes_from_the_cache_down_to_its_floor(tmp_path: Path) -> None:
-    """What is missing is given up, and no more; if something else fills the disk, the cache keeps
-    its floor, and says so.
+    """On a full disk only as much is evicted as is missing, and never below the minimum size.
+
+    If something else fills the disk, that is reported.
     """
     with mounted(tmp_path / "disk", "size=8m") as disk, opened(f"{disk}/cache") as cache:
         digest = fill(cache, {str(n): n for n in range(6)}, 256 * 1024)
@@ -182,8 +184,9 @@ def test_a_disk_that_runs_full_takes_from_the_cache_down_to_its_floor(tmp_path: 
 def test_a_dry_run_equals_the_real_one(
     chosen: list[tuple[str, set[int], float]], limit: int
 ) -> None:
-    """Within any limit, for any mixture, also with records of the future; and a second collection
-    finds nothing more.
+    """A dry run equals the real one, within any limit and for any mixture.
+
+    That includes records used in the future; and a second collection finds nothing more.
     """
     with temporary() as folder, opened(folder) as cache:
         digests = [cache.blobs.put(b"%d" % n * 100) for n in range(6)]
@@ -207,7 +210,7 @@ def test_a_dry_run_equals_the_real_one(
 
 
 def test_what_there_is_no_time_for_is_left_to_the_next(cache: Cache) -> None:
-    """It says that it is not complete; nothing is half done."""
+    """A collection that runs out of time reports so, and leaves the rest to the next one."""
     digest = fill(cache, {"old": 20, "new": 0})
     collection = gc.collect(cache, 14 * DAY, False, seconds=0)
     assert collection.removed == [] and not collection.complete and collection.kept == 2
@@ -216,9 +219,7 @@ def test_what_there_is_no_time_for_is_left_to_the_next(cache: Cache) -> None:
 
 
 def test_two_at_once_and_a_kill(tmp_path: Path) -> None:
-    """Collections beside each other, one of which is killed: what is left is whole, and the next
-    one finishes.
-    """
+    """Concurrent collections and a kill leave only complete records, and the next one finishes."""
     code = PREPARE + "from flyte_build.cas import gc\nprint('begun', flush=True)\n"
     code += "while True: gc.collect(cache, 1e6, False, gc.SpaceLimits(max_size=int(sys.argv[2])))\n"
     with opened(tmp_path) as cache:
@@ -244,8 +245,9 @@ def test_two_at_once_and_a_kill(tmp_path: Path) -> None:
 
 @as_root
 def test_a_full_disk_gives_up_extractions_first(tmp_path: Path) -> None:
-    """The database cannot forget anything before there is some space; extractions are made again
-    from bundles.
+    """On a full disk extractions go first, since the database cannot forget anything without space.
+
+    They can be made again from bundles.
     """
     with mounted(tmp_path / "disk", "size=8m") as disk, opened(f"{disk}/cache") as cache:
         write_files(tmp_path / "p", {"a.py": b"a" * 1_000_000})
@@ -260,9 +262,7 @@ def test_a_full_disk_gives_up_extractions_first(tmp_path: Path) -> None:
 
 
 def test_the_command_takes_limits_from_options_and_settings(flyte: Shell) -> None:
-    """`--keep`, `--max-size`, `--min-free` override the settings; what makes no sense
-    is refused.
-    """
+    """`--keep`, `--max-size`, `--min-free` override the settings, and wrong values are refused."""
     flyte("run", "tasks.py", "hello")
     cached = flyte.home / "cache" / "v1" / "blobs" / "sha256"
 
@@ -295,9 +295,7 @@ def test_the_command_takes_limits_from_options_and_settings(flyte: Shell) -> Non
 
 @pytest.fixture
 def large(flyte: Shell) -> Shell:
-    """A project with a cache that is no longer small, has garbage, and was collected
-    two days ago.
-    """
+    """A project whose cache is large, has garbage, and was last collected two days ago."""
     flyte("run", "tasks.py", "hello")
     with opened(flyte.home / "cache") as cache, cache.blobs.batch() as batch:
         for number in range(70):
@@ -312,7 +310,7 @@ def collected(flyte: Shell, ago: float) -> None:
 
 
 def housekeepers(flyte: Shell) -> list[psutil.Process]:
-    """The processes that collect this cache by themselves."""
+    """Return the processes that collect this cache in the background."""
     found = []
     for each in psutil.process_iter(["cmdline", "status"]):
         line = each.info["cmdline"] or []
@@ -326,7 +324,7 @@ def housekeepers(flyte: Shell) -> list[psutil.Process]:
 
 
 def wait_until(what: Callable[[], Any]) -> Any:
-    """What `what` gives as soon as that is something."""
+    """Return the result of `what` as soon as it is true."""
     deadline = time.monotonic() + 60
     while not (found := what()):
         assert time.monotonic() < deadline, "it never came"
@@ -339,8 +337,9 @@ def stats(flyte: Shell) -> Any:
 
 
 def test_it_collects_by_itself_after_a_command(large: Shell) -> None:
-    """In the background, once a day; `cache stats` says when and what; the garbage is gone and the
-    run's things are not.
+    """After a command the cache is collected in the background, once a day.
+
+    The garbage goes, the run's artifacts stay, and `cache stats` shows time and result.
     """
     large("run", "tasks.py", "hello")
     found = wait_until(lambda: stats(large)["collected"])
@@ -354,8 +353,9 @@ def test_it_collects_by_itself_after_a_command(large: Shell) -> None:
 
 
 def test_it_holds_nothing_of_the_command(large: Shell) -> None:
-    """It outlives the command, in a session of its own, without its pipes, its directory, or a
-    terminal.
+    """The background collection outlives the command, and holds none of its resources.
+
+    It has its own session, without the command's pipes, directory or terminal.
     """
     lock = large.home / "cache" / "v1" / "lock"
     import fcntl
@@ -379,8 +379,9 @@ def test_it_holds_nothing_of_the_command(large: Shell) -> None:
 
 
 def test_it_starts_only_when_it_is_due(large: Shell) -> None:
-    """Not within a day, not where it is turned off, not for a small cache, not for a new one; but
-    after a clock was set back.
+    """The background collection starts only when due, or after the clock was set back.
+
+    It does not start within a day, if it is turned off, or for a small or new cache.
     """
     mark = large.home / "cache" / "v1" / "collected.json"
 
@@ -402,7 +403,7 @@ def test_it_starts_only_when_it_is_due(large: Shell) -> None:
 
 
 def test_a_kill_leaves_a_cache_that_works(large: Shell) -> None:
-    """kill -9 of the one in the background: nothing is broken, and the next day's finishes."""
+    """kill -9 of a background collection breaks nothing, and the next day's one finishes."""
     import fcntl
 
     with open(large.home / "cache" / "v1" / "lock") as file:
@@ -419,7 +420,7 @@ def test_a_kill_leaves_a_cache_that_works(large: Shell) -> None:
 
 
 def test_what_goes_wrong_is_in_the_statistics(large: Shell) -> None:
-    """Nobody else would say it."""
+    """`cache stats` shows the error of a background collection, which has no other outlet."""
     shutil.rmtree(large.home / "cache" / "v1" / "extractions")
     (large.home / "cache" / "v1" / "extractions").write_text("a file")
     large("bundle", "ls", "tasks.py")
@@ -428,7 +429,7 @@ def test_what_goes_wrong_is_in_the_statistics(large: Shell) -> None:
 
 
 def test_a_collection_by_hand_counts_too(large: Shell) -> None:
-    """After `flyte cache gc` none is due for a day."""
+    """After `flyte cache gc` no background collection is due for a day."""
     large("cache", "gc", "--dry-run")
     assert stats(large)["collected"] is None
     large("cache", "gc")
@@ -439,7 +440,7 @@ def test_a_collection_by_hand_counts_too(large: Shell) -> None:
 
 
 def test_stats_count_what_the_disk_holds(flyte: Shell) -> None:
-    """As `du` does: every part of it, directories, names and a file's last block too."""
+    """`cache stats` counts disk usage as `du` does, with directories, names and last blocks."""
     for number in range(300):
         path = flyte.project / f"p{number % 7}" / f"m{number}.py"
         path.parent.mkdir(exist_ok=True)

@@ -1,5 +1,6 @@
-"""The store on this machine: what goes in comes out, damage is found, many processes share it, and
-a full disk breaks nothing.
+"""The local store: blobs and records come back, damage is detected, many processes share it.
+
+A full disk breaks nothing.
 """
 
 from __future__ import annotations
@@ -59,7 +60,7 @@ cache = Cache.open(sys.argv[1], Counters(), print)
 
 
 def nothing(done: int, total: int) -> None:
-    """Progress that nobody looks at."""
+    """Ignore progress."""
 
 
 # --- Blobs
@@ -86,7 +87,7 @@ def test_a_blob_is_written_once(tmp_path: Path) -> None:
 
 
 def test_a_blob_written_in_pieces_is_the_blob_of_the_whole(cache: Cache) -> None:
-    """A writer gives the digest and the size of all that was written."""
+    """A writer returns the digest and the size of everything that was written."""
     with cache.blobs.batch() as batch, batch.writer() as writer:
         for piece in (b"a" * 1000, b"", memoryview(b"b" * 70_000)):
             writer.write(piece)
@@ -95,7 +96,7 @@ def test_a_blob_written_in_pieces_is_the_blob_of_the_whole(cache: Cache) -> None
 
 
 def test_what_is_not_there_is_missing(cache: Cache) -> None:
-    """Reading, opening and verifying a blob that is not there say so."""
+    """Reading, opening and verifying a missing blob raise an error."""
     digest = Digest.of(b"never written")
     assert not cache.blobs.has(digest)
     for ask in (cache.blobs.read, cache.blobs.open, cache.blobs.verify):
@@ -105,7 +106,7 @@ def test_what_is_not_there_is_missing(cache: Cache) -> None:
 
 
 def test_a_batch_that_raises_leaves_nothing(cache: Cache) -> None:
-    """Neither blobs nor temporary files of a batch stay when its body raises."""
+    """If the body of a batch raises, neither its blobs nor its temporary files stay."""
     with pytest.raises(ZeroDivisionError), cache.blobs.batch() as batch:
         batch.add(b"one")
         with batch.writer() as writer:
@@ -115,7 +116,7 @@ def test_a_batch_that_raises_leaves_nothing(cache: Cache) -> None:
 
 
 def test_a_batch_names_its_blobs_at_its_end(cache: Cache) -> None:
-    """Until the batch ends, nobody sees any of its blobs."""
+    """The blobs of a batch are visible only after its end."""
     with cache.blobs.batch() as batch:
         digests = [batch.add(b"one"), batch.add(b"two"), batch.add(b"one")]
         assert not any(map(cache.blobs.has, digests)) and not list(cache.blobs.names())
@@ -136,7 +137,7 @@ DAMAGE: dict[str, Callable[[bytes], bytes]] = {
 def test_a_damaged_blob_is_found_quarantined_and_made_again(
     cache: Cache, damage: Callable[[bytes], bytes]
 ) -> None:
-    """Reading raises, the bad bytes are kept aside, and the blob can be put again."""
+    """Reading a damaged blob raises, its bytes are kept in quarantine, and it can be put again."""
     data = b"some bytes " * 1000
     digest = cache.blobs.put(data)
     bad = damage(data)
@@ -153,7 +154,7 @@ def test_a_damaged_blob_is_found_quarantined_and_made_again(
 def test_verify_finds_a_damaged_blob_and_forgets_what_needs_it(
     cache: Cache, damage: Callable[[bytes], bytes]
 ) -> None:
-    """`verify` reads all, names the bad one, and leaves the good ones and their records."""
+    """`verify` reads all blobs, names the bad one, and leaves the good ones and their records."""
     good, bad = cache.blobs.put(b"good"), cache.blobs.put(b"bad" * 9)
     kept, lost = record_blob(cache, "kept", good), record_blob(cache, "lost", good, bad)
     overwrite(cache.blobs.path(bad), damage(b"bad" * 9))
@@ -165,7 +166,7 @@ def test_verify_finds_a_damaged_blob_and_forgets_what_needs_it(
 
 
 def test_verify_forgets_records_whose_blobs_are_gone(cache: Cache) -> None:
-    """A record never points at what is not there, also when someone deleted it by hand."""
+    """A record of a deleted blob is dropped, even if the blob was deleted by hand."""
     digest = cache.blobs.put(b"gone")
     record = record_blob(cache, "r", digest)
     os.unlink(cache.blobs.path(digest))
@@ -185,9 +186,7 @@ JUNK = ["junk", ".hidden", "a" * 63, "a" * 65, "g" * 64, "A" * 64, ".writing-jun
 
 @pytest.mark.parametrize("name", JUNK)
 def test_junk_among_the_blobs_is_passed_over(cache: Cache, name: str) -> None:
-    """A file that has no blob's name is no blob: it is not listed, not verified, and breaks
-    nothing.
-    """
+    """A file without a blob's name is not listed and not verified, and breaks nothing."""
     digest = cache.blobs.put(b"data")
     Path(cache.blobs.folder, name).write_bytes(b"junk")
     assert list(cache.blobs.names()) == [(digest, 4)]
@@ -199,9 +198,7 @@ def test_junk_among_the_blobs_is_passed_over(cache: Cache, name: str) -> None:
 
 
 def test_records_are_kept_and_replaced(cache: Cache) -> None:
-    """A record comes back as it was; a second one of the same key takes its place; what is removed
-    is gone.
-    """
+    """A record comes back as it was, is replaced by a second one of its key, and can be removed."""
     first = Record(
         key("k", 1, {}),
         "k",
@@ -220,7 +217,7 @@ def test_records_are_kept_and_replaced(cache: Cache) -> None:
 
 
 def test_the_last_traces_are_kept_newest_first(cache: Cache) -> None:
-    """Old traces of a base make room; those of another base stay."""
+    """Old traces of a base are dropped for new ones; those of another base stay."""
     base, other = key("base", 1, {}), key("other", 1, {})
     keys = [key("k", 1, {"n": n}) for n in range(6)]
     cache.records.add_trace(other, keys[0], "other", 3)
@@ -243,7 +240,7 @@ def test_the_last_traces_are_kept_newest_first(cache: Cache) -> None:
 def test_a_damaged_database_is_moved_aside_and_begun_anew(
     tmp_path: Path, damage: Callable[[bytes], bytes]
 ) -> None:
-    """It is said, blobs stay, and the cache works again."""
+    """A damaged database is reported and moved aside; blobs stay, and the cache works again."""
     with opened(tmp_path) as cache:
         digest = cache.blobs.put(b"data")
         record_blob(cache, "r", digest)
@@ -266,7 +263,7 @@ def test_a_damaged_database_is_moved_aside_and_begun_anew(
 
 
 def test_a_database_damaged_beyond_its_first_page_heals(tmp_path: Path) -> None:
-    """Whatever page is damaged: an error of ours at most once, then the cache works again."""
+    """Damage of any page of the database raises at most one `StoreError`, then the cache works."""
     with opened(tmp_path) as cache:
         digest = cache.blobs.put(b"data")
         for n in range(500):
@@ -289,7 +286,7 @@ def test_a_database_damaged_beyond_its_first_page_heals(tmp_path: Path) -> None:
 
 
 def test_a_database_of_an_older_version_is_brought_up_to_date(tmp_path: Path) -> None:
-    """What it held is still there, and it has a ledger."""
+    """A database of an older version keeps its contents, and gets a ledger."""
     with opened(tmp_path) as cache:
         record = record_blob(cache, "old", cache.blobs.put(b"old"))
         cache.database.execute("DROP TABLE held")
@@ -304,7 +301,7 @@ def test_a_database_of_an_older_version_is_brought_up_to_date(tmp_path: Path) ->
 
 
 def test_a_newer_database_is_refused_and_not_touched(tmp_path: Path) -> None:
-    """A format that this version does not know is never rewritten."""
+    """A database of a newer, unknown format is refused, and never rewritten."""
     with opened(tmp_path) as cache:
         path = f"{cache.folder}/cache.sqlite"
         cache.database.execute("PRAGMA user_version=99")
@@ -333,7 +330,7 @@ def test_other_folders_are_none_of_a_newer_format(tmp_path: Path, other: str) ->
 
 
 def test_the_cache_can_be_deleted_between_commands(tmp_path: Path) -> None:
-    """`rm -rf` of the directory costs what was in it, and nothing else."""
+    """`rm -rf` of the cache's directory only costs its contents."""
     with opened(tmp_path / "c") as cache:
         digest = cache.blobs.put(b"data")
     run("import shutil, sys; shutil.rmtree(sys.argv[1])", str(tmp_path / "c"))
@@ -342,7 +339,7 @@ def test_the_cache_can_be_deleted_between_commands(tmp_path: Path) -> None:
 
 
 def test_the_secret_is_one_for_all_processes_and_private(tmp_path: Path) -> None:
-    """Every process gets the same bytes, also when all ask first."""
+    """All processes get the same private secret, even if all of them ask for it first."""
     started = [process(OPEN + "print(cache.secret.hex())", str(tmp_path)) for _ in range(4)]
     secrets = {each.communicate()[0].strip() for each in started}
     path = tmp_path / "v1" / "secret"
@@ -371,9 +368,7 @@ def fill(folder: str) -> str:
 @as_root
 @pytest.mark.parametrize("size", [1, 4096, 300_000])
 def test_a_full_disk_is_said_and_leaves_the_store_whole(tmp_path: Path, size: int) -> None:
-    """ENOSPC while a blob is written: a clear error, nothing left of it, and the next attempt
-    works.
-    """
+    """ENOSPC for a blob is a clear error that leaves nothing, and the next attempt works."""
     with mounted(tmp_path / "m", "size=2m") as mount, opened(f"{mount}/c") as cache:
         digest = cache.blobs.put(b"before")
         filler = fill(mount)
@@ -387,9 +382,7 @@ def test_a_full_disk_is_said_and_leaves_the_store_whole(tmp_path: Path, size: in
 
 @as_root
 def test_a_full_disk_never_breaks_records(tmp_path: Path) -> None:
-    """ENOSPC while a record or the index is written: an error of ours; what was recorded before
-    stays.
-    """
+    """ENOSPC for a record or the index is `StoreUnavailable`, and earlier records stay."""
     with mounted(tmp_path / "m", "size=2m") as mount, opened(f"{mount}/c") as cache:
         digest = cache.blobs.put(b"before")
         record = record_blob(cache, "before", digest)
@@ -411,7 +404,7 @@ def test_a_full_disk_never_breaks_records(tmp_path: Path) -> None:
 
 @as_root
 def test_a_full_disk_says_so_when_a_cache_is_opened(tmp_path: Path) -> None:
-    """A cache that cannot be made is an error of ours, and is made when there is space."""
+    """A cache that cannot be created on a full disk is `StoreUnavailable`, and works later."""
     with mounted(tmp_path / "m", "size=1m") as mount:
         filler = fill(mount)
         with pytest.raises(StoreUnavailable), opened(f"{mount}/c"):
@@ -422,7 +415,7 @@ def test_a_full_disk_says_so_when_a_cache_is_opened(tmp_path: Path) -> None:
 
 
 def writes(cache: Cache, digest: Digest) -> list[Callable[[], object]]:
-    """Everything that writes into a cache."""
+    """Return all operations that write into a cache."""
     return [
         lambda: cache.blobs.put(b"more"),
         lambda: record_blob(cache, "more", digest),
@@ -439,9 +432,7 @@ def writes(cache: Cache, digest: Digest) -> list[Callable[[], object]]:
 
 @as_root
 def test_a_read_only_disk_is_said(tmp_path: Path) -> None:
-    """EROFS: opening or else each thing that writes is an error of ours; afterwards all is as it
-    was.
-    """
+    """EROFS is `StoreUnavailable`, on opening or on each write, and nothing changes."""
     with mounted(tmp_path / "m", "size=4m") as mount:
         with opened(f"{mount}/c") as cache:
             digest = cache.blobs.put(b"data")
@@ -466,7 +457,7 @@ def test_a_read_only_disk_is_said(tmp_path: Path) -> None:
 
 @as_root
 def test_a_cache_of_someone_else_is_said(tmp_path: Path) -> None:
-    """EACCES: whoever may not write gets an error of ours, and changes nothing."""
+    """EACCES is `StoreUnavailable` for a user who may not write, and nothing changes."""
     with temporary() as folder:
         os.chmod(folder, 0o755)
         with opened(folder / "c") as cache:
@@ -498,8 +489,9 @@ def test_a_cache_of_someone_else_is_said(tmp_path: Path) -> None:
     not os.path.exists("/proc/self/mem"), reason="needs a file that cannot be read: /proc/self/mem"
 )
 def test_a_disk_that_cannot_be_read_is_said(cache: Cache) -> None:
-    """EIO: an error of ours, and the blob is not taken for a damaged one; when the disk is well, it
-    is read.
+    """EIO is `StoreUnavailable`, and not taken for damage of the blob.
+
+    The blob is read once the disk recovers.
     """
     digest = cache.blobs.put(b"data")
     path = Path(cache.blobs.path(digest))
@@ -515,7 +507,7 @@ def test_a_disk_that_cannot_be_read_is_said(cache: Cache) -> None:
 
 
 def test_a_file_where_the_cache_should_be_is_said(tmp_path: Path) -> None:
-    """ENOTDIR is explained, with what to set."""
+    """ENOTDIR is explained, with the setting that helps."""
     (tmp_path / "file").write_text("")
     with pytest.raises(StoreUnavailable, match="FLYTE_HOME"), opened(tmp_path / "file" / "cache"):
         pass
@@ -523,9 +515,7 @@ def test_a_file_where_the_cache_should_be_is_said(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("left", range(5))
 def test_too_many_open_files_is_said_and_passes(tmp_path: Path, left: int) -> None:
-    """EMFILE: a clear error wherever it strikes, no temporary file is left, and a second attempt
-    works.
-    """
+    """EMFILE is a clear error anywhere, leaves no temporary file, and a second attempt works."""
     code = (
         OPEN
         + """
@@ -561,8 +551,9 @@ print("done", len(list(cache.blobs.names())), len(os.listdir(cache.folder + "/le
 
 
 def test_eight_processes_write_the_same_and_different_things_at_once(tmp_path: Path) -> None:
-    """All that each of them wrote is there and right, the cache having been begun by all of them at
-    once.
+    """All that eight concurrent processes write is there and right.
+
+    All of them begin the cache at once.
     """
     code = (
         OPEN
@@ -594,7 +585,7 @@ LEASE = (
 
 
 def test_a_lease_ends_with_its_owner(tmp_path: Path) -> None:
-    """A lease that is held is listed; kill -9 of its owner ends it, and its file goes."""
+    """A held lease is listed; kill -9 of its owner ends it, and its file goes."""
     digest = Digest.of(b"a")
     with opened(tmp_path) as cache, process(LEASE, str(tmp_path), digest) as owner:
         assert owner.stdout is not None and owner.stdout.readline() == "held\n"
@@ -606,7 +597,7 @@ def test_a_lease_ends_with_its_owner(tmp_path: Path) -> None:
 
 
 def test_a_lease_of_this_process_is_listed_until_it_is_released(cache: Cache) -> None:
-    """Leases are counted one by one: the same digest may be in two."""
+    """A digest is leased as long as any of the leases with it is held."""
     one, two = Digest.of(b"1"), Digest.of(b"2")
     first, second = cache.lease([one, two]), cache.lease([two])
     assert cache.leased() == {one, two}
@@ -618,13 +609,13 @@ def test_a_lease_of_this_process_is_listed_until_it_is_released(cache: Cache) ->
 
 @pytest.mark.parametrize("content", [b"", b"junk", b"{}"])
 def test_junk_among_the_leases_is_removed(cache: Cache, content: bytes) -> None:
-    """A file that nobody holds is no lease, whatever is in it."""
+    """A file that no process holds is not a lease, whatever its contents, and is removed."""
     Path(cache.folder, "leases", "junk.lease").write_bytes(content)
     assert cache.leased() == set() and os.listdir(f"{cache.folder}/leases") == []
 
 
 def test_leases_that_end_while_they_are_read_are_no_error(tmp_path: Path) -> None:
-    """A run may end at any moment of a collection."""
+    """Leases that end in the midst of a collection are not an error."""
     code = (
         OPEN + "\nfor n in range(3000):\n    with cache.preparing(): lease = cache.lease([])\n   "
         " lease.release()\n"
@@ -638,7 +629,7 @@ def test_leases_that_end_while_they_are_read_are_no_error(tmp_path: Path) -> Non
 
 
 def test_the_lock_of_a_killed_process_is_free(tmp_path: Path) -> None:
-    """Nobody waits for a process that is gone."""
+    """The lock of a killed process is free."""
     code = OPEN + "\nwith cache.preparing():\n    print('held', flush=True); sys.stdin.read()"
     with opened(tmp_path) as cache, process(code, str(tmp_path)) as owner:
         assert owner.stdout is not None and owner.stdout.readline() == "held\n"
@@ -652,20 +643,20 @@ def test_the_lock_of_a_killed_process_is_free(tmp_path: Path) -> None:
 
 
 def edit_in_place(path: Path) -> None:
-    """Same size, at once."""
+    """Edit at once, with the same size."""
     with open(path, "r+b") as file:
         file.write(b"new")
 
 
 def edit_and_set_the_time_back(path: Path) -> None:
-    """Same size, same modification time."""
+    """Edit with the same size and modification time."""
     times = path.stat()
     edit_in_place(path)
     os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
 
 
 def replace_by_rename(path: Path) -> None:
-    """Same size, same modification time, another inode."""
+    """Replace with the same size and modification time, but another inode."""
     other = path.with_name("other")
     other.write_bytes(b"new")
     times = path.stat()
@@ -674,7 +665,7 @@ def replace_by_rename(path: Path) -> None:
 
 
 def edit_through_a_hard_link(path: Path) -> None:
-    """The file is written under another name, outside of the project."""
+    """Edit under another name, outside of the project, with the same size and modification time."""
     other = path.parent.parent / "elsewhere"
     os.link(path, other)
     edit_and_set_the_time_back(other)
@@ -688,7 +679,7 @@ def edit_through_a_hard_link(path: Path) -> None:
 def test_an_edit_of_the_same_size_is_always_seen(
     cache: Cache, project: Path, edit: Callable[[Path], None], settled: bool
 ) -> None:
-    """Right after a scan, or when the file's state has long been trusted."""
+    """An edit of the same size is seen right after a scan as well as long after it."""
     path = project / "a.py"
     for _ in range(10):
         path.write_bytes(b"old")
@@ -703,7 +694,7 @@ def test_an_edit_of_the_same_size_is_always_seen(
 
 
 def test_a_touched_file_is_the_same_tree(cache: Cache, project: Path) -> None:
-    """Times are no part of a tree; a touched file is read once more."""
+    """Times are not part of a tree, and a touched file is read once more."""
     write_files(project, {"a.py": b"a", "b.py": b"b"})
     before = tree_of(cache, project)
     clock_moves(project.parent)
@@ -717,7 +708,7 @@ def test_a_touched_file_is_the_same_tree(cache: Cache, project: Path) -> None:
 def test_a_file_that_changes_while_it_is_read_is_never_half_read(
     cache: Cache, tmp_path: Path
 ) -> None:
-    """Either an error, or a state that the file really had: size and bytes belong together."""
+    """Reading a changing file fails, or returns the size and bytes of one state that it had."""
     path = tmp_path / "growing"
     path.write_bytes(b"x")
     ended = threading.Event()
@@ -748,7 +739,7 @@ def test_a_file_that_changes_while_it_is_read_is_never_half_read(
 
 
 def test_a_tree_never_holds_a_size_that_its_content_had_not(cache: Cache, project: Path) -> None:
-    """A file grows during scans: size and digest of an entry are of one moment."""
+    """Size and digest of an entry are from one moment, even if the file grows during scans."""
     code = """
 import sys
 with open(sys.argv[1], "ab", buffering=0) as file:
@@ -778,7 +769,7 @@ with open(sys.argv[1], "ab", buffering=0) as file:
 def test_a_damaged_entry_of_the_stat_index_costs_a_reading_only(
     cache: Cache, project: Path
 ) -> None:
-    """What fails its checksum counts as unknown."""
+    """An entry of the stat index with a wrong checksum counts as unknown."""
     write_files(project, {"a.py": b"a"})
     before = tree_of(cache, project)
     cache.database.execute("UPDATE stat SET data=cast(x'00' || substr(data, 2) AS BLOB)")
@@ -787,7 +778,7 @@ def test_a_damaged_entry_of_the_stat_index_costs_a_reading_only(
 
 
 def test_every_step_of_the_size_is_read(tmp_path: Path) -> None:
-    """Sizes around the reading's piece are whole."""
+    """Files whose size is around that of a read are read completely."""
     path = tmp_path / "file"
     for size in itertools.chain(range(3), ((1 << 20) + d for d in (-1, 0, 1)), [(2 << 20) + 1]):
         data = os.urandom(size)
@@ -802,7 +793,7 @@ def test_every_step_of_the_size_is_read(tmp_path: Path) -> None:
 
 
 def test_blobs_need_no_more_than_a_folder(tmp_path: Path) -> None:
-    """The quarantine is made when it is needed first."""
+    """The quarantine's directory is created only when it is needed."""
     blobs = Blobs(str(tmp_path), str(tmp_path / "a" / "b"), Counters())
     digest = blobs.put(b"data")
     flip(blobs.path(digest))
@@ -810,7 +801,7 @@ def test_blobs_need_no_more_than_a_folder(tmp_path: Path) -> None:
 
 
 def test_the_index_names_the_last_bundle_of_each_project(cache: Cache, project: Path) -> None:
-    """`index.json` is written whole, and names what is in the store."""
+    """`index.json` names the last bundle of each project."""
     write_files(project, {"a.py": b"a"})
     made = make_bundle(cache, project, "bundle:/home/me/a b.py all")
     publish_index(cache)
@@ -822,7 +813,7 @@ def test_the_index_names_the_last_bundle_of_each_project(cache: Cache, project: 
 
 
 def test_an_index_can_be_written_although_a_manifest_is_gone(cache: Cache, project: Path) -> None:
-    """A bad manifest went to quarantine: the others are still named."""
+    """`index.json` is written without a manifest in quarantine, and with all others."""
     write_files(project, {"a.py": b"a"})
     gone = make_bundle(cache, project, "bundle:a")
     write_files(project, {"b.py": b"b"})

@@ -1,5 +1,6 @@
-"""What others have published may be anything: the result is right whatever it is, and whichever
-command fetched it first.
+"""Artifacts that others have published may be anything, and results are still right.
+
+It does not matter which command fetched them first.
 """
 
 from __future__ import annotations
@@ -60,9 +61,7 @@ _STEP = 7
 
 @dataclass(frozen=True)
 class Good:
-    """A project, the directory to which a machine has published its bundle, and what its
-    task gives.
-    """
+    """A project, the directory with the bundle that a machine published, and the task's result."""
 
     project: Path
     shared: Path
@@ -71,7 +70,7 @@ class Good:
 
 @pytest.fixture(scope="module")
 def good(tmp_path_factory: pytest.TempPathFactory) -> Good:
-    """What the bad ones differ from."""
+    """The good bundle, from which the bad ones differ."""
     folder = tmp_path_factory.mktemp("good")
     project = folder / "project"
     (project / "lib").mkdir(parents=True)
@@ -87,7 +86,7 @@ def good(tmp_path_factory: pytest.TempPathFactory) -> Good:
 
 
 def cases(forged: Iterator[tuple[str, Forge]]) -> list[ParameterSet]:
-    """Each case with one of the commands, in turns."""
+    """Combine each case with one of the commands, in turns."""
     found = []
     for number, (name, forge) in enumerate(forged):
         flow = list(FLOWS)[(number // _STEP if number % _STEP == 0 else number) % len(FLOWS)]
@@ -98,16 +97,14 @@ def cases(forged: Iterator[tuple[str, Forge]]) -> list[ParameterSet]:
 
 @pytest.fixture
 def machine(good: Good, tmp_path: Path) -> Iterator[Shell]:
-    """A machine that has nothing yet."""
+    """A machine with an empty cache."""
     yield Shell(good.project, tmp_path / "home")
     for folder, _, _ in os.walk(tmp_path / "home"):
         os.chmod(folder, 0o700)
 
 
 def check(machine: Shell, good: Good, flow: str, place: str) -> None:
-    """The command, and what is run after it: the right result, no escape code, and nothing bad is
-    left behind.
-    """
+    """Run the command and the task, and check that results are right and nothing bad is left."""
     spoken, there = "", {"FLYTE_REGISTRY": place}
     if FLOWS[flow]:
         try:
@@ -129,20 +126,20 @@ def check(machine: Shell, good: Good, flow: str, place: str) -> None:
 
 @pytest.mark.parametrize("forge, flow", cases(forgery.packs()))
 def test_bad_packs(machine: Shell, good: Good, tmp_path: Path, forge: Forge, flow: str) -> None:
-    """Whatever is in the layers, and whatever their diff_ids say."""
+    """A run gives the right result, whatever the layers hold and their diff_ids claim."""
     forge(Forger(good.shared, tmp_path / "shared"))
     check(machine, good, flow, f"oci:{tmp_path}/shared")
 
 
 @pytest.mark.parametrize("forge, flow", cases(forgery.documents()))
 def test_bad_documents(machine: Shell, good: Good, tmp_path: Path, forge: Forge, flow: str) -> None:
-    """Whatever the record, the manifest and the config say."""
+    """A run gives the right result, whatever the record, the manifest and the config claim."""
     forge(Forger(good.shared, tmp_path / "shared"))
     check(machine, good, flow, f"oci:{tmp_path}/shared")
 
 
 def some(forged: Iterator[tuple[str, Forge]], *names: str) -> list[ParameterSet]:
-    """The cases of these names."""
+    """Return the cases of these names."""
     return [pytest.param(forge, id=name) for name, forge in forged if name in names]
 
 
@@ -160,7 +157,7 @@ def some(forged: Iterator[tuple[str, Forge]], *names: str) -> list[ParameterSet]
 def test_a_registry_with_a_bad_bundle(
     machine: Shell, good: Good, tmp_path: Path, repository: str, forge: Forge, flow: str
 ) -> None:
-    """The same of a real registry, which checks digests and sizes alone."""
+    """A real registry, which checks only digests and sizes, may hold a bad bundle, too."""
     forger = Forger(good.shared, tmp_path / "shared")
     forge(forger)
     source, target = at(f"oci:{tmp_path}/shared"), at(repository)
@@ -189,9 +186,7 @@ def test_a_registry_with_a_bad_bundle(
 def test_a_record_that_proves_wrong_later(
     machine: Shell, good: Good, tmp_path: Path, command: str
 ) -> None:
-    """As an older version may have left it: whichever command meets it forgets it, and it is made
-    again.
-    """
+    """A wrong record of an older version is dropped by any command that meets it, and rebuilt."""
     made = bundle_of(machine.json("run", "tasks.py", "state"))
     run = machine.last_run()["name"]
     with opened(machine.home / "cache") as cache:
@@ -217,7 +212,7 @@ def test_a_record_that_proves_wrong_later(
 
 
 def test_a_deployment_whose_bundle_is_bad(machine: Shell, good: Good, tmp_path: Path) -> None:
-    """Running it fails; what it has fetched is in nobody's way."""
+    """A deployment with a bad bundle fails to run, and does not affect other commands."""
     place = f"oci:{tmp_path}/shared"
     shutil.copytree(good.shared, tmp_path / "deployed")
     author = Shell(good.project, tmp_path / "author")
@@ -236,8 +231,9 @@ def test_a_deployment_whose_bundle_is_bad(machine: Shell, good: Good, tmp_path: 
 
 
 def test_a_bundle_that_was_cut_otherwise(machine: Shell, good: Good, tmp_path: Path) -> None:
-    """It is as good as any: one pack for each file, in no order. It is used, listed, and an edit
-    makes a right one of it.
+    """A bundle that is cut into other packs is used and listed; an edit makes a regular one of it.
+
+    Here it has one pack for each file, in no order.
     """
     place = f"oci:{tmp_path}/shared"
     forger = Forger(good.shared, tmp_path / "shared")

@@ -115,8 +115,9 @@ def test_an_authority_is_trusted_where_a_variable_names_it(
 def test_http_is_used_for_this_machine_or_where_it_is_asked_for(
     servers: Servers, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A host on this machine that speaks TLS is found out; one that was named with http is asked in
-    the clear alone.
+    """HTTP is used for hosts on this machine that do not speak TLS, and where `http://` is given.
+
+    A host given with `http://` is never asked over TLS.
     """
     plain, secure = servers.registry(), servers.registry(tls=True)
     monkeypatch.setenv("SSL_CERT_FILE", str(secure.ca))
@@ -163,9 +164,7 @@ def test_a_mirror_is_read_and_refuses_a_push(tmp_path: Path, cache: Cache) -> No
 
 
 class Pages(Listener):
-    """A registry of tags alone, which come in pages; `link` makes the header from the number of the
-    next page.
-    """
+    """A registry of tags alone, in pages; `link` returns the header for the next page's number."""
 
     def __init__(self, tags: list[str], size: int, link: Callable[[int], str]) -> None:
         super().__init__()
@@ -223,8 +222,10 @@ def test_a_real_registry_lists_more_than_a_thousand_tags(servers: Servers, cache
 def test_known_blobs_are_neither_asked_for_nor_sent_again(
     registry: Server, repository: str, cache: Cache
 ) -> None:
-    """The second push of an artifact is its manifest alone; one that shares most of it sends what
-    is new.
+    """Known blobs are neither requested nor sent again.
+
+    The second push of an artifact is its manifest alone, and one that shares most of its blobs
+    sends the new ones.
     """
     path = repository.partition("/")[2]
     large = os.urandom(100_000)
@@ -262,8 +263,9 @@ def test_known_blobs_are_neither_asked_for_nor_sent_again(
 def test_a_kept_connection_that_has_just_ended_is_made_anew(
     registry: Server, repository: str, cache: Cache
 ) -> None:
-    """At once, and with all of a body: it says nothing of the registry that it ended a connection
-    that nobody used.
+    """A kept connection that has just ended is opened anew at once, and the body is sent in full.
+
+    It tells nothing about a registry that it ended an idle connection.
     """
     with FaultProxy(registry.url) as proxy:
         mine = repository_of(proxy.repository(repository.partition("/")[2]), patience=0)

@@ -1,5 +1,6 @@
-"""A directory as a repository: shared by processes that are killed, damaged, and read and written by
-skopeo; what registries have, too.
+"""A directory as a repository, shared by processes that are killed, damaged, and used by skopeo.
+
+Some tests run on registries as well.
 """
 
 from __future__ import annotations
@@ -60,7 +61,7 @@ with opened(sys.argv[2]) as cache:
 
 
 def pushes(folder: Path, cache: Path, name: str, count: str) -> subprocess.Popen[str]:
-    """A process that pushes artifacts, each under ten tags of its own, and says so after each."""
+    """Start a process that pushes artifacts, each under ten tags, and reports each of them."""
     command = [
         sys.executable,
         "-P",
@@ -75,9 +76,7 @@ def pushes(folder: Path, cache: Path, name: str, count: str) -> subprocess.Popen
 
 
 def check(folder: Path, tmp_path: Path) -> list[str]:
-    """All tags of a layout, which is whole: each leads to a manifest whose blobs are there and
-    right.
-    """
+    """Return all tags of a layout; check that each leads to a manifest with intact blobs."""
     repository = repository_of(f"oci:{folder}")
     tags = repository.tags()
     with opened(tmp_path / uuid.uuid4().hex) as cache:
@@ -101,8 +100,9 @@ def test_processes_push_at_once_and_no_tag_is_lost(tmp_path: Path) -> None:
 
 
 def test_a_push_that_is_killed_leaves_a_layout_that_is_whole(tmp_path: Path) -> None:
-    """At any time; what was said to be pushed is there, and another process goes on at once. Litter
-    is swept.
+    """A push that is killed at any time leaves an intact layout with all that was reported.
+
+    Another process goes on at once, and leftovers are swept.
     """
     layout, promised = tmp_path / "layout", set[str]()
     for round_number in range(12):
@@ -182,8 +182,9 @@ STRANGE: dict[str, Any] = {
 
 @pytest.mark.parametrize("entry", STRANGE.values(), ids=STRANGE)
 def test_a_strange_entry_is_left_alone_and_kept(tmp_path: Path, cache: Cache, entry: Any) -> None:
-    """All else works: reading, writing, deleting and sweeping. Whoever asks for it is told where it
-    is.
+    """A strange entry is kept, and does not affect reading, writing, deleting and sweeping.
+
+    The error for its tag says where the entry is.
     """
     repository = repository_of(f"oci:{tmp_path}/layout")
     assert isinstance(repository, LayoutRepository)
@@ -206,7 +207,7 @@ def test_a_strange_entry_is_left_alone_and_kept(tmp_path: Path, cache: Cache, en
 def test_a_folder_that_holds_other_things_is_not_made_a_layout(
     tmp_path: Path, cache: Cache
 ) -> None:
-    """It is left as it is: a `.gitignore` would hide all that is there."""
+    """A directory with other files is not made a layout: a `.gitignore` would hide all of them."""
     (tmp_path / "project").mkdir()
     (tmp_path / "project" / "main.py").write_text("")
     repository = repository_of(f"oci:{tmp_path}/project")
@@ -237,7 +238,7 @@ def test_the_layout_of_another_tool_gets_no_gitignore_and_what_it_lacks(
 
 
 def test_what_was_made_by_halves_is_completed(tmp_path: Path, cache: Cache) -> None:
-    """By a process that was killed, at any step."""
+    """A layout that a killed process has left incomplete is completed."""
     manifest = artifact_of(cache, b"layer")
     whole = tmp_path / "whole"
     transfer_of(cache).push(manifest, repository_of(f"oci:{whole}"), "tag")
@@ -381,8 +382,9 @@ INSECURE = ("--src-tls-verify=false", "--dest-tls-verify=false")
 def published(
     cache: Cache, project: Path, place: str
 ) -> tuple[dict[str, Manifest], dict[bytes, bytes]]:
-    """A bundle, its record, an artifact with the empty config and an index of both, pushed to a
-    repository; by tag.
+    """Push a bundle, its record, an artifact and an index; return them by tag, and the files.
+
+    The artifact has the empty config.
     """
     files = {b"a.py": b"print(1)\n", b"lib/b.txt": os.urandom(100_000)}
     write_files(project, files)
@@ -442,8 +444,9 @@ def test_skopeo_reads_what_was_pushed(cache: Cache, tmp_path: Path, place: str) 
 def test_what_skopeo_copied_is_used_from_there(
     cache: Cache, tmp_path: Path, place: str, registry: Server
 ) -> None:
-    """To another repository, to a directory and back: by tag and digest, with all that an
-    index names.
+    """Artifacts that skopeo copied are found by tag and digest, with all that an index names.
+
+    They are copied to another repository, to a directory and back.
     """
     found, _ = published(cache, tmp_path / "project", place)
     for target in (registry.repository(uuid.uuid4().hex), f"oci:{tmp_path}/copied"):
@@ -471,7 +474,7 @@ def test_what_skopeo_copied_is_used_from_there(
 
 
 def test_the_oras_client_reads_an_artifact(cache: Cache, tmp_path: Path, registry: Server) -> None:
-    """By its conventions: a layer with a title is a file of that name."""
+    """The oras client reads an artifact by its conventions: a layer's title is its file name."""
     import oras.client
 
     place = registry.repository(uuid.uuid4().hex)

@@ -1,5 +1,6 @@
-"""`flyte run` with registries that stall, want credentials or lie: the task runs, and no password
-is anywhere.
+"""`flyte run` with registries that stall, want credentials or lie.
+
+The task runs, and no password is found anywhere.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ def other(flyte: Shell, tmp_path: Path) -> Iterator[Shell]:
 
 
 def holds_secret(folder: Path) -> list[str]:
-    """The files below a directory in whose name or bytes a password is, as it stands or encoded."""
+    """Return the files whose name or bytes hold a password, plain or encoded."""
     found = []
     for path in folder.rglob("*"):
         data = os.fsencode(path.relative_to(folder)) + (
@@ -50,8 +51,9 @@ def sentences(stderr: str, place: str) -> list[str]:
 def test_a_registry_that_stalls_holds_up_a_run_only_a_little(
     flyte: Shell, registry: Server, repository: str
 ) -> None:
-    """It is asked at most twice, once to find and once to publish, and said once; what was made is
-    published by the next run.
+    """A registry that stalls is asked at most twice and reported once.
+
+    One request is for the lookup, one for publishing. The next run publishes the artifacts.
     """
     with FaultProxy(registry.url) as proxy:
         place = proxy.repository(repository.partition("/")[2])
@@ -86,7 +88,7 @@ def test_a_registry_that_is_down_is_said_in_one_sentence(
 
 
 def is_back(machine: Shell) -> None:
-    """A machine no more leaves any registry alone: none has ever been away."""
+    """Make a machine forget that any registry was ever away."""
     with opened(machine.home / "cache") as cache:
         cache.database.execute("DELETE FROM absences")
 
@@ -94,8 +96,9 @@ def is_back(machine: Shell) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["password", "tokens"])
 def test_a_password_is_nowhere(flyte: Shell, other: Shell, tmp_path: Path, kind: str) -> None:
-    """Not in what is printed, kept or published: when it works, when it is wrong, and when the
-    registry fails.
+    """No password is printed, stored or published.
+
+    That holds when it is right, when it is wrong, and when the registry fails.
     """
     with (
         serve(tmp_path / "registry", login=LOGIN, token=kind == "tokens") as server,
@@ -217,7 +220,7 @@ def test_a_pull_request_reads_the_cache_of_main_and_cannot_write_it(
 def test_what_a_registry_does_wrong_costs_a_run_nothing_but_time(
     flyte: Shell, other: Shell, registry: Server, repository: str, fault: str
 ) -> None:
-    """The bundle is made here instead, or fetched once more."""
+    """A faulty registry only costs time: the bundle is built locally, or fetched once more."""
     flyte("run", "--registry", repository, "tasks.py", "hello")
     with FaultProxy(registry.url) as proxy:
         place = proxy.repository(repository.partition("/")[2])

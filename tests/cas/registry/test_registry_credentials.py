@@ -1,5 +1,6 @@
-"""Who gets credentials for a registry, and who does not: redirects, challenges, tokens, and the
-road there.
+"""Credentials for a registry: which hosts get them, and which do not.
+
+Redirects, challenges, tokens and proxies are covered.
 """
 
 from __future__ import annotations
@@ -103,8 +104,10 @@ def test_a_redirect_to_another_host_gets_no_credentials(
 def test_only_the_registry_itself_may_ask_for_credentials(
     closed: Server, path: str, cache: Cache
 ) -> None:
-    """The host to which a redirect or an upload leads has no answer to its challenge; nobody is
-    asked for a token for it.
+    """Only the registry itself gets credentials.
+
+    The challenge of a host to which a redirect or an upload leads is not answered, and no token is
+    requested for it.
     """
     with (
         FaultProxy(closed.url) as proxy,
@@ -137,9 +140,7 @@ class Stranger(Listener):
 
 
 class World(Listener):
-    """A forward proxy that is all hosts of the world: a registry that wants a token, and its token
-    server.
-    """
+    """A forward proxy that plays all hosts: a registry that wants a token, and its token server."""
 
     def __init__(self, realm: str) -> None:
         super().__init__()
@@ -207,7 +208,7 @@ def test_no_token_is_asked_for_in_the_clear_or_on_a_private_network(
 
 
 def test_a_token_is_had_from_the_registry_itself(monkeypatch: pytest.MonkeyPatch) -> None:
-    """With the credentials for it, and for the scopes that it asks for."""
+    """A token comes from the registry's realm, with its credentials and for its scopes."""
     with World("http://registry.example.com/token?x=y") as world:
         monkeypatch.setenv("HTTP_PROXY", world.url)
         log_in("registry.example.com")
@@ -257,8 +258,9 @@ def test_a_token_is_preferred_where_there_is_a_choice(challenge: str) -> None:
 
 
 def test_a_token_serves_for_rights_in_any_order() -> None:
-    """Registries name them at random; two threads that are asked for them at once
-    have one token.
+    """Tokens do not depend on the order of rights, and two threads share one.
+
+    Registries list the rights in any order.
     """
     orders, both = iter(["pull,push", "push,pull"]), Barrier(2, timeout=60)
 
@@ -336,7 +338,7 @@ def test_credentials_are_understood_as_other_tools_write_them(
 def test_credentials_that_are_none_are_neither_sent_nor_shown(
     monkeypatch: pytest.MonkeyPatch, text: str, why: str
 ) -> None:
-    """It is said where they stand."""
+    """Malformed credentials are neither sent nor shown; the error says where they are."""
     path = Path(os.environ["DOCKER_CONFIG"], "config.json")
     with Stranger('Basic realm="x"') as registry:
         text, why = text.replace("HOST", registry.host), why.replace("HOST", registry.host)
@@ -357,7 +359,10 @@ def test_credentials_that_are_none_are_neither_sent_nor_shown(
 def test_docker_hub_has_one_registry_and_docker_s_own_entry(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, name: str
 ) -> None:
-    """Whatever it is called; what docker wrote is found, and docker finds what is written here."""
+    """Docker Hub has one registry and one entry, whatever its name.
+
+    Credentials that docker wrote are found, and docker finds those written here.
+    """
     monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path))
     host = RepositoryName.of_registry(name).host
     assert host == "registry-1.docker.io" == RepositoryName.parse("docker.io/team/cache").host

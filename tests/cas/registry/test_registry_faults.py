@@ -1,5 +1,6 @@
-"""What a registry, the network or a stranger does wrong: a command survives it, and nothing that
-was not asked for is believed.
+"""Faults of a registry, the network or a stranger: commands survive them.
+
+Nothing is believed that was not requested.
 """
 
 from __future__ import annotations
@@ -82,7 +83,7 @@ def path() -> str:
 
 @pytest.fixture
 def kept(registry: Server, path: str, cache: Cache) -> Manifest:
-    """An artifact of `DATA` under the tag "tag"; the proxy has not seen how it came there."""
+    """An artifact of `DATA` under the tag "tag", pushed without the proxy."""
     manifest = artifact_of(cache, DATA)
     transfer_of(cache).push(manifest, repository_of(registry.repository(path)), "tag")
     return manifest
@@ -187,8 +188,9 @@ def test_what_is_refused_is_not_tried_again(
 def test_a_registry_that_never_answers_is_given_up_soon(
     proxy: FaultProxy, path: str, kept: Manifest, tmp_path: Path, operation: tuple[str, Any]
 ) -> None:
-    """Whatever is asked of it first: there is no minute of waiting for what has never
-    been there.
+    """A registry that never answers is given up soon, whatever the first request is.
+
+    There is no minute of waiting for a registry that has never answered.
     """
     _, act = operation
     with opened(tmp_path / "other") as other:
@@ -203,7 +205,7 @@ def test_a_registry_that_never_answers_is_given_up_soon(
 def test_errors_of_the_server_are_no_answer(
     proxy: FaultProxy, path: str, kept: Manifest, cache: Cache
 ) -> None:
-    """A registry that gives nothing else has no more time than one that gives nothing."""
+    """A registry that only answers with errors gets no more time than a silent one."""
     proxy.on(".*", **ALWAYS).answers(500)
     with pytest.raises(RegistryUnreachable, match="500"):
         repository_of(proxy.repository(path), patience=0).has(kept.layers[0])
@@ -237,7 +239,7 @@ def test_why_there_is_no_answer_is_said_in_plain_words(proxy: FaultProxy, path: 
 
 
 def test_look_ups_share_their_patience(proxy: FaultProxy, path: str) -> None:
-    """Of all repositories of a command; what was used up by one is not there for another."""
+    """All repositories of a command share one retry budget: if one uses it up, none is left."""
     patience = RetryBudget(1.5)
     proxy.on("GET", **ALWAYS).stalls(600)
     for name in ("one", "two", "three"):
@@ -289,7 +291,7 @@ def ranges(proxy: FaultProxy) -> list[str | None]:
 
 
 def pull(proxy: FaultProxy, path: str, kept: Manifest, folder: Path, patience: float = 5.0) -> int:
-    """Download `DATA`; how many bytes its progress came to."""
+    """Download `DATA`, and return the number of bytes that its progress added up to."""
     moved: list[int] = []
     with opened(folder / uuid.uuid4().hex) as other:
         assert (
@@ -317,7 +319,9 @@ def test_a_download_goes_on_where_it_broke_off(
 def test_a_download_goes_on_after_resets_as_long_as_bytes_come(
     proxy: FaultProxy, path: str, kept: Manifest, tmp_path: Path
 ) -> None:
-    """More often than one failure would be tried again; after a reset a few bytes that were on
+    """A download goes on after resets as long as bytes come.
+
+    There may be more resets than retries of one failure. After a reset, a few bytes that were on
     their way are fetched twice.
     """
     for _ in range(14):
@@ -471,8 +475,9 @@ def test_a_mount_that_is_not_made_is_an_upload(
 
 
 def test_a_blob_that_was_collected_meanwhile_is_sent_again(tmp_path: Path, cache: Cache) -> None:
-    """Also where the ledger remembers it, and where the registry goes on saying that
-    it is there.
+    """A blob that the registry has collected meanwhile is sent again.
+
+    That holds even if the ledger lists it, or the registry still claims to have it.
     """
     with serve(tmp_path / "registry") as server, FaultProxy(server.url) as proxy:
         repository = repository_of(proxy.repository("main"))
@@ -499,8 +504,9 @@ def test_a_blob_that_was_collected_meanwhile_is_sent_again(tmp_path: Path, cache
 def test_a_refusal_keeps_its_reason(
     proxy: FaultProxy, path: str, kept: Manifest, kind: str
 ) -> None:
-    """Whatever type it has, and also where it could have said that TLS is wanted: so it is known
-    that blobs are missing.
+    """A refusal keeps its reason, whatever its content type, so missing blobs are recognised.
+
+    That holds even if the refusal could have been a request for TLS.
     """
     body = b'{"errors": [{"code": "MANIFEST_BLOB_UNKNOWN", "message": "gone"}]}'
     proxy.on("PUT").answers(400, {"Content-Type": kind} if kind else {}, body)
@@ -512,7 +518,7 @@ def test_a_refusal_keeps_its_reason(
 def test_a_repository_that_the_registry_has_lost_is_sent_again(
     tmp_path: Path, cache: Cache
 ) -> None:
-    """All of it, though the ledger remembers it there."""
+    """A repository that the registry has lost is sent again in full, in spite of the ledger."""
     with serve(tmp_path / "registry") as server:
         repository = repository_of(server.repository("main"))
         manifest = artifact_of(cache, DATA)
@@ -561,7 +567,7 @@ def test_what_is_no_registry_is_named(proxy: FaultProxy, path: str) -> None:
     ],
 )
 def test_errors_are_said_in_words(proxy: FaultProxy, path: str, body: bytes) -> None:
-    """And not in Python's."""
+    """Errors are worded for users, and not in Python's terms."""
     proxy.on("GET").answers(200, body=body)
     with pytest.raises(RegistryCorrupt) as raised:
         manifest = repository_of(proxy.repository(path)).manifest("tag")
@@ -750,8 +756,9 @@ def test_tags_that_are_none_are_an_error(proxy: FaultProxy, path: str, body: Any
 def test_an_answer_without_end_is_not_read_to_its_end(
     proxy: FaultProxy, path: str, kept: Manifest, tmp_path: Path
 ) -> None:
-    """Where only the status counts: a redirect, a refusal, a wish for credentials, what is said to
-    an upload.
+    """An endless answer is not read to its end if only the status counts.
+
+    Examples are a redirect, a refusal, a request for credentials and the answer to an upload.
     """
     endless = repeat(b" " * 65536)
     repository = repository_of(proxy.repository(path))
@@ -804,7 +811,7 @@ JSONS = st.recursive(
 
 
 def read_all(manifest: Manifest) -> None:
-    """Ask a manifest for all that it has."""
+    """Read everything that a manifest has."""
     for ask in (
         lambda: manifest.descriptor.document(),
         lambda: manifest.annotations,

@@ -1,6 +1,4 @@
-"""`flyte registry login` and `logout`: checked against the registry, and kept where docker keeps
-them.
-"""
+"""`flyte registry login` and `logout`: checked against the registry, stored where docker does."""
 
 from __future__ import annotations
 
@@ -36,7 +34,7 @@ def log_in(
     user: str = LOGIN[0],
     json: bool = False,
 ) -> str:
-    """What a login prints."""
+    """Log in, and return everything that is printed."""
     command = [
         FLYTE,
         *(["-of", "json"] if json else []),
@@ -65,7 +63,7 @@ def config_of(flyte: Shell) -> Path:
 
 
 def test_login_and_logout(flyte: Shell, closed: Server) -> None:
-    """Readable by nobody else, and used from then on."""
+    """A login is kept in a file that only its owner reads, used at once, and ended by a logout."""
     place, host, config = closed.repository("x/y"), closed.host, config_of(flyte)
     assert "registry login" in flyte("run", "--registry", place, "tasks.py", "hello").stderr
     log_in(flyte, host, 0)
@@ -126,9 +124,7 @@ def test_a_file_that_cannot_be_understood_is_left_alone(
 
 
 class Site(Listener):
-    """A server that answers all requests alike; `wants` is the challenge with which it asks for a
-    login.
-    """
+    """A server that answers all requests alike; `wants` is its challenge, if it has one."""
 
     def __init__(self, status: int, headers: Headers, body: bytes, wants: str = "") -> None:
         super().__init__()
@@ -168,7 +164,7 @@ def test_a_registry_that_wants_no_login_gets_none(flyte: Shell, headers: Headers
 
 
 def test_a_name_with_a_colon_is_refused(flyte: Shell, closed: Server) -> None:
-    """It could not be told from the password."""
+    """A user name with a colon is refused: it could not be told from the password."""
     assert "cannot contain a colon" in log_in(flyte, closed.host, 2, user="a:b")
 
 

@@ -1,5 +1,6 @@
-"""The shared cache: what one machine has prepared, no other prepares again. A machine is a home
-directory of its own.
+"""The shared cache: artifacts that one machine has built are not built again by another.
+
+Each machine has its own home directory.
 """
 
 from __future__ import annotations
@@ -62,17 +63,17 @@ def other(flyte: Shell, tmp_path: Path) -> Iterator[Shell]:
 
 
 def at(place: str) -> Repository:
-    """The repository of that name."""
+    """Open the repository of that name."""
     return open_repository(RepositoryName.parse(place), Counters(), RetryBudget())
 
 
 def records(place: str) -> list[str]:
-    """The tags of the records in a repository."""
+    """Return the tags of the records in a repository."""
     return [tag for tag in at(place).tags() if tag.startswith("record.")]
 
 
 def bundle_of(document: dict[str, Any]) -> dict[str, Any]:
-    """The bundle among the nodes of a run, of `cache why` or of `cache warm`."""
+    """Return the bundle among the nodes of a run, of `cache why` or of `cache warm`."""
     nodes: list[dict[str, Any]] = document.get("prepared") or document["nodes"]
     return next(node for node in nodes if node["kind"] == "bundle")
 
@@ -80,7 +81,10 @@ def bundle_of(document: dict[str, Any]) -> dict[str, Any]:
 def test_a_fresh_machine_downloads_and_prepares_nothing_else(
     flyte: Shell, other: Shell, place: str
 ) -> None:
-    """No layer is made; `cache why` says so before, and where it is; afterwards it is local."""
+    """A fresh machine fetches the bundle and builds no layer.
+
+    `cache why` reports that before, with the place; afterwards the bundle is local.
+    """
     made = flyte.json("run", "--registry", place, "tasks.py", "hello")
     assert bundle_of(made)["from"] == "made" and made["counters"]["layers_made"] > 0
     foretold = bundle_of(other.json("cache", "why", "--registry", place, "tasks.py"))
@@ -107,7 +111,7 @@ def test_a_fresh_machine_downloads_and_prepares_nothing_else(
 def test_with_everything_local_no_request_is_made(
     flyte: Shell, registry: Server, repository: str
 ) -> None:
-    """Neither by the machine that made it, nor by one that fetched it."""
+    """With everything local, no request is made."""
     with FaultProxy(registry.url) as proxy:
         place = proxy.repository(repository.partition("/")[2])
         flyte("run", "--registry", place, "tasks.py", "hello")
@@ -119,8 +123,9 @@ def test_with_everything_local_no_request_is_made(
 def test_the_registry_of_the_environment_and_of_files(
     flyte: Shell, other: Shell, place: str
 ) -> None:
-    """`FLYTE_REGISTRY`, `registry` in a file, and `cache.read` and `cache.write`, which are in its
-    place.
+    """Repositories come from `FLYTE_REGISTRY`, `registry`, `cache.read` and `cache.write`.
+
+    The last two replace `registry`.
     """
     flyte("run", "tasks.py", "hello", env={"FLYTE_REGISTRY": place})
     assert len(records(place)) == 1
@@ -154,7 +159,7 @@ def test_the_registry_of_the_environment_and_of_files(
     ],
 )
 def test_what_is_no_repository_is_refused(flyte: Shell, text: str) -> None:
-    """With exit code 2, and without showing a password."""
+    """A string that is not a repository is refused with exit code 2, and no password is shown."""
     for arguments, variable in (([f"--registry={text}"], {}), ([], {"FLYTE_REGISTRY": text})):
         done = flyte("run", *arguments, "tasks.py", "hello", exit_code=2, env=variable)
         assert "pa55word" not in done.stderr + done.stdout and "error:" in done.stderr
@@ -163,7 +168,11 @@ def test_what_is_no_repository_is_refused(flyte: Shell, text: str) -> None:
 def test_sources_are_asked_in_order_and_only_one_is_written_to(
     flyte: Shell, other: Shell, place: str, tmp_path: Path
 ) -> None:
-    """A pull request reads what main has made, and writes what is new to its own place alone."""
+    """Repositories are read in order, and only one is written.
+
+    A pull request reads what main has published, and writes new artifacts to its own repository
+    alone.
+    """
     own = f"oci:{tmp_path}/own"
     flyte("run", "--registry", place, "tasks.py", "hello")
     before = sorted(at(place).tags())
@@ -179,8 +188,9 @@ def test_sources_are_asked_in_order_and_only_one_is_written_to(
 
 @pytest.mark.slow
 def test_an_edit_in_a_large_tree_sends_little(flyte: Shell, other: Shell, repository: str) -> None:
-    """One file of 10,000: at most 12 requests and 2 MiB; also from a machine that had fetched the
-    rest.
+    """An edit of one file of 10,000 sends at most 2 MiB in 12 requests.
+
+    That also holds for a machine that had fetched the rest.
     """
     for number in range(10_000):
         path = flyte.project / f"p{number % 97}" / f"m{number}.py"
@@ -199,7 +209,7 @@ def test_an_edit_in_a_large_tree_sends_little(flyte: Shell, other: Shell, reposi
 
 
 def test_nothing_is_published_by_a_local_run(flyte: Shell, place: str) -> None:
-    """It prepares nothing either."""
+    """A local run publishes nothing, since it prepares nothing."""
     flyte("run", "--local", "--registry", place, "tasks.py", "hello")
     assert at(place).tags() == []
 
@@ -207,7 +217,7 @@ def test_nothing_is_published_by_a_local_run(flyte: Shell, place: str) -> None:
 def test_what_was_prepared_before_there_was_a_registry_is_published(
     flyte: Shell, place: str
 ) -> None:
-    """By the first run that has one."""
+    """Artifacts from before a registry was configured are published by the first run with one."""
     flyte("run", "tasks.py", "hello")
     result = flyte("run", "--registry", place, "tasks.py", "hello")
     assert f"published 1 to {place}" in result.stderr and len(records(place)) == 1
@@ -215,7 +225,7 @@ def test_what_was_prepared_before_there_was_a_registry_is_published(
 
 
 def test_what_a_failed_task_needed_is_published(flyte: Shell, place: str) -> None:
-    """Before the command ends."""
+    """Artifacts of a failed task are published before the command ends."""
     flyte("run", "--registry", place, "tasks.py", "fails", exit_code=1)
     assert len(records(place)) == 1
 
@@ -224,8 +234,9 @@ def test_what_a_failed_task_needed_is_published(flyte: Shell, place: str) -> Non
 def test_a_registry_that_is_down_is_said_once_and_published_to_later(
     flyte: Shell, registry: Server, repository: str
 ) -> None:
-    """The run goes on; later runs leave it alone for some minutes, then publish what could not be;
-    gc keeps it till then.
+    """A registry that is down is reported once, left alone for minutes, and published to later.
+
+    The run goes on, and gc keeps the artifacts until they are published.
     """
     with FaultProxy(registry.url) as proxy:
         place = proxy.repository(repository.partition("/")[2])
@@ -268,7 +279,7 @@ def test_a_registry_that_is_down_is_said_once_and_published_to_later(
 
 
 def wait_is_over(machine: Shell) -> None:
-    """The minutes have passed for which a machine leaves a registry alone."""
+    """Let the minutes pass for which a machine leaves a registry alone."""
     with opened(machine.home / "cache") as cache:
         cache.database.execute("UPDATE absences SET since=since-400, until=until-400")
 
@@ -276,7 +287,7 @@ def wait_is_over(machine: Shell) -> None:
 def test_a_run_that_needs_nothing_of_a_registry_that_is_down(
     flyte: Shell, registry: Server, repository: str
 ) -> None:
-    """Everything is local and published: nothing is asked, and nothing is said."""
+    """If all is local and published, a registry that is down is neither asked nor reported."""
     with FaultProxy(registry.url) as proxy:
         place = proxy.repository(repository.partition("/")[2])
         flyte("run", "--registry", place, "tasks.py", "hello")
@@ -287,7 +298,7 @@ def test_a_run_that_needs_nothing_of_a_registry_that_is_down(
 def test_a_run_that_is_killed_while_it_publishes(
     flyte: Shell, registry: Server, repository: str
 ) -> None:
-    """The next run publishes what it could not."""
+    """After a run that was killed while publishing, the next run publishes the rest."""
     with FaultProxy(registry.url) as proxy:
         place = proxy.repository(repository.partition("/")[2])
         proxy.on("PUT", r"/manifests/").stalls(600)
@@ -304,7 +315,7 @@ def test_a_run_that_is_killed_while_it_publishes(
 def test_the_result_does_not_wait_for_publishing(
     flyte: Shell, registry: Server, repository: str
 ) -> None:
-    """It is printed first; who interrupts what is left then loses nothing."""
+    """The result is printed before publishing, and an interrupt then loses nothing."""
     with FaultProxy(registry.url) as proxy:
         place = proxy.repository(repository.partition("/")[2])
         proxy.on("PUT", r"/manifests/").stalls(600)
@@ -319,7 +330,7 @@ def test_the_result_does_not_wait_for_publishing(
 
 
 def test_a_bad_blob_is_not_published(flyte: Shell, place: str) -> None:
-    """It is found out, said, made again by the next run, and published then."""
+    """A bad blob is reported and not published; the next run rebuilds and publishes it."""
     held = bundle_of(flyte.json("run", "tasks.py", "hello"))
     blobs = flyte.home / "cache" / "v1" / "blobs" / "sha256"
     manifest = json.loads((blobs / held["digest"].removeprefix("sha256:")).read_bytes())
@@ -336,7 +347,10 @@ def test_a_bad_blob_is_not_published(flyte: Shell, place: str) -> None:
 
 
 def test_what_a_deployment_needed_is_shared_too(flyte: Shell, other: Shell, place: str) -> None:
-    """A run of the same code elsewhere makes nothing; a dry one publishes nothing."""
+    """A deployment shares its artifacts, and a dry run publishes nothing.
+
+    A run of the same code on another machine builds nothing.
+    """
     flyte("deploy", "--dry-run", "--registry", place, "tasks.py")
     assert at(place).tags() == []
     flyte("deploy", "--registry", place, "tasks.py")
@@ -346,7 +360,10 @@ def test_what_a_deployment_needed_is_shared_too(flyte: Shell, other: Shell, plac
 def test_a_bundle_of_a_deployment_and_a_record_stays_until_both_are_gone(
     flyte: Shell, other: Shell, place: str
 ) -> None:
-    """Deleting the deployment leaves what runs find, and collecting leaves what is deployed."""
+    """A bundle of a deployment and a record stays until both are gone.
+
+    Deleting the deployment leaves what runs find, and collecting leaves what is deployed.
+    """
     flyte("deploy", "--version", "v1", "--registry", place, "tasks.py")
     (record,) = records(place)
     index = at(place).manifest(record)
@@ -383,9 +400,7 @@ def test_from_python(flyte: Shell, other: Shell, place: str) -> None:
 
 @pytest.mark.slow
 def test_many_at_once(flyte: Shell, place: str, tmp_path: Path) -> None:
-    """Machines that make and publish the same at the same time all succeed, and the record is
-    whole.
-    """
+    """Machines that build and publish one bundle at once all succeed, and its record is intact."""
     machines = [Shell(flyte.project, tmp_path / f"home{number}") for number in range(4)]
     started = [
         machine.start("run", "--registry", place, "tasks.py", "hello")
@@ -401,7 +416,7 @@ def test_many_at_once(flyte: Shell, place: str, tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_a_record_in_use_is_published_again_weekly(flyte: Shell, place: str) -> None:
-    """So that it is not collected; not before a week is over."""
+    """A record in use is published again after a week, so that it is not collected."""
     flyte("run", "--registry", place, "tasks.py", "hello")
     (tag,) = records(place)
     before = at(place).manifest(tag)
@@ -417,7 +432,7 @@ def test_a_record_in_use_is_published_again_weekly(flyte: Shell, place: str) -> 
 
 
 def published_bundle(machine: Shell, place: str) -> tuple[Key, Manifest]:
-    """The key and the record's index of the only bundle of a machine, which it has published."""
+    """Run on a machine, and return the key and the published index of its only bundle."""
     key = Key(bundle_of(machine.json("run", "--registry", place, "tasks.py", "hello"))["key"])
     index = at(place).manifest(record_tag(key))
     assert index is not None
@@ -425,7 +440,7 @@ def published_bundle(machine: Shell, place: str) -> tuple[Key, Manifest]:
 
 
 def repacked(cache: Cache, key: Key, files: dict[str | bytes, bytes]) -> bundle.Bundle:
-    """Another copy of the recorded bundle: one pack, which holds these files."""
+    """Return a copy of the recorded bundle with a single pack, which holds these files."""
     record = cache.records.find(key)
     assert record is not None
     tree = bundle.read_tree(bundle.read(record.artifact, cache.blobs), cache.blobs)
@@ -450,7 +465,10 @@ def publish(cache: Cache, place: str, key: Key, made: bundle.Bundle) -> None:
 def test_two_machines_publish_one_key_with_different_bytes(
     flyte: Shell, other: Shell, registry: Server, repository: str
 ) -> None:
-    """The tag is read again: the mismatch is reported, and both use the one that is there."""
+    """If two machines publish one key with different bytes, both use those in the repository.
+
+    The tag is read again for that, and the mismatch is reported.
+    """
     key, _ = published_bundle(flyte, repository)
     with opened(flyte.home / "cache") as cache, FaultProxy(registry.url) as proxy:
         place = proxy.repository(repository.partition("/")[2])
@@ -472,7 +490,7 @@ def test_two_machines_publish_one_key_with_different_bytes(
 
 
 def test_a_bundle_of_another_tree_is_not_used(flyte: Shell, other: Shell, place: str) -> None:
-    """A record that leads to another tree's bundle is said, and what is needed is made."""
+    """A record that leads to another tree's bundle is reported, and the bundle is built instead."""
     key, _ = published_bundle(flyte, place)
     with opened(flyte.home / "cache") as cache:
         record = cache.records.find(key)
@@ -491,7 +509,10 @@ def test_a_bundle_of_another_tree_is_not_used(flyte: Shell, other: Shell, place:
 def test_a_bundle_that_does_not_hold_what_its_tree_says(
     flyte: Shell, other: Shell, place: str
 ) -> None:
-    """It is found out while it is extracted: nothing of it is run, and what is needed is made."""
+    """A bundle that does not match its tree is never run, but rebuilt.
+
+    The mismatch is noticed during the extraction.
+    """
     key, _ = published_bundle(flyte, place)
     with opened(flyte.home / "cache") as cache:
         publish(cache, place, key, repacked(cache, key, {"tasks.py": b"raise SystemExit('evil')"}))
@@ -505,9 +526,7 @@ def test_a_bundle_that_does_not_hold_what_its_tree_says(
 
 @pytest.mark.slow
 def test_a_tag_of_a_record_that_was_moved_by_hand(flyte: Shell, other: Shell, place: str) -> None:
-    """What is no record, or one of another key, is said and not used; what is made here is
-    published in its place.
-    """
+    """A tag moved to a non-record, or to the record of another key, is reported and overwritten."""
     key, index = published_bundle(flyte, place)
     (flyte.project / "more.py").write_text(OTHER)
     flyte("run", "--registry", place, "more.py", "one")
@@ -532,7 +551,7 @@ def test_a_tag_of_a_record_that_was_moved_by_hand(flyte: Shell, other: Shell, pl
 
 
 def test_a_record_without_its_artifact_is_a_miss(flyte: Shell, other: Shell, place: str) -> None:
-    """The registry has collected it: it is made here, and published again."""
+    """A record whose artifact the registry has collected is a cache miss, and is replaced."""
     _, index = published_bundle(flyte, place)
     at(place).delete_manifest(index.manifests[0].digest)
     done = other("run", "--registry", place, "tasks.py", "hello")
@@ -546,7 +565,7 @@ def test_a_record_without_its_artifact_is_a_miss(flyte: Shell, other: Shell, pla
 
 
 def test_blobs_that_are_gone_are_fetched_again(flyte: Shell, place: str) -> None:
-    """A run fetches what is bad or missing here; `cache verify --repair` does so for everything."""
+    """A run fetches bad or missing blobs again, and `cache verify --repair` does so for all."""
     held = bundle_of(flyte.json("run", "--registry", place, "tasks.py", "hello"))
     blobs = flyte.home / "cache" / "v1" / "blobs" / "sha256"
     (blobs / held["digest"].removeprefix("sha256:")).unlink()
@@ -565,7 +584,10 @@ def test_blobs_that_are_gone_are_fetched_again(flyte: Shell, place: str) -> None
 
 @pytest.mark.slow
 def test_pull_and_push(flyte: Shell, other: Shell, place: str) -> None:
-    """What a file needs, or all that there is; nothing is made, and what is missing fails."""
+    """`cache pull` and `cache push` move the artifacts of a file, or all, without building any.
+
+    They fail if one is missing.
+    """
     missing = flyte.json("cache", "push", "--registry", place, "tasks.py", exit_code=3)["items"]
     assert [item["state"] for item in missing] == ["missing"] and at(place).tags() == []
     flyte("run", "tasks.py", "hello")
@@ -600,7 +622,7 @@ def test_pull_and_push(flyte: Shell, other: Shell, place: str) -> None:
 
 
 def test_without_a_registry_the_store_here_is_one(flyte: Shell) -> None:
-    """Every command works the same, and says so."""
+    """Without a registry, every command works with the local store alone, and reports that."""
     assert [
         item["state"] for item in flyte.json("cache", "pull", "tasks.py", exit_code=3)["items"]
     ] == ["missing"]
@@ -617,8 +639,10 @@ def test_without_a_registry_the_store_here_is_one(flyte: Shell) -> None:
 def test_the_registrys_own_collection_takes_nothing_that_is_in_use(
     flyte: Shell, other: Shell, tmp_path: Path
 ) -> None:
-    """It removes what has no tag, also where an index names it; what a record names has one, until
-    the record goes.
+    """A registry's own garbage collection removes nothing that is in use.
+
+    It removes untagged manifests, even if an index names them; whatever a record names has a tag
+    until the record goes.
     """
     with serve(tmp_path / "registry") as server:
         place = server.repository("x/y")
@@ -649,8 +673,9 @@ def garbage_collect(server: Server, folder: Path) -> None:
 def test_what_a_registry_has_collected_is_published_again(
     flyte: Shell, other: Shell, place: str
 ) -> None:
-    """A record whose artifact is gone counts for nothing: not for a check, not for `cache why`, not
-    for warming.
+    """A record whose artifact the registry has collected counts for nothing.
+
+    A check fails, `cache why` reports a miss, and the artifact is published again.
     """
     key, index = published_bundle(flyte, place)
     at(place).delete_manifest(index.manifests[0].digest)
@@ -670,7 +695,7 @@ def test_what_a_registry_has_collected_is_published_again(
 
 
 def test_a_bundle_of_two_records_stays_until_both_are_gone(flyte: Shell, place: str) -> None:
-    """Deleting one takes nothing of the other along."""
+    """A bundle of two records stays until both are deleted."""
     key, index = published_bundle(flyte, place)
     twin = Key(Digest.of(b"another key of the same artifact"))
     record = Record(twin, "bundle", index.manifests[0].digest, (), {"tree": "x"})
@@ -683,8 +708,9 @@ def test_a_bundle_of_two_records_stays_until_both_are_gone(flyte: Shell, place: 
 
 
 def test_a_key_is_forgotten(flyte: Shell, place: str) -> None:
-    """Here, and in the repository if that is asked for; then it is made again. A key that is
-    unknown is exit code 4.
+    """`cache rm` forgets a key here, and in the repository on request; then it is rebuilt.
+
+    An unknown key is exit code 4.
     """
     key = bundle_of(flyte.json("run", "--registry", place, "tasks.py", "hello"))["key"]
     assert flyte.json("cache", "rm", key[:20])["removed"] == {"local": True, "remote": False}
@@ -700,7 +726,7 @@ def test_a_key_is_forgotten(flyte: Shell, place: str) -> None:
 
 
 def age(machine: Shell, place: str, days: float) -> None:
-    """Publish all records of a repository anew, as they would have been some days ago."""
+    """Publish all records of a repository anew, as if they were some days old."""
     repository = at(place)
     for tag in records(place):
         index = repository.manifest(tag)
@@ -714,8 +740,9 @@ def age(machine: Shell, place: str, days: float) -> None:
 
 
 def test_collecting_a_repository(flyte: Shell, place: str) -> None:
-    """Records of this project that are older than the keep time, and nothing else; a dry run shows
-    just that.
+    """Collecting removes this project's records beyond the keep time, as a dry run shows.
+
+    Nothing else is removed.
     """
     flyte("run", "--registry", place, "tasks.py", "hello")
     with open(flyte.project / "tasks.py", "a") as file:
@@ -751,7 +778,7 @@ def test_collecting_a_repository(flyte: Shell, place: str) -> None:
 
 
 def test_collecting_a_folder_frees_its_space(flyte: Shell, tmp_path: Path) -> None:
-    """In a directory nobody else collects: what no tag leads to any more goes too."""
+    """Collecting a directory also removes blobs without a tag, since no other collector does."""
     place, blobs = f"oci:{tmp_path}/shared", tmp_path / "shared" / "blobs" / "sha256"
     flyte("run", "--registry", place, "tasks.py", "hello")
     age(flyte, place, 20)
@@ -761,7 +788,7 @@ def test_collecting_a_folder_frees_its_space(flyte: Shell, tmp_path: Path) -> No
 
 
 def test_a_registry_that_deletes_nothing(flyte: Shell, tmp_path: Path) -> None:
-    """Says so, and what to do."""
+    """If a registry cannot delete, the error reports it, with a hint."""
     with serve(tmp_path / "registry", delete=False) as server:
         place = server.repository("x/y")
         flyte("run", "--registry", place, "tasks.py", "hello")
@@ -783,7 +810,7 @@ def test_a_registry_that_deletes_nothing(flyte: Shell, tmp_path: Path) -> None:
 
 
 def test_a_folder_below_the_project_is_no_part_of_it(flyte: Shell) -> None:
-    """Or each run would find another tree."""
+    """A repository below the project is not part of the tree, which it would change."""
     arguments = ("run", "--copy-style", "all", "--registry", "oci:ci-cache", "tasks.py", "hello")
     first, second = bundle_of(flyte.json(*arguments)), bundle_of(flyte.json(*arguments))
     assert (first["digest"], second["from"]) == (second["digest"], "local")

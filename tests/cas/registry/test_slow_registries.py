@@ -1,5 +1,6 @@
-"""Registries that are slow, endless or never the same: a command ends, with the right result, after
-few requests.
+"""Slow, endless or ever-changing registries: commands end, with the right result.
+
+They send few requests.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ pytestmark = pytest.mark.slow
 
 
 def run(shell: Shell, *arguments: str) -> subprocess.CompletedProcess[str]:
-    """Run a command that must not last for ever."""
+    """Run a command that must end within a time limit."""
     return subprocess.run(
         [FLYTE, *arguments],
         cwd=shell.project,
@@ -44,8 +45,9 @@ def run(shell: Shell, *arguments: str) -> subprocess.CompletedProcess[str]:
 
 @pytest.mark.parametrize("data", DRIPS.values(), ids=DRIPS)
 def test_a_look_up_that_drips(flyte: Shell, registry: Server, repository: str, data: bytes) -> None:
-    """One byte at a time in any part of an answer is no answer; it is said, and nothing waits for
-    its end.
+    """A registry that sends one byte at a time is given up and reported, without a long wait.
+
+    The slow part may be anywhere in the answer.
     """
     with FaultProxy(registry.url) as proxy:
         proxy.on(".*", times=inf).drips(data)
@@ -65,7 +67,7 @@ def test_a_look_up_that_drips(flyte: Shell, registry: Server, repository: str, d
 
 
 def test_a_token_that_drips(flyte: Shell, registry: Server, repository: str) -> None:
-    """The same where a token comes from."""
+    """A token server that sends one byte at a time is given up and reported."""
     with FaultProxy(registry.url) as proxy:
         proxy.on("GET", "/token", times=inf).drips(DRIPS["body"])
         challenge = f'Bearer realm="{proxy.url}/token",service="x",scope="repository:x:pull"'
@@ -86,7 +88,7 @@ def test_a_token_that_drips(flyte: Shell, registry: Server, repository: str) -> 
 
 
 def test_a_handshake_that_drips(flyte: Shell) -> None:
-    """The same before there is anything to ask."""
+    """A TLS handshake that comes one byte at a time is given up and reported."""
     with dripping(HANDSHAKE) as host:
         done = run(flyte, "run", "--registry", f"https://{host}/x", "tasks.py", "hello")
     assert (done.returncode, done.stdout) == (
@@ -96,7 +98,7 @@ def test_a_handshake_that_drips(flyte: Shell) -> None:
 
 
 def test_a_proxy_that_drips(flyte: Shell) -> None:
-    """The same where a proxy does not say whether there is a way."""
+    """A proxy that answers one byte at a time is given up and reported."""
     with dripping(DRIPS["headers"]) as host:
         behind = replace(flyte, variables={"https_proxy": f"http://{host}", "no_proxy": ""})
         done = run(
@@ -120,8 +122,9 @@ def test_a_proxy_that_drips(flyte: Shell) -> None:
 def test_an_upload_that_is_never_answered(
     flyte: Shell, registry: Server, repository: str, fault: Callable[[FaultProxy], None]
 ) -> None:
-    """The result is there at once; each blob is sent twice at most, and published by a later
-    command.
+    """An upload without an answer does not delay the result; each blob is sent at most twice.
+
+    A later command publishes the blobs.
     """
     with FaultProxy(registry.url) as proxy:
         fault(proxy)
@@ -144,7 +147,7 @@ def test_an_upload_that_is_never_answered(
 def test_a_download_that_drips(
     flyte: Shell, registry: Server, repository: str, tmp_path: Path
 ) -> None:
-    """Bytes come, but too few: what is needed is made here."""
+    """If a download is too slow, the bundle is built locally instead."""
     flyte("run", "--registry", repository, "tasks.py", "hello")
     with FaultProxy(registry.url) as proxy:
         proxy.on("GET", "/blobs/", times=inf).drips(OK + b"Content-Length: 100000000\r\n\r\n")
@@ -168,7 +171,7 @@ def test_a_download_that_drips(
 def test_a_tag_that_is_another_one_at_each_look(
     flyte: Shell, registry: Server, repository: str
 ) -> None:
-    """Deploying says so after a few looks."""
+    """Deploying to a tag that changes at each look fails after a few looks."""
     number = count()
 
     def other(answer: Answer) -> Answer:
@@ -189,7 +192,7 @@ def test_a_tag_that_is_another_one_at_each_look(
 
 
 def test_tags_that_lead_on_without_end(registry: Server) -> None:
-    """Each page has another address, and nothing new."""
+    """A list of tags whose pages lead to ever new addresses, without new tags, is refused."""
     with FaultProxy(registry.url) as proxy:
         for number in range(2):
             proxy.on("GET", "tags/list").answers(
@@ -217,7 +220,7 @@ def test_what_is_no_file_in_a_folder(
     odd: Callable[[Path], object],
     which: str,
 ) -> None:
-    """Pipes and devices in the place of files are not waited for."""
+    """Pipes and devices in the place of files in a layout are never waited for."""
     forger = Forger(good.shared, tmp_path / "shared")
     blobs = {
         "record": forger.layout.entries()[forger.tag]["digest"],

@@ -1,5 +1,6 @@
-"""The registries, proxies and faults that other tests use are what they say: seen by a client of
-the standard library alone.
+"""The registries, proxies and faults that other tests use behave as documented.
+
+The client here is that of the standard library alone.
 """
 
 from __future__ import annotations
@@ -50,7 +51,7 @@ def ask(
     ca: Path | None = None,
     timeout: float = 30,
 ) -> Response:
-    """One request on a connection of its own."""
+    """Send one request on a new connection."""
     parts = urlsplit(url)
     assert parts.hostname is not None
     client: http.client.HTTPConnection = (
@@ -77,7 +78,7 @@ def ask(
 def push(
     base: str, name: str, data: Any = DATA, headers: Mapping[str, str] = {}, ca: Path | None = None
 ) -> Response:
-    """Upload a blob: the answer to the last request, or to the first one if it was refused."""
+    """Upload a blob, and return the last answer, or the first one if it is a refusal."""
     begun = ask("POST", f"{base}/v2/{name}/blobs/uploads/", headers=headers, ca=ca)
     if begun.status != 202:
         return begun
@@ -237,9 +238,7 @@ def test_one_connection_to_the_proxy_carries_many_requests(proxy: FaultProxy) ->
 
 
 def test_bodies_of_any_size_pass_through_in_little_memory() -> None:
-    """A body of 100 MB goes up and comes down; the process of the proxy and the client grows by
-    less than 30 MB.
-    """
+    """A body of 100 MB passes in both directions, while the process grows by less than 30 MB."""
     code = """
 import hashlib, http.client, resource, sys
 from tests.support.files import temporary
@@ -310,7 +309,7 @@ def test_the_connection_ends_before_an_answer(proxy: FaultProxy) -> None:
 
 
 def read(proxy: FaultProxy) -> tuple[bytes, type[Exception] | None]:
-    """What comes of the blob's body, and what ends it."""
+    """Read the blob's body, and return the bytes and the exception that ended it."""
     got = b""
     with closing(http.client.HTTPConnection(proxy.host, timeout=30)) as client:
         client.request("GET", f"/v2/name/blobs/{DIGEST}")
@@ -326,7 +325,7 @@ def read(proxy: FaultProxy) -> tuple[bytes, type[Exception] | None]:
 
 @pytest.mark.parametrize("count", [0, 1000, len(DATA) - 1])
 def test_the_body_is_cut_by_a_reset_or_an_end(proxy: FaultProxy, count: int) -> None:
-    """A client reads `count` bytes; after a reset it may have lost some of them."""
+    """A client gets `count` bytes before the end, and at most as many before a reset."""
     proxy.on("GET").reset_after(count)
     got, error = read(proxy)
     assert error is ConnectionResetError and len(got) <= count and DATA.startswith(got)
@@ -337,7 +336,7 @@ def test_the_body_is_cut_by_a_reset_or_an_end(proxy: FaultProxy, count: int) -> 
 
 
 def test_an_upload_is_cut(proxy: FaultProxy) -> None:
-    """The registry keeps what it got of a chunk, or nothing; the blob is not there."""
+    """A blob whose upload was cut is not in the registry, which may keep a part of a chunk."""
     proxy.on("PUT", "digest=").cut_request_after(5000)
     with pytest.raises((ConnectionResetError, BrokenPipeError)):
         push(proxy.url, "cut")
@@ -345,8 +344,9 @@ def test_an_upload_is_cut(proxy: FaultProxy) -> None:
 
 
 def test_an_answer_stalls_before_or_in_its_body(proxy: FaultProxy) -> None:
-    """A client with less patience gives up; one with more gets it all; the proxy's end does not
-    wait.
+    """A stalled answer is given up by a short timeout, and read in full by a long one.
+
+    The end of the proxy does not wait for it.
     """
     proxy.on("GET").stalls(600)
     with pytest.raises(TimeoutError):
@@ -464,8 +464,9 @@ def test_a_fault_that_did_not_happen_fails_the_test(registry: Server) -> None:
 
 
 def test_requests_go_through_a_forward_proxy(registry: Server, tmp_path: Path) -> None:
-    """As plain requests for http, through a tunnel for https; with a password, only for
-    who has it.
+    """Requests pass a forward proxy, plainly for http and through a tunnel for https.
+
+    With a login, only its owner can use the proxy.
     """
     assert push(registry.url, "name").status == 201
 
