@@ -17,7 +17,7 @@ def started(flyte: Shell, *args: str) -> subprocess.Popen[str]:
 
 
 def test_a_run_is_aborted_from_another_terminal(flyte: Shell) -> None:
-    """With all that it has started; the command says who asked and why, and the history too."""
+    """An abort ends a run with all its processes; the command and the history give the reason."""
     command = started(flyte, "tasks.py", "for_ever")
     assert "was aborted" in flyte("abort", "run", "one", "--reason", "not needed").stdout
     _, errors = command.communicate(timeout=30)
@@ -33,7 +33,7 @@ def test_a_run_is_aborted_from_another_terminal(flyte: Shell) -> None:
 
 @pytest.mark.parametrize("task", ["stubborn", "endless"])
 def test_a_task_that_does_not_listen_is_ended_too(flyte: Shell, task: str) -> None:
-    """It ignores SIGTERM, or never stops writing, while nobody reads."""
+    """An abort ends a task that ignores SIGTERM, or never stops writing while no one reads."""
     with open(flyte.project / "tasks.py", "a") as file:
         file.write(
             '\n@env.task\ndef endless() -> None:\n    print("started")\n    while True:\n       '
@@ -47,9 +47,7 @@ def test_a_task_that_does_not_listen_is_ended_too(flyte: Shell, task: str) -> No
 
 
 def test_a_local_run_is_aborted(flyte: Shell) -> None:
-    """It ends as by Ctrl-C, with what it has started, and the exit code of an abort;
-    as JSON too.
-    """
+    """A local run ends as by Ctrl-C, with its processes and the exit code of an abort."""
     command = flyte.start("-of", "json", "run", "--local", "--name", "one", "tasks.py", "for_ever")
     assert command.stderr and any(line == "started\n" for line in command.stderr)
     flyte("abort", "run", "one")
@@ -59,7 +57,7 @@ def test_a_local_run_is_aborted(flyte: Shell) -> None:
 
 
 def test_a_run_that_waits_before_a_retry_is_aborted(flyte: Shell) -> None:
-    """There is no attempt to end, and none begins."""
+    """A run that waits before a retry is aborted, and no further attempt starts."""
     command = flyte.start("run", "--name", "one", "tasks.py", "patient")
     assert command.stderr and any("trying again in" in line for line in command.stderr)
     flyte("abort", "run", "one")
@@ -68,7 +66,7 @@ def test_a_run_that_waits_before_a_retry_is_aborted(flyte: Shell) -> None:
 
 
 def test_a_run_that_has_ended_is_not_aborted(flyte: Shell) -> None:
-    """The message says how it ended; nothing changes."""
+    """A run that has ended is not changed by an abort, whose message says how it ended."""
     flyte("run", "--name", "one", "tasks.py", "hello")
     assert "has ended already (succeeded)" in flyte("abort", "run", "one", exit_code=2).stderr
     assert flyte.json("get", "run", "one")["phase"] == "succeeded"

@@ -42,9 +42,7 @@ def c() -> int:
 
 @pytest.fixture
 def built(flyte: Shell, repository: str) -> Shell:
-    """A project with two environments that share an image of one package, and a base in
-    a registry.
-    """
+    """A project with two environments that share an image, and a base in a registry."""
     push_image(repository, [archive(DEBIAN)])
     (flyte.project / "flyte.toml").write_text(f'[image]\nbase = "{repository}:latest"\n')
     MadeWheel().write(flyte.project / "wheels")
@@ -58,9 +56,7 @@ def whats(image: dict[str, Any]) -> list[tuple[str, str]]:
 
 
 def test_build(built: Shell, repository: str) -> None:
-    """What is built is said, and kept in flyte.lock; the second time nothing is made, and nobody
-    asked.
-    """
+    """A build reports its image and pins it in flyte.lock; the second one sends no request."""
     first = built.json("build", "t.py", "env")
     (image,) = first["images"]
     assert (image["env"], image["platform"], image["reference"]) == ("one", "linux/amd64", None)
@@ -73,9 +69,7 @@ def test_build(built: Shell, repository: str) -> None:
 
 
 def test_environments_share_an_image(built: Shell) -> None:
-    """All environments of a file: the same image is built once, and one without an
-    image is named.
-    """
+    """`--all` builds a shared image once, and names an environment that has no image."""
     done = built("-of", "json", "build", "--all", "t.py")
     images = json.loads(done.stdout)["images"]
     assert [each["env"] for each in images] == ["one", "two"]
@@ -84,7 +78,7 @@ def test_environments_share_an_image(built: Shell) -> None:
 
 
 def test_deleting_the_cache_changes_no_image(built: Shell, repository: str) -> None:
-    """The image is that of flyte.lock, also when the base's tag has moved and the cache is gone."""
+    """Without the cache, flyte.lock gives the same image, even if the base's tag has moved."""
     first = built.json("build", "t.py", "env")["images"][0]
     push_image(repository, [archive({**DEBIAN, "etc/new": b""})])
     built.home = built.home.with_name("elsewhere")
@@ -92,9 +86,7 @@ def test_deleting_the_cache_changes_no_image(built: Shell, repository: str) -> N
 
 
 def test_push(built: Shell, repository: str) -> None:
-    """An image is pushed under a tag of its own, and another machine takes it from there: it
-    fetches no layer.
-    """
+    """A pushed image has its own tag, and another machine uses it without fetching a layer."""
     registry = f"{repository}/cache"
     image = built.json("build", "--push", "--registry", registry, "t.py", "env")["images"][0]
     assert image["reference"] == f"{registry}:image.one.{image['identity'][7:19]}"
@@ -110,9 +102,7 @@ def test_push(built: Shell, repository: str) -> None:
 
 
 def test_layers_that_others_have_made_are_used(built: Shell, repository: str) -> None:
-    """Another machine adds a package: it makes and sends one layer, and leaves the others where
-    they are.
-    """
+    """A machine that adds a package builds and sends one layer, and fetches none of the others."""
     registry = f"{repository}/cache"
     MadeWheel(files={"pkg/data.txt": os.urandom(500_000).hex().encode()}).write(
         built.project / "wheels"
@@ -144,9 +134,7 @@ def test_layers_that_others_have_made_are_used(built: Shell, repository: str) ->
 
 
 def test_push_where_the_declaration_says(built: Shell, repository: str) -> None:
-    """`image.registry`, or `registry` of the declaration, is where an image goes,
-    under its name.
-    """
+    """An image is pushed to `image.registry`, or to its declaration's `registry`, by its name."""
     image = built.json("build", "--push", "t.py", "env", env={"FLYTE_IMAGE_REGISTRY": repository})[
         "images"
     ][0]
@@ -176,7 +164,7 @@ def test_platforms(built: Shell, repository: str) -> None:
 
 
 def test_explain(built: Shell) -> None:
-    """Nothing is made, and what would be is said, with the reason."""
+    """`--explain` builds nothing, and reports what would be built, with the reason."""
     done = built("build", "--explain", "t.py", "env")
     assert re.search(
         r"planned   image linux/amd64 \(.*flyte.lock does not pin .* yet\)", done.stderr
@@ -199,7 +187,7 @@ def test_explain(built: Shell) -> None:
 
 
 def two_platforms(built: Shell, repository: str, platforms: str) -> None:
-    """The base is there for two platforms; the image is declared for these."""
+    """Push a base for two platforms, and declare the image for these."""
     amd, arm = (
         push_image(repository, [archive(DEBIAN)]),
         push_image(repository, [archive(DEBIAN)], architecture="arm64", tag="arm"),
@@ -216,8 +204,9 @@ def two_platforms(built: Shell, repository: str, platforms: str) -> None:
 
 
 def test_explain_speaks_of_all_platforms(built: Shell, repository: str) -> None:
-    """Also of those after the first that is missing, in words and as JSON; one that is there is
-    shown.
+    """`--explain` reports all platforms, those after the first missing one too.
+
+    It does so in words and as JSON, and shows those that are built.
     """
     two_platforms(built, repository, '("linux/arm64",)')
     identity = built.json("build", "t.py", "env")["images"][0]["identity"]
@@ -240,14 +229,14 @@ def test_explain_speaks_of_all_platforms(built: Shell, repository: str) -> None:
 
 
 def test_explain_pushes_nothing(built: Shell, repository: str) -> None:
-    """Also if the image is here."""
+    """`--explain` pushes nothing, even if the image is built."""
     built("build", "t.py", "env")
     built("build", "--explain", "--push", "--registry", f"{repository}/cache", "t.py", "env")
     assert list(opened(f"{repository}/cache").tags()) == []
 
 
 def test_explain_goes_on_after_what_is_missing(built: Shell) -> None:
-    """What stands on something that must be made first is named, too."""
+    """`--explain` also names steps whose base must be built first."""
     text = FILE.format(packages='"pkg"').replace(
         '.with_env_vars({"A": "1"})', '.with_commands(["echo one", "echo two"])'
     )
@@ -267,15 +256,13 @@ def test_explain_goes_on_after_what_is_missing(built: Shell) -> None:
 
 
 def test_locked(built: Shell) -> None:
-    """With --locked nothing is resolved."""
+    """With `--locked` nothing is resolved."""
     error = built.json("build", "--locked", "t.py", "env", exit_code=3)["error"]
     assert error["type"] == "NotLocked"
 
 
 def test_looking_at_images(built: Shell, repository: str) -> None:
-    """Images are listed and shown: layers, packages, sizes, and why they were built; also those of
-    a registry.
-    """
+    """Local and remote images are listed and shown: layers, packages, sizes, and reasons."""
     assert built.json("get", "image") == []
     image = built.json("build", "--push", "--registry", f"{repository}/cache", "t.py", "env")[
         "images"
@@ -300,8 +287,9 @@ def test_looking_at_images(built: Shell, repository: str) -> None:
 
 @pytest.mark.slow
 def test_looking_at_an_image_for_several_platforms(built: Shell, repository: str) -> None:
-    """All platforms are said; this machine's is shown, or the one that is asked for: here, and in a
-    registry.
+    """All platforms of an image are listed, and this machine's or the requested one is shown.
+
+    That holds for local images and for those in a registry.
     """
     two_platforms(built, repository, '("linux/amd64", "linux/arm64")')
     images = built.json("build", "--push", "--registry", f"{repository}/cache", "t.py", "env")[
@@ -326,7 +314,7 @@ def test_looking_at_an_image_for_several_platforms(built: Shell, repository: str
 
 
 def test_from_python(built: Shell, repository: str) -> None:
-    """`flyte.build_images` builds what `flyte build` does, and `flyte.build` any image."""
+    """`flyte.build_images` builds the images of `flyte build`, and `flyte.build` any image."""
     expected = built.json("build", "t.py", "env")["images"][0]["digest"]
     script = built.project / "script.py"
     code = (
@@ -345,8 +333,9 @@ def test_from_python(built: Shell, repository: str) -> None:
 
 
 def test_environment_without_tasks(built: Shell) -> None:
-    """Its image can be built, by itself and for an environment that depends on it; deploying it
-    makes no sense.
+    """An environment without tasks has its image built, but cannot be deployed.
+
+    The image is also built for an environment that depends on it.
     """
     image = FILE.format(packages='"pkg"').partition("other =")[0]
     (built.project / "shared.py").write_text(image)
@@ -396,7 +385,7 @@ def test_copied_source(built: Shell) -> None:
 
 
 def test_image_that_exists(built: Shell) -> None:
-    """An environment with a reference needs no image, and that is said."""
+    """An environment whose image is a reference needs no build, which is reported."""
     (built.project / "t.py").write_text(
         "import flyte\nenv = flyte.TaskEnvironment(name='one',"
         " image='example.com/x:1')\n@env.task\ndef a(): ...\n"
@@ -421,7 +410,7 @@ def test_no_heavy_imports(built: Shell) -> None:
 
 
 def test_folder(built: Shell) -> None:
-    """All files below a directory."""
+    """Return all files below a directory."""
     Path(built.project / "sub").mkdir()
     (built.project / "tasks.py").unlink()
     assert [each["env"] for each in built.json("build", "-r", ".")["images"]] == ["one", "two"]

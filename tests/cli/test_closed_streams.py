@@ -1,4 +1,4 @@
-"""Commands whose standard streams are closed: they do what they would do, and say it to nobody."""
+"""Commands with closed standard streams work as usual, without their output."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ VERBS: dict[str, int] = {  # With their exit codes.
 
 
 def closed(flyte: Shell, command: str, streams: str) -> tuple[int, str]:
-    """The exit code of a command with closed streams, and what came out of the others."""
+    """Run a command with closed streams; return its exit code and the output of the others."""
     line = f"exec {shlex.quote(FLYTE)} {command} {streams}"
     done = subprocess.run(
         ["sh", "-c", line],
@@ -64,7 +64,7 @@ def closed(flyte: Shell, command: str, streams: str) -> tuple[int, str]:
 
 @pytest.mark.parametrize("command", VERBS)
 def test_a_command_works_with_closed_streams(flyte: Shell, command: str) -> None:
-    """The exit code is the usual one, and there is no traceback in what can be read."""
+    """The exit code is the usual one, and no traceback is printed."""
     for streams in CLOSED:
         code, output = closed(flyte, command, streams)
         assert (code, streams) == (VERBS[command], streams), output
@@ -73,9 +73,7 @@ def test_a_command_works_with_closed_streams(flyte: Shell, command: str) -> None
 
 @pytest.mark.parametrize("streams", CLOSED)
 def test_a_run_with_closed_streams_is_like_any_other(flyte: Shell, streams: str) -> None:
-    """What the task printed is in its log and its result in the history; nothing was written into a
-    file that took a stream's place.
-    """
+    """The log and the result of a run are complete, and no file is taken for a closed stream."""
     assert closed(flyte, "run tasks.py prints --size 5000", streams)[0] == 0
     run = flyte.last_run()
     assert run["phase"] == "succeeded" and len(flyte("get", "logs", run["name"]).stdout) == 5000

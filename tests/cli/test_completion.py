@@ -24,9 +24,7 @@ def other() -> None: ...
 
 
 def offered(flyte: Shell, *words: str, env: dict[str, str] | None = None) -> list[str]:
-    """What bash is told when the tab key is pressed in the last of the words; nothing else may be
-    printed.
-    """
+    """Return the completions of the last word in bash, and check that nothing else is printed."""
     line = {
         "COMP_WORDS": " ".join(["flyte", *words]),
         "COMP_CWORD": str(len(words)),
@@ -71,14 +69,18 @@ def offered(flyte: Shell, *words: str, env: dict[str, str] | None = None) -> lis
 def test_the_tab_key_offers_what_may_come(
     flyte: Shell, words: list[str], expected: list[str]
 ) -> None:
-    """Commands, options and their values, files, tasks of a file, inputs of a task; nothing where
-    something is wrong.
+    """Commands, options, files, tasks and inputs are completed, with their values.
+
+    Nothing is offered if something is wrong.
     """
     assert offered(flyte, *words) == expected
 
 
 def test_a_recorded_file_is_not_imported(flyte: Shell) -> None:
-    """Without a record it is, in a process of its own, whose output goes nowhere."""
+    """A file is imported for completion only if it is not recorded.
+
+    A separate process imports it, and its output is dropped.
+    """
     (flyte.project / "loud.py").write_text(LOUD)
     witness = flyte.home.parent / "witness"
     env = {"WITNESS": str(witness)}
@@ -92,7 +94,7 @@ def test_a_recorded_file_is_not_imported(flyte: Shell) -> None:
 
 
 def test_runs_are_offered_where_one_is_meant(flyte: Shell) -> None:
-    """For `abort` those that go on; for `rerun` also the inputs of the task."""
+    """`abort` offers running runs, and `rerun` all runs and the inputs of the task."""
     flyte("run", "--name", "first", "tasks.py", "hello")
     flyte("run", "--name", "second", "tasks.py", "hello")
     assert (
@@ -113,7 +115,7 @@ def test_runs_are_offered_where_one_is_meant(flyte: Shell) -> None:
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
 def test_the_script_for_a_shell_is_printed(flyte: Shell, shell: str) -> None:
-    """The line in the help switches it on."""
+    """The line in the help prints the shell's script, which switches completion on."""
     assert (
         f"_FLYTE_COMPLETE={shell}_complete"
         in flyte(env={"_FLYTE_COMPLETE": f"{shell}_source"}).stdout

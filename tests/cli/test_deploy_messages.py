@@ -1,6 +1,4 @@
-"""What the commands about deployments say: names, differences, what others wrote, and
-long lists.
-"""
+"""Messages of the deployment commands: names, differences, foreign text, and long lists."""
 
 from __future__ import annotations
 
@@ -27,7 +25,7 @@ def flyte(project: Path, tmp_path: Path) -> Deploying:
 
 
 def change(flyte: Deploying, *pairs: tuple[str, str]) -> None:
-    """Change the tasks, from what `write` has written."""
+    """Write the tasks with these replacements."""
     text = TASKS
     for old, new in pairs:
         assert old in text
@@ -36,7 +34,10 @@ def change(flyte: Deploying, *pairs: tuple[str, str]) -> None:
 
 
 def test_differences_are_said_in_the_words_of_the_file(flyte: Deploying) -> None:
-    """Of a task, an input or an output that only one side has, that alone."""
+    """Differences are reported in the terms of the file.
+
+    For a task, input or output that only one side has, that alone is reported.
+    """
     flyte.deploy("--version", "v1", "tasks.py")
     reads, wrote = "@env.task\ndef reads() -> str:", "@env.task\ndef wrote(x: int = 1) -> str:"
     change(
@@ -73,7 +74,10 @@ def test_differences_are_said_in_the_words_of_the_file(flyte: Deploying) -> None
 
 
 def test_other_types_and_another_order_are_differences(flyte: Deploying) -> None:
-    """A class by its name, and that its fields changed; inputs may be given by position."""
+    """Changed fields of a class, another order of inputs and a new output are differences.
+
+    A class is named, and the order counts since inputs may be given by position.
+    """
     head = "from dataclasses import dataclass\n@dataclass\nclass P:\n    x: int\n"
     change(
         flyte,
@@ -94,7 +98,7 @@ def test_other_types_and_another_order_are_differences(flyte: Deploying) -> None
 
 
 def test_the_value_of_a_variable_is_in_no_message(flyte: Deploying) -> None:
-    """Neither old nor new, in the refusal, the comparison and its JSON."""
+    """The refusal, the comparison and its JSON show no value of a variable, old or new."""
     change(flyte, ('{"A": "b"}', f'{{"A": "b", "KEY": "{SECRET}", "OLD": "{SECRET}"}}'))
     flyte.deploy("--version", "v1", "tasks.py")
     change(flyte, ('{"A": "b"}', f'{{"A": "b", "KEY": "{SECRET}3", "NEW": "{SECRET}"}}'))
@@ -112,8 +116,9 @@ def test_the_value_of_a_variable_is_in_no_message(flyte: Deploying) -> None:
 
 
 def test_what_others_wrote_is_shown_escaped(flyte: Deploying, tmp_path: Path) -> None:
-    """Names of files, texts of tasks, and annotations that anybody can write who can write to the
-    repository.
+    """File names, task texts and annotations of others are shown escaped.
+
+    Anyone with write access to the repository can write annotations.
     """
     layout = Layout(tmp_path / "shared")
     flyte.place = {"FLYTE_REGISTRY": f"oci:{layout.folder}"}
@@ -160,7 +165,10 @@ def test_what_others_wrote_is_shown_escaped(flyte: Deploying, tmp_path: Path) ->
 
 
 def test_one_version_is_shown_however_it_is_named(flyte: Deploying) -> None:
-    """Also of an environment with one task; a name that is not there has the nearest."""
+    """All names of a version show the same deployment; an unknown one gets a suggestion.
+
+    That includes an environment with a single task.
+    """
     (flyte.project / "one.py").write_text(
         "import flyte\ne = flyte.TaskEnvironment(name='e1')\n@e.task\ndef f() -> None: ...\n"
     )
@@ -190,8 +198,9 @@ def test_one_version_is_shown_however_it_is_named(flyte: Deploying) -> None:
 
 
 def test_this_machine_is_called_so(flyte: Deploying) -> None:
-    """Where there is no registry, no directory is named that nobody chose; and one version is no
-    several.
+    """Without a registry, messages speak of this machine, and not of a default directory.
+
+    A single version is reported in the singular.
     """
     assert (
         "is known to this machine"
@@ -208,7 +217,7 @@ def test_this_machine_is_called_so(flyte: Deploying) -> None:
 def test_where_a_task_is_deployed_is_said_after_its_command_too(
     flyte: Deploying, tmp_path: Path
 ) -> None:
-    """As the hint says it."""
+    """The options in the hint about a task's domain work after `deployed-task`, too."""
     repository = f"oci:{tmp_path}/shared"
     flyte("deploy", "--domain", "production", "--registry", repository, "tasks.py")
     errors = flyte(
@@ -222,7 +231,7 @@ def test_where_a_task_is_deployed_is_said_after_its_command_too(
 
 @pytest.mark.slow
 def test_a_registry_that_is_down_is_no_matter_of_pins_for_a_comparison(flyte: Deploying) -> None:
-    """What helps who runs a task is said there alone."""
+    """The hint about pins is shown to those who run a task, and not by a comparison."""
     with socket.create_server(("127.0.0.1", 0)) as taken:
         flyte.place = {"FLYTE_REGISTRY": f"127.0.0.1:{taken.getsockname()[1]}/x"}
     assert "by its pin" in flyte("run", "deployed-task", "greet.hello", exit_code=3).stderr
@@ -241,7 +250,7 @@ def test_long_lists_are_cut(flyte: Deploying) -> None:
 
 
 def test_it_is_said_for_which_file_of_many_something_is_made(flyte: Deploying) -> None:
-    """Before what is made; what is cached is silent."""
+    """Of several files, each one for which something is built is named before it."""
     (flyte.project / "one.py").write_text(
         "import flyte\ne = flyte.TaskEnvironment(name='e1')\n@e.task\ndef f() -> None: ...\n"
     )

@@ -1,4 +1,4 @@
-"""`flyte graph`: the nodes of a file, cached or not, with sizes, reasons, and what needs what."""
+"""`flyte graph`: the nodes of a file, cached or not, with sizes, reasons, and dependencies."""
 
 from __future__ import annotations
 
@@ -10,12 +10,15 @@ from tests.support.command import Shell
 
 
 def nodes(document: Any) -> dict[str, dict[str, Any]]:
-    """The nodes by their names."""
+    """Return the nodes by their names."""
     return {node["id"]: node for node in document["nodes"]}
 
 
 def test_the_graph_of_a_file(flyte: Shell) -> None:
-    """Missing at first, cached after a run; what is needed comes first; looking makes nothing."""
+    """Nodes are missing at first and cached after a run; dependencies come first.
+
+    The command itself builds nothing.
+    """
     first = flyte.json("graph", "tasks.py")
     assert {each["state"] for each in first["nodes"]} == {"missing"} and {
         each["why"] for each in first["nodes"]
@@ -54,7 +57,7 @@ def test_the_graph_of_a_file(flyte: Shell) -> None:
 
 
 def test_an_edit_shows_which_packs_are_missing(flyte: Shell) -> None:
-    """One of many; a run then makes just those that were missing."""
+    """After an edit, one pack of many is missing, and a run builds just that one."""
     for number in range(1500):
         path = flyte.project / f"p{number % 10}" / f"m{number}.py"
         path.parent.mkdir(exist_ok=True)
@@ -74,7 +77,7 @@ def test_an_edit_shows_which_packs_are_missing(flyte: Shell) -> None:
 
 
 def test_what_cannot_be_known_yet_is_missing(flyte: Shell) -> None:
-    """Of a blob that is gone, the reason says so; of no code, there are no packs."""
+    """A node whose blob is missing gives that as the reason; a bundle without code has no packs."""
     flyte("run", "tasks.py", "hello")
     held = nodes(flyte.json("graph", "tasks.py"))
     (
@@ -100,7 +103,7 @@ def test_what_cannot_be_known_yet_is_missing(flyte: Shell) -> None:
 
 
 def test_as_text_and_as_a_flowchart(flyte: Shell) -> None:
-    """A line for each node; Mermaid declares each node once, and joins only those."""
+    """The text has a line for each node; Mermaid declares each node once, and joins only those."""
     flyte("run", "tasks.py", "hello")
     (flyte.project / 'a"b<c>#.py').write_text(
         "import flyte\nenv = flyte.TaskEnvironment(name='e')\n@env.task\ndef hi() -> int:\n   "

@@ -1,6 +1,4 @@
-"""Inputs as a user gives them to the installed command, and what is said of those that
-do not fit.
-"""
+"""Inputs as a user gives them to the installed command, and the refusal of wrong ones."""
 
 from __future__ import annotations
 
@@ -24,7 +22,7 @@ class Project:
         self.folder = folder
 
     def write(self, name: str, text: str) -> None:
-        """Make a file; one of tasks begins with what all of them need."""
+        """Write a file; one of tasks begins with the common imports."""
         (self.folder / name).write_text(
             HEAD + text if name.endswith(".py") else text, encoding="utf-8"
         )
@@ -32,7 +30,7 @@ class Project:
     def __call__(
         self, *command: str, exit_code: int = 0, input: str = ""
     ) -> subprocess.CompletedProcess[str]:
-        """What a command came to. No traceback of ours may be shown."""
+        """Run a command, and check its exit code and that no traceback is shown."""
         done = subprocess.run(
             command, cwd=self.folder, capture_output=True, text=True, input=input, timeout=120
         )
@@ -41,13 +39,13 @@ class Project:
         return done
 
     def run(self, *arguments: str, input: str = "") -> Any:
-        """The outputs of `flyte run` with these arguments."""
+        """Return the outputs of `flyte run` with these arguments."""
         return json.loads(self(FLYTE, "-of", "json", "run", *arguments, input=input).stdout)[
             "outputs"
         ]
 
     def refusal(self, *arguments: str, exit_code: int = 2, input: str = "") -> str:
-        """What is said by a `flyte run` that does not run anything."""
+        """Return the error of a `flyte run` that does not run anything."""
         return self(FLYTE, "run", *arguments, exit_code=exit_code, input=input).stderr
 
 
@@ -58,7 +56,7 @@ def project(tmp_path: Path) -> Project:
 
 
 def test_a_file_that_cannot_be_described_is_no_failed_import(project: Project) -> None:
-    """An object in it that breaks when it is looked at is not said to be an import that failed."""
+    """An object that fails to be described is not reported as a failed import."""
     project.write(
         "odd.py",
         "class Odd:\n    @property\n    def __class__(self): raise RuntimeError('look away')\n\nodd"
@@ -70,7 +68,7 @@ def test_a_file_that_cannot_be_described_is_no_failed_import(project: Project) -
 
 
 def test_a_timeout_that_is_no_duration_is_the_declarations_fault(project: Project) -> None:
-    """It is said of which task, and how a timeout is written."""
+    """A malformed timeout is reported with its task and its value, as an error in the file."""
     project.write("late.py", "@env.task(timeout='soon')\ndef late() -> None: ...\n")
     assert "error: The timeout of t.late is not a duration\n  It is 'soon'." in project.refusal(
         "late.py", "late", exit_code=3
@@ -154,7 +152,7 @@ GONE = ("FAST", None, "m", "Oslo", 3, ["cold"], "2026-01-31", "1.10", b"", (1, "
 
 
 def gone(**changes: Any) -> dict[str, str]:
-    """The output of `go` with some of its inputs."""
+    """Return the output of `go` with these changes of its inputs."""
     names = (
         "mode",
         "ids",
@@ -212,13 +210,17 @@ def tasks(project: Project) -> Project:
 def test_options_are_read_by_their_types(
     tasks: Project, arguments: list[str], changes: dict[str, Any]
 ) -> None:
-    """As text, as JSON, as the name of a file, once or more; what is left out has its default."""
+    """Options are parsed by their types, and missing ones have their defaults.
+
+    A value may be text, JSON or the name of a file, and an option may be repeated.
+    """
     assert tasks.run("tasks.py", "go", *arguments) == gone(**changes)
 
 
 def test_a_file_gives_inputs_and_options_win(tasks: Project) -> None:
-    """JSON, TOML, or standard input; a record's fields that are left out come from the task's
-    default.
+    """Inputs come from JSON, TOML or standard input, and options override them.
+
+    Missing fields of a record come from the task's default.
     """
     assert tasks.run("--inputs-file", "in.json", "tasks.py", "go") == gone(
         mode="SLOW", ids=[1], city="Rom"
@@ -290,14 +292,14 @@ def test_a_file_gives_inputs_and_options_win(tasks: Project) -> None:
 def test_a_refusal_names_the_input_its_type_its_value_and_an_example(
     tasks: Project, arguments: list[str], input: str, said: list[str]
 ) -> None:
-    """Nothing runs, and the exit code is 2."""
+    """A refusal names input, type, value and an example; nothing runs, and the exit code is 2."""
     source = ["--inputs-file", "-"] if input else []
     error = tasks.refusal(*source, "tasks.py", "go", *arguments, input=input)
     assert [part for part in said if part not in error] == []
 
 
 def test_a_union_takes_the_first_member_that_fits(tasks: Project) -> None:
-    """Otherwise the error lists each member's reason."""
+    """A union takes the first member that fits, or the error lists each member's reason."""
     assert tasks.run("tasks.py", "first", "--value", "7") == {"o0": "7"}
     assert tasks.run("tasks.py", "first", "--value", "2026-01-31") == {
         "o0": "datetime.date(2026, 1, 31)"
@@ -311,7 +313,7 @@ def test_a_union_takes_the_first_member_that_fits(tasks: Project) -> None:
 
 
 def test_any_object_can_be_named_and_none_is_unpickled(tasks: Project) -> None:
-    """`MODULE:NAME` is looked up where the task runs."""
+    """`MODULE:NAME` names any object, looked up where the task runs; nothing is unpickled."""
     assert tasks.run("tasks.py", "apply", "--function", "operator:neg") == {"o0": 3}
     assert "Expected: Callable, as MODULE:NAME." in tasks.refusal(
         "tasks.py", "apply", "--function", '{"$pickle": "gAVLAS4="}'
@@ -344,8 +346,9 @@ def test_any_object_can_be_named_and_none_is_unpickled(tasks: Project) -> None:
 def test_what_a_class_refuses_is_a_wrong_input(
     tasks: Project, engine: str, task: str, value: Any, why: str, example: str
 ) -> None:
-    """Only the run can tell; it stays in the history, and is not tried again. The message has
-    parameter, type, value and an example.
+    """A value that a class refuses is a wrong input, with parameter, type, value and an example.
+
+    Only the run can tell; it stays in the history, and is not retried.
     """
     command = [
         FLYTE,
@@ -381,7 +384,7 @@ def test_what_a_class_refuses_is_a_wrong_input(
 
 
 def test_an_input_error_of_the_tasks_own_is_its_failure(project: Project) -> None:
-    """Only an input of the run itself is the caller's mistake."""
+    """An `InputError` that the task itself raises is a failure of the task."""
     project.write(
         "own.py",
         "from flyte.errors import InputError\n@env.task\ndef own() -> None: raise"
@@ -396,7 +399,10 @@ def test_an_input_error_of_the_tasks_own_is_its_failure(project: Project) -> Non
 def test_a_class_that_refuses_an_input_in_the_worker_raises_an_input_error(
     project: Project,
 ) -> None:
-    """From Python the object was made already, and has changed since."""
+    """An object that its class refuses in the worker raises `InputError` in Python.
+
+    Here it was valid when it was created, and changed later.
+    """
     main = """
 if __name__ == "__main__":
     flyte.init()
@@ -424,7 +430,10 @@ if __name__ == "__main__":
 
 
 def test_outputs_are_shown_in_the_form_that_inputs_have(tasks: Project) -> None:
-    """Sorted sets, names of choices, base64; the output of one task can be the input of another."""
+    """Outputs are shown in the form of inputs: sorted sets, names of choices, base64.
+
+    So the output of one task can be the input of another.
+    """
     uuid = "00000000-0000-0000-0000-000000000001"
     assert tasks.run("tasks.py", "outputs") == {
         "o0": [1, 3],
@@ -436,7 +445,7 @@ def test_outputs_are_shown_in_the_form_that_inputs_have(tasks: Project) -> None:
 
 
 def test_help_shows_types_defaults_and_what_can_be_given(tasks: Project) -> None:
-    """Without importing the file, once it is known."""
+    """Help shows types, defaults and possible values."""
     text = " ".join(tasks(FLYTE, "run", "tasks.py", "go", "--help").stdout.split())
     for part in (
         "Go somewhere.",
@@ -451,9 +460,7 @@ def test_help_shows_types_defaults_and_what_can_be_given(tasks: Project) -> None
 
 
 def test_a_class_of_the_main_file_is_one_class_on_both_sides(project: Project) -> None:
-    """Run as a script, a file gives objects of its own class to the task and gets such objects
-    back.
-    """
+    """A class in a file that runs as a script is the same in the file and in its task."""
     task = (
         "@env.task\ndef longer(trip: Trip, mode: Mode) -> Trip:\n    assert isinstance(trip, Trip)"
         " and mode is Mode.SLOW\n"
@@ -477,7 +484,7 @@ if __name__ == "__main__":
 
 
 def test_an_output_that_does_not_fit_is_said_with_its_place(project: Project) -> None:
-    """Also one that cannot be carried to another process."""
+    """An output of a wrong type is reported with its place, and so is one that pickle refuses."""
     project.write(
         "wrong.py",
         "@env.task\ndef wrong() -> list[int]: return [1, 'x']\n@env.task\ndef lost() -> object:"
@@ -498,7 +505,10 @@ def forms(n: int, items: list[int], flag: bool = False, at: float = 0.5) -> list
 
 
 def test_all_wrong_inputs_are_reported_at_once(project: Project) -> None:
-    """Each with its type and an example; also those of a file, and what is missing."""
+    """All wrong or missing inputs are reported at once, each with its type and an example.
+
+    That includes inputs from a file.
+    """
     project.write("forms.py", FORMS)
     said = project.refusal("forms.py", "forms", "--n", "x", "--flag", "perhaps")
     assert said.splitlines()[-4:] == [
@@ -514,7 +524,7 @@ def test_all_wrong_inputs_are_reported_at_once(project: Project) -> None:
 
 
 def test_wrong_inputs_of_a_call_show_python(project: Project) -> None:
-    """As one would write them there."""
+    """The hint about wrong inputs of a call in Python is written in Python."""
     calls = (
         "    for given in ({'n': 'x', 'items': [1]}, {'n': 1}, {'n': 1, 'items': ['y']}):\n"
         "        try: flyte.run(forms, **given)\n"
@@ -529,7 +539,7 @@ def test_wrong_inputs_of_a_call_show_python(project: Project) -> None:
 
 
 def test_scalars_of_numpy_are_taken_where_they_are_exact(project: Project) -> None:
-    """As inputs and as outputs; one that would be rounded, or is of another type, is refused."""
+    """Scalars of numpy are valid inputs and outputs if their type fits and no digit is lost."""
     project.write(
         "forms.py",
         FORMS + "@env.task\ndef gives() -> tuple[int, float, bool]:\n    import numpy\n"
@@ -547,7 +557,10 @@ def test_scalars_of_numpy_are_taken_where_they_are_exact(project: Project) -> No
 
 
 def test_an_option_of_run_after_the_task_is_pointed_at(project: Project) -> None:
-    """It says where it belongs; what is no option at all is refused as ever."""
+    """An option of `run` after the task is reported with its right place.
+
+    An unknown option is refused as usual.
+    """
     project.write("forms.py", FORMS)
     said = project.refusal("forms.py", "forms", "--n", "3", "--engine", "docker")
     assert "error: --engine is an option of `flyte run`, not an input of forms" in said
@@ -563,7 +576,7 @@ def test_a_file_and_its_task_can_be_one_word(project: Project) -> None:
 
 
 def test_an_object_as_a_result_is_printed_as_text(project: Project) -> None:
-    """An array as numpy shows it, alone or in a list; the bytes of its pickle are for programs."""
+    """An object as a result is printed as text, as numpy shows an array; JSON has its pickle."""
     project.write(
         "arrays.py",
         "import numpy\n@env.task\ndef one():\n    return numpy.arange(6).reshape(2, 3)\n"

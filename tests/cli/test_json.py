@@ -1,4 +1,4 @@
-"""`-of json` makes every command a source of JSON: one document, or a line for each of many."""
+"""`-of json` makes every command print JSON: one document, or a line for each of many."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ COMMANDS: dict[str, list[str]] = {
 
 
 def leaves(command: click.Command, path: tuple[str, ...] = ()) -> Iterator[str]:
-    """The names of all commands below one, without groups."""
+    """Yield the names of all commands below one, without groups."""
     if not isinstance(command, click.Group):
         yield " ".join(path)
         return
@@ -85,7 +85,7 @@ def leaves(command: click.Command, path: tuple[str, ...] = ()) -> Iterator[str]:
 
 
 def test_every_command_prints_json(shop: Shell, registry: Server) -> None:
-    """Each has exit code 0 here, and nothing but JSON on its standard output."""
+    """Every command succeeds, and prints nothing but JSON on standard output."""
     assert set(COMMANDS) == set(leaves(command_line))
     (shop.project / "plain.py").write_text(PLAIN)
     known = {"HOST": registry.host}
@@ -117,7 +117,7 @@ def test_every_command_prints_json(shop: Shell, registry: Server) -> None:
 
 
 def test_an_error_is_json_too(flyte: Shell) -> None:
-    """On standard output, where the result would be."""
+    """An error is JSON on standard output, in the place of the result."""
     for words in (["get", "run", "none"], ["run", "gone.py", "x"], ["nothing"], ["run", "--bad"]):
         done = flyte("-of", "json", *words, exit_code=None)
         error = json.loads(done.stdout)["error"]

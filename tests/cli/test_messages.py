@@ -1,4 +1,4 @@
-"""What the commands say: errors, help, where output goes."""
+"""Messages of the commands: errors, help, and which stream they go to."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.support.files import ROOT, as_root, mounted
 
 
 def test_results_go_to_standard_output_and_all_else_to_standard_error(flyte: Shell) -> None:
-    """A script reads the result alone."""
+    """Standard output has the result alone, so that scripts can read it."""
     done = flyte("run", "tasks.py", "hello")
     assert done.stdout == "Hello, World!\n"
     assert "made" in done.stderr and "run" in done.stderr and "\x1b" not in done.stderr
@@ -68,7 +68,7 @@ def test_results_go_to_standard_output_and_all_else_to_standard_error(flyte: She
 def test_an_error_says_what_happened_and_what_to_do(
     flyte: Shell, args: list[str], exit_code: int, parts: list[str]
 ) -> None:
-    """On standard error, without a traceback of ours; as JSON in one shape."""
+    """An error says what happened and what to do, without a traceback; JSON has one shape."""
     for name, text in {
         "broken.py": "x = 1\ny = = 2\n",
         "importing.py": "import no_such_module\n",
@@ -106,9 +106,7 @@ def test_an_error_says_what_happened_and_what_to_do(
 
 
 def test_the_log_can_be_json(flyte: Shell) -> None:
-    """Each line on standard error is an object; results, what tasks print and the one JSON document
-    stay as they are.
-    """
+    """The log can be JSON lines on standard error; results and the tasks' output stay the same."""
     (flyte.project / "flyte.toml").write_text('task.org = "mine"\n')
     done = flyte("--log-format", "json", "run", "tasks.py", "hello")
     lines = [json.loads(line) for line in done.stderr.splitlines()]
@@ -144,14 +142,14 @@ def test_the_log_can_be_json(flyte: Shell) -> None:
 
 
 def test_an_organisation_is_kept_and_said_to_be_unused(flyte: Shell) -> None:
-    """Once, by any command; the setting has it."""
+    """`--org` sets the setting, and is reported once, by any command, to have no effect."""
     assert flyte("-o", "mine", "config", "get", "task.org").stdout == "mine\n"
     for command in (["config"], ["get", "run"], ["run", "tasks.py", "hello"]):
         assert flyte("--org", "mine", *command).stderr.count("has no effect yet: task.org.") == 1
 
 
 def test_help_is_made_from_the_tasks_signature_and_docstring(flyte: Shell) -> None:
-    """FILE --help lists tasks, FILE TASK --help shows inputs."""
+    """`FILE --help` lists tasks, and `FILE TASK --help` shows inputs."""
     assert "Greet somebody." in flyte("run", "tasks.py", "--help").stdout
     text = flyte("run", "tasks.py", "hello", "--help").stdout
     assert (
@@ -163,13 +161,16 @@ def test_help_is_made_from_the_tasks_signature_and_docstring(flyte: Shell) -> No
 
 
 def test_the_built_in_example_needs_no_file(flyte: Shell) -> None:
-    """`flyte run hello`, with and without inputs."""
+    """`flyte run hello` needs no file, with and without inputs."""
     assert flyte("run", "hello").stdout == "Hello, World!\n"
     assert flyte("run", "hello", "--name", "Ada").stdout == "Hello, Ada!\n"
 
 
 def test_local_runs_in_the_commands_own_process(flyte: Shell) -> None:
-    """From the working tree, with its standard input; the history knows it."""
+    """A local run is in the command's process, from the working tree, with its standard input.
+
+    The history has it.
+    """
     assert flyte("run", "--local", "tasks.py", "hello").stdout == "Hello, World!\n"
     assert flyte.last_run()["phase"] == "succeeded"
     result = flyte.json("run", "--local", "tasks.py", "prints", "--size", "100")
@@ -177,7 +178,7 @@ def test_local_runs_in_the_commands_own_process(flyte: Shell) -> None:
 
 
 def test_what_has_no_annotation_is_said(flyte: Shell) -> None:
-    """Once for each run, with the names; one that says `Any` means it."""
+    """Inputs and results without annotation are noted once for each run; `Any` counts as one."""
     (flyte.project / "bare.py").write_text(
         "import flyte\nfrom typing import Any\nenv = flyte.TaskEnvironment(name='bare')\n"
         "@env.task\ndef adds(a, b: int, c: Any = 1):\n    return b\n"
@@ -190,7 +191,7 @@ def test_what_has_no_annotation_is_said(flyte: Shell) -> None:
 
 
 def without_rights(*command: str) -> list[str]:
-    """The command, for whom permissions count although it may be root's."""
+    """Return the command, run without root's override of permissions."""
     rights = "-dac_override,-dac_read_search"
     return (
         ["setpriv", "--bounding-set", rights, "--inh-caps", rights, *command]
@@ -207,7 +208,10 @@ needs_setpriv = pytest.mark.skipif(
 @needs_setpriv
 @pytest.mark.parametrize("what", ["home", "store", "database", "file", "module", "folder"])
 def test_what_may_not_be_read_or_written_is_named(flyte: Shell, what: str) -> None:
-    """The store or the project; nothing is left half done, and it works again afterwards."""
+    """An unreadable or unwritable store or project is an error, with a hint.
+
+    Nothing is left half done, and a run works again afterwards.
+    """
     (flyte.project / "tasks.py").write_text("import helper\n" + TASKS)
     (flyte.project / "helper.py").write_text("")
     flyte("run", "tasks.py", "hello")
@@ -242,7 +246,7 @@ def test_what_may_not_be_read_or_written_is_named(flyte: Shell, what: str) -> No
 
 @as_root
 def test_a_read_only_home_is_named(flyte: Shell) -> None:
-    """With the variable that sets another."""
+    """The error about a read-only home names the variable that sets another."""
     with mounted(flyte.home, "size=1m,ro"):
         assert (
             "read-only" in (said := flyte("run", "tasks.py", "hello", exit_code=3).stderr)
@@ -253,7 +257,10 @@ def test_a_read_only_home_is_named(flyte: Shell) -> None:
 @as_root
 @pytest.mark.parametrize("size", ["8k", "64k", "120k", "160k", "200k", "260k", "320k", "400k"])
 def test_a_full_disk_is_named_whenever_it_is_met(flyte: Shell, size: str) -> None:
-    """In the middle of making the store, of preparing or of running; with more room it works."""
+    """A full disk is reported at any step, and with more space the command works.
+
+    It may fill up while the store is created, or during preparation or the run.
+    """
     with mounted(flyte.home, f"size={size}"):
         done = subprocess.run(
             [FLYTE, "run", "tasks.py", "hello"],
@@ -271,7 +278,7 @@ def test_a_full_disk_is_named_whenever_it_is_met(flyte: Shell, size: str) -> Non
 
 @as_root
 def test_a_task_that_fills_the_disk_fails_with_that_reason(flyte: Shell) -> None:
-    """Whether it prints so much or writes it to a file."""
+    """A task that fills the disk, by its output or in a file, fails with that reason."""
     (flyte.project / "fills.py").write_text(
         "import flyte\nenv = flyte.TaskEnvironment(name='fills')\n@env.task\ndef prints() ->"
         " None:\n    for _ in range(100):\n        print('x' * 1_000_000)\n@env.task\ndef writes()"

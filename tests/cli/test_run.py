@@ -1,4 +1,4 @@
-"""`flyte run`: what is prepared, when and why, and that the store serves many commands."""
+"""`flyte run`: what is prepared, when and why, and how commands share the store."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.support.files import write_files
 
 
 def test_the_second_run_prepares_nothing(flyte: Shell) -> None:
-    """Everything is looked up; no file is read, nothing is written to the store."""
+    """A second run only looks everything up: no file is read, and no blob is written."""
     first = flyte.json("run", "tasks.py", "hello", "--name", "Ada")
     assert (
         first["outputs"] == {"o0": "Hello, Ada!"}
@@ -38,16 +38,14 @@ def test_the_second_run_prepares_nothing(flyte: Shell) -> None:
 
 
 def test_async_tasks_call_tasks(flyte: Shell) -> None:
-    """The call of a task inside a run gives its result."""
+    """The call of a task inside a run returns its result."""
     assert flyte.json("run", "tasks.py", "hello_async", "--name", "ada")["outputs"] == {
         "o0": "Hello, ADA!"
     }
 
 
 def test_a_change_is_named(flyte: Shell) -> None:
-    """`cache why` says what would be prepared and why, changes nothing, and the run then says the
-    same.
-    """
+    """`cache why` gives the same reasons as the run after it, and changes nothing."""
     flyte("run", "tasks.py", "hello")
     with open(flyte.project / "tasks.py", "a") as file:
         file.write("# more\n")
@@ -67,7 +65,7 @@ def test_a_change_is_named(flyte: Shell) -> None:
 
 
 def test_switching_back_and_forth_hits(flyte: Shell) -> None:
-    """Both states of a file are remembered."""
+    """Switching back to an earlier state of a file is a cache hit."""
     for text in (TASKS, TASKS + "# other\n"):
         (flyte.project / "tasks.py").write_text(text)
         flyte("run", "tasks.py", "hello")
@@ -76,14 +74,14 @@ def test_switching_back_and_forth_hits(flyte: Shell) -> None:
 
 
 def test_no_cache_makes_all_anew(flyte: Shell) -> None:
-    """And says that it was asked to."""
+    """`--no-cache` rebuilds everything."""
     flyte("run", "tasks.py", "hello")
     result = flyte.json("run", "--no-cache", "tasks.py", "hello")
     assert set(states(result).values()) == {"made"}
 
 
 def test_a_volatile_import_is_not_recorded_and_said(flyte: Shell) -> None:
-    """A clock, a process, a socket: the import is done each time."""
+    """An import that uses a clock, a process or a socket is noted, and repeated in each run."""
     for line in (
         "import time; NOW = time.time()",
         "import subprocess; subprocess.run(['true'])",
@@ -99,7 +97,7 @@ def test_a_volatile_import_is_not_recorded_and_said(flyte: Shell) -> None:
 
 
 def test_deleting_the_cache_loses_no_run(flyte: Shell) -> None:
-    """It costs time, nothing else."""
+    """Deleting the cache costs time, and loses no run."""
     first = flyte.json("run", "tasks.py", "hello")
     for folder, _, _ in os.walk(flyte.home / "cache"):
         os.chmod(folder, 0o700)
@@ -112,7 +110,7 @@ def test_deleting_the_cache_loses_no_run(flyte: Shell) -> None:
 
 
 def test_collecting_everything_leaves_a_store_that_works(flyte: Shell) -> None:
-    """A dry run shows exactly what the real one removes."""
+    """Collecting everything leaves a working store, and a dry run shows what is removed."""
     flyte("run", "tasks.py", "hello")
     planned = flyte.json("cache", "gc", "--dry-run", "--keep", "0s")
     done = flyte.json("cache", "gc", "--keep", "0s")
@@ -122,8 +120,9 @@ def test_collecting_everything_leaves_a_store_that_works(flyte: Shell) -> None:
 
 
 def test_what_is_asked_for_and_not_acted_on_is_kept_and_said(flyte: Shell) -> None:
-    """Once, together with what the task asks for; a run that is done again asks for the same. What
-    makes no sense is refused.
+    """Ignored options are recorded, noted once with those of the task, and kept by a rerun.
+
+    Invalid values are refused.
     """
     (flyte.project / "queued.py").write_text(
         "import flyte\nenv = flyte.TaskEnvironment(name='t', queue='mine',"
@@ -174,7 +173,7 @@ def test_what_is_asked_for_and_not_acted_on_is_kept_and_said(flyte: Shell) -> No
 
 
 def test_deleting_the_local_cache_is_collecting_all_of_it(flyte: Shell) -> None:
-    """The runs stay, and the next one prepares anew."""
+    """`delete local-cache` empties the cache; runs stay, and the next one prepares anew."""
     run = flyte.json("run", "tasks.py", "hello")["run"]
     planned = flyte.json("cache", "gc", "--keep", "0s", "--dry-run")
     assert flyte.json("delete", "local-cache") == planned and planned["removed"]
@@ -183,7 +182,7 @@ def test_deleting_the_local_cache_is_collecting_all_of_it(flyte: Shell) -> None:
 
 
 def test_collecting_beside_a_running_task_leaves_its_code(flyte: Shell) -> None:
-    """The run holds a lease."""
+    """The lease of a run keeps its code during a collection."""
     command = flyte.start("run", "tasks.py", "for_ever")
     assert command.stdout and command.stdout.readline() == "started\n"
     assert flyte.json("cache", "stats")["leases"] == 1
@@ -195,7 +194,7 @@ def test_collecting_beside_a_running_task_leaves_its_code(flyte: Shell) -> None:
 
 
 def test_a_corrupt_store_heals_while_the_command_succeeds(flyte: Shell) -> None:
-    """Every blob is bad, and the extraction is gone."""
+    """A command succeeds with a store whose blobs are all corrupt and whose extraction is gone."""
     flyte("run", "tasks.py", "hello")
     for blob in (flyte.home / "cache/v1/blobs/sha256").iterdir():
         os.chmod(blob, 0o644)
@@ -207,7 +206,7 @@ def test_a_corrupt_store_heals_while_the_command_succeeds(flyte: Shell) -> None:
 
 
 def test_twenty_commands_share_one_store(flyte: Shell) -> None:
-    """All at once, on an empty store."""
+    """Twenty commands at once share a store that is empty at first."""
     commands = [
         flyte.start("run", "tasks.py", "hello", "--name", str(number)) for number in range(20)
     ]
@@ -220,8 +219,10 @@ def test_twenty_commands_share_one_store(flyte: Shell) -> None:
 
 @pytest.mark.parametrize("layout", ["src", "package", "folder", "outside"])
 def test_projects_of_every_layout_run(flyte: Shell, tmp_path: Path, layout: str) -> None:
-    """A src layout, a dotted package with relative imports, a sub directory with a sibling, a file
-    outside of the current directory.
+    """Projects of every layout run.
+
+    They have a src layout, a dotted package with relative imports, a subdirectory with a sibling,
+    or a file outside of the current directory.
     """
     task = (
         "import flyte\n{imports}\nenv = flyte.TaskEnvironment(name='layout')\n@env.task\ndef job()"
@@ -261,7 +262,7 @@ def test_projects_of_every_layout_run(flyte: Shell, tmp_path: Path, layout: str)
 
 
 def test_the_store_is_in_no_bundle_wherever_it_is(flyte: Shell) -> None:
-    """Below the project's root it would change with each run, and nothing would ever be cached."""
+    """A store below the project's root is not bundled: it changes with each run."""
     inside = {"FLYTE_HOME": str(flyte.project / "store")}
     flyte("run", "--copy-style", "all", "tasks.py", "hello", env=inside)
     assert all(
@@ -288,9 +289,7 @@ def test_the_store_is_in_no_bundle_wherever_it_is(flyte: Shell) -> None:
 
 
 def test_bundle_ls_agrees_with_run(flyte: Shell) -> None:
-    """The same tree; what is out is named with the line that keeps it out; it fails wherever the
-    run would.
-    """
+    """`bundle ls` has a run's tree, names the rules that exclude files, and fails as a run does."""
     (flyte.project / ".gitignore").write_text("*.log\n")
     (flyte.project / "x.log").write_text("log")
     listed = flyte.json("bundle", "ls", "--copy-style", "all", "tasks.py")
@@ -316,7 +315,7 @@ def test_bundle_ls_agrees_with_run(flyte: Shell) -> None:
 
 
 def test_one_edited_file_remakes_one_pack(flyte: Shell) -> None:
-    """Of a tree of many packs, and writes little."""
+    """The edit of one file rebuilds one pack of many, and writes little."""
     for number in range(1500):
         path = flyte.project / f"p{number % 10}" / f"m{number}.py"
         path.parent.mkdir(exist_ok=True)
@@ -335,7 +334,7 @@ def test_one_edited_file_remakes_one_pack(flyte: Shell) -> None:
 
 @pytest.mark.parametrize("style", ["all", "loaded_modules"])
 def test_an_edit_of_an_unused_file_keeps_discovery(flyte: Shell, style: str) -> None:
-    """Early cutoff: what did not change is not made again."""
+    """An edit of an unused file does not rebuild discovery."""
     (flyte.project / "other.py").write_text("x = 1\n")
     flyte("run", "--copy-style", style, "tasks.py", "hello")
     (flyte.project / "other.py").write_text("x = 2\n")
@@ -346,7 +345,10 @@ def test_an_edit_of_an_unused_file_keeps_discovery(flyte: Shell, style: str) -> 
 
 
 def test_names_are_readable_in_the_posix_locale(flyte: Shell) -> None:
-    """Also where UTF-8 mode is switched off: in tracebacks, tables and results."""
+    """Non-ASCII names are readable in the POSIX locale: in tracebacks, tables and results.
+
+    UTF-8 mode is off here.
+    """
     (flyte.project / "t\u00e4sk.py").write_text(
         "import flyte\nenv = flyte.TaskEnvironment(name='t')\n@env.task\n"
         "def fails(name: str) -> str: raise ValueError(name)\n@env.task\n"
@@ -364,7 +366,10 @@ def test_names_are_readable_in_the_posix_locale(flyte: Shell) -> None:
 
 
 def test_why_a_file_is_out_names_the_rule_and_the_remedy(flyte: Shell) -> None:
-    """Also a built-in rule, which would still exclude it where everything else is taken."""
+    """`bundle ls --why` names the rule, built-in or not, and the remedy.
+
+    A built-in rule would still exclude the file with `--copy-style all`.
+    """
     write_files(flyte.project, {"build/x.py": b"", "a.log": b"", ".gitignore": b"*.log\n"})
 
     def why(path: str, *options: str) -> str:

@@ -26,12 +26,12 @@ sys.exit(int(sys.argv[1]) if len(sys.argv) > 1 else 0)
 
 @pytest.fixture(autouse=True)
 def script(flyte: Shell) -> None:
-    """The script stands in the project's directory."""
+    """Write the script into the project's directory."""
     (flyte.project / "script.py").write_text(SCRIPT)
 
 
 def test_a_script_is_a_run(flyte: Shell) -> None:
-    """It runs as `python SCRIPT` does, has a log, and is in the history with its inputs."""
+    """A script runs as `python SCRIPT` does, has a log, and is in the history with its inputs."""
     done = flyte(
         "run",
         "--name",
@@ -68,7 +68,7 @@ def test_a_script_is_a_run(flyte: Shell) -> None:
 def test_a_script_that_does_not_succeed_says_why(
     flyte: Shell, args: list[str], exit_code: int, kind: str, text: str
 ) -> None:
-    """With the traceback that Python prints, and no other; what it has started is ended."""
+    """A script that fails shows Python's traceback alone, and its processes are ended."""
     done = flyte("-of", "json", "run", "python-script", "script.py", *args, exit_code=exit_code)
     error = json.loads(done.stdout)["error"]
     assert error["type"] == kind and text in error["message"]
@@ -80,7 +80,7 @@ def test_a_script_that_does_not_succeed_says_why(
 
 
 def test_a_script_ends_with_its_command(flyte: Shell) -> None:
-    """By a signal, and by an abort from elsewhere."""
+    """A signal or an abort ends a script with its command."""
     for how in ("signal", "abort"):
         command = flyte.start(
             "run", "--name", how, "python-script", "script.py", "--extra-args", "wait"
@@ -96,7 +96,7 @@ def test_a_script_ends_with_its_command(flyte: Shell) -> None:
 
 
 def test_what_is_not_acted_on_is_kept_and_said(flyte: Shell) -> None:
-    """Once, and again when the script runs again; what makes no sense is refused."""
+    """Ignored options are noted once, and again in a rerun; wrong values are refused."""
     options = [
         "--cpu",
         "2",

@@ -1,4 +1,4 @@
-"""What runs on a terminal: output as it comes, debuggers, and Python typed in line by line."""
+"""Runs on a terminal: immediate output, debuggers, and Python typed in line by line."""
 
 from __future__ import annotations
 
@@ -57,9 +57,7 @@ def asks() -> str:
 
 
 class Terminal:
-    """A command on a pseudo-terminal of 123 columns; `redirected` may be one of its
-    output streams.
-    """
+    """A command on a pseudo-terminal of 123 columns; output streams may be redirected."""
 
     def __init__(self, flyte: Shell, *command: str, **redirected: int) -> None:
         self._read, write = pty.openpty()
@@ -73,7 +71,7 @@ class Terminal:
         self.seen = b""
 
     def expect(self, text: str) -> str:
-        """Read until that comes, and give all that was there before."""
+        """Read until the text appears, and return everything before it."""
         deadline = time.monotonic() + 60
         while text.encode() not in self.seen:
             assert time.monotonic() < deadline and self._more(), self.seen
@@ -85,11 +83,11 @@ class Terminal:
         os.write(self._read, line.encode() + b"\n")
 
     def resize(self, columns: int) -> None:
-        """Make it as wide as that."""
+        """Give the terminal this width."""
         termios.tcsetwinsize(self._read, (24, columns))
 
     def end(self, exit_code: int = 0) -> str:
-        """Wait for the command's end, and give what was not read yet."""
+        """Wait for the command's end, and return the unread output."""
         while self._more():
             pass
         assert self.process.wait(60) == exit_code, self.seen
@@ -119,8 +117,9 @@ def log_of(flyte: Shell) -> bytes:
 
 
 def test_a_task_sees_a_terminal_where_the_command_has_one(shell: Shell) -> None:
-    """Of the same width; both streams come in the order in which they were written; the log has the
-    bytes as they were.
+    """A task sees a terminal of the same width, and its streams are in the order of writing.
+
+    The log has the original bytes.
     """
     shown = Terminal(shell, FLYTE, "run", "tasks.py", "shows").end()
     assert "terminals False True True 123" in shown
@@ -135,7 +134,7 @@ def test_a_task_sees_a_terminal_where_the_command_has_one(shell: Shell) -> None:
 
 
 def test_a_stream_that_is_redirected_is_no_terminal_for_the_task(shell: Shell) -> None:
-    """Each stream by itself; without any terminal it is as it was."""
+    """A redirected stream is not a terminal for the task, while the other one still is."""
     for redirected, sees in (
         ("stdout", "False False True 123"),
         ("stderr", "False True False 123"),
@@ -160,8 +159,9 @@ def test_a_stream_that_is_redirected_is_no_terminal_for_the_task(shell: Shell) -
 
 
 def test_output_comes_at_once_and_whole(shell: Shell) -> None:
-    """Part of a line too; and much of it is complete, though the task has ended before
-    it is read.
+    """Output appears at once, even a part of a line; large output is complete at the end.
+
+    The task ends before all of it is read.
     """
     go = shell.home.parent / "go"
     terminal = Terminal(shell, FLYTE, "run", "tasks.py", "waits", "--path", str(go))
@@ -178,7 +178,7 @@ def test_output_comes_at_once_and_whole(shell: Shell) -> None:
 
 
 def test_a_task_sees_that_the_terminal_changes(shell: Shell) -> None:
-    """Its size, as it is now."""
+    """A task sees a change of the terminal's size."""
     terminal = Terminal(shell, FLYTE, "run", "tasks.py", "resized", "--path", "", "--columns", "77")
     terminal.expect("started")
     terminal.resize(77)
@@ -186,7 +186,7 @@ def test_a_task_sees_that_the_terminal_changes(shell: Shell) -> None:
 
 
 def test_a_debugger_works_in_a_local_run(shell: Shell) -> None:
-    """`breakpoint()` and `input()`, on the command's own terminal."""
+    """`breakpoint()` and `input()` work in a local run, on the command's own terminal."""
     terminal = Terminal(shell, FLYTE, "run", "--local", "tasks.py", "asks")
     terminal.expect("(Pdb) ")
     terminal.type("number += 1")
@@ -210,7 +210,7 @@ TYPED = [
 
 
 def test_tasks_that_were_typed_in_run_in_this_process(shell: Shell) -> None:
-    """At the prompt; to prepare one is an error that says what to do."""
+    """Tasks typed at the prompt run in this process; preparing one is an error with a hint."""
     terminal = Terminal(shell, sys.executable, "-i", "-q")
     for line in TYPED:
         terminal.type(line)
@@ -224,8 +224,9 @@ def test_tasks_that_were_typed_in_run_in_this_process(shell: Shell) -> None:
 
 @pytest.mark.parametrize("arguments", [["-"], ["-c", "\n".join(TYPED)]], ids=["stdin", "command"])
 def test_tasks_in_no_file_run_in_this_process(shell: Shell, arguments: list[str]) -> None:
-    """A script from standard input, and one on the command line; the run is in the history, and
-    cannot be run again.
+    """Tasks from standard input or `-c` run in this process, and are in the history.
+
+    They cannot be run again.
     """
     done = subprocess.run(
         [sys.executable, *arguments],
@@ -248,7 +249,7 @@ def test_tasks_in_no_file_run_in_this_process(shell: Shell, arguments: list[str]
 
 
 def test_a_script_without_the_ending_of_python_runs_in_this_process(shell: Shell) -> None:
-    """As one that begins with `#!`."""
+    """A script without the suffix `.py`, such as one with `#!`, runs in this process."""
     (shell.project / "script").write_text("\n".join(TYPED[:-1]))
     done = subprocess.run(
         [sys.executable, "script"],
@@ -273,7 +274,7 @@ def one() -> int:
 
 
 def test_progress_shows_its_seconds_and_goes_away(flyte: Shell) -> None:
-    """While a file is imported that takes long; then lines follow that stay."""
+    """Progress of a slow import shows seconds, and is replaced by lasting lines."""
     (flyte.project / "slow.py").write_text(SLOW)
     flyte.variables["GO"] = str(flyte.project / "go")
     terminal = Terminal(flyte, FLYTE, "run", "slow.py", "one")
@@ -297,7 +298,10 @@ def test_an_interruption_ends_the_line_of_progress_first(flyte: Shell) -> None:
 
 
 def test_deleting_all_versions_asks(flyte: Shell) -> None:
-    """On a terminal; elsewhere it must be confirmed. One version is deleted without a question."""
+    """Deleting all versions asks on a terminal, and must be confirmed by an option elsewhere.
+
+    One version is deleted without a question.
+    """
     for version in ("v1", "v2", "v3"):
         flyte("deploy", "--version", version, "tasks.py")
     error = flyte("delete", "deployment", "t", exit_code=2).stderr

@@ -19,13 +19,13 @@ from tests.support.registries import Server, serve
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """A registry that all tests of this file share, each with a repository of its own."""
+    """A registry for all tests of this file, each of which has its own repository."""
     with serve(tmp_path_factory.mktemp("registry")) as server:
         yield server
 
 
 class Machines:
-    """Machines that deploy to one repository: each has a project and a home of its own."""
+    """Machines that deploy to one repository: each has its own project and home."""
 
     def __init__(self, folder: Path, server: Server) -> None:
         self.folder, self.server, self.name = (
@@ -35,9 +35,7 @@ class Machines:
         )
 
     def machine(self, name: str, host: str = "", cpu: int = 1) -> Deploying:
-        """One that reaches the registry at another host, maybe, and whose tasks ask for so many
-        processors.
-        """
+        """Return a machine, whose registry may be at another host and whose tasks request `cpu`."""
         project = self.folder / name
         project.mkdir()
         write(project, "cpu=1", f"cpu={cpu}")
@@ -46,9 +44,7 @@ class Machines:
         return shell
 
     def tags(self) -> set[str]:
-        """The tags in the repository, those for manifests by their kind and the first
-        digits alone.
-        """
+        """Return the tags in the repository; those of manifests have their first digits alone."""
         with urllib.request.urlopen(f"{self.server.url}/v2/{self.name}/tags/list") as answer:
             return {
                 tag[:13] if tag.startswith(("keep.", "pin.")) else tag
@@ -76,8 +72,9 @@ def flyte(project: Path, tmp_path: Path, layout: Layout) -> Deploying:
 
 
 def test_a_version_that_another_deploys_in_between_is_put_back(machines: Machines) -> None:
-    """Between the look at the version and the PUT of its tag: the first one was told that it is
-    deployed, and so it stays.
+    """A version that another machine deploys between the lookup and the PUT of the tag stays.
+
+    That machine was told that its version is deployed.
     """
     with FaultProxy(machines.server.url) as proxy:
         one, two = machines.machine("one"), machines.machine("two", proxy.host, cpu=2)
@@ -95,9 +92,7 @@ def test_a_version_that_another_deploys_in_between_is_put_back(machines: Machine
 
 
 def test_one_that_is_overwritten_says_so(machines: Machines) -> None:
-    """Both have looked before either has put the version's tag: the second one has it, and the
-    first one does not say that it is done.
-    """
+    """If both look before either puts the version's tag, the last one wins, the other one fails."""
     with FaultProxy(machines.server.url) as slow, FaultProxy(machines.server.url) as fast:
         one, two = machines.machine("one", fast.host), machines.machine("two", slow.host, cpu=2)
         waiting, goes_on = threading.Event(), threading.Event()
@@ -125,7 +120,10 @@ def test_one_that_is_overwritten_says_so(machines: Machines) -> None:
 
 
 def test_of_many_that_deploy_to_a_folder_at_once_one_creates_the_version(tmp_path: Path) -> None:
-    """And all others are refused: a directory's tags are ours alone."""
+    """Of many that deploy a version to a directory at once, one succeeds, and all others fail.
+
+    No one else writes the tags of a directory.
+    """
     shells = []
     for number in range(5):
         folder = tmp_path / f"project{number}"
@@ -145,7 +143,7 @@ def test_of_many_that_deploy_to_a_folder_at_once_one_creates_the_version(tmp_pat
 def test_what_is_deleted_beside_a_deployment_takes_none_of_its_tags(
     machines: Machines, moment: str
 ) -> None:
-    """The version before had the same content."""
+    """Deleting a version beside a deployment of the same content removes none of its tags."""
     with FaultProxy(machines.server.url) as proxy:
         one, two = machines.machine("one"), machines.machine("two", proxy.host)
         pin = one.deploy("--version", "v1", "tasks.py")["digest"]
@@ -163,8 +161,9 @@ def test_what_is_deleted_beside_a_deployment_takes_none_of_its_tags(
 def test_what_is_deployed_beside_a_deletion_keeps_its_tags(
     machines: Machines, method: str, path: str
 ) -> None:
-    """What is needed is looked up again when all is done. The new one is the latest, although an
-    older one was to be it.
+    """A version that is deployed beside a deletion keeps its tags, and is the latest.
+
+    Another, older version would have been the latest. Tags in use are looked up again at the end.
     """
     with FaultProxy(machines.server.url) as proxy:
         one, two = machines.machine("one", proxy.host), machines.machine("two")
@@ -185,9 +184,7 @@ def test_what_is_deployed_beside_a_deletion_keeps_its_tags(
 
 
 def test_missing_tags_are_reported_and_put_back(flyte: Deploying, layout: Layout) -> None:
-    """As an interrupted command leaves them: the doctor says so, and deploying the same again mends
-    it.
-    """
+    """`doctor` reports missing tags, as after an interruption; deploying again restores them."""
     flyte.deploy("--version", "v1", "tasks.py")
     entries = layout.entries()
     version = "default.development.greet.v1"
@@ -220,7 +217,10 @@ def test_missing_tags_are_reported_and_put_back(flyte: Deploying, layout: Layout
 
 
 def test_the_latest_version_alone_is_deleted_by_that_name(flyte: Deploying) -> None:
-    """The one that was deployed last, which need not be the newest."""
+    """The latest version is the one that was deployed last, which need not be the newest.
+
+    Deleting `latest` deletes that one alone.
+    """
     flyte.deploy("--version", "v1", "tasks.py")
     write(flyte.project, "cpu=1", "cpu=2")
     flyte.deploy("--version", "v2", "tasks.py")
@@ -246,7 +246,7 @@ def _three(flyte: Deploying) -> list[str]:
 def test_the_doctor_names_every_version_whatever_is_wrong_with_others(
     flyte: Deploying, layout: Layout
 ) -> None:
-    """An index that is lost, one that is corrupt, and one that is sound."""
+    """`doctor` reports every version, be it lost, damaged or intact."""
     _three(flyte)
     index = {
         tag.rpartition(".")[2]: layout.blob(entry["digest"])
@@ -277,7 +277,7 @@ def test_the_doctor_names_every_version_whatever_is_wrong_with_others(
 
 @pytest.mark.slow
 def test_a_registry_that_fails_for_one_manifest_hides_no_other(machines: Machines) -> None:
-    """An error of the server's is a reason like any other."""
+    """An error of the server for one manifest is reported, and hides no other version."""
     with FaultProxy(machines.server.url) as proxy:
         one = machines.machine("one", proxy.host)
         _three(one)
@@ -300,7 +300,7 @@ def test_a_registry_that_fails_for_one_manifest_hides_no_other(machines: Machine
 def test_an_index_that_leads_to_other_code_is_damaged(
     flyte: Deploying, layout: Layout, lie: bool
 ) -> None:
-    """Also one that claims that the code is the right one."""
+    """An index that leads to other code is damaged, even if it claims to lead to the right one."""
     _three(flyte)
     other = json.loads(
         layout.blob(layout.entries()["default.development.greet.v2"]["digest"]).read_text()
@@ -321,7 +321,7 @@ def test_an_index_that_leads_to_other_code_is_damaged(
 
 
 def test_a_tag_that_was_moved_by_hand_is_said(flyte: Deploying, layout: Layout) -> None:
-    """What is under it is not listed a second time."""
+    """A tag that was moved by hand is reported, and its target is not listed twice."""
     _three(flyte)
     entries = layout.entries()
     layout.write(
@@ -344,7 +344,7 @@ def test_a_tag_that_was_moved_by_hand_is_said(flyte: Deploying, layout: Layout) 
 def test_a_tag_that_was_moved_to_the_same_content_is_put_right(
     flyte: Deploying, layout: Layout
 ) -> None:
-    """By deploying it again."""
+    """A tag that was moved to the same content is repaired by deploying again."""
     flyte.deploy("--version", "v1", "tasks.py")
     flyte.deploy("--version", "v2", "tasks.py")
     entries = layout.entries()

@@ -1,6 +1,4 @@
-"""Documents of deployments may say anything: every command ends with a clear error or the right
-result, and nothing falls over.
-"""
+"""Documents of deployments may hold anything: commands fail clearly or give the right result."""
 
 from __future__ import annotations
 
@@ -75,7 +73,7 @@ def deployed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def paths(value: Any, above: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
-    """The path of everything in a JSON value."""
+    """Yield the path of everything in a JSON value."""
     for step, below in (
         value.items()
         if isinstance(value, dict)
@@ -88,7 +86,7 @@ def paths(value: Any, above: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
 
 
 def changed(value: Any, path: tuple[Any, ...], new: Any) -> Any:
-    """A JSON value with another one at a path, or without it."""
+    """Return a JSON value with another one at a path, or without it."""
     value = inner = deepcopy(value)
     for step in path[:-1]:
         inner = inner[step]
@@ -100,7 +98,7 @@ def changed(value: Any, path: tuple[Any, ...], new: Any) -> Any:
 
 
 class Release:
-    """The release of v2 in a copy of a directory, whose parts are replaced so that all digests fit."""
+    """The release of v2 in a copy of a directory; parts are replaced so that all digests fit."""
 
     def __init__(self, good: Path, folder: Path) -> None:
         self.layout = Layout(shutil.copytree(good, folder))
@@ -117,7 +115,7 @@ class Release:
         return {"digest": digest, "size": len(data)}
 
     def publish(self, **parts: Any) -> None:
-        """Have these JSON values in the place of `document`, `manifest` and `index`."""
+        """Publish the release with these JSON values as `document`, `manifest` and `index`."""
         document = parts.get("document", self.document)
         data = (
             document
@@ -163,8 +161,9 @@ def test_mutations(
     which: str,
     part: int,
 ) -> None:
-    """Everything in the document, the manifest and the index, gone or with each of many values, one
-    after the other.
+    """Any change in the document, the manifest or the index is an error or harmless.
+
+    Each value is removed, or replaced by each of many others.
     """
     release = Release(deployed, tmp_path / "shared")
     good = getattr(release, which)
@@ -209,7 +208,7 @@ def test_mutations(
     ],
 )
 def test_documents_that_are_none(deployed: Path, tmp_path: Path, data: bytes) -> None:
-    """Exit code 3, and what to do."""
+    """A document that is malformed is refused with exit code 3 and a hint."""
     Release(deployed, tmp_path / "shared").publish(document=data)
     machine = Shell(tmp_path, tmp_path / "home")
     done = machine(
@@ -233,7 +232,7 @@ def test_documents_that_are_none(deployed: Path, tmp_path: Path, data: bytes) ->
     ],
 )
 def test_state_files_that_are_malformed(flyte: Shell, content: bytes) -> None:
-    """What is kept between commands is no better than what comes from elsewhere."""
+    """Malformed state files are ignored: they are trusted no more than remote documents."""
     flyte("run", "tasks.py", "hello")
     (flyte.home / "cache" / "v1" / "collected.json").write_bytes(content)
     assert flyte.json("cache", "stats")["collected"] is None

@@ -1,6 +1,4 @@
-"""Deployments through the command line: what is deployed stays as it is, and runs without its
-files.
-"""
+"""Deployments through the command line: they never change, and run without their files."""
 
 from __future__ import annotations
 
@@ -23,16 +21,14 @@ from tests.support.shop import shop as shop
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """A registry that all tests of this file share, each with a repository of its own."""
+    """A registry for all tests of this file, each of which has its own repository."""
     with serve(tmp_path_factory.mktemp("registry")) as server:
         yield server
 
 
 @pytest.fixture(params=["this machine", "registry"])
 def place(request: pytest.FixtureRequest, tmp_path: Path) -> dict[str, str]:
-    """Where deployments go, as variables: the directory on this machine, or a repository on a
-    registry.
-    """
+    """The place of deployments, as variables: this machine's directory, or a repository."""
     if request.param == "this machine":
         return {}
     server: Server = request.getfixturevalue("server")
@@ -49,7 +45,7 @@ def flyte(project: Path, tmp_path: Path, place: dict[str, str]) -> Deploying:
 
 
 def test_a_deployed_task_runs_without_its_files(flyte: Deploying, tmp_path: Path) -> None:
-    """From another directory and another machine, after the project is gone; nothing is prepared."""
+    """A deployed task runs on another machine, after the project is gone, and prepares nothing."""
     deployed = flyte.deploy("--version", "v1", "tasks.py", "env")
     assert deployed["state"] == "created" and [task["name"] for task in deployed["tasks"]] == [
         "greet.hello",
@@ -85,7 +81,7 @@ def test_a_deployed_task_runs_without_its_files(flyte: Deploying, tmp_path: Path
 
 @pytest.mark.slow
 def test_a_pin_needs_no_request_once_it_has_run(flyte: Deploying, tmp_path: Path) -> None:
-    """With everything local no registry is asked, or even there."""
+    """Once a pin has run, it runs again without a request, even if the registry is gone."""
     pin = flyte.deploy("tasks.py")["digest"]
     other = flyte.elsewhere(tmp_path / "other")
     other("run", "deployed-task", f"greet.hello@{pin}")
@@ -98,9 +94,7 @@ def test_a_pin_needs_no_request_once_it_has_run(flyte: Deploying, tmp_path: Path
 
 
 def test_a_version_never_changes(flyte: Deploying) -> None:
-    """The same content is a no-op; other content is refused, with each field and file
-    that differs.
-    """
+    """Deploying a version again does nothing, and other content is refused with the differences."""
     first = flyte.deploy("--version", "v1", "tasks.py")
     again = flyte.deploy("--version", "v1", "tasks.py")
     assert (first["state"], again["state"], first["digest"]) == (
@@ -127,8 +121,9 @@ def test_a_version_never_changes(flyte: Deploying) -> None:
 
 
 def test_deploying_the_same_again_asks_little(flyte: Deploying) -> None:
-    """Nothing is sent: it is looked whether the version, what it names, its pin and `latest` are
-    there.
+    """Deploying a version again sends nothing, and only checks that its parts are there.
+
+    They are the version, all that it names, its pin and `latest`.
     """
     flyte.deploy("--version", "v1", "tasks.py")
     counters = flyte.json("deploy", "--version", "v1", "tasks.py")["counters"]
@@ -139,7 +134,7 @@ def test_deploying_the_same_again_asks_little(flyte: Deploying) -> None:
 
 
 def test_what_was_lost_is_found_and_put_back(flyte: Deploying, tmp_path: Path) -> None:
-    """The doctor names it and ends with exit code 3; deploying the same again mends it."""
+    """`doctor` names a lost blob with exit code 3, and deploying again restores it."""
     flyte.deploy("--version", "v1", "tasks.py")
     flyte("doctor")
     if flyte.place:
@@ -166,7 +161,7 @@ def _lose(flyte: Deploying, file: Callable[[str], Path]) -> None:
 
 
 def test_what_is_deployed_is_listed_and_shown(flyte: Deploying) -> None:
-    """Newest first; with a version everything that is known of it."""
+    """Deployments are listed from the newest on, and a version is shown in full."""
     flyte.deploy("--version", "v1", "tasks.py")
     write(flyte.project, "cpu=1", "cpu=2")
     flyte.deploy("--version", "v2", "tasks.py")
@@ -191,7 +186,7 @@ def test_what_is_deployed_is_listed_and_shown(flyte: Deploying) -> None:
 
 
 def test_two_versions_are_compared(flyte: Deploying) -> None:
-    """Interface, resources, variables and files."""
+    """A diff of two versions shows changes of interface, resources, variables and files."""
     flyte.deploy("--version", "v1", "tasks.py")
     write(flyte.project, 'name: str = "World"', "name: str, times: int = 1")
     flyte.deploy("--version", "v2", "tasks.py")
@@ -214,13 +209,13 @@ def test_two_versions_are_compared(flyte: Deploying) -> None:
 def test_what_is_not_there_is_named_with_the_nearest(
     flyte: Deploying, name: str, said: str
 ) -> None:
-    """Exit code 4."""
+    """An unknown name is exit code 4, with the nearest known one."""
     flyte.deploy("--version", "v1", "tasks.py")
     assert said in flyte("run", "deployed-task", name, exit_code=4).stderr
 
 
 def test_another_domain_is_said(flyte: Deploying) -> None:
-    """What is deployed in one domain is not in another."""
+    """A deployment in one domain is not found in another, which the error names."""
     flyte.deploy("--domain", "production", "tasks.py")
     assert "--domain production" in flyte("run", "deployed-task", "greet.hello", exit_code=4).stderr
     assert (
@@ -237,8 +232,10 @@ def test_another_domain_is_said(flyte: Deploying) -> None:
 
 @pytest.mark.slow
 def test_deleting_takes_nothing_else_along(flyte: Deploying, tmp_path: Path) -> None:
-    """Two versions of the same content share everything; a third has other code. The newest that is
-    left is the latest.
+    """Deleting a version removes nothing that another one needs.
+
+    Two versions have the same content, and a third one has other code. The newest remaining one
+    becomes the latest.
     """
     flyte.deploy("--version", "v1", "tasks.py")
     flyte.deploy("--version", "same", "tasks.py")
@@ -260,8 +257,10 @@ def test_deleting_takes_nothing_else_along(flyte: Deploying, tmp_path: Path) -> 
 
 
 def test_environments_that_depend_on_each_other_have_one_version(flyte: Deploying) -> None:
-    """Also in a cycle; `--all` deploys all of a file, a directory with `-r` all of its files, each
-    environment once.
+    """Environments that depend on each other, in a cycle too, are deployed as one version.
+
+    `--all` deploys all of a file, and a directory with `-r` all of its files, each environment
+    once.
     """
     (flyte.project / "base.py").write_text(
         "import flyte\nbase = flyte.TaskEnvironment(name='base')\n@base.task\ndef one() -> int:"
@@ -291,7 +290,7 @@ def test_environments_that_depend_on_each_other_have_one_version(flyte: Deployin
 
 
 def test_a_dry_run_makes_and_asks_nothing(flyte: Deploying) -> None:
-    """It knows the version and the digest, without a connection."""
+    """A dry run knows version and digest without a connection, and builds nothing."""
     if flyte.place:
         flyte.place = {"FLYTE_REGISTRY": "localhost:1/gone"}
     planned = flyte.deploy("--dry-run", "tasks.py")
@@ -306,8 +305,9 @@ def test_a_dry_run_makes_and_asks_nothing(flyte: Deploying) -> None:
 
 
 def test_a_dry_run_needs_no_lock(shop: Shell) -> None:
-    """What is not pinned would have to be, so nothing is known of the image; flyte.lock is not
-    written. With --locked it is an error.
+    """A dry run without flyte.lock knows nothing of the image; with `--locked` it is an error.
+
+    flyte.lock is not written.
     """
     (planned,) = shop.json("deploy", "--dry-run", "tasks.py")["deployments"]
     assert (planned["state"], planned["version"], planned["digest"]) == ("planned", None, None)
@@ -317,8 +317,9 @@ def test_a_dry_run_needs_no_lock(shop: Shell) -> None:
 
 
 def test_the_digest_is_the_same_everywhere(tmp_path: Path) -> None:
-    """In another directory, home, time zone, with another umask and hash seed, whoever does it; and of
-    each set and address.
+    """The digest depends on no directory, home, time zone, umask, hash seed or user.
+
+    Defaults that are sets or objects do not change it, either.
     """
     more = (
         "\nclass Thing: pass\n@env.task\ndef odd(thing: Thing = Thing(), names: set[str] = {'a',"
@@ -357,7 +358,10 @@ def test_the_digest_is_the_same_everywhere(tmp_path: Path) -> None:
 
 
 def test_what_a_wrong_command_says(flyte: Deploying) -> None:
-    """Names that no tag can hold, a version that is an alias, directories, variables."""
+    """The error about a wrong command names the mistake.
+
+    It may be a name that no tag can have, a version that is an alias, a directory or a variable.
+    """
     (flyte.project / "two.py").write_text(
         TASKS + "\nother = flyte.TaskEnvironment(name='other')\n@other.task\ndef a() -> None: ...\n"
     )
@@ -379,8 +383,9 @@ def test_what_a_wrong_command_says(flyte: Deploying) -> None:
 
 @pytest.mark.slow
 def test_an_image_is_pinned_by_its_digest(flyte: Deploying, server: Server) -> None:
-    """A tag is looked up when the task is deployed; one that cannot be had is an error. A dry run
-    asks nobody.
+    """An image is pinned by its digest, which is looked up on deploying, but not in a dry run.
+
+    An image that cannot be found is an error.
     """
     environment = (
         "flyte.TaskEnvironment(name='imaged', image=os.environ['IMAGE'])\n@env.task\ndef one() ->"
@@ -422,7 +427,7 @@ def test_an_image_is_pinned_by_its_digest(flyte: Deploying, server: Server) -> N
 
 
 def test_a_difference_of_the_host_is_said_once(flyte: Deploying, tmp_path: Path) -> None:
-    """What was installed where it was deployed, and is not here."""
+    """A run notes once which of the deploying host's distributions are missing here."""
     site = tmp_path / "site"
     (site / "only_there-1.2.dist-info").mkdir(parents=True)
     (site / "only_there-1.2.dist-info/METADATA").write_text(
@@ -434,7 +439,7 @@ def test_a_difference_of_the_host_is_said_once(flyte: Deploying, tmp_path: Path)
 
 
 def test_a_commit_is_known_and_whether_files_were_changed(flyte: Deploying) -> None:
-    """It is provenance: the digest is the same without it."""
+    """The commit and local changes are recorded, and do not affect the digest."""
     plain = flyte.deploy("--version", "v1", "tasks.py")
     identity = ["-c", "user.name=a", "-c", "user.email=a@b"]
     for command in (["init", "-q"], ["add", "."], [*identity, "commit", "-qm", "first"]):
@@ -454,7 +459,7 @@ def test_a_commit_is_known_and_whether_files_were_changed(flyte: Deploying) -> N
 def test_a_registry_that_does_not_allow_deleting_stays_as_it_was(
     flyte: Deploying, tmp_path: Path
 ) -> None:
-    """No tag is moved, and the message says what is to be allowed."""
+    """A registry that cannot delete is left unchanged, and the error says what to allow."""
     if not flyte.place:
         pytest.skip("a directory always allows it")
     with serve(tmp_path / "own", delete=False) as own:
@@ -471,7 +476,7 @@ def test_a_registry_that_does_not_allow_deleting_stays_as_it_was(
 
 
 def test_a_tag_that_leads_elsewhere_is_refused(tmp_path: Path, project: Path) -> None:
-    """The pin is what counts, and not what a repository says under a name."""
+    """A tag that leads to another deployment than its name or pin is refused."""
     flyte = Deploying(project, tmp_path / "home")
     flyte.place = {"FLYTE_REGISTRY": f"oci:{tmp_path}/shared"}
     write(project)
@@ -516,7 +521,7 @@ def test_a_tag_that_leads_elsewhere_is_refused(tmp_path: Path, project: Path) ->
 
 
 def test_one_of_many_that_deploy_the_same_version_at_once_wins(tmp_path: Path) -> None:
-    """What each was told holds: the version is one of them, and it is whole."""
+    """Of several machines that deploy one version at once, one wins, and all of it is there."""
     shells = []
     for number in range(4):
         folder = tmp_path / f"project{number}"
@@ -535,8 +540,9 @@ def test_one_of_many_that_deploy_the_same_version_at_once_wins(tmp_path: Path) -
 
 
 def test_modules_are_imported_from_what_was_deployed(flyte: Deploying) -> None:
-    """A deployed task imports its own modules from what was deployed, also where a directory here has
-    others of their names.
+    """A deployed task imports its own modules from its bundle, not from a directory here.
+
+    The latter may have modules of their names.
     """
     flyte.deploy("tasks.py")
     (flyte.project / "lib.py").write_text("GREETING = 'Wrong'\n")
@@ -551,7 +557,7 @@ def test_modules_are_imported_from_what_was_deployed(flyte: Deploying) -> None:
 def test_projects_of_every_layout_are_deployed(
     flyte: Deploying, layout: str, tmp_path: Path
 ) -> None:
-    """Import roots go along."""
+    """Import roots are deployed with projects of every layout."""
     task = (
         "import flyte\n{imports}\nenv = flyte.TaskEnvironment(name='layout')\n@env.task\ndef job()"
         " -> str: return V\n"
@@ -571,9 +577,7 @@ def test_projects_of_every_layout_are_deployed(
 
 
 def test_what_skopeo_has_copied_is_used(server: Server, project: Path, tmp_path: Path) -> None:
-    """To another repository, by the version's tag alone: with the same pin, and all
-    that it needs.
-    """
+    """A deployment that skopeo copied by its version's tag has the same pin, and runs."""
     need("skopeo")
     write(project)
     flyte = Deploying(project, tmp_path / "home")
@@ -593,7 +597,7 @@ def test_what_skopeo_has_copied_is_used(server: Server, project: Path, tmp_path:
 
 
 def test_a_file_that_deploys_itself_while_it_is_imported_is_refused(flyte: Deploying) -> None:
-    """Finding its tasks imports it, which would have no end."""
+    """A file that deploys itself while it is imported is refused: that would never end."""
     for call in ("flyte.deploy(env)", "flyte.init(); flyte.run(hello)"):
         (flyte.project / "unguarded.py").write_text(f"{TASKS}\n{call}\n")
         done = subprocess.run(

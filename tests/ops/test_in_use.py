@@ -1,6 +1,4 @@
-"""What a running task uses is never removed, replaced or changed, whatever command
-runs beside it.
-"""
+"""Files of a running task are never removed, replaced or changed by commands beside it."""
 
 from __future__ import annotations
 
@@ -46,9 +44,7 @@ def machine(flyte: Shell) -> Shell:
 
 @contextmanager
 def running(machine: Shell, folder: Path) -> Iterator[None]:
-    """A task runs in the body; then it reads and imports from its code, which must
-    still be right.
-    """
+    """Run a task during the body, and check that it then reads and imports the right code."""
     started, go_on = folder / "started", folder / "go on"
     with machine.start(
         "run", "tasks.py", "waits", "--started", str(started), "--go-on", str(go_on)
@@ -62,14 +58,12 @@ def running(machine: Shell, folder: Path) -> Iterator[None]:
 
 
 def extractions(machine: Shell) -> list[Path]:
-    """The extractions of a machine."""
+    """Return the extractions of a machine."""
     return sorted((machine.home / "cache" / "v1" / "extractions").iterdir())
 
 
 def test_verify_beside_a_running_task_whose_bundle_is_gone(machine: Shell, tmp_path: Path) -> None:
-    """The lease keeps the extraction, of which no bundle is known any more: that is no damage. It
-    goes when the task has ended.
-    """
+    """`verify` does not report a leased extraction whose bundle is gone; it goes after the task."""
     with running(machine, tmp_path):
         machine("cache", "gc", "--keep", "0s")
         assert machine.json("cache", "verify")["bad"] == [] and len(extractions(machine)) == 1
@@ -79,8 +73,9 @@ def test_verify_beside_a_running_task_whose_bundle_is_gone(machine: Shell, tmp_p
 
 @as_root
 def test_a_run_beside_a_task_whose_code_was_changed(machine: Shell, tmp_path: Path) -> None:
-    """The changed code stays as it is for the task that runs in it; the other run has a copy of its
-    own, which gc removes later.
+    """Changed code stays as it is for its running task, and another run gets its own copy.
+
+    `flyte cache gc` removes the changed code later.
     """
     with running(machine, tmp_path):
         (used,) = extractions(machine)
@@ -98,9 +93,7 @@ def test_a_run_beside_a_task_whose_code_was_changed(machine: Shell, tmp_path: Pa
 
 @as_root
 def test_verify_beside_a_task_whose_large_tree_was_changed(machine: Shell, tmp_path: Path) -> None:
-    """Nothing but `verify` sees it: what it has found is not used by the next run, and not taken
-    from the task.
-    """
+    """A change that only `verify` sees is not used by the next run, nor taken from the task."""
     for number in range(2_100):
         (machine.project / f"f{number}.txt").write_text(str(number))
     with running(machine, tmp_path):
@@ -115,7 +108,7 @@ def test_verify_beside_a_task_whose_large_tree_was_changed(machine: Shell, tmp_p
 
 
 def test_collections_at_once(machine: Shell, tmp_path: Path) -> None:
-    """Each succeeds, whoever of them removes what; and what is needed then is made again."""
+    """Concurrent collections all succeed, and what is needed afterwards is rebuilt."""
     for number in range(5):
         (machine.project / "data.txt").write_text(f"data {number}")
         machine("run", "tasks.py", "reads")

@@ -1,4 +1,4 @@
-"""`flyte cache warm`: all that files need is prepared and published, and nothing is run."""
+"""`flyte cache warm`: all artifacts of files are prepared and published, and nothing is run."""
 
 from __future__ import annotations
 
@@ -23,8 +23,9 @@ def twice(x: int) -> int:
 
 @pytest.fixture
 def files(flyte: Shell) -> Shell:
-    """Two files with tasks, one that only imports flyte, one that does not, and one that no bundle
-    holds.
+    """Files with tasks and others.
+
+    Two have tasks, one only imports flyte, one does not, and others are in no bundle.
     """
     for name, text in {
         "jobs/other.py": OTHER,
@@ -41,9 +42,7 @@ def files(flyte: Shell) -> Shell:
 
 
 def test_the_second_warm_sends_nothing(files: Shell, repository: str) -> None:
-    """It asks twice for each bundle, whatever its size; a run after it makes nothing, here and
-    elsewhere.
-    """
+    """A second warm-up sends two requests for each bundle, and a run after it builds nothing."""
     first = files.json("cache", "warm", "--registry", repository, "tasks.py", "jobs/other.py")
     bundles = [node for node in first["nodes"] if node["kind"] == "bundle"]
     assert {(node["file"], node["state"], node["published"]) for node in bundles} == {
@@ -64,7 +63,7 @@ def test_the_second_warm_sends_nothing(files: Shell, repository: str) -> None:
 def test_files_at_the_same_time_are_each_published_once(
     files: Shell, registry: Server, repository: str
 ) -> None:
-    """And so is what an earlier command could not publish."""
+    """Concurrent files are each published once, and so are artifacts left by earlier commands."""
     with FaultProxy(registry.url) as proxy:
         place = proxy.repository(repository.partition("/")[2])
         with proxy.down():
@@ -77,9 +76,7 @@ def test_files_at_the_same_time_are_each_published_once(
 
 
 def test_all_files_below_the_root(files: Shell) -> None:
-    """Those that hold tasks, and those that the rules of bundles do not keep out; without a
-    registry too.
-    """
+    """`--all` prepares the files with tasks that ignore rules do not exclude, registry or not."""
     done = files.json("cache", "warm", "--all", "--jobs", "3")
     assert {node["file"] for node in done["nodes"]} == {"tasks.py", "jobs/other.py"} and done[
         "errors"
@@ -96,7 +93,7 @@ def test_all_files_below_the_root(files: Shell) -> None:
 
 
 def counts(machine: Shell) -> dict[str, Any]:
-    """How many of each a cache holds; what its database takes changes as it is used."""
+    """Return the counts of a cache's contents, without sizes, which change with its use."""
     return {
         name: count
         for name, count in machine.json("cache", "stats").items()
@@ -105,8 +102,9 @@ def counts(machine: Shell) -> dict[str, Any]:
 
 
 def test_a_check_changes_nothing(files: Shell, repository: str) -> None:
-    """It fails where something is missing, here or in the repository; a machine that could fetch
-    everything passes.
+    """`--check` changes nothing, and fails if something is missing here or in the repository.
+
+    A machine that could fetch everything passes.
     """
     check = ("cache", "warm", "--check", "--registry", repository, "tasks.py")
     before = counts(files)
@@ -124,7 +122,7 @@ def test_a_check_changes_nothing(files: Shell, repository: str) -> None:
 
 
 def test_what_the_registry_has_lost_is_published_again(files: Shell, repository: str) -> None:
-    """Whatever this machine remembers."""
+    """Lost artifacts of the registry are published again, in spite of the ledger."""
     files("cache", "warm", "--registry", repository, "tasks.py")
     (tag,) = records(repository)
     index = at(repository).manifest(tag)
@@ -139,7 +137,7 @@ def test_what_the_registry_has_lost_is_published_again(files: Shell, repository:
 
 
 def test_one_file_that_fails_does_not_stop_the_others(files: Shell, repository: str) -> None:
-    """It is named, in every form, and the command fails."""
+    """A file that fails is named in every form of output, and does not stop the others."""
     (files.project / "broken.py").write_text("import flyte\n1/0\n")
     done = files("cache", "warm", "--registry", repository, "broken.py", "tasks.py", exit_code=3)
     assert (
@@ -154,7 +152,7 @@ def test_one_file_that_fails_does_not_stop_the_others(files: Shell, repository: 
 
 
 def test_a_registry_that_is_down_fails(files: Shell, registry: Server, repository: str) -> None:
-    """Unlike a run's, a warm's purpose is to publish."""
+    """A registry that is down fails a warm-up, whose purpose is to publish."""
     with FaultProxy(registry.url) as proxy:
         place = proxy.repository(repository.partition("/")[2])
         with proxy.down():
@@ -165,7 +163,7 @@ def test_a_registry_that_is_down_fails(files: Shell, registry: Server, repositor
 
 
 def test_the_summary_for_a_job_page(files: Shell, tmp_path: Path) -> None:
-    """A Markdown table, appended to what is there."""
+    """The summary for a job page is a Markdown table, appended to the file."""
     page = tmp_path / "summary.md"
     page.write_text("before\n")
     files("cache", "warm", "--summary", str(page), "tasks.py", "jobs/other.py")

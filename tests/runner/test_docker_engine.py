@@ -1,4 +1,4 @@
-"""The `docker` engine: tasks in containers of images that never heard of us."""
+"""The `docker` engine: tasks in containers of images that do not contain flyte."""
 
 from __future__ import annotations
 
@@ -116,7 +116,7 @@ Project = Callable[[str], Shell]
 
 @pytest.fixture
 def project(engine: Engine, tmp_path: Path) -> Project:
-    """A project whose tasks run in containers of an image."""
+    """A factory of projects whose tasks run in containers of an image."""
 
     def make(image: str) -> Shell:
         folder = tmp_path / "project"
@@ -143,7 +143,7 @@ def shell(project: Project, image: str) -> Shell:
 
 
 def test_a_task_runs_in_an_image_that_never_heard_of_us(shell: Shell) -> None:
-    """Its output comes as it is, its result is the command's."""
+    """In an image without flyte, a task's output is shown, and its result is the command's."""
     done = shell("run", "tasks.py", "hello", "--name", "you")
     assert done.stdout == "out\nHello, you!\n"
     assert "err\n" in done.stderr
@@ -153,8 +153,9 @@ def test_a_task_runs_in_an_image_that_never_heard_of_us(shell: Shell) -> None:
 
 
 def test_the_code_and_its_data_are_there_and_nothing_of_this_machine(shell: Shell) -> None:
-    """The bundle is in the working directory; variables are the task's, not this machine's; the Python
-    is the image's.
+    """A container has the bundle, the task's variables and its own Python, and nothing else.
+
+    In particular, it has no variables of this machine.
     """
     found = shell.json("run", "-e", "COLOUR=blue", "tasks.py", "place", env={"HERE": "yes"})[
         "outputs"
@@ -169,7 +170,7 @@ def test_the_code_and_its_data_are_there_and_nothing_of_this_machine(shell: Shel
 
 
 def test_a_file_that_only_the_project_has_is_named(shell: Shell) -> None:
-    """With the remedy, as anywhere."""
+    """The error about a file that is only in the project names the remedy."""
     errors = shell("run", "--copy-style", "loaded_modules", "tasks.py", "place", exit_code=1).stderr
     assert (
         "data.txt is in the project, but not in the bundle" in errors
@@ -178,7 +179,7 @@ def test_a_file_that_only_the_project_has_is_named(shell: Shell) -> None:
 
 
 def test_the_code_cannot_be_changed(shell: Shell) -> None:
-    """It is shared with other runs."""
+    """The code is read-only, since other runs share it."""
     done = shell("run", "tasks.py", "writes", "--path", "/opt/flyte/code/tasks.py", exit_code=1)
     assert "Read-only file system" in done.stderr
     assert "Files and directories of the bundle are read-only." in done.stderr
@@ -198,7 +199,7 @@ def test_the_code_cannot_be_changed(shell: Shell) -> None:
 def test_how_it_ended_is_told_apart(
     shell: Shell, engine: Engine, task: str, exit_code: int, kind: str, words: str
 ) -> None:
-    """An exception, a signal, a timeout and too little memory."""
+    """An exception, a signal, a timeout and too little memory are distinguished."""
     document = shell.json("run", "tasks.py", task, exit_code=exit_code)
     assert (document["error"]["type"], words in document["error"]["message"]) == (
         kind,
@@ -208,7 +209,7 @@ def test_how_it_ended_is_told_apart(
 
 
 def test_an_exit_code_alone_is_no_success(shell: Shell) -> None:
-    """A container that ends with 0 and no result has failed."""
+    """A container that ends with 0 and without a result has failed."""
     assert (
         "without a result"
         in shell.json("run", "tasks.py", "ends", "--code", "0", exit_code=1)["error"]["message"]
@@ -220,12 +221,12 @@ def test_an_exit_code_alone_is_no_success(shell: Shell) -> None:
 
 
 def test_it_is_tried_again(shell: Shell) -> None:
-    """Each attempt has a container of its own."""
+    """Each attempt has its own container."""
     assert shell.json("run", "tasks.py", "flaky")["outputs"] == {"o0": "second"}
 
 
 def test_resources_are_kept(shell: Shell) -> None:
-    """Memory and shared memory are what was asked for."""
+    """A task has the declared memory and shared memory."""
     assert shell.json("run", "tasks.py", "limits")["outputs"]["o0"] == {
         "memory": str(64 << 20),
         "shm": str(32 << 20),
@@ -235,7 +236,7 @@ def test_resources_are_kept(shell: Shell) -> None:
 def test_secrets_are_variables_or_files_and_stand_nowhere_else(
     shell: Shell, tmp_path: Path
 ) -> None:
-    """Their values are in no file of the run; one that is not set is named."""
+    """Secrets are variables or files, and are in no file of the run; a missing one is named."""
     values = {"TOKEN": "se-same-one", "DB_KEY": "se-same-two"}
     found = shell.json("run", "tasks.py", "secrets", env=values)
     assert found["outputs"]["o0"] == {"variable": "se-same-one", "file": "se-same-two"}
@@ -246,7 +247,7 @@ def test_secrets_are_variables_or_files_and_stand_nowhere_else(
 
 
 def test_the_network_is_the_configured_one(shell: Shell) -> None:
-    """`none` leaves the loopback device alone."""
+    """The configured network is used, and `none` leaves the loopback device alone."""
     assert shell.json("run", "tasks.py", "online", env={"FLYTE_DOCKER_NETWORK": "none"})["outputs"][
         "o0"
     ] == ["lo"]
@@ -257,7 +258,7 @@ def test_the_network_is_the_configured_one(shell: Shell) -> None:
 def test_an_image_s_own_user_runs_the_task(
     engine: Engine, registry: Server, project: Project
 ) -> None:
-    """It can write its result and its working directory."""
+    """The image's own user can write the result and the working directory."""
     base = engine.imported(rootfs())
     own = engine.build(
         f'FROM {base}\nRUN useradd --uid 4321 bob\nUSER bob\nENTRYPOINT ["/bin/false"]\n'
@@ -271,7 +272,7 @@ def test_an_image_s_own_user_runs_the_task(
 def test_an_image_without_python_is_named(
     engine: Engine, registry: Server, project: Project
 ) -> None:
-    """The error is about the image, not about us."""
+    """The error about an image without Python is about the image."""
     base = engine.imported(rootfs())
     own = engine.build(f"FROM {base}\nRUN rm /usr/bin/python3\n")
     shell = project(engine.pushed(own, registry.repository("docker/bare") + ":1"))
@@ -283,7 +284,7 @@ def test_an_image_without_python_is_named(
 
 @contextmanager
 def waiting(shell: Shell, engine: Engine) -> Iterator[tuple[subprocess.Popen[str], str]]:
-    """A run whose task waits in its container: the command's process, and the run's name."""
+    """Start a run whose task waits in its container; yield the command's process and its name."""
     name = f"waits-{os.urandom(4).hex()}"
     with shell.start("run", "--name", name, "tasks.py", "waits", "--marker", "x") as started:
         deadline = time.monotonic() + 30
@@ -304,9 +305,7 @@ def waiting(shell: Shell, engine: Engine) -> Iterator[tuple[subprocess.Popen[str
 def test_nothing_is_left_running(
     shell: Shell, engine: Engine, number: int, exit_code: int, phase: str
 ) -> None:
-    """After Ctrl-C the container is gone; after kill -9 it has ended by itself, and the next
-    command removes it.
-    """
+    """No container outlives Ctrl-C; after kill -9 it ends, and the next command removes it."""
     with waiting(shell, engine) as (started, name):
         started.send_signal(number)
         assert started.wait(timeout=20) == exit_code
@@ -320,7 +319,7 @@ def test_nothing_is_left_running(
 
 
 def test_abort_reaches_the_container(shell: Shell, engine: Engine) -> None:
-    """The task's `finally` runs."""
+    """An abort lets the task's `finally` run."""
     with waiting(shell, engine) as (started, name):
         shell("abort", "run", name)
         assert started.wait(timeout=20) == 5
@@ -329,7 +328,7 @@ def test_abort_reaches_the_container(shell: Shell, engine: Engine) -> None:
 
 
 def test_without_an_engine_the_error_says_so(shell: Shell) -> None:
-    """And what to do."""
+    """A missing engine is an error with a hint."""
     done = shell(
         "run", "tasks.py", "hello", exit_code=3, env={"DOCKER_HOST": "unix:///nowhere/docker.sock"}
     )
@@ -341,8 +340,9 @@ def test_without_an_engine_the_error_says_so(shell: Shell) -> None:
 
 
 def test_code_beside_the_project_comes_into_containers(shell: Shell, image: str) -> None:
-    """Its import roots are those of the bundle, whatever is on the path of the image or of this
-    machine.
+    """Code beside the project is found by the bundle's import roots in a container.
+
+    The path of the image, or of this machine, does not matter.
     """
     beside = shell.project.parent / "beside" / "core"
     beside.mkdir(parents=True)

@@ -1,6 +1,4 @@
-"""How tasks run and end: every way to fail, signals, output, retries, and where the code comes
-from.
-"""
+"""Runs of tasks and their ends: failures, signals, output, retries, and the origin of the code."""
 
 from __future__ import annotations
 
@@ -44,7 +42,7 @@ def endless() -> None:
 def test_a_task_that_does_not_succeed_says_why(
     flyte: Shell, task: str, args: list[str], exit_code: int, kind: str, text: str
 ) -> None:
-    """The phase is terminal, the reason is in the history, and the exit code tells."""
+    """A failed task has a terminal phase, a reason in the history, and an exit code."""
     result = flyte.json("run", "tasks.py", task, *args, exit_code=exit_code)
     assert result["error"]["type"] == kind and text in result["error"]["message"]
     assert (
@@ -78,7 +76,7 @@ def writes(text: str) -> None:
     ],
 )
 def test_what_a_task_writes_in_place_of_its_result_is_none(flyte: Shell, text: str) -> None:
-    """It is as if there was no result."""
+    """A malformed result that a task writes itself counts as none."""
     (flyte.project / "writes.py").write_text(WRITES)
     result = flyte.json("run", "writes.py", "writes", "--text", text, exit_code=1)
     assert result["phase"] == flyte.last_run()["phase"] == "failed"
@@ -86,8 +84,9 @@ def test_what_a_task_writes_in_place_of_its_result_is_none(flyte: Shell, text: s
 
 
 def test_a_traceback_shows_the_users_code_alone(flyte: Shell) -> None:
-    """It is printed once, is in the log, and names the project's path; an async task's
-    is no other.
+    """A traceback is shown once, with the project's paths, and is in the log.
+
+    That of an async task is the same.
     """
     (flyte.project / "later.py").write_text(
         TASKS + "@env.task\nasync def fails_async() -> None:\n    raise ValueError\n"
@@ -105,7 +104,7 @@ def test_a_traceback_shows_the_users_code_alone(flyte: Shell) -> None:
     [(signal.SIGINT, 130), (signal.SIGTERM, 5), (signal.SIGHUP, 5), (signal.SIGKILL, -9)],
 )
 def test_a_signal_ends_the_task_and_its_children(flyte: Shell, number: int, exit_code: int) -> None:
-    """Also those that have left its group; the run has ended in the history."""
+    """A signal ends the task with its children, those outside of its group too, and the run."""
     command = flyte.start("run", "tasks.py", "for_ever")
     assert command.stdout and command.stdout.readline() == "started\n"
     command.send_signal(number)
@@ -131,7 +130,10 @@ os.execv(sys.argv[1], sys.argv[1:])
 def test_signals_that_the_parent_ignored_and_blocked_end_a_command(
     flyte: Shell, number: int, exit_code: int, args: tuple[str, ...]
 ) -> None:
-    """As a shell does for what it starts in the background."""
+    """Signals end a command even if its parent ignored or blocked them.
+
+    A shell does so for background jobs.
+    """
     deaf = Shell(flyte.project, flyte.home, program=(sys.executable, "-c", _DEAF, FLYTE))
     command = deaf.start("run", *args)
     assert command.stdout and command.stderr
@@ -143,7 +145,7 @@ def test_signals_that_the_parent_ignored_and_blocked_end_a_command(
 
 
 def test_a_hang_up_that_is_ignored_ends_nothing(flyte: Shell) -> None:
-    """As with nohup."""
+    """An ignored SIGHUP ends nothing, as with nohup."""
     command = subprocess.Popen(
         ["sh", "-c", f"trap '' HUP; exec {FLYTE} run tasks.py stubborn"],
         cwd=flyte.project,
@@ -168,8 +170,9 @@ def test_a_hang_up_that_is_ignored_ends_nothing(flyte: Shell) -> None:
 def test_any_command_ends_in_order(
     flyte: Shell, args: tuple[str, ...], number: signal.Signals
 ) -> None:
-    """With the exit code of what was stopped, the signal named, and no traceback; also a task in
-    the command's own process.
+    """A signal ends any command with its exit code and name, and without a traceback.
+
+    That includes a task in the command's own process.
     """
     waiting = flyte.start("run", "tasks.py", "for_ever")
     assert waiting.stdout and waiting.stdout.readline() == "started\n"
@@ -193,7 +196,7 @@ def test_any_command_ends_in_order(
 
 
 def test_asking_twice_ends_a_task_that_does_not_listen(flyte: Shell) -> None:
-    """The second Ctrl-C has no patience."""
+    """A second Ctrl-C ends a stubborn task at once."""
     command = flyte.start("run", "tasks.py", "stubborn")
     assert command.stdout and command.stdout.readline() == "started\n"
     command.send_signal(signal.SIGINT)
@@ -205,7 +208,10 @@ def test_asking_twice_ends_a_task_that_does_not_listen(flyte: Shell) -> None:
 
 
 def test_output_that_nobody_reads_holds_no_run_that_is_to_end(flyte: Shell) -> None:
-    """As on a paused terminal: the pipe is full when Ctrl-C comes."""
+    """Ctrl-C ends a run whose output is not read, and whose pipe is full.
+
+    A paused terminal has that effect.
+    """
     (flyte.project / "endless.py").write_text(ENDLESS)
     command = flyte.start("run", "endless.py", "endless")
     assert command.stdout and command.stdout.readline() == "started\n"
@@ -219,7 +225,7 @@ def test_output_that_nobody_reads_holds_no_run_that_is_to_end(flyte: Shell) -> N
 
 
 def test_a_slow_reader_gets_all_of_the_output(flyte: Shell) -> None:
-    """The task has ended long before it begins to read."""
+    """A slow reader gets all output, even if the task has ended before."""
     shell = f"{FLYTE} run tasks.py prints --size 1000000 | (sleep 1; wc -c)"
     done = subprocess.run(
         ["bash", "-c", shell],
@@ -233,18 +239,18 @@ def test_a_slow_reader_gets_all_of_the_output(flyte: Shell) -> None:
 
 
 def test_what_a_task_leaves_behind_is_ended(flyte: Shell) -> None:
-    """A child in its group does not outlive it, and does not hold the command."""
+    """A child that a task leaves behind is ended, and does not delay the command."""
     assert flyte.json("run", "tasks.py", "leaves_child")["outputs"] == {"o0": 1}
     wait_for_no_sleepers()
 
 
 def test_a_task_may_close_its_output(flyte: Shell) -> None:
-    """Its result counts all the same."""
+    """The result of a task that closes its output counts."""
     assert flyte.json("run", "tasks.py", "closes")["outputs"] == {"o0": 5}
 
 
 def test_a_long_log_takes_bounded_memory_and_is_whole(flyte: Shell) -> None:
-    """64 MB are passed through and kept; the command stays small."""
+    """64 MB of output are passed on and stored, in bounded memory."""
     command = subprocess.run(
         [
             "/usr/bin/env",
@@ -269,7 +275,7 @@ def test_a_long_log_takes_bounded_memory_and_is_whole(flyte: Shell) -> None:
 
 
 def test_binary_output_passes_through_as_it_is(flyte: Shell) -> None:
-    """Byte for byte, in the terminal and in the log."""
+    """Binary output is passed on and logged byte for byte."""
     flyte("run", "tasks.py", "hello")
     expected = bytes(range(256)) + b"\x1b[31mred\x1b[0m"
     done = subprocess.run(
@@ -292,14 +298,14 @@ def test_binary_output_passes_through_as_it_is(flyte: Shell) -> None:
 
 
 def test_a_task_is_tried_again_as_often_as_it_says(flyte: Shell) -> None:
-    """The history counts the attempts."""
+    """A task is retried as often as declared, and the history counts the attempts."""
     result = flyte.json("run", "tasks.py", "flaky", "--path", str(flyte.home / "count"))
     assert result["outputs"] == {"o0": 3}
     assert flyte.json("get", "run", result["run"])["actions"][0]["attempts"] == 3
 
 
 def test_environment_variables_reach_the_task_and_no_file(flyte: Shell) -> None:
-    """The command's beat the declaration's; no value is written anywhere."""
+    """Variables of the command override those of the declaration, and no value is stored."""
     args = ["--names", "FROM_ENV", "--names", "BOTH", "--names", "MINE", "--names", "HERE"]
     result = flyte.json(
         "run",
@@ -322,8 +328,10 @@ def test_environment_variables_reach_the_task_and_no_file(flyte: Shell) -> None:
 
 
 def test_a_task_runs_from_the_bundle_in_a_fresh_folder(flyte: Shell) -> None:
-    """Not from the working tree; what it writes is in the run's directory, never in the project or the
-    bundle.
+    """A task runs from the bundle, in a new directory of its run.
+
+    The working tree is not used, and files that the task writes get neither into the project nor
+    into the bundle.
     """
     first, second = (flyte.json("run", "tasks.py", "places") for _ in range(2))
     assert first["outputs"]["o0"]["cwd"] != second["outputs"]["o0"]["cwd"]
@@ -334,7 +342,7 @@ def test_a_task_runs_from_the_bundle_in_a_fresh_folder(flyte: Shell) -> None:
 
 @pytest.mark.skipif(os.getuid() != 0, reason="permissions keep everyone but root out")
 def test_a_task_that_changes_the_bundle_changes_no_later_run(flyte: Shell) -> None:
-    """The extraction is made again; the store was never touched."""
+    """If a task changes the bundle, the next run extracts it again; the store is not affected."""
     assert flyte.json("run", "tasks.py", "vandal")["outputs"] == {"o0": "changed"}
     verified = flyte.json("cache", "verify")
     assert "tasks.py was changed" in verified["bad"][0]["what"] and verified["bad"][0]["repaired"]
@@ -344,7 +352,7 @@ def test_a_task_that_changes_the_bundle_changes_no_later_run(flyte: Shell) -> No
 
 
 def test_what_is_missing_from_the_bundle_is_named_with_the_remedy(flyte: Shell) -> None:
-    """A file that the project has, and a module that is imported by name; the remedy works."""
+    """Missing files and modules are named with a remedy, which works."""
     (flyte.project / "data.txt").write_text("data")
     (flyte.project / "lazy.py").write_text("VALUE = 'lazy'\n")
     assert (
@@ -366,7 +374,7 @@ def test_what_is_missing_from_the_bundle_is_named_with_the_remedy(flyte: Shell) 
 
 
 def test_the_working_tree_is_never_imported_even_through_pythonpath(flyte: Shell) -> None:
-    """A module that is not in the bundle is refused, though Python could find it."""
+    """A module that is not in the bundle is refused, even if Python could find it."""
     (flyte.project / "lazy.py").write_text("VALUE = 'lazy'\n")
     done = flyte(
         "run",
@@ -381,7 +389,7 @@ def test_the_working_tree_is_never_imported_even_through_pythonpath(flyte: Shell
 
 
 def test_a_stale_pyc_is_never_run(flyte: Shell) -> None:
-    """Same path, same size, same mtime: other content."""
+    """Bytecode of other code is never run, even if path, size and time are equal."""
     for value in ("one", "two"):
         (flyte.project / "tasks.py").write_text(
             TASKS.replace('"Hello, {name}!"', f'"{value}, {{name}}!"', 1)
@@ -448,8 +456,9 @@ def read(way: str) -> None:
 def test_a_file_that_only_the_project_has_is_named_however_it_is_read(
     flyte: Shell, way: str, missing: str
 ) -> None:
-    """The hint names it as `include` wants it; nothing is said of what the project has not, or must
-    not give.
+    """The hint names a missing file as `include` wants it, however the task reads it.
+
+    There is none for a file that the project lacks, or that must not be shared.
     """
     for name in (
         "data.csv",

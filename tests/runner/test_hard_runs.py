@@ -1,6 +1,4 @@
-"""Runs that are hard on the command that carries them out: each ends in a terminal phase, with its
-reason, in bounded memory.
-"""
+"""Runs that strain the command: each ends in a terminal phase, with a reason, in bounded memory."""
 
 from __future__ import annotations
 
@@ -198,9 +196,7 @@ print(json.dumps([done.returncode, peak, done.stderr[-50000:].decode(errors="rep
 
 @dataclass
 class Measured:
-    """A command that has ended: its exit code, the peak memory of its largest process in KiB, its
-    errors, and its output.
-    """
+    """An ended command: exit code, peak memory of its largest process in KiB, errors and output."""
 
     exit_code: int
     peak: int
@@ -232,7 +228,7 @@ def run(shell: Shell, task: str, *inputs: str) -> Measured:
 
 
 def ended(shell: Shell) -> dict[str, Any]:
-    """The last run, as the history has it."""
+    """Return the last run, as the history has it."""
     found: dict[str, Any] = shell.json("get", "run", shell.last_run()["name"])
     assert found["ended"] is not None
     return found
@@ -242,7 +238,7 @@ def ended(shell: Shell) -> dict[str, Any]:
     ("task", "bytes_more"), [("prints", len(f"{LARGE}\n")), ("prints_one_line", 0)]
 )
 def test_a_very_long_log_is_whole(shell: Shell, task: str, bytes_more: int) -> None:
-    """300 MB (1 GB with FLYTE_TEST_LARGE), in lines and as one: passed on and kept."""
+    """A log of 300 MB (1 GB with FLYTE_TEST_LARGE), in lines and as one, is passed on and kept."""
     done = run(shell, task, "--size", str(LARGE))
     assert done.exit_code == 0 and done.peak < BOUND
     log = Path(ended(shell)["url"].removeprefix("file://")) / "log"
@@ -250,7 +246,7 @@ def test_a_very_long_log_is_whole(shell: Shell, task: str, bytes_more: int) -> N
 
 
 def test_binary_output_is_kept_as_it_is(shell: Shell) -> None:
-    """On both streams."""
+    """Binary output of both streams is kept as it is."""
     done = run(shell, "prints_binary")
     assert done.exit_code == 0 and done.peak < BOUND
     assert done.output.read_bytes() == bytes(range(256)) * 4096 * 10
@@ -292,7 +288,7 @@ def test_binary_output_is_kept_as_it_is(shell: Shell) -> None:
 def test_a_run_ends_with_its_reason(
     shell: Shell, task: str, inputs: list[str], phase: str, kind: str, text: str
 ) -> None:
-    """The history has it, the command says it, and its exit code tells."""
+    """The history, the command and its exit code give the reason of a run's end."""
     done = run(shell, task, *inputs)
     found = ended(shell)
     assert found["phase"] == phase and done.exit_code == {"failed": 1, "timed_out": 6}[phase], (
@@ -319,7 +315,7 @@ def test_a_run_ends_with_its_reason(
 def test_a_run_succeeds_whatever_its_task_does_besides(
     shell: Shell, task: str, inputs: list[str], output: str
 ) -> None:
-    """A child that it has forked decides nothing, and the store stays where it is."""
+    """A forked child of the task does not affect its result, and the store stays in its place."""
     done = run(shell, task, *inputs)
     assert done.exit_code == 0 and done.peak < BOUND, done.errors
     assert done.output.read_text() == output
@@ -328,7 +324,7 @@ def test_a_run_succeeds_whatever_its_task_does_besides(
 
 @pytest.mark.parametrize("task", ["leaves_children", "forks"])
 def test_nothing_that_a_task_has_started_outlives_it(shell: Shell, task: str) -> None:
-    """Also what has left its process group."""
+    """No process of a task outlives it, even if it has left the process group."""
     done = run(shell, task)
     assert done.exit_code == 0 and ended(shell)["phase"] == "succeeded"
     left = [

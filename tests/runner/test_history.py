@@ -1,4 +1,4 @@
-"""`flyte get` and `flyte rerun`: what the history knows of runs, and finds."""
+"""`flyte get` and `flyte rerun`: the history of runs, and searching it."""
 
 from __future__ import annotations
 
@@ -42,8 +42,9 @@ def names(flyte: Shell, *filters: str) -> list[str]:
 
 
 def test_a_list_is_narrowed_down(flyte: Shell) -> None:
-    """By phase, task, version, time, user and labels; all that is given must hold; an empty list is
-    said plainly.
+    """Runs are filtered by phase, task, version, time, user and labels, all of which must match.
+
+    An empty list is reported.
     """
     assert "no runs yet" in flyte("get", "run").stderr and flyte.json("get", "run") == []
     flyte(
@@ -94,8 +95,9 @@ def test_a_list_is_narrowed_down(flyte: Shell) -> None:
 
 
 def test_a_run_is_shown_with_its_actions(flyte: Shell) -> None:
-    """In the shape that scripts rely on, under way and ended; an action that is not there is an
-    error.
+    """A run is shown in the form that scripts rely on, before and after its end.
+
+    An unknown action is an error.
     """
     command = flyte.start("run", "--name", "one", "--label", "team=blue", "tasks.py", "for_ever")
     assert command.stdout and command.stdout.readline() == "started\n"
@@ -148,9 +150,7 @@ def test_a_run_is_shown_with_its_actions(flyte: Shell) -> None:
     ids=str,
 )
 def test_a_list_is_found_by_an_index(flyte: Shell, wanted: Filter) -> None:
-    """No table is ever read from one end to the other; nor is it to find runs that
-    have not ended.
-    """
+    """No query reads a whole table, not even the one for runs that have not ended."""
     flyte("get", "run")
     with closing(database(flyte)) as connection:
         for statement, values in (
@@ -165,8 +165,9 @@ def test_a_list_is_found_by_an_index(flyte: Shell, wanted: Filter) -> None:
 
 
 def test_a_database_of_an_older_version_is_brought_up_to_date(flyte: Shell) -> None:
-    """Its runs stay, two commands at once are fine, and a newer one is refused and
-    stays as it was.
+    """A database of an older version keeps its runs; a newer one is refused and unchanged.
+
+    Concurrent commands can upgrade it.
     """
     (flyte.home / "data/v1/runs").mkdir(parents=True)
     with closing(database(flyte)) as connection:
@@ -185,7 +186,7 @@ def test_a_database_of_an_older_version_is_brought_up_to_date(flyte: Shell) -> N
 
 
 def test_a_run_that_lost_its_command_ends_as_its_result_says(flyte: Shell) -> None:
-    """The command was killed after the task had committed its result, or before."""
+    """A run whose command was killed has the phase of its result, or has failed without one."""
     for name in ("done", "lost"):
         flyte("run", "--name", name, "tasks.py", "hello")
     (flyte.home / "data/v1/runs/lost/result.json").unlink()
@@ -199,7 +200,7 @@ def test_a_run_that_lost_its_command_ends_as_its_result_says(flyte: Shell) -> No
 
 
 def test_inputs_and_outputs_are_kept(flyte: Shell) -> None:
-    """Together, or one of them alone."""
+    """Inputs and outputs are shown together or alone."""
     flyte("run", "--name", "one", "tasks.py", "hello", "--name", "Ada")
     assert flyte.json("get", "io", "one") == {
         "inputs": {"name": "Ada"},
@@ -220,8 +221,9 @@ def remove(folder: Path) -> None:
 
 
 def test_a_runs_code_is_written_out(flyte: Shell) -> None:
-    """As it was then, from the extraction or from the bundle, into an empty directory alone; or the
-    cache has lost it.
+    """`get code` writes the run's code to an empty directory, from the extraction or bundle.
+
+    If the cache has lost it, that is an error.
     """
     (flyte.project / "run.sh").write_text("true\n")
     (flyte.project / "run.sh").chmod(0o755)
@@ -251,8 +253,9 @@ def test_a_runs_code_is_written_out(flyte: Shell) -> None:
 
 
 def test_a_run_is_done_again(flyte: Shell) -> None:
-    """The file as it is now, the inputs of then but for those that are given, and the copy style;
-    values of `-e` are not kept.
+    """A rerun uses the current file, the original copy style, and the original or given inputs.
+
+    Values of `-e` are not kept.
     """
     (flyte.project / "data.txt").write_text("data")
     flyte("run", "--name", "one", "tasks.py", "hello", "--name", "Ada")
@@ -290,7 +293,7 @@ def test_a_run_is_done_again(flyte: Shell) -> None:
 
 
 def test_a_log_is_shown_in_parts(flyte: Shell) -> None:
-    """The last lines, one attempt, with times; a log of the command's own process is in none."""
+    """The last lines, one attempt, or timestamps of a log can be shown; a local run has no log."""
     run = flyte.json("run", "tasks.py", "flaky", "--path", str(flyte.home / "count"))["run"]
     whole = flyte("get", "logs", run).stdout
     attempts = [flyte("get", "logs", "--attempt", str(number), run).stdout for number in (1, 2, 3)]
@@ -313,7 +316,7 @@ def test_a_log_is_shown_in_parts(flyte: Shell) -> None:
 
 
 def test_the_end_of_a_long_log_is_found(flyte: Shell) -> None:
-    """Over more than one block, and where the last line has no end."""
+    """The last lines of a log are found over several blocks, and without a final newline."""
     flyte("run", "--name", "one", "tasks.py", "prints", "--size", "1000000")
     whole = flyte("get", "logs", "one").stdout
     assert flyte("get", "logs", "-l", "5000", "one").stdout == whole[-500_000:]
@@ -322,7 +325,7 @@ def test_the_end_of_a_long_log_is_found(flyte: Shell) -> None:
 
 
 def test_a_log_is_followed_until_the_run_ends(flyte: Shell) -> None:
-    """However it ends, also when its command is killed."""
+    """Following a log ends with the run, even if its command is killed."""
     for number in (signal.SIGTERM, signal.SIGKILL):
         command = flyte.start("run", "tasks.py", "for_ever")
         assert command.stdout and command.stdout.readline() == "started\n"
@@ -339,7 +342,10 @@ def test_a_log_is_followed_until_the_run_ends(flyte: Shell) -> None:
 
 
 def test_a_rerun_as_then_runs_the_stored_code(flyte: Shell) -> None:
-    """Also when the file was edited or renamed since; plain `rerun` says that it takes today's."""
+    """`rerun --as-then` runs the stored code, even if the file was edited or renamed.
+
+    A plain `rerun` notes that it runs the current code.
+    """
     file = flyte.project / "tasks.py"
     file.write_text(SIMPLE.format("first"))
     run = flyte.json("run", "tasks.py", "gives", "--name", "a")["run"]

@@ -48,7 +48,7 @@ def flyte(project: Path, tmp_path: Path) -> Shell:
 
 
 def python(flyte: Shell, code: str) -> list[str]:
-    """What the code prints, below a main guard in a file with tasks."""
+    """Run code below a main guard in a file with tasks, and return the lines that it prints."""
     lines = "\n".join("    " + line for line in code.splitlines())
     (flyte.project / "sdk.py").write_text(f'{TASKS}\nif __name__ == "__main__":\n{lines}\n')
     done = subprocess.run(
@@ -63,7 +63,7 @@ def python(flyte: Shell, code: str) -> list[str]:
 
 
 def test_environments_are_deployed_from_python(flyte: Shell) -> None:
-    """With the same digest as by the command; a dry run makes nothing."""
+    """`flyte.deploy` gives the same digest as the command, and a dry run deploys nothing."""
     code = """
 planned = flyte.deploy(env, dry_run=True).envs["sdk"]
 done = flyte.deploy(env).envs["sdk"]
@@ -79,7 +79,7 @@ except flyte.errors.FlyteError as error:
 
 
 def test_deployed_tasks_are_called(flyte: Shell) -> None:
-    """With JSON values or objects by name; the version that is meant must be said."""
+    """Deployed tasks are called with JSON values or objects by name, with an explicit version."""
     code = """
 flyte.deploy(env, version="v1")
 task = flyte.remote.Task.get("sdk.move", version="v1")
@@ -108,7 +108,7 @@ print(flyte.with_runcontext(name="one").run(variable, name="A").name, flyte.with
 
 
 def test_what_cannot_be_is_said(flyte: Shell) -> None:
-    """Each with an error of its own; nothing is looked up before it is used."""
+    """Each misuse raises its own error; nothing is looked up before its use."""
     code = """
 flyte.deploy(env, version="v1")
 get = flyte.remote.Task.get

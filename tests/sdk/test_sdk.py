@@ -13,7 +13,7 @@ from tests.support.command import Shell
 
 
 def test_a_script_prepares_and_runs(flyte: Shell) -> None:
-    """`python my_example.py`, initialised and not, and the local mode."""
+    """`python my_example.py` works with and without `flyte.init`, and in local mode."""
     script = """
 import flyte
 from dataclasses import dataclass
@@ -81,7 +81,7 @@ def waits() -> None:
 
 
 def python(flyte: Shell, code: str) -> list[str]:
-    """Run a file that begins with the tasks, and give the lines that it prints."""
+    """Run a file that begins with the tasks, and return the lines that it prints."""
     (flyte.project / "script.py").write_text(
         f"{TASKS}\nif __name__ == '__main__':\n{textwrap.indent(textwrap.dedent(code), '    ')}\n"
     )
@@ -98,9 +98,7 @@ def python(flyte: Shell, code: str) -> list[str]:
 
 @pytest.mark.parametrize("mode", ["local", "remote"])
 def test_a_run_says_all_of_itself(flyte: Shell, mode: str) -> None:
-    """The same for a run in this process and one in a worker; outputs and inputs are of their
-    types.
-    """
+    """A run has the same attributes in this process and in a worker, with typed values."""
     code = f"""
     context = flyte.with_runcontext(mode="{mode}", name="one", labels={{"team": "blue"}})
     run = context.run(move, Point(1), by=datetime.timedelta(seconds=9))
@@ -126,7 +124,7 @@ def test_a_run_says_all_of_itself(flyte: Shell, mode: str) -> None:
 
 
 def test_a_run_that_fails_says_why(flyte: Shell) -> None:
-    """When it is made, and when it is found again."""
+    """A failed run gives its reason when it is run, and when it is found again."""
     code = """
     flyte.init()
     try:
@@ -153,7 +151,7 @@ def test_a_run_that_fails_says_why(flyte: Shell) -> None:
 
 
 def test_a_run_is_watched_and_aborted_while_it_goes_on(flyte: Shell) -> None:
-    """From another process: its logs come as they are written, and its phases."""
+    """Another process sees the logs and phases of a run as they come, and can abort it."""
     (flyte.project / "sdk.py").write_text(TASKS)
     command = flyte.start("run", "--name", "one", "sdk.py", "waits")
     code = """
@@ -185,7 +183,7 @@ def test_a_run_is_watched_and_aborted_while_it_goes_on(flyte: Shell) -> None:
 
 
 def test_everything_that_waits_can_be_awaited(flyte: Shell) -> None:
-    """Runs beside each other, inside of a loop; a sync call inside of one works too."""
+    """Every blocking call can be awaited, and sync calls work inside of a loop."""
     code = """
     async def main() -> None:
         flyte.init()
@@ -221,7 +219,7 @@ def test_everything_that_waits_can_be_awaited(flyte: Shell) -> None:
 
 
 def test_an_earlier_run_is_done_again(flyte: Shell) -> None:
-    """With other inputs as JSON values; one that does not exist is refused."""
+    """An earlier run is repeated with other inputs as JSON values; an unknown one is refused."""
     code = """
     flyte.init()
     flyte.with_runcontext(name="one").run(move, Point(1))
@@ -243,9 +241,7 @@ def test_an_earlier_run_is_done_again(flyte: Shell) -> None:
 
 
 def test_what_is_not_acted_on_is_said(flyte: Shell) -> None:
-    """Arguments that are accepted for the sake of other engines are named, and those that have no
-    value are not.
-    """
+    """Ignored arguments are noted, except those that are None."""
     code = (
         f"{TASKS}\nflyte.init(endpoint='dns:///x', org=None)\nflyte.with_runcontext(mode='local',"
         " dry_run=True, queue=None)\n"

@@ -1,6 +1,4 @@
-"""Configuration: what files, variables and options say, which of them wins, and how mistakes are
-told.
-"""
+"""Configuration: files, variables and options, their precedence, and errors about them."""
 
 from __future__ import annotations
 
@@ -21,14 +19,15 @@ from tests.support.command import Shell
 
 
 def value(flyte: Shell, key: str, *options: str, env: dict[str, str] | None = None) -> list[Any]:
-    """A setting's value and where it comes from."""
+    """Return a setting's value and its origin."""
     found = flyte.json(*options, "config", "get", key, env=env)
     return [found["value"], found["from"]]
 
 
 def test_each_source_overrides_the_one_before_it(flyte: Shell) -> None:
-    """Flyte 2's file, the user's, flyte.toml, pyproject.toml, the variable; and the option at the
-    end.
+    """Each source overrides the one before it, from Flyte 2's file to the option.
+
+    They are Flyte 2's file, the user's, flyte.toml, pyproject.toml, the variable and the option.
     """
     sources: list[tuple[Path, str]] = [
         (flyte.project / ".flyte" / "config.yaml", "task:\n  project: {}\n"),
@@ -64,7 +63,7 @@ def test_each_source_overrides_the_one_before_it(flyte: Shell) -> None:
 
 
 def history_project(flyte: Shell, name: str) -> str:
-    """The project under which a run is recorded."""
+    """Return the project under which a run is recorded."""
     import sqlite3
 
     with sqlite3.connect(next(flyte.home.glob("data/v*/*.sqlite"))) as database:
@@ -74,7 +73,7 @@ def history_project(flyte: Shell, name: str) -> str:
 
 
 def test_a_file_that_is_named_is_the_only_one(flyte: Shell) -> None:
-    """`-c FILE` counts in place of all others, and must be there; variables still win."""
+    """`-c FILE` replaces all other files, and must exist; variables still override it."""
     (flyte.project / "flyte.toml").write_text('task.project = "a"\ntask.domain = "a"\n')
     (flyte.project / "my.toml").write_text('task.project = "b"\n')
     assert value(flyte, "task.project", "-c", "my.toml") == ["b", "my.toml"]
@@ -91,7 +90,7 @@ def test_a_file_that_is_named_is_the_only_one(flyte: Shell) -> None:
 
 
 def test_settings_are_acted_on(flyte: Shell) -> None:
-    """The copy style, the engine, what may be bundled, and how much."""
+    """Settings affect the copy style, the engine, and the kind and size of bundled files."""
     (flyte.project / "more.py").write_text("")
     (flyte.project / "flyte.toml").write_text('[run]\ncopy_style = "all"\n')
     listed = flyte.json("bundle", "ls", "tasks.py")
@@ -149,8 +148,9 @@ def test_settings_are_acted_on(flyte: Shell) -> None:
 def test_a_mistake_in_a_file_is_told_with_its_line(
     flyte: Shell, text: str, line: int, said: list[str]
 ) -> None:
-    """Unknown keys with the nearest known one, wrong types with what is expected; in any command
-    that reads the file.
+    """A mistake in a file is reported with its line, by any command that reads the file.
+
+    For an unknown key the nearest known one is given, for a wrong type the expected one.
     """
     (flyte.project / "flyte.toml").write_text(text)
     (flyte.project / "more.toml").write_text(text)
@@ -168,7 +168,7 @@ def test_a_mistake_in_a_file_is_told_with_its_line(
 
 
 def test_files_that_cannot_be_read_are_told(flyte: Shell) -> None:
-    """No TOML, no YAML, no UTF-8, a directory."""
+    """Invalid TOML, YAML or UTF-8, or a directory in the place of a file, is an error."""
     file = flyte.project / "flyte.toml"
     file.write_text("[cache\n")
     assert "flyte.toml is not valid TOML" in flyte("config", exit_code=2).stderr
@@ -192,8 +192,9 @@ def test_files_that_cannot_be_read_are_told(flyte: Shell) -> None:
 
 
 def test_variables(flyte: Shell) -> None:
-    """Booleans are parsed; a wrong value is an error; one that is no setting is told the nearest,
-    if it looks like one.
+    """Variables are parsed; a wrong value is an error, and an unknown name gets a suggestion.
+
+    The latter is only given if the name resembles a setting.
     """
     for text, expected in (
         ("0", False),
@@ -219,9 +220,7 @@ def test_variables(flyte: Shell) -> None:
 
 
 def test_set_keeps_comments_and_order(flyte: Shell) -> None:
-    """Values are replaced and added; all else stays, byte for byte, and what is written
-    reads back.
-    """
+    """`config set` replaces or adds values that read back, and keeps all other bytes."""
     user = flyte.home / "config.toml"
     user.parent.mkdir(exist_ok=True)
     text = (
@@ -253,7 +252,7 @@ def test_set_keeps_comments_and_order(flyte: Shell) -> None:
 
 
 def test_many_commands_set_at_once(flyte: Shell) -> None:
-    """None of what they write is lost."""
+    """Concurrent `config set` commands lose no value."""
     texts = {
         "task.project": "p",
         "task.domain": "d",
@@ -279,15 +278,16 @@ def test_many_commands_set_at_once(flyte: Shell) -> None:
 
 
 def test_set_mends_a_wrong_value(flyte: Shell) -> None:
-    """The file need not make sense for that."""
+    """`config set` can repair a file with a wrong value."""
     (flyte.project / "flyte.toml").write_text('cache.keep = "ever" # long\n')
     flyte("config", "set", "--project", "cache.keep", "1d")
     assert (flyte.project / "flyte.toml").read_text() == 'cache.keep = "1d" # long\n'
 
 
 def test_set_in_the_project(flyte: Shell) -> None:
-    """In flyte.toml; in pyproject.toml only if settings are there already and there is no
-    flyte.toml. A link stays a link.
+    """`config set` in a project writes flyte.toml, or a pyproject.toml that has settings.
+
+    The latter needs that there is no flyte.toml. A link stays a link.
     """
     pyproject = flyte.project / "pyproject.toml"
     pyproject.write_text('[project]\nname = "x"\n')
@@ -316,7 +316,7 @@ def test_set_in_the_project(flyte: Shell) -> None:
 
 
 def test_set_refuses_what_makes_no_sense(flyte: Shell) -> None:
-    """Before anything is written."""
+    """`config set` refuses an invalid value before it writes anything."""
     for key, text in (
         ("cache.kep", "1d"),
         ("cache.keep", "ever"),
@@ -345,8 +345,9 @@ def test_set_refuses_what_makes_no_sense(flyte: Shell) -> None:
 
 
 def test_create_writes_a_file_that_says_nothing_yet(flyte: Shell) -> None:
-    """Every setting is in it, as a comment with its default; without the comment signs it is what
-    holds already.
+    """`create config` writes every setting as a comment with its default.
+
+    Uncommented, the file has the same effect as none.
     """
     before = flyte.json("config")
     flyte("create", "config")
@@ -371,8 +372,9 @@ def test_create_writes_a_file_that_says_nothing_yet(flyte: Shell) -> None:
 
 
 def test_a_file_of_flyte_2_is_read_for_what_concerns_us(flyte: Shell) -> None:
-    """The project's, else the repository's, else the user's; what it says of a control plane is
-    said to be unused, once.
+    """A file of Flyte 2 is read: the project's, else the repository's, else the user's.
+
+    Its settings of a control plane are noted as unused, once.
     """
     text = "admin:\n  endpoint: dns:///x\n  insecure: true\ntask:\n  domain: {}\n  org: me\n"
     text += "image:\n  builder: local\n  image_refs:\n    a: b\n"
@@ -391,9 +393,7 @@ def test_a_file_of_flyte_2_is_read_for_what_concerns_us(flyte: Shell) -> None:
 
 
 def test_config_shows_everything(flyte: Shell) -> None:
-    """Each setting that is acted on, in a line; `get config` is the same; `path`
-    lists the files.
-    """
+    """`config` and `get config` list each effective setting, and `config path` the files."""
     rows = [line.split("\t") for line in flyte("config").stdout.splitlines()]
     assert [row[0] for row in rows] == [each.key for each in SETTINGS if each.acted_on]
     assert ["cache.keep", "14 days", "default"] in rows
@@ -406,14 +406,14 @@ def test_config_shows_everything(flyte: Shell) -> None:
 
 
 def test_the_usual_budget_is_the_default_of_the_settings() -> None:
-    """It is written down twice, so that a run need not load it."""
+    """The default budget, which is written twice so that a run need not load it, is one value."""
     assert Budget() == Budget(
         files=MAX_FILES.default, bytes=MAX_BYTES.default, seconds=MAX_SCAN_TIME.default
     )
 
 
 def test_keys_and_values_are_completed() -> None:
-    """From the table of settings."""
+    """Keys and values are completed from the table of settings."""
 
     def complete(*args: str, incomplete: str) -> list[str]:
         found = ShellComplete(command, {}, "flyte", "_FLYTE_COMPLETE").get_completions(
@@ -430,7 +430,7 @@ def test_keys_and_values_are_completed() -> None:
 
 
 def test_python_reads_the_same(flyte: Shell) -> None:
-    """`init_from_config` with and without a file, of both kinds; `init`; and what is given wins."""
+    """`flyte.init` and `flyte.init_from_config` read the same settings; arguments override them."""
     (flyte.project / "flyte.toml").write_text('task.project = "file"\n')
     (flyte.project / "mine.toml").write_text('task.project = "mine"\n')
     (flyte.project / "flyte2.yaml").write_text("task:\n  project: two\nadmin:\n  endpoint: x\n")
@@ -455,9 +455,7 @@ def test_python_reads_the_same(flyte: Shell) -> None:
 
 
 def test_no_parser_is_loaded_for_nothing(flyte: Shell) -> None:
-    """Without a file that says something, a run loads neither a parser nor the reader; with one,
-    only that for TOML.
-    """
+    """A run loads no parser without a configuration file, and for TOML only that of TOML."""
     (flyte.project / "pyproject.toml").write_text(
         '[build-system]\nrequires = ["setuptools>=70"]\n\n[tool.ruff]\nline-length = 100\n'
     )
