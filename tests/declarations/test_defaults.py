@@ -1,5 +1,6 @@
-"""Defaults are values of the spec: what help shows is what the task is called with, wherever it
-runs.
+"""Defaults are values of the spec: help shows the values with which the task is called.
+
+It does not matter where the task runs.
 """
 
 from __future__ import annotations
@@ -54,9 +55,7 @@ WIRE = {
 
 @pytest.fixture
 def computed(flyte: Shell) -> Shell:
-    """A file whose defaults are computed from what its import finds, and what the worker will not
-    have.
-    """
+    """A file whose defaults are computed from files and variables that the worker does not have."""
     (flyte.project / "plugins").mkdir()
     for name in ("plugins/a.txt", "plugins/b.txt", "flag", "flyte.toml"):
         (flyte.project / name).write_text("")
@@ -67,7 +66,7 @@ def computed(flyte: Shell) -> Shell:
 
 @pytest.mark.parametrize("options", [(), ("--local",), ("--copy-style", "all"), ("--no-cache",)])
 def test_help_and_run_and_history_agree(computed: Shell, options: tuple[str, ...]) -> None:
-    """Also where the directory is not in the bundle."""
+    """Help, runs and the history agree on defaults, even if their files are not in the bundle."""
     text = computed("run", "flow.py", "job", "--help").stdout
     assert '["a.txt", "b.txt"]' in text and "default: set" in text
     run = computed.json("run", *options, "flow.py", "job")
@@ -78,7 +77,7 @@ def test_help_and_run_and_history_agree(computed: Shell, options: tuple[str, ...
 
 
 def test_a_deployment_keeps_them(computed: Shell) -> None:
-    """What was found when it was deployed counts, on any machine, and in Python."""
+    """A deployment keeps the defaults of its creation, on any machine and in Python."""
     computed("deploy", "--version", "v1", "flow.py", "env")
     (computed.project / "flag").unlink()
     run = computed.json("run", "deployed-task", "defaults.job:v1", env={"DEFAULT_OF_MINE": "there"})
@@ -89,7 +88,7 @@ def test_a_deployment_keeps_them(computed: Shell) -> None:
 
 
 def test_a_change_of_what_a_default_was_made_of_is_seen(computed: Shell) -> None:
-    """By the next run."""
+    """A change of a default's sources is seen by the next run."""
     computed("run", "flow.py", "job")
     (computed.project / "plugins/c.txt").write_text("")
     run = computed.json("run", "flow.py", "job", env={"DEFAULT_OF_MINE": "new"})
@@ -99,7 +98,10 @@ def test_a_change_of_what_a_default_was_made_of_is_seen(computed: Shell) -> None
 
 
 def test_a_default_that_cannot_be_written_down_is_made_where_the_task_runs(computed: Shell) -> None:
-    """And that is said; an equal value that is of another type is not taken for it."""
+    """A default that cannot be recorded is created where the task runs, which is noted.
+
+    An equal value of another type does not stand in for it.
+    """
     done = computed("run", "flow.py", "bare")
     assert (
         done.stdout == "Odd (1, 2)\n"
@@ -111,7 +113,7 @@ def test_a_default_that_cannot_be_written_down_is_made_where_the_task_runs(compu
 
 
 def test_none_is_a_default_of_any_type(computed: Shell) -> None:
-    """As Python has it: in runs of all kinds, given again, and from Python."""
+    """None is a valid default of any type, as in Python, in runs of all kinds."""
     task = (
         "@env.task\ndef none(a: int = None, b: list[int] = None, c: Size = None) -> str:\n   "
         " return repr((a, b, c))\n"
@@ -131,9 +133,7 @@ def test_none_is_a_default_of_any_type(computed: Shell) -> None:
 
 @pytest.mark.slow
 def test_a_run_that_is_edited_meanwhile_is_of_one_state(flyte: Shell) -> None:
-    """What help, module and data say is of one moment, however fast they are written; or it is said
-    that they changed meanwhile.
-    """
+    """Help, modules and data of a run are of one moment, or the run reports that they changed."""
     flow = (
         "import flyte\nimport one, two\nenv = flyte.TaskEnvironment('mixed',"
         " include=['data.txt'])\n\n\n@env.task\n"

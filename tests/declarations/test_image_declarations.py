@@ -1,6 +1,4 @@
-"""What `flyte.Image` declares: immutable values, what is refused, and the recipe that comes of
-them.
-"""
+"""`flyte.Image` declarations: immutable values, refusals, and the resulting recipes."""
 
 from __future__ import annotations
 
@@ -33,17 +31,17 @@ DEBIAN = Image.from_debian_base()
 
 
 def value(image: Image) -> Any:
-    """The image as discovery keeps it."""
+    """Return the image as discovery stores it."""
     return json.loads(json.dumps(image_value(image, ROOT)))
 
 
 def recipe(image: Image) -> Recipe:
-    """What the builders are given."""
+    """Return the recipe that the builders get."""
     return Recipe.of(value(image))
 
 
 def test_every_method_gives_a_new_image() -> None:
-    """The one that it was called on stays as it is, and equal declarations are equal."""
+    """Every method returns a new image, and equal declarations are equal."""
     changed = [
         DEBIAN.with_pip_packages("a"),
         DEBIAN.with_requirements("r.txt"),
@@ -87,7 +85,9 @@ def test_no_two_declarations_are_mixed_up() -> None:
 
 
 def test_layers_come_in_the_order_that_keeps_most() -> None:
-    """Debian's packages first, then all Python packages where the first are asked for, files and
+    """Layers are in an order that keeps most of them.
+
+    Debian's packages come first, all Python packages where the first ones are declared, files and
     commands in their own places.
     """
     image = (
@@ -112,8 +112,9 @@ def test_layers_come_in_the_order_that_keeps_most() -> None:
 
 
 def test_paths_below_the_root_are_relative_to_it() -> None:
-    """So the same declaration is the same in every checkout; what is no path stays as it is
-    written.
+    """A path below the root becomes relative, so that all checkouts have the same declaration.
+
+    Strings that are not paths stay as they are.
     """
     image = (
         DEBIAN.with_requirements(Path(ROOT, "sub", "r.txt"))
@@ -130,7 +131,7 @@ def test_paths_below_the_root_are_relative_to_it() -> None:
 
 
 def test_a_base_says_what_it_stands_on() -> None:
-    """The kinds of bases, and what each keeps."""
+    """Each kind of base keeps its own options."""
     assert recipe(Image.from_debian_base((3, 12), platform="linux/arm64")).base == BaseStep(
         kind="debian", python="3.12"
     )
@@ -156,9 +157,7 @@ def test_a_base_says_what_it_stands_on() -> None:
 
 
 def test_a_name_stands_for_a_configured_reference() -> None:
-    """`from_ref_name` takes it from the configuration; one that is missing is an error that says
-    how to give it.
-    """
+    """`from_ref_name` takes the reference from the configuration; the error shows how to set it."""
     image = value(Image.from_ref_name("cuda"))
     assert named(image, {"cuda": "nvidia/cuda:12"}) == "nvidia/cuda:12"
     assert named("auto", {}) == "auto" and named("auto", {"default": "a:1"}) == "a:1"
@@ -202,7 +201,7 @@ def test_a_name_stands_for_a_configured_reference() -> None:
     ],
 )
 def test_a_mistake_is_told_where_it_is_made(declare: Callable[[], Image], what: str) -> None:
-    """Not when something is built, hours later."""
+    """A mistake in a declaration is an error at once, and not in a later build."""
     with pytest.raises(DeclarationError) as error:
         declare()
     import re
@@ -212,7 +211,7 @@ def test_a_mistake_is_told_where_it_is_made(declare: Callable[[], Image], what: 
 
 
 def test_what_nothing_acts_on_is_known() -> None:
-    """It is kept with the declaration, and said."""
+    """Unused options are kept with the declaration, and reported."""
     image = DEBIAN.with_pip_packages("a", secret_mounts="pip").with_uv_project(
         "p.toml", project_install_mode="install_project"
     )
@@ -221,7 +220,7 @@ def test_what_nothing_acts_on_is_known() -> None:
 
 
 def test_the_image_option_wins_over_the_configuration(flyte: Shell) -> None:
-    """A text that is neither URI nor NAME=URI is refused."""
+    """`--image` overrides the configuration, and must be URI or NAME=URI."""
     declared = 'flyte.TaskEnvironment("t", image=flyte.Image.from_ref_name("base"))'
     (flyte.project / "tasks.py").write_text(
         f"import flyte\nenv = {declared}\n@env.task\ndef main() -> int:\n    return 1\n"

@@ -1,5 +1,6 @@
-"""Import roots: code that is imported from anywhere comes along, and nothing of a run or deployment
-comes from a working tree.
+"""Import roots: imported code from anywhere is bundled.
+
+Nothing of a run or deployment comes from a working tree.
 """
 
 from __future__ import annotations
@@ -38,8 +39,9 @@ def main(top: str, value: str, inner: str = "pass") -> bytes:
 
 
 class Workspace:
-    """A monorepo with the project `app` and members beside it, for an interpreter of its own that
-    has flyte.
+    """A monorepo with the project `app` and members beside it.
+
+    It has its own interpreter with flyte.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -82,7 +84,7 @@ def workspace(tmp_path: Path) -> Iterator[Workspace]:
 
 
 def bundled(shell: Shell, file: str, *options: str) -> set[str]:
-    """The paths in a file's bundle."""
+    """Return the paths in a file's bundle."""
     return {each["path"] for each in shell.json("bundle", "ls", *options, file)["files"]}
 
 
@@ -109,7 +111,7 @@ sys.meta_path.{add}
 
 
 def install(workspace: Workspace, how: str, file: str, root: str) -> Shell:
-    """Make `core` importable in one of the ways; gives a shell for it."""
+    """Make `core` importable in one of the ways, and return a shell for it."""
     path = workspace.folder / file
     if how == "path":
         workspace.editable(root)
@@ -130,8 +132,9 @@ def install(workspace: Workspace, how: str, file: str, root: str) -> Shell:
 @pytest.mark.parametrize("style", ["loaded_modules", "all"])
 @pytest.mark.parametrize("name", LAYOUTS)
 def test_code_beside_the_project_comes_along(workspace: Workspace, name: str, style: str) -> None:
-    """Whoever finds it, at import or in a function; an edit is a miss that names the file; a
-    deployment does not change with it.
+    """Code beside the project is bundled, however it is found, at import or in a function.
+
+    An edit is a miss that names the file, and does not change a deployment.
     """
     file, root, how = LAYOUTS[name]
     is_package = file.endswith("__init__.py")
@@ -187,7 +190,7 @@ def test_code_beside_the_project_comes_along(workspace: Workspace, name: str, st
 
 
 def test_a_deployment_names_no_path_of_the_machine(workspace: Workspace) -> None:
-    """Two checkouts in different directories give one digest, siblings included."""
+    """Two checkouts in different directories deploy to one digest, siblings included."""
     digests = set()
     for name in ("one", "two"):
         workspace.write(f"{name}/app/pyproject.toml", "")
@@ -200,7 +203,10 @@ def test_a_deployment_names_no_path_of_the_machine(workspace: Workspace) -> None
 
 
 def test_import_roots_below_the_root_are_found_by_the_worker(workspace: Workspace) -> None:
-    """A uv workspace's members, and a `where` of setuptools: the order is that of `sys.path`."""
+    """The worker finds import roots below the project's root, in the order of `sys.path`.
+
+    They are the members of a uv workspace, and a `where` of setuptools.
+    """
     workspace.write("pyproject.toml", "[tool.uv.workspace]\nmembers = ['packages/*']\n")
     workspace.write("packages/core/src/core/__init__.py", "from .part import VALUE\n")
     workspace.write("packages/core/src/core/part.py", "VALUE = 'first'\n")
@@ -215,7 +221,7 @@ def test_import_roots_below_the_root_are_found_by_the_worker(workspace: Workspac
 
 
 def test_a_task_file_of_a_member_has_one_name(workspace: Workspace) -> None:
-    """A file in a package of an import root below the root is the module that others import."""
+    """A task file in an import root below the root is the module that others import."""
     workspace.write(".git/HEAD", "")
     workspace.write("packages/core/src/core/__init__.py", "")
     workspace.write("packages/core/src/core/kinds.py", "class Kind: pass\n")
@@ -234,8 +240,9 @@ def test_a_task_file_of_a_member_has_one_name(workspace: Workspace) -> None:
 
 
 def test_a_namespace_package_may_be_spread_over_two_roots(workspace: Workspace) -> None:
-    """One portion in the project, one beside it, and two files of one relative path
-    in two roots.
+    """A namespace package may have one portion in the project, and one beside it.
+
+    Two files have the same relative path in two roots.
     """
     workspace.write("app/ns/here.py", "VALUE = 1\n")
     workspace.write("app/ns/data.txt", "in app")
@@ -264,8 +271,9 @@ def test_a_namespace_package_may_be_spread_over_two_roots(workspace: Workspace) 
 
 
 def test_of_a_root_beside_only_what_is_needed_comes(workspace: Workspace) -> None:
-    """Also with `all`: what is imported, read or included, and `bundle ls` says where
-    it is from.
+    """Of a root beside the project, only files in use are bundled, even with `all`.
+
+    They are imported, read or included, and `bundle ls` shows their origin.
     """
     workspace.write(
         "core/src/core/__init__.py",
@@ -310,7 +318,10 @@ def test_of_a_root_beside_only_what_is_needed_comes(workspace: Workspace) -> Non
 
 
 def test_secrets_and_links_of_a_root_beside_are_refused(workspace: Workspace) -> None:
-    """They are called by their path from the project, and allowed by it."""
+    """A refusal of secrets and links beside the project gives their relative path.
+
+    That path allows them.
+    """
     workspace.write(
         "core/core/__init__.py",
         "import pathlib\nKEY = (pathlib.Path(__file__).parent / 'pem.txt').read_text()\n",
@@ -331,8 +342,9 @@ def test_secrets_and_links_of_a_root_beside_are_refused(workspace: Workspace) ->
 
 
 def test_what_was_not_bundled_is_refused_in_the_worker(workspace: Workspace) -> None:
-    """A dynamic import of a sibling has a hint, and never finds the working tree; a traceback shows
-    the sibling's own path.
+    """A dynamic import of a sibling fails with a hint, and never finds the working tree.
+
+    A traceback shows the sibling's own path.
     """
     workspace.write("core/core/__init__.py", "def fail():\n    raise ValueError('here')\n")
     workspace.write("core/core/dynamic.py", "VALUE = 1\n")
@@ -355,7 +367,7 @@ def test_what_was_not_bundled_is_refused_in_the_worker(workspace: Workspace) -> 
 
 
 def test_a_compiled_extension_comes_along_and_is_said_to(workspace: Workspace) -> None:
-    """It binds the bundle to this platform."""
+    """A compiled extension is bundled, with a note that it binds the bundle to this platform."""
     source = sysconfig.get_config_var("EXT_SUFFIX")
     extension = next(Path(sysconfig.get_paths()["platlib"]).glob(f"xxhash/_xxhash{source}"))
     workspace.write(f"core/fast/_xxhash{source}", extension.read_bytes())
@@ -373,7 +385,7 @@ def test_a_compiled_extension_comes_along_and_is_said_to(workspace: Workspace) -
 
 
 def test_local_runs_import_the_same(workspace: Workspace) -> None:
-    """From the working tree, as discovery did."""
+    """A local run imports the same modules as discovery, from the working tree."""
     workspace.write("core/src/core.py", "VALUE = 5\n")
     workspace.write("app/flow.py", main("import core, beside", "core.VALUE + beside.VALUE"))
     workspace.write("here/beside.py", "VALUE = 6\n")
@@ -387,8 +399,9 @@ def test_local_runs_import_the_same(workspace: Workspace) -> None:
 
 
 def test_the_root_does_not_depend_on_where_one_stands(workspace: Workspace) -> None:
-    """One tree, and nothing is prepared anew, from the file's directory, from above, from elsewhere
-    and from `/`.
+    """The root and the tree do not depend on the current directory.
+
+    It is the file's directory, one above, another one, or `/`; nothing is prepared anew.
     """
     workspace.write("app/jobs/flow.py", main("import helper", "helper.VALUE"))
     workspace.write("app/helper.py", "VALUE = 1\n")
@@ -414,7 +427,7 @@ def test_the_root_does_not_depend_on_where_one_stands(workspace: Workspace) -> N
 
 
 def test_each_project_of_a_monorepo_has_its_own_files(workspace: Workspace) -> None:
-    """Settings are those of the file's project, and nothing is written where one stands."""
+    """Settings are those of the file's project, and nothing is written to the current directory."""
     workspace.write(".git/HEAD", "")
     workspace.write("app/flyte.toml", "task.domain = 'here'\n")
     workspace.write("flyte.toml", "task.domain = 'above'\n")
@@ -434,8 +447,9 @@ def test_each_project_of_a_monorepo_has_its_own_files(workspace: Workspace) -> N
 
 
 def test_the_home_folder_is_no_project(tmp_path: Path) -> None:
-    """Whatever lies there: a file in a directory of it that is no project has that directory for its
-    root.
+    """The home directory is not a project, whatever is in it.
+
+    A file in a directory below it, outside of any project, has that directory as its root.
     """
     home = Path(
         write_files(
@@ -455,7 +469,7 @@ def test_the_home_folder_is_no_project(tmp_path: Path) -> None:
 def test_an_image_that_a_member_declares_names_its_files_alike_in_every_checkout(
     workspace: Workspace,
 ) -> None:
-    """Requirements beside the project are called by their path from its root."""
+    """Requirements beside the project are named by their path from its root, in any checkout."""
     for name in ("one", "two"):
         workspace.write(f"{name}/app/pyproject.toml", "")
         workspace.write(f"{name}/core/requirements.txt", "nothing-of-this-name==1\n")
@@ -485,9 +499,7 @@ def test_an_image_that_a_member_declares_names_its_files_alike_in_every_checkout
 
 
 def test_what_is_outside_of_the_root_is_said_with_the_root(tmp_path: Path) -> None:
-    """A file in no project has its own directory for its root; a file above it is named with what to
-    do.
-    """
+    """A file in no project has its directory as root; one above it is reported with a hint."""
     write_files(
         tmp_path / "demo",
         {
@@ -503,7 +515,10 @@ def test_what_is_outside_of_the_root_is_said_with_the_root(tmp_path: Path) -> No
 
 
 def test_a_current_folder_that_is_gone_is_no_matter(workspace: Workspace) -> None:
-    """A file that is named in full is run; what would look there says so."""
+    """In a directory that no longer exists, a file with an absolute path runs.
+
+    A command that would search the directory reports that it is gone.
+    """
     workspace.write("app/flow.py", main("", "1"))
     gone = workspace.folder / "gone"
     gone.mkdir()
@@ -531,7 +546,7 @@ def test_a_current_folder_that_is_gone_is_no_matter(workspace: Workspace) -> Non
 
 
 def test_one_file_may_be_two_modules(workspace: Workspace) -> None:
-    """As it is for Python where two directories of `sys.path` lie in each other."""
+    """A file in two nested directories of `sys.path` may be two modules, as in Python."""
     workspace.write("core/src/core.py", "VALUE = 1\n")
     workspace.write(
         "app/flow.py",
@@ -546,7 +561,7 @@ def test_one_file_may_be_two_modules(workspace: Workspace) -> None:
 def test_data_of_a_member_that_is_missing_in_the_task_is_named_with_the_remedy(
     workspace: Workspace,
 ) -> None:
-    """As a file of the project is; the remedy works."""
+    """Missing data of a member is reported with a remedy, which works."""
     workspace.write(
         "core/core/__init__.py",
         "import pathlib\ndef data(): return (pathlib.Path(__file__).parent /"

@@ -1,4 +1,4 @@
-"""What is advised when an import fails: in the project's own packages, in circles, by name."""
+"""Hints for failed imports: in the project's own packages, in circles, by name."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def test_a_failed_import_is_explained(project: Shell, file: str, hint: str) -> N
 
 @pytest.mark.parametrize("name", ["pkg", "pkg.prices", "pkg.sub.deep"])
 def test_a_dynamic_import_has_its_remedy_once(project: Shell, name: str) -> None:
-    """It names the whole package, and it works."""
+    """The remedy for a dynamic import is given once, names the whole package, and works."""
     error = project("run", "dynamic.py", "one", "--name", name, exit_code=1).stderr
     assert error.count('include=["pkg"]') == 1
     assert f"failed: t.one: ModuleNotFoundError: No module named {'pkg'!r} in the bundle\n" in error

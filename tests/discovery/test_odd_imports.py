@@ -1,5 +1,6 @@
-"""Imports as people really write them: whatever they do to `sys.path`, the run takes what Python
-takes, and from the bundle.
+"""Imports that change `sys.path` in odd ways: a run takes the same modules as Python.
+
+They come from the bundle.
 """
 
 from __future__ import annotations
@@ -33,8 +34,9 @@ TOP = "import os, sys, pathlib\nHERE = os.path.dirname(os.path.abspath(__file__)
     ],
 )
 def test_folders_that_a_file_puts_on_the_path(workspace: Workspace, entry: str, style: str) -> None:
-    """With `..` in them, in front of what is installed, below the root and beside it; deployed,
-    too.
+    """Directories that a file puts on `sys.path` are bundled, and take precedence as in Python.
+
+    Their paths have `..`, and are below the root or beside it. Deployments work, too.
     """
     for folder in ("app/libs", "beside", "app/jobs/inner"):
         workspace.write(f"{folder}/deep.py", "VALUE = 7\n")
@@ -53,7 +55,7 @@ def test_folders_that_a_file_puts_on_the_path(workspace: Workspace, entry: str, 
 
 
 def test_a_python_that_is_reached_through_a_link(workspace: Workspace) -> None:
-    """As version managers make it: its library is the library."""
+    """The library of a Python reached through a link, as in version managers, is not bundled."""
     link = workspace.folder.parent / "python"
     link.symlink_to(sys.base_prefix)
     subprocess.run(
@@ -77,7 +79,7 @@ def test_a_python_that_is_reached_through_a_link(workspace: Workspace) -> None:
 
 
 def test_defaults_hold_no_path_of_the_working_tree(workspace: Workspace) -> None:
-    """They are made where the code is; two checkouts have one digest."""
+    """Defaults with paths are made where the code is, and two checkouts have one digest."""
     digests = set()
     for name in ("one", "two"):
         workspace.write(f"{name}/pyproject.toml", "")
@@ -105,8 +107,9 @@ def test_defaults_hold_no_path_of_the_working_tree(workspace: Workspace) -> None
 
 
 def test_packages_that_were_installed_into_a_folder_stay_there(workspace: Workspace) -> None:
-    """`pip install --target` on `PYTHONPATH`: they are installed, with their metadata; such a
-    directory below the root is bundled.
+    """A directory made by `pip install --target` is not bundled, unless it is below the root.
+
+    Its packages have their metadata.
     """
     for folder in ("libs", "app/vendor"):
         workspace.write(f"{folder}/inst/__init__.py", "VALUE = 3\n")
@@ -128,7 +131,7 @@ def test_packages_that_were_installed_into_a_folder_stay_there(workspace: Worksp
 
 
 def test_what_is_no_text_on_the_path_is_passed_over(workspace: Workspace) -> None:
-    """As Python does."""
+    """Entries of `sys.path` that are not strings are skipped, as in Python."""
     workspace.write(
         "app/flow.py",
         main(f"{TOP}sys.path += [pathlib.Path(HERE), 1, b'/x']\nimport json", "json.dumps(2)"),
@@ -138,7 +141,7 @@ def test_what_is_no_text_on_the_path_is_passed_over(workspace: Workspace) -> Non
 
 
 def test_an_empty_entry_of_pythonpath_is_the_current_folder(workspace: Workspace) -> None:
-    """So each directory has what it holds."""
+    """An empty entry of `PYTHONPATH` is the current directory, so results depend on it."""
     for folder in ("a", "b"):
         workspace.write(f"{folder}/hlp.py", f"VALUE = {folder!r}\n")
     workspace.write("app/flow.py", main("import hlp", "hlp.VALUE"))
@@ -148,7 +151,10 @@ def test_an_empty_entry_of_pythonpath_is_the_current_folder(workspace: Workspace
 
 
 def test_a_module_of_the_current_folder_that_is_a_package_s_too(workspace: Workspace) -> None:
-    """Standing in a package's directory, warm as well as cold."""
+    """Modules in the current directory are found as in Python, even in that of a package.
+
+    That holds warm as well as cold.
+    """
     workspace.write("app/pkg/__init__.py", "")
     workspace.write("app/pkg/sub/__init__.py", "")
     workspace.write("app/pkg/sub/optx.py", "VALUE = 'sub'\n")
@@ -167,7 +173,7 @@ def test_a_module_of_the_current_folder_that_is_a_package_s_too(workspace: Works
 
 @pytest.mark.parametrize("how", ["ln -sfn v2 cur", "mv cur old; mv v2 cur"])
 def test_a_link_that_flips_while_it_is_imported(workspace: Workspace, how: str) -> None:
-    """The code and what was found are of one state, at once and later."""
+    """If a link flips during the import, code and defaults are of one state, at once and later."""
     for name in ("v1", "v2"):
         workspace.write(f"app/{name}/m.py", f"VALUE = {name!r}\n")
     (workspace.folder / "app/cur").symlink_to("v1")
@@ -184,7 +190,10 @@ def test_a_link_that_flips_while_it_is_imported(workspace: Workspace, how: str) 
 
 
 def test_bytecode_of_an_editable_install_is_not_believed(workspace: Workspace) -> None:
-    """Whatever finder it has: an edit of the same time and size is seen."""
+    """An edit of an editable install is seen even if its time and size are unchanged.
+
+    That holds for any finder; stale bytecode is not used.
+    """
     file = workspace.folder / "core/core/__init__.py"
     workspace.write("core/core/__init__.py", "VALUE = 'aaaa'\n")
     (workspace.site / "_core_finder.py").write_text(
@@ -213,8 +222,9 @@ def test_bytecode_of_an_editable_install_is_not_believed(workspace: Workspace) -
 def test_what_the_interpreter_s_start_has_imported_comes_from_the_bundle(
     workspace: Workspace,
 ) -> None:
-    """A `sitecustomize` that imports the user's code does not bring the working tree into a
-    deployment.
+    """Code that a `sitecustomize` imports comes from the bundle, and not from the working tree.
+
+    That holds for deployments.
     """
     workspace.write("site/sitecustomize.py", "import common\n")
     workspace.write("site/common.py", "VALUE = 'first'\n")
@@ -228,7 +238,7 @@ def test_what_the_interpreter_s_start_has_imported_comes_from_the_bundle(
 
 
 def test_looking_for_a_package_that_is_a_folder_of_data(workspace: Workspace) -> None:
-    """`find_spec` of an optional package gives none, as where it is not installed."""
+    """`find_spec` of a missing package is None, even if a data directory has its name."""
     workspace.write("app/datasets/a.csv", "")
     workspace.write(
         "app/flow.py",
@@ -238,7 +248,7 @@ def test_looking_for_a_package_that_is_a_folder_of_data(workspace: Workspace) ->
 
 
 def test_an_editable_namespace_package_is_followed_by_its_finder(workspace: Workspace) -> None:
-    """A module in it that is imported in a function comes along."""
+    """A module that a function imports from an editable namespace package is bundled."""
     workspace.write("core/lib/corp/stns/__init__.py", "")
     workspace.write("core/lib/corp/stns/lazy.py", "VALUE = 9\n")
     finder = f"""
@@ -263,8 +273,10 @@ sys.meta_path.append(Finder)
 
 
 def test_links_beside_the_project_are_followed(workspace: Workspace) -> None:
-    """A farm of links, as a strict editable install makes it, and a linked directory of `PYTHONPATH`
-    with data beside the module.
+    """Links beside the project are followed.
+
+    They are a farm of links, as a strict editable install makes it, or a linked directory of
+    `PYTHONPATH` with data beside the module.
     """
     workspace.write(
         "src/strict/__init__.py",
@@ -284,7 +296,7 @@ def test_links_beside_the_project_are_followed(workspace: Workspace) -> None:
 
 
 def test_a_zip_file_on_the_path_stays_where_it_is(workspace: Workspace) -> None:
-    """What is in it is imported from there, as documented."""
+    """A zip file on the path is not bundled, and imported from its place, as documented."""
     with zipfile.ZipFile(workspace.folder / "z.zip", "w") as archive:
         archive.writestr("zmod.py", "VALUE = 4\n")
     workspace.write("app/flow.py", main("import zmod", "zmod.VALUE"))
@@ -293,8 +305,9 @@ def test_a_zip_file_on_the_path_stays_where_it_is(workspace: Workspace) -> None:
 
 
 def test_names_that_are_no_modules_are_no_matter(workspace: Workspace) -> None:
-    """A backup, a log or data beside a module, and what a shell changes for an import that copies
-    all variables.
+    """Files that are not modules, and a shell's own variables, cause no new import.
+
+    Such files are a backup, a log or data beside a module. The import copies all variables.
     """
     workspace.write("app/helper.py", "VALUE = 1\n")
     workspace.write(
@@ -311,7 +324,7 @@ def test_names_that_are_no_modules_are_no_matter(workspace: Workspace) -> None:
 
 
 def test_sets_and_hashes_are_the_same_each_time(workspace: Workspace) -> None:
-    """Defaults that are made of them do not change a deployment's digest."""
+    """Defaults that are made of sets or hashes do not change a deployment's digest."""
     flow = main("NAMES = list({'a', 'b', 'c', 'd', 'e'})", "names").replace(
         b"n: int = 1", b"names: list[str] = NAMES, h: int = hash('q')"
     )
@@ -340,7 +353,7 @@ DEFAULTS: dict[str, Any] = {
 
 @pytest.mark.parametrize("name", DEFAULTS)
 def test_a_default_keeps_its_type(workspace: Workspace, name: str) -> None:
-    """What would be an equal value of another kind is made where the task runs."""
+    """A default keeps its type; one that would change it is made where the task runs."""
     value, annotation, kind = DEFAULTS[name]
     top = "import collections, datetime, enum\nclass E(enum.IntEnum):\n    A = 1\n"
     flow = main(top, "(type(x).__name__, getattr(x, 'fold', 1))").replace(
@@ -351,7 +364,7 @@ def test_a_default_keeps_its_type(workspace: Workspace, name: str) -> None:
 
 
 def test_an_include_of_thousands_of_files_beside_all_is_looked_up_once(flyte: Shell) -> None:
-    """A warm run with `all` takes what it takes without `include`."""
+    """With `all`, thousands of included files cost a warm run no extra lookups."""
     write_files(flyte.project, {"flyte.toml": b"", **{f"data/{n}.txt": b"" for n in range(3000)}})
     (flyte.project / "flow.py").write_text(
         main("", "1").replace(b'"shop"', b'"shop", include=["data"]').decode()
@@ -382,7 +395,7 @@ def test_an_include_of_thousands_of_files_beside_all_is_looked_up_once(flyte: Sh
 
 
 def test_a_package_with_a_path_of_its_own(workspace: Workspace) -> None:
-    """What is found by `__path__` stays where it is, also if it is imported in a function."""
+    """Modules found by `__path__` are bundled in their place, even if a function imports them."""
     for folder in ("app", "core"):
         workspace.write(
             f"{folder}/pkg{folder}/__init__.py",
@@ -404,7 +417,10 @@ def test_a_package_with_a_path_of_its_own(workspace: Workspace) -> None:
 
 @pytest.mark.parametrize("inside", [True, False])
 def test_packages_in_folders_of_other_names(workspace: Workspace, inside: bool) -> None:
-    """A package and a part of it, each mapped to a directory: of the project itself, or beside it."""
+    """A package and a subpackage may each be mapped to a directory of another name.
+
+    The directories are in the project or beside it.
+    """
     where = "app" if inside else "core"
     for folder, text in (("one", "VALUE = 1\n"), ("two", "VALUE = 2\n")):
         workspace.write(f"{where}/{folder}/__init__.py", text)

@@ -1,6 +1,4 @@
-"""What an import looked at: whatever of it changes, the file is imported again; what it did not
-look at changes nothing.
-"""
+"""Traces of an import: a file is imported again if anything that its import used has changed."""
 
 from __future__ import annotations
 
@@ -33,9 +31,7 @@ def job(value: str = str(VALUE).replace(str(HERE), "HERE")) -> str:
 
 @dataclass
 class Seen:
-    """What discovery found: the default of the task's input, whether the file was imported for it,
-    why, and what was said.
-    """
+    """Result of discovery: a task's default, whether and why the file was imported, and notes."""
 
     value: str
     imported: bool
@@ -217,8 +213,9 @@ def other_folder(root: Path, patch: pytest.MonkeyPatch) -> None:
 def test_what_an_import_looked_at_counts(
     root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
-    """A change of it is a miss, with what a clean import gives; without one it is a hit, and with
-    the change undone again.
+    """A change of anything that the import used is a miss, with the value of a clean import.
+
+    Without a change it is a hit, and so it is with the change undone.
     """
     code, edit = CASES[name]
     (root / "flow.py").write_text(FLOW.format(code=code))
@@ -257,7 +254,7 @@ CLOCKS = {
 
 @pytest.mark.parametrize("name", CLOCKS)
 def test_clocks_make_an_import_volatile(root: Path, tmp_path: Path, name: str) -> None:
-    """It is imported each time, and the line that reads the clock is named."""
+    """An import that reads a clock is repeated each time, and the line is named."""
     (root / "flow.py").write_text(FLOW.format(code=CLOCKS[name]))
     for _ in range(2):
         seen = discover(root, tmp_path / "warm")
@@ -269,9 +266,7 @@ def test_clocks_make_an_import_volatile(root: Path, tmp_path: Path, name: str) -
 
 
 def test_what_is_no_clock_is_repeatable(root: Path, tmp_path: Path) -> None:
-    """A moment that is given is not read, and installed packages may look at clocks while they are
-    imported.
-    """
+    """A given moment is not a clock, and installed packages may read clocks at their import."""
     code = (
         "import time, logging, uuid, tempfile, multiprocessing, asyncio; VALUE ="
         " time.strftime('%S', time.gmtime(0)) + time.ctime(5)"
@@ -290,8 +285,9 @@ VALUE = len(importlib.metadata.entry_points(group="none")) + 0 * len(list(import
 
 
 def test_a_new_file_is_not_looked_at_for_the_sake_of_metadata(root: Path, tmp_path: Path) -> None:
-    """`importlib.metadata` lists each directory of `sys.path`; what counts of that are
-    distributions.
+    """A new file does not repeat an import, though `importlib.metadata` lists its directory.
+
+    Only a new distribution does.
     """
     (root / "flow.py").write_text(FLOW.format(code=METADATA))
     discover(root, tmp_path / "warm")
@@ -305,7 +301,7 @@ def test_a_new_file_is_not_looked_at_for_the_sake_of_metadata(root: Path, tmp_pa
 def test_an_unrelated_package_that_comes_and_goes_loses_nothing(
     root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The result of before counts again."""
+    """After an unrelated package has come and gone, the earlier result is valid again."""
     monkeypatch.setenv("PYTHONPATH", str(tmp_path / "libs"))
     write_files(tmp_path / "libs", {"some.py": b""})
     (root / "flow.py").write_text(FLOW.format(code="VALUE = 1"))
@@ -317,7 +313,7 @@ def test_an_unrelated_package_that_comes_and_goes_loses_nothing(
 
 
 def test_a_file_of_the_future_is_not_being_changed(root: Path, tmp_path: Path) -> None:
-    """Its time says nothing about when it was written."""
+    """A file with a future time is not taken for one that is being written."""
     (root / "flow.py").write_text(FLOW.format(code="import helper; VALUE = helper.VALUE"))
     (root / "helper.py").write_text("VALUE = 1\n")
     os.utime(root / "helper.py", (time.time() + 1e6, time.time() + 1e6))
@@ -329,7 +325,7 @@ def test_a_file_of_the_future_is_not_being_changed(root: Path, tmp_path: Path) -
 def test_why_a_file_that_is_known_is_imported_again(
     root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It is not its first time, whatever changed of what is known before the import."""
+    """The reason for a repeated import is what changed, and never `first time`."""
     (root / "flow.py").write_text(FLOW.format(code="VALUE = 1"))
     discover(root, tmp_path / "warm")
     (root / "src").mkdir()
@@ -345,7 +341,7 @@ def test_why_a_file_that_is_known_is_imported_again(
 def test_no_value_of_a_variable_is_kept(
     root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Neither of one that was read nor of all of them, in no file of the store."""
+    """No file of the store holds the value of a variable that an import read."""
     monkeypatch.setenv("SEEN_TOKEN", "hunter2-of-mine")
     (root / "flow.py").write_text(
         FLOW.format(

@@ -1,6 +1,4 @@
-"""Images built natively: what they are made of, that they are always the same, and that nothing is
-made twice.
-"""
+"""Native image builds: their contents and reproducibility, and that nothing is built twice."""
 
 from __future__ import annotations
 
@@ -65,7 +63,7 @@ BASE = "a/base"
 
 
 class Machine:
-    """A machine with a cache of its own, that builds images on a base for a project."""
+    """A machine with its own cache that builds images on a base for a project."""
 
     def __init__(
         self,
@@ -86,7 +84,7 @@ class Machine:
         return open_repository(name, self.counters, RetryBudget())
 
     def build(self, *steps: Step, platform: str = AMD64, **recipe: Any) -> BuiltImage:
-        """The image of these steps."""
+        """Build the image of these steps."""
         asked = (Source(kind="packages", packages=("x",)),) if Packages() in steps else ()
         declared = Recipe(
             base=BaseStep(kind="reference", uri=BASE), sources=asked, steps=steps, **recipe
@@ -107,7 +105,7 @@ class Machine:
 
 @pytest.fixture
 def machine(tmp_path: Path, repository: str) -> Iterator[Callable[..., Machine]]:
-    """Makes machines, each with a new cache, for one project and one base."""
+    """A factory of machines, each with a new cache, for one project and one base."""
     root = tmp_path / "project"
     root.mkdir(exist_ok=True)
     base = base_of(repository)
@@ -125,7 +123,7 @@ def machine(tmp_path: Path, repository: str) -> Iterator[Callable[..., Machine]]
 
 
 def files_of(machine: Machine, image: OciImage) -> dict[str, bytes | str]:
-    """The files of all layers that were added to the base, and the targets of links."""
+    """Return the files and link targets of all layers above the base."""
     found: dict[str, bytes | str] = {}
     for layer in image.manifest.layers[1:]:
         plain = gzip.decompress(machine.cache.blobs.read(layer.digest))
@@ -138,14 +136,12 @@ def files_of(machine: Machine, image: OciImage) -> dict[str, bytes | str]:
 
 
 def states(built: BuiltImage) -> dict[str, str]:
-    """The state of each node."""
+    """Return the state of each node by its name."""
     return {each.node.name: each.state for each in built.nodes}
 
 
 def test_image_of_packages_and_variables(tmp_path: Path, machine: Callable[..., Machine]) -> None:
-    """Packages are on top of the base, each in its layer; variables are merged, all else of the
-    base stays.
-    """
+    """Each package has a layer on the base; variables are merged, and all else is the base's."""
     one, two = (
         MadeWheel().write(tmp_path),
         MadeWheel(name="two", files={"two.py": b""}).write(tmp_path),
@@ -163,7 +159,7 @@ def test_image_of_packages_and_variables(tmp_path: Path, machine: Callable[..., 
 def test_settings_of_the_base_stay(
     tmp_path: Path, machine: Callable[..., Machine], repository: str
 ) -> None:
-    """User, entry point, labels and variables of the base are the image's, too."""
+    """An image keeps the user, entry point, labels and variables of its base."""
     settings = {
         "User": "1000",
         "Entrypoint": ["/x"],
@@ -182,9 +178,7 @@ def test_settings_of_the_base_stay(
 def test_a_declared_path_still_finds_python(
     tmp_path: Path, machine: Callable[..., Machine]
 ) -> None:
-    """A PATH that replaces the base's: scripts of packages come first, and the directory of the
-    interpreter last.
-    """
+    """If PATH is declared, scripts of packages come first, and the interpreter's directory last."""
     image = machine(MadeWheel().write(tmp_path)).build(Packages(), env={"PATH": "/opt/tools"}).image
     assert image.env["PATH"] == "/usr/local/bin:/opt/tools:/usr/bin"
 
@@ -192,9 +186,7 @@ def test_a_declared_path_still_finds_python(
 def test_nothing_is_made_twice_and_nobody_is_asked(
     tmp_path: Path, machine: Callable[..., Machine]
 ) -> None:
-    """The second look-up reads one record: no request, no layer, also with another order of the
-    same steps' packages.
-    """
+    """The second lookup reads one record: it sends no request and builds no layer."""
     one = machine(MadeWheel().write(tmp_path))
     first = one.build(Packages())
     before = one.counters.snapshot()
@@ -214,7 +206,7 @@ def test_nothing_is_made_twice_and_nobody_is_asked(
 def test_one_package_more_is_one_layer_more(
     tmp_path: Path, machine: Callable[..., Machine]
 ) -> None:
-    """Adding a package makes its layer and no other, and the miss names it."""
+    """One more package builds one more layer, and the reason of the miss names the package."""
     one, two = (
         MadeWheel().write(tmp_path),
         MadeWheel(name="two", files={"two.py": b""}).write(tmp_path),
@@ -252,7 +244,7 @@ def test_same_image_on_every_machine(tmp_path: Path, machine: Callable[..., Mach
 def test_what_changes_an_image(
     tmp_path: Path, machine: Callable[..., Machine], repository: str, change: str
 ) -> None:
-    """Everything that is declared or pinned is in the key, and the miss says which."""
+    """Every declared or pinned value is part of the key, and the reason of the miss names it."""
     source = tmp_path / "project/a.txt"
     source.write_text("a")
     builder = machine(MadeWheel().write(tmp_path))
@@ -288,9 +280,7 @@ def test_what_changes_an_image(
 
 
 def test_copied_files(tmp_path: Path, machine: Callable[..., Machine]) -> None:
-    """Files and directories land where docker's COPY puts them; what the .dockerignore says, and links
-    out, do not.
-    """
+    """Files and directories are copied as by docker's COPY, without those in .dockerignore."""
     root = tmp_path / "project"
     (root / "src/sub").mkdir(parents=True)
     (root / "src/__pycache__").mkdir()
@@ -322,9 +312,7 @@ def test_copied_files(tmp_path: Path, machine: Callable[..., Machine]) -> None:
 
 
 def test_copy_through_a_link_of_the_base(tmp_path: Path, machine: Callable[..., Machine]) -> None:
-    """What goes to /bin lands where the base's link /bin leads, and does not take the
-    link's place.
-    """
+    """A copy to a directory that is a link in the base goes to its target, and keeps the link."""
     (tmp_path / "project/tool").write_text("x")
     one = machine()
     assert list(files_of(one, one.build(Copy("tool", "/bin/", False)).image)) == ["usr/bin/tool"]
@@ -332,9 +320,7 @@ def test_copy_through_a_link_of_the_base(tmp_path: Path, machine: Callable[..., 
 
 @pytest.mark.parametrize("name", [".env", "keys/id"])
 def test_secrets_are_refused(tmp_path: Path, machine: Callable[..., Machine], name: str) -> None:
-    """Files that look like credentials do not go into an image, unless they are allowed
-    or ignored.
-    """
+    """Files that look like credentials are refused, unless they are allowed or ignored."""
     path = tmp_path / "project/src" / name
     path.parent.mkdir(parents=True)
     path.write_text("-----BEGIN PRIVATE KEY-----\n" + "A" * 64)
@@ -349,9 +335,7 @@ def test_secrets_are_refused(tmp_path: Path, machine: Callable[..., Machine], na
 
 @pytest.mark.parametrize("kind", ["out", "absolute", "fifo", "missing", "outside"])
 def test_what_cannot_be_copied(tmp_path: Path, machine: Callable[..., Machine], kind: str) -> None:
-    """Links that lead out, special files, and what is not there or not in the project, each by
-    name.
-    """
+    """The error about a copy names a link that leads out, a special file or a wrong path."""
     folder = tmp_path / "project/src"
     folder.mkdir()
     (tmp_path / "secret").write_text("s")
@@ -400,7 +384,7 @@ def test_base_with_another_python(
 
 
 def test_musl_base(machine: Callable[..., Machine], repository: str, tmp_path: Path) -> None:
-    """Binary wheels for glibc do not go on a base with musl."""
+    """Binary wheels for glibc are refused on a base with musl."""
     files: dict[str, bytes | str] = {
         "usr/bin/python3": "python3.11",
         "usr/bin/python3.11": b"",
@@ -412,9 +396,7 @@ def test_musl_base(machine: Callable[..., Machine], repository: str, tmp_path: P
 
 
 def test_missing_and_moved_wheels(tmp_path: Path, machine: Callable[..., Machine]) -> None:
-    """A wheel that is gone, and one that is another than was locked: errors that name
-    the package.
-    """
+    """The error about a missing wheel, or one other than locked, names the package."""
     wheel = MadeWheel().write(tmp_path)
     path = Path(wheel.url.removeprefix("file://"))
     path.rename(tmp_path / "gone")
@@ -426,13 +408,13 @@ def test_missing_and_moved_wheels(tmp_path: Path, machine: Callable[..., Machine
 
 
 def test_steps_that_need_an_engine(machine: Callable[..., Machine]) -> None:
-    """Without an engine the error names the step."""
+    """Without an engine the error names the step that needs one."""
     with pytest.raises(EngineUnavailable, match="apt-get install curl"):
         machine().build(Execute(apt=("curl",)))
 
 
 class Recording:
-    """Executes nothing, but puts a layer that says what was asked for on top."""
+    """An executor that executes nothing, and adds a layer with the description of the step."""
 
     def __init__(self, cache: Cache) -> None:
         self.cache, self.asked = cache, list[str]()
@@ -458,9 +440,7 @@ class Recording:
 
 
 def test_executed_steps_are_pinned(tmp_path: Path, machine: Callable[..., Machine]) -> None:
-    """What was executed is the base of what follows, and is not executed again, also where only the
-    pin is left.
-    """
+    """An executed step is pinned as the base of what follows, and not executed again."""
     one = machine(MadeWheel().write(tmp_path))
     executor = Recording(one.cache)
     one.executor = executor
@@ -526,7 +506,7 @@ def test_python_is_found_in_the_base(
 
 
 def test_virtual_environment_on_the_path(cache: Cache, repository: str) -> None:
-    """A virtual environment that comes first on the base's PATH takes the packages."""
+    """Packages go into a virtual environment that comes first on the base's PATH."""
     files = {**DEBIAN, "venv/bin/python3": "/usr/bin/python3", "venv/pyvenv.cfg": b""}
     pinned = base_of(repository, files, settings={"Env": ["PATH=/venv/bin:/usr/bin"]})
     found = Bases(cache, lambda name: opened(name.text)).get(pinned, AMD64).interpreter
@@ -538,7 +518,7 @@ def test_virtual_environment_on_the_path(cache: Cache, repository: str) -> None:
 
 
 def test_whiteouts(cache: Cache, repository: str) -> None:
-    """What a later layer of the base takes away is not there."""
+    """Files that a later layer of the base removes do not count."""
     newer: dict[str, bytes | str] = {
         "opt/py/bin/python3.12": b"",
         "usr/local/bin/python3": "/opt/py/bin/python3.12",
@@ -553,8 +533,9 @@ def test_whiteouts(cache: Cache, repository: str) -> None:
 
 
 def test_base_is_read_once(cache: Cache, repository: str) -> None:
-    """What was found in a base is recorded under its digest: no layer is read, and nobody asked,
-    for it again.
+    """The properties of a base are recorded under its digest: later, no layer is read.
+
+    No request is sent, either.
     """
     counters = Counters()
     bases = Bases(cache, lambda name: open_repository(name, counters, RetryBudget()))
@@ -572,9 +553,7 @@ def test_base_is_read_once(cache: Cache, repository: str) -> None:
 
 
 def test_index_of_platforms(cache: Cache, repository: str) -> None:
-    """A base for several platforms gives the one that is asked for; one that it has
-    not is named.
-    """
+    """A base for several platforms gives the requested one; an error names one that it lacks."""
     from flyte_build.cas.registry.manifest import Manifest
 
     amd, arm = (
@@ -599,9 +578,7 @@ def test_index_of_platforms(cache: Cache, repository: str) -> None:
 def test_push_moves_only_what_is_new(
     tmp_path: Path, machine: Callable[..., Machine], registry: Server, repository: str
 ) -> None:
-    """The base's layers are mounted from its repository; of a second image only the new layer is
-    sent.
-    """
+    """The base's layers are mounted from its repository; a second image sends one new layer."""
     one, two = (
         MadeWheel().write(tmp_path),
         MadeWheel(name="two", files={"two.py": os.urandom(9000).hex().encode()}).write(tmp_path),
@@ -630,9 +607,7 @@ def test_push_moves_only_what_is_new(
 def test_push_to_another_registry(
     tmp_path: Path, machine: Callable[..., Machine], repository: str
 ) -> None:
-    """Across registries the base's layers are streamed once, also when they are not on this machine
-    any more.
-    """
+    """Across registries the base's layers are streamed once, even if this machine has lost them."""
     base = base_of(repository, {**DEBIAN, "usr/lib/large": os.urandom(1 << 20)})
     builder = machine(MadeWheel().write(tmp_path), base=base)
     image = builder.build(Packages(), env={"A": "1"}).image
@@ -650,9 +625,7 @@ def test_push_to_another_registry(
 
 
 def test_file_that_changes_meanwhile(tmp_path: Path, machine: Callable[..., Machine]) -> None:
-    """A file that is another when it is packed than when it was hashed is an error, never another
-    layer.
-    """
+    """A file that changes between its hashing and packing is an error, and never another layer."""
     path = tmp_path / "project/a.txt"
     path.write_text("a")
     one = machine()
@@ -666,9 +639,7 @@ def test_file_that_changes_meanwhile(tmp_path: Path, machine: Callable[..., Mach
 
 
 def test_config_is_what_oci_wants(tmp_path: Path, machine: Callable[..., Machine]) -> None:
-    """The config's document has the fields of the specification; its history says of each layer
-    what it is.
-    """
+    """The config follows the OCI specification, and its history describes each layer."""
     image = machine(MadeWheel().write(tmp_path)).build(Packages()).image
     document = json.loads(image.config)
     assert set(document) == {"architecture", "os", "created", "config", "rootfs", "history"}
@@ -695,8 +666,9 @@ def test_real_engines_take_the_image(
     engine: Engine,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Docker pulls an image on a real base: a plain python3 imports the packages, also as another
-    user, and scripts run.
+    """Docker pulls an image on a real base, whose python3 imports the packages.
+
+    Scripts run, too, and another user can import the packages.
     """
     monkeypatch.setenv("DOCKER_HOST", engine.host)
     base = push_image(
@@ -732,7 +704,7 @@ def test_real_engines_take_the_image(
 
 
 def docker(*args: str) -> str:
-    """What a docker command prints; it must succeed."""
+    """Run a docker command that must succeed, and return its output."""
     ran = subprocess.run(["docker", *args], capture_output=True, text=True)
     assert ran.returncode == 0, ran.stderr
     return ran.stdout
@@ -741,7 +713,7 @@ def docker(*args: str) -> str:
 def test_skopeo_takes_the_image(
     tmp_path: Path, machine: Callable[..., Machine], repository: str
 ) -> None:
-    """skopeo shows the image, and copies it whole; zstd layers, too."""
+    """skopeo inspects and copies an image completely, zstd layers included."""
     need("skopeo")
     for compression in ("gzip", "zstd"):
         one = machine(
@@ -765,9 +737,7 @@ def test_skopeo_takes_the_image(
 
 
 def test_collection_keeps_an_image(tmp_path: Path, machine: Callable[..., Machine]) -> None:
-    """What an image that was used lately needs stays: its manifest, its config and the layers that
-    were made for it.
-    """
+    """A collection keeps manifest, config and own layers of an image that was used recently."""
     from flyte_build.cas.gc import collect
 
     one = machine(MadeWheel().write(tmp_path))

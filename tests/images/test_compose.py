@@ -1,4 +1,4 @@
-"""Composing: an image and a bundle become one image, and no layer moves."""
+"""Composition: an image and a bundle become one image, and no layer moves."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ class Parts:
 
 
 def test_the_composed_image(cache: Cache, repository: str, project: Path) -> None:
-    """It has the layers of both, in order, and runs as the image does."""
+    """A composed image has the layers of both, in order, and the settings of the image."""
     parts = Parts(cache, repository, repository, project)
     composed = compose(parts.image, [parts.bundle])
     assert composed.manifest.layers == (*parts.image.manifest.layers, *parts.bundle.manifest.layers)
@@ -64,7 +64,7 @@ def test_the_composed_image(cache: Cache, repository: str, project: Path) -> Non
 
 
 def test_no_layer_moves_in_one_repository(cache: Cache, repository: str, project: Path) -> None:
-    """What is sent is a config and a manifest: less than one layer, in three requests."""
+    """In one repository only config and manifest are sent, in three requests."""
     parts = Parts(cache, repository, repository, project)
     composed = compose(parts.image, [parts.bundle])
     before, asked = parts.sent(), parts.counters.snapshot()["requests"]
@@ -79,9 +79,7 @@ def test_no_layer_moves_in_one_repository(cache: Cache, repository: str, project
 def test_layers_are_mounted_across_repositories(
     cache: Cache, repository: str, project: Path
 ) -> None:
-    """From another repository of the registry the image's layers are mounted, although this machine
-    has lost them.
-    """
+    """Layers are mounted from another repository, even if this machine has lost them."""
     parts = Parts(cache, f"{repository}/images", repository, project)
     composed = compose(parts.image, [parts.bundle])
     for layer in parts.image.manifest.layers:
@@ -94,7 +92,7 @@ def test_layers_are_mounted_across_repositories(
 def test_where_mounting_is_refused_bytes_are_sent(
     tmp_path: Path, cache: Cache, repository: str, project: Path
 ) -> None:
-    """A registry that does not mount is sent the bytes, fetched from where they are if need be."""
+    """A registry that cannot mount a layer gets its bytes, fetched from another one if need be."""
     parts = Parts(cache, f"{repository}/images", repository, project)
     composed = compose(parts.image, [parts.bundle])
     for layer in parts.image.manifest.layers:
@@ -116,7 +114,7 @@ def test_where_mounting_is_refused_bytes_are_sent(
 
 
 def test_too_many_layers(cache: Cache, repository: str, project: Path) -> None:
-    """An image that Docker could not take is refused."""
+    """An image with more layers than Docker takes is refused."""
     parts = Parts(cache, repository, repository, project)
     with pytest.raises(ImageBuildError, match="too deep"):
         compose(parts.image, [parts.bundle] * 70)

@@ -1,5 +1,6 @@
-"""Local environments: a declared image's packages for the `process` engine, made once, found again,
-collected.
+"""Local environments: an image's packages for the `process` engine, created once.
+
+They are found again, and collected.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ def environments(shop: Shell) -> list[Path]:
 
 
 def node(shop: Shell, *command: str, exit_code: int = 0) -> dict[str, str]:
-    """The environment's node, as a command tells it."""
+    """Return the environment's node, as reported by a command."""
     (found,) = [
         each
         for each in shop.json(*command, exit_code=exit_code)["nodes"]
@@ -50,7 +51,7 @@ def task(
     steps: str = '.with_pip_packages("beta", extra_args=LINKS)',
     more: str = "",
 ) -> None:
-    """A task `main` with this body, in an image of these steps."""
+    """Write a task `main` with this body, in an image of these steps."""
     (shop.project / "tasks.py").write_text(f"""
 import flyte, os, subprocess, sys
 LINKS = {LINKS!r}
@@ -62,8 +63,9 @@ def main() -> {body}
 
 
 def test_a_task_has_the_packages_of_its_image_and_no_others(shop: Shell) -> None:
-    """Nothing of the interpreter at hand, nor of PYTHONPATH; `import flyte` works, and the
-    environment's commands come first.
+    """A task only has its image's packages, and `import flyte`; its commands come first.
+
+    Packages of the calling interpreter and of PYTHONPATH are not there.
     """
     stray = shop.home.parent / "stray"
     stray.mkdir()
@@ -88,7 +90,7 @@ def test_a_task_has_the_packages_of_its_image_and_no_others(shop: Shell) -> None
 
 
 def test_the_images_variables_are_below_the_tasks_own(shop: Shell) -> None:
-    """And above what is inherited."""
+    """Variables of the image override inherited ones, and the task's own override both."""
     body = 'list[str]:\n    return [os.environ.get(name, "-") for name in ("A", "B", "C", "D")]\n'
     steps = '.with_env_vars({"A": "image", "B": "image", "C": "image"})'
     task(shop, body, steps, ', env_vars={"B": "task"}')
@@ -97,7 +99,10 @@ def test_the_images_variables_are_below_the_tasks_own(shop: Shell) -> None:
 
 
 def test_a_second_run_finds_it_and_reads_no_lock(shop: Shell) -> None:
-    """Also with no network and no uv; it loads nothing that parses or resolves."""
+    """A second run finds the environment without flyte.lock, network and uv.
+
+    It loads nothing that parses or resolves.
+    """
     assert states(shop.json("run", "tasks.py", "versions"))["environment"] == "made"
     shutil.rmtree(shop.project / "wheels")
     env = {"UV_OFFLINE": "1", "UV_CACHE_DIR": "/nowhere", "PYTHONPROFILEIMPORTTIME": "1"}
@@ -130,7 +135,7 @@ def test_a_second_run_finds_it_and_reads_no_lock(shop: Shell) -> None:
 
 
 def test_one_set_of_wheels_is_one_environment(shop: Shell) -> None:
-    """Whatever declares it: other names, another order, a file with a new comment."""
+    """Equal sets of wheels share one environment, whatever declares them."""
     declare(
         shop,
         '.with_pip_packages("beta", "alpha", extra_args=LINKS).with_env_vars({"A": "b"})',
@@ -152,7 +157,10 @@ def test_one_set_of_wheels_is_one_environment(shop: Shell) -> None:
 
 
 def test_a_change_says_which_packages_it_is_about(shop: Shell) -> None:
-    """What was added, removed and moved; and before it is locked, that it is not."""
+    """The reason for a rebuild names packages that were added, removed or changed.
+
+    Before they are locked, the reason is that they are not.
+    """
     shop("run", "tasks.py", "versions")
     assert node(shop, "cache", "why", "tasks.py")["state"] == "cached"
     MadeWheel("gamma", "1.0").write(shop.project / "wheels")
@@ -173,7 +181,10 @@ def test_a_change_says_which_packages_it_is_about(shop: Shell) -> None:
 
 
 def test_a_broken_environment_is_made_again(shop: Shell) -> None:
-    """Its interpreter gone, a package deleted or added, its marker lost, or half of it there."""
+    """A broken environment is created again.
+
+    Its interpreter, a package, its marker or half of it is gone, or a file was added.
+    """
     shop("run", "tasks.py", "versions")
     (folder,) = environments(shop)
     packages = folder / "venv" / "lib" / f"python{PYTHON}" / "site-packages"
@@ -205,7 +216,7 @@ def test_a_broken_environment_is_made_again(shop: Shell) -> None:
 
 
 def test_what_was_changed_inside_is_found_by_verify(shop: Shell) -> None:
-    """Every byte is compared; the environment is made again when it is needed."""
+    """`verify` compares every byte, and a changed environment is created again when needed."""
     shop("run", "tasks.py", "versions")
     (folder,) = environments(shop)
     file = folder / "venv" / "lib" / f"python{PYTHON}" / "site-packages" / "beta.py"
@@ -222,7 +233,10 @@ def test_what_was_changed_inside_is_found_by_verify(shop: Shell) -> None:
 
 
 def test_an_unfinished_one_is_no_damage(shop: Shell) -> None:
-    """Another process may be making it; it is finished by whoever needs it, or collected."""
+    """An unfinished environment is not damage: another process may be creating it.
+
+    It is finished by the next run.
+    """
     shop("run", "tasks.py", "versions")
     (folder,) = environments(shop)
     (folder / "complete").unlink()
@@ -231,7 +245,10 @@ def test_an_unfinished_one_is_no_damage(shop: Shell) -> None:
 
 
 def test_after_a_restart_the_files_are_looked_at(shop: Shell) -> None:
-    """A crash of the machine may have left empty ones; one that is whole is used on."""
+    """After a reboot the files are checked, since a crash may have emptied them.
+
+    An intact environment stays in use.
+    """
     shop("run", "tasks.py", "versions")
     (folder,) = environments(shop)
     complete = folder / "complete"
@@ -253,7 +270,7 @@ def _state(packages: Path) -> list[int]:
 
 
 def test_two_commands_make_one(shop: Shell) -> None:
-    """One makes it, the others wait."""
+    """Of several commands that need an environment, one creates it, and the others wait."""
     shop("lock")
     started = [shop.start("run", "tasks.py", "versions") for _ in range(4)]
     for each in started:
@@ -263,7 +280,7 @@ def test_two_commands_make_one(shop: Shell) -> None:
 
 
 def test_a_wheel_that_is_another_than_the_locked_one_is_refused(shop: Shell) -> None:
-    """By its hash; and nothing is left that could be used."""
+    """A wheel whose hash is not the locked one is refused, and no environment is left."""
     shop("lock")
     MadeWheel("beta", "2.0", {"beta.py": b"EVIL = True\n"}).write(shop.project / "wheels")
     told = shop("run", "tasks.py", "versions", exit_code=3).stderr
@@ -297,7 +314,7 @@ def test_a_wheel_that_is_another_than_the_locked_one_is_refused(shop: Shell) -> 
 def test_a_wheel_that_a_layer_would_refuse_is_refused(
     shop: Shell, wheel: MadeWheel, told: str
 ) -> None:
-    """With the same error; the environment is in no use then."""
+    """A wheel that a layer would refuse is refused with the same error."""
     wheel.write(shop.project / "wheels")
     for _ in range(2):
         errors = shop("run", "tasks.py", "versions", exit_code=3).stderr
@@ -306,7 +323,7 @@ def test_a_wheel_that_a_layer_would_refuse_is_refused(
 
 
 def test_it_is_collected_when_no_run_uses_it(shop: Shell) -> None:
-    """A running task keeps it; `--dry-run` names what goes."""
+    """An environment is collected unless a task runs in it, and `--dry-run` lists it."""
     task(shop, "None:\n    print('started', flush=True)\n    subprocess.run(['sleep', '987654'])\n")
     assert shop.json("cache", "stats")["environments"] == 0
     running = shop.start("run", "tasks.py", "main")
@@ -330,9 +347,7 @@ def test_it_is_collected_when_no_run_uses_it(shop: Shell) -> None:
 
 
 def test_a_used_one_outlives_a_collection_and_a_check(shop: Shell) -> None:
-    """What was used within the keep time stays, `cache verify` finds nothing wrong with it, and its
-    key can be forgotten.
-    """
+    """A recently used environment outlives a collection and a check; its key can be removed."""
     made = shop.json("run", "tasks.py", "versions")
     (found,) = [each for each in made["prepared"] if each["kind"] == "environment"]
     shop("cache", "gc")
@@ -347,7 +362,7 @@ def test_a_used_one_outlives_a_collection_and_a_check(shop: Shell) -> None:
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupted_command_leaves_nothing_running(shop: Shell, number: signal.Signals) -> None:
-    """Not even the installer, whoever gets the signal; the next command makes the environment."""
+    """An interrupted command ends its installer, too, whichever process gets the signal."""
     shop("lock")
     os.mkfifo(shop.project / "uv.toml")  # An installer that reads from a pipe waits for ever.
     running = shop.start("run", "tasks.py", "versions")
@@ -375,7 +390,10 @@ def test_an_interrupted_command_leaves_nothing_running(shop: Shell, number: sign
 def test_a_command_that_is_interrupted_while_it_fetches_ends(
     shop: Shell, number: signal.Signals
 ) -> None:
-    """Though what it reads from says nothing; no half environment is taken for a whole one."""
+    """A command that is interrupted while it waits for a wheel ends.
+
+    No incomplete environment is taken for a complete one.
+    """
     shop("lock")
     for path in (shop.project / "wheels").iterdir():
         path.unlink()
@@ -426,7 +444,10 @@ def _installs(process: psutil.Process, command: int) -> bool:
     ],
 )
 def test_an_image_that_is_only_in_containers_says_why(shop: Shell, image: str, told: str) -> None:
-    """In a phrase, with what to do; nothing is resolved for it."""
+    """An image that is only available in containers has a reason with a hint.
+
+    Nothing is resolved for it.
+    """
     (shop.project / "tasks.py").write_text(
         f"import flyte\nenv = flyte.TaskEnvironment('t', image={image})\n@env.task\ndef main() ->"
         " int:\n    return 1\n"
@@ -436,9 +457,7 @@ def test_an_image_that_is_only_in_containers_says_why(shop: Shell, image: str, t
 
 
 def test_the_worker_needs_the_standard_library_alone(shop: Shell) -> None:
-    """Run in an environment without any package; what a task has left behind is ended
-    all the same.
-    """
+    """The worker runs without any package, and still ends the processes that a task left behind."""
     body = """list[str]:
     import asyncio, flyte.errors
     subprocess.Popen(["sleep", "987654"], start_new_session=True)
@@ -458,7 +477,10 @@ def test_the_worker_needs_the_standard_library_alone(shop: Shell) -> None:
 def test_every_module_of_the_runtime_that_a_task_can_use_is_there(
     shop: Shell, tmp_path: Path
 ) -> None:
-    """In an environment that has nothing else, with Python isolated from all else."""
+    """All modules of the runtime that a task can use are in it.
+
+    Nothing else is in the environment, and Python is isolated.
+    """
     shop("run", "tasks.py", "versions")
     (folder,) = environments(shop)
     with opened(shop.home / "cache", lambda sentence: None) as cache:
@@ -485,7 +507,7 @@ print(sorted(name for name in {{each.partition(".")[0] for each in sys.modules}}
 
 
 def test_the_interpreter_at_hand_stays_where_no_image_is_declared(shop: Shell) -> None:
-    """`auto` is this Python, for good: nothing is locked or made."""
+    """Without an image, `auto` is the current interpreter: nothing is locked or created."""
     (shop.project / "tasks.py").write_text(
         "import flyte, sys\nenv = flyte.TaskEnvironment('t')\n@env.task\ndef main() -> str:\n   "
         " return sys.executable\n"
@@ -496,8 +518,9 @@ def test_the_interpreter_at_hand_stays_where_no_image_is_declared(shop: Shell) -
 
 
 def test_secrets_in_a_process_are_variables(shop: Shell, tmp_path: Path) -> None:
-    """Under the declared names; those in files are not there, and said to be so; one that is not
-    set ends the command first.
+    """Secrets are variables in a process; those in files are reported to be unavailable.
+
+    A command with a missing secret ends before the run.
     """
     (shop.project / "plain.py").write_text(
         'import os\nimport flyte\nnames = [flyte.Secret("api-key", as_env_var="MINE"),'
@@ -526,7 +549,7 @@ def test_secrets_in_a_process_are_variables(shop: Shell, tmp_path: Path) -> None
 
 
 def test_a_rerun_as_then_has_its_packages(shop: Shell) -> None:
-    """The stored code runs in the environment of its image, without its file."""
+    """`rerun --as-then` runs the stored code in its image's environment, without the file."""
     first = shop.json("run", "tasks.py", "versions")
     (shop.project / "tasks.py").unlink()
     again = shop.json("rerun", "--as-then", first["run"])

@@ -1,4 +1,4 @@
-"""Fetching wheels: what a server may do, and what the errors say."""
+"""Fetching wheels from odd servers, and the resulting errors."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ SIZE = ("Content-Length", "300000")
 
 
 class Index(Listener):
-    """A server whose first answers are odd; then it gives the wheel."""
+    """A server whose first answers are odd; after them it sends the wheel."""
 
     def __init__(self, *odd: Callable[[], Answer]) -> None:
         super().__init__()
@@ -81,7 +81,7 @@ def reset() -> Answer:
     ids=["503", "429", "reset", "short"],
 )
 def test_what_passes_is_tried_again(blobs: Blobs, odd: Callable[[], Answer]) -> None:
-    """Errors that may pass, resets and short answers."""
+    """Temporary errors, resets and short answers are retried."""
     with Index(odd, odd) as index:
         (path,) = fetch(blobs, wheel_at(index.url))
         assert Path(path).read_bytes() == DATA
@@ -97,7 +97,7 @@ def test_what_passes_is_tried_again(blobs: Blobs, odd: Callable[[], Answer]) -> 
 def test_a_server_that_drips(
     blobs: Blobs, monkeypatch: pytest.MonkeyPatch, scheme: str, first: bytes
 ) -> None:
-    """One byte at a time, in any part of an answer, ends after a while."""
+    """A server that sends one byte at a time is given up, wherever the slow part is."""
     for name in ("_CONNECT", "STALL"):
         monkeypatch.setattr(f"flyte_build.images.layers.wheel_download.{name}", 2.0)
     with (
@@ -108,7 +108,7 @@ def test_a_server_that_drips(
 
 
 def test_a_wheel_is_fetched_once(blobs: Blobs) -> None:
-    """A wheel that is here is not asked for; one that went bad here is."""
+    """A wheel in the store is not requested again, unless it is damaged."""
     with Index() as index:
         wheel = wheel_at(index.url)
         (path,) = fetch(blobs, wheel, *[wheel][:0])
@@ -122,9 +122,7 @@ def test_a_wheel_is_fetched_once(blobs: Blobs) -> None:
 
 
 def test_gone(blobs: Blobs) -> None:
-    """A 404 is final, and names the package; credentials and queries of the address
-    are not shown.
-    """
+    """A 404 is final; the error names the package, and no credentials or query of the URL."""
     with Index(lambda: Answer.of(404, [], b"")) as index:
         wheel = replace(
             wheel_at(index.url), url=f"http://ann:s3cret@{index.host}/pkg.whl?token=hidden"
@@ -137,7 +135,7 @@ def test_gone(blobs: Blobs) -> None:
 
 
 def test_nobody_there(blobs: Blobs) -> None:
-    """A server that is not there."""
+    """A server that cannot be reached is an error."""
     with Index() as index:
         wheel = wheel_at(index.url)
     with pytest.raises(ImageBuildError, match=r"Cannot fetch the wheel of pkg 1\.0"):
@@ -146,14 +144,14 @@ def test_nobody_there(blobs: Blobs) -> None:
 
 @pytest.mark.parametrize("data", [DATA[:-1] + b"x", DATA + b"more"], ids=["other", "more"])
 def test_other_bytes(blobs: Blobs, data: bytes) -> None:
-    """Bytes that are not those that were locked are not kept."""
+    """Bytes other than the locked ones are not stored."""
     with Recorder(data) as server, pytest.raises(ImageBuildError, match=r"pkg 1\.0"):
         fetch(blobs, wheel_at(server.url))
     assert os.listdir(blobs.folder) == []
 
 
 def test_size_that_the_index_does_not_say(blobs: Blobs) -> None:
-    """The hash is enough."""
+    """A wheel without a known size is verified by its hash alone."""
     with Index() as index:
         assert fetch(blobs, replace(wheel_at(index.url), size=0))
 
@@ -168,8 +166,9 @@ def test_netrc(blobs: Blobs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_credentials_are_for_their_own_index(blobs: Blobs, monkeypatch: pytest.MonkeyPatch) -> None:
-    """They go to no other port or scheme, and to no other host that it is sent on to; of two
-    indexes the nearer one's are used.
+    """Credentials of an index go to no other port, scheme or host, not even on a redirect.
+
+    Of two indexes, those of the nearer one are used.
     """
     with (
         Index() as other,
@@ -190,9 +189,7 @@ def test_credentials_are_for_their_own_index(blobs: Blobs, monkeypatch: pytest.M
 
 
 def test_denied(blobs: Blobs, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A server that wants other credentials says who wants them, and nothing of those
-    that it got.
-    """
+    """The error about wrong credentials names their index and variable, but not their values."""
     with Index(lambda: Answer.of(403, [], b"")) as index, pytest.raises(ImageBuildError) as error:
         monkeypatch.setenv("UV_EXTRA_INDEX_URL", f"http://ann:s3cret@{index.host}/simple")
         fetch(blobs, wheel_at(index.url))
@@ -217,7 +214,7 @@ def test_proxy(blobs: Blobs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_several_at_a_time(blobs: Blobs) -> None:
-    """The first error ends the rest, and names its package."""
+    """The first error of parallel fetches ends the others, and names its package."""
     with Index() as index:
         good = [replace(wheel_at(index.url), name=f"good{at}") for at in range(3)]
         bad = replace(wheel_at(index.url), name="bad", digest=Digest.of(b"other"))
@@ -226,7 +223,7 @@ def test_several_at_a_time(blobs: Blobs) -> None:
 
 
 def test_files(blobs: Blobs, tmp_path: Path) -> None:
-    """Files of this machine: by address, and by a path relative to the project's root."""
+    """Local files are found by URL, and by a path relative to the project's root."""
     (tmp_path / "a b.whl").write_bytes(DATA)
     wheel = wheel_at("x")
     (path,) = [

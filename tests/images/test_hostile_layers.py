@@ -1,6 +1,4 @@
-"""Layers and documents that are not what they say are refused before anything is done with them,
-whoever sent them.
-"""
+"""Layers and documents with false claims are refused before use, whoever sent them."""
 
 from __future__ import annotations
 
@@ -29,7 +27,7 @@ pytestmark = pytest.mark.quick
 
 
 class Engine(Listener):
-    """As much of an engine's API as loading takes: it has nothing, and keeps what it is sent."""
+    """The part of an engine's API that loading needs; it has no image, and keeps what it gets."""
 
     loaded = b""
 
@@ -50,7 +48,7 @@ WIDE = zstandard.ZstdCompressionParameters(window_log=28, write_content_size=Fal
 
 
 def wide() -> bytes:
-    """A frame that asks for a window of 256 MiB."""
+    """Return a frame that requests a window of 256 MiB."""
     return _stream(WIDE, PLAIN)
 
 
@@ -60,7 +58,7 @@ def _stream(parameters: zstandard.ZstdCompressionParameters, data: bytes) -> byt
 
 
 def bomb() -> bytes:
-    """A few bytes that come to more than a GiB."""
+    """Return a few bytes that inflate to more than a GiB."""
     writer = zstandard.ZstdCompressor().compressobj()
     block = bytes(1 << 24)
     return b"".join([*(writer.compress(block) for _ in range(70)), writer.flush()])
@@ -78,7 +76,7 @@ LAYERS = {
 
 
 def image_of(folder: Path, layer: bytes, config: bytes | None = None) -> tuple[object, Manifest]:
-    """A store with an image of one layer, and its manifest."""
+    """Return a store with an image of one layer, and its manifest."""
     blobs = blobs_of(folder)
     document = {
         "architecture": "amd64",
@@ -95,7 +93,7 @@ def image_of(folder: Path, layer: bytes, config: bytes | None = None) -> tuple[o
 
 
 def given(folder: Path, layer: bytes, config: bytes | None = None) -> bytes:
-    """What an engine gets of such an image."""
+    """Load an image of this layer, and return the bytes that the engine gets."""
     blobs, manifest = image_of(folder, layer, config)
     with Engine() as engine:
         load(APIClient(engine.url, version="1.40"), manifest, blobs, lambda layers: None)  # type: ignore[arg-type]  # A store.
@@ -104,9 +102,7 @@ def given(folder: Path, layer: bytes, config: bytes | None = None) -> bytes:
 
 
 def test_an_engine_gets_what_is_in_a_layer(tmp_path: Path) -> None:
-    """Decompressed, for those that take no zstd; a window as large as zstd's own tools ask for is
-    fine.
-    """
+    """An engine gets decompressed layers; windows as large as those of zstd's tools are fine."""
     for number, layer in enumerate(
         (
             GOOD,
@@ -121,7 +117,10 @@ def test_an_engine_gets_what_is_in_a_layer(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("what", LAYERS)
 def test_a_layer_that_is_not_what_its_image_says_is_refused(tmp_path: Path, what: str) -> None:
-    """By name, with the reason; the engine never gets it as a whole."""
+    """A layer other than its image claims is refused by name, with the reason.
+
+    The engine never gets all of it.
+    """
     make, why = LAYERS[what]
     layer = make()
     with pytest.raises(RegistryCorrupt) as error:
@@ -144,7 +143,7 @@ def test_a_layer_that_is_not_what_its_image_says_is_refused(tmp_path: Path, what
     ],
 )
 def test_a_config_of_another_form_is_refused(tmp_path: Path, config: bytes) -> None:
-    """Before the engine is given anything."""
+    """A malformed config is refused before the engine gets anything."""
     with pytest.raises(RegistryCorrupt):
         given(tmp_path, GOOD, config)
 
@@ -164,7 +163,7 @@ def test_a_config_of_another_form_is_refused(tmp_path: Path, config: bytes) -> N
     ],
 )
 def test_uv_configuration_of_another_form_is_left_to_uv(tmp_path: Path, text: str) -> None:
-    """It is only read to find credentials: nothing of it is found."""
+    """Malformed configuration of uv is ignored here, where only credentials are read from it."""
     write_files(tmp_path, {"uv.toml": text.encode(), "sub/pyproject.toml": b"[tool]\nuv = 5\n"})
     indexes = Indexes.configured(
         str(tmp_path / "sub"), {"XDG_CONFIG_DIRS": str(tmp_path), "XDG_CONFIG_HOME": str(tmp_path)}

@@ -1,6 +1,4 @@
-"""Wheels that are not what they say: a layer and a local environment refuse the same ones, and say
-why.
-"""
+"""Wheels with false claims: layers and local environments refuse the same ones, with reasons."""
 
 from __future__ import annotations
 
@@ -28,7 +26,7 @@ Change = Callable[[dict[str, bytes]], dict[str, bytes]]
 
 
 def rewritten(change: Change) -> Callable[[Path], Wheel]:
-    """How to make a wheel whose files, its RECORD among them, are changed."""
+    """Return a function that makes a wheel with changed files, its RECORD among them."""
 
     def make(folder: Path) -> Wheel:
         path = Path(MadeWheel().write(folder).url.removeprefix("file://"))
@@ -44,12 +42,12 @@ def rewritten(change: Change) -> Callable[[Path], Wheel]:
 
 
 def without(files: dict[str, bytes], start: str) -> dict[str, bytes]:
-    """The files but for those whose names begin so."""
+    """Return the files without those whose names begin with `start`."""
     return {name: data for name, data in files.items() if not name.startswith(start)}
 
 
 def patched(old: bytes, new: bytes) -> Callable[[Path], Wheel]:
-    """How to make a wheel in whose bytes something is replaced."""
+    """Return a function that makes a wheel in whose bytes `old` is replaced."""
 
     def make(folder: Path) -> Wheel:
         path = Path(MadeWheel().write(folder).url.removeprefix("file://"))
@@ -62,22 +60,22 @@ def patched(old: bytes, new: bytes) -> Callable[[Path], Wheel]:
 
 
 def with_files(**more: object) -> Callable[[Path], Wheel]:
-    """How to make a wheel of these fields."""
+    """Return a function that makes a wheel of these fields."""
     return lambda folder: MadeWheel(**more).write(folder)  # type: ignore[arg-type]  # Each line gives its own.
 
 
 def brings(name: str, data: bytes = b"x") -> Callable[[Path], Wheel]:
-    """How to make a wheel with a file that its RECORD has."""
+    """Return a function that makes a wheel with a file that its RECORD lists."""
     return with_files(files={"pkg/__init__.py": b"", name: data})
 
 
 def record(change: Callable[[bytes], bytes]) -> Callable[[Path], Wheel]:
-    """How to make a wheel with another RECORD."""
+    """Return a function that makes a wheel with a changed RECORD."""
     return rewritten(lambda files: {**files, f"{INFO}/RECORD": change(files[f"{INFO}/RECORD"])})
 
 
 def twice(folder: Path) -> Wheel:
-    """A wheel with two files of one name."""
+    """Make a wheel with two files of one name."""
     path = Path(MadeWheel().write(folder).url.removeprefix("file://"))
     with warnings.catch_warnings(), zipfile.ZipFile(path, "a") as archive:
         warnings.simplefilter("ignore")
@@ -86,14 +84,14 @@ def twice(folder: Path) -> Wheel:
 
 
 def cut(folder: Path) -> Wheel:
-    """A wheel of which the end is missing."""
+    """Make a wheel without its end."""
     path = Path(MadeWheel().write(folder).url.removeprefix("file://"))
     path.write_bytes(path.read_bytes()[:-30])
     return pinned(path, "pkg", "1.0")
 
 
 def lying_size(folder: Path) -> Wheel:
-    """A wheel with a file that says that it is small and inflates to 64 MB."""
+    """Make a wheel with a file that claims to be small and inflates to 64 MB."""
     data = bytes(64 << 20)
     made = Path(MadeWheel(files={"pkg/zeros": data}).write(folder).url.removeprefix("file://"))
     raw = made.read_bytes()
@@ -105,7 +103,7 @@ def lying_size(folder: Path) -> Wheel:
 
 
 def bzipped(folder: Path) -> Wheel:
-    """A wheel that is compressed in another way than wheels are."""
+    """Make a wheel with a compression that wheels never have."""
     path = Path(MadeWheel().write(folder).url.removeprefix("file://"))
     with zipfile.ZipFile(path) as archive:
         files = {name: archive.read(name) for name in archive.namelist()}
@@ -116,7 +114,7 @@ def bzipped(folder: Path) -> Wheel:
 
 
 def no_zip(folder: Path) -> Wheel:
-    """A file that is a wheel by its name alone."""
+    """Make a file that is a wheel by its name alone."""
     path = folder / "pkg-1.0-py3-none-any.whl"
     path.write_bytes(b"<html>not found</html>")
     return pinned(path, "pkg", "1.0")
@@ -231,9 +229,7 @@ WHEELS: dict[str, tuple[Callable[[Path], Wheel], str]] = {
 @pytest.mark.slow
 @pytest.mark.parametrize("what", WHEELS)
 def test_a_layer_and_an_environment_refuse_it_alike(tmp_path: Path, what: str) -> None:
-    """With the same words; nothing of it is anywhere, and no environment is left that could be
-    taken for a good one.
-    """
+    """A layer and an environment refuse a wheel with the same error, and leave nothing of it."""
     make, why = WHEELS[what]
     wheel = make(tmp_path)
     with pytest.raises(ImageBuildError) as layer:
@@ -257,7 +253,10 @@ def test_a_layer_and_an_environment_refuse_it_alike(tmp_path: Path, what: str) -
 
 
 def test_a_good_wheel_is_taken_by_both(tmp_path: Path) -> None:
-    """With scripts, data and signatures; and again from the store when its file is gone."""
+    """A good wheel with scripts, data and signatures is installed by both.
+
+    It comes from the store when its file is gone.
+    """
     files = {
         "pkg/__init__.py": b"x = 1\n",
         "pkg-1.0.data/data/share/pkg/x": b"x",
@@ -279,7 +278,7 @@ def test_a_good_wheel_is_taken_by_both(tmp_path: Path) -> None:
 
 
 def test_links_to_wheels_that_were_collected_are_removed(tmp_path: Path) -> None:
-    """By the next environment that is made."""
+    """Links to collected wheels are removed when the next environment is created."""
     one, two = MadeWheel(name="one").write(tmp_path), MadeWheel(name="two").write(tmp_path)
     with opened(tmp_path / "cache") as cache:
         install(cache, PYTHON, [one], str(tmp_path), Uv())

@@ -1,5 +1,6 @@
-"""Tasks of declared images: in local environments where that can be, in containers where it must,
-deployed without their sources.
+"""Tasks with declared images: in local environments, in containers, and deployed.
+
+Deployed ones run without their sources.
 """
 
 from __future__ import annotations
@@ -72,7 +73,7 @@ def base(registry: Server, real_layer: Path) -> str:  # noqa: F811  # The fixtur
 
 @pytest.fixture
 def shell(engine: Engine, base: str, tmp_path: Path) -> Shell:
-    """A project with such tasks, and its own index of packages."""
+    """A project with tasks in declared images, and its own index of packages."""
     folder, index = tmp_path / "project", tmp_path / "index/made-up"
     folder.mkdir()
     index.mkdir(parents=True)
@@ -96,7 +97,7 @@ COOKED = {
 
 
 def test_packages_alone_are_a_local_environment(shell: Shell) -> None:
-    """No base is fetched for it, and a second run makes nothing."""
+    """An image with packages alone runs in a local environment, without fetching its base."""
     first = shell.json("run", "tasks.py", "hello", env={"FLYTE_IMAGE_BASE": "127.0.0.1:1/nowhere"})
     assert (
         first["outputs"]["o0"]["value"] == "made up" and first["outputs"]["o0"]["colour"] == "red"
@@ -109,7 +110,7 @@ def test_packages_alone_are_a_local_environment(shell: Shell) -> None:
 
 
 def test_the_same_task_runs_in_a_container_of_the_same_packages(shell: Shell) -> None:
-    """With `--engine docker`; the second time nothing is made and nobody is asked."""
+    """With `--engine docker` a task has the same packages; a second run sends no request."""
     found = shell.json("run", "--engine", "docker", "tasks.py", "hello")["outputs"]["o0"]
     assert found == {"python": "/usr/bin/python3", "colour": "red", "value": "made up"}
     assert (
@@ -124,8 +125,9 @@ def test_the_same_task_runs_in_a_container_of_the_same_packages(shell: Shell) ->
 
 @pytest.mark.slow
 def test_what_executes_runs_in_a_container_by_itself(shell: Shell) -> None:
-    """The engine `auto` says why; commands see packages and variables; what came of them is pinned,
-    and not done again.
+    """An image with commands runs in a container, as `auto` reports; their result is pinned.
+
+    The commands have packages and variables.
     """
     done = shell("-of", "json", "run", "tasks.py", "cooked")
     assert '"file": "made up\\nred"' in done.stdout
@@ -141,7 +143,7 @@ def test_what_executes_runs_in_a_container_by_itself(shell: Shell) -> None:
 
 
 def test_a_command_that_fails_shows_its_last_words(shell: Shell) -> None:
-    """And leaves no container."""
+    """A command that fails shows its last lines of output, and leaves no container."""
     tasks = shell.project / "tasks.py"
     tasks.write_text(
         tasks.read_text().replace("printf %s $COLOUR >> /colour", "echo oh dear; exit 7")
@@ -155,9 +157,7 @@ def test_a_command_that_fails_shows_its_last_words(shell: Shell) -> None:
 
 @pytest.mark.slow
 def test_a_killed_build_leaves_no_container_for_long(shell: Shell) -> None:
-    """The next build that executes something removes what it could not; that of a build that goes
-    on stays.
-    """
+    """The next build removes the container of a killed one, and none of a running one."""
     engine, tasks = Engine(shell.variables["DOCKER_HOST"]), shell.project / "tasks.py"
     text = tasks.read_text()
     tasks.write_text(text.replace("printf %s $COLOUR >> /colour", "sleep 1000"))
@@ -183,7 +183,10 @@ def test_a_killed_build_leaves_no_container_for_long(shell: Shell) -> None:
 
 
 def test_a_process_cannot_have_what_is_in_a_container_only(shell: Shell) -> None:
-    """The error says why, and what to do; without an engine it names the step that needs one."""
+    """The error about an image that `process` cannot run has the reason and a hint.
+
+    Without an engine it names the step that needs one.
+    """
     for task, why in (("cooked", "It runs python3 -c"), ("where", "is only in its container")):
         errors = shell("run", "--engine", "process", "tasks.py", task, exit_code=3).stderr
         assert why in errors and "--engine docker" in errors
@@ -196,7 +199,7 @@ def test_a_process_cannot_have_what_is_in_a_container_only(shell: Shell) -> None
 
 @pytest.mark.slow
 def test_a_reference_is_pinned(shell: Shell, base: str, registry: Server, real_layer: Path) -> None:  # noqa: F811  # The same fixture.
-    """A tag that moves changes nothing, until the lock is upgraded."""
+    """A moved tag changes nothing, until the lock is upgraded."""
     moving = registry.repository("runs/moving")
     push_image(moving, [real_layer], media_type="application/vnd.oci.image.layer.v1.tar+gzip")
     tasks = shell.project / "tasks.py"
@@ -215,7 +218,7 @@ def test_a_reference_is_pinned(shell: Shell, base: str, registry: Server, real_l
 
 
 def test_a_task_without_an_image_stays_where_it_is(shell: Shell) -> None:
-    """In this interpreter; in a container, if one is asked for, on Debian."""
+    """A task without an image runs in this interpreter, or on Debian with `--engine docker`."""
     here = shell.json("run", "tasks.py", "here")["outputs"]["o0"]["python"]
     assert os.path.dirname(here) == os.path.dirname(sys.executable)
     assert not (shell.project / "flyte.lock").exists()
@@ -227,9 +230,7 @@ def test_a_task_without_an_image_stays_where_it_is(shell: Shell) -> None:
 
 @pytest.mark.slow
 def test_deployed_tasks_need_no_sources(shell: Shell, registry: Server, tmp_path: Path) -> None:
-    """On another machine: in the image's local environment, in a container if that is asked for, or
-    needed.
-    """
+    """A deployed task runs on another machine in its local environment or container."""
     shell.variables["FLYTE_REGISTRY"] = registry.repository("runs/team/project")
     deployed = shell.json("deploy", "--all", "tasks.py")["deployments"]
     kinds = {each["env"]: each["tasks"][0]["environment"]["kind"] for each in deployed}
@@ -271,7 +272,7 @@ def test_deployed_tasks_need_no_sources(shell: Shell, registry: Server, tmp_path
 def test_a_deployed_image_is_the_same_for_the_same_lock(
     shell: Shell, registry: Server, tmp_path: Path
 ) -> None:
-    """On a machine that has only the files and flyte.lock, and that builds it anew."""
+    """A machine that has only the files and flyte.lock builds and deploys the same image."""
     shell.variables["FLYTE_REGISTRY"] = registry.repository("runs/one")
     (first,) = shell.json("deploy", "tasks.py", "light")["deployments"]
     other = Shell(
@@ -284,7 +285,7 @@ def test_a_deployed_image_is_the_same_for_the_same_lock(
 
 
 def test_the_difference_names_packages(shell: Shell, registry: Server) -> None:
-    """And the image."""
+    """A diff of two deployments names packages and the image."""
     shell.variables["FLYTE_REGISTRY"] = registry.repository("runs/compared")
     shell("deploy", "--version", "v1", "tasks.py", "light")
     tasks = shell.project / "tasks.py"
@@ -300,7 +301,7 @@ def test_the_difference_names_packages(shell: Shell, registry: Server) -> None:
 
 @pytest.mark.slow
 def test_a_dockerfile_is_a_base(shell: Shell) -> None:
-    """Built once for what its context holds; packages go on top."""
+    """A Dockerfile is built once for the files in its context; packages go on top."""
     tasks = shell.project / "tasks.py"
     text = tasks.read_text().replace("image=packages)", "image=made)")
     declared = (
@@ -342,7 +343,7 @@ def test_a_dockerfile_is_a_base(shell: Shell) -> None:
 
 @pytest.mark.slow
 def test_packages_without_wheels_are_built_in_a_container(shell: Shell) -> None:
-    """With the builder `docker`; the native one names them."""
+    """The builder `docker` builds packages without wheels; the native one refuses them by name."""
     project = (
         '[project]\nname = "only-source"\nversion = "1.0"\n[tool.setuptools]\npy-modules ='
         ' ["only_source"]\n'
@@ -383,8 +384,10 @@ PACKAGE = {
 @pytest.mark.slow
 @pytest.mark.parametrize("asked", [".", "-r", "url"])
 def test_folders_are_installed_in_a_container(shell: Shell, asked: str) -> None:
-    """From a copy without secrets: the directory stays as it is, nothing of this machine is in the
-    layer, and a change is another image.
+    """A local directory is installed in a container from a copy without secrets.
+
+    The directory stays unchanged, the layer has no path of this machine, and a change gives another
+    image.
     """
     folder = shell.project / "libs/pkg"
     for name, text in PACKAGE.items():
@@ -435,9 +438,7 @@ def test_folders_are_installed_in_a_container(shell: Shell, asked: str) -> None:
 
 @pytest.mark.slow
 def test_what_a_build_pins_is_complete(shell: Shell) -> None:
-    """`flyte lock --check` finds nothing to complain of; with `FLYTE_LOCKED` nothing is pinned by a
-    build either.
-    """
+    """`flyte lock --check` is satisfied after a build; `FLYTE_LOCKED` keeps builds from pinning."""
     refused = shell("build", "tasks.py", "light", exit_code=3, env={"FLYTE_LOCKED": "1"})
     assert "does not pin" in refused.stderr and not (shell.project / "flyte.lock").exists()
     (shell.project / "only.py").write_text(
@@ -451,7 +452,7 @@ def test_what_a_build_pins_is_complete(shell: Shell) -> None:
 
 
 def test_an_image_for_another_machine_does_not_run_here(shell: Shell) -> None:
-    """It is not built for this machine instead."""
+    """An image for another platform is refused, and not built for this machine instead."""
     tasks = shell.project / "tasks.py"
     tasks.write_text(
         tasks.read_text().replace("from_debian_base()", "from_debian_base(platform='linux/arm64')")
@@ -462,7 +463,7 @@ def test_an_image_for_another_machine_does_not_run_here(shell: Shell) -> None:
 
 @pytest.mark.slow
 def test_secrets_are_in_no_context_of_a_dockerfile(shell: Shell) -> None:
-    """Nor is a directory outside of the project."""
+    """Secrets and outside directories are refused in the context of a Dockerfile."""
     tasks = shell.project / "tasks.py"
     tasks.write_text(
         tasks.read_text().replace(
@@ -483,8 +484,9 @@ def test_secrets_are_in_no_context_of_a_dockerfile(shell: Shell) -> None:
 
 @pytest.mark.slow
 def test_deleting_the_cache_changes_no_image(shell: Shell) -> None:
-    """What was executed is among the user's data, too, and is not executed again; neither here nor,
-    with `--locked`, in CI.
+    """Results of executed steps survive a deleted cache, with `--locked` as well.
+
+    They are kept with the user's data, too.
     """
     shell("run", "tasks.py", "cooked")
     built = shell.json("build", "tasks.py", "heavy")["images"][0]["identity"]
@@ -497,9 +499,7 @@ def test_deleting_the_cache_changes_no_image(shell: Shell) -> None:
 
 @pytest.mark.slow
 def test_a_result_that_is_lost_is_said_to_be(shell: Shell) -> None:
-    """Where nobody has what was executed, it is executed again, and said; with `--locked` it is
-    not.
-    """
+    """A lost result is executed again and reported; with `--locked` that is refused."""
     shell("run", "tasks.py", "cooked")
     shutil.rmtree(shell.home)
     refused = shell("run", "--locked", "tasks.py", "cooked", exit_code=3).stderr
@@ -512,7 +512,7 @@ def test_a_result_that_is_lost_is_said_to_be(shell: Shell) -> None:
 
 @pytest.mark.slow
 def test_two_builds_at_once_execute_once(shell: Shell) -> None:
-    """The second waits, and has the image that the first has pinned."""
+    """Of two concurrent builds, one executes, and the other uses the image that it pins."""
     tasks = shell.project / "tasks.py"
     tasks.write_text(
         tasks.read_text().replace(
@@ -540,7 +540,7 @@ def test_two_builds_at_once_execute_once(shell: Shell) -> None:
 
 @pytest.mark.slow
 def test_a_forced_build_executes_again(shell: Shell) -> None:
-    """And pins what comes of it; with `--locked` it is refused."""
+    """`--force` executes again and pins the new result; with `--locked` it is refused."""
     shell("build", "tasks.py", "heavy")
     refused = shell("build", "--force", "--locked", "tasks.py", "heavy", exit_code=3).stderr
     assert re.search(r"Cannot execute .* again", refused)
@@ -553,7 +553,7 @@ def test_a_forced_build_executes_again(shell: Shell) -> None:
 
 @pytest.mark.slow
 def test_a_damaged_result_is_executed_again(shell: Shell) -> None:
-    """Bytes that are not what they were are never used."""
+    """A damaged result is never used, but executed again."""
     shell("build", "tasks.py", "heavy")
     shutil.rmtree(shell.home / "cache")
     blobs = sorted(
@@ -569,7 +569,7 @@ def test_a_damaged_result_is_executed_again(shell: Shell) -> None:
 
 @pytest.mark.slow
 def test_what_no_project_pins_any_more_is_collected(shell: Shell) -> None:
-    """What was executed stays for as long as its project pins it; a dry run says just what goes."""
+    """A result is kept as long as its project pins it, and a dry run lists what is removed."""
     shell("build", "tasks.py", "heavy")
     shell("cache", "gc", "--keep", "0s")
     kept = shell.home / "data/executed/blobs/sha256"
@@ -585,9 +585,7 @@ def test_what_no_project_pins_any_more_is_collected(shell: Shell) -> None:
 
 @pytest.mark.slow
 def test_a_deployed_result_is_found_again(shell: Shell, registry: Server) -> None:
-    """What deploying has executed is published, and is not executed again when the
-    cache is gone.
-    """
+    """A result that a deployment executed is published, and found when the cache is gone."""
     shell.variables["FLYTE_REGISTRY"] = registry.repository("runs/again")
     shell("deploy", "--version", "v1", "tasks.py", "heavy")
     lock = (shell.project / "flyte.lock").read_text()
@@ -598,7 +596,7 @@ def test_a_deployed_result_is_found_again(shell: Shell, registry: Server) -> Non
 
 @pytest.mark.slow
 def test_the_layers_of_a_dockerfile_are_its_own(shell: Shell) -> None:
-    """They are made, then cached, and of no base."""
+    """The layers of a Dockerfile are built, then cached, and not shown as a base's."""
     base = shell.variables["FLYTE_IMAGE_BASE"]
     (shell.project / "Dockerfile").write_text(f"FROM {base}\nCOPY data.txt /etc/\n")
     (shell.project / "built.py").write_text(

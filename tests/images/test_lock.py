@@ -1,6 +1,4 @@
-"""flyte.lock: what images are made of is pinned, checked, and moved; and stays as it is, whatever
-the day.
-"""
+"""flyte.lock: the pins of images are checked, upgraded, and otherwise stable."""
 
 from __future__ import annotations
 
@@ -39,13 +37,13 @@ def text(shop: Shell) -> str:
 
 
 def versions(shop: Shell) -> dict[str, str]:
-    """What is pinned, as `flyte.lock` has it."""
+    """Return the versions that `flyte.lock` pins."""
     lock = lockfile.parse(text(shop), "flyte.lock")
     return {wheel.name: wheel.version for packages in lock.packages for wheel in packages.wheels}
 
 
 def hide(shop: Shell, *names: str) -> None:
-    """Take wheels out of the shop."""
+    """Move wheels out of the shop."""
     for name in names:
         (shop.project / "wheels" / f"{name}-py3-none-any.whl").rename(
             shop.home.parent / f"{name}.hidden"
@@ -53,7 +51,7 @@ def hide(shop: Shell, *names: str) -> None:
 
 
 def offer(shop: Shell, *names: str) -> None:
-    """Put them back."""
+    """Move wheels back into the shop."""
     for name in names:
         (shop.home.parent / f"{name}.hidden").rename(
             shop.project / "wheels" / f"{name}-py3-none-any.whl"
@@ -61,9 +59,7 @@ def offer(shop: Shell, *names: str) -> None:
 
 
 def test_a_run_pins_what_it_has_to_resolve(shop: Shell) -> None:
-    """It says so, once; from then on the pin holds, whatever there is now, also with
-    another cache.
-    """
+    """A run reports once that it pins packages, and the pin holds for newer wheels and caches."""
     hide(shop, "alpha-2.0", "beta-2.0")
     told = shop("run", "tasks.py", "versions").stderr
     assert told.count("pinned in flyte.lock (commit it)") == 1
@@ -76,7 +72,7 @@ def test_a_run_pins_what_it_has_to_resolve(shop: Shell) -> None:
 
 
 def test_the_lock_file_is_no_part_of_the_code(shop: Shell) -> None:
-    """A run that writes it makes no other run prepare the code again."""
+    """A run that writes flyte.lock does not change the tree of the next one."""
     first = shop.json("run", "--copy-style", "all", "tasks.py", "versions")
     assert (shop.project / "flyte.lock").exists()
     again = shop.json("run", "--copy-style", "all", "tasks.py", "versions")
@@ -86,7 +82,7 @@ def test_the_lock_file_is_no_part_of_the_code(shop: Shell) -> None:
 
 
 def test_nothing_is_resolved_with_locked(shop: Shell) -> None:
-    """Neither by the option nor by the variable."""
+    """With `--locked` or `FLYTE_LOCKED` nothing is resolved."""
     for arguments, env in ((["--locked"], {}), ([], {"FLYTE_LOCKED": "1"})):
         told = shop("run", *arguments, "tasks.py", "versions", exit_code=3, env=env).stderr
         assert "flyte.lock does not pin" in told and "flyte lock" in told
@@ -96,7 +92,7 @@ def test_nothing_is_resolved_with_locked(shop: Shell) -> None:
 
 
 def test_lock_completes_checks_and_drops(shop: Shell) -> None:
-    """`--check` writes nothing, and names what is missing or not used."""
+    """`--check` writes nothing, and names missing and unused entries."""
     hide(shop, "beta-2.0")
     found = shop.json("lock", "--check", exit_code=3)
     assert "alpha" in " ".join(found["missing"]) or "Python" in " ".join(found["missing"])
@@ -129,7 +125,10 @@ def test_lock_completes_checks_and_drops(shop: Shell) -> None:
 
 
 def test_a_resolve_that_finds_the_same_writes_the_same_bytes(shop: Shell) -> None:
-    """Also when it was deleted, and when the names are given in another order."""
+    """Locking again writes the same bytes, whatever the order of names.
+
+    That holds even if the file was deleted.
+    """
     declare(shop, '.with_pip_packages("alpha", "beta", extra_args=LINKS)')
     shop("lock")
     before = text(shop)
@@ -141,7 +140,7 @@ def test_a_resolve_that_finds_the_same_writes_the_same_bytes(shop: Shell) -> Non
 
 
 def test_a_new_package_moves_no_other(shop: Shell) -> None:
-    """What is pinned is preferred, until it is to be moved: one package by its name, or all."""
+    """Pinned versions are preferred until they are upgraded: one package by its name, or all."""
     hide(shop, "alpha-2.0", "beta-2.0")
     shop("lock")
     offer(shop, "alpha-2.0", "beta-2.0")
@@ -158,9 +157,7 @@ def test_a_new_package_moves_no_other(shop: Shell) -> None:
 
 
 def test_a_file_counts_by_what_it_says_of_packages(shop: Shell) -> None:
-    """Requirements by all files that they name; a project by its dependencies, and not by its
-    version.
-    """
+    """Requirements count with all files that they name, a project by its dependencies alone."""
     (shop.project / "reqs").mkdir()
     (shop.project / "reqs" / "all.txt").write_text(
         "--no-index\n--find-links ../wheels\n-r more.txt\n-c limit.txt\n"
@@ -194,7 +191,7 @@ def test_a_file_counts_by_what_it_says_of_packages(shop: Shell) -> None:
 
 
 def test_files_are_followed_as_pip_follows_them(shop: Shell) -> None:
-    """With variables, quotes and comments; what a URL names is uv's to read."""
+    """Requirements files are read as by pip: variables, quotes, comments; URLs are left to uv."""
     reqs = shop.project / "reqs"
     reqs.mkdir()
     shop.variables["REQS"] = "more"
@@ -219,7 +216,7 @@ def test_files_are_followed_as_pip_follows_them(shop: Shell) -> None:
 
 
 def test_a_wheel_of_the_project_is_pinned_by_its_path(shop: Shell) -> None:
-    """Whatever signs are in it; a requirements file may name it, too."""
+    """A wheel in the project is pinned by its path, whatever characters that has."""
     (odd := shop.project / "w 1#").mkdir()
     (wheel,) = (shop.project / "wheels").glob("alpha-2*.whl")
     wheel.rename(odd / wheel.name)
@@ -236,7 +233,7 @@ def test_a_wheel_of_the_project_is_pinned_by_its_path(shop: Shell) -> None:
 
 @pytest.mark.slow
 def test_a_script_says_its_packages_and_its_python(shop: Shell) -> None:
-    """The Python is the one that is meant where that may be, else the oldest that may."""
+    """The Python of a script is the current one if its metadata allow that, else the oldest."""
     script = shop.project / "train.py"
     for asked, python in ((">=3.11", PYTHON), (">=3.40", ""), (">=3.13,<3.14", "3.13")):
         script.write_text(
@@ -259,7 +256,7 @@ def test_a_script_says_its_packages_and_its_python(shop: Shell) -> None:
 
 
 def test_a_uv_project_has_the_versions_of_its_lock(shop: Shell) -> None:
-    """Not the newest, and for the platform that is meant; more packages fit to them."""
+    """A uv project has the versions of uv.lock for its platform; more packages must fit them."""
     (shop.project / "pyproject.toml").write_text(
         '[project]\nname = "p"\nversion = "1"\nrequires-python = ">=3.11"\ndependencies ='
         ' ["beta<2", "alpha ; sys_platform == \'darwin\'"]\n[tool.uv]\nno-index = true\nfind-links'
@@ -285,7 +282,7 @@ def test_a_uv_project_has_the_versions_of_its_lock(shop: Shell) -> None:
 
 
 def test_wheels_are_those_of_the_platform_that_is_meant(shop: Shell) -> None:
-    """Also of one that this machine is not; of several the best."""
+    """Wheels are the best ones for the image's platform, which need not be this machine's."""
     tags = [
         "cp311-cp311-manylinux_2_17_x86_64",
         "cp311-cp311-manylinux_2_28_x86_64",
@@ -322,7 +319,7 @@ def test_wheels_are_those_of_the_platform_that_is_meant(shop: Shell) -> None:
     ],
 )
 def test_what_cannot_be_resolved_is_explained(shop: Shell, packages: str, told: str) -> None:
-    """In the resolver's own words, without a traceback; nothing is written of it."""
+    """A failed resolution shows the resolver's words, without a traceback, and writes nothing."""
     import re
 
     (shop.project / "wheels" / "sources-1.0.tar.gz").write_bytes(b"")
@@ -332,7 +329,7 @@ def test_what_cannot_be_resolved_is_explained(shop: Shell, packages: str, told: 
 
 
 def test_an_index_that_cannot_be_reached_is_said(shop: Shell) -> None:
-    """And credentials of the user's configuration are told nobody."""
+    """The error about an unreachable index shows no credentials of the user's configuration."""
     declare(shop, '.with_pip_packages("alpha")')
     env = {"UV_DEFAULT_INDEX": "http://me:s3cret@127.0.0.1:9/simple", "UV_HTTP_RETRIES": "0"}
     told = shop("lock", exit_code=3, env=env).stderr
@@ -357,8 +354,9 @@ default = true
 @pytest.mark.slow
 @pytest.mark.parametrize("how", ["PIP_INDEX_URL", "UV_DEFAULT_INDEX", "UV_INDEX", "pyproject.toml"])
 def test_the_users_index_is_asked_with_the_users_credentials(shop: Shell, how: str) -> None:
-    """For locking, for a local environment and for a layer, also by a name; none of it gets into
-    flyte.lock or any other file.
+    """Locking, environments and layers use the credentials of the user's index.
+
+    No credentials get into flyte.lock or any other file.
     """
     with PrivateIndex(shop) as index:
         declare(shop, '.with_pip_packages("beta")')
@@ -396,7 +394,7 @@ def test_the_users_index_is_asked_with_the_users_credentials(shop: Shell, how: s
 def test_an_index_that_wants_credentials_says_which_to_set(
     shop: Shell, command: tuple[str, ...]
 ) -> None:
-    """The variables of the index, or netrc; those that are wrong are not shown."""
+    """The error about credentials names the index's variables or netrc, and shows no values."""
     with PrivateIndex(shop) as index:
         declare(shop, '.with_pip_packages("beta")')
         env = {
@@ -419,7 +417,7 @@ def test_an_index_that_wants_credentials_says_which_to_set(
 
 
 def test_two_commands_at_once_lose_no_pin(shop: Shell) -> None:
-    """Each has its own packages; and two that resolve the same agree on one answer."""
+    """Concurrent commands lose no pin, and those with the same requirements agree."""
     for at in range(4):
         declare(
             shop,
@@ -451,7 +449,7 @@ def test_two_commands_at_once_lose_no_pin(shop: Shell) -> None:
     ],
 )
 def test_a_lock_file_that_is_wrong_is_refused(shop: Shell, written: str, told: str) -> None:
-    """By every command, with what to do; and it stays as it is."""
+    """Every command refuses an invalid flyte.lock with a hint, and leaves it unchanged."""
     (shop.project / "flyte.lock").write_bytes(written.encode("latin-1"))
     for command in (("lock",), ("lock", "--check"), ("run", "tasks.py", "versions")):
         errors = shop(*command, exit_code=3).stderr
@@ -499,8 +497,10 @@ digest = "sha256:{HEX}"
 
 
 def test_what_is_written_is_read_again() -> None:
-    """Wheels of an index, of directories in the project and elsewhere; options, platforms, extras; as
-    it stands, and with `\\r\\n`.
+    """A lockfile survives parsing and writing, with `\\r\\n` as well.
+
+    Its wheels are from an index, from the project and from elsewhere; it has options, platforms and
+    extras.
     """
     lock = lockfile.parse(WRITTEN, "flyte.lock")
     assert lockfile.dump(lock).partition("version")[2] == WRITTEN.partition("version")[2]
@@ -628,8 +628,9 @@ _WHEEL, _PACKAGES = "the wheel beta", "[[packages]] -r ../shared.txt, numpy>=2"
     ],
 )
 def test_every_wrong_shape_is_named(tmp_path: Path, old: str, new: str, told: str) -> None:
-    """The file and the entry, and what is wrong with it, without the values of addresses; and what
-    to do.
+    """The error about a malformed entry names the file, the entry, the mistake and a remedy.
+
+    No value of a URL is shown.
     """
     assert WRITTEN.count(old) >= 1
     path = tmp_path / "flyte.lock"
@@ -649,7 +650,7 @@ def test_every_wrong_shape_is_named(tmp_path: Path, old: str, new: str, told: st
     [("base", "python:3.11"), ("packages", "-r ../shared.txt"), ("step", "sha256:")],
 )
 def test_an_entry_that_is_there_twice_is_refused(name: str, title: str) -> None:
-    """Also if they say different things."""
+    """A duplicate entry is refused, even if the two differ."""
     start = WRITTEN.index(f"[[{name}]]")
     entry = WRITTEN[start : WRITTEN.find("\n[[", start) + 1 or None]
     again = entry.replace(f'{HEX}"\npython', f'{Digest.of(b"2").hex}"\npython')
@@ -659,7 +660,7 @@ def test_an_entry_that_is_there_twice_is_refused(name: str, title: str) -> None:
 
 
 def test_wheels_are_sorted_and_each_package_is_there_once() -> None:
-    """Two versions of one package cannot both be installed."""
+    """Wheels are sorted, and a lock has one version of each package."""
     lines = WRITTEN.splitlines(keepends=True)
     at = next(number for number, line in enumerate(lines) if '"beta"' in line)
     for changed in (
@@ -746,9 +747,7 @@ _LOCKS = st.builds(
 
 @given(_LOCKS)
 def test_every_lock_survives_its_file(tmp_path_factory: pytest.TempPathFactory, lock: Lock) -> None:
-    """What is written is what is read, whatever the names and the addresses are; and the same bytes
-    come of it.
-    """
+    """Every lock is parsed and written to the same bytes, whatever its names and URLs are."""
     path = str(tmp_path_factory.getbasetemp() / "survives.lock")
     lockfile.write(path, lock)
     read, data = lockfile.read(path)
@@ -772,7 +771,7 @@ def _read_or_refused(path: Path) -> None:
 def test_any_bytes_are_read_or_refused(
     tmp_path_factory: pytest.TempPathFactory, at: int, count: int, new: bytes
 ) -> None:
-    """Some bytes of a file replaced by others: there is no other error than ours."""
+    """Replacing bytes of a lockfile causes no other error than `ImageBuildError`."""
     path = tmp_path_factory.getbasetemp() / "bytes.lock"
     data = WRITTEN.encode()
     path.write_bytes(data[:at] + new + data[at + count :])
@@ -797,8 +796,9 @@ _VALUES = st.recursive(
 def test_any_structure_is_read_or_refused(
     tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
 ) -> None:
-    """A value anywhere in the document, taken away, replaced, doubled or added: there is no other
-    error than ours.
+    """A change of any value of a lockfile causes no other error than `ImageBuildError`.
+
+    It may be removed, replaced, doubled or added.
     """
     import tomlkit
 
@@ -830,7 +830,7 @@ def test_any_structure_is_read_or_refused(
 
 
 def test_what_could_not_be_read_again_is_not_written(tmp_path: Path) -> None:
-    """The file stays as it is, and the entry is named."""
+    """An entry that could not be parsed again is refused by name, and the file is unchanged."""
     path = tmp_path / "flyte.lock"
     path.write_text(WRITTEN)
     lock = lockfile.parse(WRITTEN, "")
@@ -845,7 +845,7 @@ def test_what_could_not_be_read_again_is_not_written(tmp_path: Path) -> None:
 
 
 def test_many_packages_are_not_all_listed() -> None:
-    """A sentence names a few, and says how many more there are."""
+    """A sentence names a few packages, and the number of the others."""
     wanted = Wanted(
         requirements=tuple(f"p{at:03}" for at in range(100)), python="3.11", platform="linux/amd64"
     )
@@ -853,7 +853,7 @@ def test_many_packages_are_not_all_listed() -> None:
 
 
 def test_an_empty_variable_locks_nothing(shop: Shell) -> None:
-    """`FLYTE_LOCKED=` is as if it were not set; what is neither true nor false is an error."""
+    """An empty `FLYTE_LOCKED` counts as unset; a value that is not a boolean is an error."""
     assert (
         "pinned in flyte.lock"
         in shop("run", "tasks.py", "versions", env={"FLYTE_LOCKED": ""}).stderr
@@ -865,13 +865,13 @@ def test_an_empty_variable_locks_nothing(shop: Shell) -> None:
 
 
 def test_a_lock_file_that_cannot_be_written_is_an_error(shop: Shell) -> None:
-    """What was resolved must be kept: else the next run would have another answer."""
+    """A resolution that cannot be saved is an error: the next run could resolve otherwise."""
     (shop.project / "flyte.lock").mkdir()
     assert "flyte.lock" in shop("run", "tasks.py", "versions", exit_code=3).stderr
 
 
 def test_images_of_one_project_share_the_lock(shop: Shell) -> None:
-    """Files below the root are all looked at; those of two projects are not locked together."""
+    """All images of a project are locked together, and those of two projects are not."""
     (shop.project / "pyproject.toml").write_text("")
     (shop.project / "sub").mkdir()
     declare(
@@ -891,9 +891,7 @@ def test_images_of_one_project_share_the_lock(shop: Shell) -> None:
 
 
 def test_pins_are_found_again(tmp_path: Path) -> None:
-    """Bases and what commands came to are kept as packages are; `locked` refuses all that is
-    missing.
-    """
+    """Bases and results of commands are pinned as packages are; `locked` refuses missing ones."""
     said: list[str] = []
     digest = Digest.of(b"")
     pins = Pins(
@@ -931,13 +929,13 @@ def test_pins_are_found_again(tmp_path: Path) -> None:
 
 
 def test_an_older_reader_is_told_to_upgrade() -> None:
-    """By the number of the format alone."""
+    """A newer format is refused by its number, with the advice to upgrade."""
     with pytest.raises(ImageBuildError, match="newer version"):
         lockfile.parse("version = 99\nunknown = 1\n", "flyte.lock")
 
 
 def test_help_of_the_command_is_complete() -> None:
-    """It is the installed command that answers."""
+    """The installed command's help lists its options."""
     done = subprocess.run([FLYTE, "lock", "--help"], capture_output=True, text=True, check=True)
     assert "--upgrade [NAME]" in done.stdout and "--check" in done.stdout
 
@@ -946,9 +944,7 @@ def test_help_of_the_command_is_complete() -> None:
 
 
 def test_lock_says_what_changed_beside_versions(shop: Shell) -> None:
-    """Other requirements that come to the same versions, and wheels that are other files; nothing
-    is said to stay that does not.
-    """
+    """`flyte lock` reports changed requirements and wheel files, even with the same versions."""
     shop("lock")
     before = text(shop)
     declare(shop, '.with_pip_packages("alpha>=1", extra_args=LINKS)')
@@ -965,7 +961,7 @@ def test_lock_says_what_changed_beside_versions(shop: Shell) -> None:
 
 
 def test_lock_leaves_a_complete_file_alone(shop: Shell) -> None:
-    """To the byte, with what people have written into it, and however its entries are sorted."""
+    """`flyte lock` leaves a complete file unchanged, whatever its comments and order are."""
     declare(shop, '.with_pip_packages("alpha", extra_args=LINKS)', "other.py")
     declare(shop, '.with_pip_packages("beta<2", extra_args=LINKS)', "third.py")
     shop("lock")
@@ -980,9 +976,7 @@ def test_lock_leaves_a_complete_file_alone(shop: Shell) -> None:
 
 
 def start_and_wait(shop: Shell, temporary: Path, count: int) -> subprocess.Popen[str]:
-    """A `flyte lock` that resolves for ever, since it reads a wheel from a pipe; so many are under
-    way then.
-    """
+    """Start a `flyte lock` that waits for a wheel from a pipe, and wait until `count` run."""
     running = shop.start("lock")
     deadline = time.monotonic() + 30
     while len(list(temporary.glob("flyte-lock-*/packages.txt"))) < count:
@@ -992,7 +986,7 @@ def start_and_wait(shop: Shell, temporary: Path, count: int) -> subprocess.Popen
 
 
 def folders_of(temporary: Path) -> list[Path]:
-    """What commands that resolve have there."""
+    """Return the directories of commands that resolve."""
     return [path for path in temporary.glob("flyte-lock-*") if path.is_dir()]
 
 
@@ -1000,8 +994,9 @@ def folders_of(temporary: Path) -> list[Path]:
 def test_a_lock_that_is_ended_leaves_nothing(
     shop: Shell, tmp_path: Path, number: signal.Signals
 ) -> None:
-    """What could not be removed when it was killed, the next one removes; that of one which goes
-    on, and a stranger's, stay.
+    """A lock that ends removes its temporary files; after a kill the next one does.
+
+    Files of running commands, and of others, stay.
     """
     temporary, wheel = tmp_path / "tmp", shop.project / "wheels/alpha-2.0-py3-none-any.whl"
     temporary.mkdir()

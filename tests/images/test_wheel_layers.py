@@ -1,4 +1,4 @@
-"""Wheels become layers: where files go, that the bytes are always the same, and what is refused."""
+"""Wheels become layers: paths of files, reproducible bytes, and refusals."""
 
 from __future__ import annotations
 
@@ -40,14 +40,14 @@ X86, ARM = 62, 183
 
 
 def elf(machine: int) -> bytes:
-    """The beginning of a shared library for that machine."""
+    """Return the beginning of a shared library for this machine type."""
     return b"\x7fELF\2\1\1" + bytes(9) + struct.pack("<HH", 3, machine) + bytes(44)
 
 
 def layer_of(
     blobs: Blobs, *wheels: Wheel, compression: Compression = "gzip", said: list[str] | None = None
 ) -> Layer:
-    """The layer of some wheels in Debian's Python."""
+    """Return the layer of some wheels in Debian's Python."""
     paths = [(wheel, wheel.url.removeprefix("file://")) for wheel in wheels]
     with blobs.batch() as batch:
         return write_layer(
@@ -61,7 +61,7 @@ def layer_of(
 
 
 def content(blobs: Blobs, layer: Layer) -> dict[str, tarfile.TarInfo]:
-    """The members of a gzip layer, which must be what its diff_id says."""
+    """Return the members of a gzip layer, and check its diff_id."""
     plain = gzip.decompress(blobs.read(layer.digest))
     assert Digest.of(plain) == layer.diff_id
     with tarfile.open(fileobj=io.BytesIO(plain)) as archive:
@@ -69,7 +69,7 @@ def content(blobs: Blobs, layer: Layer) -> dict[str, tarfile.TarInfo]:
 
 
 def unpacked(blobs: Blobs, layer: Layer, folder: Path) -> Path:
-    """The layer unpacked by tar itself."""
+    """Unpack a layer with tar."""
     folder.mkdir()
     subprocess.run(["tar", "-xzf", blobs.path(layer.digest), "-C", folder], check=True)
     return folder
@@ -81,8 +81,9 @@ def blobs(tmp_path: Path) -> Blobs:
 
 
 def test_files_go_where_the_interpreter_looks(tmp_path: Path, blobs: Blobs) -> None:
-    """Modules, data, headers and scripts of a wheel land where they belong, with their modes, and
-    import.
+    """Modules, data, headers and scripts of a wheel go to their places, with their modes.
+
+    They can be imported.
     """
     files = {
         "pkg/__init__.py": b"def main():\n    print('hello')\n",
@@ -139,9 +140,7 @@ def test_files_go_where_the_interpreter_looks(tmp_path: Path, blobs: Blobs) -> N
 
 
 def test_installed_record_names_each_file(tmp_path: Path, blobs: Blobs) -> None:
-    """The RECORD that is installed has every file of the wheel, sorted, with hashes of what is
-    there.
-    """
+    """The installed RECORD lists every file of the wheel, sorted, with the right hashes."""
     wheel = MadeWheel(scripts={"hello": "pkg:main"}).write(tmp_path)
     folder = unpacked(blobs, layer_of(blobs, wheel), tmp_path / "out") / PACKAGES
     rows = [
@@ -167,9 +166,7 @@ def test_installed_record_names_each_file(tmp_path: Path, blobs: Blobs) -> None:
 
 
 def test_same_wheels_same_layer(tmp_path: Path, blobs: Blobs) -> None:
-    """The archive inside depends on no order, compression, umask, time zone, locale
-    or hash seed.
-    """
+    """A layer does not depend on order, compression, umask, time zone, locale or hash seed."""
     one = MadeWheel(files={"one/a.py": b"a" * 9000, "one/b.py": b"b"}).write(tmp_path / "1")
     two = MadeWheel(name="two", files={"two/é.py": b"c"}).write(tmp_path / "2")
     found = {
@@ -201,7 +198,7 @@ def test_same_wheels_same_layer(tmp_path: Path, blobs: Blobs) -> None:
 
 
 def test_deflated_files_are_copied(tmp_path: Path, blobs: Blobs) -> None:
-    """A layer is about as large as its wheel, which was compressed better than a layer would be."""
+    """Deflated files are copied, so a layer is about as large as its wheel."""
     data = os.urandom(200_000).hex().encode()
     wheel = MadeWheel(files={"pkg/data.txt": data}).write(tmp_path)
     layer = layer_of(blobs, wheel)
@@ -210,7 +207,7 @@ def test_deflated_files_are_copied(tmp_path: Path, blobs: Blobs) -> None:
 
 
 def refused(tmp_path: Path, wheel: Wheel, why: str) -> None:
-    """The wheel is refused by name, with that reason; nothing is left in the store."""
+    """Check that a wheel is refused by name, with this reason, and leaves nothing in the store."""
     store = blobs_of(tmp_path / "refusing")
     with pytest.raises(ImageBuildError) as error:
         layer_of(store, wheel)
@@ -220,13 +217,13 @@ def refused(tmp_path: Path, wheel: Wheel, why: str) -> None:
 
 
 def test_wrong_record(tmp_path: Path) -> None:
-    """A file that is not what the RECORD says."""
+    """A file that differs from its RECORD is refused."""
     wheel = MadeWheel(record={"pkg/__init__.py": "A" * 43}).write(tmp_path)
     refused(tmp_path, wheel, "pkg/__init__.py does not match its RECORD")
 
 
 def edited(wheel: Wheel, **files: bytes) -> Wheel:
-    """A wheel with files that its RECORD does not know, pinned anew."""
+    """Return a wheel with files that its RECORD does not list, pinned anew."""
     path = Path(wheel.url.removeprefix("file://"))
     with zipfile.ZipFile(path, "a") as archive:
         for name, data in files.items():
@@ -235,7 +232,7 @@ def edited(wheel: Wheel, **files: bytes) -> Wheel:
 
 
 def test_file_without_record(tmp_path: Path) -> None:
-    """A file that the RECORD does not list."""
+    """A file that is not in RECORD is refused."""
     refused(
         tmp_path,
         edited(MadeWheel().write(tmp_path), **{"pkg/more.py": b"x"}),
@@ -245,7 +242,7 @@ def test_file_without_record(tmp_path: Path) -> None:
 
 @pytest.mark.filterwarnings("ignore:Duplicate name")
 def test_file_that_is_there_twice(tmp_path: Path) -> None:
-    """Two files of one name."""
+    """Two files of one name are refused."""
     refused(
         tmp_path,
         edited(MadeWheel().write(tmp_path), **{"pkg/__init__.py": b"x"}),
@@ -264,12 +261,12 @@ def test_file_that_is_there_twice(tmp_path: Path) -> None:
     ],
 )
 def test_path_that_leads_out(tmp_path: Path, name: str) -> None:
-    """Files never land outside of the directories of their kind."""
+    """A file outside of the directory of its kind is refused."""
     refused(tmp_path, MadeWheel(files={name: b"x"}).write(tmp_path), "leads outside its directory")
 
 
 def test_script_whose_name_leads_out(tmp_path: Path) -> None:
-    """Nor do scripts that entry points name."""
+    """A script outside of its directory is refused, even if an entry point names it."""
     refused(
         tmp_path,
         MadeWheel(scripts={"../evil": "pkg:main"}).write(tmp_path),
@@ -292,14 +289,12 @@ def test_script_whose_name_leads_out(tmp_path: Path) -> None:
     ],
 )
 def test_foreign_machine_code(tmp_path: Path, tag: str, files: dict[str, bytes]) -> None:
-    """Shared libraries for another machine or system."""
+    """Shared libraries for another machine or system are refused."""
     refused(tmp_path, MadeWheel(tag=tag, files=files).write(tmp_path), "machine code for")
 
 
 def test_data_that_looks_like_machine_code(tmp_path: Path, blobs: Blobs) -> None:
-    """Objects to link, code for a GPU, programs of this machine and truncated heads are no programs
-    of another one.
-    """
+    """Objects to link, code for a GPU, programs of this machine and truncated headers are fine."""
     files = {
         "pkg/x.o": elf(ARM)[:16] + b"\1\0" + elf(ARM)[18:],
         "pkg/x.cubin": elf(190),
@@ -311,7 +306,7 @@ def test_data_that_looks_like_machine_code(tmp_path: Path, blobs: Blobs) -> None
 
 
 def test_wheel_for_several_machines(tmp_path: Path, blobs: Blobs) -> None:
-    """A wheel for any platform may bring libraries for several machines."""
+    """A wheel for any platform may have libraries for several machines."""
     layer_of(
         blobs, MadeWheel(files={"pkg/x86.so": elf(X86), "pkg/arm.so": elf(ARM)}).write(tmp_path)
     )
@@ -319,14 +314,14 @@ def test_wheel_for_several_machines(tmp_path: Path, blobs: Blobs) -> None:
 
 @pytest.mark.slow
 def test_zip_bomb(tmp_path: Path) -> None:
-    """A wheel that would come to far more than it is."""
+    """A wheel that inflates to far more than its size is refused."""
     wheel = MadeWheel(files={f"pkg/{at}.bin": bytes(1 << 28) for at in range(5)}).write(tmp_path)
     assert wheel.size < 3_000_000
     refused(tmp_path, wheel, "but its file has only")
 
 
 def test_damaged_bytes(tmp_path: Path) -> None:
-    """A wheel whose bytes have changed since it was written."""
+    """A wheel whose bytes have changed since it was written is refused."""
     wheel = MadeWheel(files={"pkg/data.txt": os.urandom(50_000).hex().encode()}).write(tmp_path)
     path = Path(wheel.url.removeprefix("file://"))
     data = bytearray(path.read_bytes())
@@ -353,7 +348,7 @@ def test_damaged_bytes(tmp_path: Path) -> None:
     ],
 )
 def test_tags(tag: str, fits: bool) -> None:
-    """Wheels for another Python or platform are told by their names."""
+    """Wheels for another Python or platform are recognised by their names."""
     wheel = Wheel(
         name="pkg", version="1.0", url=f"https://x/pkg-1.0-{tag}.whl", digest=Digest.of(b""), size=0
     )
@@ -365,9 +360,7 @@ def test_tags(tag: str, fits: bool) -> None:
 
 
 def test_two_wheels_with_one_path(tmp_path: Path, blobs: Blobs) -> None:
-    """Of two wheels with one path the last by name counts, and that is said; the same content is no
-    matter.
-    """
+    """Of two wheels with one path, the last by name wins, which is noted if contents differ."""
     said: list[str] = []
     one = MadeWheel(name="aaa", files={"tests/__init__.py": b"", "tests/x.py": b"1"}).write(
         tmp_path
@@ -402,9 +395,7 @@ def wheels_of(sizes: list[tuple[str, int]]) -> list[Wheel]:
 
 @given(WHEELS, st.integers(0, LAYERS), st.randoms())
 def test_groups(sizes: list[tuple[str, int]], room: int, random: object) -> None:
-    """Each wheel is in one layer, there are never more than there is room for, and no order
-    matters.
-    """
+    """Each wheel is in one of at most as many layers as there is room for, in any order."""
     wheels = wheels_of(sizes)
     groups = group(wheels, room)
     assert sorted(wheel.name for each in groups for wheel in each) == sorted(
@@ -417,7 +408,7 @@ def test_groups(sizes: list[tuple[str, int]], room: int, random: object) -> None
 
 @given(st.integers(1, 69), st.integers(1, 1 << 30), st.randoms())
 def test_one_package_more_is_one_layer_more(count: int, size: int, random: object) -> None:
-    """While there is room, adding a package leaves all other layers as they are."""
+    """While there is room, one more package leaves all other layers as they are."""
     wheels = wheels_of([(f"p{at}", random.randrange(1, 1 << 28)) for at in range(count)])  # type: ignore[attr-defined]
     more = wheels_of([("new", size)])
     assert set(group([*wheels, *more], 70)) - set(group(wheels, 70)) == {tuple(more)}
@@ -432,7 +423,7 @@ def test_many_packages_keep_their_layers() -> None:
 
 
 def test_replaced_version_keeps_its_place() -> None:
-    """A new version of about the same size takes the place of the old one among the layers."""
+    """A new version of about the same size takes the old one's place among the layers."""
     wheels = wheels_of([("a", 100), ("b", 5000), ("c", 5100)])
     newer = [
         replace(wheel, version="2", size=5050) if wheel.name == "b" else wheel for wheel in wheels
@@ -444,7 +435,7 @@ def test_replaced_version_keeps_its_place() -> None:
 
 @pytest.mark.slow
 def test_memory_does_not_grow_with_a_wheel(tmp_path: Path) -> None:
-    """A wheel with files of 300 MB is unpacked and packed in the memory of small ones."""
+    """A wheel with files of 300 MB is packed in the memory of small ones."""
     wheel = MadeWheel(
         files={"pkg/zeros.bin": bytes(200 << 20), "pkg/data.bin": os.urandom(100 << 20)}
     ).write(tmp_path)
