@@ -1,9 +1,9 @@
-"""What the benchmarks share: trees to work on, and paired timings.
+"""Support for the benchmarks: trees to work on, and paired timings.
 
-Each benchmark times two things in turn, in one run, and reports the ratio of their medians as
+Each benchmark times two operations in turn, in one run, and reports the ratio of their medians as
 `extra_info`: absolute times differ between machines, ratios hardly do. `pytest benchmarks
 --benchmark-enable` runs them and prints the ratios; `FLYTE_PEER=/path/to/venv` names an environment
-in which the official `flyte` SDK is installed, for those that compare with it.
+in which the official `flyte` SDK is installed, for benchmarks against it.
 """
 
 from __future__ import annotations
@@ -59,8 +59,9 @@ def paired(
     rounds: int,
     before: Callable[[], object] = lambda: None,
 ) -> tuple[float, float]:
-    """The median seconds of both, timed in turn after one warm-up each, and after what is done
-    `before` them and not timed.
+    """Return the median seconds of both, timed in turn after one warm-up each.
+
+    `before` is called before them, and not timed.
     """
     times: tuple[list[float], list[float]] = ([], [])
     for at in range(rounds + 1):
@@ -74,7 +75,7 @@ def paired(
 
 
 def command(*args: str, cwd: Path, home: Path) -> Callable[[], object]:
-    """A whole process, its output thrown away."""
+    """Return a function that runs a process, and drops its output."""
     environment = {**os.environ, "FLYTE_HOME": str(home)}
 
     def run() -> None:
@@ -91,7 +92,7 @@ def command(*args: str, cwd: Path, home: Path) -> Callable[[], object]:
 
 
 def make_tree(root: Path, files: int) -> None:
-    """About 4.7 kB of Python source in each of so many files, and a task."""
+    """Write `files` files of about 4.7 kB of Python source each, and a task."""
     rng = random.Random(1)
     stdlib = Path(os.__file__).parent
     text = "".join(path.read_text(errors="replace") for path in sorted(stdlib.glob("*.py")))
@@ -114,7 +115,7 @@ def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def home(tmp_path: Path) -> Iterator[Path]:
-    """A home of its own."""
+    """A new home."""
     yield tmp_path / "home"
     forget(tmp_path / "home")
 

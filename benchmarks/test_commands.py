@@ -45,7 +45,7 @@ def test_against_the_interpreters_start(
     "FLYTE_PEER" not in os.environ, reason="FLYTE_PEER names no environment with the official SDK"
 )
 def test_against_the_official_sdk(benchmark: BenchmarkFixture, tmp_path: Path, home: Path) -> None:
-    """The same file, run locally by the other command."""
+    """A local run is compared to one by the official SDK's command."""
     (tmp_path / "hello.py").write_text(HELLO)
     ours = command(FLYTE, "run", "hello.py", "hello", "--name", "World", cwd=tmp_path, home=home)
     peer = command(

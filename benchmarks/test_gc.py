@@ -17,7 +17,7 @@ BLOBS = 100_000
 
 
 def test_collecting(benchmark: BenchmarkFixture, home: Path) -> None:
-    """Every blob is garbage."""
+    """Collecting a cache of garbage alone is timed."""
     cache = Cache.open(str(home), Counters(), print)
 
     def fill() -> None:

@@ -1,5 +1,4 @@
-"""Images: is one there, one package more, a first build, composing; against uv and `docker build`,
-in one run.
+"""Images: lookup, one more package, first build, composition; against uv and `docker build`.
 
 The packages come from an index and the base from Debian, once; no timing includes a download.
 """
@@ -136,7 +135,7 @@ class Setting:
 
 @pytest.fixture(scope="module")
 def setting(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Setting]:
-    """About 30 packages, pure and binary ones, whose wheels are here."""
+    """A project with about 30 packages, pure and binary ones, whose wheels are in the cache."""
     folder = tmp_path_factory.mktemp("images")
     with serve(folder / "registry") as server:
         name = server.repository("bench/base")
@@ -160,14 +159,14 @@ def setting(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Setting]:
 
 
 def seconds(call: Callable[[], object]) -> float:
-    """The seconds that a call takes."""
+    """Return the seconds that a call takes."""
     began = time.perf_counter()
     call()
     return time.perf_counter() - began
 
 
 def test_is_it_there(benchmark: BenchmarkFixture, setting: Setting) -> None:
-    """Whether the image is there, inside the process: flyte.lock is read, and one record."""
+    """Looking an image up reads flyte.lock and one record, inside the process."""
     setting.build(*PACKAGES)
     before = setting.counters.snapshot()["requests"]
     times = [seconds(lambda: setting.build(*PACKAGES)) for _ in range(50)]
@@ -182,8 +181,9 @@ def test_is_it_there(benchmark: BenchmarkFixture, setting: Setting) -> None:
 
 
 def test_first_build_against_uv(benchmark: BenchmarkFixture, setting: Setting) -> None:
-    """All layers made anew, against `uv pip install` that copies the same packages from its warm
-    cache into a fresh directory.
+    """A first build of all layers is compared to `uv pip install` of the same packages.
+
+    The latter copies them from its warm cache into a new directory.
     """
     wheels = setting.wheels(*PACKAGES)
     folder = setting.folder / "uv"
@@ -225,8 +225,9 @@ def test_first_build_against_uv(benchmark: BenchmarkFixture, setting: Setting) -
 
 
 def test_one_package_more_against_docker(benchmark: BenchmarkFixture, setting: Setting) -> None:
-    """The whole command `flyte build --push`, against `docker build` with its cache warm and the
-    wheels at hand; nothing else changed.
+    """`flyte build --push` with one more package is compared to `docker build`.
+
+    The latter has a warm cache and the wheels at hand; nothing else changed.
     """
     need("docker")
     context, wheels = setting.folder / "docker", setting.wheels(*PACKAGES, MORE)
@@ -276,9 +277,7 @@ def _dockerfile(base: str, requirements: str) -> dict[str, Any]:
 
 
 def _added(setting: Setting, at: int) -> tuple[float, int]:
-    """The seconds of a command that builds and pushes an image with one package more than was
-    pushed before, and the bytes sent.
-    """
+    """Return the seconds and sent bytes of a command that pushes an image with one more package."""
     import json
 
     place = setting.registry.repository(f"bench/{uuid.uuid4().hex}")
@@ -313,9 +312,7 @@ def _added(setting: Setting, at: int) -> tuple[float, int]:
 
 
 def test_composing(benchmark: BenchmarkFixture, setting: Setting, tmp_path: Path) -> None:
-    """An image and a bundle composed, and the result pushed to a registry on this machine that has
-    the layers of both.
-    """
+    """An image and a bundle are composed, and pushed to a registry that has the layers of both."""
     name = setting.registry.repository(f"bench/{uuid.uuid4().hex}")
     repository = open_repository(RepositoryName.parse(name), setting.counters, RetryBudget())
     image = setting.build(*PACKAGES).image
@@ -352,8 +349,9 @@ def test_composing(benchmark: BenchmarkFixture, setting: Setting, tmp_path: Path
 def test_a_warm_run_in_a_container(
     benchmark: BenchmarkFixture, setting: Setting, tmp_path: Path
 ) -> None:
-    """The whole command, all of it prepared, against `docker run --rm` of the same image with an
-    empty program.
+    """A warm run in a container is compared to `docker run --rm` of an empty program.
+
+    The image is the same, and the time is that of the whole command.
     """
     with docker_engine() as host:
         project = tmp_path / "project"

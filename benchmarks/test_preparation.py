@@ -1,6 +1,4 @@
-"""Deciding, bundling and extracting a tree of 10,000 files, against what the system's own tools
-take.
-"""
+"""Deciding, bundling and extracting a tree of 10,000 files, against the system's own tools."""
 
 from __future__ import annotations
 
@@ -32,7 +30,7 @@ SETTINGS = Settings.configured(Configuration({}), copy_style="all")
 
 
 def walk(root: str) -> int:
-    """The bare walk: every file's `stat`, and nothing else."""
+    """Call `stat` for every file, and do nothing else."""
     count, waiting = 0, [root]
     while waiting:
         with os.scandir(waiting.pop()) as entries:
@@ -46,7 +44,7 @@ def walk(root: str) -> int:
 
 
 def prepare(root: Path, home: Path) -> FilePlan:
-    """Discovery, tree and bundle, in this process."""
+    """Prepare discovery, tree and bundle in this process."""
     stores = Stores(
         RunReporter(), Places(cache=str(home / "cache"), data=str(home / "data"), config="")
     )
@@ -57,7 +55,7 @@ def prepare(root: Path, home: Path) -> FilePlan:
 
 
 def node_seconds(root: Path, home: Path) -> float:
-    """What the nodes of one command took, extraction not counted in."""
+    """Return the seconds of one command's nodes, without the extraction."""
     done = subprocess.run(
         [FLYTE, "-of", "json", "run", "--copy-style", "all", "hello.py", "hello"],
         cwd=root,
@@ -69,7 +67,7 @@ def node_seconds(root: Path, home: Path) -> float:
 
 
 def test_nothing_changed(benchmark: BenchmarkFixture, tree: Path, home: Path) -> None:
-    """Deciding that nothing needs preparing, against the bare walk and `git status`."""
+    """Deciding that nothing needs preparing is compared to a bare walk and `git status`."""
     import gc
 
     prepare(tree, home)
@@ -106,7 +104,7 @@ def test_nothing_changed(benchmark: BenchmarkFixture, tree: Path, home: Path) ->
 
 
 def test_first_bundle(benchmark: BenchmarkFixture, tree: Path, home: Path) -> None:
-    """Everything is new, against `tar | zstd -3`."""
+    """A first bundle is compared to `tar | zstd -3`."""
 
     def ours() -> None:
         node_seconds(tree, home)
@@ -136,7 +134,7 @@ def test_first_bundle(benchmark: BenchmarkFixture, tree: Path, home: Path) -> No
 
 
 def test_extraction(benchmark: BenchmarkFixture, tree: Path, home: Path, tmp_path: Path) -> None:
-    """Verified file by file, against `tar x` of the same."""
+    """An extraction, verified file by file, is compared to `tar x` of the same files."""
     preparation = prepare(tree, home)
     manifest = preparation.resolve()[preparation.bundle].artifact
     assert manifest is not None
@@ -169,8 +167,9 @@ def test_extraction(benchmark: BenchmarkFixture, tree: Path, home: Path, tmp_pat
 
 
 def test_one_file_edited(benchmark: BenchmarkFixture, tree: Path, home: Path) -> None:
-    """One file of many, against the no-op; what was edited within a tick of the clock before it is
-    looked at twice.
+    """Preparing one edited file of many is compared to the no-op.
+
+    A file that was edited within a tick of the clock before is read twice.
     """
     prepare(tree, home)
     edited = tree / "pkg3/sub3/m63.py"
@@ -197,7 +196,10 @@ def test_one_file_edited(benchmark: BenchmarkFixture, tree: Path, home: Path) ->
 def test_first_bundle_against_the_official_sdk(
     benchmark: BenchmarkFixture, tree: Path, home: Path, tmp_path: Path
 ) -> None:
-    """The other bundler on the same tree, `copy_style=all`, its import not counted in."""
+    """A first bundle is compared to one by the official SDK, without the latter's import.
+
+    The tree is the same, and so is `copy_style=all`.
+    """
     script = (
         "import asyncio, pathlib, sys, tempfile, time\nfrom flyte._code_bundle.bundle import"
         " build_code_bundle\nbegan ="
@@ -240,7 +242,7 @@ def test_growth(benchmark: BenchmarkFixture, tmp_path: Path, home: Path, files: 
 
 
 def test_memory_of_a_large_file(benchmark: BenchmarkFixture, tmp_path: Path, home: Path) -> None:
-    """A tree with a 500 MB file: the peak memory of the whole command."""
+    """The peak memory of the whole command is measured for a tree with a 500 MB file."""
     (tmp_path / "tree").mkdir()
     make_tree(tmp_path / "tree", 100)
     with open(tmp_path / "tree/large.bin", "wb") as file:

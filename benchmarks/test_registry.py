@@ -1,6 +1,4 @@
-"""Repositories on a registry, against skopeo and plain calls of oras, in one run and with one
-server.
-"""
+"""Repositories on a registry, against skopeo and plain calls of oras, on the same server."""
 
 from __future__ import annotations
 
@@ -48,7 +46,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 
 
 def opened(server: Server) -> Repository:
-    """A repository that nothing was put into yet."""
+    """Open a new, empty repository."""
     return open_repository(
         RepositoryName.parse(server.repository(f"speed/{uuid.uuid4().hex}")),
         Counters(),
@@ -57,7 +55,7 @@ def opened(server: Server) -> Repository:
 
 
 def image(folder: Path) -> Descriptor:
-    """An image of one layer with random bytes, as a layout with the tag `x`; gives its layer."""
+    """Write an image of one random layer as a layout with the tag `x`, and return the layer."""
     blobs = Blobs(f"{folder}/blobs/sha256", f"{folder}/quarantine", Counters())
     os.makedirs(blobs.folder)
     with blobs.batch() as batch, batch.writer() as writer:
@@ -83,7 +81,7 @@ def image(folder: Path) -> Descriptor:
 
 
 def timed(call: Callable[[], object]) -> float:
-    """The seconds that a call takes."""
+    """Return the seconds that a call takes."""
     began = time.perf_counter()
     call()
     return time.perf_counter() - began
@@ -92,7 +90,10 @@ def timed(call: Callable[[], object]) -> float:
 def test_transfers_against_skopeo(
     benchmark: BenchmarkFixture, server: Server, tmp_path: Path
 ) -> None:
-    """A blob of 200 MB up and down; each round has bytes that the registry has not seen."""
+    """An upload and a download of 200 MB are compared to skopeo's.
+
+    Each round has bytes that the registry has not seen.
+    """
     up: list[tuple[float, float]] = []
     down: list[tuple[float, float]] = []
     for at in range(ROUNDS):
@@ -140,7 +141,10 @@ def test_transfers_against_skopeo(
 
 
 def test_existence_checks_against_oras(benchmark: BenchmarkFixture, server: Server) -> None:
-    """A thousand blobs, by a request each; and a thousand records, by the list of tags."""
+    """Existence checks of a thousand blobs or records are compared to one request after the other.
+
+    Blobs take a request each, records a list of tags.
+    """
     import oras.provider
 
     repository = opened(server)
@@ -178,7 +182,7 @@ def test_existence_checks_against_oras(benchmark: BenchmarkFixture, server: Serv
 def test_the_first_task_on_a_fresh_machine(
     benchmark: BenchmarkFixture, server: Server, tree: Path, tmp_path: Path, size: str
 ) -> None:
-    """Against a warm run and the transfer of the same blobs."""
+    """The first task on a fresh machine is compared to a warm run and the blobs' transfer."""
     project = tree if size != "hello" else tmp_path
     (project / "hello.py").write_text(HELLO)
     place = server.repository(f"speed/{uuid.uuid4().hex}")
@@ -221,8 +225,9 @@ def test_the_first_task_on_a_fresh_machine(
 
 
 def transfer(place: str, folder: Path) -> float:
-    """The seconds that fetching all blobs of a repository's only record takes, once everything is
-    loaded.
+    """Return the seconds for fetching all blobs of a repository's only record.
+
+    All modules are loaded before.
     """
     os.makedirs(f"{folder}/blobs")
     repository = open_repository(RepositoryName.parse(place), Counters(), RetryBudget())

@@ -1,4 +1,4 @@
-"""Fixtures for all tests, and how hypothesis is set."""
+"""Fixtures for all tests, and the settings of hypothesis."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ settings.load_profile("flyte")
 
 @pytest.fixture
 def cache(tmp_path: Path) -> Iterator[Cache]:
-    """A cache that is empty; nothing may be said."""
+    """An empty cache, which must not report anything."""
     with opened(tmp_path / "cache") as cache:
         yield cache
 
@@ -53,7 +53,7 @@ def project(tmp_path: Path) -> Path:
 
 @pytest.fixture(autouse=True)
 def home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
-    """No test meets the user's own store."""
+    """Keep tests away from the user's own store."""
     monkeypatch.setenv("FLYTE_HOME", str(tmp_path_factory.mktemp("home")))
 
 
@@ -70,7 +70,7 @@ def flyte(tmp_path: Path) -> Iterator[Shell]:
 
 @pytest.fixture(scope="session")
 def registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """A registry that wants no login, for all tests together."""
+    """A registry without a login, for all tests together."""
     with serve(tmp_path_factory.mktemp("registry")) as server:
         yield server
 
@@ -90,14 +90,14 @@ def repository(registry: Server) -> str:
 
 @pytest.fixture(scope="session")
 def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servers]:
-    """Registries of every kind, and a proxy, for all tests together; each starts at its first use."""
+    """Registries of every kind and a proxy, for all tests; each starts at its first use."""
     servers = Servers(tmp_path_factory.mktemp("servers"))
     with servers.stack:
         yield servers
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Say at the end which programs the skipped tests lack, and how to install them."""
+    """Print at the end which programs the skipped tests lack, and how to install them."""
     lacking = missing(*NEEDS)
     skipped = [
         report
@@ -113,7 +113,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Have one worker do all that needs the container engine, so that one engine is started."""
+    """Have one worker run all tests of the container engine, so that one engine is started."""
     for item in items:
         if "engine" in getattr(item, "fixturenames", ()):
             item.add_marker(pytest.mark.xdist_group("engine"))

@@ -1,4 +1,4 @@
-"""What is built of a checkout: a source distribution and a wheel, each of which installs and runs."""
+"""Distributions built from a checkout: an sdist and a wheel, each of which installs and runs."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ TOP = ("cas/", "bundler/", "images/", "runner/", "cli/")
 
 @pytest.fixture(scope="module")
 def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The directory with the distributions of this checkout; the tree is left as it was."""
+    """The directory with the distributions of this checkout; the tree stays unchanged."""
     source, out = tmp_path_factory.mktemp("source"), tmp_path_factory.mktemp("built")
     for name in tracked():
         target = source / name
@@ -38,14 +38,14 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def run(*command: str) -> str:
-    """Run a command that succeeds, and return what it printed."""
+    """Run a command that succeeds, and return its output."""
     done = subprocess.run(command, capture_output=True, text=True, check=False, cwd="/")
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 
 
 def tracked() -> list[str]:
-    """The files of the checkout."""
+    """Return the files of the checkout."""
     return subprocess.run(
         ["git", "ls-files", "-co", "--exclude-standard"],
         cwd=CHECKOUT,
@@ -56,7 +56,7 @@ def tracked() -> list[str]:
 
 
 def modules() -> set[str]:
-    """The files of the library, as they are named below the package."""
+    """Return the library's files, as they are named below the package."""
     return {
         name if name.startswith("flyte_build/") else f"flyte_build/{name}"
         for name in tracked()
@@ -65,7 +65,7 @@ def modules() -> set[str]:
 
 
 def test_the_wheel_holds_exactly_the_packages(built: Path) -> None:
-    """Every module of the tree is in it under `flyte_build`, once, and nothing else is."""
+    """The wheel has every module of the tree under `flyte_build`, once, and nothing else."""
     with zipfile.ZipFile(next(built.glob("*.whl"))) as wheel:
         held = [name for name in wheel.namelist() if ".dist-info/" not in name]
     stubs = {f"flyte-{name}" for name in tracked() if name.startswith("stubs/")}
@@ -87,8 +87,9 @@ def test_the_workflows_in_the_documentation_install_the_wheel(built: Path) -> No
 
 @pytest.mark.parametrize("kind", ["*.whl", "*.tar.gz"])
 def test_each_installs_into_a_fresh_environment(built: Path, tmp_path: Path, kind: str) -> None:
-    """All three names of the command work, tasks run, and the runtime for images is complete. The
-    libraries are those of the tests, so that nothing is downloaded.
+    """All three names of the command work, tasks run, and the runtime for images is complete.
+
+    The libraries are those of the tests, so that nothing is downloaded.
     """
     python = str(tmp_path / "venv/bin/python")
     run(sys.executable, "-m", "venv", "--without-pip", str(tmp_path / "venv"))

@@ -1,4 +1,4 @@
-"""The checks that are not about behaviour: types, style, layers, and what the wheel holds."""
+"""Checks beside behaviour: types, style, layers, and the structure of the package."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ BIN = os.path.dirname(sys.executable)
     ids=["types", "lint", "format", "layers"],
 )
 def test_the_code_passes(command: list[str]) -> None:
-    """Strict types, a clean linter, one format, and imports that point downwards."""
+    """The code passes the type checker, the linter, the formatter and the import contracts."""
     done = subprocess.run(
         [f"{BIN}/{command[0]}", *command[1:]],
         cwd=CHECKOUT,
@@ -89,7 +89,7 @@ def test_the_code_passes(command: list[str]) -> None:
     ],
 )
 def test_imports_stay_within_their_budget(code: str, unwanted: str) -> None:
-    """What is on the way of a warm command loads nothing that it does not use."""
+    """A warm command loads no module that it does not use."""
     check = (
         f"{code}; import sys; print([name for name in {unwanted.split()!r} if name in sys.modules])"
     )
@@ -102,7 +102,7 @@ def test_imports_stay_within_their_budget(code: str, unwanted: str) -> None:
 
 
 def _parts() -> set[str]:
-    """The parts that lie at the top: those that `setup.py` names."""
+    """Return the parts at the top: those that `setup.py` names."""
     tree = ast.parse((CHECKOUT / "setup.py").read_text())
     lists = [
         node.value
@@ -113,9 +113,7 @@ def _parts() -> set[str]:
 
 
 def test_the_package_holds_public_modules_and_parts_alone() -> None:
-    """A module that lies directly in `flyte_build` is a public `flyte.X` (or the face itself); all
-    else is in a part.
-    """
+    """A module directly in `flyte_build` is public, or the face itself; all else is in a part."""
     own = CHECKOUT / "flyte_build"
     modules = {path.stem for path in own.glob("*.py")}
     assert modules == {"__init__", "__main__", "_alias", "_version", "errors", "remote"}
@@ -133,8 +131,9 @@ def test_the_package_holds_public_modules_and_parts_alone() -> None:
 
 
 def test_a_part_at_the_top_has_its_link_and_its_ban() -> None:
-    """The links show type checkers what is installed; without the ban a part would have a second
-    name.
+    """Each part at the top has a link, and a ban on its second name.
+
+    The links show type checkers the installed structure.
     """
     links = {path.name for path in (CHECKOUT / "flyte_build").iterdir() if path.is_symlink()}
     banned = tomllib.loads((CHECKOUT / "pyproject.toml").read_text())["tool"]["ruff"]["lint"][
@@ -148,9 +147,7 @@ TWICE = {"Cache": "the store; and `flyte.Cache`", "Task": "`flyte.Task`; and `fl
 
 
 def test_class_names_are_unique() -> None:
-    """One name is one thing, but for names that users know from Flyte 2, and for classes that no
-    other module sees.
-    """
+    """Class names are unique, except private ones and those that users know from Flyte 2."""
     places: dict[str, list[str]] = {}
     for top in ("flyte_build", *sorted(_parts())):
         for folder, _, names in os.walk(CHECKOUT / top):  # It follows no links.
@@ -168,9 +165,7 @@ def test_class_names_are_unique() -> None:
 
 
 def test_the_face_gives_every_name_and_no_other() -> None:
-    """`__all__` is sorted, complete, and every name in it can be had, under both names of the
-    package.
-    """
+    """`__all__` is sorted, and each of its names exists under both names of the package."""
     import flyte
     import flyte_build
     import flyte_build.errors

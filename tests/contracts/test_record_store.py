@@ -1,4 +1,4 @@
-"""All record stores do what the protocol says: in memory, and in a cache's database."""
+"""All record stores fulfil the protocol: in memory, and in a cache's database."""
 
 from __future__ import annotations
 
@@ -32,12 +32,12 @@ def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[RecordStor
 
 
 def key_of(name: str) -> Key:
-    """The key of a made-up thing."""
+    """Return the key of a made-up node."""
     return key("test", 1, {"name": name})
 
 
 def record_of(name: str, artifact: str = "", *refs: str) -> Record:
-    """A record of a made-up thing."""
+    """Return a record of a made-up node."""
     return Record(
         key_of(name),
         "test",
@@ -91,7 +91,7 @@ steps = st.lists(
 @settings(max_examples=30)
 @given(steps)
 def test_all_kinds_answer_alike(steps: list[tuple[str, str, str]]) -> None:
-    """Whatever is added and labelled, in whatever order."""
+    """All kinds of stores agree, whatever is added and labelled, in whatever order."""
     with temporary() as folder, opened(folder) as cache:
         stores: list[RecordStore] = [MemoryRecords(), cache.records]
         for step, name, other in steps:

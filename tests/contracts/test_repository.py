@@ -1,5 +1,6 @@
-"""All kinds of repositories do what the protocol says: in memory, in a directory, and on registries
-with and without logins, TLS and proxies.
+"""All kinds of repositories fulfil the protocol.
+
+They are in memory, in a directory, and on registries with and without logins, TLS and proxies.
 """
 
 from __future__ import annotations
@@ -51,8 +52,9 @@ DURABLE = ("directory", *REGISTRIES)
 
 @dataclass
 class Place:
-    """Where repositories of one kind are; every `repository` of the same path is the same one,
-    newly opened.
+    """A place for repositories of one kind.
+
+    Every `repository` of the same path is the same one, newly opened.
     """
 
     kind: str
@@ -195,7 +197,7 @@ def test_a_manifest_is_deleted_with_its_tags_and_nothing_else(place: Place, cach
 
 @pytest.mark.slow
 def test_many_threads_use_one_repository(place: Place, tmp_path: Path) -> None:
-    """Its very first use, too: with tokens and TLS found out by all of them at once."""
+    """Many threads use one repository from its first use on, with tokens and TLS still unknown."""
     repository = place.repository()
 
     def work(number: int) -> None:
@@ -276,7 +278,7 @@ def test_a_corrupt_blob_on_this_machine_is_not_sent_and_goes_to_quarantine(
 @pytest.mark.slow
 @pytest.mark.parametrize("place", DURABLE, indirect=True)
 def test_a_large_blob_needs_little_memory(place: Place, tmp_path: Path) -> None:
-    """40 MB up and down again, in a process that grows by less than 25 MB meanwhile."""
+    """A blob of 40 MB is moved both ways, while the process grows by less than 25 MB."""
     code = """
 import os, resource, sys
 from flyte_build.cas.registry.descriptor import Descriptor

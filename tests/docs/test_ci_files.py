@@ -1,5 +1,6 @@
-"""The workflow files of `docs/ci.md`: main warms, pull requests read main's cache and write their
-own.
+"""The workflow files of `docs/ci.md`: main warms the cache that pull requests read.
+
+Pull requests write to their own.
 """
 
 from __future__ import annotations
@@ -22,14 +23,14 @@ GITHUB, GITLAB = map(yaml.safe_load, re.findall(r"^```yaml\n(.*?)^```$", PAGE, r
 
 
 def github_jobs() -> list[tuple[str, Mapping[str, str]]]:
-    """The commands of a push and of a pull request, with their variables."""
+    """Return the commands of a push and of a pull request on GitHub, with their variables."""
     steps: list[dict[str, Any]] = [step for step in GITHUB["jobs"]["warm"]["steps"] if "if" in step]
     assert ["push" in step["if"] for step in steps] == [True, False]
     return [(step["run"], step["env"]) for step in steps]
 
 
 def gitlab_jobs() -> list[tuple[str, Mapping[str, str]]]:
-    """The same."""
+    """Return the commands of a push and of a merge request on GitLab, with their variables."""
     lines = "\n".join(line for line in GITLAB["warm"]["script"] if line.startswith("flyte"))
     return [(lines, rule["variables"]) for rule in GITLAB["warm"]["rules"]]
 
@@ -38,7 +39,7 @@ def gitlab_jobs() -> list[tuple[str, Mapping[str, str]]]:
 def test_main_warms_and_a_pull_request_writes_its_own(
     flyte: Shell, repository: str, tmp_path: Path, jobs: Any
 ) -> None:
-    """The commands are run as they stand, against a registry; each machine is fresh."""
+    """The commands work as they stand against a registry, each on a fresh machine."""
     summary = tmp_path / "summary.md"
 
     def run(job: tuple[str, Mapping[str, str]], machine: str) -> str:

@@ -1,8 +1,7 @@
-"""The documentation is checked: links, the reference of the command line, the examples in it, and
-the README's commands.
+"""The documentation: links, the command line's reference, and examples.
 
-`python -m tests.docs.test_docs` writes `docs/cli.md` anew from the commands themselves, and the table of
-settings in `docs/configuration.md`.
+`python -m tests.docs.test_docs` writes `docs/cli.md` anew from the commands themselves, and the
+table of settings in `docs/configuration.md`.
 """
 
 from __future__ import annotations
@@ -37,7 +36,7 @@ _BLOCK = re.compile(r"^```(\w*)[^\n]*\n(.*?)^```$", re.M | re.S)
 
 
 def reference() -> str:
-    """The text of `docs/cli.md`."""
+    """Return the text of `docs/cli.md`."""
     parts = [
         "# The command line\n\nThis page is generated from the commands (`python -m"
         " tests.docs.test_docs`), and a test compares the two.\n\nEvery command takes `-h` and"
@@ -50,7 +49,7 @@ def reference() -> str:
 
 
 def settings() -> str:
-    """The table of settings in `docs/configuration.md`."""
+    """Return the table of settings in `docs/configuration.md`."""
     rows = [
         (
             f"`{each.key}`",
@@ -66,7 +65,7 @@ def settings() -> str:
 
 
 def commands() -> Iterator[tuple[click.Command, str]]:
-    """Every command with the words that call it, groups before what is in them."""
+    """Yield every command with the words that call it, groups before their commands."""
     waiting: list[tuple[click.Command, str]] = [(flyte, "flyte")]
     while waiting:
         command, path = waiting.pop(0)
@@ -146,7 +145,7 @@ def _anchors(page: Path) -> set[str]:
 
 
 def test_every_relative_link_resolves() -> None:
-    """A link leads to a file that is there, and to a heading that is in it."""
+    """Every relative link leads to an existing file, and to a heading in it."""
     wrong = []
     for page in PAGES:
         text = _BLOCK.sub("", page.read_text(encoding="utf-8"))
@@ -166,12 +165,12 @@ def test_the_reference_is_what_the_commands_say() -> None:
 
 
 def test_the_table_of_settings_is_what_the_code_says() -> None:
-    """`docs/configuration.md` is up to date."""
+    """The table of settings in `docs/configuration.md` is up to date."""
     assert _TABLE.findall(CONFIGURATION.read_text(encoding="utf-8")) == [settings()]
 
 
 def test_every_command_and_option_is_documented() -> None:
-    """Each command and each option's every name is in the README or in `docs/`."""
+    """Each command, and each name of an option, is in the README or in `docs/`."""
     text = "\n".join(
         page.read_text(encoding="utf-8")
         for page in PAGES
@@ -193,9 +192,7 @@ def test_every_command_and_option_is_documented() -> None:
 
 
 def test_the_readme_has_two_commands() -> None:
-    """One sets up and runs the example, one sets up and runs the tests; `.ci/run` runs the second
-    as it stands.
-    """
+    """The README has a command to set up and run the example, and one for the tests."""
     run, test = _blocks(CHECKOUT / "README.md", "bash")
     assert "-m venv" in run and "flyte run examples/hello.py hello --name World" in run
     assert "-m venv" in test and test.rstrip().endswith("pytest -n 2")
@@ -219,7 +216,7 @@ def test_the_readmes_script_runs(tmp_path: Path) -> None:
 
 
 def test_the_worked_tree_is_what_the_code_makes() -> None:
-    """The tree in `docs/formats.md`, its digest, and the key of its bundle."""
+    """The tree in `docs/formats.md`, its digest, and the key of its bundle are right."""
     page = CHECKOUT / "docs" / "formats.md"
     files = {
         b"greet.py": ("f", b'print("hi")\n'),
@@ -239,7 +236,7 @@ def test_the_worked_tree_is_what_the_code_makes() -> None:
 
 
 def test_the_worked_encodings_are_what_the_code_makes() -> None:
-    """The table of encodings in `docs/formats.md`."""
+    """The table of encodings in `docs/formats.md` is right."""
     values: list[Any] = [None, True, -12, "é", b"\x00", ["a", ["b"]], {"b": 1, "a": None}]
     text = (CHECKOUT / "docs" / "formats.md").read_text(encoding="utf-8")
     for value in values:
@@ -248,7 +245,7 @@ def test_the_worked_encodings_are_what_the_code_makes() -> None:
 
 
 def test_the_wire_values_are_what_the_code_makes() -> None:
-    """The table of wire values in `docs/formats.md`."""
+    """The table of wire values in `docs/formats.md` is right."""
     from datetime import UTC, date, datetime, timedelta
     from decimal import Decimal
 
@@ -271,7 +268,7 @@ def test_the_wire_values_are_what_the_code_makes() -> None:
 
 
 def test_the_ci_script_is_sound() -> None:
-    """`.ci/run` can be executed, and bash can read it."""
+    """`.ci/run` is executable, and its syntax is valid."""
     script = CHECKOUT / ".ci" / "run"
     assert os.access(script, os.X_OK)
     bash = shutil.which("bash")

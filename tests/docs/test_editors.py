@@ -92,9 +92,7 @@ PYRIGHT = (
 
 @pytest.mark.parametrize("checker", ["mypy", "basedpyright"])
 def test_a_users_file_passes_in_strict_mode(tmp_path: Path, checker: str) -> None:
-    """The types of tasks, sync and async, of what they return, and of runs are known; wrong calls
-    are found.
-    """
+    """Type checkers know tasks, sync and async, their results, and runs, and find wrong calls."""
     (tmp_path / "user.py").write_text(USER)
     (tmp_path / "pyrightconfig.json").write_text(PYRIGHT)
     options = {
@@ -112,7 +110,7 @@ def test_a_users_file_passes_in_strict_mode(tmp_path: Path, checker: str) -> Non
 
 
 def test_the_file_that_is_checked_runs(tmp_path: Path) -> None:
-    """So that it is not only right in the eyes of a checker."""
+    """The file that passes the type checkers also runs."""
     code = "\n".join(line for line in USER.splitlines() if "type: ignore" not in line)
     (tmp_path / "user.py").write_text(code)
     done = subprocess.run(
@@ -122,7 +120,7 @@ def test_the_file_that_is_checked_runs(tmp_path: Path) -> None:
 
 
 def test_every_public_module_has_a_stub() -> None:
-    """`flyte.x` is `flyte_build.x` for type checkers too."""
+    """Every public module has a stub, so that `flyte.x` is `flyte_build.x` for type checkers."""
     import flyte
 
     modules = {name for name in flyte_build.__all__ if isinstance(getattr(flyte, name), type(sys))}

@@ -1,4 +1,4 @@
-"""Each file in `examples/` runs, through the installed command, and gives what it says."""
+"""Each file in `examples/` runs, through the installed command, with the documented outputs."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ WORDS = ["--words", '["tree", "pack", "key"]']
 
 
 class Commands:
-    """Runs commands at the project's root, with a home of their own."""
+    """A runner of commands at the project's root, with their own home."""
 
     def __init__(self, home: Path) -> None:
         self._env = {**os.environ, "FLYTE_HOME": str(home)}
 
     def __call__(self, *command: str) -> subprocess.CompletedProcess[str]:
-        """What a command came to; it has no terminal and no input."""
+        """Run a command without terminal and input."""
         return subprocess.run(
             command,
             cwd=CHECKOUT,
@@ -38,7 +38,7 @@ class Commands:
         )
 
     def outputs(self, *arguments: str) -> dict[str, Any]:
-        """The outputs of `flyte run` with these arguments, as the history has them."""
+        """Return the outputs of `flyte run` with these arguments, as the history has them."""
         done = self(FLYTE, "run", *arguments)
         assert done.returncode == 0, done.stderr
         (run,) = json.loads(self(FLYTE, "-of", "json", "get", "run", "--limit", "1").stdout)
@@ -117,16 +117,14 @@ def commands(tmp_path: Path) -> Commands:
 def test_an_example_gives_what_it_says(
     commands: Commands, arguments: list[str], outputs: dict[str, Any]
 ) -> None:
-    """The same outputs from a process of its own and, with `--local`, from the
-    command's process.
-    """
+    """An example has the same outputs in a separate process and with `--local`."""
     file, *rest = arguments
     assert commands.outputs(f"examples/{file}", *rest) == outputs
     assert commands.outputs("--local", f"examples/{file}", *rest) == outputs
 
 
 def test_every_example_is_tried() -> None:
-    """No example is without a line above."""
+    """Every example is tested above."""
     (mark,) = (
         each for each in test_an_example_gives_what_it_says.pytestmark if each.name == "parametrize"
     )
@@ -136,9 +134,7 @@ def test_every_example_is_tried() -> None:
 
 
 def test_the_script_runs_its_own_task(commands: Commands) -> None:
-    """`python examples/script.py` prepares and runs, as the command does; the run is in the
-    history.
-    """
+    """`python examples/script.py` prepares and runs as the command does, and is in the history."""
     done = commands(sys.executable, "examples/script.py")
     assert done.returncode == 0, done.stderr
     assert "adding 100 numbers\nResult: 5050\nPhase: succeeded\nDetails: file:///" in done.stdout

@@ -1,5 +1,6 @@
-"""What pages show of a terminal is what happens: files are written and commands are run, in the
-page's order and in one directory, and each prints what the page says.
+"""Terminal sessions in the documentation: commands print what the pages show.
+
+Files are written and commands are run in the page's order and in one directory.
 """
 
 from __future__ import annotations
@@ -30,9 +31,9 @@ _RUN = re.compile(r"\brs[0-9a-z]{11}\b")
 
 @dataclass
 class Session:
-    """A terminal in `folder`, which the page calls `shown`; each user has a home of their own.
+    """A terminal in `folder`, which the page calls `shown`; each user has their own home.
 
-    `replaced` has what stands on the page, and what it is here.
+    `replaced` maps strings of the page to those of this machine.
     """
 
     folder: Path
@@ -42,7 +43,7 @@ class Session:
     run: str = ""
 
     def check(self, page: str) -> None:
-        """Do what a page (its text) shows, and compare."""
+        """Write the files and run the commands of a page (its text), and compare their output."""
         for kind, name, text in _BLOCK.findall(page):
             if kind == "python" and name:
                 (self.folder / name).write_text(text, encoding="utf-8")
@@ -77,8 +78,9 @@ class Session:
 
 
 def lasting(text: str) -> str:
-    """Output without what differs each time, or from machine to machine: names of runs, times,
-    sizes, digests, where things are kept.
+    """Replace whatever differs between runs or machines.
+
+    That is names of runs, times, sizes, digests and locations.
     """
     for pattern, name in {
         r"file://\S+/": "file://",
@@ -105,7 +107,10 @@ def test_a_page_of_the_documentation(tmp_path: Path, page: str) -> None:
 
 
 def test_the_readme(tmp_path: Path, registry: Server, engine: Engine, real_layer: Path) -> None:
-    """With a registry, the packages and the base that it names, and a container engine."""
+    """The README's session works.
+
+    It has a registry, the packages and the base that it names, and a container engine.
+    """
     demo = tmp_path / "demo"
     shutil.copytree(CHECKOUT / "examples", demo / "examples")
     wheel = MadeWheel("humanize", "4.17.0", {"humanize/__init__.py": HUMANIZE})

@@ -38,7 +38,7 @@ PHRASES = {
     r"\b(?:is|are) given together\b": "cannot be used together",
     r"\bsays? so\b": "report it",
 }
-"""Phrases that read as a translation, and what a native says."""
+"""Phrases that read as a translation, and their native forms."""
 
 FILES = sorted(path for part in PARTS for path in (CHECKOUT / part).rglob("*.py"))
 DOCUMENTS = [

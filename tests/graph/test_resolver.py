@@ -1,4 +1,4 @@
-"""The resolver, with nodes of strings and records in memory: what is made, what is not, and why."""
+"""The resolver, with nodes of strings and records in memory: which nodes are built, and why."""
 
 from __future__ import annotations
 
@@ -33,14 +33,14 @@ Sources = Mapping[str, str]
 
 
 def chain(sources: Sources) -> list[Node]:
-    """Three nodes, each of which needs the one before."""
+    """Return three nodes, each of which needs the one before."""
     first = Text("first", sources.get("first", "1"))
     second = Text("second", sources.get("second", "2"), (first,))
     return [Text("third", sources.get("third", "3"), (second,))]
 
 
 def diamond(sources: Sources) -> list[Node]:
-    """Two nodes that need one, and one that needs both."""
+    """Return two nodes that need one, and one that needs both."""
     base = Text("base", sources.get("base", "0"))
     left = Text("left", sources.get("left", "1"), (base,))
     right = Text("right", sources.get("right", "2"), (base,))
@@ -48,13 +48,13 @@ def diamond(sources: Sources) -> list[Node]:
 
 
 def apart(sources: Sources) -> list[Node]:
-    """Two nodes that have nothing to do with each other."""
+    """Return two independent nodes."""
     return [Text("one", sources.get("one", "1")), Text("two", sources.get("two", "2"))]
 
 
 @dataclass(frozen=True)
 class Case:
-    """A graph that is resolved before and after an edit, and the names of what is made again."""
+    """A graph that is resolved before and after an edit, and the names of the rebuilt nodes."""
 
     graph: Callable[[Sources], list[Node]]
     edit: Sources
@@ -79,7 +79,7 @@ CASES = {
 
 @pytest.mark.parametrize("case", CASES.values(), ids=CASES.keys())
 def test_what_an_edit_makes_again(case: Case) -> None:
-    """Exactly what depends on it; all else is cached, and a second resolve makes nothing."""
+    """An edit rebuilds exactly the nodes that depend on it; a second resolve builds nothing."""
     memory = MemoryRecords()
     first = Resolver(memory).resolve(case.graph({}))
     assert {outcome.state for outcome in first.values()} == {"made"}
@@ -97,7 +97,7 @@ def test_what_an_edit_makes_again(case: Case) -> None:
 
 
 def test_what_comes_out_the_same_leaves_what_depends_on_it_cached() -> None:
-    """Early cutoff: the first node is made again, and no other."""
+    """Early cutoff: if a rebuilt artifact is equal, the nodes that depend on it stay cached."""
     memory = MemoryRecords()
     Resolver(memory).resolve(chain({"first": "text"}))
     outcomes = Resolver(memory).resolve(chain({"first": "TEXT"}))
@@ -132,7 +132,7 @@ def test_the_reporter_is_told_of_each_node_once_and_in_order() -> None:
 
 
 class Unusable(Text):
-    """A node whose record is of no use: what it names was deleted."""
+    """A node whose record is unusable: the blobs that it names were deleted."""
 
     def usable(self, record: Record) -> bool:
         return False
@@ -159,7 +159,7 @@ def test_what_is_not_recorded_is_made_each_time() -> None:
 
 
 class CheapText(Text, Cheap):
-    """A node that is made even when nothing may be made."""
+    """A node that is built even when nothing may be built."""
 
 
 def test_a_read_only_resolve_makes_what_is_cheap_and_remembers_nothing() -> None:
@@ -179,7 +179,7 @@ def test_a_read_only_resolve_does_not_look_beyond_what_is_missing() -> None:
 
 
 class Late(Text):
-    """A node whose inputs are known only after it was made, and which resolves others then."""
+    """A node whose inputs are known only after its build, during which it resolves others."""
 
     def __init__(self, children: Iterable[Node]) -> None:
         super().__init__("late")
@@ -216,7 +216,7 @@ def test_a_long_chain_needs_no_stack() -> None:
 
 
 class Meeting(Text):
-    """A node that is made only while another one is, too."""
+    """A node that is built only while another one is, too."""
 
     def __init__(self, name: str, barrier: threading.Barrier) -> None:
         super().__init__(name)
@@ -233,7 +233,7 @@ def test_independent_nodes_are_made_at_the_same_time() -> None:
 
 
 class Failing(Text):
-    """A node that cannot be made; `stuck` goes on until it is stopped."""
+    """A node that cannot be built; it fails once `stuck` is being built."""
 
     def __init__(self, name: str, stuck: Stuck | None = None) -> None:
         super().__init__(name)
@@ -246,7 +246,7 @@ class Failing(Text):
 
 
 class Stuck(Text):
-    """A node that is being made until it is stopped."""
+    """A node whose build lasts until it is stopped."""
 
     def __init__(self, name: str) -> None:
         super().__init__(name)
@@ -275,7 +275,7 @@ def test_an_error_stops_what_is_being_made_and_keeps_what_was_made() -> None:
 
 @dataclass
 class Remote:
-    """A remote cache that has the artifacts of some keys; counts what is asked of it."""
+    """A remote cache that has the artifacts of some keys, and records its requests."""
 
     memory: MemoryRecords
     artifacts: dict[Key, Digest]
@@ -309,7 +309,7 @@ class Remote:
 
 
 class Shared(Text):
-    """A node that other machines may have made; `trusted` is what it accepts of them."""
+    """A node that other machines may have built; `trusted` is whether it accepts their artifact."""
 
     shared = True
     trusted = True
@@ -321,7 +321,7 @@ class Shared(Text):
 
 
 def remote_of(memory: MemoryRecords, *nodes: Text) -> Remote:
-    """A remote cache that has what these nodes (which need nothing) make."""
+    """Return a remote cache with the artifacts of these nodes, which need no others."""
     return Remote(
         memory,
         {
@@ -373,7 +373,10 @@ edits = st.lists(st.tuples(st.integers(0, 7), st.sampled_from("abAB")), max_size
 def test_any_edits_of_any_graph_give_what_a_clean_build_gives(
     graph: tuple[set[int], ...], edits: list[tuple[int, str]]
 ) -> None:
-    """With no node made whose inputs had been met before, and no node cached whose had not."""
+    """Any edits of any graph give the artifacts of a clean build.
+
+    A node is cached if and only if its inputs have been met before.
+    """
     memory, sources, met = MemoryRecords(), ["a"] * len(graph), set[Key | None]()
 
     def build() -> list[Node]:

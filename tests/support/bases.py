@@ -1,4 +1,4 @@
-"""Bases and wheels to build images of: tiny ones, made up; and a real one, of Debian's packages."""
+"""Bases and wheels for images: tiny made-up ones, and a real one of Debian's packages."""
 
 from __future__ import annotations
 
@@ -38,11 +38,11 @@ DEBIAN: Mapping[str, bytes | str] = {
     "usr/lib/python3/dist-packages/README": b"",
     "bin": "usr/bin",
 }
-"""A made-up file system with Debian's Python: contents, and (as text) the targets of links."""
+"""A made-up file system with Debian's Python: contents, and (as strings) the targets of links."""
 
 
 def archive(files: Mapping[str, bytes | str]) -> bytes:
-    """A tar of files, and of links (text)."""
+    """Return a tar of files, and of links (strings)."""
     data = io.BytesIO()
     with tarfile.open(fileobj=data, mode="w") as tar:
         for name, content in files.items():
@@ -57,7 +57,7 @@ def archive(files: Mapping[str, bytes | str]) -> bytes:
 
 
 def opened(name: str) -> Repository:
-    """A repository by its name."""
+    """Open a repository by its name."""
     return open_repository(RepositoryName.parse(name), Counters(), RetryBudget())
 
 
@@ -70,8 +70,9 @@ def push_image(
     architecture: str = "amd64",
     media_type: str = LAYER,
 ) -> Manifest:
-    """Put an image of these layers (tars, compressed as the media type says) into a repository,
-    with nobody's help.
+    """Put an image of these layers into a repository, by plain uploads.
+
+    The layers are tars, compressed as the media type says.
     """
     import gzip
 
@@ -97,16 +98,14 @@ def push_image(
 
 
 def base_of(name: str, files: Mapping[str, bytes | str] = DEBIAN, **options: object) -> PinnedBase:
-    """A tiny base in a repository, pinned."""
+    """Put a tiny base into a repository, and return it pinned."""
     manifest = push_image(name, [archive(files)], **options)  # type: ignore[arg-type]  # Each test gives its own.
     return PinnedBase(reference=f"{name}:latest", digest=manifest.digest, python=PYTHON)
 
 
 @dataclass
 class MadeWheel:
-    """How to make a wheel that is right, or wrong in one way: each field replaces what
-    it would be.
-    """
+    """A wheel that is right, or wrong in one way: each field replaces the regular value."""
 
     name: str = "pkg"
     version: str = "1.0"
@@ -118,7 +117,7 @@ class MadeWheel:
     executable: frozenset[str] = frozenset()
 
     def write(self, folder: Path) -> Wheel:
-        """The wheel in a directory, pinned."""
+        """Write the wheel into a directory, and return it pinned."""
         info = f"{self.name}-{self.version}.dist-info"
         needs = "".join(f"Requires-Dist: {each}\n" for each in self.requires)
         files = {
@@ -150,7 +149,7 @@ class MadeWheel:
 
 
 def pinned(path: Path, name: str, version: str) -> Wheel:
-    """A wheel in a file, pinned."""
+    """Return the wheel in a file, pinned."""
     data = path.read_bytes()
     return Wheel(
         name=name, version=version, url=path.as_uri(), digest=Digest.of(data), size=len(data)
@@ -158,13 +157,13 @@ def pinned(path: Path, name: str, version: str) -> Wheel:
 
 
 def sha256(data: bytes) -> str:
-    """A hash as RECORD writes it."""
+    """Return a hash as RECORD has it."""
     return base64.urlsafe_b64encode(hashlib.sha256(data).digest()).decode().rstrip("=")
 
 
 @dataclass
 class FixedPins:
-    """Pins that are what a test says."""
+    """Pins that a test sets."""
 
     bases: dict[str, PinnedBase] = field(default_factory=dict)
     wheels: tuple[Wheel, ...] = ()
@@ -196,8 +195,9 @@ class FixedPins:
 
 
 def rootfs() -> Path:
-    """The file system of a real base, as a tar: Debian with Python and certificates. Made once, and
-    kept between runs.
+    """Return the tar of a real base: Debian with Python and certificates.
+
+    It is created once, and kept between test sessions.
     """
     kept = (
         Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
@@ -216,7 +216,7 @@ def rootfs() -> Path:
 
 @pytest.fixture(scope="session")
 def real_layer(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The one layer of a real base, compressed with gzip as registries have it."""
+    """The one layer of a real base, compressed with gzip as in registries."""
     import gzip
     import shutil
 
@@ -231,7 +231,7 @@ def real_layer(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def blobs_of(folder: Path) -> Blobs:
-    """A store of blobs and nothing else."""
+    """Return a store of blobs and nothing else."""
     store = Blobs(f"{folder}/blobs", f"{folder}/quarantine", Counters())
     os.makedirs(store.folder, exist_ok=True)
     return store

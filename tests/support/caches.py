@@ -34,7 +34,10 @@ from flyte_build.workspace.workspace import Workspace
 def opened(
     folder: str | Path, said: Callable[[str], None] | None = None, counters: Counters | None = None
 ) -> Iterator[Cache]:
-    """An open cache, closed at the end. Unless `said` is given, nothing may be said."""
+    """Open a cache, and close it at the end.
+
+    Without `said`, any note fails the test.
+    """
 
     def nothing(sentence: str) -> None:
         raise AssertionError(sentence)
@@ -47,17 +50,17 @@ def opened(
 
 
 class Recorder(RunReporter):
-    """Remembers what the user should know, and passes nothing on."""
+    """A reporter that records notes, and passes nothing on."""
 
     def __init__(self) -> None:
         self.notes: list[str] = []
 
     def note(self, sentence: str) -> None:
-        """Remember a sentence."""
+        """Record a sentence."""
         self.notes.append(sentence)
 
     def output(self, stream: int, data: bytes, seconds: float) -> int:
-        """Shown to nobody."""
+        """Drop the output."""
         return len(data)
 
 
@@ -70,7 +73,8 @@ def planned(
     reporter: Recorder | None = None,
     **given: object,
 ) -> Iterator[FilePlan]:
-    """The plan of a file, which is at the root of its project, over a cache in that directory; what is
+    """Plan a file at the root of its project, with its cache in that directory.
+
     `given` are settings.
     """
     places = Places(cache=os.fspath(cache), data=f"{cache}-data", config="")
@@ -84,7 +88,7 @@ def planned(
 
 
 def scan(cache: Cache, root: str | Path, **options: Any) -> tuple[Scan, Counters]:
-    """A scan of all below `root`, and what it took."""
+    """Scan everything below `root`, and return the scan and its counters."""
     counters = Counters()
     return (
         Scanner(os.fspath(root), cache.index, counters, ScanOptions(**options)).scan_all(),
@@ -93,12 +97,12 @@ def scan(cache: Cache, root: str | Path, **options: Any) -> tuple[Scan, Counters
 
 
 def tree_of(cache: Cache, root: str | Path, **options: Any) -> Tree:
-    """The tree of all below `root`."""
+    """Return the tree of everything below `root`."""
     return Tree(scan(cache, root, **options)[0].entries())
 
 
 def cut(tree: Tree) -> list[list[Entry]]:
-    """The entries of each pack of a tree."""
+    """Return the entries of each pack of a tree."""
     return [[tree.entries[at] for at in part] for part in packs.cut(tree.sizes())]
 
 
@@ -137,6 +141,6 @@ def record_blob(cache: Cache, name: str, *refs: Digest) -> Record:
 
 
 def layer(cache: Cache, data: bytes, compress: bool = True) -> Layer:
-    """A layer of exactly these bytes (a tar's, or anything)."""
+    """Return a layer of exactly these bytes (of a tar, or any others)."""
     blob = zstandard.ZstdCompressor(level=1).compress(data) if compress else data
     return Layer(cache.blobs.put(blob), len(blob), Digest.of(data))

@@ -1,5 +1,6 @@
-"""What tests of the registry client share: repositories, opened without the user's own settings,
-and things to keep in them.
+"""Support for tests of the registry client: repositories, opened without the user's settings.
+
+There are also artifacts to put into them.
 """
 
 from __future__ import annotations
@@ -27,8 +28,9 @@ from tests.support.checkout import CHECKOUT
 from tests.support.listening import Listener
 
 WITH_TESTS = f"import sys; sys.path.append({str(CHECKOUT)!r})\n"
-"""Begins code for another process that uses these tests: they come after what is installed, which
-is what is tested.
+"""Start of code for another process that uses these tests.
+
+They come after the installed packages, which are under test.
 """
 LOGIN = ("ann", "hunter2secret")
 _SETTINGS = (
@@ -42,7 +44,7 @@ _SETTINGS = (
 
 @pytest.fixture(autouse=True)
 def no_settings(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Neither the user's credentials nor proxies nor authorities play a part."""
+    """Keep the user's own credentials, proxies and authorities out of the tests."""
     for name in _SETTINGS:
         monkeypatch.delenv(name, raising=False)
     for name in [name for name in os.environ if name.lower().endswith("_proxy")]:
@@ -51,21 +53,21 @@ def no_settings(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Mo
 
 
 def docker_config(host: str, login: tuple[str, str] = LOGIN) -> str:
-    """The text of a `config.json` with credentials for a host."""
+    """Return the text of a `config.json` with credentials for a host."""
     return json.dumps(
         {"auths": {host: {"auth": base64.b64encode(":".join(login).encode()).decode()}}}
     )
 
 
 def log_in(host: str, login: tuple[str, str] = LOGIN) -> None:
-    """Have the credentials for a host where docker has them."""
+    """Store credentials for a host as docker does."""
     Path(os.environ["DOCKER_CONFIG"], "config.json").write_text(docker_config(host, login))
 
 
 def repository_of(
     name: str | RepositoryName, counters: Counters | None = None, patience: float = 5.0
 ) -> Repository:
-    """A repository, newly opened."""
+    """Return a newly opened repository."""
     name = RepositoryName.parse(name) if isinstance(name, str) else name
     return open_repository(name, counters or Counters(), RetryBudget(patience))
 
@@ -103,7 +105,7 @@ def download(
 def artifact_of(
     cache: Cache, *layers: bytes, kind: str = "application/vnd.test.v1", **annotations: str
 ) -> Manifest:
-    """An artifact of these layers and the empty config, all of which are in a cache."""
+    """Return an artifact of these layers and the empty config, and put them into a cache."""
     cache.blobs.put(EMPTY_CONFIG)
     for layer in layers:
         cache.blobs.put(layer)
@@ -119,9 +121,7 @@ def transfer_of(
 
 
 def seen(listener: Listener) -> list[str]:
-    """The methods of the requests that a server has seen, and to what: "GET manifests", "PUT
-    uploads".
-    """
+    """Return method and kind of each request to a server: "GET manifests", "PUT uploads"."""
     kinds = ("uploads", "blobs", "manifests", "tags")
     return [
         f"{each.method} {next((kind for kind in kinds if f'/{kind}/' in each.path), each.path)}"

@@ -155,7 +155,7 @@ def dynamic(name: str) -> str:
 
 @dataclass
 class Shell:
-    """Runs `flyte` in a project's directory, with a home of its own, and with `variables`."""
+    """A runner of `flyte` in a project's directory, with its own home and with `variables`."""
 
     project: Path
     home: Path
@@ -215,8 +215,9 @@ def states(result: dict[str, Any]) -> dict[str, str]:
 
 
 def sleepers() -> list[int]:
-    """The sleeping processes that tasks of these tests have left behind; other test sessions may
-    run beside this one.
+    """Return the sleeping processes that tasks of this test session have left behind.
+
+    Other sessions may run at the same time.
     """
     found = []
     for process in psutil.process_iter(["cmdline", "status", "environ"]):

@@ -29,7 +29,7 @@ def reads() -> str:
 
 
 class Deploying(Shell):
-    """A shell whose commands know where deployments are."""
+    """A shell whose commands know the place of deployments."""
 
     place: dict[str, str]
 
@@ -43,9 +43,7 @@ class Deploying(Shell):
         return found
 
     def elsewhere(self, folder: Path) -> Deploying:
-        """Another machine, if there is a registry: an empty home, and a directory without
-        the project.
-        """
+        """Return another machine, if there is a registry: an empty home, and a new directory."""
         folder.mkdir()
         other = Deploying(folder, folder / "home" if self.place else self.home)
         other.place = self.place

@@ -1,4 +1,4 @@
-"""A real Docker Engine, and images for it that are made here: nothing is pulled from elsewhere."""
+"""A real Docker Engine, and images for it that are made here: no image is pulled from elsewhere."""
 
 from __future__ import annotations
 
@@ -29,9 +29,7 @@ def _answers(host: str) -> bool:
 
 @contextmanager
 def docker_engine() -> Iterator[str]:
-    """The address of an engine: the one that is there, or else one of our own, which ends with the
-    `with` block.
-    """
+    """Yield the address of a running engine, or of a new one, which ends with the `with` block."""
     need("docker")
     host = os.environ.get("DOCKER_HOST", "unix:///var/run/docker.sock")
     if _answers(host):
@@ -68,7 +66,7 @@ class Engine:
         self.host = host
 
     def __call__(self, *words: str, input: bytes | None = None) -> str:
-        """Run `docker` with these words, and give what it prints. It must succeed."""
+        """Run a `docker` command that must succeed, and return its output."""
         done = subprocess.run(
             ["docker", *words],
             input=input,
@@ -79,13 +77,11 @@ class Engine:
         return done.stdout.decode().strip()
 
     def build(self, dockerfile: str) -> str:
-        """The id of the image that a Dockerfile (its text) makes, without any context."""
+        """Build a Dockerfile (its text) without any context, and return the image's id."""
         return self("build", "--quiet", "-", input=dockerfile.encode())
 
     def pushed(self, image: str, name: str) -> str:
-        """Push an image to a registry under a name, and forget that name here; gives the name with
-        the digest.
-        """
+        """Push an image under a name, remove that name here, and return it with the digest."""
         self("tag", image, name)
         self("push", "--quiet", name)
         pinned = self("inspect", name, "--format", "{{index .RepoDigests 0}}")
@@ -93,17 +89,17 @@ class Engine:
         return pinned
 
     def containers(self, *filters: str) -> list[str]:
-        """The ids of all containers, also of those that have ended."""
+        """Return the ids of all containers, ended ones included."""
         return self(
             "ps", "--all", "--quiet", *(word for each in filters for word in ("--filter", each))
         ).split()
 
     def imported(self, rootfs: Path) -> str:
-        """The id of the image of one layer that a file system's archive makes."""
+        """Import a file system's archive as an image of one layer, and return its id."""
         return self("import", str(rootfs))
 
     def is_rid_of(self, run: str) -> None:
-        """The containers of a run are gone, or go within a moment."""
+        """Check that the containers of a run are gone, or go within a moment."""
         deadline = time.monotonic() + 10
         while self.containers(f"label=flyte.run={run}"):
             assert time.monotonic() < deadline, f"a container of {run} is left"

@@ -1,13 +1,13 @@
-"""A reverse proxy in front of a registry that fails as a test says.
+"""A reverse proxy in front of a registry, with faults that a test sets.
 
     with FaultProxy(server.url) as proxy:
         proxy.on("GET", r"/blobs/").reset_after(1000)
         ...                          # A client that uses proxy.repository("name").
         assert len(proxy.seen("GET", "/blobs/")) == 2
 
-The first fault that fits a request and has not happened as often as it should is the one that
-happens; so faults for the same requests happen one after the other. A fault that never happened, or
-for which a body was too short, fails the test when the proxy ends.
+The first fault that matches a request and is not used up happens, so faults for the same requests
+happen one after the other. A fault that never happened, or for which a body was too short, fails
+the test when the proxy ends.
 """
 
 from __future__ import annotations
@@ -35,8 +35,9 @@ _HOP_BY_HOP = {
 
 @dataclass
 class _Fault:
-    """What happens to `left` more requests whose method and path fit: before one is passed on, to
-    its body, and to the answer.
+    """A fault of the next `left` matching requests.
+
+    It acts before a request is passed on, on its body, and on the answer.
     """
 
     method: str
@@ -56,10 +57,10 @@ class _Fault:
 
 
 class FaultProxy(Listener):
-    """Passes requests on to the registry at the URL `target`, and keeps them in `requests`.
+    """A proxy that passes requests on to the registry at the URL `target`.
 
-    Bodies stream in both directions. The registry sees this proxy's host, and where it answers with
-    a URL of its own, the client gets one of the proxy's.
+    It keeps them in `requests`. Bodies stream in both directions. The registry sees this proxy's
+    host; where it answers with its own URL, the client gets one of the proxy's.
     """
 
     def __init__(self, target: str, address: str = "127.0.0.1") -> None:
@@ -69,8 +70,10 @@ class FaultProxy(Listener):
         self._lock = threading.Lock()
 
     def on(self, method: str, path: str = "", times: float = 1) -> When:
-        """The next `times` requests (`inf`: all from now on) whose method is, and whose path with
-        query contains, this expression.
+        """Select the next `times` requests that match these regular expressions.
+
+        One is for the method, the other one for the path with its query; `inf` selects all requests
+        from now on.
         """
         return When(self, method, path, times)
 
@@ -148,7 +151,7 @@ class FaultProxy(Listener):
 
 @dataclass(frozen=True)
 class When:
-    """For which requests, and how often; each method says what happens to them."""
+    """A selection of requests; each method sets a fault for them."""
 
     proxy: FaultProxy
     method: str
@@ -164,11 +167,11 @@ class When:
         self.proxy.add(_Fault(self.method, self.path, self.times, before, upload, answer))
 
     def passes(self) -> None:
-        """Nothing happens: for a fault that comes at a later request."""
+        """Pass the requests on: for a fault of a later one."""
         self._add()
 
     def calls(self, function: Callable[[], object]) -> None:
-        """`function` is called, then the request is passed on."""
+        """Call `function`, then pass the request on."""
 
         def before(exchange: Exchange) -> None:
             function()
@@ -178,8 +181,9 @@ class When:
     def answers(
         self, status: int, headers: Mapping[str, str] = {}, body: bytes | Iterable[bytes] = b""
     ) -> None:
-        """This is the answer, and nothing is passed on. A body that is no `bytes` is sent in
-        chunks, without a length.
+        """Answer with these values, and pass nothing on.
+
+        A body other than `bytes` is sent in chunks, without a length.
         """
 
         def before(_: Exchange) -> Answer:
@@ -190,13 +194,11 @@ class When:
         self._add(before)
 
     def redirects(self, base: str, status: int = 307) -> None:
-        """The answer sends the client to the same path below another URL; nothing is passed on."""
+        """Redirect the client to the same path below another URL, and pass nothing on."""
         self._add(lambda exchange: Answer.of(status, [("Location", base + exchange.path)], b""))
 
     def closes(self) -> None:
-        """The connection ends before anything is passed on or answered; the request's body is not
-        read.
-        """
+        """Close the connection without passing the request on, answering, or reading its body."""
 
         def before(exchange: Exchange) -> None:
             raise Cut(reset=False)
@@ -204,7 +206,7 @@ class When:
         self._add(before)
 
     def loses_answer(self) -> None:
-        """The registry does what it was asked for, but the connection ends without an answer."""
+        """Pass the request on to the registry, and close the connection without an answer."""
 
         def answer(_: Answer) -> Answer:
             raise Cut(reset=False)
@@ -212,23 +214,19 @@ class When:
         self._add(answer=answer)
 
     def reset_after(self, count: int) -> None:
-        """The connection is reset after `count` bytes of the answer's body."""
+        """Reset the connection after `count` bytes of the answer's body."""
         self._add(answer=lambda answer: replace(answer, body=_cut(answer.body, count, reset=True)))
 
     def end_after(self, count: int) -> None:
-        """The connection ends after `count` bytes of the answer's body, fewer than
-        were announced.
-        """
+        """Close the connection after `count` bytes of the answer's body, fewer than announced."""
         self._add(answer=lambda answer: replace(answer, body=_cut(answer.body, count, reset=False)))
 
     def cut_request_after(self, count: int) -> None:
-        """The registry gets `count` bytes of the request's body, then both connections end."""
+        """Pass `count` bytes of the request's body on, then close both connections."""
         self._add(upload=lambda blocks: _cut(blocks, count, reset=True))
 
     def stalls(self, seconds: float, after: int | None = None) -> None:
-        """Nothing moves for some seconds: before the request is passed on, or `after` so many bytes
-        of the answer's body.
-        """
+        """Pause before the request, or `after` so many bytes of the answer's body."""
 
         def before(exchange: Exchange) -> None:
             self.proxy.pause(seconds)
@@ -243,9 +241,7 @@ class When:
             )
 
     def drips(self, data: bytes) -> None:
-        """The answer is `data`, as it goes over the line, then a byte each fifth of a second,
-        without end; nothing is passed on.
-        """
+        """Answer `data`, raw, then a byte each fifth of a second, without end; pass nothing on."""
 
         def before(exchange: Exchange) -> None:
             exchange.wfile.write(data)
@@ -256,17 +252,15 @@ class When:
         self._add(before)
 
     def changes(self, change: Callable[[Answer], Answer]) -> None:
-        """The answer is what the function makes of it."""
+        """Answer with the result of the function."""
         self._add(answer=change)
 
     def flips(self, at: int = 0) -> None:
-        """A bit of the byte at this place of the answer's body is wrong."""
+        """Flip a bit of the byte at this offset of the answer's body."""
         self._add(answer=lambda answer: replace(answer, body=_flip(answer.body, at)))
 
     def replaces(self, change: bytes | Callable[[bytes], bytes]) -> None:
-        """The answer has these bytes as its body, or what the function makes of the body, and their
-        length.
-        """
+        """Replace the answer's body by these bytes or the function's result, with its length."""
 
         def answer(answer: Answer) -> Answer:
             body = change if isinstance(change, bytes) else change(b"".join(answer.body))
@@ -275,13 +269,11 @@ class When:
         self._add(answer=answer)
 
     def appends(self, data: bytes) -> None:
-        """The answer's body goes on with these bytes, and its length says so."""
+        """Append these bytes to the answer's body, and adjust its length."""
         self.replaces(lambda body: body + data)
 
     def headers(self, changes: Mapping[str, str | Callable[[str], str] | None]) -> None:
-        """The answer has other headers: `None` drops one, a function makes the new value from the
-        one that is there.
-        """
+        """Change headers of the answer: `None` drops one, a function maps its old value."""
 
         def answer(answer: Answer) -> Answer:
             headers = answer.headers
@@ -302,7 +294,7 @@ def _without(headers: Headers, name: str) -> Headers:
 
 
 def _change(blocks: Iterable[bytes], at: int, happen: Callable[[], object]) -> Iterator[bytes]:
-    """The same bytes, with something that happens before the byte at this place is asked for."""
+    """Yield the same bytes, and call `happen` before the byte at this offset is requested."""
     for block in blocks:
         if 0 <= at < len(block):
             if at:

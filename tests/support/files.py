@@ -24,18 +24,18 @@ as_root = pytest.mark.skipif(not ROOT, reason="mounting needs root")
 
 
 class Link(bytes):
-    """In a description of files: a link to this target."""
+    """A link to this target, in a description of files."""
 
 
 class Executable(bytes):
-    """In a description of files: an executable file of these bytes."""
+    """An executable file of these bytes, in a description of files."""
 
 
 Files = Mapping[str, bytes] | Mapping[bytes, bytes] | Mapping[str | bytes, bytes]
 
 
 def write_files(root: str | Path, files: Files) -> str:
-    """Make these files and links below `root`, and give `root`."""
+    """Write these files and links below `root`, and return `root`."""
     os.makedirs(root, exist_ok=True)
     for name, content in files.items():
         path = os.path.join(os.fsencode(root), os.fsencode(name))
@@ -50,7 +50,7 @@ def write_files(root: str | Path, files: Files) -> str:
 
 
 def read_files(root: str | Path) -> dict[bytes, bytes]:
-    """What `write_files` would need to make what is below `root`."""
+    """Return everything below `root`, as `write_files` takes it."""
     found: dict[bytes, bytes] = {}
     top = os.fsencode(root)
     for here, folders, names in os.walk(top):
@@ -68,7 +68,7 @@ def read_files(root: str | Path) -> dict[bytes, bytes]:
 
 
 def entries_of(files: Files) -> list[Entry]:
-    """The entries of the tree that these files make."""
+    """Return the entries of the tree of these files."""
     return [
         (
             Entry(os.fsencode(name), "l", len(content), bytes(content))
@@ -90,7 +90,7 @@ def same(one: Files, other: Files) -> bool:
 
 
 def archive(files: Files) -> bytes:
-    """The tar that a pack of these files should be."""
+    """Return the expected tar of a pack of these files."""
     return (
         b"".join(
             map(member, sorted((os.fsencode(name), content) for name, content in files.items()))
@@ -100,7 +100,7 @@ def archive(files: Files) -> bytes:
 
 
 def member(item: tuple[bytes, bytes]) -> bytes:
-    """One file or link in a pack."""
+    """Return one file or link as a member of a pack."""
     name, content = item
     if isinstance(content, Link):
         return tar.header(tar.Member(packs.CODE + name, 0, target=bytes(content)))
@@ -110,7 +110,7 @@ def member(item: tuple[bytes, bytes]) -> bytes:
 
 @contextmanager
 def mounted(where: str | Path, options: str) -> Iterator[str]:
-    """A file system in memory with these mount options."""
+    """Mount a file system in memory with these options."""
     os.makedirs(where, exist_ok=True)
     subprocess.run(["mount", "-t", "tmpfs", "-o", options, "tmpfs", where], check=True)
     try:
@@ -120,15 +120,16 @@ def mounted(where: str | Path, options: str) -> Iterator[str]:
 
 
 def flip(path: str | Path, at: int = -1) -> None:
-    """Change one bit of a file, also of one that is protected."""
+    """Change one bit of a file, even of a protected one."""
     data = bytearray(Path(path).read_bytes())
     data[at] ^= 1
     overwrite(path, bytes(data))
 
 
 def overwrite(path: str | Path, data: bytes) -> None:
-    """Replace a file's bytes in place, also of one that is protected, when the clock of file
-    systems has moved on.
+    """Overwrite a file's bytes in place, even if it is protected, once the clock has moved on.
+
+    The clock is that of file systems.
     """
     mode = os.stat(path).st_mode
     clock_moves(os.path.dirname(path))
@@ -138,9 +139,7 @@ def overwrite(path: str | Path, data: bytes) -> None:
 
 
 def clock_moves(folder: str | Path) -> None:
-    """Return when a file that changes now gets another time than one that changed
-    before this call.
-    """
+    """Wait until a file that changes gets another time than one that changed before."""
     with tempfile.NamedTemporaryFile(dir=folder if ROOT else None) as probe:
         first = os.stat(probe.name).st_ctime_ns
         while os.stat(probe.name).st_ctime_ns < first + 25_000_000:
@@ -149,7 +148,7 @@ def clock_moves(folder: str | Path) -> None:
 
 @contextmanager
 def temporary() -> Iterator[Path]:
-    """A directory for one example of a property."""
+    """Yield a directory for one example of a property."""
     folder = tempfile.mkdtemp(prefix="flyte-test-")
     try:
         yield Path(folder)

@@ -1,5 +1,6 @@
-"""Bad copies of a good bundle, in a repository whose digests all fit: what a writer who lies, or
-who is broken, can leave behind.
+"""Bad copies of a good bundle, in a repository whose digests all fit.
+
+They are what a lying or broken writer can leave behind.
 """
 
 from __future__ import annotations
@@ -26,9 +27,7 @@ HUGE = 64 << 20
 
 
 class Forger:
-    """A directory with one bundle and its record, copied from a good one, whose parts are replaced
-    from within.
-    """
+    """A directory with one bundle and its record, copied from a good one, to replace parts in."""
 
     def __init__(self, good: Path, folder: Path) -> None:
         shutil.copytree(good, folder)
@@ -46,21 +45,19 @@ class Forger:
         return self.layout.blob(digest).read_bytes()
 
     def put(self, data: bytes) -> dict[str, Any]:
-        """Keep a blob, and give what names it."""
+        """Store a blob, and return its digest and size."""
         digest = "sha256:" + hashlib.sha256(data).hexdigest()
         self.layout.blob(digest).write_bytes(data)
         return {"digest": digest, "size": len(data)}
 
     def set_layer(self, at: int, plain: bytes, blob: bytes | None = None) -> None:
-        """Have this archive as a layer, compressed as `blob` or as usual; its diff_id is the
-        archive's.
-        """
+        """Set a layer to this archive with its diff_id, compressed as `blob` or as usual."""
         blob = zstandard.ZstdCompressor(level=1).compress(plain) if blob is None else blob
         self.manifest["layers"][at] |= self.put(blob)
         self.config["rootfs"]["diff_ids"][at] = "sha256:" + hashlib.sha256(plain).hexdigest()
 
     def recut(self) -> None:
-        """Have each member of the last pack as a pack of its own, the last one first."""
+        """Cut the last pack into packs of one member each, the last one first."""
         members: list[bytes] = []
         pack = self.packs[-1][: -len(tar.END)]
         while pack:
@@ -80,9 +77,7 @@ class Forger:
         manifest: bytes | None = None,
         record: bytes | None = None,
     ) -> None:
-        """Write all documents, or the bytes that are given in their place, so that each names the
-        next one as it is.
-        """
+        """Write all documents, or the given bytes instead, each with the digest of the next one."""
         self.manifest["config"] |= (
             self.put(_json(self.config) if config is None else config)
             if "config" in self.manifest
@@ -104,8 +99,9 @@ Forge = Callable[[Forger], None]
 
 
 def packs() -> Iterator[tuple[str, Forge]]:
-    """Packs, and first layers, that are not what their tree says, by what is wrong with them. The
-    last layer is a pack.
+    """Yield packs and first layers that contradict their tree, by the kind of mistake.
+
+    The last layer is a pack.
     """
     from tests.bundler.test_extraction import EVIL, HEADERS
 
@@ -238,7 +234,7 @@ def _document(document: bytes) -> bytes:
 
 
 def _empty(forger: Forger) -> None:
-    """The bundle of no files, with the annotation of the tree that is wanted."""
+    """Forge the bundle of no files, with the annotation of the original tree."""
     forger.set_layer(0, _document(Tree([]).document))
     del forger.manifest["layers"][1:], forger.config["rootfs"]["diff_ids"][1:]
 
@@ -302,9 +298,7 @@ _RAW: dict[str, bytes] = {
 
 
 def documents() -> Iterator[tuple[str, Forge]]:
-    """Records, manifests and configs that are not well-formed, or say what is not so, by what is
-    wrong with them.
-    """
+    """Yield malformed or false records, manifests and configs, by the kind of mistake."""
 
     def with_value(which: str, path: tuple[Any, ...], value: Any, is_gone: bool) -> Forge:
         def forge(forger: Forger) -> None:

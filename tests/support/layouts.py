@@ -18,7 +18,7 @@ class Layout:
         self.folder = folder
 
     def entries(self) -> dict[str, dict[str, Any]]:
-        """The entries of the index by their tags."""
+        """Return the entries of the index by their tags."""
         return {
             each["annotations"][TAG]: each
             for each in json.loads((self.folder / "index.json").read_text())["manifests"]
@@ -34,7 +34,7 @@ class Layout:
         return self.folder / "blobs/sha256" / digest.removeprefix("sha256:")
 
     def replace(self, tag: str, change: Callable[[Any], object]) -> None:
-        """Change the manifest under a tag; whatever led to it leads to the changed one."""
+        """Change the manifest under a tag, and all tags that lead to it."""
         entries = self.entries()
         old = entries[tag]["digest"]
         document = json.loads(self.blob(old).read_text())

@@ -1,5 +1,6 @@
-"""A small HTTP/1.1 server on a loopback address that keeps the requests it saw; what the test
-servers have in common.
+"""A small HTTP/1.1 server on a loopback address that keeps its requests.
+
+It is the base of the test servers.
 """
 
 from __future__ import annotations
@@ -26,15 +27,16 @@ DRIPS = {
     "body": OK + b"Content-Length: 100000\r\n\r\n{",
     "chunk": OK + b"Transfer-Encoding: chunked\r\n\r\n",
 }
-"""What a server may say before it goes on a byte at a time."""
+"""Beginnings of an answer that a server may continue one byte at a time."""
 HANDSHAKE = b"\x16\x03\x03\x40\x00"  # The head of a record of 16 KiB (RFC 8446, 5.1).
 Headers = list[tuple[str, str]]
 
 
 @dataclass
 class Request:
-    """A request that a server has seen. `path` has the query, `length` is how many bytes of its
-    body came so far.
+    """A request that a server has seen.
+
+    `path` has the query, and `length` is the number of bytes of its body so far.
     """
 
     method: str
@@ -45,7 +47,7 @@ class Request:
 
 @dataclass
 class Answer:
-    """What is sent back. Without a `Content-Length` the body goes out in chunks."""
+    """An answer; without a `Content-Length` its body is sent in chunks."""
 
     status: int
     headers: Headers
@@ -57,16 +59,14 @@ class Answer:
 
 
 class Cut(Exception):
-    """Ends the connection to the client here: with a reset, or as if all had been said."""
+    """An end of the connection to the client: by a reset, or as if the answer was complete."""
 
     def __init__(self, reset: bool) -> None:
         self.reset = reset
 
 
 class Exchange(BaseHTTPRequestHandler):
-    """One connection of a client; while a request is answered: that request, its body, and the way
-    back.
-    """
+    """A connection of a client, with the request that is being answered and its body."""
 
     protocol_version = "HTTP/1.1"
     disable_nagle_algorithm = True
@@ -76,7 +76,7 @@ class Exchange(BaseHTTPRequestHandler):
     body: Iterator[bytes]
 
     def log_message(self, *args: object) -> None:
-        """Say nothing."""
+        """Log nothing."""
 
     def _exchange(self) -> None:
         self.seen = Request(self.command, self.path, self.headers)
@@ -130,14 +130,12 @@ class Exchange(BaseHTTPRequestHandler):
             yield block
 
     def drain(self) -> None:
-        """Read what is left of the request's body, so that the connection can be used again."""
+        """Read the rest of the request's body, so that the connection can be used again."""
         for _ in self.body:
             pass
 
     def send(self, answer: Answer) -> None:
-        """Send an answer. The connection ends after a body that is not as long as its
-        `Content-Length` says.
-        """
+        """Send an answer, and end the connection if its body is not as long as announced."""
         said = [int(value) for name, value in answer.headers if name.lower() == "content-length"]
         empty = self.command == "HEAD" or answer.status in (204, 304)
         chunked = not said and not empty
@@ -161,7 +159,7 @@ class Exchange(BaseHTTPRequestHandler):
 
 
 class _Server(ThreadingMixIn, TCPServer):
-    """Ends all its connections and threads when it is closed."""
+    """A server that ends all its connections and threads when it is closed."""
 
     allow_reuse_address = True
     request_queue_size = 128
@@ -198,8 +196,9 @@ class _Server(ThreadingMixIn, TCPServer):
 
 
 class Listener:
-    """A server that runs in threads of this process, from `with` to its end; there, what went wrong
-    in a thread is raised.
+    """A server that runs in threads of this process within a `with` block.
+
+    Errors of a thread are raised at the end.
     """
 
     def __init__(self, address: str = "127.0.0.1") -> None:
@@ -209,7 +208,7 @@ class Listener:
         self.errors: list[BaseException] = []
 
     def respond(self, exchange: Exchange) -> Answer | None:
-        """Answer a request: `None` if that was done already. The request's body must be read."""
+        """Answer a request, whose body must be read; return None if it is already answered."""
         raise NotImplementedError
 
     @property
@@ -224,7 +223,7 @@ class Listener:
         return f"{self.host}/{name}"
 
     def seen(self, method: str, part: str = "") -> list[Request]:
-        """The requests with this method and this in their path."""
+        """Return the requests with this method and this in their path."""
         return [
             request
             for request in self.requests
@@ -254,7 +253,7 @@ class Listener:
         self._server.stop(self._thread)
 
     def check(self) -> None:
-        """Raise what went wrong in a thread."""
+        """Raise the first error of a thread."""
         if self.errors:
             raise self.errors[0]
 
@@ -269,7 +268,7 @@ class Listener:
 
 
 class Recorder(Listener):
-    """A host of its own that gives the same content for every path, and takes whatever it is sent.
+    """A separate host that sends the same content for every path, and accepts any upload.
 
     With another address than the registry's (127.0.0.2), it is where a redirect may lead.
     """
@@ -297,8 +296,9 @@ def _blocks(path: Path) -> Iterator[bytes]:
 
 @contextmanager
 def dripping(first: bytes) -> Iterator[str]:
-    """The address of a server that says this to whoever has asked for something, then a byte each
-    fifth of a second, without end.
+    """Serve these bytes to any client, then a byte each fifth of a second, without end.
+
+    Yields the server's address.
     """
 
     class Drip(BaseRequestHandler):

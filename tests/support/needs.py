@@ -1,4 +1,4 @@
-"""Tests that need more than Python: they are skipped, or fail, where it is missing."""
+"""Tests that need more than Python: they are skipped, or fail, if it is missing."""
 
 from __future__ import annotations
 
@@ -14,8 +14,9 @@ if unknown := ", ".join(sorted(_REQUIRED - NEEDS.keys())):
 
 
 def need(name: str) -> None:
-    """Skip the calling test if a program of `name` is missing, or fail it if `FLYTE_TEST_REQUIRE`
-    names it.
+    """Skip the calling test if a program of `name` is missing, or fail it on request.
+
+    `FLYTE_TEST_REQUIRE` requests that.
     """
     if absent := ", ".join(missing(name)):
         if name in _REQUIRED:

@@ -1,4 +1,4 @@
-"""Nodes of made-up things for the resolver, and a record store in memory."""
+"""Nodes of made-up artifacts for the resolver, and a record store in memory."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class MemoryRecords:
 
 
 class Text(Node):
-    """A node whose artifact is a string: its own `source`, in small letters, and what it needs."""
+    """A node whose artifact is a string: its `source` in lower case, and what it needs."""
 
     kind = "text"
 
@@ -57,7 +57,7 @@ class Text(Node):
 
 
 class Log(Reporter):
-    """What a resolver has reported: the names of nodes that it started and resolved, in order."""
+    """A reporter that records the names of nodes that were started and resolved, in order."""
 
     def __init__(self) -> None:
         self.started: list[str] = []
@@ -71,5 +71,5 @@ class Log(Reporter):
 
 
 def digest_of(text: str) -> Digest:
-    """The digest of a string."""
+    """Return the digest of a string."""
     return Digest.of(text.encode())

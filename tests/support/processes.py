@@ -7,7 +7,7 @@ import sys
 
 
 def process(code: str, *arguments: str, **options: object) -> subprocess.Popen[str]:
-    """Start Python code in another process; its output is to be read."""
+    """Start Python code in another process, whose output must be read."""
     settings = {
         "stdin": subprocess.PIPE,
         "stdout": subprocess.PIPE,
@@ -19,7 +19,7 @@ def process(code: str, *arguments: str, **options: object) -> subprocess.Popen[s
 
 
 def run(code: str, *arguments: str, **options: object) -> str:
-    """Run Python code in another process, and give what it printed."""
+    """Run Python code in another process, and return its output."""
     with process(code, *arguments, **options) as started:
         out, errors = started.communicate(timeout=100)
     assert started.returncode == 0, errors

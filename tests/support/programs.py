@@ -1,6 +1,6 @@
-"""The programs that some tests need beside Python, and Debian's packages that have them.
+"""The programs that some tests need beside Python, and the Debian packages that have them.
 
-As a script it prints the packages of those that are missing; it needs the standard library alone.
+As a script it prints the packages of the missing ones; it needs the standard library alone.
 """
 
 from __future__ import annotations

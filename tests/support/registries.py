@@ -36,8 +36,10 @@ subjectAltName = IP:127.0.0.1, DNS:localhost
 
 @dataclass(frozen=True)
 class Server:
-    """A registry that runs. `folder` is its storage, `ca` the certificate to trust where it has
-    TLS, `tokens` its token server.
+    """A running registry.
+
+    `folder` is its storage, `ca` the certificate to trust if it has TLS, and `tokens` its token
+    server.
     """
 
     host: str
@@ -53,8 +55,7 @@ class Server:
         return f"{self.host}/{name}"
 
     def blob(self, digest: str) -> Path:
-        """The file with the bytes of a blob or manifest, to tamper with or to delete: the registry
-        keeps no memory of it.
+        """Return the file of a blob or manifest, to change or delete; the registry caches none.
 
         All repositories of the registry share the file, so this is for a registry that no other
         test uses.
@@ -80,10 +81,9 @@ def serve(
     token: bool = False,
     read_only: bool = False,
 ) -> Iterator[Server]:
-    """A registry that keeps everything in `folder`: one that is served again, in whatever way, has
-    what it had.
+    """Serve a registry that keeps everything in `folder`, where a later one finds it.
 
-    With a login it wants that name and password: itself, or its token server with `token`.
+    With a login it requires that name and password: itself, or its token server with `token`.
     """
     need("registry")
     folder.mkdir(parents=True, exist_ok=True)
@@ -146,14 +146,15 @@ def serve(
 
 @dataclass(frozen=True)
 class ForwardProxy:
-    """A forward proxy that runs: `url` is for `http_proxy` and `https_proxy`."""
+    """A running forward proxy: `url` is for `http_proxy` and `https_proxy`."""
 
     url: str
     log: Path
 
     def requests(self) -> list[str]:
-        """The first line of each request that went through: `GET http://... HTTP/1.1`, `CONNECT
-        host:port HTTP/1.1`.
+        """Return the first lines of all requests.
+
+        They are like `GET http://... HTTP/1.1` or `CONNECT host:port HTTP/1.1`.
         """
         return [
             line.partition("): ")[2]
@@ -164,7 +165,7 @@ class ForwardProxy:
 
 @contextmanager
 def forward_proxy(folder: Path, *, login: tuple[str, str] | None = None) -> Iterator[ForwardProxy]:
-    """A forward proxy; with a login it is part of the URL."""
+    """Run a forward proxy; a login is part of its URL."""
     need("proxy")
     folder.mkdir(parents=True, exist_ok=True)
     log = folder / "proxy.log"
@@ -197,7 +198,7 @@ def forward_proxy(folder: Path, *, login: tuple[str, str] | None = None) -> Iter
 def _started(
     command: Callable[[int], list[str]], answers: Callable[[int], bool], log: Path
 ) -> Iterator[int]:
-    """Start a server on a free port, give the port when it answers, and end it."""
+    """Start a server on a free port, yield the port when it answers, and end it."""
     for _ in range(5):  # Another process may have taken the port meanwhile.
         with socket.create_server(("127.0.0.1", 0)) as free:
             port = free.getsockname()[1]
@@ -219,7 +220,7 @@ def _started(
 
 
 def _waited(process: subprocess.Popen[bytes], answers: Callable[[], bool]) -> bool:
-    """Whether a server has begun to answer, and not ended or said nothing for half a minute."""
+    """Whether a server has begun to answer within half a minute, and not ended."""
     for _ in range(1500):
         try:
             if answers() and process.poll() is None:
@@ -233,8 +234,9 @@ def _waited(process: subprocess.Popen[bytes], answers: Callable[[], bool]) -> bo
 
 
 def _certify(folder: Path) -> Path:
-    """A private certificate authority, and a certificate of its for this machine; the authority's
-    own is returned.
+    """Make a private certificate authority and a certificate for this machine.
+
+    Returns the authority's certificate.
     """
     if not (folder / "server.pem").exists():
         (folder / "openssl.cnf").write_text(_CERTIFICATES)

@@ -14,8 +14,9 @@ LINKS = "--no-index --find-links wheels"
 
 @pytest.fixture
 def shop(flyte: Shell) -> Shell:
-    """A project with a directory of wheels, and a layout with the Debian base: no
-    network is needed.
+    """A project with a directory of wheels, and a layout with the Debian base.
+
+    No network is needed.
     """
     wheels = flyte.project / "wheels"
     for version in ("1.0", "2.0"):
@@ -34,7 +35,7 @@ def shop(flyte: Shell) -> Shell:
 def declare(
     shop: Shell, steps: str, file: str = "tasks.py", base: str = "from_debian_base()"
 ) -> None:
-    """A task in an image of these steps, which gives the versions that it has."""
+    """Write a task in an image of these steps, which returns the versions of its packages."""
     (shop.project / file).write_text(f"""
 import flyte
 LINKS = {LINKS!r}
@@ -48,7 +49,7 @@ def versions() -> dict[str, str]:
 
 
 class PrivateIndex(Listener):
-    """An index of the shop's wheels for those who know the login `me`, `s3cret`."""
+    """An index of the shop's wheels for users with the login `me`, `s3cret`."""
 
     def __init__(self, shop: Shell) -> None:
         super().__init__()

@@ -1,5 +1,6 @@
-"""A token server for a registry: gives out the signed tokens that distribution's "Token
-Authentication Specification" describes.
+"""A token server for a registry.
+
+It issues the signed tokens of distribution's "Token Authentication Specification".
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ class Signer:
         return signer
 
     def sign(self, claims: dict[str, object]) -> str:
-        """A JSON web token with these claims."""
+        """Return a JSON web token with these claims."""
         lines = self.certificate.read_text().splitlines()
         parts = ({"typ": "JWT", "alg": "RS256", "x5c": ["".join(lines[1:-1])]}, claims)
         text = b".".join(_encode(json.dumps(part).encode()) for part in parts)
@@ -53,12 +54,13 @@ class Signer:
 
 
 class TokenServer(Listener):
-    """Gives a token to who has the login, or to everybody if there is none. A test may change what
-    it does:
+    """A server that issues tokens to users with the login, or to all if there is none.
 
-    lifetime    seconds for which the registry takes a token, to the second; 0 or less: never
-    expires_in  what the client is told about that
-    allowed     what may be done in a repository: of "pull", "push" and "delete"; all where it is not named
+    A test may change its attributes:
+
+    lifetime    seconds for which the registry accepts a token, to the second; 0 or less: never
+    expires_in  seconds that the client is told
+    allowed     actions by repository: of "pull", "push" and "delete"; all if it is not listed
     """
 
     def __init__(self, signer: Signer, login: tuple[str, str] | None) -> None:
@@ -84,7 +86,7 @@ class TokenServer(Listener):
         return Answer.of(200, [("Content-Type", "application/json")], body)
 
     def token(self, scopes: list[str]) -> str:
-        """A token for these scopes ("repository:NAME:pull,push"), of each what is allowed."""
+        """Return a token for the allowed part of these scopes ("repository:NAME:pull,push")."""
         access = []
         for scope in scopes:
             kind, name, actions = scope.split(":")

@@ -174,7 +174,7 @@ LEAVES: list[tuple[Any, st.SearchStrategy[Any]]] = [
 
 
 def typed_values() -> st.SearchStrategy[tuple[Any, Any]]:
-    """Annotations with values of theirs, nested."""
+    """Draw annotations with values of theirs, nested."""
 
     def nest(annotation: Any, values: st.SearchStrategy[Any]) -> st.SearchStrategy[tuple[Any, Any]]:
         return st.one_of(
@@ -200,8 +200,9 @@ def typed_values() -> st.SearchStrategy[tuple[Any, Any]]:
 
 @given(typed_values())
 def test_a_value_comes_back_from_the_wire(typed: tuple[Any, Any]) -> None:
-    """dump and load are inverse; wire is JSON, survives it, and checks as what it is, also by a
-    type that came by document.
+    """`load` is the inverse of `dump`, and the wire is JSON that its type accepts.
+
+    The type may have come from its document.
     """
     annotation, value = typed
     type = type_of(annotation)
@@ -233,7 +234,7 @@ def same_object(one: Any, other: Any) -> bool:
 
 @given(st.sampled_from([set, frozenset]), st.sets(st.integers() | st.text()))
 def test_equal_sets_have_one_wire(cls: Any, value: set[Any]) -> None:
-    """In whatever order they were made; the items keep their types."""
+    """Equal sets have one wire, in whatever order they were made; the items keep their types."""
     type = type_of(cls[int | str])
     wire = type.dump(cls(value))
     assert wire == type.dump(cls(sorted(value, key=repr)))
@@ -257,7 +258,7 @@ def test_equal_sets_have_one_wire(cls: Any, value: set[Any]) -> None:
     ],
 )
 def test_different_values_have_different_wires(annotation: Any, values: list[Any]) -> None:
-    """Nothing collides, and each comes back as what it was."""
+    """Different values have different wires, and each is loaded as it was."""
     type = type_of(annotation)
     wires = [json.dumps(type.dump(value)) for value in values]
     assert len(set(wires)) == len(values)
@@ -332,7 +333,7 @@ def test_different_values_have_different_wires(annotation: Any, values: list[Any
     ],
 )
 def test_text_is_read_as_people_write_it(annotation: Any, text: str, value: Any) -> None:
-    """What stands on a command line."""
+    """Strings on a command line are parsed as people write them."""
     type = type_of(annotation)
     assert type.load(type.parse(text)) == value
 
@@ -381,7 +382,7 @@ def test_text_is_read_as_people_write_it(annotation: Any, text: str, value: Any)
     ],
 )
 def test_a_refusal_says_where_and_what_was_expected(annotation: Any, text: str, where: str) -> None:
-    """Parameter, place, type, value, and an example that works."""
+    """A refusal has parameter, place, type, value, and an example that works."""
     parameter = Parameter("value", type_of(annotation))
     with pytest.raises(Mismatch) as mismatch:
         parameter.type.parse(text)
@@ -394,7 +395,7 @@ def test_a_refusal_says_where_and_what_was_expected(annotation: Any, text: str, 
 
 
 def test_fields_that_are_left_out_come_from_the_default_and_then_from_the_class() -> None:
-    """A partial dataclass is completed; a dict replaces a dict."""
+    """A partial dataclass is completed by the default; a dict replaces a dict."""
 
     def task(a: Outer = Outer(Inner(7, ["t"]), 0.25), b: dict[str, int] = {"k": 1}) -> None:  # noqa: B006  # Never changed.
         """Takes two."""
@@ -405,7 +406,7 @@ def test_fields_that_are_left_out_come_from_the_default_and_then_from_the_class(
 
 
 def test_outputs_have_the_names_of_a_named_tuple() -> None:
-    """Else o0, o1; None gives none."""
+    """Outputs are named by the fields of a named tuple, else o0, o1; None has none."""
 
     class Pair(NamedTuple):
         left: int
@@ -424,7 +425,7 @@ def test_outputs_have_the_names_of_a_named_tuple() -> None:
 
 
 def test_an_interface_survives_its_document() -> None:
-    """The command line knows it by document alone."""
+    """An interface survives its document, which is all that the command line knows."""
 
     def task(a: int, b: Outer = Outer(Inner(1)), c: Any = object()) -> str:
         """Do it.

@@ -1,5 +1,6 @@
-"""Files with credentials, as projects really have them, are refused; templates, placeholders and
-code are taken.
+"""Files with credentials, as real projects have them, are refused.
+
+Templates, placeholders and code are included.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ KEY, WORD, INDEX, URL = (
 
 
 def mixed(length: int, letters: str = string.ascii_letters + string.digits) -> str:
-    """Letters that look like chance, and are the same each time."""
+    """Return characters that look random, and are always the same."""
     return "".join(letters[(at * at * 7 + at * 31 + 5) % len(letters)] for at in range(length))
 
 
@@ -47,14 +48,14 @@ AWS = f"aws_access_key_id = AKIA{UPPER}\naws_secret_access_key = {mixed(40)}\n"
 
 
 def cell(line: str) -> str:
-    """A notebook with a line of code."""
+    """Return a notebook with a line of code."""
     return json.dumps(
         {"cells": [{"cell_type": "code", "source": ["import os\n", line]}], "nbformat": 4}, indent=1
     )
 
 
 def kubeconfig(user: str) -> str:
-    """A kubeconfig with a user who logs in so."""
+    """Return a kubeconfig with a user who logs in so."""
     return (
         "apiVersion: v1\nkind: Config\nclusters:\n- name: prod\nusers:\n- name: me\n  user:\n   "
         f" {user}\n"
@@ -329,7 +330,7 @@ HARMLESS: dict[str, str] = {
 
 
 def scan_all(cache: Cache, project: Path, allowed: frozenset[str] = frozenset()) -> set[str]:
-    """The paths that a scan takes."""
+    """Return the paths that a scan includes."""
     return {
         entry.name
         for entry in (
@@ -342,7 +343,10 @@ def scan_all(cache: Cache, project: Path, allowed: frozenset[str] = frozenset())
 
 @pytest.mark.parametrize("path", SECRETS)
 def test_a_file_with_credentials_is_refused(cache: Cache, project: Path, path: str) -> None:
-    """At the root and further down, with the reason; allowing just this path takes it."""
+    """A file with credentials is refused at any depth, unless its path is allowed.
+
+    The error gives the reason.
+    """
     content, why = SECRETS[path]
     write_files(
         project, {path: content.encode(), f"deep/er/{path}": content.encode(), "main.py": b""}
@@ -362,7 +366,7 @@ def test_a_file_with_credentials_is_refused(cache: Cache, project: Path, path: s
 
 @pytest.mark.parametrize("path", HARMLESS)
 def test_templates_placeholders_and_code_are_taken(cache: Cache, project: Path, path: str) -> None:
-    """What only looks like a secret stops nobody."""
+    """Templates, placeholders and code that only look like secrets are included."""
     write_files(project, {path: HARMLESS[path].encode()})
     assert scan_all(cache, project) == {path}
 
@@ -371,7 +375,7 @@ def test_templates_placeholders_and_code_are_taken(cache: Cache, project: Path, 
 def test_a_token_is_found_anywhere_in_a_large_notebook(
     cache: Cache, project: Path, at: int
 ) -> None:
-    """Files are read in pieces; a token may lie across two of them."""
+    """A token is found anywhere in a large notebook, even across two blocks."""
     write_files(
         project, {"a.ipynb": b" " * at + f'"x = \\"{GITHUB}\\""'.encode() + b" " * (1 << 20)}
     )
@@ -399,15 +403,16 @@ def test_a_token_is_found_anywhere_in_a_large_notebook(
     "name", ["a.env", "a.yaml", "a.json", "a.ipynb", "pip.conf", "secrets.py", "settings.xml"]
 )
 def test_no_content_takes_for_ever(cache: Cache, project: Path, name: str, unit: bytes) -> None:
-    """Patterns take time in proportion to the content: others would not end before the machine
-    does.
+    """Patterns take time in proportion to the content.
+
+    Other ones would not finish within any useful time.
     """
     write_files(project, {name: (unit * (1 << 18))[: 1 << 18] + b"\ntoken" + b" " * (1 << 18)})
     assert scan_all(cache, project) == {name}
 
 
 def test_the_command_names_all_of_them(flyte: Shell) -> None:
-    """`flyte run` refuses to share such a project."""
+    """`flyte run` refuses a project with secrets, and names all of them."""
     write_files(
         flyte.project,
         {
