@@ -41,6 +41,7 @@ PHRASES = {
 """Phrases that read as a translation, and their native forms."""
 
 FILES = sorted(path for part in PARTS for path in (CHECKOUT / part).rglob("*.py"))
+TESTS = sorted(path for part in ("tests", "benchmarks") for path in (CHECKOUT / part).rglob("*.py"))
 DOCUMENTS = [
     CHECKOUT / "README.md",
     CHECKOUT / "CONTRIBUTING.md",
@@ -78,16 +79,25 @@ def wrong(line: int, text: str) -> Iterator[str]:
             yield f"{line}: {match[0]!r} in {context!r}; say: {native}"
 
 
+def questions(tree: ast.Module) -> Iterator[str]:
+    """Yield each docstring that begins like a question."""
+    for line, text in docstrings(tree):
+        if match := BEGINNINGS.match(text.strip()):
+            yield f"{line}: begins with {match[0]!r}"
+
+
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(CHECKOUT)))
 def test_the_library_speaks_plain_english(path: Path) -> None:
     tree = ast.parse(path.read_text())
-    found = [
-        f"{line}: begins with {match[0]!r}"
-        for line, text in docstrings(tree)
-        if (match := BEGINNINGS.match(text.strip()))
-    ]
-    found += sorted({each for line, text in sentences(tree) for each in wrong(line, text)})
-    assert found == []
+    prose = {each for line, text in sentences(tree) for each in wrong(line, text)}
+    assert [*questions(tree), *sorted(prose)] == []
+
+
+@pytest.mark.parametrize("path", TESTS, ids=lambda path: str(path.relative_to(CHECKOUT)))
+def test_docstrings_of_tests_speak_plain_english(path: Path) -> None:
+    tree = ast.parse(path.read_text())
+    prose = [each for line, text in docstrings(tree) for each in wrong(line, text)]
+    assert [*questions(tree), *prose] == []
 
 
 @pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.name)
