@@ -85,7 +85,8 @@ class Console(RunReporter):
 
     def line(self, text: str, level: Level = "info") -> None:
         """Print a line on standard error, after everything that was printed before."""
-        self.end_progress()
+        if self._progress:
+            self._progress.make_room()
         sys.stdout.flush()
         print(as_json(level, text) if self._log_json else text, file=sys.stderr, flush=True)
 
@@ -99,7 +100,7 @@ class Console(RunReporter):
     def node_started(self, node: Node, why: str) -> None:
         """Show progress for a node that is about to be made."""
         if self._progress and node.kind not in ("pack", "layer"):
-            self._progress.begin(f"preparing {_named(node)} ({why})")
+            self._progress.begin(f"preparing {_named(node)}", f" ({why})")
 
     def files_read(self, done: int, total: int) -> None:
         """Show progress: the number of files read, of a total."""
@@ -120,6 +121,8 @@ class Console(RunReporter):
     def node_resolved(self, outcome: Outcome) -> None:
         """Print a line for a node; cached ones only with `-v`, else `run_started` sums them up."""
         node = outcome.node
+        if self._progress:
+            self._progress.finish(f"preparing {_named(node)}")
         if outcome.state == "cached" and not outcome.fetched:
             self._cached.append(node.kind)
             if self._verbose:

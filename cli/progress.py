@@ -21,39 +21,62 @@ class Progress:
     """
 
     def __init__(self) -> None:
-        self._activity = self._amount = ""
-        self._since = 0.0
+        # Activities that are under way, with details and start times; the last one is shown.
+        self._activities: dict[str, tuple[str, float]] = {}
+        self._passing = ""  # An activity that ends with the next line that is printed.
+        self._amount = ""
+        self._is_shown = False
 
-    def begin(self, activity: str) -> None:
-        """Show a new activity."""
-        self._activity, self._amount, self._since = activity, "", time.monotonic()
+    def begin(self, activity: str, detail: str = "") -> None:
+        """Show a new activity, and a detail of it."""
+        self._activities[activity], self._amount = (detail, time.monotonic()), ""
         self._draw()
         if threading.current_thread() is threading.main_thread():  # Others cannot set alarms.
             signal.signal(signal.SIGALRM, self._tick)
             signal.setitimer(signal.ITIMER_REAL, 1, 1)
 
+    def finish(self, activity: str) -> None:
+        """Forget an activity; another one that is still under way is shown within a second."""
+        if self._activities.pop(activity, None):
+            self._amount = ""
+            self._erase()
+
     def advance(self, activity: str, amount: str) -> None:
         """Show the amount done so far; begins `activity` if there is none yet."""
-        if not self._activity:
+        if not self._activities:
+            self._passing = activity
             self.begin(activity)
         self._amount = amount
         self._draw()
 
+    def make_room(self) -> None:
+        """Erase the line, so that another one can be printed; it comes back within a second."""
+        self._activities.pop(self._passing, None)
+        self._erase()
+
     def end(self) -> None:
-        """Erase the line, if it is shown."""
-        if self._activity:
-            self._activity = ""  # First, so that an alarm draws nothing.
-            signal.setitimer(signal.ITIMER_REAL, 0)
+        """Forget all activities, and erase the line if it is shown."""
+        self._activities.clear()
+        self._erase()
+
+    def _erase(self) -> None:
+        # The next alarm must not come before what is about to be printed.
+        again = 1 if self._activities else 0
+        signal.setitimer(signal.ITIMER_REAL, again, again)
+        if self._is_shown:
+            self._is_shown = False
             _write(b"")
 
     def _tick(self, number: int, frame: FrameType | None) -> None:
-        if self._activity:
+        if self._activities:
             self._draw()
 
     def _draw(self) -> None:
-        seconds = int(time.monotonic() - self._since)
-        parts = (self._activity, self._amount, f"{seconds} s" if seconds else "")
+        activity, (detail, since) = next(reversed(self._activities.items()))
+        seconds = int(time.monotonic() - since)
+        parts = (activity + detail, self._amount, f"{seconds} s" if seconds else "")
         _write(", ".join(filter(None, parts)).encode("utf-8", "backslashreplace"))
+        self._is_shown = True
 
 
 def _write(line: bytes) -> None:

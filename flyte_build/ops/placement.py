@@ -115,7 +115,9 @@ def bring(
         from flyte_build.images.lock.uv import Uv
         from flyte_build.images.recipe import Recipe
 
-        record = install(cache, runtime["python"], wheels, os.getcwd(), Uv())
+        record = install(
+            cache, runtime["python"], wheels, os.getcwd(), Uv(), session.reporter.bytes_moved
+        )
         cache.records.add(record)
         made = record.artifact
         variables = Recipe.of(document.value["image"]).env

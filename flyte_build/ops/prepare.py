@@ -208,6 +208,7 @@ class FilePlan:
                 (self.discovery,),
             )
             node.remembers = not session.read_only
+            node.progress = session.reporter.bytes_moved
             self._environments[image.text] = node
         return self._environments[image.text]
 

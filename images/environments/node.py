@@ -21,6 +21,7 @@ from flyte_build.images.platforms import PYTHON, architecture, here
 
 if TYPE_CHECKING:
     from flyte_build.images.image_choice import ImageChoice
+    from flyte_build.images.layers.wheel_download import Progress
     from flyte_build.images.lock.pins import Wheel
     from flyte_build.images.lock.project_lock import Pins
     from flyte_build.images.lock.uv import Uv
@@ -34,7 +35,8 @@ class EnvironmentNode(Node):
 
     The artifact's digest names its directory. It is looked up by the bytes of flyte.lock and of the
     files that the image names; if these are unchanged, nothing is parsed. `name` is that of the
-    first `TaskEnvironment` with the image. `pins` is called only when pins are needed.
+    first `TaskEnvironment` with the image. `pins` is called only when pins are needed. `progress`
+    is called with the bytes of wheels that were fetched, and their total.
     """
 
     kind = "environment"
@@ -58,6 +60,7 @@ class EnvironmentNode(Node):
         }
         self._base = key(self.kind, self.format, self._declared)
         self._seen: Mapping[str, Digest] = {}
+        self.progress: Progress = lambda done, total: None
 
     @property
     def recipe(self) -> Recipe:
@@ -127,7 +130,9 @@ class EnvironmentNode(Node):
         locked = pins.packages(self.recipe, pins.python(self.recipe), here())
         pins.save()
         inputs, last = self.inputs(outcomes), self._cache.records.last(self.label)
-        made = install(self._cache, locked.python, locked.wheels, self._root, pins.uv)
+        made = install(
+            self._cache, locked.python, locked.wheels, self._root, pins.uv, self.progress
+        )
         self._cache.records.add_trace(self._base, made.key, self._seen, _KEPT)
         return Made(
             made.artifact, made.refs, inputs, difference(last.inputs, inputs) if last else ""
@@ -168,12 +173,22 @@ def environment_inputs(python: str, platform: str, wheels: Iterable[Wheel]) -> M
     return {"python": python, "platform": platform, "packages": packages}
 
 
-def install(cache: Cache, python: str, wheels: Sequence[Wheel], root: str, uv: Uv) -> Record:
+def install(
+    cache: Cache,
+    python: str,
+    wheels: Sequence[Wheel],
+    root: str,
+    uv: Uv,
+    progress: Progress = lambda done, total: None,
+) -> Record:
     """Install an environment of wheels for this machine, unless it exists, and return its record.
 
-    The record is not stored yet. Relative paths of wheels start at `root`. Raises
-    `ImageBuildError`.
+    The record is not stored yet. Relative paths of wheels start at `root`. `progress` is called
+    with the bytes fetched so far, and their total. Raises `ImageBuildError`.
     """
+    from flyte_build.cas.counters import Counters
+    from flyte_build.images.layers.wheel_download import Fetcher
+
     from .venv import is_complete, make
 
     inputs = environment_inputs(python, here(), wheels)
@@ -190,7 +205,8 @@ def install(cache: Cache, python: str, wheels: Sequence[Wheel], root: str, uv: U
                     " command again."
                 ),
             )
-        make(folder, wheels, root, uv, cache.blobs)
+        fetcher = Fetcher(root, cache.blobs, Counters(), progress, lambda: uv.is_stopped)
+        make(folder, wheels, root, uv, fetcher)
     return Record(own, EnvironmentNode.kind, artifact, (artifact,), inputs)
 
 

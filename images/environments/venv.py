@@ -22,9 +22,9 @@ from flyte_build.errors import ImageBuildError
 from flyte_build.images.platforms import PYTHON, Interpreter, here
 
 if TYPE_CHECKING:
-    from flyte_build.cas.blobs import Blobs
     from flyte_build.cas.cache import Cache
     from flyte_build.cas.verify import Bad
+    from flyte_build.images.layers.wheel_download import Fetcher
     from flyte_build.images.lock.pins import Wheel
     from flyte_build.images.lock.uv import Uv
 
@@ -78,11 +78,11 @@ def damage(folder: str, *, contents: bool = False) -> str:
     return ""
 
 
-def make(folder: str, wheels: Sequence[Wheel], root: str, uv: Uv, blobs: Blobs) -> None:
+def make(folder: str, wheels: Sequence[Wheel], root: str, uv: Uv, fetcher: Fetcher) -> None:
     """Create an environment of wheels, unless another process has just done so.
 
-    Relative paths of wheels start at `root`. The wheels are fetched into `blobs` and checked before
-    any of them is installed. Raises `ImageBuildError` for a wheel that cannot be fetched, is not
+    `uv` runs in the directory `root`. The wheels are fetched and checked before any of them is
+    installed. Raises `ImageBuildError` for a wheel that cannot be fetched, is not
     the locked one, or would be refused by a layer.
     """
     with storing("create an environment"):
@@ -104,9 +104,7 @@ def make(folder: str, wheels: Sequence[Wheel], root: str, uv: Uv, blobs: Blobs) 
             root,
             uv,
         )
-        if packages := "".join(
-            _package(*each) for each in _checked(folder, wheels, root, blobs, uv)
-        ):
+        if packages := "".join(_package(*each) for each in _checked(folder, wheels, fetcher)):
             with (
                 storing("create an environment"),
                 open(f"{folder}/pylock.toml", "w", encoding="utf-8", opener=opener) as file,
@@ -165,9 +163,7 @@ def _clear(folder: str) -> None:
             shutil.rmtree(f"{folder}/venv")
 
 
-def _checked(
-    folder: str, wheels: Sequence[Wheel], root: str, blobs: Blobs, uv: Uv
-) -> Iterator[tuple[Wheel, str]]:
+def _checked(folder: str, wheels: Sequence[Wheel], fetcher: Fetcher) -> Iterator[tuple[Wheel, str]]:
     """Yield the checked wheels, each with a link to its file.
 
     The link has the wheel's file name, since uv reads names, and a permanent place, where uv finds
@@ -175,9 +171,7 @@ def _checked(
     """
     if not wheels:
         return
-    from flyte_build.cas.counters import Counters
     from flyte_build.images.layers.wheel import check
-    from flyte_build.images.layers.wheel_download import Fetcher
 
     interpreter = Interpreter(
         version=PYTHON,
@@ -188,9 +182,7 @@ def _checked(
     named = f"{os.path.dirname(os.path.dirname(folder))}/wheels"
     with storing("link a wheel"):
         _remove_dangling(named)
-    for wheel, path in Fetcher(root, blobs, Counters(), stopped=lambda: uv.is_stopped).fetch(
-        wheels
-    ):
+    for wheel, path in fetcher.fetch(wheels):
         check(wheel, path, interpreter, here())
         link = f"{named}/{wheel.digest.hex}/{wheel.filename}"
         with storing("link a wheel"):

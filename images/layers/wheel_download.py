@@ -103,9 +103,9 @@ class Fetcher:
         with self._blobs.batch() as batch, batch.writer() as writer:
             address = urlsplit(wheel.url)
             if not address.scheme:
-                self._copy(wheel, os.path.join(self._root, wheel.url), writer)
+                self._copy(wheel, os.path.join(self._root, wheel.url), writer, moved)
             elif address.scheme == "file":
-                self._copy(wheel, unquote(address.path), writer)
+                self._copy(wheel, unquote(address.path), writer, moved)
             else:
                 self._download(wheel, writer, moved)
             if writer.digest != wheel.digest:
@@ -119,11 +119,14 @@ class Fetcher:
                 )
             writer.finish(wheel.digest)
 
-    def _copy(self, wheel: Wheel, path: str, writer: BlobWriter) -> None:
+    def _copy(
+        self, wheel: Wheel, path: str, writer: BlobWriter, moved: Callable[[int], None]
+    ) -> None:
         try:
             with open(path, "rb", buffering=0) as file:
                 while piece := file.read(_PIECE):
                     writer.write(piece)
+                    moved(len(piece))
         except OSError as error:
             raise _unavailable(wheel, f"{path}: {error.strerror}.") from None
 

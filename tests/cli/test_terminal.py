@@ -15,7 +15,9 @@ from pathlib import Path
 
 import pytest
 
+from flyte_build.text.units import rounded_size
 from tests.support.command import FLYTE, Shell
+from tests.support.shop import shop as shop
 
 TASKS = """
 import os, subprocess, sys, time
@@ -283,6 +285,25 @@ def test_progress_shows_its_seconds_and_goes_away(flyte: Shell) -> None:
     finally:
         (flyte.project / "go").touch()
     assert terminal.expect("\x1b[36mmade     \x1b[0m discovery").endswith("\r\x1b[2K")
+    terminal.expect("run      ")
+    terminal.end()
+
+
+def test_progress_shows_the_bytes_of_packages(shop: Shell) -> None:
+    """Progress of a local environment shows the bytes of its packages that were fetched."""
+    shop("lock")
+    sizes = {}
+    for wheel in (shop.project / "wheels").iterdir():
+        sizes[wheel] = wheel.read_bytes()
+        wheel.unlink()
+        os.mkfifo(wheel)
+    terminal = Terminal(shop, FLYTE, "run", "tasks.py", "versions")
+    terminal.expect("made     \x1b[0m tree (first time)")
+    for wheel, data in sizes.items():
+        if "2.0" in wheel.name:  # The newest versions were locked.
+            wheel.write_bytes(data)
+    total = rounded_size(sum(len(data) for wheel, data in sizes.items() if "2.0" in wheel.name))
+    terminal.expect(f"preparing environment (first time), {total} of {total}")
     terminal.expect("run      ")
     terminal.end()
 
