@@ -39,7 +39,7 @@ def action(console: Console, reason: str, run: str, action: str) -> None:
 def _abort(console: Console, run: str, action: str | None, reason: str) -> None:
     history = Stores(console).history
     if action is not None:
-        history.get(run).action(action)
+        history.find_action(run, action)
     row = abort_run(history, run, reason)
     if console.json:
         console.document({"run": run, "phase": row.phase, "why": row.why})

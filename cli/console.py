@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import click
 
-from flyte_build.runner.reporter import Forwarder, RunReporter, pass_on
+from flyte_build.runner.reporter import Forwarder, RunReporter
 from flyte_build.settings import table
 from flyte_build.settings.configuration import Configuration
 
@@ -152,10 +152,14 @@ class Console(RunReporter):
             self._event("cached", "green", ", ".join(dict.fromkeys(self._cached)))
         self._event("run", None, f"{name}  {url}")
 
-    def output(self, stream: int, data: bytes, seconds: float) -> int:
+    def output(self, stream: int, data: bytes) -> int:
         """Pass on the task's output, unchanged."""
         self.end_progress()
-        return pass_on(2 if self.json else stream, data, seconds)
+        return super().output(stream, data)
+
+    def output_descriptor(self, stream: int) -> int:
+        """Return the descriptor of standard error if the output is JSON, else the task's own."""
+        return 2 if self.json else stream
 
     def document(self, value: Any) -> None:
         """Print the one JSON document."""

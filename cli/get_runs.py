@@ -13,8 +13,10 @@ import click
 from flyte_build.cas.digest import Digest
 from flyte_build.errors import NotFound
 from flyte_build.ops.stores import Stores
+from flyte_build.runner.child import ROOT
 from flyte_build.runner.history.history import History
 from flyte_build.runner.history.rows import PHASES, ActionRow, Filter, RunRow, iso
+from flyte_build.runner.result import Result
 from flyte_build.text.wording import plural
 from flyte_build.values.type import Wires
 
@@ -110,8 +112,8 @@ def _show_run(console: Console, history: History, row: RunRow, utc: bool) -> Non
         console.document(
             {
                 **document,
-                "actions": [_action(action) for action in row.actions()],
-                **(result.document() if result else {}),
+                "actions": [_action(action) for action in history.actions(row.name)],
+                **_told(result),
             }
         )
         return
@@ -134,20 +136,25 @@ def _show_run(console: Console, history: History, row: RunRow, utc: bool) -> Non
 @click.pass_obj
 def action(console: Console, run: str, action: str | None, utc: bool) -> None:
     """List a run's actions, or show one."""
-    row = Stores(console).history.get(run)
+    history, shown = Stores(console).history, _shown_as(utc)
     if action is not None:
-        document = _action(row.action(action))
+        row = history.find_action(run, action)
+        document = _action(row)
         if console.json:
             console.document(document)
             return
-        for label in ("name", "task", "parent", "phase", "attempts", "started", "ended"):
+        document |= {name: moment and shown(moment) for name, moment in _moments(row).items()}
+        for label in ("name", "task", "parent", "group", "engine", "phase", "attempts", "started"):
             console.print(f"{label:8} {document[label] or '-'}")
+        console.print(f"{'ended':8} {document['ended'] or '-'}")
+        if row.why:
+            console.print(f"{'why':8} {row.why}")
         return
+    actions = history.actions(run)
     if console.json:
-        console.document([_action(each) for each in row.actions()])
+        console.document([_action(each) for each in actions])
     else:
-        shown = _shown_as(utc)
-        rows = (_cells(each.name, each, shown) + [str(each.attempts)] for each in row.actions())
+        rows = (_cells(each.name, each, shown) + [str(each.attempts)] for each in actions)
         console.table(("NAME", "TASK", "PHASE", "STARTED", "SECONDS", "ATTEMPTS"), rows)
 
 
@@ -169,16 +176,13 @@ def logs(console: Console, /, run: str, action: str | None, **options: Any) -> N
     from flyte_build.ops.abort import open_log
 
     history = Stores(console).history
-    row = history.get(run)
-    _check_action(row, action)
-    log = open_log(history, run, options["attempt"], options["follow"])
+    name = history.find_action(run, action or ROOT).name
+    log = open_log(history, run, options["attempt"], options["follow"], name)
     if options["lines"] is not None:
         log.skip_to_last(options["lines"])
     output = sys.stdout.buffer
     try:
-        for chunk in _rendered(
-            log, action or row.actions()[0].name, console.json, options["show_ts"]
-        ):
+        for chunk in _rendered(log, name, console.json, options["show_ts"]):
             output.write(chunk)
             output.flush()
     except KeyboardInterrupt:  # The usual way to stop following.
@@ -212,14 +216,14 @@ def _rendered(log: Log, action: str, as_json: bool, stamped: bool) -> Iterator[b
 def io(
     console: Console, inputs_only: bool, outputs_only: bool, run: str, action: str | None
 ) -> None:
-    """Show the inputs and outputs of a run."""
+    """Show the inputs and outputs of a run, or of one of its actions."""
     history = Stores(console).history
-    _check_action(history.get(run), action)
+    name = history.find_action(run, action or ROOT).name
+    inputs, result = history.io(run, name)
     document = {}
     if inputs_only or not outputs_only:
-        document["inputs"] = history.action(run)["inputs"]
+        document["inputs"] = inputs
     if outputs_only or not inputs_only:
-        result = history.result(run)
         document["outputs"] = dict(result.outputs) if result else {}
     if console.json:
         console.document(document)
@@ -247,7 +251,8 @@ def code(console: Console, output: str | None, run: str, action: str | None) -> 
 
     stores = Stores(console)
     row = stores.history.get(run)
-    _check_action(row, action)
+    if action is not None:
+        stores.history.find_action(run, action)
     if not row.tree:
         raise NotFound(
             f"The run {run} has no bundle",
@@ -261,11 +266,6 @@ def code(console: Console, output: str | None, run: str, action: str | None) -> 
         )
     else:
         console.print(f"{plural(number, 'file')} written to {folder}; tree {row.tree}")
-
-
-def _check_action(row: RunRow, action: str | None) -> None:
-    if action is not None:
-        row.action(action)
 
 
 def _print_values(console: Console, kind: str, values: Wires, more: str) -> None:
@@ -282,13 +282,8 @@ def _shown_as(utc: bool) -> Callable[[float], str]:
 
 
 def _cells(name: str, row: RunRow | ActionRow, shown: Callable[[float], str]) -> list[str]:
-    return [
-        name,
-        row.task,
-        row.phase,
-        shown(row.started),
-        f"{row.ended - row.started:.1f}" if row.ended else "",
-    ]
+    took = f"{row.ended - row.started:.1f}" if row.ended and row.started else ""
+    return [name, row.task, row.phase, shown(row.started) if row.started else "", took]
 
 
 def _run(history: History, row: RunRow) -> dict[str, Any]:
@@ -304,17 +299,33 @@ def _run(history: History, row: RunRow) -> dict[str, Any]:
     }
 
 
+def _told(result: Result | None) -> dict[str, Any]:
+    """Return the outputs or the error of a result as a JSON value."""
+    if result is None:
+        return {}
+    return {"error": result.error.shown()} if result.error else {"outputs": dict(result.outputs)}
+
+
 def _action(row: ActionRow) -> dict[str, Any]:
     return {
         "name": row.name,
         "task": row.task,
         "parent": row.parent,
+        "group": row.group,
+        "engine": row.engine,
         "phase": row.phase,
+        "why": row.why,
         "attempts": row.attempts,
         "cached": row.cached,
+        "queued": iso(row.queued),
         **_times(row),
     }
 
 
+def _moments(row: RunRow | ActionRow) -> dict[str, float | None]:
+    return {"started": row.started, "ended": row.ended}
+
+
 def _times(row: RunRow | ActionRow) -> dict[str, str | None]:
-    return {"started": iso(row.started), "ended": None if row.ended is None else iso(row.ended)}
+    moments = _moments(row).items()
+    return {name: None if moment is None else iso(moment) for name, moment in moments}

@@ -10,7 +10,7 @@ from flyte_build.graph.node import Outcome
 from flyte_build.ops.prepare import FilePlan
 from flyte_build.ops.run import run_task
 from flyte_build.ops.stores import Stores
-from flyte_build.runner.controller.controller import Finished
+from flyte_build.runner.controller.run import Finished
 from flyte_build.runner.result import Failure
 from flyte_build.values.type import Wires
 
@@ -65,7 +65,7 @@ def report(
                 "url": finished.url,
                 "phase": result.phase,
                 "outputs": dict(result.outputs),
-                "error": result.error and result.error.document(),
+                "error": result.error and result.error.shown(),
                 "prepared": [node_json(outcome) for outcome in outcomes],
                 "counters": stores.counters.snapshot(),
                 "seconds": round(finished.seconds, 6),

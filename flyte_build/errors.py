@@ -195,6 +195,18 @@ class TaskTimeoutError(RuntimeUserError):
     exit_code = 6
 
 
+class MaxRuntimeExceededError(TaskTimeoutError):
+    """An attempt of a task that ran longer than its `timeout`."""
+
+
+class MaxQueuedTimeExceededError(TaskTimeoutError):
+    """A task that waited longer than its `max_queued_time` for a place to run."""
+
+
+class DeadlineExceededError(TaskTimeoutError):
+    """A task that did not end, with all of its attempts, before its `deadline`."""
+
+
 class ActionAbortedError(RuntimeUserError):
     """An action that was aborted by a user or a signal."""
 

@@ -10,23 +10,56 @@ from __future__ import annotations
 import json
 import os
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from flyte_build.cas.folder import make_below, opener
+
+from .limits import Limits
 
 if TYPE_CHECKING:
     from .call import Call
 
 
+class Endpoint(NamedTuple):
+    """Address of a controller for its workers: a Unix socket, and a token for the run."""
+
+    socket: str
+    token: str
+
+
 @dataclass(frozen=True, kw_only=True)
 class Action:
-    """One attempt of a call; attempts count from 1, and `folder` is the directory of the run."""
+    """One attempt of a call; attempts count from 1, and `folder` is the directory of the action.
+
+    `parent` is the id of the action that has called it.
+    """
 
     id: str
     run: str
     folder: str
     call: Call
+    parent: str | None = None
     attempt: int = 1
+    endpoint: Endpoint | None = None
+
+    @property
+    def limits(self) -> Limits:
+        """Limits of the resources that it uses."""
+        return Limits.of(self.call.task.operational.options.get("resources") or {})
+
+    def order(self, folder: str) -> dict[str, Any]:
+        """Return what its worker, which knows `folder` as the action's directory, is told.
+
+        It is a JSON value with variables, files of secrets, and the controller's address: nothing
+        that may be in a file.
+        """
+        secrets = self.call.secrets
+        return {
+            "folder": folder,
+            "env": {**self.call.env, **secrets.variables},
+            "files": dict(secrets.files),
+            "endpoint": self.endpoint and self.endpoint._asdict(),
+        }
 
     def document(self) -> dict[str, Any]:
         """Return everything that a worker, or a later rerun, needs, as a JSON value.
@@ -54,6 +87,7 @@ class Action:
             "env": sorted(call.env),
             "timeout": call.task.operational.timeout,
             "attempt": self.attempt,
+            "parent": self.parent,
             "project": options.project,
             "domain": options.domain,
             "version": options.version,
@@ -72,6 +106,22 @@ class Action:
             os.unlink(f"{self.folder}/result.json")
         except FileNotFoundError:
             pass
+
+    def tidy(self) -> None:
+        """Remove the directory of an action that has ended, except its log and what it has written.
+
+        Its inputs and its result are in the history.
+        """
+        try:
+            for name in ("action.json", "result.json"):
+                os.unlink(f"{self.folder}/{name}")
+            for entry in os.scandir(f"{self.folder}/work"):
+                if entry.is_symlink():  # Entries of the bundle.
+                    os.unlink(entry)
+            os.rmdir(f"{self.folder}/work")
+            os.rmdir(self.folder)
+        except OSError:  # Something is left in it, or the task has removed it.
+            return
 
 
 def read_action(folder: str) -> dict[str, Any] | None:

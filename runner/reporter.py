@@ -19,12 +19,16 @@ class RunReporter(Reporter):
     def run_started(self, name: str, url: str) -> None:
         """Report that a run has begun."""
 
-    def output(self, stream: int, data: bytes, seconds: float) -> int:
+    def output(self, stream: int, data: bytes) -> int:
         """Pass on bytes that the task wrote to its standard output (1) or error (2).
 
-        Returns how many bytes were passed on, after at most some seconds.
+        Returns how many bytes were passed on without waiting for their reader.
         """
-        return pass_on(stream, data, seconds)
+        return pass_on(self.output_descriptor(stream), data)
+
+    def output_descriptor(self, stream: int) -> int:
+        """Return the descriptor that output of a stream is passed on to."""
+        return stream
 
 
 class Forwarder(RunReporter):
@@ -68,22 +72,23 @@ class Forwarder(RunReporter):
         """Report that a run has begun."""
         self._reporter.run_started(name, url)
 
-    def output(self, stream: int, data: bytes, seconds: float) -> int:
+    def output(self, stream: int, data: bytes) -> int:
         """Pass on output of the task."""
-        return self._reporter.output(stream, data, seconds)
+        return self._reporter.output(stream, data)
+
+    def output_descriptor(self, stream: int) -> int:
+        """Return the descriptor that output of a stream is passed on to."""
+        return self._reporter.output_descriptor(stream)
 
 
-def pass_on(target: int, data: bytes, seconds: float) -> int:
-    """Write to a descriptor without waiting more than some seconds for its reader.
-
-    Returns the number of bytes that were written.
-    """
+def pass_on(target: int, data: bytes) -> int:
+    """Write to a descriptor without waiting for its reader, and return the number of bytes."""
     kind = os.fstat(target).st_mode
     has_reader = stat.S_ISFIFO(kind) or stat.S_ISSOCK(kind) or os.isatty(target)
     # A pipe that is ready takes at least this many bytes (POSIX, write()).
     piece = select.PIPE_BUF if has_reader else len(data)
     taken = 0
-    while taken < len(data) and select.select([], [target], [], 0.0 if taken else seconds)[1]:
+    while taken < len(data) and select.select([], [target], [], 0)[1]:
         try:
             taken += os.write(target, data[taken : taken + piece])
         except BrokenPipeError:

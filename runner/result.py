@@ -6,6 +6,7 @@ The worker writes it once, as `result.json`.
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any, Literal, NamedTuple
 
@@ -13,6 +14,7 @@ from flyte_build.cas.atomic import replace_file
 from flyte_build.values.type import Wires
 
 NO_RESULT = 74  # A worker's exit code when it could not write its result (EX_IOERR of sysexits.h).
+_ALWAYS = ("type", "message", "kind", "traceback")  # In each failure's document, also if empty.
 Phase = Literal["queued", "running", "succeeded", "failed", "aborted", "timed_out"]
 
 
@@ -20,7 +22,9 @@ class Failure(NamedTuple):
     """Reason for missing outputs: the `type` of an exception and its `message`.
 
     `kind` attributes it: to the task (`user`), to an input (`input`), to this library or the
-    machine (`system`), or to an unknown cause (`lost`). `hint` tells what to do, or is "".
+    machine (`system`), or to an unknown cause (`lost`). `hint` tells what to do, or is "". No
+    retry follows a failure that `is_final`. `cls` is the name of the exception's class
+    (`module:name`), and `state` the pickle of its arguments and attributes, in Base64.
     """
 
     type: str
@@ -28,10 +32,26 @@ class Failure(NamedTuple):
     kind: str = "user"
     traceback: str = ""
     hint: str = ""
+    is_final: bool = False
+    cls: str = ""
+    state: str = ""
 
-    def document(self) -> dict[str, str]:
-        """Return the failure as a JSON value."""
-        return {name: text for name, text in self._asdict().items() if text or name != "hint"}
+    @classmethod
+    def parse(cls, document: Mapping[str, Any]) -> Failure:
+        """Return the failure from a value that `document` returned.
+
+        Raises `LookupError` or `TypeError` if it is invalid.
+        """
+        texts = {name: str(text) for name, text in document.items() if name != "is_final"}
+        return cls(**texts, is_final=document.get("is_final") is True)
+
+    def document(self) -> dict[str, Any]:
+        """Return the failure as a JSON value, with what a caller needs to raise it."""
+        return {name: it for name, it in self._asdict().items() if it or name in _ALWAYS}
+
+    def shown(self) -> dict[str, Any]:
+        """Return the failure as a JSON value for the user, without pickles."""
+        return {name: it for name, it in self.document().items() if name not in ("cls", "state")}
 
 
 class Result(NamedTuple):
@@ -40,6 +60,13 @@ class Result(NamedTuple):
     phase: Phase
     outputs: Wires = MappingProxyType({})
     error: Failure | None = None
+
+    @property
+    def is_retried(self) -> bool:
+        """Whether another attempt may succeed, and may be made."""
+        if self.error is None or self.phase == "aborted":
+            return False
+        return not self.error.is_final and self.error.kind != "input"
 
     def advised(self, hint: str) -> Result:
         """Return the same result with a hint in its error."""
@@ -60,17 +87,23 @@ class Result(NamedTuple):
         replace_file(f"{folder}/result.json", json.dumps(document, allow_nan=False).encode())
 
     @classmethod
+    def parse(cls, phase: Phase, document: Mapping[str, Any]) -> Result:
+        """Return the result from a value that `document` returned.
+
+        Raises `LookupError`, `TypeError`, `ValueError` or `AttributeError` if it is invalid.
+        """
+        if (error := document.get("error")) is not None:
+            return cls(phase, error=Failure.parse(error))
+        return cls(phase, outputs=dict(document["outputs"]))
+
+    @classmethod
     def read(cls, folder: str) -> Result | None:
         """Return the result in a run's directory, or None if it is missing or damaged."""
         try:
             with open(f"{folder}/result.json", encoding="utf-8") as file:
                 document = json.load(file)
-            phase, error = document["phase"], document.get("error")
-            if (phase == "succeeded") != (error is None):
-                return None
-            if error is None:
-                return cls(phase, outputs=dict(document["outputs"]))
-            return cls(phase, error=Failure(**{name: str(text) for name, text in error.items()}))
+            result = cls.parse(document["phase"], document)
+            return None if (result.phase == "succeeded") != (result.error is None) else result
         # The task's process writes the file, so its content cannot be trusted.
         except (OSError, ValueError, LookupError, TypeError, AttributeError):
             return None

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import signal
-from typing import TYPE_CHECKING, NoReturn
+import threading
+from typing import TYPE_CHECKING, Any, NoReturn
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from types import FrameType
 
 
@@ -31,3 +34,48 @@ def end_in_order() -> None:
     if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
         signal.signal(signal.SIGHUP, stop)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT, signal.SIGTERM, signal.SIGHUP})
+
+
+class Interrupts:
+    """Context in which signals that would raise an exception are only counted.
+
+    `descriptor` is readable as soon as one has come. At the end of the body, the first one raises
+    its exception. The third one raises it at once, in case something never returns. Signals whose
+    handlers are not written in Python, and other threads, are left alone; so is everything unless
+    `collects`.
+    """
+
+    def __init__(self, collects: bool) -> None:
+        self._collects, self.count = collects, 0
+        self.descriptor, self._write = os.pipe()
+        os.set_blocking(self._write, False)
+        self._handlers: dict[int, Callable[[int, FrameType | None], Any]] = {}
+        self._first = 0
+
+    def __enter__(self) -> Interrupts:
+        if self._collects and threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+                handler = signal.getsignal(number)
+                if callable(handler):
+                    self._handlers[number] = handler
+                    signal.signal(number, self._count)
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        for number, handler in self._handlers.items():
+            signal.signal(number, handler)
+        os.close(self.descriptor)
+        os.close(self._write)
+        if self._first and error[0] is None:
+            self._handlers[self._first](self._first, None)
+
+    def forget(self) -> None:
+        """Let the signals that have come raise nothing."""
+        self._first = 0
+
+    def _count(self, number: int, frame: FrameType | None) -> None:
+        self.count += 1
+        self._first = self._first or number
+        os.write(self._write, b"!")
+        if self.count > 2:
+            self._handlers[number](number, frame)

@@ -9,19 +9,19 @@ from typing import Any
 from flyte_build.errors import DeclarationError
 
 from .interface import interface_of, unannotated
-from .resources import RetryStrategy, Timeout
+from .resources import RetryStrategy, Timeout, in_seconds
 from .serialize import image_value, json_value
 from .spec import JsonObject, OperationalSpec, SemanticSpec, TaskSpec
 from .task import Options, Task
 
 
-def task_spec(task: Task[..., Any], root: str = "") -> TaskSpec:
+def task_spec(task: Task[..., Any], root: str = "", *, docs: bool = True) -> TaskSpec:
     """Return the spec of a task, with paths below `root` relative to it.
 
-    Raises `DeclarationError`.
+    Without `docs`, it has no descriptions of inputs, and its defaults are not proven: see
+    `interface_of`. Raises `DeclarationError`.
     """
     environment, options = task.environment, task.options
-    limit = _limit(options.timeout)
     retries = _retries(options.retries)
     cache = options.cache if options.cache is not None else environment.cache
     asked = {
@@ -34,7 +34,6 @@ def task_spec(task: Task[..., Any], root: str = "") -> TaskSpec:
         "service_account": environment.service_account,
         "pod_template": environment.pod_template,
         "plugin_config": environment.plugin_config,
-        "max_queued_time": limit.max_queued_time,
         **options.others,
     }
     semantic = SemanticSpec(
@@ -42,7 +41,7 @@ def task_spec(task: Task[..., Any], root: str = "") -> TaskSpec:
         environment=environment.name,
         function=task.func.__name__,
         is_async=task.is_async,
-        interface_document=_portable(interface_of(task.func, docs=True).document(), root),
+        interface_document=_portable(interface_of(task.func, docs=docs).document(), root),
         env_vars={**(environment.env_vars or {}), **(options.env_vars or {})},
         image=image_value(environment.image, root),
     )
@@ -50,9 +49,9 @@ def task_spec(task: Task[..., Any], root: str = "") -> TaskSpec:
         short_name=task.short_name,
         retries=retries.count,
         backoff=_backoff(retries),
-        timeout=_seconds(limit, task.name),
         options={name: json_value(value, root) for name, value in asked.items() if value},
         unannotated=unannotated(task.func),
+        **_limits(options.timeout, task.name),
     )
     return TaskSpec(semantic=semantic, operational=operational)
 
@@ -91,7 +90,7 @@ def check_overrides(name: str, given: Mapping[str, Any]) -> dict[str, Any]:
         retries = _retries(options.retries)
         changes.update(retries=retries.count, backoff=_backoff(retries))
     if "timeout" in given:
-        changes["timeout"] = _seconds(_limit(options.timeout), name)
+        changes.update(_limits(options.timeout, name))
     if "env_vars" in given:
         changes["env_vars"] = options.env_vars or {}
     return changes
@@ -110,8 +109,14 @@ def _portable(interface: dict[str, Any], root: str) -> JsonObject:
     return interface
 
 
-def _limit(timeout: Any) -> Timeout:
-    return timeout if isinstance(timeout, Timeout) else Timeout(timeout)
+def _limits(given: Any, task: str) -> dict[str, float | None]:
+    """Return the limits of time of a spec, in seconds. Raises `DeclarationError`."""
+    limit = given if isinstance(given, Timeout) else Timeout(given)
+    return {
+        "timeout": _seconds(limit.max_runtime, task),
+        "max_queued": _seconds(limit.max_queued_time, task),
+        "deadline": _seconds(limit.deadline, task),
+    }
 
 
 def _retries(given: int | RetryStrategy) -> RetryStrategy:
@@ -126,12 +131,12 @@ def _backoff(retries: RetryStrategy) -> list[float]:
     )
 
 
-def _seconds(limit: Timeout, task: str) -> float | None:
+def _seconds(limit: Any, task: str) -> float | None:
     try:
-        return limit.seconds()
+        return (in_seconds(limit) or None) if limit is not None else None
     except (TypeError, ValueError):
         raise DeclarationError(
             f"The timeout of {task} is not a duration",
-            why=f"It is {limit.max_runtime!r:.100}.",
+            why=f"It is {limit!r:.100}.",
             hint="Write a number of seconds or a timedelta, such as timedelta(minutes=5).",
         ) from None

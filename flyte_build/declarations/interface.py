@@ -128,13 +128,17 @@ class Parameter:
 class Interface:
     """Inputs and outputs of a task, in order.
 
-    Outputs are named `o0`, `o1`, ..., or after the fields of a named tuple.
+    Outputs are named `o0`, `o1`, ..., or after the fields of the named tuple `record`.
     """
 
     def __init__(
-        self, inputs: list[Parameter], outputs: list[tuple[str, Type]], doc: str = ""
+        self,
+        inputs: list[Parameter],
+        outputs: list[tuple[str, Type]],
+        doc: str = "",
+        record: Callable[..., Any] | None = None,
     ) -> None:
-        self.inputs, self.outputs, self.doc = inputs, outputs, doc
+        self.inputs, self.outputs, self.doc, self._record = inputs, outputs, doc, record
 
     def document(self) -> dict[str, Any]:
         """Return this interface as a JSON value."""
@@ -270,6 +274,13 @@ class Interface:
         """Return the Python objects of the outputs, in order."""
         return tuple(type.load(wire[name]) for name, type in self.outputs)
 
+    def load_result(self, wire: dict[str, Wire]) -> Any:
+        """Return what the function has returned, given the wire values of its outputs."""
+        values = self.load_outputs(wire)
+        if self._record is not None:
+            return self._record(*values)
+        return values[0] if len(values) == 1 else values or None
+
 
 def interface_of(function: Callable[..., Any], docs: bool = False) -> Interface:
     """Return the interface of a function, from its signature and annotations.
@@ -281,6 +292,7 @@ def interface_of(function: Callable[..., Any], docs: bool = False) -> Interface:
     from flyte_build.values.annotations import hints_of, type_of
 
     hints = hints_of(function)
+    returned = hints.get("return", Any)
     summary, texts = _docstring(function) if docs else ("", {})
     inputs = []
     try:
@@ -290,8 +302,9 @@ def interface_of(function: Callable[..., Any], docs: bool = False) -> Interface:
             inputs.append(Parameter(name, type, default, default_text, texts.get(name, "")))
         return Interface(
             inputs,
-            [(name, type_of(hint)) for name, hint in _outputs(hints.get("return", Any))],
+            [(name, type_of(hint)) for name, hint in _outputs(returned)],
             summary,
+            returned if _is_record(returned) else None,
         )
     except RecursionError:
         raise DeclarationError(
@@ -363,11 +376,18 @@ def _as_typed(wire: Wire) -> str:
     return text if len(text) <= 120 else f"{text[:117]}..."
 
 
+def _is_record(returned: Any) -> bool:
+    """Whether an annotation is a class of named tuples."""
+    return (
+        isinstance(returned, type) and issubclass(returned, tuple) and hasattr(returned, "_fields")
+    )
+
+
 def _outputs(returned: Any) -> list[tuple[str, Any]]:
     """Return the names and annotations of the outputs, given the annotation of the result."""
     if returned is None or returned is type(None):
         return []
-    if isinstance(returned, type) and issubclass(returned, tuple) and hasattr(returned, "_fields"):
+    if _is_record(returned):
         from flyte_build.values.annotations import hints_of
 
         hints = hints_of(returned)

@@ -60,8 +60,8 @@ class Backoff:
 
     def seconds(self, attempt: int) -> float:
         """Return the wait before an attempt in seconds; attempt 2 is the first retry."""
-        wait = _seconds(self.base) * self.factor ** (attempt - 2)
-        return wait if self.cap is None else min(wait, _seconds(self.cap))
+        wait = in_seconds(self.base) * self.factor ** (attempt - 2)
+        return wait if self.cap is None else min(wait, in_seconds(self.cap))
 
 
 @dataclass(frozen=True)
@@ -83,19 +83,12 @@ class RetryStrategy:
 class Timeout:
     """Limits of a task's time to run, to wait in a queue, and of both together (`deadline`).
 
-    Each is in seconds or a timedelta.
+    Each is in seconds or a timedelta; 0 means no limit. The deadline spans all attempts.
     """
 
     max_runtime: timedelta | float | None = None
     max_queued_time: timedelta | float | None = None
     deadline: timedelta | float | None = None
-
-    def seconds(self) -> float | None:
-        """Return the limit of one attempt's run time in seconds, or None if there is none."""
-        limits = [
-            _seconds(limit) for limit in (self.max_runtime, self.deadline) if limit is not None
-        ]
-        return min(limits) if limits else None
 
 
 @dataclass(frozen=True)
@@ -145,5 +138,6 @@ class ReusePolicy:
     scope: str = "auto"
 
 
-def _seconds(value: timedelta | float) -> float:
+def in_seconds(value: timedelta | float) -> float:
+    """Return a duration in seconds. Raises `TypeError` or `ValueError`."""
     return value.total_seconds() if isinstance(value, timedelta) else float(value)

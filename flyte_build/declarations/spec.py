@@ -17,6 +17,15 @@ Json = Any  # None, bool, int, float, str, and lists and mappings of these.
 JsonObject = Mapping[str, Json]
 
 
+def completed(interface: JsonObject, inputs: Mapping[str, Json]) -> dict[str, Json]:
+    """Return wire inputs with the defaults that an interface's document declares, in its order."""
+    declared = {each["name"]: each["default"] for each in interface["inputs"] if "default" in each}
+    values = {**declared, **inputs}
+    return {
+        each["name"]: values[each["name"]] for each in interface["inputs"] if each["name"] in values
+    }
+
+
 @dataclass(frozen=True, kw_only=True)
 class SemanticSpec:
     """The part of a task's spec that decides its result, together with its code and its inputs.
@@ -42,7 +51,8 @@ class SemanticSpec:
 class OperationalSpec(NamedTuple):
     """The part of a task's spec that configures its execution.
 
-    `timeout` and `backoff` (the wait before each retry) are in seconds. `options` are further
+    All times are in seconds: `timeout` limits one attempt, `max_queued` the wait for a place to
+    run, and `deadline` all of it; `backoff` is the wait before each retry. `options` are further
     options by name, which an engine may implement. `unannotated` names the inputs without an
     annotation, and "the result" if it has none.
     """
@@ -53,6 +63,8 @@ class OperationalSpec(NamedTuple):
     timeout: float | None
     options: JsonObject
     unannotated: Sequence[str]
+    max_queued: float | None = None
+    deadline: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,6 +109,8 @@ class TaskSpec:
             timeout=document["timeout"],
             options=document["options"],
             unannotated=document["unannotated"],
+            max_queued=document.get("max_queued"),
+            deadline=document.get("deadline"),
         )
         return cls(
             semantic=semantic,
@@ -109,6 +123,7 @@ class TaskSpec:
         """Return this spec as a JSON value."""
         semantic, operational = self.semantic, self.operational
         place = {} if self.module is None else {"module": self.module, "variable": self.variable}
+        limits = {"max_queued": operational.max_queued, "deadline": operational.deadline}
         return {
             "name": semantic.name,
             "environment": semantic.environment,
@@ -123,6 +138,7 @@ class TaskSpec:
             "image": semantic.image,
             "options": operational.options,
             "unannotated": operational.unannotated,
+            **{name: limit for name, limit in limits.items() if limit is not None},
             **place,
         }
 

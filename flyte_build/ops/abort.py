@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from flyte_build.errors import FlyteError, NotFound, UsageError
 from flyte_build.runner.abort import ask
+from flyte_build.runner.child import ROOT
 from flyte_build.runner.history.history import History
 from flyte_build.runner.history.log import Log
 from flyte_build.runner.history.rows import RunRow
@@ -36,22 +37,27 @@ def abort(history: History, name: str, reason: str) -> RunRow:
     return row
 
 
-def open_log(history: History, name: str, attempt: int | None, follow: bool) -> Log:
-    """Open the log of a run for reading; with `follow`, it ends when the run ends.
+def open_log(
+    history: History, name: str, attempt: int | None, follow: bool, action: str = ROOT
+) -> Log:
+    """Open the log of an action for reading; with `follow`, it ends when the run ends.
 
     Raises `NotFound` if there is no such run, attempt, or log.
     """
-    row = history.get(name)
+    row = history.find_action(name, action)
     try:
         return Log(
-            history.run_folder(name),
+            history.action_folder(name, action),
             attempt,
             (lambda: history.going(name)) if follow else lambda: False,
         )
     except FileNotFoundError:
+        whose = f"The run {name}" if action == ROOT else f"The action {action} of the run {name}"
         raise NotFound(
-            f"The run {name} has no log",
-            why="It ran in the command's own process (`--local`), or did not start.",
+            f"{whose} has no log",
+            why="It ran in the command's own process (`--local`), or did not start."
+            if action == ROOT
+            else "It has printed nothing.",
         ) from None
     except LookupError:
         raise NotFound(

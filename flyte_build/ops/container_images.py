@@ -19,10 +19,7 @@ from flyte_build.images.docker.client import asking, connect
 from flyte_build.images.docker.load import has, load
 from flyte_build.images.image_choice import ImageChoice
 from flyte_build.images.platforms import linux_here
-from flyte_build.runner.call import Call
 from flyte_build.runner.engines.docker import DockerEngine, Place, remove_orphans
-from flyte_build.runner.engines.limits import Limits
-from flyte_build.runner.secrets import look_up
 
 from .session import Session
 
@@ -219,8 +216,8 @@ def by_digest(client: APIClient, name: str, digest: Digest) -> ContainerImage:
     return ContainerImage(client, pinned)
 
 
-def docker_engine(session: Session, call: Call, image: ContainerImage) -> DockerEngine:
-    """Return an engine that runs a call in containers of `image`.
+def docker_engine(session: Session, image: ContainerImage) -> DockerEngine:
+    """Return an engine that runs tasks in containers of `image`.
 
     Containers that earlier commands left behind are removed first.
     """
@@ -234,13 +231,10 @@ def docker_engine(session: Session, call: Call, image: ContainerImage) -> Docker
             return False
 
     remove_orphans(client, history.identity, is_going)
-    options = call.task.operational.options
     place = Place(
         image=image.reference,
         runtime=stores.runtime,
         store=history.identity,
         network=session.settings.network,
-        limits=Limits.of(options.get("resources") or {}),
-        secrets=look_up(options.get("secrets"), os.environ),
     )
-    return DockerEngine(place, session.reporter.output, client)
+    return DockerEngine(place, session.reporter, client)

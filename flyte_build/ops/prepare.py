@@ -188,17 +188,15 @@ class FilePlan:
         image = ImageChoice(value)
         return self._images.setdefault(image.text, image)
 
-    def environment(self, image: ImageChoice) -> EnvironmentNode:
-        """Return the node of the local environment of a declared image."""
+    def environment(self, image: ImageChoice, name: str) -> EnvironmentNode:
+        """Return the node of the local environment of a declared image.
+
+        `name` is that of a `TaskEnvironment` with the image.
+        """
         from flyte_build.images.environments.node import EnvironmentNode
 
         if image.text not in self._environments:
             session = self.session
-            name = next(
-                each.name
-                for each in self.discovery.findings.reachable
-                if self.image(each.image) is image
-            )
             node = EnvironmentNode(
                 name,
                 image,
@@ -226,8 +224,8 @@ class FilePlan:
         Resolves discovery. Images that cannot be installed as local environments are left out.
         """
         self._resolver.resolve([self.discovery])
-        images = [self.image(each.image) for each in self.discovery.findings.reachable]
-        nodes = dict.fromkeys(self.environment(image) for image in images if image.is_declared)
+        images = [(self.image(each.image), each.name) for each in self.discovery.findings.reachable]
+        nodes = dict.fromkeys(self.environment(*each) for each in images if each[0].is_declared)
         return [node for node in nodes if not self._refused(node)]
 
     def resolve(self, *others: Node) -> Mapping[Node, Outcome]:

@@ -19,15 +19,15 @@ from flyte_build.errors import InputError, NotFound
 from flyte_build.graph.resolver import Resolver
 from flyte_build.images.image_choice import ImageChoice
 from flyte_build.runner.call import Call
-from flyte_build.runner.controller.controller import Finished
+from flyte_build.runner.controller.run import Finished
 from flyte_build.runner.history.history import History
 from flyte_build.settings.settings import Settings
 from flyte_build.values.type import Wires
 from flyte_build.workspace.workspace import INTERACTIVE, Workspace, locate
 
-from .placement import place
+from .environments import PreparedEnvironments
 from .prepare import FilePlan
-from .run import leased, run_leased
+from .run import run_in
 from .session import Session
 
 if TYPE_CHECKING:
@@ -119,8 +119,7 @@ class Recorded:
         from flyte_build.images.environments.node import EnvironmentNode
 
         began, document, spec = time.monotonic(), self._document, self.spec
-        name, image = spec.semantic.environment, ImageChoice(spec.semantic.image)
-        cache = session.cache
+        image, cache = ImageChoice(spec.semantic.image), session.cache
         call = Call(
             task=spec,
             workspace=Workspace(
@@ -135,22 +134,24 @@ class Recorded:
             run=session.settings.run._replace(version=document["version"]),
             tree=self.tree,
         )
-        plan, made, container = FilePlan(session, call.workspace), [], None
+        plan = FilePlan(session, call.workspace)
+        environments = PreparedEnvironments(
+            session,
+            lambda image, name: EnvironmentNode(
+                name, image, self.root, cache, lambda: plan.pins, ()
+            ),
+            lambda: plan.containers,
+            Resolver(cache.records, session.reporter).resolve,
+        )
         with cache.preparing():
             code = extracted(cache, Digest(self.tree))
-            where = place(
-                name,
-                image,
-                session.settings.engine,
-                lambda: EnvironmentNode(name, image, self.root, cache, lambda: plan.pins, ()),
-            )
-            if where.environment:
-                outcomes = Resolver(cache.records, session.reporter).resolve([where.environment])
-                made = [each.artifact for each in outcomes.values() if each.artifact]
-            if where.image is not None:
-                container = plan.containers.get(where.image, name)
-            call, lease = leased(session, replace(call, code=code), where, made)
-        return run_leased(session, call, container, take_spare, lease, began)
+            nodes = environments.choose([(spec.semantic.environment, image)])
+            environments.settle(environments.resolve(nodes), [Digest(self.tree)])
+        try:
+            call = replace(call, code=code)
+            return run_in(environments, session, call, plan.image, take_spare, began)
+        finally:
+            environments.release()
 
     def interface(self, task: TaskSpec) -> Interface:
         """Return the current interface of the task, with the original inputs as defaults.

@@ -12,14 +12,14 @@ from flyte_build.deployments.document import Document
 from flyte_build.deployments.names import DeploymentReference
 from flyte_build.errors import NotFound, RegistryUnreachable
 from flyte_build.runner.call import Call, RunOptions
-from flyte_build.runner.controller.controller import Finished
+from flyte_build.runner.controller.run import Finished
 from flyte_build.text.wording import listed, nearest, printable
 from flyte_build.values.type import Wires
 from flyte_build.workspace.workspace import Workspace
 
 from .placement import bring
 from .releases import Deployments
-from .run import run_in_container, run_in_worker, runtime_held
+from .run import run_alone
 from .session import Session
 
 if TYPE_CHECKING:
@@ -60,9 +60,8 @@ class DeployedTask:
             code = contents.code(self.found, session.settings.budget or Budget())
             call = self.call(inputs, session.settings.run, code)
             call, container, held = bring(session, call, self.found, document, contents)
-            lease = cache.lease(
-                [document.tree, *held, *runtime_held(session.stores, document.kind != "host")]
-            )
+            runtime = [] if document.kind == "host" else [session.stores.runtime_digest]
+            lease = cache.lease([document.tree, *held, *runtime])
         try:
             if document.kind == "host" and (
                 phrases := provenance.interpreter_differences(
@@ -73,9 +72,7 @@ class DeployedTask:
                     f"{self.name} was deployed from a different interpreter than this one:"
                     f" {', '.join(phrases)}."
                 )
-            if container:
-                return run_in_container(session, call, container, began)
-            return run_in_worker(session, call, spare, began)
+            return run_alone(session, call, container, spare, began)
         finally:
             lease.release()
 

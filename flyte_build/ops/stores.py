@@ -15,6 +15,7 @@ from flyte_build.settings.places import Places
 
 if TYPE_CHECKING:
     from flyte_build.cas.cache import Cache
+    from flyte_build.cas.digest import Digest
     from flyte_build.cas.registry.pool import RepositoryPool
 
 
@@ -63,11 +64,18 @@ class Stores:
     def runtime(self) -> str:
         """Directory with flyte-build itself, for tasks in local environments and containers.
 
-        A user of the directory must hold a lease on its name.
+        A user of the directory must hold a lease on its digest.
         """
         from flyte_build.images.layers import runtime
 
         return runtime.folder(self.cache)
+
+    @property
+    def runtime_digest(self) -> Digest:
+        """Digest to hold a lease on while `runtime` is used."""
+        from flyte_build.cas.digest import Digest
+
+        return Digest("sha256:" + os.path.basename(self.runtime))
 
     def _own(self, folder: str) -> None:
         """Make a directory, new or not, private to the user, unless several users share it."""

@@ -12,7 +12,10 @@ from flyte_build.declarations.interface import Interface
 from flyte_build.errors import (
     ActionAbortedError,
     BaseRuntimeError,
+    DeadlineExceededError,
     InputError,
+    MaxQueuedTimeExceededError,
+    MaxRuntimeExceededError,
     OOMError,
     RuntimeSystemError,
     RuntimeUserError,
@@ -27,7 +30,16 @@ from flyte_build.settings.places import Places
 
 from .blocking import Blocking, BlockingIterator, blocking, blocking_iterator
 
-_ERRORS = {"OOMError": OOMError, "TaskTimeoutError": TaskTimeoutError}
+_ERRORS: Mapping[str, type[BaseRuntimeError]] = {
+    each.__name__: each
+    for each in (
+        OOMError,
+        TaskTimeoutError,
+        MaxRuntimeExceededError,
+        MaxQueuedTimeExceededError,
+        DeadlineExceededError,
+    )
+}
 
 
 class Outputs(tuple[Any, ...]):
@@ -87,7 +99,7 @@ class Run:
     @property
     def action(self) -> ActionRow:
         """Root action of the run."""
-        return self._row().actions()[0]
+        return self._row().root()
 
     def done(self) -> bool:
         """Whether the run has ended."""
@@ -194,12 +206,10 @@ class Run:
 
     def first_failure(self) -> ActionRow | None:
         """Return the first action that did not succeed, if any."""
+        with opened(self._data) as history:
+            actions = history.actions(self.name)
         return next(
-            (
-                action
-                for action in self._row().actions()
-                if action.phase in ("failed", "aborted", "timed_out")
-            ),
+            (action for action in actions if action.phase in ("failed", "aborted", "timed_out")),
             None,
         )
 

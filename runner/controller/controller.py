@@ -1,162 +1,341 @@
-"""Execution of a call on an engine: attempts, retries, timeouts, cancellation, and the history."""
+"""Controller of a run: it drives the machine of its actions with engines, workers and the history.
+
+Everything happens in one thread, in turns. A turn hands what has happened to the machine, records
+its effects in one transaction, and carries them out.
+"""
 
 from __future__ import annotations
 
+import os
+import select
 import time
-from dataclasses import replace
-from typing import TYPE_CHECKING, NamedTuple
+from collections import deque
+from collections.abc import Callable, Iterable
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from flyte_build.declarations.spec import TaskSpec
-from flyte_build.errors import FlyteError, InputError
-from flyte_build.images.image_choice import ImageChoice
+from flyte_build.errors import FlyteError
 from flyte_build.runner.abort import LOOK, asked
 from flyte_build.runner.action import Action
 from flyte_build.runner.call import Call
-from flyte_build.runner.history.history import History
+from flyte_build.runner.child import ROOT, ChildRequest
+from flyte_build.runner.engines.protocol import Engine, Event, Waits
 from flyte_build.runner.reporter import RunReporter
-from flyte_build.runner.result import Failure, Phase, Result
-from flyte_build.runner.signals import Stopped
-from flyte_build.values.type import Wires
+from flyte_build.runner.result import Failure, Result
+from flyte_build.runner.signals import Interrupts, Stopped
+
+from .host import WorkerHost
+from .machine import Effect, End, Machine, Policy, Queued, Retry, Start, Stop
+from .policy import policy_of
+from .slots import Slots
 
 if TYPE_CHECKING:
-    from flyte_build.runner.abort import Request
-    from flyte_build.runner.engines.protocol import Engine, Event
+    from flyte_build.runner.history.actions import Actions
 
 _PATIENCE = 1.0  # Seconds that a task has to end when its run is aborted.
-_EXIT_CODES: dict[Phase, int] = {"succeeded": 0, "failed": 1, "aborted": 5, "timed_out": 6}
+_GRACE = 5.0  # Seconds that it has when the command is interrupted.
+
+Place = Callable[[Call, ChildRequest], tuple[Call, Engine]]
+"""Returns the call of a child, given its parent's, and the engine for it; raises `FlyteError`."""
 
 
-class Finished(NamedTuple):
-    """A finished run, and the seconds that it took."""
+class Ending(NamedTuple):
+    """End of a child, as its parent is told; `number` counts the ends below one parent."""
 
-    name: str
-    url: str
-    task: str
+    number: int
+    id: str
     result: Result
-    seconds: float
+
+
+@dataclass(eq=False)
+class _Placed:
+    """An action with its engine, and what its worker is told about its children."""
+
+    call: Call
+    engine: Engine
+    parent: str | None = None
+    group: str = ""
+    attempt: int = 0
+    endings: list[Ending] = field(default_factory=list)
+    listeners: list[Future[list[Ending]]] = field(default_factory=list)
+
+    def answer(self, endings: list[Ending]) -> None:
+        """Answer everyone who waits for the end of a child."""
+        listeners, self.listeners = self.listeners, []
+        for listener in listeners:
+            if listener.set_running_or_notify_cancel():
+                listener.set_result(endings)
+
+
+class Controller:
+    """Controller of the run `run`, whose directory is `folder`.
+
+    `place` is for its children; without it, workers cannot call any. `open_actions` opens the
+    recorder of children.
+    """
+
+    def __init__(
+        self,
+        run: str,
+        folder: str,
+        reporter: RunReporter,
+        open_actions: Callable[[], Actions],
+        total: Slots,
+        place: Place | None = None,
+    ) -> None:
+        self._run, self._folder, self._reporter = run, folder, reporter
+        self._open_actions, self._place = open_actions, place
+        self._machine = Machine(total)
+        self._placed: dict[str, _Placed] = {}
+        self._engines: list[Engine] = []
+        self._requests: deque[Callable[[], None]] = deque()
+        self._wake, self._waker = os.pipe()
+        os.set_blocking(self._waker, False)
+        self._host = WorkerHost(folder) if place else None
+        self._recorder: Actions | None = None
+        self._error: BaseException | None = None
+        self._look_at = 0.0
 
     @property
-    def exit_code(self) -> int:
-        """The exit code of the command.
+    def attempts(self) -> int:
+        """Number of attempts of the root."""
+        return self._placed[ROOT].attempt if ROOT in self._placed else 0
 
-        An input that its own class refuses counts as a wrong input, although only the run detects
-        it.
+    def carry_out(self, call: Call, engine: Engine, interrupts: Interrupts) -> Result:
+        """Run a call with everything that it calls, and return its result.
+
+        Raises the error of an engine that cannot start the root, and the interruption of a task
+        that runs in this process.
         """
-        result = self.result
-        return InputError.exit_code if _wrong_input(result) else _EXIT_CODES[result.phase]
-
-
-def carry_out(
-    call: Call, engine: Engine, history: History, reporter: RunReporter, began: float
-) -> Finished:
-    """Run a task until it succeeds or has no more retries, and return the finished run.
-
-    `began` is the monotonic time from which the run's seconds count.
-    """
-    call = replace(call, inputs=_effective(call))
-    _say_what_differs(engine, call, reporter)
-    name = history.begin(call)
-    folder, url = history.run_folder(name), history.url(name)
-    attempt, result = 0, Result("failed")
-    try:
-        reporter.run_started(name, url)
+        self._add(ROOT, _Placed(call, engine))
+        self._machine.submit(time.monotonic(), ROOT, self._policy(call))
+        seen = 0
         while True:
-            attempt += 1
-            result = _try(
-                engine, Action(id=f"{name}-a0", run=name, folder=folder, call=call, attempt=attempt)
-            )
-            if (
-                result.phase in ("succeeded", "aborted")
-                or _wrong_input(result)
-                or attempt > call.task.operational.retries
-            ):
+            self._carry_out()
+            if self._machine.is_done:
                 break
-            _wait_before_retry(call.task, attempt, result, folder, reporter)
-    except (KeyboardInterrupt, Stopped):
-        request = asked(folder)
-        result = _aborted(request)
-        if request is None:
-            raise
-    except Exception as error:
-        what = error.what if isinstance(error, FlyteError) else str(error)
-        result = Result("failed", error=Failure(type(error).__name__, what, "system"))
-        raise
-    finally:
-        history.end(name, result, attempt)
-    return Finished(name, url, call.task.name, result, time.monotonic() - began)
+            self._wait(interrupts.descriptor)
+            now = time.monotonic()
+            if interrupts.count > seen:
+                grace = 0.0 if seen else _GRACE
+                seen = interrupts.count
+                self._interrupt(grace)
+            self._look(now)
+            while self._requests:
+                self._requests.popleft()()
+            for each in self._engines:
+                for event in each.events():
+                    self._happened(now, event)
+            self._machine.tick(now)
+        if self._error:
+            raise self._error
+        result = self._machine.result(ROOT)
+        assert result is not None
+        return result
 
+    def ask(self, request: Callable[[], Any]) -> Future[Any]:
+        """Call `request` in the controller's thread, and return its future result."""
+        future: Future[Any] = Future()
 
-def _effective(call: Call) -> Wires:
-    """Return the inputs, completed by the declared defaults: those that the task is called with."""
-    described = call.task.semantic.interface_document["inputs"]
-    values = {
-        **{each["name"]: each["default"] for each in described if "default" in each},
-        **call.inputs,
-    }
-    return {each["name"]: values[each["name"]] for each in described if each["name"] in values}
+        def answer() -> None:
+            try:
+                future.set_result(request())
+            except Exception as error:
+                future.set_exception(error)
 
+        self._requests.append(answer)
+        try:
+            os.write(self._waker, b"!")
+        except BlockingIOError:
+            pass  # It is awake already.
+        return future
 
-def _wait_before_retry(
-    task: TaskSpec, attempt: int, result: Result, folder: str, reporter: RunReporter
-) -> None:
-    operational = task.operational
-    wait = operational.backoff[attempt - 1] if operational.backoff else 0.0
-    reason = result.error.message if result.error else result.phase
-    again = f"trying again in {wait:g} s" if wait else "trying again"
-    reporter.note(f"Attempt {attempt} of {operational.retries + 1} failed ({reason}); {again}.")
-    until = time.monotonic() + wait
-    while (left := until - time.monotonic()) > 0 and not asked(folder):
-        time.sleep(min(LOOK, left))
+    def submit(self, request: ChildRequest) -> Result | None:
+        """Begin a child action, or find it, and return its result if it has ended.
 
+        Raises `Ended`, `KeyError`, and `FlyteError` if the task cannot be prepared.
+        """
+        above = self._placed[request.parent]
+        if request.id not in self._placed:
+            assert self._place is not None
+            call, engine = self._place(above.call, request)
+            self._add(request.id, _Placed(call, engine, request.parent, request.group))
+        policy = self._policy(self._placed[request.id].call)
+        self._machine.submit(
+            time.monotonic(), request.id, policy, request.parent, request.parent_attempt
+        )
+        return self._machine.result(request.id)
 
-def _try(engine: Engine, action: Action) -> Result:
-    """Make one attempt; stop it at its timeout, or when an abort is requested."""
-    if request := asked(action.folder):
-        return _aborted(request)
-    timeout = action.call.task.operational.timeout
-    until = None if timeout is None else time.monotonic() + timeout
-    try:
-        engine.submit(action)
-        while True:
-            left = LOOK if until is None else min(LOOK, until - time.monotonic())
-            event = engine.wait(action, max(0.0, left))
-            if event is not None:
-                return _outcome(action, event)
-            if request := asked(action.folder):
-                _stop(engine, action, _PATIENCE)
-                return _aborted(request)
-            if until is not None and time.monotonic() >= until:
-                _stop(engine, action)
-                late = f"it ran longer than its timeout of {timeout:g} s"
-                return Result("timed_out", error=Failure("TaskTimeoutError", late))
-    except (KeyboardInterrupt, Stopped):
-        _stop(engine, action)
-        raise
+    def abort(self, id: str, why: str) -> None:
+        """Abort an action and all that it has called. Raises `KeyError`."""
+        self._machine.abort(time.monotonic(), id, why, _PATIENCE)
 
+    def endings(self, parent: str, since: int) -> Future[list[Ending]]:
+        """Return the future ends of an action's children after a number.
 
-def _stop(engine: Engine, action: Action, patience: float | None = None) -> None:
-    """End an attempt: ask it to end, then kill it after `patience` seconds or a second interrupt.
+        They are there as soon as there is one, or none when the run ends. Raises `KeyError`.
+        """
+        placed, future = self._placed[parent], Future[list[Ending]]()
+        placed.listeners.append(future)
+        if placed.endings[since:]:
+            placed.answer(placed.endings[since:])
+        return future
 
-    With None, the engine's own grace period applies.
-    """
-    if action not in engine.running():
-        return
-    try:
-        engine.cancel(action, at_once=False)
-        if engine.wait(action, patience) is not None:
+    def close(self) -> None:
+        """Stop serving workers."""
+        for placed in self._placed.values():
+            placed.answer([])
+        if self._host:
+            self._host.close()
+        os.close(self._wake)
+        os.close(self._waker)
+
+    def _policy(self, call: Call) -> Policy:
+        return policy_of(call.task, call.run.lost_retries)
+
+    def _add(self, id: str, placed: _Placed) -> None:
+        self._placed[id] = placed
+        if placed.engine not in self._engines:
+            self._engines.append(placed.engine)
+
+    def _wait(self, *descriptors: int) -> None:
+        """Wait until there is something to do, at most until the next look at requests to abort."""
+        now, alarm = time.monotonic(), self._machine.next_alarm
+        waits = [
+            Waits(read=(self._wake, *descriptors), seconds=max(0.0, self._look_at - now)),
+            *(engine.waits() for engine in self._engines),
+        ]
+        if alarm is not None:
+            waits.append(Waits(seconds=max(0.0, alarm - now)))
+        host = self._host if self._host and not self._host.is_serving else None
+        if host:
+            waits.append(Waits(read=(host.fileno(),)))
+        ready = wait_for(waits)
+        if host and host.fileno() in ready:
+            from .worker_api import WorkerApi
+
+            host.serve(WorkerApi(self, self._run, host.endpoint.token).application())
+        for descriptor in ready & {self._wake, *descriptors}:
+            os.read(descriptor, 1 << 12)
+
+    def _look(self, now: float) -> None:
+        """Look for requests to abort from other processes."""
+        if now < self._look_at:
             return
-    except (KeyboardInterrupt, Stopped):
-        pass
-    engine.cancel(action, at_once=True)
-    engine.wait(action, None)
+        self._look_at = now + LOOK
+        if request := asked(self._folder):
+            self._machine.abort(now, ROOT, str(request), _PATIENCE)
+
+    def _happened(self, now: float, event: Event) -> None:
+        action = event.action
+        if event.kind == "lost":
+            kind = "OOMError" if event.out_of_memory else "RuntimeSystemError"
+            lost = Result("failed", error=Failure(kind, event.why, "lost"))
+            self._machine.lost(now, action.id, action.attempt, lost)
+        else:
+            self._machine.ended(now, action.id, action.attempt, outcome(action, event))
+
+    def _carry_out(self) -> None:
+        while effects := self._machine.effects():
+            self._record([effect for effect in effects if effect.action != ROOT])
+            for effect in effects:
+                self._carry_out_one(effect)
+
+    def _carry_out_one(self, effect: Effect) -> None:
+        placed = self._placed[effect.action]
+        match effect:
+            case Start(id, attempt):
+                placed.attempt = attempt
+                self._start(id, placed)
+            case Stop(id, attempt, at_once):
+                placed.engine.cancel(self._action(id, placed), at_once)
+            case Retry():
+                self._say_retry(effect, placed.call)
+            case End(id, result) if placed.parent is not None:
+                self._action(id, placed).tidy()
+                above = self._placed[placed.parent]
+                ending = Ending(len(above.endings) + 1, id, result)
+                above.endings.append(ending)
+                above.answer([ending])
+
+    def _interrupt(self, grace: float) -> None:
+        request = asked(self._folder)
+        why = str(request) if request else "it was interrupted"
+        self._machine.abort(time.monotonic(), ROOT, why, grace)
+
+    def _start(self, id: str, placed: _Placed) -> None:
+        try:
+            placed.engine.submit(self._action(id, placed))
+        except (KeyboardInterrupt, Stopped) as error:
+            self._error = error
+            self._interrupt(_GRACE)
+        except FlyteError as error:
+            if id == ROOT:
+                self._error = error
+            failed = Failure(type(error).__name__, error.what, "system", is_final=True)
+            now = time.monotonic()
+            self._machine.ended(now, id, placed.attempt, Result("failed", error=failed))
+
+    def _action(self, id: str, placed: _Placed) -> Action:
+        return Action(
+            id=id,
+            run=self._run,
+            folder=self._folder if id == ROOT else f"{self._folder}/actions/{id}",
+            call=placed.call,
+            parent=placed.parent,
+            attempt=placed.attempt,
+            endpoint=self._host.endpoint if self._host else None,
+        )
+
+    def _record(self, effects: Iterable[Effect]) -> None:
+        """Record what happens to children, so that it is durable before anyone acts on it."""
+        from flyte_build.runner.history.actions import NewAction
+
+        effects = list(effects)
+        if not effects:
+            return
+        if self._recorder is None:
+            self._recorder = self._open_actions()
+        recorder, now = self._recorder, time.time()
+        with recorder.commit():
+            for effect in effects:
+                placed = self._placed[effect.action]
+                match effect:
+                    case Queued(id):
+                        assert placed.parent is not None
+                        recorder.queued(
+                            NewAction(
+                                id,
+                                placed.parent,
+                                placed.call.task.name,
+                                placed.group,
+                                placed.engine.name,
+                                placed.call.inputs,
+                            ),
+                            now,
+                        )
+                    case Start(id, attempt):
+                        recorder.started(id, attempt, now)
+                    case Retry(id, attempt, result):
+                        recorder.attempted(id, attempt, result, now)
+                    case End(id, result):
+                        recorder.ended(id, placed.attempt, result, now)
+
+    def _say_retry(self, effect: Retry, call: Call) -> None:
+        reason = effect.result.error.message if effect.result.error else effect.result.phase
+        again = f"trying again in {effect.wait:g} s" if effect.wait else "trying again"
+        of = f" of {call.task.operational.retries + 1}"
+        which = "" if effect.action == ROOT else f"{call.task.name} {effect.action}: "
+        is_lost = effect.result.error is not None and effect.result.error.kind == "lost"
+        verb = "was lost" if is_lost else "failed"
+        self._reporter.note(
+            f"{which}Attempt {effect.attempt}{'' if is_lost else of} {verb} ({reason}); {again}."
+        )
 
 
-def _aborted(request: Request | None) -> Result:
-    why = str(request) if request else "it was interrupted"
-    return Result("aborted", error=Failure("ActionAbortedError", why))
-
-
-def _outcome(action: Action, event: Event) -> Result:
+def outcome(action: Action, event: Event) -> Result:
+    """Return the result of an attempt that has ended."""
     if result := Result.read(action.folder):
         # The task can write the file, so any phase other than these two is overridden.
         return result._replace(phase="failed") if result.error else result
@@ -169,38 +348,17 @@ def _outcome(action: Action, event: Event) -> Result:
     return Result("failed", error=Failure("RuntimeUnknownError", why, "system"))
 
 
-def _wrong_input(result: Result) -> bool:
-    return result.error is not None and result.error.kind == "input"
-
-
-def _say_what_differs(engine: Engine, call: Call, reporter: RunReporter) -> None:
-    """Note, once for a run, each way in which it differs from its declaration."""
-    task, operational = call.task, call.task.operational
-    if bare := operational.unannotated:
-        verb = "have" if len(bare) > 1 else "has"
-        reporter.note(
-            f"{', '.join(bare)} of {task.name} {verb} no annotation: values that are not JSON are"
-            " pickled."
-        )
-    described = task.semantic.interface_document["inputs"]
-    computed = [
-        each["name"]
-        for each in described
-        if each["default_text"] and each["name"] not in call.inputs
-    ]
-    if computed:
-        whose = "defaults" if len(computed) > 1 else "default"
-        reporter.note(
-            f"Cannot record the {whose} of {', '.join(computed)} of {task.name}: computed again"
-            " where the task runs."
-        )
-    unused = [
-        name
-        for name in sorted({*operational.options, *call.run.options})
-        if name not in engine.acts_on
-    ]
-    if operational.timeout and "timeout" not in engine.acts_on:
-        unused.append("timeout")
-    unused += ImageChoice(task.semantic.image).unused_options
-    if unused:
-        reporter.note(f"The {engine.name} engine ignores: {', '.join(unused)}.")
+def wait_for(waits: Iterable[Waits]) -> set[int]:
+    """Wait until one of several conditions holds, and return the descriptors that are ready."""
+    masks, seconds = dict[int, int](), list[float]()
+    for each in waits:
+        for descriptor in each.read:
+            masks[descriptor] = masks.get(descriptor, 0) | select.POLLIN
+        for descriptor in each.write:
+            masks[descriptor] = masks.get(descriptor, 0) | select.POLLOUT
+        if each.seconds is not None:
+            seconds.append(each.seconds)
+    poll = select.poll()
+    for descriptor, mask in masks.items():
+        poll.register(descriptor, mask)
+    return {descriptor for descriptor, _ in poll.poll(1000 * min(seconds) if seconds else None)}

@@ -12,9 +12,8 @@ import json
 import os
 import select
 import signal
-import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from threading import Thread
 from typing import TYPE_CHECKING, Any
 
@@ -23,13 +22,11 @@ from flyte_build.images.docker import client as docker_client
 from flyte_build.images.docker.client import asking
 from flyte_build.runner.action import Action
 from flyte_build.runner.result import NO_RESULT, Failure, Result
-from flyte_build.runner.secrets import Secrets
 from flyte_build.runner.worker.missing_files import hint
 from flyte_build.runner.worker.sources import Sources
 
-from .limits import Limits
 from .output import Output
-from .protocol import Event, Sink
+from .protocol import Event, Sink, Waits
 
 if TYPE_CHECKING:
     from docker import APIClient
@@ -39,7 +36,6 @@ RUN_LABEL = "flyte.run"
 _ACTION, _CODE, _RUNTIME = "/opt/flyte/action", "/opt/flyte/code", "/opt/flyte/runtime"
 # Seconds to wait for removal requests to be sent; the engine carries them out without us.
 _ASKED = 0.01
-_GRACE = 5.0  # Seconds between SIGTERM and SIGKILL.
 _CHUNK = 1 << 16
 # The exit code for a command that is not found (POSIX, "Exit Status for Commands"); Docker's init
 # uses it, too.
@@ -60,21 +56,20 @@ class Place:
     """Settings of the containers of an engine.
 
     `image` is the engine's name of the image, `runtime` a directory with this package. `store` is
-    the id in the containers' labels; tasks find `secrets` in variables and files.
+    the id in the containers' labels.
     """
 
     image: str
     runtime: str
     store: str
     network: str = ""
-    limits: Limits = field(default_factory=Limits)
-    secrets: Secrets = field(default_factory=Secrets)
 
 
 class DockerEngine:
     """Engine that runs attempts in containers of one `place`; `sink` receives the output."""
 
     name = "docker"
+    runs_here = False
     acts_on = frozenset(("retries", "timeout", "env_vars", "resources", "secrets"))
 
     def __init__(self, place: Place, sink: Sink, client: APIClient) -> None:
@@ -92,19 +87,13 @@ class DockerEngine:
         for path, mode in (("", 0o777), ("/work", 0o777), ("/action.json", 0o644)):
             # The image may have any user. Other users have no access to the parent directories.
             os.chmod(action.folder + path, mode)
-        secrets = self._place.secrets
-        order = {
-            "folder": _ACTION,
-            "env": {**action.call.env, **secrets.variables},
-            "files": dict(secrets.files),
-        }
         with asking("start a container"):
             made = self._client.create_container_from_config(self._configuration(action))["Id"]
             try:
                 socket = self._client.attach_socket(
                     made, {"stdin": 1, "stdout": 1, "stderr": 1, "stream": 1}
                 )
-                socket._sock.sendall(json.dumps(order).encode() + b"\n")
+                socket._sock.sendall(json.dumps(action.order(_ACTION)).encode() + b"\n")
                 self._client.start(made)
             except BaseException:
                 self._client.remove_container(made, force=True)
@@ -118,7 +107,7 @@ class DockerEngine:
 
         See docs.docker.com/reference/api/engine, "ContainerCreate".
         """
-        place, limits = self._place, self._place.limits
+        place, limits = self._place, action.limits
         mounts = [(action.folder, _ACTION, False), (place.runtime, _RUNTIME, True)]
         if action.call.code:
             mounts.append((f"{action.call.code}/code", _CODE, True))
@@ -138,7 +127,7 @@ class DockerEngine:
                 else {}
             ),
         }
-        if folders := {path.rpartition("/")[0] for path in place.secrets.files}:
+        if folders := {path.rpartition("/")[0] for path in action.call.secrets.files}:
             host["Tmpfs"] = dict.fromkeys(folders, "mode=1777")
         return {
             "Image": place.image,
@@ -154,46 +143,52 @@ class DockerEngine:
             "HostConfig": host,
         }
 
-    def wait(self, action: Action, seconds: float | None) -> Event | None:
-        """Wait until the attempt has ended, at most some seconds; None means that it is running."""
-        container = self._containers[action.id, action.attempt]
-        deadline = None if seconds is None else time.monotonic() + seconds
-        while not container.ended or container.output.is_held:
-            now = time.monotonic()
-            if deadline is not None and now >= deadline:
-                return None
-            if container.asked is not None and now - container.asked > _GRACE:
-                self.cancel(action, at_once=True)
-            left = _GRACE if deadline is None else deadline - now
-            if container.output.is_held:
-                container.output.pass_on(left, leave=container.asked is not None)
-            elif select.select([container.socket], [], [], left)[0]:
-                container.read()
-                container.output.pass_on(0.0, leave=False)
-        result = None if container.asked else Result.read(action.folder)
+    def waits(self) -> Waits:
+        """Return the output of containers, and the readers of held output."""
+        containers = self._containers.values()
+        return Waits(
+            [each.socket.fileno() for each in containers if not each.output.is_held],
+            [each.output.descriptor for each in containers if each.output.is_held],
+        )
+
+    def events(self) -> list[Event]:
+        """Pass on output, and return the attempts that have ended, without waiting."""
+        found = []
+        for container in list(self._containers.values()):
+            container.pass_on()
+            if container.ended and not container.output.is_held:
+                found.append(self._ended(container))
+        return found
+
+    def _ended(self, container: _Container) -> Event:
+        action = container.action
+        result = None if container.is_asked else Result.read(action.folder)
         # Its streams are closed and its result is written: do not wait for the container's end.
         if result and result.error is None:
             self._forget(container)
-            return Event("succeeded", 0)
+            return Event(action, "succeeded", 0)
         if result and result.error and action.call.code and action.call.workspace.root:
             _advise(action, result, result.error)
-        with asking("inspect an ended container"):
-            self._client.wait(container.id)
-            state = self._client.inspect_container(container.id)["State"]
+        try:
+            with asking("inspect an ended container"):
+                self._client.wait(container.id)
+                state = self._client.inspect_container(container.id)["State"]
+        except EngineUnavailable as error:
+            self._forget(container)
+            return Event(action, "lost", why=f"its container is gone: {error.why}")
         self._forget(container)
-        return _event(state, container.asked is not None, self._place.limits.memory)
+        return _event(action, state, container.is_asked)
 
     def cancel(self, action: Action, at_once: bool) -> None:
         """Ask the attempt and all its processes to end; kill them with `at_once`."""
         container = self._containers.get((action.id, action.attempt))
         if container is None:
             return
-        if container.asked is None:
-            container.asked = time.monotonic()
+        container.is_asked = True
         try:
             with asking("stop a container"):
                 self._client.kill(container.id, signal.SIGKILL if at_once else signal.SIGTERM)
-        except EngineUnavailable:  # It ended meanwhile; if the engine is gone, `wait` raises.
+        except EngineUnavailable:  # It ended meanwhile, or the engine is gone.
             return
 
     def running(self) -> list[Action]:
@@ -219,17 +214,22 @@ class DockerEngine:
 
 
 class _Container:
-    """A container that runs an attempt.
-
-    `socket` carries its streams; `asked` is the monotonic time at which it was asked to end.
-    """
+    """A container that runs an attempt; `socket` carries its streams."""
 
     def __init__(self, id: str, action: Action, socket: Any, output: Output) -> None:
         self.id, self.action, self.socket, self.output = id, action, socket, output
-        self.ended = False
-        self.asked: float | None = None
+        self.ended = self.is_asked = False
 
-    def read(self) -> None:
+    def pass_on(self) -> None:
+        """Pass on output; after it was asked to end, the reader is not waited for."""
+        self.output.pass_on(leave=self.is_asked)
+        if not (self.ended or self.output.is_held) and _is_readable(self.socket.fileno()):
+            self._read()
+            if self.ended:
+                self.output.end()
+            self.output.pass_on(leave=self.is_asked)
+
+    def _read(self) -> None:
         """Read one frame of its output."""
         from docker.utils.socket import next_frame_header, read
 
@@ -250,19 +250,28 @@ class _Container:
         self.socket.close()
 
 
-def _event(state: Mapping[str, Any], cancelled: bool, memory: int | None) -> Event:
-    code = state["ExitCode"]
+def _is_readable(descriptor: int) -> bool:
+    poll = select.poll()
+    poll.register(descriptor, select.POLLIN)
+    return bool(poll.poll(0))
+
+
+def _event(action: Action, state: Mapping[str, Any], cancelled: bool) -> Event:
+    code, memory = state["ExitCode"], action.limits.memory
     if cancelled:
-        return Event("cancelled", code)
+        return Event(action, "cancelled", code)
     if state["OOMKilled"] and code:
         limit = (
             f"more than its {memory / 2**20:,.0f} MiB of memory"
             if memory
             else "more memory than was available"
         )
-        return Event("failed", code, f"it used {limit}", out_of_memory=True)
+        return Event(action, "failed", code, f"it used {limit}", out_of_memory=True)
+    if code == 128 + signal.SIGKILL:
+        return Event(action, "lost", code, "its container was killed (SIGKILL)")
     if code == NO_RESULT:
         return Event(
+            action,
             "failed",
             code,
             "its result could not be written: is the disk full, or may the image's user not write"
@@ -270,6 +279,7 @@ def _event(state: Mapping[str, Any], cancelled: bool, memory: int | None) -> Eve
         )
     if code == _NO_PYTHON:
         return Event(
+            action,
             "failed",
             code,
             "its image has no python3 on its PATH: tasks need Python 3.11 or newer",
@@ -277,11 +287,13 @@ def _event(state: Mapping[str, Any], cancelled: bool, memory: int | None) -> Eve
     if code > 128:
         number = code - 128
         return Event(
+            action,
             "failed",
             code,
             f"its container was ended by signal {number} ({signal.strsignal(number)})",
         )
     return Event(
+        action,
         "succeeded" if code == 0 else "failed",
         code,
         "" if code == 0 else f"its container ended with exit code {code}",
@@ -293,7 +305,10 @@ def _advise(action: Action, result: Result, error: Failure) -> None:
 
     The container cannot do that, since it does not see the project.
     """
-    here = Failure(*(text.replace(_CODE, f"{action.call.code}/code") for text in error))
+    code = f"{action.call.code}/code"
+    here = error._replace(
+        message=error.message.replace(_CODE, code), traceback=error.traceback.replace(_CODE, code)
+    )
     if advice := hint(here, Sources.parse(action.document()), f"{_ACTION}/work"):
         result.advised(advice).write(action.folder)
 

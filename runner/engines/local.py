@@ -16,11 +16,11 @@ from typing import Any
 from flyte_build.declarations.task import Task
 from flyte_build.runner.abort import LOOK, asked
 from flyte_build.runner.action import Action
-from flyte_build.runner.result import Result
-from flyte_build.runner.worker.execute import execute
+from flyte_build.runner.signals import Stopped
+from flyte_build.runner.worker.execute import InProcess, execute
 from flyte_build.runner.worker.sources import Sources
 
-from .protocol import Event
+from .protocol import Event, Waits
 
 # Error of a process's start time, in seconds: on Linux it is relative to the boot, which is known
 # to the second.
@@ -32,51 +32,70 @@ class LocalEngine:
     """Engine that runs attempts in `submit`, with the caller's streams; `load` returns the task."""
 
     name = "local"
+    runs_here = True
     acts_on = frozenset(("retries", "env_vars"))
 
     def __init__(self, load: Callable[[], Task[..., Any]]) -> None:
         self._load = load
         self._running: list[Action] = []
+        self._over: list[Event] = []
         self._began = 0.0
 
     def submit(self, action: Action) -> None:
         """Run the attempt to its end.
 
-        Raises `KeyboardInterrupt` when the run is aborted, as for Ctrl-C.
+        Raises `KeyboardInterrupt` when the run is aborted, as for Ctrl-C; the attempt has ended
+        then.
         """
         action.write()
         os.environ.update(action.call.env)
         self._running, self._began = [action], time.time()
-        with _interrupted_when_asked(action.folder):
-            sources = Sources(action.call.workspace.root)
-            execute(self._load, action.call.inputs, sources).write(action.folder)
-        self._running = []
+        sources = Sources(action.call.workspace.root)
+        try:
+            with _interrupted_when_asked(action.folder):
+                result = execute(self._load, action.call.inputs, sources, InProcess())
+        except (KeyboardInterrupt, Stopped):
+            self._end_children()
+            self._over.append(Event(action, "cancelled"))
+            raise
+        else:
+            result.write(action.folder)
+            self._over.append(Event(action, "failed" if result.error else "succeeded"))
+        finally:
+            self._running = []
 
-    def wait(self, action: Action, seconds: float | None) -> Event | None:
-        """Return how the attempt ended; it has, since `submit` runs it."""
-        result = Result.read(action.folder)
-        return Event("succeeded" if result and result.error is None else "failed")
+    def waits(self) -> Waits:
+        """Return no condition, since attempts end in `submit`."""
+        return Waits(seconds=0.0 if self._over else None)
+
+    def events(self) -> list[Event]:
+        """Return the attempts that have ended."""
+        over, self._over = self._over, []
+        return over
 
     def cancel(self, action: Action, at_once: bool) -> None:
-        """End the processes that were started since the attempt began.
+        """Do nothing: an attempt ends in `submit`."""
 
-        The task itself has already been interrupted.
-        """
+    def running(self) -> list[Action]:
+        """Return the attempt that runs, if any."""
+        return self._running
+
+    def close(self) -> None:
+        """Do nothing: nothing is left."""
+
+    def _end_children(self) -> None:
+        """End the processes that were started since the attempt began."""
         import psutil
 
         children = []
         for child in psutil.Process().children(recursive=True):
             with suppress(psutil.NoSuchProcess):
                 if child.create_time() >= self._began - _TICK:
-                    child.kill() if at_once else child.terminate()
+                    child.terminate()
                     children.append(child)
         for child in psutil.wait_procs(children, _GRACE)[1]:
             with suppress(psutil.NoSuchProcess):
                 child.kill()
-
-    def running(self) -> list[Action]:
-        """Return the interrupted attempt, if any; all others have ended."""
-        return self._running
 
 
 @contextmanager

@@ -12,34 +12,56 @@ from .protocol import Sink
 
 
 class Output:
-    """Output of one attempt; all of it goes to the log, and to `sink`, which may be slow."""
+    """Output of one attempt; all of it goes to the log, and to `sink`, which may be slow.
+
+    Lines of a child begin with its name, except in its log, which it has only if it prints.
+    """
 
     def __init__(self, action: Action, sink: Sink) -> None:
-        self._log, self._sink = LogWriter(action.folder, action.attempt), sink
+        self._log = LogWriter(action.folder, action.attempt)
+        self._sink, self._is_child = sink, action.parent is not None
+        self._prefix = f"[{action.call.task.operational.short_name} {action.id[:6]}] ".encode()
         self._held: list[tuple[int, bytes]] = []
+        self._begun: dict[int, bytes] = {}  # Beginnings of a child's lines, by stream.
 
     @property
     def is_held(self) -> bool:
         """Whether there is output that the reader has not taken yet."""
         return bool(self._held)
 
+    @property
+    def descriptor(self) -> int:
+        """The descriptor that is writable as soon as held output can be passed on."""
+        return self._sink.output_descriptor(self._held[0][0])
+
     def take(self, stream: int, data: bytes) -> None:
         """Accept `data` that the attempt wrote to its standard output (1) or error (2)."""
         self._log.write(stream, data)
-        self._held.append((stream, data))
+        if self._is_child:
+            *lines, self._begun[stream] = (self._begun.get(stream, b"") + data).split(b"\n")
+            data = b"".join(self._prefix + line + b"\n" for line in lines)
+        if data:
+            self._held.append((stream, data))
 
-    def pass_on(self, seconds: float, leave: bool) -> None:
-        """Pass on held output, waiting at most some seconds for the reader.
+    def pass_on(self, leave: bool) -> None:
+        """Pass on as much of the held output as the reader takes now.
 
-        With `leave`, output that is not taken in that time is dropped; the log contains it.
+        With `leave`, the rest is dropped; the log contains it.
         """
         while self._held:
             stream, data = self._held.pop(0)
-            taken = self._sink(stream, data, seconds)
+            taken = self._sink.output(stream, data)
             if taken < len(data) and not leave:
                 self._held.insert(0, (stream, data[taken:]))
                 return
 
+    def end(self) -> None:
+        """Accept that no more output will come: a line that has begun is whole."""
+        for stream, line in self._begun.items():
+            if line:
+                self._held.append((stream, self._prefix + line + b"\n"))
+        self._begun.clear()
+
     def close(self) -> None:
         """Close the log."""
-        self._log.close()
+        self._log.close(keeps_empty=not self._is_child)

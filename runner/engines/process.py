@@ -5,25 +5,22 @@ from __future__ import annotations
 import errno
 import json
 import os
-import select
 import signal
 import time
-from collections.abc import Callable, Mapping
-from types import MappingProxyType
+from collections.abc import Callable
 
 from flyte_build.errors import RuntimeSystemError
 from flyte_build.runner.action import Action
+from flyte_build.runner.call import Call
 from flyte_build.runner.result import NO_RESULT
 from flyte_build.runner.worker.process_tree import descendants
-from flyte_build.runner.worker.spawn import Worker, dismiss, follow_size, signal_group, start_worker
+from flyte_build.runner.worker.spawn import Worker, dismiss, follow_size, signal_group
 
 from .output import Output
-from .protocol import Event, Sink
+from .protocol import Event, Sink, Waits
 
-_GRACE = 5.0  # Seconds between SIGTERM and SIGKILL.
-_TURN = 0.5  # Seconds between two checks whether a silent worker is still running.
-# Seconds between the first checks of a worker that has closed its output; doubled each time.
-_NAP = 0.0002
+# Seconds between two looks for the end of workers, where their end is no event.
+_TURN = 0.01
 # Seconds to continue reading after a worker has ended, if another process holds its output open.
 _DRAIN = 1.0
 _CHUNK = 1 << 16
@@ -32,179 +29,218 @@ _CHUNK = 1 << 16
 class ProcessEngine:
     """Engine that runs attempts in workers; `sink` receives the output.
 
-    `start` starts a worker, and `spare` is one that was started early. `secrets` are environment
-    variables of all workers, which no file contains.
+    `start` starts a worker for a call, and `spare` is one that was started early, for the first.
     """
 
     name = "process"
+    runs_here = False
     acts_on = frozenset(("retries", "timeout", "env_vars", "secrets"))
 
     def __init__(
-        self,
-        sink: Sink,
-        spare: Worker | None = None,
-        start: Callable[[], Worker] = start_worker,
-        secrets: Mapping[str, str] = MappingProxyType({}),
+        self, sink: Sink, start: Callable[[Call], Worker], spare: Worker | None = None
     ) -> None:
-        self._sink, self._spare, self._start, self._secrets = sink, spare, start, secrets
-        self._workers: dict[tuple[str, int], tuple[Action, Worker, Output]] = {}
+        self._sink, self._start, self._spare = sink, start, spare
+        self._attempts: dict[tuple[str, int], _Attempt] = {}
 
     def submit(self, action: Action) -> None:
         """Begin an attempt, unless it has begun already (same action, same attempt).
 
         Raises `RuntimeSystemError` if the worker cannot be started.
         """
-        if (action.id, action.attempt) in self._workers:
+        if (action.id, action.attempt) in self._attempts:
             return
-        worker, self._spare = self._spare or self._start(), None
+        worker, self._spare = self._spare or self._start(action.call), None
         action.write()
-        order = {
-            "folder": action.folder,
-            "env": {**action.call.env, **self._secrets},
-            "guarded": True,
-        }
+        # Secrets in files are for containers: here, all processes would see them.
+        order = {**action.order(action.folder), "files": {}, "guarded": True}
         try:
             os.write(worker.control, json.dumps(order).encode() + b"\n")
         except BrokenPipeError:
-            raise RuntimeSystemError(
-                "Cannot start the worker", why=self._last_words(worker)
-            ) from None
-        self._workers[action.id, action.attempt] = (action, worker, Output(action, self._sink))
+            raise RuntimeSystemError("Cannot start the worker", why=_last_words(worker)) from None
+        self._attempts[action.id, action.attempt] = _Attempt(
+            action, worker, Output(action, self._sink)
+        )
 
-    def wait(self, action: Action, seconds: float | None) -> Event | None:
-        """Wait until the attempt has ended, at most some seconds; None means that it is running."""
-        _, worker, output = self._workers[action.id, action.attempt]
-        follow_size(worker)
-        deadline = None if seconds is None else time.monotonic() + seconds
-        nap = _NAP
-        while (goes_on := bool(worker.output) or not self._ended(worker)) or output.is_held:
-            now = time.monotonic()
-            if goes_on and deadline is not None and now >= deadline:
-                return None
-            if worker.asked is not None and now - worker.asked > _GRACE:
-                self.cancel(action, at_once=True)
-            left = _TURN if deadline is None else min(_TURN, max(0.0, deadline - now))
-            # It has closed its streams, and is usually about to end.
-            if not worker.output and not output.is_held:
-                time.sleep(min(nap, left))
-                nap = min(2 * nap, _TURN / 10)
-            # A process that it has started may hold its output open.
-            elif not self._read(worker, output, left) and self._ended(worker):
-                break
-        status = self._reap(worker, output)
-        del self._workers[action.id, action.attempt]
-        return _event(status, cancelled=worker.asked is not None)
+    def waits(self) -> Waits:
+        """Return the output of workers, their ends, and the readers of held output."""
+        read, write, is_quiet = list[int](), list[int](), True
+        for attempt in self._attempts.values():
+            if attempt.output.is_held:
+                write.append(attempt.output.descriptor)
+            else:
+                read += attempt.worker.output
+            if attempt.ended is None and attempt.end is not None:
+                read.append(attempt.end)
+            else:
+                is_quiet = False
+        return Waits(read, write, None if is_quiet else _TURN)
+
+    def events(self) -> list[Event]:
+        """Pass on output, and return the attempts that have ended, without waiting."""
+        found = []
+        for attempt in list(self._attempts.values()):
+            follow_size(attempt.worker)
+            attempt.pass_on()
+            if attempt.is_over():
+                found.append(self._finish(attempt))
+        return found
 
     def cancel(self, action: Action, at_once: bool) -> None:
         """Ask the attempt and all its processes to end; kill them with `at_once`."""
-        found = self._workers.get((action.id, action.attempt))
-        if found is None:
-            return
-        worker = found[1]
-        if worker.asked is None:
-            worker.asked = time.monotonic()
-        everything = descendants(worker.pid)
-        number = signal.SIGKILL if at_once else signal.SIGTERM
-        signal_group(worker.pid, number)
-        for pid in everything:
-            try:
-                os.kill(pid, number)
-            except ProcessLookupError:
-                continue
+        if attempt := self._attempts.get((action.id, action.attempt)):
+            attempt.signal(signal.SIGKILL if at_once else signal.SIGTERM)
 
     def running(self) -> list[Action]:
         """Return the attempts that have not ended."""
-        return [action for action, _, _ in self._workers.values()]
+        return [attempt.action for attempt in self._attempts.values()]
 
     def close(self) -> None:
         """Kill all remaining workers."""
         if self._spare is not None:
             dismiss(self._spare)
             self._spare = None
-        for action, worker, output in list(self._workers.values()):
-            self.cancel(action, at_once=True)
-            self._reap(worker, output)
-        self._workers.clear()
+        for attempt in list(self._attempts.values()):
+            attempt.signal(signal.SIGKILL)
+            while not attempt.is_over():
+                time.sleep(_TURN)
+                attempt.pass_on()
+            self._finish(attempt)
 
-    def _read(self, worker: Worker, output: Output, seconds: float) -> bool:
-        """Pass on output of the worker, and return whether there was output or the end of a stream.
+    def _finish(self, attempt: _Attempt) -> Event:
+        del self._attempts[attempt.action.id, attempt.action.attempt]
+        return _event(attempt.action, attempt.reap(), cancelled=attempt.is_asked)
+
+
+class _Attempt:
+    """An attempt in its worker; `end` is a descriptor that is readable when the worker has ended.
+
+    It is None where the system has none. `ended` is the monotonic time of the end, or of the last
+    output since.
+    """
+
+    def __init__(self, action: Action, worker: Worker, output: Output) -> None:
+        self.action, self.worker, self.output = action, worker, output
+        for descriptor in worker.output:
+            os.set_blocking(descriptor, False)
+        self.end = _end_of(worker.pid)
+        self.ended: float | None = None
+        self.is_asked = False
+
+    def pass_on(self) -> None:
+        """Pass on output.
 
         While output is held, nothing more is read, so that the worker waits, too. After it was
         asked to end, the reader is not waited for.
         """
-        is_asked = worker.asked is not None
-        if output.is_held:
-            output.pass_on(seconds, leave=is_asked)
-            return True
-        ready, _, _ = select.select(list(worker.output), [], [], seconds)
-        for descriptor in ready:
-            data = _read(descriptor)
+        self.output.pass_on(leave=self.is_asked)
+        for descriptor in () if self.output.is_held else list(self.worker.output):
+            if (data := _read(descriptor)) is None:
+                continue
             if data:
-                output.take(worker.output[descriptor], data)
+                self.output.take(self.worker.output[descriptor], data)
             else:
                 os.close(descriptor)
-                del worker.output[descriptor]
-        output.pass_on(0.0, leave=is_asked)
-        return bool(ready)
+                del self.worker.output[descriptor]
+            if self.ended is not None:
+                self.ended = time.monotonic()
+        self.output.pass_on(leave=self.is_asked)
 
-    def _ended(self, worker: Worker) -> bool:
-        return os.waitid(os.P_PID, worker.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
+    def is_over(self) -> bool:
+        """Whether the worker has ended, and all of its output was passed on.
 
-    def _reap(self, worker: Worker, output: Output) -> int:
-        """Wait for the worker, and return its exit code.
-
-        Its remaining processes are killed, and its remaining output is read.
+        The rest of its process group is killed as soon as it has ended.
         """
-        os.waitid(os.P_PID, worker.pid, os.WEXITED | os.WNOWAIT)
-        signal_group(worker.pid, signal.SIGKILL)  # Before its pid can be reused.
-        _, status = os.waitpid(worker.pid, 0)
-        deadline = time.monotonic() + _DRAIN
-        while worker.output and time.monotonic() < deadline:
-            self._read(worker, output, 0.05)
-        for descriptor in (*worker.output, worker.control):
+        if self.ended is None:
+            if not os.waitid(os.P_PID, self.worker.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT):
+                return False
+            self.ended = time.monotonic()
+            signal_group(self.worker.pid, signal.SIGKILL)  # Before its pid can be reused.
+            self.pass_on()
+        if self.output.is_held:
+            return False
+        if self.worker.output and time.monotonic() - self.ended <= _DRAIN:
+            return False
+        self.output.end()
+        self.output.pass_on(leave=self.is_asked)
+        return not self.output.is_held
+
+    def reap(self) -> int:
+        """Return the exit code of the worker that has ended, and close everything."""
+        _, status = os.waitpid(self.worker.pid, 0)
+        end = () if self.end is None else (self.end,)
+        for descriptor in (*self.worker.output, self.worker.control, *end):
             os.close(descriptor)
-        output.close()
+        self.output.close()
         return os.waitstatus_to_exitcode(status)
 
-    def _last_words(self, worker: Worker) -> str:
-        words = b""
-        for descriptor in worker.output:
-            while data := _read(descriptor):
-                words += data
-        return words[-2000:].decode(errors="replace")
+    def signal(self, number: signal.Signals) -> None:
+        """Send a signal to the worker and all its processes."""
+        self.is_asked = True
+        everything = descendants(self.worker.pid)
+        signal_group(self.worker.pid, number)
+        for pid in everything:
+            try:
+                os.kill(pid, number)
+            except ProcessLookupError:
+                continue
 
 
-def _read(descriptor: int) -> bytes:
-    """Return available bytes, or b"" at the end."""
+def _end_of(pid: int) -> int | None:
+    """Return a descriptor that is readable when a process has ended, or None: pidfd_open(2)."""
+    try:
+        return os.pidfd_open(pid)
+    except (AttributeError, OSError):  # Not Linux, an old one, or no more descriptors.
+        return None
+
+
+def _read(descriptor: int) -> bytes | None:
+    """Return available bytes, None if there are none yet, or b"" at the end."""
     try:
         return os.read(descriptor, _CHUNK)
+    except BlockingIOError:
+        return None
     except OSError as error:
         if error.errno != errno.EIO:  # Linux raises it for a terminal that no process has open.
             raise
         return b""
 
 
-def _event(code: int, cancelled: bool) -> Event:
+def _last_words(worker: Worker) -> str:
+    words = b""
+    for descriptor in worker.output:
+        os.set_blocking(descriptor, True)  # Its process has ended, or is about to.
+        while data := _read(descriptor):
+            words += data
+    return words[-2000:].decode(errors="replace")
+
+
+def _event(action: Action, code: int, cancelled: bool) -> Event:
     if cancelled:
-        return Event("cancelled", code)
+        return Event(action, "cancelled", code)
     if code == -signal.SIGKILL or code == 137:
         return Event(
-            "failed",
+            action,
+            "lost",
             137,
             "it was killed (SIGKILL), most likely because the machine ran out of memory",
             out_of_memory=True,
         )
     if code < 0:
         return Event(
-            "failed", 128 - code, f"it ended with signal {-code} ({signal.strsignal(-code)})"
+            action,
+            "failed",
+            128 - code,
+            f"it ended with signal {-code} ({signal.strsignal(-code)})",
         )
     if code == NO_RESULT:
         return Event(
+            action,
             "failed",
             code,
             "its result could not be written: is the disk full, or the run's directory gone?",
         )
     return Event(
+        action,
         "succeeded" if code == 0 else "failed",
         code,
         "" if code == 0 else f"its process ended with exit code {code}",

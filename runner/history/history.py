@@ -8,6 +8,7 @@ the history.
 from __future__ import annotations
 
 import fcntl
+import json
 import os
 import time
 from collections.abc import Callable
@@ -20,19 +21,23 @@ from flyte_build.cas.lease import lockable
 from flyte_build.cas.os_errors import storing
 from flyte_build.errors import NotFound, RunExists
 from flyte_build.runner.action import read_action
+from flyte_build.runner.child import ROOT
 from flyte_build.runner.result import Failure, Result
 from flyte_build.text.wording import nearest
+from flyte_build.values.type import Wires
 
 from .schema import open_tables
 
 if TYPE_CHECKING:
     from flyte_build.runner.call import Call
 
-    from .rows import Filter, RunRow
+    from .actions import Actions
+    from .rows import ActionRow, Filter, RunRow
 
 FORMAT = 1
 _ALPHABET = "0123456789abcdefghijkmnpqrstuvwxyz"
 _LOOK = 0.1  # Seconds between two checks of a run of another process.
+_LEFT = Result("aborted", error=Failure("ActionAbortedError", "its run ended before it"))
 _LOST = Failure("RuntimeSystemError", "lost: the command that ran it ended before it did", "lost")
 
 
@@ -80,6 +85,22 @@ class History:
     def run_folder(self, name: str) -> str:
         """Return the directory of a run's action, log and result."""
         return f"{self.folder}/runs/{name}"
+
+    def action_folder(self, run: str, action: str) -> str:
+        """Return the directory of an action's log."""
+        folder = self.run_folder(run)
+        return folder if action == ROOT else f"{folder}/actions/{action}"
+
+    def io(self, run: str, action: str) -> tuple[Wires, Result | None]:
+        """Return the inputs of an action that exists, and its result, or None if there is none.
+
+        Raises `NotFound`.
+        """
+        from .actions import read_io
+
+        if action == ROOT:
+            return self.action(run)["inputs"], self.result(run)
+        return read_io(self._database, run, action)
 
     def url(self, name: str) -> str:
         """Return the URL of a run's directory."""
@@ -132,6 +153,10 @@ class History:
             (result.phase, error.message if error else "", attempts, time.time(), name),
         )
         (ended,) = self._database.one("SELECT changes()")
+        self._database.execute(
+            "UPDATE actions SET phase='aborted', ended=?, result=? WHERE run=? AND ended IS NULL",
+            (time.time(), json.dumps(_LEFT.document()), name),
+        )
         if ended and error is not None and os.path.isdir(self.run_folder(name)):
             with storing("write the run's result"):
                 result.write(self.run_folder(name))
@@ -201,8 +226,40 @@ class History:
             )
         )
 
+    def actions_of(self, name: str) -> Actions:
+        """Return the recorder of the actions that the root of a run calls."""
+        from .actions import Actions
+
+        return Actions(self._database, name)
+
+    def actions(self, name: str) -> list[ActionRow]:
+        """Return the actions of a run, the root first, then in the order of their calls.
+
+        Raises `NotFound`.
+        """
+        from .actions import read_actions
+
+        return [self.get(name).root(), *read_actions(self._database, name)]
+
+    def find_action(self, run: str, name: str) -> ActionRow:
+        """Return an action of a run by its name, or by the only possible beginning of it.
+
+        Raises `NotFound`.
+        """
+        actions = self.actions(run)
+        if found := [each for each in actions if each.name == name]:
+            return found[0]
+        near = [each for each in actions if each.name.startswith(name) and name]
+        if len(near) == 1:
+            return near[0]
+        raise NotFound(
+            f"No action named {name!r} in the run {run}",
+            why=f"{len(near)} actions begin with it." if near else "",
+            hint=f"Run `flyte get action {run}` to list them.",
+        )
+
     def action(self, name: str) -> dict[str, Any]:
-        """Return the document of a run's action; raises `NotFound`."""
+        """Return the document of a run's root action; raises `NotFound`."""
         document = read_action(self.run_folder(name))
         if document is None:
             raise NotFound(

@@ -38,6 +38,7 @@ class LogWriter:
     """Writer of the output of one attempt, at the end of the log."""
 
     def __init__(self, folder: str, attempt: int) -> None:
+        self._folder = folder
         self._log = os.open(f"{folder}/log", _APPEND, 0o600)
         self._times = os.open(f"{folder}/log.times", _APPEND, 0o600)
         self._size, self._attempt = os.fstat(self._log).st_size, attempt
@@ -55,10 +56,13 @@ class LogWriter:
         write_all(self._times, f"{self._size} {now:.3f} {self._attempt} {stream}\n".encode())
         self._noted, self._stream = now, stream
 
-    def close(self) -> None:
-        """Close the files."""
+    def close(self, *, keeps_empty: bool = True) -> None:
+        """Close the files; an empty log is removed unless it `keeps_empty`."""
         os.close(self._log)
         os.close(self._times)
+        if not self._size and not keeps_empty:
+            os.unlink(f"{self._folder}/log")
+            os.unlink(f"{self._folder}/log.times")
 
 
 class Log:

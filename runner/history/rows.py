@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, fields
 from datetime import UTC, datetime
 from typing import Any, get_args
 
-from flyte_build.errors import NotFound
+from flyte_build.runner.child import ROOT
 from flyte_build.runner.result import Phase
 
 PHASES: tuple[Phase, ...] = get_args(Phase)
@@ -15,16 +15,24 @@ PHASES: tuple[Phase, ...] = get_args(Phase)
 
 @dataclass(frozen=True)
 class ActionRow:
-    """An action of a run in the history."""
+    """An action of a run in the history.
+
+    Times are seconds since the epoch; `started` is None if it never ran. `why` is the message of
+    its error, or "".
+    """
 
     name: str
     task: str
     parent: str | None
+    group: str
+    engine: str
     phase: Phase
     attempts: int
     cached: bool
-    started: float
+    queued: float
+    started: float | None
     ended: float | None
+    why: str
 
 
 @dataclass(frozen=True)
@@ -49,25 +57,21 @@ class RunRow:
     user: int | None
     tree: str
 
-    def actions(self) -> list[ActionRow]:
-        """Return the run's actions.
-
-        There is only the root, since a task that calls tasks runs them in its own process.
-        """
-        return [
-            ActionRow(
-                "a0", self.task, None, self.phase, self.attempts, False, self.started, self.ended
-            )
-        ]
-
-    def action(self, name: str) -> ActionRow:
-        """Return the action of a name; raises `NotFound`."""
-        for action in self.actions():
-            if action.name == name:
-                return action
-        raise NotFound(
-            f"No action named {name!r} in the run {self.name}",
-            why=f"Its actions are: {', '.join(action.name for action in self.actions())}.",
+    def root(self) -> ActionRow:
+        """Return the run's root action."""
+        return ActionRow(
+            name=ROOT,
+            task=self.task,
+            parent=None,
+            group="",
+            engine="",
+            phase=self.phase,
+            attempts=self.attempts,
+            cached=False,
+            queued=self.started,
+            started=self.started,
+            ended=self.ended,
+            why=self.why,
         )
 
 

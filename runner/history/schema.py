@@ -6,7 +6,8 @@ from collections.abc import Callable
 
 from flyte_build.cas.database import Database, open_database
 
-VERSION = 2
+VERSION = 3
+# An action's place in its run is its rowid; `changes` numbers what readers can resume from.
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS runs(
   name TEXT PRIMARY KEY, task TEXT NOT NULL, file TEXT NOT NULL, project TEXT NOT NULL,
@@ -22,6 +23,18 @@ CREATE INDEX IF NOT EXISTS runs_version ON runs(version, started);
 CREATE TABLE IF NOT EXISTS labels(
   run TEXT NOT NULL, key TEXT NOT NULL, value TEXT NOT NULL, PRIMARY KEY(run, key)) WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS labels_value ON labels(key, value);
+CREATE TABLE IF NOT EXISTS actions(
+  run TEXT NOT NULL, name TEXT NOT NULL, parent TEXT NOT NULL, task TEXT NOT NULL,
+  "group" TEXT NOT NULL, engine TEXT NOT NULL, phase TEXT NOT NULL, attempts INTEGER NOT NULL,
+  queued REAL NOT NULL, started REAL, ended REAL, inputs TEXT NOT NULL, result TEXT);
+CREATE UNIQUE INDEX IF NOT EXISTS actions_name ON actions(run, name);
+CREATE TABLE IF NOT EXISTS attempts(
+  run TEXT NOT NULL, action TEXT NOT NULL, number INTEGER NOT NULL, phase TEXT NOT NULL,
+  started REAL NOT NULL, ended REAL, why TEXT NOT NULL, PRIMARY KEY(run, action, number))
+  WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS changes(
+  seq INTEGER PRIMARY KEY AUTOINCREMENT, run TEXT NOT NULL, action TEXT NOT NULL,
+  what TEXT NOT NULL);
 """
 _SINCE_1 = (
     "ALTER TABLE runs ADD COLUMN user INTEGER",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import _thread
 import contextvars
 import importlib
 import os
@@ -11,7 +12,7 @@ from collections.abc import Callable
 from typing import Any, NoReturn
 
 from flyte_build._alias import PACKAGE
-from flyte_build.declarations.context import set_caller
+from flyte_build.declarations.context import Caller, set_caller
 from flyte_build.declarations.interface import interface_of
 from flyte_build.declarations.task import Task
 from flyte_build.errors import InputError
@@ -40,6 +41,20 @@ class InProcess:
         return task.func(*args, **kwargs)
 
 
+class OnDemand:
+    """Caller that `make` returns, made at the first call: most tasks call none."""
+
+    def __init__(self, make: Callable[[], Caller]) -> None:
+        self._make, self._lock = make, _thread.allocate_lock()
+        self._caller: Caller | None = None
+
+    def call(self, task: Task[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Call a task through the caller."""
+        with self._lock:
+            caller = self._caller = self._caller or self._make()
+        return caller.call(task, args, kwargs)
+
+
 def load_task(module: str, variable: str) -> Task[..., Any]:
     """Import a module, and return the task in its variable `variable`.
 
@@ -54,13 +69,16 @@ def load_task(module: str, variable: str) -> Task[..., Any]:
     return task
 
 
-def execute(load: Callable[[], Task[..., Any]], inputs: Wires, sources: Sources) -> Result:
+def execute(
+    load: Callable[[], Task[..., Any]], inputs: Wires, sources: Sources, caller: Caller
+) -> Result:
     """Run the task that `load` returns with wire inputs, and return its result.
 
-    Tracebacks are cut to the user's `sources`. Only `KeyboardInterrupt` and `Stopped` are raised.
+    Tasks that it calls go to `caller`. Tracebacks are cut to the user's `sources`. Only
+    `KeyboardInterrupt` and `Stopped` are raised.
     """
     try:
-        return Result("succeeded", call(load(), dict(inputs)))
+        return Result("succeeded", call(load(), dict(inputs), caller))
     except Mismatch as mismatch:
         at = f" at {mismatch.where.lstrip('. ')}" if mismatch.where else ""
         message = (
@@ -84,20 +102,30 @@ def execute(load: Callable[[], Task[..., Any]], inputs: Wires, sources: Sources)
 
 def failure(error: BaseException, sources: Sources) -> Result:
     """Return the result of a task that raised `error`."""
+    from flyte_build.errors import NonRecoverableError
     from flyte_build.workspace.tracebacks import message_of
 
-    trace = _traceback(error, sources)
-    return Result("failed", error=Failure(type(error).__name__, message_of(error), traceback=trace))
+    from .raised import class_of, state_of
+
+    told = Failure(
+        type(error).__name__,
+        message_of(error),
+        traceback=_traceback(error, sources),
+        is_final=isinstance(error, NonRecoverableError),
+        cls=class_of(error),
+        state=state_of(error),
+    )
+    return Result("failed", error=told)
 
 
-def call(task: Task[..., Any], inputs: Wires) -> dict[str, Any]:
+def call(task: Task[..., Any], inputs: Wires, caller: Caller) -> dict[str, Any]:
     """Call a task's function with wire inputs, and return wire outputs.
 
-    Calls of tasks in it are child calls. Raises `_Refused` for an input that does not fit.
+    Raises `_Refused` for an input that does not fit.
     """
     interface = interface_of(task.func)
     context = contextvars.copy_context()
-    context.run(set_caller, InProcess())
+    context.run(set_caller, caller)
     try:
         arguments = interface.load_inputs(inputs)
     except InputError as error:
@@ -179,7 +207,8 @@ def _chain(described: traceback.TracebackException) -> list[traceback.TracebackE
     while waiting and len(found) < 100:
         one = waiting.pop()
         found.append(one)
-        waiting += [other for other in (one.__cause__, one.__context__) if other is not None]
+        others = (one.__cause__, one.__context__, *(one.exceptions or ()))
+        waiting += [other for other in others if other is not None]
     return found
 
 

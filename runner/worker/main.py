@@ -14,7 +14,8 @@ import os
 import select
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from flyte_build.runner.result import NO_RESULT
@@ -22,6 +23,8 @@ from flyte_build.runner.result import NO_RESULT
 from .spawn import CONTROL
 
 if TYPE_CHECKING:
+    from flyte_build.declarations.context import Caller
+
     from .sources import Sources
 
 # Modules that are imported while the worker waits: those that a bundle and each task's file need,
@@ -83,8 +86,12 @@ def main() -> None:
     _enter(work, sources.folder if sources.bundle else "")
     own = os.getpid()
     try:
+        caller = _caller(order.get("endpoint"), action, sources.folder)
         result = execute(
-            lambda: load_task(action["module"], action["variable"]), action["inputs"], sources
+            lambda: load_task(action["module"], action["variable"]),
+            action["inputs"],
+            sources,
+            caller,
         )
     # SIGINT is ignored in this process, so the task itself has raised it.
     except KeyboardInterrupt as error:
@@ -105,6 +112,27 @@ def main() -> None:
         _print(f"Cannot write the result: {error}\n")
         finish(NO_RESULT)
     finish(1 if result.error else 0, then=_end_children)
+
+
+def _caller(endpoint: Mapping[str, str] | None, action: Mapping[str, Any], root: str) -> Caller:
+    """Return the caller for the tasks that the task calls, also for threads that it starts."""
+    from flyte_build.declarations.context import set_process_caller
+
+    from .execute import InProcess, OnDemand
+
+    caller: Caller = InProcess()
+    if endpoint is not None:
+        caller = OnDemand(partial(_children, endpoint, action, root))
+    set_process_caller(caller)
+    return caller
+
+
+def _children(endpoint: Mapping[str, str], action: Mapping[str, Any], root: str) -> Caller:
+    from .children import Children
+    from .client import Client
+
+    client = Client(endpoint, action["run"], action["id"])
+    return Children(client, action["id"], action["attempt"], root)
 
 
 def _use_bundle(sources: Sources, guarded: bool) -> None:

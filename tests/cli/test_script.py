@@ -62,7 +62,7 @@ def test_a_script_is_a_run(flyte: Shell) -> None:
         (["--extra-args", "7"], 1, "RuntimeUserError", "exit code 7"),
         (["--extra-args", "fail"], 1, "RuntimeUserError", "exit code 1"),
         (["--extra-args", "kill"], 1, "OOMError", "SIGKILL"),
-        (["--extra-args", "wait", "--timeout", "1s"], 6, "TaskTimeoutError", "1 s"),
+        (["--extra-args", "wait", "--timeout", "1s"], 6, "MaxRuntimeExceededError", "1 s"),
     ],
 )
 def test_a_script_that_does_not_succeed_says_why(

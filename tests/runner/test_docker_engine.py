@@ -192,7 +192,7 @@ def test_the_code_cannot_be_changed(shell: Shell) -> None:
     [
         ("fails", 1, "ValueError", "no"),
         ("killed", 1, "RuntimeUnknownError", "signal 9"),
-        ("slow", 6, "TaskTimeoutError", "longer than its timeout of 1 s"),
+        ("slow", 6, "MaxRuntimeExceededError", "longer than its timeout of 1 s"),
         ("eats", 1, "OOMError", "more than its 64 MiB of memory"),
     ],
 )

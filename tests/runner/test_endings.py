@@ -34,9 +34,9 @@ def endless() -> None:
         ("killed", [], 1, "OOMError", "memory"),
         ("recurses", [], 1, "RecursionError", "recursion"),
         ("returns_wrong", [], 1, "RuntimeDataValidationError", "int"),
-        ("slow", [], 6, "TaskTimeoutError", "0.3 s"),
-        ("chatty", [], 6, "TaskTimeoutError", "0.3 s"),
-        ("silent", [], 6, "TaskTimeoutError", "0.3 s"),
+        ("slow", [], 6, "MaxRuntimeExceededError", "0.3 s"),
+        ("chatty", [], 6, "MaxRuntimeExceededError", "0.3 s"),
+        ("silent", [], 6, "MaxRuntimeExceededError", "0.3 s"),
     ],
 )
 def test_a_task_that_does_not_succeed_says_why(

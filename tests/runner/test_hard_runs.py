@@ -258,8 +258,8 @@ def test_binary_output_is_kept_as_it_is(shell: Shell) -> None:
 @pytest.mark.parametrize(
     ("task", "inputs", "phase", "kind", "text"),
     [
-        ("never_ends", [], "timed_out", "TaskTimeoutError", "its timeout of 0.5 s"),
-        ("never_listens", [], "timed_out", "TaskTimeoutError", "its timeout of 0.5 s"),
+        ("never_ends", [], "timed_out", "MaxRuntimeExceededError", "its timeout of 0.5 s"),
+        ("never_listens", [], "timed_out", "MaxRuntimeExceededError", "its timeout of 0.5 s"),
         ("closes_and_fails", [], "failed", "ValueError", "seen nowhere else"),
         ("leaves", ["--code", "0"], "failed", "RuntimeUnknownError", "os._exit"),
         ("leaves", ["--code", "3"], "failed", "RuntimeUnknownError", "exit code 3"),

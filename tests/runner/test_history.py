@@ -115,9 +115,13 @@ def test_a_run_is_shown_with_its_actions(flyte: Shell) -> None:
         "name",
         "task",
         "parent",
+        "group",
+        "engine",
         "phase",
+        "why",
         "attempts",
         "cached",
+        "queued",
         "started",
         "ended",
     }

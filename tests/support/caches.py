@@ -59,7 +59,7 @@ class Recorder(RunReporter):
         """Record a sentence."""
         self.notes.append(sentence)
 
-    def output(self, stream: int, data: bytes, seconds: float) -> int:
+    def output(self, stream: int, data: bytes) -> int:
         """Drop the output."""
         return len(data)
 

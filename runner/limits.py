@@ -1,4 +1,4 @@
-"""Resources of a task, in the units of a container engine."""
+"""Declared resources of a task, as numbers."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _UNITS = {
 
 @dataclass(frozen=True, kw_only=True)
 class Limits:
-    """Resource limits of a container.
+    """Resource limits of a task.
 
     `cpu` is a number of processors, which may be a fraction; `memory` and `shm` (shared memory) are
     in bytes. None means the engine's default.
@@ -33,15 +33,20 @@ class Limits:
     gpus: int = 0
 
     @classmethod
-    def of(cls, resources: Mapping[str, Any]) -> Limits:
+    def of(cls, resources: Mapping[str, Any], *, requests: bool = False) -> Limits:
         """Return the limits in declared resources, which are JSON values.
 
-        They are amounts, or pairs of request and limit, of which the limit is used.
+        They are amounts, or pairs of request and limit, of which the limit is used (or the request,
+        with `requests`).
         """
-        shm = resources.get("shm")
+        which, shm = 0 if requests else -1, resources.get("shm")
+        cpu, memory = (
+            each[which] if isinstance(each, list) else each
+            for each in (resources.get("cpu"), resources.get("memory"))
+        )
         return cls(
-            cpu=_amount(resources.get("cpu")),
-            memory=_bytes(resources.get("memory")),
+            cpu=_amount(cpu),
+            memory=_bytes(memory),
             shm=None if shm == "auto" else _bytes(shm),
             gpus=_count(resources.get("gpu")),
         )
@@ -49,8 +54,6 @@ class Limits:
 
 def _amount(value: Any) -> float | None:
     """Return an amount in Kubernetes' notation (kubernetes.io, "Quantity") as a number."""
-    if isinstance(value, list):
-        value = value[-1]
     if value is None or isinstance(value, int | float):
         return value
     unit = next((unit for unit in ("Ki", "Mi", "Gi", "Ti", *_UNITS) if value.endswith(unit)), "")

@@ -1,0 +1,85 @@
+"""Engines of one run: one for processes, and one for the containers of each image."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from flyte_build.runner.call import Call
+from flyte_build.runner.engines.process import ProcessEngine
+from flyte_build.runner.secrets import Secrets, look_up
+from flyte_build.runner.worker.spawn import Worker, dismiss, start_worker
+from flyte_build.text.wording import listed
+
+from .session import Session
+from .stores import Stores
+
+if TYPE_CHECKING:
+    from flyte_build.runner.engines.docker import DockerEngine
+    from flyte_build.runner.engines.protocol import Engine
+
+    from .container_images import ContainerImage
+
+
+class Engines:
+    """Engines that are made at their first use, and closed together.
+
+    `take_spare` returns a worker in the current interpreter that was started early, or None.
+    """
+
+    def __init__(self, session: Session, take_spare: Callable[[], Worker | None]) -> None:
+        self._session, self._take_spare = session, take_spare
+        self._process: ProcessEngine | None = None
+        self._docker: dict[str, DockerEngine] = {}
+
+    def engine(self, call: Call, container: ContainerImage | None) -> tuple[Call, Engine]:
+        """Return a call with its secrets, and the engine that runs it.
+
+        It runs in `container`, or in a process if that is None. Raises `PreparationError` for a
+        missing secret, and `EngineUnavailable`.
+        """
+        secrets = look_up(call.task.operational.options.get("secrets"), os.environ)
+        call = replace(call, secrets=secrets)
+        if container is None:
+            return call, self._for_processes(call, secrets)
+        if container.reference not in self._docker:
+            from .container_images import docker_engine
+
+            self._docker[container.reference] = docker_engine(self._session, container)
+        return call, self._docker[container.reference]
+
+    def _for_processes(self, call: Call, secrets: Secrets) -> ProcessEngine:
+        if secrets.files:
+            self._session.reporter.note(
+                f"{listed(list(secrets.files))}: secrets in files are only available in containers"
+                " (`flyte run --engine docker`)."
+            )
+        if self._process is None:
+            spare = self._take_spare()
+            if call.environment:
+                other, spare = spare, self._start(call)  # It starts while the run is recorded.
+                if other:
+                    dismiss(other)
+            self._process = ProcessEngine(self._session.reporter, self._start, spare)
+        return self._process
+
+    def _start(self, call: Call) -> Worker:
+        if not call.environment:
+            return start_worker()
+        return start_worker(*_interpreter(call.environment, self._session.stores))
+
+    def close(self) -> None:
+        """Kill everything that is left."""
+        if self._process:
+            self._process.close()
+        for engine in self._docker.values():
+            engine.close()
+
+
+def _interpreter(environment: str, stores: Stores) -> tuple[str, dict[str, str]]:
+    """Return the Python of a local environment, and the variables of a worker in it."""
+    from flyte_build.images.environments import venv
+
+    return venv.python_of(environment), venv.variables(environment, stores.runtime, os.environ)

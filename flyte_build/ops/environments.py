@@ -1,0 +1,141 @@
+"""Environments of a run's tasks: those that can be reached are prepared before the run begins."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import TYPE_CHECKING
+
+from flyte_build.cas.digest import Digest
+from flyte_build.graph.node import Node, Outcome
+from flyte_build.images.image_choice import ImageChoice
+from flyte_build.runner.call import Call
+from flyte_build.runner.child import ChildRequest
+
+from .placement import Placement, place
+from .session import Session
+
+if TYPE_CHECKING:
+    from flyte_build.cas.lease import Lease
+    from flyte_build.images.environments.node import EnvironmentNode
+
+    from .container_images import ContainerImage, ContainerImages
+
+Resolve = Callable[[Sequence[Node]], Mapping[Node, Outcome]]
+
+
+@dataclass(frozen=True)
+class _Ready:
+    """Where tasks run: in a container, in the local environment `folder`, or in no other place."""
+
+    container: ContainerImage | None = None
+    folder: str = ""
+    variables: Mapping[str, str] = field(default_factory=dict)
+
+
+class PreparedEnvironments:
+    """Environments of tasks, each prepared once, by their images.
+
+    `node` returns the node of the local environment of an image, `containers` are the images for
+    containers, and `resolve` resolves nodes that are asked for during the run.
+    """
+
+    def __init__(
+        self,
+        session: Session,
+        node: Callable[[ImageChoice, str], EnvironmentNode],
+        containers: Callable[[], ContainerImages],
+        resolve: Resolve,
+    ) -> None:
+        self._session, self._node = session, node
+        self._containers, self._resolve = containers, resolve
+        self._placements: dict[str, tuple[str, Placement]] = {}
+        self._ready: dict[str, _Ready] = {}
+        self._leases: list[Lease] = []
+
+    def choose(self, images: Iterable[tuple[str, ImageChoice]]) -> list[Node]:
+        """Choose the places of environments with these names and images.
+
+        Returns the nodes that `settle` needs. Raises the errors of `place`.
+        """
+        nodes: list[Node] = []
+        for name, image in images:
+            if image.text not in self._placements:
+                engine = self._session.settings.engine
+                where = place(name, image, engine, partial(self._node, image, name))
+                self._placements[image.text] = (name, where)
+                if where.environment:
+                    nodes.append(where.environment)
+        return nodes
+
+    def resolve(self, nodes: Sequence[Node]) -> Mapping[Node, Outcome]:
+        """Resolve the nodes that `choose` returned."""
+        return self._resolve(nodes) if nodes else {}
+
+    def forget(self) -> None:
+        """Forget the choices, because files were edited meanwhile."""
+        self._placements.clear()
+
+    def settle(self, outcomes: Mapping[Node, Outcome], trees: Iterable[Digest]) -> None:
+        """Make all chosen places ready, given the outcomes of their nodes.
+
+        A lease holds them, and `trees`, until `release`. Raises `ImageBuildError` and
+        `EngineUnavailable`.
+        """
+        held, uses_runtime = [*trees], False
+        for text, (name, where) in self._placements.items():
+            if text in self._ready:
+                continue
+            if where.why:
+                self._session.reporter.note(f"{name} runs in a container: {where.why}.")
+            if where.image is not None:
+                container = self._containers().get(where.image, name)
+                self._ready[text], uses_runtime = _Ready(container), True
+            elif where.environment is not None:
+                artifact = outcomes[where.environment].artifact
+                assert artifact is not None
+                held.append(artifact)
+                folder = self._session.cache.environment(artifact)
+                self._ready[text] = _Ready(None, folder, where.environment.variables)
+                uses_runtime = True
+            else:
+                self._ready[text] = _Ready()
+        if uses_runtime:
+            held.append(self._session.stores.runtime_digest)
+        self._leases.append(self._session.cache.lease(held))
+
+    def place(self, call: Call) -> tuple[Call, ContainerImage | None]:
+        """Return a call in its environment, with the image of its container, if it has one.
+
+        An environment that was not prepared is prepared now. Raises the errors of `choose` and
+        `settle`.
+        """
+        image, name = ImageChoice(call.task.semantic.image), call.task.semantic.environment
+        if image.text not in self._ready:
+            self._session.reporter.note(
+                f"The environment {name} is prepared during the run. To prepare it before, add it"
+                " to depends_on of the environment whose task calls it."
+            )
+            with self._session.cache.preparing():
+                nodes = self.choose([(name, image)])
+                self.settle(self.resolve(nodes), ())
+        ready = self._ready[image.text]
+        call = replace(call, environment=ready.folder, variables=ready.variables)
+        return call, ready.container
+
+    def release(self) -> None:
+        """End the leases."""
+        for lease in self._leases:
+            lease.release()
+
+
+def child_call(parent: Call, request: ChildRequest, image: ImageChoice) -> Call:
+    """Return the call of a child, which has the code and the options of its parent."""
+    return replace(
+        parent,
+        task=request.task.change(image=image.value),
+        workspace=replace(parent.workspace, module=request.task.module or ""),
+        variable=request.task.variable or "",
+        inputs=request.inputs,
+    )

@@ -1,0 +1,61 @@
+"""Requests of workers for child actions, and the ids of children."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from flyte_build.cas.digest import Digest
+from flyte_build.cas.encoding import encode
+from flyte_build.declarations.spec import TaskSpec
+from flyte_build.values.type import Wires
+
+ROOT = "a0"
+"""Id of the root action of each run."""
+
+
+def child_id(parent: str, task: str, inputs: Wires, occurrence: int) -> str:
+    """Return the id of a child action.
+
+    It depends on the id of the parent, on the task's full name, on the wire inputs, and on how many
+    equal calls the parent has made before (`occurrence`). So the same program gives the same ids.
+    """
+    text = json.dumps(dict(inputs), sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    return "a" + Digest.of(encode(["flyte action", 1, parent, task, text, occurrence])).hex[:15]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ChildRequest:
+    """Request of attempt `parent_attempt` of an action to call a task, with wire inputs.
+
+    `group` names the group of calls that it belongs to, or is "".
+    """
+
+    id: str
+    parent: str
+    parent_attempt: int
+    task: TaskSpec
+    inputs: Wires
+    group: str = ""
+
+    @classmethod
+    def parse(cls, id: str, document: Mapping[str, Any]) -> ChildRequest:
+        """Return the request from a value that `document` returned.
+
+        Raises `LookupError`, `TypeError` or `ValueError` if it is invalid, or if `id` is not the
+        one that follows from it.
+        """
+        task, inputs = TaskSpec.parse(document["task"]), dict(document["inputs"])
+        right = child_id(document["parent"], task.name, inputs, int(document["occurrence"]))
+        if id != right:
+            raise ValueError(f"The id of this call must be {right}, not {id!r:.40}")
+        return cls(
+            id=id,
+            parent=document["parent"],
+            parent_attempt=int(document["attempt"]),
+            task=task,
+            inputs=inputs,
+            group=str(document["group"]),
+        )

@@ -1,0 +1,65 @@
+"""The Unix socket on which a controller serves the workers of its run.
+
+It listens from the start of the run. The first connection loads the HTTP server, so a task that
+calls none pays nothing for it.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import threading
+from typing import TYPE_CHECKING
+
+from flyte_build.cas.folder import make_below
+from flyte_build.runner.action import Endpoint
+from flyte_build.runner.unix_socket import listen
+
+if TYPE_CHECKING:
+    from starlette.applications import Starlette
+    from uvicorn import Server
+
+
+class WorkerHost:
+    """Listener in the directory of a run."""
+
+    def __init__(self, folder: str) -> None:
+        make_below(f"{folder}/api")
+        self.endpoint = Endpoint(f"{folder}/api/socket", secrets.token_urlsafe(32))
+        self._socket = listen(self.endpoint.socket)
+        self._server: Server | None = None
+        self._thread: threading.Thread | None = None
+
+    @property
+    def is_serving(self) -> bool:
+        """Whether `serve` was called."""
+        return self._server is not None
+
+    def fileno(self) -> int:
+        """Return the descriptor that is readable when a worker connects."""
+        return self._socket.fileno()
+
+    def serve(self, application: Starlette) -> None:
+        """Answer requests, in a thread."""
+        from uvicorn import Config, Server
+
+        config = Config(
+            application, lifespan="off", log_config=None, access_log=False, ws="none", http="h11"
+        )
+        self._server = Server(config)
+        self._thread = threading.Thread(
+            target=self._server.run, args=([self._socket],), name="flyte-worker-api", daemon=True
+        )
+        self._thread.start()
+
+    def close(self) -> None:
+        """Stop answering, and remove the socket."""
+        if self._server is not None and self._thread is not None:
+            self._server.should_exit = True
+            self._thread.join()
+        self._socket.close()
+        for remove, path in ((os.unlink, "socket"), (os.rmdir, "")):
+            try:
+                remove(os.path.join(os.path.dirname(self.endpoint.socket), path))
+            except OSError:  # The run's directory is gone.
+                return

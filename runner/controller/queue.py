@@ -1,0 +1,53 @@
+"""Queue of the actions that wait for slots.
+
+Actions with the same parent and the same needs are served in the order in which they came, and
+these groups in turn. A group whose first action does not fit lets others pass that need nothing of
+what it lacks: a task that waits for a GPU holds back no task without one. What it lacks is reserved
+for it, so nothing overtakes it forever.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from .slots import Pool, Slots
+
+_SCARCE = frozenset(("gpu",))  # Kept for the first in turn even while it lacks something else.
+_Group = tuple[str, Slots]  # A parent's id, and what its actions need.
+
+
+class Queue:
+    """Ids of waiting actions."""
+
+    def __init__(self) -> None:
+        self._groups: dict[_Group, dict[str, None]] = {}
+
+    def add(self, action: str, parent: str, needs: Slots) -> None:
+        """Add an action, as the last of its group."""
+        self._groups.setdefault((parent, needs), {})[action] = None
+
+    def remove(self, action: str, parent: str, needs: Slots) -> None:
+        """Remove an action, if it waits."""
+        group = self._groups.get((parent, needs), {})
+        group.pop(action, None)
+        if not group:
+            self._groups.pop((parent, needs), None)
+
+    def place(self, pool: Pool) -> Iterator[str]:
+        """Yield the actions that have a place now; each has received its slots of the pool."""
+        reserved, blocked = Slots(), dict[_Group, dict[str, None]]()
+        while self._groups:
+            (parent, needs), actions = next(iter(self._groups.items()))
+            del self._groups[parent, needs]
+            lacking = needs.lacking(pool.free.minus(reserved))
+            if lacking:
+                reserved = reserved.plus(needs.only(lacking | _SCARCE))
+                blocked[parent, needs] = actions
+                continue
+            action = next(iter(actions))
+            del actions[action]
+            pool.take(action, needs)
+            if actions:
+                self._groups[parent, needs] = actions
+            yield action
+        self._groups = blocked

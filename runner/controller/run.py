@@ -1,0 +1,142 @@
+"""Runs: a call is carried out by a controller, from its beginning to its end in the history."""
+
+from __future__ import annotations
+
+import os
+import time
+from dataclasses import replace
+from typing import NamedTuple
+
+from flyte_build.declarations.spec import completed
+from flyte_build.errors import FlyteError, InputError
+from flyte_build.images.image_choice import ImageChoice
+from flyte_build.runner.abort import asked
+from flyte_build.runner.call import Call
+from flyte_build.runner.engines.protocol import Engine
+from flyte_build.runner.history.history import History
+from flyte_build.runner.reporter import RunReporter
+from flyte_build.runner.result import Failure, Phase, Result
+from flyte_build.runner.signals import Interrupts, Stopped
+
+from .controller import Controller, Place
+from .slots import Slots
+
+_EXIT_CODES: dict[Phase, int] = {"succeeded": 0, "failed": 1, "aborted": 5, "timed_out": 6}
+
+
+class Finished(NamedTuple):
+    """A finished run, and the seconds that it took."""
+
+    name: str
+    url: str
+    task: str
+    result: Result
+    seconds: float
+
+    @property
+    def exit_code(self) -> int:
+        """The exit code of the command.
+
+        An input that its own class refuses counts as a wrong input, although only the run detects
+        it.
+        """
+        result = self.result
+        return InputError.exit_code if _wrong_input(result) else _EXIT_CODES[result.phase]
+
+
+def carry_out(
+    call: Call,
+    engine: Engine,
+    history: History,
+    reporter: RunReporter,
+    began: float,
+    place: Place | None = None,
+) -> Finished:
+    """Run a task with all that it calls, and return the finished run.
+
+    `began` is the monotonic time from which the run's seconds count. `place` is for the calls that
+    the task makes; without it, they stay in its own process.
+    """
+    call = replace(call, inputs=completed(call.task.semantic.interface_document, call.inputs))
+    _say_what_differs(engine, call, reporter)
+    name = history.begin(call)
+    folder, url = history.run_folder(name), history.url(name)
+    total = _slots(call.run.max_actions)
+    controller = Controller(name, folder, reporter, lambda: history.actions_of(name), total, place)
+    result = Result("failed")
+    try:
+        reporter.run_started(name, url)
+        with Interrupts(collects=not engine.runs_here) as interrupts:
+            result = controller.carry_out(call, engine, interrupts)
+            if asked(folder):
+                interrupts.forget()
+    except (KeyboardInterrupt, Stopped):
+        request = asked(folder)
+        why = str(request) if request else "it was interrupted"
+        result = Result("aborted", error=Failure("ActionAbortedError", why))
+        if request is None:
+            raise
+    except Exception as error:
+        what = error.what if isinstance(error, FlyteError) else str(error)
+        result = Result("failed", error=Failure(type(error).__name__, what, "system"))
+        raise
+    finally:
+        history.end(name, result, controller.attempts)
+        controller.close()
+    return Finished(name, url, call.task.name, result, time.monotonic() - began)
+
+
+def _slots(max_actions: int | None) -> Slots:
+    """Return what this machine offers to actions."""
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return Slots(
+        cpu=os.cpu_count() or 1,
+        memory=memory,
+        gpu=_gpus(),
+        actions=max_actions or float("inf"),
+    )
+
+
+def _gpus() -> int:
+    """Return the number of GPUs, for each of which NVIDIA's driver has a device `/dev/nvidia0`."""
+    return sum(
+        name.startswith("nvidia") and name.removeprefix("nvidia").isdigit()
+        for name in os.listdir("/dev")
+    )
+
+
+def _wrong_input(result: Result) -> bool:
+    return result.error is not None and result.error.kind == "input"
+
+
+def _say_what_differs(engine: Engine, call: Call, reporter: RunReporter) -> None:
+    """Note, once for a run, each way in which it differs from its declaration."""
+    task, operational = call.task, call.task.operational
+    if bare := operational.unannotated:
+        verb = "have" if len(bare) > 1 else "has"
+        reporter.note(
+            f"{', '.join(bare)} of {task.name} {verb} no annotation: values that are not JSON are"
+            " pickled."
+        )
+    described = task.semantic.interface_document["inputs"]
+    computed = [
+        each["name"]
+        for each in described
+        if each["default_text"] and each["name"] not in call.inputs
+    ]
+    if computed:
+        whose = "defaults" if len(computed) > 1 else "default"
+        reporter.note(
+            f"Cannot record the {whose} of {', '.join(computed)} of {task.name}: computed again"
+            " where the task runs."
+        )
+    unused = [
+        name
+        for name in sorted({*operational.options, *call.run.options})
+        if name not in engine.acts_on
+    ]
+    if operational.timeout and "timeout" not in engine.acts_on:
+        unused.append("timeout")
+    unused += ImageChoice(task.semantic.image).unused_options
+    if unused:
+        reporter.note(f"The {engine.name} engine ignores: {', '.join(unused)}.")

@@ -1,0 +1,124 @@
+"""HTTP API of a controller for the workers of its run.
+
+One request submits many children; the ends of children come as answers to a long poll.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hmac
+from typing import Any
+
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Mount, Route
+
+from flyte_build.errors import FlyteError
+from flyte_build.runner.child import ChildRequest
+from flyte_build.runner.result import Result
+
+from .controller import Controller, Ending
+from .machine import Ended
+
+_LONGEST = 60.0  # Seconds that a request may wait.
+_MOST = 500  # Children in one request.
+
+
+class WorkerApi:
+    """Routes of the API for the run `run`, whose workers know `token`."""
+
+    def __init__(self, controller: Controller, run: str, token: str) -> None:
+        self._controller, self._run, self._token = controller, run, token
+
+    def application(self) -> Starlette:
+        """Return the ASGI application."""
+        actions = [
+            Route("/", self.submit, methods=["POST"]),
+            Route("/{action}/events", self.events, methods=["GET"]),
+            Route("/{action}/abort", self.abort, methods=["POST"]),
+        ]
+        return Starlette(routes=[Mount("/api/v1/runs/{run}/actions", routes=actions)])
+
+    async def submit(self, request: Request) -> Response:
+        """Submit children; the answers, in their order, hold the results of those that ended."""
+        if refusal := self._refusal(request):
+            return refusal
+        documents = await request.json()
+        if not isinstance(documents, list) or len(documents) > _MOST:
+            return _problem(400, "invalid", f"Send a list of at most {_MOST} calls.")
+        return JSONResponse(await self._ask(lambda: [self._answer(each) for each in documents]))
+
+    async def events(self, request: Request) -> Response:
+        """Return the ends of an action's children after number `since`; wait for one if asked."""
+        if refusal := self._refusal(request):
+            return refusal
+        action = request.path_params["action"]
+        since = int(request.query_params.get("since", 0))
+        wait = min(_LONGEST, float(request.query_params.get("wait", 0)))
+
+        try:
+            future = await self._ask(lambda: self._controller.endings(action, since))
+        except KeyError:
+            return _problem(404, "not-found", f"There is no action {action}.")
+        try:
+            endings: list[Ending] = await asyncio.wait_for(asyncio.wrap_future(future), wait)
+        except TimeoutError:
+            endings = []
+        return JSONResponse(
+            [{"number": number, "id": id, **_document(result)} for number, id, result in endings]
+        )
+
+    async def abort(self, request: Request) -> Response:
+        """Abort a child."""
+        if refusal := self._refusal(request):
+            return refusal
+        action, reason = request.path_params["action"], (await request.json())["reason"]
+        try:
+            await self._ask(lambda: self._controller.abort(action, str(reason)))
+        except KeyError:
+            return _problem(404, "not-found", f"There is no action {action}.")
+        return Response(status_code=202)
+
+    async def _ask(self, request: Any) -> Any:
+        return await asyncio.wrap_future(self._controller.ask(request))
+
+    def _answer(self, document: Any) -> dict[str, Any]:
+        try:
+            request = ChildRequest.parse(document["id"], document)
+            result = self._controller.submit(request)
+        except (LookupError, TypeError, ValueError) as error:
+            return {"problem": {"type": "RuntimeSystemError", "message": f"Invalid call: {error}"}}
+        except Ended as error:
+            message = f"The action {error} has ended, or its attempt was stopped"
+            return {"problem": {"type": "RuntimeSystemError", "message": message}}
+        except FlyteError as error:
+            return {
+                "problem": {
+                    "type": type(error).__name__,
+                    "message": error.what,
+                    "why": error.why,
+                    "hint": error.hint,
+                }
+            }
+        return {} if result is None else _document(result)
+
+    def _refusal(self, request: Request) -> Response | None:
+        given = request.headers.get("authorization", "").removeprefix("Bearer ")
+        if not hmac.compare_digest(given.encode(), self._token.encode()):
+            refusal = _problem(401, "unauthorized", "The token of the run is missing or wrong.")
+            refusal.headers["WWW-Authenticate"] = "Bearer"
+            return refusal
+        if request.path_params["run"] != self._run:
+            return _problem(404, "not-found", f"There is no run {request.path_params['run']} here.")
+        return None
+
+
+def _document(result: Result) -> dict[str, Any]:
+    return {"phase": result.phase, **result.document()}
+
+
+def _problem(status: int, kind: str, detail: str) -> Response:
+    """Return an error in the form of RFC 9457."""
+    document = {"type": f"/problems/{kind}", "status": status, "title": kind, "detail": detail}
+    return JSONResponse(document, status, media_type="application/problem+json")

@@ -1,0 +1,155 @@
+"""Actions below the root of a run, in the history's database.
+
+The root's own state is that of its run. What the task of a child was called with, and its result,
+are JSON in the database, so a child that printed nothing needs no file.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import NamedTuple
+
+from flyte_build.cas.database import Database
+from flyte_build.runner.result import Phase, Result
+from flyte_build.values.type import Wires
+
+from .rows import ActionRow
+
+
+class NewAction(NamedTuple):
+    """An action that is about to wait for its turn."""
+
+    id: str
+    parent: str
+    task: str
+    group: str
+    engine: str
+    inputs: Wires
+
+
+class Actions:
+    """Recorder of the actions of one run. What happens in `commit` is durable after it."""
+
+    def __init__(self, database: Database, run: str) -> None:
+        self._database, self._run = database, run
+        # A parent acts on what it sees, so the end of a child must survive a power cut.
+        database.execute("PRAGMA synchronous=FULL")
+
+    @contextmanager
+    def commit(self) -> Iterator[None]:
+        """Write everything that the body records in one transaction."""
+        with self._database.transaction():
+            yield
+
+    def queued(self, action: NewAction, now: float) -> None:
+        """Record an action that waits, for the first time or anew; `now` is in epoch seconds."""
+        self._database.execute(
+            'INSERT INTO actions(run, name, parent, task, "group", engine, phase, attempts,'
+            " queued, inputs) VALUES(?,?,?,?,?,?,'queued',0,?,?) ON CONFLICT(run, name) DO UPDATE"
+            " SET phase='queued', ended=NULL, result=NULL",
+            (
+                self._run,
+                action.id,
+                action.parent,
+                action.task,
+                action.group,
+                action.engine,
+                now,
+                json.dumps(dict(action.inputs)),
+            ),
+        )
+        self._changed(action.id, "queued")
+
+    def started(self, id: str, attempt: int, now: float) -> None:
+        """Record the start of an attempt."""
+        self._database.execute(
+            "UPDATE actions SET phase='running', attempts=?, started=coalesce(started, ?)"
+            " WHERE run=? AND name=?",
+            (attempt, now, self._run, id),
+        )
+        self._database.execute(
+            "INSERT OR REPLACE INTO attempts VALUES(?,?,?,'running',?,NULL,'')",
+            (self._run, id, attempt, now),
+        )
+        self._changed(id, "running")
+
+    def attempted(self, id: str, attempt: int, result: Result, now: float) -> None:
+        """Record the end of an attempt, after which another one follows."""
+        self._end_attempt(id, attempt, result, now)
+        self._changed(id, result.phase)
+
+    def ended(self, id: str, attempt: int, result: Result, now: float) -> None:
+        """Record the end of an action with its last attempt (0: it never ran)."""
+        self._end_attempt(id, attempt, result, now)
+        self._database.execute(
+            "UPDATE actions SET phase=?, ended=?, result=? WHERE run=? AND name=?",
+            (result.phase, now, json.dumps(result.document()), self._run, id),
+        )
+        self._changed(id, result.phase)
+
+    def _end_attempt(self, id: str, attempt: int, result: Result, now: float) -> None:
+        self._database.execute(
+            "UPDATE attempts SET phase=?, ended=?, why=? WHERE run=? AND action=? AND number=?"
+            " AND ended IS NULL",
+            (
+                result.phase,
+                now,
+                result.error.message if result.error else "",
+                self._run,
+                id,
+                attempt,
+            ),
+        )
+
+    def _changed(self, id: str, what: Phase) -> None:
+        self._database.execute(
+            "INSERT INTO changes(run, action, what) VALUES(?,?,?)", (self._run, id, what)
+        )
+
+
+def read_actions(database: Database, run: str) -> list[ActionRow]:
+    """Return the actions below the root of a run, in the order of their calls."""
+    rows = database.execute(
+        'SELECT name, task, parent, "group", engine, phase, attempts, queued, started, ended,'
+        " result FROM actions WHERE run=? ORDER BY rowid",
+        (run,),
+    )
+    return [
+        ActionRow(
+            name=name,
+            task=task,
+            parent=parent,
+            group=group,
+            engine=engine,
+            phase=phase,
+            attempts=attempts,
+            cached=False,
+            queued=queued,
+            started=started,
+            ended=ended,
+            why=json.loads(result or "{}").get("error", {}).get("message", ""),
+        )
+        for (
+            name,
+            task,
+            parent,
+            group,
+            engine,
+            phase,
+            attempts,
+            queued,
+            started,
+            ended,
+            result,
+        ) in rows
+    ]
+
+
+def read_io(database: Database, run: str, action: str) -> tuple[Wires, Result | None]:
+    """Return the inputs and the result of an action below the root; it must exist."""
+    inputs, phase, result = database.one(
+        "SELECT inputs, phase, result FROM actions WHERE run=? AND name=?", (run, action)
+    )
+    return json.loads(inputs), None if result is None else Result.parse(phase, json.loads(result))

@@ -1,0 +1,112 @@
+"""Calls of tasks inside a task: each is a child action, which the controller carries out."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+import threading
+from collections import Counter
+from collections.abc import Mapping
+from concurrent.futures import Future
+from typing import Any
+
+from flyte_build.declarations.describe import task_spec
+from flyte_build.declarations.interface import Interface, interface_of
+from flyte_build.declarations.spec import completed
+from flyte_build.declarations.task import Task
+from flyte_build.errors import UsageError
+from flyte_build.runner.child import child_id
+from flyte_build.runner.result import Result
+
+from .client import Client
+from .raised import error_of, refusal_of
+
+
+class Children:
+    """Caller of tasks for an attempt of an action; `root` is the directory of its code."""
+
+    def __init__(self, client: Client, action: str, attempt: int, root: str) -> None:
+        self._client, self._action, self._attempt, self._root = client, action, attempt, root
+        self._lock = threading.Lock()
+        self._calls: Counter[str] = Counter()
+        self._described: dict[int, tuple[Task[..., Any], Mapping[str, Any], Interface]] = {}
+
+    def call(self, task: Task[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Call a task as a child action, and return its result, or a coroutine of it if async.
+
+        Raises the error of the child.
+        """
+        id, future, interface = self._submit(task, args, kwargs)
+        if task.is_async:
+            return self._awaited(id, future, interface, task)
+        return _value(id, future, interface, task)
+
+    async def _awaited(
+        self, id: str, future: Future[Result], interface: Interface, task: Task[..., Any]
+    ) -> Any:
+        try:
+            await asyncio.wait([asyncio.wrap_future(future)])
+        except asyncio.CancelledError:
+            self._client.abort(id, f"{self._action} does not wait for it any more")
+            raise
+        return _value(id, future, interface, task)
+
+    def _submit(
+        self, task: Task[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> tuple[str, Future[Result], Interface]:
+        document, interface = self._describe(task)
+        inputs = completed(document["interface"], interface.dump_inputs(args, kwargs))
+        first = child_id(self._action, task.name, inputs, 0)
+        with self._lock:
+            occurrence = self._calls[first]
+            self._calls[first] += 1
+        id = first if not occurrence else child_id(self._action, task.name, inputs, occurrence)
+        request = {
+            "id": id,
+            "parent": self._action,
+            "attempt": self._attempt,
+            "task": document,
+            "inputs": inputs,
+            "group": "",
+            "occurrence": occurrence,
+        }
+        return id, self._client.submit(request), interface
+
+    def _describe(self, task: Task[..., Any]) -> tuple[Mapping[str, Any], Interface]:
+        """Return the document of a task's spec, and its interface."""
+        known = self._described.get(id(task))
+        if known is None:
+            module = task.func.__module__
+            place = {"module": module, "variable": _variable(task, module)}
+            document = {**task_spec(task, self._root, docs=False).document(), **place}
+            # The task is kept, so that no other one gets its id.
+            known = self._described[id(task)] = (task, document, interface_of(task.func))
+        return known[1], known[2]
+
+
+def _variable(task: Task[..., Any], module: str) -> str:
+    """Return the variable of a module that holds a task with the same function.
+
+    Raises `UsageError` if there is none.
+    """
+    for name, value in vars(sys.modules[module]).items():
+        if isinstance(value, Task) and value.func is task.func:
+            return name
+    raise UsageError(
+        f"The task {task.name} cannot be called from another task",
+        why=f"No variable of the module {module} holds it: it was declared inside a function.",
+        hint="Declare it at the top level of its module, or run with `--local`.",
+    )
+
+
+def _value(id: str, future: Future[Result], interface: Interface, task: Task[..., Any]) -> Any:
+    """Return what a child has returned. Raises its error."""
+    from .client import Refused
+
+    try:
+        result = future.result()
+    except Refused as refused:
+        raise refusal_of(refused.problem) from None
+    if result.error is not None:
+        raise error_of(task.name, id, result)
+    return interface.load_result(dict(result.outputs))

@@ -1,0 +1,138 @@
+"""Client of the controller's API, for the children of one action.
+
+Two threads serve all callers: one submits what was called since its last request, the other waits
+for the ends of children.
+"""
+
+from __future__ import annotations
+
+import http.client
+import json
+import socket
+import threading
+from collections.abc import Mapping
+from concurrent.futures import Future
+from queue import Empty, SimpleQueue
+from typing import Any
+
+from flyte_build.errors import RuntimeSystemError
+from flyte_build.runner.result import Result
+from flyte_build.runner.unix_socket import connect
+
+_MOST = 500  # Children in one request.
+_WAIT = 30  # Seconds that the controller waits before it answers that nothing has ended.
+
+
+class Refused(Exception):
+    """Answer of the controller that a child cannot be called: `problem` is a JSON value."""
+
+    def __init__(self, problem: Mapping[str, str]) -> None:
+        super().__init__(problem["message"])
+        self.problem = problem
+
+
+class Client:
+    """Client for an action of a run; `endpoint` is the controller's address, as a JSON value."""
+
+    def __init__(self, endpoint: Mapping[str, str], run: str, action: str) -> None:
+        self._path, self._token = endpoint["socket"], endpoint["token"]
+        self._base, self._action = f"/api/v1/runs/{run}/actions", action
+        self._lock = threading.Lock()
+        self._waiting: dict[str, Future[Result]] = {}
+        self._outgoing: SimpleQueue[Mapping[str, Any]] = SimpleQueue()
+        self._threads: list[threading.Thread] = []
+
+    def submit(self, document: Mapping[str, Any]) -> Future[Result]:
+        """Submit a child, and return its future result, which may also be a `Refused`."""
+        future: Future[Result] = Future()
+        with self._lock:
+            self._waiting[document["id"]] = future
+            if not self._threads:
+                self._threads = [
+                    threading.Thread(target=self._run, args=(each,), daemon=True)
+                    for each in (self._send, self._listen)
+                ]
+                for thread in self._threads:
+                    thread.start()
+        self._outgoing.put(document)
+        return future
+
+    def abort(self, id: str, reason: str) -> None:
+        """Abort a child; nothing waits for its end."""
+        with self._lock:
+            self._waiting.pop(id, None)
+        self._outgoing.put({"abort": id, "reason": reason})
+
+    def _run(self, serve: Any) -> None:
+        try:
+            serve(_Connection(self._path))
+        except (OSError, http.client.HTTPException, ValueError) as error:
+            self._give_up(error)
+
+    def _give_up(self, error: Exception) -> None:
+        """Fail all calls; usually the controller has ended, and this process is about to."""
+        with self._lock:
+            waiting, self._waiting = self._waiting, {}
+        for future in waiting.values():
+            lost = RuntimeSystemError("Cannot reach the run's controller", why=str(error))
+            future.set_exception(lost)
+
+    def _send(self, connection: _Connection) -> None:
+        while True:
+            documents = [self._outgoing.get()]
+            while len(documents) < _MOST:
+                try:
+                    documents.append(self._outgoing.get_nowait())
+                except Empty:
+                    break
+            calls = [each for each in documents if "abort" not in each]
+            answers = self._ask(connection, "POST", "/", calls) if calls else []
+            for call, answer in zip(calls, answers, strict=True):
+                self._settle(call["id"], answer)
+            for each in documents:
+                if "abort" in each:
+                    reason = {"reason": each["reason"]}
+                    self._ask(connection, "POST", f"/{each['abort']}/abort", reason)
+
+    def _listen(self, connection: _Connection) -> None:
+        since = 0
+        while True:
+            path = f"/{self._action}/events?since={since}&wait={_WAIT}"
+            for ending in self._ask(connection, "GET", path):
+                since = ending["number"]
+                self._settle(ending["id"], ending)
+
+    def _settle(self, id: str, answer: Mapping[str, Any]) -> None:
+        """Set the result of a child, if the answer has one."""
+        if not answer:
+            return
+        with self._lock:
+            future = self._waiting.pop(id, None)
+        if future is None or future.cancelled():
+            return
+        if problem := answer.get("problem"):
+            future.set_exception(Refused(problem))
+        else:
+            future.set_result(Result.parse(answer["phase"], answer))
+
+    def _ask(self, connection: _Connection, method: str, path: str, body: Any = None) -> Any:
+        headers = {"Authorization": f"Bearer {self._token}", "Content-Type": "application/json"}
+        data = None if body is None else json.dumps(body).encode()
+        connection.request(method, self._base + path, data, headers)
+        response = connection.getresponse()
+        content = response.read()
+        if response.status >= 400:
+            raise ValueError(f"HTTP {response.status}: {content[:1000].decode(errors='replace')}")
+        return json.loads(content) if content else None
+
+
+class _Connection(http.client.HTTPConnection):
+    """An HTTP connection over a Unix socket."""
+
+    def __init__(self, path: str) -> None:
+        super().__init__("localhost")
+        self._path = path
+
+    def connect(self) -> None:
+        """Connect to the socket."""
+        self.sock: socket.socket = connect(self._path)

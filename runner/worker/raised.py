@@ -1,0 +1,135 @@
+"""Exceptions of tasks on their way to the tasks that have called them.
+
+The class travels by name, its `args` and attributes as a pickle. In the caller, the exception has
+two faces: it is of its own class if that can be imported, and one of `flyte.errors`.
+"""
+
+from __future__ import annotations
+
+import importlib
+import pickle
+from base64 import b64decode, b64encode
+from collections.abc import Mapping
+from functools import cache
+from typing import Any
+
+from flyte_build import errors
+from flyte_build.runner.result import Failure, Result
+
+_LONGEST = 1 << 16  # Bytes of an exception's pickled state; a larger one stays behind.
+_FACES = {"user": errors.RuntimeUserError, "unknown": errors.RuntimeUnknownError}
+
+
+class RemoteTraceback(Exception):
+    """Traceback of another process, as text: the cause of the exception that came from there."""
+
+    def __str__(self) -> str:
+        return f"\n{self.args[0].rstrip()}"
+
+
+def class_of(error: BaseException) -> str:
+    """Return the name of an exception's class, by which a caller can import it."""
+    cls = getattr(type(error), "_flyte_original", type(error))
+    return f"{cls.__module__}:{cls.__qualname__}"
+
+
+def state_of(error: BaseException) -> str:
+    """Return the `args` and the attributes of an exception, or "" if they cannot be pickled."""
+    attributes = {
+        name: value for name, value in vars(error).items() if name not in _OWN and _pickles(value)
+    }
+    args = error.args if not isinstance(error, errors.FlyteError) or _is_both(error) else ()
+    if not _pickles(args):
+        return ""
+    data = pickle.dumps((args, attributes), protocol=5)
+    return b64encode(data).decode("ascii") if len(data) <= _LONGEST else ""
+
+
+def error_of(task: str, id: str, result: Result) -> BaseException:
+    """Return the exception for a child that did not succeed."""
+    failure = result.error
+    assert failure is not None
+    face = getattr(errors, failure.type, None)
+    if not (isinstance(face, type) and issubclass(face, errors.BaseRuntimeError)):
+        face = _FACES.get(failure.kind, errors.RuntimeSystemError)
+    original = _import(failure.cls)
+    cls = face if original is None or issubclass(original, errors.FlyteError) else _both(face, original)
+    error = cls.__new__(cls)
+    error.what, error.why, error.hint = failure.message, "", failure.hint
+    error.code, error.worker = failure.type, id
+    error.args = (failure.message,)
+    _restore(error, failure)
+    if failure.traceback:
+        error.__cause__ = RemoteTraceback(failure.traceback)
+    else:
+        error.add_note(f"Raised by {task} ({id}).")
+    return error
+
+
+def refusal_of(problem: Mapping[str, str]) -> errors.FlyteError:
+    """Return the exception for a child that the controller refused to call."""
+    kind = getattr(errors, problem["type"], errors.PreparationError)
+    if issubclass(kind, errors.BaseRuntimeError):
+        kind = errors.PreparationError
+    refusal: errors.FlyteError = kind(
+        problem["message"], why=problem.get("why", ""), hint=problem.get("hint", "")
+    )
+    return refusal
+
+
+_OWN = frozenset(("what", "why", "hint", "code", "worker"))
+
+
+def _is_both(error: BaseException) -> bool:
+    return hasattr(type(error), "_flyte_original")
+
+
+@cache
+def _both(face: type[errors.BaseRuntimeError], original: type[BaseException]) -> Any:
+    """Return a class that is both, with the name and the text of the original."""
+    namespace = {
+        "__module__": original.__module__,
+        "__qualname__": original.__qualname__,
+        "__str__": original.__str__,
+        "_flyte_original": original,
+    }
+    try:
+        return type(original.__name__, (face, original), namespace)
+    except TypeError:  # It cannot be derived from, or not together with the other one.
+        return face
+
+
+def _import(name: str) -> type[BaseException] | None:
+    module, _, path = name.partition(":")
+    try:
+        value: Any = importlib.import_module(module)
+        for part in path.split("."):
+            value = getattr(value, part)
+    except Exception:  # The module may raise anything, or may not be there.
+        return None
+    return value if isinstance(value, type) and issubclass(value, BaseException) else None
+
+
+def _restore(error: BaseException, failure: Failure) -> None:
+    """Give an exception the arguments and the attributes of the original."""
+    if not failure.state:
+        return
+    try:
+        args, attributes = pickle.loads(b64decode(failure.state))
+    except Exception:  # A class among them may be missing here, or may raise anything.
+        return
+    if args:
+        error.args = args
+    for name, value in attributes.items():
+        try:
+            setattr(error, name, value)
+        except Exception:  # A property of the user's class.
+            continue
+
+
+def _pickles(value: Any) -> bool:
+    try:
+        pickle.dumps(value, protocol=5)
+    except Exception:  # The object's own methods may raise anything.
+        return False
+    return True
