@@ -23,9 +23,13 @@ def script(path: str, arguments: list[str], folder: str) -> None:
         code = process.wait()
     if code == -signal.SIGKILL:
         raise OOMError(
-            "the script was killed (SIGKILL), most likely because the machine ran out of memory"
+            "SIGKILL",
+            "the script was killed (SIGKILL), most likely because the machine ran out of memory",
         )
     if code < 0:
-        raise RuntimeUserError(f"the script ended with signal {-code} ({signal.strsignal(-code)})")
+        raise RuntimeUserError(
+            f"signal {-code}",
+            f"the script ended with signal {-code} ({signal.strsignal(-code)})",
+        )
     if code:
-        raise RuntimeUserError(f"the script ended with exit code {code}")
+        raise RuntimeUserError(f"exit code {code}", f"the script ended with exit code {code}")

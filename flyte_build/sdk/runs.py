@@ -11,7 +11,6 @@ from typing import Any
 from flyte_build.declarations.interface import Interface
 from flyte_build.errors import (
     ActionAbortedError,
-    BaseRuntimeError,
     DeadlineExceededError,
     InputError,
     MaxQueuedTimeExceededError,
@@ -30,15 +29,12 @@ from flyte_build.settings.places import Places
 
 from .blocking import Blocking, BlockingIterator, blocking, blocking_iterator
 
-_ERRORS: Mapping[str, type[BaseRuntimeError]] = {
-    each.__name__: each
-    for each in (
-        OOMError,
-        TaskTimeoutError,
-        MaxRuntimeExceededError,
-        MaxQueuedTimeExceededError,
-        DeadlineExceededError,
-    )
+_ERRORS: dict[str, type[RuntimeUserError]] = {
+    "DeadlineExceededError": DeadlineExceededError,
+    "MaxQueuedTimeExceededError": MaxQueuedTimeExceededError,
+    "MaxRuntimeExceededError": MaxRuntimeExceededError,
+    "OOMError": OOMError,
+    "TaskTimeoutError": TaskTimeoutError,
 }
 
 
@@ -195,21 +191,25 @@ class Run:
             raise InputError(f"{row.task}: {error.message}", why=error.traceback, hint=error.hint)
         if row.phase != "succeeded" and error is not None:
             fallback = RuntimeUserError if error.kind == "user" else RuntimeSystemError
-            kind: type[BaseRuntimeError] = _ERRORS.get(error.type, fallback)
+            kind = _ERRORS.get(error.type, fallback)
             raise kind(
-                f"{row.task}: {error.type}: {error.message}",
                 code=error.type,
+                message=f"{row.task}: {error.type}: {error.message}",
                 why=error.traceback,
             )
         if row.phase != "succeeded":
-            raise RuntimeSystemError(f"{row.task}: {row.phase}", why=row.why)
+            raise RuntimeSystemError("RuntimeSystemError", f"{row.task}: {row.phase}", why=row.why)
 
     def first_failure(self) -> ActionRow | None:
         """Return the first action that did not succeed, if any."""
         with opened(self._data) as history:
             actions = history.actions(self.name)
         return next(
-            (action for action in actions if action.phase in ("failed", "aborted", "timed_out")),
+            (
+                action
+                for action in actions
+                if action.phase in ("failed", "aborted", "timed_out")
+            ),
             None,
         )
 

@@ -56,7 +56,9 @@ class ProcessEngine:
         try:
             os.write(worker.control, json.dumps(order).encode() + b"\n")
         except BrokenPipeError:
-            raise RuntimeSystemError("Cannot start the worker", why=_last_words(worker)) from None
+            raise RuntimeSystemError(
+                "RuntimeSystemError", "Cannot start the worker", why=_last_words(worker)
+            ) from None
         self._attempts[action.id, action.attempt] = _Attempt(
             action, worker, Output(action, self._sink)
         )
