@@ -10,15 +10,28 @@ if TYPE_CHECKING:
     from typing import Any
 
     from ._version import __version__ as __version__
+    from .declarations.cache import Cache as Cache
+    from .declarations.cache import CachePolicy as CachePolicy
+    from .declarations.device import AMD_GPU as AMD_GPU
+    from .declarations.device import APPLE_SILICON as APPLE_SILICON
+    from .declarations.device import GPU as GPU
+    from .declarations.device import HABANA_GAUDI as HABANA_GAUDI
+    from .declarations.device import TPU as TPU
+    from .declarations.device import Device as Device
+    from .declarations.device import DeviceClass as DeviceClass
+    from .declarations.device import Neuron as Neuron
+    from .declarations.environment import Environment as Environment
     from .declarations.environment import TaskEnvironment as TaskEnvironment
     from .declarations.image import Image as Image
+    from .declarations.link import Documentation as Documentation
+    from .declarations.link import Link as Link
+    from .declarations.pod_template import PodTemplate as PodTemplate
     from .declarations.resources import Backoff as Backoff
-    from .declarations.resources import Cache as Cache
     from .declarations.resources import Resources as Resources
     from .declarations.resources import RetryStrategy as RetryStrategy
-    from .declarations.resources import ReusePolicy as ReusePolicy
-    from .declarations.resources import Secret as Secret
     from .declarations.resources import Timeout as Timeout
+    from .declarations.reuse_policy import ReusePolicy as ReusePolicy
+    from .declarations.secret import Secret as Secret
     from .declarations.task import Task as Task
     from .sdk.build import build as build
     from .sdk.build import build_images as build_images
@@ -32,14 +45,27 @@ if TYPE_CHECKING:
     from .sdk.runs import Run as Run
 
 _PLACES = {
+    "AMD_GPU": "declarations.device",
+    "APPLE_SILICON": "declarations.device",
     "Backoff": "declarations.resources",
-    "Cache": "declarations.resources",
+    "Cache": "declarations.cache",
+    "CachePolicy": "declarations.cache",
+    "Device": "declarations.device",
+    "DeviceClass": "declarations.device",
+    "Documentation": "declarations.link",
+    "Environment": "declarations.environment",
+    "GPU": "declarations.device",
+    "HABANA_GAUDI": "declarations.device",
     "Image": "declarations.image",
+    "Link": "declarations.link",
+    "Neuron": "declarations.device",
+    "PodTemplate": "declarations.pod_template",
     "Resources": "declarations.resources",
     "RetryStrategy": "declarations.resources",
-    "ReusePolicy": "declarations.resources",
+    "ReusePolicy": "declarations.reuse_policy",
     "Run": "sdk.runs",
-    "Secret": "declarations.resources",
+    "Secret": "declarations.secret",
+    "TPU": "declarations.device",
     "Task": "declarations.task",
     "TaskEnvironment": "declarations.environment",
     "Timeout": "declarations.resources",

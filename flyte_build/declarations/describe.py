@@ -8,11 +8,12 @@ from typing import Any
 
 from flyte_build.errors import DeclarationError
 
+from .cache import cache_of
 from .interface import interface_of, unannotated
 from .resources import RetryStrategy, Timeout, in_seconds
 from .serialize import image_value, json_value
 from .spec import JsonObject, OperationalSpec, SemanticSpec, TaskSpec
-from .task import Options, Task
+from .task import Options, Task, refuse_for_kept_workers
 
 
 def task_spec(task: Task[..., Any], root: str = "", *, docs: bool = True) -> TaskSpec:
@@ -23,12 +24,12 @@ def task_spec(task: Task[..., Any], root: str = "", *, docs: bool = True) -> Tas
     """
     environment, options = task.environment, task.options
     retries = _retries(options.retries)
-    cache = options.cache if options.cache is not None else environment.cache
+    cache = cache_of(options.cache if options.cache is not None else environment.cache)
     asked = {
-        "cache": None if cache in ("disable", "disabled") else cache,
+        "cache": None if cache == "disable" else cache,
         "resources": options.resources or environment.resources,
         "secrets": options.secrets or environment.secrets,
-        "reusable": options.reusable or environment.reusable,
+        "reusable": task.reusable,
         "interruptible": environment.interruptible,
         "queue": environment.queue,
         "service_account": environment.service_account,
@@ -59,10 +60,12 @@ def task_spec(task: Task[..., Any], root: str = "", *, docs: bool = True) -> Tas
 def overridden(spec: TaskSpec, given: Mapping[str, Any]) -> TaskSpec:
     """Return `spec` with the options `given` to `override`. Raises `DeclarationError`."""
     changes = check_overrides(spec.name, given)
+    if "reusable" in spec.operational.options:
+        refuse_for_kept_workers(spec.name, given)
     if "env_vars" in changes:
         changes["env_vars"] = {**spec.semantic.env_vars, **changes["env_vars"]}
     asked = {
-        name: value
+        name: _overriding(name, value)
         for name, value in given.items()
         if name not in ("short_name", "retries", "timeout", "env_vars")
     }
@@ -94,6 +97,13 @@ def check_overrides(name: str, given: Mapping[str, Any]) -> dict[str, Any]:
     if "env_vars" in given:
         changes["env_vars"] = options.env_vars or {}
     return changes
+
+
+def _overriding(name: str, value: Any) -> Any:
+    """Return the value of an option that is given to `override`; None removes the option."""
+    if name == "cache":
+        value = cache_of(value)
+    return None if (name, value) in (("cache", "disable"), ("reusable", "off")) else value
 
 
 def _portable(interface: dict[str, Any], root: str) -> JsonObject:

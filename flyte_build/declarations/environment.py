@@ -6,16 +6,21 @@ import re
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, overload
+from typing import TYPE_CHECKING, Any, ParamSpec, Self, TypeVar, overload
 
 from flyte_build._alias import PACKAGE
-from flyte_build.errors import DeclarationError
+from flyte_build.errors import DeclarationError, DeclarationTypeError
 
+from .setting import check_settings
 from .task import Options, Task
 
 if TYPE_CHECKING:
+    from .cache import Cache
     from .image import Image
-    from .resources import Resources, ReusePolicy, Secret
+    from .pod_template import PodTemplate
+    from .resources import Resources
+    from .reuse_policy import ReusePolicy
+    from .secret import Secret
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -24,12 +29,12 @@ _NAME = re.compile(r"[a-z0-9]+([_-][a-z0-9]+)*\Z")
 
 
 @dataclass(eq=False)
-class TaskEnvironment:
-    """An image, resources and settings for the tasks that are declared with its `task` decorator.
+class Environment:
+    """An image, resources and settings; `TaskEnvironment` is one that has tasks.
 
-    `include` names files, directories and globs, relative to the declaring file, that its tasks
-    need at run time. Raises `DeclarationError` unless `name` consists of lower-case letters and
-    digits, with single `-` or `_` between them.
+    `include` names files, directories and globs, relative to the declaring file, that are needed at
+    run time. Raises `DeclarationError` unless `name` consists of lower-case letters and digits,
+    with single `-` or `_` between them, and `DeclarationTypeError` for a setting of a wrong type.
     """
 
     name: str
@@ -37,21 +42,18 @@ class TaskEnvironment:
     resources: Resources | None = None
     env_vars: Mapping[str, str] | None = None
     secrets: str | Secret | Sequence[str | Secret] | None = None
-    cache: Any = "disable"
-    reusable: ReusePolicy | None = None
-    depends_on: list[TaskEnvironment] = field(default_factory=list)
-    include: Sequence[str] = ()
-    description: str | None = None
-    interruptible: bool = False
-    queue: str | None = None
-    service_account: str | None = None
-    pod_template: Any = None
-    plugin_config: Any = None
+    depends_on: list[Environment] = field(default_factory=list, kw_only=True)
+    include: Sequence[str] = field(default=(), kw_only=True)
+    description: str | None = field(default=None, kw_only=True)
+    interruptible: bool = field(default=False, kw_only=True)
+    service_account: str | None = field(default=None, kw_only=True)
+    pod_template: str | PodTemplate | None = field(default=None, kw_only=True)
     tasks: dict[str, Task[..., Any]] = field(default_factory=dict, init=False, repr=False)
     declared_in: str = field(default="", init=False, repr=False)
 
     def __post_init__(self) -> None:
-        if not isinstance(self.name, str) or not _NAME.match(self.name):
+        check_settings(self)
+        if not _NAME.match(self.name):
             raise DeclarationError(
                 f"{self.name!r} is not a valid environment name",
                 why=(
@@ -61,7 +63,79 @@ class TaskEnvironment:
                 hint="Choose a name like `my_env` or `train-gpu`.",
             )
         self.depends_on = list(self.depends_on)
+        for environment in self.depends_on:
+            _check_environment(environment)
         self.declared_in = _declaring_file()
+
+    def add_dependency(self, *environments: Environment) -> None:
+        """Declare that this environment's tasks call tasks of `environments`."""
+        for environment in environments:
+            _check_environment(environment)
+            if environment is self:
+                raise DeclarationError(f"The environment {self.name} cannot depend on itself")
+            if environment not in self.depends_on:
+                self.depends_on.append(environment)
+
+    def clone_with(self, name: str, **settings: Any) -> Self:
+        """Return a copy of this environment under a new name, with some settings replaced.
+
+        The copy has no tasks. Raises `DeclarationTypeError` for an unknown setting.
+        """
+        own = {
+            field.name: getattr(self, field.name)
+            for field in self.__dataclass_fields__.values()
+            if field.init and field.name != "name"
+        }
+        unknown = sorted(settings.keys() - own.keys())
+        if unknown:
+            raise DeclarationTypeError(
+                f"An environment has no setting {unknown[0]!r}",
+                hint=f"Use one of: {', '.join(sorted(own))}.",
+            )
+        return type(self)(name, **{**own, **settings})
+
+    def reachable(self) -> Iterator[Environment]:
+        """Yield this environment and all its direct and indirect dependencies, each once.
+
+        Cycles are allowed.
+        """
+        seen: dict[int, Environment] = {}
+        waiting: list[Environment] = [self]
+        while waiting:
+            environment = waiting.pop()
+            if id(environment) not in seen:
+                seen[id(environment)] = environment
+                waiting += environment.depends_on
+        yield from seen.values()
+
+
+@dataclass(eq=False)
+class TaskEnvironment(Environment):
+    """An image, resources and settings for the tasks that are declared with its `task` decorator.
+
+    `include` names files, directories and globs, relative to the declaring file, that its tasks
+    need at run time. Raises `DeclarationError` unless `name` consists of lower-case letters and
+    digits, with single `-` or `_` between them, and `DeclarationTypeError` for a setting of a wrong
+    type.
+    """
+
+    cache: Cache | str | bool | None = "disable"
+    reusable: ReusePolicy | None = None
+    queue: str | None = field(default=None, kw_only=True)
+    plugin_config: Any = field(default=None, kw_only=True)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.cache not in (None, "disable"):
+            from .cache import cache_of
+
+            cache_of(self.cache)
+        if self.reusable and self.plugin_config is not None:
+            raise DeclarationError(
+                f"The environment {self.name} cannot have both reusable and plugin_config",
+                why="A plugin starts workers of its own.",
+                hint="Remove one of them.",
+            )
 
     @overload
     def task(self, function: Callable[P, R], /) -> Task[P, R]: ...
@@ -81,32 +155,6 @@ class TaskEnvironment:
 
         return declare(*function) if function else declare
 
-    def add_dependency(self, *environments: TaskEnvironment) -> None:
-        """Declare that this environment's tasks call tasks of `environments`."""
-        for environment in environments:
-            if environment is self:
-                raise DeclarationError(f"The environment {self.name} cannot depend on itself")
-            if environment not in self.depends_on:
-                self.depends_on.append(environment)
-
-    def clone_with(self, name: str, **settings: Any) -> TaskEnvironment:
-        """Return a copy of this environment under a new name, with some settings replaced.
-
-        The copy has no tasks. Raises `DeclarationError` for an unknown setting.
-        """
-        own = {
-            field.name: getattr(self, field.name)
-            for field in self.__dataclass_fields__.values()
-            if field.init and field.name != "name"
-        }
-        unknown = sorted(settings.keys() - own.keys())
-        if unknown:
-            raise DeclarationError(
-                f"An environment has no setting {unknown[0]!r}",
-                hint=f"Use one of: {', '.join(sorted(own))}.",
-            )
-        return TaskEnvironment(name, **{**own, **settings})
-
     @classmethod
     def from_task(cls, name: str, *tasks: Task[..., Any]) -> TaskEnvironment:
         """Return an environment that contains tasks declared in other environments."""
@@ -117,19 +165,10 @@ class TaskEnvironment:
         environment.tasks.update({task.name: task for task in tasks})
         return environment
 
-    def reachable(self) -> Iterator[TaskEnvironment]:
-        """Yield this environment and all its direct and indirect dependencies, each once.
 
-        Cycles are allowed.
-        """
-        seen: dict[int, TaskEnvironment] = {}
-        waiting = [self]
-        while waiting:
-            environment = waiting.pop()
-            if id(environment) not in seen:
-                seen[id(environment)] = environment
-                waiting += environment.depends_on
-        yield from seen.values()
+def _check_environment(value: Any) -> None:
+    if not isinstance(value, Environment):
+        raise DeclarationTypeError(f"depends_on must list environments, not {value!r:.100}")
 
 
 def _declaring_file() -> str:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from flyte_build.errors import DeclarationError
 
 if TYPE_CHECKING:
-    from .resources import Secret
+    from .secret import Secret
 
     Path = str | PathLike[str]
     Architecture = Literal["linux/amd64", "linux/arm64"]

@@ -20,6 +20,14 @@ _FILES = frozenset(("file", "path", "pyproject_file", "script", "src", "uvlock")
 _ADDRESS = re.compile(r" at 0x[0-9a-f]+")
 
 
+class Documented:
+    """Base class of declared values that define their own JSON value."""
+
+    def document(self) -> Any:
+        """Return this as a JSON value, or as a declared value that `json_value` accepts."""
+        raise NotImplementedError
+
+
 def json_value(value: Any, root: str) -> Any:
     """Return a declared value as a JSON value, with paths below `root` relative to it.
 
@@ -33,6 +41,8 @@ def json_value(value: Any, root: str) -> Any:
     if isinstance(value, str | PathLike):
         text = str(fspath(value))
         return text.removeprefix(f"{root}/") if root else text
+    if isinstance(value, Documented):
+        return json_value(value.document(), root)
     if isinstance(value, timedelta):
         return value.total_seconds()
     if isinstance(value, Mapping):

@@ -8,13 +8,17 @@ from dataclasses import dataclass, field, replace
 from functools import update_wrapper
 from typing import TYPE_CHECKING, Any, Generic, Literal, ParamSpec, TypeVar, overload
 
-from flyte_build.errors import DeclarationError
+from flyte_build.errors import DeclarationError, DeclarationTypeError
 
 from .context import call, call_async
+from .setting import check_options
 
 if TYPE_CHECKING:
+    from .cache import Cache
     from .environment import TaskEnvironment
-    from .resources import Cache, Resources, RetryStrategy, ReusePolicy, Secret, Timeout
+    from .resources import Resources, RetryStrategy, Timeout
+    from .reuse_policy import ReusePolicy
+    from .secret import Secret
 
 P = ParamSpec("P")
 R = TypeVar("R", covariant=True)
@@ -40,6 +44,7 @@ OPTIONS = frozenset(
         "env_vars",
         "secrets",
         "pod_template",
+        "service_account",
     ]
 )
 
@@ -49,32 +54,39 @@ class Options:
     """Options of a task as declared; None stands for the environment's setting."""
 
     short_name: str | None = None
-    cache: Cache | Literal["auto", "override", "disable", "enabled", "disabled"] | None = None
+    cache: Cache | str | bool | None = None
     retries: int | RetryStrategy = 0
     timeout: Timeout | Any | None = None
     resources: Resources | None = None
     env_vars: Mapping[str, str] | None = None
     secrets: str | Secret | list[str | Secret] | None = None
-    reusable: ReusePolicy | None = None
+    reusable: ReusePolicy | Literal["off"] | None = None
     others: Mapping[str, Any] = field(default_factory=dict)
 
     @classmethod
     def of(cls, given: Mapping[str, Any]) -> Options:
         """Return options from keyword arguments.
 
-        Raises `DeclarationError` for an unknown name or negative retries.
+        Raises `DeclarationError` for an invalid value, and `DeclarationTypeError` for a value of a
+        wrong type or an unknown name.
         """
         unknown = sorted(given.keys() - OPTIONS)
         if unknown:
-            raise DeclarationError(
+            raise DeclarationTypeError(
                 f"A task has no option {unknown[0]!r}",
                 hint=f"Use one of: {', '.join(sorted(OPTIONS))}.",
             )
+        check_options(given)
         retries = given.get("retries", 0)
-        if isinstance(retries, int) and retries < 0:
+        if (retries < 0) if isinstance(retries, int) else not hasattr(retries, "backoff"):
             raise DeclarationError(
-                f"retries must be 0 or more, not {retries}", hint="Use 0 to disable retries."
+                f"retries must be 0 or more, or a flyte.RetryStrategy, not {retries!r:.100}",
+                hint="Use 0 to disable retries.",
             )
+        if given.get("cache") is not None:
+            from .cache import cache_of
+
+            cache_of(given["cache"])
         own = {name: value for name, value in given.items() if name in cls.__dataclass_fields__}
         return cls(
             **own,
@@ -91,6 +103,17 @@ class Options:
         own = {name: value for name, value in given.items() if name in self.__dataclass_fields__}
         others = {name: value for name, value in given.items() if name not in own}
         return replace(self, **own, others={**self.others, **others})
+
+
+def refuse_for_kept_workers(task: str, given: Mapping[str, Any]) -> None:
+    """Raise `DeclarationError` if options `given` to `override` would change kept workers."""
+    for name in ("resources", "env_vars", "secrets", "service_account"):
+        if given.get(name) is not None and given.get("reusable") != "off":
+            raise DeclarationError(
+                f"Cannot override {name} of {task}",
+                why="Its workers are kept, and shared with the environment's other tasks.",
+                hint='Add reusable="off" to run this call in a worker of its own.',
+            )
 
 
 class Task(Generic[P, R]):
@@ -114,6 +137,7 @@ class Task(Generic[P, R]):
         self.func = function
         self.environment = environment
         self.options = options
+        self._check_reuse()
         update_wrapper(self, function)
 
     @property
@@ -150,8 +174,35 @@ class Task(Generic[P, R]):
         """Call the function itself, even inside a run."""
         return self.func(*args, **kwargs)
 
+    @property
+    def reusable(self) -> ReusePolicy | None:
+        """Policy for the task's workers, if they are kept: its own or its environment's."""
+        own = self.options.reusable
+        return None if own == "off" else own or self.environment.reusable
+
+    def _check_reuse(self) -> None:
+        policy = self.reusable
+        if policy and policy.concurrency > 1 and not self.is_async:
+            raise DeclarationError(
+                f"The task {self.name} cannot run with a concurrency of {policy.concurrency}",
+                why="A worker runs several actions at once only if they are coroutines.",
+                hint="Write `async def`, or set the concurrency of the ReusePolicy to 1.",
+            )
+        if policy and self.options.others.get("pod_template"):
+            raise DeclarationError(
+                f"The task {self.name} cannot have a pod_template of its own",
+                why="Its workers are kept, and shared with the environment's other tasks.",
+                hint="Declare it with the environment.",
+            )
+
     def override(self, **options: Any) -> Task[P, R]:
-        """Return this task with some options replaced. Raises `DeclarationError`."""
+        """Return this task with some options replaced. Raises `DeclarationError`.
+
+        If the workers are kept, their `resources`, `env_vars`, `secrets` and `service_account` can
+        only be replaced together with `reusable="off"`.
+        """
+        if self.reusable:
+            refuse_for_kept_workers(self.name, options)
         return Task(self.func, self.environment, self.options.overridden(options))
 
     def __repr__(self) -> str:

@@ -15,7 +15,7 @@ from flyte_build._alias import PACKAGE
 from flyte_build.cas.counters import Counters
 from flyte_build.cas.statindex import TICK, hash_file, trusted
 from flyte_build.declarations.describe import task_spec
-from flyte_build.declarations.environment import TaskEnvironment
+from flyte_build.declarations.environment import Environment, TaskEnvironment
 from flyte_build.declarations.serialize import image_value
 from flyte_build.declarations.spec import EnvironmentSpec, TaskSpec
 from flyte_build.declarations.task import Task
@@ -144,21 +144,23 @@ def _places(workspace: Workspace, paths: Iterable[str], modules: Iterable[str]) 
     }
 
 
-def _environments(module: ModuleType) -> list[TaskEnvironment]:
-    declared = [value for value in vars(module).values() if isinstance(value, TaskEnvironment)]
+def _environments(module: ModuleType) -> list[Environment]:
+    declared: list[Environment] = [
+        value for value in vars(module).values() if isinstance(value, TaskEnvironment)
+    ]
     declared += [value.environment for value in vars(module).values() if isinstance(value, Task)]
     return list(
         {id(each): each for environment in declared for each in environment.reachable()}.values()
     )
 
 
-def _includes(environment: TaskEnvironment) -> list[tuple[str, str]]:
+def _includes(environment: Environment) -> list[tuple[str, str]]:
     folder = os.path.dirname(os.path.realpath(environment.declared_in))
     return [(folder, pattern) for pattern in environment.include]
 
 
 def _environment_spec(
-    environment: TaskEnvironment, module: ModuleType, workspace: Workspace
+    environment: Environment, module: ModuleType, workspace: Workspace
 ) -> EnvironmentSpec:
     root = workspace.root
     declared = os.path.realpath(environment.declared_in)

@@ -205,11 +205,7 @@ class Run:
         with opened(self._data) as history:
             actions = history.actions(self.name)
         return next(
-            (
-                action
-                for action in actions
-                if action.phase in ("failed", "aborted", "timed_out")
-            ),
+            (action for action in actions if action.phase in ("failed", "aborted", "timed_out")),
             None,
         )
 

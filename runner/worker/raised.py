@@ -53,7 +53,11 @@ def error_of(task: str, id: str, result: Result) -> BaseException:
     if not (isinstance(face, type) and issubclass(face, errors.BaseRuntimeError)):
         face = _FACES.get(failure.kind, errors.RuntimeSystemError)
     original = _import(failure.cls)
-    cls = face if original is None or issubclass(original, errors.FlyteError) else _both(face, original)
+    cls = (
+        face
+        if original is None or issubclass(original, errors.FlyteError)
+        else _both(face, original)
+    )
     error = cls.__new__(cls)
     error.what, error.why, error.hint = failure.message, "", failure.hint
     error.code, error.worker = failure.type, id

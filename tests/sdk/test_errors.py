@@ -8,11 +8,9 @@ from typing import Any
 
 import pytest
 
-import flyte
+from flyte_build import errors
 
 pytestmark = pytest.mark.quick
-
-errors = flyte.errors
 
 CODED = [
     "RuntimeUserError",
