@@ -72,11 +72,11 @@ def _call(plan: FilePlan, variable: str, inputs: Wires) -> Call:
 def _images(plan: FilePlan, environment: str) -> Iterator[tuple[str, ImageChoice]]:
     """Yield an environment of the file and all that it depends on, with their images."""
     reachable = {each.name: each for each in plan.discovery.findings.reachable}
-    waiting = {environment: None}
-    for name in waiting:  # It grows during the loop.
+    names = [environment]
+    for name in names:  # It grows during the loop.
         if found := reachable.get(name):
             yield name, plan.image(found.image)
-            waiting |= dict.fromkeys(found.depends_on)
+            names += [each for each in found.depends_on if each not in names]
 
 
 def _resolve(

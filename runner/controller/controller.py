@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import select
+import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable
@@ -26,7 +27,7 @@ from flyte_build.runner.result import Failure, Result
 from flyte_build.runner.signals import Interrupts, Stopped
 
 from .host import WorkerHost
-from .machine import Effect, End, Machine, Policy, Queued, Retry, Start, Stop
+from .machine import Effect, End, Ended, Machine, Policy, Queued, Retry, Start, Stop
 from .policy import policy_of
 from .slots import Slots
 
@@ -90,6 +91,7 @@ class Controller:
         self._placed: dict[str, _Placed] = {}
         self._engines: list[Engine] = []
         self._requests: deque[Callable[[], None]] = deque()
+        self._lock, self._is_closed = threading.Lock(), False
         self._wake, self._waker = os.pipe()
         os.set_blocking(self._waker, False)
         self._host = WorkerHost(folder) if place else None
@@ -135,7 +137,10 @@ class Controller:
         return result
 
     def ask(self, request: Callable[[], Any]) -> Future[Any]:
-        """Call `request` in the controller's thread, and return its future result."""
+        """Call `request` in the controller's thread, and return its future result.
+
+        After the run's end, that is the exception `Ended`.
+        """
         future: Future[Any] = Future()
 
         def answer() -> None:
@@ -144,11 +149,15 @@ class Controller:
             except Exception as error:
                 future.set_exception(error)
 
-        self._requests.append(answer)
-        try:
-            os.write(self._waker, b"!")
-        except BlockingIOError:
-            pass  # It is awake already.
+        with self._lock:
+            if self._is_closed:
+                future.set_exception(Ended(ROOT))
+                return future
+            self._requests.append(answer)
+            try:
+                os.write(self._waker, b"!")
+            except BlockingIOError:
+                pass  # It is awake already.
         return future
 
     def submit(self, request: ChildRequest) -> Result | None:
@@ -184,6 +193,10 @@ class Controller:
 
     def close(self) -> None:
         """Stop serving workers."""
+        with self._lock:
+            self._is_closed = True
+        while self._requests:
+            self._requests.popleft()()
         for placed in self._placed.values():
             placed.answer([])
         if self._host:
@@ -247,6 +260,8 @@ class Controller:
         match effect:
             case Start(id, attempt):
                 placed.attempt = attempt
+                placed.answer([])
+                placed.endings.clear()  # Each attempt is told anew.
                 self._start(id, placed)
             case Stop(id, attempt, at_once):
                 placed.engine.cancel(self._action(id, placed), at_once)

@@ -33,12 +33,17 @@ class WorkerApi:
 
     def application(self) -> Starlette:
         """Return the ASGI application."""
+
+        async def gone(request: Request, error: Exception) -> Response:
+            return _problem(410, "gone", "The run has ended.")
+
         actions = [
             Route("/", self.submit, methods=["POST"]),
             Route("/{action}/events", self.events, methods=["GET"]),
             Route("/{action}/abort", self.abort, methods=["POST"]),
         ]
-        return Starlette(routes=[Mount("/api/v1/runs/{run}/actions", routes=actions)])
+        routes = [Mount("/api/v1/runs/{run}/actions", routes=actions)]
+        return Starlette(routes=routes, exception_handlers={Ended: gone})
 
     async def submit(self, request: Request) -> Response:
         """Submit children; the answers, in their order, hold the results of those that ended."""

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 LABEL = "flyte"  # Its value is the id of the store.
 RUN_LABEL = "flyte.run"
 _ACTION, _CODE, _RUNTIME = "/opt/flyte/action", "/opt/flyte/code", "/opt/flyte/runtime"
+_API = "/opt/flyte/api"  # Directory of the controller's socket.
 # Seconds to wait for removal requests to be sent; the engine carries them out without us.
 _ASKED = 0.01
 _CHUNK = 1 << 16
@@ -87,13 +88,17 @@ class DockerEngine:
         for path, mode in (("", 0o777), ("/work", 0o777), ("/action.json", 0o644)):
             # The image may have any user. Other users have no access to the parent directories.
             os.chmod(action.folder + path, mode)
+        order = action.order(_ACTION)
+        if action.endpoint:
+            os.chmod(action.endpoint.socket, 0o666)
+            order["endpoint"] = action.endpoint._replace(socket=f"{_API}/socket")._asdict()
         with asking("start a container"):
             made = self._client.create_container_from_config(self._configuration(action))["Id"]
             try:
                 socket = self._client.attach_socket(
                     made, {"stdin": 1, "stdout": 1, "stderr": 1, "stream": 1}
                 )
-                socket._sock.sendall(json.dumps(action.order(_ACTION)).encode() + b"\n")
+                socket._sock.sendall(json.dumps(order).encode() + b"\n")
                 self._client.start(made)
             except BaseException:
                 self._client.remove_container(made, force=True)
@@ -111,6 +116,8 @@ class DockerEngine:
         mounts = [(action.folder, _ACTION, False), (place.runtime, _RUNTIME, True)]
         if action.call.code:
             mounts.append((f"{action.call.code}/code", _CODE, True))
+        if action.endpoint:
+            mounts.append((os.path.dirname(action.endpoint.socket), _API, True))
         host = {
             "Init": True,
             "Mounts": [

@@ -74,7 +74,8 @@ class Client:
         with self._lock:
             waiting, self._waiting = self._waiting, {}
         for future in waiting.values():
-            lost = RuntimeSystemError("Cannot reach the run's controller", why=str(error))
+            message = "Cannot reach the controller of the run"
+            lost = RuntimeSystemError("RuntimeSystemError", message, why=str(error))
             future.set_exception(lost)
 
     def _send(self, connection: _Connection) -> None:

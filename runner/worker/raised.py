@@ -10,18 +10,21 @@ import importlib
 import pickle
 from base64 import b64decode, b64encode
 from collections.abc import Mapping
-from functools import cache
-from typing import Any
+from functools import lru_cache
+from typing import Any, cast
 
 from flyte_build import errors
 from flyte_build.runner.result import Failure, Result
 
 _LONGEST = 1 << 16  # Bytes of an exception's pickled state; a larger one stays behind.
 _FACES = {"user": errors.RuntimeUserError, "unknown": errors.RuntimeUnknownError}
+_ADDED = frozenset(("what", "why", "hint", "code", "kind", "worker"))  # To classes of users.
 
 
 class RemoteTraceback(Exception):
     """Traceback of another process, as text: the cause of the exception that came from there."""
+
+    __module__ = "flyte"  # Shown in tracebacks.
 
     def __str__(self) -> str:
         return f"\n{self.args[0].rstrip()}"
@@ -35,13 +38,13 @@ def class_of(error: BaseException) -> str:
 
 def state_of(error: BaseException) -> str:
     """Return the `args` and the attributes of an exception, or "" if they cannot be pickled."""
+    added = _ADDED if hasattr(type(error), "_flyte_original") else ()
     attributes = {
-        name: value for name, value in vars(error).items() if name not in _OWN and _pickles(value)
+        name: value for name, value in vars(error).items() if name not in added and _pickles(value)
     }
-    args = error.args if not isinstance(error, errors.FlyteError) or _is_both(error) else ()
-    if not _pickles(args):
+    if not _pickles(error.args):
         return ""
-    data = pickle.dumps((args, attributes), protocol=5)
+    data = pickle.dumps((error.args, attributes), protocol=5)
     return b64encode(data).decode("ascii") if len(data) <= _LONGEST else ""
 
 
@@ -49,25 +52,17 @@ def error_of(task: str, id: str, result: Result) -> BaseException:
     """Return the exception for a child that did not succeed."""
     failure = result.error
     assert failure is not None
-    face = getattr(errors, failure.type, None)
-    if not (isinstance(face, type) and issubclass(face, errors.BaseRuntimeError)):
-        face = _FACES.get(failure.kind, errors.RuntimeSystemError)
-    original = _import(failure.cls)
-    cls = (
-        face
-        if original is None or issubclass(original, errors.FlyteError)
-        else _both(face, original)
-    )
-    error = cls.__new__(cls)
-    error.what, error.why, error.hint = failure.message, "", failure.hint
-    error.code, error.worker = failure.type, id
+    cls = _class(failure)
+    error: Any = cls.__new__(cls)
     error.args = (failure.message,)
+    error.what, error.why, error.hint = failure.message, "", failure.hint
+    error.code, error.kind, error.worker = failure.type, failure.kind, id
     _restore(error, failure)
     if failure.traceback:
         error.__cause__ = RemoteTraceback(failure.traceback)
     else:
         error.add_note(f"Raised by {task} ({id}).")
-    return error
+    return cast(BaseException, error)
 
 
 def refusal_of(problem: Mapping[str, str]) -> errors.FlyteError:
@@ -81,16 +76,24 @@ def refusal_of(problem: Mapping[str, str]) -> errors.FlyteError:
     return refusal
 
 
-_OWN = frozenset(("what", "why", "hint", "code", "worker"))
+def _class(failure: Failure) -> type[BaseException]:
+    """Return the class of a child's exception: its own, with the face of one of ours."""
+    original: Any = _import(failure.cls)
+    if original is not None and issubclass(original, errors.BaseRuntimeError):
+        return cast(type[BaseException], original)
+    named = getattr(errors, failure.type, None)
+    if isinstance(named, type) and issubclass(named, errors.BaseRuntimeError):
+        return named
+    face = _FACES.get(failure.kind, errors.RuntimeSystemError)
+    return face if original is None else _both(face, original)
 
 
-def _is_both(error: BaseException) -> bool:
-    return hasattr(type(error), "_flyte_original")
+@lru_cache
+def _both(face: Any, original: Any) -> Any:
+    """Return a class that is both, with the name and the text of the original.
 
-
-@cache
-def _both(face: type[errors.BaseRuntimeError], original: type[BaseException]) -> Any:
-    """Return a class that is both, with the name and the text of the original."""
+    It is the same for the same classes.
+    """
     namespace = {
         "__module__": original.__module__,
         "__qualname__": original.__qualname__,

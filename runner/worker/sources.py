@@ -45,8 +45,8 @@ class Sources(NamedTuple):
         return file.startswith(self.folder + "/")
 
     def named(self, text: str) -> str:
-        """Return a text with its paths as the user knows them."""
-        text = text.replace(self.folder + "/", "")
+        """Return a text with its paths, and the names of our errors, as the user knows them."""
+        text = text.replace(self.folder + "/", "").replace("flyte_build.errors.", "flyte.errors.")
         for folder, name in self.shown.items():
             text = text.replace(f'"{folder}/', f'"{name}/')
         return text

@@ -1,0 +1,458 @@
+"""Tasks that call tasks: each call is an action in a process of its own, recorded and retried."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import time
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from tests.support.command import Shell, wait_for_no_sleepers
+
+TREE = """
+import asyncio, os, subprocess, sys, time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import NamedTuple
+import flyte
+
+other = flyte.TaskEnvironment(name="other", env_vars={"COLOUR": "red"})
+env = flyte.TaskEnvironment(name="tree", depends_on=[other])
+
+@dataclass
+class Point:
+    x: int
+    y: int = 2
+
+class Pair(NamedTuple):
+    first: int
+    second: str
+
+class Odd(ValueError):
+    def __init__(self, number, why):
+        super().__init__(f"{number} is odd: {why}")
+        self.number = number
+
+def note(path, text):
+    with open(path, "a") as file:
+        file.write(text + "\\n")
+
+@env.task
+async def square(x: int) -> int:
+    print("squaring", x)
+    return x * x
+
+@env.task
+def double(x: int, times: int = 1) -> int:
+    return 2 * x * times
+
+@other.task
+def colour() -> str:
+    return os.environ["COLOUR"]
+
+@env.task
+def moves(point: Point) -> Pair:
+    return Pair(point.x + 1, str(point.y))
+
+@env.task
+async def gathers(n: int) -> int:
+    return sum(await asyncio.gather(*[square(i) for i in range(n)]))
+
+@env.task
+def serial(n: int) -> int:
+    return sum(double(i, times=2) for i in range(n)) + double(1)
+
+@env.task
+async def mixes() -> str:
+    pair = moves(Point(1))
+    return f"{pair.first} {pair.second} {type(pair).__name__} {colour()} {await double.aio(4)}"
+
+@env.task
+def threads() -> list[int]:
+    with ThreadPoolExecutor(4) as pool:
+        return list(pool.map(double, range(4)))
+
+@env.task
+def fib(n: int) -> int:
+    return n if n < 2 else fib(n - 1) + fib(n - 2)
+
+@env.task
+def odd(number: int) -> int:
+    raise Odd(number, "so it is")
+
+@env.task
+def both() -> str:
+    try:
+        odd(7)
+    except ValueError as error:
+        assert isinstance(error, Odd) and isinstance(error, flyte.errors.RuntimeUserError)
+        return f"{error} / {error.number} / {error.code}"
+    return "nothing was raised"
+
+@env.task
+def uncaught() -> int:
+    return odd(7)
+
+@env.task
+async def grouped() -> None:
+    async with asyncio.TaskGroup() as group:
+        group.create_task(odd.aio(9))
+
+@env.task
+def coded() -> str:
+    try:
+        raises_code()
+    except flyte.errors.CustomError as error:
+        return f"{error.code}: {error}"
+    return "nothing was raised"
+
+@env.task
+def raises_code() -> None:
+    raise flyte.errors.CustomError("TOO_HOT", "it melts")
+
+@env.task
+def counts(path: str, fails: bool) -> int:
+    note(path, f"{fails}")
+    if fails and open(path).read().count("True") < 2:
+        raise RuntimeError("again")
+    return 1
+
+@env.task(retries=1)
+def retried(path: str) -> int:
+    return counts(path, False) + counts(path, True)
+
+@env.task(retries=2)
+def flaky(path: str) -> int:
+    note(path, "try")
+    if open(path).read().count("try") < 3:
+        raise RuntimeError("again")
+    return 3
+
+@env.task
+def calls_flaky(path: str) -> int:
+    return flaky(path)
+
+@env.task(retries=1)
+def killed_twice(path: str) -> int:
+    note(path, "try")
+    if open(path).read().count("try") < 3:
+        os.kill(os.getpid(), 9)
+    return 3
+
+@env.task
+def calls_killed(path: str) -> int:
+    return killed_twice(path)
+
+@env.task(timeout=0.5)
+def slow() -> None:
+    subprocess.Popen(["sleep", "987654"])
+    time.sleep(600)
+
+@env.task
+def calls_slow() -> str:
+    try:
+        slow()
+    except flyte.errors.TaskTimeoutError as error:
+        return type(error).__name__
+    return "nothing was raised"
+
+@env.task
+async def sleeps(marker: str) -> None:
+    subprocess.Popen(["sleep", "987654"])
+    note(marker, "started")
+    await asyncio.sleep(600)
+
+@env.task
+async def waits_for_all(folder: str, n: int) -> None:
+    await asyncio.gather(*[sleeps(f"{folder}/{i}") for i in range(n)])
+
+@env.task
+async def cancels(marker: str) -> str:
+    async def started():
+        while not os.path.exists(marker):
+            await asyncio.sleep(0.01)
+    waiting = asyncio.ensure_future(sleeps(marker))
+    await started()
+    waiting.cancel()
+    try:
+        await waiting
+    except asyncio.CancelledError:
+        return "cancelled"
+    return "it went on"
+
+@env.task
+async def forgets(marker: str) -> int:
+    asyncio.ensure_future(sleeps(marker))
+    while not os.path.exists(marker):
+        await asyncio.sleep(0.01)
+    return 5
+
+@env.task
+def local_task() -> int:
+    @env.task
+    def inner() -> int:
+        return 1
+    return inner()
+
+@env.task
+def wrong_type() -> int:
+    return double("one")
+
+@env.task
+def unreachable() -> int:
+    import hidden
+    return hidden.answer()
+
+@env.task
+async def overlaps(folder: str, n: int) -> int:
+    counts = await asyncio.gather(*[busy(folder, i) for i in range(n)])
+    return max(counts)
+
+@env.task
+async def busy(folder: str, i: int) -> int:
+    mine = f"{folder}/{i}"
+    open(mine, "w").close()
+    count = len(os.listdir(folder))
+    await asyncio.sleep(0.1)
+    os.unlink(mine)
+    return count
+"""
+
+
+@pytest.fixture
+def tree(flyte: Shell) -> Shell:
+    """A project with tasks that call tasks."""
+    (flyte.project / "tree.py").write_text(TREE)
+    return flyte
+
+
+def run(tree: Shell, task: str, *inputs: str, exit_code: int = 0) -> Any:
+    """Run a task, and return the document of the command."""
+    return tree.json("run", "tree.py", task, *inputs, exit_code=exit_code)
+
+
+def actions(tree: Shell, name: str) -> list[dict[str, Any]]:
+    """Return the actions of a run."""
+    found: list[dict[str, Any]] = tree.json("get", "action", name)
+    return found
+
+
+def ended(tree: Shell) -> None:
+    """Check that all actions of the last run have ended, and have left no process."""
+    name = tree.last_run()["name"]
+    assert all(each["ended"] for each in actions(tree, name))
+    wait_for_no_sleepers()
+
+
+@pytest.mark.parametrize(
+    ("task", "inputs", "output", "count"),
+    [
+        ("gathers", ["--n", "4"], 14, 5),
+        ("serial", ["--n", "3"], 14, 5),
+        ("mixes", [], "2 2 Pair red 8", 4),
+        ("threads", [], [0, 2, 4, 6], 5),
+        ("fib", ["--n", "4"], 3, 9),
+    ],
+)
+def test_each_call_is_an_action(
+    tree: Shell, task: str, inputs: list[str], output: object, count: int
+) -> None:
+    """The result is that of plain calls, and each call is in the history, below its caller."""
+    done = run(tree, task, *inputs)
+    assert done["outputs"] == {"o0": output}
+    found = actions(tree, done["run"])
+    assert len(found) == count and {each["phase"] for each in found} == {"succeeded"}
+    names = [each["name"] for each in found]
+    assert names[0] == "a0" and len(set(names)) == count
+    assert all(each["parent"] in names for each in found[1:])
+    assert {each["engine"] for each in found[1:]} == {"process"}
+
+
+def test_the_same_program_makes_the_same_actions(tree: Shell) -> None:
+    """Ids depend on calls alone, and equal calls are different actions."""
+    one, other = (run(tree, "serial", "--n", "2")["run"] for _ in range(2))
+    first = [(each["name"], each["task"]) for each in actions(tree, one)]
+    assert first == [(each["name"], each["task"]) for each in actions(tree, other)]
+    (tree.project / "twice.py").write_text(
+        "from tree import env, double\n@env.task\ndef twice() -> int:\n    return double(1) + double(1)\n"
+    )
+    done = tree.json("run", "twice.py", "twice")
+    assert (
+        done["outputs"] == {"o0": 4} and len({a["name"] for a in actions(tree, done["run"])}) == 3
+    )
+
+
+def test_an_action_has_its_inputs_its_result_and_its_log(tree: Shell) -> None:
+    """An action that prints nothing leaves no file; one that prints has a log of its own."""
+    done = run(tree, "gathers", "--n", "2")
+    (_, *found) = actions(tree, done["run"])
+    by_input = {
+        tree.json("get", "io", done["run"], each["name"])["inputs"]["x"]: each for each in found
+    }
+    assert sorted(by_input) == [0, 1]
+    name = by_input[1]["name"]
+    assert tree.json("get", "io", done["run"], name)["outputs"] == {"o0": 1}
+    assert tree("get", "logs", done["run"], name).stdout == "squaring 1\n"
+    assert tree("get", "logs", done["run"], name[:6]).stdout == "squaring 1\n"
+    assert tree("get", "logs", done["run"]).stdout == ""
+    quiet = run(tree, "serial", "--n", "2")
+    folder = Path(quiet["url"].removeprefix("file://"))
+    assert not (folder / "actions").exists() or not list((folder / "actions").iterdir())
+    assert not (folder / "api").exists()
+    child = actions(tree, quiet["run"])[1]["name"]
+    assert "has printed nothing" in tree("get", "logs", quiet["run"], child, exit_code=4).stderr
+
+
+def test_output_of_children_begins_with_their_names(tree: Shell) -> None:
+    done = tree("run", "tree.py", "gathers", "--n", "2")
+    lines = sorted(line for line in done.stdout.splitlines() if "squaring" in line)
+    assert [line.split("]")[1] for line in lines] == [" squaring 0", " squaring 1"] or [
+        line.split("]")[1] for line in lines
+    ] == [" squaring 1", " squaring 0"]
+    assert all(line.startswith("[square a") for line in lines)
+
+
+@pytest.mark.parametrize(
+    ("task", "output"),
+    [
+        ("both", "7 is odd: so it is / 7 / Odd"),
+        ("coded", "TOO_HOT: it melts"),
+        ("calls_slow", "MaxRuntimeExceededError"),
+    ],
+)
+def test_an_error_has_the_face_that_its_caller_expects(tree: Shell, task: str, output: str) -> None:
+    """A child's exception is of its own class, with its attributes, and one of flyte.errors."""
+    assert run(tree, task)["outputs"] == {"o0": output}
+    ended(tree)
+
+
+def test_an_error_that_nobody_catches_shows_both_tracebacks(tree: Shell) -> None:
+    """The child's own frames come first; the run's error is the child's."""
+    done = run(tree, "uncaught", exit_code=1)
+    error = done["error"]
+    assert (error["type"], error["message"]) == ("Odd", "7 is odd: so it is")
+    assert error["traceback"].index("in odd\n") < error["traceback"].index("in uncaught\n")
+    assert "flyte_build/" not in error["traceback"].replace("flyte_build.runner", "")
+    assert error.keys() == {"type", "message", "kind", "traceback"}
+    group = run(tree, "grouped", exit_code=1)["error"]
+    assert group["type"] == "ExceptionGroup" and "9 is odd: so it is" in group["traceback"]
+
+
+def test_a_retry_takes_over_what_succeeded(tree: Shell, tmp_path: Path) -> None:
+    """The next attempt of a parent runs the failed child anew, and the other one not again."""
+    done = run(tree, "retried", "--path", str(tmp_path / "calls"))
+    assert done["outputs"] == {"o0": 2}
+    assert sorted((tmp_path / "calls").read_text().split()) == ["False", "True", "True"]
+    assert [each["attempts"] for each in actions(tree, done["run"])] == [2, 1, 2]
+
+
+@pytest.mark.parametrize("task", ["calls_flaky", "calls_killed"])
+def test_children_are_retried(tree: Shell, tmp_path: Path, task: str) -> None:
+    """A child has the retries of its task; a lost worker uses up none of them."""
+    done = run(tree, task, "--path", str(tmp_path / "tries"))
+    assert done["outputs"] == {"o0": 3}
+    assert [each["attempts"] for each in actions(tree, done["run"])] == [1, 3]
+
+
+def test_a_cancelled_call_ends_its_action(tree: Shell, tmp_path: Path) -> None:
+    """Cancelling the coroutine that waits for a child aborts the child with its processes."""
+    done = run(tree, "cancels", "--marker", str(tmp_path / "marker"))
+    assert done["outputs"] == {"o0": "cancelled"}
+    assert [each["phase"] for each in actions(tree, done["run"])] == ["succeeded", "aborted"]
+    ended(tree)
+
+
+def test_a_parent_that_ends_ends_its_children(tree: Shell, tmp_path: Path) -> None:
+    done = run(tree, "forgets", "--marker", str(tmp_path / "marker"))
+    assert done["outputs"] == {"o0": 5}
+    child = actions(tree, done["run"])[1]
+    assert child["phase"] == "aborted" and "a0 ended before it" in child["why"]
+    ended(tree)
+
+
+def start_many(tree: Shell, folder: Path) -> subprocess.Popen[str]:
+    """Start a run whose children all sleep, and wait until two of them do."""
+    folder.mkdir()
+    command = tree.start("run", "tree.py", "waits_for_all", "--folder", str(folder), "--n", "4")
+    while len(list(folder.iterdir())) < 2:
+        assert command.poll() is None
+        time.sleep(0.02)
+    return command
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interruption_ends_all_actions(tree: Shell, tmp_path: Path, number: int) -> None:
+    """Ctrl-C and SIGTERM reach every child, also those that wait for a place."""
+    command = start_many(tree, tmp_path / "marks")
+    command.send_signal(number)
+    assert command.wait(30) == (130 if number == signal.SIGINT else 5)
+    command.communicate()
+    name = tree.last_run()["name"]
+    assert {each["phase"] for each in actions(tree, name)} == {"aborted"}
+    ended(tree)
+
+
+def test_a_killed_command_leaves_nothing_running(tree: Shell, tmp_path: Path) -> None:
+    """After kill -9 of the command its workers end, and the next command ends the actions."""
+    command = start_many(tree, tmp_path / "marks")
+    command.kill()
+    command.communicate()
+    name = tree.last_run()["name"]
+    found = actions(tree, name)
+    assert found[0]["phase"] == "failed" and len(found) == 5
+    assert {each["phase"] for each in found[1:]} == {"aborted"}
+    ended(tree)
+
+
+def test_actions_share_the_processors(tree: Shell, tmp_path: Path) -> None:
+    """No more actions run at once than there are processors; parents that wait hold none."""
+    (tmp_path / "marks").mkdir()
+    done = run(tree, "overlaps", "--folder", str(tmp_path / "marks"), "--n", "6")
+    assert 1 <= done["outputs"]["o0"] <= (os.cpu_count() or 1)
+
+
+@pytest.mark.parametrize(
+    ("task", "kind", "text"),
+    [
+        ("local_task", "UsageError", "declared inside a function"),
+        ("wrong_type", "InputError", "The input 'x' cannot be 'one'"),
+    ],
+)
+def test_a_call_that_cannot_be_made_fails_in_its_caller(
+    tree: Shell, task: str, kind: str, text: str
+) -> None:
+    error = run(tree, task, exit_code=1)["error"]
+    assert error["type"] == kind and text in json.dumps(error)
+    assert f"in {task}\n" in error["traceback"]
+
+
+def test_a_worker_with_another_token_is_refused(tree: Shell, tmp_path: Path) -> None:
+    """The controller answers nobody without the run's token."""
+    import http.client
+    import socket
+
+    command = start_many(tree, tmp_path / "marks")
+    try:
+        folder = Path(tree.last_run()["url"].removeprefix("file://"))
+        os.chdir(folder / "api")
+        connection = http.client.HTTPConnection("localhost")
+        connection.sock = socket.socket(socket.AF_UNIX)
+        connection.sock.connect("socket")
+        connection.request(
+            "POST", f"/api/v1/runs/{folder.name}/actions/", b"[]", {"Authorization": "Bearer x"}
+        )
+        answer = connection.getresponse()
+        assert answer.status == 401 and b"token" in answer.read()
+        assert (folder / "api/socket").stat().st_mode & 0o777 == 0o600
+        connection.close()
+    finally:
+        os.chdir("/")
+        command.send_signal(signal.SIGTERM)
+        command.communicate(timeout=30)
+    assert not [p for p in psutil.process_iter(["pid"]) if p.pid == command.pid]
