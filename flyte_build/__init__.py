@@ -12,6 +12,10 @@ if TYPE_CHECKING:
     from ._version import __version__ as __version__
     from .declarations.cache import Cache as Cache
     from .declarations.cache import CachePolicy as CachePolicy
+    from .declarations.context import ctx as ctx
+    from .declarations.context import custom_context as custom_context
+    from .declarations.context import get_custom_context as get_custom_context
+    from .declarations.context import group as group
     from .declarations.device import AMD_GPU as AMD_GPU
     from .declarations.device import APPLE_SILICON as APPLE_SILICON
     from .declarations.device import GPU as GPU
@@ -25,6 +29,7 @@ if TYPE_CHECKING:
     from .declarations.image import Image as Image
     from .declarations.link import Documentation as Documentation
     from .declarations.link import Link as Link
+    from .declarations.map import map as map
     from .declarations.pod_template import PodTemplate as PodTemplate
     from .declarations.resources import Backoff as Backoff
     from .declarations.resources import Resources as Resources
@@ -72,11 +77,16 @@ _PLACES = {
     "__version__": "_version",
     "build": "sdk.build",
     "build_images": "sdk.build",
+    "ctx": "declarations.context",
     "current_domain": "sdk.init",
     "current_project": "sdk.init",
+    "custom_context": "declarations.context",
     "deploy": "sdk.deploy",
+    "get_custom_context": "declarations.context",
+    "group": "declarations.context",
     "init": "sdk.init",
     "init_from_config": "sdk.init",
+    "map": "declarations.map",
     "run": "sdk.run",
     "with_runcontext": "sdk.run",
 }

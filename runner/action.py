@@ -31,7 +31,8 @@ class Endpoint(NamedTuple):
 class Action:
     """One attempt of a call; attempts count from 1, and `folder` is the directory of the action.
 
-    `parent` is the id of the action that has called it.
+    `parent` is the id of the action that has called it, `started` the start of the run (epoch
+    seconds).
     """
 
     id: str
@@ -40,6 +41,7 @@ class Action:
     call: Call
     parent: str | None = None
     attempt: int = 1
+    started: float = 0.0
     endpoint: Endpoint | None = None
 
     @property
@@ -88,6 +90,8 @@ class Action:
             "timeout": call.task.operational.timeout,
             "attempt": self.attempt,
             "parent": self.parent,
+            "started": self.started,
+            "context": dict(call.context),
             "project": options.project,
             "domain": options.domain,
             "version": options.version,

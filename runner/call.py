@@ -44,7 +44,8 @@ class Call:
     `code` is the directory of the extracted bundle, and `tree` that bundle's tree ("" without a
     bundle). `deployment` is the pin of a deployed task: then there is no working tree, and the
     workspace's root is "". `environment` is the directory of a local environment ("": the running
-    interpreter is used), `variables` are those of its image. `secrets` have values, which no file
+    interpreter is used), `variables` are those of its image. `context` are values that its caller
+    passes on. `secrets` have values, which no file
     contains.
     """
 
@@ -58,6 +59,7 @@ class Call:
     deployment: str = ""
     environment: str = ""
     variables: Mapping[str, str] = field(default_factory=dict)
+    context: Mapping[str, str] = field(default_factory=dict)
     secrets: Secrets = field(default_factory=Secrets)
 
     @property

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from flyte_build.cas.digest import Digest
@@ -30,7 +30,8 @@ def child_id(parent: str, task: str, inputs: Wires, occurrence: int) -> str:
 class ChildRequest:
     """Request of attempt `parent_attempt` of an action to call a task, with wire inputs.
 
-    `group` names the group of calls that it belongs to, or is "".
+    `group` names the group of calls that it belongs to, or is "". `context` are values that the
+    caller passes on.
     """
 
     id: str
@@ -39,13 +40,14 @@ class ChildRequest:
     task: TaskSpec
     inputs: Wires
     group: str = ""
+    context: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
     def parse(cls, id: str, document: Mapping[str, Any]) -> ChildRequest:
         """Return the request from a value that `document` returned.
 
-        Raises `LookupError`, `TypeError` or `ValueError` if it is invalid, or if `id` is not the
-        one that follows from it.
+        Raises `LookupError`, `TypeError`, `ValueError` or `AttributeError` if it is invalid, or if
+        `id` is not the one that follows from it.
         """
         task, inputs = TaskSpec.parse(document["task"]), dict(document["inputs"])
         right = child_id(document["parent"], task.name, inputs, int(document["occurrence"]))
@@ -58,4 +60,5 @@ class ChildRequest:
             task=task,
             inputs=inputs,
             group=str(document["group"]),
+            context={str(name): str(text) for name, text in document["context"].items()},
         )

@@ -1,16 +1,35 @@
-"""Dispatch of task calls: outside of a run to the task's function, inside a run to a child action.
+"""Context of a running task: who it is, and who carries out the tasks that it calls.
 
-A caller decides which. Only the code that executes a task sets one: for a context, or for all
-contexts of a process that executes a single action, such as those of threads that the task starts.
+Outside of a run there is none, and calling a task calls its function. The code that executes a task
+sets it: for a context, or for a whole process that executes a single action, so that threads that
+the task starts have it, too.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, Any, Protocol
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
 
 if TYPE_CHECKING:
+    from concurrent.futures import Future
+    from datetime import datetime
+
     from .task import Task
+
+
+class Pending(Protocol):
+    """A call that was made: `future` is done as soon as `result` does not wait."""
+
+    future: Future[Any]
+
+    def result(self) -> Any:
+        """Wait for the call, and return its result. Raises the task's error."""
+
+    def cancel(self, reason: str) -> None:
+        """Abort the call."""
 
 
 class Caller(Protocol):
@@ -19,29 +38,105 @@ class Caller(Protocol):
     def call(self, task: Task[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Return the task's result, or for an async task an awaitable of it."""
 
-
-_caller: ContextVar[Caller | None] = ContextVar("flyte_caller", default=None)
-_process_caller: Caller | None = None
-
-
-def call(task: Task[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    """Call a task through the current caller, or its function directly if there is none."""
-    caller = _caller.get() or _process_caller
-    return task.func(*args, **kwargs) if caller is None else caller.call(task, args, kwargs)
+    def start(self, task: Task[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Pending:
+        """Make a call, sync or async, that goes on beside the caller."""
 
 
-async def call_async(task: Task[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    """Await the call of a task, sync or async, and return its result; see `call`."""
-    result = call(task, args, kwargs)
-    return await result if task.is_async else result
+class ActionID(NamedTuple):
+    """Identity of an action."""
+
+    name: str
+    run_name: str
+    project: str
+    domain: str
 
 
-def set_caller(caller: Caller | None) -> None:
-    """Set the caller that runs task calls in the current context from now on."""
-    _caller.set(caller)
+class GroupData(NamedTuple):
+    """Group that calls belong to."""
+
+    name: str
 
 
-def set_process_caller(caller: Caller | None) -> None:
-    """Set the caller that runs task calls in all contexts of this process that have no other."""
-    global _process_caller
-    _process_caller = caller
+@dataclass(frozen=True, kw_only=True)
+class TaskContext:
+    """Context of a running task; it is false, with all fields None, outside of a task.
+
+    `attempt_number` counts from 0. `custom_context` is passed on to all tasks that are called.
+    """
+
+    action: ActionID | None = None
+    task_action: ActionID | None = None
+    version: str | None = None
+    mode: Literal["local", "remote"] | None = None
+    attempt_number: int | None = None
+    group_data: GroupData | None = None
+    custom_context: Mapping[str, str] | None = None
+    run_start_time: datetime | None = None
+    raw_data_path: str | None = None
+    output_path: str | None = None
+    code_bundle: str | None = None
+    data: Mapping[str, Any] | None = None
+    report: Any = None
+    checkpoint: Any = None
+    caller: Caller | None = field(default=None, repr=False)
+
+    def __bool__(self) -> bool:
+        return self.action is not None
+
+    def is_in_cluster(self) -> bool:
+        """Whether the task was prepared, and does not run in its caller's process."""
+        return self.mode == "remote"
+
+
+_OUTSIDE = TaskContext()
+_current: ContextVar[TaskContext | None] = ContextVar("flyte_task", default=None)
+_of_process: TaskContext | None = None
+
+
+def ctx() -> TaskContext:
+    """Return the context of the running task; outside of a task, it is false."""
+    return _current.get() or _of_process or _OUTSIDE
+
+
+def enter(context: TaskContext) -> None:
+    """Set the context of what runs in the current `contextvars` context from now on."""
+    _current.set(context)
+
+
+def enter_process(context: TaskContext) -> None:
+    """Set the context of everything in this process that has no other."""
+    global _of_process
+    _of_process = context
+
+
+@contextmanager
+def changed(**fields: Any) -> Iterator[None]:
+    """Change fields of the task's context in the body; outside of a task, nothing changes."""
+    context = ctx()
+    if not context:
+        yield
+        return
+    token = _current.set(replace(context, **fields))
+    try:
+        yield
+    finally:
+        _current.reset(token)
+
+
+@contextmanager
+def group(name: str) -> Iterator[None]:
+    """Let the tasks that are called in the body belong to a group of this name."""
+    with changed(group_data=GroupData(name)):
+        yield
+
+
+@contextmanager
+def custom_context(**values: str) -> Iterator[None]:
+    """Pass values to the tasks that are called in the body, and to all that these call."""
+    with changed(custom_context={**(ctx().custom_context or {}), **values}):
+        yield
+
+
+def get_custom_context() -> dict[str, str]:
+    """Return the values that callers passed with `custom_context`."""
+    return dict(ctx().custom_context or {})

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Generic, Literal, ParamSpec, TypeVar, ove
 
 from flyte_build.errors import DeclarationError, DeclarationTypeError
 
-from .context import call, call_async
+from .call import call, call_async
 from .setting import check_options
 
 if TYPE_CHECKING:

@@ -138,4 +138,5 @@ def child_call(parent: Call, request: ChildRequest, image: ImageChoice) -> Call:
         workspace=replace(parent.workspace, module=request.task.module or ""),
         variable=request.task.variable or "",
         inputs=request.inputs,
+        context=request.context,
     )

@@ -87,7 +87,7 @@ class Controller:
     ) -> None:
         self._run, self._folder, self._reporter = run, folder, reporter
         self._open_actions, self._place = open_actions, place
-        self._machine = Machine(total)
+        self._machine, self._started = Machine(total), time.time()
         self._placed: dict[str, _Placed] = {}
         self._engines: list[Engine] = []
         self._requests: deque[Callable[[], None]] = deque()
@@ -300,6 +300,7 @@ class Controller:
             call=placed.call,
             parent=placed.parent,
             attempt=placed.attempt,
+            started=self._started,
             endpoint=self._host.endpoint if self._host else None,
         )
 

@@ -92,7 +92,7 @@ class WorkerApi:
         try:
             request = ChildRequest.parse(document["id"], document)
             result = self._controller.submit(request)
-        except (LookupError, TypeError, ValueError) as error:
+        except (LookupError, TypeError, ValueError, AttributeError) as error:
             return {"problem": {"type": "RuntimeSystemError", "message": f"Invalid call: {error}"}}
         except Ended as error:
             message = f"The action {error} has ended, or its attempt was stopped"

@@ -13,11 +13,12 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
 
+from flyte_build.declarations.call import InProcess
 from flyte_build.declarations.task import Task
 from flyte_build.runner.abort import LOOK, asked
 from flyte_build.runner.action import Action
 from flyte_build.runner.signals import Stopped
-from flyte_build.runner.worker.execute import InProcess, execute
+from flyte_build.runner.worker.execute import context_of, execute
 from flyte_build.runner.worker.sources import Sources
 
 from .protocol import Event, Waits
@@ -51,9 +52,10 @@ class LocalEngine:
         os.environ.update(action.call.env)
         self._running, self._began = [action], time.time()
         sources = Sources(action.call.workspace.root)
+        context = context_of(action.document(), "local", InProcess())
         try:
             with _interrupted_when_asked(action.folder):
-                result = execute(self._load, action.call.inputs, sources, InProcess())
+                result = execute(self._load, action.call.inputs, sources, context)
         except (KeyboardInterrupt, Stopped):
             self._end_children()
             self._over.append(Event(action, "cancelled"))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import sys
 import threading
 from collections import Counter
@@ -10,6 +9,8 @@ from collections.abc import Mapping
 from concurrent.futures import Future
 from typing import Any
 
+from flyte_build.declarations.call import awaited
+from flyte_build.declarations.context import Pending, ctx
 from flyte_build.declarations.describe import task_spec
 from flyte_build.declarations.interface import Interface, interface_of
 from flyte_build.declarations.spec import completed
@@ -18,7 +19,7 @@ from flyte_build.errors import UsageError
 from flyte_build.runner.child import child_id
 from flyte_build.runner.result import Result
 
-from .client import Client
+from .client import Client, Refused
 from .raised import error_of, refusal_of
 
 
@@ -36,20 +37,13 @@ class Children:
 
         Raises the error of the child.
         """
-        id, future, interface = self._submit(task, args, kwargs)
-        if task.is_async:
-            return self._awaited(id, future, interface, task)
-        return _value(id, future, interface, task)
+        pending = self.start(task, args, kwargs)
+        return awaited(pending) if task.is_async else pending.result()
 
-    async def _awaited(
-        self, id: str, future: Future[Result], interface: Interface, task: Task[..., Any]
-    ) -> Any:
-        try:
-            await asyncio.wait([asyncio.wrap_future(future)])
-        except asyncio.CancelledError:
-            self._client.abort(id, f"{self._action} does not wait for it any more")
-            raise
-        return _value(id, future, interface, task)
+    def start(self, task: Task[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Pending:
+        """Begin a call of a task as a child action."""
+        id, future, interface = self._submit(task, args, kwargs)
+        return _Child(self._client, id, task.name, future, interface)
 
     def _submit(
         self, task: Task[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
@@ -60,6 +54,7 @@ class Children:
         with self._lock:
             occurrence = self._calls[first]
             self._calls[first] += 1
+        context = ctx()
         id = first if not occurrence else child_id(self._action, task.name, inputs, occurrence)
         request = {
             "id": id,
@@ -67,7 +62,8 @@ class Children:
             "attempt": self._attempt,
             "task": document,
             "inputs": inputs,
-            "group": "",
+            "group": context.group_data.name if context.group_data else "",
+            "context": dict(context.custom_context or {}),
             "occurrence": occurrence,
         }
         return id, self._client.submit(request), interface
@@ -99,14 +95,25 @@ def _variable(task: Task[..., Any], module: str) -> str:
     )
 
 
-def _value(id: str, future: Future[Result], interface: Interface, task: Task[..., Any]) -> Any:
-    """Return what a child has returned. Raises its error."""
-    from .client import Refused
+class _Child:
+    """A call of a task as the child action `id`."""
 
-    try:
-        result = future.result()
-    except Refused as refused:
-        raise refusal_of(refused.problem) from None
-    if result.error is not None:
-        raise error_of(task.name, id, result)
-    return interface.load_result(dict(result.outputs))
+    def __init__(
+        self, client: Client, id: str, task: str, future: Future[Result], interface: Interface
+    ) -> None:
+        self._client, self._id, self._task = client, id, task
+        self.future, self._interface = future, interface
+
+    def result(self) -> Any:
+        """Wait for the child, and return what it has returned. Raises its error."""
+        try:
+            result = self.future.result()
+        except Refused as refused:
+            raise refusal_of(refused.problem) from None
+        if result.error is not None:
+            raise error_of(self._task, self._id, result)
+        return self._interface.load_result(dict(result.outputs))
+
+    def cancel(self, reason: str) -> None:
+        """Abort the child."""
+        self._client.abort(self._id, reason)

@@ -8,11 +8,11 @@ import importlib
 import os
 import sys
 import traceback
-from collections.abc import Callable
-from typing import Any, NoReturn
+from collections.abc import Callable, Mapping
+from typing import Any, Literal, NoReturn
 
 from flyte_build._alias import PACKAGE
-from flyte_build.declarations.context import Caller, set_caller
+from flyte_build.declarations.context import ActionID, Caller, Pending, TaskContext, enter
 from flyte_build.declarations.interface import interface_of
 from flyte_build.declarations.task import Task
 from flyte_build.errors import InputError
@@ -33,14 +33,6 @@ class _Refused(Exception):
         self.error = error
 
 
-class InProcess:
-    """Caller for tasks that call tasks: for now, the function runs in the same process."""
-
-    def call(self, task: Task[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        """Call the function and return its result, which is a coroutine for an async task."""
-        return task.func(*args, **kwargs)
-
-
 class OnDemand:
     """Caller that `make` returns, made at the first call: most tasks call none."""
 
@@ -50,9 +42,38 @@ class OnDemand:
 
     def call(self, task: Task[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Call a task through the caller."""
+        return self._made().call(task, args, kwargs)
+
+    def start(self, task: Task[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Pending:
+        """Begin a call through the caller."""
+        return self._made().start(task, args, kwargs)
+
+    def _made(self) -> Caller:
         with self._lock:
-            caller = self._caller = self._caller or self._make()
-        return caller.call(task, args, kwargs)
+            self._caller = self._caller or self._make()
+            return self._caller
+
+
+def context_of(
+    action: Mapping[str, Any], mode: Literal["local", "remote"], caller: Caller
+) -> TaskContext:
+    """Return the context of an attempt, given its action's document."""
+    from datetime import UTC, datetime
+
+    own = ActionID(action["id"], action["run"], action["project"], action["domain"])
+    return TaskContext(
+        action=own,
+        task_action=own,
+        version=action["version"],
+        mode=mode,
+        attempt_number=action["attempt"] - 1,
+        group_data=None,
+        custom_context=action["context"],
+        run_start_time=datetime.fromtimestamp(action["started"], UTC),
+        output_path=action["folder"],
+        data={},
+        caller=caller,
+    )
 
 
 def load_task(module: str, variable: str) -> Task[..., Any]:
@@ -70,15 +91,15 @@ def load_task(module: str, variable: str) -> Task[..., Any]:
 
 
 def execute(
-    load: Callable[[], Task[..., Any]], inputs: Wires, sources: Sources, caller: Caller
+    load: Callable[[], Task[..., Any]], inputs: Wires, sources: Sources, context: TaskContext
 ) -> Result:
     """Run the task that `load` returns with wire inputs, and return its result.
 
-    Tasks that it calls go to `caller`. Tracebacks are cut to the user's `sources`. Only
-    `KeyboardInterrupt` and `Stopped` are raised.
+    It runs in `context`. Tracebacks are cut to the user's `sources`. Only `KeyboardInterrupt` and
+    `Stopped` are raised.
     """
     try:
-        return Result("succeeded", call(load(), dict(inputs), caller))
+        return Result("succeeded", call(load(), dict(inputs), context))
     except Mismatch as mismatch:
         at = f" at {mismatch.where.lstrip('. ')}" if mismatch.where else ""
         message = (
@@ -118,14 +139,14 @@ def failure(error: BaseException, sources: Sources) -> Result:
     return Result("failed", error=told)
 
 
-def call(task: Task[..., Any], inputs: Wires, caller: Caller) -> dict[str, Any]:
-    """Call a task's function with wire inputs, and return wire outputs.
+def call(task: Task[..., Any], inputs: Wires, own: TaskContext) -> dict[str, Any]:
+    """Call a task's function with wire inputs in its own context, and return wire outputs.
 
     Raises `_Refused` for an input that does not fit.
     """
     interface = interface_of(task.func)
     context = contextvars.copy_context()
-    context.run(set_caller, caller)
+    context.run(enter, own)
     try:
         arguments = interface.load_inputs(inputs)
     except InputError as error:

@@ -56,8 +56,9 @@ def main() -> None:
     # The command handles the terminal's Ctrl-C.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     from flyte_build._alias import install_alias
+    from flyte_build.declarations.context import enter_process
 
-    from .execute import execute, failure, finish, load_task
+    from .execute import context_of, execute, failure, finish, load_task
     from .sources import Sources
 
     install_alias()
@@ -86,12 +87,15 @@ def main() -> None:
     _enter(work, sources.folder if sources.bundle else "")
     own = os.getpid()
     try:
-        caller = _caller(order.get("endpoint"), action, sources.folder)
+        context = context_of(
+            action, "remote", _caller(order.get("endpoint"), action, sources.folder)
+        )
+        enter_process(context)
         result = execute(
             lambda: load_task(action["module"], action["variable"]),
             action["inputs"],
             sources,
-            caller,
+            context,
         )
     # SIGINT is ignored in this process, so the task itself has raised it.
     except KeyboardInterrupt as error:
@@ -115,16 +119,14 @@ def main() -> None:
 
 
 def _caller(endpoint: Mapping[str, str] | None, action: Mapping[str, Any], root: str) -> Caller:
-    """Return the caller for the tasks that the task calls, also for threads that it starts."""
-    from flyte_build.declarations.context import set_process_caller
+    """Return the caller for the tasks that the task calls."""
+    from flyte_build.declarations.call import InProcess
 
-    from .execute import InProcess, OnDemand
+    from .execute import OnDemand
 
-    caller: Caller = InProcess()
-    if endpoint is not None:
-        caller = OnDemand(partial(_children, endpoint, action, root))
-    set_process_caller(caller)
-    return caller
+    if endpoint is None:
+        return InProcess()
+    return OnDemand(partial(_children, endpoint, action, root))
 
 
 def _children(endpoint: Mapping[str, str], action: Mapping[str, Any], root: str) -> Caller:

@@ -16,7 +16,7 @@ import pytest
 from tests.support.command import Shell, wait_for_no_sleepers
 
 TREE = """
-import asyncio, os, subprocess, sys, time
+import asyncio, functools, os, subprocess, sys, time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -70,8 +70,9 @@ def serial(n: int) -> int:
 
 @env.task
 async def mixes() -> str:
-    pair = moves(Point(1))
-    return f"{pair.first} {pair.second} {type(pair).__name__} {colour()} {await double.aio(4)}"
+    pair = await moves.aio(Point(1))
+    red = await colour.aio()
+    return f"{pair.first} {pair.second} {type(pair).__name__} {red} {await double.aio(4)}"
 
 @env.task
 def threads() -> list[int]:
@@ -194,6 +195,45 @@ async def forgets(marker: str) -> int:
     return 5
 
 @env.task
+async def blocks() -> int:
+    return double(1)
+
+@env.task
+def maps(n: int) -> list[str]:
+    return [str(each) for each in flyte.map(picky, range(n), [10] * n)]
+
+@env.task
+def picky(x: int, y: int) -> int:
+    if x == 1:
+        raise Odd(x, "picky")
+    return x + y
+
+@env.task
+async def maps_later(n: int) -> list[int]:
+    task = functools.partial(double, times=3)
+    return [each async for each in flyte.map.aio(task, range(n), group_name="g", concurrency=2)]
+
+@env.task
+def strict(n: int) -> list[int]:
+    return list(flyte.map(picky, range(n), range(n), return_exceptions=False))
+
+@env.task
+def knows() -> list[str]:
+    own = flyte.ctx()
+    with flyte.group("colours"), flyte.custom_context(shade="dark"):
+        child = told()
+    return [own.action.name, own.mode, str(bool(own)), *child, str(flyte.get_custom_context())]
+
+@env.task
+def told() -> list[str]:
+    own = flyte.ctx()
+    return [str(own.attempt_number), own.custom_context["shade"], deeper()]
+
+@env.task
+def deeper() -> str:
+    return flyte.get_custom_context()["shade"]
+
+@env.task
 def local_task() -> int:
     @env.task
     def inner() -> int:
@@ -258,6 +298,8 @@ def ended(tree: Shell) -> None:
         ("mixes", [], "2 2 Pair red 8", 4),
         ("threads", [], [0, 2, 4, 6], 5),
         ("fib", ["--n", "4"], 3, 9),
+        ("maps_later", ["--n", "3"], [0, 6, 12], 4),
+        ("knows", [], ["a0", "remote", "True", "0", "dark", "dark", "{}"], 3),
     ],
 )
 def test_each_call_is_an_action(
@@ -376,6 +418,22 @@ def test_a_parent_that_ends_ends_its_children(tree: Shell, tmp_path: Path) -> No
     ended(tree)
 
 
+def test_a_map_gives_errors_in_their_place(tree: Shell) -> None:
+    """Results of a map are in order; errors are among them, or are raised and end the rest."""
+    done = run(tree, "maps", "--n", "3")
+    assert done["outputs"] == {"o0": ["10", "1 is odd: picky", "12"]}
+    found = actions(tree, done["run"])
+    assert [each["group"] for each in found] == ["", *["tree.picky_map"] * 3]
+    error = run(tree, "strict", "--n", "40", exit_code=1)["error"]
+    assert error["type"] == "Odd"
+    ended(tree)
+
+
+def test_calls_of_a_group_are_recorded_with_its_name(tree: Shell) -> None:
+    found = actions(tree, run(tree, "knows")["run"])
+    assert [each["group"] for each in found] == ["", "colours", ""]
+
+
 def start_many(tree: Shell, folder: Path) -> subprocess.Popen[str]:
     """Start a run whose children all sleep, and wait until two of them do."""
     folder.mkdir()
@@ -422,6 +480,7 @@ def test_actions_share_the_processors(tree: Shell, tmp_path: Path) -> None:
     [
         ("local_task", "UsageError", "declared inside a function"),
         ("wrong_type", "InputError", "The input 'x' cannot be 'one'"),
+        ("blocks", "SyncTaskCallInAsyncContextError", "await double.aio(...)"),
     ],
 )
 def test_a_call_that_cannot_be_made_fails_in_its_caller(
