@@ -103,8 +103,8 @@ def enter(context: TaskContext) -> None:
     _current.set(context)
 
 
-def enter_process(context: TaskContext) -> None:
-    """Set the context of everything in this process that has no other."""
+def enter_process(context: TaskContext | None) -> None:
+    """Set the context of everything in this process that has no other; None ends that."""
     global _of_process
     _of_process = context
 

@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from flyte_build.errors import FileUnstable, UsageError
@@ -181,9 +182,9 @@ def run_here(session: Session, call: Call, load: Callable[[], Task[..., Any]]) -
     """Run the task that `load` returns in this process, from the working tree."""
     from flyte_build.runner.engines.local import LocalEngine
 
-    return carry_out(
-        call, LocalEngine(load), session.stores.history, session.reporter, time.monotonic()
-    )
+    history, reporter = session.stores.history, session.reporter
+    engine = LocalEngine(load, partial(history.actions_of, durable=False), reporter.note)
+    return carry_out(call, engine, history, reporter, time.monotonic())
 
 
 def run_script(

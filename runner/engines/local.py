@@ -11,9 +11,10 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from typing import Any
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
-from flyte_build.declarations.call import InProcess
+from flyte_build.declarations.context import enter_process
 from flyte_build.declarations.task import Task
 from flyte_build.runner.abort import LOOK, asked
 from flyte_build.runner.action import Action
@@ -21,7 +22,11 @@ from flyte_build.runner.signals import Stopped
 from flyte_build.runner.worker.execute import context_of, execute
 from flyte_build.runner.worker.sources import Sources
 
+from .local_calls import LocalCalls, LocalRun
 from .protocol import Event, Waits
+
+if TYPE_CHECKING:
+    from flyte_build.runner.history.actions import Actions
 
 # Error of a process's start time, in seconds: on Linux it is relative to the boot, which is known
 # to the second.
@@ -30,14 +35,23 @@ _GRACE = 1.0  # Seconds between asking a process to end and killing it.
 
 
 class LocalEngine:
-    """Engine that runs attempts in `submit`, with the caller's streams; `load` returns the task."""
+    """Engine that runs attempts in `submit`, with the caller's streams.
+
+    `load` returns the task, and `actions_of` the recorder for the children of a run. `note` takes
+    sentences for the user.
+    """
 
     name = "local"
     runs_here = True
     acts_on = frozenset(("retries", "env_vars"))
 
-    def __init__(self, load: Callable[[], Task[..., Any]]) -> None:
-        self._load = load
+    def __init__(
+        self,
+        load: Callable[[], Task[..., Any]],
+        actions_of: Callable[[str], Actions],
+        note: Callable[[str], None],
+    ) -> None:
+        self._load, self._actions_of, self._note = load, actions_of, note
         self._running: list[Action] = []
         self._over: list[Event] = []
         self._began = 0.0
@@ -52,7 +66,9 @@ class LocalEngine:
         os.environ.update(action.call.env)
         self._running, self._began = [action], time.time()
         sources = Sources(action.call.workspace.root)
-        context = context_of(action.document(), "local", InProcess())
+        run = LocalRun(partial(self._actions_of, action.run), self._note, sources)
+        context = context_of(action.document(), "local", LocalCalls(run, action.id))
+        enter_process(context)  # For threads that the task starts.
         try:
             with _interrupted_when_asked(action.folder):
                 result = execute(self._load, action.call.inputs, sources, context)
@@ -65,6 +81,7 @@ class LocalEngine:
             self._over.append(Event(action, "failed" if result.error else "succeeded"))
         finally:
             self._running = []
+            enter_process(None)
 
     def waits(self) -> Waits:
         """Return no condition, since attempts end in `submit`."""

@@ -30,12 +30,16 @@ class NewAction(NamedTuple):
 
 
 class Actions:
-    """Recorder of the actions of one run. What happens in `commit` is durable after it."""
+    """Recorder of the actions of one run.
 
-    def __init__(self, database: Database, run: str) -> None:
+    What happens in `commit` survives the end of this process, and a power cut if it is `durable`:
+    a parent acts on the ends of children that it sees.
+    """
+
+    def __init__(self, database: Database, run: str, *, durable: bool) -> None:
         self._database, self._run = database, run
-        # A parent acts on what it sees, so the end of a child must survive a power cut.
-        database.execute("PRAGMA synchronous=FULL")
+        if durable:
+            database.execute("PRAGMA synchronous=FULL")
 
     @contextmanager
     def commit(self) -> Iterator[None]:

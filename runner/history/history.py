@@ -226,11 +226,11 @@ class History:
             )
         )
 
-    def actions_of(self, name: str) -> Actions:
+    def actions_of(self, name: str, *, durable: bool = True) -> Actions:
         """Return the recorder of the actions that the root of a run calls."""
         from .actions import Actions
 
-        return Actions(self._database, name)
+        return Actions(self._database, name, durable=durable)
 
     def actions(self, name: str) -> list[ActionRow]:
         """Return the actions of a run, the root first, then in the order of their calls.

@@ -65,6 +65,24 @@ def error_of(task: str, id: str, result: Result) -> BaseException:
     return cast(BaseException, error)
 
 
+def with_face(error: BaseException, id: str) -> BaseException:
+    """Return an exception of this process as one that is also of `flyte.errors`.
+
+    Errors of ours, and exceptions that end programs or loops, are returned as they are.
+    """
+    if isinstance(error, errors.FlyteError) or not isinstance(error, Exception):
+        return error
+    original: Any = type(error)
+    cls = _both(errors.RuntimeUserError, original)
+    faced: Any = cls.__new__(cls)
+    faced.args = error.args
+    faced.__dict__.update(vars(error))
+    faced.what, faced.why, faced.hint = str(error), "", ""
+    faced.code, faced.kind, faced.worker = type(error).__name__, "user", id
+    faced.__cause__, faced.__context__ = error.__cause__, error.__context__
+    return cast(BaseException, faced.with_traceback(error.__traceback__))
+
+
 def refusal_of(problem: Mapping[str, str]) -> errors.FlyteError:
     """Return the exception for a child that the controller refused to call."""
     kind = getattr(errors, problem["type"], errors.PreparationError)

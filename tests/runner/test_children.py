@@ -222,7 +222,7 @@ def knows() -> list[str]:
     own = flyte.ctx()
     with flyte.group("colours"), flyte.custom_context(shade="dark"):
         child = told()
-    return [own.action.name, own.mode, str(bool(own)), *child, str(flyte.get_custom_context())]
+    return [own.action.name, str(bool(own)), *child, str(flyte.get_custom_context())]
 
 @env.task
 def told() -> list[str]:
@@ -272,9 +272,14 @@ def tree(flyte: Shell) -> Shell:
     return flyte
 
 
-def run(tree: Shell, task: str, *inputs: str, exit_code: int = 0) -> Any:
+PLACES = pytest.mark.parametrize("options", [(), ("--local",)], ids=["prepared", "local"])
+
+
+def run(
+    tree: Shell, task: str, *inputs: str, exit_code: int = 0, options: tuple[str, ...] = ()
+) -> Any:
     """Run a task, and return the document of the command."""
-    return tree.json("run", "tree.py", task, *inputs, exit_code=exit_code)
+    return tree.json("run", *options, "tree.py", task, *inputs, exit_code=exit_code)
 
 
 def actions(tree: Shell, name: str) -> list[dict[str, Any]]:
@@ -290,6 +295,7 @@ def ended(tree: Shell) -> None:
     wait_for_no_sleepers()
 
 
+@PLACES
 @pytest.mark.parametrize(
     ("task", "inputs", "output", "count"),
     [
@@ -299,26 +305,33 @@ def ended(tree: Shell) -> None:
         ("threads", [], [0, 2, 4, 6], 5),
         ("fib", ["--n", "4"], 3, 9),
         ("maps_later", ["--n", "3"], [0, 6, 12], 4),
-        ("knows", [], ["a0", "remote", "True", "0", "dark", "dark", "{}"], 3),
+        ("knows", [], ["a0", "True", "0", "dark", "dark", "{}"], 3),
     ],
 )
 def test_each_call_is_an_action(
-    tree: Shell, task: str, inputs: list[str], output: object, count: int
+    tree: Shell,
+    options: tuple[str, ...],
+    task: str,
+    inputs: list[str],
+    output: object,
+    count: int,
 ) -> None:
     """The result is that of plain calls, and each call is in the history, below its caller."""
-    done = run(tree, task, *inputs)
+    done = run(tree, task, *inputs, options=options)
     assert done["outputs"] == {"o0": output}
     found = actions(tree, done["run"])
     assert len(found) == count and {each["phase"] for each in found} == {"succeeded"}
     names = [each["name"] for each in found]
     assert names[0] == "a0" and len(set(names)) == count
     assert all(each["parent"] in names for each in found[1:])
-    assert {each["engine"] for each in found[1:]} == {"process"}
+    assert {each["engine"] for each in found[1:]} == {"local" if options else "process"}
 
 
 def test_the_same_program_makes_the_same_actions(tree: Shell) -> None:
     """Ids depend on calls alone, and equal calls are different actions."""
-    one, other = (run(tree, "serial", "--n", "2")["run"] for _ in range(2))
+    one, other = (
+        run(tree, "serial", "--n", "2", options=options)["run"] for options in ((), ("--local",))
+    )
     first = [(each["name"], each["task"]) for each in actions(tree, one)]
     assert first == [(each["name"], each["task"]) for each in actions(tree, other)]
     (tree.project / "twice.py").write_text(
@@ -361,16 +374,20 @@ def test_output_of_children_begins_with_their_names(tree: Shell) -> None:
 
 
 @pytest.mark.parametrize(
-    ("task", "output"),
+    ("task", "options", "output"),
     [
-        ("both", "7 is odd: so it is / 7 / Odd"),
-        ("coded", "TOO_HOT: it melts"),
-        ("calls_slow", "MaxRuntimeExceededError"),
+        ("both", (), "7 is odd: so it is / 7 / Odd"),
+        ("both", ("--local",), "7 is odd: so it is / 7 / Odd"),
+        ("coded", (), "TOO_HOT: it melts"),
+        ("coded", ("--local",), "TOO_HOT: it melts"),
+        ("calls_slow", (), "MaxRuntimeExceededError"),
     ],
 )
-def test_an_error_has_the_face_that_its_caller_expects(tree: Shell, task: str, output: str) -> None:
+def test_an_error_has_the_face_that_its_caller_expects(
+    tree: Shell, task: str, options: tuple[str, ...], output: str
+) -> None:
     """A child's exception is of its own class, with its attributes, and one of flyte.errors."""
-    assert run(tree, task)["outputs"] == {"o0": output}
+    assert run(tree, task, options=options)["outputs"] == {"o0": output}
     ended(tree)
 
 
@@ -394,10 +411,14 @@ def test_a_retry_takes_over_what_succeeded(tree: Shell, tmp_path: Path) -> None:
     assert [each["attempts"] for each in actions(tree, done["run"])] == [2, 1, 2]
 
 
-@pytest.mark.parametrize("task", ["calls_flaky", "calls_killed"])
-def test_children_are_retried(tree: Shell, tmp_path: Path, task: str) -> None:
+@pytest.mark.parametrize(
+    ("task", "options"), [("calls_flaky", ()), ("calls_killed", ()), ("calls_flaky", ("--local",))]
+)
+def test_children_are_retried(
+    tree: Shell, tmp_path: Path, task: str, options: tuple[str, ...]
+) -> None:
     """A child has the retries of its task; a lost worker uses up none of them."""
-    done = run(tree, task, "--path", str(tmp_path / "tries"))
+    done = run(tree, task, "--path", str(tmp_path / "tries"), options=options)
     assert done["outputs"] == {"o0": 3}
     assert [each["attempts"] for each in actions(tree, done["run"])] == [1, 3]
 
@@ -418,13 +439,14 @@ def test_a_parent_that_ends_ends_its_children(tree: Shell, tmp_path: Path) -> No
     ended(tree)
 
 
-def test_a_map_gives_errors_in_their_place(tree: Shell) -> None:
+@PLACES
+def test_a_map_gives_errors_in_their_place(tree: Shell, options: tuple[str, ...]) -> None:
     """Results of a map are in order; errors are among them, or are raised and end the rest."""
-    done = run(tree, "maps", "--n", "3")
+    done = run(tree, "maps", "--n", "3", options=options)
     assert done["outputs"] == {"o0": ["10", "1 is odd: picky", "12"]}
     found = actions(tree, done["run"])
     assert [each["group"] for each in found] == ["", *["tree.picky_map"] * 3]
-    error = run(tree, "strict", "--n", "40", exit_code=1)["error"]
+    error = run(tree, "strict", "--n", "40", exit_code=1, options=options)["error"]
     assert error["type"] == "Odd"
     ended(tree)
 

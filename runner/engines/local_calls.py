@@ -1,0 +1,222 @@
+"""Calls of tasks inside a task that runs in the calling process: recorded, and retried, there.
+
+Values are passed as they are. A direct call of a sync task runs in the calling thread, so that
+debuggers work; async tasks run in the caller's event loop, other calls in threads.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextvars import copy_context
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from flyte_build.declarations.call import InThread
+from flyte_build.declarations.context import Pending, changed, ctx
+from flyte_build.declarations.describe import task_spec
+from flyte_build.declarations.interface import Interface, interface_of
+from flyte_build.declarations.spec import TaskSpec, completed
+from flyte_build.declarations.task import Task
+from flyte_build.runner.child import child_id
+from flyte_build.runner.history.actions import NewAction
+from flyte_build.runner.result import Failure, Result
+from flyte_build.runner.worker.execute import failure
+from flyte_build.runner.worker.raised import with_face
+from flyte_build.runner.worker.sources import Sources
+from flyte_build.values.type import Mismatch
+
+if TYPE_CHECKING:
+    from flyte_build.runner.history.actions import Actions
+
+
+@dataclass(eq=False)
+class LocalRun:
+    """What all actions of a run in this process share.
+
+    `open_actions` opens the recorder of children, `note` takes a sentence for the user.
+    """
+
+    open_actions: Callable[[], Actions]
+    note: Callable[[str], None]
+    sources: Sources
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+    @cached_property
+    def actions(self) -> Actions:
+        """The recorder of children."""
+        return self.open_actions()
+
+    @cached_property
+    def threads(self) -> ThreadPoolExecutor:
+        """Threads for calls that go on beside their callers."""
+        return ThreadPoolExecutor(os.cpu_count(), "flyte-call")
+
+    def record(self, write: Callable[[Actions], None]) -> None:
+        """Record something in a transaction of its own."""
+        with self.lock, self.actions.commit():
+            write(self.actions)
+
+
+@dataclass(frozen=True)
+class _Call:
+    """A call of a task as the action `id`."""
+
+    id: str
+    task: Task[..., Any]
+    spec: TaskSpec
+    interface: Interface
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+
+
+class LocalCalls:
+    """Caller of tasks for the action `action` of a run in this process."""
+
+    def __init__(self, run: LocalRun, action: str) -> None:
+        self._run, self._action = run, action
+        self._calls: Counter[str] = Counter()
+
+    def call(self, task: Task[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Call a task in this thread; that of an async task is made by awaiting the result."""
+        call = self._begin(task, args, kwargs)
+        return self._awaited(call) if task.is_async else self._called(call)
+
+    def start(self, task: Task[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Pending:
+        """Begin a call: of an async task in the running event loop, else in a thread."""
+        call = self._begin(task, args, kwargs)
+        if task.is_async and (loop := _running_loop()):
+            return _InLoop(loop, self._awaited(call))
+        function = self._called if not task.is_async else self._run_until_done
+        return InThread(self._run.threads.submit(copy_context().run, function, call))
+
+    def _run_until_done(self, call: _Call) -> Any:
+        return asyncio.run(self._awaited(call))
+
+    def _begin(self, task: Task[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> _Call:
+        spec, interface = task_spec(task, docs=False), interface_of(task.func)
+        given = interface.dump_inputs(args, kwargs)
+        inputs = completed(spec.semantic.interface_document, given)
+        with self._run.lock:
+            first = child_id(self._action, task.name, inputs, 0)
+            occurrence = self._calls[first]
+            self._calls[first] += 1
+        id = child_id(self._action, task.name, inputs, occurrence)
+        group = ctx().group_data
+        action = NewAction(
+            id, self._action, task.name, group.name if group else "", "local", inputs
+        )
+        self._run.record(lambda actions: actions.queued(action, time.time()))
+        return _Call(id, task, spec, interface, args, kwargs)
+
+    def _called(self, call: _Call) -> Any:
+        attempt = 0
+        while True:
+            attempt += 1
+            try:
+                with self._entered(call, attempt):
+                    value = call.task.func(*call.args, **call.kwargs)
+            except BaseException as error:  # Whatever it is, the attempt has ended.
+                wait = self._failed(call, attempt, error)
+                if wait is None:
+                    raise with_face(error, call.id) from None
+                time.sleep(wait)
+            else:
+                return self._succeeded(call, attempt, value)
+
+    async def _awaited(self, call: _Call) -> Any:
+        attempt = 0
+        while True:
+            attempt += 1
+            try:
+                with self._entered(call, attempt):
+                    value = await call.task.func(*call.args, **call.kwargs)
+            except BaseException as error:  # Whatever it is, the attempt has ended.
+                wait = self._failed(call, attempt, error)
+                if wait is None:
+                    raise with_face(error, call.id) from None
+                await asyncio.sleep(wait)
+            else:
+                return self._succeeded(call, attempt, value)
+
+    def _entered(self, call: _Call, attempt: int) -> Any:
+        """Record the start of an attempt, and return the context of its body.
+
+        Environment variables are those of the whole process.
+        """
+        os.environ.update(call.spec.semantic.env_vars)
+        self._run.record(lambda actions: actions.started(call.id, attempt, time.time()))
+        own = ctx().action
+        assert own is not None
+        action = own._replace(name=call.id)
+        return changed(
+            action=action,
+            task_action=action,
+            attempt_number=attempt - 1,
+            group_data=None,
+            caller=LocalCalls(self._run, call.id),
+        )
+
+    def _succeeded(self, call: _Call, attempt: int, value: Any) -> Any:
+        """Record the result, and return it. Raises `Mismatch` if it is not of its type."""
+        try:
+            result = Result("succeeded", call.interface.dump_outputs(value))
+        except Mismatch as error:
+            message = f"the task returned {error.given!r:.100}, not {error.expected}"
+            result = Result("failed", error=Failure("RuntimeDataValidationError", message))
+            self._end(call, attempt, result)
+            raise
+        self._end(call, attempt, result)
+        return value
+
+    def _failed(self, call: _Call, attempt: int, error: BaseException) -> float | None:
+        """Record a failed attempt, and return the wait before the next one, or None."""
+        operational = call.spec.operational
+        if isinstance(error, KeyboardInterrupt | asyncio.CancelledError):
+            why = "it was interrupted"
+            self._end(call, attempt, Result("aborted", error=Failure("ActionAbortedError", why)))
+            return None
+        result = failure(error, self._run.sources)
+        if attempt > operational.retries or not result.is_retried:
+            self._end(call, attempt, result)
+            return None
+        self._run.record(lambda actions: actions.attempted(call.id, attempt, result, time.time()))
+        assert result.error is not None
+        self._run.note(
+            f"{call.task.name} {call.id}: Attempt {attempt} of {operational.retries + 1} failed"
+            f" ({result.error.message}); trying again."
+        )
+        return operational.backoff[attempt - 1] if operational.backoff else 0.0
+
+    def _end(self, call: _Call, attempt: int, result: Result) -> None:
+        self._run.record(lambda actions: actions.ended(call.id, attempt, result, time.time()))
+
+
+class _InLoop:
+    """A call in the running event loop."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, coroutine: Any) -> None:
+        self.future: Future[Any] = Future()
+        self._task = loop.create_task(coroutine)
+        self._task.add_done_callback(lambda task: self.future.set_result(None))
+
+    def result(self) -> Any:
+        """Return the result of the call, which has ended. Raises its error."""
+        return self._task.result()
+
+    def cancel(self, reason: str) -> None:
+        """Cancel the call."""
+        self._task.cancel(reason)
+
+
+def _running_loop() -> asyncio.AbstractEventLoop | None:
+    try:
+        return asyncio.get_running_loop()
+    except RuntimeError:
+        return None
