@@ -10,6 +10,9 @@ if TYPE_CHECKING:
     from typing import Any
 
     from ._version import __version__ as __version__
+    from .declarations.automation import Cron as Cron
+    from .declarations.automation import FixedRate as FixedRate
+    from .declarations.automation import OnArtifact as OnArtifact
     from .declarations.cache import Cache as Cache
     from .declarations.cache import CachePolicy as CachePolicy
     from .declarations.context import ctx as ctx
@@ -38,6 +41,10 @@ if TYPE_CHECKING:
     from .declarations.reuse_policy import ReusePolicy as ReusePolicy
     from .declarations.secret import Secret as Secret
     from .declarations.task import Task as Task
+    from .declarations.trigger import Trigger as Trigger
+    from .declarations.trigger import TriggeredArtifact as TriggeredArtifact
+    from .declarations.trigger import TriggeredPartition as TriggeredPartition
+    from .declarations.trigger import TriggerTime as TriggerTime
     from .sdk.build import build as build
     from .sdk.build import build_images as build_images
     from .sdk.deploy import deploy as deploy
@@ -55,15 +62,18 @@ _PLACES = {
     "Backoff": "declarations.resources",
     "Cache": "declarations.cache",
     "CachePolicy": "declarations.cache",
+    "Cron": "declarations.automation",
     "Device": "declarations.device",
     "DeviceClass": "declarations.device",
     "Documentation": "declarations.link",
     "Environment": "declarations.environment",
+    "FixedRate": "declarations.automation",
     "GPU": "declarations.device",
     "HABANA_GAUDI": "declarations.device",
     "Image": "declarations.image",
     "Link": "declarations.link",
     "Neuron": "declarations.device",
+    "OnArtifact": "declarations.automation",
     "PodTemplate": "declarations.pod_template",
     "Resources": "declarations.resources",
     "RetryStrategy": "declarations.resources",
@@ -74,6 +84,10 @@ _PLACES = {
     "Task": "declarations.task",
     "TaskEnvironment": "declarations.environment",
     "Timeout": "declarations.resources",
+    "Trigger": "declarations.trigger",
+    "TriggerTime": "declarations.trigger",
+    "TriggeredArtifact": "declarations.trigger",
+    "TriggeredPartition": "declarations.trigger",
     "__version__": "_version",
     "build": "sdk.build",
     "build_images": "sdk.build",
@@ -90,7 +104,7 @@ _PLACES = {
     "run": "sdk.run",
     "with_runcontext": "sdk.run",
 }
-_MODULES = ("errors", "remote")
+_MODULES = ("errors", "models", "notify", "remote")
 
 _NAMES = sorted([*_PLACES, *_MODULES, "version"])
 if not TYPE_CHECKING:  # Type checkers cannot read a computed list; they see the imports above.

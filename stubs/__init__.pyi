@@ -3,4 +3,6 @@
 from flyte_build import *
 
 from . import errors as errors
+from . import models as models
+from . import notify as notify
 from . import remote as remote

@@ -6,10 +6,10 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from flyte_build.errors import DeclarationError
+from flyte_build.errors import DeclarationError, InputError
 
 from .cache import cache_of
-from .interface import interface_of, unannotated
+from .interface import Interface, interface_of, unannotated
 from .resources import RetryStrategy, Timeout, in_seconds
 from .serialize import image_value, json_value
 from .spec import JsonObject, OperationalSpec, SemanticSpec, TaskSpec
@@ -37,12 +37,15 @@ def task_spec(task: Task[..., Any], root: str = "", *, docs: bool = True) -> Tas
         "plugin_config": environment.plugin_config,
         **options.others,
     }
+    interface = interface_of(task.func, docs=docs)
+    if triggers := asked.get("triggers"):
+        asked["triggers"] = _triggers(triggers, task.name, interface)
     semantic = SemanticSpec(
         name=task.name,
         environment=environment.name,
         function=task.func.__name__,
         is_async=task.is_async,
-        interface_document=_portable(interface_of(task.func, docs=docs).document(), root),
+        interface_document=_portable(interface.document(), root),
         env_vars={**(environment.env_vars or {}), **(options.env_vars or {})},
         image=image_value(environment.image, root),
     )
@@ -104,6 +107,29 @@ def _overriding(name: str, value: Any) -> Any:
     if name == "cache":
         value = cache_of(value)
     return None if (name, value) in (("cache", "disable"), ("reusable", "off")) else value
+
+
+def _triggers(given: Any, task: str, interface: Interface) -> list[dict[str, Any]]:
+    """Return triggers as JSON values, with wire values of their inputs.
+
+    Raises `DeclarationError` for an input that the task does not take.
+    """
+    parameters = {parameter.name: parameter for parameter in interface.inputs}
+    documents = []
+    for trigger in given if isinstance(given, list | tuple) else (given,):
+        document = trigger.document()
+        values = document.get("inputs", {})
+        try:
+            interface.refuse_unknown([*values, *document.get("bound", ())])
+            wires = {name: parameters[name].dump(value) for name, value in values.items()}
+        except InputError as error:
+            raise DeclarationError(
+                f"The trigger {trigger.name!r} does not fit the task {task}: {error.what}",
+                why=error.why,
+                hint=error.hint,
+            ) from None
+        documents.append({**document, **({"inputs": wires} if wires else {})})
+    return documents
 
 
 def _portable(interface: dict[str, Any], root: str) -> JsonObject:

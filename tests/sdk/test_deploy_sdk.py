@@ -147,7 +147,7 @@ for call in (
         "InputError The input 'other' does not exist",
         "UsageError sdk.move:v1 takes its inputs by name only",
         "UsageError sdk.move:v1 is deployed, so it cannot run in this process",
-        "DeclarationError A task has no option 'nothing'",
+        "DeclarationTypeError A task has no option 'nothing'",
         "RuntimeUserError sdk.fails: ValueError: no",
         "UsageError No environment named 'empty' in sdk.py",
         "UsageError flyte.deploy needs at least one environment",
