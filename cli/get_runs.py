@@ -317,6 +317,7 @@ def _action(row: ActionRow) -> dict[str, Any]:
         "why": row.why,
         "attempts": row.attempts,
         "cached": row.cached,
+        "recovered_from": row.recovered_from or None,
         "queued": iso(row.queued),
         **_times(row),
     }

@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from flyte_build.errors import FileUnstable, UsageError
+from flyte_build.errors import UsageError
 from flyte_build.ops.gc import start_if_due
 from flyte_build.ops.prepare import FilePlan
 from flyte_build.ops.rerun import Recorded
@@ -27,6 +27,12 @@ from .report import report, run_and_report
 @click.option(
     "--as-then", is_flag=True, help="Run the stored code of RUN instead of the current file."
 )
+@click.option(
+    "--recover",
+    is_flag=True,
+    help="Take over the results of all actions that succeeded in RUN: only the others run.",
+)
+@click.option("--force", is_flag=True, help="With --recover: even if the code has changed.")
 @click.argument("run", metavar="RUN")
 @click.argument("rest", nargs=-1, type=click.UNPROCESSED, metavar="[INPUTS]...")
 @click.pass_obj
@@ -48,11 +54,12 @@ def rerun(
     must be set again.
     """
     stores, is_stored = Stores(console), options.pop("as_then")
+    recovers, force = options.pop("recover"), options.pop("force")
     recorded = Recorded.find(run, stores.history)
     variables, labels = pairs("--env", env, "MODE=fast"), pairs("--label", label, "team=blue")
     config = with_registries(console.configuration(recorded.root or root_here()), **options)
     settings = recorded.settings(Settings.configured(config)).change(
-        name=name, env=variables, labels=labels
+        name=name, env=variables, labels=labels, recovers=run if recovers else None
     )
     session = Session(settings, stores)
     if recorded.is_script:
@@ -72,21 +79,14 @@ def rerun(
     )
     if sentence := recorded.forgotten(task, session.settings):
         console.note(sentence)
-    if recorded.tree and recorded.tree != _tree_now(plan):
+    if recovers and not force:
+        recorded.refuse_changed_code(plan)
+    elif recorded.has_other_code(plan):
         console.note(
             f"The code has changed since {run}: this runs the current code. Use `--as-then` to run"
             " the original."
         )
     run_and_report(console, plan, recorded.variable, {**recorded.inputs, **changed}, explain=False)
-
-
-def _tree_now(plan: FilePlan) -> str:
-    """Return the digest of the current code, or "" if it is being edited."""
-    with plan.session.cache.preparing():
-        try:
-            return str(plan.resolve()[plan.tree].artifact)
-        except FileUnstable:
-            return ""
 
 
 def _rerun_stored(

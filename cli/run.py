@@ -88,7 +88,7 @@ _TAG = re.compile(r"[\w][\w.-]{0,127}\Z", re.ASCII)
 @click.option(
     "--max-action-concurrency",
     type=click.IntRange(1),
-    help="Maximum number of concurrent actions. Accepted, but has no effect yet.",
+    help="Maximum number of actions that run at once (default: as many as fit this machine).",
 )
 @click.option(
     "--raw-data-path",
@@ -184,6 +184,7 @@ def _settings(config: Configuration, options: Mapping[str, Any]) -> Settings:
         labels=pairs("--label", rest.pop("label"), "team=blue"),
         engine="local" if is_local else engine,
         remake=rest.pop("no_cache"),
+        max_actions=rest.pop("max_action_concurrency"),
         options=given_of(rest),
         **pinned(config, image, locked),
     )

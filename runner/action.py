@@ -97,6 +97,7 @@ class Action:
             "version": options.version,
             "copy_style": options.copy_style,
             "options": dict(options.options),
+            "max_actions": options.max_actions,
             "deployment": call.deployment,
             "spec": call.task.document(),
         }

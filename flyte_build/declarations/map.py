@@ -103,7 +103,7 @@ class _Window:
             return self._caller.start(self._task, args, kwargs)
 
     def close(self) -> None:
-        """Abort the calls that nobody has taken."""
+        """Abort the calls that were not taken."""
         for call in self._calls:
             call.cancel("the map that has called it was closed")
         self._calls.clear()

@@ -27,7 +27,7 @@ Resolve = Callable[[Sequence[Node]], Mapping[Node, Outcome]]
 
 @dataclass(frozen=True)
 class _Ready:
-    """Where tasks run: in a container, in the local environment `folder`, or in no other place."""
+    """Place of tasks: a container, the local environment `folder`, or this interpreter."""
 
     container: ContainerImage | None = None
     folder: str = ""

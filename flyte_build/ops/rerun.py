@@ -15,7 +15,7 @@ from flyte_build.builtin.script import __name__ as SCRIPT
 from flyte_build.cas.digest import Digest
 from flyte_build.declarations.interface import Interface, Parameter
 from flyte_build.declarations.spec import TaskSpec
-from flyte_build.errors import InputError, NotFound
+from flyte_build.errors import FileUnstable, InputError, NotFound, UsageError
 from flyte_build.graph.resolver import Resolver
 from flyte_build.images.image_choice import ImageChoice
 from flyte_build.runner.call import Call
@@ -77,6 +77,7 @@ class Recorded:
             copy_style=style,
             engine="auto" if document["code"] else "local",
             options=document["options"],
+            max_actions=document.get("max_actions"),
         )
 
     def workspace(self) -> Workspace:
@@ -91,6 +92,28 @@ class Recorded:
                 why="It was typed interactively, or its file's name does not end with .py.",
             )
         return locate(f"{self.root}/{self._document['file']}", self.root)
+
+    def has_other_code(self, plan: FilePlan) -> bool:
+        """Whether the current code differs from that of the run, or is being edited."""
+        if not self.tree:
+            return False
+        with plan.session.cache.preparing():
+            try:
+                return plan.resolve()[plan.tree].artifact != self.tree
+            except FileUnstable:
+                return True
+
+    def refuse_changed_code(self, plan: FilePlan) -> None:
+        """Raise `UsageError` if the current code differs from that of the run."""
+        if self.has_other_code(plan):
+            raise UsageError(
+                f"The code has changed since {self.run}",
+                why="Results of the original code would be mixed with those of the current one.",
+                hint=(
+                    "Use `--as-then` to recover with the original code, or `--force` to use the"
+                    " current code anyway."
+                ),
+            )
 
     @property
     def spec(self) -> TaskSpec:

@@ -62,16 +62,20 @@ class RunContext:
         )
 
     @blocking
-    def rerun(self, run: str, /, **inputs: Any) -> Run:
+    def rerun(
+        self, run: str, /, *, recover: bool = False, force: bool = False, **inputs: Any
+    ) -> Run:
         """Run the task of an earlier run again, and return the new run.
 
         It uses the current content of the file (or the same deployment), and the original inputs
-        with those given replaced. Inputs and outputs are JSON values. Raises `NotFound`,
-        `InputError`, and the task's error.
+        with those given replaced. Inputs and outputs are JSON values. With `recover`, actions that
+        succeeded are taken over; if the code has changed, that is refused unless `force`. Raises
+        `NotFound`, `InputError`, `UsageError`, and the task's error.
         """
         stores = Stores(RunReporter())
         recorded = Recorded.find(run, stores.history)
-        session = Session(recorded.settings(current()).change(**self._changes), stores)
+        settings = recorded.settings(current()).change(**self._changes)
+        session = Session(settings.change(recovers=run) if recover else settings, stores)
         if recorded.is_script:
             finished = run_script(session, {**recorded.inputs, **inputs}, recorded.timeout)
             return _ended(Run(stores.places.data, finished.name))
@@ -87,6 +91,8 @@ class RunContext:
         changed = recorded.changed(task, inputs)
         if sentence := recorded.forgotten(task, session.settings):
             session.reporter.note(sentence)
+        if recover and not force:
+            recorded.refuse_changed_code(plan)
         finished = run_task(plan, recorded.variable, changed)
         plan.finish()
         return _ended(Run(stores.places.data, finished.name))
@@ -171,6 +177,7 @@ def with_runcontext(
     domain: str | None = None,
     env_vars: Mapping[str, str] | None = None,
     labels: Mapping[str, str] | None = None,
+    max_action_concurrency: int | None = None,
     **unused: Any,
 ) -> RunContext:
     """Return a context for runs: `flyte.with_runcontext(mode="local").run(task, x=1)`.
@@ -186,6 +193,7 @@ def with_runcontext(
         "domain": domain,
         "env": env_vars,
         "labels": labels,
+        "max_actions": max_action_concurrency,
     }
     say_unused("flyte.with_runcontext", unused)
     return RunContext(mode, {key: value for key, value in given.items() if value is not None})

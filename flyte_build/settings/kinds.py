@@ -50,8 +50,8 @@ def _of(kind: type[T]) -> Callable[[Any], T]:
     return read
 
 
-def _count(value: Any) -> int:
-    if _of(int)(value) < 1:
+def _count(value: Any, least: int = 1) -> int:
+    if _of(int)(value) < least:
         raise ValueError(value)
     return int(value)
 
@@ -150,6 +150,7 @@ FLAG: Kind[bool] = Kind("true or false", "true", _of(bool), parse=_flag, choices
 
 
 COUNT: Kind[int] = Kind("a positive integer", "1000", _count, parse=int)
+NATURAL: Kind[int] = Kind("an integer of 0 or more", "3", lambda value: _count(value, 0), parse=int)
 
 
 PATHS: Kind[frozenset[str]] = Kind(

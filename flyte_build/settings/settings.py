@@ -44,6 +44,7 @@ class Settings:
                 project=config[table.PROJECT],
                 domain=config[table.DOMAIN],
                 copy_style=config[table.COPY_STYLE],
+                lost_retries=config[table.LOST_RETRIES],
             ),
             engine=config[table.ENGINE],
             allow_secrets=config[table.ALLOW_SECRETS],

@@ -18,6 +18,7 @@ from .kinds import (
     DURATION,
     FLAG,
     LIMIT,
+    NATURAL,
     PATHS,
     REFERENCES,
     REPOSITORIES,
@@ -110,6 +111,12 @@ COPY_STYLE = Setting(
     "Selection of the project's files for the bundle (`--copy-style`).",
 )
 ENGINE = Setting("run.engine", choice(*ENGINES), "auto", "Engine that runs tasks (`--engine`).")
+LOST_RETRIES = Setting(
+    "run.lost_retries",
+    NATURAL,
+    3,
+    "How often a task is tried again whose worker was lost: killed, or its container is gone.",
+)
 SHARED = Setting(
     "registry",
     REPOSITORY,
@@ -241,6 +248,7 @@ SETTINGS: tuple[Setting[Any], ...] = (
         ORG,
         COPY_STYLE,
         ENGINE,
+        LOST_RETRIES,
         ALLOW_SECRETS,
         MAX_FILES,
         MAX_BYTES,

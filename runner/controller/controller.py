@@ -32,7 +32,7 @@ from .policy import policy_of
 from .slots import Slots
 
 if TYPE_CHECKING:
-    from flyte_build.runner.history.actions import Actions
+    from flyte_build.runner.history.actions import Actions, EarlierRun
 
 _PATIENCE = 1.0  # Seconds that a task has to end when its run is aborted.
 _GRACE = 5.0  # Seconds that it has when the command is interrupted.
@@ -57,6 +57,7 @@ class _Placed:
     engine: Engine
     parent: str | None = None
     group: str = ""
+    is_known: bool = False  # Its result comes from an earlier run.
     attempt: int = 0
     endings: list[Ending] = field(default_factory=list)
     listeners: list[Future[list[Ending]]] = field(default_factory=list)
@@ -73,7 +74,7 @@ class Controller:
     """Controller of the run `run`, whose directory is `folder`.
 
     `place` is for its children; without it, workers cannot call any. `open_actions` opens the
-    recorder of children.
+    recorder of children. Results of `earlier` are taken over.
     """
 
     def __init__(
@@ -84,7 +85,9 @@ class Controller:
         open_actions: Callable[[], Actions],
         total: Slots,
         place: Place | None = None,
+        earlier: EarlierRun | None = None,
     ) -> None:
+        self._earlier = earlier
         self._run, self._folder, self._reporter = run, folder, reporter
         self._open_actions, self._place = open_actions, place
         self._machine, self._started = Machine(total), time.time()
@@ -104,14 +107,16 @@ class Controller:
         """Number of attempts of the root."""
         return self._placed[ROOT].attempt if ROOT in self._placed else 0
 
-    def carry_out(self, call: Call, engine: Engine, interrupts: Interrupts) -> Result:
-        """Run a call with everything that it calls, and return its result.
+    def carry_out(
+        self, call: Call, engine: Engine, interrupts: Interrupts, known: Result | None = None
+    ) -> Result:
+        """Run a call with everything that it calls, and return its result, or the `known` one.
 
         Raises the error of an engine that cannot start the root, and the interruption of a task
         that runs in this process.
         """
         self._add(ROOT, _Placed(call, engine))
-        self._machine.submit(time.monotonic(), ROOT, self._policy(call))
+        self._machine.submit(time.monotonic(), ROOT, self._policy(call), known=known)
         seen = 0
         while True:
             self._carry_out()
@@ -165,14 +170,16 @@ class Controller:
 
         Raises `Ended`, `KeyError`, and `FlyteError` if the task cannot be prepared.
         """
-        above = self._placed[request.parent]
+        above, known = self._placed[request.parent], None
         if request.id not in self._placed:
             assert self._place is not None
             call, engine = self._place(above.call, request)
-            self._add(request.id, _Placed(call, engine, request.parent, request.group))
+            known = self._earlier.result(request.id) if self._earlier else None
+            placed = _Placed(call, engine, request.parent, request.group, is_known=bool(known))
+            self._add(request.id, placed)
         policy = self._policy(self._placed[request.id].call)
         self._machine.submit(
-            time.monotonic(), request.id, policy, request.parent, request.parent_attempt
+            time.monotonic(), request.id, policy, request.parent, request.parent_attempt, known
         )
         return self._machine.result(request.id)
 
@@ -328,6 +335,7 @@ class Controller:
                                 placed.group,
                                 placed.engine.name,
                                 placed.call.inputs,
+                                self._earlier.run if self._earlier and placed.is_known else "",
                             ),
                             now,
                         )

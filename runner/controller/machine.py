@@ -171,6 +171,7 @@ class Machine:
         if policy.deadline:
             self._alarm(now + policy.deadline, "deadline", action)
         if known:
+            self._effects.append(Queued(id))
             self._end(now, action, known)
         else:
             self._wait(now, action, 0.0)

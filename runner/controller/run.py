@@ -13,10 +13,12 @@ from flyte_build.images.image_choice import ImageChoice
 from flyte_build.runner.abort import asked
 from flyte_build.runner.call import Call
 from flyte_build.runner.engines.protocol import Engine
+from flyte_build.runner.history.actions import EarlierRun
 from flyte_build.runner.history.history import History
 from flyte_build.runner.reporter import RunReporter
 from flyte_build.runner.result import Failure, Phase, Result
 from flyte_build.runner.signals import Interrupts, Stopped
+from flyte_build.text.wording import plural
 
 from .controller import Controller, Place
 from .slots import Slots
@@ -62,12 +64,16 @@ def carry_out(
     name = history.begin(call)
     folder, url = history.run_folder(name), history.url(name)
     total = _slots(call.run.max_actions)
-    controller = Controller(name, folder, reporter, lambda: history.actions_of(name), total, place)
+    earlier = history.earlier(call.run.recovers) if call.run.recovers else None
+    controller = Controller(
+        name, folder, reporter, lambda: history.actions_of(name), total, place, earlier
+    )
     result = Result("failed")
     try:
         reporter.run_started(name, url)
         with Interrupts(collects=not engine.runs_here) as interrupts:
-            result = controller.carry_out(call, engine, interrupts)
+            known = earlier.root(call.inputs) if earlier else None
+            result = controller.carry_out(call, engine, interrupts, known)
             if asked(folder):
                 interrupts.forget()
     except (KeyboardInterrupt, Stopped):
@@ -83,7 +89,18 @@ def carry_out(
     finally:
         history.end(name, result, controller.attempts)
         controller.close()
+    if earlier:
+        _say_recovered(earlier, reporter)
     return Finished(name, url, call.task.name, result, time.monotonic() - began)
+
+
+def _say_recovered(earlier: EarlierRun, reporter: RunReporter) -> None:
+    left = earlier.left()
+    rest = f"; {left:,} others were not called again, or with other inputs" if left else ""
+    reporter.note(
+        f"{plural(earlier.taken, 'action')} of {earlier.run} had succeeded and did not run"
+        f" again{rest}."
+    )
 
 
 def _slots(max_actions: int | None) -> Slots:

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
 @dataclass(eq=False)
 class LocalRun:
-    """What all actions of a run in this process share.
+    """State that all actions of a run in this process share.
 
     `open_actions` opens the recorder of children, `note` takes a sentence for the user.
     """

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from typing import NamedTuple
 
 from flyte_build.cas.database import Database
+from flyte_build.runner.action import read_action
 from flyte_build.runner.result import Phase, Result
 from flyte_build.values.type import Wires
 
@@ -19,7 +20,10 @@ from .rows import ActionRow
 
 
 class NewAction(NamedTuple):
-    """An action that is about to wait for its turn."""
+    """An action that is about to wait for its turn.
+
+    `recovered` is the name of the run whose result it takes over, or "".
+    """
 
     id: str
     parent: str
@@ -27,6 +31,7 @@ class NewAction(NamedTuple):
     group: str
     engine: str
     inputs: Wires
+    recovered: str = ""
 
 
 class Actions:
@@ -51,8 +56,8 @@ class Actions:
         """Record an action that waits, for the first time or anew; `now` is in epoch seconds."""
         self._database.execute(
             'INSERT INTO actions(run, name, parent, task, "group", engine, phase, attempts,'
-            " queued, inputs) VALUES(?,?,?,?,?,?,'queued',0,?,?) ON CONFLICT(run, name) DO UPDATE"
-            " SET phase='queued', ended=NULL, result=NULL",
+            " queued, recovered, inputs) VALUES(?,?,?,?,?,?,'queued',0,?,?,?)"
+            " ON CONFLICT(run, name) DO UPDATE SET phase='queued', ended=NULL, result=NULL",
             (
                 self._run,
                 action.id,
@@ -61,6 +66,7 @@ class Actions:
                 action.group,
                 action.engine,
                 now,
+                action.recovered,
                 json.dumps(dict(action.inputs)),
             ),
         )
@@ -117,7 +123,7 @@ def read_actions(database: Database, run: str) -> list[ActionRow]:
     """Return the actions below the root of a run, in the order of their calls."""
     rows = database.execute(
         'SELECT name, task, parent, "group", engine, phase, attempts, queued, started, ended,'
-        " result FROM actions WHERE run=? ORDER BY rowid",
+        " recovered, result FROM actions WHERE run=? ORDER BY rowid",
         (run,),
     )
     return [
@@ -133,6 +139,7 @@ def read_actions(database: Database, run: str) -> list[ActionRow]:
             queued=queued,
             started=started,
             ended=ended,
+            recovered_from=recovered,
             why=json.loads(result or "{}").get("error", {}).get("message", ""),
         )
         for (
@@ -146,6 +153,7 @@ def read_actions(database: Database, run: str) -> list[ActionRow]:
             queued,
             started,
             ended,
+            recovered,
             result,
         ) in rows
     ]
@@ -157,3 +165,44 @@ def read_io(database: Database, run: str, action: str) -> tuple[Wires, Result | 
         "SELECT inputs, phase, result FROM actions WHERE run=? AND name=?", (run, action)
     )
     return json.loads(inputs), None if result is None else Result.parse(phase, json.loads(result))
+
+
+class EarlierRun:
+    """The actions that succeeded in an earlier run, whose results another run takes over.
+
+    `folder` is the directory of that run.
+    """
+
+    def __init__(self, database: Database, run: str, folder: str) -> None:
+        self._database, self.run, self._folder = database, run, folder
+        self.taken, self._is_whole = 0, False
+
+    def root(self, inputs: Wires) -> Result | None:
+        """Return the result of the root, if it succeeded, and with these inputs."""
+        document, result = read_action(self._folder), Result.read(self._folder)
+        if document is None or result is None or result.error is not None:
+            return None
+        if document["inputs"] != inputs:
+            return None
+        self.taken, self._is_whole = self.taken + 1, True
+        return result
+
+    def result(self, action: str) -> Result | None:
+        """Return the result of an action below the root, if it succeeded."""
+        row = self._database.one(
+            "SELECT result FROM actions WHERE run=? AND name=? AND phase='succeeded'",
+            (self.run, action),
+        )
+        if row is None:
+            return None
+        self.taken += 1
+        return Result.parse("succeeded", json.loads(row[0]))
+
+    def left(self) -> int:
+        """Return the number of succeeded actions whose results were neither taken nor needed."""
+        if self._is_whole:
+            return 0
+        (count,) = self._database.one(
+            "SELECT count(*) FROM actions WHERE run=? AND phase='succeeded'", (self.run,)
+        )
+        return int(count) - self.taken

@@ -31,7 +31,7 @@ from .schema import open_tables
 if TYPE_CHECKING:
     from flyte_build.runner.call import Call
 
-    from .actions import Actions
+    from .actions import Actions, EarlierRun
     from .rows import ActionRow, Filter, RunRow
 
 FORMAT = 1
@@ -231,6 +231,12 @@ class History:
         from .actions import Actions
 
         return Actions(self._database, name, durable=durable)
+
+    def earlier(self, name: str) -> EarlierRun:
+        """Return the results of a run that another one can take over. Raises `NotFound`."""
+        from .actions import EarlierRun
+
+        return EarlierRun(self._database, self.get(name).name, self.run_folder(name))
 
     def actions(self, name: str) -> list[ActionRow]:
         """Return the actions of a run, the root first, then in the order of their calls.

@@ -18,7 +18,7 @@ class ActionRow:
     """An action of a run in the history.
 
     Times are seconds since the epoch; `started` is None if it never ran. `why` is the message of
-    its error, or "".
+    its error, or "", `recovered_from` the run that its result was taken from, or "".
     """
 
     name: str
@@ -33,6 +33,7 @@ class ActionRow:
     started: float | None
     ended: float | None
     why: str
+    recovered_from: str = ""
 
 
 @dataclass(frozen=True)

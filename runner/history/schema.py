@@ -26,7 +26,8 @@ CREATE INDEX IF NOT EXISTS labels_value ON labels(key, value);
 CREATE TABLE IF NOT EXISTS actions(
   run TEXT NOT NULL, name TEXT NOT NULL, parent TEXT NOT NULL, task TEXT NOT NULL,
   "group" TEXT NOT NULL, engine TEXT NOT NULL, phase TEXT NOT NULL, attempts INTEGER NOT NULL,
-  queued REAL NOT NULL, started REAL, ended REAL, inputs TEXT NOT NULL, result TEXT);
+  queued REAL NOT NULL, started REAL, ended REAL, recovered TEXT NOT NULL, inputs TEXT NOT NULL,
+  result TEXT);
 CREATE UNIQUE INDEX IF NOT EXISTS actions_name ON actions(run, name);
 CREATE TABLE IF NOT EXISTS attempts(
   run TEXT NOT NULL, action TEXT NOT NULL, number INTEGER NOT NULL, phase TEXT NOT NULL,

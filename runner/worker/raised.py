@@ -86,7 +86,8 @@ def with_face(error: BaseException, id: str) -> BaseException:
 def refusal_of(problem: Mapping[str, str]) -> errors.FlyteError:
     """Return the exception for a child that the controller refused to call."""
     kind = getattr(errors, problem["type"], errors.PreparationError)
-    if issubclass(kind, errors.BaseRuntimeError):
+    # The constructors of errors that tasks raise differ from the others'.
+    if issubclass(kind, errors.BaseRuntimeError) and not issubclass(kind, errors.PreparationError):
         kind = errors.PreparationError
     refusal: errors.FlyteError = kind(
         problem["message"], why=problem.get("why", ""), hint=problem.get("hint", "")

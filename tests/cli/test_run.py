@@ -138,10 +138,7 @@ def test_what_is_asked_for_and_not_acted_on_is_kept_and_said(flyte: Shell) -> No
         "--raw-data-path",
         "s3://bucket/raw",
     ]
-    said = (
-        "engine ignores: interruptible, max_action_concurrency, overwrite_cache, queue,"
-        " raw_data_path, service_account."
-    )
+    said = "engine ignores: interruptible, overwrite_cache, queue, raw_data_path, service_account."
     for command in (
         ["run", "--name", "first", "--overwrite-cache", *options, "queued.py", "one"],
         ["rerun", "--name", "again", "first"],

@@ -514,7 +514,7 @@ def test_a_call_that_cannot_be_made_fails_in_its_caller(
 
 
 def test_a_worker_with_another_token_is_refused(tree: Shell, tmp_path: Path) -> None:
-    """The controller answers nobody without the run's token."""
+    """The controller refuses requests without the run's token."""
     import http.client
     import socket
 
