@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from .declarations.image import Image as Image
     from .declarations.link import Documentation as Documentation
     from .declarations.link import Link as Link
+    from .declarations.logger import logger as logger
     from .declarations.map import map as map
     from .declarations.pod_template import PodTemplate as PodTemplate
     from .declarations.resources import Backoff as Backoff
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
     from .declarations.reuse_policy import ReusePolicy as ReusePolicy
     from .declarations.secret import Secret as Secret
     from .declarations.task import Task as Task
+    from .declarations.trace import trace as trace
     from .declarations.trigger import Trigger as Trigger
     from .declarations.trigger import TriggeredArtifact as TriggeredArtifact
     from .declarations.trigger import TriggeredPartition as TriggeredPartition
@@ -100,11 +102,13 @@ _PLACES = {
     "group": "declarations.context",
     "init": "sdk.init",
     "init_from_config": "sdk.init",
+    "logger": "declarations.logger",
     "map": "declarations.map",
     "run": "sdk.run",
+    "trace": "declarations.trace",
     "with_runcontext": "sdk.run",
 }
-_MODULES = ("errors", "models", "notify", "remote")
+_MODULES = ("durable", "errors", "models", "notify", "remote")
 
 _NAMES = sorted([*_PLACES, *_MODULES, "version"])
 if not TYPE_CHECKING:  # Type checkers cannot read a computed list; they see the imports above.

@@ -81,6 +81,9 @@ class InProcess:
             self._threads.submit(copy_context().run, run_function, task.func, args, kwargs)
         )
 
+    def recall(self, function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        """Remember nothing."""
+
     @cached_property
     def _threads(self) -> ThreadPoolExecutor:
         import os

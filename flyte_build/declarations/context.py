@@ -8,7 +8,7 @@ the task starts have it, too.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
@@ -32,6 +32,21 @@ class Pending(Protocol):
         """Abort the call."""
 
 
+class Memory(Protocol):
+    """Memory of a traced call of the function `name`, as the action `id`.
+
+    `value` is what the call has returned, if it is known, or else what `recording` records.
+    """
+
+    id: str
+    name: str
+    is_known: bool
+    value: Any
+
+    def recording(self) -> AbstractContextManager[None]:
+        """Return a context that records the `value` that its body sets, or its exception."""
+
+
 class Caller(Protocol):
     """Executor of task calls that are made inside a run."""
 
@@ -40,6 +55,9 @@ class Caller(Protocol):
 
     def start(self, task: Task[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Pending:
         """Make a call, sync or async, that goes on beside the caller."""
+
+    def recall(self, function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Memory | None:
+        """Return the memory of a traced call, or None if nothing is remembered."""
 
 
 class ActionID(NamedTuple):

@@ -32,7 +32,7 @@ from .policy import policy_of
 from .slots import Slots
 
 if TYPE_CHECKING:
-    from flyte_build.runner.history.actions import Actions, EarlierRun
+    from flyte_build.runner.history.actions import Actions, EarlierRun, NewAction
 
 _PATIENCE = 1.0  # Seconds that a task has to end when its run is aborted.
 _GRACE = 5.0  # Seconds that it has when the command is interrupted.
@@ -187,6 +187,23 @@ class Controller:
         """Abort an action and all that it has called. Raises `KeyError`."""
         self._machine.abort(time.monotonic(), id, why, _PATIENCE)
 
+    def find_trace(self, id: str) -> Result | None:
+        """Return the result of a traced call that succeeded, in this run or the earlier one."""
+        found = self._own_recorder().find(id)
+        return found or (self._earlier.result(id) if self._earlier else None)
+
+    def save_trace(self, trace: NewAction, result: Result) -> None:
+        """Record a traced call that has ended."""
+        recorder, now = self._own_recorder(), time.time()
+        with recorder.commit():
+            recorder.queued(trace, now)
+            recorder.ended(trace.id, 0, result, now)
+
+    def _own_recorder(self) -> Actions:
+        if self._recorder is None:
+            self._recorder = self._open_actions()
+        return self._recorder
+
     def endings(self, parent: str, since: int) -> Future[list[Ending]]:
         """Return the future ends of an action's children after a number.
 
@@ -318,9 +335,7 @@ class Controller:
         effects = list(effects)
         if not effects:
             return
-        if self._recorder is None:
-            self._recorder = self._open_actions()
-        recorder, now = self._recorder, time.time()
+        recorder, now = self._own_recorder(), time.time()
         with recorder.commit():
             for effect in effects:
                 placed = self._placed[effect.action]

@@ -16,6 +16,7 @@ from starlette.routing import Mount, Route
 
 from flyte_build.errors import FlyteError
 from flyte_build.runner.child import ChildRequest
+from flyte_build.runner.history.actions import NewAction
 from flyte_build.runner.result import Result
 
 from .controller import Controller, Ending
@@ -41,6 +42,8 @@ class WorkerApi:
             Route("/", self.submit, methods=["POST"]),
             Route("/{action}/events", self.events, methods=["GET"]),
             Route("/{action}/abort", self.abort, methods=["POST"]),
+            Route("/{action}/traces/{id}", self.find_trace, methods=["GET"]),
+            Route("/{action}/traces/{id}", self.save_trace, methods=["PUT"]),
         ]
         routes = [Mount("/api/v1/runs/{run}/actions", routes=actions)]
         return Starlette(routes=routes, exception_handlers={Ended: gone})
@@ -84,6 +87,29 @@ class WorkerApi:
         except KeyError:
             return _problem(404, "not-found", f"There is no action {action}.")
         return Response(status_code=202)
+
+    async def find_trace(self, request: Request) -> Response:
+        """Return the result of a traced call, or nothing."""
+        if refusal := self._refusal(request):
+            return refusal
+        id = request.path_params["id"]
+        result = await self._ask(lambda: self._controller.find_trace(id))
+        return Response(status_code=204) if result is None else JSONResponse(_document(result))
+
+    async def save_trace(self, request: Request) -> Response:
+        """Record the result of a traced call."""
+        if refusal := self._refusal(request):
+            return refusal
+        action, id = request.path_params["action"], request.path_params["id"]
+        document = await request.json()
+        try:
+            result = Result.parse(document["phase"], document)
+            name, inputs = str(document["name"]), dict(document["inputs"])
+        except (LookupError, TypeError, ValueError, AttributeError) as error:
+            return _problem(400, "invalid", str(error))
+        trace = NewAction(id, action, name, "", "trace", inputs)
+        await self._ask(lambda: self._controller.save_trace(trace, result))
+        return Response(status_code=201)
 
     async def _ask(self, request: Any) -> Any:
         return await asyncio.wrap_future(self._controller.ask(request))

@@ -11,7 +11,7 @@ import os
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextvars import copy_context
 from dataclasses import dataclass, field
@@ -19,7 +19,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from flyte_build.declarations.call import InThread
-from flyte_build.declarations.context import Pending, changed, ctx
+from flyte_build.declarations.context import Memory, Pending, changed, ctx
 from flyte_build.declarations.describe import task_spec
 from flyte_build.declarations.interface import Interface, interface_of
 from flyte_build.declarations.spec import TaskSpec, completed
@@ -27,6 +27,7 @@ from flyte_build.declarations.task import Task
 from flyte_build.runner.child import child_id
 from flyte_build.runner.history.actions import NewAction
 from flyte_build.runner.result import Failure, Result
+from flyte_build.runner.traces import trace_of
 from flyte_build.runner.worker.execute import failure
 from flyte_build.runner.worker.raised import with_face
 from flyte_build.runner.worker.sources import Sources
@@ -95,6 +96,14 @@ class LocalCalls:
             return _InLoop(loop, self._awaited(call))
         function = self._called if not task.is_async else self._run_until_done
         return InThread(self._run.threads.submit(copy_context().run, function, call))
+
+    def recall(self, function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Memory | None:
+        """Return the memory of a traced call."""
+        with self._run.lock:
+            calls = self._calls
+        return trace_of(
+            self._action, function, (args, kwargs), calls, _Traces(self._run, self._action)
+        )
 
     def _run_until_done(self, call: _Call) -> Any:
         return asyncio.run(self._awaited(call))
@@ -196,6 +205,28 @@ class LocalCalls:
 
     def _end(self, call: _Call, attempt: int, result: Result) -> None:
         self._run.record(lambda actions: actions.ended(call.id, attempt, result, time.time()))
+
+
+class _Traces:
+    """Store of the traced calls of an action."""
+
+    def __init__(self, run: LocalRun, action: str) -> None:
+        self._run, self._action = run, action
+
+    def find(self, id: str) -> Result | None:
+        """Return the result of a call, if it succeeded in an earlier attempt."""
+        with self._run.lock:
+            return self._run.actions.find(id)
+
+    def save(self, id: str, name: str, inputs: Mapping[str, Any], result: Result) -> None:
+        """Record the result of a call."""
+        trace, now = NewAction(id, self._action, name, "", "trace", inputs), time.time()
+
+        def write(actions: Actions) -> None:
+            actions.queued(trace, now)
+            actions.ended(id, 0, result, now)
+
+        self._run.record(write)
 
 
 class _InLoop:

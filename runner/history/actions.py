@@ -52,6 +52,10 @@ class Actions:
         with self._database.transaction():
             yield
 
+    def find(self, id: str) -> Result | None:
+        """Return the result of an action, if it succeeded."""
+        return _succeeded(self._database, self._run, id)
+
     def queued(self, action: NewAction, now: float) -> None:
         """Record an action that waits, for the first time or anew; `now` is in epoch seconds."""
         self._database.execute(
@@ -189,14 +193,9 @@ class EarlierRun:
 
     def result(self, action: str) -> Result | None:
         """Return the result of an action below the root, if it succeeded."""
-        row = self._database.one(
-            "SELECT result FROM actions WHERE run=? AND name=? AND phase='succeeded'",
-            (self.run, action),
-        )
-        if row is None:
-            return None
-        self.taken += 1
-        return Result.parse("succeeded", json.loads(row[0]))
+        result = _succeeded(self._database, self.run, action)
+        self.taken += result is not None
+        return result
 
     def left(self) -> int:
         """Return the number of succeeded actions whose results were neither taken nor needed."""
@@ -206,3 +205,10 @@ class EarlierRun:
             "SELECT count(*) FROM actions WHERE run=? AND phase='succeeded'", (self.run,)
         )
         return int(count) - self.taken
+
+
+def _succeeded(database: Database, run: str, action: str) -> Result | None:
+    row = database.one(
+        "SELECT result FROM actions WHERE run=? AND name=? AND phase='succeeded'", (run, action)
+    )
+    return None if row is None else Result.parse("succeeded", json.loads(row[0]))

@@ -10,7 +10,7 @@ from concurrent.futures import Future
 from typing import Any
 
 from flyte_build.declarations.call import awaited
-from flyte_build.declarations.context import Pending, ctx
+from flyte_build.declarations.context import Memory, Pending, ctx
 from flyte_build.declarations.describe import task_spec
 from flyte_build.declarations.interface import Interface, interface_of
 from flyte_build.declarations.spec import completed
@@ -18,6 +18,7 @@ from flyte_build.declarations.task import Task
 from flyte_build.errors import UsageError
 from flyte_build.runner.child import child_id
 from flyte_build.runner.result import Result
+from flyte_build.runner.traces import trace_of
 
 from .client import Client, Refused
 from .raised import error_of, refusal_of
@@ -44,6 +45,11 @@ class Children:
         """Begin a call of a task as a child action."""
         id, future, interface = self._submit(task, args, kwargs)
         return _Child(self._client, id, task.name, future, interface)
+
+    def recall(self, function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Memory | None:
+        """Return the memory of a traced call."""
+        with self._lock:
+            return trace_of(self._action, function, (args, kwargs), self._calls, self._client)
 
     def _submit(
         self, task: Task[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]

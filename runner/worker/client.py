@@ -63,6 +63,28 @@ class Client:
             self._waiting.pop(id, None)
         self._outgoing.put({"abort": id, "reason": reason})
 
+    def find(self, id: str) -> Result | None:
+        """Return the result of a traced call of the action, if it succeeded before."""
+        answer = self._ask_once("GET", f"/{self._action}/traces/{id}")
+        return Result.parse(answer["phase"], answer) if answer else None
+
+    def save(self, id: str, name: str, inputs: Mapping[str, Any], result: Result) -> None:
+        """Record the result of a traced call of the action."""
+        document = {"name": name, "inputs": inputs, "phase": result.phase, **result.document()}
+        self._ask_once("PUT", f"/{self._action}/traces/{id}", document)
+
+    def _ask_once(self, method: str, path: str, body: Any = None) -> Any:
+        """Send a request from any thread, and return the answer."""
+        try:
+            connection = _Connection(self._path)
+            try:
+                return self._ask(connection, method, path, body)
+            finally:
+                connection.close()
+        except (OSError, http.client.HTTPException, ValueError) as error:
+            message = "Cannot reach the controller of the run"
+            raise RuntimeSystemError("RuntimeSystemError", message, why=str(error)) from None
+
     def _run(self, serve: Any) -> None:
         try:
             serve(_Connection(self._path))

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Literal, NoReturn
 
 from flyte_build._alias import PACKAGE
-from flyte_build.declarations.context import ActionID, Caller, Pending, TaskContext, enter
+from flyte_build.declarations.context import ActionID, Caller, Memory, Pending, TaskContext, enter
 from flyte_build.declarations.interface import interface_of
 from flyte_build.declarations.task import Task
 from flyte_build.errors import InputError
@@ -47,6 +47,10 @@ class OnDemand:
     def start(self, task: Task[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Pending:
         """Begin a call through the caller."""
         return self._made().start(task, args, kwargs)
+
+    def recall(self, function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Memory | None:
+        """Return the memory of a traced call."""
+        return self._made().recall(function, args, kwargs)
 
     def _made(self) -> Caller:
         with self._lock:

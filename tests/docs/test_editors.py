@@ -53,7 +53,7 @@ async def both(text: str) -> tuple[str, Point]:
     assert_type(again, str)
     assert_type(third, str)
     assert_type(await double.aio(Point(1)), Point)
-    return first + again, double(Point(1), by=3)
+    return first + again, await double.aio(Point(1), by=3)
 
 
 async def main() -> None:

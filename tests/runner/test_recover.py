@@ -60,7 +60,7 @@ def main(project: Shell, folder: Path, n: int, exit_code: int = 0) -> dict[str, 
 
 
 def test_only_what_failed_runs_again(project: Shell, tmp_path: Path) -> None:
-    """What succeeded is taken over, at any depth; a recovered run can be recovered, too."""
+    """Actions that succeeded are taken over, at any depth; a recovered run can be recovered, too."""
     (tmp_path / "fail-3").touch()
     first = main(project, tmp_path, 3, exit_code=1)
     assert set(calls(tmp_path)) >= {2, 3}

@@ -1,0 +1,1 @@
+from flyte_build.durable import *
