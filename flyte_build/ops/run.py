@@ -29,8 +29,6 @@ if TYPE_CHECKING:
     from flyte_build.runner.engines.protocol import Engine
     from flyte_build.runner.worker.spawn import Worker
 
-    from .container_images import ContainerImage
-
 _ATTEMPTS = 3  # To prepare a project whose files are edited meanwhile.
 
 
@@ -161,23 +159,6 @@ def run_in(
         engines.close()
 
 
-def run_alone(
-    session: Session,
-    call: Call,
-    container: ContainerImage | None,
-    spare: Worker | None,
-    began: float,
-) -> Finished:
-    """Run a task whose calls of tasks stay in its own process; see `run_in`."""
-    engines = Engines(session, lambda: spare)
-    try:
-        return carry_out(
-            *engines.engine(call, container), session.stores.history, session.reporter, began
-        )
-    finally:
-        engines.close()
-
-
 def run_here(session: Session, call: Call, load: Callable[[], Task[..., Any]]) -> Finished:
     """Run the task that `load` returns in this process, from the working tree."""
     from flyte_build.runner.engines.local import LocalEngine
@@ -209,4 +190,9 @@ def run_script(
     call = Call(
         task=task, workspace=workspace, variable="script", inputs=inputs, run=session.settings.run
     )
-    return run_alone(session, call, None, spare, began)
+    engines = Engines(session, lambda: spare)
+    try:
+        history, reporter = session.stores.history, session.reporter
+        return carry_out(*engines.engine(call, None), history, reporter, began)
+    finally:
+        engines.close()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from flyte_build.declarations.spec import TaskSpec
@@ -11,18 +11,23 @@ from flyte_build.deployments.catalogue import FoundRelease
 from flyte_build.deployments.document import Document
 from flyte_build.deployments.names import DeploymentReference
 from flyte_build.errors import NotFound, RegistryUnreachable
+from flyte_build.images.image_choice import ImageChoice
 from flyte_build.runner.call import Call, RunOptions
-from flyte_build.runner.controller.run import Finished
+from flyte_build.runner.child import ChildRequest
+from flyte_build.runner.controller.run import Finished, carry_out
 from flyte_build.text.wording import listed, nearest, printable
 from flyte_build.values.type import Wires
 from flyte_build.workspace.workspace import Workspace
 
+from .engines import Engines
+from .environments import child_call
 from .placement import bring
 from .releases import Deployments
-from .run import run_alone
 from .session import Session
 
 if TYPE_CHECKING:
+    from flyte_build.cas.digest import Digest
+    from flyte_build.runner.engines.protocol import Engine
     from flyte_build.runner.worker.spawn import Worker
 
 
@@ -60,21 +65,55 @@ class DeployedTask:
             code = contents.code(self.found, session.settings.budget or Budget())
             call = self.call(inputs, session.settings.run, code)
             call, container, held = bring(session, call, self.found, document, contents)
-            runtime = [] if document.kind == "host" else [session.stores.runtime_digest]
-            lease = cache.lease([document.tree, *held, *runtime])
+            leases = [cache.lease([document.tree, *held, *_runtime(session, document)])]
+        if document.kind == "host" and (
+            phrases := provenance.interpreter_differences(
+                self.found.release.host, provenance.interpreter()
+            )
+        ):
+            session.reporter.note(
+                f"{self.name} was deployed from a different interpreter than this one:"
+                f" {', '.join(phrases)}."
+            )
+        engines = Engines(session, lambda: spare)
+
+        def place_child(parent: Call, request: ChildRequest) -> tuple[Call, Engine]:
+            found, document = self._beside(request.task.semantic.environment)
+            child = child_call(parent, request, ImageChoice(request.task.semantic.image))
+            with cache.preparing():
+                if document.tree != parent.tree:
+                    code = contents.code(found, session.settings.budget or Budget())
+                    child = replace(child, code=code, tree=document.tree)
+                child, container, held = bring(session, child, found, document, contents)
+                runtime = _runtime(session, document)
+                leases.append(cache.lease([document.tree, *held, *runtime]))
+            return engines.engine(child, container)
+
         try:
-            if document.kind == "host" and (
-                phrases := provenance.interpreter_differences(
-                    self.found.release.host, provenance.interpreter()
-                )
-            ):
-                session.reporter.note(
-                    f"{self.name} was deployed from a different interpreter than this one:"
-                    f" {', '.join(phrases)}."
-                )
-            return run_alone(session, call, container, spare, began)
+            history, reporter = session.stores.history, session.reporter
+            call, engine = engines.engine(call, container)
+            return carry_out(call, engine, history, reporter, began, place_child)
         finally:
-            lease.release()
+            engines.close()
+            for lease in leases:
+                lease.release()
+
+    def _beside(self, environment: str) -> tuple[FoundRelease, Document]:
+        """Return the deployment of an environment that was deployed together with this one.
+
+        Raises `NotFound`.
+        """
+        if environment == self.document.name:
+            return self.found, self.document
+        version = self.found.release.version
+        try:
+            return self.deployments.find(DeploymentReference(environment, version))
+        except NotFound as error:
+            raise NotFound(
+                error.what,
+                why=f"{self.name} calls a task of the environment {environment}.",
+                hint=f"Add {environment} to depends_on of {self.document.name}, and deploy again.",
+            ) from None
 
     def call(self, inputs: Wires, options: RunOptions, code: str) -> Call:
         """Return the call that runs the task from the directory `code`."""
@@ -91,6 +130,11 @@ class DeployedTask:
             tree=self.document.tree,
             deployment=f"{self.document.name}.{self.function}@{self.document.pin}",
         )
+
+
+def _runtime(session: Session, document: Document) -> list[Digest]:
+    """Return the digest of the runtime, if tasks of a deployment use it."""
+    return [] if document.kind == "host" else [session.stores.runtime_digest]
 
 
 def find_task(deployments: Deployments, text: str) -> DeployedTask:

@@ -327,6 +327,17 @@ def test_each_call_is_an_action(
     assert {each["engine"] for each in found[1:]} == {"local" if options else "process"}
 
 
+def test_deployed_tasks_call_deployed_tasks(tree: Shell) -> None:
+    """Calls of a deployed task are of the same version, also those of other environments."""
+    tree("deploy", "--version", "v1", "tree.py", "env")
+    (tree.project / "tree.py").unlink()
+    done = tree.json("run", "deployed-task", "tree.mixes:v1")
+    assert done["outputs"] == {"o0": "2 2 Pair red 8"}
+    assert [each["task"] for each in actions(tree, done["run"])] == [
+        *("tree.mixes", "tree.moves", "other.colour", "tree.double"),
+    ]
+
+
 def test_the_same_program_makes_the_same_actions(tree: Shell) -> None:
     """Ids depend on calls alone, and equal calls are different actions."""
     one, other = (
