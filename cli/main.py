@@ -41,6 +41,7 @@ _COMMANDS = {
     "registry": ("registry", "Manage credentials for registries: login, logout."),
     "rerun": ("rerun", "Run the task of an earlier run again."),
     "run": ("run", "Run a task from a Python file."),
+    "signal": ("signal", "Answer a condition that a run waits for."),
 }
 
 

@@ -10,6 +10,8 @@ if TYPE_CHECKING:
     from typing import Any
 
     from ._version import __version__ as __version__
+    from .builtin.condition import Condition as Condition
+    from .builtin.condition import new_condition as new_condition
     from .declarations.automation import Cron as Cron
     from .declarations.automation import FixedRate as FixedRate
     from .declarations.automation import OnArtifact as OnArtifact
@@ -64,6 +66,7 @@ _PLACES = {
     "Backoff": "declarations.resources",
     "Cache": "declarations.cache",
     "CachePolicy": "declarations.cache",
+    "Condition": "builtin.condition",
     "Cron": "declarations.automation",
     "Device": "declarations.device",
     "DeviceClass": "declarations.device",
@@ -104,6 +107,7 @@ _PLACES = {
     "init_from_config": "sdk.init",
     "logger": "declarations.logger",
     "map": "declarations.map",
+    "new_condition": "builtin.condition",
     "run": "sdk.run",
     "trace": "declarations.trace",
     "with_runcontext": "sdk.run",

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -117,16 +118,16 @@ class Action:
 
         Its inputs and its result are in the history.
         """
-        try:
-            for name in ("action.json", "result.json"):
+        for name in ("action.json", "result.json"):
+            with suppress(OSError):
                 os.unlink(f"{self.folder}/{name}")
+        with suppress(OSError):  # Something is left in it, or the task has removed it.
             for entry in os.scandir(f"{self.folder}/work"):
                 if entry.is_symlink():  # Entries of the bundle.
                     os.unlink(entry)
             os.rmdir(f"{self.folder}/work")
+        with suppress(OSError):
             os.rmdir(self.folder)
-        except OSError:  # Something is left in it, or the task has removed it.
-            return
 
 
 def read_action(folder: str) -> dict[str, Any] | None:

@@ -14,6 +14,8 @@ from flyte_build.values.type import Wires
 
 ROOT = "a0"
 """Id of the root action of each run."""
+CONDITION = "condition"
+"""Name of the environment whose tasks are conditions, for which no worker is needed."""
 
 
 def child_id(parent: str, task: str, inputs: Wires, occurrence: int) -> str:
@@ -41,6 +43,11 @@ class ChildRequest:
     inputs: Wires
     group: str = ""
     context: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def is_condition(self) -> bool:
+        """Whether it waits for an answer."""
+        return self.task.semantic.environment == CONDITION
 
     @classmethod
     def parse(cls, id: str, document: Mapping[str, Any]) -> ChildRequest:

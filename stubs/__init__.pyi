@@ -2,6 +2,7 @@
 
 from flyte_build import *
 
+from . import durable as durable
 from . import errors as errors
 from . import models as models
 from . import notify as notify

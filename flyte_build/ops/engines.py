@@ -5,9 +5,11 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from dataclasses import replace
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 from flyte_build.runner.call import Call
+from flyte_build.runner.child import CONDITION
 from flyte_build.runner.engines.process import ProcessEngine
 from flyte_build.runner.secrets import Secrets, look_up
 from flyte_build.runner.worker.spawn import Worker, dismiss, start_worker
@@ -40,6 +42,8 @@ class Engines:
         It runs in `container`, or in a process if that is None. Raises `PreparationError` for a
         missing secret, and `EngineUnavailable`.
         """
+        if call.task.semantic.environment == CONDITION:
+            return call, self._conditions
         secrets = look_up(call.task.operational.options.get("secrets"), os.environ)
         call = replace(call, secrets=secrets)
         if container is None:
@@ -49,6 +53,14 @@ class Engines:
 
             self._docker[container.reference] = docker_engine(self._session, container)
         return call, self._docker[container.reference]
+
+    @cached_property
+    def _conditions(self) -> Engine:
+        from flyte_build.builtin import condition
+        from flyte_build.runner.engines.conditions import ConditionEngine
+
+        at_terminal = os.isatty(0) and os.isatty(2)
+        return ConditionEngine(self._session.reporter.note, condition.parse, at_terminal)
 
     def _for_processes(self, call: Call, secrets: Secrets) -> ProcessEngine:
         if secrets.files:

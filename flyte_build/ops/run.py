@@ -145,6 +145,8 @@ def run_in(
 
     def place_child(parent: Call, request: ChildRequest) -> tuple[Call, Engine]:
         child = child_call(parent, request, image(request.task.semantic.image))
+        if request.is_condition:
+            return engines.engine(child, None)
         return engines.engine(*environments.place(child))
 
     try:

@@ -78,8 +78,10 @@ class DeployedTask:
         engines = Engines(session, lambda: spare)
 
         def place_child(parent: Call, request: ChildRequest) -> tuple[Call, Engine]:
-            found, document = self._beside(request.task.semantic.environment)
             child = child_call(parent, request, ImageChoice(request.task.semantic.image))
+            if request.is_condition:
+                return engines.engine(child, None)
+            found, document = self._beside(request.task.semantic.environment)
             with cache.preparing():
                 if document.tree != parent.tree:
                     code = contents.code(found, session.settings.budget or Budget())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from flyte_build.declarations.spec import TaskSpec
+from flyte_build.runner.child import CONDITION
 from flyte_build.runner.limits import Limits
 
 from .machine import Policy
@@ -12,9 +13,11 @@ from .slots import Slots
 def policy_of(task: TaskSpec, lost_retries: int) -> Policy:
     """Return the policy of a task's actions.
 
-    A task that declares no processors takes one.
+    A task that declares no processors takes one, and a condition takes nothing.
     """
     operational = task.operational
+    if task.semantic.environment == CONDITION:
+        return Policy(lost_retries=lost_retries, needs=Slots())
     limits = Limits.of(operational.options.get("resources") or {}, requests=True)
     return Policy(
         retries=operational.retries,

@@ -1,0 +1,36 @@
+"""Answers to conditions, from any process: a file for each in the run's directory.
+
+<run>/answers/<action>   the value, as JSON; only the first answer counts
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from typing import Any
+
+from flyte_build.cas.folder import make_below, opener
+
+
+def give(folder: str, action: str, value: Any) -> bool:
+    """Answer the condition `action` of the run in `folder`; False if it was answered before."""
+    make_below(f"{folder}/answers")
+    temporary = f"{folder}/answers/.{os.urandom(4).hex()}"
+    with open(temporary, "w", encoding="utf-8", opener=opener) as file:
+        json.dump(value, file)
+    try:
+        os.link(temporary, f"{folder}/answers/{action}")
+    except FileExistsError:
+        return False
+    finally:
+        os.unlink(temporary)
+    return True
+
+
+def given(folder: str, action: str) -> list[Any]:
+    """Return the answer to a condition in a list, which is empty if there is none yet."""
+    try:
+        with open(f"{folder}/answers/{action}", encoding="utf-8") as file:
+            return [json.load(file)]
+    except FileNotFoundError:
+        return []
