@@ -28,7 +28,7 @@ from flyte_build.runner.signals import Interrupts, Stopped
 
 from .host import WorkerHost
 from .machine import Effect, End, Ended, Machine, Policy, Queued, Retry, Start, Stop
-from .policy import policy_of
+from .policy import beyond, policy_of
 from .slots import Slots
 
 if TYPE_CHECKING:
@@ -90,7 +90,8 @@ class Controller:
         self._earlier = earlier
         self._run, self._folder, self._reporter = run, folder, reporter
         self._open_actions, self._place = open_actions, place
-        self._machine, self._started = Machine(total), time.time()
+        self._machine, self._total, self._started = Machine(total), total, time.time()
+        self._noted: set[str] = set()
         self._placed: dict[str, _Placed] = {}
         self._engines: list[Engine] = []
         self._requests: deque[Callable[[], None]] = deque()
@@ -229,7 +230,13 @@ class Controller:
         os.close(self._waker)
 
     def _policy(self, call: Call) -> Policy:
-        return policy_of(call.task, call.run.lost_retries)
+        """Return the policy of a call, whose needs fit this machine. Raises `PreparationError`."""
+        policy = policy_of(call.task, call.run.lost_retries)
+        note = beyond(call.task, policy.needs, self._total)
+        if note and note not in self._noted:
+            self._reporter.note(note)
+            self._noted.add(note)
+        return policy._replace(needs=policy.needs.capped(self._total))
 
     def _add(self, id: str, placed: _Placed) -> None:
         self._placed[id] = placed

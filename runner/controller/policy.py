@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from flyte_build.declarations.spec import TaskSpec
+from flyte_build.errors import PreparationError
 from flyte_build.runner.child import CONDITION
 from flyte_build.runner.limits import Limits
+from flyte_build.text.units import size_text
+from flyte_build.text.wording import plural
 
 from .machine import Policy
 from .slots import Slots
@@ -33,3 +36,24 @@ def policy_of(task: TaskSpec, lost_retries: int) -> Policy:
             actions=1,
         ),
     )
+
+
+def beyond(task: TaskSpec, needs: Slots, total: Slots) -> str:
+    """Return a note if a task declares more than a machine with `total` slots has, else "".
+
+    Such a task runs alone. Raises `PreparationError` for GPUs that are not there.
+    """
+    lacking = needs.lacking(total)
+    if "gpu" in lacking:
+        raise PreparationError(
+            f"{task.name} needs {plural(int(needs.gpu), 'GPU')}",
+            why=f"This machine has {int(total.gpu) or 'none'}.",
+            hint="Run it on another machine, or declare fewer: Resources(gpu=...).",
+        )
+    parts = []
+    if "cpu" in lacking:
+        parts.append(f"{needs.cpu:g} processors ({total.cpu:g} here)")
+    if "memory" in lacking:
+        memory, here = size_text(int(needs.memory)), size_text(int(total.memory))
+        parts.append(f"{memory} of memory ({here} here)")
+    return f"{task.name} declares {' and '.join(parts)}: it runs alone." if parts else ""

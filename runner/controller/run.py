@@ -21,6 +21,7 @@ from flyte_build.runner.signals import Interrupts, Stopped
 from flyte_build.text.wording import plural
 
 from .controller import Controller, Place
+from .policy import beyond, policy_of
 from .slots import Slots
 
 _EXIT_CODES: dict[Phase, int] = {"succeeded": 0, "failed": 1, "aborted": 5, "timed_out": 6}
@@ -57,13 +58,15 @@ def carry_out(
     """Run a task with all that it calls, and return the finished run.
 
     `began` is the monotonic time from which the run's seconds count. `place` is for the calls that
-    the task makes; without it, they stay in its own process.
+    the task makes; without it, they stay in its own process. Raises `PreparationError` for GPUs
+    that are not there, before anything runs.
     """
     call = replace(call, inputs=completed(call.task.semantic.interface_document, call.inputs))
     _say_what_differs(engine, call, reporter)
+    total = _slots(call.run.max_actions, is_local=engine.runs_here)
+    beyond(call.task, policy_of(call.task, 0).needs, total)
     name = history.begin(call)
     folder, url = history.run_folder(name), history.url(name)
-    total = _slots(call.run.max_actions)
     earlier = history.earlier(call.run.recovers) if call.run.recovers else None
     controller = Controller(
         name, folder, reporter, lambda: history.actions_of(name), total, place, earlier
@@ -103,14 +106,17 @@ def _say_recovered(earlier: EarlierRun, reporter: RunReporter) -> None:
     )
 
 
-def _slots(max_actions: int | None) -> Slots:
-    """Return what this machine offers to actions."""
+def _slots(max_actions: int | None, *, is_local: bool) -> Slots:
+    """Return what this machine offers to actions; those in its own process take nothing of it."""
+    endless = float("inf")
+    if is_local:
+        return Slots(endless, endless, endless, endless)
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     return Slots(
         cpu=os.cpu_count() or 1,
         memory=memory,
         gpu=_gpus(),
-        actions=max_actions or float("inf"),
+        actions=max_actions or endless,
     )
 
 

@@ -233,6 +233,26 @@ def told() -> list[str]:
 def deeper() -> str:
     return flyte.get_custom_context()["shade"]
 
+huge = flyte.TaskEnvironment(name="huge", resources=flyte.Resources(cpu=1000, memory="9Ti"))
+gpu = flyte.TaskEnvironment(name="gpu", resources=flyte.Resources(gpu=99))
+
+@huge.task
+def alone() -> int:
+    return 1
+
+@gpu.task
+def on_gpu() -> int:
+    return 1
+
+@env.task
+async def calls_alone(folder: str) -> int:
+    results = await asyncio.gather(alone.aio(), alone.aio(), busy(folder, 1))
+    return sum(results)
+
+@env.task
+def calls_gpu() -> int:
+    return on_gpu()
+
 @env.task
 def local_task() -> int:
     @env.task
@@ -506,6 +526,21 @@ def test_actions_share_the_processors(tree: Shell, tmp_path: Path) -> None:
     (tmp_path / "marks").mkdir()
     done = run(tree, "overlaps", "--folder", str(tmp_path / "marks"), "--n", "6")
     assert 1 <= done["outputs"]["o0"] <= (os.cpu_count() or 1)
+
+
+def test_a_task_beyond_the_machine_runs_alone(tree: Shell, tmp_path: Path) -> None:
+    """It is noted once; GPUs that are not there are an error, before anything runs."""
+    (tmp_path / "marks").mkdir()
+    done = tree("run", "tree.py", "calls_alone", "--folder", str(tmp_path / "marks"))
+    assert done.stdout.splitlines()[-1] == "3"
+    assert done.stderr.count("huge.alone declares 1000 processors") == 1
+    assert "of memory" in done.stderr and "it runs alone" in done.stderr
+    runs = len(tree.json("get", "run"))
+    refused = tree("run", "tree.py", "on_gpu", exit_code=3).stderr
+    assert "gpu.on_gpu needs 99 GPUs" in refused and len(tree.json("get", "run")) == runs
+    error = run(tree, "calls_gpu", exit_code=1)["error"]
+    assert error["type"] == "PreparationError" and "99 GPUs" in error["message"]
+    assert run(tree, "on_gpu", options=("--local",))["outputs"] == {"o0": 1}
 
 
 @pytest.mark.parametrize(
