@@ -18,6 +18,18 @@ CONDITION = "condition"
 """Name of the environment whose tasks are conditions, for which no worker is needed."""
 
 
+INLINE = 10 << 20
+"""Bytes of JSON that a task may take from, and return to, its caller, unless it says otherwise."""
+
+
+def inline_error(task: str, what: str, size: int, limit: int) -> str:
+    """Return the message for inputs or outputs (`what`) of a child that are too large."""
+    return (
+        f"The {what} of {task} take {size / 2**20:,.1f} MiB as JSON, more than its"
+        f" max_inline_io_bytes of {limit / 2**20:,.1f} MiB"
+    )
+
+
 def child_id(parent: str, task: str, inputs: Wires, occurrence: int) -> str:
     """Return the id of a child action.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 import threading
 from collections import Counter
@@ -15,8 +16,8 @@ from flyte_build.declarations.describe import task_spec
 from flyte_build.declarations.interface import Interface, interface_of
 from flyte_build.declarations.spec import completed
 from flyte_build.declarations.task import Task
-from flyte_build.errors import UsageError
-from flyte_build.runner.child import child_id
+from flyte_build.errors import InlineIOMaxBytesBreached, UsageError
+from flyte_build.runner.child import INLINE, child_id, inline_error
 from flyte_build.runner.result import Result
 from flyte_build.runner.traces import trace_of
 
@@ -56,6 +57,9 @@ class Children:
     ) -> tuple[str, Future[Result], Interface]:
         document, interface = self._describe(task)
         inputs = completed(document["interface"], interface.dump_inputs(args, kwargs))
+        limit = document["options"].get("max_inline_io_bytes", INLINE)
+        if (size := len(json.dumps(inputs))) > limit:
+            raise InlineIOMaxBytesBreached(inline_error(task.name, "inputs", size, limit))
         first = child_id(self._action, task.name, inputs, 0)
         with self._lock:
             occurrence = self._calls[first]

@@ -24,6 +24,7 @@ from .spawn import CONTROL
 
 if TYPE_CHECKING:
     from flyte_build.declarations.context import Caller
+    from flyte_build.runner.result import Result
 
     from .sources import Sources
 
@@ -103,6 +104,8 @@ def main() -> None:
     # This is a child that the task has forked; its result does not count.
     if os.getpid() != own:
         finish(0)
+    if action["parent"] is not None:
+        result = _inline(result, action)
     if result.error and sources.bundle and sources.root:
         from .missing_files import hint
 
@@ -116,6 +119,18 @@ def main() -> None:
         _print(f"Cannot write the result: {error}\n")
         finish(NO_RESULT)
     finish(1 if result.error else 0, then=_end_children)
+
+
+def _inline(result: Result, action: Mapping[str, Any]) -> Result:
+    """Return a child's result, or an error if it is too large for its caller."""
+    from flyte_build.runner.child import INLINE, inline_error
+    from flyte_build.runner.result import Failure, Result
+
+    limit = action["spec"]["options"].get("max_inline_io_bytes", INLINE)
+    if (size := len(json.dumps(dict(result.outputs)))) <= limit:
+        return result
+    message = inline_error(action["task"], "outputs", size, limit)
+    return Result("failed", error=Failure("InlineIOMaxBytesBreached", message, is_final=True))
 
 
 def _caller(endpoint: Mapping[str, str] | None, action: Mapping[str, Any], root: str) -> Caller:

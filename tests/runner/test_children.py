@@ -233,6 +233,17 @@ def told() -> list[str]:
 def deeper() -> str:
     return flyte.get_custom_context()["shade"]
 
+@env.task(max_inline_io_bytes=1000)
+def small(text: str, times: int) -> str:
+    return text * times
+
+@env.task
+def too_large(size: int, times: int) -> str:
+    try:
+        return small("x" * size, times)[:10]
+    except flyte.errors.InlineIOMaxBytesBreached as error:
+        return str(error)
+
 huge = flyte.TaskEnvironment(name="huge", resources=flyte.Resources(cpu=1000, memory="9Ti"))
 gpu = flyte.TaskEnvironment(name="gpu", resources=flyte.Resources(gpu=99))
 
@@ -526,6 +537,16 @@ def test_actions_share_the_processors(tree: Shell, tmp_path: Path) -> None:
     (tmp_path / "marks").mkdir()
     done = run(tree, "overlaps", "--folder", str(tmp_path / "marks"), "--n", "6")
     assert 1 <= done["outputs"]["o0"] <= (os.cpu_count() or 1)
+
+
+@pytest.mark.parametrize(
+    ("size", "times", "text"),
+    [(10, 1, "x" * 10), (2000, 1, "The inputs of tree.small take"), (10, 200, "The outputs of")],
+)
+def test_values_between_tasks_have_a_limit(tree: Shell, size: int, times: int, text: str) -> None:
+    """Inputs and outputs beyond `max_inline_io_bytes` are an error in the caller."""
+    done = run(tree, "too_large", "--size", str(size), "--times", str(times))
+    assert done["outputs"]["o0"].startswith(text)
 
 
 def test_a_task_beyond_the_machine_runs_alone(tree: Shell, tmp_path: Path) -> None:
