@@ -23,7 +23,7 @@ from flyte_build.runner.call import Call
 from flyte_build.runner.child import ROOT, ChildRequest
 from flyte_build.runner.engines.protocol import Engine, Event, Waits
 from flyte_build.runner.reporter import RunReporter
-from flyte_build.runner.result import Failure, Result
+from flyte_build.runner.result import Failure, Phase, Result
 from flyte_build.runner.signals import Interrupts, Stopped
 
 from .host import WorkerHost
@@ -383,8 +383,9 @@ class Controller:
 def outcome(action: Action, event: Event) -> Result:
     """Return the result of an attempt that has ended."""
     if result := Result.read(action.folder):
-        # The task can write the file, so any phase other than these two is overridden.
-        return result._replace(phase="failed") if result.error else result
+        # The task can write the file, so its phase counts for nothing.
+        phase: Phase = "timed_out" if event.kind == "timed_out" else "failed"
+        return result._replace(phase=phase) if result.error else result
     # Without a result it has not succeeded, even if the engine reports success.
     why = event.why or "its process ended without a result"
     if event.kind == "succeeded":

@@ -12,18 +12,20 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from flyte_build.declarations.context import enter_process
 from flyte_build.declarations.task import Task
 from flyte_build.runner.abort import LOOK, asked
 from flyte_build.runner.action import Action
+from flyte_build.runner.result import Result
 from flyte_build.runner.signals import Stopped
 from flyte_build.runner.worker.execute import context_of, execute
 from flyte_build.runner.worker.sources import Sources
 
-from .local_calls import LocalCalls, LocalRun
+from .local_calls import Limit, LocalCalls, LocalRun
 from .protocol import Event, Waits
+from .time_limit import time_limit
 
 if TYPE_CHECKING:
     from flyte_build.runner.history.actions import Actions
@@ -31,6 +33,7 @@ if TYPE_CHECKING:
 # Error of a process's start time, in seconds: on Linux it is relative to the boot, which is known
 # to the second.
 _TICK = 1.0
+_LATE = ("MaxRuntimeExceededError", "DeadlineExceededError")
 _GRACE = 1.0  # Seconds between asking a process to end and killing it.
 
 
@@ -43,7 +46,7 @@ class LocalEngine:
 
     name = "local"
     runs_here = True
-    acts_on = frozenset(("retries", "env_vars"))
+    acts_on = frozenset(("retries", "timeout", "env_vars"))
 
     def __init__(
         self,
@@ -55,6 +58,7 @@ class LocalEngine:
         self._running: list[Action] = []
         self._over: list[Event] = []
         self._began = 0.0
+        self._limit: Limit | None = None
 
     def submit(self, action: Action) -> None:
         """Run the attempt to its end.
@@ -70,7 +74,12 @@ class LocalEngine:
         context = context_of(action.document(), "local", LocalCalls(run, action.id))
         enter_process(context)  # For threads that the task starts.
         try:
-            with _interrupted_when_asked(action.folder):
+            # Its deadline spans all attempts.
+            limit = self._limit = self._limit or Limit(action.call.task)
+            with (
+                _interrupted_when_asked(action.folder),
+                time_limit(limit.seconds, limit.error),
+            ):
                 result = execute(self._load, action.call.inputs, sources, context)
         except (KeyboardInterrupt, Stopped):
             self._end_children()
@@ -78,7 +87,7 @@ class LocalEngine:
             raise
         else:
             result.write(action.folder)
-            self._over.append(Event(action, "failed" if result.error else "succeeded"))
+            self._over.append(Event(action, _kind(result)))
         finally:
             self._running = []
             enter_process(None)
@@ -115,6 +124,12 @@ class LocalEngine:
         for child in psutil.wait_procs(children, _GRACE)[1]:
             with suppress(psutil.NoSuchProcess):
                 child.kill()
+
+
+def _kind(result: Result) -> Literal["succeeded", "failed", "timed_out"]:
+    if result.error is None:
+        return "succeeded"
+    return "timed_out" if result.error.type in _LATE else "failed"
 
 
 @contextmanager

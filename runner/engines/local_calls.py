@@ -24,6 +24,11 @@ from flyte_build.declarations.describe import task_spec
 from flyte_build.declarations.interface import Interface, interface_of
 from flyte_build.declarations.spec import TaskSpec, completed
 from flyte_build.declarations.task import Task
+from flyte_build.errors import (
+    DeadlineExceededError,
+    MaxRuntimeExceededError,
+    TaskTimeoutError,
+)
 from flyte_build.runner.child import child_id
 from flyte_build.runner.history.actions import NewAction
 from flyte_build.runner.result import Failure, Result
@@ -32,6 +37,8 @@ from flyte_build.runner.worker.execute import failure
 from flyte_build.runner.worker.raised import with_face
 from flyte_build.runner.worker.sources import Sources
 from flyte_build.values.type import Mismatch
+
+from .time_limit import time_limit
 
 if TYPE_CHECKING:
     from flyte_build.runner.history.actions import Actions
@@ -125,11 +132,11 @@ class LocalCalls:
         return _Call(id, task, spec, interface, args, kwargs)
 
     def _called(self, call: _Call) -> Any:
-        attempt = 0
+        attempt, limit = 0, Limit(call.spec)
         while True:
             attempt += 1
             try:
-                with self._entered(call, attempt):
+                with self._entered(call, attempt), time_limit(limit.seconds, limit.error):
                     value = call.task.func(*call.args, **call.kwargs)
             except BaseException as error:  # Whatever it is, the attempt has ended.
                 wait = self._failed(call, attempt, error)
@@ -140,12 +147,12 @@ class LocalCalls:
                 return self._succeeded(call, attempt, value)
 
     async def _awaited(self, call: _Call) -> Any:
-        attempt = 0
+        attempt, limit = 0, Limit(call.spec)
         while True:
             attempt += 1
             try:
                 with self._entered(call, attempt):
-                    value = await call.task.func(*call.args, **call.kwargs)
+                    value = await limit.keep(call.task.func(*call.args, **call.kwargs))
             except BaseException as error:  # Whatever it is, the attempt has ended.
                 wait = self._failed(call, attempt, error)
                 if wait is None:
@@ -192,6 +199,8 @@ class LocalCalls:
             self._end(call, attempt, Result("aborted", error=Failure("ActionAbortedError", why)))
             return None
         result = failure(error, self._run.sources)
+        if isinstance(error, TaskTimeoutError):
+            result = result._replace(phase="timed_out")
         if attempt > operational.retries or not result.is_retried:
             self._end(call, attempt, result)
             return None
@@ -205,6 +214,42 @@ class LocalCalls:
 
     def _end(self, call: _Call, attempt: int, result: Result) -> None:
         self._run.record(lambda actions: actions.ended(call.id, attempt, result, time.time()))
+
+
+class Limit:
+    """Limit of time for the attempts of a task, from now on."""
+
+    def __init__(self, spec: TaskSpec) -> None:
+        self._operational, self._began = spec.operational, time.monotonic()
+
+    @property
+    def seconds(self) -> float | None:
+        """The seconds that the next attempt has, or None."""
+        left = self._left()
+        limits = [each for each in (self._operational.timeout, left) if each is not None]
+        return min(limits) if limits else None
+
+    def error(self) -> TaskTimeoutError:
+        """Return the error for an attempt that has taken longer."""
+        left, deadline = self._left(), self._operational.deadline
+        if left is not None and left <= 0:
+            return DeadlineExceededError(f"it did not end before its deadline of {deadline:g} s")
+        timeout = self._operational.timeout
+        return MaxRuntimeExceededError(f"it ran longer than its timeout of {timeout:g} s")
+
+    async def keep(self, coroutine: Any) -> Any:
+        """Await a coroutine, and raise the error if it takes longer."""
+        try:
+            async with asyncio.timeout(self.seconds) as limit:
+                return await coroutine
+        except TimeoutError:
+            if limit.expired():
+                raise self.error() from None
+            raise
+
+    def _left(self) -> float | None:
+        deadline = self._operational.deadline
+        return None if deadline is None else self._began + deadline - time.monotonic()
 
 
 class _Traces:

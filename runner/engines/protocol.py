@@ -24,11 +24,12 @@ class Sink(Protocol):
 class Event(NamedTuple):
     """End of an attempt.
 
-    `lost` means that the place where it ran is gone, which tells nothing about the task.
+    `lost` means that the place where it ran is gone, which tells nothing about the task. Only an
+    engine that keeps to limits of time itself reports `timed_out`.
     """
 
     action: Action
-    kind: Literal["succeeded", "failed", "lost", "cancelled"]
+    kind: Literal["succeeded", "failed", "timed_out", "lost", "cancelled"]
     exit_code: int | None = None
     why: str = ""
     out_of_memory: bool = False

@@ -233,6 +233,36 @@ def told() -> list[str]:
 def deeper() -> str:
     return flyte.get_custom_context()["shade"]
 
+@env.task(timeout=0.3)
+def naps() -> None:
+    time.sleep(60)
+
+@env.task(timeout=flyte.Timeout(deadline=0.5), retries=5)
+async def naps_later() -> None:
+    await asyncio.sleep(60)
+
+@env.task
+async def in_time() -> list[str]:
+    found = []
+    for call in (lambda: naps_later(), lambda: in_thread.aio()):
+        try:
+            await call()
+        except flyte.errors.TaskTimeoutError as error:
+            found.append(type(error).__name__)
+    return found
+
+@env.task
+def in_thread() -> None:
+    raise flyte.errors.MaxRuntimeExceededError("too late")
+
+@env.task
+def naps_here() -> str:
+    try:
+        naps()
+    except flyte.errors.MaxRuntimeExceededError as error:
+        return error.code
+    return "nothing was raised"
+
 @env.task(max_inline_io_bytes=1000)
 def small(text: str, times: int) -> str:
     return text * times
@@ -537,6 +567,16 @@ def test_actions_share_the_processors(tree: Shell, tmp_path: Path) -> None:
     (tmp_path / "marks").mkdir()
     done = run(tree, "overlaps", "--folder", str(tmp_path / "marks"), "--n", "6")
     assert 1 <= done["outputs"]["o0"] <= (os.cpu_count() or 1)
+
+
+@PLACES
+def test_children_have_their_timeouts(tree: Shell, options: tuple[str, ...]) -> None:
+    """Limits of an attempt, and deadlines of all attempts, act also in the calling process."""
+    assert run(tree, "naps_here", options=options)["outputs"] == {"o0": "MaxRuntimeExceededError"}
+    done = run(tree, "in_time", options=options)
+    assert done["outputs"] == {"o0": ["DeadlineExceededError", "MaxRuntimeExceededError"]}
+    assert [each["phase"] for each in actions(tree, done["run"])][1] == "timed_out"
+    assert run(tree, "naps", options=options, exit_code=6)["phase"] == "timed_out"
 
 
 @pytest.mark.parametrize(
