@@ -205,5 +205,17 @@ class Task(Generic[P, R]):
             refuse_for_kept_workers(self.name, options)
         return Task(self.func, self.environment, self.options.overridden(options))
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle the task by its module and name, like a function."""
+        return _named, (self.func.__module__, self.func.__qualname__, self.options)
+
     def __repr__(self) -> str:
         return f"<task {self.name}>"
+
+
+def _named(module: str, name: str, options: Options) -> Task[..., Any]:
+    """Return the task in the variable `name` of a module, with these options."""
+    from importlib import import_module
+
+    task: Task[..., Any] = getattr(import_module(module), name)
+    return task if task.options == options else Task(task.func, task.environment, options)

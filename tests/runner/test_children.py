@@ -19,7 +19,7 @@ TREE = """
 import asyncio, functools, os, subprocess, sys, time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Callable, NamedTuple
 import flyte
 
 other = flyte.TaskEnvironment(name="other", env_vars={"COLOUR": "red"})
@@ -233,6 +233,17 @@ def told() -> list[str]:
 def deeper() -> str:
     return flyte.get_custom_context()["shade"]
 
+@env.task
+def applies(function: Callable[[int], int], x: int) -> int:
+    return function(x)
+
+def triple(x: int) -> int:
+    return 3 * x
+
+@env.task
+def passes_functions() -> list[int]:
+    return [applies(triple, 2), applies(double, 2)]
+
 @env.task(timeout=0.3)
 def naps() -> None:
     time.sleep(60)
@@ -366,6 +377,7 @@ def ended(tree: Shell) -> None:
         ("threads", [], [0, 2, 4, 6], 5),
         ("fib", ["--n", "4"], 3, 9),
         ("maps_later", ["--n", "3"], [0, 6, 12], 4),
+        ("passes_functions", [], [6, 4], 4),
         ("knows", [], ["a0", "True", "0", "dark", "dark", "{}"], 3),
     ],
 )
