@@ -60,6 +60,12 @@ def commands(tmp_path: Path) -> Commands:
     ("arguments", "outputs"),
     [
         (["hello.py", "hello", "--name", "you"], {"o0": "Hello, you!"}),
+        (["pipeline.py", "main"], {"o0": 5.0}),
+        (
+            ["pipeline.py", "careful", "--numbers", "[1, 0]"],
+            {"o0": ["6.0", "ZeroDivisionError: division by zero"]},
+        ),
+        (["pipeline.py", "bill", "--items", '["tea", "milk"]'], {"o0": 10.5}),
         (["hello.py", "hello_async"], {"o0": "Hello, World!"}),
         (
             ["inputs.py", "plan", *TRIP],
