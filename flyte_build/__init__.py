@@ -49,6 +49,8 @@ if TYPE_CHECKING:
     from .declarations.trigger import TriggeredArtifact as TriggeredArtifact
     from .declarations.trigger import TriggeredPartition as TriggeredPartition
     from .declarations.trigger import TriggerTime as TriggerTime
+    from .runner.worker.checkpoint import Checkpoint as Checkpoint
+    from .runner.worker.checkpoint import latest_checkpoint as latest_checkpoint
     from .sdk.build import build as build
     from .sdk.build import build_images as build_images
     from .sdk.deploy import deploy as deploy
@@ -66,6 +68,7 @@ _PLACES = {
     "Backoff": "declarations.resources",
     "Cache": "declarations.cache",
     "CachePolicy": "declarations.cache",
+    "Checkpoint": "runner.worker.checkpoint",
     "Condition": "builtin.condition",
     "Cron": "declarations.automation",
     "Device": "declarations.device",
@@ -105,6 +108,7 @@ _PLACES = {
     "group": "declarations.context",
     "init": "sdk.init",
     "init_from_config": "sdk.init",
+    "latest_checkpoint": "runner.worker.checkpoint",
     "logger": "declarations.logger",
     "map": "declarations.map",
     "new_condition": "builtin.condition",

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -128,6 +129,13 @@ class Action:
             os.rmdir(f"{self.folder}/work")
         with suppress(OSError):
             os.rmdir(self.folder)
+
+
+def remove_checkpoint(folder: str) -> None:
+    """Remove what an action that succeeded has saved, and its directory if it has nothing else."""
+    shutil.rmtree(f"{folder}/checkpoint", ignore_errors=True)
+    with suppress(OSError):
+        os.rmdir(folder)
 
 
 def read_action(folder: str) -> dict[str, Any] | None:

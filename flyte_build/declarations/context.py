@@ -7,7 +7,7 @@ the task starts have it, too.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
@@ -95,11 +95,16 @@ class TaskContext:
     code_bundle: str | None = None
     data: Mapping[str, Any] | None = None
     report: Any = None
-    checkpoint: Any = None
+    make_checkpoint: Callable[[], Any] | None = field(default=None, repr=False)
     caller: Caller | None = field(default=None, repr=False)
 
     def __bool__(self) -> bool:
         return self.action is not None
+
+    @property
+    def checkpoint(self) -> Any:
+        """Checkpoint of the action: what it saves for its next attempt."""
+        return self.make_checkpoint() if self.make_checkpoint else None
 
     def is_in_cluster(self) -> bool:
         """Whether the task was prepared, and does not run in its caller's process."""

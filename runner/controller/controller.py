@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from flyte_build.errors import FlyteError
 from flyte_build.runner.abort import LOOK, asked
-from flyte_build.runner.action import Action
+from flyte_build.runner.action import Action, remove_checkpoint
 from flyte_build.runner.call import Call
 from flyte_build.runner.child import ROOT, ChildRequest
 from flyte_build.runner.engines.protocol import Engine, Event, Waits
@@ -293,13 +293,20 @@ class Controller:
                 placed.attempt = attempt
                 placed.answer([])
                 placed.endings.clear()  # Each attempt is told anew.
+                if self._earlier and attempt == 1:
+                    self._earlier.bring_checkpoint(id, self._action(id, placed).folder)
                 self._start(id, placed)
             case Stop(id, attempt, at_once):
                 placed.engine.cancel(self._action(id, placed), at_once)
             case Retry():
                 self._say_retry(effect, placed.call)
-            case End(id, result) if placed.parent is not None:
-                self._action(id, placed).tidy()
+            case End(id, result):
+                action = self._action(id, placed)
+                if result.error is None:
+                    remove_checkpoint(action.folder)
+                if placed.parent is None:
+                    return
+                action.tidy()
                 above = self._placed[placed.parent]
                 ending = Ending(len(above.endings) + 1, id, result)
                 above.endings.append(ending)

@@ -71,7 +71,8 @@ class LocalEngine:
         self._running, self._began = [action], time.time()
         sources = Sources(action.call.workspace.root)
         run = LocalRun(partial(self._actions_of, action.run), self._note, sources)
-        context = context_of(action.document(), "local", LocalCalls(run, action.id))
+        calls = LocalCalls(run, action.id)
+        context = context_of(action.document(), action.folder, "local", calls)
         enter_process(context)  # For threads that the task starts.
         try:
             # Its deadline spans all attempts.

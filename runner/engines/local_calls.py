@@ -29,11 +29,12 @@ from flyte_build.errors import (
     MaxRuntimeExceededError,
     TaskTimeoutError,
 )
+from flyte_build.runner.action import remove_checkpoint
 from flyte_build.runner.child import child_id
 from flyte_build.runner.history.actions import NewAction
 from flyte_build.runner.result import Failure, Result
 from flyte_build.runner.traces import trace_of
-from flyte_build.runner.worker.execute import failure
+from flyte_build.runner.worker.execute import checkpoint_in, failure
 from flyte_build.runner.worker.raised import with_face
 from flyte_build.runner.worker.sources import Sources
 from flyte_build.values.type import Mismatch
@@ -177,6 +178,7 @@ class LocalCalls:
             attempt_number=attempt - 1,
             group_data=None,
             caller=LocalCalls(self._run, call.id),
+            make_checkpoint=checkpoint_in(f"{ctx().output_path}/actions/{call.id}"),
         )
 
     def _succeeded(self, call: _Call, attempt: int, value: Any) -> Any:
@@ -189,6 +191,7 @@ class LocalCalls:
             self._end(call, attempt, result)
             raise
         self._end(call, attempt, result)
+        remove_checkpoint(f"{ctx().output_path}/actions/{call.id}")
         return value
 
     def _failed(self, call: _Call, attempt: int, error: BaseException) -> float | None:

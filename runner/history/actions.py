@@ -7,12 +7,16 @@ are JSON in the database, so a child that printed nothing needs no file.
 from __future__ import annotations
 
 import json
+import os
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import NamedTuple
 
 from flyte_build.cas.database import Database
+from flyte_build.cas.os_errors import storing
 from flyte_build.runner.action import read_action
+from flyte_build.runner.child import ROOT
 from flyte_build.runner.result import Phase, Result
 from flyte_build.values.type import Wires
 
@@ -196,6 +200,13 @@ class EarlierRun:
         result = _succeeded(self._database, self.run, action)
         self.taken += result is not None
         return result
+
+    def bring_checkpoint(self, action: str, folder: str) -> None:
+        """Copy what an action has saved, if anything, into its directory in the other run."""
+        own = self._folder if action == ROOT else f"{self._folder}/actions/{action}"
+        if os.path.isdir(f"{own}/checkpoint"):
+            with storing("copy a checkpoint"):
+                shutil.copytree(f"{own}/checkpoint", f"{folder}/checkpoint", symlinks=True)
 
     def left(self) -> int:
         """Return the number of succeeded actions whose results were neither taken nor needed."""

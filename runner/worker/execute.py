@@ -9,6 +9,7 @@ import os
 import sys
 import traceback
 from collections.abc import Callable, Mapping
+from functools import cache
 from typing import Any, Literal, NoReturn
 
 from flyte_build._alias import PACKAGE
@@ -59,9 +60,9 @@ class OnDemand:
 
 
 def context_of(
-    action: Mapping[str, Any], mode: Literal["local", "remote"], caller: Caller
+    action: Mapping[str, Any], folder: str, mode: Literal["local", "remote"], caller: Caller
 ) -> TaskContext:
-    """Return the context of an attempt, given its action's document."""
+    """Return the context of an attempt, given its action's document and directory."""
     from datetime import UTC, datetime
 
     own = ActionID(action["id"], action["run"], action["project"], action["domain"])
@@ -74,10 +75,22 @@ def context_of(
         group_data=None,
         custom_context=action["context"],
         run_start_time=datetime.fromtimestamp(action["started"], UTC),
-        output_path=action["folder"],
+        output_path=folder,
         data={},
+        make_checkpoint=checkpoint_in(folder),
         caller=caller,
     )
+
+
+def checkpoint_in(folder: str) -> Callable[[], Any]:
+    """Return a function that returns the checkpoint of the action with that directory."""
+
+    def make() -> Any:
+        from .checkpoint import Checkpoint
+
+        return Checkpoint(f"{folder}/checkpoint")
+
+    return cache(make)
 
 
 def load_task(module: str, variable: str) -> Task[..., Any]:

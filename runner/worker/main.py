@@ -88,9 +88,8 @@ def main() -> None:
     _enter(work, sources.folder if sources.bundle else "")
     own = os.getpid()
     try:
-        context = context_of(
-            action, "remote", _caller(order.get("endpoint"), action, sources.folder)
-        )
+        caller = _caller(order.get("endpoint"), action, sources.folder)
+        context = context_of(action, order["folder"], "remote", caller)
         enter_process(context)
         result = execute(
             lambda: load_task(action["module"], action["variable"]),
