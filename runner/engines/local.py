@@ -56,16 +56,20 @@ class LocalEngine:
     ) -> None:
         self._load, self._actions_of, self._note = load, actions_of, note
         self._running: list[Action] = []
+        self._begun: set[tuple[str, int]] = set()
         self._over: list[Event] = []
         self._began = 0.0
         self._limit: Limit | None = None
 
     def submit(self, action: Action) -> None:
-        """Run the attempt to its end.
+        """Run the attempt to its end, unless it has run already (same action, same attempt).
 
         Raises `KeyboardInterrupt` when the run is aborted, as for Ctrl-C; the attempt has ended
         then.
         """
+        if (action.id, action.attempt) in self._begun:
+            return
+        self._begun.add((action.id, action.attempt))
         action.write()
         os.environ.update(action.call.env)
         self._running, self._began = [action], time.time()
