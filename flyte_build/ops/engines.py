@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -33,6 +34,7 @@ class Engines:
 
     def __init__(self, session: Session, take_spare: Callable[[], Worker | None]) -> None:
         self._session, self._take_spare = session, take_spare
+        self._spare: tuple[str, Worker] | None = None  # With its local environment.
         self._process: ProcessEngine | None = None
         self._docker: dict[str, DockerEngine] = {}
 
@@ -69,21 +71,35 @@ class Engines:
                 " (`flyte run --engine docker`)."
             )
         if self._process is None:
-            spare = self._take_spare()
-            if call.environment:
-                other, spare = spare, self._start(call)  # It starts while the run is recorded.
-                if other:
-                    dismiss(other)
-            self._process = ProcessEngine(self._session.reporter, self._start, spare)
+            self._take(call)
+            self._process = ProcessEngine(self._session.reporter, self._start)
         return self._process
 
+    def _take(self, call: Call) -> None:
+        """Have a worker for a call before the call begins; it starts while the run is recorded."""
+        spare = self._take_spare()
+        if spare and call.environment:
+            dismiss(spare)
+            spare = None
+        if call.environment:
+            with suppress(OSError):  # The engine will start it, and report the error.
+                spare = self._start(call)
+        if spare:
+            self._spare = call.environment, spare
+
     def _start(self, call: Call) -> Worker:
+        if self._spare and self._spare[0] == call.environment:
+            (_, worker), self._spare = self._spare, None
+            return worker
         if not call.environment:
             return start_worker()
         return start_worker(*_interpreter(call.environment, self._session.stores))
 
     def close(self) -> None:
         """Kill everything that is left."""
+        if self._spare:
+            dismiss(self._spare[1])
+            self._spare = None
         if self._process:
             self._process.close()
         for engine in self._docker.values():

@@ -9,6 +9,7 @@ import signal
 import time
 from collections.abc import Callable
 
+from flyte_build.cas.os_errors import storing
 from flyte_build.errors import RuntimeSystemError
 from flyte_build.runner.action import Action
 from flyte_build.runner.call import Call
@@ -29,53 +30,66 @@ _CHUNK = 1 << 16
 class ProcessEngine:
     """Engine that runs attempts in workers; `sink` receives the output.
 
-    `start` starts a worker for a call, and `spare` is one that was started early, for the first.
+    `start` returns a worker for a call, which may have been started early.
     """
 
     name = "process"
     runs_here = False
     acts_on = frozenset(("retries", "timeout", "env_vars", "secrets"))
 
-    def __init__(
-        self, sink: Sink, start: Callable[[Call], Worker], spare: Worker | None = None
-    ) -> None:
-        self._sink, self._start, self._spare = sink, start, spare
+    def __init__(self, sink: Sink, start: Callable[[Call], Worker]) -> None:
+        self._sink, self._start = sink, start
         self._attempts: dict[tuple[str, int], _Attempt] = {}
 
     def submit(self, action: Action) -> None:
         """Begin an attempt, unless it has begun already (same action, same attempt).
 
-        Raises `RuntimeSystemError` if the worker cannot be started.
+        Raises `RuntimeSystemError` if the worker cannot be started, and `StoreUnavailable`.
         """
         if (action.id, action.attempt) in self._attempts:
             return
-        worker, self._spare = self._spare or self._start(action.call), None
-        action.write()
+        with storing("write an action"):
+            action.write()
+            output = Output(action, self._sink)
+        try:
+            worker = self._started(action)
+        except BaseException:
+            output.close()
+            raise
+        self._attempts[action.id, action.attempt] = _Attempt(action, worker, output)
+
+    def _started(self, action: Action) -> Worker:
+        """Return a worker that has its order."""
         # Secrets in files are for containers: here, all processes would see them.
         order = {**action.order(action.folder), "files": {}, "guarded": True}
         try:
+            worker = self._start(action.call)
+        except OSError as error:  # The system has no more processes, or the interpreter is gone.
+            raise _not_started(error.strerror or str(error)) from None
+        try:
             os.write(worker.control, json.dumps(order).encode() + b"\n")
         except BrokenPipeError:
-            raise RuntimeSystemError(
-                "RuntimeSystemError", "Cannot start the worker", why=_last_words(worker)
-            ) from None
-        self._attempts[action.id, action.attempt] = _Attempt(
-            action, worker, Output(action, self._sink)
-        )
+            why = _last_words(worker)
+            dismiss(worker)
+            raise _not_started(why) from None
+        return worker
 
     def waits(self) -> Waits:
         """Return the output of workers, their ends, and the readers of held output."""
-        read, write, is_quiet = list[int](), list[int](), True
+        read, write, seconds = list[int](), list[int](), list[float]()
         for attempt in self._attempts.values():
             if attempt.output.is_held:
                 write.append(attempt.output.descriptor)
             else:
                 read += attempt.worker.output
-            if attempt.ended is None and attempt.end is not None:
-                read.append(attempt.end)
-            else:
-                is_quiet = False
-        return Waits(read, write, None if is_quiet else _TURN)
+            if attempt.ended is None:
+                if attempt.end is None:
+                    seconds.append(_TURN)
+                else:
+                    read.append(attempt.end)
+            elif not attempt.output.is_held:
+                seconds.append(max(0.0, attempt.ended + _DRAIN - time.monotonic()))
+        return Waits(read, write, min(seconds, default=None))
 
     def events(self) -> list[Event]:
         """Pass on output, and return the attempts that have ended, without waiting."""
@@ -98,9 +112,6 @@ class ProcessEngine:
 
     def close(self) -> None:
         """Kill all remaining workers."""
-        if self._spare is not None:
-            dismiss(self._spare)
-            self._spare = None
         for attempt in list(self._attempts.values()):
             attempt.signal(signal.SIGKILL)
             while not attempt.is_over():
@@ -205,6 +216,10 @@ def _read(descriptor: int) -> bytes | None:
         if error.errno != errno.EIO:  # Linux raises it for a terminal that no process has open.
             raise
         return b""
+
+
+def _not_started(why: str) -> RuntimeSystemError:
+    return RuntimeSystemError("RuntimeSystemError", "Cannot start a worker", why=why)
 
 
 def _last_words(worker: Worker) -> str:
