@@ -44,7 +44,7 @@ def asking(what: str) -> Iterator[None]:
 
     try:
         yield
-    except (DockerException, RequestException) as error:
+    except (DockerException, RequestException, ConnectionError) as error:
         raise EngineUnavailable(f"Docker could not {what}", why=_innermost(error)) from None
 
 

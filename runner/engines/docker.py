@@ -17,6 +17,7 @@ from dataclasses import dataclass, replace
 from threading import Thread
 from typing import TYPE_CHECKING, Any
 
+from flyte_build.cas.os_errors import storing
 from flyte_build.errors import EngineUnavailable
 from flyte_build.images.docker import client as docker_client
 from flyte_build.images.docker.client import asking
@@ -79,33 +80,43 @@ class DockerEngine:
         self._removing: list[Thread] = []
 
     def submit(self, action: Action) -> None:
-        """Begin an attempt, unless it has begun already (same action, same attempt)."""
+        """Begin an attempt, unless it has begun already (same action, same attempt).
+
+        Raises `EngineUnavailable` and `StoreUnavailable`.
+        """
         if (action.id, action.attempt) in self._containers:
             return
-        replace(
-            action, call=replace(action.call, code="/opt/flyte" if action.call.code else "")
-        ).write()
-        for path, mode in (("", 0o777), ("/work", 0o777), ("/action.json", 0o644)):
-            # The image may have any user. Other users have no access to the parent directories.
-            os.chmod(action.folder + path, mode)
+        with storing("write an action"):
+            _write(action)
+            output = Output(action, self._sink)
+        try:
+            id, socket = self._started(action)
+        except BaseException:
+            output.close()
+            raise
+        self._containers[action.id, action.attempt] = _Container(id, action, socket, output)
+
+    def _started(self, action: Action) -> tuple[str, Any]:
+        """Return the id of a container that has its order, and the socket of its streams."""
         order = action.order(_ACTION)
         if action.endpoint:
-            os.chmod(action.endpoint.socket, 0o666)
             order["endpoint"] = action.endpoint._replace(socket=f"{_API}/socket")._asdict()
         with asking("start a container"):
             made = self._client.create_container_from_config(self._configuration(action))["Id"]
-            try:
+        socket = None
+        try:
+            with asking("start a container"):
                 socket = self._client.attach_socket(
                     made, {"stdin": 1, "stdout": 1, "stderr": 1, "stream": 1}
                 )
                 socket._sock.sendall(json.dumps(order).encode() + b"\n")
                 self._client.start(made)
-            except BaseException:
-                self._client.remove_container(made, force=True)
-                raise
-        self._containers[action.id, action.attempt] = _Container(
-            made, action, socket, Output(action, self._sink)
-        )
+        except BaseException:
+            if socket:
+                _close(socket)
+            docker_client.remove_container(self._client, made)
+            raise
+        return made, socket
 
     def _configuration(self, action: Action) -> dict[str, Any]:
         """Return the container's configuration for the engine's API.
@@ -240,21 +251,46 @@ class _Container:
         """Read one frame of its output."""
         from docker.utils.socket import next_frame_header, read
 
-        stream, size = next_frame_header(self.socket)
-        self.ended = stream < 0
-        while size > 0:
-            data = read(self.socket, min(size, _CHUNK))
-            if not data:
-                self.ended = True
-                return
-            self.output.take(stream, data)
-            size -= len(data)
+        try:
+            stream, size = next_frame_header(self.socket)
+            self.ended = stream < 0
+            while size > 0:
+                data = read(self.socket, min(size, _CHUNK))
+                if not data:
+                    self.ended = True
+                    return
+                self.output.take(stream, data)
+                size -= len(data)
+        except ConnectionError:  # The engine is gone.
+            self.ended = True
 
     def close(self) -> None:
         """Close the log and the socket."""
         self.output.close()
-        self.socket._sock.close()
-        self.socket.close()
+        _close(self.socket)
+
+
+def _write(action: Action) -> None:
+    """Write an action into its directory, for any user that the image may have.
+
+    Other users have no access to the parent directories.
+    """
+    code = "/opt/flyte" if action.call.code else ""
+    replace(action, call=replace(action.call, code=code)).write()
+    modes = {
+        action.folder: 0o777,
+        f"{action.folder}/work": 0o777,
+        f"{action.folder}/action.json": 0o644,
+    }
+    if action.endpoint:
+        modes |= {os.path.dirname(action.endpoint.socket): 0o711, action.endpoint.socket: 0o666}
+    for path, mode in modes.items():
+        os.chmod(path, mode)
+
+
+def _close(socket: Any) -> None:
+    socket._sock.close()
+    socket.close()
 
 
 def _is_readable(descriptor: int) -> bool:
