@@ -326,7 +326,7 @@ class Controller:
         except FlyteError as error:
             if id == ROOT:
                 self._error = error
-            failed = Failure(type(error).__name__, error.what, "system", is_final=True)
+            failed = _not_started(error)
             now = time.monotonic()
             self._machine.ended(now, id, placed.attempt, Result("failed", error=failed))
 
@@ -385,6 +385,11 @@ class Controller:
         self._reporter.note(
             f"{which}Attempt {effect.attempt}{'' if is_lost else of} {verb} ({reason}); {again}."
         )
+
+
+def _not_started(error: FlyteError) -> Failure:
+    message = f"{error.what}: {error.why}" if error.why else error.what
+    return Failure(type(error).__name__, message, "system", hint=error.hint, is_final=True)
 
 
 def outcome(action: Action, event: Event) -> Result:
