@@ -191,7 +191,7 @@ def test_the_code_cannot_be_changed(shell: Shell) -> None:
     ("task", "exit_code", "kind", "words"),
     [
         ("fails", 1, "ValueError", "no"),
-        ("killed", 1, "RuntimeUnknownError", "signal 9"),
+        ("killed", 1, "RuntimeSystemError", "was killed (SIGKILL)"),
         ("slow", 6, "MaxRuntimeExceededError", "longer than its timeout of 1 s"),
         ("eats", 1, "OOMError", "more than its 64 MiB of memory"),
     ],
