@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from docker import APIClient
 
 LABEL = "flyte"  # Its value is the id of the store.
-RUN_LABEL = "flyte.run"
+RUN_LABEL, ACTION_LABEL = "flyte.run", "flyte.action"
 _ACTION, _CODE, _RUNTIME = "/opt/flyte/action", "/opt/flyte/code", "/opt/flyte/runtime"
 _API = "/opt/flyte/api"  # Directory of the controller's socket.
 # Seconds to wait for removal requests to be sent; the engine carries them out without us.
@@ -152,7 +152,7 @@ class DockerEngine:
             "Entrypoint": ["python3", "-u", "-c", _START],
             "Cmd": [],
             "Env": [f"PYTHONPATH={_RUNTIME}", "PYTHONSAFEPATH=1", "PYTHONHOME="],
-            "Labels": {LABEL: place.store, RUN_LABEL: action.run},
+            "Labels": {LABEL: place.store, RUN_LABEL: action.run, ACTION_LABEL: action.id},
             "OpenStdin": True,
             "StdinOnce": True,
             "AttachStdin": True,
