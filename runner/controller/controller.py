@@ -326,7 +326,7 @@ class Controller:
         except FlyteError as error:
             if id == ROOT:
                 self._error = error
-            failed = _not_started(error)
+            failed = system_failure(error)
             now = time.monotonic()
             self._machine.ended(now, id, placed.attempt, Result("failed", error=failed))
 
@@ -387,7 +387,8 @@ class Controller:
         )
 
 
-def _not_started(error: FlyteError) -> Failure:
+def system_failure(error: FlyteError) -> Failure:
+    """Return the failure of an action that could not be carried out because of `error`."""
     message = f"{error.what}: {error.why}" if error.why else error.what
     return Failure(type(error).__name__, message, "system", hint=error.hint, is_final=True)
 

@@ -20,7 +20,7 @@ from flyte_build.runner.result import Failure, Phase, Result
 from flyte_build.runner.signals import Interrupts, Stopped
 from flyte_build.text.wording import plural
 
-from .controller import Controller, Place
+from .controller import Controller, Place, system_failure
 from .policy import beyond, policy_of
 from .slots import Slots
 
@@ -85,13 +85,17 @@ def carry_out(
         result = Result("aborted", error=Failure("ActionAbortedError", why))
         if request is None:
             raise
+    except FlyteError as error:
+        result = Result("failed", error=system_failure(error))
+        raise
     except Exception as error:
-        what = error.what if isinstance(error, FlyteError) else str(error)
-        result = Result("failed", error=Failure(type(error).__name__, what, "system"))
+        result = Result("failed", error=Failure(type(error).__name__, str(error), "system"))
         raise
     finally:
-        history.end(name, result, controller.attempts)
-        controller.close()
+        try:
+            history.end(name, result, controller.attempts)
+        finally:
+            controller.close()
     if earlier:
         _say_recovered(earlier, reporter)
     return Finished(name, url, call.task.name, result, time.monotonic() - began)
