@@ -8,9 +8,10 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
+import psutil
 import pytest
 
 from tests.support.needs import need
@@ -27,6 +28,50 @@ def _answers(host: str) -> bool:
     )
 
 
+class Daemon:
+    """A `dockerd` whose files are all below `folder`; it runs from `start` to `end`."""
+
+    def __init__(self, folder: str, *options: str) -> None:
+        self.host, self._log = f"unix://{folder}/docker.sock", f"{folder}/log"
+        self._folder = folder
+        places = [f"--{name}={folder}/{name}" for name in ("data-root", "exec-root", "pidfile")]
+        self._command = ["dockerd", "--host", self.host, *places, *options]
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        """Start it, and wait until it answers."""
+        with open(self._log, "ab") as log:
+            self._process = subprocess.Popen(self._command, stdout=log, stderr=log)
+        deadline = time.monotonic() + _WAIT
+        while not _answers(self.host):
+            if self._process.poll() is not None or time.monotonic() > deadline:
+                pytest.fail(
+                    "dockerd did not start:\n" + Path(self._log).read_text()[-2000:],
+                    pytrace=False,
+                )
+            time.sleep(0.1)
+
+    def end(self, number: int = signal.SIGTERM) -> None:
+        """End it with a signal, and wait for that; SIGKILL leaves its containers running."""
+        if self._process:
+            self._process.send_signal(number)
+            self._process.wait()
+            self._process = None
+
+    def clean_up(self) -> None:
+        """End it, with the containers and the mounts that a killed one has left."""
+        self.end()
+        for process in psutil.process_iter(["cmdline"]):
+            if any(f"{self._folder}/" in word for word in process.info["cmdline"] or ()):
+                for each in (*process.children(recursive=True), process):
+                    with suppress(psutil.NoSuchProcess):
+                        each.kill()
+        mounted = [each.mountpoint for each in psutil.disk_partitions(all=True)]
+        for place in reversed(mounted):
+            if place.startswith(f"{self._folder}/"):
+                subprocess.run(["umount", "--lazy", place], check=False)
+
+
 @contextmanager
 def docker_engine() -> Iterator[str]:
     """Yield the address of a running engine, or of a new one, which ends with the `with` block."""
@@ -35,28 +80,29 @@ def docker_engine() -> Iterator[str]:
     if _answers(host):
         yield host
         return
+    with _started() as daemon:
+        yield daemon.host
+
+
+@contextmanager
+def own_daemon() -> Iterator[Daemon]:
+    """Yield the daemon of a new engine without networks, which a test may end and start again."""
+    need("docker")
+    with _started("--bridge=none", "--iptables=false", "--ip6tables=false") as daemon:
+        yield daemon
+
+
+@contextmanager
+def _started(*options: str) -> Iterator[Daemon]:
     if os.geteuid() != 0:
         pytest.skip("no Docker Engine answers, and starting one needs root")
-    with (
-        tempfile.TemporaryDirectory(prefix="flyte-docker-", ignore_cleanup_errors=True) as folder,
-        open(f"{folder}/log", "wb") as log,
-    ):
-        host = f"unix://{folder}/docker.sock"
-        options = [f"--{name}={folder}/{name}" for name in ("data-root", "exec-root", "pidfile")]
-        server = subprocess.Popen(["dockerd", "--host", host, *options], stdout=log, stderr=log)
+    with tempfile.TemporaryDirectory(prefix="flyte-docker-", ignore_cleanup_errors=True) as folder:
+        daemon = Daemon(folder, *options)
         try:
-            deadline = time.monotonic() + _WAIT
-            while not _answers(host):
-                if server.poll() is not None or time.monotonic() > deadline:
-                    pytest.fail(
-                        "dockerd did not start:\n" + Path(f"{folder}/log").read_text()[-2000:],
-                        pytrace=False,
-                    )
-                time.sleep(0.1)
-            yield host
+            daemon.start()
+            yield daemon
         finally:
-            server.send_signal(signal.SIGTERM)
-            server.wait()
+            daemon.clean_up()
 
 
 class Engine:
