@@ -8,8 +8,12 @@ import click
 
 from flyte_build.ops.stores import Stores
 
-from . import get_runs
 from .console import Console
+from .get_actions import action
+from .get_code import code
+from .get_io import io
+from .get_logs import logs
+from .get_runs import run
 from .group import Group
 from .options import of_a_deployment, session_of
 
@@ -27,7 +31,7 @@ def get() -> None:
     """Show runs, their logs, inputs, outputs and code; deployments; images; settings."""
 
 
-for command in (get_runs.run, get_runs.action, get_runs.logs, get_runs.io, get_runs.code):
+for command in (run, action, logs, io, code):
     get.add_command(command)
 
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Iterable, Mapping
+from itertools import islice
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
 from flyte_build.bundler.copy_style import COPY_STYLES
-from flyte_build.errors import UsageError
+from flyte_build.errors import NotFound, UsageError
 from flyte_build.settings import table
 from flyte_build.settings.configuration import Configuration
 
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 
 F = TypeVar("F", bound=Callable[..., Any])
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}\Z")
-_OFFERED = 100  # Maximum number of runs offered as completions.
+_OFFERED = 100  # Maximum number of runs or actions offered as completions.
 
 
 def of_a_new_run(command: F) -> F:
@@ -227,6 +228,25 @@ def runs_under_way(
 ) -> list[CompletionItem]:
     """Complete the name of a run that has not ended."""
     return _completions(incomplete, "queued", "running")
+
+
+def actions(
+    ctx: click.Context, parameter: click.Parameter, incomplete: str
+) -> list[CompletionItem]:
+    """Complete the name of an action of the run that the command line names."""
+    from click.shell_completion import CompletionItem
+
+    from flyte_build.ops.stores import Stores
+    from flyte_build.runner.reporter import RunReporter
+
+    try:
+        rows = Stores(RunReporter()).history.actions(ctx.params["run"])
+    except NotFound:
+        return []
+    found = (row for row in rows if row.name.startswith(incomplete))
+    return [
+        CompletionItem(row.name, help=f"{row.task} {row.phase}") for row in islice(found, _OFFERED)
+    ]
 
 
 def _completions(incomplete: str, *phases: Phase) -> list[CompletionItem]:

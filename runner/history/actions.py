@@ -167,6 +167,17 @@ def read_actions(database: Database, run: str) -> list[ActionRow]:
     ]
 
 
+def read_attempts(database: Database, run: str) -> dict[str, list[tuple[float, float | None]]]:
+    """Return the starts and ends of attempts by their action, in order; None if one still runs."""
+    found: dict[str, list[tuple[float, float | None]]] = {}
+    rows = database.execute(
+        "SELECT action, started, ended FROM attempts WHERE run=? ORDER BY action, number", (run,)
+    )
+    for action, started, ended in rows:
+        found.setdefault(action, []).append((started, ended))
+    return found
+
+
 def read_io(database: Database, run: str, action: str) -> tuple[Wires, Result | None]:
     """Return the inputs and the result of an action below the root; it must exist."""
     inputs, phase, result = database.one(

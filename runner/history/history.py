@@ -218,6 +218,25 @@ class History:
             time.sleep(_LOOK)
         return self.get(name)
 
+    def action_going(self, run: str, action: str) -> bool:
+        """Whether an action has not ended yet; its run is ended here if its command is gone."""
+        if not self.going(run):
+            return False
+        if action == ROOT:
+            return True
+        row = self._database.one("SELECT ended FROM actions WHERE run=? AND name=?", (run, action))
+        return row is None or row[0] is None
+
+    def wait_for_action(self, run: str, action: str, seconds: float | None = None) -> ActionRow:
+        """Wait until an action has ended, at most some seconds (None: forever), and return it.
+
+        Raises `NotFound`.
+        """
+        deadline = None if seconds is None else time.monotonic() + seconds
+        while self.action_going(run, action) and (deadline is None or time.monotonic() < deadline):
+            time.sleep(_LOOK)
+        return self.find_action(run, action)
+
     def labels(self, name: str) -> dict[str, str]:
         """Return the labels of a run."""
         return dict(
@@ -246,6 +265,12 @@ class History:
         from .actions import read_actions
 
         return [self.get(name).root(), *read_actions(self._database, name)]
+
+    def attempts(self, name: str) -> dict[str, list[tuple[float, float | None]]]:
+        """Return when the attempts of a run's children began and ended, by the child."""
+        from .actions import read_attempts
+
+        return read_attempts(self._database, name)
 
     def find_action(self, run: str, name: str) -> ActionRow:
         """Return an action of a run by its name, or by the only possible beginning of it.
