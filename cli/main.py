@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from flyte_build.runner.worker.spawn import Worker
 
 _COMMANDS = {
-    "abort": ("abort", "Abort a run."),
+    "abort": ("abort", "Abort a run, or one of its actions."),
     "build": ("build", "Build the images of environments."),
     "bundle": ("bundle", "Inspect the code bundle of a file."),
     "cache": ("cache", "Manage the cache: why, warm, pull, push, rm, stats, verify, gc."),

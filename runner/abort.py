@@ -1,6 +1,7 @@
-"""Requests to end a run, from any process: a file in the run's directory.
+"""Requests to end a run or one of its actions, from any process: a file in the run's directory.
 
-The process that executes the run looks for the file. No signal is sent and no pid is looked up, so
+The process that executes the run looks for the file, `abort` for the run and `aborts/ID` for an
+action. No signal is sent and no pid is looked up, so
 no other process can be hit, and it works from another container, too.
 """
 
@@ -11,13 +12,13 @@ import os
 import pwd
 from typing import NamedTuple
 
-from flyte_build.cas.folder import opener
+from flyte_build.cas.folder import make_below, opener
 
 LOOK = 0.25  # Seconds between two checks.
 
 
 class Request(NamedTuple):
-    """A request to end a run: the user who made it, and the reason ("" if none)."""
+    """A request to end a run or an action: the user who made it, and the reason ("" if none)."""
 
     by: str
     reason: str
@@ -28,25 +29,54 @@ class Request(NamedTuple):
 
 def ask(folder: str, reason: str) -> None:
     """Request the end of the run in `folder`; only the first request counts."""
+    _write(f"{folder}/abort", reason)
+
+
+def ask_action(folder: str, action: str, reason: str) -> None:
+    """Request the end of an action of the run in `folder`, and of all that it has called."""
+    make_below(f"{folder}/aborts")
+    _write(f"{folder}/aborts/{action}", reason)
+
+
+def asked(folder: str) -> Request | None:
+    """Return the request to end the run in `folder`, or None."""
+    return _read(f"{folder}/abort")
+
+
+def take_asked_actions(folder: str) -> list[tuple[str, Request]]:
+    """Return the requests to end actions of the run in `folder`, and remove them."""
+    try:
+        names = os.listdir(f"{folder}/aborts")
+    except FileNotFoundError:
+        return []
+    found = []
+    for name in names:
+        path = f"{folder}/aborts/{name}"
+        if "." not in name and (request := _read(path)):
+            os.unlink(path)
+            found.append((name, request))
+    return found
+
+
+def _write(path: str, reason: str) -> None:
     try:
         by = pwd.getpwuid(os.getuid()).pw_name
     except KeyError:  # The user id has no name, as in some containers.
         by = f"user {os.getuid()}"
-    temporary = f"{folder}/abort.{os.urandom(4).hex()}"
+    temporary = f"{path}.{os.urandom(4).hex()}"
     with open(temporary, "w", encoding="utf-8", opener=opener) as file:
         json.dump(Request(by, reason)._asdict(), file)
     try:
-        os.link(temporary, f"{folder}/abort")
+        os.link(temporary, path)
     except FileExistsError:
         pass
     finally:
         os.unlink(temporary)
 
 
-def asked(folder: str) -> Request | None:
-    """Return the request to end the run in `folder`, or None."""
+def _read(path: str) -> Request | None:
     try:
-        with open(f"{folder}/abort", encoding="utf-8") as file:
+        with open(path, encoding="utf-8") as file:
             return Request(**json.load(file))
     except FileNotFoundError:
         return None

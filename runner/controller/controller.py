@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from flyte_build.errors import FlyteError
-from flyte_build.runner.abort import LOOK, asked
+from flyte_build.runner.abort import LOOK, asked, take_asked_actions
 from flyte_build.runner.action import Action, remove_checkpoint
 from flyte_build.runner.call import Call
 from flyte_build.runner.child import ROOT, ChildRequest
@@ -270,6 +270,10 @@ class Controller:
         self._look_at = now + LOOK
         if request := asked(self._folder):
             self._machine.abort(now, ROOT, str(request), _PATIENCE)
+        if any(self._machine.children(ROOT)):
+            for id, request in take_asked_actions(self._folder):
+                if id in self._placed:
+                    self._machine.abort(now, id, str(request), _PATIENCE)
 
     def _happened(self, now: float, event: Event) -> None:
         action = event.action
