@@ -143,7 +143,11 @@ def test_a_part_at_the_top_has_its_link_and_its_ban() -> None:
     assert all(os.readlink(CHECKOUT / "flyte_build" / name) == f"../{name}" for name in links)
 
 
-TWICE = {"Cache": "the store; and `flyte.Cache`", "Task": "`flyte.Task`; and `flyte.remote.Task`"}
+TWICE = {
+    "Action": "what an engine carries out; and `flyte.remote.Action`",
+    "Cache": "the store; and `flyte.Cache`",
+    "Task": "`flyte.Task`; and `flyte.remote.Task`",
+}
 
 
 def test_class_names_are_unique() -> None:

@@ -96,7 +96,7 @@ def open_log(
         raise NotFound(
             f"{whose} has no log",
             why="It ran in the command's own process (`--local`), or did not start."
-            if action == ROOT
+            if action == ROOT or row.engine == "local"
             else "It has printed nothing.",
         ) from None
     except LookupError:

@@ -23,7 +23,8 @@ from flyte_build.values.type import Mismatch
 
 from .blocking import Blocking, BlockingIterator, blocking
 from .init import current
-from .runs import Run, opened
+from .outputs import opened
+from .runs import Run
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -2,60 +2,18 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from datetime import datetime
 from typing import Any
 
 from flyte_build.declarations.interface import Interface
-from flyte_build.errors import (
-    ActionAbortedError,
-    DeadlineExceededError,
-    InputError,
-    MaxQueuedTimeExceededError,
-    MaxRuntimeExceededError,
-    OOMError,
-    RuntimeSystemError,
-    RuntimeUserError,
-    TaskTimeoutError,
-)
-from flyte_build.graph.reporter import Reporter
-from flyte_build.ops.abort import abort, open_log
-from flyte_build.runner.history.history import History
-from flyte_build.runner.history.rows import ActionRow, Filter, RunRow
-from flyte_build.runner.result import Failure, Phase, Result
+from flyte_build.runner.history.rows import Filter, RunRow
+from flyte_build.runner.result import Failure, Phase
 from flyte_build.settings.places import Places
 
+from .actions import Action
 from .blocking import Blocking, BlockingIterator, blocking, blocking_iterator
-
-_ERRORS: dict[str, type[RuntimeUserError]] = {
-    "DeadlineExceededError": DeadlineExceededError,
-    "MaxQueuedTimeExceededError": MaxQueuedTimeExceededError,
-    "MaxRuntimeExceededError": MaxRuntimeExceededError,
-    "OOMError": OOMError,
-    "TaskTimeoutError": TaskTimeoutError,
-}
-
-
-class Outputs(tuple[Any, ...]):
-    """Outputs of a run, in order and by name."""
-
-    def __new__(cls, values: Sequence[Any], names: list[str]) -> Outputs:
-        outputs = super().__new__(cls, values)
-        outputs._names = names
-        return outputs
-
-    _names: list[str]
-
-    @property
-    def named_outputs(self) -> dict[str, Any]:
-        """Outputs by name."""
-        return dict(zip(self._names, self, strict=True))
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the outputs by name."""
-        return self.named_outputs
+from .outputs import Outputs, opened
 
 
 class Run:
@@ -73,12 +31,9 @@ class Run:
         with opened(self._data) as history:
             return history.get(self.name)
 
-    def _result(self) -> Result | None:
-        with opened(self._data) as history:
-            return history.result(self.name)
-
     def _failure(self) -> Failure | None:
-        result = self._result()
+        with opened(self._data) as history:
+            result = history.result(self.name)
         return result.error if result else None
 
     @property
@@ -93,9 +48,9 @@ class Run:
         return self._row().phase
 
     @property
-    def action(self) -> ActionRow:
-        """Root action of the run."""
-        return self._row().root()
+    def action(self) -> Action:
+        """First action of the run: its own task."""
+        return Action(self._data, self.name, interface=self._interface)
 
     def done(self) -> bool:
         """Whether the run has ended."""
@@ -131,43 +86,24 @@ class Run:
 
         `max_lines` limits the existing ones to the last. Raises `NotFound` if there is no log.
         """
-        with opened(self._data) as history:
-            log = open_log(history, self.name, attempt, follow=True)
-            if max_lines is not None:
-                log.skip_to_last(max_lines)
-            for line in log.lines():
-                yield (
-                    f"{datetime.fromtimestamp(line.time).astimezone():%Y-%m-%d %H:%M:%S} "
-                    if show_ts
-                    else ""
-                ) + line.data.decode(errors="replace")
+        yield from self.action.get_logs(attempt, max_lines, show_ts)
 
     @blocking
     def show_logs(
         self, attempt: int | None = None, max_lines: int | None = None, show_ts: bool = False
     ) -> None:
         """Print the lines of `get_logs`."""
-        for line in self.get_logs(attempt, max_lines, show_ts):
-            print(line, file=sys.stdout)
+        self.action.show_logs(attempt, max_lines, show_ts)
 
     @blocking
     def inputs(self) -> dict[str, Any]:
         """Return the inputs that were given to the run, without those left to their defaults."""
-        with opened(self._data) as history:
-            wire: dict[str, Any] = history.action(self.name)["inputs"]
-        return self._interface.load_inputs(wire) if self._interface else wire
+        return self.action.inputs()
 
     @blocking
     def outputs(self) -> Outputs:
         """Wait for the run, and return its outputs. Raises its error if it did not succeed."""
-        self.raise_for_status()
-        result = self._result()
-        wire = dict(result.outputs) if result else {}
-        if self._interface is None:
-            return Outputs(tuple(wire.values()), list(wire))
-        return Outputs(
-            self._interface.load_outputs(wire), [name for name, _ in self._interface.outputs]
-        )
+        return self.action.outputs()
 
     @blocking
     def abort(self, reason: str = "") -> None:
@@ -175,39 +111,28 @@ class Run:
 
         Raises `UsageError` if it has ended already.
         """
-        with opened(self._data) as history:
-            abort(history, self.name, reason)
+        self.action.abort(reason)
 
+    @blocking
     def raise_for_status(self) -> None:
         """Wait for the run, and raise its error if it did not succeed.
 
         The error's `code` is the name of the type of the task's exception.
         """
-        self.wait()
-        row, error = self._row(), self._failure()
-        if row.phase == "aborted":
-            raise ActionAbortedError(f"The run {self.name} was aborted", why=row.why)
-        if error is not None and error.kind == "input":
-            raise InputError(f"{row.task}: {error.message}", why=error.traceback, hint=error.hint)
-        if row.phase != "succeeded" and error is not None:
-            fallback = RuntimeUserError if error.kind == "user" else RuntimeSystemError
-            kind = _ERRORS.get(error.type, fallback)
-            raise kind(
-                code=error.type,
-                message=f"{row.task}: {error.type}: {error.message}",
-                why=error.traceback,
-            )
-        if row.phase != "succeeded":
-            raise RuntimeSystemError("RuntimeSystemError", f"{row.task}: {row.phase}", why=row.why)
+        self.action.raise_for_status()
 
-    def first_failure(self) -> ActionRow | None:
-        """Return the first action that did not succeed, if any."""
+    @blocking
+    def first_failure(self) -> Action | None:
+        """Return the first action that did not succeed, if any.
+
+        Calls come before the run's own task, whose error is often that of a call.
+        """
         with opened(self._data) as history:
-            actions = history.actions(self.name)
-        return next(
-            (action for action in actions if action.phase in ("failed", "aborted", "timed_out")),
-            None,
-        )
+            first, *calls = history.actions(self.name)
+        for row in (*calls, first):
+            if row.phase in ("failed", "aborted", "timed_out"):
+                return Action(self._data, self.name, row.name)
+        return None
 
     def __str__(self) -> str:
         row = self._row()
@@ -256,13 +181,3 @@ class Run:
 
     get = Blocking(_get)
     listall = BlockingIterator(_listall)
-
-
-@contextmanager
-def opened(data: str) -> Iterator[History]:
-    """Open the history in a data directory, and close it at the end of the body."""
-    history = History.open(data, Reporter().note)
-    try:
-        yield history
-    finally:
-        history.close()

@@ -127,12 +127,15 @@ class Actions:
         )
 
 
-def read_actions(database: Database, run: str) -> list[ActionRow]:
-    """Return the actions below the root of a run, in the order of their calls."""
+def read_actions(database: Database, run: str, beginning: str = "") -> list[ActionRow]:
+    """Return the actions below the root of a run, in the order of their calls.
+
+    With `beginning`, only those whose names begin with it.
+    """
     rows = database.execute(
         'SELECT name, task, parent, "group", engine, phase, attempts, queued, started, ended,'
-        " recovered, result FROM actions WHERE run=? ORDER BY rowid",
-        (run,),
+        " recovered, result FROM actions WHERE run=? AND name>=? AND name<? ORDER BY rowid",
+        (run, beginning, f"{beginning}\uffff"),
     )
     return [
         ActionRow(

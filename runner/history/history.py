@@ -277,12 +277,15 @@ class History:
 
         Raises `NotFound`.
         """
-        actions = self.actions(run)
-        if found := [each for each in actions if each.name == name]:
+        from .actions import read_actions
+
+        root = self.get(run).root()
+        near = [root] if ROOT.startswith(name) else []
+        if name != ROOT:
+            near += read_actions(self._database, run, name)
+        found = near if len(near) == 1 else [each for each in near if each.name == name]
+        if found and name:
             return found[0]
-        near = [each for each in actions if each.name.startswith(name) and name]
-        if len(near) == 1:
-            return near[0]
         raise NotFound(
             f"No action named {name!r} in the run {run}",
             why=f"{len(near)} actions begin with it." if near else "",
@@ -302,6 +305,10 @@ class History:
     def result(self, name: str) -> Result | None:
         """Return the result of a run, or None if there is none yet."""
         return Result.read(self.run_folder(name))
+
+    def action_result(self, run: str, action: str) -> Result | None:
+        """Return the result of an action, which must exist, or None if there is none yet."""
+        return self.result(run) if action == ROOT else self.io(run, action)[1]
 
     def list(self, limit: int, wanted: Filter | None = None) -> list[RunRow]:
         """Return the newest matching runs (default: of all runs), newest first."""

@@ -103,7 +103,7 @@ def test_a_run_says_all_of_itself(flyte: Shell, mode: str) -> None:
     context = flyte.with_runcontext(mode="{mode}", name="one", labels={{"team": "blue"}})
     run = context.run(move, Point(1), by=datetime.timedelta(seconds=9))
     run.wait()
-    print(run.name, run.phase, run.done(), run.url.startswith("file://"), run.action.name, run.action.task, run.first_failure())
+    print(run.name, run.phase, run.done(), run.url.startswith("file://"), run.action.name, run.action.task_name, run.first_failure())
     print(run.outputs(), run.outputs().named_outputs, run.outputs().to_dict() == run.outputs().named_outputs)
     print(run.inputs(), run.details().task, [row.phase for row in run.watch()])
     again = flyte.Run.get("one")
