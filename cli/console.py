@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import click
 
-from flyte_build.runner.reporter import Forwarder, RunReporter
+from flyte_build.runner.reporter import ActionChange, Forwarder, RunReporter
 from flyte_build.settings import table
 from flyte_build.settings.configuration import Configuration
 
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from flyte_build.runner.worker.spawn import Worker
     from flyte_build.values.type import Wire, Wires
 
+    from .live import LiveCalls
     from .progress import Progress
 
 Format = Literal["table", "table-simple", "json", "json-raw"]
@@ -64,6 +65,7 @@ class Console(RunReporter):
         live = terminal and appearance.progress and os.environ.get("TERM") != "dumb"
         self._progress = _progress() if live else None
         self._cached: list[str] = []
+        self._calls: LiveCalls | None = None
         if org is not None:
             self.note("--org is accepted, but has no effect yet: task.org.")
 
@@ -152,10 +154,26 @@ class Console(RunReporter):
             self._event("cached", "green", ", ".join(dict.fromkeys(self._cached)))
         self._event("run", None, f"{name}  {url}")
 
+    def action_changed(self, change: ActionChange) -> None:
+        """Print a line for a child that failed; on a terminal, show progress of all of them."""
+        if self._calls is None:
+            from .live import LiveCalls
+
+            self._calls = LiveCalls(
+                lambda word, text: self.line(self.event(word, "red", text), "warning"),
+                self._progress,
+            )
+        self._calls.change(change)
+
     def output(self, stream: int, data: bytes) -> int:
         """Pass on the task's output, unchanged."""
-        self.end_progress()
-        return super().output(stream, data)
+        if self._progress is None:
+            return super().output(stream, data)
+        with self._progress.passing_on():
+            taken = super().output(stream, data)
+        is_there = os.isatty(self.output_descriptor(stream))
+        self._progress.printed(data[:taken] if is_there else b"")
+        return taken
 
     def output_descriptor(self, stream: int) -> int:
         """Return the descriptor of standard error if the output is JSON, else the task's own."""

@@ -5,12 +5,25 @@ from __future__ import annotations
 import os
 import select
 import stat
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from flyte_build.graph.reporter import Reporter
 
 if TYPE_CHECKING:
     from flyte_build.graph.node import Node, Outcome
+
+    from .result import Phase
+
+
+class ActionChange(NamedTuple):
+    """New phase of a child action; `why` is the type and the first line of its error, or ""."""
+
+    id: str
+    parent: str
+    task: str
+    group: str
+    phase: Phase
+    why: str = ""
 
 
 class RunReporter(Reporter):
@@ -18,6 +31,9 @@ class RunReporter(Reporter):
 
     def run_started(self, name: str, url: str) -> None:
         """Report that a run has begun."""
+
+    def action_changed(self, change: ActionChange) -> None:
+        """Report that a child action waits, runs or has ended."""
 
     def output(self, stream: int, data: bytes) -> int:
         """Pass on bytes that the task wrote to its standard output (1) or error (2).
@@ -71,6 +87,10 @@ class Forwarder(RunReporter):
     def run_started(self, name: str, url: str) -> None:
         """Report that a run has begun."""
         self._reporter.run_started(name, url)
+
+    def action_changed(self, change: ActionChange) -> None:
+        """Report that a child action waits, runs or has ended."""
+        self._reporter.action_changed(change)
 
     def output(self, stream: int, data: bytes) -> int:
         """Pass on output of the task."""

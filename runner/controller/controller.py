@@ -22,7 +22,7 @@ from flyte_build.runner.action import Action, remove_checkpoint
 from flyte_build.runner.call import Call
 from flyte_build.runner.child import ROOT, ChildRequest
 from flyte_build.runner.engines.protocol import Engine, Event, Waits
-from flyte_build.runner.reporter import RunReporter
+from flyte_build.runner.reporter import ActionChange, RunReporter
 from flyte_build.runner.result import Failure, Phase, Result
 from flyte_build.runner.signals import Interrupts, Stopped
 
@@ -272,7 +272,9 @@ class Controller:
             self._machine.abort(now, ROOT, str(request), _PATIENCE)
         if any(self._machine.children(ROOT)):
             for id, request in take_asked_actions(self._folder):
-                if id in self._placed:
+                placed = self._placed.get(id)
+                if placed is not None and self._machine.result(id) is None:
+                    self._reporter.note(f"{placed.call.task.name} {id}: {request}.")
                     self._machine.abort(now, id, str(request), _PATIENCE)
 
     def _happened(self, now: float, event: Event) -> None:
@@ -286,7 +288,10 @@ class Controller:
 
     def _carry_out(self) -> None:
         while effects := self._machine.effects():
-            self._record([effect for effect in effects if effect.action != ROOT])
+            below = [effect for effect in effects if effect.action != ROOT]
+            self._record(below)
+            for effect in below:
+                self._report(effect)
             for effect in effects:
                 self._carry_out_one(effect)
 
@@ -378,6 +383,27 @@ class Controller:
                         recorder.attempted(id, attempt, result, now)
                     case End(id, result):
                         recorder.ended(id, placed.attempt, result, now)
+
+    def _report(self, effect: Effect) -> None:
+        phase: Phase
+        why = ""
+        match effect:
+            case Queued():
+                phase = "queued"
+            case Start():
+                phase = "running"
+            case End(_, result):
+                phase = result.phase
+                if result.error:
+                    why = f"{result.error.type}: {result.error.message}".partition("\n")[0]
+            case _:
+                return
+        placed = self._placed[effect.action]
+        self._reporter.action_changed(
+            ActionChange(
+                effect.action, placed.parent or "", placed.call.task.name, placed.group, phase, why
+            )
+        )
 
     def _say_retry(self, effect: Retry, call: Call) -> None:
         reason = effect.result.error.message if effect.result.error else effect.result.phase
