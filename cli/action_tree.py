@@ -10,12 +10,13 @@ from flyte_build.runner.history.rows import PHASES, ActionRow
 from flyte_build.text.wording import printable
 
 from .console import Console
-from .listing import print_lines
+from .listing import cut, print_lines, width
 from .run_rows import reason, seconds
 
 _FEW = 5  # Calls of one task that are shown one by one.
-_DEEPEST = 16  # Levels that are indented.
+_DEEPEST = 8  # Levels that are indented.
 _WIDEST = 60  # Columns of the names, at most.
+_STATE = 32  # Columns that a terminal keeps for phase, seconds, and the beginning of a reason.
 _FAILED = ("failed", "timed_out")
 _SHORTEST = 6  # Characters of a short name, as in the output of children.
 
@@ -84,16 +85,23 @@ def folded(tree: ActionTree) -> Iterator[tuple[int, ActionRow | Fold]]:
         waiting += [(depth + 1, each) for each in reversed(inner)]
 
 
+def indent(depth: int) -> str:
+    """Return the spaces before an action; deep ones are indented alike."""
+    return "  " * min(depth, _DEEPEST)
+
+
 def print_tree(console: Console, run: str, actions: Sequence[ActionRow], limit: int | None) -> None:
     """Print the tree of a run's actions, at most `limit` lines of it."""
     tree = ActionTree(actions)
     lines = list(folded(tree))
-    names = ["  " * min(depth, _DEEPEST) + printable(_name(tree, line)) for depth, line in lines]
-    width = min(_WIDEST, max(map(len, names)))
+    names = [indent(depth) + printable(_name(tree, line)) for depth, line in lines]
+    if columns := width():
+        names = [cut(name, columns - _STATE) for name in names]
+    widest = min(_WIDEST, max(map(len, names)))
     print_lines(
         console,
         [
-            f"{name:{width}}  {_state(line)}".rstrip()
+            f"{name:{widest}}  {_state(line)}".rstrip()
             for name, (_, line) in zip(names, lines, strict=True)
         ],
         limit,

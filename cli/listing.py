@@ -54,6 +54,11 @@ def print_lines(console: Console, lines: Sequence[str], limit: int | None, more:
         console.print(f"... and {plural(rest, 'more line')}: `{more} --limit {len(lines)}`")
 
 
+def cut(text: str, columns: int) -> str:
+    """Shorten a text to a number of columns, with an ellipsis at its end."""
+    return text if len(text) <= columns else text[: max(0, columns - 3)] + "..."
+
+
 def width() -> int | None:
     """Return the columns of the terminal that is standard output; None if it is not a terminal."""
     if not sys.stdout.isatty():

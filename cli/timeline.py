@@ -9,9 +9,9 @@ from flyte_build.runner.history.history import History
 from flyte_build.runner.history.rows import ActionRow, RunRow
 from flyte_build.text.wording import printable
 
-from .action_tree import ActionTree
+from .action_tree import ActionTree, indent
 from .console import Console
-from .listing import WIDTH, print_lines, width
+from .listing import WIDTH, cut, print_lines, width
 from .run_rows import seconds
 
 _WIDEST = 32  # Columns of the names, at most.
@@ -26,8 +26,8 @@ def print_timeline(console: Console, history: History, run: RunRow, limit: int |
     tree = ActionTree(history.actions(run.name))
     spans = history.attempts(run.name)
     actions = list(tree.all())
-    names = [f"{'  ' * min(depth, 8)}{tree.short(each)} {each.task}" for depth, each in actions]
-    names = [_cut(printable(name)) for name in names]
+    names = [f"{indent(depth)}{tree.short(each)} {each.task}" for depth, each in actions]
+    names = [cut(printable(name), _WIDEST) for name in names]
     ends = [_end(each) for _, each in actions]
     label = max(map(len, names))
     bars = max(_NARROWEST, (width() or WIDTH) - label - len(max(ends, key=len)) - 4)
@@ -90,7 +90,3 @@ def _end(action: ActionRow) -> str:
         "" if action.phase == "succeeded" else action.phase.replace("_", " "),
     )
     return " ".join(filter(None, parts))
-
-
-def _cut(name: str) -> str:
-    return name if len(name) <= _WIDEST else name[: _WIDEST - 3] + "..."

@@ -43,6 +43,10 @@ def top(path: str) -> int:
     return maps(12) + flaky(path)
 
 @env.task
+def deep(n: int) -> int:
+    return 0 if n == 0 else deep(n - 1)
+
+@env.task
 async def sleeps(go: str) -> str:
     subprocess.Popen(["sleep", "987654"])
     while not os.path.exists(go):
@@ -148,6 +152,15 @@ def test_a_terminal_shows_as_much_as_fits(ran: Shell) -> None:
     assert re.search(
         r"started  \S+Z", Terminal(ran, FLYTE, "get", "action", "--utc", "one", name).end()
     )
+
+
+def test_deep_calls_keep_their_names(tree: Shell) -> None:
+    """However deep a call is, its line has its name and its state, also on a narrow terminal."""
+    tree("run", "--local", "--name", "one", "tree.py", "deep", "--n", "40")
+    terminal = Terminal(tree, FLYTE, "get", "run", "one", columns=60)
+    lines = terminal.end().splitlines()[-41:]
+    assert all(re.match(r" *a\w+ t\S+ +succeeded +\d+\.\d s", line) for line in lines)
+    assert max(map(len, lines)) <= 60
 
 
 def test_an_action_is_found_by_a_beginning_of_its_name(ran: Shell) -> None:

@@ -13,11 +13,11 @@ from .command import Shell
 
 
 class Terminal:
-    """A command on a pseudo-terminal of 123 columns; output streams may be redirected."""
+    """A command on a pseudo-terminal; output streams may be redirected."""
 
-    def __init__(self, flyte: Shell, *command: str, **redirected: int) -> None:
+    def __init__(self, flyte: Shell, *command: str, columns: int = 123, **redirected: int) -> None:
         self._read, write = pty.openpty()
-        termios.tcsetwinsize(write, (24, 123))
+        termios.tcsetwinsize(write, (24, columns))
         streams: dict[str, int] = {"stdin": write, "stdout": write, "stderr": write, **redirected}
         environment = {**flyte.environment, "TERM": "xterm"}
         self.process = subprocess.Popen(
