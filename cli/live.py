@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from flyte_build.runner.child import CONDITION
 from flyte_build.text.wording import printable
 
 from .progress import Progress
@@ -75,6 +77,7 @@ class LiveCalls:
         self._print_line, self._progress = print_line, progress
         self._groups: dict[tuple[str, str], _Group] = {}
         self._calls: dict[str, _Calling] = {}
+        self._conditions: set[str] = set()  # Those that wait for an answer.
 
     def change(self, change: ActionChange) -> None:
         """Take note of a change."""
@@ -86,11 +89,20 @@ class LiveCalls:
             self._go_on(change, group)
         else:
             self._end(change, group)
+        if change.task.startswith(f"{CONDITION}."):
+            self._conditions.discard(change.id)
+            if change.phase == "running":
+                self._conditions.add(change.id)
         if self._progress:
             self._progress.show(self.lines)
 
     def lines(self) -> list[str]:
-        """Return the lines that show the calls that have not ended."""
+        """Return the lines that show the calls that have not ended.
+
+        There are none while the user may be typing the answer to a condition.
+        """
+        if self._conditions and os.isatty(0):
+            return []
         groups = [each for each in self._groups.values() if each.is_shown]
         lines = [group.line() for group in groups[-_GROUPS:]]
         if len(groups) > _GROUPS:

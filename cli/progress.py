@@ -141,8 +141,10 @@ class Progress:
             return
         # A new terminal may not know its size yet.
         lines = [line[: (columns or 80) - 1] for line in lines[: (rows or 24) - 1]]
-        _write((self._erasure() if self._shown else _ERASE if lines else "") + "\n".join(lines))
+        before = self._erasure() if self._shown else _ERASE if lines else ""
+        # Noted first, so that an interruption after the writing finds something to erase.
         self._shown, self._drawn = len(lines), time.monotonic()
+        _write(before + "\n".join(lines))
 
 
 def _write(text: str) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Literal
 
@@ -41,6 +42,15 @@ async def begins_line(go: str) -> None:
     await asyncio.sleep(1)
     print(" of a line")
     await call
+"""
+ASKS = """
+
+@env.task
+async def asks(go: str) -> int:
+    call = asyncio.ensure_future(waits.aio(0, go))
+    number = await flyte.new_condition("number", data_type=int).wait.aio()
+    await call
+    return 2 * number
 """
 ERASED = r"\r\x1b\[2K(\x1b\[1A\x1b\[2K)*"
 
@@ -90,6 +100,20 @@ def test_no_line_of_a_task_is_broken_by_the_view(live: Shell, tmp_path: Path) ->
     terminal.expect("waits a")
     go.touch()
     terminal.end()
+
+
+def test_nothing_is_drawn_where_the_user_types(live: Shell, tmp_path: Path) -> None:
+    """While a condition waits for an answer at the terminal, the view stays away."""
+    (live.project / "live.py").write_text(LIVE + ASKS)
+    go = tmp_path / "go"
+    terminal = Terminal(live, FLYTE, "run", "live.py", "asks", "--go", str(go))
+    terminal.expect("VALUE`.\r\n")
+    time.sleep(1.3)
+    terminal.type("21")
+    assert terminal.expect("21") == ""
+    terminal.expect("waits a")
+    go.touch()
+    assert terminal.end().endswith("42\r\n")
 
 
 def test_without_a_terminal_only_failures_are_printed(live: Shell, tmp_path: Path) -> None:

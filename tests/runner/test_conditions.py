@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from tests.cli.test_terminal import Terminal
 from tests.support.command import FLYTE, Shell
+from tests.support.terminal import Terminal
 
 TASKS = """
 import asyncio
