@@ -20,7 +20,8 @@ from flyte_build.runner.result import Failure, Phase, Result
 from flyte_build.runner.signals import Interrupts, Stopped
 from flyte_build.text.wording import plural
 
-from .controller import Controller, Place, system_failure
+from .controller import Controller, Place
+from .outcome import system_failure
 from .policy import beyond, policy_of
 from .slots import Slots
 

@@ -19,8 +19,9 @@ from flyte_build.runner.child import ChildRequest
 from flyte_build.runner.history.actions import NewAction
 from flyte_build.runner.result import Result
 
-from .controller import Controller, Ending
+from .controller import Controller
 from .machine import Ended
+from .placed import Ending
 
 _LONGEST = 60.0  # Seconds that a request may wait.
 _MOST = 500  # Children in one request.
@@ -93,7 +94,7 @@ class WorkerApi:
         if refusal := self._refusal(request):
             return refusal
         id = request.path_params["id"]
-        result = await self._ask(lambda: self._controller.find_trace(id))
+        result = await self._ask(lambda: self._controller.journal.find_trace(id))
         return Response(status_code=204) if result is None else JSONResponse(_document(result))
 
     async def save_trace(self, request: Request) -> Response:
@@ -108,11 +109,11 @@ class WorkerApi:
         except (LookupError, TypeError, ValueError, AttributeError) as error:
             return _problem(400, "invalid", str(error))
         trace = NewAction(id, action, name, "", "trace", inputs)
-        await self._ask(lambda: self._controller.save_trace(trace, result))
+        await self._ask(lambda: self._controller.journal.save_trace(trace, result))
         return Response(status_code=201)
 
     async def _ask(self, request: Any) -> Any:
-        return await asyncio.wrap_future(self._controller.ask(request))
+        return await asyncio.wrap_future(self._controller.inbox.ask(request))
 
     def _answer(self, document: Any) -> dict[str, Any]:
         try:

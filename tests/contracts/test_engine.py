@@ -31,9 +31,10 @@ from flyte_build.images.docker.client import connect
 from flyte_build.images.layers import runtime
 from flyte_build.runner.action import Action
 from flyte_build.runner.call import Call, RunOptions
-from flyte_build.runner.controller.controller import outcome, wait_for
+from flyte_build.runner.controller.outcome import outcome
 from flyte_build.runner.engines.docker import DockerEngine, Place
 from flyte_build.runner.engines.local import LocalEngine
+from flyte_build.runner.engines.poll import wait_for
 from flyte_build.runner.engines.process import ProcessEngine
 from flyte_build.runner.engines.protocol import Engine, Event, Sink, Waits
 from flyte_build.runner.history.actions import Actions

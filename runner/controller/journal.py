@@ -1,0 +1,128 @@
+"""Journal of a run: what happens to its actions, in the history and for the user."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from flyte_build.runner.call import Call
+from flyte_build.runner.child import ROOT
+from flyte_build.runner.reporter import ActionChange, RunReporter
+from flyte_build.runner.result import Phase, Result
+
+from .machine import Effect, End, Queued, Retry, Start
+from .placed import Placed
+
+if TYPE_CHECKING:
+    from flyte_build.runner.history.actions import Actions, EarlierRun, NewAction
+
+
+class Journal:
+    """Writer of the effects of a run's machine; `placed` are its actions.
+
+    `open_actions` opens the recorder of children. Results of `earlier` are taken over.
+    """
+
+    def __init__(
+        self,
+        placed: Mapping[str, Placed],
+        reporter: RunReporter,
+        open_actions: Callable[[], Actions],
+        earlier: EarlierRun | None,
+    ) -> None:
+        self._placed, self._reporter = placed, reporter
+        self._open_actions, self._earlier = open_actions, earlier
+        self._recorder: Actions | None = None
+
+    def write(self, effects: Sequence[Effect]) -> None:
+        """Record and report effects, so that they are durable before anyone acts on them.
+
+        The root's own phases are those of the run.
+        """
+        below = [effect for effect in effects if effect.action != ROOT]
+        if below:
+            self._record(below)
+        for effect in below:
+            self._report(effect)
+        for effect in effects:
+            if isinstance(effect, Retry):
+                self._say_retry(effect, self._placed[effect.action].call)
+
+    def find_trace(self, id: str) -> Result | None:
+        """Return the result of a traced call that succeeded, in this run or the earlier one."""
+        found = self._own_recorder().find(id)
+        return found or (self._earlier.result(id) if self._earlier else None)
+
+    def save_trace(self, trace: NewAction, result: Result) -> None:
+        """Record a traced call that has ended."""
+        recorder, now = self._own_recorder(), time.time()
+        with recorder.commit():
+            recorder.queued(trace, now)
+            recorder.ended(trace.id, 0, result, now)
+
+    def _own_recorder(self) -> Actions:
+        if self._recorder is None:
+            self._recorder = self._open_actions()
+        return self._recorder
+
+    def _record(self, effects: Sequence[Effect]) -> None:
+        from flyte_build.runner.history.actions import NewAction
+
+        recorder, now = self._own_recorder(), time.time()
+        with recorder.commit():
+            for effect in effects:
+                placed = self._placed[effect.action]
+                match effect:
+                    case Queued(id):
+                        assert placed.parent is not None
+                        recorder.queued(
+                            NewAction(
+                                id,
+                                placed.parent,
+                                placed.call.task.name,
+                                placed.group,
+                                placed.engine.name,
+                                placed.call.inputs,
+                                self._earlier.run if self._earlier and placed.is_known else "",
+                            ),
+                            now,
+                        )
+                    case Start(id, attempt):
+                        recorder.started(id, attempt, now)
+                    case Retry(id, attempt, result):
+                        recorder.attempted(id, attempt, result, now)
+                    case End(id, result):
+                        recorder.ended(id, placed.attempt, result, now)
+
+    def _report(self, effect: Effect) -> None:
+        phase: Phase
+        why = ""
+        match effect:
+            case Queued():
+                phase = "queued"
+            case Start():
+                phase = "running"
+            case End(_, result):
+                phase = result.phase
+                if result.error:
+                    why = f"{result.error.type}: {result.error.message}".partition("\n")[0]
+            case _:
+                return
+        placed = self._placed[effect.action]
+        self._reporter.action_changed(
+            ActionChange(
+                effect.action, placed.parent or "", placed.call.task.name, placed.group, phase, why
+            )
+        )
+
+    def _say_retry(self, effect: Retry, call: Call) -> None:
+        reason = effect.result.error.message if effect.result.error else effect.result.phase
+        again = f"trying again in {effect.wait:g} s" if effect.wait else "trying again"
+        of = f" of {call.task.operational.retries + 1}"
+        which = "" if effect.action == ROOT else f"{call.task.name} {effect.action}: "
+        is_lost = effect.result.error is not None and effect.result.error.kind == "lost"
+        verb = "was lost" if is_lost else "failed"
+        self._reporter.note(
+            f"{which}Attempt {effect.attempt}{'' if is_lost else of} {verb} ({reason}); {again}."
+        )

@@ -1,0 +1,40 @@
+"""Actions of a run with their engines, and the ends of children that their workers are told."""
+
+from __future__ import annotations
+
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from flyte_build.runner.call import Call
+from flyte_build.runner.engines.protocol import Engine
+from flyte_build.runner.result import Result
+
+
+class Ending(NamedTuple):
+    """End of a child, as its parent is told; `number` counts the ends below one parent."""
+
+    number: int
+    id: str
+    result: Result
+
+
+@dataclass(eq=False)
+class Placed:
+    """An action with its engine, and what its worker is told about its children."""
+
+    call: Call
+    engine: Engine
+    parent: str | None = None
+    group: str = ""
+    is_known: bool = False  # Its result comes from an earlier run.
+    attempt: int = 0
+    endings: list[Ending] = field(default_factory=list)
+    listeners: list[Future[list[Ending]]] = field(default_factory=list)
+
+    def answer(self, endings: list[Ending]) -> None:
+        """Answer everyone who waits for the end of a child."""
+        listeners, self.listeners = self.listeners, []
+        for listener in listeners:
+            if listener.set_running_or_notify_cancel():
+                listener.set_result(endings)
