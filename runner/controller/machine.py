@@ -267,7 +267,8 @@ class Machine:
             return
         if action.verdict is None:
             self._effects.append(Stop(action.id, action.attempt, at_once=False))
-        action.verdict = verdict
+        if action.verdict is None or action.verdict.phase != "aborted":  # The first reason stands.
+            action.verdict = verdict
         self._alarm(now + grace, "kill", action)
 
     def _abort(self, now: float, action: _Action, why: str, grace: float = _GRACE) -> None:

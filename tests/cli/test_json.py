@@ -30,6 +30,11 @@ def hello(n: int = 1) -> int:
 def waits() -> None:
     print("started", flush=True)
     time.sleep(600)
+
+@env.task
+def asks() -> bool:
+    print("started", flush=True)
+    return flyte.new_condition("go").wait()
 """
 COMMANDS: dict[str, list[str]] = {
     "create config": [],
@@ -48,6 +53,7 @@ COMMANDS: dict[str, list[str]] = {
     "get logs": ["RUN"],
     "abort action": ["WAITING", "a0"],
     "abort run": ["WAITING"],
+    "signal condition": ["ASKING", "go", "yes"],
     "rerun": ["RUN"],
     "lock": ["tasks.py"],
     "build": ["tasks.py"],
@@ -90,10 +96,13 @@ def test_every_command_prints_json(shop: Shell, registry: Server) -> None:
     (shop.project / "plain.py").write_text(PLAIN)
     known = {"HOST": registry.host}
     for name, arguments in COMMANDS.items():
-        if "WAITING" in arguments:
-            waiting = shop.start("run", "plain.py", "waits")
+        task = {"WAITING": "waits", "ASKING": "asks"}.get(next(iter(arguments), ""), "")
+        if task:
+            waiting = shop.start("run", "plain.py", task)
             assert waiting.stdout and waiting.stdout.readline() == "started\n"
-            known["WAITING"] = shop.last_run()["name"]
+            known[arguments[0]] = shop.last_run()["name"]
+        while task == "asks" and len(shop.json("get", "action", known["ASKING"])) < 2:
+            assert waiting.poll() is None
         words = [*name.split(), *(known.get(word, word) for word in arguments)]
         done = shop("-of", "json", *words, stdin="secret\n")
         documents: list[Any]
@@ -112,7 +121,7 @@ def test_every_command_prints_json(shop: Shell, registry: Server) -> None:
             known["IMAGE"] = documents[0]["images"][0]["digest"]
         if name == "graph":
             known["KEY"] = documents[0]["nodes"][0]["key"]
-        if "WAITING" in arguments:
+        if task:
             waiting.communicate(timeout=30)
 
 

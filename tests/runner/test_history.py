@@ -121,6 +121,7 @@ def test_a_run_is_shown_with_its_actions(flyte: Shell) -> None:
         "why",
         "attempts",
         "cached",
+        "recovered_from",
         "queued",
         "started",
         "ended",

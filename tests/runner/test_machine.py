@@ -287,3 +287,14 @@ def test_a_parent_that_ends_aborts_what_it_left() -> None:
     simulation = Simulation(root)
     assert simulation.run() == GOOD
     assert simulation.results["a0.0"].phase == "aborted"
+
+
+def test_the_first_reason_to_abort_stands() -> None:
+    """A grandchild of an aborted action ends with the reason of the abort."""
+    stubborn = Program(outcomes=("ignores signals",))
+    simulation = Simulation(Program(children=[Program(children=[stubborn])]))
+    simulation.at(0.5, "abort", "a0.0")
+    simulation.run()
+    for id in ("a0.0", "a0.0.0"):
+        error = simulation.results[id].error
+        assert error is not None and error.message == "somebody aborted it"
