@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -133,7 +132,10 @@ class Action:
 
 def remove_checkpoint(folder: str) -> None:
     """Remove what an action that succeeded has saved, and its directory if it has nothing else."""
-    shutil.rmtree(f"{folder}/checkpoint", ignore_errors=True)
+    if os.path.isdir(f"{folder}/checkpoint"):
+        import shutil
+
+        shutil.rmtree(f"{folder}/checkpoint", ignore_errors=True)
     with suppress(OSError):
         os.rmdir(folder)
 

@@ -5,30 +5,35 @@ The limit is 108 bytes on Linux, and 104 on macOS: unix(7), "Address format".
 
 from __future__ import annotations
 
+import _socket  # The module `socket` takes too long to import for runs that use no socket.
 import os
-import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from socket import socket
 
 _LONGEST = 100
 
 
-def listen(path: str) -> socket.socket:
-    """Return a listening socket at a path, which only this user can connect to."""
-    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+def listen(path: str) -> int:
+    """Return the descriptor of a socket that listens at a path, for this user only."""
+    listener = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM)
     try:
         with _short(path) as address:
             listener.bind(address)
         os.chmod(path, 0o600)
         listener.listen(128)
-    except BaseException:
+        return listener.detach()
+    finally:
         listener.close()
-        raise
-    return listener
 
 
-def connect(path: str) -> socket.socket:
+def connect(path: str) -> socket:
     """Return a socket that is connected to the one at a path. Raises `OSError`."""
+    import socket
+
     connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         with _short(path) as address:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable
-from concurrent.futures import Future
 from typing import TYPE_CHECKING
 
 from flyte_build.errors import FlyteError
@@ -33,6 +32,8 @@ from .policy import beyond, policy_of
 from .slots import Slots
 
 if TYPE_CHECKING:
+    from concurrent.futures import Future
+
     from flyte_build.runner.history.actions import Actions, EarlierRun
 
 _PATIENCE = 1.0  # Seconds that a task has to end when its run is aborted.
@@ -137,6 +138,8 @@ class Controller:
 
         They are there as soon as there is one, or none when the run ends. Raises `KeyError`.
         """
+        from concurrent.futures import Future
+
         placed, future = self._placed[parent], Future[list[Ending]]()
         placed.listeners.append(future)
         if placed.endings[since:]:

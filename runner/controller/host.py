@@ -7,7 +7,6 @@ calls none pays nothing for it.
 from __future__ import annotations
 
 import os
-import secrets
 import threading
 from typing import TYPE_CHECKING
 
@@ -25,8 +24,8 @@ class WorkerHost:
 
     def __init__(self, folder: str) -> None:
         make_below(f"{folder}/api")
-        self.endpoint = Endpoint(f"{folder}/api/socket", secrets.token_urlsafe(32))
-        self._socket = listen(self.endpoint.socket)
+        self.endpoint = Endpoint(f"{folder}/api/socket", os.urandom(32).hex())
+        self._descriptor = listen(self.endpoint.socket)
         self._server: Server | None = None
         self._thread: threading.Thread | None = None
 
@@ -37,18 +36,21 @@ class WorkerHost:
 
     def fileno(self) -> int:
         """Return the descriptor that is readable when a worker connects."""
-        return self._socket.fileno()
+        return self._descriptor
 
     def serve(self, application: Starlette) -> None:
         """Answer requests, in a thread."""
+        from socket import socket
+
         from uvicorn import Config, Server
 
         config = Config(
             application, lifespan="off", log_config=None, access_log=False, ws="none", http="h11"
         )
         self._server = Server(config)
+        listener = socket(fileno=os.dup(self._descriptor))  # The server closes it.
         self._thread = threading.Thread(
-            target=self._server.run, args=([self._socket],), name="flyte-worker-api", daemon=True
+            target=self._server.run, args=([listener],), name="flyte-worker-api", daemon=True
         )
         self._thread.start()
 
@@ -57,7 +59,7 @@ class WorkerHost:
         if self._server is not None and self._thread is not None:
             self._server.should_exit = True
             self._thread.join()
-        self._socket.close()
+        os.close(self._descriptor)
         for remove, path in ((os.unlink, "socket"), (os.rmdir, "")):
             try:
                 remove(os.path.join(os.path.dirname(self.endpoint.socket), path))

@@ -6,10 +6,12 @@ import os
 import threading
 from collections import deque
 from collections.abc import Callable
-from concurrent.futures import Future
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .machine import Ended
+
+if TYPE_CHECKING:
+    from concurrent.futures import Future
 
 
 class Inbox:
@@ -30,6 +32,8 @@ class Inbox:
 
         After `close`, that is the exception `Ended`.
         """
+        from concurrent.futures import Future  # Only if there is a request: it loads much.
+
         future: Future[Any] = Future()
 
         def answer() -> None:

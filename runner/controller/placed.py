@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from concurrent.futures import Future
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from flyte_build.runner.call import Call
 from flyte_build.runner.engines.protocol import Engine
 from flyte_build.runner.result import Result
+
+if TYPE_CHECKING:
+    from concurrent.futures import Future
 
 
 class Ending(NamedTuple):

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import NamedTuple
@@ -219,6 +218,8 @@ class EarlierRun:
         """Copy what an action has saved, if anything, into its directory in the other run."""
         own = self._folder if action == ROOT else f"{self._folder}/actions/{action}"
         if os.path.isdir(f"{own}/checkpoint"):
+            import shutil
+
             with storing("copy a checkpoint"):
                 shutil.copytree(f"{own}/checkpoint", f"{folder}/checkpoint", symlinks=True)
 
