@@ -5,10 +5,16 @@ Nothing more is read while the reader has not taken what was read before.
 
 from __future__ import annotations
 
+import select
+from collections import deque
+from collections.abc import Iterable, Iterator
+
 from flyte_build.runner.action import Action
 from flyte_build.runner.history.log import LogWriter
 
 from .protocol import Sink
+
+_LONGEST = 1 << 16  # Longer lines of children are cut.
 
 
 class Output:
@@ -21,7 +27,7 @@ class Output:
         self._log = LogWriter(action.folder, action.attempt)
         self._sink, self._is_child = sink, action.parent is not None
         self._prefix = f"[{action.call.task.operational.short_name} {action.id[:6]}] ".encode()
-        self._held: list[tuple[int, bytes]] = []
+        self._held: deque[tuple[int, bytes]] = deque()
         self._begun: dict[int, bytes] = {}  # Beginnings of a child's lines, by stream.
 
     @property
@@ -37,11 +43,15 @@ class Output:
     def take(self, stream: int, data: bytes) -> None:
         """Accept `data` that the attempt wrote to its standard output (1) or error (2)."""
         self._log.write(stream, data)
-        if self._is_child:
-            *lines, self._begun[stream] = (self._begun.get(stream, b"") + data).split(b"\n")
-            data = b"".join(self._prefix + line + b"\n" for line in lines)
-        if data:
+        if not self._is_child:
             self._held.append((stream, data))
+            return
+        *lines, begun = (self._begun.get(stream, b"") + data).split(b"\n")
+        if len(begun) > _LONGEST:
+            lines.append(begun)
+            begun = b""
+        self._begun[stream] = begun
+        self._held += ((stream, piece) for piece in _joined(self._prefix, lines))
 
     def pass_on(self, leave: bool) -> None:
         """Pass on as much of the held output as the reader takes now.
@@ -49,10 +59,10 @@ class Output:
         With `leave`, the rest is dropped; the log contains it.
         """
         while self._held:
-            stream, data = self._held.pop(0)
+            stream, data = self._held.popleft()
             taken = self._sink.output(stream, data)
             if taken < len(data) and not leave:
-                self._held.insert(0, (stream, data[taken:]))
+                self._held.appendleft((stream, data[taken:]))
                 return
 
     def end(self) -> None:
@@ -65,3 +75,18 @@ class Output:
     def close(self) -> None:
         """Close the log."""
         self._log.close(keeps_empty=not self._is_child)
+
+
+def _joined(prefix: bytes, lines: Iterable[bytes]) -> Iterator[bytes]:
+    """Yield lines with a prefix, joined to pieces that a pipe takes whole or not at all.
+
+    So lines of different attempts are not mixed, unless they are longer than such a piece.
+    """
+    piece = b""
+    for line in lines:
+        if piece and len(piece) + len(prefix) + len(line) + 1 > select.PIPE_BUF:
+            yield piece
+            piece = b""
+        piece += prefix + line + b"\n"
+    if piece:
+        yield piece

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import select
 import signal
 import sys
 from collections import Counter
@@ -104,6 +105,12 @@ def prints(size: int) -> None:
         size -= os.write(1, block[:size])
 
 @env.task
+def prints_lines(letter: str, count: int) -> None:
+    os.write(1, (letter.encode() * 90 + b"\\n") * count)
+    if not count:
+        print(letter, end="")
+
+@env.task
 def gated() -> None:
     print("started", flush=True)
     open("gate").close()
@@ -131,6 +138,21 @@ class Kept:
         raise AssertionError("Nothing is held")
 
 
+class Piecemeal(Kept):
+    """A sink that takes no more at once than a pipe that has just room enough.
+
+    It takes nothing until it `is_open`.
+    """
+
+    is_open = False
+
+    def output(self, stream: int, data: bytes) -> int:
+        return super().output(stream, data[: select.PIPE_BUF]) if self.is_open else 0
+
+    def output_descriptor(self, stream: int) -> int:
+        return 2
+
+
 class Pipe:
     """A sink whose reader takes nothing until `read` is called."""
 
@@ -147,12 +169,10 @@ class Pipe:
         return self._write
 
     def read(self) -> bytes:
-        """Return all that is in the pipe."""
-        found = b""
+        """Return what is in the pipe."""
         with suppress(BlockingIOError):
-            while data := os.read(self._read, 1 << 20):
-                found += data
-        return found
+            return os.read(self._read, 1 << 20)
+        return b""
 
     def close(self) -> None:
         os.close(self._read)
@@ -432,6 +452,31 @@ def test_much_output_arrives_whole_at_a_slow_reader(bench: Bench) -> None:
     assert found == pipe.fill + expected and bench.logged(loud) == expected
     assert [event.kind for event in bench.events] == ["succeeded"]
     pipe.close()
+
+
+def test_lines_of_children_stay_whole_at_a_slow_reader(bench: Bench) -> None:
+    """Lines of different children are not mixed, however slowly they are read."""
+    piecemeal = Piecemeal()
+    engine = bench.make(bench, piecemeal)
+    for name in "xyz":
+        action = bench.action("prints_lines", name * 9, letter=name, count=1000)
+        engine.submit(replace(action, parent="a0"))
+    bench.until(lambda: len(engine.waits().write) == 3, engine)
+    piecemeal.is_open = True
+    bench.until(lambda: len(bench.events) == 3, engine)
+    assert Counter(piecemeal.data[1].splitlines()) == {
+        f"[prints_lines {6 * name}] {90 * name}".encode(): 1000 for name in "xyz"
+    }
+
+
+def test_a_line_of_a_child_without_an_end_is_cut(bench: Bench) -> None:
+    """It is passed on in pieces, so it needs no memory of its own size; the log has it whole."""
+    child = replace(bench.action("prints_lines", letter="x" * (1 << 20), count=0), parent="a0")
+    bench.run(child)
+    lines = bench.sink.data[1].splitlines()
+    assert len(lines) > 1 and all(line.startswith(b"[prints_lines ") for line in lines)
+    assert b"".join(line.partition(b"] ")[2] for line in lines) == b"x" * (1 << 20)
+    assert bench.logged(child) == b"x" * (1 << 20)
 
 
 def test_the_end_waits_for_the_reader_without_turning(bench: Bench) -> None:
