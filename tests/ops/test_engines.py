@@ -16,7 +16,7 @@ from flyte_build.ops.session import Session
 from flyte_build.ops.stores import Stores
 from flyte_build.runner.action import Action
 from flyte_build.runner.call import Call, RunOptions
-from flyte_build.runner.controller.controller import wait_for
+from flyte_build.runner.engines.poll import wait_for
 from flyte_build.runner.result import Result
 from flyte_build.runner.worker.spawn import Worker, start_worker
 from flyte_build.settings.configuration import Configuration
