@@ -113,21 +113,32 @@ class Action:
         except FileNotFoundError:
             pass
 
-    def tidy(self) -> None:
-        """Remove the directory of an action that has ended, except its log and what it has written.
 
-        Its inputs and its result are in the history.
-        """
-        for name in ("action.json", "result.json"):
-            with suppress(OSError):
-                os.unlink(f"{self.folder}/{name}")
-        with suppress(OSError):  # Something is left in it, or the task has removed it.
-            for entry in os.scandir(f"{self.folder}/work"):
-                if entry.is_symlink():  # Entries of the bundle.
-                    os.unlink(entry)
-            os.rmdir(f"{self.folder}/work")
+def tidy(folder: str) -> None:
+    """Remove the directory of a child that has ended, except its log and files that it has written.
+
+    Its inputs and its result are in the history.
+    """
+    for name in ("action.json", "result.json"):
         with suppress(OSError):
-            os.rmdir(self.folder)
+            os.unlink(f"{folder}/{name}")
+    with suppress(OSError):  # Something is left in it, or the task has removed it.
+        for entry in os.scandir(f"{folder}/work"):
+            if entry.is_symlink():  # Entries of the bundle.
+                os.unlink(entry)
+        os.rmdir(f"{folder}/work")
+    with suppress(OSError):
+        os.rmdir(folder)
+
+
+def tidy_run(folder: str) -> None:
+    """Remove what a command that was killed has left in the directory of its run."""
+    with suppress(OSError):
+        os.unlink(f"{folder}/api/socket")
+        os.rmdir(f"{folder}/api")
+    with suppress(OSError):
+        for entry in os.scandir(f"{folder}/actions"):
+            tidy(entry.path)
 
 
 def remove_checkpoint(folder: str) -> None:

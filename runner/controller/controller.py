@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from flyte_build.errors import FlyteError
 from flyte_build.runner.abort import LOOK, asked, take_asked_actions
-from flyte_build.runner.action import Action, remove_checkpoint
+from flyte_build.runner.action import Action, remove_checkpoint, tidy
 from flyte_build.runner.call import Call
 from flyte_build.runner.child import ROOT, ChildRequest
 from flyte_build.runner.engines.poll import wait_for
@@ -234,7 +234,7 @@ class Controller:
                     remove_checkpoint(action.folder)
                 if placed.parent is None:
                     return
-                action.tidy()
+                tidy(action.folder)
                 above = self._placed[placed.parent]
                 ending = Ending(len(above.endings) + 1, id, result)
                 above.endings.append(ending)

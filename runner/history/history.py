@@ -20,7 +20,7 @@ from flyte_build.cas.folder import PRIVATE, make_below, make_own
 from flyte_build.cas.lease import lockable
 from flyte_build.cas.os_errors import storing
 from flyte_build.errors import NotFound, RunExists
-from flyte_build.runner.action import read_action
+from flyte_build.runner.action import read_action, tidy_run
 from flyte_build.runner.child import ROOT
 from flyte_build.runner.result import Failure, Result
 from flyte_build.text.wording import nearest
@@ -177,6 +177,7 @@ class History:
             return False
         result = Result.read(self.run_folder(name))
         lost = result is None or result.error is not None
+        tidy_run(self.run_folder(name))
         self.end(name, Result("failed", error=_LOST) if lost else Result("succeeded"))
         return lost
 

@@ -570,6 +570,8 @@ def test_a_killed_command_leaves_nothing_running(tree: Shell, tmp_path: Path) ->
     name = tree.last_run()["name"]
     found = actions(tree, name)
     assert found[0]["phase"] == "failed" and len(found) == 5
+    folder = Path(tree.last_run()["url"].removeprefix("file://"))
+    assert not (folder / "api").exists() and not list(folder.rglob("action.json"))[1:]
     assert {each["phase"] for each in found[1:]} == {"aborted"}
     ended(tree)
 
