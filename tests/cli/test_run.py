@@ -145,10 +145,12 @@ def test_what_is_asked_for_and_not_acted_on_is_kept_and_said(flyte: Shell) -> No
     ):
         errors = flyte(*command).stderr
         assert errors.count("engine ignores:") == 1 and said in errors
-    kept = [
-        json.loads((flyte.home / f"data/v1/runs/{name}/action.json").read_text())["options"]
+    documents = [
+        json.loads((flyte.home / f"data/v1/runs/{name}/action.json").read_text())
         for name in ("first", "again")
     ]
+    assert [each["max_actions"] for each in documents] == [3, 3]
+    kept = [each["options"] for each in documents]
     assert (
         kept[0]
         == kept[1]
@@ -156,7 +158,6 @@ def test_what_is_asked_for_and_not_acted_on_is_kept_and_said(flyte: Shell) -> No
             "overwrite_cache": True,
             "queue": "q",
             "service_account": "robot@place",
-            "max_action_concurrency": 3,
             "raw_data_path": "s3://bucket/raw",
         }
     )

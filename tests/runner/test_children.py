@@ -519,7 +519,10 @@ def test_a_parent_that_ends_ends_its_children(tree: Shell, tmp_path: Path) -> No
     done = run(tree, "forgets", "--marker", str(tmp_path / "marker"))
     assert done["outputs"] == {"o0": 5}
     child = actions(tree, done["run"])[1]
-    assert child["phase"] == "aborted" and "a0 ended before it" in child["why"]
+    # Ending its loop cancels the coroutine, which may abort the child first.
+    assert child["phase"] == "aborted" and (
+        "a0 ended before it" in child["why"] or "does not wait for it" in child["why"]
+    )
     ended(tree)
 
 
