@@ -26,14 +26,34 @@ def end_in_order() -> None:
     with SIGINT ignored. Only a SIGHUP that is ignored, as under nohup, stays ignored.
     """
 
-    def stop(number: int, frame: FrameType | None) -> NoReturn:
-        raise Stopped(signal.Signals(number).name)
+    def interrupt(number: int, frame: FrameType | None) -> NoReturn:
+        raise _remembered(KeyboardInterrupt())
 
-    signal.signal(signal.SIGINT, signal.default_int_handler)
+    def stop(number: int, frame: FrameType | None) -> NoReturn:
+        raise _remembered(Stopped(signal.Signals(number).name))
+
+    signal.signal(signal.SIGINT, interrupt)
     signal.signal(signal.SIGTERM, stop)
     if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
         signal.signal(signal.SIGHUP, stop)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT, signal.SIGTERM, signal.SIGHUP})
+
+
+_received: list[BaseException] = []
+
+
+def _remembered(error: BaseException) -> BaseException:
+    _received.append(error)
+    return error
+
+
+def check() -> None:
+    """Raise the exception of the first signal that has come, if any, for it may have been lost.
+
+    Python prints and drops an exception that a handler raises in a finalizer (`object.__del__`).
+    """
+    if _received:
+        raise _received[0]
 
 
 class Interrupts:

@@ -19,8 +19,8 @@ from flyte_build.runner.child import ROOT, ChildRequest
 from flyte_build.runner.engines.poll import wait_for
 from flyte_build.runner.engines.protocol import Engine, Event, Waits
 from flyte_build.runner.reporter import RunReporter
-from flyte_build.runner.result import Result
-from flyte_build.runner.signals import Interrupts, Stopped
+from flyte_build.runner.result import Failure, Result
+from flyte_build.runner.signals import Interrupts, Stopped, check
 
 from .host import WorkerHost
 from .inbox import Inbox
@@ -94,6 +94,8 @@ class Controller:
             if self._machine.is_done:
                 break
             self._wait(interrupts.descriptor)
+            if self._error is None:
+                check()
             now = time.monotonic()
             if interrupts.count > seen:
                 grace = 0.0 if seen else _GRACE
@@ -251,6 +253,9 @@ class Controller:
         except (KeyboardInterrupt, Stopped) as error:
             self._error = error
             self._interrupt(_GRACE)
+            # The task has ended, or did not begin, whether or not the engine tells.
+            aborted = Result("aborted", error=Failure("ActionAbortedError", "it was interrupted"))
+            self._machine.ended(time.monotonic(), id, placed.attempt, aborted)
         except FlyteError as error:
             if id == ROOT:
                 self._error = error

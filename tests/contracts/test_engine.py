@@ -265,7 +265,7 @@ def load(folder: Path) -> ModuleType:
     return module
 
 
-CONTAINERS = pytest.param("docker", marks=pytest.mark.xdist_group("engine"))
+CONTAINERS = pytest.param("docker", marks=[pytest.mark.xdist_group("engine"), pytest.mark.slow])
 
 
 @pytest.fixture(scope="module")

@@ -154,6 +154,7 @@ def started(shell: Shell, name: str, task: str, *children: str) -> Iterator[subp
         command.communicate()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("task", "places", "engines"),
     [
@@ -215,6 +216,7 @@ def test_a_killed_container_of_a_child_is_retried(shell: Shell, engine: Engine) 
     engine.is_rid_of(name)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("number", "exit_code", "phase"),
     [(signal.SIGINT, 130, "aborted"), (signal.SIGKILL, -9, "failed")],
