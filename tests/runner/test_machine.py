@@ -137,16 +137,21 @@ class Simulation:
             for effect in effects:
                 self.log.append(f"{self.now:g} {effect}")
                 self._carry_out_one(effect)
-            if any(isinstance(effect, Start) for effect in effects):
-                self._check_slots()
+            for effect in effects:
+                if isinstance(effect, Start):
+                    self._check_slots(self.programs[effect.action].policy.needs)
 
-    def _check_slots(self) -> None:
-        """Nothing is started beyond what is there; who waits for children holds nothing."""
+    def _check_slots(self, needs: Slots) -> None:
+        """Check that nothing is started that needs more than is free.
+
+        An action that waits for children holds nothing; one that resumes may hold what is not free.
+        """
         held = Slots()
         for id in self.attempts:
             if not any(True for _ in self.machine.children(id)):
                 held = held.plus(self.programs[id].policy.needs)
-        assert not held.lacking(self.total), self.log
+        lacking = held.lacking(self.total)
+        assert not needs.only(lacking).lacking(Slots()), self.log
 
     def _carry_out_one(self, effect: Start | Stop | Retry | End | Queued) -> None:
         id = effect.action
