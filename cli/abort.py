@@ -7,7 +7,7 @@ import click
 from flyte_build.ops.abort import abort as abort_run
 from flyte_build.ops.abort import abort_action
 from flyte_build.ops.stores import Stores
-from flyte_build.runner.child import ROOT
+from flyte_build.runner.action import ROOT
 from flyte_build.runner.history.history import History
 from flyte_build.runner.history.rows import ActionRow, RunRow
 

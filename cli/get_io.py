@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from flyte_build.ops.stores import Stores
-from flyte_build.runner.child import ROOT
+from flyte_build.runner.action import ROOT
 
 from .console import Console
 from .listing import print_values

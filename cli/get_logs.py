@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from flyte_build.ops.stores import Stores
-from flyte_build.runner.child import ROOT
+from flyte_build.runner.action import ROOT
 from flyte_build.runner.history.rows import iso
 
 from .console import Console

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from flyte_build.runner.child import CONDITION
+from flyte_build.runner.action import CONDITION
 from flyte_build.text.wording import printable
 
 from .progress import Progress

@@ -21,6 +21,12 @@ if TYPE_CHECKING:
     from .call import Call
 
 
+ROOT = "a0"
+"""Id of the root action of each run."""
+CONDITION = "condition"
+"""Name of the environment whose tasks are conditions, for which no worker is needed."""
+
+
 class Endpoint(NamedTuple):
     """Address of a controller for its workers: a Unix socket, and a token for the run."""
 

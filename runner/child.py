@@ -12,11 +12,7 @@ from flyte_build.cas.encoding import encode
 from flyte_build.declarations.spec import TaskSpec
 from flyte_build.values.type import Wires
 
-ROOT = "a0"
-"""Id of the root action of each run."""
-CONDITION = "condition"
-"""Name of the environment whose tasks are conditions, for which no worker is needed."""
-
+from .action import CONDITION
 
 INLINE = 10 << 20
 """Bytes of JSON that a task may take from, and return to, its caller, unless it says otherwise."""

@@ -15,8 +15,8 @@ from typing import Any, Literal
 from flyte_build.declarations.context import ctx
 from flyte_build.declarations.environment import TaskEnvironment
 from flyte_build.errors import ConditionTimedoutError, RuntimeUserError
+from flyte_build.runner.action import CONDITION
 from flyte_build.runner.answer import given
-from flyte_build.runner.child import CONDITION
 from flyte_build.values.annotations import type_of
 from flyte_build.values.type import Mismatch
 

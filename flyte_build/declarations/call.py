@@ -47,11 +47,14 @@ async def awaited(pending: Pending) -> Any:
     """Wait for a call, and return its result; cancelling this aborts the call."""
     import asyncio
 
+    done = asyncio.wrap_future(pending.future)
     try:
-        await asyncio.wait([asyncio.wrap_future(pending.future)])
+        await asyncio.wait([done])
     except asyncio.CancelledError:
         pending.cancel("its caller does not wait for it any more")
         raise
+    if not done.cancelled():
+        done.exception()  # Otherwise asyncio reports that it was never retrieved.
     return pending.result()
 
 

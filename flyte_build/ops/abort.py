@@ -7,7 +7,7 @@ import time
 
 from flyte_build.errors import FlyteError, NotFound, UsageError
 from flyte_build.runner.abort import ask, ask_action
-from flyte_build.runner.child import ROOT
+from flyte_build.runner.action import ROOT
 from flyte_build.runner.history.history import History
 from flyte_build.runner.history.log import Log
 from flyte_build.runner.history.rows import ActionRow, RunRow

@@ -9,8 +9,8 @@ from dataclasses import replace
 from functools import cached_property
 from typing import TYPE_CHECKING
 
+from flyte_build.runner.action import CONDITION
 from flyte_build.runner.call import Call
-from flyte_build.runner.child import CONDITION
 from flyte_build.runner.engines.process import ProcessEngine
 from flyte_build.runner.secrets import Secrets, look_up
 from flyte_build.runner.worker.spawn import Worker, dismiss, start_worker

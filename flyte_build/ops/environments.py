@@ -11,7 +11,6 @@ from flyte_build.cas.digest import Digest
 from flyte_build.graph.node import Node, Outcome
 from flyte_build.images.image_choice import ImageChoice
 from flyte_build.runner.call import Call
-from flyte_build.runner.child import ChildRequest
 
 from .placement import Placement, place
 from .session import Session
@@ -19,6 +18,7 @@ from .session import Session
 if TYPE_CHECKING:
     from flyte_build.cas.lease import Lease
     from flyte_build.images.environments.node import EnvironmentNode
+    from flyte_build.runner.child import ChildRequest
 
     from .container_images import ContainerImage, ContainerImages
 

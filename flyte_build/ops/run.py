@@ -14,7 +14,6 @@ from flyte_build.errors import FileUnstable, UsageError
 from flyte_build.graph.node import Node, Outcome
 from flyte_build.images.image_choice import ImageChoice
 from flyte_build.runner.call import Call
-from flyte_build.runner.child import ChildRequest
 from flyte_build.runner.controller.run import Finished, carry_out
 from flyte_build.values.type import Wires
 from flyte_build.workspace.workspace import Workspace, current_folder
@@ -26,6 +25,7 @@ from .session import Session
 
 if TYPE_CHECKING:
     from flyte_build.declarations.task import Task
+    from flyte_build.runner.child import ChildRequest
     from flyte_build.runner.engines.protocol import Engine
     from flyte_build.runner.worker.spawn import Worker
 

@@ -6,8 +6,8 @@ from typing import Any
 
 from flyte_build.builtin.condition import parse
 from flyte_build.errors import InputError, NotFound, UsageError
+from flyte_build.runner.action import CONDITION
 from flyte_build.runner.answer import give
-from flyte_build.runner.child import CONDITION
 from flyte_build.runner.history.history import History
 from flyte_build.runner.history.rows import ActionRow
 from flyte_build.values.type import Mismatch

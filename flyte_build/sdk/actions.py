@@ -9,7 +9,7 @@ from typing import Any
 
 from flyte_build.declarations.interface import Interface
 from flyte_build.ops.abort import abort, abort_action, open_log
-from flyte_build.runner.child import ROOT
+from flyte_build.runner.action import ROOT
 from flyte_build.runner.history.rows import ActionRow
 from flyte_build.runner.result import Phase, Result
 from flyte_build.settings.places import Places

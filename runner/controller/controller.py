@@ -13,9 +13,8 @@ from typing import TYPE_CHECKING
 
 from flyte_build.errors import FlyteError
 from flyte_build.runner.abort import LOOK, asked, take_asked_actions
-from flyte_build.runner.action import Action, remove_checkpoint, tidy
+from flyte_build.runner.action import ROOT, Action, remove_checkpoint, tidy
 from flyte_build.runner.call import Call
-from flyte_build.runner.child import ROOT, ChildRequest
 from flyte_build.runner.engines.poll import wait_for
 from flyte_build.runner.engines.protocol import Engine, Event, Waits
 from flyte_build.runner.reporter import RunReporter
@@ -34,13 +33,14 @@ from .slots import Slots
 if TYPE_CHECKING:
     from concurrent.futures import Future
 
+    from flyte_build.runner.child import ChildRequest
     from flyte_build.runner.history.actions import Actions, EarlierRun
+
+    Place = Callable[[Call, ChildRequest], tuple[Call, Engine]]
+    """Returns the call of a child, given its parent's, and its engine; raises `FlyteError`."""
 
 _PATIENCE = 1.0  # Seconds that a task has to end when its run is aborted.
 _GRACE = 5.0  # Seconds that it has when the command is interrupted.
-
-Place = Callable[[Call, ChildRequest], tuple[Call, Engine]]
-"""Returns the call of a child, given its parent's, and the engine for it; raises `FlyteError`."""
 
 
 class Controller:

@@ -6,8 +6,8 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
+from flyte_build.runner.action import ROOT
 from flyte_build.runner.call import Call
-from flyte_build.runner.child import ROOT
 from flyte_build.runner.reporter import ActionChange, RunReporter
 from flyte_build.runner.result import Phase, Result
 

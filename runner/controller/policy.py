@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from flyte_build.declarations.spec import TaskSpec
 from flyte_build.errors import PreparationError
-from flyte_build.runner.child import CONDITION
+from flyte_build.runner.action import CONDITION
 from flyte_build.runner.limits import Limits
-from flyte_build.text.units import size_text
-from flyte_build.text.wording import plural
 
 from .machine import Policy
 from .slots import Slots
@@ -44,6 +42,11 @@ def beyond(task: TaskSpec, needs: Slots, total: Slots) -> str:
     Such a task runs alone. Raises `PreparationError` for GPUs that are not there.
     """
     lacking = needs.lacking(total)
+    if not lacking:
+        return ""
+    from flyte_build.text.units import size_text
+    from flyte_build.text.wording import plural
+
     if "gpu" in lacking:
         raise PreparationError(
             f"{task.name} needs {plural(int(needs.gpu), 'GPU')}",
@@ -56,4 +59,4 @@ def beyond(task: TaskSpec, needs: Slots, total: Slots) -> str:
     if "memory" in lacking:
         memory, here = size_text(int(needs.memory)), size_text(int(total.memory))
         parts.append(f"{memory} of memory ({here} here)")
-    return f"{task.name} declares {' and '.join(parts)}: it runs alone." if parts else ""
+    return f"{task.name} declares {' and '.join(parts)}: it runs alone."

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 from dataclasses import replace
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from flyte_build.declarations.spec import completed
 from flyte_build.errors import FlyteError, InputError
@@ -13,17 +13,20 @@ from flyte_build.images.image_choice import ImageChoice
 from flyte_build.runner.abort import asked
 from flyte_build.runner.call import Call
 from flyte_build.runner.engines.protocol import Engine
-from flyte_build.runner.history.actions import EarlierRun
 from flyte_build.runner.history.history import History
 from flyte_build.runner.reporter import RunReporter
 from flyte_build.runner.result import Failure, Phase, Result
 from flyte_build.runner.signals import Interrupts, Stopped
-from flyte_build.text.wording import plural
 
-from .controller import Controller, Place
+from .controller import Controller
 from .outcome import system_failure
 from .policy import beyond, policy_of
 from .slots import Slots
+
+if TYPE_CHECKING:
+    from flyte_build.runner.history.actions import EarlierRun
+
+    from .controller import Place
 
 _EXIT_CODES: dict[Phase, int] = {"succeeded": 0, "failed": 1, "aborted": 5, "timed_out": 6}
 
@@ -103,6 +106,8 @@ def carry_out(
 
 
 def _say_recovered(earlier: EarlierRun, reporter: RunReporter) -> None:
+    from flyte_build.text.wording import plural
+
     left = earlier.left()
     rest = f"; {left:,} others were not called again, or with other inputs" if left else ""
     reporter.note(

@@ -91,6 +91,8 @@ class LocalEngine:
             self._over.append(Event(action, "cancelled"))
             raise
         else:
+            if result.error and result.error.type == "DeadlineExceededError":
+                result = result._replace(error=result.error._replace(is_final=True))
             result.write(action.folder)
             self._over.append(Event(action, _kind(result)))
         finally:

@@ -204,7 +204,8 @@ class LocalCalls:
         result = failure(error, self._run.sources)
         if isinstance(error, TaskTimeoutError):
             result = result._replace(phase="timed_out")
-        if attempt > operational.retries or not result.is_retried:
+        is_late = isinstance(error, DeadlineExceededError)  # Which spans all attempts.
+        if attempt > operational.retries or is_late or not result.is_retried:
             self._end(call, attempt, result)
             return None
         self._run.record(lambda actions: actions.attempted(call.id, attempt, result, time.time()))

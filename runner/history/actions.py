@@ -14,8 +14,7 @@ from typing import NamedTuple
 
 from flyte_build.cas.database import Database
 from flyte_build.cas.os_errors import storing
-from flyte_build.runner.action import read_action
-from flyte_build.runner.child import ROOT
+from flyte_build.runner.action import ROOT, read_action
 from flyte_build.runner.result import Phase, Result
 from flyte_build.values.type import Wires
 

@@ -20,8 +20,7 @@ from flyte_build.cas.folder import PRIVATE, make_below, make_own
 from flyte_build.cas.lease import lockable
 from flyte_build.cas.os_errors import storing
 from flyte_build.errors import NotFound, RunExists
-from flyte_build.runner.action import read_action, tidy_run
-from flyte_build.runner.child import ROOT
+from flyte_build.runner.action import ROOT, read_action, tidy_run
 from flyte_build.runner.result import Failure, Result
 from flyte_build.text.wording import nearest
 from flyte_build.values.type import Wires

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, fields
 from datetime import UTC, datetime
 from typing import Any, get_args
 
-from flyte_build.runner.child import ROOT
+from flyte_build.runner.action import ROOT
 from flyte_build.runner.result import Phase
 
 PHASES: tuple[Phase, ...] = get_args(Phase)
