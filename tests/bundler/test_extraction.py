@@ -714,6 +714,7 @@ def test_whatever_stands_at_the_final_place_is_replaced(cache: Cache, tmp_path: 
         )
 
 
+@pytest.mark.slow
 @as_root
 def test_verify_finds_an_edit_in_a_tree_too_large_to_be_sealed(cache: Cache, project: Path) -> None:
     """`verify` reads every byte of a large tree, of which only the directories are sealed."""

@@ -170,6 +170,7 @@ print(Tree(scan.entries()).digest, len(scan.contents.layers))
     assert digest == prepare(tmp_path / "other", large)[0].tree and int(layers) > 2
 
 
+@pytest.mark.slow
 def test_files_that_change_meanwhile_never_give_a_bundle_that_is_wrong(
     large: Path, tmp_path: Path
 ) -> None:

@@ -203,6 +203,7 @@ def test_a_corrupt_store_heals_while_the_command_succeeds(flyte: Shell) -> None:
     assert flyte("run", "tasks.py", "hello").stdout == "Hello, World!\n"
 
 
+@pytest.mark.slow
 def test_twenty_commands_share_one_store(flyte: Shell) -> None:
     """Twenty commands at once share a store that is empty at first."""
     commands = [

@@ -269,6 +269,7 @@ def _state(packages: Path) -> list[int]:
     return [packages.stat().st_ino, packages.stat().st_mtime_ns]
 
 
+@pytest.mark.slow
 def test_two_commands_make_one(shop: Shell) -> None:
     """Of several commands that need an environment, one creates it, and the others wait."""
     shop("lock")

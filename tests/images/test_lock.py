@@ -416,6 +416,7 @@ def test_an_index_that_wants_credentials_says_which_to_set(
         assert "UV_DEFAULT_INDEX" in told and "~/.netrc" in told
 
 
+@pytest.mark.slow
 def test_two_commands_at_once_lose_no_pin(shop: Shell) -> None:
     """Concurrent commands lose no pin, and those with the same requirements agree."""
     for at in range(4):

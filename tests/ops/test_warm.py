@@ -151,6 +151,7 @@ def test_one_file_that_fails_does_not_stop_the_others(files: Shell, repository: 
     assert [error["file"] for error in document["errors"]] == ["broken.py"]
 
 
+@pytest.mark.slow
 def test_a_registry_that_is_down_fails(files: Shell, registry: Server, repository: str) -> None:
     """A registry that is down fails a warm-up, whose purpose is to publish."""
     with FaultProxy(registry.url) as proxy:

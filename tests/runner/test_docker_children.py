@@ -184,6 +184,7 @@ def test_containers_and_processes_call_each_other(
     engine.is_rid_of(f"mix-{task}")
 
 
+@pytest.mark.slow
 def test_children_need_no_network(project: Project, engine: Engine, image: str) -> None:
     """Workers in containers reach the controller without any network."""
     shell = project(engine, image, FLYTE_DOCKER_NETWORK="none")

@@ -209,6 +209,7 @@ def test_pages_that_lead_in_a_circle_are_an_error() -> None:
         assert repository_of(registry.repository("name")).tags() == []
 
 
+@pytest.mark.slow
 def test_a_real_registry_lists_more_than_a_thousand_tags(servers: Servers, cache: Cache) -> None:
     repository = repository_of(servers.registry().repository(uuid.uuid4().hex))
     manifest = artifact_of(cache)

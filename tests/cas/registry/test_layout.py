@@ -99,6 +99,7 @@ def test_processes_push_at_once_and_no_tag_is_lost(tmp_path: Path) -> None:
     )
 
 
+@pytest.mark.slow
 def test_a_push_that_is_killed_leaves_a_layout_that_is_whole(tmp_path: Path) -> None:
     """A push that is killed at any time leaves an intact layout with all that was reported.
 

@@ -238,6 +238,7 @@ def test_why_there_is_no_answer_is_said_in_plain_words(proxy: FaultProxy, path: 
     )
 
 
+@pytest.mark.slow
 def test_look_ups_share_their_patience(proxy: FaultProxy, path: str) -> None:
     """All repositories of a command share one retry budget: if one uses it up, none is left."""
     patience = RetryBudget(1.5)
@@ -753,6 +754,7 @@ def test_tags_that_are_none_are_an_error(proxy: FaultProxy, path: str, body: Any
         repository_of(proxy.repository(path)).tags()
 
 
+@pytest.mark.slow
 def test_an_answer_without_end_is_not_read_to_its_end(
     proxy: FaultProxy, path: str, kept: Manifest, tmp_path: Path
 ) -> None:
