@@ -1,14 +1,14 @@
-"""Atomic replacement of a file: a reader sees the old content or the new, never a mixture.
+"""Atomic writing of a file: a reader sees the old content or the new, never a mixture.
 
-POSIX guarantees this for `rename`; a file that was synced before the rename also survives a crash
-of the machine intact.
+POSIX guarantees this for `rename` and `link`; a file that was synced before the rename also
+survives a crash of the machine intact.
 """
 
 from __future__ import annotations
 
 import os
 
-from .folder import mode_in
+from .folder import mode_in, opener
 
 
 def replace_file(
@@ -50,3 +50,21 @@ def replace_file(
         if os.path.lexists(temporary):  # It is gone if the interruption came after the replacement.
             os.unlink(temporary)
         raise
+
+
+def create_file(path: str, data: bytes) -> bool:
+    """Write `data` to `path` atomically, unless a file is there; return whether none was.
+
+    Of several processes that create a file at once, one succeeds. The data is not synced.
+    """
+    temporary = f"{path}.{os.urandom(4).hex()}"
+    try:
+        with open(temporary, "wb", opener=opener) as writer:
+            writer.write(data)
+        os.link(temporary, path)
+    except FileExistsError:
+        return False
+    finally:
+        if os.path.lexists(temporary):
+            os.unlink(temporary)
+    return True

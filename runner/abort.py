@@ -1,8 +1,8 @@
 """Requests to end a run or one of its actions, from any process: a file in the run's directory.
 
 The process that executes the run looks for the file, `abort` for the run and `aborts/ID` for an
-action. No signal is sent and no pid is looked up, so
-no other process can be hit, and it works from another container, too.
+action. No signal is sent and no pid is looked up, so no other process can be hit, and it works from
+another container, too.
 """
 
 from __future__ import annotations
@@ -12,7 +12,8 @@ import os
 import pwd
 from typing import NamedTuple
 
-from flyte_build.cas.folder import make_below, opener
+from flyte_build.cas.atomic import create_file
+from flyte_build.cas.folder import make_below
 
 LOOK = 0.25  # Seconds between two checks.
 
@@ -63,15 +64,7 @@ def _write(path: str, reason: str) -> None:
         by = pwd.getpwuid(os.getuid()).pw_name
     except KeyError:  # The user id has no name, as in some containers.
         by = f"user {os.getuid()}"
-    temporary = f"{path}.{os.urandom(4).hex()}"
-    with open(temporary, "w", encoding="utf-8", opener=opener) as file:
-        json.dump(Request(by, reason)._asdict(), file)
-    try:
-        os.link(temporary, path)
-    except FileExistsError:
-        pass
-    finally:
-        os.unlink(temporary)
+    create_file(path, json.dumps(Request(by, reason)._asdict()).encode())
 
 
 def _read(path: str) -> Request | None:

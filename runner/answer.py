@@ -6,25 +6,16 @@
 from __future__ import annotations
 
 import json
-import os
 from typing import Any
 
-from flyte_build.cas.folder import make_below, opener
+from flyte_build.cas.atomic import create_file
+from flyte_build.cas.folder import make_below
 
 
 def give(folder: str, action: str, value: Any) -> bool:
     """Answer the condition `action` of the run in `folder`; False if it was answered before."""
     make_below(f"{folder}/answers")
-    temporary = f"{folder}/answers/.{os.urandom(4).hex()}"
-    with open(temporary, "w", encoding="utf-8", opener=opener) as file:
-        json.dump(value, file)
-    try:
-        os.link(temporary, f"{folder}/answers/{action}")
-    except FileExistsError:
-        return False
-    finally:
-        os.unlink(temporary)
-    return True
+    return create_file(f"{folder}/answers/{action}", json.dumps(value).encode())
 
 
 def given(folder: str, action: str) -> list[Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -34,6 +35,17 @@ def child_id(parent: str, task: str, inputs: Wires, occurrence: int) -> str:
     """
     text = json.dumps(dict(inputs), sort_keys=True, separators=(",", ":"), ensure_ascii=False)
     return "a" + Digest.of(encode(["flyte action", 1, parent, task, text, occurrence])).hex[:15]
+
+
+def next_child_id(parent: str, task: str, inputs: Wires, calls: Counter[str]) -> tuple[str, int]:
+    """Return the id of the next child action, and how many equal calls its parent made before.
+
+    They are those in `calls`, to which this one is added.
+    """
+    first = child_id(parent, task, inputs, 0)
+    occurrence = calls[first]
+    calls[first] += 1
+    return child_id(parent, task, inputs, occurrence) if occurrence else first, occurrence
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -14,7 +14,7 @@ from flyte_build.runner.result import Result
 from flyte_build.values.objects import Anything
 from flyte_build.values.type import Mismatch
 
-from .child import child_id
+from .child import next_child_id
 
 _VALUE = Anything("any")
 
@@ -76,7 +76,5 @@ def trace_of(
     except (Mismatch, OSError, TypeError):
         return None
     told = {**inputs, "source": Digest.of(source.encode("utf-8", "surrogatepass"))}
-    first = child_id(parent, name, told, 0)
-    occurrence = calls[first]
-    calls[first] += 1
-    return Trace(child_id(parent, name, told, occurrence), name, inputs, store)
+    id, _ = next_child_id(parent, name, told, calls)
+    return Trace(id, name, inputs, store)

@@ -30,7 +30,7 @@ from flyte_build.errors import (
     TaskTimeoutError,
 )
 from flyte_build.runner.action import remove_checkpoint
-from flyte_build.runner.child import child_id
+from flyte_build.runner.child import next_child_id
 from flyte_build.runner.history.actions import NewAction
 from flyte_build.runner.result import Failure, Result
 from flyte_build.runner.traces import trace_of
@@ -90,6 +90,7 @@ class LocalCalls:
 
     def __init__(self, run: LocalRun, action: str) -> None:
         self._run, self._action = run, action
+        self._lock = threading.Lock()
         self._calls: Counter[str] = Counter()
 
     def call(self, task: Task[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -107,11 +108,9 @@ class LocalCalls:
 
     def recall(self, function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Memory | None:
         """Return the memory of a traced call."""
-        with self._run.lock:
-            calls = self._calls
-        return trace_of(
-            self._action, function, (args, kwargs), calls, _Traces(self._run, self._action)
-        )
+        store = _Traces(self._run, self._action)
+        with self._lock:
+            return trace_of(self._action, function, (args, kwargs), self._calls, store)
 
     def _run_until_done(self, call: _Call) -> Any:
         return asyncio.run(self._awaited(call))
@@ -120,11 +119,8 @@ class LocalCalls:
         spec, interface = task_spec(task, docs=False), interface_of(task.func)
         given = interface.dump_inputs(args, kwargs)
         inputs = completed(spec.semantic.interface_document, given)
-        with self._run.lock:
-            first = child_id(self._action, task.name, inputs, 0)
-            occurrence = self._calls[first]
-            self._calls[first] += 1
-        id = child_id(self._action, task.name, inputs, occurrence)
+        with self._lock:
+            id, _ = next_child_id(self._action, task.name, inputs, self._calls)
         group = ctx().group_data
         action = NewAction(
             id, self._action, task.name, group.name if group else "", "local", inputs

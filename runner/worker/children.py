@@ -17,7 +17,7 @@ from flyte_build.declarations.interface import Interface, interface_of
 from flyte_build.declarations.spec import completed
 from flyte_build.declarations.task import Task
 from flyte_build.errors import InlineIOMaxBytesBreached, UsageError
-from flyte_build.runner.child import INLINE, child_id, inline_error
+from flyte_build.runner.child import INLINE, inline_error, next_child_id
 from flyte_build.runner.result import Result
 from flyte_build.runner.traces import trace_of
 
@@ -60,12 +60,9 @@ class Children:
         limit = document["options"].get("max_inline_io_bytes", INLINE)
         if (size := len(json.dumps(inputs))) > limit:
             raise InlineIOMaxBytesBreached(inline_error(task.name, "inputs", size, limit))
-        first = child_id(self._action, task.name, inputs, 0)
         with self._lock:
-            occurrence = self._calls[first]
-            self._calls[first] += 1
+            id, occurrence = next_child_id(self._action, task.name, inputs, self._calls)
         context = ctx()
-        id = first if not occurrence else child_id(self._action, task.name, inputs, occurrence)
         request = {
             "id": id,
             "parent": self._action,

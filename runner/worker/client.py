@@ -82,8 +82,7 @@ class Client:
             finally:
                 connection.close()
         except (OSError, http.client.HTTPException, ValueError) as error:
-            message = "Cannot reach the controller of the run"
-            raise RuntimeSystemError("RuntimeSystemError", message, why=str(error)) from None
+            raise _unreachable(error) from None
 
     def _run(self, serve: Any) -> None:
         try:
@@ -96,9 +95,7 @@ class Client:
         with self._lock:
             waiting, self._waiting = self._waiting, {}
         for future in waiting.values():
-            message = "Cannot reach the controller of the run"
-            lost = RuntimeSystemError("RuntimeSystemError", message, why=str(error))
-            future.set_exception(lost)
+            future.set_exception(_unreachable(error))
 
     def _send(self, connection: _Connection) -> None:
         while True:
@@ -147,6 +144,11 @@ class Client:
         if response.status >= 400:
             raise ValueError(f"HTTP {response.status}: {content[:1000].decode(errors='replace')}")
         return json.loads(content) if content else None
+
+
+def _unreachable(error: Exception) -> RuntimeSystemError:
+    message = "Cannot reach the controller of the run"
+    return RuntimeSystemError("RuntimeSystemError", message, why=str(error))
 
 
 class _Connection(http.client.HTTPConnection):
