@@ -6,17 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-_UNITS = {
-    "m": 1e-3,
-    "k": 1e3,
-    "Ki": 2**10,
-    "M": 1e6,
-    "Mi": 2**20,
-    "G": 1e9,
-    "Gi": 2**30,
-    "T": 1e12,
-    "Ti": 2**40,
-}
+from flyte_build.declarations.quantity import amount_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,24 +35,15 @@ class Limits:
             for each in (resources.get("cpu"), resources.get("memory"))
         )
         return cls(
-            cpu=_amount(cpu),
+            cpu=None if cpu is None else amount_of(cpu),
             memory=_bytes(memory),
             shm=None if shm == "auto" else _bytes(shm),
             gpus=_count(resources.get("gpu")),
         )
 
 
-def _amount(value: Any) -> float | None:
-    """Return an amount in Kubernetes' notation (kubernetes.io, "Quantity") as a number."""
-    if value is None or isinstance(value, int | float):
-        return value
-    unit = next((unit for unit in ("Ki", "Mi", "Gi", "Ti", *_UNITS) if value.endswith(unit)), "")
-    return float(value.removesuffix(unit)) * _UNITS.get(unit, 1)
-
-
 def _bytes(value: Any) -> int | None:
-    amount = _amount(value)
-    return None if amount is None else int(amount)
+    return None if value is None else int(amount_of(value))
 
 
 def _count(value: Any) -> int:

@@ -5,7 +5,6 @@ They are validated here; engines implement them.
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from datetime import timedelta
 from math import inf
@@ -13,8 +12,8 @@ from math import inf
 from flyte_build.errors import DeclarationError, DeclarationTypeError
 
 from .device import Device
+from .quantity import amount_of
 
-_QUANTITY = re.compile(r"[0-9]+(\.[0-9]+)?(m|k|Ki|M|Mi|G|Gi|T|Ti)?\Z")
 _Amount = str | int | float
 
 
@@ -152,7 +151,12 @@ def in_seconds(value: timedelta | float) -> float:
 
 
 def _is_amount(name: str, amount: object) -> bool:
-    kinds = str | int | float if name == "cpu" else str
-    if not isinstance(amount, kinds):
+    if not isinstance(amount, str | int | float if name == "cpu" else str):
         return False
-    return bool(_QUANTITY.match(str(amount))) or (name == "shm" and amount == "auto")
+    if name == "shm" and amount == "auto":
+        return True
+    try:
+        amount_of(amount)
+    except ValueError:
+        return False
+    return True

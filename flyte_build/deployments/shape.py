@@ -15,10 +15,12 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from flyte_build.cas.digest import Digest
+from flyte_build.declarations.quantity import amount_of
 from flyte_build.errors import StoreError
 
 _LONGEST = 1e9  # Maximum duration in seconds: timers accept it.
 _MOST = 1_000_000  # Maximum number of retries.
+_DEVICES = re.compile(r"([^:]+:)?[0-9]{1,9}")  # With their type, as in `A100:4`.
 _CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")
 
 
@@ -167,11 +169,36 @@ def _tasks(value: Any) -> None:
         _name(name)
 
 
+def _amounts(value: Any) -> None:
+    """Raise `ValueError` unless a value is an amount, or a pair of request and limit."""
+    pair = value if isinstance(value, list) and len(value) == 2 else [value]
+    for each in pair:
+        amount_of(each)
+
+
+def _shared_memory(value: Any) -> None:
+    if value != "auto":
+        amount_of(value)
+
+
+def _devices(value: Any) -> None:
+    if type(value) not in (int, str) or not _DEVICES.fullmatch(str(value)):
+        raise ValueError("is not a number of devices")
+
+
 def anything(value: Any) -> None:
     """Accept any value."""
 
 
 _INPUT = {"name": _name, "schema": _schema, "type": str, "default_text": str, "doc": str}
+_RESOURCES = {
+    "cpu?": (None, _amounts),
+    "memory?": (None, _amounts),
+    "gpu?": (None, _devices),
+    "disk?": (None, amount_of),
+    "shm?": (None, _shared_memory),
+    "*": anything,
+}
 _TASK = {
     "module": str,
     "variable": str,
@@ -181,9 +208,11 @@ _TASK = {
     "backoff": [_seconds],
     "env_vars": _variables,
     "interface": {"doc": str, "inputs": [_INPUT], "outputs": [_output]},
-    "options": {"*": anything, "resources?": {"*": anything}},
+    "options": {"*": anything, "resources?": _RESOURCES},
     "retries": _times,
     "timeout": (None, _seconds),
+    "max_queued?": (None, _seconds),
+    "deadline?": (None, _seconds),
     "unannotated": [str],
 }
 DOCUMENT: Mapping[str, Callable[[Any], None] | Any] = {

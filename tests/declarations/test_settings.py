@@ -47,6 +47,9 @@ def _options(**options: Any) -> dict[str, Any]:
     [
         (lambda: flyte.Resources(cpu=-1), ValueError, "cpu must be"),
         (lambda: flyte.Resources(cpu="x"), ValueError, "cpu must be"),
+        (lambda: flyte.Resources(cpu=10**400), ValueError, "cpu must be"),
+        (lambda: flyte.Resources(memory="9" * 400), ValueError, "memory must be a quantity"),
+        (lambda: flyte.Resources(memory="1Gi\n"), ValueError, "memory must be a quantity"),
         (lambda: flyte.Resources(cpu=(1, 2, 3)), ValueError, "cpu must be"),
         (lambda: flyte.Resources(cpu=[1, 2]), ValueError, "cpu must be"),
         (lambda: flyte.Resources(memory=5), ValueError, "memory must be a quantity"),
