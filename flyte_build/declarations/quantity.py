@@ -25,7 +25,7 @@ def amount_of(value: object) -> float:
 
     `value` is a number or a quantity. Raises `ValueError` if it is neither, or out of range.
     """
-    if type(value) in (int, float):
+    if isinstance(value, int | float) and not isinstance(value, bool):
         amount: float = value
     elif isinstance(value, str) and (found := _QUANTITY.fullmatch(value)):
         amount = float(found[1]) * _UNITS[found[2]]
