@@ -8,8 +8,9 @@ import click
 
 from flyte_build.declarations.interface import Interface
 from flyte_build.errors import UsageError
+from flyte_build.ops.deployed_task import DeployedTask, find_task
 from flyte_build.ops.releases import Deployments
-from flyte_build.ops.run_deployed import DeployedTask, find_task
+from flyte_build.ops.run_deployed import run_deployed
 from flyte_build.ops.session import Session
 from flyte_build.ops.stores import Stores
 from flyte_build.settings.settings import Settings
@@ -87,7 +88,7 @@ def deployed_task(
     settings = settings.change(
         project=options["run_project"] or None, domain=options["run_domain"] or None
     )
-    run_deployed(console, Session(settings, stores), found, inputs)
+    run_and_report(console, Session(settings, stores), found, inputs)
 
 
 def interface_of(task: DeployedTask) -> Interface:
@@ -104,8 +105,8 @@ def _shown(text: str) -> str:
     return "\n".join(map(printable, text.split("\n")))
 
 
-def run_deployed(console: Console, session: Session, task: DeployedTask, inputs: Wires) -> None:
+def run_and_report(console: Console, session: Session, task: DeployedTask, inputs: Wires) -> None:
     """Run a deployed task, and report how it ended."""
     with console.only_document():
-        finished = task.run(session, inputs, console.take_spare())
+        finished = run_deployed(task, session, inputs, console.take_spare())
     report(console, finished, session.stores)

@@ -9,8 +9,8 @@ from flyte_build.deployments.catalogue import FoundRelease
 from flyte_build.deployments.document import Document
 from flyte_build.deployments.names import DeploymentReference
 from flyte_build.errors import NotFound, UsageError
+from flyte_build.ops.deployed_task import find_task
 from flyte_build.ops.releases import Deployments
-from flyte_build.ops.run_deployed import find_task
 from flyte_build.ops.session import Session
 from flyte_build.text.wording import printable
 

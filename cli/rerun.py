@@ -105,10 +105,10 @@ def _rerun_stored(
 def _rerun_deployed(
     console: Console, session: Session, recorded: Recorded, rest: tuple[str, ...]
 ) -> None:
+    from flyte_build.ops.deployed_task import find_task
     from flyte_build.ops.releases import Deployments
-    from flyte_build.ops.run_deployed import find_task
 
-    from .deployed_task import run_deployed
+    from .deployed_task import run_and_report
 
     task = find_task(Deployments(session), recorded.deployment)
     changed = Inputs(task.function, recorded.interface(task.spec)).parse_inputs(
@@ -116,7 +116,7 @@ def _rerun_deployed(
     )
     if sentence := recorded.forgotten(task.spec, session.settings):
         console.note(sentence)
-    run_deployed(console, session, task, {**recorded.inputs, **changed})
+    run_and_report(console, session, task, {**recorded.inputs, **changed})
 
 
 def _rerun_script(

@@ -30,8 +30,9 @@ def inline_error(task: str, what: str, size: int, limit: int) -> str:
 def child_id(parent: str, task: str, inputs: Wires, occurrence: int) -> str:
     """Return the id of a child action.
 
-    It depends on the id of the parent, on the task's full name, on the wire inputs, and on how many
-    equal calls the parent has made before (`occurrence`). So the same program gives the same ids.
+    It depends on the id of the parent, on the task's full name (with the pin, if it is deployed),
+    on the wire inputs, and on how many equal calls the parent has made before (`occurrence`). So
+    the same program gives the same ids.
     """
     text = json.dumps(dict(inputs), sort_keys=True, separators=(",", ":"), ensure_ascii=False)
     return "a" + Digest.of(encode(["flyte action", 1, parent, task, text, occurrence])).hex[:15]
@@ -52,6 +53,7 @@ def next_child_id(parent: str, task: str, inputs: Wires, calls: Counter[str]) ->
 class ChildRequest:
     """Request of attempt `parent_attempt` of an action to call a task, with wire inputs.
 
+    `deployment` names a deployed task with its pin; it is "" for a task of the caller's own code.
     `group` names the group of calls that it belongs to, or is "". `context` are values that the
     caller passes on.
     """
@@ -61,6 +63,7 @@ class ChildRequest:
     parent_attempt: int
     task: TaskSpec
     inputs: Wires
+    deployment: str = ""
     group: str = ""
     context: Mapping[str, str] = field(default_factory=dict)
 
@@ -77,7 +80,9 @@ class ChildRequest:
         `id` is not the one that follows from it.
         """
         task, inputs = TaskSpec.parse(document["task"]), dict(document["inputs"])
-        right = child_id(document["parent"], task.name, inputs, int(document["occurrence"]))
+        deployment = str(document["deployment"])
+        name = deployment or task.name
+        right = child_id(document["parent"], name, inputs, int(document["occurrence"]))
         if id != right:
             raise ValueError(f"The id of this call must be {right}, not {id!r:.40}")
         return cls(
@@ -86,6 +91,7 @@ class ChildRequest:
             parent_attempt=int(document["attempt"]),
             task=task,
             inputs=inputs,
+            deployment=deployment,
             group=str(document["group"]),
             context={str(name): str(text) for name, text in document["context"].items()},
         )

@@ -55,6 +55,10 @@ def test_the_code_passes(command: list[str]) -> None:
             "click sqlite3 rich pathspec zstandard xxhash docker oras",
         ),
         (
+            "import flyte.remote; flyte.remote.Task.get('env.task', version='v1')",
+            "click sqlite3 rich pathspec zstandard xxhash docker oras flyte_build.ops.run",
+        ),
+        (
             INTERFACE,
             (
                 "datetime decimal uuid pathlib base64 flyte_build.values.documents"

@@ -11,6 +11,7 @@ from flyte_build.errors import SyncTaskCallInAsyncContextError
 from .context import Pending, ctx
 
 if TYPE_CHECKING:
+    from asyncio import AbstractEventLoop
     from collections.abc import Callable
     from concurrent.futures import Future, ThreadPoolExecutor
 
@@ -25,7 +26,7 @@ def call(task: Task[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) ->
     caller = ctx().caller
     if caller is None:
         return task.func(*args, **kwargs)
-    if not task.is_async and _in_loop():
+    if not task.is_async and running_loop():
         raise SyncTaskCallInAsyncContextError(
             f"The task {task.name} was called synchronously from a coroutine",
             why="The event loop would stand still until it ends.",
@@ -58,15 +59,13 @@ async def awaited(pending: Pending) -> Any:
     return pending.result()
 
 
-def _in_loop() -> bool:
+def running_loop() -> AbstractEventLoop | None:
+    """Return the event loop that runs in this thread, if any, without importing asyncio."""
     asyncio = sys.modules.get("asyncio")
-    if asyncio is None:
-        return False
     try:
-        asyncio.get_running_loop()
+        return asyncio.get_running_loop() if asyncio else None
     except RuntimeError:
-        return False
-    return True
+        return None
 
 
 class InProcess:
@@ -86,6 +85,9 @@ class InProcess:
 
     def recall(self, function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """Remember nothing."""
+
+    def deployed(self, text: str, project: str, domain: str) -> None:
+        """Return None: a call of a deployed task is a run of its own."""
 
     @cached_property
     def _threads(self) -> ThreadPoolExecutor:

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from concurrent.futures import Future
     from datetime import datetime
 
+    from .spec import TaskSpec
     from .task import Task
 
 
@@ -47,6 +48,18 @@ class Memory(Protocol):
         """Return a context that records the `value` that its body sets, or its exception."""
 
 
+class Deployed(Protocol):
+    """A deployed task that can be called: `document` are its details, as a JSON value."""
+
+    document: Mapping[str, Any]
+
+    def start(self, spec: TaskSpec, inputs: Mapping[str, Any]) -> Pending:
+        """Call it, with a spec of which options may be overridden, and with wire inputs.
+
+        The result are wire outputs.
+        """
+
+
 class Caller(Protocol):
     """Executor of task calls that are made inside a run."""
 
@@ -58,6 +71,12 @@ class Caller(Protocol):
 
     def recall(self, function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Memory | None:
         """Return the memory of a traced call, or None if nothing is remembered."""
+
+    def deployed(self, text: str, project: str, domain: str) -> Deployed | None:
+        """Return the deployed task that a reference names; None if it would be a run of its own.
+
+        Raises `NotFound`.
+        """
 
 
 class ActionID(NamedTuple):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
@@ -34,6 +35,7 @@ class Engines:
 
     def __init__(self, session: Session, take_spare: Callable[[], Worker | None]) -> None:
         self._session, self._take_spare = session, take_spare
+        self._lock = threading.Lock()
         self._spare: tuple[str, Worker] | None = None  # With its local environment.
         self._process: ProcessEngine | None = None
         self._docker: dict[str, DockerEngine] = {}
@@ -41,9 +43,13 @@ class Engines:
     def engine(self, call: Call, container: ContainerImage | None) -> tuple[Call, Engine]:
         """Return a call with its secrets, and the engine that runs it.
 
-        It runs in `container`, or in a process if that is None. Raises `PreparationError` for a
-        missing secret, and `EngineUnavailable`.
+        It runs in `container`, or in a process if that is None. This may be called in any thread.
+        Raises `PreparationError` for a missing secret, and `EngineUnavailable`.
         """
+        with self._lock:
+            return self._engine(call, container)
+
+    def _engine(self, call: Call, container: ContainerImage | None) -> tuple[Call, Engine]:
         if call.task.semantic.environment == CONDITION:
             return call, self._conditions
         secrets = look_up(call.task.operational.options.get("secrets"), os.environ)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -18,7 +19,6 @@ from .session import Session
 if TYPE_CHECKING:
     from flyte_build.cas.lease import Lease
     from flyte_build.images.environments.node import EnvironmentNode
-    from flyte_build.runner.child import ChildRequest
 
     from .container_images import ContainerImage, ContainerImages
 
@@ -53,6 +53,7 @@ class PreparedEnvironments:
         self._placements: dict[str, tuple[str, Placement]] = {}
         self._ready: dict[str, _Ready] = {}
         self._leases: list[Lease] = []
+        self._lock = threading.Lock()
 
     def choose(self, images: Iterable[tuple[str, ImageChoice]]) -> list[Node]:
         """Choose the places of environments with these names and images.
@@ -108,35 +109,29 @@ class PreparedEnvironments:
     def place(self, call: Call) -> tuple[Call, ContainerImage | None]:
         """Return a call in its environment, with the image of its container, if it has one.
 
-        An environment that was not prepared is prepared now. Raises the errors of `choose` and
-        `settle`.
+        An environment that was not prepared is prepared now. This may be called in any thread.
+        Raises the errors of `choose` and `settle`.
         """
         image, name = ImageChoice(call.task.semantic.image), call.task.semantic.environment
         if image.text not in self._ready:
-            self._session.reporter.note(
-                f"The environment {name} is prepared during the run. To prepare it before, add it"
-                " to depends_on of the environment whose task calls it."
-            )
-            with self._session.cache.preparing():
-                nodes = self.choose([(name, image)])
-                self.settle(self.resolve(nodes), ())
+            with self._lock:
+                self._prepare_late(name, image)
         ready = self._ready[image.text]
         call = replace(call, environment=ready.folder, variables=ready.variables)
         return call, ready.container
+
+    def _prepare_late(self, name: str, image: ImageChoice) -> None:
+        if image.text in self._ready:  # Another thread has prepared it meanwhile.
+            return
+        self._session.reporter.note(
+            f"The environment {name} is prepared during the run. To prepare it before, add it"
+            " to depends_on of the environment whose task calls it."
+        )
+        with self._session.cache.preparing():
+            nodes = self.choose([(name, image)])
+            self.settle(self.resolve(nodes), ())
 
     def release(self) -> None:
         """End the leases."""
         for lease in self._leases:
             lease.release()
-
-
-def child_call(parent: Call, request: ChildRequest, image: ImageChoice) -> Call:
-    """Return the call of a child, which has the code and the options of its parent."""
-    return replace(
-        parent,
-        task=request.task.change(image=image.value),
-        workspace=replace(parent.workspace, module=request.task.module or ""),
-        variable=request.task.variable or "",
-        inputs=request.inputs,
-        context=request.context,
-    )

@@ -18,16 +18,19 @@ from flyte_build.runner.controller.run import Finished, carry_out
 from flyte_build.values.type import Wires
 from flyte_build.workspace.workspace import Workspace, current_folder
 
+from .child_places import RunPlaces, child_call
 from .engines import Engines
-from .environments import PreparedEnvironments, child_call
+from .environments import PreparedEnvironments
 from .prepare import FilePlan
+from .ready_deployments import ReadyDeployments
 from .session import Session
 
 if TYPE_CHECKING:
     from flyte_build.declarations.task import Task
     from flyte_build.runner.child import ChildRequest
-    from flyte_build.runner.engines.protocol import Engine
     from flyte_build.runner.worker.spawn import Worker
+
+    from .container_images import ContainerImage
 
 _ATTEMPTS = 3  # To prepare a project whose files are edited meanwhile.
 
@@ -141,13 +144,12 @@ def run_in(
     `image` returns the image for a declared one. `began` is the monotonic time from which the run's
     seconds count.
     """
-    engines = Engines(session, take_spare)
+    engines, deployed = Engines(session, take_spare), ReadyDeployments(session)
 
-    def place_child(parent: Call, request: ChildRequest) -> tuple[Call, Engine]:
-        child = child_call(parent, request, image(request.task.semantic.image))
-        if request.is_condition:
-            return engines.engine(child, None)
-        return engines.engine(*environments.place(child))
+    def place_own(parent: Call, request: ChildRequest) -> tuple[Call, ContainerImage | None]:
+        child = child_call(parent, request)
+        task = child.task.change(image=image(child.task.semantic.image).value)
+        return environments.place(replace(child, task=task))
 
     try:
         return carry_out(
@@ -155,10 +157,11 @@ def run_in(
             session.stores.history,
             session.reporter,
             began,
-            place_child,
+            RunPlaces(engines, deployed, place_own),
         )
     finally:
         engines.close()
+        deployed.release()
 
 
 def run_here(session: Session, call: Call, load: Callable[[], Task[..., Any]]) -> Finished:

@@ -1,30 +1,27 @@
-"""Deployed tasks from Python: looked up on first use, and run from their deployments."""
+"""Deployed tasks from Python: looked up on first use, and run from their deployments.
+
+A task's file may import this where only the worker's modules are installed: what looks deployments
+up here is imported when it is used.
+"""
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
-from typing import Any, Literal
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
 
-from flyte_build.cas.digest import Digest
+from flyte_build.declarations.call import awaited, running_loop
+from flyte_build.declarations.context import Deployed, Pending, ctx
 from flyte_build.declarations.describe import check_overrides, overridden
 from flyte_build.declarations.interface import Interface, Parameter
-from flyte_build.deployments.names import DeploymentReference
+from flyte_build.declarations.spec import TaskSpec
 from flyte_build.errors import InputError, UsageError
-from flyte_build.ops.releases import Deployments
-from flyte_build.ops.run_deployed import DeployedTask, find_task
-from flyte_build.ops.session import Session
-from flyte_build.ops.stores import Stores
-from flyte_build.runner.reporter import RunReporter
-from flyte_build.settings.places import Places
-from flyte_build.settings.settings import Settings
-from flyte_build.values.type import Mismatch
+from flyte_build.values.type import Mismatch, Wires
 
 from .blocking import Blocking, BlockingIterator, blocking
-from .init import current
-from .outputs import opened
-from .runs import Run
+
+if TYPE_CHECKING:
+    from flyte_build.ops.deployed_task import DeployedTask
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,7 +34,7 @@ class TaskDetails:
 
     name: str
     version: str
-    digest: Digest
+    digest: str
     project: str
     domain: str
     created: str
@@ -47,12 +44,25 @@ class TaskDetails:
     resources: Mapping[str, Any]
     env_vars: Mapping[str, str]
 
+    @classmethod
+    def parse(cls, document: Mapping[str, Any], spec: TaskSpec) -> TaskDetails:
+        """Return the details of a task, given its document, and its spec with what overrides it."""
+        names = ("version", "digest", "project", "domain", "created", "commit", "environment")
+        return cls(
+            name=spec.name,
+            interface=spec.interface,
+            resources=spec.operational.options.get("resources", {}),
+            env_vars=spec.semantic.env_vars,
+            **{name: document[name] for name in names},
+        )
+
 
 class Task:
     """A deployed task: `flyte.remote.Task.get("env.task", version="v1")`, looked up on first use.
 
     Calling it runs it and returns its outputs, as JSON values, since the task's own classes are not
-    available. `flyte.run(task, x=1)` returns the run instead.
+    available. In a coroutine, the call returns an awaitable of them. Inside a task, a call is a
+    child action; elsewhere it is a run, which `flyte.run(task, x=1)` returns instead.
     """
 
     def __init__(
@@ -60,6 +70,7 @@ class Task:
     ) -> None:
         self._text, self._project, self._domain, self._changes = text, project, domain, changes
         self._found: DeployedTask | None = None
+        self._called: Deployed | None = None
 
     @staticmethod
     def _get(
@@ -97,6 +108,8 @@ class Task:
             if version.startswith("sha256:")
             else f"{name}:{version}"
         )
+        from flyte_build.deployments.names import DeploymentReference
+
         DeploymentReference.parse_task(text)
         return Task(text, project, domain, {})
 
@@ -108,13 +121,19 @@ class Task:
         limit: int = 100,
     ) -> Iterator[Task]:
         """Yield the newest deployed tasks, or versions of one task, newest first."""
+        from flyte_build.deployments.names import DeploymentReference
+
+        from .deployed_run import deployments
+
         reference, function = (
             DeploymentReference.parse_task(by_task_name) if by_task_name else (None, "")
         )
-        found = Deployments(_session(project, domain))
+        releases = deployments(project, domain).releases(
+            reference.environment if reference else None
+        )
         tasks = (
             Task(f"{each.release.environment}.{name}:{each.release.version}", project, domain, {})
-            for each in found.releases(reference.environment if reference else None)
+            for each in releases
             for name in each.release.tasks
             if function in ("", name)
         )
@@ -131,27 +150,17 @@ class Task:
     @blocking
     def fetch(self) -> TaskDetails:
         """Look the task up, and return its details. Raises `NotFound`."""
-        task = self.find()
-        spec, release = task.spec, task.found.release
-        return TaskDetails(
-            name=spec.name,
-            version=release.version,
-            digest=release.pin,
-            project=release.space.project,
-            domain=release.space.domain,
-            created=release.created,
-            commit=release.commit,
-            interface=spec.interface,
-            environment=task.document.value["environment"],
-            resources=spec.operational.options.get("resources", {}),
-            env_vars=spec.semantic.env_vars,
-        )
+        if called := self._in_task():
+            return TaskDetails.parse(called.document, self._spec(called))
+        found = self.find()
+        return TaskDetails.parse(found.details(), found.spec)
 
     def find(self) -> DeployedTask:
-        """Look the task up, once. Raises `NotFound`."""
+        """Look the task up from this process, once. Raises `NotFound`."""
         if self._found is None:
-            found = find_task(Deployments(_session(self._project, self._domain)), self._text)
-            self._found = replace(found, spec=overridden(found.spec, self._changes))
+            from .deployed_run import find
+
+            self._found = find(self._text, self._project, self._domain, self._changes)
         return self._found
 
     def override(self, **options: Any) -> Task:
@@ -162,53 +171,59 @@ class Task:
         check_overrides(self._text, options)
         return Task(self._text, self._project, self._domain, {**self._changes, **options})
 
-    @blocking
-    def run(self, inputs: Mapping[str, Any], settings: Settings | None = None) -> Run:
-        """Run the task with these inputs, wait for it, and return the run, failed or not.
-
-        Raises `InputError`, `NotFound`.
-        """
-        task = self.find()
-        interface = task.spec.interface
-        interface.refuse_unknown(inputs)
-        wire = interface.complete(inputs, _wire, Parameter.argument)
-        space = task.found.release.space
-        chosen = settings or current().change(project=space.project, domain=space.domain)
-        return Run(
-            Places.find().data, task.run(Session(chosen, task.deployments.stores), wire).name
-        )
-
     async def aio(self, **inputs: Any) -> Any:
         """Run the task as calling it does, as a coroutine."""
         import asyncio
 
-        return await asyncio.to_thread(lambda: self(**inputs))
+        pending = await asyncio.to_thread(self._start, inputs)
+        if pending is not None:
+            return _value(await awaited(pending))
+        return _value(await asyncio.to_thread(self._run, inputs))
 
     def __call__(self, **inputs: Any) -> Any:
         """Run the task, and return its output (several as a tuple). Raises the task's error."""
-        values = self.run(inputs).outputs()
-        return values[0] if len(values) == 1 else tuple(values) if values else None
+        if running_loop():
+            return self.aio(**inputs)
+        pending = self._start(inputs)
+        return _value(self._run(inputs) if pending is None else pending.result())
+
+    def _in_task(self) -> Deployed | None:
+        """Return the task as the running task may call it, or None outside of one."""
+        context = ctx()
+        if self._called is None and context.caller is not None and context.action is not None:
+            own = context.action
+            self._called = context.caller.deployed(
+                self._text, self._project or own.project, self._domain or own.domain
+            )
+        return self._called
+
+    def _spec(self, called: Deployed) -> TaskSpec:
+        return overridden(TaskSpec.parse(called.document["spec"]), self._changes)
+
+    def _start(self, inputs: Mapping[str, Any]) -> Pending | None:
+        """Begin a call as a child action; return None outside of a task."""
+        called = self._in_task()
+        if called is None:
+            return None
+        spec = self._spec(called)
+        return called.start(spec, wire_inputs(spec.interface, inputs))
+
+    def _run(self, inputs: Mapping[str, Any]) -> Mapping[str, Any]:
+        from .deployed_run import run
+
+        return run(self.find(), inputs).outputs().named_outputs
 
     def __repr__(self) -> str:
         return f"<deployed task {self._text}>"
 
 
-def _session(project: str | None, domain: str | None) -> Session:
-    return Session(
-        current().change(project=project or None, domain=domain or None), Stores(RunReporter())
-    )
+def wire_inputs(interface: Interface, inputs: Mapping[str, Any]) -> Wires:
+    """Return the wire values of inputs, which are JSON values or objects that can be converted.
 
-
-def _current_version(name: str) -> str:
-    run = os.environ.get("FLYTE_RUN")
-    if run is None:
-        raise UsageError(
-            f"There is no current version of {name}",
-            why="This code does not run in a task.",
-            hint='Use auto_version="latest".',
-        )
-    with opened(Places.find().data) as history:
-        return history.get(run).version
+    Raises `InputError`.
+    """
+    interface.refuse_unknown(inputs)
+    return interface.complete(inputs, _wire, Parameter.argument)
 
 
 def _wire(parameter: Parameter, value: Any) -> Any:
@@ -228,3 +243,20 @@ def _wire(parameter: Parameter, value: Any) -> Any:
         except Mismatch:
             pass
         raise
+
+
+def _value(outputs: Mapping[str, Any]) -> Any:
+    """Return the only output itself, several as a tuple, and None without any."""
+    values = tuple(outputs.values())
+    return values[0] if len(values) == 1 else values or None
+
+
+def _current_version(name: str) -> str:
+    version = ctx().version
+    if not version:
+        raise UsageError(
+            f"There is no current version of {name}",
+            why="This code does not run in a task.",
+            hint='Use auto_version="latest".',
+        )
+    return version

@@ -55,11 +55,14 @@ class RunContext:
                 why="It is a deployed task.",
                 hint="Give each input by name, such as x=1.",
             )
-        space = task.find().found.release.space
-        return task.run(
-            inputs,
-            current().change(**{"project": space.project, "domain": space.domain, **self._changes}),
+        from .deployed_run import run
+
+        found = task.find()
+        space = found.found.release.space
+        settings = current().change(
+            **{"project": space.project, "domain": space.domain, **self._changes}
         )
+        return run(found, inputs, settings)
 
     @blocking
     def rerun(
@@ -80,12 +83,13 @@ class RunContext:
             finished = run_script(session, {**recorded.inputs, **inputs}, recorded.timeout)
             return _ended(Run(stores.places.data, finished.name))
         if recorded.deployment:
+            from flyte_build.ops.deployed_task import find_task
             from flyte_build.ops.releases import Deployments
-            from flyte_build.ops.run_deployed import find_task
+            from flyte_build.ops.run_deployed import run_deployed
 
             deployed = find_task(Deployments(session), recorded.deployment)
             wire = recorded.changed(deployed.spec, inputs)
-            return _ended(Run(stores.places.data, deployed.run(session, wire).name))
+            return _ended(Run(stores.places.data, run_deployed(deployed, session, wire).name))
         plan = FilePlan(session, recorded.workspace())
         task = plan.discover().task(recorded.variable)
         changed = recorded.changed(task, inputs)

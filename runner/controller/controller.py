@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
 
 from flyte_build.errors import FlyteError
 from flyte_build.runner.abort import LOOK, asked, take_asked_actions
@@ -26,7 +26,7 @@ from .inbox import Inbox
 from .journal import Journal
 from .machine import Effect, End, Machine, Policy, Start, Stop
 from .outcome import lost, outcome, system_failure
-from .placed import Ending, Placed
+from .placed import ChildPlaces, Ending, Placed
 from .policy import beyond, policy_of
 from .slots import Slots
 
@@ -36,9 +36,6 @@ if TYPE_CHECKING:
     from flyte_build.runner.child import ChildRequest
     from flyte_build.runner.history.actions import Actions, EarlierRun
 
-    Place = Callable[[Call, ChildRequest], tuple[Call, Engine]]
-    """Returns the call of a child, given its parent's, and its engine; raises `FlyteError`."""
-
 _PATIENCE = 1.0  # Seconds that a task has to end when its run is aborted.
 _GRACE = 5.0  # Seconds that it has when the command is interrupted.
 
@@ -46,7 +43,7 @@ _GRACE = 5.0  # Seconds that it has when the command is interrupted.
 class Controller:
     """Controller of the run `run`, whose directory is `folder`.
 
-    `place` is for its children; without it, workers cannot call any. `open_actions` opens the
+    Its `children` have places; without them, workers cannot call any. `open_actions` opens the
     recorder of children. Results of `earlier` are taken over.
     """
 
@@ -57,19 +54,19 @@ class Controller:
         reporter: RunReporter,
         open_actions: Callable[[], Actions],
         total: Slots,
-        place: Place | None = None,
+        children: ChildPlaces | None = None,
         earlier: EarlierRun | None = None,
     ) -> None:
         self._earlier = earlier
         self._run, self._folder, self._reporter = run, folder, reporter
-        self._place = place
+        self._children = children
         self._machine, self._total, self._started = Machine(total), total, time.time()
         self._noted: set[str] = set()
         self._placed: dict[str, Placed] = {}
         self._engines: list[Engine] = []
         self.inbox = Inbox()
         self.journal = Journal(self._placed, reporter, open_actions, earlier)
-        self._host = WorkerHost(folder) if place else None
+        self._host = WorkerHost(folder) if children else None
         self._error: BaseException | None = None
         self._look_at = 0.0
 
@@ -113,17 +110,33 @@ class Controller:
         assert result is not None
         return result
 
-    def submit(self, request: ChildRequest) -> Result | None:
-        """Begin a child action, or find it, and return its result if it has ended.
+    def place(self, request: ChildRequest) -> Placed:
+        """Return the place of a child action, which may have to be prepared first.
 
-        Raises `Ended`, `KeyError`, and `FlyteError` if the task cannot be prepared.
+        This is called in other threads, since it can take long. Raises `KeyError`, and `FlyteError`
+        if the task cannot be prepared.
         """
-        above, known = self._placed[request.parent], None
+        above = self._placed[request.parent]
+        if placed := self._placed.get(request.id):
+            return placed
+        assert self._children is not None
+        call, engine = self._children.place(above.call, request)
+        return Placed(call, engine, request.parent, request.group)
+
+    def deployed(self, text: str, project: str, domain: str) -> Mapping[str, Any]:
+        """Return the document of a deployed task, in any thread; see `ChildPlaces.deployed`."""
+        assert self._children is not None
+        return self._children.deployed(text, project, domain)
+
+    def submit(self, request: ChildRequest, placed: Placed) -> Result | None:
+        """Begin a child action at its place, or find it, and return its result if it has ended.
+
+        Raises `Ended`, `KeyError`, and `FlyteError` if it needs what this machine does not have.
+        """
+        known = None
         if request.id not in self._placed:
-            assert self._place is not None
-            call, engine = self._place(above.call, request)
             known = self._earlier.result(request.id) if self._earlier else None
-            placed = Placed(call, engine, request.parent, request.group, is_known=bool(known))
+            placed.is_known = bool(known)
             self._add(request.id, placed)
         policy = self._policy(self._placed[request.id].call)
         self._machine.submit(

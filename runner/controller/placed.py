@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from flyte_build.runner.call import Call
 from flyte_build.runner.engines.protocol import Engine
@@ -11,6 +12,21 @@ from flyte_build.runner.result import Result
 
 if TYPE_CHECKING:
     from concurrent.futures import Future
+
+    from flyte_build.runner.child import ChildRequest
+
+
+class ChildPlaces(Protocol):
+    """Places for the tasks that the tasks of a run call. Its methods are called in any thread."""
+
+    def place(self, parent: Call, request: ChildRequest) -> tuple[Call, Engine]:
+        """Return the call of a child, given its parent's, and its engine. Raises `FlyteError`."""
+
+    def deployed(self, text: str, project: str, domain: str) -> Mapping[str, Any]:
+        """Return the document of the deployed task that a reference names.
+
+        Raises `NotFound` and other errors of deployments.
+        """
 
 
 class Ending(NamedTuple):

@@ -26,7 +26,7 @@ from .slots import Slots
 if TYPE_CHECKING:
     from flyte_build.runner.history.actions import EarlierRun
 
-    from .controller import Place
+    from .placed import ChildPlaces
 
 _EXIT_CODES: dict[Phase, int] = {"succeeded": 0, "failed": 1, "aborted": 5, "timed_out": 6}
 
@@ -57,13 +57,13 @@ def carry_out(
     history: History,
     reporter: RunReporter,
     began: float,
-    place: Place | None = None,
+    children: ChildPlaces | None = None,
 ) -> Finished:
     """Run a task with all that it calls, and return the finished run.
 
-    `began` is the monotonic time from which the run's seconds count. `place` is for the calls that
-    the task makes; without it, they stay in its own process. Raises `PreparationError` for GPUs
-    that are not there, before anything runs.
+    `began` is the monotonic time from which the run's seconds count. `children` are places for the
+    calls that the task makes; without them, they stay in its own process. Raises `PreparationError`
+    for GPUs that are not there, before anything runs.
     """
     call = replace(call, inputs=completed(call.task.semantic.interface_document, call.inputs))
     _say_what_differs(engine, call, reporter)
@@ -73,7 +73,7 @@ def carry_out(
     folder, url = history.run_folder(name), history.url(name)
     earlier = history.earlier(call.run.recovers) if call.run.recovers else None
     controller = Controller(
-        name, folder, reporter, lambda: history.actions_of(name), total, place, earlier
+        name, folder, reporter, lambda: history.actions_of(name), total, children, earlier
     )
     result = Result("failed")
     try:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import hmac
+from functools import partial
 from typing import Any
 
 from starlette.applications import Starlette
@@ -14,14 +15,14 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Mount, Route
 
-from flyte_build.errors import FlyteError
+from flyte_build.errors import FlyteError, RuntimeSystemError
 from flyte_build.runner.child import ChildRequest
 from flyte_build.runner.history.actions import NewAction
 from flyte_build.runner.result import Result
 
 from .controller import Controller
 from .machine import Ended
-from .placed import Ending
+from .placed import Ending, Placed
 
 _LONGEST = 60.0  # Seconds that a request may wait.
 _MOST = 500  # Children in one request.
@@ -46,7 +47,11 @@ class WorkerApi:
             Route("/{action}/traces/{id}", self.find_trace, methods=["GET"]),
             Route("/{action}/traces/{id}", self.save_trace, methods=["PUT"]),
         ]
-        routes = [Mount("/api/v1/runs/{run}/actions", routes=actions)]
+        task = "/api/v1/projects/{project}/domains/{domain}/tasks/{name}/versions/{version}"
+        routes = [
+            Mount("/api/v1/runs/{run}/actions", routes=actions),
+            Route(task, self.deployed, methods=["GET"]),
+        ]
         return Starlette(routes=routes, exception_handlers={Ended: gone})
 
     async def submit(self, request: Request) -> Response:
@@ -56,7 +61,22 @@ class WorkerApi:
         documents = await request.json()
         if not isinstance(documents, list) or len(documents) > _MOST:
             return _problem(400, "invalid", f"Send a list of at most {_MOST} calls.")
-        return JSONResponse(await self._ask(lambda: [self._answer(each) for each in documents]))
+        placed = await asyncio.to_thread(lambda: [self._place(each) for each in documents])
+        return JSONResponse(await self._ask(lambda: [self._submit(each) for each in placed]))
+
+    async def deployed(self, request: Request) -> Response:
+        """Return the document of a deployed task."""
+        if refusal := self._refusal(request):
+            return refusal
+        project, domain, name, version = (
+            request.path_params[each] for each in ("project", "domain", "name", "version")
+        )
+        text = f"{name}{'@' if version.startswith('sha256:') else ':'}{version}"
+        find = partial(self._controller.deployed, text, project, domain)
+        try:
+            return JSONResponse(await asyncio.to_thread(find))
+        except FlyteError as error:
+            return JSONResponse(_refused(error))
 
     async def events(self, request: Request) -> Response:
         """Return the ends of an action's children after number `since`; wait for one if asked."""
@@ -115,24 +135,27 @@ class WorkerApi:
     async def _ask(self, request: Any) -> Any:
         return await asyncio.wrap_future(self._controller.inbox.ask(request))
 
-    def _answer(self, document: Any) -> dict[str, Any]:
+    def _place(self, document: Any) -> tuple[ChildRequest, Placed] | dict[str, Any]:
+        """Return a child and its place, or the answer why it has none."""
         try:
             request = ChildRequest.parse(document["id"], document)
-            result = self._controller.submit(request)
+            return request, self._controller.place(request)
         except (LookupError, TypeError, ValueError, AttributeError) as error:
-            return {"problem": {"type": "RuntimeSystemError", "message": f"Invalid call: {error}"}}
+            return _refused(RuntimeSystemError("RuntimeSystemError", f"Invalid call: {error}"))
+        except FlyteError as error:
+            return _refused(error)
+
+    def _submit(self, child: tuple[ChildRequest, Placed] | dict[str, Any]) -> dict[str, Any]:
+        """Begin a child at its place, and return the answer."""
+        if isinstance(child, dict):
+            return child
+        try:
+            result = self._controller.submit(*child)
         except Ended as error:
             message = f"The action {error} has ended, or its attempt was stopped"
-            return {"problem": {"type": "RuntimeSystemError", "message": message}}
+            return _refused(RuntimeSystemError("RuntimeSystemError", message))
         except FlyteError as error:
-            return {
-                "problem": {
-                    "type": type(error).__name__,
-                    "message": error.what,
-                    "why": error.why,
-                    "hint": error.hint,
-                }
-            }
+            return _refused(error)
         return {} if result is None else _document(result)
 
     def _refusal(self, request: Request) -> Response | None:
@@ -141,9 +164,15 @@ class WorkerApi:
             refusal = _problem(401, "unauthorized", "The token of the run is missing or wrong.")
             refusal.headers["WWW-Authenticate"] = "Bearer"
             return refusal
-        if request.path_params["run"] != self._run:
+        if request.path_params.get("run", self._run) != self._run:
             return _problem(404, "not-found", f"There is no run {request.path_params['run']} here.")
         return None
+
+
+def _refused(error: FlyteError) -> dict[str, Any]:
+    """Return the answer for a call that cannot be made."""
+    told = {"message": error.what, "why": error.why, "hint": error.hint}
+    return {"problem": {"type": type(error).__name__, **told}}
 
 
 def _document(result: Result) -> dict[str, Any]:

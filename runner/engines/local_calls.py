@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from flyte_build.declarations.call import InThread
+from flyte_build.declarations.call import InThread, running_loop
 from flyte_build.declarations.context import Memory, Pending, changed, ctx
 from flyte_build.declarations.describe import task_spec
 from flyte_build.declarations.interface import Interface, interface_of
@@ -101,7 +101,7 @@ class LocalCalls:
     def start(self, task: Task[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Pending:
         """Begin a call: of an async task in the running event loop, else in a thread."""
         call = self._begin(task, args, kwargs)
-        if task.is_async and (loop := _running_loop()):
+        if task.is_async and (loop := running_loop()):
             return _InLoop(loop, self._awaited(call))
         function = self._called if not task.is_async else self._run_until_done
         return InThread(self._run.threads.submit(copy_context().run, function, call))
@@ -111,6 +111,9 @@ class LocalCalls:
         store = _Traces(self._run, self._action)
         with self._lock:
             return trace_of(self._action, function, (args, kwargs), self._calls, store)
+
+    def deployed(self, text: str, project: str, domain: str) -> None:
+        """Return None: a call of a deployed task is a run of its own."""
 
     def _run_until_done(self, call: _Call) -> Any:
         return asyncio.run(self._awaited(call))
@@ -289,10 +292,3 @@ class _InLoop:
     def cancel(self, reason: str) -> None:
         """Cancel the call."""
         self._task.cancel(reason)
-
-
-def _running_loop() -> asyncio.AbstractEventLoop | None:
-    try:
-        return asyncio.get_running_loop()
-    except RuntimeError:
-        return None

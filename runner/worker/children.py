@@ -6,7 +6,7 @@ import json
 import sys
 import threading
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from typing import Any
 
@@ -14,12 +14,13 @@ from flyte_build.declarations.call import awaited
 from flyte_build.declarations.context import Memory, Pending, ctx
 from flyte_build.declarations.describe import task_spec
 from flyte_build.declarations.interface import Interface, interface_of
-from flyte_build.declarations.spec import completed
+from flyte_build.declarations.spec import TaskSpec, completed
 from flyte_build.declarations.task import Task
 from flyte_build.errors import InlineIOMaxBytesBreached, UsageError
 from flyte_build.runner.child import INLINE, inline_error, next_child_id
 from flyte_build.runner.result import Result
 from flyte_build.runner.traces import trace_of
+from flyte_build.values.type import Wires
 
 from .client import Client, Refused
 from .raised import error_of, refusal_of
@@ -44,8 +45,21 @@ class Children:
 
     def start(self, task: Task[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Pending:
         """Begin a call of a task as a child action."""
-        id, future, interface = self._submit(task, args, kwargs)
-        return _Child(self._client, id, task.name, future, interface)
+        document, interface = self._describe(task)
+        inputs = completed(document["interface"], interface.dump_inputs(args, kwargs))
+        id, future = self._submit(task.name, document, inputs)
+        return _Child(self._client, id, task.name, future, interface.load_result)
+
+    def deployed(self, text: str, project: str, domain: str) -> _Deployed:
+        """Return the deployed task that a reference names. Raises `NotFound`."""
+        return _Deployed(self, self._client.find_deployed(text, project, domain))
+
+    def start_deployed(self, deployment: str, spec: TaskSpec, inputs: Wires) -> Pending:
+        """Begin a call of a deployed task, named with its pin, as a child action."""
+        document = spec.document()
+        inputs = completed(document["interface"], inputs)
+        id, future = self._submit(deployment, document, inputs, deployment)
+        return _Child(self._client, id, spec.name, future, dict)
 
     def recall(self, function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Memory | None:
         """Return the memory of a traced call."""
@@ -53,27 +67,26 @@ class Children:
             return trace_of(self._action, function, (args, kwargs), self._calls, self._client)
 
     def _submit(
-        self, task: Task[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> tuple[str, Future[Result], Interface]:
-        document, interface = self._describe(task)
-        inputs = completed(document["interface"], interface.dump_inputs(args, kwargs))
+        self, name: str, document: Mapping[str, Any], inputs: Wires, deployment: str = ""
+    ) -> tuple[str, Future[Result]]:
         limit = document["options"].get("max_inline_io_bytes", INLINE)
-        if (size := len(json.dumps(inputs))) > limit:
-            raise InlineIOMaxBytesBreached(inline_error(task.name, "inputs", size, limit))
+        if (size := len(json.dumps(dict(inputs)))) > limit:
+            raise InlineIOMaxBytesBreached(inline_error(document["name"], "inputs", size, limit))
         with self._lock:
-            id, occurrence = next_child_id(self._action, task.name, inputs, self._calls)
+            id, occurrence = next_child_id(self._action, name, inputs, self._calls)
         context = ctx()
         request = {
             "id": id,
             "parent": self._action,
             "attempt": self._attempt,
             "task": document,
-            "inputs": inputs,
+            "inputs": dict(inputs),
+            "deployment": deployment,
             "group": context.group_data.name if context.group_data else "",
             "context": dict(context.custom_context or {}),
             "occurrence": occurrence,
         }
-        return id, self._client.submit(request), interface
+        return id, self._client.submit(request)
 
     def _describe(self, task: Task[..., Any]) -> tuple[Mapping[str, Any], Interface]:
         """Return the document of a task's spec, and its interface."""
@@ -102,14 +115,31 @@ def _variable(task: Task[..., Any], module: str) -> str:
     )
 
 
+class _Deployed:
+    """The deployed task that a document describes."""
+
+    def __init__(self, children: Children, document: Mapping[str, Any]) -> None:
+        self._children, self.document = children, document
+
+    def start(self, spec: TaskSpec, inputs: Wires) -> Pending:
+        """Call the task."""
+        deployment = f"{self.document['name']}@{self.document['digest']}"
+        return self._children.start_deployed(deployment, spec, inputs)
+
+
 class _Child:
     """A call of a task as the child action `id`."""
 
     def __init__(
-        self, client: Client, id: str, task: str, future: Future[Result], interface: Interface
+        self,
+        client: Client,
+        id: str,
+        task: str,
+        future: Future[Result],
+        load: Callable[[dict[str, Any]], Any],
     ) -> None:
         self._client, self._id, self._task = client, id, task
-        self.future, self._interface = future, interface
+        self.future, self._load = future, load
 
     def result(self) -> Any:
         """Wait for the child, and return what it has returned. Raises its error."""
@@ -119,7 +149,7 @@ class _Child:
             raise refusal_of(refused.problem) from None
         if result.error is not None:
             raise error_of(self._task, self._id, result)
-        return self._interface.load_result(dict(result.outputs))
+        return self._load(dict(result.outputs))
 
     def cancel(self, reason: str) -> None:
         """Abort the child."""

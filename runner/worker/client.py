@@ -14,10 +14,13 @@ from collections.abc import Mapping
 from concurrent.futures import Future
 from queue import Empty, SimpleQueue
 from typing import Any
+from urllib.parse import quote
 
 from flyte_build.errors import RuntimeSystemError
 from flyte_build.runner.result import Result
 from flyte_build.runner.unix_socket import connect
+
+from .raised import refusal_of
 
 _MOST = 500  # Children in one request.
 _WAIT = 30  # Seconds that the controller waits before it answers that nothing has ended.
@@ -36,7 +39,7 @@ class Client:
 
     def __init__(self, endpoint: Mapping[str, str], run: str, action: str) -> None:
         self._path, self._token = endpoint["socket"], endpoint["token"]
-        self._base, self._action = f"/api/v1/runs/{run}/actions", action
+        self._children, self._action = f"/runs/{run}/actions", action
         self._lock = threading.Lock()
         self._waiting: dict[str, Future[Result]] = {}
         self._outgoing: SimpleQueue[Mapping[str, Any]] = SimpleQueue()
@@ -65,13 +68,26 @@ class Client:
 
     def find(self, id: str) -> Result | None:
         """Return the result of a traced call of the action, if it succeeded before."""
-        answer = self._ask_once("GET", f"/{self._action}/traces/{id}")
+        answer = self._ask_once("GET", f"{self._children}/{self._action}/traces/{id}")
         return Result.parse(answer["phase"], answer) if answer else None
 
     def save(self, id: str, name: str, inputs: Mapping[str, Any], result: Result) -> None:
         """Record the result of a traced call of the action."""
         document = {"name": name, "inputs": inputs, "phase": result.phase, **result.document()}
-        self._ask_once("PUT", f"/{self._action}/traces/{id}", document)
+        self._ask_once("PUT", f"{self._children}/{self._action}/traces/{id}", document)
+
+    def find_deployed(self, text: str, project: str, domain: str) -> Mapping[str, Any]:
+        """Return the document of the deployed task `ENV.TASK[:VERSION|@sha256:...]`.
+
+        Raises `NotFound` and other errors of the controller.
+        """
+        name, _, version = text.replace("@", ":", 1).partition(":")
+        names = (project, "domains", domain, "tasks", name, "versions", version or "latest")
+        answer = self._ask_once("GET", f"/projects/{'/'.join(map(quote, names))}")
+        if problem := answer.get("problem"):
+            raise refusal_of(problem)
+        found: Mapping[str, Any] = answer
+        return found
 
     def _ask_once(self, method: str, path: str, body: Any = None) -> Any:
         """Send a request from any thread, and return the answer."""
@@ -106,18 +122,19 @@ class Client:
                 except Empty:
                     break
             calls = [each for each in documents if "abort" not in each]
-            answers = self._ask(connection, "POST", "/", calls) if calls else []
+            answers = self._ask(connection, "POST", f"{self._children}/", calls) if calls else []
             for call, answer in zip(calls, answers, strict=True):
                 self._settle(call["id"], answer)
             for each in documents:
                 if "abort" in each:
                     reason = {"reason": each["reason"]}
-                    self._ask(connection, "POST", f"/{each['abort']}/abort", reason)
+                    path = f"{self._children}/{each['abort']}/abort"
+                    self._ask(connection, "POST", path, reason)
 
     def _listen(self, connection: _Connection) -> None:
         since = 0
         while True:
-            path = f"/{self._action}/events?since={since}&wait={_WAIT}"
+            path = f"{self._children}/{self._action}/events?since={since}&wait={_WAIT}"
             for ending in self._ask(connection, "GET", path):
                 since = ending["number"]
                 self._settle(ending["id"], ending)
@@ -138,7 +155,7 @@ class Client:
     def _ask(self, connection: _Connection, method: str, path: str, body: Any = None) -> Any:
         headers = {"Authorization": f"Bearer {self._token}", "Content-Type": "application/json"}
         data = None if body is None else json.dumps(body).encode()
-        connection.request(method, self._base + path, data, headers)
+        connection.request(method, f"/api/v1{path}", data, headers)
         response = connection.getresponse()
         content = response.read()
         if response.status >= 400:

@@ -13,7 +13,16 @@ from functools import cache
 from typing import Any, Literal, NoReturn
 
 from flyte_build._alias import PACKAGE
-from flyte_build.declarations.context import ActionID, Caller, Memory, Pending, TaskContext, enter
+from flyte_build.declarations.call import running_loop
+from flyte_build.declarations.context import (
+    ActionID,
+    Caller,
+    Deployed,
+    Memory,
+    Pending,
+    TaskContext,
+    enter,
+)
 from flyte_build.declarations.interface import interface_of
 from flyte_build.declarations.task import Task
 from flyte_build.errors import InputError
@@ -52,6 +61,10 @@ class OnDemand:
     def recall(self, function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Memory | None:
         """Return the memory of a traced call."""
         return self._made().recall(function, args, kwargs)
+
+    def deployed(self, text: str, project: str, domain: str) -> Deployed | None:
+        """Return a deployed task that can be called."""
+        return self._made().deployed(text, project, domain)
 
     def _made(self) -> Caller:
         with self._lock:
@@ -176,7 +189,7 @@ def _call(task: Task[..., Any], arguments: dict[str, Any]) -> Any:
         return task.func(**arguments)
     import asyncio
 
-    if not _in_loop():
+    if not running_loop():
         return asyncio.run(task.func(**arguments))
     from concurrent.futures import ThreadPoolExecutor
 
@@ -184,16 +197,6 @@ def _call(task: Task[..., Any], arguments: dict[str, Any]) -> Any:
         return pool.submit(
             contextvars.copy_context().run, asyncio.run, task.func(**arguments)
         ).result()
-
-
-def _in_loop() -> bool:
-    import asyncio
-
-    try:
-        asyncio.get_running_loop()
-    except RuntimeError:
-        return False
-    return True
 
 
 def _wrong_input(error: InputError, sources: Sources) -> Failure:

@@ -21,6 +21,7 @@ from tests.support.registries import Server
 TASKS = """
 import asyncio, os, subprocess, sys, time
 import flyte
+import flyte.remote
 
 host = flyte.TaskEnvironment(name="host")
 boxed = flyte.TaskEnvironment(name="boxed", image="{image}", depends_on=[host])
@@ -60,6 +61,11 @@ def boxed_middle() -> list[str]:
 async def gathers(n: int) -> list[str]:
     found = await asyncio.gather(*[boxed_leaf.aio(i) for i in range(n)])
     return [*sorted(os.listdir("/sys/class/net")), *[each for part in found for each in part]]
+
+@boxed.task
+async def calls_deployed() -> list[str]:
+    leaf = flyte.remote.Task.get("boxed.boxed_leaf", version="v1")
+    return [(await leaf.fetch.aio()).version, *await leaf(x=1)]
 
 @boxed.task
 def odd() -> int:
@@ -182,6 +188,14 @@ def test_containers_and_processes_call_each_other(
     assert [each["engine"] for each in found[1:]] == engines[1:]
     assert {each["phase"] for each in found} == {"succeeded"}
     engine.is_rid_of(f"mix-{task}")
+
+
+@pytest.mark.slow
+def test_containers_call_deployed_tasks(shell: Shell) -> None:
+    """The controller finds deployed tasks for a container, which has no library to do so."""
+    shell("deploy", "--version", "v1", "--all", "tasks.py")
+    done = shell.json("run", "tasks.py", "calls_deployed")
+    assert done["outputs"]["o0"] == ["v1", "container"]
 
 
 @pytest.mark.slow
