@@ -267,7 +267,7 @@ def _text_of(wire: Wire) -> str:
     text = wire if isinstance(wire, str) else json.dumps(wire, ensure_ascii=False)
     if isinstance(wire, str) or '"$pickle"' not in text:
         return text
-    from flyte_build.values.objects import readable
+    from flyte_build.values.pickles import readable
 
     plain = readable(wire)
     return plain if isinstance(plain, str) else json.dumps(plain, ensure_ascii=False)

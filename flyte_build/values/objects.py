@@ -8,12 +8,11 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
+from .pickles import KEY, is_pickle, pickled, unpickled
 from .scalars import BITS
-from .type import ABSENT, Mismatch, Scalar, Type, Wire, shortened
+from .type import ABSENT, Mismatch, Scalar, Type, Wire
 
 _NAMED = re.compile(r"[^\W\d][\w.]*:[^\W\d][\w.]*\Z")
-_PICKLE = "$pickle"
-_TEXT = 4000  # Characters of a pickled object's text: those of a table of many rows.
 
 
 class Anything(Scalar):
@@ -36,17 +35,17 @@ class Anything(Scalar):
 
     def check(self, value: Any, default: Wire = ABSENT) -> Wire:
         """Return the value itself. Raises `Mismatch` for a pickle: users must not provide one."""
-        if _is_pickle(value):
-            raise Mismatch(f"a value without {_PICKLE!r}", value)
+        if is_pickle(value):
+            raise Mismatch(f"a value without {KEY!r}", value)
         return value
 
     def load(self, wire: Wire) -> Any:
         """Return the JSON value, or the unpickled object."""
-        return _unpickled(wire) if _is_pickle(wire) else wire
+        return unpickled(wire, self.name) if is_pickle(wire) else wire
 
     def dump(self, value: Any) -> Wire:
         """Return the value itself if it is a JSON value, else its pickle. Raises `Mismatch`."""
-        return value if _is_json(value) and not _is_pickle(value) else _pickled(value, self.name)
+        return value if _is_json(value) and not is_pickle(value) else pickled(value, self.name)
 
 
 class Object(Type):
@@ -78,7 +77,7 @@ class Object(Type):
 
     def fits(self, value: Any) -> bool:
         """Whether a JSON value is the name of an object, or a pickle."""
-        return _is_pickle(value) or super().fits(value)
+        return is_pickle(value) or super().fits(value)
 
     def load(self, wire: Wire) -> Any:
         """Return the named or pickled object.
@@ -86,7 +85,7 @@ class Object(Type):
         Raises `Mismatch` for an object of another class, and any exception that the import of its
         module or unpickling raises.
         """
-        value = _unpickled(wire) if _is_pickle(wire) else _named(wire)
+        value = unpickled(wire, self.name) if is_pickle(wire) else _named(wire)
         if not self._takes(value):
             raise Mismatch(self.name, value)
         return value
@@ -95,7 +94,7 @@ class Object(Type):
         """Return the pickle of an object. Raises `Mismatch`."""
         if not self._takes(value):
             raise Mismatch(self.name, value)
-        return _pickled(value, self.name)
+        return pickled(value, self.name)
 
     def _takes(self, value: Any) -> bool:
         try:
@@ -118,47 +117,6 @@ def _is_json(value: Any) -> bool:
         or type(value) in (bool, str)
         or (type(value) is float and math.isfinite(value))
     )
-
-
-def _is_pickle(wire: Wire) -> bool:
-    return isinstance(wire, dict) and _PICKLE in wire
-
-
-def _pickled(value: Any, expected: str) -> Wire:
-    import pickle
-    from base64 import b64encode
-
-    if getattr(type(value), "__module__", "") == "__main__":
-        raise Mismatch(
-            expected,
-            value,
-            reasons=(
-                "Its class exists only in this process: define it in a module, or as a dataclass."
-            ),
-        )
-    try:
-        data = pickle.dumps(value, protocol=5)
-    except Exception as error:  # The object's own methods may raise anything.
-        raise Mismatch(expected, value, reasons=f"It cannot be pickled: {error}") from None
-    name = f"{type(value).__module__}.{type(value).__qualname__}"
-    text = shortened(value, _TEXT)
-    return {"type": name, "text": text, _PICKLE: b64encode(data).decode("ascii")}
-
-
-def readable(wire: Wire) -> Wire:
-    """Return wire in which each pickle is replaced with the text of its object."""
-    if _is_pickle(wire):
-        return wire["text"]
-    if isinstance(wire, dict):
-        return {name: readable(value) for name, value in wire.items()}
-    return [readable(value) for value in wire] if isinstance(wire, list) else wire
-
-
-def _unpickled(wire: Wire) -> Any:
-    import pickle
-    from base64 import b64decode
-
-    return pickle.loads(b64decode(wire[_PICKLE]))
 
 
 def _named(text: str) -> Any:

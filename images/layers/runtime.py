@@ -1,7 +1,8 @@
 """The runtime: this package, as a task needs it inside an image that does not contain it.
 
-It is pure Python and needs no other package. It is a directory to mount or to put on PYTHONPATH, or
-a layer of a composed image.
+It is pure Python and needs no other package but cloudpickle. That lies beside it, where it hides no
+other version of itself. The runtime is a directory to mount or to put on PYTHONPATH, or a layer of
+a composed image.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from flyte_build.cas.digest import Digest
 from flyte_build.cas.encoding import Value, encode
 from flyte_build.cas.folder import make_below
 from flyte_build.cas.os_errors import storing
+from flyte_build.values.pickles import LIBRARIES
 
 if TYPE_CHECKING:
     from flyte_build.cas.blobs import Batch
@@ -27,7 +29,15 @@ _LEFT_OUT = frozenset(("cli", "__pycache__"))  # Commands need libraries that im
 
 def files() -> Iterator[tuple[str, str]]:
     """Yield the runtime's files, sorted: path below the import directory, and local path."""
-    yield from sorted(_below(PACKAGE, os.path.basename(PACKAGE)))
+    import cloudpickle
+
+    own = os.path.dirname(cloudpickle.__file__)
+    yield from sorted(
+        (
+            *_below(PACKAGE, os.path.basename(PACKAGE)),
+            *_below(own, f"{LIBRARIES}/{os.path.basename(own)}"),
+        )
+    )
 
 
 def _below(folder: str, name: str) -> Iterator[tuple[str, str]]:
@@ -62,7 +72,7 @@ def _blocks() -> Iterator[bytes]:
 def folder(cache: Cache) -> str:
     """Return the runtime's directory in the cache; it is written if it is missing.
 
-    It contains only this package, compiled for the minor version of the running Python, since
+    It contains only these packages, compiled for the minor version of the running Python, since
     nothing can be written into it where it is used.
     """
     found = list(files())

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import signal
+import socket
+import struct
 import subprocess
 import tempfile
 import time
@@ -16,6 +19,8 @@ import pytest
 
 from tests.support.needs import need
 
+# Requests of Linux (netdevice(7), and linux/sockios.h).
+_SET_FLAGS, _ADD_BRIDGE, _REMOVE_BRIDGE = 0x8914, 0x89A0, 0x89A1
 _WAIT = 60.0  # Seconds for an engine to start.
 
 
@@ -86,10 +91,31 @@ def docker_engine() -> Iterator[str]:
 
 @contextmanager
 def own_daemon() -> Iterator[Daemon]:
-    """Yield the daemon of a new engine without networks, which a test may end and start again."""
+    """Yield the daemon of a new engine, which a test may end and start again."""
     need("docker")
-    with _started("--bridge=none", "--iptables=false", "--ip6tables=false") as daemon:
+    with (
+        _bridge(f"flyte{os.getpid()}") as bridge,
+        _started(f"--bridge={bridge}", "--iptables=false", "--ip6tables=false") as daemon,
+    ):
         yield daemon
+
+
+@contextmanager
+def _bridge(name: str) -> Iterator[str]:
+    """Make a network bridge: one of its own leaves `docker0` to the machine's other engines.
+
+    Without any (`--bridge=none`), an engine removes `docker0` at its start.
+    """
+    if os.geteuid() != 0:
+        pytest.skip("a Docker Engine of its own needs root")
+    with socket.socket() as control:
+        fcntl.ioctl(control, _ADD_BRIDGE, name.encode() + b"\0")
+        try:
+            yield name
+        finally:
+            state = struct.pack("16sH14x", name.encode(), 0)  # Down, as the removal demands.
+            fcntl.ioctl(control, _SET_FLAGS, state)
+            fcntl.ioctl(control, _REMOVE_BRIDGE, name.encode() + b"\0")
 
 
 @contextmanager
