@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -39,7 +40,7 @@ class Action:
     """One attempt of a call; attempts count from 1, and `folder` is the directory of the action.
 
     `parent` is the id of the action that has called it, `started` the start of the run (epoch
-    seconds).
+    seconds). `gpus` are the names of those that are its own meanwhile.
     """
 
     id: str
@@ -49,6 +50,7 @@ class Action:
     parent: str | None = None
     attempt: int = 1
     started: float = 0.0
+    gpus: Sequence[str] = ()
     endpoint: Endpoint | None = None
 
     @property

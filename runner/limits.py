@@ -8,6 +8,9 @@ from typing import Any
 
 from flyte_build.declarations.quantity import amount_of
 
+VISIBLE_GPUS = "CUDA_VISIBLE_DEVICES"
+"""Variable that names a process's GPUs (docs.nvidia.com/cuda, "CUDA Environment Variables")."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Limits:

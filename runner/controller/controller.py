@@ -24,11 +24,11 @@ from flyte_build.runner.signals import Interrupts, Stopped, check
 from .host import WorkerHost
 from .inbox import Inbox
 from .journal import Journal
-from .machine import Effect, End, Machine, Policy, Start, Stop
+from .machine import Effect, End, Machine, Policy, Retry, Start, Stop
+from .offer import Offer
 from .outcome import lost, outcome, system_failure
 from .placed import ChildPlaces, Ending, Placed
 from .policy import beyond, policy_of
-from .slots import Slots
 
 if TYPE_CHECKING:
     from concurrent.futures import Future
@@ -53,14 +53,14 @@ class Controller:
         folder: str,
         reporter: RunReporter,
         open_actions: Callable[[], Actions],
-        total: Slots,
+        offer: Offer,
         children: ChildPlaces | None = None,
         earlier: EarlierRun | None = None,
     ) -> None:
         self._earlier = earlier
         self._run, self._folder, self._reporter = run, folder, reporter
         self._children = children
-        self._machine, self._total, self._started = Machine(total), total, time.time()
+        self._machine, self._offer, self._started = Machine(offer.slots), offer, time.time()
         self._noted: set[str] = set()
         self._placed: dict[str, Placed] = {}
         self._engines: list[Engine] = []
@@ -172,11 +172,11 @@ class Controller:
     def _policy(self, call: Call) -> Policy:
         """Return the policy of a call, whose needs fit this machine. Raises `PreparationError`."""
         policy = policy_of(call.task, call.run.lost_retries)
-        note = beyond(call.task, policy.needs, self._total)
+        note = beyond(call.task, policy.needs, self._offer.slots)
         if note and note not in self._noted:
             self._reporter.note(note)
             self._noted.add(note)
-        return policy._replace(needs=policy.needs.capped(self._total))
+        return policy._replace(needs=policy.needs.capped(self._offer.slots))
 
     def _add(self, id: str, placed: Placed) -> None:
         self._placed[id] = placed
@@ -236,6 +236,7 @@ class Controller:
         match effect:
             case Start(id, attempt):
                 placed.attempt = attempt
+                placed.gpus = self._offer.take_gpus(id, self._action(id, placed).limits.gpus)
                 placed.answer([])
                 placed.endings.clear()  # Each attempt is told anew.
                 if self._earlier and attempt == 1:
@@ -243,7 +244,10 @@ class Controller:
                 self._start(id, placed)
             case Stop(id, attempt, at_once):
                 placed.engine.cancel(self._action(id, placed), at_once)
+            case Retry(id):
+                self._offer.release_gpus(id)
             case End(id, result):
+                self._offer.release_gpus(id)
                 action = self._action(id, placed)
                 if result.error is None:
                     remove_checkpoint(action.folder)
@@ -284,6 +288,7 @@ class Controller:
             call=placed.call,
             parent=placed.parent,
             attempt=placed.attempt,
+            gpus=placed.gpus,
             started=self._started,
             endpoint=self._host.endpoint if self._host else None,
         )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
@@ -47,6 +47,7 @@ class Placed:
     group: str = ""
     is_known: bool = False  # Its result comes from an earlier run.
     attempt: int = 0
+    gpus: Sequence[str] = ()  # Those that its attempt may use.
     endings: list[Ending] = field(default_factory=list)
     listeners: list[Future[list[Ending]]] = field(default_factory=list)
 

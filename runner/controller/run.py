@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple
@@ -19,9 +18,9 @@ from flyte_build.runner.result import Failure, Phase, Result
 from flyte_build.runner.signals import Interrupts, Stopped
 
 from .controller import Controller
+from .offer import endless_offer, machine_offer
 from .outcome import system_failure
 from .policy import beyond, policy_of
-from .slots import Slots
 
 if TYPE_CHECKING:
     from flyte_build.runner.history.actions import EarlierRun
@@ -67,13 +66,13 @@ def carry_out(
     """
     call = replace(call, inputs=completed(call.task.semantic.interface_document, call.inputs))
     _say_what_differs(engine, call, reporter)
-    total = _slots(call.run.max_actions, is_local=engine.runs_here)
-    beyond(call.task, policy_of(call.task, 0).needs, total)
+    offer = endless_offer() if engine.runs_here else machine_offer(call.run.max_actions)
+    beyond(call.task, policy_of(call.task, 0).needs, offer.slots)
     name = history.begin(call)
     folder, url = history.run_folder(name), history.url(name)
     earlier = history.earlier(call.run.recovers) if call.run.recovers else None
     controller = Controller(
-        name, folder, reporter, lambda: history.actions_of(name), total, children, earlier
+        name, folder, reporter, lambda: history.actions_of(name), offer, children, earlier
     )
     result = Result("failed")
     try:
@@ -113,28 +112,6 @@ def _say_recovered(earlier: EarlierRun, reporter: RunReporter) -> None:
     reporter.note(
         f"{plural(earlier.taken, 'action')} of {earlier.run} had succeeded and did not run"
         f" again{rest}."
-    )
-
-
-def _slots(max_actions: int | None, *, is_local: bool) -> Slots:
-    """Return what this machine offers to actions; those in its own process take nothing of it."""
-    endless = float("inf")
-    if is_local:
-        return Slots(endless, endless, endless, endless)
-    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    return Slots(
-        cpu=os.cpu_count() or 1,
-        memory=memory,
-        gpu=_gpus(),
-        actions=max_actions or endless,
-    )
-
-
-def _gpus() -> int:
-    """Return the number of GPUs, for each of which NVIDIA's driver has a device `/dev/nvidia0`."""
-    return sum(
-        name.startswith("nvidia") and name.removeprefix("nvidia").isdigit()
-        for name in os.listdir("/dev")
     )
 
 

@@ -140,8 +140,8 @@ class DockerEngine:
             **({"Memory": limits.memory, "MemorySwap": limits.memory} if limits.memory else {}),
             **({"ShmSize": limits.shm} if limits.shm else {}),
             **(
-                {"DeviceRequests": [{"Count": limits.gpus, "Capabilities": [["gpu"]]}]}
-                if limits.gpus
+                {"DeviceRequests": [{"DeviceIDs": [*action.gpus], "Capabilities": [["gpu"]]}]}
+                if action.gpus
                 else {}
             ),
         }

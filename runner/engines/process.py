@@ -13,6 +13,7 @@ from flyte_build.cas.os_errors import storing
 from flyte_build.errors import RuntimeSystemError
 from flyte_build.runner.action import Action
 from flyte_build.runner.call import Call
+from flyte_build.runner.limits import VISIBLE_GPUS
 from flyte_build.runner.result import NO_RESULT
 from flyte_build.runner.worker.process_tree import descendants
 from flyte_build.runner.worker.spawn import Worker, dismiss, follow_size, signal_group
@@ -35,7 +36,7 @@ class ProcessEngine:
 
     name = "process"
     runs_here = False
-    acts_on = frozenset(("retries", "timeout", "env_vars", "secrets"))
+    acts_on = frozenset(("retries", "timeout", "env_vars", "resources", "secrets"))
 
     def __init__(self, sink: Sink, start: Callable[[Call], Worker]) -> None:
         self._sink, self._start = sink, start
@@ -62,6 +63,8 @@ class ProcessEngine:
         """Return a worker that has its order."""
         # Secrets in files are for containers: here, all processes would see them.
         order = {**action.order(action.folder), "files": {}, "guarded": True}
+        if action.gpus:
+            order["env"] = {VISIBLE_GPUS: ",".join(action.gpus), **order["env"]}
         try:
             worker = self._start(action.call)
         except OSError as error:  # The system has no more processes, or the interpreter is gone.

@@ -292,6 +292,22 @@ gpu = flyte.TaskEnvironment(name="gpu", resources=flyte.Resources(gpu=99))
 def alone() -> int:
     return 1
 
+one_gpu = flyte.TaskEnvironment(name="one-gpu", resources=flyte.Resources(cpu=0.1, gpu=1))
+
+@one_gpu.task
+def sees(folder: str, together: int) -> str:
+    own = os.environ["CUDA_VISIBLE_DEVICES"]
+    note(f"{folder}/begun", own)
+    while len(open(f"{folder}/begun").readlines()) % together:
+        time.sleep(0.01)
+    return own
+
+@env.task
+async def gpus_at_once(folder: str) -> list[str]:
+    found = await asyncio.gather(*[sees.aio(folder, 2) for _ in range(4)])
+    both = sees.override(resources=flyte.Resources(cpu=0.1, gpu=2))
+    return [*found, await both.aio(folder, 1)]
+
 @gpu.task
 def on_gpu() -> int:
     return 1
@@ -619,6 +635,18 @@ def test_a_task_beyond_the_machine_runs_alone(tree: Shell, tmp_path: Path) -> No
     error = run(tree, "calls_gpu", exit_code=1)["error"]
     assert error["type"] == "PreparationError" and "99 GPUs" in error["message"]
     assert run(tree, "on_gpu", options=("--local",))["outputs"] == {"o0": 1}
+
+
+def test_each_action_has_gpus_of_its_own(project: Path, tmp_path: Path) -> None:
+    """Actions that run together see other GPUs, and only those that the command may use."""
+    tree = Shell(project, tmp_path / "home", {"CUDA_VISIBLE_DEVICES": "3,GPU-ab,-1,5"})
+    (project / "tree.py").write_text(TREE)
+    (tmp_path / "marks").mkdir()
+    found = run(tree, "gpus_at_once", "--folder", str(tmp_path / "marks"))["outputs"]["o0"]
+    assert sorted(found[:2]) == sorted(found[2:4]) == ["3", "GPU-ab"]
+    assert sorted(found[4].split(",")) == ["3", "GPU-ab"]
+    refused = tree("run", "tree.py", "on_gpu", exit_code=3).stderr
+    assert "This machine has 2." in refused
 
 
 @pytest.mark.parametrize(

@@ -84,7 +84,7 @@ def test_another_python_cannot_read_a_function() -> None:
 def test_what_is_bound_to_its_process_is_refused() -> None:
     """Generators, files and locks are errors, also inside of what is pickled by value."""
     with open(__file__) as file:
-        for value in ((each for each in ()), file, threading.Lock(), lambda: file, [file]):
+        for value in ((each for each in "ab"), file, threading.Lock(), lambda: file, [file]):
             with pytest.raises(Mismatch) as raised:
                 ANY.dump(value)
             assert "It cannot be pickled: cannot pickle" in raised.value.reasons

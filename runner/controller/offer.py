@@ -1,0 +1,71 @@
+"""What a machine offers to the actions of a run: slots, and GPUs by their names."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections import Counter
+from collections.abc import Sequence
+
+from flyte_build.runner.limits import VISIBLE_GPUS
+
+from .slots import Slots
+
+_DEVICE = re.compile(r"nvidia([0-9]+)")  # NVIDIA's driver has a device `/dev/nvidia0`, ...
+_ENDLESS = float("inf")
+
+
+class Offer:
+    """Slots of a machine, and its GPUs, which are handed to attempts one by one.
+
+    An action that resumes does not wait for its GPUs again, so that two may hold the same one; the
+    GPUs that the fewest hold are handed out first.
+    """
+
+    def __init__(self, slots: Slots, gpus: Sequence[str] = ()) -> None:
+        self.slots, self._gpus = slots, gpus
+        self._held: dict[str, Sequence[str]] = {}
+
+    def take_gpus(self, action: str, count: int) -> Sequence[str]:
+        """Return the names of GPUs for an attempt of an action, in place of those it had."""
+        self.release_gpus(action)
+        holders = Counter(name for names in self._held.values() for name in names)
+        names = sorted(self._gpus, key=lambda name: holders[name])[:count]
+        if names:
+            self._held[action] = names
+        return names
+
+    def release_gpus(self, action: str) -> None:
+        """Take back the GPUs of an action, if it has any."""
+        self._held.pop(action, None)
+
+
+def machine_offer(max_actions: int | None) -> Offer:
+    """Return what this machine offers to at most so many actions at once."""
+    gpus = _gpus()
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    slots = Slots(
+        cpu=os.cpu_count() or 1,
+        memory=memory,
+        gpu=len(gpus),
+        actions=max_actions or _ENDLESS,
+    )
+    return Offer(slots, gpus)
+
+
+def endless_offer() -> Offer:
+    """Return the offer to actions in their caller's process, which take no slots."""
+    return Offer(Slots(_ENDLESS, _ENDLESS, _ENDLESS, _ENDLESS))
+
+
+def _gpus() -> list[str]:
+    """Return the names of the GPUs that programs started here may use.
+
+    In the variable, an invalid name hides those after it.
+    """
+    if (visible := os.environ.get(VISIBLE_GPUS)) is None:
+        found = (_DEVICE.fullmatch(name) for name in os.listdir("/dev"))
+        return sorted((match[1] for match in found if match), key=int)
+    names = [name.strip() for name in visible.split(",")]
+    invalid = (at for at, name in enumerate(names) if not name or name.startswith("-"))
+    return names[: next(invalid, len(names))]
