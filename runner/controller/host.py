@@ -45,7 +45,13 @@ class WorkerHost:
         from uvicorn import Config, Server
 
         config = Config(
-            application, lifespan="off", log_config=None, access_log=False, ws="none", http="h11"
+            application,
+            lifespan="off",
+            log_config=None,
+            log_level="critical",  # An error is the answer; a worker that was killed is none.
+            access_log=False,
+            ws="none",
+            http="h11",
         )
         self._server = Server(config)
         listener = socket(fileno=os.dup(self._descriptor))  # The server closes it.

@@ -40,6 +40,9 @@ class WorkerApi:
         async def gone(request: Request, error: Exception) -> Response:
             return _problem(410, "gone", "The run has ended.")
 
+        async def failed(request: Request, error: Exception) -> Response:
+            return _problem(500, "internal", f"{type(error).__name__}: {error}")
+
         actions = [
             Route("/", self.submit, methods=["POST"]),
             Route("/{action}/events", self.events, methods=["GET"]),
@@ -52,7 +55,7 @@ class WorkerApi:
             Mount("/api/v1/runs/{run}/actions", routes=actions),
             Route(task, self.deployed, methods=["GET"]),
         ]
-        return Starlette(routes=routes, exception_handlers={Ended: gone})
+        return Starlette(routes=routes, exception_handlers={Ended: gone, Exception: failed})
 
     async def submit(self, request: Request) -> Response:
         """Submit children; the answers, in their order, hold the results of those that ended."""
