@@ -140,7 +140,7 @@ def tidy(folder: str) -> None:
 
 
 def tidy_run(folder: str) -> None:
-    """Remove what a command that was killed has left in the directory of its run."""
+    """Remove what a run that could not go on has left in its directory."""
     with suppress(OSError):
         os.unlink(f"{folder}/api/socket")
         os.rmdir(f"{folder}/api")

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from flyte_build.errors import FlyteError
 from flyte_build.runner.abort import LOOK, asked, take_asked_actions
-from flyte_build.runner.action import ROOT, Action, remove_checkpoint, tidy
+from flyte_build.runner.action import ROOT, Action, remove_checkpoint, tidy, tidy_run
 from flyte_build.runner.call import Call
 from flyte_build.runner.engines.poll import wait_for
 from flyte_build.runner.engines.protocol import Engine, Event, Waits
@@ -162,7 +162,11 @@ class Controller:
         return future
 
     def close(self) -> None:
-        """Stop serving workers."""
+        """Stop serving workers, and kill what an error has left."""
+        if not self._machine.is_done:
+            for engine in self._engines:
+                engine.close()
+            tidy_run(self._folder)
         self.inbox.close()
         for placed in self._placed.values():
             placed.answer([])
