@@ -19,6 +19,7 @@ from flyte_build.runner.result import Phase, Result
 from flyte_build.values.type import Wires
 
 from .rows import ActionRow
+from .schema import CHANGE
 
 
 class NewAction(NamedTuple):
@@ -120,9 +121,7 @@ class Actions:
         )
 
     def _changed(self, id: str, what: Phase) -> None:
-        self._database.execute(
-            "INSERT INTO changes(run, action, what) VALUES(?,?,?)", (self._run, id, what)
-        )
+        self._database.execute(CHANGE, (self._run, id, what))
 
 
 def read_actions(database: Database, run: str, beginning: str = "") -> list[ActionRow]:

@@ -25,7 +25,7 @@ from flyte_build.runner.result import Failure, Result
 from flyte_build.text.wording import nearest
 from flyte_build.values.type import Wires
 
-from .schema import open_tables
+from .schema import CHANGE, open_tables
 
 if TYPE_CHECKING:
     from flyte_build.runner.call import Call
@@ -142,25 +142,46 @@ class History:
             )
             for label in options.labels.items():
                 self._database.execute("INSERT INTO labels VALUES(?,?,?)", (name, *label))
+            self._database.execute(CHANGE, (name, ROOT, "running"))
         return name
 
     def end(self, name: str, result: Result, attempts: int = 1) -> None:
         """End a run, unless it has ended already; an error is also written into its directory."""
-        error = result.error
-        self._database.execute(
-            "UPDATE runs SET phase=?, why=?, attempts=?, ended=? WHERE name=? AND ended IS NULL",
-            (result.phase, error.message if error else "", attempts, time.time(), name),
-        )
-        (ended,) = self._database.one("SELECT changes()")
-        self._database.execute(
-            "UPDATE actions SET phase='aborted', ended=?, result=? WHERE run=? AND ended IS NULL",
-            (time.time(), json.dumps(_LEFT.document()), name),
-        )
+        error, now = result.error, time.time()
+        with self._database.transaction():
+            self._database.execute(
+                "UPDATE runs SET phase=?, why=?, attempts=?, ended=?"
+                " WHERE name=? AND ended IS NULL",
+                (result.phase, error.message if error else "", attempts, now, name),
+            )
+            (ended,) = self._database.one("SELECT changes()")
+            if ended:
+                self._database.execute(CHANGE, (name, ROOT, result.phase))
+        self._end_actions(name, now)
         if ended and error is not None and os.path.isdir(self.run_folder(name)):
             with storing("write the run's result"):
                 result.write(self.run_folder(name))
         if name in self._locks:
             os.close(self._locks.pop(name))
+
+    def _end_actions(self, run: str, now: float) -> None:
+        """End the actions that a run has left."""
+        left = "run=? AND ended IS NULL"
+        if self._database.one(f"SELECT 1 FROM actions WHERE {left} LIMIT 1", (run,)) is None:
+            return
+        with self._database.transaction():
+            self._database.execute(
+                "INSERT INTO changes(run, action, what)"
+                f" SELECT run, name, 'aborted' FROM actions WHERE {left}",
+                (run,),
+            )
+            self._database.execute(
+                f"UPDATE actions SET phase='aborted', ended=?, result=? WHERE {left}",
+                (now, json.dumps(_LEFT.document()), run),
+            )
+            self._database.execute(
+                f"UPDATE attempts SET phase='aborted', ended=? WHERE {left}", (now, run)
+            )
 
     def end_orphans(self) -> list[str]:
         """End all runs whose commands are gone, and return the names of those that were lost."""

@@ -37,6 +37,8 @@ CREATE TABLE IF NOT EXISTS changes(
   seq INTEGER PRIMARY KEY AUTOINCREMENT, run TEXT NOT NULL, action TEXT NOT NULL,
   what TEXT NOT NULL);
 """
+CHANGE = "INSERT INTO changes(run, action, what) VALUES(?,?,?)"
+"""Statement that numbers a change of an action: its run, its name, and its new phase."""
 _SINCE_1 = (
     "ALTER TABLE runs ADD COLUMN user INTEGER",
     "ALTER TABLE runs ADD COLUMN tree TEXT NOT NULL DEFAULT ''",
