@@ -44,11 +44,15 @@ class Client:
         self._waiting: dict[str, Future[Result]] = {}
         self._outgoing: SimpleQueue[Mapping[str, Any]] = SimpleQueue()
         self._threads: list[threading.Thread] = []
+        self._failure: Exception | None = None
 
     def submit(self, document: Mapping[str, Any]) -> Future[Result]:
         """Submit a child, and return its future result, which may also be a `Refused`."""
         future: Future[Result] = Future()
         with self._lock:
+            if self._failure:
+                future.set_exception(_unreachable(self._failure))
+                return future
             self._waiting[document["id"]] = future
             if not self._threads:
                 self._threads = [
@@ -109,6 +113,7 @@ class Client:
     def _give_up(self, error: Exception) -> None:
         """Fail all calls; usually the controller has ended, and this process is about to."""
         with self._lock:
+            self._failure = error
             waiting, self._waiting = self._waiting, {}
         for future in waiting.values():
             future.set_exception(_unreachable(error))
@@ -153,10 +158,16 @@ class Client:
             future.set_result(Result.parse(answer["phase"], answer))
 
     def _ask(self, connection: _Connection, method: str, path: str, body: Any = None) -> Any:
+        """Send a request, which may arrive twice, and return the answer."""
         headers = {"Authorization": f"Bearer {self._token}", "Content-Type": "application/json"}
         data = None if body is None else json.dumps(body).encode()
-        connection.request(method, f"/api/v1{path}", data, headers)
-        response = connection.getresponse()
+        try:
+            connection.request(method, f"/api/v1{path}", data, headers)
+            response = connection.getresponse()
+        except ConnectionError:  # The server has closed it while it was idle.
+            connection.close()
+            connection.request(method, f"/api/v1{path}", data, headers)
+            response = connection.getresponse()
         content = response.read()
         if response.status >= 400:
             raise ValueError(f"HTTP {response.status}: {content[:1000].decode(errors='replace')}")

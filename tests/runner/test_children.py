@@ -338,6 +338,12 @@ def unreachable() -> int:
     return hidden.answer()
 
 @env.task
+async def pauses(seconds: float) -> int:
+    first = await square(1)
+    await asyncio.sleep(seconds)
+    return first + await square(2)
+
+@env.task
 async def overlaps(folder: str, n: int) -> int:
     counts = await asyncio.gather(*[busy(folder, i) for i in range(n)])
     return max(counts)
@@ -593,6 +599,11 @@ def test_a_killed_command_leaves_nothing_running(tree: Shell, tmp_path: Path) ->
     assert not (folder / "api").exists() and not list(folder.rglob("action.json"))[1:]
     assert {each["phase"] for each in found[1:]} == {"aborted"}
     ended(tree)
+
+
+def test_calls_may_be_far_apart(tree: Shell) -> None:
+    """A connection that was idle for longer than servers keep one is opened again."""
+    assert run(tree, "pauses", "--seconds", "6")["outputs"] == {"o0": 5}
 
 
 def test_actions_share_the_processors(tree: Shell, tmp_path: Path) -> None:
