@@ -13,6 +13,7 @@ from flyte_build.ops.rerun import Recorded
 from flyte_build.ops.session import Session
 from flyte_build.ops.stores import Stores
 from flyte_build.settings.settings import Settings
+from flyte_build.values.type import Wires
 from flyte_build.workspace.workspace import root_here
 
 from .console import Console
@@ -49,13 +50,16 @@ def rerun(
     """Run the task of an earlier run again, with the original inputs.
 
     It runs the current version of the file; with --as-then, or if the task was deployed, the
-    original code. Options of `rerun` go before RUN, and inputs to override after it; `flyte rerun
-    RUN --help` shows the inputs. Environment variables that were set with `-e` are not stored, and
-    must be set again.
+    original code. Options of `rerun` go before RUN, and inputs to override after it; --recover,
+    --force and --as-then may stand there, too. `flyte rerun RUN --help` shows the inputs.
+    Environment variables that were set with `-e` are not stored, and must be set again.
     """
-    stores, is_stored = Stores(console), options.pop("as_then")
-    recovers, force = options.pop("recover"), options.pop("force")
+    stores = Stores(console)
     recorded = Recorded.find(run, stores.history)
+    late, rest = _late_flags(rest, recorded.inputs)
+    is_stored, recovers, force = (
+        options.pop(each) or each in late for each in ("as_then", "recover", "force")
+    )
     variables, labels = pairs("--env", env, "MODE=fast"), pairs("--label", label, "team=blue")
     config = with_registries(console.configuration(recorded.root or root_here()), **options)
     settings = recorded.settings(Settings.configured(config)).change(
@@ -87,6 +91,18 @@ def rerun(
             " the original."
         )
     run_and_report(console, plan, recorded.variable, {**recorded.inputs, **changed}, explain=False)
+
+
+def _late_flags(rest: tuple[str, ...], inputs: Wires) -> tuple[set[str], tuple[str, ...]]:
+    """Return the flags of `rerun` among its inputs, unless they name an input, and the others."""
+    flags = {
+        f"--{name.replace('_', '-')}": name
+        for name in ("as_then", "recover", "force")
+        if name not in inputs
+    }
+    return {flags[word] for word in rest if word in flags}, tuple(
+        word for word in rest if word not in flags
+    )
 
 
 def _rerun_stored(

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
 
     from ._version import __version__ as __version__
     from .builtin.condition import Condition as Condition
+    from .builtin.condition import ConditionWebhook as ConditionWebhook
     from .builtin.condition import new_condition as new_condition
     from .declarations.automation import Cron as Cron
     from .declarations.automation import FixedRate as FixedRate
@@ -58,7 +59,9 @@ if TYPE_CHECKING:
     from .sdk.init import current_project as current_project
     from .sdk.init import init as init
     from .sdk.init import init_from_config as init_from_config
+    from .sdk.run import rerun as rerun
     from .sdk.run import run as run
+    from .sdk.run import run_python_script as run_python_script
     from .sdk.run import with_runcontext as with_runcontext
     from .sdk.runs import Run as Run
 
@@ -70,6 +73,7 @@ _PLACES = {
     "CachePolicy": "declarations.cache",
     "Checkpoint": "runner.worker.checkpoint",
     "Condition": "builtin.condition",
+    "ConditionWebhook": "builtin.condition",
     "Cron": "declarations.automation",
     "Device": "declarations.device",
     "DeviceClass": "declarations.device",
@@ -112,7 +116,9 @@ _PLACES = {
     "logger": "declarations.logger",
     "map": "declarations.map",
     "new_condition": "builtin.condition",
+    "rerun": "sdk.run",
     "run": "sdk.run",
+    "run_python_script": "sdk.run",
     "trace": "declarations.trace",
     "with_runcontext": "sdk.run",
 }

@@ -23,7 +23,8 @@ class RunOptions(NamedTuple):
     options without effect, by name, as JSON values: they are stored with the run, and noted.
     `recovers` is the run whose succeeded actions are taken over. `lost_retries` is how often an
     attempt is repeated whose worker was lost, and `max_actions` how many actions may hold slots at
-    once (None: as many as the machine has processors for).
+    once (None: as many as the machine has processors for). `context` is the custom context that the
+    root begins with.
     """
 
     project: str
@@ -37,6 +38,7 @@ class RunOptions(NamedTuple):
     recovers: str = ""
     lost_retries: int = 3
     max_actions: int | None = None
+    context: Mapping[str, str] = MappingProxyType({})
 
 
 @dataclass(frozen=True, kw_only=True)

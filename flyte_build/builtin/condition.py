@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, Literal
@@ -54,6 +55,14 @@ def wait(name: str, prompt: str, data_type: str, description: str, timeout: floa
 
 
 @dataclass(frozen=True)
+class ConditionWebhook:
+    """URL to notify of a condition, and what to send. It is accepted, but nothing is sent yet."""
+
+    url: str
+    payload: Mapping[str, Any] | None = None
+
+
+@dataclass(frozen=True)
 class Condition:
     """A condition of a run; `wait` returns its answer, a value of `data_type`."""
 
@@ -63,13 +72,15 @@ class Condition:
     data_type: type = bool
     description: str = ""
     timeout: timedelta | float | None = None
-    webhook: Any = None
+    webhook: ConditionWebhook | None = None
 
     def __post_init__(self) -> None:
         if self.data_type not in TYPES.values():
             raise TypeError(
                 f"data_type must be bool, int, float or str, not {self.data_type!r:.100}"
             )
+        if self.webhook is not None and not isinstance(self.webhook, ConditionWebhook):
+            raise TypeError(f"webhook must be a ConditionWebhook, not {self.webhook!r:.100}")
         if (seconds := self._seconds) is not None and seconds <= 0:
             raise ValueError(f"timeout must be positive, not {self.timeout}")
 

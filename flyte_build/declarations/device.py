@@ -61,6 +61,7 @@ class Device(Documented):
     def parse(cls, text: str) -> Device:
         """Return the device of a string like `A100:4`. Raises `DeclarationError`."""
         name, _, number = text.partition(":")
+        name = name.replace("A100 80G", "A100_80G")  # As earlier versions of Flyte 2 wrote it.
         number = number or ("1" if name == "AppleSilicon" else "")
         known = {
             device: device_class

@@ -314,14 +314,34 @@ def interface_of(function: Callable[..., Any], docs: bool = False) -> Interface:
 
 
 def unannotated(function: Callable[..., Any]) -> list[str]:
-    """Return the names of a function's parameters without annotation, and "the result" if so."""
+    """Return the names of a function's parameters without annotation, and "the result" if so.
+
+    A result that can only be None needs none.
+    """
     signature = inspect.signature(function)
     found = [
         name
         for name, parameter in signature.parameters.items()
         if parameter.annotation is inspect.Parameter.empty
     ]
-    return found + ["the result"] * (signature.return_annotation is inspect.Signature.empty)
+    is_bare = signature.return_annotation is inspect.Signature.empty
+    return found + ["the result"] * (is_bare and _returns_something(function))
+
+
+def _returns_something(function: Callable[..., Any]) -> bool:
+    """Whether a function has a `return` of anything but the constant None."""
+    import dis
+
+    before = None
+    for instruction in dis.get_instructions(inspect.unwrap(function)):
+        if instruction.opname == "RETURN_CONST" and instruction.argval is not None:
+            return True
+        if instruction.opname == "RETURN_VALUE" and not (
+            before is not None and before.opname == "LOAD_CONST" and before.argval is None
+        ):
+            return True
+        before = instruction
+    return False
 
 
 def _default(type: Type, value: Any, proven: bool) -> tuple[Wire, str]:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import AsyncIterator, Iterable, Iterator
+from contextvars import copy_context
 from functools import partial
 from typing import Any
 
-from .call import InProcess, awaited
+from .call import InProcess, awaited, running_loop
 from .context import Caller, GroupData, Pending, changed, ctx
 from .task import Task
 
@@ -33,6 +34,7 @@ class Map:
         leave one parameter: raises `TypeError`.
         """
         window = _Window(*_split(task), group_name or "map", concurrency)
+        window.is_blocking = running_loop() is not None
         if not iterables:
             return
         try:
@@ -73,7 +75,12 @@ class Map:
 
 
 class _Window:
-    """The calls in flight of one map, in order."""
+    """The calls in flight of one map, in order.
+
+    With `is_blocking`, the map blocks the event loop of its thread, so no call may need that.
+    """
+
+    is_blocking = False
 
     def __init__(
         self, task: Task[..., Any], bound: partial[Any], left: str, group: str, concurrency: int
@@ -100,7 +107,13 @@ class _Window:
         else:
             args = (*args, *item)
         with changed(group_data=self._group):
-            return self._caller.start(self._task, args, kwargs)
+            if not self.is_blocking:
+                return self._caller.start(self._task, args, kwargs)
+            from concurrent.futures import ThreadPoolExecutor
+
+            start, context = self._caller.start, copy_context()
+            with ThreadPoolExecutor(1) as outside:
+                return outside.submit(context.run, start, self._task, args, kwargs).result()
 
     def close(self) -> None:
         """Abort the calls that were not taken."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import AsyncIterator, Callable, Iterator
-from typing import Any, ParamSpec, TypeVar
+from typing import Any, NoReturn, ParamSpec, TypeVar
 
 from flyte_build.errors import TraceDoesNotAllowNestedTasksError
 
@@ -132,11 +132,7 @@ class _NoTasks:
 
     def call(self, task: Task[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Raise `TraceDoesNotAllowNestedTasksError`."""
-        raise TraceDoesNotAllowNestedTasksError(
-            f"The traced function {self._name} calls the task {task.name}",
-            why="A trace is one step, whose result is remembered as a whole.",
-            hint="Call the task outside of the traced function, or remove `@flyte.trace`.",
-        )
+        self._refuse(task.name)
 
     def start(self, task: Task[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Raise `TraceDoesNotAllowNestedTasksError`."""
@@ -144,3 +140,14 @@ class _NoTasks:
 
     def recall(self, function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """Remember nothing: an inner trace is a part of the outer one."""
+
+    def deployed(self, text: str, project: str, domain: str) -> NoReturn:
+        """Raise `TraceDoesNotAllowNestedTasksError`."""
+        self._refuse(text)
+
+    def _refuse(self, task: str) -> NoReturn:
+        raise TraceDoesNotAllowNestedTasksError(
+            f"The traced function {self._name} calls the task {task}",
+            why="A trace is one step, whose result is remembered as a whole.",
+            hint="Call the task outside of the traced function, or remove `@flyte.trace`.",
+        )

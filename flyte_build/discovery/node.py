@@ -313,6 +313,8 @@ def _load_error(workspace: Workspace, error: dict[str, str]) -> FlyteError:
 def _missing_module(module: str, root: str) -> str:
     """Return advice about a module that was not found: the project's own, or a package's."""
     package, _, rest = module.partition(".")
+    if package == "flyte":
+        return "flyte-build has no module of this name; docs/migrating.md lists what it has."
     folder = f"{root}/{package}"
     if rest and os.path.isdir(folder):
         from flyte_build.text.wording import listed, nearest

@@ -9,7 +9,7 @@ from flyte_build.declarations.spec import TaskSpec
 from flyte_build.deployments.catalogue import FoundRelease
 from flyte_build.deployments.document import Document
 from flyte_build.deployments.names import DeploymentReference
-from flyte_build.errors import NotFound, RegistryUnreachable
+from flyte_build.errors import NotFound, RegistryUnreachable, RemoteTaskNotFoundError
 from flyte_build.runner.call import Call, RunOptions
 from flyte_build.text.wording import listed, nearest, printable
 from flyte_build.values.type import Wires
@@ -73,7 +73,7 @@ class DeployedTask:
 def find_task(deployments: Deployments, text: str) -> DeployedTask:
     """Find the deployed task named by `ENV.TASK[:VERSION|@sha256:...]`.
 
-    Raises `NotFound`, `ReferenceInvalid`, and `RegistryUnreachable`.
+    Raises `RemoteTaskNotFoundError`, `ReferenceInvalid`, and `RegistryUnreachable`.
     """
     reference, function = DeploymentReference.parse_task(text)
     try:
@@ -83,9 +83,11 @@ def find_task(deployments: Deployments, text: str) -> DeployedTask:
             "If it has run here before, run it by its pin, without a registry: ENV.TASK@sha256:..."
         )
         raise RegistryUnreachable(error.what, why=error.why, hint=error.hint or hint) from None
+    except NotFound as error:
+        raise RemoteTaskNotFoundError(error.what, why=error.why, hint=error.hint) from None
     if function not in document.tasks:
         near = nearest(function, document.tasks)
-        raise NotFound(
+        raise RemoteTaskNotFoundError(
             f"{found.release.environment}:{found.release.version} has no task {function!r}",
             why=f"It has {listed(map(printable, sorted(document.tasks)))}.",
             hint=f"Did you mean {document.name}.{printable(near)}?" if near else "",

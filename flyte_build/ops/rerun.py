@@ -78,6 +78,7 @@ class Recorded:
             engine="auto" if document["code"] else "local",
             options=document["options"],
             max_actions=document.get("max_actions"),
+            context=document.get("context"),
         )
 
     def workspace(self) -> Workspace:

@@ -13,16 +13,20 @@ from flyte_build.settings.configuration import Configuration
 from flyte_build.settings.settings import Settings
 from flyte_build.workspace.workspace import locate, root_here
 
+from .blocking import Blocking
+
 _settings: Settings | None = None
+_prepares = False
 
 
-def begin(path: str | None, **given: str | None) -> None:
+def begin(path: str | None, *, prepares: bool, **given: str | None) -> None:
     """Set the current settings to the configured ones, overridden by `given`.
 
-    `path` is the only configuration file to read (default: the usual ones). Raises `UsageError`.
+    `path` is the only configuration file to read (default: the usual ones); `prepares` tells
+    whether `flyte.run` prepares tasks from now on. Raises `UsageError`.
     """
-    global _settings
-    _settings = configured(path, **given)
+    global _settings, _prepares
+    _settings, _prepares = configured(path, **given), prepares
 
 
 def configured(path: str | None, **given: str | None) -> Settings:
@@ -40,9 +44,9 @@ def project_root() -> str:
     )
 
 
-def has_begun() -> bool:
-    """Whether `flyte.init` was called."""
-    return _settings is not None
+def prepares() -> bool:
+    """Whether `flyte.run` prepares tasks, rather than running them in this process."""
+    return _prepares
 
 
 def current() -> Settings:
@@ -73,26 +77,31 @@ def refuse_while_imported(what: str) -> None:
         )
 
 
-def init(project: str | None = None, domain: str | None = None, **unused: Any) -> None:
-    """Make `flyte.run` prepare tasks and run them in processes of their own, as `flyte run` does.
+def _init(project: str | None = None, domain: str | None = None, **unused: Any) -> None:
+    """Set the project and the domain; what is omitted is taken from the configuration.
 
-    Omitted arguments are taken from the configuration. Arguments of Flyte 2 for its control plane
-    are accepted and ignored, with a note. Raises `UsageError` for an invalid configuration.
+    `flyte.run` runs tasks in this process, as before; with an `endpoint`, it prepares them, as
+    after `init_from_config`. Arguments of Flyte 2 for its control plane are accepted and ignored,
+    with a note. Raises `UsageError` for an invalid configuration.
     """
     say_unused("flyte.init", unused)
-    begin(None, project=project, domain=domain)
+    begin(None, prepares=bool(unused.get("endpoint")), project=project, domain=domain)
 
 
-def init_from_config(
+def _init_from_config(
     path: str | None = None, project: str | None = None, domain: str | None = None, **unused: Any
 ) -> None:
-    """Initialise as `init` does, but with `path` as the only configuration file to read.
+    """Make `flyte.run` prepare tasks and run them in processes of their own, as `flyte run` does.
 
-    It is a file of ours, or a `config.yaml` of Flyte 2 (default: the usual files). Raises
-    `UsageError` if it does not exist.
+    `path` is the only configuration file to read: a file of ours, or a `config.yaml` of Flyte 2
+    (default: the usual files). Raises `UsageError` if it does not exist.
     """
     say_unused("flyte.init_from_config", unused)
-    begin(path, project=project, domain=domain)
+    begin(path, prepares=True, project=project, domain=domain)
+
+
+init = Blocking(_init)
+init_from_config = Blocking(_init_from_config)
 
 
 def current_project() -> str:

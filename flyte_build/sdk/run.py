@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 from flyte_build.declarations.interface import interface_of
@@ -20,7 +20,7 @@ from flyte_build.runner.reporter import RunReporter
 from flyte_build.workspace.workspace import INTERACTIVE, Workspace, locate
 
 from .blocking import Blocking, blocking
-from .init import current, has_begun, refuse_while_imported, say_unused
+from .init import current, prepares, refuse_while_imported, say_unused
 from .runs import Run
 
 if TYPE_CHECKING:
@@ -114,7 +114,7 @@ class RunContext:
                 why="It is not a task.",
                 hint="Decorate the function with `@env.task`.",
             )
-        mode = self._mode or ("remote" if has_begun() else "local")
+        mode = self._mode or ("remote" if prepares() else "local")
         interface = interface_of(task.func)
         inputs = interface.dump_inputs(args, kwargs)
         session = Session(current().change(**self._changes), Stores(RunReporter()))
@@ -162,13 +162,49 @@ def _ended(run: Run) -> Run:
 def _run(task: Task[..., Any] | Deployed, /, *args: Any, **kwargs: Any) -> Run:
     """Run a task with these inputs, wait for it, and return the run, failed or not.
 
-    The task is prepared and runs in a process of its own if `init` was called, otherwise it runs in
-    this process. A deployed task always runs in a process of its own.
+    The task is prepared and runs in a process of its own if `init_from_config` was called,
+    otherwise it runs in this process. A deployed task always runs in a process of its own.
     """
     return RunContext(None, {}).run(task, *args, **kwargs)
 
 
 run = Blocking(_run)
+
+
+def _rerun(run_name: str, recover: bool = False, force: bool = False, **inputs: Any) -> Run:
+    """Run the task of an earlier run again, and return the new run; see `RunContext.rerun`."""
+    return RunContext(None, {}).rerun(run_name, recover=recover, force=force, **inputs)
+
+
+rerun = Blocking(_rerun)
+
+
+def _run_python_script(
+    script: str | os.PathLike[str],
+    *,
+    timeout: float | None = None,
+    extra_args: Sequence[str] | None = None,
+    name: str | None = None,
+    **unused: Any,
+) -> Run:
+    """Run a plain Python script as `python SCRIPT` does, and return the recorded run.
+
+    `timeout` is in seconds. Further arguments of Flyte 2 are accepted and ignored, with a note.
+    Raises `UsageError` if the script does not exist, and its error.
+    """
+    refuse_while_imported("flyte.run_python_script")
+    say_unused("flyte.run_python_script", unused)
+    inputs = {
+        "path": os.path.realpath(script),
+        "arguments": list(extra_args or ()),
+        "folder": os.getcwd(),
+    }
+    stores = Stores(RunReporter())
+    finished = run_script(Session(current().change(name=name), stores), inputs, timeout)
+    return _ended(Run(stores.places.data, finished.name))
+
+
+run_python_script = Blocking(_run_python_script)
 
 
 def with_runcontext(
@@ -182,6 +218,7 @@ def with_runcontext(
     env_vars: Mapping[str, str] | None = None,
     labels: Mapping[str, str] | None = None,
     max_action_concurrency: int | None = None,
+    custom_context: Mapping[str, str] | None = None,
     **unused: Any,
 ) -> RunContext:
     """Return a context for runs: `flyte.with_runcontext(mode="local").run(task, x=1)`.
@@ -198,6 +235,7 @@ def with_runcontext(
         "env": env_vars,
         "labels": labels,
         "max_actions": max_action_concurrency,
+        "context": custom_context,
     }
     say_unused("flyte.with_runcontext", unused)
     return RunContext(mode, {key: value for key, value in given.items() if value is not None})

@@ -12,7 +12,8 @@ from .places import Places
 from .table import BY_VARIABLE, Setting, placed, unknown_variable
 
 T = TypeVar("T")
-_FOR_TASKS = ("FLYTE_RUN",)  # Set by workers for tasks, so commands inside a task see it too.
+# Set by workers for tasks, so commands inside a task see them, too.
+_FOR_TASKS = ("FLYTE_ATTEMPT_NUMBER", "FLYTE_RUN")
 
 
 class Configuration:

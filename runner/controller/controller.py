@@ -21,11 +21,11 @@ from flyte_build.runner.reporter import RunReporter
 from flyte_build.runner.result import Failure, Result
 from flyte_build.runner.signals import Interrupts, Stopped, check
 
+from .capacity import Capacity
 from .host import WorkerHost
 from .inbox import Inbox
 from .journal import Journal
 from .machine import Effect, End, Machine, Policy, Retry, Start, Stop
-from .offer import Offer
 from .outcome import lost, outcome, system_failure
 from .placed import ChildPlaces, Ending, Placed
 from .policy import beyond, policy_of
@@ -53,14 +53,15 @@ class Controller:
         folder: str,
         reporter: RunReporter,
         open_actions: Callable[[], Actions],
-        offer: Offer,
+        capacity: Capacity,
         children: ChildPlaces | None = None,
         earlier: EarlierRun | None = None,
     ) -> None:
         self._earlier = earlier
         self._run, self._folder, self._reporter = run, folder, reporter
         self._children = children
-        self._machine, self._offer, self._started = Machine(offer.slots), offer, time.time()
+        self._machine, self._capacity = Machine(capacity.slots), capacity
+        self._started = time.time()
         self._noted: set[str] = set()
         self._placed: dict[str, Placed] = {}
         self._engines: list[Engine] = []
@@ -176,11 +177,11 @@ class Controller:
     def _policy(self, call: Call) -> Policy:
         """Return the policy of a call, whose needs fit this machine. Raises `PreparationError`."""
         policy = policy_of(call.task, call.run.lost_retries)
-        note = beyond(call.task, policy.needs, self._offer.slots)
+        note = beyond(call.task, policy.needs, self._capacity.slots)
         if note and note not in self._noted:
             self._reporter.note(note)
             self._noted.add(note)
-        return policy._replace(needs=policy.needs.capped(self._offer.slots))
+        return policy._replace(needs=policy.needs.capped(self._capacity.slots))
 
     def _add(self, id: str, placed: Placed) -> None:
         self._placed[id] = placed
@@ -240,7 +241,7 @@ class Controller:
         match effect:
             case Start(id, attempt):
                 placed.attempt = attempt
-                placed.gpus = self._offer.take_gpus(id, self._action(id, placed).limits.gpus)
+                placed.gpus = self._capacity.take_gpus(id, self._action(id, placed).limits.gpus)
                 placed.answer([])
                 placed.endings.clear()  # Each attempt is told anew.
                 if self._earlier and attempt == 1:
@@ -249,9 +250,9 @@ class Controller:
             case Stop(id, attempt, at_once):
                 placed.engine.cancel(self._action(id, placed), at_once)
             case Retry(id):
-                self._offer.release_gpus(id)
+                self._capacity.release_gpus(id)
             case End(id, result):
-                self._offer.release_gpus(id)
+                self._capacity.release_gpus(id)
                 action = self._action(id, placed)
                 if result.error is None:
                     remove_checkpoint(action.folder)

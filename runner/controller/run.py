@@ -17,8 +17,8 @@ from flyte_build.runner.reporter import RunReporter
 from flyte_build.runner.result import Failure, Phase, Result
 from flyte_build.runner.signals import Interrupts, Stopped
 
+from .capacity import endless_capacity, machine_capacity
 from .controller import Controller
-from .offer import endless_offer, machine_offer
 from .outcome import system_failure
 from .policy import beyond, policy_of
 
@@ -64,15 +64,16 @@ def carry_out(
     calls that the task makes; without them, they stay in its own process. Raises `PreparationError`
     for GPUs that are not there, before anything runs.
     """
-    call = replace(call, inputs=completed(call.task.semantic.interface_document, call.inputs))
+    inputs = completed(call.task.semantic.interface_document, call.inputs)
+    call = replace(call, inputs=inputs, context=call.run.context)
     _say_what_differs(engine, call, reporter)
-    offer = endless_offer() if engine.runs_here else machine_offer(call.run.max_actions)
-    beyond(call.task, policy_of(call.task, 0).needs, offer.slots)
+    capacity = endless_capacity() if engine.runs_here else machine_capacity(call.run.max_actions)
+    beyond(call.task, policy_of(call.task, 0).needs, capacity.slots)
     name = history.begin(call)
     folder, url = history.run_folder(name), history.url(name)
     earlier = history.earlier(call.run.recovers) if call.run.recovers else None
     controller = Controller(
-        name, folder, reporter, lambda: history.actions_of(name), offer, children, earlier
+        name, folder, reporter, lambda: history.actions_of(name), capacity, children, earlier
     )
     result = Result("failed")
     try:

@@ -71,7 +71,7 @@ class LocalEngine:
             return
         self._begun.add((action.id, action.attempt))
         action.write()
-        os.environ.update(action.call.env)
+        os.environ.update(action.call.env, FLYTE_ATTEMPT_NUMBER=str(action.attempt - 1))
         self._running, self._began = [action], time.time()
         sources = Sources(action.call.workspace.root)
         run = LocalRun(partial(self._actions_of, action.run), self._note, sources)

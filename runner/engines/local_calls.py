@@ -166,7 +166,7 @@ class LocalCalls:
 
         Environment variables are those of the whole process.
         """
-        os.environ.update(call.spec.semantic.env_vars)
+        os.environ.update(call.spec.semantic.env_vars, FLYTE_ATTEMPT_NUMBER=str(attempt - 1))
         self._run.record(lambda actions: actions.started(call.id, attempt, time.time()))
         own = ctx().action
         assert own is not None

@@ -86,12 +86,11 @@ def with_face(error: BaseException, id: str) -> BaseException:
 def refusal_of(problem: Mapping[str, str]) -> errors.FlyteError:
     """Return the exception for a child that the controller refused to call."""
     kind = getattr(errors, problem["type"], errors.PreparationError)
-    # The constructors of errors that tasks raise differ from the others'.
-    if issubclass(kind, errors.BaseRuntimeError) and not issubclass(kind, errors.PreparationError):
-        kind = errors.PreparationError
-    refusal: errors.FlyteError = kind(
-        problem["message"], why=problem.get("why", ""), hint=problem.get("hint", "")
-    )
+    more = {"why": problem.get("why", ""), "hint": problem.get("hint", "")}
+    try:
+        refusal: errors.FlyteError = kind(problem["message"], **more)
+    except TypeError:  # Constructors of some errors that tasks raise take more.
+        refusal = errors.PreparationError(problem["message"], **more)
     return refusal
 
 

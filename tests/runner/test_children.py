@@ -338,6 +338,20 @@ def unreachable() -> int:
     return hidden.answer()
 
 @env.task
+async def maps_in_a_loop(n: int) -> list[int]:
+    return list(flyte.map(square, range(n)))
+
+@env.task
+def attempts() -> str:
+    if flyte.ctx().attempt_number < 2:
+        raise ValueError
+    return os.environ["FLYTE_ATTEMPT_NUMBER"]
+
+@env.task
+def calls_attempts() -> str:
+    return attempts.override(retries=2)()
+
+@env.task
 async def pauses(seconds: float) -> int:
     first = await square(1)
     await asyncio.sleep(seconds)
@@ -599,6 +613,19 @@ def test_a_killed_command_leaves_nothing_running(tree: Shell, tmp_path: Path) ->
     assert not (folder / "api").exists() and not list(folder.rglob("action.json"))[1:]
     assert {each["phase"] for each in found[1:]} == {"aborted"}
     ended(tree)
+
+
+@PLACES
+def test_a_map_may_block_a_loop(tree: Shell, options: tuple[str, ...]) -> None:
+    """In a coroutine, the sync form of a map calls async tasks outside of the loop that it blocks."""
+    done = run(tree, "maps_in_a_loop", "--n", "4", options=options)
+    assert done["outputs"] == {"o0": [0, 1, 4, 9]}
+
+
+@PLACES
+def test_a_variable_counts_attempts(tree: Shell, options: tuple[str, ...]) -> None:
+    """`FLYTE_ATTEMPT_NUMBER` counts from 0."""
+    assert run(tree, "calls_attempts", options=options)["outputs"] == {"o0": "2"}
 
 
 def test_calls_may_be_far_apart(tree: Shell) -> None:

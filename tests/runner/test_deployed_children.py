@@ -124,7 +124,7 @@ def test_errors_name_what_is_wrong(shop: Shell) -> None:
     assert run(shop, "catches")["outputs"]["o0"] == [
         "ValueError: no 3",
         "InputError: The input 'hue' does not exist",
-        "NotFound: lib:v1 has no task 'colours'",
+        "RemoteTaskNotFoundError: lib:v1 has no task 'colours'",
     ]
 
 

@@ -156,7 +156,7 @@ def _changes(project: Shell) -> list[tuple[Any, ...]]:
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="mounting needs root")
 def test_a_disk_that_fills_up_ends_the_run(project: Shell) -> None:
-    """The error says so, nothing is left, and with space the run is recovered."""
+    """The error reports it, nothing is left, and with space the run is recovered."""
     with mounted(project.home / "data", "size=3m") as data:
         done = project("run", "many.py", "larges", "--n", "50", "--size", "200000", exit_code=3)
         assert "disk is full" in done.stderr.lower() and "Traceback" not in done.stderr

@@ -73,7 +73,7 @@ def test_only_what_failed_runs_again(project: Shell, tmp_path: Path) -> None:
     actions = project.json("get", "action", done["run"])
     taken = {each["name"] for each in actions if each["recovered_from"] == again["run"]}
     assert taken and {each["phase"] for each in actions} == {"succeeded"}
-    nothing = project("rerun", "--recover", done["run"])
+    nothing = project("rerun", done["run"], "--recover")  # Flags may also stand there.
     assert nothing.stdout == "15\n" and calls(tmp_path) == []
     assert "had succeeded and did not run again" in nothing.stderr
 

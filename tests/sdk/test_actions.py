@@ -62,7 +62,7 @@ def python(flyte: Shell, code: str) -> list[str]:
 def test_the_actions_of_a_run_are_found_from_python(flyte: Shell) -> None:
     """Each action has its task, phase, inputs, outputs and log; errors are raised."""
     code = """
-    flyte.init()
+    flyte.init_from_config()
     run = flyte.with_runcontext(name="one").run(maps, 3)
     print("---")
     root = run.action

@@ -55,6 +55,7 @@ if __name__ == "__main__":
 
 TASKS = """
 import asyncio, datetime, os, threading, time
+from pathlib import Path
 import flyte
 from dataclasses import dataclass
 
@@ -72,6 +73,14 @@ def move(point: Point, by: datetime.timedelta = datetime.timedelta(seconds=1)) -
 @env.task
 async def fails() -> int:
     raise ValueError("no")
+
+@env.task
+def team() -> str:
+    return flyte.get_custom_context()["team"]
+
+@env.task
+def where() -> int:
+    return os.getpid()
 
 @env.task
 def waits() -> None:
@@ -126,7 +135,7 @@ def test_a_run_says_all_of_itself(flyte: Shell, mode: str) -> None:
 def test_a_run_that_fails_says_why(flyte: Shell) -> None:
     """A failed run gives its reason when it is run, and when it is found again."""
     code = """
-    flyte.init()
+    flyte.init_from_config()
     try:
         flyte.with_runcontext(name="one").run(fails)
     except flyte.errors.RuntimeUserError as error:
@@ -186,7 +195,7 @@ def test_everything_that_waits_can_be_awaited(flyte: Shell) -> None:
     """Every blocking call can be awaited, and sync calls work inside of a loop."""
     code = """
     async def main() -> None:
-        flyte.init()
+        flyte.init_from_config()
         first, second = await asyncio.gather(flyte.run.aio(move, Point(1)), flyte.run.aio(move, Point(5)))
         print((await first.outputs.aio())[0], (await second.outputs.aio())[0], await first.inputs.aio())
         await first.wait.aio()
@@ -221,9 +230,10 @@ def test_everything_that_waits_can_be_awaited(flyte: Shell) -> None:
 def test_an_earlier_run_is_done_again(flyte: Shell) -> None:
     """An earlier run is repeated with other inputs as JSON values; an unknown one is refused."""
     code = """
-    flyte.init()
+    flyte.init_from_config()
     flyte.with_runcontext(name="one").run(move, Point(1))
     print(flyte.with_runcontext(labels={"a": "b"}).rerun("one", by="PT7S").outputs()[1])
+    print(flyte.rerun("one").outputs()[1], flyte.rerun("one", recover=True).phase)
     print(asyncio.run(flyte.with_runcontext(name="two").rerun.aio("one")).name, len(list(flyte.Run.listall(with_labels={"a": "b"}))))
     for name, inputs in (("three", {}), ("one", {"other": 1}), ("one", {"point": 1})):
         try:
@@ -233,11 +243,37 @@ def test_an_earlier_run_is_done_again(flyte: Shell) -> None:
     """
     assert [line for line in python(flyte, code) if line != "moving"] == [
         "PT7S",
+        "PT1S succeeded",
         "two 1",
         "No run named 'three' in the history",
         "The input 'other' does not exist",
         "The input 'point' cannot be 1",
     ]
+
+
+def test_a_run_begins_with_a_custom_context(flyte: Shell) -> None:
+    """It is passed to the task in either mode, and again when the run is done again."""
+    code = """
+    asyncio.run(flyte.init_from_config.aio())
+    for context in (flyte.with_runcontext(custom_context={"team": "blue"}), flyte.with_runcontext("local", custom_context={"team": "red"})):
+        run = context.run(team)
+        print(run.outputs()[0])
+    print(flyte.rerun(flyte.with_runcontext(custom_context={"team": "blue"}).run(team).name).outputs()[0])
+    """
+    assert python(flyte, code) == ["blue", "red", "blue"]
+
+
+def test_a_bare_init_prepares_nothing(flyte: Shell) -> None:
+    """After `flyte.init()` tasks run in the calling process, as before it; scripts never do."""
+    code = """
+    flyte.init(project="p")
+    print(flyte.run(where).outputs()[0] == os.getpid(), flyte.current_project())
+    asyncio.run(flyte.init.aio(endpoint="dns:///x"))
+    print(flyte.run(where).outputs()[0] == os.getpid())
+    Path("script.py").write_text("import sys; print(sys.argv[1:])")
+    print(flyte.run_python_script("script.py", extra_args=["a b"]).phase)
+    """
+    assert python(flyte, code) == ["True p", "False", "['a b']", "succeeded"]
 
 
 def test_what_is_not_acted_on_is_said(flyte: Shell) -> None:

@@ -68,7 +68,7 @@ def test_functions_come_back_from_the_wire() -> None:
 
 
 def test_equal_functions_have_equal_wires() -> None:
-    """The same program makes the same call, although its objects have other addresses."""
+    """A program makes equal calls each time, although its objects have other addresses."""
     assert FUNCTION.dump(outer(3)) == FUNCTION.dump(outer(3)) != FUNCTION.dump(outer(4))
 
 

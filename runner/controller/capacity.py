@@ -1,4 +1,4 @@
-"""What a machine offers to the actions of a run: slots, and GPUs by their names."""
+"""Capacity of a machine for the actions of a run: slots, and GPUs by their names."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _DEVICE = re.compile(r"nvidia([0-9]+)")  # NVIDIA's driver has a device `/dev/nv
 _ENDLESS = float("inf")
 
 
-class Offer:
+class Capacity:
     """Slots of a machine, and its GPUs, which are handed to attempts one by one.
 
     An action that resumes does not wait for its GPUs again, so that two may hold the same one; the
@@ -40,7 +40,7 @@ class Offer:
         self._held.pop(action, None)
 
 
-def machine_offer(max_actions: int | None) -> Offer:
+def machine_capacity(max_actions: int | None) -> Capacity:
     """Return what this machine offers to at most so many actions at once."""
     gpus = _gpus()
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
@@ -50,12 +50,12 @@ def machine_offer(max_actions: int | None) -> Offer:
         gpu=len(gpus),
         actions=max_actions or _ENDLESS,
     )
-    return Offer(slots, gpus)
+    return Capacity(slots, gpus)
 
 
-def endless_offer() -> Offer:
-    """Return the offer to actions in their caller's process, which take no slots."""
-    return Offer(Slots(_ENDLESS, _ENDLESS, _ENDLESS, _ENDLESS))
+def endless_capacity() -> Capacity:
+    """Return the capacity for actions in their caller's process, which take no slots."""
+    return Capacity(Slots(_ENDLESS, _ENDLESS, _ENDLESS, _ENDLESS))
 
 
 def _gpus() -> list[str]:
