@@ -58,6 +58,15 @@ class Action:
         """Limits of the resources that it uses."""
         return Limits.of(self.call.task.operational.options.get("resources") or {})
 
+    @property
+    def marks(self) -> dict[str, str]:
+        """Variables of all its processes, which tell what they belong to."""
+        return {
+            "FLYTE_RUN": self.run,
+            "FLYTE_ACTION": self.id,
+            "FLYTE_ATTEMPT_NUMBER": str(self.attempt - 1),
+        }
+
     def order(self, folder: str) -> dict[str, Any]:
         """Return what its worker, which knows `folder` as the action's directory, is told.
 
@@ -67,7 +76,7 @@ class Action:
         secrets = self.call.secrets
         return {
             "folder": folder,
-            "env": {**self.call.env, **secrets.variables},
+            "env": {**self.call.env, **secrets.variables, **self.marks},
             "files": dict(secrets.files),
             "endpoint": self.endpoint and self.endpoint._asdict(),
         }

@@ -13,7 +13,7 @@ from .table import BY_VARIABLE, Setting, placed, unknown_variable
 
 T = TypeVar("T")
 # Set by workers for tasks, so commands inside a task see them, too.
-_FOR_TASKS = ("FLYTE_ATTEMPT_NUMBER", "FLYTE_RUN")
+_FOR_TASKS = ("FLYTE_ACTION", "FLYTE_ATTEMPT_NUMBER", "FLYTE_RUN")
 
 
 class Configuration:

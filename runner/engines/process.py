@@ -124,7 +124,12 @@ class ProcessEngine:
 
     def _finish(self, attempt: _Attempt) -> Event:
         del self._attempts[attempt.action.id, attempt.action.attempt]
-        return _event(attempt.action, attempt.reap(), cancelled=attempt.is_asked)
+        event = _event(attempt.action, attempt.reap(), cancelled=attempt.is_asked)
+        if event.kind == "lost":
+            from .orphans import kill_orphans
+
+            kill_orphans(attempt.action)
+        return event
 
 
 class _Attempt:

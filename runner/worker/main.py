@@ -80,8 +80,6 @@ def main() -> None:
     os.environ.update(order["env"])
     for path, text in order.get("files", {}).items():
         _write_private(path, text)
-    os.environ["FLYTE_RUN"] = action["run"]
-    os.environ["FLYTE_ATTEMPT_NUMBER"] = str(action["attempt"] - 1)
     sources, work = Sources.parse(action), f"{order['folder']}/work"
     if sources.bundle:
         _use_bundle(sources, guarded=order.get("guarded", False))

@@ -348,6 +348,17 @@ def attempts() -> str:
     return os.environ["FLYTE_ATTEMPT_NUMBER"]
 
 @env.task
+def leaves_a_sleeper() -> int:
+    if not flyte.ctx().attempt_number:
+        subprocess.Popen(["sleep", "987654"], start_new_session=True)
+        os.kill(os.getpid(), 9)
+    return 1
+
+@env.task
+def calls_the_killed() -> int:
+    return leaves_a_sleeper()
+
+@env.task
 def calls_attempts() -> str:
     return attempts.override(retries=2)()
 
@@ -613,6 +624,12 @@ def test_a_killed_command_leaves_nothing_running(tree: Shell, tmp_path: Path) ->
     assert not (folder / "api").exists() and not list(folder.rglob("action.json"))[1:]
     assert {each["phase"] for each in found[1:]} == {"aborted"}
     ended(tree)
+
+
+def test_a_killed_worker_leaves_no_processes(tree: Shell) -> None:
+    """Those in sessions of their own end, too, before the next attempt."""
+    assert run(tree, "calls_the_killed")["outputs"] == {"o0": 1}
+    wait_for_no_sleepers()
 
 
 @PLACES
