@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from flyte_build.runner.action import CONDITION
+from flyte_build.runner.action import CONDITION, label
 from flyte_build.text.wording import printable
 
 from .progress import Progress
@@ -119,7 +119,7 @@ class LiveCalls:
     def _go_on(self, change: ActionChange, group: _Group) -> None:
         call = self._calls.get(change.id)
         if call is None:
-            name = f"{change.task.rpartition('.')[2]} {change.id[:6]}"
+            name = label(change.task.rpartition(".")[2], change.id)
             call = self._calls[change.id] = _Calling(printable(name), change.parent, group)
             if above := self._calls.get(change.parent):
                 above.calls += 1
@@ -140,8 +140,8 @@ class LiveCalls:
         failures = sum(group.phases[phase] for phase in _FAILED)
         if self._progress is None or failures <= _FAILURES:
             word = change.phase.replace("_", " ")
-            task = printable(change.task.rpartition(".")[2])
-            self._print_line(word, f"{task} {change.id[:6]}: {printable(change.why)}")
+            name = label(change.task.rpartition(".")[2], change.id)
+            self._print_line(word, f"{printable(name)}: {printable(change.why)}")
             if self._progress and failures == _FAILURES:
                 self._print_line(word, f"{group.name}: from here on, failures are only counted")
 

@@ -28,6 +28,11 @@ CONDITION = "condition"
 """Name of the environment whose tasks are conditions, for which no worker is needed."""
 
 
+def label(short_name: str, id: str) -> str:
+    """Return the name of an action in messages: `task a1b2c3`."""
+    return f"{short_name} {id[:6]}"
+
+
 class Endpoint(NamedTuple):
     """Address of a controller for its workers: a Unix socket, and a token for the run."""
 

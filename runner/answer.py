@@ -10,6 +10,21 @@ from typing import Any
 
 from flyte_build.cas.atomic import create_file
 from flyte_build.cas.folder import make_below
+from flyte_build.values.type import Wires
+
+
+def question(inputs: Wires, run: str, action: str, *, here: bool = False) -> str:
+    """Return the text that asks for the answer to a condition, and says how it is given.
+
+    `inputs` are those of the condition, and `here` tells whether the terminal takes it, too.
+    """
+    prompt = str(inputs["prompt"]).strip()
+    return (
+        f"The condition {inputs['name']!r} waits for a value of type {inputs['data_type']}:"
+        + (f"\n{prompt}\n" if "\n" in prompt else f" {prompt} ")
+        + f"{'Answer here, or with' if here else 'Answer with'}"
+        f" `flyte signal condition {run} {action[:8]} VALUE`."
+    )
 
 
 def give(folder: str, action: str, value: Any) -> bool:

@@ -12,7 +12,7 @@ from flyte_build.graph.reporter import Reporter
 if TYPE_CHECKING:
     from flyte_build.graph.node import Node, Outcome
 
-    from .result import Phase
+    from .result import Phase, Result
 
 
 class ActionChange(NamedTuple):
@@ -114,3 +114,15 @@ def pass_on(target: int, data: bytes) -> int:
         except BrokenPipeError:
             return len(data)  # The reader is gone; the log has the output.
     return taken
+
+
+def retry_text(attempt: int, total: int, result: Result, wait: float) -> str:
+    """Return the sentence on an attempt that failed, or was lost, and will be repeated.
+
+    `total` is the number of attempts that the task has, and `wait` is in seconds.
+    """
+    reason = result.error.message if result.error else result.phase
+    again = f"trying again in {wait:g} s" if wait else "trying again"
+    if result.error is not None and result.error.kind == "lost":
+        return f"Attempt {attempt} was lost ({reason}); {again}."
+    return f"Attempt {attempt} of {total} failed ({reason}); {again}."

@@ -17,7 +17,7 @@ from flyte_build.declarations.context import ctx
 from flyte_build.declarations.environment import TaskEnvironment
 from flyte_build.errors import ConditionTimedoutError, RuntimeUserError
 from flyte_build.runner.action import CONDITION
-from flyte_build.runner.answer import given
+from flyte_build.runner.answer import given, question
 from flyte_build.values.annotations import type_of
 from flyte_build.values.type import Mismatch
 
@@ -42,8 +42,9 @@ def wait(name: str, prompt: str, data_type: str, description: str, timeout: floa
                 return parse(data_type, input(f"{prompt} [{data_type}] "))
             except Mismatch as error:
                 print(f"Expected: {error.expected}.", file=sys.stderr)
-    command = f"flyte signal condition {own.action.run_name} {own.action.name} VALUE"
-    print(f"{prompt} Answer with: {command}", file=sys.stderr, flush=True)
+    inputs = {"name": name, "prompt": prompt, "data_type": data_type}
+    asked = question(inputs, own.action.run_name, own.action.name)
+    print(f"note: {asked}", file=sys.stderr, flush=True)
     until = None if timeout is None else time.monotonic() + timeout
     while not (answer := given(own.output_path, own.action.name)):
         if until is not None and time.monotonic() > until:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -14,7 +14,7 @@ from flyte_build.errors import FileUnstable, UsageError
 from flyte_build.graph.node import Node, Outcome
 from flyte_build.images.image_choice import ImageChoice
 from flyte_build.runner.call import Call
-from flyte_build.runner.controller.run import Finished, carry_out
+from flyte_build.runner.controller.run import Finished, carry_out, refuse_missing_gpus
 from flyte_build.values.type import Wires
 from flyte_build.workspace.workspace import Workspace, current_folder
 
@@ -26,6 +26,7 @@ from .ready_deployments import ReadyDeployments
 from .session import Session
 
 if TYPE_CHECKING:
+    from flyte_build.declarations.spec import EnvironmentSpec
     from flyte_build.declarations.task import Task
     from flyte_build.runner.child import ChildRequest
     from flyte_build.runner.worker.spawn import Worker
@@ -71,14 +72,19 @@ def _call(plan: FilePlan, variable: str, inputs: Wires) -> Call:
     )
 
 
-def _images(plan: FilePlan, environment: str) -> Iterator[tuple[str, ImageChoice]]:
-    """Yield an environment of the file and all that it depends on, with their images."""
+def _reachable(plan: FilePlan, environment: str) -> list[EnvironmentSpec]:
+    """Return an environment of the file and all that it depends on.
+
+    Raises `PreparationError` if one of them needs GPUs that are not there.
+    """
     reachable = {each.name: each for each in plan.discovery.findings.reachable}
     names = [environment]
     for name in names:  # It grows during the loop.
         if found := reachable.get(name):
-            yield name, plan.image(found.image)
             names += [each for each in found.depends_on if each not in names]
+    environments = [reachable[name] for name in names if name in reachable]
+    refuse_missing_gpus(task for each in environments for task in each.tasks.values())
+    return environments
 
 
 def _resolve(
@@ -98,7 +104,9 @@ def _resolve(
         call = _call(plan, variable, inputs)
         semantic = call.task.semantic
         own = (semantic.environment, plan.image(semantic.image))
-        nodes = environments.choose([own, *_images(plan, semantic.environment)])
+        reachable = _reachable(plan, semantic.environment)
+        others = ((each.name, plan.image(each.image)) for each in reachable)
+        nodes = environments.choose([own, *others])
         try:
             return call, environments, plan.resolve(*nodes)
         except FileUnstable as error:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from flyte_build.errors import FlyteError
 from flyte_build.runner.abort import LOOK, asked, take_asked_actions
-from flyte_build.runner.action import ROOT, Action, remove_checkpoint, tidy, tidy_run
+from flyte_build.runner.action import ROOT, Action, label, remove_checkpoint, tidy, tidy_run
 from flyte_build.runner.call import Call
 from flyte_build.runner.engines.poll import wait_for
 from flyte_build.runner.engines.protocol import Engine, Event, Waits
@@ -220,7 +220,8 @@ class Controller:
             for id, request in take_asked_actions(self._folder):
                 placed = self._placed.get(id)
                 if placed is not None and self._machine.result(id) is None:
-                    self._reporter.note(f"{placed.call.task.name} {id}: {request}.")
+                    name = placed.call.task.operational.short_name
+                    self._reporter.note(f"{label(name, id)}: {request}.")
                     self._machine.abort(now, id, str(request), _PATIENCE)
 
     def _happened(self, now: float, event: Event) -> None:

@@ -6,9 +6,9 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from flyte_build.runner.action import ROOT
+from flyte_build.runner.action import ROOT, label
 from flyte_build.runner.call import Call
-from flyte_build.runner.reporter import ActionChange, RunReporter
+from flyte_build.runner.reporter import ActionChange, RunReporter, retry_text
 from flyte_build.runner.result import Phase, Result
 
 from .machine import Effect, End, Queued, Retry, Start
@@ -117,12 +117,7 @@ class Journal:
         )
 
     def _say_retry(self, effect: Retry, call: Call) -> None:
-        reason = effect.result.error.message if effect.result.error else effect.result.phase
-        again = f"trying again in {effect.wait:g} s" if effect.wait else "trying again"
-        of = f" of {call.task.operational.retries + 1}"
-        which = "" if effect.action == ROOT else f"{call.task.name} {effect.action}: "
-        is_lost = effect.result.error is not None and effect.result.error.kind == "lost"
-        verb = "was lost" if is_lost else "failed"
-        self._reporter.note(
-            f"{which}Attempt {effect.attempt}{'' if is_lost else of} {verb} ({reason}); {again}."
-        )
+        operational = call.task.operational
+        which = "" if effect.action == ROOT else f"{label(operational.short_name, effect.action)}: "
+        text = retry_text(effect.attempt, operational.retries + 1, effect.result, effect.wait)
+        self._reporter.note(which + text)

@@ -51,7 +51,10 @@ def beyond(task: TaskSpec, needs: Slots, total: Slots) -> str:
         raise PreparationError(
             f"{task.name} needs {plural(int(needs.gpu), 'GPU')}",
             why=f"This machine has {int(total.gpu) or 'none'}.",
-            hint="Run it on another machine, or declare fewer: Resources(gpu=...).",
+            hint=(
+                "Run it on another machine, or declare fewer: Resources(gpu=...). With `--local`,"
+                " resources are ignored."
+            ),
         )
     parts = []
     if "cpu" in lacking:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterable
 from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple
 
-from flyte_build.declarations.spec import completed
+from flyte_build.declarations.spec import TaskSpec, completed
 from flyte_build.errors import FlyteError, InputError
 from flyte_build.images.image_choice import ImageChoice
 from flyte_build.runner.abort import asked
@@ -17,7 +18,7 @@ from flyte_build.runner.reporter import RunReporter
 from flyte_build.runner.result import Failure, Phase, Result
 from flyte_build.runner.signals import Interrupts, Stopped
 
-from .capacity import endless_capacity, machine_capacity
+from .capacity import Capacity, endless_capacity, machine_capacity
 from .controller import Controller
 from .outcome import system_failure
 from .policy import beyond, policy_of
@@ -103,6 +104,16 @@ def carry_out(
     if earlier:
         _say_recovered(earlier, reporter)
     return Finished(name, url, call.task.name, result, time.monotonic() - began)
+
+
+def refuse_missing_gpus(tasks: Iterable[TaskSpec]) -> None:
+    """Raise `PreparationError` if a task needs more GPUs than this machine has."""
+    capacity: Capacity | None = None
+    for task in tasks:
+        needs = policy_of(task, 0).needs
+        if needs.gpu:
+            capacity = capacity or machine_capacity(None)
+            beyond(task, needs, capacity.slots)
 
 
 def _say_recovered(earlier: EarlierRun, reporter: RunReporter) -> None:

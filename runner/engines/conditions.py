@@ -13,7 +13,7 @@ from typing import Any
 
 from flyte_build.cas.folder import make_below
 from flyte_build.runner.action import Action
-from flyte_build.runner.answer import give, given
+from flyte_build.runner.answer import give, given, question
 from flyte_build.runner.result import Failure, Result
 from flyte_build.values.type import Mismatch
 
@@ -46,12 +46,7 @@ class ConditionEngine:
         if key not in self._waiting:
             self._waiting[key] = (action, time.monotonic())
             asked = action.call.inputs
-            here = "Answer here, or with" if self._at_terminal else "Answer with"
-            self._note(
-                f"The condition {asked['name']!r} waits for a value of type {asked['data_type']}:"
-                f" {asked['prompt']} {here} `flyte signal condition {action.run} {action.id[:8]}"
-                " VALUE`."
-            )
+            self._note(question(asked, action.run, action.id, here=self._at_terminal))
 
     def waits(self) -> Waits:
         """Return the terminal, and the time of the next look."""

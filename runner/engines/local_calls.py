@@ -29,9 +29,10 @@ from flyte_build.errors import (
     MaxRuntimeExceededError,
     TaskTimeoutError,
 )
-from flyte_build.runner.action import remove_checkpoint
+from flyte_build.runner.action import label, remove_checkpoint
 from flyte_build.runner.child import next_child_id
 from flyte_build.runner.history.actions import NewAction
+from flyte_build.runner.reporter import retry_text
 from flyte_build.runner.result import Failure, Result
 from flyte_build.runner.traces import trace_of
 from flyte_build.runner.worker.execute import checkpoint_in, failure
@@ -208,12 +209,10 @@ class LocalCalls:
             self._end(call, attempt, result)
             return None
         self._run.record(lambda actions: actions.attempted(call.id, attempt, result, time.time()))
-        assert result.error is not None
-        self._run.note(
-            f"{call.task.name} {call.id}: Attempt {attempt} of {operational.retries + 1} failed"
-            f" ({result.error.message}); trying again."
-        )
-        return operational.backoff[attempt - 1] if operational.backoff else 0.0
+        wait = operational.backoff[attempt - 1] if operational.backoff else 0.0
+        text = retry_text(attempt, operational.retries + 1, result, wait)
+        self._run.note(f"{label(operational.short_name, call.id)}: {text}")
+        return wait
 
     def _end(self, call: _Call, attempt: int, result: Result) -> None:
         self._run.record(lambda actions: actions.ended(call.id, attempt, result, time.time()))

@@ -9,7 +9,7 @@ import select
 from collections import deque
 from collections.abc import Iterable, Iterator
 
-from flyte_build.runner.action import Action
+from flyte_build.runner.action import Action, label
 from flyte_build.runner.history.log import LogWriter
 
 from .protocol import Sink
@@ -26,7 +26,7 @@ class Output:
     def __init__(self, action: Action, sink: Sink) -> None:
         self._log = LogWriter(action.folder, action.attempt)
         self._sink, self._is_child = sink, action.parent is not None
-        self._prefix = f"[{action.call.task.operational.short_name} {action.id[:6]}] ".encode()
+        self._prefix = f"[{label(action.call.task.operational.short_name, action.id)}] ".encode()
         self._held: deque[tuple[int, bytes]] = deque()
         self._begun: dict[int, bytes] = {}  # Beginnings of a child's lines, by stream.
 

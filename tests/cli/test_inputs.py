@@ -405,7 +405,7 @@ def test_a_class_that_refuses_an_input_in_the_worker_raises_an_input_error(
     """
     main = """
 if __name__ == "__main__":
-    flyte.init()
+    flyte.init_from_config()
     trip = Trip("Oslo")
     trip.days = 0
     try:
@@ -488,7 +488,7 @@ def test_an_output_that_does_not_fit_is_said_with_its_place(project: Project) ->
     project.write(
         "wrong.py",
         "@env.task\ndef wrong() -> list[int]: return [1, 'x']\n@env.task\ndef lost() -> object:"
-        " return lambda: 1\n",
+        " return (each for each in ())\n",
     )
     said = project.refusal("wrong.py", "wrong", exit_code=1)
     assert (
@@ -530,7 +530,9 @@ def test_wrong_inputs_of_a_call_show_python(project: Project) -> None:
         "        try: flyte.run(forms, **given)\n"
         "        except flyte.errors.InputError as error: print(error.hint)\n"
     )
-    project.write("forms.py", FORMS + "if __name__ == '__main__':\n    flyte.init()\n" + calls)
+    project.write(
+        "forms.py", FORMS + "if __name__ == '__main__':\n    flyte.init_from_config()\n" + calls
+    )
     assert project(sys.executable, "forms.py").stdout.splitlines() == [
         "For example: n=3",
         "Add, for example: items=[3, 3]",
@@ -544,7 +546,7 @@ def test_scalars_of_numpy_are_taken_where_they_are_exact(project: Project) -> No
         "forms.py",
         FORMS + "@env.task\ndef gives() -> tuple[int, float, bool]:\n    import numpy\n"
         "    return numpy.int16(7), numpy.float32(0.5), numpy.bool_(True)\n"
-        "if __name__ == '__main__':\n    import numpy as np\n    flyte.init()\n"
+        "if __name__ == '__main__':\n    import numpy as np\n    flyte.init_from_config()\n"
         "    print(flyte.run(forms, n=np.int64(2), items=[np.uint8(3)], flag=np.bool_(True),"
         " at=np.float32(0.25)).outputs()[0], flyte.run(gives).outputs())\n"
         "    for n in (np.float64(1), np.bool_(True), np.array([1]), np.longdouble(1)):\n"

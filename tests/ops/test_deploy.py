@@ -598,7 +598,7 @@ def test_what_skopeo_has_copied_is_used(server: Server, project: Path, tmp_path:
 
 def test_a_file_that_deploys_itself_while_it_is_imported_is_refused(flyte: Deploying) -> None:
     """A file that deploys itself while it is imported is refused: that would never end."""
-    for call in ("flyte.deploy(env)", "flyte.init(); flyte.run(hello)"):
+    for call in ("flyte.deploy(env)", "flyte.init_from_config(); flyte.run(hello)"):
         (flyte.project / "unguarded.py").write_text(f"{TASKS}\n{call}\n")
         done = subprocess.run(
             [sys.executable, "unguarded.py"],

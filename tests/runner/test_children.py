@@ -627,7 +627,7 @@ def test_a_killed_command_leaves_nothing_running(tree: Shell, tmp_path: Path) ->
 
 
 def test_a_killed_worker_leaves_no_processes(tree: Shell) -> None:
-    """Those in sessions of their own end, too, before the next attempt."""
+    """Its processes end, also in sessions of their own, before the next attempt."""
     assert run(tree, "calls_the_killed")["outputs"] == {"o0": 1}
     wait_for_no_sleepers()
 
@@ -686,6 +686,12 @@ def test_a_task_beyond_the_machine_runs_alone(tree: Shell, tmp_path: Path) -> No
     assert "of memory" in done.stderr and "it runs alone" in done.stderr
     runs = len(tree.json("get", "run"))
     refused = tree("run", "tree.py", "on_gpu", exit_code=3).stderr
+    (tree.project / "ahead.py").write_text(
+        "import flyte, tree\nenv = flyte.TaskEnvironment(name='ahead', depends_on=[tree.gpu])\n"
+        "@env.task\ndef cheap() -> int:\n    return 1\n"
+    )
+    ahead = tree("run", "ahead.py", "cheap", exit_code=3).stderr
+    assert "gpu.on_gpu needs 99 GPUs" in ahead
     assert "gpu.on_gpu needs 99 GPUs" in refused and len(tree.json("get", "run")) == runs
     error = run(tree, "calls_gpu", exit_code=1)["error"]
     assert error["type"] == "PreparationError" and "99 GPUs" in error["message"]

@@ -381,7 +381,9 @@ def test_a_bundle_of_a_deployment_and_a_record_stays_until_both_are_gone(
 
 def test_from_python(flyte: Shell, other: Shell, place: str) -> None:
     """`flyte.run` publishes and fetches as the command does."""
-    text = "\n".join(["import tasks, flyte", "flyte.init()", "print(flyte.run(tasks.hello))"])
+    text = "\n".join(
+        ["import tasks, flyte", "flyte.init_from_config()", "print(flyte.run(tasks.hello))"]
+    )
     for machine in (flyte, other):
         done = subprocess.run(
             [sys.executable, "-c", text],
