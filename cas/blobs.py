@@ -8,7 +8,6 @@ file that is found while no one holds it is left over from an interrupted write.
 from __future__ import annotations
 
 import errno
-import hashlib
 import os
 import stat
 from collections.abc import Iterable, Iterator
@@ -21,6 +20,7 @@ from flyte_build.errors import BlobCorrupt, BlobMissing
 from .counters import Counters
 from .digest import Digest, is_hex
 from .folder import make_below, mode_in
+from .hash import running_sha256
 from .os_errors import storing, unavailable
 
 TEMPORARY = ".writing-"
@@ -90,7 +90,7 @@ class Blobs:
         Takes constant memory. Raises `BlobMissing`.
         """
         with storing("read a blob"), self.open(digest) as stream:
-            sha256 = hashlib.sha256()
+            sha256 = running_sha256()
             while piece := stream.read(1 << 20):
                 sha256.update(piece)
         actual = Digest.from_hash(sha256)
@@ -222,7 +222,7 @@ class BlobWriter:
             self._file = os.open(
                 self._path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, batch._blobs.mode
             )
-        self._sha256 = hashlib.sha256()
+        self._sha256 = running_sha256()
         self.size = 0
 
     def __enter__(self) -> BlobWriter:
@@ -241,7 +241,7 @@ class BlobWriter:
         with storing("write a blob"):
             os.ftruncate(self._file, 0)
             os.lseek(self._file, 0, os.SEEK_SET)
-        self._sha256 = hashlib.sha256()
+        self._sha256 = running_sha256()
         self.size = 0
 
     @property

@@ -6,9 +6,14 @@ hex digits.
 
 from __future__ import annotations
 
-import hashlib
+from typing import TYPE_CHECKING
 
 from flyte_build.errors import StoreError
+
+from .hash import sha256_hex
+
+if TYPE_CHECKING:
+    import hashlib
 
 _PREFIX = "sha256:"
 _HEX = frozenset("0123456789abcdef")
@@ -38,7 +43,7 @@ class _Sha256(str):
     @classmethod
     def of(cls, data: bytes | bytearray | memoryview) -> _Sha256:
         """Compute the sha256 of `data`."""
-        return cls(_PREFIX + hashlib.sha256(data).hexdigest())
+        return cls(_PREFIX + sha256_hex(data))
 
     @property
     def hex(self) -> str:
@@ -67,9 +72,9 @@ class Digest(_Sha256):
         return cls(super().of(data))
 
     @classmethod
-    def from_hash(cls, sha256: hashlib._Hash) -> Digest:
-        """Return the digest of all bytes that a running `hashlib.sha256()` has been fed."""
-        return cls(_PREFIX + sha256.hexdigest())
+    def from_hash(cls, hash: hashlib._Hash) -> Digest:
+        """Return the digest of all bytes that a running sha256 has been fed."""
+        return cls(_PREFIX + hash.hexdigest())
 
 
 class Key(_Sha256):

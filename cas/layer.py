@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Literal, Protocol
@@ -10,6 +9,7 @@ from typing import Literal, Protocol
 from . import tar
 from .blobs import Batch
 from .digest import Digest
+from .hash import running_sha256
 
 Compression = Literal["zstd", "gzip", "none"]
 MEDIA_TYPES: dict[Compression, str] = {
@@ -80,7 +80,7 @@ def write_archive(chunks: Iterable[bytes], batch: Batch, compression: Compressio
     If `chunks` raises, nothing is left behind.
     """
     compress = compressor(compression)
-    diff = hashlib.sha256()
+    diff = running_sha256()
     with batch.writer() as writer:
         for chunk in chunks:
             diff.update(chunk)

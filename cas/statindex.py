@@ -8,7 +8,6 @@ Documentation/technical/racy-git.txt).
 
 from __future__ import annotations
 
-import hashlib
 import marshal
 import os
 import sys
@@ -24,6 +23,7 @@ from flyte_build.errors import FileUnstable
 from .counters import Counters
 from .database import Database
 from .digest import Digest
+from .hash import running_sha256
 
 SCHEMA = (
     "CREATE TABLE IF NOT EXISTS stat(scope TEXT NOT NULL, name BLOB NOT NULL, data BLOB NOT NULL,"
@@ -143,7 +143,7 @@ def hash_file(
         try:
             began = time.time_ns()
             before = os.fstat(file)
-            sha256, size, data = hashlib.sha256(), 0, b""
+            sha256, size, data = running_sha256(), 0, b""
             while piece := os.read(file, min(before.st_size - size, _CHUNK) + 1):
                 sha256.update(piece)
                 size += len(piece)

@@ -11,7 +11,6 @@ import json
 import os
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from flyte_build.cas.folder import make_below, opener
@@ -40,8 +39,7 @@ class Endpoint(NamedTuple):
     token: str
 
 
-@dataclass(frozen=True, kw_only=True)
-class Action:
+class Action(NamedTuple):
     """One attempt of a call; attempts count from 1, and `folder` is the directory of the action.
 
     `parent` is the id of the action that has called it, `started` the start of the run (epoch

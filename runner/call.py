@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
@@ -41,8 +40,7 @@ class RunOptions(NamedTuple):
     context: Mapping[str, str] = MappingProxyType({})
 
 
-@dataclass(frozen=True, kw_only=True)
-class Call:
+class Call(NamedTuple):
     """A call of one task: its spec, the variable of the file that holds it, and its wire inputs.
 
     `code` is the directory of the extracted bundle, and `tree` that bundle's tree ("" without a
@@ -62,9 +60,9 @@ class Call:
     tree: str = ""
     deployment: str = ""
     environment: str = ""
-    variables: Mapping[str, str] = field(default_factory=dict)
-    context: Mapping[str, str] = field(default_factory=dict)
-    secrets: Secrets = field(default_factory=Secrets)
+    variables: Mapping[str, str] = MappingProxyType({})
+    context: Mapping[str, str] = MappingProxyType({})
+    secrets: Secrets = Secrets()
 
     @property
     def env(self) -> dict[str, str]:

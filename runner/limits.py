@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from flyte_build.declarations.quantity import amount_of
 
@@ -12,8 +11,7 @@ VISIBLE_GPUS = "CUDA_VISIBLE_DEVICES"
 """Variable that names a process's GPUs (docs.nvidia.com/cuda, "CUDA Environment Variables")."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Limits:
+class Limits(NamedTuple):
     """Resource limits of a task.
 
     `cpu` is a number of processors, which may be a fraction; `memory` and `shm` (shared memory) are

@@ -6,18 +6,20 @@ The values come from the environment of the command, and no file contains them.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any
+from types import MappingProxyType
+from typing import Any, NamedTuple
 
 from flyte_build.errors import PreparationError
 
 
-@dataclass(frozen=True, repr=False)
-class Secrets:
+class Secrets(NamedTuple):
     """Values of secrets, by the variable or the (absolute) file in which a task finds them."""
 
-    variables: Mapping[str, str] = field(default_factory=dict)
-    files: Mapping[str, str] = field(default_factory=dict)
+    variables: Mapping[str, str] = MappingProxyType({})
+    files: Mapping[str, str] = MappingProxyType({})
+
+    def __repr__(self) -> str:
+        return f"<secrets: {', '.join([*self.variables, *self.files])}>"
 
 
 def look_up(declared: Any, environment: Mapping[str, str]) -> Secrets:

@@ -98,7 +98,8 @@ class GroupData(NamedTuple):
 class TaskContext:
     """Context of a running task; it is false, with all fields None, outside of a task.
 
-    `attempt_number` counts from 0. `custom_context` is passed on to all tasks that are called.
+    `attempt_number` counts from 0. `custom_context` is passed on to all tasks that are called, and
+    `started` is the start of the run in epoch seconds.
     """
 
     action: ActionID | None = None
@@ -108,7 +109,7 @@ class TaskContext:
     attempt_number: int | None = None
     group_data: GroupData | None = None
     custom_context: Mapping[str, str] | None = None
-    run_start_time: datetime | None = None
+    started: float | None = field(default=None, repr=False)
     raw_data_path: str | None = None
     output_path: str | None = None
     code_bundle: str | None = None
@@ -119,6 +120,15 @@ class TaskContext:
 
     def __bool__(self) -> bool:
         return self.action is not None
+
+    @property
+    def run_start_time(self) -> datetime | None:
+        """Start of the run."""
+        if self.started is None:
+            return None
+        from datetime import UTC, datetime
+
+        return datetime.fromtimestamp(self.started, UTC)
 
     @property
     def checkpoint(self) -> Any:

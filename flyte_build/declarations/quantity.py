@@ -16,7 +16,7 @@ _UNITS = {
     "T": 1e12,
     "Ti": 2**40,
 }
-_QUANTITY = re.compile(rf"([0-9]+(?:\.[0-9]+)?)({'|'.join(_UNITS)})")
+_QUANTITY = rf"([0-9]+(?:\.[0-9]+)?)({'|'.join(_UNITS)})"  # Most tasks declare none.
 _MOST = 2**63 - 1  # What engines and operating systems count with.
 
 
@@ -27,7 +27,7 @@ def amount_of(value: object) -> float:
     """
     if isinstance(value, int | float) and not isinstance(value, bool):
         amount: float = value
-    elif isinstance(value, str) and (found := _QUANTITY.fullmatch(value)):
+    elif isinstance(value, str) and (found := re.fullmatch(_QUANTITY, value)):
         amount = float(found[1]) * _UNITS[found[2]]
     else:
         raise ValueError("is not a quantity")

@@ -155,8 +155,7 @@ class TaskSpec:
         return replace(self, semantic=semantic, operational=own)
 
 
-@dataclass(frozen=True, kw_only=True)
-class EnvironmentSpec:
+class EnvironmentSpec(NamedTuple):
     """Spec of one environment.
 
     `file` is the file that declares it ("" if that is not one of the project's), `tasks` are its

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import stat
@@ -13,6 +12,7 @@ from typing import Any
 from flyte_build._alias import PACKAGE
 from flyte_build.cas.cache import Cache
 from flyte_build.cas.counters import Counters
+from flyte_build.cas.hash import keyed_hex
 from flyte_build.cas.statindex import hash_file, row, trusted
 from flyte_build.workspace.workspace import current_folder
 
@@ -137,6 +137,4 @@ def variable(cache: Cache, name: str) -> str | None:
 
 def keyed(cache: Cache, value: str) -> str:
     """Return a hash keyed with the cache's secret, so that it reveals nothing about the value."""
-    return hashlib.blake2b(
-        value.encode("utf-8", "surrogateescape"), key=cache.secret, digest_size=16
-    ).hexdigest()
+    return keyed_hex(value.encode("utf-8", "surrogateescape"), cache.secret)

@@ -174,7 +174,7 @@ class Deployer:
                 )
             image = plan.image(environment.image)
             runtime, built = self._runtime(plan, environment.name, image)
-            yield Document.of(replace(environment, image=image.value), code, runtime), built
+            yield Document.of(environment._replace(image=image.value), code, runtime), built
             if not self._session.read_only:
                 plan.pins.save()
 

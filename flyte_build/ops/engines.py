@@ -6,7 +6,6 @@ import os
 import threading
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import replace
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -53,7 +52,7 @@ class Engines:
         if call.task.semantic.environment == CONDITION:
             return call, self._conditions
         secrets = look_up(call.task.operational.options.get("secrets"), os.environ)
-        call = replace(call, secrets=secrets)
+        call = call._replace(secrets=secrets)
         if container is None:
             return call, self._for_processes(call, secrets)
         if container.reference not in self._docker:

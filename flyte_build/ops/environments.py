@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import TYPE_CHECKING
+from types import MappingProxyType
+from typing import TYPE_CHECKING, NamedTuple
 
 from flyte_build.cas.digest import Digest
 from flyte_build.graph.node import Node, Outcome
@@ -25,13 +25,12 @@ if TYPE_CHECKING:
 Resolve = Callable[[Sequence[Node]], Mapping[Node, Outcome]]
 
 
-@dataclass(frozen=True)
-class _Ready:
+class _Ready(NamedTuple):
     """Place of tasks: a container, the local environment `folder`, or this interpreter."""
 
     container: ContainerImage | None = None
     folder: str = ""
-    variables: Mapping[str, str] = field(default_factory=dict)
+    variables: Mapping[str, str] = MappingProxyType({})
 
 
 class PreparedEnvironments:
@@ -117,7 +116,7 @@ class PreparedEnvironments:
             with self._lock:
                 self._prepare_late(name, image)
         ready = self._ready[image.text]
-        call = replace(call, environment=ready.folder, variables=ready.variables)
+        call = call._replace(environment=ready.folder, variables=ready.variables)
         return call, ready.container
 
     def _prepare_late(self, name: str, image: ImageChoice) -> None:

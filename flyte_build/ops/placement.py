@@ -6,7 +6,6 @@ It depends on the image of the task and on the requested engine.
 from __future__ import annotations
 
 import os
-from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple
 
 from flyte_build.cas.digest import Digest
@@ -121,7 +120,7 @@ def bring(
         cache.records.add(record)
         made = record.artifact
         variables = Recipe.of(document.value["image"]).env
-        return replace(call, environment=cache.environment(made), variables=variables), None, [made]
+        return call._replace(environment=cache.environment(made), variables=variables), None, [made]
     from flyte_build.images.docker.client import connect
 
     if engine == "auto":

@@ -103,7 +103,7 @@ class ReadyDeployments:
             self._known.setdefault(task.pinned, task)
             ready = self._ready.get(task.document.pin) or self._bring(task, inputs, options)
         call = task.call(inputs, options, ready.code)
-        call = replace(call, environment=ready.environment, variables=ready.variables)
+        call = call._replace(environment=ready.environment, variables=ready.variables)
         return call, ready.container
 
     def _bring(self, task: DeployedTask, inputs: Wires, options: RunOptions) -> _Ready:
@@ -134,5 +134,6 @@ class ReadyDeployments:
 
     def release(self) -> None:
         """End the leases."""
-        for lease in self._leases:
+        leases, self._leases = self._leases, []
+        for lease in leases:
             lease.release()

@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from flyte_build.builtin.script import __name__ as SCRIPT
@@ -172,7 +171,7 @@ class Recorded:
             nodes = environments.choose([(spec.semantic.environment, image)])
             environments.settle(environments.resolve(nodes), [Digest(self.tree)])
         try:
-            call = replace(call, code=code)
+            call = call._replace(code=code)
             return run_in(environments, session, call, plan.image, take_spare, began)
         finally:
             environments.release()

@@ -6,7 +6,6 @@ import os
 import sys
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -18,20 +17,17 @@ from flyte_build.runner.controller.run import Finished, carry_out, refuse_missin
 from flyte_build.values.type import Wires
 from flyte_build.workspace.workspace import Workspace, current_folder
 
-from .child_places import RunPlaces, child_call
 from .engines import Engines
 from .environments import PreparedEnvironments
 from .prepare import FilePlan
-from .ready_deployments import ReadyDeployments
 from .session import Session
 
 if TYPE_CHECKING:
     from flyte_build.declarations.spec import EnvironmentSpec
     from flyte_build.declarations.task import Task
-    from flyte_build.runner.child import ChildRequest
     from flyte_build.runner.worker.spawn import Worker
 
-    from .container_images import ContainerImage
+    from .child_places import RunPlaces
 
 _ATTEMPTS = 3  # To prepare a project whose files are edited meanwhile.
 
@@ -131,7 +127,7 @@ def _run_prepared(
         assert tree is not None
         environments.settle(outcomes, [tree])
     version = call.run.version or tree.short
-    call = replace(call, run=call.run._replace(version=version), code=code, tree=tree)
+    call = call._replace(run=call.run._replace(version=version), code=code, tree=tree)
     plan.publish()
     try:
         return run_in(environments, session, call, plan.image, take_spare, began)
@@ -152,12 +148,13 @@ def run_in(
     `image` returns the image for a declared one. `began` is the monotonic time from which the run's
     seconds count.
     """
-    engines, deployed = Engines(session, take_spare), ReadyDeployments(session)
+    engines = Engines(session, take_spare)
 
-    def place_own(parent: Call, request: ChildRequest) -> tuple[Call, ContainerImage | None]:
-        child = child_call(parent, request)
-        task = child.task.change(image=image(child.task.semantic.image).value)
-        return environments.place(replace(child, task=task))
+    def open_children() -> RunPlaces:
+        from .child_places import RunPlaces
+        from .ready_deployments import ReadyDeployments
+
+        return RunPlaces(engines, ReadyDeployments(session), environments, image)
 
     try:
         return carry_out(
@@ -165,11 +162,10 @@ def run_in(
             session.stores.history,
             session.reporter,
             began,
-            RunPlaces(engines, deployed, place_own),
+            open_children,
         )
     finally:
         engines.close()
-        deployed.release()
 
 
 def run_here(session: Session, call: Call, load: Callable[[], Task[..., Any]]) -> Finished:

@@ -31,7 +31,7 @@ def run_deployed(
         call, container = ready.place(task, inputs, session.settings.run)
         history, reporter = session.stores.history, session.reporter
         call, engine = engines.engine(call, container)
-        return carry_out(call, engine, history, reporter, began, RunPlaces(engines, ready))
+        return carry_out(call, engine, history, reporter, began, lambda: RunPlaces(engines, ready))
     finally:
         engines.close()
         ready.release()

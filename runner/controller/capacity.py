@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 from collections import Counter
 from collections.abc import Sequence
 
@@ -11,7 +10,7 @@ from flyte_build.runner.limits import VISIBLE_GPUS
 
 from .slots import Slots
 
-_DEVICE = re.compile(r"nvidia([0-9]+)")  # NVIDIA's driver has a device `/dev/nvidia0`, ...
+_DEVICE = "nvidia"  # NVIDIA's driver has a device `/dev/nvidia0`, ...
 _ENDLESS = float("inf")
 
 
@@ -64,8 +63,8 @@ def _gpus() -> list[str]:
     In the variable, an invalid name hides those after it.
     """
     if (visible := os.environ.get(VISIBLE_GPUS)) is None:
-        found = (_DEVICE.fullmatch(name) for name in os.listdir("/dev"))
-        return sorted((match[1] for match in found if match), key=int)
+        rest = (name.removeprefix(_DEVICE) for name in os.listdir("/dev") if _DEVICE in name)
+        return sorted(filter(str.isdecimal, rest), key=int)
     names = [name.strip() for name in visible.split(",")]
     invalid = (at for at, name in enumerate(names) if not name or name.startswith("-"))
     return names[: next(invalid, len(names))]

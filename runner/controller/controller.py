@@ -43,8 +43,9 @@ _GRACE = 5.0  # Seconds that it has when the command is interrupted.
 class Controller:
     """Controller of the run `run`, whose directory is `folder`.
 
-    Its `children` have places; without them, workers cannot call any. `open_actions` opens the
-    recorder of children. Results of `earlier` are taken over.
+    `open_children` opens the places of children, when a worker first connects; without it, workers
+    cannot call any. `open_actions` opens the recorder of children. Results of `earlier` are taken
+    over.
     """
 
     def __init__(
@@ -54,12 +55,13 @@ class Controller:
         reporter: RunReporter,
         open_actions: Callable[[], Actions],
         capacity: Capacity,
-        children: ChildPlaces | None = None,
+        open_children: Callable[[], ChildPlaces] | None = None,
         earlier: EarlierRun | None = None,
     ) -> None:
         self._earlier = earlier
         self._run, self._folder, self._reporter = run, folder, reporter
-        self._children = children
+        self._open_children = open_children
+        self._children: ChildPlaces | None = None
         self._machine, self._capacity = Machine(capacity.slots), capacity
         self._started = time.time()
         self._noted: set[str] = set()
@@ -67,7 +69,7 @@ class Controller:
         self._engines: list[Engine] = []
         self.inbox = Inbox()
         self.journal = Journal(self._placed, reporter, open_actions, earlier)
-        self._host = WorkerHost(folder) if children else None
+        self._host = WorkerHost(folder) if open_children else None
         self._error: BaseException | None = None
         self._look_at = 0.0
 
@@ -89,6 +91,8 @@ class Controller:
         seen = 0
         while True:
             self._carry_out()
+            if self._host:
+                self._host.listen()  # While the first worker begins.
             if self._machine.is_done:
                 break
             self._wait(interrupts.descriptor)
@@ -173,6 +177,8 @@ class Controller:
             placed.answer([])
         if self._host:
             self._host.close()
+        if self._children:
+            self._children.close()
 
     def _policy(self, call: Call) -> Policy:
         """Return the policy of a call, whose needs fit this machine. Raises `PreparationError`."""
@@ -205,6 +211,8 @@ class Controller:
         if host and host.fileno() in ready:
             from .worker_api import WorkerApi
 
+            assert self._open_children is not None
+            self._children = self._open_children()
             host.serve(WorkerApi(self, self._run, host.endpoint.token).application())
         for descriptor in ready & wakers:
             os.read(descriptor, 1 << 12)

@@ -1,7 +1,7 @@
 """The Unix socket on which a controller serves the workers of its run.
 
-It listens from the start of the run. The first connection loads the HTTP server, so a task that
-calls none pays nothing for it.
+It listens as soon as the first worker has its order. The first connection loads the HTTP server, so
+a task that calls none pays nothing for it.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING
 
 from flyte_build.cas.folder import make_below
 from flyte_build.runner.action import Endpoint
-from flyte_build.runner.unix_socket import listen
 
 if TYPE_CHECKING:
     from starlette.applications import Starlette
@@ -25,9 +24,16 @@ class WorkerHost:
     def __init__(self, folder: str) -> None:
         make_below(f"{folder}/api")
         self.endpoint = Endpoint(f"{folder}/api/socket", os.urandom(32).hex())
-        self._descriptor = listen(self.endpoint.socket)
+        self._descriptor: int | None = None
         self._server: Server | None = None
         self._thread: threading.Thread | None = None
+
+    def listen(self) -> None:
+        """Begin to listen, unless that has begun."""
+        if self._descriptor is None:
+            from flyte_build.runner.unix_socket import listen
+
+            self._descriptor = listen(self.endpoint.socket)
 
     @property
     def is_serving(self) -> bool:
@@ -36,6 +42,7 @@ class WorkerHost:
 
     def fileno(self) -> int:
         """Return the descriptor that is readable when a worker connects."""
+        assert self._descriptor is not None
         return self._descriptor
 
     def serve(self, application: Starlette) -> None:
@@ -54,7 +61,7 @@ class WorkerHost:
             http="h11",
         )
         self._server = Server(config)
-        listener = socket(fileno=os.dup(self._descriptor))  # The server closes it.
+        listener = socket(fileno=os.dup(self.fileno()))  # The server closes it.
         self._thread = threading.Thread(
             target=self._server.run, args=([listener],), name="flyte-worker-api", daemon=True
         )
@@ -65,7 +72,8 @@ class WorkerHost:
         if self._server is not None and self._thread is not None:
             self._server.should_exit = True
             self._thread.join()
-        os.close(self._descriptor)
+        if self._descriptor is not None:
+            os.close(self._descriptor)
         for remove, path in ((os.unlink, "socket"), (os.rmdir, "")):
             try:
                 remove(os.path.join(os.path.dirname(self.endpoint.socket), path))

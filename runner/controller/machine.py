@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
 from flyte_build.runner.result import Failure, Result
@@ -82,11 +81,7 @@ class Ended(Exception):
     """The parent of a submitted action, or that attempt of it, has ended."""
 
 
-@dataclass(eq=False)
 class _Action:
-    id: str
-    parent: _Action | None
-    policy: Policy
     phase: Literal["queued", "running", "ended"] = "queued"
     attempt: int = 0
     failures: int = 0
@@ -96,7 +91,10 @@ class _Action:
     turn: int = 0  # Counts its waits and attempts; alarms of earlier ones are void.
     verdict: Result | None = None  # Its attempt was asked to end, and this will be the result.
     result: Result | None = None
-    children: dict[str, _Action] = field(default_factory=dict)  # Those in flight.
+
+    def __init__(self, id: str, parent: _Action | None, policy: Policy) -> None:
+        self.id, self.parent, self.policy = id, parent, policy
+        self.children: dict[str, _Action] = {}  # Those in flight.
 
 
 class Machine:

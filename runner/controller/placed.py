@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from flyte_build.runner.call import Call
@@ -28,6 +27,9 @@ class ChildPlaces(Protocol):
         Raises `NotFound` and other errors of deployments.
         """
 
+    def close(self) -> None:
+        """End what holds the places."""
+
 
 class Ending(NamedTuple):
     """End of a child, as its parent is told; `number` counts the ends below one parent."""
@@ -37,19 +39,19 @@ class Ending(NamedTuple):
     result: Result
 
 
-@dataclass(eq=False)
 class Placed:
     """An action with its engine, and what its worker is told about its children."""
 
-    call: Call
-    engine: Engine
-    parent: str | None = None
-    group: str = ""
-    is_known: bool = False  # Its result comes from an earlier run.
-    attempt: int = 0
+    is_known = False  # Whether its result comes from an earlier run.
+    attempt = 0
     gpus: Sequence[str] = ()  # Those that its attempt may use.
-    endings: list[Ending] = field(default_factory=list)
-    listeners: list[Future[list[Ending]]] = field(default_factory=list)
+
+    def __init__(
+        self, call: Call, engine: Engine, parent: str | None = None, group: str = ""
+    ) -> None:
+        self.call, self.engine, self.parent, self.group = call, engine, parent, group
+        self.endings: list[Ending] = []
+        self.listeners: list[Future[list[Ending]]] = []
 
     def answer(self, endings: list[Ending]) -> None:
         """Answer everyone who waits for the end of a child."""

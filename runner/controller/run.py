@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
-from dataclasses import replace
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, NamedTuple
 
 from flyte_build.declarations.spec import TaskSpec, completed
@@ -57,16 +56,16 @@ def carry_out(
     history: History,
     reporter: RunReporter,
     began: float,
-    children: ChildPlaces | None = None,
+    open_children: Callable[[], ChildPlaces] | None = None,
 ) -> Finished:
     """Run a task with all that it calls, and return the finished run.
 
-    `began` is the monotonic time from which the run's seconds count. `children` are places for the
-    calls that the task makes; without them, they stay in its own process. Raises `PreparationError`
-    for GPUs that are not there, before anything runs.
+    `began` is the monotonic time from which the run's seconds count. `open_children` opens places
+    for the calls that the task makes; without it, they stay in its own process. Raises
+    `PreparationError` for GPUs that are not there, before anything runs.
     """
     inputs = completed(call.task.semantic.interface_document, call.inputs)
-    call = replace(call, inputs=inputs, context=call.run.context)
+    call = call._replace(inputs=inputs, context=call.run.context)
     _say_what_differs(engine, call, reporter)
     capacity = endless_capacity() if engine.runs_here else machine_capacity(call.run.max_actions)
     beyond(call.task, policy_of(call.task, 0).needs, capacity.slots)
@@ -74,7 +73,7 @@ def carry_out(
     folder, url = history.run_folder(name), history.url(name)
     earlier = history.earlier(call.run.recovers) if call.run.recovers else None
     controller = Controller(
-        name, folder, reporter, lambda: history.actions_of(name), capacity, children, earlier
+        name, folder, reporter, lambda: history.actions_of(name), capacity, open_children, earlier
     )
     result = Result("failed")
     try:

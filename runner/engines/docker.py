@@ -13,7 +13,7 @@ import os
 import select
 import signal
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from threading import Thread
 from typing import TYPE_CHECKING, Any
 
@@ -276,7 +276,7 @@ def _write(action: Action) -> None:
     Other users have no access to the parent directories.
     """
     code = "/opt/flyte" if action.call.code else ""
-    replace(action, call=replace(action.call, code=code)).write()
+    action._replace(call=action.call._replace(code=code)).write()
     modes = {
         action.folder: 0o777,
         f"{action.folder}/work": 0o777,

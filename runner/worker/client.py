@@ -10,6 +10,7 @@ import http.client
 import json
 import socket
 import threading
+import time
 from collections.abc import Mapping
 from concurrent.futures import Future
 from queue import Empty, SimpleQueue
@@ -22,6 +23,7 @@ from flyte_build.runner.unix_socket import connect
 
 from .raised import refusal_of
 
+_PATIENCE = 5.0  # Seconds for the controller to open its socket.
 _MOST = 500  # Children in one request.
 _WAIT = 30  # Seconds that the controller waits before it answers that nothing has ended.
 
@@ -187,5 +189,13 @@ class _Connection(http.client.HTTPConnection):
         self._path = path
 
     def connect(self) -> None:
-        """Connect to the socket."""
-        self.sock: socket.socket = connect(self._path)
+        """Connect to the socket, which the controller opens while its first worker begins."""
+        deadline = time.monotonic() + _PATIENCE
+        while True:
+            try:
+                self.sock: socket.socket = connect(self._path)
+                return
+            except (FileNotFoundError, ConnectionRefusedError):
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(0.005)

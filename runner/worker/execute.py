@@ -76,8 +76,6 @@ def context_of(
     action: Mapping[str, Any], folder: str, mode: Literal["local", "remote"], caller: Caller
 ) -> TaskContext:
     """Return the context of an attempt, given its action's document and directory."""
-    from datetime import UTC, datetime
-
     own = ActionID(action["id"], action["run"], action["project"], action["domain"])
     return TaskContext(
         action=own,
@@ -87,7 +85,7 @@ def context_of(
         attempt_number=action["attempt"] - 1,
         group_data=None,
         custom_context=action["context"],
-        run_start_time=datetime.fromtimestamp(action["started"], UTC),
+        started=action["started"],
         output_path=folder,
         data={},
         make_checkpoint=checkpoint_in(folder),

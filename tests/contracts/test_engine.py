@@ -311,7 +311,7 @@ ALL = pytest.mark.parametrize("bench", ("local", "process", CONTAINERS), indirec
 def test_an_attempt_is_begun_once(bench: Bench) -> None:
     """Submitting an attempt again changes nothing; another attempt of the action is another one."""
     action = bench.action("succeeds", x=1)
-    for attempt in (action, replace(action, attempt=2)):
+    for attempt in (action, action._replace(attempt=2)):
         bench.engine.submit(attempt)
         bench.engine.submit(attempt)
         bench.until(lambda: bench.events)
@@ -408,7 +408,7 @@ def test_an_interruption_of_a_local_task_reaches_the_caller(bench: Bench) -> Non
 def test_output_reaches_the_reader_and_the_log_of_its_attempt(bench: Bench) -> None:
     """The output of the root is passed on as it is, and each attempt has its part of the log."""
     action = bench.action("two_streams")
-    for attempt in (action, replace(action, attempt=2)):
+    for attempt in (action, action._replace(attempt=2)):
         bench.run(attempt)
     assert bench.sink.data == {1: b"out 1\nout 2" * 2, 2: b"err 1\n" * 2}
     assert sorted(bench.logged(action)) == sorted(b"out 1\nout 2err 1\n" * 2)
@@ -418,7 +418,7 @@ def test_output_reaches_the_reader_and_the_log_of_its_attempt(bench: Bench) -> N
 
 def test_lines_of_a_child_begin_with_its_name(bench: Bench) -> None:
     """A last line without an end gets one; the log has the bytes as they were written."""
-    child = replace(bench.action("two_streams", "a123456789"), parent="a0")
+    child = bench.action("two_streams", "a123456789")._replace(parent="a0")
     bench.run(child)
     name = b"[two_streams a12345] "
     assert bench.sink.data == {
@@ -429,7 +429,7 @@ def test_lines_of_a_child_begin_with_its_name(bench: Bench) -> None:
 
 
 def test_a_child_that_prints_nothing_has_no_log(bench: Bench) -> None:
-    child = replace(bench.action("succeeds", x=1), parent="a0")
+    child = bench.action("succeeds", x=1)._replace(parent="a0")
     bench.run(child)
     assert not os.path.exists(f"{child.folder}/log")
 
@@ -461,7 +461,7 @@ def test_lines_of_children_stay_whole_at_a_slow_reader(bench: Bench) -> None:
     engine = bench.make(bench, piecemeal)
     for name in "xyz":
         action = bench.action("prints_lines", name * 9, letter=name, count=1000)
-        engine.submit(replace(action, parent="a0"))
+        engine.submit(action._replace(parent="a0"))
     bench.until(lambda: len(engine.waits().write) == 3, engine)
     piecemeal.is_open = True
     bench.until(lambda: len(bench.events) == 3, engine)
@@ -472,7 +472,7 @@ def test_lines_of_children_stay_whole_at_a_slow_reader(bench: Bench) -> None:
 
 def test_a_line_of_a_child_without_an_end_is_cut(bench: Bench) -> None:
     """It is passed on in pieces, so it needs no memory of its own size; the log has it whole."""
-    child = replace(bench.action("prints_lines", letter="x" * (1 << 20), count=0), parent="a0")
+    child = bench.action("prints_lines", letter="x" * (1 << 20), count=0)._replace(parent="a0")
     bench.run(child)
     lines = bench.sink.data[1].splitlines()
     assert len(lines) > 1 and all(line.startswith(b"[prints_lines ") for line in lines)
@@ -566,7 +566,7 @@ def test_a_container_that_cannot_be_started_is_an_error(bench: Bench, place: Pla
 
 def refuses(engine: Engine, action: Action, error: type[FlyteError]) -> None:
     """Check that an engine cannot start an attempt, and has no trace of it."""
-    child = replace(action, parent="a0")
+    child = action._replace(parent="a0")
     with pytest.raises(error) as caught:
         engine.submit(child)
     assert type(caught.value) in (RuntimeSystemError, EngineUnavailable)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import venv
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -73,7 +72,7 @@ def test_an_action_runs_in_its_own_environment_whichever_begins_first(
     engines, found = Engines(session, take_spare), list[Action]()
     for name in ("one", "other"):
         venv.create(tmp_path / name / "venv", symlinks=True)
-        own, engine = engines.engine(replace(call, environment=f"{tmp_path}/{name}"), None)
+        own, engine = engines.engine(call._replace(environment=f"{tmp_path}/{name}"), None)
         found.append(Action(id=name, run="r", folder=f"{tmp_path}/actions/{name}", call=own))
     for action in reversed(found):
         engine.submit(action)
