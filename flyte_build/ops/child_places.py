@@ -53,7 +53,9 @@ class RunPlaces:
         return self._engines.engine(call._replace(context=request.context), container)
 
     def close(self) -> None:
-        """End the leases of deployments."""
+        """Stop what is still prepared, and end the leases of deployments."""
+        if self._environments:
+            self._environments.stop()
         self._deployed.release()
 
     def deployed(self, text: str, project: str, domain: str) -> Mapping[str, Any]:

@@ -53,6 +53,7 @@ class PreparedEnvironments:
         self._ready: dict[str, _Ready] = {}
         self._leases: list[Lease] = []
         self._lock = threading.Lock()
+        self._late: Sequence[Node] = ()  # Nodes that are prepared during the run.
 
     def choose(self, images: Iterable[tuple[str, ImageChoice]]) -> list[Node]:
         """Choose the places of environments with these names and images.
@@ -127,8 +128,13 @@ class PreparedEnvironments:
             " to depends_on of the environment whose task calls it."
         )
         with self._session.cache.preparing():
-            nodes = self.choose([(name, image)])
-            self.settle(self.resolve(nodes), ())
+            self._late = self.choose([(name, image)])
+            self.settle(self.resolve(self._late), ())
+
+    def stop(self) -> None:
+        """Stop what is prepared during the run, from another thread."""
+        for node in self._late:
+            node.stop()
 
     def release(self) -> None:
         """End the leases."""

@@ -175,10 +175,10 @@ class Controller:
         self.inbox.close()
         for placed in self._placed.values():
             placed.answer([])
-        if self._host:
-            self._host.close()
         if self._children:
             self._children.close()
+        if self._host:
+            self._host.close()
 
     def _policy(self, call: Call) -> Policy:
         """Return the policy of a call, whose needs fit this machine. Raises `PreparationError`."""

@@ -57,6 +57,7 @@ class WorkerHost:
             log_config=None,
             log_level="critical",  # An error is the answer; a worker that was killed is none.
             access_log=False,
+            timeout_graceful_shutdown=1,  # A call whose place is still prepared gets no answer.
             ws="none",
             http="h11",
         )

@@ -28,7 +28,7 @@ class ChildPlaces(Protocol):
         """
 
     def close(self) -> None:
-        """End what holds the places."""
+        """Stop what is still prepared, and end what holds the places."""
 
 
 class Ending(NamedTuple):

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import asyncio
 import hmac
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any
 
@@ -33,6 +35,7 @@ class WorkerApi:
 
     def __init__(self, controller: Controller, run: str, token: str) -> None:
         self._controller, self._run, self._token = controller, run, token
+        self._threads = ThreadPoolExecutor(thread_name_prefix="flyte-place")
 
     def application(self) -> Starlette:
         """Return the ASGI application."""
@@ -64,7 +67,7 @@ class WorkerApi:
         documents = await request.json()
         if not isinstance(documents, list) or len(documents) > _MOST:
             return _problem(400, "invalid", f"Send a list of at most {_MOST} calls.")
-        placed = await asyncio.to_thread(lambda: [self._place(each) for each in documents])
+        placed = await self._in_thread(lambda: [self._place(each) for each in documents])
         return JSONResponse(await self._ask(lambda: [self._submit(each) for each in placed]))
 
     async def deployed(self, request: Request) -> Response:
@@ -77,7 +80,7 @@ class WorkerApi:
         text = f"{name}{'@' if version.startswith('sha256:') else ':'}{version}"
         find = partial(self._controller.deployed, text, project, domain)
         try:
-            return JSONResponse(await asyncio.to_thread(find))
+            return JSONResponse(await self._in_thread(find))
         except FlyteError as error:
             return JSONResponse(_refused(error))
 
@@ -134,6 +137,10 @@ class WorkerApi:
         trace = NewAction(id, action, name, "", "trace", inputs)
         await self._ask(lambda: self._controller.journal.save_trace(trace, result))
         return Response(status_code=201)
+
+    async def _in_thread(self, function: Callable[[], Any]) -> Any:
+        """Call a function that may take long; the end of the server does not wait for it."""
+        return await asyncio.get_running_loop().run_in_executor(self._threads, function)
 
     async def _ask(self, request: Any) -> Any:
         return await asyncio.wrap_future(self._controller.inbox.ask(request))
