@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import _socket  # The module `socket` takes too long to import for runs that use no socket.
 import os
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
@@ -18,12 +19,16 @@ _LONGEST = 100
 
 
 def listen(path: str) -> int:
-    """Return the descriptor of a socket that listens at a path, for this user only."""
+    """Return the descriptor of a socket that listens at a path.
+
+    It is for this user only, unless all may search its directory.
+    """
     listener = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM)
     try:
         with _short(path) as address:
             listener.bind(address)
-        os.chmod(path, 0o600)
+        is_open = os.stat(os.path.dirname(path)).st_mode & stat.S_IXOTH
+        os.chmod(path, 0o666 if is_open else 0o600)
         listener.listen(128)
         return listener.detach()
     finally:

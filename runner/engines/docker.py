@@ -13,6 +13,7 @@ import os
 import select
 import signal
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from threading import Thread
 from typing import TYPE_CHECKING, Any
@@ -282,10 +283,12 @@ def _write(action: Action) -> None:
         f"{action.folder}/work": 0o777,
         f"{action.folder}/action.json": 0o644,
     }
-    if action.endpoint:
-        modes |= {os.path.dirname(action.endpoint.socket): 0o711, action.endpoint.socket: 0o666}
     for path, mode in modes.items():
         os.chmod(path, mode)
+    if action.endpoint:
+        os.chmod(os.path.dirname(action.endpoint.socket), 0o711)
+        with suppress(FileNotFoundError):  # It is not open yet, and its directory tells its mode.
+            os.chmod(action.endpoint.socket, 0o666)
 
 
 def _close(socket: Any) -> None:
