@@ -11,8 +11,9 @@ import os
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from contextvars import copy_context
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -162,24 +163,30 @@ class LocalCalls:
             else:
                 return self._succeeded(call, attempt, value)
 
-    def _entered(self, call: _Call, attempt: int) -> Any:
-        """Record the start of an attempt, and return the context of its body.
+    @contextmanager
+    def _entered(self, call: _Call, attempt: int) -> Iterator[None]:
+        """Record the start of an attempt, and run the body in its context.
 
         Environment variables are those of the whole process.
         """
+        callers = ctx().attempt_number
         os.environ.update(call.spec.semantic.env_vars, FLYTE_ATTEMPT_NUMBER=str(attempt - 1))
         self._run.record(lambda actions: actions.started(call.id, attempt, time.time()))
         own = ctx().action
         assert own is not None
         action = own._replace(name=call.id)
-        return changed(
+        with changed(
             action=action,
             task_action=action,
             attempt_number=attempt - 1,
             group_data=None,
             caller=LocalCalls(self._run, call.id),
             make_checkpoint=checkpoint_in(f"{ctx().output_path}/actions/{call.id}"),
-        )
+        ):
+            try:
+                yield
+            finally:
+                os.environ["FLYTE_ATTEMPT_NUMBER"] = str(callers)
 
     def _succeeded(self, call: _Call, attempt: int, value: Any) -> Any:
         """Record the result, and return it. Raises `Mismatch` if it is not of its type."""

@@ -360,7 +360,7 @@ def calls_the_killed() -> int:
 
 @env.task
 def calls_attempts() -> str:
-    return attempts.override(retries=2)()
+    return attempts.override(retries=2)() + os.environ["FLYTE_ATTEMPT_NUMBER"]
 
 @env.task
 async def pauses(seconds: float) -> int:
@@ -641,8 +641,8 @@ def test_a_map_may_block_a_loop(tree: Shell, options: tuple[str, ...]) -> None:
 
 @PLACES
 def test_a_variable_counts_attempts(tree: Shell, options: tuple[str, ...]) -> None:
-    """`FLYTE_ATTEMPT_NUMBER` counts from 0."""
-    assert run(tree, "calls_attempts", options=options)["outputs"] == {"o0": "2"}
+    """`FLYTE_ATTEMPT_NUMBER` counts from 0, for each action by itself."""
+    assert run(tree, "calls_attempts", options=options)["outputs"] == {"o0": "20"}
 
 
 def test_calls_may_be_far_apart(tree: Shell) -> None:
