@@ -17,8 +17,8 @@ from flyte_build.settings.places import Places
 from flyte_build.settings.settings import Settings
 
 from .init import current
-from .remote_task import wire_inputs
 from .runs import Run
+from .wire_inputs import wire_inputs
 
 
 def deployments(project: str | None, domain: str | None) -> Deployments:

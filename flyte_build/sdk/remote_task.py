@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING, Any, Literal
 from flyte_build.declarations.call import awaited, running_loop
 from flyte_build.declarations.context import Deployed, Pending, ctx
 from flyte_build.declarations.describe import check_overrides, overridden
-from flyte_build.declarations.interface import Interface, Parameter
+from flyte_build.declarations.interface import Interface
 from flyte_build.declarations.spec import TaskSpec
-from flyte_build.errors import InputError, UsageError
-from flyte_build.values.type import Mismatch, Wires
+from flyte_build.errors import UsageError
 
 from .blocking import Blocking, BlockingIterator, blocking
+from .wire_inputs import wire_inputs
 
 if TYPE_CHECKING:
     from flyte_build.ops.deployed_task import DeployedTask
@@ -215,34 +215,6 @@ class Task:
 
     def __repr__(self) -> str:
         return f"<deployed task {self._text}>"
-
-
-def wire_inputs(interface: Interface, inputs: Mapping[str, Any]) -> Wires:
-    """Return the wire values of inputs, which are JSON values or objects that can be converted.
-
-    Raises `InputError`.
-    """
-    interface.refuse_unknown(inputs)
-    return interface.complete(inputs, _wire, Parameter.argument)
-
-
-def _wire(parameter: Parameter, value: Any) -> Any:
-    """Return the wire value of a JSON value, or of an object of a class that can be converted.
-
-    Raises `InputError`.
-    """
-    if value is None or isinstance(value, bool | int | float | str):
-        return parameter.check(value, parameter.argument)
-    try:
-        return parameter.check(value, parameter.argument)
-    except InputError:
-        from flyte_build.values.annotations import type_of
-
-        try:
-            return parameter.check(type_of(type(value)).dump(value), parameter.argument)
-        except Mismatch:
-            pass
-        raise
 
 
 def _value(outputs: Mapping[str, Any]) -> Any:

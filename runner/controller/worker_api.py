@@ -10,7 +10,7 @@ import hmac
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from starlette.applications import Starlette
 from starlette.requests import Request
@@ -22,9 +22,11 @@ from flyte_build.runner.child import ChildRequest
 from flyte_build.runner.history.actions import NewAction
 from flyte_build.runner.result import Result
 
-from .controller import Controller
 from .machine import Ended
 from .placed import Ending, Placed
+
+if TYPE_CHECKING:
+    from .controller import Controller
 
 _LONGEST = 60.0  # Seconds that a request may wait.
 _MOST = 500  # Children in one request.

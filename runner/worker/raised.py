@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any, cast
 
-from flyte_build import errors
+import flyte_build.errors as errors
 from flyte_build.runner.result import Failure, Result
 
 _LONGEST = 1 << 16  # Bytes of an exception's pickled state; a larger one stays behind.
