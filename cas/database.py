@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -47,10 +48,11 @@ class Database:
 
     def __init__(self, connection: sqlite3.Connection, path: str) -> None:
         self._connection, self._path = connection, path
+        self._lock = threading.RLock()  # Another thread's statements are in no transaction.
 
     def execute(self, statement: str, values: Sequence[Any] = ()) -> list[Any]:
         """Run one statement in a transaction of its own, and return all of its rows."""
-        with self._errors():
+        with self._lock, self._errors():
             return self._connection.execute(
                 statement, [_encodable(value) for value in values]
             ).fetchall()
@@ -65,15 +67,17 @@ class Database:
 
     @contextmanager
     def transaction(self) -> Iterator[None]:
-        """Run the statements of the body in one transaction."""
-        self.execute("BEGIN IMMEDIATE")
-        try:
-            yield
-        except BaseException:
-            if self._connection.in_transaction:  # A full disk has already ended the transaction.
-                self.execute("ROLLBACK")
-            raise
-        self.execute("COMMIT")
+        """Run the statements of the body in one transaction; other threads wait for its end."""
+        with self._lock:
+            self.execute("BEGIN IMMEDIATE")
+            try:
+                yield
+            except BaseException:
+                # A full disk has already ended the transaction.
+                if self._connection.in_transaction:
+                    self.execute("ROLLBACK")
+                raise
+            self.execute("COMMIT")
 
     @contextmanager
     def _errors(self) -> Iterator[None]:

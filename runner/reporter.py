@@ -123,6 +123,8 @@ def retry_text(attempt: int, total: int, result: Result, wait: float) -> str:
     """
     reason = result.error.message if result.error else result.phase
     again = f"trying again in {wait:g} s" if wait else "trying again"
+    if result.phase == "aborted":
+        return f"Attempt {attempt} was aborted ({reason}); {again}."
     if result.error is not None and result.error.kind == "lost":
         return f"Attempt {attempt} was lost ({reason}); {again}."
     return f"Attempt {attempt} of {total} failed ({reason}); {again}."

@@ -184,7 +184,13 @@ def group(name: str) -> Iterator[None]:
 
 @contextmanager
 def custom_context(**values: str) -> Iterator[None]:
-    """Pass values to the tasks that are called in the body, and to all that these call."""
+    """Pass values to the tasks that are called in the body, and to all that these call.
+
+    Raises `TypeError` for a value that is no string.
+    """
+    for key, value in values.items():
+        if not isinstance(value, str):
+            raise TypeError(f"The value of {key!r} must be a string, not {value!r:.100}")
     with changed(custom_context={**(ctx().custom_context or {}), **values}):
         yield
 

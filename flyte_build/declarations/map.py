@@ -94,7 +94,10 @@ class _Window:
     def over(self, items: Iterator[tuple[Any, ...]]) -> Iterator[Pending]:
         """Yield a call for each tuple of arguments; more are begun as these are taken."""
         for item in items:
-            self._calls.append(self._start(item))
+            try:
+                self._calls.append(self._start(item))
+            except Exception as error:  # It takes the place of this item's result.
+                self._calls.append(_Failed(error))
             if len(self._calls) >= self._size:
                 yield self._calls.popleft()
         while self._calls:
@@ -120,6 +123,23 @@ class _Window:
         for call in self._calls:
             call.cancel("the map that has called it was closed")
         self._calls.clear()
+
+
+class _Failed:
+    """A call that could not be made."""
+
+    def __init__(self, error: Exception) -> None:
+        from concurrent.futures import Future
+
+        self.future: Future[Any] = Future()
+        self.future.set_exception(error)
+
+    def result(self) -> Any:
+        """Raise the error."""
+        return self.future.result()
+
+    def cancel(self, reason: str) -> None:
+        """Do nothing."""
 
 
 def _split(task: Task[..., Any] | partial[Any]) -> tuple[Task[..., Any], partial[Any], str]:

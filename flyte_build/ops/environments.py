@@ -127,9 +127,13 @@ class PreparedEnvironments:
             f"The environment {name} is prepared during the run. To prepare it before, add it"
             " to depends_on of the environment whose task calls it."
         )
-        with self._session.cache.preparing():
-            self._late = self.choose([(name, image)])
-            self.settle(self.resolve(self._late), ())
+        try:
+            with self._session.cache.preparing():
+                self._late = self.choose([(name, image)])
+                self.settle(self.resolve(self._late), ())
+        except BaseException:
+            self._placements.pop(image.text, None)
+            raise
 
     def stop(self) -> None:
         """Stop what is prepared during the run, from another thread."""

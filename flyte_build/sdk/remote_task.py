@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from flyte_build.declarations.call import awaited, running_loop
-from flyte_build.declarations.context import Deployed, Pending, ctx
+from flyte_build.declarations.context import Caller, Deployed, Pending, ctx
 from flyte_build.declarations.describe import check_overrides, overridden
 from flyte_build.declarations.interface import Interface
 from flyte_build.declarations.spec import TaskSpec
@@ -70,7 +70,7 @@ class Task:
     ) -> None:
         self._text, self._project, self._domain, self._changes = text, project, domain, changes
         self._found: DeployedTask | None = None
-        self._called: Deployed | None = None
+        self._called: tuple[Caller, Deployed | None] | None = None
 
     @staticmethod
     def _get(
@@ -189,13 +189,13 @@ class Task:
 
     def _in_task(self) -> Deployed | None:
         """Return the task as the running task may call it, or None outside of one."""
-        context = ctx()
-        if self._called is None and context.caller is not None and context.action is not None:
-            own = context.action
-            self._called = context.caller.deployed(
-                self._text, self._project or own.project, self._domain or own.domain
-            )
-        return self._called
+        caller, own = ctx().caller, ctx().action
+        if caller is None or own is None:
+            return None
+        if self._called is None or self._called[0] is not caller:
+            space = (self._project or own.project, self._domain or own.domain)
+            self._called = (caller, caller.deployed(self._text, *space))
+        return self._called[1]
 
     def _spec(self, called: Deployed) -> TaskSpec:
         return overridden(TaskSpec.parse(called.document["spec"]), self._changes)

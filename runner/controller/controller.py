@@ -87,6 +87,10 @@ class Controller:
         that runs in this process.
         """
         self._add(ROOT, Placed(call, engine))
+        if known:
+            action = self._action(ROOT, self._placed[ROOT])
+            action.write()
+            known.write(action.folder)
         self._machine.submit(time.monotonic(), ROOT, self._policy(call), known=known)
         seen = 0
         while True:
@@ -122,7 +126,8 @@ class Controller:
         if the task cannot be prepared.
         """
         above = self._placed[request.parent]
-        if placed := self._placed.get(request.id):
+        placed = self._placed.get(request.id)
+        if placed and not self._has_failed(request.id):
             return placed
         assert self._children is not None
         call, engine = self._children.place(above.call, request)
@@ -138,15 +143,16 @@ class Controller:
 
         Raises `Ended`, `KeyError`, and `FlyteError` if it needs what this machine does not have.
         """
-        known = None
-        if request.id not in self._placed:
-            known = self._earlier.result(request.id) if self._earlier else None
-            placed.is_known = bool(known)
+        former, known = self._placed.get(request.id), None
+        if former is None and self._earlier:
+            known = self._earlier.result(request.id)
+        policy, now = self._policy(placed.call), time.monotonic()
+        if self._machine.submit(
+            now, request.id, policy, request.parent, request.parent_attempt, known
+        ):
+            placed.is_known = known is not None
+            placed.attempt = former.attempt if former else 0
             self._add(request.id, placed)
-        policy = self._policy(self._placed[request.id].call)
-        self._machine.submit(
-            time.monotonic(), request.id, policy, request.parent, request.parent_attempt, known
-        )
         return self._machine.result(request.id)
 
     def abort(self, id: str, why: str) -> None:
@@ -179,6 +185,10 @@ class Controller:
             self._children.close()
         if self._host:
             self._host.close()
+
+    def _has_failed(self, id: str) -> bool:
+        result = self._machine.result(id)
+        return result is not None and result.error is not None
 
     def _policy(self, call: Call) -> Policy:
         """Return the policy of a call, whose needs fit this machine. Raises `PreparationError`."""
@@ -234,7 +244,9 @@ class Controller:
 
     def _happened(self, now: float, event: Event) -> None:
         action = event.action
-        if event.kind == "lost":
+        result = Result.read(action.folder) if event.kind == "lost" else None
+        # A result that was written counts, whatever became of its worker.
+        if event.kind == "lost" and (result is None or result.error):
             self._machine.lost(now, action.id, action.attempt, lost(event))
         else:
             self._machine.ended(now, action.id, action.attempt, outcome(action, event))
@@ -269,6 +281,8 @@ class Controller:
                     return
                 tidy(action.folder)
                 above = self._placed[placed.parent]
+                if self._machine.asked_by(id) != above.attempt:
+                    return  # The attempt that runs has not called it, or not yet.
                 ending = Ending(len(above.endings) + 1, id, result)
                 above.endings.append(ending)
                 above.answer([ending])

@@ -91,6 +91,7 @@ class _Action:
     turn: int = 0  # Counts its waits and attempts; alarms of earlier ones are void.
     verdict: Result | None = None  # Its attempt was asked to end, and this will be the result.
     result: Result | None = None
+    renewal: Policy | None = None  # It begins anew when its attempt, which was aborted, has ended.
 
     def __init__(self, id: str, parent: _Action | None, policy: Policy) -> None:
         self.id, self.parent, self.policy = id, parent, policy
@@ -129,6 +130,10 @@ class Machine:
         """Return the result of an action; None if it has not ended. Raises `KeyError`."""
         return self._actions[id].result
 
+    def asked_by(self, id: str) -> int:
+        """Return the attempt of its parent that has submitted an action last."""
+        return self._actions[id].asked_by
+
     def children(self, id: str) -> Iterable[str]:
         """Return the ids of an action's children in flight. Raises `KeyError`."""
         return self._actions[id].children.keys()
@@ -144,10 +149,10 @@ class Machine:
     ) -> bool:
         """Add an action, or find it, and return whether it is new or begins anew.
 
-        An action that is in flight or succeeded is left as it is. One that did not succeed begins
-        anew if another attempt of its parent submits it. An action with a `known` result ends at
-        once. Raises `Ended` if that attempt of the parent does not run, and `KeyError` if there is
-        no such parent.
+        An action that is in flight or succeeded is left as it is. One that did not succeed, or is
+        about to be aborted, begins anew if another attempt of its parent submits it. An action with
+        a `known` result ends at once. Raises `Ended` if that attempt of the parent does not run,
+        and `KeyError` if there is no such parent.
         """
         above = None if parent is None else self._actions[parent]
         if above and (above.phase != "running" or above.attempt != parent_attempt or above.verdict):
@@ -156,6 +161,8 @@ class Machine:
         if action is None:
             action = self._actions[id] = _Action(id, above, policy)
         elif action.phase != "ended" or _succeeded(action) or action.asked_by == parent_attempt:
+            if action.verdict and action.asked_by != parent_attempt:
+                action.renewal = policy
             action.asked_by = parent_attempt
             return False
         else:
@@ -273,13 +280,22 @@ class Machine:
         for child in list(action.children.values()):
             self._abort(now, child, why, grace)
         if action.phase != "ended":
+            action.renewal = None
             aborted = Result("aborted", error=Failure("ActionAbortedError", why))
             self._stop(now, action, aborted, grace)
 
     def _attempt_over(self, now: float, action: _Action, result: Result, *, is_lost: bool) -> None:
         self._pool.release(action.id)
         action.verdict = None
-        if self._tries_again(action, result, is_lost=is_lost):
+        if action.renewal:
+            action.policy, action.renewal = action.renewal, None
+            action.failures = action.losses = 0
+            action.submission += 1
+            if action.policy.deadline:
+                self._alarm(now + action.policy.deadline, "deadline", action)
+            self._effects.append(Retry(action.id, action.attempt, result, 0.0))
+            self._wait(now, action, 0.0)
+        elif self._tries_again(action, result, is_lost=is_lost):
             waits = action.policy.backoff
             wait = 0.0 if is_lost or not waits else waits[min(action.failures, len(waits)) - 1]
             self._effects.append(Retry(action.id, action.attempt, result, wait))

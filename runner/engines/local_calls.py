@@ -64,11 +64,6 @@ class LocalRun:
         """The recorder of children."""
         return self.open_actions()
 
-    @cached_property
-    def threads(self) -> ThreadPoolExecutor:
-        """Threads for calls that go on beside their callers."""
-        return ThreadPoolExecutor(os.cpu_count(), "flyte-call")
-
     def record(self, write: Callable[[Actions], None]) -> None:
         """Record something in a transaction of its own."""
         with self.lock, self.actions.commit():
@@ -106,7 +101,17 @@ class LocalCalls:
         if task.is_async and (loop := running_loop()):
             return _InLoop(loop, self._awaited(call))
         function = self._called if not task.is_async else self._run_until_done
-        return InThread(self._run.threads.submit(copy_context().run, function, call))
+        return InThread(self._threads.submit(copy_context().run, function, call))
+
+    @cached_property
+    def _threads(self) -> ThreadPoolExecutor:
+        """Threads of this action alone: calls that wait for calls leave some to these."""
+        return ThreadPoolExecutor(os.cpu_count(), "flyte-call")
+
+    def close(self) -> None:
+        """Let the threads end."""
+        if "_threads" in vars(self):
+            self._threads.shutdown(wait=False)
 
     def recall(self, function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Memory | None:
         """Return the memory of a traced call."""
@@ -175,17 +180,19 @@ class LocalCalls:
         own = ctx().action
         assert own is not None
         action = own._replace(name=call.id)
+        calls = LocalCalls(self._run, call.id)
         with changed(
             action=action,
             task_action=action,
             attempt_number=attempt - 1,
             group_data=None,
-            caller=LocalCalls(self._run, call.id),
+            caller=calls,
             make_checkpoint=checkpoint_in(f"{ctx().output_path}/actions/{call.id}"),
         ):
             try:
                 yield
             finally:
+                calls.close()
                 os.environ["FLYTE_ATTEMPT_NUMBER"] = str(callers)
 
     def _succeeded(self, call: _Call, attempt: int, value: Any) -> Any:

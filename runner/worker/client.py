@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import http.client
 import json
+import os
 import socket
 import threading
 import time
 from collections.abc import Mapping
 from concurrent.futures import Future
+from contextlib import suppress
 from queue import Empty, SimpleQueue
 from typing import Any
 from urllib.parse import quote
@@ -24,6 +26,7 @@ from flyte_build.runner.unix_socket import connect
 from .raised import refusal_of
 
 _PATIENCE = 5.0  # Seconds for the controller to open its socket.
+_ABORT = '{"reason": '
 _MOST = 500  # Children in one request.
 _WAIT = 30  # Seconds that the controller waits before it answers that nothing has ended.
 
@@ -42,15 +45,23 @@ class Client:
     def __init__(self, endpoint: Mapping[str, str], run: str, action: str) -> None:
         self._path, self._token = endpoint["socket"], endpoint["token"]
         self._children, self._action = f"/runs/{run}/actions", action
+        self._begin()
+        os.register_at_fork(after_in_child=self._begin)  # A forked process has no threads.
+
+    def _begin(self) -> None:
         self._lock = threading.Lock()
         self._waiting: dict[str, Future[Result]] = {}
-        self._outgoing: SimpleQueue[Mapping[str, Any]] = SimpleQueue()
+        self._outgoing: SimpleQueue[tuple[str, str]] = SimpleQueue()
         self._threads: list[threading.Thread] = []
         self._failure: Exception | None = None
 
     def submit(self, document: Mapping[str, Any]) -> Future[Result]:
-        """Submit a child, and return its future result, which may also be a `Refused`."""
+        """Submit a child, and return its future result, which may also be a `Refused`.
+
+        Raises `TypeError` for what is no JSON value.
+        """
         future: Future[Result] = Future()
+        text = json.dumps(document)
         with self._lock:
             if self._failure:
                 future.set_exception(_unreachable(self._failure))
@@ -63,14 +74,14 @@ class Client:
                 ]
                 for thread in self._threads:
                     thread.start()
-        self._outgoing.put(document)
+        self._outgoing.put((document["id"], text))
         return future
 
     def abort(self, id: str, reason: str) -> None:
         """Abort a child; nothing waits for its end."""
         with self._lock:
             self._waiting.pop(id, None)
-        self._outgoing.put({"abort": id, "reason": reason})
+        self._outgoing.put((id, json.dumps({"reason": reason})))
 
     def find(self, id: str) -> Result | None:
         """Return the result of a traced call of the action, if it succeeded before."""
@@ -100,7 +111,8 @@ class Client:
         try:
             connection = _Connection(self._path)
             try:
-                return self._ask(connection, method, path, body)
+                text = None if body is None else json.dumps(body)
+                return self._ask(connection, method, path, text)
             finally:
                 connection.close()
         except (OSError, http.client.HTTPException, ValueError) as error:
@@ -109,7 +121,7 @@ class Client:
     def _run(self, serve: Any) -> None:
         try:
             serve(_Connection(self._path))
-        except (OSError, http.client.HTTPException, ValueError) as error:
+        except Exception as error:  # Whatever it is, the callers must not wait forever.
             self._give_up(error)
 
     def _give_up(self, error: Exception) -> None:
@@ -128,15 +140,15 @@ class Client:
                     documents.append(self._outgoing.get_nowait())
                 except Empty:
                     break
-            calls = [each for each in documents if "abort" not in each]
-            answers = self._ask(connection, "POST", f"{self._children}/", calls) if calls else []
-            for call, answer in zip(calls, answers, strict=True):
-                self._settle(call["id"], answer)
-            for each in documents:
-                if "abort" in each:
-                    reason = {"reason": each["reason"]}
-                    path = f"{self._children}/{each['abort']}/abort"
-                    self._ask(connection, "POST", path, reason)
+            aborts = [each for each in documents if each[1].startswith(_ABORT)]
+            if calls := [each for each in documents if each not in aborts]:
+                body = f"[{','.join(text for _, text in calls)}]"
+                answers = self._ask(connection, "POST", f"{self._children}/", body)
+                for (id, _), answer in zip(calls, answers, strict=True):
+                    self._settle(id, answer)
+            for id, text in aborts:
+                with suppress(ValueError):  # It was refused, or has ended.
+                    self._ask(connection, "POST", f"{self._children}/{id}/abort", text)
 
     def _listen(self, connection: _Connection) -> None:
         since = 0
@@ -159,10 +171,10 @@ class Client:
         else:
             future.set_result(Result.parse(answer["phase"], answer))
 
-    def _ask(self, connection: _Connection, method: str, path: str, body: Any = None) -> Any:
+    def _ask(self, connection: _Connection, method: str, path: str, body: str | None = None) -> Any:
         """Send a request, which may arrive twice, and return the answer."""
         headers = {"Authorization": f"Bearer {self._token}", "Content-Type": "application/json"}
-        data = None if body is None else json.dumps(body).encode()
+        data = None if body is None else body.encode()
         try:
             connection.request(method, f"/api/v1{path}", data, headers)
             response = connection.getresponse()

@@ -52,6 +52,9 @@ def error_of(task: str, id: str, result: Result) -> BaseException:
     """Return the exception for a child that did not succeed."""
     failure = result.error
     assert failure is not None
+    if (group := _group_of(failure)) is not None:
+        group.__cause__ = RemoteTraceback(failure.traceback) if failure.traceback else None
+        return group
     cls = _class(failure)
     error: Any = cls.__new__(cls)
     error.args = (failure.message,)
@@ -65,12 +68,24 @@ def error_of(task: str, id: str, result: Result) -> BaseException:
     return cast(BaseException, error)
 
 
+def _group_of(failure: Failure) -> BaseException | None:
+    """Return the group of exceptions that a child has raised; it has no other face."""
+    original: Any = _import(failure.cls)
+    if original is None or not issubclass(original, ExceptionGroup) or not failure.state:
+        return None
+    try:
+        args, _ = pickle.loads(b64decode(failure.state))
+        return cast(BaseException, original(*args))
+    except Exception:  # A class among them may be missing here, or may raise anything.
+        return None
+
+
 def with_face(error: BaseException, id: str) -> BaseException:
     """Return an exception of this process as one that is also of `flyte.errors`.
 
     Errors of ours, and exceptions that end programs or loops, are returned as they are.
     """
-    if isinstance(error, errors.FlyteError) or not isinstance(error, Exception):
+    if isinstance(error, errors.FlyteError | ExceptionGroup) or not isinstance(error, Exception):
         return error
     original: Any = type(error)
     cls = _both(errors.RuntimeUserError, original)
@@ -103,7 +118,10 @@ def _class(failure: Failure) -> type[BaseException]:
     if isinstance(named, type) and issubclass(named, errors.BaseRuntimeError):
         return named
     face = _FACES.get(failure.kind, errors.RuntimeSystemError)
-    return face if original is None else _both(face, original)
+    # An exception that ends programs or loops must not end those of its caller.
+    if original is None or not issubclass(original, Exception):
+        return face
+    return face if issubclass(original, ExceptionGroup) else _both(face, original)
 
 
 @lru_cache
