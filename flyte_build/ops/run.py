@@ -6,6 +6,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -23,7 +24,7 @@ from .prepare import FilePlan
 from .session import Session
 
 if TYPE_CHECKING:
-    from flyte_build.declarations.spec import EnvironmentSpec
+    from flyte_build.declarations.spec import EnvironmentSpec, TaskSpec
     from flyte_build.declarations.task import Task
     from flyte_build.runner.worker.spawn import Worker
 
@@ -37,8 +38,11 @@ def run_task(
     variable: str,
     inputs: Wires,
     take_spare: Callable[[], Worker | None] = lambda: None,
+    override: TaskSpec | None = None,
 ) -> Finished:
     """Run the task under `variable` with wire inputs, and record the run in the history.
+
+    Its options are those of `override`, if that is given.
 
     With the engine `local`, the task runs in this process, from the working tree. Otherwise it is
     prepared, and runs in a container or in a separate process (the spare one from `take_spare`, if
@@ -47,18 +51,21 @@ def run_task(
     if plan.session.settings.engine == "local":
         from flyte_build.runner.worker.execute import load_task
 
-        call, here = _call(plan, variable, inputs), plan.workspace
+        call, here = _call(plan, variable, inputs, override), plan.workspace
         # Modules are searched for here last, as in discovery.
         current = current_folder()
         sys.path[:] = dict.fromkeys(
             filter(None, [*here.folders(here.roots), *sys.path, *here.folders(here.last), current])
         )
         return run_here(plan.session, call, lambda: load_task(call.workspace.module, variable))
-    return _run_prepared(plan, variable, inputs, take_spare)
+    return _run_prepared(plan, variable, inputs, take_spare, override)
 
 
-def _call(plan: FilePlan, variable: str, inputs: Wires) -> Call:
+def _call(plan: FilePlan, variable: str, inputs: Wires, override: TaskSpec | None) -> Call:
     task = plan.discovery.task(variable)
+    if override:
+        semantic = replace(task.semantic, env_vars=override.semantic.env_vars)
+        task = replace(task, semantic=semantic, operational=override.operational)
     return Call(
         task=task.change(image=plan.image(task.semantic.image).value),
         workspace=plan.discovery.workspace,
@@ -84,7 +91,7 @@ def _reachable(plan: FilePlan, environment: str) -> list[EnvironmentSpec]:
 
 
 def _resolve(
-    plan: FilePlan, variable: str, inputs: Wires
+    plan: FilePlan, variable: str, inputs: Wires, override: TaskSpec | None
 ) -> tuple[Call, PreparedEnvironments, Mapping[Node, Outcome]]:
     """Resolve everything that a call needs, starting over if files are edited meanwhile.
 
@@ -97,7 +104,7 @@ def _resolve(
         lambda nodes: plan.resolve(*nodes),
     )
     for left in range(_ATTEMPTS - 1, -1, -1):
-        call = _call(plan, variable, inputs)
+        call = _call(plan, variable, inputs, override)
         semantic = call.task.semantic
         own = (semantic.environment, plan.image(semantic.image))
         reachable = _reachable(plan, semantic.environment)
@@ -118,11 +125,15 @@ def _resolve(
 
 
 def _run_prepared(
-    plan: FilePlan, variable: str, inputs: Wires, take_spare: Callable[[], Worker | None]
+    plan: FilePlan,
+    variable: str,
+    inputs: Wires,
+    take_spare: Callable[[], Worker | None],
+    override: TaskSpec | None,
 ) -> Finished:
     session, began = plan.session, time.monotonic()
     with session.cache.preparing():
-        call, environments, outcomes = _resolve(plan, variable, inputs)
+        call, environments, outcomes = _resolve(plan, variable, inputs, override)
         code, tree = plan.extracted(), outcomes[plan.tree].artifact
         assert tree is not None
         environments.settle(outcomes, [tree])

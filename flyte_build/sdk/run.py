@@ -149,7 +149,13 @@ class RunContext:
             refuse_while_imported("flyte.run")
             plan = FilePlan(session, locate(file, None))
             plan.discover()
-            finished = run_task(plan, variable, inputs)
+            held = getattr(sys.modules.get(task.func.__module__), variable, None)
+            override = None
+            if held is not task:
+                from flyte_build.declarations.describe import task_spec
+
+                override = task_spec(task, plan.workspace.root)
+            finished = run_task(plan, variable, inputs, override=override)
             plan.finish()
         return Run(session.stores.places.data, finished.name, interface)
 
@@ -243,5 +249,8 @@ def with_runcontext(
 
 def _variable(task: Task[..., Any]) -> str:
     module = sys.modules.get(task.func.__module__)
-    names = [name for name, value in vars(module).items() if value is task] if module else []
+    variables = vars(module).items() if module else ()
+    held = {name: value for name, value in variables if isinstance(value, Task)}
+    names = [name for name, value in held.items() if value is task]
+    names += [name for name, value in held.items() if value.func is task.func]
     return names[0] if names else task.func.__name__

@@ -51,8 +51,11 @@ class Journal:
 
     def find_trace(self, id: str) -> Result | None:
         """Return the result of a traced call that succeeded, in this run or the earlier one."""
-        found = self._own_recorder().find(id)
-        return found or (self._earlier.result(id) if self._earlier else None)
+        recorder = self._own_recorder()
+        found = recorder.find(id)
+        if found is None and self._earlier and (found := self._earlier.result(id)):
+            recorder.take_over(id, self._earlier.run, time.time())
+        return found
 
     def save_trace(self, trace: NewAction, result: Result) -> None:
         """Record a traced call that has ended."""

@@ -71,12 +71,19 @@ def carry_out(
     beyond(call.task, policy_of(call.task, 0).needs, capacity.slots)
     name = history.begin(call)
     folder, url = history.run_folder(name), history.url(name)
-    earlier = history.earlier(call.run.recovers) if call.run.recovers else None
-    controller = Controller(
-        name, folder, reporter, lambda: history.actions_of(name), capacity, open_children, earlier
-    )
+    controller: Controller | None = None
     result = Result("failed")
     try:
+        earlier = history.earlier(call.run.recovers) if call.run.recovers else None
+        controller = Controller(
+            name,
+            folder,
+            reporter,
+            lambda: history.actions_of(name),
+            capacity,
+            open_children,
+            earlier,
+        )
         reporter.run_started(name, url)
         with Interrupts(collects=not engine.runs_here) as interrupts:
             known = earlier.root(call.inputs) if earlier else None
@@ -97,9 +104,10 @@ def carry_out(
         raise
     finally:
         try:
-            history.end(name, result, controller.attempts)
+            history.end(name, result, controller.attempts if controller else 0)
         finally:
-            controller.close()
+            if controller:
+                controller.close()
     if earlier:
         _say_recovered(earlier, reporter)
     return Finished(name, url, call.task.name, result, time.monotonic() - began)

@@ -59,6 +59,18 @@ class Actions:
         """Return the result of an action, if it succeeded."""
         return _succeeded(self._database, self._run, id)
 
+    def take_over(self, id: str, run: str, now: float) -> None:
+        """Record an action of an earlier run, with its result, as one of this run."""
+        with self._database.transaction():
+            self._database.execute(
+                'INSERT OR IGNORE INTO actions(run, name, parent, task, "group", engine, phase,'
+                " attempts, queued, ended, recovered, inputs, result)"
+                ' SELECT ?, name, parent, task, "group", engine, phase, 0, ?, ?, run, inputs,'
+                " result FROM actions WHERE run=? AND name=?",
+                (self._run, now, now, run, id),
+            )
+            self._changed(id, "succeeded")
+
     def queued(self, action: NewAction, now: float) -> None:
         """Record an action that waits, for the first time or anew; `now` is in epoch seconds."""
         self._database.execute(
@@ -194,7 +206,7 @@ class EarlierRun:
 
     def __init__(self, database: Database, run: str, folder: str) -> None:
         self._database, self.run, self._folder = database, run, folder
-        self.taken, self._is_whole = 0, False
+        self._taken: set[str] = set()
 
     def root(self, inputs: Wires) -> Result | None:
         """Return the result of the root, if it succeeded, and with these inputs."""
@@ -203,14 +215,20 @@ class EarlierRun:
             return None
         if document["inputs"] != inputs:
             return None
-        self.taken, self._is_whole = self.taken + 1, True
+        self._taken.add(ROOT)
         return result
 
     def result(self, action: str) -> Result | None:
         """Return the result of an action below the root, if it succeeded."""
         result = _succeeded(self._database, self.run, action)
-        self.taken += result is not None
+        if result is not None:
+            self._taken.add(action)
         return result
+
+    @property
+    def taken(self) -> int:
+        """Number of actions whose results were taken over."""
+        return len(self._taken)
 
     def bring_checkpoint(self, action: str, folder: str) -> None:
         """Copy what an action has saved, if anything, into its directory in the other run."""
@@ -222,13 +240,13 @@ class EarlierRun:
                 shutil.copytree(f"{own}/checkpoint", f"{folder}/checkpoint", symlinks=True)
 
     def left(self) -> int:
-        """Return the number of succeeded actions whose results were neither taken nor needed."""
-        if self._is_whole:
-            return 0
-        (count,) = self._database.one(
-            "SELECT count(*) FROM actions WHERE run=? AND phase='succeeded'", (self.run,)
+        """Return how many actions that succeeded were not taken over, alone or with a caller."""
+        rows = self._database.execute(
+            "SELECT name, parent, phase FROM actions WHERE run=? ORDER BY rowid", (self.run,)
         )
-        return int(count) - self.taken
+        covered = set(self._taken)
+        covered.update(name for name, parent, _ in rows if parent in covered)
+        return sum(phase == "succeeded" and name not in covered for name, _, phase in rows)
 
 
 def _succeeded(database: Database, run: str, action: str) -> Result | None:

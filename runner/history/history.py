@@ -157,7 +157,7 @@ class History:
             (ended,) = self._database.one("SELECT changes()")
             if ended:
                 self._database.execute(CHANGE, (name, ROOT, result.phase))
-        self._end_actions(name, now)
+            self._end_actions(name, now)
         if ended and error is not None and os.path.isdir(self.run_folder(name)):
             with storing("write the run's result"):
                 result.write(self.run_folder(name))
@@ -169,19 +169,18 @@ class History:
         left = "run=? AND ended IS NULL"
         if self._database.one(f"SELECT 1 FROM actions WHERE {left} LIMIT 1", (run,)) is None:
             return
-        with self._database.transaction():
-            self._database.execute(
-                "INSERT INTO changes(run, action, what)"
-                f" SELECT run, name, 'aborted' FROM actions WHERE {left}",
-                (run,),
-            )
-            self._database.execute(
-                f"UPDATE actions SET phase='aborted', ended=?, result=? WHERE {left}",
-                (now, json.dumps(_LEFT.document()), run),
-            )
-            self._database.execute(
-                f"UPDATE attempts SET phase='aborted', ended=? WHERE {left}", (now, run)
-            )
+        self._database.execute(
+            "INSERT INTO changes(run, action, what)"
+            f" SELECT run, name, 'aborted' FROM actions WHERE {left}",
+            (run,),
+        )
+        self._database.execute(
+            f"UPDATE actions SET phase='aborted', ended=?, result=? WHERE {left}",
+            (now, json.dumps(_LEFT.document()), run),
+        )
+        self._database.execute(
+            f"UPDATE attempts SET phase='aborted', ended=? WHERE {left}", (now, run)
+        )
 
     def end_orphans(self) -> list[str]:
         """End all runs whose commands are gone, and return the names of those that were lost."""

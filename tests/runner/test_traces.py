@@ -134,6 +134,10 @@ def test_a_recovered_run_takes_over_what_was_traced(project: Shell, tmp_path: Pa
     assert done["outputs"]["o0"][1] == "[6, 6]"
     lines = [each for each in path.read_text().splitlines() if not each.startswith("at ")]
     assert lines == ["flaky", "later", "later", "flaky"]
+    taken = [each for each in project.json("get", "action", done["run"]) if each["recovered_from"]]
+    assert taken and {each["engine"] for each in taken} == {"trace"}
+    whole = project.json("rerun", done["run"], "--recover")
+    assert project.json("get", "io", whole["run"])["outputs"] == whole["outputs"]
 
 
 @PLACES

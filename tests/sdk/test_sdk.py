@@ -83,6 +83,10 @@ def where() -> int:
     return os.getpid()
 
 @env.task
+def variable() -> str:
+    return os.environ.get("SET", "unset")
+
+@env.task
 def waits() -> None:
     print("started", flush=True)
     time.sleep(600)
@@ -270,10 +274,11 @@ def test_a_bare_init_prepares_nothing(flyte: Shell) -> None:
     print(flyte.run(where).outputs()[0] == os.getpid(), flyte.current_project())
     asyncio.run(flyte.init.aio(endpoint="dns:///x"))
     print(flyte.run(where).outputs()[0] == os.getpid())
-    Path("script.py").write_text("import sys; print(sys.argv[1:])")
-    print(flyte.run_python_script("script.py", extra_args=["a b"]).phase)
+    Path("plain.py").write_text("import sys; print(sys.argv[1:])")
+    print(flyte.run_python_script("plain.py", extra_args=["a b"]).phase)
+    print(flyte.run(variable.override(env_vars={"SET": "over"})).outputs()[0])
     """
-    assert python(flyte, code) == ["True p", "False", "['a b']", "succeeded"]
+    assert python(flyte, code) == ["True p", "False", "['a b']", "succeeded", "over"]
 
 
 def test_what_is_not_acted_on_is_said(flyte: Shell) -> None:
