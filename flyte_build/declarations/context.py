@@ -186,7 +186,7 @@ def group(name: str) -> Iterator[None]:
 def custom_context(**values: str) -> Iterator[None]:
     """Pass values to the tasks that are called in the body, and to all that these call.
 
-    Raises `TypeError` for a value that is no string.
+    Raises `TypeError` for a value that is not a string.
     """
     for key, value in values.items():
         if not isinstance(value, str):

@@ -58,7 +58,7 @@ class Client:
     def submit(self, document: Mapping[str, Any]) -> Future[Result]:
         """Submit a child, and return its future result, which may also be a `Refused`.
 
-        Raises `TypeError` for what is no JSON value.
+        Raises `TypeError` for a document that is not a JSON value.
         """
         future: Future[Result] = Future()
         text = json.dumps(document)

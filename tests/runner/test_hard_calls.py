@@ -160,7 +160,7 @@ def run(hard: Shell, task: str, *words: str) -> Any:
 
 
 def test_a_retry_hears_nothing_of_the_attempt_before(hard: Shell) -> None:
-    """What that has aborted begins anew, though it ends only while the next attempt runs."""
+    """Calls that it has aborted begin anew, even if they end only while the next attempt runs."""
     found = run(hard, "gathers", "--engine=process", "--folder", str(hard.project))
     assert found == ["passed", "slow"]
 
