@@ -112,8 +112,12 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
         )
 
 
+@pytest.hookimpl(tryfirst=True)  # Before the groups are read.
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Have one worker run all tests of the container engine, so that one engine is started."""
+    """Have one worker run all tests of the container engine, so that one engine is started.
+
+    Two that start at once create the same chains of the firewall, and one of them fails.
+    """
     for item in items:
         if "engine" in getattr(item, "fixturenames", ()):
             item.add_marker(pytest.mark.xdist_group("engine"))
