@@ -5,15 +5,14 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
-from types import MappingProxyType
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from flyte_build.cas.digest import Digest
 from flyte_build.graph.node import Node, Outcome
 from flyte_build.images.image_choice import ImageChoice
 from flyte_build.runner.call import Call
 
-from .placement import Placement, place
+from .placement import Placement, ReadyPlace, place
 from .session import Session
 
 if TYPE_CHECKING:
@@ -23,14 +22,6 @@ if TYPE_CHECKING:
     from .container_images import ContainerImage, ContainerImages
 
 Resolve = Callable[[Sequence[Node]], Mapping[Node, Outcome]]
-
-
-class _Ready(NamedTuple):
-    """Place of tasks: a container, the local environment `folder`, or this interpreter."""
-
-    container: ContainerImage | None = None
-    folder: str = ""
-    variables: Mapping[str, str] = MappingProxyType({})
 
 
 class PreparedEnvironments:
@@ -50,7 +41,7 @@ class PreparedEnvironments:
         self._session, self._node = session, node
         self._containers, self._resolve = containers, resolve
         self._placements: dict[str, tuple[str, Placement]] = {}
-        self._ready: dict[str, _Ready] = {}
+        self._ready: dict[str, ReadyPlace] = {}
         self._leases: list[Lease] = []
         self._lock = threading.Lock()
         self._late: Sequence[Node] = ()  # Nodes that are prepared during the run.
@@ -92,16 +83,16 @@ class PreparedEnvironments:
                 self._session.reporter.note(f"{name} runs in a container: {where.why}.")
             if where.image is not None:
                 container = self._containers().get(where.image, name)
-                self._ready[text], uses_runtime = _Ready(container), True
+                self._ready[text], uses_runtime = ReadyPlace(container), True
             elif where.environment is not None:
                 artifact = outcomes[where.environment].artifact
                 assert artifact is not None
                 held.append(artifact)
                 folder = self._session.cache.environment(artifact)
-                self._ready[text] = _Ready(None, folder, where.environment.variables)
+                self._ready[text] = ReadyPlace(None, folder, where.environment.variables)
                 uses_runtime = True
             else:
-                self._ready[text] = _Ready()
+                self._ready[text] = ReadyPlace()
         if uses_runtime:
             held.append(self._session.stores.runtime_digest)
         self._leases.append(self._session.cache.lease(held))
@@ -116,9 +107,7 @@ class PreparedEnvironments:
         if image.text not in self._ready:
             with self._lock:
                 self._prepare_late(name, image)
-        ready = self._ready[image.text]
-        call = call._replace(environment=ready.folder, variables=ready.variables)
-        return call, ready.container
+        return self._ready[image.text].of(call)
 
     def _prepare_late(self, name: str, image: ImageChoice) -> None:
         if image.text in self._ready:  # Another thread has prepared it meanwhile.

@@ -6,6 +6,8 @@ It depends on the image of the task and on the requested engine.
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import TYPE_CHECKING, NamedTuple
 
 from flyte_build.cas.digest import Digest
@@ -42,6 +44,22 @@ class Placement(NamedTuple):
     image: ImageChoice | None = None
     environment: EnvironmentNode | None = None
     why: str = ""
+
+
+class ReadyPlace(NamedTuple):
+    """Place that is ready: a container, the directory of a local environment, or this interpreter.
+
+    `variables` are those of the image.
+    """
+
+    container: ContainerImage | None = None
+    environment: str = ""
+    variables: Mapping[str, str] = MappingProxyType({})
+
+    def of(self, call: Call) -> tuple[Call, ContainerImage | None]:
+        """Return a call at this place, with the image of its container, if it has one."""
+        placed = call._replace(environment=self.environment, variables=self.variables)
+        return placed, self.container
 
 
 def place(
@@ -82,22 +100,21 @@ def in_containers_only(name: str, refusal: str) -> ImageBuildError:
 
 def bring(
     session: Session,
-    call: Call,
     found: FoundRelease,
     document: Document,
     contents: DeploymentContents,
-) -> tuple[Call, ContainerImage | None, list[Digest]]:
-    """Prepare the image of a deployed task for the requested engine.
+) -> tuple[ReadyPlace, list[Digest]]:
+    """Prepare the image of a deployment for the requested engine.
 
-    Return the call to run, the image of its container (None: it runs in a process), and the digests
-    that must not be collected meanwhile. Raises `ImageBuildError` and `EngineUnavailable`.
+    Return the place of its tasks, and the digests that must not be collected meanwhile. Raises
+    `ImageBuildError` and `EngineUnavailable`.
     """
     from flyte_build.deployments.runtime import wheels_of
 
     engine, cache, runtime = session.settings.engine, session.cache, document.value["environment"]
     if document.kind == "host":
         if engine != "docker":
-            return call, None, []
+            return ReadyPlace(), []
         raise ImageBuildError(
             f"{document.name} has no image",
             why="It was deployed to run in the host's interpreter.",
@@ -120,12 +137,12 @@ def bring(
         cache.records.add(record)
         made = record.artifact
         variables = Recipe.of(document.value["image"]).env
-        return call._replace(environment=cache.environment(made), variables=variables), None, [made]
+        return ReadyPlace(None, cache.environment(made), variables), [made]
     from flyte_build.images.docker.client import connect
 
     if engine == "auto":
         session.reporter.note(f"{document.name} runs in a container: {refusal}.")
-    return call, _container(connect(), found, document, contents, cache), []
+    return ReadyPlace(_container(connect(), found, document, contents, cache)), []
 
 
 def _refusal(document: Document) -> str:

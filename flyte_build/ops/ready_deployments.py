@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from flyte_build.declarations.spec import TaskSpec
@@ -22,16 +21,7 @@ if TYPE_CHECKING:
 
     from .container_images import ContainerImage
     from .deployed_task import DeployedTask
-
-
-@dataclass(frozen=True)
-class _Ready:
-    """A deployment that is here: the directory of its code, and where its tasks run."""
-
-    code: str
-    container: ContainerImage | None
-    environment: str
-    variables: Mapping[str, str]
+    from .placement import ReadyPlace
 
 
 class ReadyDeployments:
@@ -40,7 +30,7 @@ class ReadyDeployments:
     def __init__(self, session: Session) -> None:
         self._session, self._lock = session, threading.Lock()
         self._known: dict[str, DeployedTask] = {}
-        self._ready: dict[Digest, _Ready] = {}
+        self._ready: dict[Digest, tuple[str, ReadyPlace]] = {}  # With their code.
         self._leases: list[Lease] = []
 
     def find(self, text: str, project: str, domain: str) -> DeployedTask:
@@ -101,12 +91,10 @@ class ReadyDeployments:
         """
         with self._lock:
             self._known.setdefault(task.pinned, task)
-            ready = self._ready.get(task.document.pin) or self._bring(task, inputs, options)
-        call = task.call(inputs, options, ready.code)
-        call = call._replace(environment=ready.environment, variables=ready.variables)
-        return call, ready.container
+            code, ready = self._ready.get(task.document.pin) or self._bring(task)
+        return ready.of(task.call(inputs, options, code))
 
-    def _bring(self, task: DeployedTask, inputs: Wires, options: RunOptions) -> _Ready:
+    def _bring(self, task: DeployedTask) -> tuple[str, ReadyPlace]:
         from flyte_build.bundler.budget import Budget
         from flyte_build.deployments import provenance
 
@@ -115,8 +103,7 @@ class ReadyDeployments:
         session, document, contents = self._session, task.document, task.deployments.contents
         with session.cache.preparing():
             code = contents.code(task.found, session.settings.budget or Budget())
-            call = task.call(inputs, options, code)
-            call, container, held = bring(session, call, task.found, document, contents)
+            ready, held = bring(session, task.found, document, contents)
             runtime = [] if document.kind == "host" else [session.stores.runtime_digest]
             self._leases.append(session.cache.lease([document.tree, *held, *runtime]))
         if document.kind == "host" and (
@@ -128,9 +115,8 @@ class ReadyDeployments:
                 f"{task.name} was deployed from a different interpreter than this one:"
                 f" {', '.join(phrases)}."
             )
-        ready = _Ready(code, container, call.environment, call.variables)
-        self._ready[document.pin] = ready
-        return ready
+        self._ready[document.pin] = code, ready
+        return code, ready
 
     def release(self) -> None:
         """End the leases."""
