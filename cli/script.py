@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shlex
 from typing import Any
 
@@ -10,7 +9,7 @@ import click
 
 from flyte_build.declarations.resources import Resources
 from flyte_build.errors import UsageError
-from flyte_build.ops.run import run_script
+from flyte_build.ops.run import run_script, script_inputs
 from flyte_build.ops.session import Session
 from flyte_build.ops.stores import Stores
 from flyte_build.settings.settings import Settings
@@ -63,7 +62,7 @@ def python_script(
             why=f"{error}.",
             hint="For example: --extra-args '--n 3'",
         ) from None
-    inputs = {"path": os.path.realpath(script), "arguments": arguments, "folder": os.getcwd()}
+    inputs = script_inputs(script, arguments)
     settings = settings.change(options={**settings.run.options, **given_of(options)})
     # Raises `UsageError` for invalid values.
     Resources(**{name: settings.run.options.get(name) for name in ("cpu", "memory", "gpu")})

@@ -6,11 +6,14 @@ from collections import deque
 from collections.abc import AsyncIterator, Iterable, Iterator
 from contextvars import copy_context
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from .call import InProcess, awaited, running_loop
+from .call import InProcess, InThread, awaited, running_loop
 from .context import Caller, GroupData, Pending, changed, ctx
 from .task import Task
+
+if TYPE_CHECKING:
+    from concurrent.futures import ThreadPoolExecutor
 
 _WINDOW = 1000  # Calls in flight at most.
 
@@ -34,9 +37,10 @@ class Map:
         leave one parameter: raises `TypeError`.
         """
         window = _Window(*_split(task), group_name or "map", concurrency)
-        window.is_blocking = running_loop() is not None
         if not iterables:
             return
+        if running_loop():
+            window.leave_the_loop()
         try:
             for pending in window.over(zip(*iterables, strict=False)):
                 try:
@@ -75,12 +79,9 @@ class Map:
 
 
 class _Window:
-    """The calls in flight of one map, in order.
+    """The calls in flight of one map, in order."""
 
-    With `is_blocking`, the map blocks the event loop of its thread, so no call may need that.
-    """
-
-    is_blocking = False
+    _outside: ThreadPoolExecutor | None = None
 
     def __init__(
         self, task: Task[..., Any], bound: partial[Any], left: str, group: str, concurrency: int
@@ -97,7 +98,7 @@ class _Window:
             try:
                 self._calls.append(self._start(item))
             except Exception as error:  # It takes the place of this item's result.
-                self._calls.append(_Failed(error))
+                self._calls.append(_failed(error))
             if len(self._calls) >= self._size:
                 yield self._calls.popleft()
         while self._calls:
@@ -110,36 +111,34 @@ class _Window:
         else:
             args = (*args, *item)
         with changed(group_data=self._group):
-            if not self.is_blocking:
-                return self._caller.start(self._task, args, kwargs)
-            from concurrent.futures import ThreadPoolExecutor
+            start = self._caller.start
+            if self._outside is None:
+                return start(self._task, args, kwargs)
+            context = copy_context()
+            return self._outside.submit(context.run, start, self._task, args, kwargs).result()
 
-            start, context = self._caller.start, copy_context()
-            with ThreadPoolExecutor(1) as outside:
-                return outside.submit(context.run, start, self._task, args, kwargs).result()
+    def leave_the_loop(self) -> None:
+        """Begin the calls in another thread: the map blocks the event loop of its own."""
+        from concurrent.futures import ThreadPoolExecutor
+
+        self._outside = ThreadPoolExecutor(1)
 
     def close(self) -> None:
         """Abort the calls that were not taken."""
         for call in self._calls:
             call.cancel("the map that has called it was closed")
         self._calls.clear()
+        if self._outside:
+            self._outside.shutdown()
 
 
-class _Failed:
-    """A call that could not be made."""
+def _failed(error: Exception) -> InThread:
+    """Return a call that could not be made, because of `error`."""
+    from concurrent.futures import Future
 
-    def __init__(self, error: Exception) -> None:
-        from concurrent.futures import Future
-
-        self.future: Future[Any] = Future()
-        self.future.set_exception(error)
-
-    def result(self) -> Any:
-        """Raise the error."""
-        return self.future.result()
-
-    def cancel(self, reason: str) -> None:
-        """Do nothing."""
+    future: Future[Any] = Future()
+    future.set_exception(error)
+    return InThread(future)
 
 
 def _split(task: Task[..., Any] | partial[Any]) -> tuple[Task[..., Any], partial[Any], str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -186,6 +186,11 @@ def run_here(session: Session, call: Call, load: Callable[[], Task[..., Any]]) -
     history, reporter = session.stores.history, session.reporter
     engine = LocalEngine(load, partial(history.actions_of, durable=False), reporter.note)
     return carry_out(call, engine, history, reporter, time.monotonic())
+
+
+def script_inputs(path: str, arguments: Sequence[str]) -> Wires:
+    """Return the wire inputs of `builtin.script` for a script, run in the current directory."""
+    return {"path": os.path.realpath(path), "arguments": [*arguments], "folder": os.getcwd()}
 
 
 def run_script(

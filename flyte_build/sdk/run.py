@@ -12,7 +12,7 @@ from flyte_build.declarations.task import Task
 from flyte_build.errors import UsageError
 from flyte_build.ops.prepare import FilePlan
 from flyte_build.ops.rerun import Recorded
-from flyte_build.ops.run import run_here, run_script, run_task
+from flyte_build.ops.run import run_here, run_script, run_task, script_inputs
 from flyte_build.ops.session import Session
 from flyte_build.ops.stores import Stores
 from flyte_build.runner.call import Call
@@ -200,11 +200,7 @@ def _run_python_script(
     """
     refuse_while_imported("flyte.run_python_script")
     say_unused("flyte.run_python_script", unused)
-    inputs = {
-        "path": os.path.realpath(script),
-        "arguments": list(extra_args or ()),
-        "folder": os.getcwd(),
-    }
+    inputs = script_inputs(os.fspath(script), extra_args or ())
     stores = Stores(RunReporter())
     finished = run_script(Session(current().change(name=name), stores), inputs, timeout)
     return _ended(Run(stores.places.data, finished.name))

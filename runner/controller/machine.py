@@ -165,16 +165,12 @@ class Machine:
                 action.renewal = policy
             action.asked_by = parent_attempt
             return False
-        else:
-            action.failures = action.losses = 0
-            action.policy, action.result = policy, None
-        action.asked_by, action.submission = parent_attempt, action.submission + 1
+        action.asked_by = parent_attempt
         self._in_flight += 1
         if above:
             above.children[id] = action
             self._pool.release(above.id)
-        if policy.deadline:
-            self._alarm(now + policy.deadline, "deadline", action)
+        self._begin(now, action, policy)
         if known:
             self._effects.append(Queued(id))
             self._end(now, action, known)
@@ -236,6 +232,14 @@ class Machine:
         turn = action.submission if kind == "deadline" else action.turn
         heapq.heappush(self._alarms, (at, self._count, kind, action.id, turn))
 
+    def _begin(self, now: float, action: _Action, policy: Policy) -> None:
+        """Count an action's failures, and its time, from now on."""
+        action.policy, action.result, action.renewal = policy, None, None
+        action.failures = action.losses = 0
+        action.submission += 1
+        if policy.deadline:
+            self._alarm(now + policy.deadline, "deadline", action)
+
     def _running(self, id: str, attempt: int) -> _Action | None:
         action = self._actions.get(id)
         is_current = action and action.phase == "running" and action.attempt == attempt
@@ -288,11 +292,7 @@ class Machine:
         self._pool.release(action.id)
         action.verdict = None
         if action.renewal:
-            action.policy, action.renewal = action.renewal, None
-            action.failures = action.losses = 0
-            action.submission += 1
-            if action.policy.deadline:
-                self._alarm(now + action.policy.deadline, "deadline", action)
+            self._begin(now, action, action.renewal)
             self._effects.append(Retry(action.id, action.attempt, result, 0.0))
             self._wait(now, action, 0.0)
         elif self._tries_again(action, result, is_lost=is_lost):
