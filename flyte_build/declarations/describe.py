@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Mapping
 from typing import Any
 
@@ -58,6 +59,16 @@ def task_spec(task: Task[..., Any], root: str = "", *, docs: bool = True) -> Tas
         **_limits(options.timeout, task.name),
     )
     return TaskSpec(semantic=semantic, operational=operational)
+
+
+def variable_of(task: Task[..., Any]) -> str | None:
+    """Return the variable of its module that holds a task, or else one with the same function."""
+    module = sys.modules.get(task.func.__module__)
+    variables = list(vars(module).items()) if module else ()
+    held = {name: value for name, value in variables if isinstance(value, Task)}
+    exact = (name for name, value in held.items() if value is task)
+    same = (name for name, value in held.items() if value.func is task.func)
+    return next(exact, next(same, None))
 
 
 def overridden(spec: TaskSpec, given: Mapping[str, Any]) -> TaskSpec:

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
+from flyte_build.declarations.describe import task_spec, variable_of
 from flyte_build.declarations.interface import interface_of
 from flyte_build.declarations.task import Task
 from flyte_build.errors import UsageError
@@ -118,7 +119,8 @@ class RunContext:
         interface = interface_of(task.func)
         inputs = interface.dump_inputs(args, kwargs)
         session = Session(current().change(**self._changes), Stores(RunReporter()))
-        file, variable = task.func.__code__.co_filename, _variable(task)
+        file = task.func.__code__.co_filename
+        variable = variable_of(task) or task.func.__name__
         in_file = os.path.isfile(file) and file.endswith(".py")
         if not in_file and mode != "local":
             raise UsageError(
@@ -134,8 +136,6 @@ class RunContext:
                 ),
             )
         if mode == "local":
-            from flyte_build.declarations.describe import task_spec
-
             workspace = locate(file, None) if in_file else Workspace.of(os.getcwd(), INTERACTIVE)
             call = Call(
                 task=task_spec(task),
@@ -150,11 +150,7 @@ class RunContext:
             plan = FilePlan(session, locate(file, None))
             plan.discover()
             held = getattr(sys.modules.get(task.func.__module__), variable, None)
-            override = None
-            if held is not task:
-                from flyte_build.declarations.describe import task_spec
-
-                override = task_spec(task, plan.workspace.root)
+            override = None if held is task else task_spec(task, plan.workspace.root)
             finished = run_task(plan, variable, inputs, override=override)
             plan.finish()
         return Run(session.stores.places.data, finished.name, interface)
@@ -241,12 +237,3 @@ def with_runcontext(
     }
     say_unused("flyte.with_runcontext", unused)
     return RunContext(mode, {key: value for key, value in given.items() if value is not None})
-
-
-def _variable(task: Task[..., Any]) -> str:
-    module = sys.modules.get(task.func.__module__)
-    variables = vars(module).items() if module else ()
-    held = {name: value for name, value in variables if isinstance(value, Task)}
-    names = [name for name, value in held.items() if value is task]
-    names += [name for name, value in held.items() if value.func is task.func]
-    return names[0] if names else task.func.__name__

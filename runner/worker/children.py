@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 import threading
 from collections import Counter
 from collections.abc import Callable, Mapping
@@ -12,7 +11,7 @@ from typing import Any
 
 from flyte_build.declarations.call import awaited
 from flyte_build.declarations.context import Memory, Pending, ctx
-from flyte_build.declarations.describe import task_spec
+from flyte_build.declarations.describe import task_spec, variable_of
 from flyte_build.declarations.interface import Interface, interface_of
 from flyte_build.declarations.spec import TaskSpec, completed
 from flyte_build.declarations.task import Task
@@ -92,25 +91,23 @@ class Children:
         """Return the document of a task's spec, and its interface."""
         known = self._described.get(id(task))
         if known is None:
-            module = task.func.__module__
-            place = {"module": module, "variable": _variable(task, module)}
+            place = {"module": task.func.__module__, "variable": _variable(task)}
             document = {**task_spec(task, self._root, docs=False).document(), **place}
             # The task is kept, so that no other one gets its id.
             known = self._described[id(task)] = (task, document, interface_of(task.func))
         return known[1], known[2]
 
 
-def _variable(task: Task[..., Any], module: str) -> str:
-    """Return the variable of a module that holds a task with the same function.
-
-    Raises `UsageError` if there is none.
-    """
-    for name, value in vars(sys.modules[module]).items():
-        if isinstance(value, Task) and value.func is task.func:
-            return name
+def _variable(task: Task[..., Any]) -> str:
+    """Return the variable of its module that holds a task. Raises `UsageError` if there is none."""
+    if (variable := variable_of(task)) is not None:
+        return variable
     raise UsageError(
         f"The task {task.name} cannot be called from another task",
-        why=f"No variable of the module {module} holds it: it was declared inside a function.",
+        why=(
+            f"No variable of the module {task.func.__module__} holds it: it was declared inside a"
+            " function."
+        ),
         hint="Declare it at the top level of its module, or run with `--local`.",
     )
 
