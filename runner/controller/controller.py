@@ -27,7 +27,7 @@ from .inbox import Inbox
 from .journal import Journal
 from .machine import Effect, End, Machine, Policy, Retry, Start, Stop
 from .outcome import lost, outcome, system_failure
-from .placed import ChildPlaces, Ending, Placed
+from .placed import Answer, ChildPlaces, Ending, Placed, answer
 from .policy import beyond, policy_of
 
 if TYPE_CHECKING:
@@ -172,6 +172,13 @@ class Controller:
             placed.answer(placed.endings[since:])
         return future
 
+    def tell(self, parent: str, attempt: int, answers: Mapping[str, Answer]) -> None:
+        """Tell an attempt of an action, if it still runs, how calls of children were answered."""
+        placed = self._placed[parent]
+        if placed.attempt == attempt:
+            for id, answer in answers.items():
+                placed.tell(id, answer)
+
     def close(self) -> None:
         """Stop serving workers, and kill what an error has left."""
         if not self._machine.is_done:
@@ -283,9 +290,7 @@ class Controller:
                 above = self._placed[placed.parent]
                 if self._machine.asked_by(id) != above.attempt:
                     return  # The attempt that runs has not called it, or not yet.
-                ending = Ending(len(above.endings) + 1, id, result)
-                above.endings.append(ending)
-                above.answer([ending])
+                above.tell(id, answer(result))
 
     def _interrupt(self, grace: float) -> None:
         request = asked(self._folder)

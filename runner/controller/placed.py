@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
+from flyte_build.errors import FlyteError
 from flyte_build.runner.call import Call
 from flyte_build.runner.engines.protocol import Engine
 from flyte_build.runner.result import Result
@@ -31,12 +32,27 @@ class ChildPlaces(Protocol):
         """Stop what is still prepared, and end what holds the places."""
 
 
+Answer = Mapping[str, Any]
+"""What a worker is told about a child, as a JSON value: its result or a refusal, or nothing yet."""
+
+
 class Ending(NamedTuple):
     """End of a child, as its parent is told; `number` counts the ends below one parent."""
 
     number: int
     id: str
-    result: Result
+    answer: Answer
+
+
+def answer(result: Result) -> Answer:
+    """Return the answer for a child that has ended."""
+    return {"phase": result.phase, **result.document()}
+
+
+def refused(error: FlyteError) -> Answer:
+    """Return the answer for a call that cannot be made."""
+    told = {"message": error.what, "why": error.why, "hint": error.hint}
+    return {"problem": {"type": type(error).__name__, **told}}
 
 
 class Placed:
@@ -52,6 +68,12 @@ class Placed:
         self.call, self.engine, self.parent, self.group = call, engine, parent, group
         self.endings: list[Ending] = []
         self.listeners: list[Future[list[Ending]]] = []
+
+    def tell(self, id: str, answer: Answer) -> None:
+        """Tell the worker what became of a child."""
+        ending = Ending(len(self.endings) + 1, id, answer)
+        self.endings.append(ending)
+        self.answer([ending])
 
     def answer(self, endings: list[Ending]) -> None:
         """Answer everyone who waits for the end of a child."""

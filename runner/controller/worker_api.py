@@ -7,8 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import hmac
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -23,7 +21,8 @@ from flyte_build.runner.history.actions import NewAction
 from flyte_build.runner.result import Result
 
 from .machine import Ended
-from .placed import Ending, Placed
+from .placed import Answer, Ending, answer, refused
+from .placing import Placing
 
 if TYPE_CHECKING:
     from .controller import Controller
@@ -37,7 +36,7 @@ class WorkerApi:
 
     def __init__(self, controller: Controller, run: str, token: str) -> None:
         self._controller, self._run, self._token = controller, run, token
-        self._threads = ThreadPoolExecutor(thread_name_prefix="flyte-place")
+        self._placing = Placing(controller)
 
     def application(self) -> Starlette:
         """Return the ASGI application."""
@@ -69,8 +68,12 @@ class WorkerApi:
         documents = await request.json()
         if not isinstance(documents, list) or len(documents) > _MOST:
             return _problem(400, "invalid", f"Send a list of at most {_MOST} calls.")
-        placed = await self._in_thread(lambda: [self._place(each) for each in documents])
-        return JSONResponse(await self._ask(lambda: [self._submit(each) for each in placed]))
+        calls = [_parse(each) for each in documents]
+        valid = [call for call in calls if isinstance(call, ChildRequest)]
+        answers = await self._placing.begin(valid)
+        return JSONResponse(
+            [answers.get(call.id, {}) if isinstance(call, ChildRequest) else call for call in calls]
+        )
 
     async def deployed(self, request: Request) -> Response:
         """Return the document of a deployed task."""
@@ -82,9 +85,9 @@ class WorkerApi:
         text = f"{name}{'@' if version.startswith('sha256:') else ':'}{version}"
         find = partial(self._controller.deployed, text, project, domain)
         try:
-            return JSONResponse(await self._in_thread(find))
+            return JSONResponse(await self._placing.in_thread(find))
         except FlyteError as error:
-            return JSONResponse(_refused(error))
+            return JSONResponse(refused(error))
 
     async def events(self, request: Request) -> Response:
         """Return the ends of an action's children after number `since`; wait for one if asked."""
@@ -102,15 +105,15 @@ class WorkerApi:
             endings: list[Ending] = await asyncio.wait_for(asyncio.wrap_future(future), wait)
         except TimeoutError:
             endings = []
-        return JSONResponse(
-            [{"number": number, "id": id, **_document(result)} for number, id, result in endings]
-        )
+        return JSONResponse([{"number": number, "id": id, **told} for number, id, told in endings])
 
     async def abort(self, request: Request) -> Response:
         """Abort a child."""
         if refusal := self._refusal(request):
             return refusal
         action, reason = request.path_params["action"], (await request.json())["reason"]
+        if self._placing.drop(action):
+            return Response(status_code=202)
         try:
             await self._ask(lambda: self._controller.abort(action, str(reason)))
         except KeyError:
@@ -123,7 +126,7 @@ class WorkerApi:
             return refusal
         id = request.path_params["id"]
         result = await self._ask(lambda: self._controller.journal.find_trace(id))
-        return Response(status_code=204) if result is None else JSONResponse(_document(result))
+        return Response(status_code=204) if result is None else JSONResponse(answer(result))
 
     async def save_trace(self, request: Request) -> Response:
         """Record the result of a traced call."""
@@ -140,35 +143,8 @@ class WorkerApi:
         await self._ask(lambda: self._controller.journal.save_trace(trace, result))
         return Response(status_code=201)
 
-    async def _in_thread(self, function: Callable[[], Any]) -> Any:
-        """Call a function that may take long; the end of the server does not wait for it."""
-        return await asyncio.get_running_loop().run_in_executor(self._threads, function)
-
     async def _ask(self, request: Any) -> Any:
         return await asyncio.wrap_future(self._controller.inbox.ask(request))
-
-    def _place(self, document: Any) -> tuple[ChildRequest, Placed] | dict[str, Any]:
-        """Return a child and its place, or the answer why it has none."""
-        try:
-            request = ChildRequest.parse(document["id"], document)
-            return request, self._controller.place(request)
-        except (LookupError, TypeError, ValueError, AttributeError) as error:
-            return _refused(RuntimeSystemError("RuntimeSystemError", f"Invalid call: {error}"))
-        except FlyteError as error:
-            return _refused(error)
-
-    def _submit(self, child: tuple[ChildRequest, Placed] | dict[str, Any]) -> dict[str, Any]:
-        """Begin a child at its place, and return the answer."""
-        if isinstance(child, dict):
-            return child
-        try:
-            result = self._controller.submit(*child)
-        except Ended as error:
-            message = f"The action {error} has ended, or its attempt was stopped"
-            return _refused(RuntimeSystemError("RuntimeSystemError", message))
-        except FlyteError as error:
-            return _refused(error)
-        return {} if result is None else _document(result)
 
     def _refusal(self, request: Request) -> Response | None:
         given = request.headers.get("authorization", "").removeprefix("Bearer ")
@@ -181,14 +157,12 @@ class WorkerApi:
         return None
 
 
-def _refused(error: FlyteError) -> dict[str, Any]:
-    """Return the answer for a call that cannot be made."""
-    told = {"message": error.what, "why": error.why, "hint": error.hint}
-    return {"problem": {"type": type(error).__name__, **told}}
-
-
-def _document(result: Result) -> dict[str, Any]:
-    return {"phase": result.phase, **result.document()}
+def _parse(document: Any) -> ChildRequest | Answer:
+    """Return the call that a JSON value describes, or the answer why it is none."""
+    try:
+        return ChildRequest.parse(document["id"], document)
+    except (LookupError, TypeError, ValueError, AttributeError) as error:
+        return refused(RuntimeSystemError("RuntimeSystemError", f"Invalid call: {error}"))
 
 
 def _problem(status: int, kind: str, detail: str) -> Response:

@@ -59,3 +59,47 @@ def test_others_go_on_and_an_interruption_ends_all(flyte: Shell, number: int) ->
         while connection.recv(1 << 16):
             pass  # The process that asked the index has ended, too.
         connection.close()
+
+
+SIBLINGS = """
+@env.task
+async def siblings() -> str:
+    late = asyncio.create_task(waits())
+    await asyncio.sleep(0.2)
+    await asyncio.gather(*(quick(x) for x in range(3)))
+    try:
+        await asyncio.wait_for(late, 0.1)
+    except TimeoutError:
+        return f"gave up, {await quick(3)}"
+"""
+
+
+def test_a_call_that_waits_for_its_environment_keeps_no_sibling_waiting(flyte: Shell) -> None:
+    """A parent goes on calling while a child has no place, and may give that child up."""
+    with socket.create_server(("127.0.0.1", 0)) as index:
+        tasks = TASKS.format(port=index.getsockname()[1])
+        (flyte.project / "late.py").write_text(tasks + SIBLINGS)
+        done = flyte("run", "late.py", "siblings")
+    assert "gave up, 3" in done.stdout, done.stderr
+    assert "] quick 3" in done.stdout
+
+
+REFUSED = """
+@env.task
+async def refused() -> str:
+    async def late():
+        try:
+            await waits()
+        except Exception as error:
+            return f"{type(error).__name__} {await quick(4)}"
+    return (await asyncio.gather(late(), quick(1)))[0]
+"""
+
+
+def test_a_late_refusal_reaches_its_caller(flyte: Shell) -> None:
+    """What cannot be prepared is an error of that call alone."""
+    with socket.create_server(("127.0.0.1", 0)) as unused:
+        port = unused.getsockname()[1]
+    (flyte.project / "late.py").write_text(TASKS.format(port=port) + REFUSED)
+    done = flyte("run", "late.py", "refused")
+    assert " 4" in done.stdout, done.stderr
