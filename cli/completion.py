@@ -106,9 +106,8 @@ class _Runs(click.Group):
     def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
         """Return the task of a run as a command, whose options are its inputs."""
         recorded = Recorded.find(name, Stores(RunReporter()).history)
-        return Inputs(
-            name, recorded.interface(_discover(recorded.workspace()).task(recorded.variable))
-        )
+        found = _discover(recorded.workspace())
+        return Inputs(name, recorded.interface(found.task(recorded.variable_in(found))))
 
     def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
         """Return completions: runs and options."""

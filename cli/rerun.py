@@ -12,6 +12,7 @@ from flyte_build.ops.prepare import FilePlan
 from flyte_build.ops.rerun import Recorded
 from flyte_build.ops.session import Session
 from flyte_build.ops.stores import Stores
+from flyte_build.runner.action import ROOT
 from flyte_build.settings.settings import Settings
 from flyte_build.values.type import Wires
 from flyte_build.workspace.workspace import root_here
@@ -34,6 +35,12 @@ from .report import report, run_and_report
     help="Take over the results of all actions that succeeded in RUN: only the others run.",
 )
 @click.option("--force", is_flag=True, help="With --recover: even if the code has changed.")
+@click.option(
+    "--action-name",
+    metavar="ACTION",
+    default=ROOT,
+    help="Run this action of RUN alone, with the inputs that it had.",
+)
 @click.argument("run", metavar="RUN")
 @click.argument("rest", nargs=-1, type=click.UNPROCESSED, metavar="[INPUTS]...")
 @click.pass_obj
@@ -43,6 +50,7 @@ def rerun(
     name: str | None,
     env: tuple[str, ...],
     label: tuple[str, ...],
+    action_name: str,
     run: str,
     rest: tuple[str, ...],
     **options: Any,
@@ -55,11 +63,13 @@ def rerun(
     Environment variables that were set with `-e` are not stored, and must be set again.
     """
     stores = Stores(console)
-    recorded = Recorded.find(run, stores.history)
+    recorded = Recorded.find(run, stores.history, action_name)
     late, rest = _late_flags(rest, recorded.inputs)
     is_stored, recovers, force = (
         options.pop(each) or each in late for each in ("as_then", "recover", "force")
     )
+    if recovers:
+        recorded.refuse_recovery()
     variables, labels = pairs("--env", env, "MODE=fast"), pairs("--label", label, "team=blue")
     config = with_registries(console.configuration(recorded.root or root_here()), **options)
     settings = recorded.settings(Settings.configured(config)).change(
@@ -77,7 +87,8 @@ def rerun(
         _rerun_stored(console, session, recorded, rest)
         return
     plan = FilePlan(session, recorded.workspace())
-    task = plan.discover().task(recorded.variable)
+    variable = recorded.variable_in(plan.discover())
+    task = plan.discovery.task(variable)
     changed = Inputs(recorded.variable, recorded.interface(task)).parse_inputs(
         f"flyte rerun {run}", list(rest)
     )
@@ -90,7 +101,7 @@ def rerun(
             f"The code has changed since {run}: this runs the current code. Use `--as-then` to run"
             " the original."
         )
-    run_and_report(console, plan, recorded.variable, {**recorded.inputs, **changed}, explain=False)
+    run_and_report(console, plan, variable, {**recorded.inputs, **changed}, explain=False)
 
 
 def _late_flags(rest: tuple[str, ...], inputs: Wires) -> tuple[set[str], tuple[str, ...]]:

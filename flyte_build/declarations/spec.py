@@ -86,6 +86,11 @@ class TaskSpec:
         return self.semantic.name
 
     @property
+    def place(self) -> str:
+        """Where the task is, as `MODULE:VARIABLE`."""
+        return f"{self.module}:{self.variable}"
+
+    @property
     def interface(self) -> Interface:
         """The task's inputs and outputs."""
         return self.semantic.interface

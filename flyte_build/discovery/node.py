@@ -220,8 +220,14 @@ class Discovery(Cheap):
         return {path: self._files[file] for path, file in paths if file in self._files}
 
     def task(self, name: str) -> TaskSpec:
-        """Return the spec of the task in the variable `name`. Raises `NoSuchTask`."""
+        """Return the spec of the task in the variable `name` of the file.
+
+        `MODULE:VARIABLE` is the place of one that can be reached from there. Raises `NoSuchTask`.
+        """
         tasks = self.findings.tasks
+        if ":" in name:
+            environments = self.findings.reachable
+            tasks = {each.place: each for env in environments for each in env.tasks.values()}
         if name not in tasks:
             from flyte_build.text.wording import listed, nearest
 

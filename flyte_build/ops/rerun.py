@@ -17,6 +17,7 @@ from flyte_build.declarations.spec import TaskSpec
 from flyte_build.errors import FileUnstable, InputError, NotFound, UsageError
 from flyte_build.graph.resolver import Resolver
 from flyte_build.images.image_choice import ImageChoice
+from flyte_build.runner.action import CONDITION, ROOT
 from flyte_build.runner.call import Call
 from flyte_build.runner.controller.run import Finished
 from flyte_build.runner.history.history import History
@@ -30,6 +31,8 @@ from .run import run_in
 from .session import Session
 
 if TYPE_CHECKING:
+    from flyte_build.discovery.node import Discovery
+    from flyte_build.runner.history.rows import ActionRow
     from flyte_build.runner.worker.spawn import Worker
 
 _SCRIPTS = (SCRIPT, "flyte_build.script")  # The second is how earlier versions recorded it.
@@ -39,9 +42,11 @@ class Recorded:
     """Recorded task, inputs and settings of the run `run`, from its `document` in the history.
 
     `tree` is the digest of its stored code, or "". `deployment` names the deployed task that it
-    ran, with its pin; it is "" if it ran the task of a file. Raises `NotFound` if the document is
-    incomplete.
+    ran, with its version; it is "" if it ran the task of a file. Raises `NotFound` if the document
+    is incomplete.
     """
+
+    is_child = False  # Whether the task is that of an action below the root.
 
     def __init__(self, run: str, document: Mapping[str, Any], tree: str = "") -> None:
         if "copy_style" not in document:
@@ -51,6 +56,7 @@ class Recorded:
             )
         self.run = run
         self.is_script = document["module"] in _SCRIPTS
+        self.task: str = document["task"]
         self.variable: str = document["variable"]
         self.inputs: Wires = document["inputs"]
         self.timeout: float | None = document["timeout"]
@@ -60,10 +66,50 @@ class Recorded:
         self._document = document
 
     @classmethod
-    def find(cls, run: str, history: History) -> Recorded:
-        """Find the run of that name. Raises `NotFound`."""
+    def find(cls, run: str, history: History, action: str = ROOT) -> Recorded:
+        """Find an action of the run of that name.
+
+        Raises `NotFound`, and `UsageError` if it is not the call of a task.
+        """
         row = history.get(run)  # Its error for an unknown name suggests a similar one.
-        return cls(run, history.action(run), row.tree)
+        root = cls(run, history.action(run), row.tree)
+        found = history.find_action(run, action)
+        return root if found.name == ROOT else root._child(found, history.io(run, found.name)[0])
+
+    def _child(self, action: ActionRow, inputs: Wires) -> Recorded:
+        """Return an action of the run in place of its root."""
+        if action.engine in ("trace", CONDITION):
+            raise UsageError(
+                f"The action {action.name} of the run {self.run} cannot run alone",
+                why=f"It is a {action.engine}, which belongs to the task that calls it.",
+                hint=f"Give the action of a task: `flyte get run {self.run}` lists them.",
+            )
+        child = Recorded(
+            self.run, {**self._document, "task": action.task, "inputs": inputs}, self.tree
+        )
+        child.is_child, child.timeout = True, None
+        child.variable = action.task.rpartition(".")[2]
+        if self.deployment:
+            child.deployment = f"{action.task}:{self._document['version']}"
+        return child
+
+    def variable_in(self, discovery: Discovery) -> str:
+        """Return what `run_task` calls the task, given the file's discovery.
+
+        Raises `NotFound` if the file's tasks no longer call it.
+        """
+        module = discovery.workspace.module
+        if not self.is_child and self._document["module"] == module:
+            return self.variable
+        for environment in discovery.findings.reachable:
+            for task in environment.tasks.values():
+                if task.name == self.task and task.variable:
+                    return task.variable if task.module == module else task.place
+        raise NotFound(
+            f"The task {self.task} of the run {self.run} was not found",
+            why=f"No environment of {self._document['file']}, or that it depends on, has it.",
+            hint="If its environment is still there, add it to depends_on.",
+        )
 
     def settings(self, configured: Settings) -> Settings:
         """Return the original settings; those that are not recorded are as `configured`."""
@@ -103,6 +149,15 @@ class Recorded:
             except FileUnstable:
                 return True
 
+    def refuse_recovery(self) -> None:
+        """Raise `UsageError` if the results of its children cannot be taken over."""
+        if self.is_child:
+            raise UsageError(
+                "An action that runs alone recovers nothing",
+                why="The actions below it are known by all that is above them in their run.",
+                hint=f"Recover the whole run: `flyte rerun {self.run} --recover`.",
+            )
+
     def refuse_changed_code(self, plan: FilePlan) -> None:
         """Raise `UsageError` if the current code differs from that of the run."""
         if self.has_other_code(plan):
@@ -117,7 +172,15 @@ class Recorded:
 
     @property
     def spec(self) -> TaskSpec:
-        """The task's spec at the time of the run. Raises `NotFound` if it was not recorded."""
+        """The task's spec at the time of the run.
+
+        Raises `NotFound` if it was not recorded, and `UsageError` for an action below the root.
+        """
+        if self.is_child:
+            raise UsageError(
+                "`--as-then` runs the root of a run, not one of its other actions",
+                hint=f"Leave out `--as-then` to run {self.task} of the current file.",
+            )
         if not self.tree or "spec" not in self._document:
             raise NotFound(
                 f"The run {self.run} has no stored code",

@@ -42,7 +42,7 @@ def run_task(
 ) -> Finished:
     """Run the task under `variable` with wire inputs, and record the run in the history.
 
-    Its options are those of `override`, if that is given.
+    `variable` is what `Discovery.task` takes. Its options are those of `override`, if given.
 
     With the engine `local`, the task runs in this process, from the working tree. Otherwise it is
     prepared, and runs in a container or in a separate process (the spare one from `take_spare`, if
@@ -51,13 +51,14 @@ def run_task(
     if plan.session.settings.engine == "local":
         from flyte_build.runner.worker.execute import load_task
 
-        call, here = _call(plan, variable, inputs, override), plan.workspace
+        call = _call(plan, variable, inputs, override)
+        here = replace(plan.workspace, module=call.workspace.module)
         # Modules are searched for here last, as in discovery.
         current = current_folder()
         sys.path[:] = dict.fromkeys(
             filter(None, [*here.folders(here.roots), *sys.path, *here.folders(here.last), current])
         )
-        return run_here(plan.session, call, lambda: load_task(call.workspace.module, variable))
+        return run_here(plan.session, call, lambda: load_task(here.module, call.variable))
     return _run_prepared(plan, variable, inputs, take_spare, override)
 
 
@@ -66,9 +67,11 @@ def _call(plan: FilePlan, variable: str, inputs: Wires, override: TaskSpec | Non
     if override:
         semantic = replace(task.semantic, env_vars=override.semantic.env_vars)
         task = replace(task, semantic=semantic, operational=override.operational)
+    workspace = plan.discovery.workspace
+    module, _, variable = variable.rpartition(":")
     return Call(
         task=task.change(image=plan.image(task.semantic.image).value),
-        workspace=plan.discovery.workspace,
+        workspace=replace(workspace, module=module or workspace.module),
         variable=variable,
         inputs=inputs,
         run=plan.session.settings.run,

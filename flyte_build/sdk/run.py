@@ -16,6 +16,7 @@ from flyte_build.ops.rerun import Recorded
 from flyte_build.ops.run import run_here, run_script, run_task, script_inputs
 from flyte_build.ops.session import Session
 from flyte_build.ops.stores import Stores
+from flyte_build.runner.action import ROOT
 from flyte_build.runner.call import Call
 from flyte_build.runner.reporter import RunReporter
 from flyte_build.workspace.workspace import INTERACTIVE, Workspace, locate
@@ -67,9 +68,16 @@ class RunContext:
 
     @blocking
     def rerun(
-        self, run: str, /, *, recover: bool = False, force: bool = False, **inputs: Any
+        self,
+        run: str,
+        /,
+        action_name: str = ROOT,
+        *,
+        recover: bool = False,
+        force: bool = False,
+        **inputs: Any,
     ) -> Run:
-        """Run the task of an earlier run again, and return the new run.
+        """Run the task of an earlier run, or of one of its actions, again; return the new run.
 
         It uses the current content of the file (or the same deployment), and the original inputs
         with those given replaced. Inputs and outputs are JSON values. With `recover`, actions that
@@ -77,7 +85,9 @@ class RunContext:
         `NotFound`, `InputError`, `UsageError`, and the task's error.
         """
         stores = Stores(RunReporter())
-        recorded = Recorded.find(run, stores.history)
+        recorded = Recorded.find(run, stores.history, action_name)
+        if recover:
+            recorded.refuse_recovery()
         settings = recorded.settings(current()).change(**self._changes)
         session = Session(settings.change(recovers=run) if recover else settings, stores)
         if recorded.is_script:
@@ -92,13 +102,14 @@ class RunContext:
             wire = recorded.changed(deployed.spec, inputs)
             return _ended(Run(stores.places.data, run_deployed(deployed, session, wire).name))
         plan = FilePlan(session, recorded.workspace())
-        task = plan.discover().task(recorded.variable)
+        variable = recorded.variable_in(plan.discover())
+        task = plan.discovery.task(variable)
         changed = recorded.changed(task, inputs)
         if sentence := recorded.forgotten(task, session.settings):
             session.reporter.note(sentence)
         if recover and not force:
             recorded.refuse_changed_code(plan)
-        finished = run_task(plan, recorded.variable, changed)
+        finished = run_task(plan, variable, changed)
         plan.finish()
         return _ended(Run(stores.places.data, finished.name))
 
@@ -173,9 +184,9 @@ def _run(task: Task[..., Any] | Deployed, /, *args: Any, **kwargs: Any) -> Run:
 run = Blocking(_run)
 
 
-def _rerun(run_name: str, recover: bool = False, force: bool = False, **inputs: Any) -> Run:
+def _rerun(run_name: str, action_name: str = ROOT, **inputs: Any) -> Run:
     """Run the task of an earlier run again, and return the new run; see `RunContext.rerun`."""
-    return RunContext(None, {}).rerun(run_name, recover=recover, force=force, **inputs)
+    return RunContext(None, {}).rerun(run_name, action_name, **inputs)
 
 
 rerun = Blocking(_rerun)
