@@ -93,10 +93,10 @@ class Controller:
             known.write(action.folder)
         self._machine.submit(time.monotonic(), ROOT, self._policy(call), known=known)
         seen = 0
+        self._carry_out()
+        self._listen()  # While the first worker begins.
         while True:
             self._carry_out()
-            if self._host:
-                self._host.listen()  # While the first worker begins.
             if self._machine.is_done:
                 break
             self._wait(interrupts.descriptor)
@@ -193,6 +193,16 @@ class Controller:
         if self._host:
             self._host.close()
 
+    def _listen(self) -> None:
+        if self._host:
+            try:
+                self._host.listen()
+            except OSError as error:  # A task that calls none does not need it.
+                self._reporter.note(
+                    f"The tasks of this run cannot call others: {self._folder} has no room for a"
+                    f" Unix socket ({error.strerror}). Set FLYTE_HOME to a directory that has."
+                )
+
     def _has_failed(self, id: str) -> bool:
         result = self._machine.result(id)
         return result is not None and result.error is not None
@@ -221,7 +231,7 @@ class Controller:
         ]
         if alarm is not None:
             waits.append(Waits(seconds=max(0.0, alarm - now)))
-        host = self._host if self._host and not self._host.is_serving else None
+        host = self._host if self._host and self._host.is_waiting else None
         if host:
             waits.append(Waits(read=(host.fileno(),)))
         ready = wait_for(waits)

@@ -29,16 +29,15 @@ class WorkerHost:
         self._thread: threading.Thread | None = None
 
     def listen(self) -> None:
-        """Begin to listen, unless that has begun."""
-        if self._descriptor is None:
-            from flyte_build.runner.unix_socket import listen
+        """Begin to listen. Raises `OSError` where the file system has no sockets."""
+        from flyte_build.runner.unix_socket import listen
 
-            self._descriptor = listen(self.endpoint.socket)
+        self._descriptor = listen(self.endpoint.socket)
 
     @property
-    def is_serving(self) -> bool:
-        """Whether `serve` was called."""
-        return self._server is not None
+    def is_waiting(self) -> bool:
+        """Whether it listens, and no worker has connected yet."""
+        return self._descriptor is not None and self._server is None
 
     def fileno(self) -> int:
         """Return the descriptor that is readable when a worker connects."""

@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from typing import Any
+from weakref import WeakKeyDictionary
 
 from flyte_build.declarations.call import awaited
 from flyte_build.declarations.context import Memory, Pending, ctx
@@ -32,7 +33,9 @@ class Children:
         self._client, self._action, self._attempt, self._root = client, action, attempt, root
         self._lock = threading.Lock()
         self._calls: Counter[str] = Counter()
-        self._described: dict[int, tuple[Task[..., Any], Mapping[str, Any], Interface]] = {}
+        self._described: WeakKeyDictionary[Task[..., Any], tuple[Mapping[str, Any], Interface]] = (
+            WeakKeyDictionary()
+        )  # A task may be overridden for each call.
 
     def call(self, task: Task[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Call a task as a child action, and return its result, or a coroutine of it if async.
@@ -89,13 +92,12 @@ class Children:
 
     def _describe(self, task: Task[..., Any]) -> tuple[Mapping[str, Any], Interface]:
         """Return the document of a task's spec, and its interface."""
-        known = self._described.get(id(task))
+        known = self._described.get(task)
         if known is None:
             place = {"module": task.func.__module__, "variable": _variable(task)}
             document = {**task_spec(task, self._root, docs=False).document(), **place}
-            # The task is kept, so that no other one gets its id.
-            known = self._described[id(task)] = (task, document, interface_of(task.func))
-        return known[1], known[2]
+            known = self._described[task] = (document, interface_of(task.func))
+        return known
 
 
 def _variable(task: Task[..., Any]) -> str:
