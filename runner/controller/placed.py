@@ -33,7 +33,7 @@ class ChildPlaces(Protocol):
 
 
 Answer = Mapping[str, Any]
-"""What a worker is told about a child, as a JSON value: its result or a refusal, or nothing yet."""
+"""Answer to a worker about a child, as a JSON value: its result, a refusal, or nothing yet."""
 
 
 class Ending(NamedTuple):

@@ -97,7 +97,7 @@ async def refused() -> str:
 
 
 def test_a_late_refusal_reaches_its_caller(flyte: Shell) -> None:
-    """What cannot be prepared is an error of that call alone."""
+    """An environment that cannot be prepared is an error of that call alone."""
     with socket.create_server(("127.0.0.1", 0)) as unused:
         port = unused.getsockname()[1]
     (flyte.project / "late.py").write_text(TASKS.format(port=port) + REFUSED)
